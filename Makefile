@@ -1,0 +1,72 @@
+# What can be done here: `make help`.
+PYTHON ?= python3
+BIN    := .venv/bin
+STAMP  := .venv/.installed-run
+DEV    := .venv/.installed-dev
+# On two cores a third process only waits.
+JOBS   ?= 2
+
+.PHONY: help setup demo up test test-postgres bench check format lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+setup: $(DEV) ## Create .venv with everything that tests need, and stop
+
+demo: $(STAMP) ## Play the main job end to end on a small shop
+	$(BIN)/dlq demo
+
+up: $(STAMP) ## Dagster's UI and daemon on http://127.0.0.1:3000; Ctrl-C stops all of it
+	@$(BIN)/dlq up
+
+test: $(DEV) ## Run the whole test suite against a real PostgreSQL
+	$(BIN)/pytest -n $(JOBS)
+
+test-postgres: $(DEV) ## Run the suite on a PostgreSQL of Debian's (PGBIN=/usr/lib/postgresql/15/bin)
+	$(BIN)/python tests/with_postgres.py $(PGBIN) -- $(BIN)/pytest -n $(JOBS)
+
+bench: $(DEV) ## Measure the promises about speed as ratios
+	$(BIN)/python -m tests.bench
+
+check: $(DEV) ## Lint, types, layers, SQL, definitions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tests/check_sql.py
+	$(BIN)/dagster definitions validate
+	$(BIN)/dg check defs
+
+format: $(DEV) ## Format and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## Pin anew (needs uv): requirements.lock to run, requirements-dev.lock to develop
+	uv pip compile $(LOCK) --extra embedded --group pyproject.toml:build -o requirements.lock pyproject.toml
+	uv pip compile $(LOCK) --extra embedded --group pyproject.toml:build --group pyproject.toml:dev \
+	    -c requirements.lock -o requirements-dev.lock pyproject.toml
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+    --no-annotate --no-header --quiet --upgrade
+
+clean: ## Remove the environment and caches; the data in .dlq stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+
+# --no-deps: the lock is complete, so there is nothing to resolve, and `pip check` says so.
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
+
+.venv/bin/pip:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.14 is needed, this is " + sys.version.split()[0] + ". Try make PYTHON=python3.13" if not (3, 11) <= sys.version_info[:2] <= (3, 14) else 0)'
+	$(PYTHON) -m venv .venv
+
+$(STAMP): requirements.lock pyproject.toml | .venv/bin/pip
+	@echo "Installing the pinned requirements into .venv ..."
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-build-isolation --editable .
+	@$(BIN)/pip check
+	@touch $@
+
+$(DEV): requirements-dev.lock $(STAMP)
+	@echo "Installing the pinned test requirements into .venv ..."
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip check
+	@touch $@

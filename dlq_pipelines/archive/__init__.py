@@ -1,0 +1,1 @@
+"""Moving dead events to the archive table without losing one."""

@@ -1,0 +1,99 @@
+"""Which dead events are old enough to leave the hot table, and are they safe where they go?
+
+They move in batches, each deleted and inserted by one statement in a transaction of its own with its audit row. A
+killed run leaves whole batches moved and the rest where it was; the next run goes on.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
+
+from dlq_pipelines.postgres.connect import Connection
+
+BATCH = 5_000
+_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Archived:
+    """Events moved, in how many batches, and how many that are old enough stayed (locked, targeted by an active fix,
+    or of a day that is not exported)."""
+
+    moved: int
+    batches: int
+    left: int
+
+
+@dataclass(frozen=True)
+class ExportedOnly:
+    """Archive only events whose day, in this time zone, is exported completely."""
+
+    zone: ZoneInfo
+
+
+def archive_dead_events(  # noqa: PLR0913 - keyword-only
+    connection: Connection,
+    *,
+    before: datetime,
+    now: datetime,
+    actor: str,
+    reason: str,
+    only: ExportedOnly | None = None,
+    run_id: str | None = None,
+    dry_run: bool = False,
+) -> Archived:
+    """Move the events that died before that moment, and that no active fix targets, to the archive table.
+
+    Args:
+        connection: in autocommit mode.
+        before: events that died earlier go.
+        now: the moment that is written as `archived_at`.
+        actor: who asks for it, for the audit.
+        reason: why, for the audit.
+        only: move nothing that is not exported; None: export is not asked for.
+        run_id: the Dagster run that does it.
+        dry_run: only count what would be moved, with the same conditions.
+    """
+    where = _conditions(connection, before, only)
+    if dry_run:
+        return Archived(0, 0, connection.one("archive.count_movable", **where)["events"])
+    moved = batches = 0
+    after = {"after_time": _BEGINNING, "after_id": 0}
+    while True:
+        with connection.transaction():
+            batch = connection.one("archive.move_batch", now=now, limit=BATCH, **where, **after)
+            if batch["moved"]:
+                _audit(connection, before, batch["moved"], now=now, actor=actor, reason=reason, run_id=run_id)
+        if not batch["moved"]:
+            return Archived(moved, batches, _left(connection, before))
+        moved, batches = moved + batch["moved"], batches + 1
+        after = {"after_time": batch["last_time"], "after_id": batch["last_id"]}
+
+
+def _left(connection: Connection, before: datetime) -> int:
+    return int(connection.one("archive.count_old", before=before)["events"])
+
+
+def _conditions(connection: Connection, before: datetime, only: ExportedOnly | None) -> dict[str, object]:
+    if only is None:
+        return {"before": before, "days": None, "zone": "UTC"}
+    last_day = before.astimezone(only.zone).date()
+    rows = connection.run("archive.complete_days", last_day=last_day, zone=only.zone.key)
+    days: list[date] = [row["day"] for row in rows]
+    return {"before": before, "days": days, "zone": only.zone.key}
+
+
+def _audit(
+    connection: Connection, before: datetime, events: int, *, now: datetime, actor: str, reason: str, run_id: str | None
+) -> None:
+    connection.run(
+        "operation.record",
+        kind="archive.move",
+        filter=json.dumps({"before": before.isoformat()}),
+        events=events,
+        now=now,
+        actor=actor,
+        reason=reason,
+        run_id=run_id,
+    )

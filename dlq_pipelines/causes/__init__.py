@@ -1,0 +1,1 @@
+"""Why events die: error texts, told apart by their root."""

@@ -1,0 +1,49 @@
+"""`dlq`: what can a person do from a terminal?
+
+Commands import what they need when they run: help and completion must not wait for Dagster.
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused.
+"""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from dlq_pipelines.cli import causes, demo, fixes, migrate, up
+from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
+
+app = typer.Typer(
+    name="dlq",
+    help="Dead-letter operations for a PostgreSQL transactional outbox.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command("migrate")(migrate.migrate)
+app.command("demo")(demo.demo)
+app.command("up")(up.up)
+app.add_typer(causes.app, name="causes")
+app.add_typer(fixes.app, name="fixes")
+
+
+def main() -> None:
+    """Run a command; what cannot be done is said in one sentence on stderr."""
+    try:
+        app()
+    except (DlqError, ValueError) as error:
+        Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"dlq: {error}")
+        sys.exit(_exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _exit_code(error: Exception) -> int:
+    match error:
+        case NotFoundError():
+            return 3
+        case RefusedError():
+            return 4
+        case ValueError():
+            return 2
+        case _:
+            return 1

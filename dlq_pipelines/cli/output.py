@@ -1,0 +1,35 @@
+"""How does a command show rows: as a table for people, as JSON for programs?"""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def show(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
+    """Print rows of equal keys. Values are hostile text: no markup and no control character in them is obeyed."""
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, default=str, ensure_ascii=False))
+        return
+    if not rows:
+        typer.echo(empty)
+        return
+    table = Table(*rows[0], box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(_plain(value)) for value in row.values()))
+    # Piped, a table has no width to fit into.
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value))

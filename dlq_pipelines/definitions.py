@@ -1,0 +1,41 @@
+"""What does Dagster find here? Everything that `defs/` defines, and the resource that all of it uses."""
+
+import warnings
+
+import dagster as dg
+
+# Single-run backfills are marked beta by Dagster; the notice at every start would bury the messages that matter.
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
+
+from dlq_pipelines.defs import archive, causes, exports, reports, retries  # noqa: E402 - after the filter
+from dlq_pipelines.defs.resources import OutboxResource  # noqa: E402 - after the filter
+
+defs = dg.Definitions(
+    assets=[
+        causes.outbox_event,
+        causes.dead_event_causes,
+        exports.dead_event_export,
+        reports.failure_report,
+        archive.dead_event_archive,
+    ],
+    asset_checks=[causes.rollup_matches_ledger, archive.books_balance],
+    jobs=[
+        causes.causes_job,
+        exports.export_job,
+        reports.report_job,
+        archive.archive_job,
+        retries.flag_fix_job,
+        retries.retry_stage_job,
+        retries.retry_dead_events_job,
+    ],
+    schedules=[
+        causes.causes_schedule,
+        exports.export_schedule,
+        reports.report_schedule,
+        archive.archive_schedule,
+    ],
+    sensors=[retries.fix_flag_sensor],
+    resources={"outbox": OutboxResource()},
+    # In the run's own process: half the time of a run, and a killed run leaves no step behind that goes on writing.
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,85 @@
+"""Why did events die? The observed outbox and the classification of its deaths."""
+
+import dagster as dg
+
+from dlq_pipelines.causes.catalogue import list_causes
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
+from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
+from dlq_pipelines.markdown import markdown_table
+from dlq_pipelines.retries.retry import settle
+
+outbox_event = dg.AssetSpec(
+    "outbox_event",
+    description=(
+        "The application's outbox table. Written by the application and its workers, never by a materialization; "
+        "every run of `dead_event_causes` observes how many events are dead and how many wait."
+    ),
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"postgres"},
+)
+
+
+@dg.asset(
+    deps=[outbox_event],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"postgres", "python"},
+    pool=POOL,
+    metadata={"dagster/table_name": "dlq.cause"},
+)
+def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
+    """Gives every new death its **cause**: exception type and message template.
+
+    Runs every five minutes, takes what is not classified yet, in batches of 5,000. Also writes down what became of
+    events that people retried. Changes `dlq.death.cause_id`, `dlq.cause`, `dlq.cause_day` and `dlq.retry.outcome`.
+    Safe to run again at any time, and twice at once: nothing is counted twice.
+    """
+    with outbox.session() as session:
+        _observe(context, session)
+        found = classify_deaths(session.connection, zone=session.settings.zone)
+        settled = settle(
+            session.connection, now=session.now, settle_seconds=session.settings.settle_timeout_seconds
+        )
+        causes = list_causes(session.connection, limit=20)
+    rows = [(cause.id, cause.title[:160], cause.status, cause.dead, cause.deaths) for cause in causes]
+    return dg.MaterializeResult(
+        metadata={
+            "deaths_classified": found.deaths,
+            "new_causes": len(found.new_causes),
+            "retries_settled": settled,
+            "causes": dg.MetadataValue.md(markdown_table(("cause", "what", "state", "dead now", "deaths"), rows)),
+            "dagster/row_count": len(causes),
+        }
+    )
+
+
+def _observe(context: dg.AssetExecutionContext, session: Session) -> None:
+    seen = session.connection.one("outbox.observe")
+    metadata = {name: value if isinstance(value, int) else str(value) for name, value in seen.items()}
+    context.log_event(dg.AssetObservation(asset_key="outbox_event", metadata=metadata))
+
+
+@dg.asset_check(asset=dead_event_causes, description="Every classified death is counted once in the daily rollup.")
+def rollup_matches_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
+    """Recount the rollup from the ledger."""
+    with outbox.session() as session:
+        counted = session.connection.one("cause.rollup_difference")
+    return dg.AssetCheckResult(passed=counted["ledger"] == counted["rollup"], metadata=counted)
+
+
+causes_job = dg.define_asset_job(
+    "classify_deaths",
+    selection=dg.AssetSelection.assets(dead_event_causes),
+    description="Classifies new deaths and observes the outbox.",
+)
+
+causes_schedule = dg.ScheduleDefinition(
+    name="causes_every_five_minutes",
+    job=causes_job,
+    cron_schedule="*/5 * * * *",
+    execution_timezone=TIMEZONE,
+    default_status=SCHEDULES_START,
+    description="New deaths have their cause within five minutes.",
+)

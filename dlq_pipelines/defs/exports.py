@@ -1,0 +1,81 @@
+"""The day's deaths as files."""
+
+import dagster as dg
+
+from dlq_pipelines.defs.causes import dead_event_causes
+from dlq_pipelines.defs.partitions import DAYS, SCHEDULES_START
+from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource
+from dlq_pipelines.exports.export import SCHEMA, Exported, export_day, verify_day
+from dlq_pipelines.markdown import markdown_table
+
+_CHECK = "export_is_complete"
+_COLUMNS = dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in SCHEMA])
+
+
+@dg.asset(
+    deps=[dead_event_causes],
+    partitions_def=DAYS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"postgres", "parquet"},
+    pool=POOL,
+    metadata={"dagster/column_schema": _COLUMNS},
+    check_specs=[
+        dg.AssetCheckSpec(
+            _CHECK,
+            asset="dead_event_export",
+            blocking=True,
+            description="The files have the sums of the manifest, and as many rows as the ledger has deaths.",
+        )
+    ],
+)
+def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
+    """All deaths of a day as **Parquet** and **CSV**, in `died_on=YYYY-MM-DD/` under the export folder.
+
+    Runs at 00:30 for the day before. Changes no event; a rerun replaces the day's files and its row in
+    `dlq.export_day`. A day is refused while it is not over or while some of its deaths have no cause.
+    Any range of days can be backfilled in one run.
+    """
+    wrong: list[str] = []
+    with outbox.session() as session:
+        for key in context.partition_keys:
+            exported = export_day(
+                session.connection,
+                url=session.database_url,
+                day=session.day(key),
+                folder=session.exports,
+                now=session.now,
+            )
+            context.log.info(f"{key}: {exported.rows} deaths to {exported.folder}")
+            context.add_asset_metadata(_metadata(exported), partition_key=key)
+            found = verify_day(session.connection, day=session.day(key), folder=session.exports)
+            wrong += [f"{key}: {difference}" for difference in found]
+    complete = dg.AssetCheckResult(check_name=_CHECK, passed=not wrong, metadata={"differences": wrong[:100]})
+    return dg.MaterializeResult(check_results=[complete])
+
+
+def _metadata(exported: Exported) -> dict[str, dg.MetadataValue]:  # type: ignore[type-arg]  # values of many types
+    files = [(file.name, file.bytes, file.sha256) for file in exported.files]
+    return {
+        "dagster/row_count": dg.MetadataValue.int(exported.rows),
+        "dagster/uri": dg.MetadataValue.text(exported.folder.resolve().as_uri()),
+        "folder": dg.MetadataValue.path(exported.folder.resolve()),
+        "files": dg.MetadataValue.md(markdown_table(("file", "bytes", "sha256"), files)),
+    }
+
+
+export_job = dg.define_asset_job(
+    "export_day",
+    selection=dg.AssetSelection.assets(dead_event_export),
+    description="Exports a day's deaths, or a range of days in one run.",
+)
+
+export_schedule = dg.build_schedule_from_partitioned_job(
+    export_job,
+    name="export_daily",
+    hour_of_day=0,
+    minute_of_hour=30,
+    default_status=SCHEDULES_START,
+    description="Exports the day that ended at midnight.",
+)

@@ -1,0 +1,78 @@
+"""What do Dagster's definitions need of this installation: a connection, folders, the time zone, defaults?"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+
+from dlq_pipelines.day import Day
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.installation import exports_folder, find_database, open_connection, reports_folder
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.settings import Settings, read_settings
+
+GROUP = "dead_letters"
+OWNERS = ["team:data-platform"]
+# Writers run one at a time; each is safe against another by its own locks, this only spares them the waiting.
+POOL = "dlq_write"
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open connection with the settings it was opened by."""
+
+    connection: Connection
+    settings: Settings
+
+    @property
+    def now(self) -> datetime:
+        """This moment: faces read the clock, what is below them is given it."""
+        return datetime.now(UTC)
+
+    @property
+    def database_url(self) -> str:
+        """The database once more, for the drivers that open their own connection."""
+        return find_database(self.settings).url
+
+    @property
+    def exports(self) -> Path:
+        """The folder of exports."""
+        return exports_folder(self.settings)
+
+    @property
+    def reports(self) -> Path:
+        """The folder of reports."""
+        return reports_folder(self.settings)
+
+    def day(self, partition_key: str) -> Day:
+        """A partition's day in the settings' time zone."""
+        return Day.of(datetime.strptime(partition_key, "%Y-%m-%d").date(), self.settings.zone)  # noqa: DTZ007 - a date
+
+
+class OutboxResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # sets no value of its own
+    """The outbox's database, by the `DLQ_*` variables of the process.
+
+    It has no fields on purpose: a field would show the connection string in the UI.
+    """
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session for the length of a step.
+
+        Raises:
+            dagster.Failure: the database is not to be had or not migrated, or a `DLQ_*` variable is wrong. Without a
+                stack trace: the message says what to do.
+        """
+        try:
+            settings = read_settings()
+            connection = open_connection(settings)
+            try:
+                yield Session(connection, settings)
+            finally:
+                connection.close()
+        except (DlqError, ValueError) as error:
+            raise dg.Failure(description=str(error)) from None
+

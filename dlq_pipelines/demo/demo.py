@@ -1,0 +1,234 @@
+"""What does this project do, shown in a minute on failures that are real?
+
+Fourteen days of a small shop are played, day after day: orders and their events in one transaction, workers that
+deliver them, deliveries that fail. Then the Dagster jobs do their work on the instance that `dlq up` shows. Two fixes
+are flagged. One is true: the shop mends that handler. One is false. The sensor, the runs and the workers play until
+one is verified and the other halted.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from dlq_pipelines.definitions import defs
+from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.demo import shop
+from dlq_pipelines.demo.handlers import Handlers, Repair
+from dlq_pipelines.demo.servers import services
+from dlq_pipelines.demo.worker import drain, working
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.installation import (
+    create_tables,
+    exports_folder,
+    find_database,
+    open_connection,
+    prepare_dagster,
+    reports_folder,
+)
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.fix import Fix, FixStatus
+from dlq_pipelines.retries.ledger import list_fixes, stages
+from dlq_pipelines.settings import Settings
+
+_SEED = 7
+_LOG = "demo.log"
+_TAGS = {"dlq/demo": "true"}
+# Older than a week is archived, so that the archive has something to do in fourteen days.
+_ARCHIVE_AFTER_DAYS = 7
+_PATIENCE_SECONDS = 120
+_ASSETS = ("dead_event_causes", "dead_event_export", "failure_report", "dead_event_archive", "outbox_event")
+
+# (who says it, what they say, exception type and template of the cause, what is really deployed)
+_TRUE_FIX = ("shipping-team", "labels read the app's new field postal_code", "KeyError", "%", Repair.PARCEL_FIELDS)
+_FALSE_FIX = ("payments-team", "the provider says route v2 works again", "%HTTPError", "%503%", Repair.PAYMENT_ROUTE)
+
+
+def play_demo(settings: Settings, *, reset: bool) -> None:
+    """Play it, or show what an earlier one left; one that was broken off goes on where it was.
+
+    Args:
+        settings: where to play.
+        reset: forget an earlier demo first.
+
+    Raises:
+        RefusedError: the outbox has events that are no demo's.
+    """
+    console = Console(highlight=False)
+    _prepare(find_database(settings))
+    os.environ.update(prepare_dagster(settings))
+    # Dagster's own log of the runs goes beside the figures, not between them.
+    log = (settings.home / _LOG).open("a", encoding="utf-8")
+    with (
+        log,
+        contextlib.redirect_stderr(log),
+        open_connection(settings) as connection,
+        dg.DagsterInstance.get() as instance,
+    ):
+        if reset:
+            _forget(connection, instance, settings)
+        if not connection.one("demo.state")["ended"]:
+            _play(connection, find_database(settings), instance, settings, console)
+        else:
+            console.print("The demo was played before; this is what it left. `dlq demo --reset` starts anew.\n")
+        _tell(connection, settings, console)
+
+
+def _prepare(database: Database) -> None:
+    """An empty database gets the tables. Where the application's outbox is, only its owner migrates."""
+    with database.connect() as connection:
+        found = connection.one("migration.host_exists")["found"]
+    if not found:
+        create_tables(database)
+
+
+def _forget(connection: Connection, instance: dg.DagsterInstance, settings: Settings) -> None:
+    """Undo a demo: its rows, files and runs. Does nothing where no demo began."""
+    if not connection.one("demo.state")["begun"]:
+        return
+    with connection.transaction():
+        shop.drop_shop(connection)
+        connection.run("demo.forget")
+    for folder in (exports_folder(settings), reports_folder(settings)):
+        shutil.rmtree(folder, ignore_errors=True)
+    for run in instance.get_runs(dg.RunsFilter(tags=_TAGS)):
+        instance.delete_run(run.run_id)
+    instance.wipe_assets([dg.AssetKey(name) for name in _ASSETS])
+
+
+def _play(
+    connection: Connection, database: Database, instance: dg.DagsterInstance, settings: Settings, console: Console
+) -> None:
+    shop.create_shop(connection)
+    _mark(connection, "demo.begin")
+    columns = (TextColumn("{task.description:<52}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with services() as called, Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        handlers = Handlers(called)
+        today = datetime.now(settings.zone).date()
+        days = shop.fourteen_days(today - timedelta(days=1))
+        bar = progress.add_task("Playing the shop's days: orders, events, workers", total=len(days))
+        for day in days:
+            shop.play_day(connection, day, zone=settings.zone, seed=_SEED, now=datetime.now(UTC))
+            drain(database, handlers)
+            shop.backdate(connection, day.date, zone=settings.zone, now=datetime.now(UTC))
+            progress.advance(bar)
+        _run_days(instance, [day.date for day in days], progress)
+        _try_fixes(connection, database, handlers, instance, progress)
+        _finish(instance, progress)
+    _mark(connection, "demo.end")
+
+
+def _run_days(instance: dg.DagsterInstance, days: list[date], progress: Progress) -> None:
+    bar = progress.add_task("Classifying, exporting and reporting each day", total=1 + 2 * len(days))
+    _run(instance, "classify_deaths")
+    progress.advance(bar)
+    for day in days:
+        for job in ("export_day", "build_report"):
+            _run(instance, job, partition_key=day.isoformat())
+            progress.advance(bar)
+
+
+def _try_fixes(
+    connection: Connection, database: Database, handlers: Handlers, instance: dg.DagsterInstance, progress: Progress
+) -> None:
+    flagged = {fix.flagged_by for fix in list_fixes(connection)}
+    for actor, note, exception, template, repair in (_TRUE_FIX, _FALSE_FIX):
+        handlers.mend(repair)
+        if actor not in flagged:
+            cause = connection.one("demo.cause_of", exception=exception, template=template)["id"]
+            config = {"cause_id": cause, "note": note, "actor": actor, "dry_run": False}
+            _run(instance, "flag_fix", run_config={"ops": {"flag_fix_op": {"config": config}}})
+    bar = progress.add_task("Trying two flagged fixes: sensor, runs, workers", total=2)
+    sensor = defs.resolve_sensor_def("fix_flag_sensor")
+    give_up = time.monotonic() + _PATIENCE_SECONDS
+    with working(database, handlers):
+        while open_fixes := [fix for fix in list_fixes(connection) if fix.status is FixStatus.ACTIVE]:
+            progress.update(bar, completed=2 - len(open_fixes))
+            if time.monotonic() > give_up:
+                raise DlqError("The fixes did not end in two minutes. `dlq fixes list` shows how far they came.")
+            _tick(sensor, instance)
+            time.sleep(0.25)
+    progress.update(bar, completed=2)
+
+
+def _tick(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> None:
+    """What the daemon does every half minute: evaluate the sensor and launch the runs that it asks for."""
+    with dg.build_sensor_context(
+        instance=instance, resources={"outbox": OutboxResource()}, definitions=defs
+    ) as context:
+        requests = sensor.evaluate_tick(context).run_requests or []
+    for request in requests:
+        _run(instance, "retry_stage", run_config=request.run_config, tags=dict(request.tags))
+
+
+def _finish(instance: dg.DagsterInstance, progress: Progress) -> None:
+    bar = progress.add_task("Classifying what died again, archiving old events", total=2)
+    _run(instance, "classify_deaths")
+    progress.advance(bar)
+    config = {"older_than_days": _ARCHIVE_AFTER_DAYS, "reason": "demo"}
+    _run(instance, "archive_dead_events", run_config={"ops": {"dead_event_archive": {"config": config}}})
+    progress.advance(bar)
+
+
+def _run(
+    instance: dg.DagsterInstance,
+    job: str,
+    *,
+    partition_key: str | None = None,
+    run_config: Any = None,
+    tags: dict[str, str] | None = None,
+) -> None:
+    result = defs.resolve_job_def(job).execute_in_process(
+        instance=instance,
+        partition_key=partition_key,
+        run_config=run_config,
+        tags={**_TAGS, **(tags or {})},
+        raise_on_error=False,
+    )
+    if not result.success:
+        raise DlqError(f"The job {job} failed as run {result.run_id}. `dlq up` and {_LOG} in DLQ_HOME show why.")
+
+
+def _mark(connection: Connection, kind: str) -> None:
+    connection.run(
+        "operation.record",
+        kind=kind,
+        actor="dlq demo",
+        reason="demo",
+        filter="{}",
+        events=0,
+        now=datetime.now(UTC),
+        run_id=None,
+    )
+
+
+def _tell(connection: Connection, settings: Settings, console: Console) -> None:
+    """The closing summary: every figure read from the tables."""
+    found = connection.one("demo.summary")
+    console.print(
+        f"\n{found['deaths']:,} deaths of {found['events_that_died']:,} events, of {found['causes']} causes.\n"
+        f"{found['exported']:,} deaths of {found['exported_days']} days exported.\n"
+        f"{found['retried']:,} events retried: {found['retried_done']:,} delivered, "
+        f"{found['retried_dead']:,} died again.\n"
+        f"{found['archived']:,} archived, {found['still_dead']:,} still dead in the outbox, "
+        f"{found['done']:,} done, {found['waiting']:,} waiting.\n"
+    )
+    for fix in reversed(list_fixes(connection)):
+        console.print(_sentence(connection, fix), markup=False, soft_wrap=True)
+    reports = sorted(reports_folder(settings).resolve().glob("*-*-*.html"))
+    exports = sorted(exports_folder(settings).resolve().glob("*/*.parquet"))
+    console.print(f"\nA report:  {reports[-1]}\nAn export: {exports[-1]}", soft_wrap=True, markup=False)
+    console.print("Next:      make up, then http://127.0.0.1:3000", markup=False)
+
+
+def _sentence(connection: Connection, fix: Fix) -> str:
+    released = sum(stage.released for stage in stages(connection, fix.id).values())
+    return (
+        f"Fix {fix.id} by {fix.flagged_by} ({fix.note}): {fix.status.upper()} after {released} events; {fix.verdict}."
+    )

@@ -1,0 +1,106 @@
+"""Which other companies' systems does the shop call, and how does each of them let it down?
+
+A real HTTP server on the loopback interface plays the payment provider, the mail provider and the carrier; the old
+bookkeeping host is a port on which nothing listens. What they answer follows from the request alone, so a delivery
+that fails once fails every time, until the request becomes another one.
+"""
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+LOCALHOST: Final = "127.0.0.1"
+# The acquirer whose cards the payment provider cannot charge, on whichever of its routes.
+DOWN_ACQUIRER: Final = "northbank"
+# The mailbox provider for whose addresses the mail provider accepts nothing more.
+THROTTLED_DOMAIN: Final = "slowmail.example"
+# The depot whose system answers later than the shop waits.
+SLOW_DEPOT: Final = "harbour"
+# The shop's own depot, which needs no carrier.
+OWN_DEPOT: Final = "own"
+_SLOW_ANSWER_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Services:
+    """Base URLs of what the shop calls. Nothing listens at `bookkeeping`."""
+
+    payments: str
+    mail: str
+    carrier: str
+    bookkeeping: str
+
+
+class _Provider(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__((LOCALHOST, 0), _Answer)
+        self.closing = threading.Event()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that lost patience and hung up is what the slow depot is for; anything else is printed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: _Provider
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status = self._status(request)
+        # One write, one packet.
+        self.wfile.write(f"HTTP/1.0 {status.value} {status.phrase}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    def _status(self, request: dict[str, Any]) -> HTTPStatus:
+        match self.path:
+            case "/payments/v1/capture" | "/payments/v2/capture":
+                down = request["acquirer"] == DOWN_ACQUIRER
+                return HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK
+            case "/mail/send":
+                throttled = request["to"].endswith(f"@{THROTTLED_DOMAIN}")
+                return HTTPStatus.TOO_MANY_REQUESTS if throttled else HTTPStatus.OK
+            case "/carrier/pickup":
+                if request["depot"] == SLOW_DEPOT:
+                    self.server.closing.wait(_SLOW_ANSWER_SECONDS)
+                return HTTPStatus.OK
+        return HTTPStatus.NOT_FOUND
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep the terminal for the demo's own words."""
+
+
+@contextmanager
+def services() -> Iterator[Services]:
+    """Run the other companies' systems for the length of a `with` block, on ports that the system chooses."""
+    with closed_port() as closed, _Provider() as provider:
+        thread = threading.Thread(target=provider.serve_forever, args=(0.05,), name="demo-services", daemon=True)
+        thread.start()
+        base = f"http://{LOCALHOST}:{provider.server_port}"
+        try:
+            yield Services(f"{base}/payments", f"{base}/mail", f"{base}/carrier", f"http://{LOCALHOST}:{closed}")
+        finally:
+            provider.closing.set()
+            provider.shutdown()
+            thread.join()
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections for the length of a `with` block.
+
+    It is taken but never listened on. A port that is merely free again could be given to another process, or to the
+    very connection that is made to it, which would then reach itself.
+    """
+    with socket.socket() as taken:
+        taken.bind((LOCALHOST, 0))
+        yield taken.getsockname()[1]

@@ -1,0 +1,1 @@
+"""The day's deaths as files that any tool reads."""

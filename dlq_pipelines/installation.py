@@ -1,0 +1,144 @@
+"""Which PostgreSQL does this process use, and where does Dagster keep its own records?
+
+With `DLQ_DATABASE_URL` the server there; without it the embedded one under `$DLQ_HOME/postgres`, which every process
+of the project shares. Dagster's instance storage is a database of its own on the same server.
+"""
+
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from dlq_pipelines.errors import DatabaseUnavailableError, SchemaError
+from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate, require_current
+from dlq_pipelines.settings import Settings
+
+_OUTBOX = "outbox"
+_DAGSTER = "dagster"
+
+_DAGSTER_YAML = """\
+# Written by `dlq up` and `dlq demo`. The storage is PostgreSQL, named by the environment of the processes.
+# postgresql+psycopg2: with a bare postgresql:// SQLAlchemy may pick a driver that Dagster's storage cannot use.
+storage:
+  postgres:
+    postgres_url:
+      env: DLQ_DAGSTER_URL
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+concurrency:
+  pools:
+    granularity: op
+    default_limit: 1
+run_monitoring:
+  enabled: true
+  free_slots_after_run_end_seconds: 60
+run_retries:
+  enabled: true
+  max_retries: 1
+  retry_on_asset_or_op_failure: false
+retention:
+  sensor:
+    purge_after_days: {skipped: 2, failure: 30, success: 90}
+  schedule:
+    purge_after_days: 90
+telemetry:
+  enabled: false
+"""
+
+
+def find_database(settings: Settings) -> Database:
+    """The database that holds the outbox; starts the embedded server when no other is named.
+
+    Raises:
+        DatabaseUnavailableError: there is none, or it does not start.
+    """
+    if settings.database_url is not None:
+        return Database(settings.database_url.get_secret_value(), settings.names)
+    return Database(embedded.start(settings.home).ensure_database(_OUTBOX), settings.names)
+
+
+def open_connection(settings: Settings) -> Connection:
+    """A connection to the outbox's database, which must be at this release's schema.
+
+    Raises:
+        DatabaseUnavailableError: there is none, or it does not start.
+        SchemaError: it has to be migrated first.
+    """
+    connection = find_database(settings).open()
+    try:
+        require_current(connection)
+    except SchemaError:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare_embedded(settings: Settings) -> None:
+    """Give the embedded server its tables. On a server of somebody's own, `dlq migrate` is an act of that person."""
+    if settings.database_url is None:
+        create_tables(find_database(settings))
+
+
+def create_tables(database: Database) -> None:
+    """Create the reference application tables where there is no outbox table, and migrate."""
+    with database.connect() as connection:
+        create_host_tables(connection)
+        migrate(connection, all_migrations())
+
+
+def prepare_dagster(settings: Settings) -> dict[str, str]:
+    """Make Dagster's home and its database, and return the environment that its processes need.
+
+    Raises:
+        DatabaseUnavailableError: the server does not answer, or the role may not create the database.
+    """
+    home = (settings.home / "dagster").resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_text(_DAGSTER_YAML, encoding="utf-8")
+    url = _dagster_database(settings).replace("postgresql://", "postgresql+psycopg2://", 1)
+    return {"DAGSTER_HOME": str(home), "DLQ_DAGSTER_URL": url, "DLQ_HOME": str(settings.home.resolve())}
+
+
+def _dagster_database(settings: Settings) -> str:
+    if settings.database_url is None:
+        return embedded.start(settings.home).ensure_database(_DAGSTER)
+    url = settings.database_url.get_secret_value()
+    parts = conninfo_to_dict(url)
+    name = f"{parts.get('dbname') or parts.get('user') or 'postgres'}_{_DAGSTER}"
+    try:
+        with Database(url).connect() as connection:
+            if not connection.one("session.database_exists", name=name)["found"]:
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    except psycopg.errors.InsufficientPrivilege:
+        raise DatabaseUnavailableError(
+            f"Dagster keeps its records in the database {name}, which this role may not create. "
+            f"Let an administrator run: create database {name} owner {parts.get('user')}"
+        ) from None
+    except psycopg.errors.DuplicateDatabase:
+        pass  # another process was faster
+    return _as_uri(make_conninfo(url, dbname=name))
+
+
+def _as_uri(conninfo: str) -> str:
+    """A libpq connection string as the URI that SQLAlchemy reads; what SQLAlchemy has no place for goes to the query."""
+    parts = {key: str(value) for key, value in conninfo_to_dict(conninfo).items() if value is not None}
+    account = quote(parts.pop("user", ""), safe="")
+    if "password" in parts:
+        account += f":{quote(parts.pop('password'), safe='')}"
+    name = quote(parts.pop("dbname"), safe="")
+    return f"postgresql://{account + '@' if account else ''}/{name}?{urlencode(parts)}"
+
+
+def reports_folder(settings: Settings) -> Path:
+    """Where reports are written."""
+    return settings.home / "reports"
+
+
+def exports_folder(settings: Settings) -> Path:
+    """Where exports are written: the root of a Hive-partitioned dataset."""
+    return settings.home / "exports" / "dead_events"

@@ -1,0 +1,110 @@
+"""How does a process talk to PostgreSQL: with which time-outs, in UTC, and under which name?
+
+A `Connection` runs named statements: `connection.run("archive.move_batch", limit=5000)`. It never commits by
+itself; a transaction belongs to the operation that opened it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+
+from dlq_pipelines.errors import DatabaseUnavailableError
+from dlq_pipelines.postgres.queries import Names, load_queries
+
+
+class Connection(psycopg.Connection[DictRow]):
+    """A psycopg connection that knows the statements of `sql/queries`, bound to one set of table names."""
+
+    names: Names = Names()
+
+    def run(self, name: str, /, **values: Any) -> psycopg.Cursor[DictRow]:
+        """Execute the statement of that name (`concept.statement`) with these values."""
+        return self.execute(load_queries(self.names)[name], values)
+
+    def one(self, name: str, /, **values: Any) -> DictRow:
+        """The only row of a statement that always returns one, such as an aggregate."""
+        row = self.run(name, **values).fetchone()
+        if row is None:
+            raise LookupError(f"statement {name} returned no row")
+        return row
+
+    def literal(self, name: str, /, **values: Any) -> str:
+        """The statement with its values written in as literals, for drivers that take no psycopg parameters."""
+        return psycopg.ClientCursor(self).mogrify(load_queries(self.names)[name], values)
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the outbox is and how long this process is ready to wait for it.
+
+    Attributes:
+        url: libpq connection string or URI. Never printed: it may hold a password.
+        names: the tables.
+        connect_timeout: seconds to wait for a connection (libpq rounds 1 up to 2).
+        statement_timeout: seconds that one statement may take; batches are sized to stay far below it.
+        lock_timeout: seconds to queue for a lock; short, because waiting behind it the application queues too.
+    """
+
+    url: str
+    names: Names = Names()
+    connect_timeout: int = 10
+    statement_timeout: float = 300.0
+    lock_timeout: float = 5.0
+
+    def __repr__(self) -> str:
+        return f"Database(names={self.names!r})"
+
+    def open(self) -> Connection:
+        """Open one connection, in UTC and with the time-outs set on the server.
+
+        In autocommit mode, so that `with connection.transaction():` is the only thing that begins a transaction and a
+        read leaves none open.
+
+        Raises:
+            DatabaseUnavailableError: no server answers there, or it refuses us.
+        """
+        try:
+            connection = Connection.connect(
+                self.url,
+                autocommit=True,
+                row_factory=dict_row,
+                connect_timeout=self.connect_timeout,
+                application_name="dlq-pipelines",
+            )
+        except psycopg.Error as error:
+            raise DatabaseUnavailableError(_why_unavailable(error)) from None
+        connection.names = self.names
+        connection.run(
+            "session.configure",
+            statement_timeout=_milliseconds(self.statement_timeout),
+            lock_timeout=_milliseconds(self.lock_timeout),
+        )
+        return connection
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A connection for the length of a `with` block, closed at its end whatever happens."""
+        connection = self.open()
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
+
+
+def _why_unavailable(error: psycopg.Error) -> str:
+    """Say which host did not answer without the connection string: libpq repeats bad ones with the password."""
+    if isinstance(error, psycopg.ProgrammingError):
+        return "DLQ_DATABASE_URL is not a connection string. Write postgresql://user:password@host:5432/database."
+    reason = str(error).strip().splitlines()
+    return (
+        f"PostgreSQL does not answer: {reason[-1].strip() if reason else type(error).__name__}. "
+        "Check DLQ_DATABASE_URL and the server, then run `dlq migrate --check`."
+    )

@@ -1,0 +1,59 @@
+"""Which statement is meant by a name such as `outbox.fetch_pending`?
+
+All SQL lives in `sql/`. A file of `sql/queries` is one concept; in it, a line `-- name: fetch_pending` opens a
+statement and the comment after it says what it is for. Identifiers are written as psql writes them,
+`:"outbox_table"`, so a statement can be pasted into `psql -v outbox_table=...`; values are psycopg's `%(name)s`.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Mapping
+
+from psycopg import sql
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+# A wheel carries the folder inside the package; a checkout has it at the top level.
+SQL_FOLDER = next((f for f in (_PACKAGE / "sql", _PACKAGE.parent / "sql") if f.is_dir()), _PACKAGE / "sql")
+
+_NAME = re.compile(r"^-- name: ([a-z_0-9]+)$", re.MULTILINE)
+_IDENTIFIER = re.compile(r':"([a-z_]+)"')
+_LITERAL = re.compile(r"(?<!:):'([a-z_]+)'")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The identifiers that a database's owner may choose. The archive lives in the outbox's schema."""
+
+    outbox_schema: str = "public"
+    outbox_table: str = "outbox_event"
+    archive_table: str = "outbox_event_archive"
+    dlq_schema: str = "dlq"
+
+
+def bind(text: str, names: Names) -> str:
+    """Put the names into a text with psql's tokens: `:"token"` becomes an identifier, `:'token'` a literal.
+
+    Raises:
+        KeyError: the text has a token that is no field of `Names`.
+    """
+    values = asdict(names)
+    text = _IDENTIFIER.sub(lambda token: sql.Identifier(values[token[1]]).as_string(None), text)
+    return _LITERAL.sub(lambda token: sql.Literal(values[token[1]]).as_string(None), text)
+
+
+@lru_cache(maxsize=16)
+def load_queries(names: Names) -> Mapping[str, bytes]:
+    """Every statement of `sql/queries` by `concept.name`, bound to these tables and ready for psycopg.
+
+    A percent sign inside a name is doubled, because psycopg reads the statement with its placeholders.
+    """
+    escaped = Names(**{field: value.replace("%", "%%") for field, value in asdict(names).items()})
+    queries: dict[str, bytes] = {}
+    for file in sorted((SQL_FOLDER / "queries").glob("*.sql")):
+        parts = _NAME.split(file.read_text(encoding="utf-8"))[1:]
+        for name, text in zip(parts[::2], parts[1::2], strict=True):
+            queries[f"{file.stem}.{name}"] = bind(text.strip(), escaped).encode()
+    return MappingProxyType(queries)

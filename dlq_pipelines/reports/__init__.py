@@ -1,0 +1,1 @@
+"""What failed on a day, told so that a person can decide in a minute."""

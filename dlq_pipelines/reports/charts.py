@@ -1,0 +1,173 @@
+"""On which days and at which hours did events die, and which causes made the difference?
+
+Altair describes the charts and vl-convert draws them as SVG, without a browser or the network. The same figures are
+the same bytes: nothing is measured (all space is reserved, no label is moved), nothing is random. No text of an event
+gets into a chart: series are numbered, and the page says in HTML which number and colour is which cause. Colours are
+middle tones that stand on white and on near-black, texts take the page's colour by its style sheet.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from html import escape
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import vl_convert as vlc
+
+from dlq_pipelines.reports.figures import ALL, OTHER, UNCLASSIFIED, Figures
+
+SERIES_SHOWN = 5  # more colours nobody tells apart
+PALETTE = ("#4a7fb5", "#d08b3e", "#4d9a8a", "#b5616f", "#8a78b8")
+OTHER_COLOUR = "#93999f"
+UNCLASSIFIED_COLOUR = "#c2b49a"
+INK, GRID = "#7b8188", "#8a9097"
+
+_WIDTH, _HEIGHT = 430, 170  # of the plot, in pixels
+_PADDING = {"left": 44, "right": 64, "top": 12, "bottom": 26}
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_FONT = "system-ui, sans-serif"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One colour of the chart by day.
+
+    Attributes:
+        label: the cause, or what is summed up.
+        colour: as `#rrggbb`.
+        causes: the columns of `Figures.days` that it adds up.
+    """
+
+    label: str
+    colour: str
+    causes: tuple[str, ...]
+
+
+def series(figures: Figures) -> list[Series]:
+    """The colours: the day's largest causes, then all the others, then the unclassified; empty ones are left out."""
+    shown = figures.causes[figures.causes["cause_id"] != UNCLASSIFIED]
+    top, rest = shown.iloc[:SERIES_SHOWN], shown.iloc[SERIES_SHOWN:]
+    named = [
+        Series(str(label), colour, (str(cause),))
+        for label, cause, colour in zip(top["cause"], top["cause_id"], PALETTE, strict=False)
+    ]
+    others = Series("other causes" if named else "all causes", OTHER_COLOUR, (*map(str, rest["cause_id"]), OTHER))
+    unknown = Series("not classified yet", UNCLASSIFIED_COLOUR, (UNCLASSIFIED,))
+    return [one for one in (*named, others, unknown) if figures.days[list(one.causes)].to_numpy().any()]
+
+
+def days_svg(figures: Figures) -> str:
+    """Deaths by day, stacked by cause, the day itself in full colour, with the mean of the 14 days before."""
+    colours = series(figures)
+    chart = alt.layer(_stacks(figures, colours), *_mean_line(figures))
+    by_day = ", ".join(
+        f"{day:%Y-%m-%d}: {deaths}" for day, deaths in figures.days[ALL].items() if isinstance(day, date)
+    )
+    return _drawn(chart.to_dict(), label=f"Deaths by day. {by_day}. Mean of the days before: {figures.mean:.1f}.")
+
+
+def hours_svg(figures: Figures) -> str:
+    """Deaths by hour of the day, on the day's own clock."""
+    data = figures.hours[["label", "deaths"]]
+    ticks = [label for label in data["label"] if label[:2] in ("00", "06", "12", "18") and label[2:5] == ":00"]
+    x = alt.X("label:N", sort=None, axis=_axis_x(ticks), scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1))
+    y = alt.Y("deaths:Q", axis=_axis_y(), scale=_scale_y(max([*data["deaths"], 0])))
+    chart = alt.Chart(data).mark_bar(color=OTHER_COLOUR).encode(x=x, y=y)
+    spoken = ", ".join(f"{label}: {deaths}" for label, deaths in data.itertuples(index=False) if deaths)
+    return _drawn(chart.to_dict(), label=f"Deaths by hour. {spoken or 'None'}.")
+
+
+def _stacks(figures: Figures, colours: list[Series]) -> alt.Chart:
+    labels = [_day_label(day) for day in figures.window.days]
+    data = pd.DataFrame(
+        [
+            {"day": label, "series": number, "deaths": int(deaths), "today": label == labels[-1]}
+            for number, one in enumerate(colours, start=1)
+            for label, deaths in zip(labels, figures.days[list(one.causes)].sum(axis=1), strict=True)
+        ],
+        columns=["day", "series", "deaths", "today"],
+    )
+    numbers = list(range(1, len(colours) + 1))
+    palette = alt.Scale(domain=numbers, range=[one.colour for one in colours])
+    days = alt.Scale(domain=labels, paddingInner=0.25, paddingOuter=0.1)
+    most = max(int(figures.days[ALL].max()), round(figures.mean))
+    return (  # type: ignore[no-any-return]
+        alt.Chart(data)
+        .mark_bar()
+        .encode(
+            x=alt.X("day:N", sort=None, axis=_axis_x(labels[::2]), scale=days),
+            y=alt.Y("deaths:Q", stack="zero", axis=_axis_y(), scale=_scale_y(most)),
+            color=alt.Color("series:O", scale=palette, legend=None),
+            order=alt.Order("series:Q"),
+            opacity=alt.condition("datum.today", alt.value(1), alt.value(0.6)),
+        )
+    )
+
+
+def _mean_line(figures: Figures) -> list[alt.Chart]:
+    if not figures.mean:
+        return []
+    data = pd.DataFrame({"mean": [figures.mean], "text": [f"mean {figures.mean:,.0f}"]})
+    base = alt.Chart(data).encode(y=alt.Y("mean:Q"))
+    text = base.encode(text="text:N").mark_text(
+        color=INK, x=_WIDTH + 4, align="left", font=_FONT, fontSize=11, fontWeight="bold"
+    )
+    return [base.mark_rule(color=INK, strokeDash=[4, 3]), text]
+
+
+def _day_label(day: date) -> str:
+    return f"{day.day} {_MONTHS[day.month - 1]}"
+
+
+def _scale_y(most: int) -> alt.Scale:
+    return alt.Scale(domain=[0, max(most, 1)], nice=4)
+
+
+def _axis_x(values: list[str]) -> alt.Axis:
+    return alt.Axis(title=None, values=values, labelAngle=0, ticks=False, labelPadding=7, labelOverlap=False)
+
+
+def _axis_y() -> alt.Axis:
+    return alt.Axis(title=None, tickCount=4, tickMinStep=1, format=",d", domain=False, ticks=False, labelPadding=6)
+
+
+def _drawn(chart: dict[str, Any], *, label: str) -> str:
+    """The SVG, named for screen readers and free to take the width of its place."""
+    svg = str(vlc.vegalite_to_svg(_quiet(chart), allowed_base_urls=[]))
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+
+
+def _quiet(chart: dict[str, Any]) -> dict[str, Any]:
+    """The same chart in its fixed space, on nothing, in system fonts, with faint lines, its inner names left out."""
+    axis = {"labelFont": _FONT, "labelFontSize": 11, "labelColor": INK, "gridColor": GRID, "gridOpacity": 0.25}
+    return chart | {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "padding": _PADDING,
+        "autosize": {"type": "none"},
+        "config": {
+            "aria": False,
+            "background": None,
+            "view": {"stroke": None},
+            "axis": axis,
+            "axisX": {"grid": False, "domainColor": GRID, "domainOpacity": 0.6, "labelBound": False},
+        },
+    }
+
+
+def sparkline_svg(trend: list[int], *, colour: str) -> str:
+    """A cause's deaths by day as small bars on their own scale, the last one (the day) in full colour."""
+    most = max(*trend, 1)
+    heights = [round(18 * deaths / most, 1) or (0.5 if not deaths else 1) for deaths in trend]
+    bars = "".join(
+        f'<rect x="{7 * n}" y="{20 - height:g}" width="5" height="{height:g}"{"" if n == last else faint}/>'
+        for last, faint in [(len(trend) - 1, ' opacity="0.5"')]
+        for n, height in enumerate(heights)
+    )
+    label = f"Deaths by day, the day last: {', '.join(map(str, trend))}"
+    width = 7 * len(trend)
+    return (
+        f'<svg role="img" aria-label="{label}" class="spark" viewBox="0 0 {width} 20" width="{width}" height="20" '
+        f'fill="{colour}">{bars}</svg>'
+    )

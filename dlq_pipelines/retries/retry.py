@@ -1,0 +1,206 @@
+"""How do dead events go back to the worker, paced, each exactly once, and what became of them?
+
+A release is one statement in one transaction: the guard `status = 'dead'`, the ledger's rows and the due times are
+written together. A process that dies leaves either all of a batch or nothing of it, and whoever comes next goes on.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from dlq_pipelines.outbox.event import event_ids
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.fix import BATCH, Begin, Close, Fix, FixStatus, Release, Stage, Step, Wait, next_step
+from dlq_pipelines.retries.ledger import fix_from_row, stages
+
+_CAUSE_AFTER = {
+    FixStatus.VERIFIED: "fixed",
+    FixStatus.HALTED: "open",
+    FixStatus.REJECTED: "open",
+    FixStatus.WITHDRAWN: "open",
+}
+
+
+@dataclass(frozen=True)
+class Retried:
+    """How many of the named events were dead and are pending now, in how many transactions."""
+
+    events: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """What one run did for a fix: events released and settled by it, and the step at which it stopped.
+
+    `busy` says that another run held the fix, so this one did nothing.
+    """
+
+    fix: Fix
+    released: int
+    settled: int
+    step: Step | None
+    busy: bool = False
+
+
+def retry_events(  # noqa: PLR0913 - keyword-only past the ids
+    connection: Connection,
+    ids: Sequence[int],
+    *,
+    now: datetime,
+    actor: str,
+    reason: str,
+    rate: float | None = None,
+    run_id: str | None = None,
+    dry_run: bool = False,
+) -> Retried:
+    """Retry these events; those that are not dead are passed over.
+
+    Args:
+        connection: in autocommit mode.
+        ids: event ids, any number; they are released in transactions of 5,000.
+        now: the moment of the retry.
+        actor: who asks for it, for the audit.
+        reason: why, for the audit.
+        rate: events a second at which they fall due; None: all now, as fits a handful chosen by a person.
+        run_id: the Dagster run that does it.
+        dry_run: only count those that would be retried.
+
+    Raises:
+        ValueError: there are no ids, or one is no event id.
+    """
+    wanted = event_ids("ids", ids)
+    batches = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
+    if dry_run:
+        return Retried(sum(connection.one("retry.count_ids", ids=batch)["events"] for batch in batches), 0)
+    total = 0
+    for batch in batches:
+        values = {"ids": batch, "now": now, "actor": actor, "reason": reason, "already": total}
+        with connection.transaction():
+            events = connection.one("retry.release_ids", seconds_each=1 / rate if rate else 0.0, **values)["events"]
+            if events:
+                shown = {"ids": batch[:100], "more": max(0, len(batch) - 100)}
+                _audit(connection, "retry.ids", shown, events=events, now=now, actor=actor, reason=reason, run_id=run_id)
+        total += events
+    return Retried(total, len(batches))
+
+
+def advance_fix(
+    connection: Connection, fix_id: int, *, now: datetime, actor: str, run_id: str | None = None
+) -> Advanced:
+    """Settle what the fix has released, decide, and do the next step, until it has to wait or has ended.
+
+    Running it twice, at once or after being killed, does nothing twice: every step is a transaction of its own that
+    locks the fix and decides afresh on what it finds.
+    """
+    released = settled = 0
+    while True:
+        with connection.transaction():
+            row = connection.run("fix.lock", fix_id=fix_id).fetchone()
+            if row is None:
+                return Advanced(_fix(connection, fix_id), released, settled, None, busy=True)
+            fix = fix_from_row(row)
+            if fix.status is not FixStatus.ACTIVE:
+                return Advanced(fix, released, settled, None)
+            settled += settle(connection, now=now, fix_id=fix_id, settle_seconds=fix.policy.settle_seconds)
+            stage = stages(connection, fix_id).get(fix.stage, Stage())
+            step = next_step(fix, stage, candidates=_has_candidates(connection, fix))
+            count = _do(connection, fix, step, now=now, actor=actor, run_id=run_id, already=stage.released)
+            released += count
+        # A release of nothing: others hold the rows just now. The next run tries again.
+        if isinstance(step, Wait | Close) or (isinstance(step, Release) and not count):
+            return Advanced(_fix(connection, fix_id), released, settled, step)
+
+
+def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id: int | None = None) -> int:
+    """Write down what became of retried events: done, dead again, gone, or without outcome in time. Returns how many.
+
+    Without a fix, the retries that people asked for one by one are settled; in batches of 5,000 a call.
+    """
+    return int(
+        connection.one("retry.settle", now=now, settle_seconds=settle_seconds, fix_id=fix_id, limit=BATCH)["events"]
+    )
+
+
+def _do(  # noqa: PLR0913 - keyword-only
+    connection: Connection, fix: Fix, step: Step, *, now: datetime, actor: str, run_id: str | None, already: int
+) -> int:
+    """Carry the step out and return how many events it released."""
+    match step:
+        case Begin(stage, size):
+            connection.run("fix.begin_stage", fix_id=fix.id, stage=stage, size=size)
+        case Release(limit):
+            return _release(connection, fix, limit, now=now, actor=actor, run_id=run_id, already=already)
+        case Close(status, verdict):
+            connection.run("fix.close", fix_id=fix.id, status=status, verdict=verdict, now=now)
+            connection.run("fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[status])
+            _audit(
+                connection, f"fix.{status}", {"fix": fix.id}, events=0, now=now, actor=actor, reason=verdict, run_id=run_id
+            )
+        case Wait():
+            pass
+    return 0
+
+
+def _release(  # noqa: PLR0913 - keyword-only
+    connection: Connection, fix: Fix, limit: int, *, now: datetime, actor: str, run_id: str | None, already: int
+) -> int:
+    reason = f"fix {fix.id}, stage {fix.stage}: {fix.note}"
+    events = connection.one(
+        "retry.release_stage",
+        fix_id=fix.id,
+        stage=fix.stage,
+        cause_id=fix.cause_id,
+        event_type=fix.event_type,
+        flagged_at=fix.flagged_at,
+        limit=limit,
+        now=now,
+        seconds_each=1 / fix.policy.rate,
+        already=already,
+        actor=actor,
+        reason=reason,
+    )["events"]
+    if events:
+        shown = {"fix": fix.id, "stage": fix.stage}
+        _audit(connection, "retry.stage", shown, events=events, now=now, actor=actor, reason=reason, run_id=run_id)
+    return int(events)
+
+
+def _audit(  # noqa: PLR0913 - keyword-only, the columns of dlq.operation
+    connection: Connection,
+    kind: str,
+    filter_: dict[str, object],
+    *,
+    events: int,
+    now: datetime,
+    actor: str,
+    reason: str,
+    run_id: str | None,
+) -> None:
+    connection.run(
+        "operation.record",
+        kind=kind,
+        filter=json.dumps(filter_),
+        events=events,
+        now=now,
+        actor=actor,
+        reason=reason,
+        run_id=run_id,
+    )
+
+
+def _has_candidates(connection: Connection, fix: Fix) -> bool:
+    return bool(
+        connection.one(
+            "retry.has_candidates",
+            fix_id=fix.id,
+            cause_id=fix.cause_id,
+            event_type=fix.event_type,
+            flagged_at=fix.flagged_at,
+        )["found"]
+    )
+
+
+def _fix(connection: Connection, fix_id: int) -> Fix:
+    return fix_from_row(connection.one("fix.get", fix_id=fix_id))

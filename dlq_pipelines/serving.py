@@ -1,0 +1,66 @@
+"""How does one command run Dagster's UI and daemon, and stop all of it?"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.installation import open_connection, prepare_dagster, prepare_embedded
+from dlq_pipelines.settings import Settings
+
+_PACKAGE = Path(__file__).resolve().parent
+# A wheel carries the file inside the package; a checkout has it at the top level.
+_WORKSPACE = next((f for f in (_PACKAGE / "workspace.yaml", _PACKAGE.parent / "workspace.yaml") if f.is_file()), None)
+_STOP_SECONDS = 30
+
+
+def serve_dagster(settings: Settings, *, port: int) -> int:
+    """Run until the child ends or a signal comes; returns the exit code.
+
+    Raises:
+        DlqError: the database is not to be had or not migrated.
+    """
+    if _WORKSPACE is None:
+        raise DlqError("workspace.yaml is missing from this installation. Install it again.")
+    prepare_embedded(settings)
+    open_connection(settings).close()
+    environment = os.environ | prepare_dagster(settings)
+    if settings.database_url is None:
+        environment.setdefault("DLQ_AUTOSTART", "true")
+    # A shell that starts us in the background has SIGINT ignored, children inherit that, and Dagster then stops for
+    # neither SIGINT nor SIGTERM.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(_WORKSPACE), "-h", "127.0.0.1", "-p", str(port)]
+    # A session of its own: Ctrl-C reaches Dagster once, from us, and what it leaves behind can be found.
+    child = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 - our own interpreter
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _stop(child)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Ask Dagster to stop; after half a minute, end what is left of its session."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+            child.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # nothing is left, as it should be
+        child.wait()

@@ -1,0 +1,112 @@
+"""Which database, which tables, which limits does this process work with?
+
+Every `DLQ_*` variable is here, read once at the edge (a face builds `Settings()` and passes parts of it on) and
+frozen: nothing below the faces looks at the environment.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.postgres.queries import Names
+
+# PostgreSQL cuts an identifier at 63 bytes without an error; a name that would be cut names another table.
+Identifier = Annotated[str, Field(min_length=1, max_length=63)]
+
+
+class Settings(BaseSettings):
+    """The environment of this process, validated.
+
+    Durations are in the unit that their name ends with.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DLQ_", frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL 14 to 18 that holds the outbox; unset: the embedded server under DLQ_HOME.",
+    )
+    home: Path = Field(
+        default=Path(".dlq"),
+        description="Folder for what this machine keeps: embedded server, exports, reports, Dagster home.",
+    )
+    timezone: str = Field(default="UTC", description="Time zone of days (partitions, reports) and of schedules.")
+    outbox_schema: Identifier = Field(default="public", description="Schema of the application's outbox tables.")
+    outbox_table: Identifier = Field(default="outbox_event", description="The application's outbox table.")
+    archive_table: Identifier = Field(
+        default="outbox_event_archive", description="Where dead events are archived; created when absent."
+    )
+    schema_name: Identifier = Field(
+        default="dlq", validation_alias="DLQ_SCHEMA", description="Schema of this project's own tables."
+    )
+    dead_retention_days: int = Field(
+        default=30, ge=0, le=36500, description="Days a dead event stays in the outbox table before the archive."
+    )
+    canary: int = Field(default=10, ge=1, le=5000, description="Events that the first stage of a fix releases.")
+    retry_rate: float = Field(
+        default=50.0, gt=0, le=100_000, description="Events a second at which released events fall due."
+    )
+    min_success: float = Field(
+        default=0.9, gt=0, le=1, description="Share of a stage that must succeed for the fix to go on."
+    )
+    settle_timeout_seconds: int = Field(
+        default=900, ge=1, le=604_800, description="How long after its due time an event may stay without outcome."
+    )
+    autostart: bool = Field(default=False, description="Start schedules and sensors RUNNING instead of stopped.")
+    partitions_start: str = Field(
+        default="2026-01-01",
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="First day that exports and reports can be made for.",
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_time_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is not an IANA time zone such as Europe/Berlin") from error
+        return value
+
+    @property
+    def names(self) -> Names:
+        """The tables that statements are bound to."""
+        return Names(
+            outbox_schema=self.outbox_schema,
+            outbox_table=self.outbox_table,
+            archive_table=self.archive_table,
+            dlq_schema=self.schema_name,
+        )
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of a day."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def settle_timeout(self) -> timedelta:
+        """`settle_timeout_seconds` as a duration."""
+        return timedelta(seconds=self.settle_timeout_seconds)
+
+
+def read_settings() -> Settings:
+    """Read the environment once.
+
+    Raises:
+        DlqError: a variable has a value that cannot be used; the message names the variable, never its value
+            where it may be a secret.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0]).upper()
+        variable = name if name.startswith("DLQ_") else f"DLQ_{name}"
+        raise DlqError(
+            f"{variable}: {first['msg'].removeprefix('Value error, ')}. Change or unset it and run the command again."
+        ) from None

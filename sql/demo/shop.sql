@@ -1,0 +1,52 @@
+-- The demo shop's own tables, next to the outbox it writes to. Nothing but the demo creates or reads them.
+create table if not exists :"outbox_schema".shop_day (
+    day       date        primary key,  -- a day that was played, whole: it is committed at once
+    seed      bigint      not null,
+    events    integer     not null,
+    played_at timestamptz not null default now()
+);
+
+create table if not exists :"outbox_schema".shop_customer (
+    number integer       primary key,
+    email  text          not null unique,
+    credit numeric(10,2) not null  -- the most that one order of theirs may cost, in euros
+);
+
+create table if not exists :"outbox_schema".shop_order (
+    number       text          primary key,
+    customer     integer       not null references :"outbox_schema".shop_customer,
+    amount       numeric(10,2) not null,
+    placed_at    timestamptz   not null,
+    confirmed_at timestamptz,  -- these three are what handlers write
+    paid_at      timestamptz,
+    invoiced_at  timestamptz
+);
+
+create table if not exists :"outbox_schema".shop_parcel (
+    order_number text        primary key references :"outbox_schema".shop_order,
+    packed_at    timestamptz not null,
+    depot        text,        -- where the carrier fetches it
+    label        text,        -- written by the handler
+    picked_up_at timestamptz  -- written by the handler
+);
+
+create table if not exists :"outbox_schema".shop_stock_movement (
+    slip      text        primary key,  -- goods leave the shelf once per slip
+    quantity  integer     not null,
+    booked_by text        not null,     -- 'hand', or the event that booked it
+    booked_at timestamptz not null default now()
+);
+
+create table if not exists :"outbox_schema".shop_mail (
+    number     text        primary key,
+    customer   integer     not null references :"outbox_schema".shop_customer,
+    written_at timestamptz not null,
+    sent_at    timestamptz  -- written by the handler
+);
+
+create table if not exists :"outbox_schema".shop_price_list (
+    number      text        primary key,
+    supplier    text        not null,
+    received_at timestamptz not null,
+    prices      integer  -- how many were read, written by the handler
+);

@@ -1,0 +1,6 @@
+-- transaction: none
+-- Dead events by time of death: lists, the archive's batches and, at its null end, deaths not recorded yet. Built
+-- while the application goes on writing. An index that a broken build left invalid is dropped first.
+drop index concurrently if exists :"outbox_schema"."dlq_dead";
+
+create index concurrently "dlq_dead" on :"outbox_schema".:"outbox_table" (dead_at, id) where status = 'dead';

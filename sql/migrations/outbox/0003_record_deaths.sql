@@ -1,0 +1,14 @@
+-- From here on every death is recorded, whichever worker causes it. The conditions are evaluated before the function
+-- is called, so an update that is no death pays for one comparison; an update that does not set status, for nothing.
+create or replace trigger dlq_death_update before update of status on :"outbox_schema".:"outbox_table"
+    for each row when (new.status = 'dead' and old.status is distinct from 'dead')
+    execute function :"dlq_schema".record_death();
+
+-- An insert of a dead event that says when it died (a restore) keeps that time.
+create or replace trigger dlq_death_insert before insert on :"outbox_schema".:"outbox_table"
+    for each row when (new.status = 'dead' and new.dead_at is null)
+    execute function :"dlq_schema".record_death();
+
+create or replace trigger dlq_death_inserted after insert on :"outbox_schema".:"outbox_table"
+    for each row when (new.status = 'dead')
+    execute function :"dlq_schema".record_death();

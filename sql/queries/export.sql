@@ -1,0 +1,27 @@
+-- The deaths of a day, for files.
+
+-- name: day
+-- The ledger joined with the event wherever it is now. Only facts of the death: nothing here changes when the event is
+-- retried or archived later. Payloads as text: a column of numbers beyond 2^53 must survive every reader.
+select d.id as death_id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type,
+    coalesce(e.payload, a.payload)::text as payload, coalesce(e.created_at, a.created_at) as created_at,
+    d.attempts, d.died_at, d.error, d.cause_id, c.exception_type, c.template
+from :"dlq_schema".death d
+left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
+left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
+left join :"dlq_schema".cause c on c.id = d.cause_id
+where d.died_at >= %(start)s and d.died_at < %(until)s
+order by d.died_at, d.id
+
+-- name: count_day
+select count(*) as deaths, count(*) filter (where cause_id is null) as unclassified
+from :"dlq_schema".death where died_at >= %(start)s and died_at < %(until)s
+
+-- name: record_day
+insert into :"dlq_schema".export_day as x (day, rows, first_id, last_id, files, exported_at)
+values (%(day)s, %(rows)s, %(first_id)s, %(last_id)s, %(files)s::jsonb, %(now)s)
+on conflict (day) do update set rows = excluded.rows, first_id = excluded.first_id, last_id = excluded.last_id,
+    files = excluded.files, exported_at = excluded.exported_at
+
+-- name: recorded_day
+select day, rows, first_id, last_id, files, exported_at from :"dlq_schema".export_day where day = %(day)s

@@ -1,0 +1,70 @@
+-- What a worker and an operator say to the outbox table.
+
+-- name: fetch_pending
+-- Hand out the events that are due, oldest due first, and lease them: due again only when the lease is over, so no
+-- second worker gets them and a worker that died with them loses nothing. skip locked: workers do not queue.
+with due as (
+    select id, next_run_at from :"outbox_schema".:"outbox_table"
+    where status in ('pending', 'retry') and next_run_at <= clock_timestamp()
+    order by next_run_at, id
+    limit %(limit)s
+    for update skip locked
+), leased as (
+    update :"outbox_schema".:"outbox_table" e
+    set next_run_at = clock_timestamp() + make_interval(secs => %(lease)s)
+    from due where e.id = due.id
+    returning e.id, e.aggregate_type, e.aggregate_id, e.event_type, e.payload, e.status, e.attempts,
+        due.next_run_at, e.created_at, e.last_error, e.last_error_at, e.dead_at
+)
+select * from leased order by next_run_at, id
+
+-- name: mark_success
+update :"outbox_schema".:"outbox_table" set status = 'done', attempts = attempts + 1
+where id = %(id)s and status <> 'done'
+
+-- name: mark_retry
+-- A late report about an event that is done or dead by now changes nothing.
+update :"outbox_schema".:"outbox_table"
+set status = case when attempts + 1 >= %(max_attempts)s then 'dead' else 'retry' end,
+    attempts = attempts + 1,
+    next_run_at = case when attempts + 1 >= %(max_attempts)s then next_run_at
+                       else clock_timestamp() + make_interval(secs => %(backoff)s) end,
+    last_error = %(error)s,
+    last_error_at = clock_timestamp()
+where id = %(id)s and status not in ('done', 'dead')
+
+-- name: dead_events
+-- Newest death first. The index dlq_dead is read backwards.
+select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
+    last_error, last_error_at, dead_at
+from :"outbox_schema".:"outbox_table"
+where status = 'dead'
+    and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
+    and (%(event_type)s::text is null or event_type = %(event_type)s)
+    and (%(since)s::timestamptz is null or dead_at > %(since)s)
+order by dead_at desc, id desc
+limit %(limit)s offset %(offset)s
+
+-- name: count_dead_events
+select count(*) as events
+from :"outbox_schema".:"outbox_table"
+where status = 'dead'
+    and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
+    and (%(event_type)s::text is null or event_type = %(event_type)s)
+    and (%(since)s::timestamptz is null or dead_at > %(since)s)
+
+-- name: dead_event
+select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
+    last_error, last_error_at, dead_at
+from :"outbox_schema".:"outbox_table"
+where id = %(id)s and status = 'dead'
+
+-- name: observe
+-- The outbox as it stands, for the observation in Dagster's UI. Reads the two partial indexes, never the done rows.
+select dead.events as dead, dead.oldest as oldest_dead_at, due.events as waiting, due.oldest as oldest_due_at
+from (
+    select count(*) as events, min(dead_at) as oldest from :"outbox_schema".:"outbox_table" where status = 'dead'
+) dead, (
+    select count(*) as events, min(next_run_at) as oldest
+    from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')
+) due

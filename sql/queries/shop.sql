@@ -1,0 +1,114 @@
+-- The demo's shop: what its checkout writes with an event, what its handlers do, and the playing of past days.
+
+-- name: is_open
+-- Whether there is a shop, and whether the outbox or its archive holds anything.
+select to_regclass(format('%%I.%%I', :'outbox_schema', 'shop_day')) is not null as found,
+       exists (select from :"outbox_schema".:"outbox_table")
+       or exists (select from :"outbox_schema".:"archive_table") as used
+
+-- name: drop
+drop table if exists :"outbox_schema".shop_price_list, :"outbox_schema".shop_mail,
+    :"outbox_schema".shop_stock_movement, :"outbox_schema".shop_parcel, :"outbox_schema".shop_order,
+    :"outbox_schema".shop_customer, :"outbox_schema".shop_day
+
+-- name: play_day
+-- No row: the day was played before.
+insert into :"outbox_schema".shop_day (day, seed, events) values (%(day)s, %(seed)s, %(events)s)
+on conflict (day) do nothing
+returning day
+
+-- name: customer
+insert into :"outbox_schema".shop_customer (number, email, credit) values (%(number)s, %(email)s, %(credit)s)
+on conflict (number) do nothing
+
+-- name: order
+insert into :"outbox_schema".shop_order (number, customer, amount, placed_at)
+values (%(number)s, %(customer)s, %(amount)s, %(at)s)
+
+-- name: movement_by_hand
+insert into :"outbox_schema".shop_stock_movement (slip, quantity, booked_by, booked_at)
+values (%(slip)s, %(quantity)s, 'hand', %(at)s)
+
+-- name: parcel
+insert into :"outbox_schema".shop_parcel (order_number, packed_at) values (%(order)s, %(at)s)
+
+-- name: pickup
+update :"outbox_schema".shop_parcel set depot = %(depot)s where order_number = %(order)s
+
+-- name: mail
+insert into :"outbox_schema".shop_mail (number, customer, written_at) values (%(number)s, %(customer)s, %(at)s)
+
+-- name: price_list
+insert into :"outbox_schema".shop_price_list (number, supplier, received_at)
+values (%(number)s, %(supplier)s, %(at)s)
+
+-- name: event
+-- Due from the moment it was written.
+insert into :"outbox_schema".:"outbox_table"
+    (aggregate_type, aggregate_id, event_type, payload, next_run_at, created_at)
+values (%(aggregate_type)s, %(aggregate_id)s, %(event_type)s, %(payload)s, %(at)s, %(at)s)
+
+-- name: confirm_order
+update :"outbox_schema".shop_order set confirmed_at = clock_timestamp() where number = %(order)s
+
+-- name: credit
+select c.credit from :"outbox_schema".shop_order o join :"outbox_schema".shop_customer c on c.number = o.customer
+where o.number = %(order)s
+
+-- name: settle_payment
+update :"outbox_schema".shop_order set paid_at = clock_timestamp() where number = %(order)s
+
+-- name: issue_invoice
+update :"outbox_schema".shop_order set invoiced_at = clock_timestamp() where number = %(order)s
+
+-- name: book_stock
+-- An event that is delivered a second time finds its own movement and books nothing. A slip that somebody else
+-- booked violates the primary key, as it should.
+insert into :"outbox_schema".shop_stock_movement (slip, quantity, booked_by)
+select %(slip)s, %(quantity)s, %(event)s::text
+where not exists (
+    select from :"outbox_schema".shop_stock_movement where slip = %(slip)s and booked_by = %(event)s::text
+)
+
+-- name: label_parcel
+update :"outbox_schema".shop_parcel set label = %(label)s where order_number = %(order)s
+
+-- name: pick_up_parcel
+update :"outbox_schema".shop_parcel set picked_up_at = clock_timestamp() where order_number = %(order)s
+
+-- name: send_mail
+update :"outbox_schema".shop_mail set sent_at = clock_timestamp() where number = %(number)s
+
+-- name: read_prices
+update :"outbox_schema".shop_price_list set prices = %(prices)s where number = %(number)s
+
+-- name: waiting
+-- Events that a worker still has to bring to an end, whether due, backing off or leased.
+select count(*) as events from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')
+
+-- name: backdate
+-- A played day is delivered in seconds, today; its events must look as if they had died that day. The only statement
+-- of the demo that rewrites the ledger, and nothing outside the demo may: there the ledger is append-only. It moves
+-- the deaths of the events created in [start, stop) to the creation plus the four back-offs of 30, 60, 120 and 240
+-- seconds and up to a minute and a half of work, no later than the day's last millisecond and than now. Death
+-- and event move together, because their equal times are what joins them. Deaths that were classified, and those of
+-- events that an operator retried, stay as they are.
+with moved as (
+    select d.id as death_id, e.id as event_id,
+        least(
+            e.created_at + make_interval(secs => 450 + (e.id * 7919) %% 90000 / 1000.0),
+            %(stop)s::timestamptz - interval '1 millisecond',
+            %(now)s::timestamptz
+        ) as at
+    from :"outbox_schema".:"outbox_table" e
+    join :"dlq_schema".death d on d.event_id = e.id and d.died_at = e.dead_at
+    where e.status = 'dead' and d.cause_id is null
+        and e.created_at >= %(start)s and e.created_at < %(stop)s
+        and not exists (select from :"dlq_schema".retry r where r.event_id = e.id)
+), events as (
+    update :"outbox_schema".:"outbox_table" e set dead_at = moved.at, last_error_at = moved.at
+    from moved where e.id = moved.event_id
+), deaths as (
+    update :"dlq_schema".death d set died_at = moved.at from moved where d.id = moved.death_id
+)
+select count(*) as deaths from moved

@@ -1,0 +1,103 @@
+"""A real PostgreSQL for every test: one server a session, one migrated template, a clone of it a test.
+
+The server is the one of `DLQ_TEST_DATABASE_URL` where that is set (a role that may create databases) and otherwise
+the embedded one, in a folder of its own.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A connection string with the right to create databases."""
+    given = os.environ.get("DLQ_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    # Workers of pytest-xdist share one server: the folder above their own base folders is the run's.
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "home"
+    with embedded.start(home) as server:
+        yield server.url("postgres")
+
+
+@pytest.fixture(scope="session")
+def template(server_url: str) -> Iterator[str]:
+    """The name of a database with the application's tables and all migrations."""
+    with _new_database(server_url) as name:
+        with Database(database_url(server_url, name)).connect() as connection:
+            create_host_tables(connection)
+            migrate(connection, all_migrations())
+        yield name
+
+
+@pytest.fixture
+def empty_database(server_url: str) -> Iterator[Database]:
+    """A database with nothing in it."""
+    with _new_database(server_url) as name:
+        yield Database(database_url(server_url, name))
+
+
+@pytest.fixture
+def database(server_url: str, template: str) -> Iterator[Database]:
+    """A migrated database of the test's own."""
+    with _new_database(server_url, template) as name:
+        yield Database(database_url(server_url, name))
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[Connection]:
+    """An open connection to `database`, in autocommit mode."""
+    with database.connect() as opened:
+        yield opened
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Database) -> Path:
+    """A `DLQ_HOME` whose settings lead to `database`: what a face reads from the environment."""
+    folder = tmp_path / "dlq"
+    monkeypatch.setenv("DLQ_HOME", str(folder))
+    monkeypatch.setenv("DLQ_DATABASE_URL", database.url)
+    return folder
+
+
+def database_url(server_url: str, name: str) -> str:
+    """The same server, another database, as a URI: SQLAlchemy reads no key=value strings."""
+    parts = conninfo_to_dict(server_url)
+    host = str(parts.get("host") or "")
+    account = str(parts.get("user") or "postgres") + (f":{parts['password']}" if parts.get("password") else "")
+    if host.startswith("/"):
+        return f"postgresql://{account}@/{name}?host={host}" + (f"&port={parts['port']}" if "port" in parts else "")
+    return f"postgresql://{account}@{host}:{parts.get('port') or 5432}/{name}"
+
+
+class _new_database:  # noqa: N801 - reads as the function it stands for
+    """Create a database for the length of a `with` block."""
+
+    def __init__(self, server_url: str, template: str = "template1") -> None:
+        self.server_url, self.template = server_url, template
+        self.name = f"dlq_test_{uuid.uuid4().hex[:12]}"
+
+    def __enter__(self) -> str:
+        statement = "create database {} template {}"
+        self._execute(sql.SQL(statement).format(sql.Identifier(self.name), sql.Identifier(self.template)))
+        return self.name
+
+    def __exit__(self, *_: object) -> None:
+        self._execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self.name)))
+
+    def _execute(self, statement: sql.Composed) -> None:
+        with psycopg.connect(make_conninfo(self.server_url), autocommit=True) as connection:
+            connection.execute(statement)

@@ -1,0 +1,64 @@
+"""Charts: the same figures are the same bytes, and no text of an event is in them."""
+
+from datetime import timedelta
+from xml.etree import ElementTree
+
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.reports.charts import days_svg, hours_svg, series, sparkline_svg
+from dlq_pipelines.reports.figures import Figures, Window, read_figures
+from tests.reports.test_figures import BERLIN, DAY, add_cause, add_death
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def seven_causes(connection: Connection) -> Figures:
+    window = Window(DAY, BERLIN)
+    for number in range(7):
+        add_cause(connection, f"c{number}", exception="<script>", template=f'"/><b>{number}')
+        for event in range(10 - number):
+            add_death(connection, window.start + timedelta(hours=event), cause=f"c{number}", event=number * 100 + event)
+    add_death(connection, window.start - timedelta(days=3), event=900)
+    return read_figures(connection, window)
+
+
+def test_the_same_figures_are_the_same_svg(connection: Connection) -> None:
+    """No generated ids, no clock."""
+    figures = seven_causes(connection)
+    assert days_svg(figures) == days_svg(figures)
+    assert hours_svg(figures) == hours_svg(figures)
+    assert ' id="' not in days_svg(figures) + hours_svg(figures)
+
+
+def test_charts_are_wellformed_named_and_transparent(connection: Connection) -> None:
+    """A screen reader hears the numbers; the page's colour shows through; nothing of the causes' text is inside."""
+    figures = seven_causes(connection)
+    for svg in (days_svg(figures), hours_svg(figures)):
+        root = ElementTree.fromstring(svg)
+        assert root.attrib["role"] == "img"
+        assert root.attrib["aria-label"].startswith("Deaths by ")
+        assert "script" not in svg
+        assert "white" not in svg
+        assert "href" not in svg.replace("xmlns:xlink", "")
+    assert "2026-11-20: 49" in days_svg(figures)
+
+
+def test_the_largest_causes_have_colours_and_the_rest_one(connection: Connection) -> None:
+    """Five causes, the others together, the unclassified: every death has a colour."""
+    figures = seven_causes(connection)
+    found = series(figures)
+    assert [one.causes[0] for one in found[:5]] == ["c0", "c1", "c2", "c3", "c4"]
+    assert [one.label for one in found[5:]] == ["other causes", "not classified yet"]
+    assert len({one.colour for one in found}) == 7
+    drawn = sum(int(figures.days[list(one.causes)].to_numpy().sum()) for one in found)
+    assert drawn == 50
+
+
+def test_a_sparkline_has_one_bar_a_day_and_the_day_stands_out() -> None:
+    """Also where nothing died at all."""
+    bars = ElementTree.fromstring(sparkline_svg([0, 5, 10], colour="#123456").replace("<svg", '<svg xmlns:x="y"', 1))
+    assert [(bar.attrib["height"], bar.attrib.get("opacity")) for bar in bars] == [
+        ("0.5", "0.5"),
+        ("9", "0.5"),
+        ("18", None),
+    ]
+    assert sparkline_svg([0, 0], colour="#123456").count("<rect") == 2

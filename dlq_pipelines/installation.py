@@ -125,7 +125,7 @@ def _dagster_database(settings: Settings) -> str:
 
 
 def _as_uri(conninfo: str) -> str:
-    """A libpq connection string as the URI that SQLAlchemy reads; what SQLAlchemy has no place for goes to the query."""
+    """A libpq connection string as the URI that SQLAlchemy reads; host, port and options go to the query."""
     parts = {key: str(value) for key, value in conninfo_to_dict(conninfo).items() if value is not None}
     account = quote(parts.pop("user", ""), safe="")
     if "password" in parts:

@@ -17,8 +17,13 @@ _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Archived:
-    """Events moved, in how many batches, and how many that are old enough stayed (locked, targeted by an active fix,
-    or of a day that is not exported)."""
+    """What an archive run did; of a dry run, what it would do.
+
+    Attributes:
+        moved: events.
+        batches: transactions.
+        left: events that are old enough and stay: locked, targeted by an active fix, or of a day that is not exported.
+    """
 
     moved: int
     batches: int
@@ -57,7 +62,8 @@ def archive_dead_events(  # noqa: PLR0913 - keyword-only
     """
     where = _conditions(connection, before, only)
     if dry_run:
-        return Archived(0, 0, connection.one("archive.count_movable", **where)["events"])
+        movable = connection.one("archive.count_movable", **where)["events"]
+        return Archived(movable, 0, _left(connection, before) - movable)
     moved = batches = 0
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
@@ -84,7 +90,7 @@ def _conditions(connection: Connection, before: datetime, only: ExportedOnly | N
     return {"before": before, "days": days, "zone": only.zone.key}
 
 
-def _audit(
+def _audit(  # noqa: PLR0913 - keyword-only, the columns of dlq.operation
     connection: Connection, before: datetime, events: int, *, now: datetime, actor: str, reason: str, run_id: str | None
 ) -> None:
     connection.run(

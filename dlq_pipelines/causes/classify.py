@@ -46,11 +46,11 @@ def classify_deaths(connection: Connection, *, zone: ZoneInfo) -> Classified:
         batches += 1
 
 
-def _catalogue(
-    connection: Connection, texts: list[DictRow], fingerprints: dict[str | None, Fingerprint]
-) -> list[str]:
-    """Mint the causes that are missing, widen the times of the others; in the order of ids, so that two runs that
-    meet the same causes wait for each other instead of deadlocking."""
+def _catalogue(connection: Connection, texts: list[DictRow], fingerprints: dict[str | None, Fingerprint]) -> list[str]:
+    """Mint the causes that are missing and widen the times of the others.
+
+    In the order of ids, so that two runs that meet the same causes wait for each other instead of deadlocking.
+    """
     seen: dict[str, dict[str, object]] = {}
     for row in texts:
         found = fingerprints[row["error"]]
@@ -65,8 +65,8 @@ def _catalogue(
                 "last_seen": row["last_died"],
             },
         )
-        cause["first_seen"] = min(cause["first_seen"], row["first_died"])  # type: ignore[type-var]  # datetimes
-        cause["last_seen"] = max(cause["last_seen"], row["last_died"])  # type: ignore[type-var]  # datetimes
+        cause["first_seen"] = min(cause["first_seen"], row["first_died"])
+        cause["last_seen"] = max(cause["last_seen"], row["last_died"])
     return [key for key in sorted(seen) if connection.one("cause.upsert", **seen[key])["minted"]]
 
 

@@ -6,8 +6,8 @@ from dlq_pipelines.causes.catalogue import list_causes
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
-from dlq_pipelines.markdown import markdown_table
 from dlq_pipelines.retries.retry import settle
+from dlq_pipelines.text import markdown_table
 
 outbox_event = dg.AssetSpec(
     "outbox_event",
@@ -39,9 +39,7 @@ def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource)
     with outbox.session() as session:
         _observe(context, session)
         found = classify_deaths(session.connection, zone=session.settings.zone)
-        settled = settle(
-            session.connection, now=session.now, settle_seconds=session.settings.settle_timeout_seconds
-        )
+        settled = settle(session.connection, now=session.now, settle_seconds=session.settings.settle_timeout_seconds)
         causes = list_causes(session.connection, limit=20)
     rows = [(cause.id, cause.title[:160], cause.status, cause.dead, cause.deaths) for cause in causes]
     return dg.MaterializeResult(

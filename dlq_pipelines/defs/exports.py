@@ -6,7 +6,7 @@ from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.partitions import DAYS, SCHEDULES_START
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource
 from dlq_pipelines.exports.export import SCHEMA, Exported, export_day, verify_day
-from dlq_pipelines.markdown import markdown_table
+from dlq_pipelines.text import markdown_table
 
 _CHECK = "export_is_complete"
 _COLUMNS = dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in SCHEMA])
@@ -55,7 +55,7 @@ def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource)
     return dg.MaterializeResult(check_results=[complete])
 
 
-def _metadata(exported: Exported) -> dict[str, dg.MetadataValue]:  # type: ignore[type-arg]  # values of many types
+def _metadata(exported: Exported) -> dict[str, dg.MetadataValue]:
     files = [(file.name, file.bytes, file.sha256) for file in exported.files]
     return {
         "dagster/row_count": dg.MetadataValue.int(exported.rows),

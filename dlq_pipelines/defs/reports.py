@@ -37,7 +37,7 @@ def failure_report(context: dg.AssetExecutionContext, outbox: OutboxResource) ->
     return dg.MaterializeResult()
 
 
-def _metadata(report: Report) -> dict[str, dg.MetadataValue]:  # type: ignore[type-arg]  # values of many types
+def _metadata(report: Report) -> dict[str, dg.MetadataValue]:
     chart = base64.b64encode(report.chart_svg.encode()).decode()
     path = report.path.resolve()
     return {

@@ -75,4 +75,3 @@ class OutboxResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # sets
                 connection.close()
         except (DlqError, ValueError) as error:
             raise dg.Failure(description=str(error)) from None
-

@@ -9,10 +9,10 @@ from pydantic import Field
 from dlq_pipelines.defs.partitions import SENSORS_START
 from dlq_pipelines.defs.resources import POOL, OutboxResource, Session
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.markdown import escape_markdown, markdown_table
 from dlq_pipelines.retries.fix import Fix, RetryPolicy
 from dlq_pipelines.retries.ledger import count_targets, fixes_due, flag_fix, stages
 from dlq_pipelines.retries.retry import advance_fix, retry_events
+from dlq_pipelines.text import markdown_table, markdown_text
 
 FIX_TAG = "dlq/fix"
 STAGE_TAG = "dlq/stage"
@@ -100,7 +100,7 @@ def retry_stage_op(context: dg.OpExecutionContext, config: RetryStageConfig, out
         {
             "fix": fix.id,
             "status": str(fix.status),
-            "verdict": escape_markdown(fix.verdict or "not decided yet"),
+            "verdict": markdown_text(fix.verdict or "not decided yet"),
             "released_now": done.released,
             "settled_now": done.settled,
             "stages": dg.MetadataValue.md(markdown_table(header, rows)),

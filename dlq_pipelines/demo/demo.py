@@ -15,7 +15,7 @@ from typing import Any
 
 import dagster as dg
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.resources import OutboxResource

@@ -65,7 +65,7 @@ FAULTS: Final[Mapping[Fault, tuple[float, ...]]] = {
 _DAY_WEIGHTS: Final = (86, 90, 92, 95, 104, 110, 84, 96, 99, 101, 104, 138, 124, 97)
 _HOUR_WEIGHTS: Final = (3, 2, 1, 1, 1, 2, 5, 9, 14, 18, 20, 21, 22, 19, 17, 17, 18, 21, 25, 29, 30, 24, 14, 7)
 _STREETS: Final = ("Bridge Street", "Mill Lane", "Station Road", "High Street", "Church Lane")
-_CITIES: Final = (("10115", "Berlin"), ("1010", "Wien"), ("8001", "Zürich"), ("75001", "Paris"), ("28001", "Madrid"))
+CITIES: Final = (("10115", "Berlin"), ("1010", "Wien"), ("8001", "Zürich"), ("75001", "Paris"), ("28001", "Madrid"))
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def play_day(connection: Connection, day: Day, *, zone: tzinfo, seed: int, now: 
     start, stop = bounds(day.date, zone)
     rng = random.Random(f"{seed}:{day.number}")
     kinds = _kinds(rng, day)
-    clerk = Clerk(rng, day)
+    clerk = Clerk(rng, day.date, {fault: shares[day.number - 1] for fault, shares in FAULTS.items()})
     moments = _moments(rng, len(kinds), start, min(stop, now))
     acts = [clerk.act(kind, at) for kind, at in zip(kinds, moments, strict=True)]
     with connection.transaction():
@@ -233,7 +233,7 @@ _THROTTLED: Final = tuple(c for c in CUSTOMERS if c.email.endswith(f"@{THROTTLED
 _REACHABLE: Final = tuple(c for c in CUSTOMERS if not c.email.endswith(f"@{THROTTLED_DOMAIN}"))
 
 
-class _Kind(StrEnum):
+class Kind(StrEnum):
     """What can happen in the shop; a checkout writes four events, everything else one."""
 
     CHECKOUT = "checkout"
@@ -246,26 +246,26 @@ class _Kind(StrEnum):
 _CHECKOUT_EVENTS: Final = 4
 # How often each kind happens, relative to the others; on the campaign's day twice as many mails are written.
 _KIND_WEIGHTS: Final = {
-    _Kind.CHECKOUT: 200,
-    _Kind.PARCEL: 190,
-    _Kind.PICKUP: 30,
-    _Kind.MAIL: 330,
-    _Kind.PRICE_LIST: 80,
+    Kind.CHECKOUT: 200,
+    Kind.PARCEL: 190,
+    Kind.PICKUP: 30,
+    Kind.MAIL: 330,
+    Kind.PRICE_LIST: 80,
 }
 
 
-def _kinds(rng: random.Random, day: Day) -> list[_Kind]:
+def _kinds(rng: random.Random, day: Day) -> list[Kind]:
     """What happens on a day, in the order in which it happens, adding up to the day's events."""
     weights = dict(_KIND_WEIGHTS)
     if day.number == CAMPAIGN_DAY:
-        weights[_Kind.MAIL] *= 2
-    kinds: list[_Kind] = []
+        weights[Kind.MAIL] *= 2
+    kinds: list[Kind] = []
     left = day.events
     while left > 0:
         kind = rng.choices(list(weights), list(weights.values()))[0]
-        if kind is _Kind.CHECKOUT and left < _CHECKOUT_EVENTS:
-            kind = _Kind.MAIL
-        left -= _CHECKOUT_EVENTS if kind is _Kind.CHECKOUT else 1
+        if kind is Kind.CHECKOUT and left < _CHECKOUT_EVENTS:
+            kind = Kind.MAIL
+        left -= _CHECKOUT_EVENTS if kind is Kind.CHECKOUT else 1
         kinds.append(kind)
     return kinds
 
@@ -281,31 +281,31 @@ class Clerk:
     """Makes up what happens on one day, one act after the other. Numbers start anew with each date.
 
     Attributes:
-        rng: decides everything that the day leaves open.
-        day: which faults occur how often, and the date that numbers begin with.
-        faults: overrides the share of the events that have a fault, for tests.
+        rng: decides everything that is left open.
+        date: what numbers begin with.
+        faults: share of the events of its kind that have the fault; none where it is not named.
     """
 
     rng: random.Random
-    day: Day
-    faults: Mapping[Fault, float] | None = None
-    _count: Counter[_Kind] = field(default_factory=Counter)
+    date: date
+    faults: Mapping[Fault, float]
+    _count: Counter[Kind] = field(default_factory=Counter)
     _unpacked: deque[str] = field(default_factory=deque)
     _packed: deque[str] = field(default_factory=deque)
 
-    def act(self, kind: _Kind, at: datetime) -> Act:
+    def act(self, kind: Kind, at: datetime) -> Act:
         """The next act of that kind; a mail, if there is no order to pack or no parcel to fetch."""
-        if kind is _Kind.CHECKOUT:
+        if kind is Kind.CHECKOUT:
             return self.checkout(at)
-        if kind is _Kind.PARCEL and self._unpacked:
+        if kind is Kind.PARCEL and self._unpacked:
             return self.parcel(at)
-        if kind is _Kind.PICKUP and self._packed:
+        if kind is Kind.PICKUP and self._packed:
             return self.pickup(at)
-        return self.price_list(at) if kind is _Kind.PRICE_LIST else self.mail(at)
+        return self.price_list(at) if kind is Kind.PRICE_LIST else self.mail(at)
 
     def checkout(self, at: datetime) -> Act:
         """An order, which is confirmed, paid, invoiced and taken from the shelf."""
-        number, customer = self._number(_Kind.CHECKOUT), self.rng.choice(CUSTOMERS)
+        number, customer = self._number(Kind.CHECKOUT), self.rng.choice(CUSTOMERS)
         self._unpacked.append(number)
         over = self._has(Fault.OVER_CREDIT)
         amount = self._amount(customer.credit, over=over)
@@ -324,7 +324,7 @@ class Clerk:
         """The oldest order without a parcel is packed."""
         order = self._unpacked.popleft()
         self._packed.append(order)
-        postcode, city = self.rng.choice(_CITIES)
+        postcode, city = self.rng.choice(CITIES)
         field_name = "postal_code" if self._has(Fault.RENAMED_FIELD) else "postcode"
         street = f"{self.rng.choice(_STREETS)} {self.rng.randint(1, 99)}"
         address = {"name": f"Customer of {order}", "street": street, field_name: postcode, "city": city}
@@ -340,7 +340,7 @@ class Clerk:
 
     def mail(self, at: datetime) -> Act:
         """A newsletter to one customer, mostly through the shop's own relay."""
-        number = self._number(_Kind.MAIL)
+        number = self._number(Kind.MAIL)
         throttled = self._has(Fault.THROTTLED)
         customer = self.rng.choice(_THROTTLED if throttled else _REACHABLE)
         relay = "provider" if throttled or self.rng.random() < _RELAYED else "own"
@@ -350,7 +350,7 @@ class Clerk:
 
     def price_list(self, at: datetime) -> Act:
         """A supplier sends new prices as a JSON document."""
-        number, supplier = self._number(_Kind.PRICE_LIST), f"supplier-{self.rng.randint(1, 12)}"
+        number, supplier = self._number(Kind.PRICE_LIST), f"supplier-{self.rng.randint(1, 12)}"
         comma = "," if self._has(Fault.DECIMAL_COMMA) else "."
         skus = self.rng.sample(range(1000, 10_000), 3)
         prices = ", ".join(f'"sku-{sku}": {self.rng.randint(1, 99)}{comma}{self.rng.randint(10, 99)}' for sku in skus)
@@ -380,11 +380,9 @@ class Clerk:
         ledger = "legacy" if self._has(Fault.LEGACY_LEDGER) else "own"
         return Event("invoice.issued", "invoice", order, {"order": order, "amount": str(amount), "ledger": ledger})
 
-    def _number(self, kind: _Kind) -> str:
+    def _number(self, kind: Kind) -> str:
         self._count[kind] += 1
-        return f"{self.day.date:%Y%m%d}-{self._count[kind]:04}"
+        return f"{self.date:%Y%m%d}-{self._count[kind]:04}"
 
     def _has(self, fault: Fault) -> bool:
-        shares = self.faults
-        share = FAULTS[fault][self.day.number - 1] if shares is None else shares.get(fault, 0)
-        return self.rng.random() < share
+        return self.rng.random() < self.faults.get(fault, 0)

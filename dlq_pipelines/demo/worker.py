@@ -24,7 +24,7 @@ _LEASE_SECONDS: Final = 30
 
 @dataclass(frozen=True)
 class Worked:
-    """What a worker did: events delivered, and attempts that failed (an event that dies counts each of its attempts)."""
+    """What a worker did: events delivered, and attempts that failed (of an event that dies, every one)."""
 
     delivered: int = 0
     failed: int = 0

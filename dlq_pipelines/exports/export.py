@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from dlq_pipelines.errors import DatabaseUnavailableError, RefusedError
 from dlq_pipelines.day import Day
+from dlq_pipelines.errors import DatabaseUnavailableError, RefusedError
 from dlq_pipelines.postgres.connect import Connection
 
 SCHEMA = pa.schema(

@@ -50,7 +50,7 @@ class Database:
     """
 
     url: str
-    names: Names = Names()
+    names: Names = Names()  # noqa: RUF009 - frozen
     connect_timeout: int = 10
     statement_timeout: float = 300.0
     lock_timeout: float = 5.0

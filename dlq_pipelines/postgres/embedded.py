@@ -31,7 +31,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -144,6 +144,7 @@ class EmbeddedServer:
         """The URI for psycopg, ADBC and every other libpq; with `+psycopg2` after the scheme for SQLAlchemy.
 
         It names the port, although no TCP is used: a PGPORT in the environment would lead to another socket.
+        SQLAlchemy takes the database's name undecoded: for it, keep to letters, digits, `_` and `-`.
         """
         return self._place.url(database)
 
@@ -320,11 +321,9 @@ def _socket_folder(data: Path, account: _Account | None) -> Path:
     if re.fullmatch(r"[A-Za-z0-9/._-]+", str(data)) and len(os.fsencode(data / SOCKET)) <= SOCKET_BYTES:
         return data
     uid = account.uid if account else os.geteuid()
-    folder = Path("/tmp") / f"dlq-{uid}-{_digest(data)}"
-    try:
+    folder = Path("/tmp") / f"dlq-{uid}-{_digest(data)}"  # noqa: S108 - its owner and mode are checked below
+    with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    except FileExistsError:
-        pass
     status = folder.lstat()
     if account and status.st_uid == 0 and stat.S_ISDIR(status.st_mode):  # ours, new: nobody else makes root's folders
         os.chown(folder, account.uid, account.gid, follow_symlinks=False)
@@ -348,12 +347,12 @@ def _make_stage() -> None:
     """Create `STAGE` with its final mode in one step, and refuse one that others could write to."""
     if not STAGE.exists():
         STAGE.parent.mkdir(parents=True, exist_ok=True)
-        fresh = tempfile.mkdtemp(prefix=f".{STAGE.name}-", dir=STAGE.parent)
-        os.chmod(fresh, 0o755)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{STAGE.name}-", dir=STAGE.parent))
+        fresh.chmod(0o755)
         try:
-            os.rename(fresh, STAGE)
+            fresh.rename(STAGE)
         except OSError:
-            os.rmdir(fresh)  # somebody else was faster and filled theirs already
+            fresh.rmdir()  # somebody else was faster and filled theirs already
     status = STAGE.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
         raise DatabaseUnavailableError(
@@ -390,13 +389,13 @@ def _copy_programs(package: Path, target: Path) -> None:
             shutil.copytree(source, copy / name, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
     _open_for_all(copy)
     os.sync()  # a power cut must not leave empty programs under the final name
-    os.rename(copy, target)
+    copy.rename(target)
 
 
 def _open_for_all(folder: Path) -> None:
     """Let every account read and run our copies, whatever umask the wheel was installed with."""
     for parent, _, files in os.walk(folder):
-        os.chmod(parent, 0o755)
+        Path(parent).chmod(0o755)
         for path in (Path(parent, name) for name in files):
             if not path.is_symlink():
                 path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
@@ -420,8 +419,9 @@ def _create_data(programs: Path, data: Path, account: _Account | None) -> None:
     options = ["--auth-local=trust", "--auth-host=reject", "--username=postgres", "--encoding=UTF8", "--locale=C"]
     options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"]
     options += [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
-    done = subprocess.run(
-        [programs / "initdb", *options, "-D", fresh], capture_output=True, timeout=START_SECONDS, **_as(account)
+    command = [str(programs / "initdb"), *options, "-D", str(fresh)]
+    done = subprocess.run(  # noqa: S603 - our own copy of initdb, no shell
+        command, capture_output=True, check=False, timeout=START_SECONDS, **_as(account)
     )
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines()[-2:]
@@ -429,7 +429,7 @@ def _create_data(programs: Path, data: Path, account: _Account | None) -> None:
             f"The embedded PostgreSQL cannot create {data}: {' '.join(words)}. "
             "Mend that and run the command again, or set DLQ_DATABASE_URL."
         )
-    os.rename(fresh, data)
+    fresh.rename(data)
 
 
 def _check_version(data: Path) -> None:
@@ -503,12 +503,12 @@ def _launch(place: _Place, errors: IO[bytes]) -> int:
     _remove_old_logs(place.logs)
     errors.seek(0)
     errors.truncate()
-    server = [place.programs / "postgres", "-k", place.sockets, "-D", place.data]
-    shell = subprocess.run(
+    server = [str(place.programs / "postgres"), "-k", str(place.sockets), "-D", str(place.data)]
+    shell = subprocess.run(  # noqa: S603 - the script is constant; what it runs is passed as arguments
         ["/bin/sh", "-c", '"$0" "$@" >&2 & echo $!', *server],
+        check=True,
         stdout=subprocess.PIPE,
         stderr=errors,
-        timeout=START_SECONDS,
         **_as(place.account),
     )
     return int(shell.stdout)
@@ -546,9 +546,11 @@ def _command(pid: int) -> str:
     try:
         if Path("/proc/self/cmdline").exists():
             return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")).strip()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""
-    shown = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, timeout=10)
+    shown = subprocess.run(  # noqa: S603 - the argument is a number
+        ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False
+    )
     return os.fsdecode(shown.stdout).strip()
 
 
@@ -560,14 +562,16 @@ def _remove_old_logs(logs: Path) -> None:
 
 
 def _last_words(place: _Place, errors: IO[bytes]) -> str:
-    """Why the server ended, in its own words: the last FATAL line, or else the last that it said."""
+    """Why the server ended, in its own words: what it said before its log was open, or else the log's last FATAL."""
     errors.seek(0)
-    lines = errors.read().decode(errors="replace").splitlines()
+    early = errors.read().decode(errors="replace").splitlines()
     newest = max(place.logs.glob("server-*.log"), key=lambda path: path.stat().st_mtime, default=None)
-    if newest and not any("FATAL" in line for line in lines):
-        lines += newest.read_bytes()[-8192:].decode(errors="replace").splitlines()
-    fatal = [line for line in lines if re.search(r"\b(FATAL|PANIC):", line)] or lines or ["it said nothing."]
-    return fatal[-1].strip()
+    if newest and not any("FATAL:" in line for line in early):
+        late = newest.read_bytes()[-8192:].decode(errors="replace").splitlines()
+        # "the database system is starting up" is what it said to our pings.
+        fatal = [line for line in late if re.search(r"\b(FATAL|PANIC):(?!  the database system is )", line)]
+        early = fatal[-1:] or early
+    return " ".join(line.strip() for line in early[-3:]) or "it said nothing."
 
 
 def _stop(place: _Place) -> None:

@@ -143,7 +143,10 @@ def print_sql(line: Line, names: Names) -> str:
     `dlq migrate` knows. Our line comes first: the other one's trigger calls a function of it.
     """
     migrations = [migration for migration in all_migrations() if migration.line == line]
-    head = [f"-- dlq-pipelines, migrations of line {line}. Apply line dlq before line outbox.", "\\set ON_ERROR_STOP on"]
+    head = [
+        f"-- dlq-pipelines, migrations of line {line}. Apply line dlq before line outbox.",
+        "\\set ON_ERROR_STOP on",
+    ]
     for token in ("outbox_schema", "outbox_table", "archive_table", "dlq_schema"):
         value = getattr(names, token).replace("\\", "\\\\").replace("'", "''")
         head += [f"\\if :{{?{token}}}", "\\else", f"\\set {token} '{value}'", "\\endif"]
@@ -159,7 +162,7 @@ def _printed(migration: Migration) -> str:
     return f"\n-- {migration.label}\n" + (f"begin;\n{body}\ncommit;" if migration.transactional else body)
 
 
-def _applied(connection: Connection) -> dict[tuple[str, int], tuple[str, str]]:
+def _applied(connection: Connection) -> dict[tuple[Line, int], tuple[str, str]]:
     if not connection.one("migration.exists")["found"]:
         return {}
     rows = connection.run("migration.applied").fetchall()

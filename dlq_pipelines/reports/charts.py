@@ -23,8 +23,8 @@ OTHER_COLOUR = "#93999f"
 UNCLASSIFIED_COLOUR = "#c2b49a"
 INK, GRID = "#7b8188", "#8a9097"
 
-_WIDTH, _HEIGHT = 430, 170  # of the plot, in pixels
-_PADDING = {"left": 44, "right": 64, "top": 12, "bottom": 26}
+_WIDTH, _HEIGHT = 340, 150  # of the plot, in pixels
+_PADDING = {"left": 44, "right": 48, "top": 12, "bottom": 26}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _FONT = "system-ui, sans-serif"
 
@@ -72,7 +72,8 @@ def hours_svg(figures: Figures) -> str:
     data = figures.hours[["label", "deaths"]]
     ticks = [label for label in data["label"] if label[:2] in ("00", "06", "12", "18") and label[2:5] == ":00"]
     x = alt.X("label:N", sort=None, axis=_axis_x(ticks), scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1))
-    y = alt.Y("deaths:Q", axis=_axis_y(), scale=_scale_y(max([*data["deaths"], 0])))
+    most = max([*data["deaths"], 0])
+    y = alt.Y("deaths:Q", axis=_axis_y(most), scale=_scale_y(most))
     chart = alt.Chart(data).mark_bar(color=OTHER_COLOUR).encode(x=x, y=y)
     spoken = ", ".join(f"{label}: {deaths}" for label, deaths in data.itertuples(index=False) if deaths)
     return _drawn(chart.to_dict(), label=f"Deaths by hour. {spoken or 'None'}.")
@@ -97,7 +98,7 @@ def _stacks(figures: Figures, colours: list[Series]) -> alt.Chart:
         .mark_bar()
         .encode(
             x=alt.X("day:N", sort=None, axis=_axis_x(labels[::2]), scale=days),
-            y=alt.Y("deaths:Q", stack="zero", axis=_axis_y(), scale=_scale_y(most)),
+            y=alt.Y("deaths:Q", stack="zero", axis=_axis_y(most), scale=_scale_y(most)),
             color=alt.Color("series:O", scale=palette, legend=None),
             order=alt.Order("series:Q"),
             opacity=alt.condition("datum.today", alt.value(1), alt.value(0.6)),
@@ -108,10 +109,10 @@ def _stacks(figures: Figures, colours: list[Series]) -> alt.Chart:
 def _mean_line(figures: Figures) -> list[alt.Chart]:
     if not figures.mean:
         return []
-    data = pd.DataFrame({"mean": [figures.mean], "text": [f"mean {figures.mean:,.0f}"]})
+    data = pd.DataFrame({"mean": [figures.mean], "text": [f"mean\n{figures.mean:,.0f}"]})
     base = alt.Chart(data).encode(y=alt.Y("mean:Q"))
     text = base.encode(text="text:N").mark_text(
-        color=INK, x=_WIDTH + 4, align="left", font=_FONT, fontSize=11, fontWeight="bold"
+        color=INK, x=_WIDTH + 5, align="left", dy=-3, lineBreak="\n", font=_FONT, fontSize=11, fontWeight="bold"
     )
     return [base.mark_rule(color=INK, strokeDash=[4, 3]), text]
 
@@ -128,8 +129,10 @@ def _axis_x(values: list[str]) -> alt.Axis:
     return alt.Axis(title=None, values=values, labelAngle=0, ticks=False, labelPadding=7, labelOverlap=False)
 
 
-def _axis_y() -> alt.Axis:
-    return alt.Axis(title=None, tickCount=4, tickMinStep=1, format=",d", domain=False, ticks=False, labelPadding=6)
+def _axis_y(most: int) -> alt.Axis:
+    # From 100,000 on the numbers would leave their margin: 100k.
+    shown = "~s" if most >= 100_000 else ",d"  # noqa: PLR2004 - explained above
+    return alt.Axis(title=None, tickCount=4, tickMinStep=1, format=shown, domain=False, ticks=False, labelPadding=6)
 
 
 def _drawn(chart: dict[str, Any], *, label: str) -> str:

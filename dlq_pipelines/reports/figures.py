@@ -6,16 +6,17 @@ retried, archived or died later changes none of them. Texts come out of here fit
 control characters and characters that turn the direction of writing.
 """
 
-import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pandas as pd
 
+from dlq_pipelines.day import midnight
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.text import plain_line, plain_text
 
 DAYS_BEFORE = 14  # what a day is compared with: two whole weeks, so weekdays weigh the same
 CAUSES_SHOWN = 50
@@ -45,13 +46,6 @@ _CAUSE_COLUMNS = {
     "sample_characters": "int64",
 }
 
-_TERMINAL_CODE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
-)
-_LINE_END = re.compile("\r\n|[\r\u2028\u2029\x85]")
-# Control characters but tab and line feed, and the marks that reorder what stands around them.
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]")
-
 
 class CauseState(StrEnum):
     """What is known about a row of the table, in the word that is shown."""
@@ -76,12 +70,12 @@ class Window:
     @property
     def start(self) -> datetime:
         """The day's first instant, in UTC."""
-        return _midnight(self.day, self.zone)
+        return midnight(self.day, self.zone)
 
     @property
     def end(self) -> datetime:
         """The next day's first instant, in UTC."""
-        return _midnight(self.day + timedelta(days=1), self.zone)
+        return midnight(self.day + timedelta(days=1), self.zone)
 
     @property
     def days(self) -> list[date]:
@@ -91,7 +85,7 @@ class Window:
     @property
     def day_bounds(self) -> list[datetime]:
         """The instants at which `days` begin and, last, the end of the day."""
-        return [_midnight(day, self.zone) for day in self.days] + [self.end]
+        return [midnight(day, self.zone) for day in self.days] + [self.end]
 
     @property
     def hours(self) -> list[datetime]:
@@ -107,10 +101,6 @@ class Window:
             f"{shown} ({hour:%z})" if clock.count(shown) > 1 else shown
             for shown, hour in zip(clock, self.hours, strict=True)
         ]
-
-
-def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    return datetime.combine(day, time.min, tzinfo=zone).astimezone(UTC)
 
 
 @dataclass(frozen=True)
@@ -232,7 +222,8 @@ def cause_table(
 ) -> pd.DataFrame:
     """The rows of `report.causes` with their event types, samples, trends and shares, in the same order.
 
-    The unclassified have `UNCLASSIFIED` as cause_id. Shares are of all deaths of the day, so causes that are not shown count.
+    The unclassified have `UNCLASSIFIED` as cause_id. Shares are of all deaths of the day: causes that are not shown
+    count.
     """
     kinds = {row["cause_id"]: row["kinds"] for row in types}
     names = {cause: [plain_line(t["event_type"], 80) for t in types if t["cause_id"] == cause] for cause in kinds}
@@ -282,14 +273,3 @@ def cause_label(exception: str, template: str, *, limit: int = 120) -> str:
     """A cause in one line, `TimeoutError: no answer in <n> s`; the type is not said twice."""
     said = template.startswith(exception) or not template
     return plain_line((template or exception) if said else f"{exception}: {template}", limit)
-
-
-def plain_text(text: str) -> str:
-    """The text without terminal codes, control characters and direction overrides; lines end in a line feed."""
-    return _INVISIBLE.sub("", _TERMINAL_CODE.sub("", _LINE_END.sub("\n", text)))
-
-
-def plain_line(text: str, limit: int) -> str:
-    """`plain_text` in one line of at most `limit` characters; an ellipsis says that it was cut."""
-    line = " ".join(plain_text(text).split())
-    return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"

@@ -5,7 +5,7 @@ written together. A process that dies leaves either all of a batch or nothing of
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -81,7 +81,9 @@ def retry_events(  # noqa: PLR0913 - keyword-only past the ids
             events = connection.one("retry.release_ids", seconds_each=1 / rate if rate else 0.0, **values)["events"]
             if events:
                 shown = {"ids": batch[:100], "more": max(0, len(batch) - 100)}
-                _audit(connection, "retry.ids", shown, events=events, now=now, actor=actor, reason=reason, run_id=run_id)
+                _audit(
+                    connection, "retry.ids", shown, events=events, now=now, actor=actor, reason=reason, run_id=run_id
+                )
         total += events
     return Retried(total, len(batches))
 
@@ -136,7 +138,14 @@ def _do(  # noqa: PLR0913 - keyword-only
             connection.run("fix.close", fix_id=fix.id, status=status, verdict=verdict, now=now)
             connection.run("fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[status])
             _audit(
-                connection, f"fix.{status}", {"fix": fix.id}, events=0, now=now, actor=actor, reason=verdict, run_id=run_id
+                connection,
+                f"fix.{status}",
+                {"fix": fix.id},
+                events=0,
+                now=now,
+                actor=actor,
+                reason=verdict,
+                run_id=run_id,
             )
         case Wait():
             pass
@@ -170,7 +179,7 @@ def _release(  # noqa: PLR0913 - keyword-only
 def _audit(  # noqa: PLR0913 - keyword-only, the columns of dlq.operation
     connection: Connection,
     kind: str,
-    filter_: dict[str, object],
+    filter_: Mapping[str, object],
     *,
     events: int,
     now: datetime,

@@ -32,7 +32,7 @@ def add_cause(connection: Connection, cause: str, exception: str = "TimeoutError
     )
 
 
-def add_death(  # noqa: PLR0913 - one parameter a column
+def add_death(
     connection: Connection,
     at: datetime,
     *,

@@ -1,0 +1,33 @@
+"""Rows that tests start from, written with plain SQL as an application would."""
+
+from typing import Any
+
+from dlq_pipelines.postgres.connect import Connection
+
+
+def add_events(connection: Connection, count: int, *, payload: str = "{}", event_type: str = "order.placed") -> None:
+    """Pending events, due now, one aggregate each."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload)"
+        " select 'order', n::text, %s, %s::jsonb from generate_series(1, %s) n order by n",
+        [event_type, payload, count],
+    )
+
+
+def kill(connection: Connection, error: str | None, *, attempts: int = 1, where: str = "true") -> None:
+    """Let the pending events die of an error, in the order of their ids, as a worker does one by one."""
+    ids = connection.execute(
+        f"select id from outbox_event where status <> 'dead' and {where} order by id".encode()
+    ).fetchall()
+    with connection.transaction():
+        for row in ids:
+            connection.execute(
+                "update outbox_event set status = 'dead', attempts = %s, last_error = %s where id = %s",
+                [attempts, error, row["id"]],
+            )
+
+
+def one(connection: Connection, statement: str) -> dict[str, Any]:
+    """The single row of a statement."""
+    (row,) = connection.execute(statement.encode()).fetchall()
+    return row

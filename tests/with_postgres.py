@@ -1,0 +1,72 @@
+"""How is a command run against another PostgreSQL than the embedded one?
+
+`python tests/with_postgres.py [BIN] -- COMMAND ...` starts the server of that folder of programs (default: the newest
+of Debian's) in a folder of its own, on a Unix socket, sets DLQ_TEST_DATABASE_URL for the command, and stops it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def main() -> int:
+    """Start, run, stop; the exit code is the command's."""
+    split = sys.argv.index("--")
+    programs = Path(sys.argv[1]) if split > 1 else _debian()
+    with running(programs) as url:
+        version = subprocess.run([programs / "postgres", "--version"], capture_output=True, text=True, check=True)
+        print(f"Testing on {version.stdout.strip()}", flush=True)  # noqa: T201 - a command
+        return subprocess.run(
+            sys.argv[split + 1 :], env=os.environ | {"DLQ_TEST_DATABASE_URL": url}, check=False
+        ).returncode
+
+
+def _debian() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if not found:
+        sys.exit("No PostgreSQL of Debian's is here. Install it: apt-get install postgresql")
+    return found[-1]
+
+
+@contextmanager
+def running(programs: Path) -> Iterator[str]:
+    """A server for the length of a `with` block; as root it runs as the account of Debian's package."""
+    account = {"user": "postgres", "group": "postgres", "extra_groups": [], "cwd": "/"} if os.geteuid() == 0 else {}
+    # Short: a socket's path may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="dlq-pg-", dir="/tmp"))  # noqa: S108 - see above
+    if account:
+        shutil.chown(folder, "postgres", "postgres")
+    data = str(folder / "data")
+    control = [str(programs / "pg_ctl"), "-D", data, "-w", "-s"]
+    try:
+        initdb = [
+            str(programs / "initdb"),
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+        ]
+        subprocess.run([*initdb, "--no-sync"], check=True, stdout=subprocess.DEVNULL, **account)
+        options = f"-k {folder} -c listen_addresses='' -c max_connections=200 -c fsync=off"
+        start = [*control, "-l", str(folder / "log"), "-o", options, "start"]
+        subprocess.run(start, check=True, stdout=subprocess.DEVNULL, **account)
+        try:
+            yield f"postgresql://postgres@/postgres?host={folder}"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], check=True, **account)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

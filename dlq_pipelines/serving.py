@@ -1,5 +1,6 @@
 """How does one command run Dagster's UI and daemon, and stop all of it?"""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -59,8 +60,6 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         pass
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # nothing is left, as it should be
             os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # nothing is left, as it should be
         child.wait()

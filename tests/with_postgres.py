@@ -38,7 +38,7 @@ def running(programs: Path) -> Iterator[str]:
     """A server for the length of a `with` block; as root it runs as the account of Debian's package."""
     account = {"user": "postgres", "group": "postgres", "extra_groups": [], "cwd": "/"} if os.geteuid() == 0 else {}
     # Short: a socket's path may have 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="dlq-pg-", dir="/tmp"))  # noqa: S108 - see above
+    folder = Path(tempfile.mkdtemp(prefix="dlq-pg-", dir="/tmp"))
     if account:
         shutil.chown(folder, "postgres", "postgres")
     data = str(folder / "data")

@@ -104,7 +104,8 @@ def migrate(
         tell: is called with the label of each migration before it runs.
 
     Raises:
-        SchemaError: the application's outbox table is not there, another runner did not finish in a minute, or a lock on the application's table was not to be
+        SchemaError: the application's outbox table is not there, another runner did not finish in a minute, or a lock
+            on the application's table was not to be
             had in ten tries of `lock_timeout` each; what was applied until then stays and the next run goes on.
     """
     if not pending(connection, migrations):
@@ -112,8 +113,8 @@ def migrate(
     if not connection.one("migration.host_exists")["found"]:
         names = connection.names
         raise SchemaError(
-            f"There is no outbox table {names.outbox_schema}.{names.outbox_table} in this database. Set DLQ_OUTBOX_SCHEMA "
-            "and DLQ_OUTBOX_TABLE to the application's, and run `dlq migrate` again."
+            f"There is no outbox table {names.outbox_schema}.{names.outbox_table} in this database. "
+            "Set DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE to the application's, and run `dlq migrate` again."
         )
     with _only_runner(connection):
         todo = pending(connection, migrations)
@@ -154,8 +155,8 @@ def print_sql(line: Line, names: Names) -> str:
 
 
 def _printed(migration: Migration) -> str:
-    record = (
-        'insert into :"dlq_schema".migration (line, number, name, checksum) values '
+    record = (  # our own file's name and checksum
+        'insert into :"dlq_schema".migration (line, number, name, checksum) values '  # noqa: S608
         f"('{migration.line}', {migration.number}, '{migration.name}', '{migration.checksum}');"
     )
     body = f"{migration.text.rstrip()}\n{record}"

@@ -6,11 +6,11 @@ statement and the comment after it says what it is for. Identifiers are written 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Mapping
 
 from psycopg import sql
 

@@ -41,7 +41,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class Fix:
-    """A flagged fix as it is stored. `stage` is the last one begun (0: none), `stage_size` its bound (None: no bound)."""
+    """A flagged fix as it is stored. `stage` is the last one begun (0: none), `stage_size` its bound (None: none)."""
 
     id: int
     cause_id: str

@@ -63,7 +63,8 @@ def test_each_fault_kills_its_event_with_a_genuine_traceback(
     (death,) = open_shop.execute("select event_type, attempts, error from dlq.death").fetchall()
     assert (death["event_type"], death["attempts"]) == (event_type, 5)
     assert death["error"].startswith("Traceback (most recent call last):\n")
-    assert "worker.py" in death["error"] and "handlers.py" in death["error"]
+    assert "worker.py" in death["error"]
+    assert "handlers.py" in death["error"]
     assert _matches(last_line, death["error"])
     assert _statuses(open_shop) == {"done": 7, "dead": 1}
 
@@ -79,11 +80,19 @@ def test_a_healthy_event_changes_the_row_that_it_is_about(
         open_shop.execute(f"select * from shop_{name}").fetchone()
         for name in ("order", "parcel", "stock_movement", "mail", "price_list")
     )
-    assert order and order["confirmed_at"] and order["paid_at"] and order["invoiced_at"]
-    assert parcel and parcel["label"].startswith("Customer of") and parcel["picked_up_at"]
-    assert movement and movement["booked_by"].isdigit()
-    assert mail and mail["sent_at"]
-    assert prices and prices["prices"] == 3
+    assert order
+    assert order["confirmed_at"]
+    assert order["paid_at"]
+    assert order["invoiced_at"]
+    assert parcel
+    assert parcel["label"].startswith("Customer of")
+    assert parcel["picked_up_at"]
+    assert movement
+    assert movement["booked_by"].isdigit()
+    assert mail
+    assert mail["sent_at"]
+    assert prices
+    assert prices["prices"] == 3
 
 
 def test_a_failed_delivery_changes_nothing(open_shop: Connection, database: Database, handlers: Handlers) -> None:
@@ -94,9 +103,14 @@ def test_a_failed_delivery_changes_nothing(open_shop: Connection, database: Data
     order, parcel, mail = (
         open_shop.execute(f"select * from shop_{name}").fetchone() for name in ("order", "parcel", "mail")
     )
-    assert order and not order["paid_at"] and not order["invoiced_at"]
-    assert parcel and not parcel["label"] and not parcel["picked_up_at"]
-    assert mail and not mail["sent_at"]
+    assert order
+    assert not order["paid_at"]
+    assert not order["invoiced_at"]
+    assert parcel
+    assert not parcel["label"]
+    assert not parcel["picked_up_at"]
+    assert mail
+    assert not mail["sent_at"]
 
 
 def test_the_true_repair_ships_the_parcels_that_died(
@@ -112,7 +126,8 @@ def test_the_true_repair_ships_the_parcels_that_died(
     drain(database, handlers)
 
     labels = [row["label"] for row in open_shop.execute("select label from shop_parcel")]
-    assert len(labels) == 2 and all(any(postcode in label for postcode, _ in CITIES) for label in labels)
+    assert len(labels) == 2
+    assert all(any(postcode in label for postcode, _ in CITIES) for label in labels)
     assert _statuses(open_shop) == {"done": 16}
 
 
@@ -127,7 +142,8 @@ def test_the_false_repair_calls_the_new_route_and_the_same_payments_die_of_the_s
     drain(database, handlers)
 
     first, second = (row["error"] for row in open_shop.execute("select error from dlq.death order by id"))
-    assert "HTTP Error 503: Service Unavailable" in first and first.splitlines()[-1] == second.splitlines()[-1]
+    assert "HTTP Error 503: Service Unavailable" in first
+    assert first.splitlines()[-1] == second.splitlines()[-1]
     assert _statuses(open_shop) == {"done": 7, "dead": 1}
 
 

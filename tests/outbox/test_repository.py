@@ -170,7 +170,7 @@ def test_lists_and_counts_share_their_filters(connection: Connection, repository
 
 
 def test_retrying_resets_attempts_and_keeps_the_history(connection: Connection, repository: OutboxRepository) -> None:
-    """dead -> pending with no attempts, once; the ledger keeps the death, the retry, and a second death."""
+    """Dead -> pending with no attempts, once; the ledger keeps the death, the retry, and a second death."""
     add_events(connection, 2)
     kill(connection, "boom", attempts=5)
     assert repository.retry_dead_event(1) is True
@@ -238,9 +238,7 @@ def test_a_bad_setting_is_named(database: Database, argument: str) -> None:
         OutboxRepository(database.url, **{argument: -1})  # type: ignore[arg-type]
 
 
-def test_a_worker_outlives_a_dropped_connection(
-    connection: Connection, database: Database, repository: OutboxRepository
-) -> None:
+def test_a_worker_outlives_a_dropped_connection(connection: Connection, repository: OutboxRepository) -> None:
     """The server ends the session between two calls: the next call connects again."""
     add_events(connection, 1)
     connection.execute(

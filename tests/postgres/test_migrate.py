@@ -78,8 +78,8 @@ def test_upgrading_a_table_in_service_keeps_every_row_and_records_the_dead(empty
     with empty_database.connect() as connection:
         create_host_tables(connection)
         connection.execute(
-            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at)"
-            " select 'order', n::text, 'order.placed', '{}', case n % 3 when 0 then 'dead' else 'pending' end, 5,"
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, attempts,"
+            " next_run_at) select 'order', n::text, 'order.placed', '{}', case n % 3 when 0 then 'dead' else 'pending' end, 5,"
             " now() - interval '3 days' + n * interval '1 second' from generate_series(1, 12000) n"
         )
         stop = threading.Event()
@@ -124,7 +124,7 @@ def test_a_table_that_is_locked_for_long_is_left_alone(empty_database: Database)
             with pytest.raises(SchemaError, match="outbox/0001_columns got no lock"):
                 migrate(connection, all_migrations())
         applied = migrate(connection, all_migrations())
-    assert [migration.label for migration in applied][0] == "outbox/0001_columns"
+    assert next(migration.label for migration in applied) == "outbox/0001_columns"
 
 
 def test_hostile_names_work_throughout(empty_database: Database) -> None:

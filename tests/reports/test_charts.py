@@ -1,7 +1,7 @@
 """Charts: the same figures are the same bytes, and no text of an event is in them."""
 
 from datetime import timedelta
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.charts import days_svg, hours_svg, series, sparkline_svg
@@ -33,7 +33,7 @@ def test_charts_are_wellformed_named_and_transparent(connection: Connection) -> 
     """A screen reader hears the numbers; the page's colour shows through; nothing of the causes' text is inside."""
     figures = seven_causes(connection)
     for svg in (days_svg(figures), hours_svg(figures)):
-        root = ElementTree.fromstring(svg)
+        root = ET.fromstring(svg)
         assert root.attrib["role"] == "img"
         assert root.attrib["aria-label"].startswith("Deaths by ")
         assert "&lt;" not in svg
@@ -55,7 +55,7 @@ def test_the_largest_causes_have_colours_and_the_rest_one(connection: Connection
 
 def test_a_sparkline_has_one_bar_a_day_and_the_day_stands_out() -> None:
     """Also where nothing died at all."""
-    bars = ElementTree.fromstring(sparkline_svg([0, 5, 10], colour="#123456").replace("<svg", '<svg xmlns:x="y"', 1))
+    bars = ET.fromstring(sparkline_svg([0, 5, 10], colour="#123456").replace("<svg", '<svg xmlns:x="y"', 1))
     assert [(bar.attrib["height"], bar.attrib.get("opacity")) for bar in bars] == [
         ("0.5", "0.5"),
         ("9", "0.5"),

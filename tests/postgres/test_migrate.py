@@ -80,7 +80,8 @@ def test_upgrading_a_table_in_service_keeps_every_row_and_records_the_dead(empty
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, attempts,"
             " next_run_at) select 'order', n::text, 'order.placed', '{}', case n % 3 when 0 then 'dead'"
-            " else 'pending' end, 5, now() - interval '3 days' + n * interval '1 second' from generate_series(1, 12000) n"
+            " else 'pending' end, 5, now() -"
+            " interval '3 days' + n * interval '1 second' from generate_series(1, 12000) n"
         )
         stop = threading.Event()
         with ThreadPoolExecutor(1) as pool:

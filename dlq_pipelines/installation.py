@@ -48,6 +48,9 @@ retention:
     purge_after_days: 90
 telemetry:
   enabled: false
+# No dialog that asks for an e-mail address before the first page.
+nux:
+  enabled: false
 """
 
 

@@ -34,7 +34,22 @@ def serve_dagster(settings: Settings, *, port: int) -> int:
     # neither SIGINT nor SIGTERM.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(_WORKSPACE), "-h", "127.0.0.1", "-p", str(port)]
+    # `dg dev`, which this command announces as its successor, wants a project's folder; an installed wheel has none.
+    quiet = "ignore:Function `dev_command` is superseded"
+    command = [
+        sys.executable,
+        "-W",
+        quiet,
+        "-m",
+        "dagster",
+        "dev",
+        "-w",
+        str(_WORKSPACE),
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
     # A session of its own: Ctrl-C reaches Dagster once, from us, and what it leaves behind can be found.
     child = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 - our own interpreter
     try:

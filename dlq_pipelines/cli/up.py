@@ -18,4 +18,5 @@ def up(
     from dlq_pipelines.serving import serve_dagster
     from dlq_pipelines.settings import read_settings
 
+    typer.echo(f"Starting Dagster on http://127.0.0.1:{port}. Ctrl-C stops all of it.", err=True)
     raise typer.Exit(serve_dagster(read_settings(), port=port))

@@ -144,8 +144,8 @@ def report_markdown(report: Report) -> str:
     lines = [
         f"**{markdown_text(report.headline)}**",
         "",
-        "| # | Cause | State | Deaths | Share | Aggregates | Event types | First seen | Last seen |",
-        "| --: | :-- | :-- | --: | --: | --: | :-- | :-- | :-- |",
+        "| # | Cause | State | Deaths | Share | Aggregates | Event types |",
+        "| --: | :-- | :-- | --: | --: | --: | :-- |",
         *(_markdown_row(rank, row) for rank, row in enumerate(_records(report.causes)[:_MARKDOWN_CAUSES], start=1)),
     ]
     rest = report.deaths - int(report.causes["deaths"].iloc[:_MARKDOWN_CAUSES].sum())
@@ -154,10 +154,10 @@ def report_markdown(report: Report) -> str:
 
 
 def _markdown_row(rank: int, row: dict[Hashable, Any]) -> str:
-    first, last = (f"{row[key]:%Y-%m-%d %H:%M}" for key in ("first_seen", "last_seen"))
-    numbers = [f"{row['deaths']:,}", _percent(row["share"]), f"{row['aggregates']:,}"]
+    # The UI's columns are narrow: a space that holds keeps the figure and its sign on one line.
+    numbers = [f"{row['deaths']:,}", _percent(row["share"]).replace(" ", "\u00a0"), f"{row['aggregates']:,}"]
     types = ", ".join(row["event_types"]) + (f" and {row['more_event_types']} more" * bool(row["more_event_types"]))
-    cells = [str(rank), markdown_text(row["cause"]), row["state"], *numbers, markdown_text(types), first, last]
+    cells = [str(rank), markdown_text(row["cause"]), row["state"], *numbers, markdown_text(types)]
     return f"| {' | '.join(cells)} |"
 
 

@@ -144,6 +144,16 @@ def test_a_worker_without_rights_on_our_schema_still_records_deaths(connection: 
     assert one(connection, "select count(*) from dlq.death") == {"count": 1}
 
 
+def test_a_success_calls_nothing_of_ours(connection: Connection) -> None:
+    """The triggers' conditions keep every update that is no death out of their functions."""
+    add_events(connection, 1)
+    called = {}
+    for status in ("retry", "done", "dead"):
+        plan = connection.execute("explain (analyze) update outbox_event set status = %s", [status]).fetchall()
+        called[status] = "Trigger dlq_death_update" in str(plan)
+    assert called == {"retry": False, "done": False, "dead": True}
+
+
 def test_a_rolled_back_death_never_happened(connection: Connection) -> None:
     """The death is in the worker's own transaction."""
     add_events(connection, 1)

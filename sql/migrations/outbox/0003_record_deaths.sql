@@ -1,5 +1,5 @@
 -- From here on every death is recorded, whichever worker causes it. The conditions are evaluated before the function
--- is called, so an update that is no death pays for one comparison; an update that does not set status, for nothing.
+-- is called, so an update that is no death pays for one comparison and calls nothing.
 create or replace trigger dlq_death_update before update of status on :"outbox_schema".:"outbox_table"
     for each row when (new.status = 'dead' and old.status is distinct from 'dead')
     execute function :"dlq_schema".record_death();
@@ -7,8 +7,9 @@ create or replace trigger dlq_death_update before update of status on :"outbox_s
 -- An insert of a dead event that says when it died (a restore) keeps that time.
 create or replace trigger dlq_death_insert before insert on :"outbox_schema".:"outbox_table"
     for each row when (new.status = 'dead' and new.dead_at is null)
-    execute function :"dlq_schema".record_death();
+    execute function :"dlq_schema".date_death();
 
+-- After the insert: `on conflict do nothing` may still have dropped the row before.
 create or replace trigger dlq_death_inserted after insert on :"outbox_schema".:"outbox_table"
     for each row when (new.status = 'dead')
-    execute function :"dlq_schema".record_death();
+    execute function :"dlq_schema".record_inserted_death();

@@ -1,0 +1,75 @@
+"""What do our trigger and indexes cost a worker that knows nothing of us?
+
+Two databases on one server: the application's table as it is, and the same after `dlq migrate`. The same worker takes
+turns on them in short blocks, so that what else the machine does meets both alike; a block's time is the median of its
+transactions, and the figure the median over blocks.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+
+from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.connect import Database
+from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from tests.bench.figure import Figure
+
+BLOCKS = 30
+BLOCK = 200
+ERROR = "Traceback (most recent call last):\n" + '  File "/app/worker.py", line 42, in handle\n' * 30 + "TimeoutError"
+# What workers of this kind send for an attempt, the last or a successful one; each is a transaction.
+DIE = "update outbox_event set status = 'dead', attempts = attempts + 1, last_error = %(error)s where id = %(id)s"
+SUCCEED = "update outbox_event set status = 'done', attempts = attempts + 1 where id = %(id)s"
+FILL = """
+    insert into outbox_event (aggregate_type, aggregate_id, event_type, payload)
+    select 'order', n::text, 'order.placed', jsonb_build_object('order', n, 'text', repeat('x', 500))
+    from generate_series(1, %(rows)s) n
+"""
+
+
+def measure() -> Iterator[Figure]:
+    """A death and a success, with and without us."""
+    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+        bare = Database(server.ensure_database("bare"))
+        ours = Database(server.ensure_database("migrated"))
+        for database in (bare, ours):
+            with database.connect() as connection:
+                create_host_tables(connection)
+        with bare.connect() as connection:
+            # The worker stores its error in both, so both write the same row.
+            connection.execute("alter table outbox_event add column last_error text")
+        with ours.connect() as connection:
+            migrate(connection, all_migrations())
+        for what, statement, bound in (("a death", DIE, 1.25), ("a success", SUCCEED, 1.10)):
+            with (
+                psycopg.connect(ours.url, autocommit=True) as left,
+                psycopg.connect(bare.url, autocommit=True) as right,
+            ):
+                yield _compare(what, statement, left, right, bound)
+
+
+def _compare(what: str, statement: str, ours: psycopg.Connection, peer: psycopg.Connection, bound: float) -> Figure:
+    for connection in (ours, peer):
+        connection.execute("truncate outbox_event restart identity")
+        connection.execute(FILL, {"rows": BLOCKS * BLOCK})
+        connection.execute("vacuum analyze outbox_event")
+    times: dict[psycopg.Connection, list[float]] = {ours: [], peer: []}
+    for block in range(BLOCKS):
+        # The one that goes first changes each time: a checkpoint may wait for whoever comes second.
+        for connection in (ours, peer)[:: 1 if block % 2 else -1]:
+            times[connection].append(_block(connection, statement, block))
+    return Figure(what, statistics.median(times[ours]), statistics.median(times[peer]), bound, "the table without us")
+
+
+def _block(connection: psycopg.Connection, statement: str, block: int) -> float:
+    """The median of a block's transactions, in seconds."""
+    seconds = []
+    for row in range(block * BLOCK + 1, (block + 1) * BLOCK + 1):
+        begun = time.perf_counter()
+        connection.execute(statement, {"id": row, "error": ERROR}, prepare=True)
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds)

@@ -6,7 +6,6 @@
 import sys
 
 from tests.bench import outbox
-from tests.bench.figure import Figure
 
 MODULES = {"outbox": outbox}
 

@@ -14,7 +14,8 @@ def demo(
 
     Example: `dlq demo --reset`
     """
+    from dlq_pipelines.cli.output import program
     from dlq_pipelines.demo.demo import play_demo
     from dlq_pipelines.settings import read_settings
 
-    play_demo(read_settings(), reset=reset)
+    play_demo(read_settings(), reset=reset, program=program())

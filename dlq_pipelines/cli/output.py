@@ -1,9 +1,11 @@
 """How does a command show rows: as a table for people, as JSON for programs?"""
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,9 +19,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 
 def show(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
-    """Print rows of equal keys. Values are hostile text: no markup and no control character in them is obeyed."""
+    """Print rows of equal keys. Values are hostile text: no markup and no control character in them is obeyed.
+
+    JSON is in ASCII for that reason.
+    """
     if as_json:
-        typer.echo(json.dumps(rows, indent=2, default=str, ensure_ascii=False))
+        typer.echo(json.dumps(rows, indent=2, default=str))
         return
     if not rows:
         typer.echo(empty)
@@ -29,6 +34,12 @@ def show(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
         table.add_row(*(Text(_plain(value)) for value in row.values()))
     # Piped, a table has no width to fit into.
     Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def program() -> str:
+    """How the reader calls us, so that the commands that we name can be copied: `dlq`, or `.venv/bin/dlq`."""
+    started = sys.argv[0]
+    return started if Path(started).name == "dlq" and started != shutil.which("dlq") else "dlq"
 
 
 def _plain(value: object) -> str:

@@ -11,11 +11,12 @@ import os
 import shutil
 import time
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.resources import OutboxResource
@@ -43,6 +44,7 @@ _TAGS = {"dlq/demo": "true"}
 # Older than a week is archived, so that the archive has something to do in fourteen days.
 _ARCHIVE_AFTER_DAYS = 7
 _PATIENCE_SECONDS = 120
+_IDLE_SECONDS = 0.25
 _ASSETS = ("dead_event_causes", "dead_event_export", "failure_report", "dead_event_archive", "outbox_event")
 
 # (who says it, what they say, exception type and template of the cause, what is really deployed)
@@ -50,12 +52,14 @@ _TRUE_FIX = ("shipping-team", "labels read the app's new field postal_code", "Ke
 _FALSE_FIX = ("payments-team", "the provider says route v2 works again", "%HTTPError", "%503%", Repair.PAYMENT_ROUTE)
 
 
-def play_demo(settings: Settings, *, reset: bool) -> None:
+def play_demo(settings: Settings, *, reset: bool, events: int = 20_000, program: str = "dlq") -> None:
     """Play it, or show what an earlier one left; one that was broken off goes on where it was.
 
     Args:
         settings: where to play.
         reset: forget an earlier demo first.
+        events: how many to play, within rounding.
+        program: how the reader calls the command line.
 
     Raises:
         RefusedError: the outbox has events that are no demo's.
@@ -74,10 +78,13 @@ def play_demo(settings: Settings, *, reset: bool) -> None:
         if reset:
             _forget(connection, instance, settings)
         if not connection.one("demo.state")["ended"]:
-            _play(connection, find_database(settings), instance, settings, console)
+            _remove_unfinished(instance)
+            _play(connection, instance, settings, events, console)
         else:
-            console.print("The demo was played before; this is what it left. `dlq demo --reset` starts anew.\n")
+            again = f"The demo was played before; this is what it left. `{program} demo --reset` starts anew."
+            console.print(again, soft_wrap=True, markup=False)
         _tell(connection, settings, console)
+        console.print(f"Next:      {program} up, then http://127.0.0.1:3000", soft_wrap=True, markup=False)
 
 
 def _prepare(database: Database) -> None:
@@ -102,20 +109,27 @@ def _forget(connection: Connection, instance: dg.DagsterInstance, settings: Sett
     instance.wipe_assets([dg.AssetKey(name) for name in _ASSETS])
 
 
+def _remove_unfinished(instance: dg.DagsterInstance) -> None:
+    """Remove the run in which an earlier demo was killed: it still holds the writers' pool, and its fix."""
+    for run in instance.get_runs(dg.RunsFilter(tags=_TAGS)):
+        if not run.is_finished:
+            instance.delete_run(run.run_id)
+
+
 def _play(
-    connection: Connection, database: Database, instance: dg.DagsterInstance, settings: Settings, console: Console
+    connection: Connection, instance: dg.DagsterInstance, settings: Settings, events: int, console: Console
 ) -> None:
     shop.create_shop(connection)
     _mark(connection, "demo.begin")
-    columns = (TextColumn("{task.description:<52}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with services() as called, Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+    database = find_database(settings)
+    today = datetime.now(settings.zone).date()
+    days = shop.fourteen_days(today - timedelta(days=1), events=events)
+    with services() as called, _bars(console) as progress:
         handlers = Handlers(called)
-        today = datetime.now(settings.zone).date()
-        days = shop.fourteen_days(today - timedelta(days=1))
-        bar = progress.add_task("Playing the shop's days: orders, events, workers", total=len(days))
+        bar = _begin(progress, "Playing the shop's days: orders, events, workers", len(days))
         for day in days:
             shop.play_day(connection, day, zone=settings.zone, seed=_SEED, now=datetime.now(UTC))
-            drain(database, handlers)
+            _deliver(connection, database, handlers)
             shop.backdate(connection, day.date, zone=settings.zone, now=datetime.now(UTC))
             progress.advance(bar)
         _run_days(instance, [day.date for day in days], progress)
@@ -124,8 +138,31 @@ def _play(
     _mark(connection, "demo.end")
 
 
+def _bars(console: Console) -> Progress:
+    """Bars for whoever looks on. They leave stderr alone, or Dagster's log would run through them."""
+    columns = (TextColumn("{task.description:<52}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    return Progress(
+        *columns, TimeElapsedColumn(), console=console, redirect_stderr=False, disable=not console.is_terminal
+    )
+
+
+def _begin(progress: Progress, description: str, total: int) -> TaskID:
+    """Open a bar; where the output is piped, print a line."""
+    if progress.disable:
+        progress.console.print(f"{description} ...", markup=False)
+    return progress.add_task(description, total=total)
+
+
+def _deliver(connection: Connection, database: Database, handlers: Handlers) -> None:
+    """Deliver all there is, and that includes what a killed demo had fetched: it falls due when its lease ends."""
+    drain(database, handlers)
+    while shop.waiting(connection):
+        time.sleep(_IDLE_SECONDS)
+        drain(database, handlers)
+
+
 def _run_days(instance: dg.DagsterInstance, days: list[date], progress: Progress) -> None:
-    bar = progress.add_task("Classifying, exporting and reporting each day", total=1 + 2 * len(days))
+    bar = _begin(progress, "Classifying, exporting and reporting each day", 1 + 2 * len(days))
     _run(instance, "classify_deaths")
     progress.advance(bar)
     for day in days:
@@ -144,7 +181,7 @@ def _try_fixes(
             cause = connection.one("demo.cause_of", exception=exception, template=template)["id"]
             config = {"cause_id": cause, "note": note, "actor": actor, "dry_run": False}
             _run(instance, "flag_fix", run_config={"ops": {"flag_fix_op": {"config": config}}})
-    bar = progress.add_task("Trying two flagged fixes: sensor, runs, workers", total=2)
+    bar = _begin(progress, "Trying two flagged fixes: sensor, runs, workers", 2)
     sensor = defs.resolve_sensor_def("fix_flag_sensor")
     give_up = time.monotonic() + _PATIENCE_SECONDS
     with working(database, handlers):
@@ -153,7 +190,7 @@ def _try_fixes(
             if time.monotonic() > give_up:
                 raise DlqError("The fixes did not end in two minutes. `dlq fixes list` shows how far they came.")
             _tick(sensor, instance)
-            time.sleep(0.25)
+            time.sleep(_IDLE_SECONDS)
     progress.update(bar, completed=2)
 
 
@@ -168,7 +205,7 @@ def _tick(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> None:
 
 
 def _finish(instance: dg.DagsterInstance, progress: Progress) -> None:
-    bar = progress.add_task("Classifying what died again, archiving old events", total=2)
+    bar = _begin(progress, "Classifying what died again, archiving old events", 2)
     _run(instance, "classify_deaths")
     progress.advance(bar)
     config = {"older_than_days": _ARCHIVE_AFTER_DAYS, "reason": "demo"}
@@ -213,7 +250,7 @@ def _tell(connection: Connection, settings: Settings, console: Console) -> None:
     found = connection.one("demo.summary")
     console.print(
         f"\n{found['deaths']:,} deaths of {found['events_that_died']:,} events, of {found['causes']} causes.\n"
-        f"{found['exported']:,} deaths of {found['exported_days']} days exported.\n"
+        f"{found['exported']:,} of them exported, those of {found['exported_days']} past days.\n"
         f"{found['retried']:,} events retried: {found['retried_done']:,} delivered, "
         f"{found['retried_dead']:,} died again.\n"
         f"{found['archived']:,} archived, {found['still_dead']:,} still dead in the outbox, "
@@ -221,10 +258,14 @@ def _tell(connection: Connection, settings: Settings, console: Console) -> None:
     )
     for fix in reversed(list_fixes(connection)):
         console.print(_sentence(connection, fix), markup=False, soft_wrap=True)
-    reports = sorted(reports_folder(settings).resolve().glob("*-*-*.html"))
-    exports = sorted(exports_folder(settings).resolve().glob("*/*.parquet"))
-    console.print(f"\nA report:  {reports[-1]}\nAn export: {exports[-1]}", soft_wrap=True, markup=False)
-    console.print("Next:      make up, then http://127.0.0.1:3000", markup=False)
+    report = _last(reports_folder(settings), "*-*-*.html")
+    export = _last(exports_folder(settings), "*/*.parquet")
+    console.print(f"\nA report:  {report}\nAn export: {export}", soft_wrap=True, markup=False)
+
+
+def _last(folder: Path, pattern: str) -> str:
+    found = max(folder.resolve().glob(pattern), default=None)
+    return str(found) if found else f"none is left in {folder.resolve()}; --reset makes them anew"
 
 
 def _sentence(connection: Connection, fix: Fix) -> str:

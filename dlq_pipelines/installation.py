@@ -115,12 +115,15 @@ def _dagster_database(settings: Settings) -> str:
     name = f"{parts.get('dbname') or parts.get('user') or 'postgres'}_{_DAGSTER}"
     try:
         with Database(url).connect() as connection:
+            create = sql.SQL("create database {} owner {}").format(
+                sql.Identifier(name), sql.Identifier(connection.info.user)
+            )
             if not connection.one("session.database_exists", name=name)["found"]:
-                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+                connection.execute(create)
     except psycopg.errors.InsufficientPrivilege:
         raise DatabaseUnavailableError(
             f"Dagster keeps its records in the database {name}, which this role may not create. "
-            f"Let an administrator run: create database {name} owner {parts.get('user')}"
+            f"Let an administrator run: {create.as_string()}"
         ) from None
     except psycopg.errors.DuplicateDatabase:
         pass  # another process was faster

@@ -4,28 +4,35 @@ Every `DLQ_*` variable is here, read once at the edge (a face builds `Settings()
 frozen: nothing below the faces looks at the environment.
 """
 
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.postgres.queries import Names
 
-# PostgreSQL cuts an identifier at 63 bytes without an error; a name that would be cut names another table.
-Identifier = Annotated[str, Field(min_length=1, max_length=63)]
+
+def _fits(name: str) -> str:
+    """PostgreSQL cuts an identifier at 63 bytes without an error; a name that would be cut names another table."""
+    if len(name.encode()) > 63:  # noqa: PLR2004 - said above
+        raise ValueError("a name in PostgreSQL has at most 63 bytes")
+    return name
+
+
+Identifier = Annotated[str, AfterValidator(_fits)]
 
 
 class Settings(BaseSettings):
     """The environment of this process, validated.
 
-    Durations are in the unit that their name ends with.
+    Durations are in the unit that their name ends with. A variable that is set to nothing counts as unset.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DLQ_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DLQ_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     database_url: SecretStr | None = Field(
         default=None,
@@ -69,8 +76,14 @@ class Settings(BaseSettings):
     def _is_a_time_zone(cls, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (ValueError, OSError) as error:
+        except (KeyError, ValueError, OSError) as error:
             raise ValueError(f"{value!r} is not an IANA time zone such as Europe/Berlin") from error
+        return value
+
+    @field_validator("partitions_start")
+    @classmethod
+    def _is_a_day(cls, value: str) -> str:
+        date.fromisoformat(value)
         return value
 
     @property

@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 
 from dlq_pipelines.cli import causes, demo, fixes, migrate, up
+from dlq_pipelines.cli.output import program
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
+from dlq_pipelines.text import plain_line
 
 app = typer.Typer(
     name="dlq",
@@ -30,11 +32,27 @@ def main() -> None:
     """Run a command; what cannot be done is said in one sentence on stderr."""
     try:
         app()
-    except (DlqError, ValueError) as error:
-        Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"dlq: {error}")
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"dlq: {reason}")
         sys.exit(_exit_code(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _reason(error: Exception) -> str | None:
+    """What to tell the reader, with commands that can be copied; None of a defect, whose place in the code matters."""
+    if isinstance(error, DlqError | ValueError | OSError):
+        text = str(error)
+    # Nobody catches an error of a module that was never imported.
+    elif (psycopg := sys.modules.get("psycopg")) and isinstance(error, psycopg.Error):
+        text = f"PostgreSQL refused: {error.diag.message_primary or type(error).__name__}. Check the role and the server, then run `dlq migrate --check`."
+    else:
+        return None
+    # It may repeat what a server, a file's name or an argument said.
+    return plain_line(text, 2000).replace("`dlq ", f"`{program()} ")
 
 
 def _exit_code(error: Exception) -> int:

@@ -151,7 +151,6 @@ def test_a_server_that_does_not_answer_is_said_in_one_line(
     _is_said(ended, r"PostgreSQL does not answer: .*`dlq migrate --check`\.")
 
 
-@pytest.mark.xdist_group("pg_hba.conf")
 def test_a_wrong_password_is_said_in_one_line(
     dlq: Run, database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

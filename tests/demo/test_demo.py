@@ -3,12 +3,15 @@
 Each figure of the closing words is compared with SQL of the test's own.
 """
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +59,13 @@ UNTOUCHED = {
 
 @dataclass(frozen=True)
 class Demo:
-    """Where it was played, what it said, and how its process can be started again."""
+    """Where it was played, and what it said: on a terminal until it was killed, then to a pipe."""
 
     database: Database
     home: Path
     dagster: str
     environment: Mapping[str, str]
+    shown: str
     said: str
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
@@ -79,14 +83,20 @@ def demo(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         with database.connect() as connection:
             connection.execute(WITNESS.encode())
             dagster = make_conninfo(server_url, dbname=f"{connection.info.dbname}_dagster")
-            environment = os.environ | {"DLQ_DATABASE_URL": url, "DLQ_HOME": str(home), "DLQ_TIMEZONE": "Europe/Berlin"}
-            killed = _start(environment)
-            _wait_for(lambda: _in_a_run_after_the_second_export(connection, dagster), killed)
-            killed.kill()
-            killed.communicate()
+            environment = os.environ | {
+                "DLQ_DATABASE_URL": url,
+                "DLQ_HOME": str(home),
+                "DLQ_TIMEZONE": "Europe/Berlin",
+                "TERM": "xterm",
+            }
+            with _terminal() as (terminal, shown):
+                killed = _start(environment, output=terminal)
+                _wait_for(lambda: _in_a_run_after_the_second_export(connection, dagster), killed)
+                killed.kill()
+                killed.wait()
         said, _ = (again := _start(environment)).communicate(timeout=200)
         assert again.returncode == 0, said
-        yield Demo(database, home, dagster, environment, said)
+        yield Demo(database, home, dagster, environment, "".join(shown), said)
 
 
 @pytest.fixture
@@ -131,6 +141,17 @@ def test_the_closing_figures_are_the_tables(demo: Demo, connection: Connection) 
     assert said["waiting"] == 0
     assert said["dead"] + said["done"] + said["archived"] == one(connection, "select count(*) from witness")["count"]
     assert abs(one(connection, "select count(*) from witness")["count"] - EVENTS) <= 14
+
+
+def test_a_terminal_shows_bars_and_nothing_of_dagsters_log(demo: Demo) -> None:
+    """Each line that was ever drawn is one of the two bars that were begun."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", demo.shown)
+    lines = {line.partition("  ")[0] for line in re.split(r"[\r\n]+", plain) if line.strip()}
+    assert lines == {
+        "Playing the shop's days: orders, events, workers",
+        "Classifying, exporting and reporting each day",
+    }
+    assert "14/14" in plain
 
 
 def test_every_step_is_announced_where_the_output_is_piped(demo: Demo) -> None:
@@ -269,15 +290,36 @@ def test_a_reset_forgets_everything_and_starts_anew(demo: Demo, connection: Conn
     assert list(demo.home.glob("reports/*")) + list(demo.home.glob("exports/*/*")) == []
 
 
-def _start(environment: Mapping[str, str], *arguments: str) -> "subprocess.Popen[str]":
+def _start(environment: Mapping[str, str], *arguments: str, output: int = subprocess.PIPE) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", PLAY, *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True)
+
+
+@contextmanager
+def _terminal() -> Iterator[tuple[int, list[str]]]:
+    """A terminal to write to, and the pieces of what was written, complete at the end of the `with` block."""
+    screen, terminal = os.openpty()
+    shown: list[str] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # nobody has it open any more
+            while piece := os.read(screen, 65536):
+                shown.append(piece.decode(errors="replace"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield terminal, shown
+    finally:
+        os.close(terminal)
+        reader.join()
+        os.close(screen)
 
 
 def _wait_for(condition: Callable[[], bool], running: "subprocess.Popen[str]") -> None:
     give_up = time.monotonic() + 120
     while not condition():
-        assert running.poll() is None, running.communicate()[0]
+        assert running.poll() is None, running.communicate()[0] if running.stdout else ""
         assert time.monotonic() < give_up
         time.sleep(0.005)
 

@@ -22,7 +22,8 @@ import typer
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from dlq_pipelines.cli.main import app
+from dlq_pipelines.cli.main import _exit_code, app
+from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.installation import create_tables
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.embedded import _package
@@ -128,7 +129,7 @@ def test_every_example_that_runs_for_long_begins_its_work_and_ends_on_ctrl_c(
     ],
 )
 def test_the_exit_code_says_what_happened(dlq: Run, connection: Connection, arguments: list[str], code: int) -> None:
-    """0 done, 2 usage, 3 not found, 4 refused, because the outbox is an application's; none of them changes a row."""
+    """0 done, 2 usage, 4 refused, because the outbox is an application's; none of them changes a row."""
     add_events(connection, 1)
     before = one(connection, "select *, xmin from outbox_event")
     ended = dlq(*arguments)
@@ -136,6 +137,11 @@ def test_the_exit_code_says_what_happened(dlq: Run, connection: Connection, argu
     assert (ended.err == "") == (code == 0)
     assert one(connection, "select *, xmin from outbox_event") == before
     assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+
+
+@pytest.mark.parametrize(("error", "code"), [(DlqError, 1), (NotFoundError, 3), (RefusedError, 4), (ValueError, 2)])
+def test_each_kind_of_error_has_its_exit_code(error: type[Exception], code: int) -> None:
+    assert _exit_code(error("no")) == code
 
 
 @pytest.mark.parametrize("arguments", ON_THE_DATABASE, ids=" ".join)

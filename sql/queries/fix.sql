@@ -57,7 +57,8 @@ order by f.id limit %(limit)s
 update :"dlq_schema".fix set stage = %(stage)s, stage_size = %(size)s where id = %(fix_id)s
 
 -- name: close
-update :"dlq_schema".fix set status = %(status)s, verdict = %(verdict)s, closed_at = %(now)s where id = %(fix_id)s
+update :"dlq_schema".fix set status = %(status)s, verdict = %(verdict)s, closed_at = %(now)s
+where id = %(fix_id)s and status = 'active'
 
 -- name: set_cause_status
 update :"dlq_schema".cause set status = %(status)s where id = %(cause_id)s

@@ -15,7 +15,7 @@ from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy
 from dlq_pipelines.retries.ledger import count_targets, fixes_due, flag_fix, get_fix, list_fixes, stages
-from dlq_pipelines.retries.retry import Advanced, advance_fix, retry_events, settle
+from dlq_pipelines.retries.retry import Advanced, advance_fix, retry_events, settle, withdraw_fix
 from tests.rows import add_events, kill, one
 
 ERROR = "TimeoutError: no answer"
@@ -155,6 +155,25 @@ def test_a_false_fix_is_halted_at_its_canary(connection: Connection, database: D
     assert _counts(connection) == {"dead": 8}
     assert _cause_status(connection) == "open"
     assert fixes_due(connection, now=_now() + timedelta(days=1)) == []
+
+
+def test_a_withdrawn_fix_releases_nothing_more(connection: Connection, database: Database) -> None:
+    """What is released stays with the worker; the cause is open; a second time is refused."""
+    _dead(connection, 8)
+    fix = _flag(connection)
+    _advance(connection, fix)
+    done = withdraw_fix(connection, fix.id, now=_now(), actor="bob", reason="rolled back")
+    assert (done.status, done.verdict) == (FixStatus.WITHDRAWN, "withdrawn by bob: rolled back")
+    _work(database, delivers=True)
+    assert _advance(connection, fix).released == 0
+    assert _counts(connection) == {"dead": 5, "done": 3}
+    assert _cause_status(connection) == "open"
+    with pytest.raises(RefusedError, match=f"Fix {fix.id} is withdrawn already"):
+        withdraw_fix(connection, fix.id, now=_now(), actor="bob", reason="again")
+    with pytest.raises(NotFoundError, match="no fix 99"):
+        withdraw_fix(connection, 99, now=_now(), actor="bob", reason="none")
+    kinds = one(connection, "select array_agg(kind order by id) as kinds from dlq.operation")["kinds"]
+    assert kinds == ["fix.flag", "retry.stage", "fix.withdrawn"]
 
 
 def test_deaths_after_the_flag_are_never_targets(connection: Connection, database: Database) -> None:

@@ -51,6 +51,9 @@ _PLACES = {"parquet": "died_on={}/part-00000.parquet", "csv": "_csv/died_on={}/p
 _TEXT = frozenset(field.name for field in SCHEMA if pa.types.is_string(field.type))
 
 
+_LOCK_TIMEOUT = "5s"
+
+
 @dataclass(frozen=True)
 class ExportedFile:
     """A file of an export: name below the exports' folder, size, and SHA-256 in hexadecimal."""
@@ -110,7 +113,7 @@ def export_day(connection: Connection, *, url: str, day: Day, folder: Path, now:
             raise RefusedError(f"Another run is exporting {day.date}. Export the day again when that has ended.")
         _require_ready(connection, day, now)
         with _staging(folder, day) as staging:
-            span = _write(staging, _batches(url, connection.literal("export.day", start=day.start, until=day.until)))
+            span = _write(staging, _batches(connection, url, day))
             _require_classified(day, span.unclassified)  # of one that was committed since, too
             files = tuple(_measure(staging / kind, place.format(day.date)) for kind, place in _PLACES.items())
             exported = Exported(day.date, (folder / files[0].name).parent, span.rows, span.first, span.last, files)
@@ -165,18 +168,22 @@ def _staging(folder: Path, day: Day) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _batches(url: str, statement: str) -> Iterator[pa.RecordBatch]:
-    """Stream a statement's rows as Arrow batches of the export's schema."""
+def _batches(connection: Connection, url: str, day: Day) -> Iterator[pa.RecordBatch]:
+    """Stream the day's rows as Arrow batches of the export's schema, however long that takes."""
+    configure = connection.literal("session.configure", statement_timeout="0", lock_timeout=_LOCK_TIMEOUT)
+    statement = connection.literal("export.day", start=day.start, until=day.until)
     try:
         with adbc.connect(url) as stream, stream.cursor() as cursor:
-            cursor.execute("set timezone to 'UTC'")
+            cursor.execute(configure)
+            cursor.fetchall()
             cursor.execute(statement)
-            reader = cursor.fetch_record_batch()
-            for batch in reader:
+            for batch in cursor.fetch_record_batch():
                 if batch.num_rows:
                     yield batch.cast(SCHEMA)
     except (adbc.Error, OSError):  # an OSError where the connection breaks in the middle of the stream
-        raise DatabaseUnavailableError("PostgreSQL went away during the export. Run it again.") from None
+        raise DatabaseUnavailableError(
+            "The stream from PostgreSQL broke off: the server went away, or a table was locked. Export the day again."
+        ) from None
 
 
 def _write(staging: Path, batches: Iterator[pa.RecordBatch]) -> _Span:

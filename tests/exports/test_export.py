@@ -332,7 +332,7 @@ def test_a_stream_that_breaks_leaves_the_old_files(
         _wait_for_rows(folder, running)
         ended = "select pg_terminate_backend(pid) as ended from pg_stat_activity where query like 'COPY %'"
         assert one(connection, f"{ended} and datname = current_database()") == {"ended": True}
-        with pytest.raises(DatabaseUnavailableError, match="went away during the export") as raised:
+        with pytest.raises(DatabaseUnavailableError, match="stream from PostgreSQL broke off") as raised:
             running.result(60)
     assert database.url not in str(raised.value)
     assert contents(folder) == before
@@ -370,6 +370,13 @@ def test_a_killed_export_is_mended_by_the_next(
     export()
     assert list(folder.glob(".*")) == []
     assert verify_day(connection, day=DAY, folder=folder) == []
+
+
+def test_a_locked_table_is_not_waited_for_without_end(database: Database, export: Export, folder: Path) -> None:
+    """An application that rewrites its table is not queued behind: seconds, then a sentence."""
+    with stalled_stream(database), pytest.raises(DatabaseUnavailableError, match="a table was locked"):
+        export()
+    assert contents(folder) == {}
 
 
 def test_a_day_is_exported_by_one_run_at_a_time(

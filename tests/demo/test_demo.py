@@ -28,8 +28,6 @@ from tests.databases import with_dagster
 from tests.demo.test_handlers import LAST_LINE, _matches
 from tests.rows import one
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 EVENTS = 4000
 PLAY = f"""
 import sys

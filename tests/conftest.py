@@ -34,6 +34,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url("postgres")
 
 
+@pytest.hookimpl(trylast=True)  # after pytest-xdist has ended its workers, and the last of them the server
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Clear what root's servers leave outside of pytest's own folder, once no worker uses it any more."""
     if "PYTEST_XDIST_WORKER" not in os.environ:

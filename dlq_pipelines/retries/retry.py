@@ -7,7 +7,7 @@ written together. A process that dies leaves either all of a batch or nothing of
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox.event import event_ids, required
@@ -21,6 +21,9 @@ _CAUSE_AFTER = {
     FixStatus.REJECTED: "open",
     FixStatus.WITHDRAWN: "open",
 }
+# Of a death: when, and its id. A run releases in this order and goes on behind what it released last.
+_Key = tuple[datetime, int]
+_START: _Key = (datetime(1, 1, 1, tzinfo=UTC), 0)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def advance_fix(
     locks the fix and decides afresh on what it finds.
     """
     released = settled = 0
+    after = _START
     while True:
         with connection.transaction():
             row = connection.run("fix.lock", fix_id=fix_id).fetchone()
@@ -110,8 +114,18 @@ def advance_fix(
                 return Advanced(fix, released, settled, None)
             settled += settle(connection, now=now, fix_id=fix_id, settle_seconds=fix.policy.settle_seconds)
             stage = stages(connection, fix_id).get(fix.stage, Stage())
-            step = next_step(fix, stage, candidates=_has_candidates(connection, fix))
-            count = _do(connection, fix, step, now=now, actor=actor, run_id=run_id, already=stage.released)
+            found = _seek(connection, fix, after)
+            step = next_step(fix, stage, candidates=found is not None)
+            count, after = _do(
+                connection,
+                fix,
+                step,
+                now=now,
+                actor=actor,
+                run_id=run_id,
+                already=stage.released,
+                after=found or after,
+            )
             released += count
         # A release of nothing: others hold the rows just now. The next run tries again.
         if isinstance(step, Wait | Close) or (isinstance(step, Release) and not count):
@@ -162,14 +176,22 @@ def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id
 
 
 def _do(  # noqa: PLR0913 - keyword-only
-    connection: Connection, fix: Fix, step: Step, *, now: datetime, actor: str, run_id: str | None, already: int
-) -> int:
-    """Carry the step out and return how many events it released."""
+    connection: Connection,
+    fix: Fix,
+    step: Step,
+    *,
+    now: datetime,
+    actor: str,
+    run_id: str | None,
+    already: int,
+    after: _Key,
+) -> tuple[int, _Key]:
+    """Carry the step out and return how many events it released, and how far it came."""
     match step:
         case Begin(stage, size):
             connection.run("fix.begin_stage", fix_id=fix.id, stage=stage, size=size)
         case Release(limit):
-            return _release(connection, fix, limit, now=now, actor=actor, run_id=run_id, already=already)
+            return _release(connection, fix, limit, now=now, actor=actor, run_id=run_id, already=already, after=after)
         case Close(status, verdict):
             connection.run("fix.close", fix_id=fix.id, status=status, verdict=verdict, now=now)
             connection.run("fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[status])
@@ -185,31 +207,38 @@ def _do(  # noqa: PLR0913 - keyword-only
             )
         case Wait():
             pass
-    return 0
+    return 0, after
 
 
 def _release(  # noqa: PLR0913 - keyword-only
-    connection: Connection, fix: Fix, limit: int, *, now: datetime, actor: str, run_id: str | None, already: int
-) -> int:
+    connection: Connection,
+    fix: Fix,
+    limit: int,
+    *,
+    now: datetime,
+    actor: str,
+    run_id: str | None,
+    already: int,
+    after: _Key,
+) -> tuple[int, _Key]:
     reason = f"fix {fix.id}, stage {fix.stage}: {fix.note}"
-    events = connection.one(
+    row = connection.one(
         "retry.release_stage",
-        fix_id=fix.id,
+        **_targets(fix, after),
         stage=fix.stage,
-        cause_id=fix.cause_id,
-        event_type=fix.event_type,
-        flagged_at=fix.flagged_at,
         limit=limit,
         now=now,
         seconds_each=1 / fix.policy.rate,
         already=already,
         actor=actor,
         reason=reason,
-    )["events"]
-    if events:
-        shown = {"fix": fix.id, "stage": fix.stage}
-        _audit(connection, "retry.stage", shown, events=events, now=now, actor=actor, reason=reason, run_id=run_id)
-    return int(events)
+    )
+    events = row["events"]
+    if not events:
+        return 0, after
+    shown = {"fix": fix.id, "stage": fix.stage}
+    _audit(connection, "retry.stage", shown, events=events, now=now, actor=actor, reason=reason, run_id=run_id)
+    return events, (row["last_time"], row["last_id"])
 
 
 def _audit(  # noqa: PLR0913 - keyword-only, the columns of dlq.operation
@@ -235,13 +264,21 @@ def _audit(  # noqa: PLR0913 - keyword-only, the columns of dlq.operation
     )
 
 
-def _has_candidates(connection: Connection, fix: Fix) -> bool:
-    return bool(
-        connection.one(
-            "retry.has_candidates",
-            fix_id=fix.id,
-            cause_id=fix.cause_id,
-            event_type=fix.event_type,
-            flagged_at=fix.flagged_at,
-        )["found"]
-    )
+def _seek(connection: Connection, fix: Fix, after: _Key) -> _Key | None:
+    """Behind which death there are candidates; at the end once more from the start: others may have held some."""
+    for start in dict.fromkeys((after, _START)):
+        if connection.one("retry.has_candidates", **_targets(fix, start))["found"]:
+            return start
+    return None
+
+
+def _targets(fix: Fix, after: _Key) -> dict[str, object]:
+    """Which deaths the fix targets, behind that one."""
+    return {
+        "fix_id": fix.id,
+        "cause_id": fix.cause_id,
+        "event_type": fix.event_type,
+        "flagged_at": fix.flagged_at,
+        "after_time": after[0],
+        "after_id": after[1],
+    }

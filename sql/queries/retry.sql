@@ -32,28 +32,38 @@ with target as (
 select count(*) as events from ledger
 
 -- name: has_candidates
-select exists (
+-- The same deaths as release_stage, looked up one by one for the reason given there.
+select count(*) > 0 as found from (
     select from :"dlq_schema".death d
-    join :"outbox_schema".:"outbox_table" e on e.id = d.event_id and e.dead_at = d.died_at
-    where e.status = 'dead' and d.cause_id = %(cause_id)s and d.died_at < %(flagged_at)s
+    cross join lateral (
+        select from :"outbox_schema".:"outbox_table" e
+        where e.id = d.event_id and e.dead_at = d.died_at and e.status = 'dead' limit 1) e
+    where d.cause_id = %(cause_id)s and d.died_at < %(flagged_at)s
         and (%(event_type)s::text is null or d.event_type = %(event_type)s)
+        and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
         and not exists (select from :"dlq_schema".retry r where r.fix_id = %(fix_id)s and r.event_id = d.event_id)
-) as found
+    order by d.died_at, d.id limit 1) candidate
 
 -- name: release_stage
--- The next events of a fix, oldest death first, each due 1 / rate after the one before it.
+-- The next events of a fix, oldest death first, each due 1 / rate after the one before it. By key, so that no batch
+-- reads again what an earlier one released. `lateral` has each event looked up in the order of death_cause until the
+-- batch is full: the planner takes a join on two columns to find a single row, and would read the whole outbox for
+-- every batch of a cause with many deaths.
 with target as (
     select e.id, d.id as death_id, d.died_at
     from :"dlq_schema".death d
-    join :"outbox_schema".:"outbox_table" e on e.id = d.event_id and e.dead_at = d.died_at
-    where e.status = 'dead' and d.cause_id = %(cause_id)s and d.died_at < %(flagged_at)s
+    cross join lateral (
+        select e.id from :"outbox_schema".:"outbox_table" e
+        where e.id = d.event_id and e.dead_at = d.died_at and e.status = 'dead'
+        for update skip locked) e
+    where d.cause_id = %(cause_id)s and d.died_at < %(flagged_at)s
         and (%(event_type)s::text is null or d.event_type = %(event_type)s)
+        and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
         and not exists (select from :"dlq_schema".retry r where r.fix_id = %(fix_id)s and r.event_id = d.event_id)
     order by d.died_at, d.id
     limit %(limit)s
-    for update of e skip locked
 ), paced as (
-    select id, death_id, %(now)s::timestamptz
+    select id, death_id, died_at, %(now)s::timestamptz
         + make_interval(secs => (%(already)s + row_number() over (order by died_at, death_id) - 1) * %(seconds_each)s)
         as due_at
     from target
@@ -61,13 +71,15 @@ with target as (
     update :"outbox_schema".:"outbox_table" e
     set status = 'pending', attempts = 0, next_run_at = paced.due_at, dead_at = null
     from paced where e.id = paced.id and e.status = 'dead'
-    returning e.id, paced.death_id, paced.due_at
+    returning e.id, paced.death_id, paced.died_at, paced.due_at
 ), ledger as (
     insert into :"dlq_schema".retry (event_id, death_id, fix_id, stage, actor, reason, retried_at, due_at)
     select id, death_id, %(fix_id)s, %(stage)s, %(actor)s, %(reason)s, %(now)s, due_at from released
     returning 1
 )
-select count(*) as events from ledger
+select count(*) as events, max(died_at) as last_time,
+    (array_agg(death_id order by died_at desc, death_id desc))[1] as last_id
+from released
 
 -- name: settle
 -- What became of retried events. A later death decides first: the event may have been retried again since. An event

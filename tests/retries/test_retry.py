@@ -14,9 +14,9 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy
+from dlq_pipelines.retries.fix import Fix, FixStatus, Release, RetryPolicy
 from dlq_pipelines.retries.ledger import count_targets, fixes_due, flag_fix, get_fix, list_fixes, stages
-from dlq_pipelines.retries.retry import Advanced, advance_fix, retry_events, settle, withdraw_fix
+from dlq_pipelines.retries.retry import _START, Advanced, _targets, advance_fix, retry_events, settle, withdraw_fix
 from tests.rows import add_events, kill, one
 
 ERROR = "TimeoutError: no answer"
@@ -352,6 +352,27 @@ def test_events_that_others_hold_are_released_by_a_later_step(connection: Connec
     assert _advance(connection, fix).released == 2
 
 
+def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of one moment; at its end the run still sees the one that somebody held at its beginning."""
+    monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 10)
+    _dead(connection, 30)
+    connection.execute("update outbox_event set dead_at = '2026-11-20 12:00Z'")
+    connection.execute("update dlq.death set died_at = '2026-11-20 12:00Z'")
+    fix = _flag(connection, policy=RetryPolicy(canary=40, rate=10.0))
+    with database.connect() as other, other.transaction():
+        other.execute("select from outbox_event where id = 4 for update")
+        done = _advance(connection, fix)
+    assert (done.released, isinstance(done.step, Release)) == (29, True)
+    rows = connection.execute("select event_id, due_at - retried_at as after from dlq.retry order by due_at").fetchall()
+    assert [row["event_id"] for row in rows] == [n for n in range(1, 31) if n != 4]
+    assert [row["after"] for row in rows] == [timedelta(seconds=n / 10) for n in range(29)]
+    audit = "select array_agg(events order by id) as events from dlq.operation where kind = 'retry.stage'"
+    assert one(connection, audit) == {"events": [10, 10, 9]}
+    assert _advance(connection, fix).released == 1
+
+
 def _doomed(database: Database, killer: Connection, after: int) -> Connection:
     """A connection whose server process is gone once it has run that many statements."""
     own = database.open()
@@ -457,12 +478,13 @@ def _explain(connection: Connection, statement: str, **values: object) -> str:
     return "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()).fetchall())
 
 
-@pytest.fixture
-def crowded(connection: Connection) -> tuple[Connection, Fix]:
-    """20,000 dead events of many causes and one fix for a cause of 40, half of them released."""
+@pytest.fixture(params=[500, 1], ids=["of many causes", "of one cause"])
+def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Connection, Fix]:
+    """20,000 dead events and a fix that has released its canary."""
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
-        " select 'order', n::text, 'e', '{}', 'dead', 'Error' || n % 500 || ': x' from generate_series(1, 20000) n"
+        " select 'order', n::text, 'e', '{}', 'dead', 'Error' || n %% %s || ': x' from generate_series(1, 20000) n",
+        [request.param],
     )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     cause = one(connection, "select cause_id from dlq.death limit 1")["cause_id"]
@@ -478,9 +500,9 @@ def crowded(connection: Connection) -> tuple[Connection, Fix]:
 
 @pytest.mark.parametrize("statement", ["retry.has_candidates", "retry.release_stage", "retry.settle", "fix.due"])
 def test_no_statement_of_a_fix_reads_whole_tables(crowded: tuple[Connection, Fix], statement: str) -> None:
-    """Each is led by an index on the fix or its cause."""
+    """Each is led by an index on the fix or its cause, be it one of many or the only one."""
     connection, fix = crowded
-    target = {"fix_id": fix.id, "cause_id": fix.cause_id, "event_type": None, "flagged_at": fix.flagged_at}
+    target = _targets(fix, _START)
     release = {"stage": 1, "limit": 5, "seconds_each": 0.1, "already": 0, "actor": "a", "reason": "r"}
     values: dict[str, dict[str, object]] = {
         "retry.has_candidates": target,

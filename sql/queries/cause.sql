@@ -1,48 +1,66 @@
 -- The catalogue of causes and the classification of deaths.
 
 -- name: take_batch
--- Unclassified deaths, locked, as distinct texts: a text that a thousand events share is read once.
+-- Unclassified deaths, locked, with the digest of their error instead of the error: a text that a thousand deaths
+-- share crosses the wire once. By key, so that no batch walks over what the batches before it have done.
 with batch as (
-    select id, error, died_at from :"dlq_schema".death
-    where cause_id is null order by id limit %(limit)s
+    select id, error from :"dlq_schema".death
+    where cause_id is null and id > %(after)s order by id limit %(limit)s
     for update skip locked
 )
-select error, array_agg(id order by id) as ids, min(died_at) as first_died, max(died_at) as last_died
-from batch group by error order by min(id)
+select coalesce(array_agg(id order by id), '{}') as ids,
+    coalesce(array_agg(sha256(convert_to(coalesce(error, ''), 'UTF8')) order by id), '{}') as digests
+from batch
 
--- name: upsert
--- Mint the cause of a fingerprint that has none, or widen the times of the one that it has. The sample is the first
--- text that was seen. A merged fingerprint's alias leads to the cause that it was merged into.
-with known as (
-    select cause_id from :"dlq_schema".cause_alias where fingerprint = %(id)s
-), cause as (
-    insert into :"dlq_schema".cause as c (id, exception_type, template, sample, first_seen, last_seen)
-    select coalesce((select cause_id from known), %(id)s), %(exception_type)s, %(template)s, %(sample)s,
-        %(first_seen)s, %(last_seen)s
-    on conflict (id) do update
-    set first_seen = least(c.first_seen, excluded.first_seen), last_seen = greatest(c.last_seen, excluded.last_seen)
-    returning id, xmax = 0 as minted
+-- name: texts
+select id, error from :"dlq_schema".death where id = any(%(ids)s::bigint[])
+
+-- name: versions
+-- Whether the catalogue knows anything, and anything by the present version of the algorithm.
+select exists (select from :"dlq_schema".cause_alias) as used,
+    exists (select from :"dlq_schema".cause_alias where fingerprint like %(version)s || '-%%') as current
+
+-- name: known
+-- The causes of these fingerprints, locked in the order of their ids: two runs that meet the same causes then wait for
+-- each other instead of deadlocking.
+select a.fingerprint, a.cause_id
+from :"dlq_schema".cause_alias a join :"dlq_schema".cause c on c.id = a.cause_id
+where a.fingerprint = any(%(fingerprints)s::text[])
+order by c.id
+for update of c
+
+-- name: mint
+-- A cause for a fingerprint that has none; another run may have been faster.
+with cause as (
+    insert into :"dlq_schema".cause (id, exception_type, template, sample, first_seen, last_seen)
+    values (%(id)s, %(exception_type)s, %(template)s, %(sample)s, 'infinity', '-infinity')
+    on conflict (id) do nothing
+    returning id
 ), alias as (
-    insert into :"dlq_schema".cause_alias (fingerprint, cause_id)
-    select %(id)s, id from cause
+    insert into :"dlq_schema".cause_alias (fingerprint, cause_id) values (%(id)s, %(id)s)
     on conflict (fingerprint) do nothing
 )
-select id, minted from cause
+select count(*) as minted from cause
 
 -- name: assign
--- Write the causes into the deaths and add exactly those rows to the rollup.
+-- Write the causes into the deaths, add exactly those rows to the rollup and widen the causes' times.
 with named as (
-    select death_id, a.cause_id
-    from unnest(%(deaths)s::bigint[], %(fingerprints)s::text[]) as given (death_id, fingerprint)
-    join :"dlq_schema".cause_alias a using (fingerprint)
+    select death_id, cause_id from unnest(%(deaths)s::bigint[], %(causes)s::text[]) as given (death_id, cause_id)
 ), assigned as (
     update :"dlq_schema".death d set cause_id = named.cause_id
     from named where d.id = named.death_id and d.cause_id is null
-    returning (d.died_at at time zone %(zone)s)::date as day, d.cause_id, d.event_type, d.aggregate_type
+    returning d.died_at, d.cause_id, d.event_type, d.aggregate_type
 ), rolled as (
     insert into :"dlq_schema".cause_day as r (day, cause_id, event_type, aggregate_type, deaths)
-    select day, cause_id, event_type, aggregate_type, count(*) from assigned group by 1, 2, 3, 4 order by 1, 2, 3, 4
+    select (died_at at time zone %(zone)s)::date, cause_id, event_type, aggregate_type, count(*)
+    from assigned group by 1, 2, 3, 4 order by 1, 2, 3, 4
     on conflict (day, cause_id, event_type, aggregate_type) do update set deaths = r.deaths + excluded.deaths
+), seen as (
+    select cause_id, min(died_at) as first, max(died_at) as last from assigned group by cause_id
+), widened as (
+    update :"dlq_schema".cause c
+    set first_seen = least(c.first_seen, seen.first), last_seen = greatest(c.last_seen, seen.last)
+    from seen where c.id = seen.cause_id
 )
 select count(*) as deaths from assigned
 

@@ -40,7 +40,7 @@ def classify_deaths(connection: Connection, *, zone: ZoneInfo) -> Classified:
     _require_indexed(connection)
     deaths = batches = after = 0
     new: list[str] = []
-    memory = _Memory()
+    memory = Memory()
     while True:
         with connection.transaction():
             batch = connection.one("cause.take_batch", limit=BATCH, after=after)
@@ -58,7 +58,7 @@ def classify_deaths(connection: Connection, *, zone: ZoneInfo) -> Classified:
         after = batch["ids"][-1]
 
 
-class _Memory:
+class Memory:
     """The fingerprints of the texts that this run has read, by the digest of the text.
 
     Attributes:

@@ -7,10 +7,19 @@ create table :"dlq_schema".cause (
     sample         text        not null,
     first_seen     timestamptz not null,
     last_seen      timestamptz not null,
-    status         text        not null default 'open'
-                   check (status in ('open', 'fixing', 'fixed', 'regressed', 'muted'))
+    status         text        not null default 'open' check (status in ('open', 'fixing', 'fixed', 'regressed')),
+    fixed_at       timestamptz,  -- since when events met the mended upstream: what is written later and dies is a relapse
+    -- What people say of it.
+    name           text check (name <> ''),
+    owner          text check (owner <> ''),
+    note           text check (note <> ''),
+    muted_until    timestamptz,
+    merged_into    text references :"dlq_schema".cause,  -- never a merged one: one step leads to the cause that is shown
+    check (merged_into <> id),
+    check ((status in ('fixed', 'regressed')) = (fixed_at is not null))
 );
 comment on table :"dlq_schema".cause is 'A class of failures with one root. Ids never change.';
+create index cause_merged on :"dlq_schema".cause (merged_into) where merged_into is not null;
 
 create table :"dlq_schema".cause_alias (
     fingerprint text primary key,

@@ -6,19 +6,24 @@ taking it back is exact. Each change is kept with the values before and after it
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from psycopg.rows import DictRow
 
+from dlq_pipelines.causes.fingerprint import fingerprint
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import positive
 from dlq_pipelines.postgres.connect import Connection
 
-_LONGEST = {"name": 200, "owner": 200, "note": 10_000}
+Described = Literal["name", "owner", "note"]
+_LONGEST: dict[Described, int] = {"name": 200, "owner": 200, "note": 10_000}
+# Deaths whose errors are read for a cause's details.
+_DETAILED = 1_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Change:
 
     Attributes:
         operation: its number, for `undo`; of a change that is only planned: 0.
-        kind: cause.merge, cause.split, cause.rename, cause.mute, cause.note, cause.own, cause.undo or cause.regressed.
+        kind: cause.merge, cause.split, cause.name, cause.owner, cause.note, cause.mute or cause.undo.
         changes: objects with `cause`, `before`, `after`.
     """
 
@@ -95,6 +100,37 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
         return _cause(row)
     merged = connection.run("cause.get", id=cause_id).fetchone()
     raise _unknown(cause_id) if merged is None else _merged(merged)
+
+
+@dataclass(frozen=True)
+class Description:
+    """All of a cause that fits on a screen.
+
+    Attributes:
+        details: what of the schema its latest deaths name, such as a constraint or a missing key, by distinct texts.
+        changes: what people did to it, the last first.
+        sample: one of its errors.
+    """
+
+    cause: Cause
+    details: dict[str, int]
+    changes: list[Change]
+    sample: str
+
+
+def describe_cause(connection: Connection, cause_id: str) -> Description:
+    """All of a cause that fits on a screen.
+
+    Raises:
+        NotFoundError: there is none of that id.
+        RefusedError: it was merged into another, which the message names.
+    """
+    cause = get_cause(connection, cause_id)
+    texts = connection.run("cause.texts_of", ids=[cause.id, *cause.members], limit=_DETAILED)
+    details = Counter(fingerprint(row["error"]).detail for row in texts)
+    details.pop("", None)
+    sample = connection.one("cause.get", id=cause_id)["sample"]
+    return Description(cause, dict(details.most_common(20)), list_changes(connection, cause_id), sample)
 
 
 def list_changes(connection: Connection, cause_id: str, *, limit: int = 50) -> list[Change]:
@@ -135,19 +171,18 @@ def split_cause(connection: Connection, cause_id: str, *, act: Act) -> Change:
         return _apply(connection, "cause.split", [(row, {"merged_into": None})], act)
 
 
-def rename_cause(connection: Connection, cause_id: str, name: str | None, *, act: Act) -> Change:
-    """Give a cause a name, or with None its template again."""
-    return _write(connection, "cause.rename", cause_id, {"name": _text("name", name)}, act)
+def describe_as(connection: Connection, cause_id: str, what: Described, text: str | None, *, act: Act) -> Change:
+    """Say something of a cause: its name, its owner, or a note. Nothing takes it away.
 
-
-def note_cause(connection: Connection, cause_id: str, note: str | None, *, act: Act) -> Change:
-    """Write a note on a cause: a runbook, a link, what is known. None takes it away."""
-    return _write(connection, "cause.note", cause_id, {"note": _text("note", note)}, act)
-
-
-def own_cause(connection: Connection, cause_id: str, owner: str | None, *, act: Act) -> Change:
-    """Say who looks after a cause. None: nobody."""
-    return _write(connection, "cause.own", cause_id, {"owner": _text("owner", owner)}, act)
+    Raises:
+        NotFoundError: there is none of that id.
+        RefusedError: it is merged into another.
+        ValueError: the text is longer than what is kept (name and owner 200 characters, note 10,000).
+    """
+    said = (text or "").strip()
+    if len(said) > _LONGEST[what]:
+        raise ValueError(f"{what} has {len(said)} characters, at most {_LONGEST[what]} are kept.")
+    return _write(connection, f"cause.{what}", cause_id, {what: said or None}, act)
 
 
 def mute_cause(connection: Connection, cause_id: str, until: datetime | None, *, act: Act) -> Change:
@@ -258,14 +293,6 @@ def _roots(change: dict[str, Any]) -> list[str]:
 def _plain(value: Any) -> Any:
     """A column's value as JSON holds it."""
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _text(name: str, value: str | None) -> str | None:
-    """What a person wrote, without blanks around it; nothing is None."""
-    text = (value or "").strip()
-    if len(text) > _LONGEST[name]:
-        raise ValueError(f"{name} has {len(text)} characters, at most {_LONGEST[name]} are kept.")
-    return text or None
 
 
 def _cause(row: DictRow) -> Cause:

@@ -90,7 +90,7 @@ order by shown.dead desc, shown.deaths desc, c.id
 limit %(limit)s
 
 -- name: get
-select id, merged_into from :"dlq_schema".cause where id = %(id)s
+select id, merged_into, sample from :"dlq_schema".cause where id = %(id)s
 
 -- name: lock
 -- The cause and what was merged into it, locked in the order of their ids.

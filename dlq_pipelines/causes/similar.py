@@ -34,24 +34,38 @@ class Proposal:
     words: int
 
 
+@dataclass(frozen=True)
+class _Without:
+    """A cause whose template has lost its word at one place; at no place: the whole template."""
+
+    cause: Cause
+    at: int | None
+    word: str
+
+
 def similar_causes(causes: Sequence[Cause]) -> list[Proposal]:
     """Pairs of causes of one exception type with templates that are equal but for one word, most deaths first."""
-    found: dict[tuple[str, str], Proposal] = {}
-    for left, right, at in _pairs(causes):
-        words = [cause.template.split() for cause in (left, right)]
-        differs = tuple(one[at] if len(one) > at else "" for one in words)
-        found.setdefault((left.id, right.id), Proposal(left, right, (differs[0], differs[1]), len(words[0]) - 1))
+    found = {(one.cause.id, one.other.id): one for one in _proposals(causes)}
     return sorted(found.values(), key=lambda one: (-one.other.deaths, one.cause.id, one.other.id))
 
 
-def _pairs(causes: Sequence[Cause]) -> Iterator[tuple[Cause, Cause, int]]:
-    """Causes that are equal without their word at one place: found by hashing, not by comparing all with all."""
-    without: defaultdict[tuple[str, int, tuple[str, ...]], list[Cause]] = defaultdict(list)
+def _proposals(causes: Sequence[Cause]) -> Iterator[Proposal]:
+    for (_, words), alike in _without_one_word(causes).items():
+        if len(alike) <= _MOST_ALIKE:
+            ranked = sorted(alike, key=lambda one: (-one.cause.deaths, one.cause.id))
+            for left, right in combinations(ranked, 2):
+                # The same place: a word for a word. One of them whole: a word for none. Otherwise two words differ.
+                if left.cause is not right.cause and (left.at == right.at or None in {left.at, right.at}):
+                    yield Proposal(left.cause, right.cause, (left.word, right.word), len(words))
+
+
+def _without_one_word(causes: Sequence[Cause]) -> dict[tuple[str, tuple[str, ...]], list[_Without]]:
+    """Causes by what is left of their template: pairs are found by hashing, not by comparing all with all."""
+    found: defaultdict[tuple[str, tuple[str, ...]], list[_Without]] = defaultdict(list)
     for cause in causes:
         words = tuple(cause.template.split())
-        for at in range(len(words) if len(words) >= _FEWEST_WORDS else 0):
-            without[cause.exception_type, at, words[:at] + words[at + 1 :]].append(cause)
-    for (_, at, _), alike in without.items():
-        if len(alike) <= _MOST_ALIKE:
-            ranked = sorted(alike, key=lambda cause: (-cause.deaths, cause.id))
-            yield from ((left, right, at) for left, right in combinations(ranked, 2))
+        if len(words) >= _FEWEST_WORDS:
+            found[cause.exception_type, words].append(_Without(cause, None, ""))
+            for at, word in enumerate(words):
+                found[cause.exception_type, words[:at] + words[at + 1 :]].append(_Without(cause, at, word))
+    return found

@@ -103,7 +103,7 @@ def similar(json: Json = False) -> None:
 
 
 @app.command()
-def merge(  # noqa: PLR0913 - options
+def merge(
     cause: CauseId,
     into: Annotated[str, typer.Argument(help="The cause that it is shown as from now on.", metavar="INTO")],
     reason: Reason,
@@ -134,7 +134,7 @@ def split(cause: CauseId, reason: Reason, actor: Actor, dry_run: DryRun = False,
 
 
 @app.command()
-def rename(  # noqa: PLR0913 - options
+def rename(
     cause: CauseId,
     name: Annotated[str, typer.Argument(help="What people call it; empty: its message again.")],
     reason: Reason,
@@ -150,7 +150,7 @@ def rename(  # noqa: PLR0913 - options
 
 
 @app.command()
-def note(  # noqa: PLR0913 - options
+def note(
     cause: CauseId,
     text: Annotated[str, typer.Argument(help="What is known: a runbook, a link; empty: nothing.")],
     reason: Reason,
@@ -166,7 +166,7 @@ def note(  # noqa: PLR0913 - options
 
 
 @app.command()
-def own(  # noqa: PLR0913 - options
+def own(
     cause: CauseId,
     owner: Annotated[str, typer.Argument(help="Who looks after it; empty: nobody.")],
     reason: Reason,
@@ -182,7 +182,7 @@ def own(  # noqa: PLR0913 - options
 
 
 @app.command()
-def mute(  # noqa: PLR0913 - options
+def mute(
     cause: CauseId,
     reason: Reason,
     actor: Actor,

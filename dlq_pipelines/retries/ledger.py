@@ -31,6 +31,8 @@ def flag_fix(  # noqa: PLR0913 - keyword-only, each a part of the statement that
         cause = connection.run("fix.lock_cause", cause_id=cause_id).fetchone()
         if cause is None:
             raise NotFoundError(f"There is no cause {cause_id!r}. `dlq causes list` lists them.")
+        if cause["merged_into"] is not None:
+            raise RefusedError(f"Cause {cause_id} is merged into {cause['merged_into']}. Flag the fix for that one.")
         active = connection.run("fix.active_for_cause", cause_id=cause_id).fetchone()
         if active:
             raise RefusedError(f"Fix {active['id']} for cause {cause_id} is still active. See `dlq fixes list`.")
@@ -40,7 +42,7 @@ def flag_fix(  # noqa: PLR0913 - keyword-only, each a part of the statement that
         row = connection.one(
             "fix.flag", cause_id=cause_id, event_type=event_type, note=note, actor=actor, now=now, **vars(policy)
         )
-        connection.run("fix.set_cause_status", cause_id=cause_id, status="fixing")
+        connection.run("fix.set_cause_status", cause_id=cause_id, status="fixing", flagged_at=now)
         connection.run(
             "operation.record",
             kind="fix.flag",

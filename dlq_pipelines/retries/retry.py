@@ -136,7 +136,9 @@ def _do(  # noqa: PLR0913 - keyword-only
             return _release(connection, fix, limit, now=now, actor=actor, run_id=run_id, already=already)
         case Close(status, verdict):
             connection.run("fix.close", fix_id=fix.id, status=status, verdict=verdict, now=now)
-            connection.run("fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[status])
+            connection.run(
+                "fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[status], flagged_at=fix.flagged_at
+            )
             _audit(
                 connection,
                 f"fix.{status}",

@@ -18,7 +18,7 @@ from :"outbox_schema".:"outbox_table" e
 where e.status = 'dead' and e.dead_at < %(before)s
     and (%(days)s::date[] is null or (e.dead_at at time zone %(zone)s)::date = any(%(days)s))
     and not exists (
-        select from :"dlq_schema".death d join :"dlq_schema".fix f on f.cause_id = d.cause_id and f.status = 'active'
+        select from :"dlq_schema".shown_death d join :"dlq_schema".fix f on f.cause_id = d.cause_id and f.status = 'active'
         where d.event_id = e.id and d.died_at = e.dead_at and d.died_at < f.flagged_at
             and (f.event_type is null or f.event_type = d.event_type))
 
@@ -30,7 +30,7 @@ with batch as (
     where e.status = 'dead' and e.dead_at < %(before)s and (e.dead_at, e.id) > (%(after_time)s, %(after_id)s)
         and (%(days)s::date[] is null or (e.dead_at at time zone %(zone)s)::date = any(%(days)s))
         and not exists (
-            select from :"dlq_schema".death d
+            select from :"dlq_schema".shown_death d
             join :"dlq_schema".fix f on f.cause_id = d.cause_id and f.status = 'active'
             where d.event_id = e.id and d.died_at = e.dead_at and d.died_at < f.flagged_at
                 and (f.event_type is null or f.event_type = d.event_type))

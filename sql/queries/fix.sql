@@ -1,7 +1,7 @@
 -- Flagged fixes.
 
 -- name: lock_cause
-select id from :"dlq_schema".cause where id = %(cause_id)s for update
+select id, merged_into from :"dlq_schema".cause where id = %(cause_id)s for update
 
 -- name: active_for_cause
 select id from :"dlq_schema".fix where cause_id = %(cause_id)s and status = 'active'
@@ -10,7 +10,8 @@ select id from :"dlq_schema".fix where cause_id = %(cause_id)s and status = 'act
 select count(*) as events
 from :"dlq_schema".death d
 join :"outbox_schema".:"outbox_table" e on e.id = d.event_id and e.dead_at = d.died_at
-where e.status = 'dead' and d.cause_id = %(cause_id)s and d.died_at < %(flagged_at)s
+where e.status = 'dead' and d.cause_id = any(array(
+            select m.id from :"dlq_schema".cause m where m.id = %(cause_id)s or m.merged_into = %(cause_id)s)) and d.died_at < %(flagged_at)s
     and (%(event_type)s::text is null or d.event_type = %(event_type)s)
 
 -- name: flag
@@ -45,7 +46,9 @@ where f.status = 'active' and (
                         or r.due_at + make_interval(secs => f.settle_seconds) <= %(now)s))
     or exists (select from :"dlq_schema".death d
                join :"outbox_schema".:"outbox_table" e on e.id = d.event_id and e.dead_at = d.died_at
-               where d.cause_id = f.cause_id and d.died_at < f.flagged_at and e.status = 'dead'
+               where d.cause_id = any(array(
+                       select m.id from :"dlq_schema".cause m where m.id = f.cause_id or m.merged_into = f.cause_id))
+                   and d.died_at < f.flagged_at and e.status = 'dead'
                    and (f.event_type is null or d.event_type = f.event_type)
                    and not exists (select from :"dlq_schema".retry r where r.fix_id = f.id and r.event_id = d.event_id)
                    and (f.stage_size is null or f.stage_size > (
@@ -60,4 +63,6 @@ update :"dlq_schema".fix set stage = %(stage)s, stage_size = %(size)s where id =
 update :"dlq_schema".fix set status = %(status)s, verdict = %(verdict)s, closed_at = %(now)s where id = %(fix_id)s
 
 -- name: set_cause_status
-update :"dlq_schema".cause set status = %(status)s where id = %(cause_id)s
+-- Fixed since the fix was flagged: what was written later met the mended upstream.
+update :"dlq_schema".cause set status = %(status)s, fixed_at = case %(status)s when 'fixed' then %(flagged_at)s end
+where id = %(cause_id)s

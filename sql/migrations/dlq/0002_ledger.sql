@@ -45,6 +45,12 @@ create index death_day on :"dlq_schema".death (died_at, id);
 -- Not of the unclassified ones: a worker that records a death then pays for one index less.
 create index death_cause on :"dlq_schema".death (cause_id, died_at, id) where cause_id is not null;
 
+-- What people see: a death has the cause that its own is merged into.
+create view :"dlq_schema".shown_death as
+select d.id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type, d.attempts, d.died_at, d.error,
+    coalesce(c.merged_into, d.cause_id) as cause_id
+from :"dlq_schema".death d left join :"dlq_schema".cause c on c.id = d.cause_id;
+
 create table :"dlq_schema".cause_day (
     day            date   not null,
     cause_id       text   not null references :"dlq_schema".cause,

@@ -1,10 +1,10 @@
 """Migrations: complete, safe against each other and against the application, printable, refused when edited."""
 
-from datetime import UTC, datetime
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg

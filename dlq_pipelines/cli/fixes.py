@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from dlq_pipelines.cli.act import Actor, Reason
 from dlq_pipelines.cli.output import Json, show
 
 app = typer.Typer(help="Flagged fixes.", no_args_is_help=True)
@@ -44,3 +45,29 @@ def list_(
             for fix in found
         ]
     show(rows, as_json=json, empty="No fix was ever flagged.")
+
+
+@app.command()
+def withdraw(
+    fix: Annotated[int, typer.Argument(min=1, help="The fix, as `dlq fixes list` lists it.")],
+    reason: Reason,
+    actor: Actor,
+    json: Json = False,
+) -> None:
+    """End a fix whose claim is taken back. What it has released stays with the worker; nothing else follows.
+
+    Example: `dlq fixes withdraw 1 --reason "rolled back upstream"`
+    """
+    from datetime import UTC, datetime
+
+    from dlq_pipelines.installation import open_connection
+    from dlq_pipelines.retries.retry import withdraw_fix
+    from dlq_pipelines.settings import read_settings
+
+    with open_connection(read_settings()) as connection:
+        done = withdraw_fix(connection, fix, now=datetime.now(UTC), actor=actor, reason=reason)
+    show(
+        [asdict(done)] if json else [{"fix": done.id, "state": done.status.value, "verdict": done.verdict or ""}],
+        as_json=json,
+        empty="",
+    )

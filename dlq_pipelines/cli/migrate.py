@@ -27,7 +27,7 @@ def migrate(
     Example: `dlq migrate --plan`, then `dlq migrate`. Under your own tools: `dlq migrate --print dlq | psql -f -`,
     then the same with `--print outbox`.
     """
-    from dlq_pipelines.installation import find_database, prepare_embedded
+    from dlq_pipelines.installation import find_database
     from dlq_pipelines.postgres import migrate as runner
     from dlq_pipelines.settings import read_settings
 
@@ -35,9 +35,9 @@ def migrate(
     if print_ is not None:
         typer.echo(runner.print_sql(print_.value, settings.names))
         return
-    if not (plan or check):
-        prepare_embedded(settings)
     with find_database(settings).connect() as connection:
+        if settings.database_url is None and not (plan or check):
+            runner.create_host_tables(connection)  # the embedded server has no application to bring its own
         missing = runner.pending(connection, runner.all_migrations())
         if plan or check:
             for migration in missing:

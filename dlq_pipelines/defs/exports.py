@@ -31,7 +31,7 @@ _COLUMNS = dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field
     ],
 )
 def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
-    """All deaths of a day as **Parquet** and **CSV**, in `died_on=YYYY-MM-DD/` under the export folder.
+    """All deaths of a day as **Parquet**, in `died_on=YYYY-MM-DD/` of the export folder, and as **CSV** in `_csv/`.
 
     Runs at 00:30 for the day before. Changes no event; a rerun replaces the day's files and its row in
     `dlq.export_day`. A day is refused while it is not over or while some of its deaths have no cause.

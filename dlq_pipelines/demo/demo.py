@@ -66,6 +66,8 @@ def play_demo(settings: Settings, *, reset: bool, events: int = 20_000, program:
     """
     console = Console(highlight=False)
     _prepare(find_database(settings))
+    with open_connection(settings) as connection:
+        shop.create_shop(connection)  # refuses an application's outbox before Dagster gets anything
     os.environ.update(prepare_dagster(settings))
     # Dagster's own log of the runs goes beside the figures, not between them.
     log = (settings.home / _LOG).open("a", encoding="utf-8")

@@ -121,23 +121,28 @@ def next_step(fix: Fix, stage: Stage, *, candidates: bool) -> Step:
     """
     if fix.stage == 0:
         return Begin(1, fix.policy.canary) if candidates else _nothing_to_prove()
-    room = BATCH if fix.stage_size is None else min(BATCH, fix.stage_size - stage.released)
-    if candidates and room > 0:
+    room = 0
+    if candidates:
+        room = BATCH if fix.stage_size is None else min(BATCH, fix.stage_size - stage.released)
+    # What a bounded stage has yet to release may still save it; one without bound has to hold at any moment.
+    if not can_pass(stage, fix.policy.min_success, more=0 if fix.stage_size is None else room):
+        return Close(FixStatus.HALTED, _shortfall(fix, stage))
+    if room > 0:
         return Release(room)
     if stage.released == 0:
         # Only a first stage can be empty: a later one begins because there are candidates, and the stage before
         # it has already passed.
         return _nothing_to_prove() if fix.stage == 1 else _verified(fix)
-    if not can_pass(stage, fix.policy.min_success):
-        return Close(FixStatus.HALTED, _shortfall(fix, stage))
     if stage.waiting:
         return Wait(stage.waiting)
     return Begin(fix.stage + 1, None) if candidates else _verified(fix)
 
 
-def can_pass(stage: Stage, min_success: float) -> bool:
-    """Whether the stage has succeeded, or still would if all that is outstanding did."""
-    return stage.done + stage.waiting >= min_success * stage.released
+def can_pass(stage: Stage, min_success: float, *, more: int = 0) -> bool:
+    """Whether the stage has succeeded, or still would if all that is outstanding, and `more` that may follow, did."""
+    released = stage.released + more
+    # Divided, not multiplied: 55 / 100 is the number that 0.55 is read as, and 0.55 * 100 is more than 55.
+    return released == 0 or (released - stage.failed) / released >= min_success
 
 
 def _verified(fix: Fix) -> Close:

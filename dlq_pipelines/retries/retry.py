@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox.event import event_ids
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import BATCH, Begin, Close, Fix, FixStatus, Release, Stage, Step, Wait, next_step
-from dlq_pipelines.retries.ledger import fix_from_row, stages
+from dlq_pipelines.retries.ledger import fix_from_row, get_fix, stages
 
 _CAUSE_AFTER = {
     FixStatus.VERIFIED: "fixed",
@@ -101,7 +102,7 @@ def advance_fix(
         with connection.transaction():
             row = connection.run("fix.lock", fix_id=fix_id).fetchone()
             if row is None:
-                return Advanced(_fix(connection, fix_id), released, settled, None, busy=True)
+                return Advanced(get_fix(connection, fix_id), released, settled, None, busy=True)
             fix = fix_from_row(row)
             if fix.status is not FixStatus.ACTIVE:
                 return Advanced(fix, released, settled, None)
@@ -112,7 +113,36 @@ def advance_fix(
             released += count
         # A release of nothing: others hold the rows just now. The next run tries again.
         if isinstance(step, Wait | Close) or (isinstance(step, Release) and not count):
-            return Advanced(_fix(connection, fix_id), released, settled, step)
+            return Advanced(get_fix(connection, fix_id), released, settled, step)
+
+
+def withdraw_fix(  # noqa: PLR0913 - keyword-only
+    connection: Connection, fix_id: int, *, now: datetime, actor: str, reason: str, run_id: str | None = None
+) -> Fix:
+    """End a fix whose claim is taken back. What it has released stays with the worker; nothing else follows.
+
+    Raises:
+        NotFoundError: there is no such fix.
+        RefusedError: it has ended already; the message says how.
+    """
+    with connection.transaction():
+        fix = get_fix(connection, fix_id)
+        # Waits for a run that has the fix: after this, no run finds it active.
+        closing = {"status": FixStatus.WITHDRAWN, "verdict": f"withdrawn by {actor}: {reason}"}
+        if not connection.run("fix.close", fix_id=fix_id, now=now, **closing).rowcount:
+            raise RefusedError(f"Fix {fix_id} is {get_fix(connection, fix_id).status} already. See `dlq fixes list`.")
+        connection.run("fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[FixStatus.WITHDRAWN])
+        _audit(
+            connection,
+            "fix.withdrawn",
+            {"fix": fix_id},
+            events=0,
+            now=now,
+            actor=actor,
+            reason=reason,
+            run_id=run_id,
+        )
+        return get_fix(connection, fix_id)
 
 
 def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id: int | None = None) -> int:
@@ -211,7 +241,3 @@ def _has_candidates(connection: Connection, fix: Fix) -> bool:
             flagged_at=fix.flagged_at,
         )["found"]
     )
-
-
-def _fix(connection: Connection, fix_id: int) -> Fix:
-    return fix_from_row(connection.one("fix.get", fix_id=fix_id))

@@ -13,6 +13,12 @@ left join :"dlq_schema".cause c on c.id = d.cause_id
 where d.died_at >= %(start)s and d.died_at < %(until)s
 order by d.died_at, d.id
 
+-- name: lock_day
+-- One export of a day at a time, to the end of the transaction: the manifest must be of the files that lie there. The
+-- transaction is idle while another connection streams.
+select pg_try_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' export ' || %(day)s::date, 0)) as locked,
+    set_config('idle_in_transaction_session_timeout', '0', true)
+
 -- name: count_day
 select count(*) as deaths, count(*) filter (where cause_id is null) as unclassified
 from :"dlq_schema".death where died_at >= %(start)s and died_at < %(until)s

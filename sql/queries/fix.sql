@@ -60,7 +60,8 @@ order by f.id limit %(limit)s
 update :"dlq_schema".fix set stage = %(stage)s, stage_size = %(size)s where id = %(fix_id)s
 
 -- name: close
-update :"dlq_schema".fix set status = %(status)s, verdict = %(verdict)s, closed_at = %(now)s where id = %(fix_id)s
+update :"dlq_schema".fix set status = %(status)s, verdict = %(verdict)s, closed_at = %(now)s
+where id = %(fix_id)s and status = 'active'
 
 -- name: set_cause_status
 -- Fixed since the fix was flagged: what was written later met the mended upstream.

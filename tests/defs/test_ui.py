@@ -24,10 +24,9 @@ from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no browser here; it comes with: apt-get install chromium"),
-    pytest.mark.xdist_group("ui"),
-]
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no browser here; it comes with: apt-get install chromium"
+)
 # In the order of the lineage: each needs what the one before it made.
 ASSETS = ("dead_event_causes", "dead_event_export", "failure_report", "dead_event_archive")
 DAILY = ("dead_event_export", "failure_report")

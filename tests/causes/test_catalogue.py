@@ -1,0 +1,50 @@
+"""The list of causes: those that hurt most now first."""
+
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dlq_pipelines.causes.catalogue import list_causes
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.postgres.connect import Connection
+from tests.rows import add_events, kill
+
+ERRORS = {"KeyError: 'x'": "id <= 5", "HTTP 503": "id between 6 and 8", "oops": "id = 9"}
+
+
+def test_causes_are_listed_by_what_is_dead_now_and_then_by_deaths(connection: Connection) -> None:
+    """Five died of the first and four were delivered since; the ledger's count stays."""
+    add_events(connection, 9)
+    for error, where in ERRORS.items():
+        kill(connection, error, where=where)
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    connection.execute("update outbox_event set status = 'done', dead_at = null where id <= 4")
+    causes = list_causes(connection)
+    assert [(cause.title, cause.dead, cause.deaths, cause.status) for cause in causes] == [
+        ("HTTP 503", 3, 3, "open"),
+        ("KeyError: <text>", 1, 5, "open"),
+        ("oops", 1, 1, "open"),
+    ]
+    assert [cause.id for cause in causes] == [cause_key(error) for error in ("HTTP 503", "KeyError: 'x'", "oops")]
+    assert list_causes(connection, limit=1) == causes[:1]
+
+
+def test_an_event_that_died_of_two_causes_is_dead_of_the_last(connection: Connection) -> None:
+    """Its first death counts in the ledger, not among what is dead now."""
+    add_events(connection, 1)
+    kill(connection, "HTTP 503")
+    connection.execute("update outbox_event set status = 'pending'")
+    kill(connection, "HTTP 404")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    assert [(cause.title, cause.dead, cause.deaths) for cause in list_causes(connection)] == [
+        ("HTTP 404", 1, 1),
+        ("HTTP 503", 0, 1),
+    ]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001, True])
+def test_a_limit_is_bounded(connection: Connection, limit: int) -> None:
+    """From 1 to 1,000."""
+    with pytest.raises(ValueError, match="limit"):
+        list_causes(connection, limit=limit)

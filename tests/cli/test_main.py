@@ -1,0 +1,348 @@
+"""What do all commands have in common: exit codes, help, examples, and failures that are said in one line?"""
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import psutil
+import psycopg
+import pytest
+import typer
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from dlq_pipelines.cli.main import _exit_code, app
+from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
+from dlq_pipelines.installation import create_tables
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.embedded import _package
+from dlq_pipelines.postgres.migrate import create_host_tables
+from tests.cli.conftest import Ended, Run
+from tests.databases import with_dagster
+from tests.rows import add_events, kill, one
+
+DLQ = Path(sys.executable).parent / "dlq"
+# Commands that run until Ctrl-C or for longer than a test may.
+LONG = ("dlq up", "dlq demo")
+NEVER_SHOWN = "s3cr3t-passw0rd"
+# Every command that works on the database, called so that nothing but the database can stop it.
+ON_THE_DATABASE = (["causes", "list"], ["fixes", "list"], ["migrate"], ["migrate", "--plan"], ["demo"], ["up"])
+
+
+def commands() -> dict[str, click.Command]:
+    """Every command of the program by its full name, found by walking it."""
+
+    def walk(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+        if isinstance(command, click.Group):
+            for word, child in command.commands.items():
+                yield from walk(f"{name} {word}", child)
+        else:
+            yield name, command
+
+    return dict(walk("dlq", typer.main.get_command(app)))
+
+
+def examples() -> list[str]:
+    """Every command line that a help text shows."""
+    return [line for command in commands().values() for line in re.findall(r"`(dlq [^`]+)`", command.help or "")]
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_explains_itself_with_an_example_and_every_option_with_help(dlq: Run, name: str) -> None:
+    command = commands()[name]
+    assert f"Example: `{name}" in (command.help or "")
+    assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
+    shown = dlq(*name.split()[1:], "--help")
+    assert shown.code == 0
+    assert "Example:" in shown.out
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("example", [line for line in examples() if not line.startswith(LONG)])
+def test_every_example_in_the_help_runs_as_it_is_written(
+    connection: Connection, empty_database: Database, example: str
+) -> None:
+    """In a shell, on a database with causes and fixes; a script for psql on one without anything of ours."""
+    _seed(connection)
+    environment = _environment()
+    if "psql" in example:
+        with empty_database.connect() as empty:
+            create_host_tables(empty)
+            environment |= _for_psql(empty)
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {example}"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("example", [line for line in examples() if line.startswith(LONG)])
+def test_every_example_that_runs_for_long_begins_its_work_and_ends_on_ctrl_c(
+    server_url: str, tmp_path: Path, example: str
+) -> None:
+    """Dagster answers, or a day is played; then SIGINT to the whole group, as a terminal sends it, ends all of it."""
+    with with_dagster(server_url) as url:
+        create_tables(Database(url))
+        port = _free_port()
+        words = shlex.split(example.replace("3001", str(port)))
+        running = subprocess.Popen(
+            words,
+            env=_environment() | {"DLQ_DATABASE_URL": url, "DLQ_HOME": str(tmp_path / "dlq")},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs yet
+        )
+        try:
+            _wait_for(lambda: _answers(port) if words[1] == "up" else _has_played(url), running)
+            family = psutil.Process(running.pid).children(recursive=True)
+            os.killpg(running.pid, signal.SIGINT)
+            _, err = running.communicate(timeout=60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+    assert running.returncode == (0 if words[1] == "up" else 130)
+    assert "Traceback" not in err
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["migrate", "--check"], 0),
+        (["causes", "list", "--limit", "0"], 2),
+        (["causes", "list", "--nothing"], 2),
+        (["nothing"], 2),
+        (["up", "--port", "70000"], 2),
+        (["demo"], 4),
+    ],
+)
+def test_the_exit_code_says_what_happened(dlq: Run, connection: Connection, arguments: list[str], code: int) -> None:
+    """0 done, 2 usage, 4 refused, because the outbox is an application's; none of them changes a row."""
+    add_events(connection, 1)
+    before = one(connection, "select *, xmin from outbox_event")
+    ended = dlq(*arguments)
+    assert ended.code == code, ended.err
+    assert (ended.err == "") == (code == 0)
+    assert one(connection, "select *, xmin from outbox_event") == before
+    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+
+
+@pytest.mark.parametrize(("error", "code"), [(DlqError, 1), (NotFoundError, 3), (RefusedError, 4), (ValueError, 2)])
+def test_each_kind_of_error_has_its_exit_code(error: type[Exception], code: int) -> None:
+    assert _exit_code(error("no")) == code
+
+
+@pytest.mark.parametrize("arguments", ON_THE_DATABASE, ids=" ".join)
+def test_a_server_that_does_not_answer_is_said_in_one_line(
+    dlq: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    with socket.socket() as taken:  # bound and not listening: it refuses
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv(
+            "DLQ_DATABASE_URL", f"postgresql://shop:{NEVER_SHOWN}@127.0.0.1:{taken.getsockname()[1]}/shop"
+        )
+        ended = dlq(*arguments)
+    _is_said(ended, r"PostgreSQL does not answer: .*`dlq migrate --check`\.")
+
+
+def test_a_wrong_password_is_said_in_one_line(
+    dlq: Run, database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _asked_for_a_password(connection) as role:
+        monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role, password=NEVER_SHOWN))
+        for arguments in ON_THE_DATABASE:
+            _is_said(dlq(*arguments), f'password authentication failed for user "{role}"')
+
+
+def test_a_connection_string_that_is_none_is_not_repeated(dlq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLQ_DATABASE_URL", f"postgres//shop:{NEVER_SHOWN}@host/shop")
+    _is_said(dlq("causes", "list"), "DLQ_DATABASE_URL is not a connection string")
+
+
+@pytest.mark.parametrize("arguments", [*ON_THE_DATABASE[:2], *ON_THE_DATABASE[4:]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("delete from dlq.migration where line = 'outbox' and number > 1", r"lacks \d+ migration.*Run `dlq migrate`\."),
+        (
+            "insert into dlq.migration (line, number, name, checksum) values ('dlq', 9999, '9999_later', 'x')",
+            r"dlq/9999_later, which this release does not know: .* Install that release\.",
+        ),
+    ],
+    ids=["too old", "too new"],
+)
+def test_another_schema_than_this_releases_is_refused_with_what_to_do(
+    dlq: Run, connection: Connection, arguments: list[str], change: str, said: str
+) -> None:
+    connection.execute(change.encode())
+    _is_said(dlq(*arguments), said)
+
+
+def test_a_role_without_rights_is_told_so(
+    dlq: Run, database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server refuses later than at the connection is no stack trace either."""
+    with _role(connection, connection.info.password) as role:
+        monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role))
+        _is_said(dlq("causes", "list"), "permission denied for schema dlq.*`dlq migrate --check`")
+
+
+def test_a_home_that_is_no_folder_is_told_so(dlq: Run, home: Path) -> None:
+    home.write_text("a file")
+    _is_said(dlq("up"), f"Not a directory: '{home}/dagster'")
+
+
+def test_hostile_text_in_a_message_is_shown_inert(
+    dlq: Run, empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Terminal codes and line breaks go; what looks like markup is only read."""
+    monkeypatch.setenv("DLQ_DATABASE_URL", empty_database.url)
+    monkeypatch.setenv("DLQ_OUTBOX_TABLE", "\x1b]0;owned\x07\x1b[31m[red]x[/red]\r\ny\x9b2J")
+    _is_said(dlq("migrate"), r"no outbox table public\.\[red\]x\[/red\] y in this database")
+
+
+def test_commands_are_named_as_the_reader_called_us(empty_database: Database, tmp_path: Path) -> None:
+    """`dlq` is not on everybody's path."""
+    environment = os.environ | {"DLQ_DATABASE_URL": empty_database.url, "DLQ_HOME": str(tmp_path), "PATH": "/bin"}
+    done = subprocess.run([DLQ, "causes", "list"], env=environment, capture_output=True, text=True, check=False)
+    assert f"Run `{DLQ} migrate`." in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["fixes", "list", "--help"], ["migrate", "--print", "dlq"]], ids=" ".join
+)
+def test_what_needs_no_data_waits_for_nothing_heavy(arguments: list[str]) -> None:
+    """What was imported says more than a clock, and the same on every machine."""
+    code = "import sys, dlq_pipelines.cli.main as m\ntry: m.main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    imported = {name.partition(".")[0] for name in done.stderr.split()}
+    assert "typer" in imported
+    assert imported.isdisjoint({"dagster", "pandas", "numpy", "pyarrow", "sqlalchemy", "altair"})
+    assert done.stdout
+
+
+def _is_said(ended: Ended, pattern: str) -> None:
+    """One line on stderr, nothing on stdout, no secret and no place in our code. `dlq up` says first what it is at."""
+    *before, said = ended.err.splitlines()
+    assert (ended.code, ended.out) == (1, "")
+    assert re.fullmatch(rf"dlq: .*{pattern}.*", said), ended.err
+    assert all(line.startswith("Starting Dagster on ") for line in before)
+    assert said.isprintable()
+    for never in (NEVER_SHOWN, os.environ["DLQ_DATABASE_URL"], "Traceback", ".py"):
+        assert never not in ended.err
+
+
+def _seed(connection: Connection) -> None:
+    """Fifty causes with a dead event and an active fix each: whichever of these an example names is there."""
+    add_events(connection, 50)
+    kill(connection, "KeyError: 'postcode'", attempts=5)
+    connection.execute(
+        "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
+        " select 'v1-' || n, 'KeyError', n::text, '', now(), now() from generate_series(1, 50) n"
+    )
+    connection.execute("update dlq.death set cause_id = 'v1-' || event_id")
+    connection.execute(
+        "insert into dlq.fix (cause_id, note, flagged_by, flagged_at, canary, rate, min_success, settle_seconds)"
+        " select 'v1-' || n, 'mended', 'me', now(), 10, 50, 0.9, 900 from generate_series(1, 50) n order by n"
+    )
+
+
+def _environment() -> dict[str, str]:
+    """A shell that finds our program and psql."""
+    return os.environ | {"PATH": f"{DLQ.parent}:{_package() / 'pginstall18' / 'bin'}:{os.environ['PATH']}"}
+
+
+def _for_psql(connection: Connection) -> dict[str, str]:
+    """Where a plain `psql` finds the database of this connection."""
+    info = connection.info
+    place = {
+        "HOST": info.host,
+        "PORT": info.port,
+        "USER": info.user,
+        "PASSWORD": info.password,
+        "DATABASE": info.dbname,
+    }
+    return {f"PG{key}": str(value) for key, value in place.items()}
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _has_played(url: str) -> bool:
+    with Database(url).connect() as connection:
+        found = one(connection, "select to_regclass('shop_day') is not null as found")["found"]
+        return bool(found and one(connection, "select count(*) from shop_day")["count"])
+
+
+def _wait_for(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None:
+    give_up = time.monotonic() + 120
+    while not condition():
+        assert running.poll() is None, running.communicate()[1]
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+
+
+@contextmanager
+def _role(connection: Connection, password: str) -> Iterator[str]:
+    """A role that may log in and nothing else."""
+    name = f"stranger_{connection.info.backend_pid}"
+    connection.execute(sql.SQL("create role {} login password {}").format(sql.Identifier(name), password))
+    try:
+        yield name
+    finally:
+        connection.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+
+
+@contextmanager
+def _asked_for_a_password(connection: Connection) -> Iterator[str]:
+    """A role from which the server wants a password, whatever it wants from others: two lines of its pg_hba.conf."""
+    if not one(connection, "select usesuper from pg_user where usename = current_user")["usesuper"]:
+        pytest.skip("only a superuser may say how others log in")
+    before = one(connection, "select pg_read_binary_file(current_setting('hba_file')) as bytes")["bytes"]
+
+    def write(content: bytes) -> None:
+        (row,) = connection.execute("select lo_from_bytea(0, %s) as id", [content]).fetchall()
+        connection.execute("select lo_export(%(id)s, current_setting('hba_file'))", row)
+        connection.execute("select lo_unlink(%(id)s), pg_reload_conf()", row)
+
+    with _role(connection, "another") as role:
+        rules = f"local all {role} scram-sha-256\nhost all {role} all scram-sha-256\n"
+        write(rules.encode() + before)
+        try:
+            _wait_until_asked(connection, role)
+            yield role
+        finally:
+            write(before)
+
+
+def _wait_until_asked(connection: Connection, role: str) -> None:
+    """The server reads the file again in its own time."""
+    while True:
+        try:
+            psycopg.connect(make_conninfo(connection.info.dsn, user=role, password=NEVER_SHOWN)).close()
+        except psycopg.OperationalError:
+            return
+        time.sleep(0.01)

@@ -1,0 +1,111 @@
+"""`dlq migrate`: does it show, check, print and apply, and change nothing where it should not?"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables
+from tests.cli.conftest import Run
+from tests.rows import one
+
+LABELS = [migration.label for migration in all_migrations()]
+# Everything that a migration could change: relations with their columns, functions, triggers.
+CATALOGUE = """
+    select coalesce(string_agg(o, E'\\n' order by o), '') as objects from (
+        select format('%s %s %s %s', n.nspname, c.relname, a.attname, a.atttypid) from pg_class c
+        join pg_namespace n on n.oid = c.relnamespace left join pg_attribute a on a.attrelid = c.oid
+        union all select format('%s %s', n.nspname, p.proname) from pg_proc p
+        join pg_namespace n on n.oid = p.pronamespace
+        union all select tgname::text from pg_trigger where not tgisinternal
+    ) found (o) where o !~ '^(pg_|information_schema)'
+"""
+
+
+@pytest.fixture
+def application(home: Path, empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+    """A connection to a database with the application's tables alone, on which the commands work."""
+    monkeypatch.setenv("DLQ_DATABASE_URL", empty_database.url)
+    monkeypatch.chdir(home.parent)
+    with empty_database.connect() as connection:
+        create_host_tables(connection)
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["--plan"], 0, "Nothing else is missing."),
+        (["--check"], 1, f"dlq: The database lacks {len(LABELS)} migration(s). Run `dlq migrate`."),
+        (["--plan", "--check"], 1, f"dlq: The database lacks {len(LABELS)} migration(s). Run `dlq migrate`."),
+        (["--print", "outbox"], 0, f"-- {LABELS[-1]}"),
+        (["--print", "dlq"], 0, f"-- {LABELS[0]}"),
+    ],
+)
+def test_looking_changes_nothing(dlq: Run, application: Connection, arguments: list[str], code: int, line: str) -> None:
+    """A plan and a check name each migration in its order."""
+    before = one(application, CATALOGUE)
+    ended = dlq("migrate", *arguments)
+    assert ended.code == code
+    assert line in (ended.out + ended.err).splitlines()
+    if "--print" not in arguments:
+        assert [said for said in ended.out.splitlines() if said.startswith("would")] == [
+            f"would apply {x}" for x in LABELS
+        ]
+    assert one(application, CATALOGUE) == before
+
+
+def test_migrating_applies_what_was_planned_and_then_nothing(dlq: Run, application: Connection) -> None:
+    first, second = dlq("migrate"), dlq("migrate")
+    assert first.out.splitlines() == [
+        *(f"applying {label}" for label in LABELS),
+        f"{len(LABELS)} applied; the database is up to date.",
+    ]
+    assert second.out == "0 applied; the database is up to date.\n"
+    applied = application.execute(
+        "select line || '/' || name as label from dlq.migration order by number, line"
+    ).fetchall()
+    assert [row["label"] for row in applied] == LABELS
+    assert dlq("migrate", "--check").code == dlq("migrate", "--plan").code == 0
+
+
+def test_the_printed_lines_make_the_same_database_as_the_command(
+    dlq: Run, application: Connection, connection: Connection
+) -> None:
+    """Both scripts through psql, in the order that the help names; then nothing is missing."""
+    psql = [embedded._package() / "pginstall18" / "bin" / "psql", "-qXf", "-", "-d", application.info.dsn]
+    environment = os.environ | {"PGPASSWORD": application.info.password}
+    for line in ("dlq", "outbox"):
+        script = dlq("migrate", "--print", line).out
+        subprocess.run(psql, input=script, text=True, check=True, env=environment)
+    assert dlq("migrate", "--check").out == "The database is up to date.\n"
+    assert one(application, CATALOGUE) == one(connection, CATALOGUE)
+
+
+def test_without_a_database_url_it_prepares_the_embedded_server(tmp_path: Path) -> None:
+    """With the reference application's tables; the next command finds them, and the server ends with each command."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("DLQ_")} | {
+        "DLQ_HOME": str(tmp_path)
+    }
+
+    def dlq(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [Path(sys.executable).parent / "dlq", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    try:
+        refused, migrated, listed = dlq("causes", "list"), dlq("migrate"), dlq("causes", "list")
+        data = (tmp_path / "postgres").resolve()
+        assert not (data / "postmaster.pid").exists()
+    finally:
+        shutil.rmtree((tmp_path / "postgres").resolve(), ignore_errors=True)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "migrate`" in refused.stderr
+    assert (migrated.returncode, migrated.stdout.splitlines()[0]) == (0, f"applying {LABELS[0]}")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert listed.stdout.startswith("No cause is known")

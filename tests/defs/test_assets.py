@@ -1,0 +1,241 @@
+"""Assets, checks, jobs and the sensor through Dagster, with its records in PostgreSQL."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dlq_pipelines import OutboxRepository
+from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.definitions import defs
+from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.postgres.connect import Connection, Database
+from tests.defs.conftest import Job
+from tests.rows import one
+
+ERROR = "TimeoutError: no answer"
+YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+DAYS = [(YESTERDAY - timedelta(days=days)).isoformat() for days in (2, 1, 0)]
+ALL_OF_IT = {"ops": {"dead_event_archive": {"config": {"older_than_days": 0}}}}
+COUNTS = """
+    select (select count(*) from outbox_event) as outbox, (select count(*) from outbox_event_archive) as archive,
+           (select count(*) from dlq.death) as deaths, (select sum(deaths) from dlq.cause_day) as counted,
+           (select count(*) from dlq.cause) as causes, (select sum(rows) from dlq.export_day) as exported,
+           (select coalesce(sum(events), 0) from dlq.operation) as changed
+"""
+
+
+@pytest.fixture(autouse=True)
+def _three_days_of_deaths(connection: Connection) -> None:
+    """Two deaths on each of the last three days."""
+    for day in DAYS:
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+            " select 'order', n::text, 'e', '{}', 'dead', %s, %s::date + interval '12 hours'"
+            " from generate_series(1, 2) n",
+            [ERROR, day],
+        )
+
+
+def _metadata(instance: dg.DagsterInstance, asset: str, day: str) -> dict[str, Any]:
+    """What the UI shows of the last materialization of a day."""
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[day]), limit=1
+    ).records
+    found = records[0].asset_materialization
+    assert found is not None
+    return {key: value.value for key, value in found.metadata.items()}
+
+
+def _range(first: str, last: str) -> dict[str, str]:
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
+def _play_all(job: Job) -> list[dg.ExecuteInProcessResult]:
+    return [
+        job("classify_deaths"),
+        job("export_day", tags=_range(DAYS[0], DAYS[-1])),
+        job("build_report", tags=_range(DAYS[0], DAYS[-1])),
+        job("archive_dead_events", run_config=ALL_OF_IT),
+    ]
+
+
+def test_the_whole_day_runs_and_runs_again_without_doubling_anything(
+    connection: Connection, instance: dg.DagsterInstance, job: Job
+) -> None:
+    """Each range of days in one run with metadata of its own for each day, and every check passes."""
+    for result in _play_all(job):
+        assert result.success
+        assert [check.check_name for check in result.get_asset_check_evaluations() if not check.passed] == []
+    before = one(connection, COUNTS)
+    assert before == {
+        "outbox": 0, "archive": 6, "deaths": 6, "counted": 6, "causes": 1, "exported": 6, "changed": 6,
+    }  # fmt: skip
+    for day in DAYS:
+        export, report = (_metadata(instance, asset, day) for asset in ("dead_event_export", "failure_report"))
+        assert export["dagster/row_count"] == report["deaths"] == 2
+        assert [path.name for path in Path(export["folder"]).glob("*.parquet")] == ["part-00000.parquet"]
+        assert report["headline"].startswith(f"2 events died on {day}")
+        assert Path(report["report"]).is_file()
+        assert report["chart"].startswith("![deaths a day by cause](data:image/svg+xml;base64,")
+    assert all(result.success for result in _play_all(job))
+    assert one(connection, COUNTS) == before
+
+
+def test_a_run_observes_the_outbox_and_tells_its_causes(instance: dg.DagsterInstance, job: Job) -> None:
+    """What a person asks next is on the materialization."""
+    (materialized,) = job("classify_deaths").asset_materializations_for_node("dead_event_causes")
+    metadata = {key: value.value for key, value in materialized.metadata.items()}
+    assert (metadata["deaths_classified"], metadata["new_causes"], metadata["dagster/row_count"]) == (6, 1, 1)
+    assert cause_key(ERROR) in metadata["causes"]
+    seen = instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1).records[0].asset_observation
+    assert seen is not None
+    assert (seen.metadata["dead"].value, seen.metadata["waiting"].value) == (6, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "cook", "check"),
+    [
+        ("classify_deaths", "update dlq.cause_day set deaths = deaths + 1", "rollup_matches_ledger"),
+        ("archive_dead_events", "delete from outbox_event where id = 1", "books_balance"),
+    ],
+)
+def test_a_check_fails_when_its_books_are_cooked(
+    connection: Connection, job: Job, name: str, cook: str, check: str
+) -> None:
+    """And passes before."""
+    job("classify_deaths")
+    for cooked in (False, True):
+        if cooked:
+            connection.execute(cook.encode())
+        (found,) = job(name).get_asset_check_evaluations()
+        assert (found.check_name, found.passed) == (check, not cooked)
+
+
+def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(connection: Connection, job: Job) -> None:
+    """Verification compares the files with the ledger of that moment, so it is shown on the day's own files."""
+    job("classify_deaths")
+    connection.execute(
+        "create function late() returns trigger language plpgsql as $$ begin"
+        " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
+        " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by id desc limit 1; return new; end $$;"
+        "create trigger late after insert or update on dlq.export_day for each row execute function late()"
+    )
+    result = job("export_day", partition_key=DAYS[-1])
+    (found,) = result.get_asset_check_evaluations()
+    assert not found.passed
+    assert found.metadata["differences"].value == [
+        f"{DAYS[-1]}: manifest has 2 rows, the ledger 3",
+        f"{DAYS[-1]}: died_on={DAYS[-1]}/part-00000.parquet has 2 rows, the ledger 3",
+    ]
+
+
+def _failure(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
+    """All that the UI shows of a failed run."""
+    return "\n".join(str(entry) for entry in instance.all_logs(result.run_id))
+
+
+def test_what_is_refused_is_said_without_a_stack_trace(instance: dg.DagsterInstance, job: Job) -> None:
+    """The next step is named."""
+    result = job("export_day", partition_key=DAYS[0])
+    assert not result.success
+    told = _failure(instance, result)
+    assert f"2 deaths of {DAYS[0]} have no cause yet. Materialize dead_event_causes" in told
+    assert "exports/export.py" not in told
+
+
+def test_a_database_that_is_away_is_said_without_its_password(
+    instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the run, and by the sensor as a skipped tick."""
+    monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
+    told = _failure(instance, job("classify_deaths"))
+    assert "PostgreSQL does not answer" in told
+    skipped = _tick(instance).skip_message
+    assert skipped is not None
+    assert "PostgreSQL does not answer" in skipped
+    assert "s3cr3t" not in told + skipped
+
+
+def _tick(instance: dg.DagsterInstance) -> Any:
+    sensor = defs.resolve_sensor_def("fix_flag_sensor")
+    resources = {"outbox": OutboxResource()}
+    return sensor.evaluate_tick(dg.build_sensor_context(instance=instance, definitions=defs, resources=resources))
+
+
+FLAG = {"cause_id": cause_key(ERROR), "note": "mended", "actor": "ann"}
+
+
+def _flag(job: Job, **config: object) -> dg.ExecuteInProcessResult:
+    return job("flag_fix", run_config={"ops": {"flag_fix_op": {"config": {**FLAG, **config}}}})
+
+
+def test_flagging_a_fix_is_a_dry_run_unless_it_is_said(connection: Connection, job: Job) -> None:
+    """The dry run tells how many it would target."""
+    job("classify_deaths")
+    assert _flag(job).success
+    assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
+    assert _flag(job, dry_run=False).success
+    audit = one(connection, "select kind, actor, events, run_id is not null as by_run from dlq.operation")
+    assert audit == {"kind": "fix.flag", "actor": "ann", "events": 6, "by_run": True}
+
+
+def test_the_sensor_leads_a_fix_to_its_end(
+    connection: Connection, database: Database, instance: dg.DagsterInstance, job: Job
+) -> None:
+    """It asks for a run where there is something to do, and only then; the requested runs do it."""
+    job("classify_deaths")
+    assert _tick(instance).skip_message == "No fix wants a step."
+    _flag(job, dry_run=False)
+    (request,) = _tick(instance).run_requests
+    assert request.tags.items() >= {"dlq/fix": "1", "dlq/stage": "0", "dlq/cause": cause_key(ERROR)}.items()
+    assert job("retry_stage", run_config=request.run_config, tags=request.tags).success
+    assert _tick(instance).skip_message == "No fix wants a step."
+    with OutboxRepository(database.url) as repository:
+        connection.execute("update outbox_event set next_run_at = now() where status = 'pending'")
+        for event in repository.fetch_pending(10):
+            repository.mark_success(event.id)
+    (request,) = _tick(instance).run_requests
+    done = job("retry_stage", run_config=request.run_config, tags=request.tags)
+    assert done.success
+    assert one(connection, "select status from dlq.fix") == {"status": "verified"}
+    assert one(connection, "select status from dlq.cause") == {"status": "fixed"}
+
+
+def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another(
+    instance: dg.DagsterInstance, job: Job
+) -> None:
+    """A failed run must not lose the fix."""
+    job("classify_deaths")
+    _flag(job, dry_run=False)
+    (request,) = _tick(instance).run_requests
+    waiting = instance.create_run_for_job(
+        defs.resolve_job_def("retry_stage"), run_config=request.run_config, tags=request.tags
+    )
+    assert _tick(instance).skip_message == "1 fixes want a step; each has a run already."
+    instance.report_run_failed(waiting)
+    assert len(_tick(instance).run_requests) == 1
+
+
+def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> None:
+    """Dry by default; a bad id is said in one line."""
+    config = {"event_ids": [1, 2, 99], "reason": "asked", "actor": "bob"}
+
+    def retry(**more: object) -> dg.ExecuteInProcessResult:
+        return job("retry_dead_events", run_config={"ops": {"retry_dead_events_op": {"config": {**config, **more}}}})
+
+    assert retry().success
+    assert one(connection, "select count(*) as n from outbox_event where status = 'pending'") == {"n": 0}
+    assert retry(dry_run=False).success
+    assert one(connection, "select array_agg(event_id order by event_id) as ids from dlq.retry") == {"ids": [1, 2]}
+    assert not retry(event_ids=[0]).success
+
+
+def test_dagster_keeps_its_records_in_postgresql(instance: dg.DagsterInstance, job: Job) -> None:
+    """Runs, events and schedules: SQLite would hide what its storage sends to the server."""
+    result = job("classify_deaths")
+    for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
+        assert "Postgres" in type(storage).__name__
+    assert [run.run_id for run in instance.get_runs()] == [result.run_id]

@@ -1,0 +1,138 @@
+"""What Dagster finds: complete, described, scheduled in the right zone, and loadable by each of its commands."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, sleep
+
+import dagster as dg
+import psutil
+import pytest
+
+from dlq_pipelines.definitions import defs
+from tests.defs.test_ui import _free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+REPOSITORY = defs.get_repository_def()
+ASSETS = {"outbox_event", "dead_event_causes", "dead_event_export", "failure_report", "dead_event_archive"}
+SCHEDULES = {
+    "causes_every_five_minutes": "*/5 * * * *",
+    "export_daily": "30 0 * * *",
+    "archive_daily": "0 3 * * *",
+    "report_daily": "0 6 * * *",
+}
+
+
+def test_every_asset_is_described_owned_and_of_a_kind() -> None:
+    """The UI shows all of it."""
+    specs = list(defs.resolve_all_asset_specs())
+    assert {spec.key.to_user_string() for spec in specs} == ASSETS
+    for spec in specs:
+        assert spec.description
+        assert spec.owners == ["team:data-platform"]
+        assert "postgres" in spec.kinds
+        assert spec.group_name == "dead_letters"
+
+
+def test_everything_else_has_a_description() -> None:
+    """Jobs, schedules, sensors and checks."""
+    jobs = [job for job in REPOSITORY.get_all_jobs() if not job.name.startswith("__")]
+    assert len(jobs) == 7
+    for thing in (*jobs, *REPOSITORY.schedule_defs, *REPOSITORY.sensor_defs):
+        assert thing.description, thing.name
+    checks = [spec for node in REPOSITORY.asset_checks_defs_by_key.values() for spec in node.check_specs]
+    assert {spec.name for spec in checks} >= {"rollup_matches_ledger", "books_balance"}
+    assert all(spec.description for spec in checks)
+
+
+def test_schedules_run_at_their_hours_and_stand_still_by_default() -> None:
+    """A laptop must not archive production: they run where DLQ_AUTOSTART says so."""
+    found = {schedule.name: schedule for schedule in REPOSITORY.schedule_defs}
+    assert {name: schedule.cron_schedule for name, schedule in found.items()} == SCHEDULES
+    for thing in (*found.values(), *REPOSITORY.sensor_defs):
+        assert thing.default_status.value == "STOPPED"
+
+
+@pytest.mark.parametrize("name", ["export_daily", "report_daily"])
+def test_a_daily_schedule_asks_for_the_day_that_is_over(name: str) -> None:
+    """In the morning of the 21st: the 20th."""
+    schedule = defs.resolve_schedule_def(name)
+    context = dg.build_schedule_context(
+        scheduled_execution_time=datetime(2026, 11, 21, 6, tzinfo=UTC), repository_def=REPOSITORY
+    )
+    (request,) = schedule.evaluate_tick(context).run_requests or []
+    assert request.partition_key == "2026-11-20"
+
+
+def test_the_time_zone_and_the_start_are_the_settings() -> None:
+    """Read when the definitions are loaded."""
+    code = (
+        "import json; from dlq_pipelines.definitions import defs; r = defs.get_repository_def();"
+        "print(json.dumps([[s.execution_timezone, s.default_status.value] for s in r.schedule_defs]"
+        " + [[defs.resolve_assets_def('failure_report').partitions_def.timezone,"
+        " r.sensor_defs[0].default_status.value]]))"
+    )
+    given = os.environ | {"DLQ_TIMEZONE": "Europe/Berlin", "DLQ_AUTOSTART": "true"}
+    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(done.stdout) == [["Europe/Berlin", "RUNNING"]] * 5
+
+
+@pytest.mark.parametrize(
+    "command", ["dagster definitions validate", "dg check defs", "dg list defs --json"], ids=lambda words: words
+)
+def test_a_command_of_dagster_loads_the_definitions(command: str, tmp_path: Path) -> None:
+    """In the project's root, without a database: nothing is asked before a run."""
+    program, *arguments = command.split()
+    given = os.environ | {"DAGSTER_HOME": str(tmp_path), "DLQ_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    done = subprocess.run([BIN / program, *arguments], env=given, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "list" in command:
+        assert all(asset in done.stdout for asset in ASSETS)
+
+
+def test_dagster_dev_in_the_root_serves_the_location_and_ends_on_ctrl_c(tmp_path: Path) -> None:
+    """With nothing left running."""
+    port = _free_port()
+    given = os.environ | {"DAGSTER_HOME": str(tmp_path), "DLQ_HOME": str(tmp_path / "dlq")}
+    running = subprocess.Popen(
+        [BIN / "dagster", "dev", "-p", str(port)],
+        env=given,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs yet
+    )
+    try:
+        assert _jobs_served(port) >= {"flag_fix", "retry_stage", "export_day"}
+        family = psutil.Process(running.pid).children(recursive=True)
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.wait(60)
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+
+
+def _jobs_served(port: int) -> set[str]:
+    """The jobs of the loaded location, once it answers."""
+    query = "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } pipelines { name } } } } }"
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+    )
+    until = monotonic() + 90
+    while monotonic() < until:
+        try:
+            with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310 - http, and our own
+                nodes = json.load(answer)["data"]["repositoriesOrError"]["nodes"]
+        except (urllib.error.URLError, ConnectionError):
+            sleep(0.2)
+            continue
+        if nodes:
+            assert nodes[0]["location"]["name"] == "dlq_pipelines"
+            return {job["name"] for job in nodes[0]["pipelines"]}
+    raise AssertionError("dagster dev serves no location")

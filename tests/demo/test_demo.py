@@ -1,0 +1,358 @@
+"""`dlq demo`, played once with a kill in its middle: is what it says, shows and leaves behind true?
+
+Each figure of the closing words is compared with SQL of the test's own.
+"""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from dlq_pipelines.installation import create_tables, prepare_dagster
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.settings import Settings
+from tests.databases import with_dagster
+from tests.demo.test_handlers import LAST_LINE, _matches
+from tests.rows import one
+
+EVENTS = 4000
+PLAY = f"""
+import sys
+from dlq_pipelines.demo.demo import play_demo
+from dlq_pipelines.settings import read_settings
+play_demo(read_settings(), reset="--reset" in sys.argv, events={EVENTS})
+"""
+# A row in a transaction keeps that transaction's number in xmin until it is changed, and nobody changes these.
+WITNESS = """
+    create table witness (event_id bigint primary key);
+    create function witness() returns trigger language plpgsql as
+        'begin insert into public.witness values (new.id); return null; end';
+    create trigger witness after insert on outbox_event for each row execute function witness();
+"""
+# The deaths of days that are over, in the demo's time zone.
+PAST = """
+    select died_at at time zone 'Europe/Berlin' as died_at from dlq.death
+    where died_at < date_trunc('day', now(), 'Europe/Berlin')
+"""
+# Business rows that no handler has changed, because their events died, by the name that these have in the payload.
+UNTOUCHED = {
+    ("newsletter.sent", "mail"): "select number as name, xmin from shop_mail where sent_at is null",
+    ("prices.received", "list"): "select number as name, xmin from shop_price_list where prices is null",
+    ("stock.reserved", "slip"): "select slip as name, xmin from shop_stock_movement where booked_by = 'hand'",
+}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where it was played, and what it said: on a terminal until it was killed, then to a pipe."""
+
+    database: Database
+    home: Path
+    dagster: str
+    environment: Mapping[str, str]
+    shown: str
+    said: str
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start the demo again."""
+        return _start(self.environment, *arguments)
+
+
+@pytest.fixture(scope="module")
+def demo(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """Killed in the middle of a Dagster run, then played to its end."""
+    home = tmp_path_factory.mktemp("demo") / "dlq"
+    with with_dagster(server_url) as url:
+        database = Database(url)
+        create_tables(database)
+        with database.connect() as connection:
+            connection.execute(WITNESS.encode())
+            dagster = make_conninfo(server_url, dbname=f"{connection.info.dbname}_dagster")
+            environment = os.environ | {
+                "DLQ_DATABASE_URL": url,
+                "DLQ_HOME": str(home),
+                "DLQ_TIMEZONE": "Europe/Berlin",
+                "TERM": "xterm",
+            }
+            with _terminal() as (terminal, shown):
+                killed = _start(environment, output=terminal)
+                _wait_for(lambda: _in_a_run_after_the_second_export(connection, dagster), killed)
+                killed.kill()
+                killed.wait()
+        said, _ = (again := _start(environment)).communicate(timeout=200)
+        assert again.returncode == 0, said
+        yield Demo(database, home, dagster, environment, "".join(shown), said)
+
+
+@pytest.fixture
+def connection(demo: Demo) -> Iterator[Connection]:
+    """To the demo's own database."""
+    with demo.database.connect() as opened:
+        yield opened
+
+
+@pytest.fixture
+def instance(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """The instance of that home, as `dlq up` opens it."""
+    for name in ("DLQ_DATABASE_URL", "DLQ_HOME"):
+        monkeypatch.setenv(name, demo.environment[name])
+    for name, value in prepare_dagster(Settings()).items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.get() as opened:
+        yield opened
+
+
+def test_the_closing_figures_are_the_tables(demo: Demo, connection: Connection) -> None:
+    """Deaths, events, causes, exported rows and days, retries, archived, still dead, done, waiting."""
+    tables = {
+        "deaths": "select count(*) from dlq.death",
+        "events": "select count(distinct event_id) from dlq.death",
+        "causes": "select count(distinct cause_id) from dlq.death",
+        "exported": f"select count(*) from ({PAST}) past",
+        "days": f"select count(distinct died_at::date) from ({PAST}) past",
+        "retried": "select count(*) from dlq.retry",
+        "delivered": "select count(*) from dlq.retry join outbox_event e on e.id = event_id where e.status = 'done'",
+        "again": "select count(*) - count(distinct event_id) from dlq.death",
+        "archived": "select count(*) from outbox_event_archive",
+        "dead": "select count(*) from outbox_event where status = 'dead'",
+        "done": "select count(*) from outbox_event where status = 'done'",
+        "waiting": "select count(*) from outbox_event where status not in ('done', 'dead')",
+    }
+    figures = re.findall(r"\d[\d,]*", demo.said.partition("\n\n")[2].partition("Fix 1")[0])
+    said = dict(zip(tables, (int(figure.replace(",", "")) for figure in figures), strict=True))
+    assert said == {name: next(iter(one(connection, statement).values())) for name, statement in tables.items()}
+    assert said["causes"] == 8
+    assert said["days"] == 14
+    assert said["waiting"] == 0
+    assert said["dead"] + said["done"] + said["archived"] == one(connection, "select count(*) from witness")["count"]
+    assert abs(one(connection, "select count(*) from witness")["count"] - EVENTS) <= 14
+
+
+def test_a_terminal_shows_bars_and_nothing_of_dagsters_log(demo: Demo) -> None:
+    """Each line that was ever drawn is one of the two bars that were begun."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", demo.shown)
+    lines = {line.partition("  ")[0] for line in re.split(r"[\r\n]+", plain) if line.strip()}
+    assert lines == {
+        "Playing the shop's days: orders, events, workers",
+        "Classifying, exporting and reporting each day",
+    }
+    assert "14/14" in plain
+
+
+def test_every_step_is_announced_where_the_output_is_piped(demo: Demo) -> None:
+    """And Dagster's log is beside the figures, not between them."""
+    assert [line for line in demo.said.splitlines() if line.endswith(" ...")] == [
+        "Playing the shop's days: orders, events, workers ...",
+        "Classifying, exporting and reporting each day ...",
+        "Trying two flagged fixes: sensor, runs, workers ...",
+        "Classifying what died again, archiving old events ...",
+    ]
+    assert "RUN_SUCCESS" not in demo.said
+    assert "RUN_SUCCESS" in (demo.home / "demo.log").read_text()
+
+
+@pytest.mark.parametrize(("event_type", "field"), UNTOUCHED)
+def test_business_rows_and_their_events_were_written_in_one_transaction(
+    connection: Connection, event_type: str, field: str
+) -> None:
+    """The row that a dead event announces is of the transaction in which the event was inserted."""
+    rows = connection.execute(
+        f"select business.xmin = w.xmin as same from ({UNTOUCHED[event_type, field]}) business"
+        f" join ({_everywhere(connection)}) e on e.event_type = %s and e.payload ->> %s = business.name"
+        " join witness w on w.event_id = e.id",
+        [event_type, field],
+    ).fetchall()
+    died = one(connection, f"select count(*) from dlq.death where event_type = '{event_type}'")["count"]
+    assert len(rows) == died > 0
+    assert all(row["same"] for row in rows)
+
+
+def test_every_death_has_the_genuine_traceback_of_its_exception(connection: Connection) -> None:
+    """All eight kinds, each of them one cause, after five attempts; what is dead carries its last death's text."""
+    causes: dict[str, set[str]] = {}
+    for death in connection.execute("select event_type, attempts, error, cause_id from dlq.death"):
+        (fault,) = (
+            fault
+            for fault, (event_type, last) in LAST_LINE.items()
+            if event_type == death["event_type"] and _matches(last, death["error"])
+        )
+        causes.setdefault(fault, set()).add(death["cause_id"])
+        assert death["error"].startswith("Traceback (most recent call last):\n")
+        assert "handlers.py" in death["error"]
+        assert death["attempts"] == 5
+    assert causes.keys() == LAST_LINE.keys()
+    assert [len(ids) for ids in causes.values()] == [1] * 8
+    assert len(set().union(*causes.values())) == 8
+    same = connection.execute(
+        f"select e.last_error = d.error as same from ({_everywhere(connection)}) e"
+        " join dlq.death d on d.event_id = e.id and d.died_at = e.dead_at where e.status = 'dead'"
+    ).fetchall()
+    assert len(same) > 100
+    assert all(row["same"] for row in same)
+
+
+def test_the_true_fix_is_verified_and_the_false_one_halted_at_its_canary(demo: Demo, connection: Connection) -> None:
+    true, false = connection.execute(
+        "select f.status, c.status as cause, f.stage, array_agg(r.outcome::text) as outcomes,"
+        " count(*) filter (where r.stage = 1) as canary,"
+        " (select count(*) from dlq.death d where d.cause_id = f.cause_id and d.died_at < f.flagged_at) as targets"
+        " from dlq.fix f join dlq.cause c on c.id = f.cause_id join dlq.retry r on r.fix_id = f.id"
+        " group by f.id, c.id order by f.id"
+    ).fetchall()
+    assert (true["status"], true["cause"], true["stage"], true["canary"]) == ("verified", "fixed", 2, 10)
+    assert true["outcomes"] == ["done"] * true["targets"]
+    assert (false["status"], false["cause"], false["stage"], false["canary"]) == ("halted", "open", 1, 10)
+    assert false["outcomes"] == ["dead"] * 10
+    assert false["targets"] > 10
+    assert one(connection, "select count(*) from shop_parcel where label is null")["count"] == 0
+    assert re.search(rf"Fix 1 by shipping-team .*: VERIFIED after {true['targets']} events;", demo.said)
+    assert re.search(r"Fix 2 by payments-team .*: HALTED after 10 events; stage 1: 10 of 10 failed", demo.said)
+
+
+def test_its_runs_and_assets_are_in_the_instance_that_dlq_up_opens(
+    connection: Connection, instance: dg.DagsterInstance
+) -> None:
+    """The killed run is gone; every run succeeded; every change names its run; every day has its partition."""
+    runs = {run.run_id: run for run in instance.get_runs()}
+    assert {run.status for run in runs.values()} == {dg.DagsterRunStatus.SUCCESS}
+    assert {run.tags["dlq/demo"] for run in runs.values()} == {"true"}
+    jobs = {run.job_name for run in runs.values()}
+    assert jobs == {"classify_deaths", "export_day", "build_report", "flag_fix", "retry_stage", "archive_dead_events"}
+    changes = connection.execute("select kind, run_id from dlq.operation where kind not like 'demo.%'").fetchall()
+    assert {row["kind"] for row in changes} >= {"fix.flag", "retry.stage", "fix.verified", "fix.halted"}
+    assert {row["run_id"] for row in changes} <= set(runs)
+    days = {row["day"].isoformat() for row in connection.execute("select day from dlq.export_day").fetchall()}
+    for asset in ("dead_event_export", "failure_report"):
+        assert instance.get_materialized_partitions(dg.AssetKey(asset)) == days
+
+
+def test_the_report_and_the_export_that_it_names_exist_and_open(demo: Demo, connection: Connection) -> None:
+    """Yesterday's: the deaths of the report and the rows of the export are the ledger's."""
+    report, export = (Path(re.findall(rf"{name}: +(/.*)", demo.said)[0]) for name in ("A report", "An export"))
+    day = report.stem
+    died = connection.execute(
+        "select event_id from dlq.death where (died_at at time zone 'Europe/Berlin')::date = %s order by 1", [day]
+    ).fetchall()
+    assert export.parent.name == f"died_on={day}"
+    assert sorted(pq.read_table(export)["event_id"].to_pylist()) == [row["event_id"] for row in died]
+    text = re.sub("<[^>]*>", " ", report.read_text(encoding="utf-8"))
+    assert re.search(rf"\b{len(died)}\b", text)
+    assert "JSONDecodeError" in text
+    exported = sum(pq.read_metadata(file).num_rows for file in demo.home.glob("exports/dead_events/*/*.parquet"))
+    assert exported == one(connection, "select sum(rows)::int as rows from dlq.export_day")["rows"]
+
+
+def test_playing_it_again_shows_the_same_and_changes_no_table(demo: Demo, connection: Connection) -> None:
+    before, runs = _counts(connection), _count_of_runs(demo)
+    said, _ = (again := demo.start()).communicate(timeout=60)
+    assert again.returncode == 0
+    assert said.startswith("The demo was played before")
+    assert said.partition("\n\n")[2] == demo.said.partition("\n\n")[2]
+    assert _counts(connection) == before
+    assert _count_of_runs(demo) == runs
+
+
+def test_what_it_left_is_told_without_its_files(demo: Demo, tmp_path: Path) -> None:
+    """Another home, the same database: the figures are there, the files are not, and that is said."""
+    elsewhere = demo.environment | {"DLQ_HOME": str(tmp_path)}
+    said, _ = (again := _start(elsewhere)).communicate(timeout=60)
+    assert again.returncode == 0, said
+    assert said.count("none is left in ") == 2
+
+
+def test_a_reset_forgets_everything_and_starts_anew(demo: Demo, connection: Connection) -> None:
+    """Seen after the first new day, before Dagster has anything to do: no fix, cause, file or run is left."""
+    connection.execute("drop function witness cascade")  # ids begin anew, too
+    before = one(connection, "select max(at) as at from dlq.operation")["at"]
+    anew = demo.start("--reset")
+    _wait_for(lambda: _began_after(connection, before), anew)
+    anew.kill()
+    anew.communicate()
+    for table in ("dlq.fix", "dlq.retry", "dlq.cause", "dlq.cause_day", "dlq.export_day", "outbox_event_archive"):
+        assert one(connection, f"select count(*) from {table}")["count"] == 0, table
+    assert one(connection, "select count(*) from outbox_event")["count"] < EVENTS
+    assert _count_of_runs(demo) == 0
+    assert list(demo.home.glob("reports/*")) + list(demo.home.glob("exports/*/*")) == []
+
+
+def _start(environment: Mapping[str, str], *arguments: str, output: int = subprocess.PIPE) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", PLAY, *arguments]
+    return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True)
+
+
+@contextmanager
+def _terminal() -> Iterator[tuple[int, list[str]]]:
+    """A terminal to write to, and the pieces of what was written, complete at the end of the `with` block."""
+    screen, terminal = os.openpty()
+    shown: list[str] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # nobody has it open any more
+            while piece := os.read(screen, 65536):
+                shown.append(piece.decode(errors="replace"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield terminal, shown
+    finally:
+        os.close(terminal)
+        reader.join()
+        os.close(screen)
+
+
+def _wait_for(condition: Callable[[], bool], running: "subprocess.Popen[str]") -> None:
+    give_up = time.monotonic() + 120
+    while not condition():
+        assert running.poll() is None, running.communicate()[0] if running.stdout else ""
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+
+
+def _in_a_run_after_the_second_export(connection: Connection, dagster: str) -> bool:
+    if one(connection, "select count(*) from dlq.export_day")["count"] < 2:
+        return False
+    with psycopg.connect(dagster) as runs:
+        return runs.execute("select 1 from pending_steps where assigned_timestamp is not null").fetchone() is not None
+
+
+def _began_after(connection: Connection, moment: object) -> bool:
+    begun = "select from dlq.operation where kind = 'demo.begin' and at > %s"
+    if connection.execute(begun.encode(), [moment]).fetchone() is None:
+        return False
+    return bool(one(connection, "select count(*) from shop_day")["count"])
+
+
+def _everywhere(connection: Connection) -> str:
+    """A query for the events in the outbox and in its archive."""
+    rows = connection.execute(
+        "select attname from pg_attribute where attrelid = 'outbox_event'::regclass and attnum > 0 order by attnum"
+    ).fetchall()
+    columns = ", ".join(row["attname"] for row in rows)
+    return f"select {columns} from outbox_event union all select {columns} from outbox_event_archive"
+
+
+def _counts(connection: Connection) -> dict[str, int]:
+    """Rows of every table."""
+    tables = connection.execute(
+        "select format('%I.%I', schemaname, tablename) as name from pg_tables where schemaname in ('public', 'dlq')"
+    ).fetchall()
+    return {table["name"]: one(connection, f"select count(*) from {table['name']}")["count"] for table in tables}
+
+
+def _count_of_runs(demo: Demo) -> int:
+    with psycopg.connect(demo.dagster) as connection:
+        return int(connection.execute("select count(*) from runs").fetchall()[0][0])

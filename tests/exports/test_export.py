@@ -1,0 +1,447 @@
+"""The export of a day: is it the ledger, in every reader, whatever is killed, late, gone or run at once?"""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.day import Day
+from dlq_pipelines.errors import DatabaseUnavailableError, RefusedError
+from dlq_pipelines.exports.export import SCHEMA, Exported, export_day, verify_day
+from dlq_pipelines.postgres.connect import Connection, Database
+from tests.rows import one
+
+BERLIN = ZoneInfo("Europe/Berlin")
+DAY = Day.of(date(2026, 3, 10), BERLIN)
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+PARQUET, CSV = "died_on=2026-03-10/part-00000.parquet", "_csv/died_on=2026-03-10/part-00000.csv"
+HOSTILE = [
+    None,
+    "",
+    "=cmd|' /C calc'!A0",
+    "+1",
+    "-1",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "＝1",  # noqa: RUF001 - spreadsheets run the wide ones too
+    "'quoted",
+    "''twice",
+    'Zoë 日本 🎉 "said", a;b\nsecond line\r\nthird',
+    "\x1b[31mred\x1b[0m \u202eevil",
+    "NULL",
+    "NA",
+]
+PAYLOAD = (
+    '{"big": 9007199254740993, "exact": 12345678901234567890.123456789012345678, "nul": "\\\\u0000", "name": "Zoë"}'
+)
+LEDGER = """
+    select d.id as death_id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type, e.payload::text as payload,
+           e.created_at, d.attempts, d.died_at, d.error, d.cause_id, c.exception_type, c.template
+    from dlq.death d join dlq.cause c on c.id = d.cause_id
+    left join (select id, payload, created_at from outbox_event
+               union all select id, payload, created_at from outbox_event_archive) e on e.id = d.event_id
+    where (d.died_at at time zone 'Europe/Berlin')::date = %s
+    order by d.died_at, d.id
+"""
+# A child that dies at a function of the export, as kill -9 would have it.
+KILLED = """
+import os, signal, sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+from dlq_pipelines.day import Day
+from dlq_pipelines.exports import export
+from dlq_pipelines.postgres.connect import Database
+url, folder, place = sys.argv[1:]
+setattr(export, place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+day = Day.of(date(2026, 3, 10), ZoneInfo("Europe/Berlin"))
+with Database(url).connect() as connection:
+    export.export_day(connection, url=url, day=day, folder=Path(folder), now=datetime(2026, 12, 1, tzinfo=UTC))
+"""
+
+Export = Callable[..., Exported]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The root of the dataset; made by the export."""
+    return tmp_path / "exports" / "dead_events"
+
+
+@pytest.fixture
+def export(database: Database, folder: Path) -> Export:
+    """Export a day on a connection of its own."""
+
+    def run(day: Day = DAY, now: datetime = NOW) -> Exported:
+        with database.connect() as connection:
+            return export_day(connection, url=database.url, day=day, folder=folder, now=now)
+
+    return run
+
+
+def add_death(
+    connection: Connection,
+    died_at: datetime = DAY.start + timedelta(hours=12),
+    error: str | None = "KeyError: 'postcode'",
+    *,
+    payload: str = "{}",
+    aggregate: str = "1",
+) -> None:
+    """An event that died at that moment, classified."""
+    add_unclassified(connection, died_at, error, payload=payload, aggregate=aggregate)
+    classify_deaths(connection, zone=BERLIN)
+
+
+def add_unclassified(
+    connection: Connection, died_at: datetime, error: str | None = None, *, payload: str = "{}", aggregate: str = "1"
+) -> None:
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,"
+        " dead_at) values ('order', %s, 'order.placed', %s::jsonb, 'dead', 5, %s, %s)",
+        [aggregate, payload, error, died_at],
+    )
+
+
+def ledger(connection: Connection, day: Day = DAY) -> list[dict[str, Any]]:
+    return connection.execute(LEDGER.encode(), [day.date]).fetchall()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below the folder, hidden ones included."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def stalled_stream(database: Database) -> Iterator[None]:
+    """For the length of the block no export gets on with its stream, which joins the archive."""
+    with database.connect() as blocker, blocker.transaction():
+        blocker.execute("lock table outbox_event_archive in access exclusive mode")
+        yield
+
+
+def wait_until(connection: Connection, condition: str) -> None:
+    """Until the statement `select condition` says true."""
+    until = time.monotonic() + 60
+    while not one(connection, f"select ({condition}) as holds")["holds"]:
+        assert time.monotonic() < until, condition
+        time.sleep(0.01)
+
+
+def wait_for_stalled_stream(connection: Connection) -> None:
+    wait_until(
+        connection,
+        "select count(*) = 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+    )
+
+
+def test_parquet_is_the_ledger_in_every_reader(connection: Connection, export: Export, folder: Path) -> None:
+    """pyarrow, pandas and DuckDB read what PostgreSQL holds: numbers beyond 2^53, Unicode, escapes, nulls."""
+    for text in HOSTILE:
+        add_death(connection, error=text, payload=PAYLOAD, aggregate=text or "-")
+    exported = export()
+    expected = ledger(connection)
+    assert (exported.rows, exported.first_id, exported.last_id) == (len(HOSTILE), 1, len(HOSTILE))
+    path = folder / PARQUET
+    assert pq.read_schema(path).equals(SCHEMA)
+    assert pq.ParquetFile(path).read().to_pylist() == expected
+    assert pd.read_parquet(path)["payload"].tolist() == [row["payload"] for row in expected]
+    rows = duckdb.sql(f"select payload, error, died_at::varchar from read_parquet('{path}')").fetchall()
+    assert [row[:2] for row in rows] == [(row["payload"], row["error"]) for row in expected]
+    numbers = json.loads(rows[0][0], parse_float=Decimal)
+    assert (numbers["big"], numbers["exact"]) == (2**53 + 1, Decimal("12345678901234567890.123456789012345678"))
+    assert numbers["nul"] == "\\u0000"
+
+
+def test_csv_is_the_ledger_and_no_cell_is_a_formula(connection: Connection, export: Export, folder: Path) -> None:
+    """An apostrophe stands before what a spreadsheet would run; without it every text is as it was."""
+    for text in HOSTILE:
+        add_death(connection, error=text, payload=PAYLOAD, aggregate=text or "-")
+    export()
+    path = folder / CSV
+    options = pa_csv.ConvertOptions(column_types=SCHEMA, strings_can_be_null=True, quoted_strings_can_be_null=False)
+    options.null_values = [""]
+    table = pa_csv.read_csv(
+        path, convert_options=options, parse_options=pa_csv.ParseOptions(newlines_in_values=True)
+    ).to_pylist()
+    texts = [field.name for field in SCHEMA if field.type == pa.string()]
+    for row in table:
+        row.update({name: row[name] and row[name].removeprefix("'") for name in texts})
+    assert table == ledger(connection)
+    with path.open(newline="", encoding="utf-8") as stream:
+        cells = [cell for row in csv.DictReader(stream) for cell in row.values()]
+    assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))] == []  # noqa: RUF001 - see above
+
+
+@pytest.mark.parametrize(("day", "hours"), [("2026-03-29", 23), ("2026-06-01", 24), ("2026-10-25", 25)])
+def test_a_day_has_the_hours_of_its_time_zone(connection: Connection, export: Export, day: str, hours: int) -> None:
+    """From midnight to midnight in Berlin: the first instant belongs to the day, the last one to the next."""
+    this = Day.of(date.fromisoformat(day), BERLIN)
+    moment = this.start - timedelta(hours=1)
+    while moment <= this.until + timedelta(hours=1):
+        add_unclassified(connection, moment, "boom")
+        moment += timedelta(minutes=30)
+    classify_deaths(connection, zone=BERLIN)
+    exported = export(this)
+    died = pq.ParquetFile(exported.folder / "part-00000.parquet").read()["died_at"].to_pylist()
+    assert (exported.folder.name, len(died)) == (f"died_on={day}", 2 * hours)
+    assert (died[0], died[-1]) == (this.start, this.until - timedelta(minutes=30))
+
+
+def test_days_are_one_hive_dataset(connection: Connection, export: Export, folder: Path) -> None:
+    """`died_on` is a column that DuckDB and pandas read from the folders' names."""
+    days = [Day.of(DAY.date + timedelta(days=number), BERLIN) for number in range(3)]
+    for number, day in enumerate(days):
+        for _ in range(number):
+            add_death(connection, day.start)
+    for day in days:
+        export(day)
+    counted = "select died_on::varchar, count(*) from read_parquet('{}/*/*.parquet', hive_partitioning = true)"
+    assert duckdb.sql(f"{counted.format(folder)} group by 1 order by 1").fetchall() == [
+        ("2026-03-11", 1),
+        ("2026-03-12", 2),
+    ]
+    assert (
+        pd.read_parquet(folder, columns=["death_id", "died_on"])["died_on"].tolist()
+        == ["2026-03-11"] + ["2026-03-12"] * 2
+    )
+
+
+def test_a_day_without_deaths_has_files_without_rows(connection: Connection, export: Export, folder: Path) -> None:
+    """With the same schema, so that a dataset of many days stays one."""
+    exported = export()
+    assert (exported.rows, exported.first_id, exported.last_id) == (0, None, None)
+    table = pq.ParquetFile(folder / PARQUET).read()
+    assert (table.num_rows, table.schema.equals(SCHEMA)) == (0, True)
+    assert (folder / CSV).read_text() == ",".join(f'"{name}"' for name in SCHEMA.names) + "\n"
+    assert one(connection, "select day, rows from dlq.export_day") == {"day": DAY.date, "rows": 0}
+    assert verify_day(connection, day=DAY, folder=folder) == []
+
+
+@pytest.mark.parametrize(
+    ("classified", "now", "reason"),
+    [
+        (True, DAY.until - timedelta(seconds=1), "2026-03-10 is not over yet: .* after 2026-03-10 23:00 UTC"),
+        (False, NOW, "1 deaths of 2026-03-10 have no cause yet. Materialize dead_event_causes"),
+    ],
+)
+def test_a_day_that_is_not_ready_is_refused(
+    connection: Connection, export: Export, folder: Path, *, classified: bool, now: datetime, reason: str
+) -> None:
+    """The refusal says when or how, and nothing is changed on disk or in a table."""
+    (add_death if classified else add_unclassified)(connection, DAY.start)
+    with pytest.raises(RefusedError, match=reason):
+        export(now=now)
+    assert not folder.exists()
+    assert one(connection, "select count(*) from dlq.export_day") == {"count": 0}
+
+
+def test_a_death_without_cause_that_is_committed_in_between_is_refused(
+    connection: Connection, database: Database, export: Export, folder: Path
+) -> None:
+    """After the day was found ready and before its rows are read: no file has a death without cause."""
+    add_death(connection)
+    with ThreadPoolExecutor(1) as pool:
+        with stalled_stream(database):
+            running = pool.submit(export)
+            wait_for_stalled_stream(connection)
+            add_unclassified(connection, DAY.start)
+        with pytest.raises(RefusedError, match="1 deaths of 2026-03-10 have no cause yet"):
+            running.result(60)
+    assert contents(folder) == {}
+
+
+def test_a_rerun_gives_the_same_bytes_whatever_became_of_the_events(
+    connection: Connection, export: Export, folder: Path
+) -> None:
+    """Retried, dead again and archived since: a death's facts stay."""
+    for hour in range(6):
+        add_death(connection, DAY.start + timedelta(hours=hour), payload=PAYLOAD)
+    export()
+    before = contents(folder)
+    connection.execute("update outbox_event set status = 'pending', attempts = 0, dead_at = null where id < 4")
+    connection.execute("update outbox_event set status = 'dead', last_error = 'again' where id = 1")
+    moved = archive_dead_events(connection, before=DAY.until, now=NOW, actor="test", reason="test").moved
+    assert moved == 3
+    export(now=NOW + timedelta(days=1))
+    assert contents(folder) == before
+    assert one(connection, "select exported_at from dlq.export_day")["exported_at"] == NOW + timedelta(days=1)
+
+
+def test_a_rerun_replaces_the_day(connection: Connection, export: Export, folder: Path) -> None:
+    """A death that was committed late is in the files, and in the manifest, after the next export."""
+    add_death(connection)
+    export()
+    add_death(connection)
+    assert verify_day(connection, day=DAY, folder=folder) == [
+        "manifest has 1 rows, the ledger 2",
+        f"{PARQUET} has 1 rows, the ledger 2",
+    ]
+    assert export().rows == 2
+    assert verify_day(connection, day=DAY, folder=folder) == []
+
+
+def test_a_death_whose_event_was_deleted_is_exported_without_payload(
+    connection: Connection, export: Export, folder: Path
+) -> None:
+    """An application may delete its rows; the ledger's facts remain."""
+    add_death(connection, payload=PAYLOAD)
+    connection.execute("delete from outbox_event")
+    export()
+    (row,) = pq.ParquetFile(folder / PARQUET).read().to_pylist()
+    assert (row["payload"], row["created_at"], row["error"]) == (None, None, "KeyError: 'postcode'")
+
+
+def test_a_stream_that_breaks_leaves_the_old_files(
+    connection: Connection, database: Database, export: Export, folder: Path
+) -> None:
+    """PostgreSQL ends the session in the middle of a big day: said in a sentence, nothing is left behind."""
+    add_death(connection)
+    export()
+    before = contents(folder)
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, attempts, dead_at)"
+        " select 'order', n::text, 'order.placed', to_jsonb(repeat(md5(n::text), 100)), 'dead', 5, %s"
+        " from generate_series(1, 20000) n",
+        [DAY.start],
+    )
+    classify_deaths(connection, zone=BERLIN)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(export)
+        _wait_for_rows(folder, running)
+        ended = "select pg_terminate_backend(pid) as ended from pg_stat_activity where query like 'COPY %'"
+        assert one(connection, f"{ended} and datname = current_database()") == {"ended": True}
+        with pytest.raises(DatabaseUnavailableError, match="stream from PostgreSQL broke off") as raised:
+            running.result(60)
+    assert database.url not in str(raised.value)
+    assert contents(folder) == before
+    assert list(folder.glob(".*")) == []
+    assert one(connection, "select rows from dlq.export_day") == {"rows": 1}
+
+
+def _wait_for_rows(folder: Path, running: "Future[Exported]") -> None:
+    """Until the first batch of a stream is in an unfinished file."""
+    until = time.monotonic() + 60
+    while not any(path.stat().st_size > 100_000 for path in folder.glob(".*/csv")):
+        assert not running.done()
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("place", ["_write", "_put", "_sync"])
+def test_a_killed_export_is_mended_by_the_next(
+    connection: Connection, database: Database, export: Export, folder: Path, place: str
+) -> None:
+    """Before the stream, before the renames or before the manifest's commit: readers read on, leftovers go."""
+    add_death(connection)
+    export()
+    before = contents(folder)
+    add_death(connection)
+    child = subprocess.run([sys.executable, "-c", KILLED, database.url, str(folder), place], check=False)
+    assert child.returncode == -signal.SIGKILL
+    if place != "_sync":
+        assert {name: data for name, data in contents(folder).items() if not name.startswith(".")} == before
+    assert len(list(folder.glob(".*"))) == 1
+    read = f"select count(*) from read_parquet('{folder}/*/*.parquet', hive_partitioning = true)"
+    assert duckdb.sql(read).fetchall() == [(2 if place == "_sync" else 1,)]
+    assert "manifest has 1 rows, the ledger 2" in verify_day(connection, day=DAY, folder=folder)
+    wait_until(connection, "select count(*) = 1 from pg_stat_activity where datname = current_database()")
+    export()
+    assert list(folder.glob(".*")) == []
+    assert verify_day(connection, day=DAY, folder=folder) == []
+
+
+def test_a_locked_table_is_not_waited_for_without_end(database: Database, export: Export, folder: Path) -> None:
+    """An application that rewrites its table is not queued behind: seconds, then a sentence."""
+    with stalled_stream(database), pytest.raises(DatabaseUnavailableError, match="a table was locked"):
+        export()
+    assert contents(folder) == {}
+
+
+def test_a_day_is_exported_by_one_run_at_a_time(
+    connection: Connection, database: Database, export: Export, folder: Path
+) -> None:
+    """The second is refused; another day is not; files and manifest are of the first."""
+    add_death(connection)
+    with ThreadPoolExecutor(1) as pool, stalled_stream(database):
+        running = pool.submit(export)
+        wait_for_stalled_stream(connection)
+        with pytest.raises(RefusedError, match="Another run is exporting 2026-03-10"):
+            export()
+        with pytest.raises(RefusedError, match="is not over yet"):
+            export(Day.of(date(2026, 3, 11), BERLIN), now=DAY.start)
+    assert running.result(60).rows == 1
+    assert verify_day(connection, day=DAY, folder=folder) == []
+
+
+def test_exports_at_once_end_in_files_of_their_manifest(
+    connection: Connection, database: Database, export: Export, folder: Path
+) -> None:
+    """Four at a time on a day that grows: whoever wins, what lies there is what the manifest says."""
+    add_death(connection)
+
+    def run(_: int) -> int:
+        with database.connect() as own:
+            add_death(own)
+        try:
+            return export().rows
+        except RefusedError:
+            return 0
+
+    with ThreadPoolExecutor(4) as pool:
+        rows = max(pool.map(run, range(24)))
+    recorded = one(connection, "select rows, files from dlq.export_day")
+    assert recorded["rows"] == rows
+    assert pq.read_metadata(folder / PARQUET).num_rows == rows
+    export()
+    assert verify_day(connection, day=DAY, folder=folder) == []
+
+
+@pytest.mark.parametrize(
+    ("cook", "found"),
+    [
+        (lambda c, _: c.execute("delete from dlq.export_day"), ["2026-03-10 was never exported"]),
+        (
+            lambda c, _: c.execute("update dlq.export_day set rows = 7"),
+            ["manifest has 7 rows, the ledger 2"],
+        ),
+        (
+            lambda c, _: c.execute("delete from dlq.death where id = 1"),
+            ["manifest has 2 rows, the ledger 1", f"{PARQUET} has 2 rows, the ledger 1"],
+        ),
+        (lambda _, root: (root / CSV).unlink(), [f"{CSV} is missing"]),
+        (lambda _, root: os.truncate(root / PARQUET, 100), [f"{PARQUET} differs from its sum in the manifest"]),
+        (lambda _, root: (root / CSV).write_text("x"), [f"{CSV} differs from its sum in the manifest"]),
+    ],
+)
+def test_verifying_names_each_difference(
+    connection: Connection, export: Export, folder: Path, cook: Callable[[Connection, Path], object], found: list[str]
+) -> None:
+    """Files against the manifest, the manifest against the ledger."""
+    for _ in range(2):
+        add_death(connection)
+    export()
+    assert verify_day(connection, day=DAY, folder=folder) == []
+    cook(connection, folder)
+    assert verify_day(connection, day=DAY, folder=folder) == found

@@ -1,0 +1,356 @@
+"""Fixes and retries on a real outbox: what is released, what the worker makes of it, and what is written down."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+
+from dlq_pipelines import OutboxRepository
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy
+from dlq_pipelines.retries.ledger import count_targets, fixes_due, flag_fix, get_fix, list_fixes, stages
+from dlq_pipelines.retries.retry import Advanced, advance_fix, retry_events, settle, withdraw_fix
+from tests.rows import add_events, kill, one
+
+ERROR = "TimeoutError: no answer"
+CAUSE = cause_key(ERROR)
+# As an application does that tidies its own table.
+ARCHIVED_AS_DONE = """
+    with moved as (delete from outbox_event returning *)
+    insert into outbox_event_archive
+    select id, aggregate_type, aggregate_id, event_type, payload, 'done', attempts, next_run_at, created_at from moved
+"""
+POLICY = RetryPolicy(canary=3, rate=1000.0, min_success=0.9, settle_seconds=60)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _dead(connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed") -> None:
+    """Classified dead events."""
+    add_events(connection, count, event_type=event_type)
+    kill(connection, error, attempts=5, where="status = 'pending'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+
+
+def _flag(connection: Connection, *, policy: RetryPolicy = POLICY, event_type: str | None = None) -> Fix:
+    return flag_fix(
+        connection, cause_id=CAUSE, note="mended", actor="ann", now=_now(), policy=policy, event_type=event_type
+    )
+
+
+def _advance(connection: Connection, fix: Fix, *, later: float = 0) -> Advanced:
+    return advance_fix(connection, fix.id, now=_now() + timedelta(seconds=later), actor="sensor", run_id="run-1")
+
+
+def _work(database: Database, *, delivers: bool) -> int:
+    """A worker that takes all that is due, or will be in a second, and delivers it or lets it die."""
+    with OutboxRepository(database.url, max_attempts=1) as repository, database.connect() as connection:
+        connection.execute("update outbox_event set next_run_at = now() where status = 'pending'")
+        events = repository.fetch_pending(1000)
+        for event in events:
+            if delivers:
+                repository.mark_success(event.id)
+            else:
+                repository.mark_retry(event.id, ERROR)
+    return len(events)
+
+
+def _counts(connection: Connection) -> dict[str, int]:
+    rows = connection.execute("select status, count(*) as n from outbox_event group by 1").fetchall()
+    return {row["status"]: row["n"] for row in rows}
+
+
+def _cause_status(connection: Connection) -> str:
+    return str(one(connection, f"select status from dlq.cause where id = '{CAUSE}'")["status"])
+
+
+def test_flagging_writes_the_fix_the_cause_and_the_audit(connection: Connection) -> None:
+    """In one transaction, and nothing of the outbox."""
+    _dead(connection, 2)
+    fix = _flag(connection)
+    assert get_fix(connection, fix.id) == fix == list_fixes(connection)[0]
+    assert (fix.status, fix.stage, fix.policy) == (FixStatus.ACTIVE, 0, POLICY)
+    assert _cause_status(connection) == "fixing"
+    audit = one(connection, "select kind, actor, reason, filter, events from dlq.operation")
+    assert audit == {"kind": "fix.flag", "actor": "ann", "reason": "mended", "filter": {"fix": fix.id}, "events": 2}
+    assert _counts(connection) == {"dead": 2}
+
+
+def test_what_cannot_be_flagged_is_said_and_changes_nothing(connection: Connection) -> None:
+    """An unknown cause, a second fix for one, a cause of which nothing is dead."""
+    with pytest.raises(NotFoundError, match="no cause"):
+        _flag(connection)
+    _dead(connection, 1)
+    with pytest.raises(RefusedError, match="No dead event"):
+        _flag(connection, event_type="never.seen")
+    first = _flag(connection)
+    with pytest.raises(RefusedError, match=f"Fix {first.id} .* still active"):
+        _flag(connection)
+    assert one(connection, "select count(*) as n from dlq.operation")["n"] == 1
+
+
+def test_of_two_flags_at_once_one_wins(connection: Connection, database: Database) -> None:
+    """The other is refused and names it."""
+    _dead(connection, 1)
+
+    def flag(_: int) -> object:
+        with database.connect() as own:
+            try:
+                return _flag(own)
+            except RefusedError as error:
+                return error
+
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(flag, range(4)))
+    assert sum(isinstance(answer, Fix) for answer in said) == 1
+    assert one(connection, "select count(*) as n from dlq.fix")["n"] == 1
+
+
+def test_a_true_fix_goes_from_its_canary_to_verified(connection: Connection, database: Database) -> None:
+    """Canary, outcomes, the rest, outcomes; the cause is fixed and every event is done."""
+    _dead(connection, 8)
+    fix = _flag(connection)
+    assert _advance(connection, fix).released == 3
+    assert _counts(connection) == {"dead": 5, "pending": 3}
+    assert _advance(connection, fix).released == 0
+    _work(database, delivers=True)
+    done = _advance(connection, fix)
+    assert (done.settled, done.released) == (3, 5)
+    _work(database, delivers=True)
+    done = _advance(connection, fix)
+    assert (done.fix.status, done.settled) == (FixStatus.VERIFIED, 5)
+    assert _counts(connection) == {"done": 8}
+    assert _cause_status(connection) == "fixed"
+    assert {number: (stage.released, stage.done) for number, stage in stages(connection, fix.id).items()} == {
+        1: (3, 3),
+        2: (5, 5),
+    }
+    audit = connection.execute("select kind, events, run_id from dlq.operation order by id").fetchall()
+    assert [tuple(row.values()) for row in audit] == [
+        ("fix.flag", 8, None),
+        ("retry.stage", 3, "run-1"),
+        ("retry.stage", 5, "run-1"),
+        ("fix.verified", 0, "run-1"),
+    ]
+
+
+def test_a_false_fix_is_halted_at_its_canary(connection: Connection, database: Database) -> None:
+    """Nothing more is released, then or later; the verdict says what died; the cause is open."""
+    _dead(connection, 8)
+    fix = _flag(connection)
+    _advance(connection, fix)
+    _work(database, delivers=False)
+    done = _advance(connection, fix)
+    assert done.fix.status is FixStatus.HALTED
+    assert "3 of 3 failed (3 died again" in (done.fix.verdict or "")
+    assert _advance(connection, fix).released == 0
+    assert _counts(connection) == {"dead": 8}
+    assert _cause_status(connection) == "open"
+    assert fixes_due(connection, now=_now() + timedelta(days=1)) == []
+
+
+def test_a_withdrawn_fix_releases_nothing_more(connection: Connection, database: Database) -> None:
+    """What is released stays with the worker; the cause is open; a second time is refused."""
+    _dead(connection, 8)
+    fix = _flag(connection)
+    _advance(connection, fix)
+    done = withdraw_fix(connection, fix.id, now=_now(), actor="bob", reason="rolled back")
+    assert (done.status, done.verdict) == (FixStatus.WITHDRAWN, "withdrawn by bob: rolled back")
+    _work(database, delivers=True)
+    assert _advance(connection, fix).released == 0
+    assert _counts(connection) == {"dead": 5, "done": 3}
+    assert _cause_status(connection) == "open"
+    with pytest.raises(RefusedError, match=f"Fix {fix.id} is withdrawn already"):
+        withdraw_fix(connection, fix.id, now=_now(), actor="bob", reason="again")
+    with pytest.raises(NotFoundError, match="no fix 99"):
+        withdraw_fix(connection, 99, now=_now(), actor="bob", reason="none")
+    kinds = one(connection, "select array_agg(kind order by id) as kinds from dlq.operation")["kinds"]
+    assert kinds == ["fix.flag", "retry.stage", "fix.withdrawn"]
+
+
+def test_deaths_after_the_flag_are_never_targets(connection: Connection, database: Database) -> None:
+    """What dies again is not the fix's own prey, so a fix always ends."""
+    _dead(connection, 3)
+    fix = _flag(connection, policy=RetryPolicy(canary=3, min_success=0.3, rate=1000.0))
+    _dead(connection, 4)
+    _advance(connection, fix)
+    _work(database, delivers=True)
+    assert _advance(connection, fix).fix.status is FixStatus.VERIFIED
+    assert _counts(connection) == {"done": 3, "dead": 4}
+
+
+def test_a_fix_of_an_event_type_leaves_the_others(connection: Connection) -> None:
+    """Count and release have the same filter."""
+    _dead(connection, 2, event_type="a")
+    _dead(connection, 3, event_type="b")
+    assert count_targets(connection, cause_id=CAUSE, event_type="b", now=_now()) == 3
+    _advance(connection, _flag(connection, event_type="b"))
+    assert one(connection, "select array_agg(distinct event_type) as t from outbox_event where status = 'pending'") == {
+        "t": ["b"]
+    }
+
+
+def test_nothing_left_to_prove_it_on_rejects_the_fix(connection: Connection) -> None:
+    """Neither verified nor halted: nothing was tried."""
+    _dead(connection, 1)
+    fix = _flag(connection)
+    retry_events(connection, [1], now=_now(), actor="bob", reason="by hand")
+    assert _advance(connection, fix).fix.status is FixStatus.REJECTED
+    assert _cause_status(connection) == "open"
+
+
+def test_released_events_start_anew_and_fall_due_at_the_rate(connection: Connection) -> None:
+    """Attempts 0, no time of death, n / rate apart, oldest death first; the error stays to be read."""
+    _dead(connection, 4)
+    _advance(connection, _flag(connection, policy=RetryPolicy(canary=4, rate=2.0)))
+    rows = connection.execute(
+        "select id, attempts, dead_at, last_error, next_run_at - min(next_run_at) over () as after"
+        " from outbox_event order by next_run_at"
+    ).fetchall()
+    assert [(row["id"], row["after"].total_seconds()) for row in rows] == [(1, 0), (2, 0.5), (3, 1), (4, 1.5)]
+    assert {(row["attempts"], row["dead_at"], row["last_error"]) for row in rows} == {(0, None, ERROR)}
+
+
+def test_runs_at_once_release_nothing_twice(connection: Connection, database: Database) -> None:
+    """One works, the others see that it does and leave."""
+    _dead(connection, 40)
+    fix = _flag(connection, policy=RetryPolicy(canary=20, rate=1000.0))
+
+    def advance(_: int) -> Advanced:
+        with database.connect() as own:
+            return _advance(own, fix)
+
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(advance, range(6)))
+    assert sum(one.released for one in done) == 20
+    assert _counts(connection) == {"dead": 20, "pending": 20}
+    assert one(connection, "select count(*) as n, count(distinct event_id) as d from dlq.retry") == {"n": 20, "d": 20}
+
+
+@pytest.mark.parametrize("table", ["dlq.retry", "dlq.operation"])
+def test_a_release_that_fails_midway_leaves_nothing_of_itself(
+    connection: Connection, database: Database, table: str
+) -> None:
+    """Whichever of its writes fails; the next run does the whole of it."""
+    _dead(connection, 5)
+    fix = _flag(connection)
+    connection.execute(
+        "create function die() returns trigger language plpgsql as"
+        " $$ begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$;"
+        f"create trigger die before insert on {table} for each row execute function die()".encode()
+    )
+    with database.connect() as own, pytest.raises(psycopg.OperationalError):
+        _advance(own, fix)
+    assert _counts(connection) == {"dead": 5}
+    assert one(connection, "select count(*) as n from dlq.retry")["n"] == 0
+    connection.execute(f"drop trigger die on {table}".encode())
+    assert _advance(connection, fix).released == 3
+
+
+@pytest.mark.parametrize(
+    ("happens", "outcome"),
+    [
+        ("update outbox_event set status = 'done'", "done"),
+        ("update outbox_event set status = 'dead'", "dead"),
+        ("delete from outbox_event", "gone"),
+        (ARCHIVED_AS_DONE, "done"),
+        ("select 1", "unsettled"),
+    ],
+    ids=["delivered", "died again", "deleted", "archived as done", "nothing in time"],
+)
+def test_an_outcome_is_what_became_of_the_event(connection: Connection, happens: str, outcome: str) -> None:
+    """Before the time-out an event that has done nothing has no outcome."""
+    _dead(connection, 1)
+    fix = _flag(connection)
+    _advance(connection, fix)
+    connection.execute(happens.encode())
+    early = settle(connection, now=_now(), settle_seconds=60, fix_id=fix.id)
+    late = settle(connection, now=_now() + timedelta(seconds=120), settle_seconds=60, fix_id=fix.id)
+    assert (early, late) == ((0, 1) if outcome == "unsettled" else (1, 0))
+    assert one(connection, "select outcome from dlq.retry") == {"outcome": outcome}
+
+
+def test_retrying_by_hand_passes_over_what_is_not_dead(connection: Connection) -> None:
+    """And a second time retries nothing; the audit says who, why and which."""
+    _dead(connection, 3)
+    add_events(connection, 1)
+    retried = retry_events(connection, [1, 3, 4, 99, 3], now=_now(), actor="bob", reason="asked", run_id="run-2")
+    assert (retried.events, retried.batches) == (2, 1)
+    assert retry_events(connection, [1, 3], now=_now(), actor="bob", reason="asked").events == 0
+    assert _counts(connection) == {"dead": 1, "pending": 3}
+    audit = one(connection, "select kind, actor, reason, filter, events, run_id from dlq.operation")
+    shown = {"ids": [1, 3, 4, 99], "more": 0}
+    assert audit == {
+        "kind": "retry.ids", "actor": "bob", "reason": "asked", "filter": shown, "events": 2, "run_id": "run-2",
+    }  # fmt: skip
+
+
+def test_a_dry_run_counts_and_changes_nothing(connection: Connection) -> None:
+    """The same events as the real one."""
+    _dead(connection, 3)
+    ask = {"now": _now(), "actor": "bob", "reason": "asked"}
+    assert retry_events(connection, [1, 2, 99], dry_run=True, **ask).events == 2
+    assert _counts(connection) == {"dead": 3}
+    assert one(connection, "select count(*) as n from dlq.operation")["n"] == 0
+    assert retry_events(connection, [1, 2, 99], **ask).events == 2
+
+
+def test_many_ids_are_released_in_batches_at_one_pace(connection: Connection) -> None:
+    """5,000 a transaction, and the second batch falls due after the first."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, 7000) n"
+    )
+    done = retry_events(connection, range(1, 7001), now=_now(), actor="bob", reason="all", rate=100.0)
+    assert (done.events, done.batches) == (7000, 2)
+    span = one(connection, "select max(next_run_at) - min(next_run_at) as span from outbox_event")["span"]
+    assert span == timedelta(seconds=69.99)
+    assert one(connection, "select array_agg(events order by id) as e from dlq.operation") == {"e": [5000, 2000]}
+
+
+def _explain(connection: Connection, statement: str, **values: object) -> str:
+    text = connection.literal(statement, **values)
+    return "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()).fetchall())
+
+
+@pytest.fixture
+def crowded(connection: Connection) -> tuple[Connection, Fix]:
+    """20,000 dead events of many causes and one fix for a cause of 40, half of them released."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'Error' || n % 500 || ': x' from generate_series(1, 20000) n"
+    )
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    cause = one(connection, "select cause_id from dlq.death limit 1")["cause_id"]
+    fix = flag_fix(connection, cause_id=cause, note="n", actor="a", now=_now(), policy=RetryPolicy(canary=20))
+    _advance(connection, fix)
+    connection.execute(
+        "insert into outbox_event_archive select 100000 + id, aggregate_type, aggregate_id, event_type, payload,"
+        " status, attempts, next_run_at, created_at from outbox_event"
+    )
+    connection.execute("analyze")
+    return connection, fix
+
+
+@pytest.mark.parametrize("statement", ["retry.has_candidates", "retry.release_stage", "retry.settle", "fix.due"])
+def test_no_statement_of_a_fix_reads_whole_tables(crowded: tuple[Connection, Fix], statement: str) -> None:
+    """Each is led by an index on the fix or its cause."""
+    connection, fix = crowded
+    target = {"fix_id": fix.id, "cause_id": fix.cause_id, "event_type": None, "flagged_at": fix.flagged_at}
+    release = {"stage": 1, "limit": 5, "seconds_each": 0.1, "already": 0, "actor": "a", "reason": "r"}
+    values: dict[str, dict[str, object]] = {
+        "retry.has_candidates": target,
+        "retry.release_stage": {**target, **release, "now": _now()},
+        "retry.settle": {"now": _now(), "settle_seconds": 60, "fix_id": fix.id, "limit": 100},
+        "fix.due": {"now": _now(), "limit": 20},
+    }
+    plan = _explain(connection, statement, **values[statement])
+    assert not re.search(r"Seq Scan on (death|outbox_event|outbox_event_archive)\b", plan), plan

@@ -1,0 +1,161 @@
+"""Does an installation find its database however it is written, give Dagster one, and carry its files in a wheel?"""
+
+import os
+import subprocess
+import sys
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import sqlalchemy
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from dlq_pipelines.errors import DatabaseUnavailableError
+from dlq_pipelines.installation import prepare_dagster
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.settings import Settings
+from tests.databases import with_dagster
+from tests.rows import one
+
+ROOT = Path(__file__).parents[1]
+PASSWORD = "p@ss:w/ö rd%41?#&'\\"  # noqa: S105 - of a role that lives for one test
+
+
+@pytest.fixture
+def url(server_url: str) -> Iterator[str]:
+    """Of an empty database, the Dagster database of which is dropped with it."""
+    with with_dagster(server_url) as made:
+        yield made
+
+
+@pytest.fixture
+def connection(url: str) -> Iterator[Connection]:
+    with Database(url).connect() as opened:
+        yield opened
+
+
+def _uri(parts: dict[str, str]) -> str:
+    """A socket's folder, too, can stand where a host stands, if it is quoted."""
+    account, host = f"{quote(parts['user'])}:{quote(PASSWORD, safe='')}", quote(parts["host"], safe="")
+    return f"postgresql://{account}@{host}:{parts['port']}/{parts['dbname']}"
+
+
+def _short_scheme(parts: dict[str, str]) -> str:
+    return f"{_uri(parts).replace('postgresql://', 'postgres://')}?application_name=a%20b"
+
+
+def _socket_in_query(parts: dict[str, str]) -> str:
+    query = f"host={quote(parts['host'], safe='')}&port={parts['port']}&password={quote(PASSWORD, safe='')}"
+    return f"postgresql:///{parts['dbname']}?user={parts['user']}&{query}"
+
+
+def _key_value(parts: dict[str, str]) -> str:
+    return make_conninfo(**parts, password=PASSWORD, options="-c statement_timeout=1234")
+
+
+@pytest.mark.parametrize("write", [_uri, _short_scheme, _socket_in_query, _key_value])
+def test_dagster_reaches_its_database_however_ours_is_written(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[dict[str, str]], str]
+) -> None:
+    """Through SQLAlchemy and psycopg2, as its storage does, with the same account, password and options."""
+    info = connection.info
+    with _role(connection, "createdb", PASSWORD) as role:
+        given = write({"user": role, "host": info.host, "port": str(info.port), "dbname": info.dbname})
+        monkeypatch.setenv("DLQ_DATABASE_URL", given)
+        monkeypatch.setenv("DLQ_HOME", str(tmp_path))
+        environment = prepare_dagster(Settings())
+        assert prepare_dagster(Settings()) == environment  # the second time it finds what the first one made
+        engine = sqlalchemy.create_engine(environment["DLQ_DAGSTER_URL"])
+        with engine.connect() as opened:
+            raw = opened.connection.dbapi_connection
+            found = opened.exec_driver_sql(
+                "select current_database(), current_user, current_setting('statement_timeout')"
+            )
+            name, user, timeout = found.one()
+            assert raw is not None
+            assert raw.info.password == PASSWORD
+        engine.dispose()
+        _drop_dagster(connection)
+    assert engine.dialect.driver == "psycopg2"
+    assert (name, user) == (f"{info.dbname}_dagster", role)
+    assert (timeout == "1234ms") == ("options" in conninfo_to_dict(given))
+    assert environment["DAGSTER_HOME"] == str(tmp_path / "dagster")
+    assert "password" not in (tmp_path / "dagster" / "dagster.yaml").read_text()
+
+
+def test_a_role_that_may_not_create_the_database_is_told_who_can_do_what(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The administrator's statement can be copied as it is; once it was run, the role is content."""
+    with _role(connection, "nocreatedb", connection.info.password) as role:
+        monkeypatch.setenv(
+            "DLQ_DATABASE_URL", make_conninfo(connection.info.dsn, user=role, password=connection.info.password)
+        )
+        monkeypatch.setenv("DLQ_HOME", str(tmp_path))
+        with pytest.raises(
+            DatabaseUnavailableError, match=r"this role may not create\. Let an administrator run: "
+        ) as raised:
+            prepare_dagster(Settings())
+        statement = str(raised.value).partition("run: ")[2]
+        connection.execute(statement.encode())
+        assert prepare_dagster(Settings())["DLQ_DAGSTER_URL"].startswith("postgresql+psycopg2://")
+        owner = one(
+            connection,
+            "select pg_get_userbyid(datdba) as name from pg_database where datname = current_database() || '_dagster'",
+        )
+        _drop_dagster(connection)
+    assert owner == {"name": role}
+
+
+def test_a_wheel_has_every_file_and_works_from_anywhere(database: Database, tmp_path: Path) -> None:
+    """Unpacked, with another working folder: the SQL, the workspace, the templates are found, and a plan is made."""
+    built, unpacked = tmp_path / "built", tmp_path / "unpacked"
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = built.iterdir()
+    zipfile.ZipFile(wheel).extractall(unpacked)
+
+    for folder, inside in (("dlq_pipelines", "dlq_pipelines"), ("sql", "dlq_pipelines/sql")):
+        sources = {
+            file.relative_to(ROOT / folder) for file in (ROOT / folder).rglob("*.*") if "__pycache__" not in file.parts
+        }
+        assert {file for file in sources if not (unpacked / inside / file).is_file()} == set()
+    environment = os.environ | {
+        "PYTHONPATH": str(unpacked),
+        "DLQ_DATABASE_URL": database.url,
+        "DLQ_HOME": str(tmp_path / "home"),
+    }
+
+    def python(code: str, *arguments: str) -> str:
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    main = "from dlq_pipelines.cli.main import main; main()"
+    assert "migrate" in python(main, "--help")
+    assert python(main, "migrate", "--plan") == "The database is up to date.\n"
+    where = "import dlq_pipelines.serving as s, dlq_pipelines.definitions as d; print(s._WORKSPACE, d.__file__)"
+    assert python(where).split() == [
+        str(unpacked / "dlq_pipelines" / name) for name in ("workspace.yaml", "definitions.py")
+    ]
+
+
+@contextmanager
+def _role(connection: Connection, right: str, password: str) -> Iterator[str]:
+    name = f"Role-{uuid.uuid4().hex[:8]}"
+    connection.execute(
+        sql.SQL("create role {} login {} password {}").format(sql.Identifier(name), sql.SQL(right), password)
+    )
+    try:
+        yield name
+    finally:
+        connection.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+
+
+def _drop_dagster(connection: Connection) -> None:
+    """Before its owner can go."""
+    connection.execute(f"drop database {connection.info.dbname}_dagster with (force)".encode())

@@ -1,0 +1,131 @@
+"""Is every DLQ_* variable checked, named when it is wrong, and documented as it is?"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.settings import Settings, read_settings
+
+ROOT = Path(__file__).parents[1]
+VARIABLES = {
+    str(field.validation_alias or f"DLQ_{name.upper()}"): name for name, field in Settings.model_fields.items()
+}
+# What the tests, and the processes of Dagster, are told by a variable of their own.
+OTHERS = {"DLQ_TEST_DATABASE_URL", "DLQ_DAGSTER_URL"}
+
+
+@pytest.fixture(autouse=True)
+def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_defaults_are_those_that_are_promised() -> None:
+    assert read_settings().model_dump() == {
+        "database_url": None,
+        "home": Path(".dlq"),
+        "timezone": "UTC",
+        "outbox_schema": "public",
+        "outbox_table": "outbox_event",
+        "archive_table": "outbox_event_archive",
+        "schema_name": "dlq",
+        "dead_retention_days": 30,
+        "canary": 10,
+        "retry_rate": 50.0,
+        "min_success": 0.9,
+        "settle_timeout_seconds": 900,
+        "autostart": False,
+        "partitions_start": "2026-01-01",
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "read"),
+    [
+        ("DLQ_HOME", "/srv/dlq", Path("/srv/dlq")),
+        ("DLQ_TIMEZONE", "Europe/Berlin", "Europe/Berlin"),
+        ("DLQ_SCHEMA", "letters", "letters"),
+        ("DLQ_OUTBOX_TABLE", "x" * 63, "x" * 63),
+        ("DLQ_MIN_SUCCESS", "1", 1.0),
+        ("DLQ_AUTOSTART", "yes", True),
+    ],
+)
+def test_a_variable_is_read(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, read: Any) -> None:
+    monkeypatch.setenv(variable, value)
+    assert getattr(read_settings(), VARIABLES[variable]) == read
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_a_variable_that_is_set_to_nothing_is_unset(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Compose files and shells set what they have no value for to the empty string."""
+    monkeypatch.setenv(variable, "")
+    assert read_settings() == Settings.model_construct()
+
+
+BAD = [
+    ("DLQ_TIMEZONE", "Mars/Base"),
+    ("DLQ_TIMEZONE", "Europe"),
+    ("DLQ_TIMEZONE", "../etc/passwd"),
+    ("DLQ_OUTBOX_SCHEMA", "x" * 64),
+    ("DLQ_OUTBOX_TABLE", "ü" * 32),
+    ("DLQ_ARCHIVE_TABLE", "x" * 64),
+    ("DLQ_SCHEMA", "x" * 64),
+    ("DLQ_DEAD_RETENTION_DAYS", "-1"),
+    ("DLQ_DEAD_RETENTION_DAYS", "a month"),
+    ("DLQ_CANARY", "0"),
+    ("DLQ_CANARY", "5001"),
+    ("DLQ_RETRY_RATE", "0"),
+    ("DLQ_RETRY_RATE", "inf"),
+    ("DLQ_MIN_SUCCESS", "90"),
+    ("DLQ_MIN_SUCCESS", "nan"),
+    ("DLQ_SETTLE_TIMEOUT_SECONDS", "0.5"),
+    ("DLQ_AUTOSTART", "perhaps"),
+    ("DLQ_PARTITIONS_START", "yesterday"),
+    ("DLQ_PARTITIONS_START", "2026-02-30"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value"), BAD)
+def test_a_value_that_cannot_be_used_is_said_in_one_line_that_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """And no other variable's value, least of all the password's."""
+    monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://shop:s3cr3t@host/shop")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(DlqError) as raised:
+        read_settings()
+    message = str(raised.value)
+    assert re.fullmatch(rf"{variable}: .+\. Change or unset it and run the command again\.", message)
+    assert raised.value.__suppress_context__
+    assert "s3cr3t" not in message
+
+
+def test_every_variable_that_can_be_wrong_was_tried() -> None:
+    """A connection string is judged by libpq, and a folder by whoever writes to it."""
+    assert {variable for variable, _ in BAD} == VARIABLES.keys() - {"DLQ_DATABASE_URL", "DLQ_HOME"}
+
+
+def test_the_password_is_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://shop:s3cr3t@host/shop")
+    settings = read_settings()
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value().endswith(":s3cr3t@host/shop")
+    for text in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
+        assert "s3cr3t" not in text
+
+
+def test_every_variable_is_described() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*ROOT.glob("*.md"), ROOT / "Makefile", *ROOT.glob("dlq_pipelines/**/*.py")],
+    ids=lambda file: str(file.name),
+)
+def test_only_variables_that_exist_are_named(file: Path) -> None:
+    named = set(re.findall(r"\bDLQ_[A-Z_]*[A-Z]\b(?!\.\.\.|\*)", file.read_text(encoding="utf-8")))
+    assert named <= VARIABLES.keys() | OTHERS

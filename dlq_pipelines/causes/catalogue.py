@@ -193,7 +193,7 @@ def mute_cause(connection: Connection, cause_id: str, until: datetime | None, *,
     """
     if until is not None and not act.now < until <= act.now.replace(year=act.now.year + 1, day=min(act.now.day, 28)):
         raise ValueError(f"until must lie within the next year, {until:%Y-%m-%d %H:%M} does not.")
-    return _write(connection, "cause.mute", cause_id, {"muted_until": until and until.isoformat()}, act)
+    return _write(connection, "cause.mute", cause_id, {"muted_until": until.isoformat() if until else None}, act)
 
 
 def undo(connection: Connection, operation: int, *, act: Act) -> Change:
@@ -218,6 +218,11 @@ def undo(connection: Connection, operation: int, *, act: Act) -> Change:
         if any("merged_into" in one["after"] for one in changes):
             _refuse_active(connection, [root for one in changes for root in _roots(one)])
         return _apply(connection, "cause.undo", [(rows[one["cause"]], one["before"]) for one in changes], act)
+
+
+def mark_relapses(connection: Connection, *, now: datetime) -> tuple[str, ...]:
+    """Turn fixed causes regressed of which an event died that was first attempted after the fix; returns which."""
+    return tuple(row["id"] for row in connection.run("cause.relapse", now=now))
 
 
 def _write(connection: Connection, kind: str, cause_id: str, after: dict[str, str | None], act: Act) -> Change:

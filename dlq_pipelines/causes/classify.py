@@ -6,7 +6,6 @@ nothing twice.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.causes.fingerprint import VERSION, Fingerprint, fingerprint
@@ -21,21 +20,19 @@ _SAMPLE_CHARACTERS = 20_000
 
 @dataclass(frozen=True)
 class Classified:
-    """Deaths that got their cause, the ids of causes never seen before, and of fixed ones that were seen again."""
+    """Deaths that got their cause, and the ids of causes never seen before."""
 
     deaths: int
     batches: int
     new_causes: tuple[str, ...]
-    regressed: tuple[str, ...]
 
 
-def classify_deaths(connection: Connection, *, zone: ZoneInfo, now: datetime) -> Classified:
+def classify_deaths(connection: Connection, *, zone: ZoneInfo) -> Classified:
     """Give every unclassified death its cause.
 
     Args:
         connection: in autocommit mode.
         zone: the time zone of a day in the rollup.
-        now: the moment at which a relapse is written down.
 
     Raises:
         RefusedError: the catalogue was made by another version of the fingerprint and is not reindexed.
@@ -47,9 +44,9 @@ def classify_deaths(connection: Connection, *, zone: ZoneInfo, now: datetime) ->
     while True:
         with connection.transaction():
             batch = connection.one("cause.take_batch", limit=BATCH, after=after)
+            if not batch["ids"] and not after:
+                return Classified(deaths, batches, tuple(new))
             if not batch["ids"]:
-                if not after:
-                    break
                 after = 0  # once more from the beginning: lower ids may have been committed since
                 continue
             found = memory.recognise(connection, batch["ids"], batch["digests"])
@@ -59,8 +56,6 @@ def classify_deaths(connection: Connection, *, zone: ZoneInfo, now: datetime) ->
         batches += 1
         new += minted
         after = batch["ids"][-1]
-    regressed = connection.run("cause.relapse", now=now).fetchall()
-    return Classified(deaths, batches, tuple(new), tuple(row["id"] for row in regressed))
 
 
 class Memory:

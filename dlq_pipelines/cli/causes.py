@@ -113,7 +113,7 @@ def merge(
 ) -> None:
     """Show a cause as another one. Its deaths keep it, so `dlq causes split` gives all of it back.
 
-    Example: `dlq causes merge v1-3f9a0c6d2b7e4a51 v1-9d0c55aa01b2c3d4 --reason "the same time-out" --dry-run`
+    Example: `dlq causes merge v1-3f9a0c6d2b7e4a51 v1-51c2aa07e9b3d846 --reason "the same time-out" --dry-run`
     """
     from dlq_pipelines.causes.catalogue import merge_causes
 
@@ -125,7 +125,7 @@ def merge(
 def split(cause: CauseId, reason: Reason, actor: Actor, dry_run: DryRun = False, json: Json = False) -> None:
     """Show a merged cause on its own again.
 
-    Example: `dlq causes split v1-3f9a0c6d2b7e4a51 --reason "two services after all" --dry-run`
+    Example: `dlq causes split v1-9d0c55aa01b2c3d4 --reason "two services after all" --dry-run`
     """
     from dlq_pipelines.causes.catalogue import split_cause
 

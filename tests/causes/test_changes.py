@@ -38,7 +38,7 @@ def _three_causes(connection: Connection) -> None:
     for name, count in (("refused", 3), ("reset", 2), ("key", 1)):
         add_events(connection, count, event_type=name)
         kill(connection, ERRORS[name], where="status = 'pending'")
-    classify_deaths(connection, zone=ZoneInfo("UTC"), now=NOW)
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
 
 
 def _shown(connection: Connection) -> dict[str, tuple[int, int]]:
@@ -59,7 +59,7 @@ def test_a_merged_cause_is_shown_as_the_other_and_its_deaths_keep_it(connection:
     assert get_cause(connection, REFUSED).members == (RESET,)
     add_events(connection, 1)
     kill(connection, ERRORS["reset"], where="status = 'pending'")
-    classify_deaths(connection, zone=ZoneInfo("UTC"), now=NOW)
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
     assert _shown(connection)[REFUSED] == (6, 6)
 
 

@@ -37,7 +37,7 @@ def upgraded(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Connect
     """A catalogue of version 1 in a process of version 2."""
     for error, count in zip(TYPES, (3, 2, 1), strict=True):
         _die(connection, error, count)
-    classify.classify_deaths(connection, zone=UTC_ZONE, now=NOW)
+    classify.classify_deaths(connection, zone=UTC_ZONE)
     monkeypatch.setattr(classify, "VERSION", 2)
     monkeypatch.setattr(classify, "fingerprint", _next_version)
     monkeypatch.setattr(reindex, "fingerprint", _next_version)
@@ -48,7 +48,7 @@ def test_without_a_reindex_nothing_is_classified_by_another_version(upgraded: Co
     """Every text would mint a second cause beside its own; the message names the command."""
     _die(upgraded, TYPES[0], 1)
     with pytest.raises(RefusedError, match="dlq causes reindex --plan"):
-        classify.classify_deaths(upgraded, zone=UTC_ZONE, now=NOW)
+        classify.classify_deaths(upgraded, zone=UTC_ZONE)
     assert one(upgraded, "select count(*) as n from dlq.death where cause_id is null")["n"] == 1
 
 
@@ -64,7 +64,7 @@ def test_a_reindex_leads_new_fingerprints_to_the_causes_that_have_most_of_their_
     assert apply_reindex(upgraded, plan, act=ACT) == 2
     assert apply_reindex(upgraded, plan_reindex(upgraded), act=ACT) == 0
     _die(upgraded, TYPES[1], 1)
-    assert classify.classify_deaths(upgraded, zone=UTC_ZONE, now=NOW).new_causes == ()
+    assert classify.classify_deaths(upgraded, zone=UTC_ZONE).new_causes == ()
     assert upgraded.execute("select id, cause_id from dlq.death order by id limit 6").fetchall() == before
     assert one(upgraded, "select cause_id from dlq.death order by id desc limit 1")["cause_id"] == refused
     assert one(upgraded, "select kind, filter from dlq.operation") == {

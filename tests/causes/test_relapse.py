@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from dlq_pipelines.causes.catalogue import mark_relapses
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.postgres.connect import Connection
@@ -18,7 +19,7 @@ FIXED = datetime.now(UTC) - timedelta(hours=1)
 def _fixed_cause(connection: Connection) -> None:
     add_events(connection, 1)
     kill(connection, ERROR)
-    classify_deaths(connection, zone=ZoneInfo("UTC"), now=datetime.now(UTC))
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
     connection.execute("update dlq.cause set status = 'fixed', fixed_at = %s", [FIXED])
     connection.execute("update dlq.death set died_at = %s", [FIXED - timedelta(days=1)])
 
@@ -39,11 +40,10 @@ def test_only_an_event_first_attempted_after_the_fix_is_a_relapse(
     add_events(connection, 1)
     connection.execute("update outbox_event set created_at = %s where status = 'pending'", [FIXED + written])
     kill(connection, error, where="status = 'pending'")
-    found = classify_deaths(connection, zone=ZoneInfo("UTC"), now=datetime.now(UTC))
-    assert found.regressed == ((cause_key(ERROR),) if regressed else ())
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    assert mark_relapses(connection, now=datetime.now(UTC)) == ((cause_key(ERROR),) if regressed else ())
     status = one(connection, f"select status from dlq.cause where id = '{cause_key(ERROR)}'")["status"]
     assert status == ("regressed" if regressed else "fixed")
     kinds = [row["kind"] for row in connection.execute("select kind from dlq.operation").fetchall()]
     assert kinds == (["cause.regressed"] if regressed else [])
-    again = classify_deaths(connection, zone=ZoneInfo("UTC"), now=datetime.now(UTC))
-    assert again.regressed == ()
+    assert mark_relapses(connection, now=datetime.now(UTC)) == ()

@@ -4,7 +4,6 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -136,7 +135,7 @@ def test_hostile_names_work_throughout(empty_database: Database) -> None:
         create_host_tables(connection)
         migrate(connection, all_migrations())
         _one_death(database)
-        assert classify_deaths(connection, zone=read_settings().zone, now=datetime.now(UTC)).deaths == 1
+        assert classify_deaths(connection, zone=read_settings().zone).deaths == 1
         with OutboxRepository(database.url, names=HOSTILE) as repository:
             assert repository.retry_dead_event(1)
 
@@ -154,7 +153,7 @@ def test_the_printed_script_runs_under_plain_psql(empty_database: Database, name
     with database.connect() as connection:
         assert pending(connection, all_migrations()) == []
         _one_death(database)
-        assert classify_deaths(connection, zone=read_settings().zone, now=datetime.now(UTC)).deaths == 1
+        assert classify_deaths(connection, zone=read_settings().zone).deaths == 1
 
 
 def _psql(database: Database, script: Path) -> None:

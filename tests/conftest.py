@@ -5,6 +5,7 @@ the embedded one, in a folder of its own.
 """
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,15 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "home"
     with embedded.start(home) as server:
         yield server.url("postgres")
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-xdist has ended its workers, and the last of them the server
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Clear what root's servers leave outside of pytest's own folder, once no worker uses it any more."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        for link in session.config._tmp_path_factory.getbasetemp().rglob("postgres"):  # type: ignore[attr-defined]
+            if link.is_symlink():
+                shutil.rmtree(link.resolve(), ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,10 @@ killed run leaves whole batches moved and the rest where it was; the next run go
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from dlq_pipelines.day import Day
 from dlq_pipelines.postgres.connect import Connection
 
 BATCH = 5_000
@@ -22,7 +23,8 @@ class Archived:
     Attributes:
         moved: events.
         batches: transactions.
-        left: events that are old enough and stay: locked, targeted by an active fix, or of a day that is not exported.
+        left: events that are old enough and stay: locked, targeted by an active fix, of a day that is not exported, or
+            with an id that is in the archive already.
     """
 
     moved: int
@@ -63,7 +65,7 @@ def archive_dead_events(  # noqa: PLR0913 - keyword-only
     where = _conditions(connection, before, only)
     if dry_run:
         movable = connection.one("archive.count_movable", **where)["events"]
-        return Archived(movable, 0, _left(connection, before) - movable)
+        return Archived(movable, -(-movable // BATCH), _left(connection, before) - movable)
     moved = batches = 0
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
@@ -82,12 +84,21 @@ def _left(connection: Connection, before: datetime) -> int:
 
 
 def _conditions(connection: Connection, before: datetime, only: ExportedOnly | None) -> dict[str, object]:
-    if only is None:
-        return {"before": before, "days": None, "zone": "UTC"}
-    last_day = before.astimezone(only.zone).date()
-    rows = connection.run("archive.complete_days", last_day=last_day, zone=only.zone.key)
-    days: list[date] = [row["day"] for row in rows]
-    return {"before": before, "days": days, "zone": only.zone.key}
+    return {"before": before, "times": None if only is None else _exported_times(connection, before, only.zone)}
+
+
+def _exported_times(connection: Connection, before: datetime, zone: ZoneInfo) -> str:
+    """The times of the days that are exported completely, as a PostgreSQL multirange."""
+    rows = connection.run("archive.exported_days", last_day=before.astimezone(zone).date())
+    days = [Day.of(row["day"], zone) for row in rows]
+    return str(
+        connection.one(
+            "archive.complete_days",
+            days=[day.date for day in days],
+            starts=[day.start for day in days],
+            untils=[day.until for day in days],
+        )["times"]
+    )
 
 
 def _audit(  # noqa: PLR0913 - keyword-only, the columns of dlq.operation

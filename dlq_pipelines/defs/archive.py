@@ -46,7 +46,7 @@ def dead_event_archive(
             actor="dead_event_archive",
             reason=config.reason,
             only=ExportedOnly(session.settings.zone),
-            run_id=context.run_id,
+            run_id=context.run.run_id,
         )
     return dg.MaterializeResult(
         metadata={

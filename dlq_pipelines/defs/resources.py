@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 
 from dlq_pipelines.day import Day
 from dlq_pipelines.errors import DlqError
@@ -63,8 +64,8 @@ class OutboxResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # sets
         """A session for the length of a step.
 
         Raises:
-            dagster.Failure: the database is not to be had or not migrated, or a `DLQ_*` variable is wrong. Without a
-                stack trace: the message says what to do.
+            dagster.Failure: the database is not to be had, not migrated or goes away, a file cannot be written, or a
+                `DLQ_*` variable is wrong. The message says what to do; Dagster's stack trace ends here.
         """
         try:
             settings = read_settings()
@@ -73,5 +74,10 @@ class OutboxResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # sets
                 yield Session(connection, settings)
             finally:
                 connection.close()
-        except (DlqError, ValueError) as error:
+        except (DlqError, ValueError, OSError) as error:
             raise dg.Failure(description=str(error)) from None
+        except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege) as error:
+            refusal = error.diag.message_primary or type(error).__name__
+            raise dg.Failure(
+                description=f"PostgreSQL refused: {refusal}. Check the role and the server, then run it again."
+            ) from None

@@ -75,6 +75,17 @@ def event_ids(name: str, values: Sequence[int]) -> list[int]:
     return ids
 
 
+def required(name: str, text: str) -> str:
+    """Return the text if it says something.
+
+    Raises:
+        ValueError: it is blank; the message names the argument.
+    """
+    if not text.strip():
+        raise ValueError(f"{name} must not be empty")
+    return text
+
+
 def aware(name: str, value: datetime | None) -> datetime | None:
     """Return the moment if it says its time zone.
 

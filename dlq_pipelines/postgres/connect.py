@@ -103,8 +103,9 @@ def _why_unavailable(error: psycopg.Error) -> str:
     """Say which host did not answer without the connection string: libpq repeats bad ones with the password."""
     if isinstance(error, psycopg.ProgrammingError):
         return "DLQ_DATABASE_URL is not a connection string. Write postgresql://user:password@host:5432/database."
-    reason = str(error).strip().splitlines()
+    # Its first line names the server and the reason; what follows are libpq's hints.
+    reason = str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
     return (
-        f"PostgreSQL does not answer: {reason[-1].strip() if reason else type(error).__name__}. "
+        f"PostgreSQL does not answer: {reason or type(error).__name__}. "
         "Check DLQ_DATABASE_URL and the server, then run `dlq migrate --check`."
     )

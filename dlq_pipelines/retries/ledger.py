@@ -5,7 +5,7 @@ from datetime import datetime
 from psycopg.rows import DictRow
 
 from dlq_pipelines.errors import NotFoundError, RefusedError
-from dlq_pipelines.outbox.event import positive
+from dlq_pipelines.outbox.event import positive, required
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy, Stage
 
@@ -26,7 +26,10 @@ def flag_fix(  # noqa: PLR0913 - keyword-only, each a part of the statement that
     Raises:
         NotFoundError: no such cause.
         RefusedError: a fix for this cause is active already, or no dead event has this cause.
+        ValueError: the note or the actor is blank.
     """
+    required("note", note)
+    required("actor", actor)
     with connection.transaction():
         cause = connection.run("fix.lock_cause", cause_id=cause_id).fetchone()
         if cause is None:

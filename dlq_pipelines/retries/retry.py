@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dlq_pipelines.errors import RefusedError
-from dlq_pipelines.outbox.event import event_ids
+from dlq_pipelines.outbox.event import event_ids, required
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import BATCH, Begin, Close, Fix, FixStatus, Release, Stage, Step, Wait, next_step
 from dlq_pipelines.retries.ledger import fix_from_row, get_fix, stages
@@ -69,8 +69,10 @@ def retry_events(  # noqa: PLR0913 - keyword-only past the ids
         dry_run: only count those that would be retried.
 
     Raises:
-        ValueError: there are no ids, or one is no event id.
+        ValueError: there are no ids, one is no event id, or the actor or the reason is blank.
     """
+    required("actor", actor)
+    required("reason", reason)
     wanted = event_ids("ids", ids)
     batches = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
     if dry_run:
@@ -124,7 +126,10 @@ def withdraw_fix(  # noqa: PLR0913 - keyword-only
     Raises:
         NotFoundError: there is no such fix.
         RefusedError: it has ended already; the message says how.
+        ValueError: the actor or the reason is blank.
     """
+    required("actor", actor)
+    required("reason", reason)
     with connection.transaction():
         fix = get_fix(connection, fix_id)
         # Waits for a run that has the fix: after this, no run finds it active.
@@ -148,7 +153,8 @@ def withdraw_fix(  # noqa: PLR0913 - keyword-only
 def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id: int | None = None) -> int:
     """Write down what became of retried events: done, dead again, gone, or without outcome in time. Returns how many.
 
-    Without a fix, the retries that people asked for one by one are settled; in batches of 5,000 a call.
+    Without a fix, those that no active fix waits for: retries that people asked for, and what ended fixes released.
+    At most 5,000 a call.
     """
     return int(
         connection.one("retry.settle", now=now, settle_seconds=settle_seconds, fix_id=fix_id, limit=BATCH)["events"]

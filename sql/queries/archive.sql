@@ -1,22 +1,29 @@
 -- Moving dead events out of the hot table.
 
--- name: complete_days
--- Days before the limit whose export still holds every death of the day. A death that committed late makes its day
--- incomplete until it is exported again.
-select x.day
-from :"dlq_schema".export_day x
-where x.day <= %(last_day)s and x.rows = (
-    select count(*) from :"dlq_schema".death d
-    where d.died_at >= (x.day::timestamp at time zone %(zone)s)
-        and d.died_at < ((x.day + 1)::timestamp at time zone %(zone)s))
+-- name: exported_days
+-- Days that could be archived: not after the limit, nor before the oldest dead event (its day is another in some zones).
+select x.day from :"dlq_schema".export_day x
+where x.day <= %(last_day)s
+    and x.day >= (select min(dead_at)::date - 1 from :"outbox_schema".:"outbox_table" where status = 'dead')
 order by x.day
+
+-- name: complete_days
+-- Those of the days whose export still holds every death, as the times that they span: neighbours are one range. A
+-- death that committed late makes its day incomplete until it is exported again. When a day begins is not asked of the
+-- server: it takes CET for a fixed offset, and midnights that come twice for the later one.
+select coalesce(range_agg(tstzrange(given.start, given.until)), '{}')::text as times
+from unnest(%(days)s::date[], %(starts)s::timestamptz[], %(untils)s::timestamptz[]) as given (day, start, until)
+join :"dlq_schema".export_day x using (day)
+where x.rows = (
+    select count(*) from :"dlq_schema".death d where d.died_at >= given.start and d.died_at < given.until)
 
 -- name: count_movable
 -- The same predicate as move_batch, for the dry run.
 select count(*) as events
 from :"outbox_schema".:"outbox_table" e
 where e.status = 'dead' and e.dead_at < %(before)s
-    and (%(days)s::date[] is null or (e.dead_at at time zone %(zone)s)::date = any(%(days)s))
+    and (%(times)s::tstzmultirange is null or e.dead_at <@ %(times)s::tstzmultirange)
+    and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
     and not exists (
         select from :"dlq_schema".shown_death d join :"dlq_schema".fix f on f.cause_id = d.cause_id and f.status = 'active'
         where d.event_id = e.id and d.died_at = e.dead_at and d.died_at < f.flagged_at
@@ -24,11 +31,13 @@ where e.status = 'dead' and e.dead_at < %(before)s
 
 -- name: move_batch
 -- One batch, deleted and inserted by one statement, so an event is never in both tables or in neither. By key, so that
--- no batch reads again what an earlier one passed over. An event that an active fix targets stays.
+-- no batch reads again what an earlier one passed over. An event that an active fix targets stays, and so does one
+-- whose id is in the archive already: it would stop every run, and the check of the books names it.
 with batch as (
     select e.id from :"outbox_schema".:"outbox_table" e
     where e.status = 'dead' and e.dead_at < %(before)s and (e.dead_at, e.id) > (%(after_time)s, %(after_id)s)
-        and (%(days)s::date[] is null or (e.dead_at at time zone %(zone)s)::date = any(%(days)s))
+        and (%(times)s::tstzmultirange is null or e.dead_at <@ %(times)s::tstzmultirange)
+        and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
         and not exists (
             select from :"dlq_schema".shown_death d
             join :"dlq_schema".fix f on f.cause_id = d.cause_id and f.status = 'active'
@@ -56,17 +65,16 @@ from :"outbox_schema".:"outbox_table" where status = 'dead' and dead_at < %(befo
 
 -- name: unaccounted
 -- Events of the ledger that are in neither table though no retry delivered them, and events that are in both.
--- An application that deletes its delivered events is within its rights.
-with event as (select distinct event_id from :"dlq_schema".death), place as (
-    select event_id,
-        exists (select from :"outbox_schema".:"outbox_table" e where e.id = event_id) as in_outbox,
-        exists (select from :"outbox_schema".:"archive_table" a where a.id = event_id) as in_archive
+-- An application that deletes its delivered events is within its rights. The whole ledger, each time: a row may vanish
+-- from the archive years after its event died, so no window of days keeps the promise, and totals hide one loss behind
+-- one double. As joins, which merge three indexes in the order of their ids; 2 s a million events.
+with event as (select distinct event_id from :"dlq_schema".death), wrong as (
+    select event_id, e.id is not null as in_outbox
     from event
-), wrong as (
-    select event_id, in_outbox from place
-    where in_outbox and in_archive
-        or not in_outbox and not in_archive and not exists (
-            select from :"dlq_schema".retry r where r.event_id = place.event_id and r.outcome = 'done')
+    left join :"outbox_schema".:"outbox_table" e on e.id = event_id
+    left join :"outbox_schema".:"archive_table" a on a.id = event_id
+    where (e.id is null) = (a.id is null) and (e.id is not null or not exists (
+        select from :"dlq_schema".retry r where r.event_id = event.event_id and r.outcome = 'done'))
 )
 select count(*) filter (where not in_outbox) as missing, count(*) filter (where in_outbox) as doubled,
     (array_agg(event_id order by event_id))[1:20] as examples

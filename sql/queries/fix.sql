@@ -32,27 +32,18 @@ select * from :"dlq_schema".fix order by id desc limit %(limit)s
 select * from :"dlq_schema".fix where id = %(fix_id)s for update skip locked
 
 -- name: due
--- Active fixes with something to do: nothing begun, a stage not released to its size, an event with an outcome that
--- nobody has written down, or nothing outstanding at all. Served by fix_active and retry_stage.
+-- Active fixes with something to do: nothing outstanding (not begun, or all settled), or a due event with an outcome
+-- that nobody has written down. Whether dead events are left is for the step to ask: a stage that could go on
+-- releasing has outcomes sooner or later. So only the stage's outstanding retries are read, never the cause's deaths.
 select f.* from :"dlq_schema".fix f
 where f.status = 'active' and (
-    f.stage = 0
-    or not exists (select from :"dlq_schema".retry r
-                   where r.fix_id = f.id and r.stage = f.stage and r.outcome is null)
+    not exists (select from :"dlq_schema".retry r
+                where r.fix_id = f.id and r.stage = f.stage and r.outcome is null)
     or exists (select from :"dlq_schema".retry r
                left join :"outbox_schema".:"outbox_table" e on e.id = r.event_id
-               where r.fix_id = f.id and r.stage = f.stage and r.outcome is null
+               where r.fix_id = f.id and r.stage = f.stage and r.outcome is null and r.due_at <= %(now)s
                    and (e.id is null or e.status in ('done', 'dead')
                         or r.due_at + make_interval(secs => f.settle_seconds) <= %(now)s))
-    or exists (select from :"dlq_schema".death d
-               join :"outbox_schema".:"outbox_table" e on e.id = d.event_id and e.dead_at = d.died_at
-               where d.cause_id = any(array(
-                       select m.id from :"dlq_schema".cause m where m.id = f.cause_id or m.merged_into = f.cause_id))
-                   and d.died_at < f.flagged_at and e.status = 'dead'
-                   and (f.event_type is null or d.event_type = f.event_type)
-                   and not exists (select from :"dlq_schema".retry r where r.fix_id = f.id and r.event_id = d.event_id)
-                   and (f.stage_size is null or f.stage_size > (
-                       select count(*) from :"dlq_schema".retry r where r.fix_id = f.id and r.stage = f.stage)))
 )
 order by f.id limit %(limit)s
 

@@ -73,7 +73,8 @@ select count(*) as events from ledger
 
 -- name: settle
 -- What became of retried events. A later death decides first: the event may have been retried again since. An event
--- that left the outbox as done lives in the archive as done.
+-- that left the outbox as done lives in the archive as done. Before its due time no worker has an event. Without a fix:
+-- the retries that no active fix waits for, which are those of people and what ended fixes left behind.
 with outstanding as (
     select r.id, case
         when exists (select from :"dlq_schema".death d where d.event_id = r.event_id and d.id > r.death_id) then 'dead'
@@ -84,7 +85,8 @@ with outstanding as (
     from :"dlq_schema".retry r
     left join :"outbox_schema".:"outbox_table" e on e.id = r.event_id
     left join :"outbox_schema".:"archive_table" a on a.id = r.event_id and e.id is null
-    where r.outcome is null and r.fix_id is not distinct from %(fix_id)s
+    where r.outcome is null and r.due_at <= %(now)s and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null
+        and not exists (select from :"dlq_schema".fix f where f.id = r.fix_id and f.status = 'active'))
 ), decided as (
     select r.id, o.outcome from :"dlq_schema".retry r join outstanding o on o.id = r.id
     where o.outcome is not null and r.outcome is null

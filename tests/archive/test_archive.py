@@ -1,12 +1,12 @@
 """Archiving: what is old, exported and wanted by no fix moves, whole, once, and nothing else does."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import dagster as dg
 import psycopg
 import pytest
 
@@ -14,6 +14,8 @@ from dlq_pipelines.archive import archive
 from dlq_pipelines.archive.archive import Archived, ExportedOnly, archive_dead_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
+from dlq_pipelines.defs.archive import books_balance, dead_event_archive
+from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.exports.export import export_day
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import RetryPolicy
@@ -25,13 +27,39 @@ ZONE = ZoneInfo("Europe/Berlin")
 DIED = """
     insert into outbox_event
         (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at, dead_at)
-    select 'order', n::text, 'order.placed', '{"n": 12345678901234567890}', 'dead', 5, %(error)s, %(at)s, %(at)s
+    select 'order', n::text, %(type)s, '{"n": 12345678901234567890}', 'dead', 5, %(error)s, %(at)s, %(at)s
     from generate_series(1, %(count)s) n
+"""
+INTO_BOTH = """
+    insert into outbox_event_archive
+    select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at
+    from outbox_event where id = 2
 """
 
 
-def _died(connection: Connection, count: int, *, days_ago: float, error: str = "KeyError: 'a'") -> None:
-    connection.execute(DIED, {"count": count, "at": NOW - timedelta(days=days_ago), "error": error})
+def _died_at(connection: Connection, count: int, at: datetime, error: str = "x", event_type: str = "paid") -> None:
+    connection.execute(DIED, {"count": count, "at": at, "error": error, "type": event_type})
+
+
+def _died(
+    connection: Connection, count: int, *, days_ago: float, error: str = "KeyError: 'a'", event_type: str = "paid"
+) -> None:
+    _died_at(connection, count, NOW - timedelta(days=days_ago), error, event_type)
+
+
+def _flag(connection: Connection, *, days_ago: float = 0, event_type: str | None = None) -> int:
+    """Classify what has died and flag a fix for the cause of the first death."""
+    classify_deaths(connection, zone=ZONE)
+    cause = one(connection, "select cause_id from dlq.death order by id limit 1")["cause_id"]
+    at = NOW - timedelta(days=days_ago)
+    policy = RetryPolicy()
+    return flag_fix(connection, cause_id=cause, note="n", actor="ann", now=at, policy=policy, event_type=event_type).id
+
+
+def _export(connection: Connection, database: Database, folder: Path, *, days_ago: int) -> None:
+    classify_deaths(connection, zone=ZONE)
+    day = Day.of((NOW - timedelta(days=days_ago)).astimezone(ZONE).date(), ZONE)
+    export_day(connection, url=database.url, day=day, folder=folder, now=NOW)
 
 
 def _archive(
@@ -64,19 +92,22 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_old_dead_events_move_whole_and_the_others_stay(connection: Connection) -> None:
-    """Every column as it was; a second run finds nothing to do."""
+    """Every column that the outbox has, as it was; a second run finds nothing to do."""
     _died(connection, 2, days_ago=31)
     _died(connection, 3, days_ago=29)
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload) values ('o','1','e','{}')"
     )
-    columns = "id, aggregate_type, aggregate_id, event_type, payload::text, status, attempts, next_run_at, created_at,"
-    columns += " last_error, last_error_at, dead_at"
-    before = connection.execute(f"select {columns} from outbox_event where id <= 2 order by id".encode()).fetchall()
+    connection.execute(
+        "update outbox_event set last_error = 'Zoë', next_run_at = '2026-01-02', attempts = 7 where id = 1"
+    )
+    connection.execute("update outbox_event set last_error_at = '2026-01-03', created_at = '2026-01-01' where id = 1")
+    before = connection.execute(
+        "select *, payload::text as payload from outbox_event where id <= 2 order by id"
+    ).fetchall()
     assert _archive(connection) == Archived(moved=2, batches=1, left=0)
-    after = connection.execute(f"select {columns} from outbox_event_archive order by id".encode()).fetchall()
-    assert after == before
-    assert one(connection, "select array_agg(distinct archived_at) as at from outbox_event_archive") == {"at": [NOW]}
+    after = connection.execute("select *, payload::text as payload from outbox_event_archive order by id").fetchall()
+    assert after == [{**row, "archived_at": NOW} for row in before]
     assert _places(connection) == (4, 2)
     assert _archive(connection) == Archived(moved=0, batches=0, left=0)
     assert _audited(connection) == 2
@@ -93,30 +124,43 @@ def test_a_backlog_moves_in_batches_each_with_its_audit(connection: Connection) 
     assert {(row["filter"]["before"], row["actor"], row["reason"]) for row in rows} == {(before, "job", "retention")}
 
 
-def test_a_dry_run_says_what_the_real_one_does(connection: Connection) -> None:
-    """And moves nothing."""
-    _died(connection, 4, days_ago=31)
-    _died(connection, 2, days_ago=31, error="ValueError: b")
-    classify_deaths(connection, zone=ZONE)
-    cause = connection.execute("select cause_id from dlq.death where error like 'Value%' limit 1").fetchall()[0][
-        "cause_id"
-    ]
-    flag_fix(connection, cause_id=cause, note="n", actor="ann", now=NOW, policy=RetryPolicy())
-    dry = _archive(connection, dry=True)
-    assert _places(connection) == (6, 0)
-    real = _archive(connection)
-    assert (dry.moved, dry.left) == (real.moved, real.left) == (4, 2)
-
-
-def test_events_that_an_active_fix_targets_stay(connection: Connection) -> None:
-    """Until it is closed."""
+@pytest.mark.usefixtures("_small_batches")
+@pytest.mark.parametrize("only", [None, ExportedOnly(ZONE)])
+def test_a_dry_run_says_what_the_real_one_does(
+    connection: Connection, database: Database, tmp_path: Path, only: ExportedOnly | None
+) -> None:
+    """With every reason to stay among the events; and it moves nothing."""
     _died(connection, 3, days_ago=31)
-    classify_deaths(connection, zone=ZONE)
-    cause = one(connection, "select distinct cause_id from dlq.death")["cause_id"]
-    fix = flag_fix(connection, cause_id=cause, note="n", actor="ann", now=NOW, policy=RetryPolicy())
-    assert _archive(connection) == Archived(moved=0, batches=0, left=3)
-    connection.execute("update dlq.fix set status = 'halted', closed_at = now() where id = %s", [fix.id])
-    assert _archive(connection).moved == 3
+    _died(connection, 12, days_ago=31, error="ValueError: b")
+    _died(connection, 4, days_ago=32, error="ValueError: b")
+    _died(connection, 5, days_ago=29)
+    connection.execute(INTO_BOTH.replace("= 2", "= 4"))
+    _flag(connection)
+    _export(connection, database, tmp_path, days_ago=31)
+    dry = _archive(connection, only=only, dry=True)
+    assert _places(connection) == (24, 1)
+    assert _audited(connection) == 0
+    expected = Archived(moved=15, batches=2, left=4) if only is None else Archived(moved=11, batches=2, left=8)
+    assert dry == _archive(connection, only=only) == expected
+
+
+@pytest.mark.parametrize(
+    ("flagged_days_ago", "event_type", "stay"),
+    [(0, None, {1, 2, 3}), (0, "paid", {1, 2}), (32, None, {1}), (32, "paid", {1})],
+)
+def test_events_that_an_active_fix_targets_stay(
+    connection: Connection, flagged_days_ago: int, event_type: str | None, stay: set[int]
+) -> None:
+    """Of its cause and type and dead before it was flagged, until it is closed; every other goes."""
+    _died(connection, 1, days_ago=33)
+    _died(connection, 1, days_ago=31)
+    _died(connection, 1, days_ago=31, event_type="sent")
+    _died(connection, 1, days_ago=33, error="ValueError: b")
+    fix = _flag(connection, days_ago=flagged_days_ago, event_type=event_type)
+    assert _archive(connection) == Archived(moved=4 - len(stay), batches=1, left=len(stay))
+    assert {row["id"] for row in connection.execute("select id from outbox_event")} == stay
+    connection.execute("update dlq.fix set status = 'halted', closed_at = now() where id = %s", [fix])
+    assert _archive(connection) == Archived(moved=len(stay), batches=1, left=0)
 
 
 def test_only_days_that_are_exported_completely_are_archived(
@@ -125,32 +169,47 @@ def test_only_days_that_are_exported_completely_are_archived(
     """A death that is recorded late makes its day incomplete until it is exported again."""
     _died(connection, 2, days_ago=31)
     _died(connection, 3, days_ago=32)
-    classify_deaths(connection, zone=ZONE)
     only = ExportedOnly(ZONE)
-
-    def export(days_ago: int) -> None:
-        day = Day.of((NOW - timedelta(days=days_ago)).astimezone(ZONE).date(), ZONE)
-        export_day(connection, url=database.url, day=day, folder=tmp_path, now=NOW)
-
     assert _archive(connection, only=only) == Archived(moved=0, batches=0, left=5)
-    export(31)
+    _export(connection, database, tmp_path, days_ago=31)
     _died(connection, 1, days_ago=31)
     assert _archive(connection, only=only).moved == 0
-    classify_deaths(connection, zone=ZONE)
-    export(31)
+    _export(connection, database, tmp_path, days_ago=31)
     assert _archive(connection, only=only) == Archived(moved=3, batches=1, left=3)
     assert one(connection, "select count(*) as n from outbox_event where dead_at > '2026-10-20'") == {"n": 0}
 
 
-def test_the_day_of_an_event_is_that_of_the_zone(connection: Connection) -> None:
-    """23:30 UTC is the next day in Berlin: its day must be exported, not the day in UTC."""
-    at = datetime(2026, 10, 1, 23, 30, tzinfo=UTC)
-    connection.execute(DIED, {"count": 1, "at": at, "error": "x"})
+@pytest.mark.parametrize(
+    ("zone", "at", "day"),
+    [
+        ("Europe/Berlin", datetime(2026, 10, 1, 22, 30, tzinfo=UTC), date(2026, 10, 2)),
+        ("CET", datetime(2026, 10, 1, 22, 30, tzinfo=UTC), date(2026, 10, 2)),
+        ("Atlantic/Azores", datetime(2025, 10, 26, 0, 30, tzinfo=UTC), date(2025, 10, 26)),
+        ("Pacific/Kiritimati", datetime(2026, 10, 1, 10, tzinfo=UTC), date(2026, 10, 2)),
+        ("Etc/GMT+12", datetime(2026, 10, 1, 11, tzinfo=UTC), date(2026, 9, 30)),
+    ],
+)
+def test_the_day_of_an_event_is_that_of_the_exports_zone(
+    connection: Connection, zone: str, at: datetime, day: date
+) -> None:
+    """Not the day in UTC, nor what the server takes for the zone: CET without summer, midnights that come twice."""
+    _died_at(connection, 1, at)
+    only = ExportedOnly(ZoneInfo(zone))
     record = "insert into dlq.export_day (day, rows, files, exported_at) values (%s, %s, '[]', now())"
-    connection.execute(record, [date(2026, 10, 1), 0])
-    assert _archive(connection, only=ExportedOnly(ZONE)).moved == 0
-    connection.execute(record, [date(2026, 10, 2), 1])
-    assert _archive(connection, only=ExportedOnly(ZONE)).moved == 1
+    for other in (day - timedelta(days=1), day + timedelta(days=1)):
+        connection.execute(record, [other, 0])
+    assert _archive(connection, only=only).moved == 0
+    connection.execute(record, [day, 1])
+    assert _archive(connection, only=only).moved == 1
+
+
+def test_an_event_whose_id_is_in_the_archive_stays_and_stops_no_other(connection: Connection) -> None:
+    """Neither of the two is lost, and the books name it."""
+    _died(connection, 3, days_ago=31)
+    connection.execute(INTO_BOTH)
+    assert _archive(connection) == Archived(moved=2, batches=1, left=1)
+    assert _places(connection) == (1, 3)
+    assert connection.one("archive.unaccounted") == {"missing": 0, "doubled": 1, "examples": [2]}
 
 
 @pytest.mark.usefixtures("_small_batches")
@@ -189,6 +248,31 @@ def test_archivers_at_once_move_each_event_once(connection: Connection, database
     assert _audited(connection) == 200
 
 
+@pytest.mark.usefixtures("_small_batches")
+def test_an_archiver_does_not_wait_for_another(connection: Connection, database: Database) -> None:
+    """One stands still in its first batch; the other moves the rest, and each tells what it moved itself."""
+    _died(connection, 45, days_ago=31)
+    connection.execute(
+        "create function stand() returns trigger language plpgsql as $$ begin"
+        " if current_setting('application_name') = 'slow' then perform pg_advisory_xact_lock(7); end if;"
+        " return new; end $$;"
+        "create trigger stand before insert on dlq.operation for each row execute function stand()"
+    )
+    connection.execute("select pg_advisory_lock(7)")
+    with database.connect() as slow, ThreadPoolExecutor(1) as pool:
+        slow.execute("set application_name = 'slow'; set lock_timeout = 0")
+        first = pool.submit(_archive, slow)
+        try:
+            while not one(connection, "select count(*) as n from pg_locks where not granted")["n"]:
+                assert not first.done()
+            assert _archive(connection) == Archived(moved=35, batches=4, left=10)
+        finally:
+            connection.execute("select pg_advisory_unlock(7)")
+        assert first.result() == Archived(moved=10, batches=1, left=0)
+    assert _places(connection) == (0, 45)
+    assert _audited(connection) == 45
+
+
 def test_an_event_that_is_retried_meanwhile_stays(connection: Connection, database: Database) -> None:
     """A row that somebody holds is passed over; the next run judges it anew."""
     _died(connection, 2, days_ago=31)
@@ -199,46 +283,115 @@ def test_an_event_that_is_retried_meanwhile_stays(connection: Connection, databa
     assert _places(connection) == (1, 1)
 
 
+_GONE = "delete from outbox_event where id = 2;"
+_RETRIED = """
+    insert into dlq.retry (event_id, death_id, actor, reason, retried_at, due_at, outcome, settled_at)
+    select event_id, id, 'ann', 'r', now(), now(), {outcome}, {settled} from dlq.death where event_id = 2;
+"""
+
+
 @pytest.mark.parametrize(
     ("cook", "missing", "doubled"),
     [
-        (lambda c: c.execute("select 1"), 0, 0),
-        (lambda c: c.execute("delete from outbox_event where id = 2"), 1, 0),
-        (lambda c: c.execute("delete from outbox_event_archive where id = 4"), 1, 0),
-        (
-            lambda c: c.execute(
-                "insert into outbox_event_archive select id, aggregate_type, aggregate_id, event_type, payload, status,"
-                " attempts, next_run_at, created_at from outbox_event where id = 2"
-            ),
-            0,
-            1,
-        ),
+        ("select 1", [], []),
+        (_GONE, [2], []),
+        ("delete from outbox_event_archive where id = 4", [4], []),
+        (INTO_BOTH, [], [2]),
+        ("delete from outbox_event; delete from outbox_event_archive", [1, 2, 3, 4], []),
+        (_RETRIED.format(outcome="'done'", settled="now()") + _GONE, [], []),
+        (_RETRIED.format(outcome="null", settled="null") + _GONE, [2], []),
+        (_RETRIED.format(outcome="'gone'", settled="now()") + _GONE, [2], []),
+        ("update outbox_event set status = 'pending'; update outbox_event set status = 'dead';" + _GONE, [2], []),
+        ("update outbox_event set status = 'done'", [], []),
     ],
-    ids=["sound", "lost from the outbox", "lost from the archive", "in both"],
+    ids=[
+        "sound",
+        "lost from the outbox",
+        "lost from the archive",
+        "in both",
+        "all lost",
+        "delivered by a retry, then deleted",
+        "deleted before its retry had an outcome",
+        "gone after its retry",
+        "lost after a second death",
+        "delivered",
+    ],
 )
 def test_the_books_find_what_is_nowhere_and_what_is_in_both(
-    connection: Connection, cook: Callable[[Connection], object], missing: int, doubled: int
+    connection: Connection, cook: str, missing: list[int], doubled: list[int]
 ) -> None:
-    """Every event that ever died is in exactly one place."""
+    """Every event that ever died is in exactly one place, unless a retry delivered it."""
     _died(connection, 2, days_ago=1)
     _died(connection, 2, days_ago=31)
     _archive(connection)
-    cook(connection)
-    found = connection.one("archive.unaccounted")
-    assert (found["missing"], found["doubled"]) == (missing, doubled)
+    connection.execute(cook.encode())
+    assert connection.one("archive.unaccounted") == {
+        "missing": len(missing),
+        "doubled": len(doubled),
+        "examples": missing + doubled or None,
+    }
 
 
-def test_a_batch_is_found_by_the_index_of_the_dead(connection: Connection) -> None:
-    """In a table of which most is delivered."""
+def test_the_books_find_a_loss_and_a_double_at_once(connection: Connection) -> None:
+    """Which equal totals would hide."""
+    _died(connection, 3, days_ago=1)
+    connection.execute(INTO_BOTH)
+    connection.execute("delete from outbox_event where id = 3")
+    assert connection.one("archive.unaccounted") == {"missing": 1, "doubled": 1, "examples": [2, 3]}
+
+
+def test_a_batch_is_found_by_the_index_of_the_dead_from_where_the_last_ended(connection: Connection) -> None:
+    """In a table of which most is delivered; the dry run and what is left are counted by it too."""
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
         " select 'order', n::text, 'e', '{}', case n % 50 when 0 then 'dead' else 'done' end"
         " from generate_series(1, 20000) n"
     )
     connection.execute("analyze")
-    after = {"after_time": archive._BEGINNING, "after_id": 0}
-    where = {"before": NOW + timedelta(days=365), "days": None, "zone": "UTC"}
-    text = connection.literal("archive.move_batch", now=NOW, limit=100, **where, **after)
-    plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()).fetchall())
-    assert "Index Scan using dlq_dead on outbox_event" in plan
-    assert "Seq Scan on outbox_event" not in plan
+    where = {"before": NOW + timedelta(days=365), "times": "{[2026-01-01,2028-01-01)}"}
+    after = {"after_time": NOW, "after_id": 7}
+    plans = {}
+    for name, values in (
+        ("move_batch", {"now": NOW, "limit": 100, **where, **after}),
+        ("count_movable", where),
+        ("count_old", {"before": where["before"]}),
+        ("exported_days", {"last_day": NOW.date()}),
+    ):
+        text = connection.literal(f"archive.{name}", **values)
+        plans[name] = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
+        assert "Scan using dlq_dead on outbox_event" in plans[name], plans[name]
+        assert "Seq Scan on outbox_event " not in plans[name], plans[name]
+    assert "Index Cond: ((dead_at < " in plans["move_batch"]
+    assert "(ROW(dead_at, id) > ROW(" in plans["move_batch"]
+
+
+@pytest.mark.usefixtures("home")
+def test_the_asset_archives_by_the_retention_and_its_check_reads_the_books(connection: Connection) -> None:
+    """`DLQ_DEAD_RETENTION_DAYS` unless the Launchpad says otherwise; the audit names the run and the reason."""
+    now = datetime.now(UTC)
+    for days in (3, 31):
+        _died_at(connection, 2, now - timedelta(days=days))
+    connection.execute(
+        "insert into dlq.export_day (day, rows, files, exported_at)"
+        " select (died_at at time zone 'UTC')::date, count(*), '[]', now() from dlq.death group by 1"
+    )
+
+    def run(**config: object) -> dg.ExecuteInProcessResult:
+        settings = {"ops": {"dead_event_archive": {"config": config}}}
+        resources = {"outbox": OutboxResource()}
+        return dg.materialize([dead_event_archive, books_balance], resources=resources, run_config=settings)
+
+    runs = [run(), run(older_than_days=2, reason="space")]
+    told = [
+        {key: value.value for key, value in r.asset_materializations_for_node("dead_event_archive")[0].metadata.items()}
+        for r in runs
+    ]
+    assert [(t["moved"], t["old_enough_but_left"], t["older_than_days"]) for t in told] == [(2, 0, 30), (2, 0, 2)]
+    assert [check.passed for r in runs for check in r.get_asset_check_evaluations()] == [True, True]
+    audit = connection.execute("select events, actor, reason, run_id from dlq.operation order by id").fetchall()
+    assert [tuple(row.values()) for row in audit] == [
+        (2, "dead_event_archive", reason, r.run_id) for reason, r in zip(("retention", "space"), runs, strict=True)
+    ]
+    connection.execute("delete from outbox_event_archive where id = 4")
+    (check,) = run().get_asset_check_evaluations()
+    assert (check.passed, check.metadata["missing"].value, check.metadata["examples"].value) == (False, 1, [4])

@@ -89,7 +89,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
-        shutil.rmtree(served.data.parent, ignore_errors=True)
+        shutil.rmtree(served.data, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Fixes and retries on a real outbox: what is released, what the worker makes of it, and what is written down."""
 
+import itertools
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -276,6 +277,141 @@ def test_an_outcome_is_what_became_of_the_event(connection: Connection, happens:
     late = settle(connection, now=_now() + timedelta(seconds=120), settle_seconds=60, fix_id=fix.id)
     assert (early, late) == ((0, 1) if outcome == "unsettled" else (1, 0))
     assert one(connection, "select outcome from dlq.retry") == {"outcome": outcome}
+
+
+def test_an_outcome_in_time_or_none_is_final(connection: Connection, database: Database) -> None:
+    """Delivered too late, an event is done and proves nothing."""
+    _dead(connection, 1)
+    fix = _flag(connection)
+    _advance(connection, fix)
+    assert _advance(connection, fix, later=120).fix.status is FixStatus.HALTED
+    _work(database, delivers=True)
+    assert settle(connection, now=_now() + timedelta(days=1), settle_seconds=60) == 0
+    assert one(connection, "select outcome from dlq.retry") == {"outcome": "unsettled"}
+    assert _counts(connection) == {"done": 1}
+
+
+def test_each_retry_of_an_event_has_an_outcome_of_its_own(connection: Connection, database: Database) -> None:
+    """Retried, dead again, retried, delivered, and only then looked at."""
+    _dead(connection, 1)
+    for delivers in (False, True):
+        retry_events(connection, [1], now=_now(), actor="bob", reason="asked")
+        _work(database, delivers=delivers)
+    assert settle(connection, now=_now(), settle_seconds=60) == 2
+    assert one(connection, "select array_agg(outcome order by id) as o from dlq.retry") == {"o": ["dead", "done"]}
+
+
+def test_what_an_ended_fix_has_released_is_settled_with_the_retries_of_people(
+    connection: Connection, database: Database
+) -> None:
+    """Those of an active fix are its own business."""
+    _dead(connection, 8)
+    fix = _flag(connection)
+    _advance(connection, fix)
+    retry_events(connection, [8], now=_now(), actor="bob", reason="asked")
+    _work(database, delivers=True)
+    assert settle(connection, now=_now(), settle_seconds=60) == 1
+    assert one(connection, "select event_id from dlq.retry where outcome = 'done'") == {"event_id": 8}
+    withdraw_fix(connection, fix.id, now=_now(), actor="bob", reason="rolled back")
+    assert settle(connection, now=_now(), settle_seconds=60) == 3
+    assert stages(connection, fix.id)[1].done == 3
+
+
+def test_a_fix_is_due_when_a_step_would_do_something(connection: Connection, database: Database) -> None:
+    """Flagged; an outcome that nobody has written down; the time-out of what has none; not in between."""
+    _dead(connection, 8)
+    fix = _flag(connection)
+
+    def due(later: float = 0) -> bool:
+        return fixes_due(connection, now=_now() + timedelta(seconds=later)) != []
+
+    assert due()
+    _advance(connection, fix)
+    assert (due(), due(later=59), due(later=61)) == (False, False, True)
+    connection.execute("update outbox_event set status = 'done' where id = 1")
+    assert due()
+    _advance(connection, fix)
+    assert not due()
+    _work(database, delivers=True)
+    _advance(connection, fix)
+    assert (_counts(connection), due()) == ({"done": 3, "pending": 5}, False)
+    _work(database, delivers=True)
+    assert due()
+    assert _advance(connection, fix).fix.status is FixStatus.VERIFIED
+    assert not due(later=61)
+
+
+def test_events_that_others_hold_are_released_by_a_later_step(connection: Connection, database: Database) -> None:
+    """A run does not wait for them, and the fix stays due."""
+    _dead(connection, 2)
+    fix = _flag(connection)
+    with database.connect() as other, other.transaction():
+        other.execute("select from outbox_event for update")
+        assert _advance(connection, fix).released == 0
+        assert fixes_due(connection, now=_now()) == [get_fix(connection, fix.id)]
+    assert _advance(connection, fix).released == 2
+
+
+def _doomed(database: Database, killer: Connection, after: int) -> Connection:
+    """A connection whose server process is gone once it has run that many statements."""
+    own = database.open()
+    run, count = own.run, itertools.count(1)
+
+    def counted(name: str, /, **values: object) -> psycopg.Cursor[dict[str, object]]:
+        cursor = run(name, **values)
+        if next(count) == after:
+            killer.execute("select pg_terminate_backend(%s, 5000)", [own.info.backend_pid])
+        return cursor
+
+    own.run = counted  # type: ignore[method-assign, assignment]
+    return own
+
+
+def test_a_run_that_is_killed_after_any_statement_is_taken_up_by_the_next(
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the canary, in the rest, in the verdict: events, ledger and audit agree, and nothing is done twice."""
+    monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 2)  # several releases a stage
+    books = """
+        select (select count(*) from outbox_event where status <> 'dead') as events,
+            (select count(*) from dlq.retry) as ledger,
+            (select coalesce(sum(events), 0)::int from dlq.operation where kind = 'retry.stage') as audit
+    """
+    for after in itertools.count(1):
+        _dead(connection, 5)
+        fix, kills = _flag(connection, policy=RetryPolicy(canary=2, rate=1000.0)), 0
+        for _ in ("the canary", "the rest", "the verdict"):
+            with _doomed(database, connection, after) as own:
+                try:
+                    _advance(own, fix)
+                except psycopg.OperationalError:
+                    kills += 1
+            assert len(set(one(connection, books).values())) == 1
+            _advance(connection, fix)
+            _work(database, delivers=True)
+        released = {number: (stage.released, stage.done) for number, stage in stages(connection, fix.id).items()}
+        assert (get_fix(connection, fix.id).status, released) == (FixStatus.VERIFIED, {1: (2, 2), 2: (3, 3)})
+        assert one(connection, "select count(*) as n from dlq.operation where kind = 'fix.verified'")["n"] == after
+        if not kills:
+            break
+    assert after > 15
+
+
+@pytest.mark.parametrize("blank", ["actor", "reason"])
+def test_nobody_acts_without_a_name_and_a_reason(connection: Connection, blank: str) -> None:
+    """The argument is named and nothing is changed."""
+    _dead(connection, 1)
+    said = {"actor": "ann", "reason": "mended", "now": _now(), blank: " "}
+    note = {"note": said["reason"], "actor": said["actor"], "now": said["now"]}
+    with pytest.raises(ValueError, match=blank.replace("reason", "note")):
+        flag_fix(connection, cause_id=CAUSE, policy=POLICY, **note)
+    with pytest.raises(ValueError, match=blank):
+        retry_events(connection, [1], **said)
+    fix = _flag(connection)
+    with pytest.raises(ValueError, match=blank):
+        withdraw_fix(connection, fix.id, **said)
+    assert get_fix(connection, fix.id) == fix
+    assert one(connection, "select count(*) as n from dlq.operation")["n"] == 1
 
 
 def test_retrying_by_hand_passes_over_what_is_not_dead(connection: Connection) -> None:

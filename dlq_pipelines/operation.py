@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from dlq_pipelines.outbox.event import required
 from dlq_pipelines.postgres.connect import Connection
 
 
@@ -30,9 +31,8 @@ class Act:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("actor", "reason"):
-            if not getattr(self, name).strip():
-                raise ValueError(f"{name} is blank: it is kept for whoever asks later.")
+        required("actor", self.actor)
+        required("reason", self.reason)
 
 
 def record_operation(

@@ -4,22 +4,21 @@ A release is one statement in one transaction: the guard `status = 'dead'`, the 
 written together. A process that dies leaves either all of a batch or nothing of it, and whoever comes next goes on.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from dlq_pipelines.errors import RefusedError
-from dlq_pipelines.outbox.event import event_ids, required
+from dlq_pipelines.operation import Act, record_operation
+from dlq_pipelines.outbox.event import event_ids
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import BATCH, Begin, Close, Fix, FixStatus, Release, Stage, Step, Wait, next_step
-from dlq_pipelines.retries.ledger import fix_from_row, get_fix, stages
+from dlq_pipelines.retries.ledger import fix_from_row, get_fix, stages, targeted_causes
 
 _CAUSE_AFTER = {
     FixStatus.VERIFIED: "fixed",
     FixStatus.HALTED: "open",
     FixStatus.REJECTED: "open",
-    FixStatus.WITHDRAWN: "open",
 }
 
 
@@ -71,8 +70,7 @@ def retry_events(  # noqa: PLR0913 - keyword-only past the ids
     Raises:
         ValueError: there are no ids, one is no event id, or the actor or the reason is blank.
     """
-    required("actor", actor)
-    required("reason", reason)
+    act = Act(actor, reason, now, run_id, dry_run)
     wanted = event_ids("ids", ids)
     batches = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
     if dry_run:
@@ -84,9 +82,7 @@ def retry_events(  # noqa: PLR0913 - keyword-only past the ids
             events = connection.one("retry.release_ids", seconds_each=1 / rate if rate else 0.0, **values)["events"]
             if events:
                 shown = {"ids": batch[:100], "more": max(0, len(batch) - 100)}
-                _audit(
-                    connection, "retry.ids", shown, events=events, now=now, actor=actor, reason=reason, run_id=run_id
-                )
+                record_operation(connection, "retry.ids", shown, act=act, events=events)
         total += events
     return Retried(total, len(batches))
 
@@ -128,25 +124,15 @@ def withdraw_fix(  # noqa: PLR0913 - keyword-only
         RefusedError: it has ended already; the message says how.
         ValueError: the actor or the reason is blank.
     """
-    required("actor", actor)
-    required("reason", reason)
+    act = Act(actor, reason, now, run_id)
     with connection.transaction():
         fix = get_fix(connection, fix_id)
         # Waits for a run that has the fix: after this, no run finds it active.
         closing = {"status": FixStatus.WITHDRAWN, "verdict": f"withdrawn by {actor}: {reason}"}
         if not connection.run("fix.close", fix_id=fix_id, now=now, **closing).rowcount:
             raise RefusedError(f"Fix {fix_id} is {get_fix(connection, fix_id).status} already. See `dlq fixes list`.")
-        connection.run("fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[FixStatus.WITHDRAWN])
-        _audit(
-            connection,
-            "fix.withdrawn",
-            {"fix": fix_id},
-            events=0,
-            now=now,
-            actor=actor,
-            reason=reason,
-            run_id=run_id,
-        )
+        connection.run("fix.set_cause_status", cause_id=fix.cause_id, status="open", flagged_at=fix.flagged_at)
+        record_operation(connection, "fix.withdrawn", {"fix": fix_id}, act=act)
         return get_fix(connection, fix_id)
 
 
@@ -175,16 +161,7 @@ def _do(  # noqa: PLR0913 - keyword-only
             connection.run(
                 "fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[status], flagged_at=fix.flagged_at
             )
-            _audit(
-                connection,
-                f"fix.{status}",
-                {"fix": fix.id},
-                events=0,
-                now=now,
-                actor=actor,
-                reason=verdict,
-                run_id=run_id,
-            )
+            record_operation(connection, f"fix.{status}", {"fix": fix.id}, act=Act(actor, verdict, now, run_id))
         case Wait():
             pass
     return 0
@@ -198,7 +175,7 @@ def _release(  # noqa: PLR0913 - keyword-only
         "retry.release_stage",
         fix_id=fix.id,
         stage=fix.stage,
-        cause_id=fix.cause_id,
+        cause_ids=targeted_causes(connection, fix.cause_id),
         event_type=fix.event_type,
         flagged_at=fix.flagged_at,
         limit=limit,
@@ -210,31 +187,8 @@ def _release(  # noqa: PLR0913 - keyword-only
     )["events"]
     if events:
         shown = {"fix": fix.id, "stage": fix.stage}
-        _audit(connection, "retry.stage", shown, events=events, now=now, actor=actor, reason=reason, run_id=run_id)
+        record_operation(connection, "retry.stage", shown, act=Act(actor, reason, now, run_id), events=events)
     return int(events)
-
-
-def _audit(  # noqa: PLR0913 - keyword-only, the columns of dlq.operation
-    connection: Connection,
-    kind: str,
-    filter_: Mapping[str, object],
-    *,
-    events: int,
-    now: datetime,
-    actor: str,
-    reason: str,
-    run_id: str | None,
-) -> None:
-    connection.run(
-        "operation.record",
-        kind=kind,
-        filter=json.dumps(filter_),
-        events=events,
-        now=now,
-        actor=actor,
-        reason=reason,
-        run_id=run_id,
-    )
 
 
 def _has_candidates(connection: Connection, fix: Fix) -> bool:
@@ -242,7 +196,7 @@ def _has_candidates(connection: Connection, fix: Fix) -> bool:
         connection.one(
             "retry.has_candidates",
             fix_id=fix.id,
-            cause_id=fix.cause_id,
+            cause_ids=targeted_causes(connection, fix.cause_id),
             event_type=fix.event_type,
             flagged_at=fix.flagged_at,
         )["found"]

@@ -3,6 +3,10 @@
 -- name: lock_cause
 select id, merged_into from :"dlq_schema".cause where id = %(cause_id)s for update
 
+-- name: causes
+-- The cause and what is merged into it: what a fix for it targets.
+select id from :"dlq_schema".cause where id = %(cause_id)s or merged_into = %(cause_id)s order by id
+
 -- name: active_for_cause
 select id from :"dlq_schema".fix where cause_id = %(cause_id)s and status = 'active'
 
@@ -10,8 +14,7 @@ select id from :"dlq_schema".fix where cause_id = %(cause_id)s and status = 'act
 select count(*) as events
 from :"dlq_schema".death d
 join :"outbox_schema".:"outbox_table" e on e.id = d.event_id and e.dead_at = d.died_at
-where e.status = 'dead' and d.cause_id = any(array(
-            select m.id from :"dlq_schema".cause m where m.id = %(cause_id)s or m.merged_into = %(cause_id)s)) and d.died_at < %(flagged_at)s
+where e.status = 'dead' and d.cause_id = any(%(cause_ids)s::text[]) and d.died_at < %(flagged_at)s
     and (%(event_type)s::text is null or d.event_type = %(event_type)s)
 
 -- name: flag

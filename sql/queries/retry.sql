@@ -35,8 +35,7 @@ select count(*) as events from ledger
 select exists (
     select from :"dlq_schema".death d
     join :"outbox_schema".:"outbox_table" e on e.id = d.event_id and e.dead_at = d.died_at
-    where e.status = 'dead' and d.cause_id = any(array(
-            select m.id from :"dlq_schema".cause m where m.id = %(cause_id)s or m.merged_into = %(cause_id)s)) and d.died_at < %(flagged_at)s
+    where e.status = 'dead' and d.cause_id = any(%(cause_ids)s::text[]) and d.died_at < %(flagged_at)s
         and (%(event_type)s::text is null or d.event_type = %(event_type)s)
         and not exists (select from :"dlq_schema".retry r where r.fix_id = %(fix_id)s and r.event_id = d.event_id)
 ) as found
@@ -47,8 +46,7 @@ with target as (
     select e.id, d.id as death_id, d.died_at
     from :"dlq_schema".death d
     join :"outbox_schema".:"outbox_table" e on e.id = d.event_id and e.dead_at = d.died_at
-    where e.status = 'dead' and d.cause_id = any(array(
-            select m.id from :"dlq_schema".cause m where m.id = %(cause_id)s or m.merged_into = %(cause_id)s)) and d.died_at < %(flagged_at)s
+    where e.status = 'dead' and d.cause_id = any(%(cause_ids)s::text[]) and d.died_at < %(flagged_at)s
         and (%(event_type)s::text is null or d.event_type = %(event_type)s)
         and not exists (select from :"dlq_schema".retry r where r.fix_id = %(fix_id)s and r.event_id = d.event_id)
     order by d.died_at, d.id

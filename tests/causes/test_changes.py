@@ -190,8 +190,8 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(
         (lambda c: merge_causes(c, KEY, into="v1-none", act=ACT), NotFoundError, "v1-none"),
         (lambda c: split_cause(c, KEY, act=ACT), RefusedError, "nothing to split"),
         (lambda c: get_cause(c, "v1-none"), NotFoundError, "no cause 'v1-none'"),
-        (lambda _: Act(" ", "because", NOW), ValueError, "actor is blank"),
-        (lambda _: Act("ann", "", NOW), ValueError, "reason is blank"),
+        (lambda _: Act(" ", "because", NOW), ValueError, "actor must not be empty"),
+        (lambda _: Act("ann", "", NOW), ValueError, "reason must not be empty"),
     ],
 )
 def test_what_cannot_be_done_is_said(

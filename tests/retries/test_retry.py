@@ -480,7 +480,7 @@ def crowded(connection: Connection) -> tuple[Connection, Fix]:
 def test_no_statement_of_a_fix_reads_whole_tables(crowded: tuple[Connection, Fix], statement: str) -> None:
     """Each is led by an index on the fix or its cause."""
     connection, fix = crowded
-    target = {"fix_id": fix.id, "cause_id": fix.cause_id, "event_type": None, "flagged_at": fix.flagged_at}
+    target = {"fix_id": fix.id, "cause_ids": [fix.cause_id], "event_type": None, "flagged_at": fix.flagged_at}
     release = {"stage": 1, "limit": 5, "seconds_each": 0.1, "already": 0, "actor": "a", "reason": "r"}
     values: dict[str, dict[str, object]] = {
         "retry.has_candidates": target,

@@ -35,7 +35,7 @@ from dlq_pipelines.causes.vocabulary import (
 _LONGEST = 1_000
 
 # A plain word ends before a space, a closing mark or the end; "a.b", "a_b", "a1" and "a=b" are no plain words.
-_END = r"(?=[,;)\]}[]|\ (?!=\ )|[.:!?…]*+(?:\ |\Z))"
+_END = r"(?=[,;)\]}[]|\ (?!=\ )|[.:!?…]++(?:\ |\Z)|\Z)"
 _WORD = rf"[A-Za-z][a-z]*+(?:['’-][a-z]++)*+(?:\(e?s\))?+{_END}"
 # In Python a lookbehind has one width, so there is one for each way to name an exception.
 _RAISED = "|".join(
@@ -90,7 +90,8 @@ _SHAPE = re.compile(
   | (?P<word>[A-Za-z]++(?:[/-][A-Za-z]++)++)
   | (?P<path>(?:~|\.{{1,2}})?/.*+|[A-Za-z]:\\.*+|[\w.@+-]++/.*+|[\w-]++(?:\.[\w-]++)*?\.(?:{_EXTENSIONS})(?::[0-9:]++)?+)
   | (?P<host>[A-Za-z_][\w-]*+(?:\.[\w-]++)*+:[0-9]{{1,5}}|localhost)
-  | (?P<enum>[A-Za-z_]\w*+(?:\.\w++)*?\.[A-Z][A-Z_]++)
+  | (?P<enum>[A-Z]\w*+\.[A-Z][A-Z_]++)
+  | (?P<dunder>__[a-z]++(?:_[a-z]++)*+__)
   | (?P<failure>(?=[A-Za-z_.]*?(?i:{_FAILURE}))[A-Za-z_][\w.]*+)
   | (?P<name>[@$\#]?[A-Za-z_$][\w$.:@\#/\\-]*+|[0-9]\w++(?:[-.:/]\w++)*+)
   | (?P<symbol>[^\w\s]++)
@@ -99,18 +100,21 @@ _SHAPE = re.compile(
 )
 # Digits beside letters of a script without spaces: "订单12345".
 _DIGITS = re.compile(r"(?<![A-Za-z_])[-+]?[0-9][0-9.,]*+")
+_CODE = re.compile(r"-?(?:0x[0-9A-Fa-f]{1,8}|[A-Z]{0,4}[0-9][0-9A-Z.]{0,11})")
 _VENDOR_CODE = re.compile(rf"(?:{'|'.join(sorted(VENDOR_CODES))})-?[0-9]{{3,6}}[A-Z]?")
 _PLAIN_STATUS = re.compile(r"[1-5][0-9]{2}(?: (?P<word>[A-Z][\w-]*+).*+)?")
 # <Response [404]>, <StatusCode.NOT_FOUND: (5, 'not found')>, Response(status=503)
 _CODE_IN_REPR = re.compile(r"\[[1-5][0-9]{2}\]|\w\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++")
 _COMPLAINT = re.compile(
-    r"(?i)\b(?:bad|illegal|invalid|malformed|no such|not an?|un(?:defined|expected|known|recognized|supported))\b"
+    r"(?i)\b(?:bad|illegal|invalid|malformed|pars(?:e|ing)|no such|not an?|un(?:defined|expected|known|recognized|supported))\b"
 )
 
+# SQL's types of several words, whose first is hidden already.
+_LONG_TYPE = re.compile(r"<(?:name|type|word)>(?: (?:with(?:out)? time zone|precision|varying)\b)++")
 _PLACEHOLDER = re.compile(r"<[a-z]+>")
 # Placeholders in a row are one: the length of a list and the depth of a structure are values too.
-_ONE = r"[\[{(]*+<>[\]})]*+"
-_ROW = re.compile(rf"{_ONE}(?:(?:\ ?[,:=;]|\.\.|,?\ and|,?\ or)?+\ ?{_ONE})++|[\[{{]++(?:<>)?[\]}}]++")
+_ONE = r"[\[{(\"]*+<>(?:\[\])*+[\]})\"]*+"
+_ROW = re.compile(rf"{_ONE}(?:(?:,?\ (?:and|or)|\ ?[,=;]|\.\.)?+\ ?{_ONE})++|[\[{{]++(?:<>)?[\]}}]++")
 _PLURAL = re.compile(r"s\b(?<=[a-z][a-z]s)")
 
 
@@ -139,9 +143,13 @@ def template(message: str) -> Template:
 
 
 def _key(text: str) -> str:
-    key = _ROW.sub("<>", _PLACEHOLDER.sub("<>", text))
+    key = _ROW.sub(_one, _PLACEHOLDER.sub("<>", text))
     # A count decides between "1 argument was" and "2 arguments were".
     return _PLURAL.sub("", key).replace(" were ", " wa ").replace(" are ", " is ").replace(" have ", " ha ")
+
+
+def _one(row: re.Match[str]) -> str:
+    return '"<>"' if row[0][0] == '"' else "<>"
 
 
 class _Reader:
@@ -167,7 +175,8 @@ class _Reader:
                 shown.append(" ")
             key, self.key = self.key, ""
             shown.append(_READERS[kind](self, found[kind], found, key))
-        return "".join(shown)
+        text = "".join(shown)
+        return _LONG_TYPE.sub("<type>", text) if "> " in text else text
 
     def prose(self, token: str, found: re.Match[str], key: str) -> str:
         """Plain words, of which those that stand in a value's place are hidden."""
@@ -185,19 +194,18 @@ class _Reader:
         return last and _COMPLAINT.search(self.message) is not None
 
     def _hide_names(self, words: list[str], front: str) -> None:
-        given = ["", front, *words, ""]
-        for at, (two, one, word, after) in enumerate(zip(given, given[1:], given[2:], given[3:], strict=False)):
+        """Hide the words that stand where a name or the name of a type is announced."""
+        given = ["", "", front, *words, ""]
+        for at, (three, two, one, word, after) in enumerate(zip(*(given[n:] for n in range(5)), strict=False)):
             if word in FUNCTION_WORDS:
                 continue
-            led = two in NAME_LEADS or (not two and after in VERBS) or "-" in word
-            if one in KINDS and word not in KINDS and led:
+            led = two in NAME_LEADS or three in NAME_LEADS or (not two and after in VERBS) or "-" in word
+            if one in KINDS and word not in KINDS and (led or one == "type"):
                 words[at] = "<name>"
                 self.names.append(word)
-            elif (
-                (word in TYPE_NAMES and one in TYPE_LEADS)
-                or one == "got"
-                or (one == "not" and two == "," and not after)
-            ):
+            elif one == "got" or (one == "not" and two == "," and not after):
+                words[at] = "<type>"
+            elif word in TYPE_NAMES and (one in TYPE_LEADS or (one in {"(", ","} and len(words) == 1)):
                 words[at] = "<type>"
 
     def capitals(self, token: str, _found: re.Match[str], key: str) -> str:
@@ -229,7 +237,7 @@ class _Reader:
         self.before = self.key = name.lower()
         if token[0] not in "'\"":
             return "<type>=" if name in TYPE_NAMES else f"{name}="
-        return f"{name}: " if self.key in TELLING_KEYS else "<name>: "
+        return f"{name}: " if self.key in TELLING_KEYS else ""
 
     def quoted(self, token: str, found: re.Match[str], key: str) -> str:
         """A value, unless it is a message of its own or an HTTP status."""
@@ -242,7 +250,9 @@ class _Reader:
         if status and (status["word"] in STATUS_WORDS if status["word"] else front in CODE_WORDS):
             self.codes.append(content[:3])
             return content
-        return self._value(content)
+        value = self._value(content)
+        # The quotes of repr() come and go with the value's type, others are the message's own.
+        return f'"{value}"' if token[0] == '"' and not whole and not key else value
 
     def _inner(self, content: str) -> str:
         inner = _Reader(content)
@@ -281,7 +291,7 @@ class _Reader:
 
     def symbol(self, token: str, found: re.Match[str], _key: str) -> str:
         """An operator; a dash between words is none."""
-        dash = token.strip("-") == "" and self.message[found.end() : found.end() + 1] != ":"
+        dash = not token.strip("-") and self.before not in KINDS and self.message[found.end() : found.end() + 1] != ":"
         self.before = ""
         return token if dash else "<symbol>"
 
@@ -299,7 +309,7 @@ class _Reader:
     def chunk(self, token: str, found: re.Match[str], key: str) -> str:
         """Anything else without spaces: told by its shape."""
         bare = token.rstrip(".:!?…") or token
-        rest = token[len(bare) :]
+        rest = token[len(bare) : len(bare) + 1]
         front, self.before = self.before, ":" if rest == ":" else bare.lower()
         if self._is_code(bare, front, key):
             self.codes.append(bare)
@@ -307,25 +317,25 @@ class _Reader:
         shape = _SHAPE.fullmatch(bare)
         kind = shape.lastgroup if shape else ""
         if not kind:
-            return _DIGITS.sub("<number>", bare) + rest
+            return "<text>" if bare.isascii() else _DIGITS.sub("<number>", bare) + rest
         if key and key not in TELLING_KEYS:
             return f"<{kind}>{rest}"
-        if (kind in _KEPT and front not in KINDS and not self._is_tail(front, found)) or self._stays(kind, bare, rest, front, found):
+        if (kind in _KEPT and front not in KINDS and not self._is_tail(front, found)) or self._stays(
+            kind, bare, rest, front, found
+        ):
             return token
         return self._shown(kind, bare) + rest
 
     def _is_code(self, bare: str, front: str, key: str) -> bool:
-        if key in TELLING_KEYS:
+        if key in TELLING_KEYS and key not in SENTENCE_KEYS:
             return bare[0] not in "/~" and len(bare) <= 40
-        if front in CODE_WORDS:
-            return len(bare) <= 12 and any(character.isdigit() for character in bare) and bare[-1].isalnum()
-        return _VENDOR_CODE.fullmatch(bare) is not None
+        return (_CODE if front in CODE_WORDS else _VENDOR_CODE).fullmatch(bare) is not None
 
     def _stays(self, kind: str, bare: str, rest: str, front: str, found: re.Match[str]) -> bool:
         start, end = found.start("chunk"), found.end()
         in_bracket = self.message[start - 1 : start] == "("
         if kind == "name":
-            return in_bracket and self.message[end : end + 1] == ")" and bare[-1].isalpha()
+            return in_bracket and self.message[end : end + 1] == ")" and bare[0].isupper() and bare.isalpha()
         if kind == "symbol":
             return not bare.strip(".-–—")
         if kind != "number":
@@ -343,9 +353,9 @@ class _Reader:
         return word in STATUS_WORDS or ((front in ANSWER_WORDS or found.start() == 0) and not word[:1].islower())
 
 
-_ANNOUNCING = KINDS | TYPE_LEADS | {"got"}
-_NAMES = frozenset(("name", "enum", "failure", "word", None))
-_KEPT = frozenset(("failure", "enum", "word"))
+_ANNOUNCING = KINDS | TYPE_LEADS | {"got", "(", ","}
+_NAMES = frozenset(("dunder", "enum", "failure", "name", "word"))
+_KEPT = frozenset(("dunder", "failure", "enum", "word"))
 _READERS: dict[str, Callable[[_Reader, str, re.Match[str], str], str]] = {
     "prose": _Reader.prose,
     "capitals": _Reader.capitals,

@@ -37,7 +37,7 @@ SENTENCE_KEYS = _set("message msg detail details desc description reason")
 
 KINDS = _set(
     "account aggregate argument attribute bucket called cast channel class collation column columns command configuration"
-    " connector constraint consumer container conversion cursor customer database dictionary directory domain encoding"
+    " connector constant constraint consumer container conversion cursor customer database dictionary directory domain encoding"
     " entity event exchange extension family field file function group handler host image index job key keyspace language"
     " library mapping method model module named namespace node object operator option order package parameter parameters"
     " parser partition plugin pod policy portal procedure property publication queue relation role routine rule savepoint"
@@ -62,7 +62,7 @@ FUNCTION_WORDS = VERBS | _set(
 TYPE_NAMES = _set(
     "array bigint bool boolean bytea bytes date decimal dict double false float function int integer json jsonb jsonpath"
     " list nil none null number numeric object record set smallint str string text time timestamp timestamptz true tuple"
-    " undefined varchar xml"
+    " timetz interval money real undefined varchar xml"
 )
 """What `type(value).__name__` and SQL call types. They are prose at the beginning: "integer out of range"."""
 
@@ -71,7 +71,7 @@ TYPE_LEADS = _set("and but expected expects from instead not of or return return
 
 SQL_WORDS = _set(
     "ALTER ANALYZE AND AS ATTACH BEGIN BY CALL CASE CAST CHECK CLUSTER COALESCE COLUMN COMMIT CONCURRENTLY CONSTRAINT COPY"
-    " CREATE CURSOR CYCLE DATABASE DECLARE DEFAULT DELETE DETACH DISCARD DISTINCT DO DOMAIN DROP EXCEPT EXECUTE EXPLAIN"
+    " CREATE CURSOR CYCLE DATABASE DECLARE DEFAULT DELETE DETACH DISCARD DISTINCT DO DOMAIN DROP EXCEPT EXECUTE EXPLAIN FILTER"
     " FETCH FOREIGN FROM FUNCTION GET GRANT GROUP HAVING HEAD INDEX INSERT INTERSECT INTO JOIN KEY LIMIT LISTEN LOCK LOCKED"
     " MERGE NOTIFY NULL OF OFFSET ON OPTIONS ORDER PATCH POST PREPARE PREPARED PRIMARY PROCEDURE PUT REFRESH REINDEX RELEASE"
     " RETURNING REVOKE ROLE ROLLBACK SAVEPOINT SCHEMA SEARCH SELECT SEQUENCE SET SHARE SKIP TABLE TABLESPACE TIES TO"

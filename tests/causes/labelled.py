@@ -8,16 +8,16 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
-FORMATS = Path(__file__).parents[1] / "data" / "error_formats.txt"
+DATA = Path(__file__).parents[1] / "data"
 _WORDS = "orders invoice payments billing stock shipment customer refund basket catalogue".split()
 _PARTS = "user order item line total amount tax code ship bill card stock event batch sync price region".split()
 _VALUES = ["abc", "12,50", "2024-13-01", "N/A", "anna", "O'Neil", "4.2e", "blue shoes", "Zoë", "1;drop", "-", "7 kg"]
 
 
-def labelled_errors(*, variants: int = 8, seed: int = 7) -> list[tuple[str, str]]:
+def labelled_errors(name: str = "error_formats", *, variants: int = 8, seed: int = 7) -> list[tuple[str, str]]:
     """Texts and their labels, the format strings."""
     chance = random.Random(seed)
-    lines = FORMATS.read_text(encoding="utf-8").splitlines()
+    lines = (DATA / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return [(fill(line, chance), line) for line in lines if line[0] != "#" for _ in range(variants)]
 
 
@@ -114,6 +114,7 @@ _MAKERS: dict[str, Callable[[random.Random], str]] = {
     "json": _json,
     "topic": _words(2, "."),
     "kebab": _words(3, "-"),
+    "CUR": lambda chance: chance.choice(["EUR", "USD", "JPY"]),
     "reqid": lambda chance: f"{chance.choice(['req', 'cus'])}_{uuid.UUID(int=chance.getrandbits(128)).hex[:14]}",
     "phone": lambda chance: f"+4930{chance.randint(10**6, 10**7)}",
     "sku": lambda chance: f"SKU-{chance.randint(1, 9999)}",

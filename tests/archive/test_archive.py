@@ -366,15 +366,20 @@ def test_a_batch_is_found_by_the_index_of_the_dead_from_where_the_last_ended(con
 
 
 @pytest.mark.usefixtures("home")
-def test_the_asset_archives_by_the_retention_and_its_check_reads_the_books(connection: Connection) -> None:
-    """`DLQ_DEAD_RETENTION_DAYS` unless the Launchpad says otherwise; the audit names the run and the reason."""
+def test_the_asset_archives_by_the_retention_and_its_check_reads_the_books(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is exported, by `DLQ_DEAD_RETENTION_DAYS` unless the Launchpad says otherwise; the audit names the run."""
+    monkeypatch.setenv("DLQ_DEAD_RETENTION_DAYS", "20")
+    monkeypatch.setenv("DLQ_TIMEZONE", "UTC")
     now = datetime.now(UTC)
-    for days in (3, 31):
+    for days in (3, 21):
         _died_at(connection, 2, now - timedelta(days=days))
     connection.execute(
         "insert into dlq.export_day (day, rows, files, exported_at)"
         " select (died_at at time zone 'UTC')::date, count(*), '[]', now() from dlq.death group by 1"
     )
+    _died_at(connection, 1, now - timedelta(days=40))
 
     def run(**config: object) -> dg.ExecuteInProcessResult:
         settings = {"ops": {"dead_event_archive": {"config": config}}}
@@ -386,7 +391,7 @@ def test_the_asset_archives_by_the_retention_and_its_check_reads_the_books(conne
         {key: value.value for key, value in r.asset_materializations_for_node("dead_event_archive")[0].metadata.items()}
         for r in runs
     ]
-    assert [(t["moved"], t["old_enough_but_left"], t["older_than_days"]) for t in told] == [(2, 0, 30), (2, 0, 2)]
+    assert [(t["moved"], t["old_enough_but_left"], t["older_than_days"]) for t in told] == [(2, 1, 20), (2, 1, 2)]
     assert [check.passed for r in runs for check in r.get_asset_check_evaluations()] == [True, True]
     audit = connection.execute("select events, actor, reason, run_id from dlq.operation order by id").fetchall()
     assert [tuple(row.values()) for row in audit] == [

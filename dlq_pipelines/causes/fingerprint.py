@@ -6,8 +6,8 @@ change their meaning. What is only shown, such as names of columns and the place
 """
 
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from dlq_pipelines.causes.parse import Failure, parse
 from dlq_pipelines.causes.template import template
@@ -18,8 +18,7 @@ _REMEMBERED, _LONGEST_REMEMBERED = 2_048, 8_192
 _SHOWN_NAMES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """What an error text says about its cause.
 
     Attributes:
@@ -55,7 +54,7 @@ def cause_key(error: str | None) -> str:
 
 
 def _fingerprint(text: str) -> Fingerprint:
-    if not text.strip("\n\r\t\0 "):
+    if not text or text.isspace():
         return Fingerprint(_id("", "", "no error text"), "", "no error text")
     failure = parse(text)
     found = template(_message(failure))

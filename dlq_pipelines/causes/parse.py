@@ -7,7 +7,7 @@ few kilobytes costs little more than a message.
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dlq_pipelines.text import plain_text
 
@@ -19,11 +19,12 @@ _PYTHON = "Traceback (most recent call last):"
 _PYTHON_GROUP = "Exception Group Traceback (most recent call last):"
 _PYTHON_FRAME = '\n  File "'
 _PYTHON_LINKS = ("\nDuring handling of the above exception,", "\nThe above exception was the direct cause")
+_PYTHON_LINK = "he above exception"
 _MARGIN = re.compile(r"(?m)^[ |+-]*(?: [0-9]+ -+$)?")
 
 # After frames, a line that is not indented names the exception.
 _RAISED = re.compile(r"\n([A-Za-z_][\w.<>]{0,200}+)(?:: ?|(?=\n|\Z))")
-# Elsewhere the name must look like one: "orders.OrderError: ", "Error [ERR_ASSERTION]: ", "SqlException (0x80131904): ".
+# Elsewhere the name must look like one: "OrderError: ", "Error [ERR_ASSERTION]: ", "SqlException (0x80131904): ".
 _TYPED = re.compile(
     r"(?P<type>(?:[A-Za-z_]\w{0,100}+(?:\.|::|\\|\$))*+"
     r"(?:[A-Z]\w*?(?:Error|Exception|Warning|Failure|Fault|Timeout|Interrupt|Exit)|[A-Z][a-z]+(?:[A-Z][a-z]+)+|Error"
@@ -36,21 +37,24 @@ _LEADS = re.compile(
     r"(?:Exception in thread \"[^\"\n]{0,200}\" |Uncaught |Unhandled exception\. |Unhandled Exception: |Caused by: "
     r"|PHP Fatal error:  Uncaught |\[?(?:ERROR|FATAL)\]?:\s+)"
 )
-_JAVA_CAUSE = re.compile(r"(?:\nCaused by: |---> |\[cause\]: )(?:\([^()\n]{0,100}\) ?)?([A-Za-z_][\w.$]{0,200}+)")
+_LINKS = ("\nCaused by: ", "---> ", "[cause]: ")
+_CAUSE = re.compile(r"(?:\nCaused by: |---> |\[cause\]: )(?:\([^()\n]{0,100}\) ?)?([A-Za-z_][\w.$]{0,200}+)")
 _FRAME = re.compile(r"\n\s+at ([\w.$<>\[\] /@-]{1,200})")
 _PYTHON_PLACE = re.compile(r'File "([^"\n]{1,500})", line [0-9]+(?:, in (\S{1,200}))?')
 _LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python3|[\\/]Lib[\\/]|<frozen |<string>")
 _RUNTIME = ("java.", "javax.", "jdk.", "sun.", "System.", "node:", "Object.<anonymous>", "new NodeError")
 
 # PostgreSQL's further fields, of which some drivers make one line. What they say differs from event to event.
-_FIELDS = re.compile(r"\s(?:DETAIL|HINT|CONTEXT|STATEMENT|QUERY|WHERE|LINE [0-9]+|Detail|Hint|Position|Where):\s")
+_FIELDS = (" LINE 1: ", " DETAIL: ", " HINT: ", " CONTEXT: ", " Detail: ", " Hint: ", " Position: ")
 _OPEN_ENDS = (":", "{", "(", "[", "with")
 _VALIDATION = re.compile(r"[0-9]+ validation errors? for (\S{1,200})")
 _INVALID_FIELD = re.compile(r"\n(\S[^\n]{0,200})\n +([^\n]{1,300}?) [\[(]type=([\w.]{1,100})")
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+_NOTHING: tuple[str, ...] = ()
+
+
+class Failure(NamedTuple):
     """What an error text says before anything in it is hidden.
 
     Attributes:
@@ -73,9 +77,11 @@ class Failure:
 def parse(error: str) -> Failure:
     """What failed, according to an error text that is not blank."""
     text = normalise(error)
-    if _PYTHON_GROUP in text:
+    if "+-+-" in text and _PYTHON_GROUP in text:
         return _group(text)
-    start = max(text.rfind(_PYTHON), text.rfind(_PYTHON_FRAME), 0 if text.startswith('  File "') else -1)
+    frame = text.rfind(_PYTHON_FRAME) if _PYTHON_FRAME in text else -1
+    # A traceback may have no frames.
+    start = max(frame, text.find(_PYTHON, frame + 1), 0 if text.startswith(_PYTHON_FRAME[1:]) else -1)
     return _plain(text) if start < 0 else _python(text, start)
 
 
@@ -84,13 +90,13 @@ def normalise(error: str) -> str:
     text = error if len(error) <= 2 * _HALF else f"{error[:_HALF]}\n{error[-_HALF:]}"
     if not text.isascii() or "\x1b" in text or "\r" in text:
         text = unicodedata.normalize("NFC", plain_text(text))
-    return text.strip("\n\t\0 ") if not text.startswith('  File "') else text.rstrip()
+    return text.strip("\n\t\0 ") if not text.startswith(_PYTHON_FRAME[1:]) else text.rstrip()
 
 
 def _python(text: str, start: int) -> Failure:
     raised = _RAISED.search(text, start)
-    links = [at for link in _PYTHON_LINKS if (at := text.find(link)) >= 0]
-    cut = raised is None or not text.startswith(_PYTHON) and _PYTHON not in text[: text.find(_PYTHON_FRAME)]
+    links = [at for link in _PYTHON_LINKS if (at := text.find(link)) >= 0] if _PYTHON_LINK in text else []
+    cut = raised is None or (not text.startswith(_PYTHON) and _PYTHON not in text[: text.find(_PYTHON_FRAME)])
     root = _python_root(text, min(links)) if links and not cut else ""
     frame = _python_frame(text)
     if raised is None:
@@ -121,7 +127,7 @@ def _python_frame(text: str) -> str:
 
 
 def _place(path: str, function: str | None) -> str:
-    short = "/".join(re.split(r"[\\/]", path)[-2:])
+    short = "/".join(path.replace("\\", "/").rsplit("/", 2)[-2:])
     return f"{short} in {function}" if function else short
 
 
@@ -141,7 +147,7 @@ def _plain(text: str) -> Failure:
     lead = _LEADS.match(text, start)
     start = lead.end() if lead else start
     first = text[start : start + 2_000].partition("\n")[0].rstrip()
-    exception_type, message, names = "", first, ()
+    exception_type, message, names = "", "", _NOTHING
     if typed := _TYPED.match(first):
         exception_type = typed["type"] + (f" [{typed['code']}]" if typed["code"] else "")
         message, names = _primary(text, start + typed.end())
@@ -149,9 +155,16 @@ def _plain(text: str) -> Failure:
         exception_type, message = quoted["type"], quoted["message"]
     else:
         message, names = _primary(text, start)
-    causes = _JAVA_CAUSE.findall(text, start) if "Caused by: " in text or "---> " in text or "[cause]: " in text else []
-    root = causes[-1] if causes and not cut else ""
-    return Failure(exception_type, root, message, _frame(text), cut, names)
+    if len(first) == len(text) and " ---> " not in first:
+        return Failure(exception_type, "", message, "", cut, names)
+    return Failure(exception_type, "" if cut else _root(text), message, _frame(text), cut, names)
+
+
+def _root(text: str) -> str:
+    """The last cause of a chain is its root: all but Python print it last."""
+    at = max(text.rfind(link) for link in _LINKS)
+    cause = _CAUSE.match(text, at) if at >= 0 else None
+    return cause[1] if cause else ""
 
 
 def _head(text: str) -> tuple[int, bool]:
@@ -167,7 +180,7 @@ def _head(text: str) -> tuple[int, bool]:
 
 
 def _frame(text: str) -> str:
-    if "\tat " not in text and "\n   at " not in text and "\n    at " not in text:
+    if " at " not in text and "\tat " not in text:
         return ""
     frames = [found[1].strip() for found in _FRAME.finditer(text[:8_192])]
     own = (frame for frame in frames if not frame.startswith(_RUNTIME))
@@ -183,8 +196,9 @@ def _primary(text: str, start: int) -> tuple[str, tuple[str, ...]]:
     if end >= 0 and (not message or message.endswith(_OPEN_ENDS)):
         message = " ".join([message, *text[end : end + 2_000].split("\n")[1:3]]).strip()
     message = message[:2_000].partition(" ---> ")[0]
-    if fields := _FIELDS.search(message):
-        message = message[: fields.start()]
+    for field in _FIELDS:
+        if field in message:
+            message = message.partition(field)[0]
     return message, ()
 
 

@@ -7,14 +7,28 @@ costs little, as two format strings seldom differ in such a token alone; showing
 although it looks like a value are the codes by which systems tell their failures apart: HTTP status, errno, SQLSTATE,
 exit code, gRPC, cloud and driver codes.
 
-Work is linear in the message: a message is cut first, quantifiers are possessive, and what repeats inside another
-repetition excludes what ends it.
+Work is linear in the message, and the message is cut first.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from dlq_pipelines.causes.tokens import (
+    CODE,
+    CODE_IN_REPR,
+    COMPLAINT,
+    DIGITS,
+    ERROR_STATUS,
+    FAILURE,
+    LONG_TYPE,
+    PLACEHOLDER,
+    PLAIN_STATUS,
+    PLURAL,
+    ROW,
+    SHAPE,
+    TOKEN,
+)
 from dlq_pipelines.causes.vocabulary import (
     ANSWER_WORDS,
     CODE_WORDS,
@@ -27,100 +41,18 @@ from dlq_pipelines.causes.vocabulary import (
     TELLING_KEYS,
     TYPE_LEADS,
     TYPE_NAMES,
-    VENDOR_CODES,
     VERBS,
 )
 
 # Characters of a message that are looked at: what tells causes apart stands in front.
 _LONGEST = 1_000
-
-# A plain word ends before a space, a closing mark or the end; "a.b", "a_b", "a1" and "a=b" are no plain words.
-_END = r"(?=[,;)\]}[]|\ (?!=\ )|[.:!?…]++(?:\ |\Z)|\Z)"
-_WORD = rf"[A-Za-z][a-z]*+(?:['’-][a-z]++)*+(?:\(e?s\))?+{_END}"
-# In Python a lookbehind has one width, so there is one for each way to name an exception.
-_RAISED = "|".join(
-    f"(?<={name})" for name in ("Error", "Exception", "Warning", "Failure", "Fault", "Timeout", "nected")
-)
-
-# What a message consists of; the first that matches wins, so what contains others stands above them.
-_TOKEN = re.compile(
-    rf"""\ ?+(?:
-    (?P<prose>{_WORD}(?:\ {_WORD})*+)
-  | (?P<capitals>[A-Z][A-Z_]++{_END}(?:\ (?:[A-Z_]{{2,}}+{_END}|\.\.\.?))*+)
-  | (?P<url>(?:[A-Za-z][A-Za-z0-9+.-]{{0,30}}+:){{1,3}}+//[^\s'"<>)\]}}]*+)
-  # NewConnectionError('..., ConnectionResetError(104, '...: the quoted words are a message of its own.
-  | (?P<raised>[A-Za-z_][\w.]*+(?:{_RAISED})\((?:-?\d{{1,5}},\ ?)?+b?(?:'|"|(?=[A-Z\[<])))
-  # The arguments of an exception that has no text: (1062, "..., ('Connection aborted.', ...
-  | (?P<arguments>\(-?\d{{1,5}},\ ?b?['"]|\A[(\[]b?['"](?=\w+\ ))
-  | (?P<key>[A-Za-z_][\w.-]*+\ ?=\ ?(?=[^\s=])|(?:(?<=[{{,])|(?<=[{{,]\ ))['"][A-Za-z_][\w.-]*+['"]\ ?:\ ?)
-  # An opening quote follows no letter, so "can't" opens none, and a closing one precedes none.
-  | (?P<quoted>(?<![A-Za-z0-9_])[bru]?(?:
-        '(?:[^'\\]|\\.|'(?=\w))*+' | "(?:[^"\\]|\\.)*+(?:"|\Z) | `[^`']*+['`] | [“«„‘][^“”»‘’]*+[”»“’]
-      )(?![A-Za-z0-9_]))
-  | (?P<symbol>[-+*/%<>=!&|^~@]{{1,3}}+(?=:?+(?:\ |\Z)))
-  | (?P<object><[A-Za-z_/!?][^<>]*+>|\#<[^<>]*+>)
-  | (?P<call>\.?[A-Za-z_$][\w.$]*+\((?:[^()]++|\([^()]*+\))*+\))
-  | (?P<chunk>(?![.:!?…]++(?:\ |\Z))[^\s'"`“”«»„(),;<>\[\]{{}}=]++)
-  | (?P<mark>[^\w\s])
-    )""",
-    re.VERBOSE,
-)
-
-_EXTENSIONS = "avro|conf|csv|gz|html?|ini|java|json|js|log|parquet|pdf|proto|py|rb|rs|so|sql|toml|ts|txt|xml|ya?ml|zip"
-_FAILURE = (
-    "abort|cancel|conflict|declined|denied|duplicate|error|exception|exceed|exhausted|expired|fail|forbidden|found"
-    "|insufficient|invalid|limit|missing|no_?such|refused|required|throttl|timed_?out|timeout|unauthori|unavailable"
-    "|unknown|unsupported"
-)
-# What a token without spaces, quotes and brackets may be; its name is what people see in its place.
-_SHAPE = re.compile(
-    rf"""
-    (?P<number>[-+~*]?[0-9]++(?:[,_][0-9]++)*+(?:\.[0-9]*+)?+(?:[eE][-+]?[0-9]++)?+%?)
-  | (?P<quantity>-?(?:[0-9]++(?:\.[0-9]++)?+(?:ns|us|µs|ms|min|[smhdw]|[kKMGTP]?i?[bB]|[kKMGT])/?)++s?)
-  | (?P<time>[0-9]{{4}}[-/][0-9]{{2}}[-/][0-9]{{2}}(?:[T_][0-9:.,]++)?+(?:Z|[-+][0-9:]++)?+
-      |[0-9]{{1,2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:[.,][0-9]++)?+)?+(?:Z|[-+][0-9:]++)?+)
-  | (?P<uuid>[0-9a-fA-F]{{8}}-(?:[0-9a-fA-F]{{4}}-){{3}}[0-9a-fA-F]{{12}})
-  | (?P<url>[A-Za-z][\w+.-]*+://.*+)
-  | (?P<email>[\w.+-]++@[\w.-]++)
-  | (?P<ip>(?:ipv[46]:)?(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}(?:[:/][0-9]++)?+
-      |(?=[0-9a-fA-F]*+:[0-9a-fA-F]*+:)[0-9a-fA-F:]{{3,45}}+(?:[/%]\w++)?+)
-  | (?P<version>v?[0-9]++(?:\.[0-9][\w+-]*+){{1,4}}+)
-  | (?P<address>0x[0-9a-fA-F]++)
-  | (?P<hash>(?=[a-fA-F]*+[0-9])[0-9a-fA-F]{{8,128}})
-  | (?P<word>[A-Za-z]++(?:[/-][A-Za-z]++)++)
-  | (?P<path>(?:~|\.{{1,2}})?/.*+|[A-Za-z]:\\.*+|[\w.@+-]++/.*+|[\w-]++(?:\.[\w-]++)*?\.(?:{_EXTENSIONS})(?::[0-9:]++)?+)
-  | (?P<host>[A-Za-z_][\w-]*+(?:\.[\w-]++)*+:[0-9]{{1,5}}|localhost)
-  | (?P<enum>[A-Z]\w*+\.[A-Z][A-Z_]++)
-  | (?P<dunder>__[a-z]++(?:_[a-z]++)*+__)
-  | (?P<failure>(?=[A-Za-z_.]*?(?i:{_FAILURE}))[A-Za-z_][\w.]*+)
-  | (?P<name>[@$\#]?[A-Za-z_$][\w$.:@\#/\\-]*+|[0-9]\w++(?:[-.:/]\w++)*+)
-  | (?P<symbol>[^\w\s]++)
-    """,
-    re.VERBOSE,
-)
-# Digits beside letters of a script without spaces: "订单12345".
-_DIGITS = re.compile(r"(?<![A-Za-z_])[-+]?[0-9][0-9.,]*+")
-_CODE = re.compile(r"-?(?:0x[0-9A-Fa-f]{1,8}|[A-Z]{0,4}[0-9][0-9A-Z.]{0,11})")
-_VENDOR_CODE = re.compile(rf"(?:{'|'.join(sorted(VENDOR_CODES))})-?[0-9]{{3,6}}[A-Z]?")
-_PLAIN_STATUS = re.compile(r"[1-5][0-9]{2}(?: (?P<word>[A-Z][\w-]*+).*+)?")
-# <Response [404]>, <StatusCode.NOT_FOUND: (5, 'not found')>, Response(status=503)
-_CODE_IN_REPR = re.compile(r"\[[1-5][0-9]{2}\]|\w\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++")
-_COMPLAINT = re.compile(
-    r"(?i)\b(?:bad|illegal|invalid|malformed|pars(?:e|ing)|no such|not an?|un(?:defined|expected|known|recognized|supported))\b"
-)
-
-# SQL's types of several words, whose first is hidden already.
-_LONG_TYPE = re.compile(r"<(?:name|type|word)>(?: (?:with(?:out)? time zone|precision|varying)\b)++")
-_PLACEHOLDER = re.compile(r"<[a-z]+>")
-# Placeholders in a row are one: the length of a list and the depth of a structure are values too.
-_ONE = r"[\[{(\"]*+<>(?:\[\])*+[\]})\"]*+"
-_ROW = re.compile(rf"{_ONE}(?:(?:,?\ (?:and|or)|\ ?[,=;]|\.\.)?+\ ?{_ONE})++|[\[{{]++(?:<>)?[\]}}]++")
-_PLURAL = re.compile(r"s\b(?<=[a-z][a-z]s)")
+_LONGEST_CODE = 40
+# Messages inside messages: deeper ones are values.
+_DEEPEST = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A message without its values.
+class Template(NamedTuple):
+    """A message without its values. A named tuple, because it is built for every text and a dataclass costs thrice.
 
     Attributes:
         text: with typed placeholders, for people.
@@ -136,20 +68,30 @@ class Template:
 
 
 def template(message: str) -> Template:
-    """The template of a message; line ends in it are spaces."""
+    """The template of a message; line ends in it count as spaces."""
     reader = _Reader(" ".join(message[:_LONGEST].split()))
     text = reader.read()
     return Template(text, _key(text), tuple(reader.codes), tuple(dict.fromkeys(reader.names)))
 
 
 def _key(text: str) -> str:
-    key = _ROW.sub(_one, _PLACEHOLDER.sub("<>", text))
+    key = PLACEHOLDER.sub("<>", text)
+    if key.count("<>") > 1 or "[" in key or "{" in key:
+        key = ROW.sub(_one, key)
     # A count decides between "1 argument was" and "2 arguments were".
-    return _PLURAL.sub("", key).replace(" were ", " wa ").replace(" are ", " is ").replace(" have ", " ha ")
+    return PLURAL.sub("", key).replace(" were ", " wa ").replace(" are ", " is ").replace(" have ", " ha ")
 
 
 def _one(row: re.Match[str]) -> str:
     return '"<>"' if row[0][0] == '"' else "<>"
+
+
+def _kind(text: str) -> str:
+    """The name of a token's shape; "text" for one that has none."""
+    if text.isascii() and text.isidentifier() and (text.isalpha() or ("_" in text and text[0] != "_")):
+        return "name"
+    shape = SHAPE.fullmatch(text)
+    return (shape.lastgroup if shape else None) or "text"
 
 
 class _Reader:
@@ -160,27 +102,28 @@ class _Reader:
         key: the key whose value comes next.
     """
 
-    __slots__ = ("before", "codes", "key", "message", "names")
+    __slots__ = ("before", "codes", "depth", "key", "message", "names")
 
-    def __init__(self, message: str) -> None:
-        self.message, self.before, self.key = message, "", ""
+    def __init__(self, message: str, depth: int = 0) -> None:
+        self.message, self.depth, self.before, self.key = message, depth, "", ""
         self.codes: list[str] = []
         self.names: list[str] = []
 
     def read(self) -> str:
         shown: list[str] = []
-        for found in _TOKEN.finditer(self.message):
-            kind = found.lastgroup or "mark"
-            if found[0][0] == " ":
+        for found in TOKEN.finditer(self.message):
+            text = found[0]
+            if text[0] == " ":
                 shown.append(" ")
+                text = text[1:]
             key, self.key = self.key, ""
-            shown.append(_READERS[kind](self, found[kind], found, key))
+            shown.append(_READERS[found.lastgroup](self, text, found, key))
         text = "".join(shown)
-        return _LONG_TYPE.sub("<type>", text) if "> " in text else text
+        return LONG_TYPE.sub("<type>", text) if "> " in text else text
 
-    def prose(self, token: str, found: re.Match[str], key: str) -> str:
+    def prose(self, text: str, found: re.Match[str], key: str) -> str:
         """Plain words, of which those that stand in a value's place are hidden."""
-        words = token.split(" ")
+        words = text.split(" ")
         front, self.before = self.before, words[-1].lower()
         if (key and key not in TELLING_KEYS) or (len(words) == 1 and self._is_tail(front, found)):
             words[0] = "<word>"
@@ -191,172 +134,183 @@ class _Reader:
     def _is_tail(self, front: str, found: re.Match[str]) -> bool:
         """The single word after the last colon is the value that is complained about: "invalid level: loud"."""
         last = front == ":" and found.end() == len(self.message)
-        return last and _COMPLAINT.search(self.message) is not None
+        return last and COMPLAINT.search(self.message) is not None
 
     def _hide_names(self, words: list[str], front: str) -> None:
         """Hide the words that stand where a name or the name of a type is announced."""
-        given = ["", "", front, *words, ""]
-        for at, (three, two, one, word, after) in enumerate(zip(*(given[n:] for n in range(5)), strict=False)):
-            if word in FUNCTION_WORDS:
-                continue
-            led = two in NAME_LEADS or three in NAME_LEADS or (not two and after in VERBS) or "-" in word
-            if one in KINDS and word not in KINDS and (led or one == "type"):
-                words[at] = "<name>"
-                self.names.append(word)
-            elif one == "got" or (one == "not" and two == "," and not after):
-                words[at] = "<type>"
-            elif word in TYPE_NAMES and (one in TYPE_LEADS or (one in {"(", ","} and len(words) == 1)):
-                words[at] = "<type>"
+        three, two, one = "", "", front
+        for at, word in enumerate(words):
+            if one in _ANNOUNCING and word not in FUNCTION_WORDS:
+                after = words[at + 1] if at + 1 < len(words) else ""
+                if one in KINDS and word not in KINDS and _is_name(word, one, two, three, after):
+                    words[at] = "<name>"
+                    self.names.append(word)
+                elif _is_type(word, one, two, after, alone=len(words) == 1):
+                    words[at] = "<type>"
+            three, two, one = two, one, word
 
-    def capitals(self, token: str, _found: re.Match[str], key: str) -> str:
+    def capitals(self, text: str, _found: re.Match[str], key: str) -> str:
         """Names of errors stay, ECONNREFUSED; SQL's and HTTP's own words and names of variables do not."""
-        front, self.before = self.before, token.lower()
+        front, self.before = self.before, text.lower()
         if key and key not in TELLING_KEYS:
             return "<word>"
         if front in KINDS:
-            self.names.append(token)
+            self.names.append(text)
             return "<name>"
-        return token if SQL_WORDS.isdisjoint(token.split(" ")) else "<keyword>"
+        return text if SQL_WORDS.isdisjoint(text.split(" ")) else "<keyword>"
 
     def url(self, _token: str, _found: re.Match[str], _key: str) -> str:
         self.before = ""
         return "<url>"
 
-    def raised(self, token: str, _found: re.Match[str], _key: str) -> str:
+    def raised(self, text: str, _found: re.Match[str], _key: str) -> str:
         """An exception inside the message: its quote opens nothing, so that its words are read."""
         self.before = ""
-        return token.rstrip("'\"")
+        return text.rstrip("'\"")
 
-    def arguments(self, token: str, _found: re.Match[str], _key: str) -> str:
+    def arguments(self, text: str, _found: re.Match[str], _key: str) -> str:
         self.before = "code"
-        return token.rstrip("'\"")
+        return text.rstrip("'\"")
 
-    def pair(self, token: str, _found: re.Match[str], _key: str) -> str:
+    def pair(self, text: str, _found: re.Match[str], _key: str) -> str:
         """A key; one in quotes belongs to data, of which only what tells something is shown."""
-        name = token.strip("'\" =:")
+        name = text.strip("'\" =:")
         self.before = self.key = name.lower()
-        if token[0] not in "'\"":
+        if text[0] not in "'\"":
             return "<type>=" if name in TYPE_NAMES else f"{name}="
         return f"{name}: " if self.key in TELLING_KEYS else ""
 
-    def quoted(self, token: str, found: re.Match[str], key: str) -> str:
+    def quoted(self, text: str, found: re.Match[str], key: str) -> str:
         """A value, unless it is a message of its own or an HTTP status."""
         front, self.before = self.before, ""
-        content = token.lstrip("bru")[1:-1]
+        content = text.lstrip("bru")[1:-1]
         whole = found.start() == 0 and found.end() == len(self.message)
-        if key in TELLING_KEYS or ((whole or front in SENTENCE_KEYS) and content.count(" ") > 1):
+        told = key in TELLING_KEYS or ((whole or front in SENTENCE_KEYS) and content.count(" ") > 1)
+        if told and self.depth < _DEEPEST:
             return self._inner(content)
-        status = _PLAIN_STATUS.fullmatch(content)
+        status = PLAIN_STATUS.fullmatch(content) if content[:1].isdigit() else None
         if status and (status["word"] in STATUS_WORDS if status["word"] else front in CODE_WORDS):
             self.codes.append(content[:3])
             return content
         value = self._value(content)
         # The quotes of repr() come and go with the value's type, others are the message's own.
-        return f'"{value}"' if token[0] == '"' and not whole and not key else value
+        return f'"{value}"' if text[0] == '"' and not whole and not key else value
 
     def _inner(self, content: str) -> str:
-        inner = _Reader(content)
+        inner = _Reader(content, self.depth + 1)
         text = inner.read()
         self.codes += inner.codes
         self.names += inner.names
         return text
 
     def _value(self, content: str) -> str:
-        shape = _SHAPE.fullmatch(content) if " " not in content else None
-        return self._shown(shape.lastgroup if shape else "text", content)
+        return self._shown("text" if " " in content else _kind(content), content)
 
-    def _shown(self, kind: str | None, value: str) -> str:
+    def _shown(self, kind: str, value: str) -> str:
         if kind in _NAMES:
             self.names.append(value)
             return "<name>"
         return f"<{kind}>"
 
-    def object(self, token: str, _found: re.Match[str], _key: str) -> str:
+    def object(self, text: str, _found: re.Match[str], _key: str) -> str:
         self.before = ""
-        return self._repr("object", token)
+        return self._repr("object", text)
 
-    def call(self, token: str, _found: re.Match[str], _key: str) -> str:
+    def call(self, text: str, _found: re.Match[str], _key: str) -> str:
         """A call or a repr(), name and arguments; the name of an exception stays."""
         self.before = ""
-        name, _, arguments = token.partition("(")
-        shape = _SHAPE.fullmatch(name)
-        if shape and shape.lastgroup == "failure" and not name.islower():
+        name, _, arguments = text.partition("(")
+        if not name.islower() and FAILURE.search(name.lower()):
             return name + self._repr("call", "(" + arguments)
-        return self._repr("call", token)
+        return self._repr("call", text)
 
-    def _repr(self, kind: str, token: str) -> str:
-        codes = _CODE_IN_REPR.findall(token)
+    def _repr(self, kind: str, text: str) -> str:
+        codes = CODE_IN_REPR.findall(text)
         self.codes += codes
         return f"<{' '.join((kind, *codes))}>"
 
-    def symbol(self, token: str, found: re.Match[str], _key: str) -> str:
+    def symbol(self, text: str, found: re.Match[str], _key: str) -> str:
         """An operator; a dash between words is none."""
-        dash = not token.strip("-") and self.before not in KINDS and self.message[found.end() : found.end() + 1] != ":"
+        dash = not text.strip("-") and self.before not in KINDS and self.message[found.end() : found.end() + 1] != ":"
         self.before = ""
-        return token if dash else "<symbol>"
+        return text if dash else "<symbol>"
 
-    def mark(self, token: str, _found: re.Match[str], key: str) -> str:
+    def mark(self, text: str, _found: re.Match[str], key: str) -> str:
         """Punctuation; a quote that closes nothing is left out, and a code may stand in brackets or after a colon."""
-        if token in "\"'`":
+        if text in "\"'`":
             self.key = key
             return ""
-        if token in "[({":
-            self.key = key if token == "{" else ""
-        elif token not in "=#" and not (token == ":" and self.before in TELLING_KEYS):
-            self.before = token
-        return token
+        if text not in "=#[" and not (text == ":" and self.before in TELLING_KEYS):
+            self.before = text
+        return text
 
-    def chunk(self, token: str, found: re.Match[str], key: str) -> str:
+    def number(self, text: str, found: re.Match[str], key: str) -> str:
+        """A plain number, by far the most frequent value."""
+        front, self.before = self.before, text
+        telling = key in TELLING_KEYS if key else front in CODE_WORDS
+        if telling or (not key and self._is_number_code(text, front, found)):
+            self.codes.append(text)
+            return text
+        return "<number>"
+
+    def chunk(self, text: str, found: re.Match[str], key: str) -> str:
         """Anything else without spaces: told by its shape."""
-        bare = token.rstrip(".:!?…") or token
-        rest = token[len(bare) : len(bare) + 1]
+        bare = text.rstrip(".:!?…") or text
+        rest = text[len(bare) : len(bare) + 1]
         front, self.before = self.before, ":" if rest == ":" else bare.lower()
         if self._is_code(bare, front, key):
             self.codes.append(bare)
-            return token
-        shape = _SHAPE.fullmatch(bare)
-        kind = shape.lastgroup if shape else ""
-        if not kind:
-            return "<text>" if bare.isascii() else _DIGITS.sub("<number>", bare) + rest
+            return text
+        kind = _kind(bare)
+        if kind == "text":
+            return "<text>" if bare.isascii() else DIGITS.sub("<number>", bare) + rest
         if key and key not in TELLING_KEYS:
             return f"<{kind}>{rest}"
-        if (kind in _KEPT and front not in KINDS and not self._is_tail(front, found)) or self._stays(
-            kind, bare, rest, front, found
-        ):
-            return token
+        if front not in KINDS and not self._is_tail(front, found) and self._stays(kind, bare, found):
+            return text
         return self._shown(kind, bare) + rest
 
     def _is_code(self, bare: str, front: str, key: str) -> bool:
         if key in TELLING_KEYS and key not in SENTENCE_KEYS:
-            return bare[0] not in "/~" and len(bare) <= 40
-        return (_CODE if front in CODE_WORDS else _VENDOR_CODE).fullmatch(bare) is not None
+            return bare[0] not in "/~" and len(bare) <= _LONGEST_CODE
+        return front in CODE_WORDS and CODE.fullmatch(bare) is not None
 
-    def _stays(self, kind: str, bare: str, rest: str, front: str, found: re.Match[str]) -> bool:
-        start, end = found.start("chunk"), found.end()
-        in_bracket = self.message[start - 1 : start] == "("
+    def _stays(self, kind: str, bare: str, found: re.Match[str]) -> bool:
+        """Whether an identifier names a failure, or a token is prose after all."""
         if kind == "name":
-            return in_bracket and self.message[end : end + 1] == ")" and bare[0].isupper() and bare.isalpha()
-        if kind == "symbol":
-            return not bare.strip(".-–—")
-        if kind != "number":
-            return False
-        code = (in_bracket and rest == ":") or self._is_status(bare, rest, front, found)
-        if code:
-            self.codes.append(bare)
-        return code
+            if FAILURE.search(bare.lower()):
+                return True
+            around = self.message[found.start() - 1 : found.start()] + self.message[found.end() : found.end() + 1]
+            return around == "()" and bare[0].isupper() and bare.isalpha()
+        return kind in _KEPT or (kind == "symbol" and not bare.strip(".-\u2013\u2014"))
 
-    def _is_status(self, bare: str, rest: str, front: str, found: re.Match[str]) -> bool:
-        if len(bare) != 3 or bare[0] not in "45" or not bare.isdigit():
+    def _is_number_code(self, number: str, front: str, found: re.Match[str]) -> bool:
+        """Whether a number is a code: "(111: Connection refused)", or an HTTP status."""
+        if front == "(" and self.message[found.end() : found.end() + 1] == ":":
+            return True
+        if not ERROR_STATUS.fullmatch(number):
             return False
-        after = self.message[found.end() :].split(maxsplit=1)
-        word = after[0].strip(".,:;)") if after else ""
+        after = self.message[found.end() : found.end() + 40].lstrip(": ")
+        word = after.partition(" ")[0].strip(".,:;)")
         return word in STATUS_WORDS or ((front in ANSWER_WORDS or found.start() == 0) and not word[:1].islower())
 
 
+def _is_name(word: str, one: str, two: str, three: str, after: str) -> bool:
+    """Whether a kind announces a name: "for table orders", "for foreign table orders", "table orders does"."""
+    return one == "type" or two in NAME_LEADS or three in NAME_LEADS or (not two and after in VERBS) or "-" in word
+
+
+def _is_type(word: str, one: str, two: str, after: str, *, alone: bool) -> bool:
+    """Whether a type's name was filled in: "got Order", ", not Order", "to integer", "(integer, text)"."""
+    if one == "got" or (one == "not" and two == "," and not after):
+        return True
+    return word in TYPE_NAMES and (one in TYPE_LEADS or (one in {"(", ","} and alone))
+
+
 _ANNOUNCING = KINDS | TYPE_LEADS | {"got", "(", ","}
-_NAMES = frozenset(("dunder", "enum", "failure", "name", "word"))
-_KEPT = frozenset(("dunder", "failure", "enum", "word"))
-_READERS: dict[str, Callable[[_Reader, str, re.Match[str], str], str]] = {
+_NAMES = frozenset(("dunder", "enum", "name", "word"))
+_KEPT = frozenset(("dunder", "enum", "vendor", "word"))
+_READERS: dict[str | None, Callable[[_Reader, str, re.Match[str], str], str]] = {
     "prose": _Reader.prose,
     "capitals": _Reader.capitals,
     "url": _Reader.url,
@@ -367,6 +321,7 @@ _READERS: dict[str, Callable[[_Reader, str, re.Match[str], str], str]] = {
     "symbol": _Reader.symbol,
     "object": _Reader.object,
     "call": _Reader.call,
+    "number": _Reader.number,
     "chunk": _Reader.chunk,
     "mark": _Reader.mark,
 }

@@ -6,11 +6,12 @@ import re
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 DATA = Path(__file__).parents[1] / "data"
-_WORDS = "orders invoice payments billing stock shipment customer refund basket catalogue".split()
-_PARTS = "user order item line total amount tax code ship bill card stock event batch sync price region".split()
+_WORDS = [*"orders invoice payments billing stock shipment customer refund basket catalogue".split()]
+_PARTS = [*"user order item line total amount tax code ship bill card stock event batch sync price region".split()]
 _VALUES = ["abc", "12,50", "2024-13-01", "N/A", "anna", "O'Neil", "4.2e", "blue shoes", "Zoë", "1;drop", "-", "7 kg"]
 
 
@@ -73,7 +74,8 @@ def _url_path(chance: random.Random) -> str:
 
 
 def _time(chance: random.Random) -> str:
-    return f"2026-{chance.randint(1, 12):02}-{chance.randint(1, 28):02}T{chance.randint(0, 23):02}:15:{chance.randint(0, 59):02}Z"
+    moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=chance.randint(0, 30_000_000))
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _json(chance: random.Random) -> str:

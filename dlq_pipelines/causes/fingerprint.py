@@ -54,9 +54,9 @@ def cause_key(error: str | None) -> str:
 
 
 def _fingerprint(text: str) -> Fingerprint:
-    if not text or text.isspace():
-        return Fingerprint(_id("", "", "no error text"), "", "no error text")
     failure = parse(text)
+    if not (failure.exception_type or failure.message or failure.frame):  # blanks, or only colours
+        return Fingerprint(_id("", "", "no error text"), "", "no error text")
     found = template(_message(failure))
     return Fingerprint(
         id=_id(failure.exception_type, failure.root_type, found.key),
@@ -77,7 +77,9 @@ def _message(failure: Failure) -> str:
     """The message without its exception's name in front, which some libraries repeat."""
     if not failure.exception_type and not failure.message:
         return f"traceback cut off in {failure.frame}"
-    return failure.message.removeprefix(f"{_class(failure.exception_type)}: ")
+    message = failure.message.removeprefix(f"{_class(failure.exception_type)}: ")
+    # Not an object's repr but a message in its brackets, as urllib writes: "<urlopen error timed out>".
+    return message[1:-1] if message[:1] == "<" and message[-1:] == ">" and " error " in message else message
 
 
 def _class(exception_type: str) -> str:

@@ -10,8 +10,26 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 DATA = Path(__file__).parents[1] / "data"
-_WORDS = [*"orders invoice payments billing stock shipment customer refund basket catalogue".split()]
-_PARTS = [*"user order item line total amount tax code ship bill card stock event batch sync price region".split()]
+_WORDS = ["orders", "invoice", "payments", "billing", "stock", "shipment", "customer", "refund", "basket", "catalogue"]
+_PARTS = [
+    "user",
+    "order",
+    "item",
+    "line",
+    "total",
+    "amount",
+    "tax",
+    "code",
+    "ship",
+    "bill",
+    "card",
+    "stock",
+    "event",
+    "batch",
+    "sync",
+    "price",
+    "region",
+]
 _VALUES = ["abc", "12,50", "2024-13-01", "N/A", "anna", "O'Neil", "4.2e", "blue shoes", "Zoë", "1;drop", "-", "7 kg"]
 
 

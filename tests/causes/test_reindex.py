@@ -1,7 +1,6 @@
 """A new version of the fingerprint: ids stay, aliases are added."""
 
 import hashlib
-from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -25,7 +24,7 @@ def _next_version(error: str | None) -> Fingerprint:
     """Version 2: sees the two first types as one, and every message of the third apart."""
     old = fingerprint(error)
     kind = "ConnectionError" if (error or "").endswith(": no") else (error or "")
-    return replace(old, id=f"v2-{hashlib.sha256(kind.encode()).hexdigest()[:16]}")
+    return old._replace(id=f"v2-{hashlib.sha256(kind.encode()).hexdigest()[:16]}")
 
 
 def _die(connection: Connection, error: str, count: int) -> None:

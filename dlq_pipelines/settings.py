@@ -78,6 +78,9 @@ class Settings(BaseSettings):
             ZoneInfo(value)
         except (KeyError, ValueError, OSError) as error:
             raise ValueError(f"{value!r} is not an IANA time zone such as Europe/Berlin") from error
+        # PostgreSQL reads CET and its like as a fixed offset, so its days would not be Python's.
+        if "/" not in value and value != "UTC":
+            raise ValueError(f"{value!r} is an abbreviation: write UTC, or a place such as Europe/Berlin")
         return value
 
     @field_validator("partitions_start")

@@ -68,6 +68,7 @@ def test_a_variable_that_is_set_to_nothing_is_unset(monkeypatch: pytest.MonkeyPa
 BAD = [
     ("DLQ_TIMEZONE", "Mars/Base"),
     ("DLQ_TIMEZONE", "Europe"),
+    ("DLQ_TIMEZONE", "CET"),
     ("DLQ_TIMEZONE", "../etc/passwd"),
     ("DLQ_OUTBOX_SCHEMA", "x" * 64),
     ("DLQ_OUTBOX_TABLE", "ü" * 32),

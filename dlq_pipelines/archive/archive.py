@@ -4,12 +4,12 @@ They move in batches, each deleted and inserted by one statement in a transactio
 killed run leaves whole batches moved and the rest where it was; the next run goes on.
 """
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.day import Day
+from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.postgres.connect import Connection
 
 BATCH = 5_000
@@ -62,6 +62,7 @@ def archive_dead_events(  # noqa: PLR0913 - keyword-only
         run_id: the Dagster run that does it.
         dry_run: only count what would be moved, with the same conditions.
     """
+    act = Act(actor, reason, now, run_id, dry_run)
     where = _conditions(connection, before, only)
     if dry_run:
         movable = connection.one("archive.count_movable", **where)["events"]
@@ -72,7 +73,9 @@ def archive_dead_events(  # noqa: PLR0913 - keyword-only
         with connection.transaction():
             batch = connection.one("archive.move_batch", now=now, limit=BATCH, **where, **after)
             if batch["moved"]:
-                _audit(connection, before, batch["moved"], now=now, actor=actor, reason=reason, run_id=run_id)
+                record_operation(
+                    connection, "archive.move", {"before": before.isoformat()}, act=act, events=batch["moved"]
+                )
         if not batch["moved"]:
             return Archived(moved, batches, _left(connection, before))
         moved, batches = moved + batch["moved"], batches + 1
@@ -98,19 +101,4 @@ def _exported_times(connection: Connection, before: datetime, zone: ZoneInfo) ->
             starts=[day.start for day in days],
             untils=[day.until for day in days],
         )["times"]
-    )
-
-
-def _audit(  # noqa: PLR0913 - keyword-only, the columns of dlq.operation
-    connection: Connection, before: datetime, events: int, *, now: datetime, actor: str, reason: str, run_id: str | None
-) -> None:
-    connection.run(
-        "operation.record",
-        kind="archive.move",
-        filter=json.dumps({"before": before.isoformat()}),
-        events=events,
-        now=now,
-        actor=actor,
-        reason=reason,
-        run_id=run_id,
     )

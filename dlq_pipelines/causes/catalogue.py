@@ -1,36 +1,308 @@
-"""Which causes are known, how much do they hurt, and what is their state?"""
+"""Which causes are known, what do people say of them, and how is that taken back?
 
+What a person does to a cause changes columns of its row and nothing else: a merged cause keeps its id, its deaths and
+its rollup and only points to the cause that it is shown as. So a merge of millions of deaths is one small update, and
+taking it back is exact. Each change is kept with the values before and after it, which is what `undo` needs.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Literal
 
+from psycopg.rows import DictRow
+
+from dlq_pipelines.causes.fingerprint import fingerprint
+from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import positive
 from dlq_pipelines.postgres.connect import Connection
+
+Described = Literal["name", "owner", "note"]
+_LONGEST: dict[Described, int] = {"name": 200, "owner": 200, "note": 10_000}
+# Deaths whose errors are read for a cause's details.
+_DETAILED = 1_000
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A class of failures with one root.
+    """A class of failures with one root, as it is shown.
 
     Attributes:
-        deaths: all deaths of it in the ledger's rollup.
+        status: open, fixing, fixed or regressed.
+        fixed_at: since when events met the mended upstream, of a cause that was fixed.
+        name: what people call it; None: they have not said.
+        muted_until: until then nobody is told of it.
+        deaths: all deaths of it and of its members, in the ledger's rollup.
         dead: events that are dead of it in the outbox now.
+        members: causes that were merged into it.
     """
 
     id: str
     exception_type: str
     template: str
     status: str
+    fixed_at: datetime | None
+    name: str | None
+    owner: str | None
+    note: str | None
+    muted_until: datetime | None
     first_seen: datetime
     last_seen: datetime
     deaths: int
     dead: int
+    members: tuple[str, ...]
 
     @property
     def title(self) -> str:
-        """Exception type and template in one line."""
-        return ": ".join(part for part in (self.exception_type, self.template) if part)
+        """Its name, or exception type and template in one line."""
+        return self.name or ": ".join(part for part in (self.exception_type, self.template) if part)
+
+    def state(self, now: datetime) -> str:
+        """`muted` while it is, otherwise its status."""
+        return "muted" if self.muted_until is not None and self.muted_until > now else self.status
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that was done to causes: which columns of which cause, from what, to what.
+
+    Attributes:
+        operation: its number, for `undo`; of a change that is only planned: 0.
+        kind: cause.merge, cause.split, cause.name, cause.owner, cause.note, cause.mute or cause.undo.
+        changes: objects with `cause`, `before`, `after`.
+    """
+
+    operation: int
+    kind: str
+    actor: str
+    reason: str
+    at: datetime
+    changes: tuple[dict[str, Any], ...]
 
 
 def list_causes(connection: Connection, *, limit: int = 50) -> list[Cause]:
     """Causes, those with most dead events now first, then by deaths."""
-    return [Cause(**row) for row in connection.run("cause.list", limit=positive("limit", limit, most=1000))]
+    return [_cause(row) for row in connection.run("cause.list", id=None, limit=positive("limit", limit, most=1000))]
+
+
+def get_cause(connection: Connection, cause_id: str) -> Cause:
+    """The cause as it is shown.
+
+    Raises:
+        NotFoundError: there is none of that id.
+        RefusedError: it was merged into another, which the message names.
+    """
+    row = connection.run("cause.list", id=cause_id, limit=1).fetchone()
+    if row is not None:
+        return _cause(row)
+    merged = connection.run("cause.get", id=cause_id).fetchone()
+    raise _unknown(cause_id) if merged is None else _merged(merged)
+
+
+@dataclass(frozen=True)
+class Description:
+    """All of a cause that fits on a screen.
+
+    Attributes:
+        details: what of the schema its latest deaths name, such as a constraint or a missing key, by distinct texts.
+        changes: what people did to it, the last first.
+        sample: one of its errors.
+    """
+
+    cause: Cause
+    details: dict[str, int]
+    changes: list[Change]
+    sample: str
+
+
+def describe_cause(connection: Connection, cause_id: str) -> Description:
+    """All of a cause that fits on a screen.
+
+    Raises:
+        NotFoundError: there is none of that id.
+        RefusedError: it was merged into another, which the message names.
+    """
+    cause = get_cause(connection, cause_id)
+    texts = connection.run("cause.texts_of", ids=[cause.id, *cause.members], limit=_DETAILED)
+    details = Counter(fingerprint(row["error"]).detail for row in texts)
+    details.pop("", None)
+    sample = connection.one("cause.get", id=cause_id)["sample"]
+    return Description(cause, dict(details.most_common(20)), list_changes(connection, cause_id), sample)
+
+
+def list_changes(connection: Connection, cause_id: str, *, limit: int = 50) -> list[Change]:
+    """What was done to the cause, the last first."""
+    rows = connection.run("cause.changes", id=cause_id, limit=positive("limit", limit, most=1000))
+    return [_change(row) for row in rows]
+
+
+def merge_causes(connection: Connection, cause_id: str, *, into: str, act: Act) -> Change:
+    """Show a cause, and what was merged into it before, as another one.
+
+    Raises:
+        NotFoundError: one of the two does not exist.
+        RefusedError: one of the two is merged already, or has a fix under way, whose targets would change.
+        ValueError: both are the same.
+    """
+    if cause_id == into:
+        raise ValueError(f"{cause_id} cannot be merged into itself.")
+    with connection.transaction():
+        rows = _lock(connection, [cause_id, into])
+        _refuse_active(connection, [cause_id, into])
+        moving = [row for row in rows if row["id"] == cause_id or row["merged_into"] == cause_id]
+        return _apply(connection, "cause.merge", [(row, {"merged_into": into}) for row in moving], act)
+
+
+def split_cause(connection: Connection, cause_id: str, *, act: Act) -> Change:
+    """Show a merged cause on its own again.
+
+    Raises:
+        NotFoundError: there is none of that id.
+        RefusedError: it is not merged, or what it is merged into has a fix under way.
+    """
+    with connection.transaction():
+        row = _row(connection, cause_id)
+        if row["merged_into"] is None:
+            raise RefusedError(f"Cause {cause_id} is not merged into another, so there is nothing to split.")
+        _refuse_active(connection, [row["merged_into"]])
+        return _apply(connection, "cause.split", [(row, {"merged_into": None})], act)
+
+
+def describe_as(connection: Connection, cause_id: str, what: Described, text: str | None, *, act: Act) -> Change:
+    """Say something of a cause: its name, its owner, or a note. Nothing takes it away.
+
+    Raises:
+        NotFoundError: there is none of that id.
+        RefusedError: it is merged into another.
+        ValueError: the text is longer than what is kept (name and owner 200 characters, note 10,000).
+    """
+    said = (text or "").strip()
+    if len(said) > _LONGEST[what]:
+        raise ValueError(f"{what} has {len(said)} characters, at most {_LONGEST[what]} are kept.")
+    return _write(connection, f"cause.{what}", cause_id, {what: said or None}, act)
+
+
+def mute_cause(connection: Connection, cause_id: str, until: datetime | None, *, act: Act) -> Change:
+    """Tell nobody of a cause until that moment, at most a year ahead; None ends it.
+
+    Raises:
+        ValueError: `until` has passed, or is more than a year ahead.
+    """
+    if until is not None and not act.now < until <= act.now.replace(year=act.now.year + 1, day=min(act.now.day, 28)):
+        raise ValueError(f"until must lie within the next year, {until:%Y-%m-%d %H:%M} does not.")
+    return _write(connection, "cause.mute", cause_id, {"muted_until": until.isoformat() if until else None}, act)
+
+
+def undo(connection: Connection, operation: int, *, act: Act) -> Change:
+    """Take back what an operation did to causes. An undo can be undone.
+
+    Raises:
+        NotFoundError: there is no such operation on causes.
+        RefusedError: what it changed was changed again since: the message names the cause.
+    """
+    with connection.transaction():
+        found = connection.run("cause.operation", id=positive("operation", operation)).fetchone()
+        if found is None:
+            raise NotFoundError(f"No operation {operation} changed a cause. `dlq causes show CAUSE` lists its changes.")
+        changes = _change(found).changes
+        rows = {row["id"]: row for row in connection.run("cause.lock", ids=[one["cause"] for one in changes])}
+        for one in changes:
+            if any(_plain(rows[one["cause"]][key]) != value for key, value in one["after"].items()):
+                raise RefusedError(
+                    f"Cause {one['cause']} was changed again after operation {operation}. "
+                    f"`dlq causes show {one['cause']}` lists its changes: undo the later one first."
+                )
+        if any("merged_into" in one["after"] for one in changes):
+            _refuse_active(connection, [root for one in changes for root in _roots(one)])
+        return _apply(connection, "cause.undo", [(rows[one["cause"]], one["before"]) for one in changes], act)
+
+
+def mark_relapses(connection: Connection, *, now: datetime) -> tuple[str, ...]:
+    """Turn fixed causes regressed of which an event died that was first attempted after the fix; returns which."""
+    return tuple(row["id"] for row in connection.run("cause.relapse", now=now))
+
+
+def _write(connection: Connection, kind: str, cause_id: str, after: dict[str, str | None], act: Act) -> Change:
+    """Change columns of a cause that is shown."""
+    with connection.transaction():
+        row = _row(connection, cause_id)
+        if row["merged_into"] is not None:
+            raise _merged(row)
+        return _apply(connection, kind, [(row, after)], act)
+
+
+def _apply(connection: Connection, kind: str, changes: Sequence[tuple[DictRow, dict[str, Any]]], act: Act) -> Change:
+    """Write the columns that differ, and the audit row with the values before and after."""
+    told = [
+        {"cause": row["id"], "before": {key: _plain(row[key]) for key in after}, "after": after}
+        for row, after in changes
+        if any(_plain(row[key]) != value for key, value in after.items())
+    ]
+    if act.dry_run or not told:
+        return Change(0, kind, act.actor, act.reason, act.now, tuple(told))
+    for one in told:
+        connection.run("cause.change", id=one["cause"], changes=json.dumps(one["after"]))
+    operation = record_operation(connection, kind, {"changes": told}, act=act)
+    return Change(operation, kind, act.actor, act.reason, act.now, tuple(told))
+
+
+def _lock(connection: Connection, ids: Sequence[str]) -> list[DictRow]:
+    """The rows of causes that are shown, and of what was merged into them, locked."""
+    rows = connection.run("cause.lock", ids=list(ids)).fetchall()
+    by_id = {row["id"]: row for row in rows}
+    for one in ids:
+        if one not in by_id:
+            raise _unknown(one)
+        if by_id[one]["merged_into"] is not None:
+            raise _merged(by_id[one])
+    return rows
+
+
+def _row(connection: Connection, cause_id: str) -> DictRow:
+    rows = [row for row in connection.run("cause.lock", ids=[cause_id]) if row["id"] == cause_id]
+    if not rows:
+        raise _unknown(cause_id)
+    return rows[0]
+
+
+def _unknown(cause_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no cause {cause_id!r}. `dlq causes list` lists them.")
+
+
+def _merged(row: DictRow) -> RefusedError:
+    root = row["merged_into"]
+    return RefusedError(
+        f"Cause {row['id']} is merged into {root}. Take {root}, or show it on its own: `dlq causes split {row['id']}`."
+    )
+
+
+def _refuse_active(connection: Connection, ids: Sequence[str]) -> None:
+    """A fix under way targets the deaths of its cause as it is: it must end before the cause grows or shrinks."""
+    fix = connection.run("cause.active_fix", ids=list(ids)).fetchone()
+    if fix is not None:
+        raise RefusedError(
+            f"Fix {fix['id']} for cause {fix['cause_id']} is under way. Wait for its end, or `dlq fixes withdraw "
+            f"{fix['id']}`."
+        )
+
+
+def _roots(change: dict[str, Any]) -> list[str]:
+    """Every cause whose targets grow or shrink when a merge or a split is taken back."""
+    values = (change["cause"], change["before"].get("merged_into"), change["after"].get("merged_into"))
+    return [value for value in values if value is not None]
+
+
+def _plain(value: Any) -> Any:
+    """A column's value as JSON holds it."""
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _cause(row: DictRow) -> Cause:
+    return Cause(**row | {"members": tuple(row["members"])})
+
+
+def _change(row: DictRow) -> Change:
+    return Change(row["id"], row["kind"], row["actor"], row["reason"], row["at"], tuple(row["filter"]["changes"]))

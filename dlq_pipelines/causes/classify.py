@@ -8,12 +8,14 @@ nothing twice.
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from psycopg.rows import DictRow
-
-from dlq_pipelines.causes.fingerprint import Fingerprint, fingerprint
+from dlq_pipelines.causes.fingerprint import VERSION, Fingerprint, fingerprint
+from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
 
 BATCH = 5_000
+# Digests of texts whose fingerprint a run remembers: some 20 MB, and most days have fewer distinct texts.
+_REMEMBERED = 100_000
+_SAMPLE_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)
@@ -31,50 +33,91 @@ def classify_deaths(connection: Connection, *, zone: ZoneInfo) -> Classified:
     Args:
         connection: in autocommit mode.
         zone: the time zone of a day in the rollup.
+
+    Raises:
+        RefusedError: the catalogue was made by another version of the fingerprint and is not reindexed.
     """
-    deaths = batches = 0
+    _require_indexed(connection)
+    deaths = batches = after = 0
     new: list[str] = []
+    memory = Memory()
     while True:
         with connection.transaction():
-            texts = connection.run("cause.take_batch", limit=BATCH).fetchall()
-            if texts:
-                fingerprints = {row["error"]: fingerprint(row["error"]) for row in texts}
-                new += _catalogue(connection, texts, fingerprints)
-                deaths += _assign(connection, texts, fingerprints, zone)
-        if not texts:
-            return Classified(deaths, batches, tuple(new))
+            batch = connection.one("cause.take_batch", limit=BATCH, after=after)
+            if not batch["ids"] and not after:
+                return Classified(deaths, batches, tuple(new))
+            if not batch["ids"]:
+                after = 0  # once more from the beginning: lower ids may have been committed since
+                continue
+            found = memory.recognise(connection, batch["ids"], batch["digests"])
+            causes, minted = _causes_of(connection, found, memory.samples)
+            named = [causes[one.id] for one in found]
+            deaths += connection.one("cause.assign", deaths=batch["ids"], causes=named, zone=zone.key)["deaths"]
         batches += 1
+        new += minted
+        after = batch["ids"][-1]
 
 
-def _catalogue(connection: Connection, texts: list[DictRow], fingerprints: dict[str | None, Fingerprint]) -> list[str]:
-    """Mint the causes that are missing and widen the times of the others.
+class Memory:
+    """The fingerprints of the texts that this run has read, by the digest of the text.
 
-    In the order of ids, so that two runs that meet the same causes wait for each other instead of deadlocking.
+    Attributes:
+        samples: a text for each fingerprint that the last batch met for the first time.
     """
-    seen: dict[str, dict[str, object]] = {}
-    for row in texts:
-        found = fingerprints[row["error"]]
-        cause = seen.setdefault(
-            found.id,
-            {
-                "id": found.id,
-                "exception_type": found.exception_type,
-                "template": found.template,
-                "sample": row["error"] or "",
-                "first_seen": row["first_died"],
-                "last_seen": row["last_died"],
-            },
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Fingerprint] = {}
+        self.samples: dict[str, str] = {}
+
+    def recognise(self, connection: Connection, ids: list[int], digests: list[bytes]) -> list[Fingerprint]:
+        """A fingerprint for each death; only texts that were not read before are fetched."""
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        unread = {digest: id_ for id_, digest in zip(ids, digests, strict=True) if digest not in self._known}
+        digest_of = {id_: digest for digest, id_ in unread.items()}
+        self.samples = {}
+        for row in connection.run("cause.texts", ids=list(digest_of)) if digest_of else ():
+            found = fingerprint(row["error"])
+            self._known[digest_of[row["id"]]] = found
+            self.samples.setdefault(found.id, row["error"] or "")
+        return [self._known[digest] for digest in digests]
+
+
+def _causes_of(
+    connection: Connection, found: list[Fingerprint], samples: dict[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """The cause of each fingerprint, locked, and the causes that had to be minted for it.
+
+    In the order of ids, so that two runs that mint the same causes wait for each other instead of deadlocking.
+    """
+    wanted = {one.id: one for one in found}
+    minted: list[str] = []
+    while True:
+        rows = connection.run("cause.known", fingerprints=list(wanted)).fetchall()
+        causes = {row["fingerprint"]: row["cause_id"] for row in rows}
+        missing = sorted(wanted.keys() - causes.keys())
+        if not missing:
+            return causes, minted
+        minted += [key for key in missing if _mint(connection, wanted[key], samples[key])]
+
+
+def _mint(connection: Connection, found: Fingerprint, sample: str) -> bool:
+    """Whether this run is the one that minted it."""
+    shown = {"exception_type": found.exception_type, "template": found.template, "sample": excerpt(sample)}
+    return bool(connection.one("cause.mint", id=found.id, **shown)["minted"])
+
+
+def excerpt(text: str) -> str:
+    """Enough of a long text to see what it is: some tools say what failed at the beginning, some at the end."""
+    half = _SAMPLE_CHARACTERS // 2
+    return text if len(text) <= _SAMPLE_CHARACTERS else f"{text[:half]}\n[...]\n{text[-half:]}"
+
+
+def _require_indexed(connection: Connection) -> None:
+    """Without aliases for its version every text would mint a second cause beside the one that it has."""
+    state = connection.one("cause.versions", version=f"v{VERSION}")
+    if state["used"] and not state["current"]:
+        raise RefusedError(
+            f"The catalogue of causes was made by another version of the fingerprint than v{VERSION}. "
+            "Look at `dlq causes reindex --plan`, then run `dlq causes reindex --apply`."
         )
-        cause["first_seen"] = min(cause["first_seen"], row["first_died"])
-        cause["last_seen"] = max(cause["last_seen"], row["last_died"])
-    return [key for key in sorted(seen) if connection.one("cause.upsert", **seen[key])["minted"]]
-
-
-def _assign(
-    connection: Connection, texts: list[DictRow], fingerprints: dict[str | None, Fingerprint], zone: ZoneInfo
-) -> int:
-    pairs = [(death, fingerprints[row["error"]].id) for row in texts for death in row["ids"]]
-    row = connection.one(
-        "cause.assign", deaths=[pair[0] for pair in pairs], fingerprints=[pair[1] for pair in pairs], zone=zone.key
-    )
-    return int(row["deaths"])

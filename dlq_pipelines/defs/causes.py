@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from dlq_pipelines.causes.catalogue import list_causes
+from dlq_pipelines.causes.catalogue import list_causes, mark_relapses
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
@@ -39,15 +39,19 @@ def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource)
     with outbox.session() as session:
         _observe(context, session)
         found = classify_deaths(session.connection, zone=session.settings.zone)
+        regressed = mark_relapses(session.connection, now=session.now)
         settled = settle(session.connection, now=session.now, settle_seconds=session.settings.settle_timeout_seconds)
         causes = list_causes(session.connection, limit=20)
-    rows = [(cause.id, cause.title[:160], cause.status, cause.dead, cause.deaths) for cause in causes]
+        rows = [(c.id, c.title[:160], c.state(session.now), c.dead, c.deaths, c.owner or "") for c in causes]
     return dg.MaterializeResult(
         metadata={
             "deaths_classified": found.deaths,
             "new_causes": len(found.new_causes),
+            "regressed": len(regressed),
             "retries_settled": settled,
-            "causes": dg.MetadataValue.md(markdown_table(("cause", "what", "state", "dead now", "deaths"), rows)),
+            "causes": dg.MetadataValue.md(
+                markdown_table(("cause", "what", "state", "dead now", "deaths", "owner"), rows)
+            ),
             "dagster/row_count": len(causes),
         }
     )

@@ -33,6 +33,7 @@ from dlq_pipelines.installation import (
     prepare_dagster,
     reports_folder,
 )
+from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import Fix, FixStatus
 from dlq_pipelines.retries.ledger import list_fixes, stages
@@ -235,16 +236,7 @@ def _run(
 
 
 def _mark(connection: Connection, kind: str) -> None:
-    connection.run(
-        "operation.record",
-        kind=kind,
-        actor="dlq demo",
-        reason="demo",
-        filter="{}",
-        events=0,
-        now=datetime.now(UTC),
-        run_id=None,
-    )
+    record_operation(connection, kind, {}, act=Act("dlq demo", "demo", datetime.now(UTC)))
 
 
 def _tell(connection: Connection, settings: Settings, console: Console) -> None:

@@ -254,7 +254,7 @@ def _described(row: dict[str, Any]) -> dict[str, Any]:
     state = CauseState.NEW if row["is_new"] else CauseState.ONGOING
     return kept | {
         "cause_id": row["cause_id"],
-        "cause": cause_label(exception, template),
+        "cause": plain_line(row["name"], 120) if row["name"] else cause_label(exception, template),
         "exception_type": exception,
         "template": template,
         "state": state.value,

@@ -5,6 +5,7 @@ from datetime import datetime
 from psycopg.rows import DictRow
 
 from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import positive, required
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy, Stage
@@ -28,12 +29,13 @@ def flag_fix(  # noqa: PLR0913 - keyword-only, each a part of the statement that
         RefusedError: a fix for this cause is active already, or no dead event has this cause.
         ValueError: the note or the actor is blank.
     """
-    required("note", note)
-    required("actor", actor)
+    act = Act(actor, required("note", note), now, run_id)
     with connection.transaction():
         cause = connection.run("fix.lock_cause", cause_id=cause_id).fetchone()
         if cause is None:
             raise NotFoundError(f"There is no cause {cause_id!r}. `dlq causes list` lists them.")
+        if cause["merged_into"] is not None:
+            raise RefusedError(f"Cause {cause_id} is merged into {cause['merged_into']}. Flag the fix for that one.")
         active = connection.run("fix.active_for_cause", cause_id=cause_id).fetchone()
         if active:
             raise RefusedError(f"Fix {active['id']} for cause {cause_id} is still active. See `dlq fixes list`.")
@@ -43,23 +45,21 @@ def flag_fix(  # noqa: PLR0913 - keyword-only, each a part of the statement that
         row = connection.one(
             "fix.flag", cause_id=cause_id, event_type=event_type, note=note, actor=actor, now=now, **vars(policy)
         )
-        connection.run("fix.set_cause_status", cause_id=cause_id, status="fixing")
-        connection.run(
-            "operation.record",
-            kind="fix.flag",
-            actor=actor,
-            reason=note,
-            filter=f'{{"fix": {row["id"]}}}',
-            events=targets,
-            now=now,
-            run_id=run_id,
-        )
+        connection.run("fix.set_cause_status", cause_id=cause_id, status="fixing", flagged_at=now)
+        record_operation(connection, "fix.flag", {"fix": row["id"]}, act=act, events=targets)
         return fix_from_row(row)
 
 
 def count_targets(connection: Connection, *, cause_id: str, event_type: str | None, now: datetime) -> int:
     """How many dead events a fix flagged now would target."""
-    return int(connection.one("fix.count_targets", cause_id=cause_id, event_type=event_type, flagged_at=now)["events"])
+    causes = targeted_causes(connection, cause_id)
+    found = connection.one("fix.count_targets", cause_ids=causes, event_type=event_type, flagged_at=now)
+    return int(found["events"])
+
+
+def targeted_causes(connection: Connection, cause_id: str) -> list[str]:
+    """The cause and what is merged into it."""
+    return [row["id"] for row in connection.run("fix.causes", cause_id=cause_id)]
 
 
 def get_fix(connection: Connection, fix_id: int) -> Fix:

@@ -4,22 +4,21 @@ A release is one statement in one transaction: the guard `status = 'dead'`, the 
 written together. A process that dies leaves either all of a batch or nothing of it, and whoever comes next goes on.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dlq_pipelines.errors import RefusedError
-from dlq_pipelines.outbox.event import event_ids, required
+from dlq_pipelines.operation import Act, record_operation
+from dlq_pipelines.outbox.event import event_ids
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import BATCH, Begin, Close, Fix, FixStatus, Release, Stage, Step, Wait, next_step
-from dlq_pipelines.retries.ledger import fix_from_row, get_fix, stages
+from dlq_pipelines.retries.ledger import fix_from_row, get_fix, stages, targeted_causes
 
 _CAUSE_AFTER = {
     FixStatus.VERIFIED: "fixed",
     FixStatus.HALTED: "open",
     FixStatus.REJECTED: "open",
-    FixStatus.WITHDRAWN: "open",
 }
 # Of a death: when, and its id. A run releases in this order and goes on behind what it released last.
 _Key = tuple[datetime, int]
@@ -74,8 +73,7 @@ def retry_events(  # noqa: PLR0913 - keyword-only past the ids
     Raises:
         ValueError: there are no ids, one is no event id, or the actor or the reason is blank.
     """
-    required("actor", actor)
-    required("reason", reason)
+    act = Act(actor, reason, now, run_id, dry_run)
     wanted = event_ids("ids", ids)
     batches = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
     if dry_run:
@@ -87,9 +85,7 @@ def retry_events(  # noqa: PLR0913 - keyword-only past the ids
             events = connection.one("retry.release_ids", seconds_each=1 / rate if rate else 0.0, **values)["events"]
             if events:
                 shown = {"ids": batch[:100], "more": max(0, len(batch) - 100)}
-                _audit(
-                    connection, "retry.ids", shown, events=events, now=now, actor=actor, reason=reason, run_id=run_id
-                )
+                record_operation(connection, "retry.ids", shown, act=act, events=events)
         total += events
     return Retried(total, len(batches))
 
@@ -142,25 +138,15 @@ def withdraw_fix(  # noqa: PLR0913 - keyword-only
         RefusedError: it has ended already; the message says how.
         ValueError: the actor or the reason is blank.
     """
-    required("actor", actor)
-    required("reason", reason)
+    act = Act(actor, reason, now, run_id)
     with connection.transaction():
         fix = get_fix(connection, fix_id)
         # Waits for a run that has the fix: after this, no run finds it active.
         closing = {"status": FixStatus.WITHDRAWN, "verdict": f"withdrawn by {actor}: {reason}"}
         if not connection.run("fix.close", fix_id=fix_id, now=now, **closing).rowcount:
             raise RefusedError(f"Fix {fix_id} is {get_fix(connection, fix_id).status} already. See `dlq fixes list`.")
-        connection.run("fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[FixStatus.WITHDRAWN])
-        _audit(
-            connection,
-            "fix.withdrawn",
-            {"fix": fix_id},
-            events=0,
-            now=now,
-            actor=actor,
-            reason=reason,
-            run_id=run_id,
-        )
+        connection.run("fix.set_cause_status", cause_id=fix.cause_id, status="open", flagged_at=fix.flagged_at)
+        record_operation(connection, "fix.withdrawn", {"fix": fix_id}, act=act)
         return get_fix(connection, fix_id)
 
 
@@ -194,17 +180,10 @@ def _do(  # noqa: PLR0913 - keyword-only
             return _release(connection, fix, limit, now=now, actor=actor, run_id=run_id, already=already, after=after)
         case Close(status, verdict):
             connection.run("fix.close", fix_id=fix.id, status=status, verdict=verdict, now=now)
-            connection.run("fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[status])
-            _audit(
-                connection,
-                f"fix.{status}",
-                {"fix": fix.id},
-                events=0,
-                now=now,
-                actor=actor,
-                reason=verdict,
-                run_id=run_id,
+            connection.run(
+                "fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[status], flagged_at=fix.flagged_at
             )
+            record_operation(connection, f"fix.{status}", {"fix": fix.id}, act=Act(actor, verdict, now, run_id))
         case Wait():
             pass
     return 0, after
@@ -224,7 +203,7 @@ def _release(  # noqa: PLR0913 - keyword-only
     reason = f"fix {fix.id}, stage {fix.stage}: {fix.note}"
     row = connection.one(
         "retry.release_stage",
-        **_targets(fix, after),
+        **_targets(connection, fix, after),
         stage=fix.stage,
         limit=limit,
         now=now,
@@ -237,46 +216,23 @@ def _release(  # noqa: PLR0913 - keyword-only
     if not events:
         return 0, after
     shown = {"fix": fix.id, "stage": fix.stage}
-    _audit(connection, "retry.stage", shown, events=events, now=now, actor=actor, reason=reason, run_id=run_id)
+    record_operation(connection, "retry.stage", shown, act=Act(actor, reason, now, run_id), events=events)
     return events, (row["last_time"], row["last_id"])
-
-
-def _audit(  # noqa: PLR0913 - keyword-only, the columns of dlq.operation
-    connection: Connection,
-    kind: str,
-    filter_: Mapping[str, object],
-    *,
-    events: int,
-    now: datetime,
-    actor: str,
-    reason: str,
-    run_id: str | None,
-) -> None:
-    connection.run(
-        "operation.record",
-        kind=kind,
-        filter=json.dumps(filter_),
-        events=events,
-        now=now,
-        actor=actor,
-        reason=reason,
-        run_id=run_id,
-    )
 
 
 def _seek(connection: Connection, fix: Fix, after: _Key) -> _Key | None:
     """Behind which death there are candidates; at the end once more from the start: others may have held some."""
     for start in dict.fromkeys((after, _START)):
-        if connection.one("retry.has_candidates", **_targets(fix, start))["found"]:
+        if connection.one("retry.has_candidates", **_targets(connection, fix, start))["found"]:
             return start
     return None
 
 
-def _targets(fix: Fix, after: _Key) -> dict[str, object]:
+def _targets(connection: Connection, fix: Fix, after: _Key) -> dict[str, object]:
     """Which deaths the fix targets, behind that one."""
     return {
         "fix_id": fix.id,
-        "cause_id": fix.cause_id,
+        "cause_ids": targeted_causes(connection, fix.cause_id),
         "event_type": fix.event_type,
         "flagged_at": fix.flagged_at,
         "after_time": after[0],

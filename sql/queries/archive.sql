@@ -25,7 +25,7 @@ where e.status = 'dead' and e.dead_at < %(before)s
     and (%(times)s::tstzmultirange is null or e.dead_at <@ %(times)s::tstzmultirange)
     and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
     and not exists (
-        select from :"dlq_schema".death d join :"dlq_schema".fix f on f.cause_id = d.cause_id and f.status = 'active'
+        select from :"dlq_schema".shown_death d join :"dlq_schema".fix f on f.cause_id = d.cause_id and f.status = 'active'
         where d.event_id = e.id and d.died_at = e.dead_at and d.died_at < f.flagged_at
             and (f.event_type is null or f.event_type = d.event_type))
 
@@ -39,7 +39,7 @@ with batch as (
         and (%(times)s::tstzmultirange is null or e.dead_at <@ %(times)s::tstzmultirange)
         and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
         and not exists (
-            select from :"dlq_schema".death d
+            select from :"dlq_schema".shown_death d
             join :"dlq_schema".fix f on f.cause_id = d.cause_id and f.status = 'active'
             where d.event_id = e.id and d.died_at = e.dead_at and d.died_at < f.flagged_at
                 and (f.event_type is null or f.event_type = d.event_type))

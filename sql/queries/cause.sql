@@ -1,64 +1,164 @@
 -- The catalogue of causes and the classification of deaths.
 
 -- name: take_batch
--- Unclassified deaths, locked, as distinct texts: a text that a thousand events share is read once.
+-- Unclassified deaths, locked, with the digest of their error instead of the error: a text that a thousand deaths
+-- share crosses the wire once. By key, so that no batch walks over what the batches before it have done.
 with batch as (
-    select id, error, died_at from :"dlq_schema".death
-    where cause_id is null order by id limit %(limit)s
+    select id, error from :"dlq_schema".death
+    where cause_id is null and id > %(after)s order by id limit %(limit)s
     for update skip locked
 )
-select error, array_agg(id order by id) as ids, min(died_at) as first_died, max(died_at) as last_died
-from batch group by error order by min(id)
+select coalesce(array_agg(id order by id), '{}') as ids,
+    coalesce(array_agg(sha256(convert_to(coalesce(error, ''), 'UTF8')) order by id), '{}') as digests
+from batch
 
--- name: upsert
--- Mint the cause of a fingerprint that has none, or widen the times of the one that it has. The sample is the first
--- text that was seen. A merged fingerprint's alias leads to the cause that it was merged into.
-with known as (
-    select cause_id from :"dlq_schema".cause_alias where fingerprint = %(id)s
-), cause as (
-    insert into :"dlq_schema".cause as c (id, exception_type, template, sample, first_seen, last_seen)
-    select coalesce((select cause_id from known), %(id)s), %(exception_type)s, %(template)s, %(sample)s,
-        %(first_seen)s, %(last_seen)s
-    on conflict (id) do update
-    set first_seen = least(c.first_seen, excluded.first_seen), last_seen = greatest(c.last_seen, excluded.last_seen)
-    returning id, xmax = 0 as minted
+-- name: texts
+select id, error from :"dlq_schema".death where id = any(%(ids)s::bigint[])
+
+-- name: versions
+-- Whether the catalogue knows anything, and anything by the present version of the algorithm.
+select exists (select from :"dlq_schema".cause_alias) as used,
+    exists (select from :"dlq_schema".cause_alias where fingerprint like %(version)s || '-%%') as current
+
+-- name: known
+-- The causes of these fingerprints, locked in the order of their ids: two runs that meet the same causes then wait for
+-- each other instead of deadlocking.
+select a.fingerprint, a.cause_id
+from :"dlq_schema".cause_alias a join :"dlq_schema".cause c on c.id = a.cause_id
+where a.fingerprint = any(%(fingerprints)s::text[])
+order by c.id
+for update of c
+
+-- name: mint
+-- A cause for a fingerprint that has none; another run may have been faster.
+with cause as (
+    insert into :"dlq_schema".cause (id, exception_type, template, sample, first_seen, last_seen)
+    values (%(id)s, %(exception_type)s, %(template)s, %(sample)s, 'infinity', '-infinity')
+    on conflict (id) do nothing
+    returning id
 ), alias as (
-    insert into :"dlq_schema".cause_alias (fingerprint, cause_id)
-    select %(id)s, id from cause
+    insert into :"dlq_schema".cause_alias (fingerprint, cause_id) values (%(id)s, %(id)s)
     on conflict (fingerprint) do nothing
 )
-select id, minted from cause
+select count(*) as minted from cause
 
 -- name: assign
--- Write the causes into the deaths and add exactly those rows to the rollup.
+-- Write the causes into the deaths, add exactly those rows to the rollup and widen the causes' times.
 with named as (
-    select death_id, a.cause_id
-    from unnest(%(deaths)s::bigint[], %(fingerprints)s::text[]) as given (death_id, fingerprint)
-    join :"dlq_schema".cause_alias a using (fingerprint)
+    select death_id, cause_id from unnest(%(deaths)s::bigint[], %(causes)s::text[]) as given (death_id, cause_id)
 ), assigned as (
     update :"dlq_schema".death d set cause_id = named.cause_id
     from named where d.id = named.death_id and d.cause_id is null
-    returning (d.died_at at time zone %(zone)s)::date as day, d.cause_id, d.event_type, d.aggregate_type
+    returning d.died_at, d.cause_id, d.event_type, d.aggregate_type
 ), rolled as (
     insert into :"dlq_schema".cause_day as r (day, cause_id, event_type, aggregate_type, deaths)
-    select day, cause_id, event_type, aggregate_type, count(*) from assigned group by 1, 2, 3, 4 order by 1, 2, 3, 4
+    select (died_at at time zone %(zone)s)::date, cause_id, event_type, aggregate_type, count(*)
+    from assigned group by 1, 2, 3, 4 order by 1, 2, 3, 4
     on conflict (day, cause_id, event_type, aggregate_type) do update set deaths = r.deaths + excluded.deaths
+), seen as (
+    select cause_id, min(died_at) as first, max(died_at) as last from assigned group by cause_id
+), widened as (
+    update :"dlq_schema".cause c
+    set first_seen = least(c.first_seen, seen.first), last_seen = greatest(c.last_seen, seen.last)
+    from seen where c.id = seen.cause_id
 )
 select count(*) as deaths from assigned
 
 -- name: list
-select c.id, c.exception_type, c.template, c.status, c.first_seen, c.last_seen,
-    coalesce(rollup.deaths, 0)::bigint as deaths, coalesce(now.dead, 0) as dead
-from :"dlq_schema".cause c
-left join (select cause_id, sum(deaths) as deaths from :"dlq_schema".cause_day group by 1) rollup
-    on rollup.cause_id = c.id
-left join (
+-- The causes that are shown, those with most dead events now first; what was merged into one counts as its own.
+with now as (
     select d.cause_id, count(*) as dead
     from :"outbox_schema".:"outbox_table" e
     join :"dlq_schema".death d on d.event_id = e.id and d.died_at = e.dead_at
-    where e.status = 'dead' group by 1) now on now.cause_id = c.id
-order by dead desc, deaths desc, c.id
+    where e.status = 'dead' group by 1
+), rollup as (
+    select cause_id, sum(deaths)::bigint as deaths from :"dlq_schema".cause_day group by 1
+), shown as (
+    select coalesce(c.merged_into, c.id) as id, min(c.first_seen) as first_seen, max(c.last_seen) as last_seen,
+        coalesce(sum(rollup.deaths), 0)::bigint as deaths, coalesce(sum(now.dead), 0)::bigint as dead,
+        array_agg(c.id order by c.id) filter (where c.merged_into is not null) as members
+    from :"dlq_schema".cause c
+    left join rollup on rollup.cause_id = c.id
+    left join now on now.cause_id = c.id
+    group by 1
+)
+select c.id, c.exception_type, c.template, c.status, c.fixed_at, c.name, c.owner, c.note, c.muted_until,
+    shown.first_seen, shown.last_seen, shown.deaths, shown.dead, coalesce(shown.members, '{}') as members
+from :"dlq_schema".cause c join shown using (id)
+where %(id)s::text is null or c.id = %(id)s
+order by shown.dead desc, shown.deaths desc, c.id
 limit %(limit)s
+
+-- name: get
+select id, merged_into, sample from :"dlq_schema".cause where id = %(id)s
+
+-- name: lock
+-- The cause and what was merged into it, locked in the order of their ids.
+select * from :"dlq_schema".cause where id = any(%(ids)s::text[]) or merged_into = any(%(ids)s::text[])
+order by id for update
+
+-- name: change
+-- Of the columns that people may write, those that `changes` names.
+update :"dlq_schema".cause c
+set (name, owner, note, muted_until, merged_into) = (
+    select r.name, r.owner, r.note, r.muted_until, r.merged_into from jsonb_populate_record(c, %(changes)s::jsonb) r)
+where id = %(id)s
+
+-- name: changes
+-- What people did to the cause, the last first.
+select id, kind, actor, reason, filter, at from :"dlq_schema".operation
+where kind like 'cause.%%'
+    and filter @> jsonb_build_object('changes', jsonb_build_array(jsonb_build_object('cause', %(id)s::text)))
+order by id desc limit %(limit)s
+
+-- name: operation
+select id, kind, actor, reason, filter, at from :"dlq_schema".operation
+where id = %(id)s and kind like 'cause.%%' and filter ? 'changes'
+
+-- name: active_fix
+select id, cause_id from :"dlq_schema".fix
+where status = 'active' and cause_id = any(%(ids)s::text[])
+order by id limit 1
+
+-- name: texts_of
+-- The latest errors of the cause, distinct, for its details.
+select distinct error from (
+    select error from :"dlq_schema".death where cause_id = any(%(ids)s::text[])
+    order by died_at desc, id desc limit %(limit)s) latest
+
+-- name: relapse
+-- Fixed causes of which an event died that was first attempted after the fix: it was written after it. What was
+-- retried had its first attempt before, and proves nothing new.
+with relapsed as (
+    update :"dlq_schema".cause c set status = 'regressed'
+    where c.status = 'fixed' and exists (
+        select from :"dlq_schema".death d
+        left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
+        left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
+        where d.cause_id = any(array(
+                select m.id from :"dlq_schema".cause m where m.id = c.id or m.merged_into = c.id))
+            and d.died_at > c.fixed_at and coalesce(e.created_at, a.created_at) > c.fixed_at)
+    returning c.id
+), recorded as (
+    insert into :"dlq_schema".operation (kind, actor, reason, filter, events, at)
+    select 'cause.regressed', 'dead_event_causes', 'an event written after the fix died of it again',
+        jsonb_build_object('cause', id), 0, %(now)s
+    from relapsed
+)
+select id from relapsed order by id
+
+-- name: page
+-- Classified deaths in the order of their ids, for a reindex: each text by its digest.
+select id, cause_id, sha256(convert_to(coalesce(error, ''), 'UTF8')) as digest
+from :"dlq_schema".death where id > %(after)s and cause_id is not null order by id limit %(limit)s
+
+-- name: samples
+-- A text of every cause, whether or not the ledger still has its deaths.
+select id, sample from :"dlq_schema".cause order by id
+
+-- name: add_alias
+insert into :"dlq_schema".cause_alias (fingerprint, cause_id) values (%(fingerprint)s, %(cause_id)s)
+on conflict (fingerprint) do nothing
 
 -- name: rollup_difference
 -- Two figures that are one, read in one snapshot.

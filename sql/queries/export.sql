@@ -6,7 +6,7 @@
 select d.id as death_id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type,
     coalesce(e.payload, a.payload)::text as payload, coalesce(e.created_at, a.created_at) as created_at,
     d.attempts, d.died_at, d.error, d.cause_id, c.exception_type, c.template
-from :"dlq_schema".death d
+from :"dlq_schema".shown_death d
 left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
 left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
 left join :"dlq_schema".cause c on c.id = d.cause_id

@@ -1,7 +1,11 @@
 -- Flagged fixes.
 
 -- name: lock_cause
-select id from :"dlq_schema".cause where id = %(cause_id)s for update
+select id, merged_into from :"dlq_schema".cause where id = %(cause_id)s for update
+
+-- name: causes
+-- The cause and what is merged into it: what a fix for it targets.
+select id from :"dlq_schema".cause where id = %(cause_id)s or merged_into = %(cause_id)s order by id
 
 -- name: active_for_cause
 select id from :"dlq_schema".fix where cause_id = %(cause_id)s and status = 'active'
@@ -10,7 +14,7 @@ select id from :"dlq_schema".fix where cause_id = %(cause_id)s and status = 'act
 select count(*) as events
 from :"dlq_schema".death d
 join :"outbox_schema".:"outbox_table" e on e.id = d.event_id and e.dead_at = d.died_at
-where e.status = 'dead' and d.cause_id = %(cause_id)s and d.died_at < %(flagged_at)s
+where e.status = 'dead' and d.cause_id = any(%(cause_ids)s::text[]) and d.died_at < %(flagged_at)s
     and (%(event_type)s::text is null or d.event_type = %(event_type)s)
 
 -- name: flag
@@ -54,4 +58,6 @@ update :"dlq_schema".fix set status = %(status)s, verdict = %(verdict)s, closed_
 where id = %(fix_id)s and status = 'active'
 
 -- name: set_cause_status
-update :"dlq_schema".cause set status = %(status)s where id = %(cause_id)s
+-- Fixed since the fix was flagged: what was written later met the mended upstream.
+update :"dlq_schema".cause set status = %(status)s, fixed_at = case %(status)s when 'fixed' then %(flagged_at)s end
+where id = %(cause_id)s

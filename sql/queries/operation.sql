@@ -3,6 +3,7 @@
 -- name: record
 insert into :"dlq_schema".operation (kind, actor, reason, filter, events, at, run_id)
 values (%(kind)s, %(actor)s, %(reason)s, %(filter)s::jsonb, %(events)s, %(now)s, %(run_id)s)
+returning id
 
 -- name: list
 select id, kind, actor, reason, filter, events, at, run_id from :"dlq_schema".operation

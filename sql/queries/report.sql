@@ -1,5 +1,5 @@
 -- The figures of one day's failure report, all from the ledger. `start` and `end` are the instants between which the
--- day lies in its time zone; nothing at or after `end` is read, so a past day never changes.
+-- day lies in its time zone; nothing at or after `end` is read, so a past day changes only when people merge its causes.
 
 -- name: snapshot
 -- First in the report's transaction: all figures are of one moment, so the totals agree with the rows.
@@ -12,7 +12,7 @@ select
     count(*) filter (where cause_id is null) as unclassified,
     count(distinct cause_id) as causes,
     (select min(died_at) from :"dlq_schema".death where died_at < %(end)s) as ledger_begin
-from :"dlq_schema".death
+from :"dlq_schema".shown_death
 where died_at >= %(start)s and died_at < %(end)s
 
 -- name: causes
@@ -20,7 +20,7 @@ where died_at >= %(start)s and died_at < %(end)s
 -- is never cut off. Grouping by aggregate first lets the server hash instead of sort for the distinct count.
 with aggregate as (
     select cause_id, aggregate_type, aggregate_id, count(*) as deaths, min(died_at) as first, max(died_at) as last
-    from :"dlq_schema".death
+    from :"dlq_schema".shown_death
     where died_at >= %(start)s and died_at < %(end)s
     group by cause_id, aggregate_type, aggregate_id
 ), ranked as (
@@ -29,15 +29,20 @@ with aggregate as (
     from aggregate
     group by cause_id
 )
-select r.cause_id, left(c.exception_type, 200) as exception_type, left(c.template, 500) as template, r.deaths,
+select r.cause_id, left(c.exception_type, 200) as exception_type, left(c.template, 500) as template, c.name, r.deaths,
     r.aggregates, coalesce(earlier.died_at, r.first) as first_seen, earlier.died_at is null as is_new, r.last_seen
 from ranked r
 left join :"dlq_schema".cause c on c.id = r.cause_id
 left join lateral (
-    select d.died_at from :"dlq_schema".death d
-    where d.cause_id = r.cause_id and d.died_at < %(start)s
-    order by d.died_at
-    limit 1
+    select min(first.died_at) as died_at
+    from :"dlq_schema".cause m
+    cross join lateral (
+        select d.died_at from :"dlq_schema".death d
+        where d.cause_id = m.id and d.died_at < %(start)s
+        order by d.died_at
+        limit 1
+    ) first
+    where m.id = r.cause_id or m.merged_into = r.cause_id
 ) earlier on true
 where r.position <= %(limit)s or r.cause_id is null
 order by r.position
@@ -46,11 +51,13 @@ order by r.position
 -- How many of the day's causes had never been seen before it.
 select count(*) as causes
 from (
-    select distinct cause_id from :"dlq_schema".death
+    select distinct cause_id from :"dlq_schema".shown_death
     where died_at >= %(start)s and died_at < %(end)s and cause_id is not null
 ) today
 where not exists (
-    select from :"dlq_schema".death d where d.cause_id = today.cause_id and d.died_at < %(start)s
+    select from :"dlq_schema".cause m
+    join :"dlq_schema".death d on d.cause_id = m.id and d.died_at < %(start)s
+    where m.id = today.cause_id or m.merged_into = today.cause_id
 )
 
 -- name: event_types
@@ -59,7 +66,7 @@ select cause_id, event_type, kinds
 from (
     select cause_id, left(event_type, 200) as event_type, count(*) over (partition by cause_id) as kinds,
         row_number() over (partition by cause_id order by count(*) desc, event_type collate "C") as position
-    from :"dlq_schema".death
+    from :"dlq_schema".shown_death
     where died_at >= %(start)s and died_at < %(end)s and (cause_id = any(%(causes)s) or cause_id is null)
     group by cause_id, event_type
 ) ranked
@@ -73,7 +80,7 @@ select width_bucket(died_at, %(bounds)s::timestamptz[]) - 1 as position,
     cause_id is not null as classified,
     case when cause_id = any(%(causes)s) then cause_id end as cause_id,
     count(*) as deaths
-from :"dlq_schema".death
+from :"dlq_schema".shown_death
 where died_at >= (%(bounds)s::timestamptz[])[1] and died_at < %(end)s
 group by 1, 2, 3
 order by 1, 2, 3
@@ -93,9 +100,16 @@ select wanted.cause_id, last.event_id, left(last.error, %(length)s) as sample, c
 from unnest(%(causes)s::text[] || null::text) as wanted (cause_id)
 cross join lateral (
     (
-        select d.event_id, d.error from :"dlq_schema".death d
-        where d.cause_id = wanted.cause_id and d.died_at >= %(start)s and d.died_at < %(end)s
-        order by d.died_at desc, d.id desc
+        select latest.event_id, latest.error
+        from :"dlq_schema".cause m
+        cross join lateral (
+            select d.id, d.event_id, d.error, d.died_at from :"dlq_schema".death d
+            where d.cause_id = m.id and d.died_at >= %(start)s and d.died_at < %(end)s
+            order by d.died_at desc, d.id desc
+            limit 1
+        ) latest
+        where m.id = wanted.cause_id or m.merged_into = wanted.cause_id
+        order by latest.died_at desc, latest.id desc
         limit 1
     )
     union all

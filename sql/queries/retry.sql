@@ -34,33 +34,42 @@ select count(*) as events from ledger
 -- name: has_candidates
 -- The same deaths as release_stage, looked up one by one for the reason given there.
 select count(*) > 0 as found from (
-    select from :"dlq_schema".death d
+    select from unnest(%(cause_ids)s::text[]) as member (cause_id)
     cross join lateral (
-        select from :"outbox_schema".:"outbox_table" e
-        where e.id = d.event_id and e.dead_at = d.died_at and e.status = 'dead' limit 1) e
-    where d.cause_id = %(cause_id)s and d.died_at < %(flagged_at)s
-        and (%(event_type)s::text is null or d.event_type = %(event_type)s)
-        and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
-        and not exists (select from :"dlq_schema".retry r where r.fix_id = %(fix_id)s and r.event_id = d.event_id)
-    order by d.died_at, d.id limit 1) candidate
+        select from :"dlq_schema".death d
+        cross join lateral (
+            select from :"outbox_schema".:"outbox_table" e
+            where e.id = d.event_id and e.dead_at = d.died_at and e.status = 'dead' limit 1) e
+        where d.cause_id = member.cause_id and d.died_at < %(flagged_at)s
+            and (%(event_type)s::text is null or d.event_type = %(event_type)s)
+            and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
+            and not exists (select from :"dlq_schema".retry r where r.fix_id = %(fix_id)s and r.event_id = d.event_id)
+        order by d.died_at, d.id limit 1) candidate
+    limit 1) found
 
 -- name: release_stage
 -- The next events of a fix, oldest death first, each due 1 / rate after the one before it. By key, so that no batch
--- reads again what an earlier one released. `lateral` has each event looked up in the order of death_cause until the
--- batch is full: the planner takes a join on two columns to find a single row, and would read the whole outbox for
--- every batch of a cause with many deaths.
+-- reads again what an earlier one released. `lateral` has each event looked up in the order of death_cause, a merged
+-- cause after the other, until the batch is full: the planner takes a join on two columns to find a single row, and
+-- would read the whole outbox for every batch of a cause with many deaths.
 with target as (
-    select e.id, d.id as death_id, d.died_at
-    from :"dlq_schema".death d
+    select t.id, t.death_id, t.died_at
+    from unnest(%(cause_ids)s::text[]) as member (cause_id)
     cross join lateral (
-        select e.id from :"outbox_schema".:"outbox_table" e
-        where e.id = d.event_id and e.dead_at = d.died_at and e.status = 'dead'
-        for update skip locked) e
-    where d.cause_id = %(cause_id)s and d.died_at < %(flagged_at)s
-        and (%(event_type)s::text is null or d.event_type = %(event_type)s)
-        and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
-        and not exists (select from :"dlq_schema".retry r where r.fix_id = %(fix_id)s and r.event_id = d.event_id)
-    order by d.died_at, d.id
+        select e.id, d.id as death_id, d.died_at
+        from :"dlq_schema".death d
+        cross join lateral (
+            select e.id from :"outbox_schema".:"outbox_table" e
+            where e.id = d.event_id and e.dead_at = d.died_at and e.status = 'dead'
+            for update skip locked) e
+        where d.cause_id = member.cause_id and d.died_at < %(flagged_at)s
+            and (%(event_type)s::text is null or d.event_type = %(event_type)s)
+            and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
+            and not exists (select from :"dlq_schema".retry r where r.fix_id = %(fix_id)s and r.event_id = d.event_id)
+        order by d.died_at, d.id
+        limit %(limit)s
+    ) t
+    order by t.died_at, t.death_id
     limit %(limit)s
 ), paced as (
     select id, death_id, died_at, %(now)s::timestamptz

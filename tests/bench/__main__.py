@@ -5,9 +5,9 @@
 
 import sys
 
-from tests.bench import outbox
+from tests.bench import causes, outbox
 
-MODULES = {"outbox": outbox}
+MODULES = {"outbox": outbox, "causes": causes}
 
 
 def main() -> int:

@@ -25,5 +25,9 @@ class Figure:
 
     def __str__(self) -> str:
         mark = "" if self.kept else "   PAST ITS BOUND"
-        times = f"{self.ours * 1e6:9.1f} us {self.peer * 1e6:9.1f} us"
+        times = f"{_duration(self.ours):>12} {_duration(self.peer):>12}"
         return f"{self.what:44} {times} {self.ratio:7.3f} {self.bound:7.2f}   {self.peer_is}{mark}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e6:.1f} us"

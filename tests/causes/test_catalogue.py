@@ -23,7 +23,7 @@ def test_causes_are_listed_by_what_is_dead_now_and_then_by_deaths(connection: Co
     causes = list_causes(connection)
     assert [(cause.title, cause.dead, cause.deaths, cause.status) for cause in causes] == [
         ("HTTP 503", 3, 3, "open"),
-        ("KeyError: <text>", 1, 5, "open"),
+        ("KeyError: <name>", 1, 5, "open"),
         ("oops", 1, 1, "open"),
     ]
     assert [cause.id for cause in causes] == [cause_key(error) for error in ("HTTP 503", "KeyError: 'x'", "oops")]

@@ -50,5 +50,5 @@ def test_an_exception_raised_from_another_is_the_last_one() -> None:
         + TRACEBACK.format(line=2, error="shop.errors.NoAddressError: order 17 has none")
     )
     found = fingerprint(chain)
-    assert (found.exception_type, found.template) == ("shop.errors.NoAddressError", "order <n> has none")
+    assert (found.exception_type, found.template) == ("shop.errors.NoAddressError", "order <number> has none")
     assert found.id.startswith("v1-")

@@ -14,7 +14,8 @@ from tests.rows import add_events, kill
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]a[/bold red]\x9b31m\u202eb\r\n| Zoë \x7f日本"
 INERT = "[bold red]a[/bold red]b | Zoë 日本"
 CAUSES = """
-    select c.id, exception_type, template, status, first_seen, last_seen,
+    select c.id, exception_type, template, status, status as state, fixed_at, name, owner, note, muted_until,
+           array[]::text[] as members, first_seen, last_seen,
            (select sum(deaths)::int from dlq.cause_day r where r.cause_id = c.id) as deaths,
            (select count(*) from dlq.death d join outbox_event e on e.id = d.event_id and e.dead_at = d.died_at
             where d.cause_id = c.id) as dead
@@ -72,7 +73,7 @@ def test_json_is_what_the_tables_hold_in_characters_that_no_terminal_obeys(
         (
             "causes",
             [
-                "cause state dead now deaths what",
+                "cause state dead now deaths what owner",
                 "c3 open 3 8 3",
                 f"c2 open 2 4 KeyError: {INERT}",
                 "c1 open 1 2 KeyError: 1",

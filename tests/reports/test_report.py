@@ -121,7 +121,10 @@ def test_a_past_day_is_the_same_file_whatever_happened_since(connection: Connect
         " attempts, next_run_at, created_at) select id, aggregate_type, aggregate_id, event_type, payload, status,"
         " attempts, next_run_at, created_at from moved"
     )
-    connection.execute("update dlq.cause set status = 'fixed', last_seen = now() + interval '1 day', sample = 'other'")
+    connection.execute(
+        "update dlq.cause set status = 'fixed', fixed_at = now(), last_seen = now() + interval '1 day',"
+        " sample = 'other'"
+    )
     for event, at in ((1001, WINDOW.end), (1002, WINDOW.end + timedelta(days=2))):
         add_death(connection, at, cause="slow", event=event)
 

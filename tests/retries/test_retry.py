@@ -502,7 +502,7 @@ def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Con
 def test_no_statement_of_a_fix_reads_whole_tables(crowded: tuple[Connection, Fix], statement: str) -> None:
     """Each is led by an index on the fix or its cause, be it one of many or the only one."""
     connection, fix = crowded
-    target = _targets(fix, _START)
+    target = _targets(connection, fix, _START)
     release = {"stage": 1, "limit": 5, "seconds_each": 0.1, "already": 0, "actor": "a", "reason": "r"}
     values: dict[str, dict[str, object]] = {
         "retry.has_candidates": target,

@@ -7,10 +7,19 @@ create table :"dlq_schema".cause (
     sample         text        not null,
     first_seen     timestamptz not null,
     last_seen      timestamptz not null,
-    status         text        not null default 'open'
-                   check (status in ('open', 'fixing', 'fixed', 'regressed', 'muted'))
+    status         text        not null default 'open' check (status in ('open', 'fixing', 'fixed', 'regressed')),
+    fixed_at       timestamptz,  -- since when events met the mended upstream: what is written later and dies is a relapse
+    -- What people say of it.
+    name           text check (name <> ''),
+    owner          text check (owner <> ''),
+    note           text check (note <> ''),
+    muted_until    timestamptz,
+    merged_into    text references :"dlq_schema".cause,  -- never a merged one: one step leads to the cause that is shown
+    check (merged_into <> id),
+    check ((status in ('fixed', 'regressed')) = (fixed_at is not null))
 );
 comment on table :"dlq_schema".cause is 'A class of failures with one root. Ids never change.';
+create index cause_merged on :"dlq_schema".cause (merged_into) where merged_into is not null;
 
 create table :"dlq_schema".cause_alias (
     fingerprint text primary key,
@@ -26,7 +35,7 @@ create table :"dlq_schema".death (
     attempts       integer     not null,
     died_at        timestamptz not null,
     error          text,
-    cause_id       text references :"dlq_schema".cause,
+    cause_id       text,  -- of dlq.cause; cause_day's reference guards it, checking it a death costs a third of classifying
     -- One event dies once at one moment: what makes recording a death idempotent.
     unique (event_id, died_at)
 );
@@ -35,6 +44,12 @@ create index death_unclassified on :"dlq_schema".death (id) where cause_id is nu
 create index death_day on :"dlq_schema".death (died_at, id);
 -- Not of the unclassified ones: a worker that records a death then pays for one index less.
 create index death_cause on :"dlq_schema".death (cause_id, died_at, id) where cause_id is not null;
+
+-- What people see: a death has the cause that its own is merged into.
+create view :"dlq_schema".shown_death as
+select d.id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type, d.attempts, d.died_at, d.error,
+    coalesce(c.merged_into, d.cause_id) as cause_id
+from :"dlq_schema".death d left join :"dlq_schema".cause c on c.id = d.cause_id;
 
 create table :"dlq_schema".cause_day (
     day            date   not null,

@@ -1,0 +1,69 @@
+"""A new version of the fingerprint groups texts differently. How do causes keep their ids?
+
+Every text of the ledger is fingerprinted anew, and each new fingerprint becomes an alias of the cause that most of its
+deaths have. No death and no id changes: what the new version tells apart stays one cause until somebody splits it, and
+what it sees as one goes to the larger cause from now on and is proposed for merging.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dlq_pipelines.causes.classify import BATCH, Memory
+from dlq_pipelines.causes.fingerprint import fingerprint
+from dlq_pipelines.operation import Act, record_operation
+from dlq_pipelines.postgres.connect import Connection
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A fingerprint of the present version and the cause that it leads to.
+
+    Attributes:
+        deaths: deaths of that cause whose texts have the fingerprint.
+        others: causes with fewer deaths of the same fingerprint: the new version sees them as one.
+    """
+
+    fingerprint: str
+    cause_id: str
+    deaths: int
+    others: tuple[str, ...]
+
+
+def plan_reindex(connection: Connection, *, progress: Callable[[int], None] = lambda _: None) -> list[Alias]:
+    """The aliases that the present version needs, by cause and fingerprint; changes nothing.
+
+    Reads the whole ledger, in batches of 5,000 deaths, and each distinct text once; `progress` is told each batch's
+    size.
+    """
+    deaths: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row in connection.run("cause.samples"):
+        deaths[fingerprint(row["sample"]).id][row["id"]] += 0
+    memory, after = Memory(), 0
+    while rows := connection.run("cause.page", after=after, limit=BATCH).fetchall():
+        found = memory.recognise(connection, [row["id"] for row in rows], [row["digest"] for row in rows])
+        for row, one in zip(rows, found, strict=True):
+            deaths[one.id][row["cause_id"]] += 1
+        after = rows[-1]["id"]
+        progress(len(rows))
+    return sorted(
+        (_alias(key, causes) for key, causes in deaths.items()), key=lambda one: (one.cause_id, one.fingerprint)
+    )
+
+
+def apply_reindex(connection: Connection, aliases: list[Alias], *, act: Act) -> int:
+    """Add the aliases that are missing, all or none; returns how many those were."""
+    with connection.transaction():
+        added = sum(
+            connection.run("cause.add_alias", fingerprint=one.fingerprint, cause_id=one.cause_id).rowcount
+            for one in aliases
+        )
+        if added:
+            record_operation(connection, "cause.reindex", {"aliases": added}, act=act)
+    return added
+
+
+def _alias(key: str, causes: Counter[str]) -> Alias:
+    """Most deaths win; of equals the smaller id, so that every plan is the same."""
+    first, *others = sorted(causes, key=lambda cause: (-causes[cause], cause))
+    return Alias(key, first, causes[first], tuple(others))

@@ -1,0 +1,97 @@
+"""What may a message consist of?
+
+Every pattern is linear in what it reads: quantifiers are possessive or bounded, and what repeats inside another
+repetition excludes what ends it.
+"""
+
+import re
+
+from dlq_pipelines.causes.vocabulary import VENDOR_CODES
+
+# A plain word ends before a space, a closing mark or the end; "a.b", "a_b", "a1" and "a=b" are no plain words.
+_END = r"(?=[,;)\]}[]|\ (?!=\ )|[.:!?…]++(?:\ |\Z)|\Z)"
+_WORD = rf"[A-Za-z][a-z]*+(?:['\u2019-][a-z]++)*+(?:\(e?s\))?+{_END}"
+# In Python a lookbehind has one width, so there is one for each way to name an exception.
+_RAISED = "|".join(
+    f"(?<={name})" for name in ("Error", "Exception", "Warning", "Failure", "Fault", "Timeout", "nected")
+)
+
+# What a message consists of; the first that matches wins, so what contains others stands above them.
+TOKEN = re.compile(
+    rf"""\ ?+(?:
+    (?P<prose>{_WORD}(?:\ {_WORD})*+)
+  | (?P<capitals>[A-Z][A-Z_]++{_END}(?:\ (?:[A-Z_]{{2,}}+{_END}|\.\.\.?))*+)
+  | (?P<url>(?:[A-Za-z][A-Za-z0-9+.-]{{0,30}}+:){{1,3}}+//[^\s'"<>)\]}}]*+)
+  # NewConnectionError('..., ConnectionResetError(104, '...: the quoted words are a message of its own.
+  | (?P<raised>[A-Za-z_][\w.]*+(?:{_RAISED})\((?:-?\d{{1,5}},\ ?)?+b?(?:'|"|(?=[A-Z\[<])))
+  # The arguments of an exception that has no text: (1062, "..., ('Connection aborted.', ...
+  | (?P<arguments>\(-?\d{{1,5}},\ ?b?['"]|\A[(\[]b?['"](?=\w+\ ))
+  | (?P<key>[A-Za-z_][\w.-]*+\ ?=\ ?(?=[^\s=])|(?:(?<=[{{,])|(?<=[{{,]\ ))['"][A-Za-z_][\w.-]*+['"]\ ?:\ ?)
+  # An opening quote follows no letter, so "can't" opens none, and a closing one precedes none.
+  | (?P<quoted>(?<![A-Za-z0-9_])[bru]?(?:
+        '(?:[^'\\]|\\.|'(?=\w))*+' | "(?:[^"\\]|\\.)*+(?:"|\Z) | `[^`']*+['`]
+        | [\u201c\u201e\u00ab\u2018][^\u201c\u201d\u00bb\u2018\u2019]*+[\u201d\u201c\u00bb\u2019]
+      )(?![A-Za-z0-9_]))
+  | (?P<symbol>[-+*/%<>=!&|^~@]{{1,3}}+(?=:?+(?:\ |\Z)))
+  | (?P<object><[A-Za-z_/!?][^<>]*+>|\#<[^<>]*+>)
+  | (?P<call>\.?[A-Za-z_$][\w.$]*+\((?:[^()]++|\([^()]*+\))*+\))
+  | (?P<number>[-+]?[0-9]++(?:\.[0-9]++)?+(?=[ ,;)\]}}]|:?\ |\.?\Z))
+  | (?P<chunk>(?![.:!?…]++(?:\ |\Z))[^\s'"`“”«»„(),;<>\[\]{{}}=]++)
+  | (?P<mark>[^\w\s])
+    )""",
+    re.VERBOSE,
+)
+
+_EXTENSIONS = "avro|conf|csv|gz|html?|ini|java|json|js|log|parquet|pdf|proto|py|rb|rs|so|sql|toml|ts|txt|xml|ya?ml|zip"
+# What a token without spaces, quotes and brackets may be; its name is what people see in its place.
+SHAPE = re.compile(
+    rf"""
+    (?P<number>[-+~*]?[0-9]++(?:[,_][0-9]++)*+(?:\.[0-9]*+)?+(?:[eE][-+]?[0-9]++)?+%?)
+  | (?P<quantity>-?(?:[0-9]++(?:\.[0-9]++)?+(?:ns|us|µs|ms|min|[smhdw]|[kKMGTP]?i?[bB]|[kKMGT])/?)++s?)
+  | (?P<time>[0-9]{{4}}[-/][0-9]{{2}}[-/][0-9]{{2}}(?:[T_][0-9:.,]++)?+(?:Z|[-+][0-9:]++)?+
+      |[0-9]{{1,2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:[.,][0-9]++)?+)?+(?:Z|[-+][0-9:]++)?+)
+  | (?P<uuid>[0-9a-fA-F]{{8}}-(?:[0-9a-fA-F]{{4}}-){{3}}[0-9a-fA-F]{{12}})
+  | (?P<url>[A-Za-z][\w+.-]*+://.*+)
+  | (?P<email>[\w.+-]++@[\w.-]++)
+  | (?P<ip>(?:ipv[46]:)?(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}(?:[:/][0-9]++)?+
+      |(?=[0-9a-fA-F]*+:[0-9a-fA-F]*+:)[0-9a-fA-F:]{{3,45}}+(?:[/%]\w++)?+)
+  | (?P<version>v?[0-9]++(?:\.[0-9][\w+-]*+){{1,4}}+)
+  | (?P<address>0x[0-9a-fA-F]++)
+  | (?P<hash>(?=[a-fA-F]*+[0-9])[0-9a-fA-F]{{8,128}})
+  | (?P<vendor>(?:{"|".join(sorted(VENDOR_CODES))})-?[0-9]{{3,6}}[A-Z]?)
+  | (?P<word>[A-Za-z]++(?:[/-][A-Za-z]++)++)
+  | (?P<path>(?:~|\.{{1,2}})?/.*+|[A-Za-z]:\\.*+|[\w.@+-]++/.*+
+      |[\w-]++(?:\.[\w-]++)*?\.(?:{_EXTENSIONS})(?::[0-9:]++)?+)
+  | (?P<host>[A-Za-z_][\w-]*+(?:\.[\w-]++)*+:[0-9]{{1,5}}|localhost)
+  | (?P<enum>[A-Z]\w*?[a-z]\w*+\.[A-Z][A-Z_]++)
+  | (?P<dunder>__[a-z]++(?:_[a-z]++)*+__)
+  | (?P<name>[@$\#]?[A-Za-z_$][\w$.:@\#/\\-]*+|[0-9]\w++(?:[-.:/]\w++)*+)
+  | (?P<symbol>[!-/:-@\[-`{{-~]++)
+    """,
+    re.VERBOSE | re.ASCII,
+)
+# An identifier with such a word in it names a failure: AccessDenied, insufficient_funds. Sought in lower case.
+FAILURE = re.compile(
+    "abort|cancel|conflict|declined|denied|duplicate|error|exception|exceed|exhausted|expired|fail|forbidden|found"
+    "|insufficient|invalid|limit|missing|no_?such|refused|required|throttl|timed_?out|timeout|unauthori|unavailable"
+    "|unknown|unsupported"
+)
+# Digits beside letters of a script without spaces: "订单12345".
+DIGITS = re.compile(r"(?<![A-Za-z_])[-+]?[0-9][0-9.,]*+")
+CODE = re.compile(r"-?(?:0x[0-9A-Fa-f]{1,8}|[A-Z]{0,4}[0-9][0-9A-Z.]{0,11})")
+ERROR_STATUS = re.compile(r"[45][0-9]{2}")
+PLAIN_STATUS = re.compile(r"[1-5][0-9]{2}(?: (?P<word>[A-Z][\w-]*+).*+)?")
+# <Response [404]>, <StatusCode.NOT_FOUND: (5, 'not found')>, Response(status=503)
+CODE_IN_REPR = re.compile(r"\[[1-5][0-9]{2}\]|\b\w++\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++")
+COMPLAINT = re.compile(
+    r"(?i)\b(?:bad|illegal|invalid|malformed|no such|not an?|pars(?:e|ing)"
+    r"|un(?:defined|expected|known|recognized|supported))\b"
+)
+
+# SQL's types of several words, whose first is hidden already.
+LONG_TYPE = re.compile(r"<(?:name|type|word)>(?: (?:with(?:out)? time zone|precision|varying)\b)++")
+PLACEHOLDER = re.compile(r"<[a-z]+>")
+# Placeholders in a row are one: the length of a list and the depth of a structure are values too.
+_ONE = r"[\[{(\"]*+<>(?:\[\])*+[\]})\"]*+"
+ROW = re.compile(rf"{_ONE}(?:(?:,?\ (?:and|or)|\ ?[,=;]|\.\.)?+\ ?{_ONE})++|[\[{{]++(?:<>)?[\]}}]++")
+PLURAL = re.compile(r"s\b(?<=[a-z][a-z]s)")

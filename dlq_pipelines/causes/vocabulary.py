@@ -1,0 +1,82 @@
+"""Words that announce what follows them: a code to keep, or a value to hide.
+
+The sets are English and technical and name no library's messages; a word that is missing costs a split cause, one too
+many hides a word that could have stayed.
+"""
+
+from http import HTTPStatus
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+CODE_WORDS = _set(
+    "code err errno error errorcode exit exitcode exited hresult http https rc returncode signal sqlstate status"
+    " statuscode winerror"
+)
+"""Before a number or a mark with digits: it is a code, not a count."""
+
+ANSWER_WORDS = _set("answered api got received responded response returned server upstream was with")
+"""Before a number between 400 and 599: it is most likely an HTTP status."""
+
+STATUS_WORDS = frozenset(status.phrase.split()[0] for status in HTTPStatus) | {"Client", "Server"}
+"""First words of HTTP's reason phrases, and of the libraries' "404 Client Error"."""
+
+VENDOR_CODES = _set("CRS ORA PLS SQL TNS")
+"""Before a hyphen and a number: a database's own code, as in ORA-00942. Others may be order or ticket numbers."""
+
+TELLING_KEYS = CODE_WORDS | _set(
+    "desc description detail details error_code error_description error_message errormessage exit_code"
+    " grpc_status http_status httpstatus httpstatuscode message msg reason state status_code str title type"
+)
+"""Keys whose value says what went wrong, in JSON, key=value and repr()."""
+
+SENTENCE_KEYS = _set("desc description detail details message msg reason")
+"""Keys whose quoted value is a sentence, also where nothing but a colon stands between."""
+
+KINDS = _set(
+    "account aggregate argument attribute bucket called cast channel class collation column columns command"
+    " configuration connector constant constraint consumer container conversion cursor customer database"
+    " dictionary directory domain encoding entity event exchange extension family field file function group"
+    " handler host image index job key keyspace language library mapping method model module named namespace node"
+    " object operator option order package parameter parameters parser partition plugin pod policy portal"
+    " procedure property publication queue relation role routine rule savepoint schema sequence server service"
+    " statement statistics stream subscription table tables tablespace task template tenant topic trigger type"
+    " types user variable view views worker wrapper"
+)
+"""Nouns before a name: "for table orders", "unknown topic orders"."""
+
+NAME_LEADS = _set("by drop for from in invalid no of on such the to undefined unknown unrecognized unsupported with")
+"""Before such a noun, they make sure that a name follows."""
+
+VERBS = _set(
+    "already are can cannot contains could did do does exists failed had has have is may must not refused"
+    " requires returned should takes violates was were will would"
+)
+FUNCTION_WORDS = VERBS | _set(
+    "a after an and as at because been before but by for from if in into of on or than that the this to when"
+    " where which while with"
+)
+"""Never a name."""
+
+TYPE_NAMES = _set(
+    "array bigint bool boolean bytea bytes date decimal dict double false float function int integer interval"
+    " json jsonb jsonpath list money nil none null number numeric object real record set smallint str string text"
+    " time timestamp timestamptz timetz true tuple undefined varchar xml"
+)
+"""What `type(value).__name__` and SQL call types. They are prose at the beginning: "integer out of range"."""
+
+TYPE_LEADS = _set("and but expected expects from instead not of or return returned returns to type types")
+"""Before a type's name: the program filled it in."""
+
+SQL_WORDS = _set(
+    "ALTER ANALYZE AND AS ATTACH BEGIN BY CALL CASE CAST CHECK CLUSTER COALESCE COLUMN COMMIT CONCURRENTLY"
+    " CONSTRAINT COPY CREATE CURSOR CYCLE DATABASE DECLARE DEFAULT DELETE DETACH DISCARD DISTINCT DO DOMAIN DROP"
+    " EXCEPT EXECUTE EXPLAIN FETCH FILTER FOREIGN FROM FUNCTION GET GRANT GROUP HAVING HEAD INDEX INSERT INTERSECT"
+    " INTO JOIN KEY LIMIT LISTEN LOCK LOCKED MERGE NOTIFY NULL OF OFFSET ON OPTIONS ORDER PATCH POST PREPARE"
+    " PREPARED PRIMARY PROCEDURE PUT REFRESH REINDEX RELEASE RETURNING REVOKE ROLE ROLLBACK SAVEPOINT SCHEMA"
+    " SEARCH SELECT SEQUENCE SET SHARE SKIP TABLE TABLESPACE TIES TO TRANSACTION TRIGGER TRUNCATE TYPE UNION"
+    " UNIQUE UPDATE VACUUM VALUES VIEW WHERE WINDOW WITH WITHIN"
+)
+"""Commands and clauses of SQL and methods of HTTP, which a program fills in as it does names."""

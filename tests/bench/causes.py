@@ -1,0 +1,70 @@
+"""How long does a bad day take to classify, and with how much memory?
+
+200,000 deaths of 20,000 distinct texts, a fifth of the day that is promised (1,000,000 in 20 s); the peer is the least
+that any classification must do in the database: the same rows locked, read and given a cause by one statement a batch.
+"""
+
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from dlq_pipelines.causes.classify import BATCH, classify_deaths
+from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from tests.bench.figure import Figure
+
+DEATHS = 200_000
+FILL = """
+    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
+    select n, 'order', n::text, 'type ' || mod(n, 5), 5, '2026-11-20'::timestamptz + n * interval '400 ms',
+        E'Traceback (most recent call last):\n  File "/app/pay.py", line 42, in pay\n    answer.raise_for_status()\n'
+        || 'requests.exceptions.HTTPError: ' || 400 + mod(n * 7919, 40)
+        || ' Client Error for url: https://pay.example/v1/orders/' || mod(n * 7919, 20000)
+    from generate_series(1::bigint, %(deaths)s) n
+"""
+NAIVE = """
+    with batch as (
+        select id, length(error) from dlq.death where cause_id is null and id > %(after)s
+        order by id limit %(limit)s for update skip locked
+    )
+    update dlq.death d set cause_id = 'v1-one' from batch where batch.id = d.id
+"""
+
+
+def measure() -> Iterator[Figure]:
+    """Seconds for the whole of it; memory is said beside it."""
+    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+        database = Database(server.ensure_database("deaths"))
+        with database.connect() as connection:
+            create_host_tables(connection)
+            migrate(connection, all_migrations())
+            peer = _timed(connection, _naive)
+            ours = _timed(connection, _classify)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    what = f"classify {DEATHS:,} deaths (peak {peak:.0f} MB)"
+    yield Figure(what, ours, peer, 2.0, "one update a batch, nothing fingerprinted")
+
+
+def _timed(connection: Connection, work: Callable[[Connection], None]) -> float:
+    connection.execute(
+        "truncate dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry, dlq.fix restart identity"
+    )
+    connection.execute(FILL, {"deaths": DEATHS})
+    connection.execute("vacuum analyze dlq.death")
+    begun = time.perf_counter()
+    work(connection)
+    return time.perf_counter() - begun
+
+
+def _classify(connection: Connection) -> None:
+    found = classify_deaths(connection, zone=ZoneInfo("UTC"))
+    assert found.deaths == DEATHS
+
+
+def _naive(connection: Connection) -> None:
+    for after in range(0, DEATHS, BATCH):
+        connection.execute(NAIVE, {"after": after, "limit": BATCH})

@@ -1,12 +1,11 @@
 """How many error texts does one core fingerprint in a second, next to masking them with a chain of plain patterns?
 
-    python tests/bench_fingerprint.py [folder of labelled *.csv]
+    python tests/bench_fingerprint.py
 
 Times are the process's own, so other programs disturb them little; each figure is the best of some rounds. The peer
 is what a careful line of shell would do: one `re.sub` after the other over the whole text, then a hash.
 """
 
-import csv
 import hashlib
 import re
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from dlq_pipelines.causes.fingerprint import cause_key
 
 sys.path.insert(0, str(Path(__file__).parent))
-from causes.labelled import labelled_errors
+from causes.labelled import FILES, labelled_errors, labelled_file
 
 ROUNDS, TEXTS, ROWS = 5, 20_000, 1_000_000
 _CHAIN = tuple(
@@ -72,9 +71,7 @@ def main() -> None:
     own = [text for text, _ in labelled_errors()]
     kinds = {"messages of many libraries": own}
     kinds["tracebacks of 1-3 kB"] = [traceback_of(text.partition("\n")[0], n) for n, text in enumerate(own)]
-    for path in sorted(Path(sys.argv[1]).glob("*.csv")) if len(sys.argv) > 1 else ():
-        with path.open(encoding="utf-8", newline="") as file:
-            kinds[path.stem] = [row["content"] for row in csv.DictReader(file)]
+    kinds |= {name: [text for text, _ in labelled_file(name)] for name in FILES}
     print(f"{'distinct texts':<28}{'characters':>11}{'texts/s':>10}{'chain/s':>10}{'ratio':>7}")  # noqa: T201
     for kind, given in kinds.items():
         texts = distinct(given, TEXTS)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dlq_pipelines.causes.parse import Failure, parse
-from dlq_pipelines.causes.template import template
+from dlq_pipelines.causes.template import Template, template
 
 VERSION = 1
 # The cache holds texts, so their number and length bound its memory.
@@ -57,7 +57,7 @@ def _fingerprint(text: str) -> Fingerprint:
     failure = parse(text)
     if not (failure.exception_type or failure.message or failure.frame):  # blanks, or only colours
         return Fingerprint(_id("", "", "no error text"), "", "no error text")
-    found = template(_message(failure))
+    found = template(_message(failure)) if failure.exception_type or failure.message else _cut_off(failure)
     return Fingerprint(
         id=_id(failure.exception_type, failure.root_type, found.key),
         exception_type=failure.exception_type,
@@ -75,11 +75,15 @@ _remembered = lru_cache(_REMEMBERED)(_fingerprint)
 
 def _message(failure: Failure) -> str:
     """The message without its exception's name in front, which some libraries repeat."""
-    if not failure.exception_type and not failure.message:
-        return f"traceback cut off in {failure.frame}"
     message = failure.message.removeprefix(f"{_class(failure.exception_type)}: ")
     # Not an object's repr but a message in its brackets, as urllib writes: "<urlopen error timed out>".
     return message[1:-1] if message[:1] == "<" and message[-1:] == ">" and " error " in message else message
+
+
+def _cut_off(failure: Failure) -> Template:
+    """Where a traceback stops is all that is left to tell such failures apart."""
+    text = f"traceback cut off in {failure.frame}"
+    return Template(text, text, (), ())
 
 
 def _class(exception_type: str) -> str:

@@ -27,9 +27,9 @@ _RAISED = re.compile(r"\n([A-Za-z_][\w.<>]{0,200}+)(?:: ?|(?=\n|\Z))")
 # Elsewhere the name must look like one: "OrderError: ", "Error [ERR_ASSERTION]: ", "SqlException (0x80131904): ".
 _TYPED = re.compile(
     r"(?P<type>(?:[A-Za-z_]\w{0,100}+(?:\.|::|\\|\$))*+"
-    r"(?:[A-Z]\w*?(?:Error|Exception|Warning|Failure|Fault|Timeout|Interrupt|Exit)|[A-Z][a-z]+(?:[A-Z][a-z]+)+|Error"
+    r"(?:[A-Z]\w*?(?:Error|Exception|Warning|Failure|Fault|Timeout|Interrupt|Exit)|[A-Z][a-z]++(?:[A-Z][a-z]++)++|Error"
     r"|(?<=\.)[A-Z][A-Za-z]+|(?<=[.:])(?:error|timeout|gaierror|herror)))"
-    r"(?: \[(?P<code>[A-Z][A-Z0-9_]*+)\]| \(0x[0-9A-Fa-f]{8}\))?+(?::(?:\s|\Z)|\Z)"
+    r"(?: \[(?P<code>[A-Z][A-Z0-9_]*+)\]| \(0x[0-9A-Fa-f]{8}\))?+(?:: ?|\Z)"
 )
 _REPR = re.compile(r"(?P<type>[A-Za-z_][\w.]{0,200}+)\((?P<quote>['\"])(?P<message>.*)(?P=quote),?\)")
 # What a runtime or a log writes in front of the first line.
@@ -46,6 +46,10 @@ _RUNTIME = ("java.", "javax.", "jdk.", "sun.", "System.", "node:", "Object.<anon
 
 # PostgreSQL's further fields, of which some drivers make one line. What they say differs from event to event.
 _FIELDS = (" LINE 1: ", " DETAIL: ", " HINT: ", " CONTEXT: ", " Detail: ", " Hint: ", " Position: ")
+# A further line that does say what went wrong: "Reason: Not Found", "ErrorCode:BlobNotFound".
+_TOLD = re.compile(
+    r"\n[ \t]*+(?:Error ?Code|Error|Reason|Status|The server responded with|error|status) ?[:=][^\n]{1,300}+"
+)
 _OPEN_ENDS = (":", "{", "(", "[", "with")
 _VALIDATION = re.compile(r"[0-9]+ validation errors? for (\S{1,200})")
 _INVALID_FIELD = re.compile(r"\n(\S[^\n]{0,200})\n +([^\n]{1,300}?) [\[(]type=([\w.]{1,100})")
@@ -96,13 +100,19 @@ def normalise(error: str) -> str:
 def _python(text: str, start: int) -> Failure:
     raised = _RAISED.search(text, start)
     links = [at for link in _PYTHON_LINKS if (at := text.find(link)) >= 0] if _PYTHON_LINK in text else []
-    cut = raised is None or (not text.startswith(_PYTHON) and _PYTHON not in text[: text.find(_PYTHON_FRAME)])
-    root = _python_root(text, min(links)) if links and not cut else ""
+    headless = not text.startswith(_PYTHON) and _is_headless(text)
+    root = _python_root(text, min(links)) if links and not headless else ""
     frame = _python_frame(text)
     if raised is None:
         return Failure("", root, "", frame, truncated=True)
     message, names = _primary(text, raised.end())
-    return Failure(raised[1], root, message, frame, cut, names)
+    return Failure(raised[1], root, message, frame, headless, names)
+
+
+def _is_headless(text: str) -> bool:
+    """Frames stand before the first "Traceback", so what stood before them was cut off."""
+    frame = 0 if text.startswith(_PYTHON_FRAME[1:]) else text.find(_PYTHON_FRAME)
+    return frame >= 0 and _PYTHON not in text[:frame]
 
 
 def _python_root(text: str, link: int) -> str:
@@ -193,8 +203,11 @@ def _primary(text: str, start: int) -> tuple[str, tuple[str, ...]]:
     message = (text[start:] if end < 0 else text[start:end]).strip()
     if end >= 0 and (checked := _VALIDATION.match(message)):
         return _validation(checked[1], text[end : end + 4_096])
-    if end >= 0 and (not message or message.endswith(_OPEN_ENDS)):
+    awaited = text[start - 1 : start] in {":", " "} if not message else message.endswith(_OPEN_ENDS)
+    if end >= 0 and awaited:
         message = " ".join([message, *text[end : end + 2_000].split("\n")[1:3]]).strip()
+    elif end >= 0 and (told := _TOLD.search(text, end, end + 500)):
+        message += told[0].replace("\n", " ", 1)
     message = message[:2_000].partition(" ---> ")[0]
     for field in _FIELDS:
         if field in message:

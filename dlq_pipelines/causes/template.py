@@ -127,7 +127,7 @@ class _Reader:
         front, self.before = self.before, words[-1].lower()
         if (key and key not in TELLING_KEYS) or (len(words) == 1 and self._is_tail(front, found)):
             words[0] = "<word>"
-        elif not _ANNOUNCING.isdisjoint(words) or front in _ANNOUNCING:
+        elif not key and (front in _ANNOUNCING or not _ANNOUNCING.isdisjoint(words)):
             self._hide_names(words, front)
         return " ".join(words)
 
@@ -226,7 +226,7 @@ class _Reader:
 
     def _repr(self, kind: str, text: str) -> str:
         codes = CODE_IN_REPR.findall(text)
-        self.codes += codes
+        self.codes += (code.strip("[]") for code in codes)
         return f"<{' '.join((kind, *codes))}>"
 
     def symbol(self, text: str, found: re.Match[str], _key: str) -> str:
@@ -240,7 +240,7 @@ class _Reader:
         if text in "\"'`":
             self.key = key
             return ""
-        if text not in "=#[" and not (text == ":" and self.before in TELLING_KEYS):
+        if text not in "=#[" and not (text in ":(" and self.before in TELLING_KEYS):
             self.before = text
         return text
 

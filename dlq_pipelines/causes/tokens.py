@@ -9,7 +9,7 @@ import re
 from dlq_pipelines.causes.vocabulary import VENDOR_CODES
 
 # A plain word ends before a space, a closing mark or the end; "a.b", "a_b", "a1" and "a=b" are no plain words.
-_END = r"(?=[,;)\]}[]|\ (?!=\ )|[.:!?…]++(?:\ |\Z)|\Z)"
+_END = r"(?=[,;)\]}[]|['\"](?!\w)|\ (?!=\ )|[.:!?…]++(?:\ |\Z)|\Z)"
 _WORD = rf"[A-Za-z][a-z]*+(?:['\u2019-][a-z]++)*+(?:\(e?s\))?+{_END}"
 # In Python a lookbehind has one width, so there is one for each way to name an exception.
 _RAISED = "|".join(
@@ -27,15 +27,15 @@ TOKEN = re.compile(
   # The arguments of an exception that has no text: (1062, "..., ('Connection aborted.', ...
   | (?P<arguments>\(-?\d{{1,5}},\ ?b?['"]|\A[(\[]b?['"](?=\w+\ ))
   | (?P<key>[A-Za-z_][\w.-]*+\ ?=\ ?(?=[^\s=])|(?:(?<=[{{,])|(?<=[{{,]\ ))['"][A-Za-z_][\w.-]*+['"]\ ?:\ ?)
-  # An opening quote follows no letter, so "can't" opens none, and a closing one precedes none.
-  | (?P<quoted>(?<![A-Za-z0-9_])[bru]?(?:
+  # An opening quote follows no letter and no end of a sentence, so "can't" opens none; a closing one precedes none.
+  | (?P<quoted>(?<![A-Za-z0-9_])(?<![a-z][.!?])[bru]?(?:
         '(?:[^'\\]|\\.|'(?=\w))*+' | "(?:[^"\\]|\\.)*+(?:"|\Z) | `[^`']*+['`]
         | [\u201c\u201e\u00ab\u2018][^\u201c\u201d\u00bb\u2018\u2019]*+[\u201d\u201c\u00bb\u2019]
       )(?![A-Za-z0-9_]))
   | (?P<symbol>[-+*/%<>=!&|^~@]{{1,3}}+(?=:?+(?:\ |\Z)))
   | (?P<object><[A-Za-z_/!?][^<>]*+>|\#<[^<>]*+>)
   | (?P<call>\.?[A-Za-z_$][\w.$]*+\((?:[^()]++|\([^()]*+\))*+\))
-  | (?P<number>[-+]?[0-9]++(?:\.[0-9]++)?+(?=[ ,;)\]}}]|:?\ |\.?\Z))
+  | (?P<number>[-+]?[0-9]++(?:,[0-9]++)*+(?:\.[0-9]++)?+(?=[ ,;)\]}}]|:?\ |\.?\Z))
   | (?P<chunk>(?![.:!?…]++(?:\ |\Z))[^\s'"`“”«»„(),;<>\[\]{{}}=]++)
   | (?P<mark>[^\w\s])
     )""",

@@ -1,5 +1,6 @@
-"""Error texts whose cause is known: the format strings of `tests/data/error_formats.txt`, filled in."""
+"""Error texts whose cause is known: files of `tests/data/causes`, and format strings there that are filled in."""
 
+import csv
 import json
 import random
 import re
@@ -9,35 +10,24 @@ from collections.abc import Callable, Hashable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "data" / "causes"
+FILES = ("pg_message_2k", "pg_psycopg_2k", "cpython_message_2k", "cpython_traceback_2k")
 _WORDS = ["orders", "invoice", "payments", "billing", "stock", "shipment", "customer", "refund", "basket", "catalogue"]
-_PARTS = [
-    "user",
-    "order",
-    "item",
-    "line",
-    "total",
-    "amount",
-    "tax",
-    "code",
-    "ship",
-    "bill",
-    "card",
-    "stock",
-    "event",
-    "batch",
-    "sync",
-    "price",
-    "region",
-]
+_PARTS = ["user", "order", "item", "line", "total", "amount", "tax", "code", "ship", "bill", "card", "stock", "price"]
 _VALUES = ["abc", "12,50", "2024-13-01", "N/A", "anna", "O'Neil", "4.2e", "blue shoes", "Zoë", "1;drop", "-", "7 kg"]
 
 
-def labelled_errors(name: str = "error_formats", *, variants: int = 8, seed: int = 7) -> list[tuple[str, str]]:
+def labelled_errors(name: str = "formats", *, variants: int = 8, seed: int = 7) -> list[tuple[str, str]]:
     """Texts and their labels, the format strings."""
     chance = random.Random(seed)
     lines = (DATA / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return [(fill(line, chance), line) for line in lines if line[0] != "#" for _ in range(variants)]
+
+
+def labelled_file(name: str) -> list[tuple[str, str]]:
+    """Texts and their labels, the groups of a csv."""
+    with (DATA / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return [(row["content"], row["event_id"]) for row in csv.DictReader(file)]
 
 
 def fill(line: str, chance: random.Random) -> str:

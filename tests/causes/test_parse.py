@@ -1,0 +1,186 @@
+"""What failed, according to texts as workers store them."""
+
+import pytest
+
+from dlq_pipelines.causes.parse import Failure, normalise, parse
+
+HEAD = "Traceback (most recent call last):\n"
+OWN = '  File "/srv/shop/orders.py", line 12, in place\n    run(order)\n    ^^^^^^^^^^\n'
+LIBRARY = '  File "/venv/lib/python3.11/site-packages/requests/api.py", line 59, in request\n    return session()\n'
+DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
+DIRECT = "\nThe above exception was the direct cause of the following exception:\n\n"
+TYPE, MESSAGE, ROOT = "shop.errors.DeliveryError", "could not deliver order 17", "ConnectionResetError"
+LOST = f"{TYPE}: {MESSAGE}\n"
+FIRST = LIBRARY + "ConnectionResetError: [Errno 104] Connection reset by peer\n"
+GROUP = """  + Exception Group Traceback (most recent call last):
+  |   File "/srv/shop/main.py", line 4, in main
+  |     async with TaskGroup() as group:
+  | ExceptionGroup: unhandled errors in a TaskGroup (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File "/srv/shop/stock.py", line 9, in reserve
+    |     raise ValueError(1)
+    | ValueError: 1
+    +---------------- 2 ----------------
+    | Traceback (most recent call last):
+    |   File "/srv/shop/mail.py", line 9, in send
+    |     contacts['x']
+    | KeyError: 'x'
+    +------------------------------------
+"""
+REFUSED = "java.net.ConnectException"
+JAVA = (
+    "java.lang.IllegalStateException: Lost order 17\n\tat java.base/java.util.Map.get(Map.java:10)\n"
+    f"\tat com.shop.Sender.send(Sender.java:10)\nCaused by: {REFUSED}: Connection refused\n\t... 23 more"
+)
+NODE = (
+    "/app/send.js:10\n    throw err;\n    ^\n\nError: delivery failed\n    at send (/app/send.js:10:5) {\n"
+    "  [cause]: TypeError: Invalid URL\n      at new URL (node:internal/url:775:36)\n}"
+)
+DOTNET = (
+    "System.TimeoutException: Could not ship\n ---> System.IOException (111): Refused\n"
+    "   at System.Net.Sockets.Socket.Connect()\n   --- End of inner exception stack trace ---\n"
+    "   at Shop.Orders.Ship() in /src/Orders.cs:line 12"
+)
+
+
+def failure(
+    exception_type: str,
+    message: str,
+    root: str = "",
+    frame: str = "shop/orders.py in place",
+    *,
+    truncated: bool = False,
+) -> Failure:
+    return Failure(exception_type, root, message, frame, truncated)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (HEAD + OWN + LIBRARY + LOST, failure(TYPE, MESSAGE)),
+        (HEAD + OWN + "AssertionError\n", failure("AssertionError", "")),
+        (HEAD + OWN + "ValueError: first\nsecond line\n", failure("ValueError", "first")),
+        (HEAD + "...\nTypeError: f() takes 1\n", failure("TypeError", "f() takes 1", frame="")),
+        ("job 7 failed\n" + HEAD + OWN + "KeyError: 'a'", failure("KeyError", "'a'")),
+        (HEAD + OWN + "__main__.f.<locals>.Odd: x", failure("__main__.f.<locals>.Odd", "x")),
+    ],
+)
+def test_the_exception_stands_after_the_frames(text: str, expected: Failure) -> None:
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize("link", [DURING, DIRECT])
+def test_python_prints_the_root_first(link: str) -> None:
+    """Of three links the first is the root and the last the outer exception."""
+    text = HEAD + FIRST + link + HEAD + LIBRARY + "KeyError: 'a'\n" + link + HEAD + OWN + LOST
+    assert parse(text) == failure(TYPE, MESSAGE, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (JAVA, failure("java.lang.IllegalStateException", "Lost order 17", REFUSED, "com.shop.Sender.send")),
+        (NODE, failure("Error", "delivery failed", "TypeError", "send")),
+        (DOTNET, failure("System.TimeoutException", "Could not ship", "System.IOException", "Shop.Orders.Ship")),
+        ("IOException\n\tat com.shop.A.b(A.java:1)", failure("IOException", "", frame="com.shop.A.b")),
+        ('Exception in thread "main" java.io.IOException: gone', failure("java.io.IOException", "gone", frame="")),
+    ],
+)  # fmt: skip
+def test_others_print_the_root_last(text: str, expected: Failure) -> None:
+    assert parse(text) == expected
+
+
+def test_the_causes_of_a_group_are_its_leaves() -> None:
+    """In whatever order its tasks failed."""
+    message = "unhandled errors in a TaskGroup (2 sub-exceptions)"
+    expected = failure("ExceptionGroup", message, "KeyError+ValueError", "shop/mail.py in send")
+    swapped = (
+        GROUP.replace("ValueError: 1", "swap").replace("KeyError: 'x'", "ValueError: 1").replace("swap", "KeyError: 2")
+    )
+    assert parse(GROUP) == expected
+    assert parse(swapped) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (OWN + LOST, failure(TYPE, MESSAGE, truncated=True)),
+        ("    run(order)\n" + OWN + LOST, failure(TYPE, MESSAGE, truncated=True)),
+        (FIRST + DURING + HEAD + OWN + LOST, failure(TYPE, MESSAGE, truncated=True)),
+        (HEAD + LIBRARY + OWN, failure("", "", truncated=True)),
+        (HEAD + FIRST + DURING + HEAD + OWN, failure("", "", ROOT, truncated=True)),
+        (JAVA[JAVA.index("\tat com") :], failure(REFUSED, "Connection refused", frame="", truncated=True)),
+    ],
+)  # fmt: skip
+def test_what_is_left_of_a_traceback_is_read(text: str, expected: Failure) -> None:
+    """A root that may have been cut off counts for nothing: the cut falls elsewhere each time."""
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "exception_type", "message"),
+    [
+        ("ValueError('bad amount: 17')", "ValueError", "bad amount: 17"),
+        ("Error [ERR_ASSERTION]: no", "Error [ERR_ASSERTION]", "no"),
+        ("System.Data.SqlClient.SqlException (0x80131904): Invalid", "System.Data.SqlClient.SqlException", "Invalid"),
+        ("Faraday::TimeoutError: too slow", "Faraday::TimeoutError", "too slow"),
+        ("ERROR:  relation does not exist", "", "relation does not exist"),
+        ("Uncaught TypeError: x is null", "TypeError", "x is null"),
+        ("socket.timeout: timed out", "socket.timeout", "timed out"),
+        ("setval: value is out of bounds", "", "setval: value is out of bounds"),
+        ("worker7: gave up", "", "worker7: gave up"),
+        ("支付失败:余额不足", "", "支付失败:余额不足"),
+    ],
+)
+def test_a_name_in_front_is_a_type_where_it_looks_like_one(text: str, exception_type: str, message: str) -> None:
+    assert parse(text)[:3] == (exception_type, "", message)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "\nLINE 1: select 7",
+        "\nDETAIL:  Key (id)=(7)",
+        " DETAIL:  Key (id)=(7)",
+        "\n  Detail: Key (id)=(7)",
+        " LINE 1: x HINT: y",
+    ],
+)
+def test_further_fields_are_no_part_of_the_message(rest: str) -> None:
+    assert parse("psycopg.errors.UniqueViolation: duplicate key" + rest).message == "duplicate key"
+
+
+def test_a_line_that_announces_more_is_read_on() -> None:
+    """A colon or an open bracket at the end."""
+    assert parse("thread 'main' panicked at src/main.rs:2:5:\nout of bounds").message.endswith(":5: out of bounds")
+    assert parse("grpc.RpcError: <RPC terminated with:\n\tstatus = X\n\tdetails = y\n\tdebug = z\n>").message == (
+        "<RPC terminated with: \tstatus = X \tdetails = y"
+    )
+
+
+@pytest.mark.parametrize(
+    "line", ["Reason: Not Found", "ErrorCode:BlobNotFound", "The server responded with: {'error': 'x'}"]
+)
+def test_a_further_line_that_says_what_went_wrong_is_part_of_the_message(line: str) -> None:
+    assert parse(f"shop.ApiError: request failed\nRequestId: 7\n{line}\nmore").message == f"request failed {line}"
+
+
+def test_a_validation_says_which_rules_were_broken_and_where() -> None:
+    """In one order, whatever the order of the fields."""
+    amount = "\namount\n  Input should be a valid decimal [type=decimal_type, input_value='a', input_type=str]"
+    sku = "\nitems.0.sku\n  Field required [type=missing, input_value={}, input_type=dict]"
+    read = parse(f"pydantic_core._pydantic_core.ValidationError: 2 validation errors for Order{amount}{sku}")
+    assert read.message == (
+        "validation failed: Field required [type=missing]; Input should be a valid decimal [type=decimal_type]"
+    )
+    assert read.names == ("Order.amount", "Order.items.0.sku")
+    assert parse(f"ValidationError: 2 validation errors for Order{sku}{amount}").message == read.message
+
+
+def test_a_text_is_cut_to_both_ends_before_it_is_read() -> None:
+    """What is examined has a bound, and keeps the type in front and the exception at the end."""
+    assert len(normalise("é\x1b[1m\r\n" * 5_000_000)) < 40_000
+    text = HEAD + OWN * 100_000 + LOST
+    assert parse(text) == failure(TYPE, MESSAGE)
+    assert parse("ValueError: " + "x" * 10_000_000).exception_type == "ValueError"

@@ -1,0 +1,197 @@
+"""Which words of a message stay, and what stands in the others' place."""
+
+import re
+from re import _constants as constants  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlq_pipelines.causes import parse, tokens
+from dlq_pipelines.causes.template import template
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("Order 17 not found", "Order <number> not found"),
+        ("order 6f1c3a52-9a51-4c1c-8f57-0a4a8a7c1f10 is gone", "order <uuid> is gone"),
+        ("GET https://a.example/v1/7?x=1 failed", "<keyword> <url> failed"),
+        ("mail to anna.b@example.com bounced", "mail to <email> bounced"),
+        ("lost 10.1.2.3:8443 and [::1]:50051", "lost <ip> and [<ip>]<text>"),
+        ("cannot reach shop-2.internal:5432", "cannot reach <host>"),
+        ("object at 0x7f1a2b3c4d50", "object at <address>"),
+        ("checksum 9f86d081884c7d65 differs", "checksum <hash> differs"),
+        ("open /srv/a/b.csv: denied", "open <path>: denied"),
+        (r"open C:\data\b.csv failed", "open <path> failed"),
+        ("module src/main.rs failed", "module <path> failed"),
+        ("due 2026-11-24T07:31:00.5+01:00 missed", "due <time> missed"),
+        ("took 1.5s, then 2m30s", "took <quantity>, then <quantity>"),
+        ("needs 1,200.50 of 3e5", "needs <number> of <number>"),
+        ("column order_total is null", "column <name> is null"),
+        ("OrderCreated was not handled", "<name> was not handled"),
+        ("cannot read 'blue shoes'", "cannot read <text>"),
+        ('relation "orders" does not exist', 'relation "<name>" does not exist'),
+        ("Order(id=1, name='x') is closed", "<call> is closed"),
+        ("<shop.Order object at 0x7f> is closed", "<object> is closed"),
+        ("timeout=30, host='a.b'", "timeout=<number>, host=<name>"),
+        ("unsupported operand for +: 1 and 2", "unsupported operand for <symbol>: <number> and <number>"),
+        ("订单12345处理失败", "订单<number>处理失败"),
+        ("Kunde 17 fehlt für Lieferung", "Kunde <number> fehlt für Lieferung"),
+        ("Ça 17", "Ça <number>"),
+    ],
+)
+def test_values_become_placeholders_of_their_kind(message: str, text: str) -> None:
+    assert template(message).text == text
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("permission denied for table orders", "permission denied for table <name>"),
+        ("permission denied for foreign table orders", "permission denied for foreign table <name>"),
+        ("domain postcode does not allow it", "domain <name> does not allow it"),
+        ("missing variable DATABASE", "missing variable <name>"),
+        ("cannot convert text to integer", "cannot convert text to <type>"),
+        ("must be a mapping, not Order", "must be a mapping, not <type>"),
+        ("expected str but got list", "expected <type> but got <type>"),
+        ("not a boolean: nope", "not a boolean: <word>"),
+        ("value of type timestamp without time zone", "value of type <type>"),
+    ],
+)
+def test_a_plain_word_is_a_value_where_a_name_is_announced(message: str, text: str) -> None:
+    assert template(message).text == text
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "connect ECONNREFUSED",
+        "index out of range",
+        "can't pop from an empty list",
+        "the basket isn't empty",
+        "service unavailable",
+        "read-only file system",
+        "PRECEDING/FOLLOWING is not supported",
+        "insufficient_funds",
+        "NOT NULL constraint failed",
+        "(AccessDenied) when calling",
+        "__str__ returned no string",
+        "Fehler: Verbindung abgelehnt",
+    ],
+)
+def test_prose_stays(message: str) -> None:
+    assert template(message).text == message
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("HTTP 503", "503"),
+        ("HTTP/1.1 502 Bad Gateway", "502"),
+        ("404 Client Error: Not Found", "404"),
+        ("error '503 Service Unavailable' for url", "503"),
+        ("Request failed with status code 400", "400"),
+        ("API 520: /v1/x", "520"),
+        ("[Errno 111] Connection refused", "111"),
+        ("connect() failed (111: Connection refused)", "111"),
+        ("exited with code 137", "137"),
+        ("exit code (137)", "137"),
+        ("exit status: -9", "-9"),
+        ("SQLSTATE[23000]: violated", "23000"),
+        ("ERROR 1054 (x)", "1054"),
+        ("(1062, 'Duplicate entry')", "(1062"),
+        ("exit code 0xC0000005", "0xC0000005"),
+        ("<Response [404]>", "404"),
+        ("status = StatusCode.UNAVAILABLE", "StatusCode.UNAVAILABLE"),
+        ('{"status": 422}', "422"),
+        ("code=_TIMED_OUT", "_TIMED_OUT"),
+        ("ORA-00942: table does not exist", "ORA-00942"),
+        ("died with <Signals.SIGKILL: 9>", "Signals.SIGKILL"),
+    ],
+)
+def test_a_code_stays_where_it_tells_what_went_wrong(message: str, code: str) -> None:
+    """In the text, and so in the hash."""
+    assert code in template(message).text
+    assert template(message).key != template(message.replace(code, "X" if code[0] != "(" else "(1")).key
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("missing 1 required argument: 'a'", "missing 3 required arguments: 'a', 'b' and 'c'"),
+        ("1 row was lost", "5 rows were lost"),
+        ("bad ids [1, 2, 3]", "bad ids [7]"),
+        ("bad order {'id': 1}", "bad order {'sku': {'id': [1, 2]}, 'x': None}"),
+        ("value '12' is bad", "value 'a b' is bad"),
+        ("read 0x7f of abc_1", "read 17 of order_x"),
+    ],
+)
+def test_how_many_and_of_what_kind_the_values_are_does_not_matter(one: str, other: str) -> None:
+    assert template(one).key == template(other).key
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('{"error": {"code": "not_found", "id": 1}}', '{"error": {"code": "invalid", "id": 1}}'),
+        ('{"message": "No such order", "id": 1}', '{"message": "Card was declined", "id": 1}'),
+        ("(Caused by ReadTimeoutError('too slow'))", "(Caused by ReadTimeoutError('reset by peer'))"),
+        ("KafkaError{code=X,str='Queue full'}", "KafkaError{code=X,str='Message timed out'}"),
+        (
+            "('Connection aborted.', RemoteDisconnected('gone'))",
+            "('Connection aborted.', ConnectionResetError(104, 'reset'))",
+        ),
+        ("ConnectionError('Broken pipe')", "ConnectionError('Name not known')"),
+    ],
+)
+def test_a_message_inside_a_message_is_read(one: str, other: str) -> None:
+    assert template(one).key != template(other).key
+
+
+def test_names_that_are_hidden_are_told() -> None:
+    """Once each, in their order."""
+    found = template('insert on table "orders" violates "orders_fkey" of "orders" for 17')
+    assert found.names == ("orders", "orders_fkey")
+
+
+@given(st.text(st.sampled_from("'\"`\\(){}[]<>:=,. aZ1_-/é单"), max_size=400) | st.text(max_size=400))
+def test_any_message_has_a_template(message: str) -> None:
+    """Of hostile punctuation, too; and only its beginning is looked at."""
+    padded = f"{message:x<1000}"
+    assert template(padded) == template(padded + message * 9)
+    assert template(message).text.count("\n") == 0
+
+
+def test_messages_inside_messages_end() -> None:
+    """Each level of quotes may hold a further one; deep ones are values."""
+    assert template('msg="' * 300).text
+    assert template('msg="msg=\\"' * 90).text
+
+
+def _repeats(pattern: object) -> list[tuple[str, bool]]:
+    """Repetitions without a small bound that may give back what they took, and whether one of them holds another."""
+    found = []
+    for operator, argument in pattern:  # type: ignore[attr-defined]
+        greedy = operator in {constants.MAX_REPEAT, constants.MIN_REPEAT} and argument[1] > 400
+        inner = [part for each in _parts(argument) for part in _repeats(each)]
+        found += [(str(operator), bool(inner))] if greedy else inner
+        found += inner if greedy else []
+    return found
+
+
+def _parts(argument: object) -> list[object]:
+    if isinstance(argument, parser.SubPattern):
+        return [argument]
+    return [part for each in argument for part in _parts(each)] if isinstance(argument, tuple | list) else []
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [value for module in (tokens, parse) for value in vars(module).values() if isinstance(value, re.Pattern)],
+    ids=lambda pattern: pattern.pattern.strip()[:20],
+)
+def test_no_repetition_that_can_be_taken_back_holds_another(pattern: re.Pattern[str]) -> None:
+    """What makes a pattern take exponential time cannot be written here unnoticed."""
+    assert not [outer for outer in _repeats(parser.parse(pattern.pattern, pattern.flags)) if outer[1]]

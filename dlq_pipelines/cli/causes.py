@@ -111,7 +111,7 @@ def merge(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Show a cause as another one. Its deaths keep it, so `dlq causes split` gives all of it back.
+    """Show a cause as another one. Its deaths keep it, so a split gives all of it back.
 
     Example: `dlq causes merge v1-3f9a0c6d2b7e4a51 v1-51c2aa07e9b3d846 --reason "the same time-out" --dry-run`
     """
@@ -239,7 +239,8 @@ def reindex(
         raise typer.BadParameter("say --plan to look or --apply to do it.")
 
     def run(connection: "Connection") -> tuple[list[dict[str, Any]], int | None]:
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("Reading the ledger", total=None)
             aliases = plan_reindex(connection, progress=lambda deaths: progress.advance(task, deaths))
         added = apply_reindex(connection, aliases, act=act(actor, "dlq causes reindex --apply")) if apply else None

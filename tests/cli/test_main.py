@@ -257,11 +257,13 @@ def _seed(connection: Connection) -> None:
         "insert into dlq.fix (cause_id, note, flagged_by, flagged_at, canary, rate, min_success, settle_seconds)"
         " select 'v1-' || n, 'mended', 'me', now(), 10, 50, 0.9, 900 from generate_series(1, 50) n order by n"
     )
-    for cause in {cause for line in examples() for cause in re.findall(r"v1-[0-9a-f]{16}", line)}:
+    named = {cause: None for line in examples() for cause in re.findall(r"v1-[0-9a-f]{16}", line)}
+    split = {cause: "v1-root" for line in examples() for cause in re.findall(r"dlq causes split (\S+)", line)}
+    for cause, root in {"v1-root": None, **named, **split}.items():
         connection.execute(
             "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen, merged_into)"
             " values (%s, 'KeyError', '<text>', '', now(), now(), %s)",
-            [cause, "v1-1" if f"dlq causes split {cause} " in "".join(examples()) else None],
+            [cause, root],
         )
     change = '{"changes": [{"cause": "v1-2", "before": {"name": "x"}, "after": {"name": null}}]}'
     connection.execute(

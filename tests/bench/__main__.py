@@ -5,9 +5,9 @@
 
 import sys
 
-from tests.bench import causes, outbox
+from tests.bench import causes, fingerprint, outbox
 
-MODULES = {"outbox": outbox, "causes": causes}
+MODULES = {"outbox": outbox, "fingerprint": fingerprint, "causes": causes}
 
 
 def main() -> int:

@@ -81,7 +81,7 @@ class Failure(NamedTuple):
 def parse(error: str) -> Failure:
     """What failed, according to an error text that is not blank."""
     text = normalise(error)
-    if "+-+-" in text and _PYTHON_GROUP in text:
+    if _PYTHON_GROUP in text:
         return _group(text)
     frame = text.rfind(_PYTHON_FRAME) if _PYTHON_FRAME in text else -1
     # A traceback may have no frames.

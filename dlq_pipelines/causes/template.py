@@ -47,8 +47,6 @@ from dlq_pipelines.causes.vocabulary import (
 # Characters of a message that are looked at: what tells causes apart stands in front.
 _LONGEST = 1_000
 _LONGEST_CODE = 40
-# Messages inside messages: deeper ones are values.
-_DEEPEST = 3
 
 
 class Template(NamedTuple):
@@ -102,10 +100,10 @@ class _Reader:
         key: the key whose value comes next.
     """
 
-    __slots__ = ("before", "codes", "depth", "key", "message", "names")
+    __slots__ = ("before", "codes", "key", "message", "names")
 
-    def __init__(self, message: str, depth: int = 0) -> None:
-        self.message, self.depth, self.before, self.key = message, depth, "", ""
+    def __init__(self, message: str) -> None:
+        self.message, self.before, self.key = message, "", ""
         self.codes: list[str] = []
         self.names: list[str] = []
 
@@ -129,6 +127,8 @@ class _Reader:
             words[0] = "<word>"
         elif not key and (front in _ANNOUNCING or not _ANNOUNCING.isdisjoint(words)):
             self._hide_names(words, front)
+        else:
+            return text
         return " ".join(words)
 
     def _is_tail(self, front: str, found: re.Match[str]) -> bool:
@@ -185,8 +185,7 @@ class _Reader:
         front, self.before = self.before, ""
         content = text.lstrip("bru")[1:-1]
         whole = found.start() == 0 and found.end() == len(self.message)
-        told = key in TELLING_KEYS or ((whole or front in SENTENCE_KEYS) and content.count(" ") > 1)
-        if told and self.depth < _DEEPEST:
+        if key in TELLING_KEYS or ((whole or front in SENTENCE_KEYS) and content.count(" ") > 1):
             return self._inner(content)
         status = PLAIN_STATUS.fullmatch(content) if content[:1].isdigit() else None
         if status and (status["word"] in STATUS_WORDS if status["word"] else front in CODE_WORDS):
@@ -197,7 +196,8 @@ class _Reader:
         return f'"{value}"' if text[0] == '"' and not whole and not key else value
 
     def _inner(self, content: str) -> str:
-        inner = _Reader(content, self.depth + 1)
+        """A message inside the message. Each level needs another kind of quotes, so there are few."""
+        inner = _Reader(content)
         text = inner.read()
         self.codes += inner.codes
         self.names += inner.names
@@ -278,11 +278,13 @@ class _Reader:
     def _stays(self, kind: str, bare: str, found: re.Match[str]) -> bool:
         """Whether an identifier names a failure, or a token is prose after all."""
         if kind == "name":
-            if FAILURE.search(bare.lower()):
-                return True
-            around = self.message[found.start() - 1 : found.start()] + self.message[found.end() : found.end() + 1]
-            return around == "()" and bare[0].isupper() and bare.isalpha()
+            return FAILURE.search(bare.lower()) is not None or (bare[0].isupper() and self._is_alone(bare, found))
         return kind in _KEPT or (kind == "symbol" and not bare.strip(".-\u2013\u2014"))
+
+    def _is_alone(self, bare: str, found: re.Match[str]) -> bool:
+        """Clouds put their codes in parentheses: "(SlowDown)"."""
+        around = self.message[found.start() - 1 : found.start()] + self.message[found.end() : found.end() + 1]
+        return around == "()" and bare.isalpha()
 
     def _is_number_code(self, number: str, front: str, found: re.Match[str]) -> bool:
         """Whether a number is a code: "(111: Connection refused)", or an HTTP status."""

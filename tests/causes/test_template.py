@@ -165,9 +165,9 @@ def test_any_message_has_a_template(message: str) -> None:
 
 
 def test_messages_inside_messages_end() -> None:
-    """Each level of quotes may hold a further one; deep ones are values."""
-    assert template('msg="' * 300).text
-    assert template('msg="msg=\\"' * 90).text
+    """Whatever is nested and never closed."""
+    for opening in ('msg="', "msg='msg=\"", 'msg="msg=\\"', '"msg": "', "msg=`msg=«msg=„msg=“msg='"):
+        assert template(opening * 400).text
 
 
 def _repeats(pattern: object) -> list[tuple[str, bool]]:

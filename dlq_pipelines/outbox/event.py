@@ -1,4 +1,4 @@
-"""What is an outbox event, and which ids, limits and filters are acceptable?"""
+"""What is an outbox event, which of them are meant, and which ids, limits and texts are acceptable?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -39,6 +39,66 @@ class OutboxEvent:
     def from_row(cls, row: DictRow) -> Self:
         """Build from a row that has these columns."""
         return cls(**{field.name: row[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selector:
+    """Which dead events are meant: those that all of its fields say together; a field that is None says nothing.
+
+    Attributes:
+        cause_id: of this cause, or of one that is merged into it.
+        event_type: of this type.
+        aggregate_type: of this type of aggregate.
+        event_ids: these events, at most 10,000.
+        error_contains: whose error has this text in it, letter by letter, at most 1,000 characters.
+        died_since: that died at this moment or later.
+        died_until: that died before this moment.
+        every: all of them. Said aloud, because no filter may also be a filter that somebody forgot.
+
+    Raises:
+        ValueError: nothing is asked for, or everything beside something; a text is blank or too long; a moment has no
+            time zone; the times are the wrong way round.
+    """
+
+    cause_id: str | None = None
+    event_type: str | None = None
+    aggregate_type: str | None = None
+    event_ids: tuple[int, ...] | None = None
+    error_contains: str | None = None
+    died_since: datetime | None = None
+    died_until: datetime | None = None
+    every: bool = False
+
+    def __post_init__(self) -> None:
+        said = any(getattr(self, field.name) is not None for field in fields(self) if field.name != "every")
+        if self.every == said:
+            raise ValueError(
+                "every dead event and a filter were both asked for: leave one of them out"
+                if said
+                else "no filter was given: name a cause, a type, ids, a text or times, or say that all are meant"
+            )
+        for name in ("cause_id", "event_type", "aggregate_type", "error_contains"):
+            if (text := getattr(self, name)) is not None:
+                storable(name, required(name, text), most=_LONGEST_FILTER)
+        if self.event_ids is not None and len(event_ids("event_ids", self.event_ids)) > _MOST_IDS:
+            raise ValueError(f"event_ids must hold at most {_MOST_IDS} ids")
+        since, until = aware("died_since", self.died_since), aware("died_until", self.died_until)
+        if since is not None and until is not None and since >= until:
+            raise ValueError("died_since must be before died_until")
+
+    @property
+    def whole_cause(self) -> bool:
+        """Whether it means all of one cause and nothing narrower."""
+        return self.cause_id is not None and self == Selector(cause_id=self.cause_id)
+
+    def as_json(self) -> dict[str, Any]:
+        """What it asks for, as JSON holds it."""
+        asked = {name: value for name, value in vars(self).items() if value is not None and value is not False}
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asked.items()}
+
+
+_LONGEST_FILTER = 1_000
+_MOST_IDS = 10_000
 
 
 def positive(name: str, value: int, *, most: int = BIGINT_MAX) -> int:
@@ -95,3 +155,16 @@ def aware(name: str, value: datetime | None) -> datetime | None:
     if value is not None and value.tzinfo is None:
         raise ValueError(f"{name} must have a time zone, such as datetime(2026, 1, 31, tzinfo=timezone.utc)")
     return value
+
+
+def storable(name: str, text: str, *, most: int) -> str:
+    """Return the text if PostgreSQL can hold it and it has at most that many characters.
+
+    Raises:
+        ValueError: it is longer, or holds a NUL or half a surrogate pair; the message names the argument.
+    """
+    if len(text) > most:
+        raise ValueError(f"{name} has {len(text)} characters, at most {most} are kept")
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{name} holds a character that cannot be stored")
+    return text

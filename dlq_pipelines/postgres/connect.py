@@ -74,6 +74,9 @@ class Database:
                 row_factory=dict_row,
                 connect_timeout=self.connect_timeout,
                 application_name="dlq-pipelines",
+                # Statements with filters that may be absent are read by an index only in a plan for the values at
+                # hand, and a prepared statement breaks behind a transaction pooler.
+                prepare_threshold=None,
             )
         except psycopg.Error as error:
             raise DatabaseUnavailableError(_why_unavailable(error)) from None

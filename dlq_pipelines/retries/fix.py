@@ -1,24 +1,31 @@
 """A fix is a claim. Given what became of the events released so far, what is its next step?
 
-Pure: no clock, no database. A fix releases a canary first; when enough of it succeeds, all the rest; when enough of
-that succeeds too and nothing is left, it is verified. At any stage that fails it is halted.
+Pure: no clock, no database. A fix releases a canary first; each stage that passes is followed by one that is larger.
+When a stage fails the fix is halted; when nothing is left that it may release, and all of it passed, it is verified.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, Literal
+
+from dlq_pipelines.outbox.event import Selector
 
 # Rows that one statement releases: short enough that no lock is held for long.
 BATCH = 5_000
 
+Ordering = Literal["aggregate", "none"]
+
 
 class FixStatus(StrEnum):
-    """The states of a fix; all but the first are final."""
+    """The states of a fix; all but the first two are final."""
 
     ACTIVE = "active"
+    PAUSED = "paused"
     VERIFIED = "verified"
     HALTED = "halted"
     WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
     REJECTED = "rejected"
 
 
@@ -28,39 +35,80 @@ class RetryPolicy:
 
     Attributes:
         canary: events in the first stage. Default 10: few enough to fail in peace.
+        growth: how many times larger each stage is than the one before it. Default 10: a million events are released
+            in six stages, and a fix that fails late has had nine tenths of its successes before.
         rate: events a second at which released events fall due. Default 50: a recovering upstream is not flooded.
         min_success: share of a stage that must succeed. Default 0.9: some events die of causes of their own.
         settle_seconds: how long after its due time an event may stay without outcome. Default 15 minutes.
+        max_retries: an event that died again after so many retries is parked: only a person releases it. Default 3.
+        ordering: `aggregate`, the default: an event goes when nothing earlier of its aggregate is dead or under way.
+            `none`: all at once, for events that do not build on each other.
     """
 
     canary: int = 10
+    growth: float = 10.0
     rate: float = 50.0
     min_success: float = 0.9
     settle_seconds: int = 900
+    max_retries: int = 3
+    ordering: Ordering = "aggregate"
+
+    def size(self, stage: int) -> int:
+        """How many events a stage may release; none before the first.
+
+        Bounded by what a bigint holds, which no outbox has.
+        """
+        if stage < 1:
+            return 0
+        try:
+            return min(int(self.canary * self.growth ** (stage - 1)), 2**62)
+        except OverflowError:
+            return 2**62
+
+    def sizes(self, events: int) -> list[int]:
+        """What each stage would release if so many events are there and all succeed."""
+        sizes: list[int] = []
+        while events > 0:
+            sizes.append(min(events, self.size(len(sizes) + 1)))
+            events -= sizes[-1]
+        return sizes
 
 
 @dataclass(frozen=True)
 class Fix:
-    """A flagged fix as it is stored. `stage` is the last one begun (0: none), `stage_size` its bound (None: none)."""
+    """A flagged fix as it is stored.
+
+    Attributes:
+        selector: the dead events that it targets, as far as they died before `flagged_at`.
+        note: what was mended; `link`: the version or the address of the change; `owner`: whom to ask.
+        policy: None until the first step of a fix that was flagged without one; then the installation's.
+        stage: the last stage that was begun; 0: none yet.
+        verdict: why it ended.
+        evidence: of a halted fix, errors before and after: objects with `events`, `before`, `after`.
+    """
 
     id: int
-    cause_id: str
-    event_type: str | None
+    selector: Selector
     note: str
+    link: str | None
+    owner: str | None
     flagged_by: str
     flagged_at: datetime
-    policy: RetryPolicy
+    not_before: datetime | None
+    expires_at: datetime | None
+    policy: RetryPolicy | None
     stage: int
-    stage_size: int | None
     status: FixStatus
     verdict: str | None
-    closed_at: datetime | None
+    evidence: tuple[dict[str, Any], ...] = field(default=())
+    closed_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What became of the events that one stage released."""
+    """What became of the events that one stage released; it may release `size`."""
 
+    size: int = 0
     released: int = 0
     done: int = 0
     dead: int = 0
@@ -79,25 +127,33 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Begin:
-    """Open the next stage; it may release `size` events, or all that are left."""
+class Left:
+    """What a look through all that a fix targets found that it may not release now.
 
-    stage: int
-    size: int | None
+    Attributes:
+        waiting: behind an event of their aggregate that is under way: they may follow it.
+        held: behind an event of their aggregate that is dead.
+        parked: retried too often; a person's to release.
+    """
+
+    waiting: int = 0
+    held: int = 0
+    parked: int = 0
 
 
 @dataclass(frozen=True)
 class Release:
-    """Release up to `limit` more events of the open stage."""
+    """Release up to `limit` events in that stage, which may be a new one."""
 
+    stage: int
     limit: int
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Outcomes are outstanding."""
+    """Nothing can be done now, and why."""
 
-    waiting: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -108,34 +164,43 @@ class Close:
     verdict: str
 
 
-Step = Begin | Release | Wait | Close
+Step = Release | Wait | Close
 
 
-def next_step(fix: Fix, stage: Stage, *, candidates: bool) -> Step:
+def next_step(  # noqa: PLR0911 - a table of decisions, one line each
+    fix: Fix, policy: RetryPolicy, stage: Stage, *, now: datetime, left: Left | None, congested: str | None = None
+) -> Step:
     """Decide.
 
     Args:
-        fix: active.
+        fix: not ended.
+        policy: of the fix, or what it takes over.
         stage: outcomes of its present stage.
-        candidates: whether dead events that it targets are left.
+        now: the moment.
+        left: None while there may be events that can be released; otherwise what remains.
+        congested: why no new stage may begin now, when the worker cannot keep up.
     """
-    if fix.stage == 0:
-        return Begin(1, fix.policy.canary) if candidates else _nothing_to_prove()
-    room = 0
-    if candidates:
-        room = BATCH if fix.stage_size is None else min(BATCH, fix.stage_size - stage.released)
-    # What a bounded stage has yet to release may still save it; one without bound has to hold at any moment.
-    if not can_pass(stage, fix.policy.min_success, more=0 if fix.stage_size is None else room):
-        return Close(FixStatus.HALTED, _shortfall(fix, stage))
+    if fix.expires_at is not None and fix.expires_at <= now:
+        return Close(FixStatus.EXPIRED, f"not proven by {fix.expires_at:%Y-%m-%d %H:%M} UTC, in stage {fix.stage}")
+    if fix.status is FixStatus.PAUSED:
+        return Wait("paused")
+    if fix.not_before is not None and fix.not_before > now:
+        return Wait(f"not before {fix.not_before:%Y-%m-%d %H:%M} UTC")
+    # What a stage has yet to release may still save it.
+    room = policy.size(fix.stage) - stage.released if left is None else 0
+    if not can_pass(stage, policy.min_success, more=room):
+        return Close(FixStatus.HALTED, _shortfall(fix, policy, stage))
     if room > 0:
-        return Release(room)
-    if stage.released == 0:
-        # Only a first stage can be empty: a later one begins because there are candidates, and the stage before
-        # it has already passed.
-        return _nothing_to_prove() if fix.stage == 1 else _verified(fix)
+        return Release(fix.stage, min(BATCH, room))
     if stage.waiting:
-        return Wait(stage.waiting)
-    return Begin(fix.stage + 1, None) if candidates else _verified(fix)
+        return Wait(f"{stage.waiting} events of stage {fix.stage} have no outcome yet")
+    if left is None:
+        return Wait(congested) if congested else Release(fix.stage + 1, min(BATCH, policy.size(fix.stage + 1)))
+    if left.waiting:
+        return Wait(f"{left.waiting} events wait for an earlier one of their aggregate, which was retried elsewhere")
+    if fix.stage == 0:
+        return Close(FixStatus.REJECTED, "nothing that it targets could be released" + _remains(left))
+    return Close(FixStatus.VERIFIED, f"every stage passed; the last was stage {fix.stage}" + _remains(left))
 
 
 def can_pass(stage: Stage, min_success: float, *, more: int = 0) -> bool:
@@ -145,17 +210,21 @@ def can_pass(stage: Stage, min_success: float, *, more: int = 0) -> bool:
     return released == 0 or (released - stage.failed) / released >= min_success
 
 
-def _verified(fix: Fix) -> Close:
-    return Close(FixStatus.VERIFIED, f"every stage passed; the last was stage {fix.stage}")
+def _remains(left: Left) -> str:
+    said = [
+        text
+        for count, text in (
+            (left.held, f"{left.held} behind an earlier dead event of their aggregate"),
+            (left.parked, f"{left.parked} parked"),
+        )
+        if count
+    ]
+    return f"; still dead: {', '.join(said)}" if said else ""
 
 
-def _nothing_to_prove() -> Close:
-    return Close(FixStatus.REJECTED, "no dead event that it targets was left, so there was nothing to prove it on")
-
-
-def _shortfall(fix: Fix, stage: Stage) -> str:
+def _shortfall(fix: Fix, policy: RetryPolicy, stage: Stage) -> str:
     return (
         f"stage {fix.stage}: {stage.failed} of {stage.released} failed ({stage.dead} died again, "
         f"{stage.unsettled} without outcome in time, {stage.gone} gone); "
-        f"at least {fix.policy.min_success:.0%} must succeed"
+        f"at least {policy.min_success:.0%} must succeed"
     )

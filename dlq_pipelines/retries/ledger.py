@@ -1,65 +1,130 @@
-"""Which fixes are there, what became of what they released, and which of them want a step now?"""
+"""Which fixes are there, what would one release, what became of what they released, and which want a step now?"""
 
-from datetime import datetime
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
+import psycopg
 from psycopg.rows import DictRow
 
 from dlq_pipelines.errors import NotFoundError, RefusedError
-from dlq_pipelines.operation import Act, record_operation
-from dlq_pipelines.outbox.event import positive, required
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector, aware, positive, storable
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy, Stage
 
+_LONGEST_NOTE, _LONGEST_LINK, _LONGEST_OWNER = 10_000, 2_000, 200
+# What a person waits for a figure that is good to know.
+_PATIENCE = "5s"
 
-def flag_fix(  # noqa: PLR0913 - keyword-only, each a part of the statement that a person makes
-    connection: Connection,
-    *,
-    cause_id: str,
-    note: str,
-    actor: str,
-    now: datetime,
-    policy: RetryPolicy,
-    event_type: str | None = None,
-    run_id: str | None = None,
+
+@dataclass(frozen=True)
+class Claim:
+    """What is said to be mended beside the note, which is the act's reason.
+
+    Attributes:
+        link: the version or the address of the change.
+        owner: whom to ask.
+        not_before: when the first stage may begin; None: at once.
+        expires_at: when the fix ends unproven; None: as the installation decides at its first step.
+    """
+
+    link: str | None = None
+    owner: str | None = None
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name, most in (("link", _LONGEST_LINK), ("owner", _LONGEST_OWNER)):
+            if (text := getattr(self, name)) is not None:
+                storable(name, text, most=most)
+        aware("not_before", self.not_before)
+        aware("expires_at", self.expires_at)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a fix would release.
+
+    Attributes:
+        events: dead events that it means.
+        aggregates: how many aggregates they belong to.
+        parked: of the events, those that it passes over because they were retried too often.
+        overtaken: of the events, those that a newer event of their aggregate in the outbox table has passed; None:
+            not known, because the table has no index by aggregate and is too large to count in five seconds.
+        stages: how many events each stage would release if all succeed.
+        seconds: how long the releases take at the policy's rate, without waiting for outcomes.
+    """
+
+    events: int
+    aggregates: int
+    parked: int
+    overtaken: int | None
+    stages: list[int]
+    seconds: float
+
+
+def flag_fix(
+    connection: Connection, selector: Selector, *, act: Act, policy: RetryPolicy | None, claim: Claim | None = None
 ) -> Fix:
-    """State that a cause is mended upstream. Targets its dead events that died before `now`.
+    """State that something is mended upstream. Targets what died of it before `act.now`.
+
+    Args:
+        connection: in autocommit mode.
+        selector: the dead events.
+        act: who says so; its reason is the note.
+        policy: None: the installation's, at the first step.
+        claim: what else is said.
 
     Raises:
         NotFoundError: no such cause.
-        RefusedError: a fix for this cause is active already, or no dead event has this cause.
-        ValueError: the note or the actor is blank.
+        RefusedError: an open fix targets some of the same events, the cause is merged, or nothing dead is meant.
+        ValueError: it would expire before it begins, or a text cannot be stored.
     """
-    act = Act(actor, required("note", note), now, run_id)
+    said = claim or Claim()
+    given = {
+        **selector.as_json(),
+        **(vars(policy) if policy else {}),
+        "note": storable("note", act.reason, most=_LONGEST_NOTE),
+        "flagged_by": act.actor,
+        "flagged_at": act.now,
+        **vars(said),
+    }
     with connection.transaction():
-        cause = connection.run("fix.lock_cause", cause_id=cause_id).fetchone()
-        if cause is None:
-            raise NotFoundError(f"There is no cause {cause_id!r}. `dlq causes list` lists them.")
-        if cause["merged_into"] is not None:
-            raise RefusedError(f"Cause {cause_id} is merged into {cause['merged_into']}. Flag the fix for that one.")
-        active = connection.run("fix.active_for_cause", cause_id=cause_id).fetchone()
-        if active:
-            raise RefusedError(f"Fix {active['id']} for cause {cause_id} is still active. See `dlq fixes list`.")
-        targets = count_targets(connection, cause_id=cause_id, event_type=event_type, now=now)
-        if not targets:
-            raise RefusedError(f"No dead event has cause {cause_id} now, so a fix could not be proven on any.")
-        row = connection.one(
-            "fix.flag", cause_id=cause_id, event_type=event_type, note=note, actor=actor, now=now, **vars(policy)
+        try:
+            fix_id = connection.one("fix.place", fix=json.dumps(given, default=str), run_id=act.run_id)["id"]
+        except psycopg.errors.NoDataFound as error:
+            raise NotFoundError(error.diag.message_primary) from None
+        except psycopg.errors.RaiseException as error:
+            raise RefusedError(error.diag.message_primary) from None
+        except psycopg.errors.InvalidParameterValue as error:
+            raise ValueError(error.diag.message_primary) from None
+        return get_fix(connection, fix_id)
+
+
+def preview_fix(
+    connection: Connection, selector: Selector, *, act: Act, policy: RetryPolicy, claim: Claim | None = None
+) -> Preview:
+    """What flagging this fix would do. It is flagged, looked at and rolled back, so it refuses what `flag_fix` does."""
+    with connection.transaction(force_rollback=True):
+        flag_fix(connection, selector, act=act, policy=policy, claim=claim)
+        where = means(connection, selector, before=act.now)
+        counted = connection.one("fix.preview", max_retries=policy.max_retries, **where)
+        free = counted["events"] - counted["parked"]
+        return Preview(
+            **counted, overtaken=_overtaken(connection, where), stages=policy.sizes(free), seconds=free / policy.rate
         )
-        connection.run("fix.set_cause_status", cause_id=cause_id, status="fixing", flagged_at=now)
-        record_operation(connection, "fix.flag", {"fix": row["id"]}, act=act, events=targets)
-        return fix_from_row(row)
 
 
-def count_targets(connection: Connection, *, cause_id: str, event_type: str | None, now: datetime) -> int:
-    """How many dead events a fix flagged now would target."""
-    causes = targeted_causes(connection, cause_id)
-    found = connection.one("fix.count_targets", cause_ids=causes, event_type=event_type, flagged_at=now)
-    return int(found["events"])
-
-
-def targeted_causes(connection: Connection, cause_id: str) -> list[str]:
-    """The cause and what is merged into it."""
-    return [row["id"] for row in connection.run("fix.causes", cause_id=cause_id)]
+def means(connection: Connection, selector: Selector, *, before: datetime) -> dict[str, Any]:
+    """The values by which statements find what a selector means: the selector, and what an index can be asked for."""
+    ids = selector.event_ids
+    return {
+        "selector": json.dumps({**selector.as_json(), "flagged_at": before.isoformat()}),
+        "causes": None if selector.cause_id is None else _members(connection, selector.cause_id),
+        "event_ids": None if ids is None else list(ids),
+    }
 
 
 def get_fix(connection: Connection, fix_id: int) -> Fix:
@@ -74,35 +139,60 @@ def get_fix(connection: Connection, fix_id: int) -> Fix:
     return fix_from_row(row)
 
 
-def list_fixes(connection: Connection, *, limit: int = 100) -> list[Fix]:
+def list_fixes(connection: Connection, *, limit: int = 100, only_open: bool = False) -> list[Fix]:
     """Fixes, the last flagged first."""
-    return [fix_from_row(row) for row in connection.run("fix.list", limit=positive("limit", limit, most=1000))]
+    rows = connection.run("fix.list", limit=positive("limit", limit, most=1000), only_open=only_open)
+    return [fix_from_row(row) for row in rows]
 
 
-def fixes_due(connection: Connection, *, now: datetime, limit: int = 20) -> list[Fix]:
-    """Active fixes for which there is something to do: to begin, to go on releasing, or to decide on outcomes."""
-    return [fix_from_row(row) for row in connection.run("fix.due", now=now, limit=limit)]
+def fixes_due(connection: Connection, *, now: datetime, max_backlog: timedelta, limit: int = 20) -> list[Fix]:
+    """Open fixes for which there is something to do, those that were not looked at for longest first.
+
+    While the worker is congested, a fix without anything outstanding is not among them: it would begin a stage.
+    """
+    congested = congestion(connection, now=now, max_backlog=max_backlog) is not None
+    return [fix_from_row(row) for row in connection.run("fix.due", now=now, limit=limit, congested=congested)]
+
+
+def congestion(connection: Connection, *, now: datetime, max_backlog: timedelta) -> str | None:
+    """Why no stage should begin now: the worker is behind by more than that. None if it is not."""
+    seconds = connection.one("fix.backlog", now=now)["seconds"]
+    if seconds is None or seconds <= max_backlog.total_seconds():
+        return None
+    return f"the worker is {seconds:.0f} s behind, at most {max_backlog.total_seconds():.0f} s are allowed"
 
 
 def stages(connection: Connection, fix_id: int) -> dict[int, Stage]:
     """Outcomes of each stage of the fix, by its number."""
-    rows = connection.run("retry.stages", fix_id=fix_id)
-    return {row.pop("stage"): Stage(**row) for row in rows}
+    return {row.pop("stage"): Stage(**row) for row in connection.run("fix.stages", fix_id=fix_id)}
 
 
 def fix_from_row(row: DictRow) -> Fix:
     """Build from a row of `dlq.fix`."""
+    ids = row["event_ids"]
+    policy = {name: row[name] for name in RetryPolicy.__dataclass_fields__}
+    plain = ("id", "note", "link", "owner", "flagged_by", "flagged_at", "not_before", "expires_at", "stage", "verdict")
     return Fix(
-        id=row["id"],
-        cause_id=row["cause_id"],
-        event_type=row["event_type"],
-        note=row["note"],
-        flagged_by=row["flagged_by"],
-        flagged_at=row["flagged_at"],
-        policy=RetryPolicy(row["canary"], row["rate"], row["min_success"], row["settle_seconds"]),
-        stage=row["stage"],
-        stage_size=row["stage_size"],
+        selector=Selector(
+            event_ids=None if ids is None else tuple(ids),
+            **{name: row[name] for name in Selector.__dataclass_fields__ if name != "event_ids"},
+        ),
+        policy=None if row["canary"] is None else RetryPolicy(**policy),
         status=FixStatus(row["status"]),
-        verdict=row["verdict"],
+        evidence=tuple(row["evidence"]),
         closed_at=row["closed_at"],
+        **{name: row[name] for name in plain},
     )
+
+
+def _members(connection: Connection, cause_id: str) -> list[str]:
+    return [row["id"] for row in connection.run("fix.members", cause_id=cause_id)]
+
+
+def _overtaken(connection: Connection, where: dict[str, Any]) -> int | None:
+    try:
+        with connection.transaction():
+            connection.run("session.hurry", timeout=_PATIENCE)
+            return int(connection.one("fix.overtaken", **where)["events"])
+    except psycopg.errors.QueryCanceled:
+        return None

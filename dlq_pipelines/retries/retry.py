@@ -1,33 +1,63 @@
 """How do dead events go back to the worker, paced, each exactly once, and what became of them?
 
-A release is one statement in one transaction: the guard `status = 'dead'`, the ledger's rows and the due times are
-written together. A process that dies leaves either all of a batch or nothing of it, and whoever comes next goes on.
+A release is one transaction: candidates are locked, made pending with their due times, and written into the ledger
+together. A process that dies leaves either all of a batch or nothing of it, and whoever comes next goes on.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.causes.classify import excerpt
+from dlq_pipelines.causes.fingerprint import fingerprint
+from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import Act, record_operation
-from dlq_pipelines.outbox.event import event_ids
+from dlq_pipelines.outbox.event import Selector, event_ids, positive
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.fix import BATCH, Begin, Close, Fix, FixStatus, Release, Stage, Step, Wait, next_step
-from dlq_pipelines.retries.ledger import fix_from_row, get_fix, stages, targeted_causes
+from dlq_pipelines.retries.fix import (
+    BATCH,
+    Close,
+    Fix,
+    FixStatus,
+    Left,
+    Release,
+    RetryPolicy,
+    Stage,
+    Step,
+    Wait,
+    next_step,
+)
+from dlq_pipelines.retries.ledger import congestion, fix_from_row, get_fix, means, stages
 
-_CAUSE_AFTER = {
-    FixStatus.VERIFIED: "fixed",
-    FixStatus.HALTED: "open",
-    FixStatus.REJECTED: "open",
-}
-# Of a death: when, and its id. A run releases in this order and goes on behind what it released last.
+# Failed events whose errors are read for a verdict.
+_EVIDENCE = 200
+_SHOWN_PAIRS = 5
+# Of a death: when, and of which event. A walk goes in this order and on behind what it saw last.
 _Key = tuple[datetime, int]
 _START: _Key = (datetime(1, 1, 1, tzinfo=UTC), 0)
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What an installation decides for its fixes.
+
+    Attributes:
+        policy: of a fix that was flagged without one.
+        expiry: after which a fix that was flagged without an end expires. Default 14 days: an older claim is stale.
+        max_backlog: how far the worker may be behind for a stage to begin. Default 5 minutes: more events would only
+            wait, and their outcomes say nothing of the fix.
+    """
+
+    policy: RetryPolicy = RetryPolicy()  # noqa: RUF009 - frozen
+    expiry: timedelta = timedelta(days=14)
+    max_backlog: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
 class Retried:
-    """How many of the named events were dead and are pending now, in how many transactions."""
+    """How many of the events that were meant were dead and are pending now, in how many transactions."""
 
     events: int
     batches: int
@@ -47,194 +77,350 @@ class Advanced:
     busy: bool = False
 
 
-def retry_events(  # noqa: PLR0913 - keyword-only past the ids
-    connection: Connection,
-    ids: Sequence[int],
-    *,
-    now: datetime,
-    actor: str,
-    reason: str,
-    rate: float | None = None,
-    run_id: str | None = None,
-    dry_run: bool = False,
-) -> Retried:
-    """Retry these events; those that are not dead are passed over.
+@dataclass(frozen=True)
+class _Walk:
+    """How far a walk through the deaths of a fix came, and what it met that may not go now.
+
+    Attributes:
+        after: behind which death it goes on.
+        moved: it has released something. Such a walk does not know what is left: what it released may be delivered by
+            now, and then something that it passed may follow. So at its end there is another one.
+        locked: events that other transactions hold.
+        left: what it met, of use once it has ended.
+        ended: it came from the start to the end and released nothing.
+    """
+
+    after: _Key = _START
+    moved: bool = False
+    locked: int = 0
+    left: Left = Left()  # noqa: RUF009 - frozen
+    ended: bool = False
+
+    def past(self, page: dict[str, Any], *, limit: int) -> "_Walk":
+        """The walk behind that page, of which so many events could have been released."""
+        moved = self.moved or bool(page["deaths"])
+        ended = page["rows"] < BATCH
+        if page["free"] > limit or (ended and moved):
+            return _Walk()
+        return _Walk(
+            after=self.after if ended else (page["last_time"], page["last_id"]),
+            moved=moved,
+            locked=self.locked + page["free"] - len(page["deaths"]),
+            left=Left(*(getattr(self.left, name) + page[name] for name in ("waiting", "held", "parked"))),
+            ended=ended,
+        )
+
+
+def retry_events(connection: Connection, ids: Sequence[int], *, act: Act, rate: float | None = None) -> Retried:
+    """Retry these events, also parked ones; those that are not dead are passed over.
 
     Args:
         connection: in autocommit mode.
-        ids: event ids, any number; they are released in transactions of 5,000.
-        now: the moment of the retry.
-        actor: who asks for it, for the audit.
-        reason: why, for the audit.
+        ids: event ids, any number; they are released in transactions of 5,000, in the order of their ids.
+        act: who asks for it, and why.
         rate: events a second at which they fall due; None: all now, as fits a handful chosen by a person.
-        run_id: the Dagster run that does it.
-        dry_run: only count those that would be retried.
 
     Raises:
-        ValueError: there are no ids, one is no event id, or the actor or the reason is blank.
+        ValueError: there are no ids, or one is no event id.
     """
-    act = Act(actor, reason, now, run_id, dry_run)
     wanted = event_ids("ids", ids)
-    batches = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
-    if dry_run:
-        return Retried(sum(connection.one("retry.count_ids", ids=batch)["events"] for batch in batches), 0)
-    total = 0
-    for batch in batches:
-        values = {"ids": batch, "now": now, "actor": actor, "reason": reason, "already": total}
-        with connection.transaction():
-            events = connection.one("retry.release_ids", seconds_each=1 / rate if rate else 0.0, **values)["events"]
-            if events:
-                shown = {"ids": batch[:100], "more": max(0, len(batch) - 100)}
-                record_operation(connection, "retry.ids", shown, act=act, events=events)
-        total += events
-    return Retried(total, len(batches))
+    total = Retried(0, 0)
+    for start in range(0, len(wanted), BATCH):
+        batch = Selector(event_ids=tuple(wanted[start : start + BATCH]))
+        done = _retry(connection, batch, act=act, rate=rate, max_retries=None, already=total.events)
+        total = Retried(total.events + done.events, total.batches + done.batches)
+    return total
 
 
-def advance_fix(
-    connection: Connection, fix_id: int, *, now: datetime, actor: str, run_id: str | None = None
-) -> Advanced:
+def retry_selected(
+    connection: Connection, selector: Selector, *, act: Act, rate: float, max_retries: int | None
+) -> Retried:
+    """Retry all that a selector means and that is dead now, oldest death first.
+
+    Args:
+        connection: in autocommit mode.
+        selector: the dead events.
+        act: who asks for it, and why.
+        rate: events a second at which they fall due.
+        max_retries: events that died again after so many retries are parked and passed over; None: take them too.
+    """
+    return _retry(connection, selector, act=act, rate=rate, max_retries=max_retries)
+
+
+def retry_with_payload(connection: Connection, event_id: int, payload: Any, *, act: Act, allowed: bool) -> None:
+    """Retry one dead event with another payload. The ledger keeps the one that it had.
+
+    Raises:
+        RefusedError: this installation does not allow it.
+        NotFoundError: the event is not dead.
+    """
+    if not allowed:
+        raise RefusedError("Payloads may not be edited here. Set DLQ_ALLOW_EDIT=true where that is decided.")
+    selector = Selector(event_ids=(positive("event_id", event_id),))
+    with connection.transaction():
+        page = _page(connection, _manual(connection, selector), _START, room=1)
+        if not page["deaths"]:
+            raise NotFoundError(f"Event {event_id} is not dead, so there is nothing to retry.")
+        if act.dry_run:
+            return
+        _release(connection, page["deaths"], act=act)
+        connection.run(
+            "retry.replace_payload", event_id=event_id, death_id=page["deaths"][0], payload=json.dumps(payload)
+        )
+        record_operation(connection, "retry.payload", {"event_ids": [event_id]}, act=act, events=1)
+
+
+def advance_fix(connection: Connection, fix_id: int, *, act: Act, terms: Terms) -> Advanced:
     """Settle what the fix has released, decide, and do the next step, until it has to wait or has ended.
 
     Running it twice, at once or after being killed, does nothing twice: every step is a transaction of its own that
     locks the fix and decides afresh on what it finds.
     """
     released = settled = 0
-    after = _START
+    walk = _Walk()
     while True:
         with connection.transaction():
-            row = connection.run("fix.lock", fix_id=fix_id).fetchone()
-            if row is None:
-                return Advanced(get_fix(connection, fix_id), released, settled, None, busy=True)
-            fix = fix_from_row(row)
-            if fix.status is not FixStatus.ACTIVE:
-                return Advanced(fix, released, settled, None)
-            settled += settle(connection, now=now, fix_id=fix_id, settle_seconds=fix.policy.settle_seconds)
-            stage = stages(connection, fix_id).get(fix.stage, Stage())
-            found = _seek(connection, fix, after)
-            step = next_step(fix, stage, candidates=found is not None)
-            count, after = _do(
-                connection,
-                fix,
-                step,
-                now=now,
-                actor=actor,
-                run_id=run_id,
-                already=stage.released,
-                after=found or after,
-            )
+            fix = _take(connection, fix_id, terms)
+            if fix is None or fix.closed_at is not None:
+                return Advanced(get_fix(connection, fix_id), released, settled, None, busy=fix is None)
+            policy = fix.policy or terms.policy
+            now_settled = settle(connection, now=act.now, fix_id=fix_id, settle_seconds=policy.settle_seconds)
+            settled += now_settled
+            if now_settled == BATCH:
+                continue  # decided on all outcomes, not on the first of them
+            step = _decide(connection, fix, policy, walk, act=act, terms=terms)
+            count, walk = _do(connection, fix, policy, step, walk, act=act)
             released += count
-        # A release of nothing: others hold the rows just now. The next run tries again.
-        if isinstance(step, Wait | Close) or (isinstance(step, Release) and not count):
+            connection.run("fix.stepped", fix_id=fix_id, now=act.now)
+        if isinstance(step, Wait | Close):
             return Advanced(get_fix(connection, fix_id), released, settled, step)
 
 
-def withdraw_fix(  # noqa: PLR0913 - keyword-only
-    connection: Connection, fix_id: int, *, now: datetime, actor: str, reason: str, run_id: str | None = None
-) -> Fix:
-    """End a fix whose claim is taken back. What it has released stays with the worker; nothing else follows.
+def withdraw_fix(connection: Connection, fix_id: int, *, act: Act) -> Fix:
+    """End a fix whose claim is taken back. What is released stays with the worker; nothing else follows.
 
     Raises:
         NotFoundError: there is no such fix.
-        RefusedError: it has ended already; the message says how.
-        ValueError: the actor or the reason is blank.
+        RefusedError: it has ended already.
     """
-    act = Act(actor, reason, now, run_id)
     with connection.transaction():
-        fix = get_fix(connection, fix_id)
-        # Waits for a run that has the fix: after this, no run finds it active.
-        closing = {"status": FixStatus.WITHDRAWN, "verdict": f"withdrawn by {actor}: {reason}"}
-        if not connection.run("fix.close", fix_id=fix_id, now=now, **closing).rowcount:
-            raise RefusedError(f"Fix {fix_id} is {get_fix(connection, fix_id).status} already. See `dlq fixes list`.")
-        connection.run("fix.set_cause_status", cause_id=fix.cause_id, status="open", flagged_at=fix.flagged_at)
-        record_operation(connection, "fix.withdrawn", {"fix": fix_id}, act=act)
+        fix = _lock_open(connection, fix_id)
+        _close(connection, fix, Close(FixStatus.WITHDRAWN, f"withdrawn by {act.actor}: {act.reason}"), act=act)
         return get_fix(connection, fix_id)
+
+
+def pause_fix(connection: Connection, fix_id: int, *, act: Act) -> Fix:
+    """Let nothing follow until it is resumed. What is released stays with the worker, and its targets stay its own.
+
+    Raises:
+        NotFoundError: there is no such fix.
+        RefusedError: it has ended, or is paused already.
+    """
+    return _set_status(connection, fix_id, FixStatus.ACTIVE, FixStatus.PAUSED, act=act)
+
+
+def resume_fix(connection: Connection, fix_id: int, *, act: Act) -> Fix:
+    """Let a paused fix go on where it stopped.
+
+    Raises:
+        NotFoundError: there is no such fix.
+        RefusedError: it has ended, or is not paused.
+    """
+    return _set_status(connection, fix_id, FixStatus.PAUSED, FixStatus.ACTIVE, act=act)
 
 
 def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id: int | None = None) -> int:
     """Write down what became of retried events: done, dead again, gone, or without outcome in time. Returns how many.
 
-    Without a fix, those that no active fix waits for: retries that people asked for, and what ended fixes released.
-    At most 5,000 a call.
+    Without a fix, those that no active fix waits for: retries that people asked for, and what ended or paused fixes
+    released. At most 5,000 a call.
     """
     return int(
         connection.one("retry.settle", now=now, settle_seconds=settle_seconds, fix_id=fix_id, limit=BATCH)["events"]
     )
 
 
-def _do(  # noqa: PLR0913 - keyword-only
+def _retry(  # noqa: PLR0913 - keyword-only past the selector
     connection: Connection,
-    fix: Fix,
-    step: Step,
+    selector: Selector,
     *,
-    now: datetime,
-    actor: str,
-    run_id: str | None,
-    already: int,
-    after: _Key,
-) -> tuple[int, _Key]:
-    """Carry the step out and return how many events it released, and how far it came."""
+    act: Act,
+    rate: float | None,
+    max_retries: int | None,
+    already: int = 0,
+) -> Retried:
+    asked = _manual(connection, selector, max_retries=max_retries)
+    events = batches = 0
+    after = _START
+    while True:
+        with connection.transaction():
+            page = _page(connection, asked, after, room=BATCH)
+            if page["deaths"] and not act.dry_run:
+                _release(connection, page["deaths"], act=act, rate=rate, already=already + events)
+                record_operation(connection, "retry.selected", _shown(selector), act=act, events=len(page["deaths"]))
+        events, batches = events + len(page["deaths"]), batches + bool(page["deaths"])
+        if page["rows"] < BATCH:
+            return Retried(events, batches)
+        after = (page["last_time"], page["last_id"])
+
+
+def _shown(selector: Selector) -> dict[str, Any]:
+    """What was asked for, for the audit: of many ids the first hundred, and how many there were."""
+    asked = selector.as_json()
+    ids = asked.pop("event_ids", None)
+    return asked if ids is None else {**asked, "event_ids": list(ids[:100]), "more": max(0, len(ids) - 100)}
+
+
+def _manual(connection: Connection, selector: Selector, *, max_retries: int | None = None) -> dict[str, Any]:
+    """What a person's retry asks for: what is dead as it begins, so that what dies again meanwhile does not follow."""
+    before = connection.one("session.clock")["now"]
+    where = means(connection, selector, before=before)
+    return {**where, "before": before, "fix_id": None, "max_retries": max_retries, "ordered": False}
+
+
+def _page(connection: Connection, asked: dict[str, Any], after: _Key, *, room: int) -> dict[str, Any]:
+    return connection.one(
+        "retry.candidates", **asked, after_time=after[0], after_id=after[1], rows=BATCH, room=min(room, BATCH)
+    )
+
+
+def _release(  # noqa: PLR0913 - keyword-only past the deaths
+    connection: Connection,
+    deaths: list[int],
+    *,
+    act: Act,
+    rate: float | None = None,
+    already: int = 0,
+    fix_id: int | None = None,
+    stage: int | None = None,
+) -> int:
+    """Release locked deaths; returns how many events they were."""
+    pace = {"seconds_each": 1 / rate if rate else 0.0, "already": already}
+    who = {"now": act.now, "actor": act.actor, "reason": act.reason}
+    return int(connection.one("retry.release", deaths=deaths, fix_id=fix_id, stage=stage, **pace, **who)["events"])
+
+
+def _take(connection: Connection, fix_id: int, terms: Terms) -> Fix | None:
+    """The fix, locked and with all that the installation decides for it; None: another run has it."""
+    row = connection.run("fix.lock", fix_id=fix_id).fetchone()
+    if row is None:
+        return None
+    if row["closed_at"] is None and (row["canary"] is None or row["expires_at"] is None):
+        row = connection.one("fix.adopt", fix_id=fix_id, expiry=terms.expiry, **vars(terms.policy))
+    return fix_from_row(row)
+
+
+def _decide(  # noqa: PLR0913 - keyword-only past the walk
+    connection: Connection, fix: Fix, policy: RetryPolicy, walk: _Walk, *, act: Act, terms: Terms
+) -> Step:
+    if walk.ended and walk.locked:
+        return Wait(f"{walk.locked} events are held by other transactions")
+    stage = stages(connection, fix.id).get(fix.stage, Stage())
+    congested = congestion(connection, now=act.now, max_backlog=terms.max_backlog)
+    left = walk.left if walk.ended else None
+    return next_step(fix, policy, stage, now=act.now, left=left, congested=congested)
+
+
+def _do(  # noqa: PLR0913 - keyword-only past the walk
+    connection: Connection, fix: Fix, policy: RetryPolicy, step: Step, walk: _Walk, *, act: Act
+) -> tuple[int, _Walk]:
+    """Carry the step out; returns how many events it released, and where the walk stands."""
     match step:
-        case Begin(stage, size):
-            connection.run("fix.begin_stage", fix_id=fix.id, stage=stage, size=size)
-        case Release(limit):
-            return _release(connection, fix, limit, now=now, actor=actor, run_id=run_id, already=already, after=after)
-        case Close(status, verdict):
-            connection.run("fix.close", fix_id=fix.id, status=status, verdict=verdict, now=now)
-            connection.run(
-                "fix.set_cause_status", cause_id=fix.cause_id, status=_CAUSE_AFTER[status], flagged_at=fix.flagged_at
-            )
-            record_operation(connection, f"fix.{status}", {"fix": fix.id}, act=Act(actor, verdict, now, run_id))
+        case Release():
+            page = _page(connection, _targets(connection, fix, policy), walk.after, room=step.limit)
+            if page["deaths"]:
+                _release_stage(connection, fix, policy, step.stage, page["deaths"], act=act)
+            return len(page["deaths"]), walk.past(page, limit=step.limit)
+        case Close():
+            _close(connection, fix, step, act=replace(act, reason=step.verdict))
         case Wait():
             pass
-    return 0, after
+    return 0, walk
 
 
-def _release(  # noqa: PLR0913 - keyword-only
-    connection: Connection,
-    fix: Fix,
-    limit: int,
-    *,
-    now: datetime,
-    actor: str,
-    run_id: str | None,
-    already: int,
-    after: _Key,
-) -> tuple[int, _Key]:
-    reason = f"fix {fix.id}, stage {fix.stage}: {fix.note}"
-    row = connection.one(
-        "retry.release_stage",
-        **_targets(connection, fix, after),
-        stage=fix.stage,
-        limit=limit,
-        now=now,
-        seconds_each=1 / fix.policy.rate,
-        already=already,
-        actor=actor,
-        reason=reason,
-    )
-    events = row["events"]
-    if not events:
-        return 0, after
-    shown = {"fix": fix.id, "stage": fix.stage}
-    record_operation(connection, "retry.stage", shown, act=Act(actor, reason, now, run_id), events=events)
-    return events, (row["last_time"], row["last_id"])
-
-
-def _seek(connection: Connection, fix: Fix, after: _Key) -> _Key | None:
-    """Behind which death there are candidates; at the end once more from the start: others may have held some."""
-    for start in dict.fromkeys((after, _START)):
-        if connection.one("retry.has_candidates", **_targets(connection, fix, start))["found"]:
-            return start
-    return None
-
-
-def _targets(connection: Connection, fix: Fix, after: _Key) -> dict[str, object]:
-    """Which deaths the fix targets, behind that one."""
+def _targets(connection: Connection, fix: Fix, policy: RetryPolicy) -> dict[str, Any]:
     return {
+        **means(connection, fix.selector, before=fix.flagged_at),
+        "before": fix.flagged_at,
         "fix_id": fix.id,
-        "cause_ids": targeted_causes(connection, fix.cause_id),
-        "event_type": fix.event_type,
-        "flagged_at": fix.flagged_at,
-        "after_time": after[0],
-        "after_id": after[1],
+        "max_retries": policy.max_retries,
+        "ordered": policy.ordering == "aggregate",
     }
+
+
+def _release_stage(  # noqa: PLR0913 - keyword-only past the deaths
+    connection: Connection, fix: Fix, policy: RetryPolicy, number: int, deaths: list[int], *, act: Act
+) -> None:
+    if number > fix.stage:
+        connection.run("fix.begin_stage", fix_id=fix.id, stage=number, size=policy.size(number), now=act.now)
+    already = stages(connection, fix.id)[number].released
+    signed = replace(act, reason=f"fix {fix.id}, stage {number}: {fix.note}")
+    _release(connection, deaths, act=signed, rate=policy.rate, already=already, fix_id=fix.id, stage=number)
+    connection.run("fix.count_released", fix_id=fix.id, stage=number, events=len(deaths))
+    record_operation(connection, "retry.stage", {"fix": fix.id, "stage": number}, act=signed, events=len(deaths))
+
+
+def _close(connection: Connection, fix: Fix, close: Close, *, act: Act) -> None:
+    """End the fix, and say of its cause what is known now."""
+    evidence = _evidence(connection, fix) if close.status is FixStatus.HALTED else []
+    connection.run(
+        "fix.close",
+        fix_id=fix.id,
+        status=close.status,
+        verdict=close.verdict,
+        evidence=json.dumps(evidence),
+        now=act.now,
+    )
+    if fix.selector.cause_id is not None:
+        # Of a narrower fix nobody knows what the rest of its cause would do.
+        proven = close.status is FixStatus.VERIFIED and fix.selector.whole_cause
+        connection.run(
+            "fix.set_cause_status",
+            cause_id=fix.selector.cause_id,
+            status="fixed" if proven else "open",
+            flagged_at=fix.flagged_at,
+        )
+    record_operation(connection, f"fix.{close.status}", {"fix": fix.id}, act=act)
+
+
+def _evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
+    """The new errors beside the old, those that most events failed of first.
+
+    By fingerprint, because the new deaths need not be classified yet.
+    """
+    rows = connection.run("fix.failures", fix_id=fix.id, stage=fix.stage, limit=_EVIDENCE).fetchall()
+    pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        after = fingerprint(row["after"]).id if row["outcome"] == "dead" else str(row["outcome"])
+        pairs.setdefault((fingerprint(row["before"]).id, after), []).append(row)
+    most = sorted(pairs.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:_SHOWN_PAIRS]
+    return [
+        {
+            "events": len(rows),
+            "outcome": rows[0]["outcome"],
+            "before": excerpt(rows[0]["before"] or ""),
+            "after": excerpt(rows[0]["after"] or ""),
+        }
+        for _, rows in most
+    ]
+
+
+def _lock_open(connection: Connection, fix_id: int) -> Fix:
+    """The fix, locked: a run that has it is waited for, and none finds it as it was."""
+    row = connection.run("fix.lock_waiting", fix_id=positive("fix_id", fix_id)).fetchone()
+    if row is None:
+        raise NotFoundError(f"There is no fix {fix_id}. `dlq fixes list` lists them.")
+    fix = fix_from_row(row)
+    if fix.closed_at is not None:
+        raise RefusedError(f"Fix {fix_id} is {fix.status} already. See `dlq fixes list`.")
+    return fix
+
+
+def _set_status(connection: Connection, fix_id: int, old: FixStatus, new: FixStatus, *, act: Act) -> Fix:
+    with connection.transaction():
+        fix = _lock_open(connection, fix_id)
+        if fix.status is not old:
+            raise RefusedError(f"Fix {fix_id} is {fix.status}. See `dlq fixes list`.")
+        connection.run("fix.set_status", fix_id=fix_id, status=new)
+        record_operation(connection, f"fix.{new}", {"fix": fix_id}, act=act)
+        return get_fix(connection, fix_id)

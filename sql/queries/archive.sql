@@ -25,13 +25,14 @@ where e.status = 'dead' and e.dead_at < %(before)s
     and (%(times)s::tstzmultirange is null or e.dead_at <@ %(times)s::tstzmultirange)
     and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
     and not exists (
-        select from :"dlq_schema".shown_death d join :"dlq_schema".fix f on f.cause_id = d.cause_id and f.status = 'active'
-        where d.event_id = e.id and d.died_at = e.dead_at and d.died_at < f.flagged_at
-            and (f.event_type is null or f.event_type = d.event_type))
+        select from :"dlq_schema".shown_death d join :"dlq_schema".fix f on f.closed_at is null
+            and (f.cause_id = d.cause_id or f.cause_id is null)
+        where d.event_id = e.id and d.died_at = e.dead_at and :"dlq_schema".selects(
+            f, d.cause_id, d.event_type, d.aggregate_type, d.event_id, d.error, d.died_at))
 
 -- name: move_batch
 -- One batch, deleted and inserted by one statement, so an event is never in both tables or in neither. By key, so that
--- no batch reads again what an earlier one passed over. An event that an active fix targets stays, and so does one
+-- no batch reads again what an earlier one passed over. An event that an open fix targets stays, and so does one
 -- whose id is in the archive already: it would stop every run, and the check of the books names it.
 with batch as (
     select e.id from :"outbox_schema".:"outbox_table" e
@@ -39,10 +40,10 @@ with batch as (
         and (%(times)s::tstzmultirange is null or e.dead_at <@ %(times)s::tstzmultirange)
         and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
         and not exists (
-            select from :"dlq_schema".shown_death d
-            join :"dlq_schema".fix f on f.cause_id = d.cause_id and f.status = 'active'
-            where d.event_id = e.id and d.died_at = e.dead_at and d.died_at < f.flagged_at
-                and (f.event_type is null or f.event_type = d.event_type))
+            select from :"dlq_schema".shown_death d join :"dlq_schema".fix f on f.closed_at is null
+                and (f.cause_id = d.cause_id or f.cause_id is null)
+            where d.event_id = e.id and d.died_at = e.dead_at and :"dlq_schema".selects(
+                f, d.cause_id, d.event_type, d.aggregate_type, d.event_id, d.error, d.died_at))
     order by e.dead_at, e.id
     limit %(limit)s
     for update of e skip locked

@@ -117,14 +117,14 @@ where id = %(id)s and kind like 'cause.%%' and filter ? 'changes'
 
 -- name: active_fix
 select id, cause_id from :"dlq_schema".fix
-where status = 'active' and cause_id = any(%(ids)s::text[])
+where closed_at is null and cause_id = any(%(ids)s::text[])
 order by id limit 1
 
 -- name: texts_of
 -- The latest errors of the cause, distinct, for its details.
 select distinct error from (
     select error from :"dlq_schema".death where cause_id = any(%(ids)s::text[])
-    order by died_at desc, id desc limit %(limit)s) latest
+    order by died_at desc, event_id desc limit %(limit)s) latest
 
 -- name: relapse
 -- Fixed causes of which an event died that was first attempted after the fix: it was written after it. What was

@@ -1,63 +1,139 @@
 -- Flagged fixes.
 
--- name: lock_cause
-select id, merged_into from :"dlq_schema".cause where id = %(cause_id)s for update
+-- name: place
+select :"dlq_schema".place_fix(jsonb_populate_record(null:::"dlq_schema".fix, %(fix)s::jsonb), %(run_id)s) as id
 
--- name: causes
--- The cause and what is merged into it: what a fix for it targets.
+-- name: members
+-- The cause and what is merged into it: what a selector of that cause means.
 select id from :"dlq_schema".cause where id = %(cause_id)s or merged_into = %(cause_id)s order by id
 
--- name: active_for_cause
-select id from :"dlq_schema".fix where cause_id = %(cause_id)s and status = 'active'
+-- name: preview
+-- What a selector means now, with the predicate that releases it.
+with target as (
+    select e.event_id, e.aggregate_type, e.aggregate_id,
+        (select count(*) from :"dlq_schema".retry r where r.event_id = e.event_id) >= %(max_retries)s as parked
+    from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+    where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
+        and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
+        and :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)
+)
+select count(*) as events, count(distinct (aggregate_type, aggregate_id)) as aggregates,
+    count(*) filter (where parked) as parked
+from target
 
--- name: count_targets
+-- name: overtaken
+-- Targets that a newer event of their aggregate has passed: delivered now, they come out of order. The application's
+-- table need not have an index by aggregate, so this may read all of it.
 select count(*) as events
-from :"dlq_schema".death d
-join :"outbox_schema".:"outbox_table" e on e.id = d.event_id and e.dead_at = d.died_at
-where e.status = 'dead' and d.cause_id = any(%(cause_ids)s::text[]) and d.died_at < %(flagged_at)s
-    and (%(event_type)s::text is null or d.event_type = %(event_type)s)
-
--- name: flag
-insert into :"dlq_schema".fix
-    (cause_id, event_type, note, flagged_by, flagged_at, canary, rate, min_success, settle_seconds)
-values (%(cause_id)s, %(event_type)s, %(note)s, %(actor)s, %(now)s, %(canary)s, %(rate)s, %(min_success)s,
-    %(settle_seconds)s)
-returning *
+from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
+    and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
+    and :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)
+    and exists (select from :"outbox_schema".:"outbox_table" newer
+                where newer.aggregate_type = e.aggregate_type and newer.aggregate_id = e.aggregate_id
+                    and newer.id > e.event_id and newer.status = 'done')
 
 -- name: get
 select * from :"dlq_schema".fix where id = %(fix_id)s
 
 -- name: list
-select * from :"dlq_schema".fix order by id desc limit %(limit)s
+select * from :"dlq_schema".fix where not %(only_open)s or closed_at is null order by id desc limit %(limit)s
 
 -- name: lock
 -- No row: another run holds the fix. It does the work; this one leaves.
 select * from :"dlq_schema".fix where id = %(fix_id)s for update skip locked
 
+-- name: lock_waiting
+-- For a person: waits for a run that holds the fix. After this, no run finds it as it was.
+select * from :"dlq_schema".fix where id = %(fix_id)s for update
+
+-- name: backlog
+-- How long the oldest event that a worker should have taken is overdue. Led by the index that workers poll.
+select extract(epoch from %(now)s::timestamptz - min(next_run_at))::float8 as seconds
+from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')
+
 -- name: due
--- Active fixes with something to do: nothing outstanding (not begun, or all settled), or a due event with an outcome
--- that nobody has written down. Whether dead events are left is for the step to ask: a stage that could go on
--- releasing has outcomes sooner or later. So only the stage's outstanding retries are read, never the cause's deaths.
+-- Open fixes with something to do, the longest unattended first: expired; nothing outstanding (not begun, or all
+-- settled), unless the worker is congested; or a due event with an outcome that nobody has written down. Whether dead
+-- events are left is for the step to ask: a stage that could go on releasing has outcomes sooner or later. Of what is
+-- outstanding the 200 that were due first are looked at, so the question costs the same however large the stage.
 select f.* from :"dlq_schema".fix f
-where f.status = 'active' and (
-    not exists (select from :"dlq_schema".retry r
-                where r.fix_id = f.id and r.stage = f.stage and r.outcome is null)
-    or exists (select from :"dlq_schema".retry r
-               left join :"outbox_schema".:"outbox_table" e on e.id = r.event_id
-               where r.fix_id = f.id and r.stage = f.stage and r.outcome is null and r.due_at <= %(now)s
-                   and (e.id is null or e.status in ('done', 'dead')
-                        or r.due_at + make_interval(secs => f.settle_seconds) <= %(now)s))
-)
-order by f.id limit %(limit)s
+where f.closed_at is null and (
+    f.expires_at <= %(now)s
+    or f.status = 'active' and coalesce(f.not_before, '-infinity') <= %(now)s and (
+        not %(congested)s
+            and not exists (select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null)
+        or exists (
+            select from (
+                select r.event_id, r.due_at from :"dlq_schema".retry r
+                where r.fix_id = f.id and r.outcome is null and r.due_at <= %(now)s
+                order by r.due_at limit 200) r
+            left join :"outbox_schema".:"outbox_table" e on e.id = r.event_id
+            where e.id is null or e.status in ('done', 'dead')
+                or r.due_at + make_interval(secs => f.settle_seconds) <= %(now)s)))
+order by f.stepped_at nulls first, f.id limit %(limit)s
+
+-- name: adopt
+-- What the installation decides for a fix that was flagged without it; once, so that its verdict has one policy.
+update :"dlq_schema".fix
+set canary = coalesce(canary, %(canary)s), growth = coalesce(growth, %(growth)s), rate = coalesce(rate, %(rate)s),
+    min_success = coalesce(min_success, %(min_success)s), settle_seconds = coalesce(settle_seconds, %(settle_seconds)s),
+    max_retries = coalesce(max_retries, %(max_retries)s), ordering = coalesce(ordering, %(ordering)s),
+    expires_at = coalesce(expires_at, flagged_at + %(expiry)s)
+where id = %(fix_id)s
+returning *
 
 -- name: begin_stage
-update :"dlq_schema".fix set stage = %(stage)s, stage_size = %(size)s where id = %(fix_id)s
+with stage as (
+    insert into :"dlq_schema".fix_stage (fix_id, stage, size, begun_at)
+    values (%(fix_id)s, %(stage)s, %(size)s, %(now)s)
+)
+update :"dlq_schema".fix set stage = %(stage)s where id = %(fix_id)s
+
+-- name: count_released
+update :"dlq_schema".fix_stage set released = released + %(events)s where fix_id = %(fix_id)s and stage = %(stage)s
+
+-- name: stages
+select stage, size, released, done, dead, unsettled, gone
+from :"dlq_schema".fix_stage where fix_id = %(fix_id)s order by stage
+
+-- name: stepped
+update :"dlq_schema".fix set stepped_at = %(now)s where id = %(fix_id)s
 
 -- name: close
-update :"dlq_schema".fix set status = %(status)s, verdict = %(verdict)s, closed_at = %(now)s
-where id = %(fix_id)s and status = 'active'
+update :"dlq_schema".fix
+set status = %(status)s, verdict = %(verdict)s, evidence = %(evidence)s::jsonb, closed_at = %(now)s
+where id = %(fix_id)s and closed_at is null
+
+-- name: set_status
+update :"dlq_schema".fix set status = %(status)s where id = %(fix_id)s
 
 -- name: set_cause_status
 -- Fixed since the fix was flagged: what was written later met the mended upstream.
 update :"dlq_schema".cause set status = %(status)s, fixed_at = case %(status)s when 'fixed' then %(flagged_at)s end
 where id = %(cause_id)s
+
+-- name: failures
+-- Errors before and after, of events that a stage released and that failed, the latest first.
+select r.outcome, d.error as before, again.error as after
+from :"dlq_schema".retry r
+join :"dlq_schema".death d on d.id = r.death_id
+left join lateral (
+    select a.error from :"dlq_schema".death a where a.event_id = r.event_id and a.died_at > d.died_at
+    order by a.died_at limit 1) again on true
+where r.fix_id = %(fix_id)s and r.stage = %(stage)s and r.outcome in ('dead', 'unsettled', 'gone')
+order by r.event_id desc limit %(limit)s
+
+-- name: stages_difference
+-- Stages whose counters are not what the ledger says; none, ever.
+select s.fix_id, s.stage
+from :"dlq_schema".fix_stage s
+left join (
+    select fix_id, stage, count(*) as released, count(*) filter (where outcome = 'done') as done,
+        count(*) filter (where outcome = 'dead') as dead, count(*) filter (where outcome = 'unsettled') as unsettled,
+        count(*) filter (where outcome = 'gone') as gone
+    from :"dlq_schema".retry where fix_id is not null group by fix_id, stage
+) r using (fix_id, stage)
+where (s.released, s.done, s.dead, s.unsettled, s.gone) is distinct from
+    (coalesce(r.released, 0), coalesce(r.done, 0), coalesce(r.dead, 0), coalesce(r.unsettled, 0), coalesce(r.gone, 0))
+order by 1, 2 limit 20

@@ -1,101 +1,118 @@
 -- Releasing dead events and writing down what became of them.
 
--- name: count_ids
-select count(*) as events
-from :"outbox_schema".:"outbox_table" e
-join :"dlq_schema".death d on d.event_id = e.id and d.died_at = e.dead_at
-where e.id = any(%(ids)s::bigint[]) and e.status = 'dead'
+-- name: candidates
+-- The next deaths that a selector means, oldest first, by key: each page reads so many rows and no more, whatever it
+-- finds. What may go is locked, as much of it as there is room for; what may not is counted by the reason. `lateral`
+-- has each event looked up on its own, because the planner takes a join on two columns to find a single row and would
+-- read the whole outbox for every page of a cause with many deaths.
+with page as (
+    select * from (
+        (select d.* from unnest(%(causes)s::text[]) as member (cause_id)
+         cross join lateral (
+            select d.* from :"dlq_schema".death d
+            where d.cause_id = member.cause_id and d.died_at < %(before)s
+                and (d.died_at, d.event_id) > (%(after_time)s, %(after_id)s)
+            order by d.died_at, d.event_id limit %(rows)s) d
+         where %(event_ids)s::bigint[] is null)
+        union all
+        (select d.* from :"dlq_schema".death d
+         where d.event_id = any(%(event_ids)s::bigint[]) and d.died_at < %(before)s
+            and (d.died_at, d.event_id) > (%(after_time)s, %(after_id)s)
+         order by d.died_at, d.event_id limit %(rows)s)
+        union all
+        (select d.* from (
+            select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
+            where e.status = 'dead' and e.dead_at < %(before)s and (e.dead_at, e.id) > (%(after_time)s, %(after_id)s)
+                and %(causes)s::text[] is null and %(event_ids)s::bigint[] is null
+            order by e.dead_at, e.id limit %(rows)s) e
+         cross join lateral (
+            select d.* from :"dlq_schema".death d where d.event_id = e.id and d.died_at = e.dead_at limit 1) d)
+    ) drive
+    order by died_at, event_id limit %(rows)s
+), judged as materialized (
+    select page.id as death_id, page.event_id, page.died_at, case
+        when %(max_retries)s::integer is not null and tried.retries >= %(max_retries)s then 'parked'
+        when not %(ordered)s then 'free'
+        when exists (
+            select from :"dlq_schema".retry r
+            cross join lateral (
+                select from :"outbox_schema".:"outbox_table" o
+                where o.id = r.event_id and o.status in ('pending', 'retry') limit 1) under_way
+            where r.aggregate_type = page.aggregate_type and r.aggregate_id = page.aggregate_id
+                and r.event_id < page.event_id and (r.outcome is null or r.outcome = 'unsettled')) then 'waiting'
+        when exists (
+            select from :"outbox_schema".:"outbox_table" o
+            where o.aggregate_type = page.aggregate_type and o.aggregate_id = page.aggregate_id
+                and o.id < page.event_id and o.status = 'dead') then 'held'
+        else 'free' end as state
+    from page
+    cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+    cross join lateral (
+        select from :"outbox_schema".:"outbox_table" e
+        where e.id = page.event_id and e.dead_at = page.died_at and e.status = 'dead' limit 1) e
+    cross join lateral (
+        select count(*) as retries,
+            coalesce(bool_or(r.death_id = page.id or r.fix_id = %(fix_id)s), false) as answered
+        from :"dlq_schema".retry r where r.event_id = page.event_id) tried
+    left join :"dlq_schema".cause c on c.id = page.cause_id
+    where not tried.answered
+        and :"dlq_schema".selects(f, coalesce(c.merged_into, page.cause_id), page.event_type, page.aggregate_type,
+                                  page.event_id, page.error, page.died_at)
+), locked as (
+    select free.* from (
+        select death_id, event_id, died_at from judged where state = 'free'
+        order by died_at, event_id limit %(room)s) free
+    cross join lateral (
+        select from :"outbox_schema".:"outbox_table" e
+        where e.id = free.event_id and e.dead_at = free.died_at and e.status = 'dead'
+        for update skip locked) e
+)
+select coalesce((select array_agg(death_id order by died_at, event_id) from locked), '{}') as deaths,
+    (select count(*) from judged where state = 'free') as free,
+    (select count(*) from judged where state = 'waiting') as waiting,
+    (select count(*) from judged where state = 'held') as held,
+    (select count(*) from judged where state = 'parked') as parked,
+    count(*) as rows, max(died_at) as last_time, (array_agg(event_id order by died_at desc, event_id desc))[1] as last_id
+from page
 
--- name: release_ids
--- Named events, in the order of their ids, which is the order in which every batch locks them.
+-- name: release
+-- Locked deaths go back to the worker, in the order given, each due so long after the one before it.
 with target as (
-    select e.id, d.id as death_id
-    from :"outbox_schema".:"outbox_table" e
-    join :"dlq_schema".death d on d.event_id = e.id and d.died_at = e.dead_at
-    where e.id = any(%(ids)s::bigint[]) and e.status = 'dead'
-    order by e.id
-    for update of e
-), paced as (
-    select id, death_id, %(now)s::timestamptz
-        + make_interval(secs => (%(already)s + row_number() over (order by id) - 1) * %(seconds_each)s) as due_at
-    from target
+    select d.id as death_id, d.event_id, d.died_at, d.aggregate_type, d.aggregate_id, given.n
+    from unnest(%(deaths)s::bigint[]) with ordinality as given (id, n)
+    join :"dlq_schema".death d on d.id = given.id
 ), released as (
     update :"outbox_schema".:"outbox_table" e
-    set status = 'pending', attempts = 0, next_run_at = paced.due_at, dead_at = null
-    from paced where e.id = paced.id and e.status = 'dead'
-    returning e.id, paced.death_id, paced.due_at
+    set status = 'pending', attempts = 0, dead_at = null,
+        next_run_at = %(now)s::timestamptz + make_interval(secs => (%(already)s + target.n - 1) * %(seconds_each)s)
+    from target where e.id = target.event_id and e.status = 'dead' and e.dead_at = target.died_at
+    returning target.death_id, target.event_id, target.aggregate_type, target.aggregate_id, e.next_run_at
 ), ledger as (
-    insert into :"dlq_schema".retry (event_id, death_id, actor, reason, retried_at, due_at)
-    select id, death_id, %(actor)s, %(reason)s, %(now)s, due_at from released
+    insert into :"dlq_schema".retry
+        (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason, retried_at, due_at)
+    select death_id, event_id, aggregate_type, aggregate_id, %(fix_id)s, %(stage)s, %(actor)s, %(reason)s, %(now)s,
+        next_run_at
+    from released
     returning 1
 )
 select count(*) as events from ledger
 
--- name: has_candidates
--- The same deaths as release_stage, looked up one by one for the reason given there.
-select count(*) > 0 as found from (
-    select from unnest(%(cause_ids)s::text[]) as member (cause_id)
-    cross join lateral (
-        select from :"dlq_schema".death d
-        cross join lateral (
-            select from :"outbox_schema".:"outbox_table" e
-            where e.id = d.event_id and e.dead_at = d.died_at and e.status = 'dead' limit 1) e
-        where d.cause_id = member.cause_id and d.died_at < %(flagged_at)s
-            and (%(event_type)s::text is null or d.event_type = %(event_type)s)
-            and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
-            and not exists (select from :"dlq_schema".retry r where r.fix_id = %(fix_id)s and r.event_id = d.event_id)
-        order by d.died_at, d.id limit 1) candidate
-    limit 1) found
-
--- name: release_stage
--- The next events of a fix, oldest death first, each due 1 / rate after the one before it. By key, so that no batch
--- reads again what an earlier one released. `lateral` has each event looked up in the order of death_cause, a merged
--- cause after the other, until the batch is full: the planner takes a join on two columns to find a single row, and
--- would read the whole outbox for every batch of a cause with many deaths.
-with target as (
-    select t.id, t.death_id, t.died_at
-    from unnest(%(cause_ids)s::text[]) as member (cause_id)
-    cross join lateral (
-        select e.id, d.id as death_id, d.died_at
-        from :"dlq_schema".death d
-        cross join lateral (
-            select e.id from :"outbox_schema".:"outbox_table" e
-            where e.id = d.event_id and e.dead_at = d.died_at and e.status = 'dead'
-            for update skip locked) e
-        where d.cause_id = member.cause_id and d.died_at < %(flagged_at)s
-            and (%(event_type)s::text is null or d.event_type = %(event_type)s)
-            and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
-            and not exists (select from :"dlq_schema".retry r where r.fix_id = %(fix_id)s and r.event_id = d.event_id)
-        order by d.died_at, d.id
-        limit %(limit)s
-    ) t
-    order by t.died_at, t.death_id
-    limit %(limit)s
-), paced as (
-    select id, death_id, died_at, %(now)s::timestamptz
-        + make_interval(secs => (%(already)s + row_number() over (order by died_at, death_id) - 1) * %(seconds_each)s)
-        as due_at
-    from target
-), released as (
-    update :"outbox_schema".:"outbox_table" e
-    set status = 'pending', attempts = 0, next_run_at = paced.due_at, dead_at = null
-    from paced where e.id = paced.id and e.status = 'dead'
-    returning e.id, paced.death_id, paced.died_at, paced.due_at
-), ledger as (
-    insert into :"dlq_schema".retry (event_id, death_id, fix_id, stage, actor, reason, retried_at, due_at)
-    select id, death_id, %(fix_id)s, %(stage)s, %(actor)s, %(reason)s, %(now)s, due_at from released
-    returning 1
+-- name: replace_payload
+-- Of an event that was just released; the ledger keeps the payload that it had.
+with event as (
+    select id, payload from :"outbox_schema".:"outbox_table" where id = %(event_id)s
+), kept as (
+    update :"dlq_schema".retry r set payload_before = event.payload
+    from event where r.death_id = %(death_id)s and r.event_id = event.id
 )
-select count(*) as events, max(died_at) as last_time,
-    (array_agg(death_id order by died_at desc, death_id desc))[1] as last_id
-from released
+update :"outbox_schema".:"outbox_table" set payload = %(payload)s::jsonb where id = %(event_id)s
 
 -- name: settle
 -- What became of retried events. A later death decides first: the event may have been retried again since. An event
 -- that left the outbox as done lives in the archive as done. Before its due time no worker has an event. Without a fix:
--- the retries that no active fix waits for, which are those of people and what ended fixes left behind.
+-- the retries that no active fix waits for, which are those of people and what ended or paused fixes left behind.
 with outstanding as (
-    select r.id, case
+    select r.death_id, case
         when exists (select from :"dlq_schema".death d where d.event_id = r.event_id and d.id > r.death_id) then 'dead'
         when e.status = 'done' or (e.id is null and a.status = 'done') then 'done'
         when e.id is null then 'gone'
@@ -107,19 +124,28 @@ with outstanding as (
     where r.outcome is null and r.due_at <= %(now)s and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null
         and not exists (select from :"dlq_schema".fix f where f.id = r.fix_id and f.status = 'active'))
 ), decided as (
-    select r.id, o.outcome from :"dlq_schema".retry r join outstanding o on o.id = r.id
+    select r.death_id, o.outcome from :"dlq_schema".retry r join outstanding o on o.death_id = r.death_id
     where o.outcome is not null and r.outcome is null
-    order by r.id limit %(limit)s
+    order by r.death_id limit %(limit)s
     for update of r skip locked
 ), settled as (
     update :"dlq_schema".retry r set outcome = decided.outcome, settled_at = %(now)s
-    from decided where r.id = decided.id
-    returning 1
+    from decided where r.death_id = decided.death_id
+    returning r.fix_id, r.stage, r.outcome
+), counted as (
+    select fix_id, stage, count(*) filter (where outcome = 'done') as done,
+        count(*) filter (where outcome = 'dead') as dead, count(*) filter (where outcome = 'unsettled') as unsettled,
+        count(*) filter (where outcome = 'gone') as gone
+    from settled where fix_id is not null group by fix_id, stage
+), stage as (
+    -- Locked in one order, so that two that settle at once wait for each other instead of deadlocking.
+    select s.fix_id, s.stage, c.done, c.dead, c.unsettled, c.gone
+    from :"dlq_schema".fix_stage s join counted c using (fix_id, stage)
+    order by s.fix_id, s.stage for update of s
+), added as (
+    update :"dlq_schema".fix_stage s
+    set done = s.done + stage.done, dead = s.dead + stage.dead, unsettled = s.unsettled + stage.unsettled,
+        gone = s.gone + stage.gone
+    from stage where s.fix_id = stage.fix_id and s.stage = stage.stage
 )
 select count(*) as events from settled
-
--- name: stages
-select stage, count(*) as released, count(*) filter (where outcome = 'done') as done,
-    count(*) filter (where outcome = 'dead') as dead, count(*) filter (where outcome = 'unsettled') as unsettled,
-    count(*) filter (where outcome = 'gone') as gone
-from :"dlq_schema".retry where fix_id = %(fix_id)s group by stage order by stage

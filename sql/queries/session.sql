@@ -5,6 +5,14 @@
 select set_config('TimeZone', 'UTC', false), set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false)
 
+-- name: hurry
+-- For the rest of the transaction.
+select set_config('statement_timeout', %(timeout)s, true)
+
+-- name: clock
+-- The clock that dates deaths.
+select clock_timestamp() as now
+
 -- name: ping
 select 1
 

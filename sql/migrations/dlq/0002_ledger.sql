@@ -43,7 +43,7 @@ comment on table :"dlq_schema".death is 'One row a transition of an event to dea
 create index death_unclassified on :"dlq_schema".death (id) where cause_id is null;
 create index death_day on :"dlq_schema".death (died_at, id);
 -- Not of the unclassified ones: a worker that records a death then pays for one index less.
-create index death_cause on :"dlq_schema".death (cause_id, died_at, id) where cause_id is not null;
+create index death_cause on :"dlq_schema".death (cause_id, died_at, event_id) where cause_id is not null;
 
 -- What people see: a death has the cause that its own is merged into.
 create view :"dlq_schema".shown_death as
@@ -75,49 +75,107 @@ comment on table :"dlq_schema".operation is 'Who changed what, with which filter
 
 create table :"dlq_schema".fix (
     id             bigint generated always as identity primary key,
-    cause_id       text             references :"dlq_schema".cause,
-    event_type     text,
-    note           text             not null,
-    flagged_by     text             not null check (flagged_by <> ''),
-    flagged_at     timestamptz      not null,
-    canary         integer          not null check (canary between 1 and 5000),
-    rate           double precision not null check (rate > 0),
-    min_success    double precision not null check (min_success > 0 and min_success <= 1),
-    settle_seconds integer          not null check (settle_seconds > 0),
-    stage          integer          not null default 0,  -- the last stage that was begun; 0: none yet
-    stage_size     bigint,                               -- how many events that stage may release; null: all that are left
-    status         text             not null default 'active'
-                   check (status in ('active', 'verified', 'halted', 'withdrawn', 'rejected')),
+    -- Which deaths: all that these say together. Null: not asked for.
+    cause_id       text references :"dlq_schema".cause,
+    event_type     text check (event_type <> ''),
+    aggregate_type text check (aggregate_type <> ''),
+    event_ids      bigint[] check (cardinality(event_ids) between 1 and 10000),
+    error_contains text check (error_contains <> '' and length(error_contains) <= 1000),
+    died_since     timestamptz,
+    died_until     timestamptz check (died_until > died_since),
+    every          boolean     not null default false,  -- all dead events, said aloud
+    check (every = (num_nonnulls(cause_id, event_type, aggregate_type, event_ids, error_contains, died_since,
+                                 died_until) = 0)),
+    -- What is claimed, by whom.
+    note           text        not null check (note <> '' and length(note) <= 10000),
+    link           text        check (link <> '' and length(link) <= 2000),  -- the version or the address of the change
+    owner          text        check (owner <> '' and length(owner) <= 200),
+    flagged_by     text        not null check (flagged_by <> ''),
+    flagged_at     timestamptz not null,
+    not_before     timestamptz,
+    expires_at     timestamptz,
+    -- How carefully it is tried. All null until the first step: it takes the installation's.
+    canary         integer          check (canary between 1 and 5000),
+    growth         double precision check (growth between 1 and 1000),
+    rate           double precision check (rate > 0 and rate <= 100000),
+    min_success    double precision check (min_success > 0 and min_success <= 1),
+    settle_seconds integer          check (settle_seconds between 1 and 604800),
+    max_retries    integer          check (max_retries between 1 and 100),
+    ordering       text             check (ordering in ('aggregate', 'none')),
+    check (num_nulls(canary, growth, rate, min_success, settle_seconds, max_retries, ordering) in (0, 7)),
+    -- What came of it.
+    stage          integer     not null default 0,  -- the last stage that was begun; 0: none yet
+    stepped_at     timestamptz,                     -- when a run last looked at it
+    status         text        not null default 'active'
+                   check (status in ('active', 'paused', 'verified', 'halted', 'withdrawn', 'expired', 'rejected')),
     verdict        text,
+    evidence       jsonb       not null default '[]',  -- of a halted one: [{events, before, after}], errors old and new
     closed_at      timestamptz,
-    check ((status = 'active') = (closed_at is null))
+    check ((status in ('active', 'paused')) = (closed_at is null))
 );
 comment on table :"dlq_schema".fix is 'A statement that a cause is mended upstream. Targets the deaths before flagged_at.';
+create index fix_open on :"dlq_schema".fix (cause_id) where closed_at is null;
 -- Two flags for the same cause at once would count each other's successes as proof.
-create unique index fix_active on :"dlq_schema".fix (cause_id) where status = 'active';
+create unique index fix_open_cause on :"dlq_schema".fix (cause_id)
+    where closed_at is null and num_nonnulls(event_type, aggregate_type, event_ids, error_contains, died_since,
+                                             died_until) = 0;
+
+-- Whether a fix means this death. The one place that knows what a selector says: count, release, overlap and archive
+-- all ask it. A function of scalars, which the planner writes into the statement; `cause` is the one that is shown.
+create function :"dlq_schema".selects(
+    fix :"dlq_schema".fix, cause text, event_type text, aggregate_type text, event_id bigint, error text,
+    died_at timestamptz
+) returns boolean language sql immutable parallel safe as $$
+    select (fix.cause_id is null or cause = fix.cause_id)
+        and (fix.event_type is null or event_type = fix.event_type)
+        and (fix.aggregate_type is null or aggregate_type = fix.aggregate_type)
+        and (fix.event_ids is null or event_id = any(fix.event_ids))
+        and (fix.died_since is null or died_at >= fix.died_since)
+        and (fix.died_until is null or died_at < fix.died_until)
+        and died_at < fix.flagged_at
+        and (fix.error_contains is null or position(fix.error_contains in error) > 0)
+$$;
+
+create table :"dlq_schema".fix_stage (
+    fix_id    bigint      not null references :"dlq_schema".fix,
+    stage     integer     not null check (stage > 0),
+    size      bigint      not null check (size > 0),  -- how many events it may release
+    begun_at  timestamptz not null,
+    released  bigint      not null default 0,
+    done      bigint      not null default 0,
+    dead      bigint      not null default 0,
+    unsettled bigint      not null default 0,
+    gone      bigint      not null default 0,
+    primary key (fix_id, stage),
+    check (released <= size and done + dead + unsettled + gone <= released)
+);
+comment on table :"dlq_schema".fix_stage is 'A stage of a fix and the outcomes of its retries, counted as they are written.';
 
 create table :"dlq_schema".retry (
-    id           bigint generated always as identity primary key,
-    event_id     bigint      not null,
-    death_id     bigint      not null references :"dlq_schema".death,
-    fix_id       bigint      references :"dlq_schema".fix,
-    stage        integer,
-    actor        text        not null check (actor <> ''),
-    reason       text        not null check (reason <> ''),
-    retried_at   timestamptz not null,
-    due_at       timestamptz not null,
-    outcome      text        check (outcome in ('done', 'dead', 'unsettled', 'gone')),
-    settled_at   timestamptz,
-    unique (fix_id, event_id),
     -- A death is answered by one retry: the next needs a new death.
-    unique (death_id),
+    death_id       bigint      primary key references :"dlq_schema".death,
+    event_id       bigint      not null,
+    aggregate_type text        not null,
+    aggregate_id   text        not null,
+    fix_id         bigint      references :"dlq_schema".fix,
+    stage          integer,
+    actor          text        not null check (actor <> ''),
+    reason         text        not null check (reason <> ''),
+    retried_at     timestamptz not null,
+    due_at         timestamptz not null,
+    payload_before jsonb,  -- the event's own payload, where a person retried it with another
+    outcome        text        check (outcome in ('done', 'dead', 'unsettled', 'gone')),
+    settled_at     timestamptz,
+    unique (event_id, fix_id),
     check ((fix_id is null) = (stage is null)),
     check ((outcome is null) = (settled_at is null))
 );
 comment on table :"dlq_schema".retry is 'One row a retried event: which death it answers, when it falls due, what became of it.';
-create index retry_stage on :"dlq_schema".retry (fix_id, stage, outcome);
-create index retry_event on :"dlq_schema".retry (event_id);
-create index retry_unsettled on :"dlq_schema".retry (due_at, id) where outcome is null;
+create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where outcome is null;
+-- What an event waits for that is to follow an earlier one of its aggregate.
+create index retry_aggregate on :"dlq_schema".retry (aggregate_type, aggregate_id, event_id)
+    where outcome is null or outcome = 'unsettled';
+create index retry_failed on :"dlq_schema".retry (fix_id, stage) where outcome in ('dead', 'unsettled', 'gone');
 
 create table :"dlq_schema".export_day (
     day         date        primary key,

@@ -1,0 +1,122 @@
+-- Flagging a fix: one function for every face, so that all refuse the same things for the same reasons. What it raises
+-- is for people: no_data_found (a thing that is not there), raise_exception (not in the present state),
+-- invalid_parameter_value (an argument).
+
+create function :"dlq_schema".place_fix(given :"dlq_schema".fix, run_id text default null) returns bigint
+    language plpgsql set search_path = :"dlq_schema", pg_temp
+as $$
+declare
+    members text[];
+    root    text;
+    other   bigint;
+    targets bigint;
+    placed  bigint;
+begin
+    if coalesce(btrim(given.note), '') = '' then
+        raise exception 'note must not be empty: say what was mended' using errcode = 'invalid_parameter_value';
+    end if;
+    if num_nonnulls(given.cause_id, given.event_type, given.aggregate_type, given.event_ids, given.error_contains,
+                    given.died_since, given.died_until) = 0 and not coalesce(given.every, false) then
+        raise exception 'A fix without any filter targets every dead event. Name a cause, or say that all are meant.'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    -- Deaths are dated by this clock. A flag from one that is ahead would target what its own retries die of.
+    given.flagged_at := least(given.flagged_at, clock_timestamp());
+    if given.expires_at <= greatest(given.flagged_at, given.not_before) then
+        raise exception 'The fix would expire before it begins.' using errcode = 'invalid_parameter_value';
+    end if;
+
+    -- One flag at a time: of two that overlap, the second has to see the first. "dlqf" in ASCII.
+    perform pg_advisory_xact_lock(1684828518);
+    if given.cause_id is not null then
+        select merged_into into root from cause where id = given.cause_id for update;
+        if not found then
+            raise exception 'There is no cause %. `dlq causes list` lists them.', quote_literal(given.cause_id)
+                using errcode = 'no_data_found';
+        elsif root is not null then
+            raise exception 'Cause % is merged into %. Flag the fix for that one.', given.cause_id, root;
+        end if;
+        members := array(select id from cause where id = given.cause_id or merged_into = given.cause_id);
+        select count(*) into targets from dead_event e
+        where e.own_cause_id = any(members)
+            and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at);
+    else
+        select count(*) into targets from dead_event e
+        where selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at);
+    end if;
+    if targets = 0 then
+        raise exception 'No dead event is meant by this, so a fix could not be proven on any. `dlq causes list` shows '
+            'what is dead.';
+    end if;
+
+    -- First what can be told from the two selectors alone; only what they leave open is looked up.
+    select f.id into other from fix f
+    where f.closed_at is null
+        and (f.cause_id = given.cause_id or f.cause_id is null or given.cause_id is null)
+        and (f.event_type = given.event_type or f.event_type is null or given.event_type is null)
+        and (f.aggregate_type = given.aggregate_type or f.aggregate_type is null or given.aggregate_type is null)
+        and (f.event_ids && given.event_ids or f.event_ids is null or given.event_ids is null)
+        and coalesce(f.died_since, '-infinity') < coalesce(given.died_until, 'infinity')
+        and coalesce(given.died_since, '-infinity') < coalesce(f.died_until, 'infinity')
+        and exists (
+            select from dead_event e
+            where selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)
+                and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at))
+    order by f.id limit 1;
+    if found then
+        raise exception 'Fix % is under way and targets some of the same events. Wait for its end, or `dlq fixes '
+            'withdraw %`.', other, other;
+    end if;
+
+    insert into fix (cause_id, event_type, aggregate_type, event_ids, error_contains, died_since, died_until, every,
+        note, link, owner, flagged_by, flagged_at, not_before, expires_at,
+        canary, growth, rate, min_success, settle_seconds, max_retries, ordering)
+    values (given.cause_id, given.event_type, given.aggregate_type, given.event_ids, given.error_contains,
+        given.died_since, given.died_until, coalesce(given.every, false), given.note, given.link, given.owner,
+        given.flagged_by, given.flagged_at, given.not_before, given.expires_at,
+        given.canary, given.growth, given.rate, given.min_success, given.settle_seconds, given.max_retries,
+        given.ordering)
+    returning id into placed;
+    update cause set status = 'fixing', fixed_at = null where id = given.cause_id;
+    insert into operation (kind, actor, reason, filter, events, at, run_id)
+    values ('fix.flag', given.flagged_by, given.note, jsonb_build_object('fix', placed), targets, given.flagged_at,
+        place_fix.run_id);
+    return placed;
+end
+$$;
+
+-- For an upstream team: the role that may execute this can flag a fix and do nothing else. It signs as the role that
+-- is connected, at the server's time, and leaves the stages to the installation.
+create function :"dlq_schema".flag_fix(
+    note text, cause text default null, event_type text default null, aggregate_type text default null,
+    event_ids bigint[] default null, error_contains text default null, died_since timestamptz default null,
+    died_until timestamptz default null, every boolean default false, link text default null,
+    owner text default null, not_before timestamptz default null, expires_at timestamptz default null
+) returns bigint
+    language plpgsql security definer set search_path = :"dlq_schema", pg_temp
+as $$
+declare
+    given fix;
+begin
+    given.note := note;
+    given.cause_id := cause;
+    given.event_type := event_type;
+    given.aggregate_type := aggregate_type;
+    given.event_ids := event_ids;
+    given.error_contains := error_contains;
+    given.died_since := died_since;
+    given.died_until := died_until;
+    given.every := coalesce(every, false);
+    given.link := link;
+    given.owner := owner;
+    given.not_before := not_before;
+    given.expires_at := expires_at;
+    given.flagged_by := session_user;
+    given.flagged_at := clock_timestamp();
+    return place_fix(given);
+end
+$$;
+comment on function :"dlq_schema".flag_fix is 'State that something is mended upstream: select dlq.flag_fix(''mended in v42'', cause => ''v1-...'').';
+
+revoke all on function :"dlq_schema".place_fix from public;
+revoke all on function :"dlq_schema".flag_fix from public;

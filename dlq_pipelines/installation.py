@@ -4,6 +4,7 @@ With `DLQ_DATABASE_URL` the server there; without it the embedded one under `$DL
 of the project shares. Dagster's instance storage is a database of its own on the same server.
 """
 
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -15,6 +16,7 @@ from dlq_pipelines.errors import DatabaseUnavailableError, SchemaError
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate, require_current
+from dlq_pipelines.retries.fix import RetryPolicy, Terms
 from dlq_pipelines.settings import Settings
 
 _OUTBOX = "outbox"
@@ -138,6 +140,20 @@ def _as_uri(conninfo: str) -> str:
         account += f":{quote(parts.pop('password'), safe='')}"
     name = quote(parts.pop("dbname"), safe="")
     return f"postgresql://{account + '@' if account else ''}/{name}?{urlencode(parts)}"
+
+
+def fix_terms(settings: Settings) -> Terms:
+    """What the settings decide for fixes."""
+    policy = RetryPolicy(
+        canary=settings.canary,
+        growth=settings.growth,
+        rate=settings.retry_rate,
+        min_success=settings.min_success,
+        settle_seconds=settings.settle_timeout_seconds,
+        max_retries=settings.max_retries,
+        ordering=settings.retry_order,
+    )
+    return Terms(policy, timedelta(days=settings.fix_expiry_days), timedelta(seconds=settings.max_backlog_seconds))
 
 
 def reports_folder(settings: Settings) -> Path:

@@ -6,7 +6,7 @@ frozen: nothing below the faces looks at the environment.
 
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
@@ -55,6 +55,9 @@ class Settings(BaseSettings):
         default=30, ge=0, le=36500, description="Days a dead event stays in the outbox table before the archive."
     )
     canary: int = Field(default=10, ge=1, le=5000, description="Events that the first stage of a fix releases.")
+    growth: float = Field(
+        default=10.0, ge=1, le=1000, description="How many times larger each stage of a fix is than the one before it."
+    )
     retry_rate: float = Field(
         default=50.0, gt=0, le=100_000, description="Events a second at which released events fall due."
     )
@@ -64,6 +67,18 @@ class Settings(BaseSettings):
     settle_timeout_seconds: int = Field(
         default=900, ge=1, le=604_800, description="How long after its due time an event may stay without outcome."
     )
+    max_retries: int = Field(
+        default=3, ge=1, le=100, description="An event that died again after so many retries is parked for a person."
+    )
+    retry_order: Literal["aggregate", "none"] = Field(
+        default="aggregate",
+        description="aggregate: an event goes when nothing earlier of its aggregate is dead or under way; none: now.",
+    )
+    fix_expiry_days: int = Field(default=14, ge=1, le=365, description="Days after which a fix ends unproven.")
+    max_backlog_seconds: int = Field(
+        default=300, ge=1, le=604_800, description="How far the worker may be behind for a stage of a fix to begin."
+    )
+    allow_edit: bool = Field(default=False, description="Allow a retry with another payload.")
     autostart: bool = Field(default=False, description="Start schedules and sensors RUNNING instead of stopped.")
     partitions_start: str = Field(
         default="2026-01-01",

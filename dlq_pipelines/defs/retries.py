@@ -1,17 +1,24 @@
 """How is a fix flagged, and how do its stages run by themselves?"""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
 import dagster as dg
 import psycopg
 from pydantic import Field
 
+from dlq_pipelines.day import moment
 from dlq_pipelines.defs.partitions import SENSORS_START
 from dlq_pipelines.defs.resources import POOL, OutboxResource, Session
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.retries.fix import Fix, RetryPolicy
-from dlq_pipelines.retries.ledger import count_targets, fixes_due, flag_fix, stages
-from dlq_pipelines.retries.retry import advance_fix, retry_events
+from dlq_pipelines.installation import fix_terms
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector, positive
+from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage, Wait
+from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, preview_fix, stages
+from dlq_pipelines.retries.retry import Advanced, advance_fix, retry_selected
 from dlq_pipelines.text import markdown_table, markdown_text
 
 FIX_TAG = "dlq/fix"
@@ -28,53 +35,109 @@ _UNFINISHED = [
 ]
 
 
-class FlagFixConfig(dg.Config):
-    """A statement that a cause is mended upstream."""
+class SelectorConfig(dg.Config):
+    """Which dead events are meant: those that all of these say together. Empty ones say nothing."""
 
-    cause_id: str = Field(description="The cause, as dead_event_causes lists it, such as v1-3f9a0c6d2b7e4a51.")
-    event_type: str | None = Field(default=None, description="Only events of this type. Empty: all of the cause.")
-    note: str = Field(description="What was mended: a version, a link, a sentence.")
+    cause_id: str | None = Field(
+        default=None, description="A cause, as dead_event_causes lists it: v1-3f9a0c6d2b7e4a51."
+    )
+    event_type: str | None = Field(default=None, description="Only events of this type.")
+    aggregate_type: str | None = Field(default=None, description="Only events of aggregates of this type.")
+    event_ids: list[int] | None = Field(default=None, description="Only these events, at most 10,000.")
+    error_contains: str | None = Field(default=None, description="Only errors with this text in them.")
+    died_since: str | None = Field(default=None, description="Only deaths at or after 2026-11-24 or 2026-11-24T18:30.")
+    died_until: str | None = Field(default=None, description="Only deaths before that time.")
+    every: bool = Field(default=False, description="All dead events. Only without any of the above.")
+
+    def selector(self, session: Session) -> Selector:
+        """What was entered.
+
+        Raises:
+            ValueError: it says nothing, or too much; the message names the field.
+        """
+        since, until = (self.moment(session, name) for name in ("died_since", "died_until"))
+        return Selector(
+            cause_id=self.cause_id,
+            event_type=self.event_type,
+            aggregate_type=self.aggregate_type,
+            event_ids=None if self.event_ids is None else tuple(self.event_ids),
+            error_contains=self.error_contains,
+            died_since=since,
+            died_until=until,
+            every=self.every,
+        )
+
+    def moment(self, session: Session, name: str) -> datetime | None:
+        """The moment in a field, in the installation's time zone."""
+        text = getattr(self, name)
+        return None if text is None else moment(name, text, session.settings.zone)
+
+
+class FlagFixConfig(SelectorConfig):
+    """A statement that something is mended upstream. Figures left empty are the installation's."""
+
+    note: str = Field(description="What was mended, in a sentence.")
+    link: str | None = Field(default=None, description="The version or the address of the change.")
+    owner: str | None = Field(default=None, description="Whom to ask.")
     actor: str = Field(description="Who says so.")
-    dry_run: bool = Field(default=True, description="Only count the events. Set to false to flag the fix.")
+    not_before: str | None = Field(default=None, description="When the first stage may begin: 2026-11-24T18:30.")
+    expiry_days: int | None = Field(default=None, description="Days after which it ends unproven, 1 to 365.")
+    canary: int | None = Field(default=None, description="Events in the first stage, 1 to 5,000.")
+    growth: float | None = Field(default=None, description="How many times larger each stage is, 1 to 1,000.")
+    rate: float | None = Field(default=None, description="Events a second, up to 100,000.")
+    min_success: float | None = Field(default=None, description="Share of a stage that must succeed, up to 1.")
+    settle_seconds: int | None = Field(default=None, description="How long an event may stay without outcome.")
+    max_retries: int | None = Field(default=None, description="An event that died again after so many is parked.")
+    ordering: Literal["aggregate", "none"] | None = Field(
+        default=None, description="aggregate: an event goes when nothing earlier of its aggregate is dead or under way."
+    )
+    dry_run: bool = Field(default=True, description="Only say what it would do. Set to false to flag the fix.")
+
+    def flag(self, session: Session) -> Flag:
+        """What was entered, and the installation's where nothing was.
+
+        Raises:
+            ValueError: a field cannot be used; the message names it.
+        """
+        terms = fix_terms(session.settings)
+        entered = {name: getattr(self, name) for name in RetryPolicy.__dataclass_fields__}
+        days = terms.expiry.days if self.expiry_days is None else positive("expiry_days", self.expiry_days, most=365)
+        begin = self.moment(session, "not_before")
+        return Flag(
+            self.selector(session),
+            replace(terms.policy, **{name: value for name, value in entered.items() if value is not None}),
+            self.link,
+            self.owner,
+            begin,
+            (begin or session.now) + timedelta(days=days),
+        )
 
 
 @dg.op(pool=POOL)
 def flag_fix_op(context: dg.OpExecutionContext, config: FlagFixConfig, outbox: OutboxResource) -> None:
-    """Flag a fix, or with `dry_run` count what it would target."""
+    """Flag a fix, or with `dry_run` say what it would release."""
     with outbox.session() as session:
+        flag = config.flag(session)
+        act = Act(config.actor, config.note, session.now, context.run_id, config.dry_run)
         if config.dry_run:
-            count = count_targets(
-                session.connection, cause_id=config.cause_id, event_type=config.event_type, now=session.now
+            would = preview_fix(session.connection, flag, act=act, default=fix_terms(session.settings).policy)
+            context.log.info(f"Dry run: it would mean {would.events:,} dead events, in {len(would.stages)} stages.")
+            context.add_output_metadata(
+                {**vars(would), "overtaken": "not known" if would.overtaken is None else would.overtaken}
             )
-            context.log.info(f"Dry run: a fix for {config.cause_id} would target {count} dead events.")
-            context.add_output_metadata({"would_target": count})
             return
-        fix = flag_fix(
-            session.connection,
-            cause_id=config.cause_id,
-            event_type=config.event_type,
-            note=config.note,
-            actor=config.actor,
-            now=session.now,
-            policy=policy_of(session),
-            run_id=context.run_id,
-        )
-    context.log.info(f"Fix {fix.id} is flagged. The fix_flag_sensor releases its canary of {fix.policy.canary}.")
+        fix = flag_fix(session.connection, flag, act=act)
+    context.log.info(f"Fix {fix.id} is flagged. The fix_flag_sensor releases its canary.")
     context.add_output_metadata({"fix": fix.id})
-
-
-def policy_of(session: Session) -> RetryPolicy:
-    """The settings' defaults for a fix."""
-    settings = session.settings
-    return RetryPolicy(settings.canary, settings.retry_rate, settings.min_success, settings.settle_timeout_seconds)
 
 
 @dg.job(name="flag_fix")
 def flag_fix_job() -> None:
-    """Flags a **fix**: somebody's statement that a cause is mended upstream.
+    """Flags a **fix**: somebody's statement that a cause, or another set of dead events, is mended upstream.
 
-    The fix targets the dead events of the cause that died before now. Once the `fix_flag_sensor` runs, it releases a
-    canary, waits for what the worker makes of it, and releases the rest or halts. `dry_run` is on by default.
+    The fix targets what died before now. Once the `fix_flag_sensor` runs, it releases a canary, waits for what the
+    worker makes of it, and goes on with larger stages, or halts and says why. `dry_run` is on by default and shows how
+    many events and stages there would be. Refused while another open fix targets some of the same events.
     """
     flag_fix_op()
 
@@ -89,24 +152,29 @@ class RetryStageConfig(dg.Config):
 def retry_stage_op(context: dg.OpExecutionContext, config: RetryStageConfig, outbox: OutboxResource) -> None:
     """Settle, decide, and release for one fix."""
     with outbox.session() as session:
-        done = advance_fix(
-            session.connection, config.fix_id, now=session.now, actor="fix_flag_sensor", run_id=context.run_id
-        )
+        act = Act("fix_flag_sensor", "a step of the fix is due", session.now, context.run_id)
+        done = advance_fix(session.connection, config.fix_id, act=act, terms=fix_terms(session.settings))
         outcomes = stages(session.connection, config.fix_id)
-    fix = done.fix
-    rows = [(n, s.released, s.done, s.dead, s.unsettled, s.gone, s.waiting) for n, s in sorted(outcomes.items())]
-    header = ("stage", "released", "done", "dead again", "unsettled", "gone", "waiting")
-    context.add_output_metadata(
-        {
-            "fix": fix.id,
-            "status": str(fix.status),
-            "verdict": markdown_text(fix.verdict or "not decided yet"),
-            "released_now": done.released,
-            "settled_now": done.settled,
-            "stages": dg.MetadataValue.md(markdown_table(header, rows)),
-        }
-    )
-    context.log.info(f"Fix {fix.id} is {fix.status}: {done.step}" if not done.busy else "Another run has this fix.")
+    context.add_output_metadata(_told(done, outcomes))
+    context.log.info("Another run has this fix." if done.busy else f"Fix {done.fix.id} is {done.fix.status}.")
+
+
+def _told(done: Advanced, outcomes: dict[int, Stage]) -> dict[str, Any]:
+    """What a person asks of a step: how far, what next, and why it ended."""
+    rows = [(n, s.size, s.released, s.done, s.dead, s.unsettled, s.gone, s.waiting) for n, s in outcomes.items()]
+    header = ("stage", "may release", "released", "done", "dead again", "unsettled", "gone", "waiting")
+    told = {
+        "fix": done.fix.id,
+        "status": str(done.fix.status),
+        "released_now": done.released,
+        "settled_now": done.settled,
+        "next": markdown_text(done.fix.verdict or (done.step.reason if isinstance(done.step, Wait) else "busy")),
+        "stages": dg.MetadataValue.md(markdown_table(header, rows)),
+    }
+    if done.fix.evidence:
+        shown = [(e["events"], e["outcome"], e["before"], e["after"]) for e in done.fix.evidence]
+        told["errors"] = dg.MetadataValue.md(markdown_table(("events", "outcome", "before", "after"), shown))
+    return told
 
 
 @dg.job(name="retry_stage")
@@ -118,39 +186,37 @@ def retry_stage_job() -> None:
     retry_stage_op()
 
 
-class RetryEventsConfig(dg.Config):
-    """Dead events to retry by hand."""
+class RetryEventsConfig(SelectorConfig):
+    """Dead events to retry by hand, all at one pace and without the proof that a fix gives."""
 
-    event_ids: list[int] = Field(description="At most 1,000 event ids.", min_length=1, max_length=1000)
-    reason: str = Field(min_length=1, description="Why, for the audit.")
-    actor: str = Field(min_length=1, description="Who asks for it, for the audit.")
+    reason: str = Field(description="Why, for the audit.")
+    actor: str = Field(description="Who asks for it, for the audit.")
     rate: float = Field(default=50.0, gt=0, le=100_000, description="Events a second at which they fall due.")
+    parked: bool = Field(default=False, description="Also those that died again after too many retries.")
     dry_run: bool = Field(default=True, description="Only count the events. Set to false to retry them.")
 
 
 @dg.op(pool=POOL)
 def retry_dead_events_op(context: dg.OpExecutionContext, config: RetryEventsConfig, outbox: OutboxResource) -> None:
-    """Retry the named events that are dead."""
+    """Retry the dead events that are meant."""
     with outbox.session() as session:
-        retried = retry_events(
+        retried = retry_selected(
             session.connection,
-            config.event_ids,
-            now=session.now,
+            config.selector(session),
+            act=Act(config.actor, config.reason, session.now, context.run_id, config.dry_run),
             rate=config.rate,
-            actor=config.actor,
-            reason=config.reason,
-            run_id=context.run_id,
-            dry_run=config.dry_run,
+            max_retries=None if config.parked else session.settings.max_retries,
         )
-    context.log.info(f"{'Would retry' if config.dry_run else 'Retried'} {retried.events} dead events.")
-    context.add_output_metadata({"events": retried.events, "asked_for": len(config.event_ids)})
+    context.log.info(f"{'Would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events.")
+    context.add_output_metadata({"events": retried.events, "batches": retried.batches})
 
 
 @dg.job(name="retry_dead_events")
 def retry_dead_events_job() -> None:
-    """Makes **named dead events** pending again, paced, with an audit row. `dry_run` is on by default.
+    """Makes **dead events** pending again, by ids or by a filter, paced, with an audit row. `dry_run` is on by default.
 
-    Events that are not dead are passed over, so running it again retries nothing twice.
+    Events that are not dead are passed over, so running it again retries nothing twice. To have a repair proven on a
+    few events first, flag a fix instead.
     """
     retry_dead_events_op()
 
@@ -171,7 +237,8 @@ def fix_flag_sensor(
     try:
         with outbox.session() as session:
             now = session.now
-            due = fixes_due(session.connection, now=now, limit=_FIXES_A_TICK)
+            behind = fix_terms(session.settings).max_backlog
+            due = fixes_due(session.connection, now=now, max_backlog=behind, limit=_FIXES_A_TICK)
     except (dg.Failure, DlqError, psycopg.Error) as error:
         yield dg.SkipReason(error.description or "" if isinstance(error, dg.Failure) else type(error).__name__)
         return
@@ -183,7 +250,7 @@ def fix_flag_sensor(
         yield dg.RunRequest(
             run_key=f"fix {fix.id} stage {fix.stage} {now:%Y-%m-%dT%H:%M:%S}",
             run_config=dg.RunConfig(ops={"retry_stage_op": RetryStageConfig(fix_id=fix.id)}),
-            tags={FIX_TAG: str(fix.id), STAGE_TAG: str(fix.stage), CAUSE_TAG: fix.cause_id},
+            tags={FIX_TAG: str(fix.id), STAGE_TAG: str(fix.stage), CAUSE_TAG: fix.selector.cause_id or "several"},
         )
 
 

@@ -35,7 +35,7 @@ from dlq_pipelines.installation import (
 )
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries.fix import Fix, FixStatus
+from dlq_pipelines.retries.fix import Fix
 from dlq_pipelines.retries.ledger import list_fixes, stages
 from dlq_pipelines.settings import Settings
 
@@ -188,7 +188,7 @@ def _try_fixes(
     sensor = defs.resolve_sensor_def("fix_flag_sensor")
     give_up = time.monotonic() + _PATIENCE_SECONDS
     with working(database, handlers):
-        while open_fixes := [fix for fix in list_fixes(connection) if fix.status is FixStatus.ACTIVE]:
+        while open_fixes := list_fixes(connection, only_open=True):
             progress.update(bar, completed=2 - len(open_fixes))
             if time.monotonic() > give_up:
                 raise DlqError("The fixes did not end in two minutes. `dlq fixes list` shows how far they came.")

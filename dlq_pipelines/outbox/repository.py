@@ -15,6 +15,7 @@ import psycopg
 
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.errors import DatabaseUnavailableError
+from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import OutboxEvent, aware, not_negative, positive
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.queries import Names
@@ -136,9 +137,8 @@ class OutboxRepository:
 
     def retry_dead_events_batch(self, ids: Sequence[int]) -> int:
         """Retry those of the events that are dead and return how many they were; the deaths stay in the ledger."""
-        return retry_events(
-            self._connected(), ids, now=datetime.now(UTC), actor=_ACTOR, reason="retry_dead_events_batch"
-        ).events
+        act = Act(_ACTOR, "retry_dead_events_batch", datetime.now(UTC))
+        return retry_events(self._connected(), ids, act=act).events
 
     def cleanup_old_dead_events(self, older_than_days: int = 30) -> int:
         """Move events that died longer ago to the archive table and return how many. Nothing is deleted unarchived."""

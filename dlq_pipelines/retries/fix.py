@@ -5,9 +5,9 @@ When a stage fails the fix is halted; when nothing is left that it may release, 
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dlq_pipelines.outbox.event import Selector
 
@@ -15,6 +15,14 @@ from dlq_pipelines.outbox.event import Selector
 BATCH = 5_000
 
 Ordering = Literal["aggregate", "none"]
+_BOUNDS = {
+    "canary": (1, BATCH),
+    "growth": (1, 1000),
+    "rate": (0, 100_000),
+    "min_success": (0, 1),
+    "settle_seconds": (1, 604_800),
+    "max_retries": (1, 100),
+}
 
 
 class FixStatus(StrEnum):
@@ -43,6 +51,9 @@ class RetryPolicy:
         max_retries: an event that died again after so many retries is parked: only a person releases it. Default 3.
         ordering: `aggregate`, the default: an event goes when nothing earlier of its aggregate is dead or under way.
             `none`: all at once, for events that do not build on each other.
+
+    Raises:
+        ValueError: a figure is out of its bounds; the message names it.
     """
 
     canary: int = 10
@@ -52,6 +63,15 @@ class RetryPolicy:
     settle_seconds: int = 900
     max_retries: int = 3
     ordering: Ordering = "aggregate"
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _BOUNDS.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be from {least} to {most}, not {getattr(self, name)!r}")
+        if not self.rate > 0 or not self.min_success > 0:
+            raise ValueError("rate and min_success must be more than 0")
+        if self.ordering not in get_args(Ordering):
+            raise ValueError(f"ordering must be aggregate or none, not {self.ordering!r}")
 
     def size(self, stage: int) -> int:
         """How many events a stage may release; none before the first.
@@ -72,6 +92,22 @@ class RetryPolicy:
             sizes.append(min(events, self.size(len(sizes) + 1)))
             events -= sizes[-1]
         return sizes
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an installation decides for its fixes.
+
+    Attributes:
+        policy: of a fix that was flagged without one.
+        expiry: after which a fix that was flagged without an end expires. Default 14 days: an older claim is stale.
+        max_backlog: how far the worker may be behind for a stage to begin. Default 5 minutes: more events would only
+            wait, and their outcomes say nothing of the fix.
+    """
+
+    policy: RetryPolicy = RetryPolicy()
+    expiry: timedelta = timedelta(days=14)
+    max_backlog: timedelta = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -167,7 +203,7 @@ class Close:
 Step = Release | Wait | Close
 
 
-def next_step(  # noqa: PLR0911 - a table of decisions, one line each
+def next_step(  # noqa: PLR0911, PLR0913 - a table of decisions, one line each
     fix: Fix, policy: RetryPolicy, stage: Stage, *, now: datetime, left: Left | None, congested: str | None = None
 ) -> Step:
     """Decide.

@@ -20,16 +20,23 @@ _PATIENCE = "5s"
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What is said to be mended beside the note, which is the act's reason.
+class Flag:
+    """What somebody says to be mended; the note on it is the act's reason.
 
     Attributes:
+        selector: the dead events that it targets.
+        policy: how carefully it is tried; None: as the installation decides at its first step.
         link: the version or the address of the change.
         owner: whom to ask.
         not_before: when the first stage may begin; None: at once.
         expires_at: when the fix ends unproven; None: as the installation decides at its first step.
+
+    Raises:
+        ValueError: a text cannot be stored, or a moment has no time zone.
     """
 
+    selector: Selector
+    policy: RetryPolicy | None = None
     link: str | None = None
     owner: str | None = None
     not_before: datetime | None = None
@@ -65,31 +72,21 @@ class Preview:
     seconds: float
 
 
-def flag_fix(
-    connection: Connection, selector: Selector, *, act: Act, policy: RetryPolicy | None, claim: Claim | None = None
-) -> Fix:
-    """State that something is mended upstream. Targets what died of it before `act.now`.
-
-    Args:
-        connection: in autocommit mode.
-        selector: the dead events.
-        act: who says so; its reason is the note.
-        policy: None: the installation's, at the first step.
-        claim: what else is said.
+def flag_fix(connection: Connection, flag: Flag, *, act: Act) -> Fix:
+    """State that something is mended upstream. Targets what died of it before `act.now`; `act.reason` is the note.
 
     Raises:
         NotFoundError: no such cause.
         RefusedError: an open fix targets some of the same events, the cause is merged, or nothing dead is meant.
-        ValueError: it would expire before it begins, or a text cannot be stored.
+        ValueError: it would expire before it begins, or the note cannot be stored.
     """
-    said = claim or Claim()
     given = {
-        **selector.as_json(),
-        **(vars(policy) if policy else {}),
+        **flag.selector.as_json(),
+        **(vars(flag.policy) if flag.policy else {}),
+        **{name: getattr(flag, name) for name in ("link", "owner", "not_before", "expires_at")},
         "note": storable("note", act.reason, most=_LONGEST_NOTE),
         "flagged_by": act.actor,
         "flagged_at": act.now,
-        **vars(said),
     }
     with connection.transaction():
         try:
@@ -103,13 +100,19 @@ def flag_fix(
         return get_fix(connection, fix_id)
 
 
-def preview_fix(
-    connection: Connection, selector: Selector, *, act: Act, policy: RetryPolicy, claim: Claim | None = None
-) -> Preview:
-    """What flagging this fix would do. It is flagged, looked at and rolled back, so it refuses what `flag_fix` does."""
+def preview_fix(connection: Connection, flag: Flag, *, act: Act, default: RetryPolicy) -> Preview:
+    """What flagging this fix would do. It is flagged, looked at and rolled back, so it refuses what `flag_fix` does.
+
+    Args:
+        connection: in autocommit mode.
+        flag: the fix.
+        act: who asks.
+        default: the installation's policy, for a flag without one.
+    """
+    policy = flag.policy or default
     with connection.transaction(force_rollback=True):
-        flag_fix(connection, selector, act=act, policy=policy, claim=claim)
-        where = means(connection, selector, before=act.now)
+        flag_fix(connection, flag, act=act)
+        where = means(connection, flag.selector, before=act.now)
         counted = connection.one("fix.preview", max_retries=policy.max_retries, **where)
         free = counted["events"] - counted["parked"]
         return Preview(

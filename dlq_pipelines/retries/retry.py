@@ -7,7 +7,7 @@ together. A process that dies leaves either all of a batch or nothing of it, and
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from dlq_pipelines.causes.classify import excerpt
@@ -26,6 +26,7 @@ from dlq_pipelines.retries.fix import (
     RetryPolicy,
     Stage,
     Step,
+    Terms,
     Wait,
     next_step,
 )
@@ -37,22 +38,6 @@ _SHOWN_PAIRS = 5
 # Of a death: when, and of which event. A walk goes in this order and on behind what it saw last.
 _Key = tuple[datetime, int]
 _START: _Key = (datetime(1, 1, 1, tzinfo=UTC), 0)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What an installation decides for its fixes.
-
-    Attributes:
-        policy: of a fix that was flagged without one.
-        expiry: after which a fix that was flagged without an end expires. Default 14 days: an older claim is stale.
-        max_backlog: how far the worker may be behind for a stage to begin. Default 5 minutes: more events would only
-            wait, and their outcomes say nothing of the fix.
-    """
-
-    policy: RetryPolicy = RetryPolicy()  # noqa: RUF009 - frozen
-    expiry: timedelta = timedelta(days=14)
-    max_backlog: timedelta = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)

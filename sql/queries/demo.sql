@@ -7,8 +7,8 @@ select exists (select from :"dlq_schema".operation where kind = 'demo.begin') as
 
 -- name: forget
 -- Empty everything that the demo filled. Only ever run on a database that a demo began in.
-truncate :"outbox_schema".:"outbox_table", :"outbox_schema".:"archive_table", :"dlq_schema".retry, :"dlq_schema".fix,
-    :"dlq_schema".death, :"dlq_schema".cause_day, :"dlq_schema".cause_alias, :"dlq_schema".cause,
+truncate :"outbox_schema".:"outbox_table", :"outbox_schema".:"archive_table", :"dlq_schema".retry, :"dlq_schema".fix_stage,
+    :"dlq_schema".fix, :"dlq_schema".death, :"dlq_schema".cause_day, :"dlq_schema".cause_alias, :"dlq_schema".cause,
     :"dlq_schema".export_day, :"dlq_schema".operation restart identity
 
 -- name: cause_of

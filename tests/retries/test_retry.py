@@ -4,6 +4,7 @@ import itertools
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -14,9 +15,24 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries.fix import Fix, FixStatus, Release, RetryPolicy
-from dlq_pipelines.retries.ledger import count_targets, fixes_due, flag_fix, get_fix, list_fixes, stages
-from dlq_pipelines.retries.retry import _START, Advanced, _targets, advance_fix, retry_events, settle, withdraw_fix
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.retries.fix import Fix, FixStatus, Release, RetryPolicy, Terms
+from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, get_fix, list_fixes, preview_fix, stages
+from dlq_pipelines.retries.retry import (
+    _START,
+    Advanced,
+    _page,
+    _targets,
+    advance_fix,
+    pause_fix,
+    resume_fix,
+    retry_events,
+    retry_selected,
+    retry_with_payload,
+    settle,
+    withdraw_fix,
+)
 from tests.rows import add_events, kill, one
 
 ERROR = "TimeoutError: no answer"
@@ -28,10 +44,15 @@ ARCHIVED_AS_DONE = """
     select id, aggregate_type, aggregate_id, event_type, payload, 'done', attempts, next_run_at, created_at from moved
 """
 POLICY = RetryPolicy(canary=3, rate=1000.0, min_success=0.9, settle_seconds=60)
+TERMS = Terms(max_backlog=timedelta(hours=1))
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _act(actor: str = "bob", reason: str = "asked", **more: Any) -> Act:
+    return Act(actor, reason, _now(), **more)
 
 
 def _dead(connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed") -> None:
@@ -42,13 +63,13 @@ def _dead(connection: Connection, count: int, *, error: str = ERROR, event_type:
 
 
 def _flag(connection: Connection, *, policy: RetryPolicy = POLICY, event_type: str | None = None) -> Fix:
-    return flag_fix(
-        connection, cause_id=CAUSE, note="mended", actor="ann", now=_now(), policy=policy, event_type=event_type
-    )
+    flag = Flag(Selector(cause_id=CAUSE, event_type=event_type), policy)
+    return flag_fix(connection, flag, act=_act("ann", "mended"))
 
 
 def _advance(connection: Connection, fix: Fix, *, later: float = 0) -> Advanced:
-    return advance_fix(connection, fix.id, now=_now() + timedelta(seconds=later), actor="sensor", run_id="run-1")
+    act = Act("sensor", "a step is due", _now() + timedelta(seconds=later), "run-1")
+    return advance_fix(connection, fix.id, act=act, terms=TERMS)
 
 
 def _work(database: Database, *, delivers: bool) -> int:
@@ -163,16 +184,16 @@ def test_a_withdrawn_fix_releases_nothing_more(connection: Connection, database:
     _dead(connection, 8)
     fix = _flag(connection)
     _advance(connection, fix)
-    done = withdraw_fix(connection, fix.id, now=_now(), actor="bob", reason="rolled back")
+    done = withdraw_fix(connection, fix.id, act=_act(reason="rolled back"))
     assert (done.status, done.verdict) == (FixStatus.WITHDRAWN, "withdrawn by bob: rolled back")
     _work(database, delivers=True)
     assert _advance(connection, fix).released == 0
     assert _counts(connection) == {"dead": 5, "done": 3}
     assert _cause_status(connection) == "open"
     with pytest.raises(RefusedError, match=f"Fix {fix.id} is withdrawn already"):
-        withdraw_fix(connection, fix.id, now=_now(), actor="bob", reason="again")
+        withdraw_fix(connection, fix.id, act=_act(reason="again"))
     with pytest.raises(NotFoundError, match="no fix 99"):
-        withdraw_fix(connection, 99, now=_now(), actor="bob", reason="none")
+        withdraw_fix(connection, 99, act=_act(reason="none"))
     kinds = one(connection, "select array_agg(kind order by id) as kinds from dlq.operation")["kinds"]
     assert kinds == ["fix.flag", "retry.stage", "fix.withdrawn"]
 
@@ -203,7 +224,7 @@ def test_nothing_left_to_prove_it_on_rejects_the_fix(connection: Connection) -> 
     """Neither verified nor halted: nothing was tried."""
     _dead(connection, 1)
     fix = _flag(connection)
-    retry_events(connection, [1], now=_now(), actor="bob", reason="by hand")
+    retry_events(connection, [1], act=_act(reason="by hand"))
     assert _advance(connection, fix).fix.status is FixStatus.REJECTED
     assert _cause_status(connection) == "open"
 
@@ -295,10 +316,10 @@ def test_each_retry_of_an_event_has_an_outcome_of_its_own(connection: Connection
     """Retried, dead again, retried, delivered, and only then looked at."""
     _dead(connection, 1)
     for delivers in (False, True):
-        retry_events(connection, [1], now=_now(), actor="bob", reason="asked")
+        retry_events(connection, [1], act=_act(reason="asked"))
         _work(database, delivers=delivers)
     assert settle(connection, now=_now(), settle_seconds=60) == 2
-    assert one(connection, "select array_agg(outcome order by id) as o from dlq.retry") == {"o": ["dead", "done"]}
+    assert one(connection, "select array_agg(outcome order by death_id) as o from dlq.retry") == {"o": ["dead", "done"]}
 
 
 def test_what_an_ended_fix_has_released_is_settled_with_the_retries_of_people(
@@ -308,11 +329,11 @@ def test_what_an_ended_fix_has_released_is_settled_with_the_retries_of_people(
     _dead(connection, 8)
     fix = _flag(connection)
     _advance(connection, fix)
-    retry_events(connection, [8], now=_now(), actor="bob", reason="asked")
+    retry_events(connection, [8], act=_act(reason="asked"))
     _work(database, delivers=True)
     assert settle(connection, now=_now(), settle_seconds=60) == 1
     assert one(connection, "select event_id from dlq.retry where outcome = 'done'") == {"event_id": 8}
-    withdraw_fix(connection, fix.id, now=_now(), actor="bob", reason="rolled back")
+    withdraw_fix(connection, fix.id, act=_act(reason="rolled back"))
     assert settle(connection, now=_now(), settle_seconds=60) == 3
     assert stages(connection, fix.id)[1].done == 3
 
@@ -439,9 +460,9 @@ def test_retrying_by_hand_passes_over_what_is_not_dead(connection: Connection) -
     """And a second time retries nothing; the audit says who, why and which."""
     _dead(connection, 3)
     add_events(connection, 1)
-    retried = retry_events(connection, [1, 3, 4, 99, 3], now=_now(), actor="bob", reason="asked", run_id="run-2")
+    retried = retry_events(connection, [1, 3, 4, 99, 3], act=_act(reason="asked", run_id="run-2"))
     assert (retried.events, retried.batches) == (2, 1)
-    assert retry_events(connection, [1, 3], now=_now(), actor="bob", reason="asked").events == 0
+    assert retry_events(connection, [1, 3], act=_act(reason="asked")).events == 0
     assert _counts(connection) == {"dead": 1, "pending": 3}
     audit = one(connection, "select kind, actor, reason, filter, events, run_id from dlq.operation")
     shown = {"ids": [1, 3, 4, 99], "more": 0}
@@ -466,7 +487,7 @@ def test_many_ids_are_released_in_batches_at_one_pace(connection: Connection) ->
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
         " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, 7000) n"
     )
-    done = retry_events(connection, range(1, 7001), now=_now(), actor="bob", reason="all", rate=100.0)
+    done = retry_events(connection, range(1, 7001), act=_act(reason="all"), rate=100.0)
     assert (done.events, done.batches) == (7000, 2)
     span = one(connection, "select max(next_run_at) - min(next_run_at) as span from outbox_event")["span"]
     assert span == timedelta(seconds=69.99)

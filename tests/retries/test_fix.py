@@ -2,119 +2,175 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.retries.fix import (
-    Begin,
+    BATCH,
     Close,
     Fix,
     FixStatus,
+    Left,
     Release,
     RetryPolicy,
     Stage,
+    Step,
     Wait,
     can_pass,
     next_step,
 )
 
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
 OUTCOMES = st.sampled_from(["done", "dead", "unsettled", "gone"])
+FIX = Fix(
+    id=1,
+    selector=Selector(cause_id="v1-x"),
+    note="note",
+    link=None,
+    owner=None,
+    flagged_by="ann",
+    flagged_at=NOW,
+    not_before=None,
+    expires_at=NOW + timedelta(days=14),
+    policy=None,
+    stage=0,
+    status=FixStatus.ACTIVE,
+    verdict=None,
+)
+
+
+@dataclass
+class Event:
+    """A dead event that a fix targets, the outcome that awaits it, and the aggregate that it belongs to."""
+
+    outcome: str
+    aggregate: int
+    stage: int = 0
+    settled: bool = False
+
+    @property
+    def delivered(self) -> bool:
+        return self.settled and self.outcome == "done"
 
 
 @dataclass
 class World:
-    """Dead events that a fix targets, and the outcome that awaits each of them once it is released."""
+    """What a fix targets, in the order of the events' writing, and others who hold some of it locked."""
 
-    outcomes: Sequence[str]
-    fix: Fix
+    events: list[Event]
+    policy: RetryPolicy
     percent: int
-    free: Sequence[int] = ()  # of each release: how many events nobody else holds locked; after that all
-    taken_at: int = 0  # at the beginning of this stage somebody retries by hand all that is left
+    locks: Sequence[int] = ()  # of each release: how many of its events somebody else holds; after that none
+    fix: Fix = FIX
+    looked: bool = False  # a release just found nothing
     releases: int = 0
-    released: dict[int, list[str]] = field(default_factory=dict)
-    settled: dict[int, list[str]] = field(default_factory=dict)
-    closed: Close | None = None
+    steps: list[Step] = field(default_factory=list)
 
     @property
-    def left(self) -> int:
-        """Events that are dead still."""
-        return len(self.outcomes) - sum(map(len, self.released.values()))
+    def closed(self) -> Close | None:
+        last = self.steps[-1] if self.steps else None
+        return last if isinstance(last, Close) else None
+
+    def free(self) -> list[Event]:
+        """What may go now: no earlier event of its aggregate is dead or under way."""
+        return [event for event in self.events if not event.stage and self.before(event) == "delivered"]
+
+    def before(self, event: Event) -> str:
+        """What became of the events of its aggregate that were written before it."""
+        earlier = [e for e in self.events[: self.events.index(event)] if e.aggregate == event.aggregate]
+        if self.policy.ordering == "none" or all(e.delivered for e in earlier):
+            return "delivered"
+        return "under way" if any(e.stage and not e.settled for e in earlier) else "dead"
+
+    def left(self) -> Left:
+        dead = [self.before(event) for event in self.events if not event.stage]
+        return Left(waiting=dead.count("under way"), held=dead.count("dead"))
 
     def stage(self, number: int) -> Stage:
         """What became of a stage."""
-        settled = self.settled.get(number, [])
-        counts = {outcome: settled.count(outcome) for outcome in ("done", "dead", "unsettled", "gone")}
-        return Stage(released=len(self.released.get(number, [])), **counts)
+        released = [event for event in self.events if event.stage == number and number]
+        known = [event.outcome for event in released if event.settled]
+        counts = {outcome: known.count(outcome) for outcome in ("done", "dead", "unsettled", "gone")}
+        return Stage(size=self.policy.size(number), released=len(released), **counts)
 
     def passes(self, succeeded: int, of: int) -> bool:
         """Whether that share is enough, in whole numbers."""
         return Fraction(succeeded, of) >= Fraction(self.percent, 100)
 
-    def step(self) -> Begin | Release | Wait | Close:
-        """Decide, and let it happen; an event that is waited for gets its outcome."""
-        step = next_step(self.fix, self.stage(self.fix.stage), candidates=self.left > 0)
+    def step(self) -> Step:
+        """Decide, and let it happen; when the fix has to wait, one event gets its outcome."""
+        left = self.left() if self.looked else None
+        step = next_step(self.fix, self.policy, self.stage(self.fix.stage), now=NOW, left=left)
+        self.steps.append(step)
+        self.looked = False
         match step:
-            case Begin(stage, size):
-                self.fix = replace(self.fix, stage=stage, stage_size=size)
-                if stage == self.taken_at:
-                    self.outcomes = self.outcomes[: len(self.outcomes) - self.left]
-            case Release(limit):
-                start = len(self.outcomes) - self.left
-                free = self.free[self.releases] if self.releases < len(self.free) else limit
-                self.releases += 1
-                self.released.setdefault(self.fix.stage, []).extend(self.outcomes[start : start + min(free, limit)])
-                if free < limit:  # a run ends with a release of less than it wanted, so outcomes come before the next
-                    self.settle()
+            case Release(number, limit):
+                self.release(number, limit)
             case Wait():
                 self.settle()
-            case Close():
-                self.closed = step
         return step
+
+    def release(self, number: int, limit: int) -> None:
+        free = self.free()[:limit]
+        locked = self.locks[self.releases] if self.releases < len(self.locks) else 0
+        self.releases += 1
+        for event in free[locked:]:
+            event.stage = number
+            self.fix = replace(self.fix, stage=number)
+        if not free:
+            self.looked = True
+        elif not free[locked:]:
+            self.settle()
 
     def settle(self) -> None:
         """The event that is waited for longest gets its outcome."""
-        settled = self.settled.setdefault(self.fix.stage, [])
-        settled += self.released[self.fix.stage][len(settled) : len(settled) + 1]
+        waiting = [event for event in self.events if event.stage and not event.settled]
+        for event in waiting[:1]:
+            event.settled = True
 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Up to 60 events, any policy, and others who hold events locked or retry them by hand."""
+    """Up to 40 events, any policy, and others who hold events locked."""
     percent = draw(st.integers(1, 100))
-    policy = RetryPolicy(canary=draw(st.integers(1, 20)), min_success=percent / 100)
-    now = datetime(2026, 11, 20, tzinfo=UTC)
-    fix = Fix(1, "v1-x", None, "note", "ann", now, policy, 0, None, FixStatus.ACTIVE, None, None)
-    free = draw(st.lists(st.integers(0, 8), max_size=8))
-    return World(draw(st.lists(OUTCOMES, max_size=60)), fix, percent, free, draw(st.integers(0, 2)))
+    policy = RetryPolicy(
+        canary=draw(st.integers(1, 20)),
+        growth=draw(st.sampled_from([1.0, 1.5, 2.0, 10.0])),
+        min_success=percent / 100,
+        ordering=draw(st.sampled_from(["aggregate", "none"])),
+    )
+    events = draw(st.lists(st.builds(Event, OUTCOMES, st.integers(1, 12)), max_size=40))
+    return World(events, policy, percent, draw(st.lists(st.integers(0, 8), max_size=8)))
 
 
-def play(world: World) -> World:
-    """Until it is closed; every step but a release of locked events does something, so this ends."""
-    for _ in range(4 * len(world.outcomes) + len(world.free) + 10):
+def play(world: World) -> Close:
+    """Until it is closed."""
+    for _ in range(6 * len(world.events) + len(world.locks) + 10):
         world.step()
         if world.closed:
-            return world
+            return world.closed
     raise AssertionError("the fix does not end")
 
 
 @given(worlds())
 def test_a_fix_always_ends_and_says_why(world: World) -> None:
     """Whatever the outcomes and the policy."""
-    closed = play(world).closed
-    assert closed is not None
+    closed = play(world)
     assert closed.status in {FixStatus.VERIFIED, FixStatus.HALTED, FixStatus.REJECTED}
     assert closed.verdict
 
 
 @given(worlds())
-def test_the_canary_is_never_exceeded(world: World) -> None:
-    """The first stage is the only one that a false fix costs."""
+def test_no_stage_is_larger_than_its_policy_says(world: World) -> None:
+    """The canary is all that a false fix costs, and each stage so many times the one before."""
     play(world)
-    assert len(world.released.get(1, [])) <= world.fix.policy.canary
+    for number in range(1, world.fix.stage + 1):
+        assert world.stage(number).released <= int(world.policy.canary * world.policy.growth ** (number - 1))
 
 
 @given(worlds())
@@ -122,27 +178,45 @@ def test_a_stage_begins_only_after_the_one_before_has_passed(world: World) -> No
     """With all of its outcomes known."""
     while not world.closed:
         before = world.fix.stage
-        step = world.step()
-        if isinstance(step, Begin) and before:
+        world.step()
+        if world.fix.stage > before > 0:
             stage = world.stage(before)
             assert stage.waiting == 0
             assert world.passes(stage.done, stage.released)
 
 
 @given(worlds())
+def test_an_aggregate_keeps_its_order(world: World) -> None:
+    """Of its events each is released when all before it are delivered."""
+    while not world.closed:
+        free, before = world.free(), {id(event) for event in world.events if event.stage}
+        world.step()
+        assert all(event in free for event in world.events if event.stage and id(event) not in before)
+
+
+@given(worlds())
 def test_a_fix_is_halted_exactly_when_its_stage_can_no_longer_pass(world: World) -> None:
     """As soon as that is certain, and not while what the stage may yet release could save it."""
     while not world.closed:
-        stage, size, left = world.stage(world.fix.stage), world.fix.stage_size, world.left
+        stage, looked = world.stage(world.fix.stage), world.looked
         step = world.step()
-        if isinstance(step, Begin) or not stage.released:
+        if not stage.released:
             continue
-        room = max(0, size - stage.released) if size is not None else 0
-        most, some = stage.released + room * bool(left), stage.released + min(room, left)
-        if isinstance(step, Close) and step.status is FixStatus.HALTED:
-            assert not world.passes(some - stage.failed, some)
-        else:
-            assert world.passes(most - stage.failed, most)
+        room = 0 if looked else stage.size - stage.released
+        most = stage.released + room
+        halted = isinstance(step, Close) and step.status is FixStatus.HALTED
+        assert halted == (not world.passes(most - stage.failed, most))
+
+
+@given(worlds())
+def test_verified_means_that_nothing_is_left_that_could_be_tried(world: World) -> None:
+    """What is left is behind an event that was not delivered; rejected means that nothing was tried."""
+    closed = play(world)
+    if closed.status is FixStatus.VERIFIED:
+        assert not world.free()
+        assert any(event.delivered for event in world.events)
+        assert (f"{world.left().held} behind" in closed.verdict) == (world.left().held > 0)
+    assert (closed.status is FixStatus.REJECTED) == (not any(event.stage for event in world.events))
 
 
 @pytest.mark.parametrize("percent", range(1, 101))
@@ -152,12 +226,71 @@ def test_a_share_that_is_just_reached_is_enough(percent: int) -> None:
     assert not can_pass(Stage(released=100, done=percent - 1, dead=101 - percent), percent / 100)
 
 
-@given(worlds())
-def test_verified_means_that_nothing_is_left_and_something_was_delivered(world: World) -> None:
-    """And rejected that there was nothing to try it on."""
-    closed = play(world).closed
-    assert closed is not None
-    delivered = sum(stage.count("done") for stage in world.settled.values())
-    if closed.status is FixStatus.VERIFIED:
-        assert (world.left, delivered > 0) == (0, True)
-    assert (closed.status is FixStatus.REJECTED) == (not any(world.released.values()))
+def decide(fix: Fix, stage: Stage | None = None, left: Left | None = None, congested: str | None = None) -> Step:
+    return next_step(fix, RetryPolicy(), stage or Stage(), now=NOW, left=left, congested=congested)
+
+
+def test_stages_grow_tenfold_and_a_statement_stays_bounded() -> None:
+    """10, 100, 1,000 ... in releases of at most 5,000."""
+    assert [RetryPolicy().size(stage) for stage in (0, 1, 2, 3, 4)] == [0, 10, 100, 1000, 10_000]
+    passed = Stage(size=1000, released=1000, done=1000)
+    assert decide(replace(FIX, stage=3), passed) == Release(4, BATCH)
+    assert RetryPolicy(growth=1000.0).size(500) == 2**62
+
+
+def test_a_preview_says_what_each_stage_would_release() -> None:
+    """The last one what is left."""
+    assert RetryPolicy().sizes(5) == [5]
+    assert RetryPolicy().sizes(1234) == [10, 100, 1000, 124]
+    assert RetryPolicy().sizes(0) == []
+
+
+def test_a_fix_waits_where_it_is_told_to() -> None:
+    """Paused, before its time, and while the worker cannot keep up; what is under way goes on all the same."""
+    passed = Stage(size=10, released=10, done=10)
+    assert decide(replace(FIX, status=FixStatus.PAUSED)) == Wait("paused")
+    assert decide(replace(FIX, not_before=NOW + timedelta(minutes=1))) == Wait("not before 2026-11-20 00:01 UTC")
+    assert decide(replace(FIX, not_before=NOW)) == Release(1, 10)
+    assert decide(replace(FIX, stage=1), passed, congested="slow") == Wait("slow")
+    assert decide(replace(FIX, stage=1), Stage(size=10, released=4), congested="slow") == Release(1, 6)
+    failed = Stage(size=10, released=10, dead=9, done=1)
+    assert decide(replace(FIX, stage=1), failed, congested="slow") != Wait("slow")
+
+
+def test_a_fix_that_is_never_proven_expires() -> None:
+    """Also a paused one, and one whose events wait for others."""
+    late = replace(FIX, expires_at=NOW)
+    for fix in (late, replace(late, status=FixStatus.PAUSED)):
+        step = decide(fix, left=Left(waiting=3))
+        assert isinstance(step, Close)
+        assert step.status is FixStatus.EXPIRED
+    assert isinstance(decide(FIX, left=Left(waiting=3)), Wait)
+
+
+def test_what_stays_dead_is_said_in_the_verdict() -> None:
+    """Held behind another dead event, or parked."""
+    step = decide(replace(FIX, stage=1), Stage(size=10, released=9, done=9), Left(held=2, parked=1))
+    assert isinstance(step, Close)
+    assert step.verdict.endswith("still dead: 2 behind an earlier dead event of their aggregate, 1 parked")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"canary": 0},
+        {"canary": 5001},
+        {"growth": 0.9},
+        {"rate": 0},
+        {"rate": float("nan")},
+        {"min_success": 0},
+        {"min_success": 1.1},
+        {"settle_seconds": 0},
+        {"max_retries": 0},
+        {"ordering": "random"},
+    ],
+    ids=str,
+)
+def test_a_policy_out_of_bounds_is_refused_by_name(wrong: dict[str, object]) -> None:
+    """Wherever it was entered."""
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        RetryPolicy(**wrong)  # type: ignore[arg-type]

@@ -83,14 +83,14 @@ class _Walk:
 
     def past(self, page: dict[str, Any], *, limit: int) -> "_Walk":
         """The walk behind that page, of which so many events could have been released."""
-        moved = self.moved or bool(page["deaths"])
-        ended = page["rows"] < BATCH
-        if page["free"] > limit or (ended and moved):
+        taken, ended = len(page["deaths"]), page["rows"] < BATCH
+        moved = self.moved or taken > 0
+        if limit == taken < page["free"] or (ended and moved):
             return _Walk()
         return _Walk(
             after=self.after if ended else (page["last_time"], page["last_id"]),
             moved=moved,
-            locked=self.locked + page["free"] - len(page["deaths"]),
+            locked=self.locked + page["free"] - taken,
             left=Left(*(getattr(self.left, name) + page[name] for name in ("waiting", "held", "parked"))),
             ended=ended,
         )

@@ -60,12 +60,12 @@ with page as (
                                   page.event_id, page.error, page.died_at)
 ), locked as (
     select free.* from (
-        select death_id, event_id, died_at from judged where state = 'free'
-        order by died_at, event_id limit %(room)s) free
+        select death_id, event_id, died_at from judged where state = 'free' order by died_at, event_id) free
     cross join lateral (
         select from :"outbox_schema".:"outbox_table" e
         where e.id = free.event_id and e.dead_at = free.died_at and e.status = 'dead'
         for update skip locked) e
+    limit %(room)s
 )
 select coalesce((select array_agg(death_id order by died_at, event_id) from locked), '{}') as deaths,
     (select count(*) from judged where state = 'free') as free,

@@ -24,6 +24,7 @@ from dlq_pipelines.text import markdown_table, markdown_text
 FIX_TAG = "dlq/fix"
 STAGE_TAG = "dlq/stage"
 CAUSE_TAG = "dlq/cause"
+_NOT_ENTERED = (None, "installation's")
 # A tick does at most this much; the next one comes in half a minute.
 _FIXES_A_TICK = 20
 _UNFINISHED = [
@@ -88,8 +89,9 @@ class FlagFixConfig(SelectorConfig):
     min_success: float | None = Field(default=None, description="Share of a stage that must succeed, up to 1.")
     settle_seconds: int | None = Field(default=None, description="How long an event may stay without outcome.")
     max_retries: int | None = Field(default=None, description="An event that died again after so many is parked.")
-    ordering: Literal["aggregate", "none"] | None = Field(
-        default=None, description="aggregate: an event goes when nothing earlier of its aggregate is dead or under way."
+    ordering: Literal["installation's", "aggregate", "none"] = Field(
+        default="installation's",
+        description="aggregate: an event goes when nothing earlier of its aggregate is dead or under way.",
     )
     dry_run: bool = Field(default=True, description="Only say what it would do. Set to false to flag the fix.")
 
@@ -105,7 +107,7 @@ class FlagFixConfig(SelectorConfig):
         begin = self.moment(session, "not_before")
         return Flag(
             self.selector(session),
-            replace(terms.policy, **{name: value for name, value in entered.items() if value is not None}),
+            replace(terms.policy, **{name: value for name, value in entered.items() if value not in _NOT_ENTERED}),
             self.link,
             self.owner,
             begin,

@@ -17,9 +17,10 @@ from dlq_pipelines.day import Day
 from dlq_pipelines.defs.archive import books_balance, dead_event_archive
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.exports.export import export_day
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries.fix import RetryPolicy
-from dlq_pipelines.retries.ledger import flag_fix
+from dlq_pipelines.retries.ledger import Flag, flag_fix
 from tests.rows import one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -52,8 +53,8 @@ def _flag(connection: Connection, *, days_ago: float = 0, event_type: str | None
     classify_deaths(connection, zone=ZONE)
     cause = one(connection, "select cause_id from dlq.death order by id limit 1")["cause_id"]
     at = NOW - timedelta(days=days_ago)
-    policy = RetryPolicy()
-    return flag_fix(connection, cause_id=cause, note="n", actor="ann", now=at, policy=policy, event_type=event_type).id
+    selector = Selector(cause_id=cause, event_type=event_type)
+    return flag_fix(connection, Flag(selector), act=Act("ann", "n", at)).id
 
 
 def _export(connection: Connection, database: Database, folder: Path, *, days_ago: int) -> None:
@@ -285,8 +286,9 @@ def test_an_event_that_is_retried_meanwhile_stays(connection: Connection, databa
 
 _GONE = "delete from outbox_event where id = 2;"
 _RETRIED = """
-    insert into dlq.retry (event_id, death_id, actor, reason, retried_at, due_at, outcome, settled_at)
-    select event_id, id, 'ann', 'r', now(), now(), {outcome}, {settled} from dlq.death where event_id = 2;
+    insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at, due_at, outcome,
+        settled_at)
+    select id, event_id, 'order', '2', 'ann', 'r', now(), now(), {outcome}, {settled} from dlq.death where event_id = 2;
 """
 
 

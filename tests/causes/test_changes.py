@@ -1,6 +1,7 @@
 """What people do to causes: it changes what is shown, keeps the ledger, and can be taken back."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -21,9 +22,10 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import RetryPolicy
-from dlq_pipelines.retries.ledger import count_targets, flag_fix
+from dlq_pipelines.retries.ledger import Flag, flag_fix, preview_fix
 from tests.rows import add_events, kill, one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -78,12 +80,12 @@ def test_splitting_gives_back_exactly_what_was_merged(connection: Connection) ->
 def test_a_fix_targets_what_was_merged_into_its_cause(connection: Connection) -> None:
     """And is not flagged for a cause that is shown as another."""
     merge_causes(connection, RESET, into=REFUSED, act=ACT)
-    now = datetime.now(UTC)
-    assert count_targets(connection, cause_id=REFUSED, event_type=None, now=now) == 5
-    flag = {"note": "mended", "actor": "ann", "now": now, "policy": RetryPolicy()}
+    act = replace(ACT, now=datetime.now(UTC))
+    flag = Flag(Selector(cause_id=REFUSED))
+    assert preview_fix(connection, flag, act=act, default=RetryPolicy()).events == 5
     with pytest.raises(RefusedError, match=f"merged into {REFUSED}"):
-        flag_fix(connection, cause_id=RESET, **flag)
-    fix = flag_fix(connection, cause_id=REFUSED, **flag)
+        flag_fix(connection, Flag(Selector(cause_id=RESET)), act=act)
+    fix = flag_fix(connection, flag, act=act)
     for change in (
         lambda: split_cause(connection, RESET, act=ACT),
         lambda: merge_causes(connection, KEY, into=REFUSED, act=ACT),

@@ -192,14 +192,14 @@ def test_the_sensor_leads_a_fix_to_its_end(
     (request,) = _tick(instance).run_requests
     assert request.tags.items() >= {"dlq/fix": "1", "dlq/stage": "0", "dlq/cause": cause_key(ERROR)}.items()
     assert job("retry_stage", run_config=request.run_config, tags=request.tags).success
-    assert _tick(instance).skip_message == "No fix wants a step."
-    with OutboxRepository(database.url) as repository:
-        connection.execute("update outbox_event set next_run_at = now() where status = 'pending'")
-        for event in repository.fetch_pending(10):
-            repository.mark_success(event.id)
-    (request,) = _tick(instance).run_requests
-    done = job("retry_stage", run_config=request.run_config, tags=request.tags)
-    assert done.success
+    for _ in range(3):  # an aggregate has three events, one after the other
+        assert _tick(instance).skip_message == "No fix wants a step."
+        with OutboxRepository(database.url) as repository:
+            connection.execute("update outbox_event set next_run_at = now() where status = 'pending'")
+            for event in repository.fetch_pending(10):
+                repository.mark_success(event.id)
+        (request,) = _tick(instance).run_requests
+        assert job("retry_stage", run_config=request.run_config, tags=request.tags).success
     assert one(connection, "select status from dlq.fix") == {"status": "verified"}
     assert one(connection, "select status from dlq.cause") == {"status": "fixed"}
 

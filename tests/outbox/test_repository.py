@@ -194,7 +194,7 @@ def test_retrying_resets_attempts_and_keeps_the_history(connection: Connection, 
     assert repository.retry_dead_events_batch([1, 2, 2, 77]) == 2
     assert one(connection, "select count(*) from dlq.retry") == {"count": 3}
     audit = connection.execute("select kind, actor, events from dlq.operation order by id").fetchall()
-    assert [(row["kind"], row["events"]) for row in audit] == [("retry.ids", 1), ("retry.ids", 2)]
+    assert [(row["kind"], row["events"]) for row in audit] == [("retry.selected", 1), ("retry.selected", 2)]
 
 
 def test_cleaning_up_archives_and_deletes_nothing(connection: Connection, repository: OutboxRepository) -> None:

@@ -110,8 +110,9 @@ def test_a_past_day_is_the_same_file_whatever_happened_since(connection: Connect
     first = build(connection, tmp_path / "first").path.read_bytes()
 
     connection.execute(
-        "insert into dlq.retry (event_id, death_id, actor, reason, retried_at, due_at)"
-        " select event_id, id, 'ana', 'mended', now(), now() from dlq.death where event_id <= 30"
+        "insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at, due_at)"
+        " select id, event_id, aggregate_type, aggregate_id, 'ana', 'mended', now(), now() from dlq.death"
+        " where event_id <= 30"
     )
     connection.execute("update public.outbox_event set status = 'pending', attempts = 0 where id <= 30")
     connection.execute("update public.outbox_event set status = 'dead', last_error = 'again' where id <= 10")

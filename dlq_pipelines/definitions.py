@@ -18,7 +18,7 @@ defs = dg.Definitions(
         reports.failure_report,
         archive.dead_event_archive,
     ],
-    asset_checks=[causes.rollup_matches_ledger, archive.books_balance],
+    asset_checks=[causes.rollup_matches_ledger, causes.stages_match_ledger, archive.books_balance],
     jobs=[
         causes.causes_job,
         exports.export_job,

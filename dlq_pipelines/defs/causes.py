@@ -1,13 +1,19 @@
 """Why did events die? The observed outbox and the classification of its deaths."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
-from dlq_pipelines.causes.catalogue import list_causes, mark_relapses
+from dlq_pipelines.causes.catalogue import Cause, list_causes, mark_relapses
 from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.similar import similar_causes
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
 from dlq_pipelines.retries.retry import settle
 from dlq_pipelines.text import markdown_table
+
+# Rows of a table in the UI; `dlq causes` lists the rest.
+_SHOWN = 20
 
 outbox_event = dg.AssetSpec(
     "outbox_event",
@@ -41,8 +47,8 @@ def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource)
         found = classify_deaths(session.connection, zone=session.settings.zone)
         regressed = mark_relapses(session.connection, now=session.now)
         settled = settle(session.connection, now=session.now, settle_seconds=session.settings.settle_timeout_seconds)
-        causes = list_causes(session.connection, limit=20)
-        rows = [(c.id, c.title[:160], c.state(session.now), c.dead, c.deaths, c.owner or "") for c in causes]
+        causes = list_causes(session.connection, limit=1000)
+        rows = [(c.id, c.title[:160], c.state(session.now), c.dead, c.deaths, c.owner or "") for c in causes[:_SHOWN]]
     return dg.MaterializeResult(
         metadata={
             "deaths_classified": found.deaths,
@@ -52,9 +58,21 @@ def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource)
             "causes": dg.MetadataValue.md(
                 markdown_table(("cause", "what", "state", "dead now", "deaths", "owner"), rows)
             ),
+            "may_be_one": dg.MetadataValue.md(_proposals(causes)),
             "dagster/row_count": len(causes),
         }
     )
+
+
+def _proposals(causes: Sequence[Cause]) -> str:
+    """Pairs that a person should look at; nothing is merged by itself."""
+    alike = similar_causes(causes)[:_SHOWN]
+    if not alike:
+        return "No two causes are alike but for one word."
+    rows = [
+        (p.other.id, p.cause.id, p.differs[1] or "nothing", p.differs[0] or "nothing", p.other.deaths) for p in alike
+    ]
+    return markdown_table(("merge", "into", "where this says", "that says", "deaths"), rows)
 
 
 def _observe(context: dg.AssetExecutionContext, session: Session) -> None:
@@ -69,6 +87,14 @@ def rollup_matches_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
     with outbox.session() as session:
         counted = session.connection.one("cause.rollup_difference")
     return dg.AssetCheckResult(passed=counted["ledger"] == counted["rollup"], metadata=counted)
+
+
+@dg.asset_check(asset=dead_event_causes, description="The counted outcomes of every stage are those of its retries.")
+def stages_match_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
+    """Recount the stages of all fixes from the ledger of retries."""
+    with outbox.session() as session:
+        wrong = [f"fix {r['fix_id']} stage {r['stage']}" for r in session.connection.run("fix.stages_difference")]
+    return dg.AssetCheckResult(passed=not wrong, metadata={"wrong": ", ".join(wrong) or "none"})
 
 
 causes_job = dg.define_asset_job(

@@ -168,6 +168,18 @@ def _tick(instance: dg.DagsterInstance) -> Any:
 FLAG = {"cause_id": cause_key(ERROR), "note": "mended", "actor": "ann"}
 
 
+def _told(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """What the UI shows of a job's only step."""
+    (output,) = [event for event in result.all_node_events if event.event_type_value == "STEP_OUTPUT"]
+    return {key: value.value for key, value in output.step_output_data.metadata.items()}
+
+
+def _said(result: dg.ExecuteInProcessResult) -> str:
+    """Why a job's only step failed."""
+    (failure,) = [event for event in result.all_node_events if event.event_type_value == "STEP_FAILURE"]
+    return str(failure.step_failure_data.user_failure_data.description)
+
+
 def _flag(job: Job, **config: object) -> dg.ExecuteInProcessResult:
     return job("flag_fix", run_config={"ops": {"flag_fix_op": {"config": {**FLAG, **config}}}})
 
@@ -175,7 +187,8 @@ def _flag(job: Job, **config: object) -> dg.ExecuteInProcessResult:
 def test_flagging_a_fix_is_a_dry_run_unless_it_is_said(connection: Connection, job: Job) -> None:
     """The dry run tells how many it would target."""
     job("classify_deaths")
-    assert _flag(job).success
+    would = _told(_flag(job))
+    assert (would["events"], would["aggregates"], would["stages"]) == (6, 2, [6])
     assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
     assert _flag(job, dry_run=False).success
     audit = one(connection, "select kind, actor, events, run_id is not null as by_run from dlq.operation")
@@ -219,6 +232,51 @@ def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another
     assert len(_tick(instance).run_requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"canary": 0}, "canary must be from 1 to 5000"),
+        ({"expiry_days": 0}, "expiry_days must be"),
+        ({"died_since": "yesterday"}, "died_since: 'yesterday' is no time"),
+        ({"every": True}, "every dead event and a filter"),
+        ({"cause_id": None}, "no filter was given"),
+        ({"cause_id": "v1-0000000000000000"}, "There is no cause 'v1-0000000000000000'"),
+        ({"note": " "}, "reason must not be empty"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_cannot_be_flagged_is_one_clear_sentence(
+    connection: Connection, job: Job, wrong: dict[str, object], named: str, *, dry_run: bool
+) -> None:
+    """The Launchpad takes these values; the operation refuses them, names the field and changes nothing."""
+    job("classify_deaths")
+    assert named in _said(_flag(job, dry_run=dry_run, **wrong))
+    assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
+
+
+def test_a_halted_fix_shows_its_stage_and_the_errors(
+    connection: Connection, instance: dg.DagsterInstance, job: Job
+) -> None:
+    """In the run's metadata; run again from the UI it changes nothing and shows the same."""
+    job("classify_deaths")
+    _flag(job, dry_run=False, ordering="none")
+    (request,) = _tick(instance).run_requests
+    released = _told(job("retry_stage", run_config=request.run_config, tags=request.tags))
+    assert (released["status"], released["released_now"]) == ("active", 6)
+    assert released["next"] == "6 events of stage 1 have no outcome yet"
+    connection.execute("update outbox_event set status = 'dead', last_error = 'KeyError: 1' where status = 'pending'")
+    connection.execute("update dlq.retry set due_at = now() - interval '1 second'")
+    (request,) = _tick(instance).run_requests
+    halted = [_told(job("retry_stage", run_config=request.run_config, tags=request.tags)) for _ in range(2)]
+    assert [(told["status"], told["settled_now"]) for told in halted] == [("halted", 6), ("halted", 0)]
+    for told in halted:
+        assert "6 of 6 failed" in told["next"]
+        assert "| 1 | 10 | 6 | 0 | 6 | 0 | 0 | 0 |" in told["stages"]
+        assert "KeyError: 1" in told["errors"]
+        assert "TimeoutError" in told["errors"]
+
+
 def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> None:
     """Dry by default; a bad id is said in one line."""
     config = {"event_ids": [1, 2, 99], "reason": "asked", "actor": "bob"}
@@ -231,6 +289,8 @@ def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> 
     assert retry(dry_run=False).success
     assert one(connection, "select array_agg(event_id order by event_id) as ids from dlq.retry") == {"ids": [1, 2]}
     assert not retry(event_ids=[0]).success
+    assert "no filter was given" in _said(retry(event_ids=None))
+    assert _told(retry(event_ids=None, error_contains="no answer", dry_run=False))["events"] == 4
 
 
 def test_dagster_keeps_its_records_in_postgresql(instance: dg.DagsterInstance, job: Job) -> None:

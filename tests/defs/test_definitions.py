@@ -48,7 +48,7 @@ def test_everything_else_has_a_description() -> None:
     for thing in (*jobs, *REPOSITORY.schedule_defs, *REPOSITORY.sensor_defs):
         assert thing.description, thing.name
     checks = [spec for node in REPOSITORY.asset_checks_defs_by_key.values() for spec in node.check_specs]
-    assert {spec.name for spec in checks} >= {"rollup_matches_ledger", "books_balance"}
+    assert {spec.name for spec in checks} >= {"rollup_matches_ledger", "stages_match_ledger", "books_balance"}
     assert all(spec.description for spec in checks)
 
 

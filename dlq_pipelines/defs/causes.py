@@ -9,7 +9,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.similar import similar_causes
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
-from dlq_pipelines.retries.retry import settle
+from dlq_pipelines.retries.retry import settle_retries
 from dlq_pipelines.text import markdown_table
 
 # Rows of a table in the UI; `dlq causes` lists the rest.
@@ -46,7 +46,8 @@ def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource)
         _observe(context, session)
         found = classify_deaths(session.connection, zone=session.settings.zone)
         regressed = mark_relapses(session.connection, now=session.now)
-        settled = settle(session.connection, now=session.now, settle_seconds=session.settings.settle_timeout_seconds)
+        patience = session.settings.settle_timeout_seconds
+        settled = settle_retries(session.connection, now=session.now, settle_seconds=patience)
         causes = list_causes(session.connection, limit=1000)
         rows = [(c.id, c.title[:160], c.state(session.now), c.dead, c.deaths, c.owner or "") for c in causes[:_SHOWN]]
     return dg.MaterializeResult(

@@ -225,6 +225,14 @@ def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id
     )
 
 
+def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int) -> int:
+    """`settle` without a fix until nothing is left to write down, in transactions of 5,000. Returns how many."""
+    total = 0
+    while settled := settle(connection, now=now, settle_seconds=settle_seconds):
+        total += settled
+    return total
+
+
 def _retry(  # noqa: PLR0913 - keyword-only past the selector
     connection: Connection,
     selector: Selector,

@@ -99,6 +99,12 @@ def test_a_run_observes_the_outbox_and_tells_its_causes(instance: dg.DagsterInst
     ("name", "cook", "check"),
     [
         ("classify_deaths", "update dlq.cause_day set deaths = deaths + 1", "rollup_matches_ledger"),
+        (
+            "classify_deaths",
+            "insert into dlq.fix (every, note, flagged_by, flagged_at) values (true, 'n', 'a', now());"
+            "insert into dlq.fix_stage (fix_id, stage, size, begun_at, released) values (1, 1, 10, now(), 1)",
+            "stages_match_ledger",
+        ),
         ("archive_dead_events", "delete from outbox_event where id = 1", "books_balance"),
     ],
 )
@@ -110,8 +116,8 @@ def test_a_check_fails_when_its_books_are_cooked(
     for cooked in (False, True):
         if cooked:
             connection.execute(cook.encode())
-        (found,) = job(name).get_asset_check_evaluations()
-        assert (found.check_name, found.passed) == (check, not cooked)
+        found = {check.check_name: check.passed for check in job(name).get_asset_check_evaluations()}
+        assert (found.pop(check), set(found.values()) <= {True}) == (not cooked, True)
 
 
 def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(connection: Connection, job: Job) -> None:

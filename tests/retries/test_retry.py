@@ -32,6 +32,7 @@ from dlq_pipelines.retries.retry import (
     retry_selected,
     retry_with_payload,
     settle,
+    settle_retries,
     withdraw_fix,
 )
 from tests.rows import add_events, kill, one
@@ -333,7 +334,7 @@ def test_each_retry_of_an_event_has_an_outcome_of_its_own(connection: Connection
 
 
 def test_what_an_ended_fix_has_released_is_settled_with_the_retries_of_people(
-    connection: Connection, database: Database
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of an active fix are its own business."""
     _dead(connection, 8)
@@ -344,7 +345,8 @@ def test_what_an_ended_fix_has_released_is_settled_with_the_retries_of_people(
     assert settle(connection, now=_now(), settle_seconds=60) == 1
     assert one(connection, "select event_id from dlq.retry where outcome = 'done'") == {"event_id": 8}
     withdraw_fix(connection, fix.id, act=_act(reason="rolled back"))
-    assert settle(connection, now=_now(), settle_seconds=60) == 3
+    monkeypatch.setattr("dlq_pipelines.retries.retry.BATCH", 2)
+    assert settle_retries(connection, now=_now(), settle_seconds=60) == 3
     assert stages(connection, fix.id)[1].done == 3
 
 

@@ -101,8 +101,8 @@ def test_a_run_observes_the_outbox_and_tells_its_causes(instance: dg.DagsterInst
         ("classify_deaths", "update dlq.cause_day set deaths = deaths + 1", "rollup_matches_ledger"),
         (
             "classify_deaths",
-            "insert into dlq.fix (every, note, flagged_by, flagged_at) values (true, 'n', 'a', now());"
-            "insert into dlq.fix_stage (fix_id, stage, size, begun_at, released) values (1, 1, 10, now(), 1)",
+            "with f as (insert into dlq.fix (every, note, flagged_by, flagged_at) values (true, 'n', 'a', now()))"
+            + " insert into dlq.fix_stage (fix_id, stage, size, begun_at, released) values (1, 1, 10, now(), 1)",
             "stages_match_ledger",
         ),
         ("archive_dead_events", "delete from outbox_event where id = 1", "books_balance"),

@@ -27,6 +27,12 @@ COUNTS = """
 """
 
 
+STAGE_NOBODY_RELEASED = """
+    with f as (insert into dlq.fix (every, note, flagged_by, flagged_at) values (true, 'n', 'a', now()))
+    insert into dlq.fix_stage (fix_id, stage, size, begun_at, released) values (1, 1, 10, now(), 1)
+"""
+
+
 @pytest.fixture(autouse=True)
 def _three_days_of_deaths(connection: Connection) -> None:
     """Two deaths on each of the last three days."""
@@ -101,8 +107,7 @@ def test_a_run_observes_the_outbox_and_tells_its_causes(instance: dg.DagsterInst
         ("classify_deaths", "update dlq.cause_day set deaths = deaths + 1", "rollup_matches_ledger"),
         (
             "classify_deaths",
-            "with f as (insert into dlq.fix (every, note, flagged_by, flagged_at) values (true, 'n', 'a', now()))"
-            + " insert into dlq.fix_stage (fix_id, stage, size, begun_at, released) values (1, 1, 10, now(), 1)",
+            STAGE_NOBODY_RELEASED,
             "stages_match_ledger",
         ),
         ("archive_dead_events", "delete from outbox_event where id = 1", "books_balance"),

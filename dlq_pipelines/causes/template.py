@@ -12,6 +12,7 @@ Work is linear in the message, and the message is cut first.
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from dlq_pipelines.causes.tokens import (
@@ -47,6 +48,8 @@ from dlq_pipelines.causes.vocabulary import (
 # Characters of a message that are looked at: what tells causes apart stands in front.
 _LONGEST = 1_000
 _LONGEST_CODE = 40
+# Runs of plain words repeat in most texts. None is longer than a message, so their number bounds the memory.
+_REMEMBERED = 2_048
 
 
 class Template(NamedTuple):
@@ -67,15 +70,23 @@ class Template(NamedTuple):
 
 def template(message: str) -> Template:
     """The template of a message; line ends in it count as spaces."""
-    reader = _Reader(" ".join(message[:_LONGEST].split()))
+    reader = _Reader(_line(message))
     text = reader.read()
     return Template(text, _key(text), tuple(reader.codes), tuple(dict.fromkeys(reader.names)))
 
 
+def template_key(message: str) -> str:
+    """The key of the message's template, alone."""
+    return _key(_Reader(_line(message)).read())
+
+
+def _line(message: str) -> str:
+    return " ".join(message[:_LONGEST].split())
+
+
 def _key(text: str) -> str:
     key = PLACEHOLDER.sub("<>", text)
-    if key.count("<>") > 1 or "[" in key or "{" in key:
-        key = ROW.sub(_one, key)
+    key = ROW.sub(_one, key)
     # A count decides between "1 argument was" and "2 arguments were".
     return PLURAL.sub("", key).replace(" were ", " wa ").replace(" are ", " is ").replace(" have ", " ha ")
 
@@ -121,33 +132,20 @@ class _Reader:
 
     def prose(self, text: str, found: re.Match[str], key: str) -> str:
         """Plain words, of which those that stand in a value's place are hidden."""
-        words = text.split(" ")
-        front, self.before = self.before, words[-1].lower()
-        if (key and key not in TELLING_KEYS) or (len(words) == 1 and self._is_tail(front, found)):
-            words[0] = "<word>"
-        elif not key and (front in _ANNOUNCING or not _ANNOUNCING.isdisjoint(words)):
-            self._hide_names(words, front)
-        else:
-            return text
-        return " ".join(words)
+        front = self.before
+        shown, names, self.before = _words(text, front if front in _FRONTS or not front else "word")
+        if key:
+            return text if key in TELLING_KEYS else _hide_first(text)
+        if front == ":" and " " not in text and self._is_tail(front, found):
+            return _hide_first(text)
+        if names:
+            self.names += names
+        return shown
 
     def _is_tail(self, front: str, found: re.Match[str]) -> bool:
         """The single word after the last colon is the value that is complained about: "invalid level: loud"."""
         last = front == ":" and found.end() == len(self.message)
         return last and COMPLAINT.search(self.message) is not None
-
-    def _hide_names(self, words: list[str], front: str) -> None:
-        """Hide the words that stand where a name or the name of a type is announced."""
-        three, two, one = "", "", front
-        for at, word in enumerate(words):
-            if one in _ANNOUNCING and word not in FUNCTION_WORDS:
-                after = words[at + 1] if at + 1 < len(words) else ""
-                if one in KINDS and word not in KINDS and _is_name(word, one, two, three, after):
-                    words[at] = "<name>"
-                    self.names.append(word)
-                elif _is_type(word, one, two, after, alone=len(words) == 1):
-                    words[at] = "<type>"
-            three, two, one = two, one, word
 
     def capitals(self, text: str, _found: re.Match[str], key: str) -> str:
         """Names of errors stay, ECONNREFUSED; SQL's and HTTP's own words and names of variables do not."""
@@ -244,6 +242,12 @@ class _Reader:
             self.before = text
         return text
 
+    def stop(self, text: str, _found: re.Match[str], _key: str) -> str:
+        """What ends something."""
+        if text != ":" or self.before not in TELLING_KEYS:
+            self.before = text[-1]
+        return text
+
     def number(self, text: str, found: re.Match[str], key: str) -> str:
         """A plain number, by far the most frequent value."""
         front, self.before = self.before, text
@@ -297,6 +301,31 @@ class _Reader:
         return word in STATUS_WORDS or ((front in ANSWER_WORDS or found.start() == 0) and not word[:1].islower())
 
 
+@lru_cache(_REMEMBERED)
+def _words(text: str, front: str) -> tuple[str, tuple[str, ...], str]:
+    """Plain words without those that stand where a name or the name of a type is announced; these; the last word."""
+    words = text.split(" ")
+    last = words[-1].lower()
+    if front not in _ANNOUNCING and _ANNOUNCING.isdisjoint(words):
+        return text, (), last
+    three, two, one = "", "", front
+    names = []
+    for at, word in enumerate(words):
+        if one in _ANNOUNCING and word not in FUNCTION_WORDS:
+            after = words[at + 1] if at + 1 < len(words) else ""
+            if one in KINDS and word not in KINDS and _is_name(word, one, two, three, after):
+                words[at] = "<name>"
+                names.append(word)
+            elif _is_type(word, one, two, after, alone=len(words) == 1):
+                words[at] = "<type>"
+        three, two, one = two, one, word
+    return " ".join(words), tuple(names), last
+
+
+def _hide_first(text: str) -> str:
+    return "<word>" + text[len(text.partition(" ")[0]) :]
+
+
 def _is_name(word: str, one: str, two: str, three: str, after: str) -> bool:
     """Whether a kind announces a name: "for table orders", "for foreign table orders", "table orders does"."""
     return one == "type" or two in NAME_LEADS or three in NAME_LEADS or (not two and after in VERBS) or "-" in word
@@ -310,6 +339,8 @@ def _is_type(word: str, one: str, two: str, after: str, *, alone: bool) -> bool:
 
 
 _ANNOUNCING = KINDS | TYPE_LEADS | {"got", "(", ","}
+# In front of words anything else is as good as "word".
+_FRONTS = _ANNOUNCING | NAME_LEADS
 _NAMES = frozenset(("dunder", "enum", "name", "word"))
 _KEPT = frozenset(("dunder", "enum", "vendor", "word"))
 _READERS: dict[str | None, Callable[[_Reader, str, re.Match[str], str], str]] = {
@@ -326,4 +357,5 @@ _READERS: dict[str | None, Callable[[_Reader, str, re.Match[str], str], str]] = 
     "number": _Reader.number,
     "chunk": _Reader.chunk,
     "mark": _Reader.mark,
+    "stop": _Reader.stop,
 }

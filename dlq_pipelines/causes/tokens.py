@@ -16,10 +16,13 @@ _RAISED = "|".join(
     f"(?<={name})" for name in ("Error", "Exception", "Warning", "Failure", "Fault", "Timeout", "nected")
 )
 
-# What a message consists of; the first that matches wins, so what contains others stands above them.
+# What a message consists of; the first that matches wins, so what contains others stands above them. The three most
+# frequent stand in front of what begins otherwise than they do.
 TOKEN = re.compile(
     rf"""\ ?+(?:
     (?P<prose>{_WORD}(?:\ {_WORD})*+)
+  | (?P<number>[-+]?[0-9]++(?:,[0-9]++)*+(?:\.[0-9]++)?+(?=[ ,;)\]}}]|:?\ |\.?\Z))
+  | (?P<stop>[,;)\]}}]++|[.:](?=\ |\Z))
   | (?P<capitals>[A-Z][A-Z_]++{_END}(?:\ (?:[A-Z_]{{2,}}+{_END}|\.\.\.?))*+)
   | (?P<url>(?:[A-Za-z][A-Za-z0-9+.-]{{0,30}}+:){{1,3}}+//[^\s'"<>)\]}}]*+)
   # NewConnectionError('..., ConnectionResetError(104, '...: the quoted words are a message of its own.
@@ -35,7 +38,6 @@ TOKEN = re.compile(
   | (?P<symbol>[-+*/%<>=!&|^~@]{{1,3}}+(?=:?+(?:\ |\Z)))
   | (?P<object><[A-Za-z_/!?][^<>]*+>|\#<[^<>]*+>)
   | (?P<call>\.?[A-Za-z_$][\w.$]*+\((?:[^()]++|\([^()]*+\))*+\))
-  | (?P<number>[-+]?[0-9]++(?:,[0-9]++)*+(?:\.[0-9]++)?+(?=[ ,;)\]}}]|:?\ |\.?\Z))
   | (?P<chunk>(?![.:!?…]++(?:\ |\Z))[^\s'"`“”«»„(),;<>\[\]{{}}=]++)
   | (?P<mark>[^\w\s])
     )""",
@@ -91,7 +93,12 @@ COMPLAINT = re.compile(
 # SQL's types of several words, whose first is hidden already.
 LONG_TYPE = re.compile(r"<(?:name|type|word)>(?: (?:with(?:out)? time zone|precision|varying)\b)++")
 PLACEHOLDER = re.compile(r"<[a-z]+>")
-# Placeholders in a row are one: the length of a list and the depth of a structure are values too.
-_ONE = r"[\[{(\"]*+<>(?:\[\])*+[\]})\"]*+"
-ROW = re.compile(rf"{_ONE}(?:(?:,?\ (?:and|or)|\ ?[,=;]|\.\.)?+\ ?{_ONE})++|[\[{{]++(?:<>)?[\]}}]++")
+# Placeholders in a row are one: the length of a list and the depth of a structure are values too. One set of characters
+# begins every row, because then the search skips what is in between.
+_OPEN, _CLOSED = r"[\[{(\"]*+", r"(?:\[\])*+[\]})\"]*+"
+ROW = re.compile(
+    r"[\[{(\"<](?:"
+    rf"(?:(?<=<)>|(?<!<){_OPEN}<>){_CLOSED}(?:(?:,?\ (?:and|or)|\ ?[,=;]|\.\.)?+\ ?{_OPEN}<>{_CLOSED})++"
+    r"|(?<=[\[{])[\[{]*+(?:<>)?[\]}]++)"
+)
 PLURAL = re.compile(r"s\b(?<=[a-z][a-z]s)")

@@ -6,6 +6,7 @@ change their meaning. What is only shown, such as names of columns and the place
 """
 
 import hashlib
+import re
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ VERSION = 1
 # The cache holds texts, so their number and length bound its memory.
 _REMEMBERED, _LONGEST_REMEMBERED = 2_048, 8_192
 _SHOWN_NAMES = 5
+_POSITION = re.compile(r" \([^()]{1,200}, line [0-9]+\)\Z")
 
 
 class Fingerprint(NamedTuple):
@@ -79,6 +81,8 @@ _remembered = lru_cache(_REMEMBERED)(_cause_key)
 def _message(failure: Failure) -> str:
     """The message without its exception's name in front, which some libraries repeat."""
     message = failure.message.removeprefix(f"{_class(failure.exception_type)}: ")
+    if message[-1:] == ")":  # a syntax error without its traceback: "invalid syntax (orders.py, line 7)"
+        message = _POSITION.sub("", message)
     # Not an object's repr but a message in its brackets, as urllib writes: "<urlopen error timed out>".
     return message[1:-1] if message[:1] == "<" and message[-1:] == ">" and " error " in message else message
 

@@ -100,7 +100,8 @@ def normalise(error: str) -> str:
     """The text in NFC without terminal codes, with line feeds; of a very long one both ends."""
     text = error if len(error) <= 2 * _HALF else f"{error[:_HALF]}\n{error[-_HALF:]}"
     if not text.isascii() or "\x1b" in text or "\r" in text:
-        text = unicodedata.normalize("NFC", plain_text(text))
+        # Before and after: a terminal code may end in a letter that a mark follows, or stand between the two.
+        text = unicodedata.normalize("NFC", plain_text(unicodedata.normalize("NFC", text)))
     return text.strip("\n\t\0 ") if not text.startswith(_PYTHON_FRAME[1:]) else text.rstrip()
 
 
@@ -108,7 +109,7 @@ def _python(text: str, start: int) -> Failure:
     raised = _RAISED.search(text, start)
     links = [at for link in _PYTHON_LINKS if (at := text.find(link)) >= 0] if _PYTHON_LINK in text else []
     headless = not text.startswith(_PYTHON) and _is_headless(text)
-    root = _python_root(text, min(links)) if links and not headless else ""
+    root = _python_root(text, min(links)) if links else ""
     if raised is None:
         return Failure("", root, "", truncated=True)
     message, names = _primary(text, raised.end())
@@ -122,8 +123,11 @@ def _is_headless(text: str) -> bool:
 
 
 def _python_root(text: str, link: int) -> str:
-    """The first exception of a chain is its root: Python prints it first."""
-    raised = _RAISED.search(text, max(text.rfind(_PYTHON_FRAME, 0, link), text.rfind(_PYTHON, 0, link), 0), link)
+    """The first exception of a chain is its root: Python prints it first, so it is there also where frames are not."""
+    after = max(text.rfind(_PYTHON_FRAME, 0, link), text.rfind(_PYTHON, 0, link))
+    if after < 0 and (typed := _TYPED.match(text)):
+        return typed["type"]
+    raised = _RAISED.search(text, max(after, 0), link)
     return raised[1] if raised else ""
 
 

@@ -16,9 +16,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dlq_pipelines.causes.tokens import (
+    ARITY,
     CODE,
     CODE_IN_REPR,
     COMPLAINT,
+    CONSTRUCT,
     DIGITS,
     ERROR_STATUS,
     FAILURE,
@@ -31,6 +33,7 @@ from dlq_pipelines.causes.tokens import (
     TOKEN,
 )
 from dlq_pipelines.causes.vocabulary import (
+    ANSWER_VERBS,
     ANSWER_WORDS,
     CODE_WORDS,
     FUNCTION_WORDS,
@@ -40,6 +43,7 @@ from dlq_pipelines.causes.vocabulary import (
     SQL_WORDS,
     STATUS_WORDS,
     TELLING_KEYS,
+    THINGS,
     TYPE_LEADS,
     TYPE_NAMES,
     VERBS,
@@ -87,6 +91,8 @@ def _line(message: str) -> str:
 def _key(text: str) -> str:
     key = PLACEHOLDER.sub("<>", text)
     key = ROW.sub(_one, key)
+    if "argument" in key:
+        key = ARITY.sub("", key)
     # A count decides between "1 argument was" and "2 arguments were".
     return PLURAL.sub("", key).replace(" were ", " wa ").replace(" are ", " is ").replace(" have ", " ha ")
 
@@ -128,7 +134,8 @@ class _Reader:
             key, self.key = self.key, ""
             shown.append(_READERS[found.lastgroup](self, text, found, key))
         text = "".join(shown)
-        return LONG_TYPE.sub("<type>", text) if "> " in text else text
+        text = LONG_TYPE.sub("<type>", text) if "> " in text else text
+        return CONSTRUCT.sub(r"\1 <type>", text) if " cannot " in f" {text}" else text
 
     def prose(self, text: str, found: re.Match[str], key: str) -> str:
         """Plain words, of which those that stand in a value's place are hidden."""
@@ -145,7 +152,7 @@ class _Reader:
     def _is_tail(self, front: str, found: re.Match[str]) -> bool:
         """The single word after the last colon is the value that is complained about: "invalid level: loud"."""
         last = front == ":" and found.end() == len(self.message)
-        return last and COMPLAINT.search(self.message) is not None
+        return last and COMPLAINT.search(self.message) is not None and not FAILURE.search(found[0].lower())
 
     def capitals(self, text: str, _found: re.Match[str], key: str) -> str:
         """Names of errors stay, ECONNREFUSED; SQL's and HTTP's own words and names of variables do not."""
@@ -298,7 +305,9 @@ class _Reader:
             return False
         after = self.message[found.end() : found.end() + 40].lstrip(": ")
         word = after.partition(" ")[0].strip(".,:;)")
-        return word in STATUS_WORDS or ((front in ANSWER_WORDS or found.start() == 0) and not word[:1].islower())
+        if word in STATUS_WORDS or (front in ANSWER_VERBS and word in FUNCTION_WORDS):
+            return True
+        return (front in ANSWER_WORDS or found.start() == 0) and not word[:1].islower()
 
 
 @lru_cache(_REMEMBERED)
@@ -306,13 +315,15 @@ def _words(text: str, front: str) -> tuple[str, tuple[str, ...], str]:
     """Plain words without those that stand where a name or the name of a type is announced; these; the last word."""
     words = text.split(" ")
     last = words[-1].lower()
-    if front not in _ANNOUNCING and _ANNOUNCING.isdisjoint(words):
+    if front not in _ANNOUNCING and _TELLING.isdisjoint(words):
         return text, (), last
     three, two, one = "", "", front
     names = []
     for at, word in enumerate(words):
-        if one in _ANNOUNCING and word not in FUNCTION_WORDS:
-            after = words[at + 1] if at + 1 < len(words) else ""
+        after = words[at + 1] if at + 1 < len(words) else ""
+        if one and after in THINGS and (word in TYPE_NAMES or word[0].isupper()):
+            words[at] = "<type>"
+        elif one in _ANNOUNCING and word not in FUNCTION_WORDS:
             if one in KINDS and word not in KINDS and _is_name(word, one, two, three, after):
                 words[at] = "<name>"
                 names.append(word)
@@ -339,6 +350,7 @@ def _is_type(word: str, one: str, two: str, after: str, *, alone: bool) -> bool:
 
 
 _ANNOUNCING = KINDS | TYPE_LEADS | {"got", "(", ","}
+_TELLING = _ANNOUNCING | THINGS
 # In front of words anything else is as good as "word".
 _FRONTS = _ANNOUNCING | NAME_LEADS
 _NAMES = frozenset(("dunder", "enum", "name", "word"))

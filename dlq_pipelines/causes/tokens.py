@@ -10,7 +10,7 @@ from dlq_pipelines.causes.vocabulary import VENDOR_CODES
 
 # A plain word ends before a space, a closing mark or the end; "a.b", "a_b", "a1" and "a=b" are no plain words.
 _END = r"(?=[,;)\]}[]|['\"](?!\w)|\ (?!=\ )|[.:!?…]++(?:\ |\Z)|\Z)"
-_WORD = rf"[A-Za-z][a-z]*+(?:['\u2019-][a-z]++)*+(?:\(e?s\))?+{_END}"
+_WORD = rf"(?![bru]['\"])[A-Za-z][a-z]*+(?:['\u2019-][a-z]++)*+(?:\(e?s\))?+{_END}"
 # In Python a lookbehind has one width, so there is one for each way to name an exception.
 _RAISED = "|".join(
     f"(?<={name})" for name in ("Error", "Exception", "Warning", "Failure", "Fault", "Timeout", "nected")
@@ -32,12 +32,14 @@ TOKEN = re.compile(
   | (?P<key>[A-Za-z_][\w.-]*+\ ?=\ ?(?=[^\s=])|(?:(?<=[{{,])|(?<=[{{,]\ ))['"][A-Za-z_][\w.-]*+['"]\ ?:\ ?)
   # An opening quote follows no letter and no end of a sentence, so "can't" opens none; a closing one precedes none.
   | (?P<quoted>(?<![A-Za-z0-9_])(?<![a-z][.!?])[bru]?(?:
-        '(?:[^'\\]|\\.|'(?=\w))*+' | "(?:[^"\\]|\\.)*+(?:"|\Z) | `[^`']*+['`]
+        '\[[^\]]*+\]' | '(?:[^'\\]|\\.|'(?=\w))*+' | "(?:[^"\\]|\\.)*+(?:"|\Z) | `[^`']*+['`]
         | [\u201c\u201e\u00ab\u2018][^\u201c\u201d\u00bb\u2018\u2019]*+[\u201d\u201c\u00bb\u2019]
       )(?![A-Za-z0-9_]))
   | (?P<symbol>[-+*/%<>=!&|^~@]{{1,3}}+(?=:?+(?:\ |\Z)))
-  | (?P<object><[A-Za-z_/!?][^<>]*+>|\#<[^<>]*+>)
-  | (?P<call>\.?[A-Za-z_$][\w.$]*+\((?:[^()]++|\([^()]*+\))*+\))
+  # Python names functions by where they were made: "ship.<locals>.<lambda>()".
+  | (?P<call>\.?(?:[A-Za-z_$][\w.$]*+|<(?:locals|lambda|genexpr|(?:list|dict|set)comp)>\.?)++
+      \((?:[^()]++|\([^()]*+\))*+\))
+  | (?P<object><[A-Za-z_/!?](?:[^<>]++|<[^<>]*+>)*+>|\#<[^<>]*+>)
   | (?P<chunk>(?![.:!?…]++(?:\ |\Z))[^\s'"`“”«»„(),;<>\[\]{{}}=]++)
   | (?P<mark>[^\w\s])
     )""",
@@ -86,12 +88,17 @@ PLAIN_STATUS = re.compile(r"[1-5][0-9]{2}(?: (?P<word>[A-Z][\w-]*+).*+)?")
 # <Response [404]>, <StatusCode.NOT_FOUND: (5, 'not found')>, Response(status=503)
 CODE_IN_REPR = re.compile(r"\[[1-5][0-9]{2}\]|\b\w++\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++")
 COMPLAINT = re.compile(
-    r"(?i)\b(?:bad|illegal|invalid|malformed|no such|not an?|pars(?:e|ing)"
+    r"(?i)\b(?:already|bad|duplicated?|illegal|invalid|malformed|no such|not an?|pars(?:e|ing)|repeated"
     r"|un(?:defined|expected|known|recognized|supported))\b"
 )
 
 # SQL's types of several words, whose first is hidden already.
 LONG_TYPE = re.compile(r"<(?:name|type|word)>(?: (?:with(?:out)? time zone|precision|varying)\b)++")
+# What a compiler calls a piece of a program is filled in as the name of a type is.
+CONSTRUCT = re.compile(
+    r"\b(assign to|delete) (?:(?:[a-z-]++|<[a-z]++>) )?"
+    r"(?:attribute|call|comparison|comprehension|display|ellipsis|expression|literal|<name>|subscript)\b"
+)
 PLACEHOLDER = re.compile(r"<[a-z]+>")
 # Placeholders in a row are one: the length of a list and the depth of a structure are values too. One set of characters
 # begins every row, because then the search skips what is in between.
@@ -99,6 +106,13 @@ _OPEN, _CLOSED = r"[\[{(\"]*+", r"(?:\[\])*+[\]})\"]*+"
 ROW = re.compile(
     r"[\[{(\"<](?:"
     rf"(?:(?<=<)>|(?<!<){_OPEN}<>){_CLOSED}(?:(?:,?\ (?:and|or)|\ ?[,=;]|\.\.)?+\ ?{_OPEN}<>{_CLOSED})++"
-    r"|(?<=[\[{])[\[{]*+(?:<>)?[\]}]++)"
+    r"|(?<=[\[{])[\[{]*+(?:<>)?[\]}]++|(?<=<)>(?:\[\])++)"
+)
+# How the arguments of a call are counted: "exactly 2 positional arguments", "at least 1 argument".
+ARITY = re.compile(
+    r"(?:at (?:least|most)|exactly|from <> to) (?=<> (?:[a-z-]+ )?argument)"
+    r"|(?<![\w-])(?:positional|keyword)(?:-only)? (?=argument)"
+    r"|(?<=but <>) (?:positional )?arguments? \(and <> [a-z-]+ arguments?\)"
+    r"|\A\w+(?= expected (?:at (?:least|most) )?<> argument)"
 )
 PLURAL = re.compile(r"s\b(?<=[a-z][a-z]s)")

@@ -20,6 +20,9 @@ CODE_WORDS = _set(
 ANSWER_WORDS = _set("answered api got received responded response returned server upstream was with")
 """Before a number between 400 and 599: it is most likely an HTTP status."""
 
+ANSWER_VERBS = _set("answered responded response returned")
+"""Before such a number also where the sentence goes on: "answered 503 after 30s", but "got 404 rows"."""
+
 STATUS_WORDS = frozenset(status.phrase.split()[0] for status in HTTPStatus) | {"Client", "Server"}
 """First words of HTTP's reason phrases, and of the libraries' "404 Client Error"."""
 
@@ -51,24 +54,27 @@ NAME_LEADS = _set("by drop for from in invalid no of on such the to undefined un
 """Before such a noun, they make sure that a name follows."""
 
 VERBS = _set(
-    "already are can cannot contains could did do does exists failed had has have is may must not refused"
-    " requires returned should takes violates was were will would"
+    "already are can can't cannot contains could did didn't do does doesn't exists failed had has have is"
+    " isn't may must not refused requires returned should takes violates was were will would"
 )
 FUNCTION_WORDS = VERBS | _set(
-    "a after an and as at because been before but by for from if in into of on or than that the this to when"
-    " where which while with"
+    "a after an and as at because been before but by for from here if in into of on or than that the this to when where"
+    " which while with"
 )
 """Never a name."""
 
 TYPE_NAMES = _set(
-    "array bigint bool boolean bytea bytes date decimal dict double false float function int integer interval"
-    " json jsonb jsonpath list money nil none null number numeric object real record set smallint str string text"
-    " time timestamp timestamptz timetz true tuple undefined varchar xml"
+    "False None True array bigint bool boolean bytea bytes date decimal dict double false float function int integer"
+    " interval json jsonb jsonpath list money nil none null number numeric object real record set smallint str string"
+    " text time timestamp timestamptz timetz true tuple undefined varchar xml"
 )
 """What `type(value).__name__` and SQL call types. They are prose at the beginning: "integer out of range"."""
 
 TYPE_LEADS = _set("and but expected expects from instead not of or return returned returns to type types")
 """Before a type's name: the program filled it in."""
+
+THINGS = _set("instance instances object objects value values")
+"""After a type's name, inside a sentence."""
 
 SQL_WORDS = _set(
     "ALTER ANALYZE AND AS ATTACH BEGIN BY CALL CASE CAST CLUSTER COALESCE COLUMN COMMIT CONCURRENTLY CONSTRAINT"

@@ -127,6 +127,8 @@ _MAKERS: dict[str, Callable[[random.Random], str]] = {
     "CUR": lambda chance: chance.choice(["EUR", "USD", "JPY"]),
     "reqid": lambda chance: f"{chance.choice(['req', 'cus'])}_{uuid.UUID(int=chance.getrandbits(128)).hex[:14]}",
     "phone": lambda chance: f"+4930{chance.randint(10**6, 10**7)}",
+    "SQLVERB": lambda chance: chance.choice(["INSERT", "UPDATE", "DELETE", "SELECT FOR UPDATE"]),
+    "ANGLE": lambda chance: chance.choice(["<", "0x0D", "i", "'"]),
     "sku": lambda chance: f"SKU-{chance.randint(1, 9999)}",
     "inv": lambda chance: f"INV-2026-{chance.randint(1, 9999):04}",
 }

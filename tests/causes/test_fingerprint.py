@@ -157,6 +157,15 @@ def test_any_text_has_one_id(text: str) -> None:
     assert fingerprint(text) == found
 
 
+hostile = st.text(st.sampled_from("\x1b\x9b[]0;1m e\u0301n\u0303o\u0308\n\r\x07"), max_size=20) | st.text(max_size=99)
+
+
+@given(hostile)
+def test_a_text_and_its_decomposed_form_are_one_cause(text: str) -> None:
+    """Also where a terminal's code stands before a mark, or between a letter and its mark."""
+    assert cause_key(unicodedata.normalize("NFD", text)) == cause_key(unicodedata.normalize("NFC", text))
+
+
 @given(st.text(st.characters(exclude_characters="\x1b\x9b"), max_size=99))
 def test_composition_and_colours_do_not_matter(text: str) -> None:
     assert cause_key(f"\x1b[31m{unicodedata.normalize('NFD', text)}\x1b[0m") == cause_key(f"\x1b[1m{text}")

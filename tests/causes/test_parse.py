@@ -121,15 +121,23 @@ def test_the_causes_of_a_group_are_its_leaves() -> None:
     [
         (OWN + LOST, failure(TYPE, MESSAGE, truncated=True)),
         ("    run(order)\n" + OWN + LOST, failure(TYPE, MESSAGE, truncated=True)),
-        (FIRST + DURING + HEAD + OWN + LOST, failure(TYPE, MESSAGE, truncated=True)),
+        (FIRST + DURING + HEAD + OWN + LOST, failure(TYPE, MESSAGE, ROOT, truncated=True)),
+        ("    return session()\n" + FIRST + DURING + HEAD + OWN + LOST, failure(TYPE, MESSAGE, ROOT, truncated=True)),
         (HEAD + LIBRARY + OWN, failure("", "", truncated=True)),
         (HEAD + FIRST + DURING + HEAD + OWN, failure("", "", ROOT, truncated=True)),
         (JAVA[JAVA.index("\tat com") :], failure(REFUSED, "Connection refused", truncated=True)),
     ],
 )  # fmt: skip
 def test_what_is_left_of_a_traceback_is_read(text: str, expected: Failure) -> None:
-    """A root that may have been cut off counts for nothing: the cut falls elsewhere each time."""
     assert parse(text) == expected
+
+
+@pytest.mark.parametrize("link", [DURING, DIRECT])
+def test_the_root_is_found_wherever_a_head_is_cut_off_before_it(link: str) -> None:
+    whole = HEAD + OWN + FIRST + link + HEAD + LIBRARY + OWN + LOST
+    for start in range(whole.index("ConnectionResetError") + 1):
+        cut = parse(whole[start:])
+        assert (cut.exception_type, cut.root_type, cut.message) == (TYPE, ROOT, MESSAGE), whole[start : start + 80]
 
 
 @pytest.mark.parametrize(

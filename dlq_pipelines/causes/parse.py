@@ -38,7 +38,11 @@ _LEADS = re.compile(
     r"|PHP Fatal error:  Uncaught |\[?(?:ERROR|FATAL)\]?:\s+)"
 )
 _LINKS = ("\nCaused by: ", "---> ", "[cause]: ")
-_CAUSE = re.compile(r"(?:\nCaused by: |---> |\[cause\]: )(?:\([^()\n]{0,100}\) ?)?([A-Za-z_][\w.$]{0,200}+)")
+# Node's causes are of the one type "Error"; what failed is in their code: "Error: connect ECONNREFUSED 10.0.0.7:443".
+_CAUSE = re.compile(
+    r"(?:\nCaused by: |---> |\[cause\]: )(?:\([^()\n]{0,100}\) ?)?"
+    r"(?P<type>[A-Za-z_][\w.$]{0,200}+)(?:(?<=: Error): [a-z ]{0,40}(?P<code>E[A-Z_]{3,40}+)\b)?"
+)
 _FRAME = re.compile(r"\n\s+at ([\w.$<>\[\] /@-]{1,200})")
 _PYTHON_PLACE = re.compile(r'File "([^"\n]{1,500})", line [0-9]+(?:, in (\S{1,200}))?')
 _LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python3|[\\/]Lib[\\/]|<frozen |<string>")
@@ -185,7 +189,9 @@ def _root(text: str) -> str:
     """The last cause of a chain is its root: all but Python print it last."""
     at = max(text.rfind(link) for link in _LINKS)
     cause = _CAUSE.match(text, at) if at >= 0 else None
-    return cause[1] if cause else ""
+    if cause is None:
+        return ""
+    return f"{cause['type']} [{cause['code']}]" if cause["code"] else cause["type"]
 
 
 def _head(text: str) -> tuple[int, bool]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 DATA = Path(__file__).parents[1] / "data" / "causes"
-FILES = ("pg_message_2k", "pg_psycopg_2k", "cpython_message_2k", "cpython_traceback_2k")
+FILES = ("pg_message_2k", "pg_psycopg_2k", "cpython_message_2k", "cpython_traceback_2k", "cpython_raised")
 _WORDS = ["orders", "invoice", "payments", "billing", "stock", "shipment", "customer", "refund", "basket", "catalogue"]
 _PARTS = ["user", "order", "item", "line", "total", "amount", "tax", "code", "ship", "bill", "card", "stock", "price"]
 _VALUES = ["abc", "12,50", "2024-13-01", "N/A", "anna", "O'Neil", "4.2e", "blue shoes", "Zoë", "1;drop", "-", "7 kg"]

@@ -38,7 +38,11 @@ _LEADS = re.compile(
     r"|PHP Fatal error:  Uncaught |\[?(?:ERROR|FATAL)\]?:\s+)"
 )
 _LINKS = ("\nCaused by: ", "---> ", "[cause]: ")
-_CAUSE = re.compile(r"(?:\nCaused by: |---> |\[cause\]: )(?:\([^()\n]{0,100}\) ?)?([A-Za-z_][\w.$]{0,200}+)")
+# Node's causes are of the one type "Error"; what failed is in their code: "Error: connect ECONNREFUSED 10.0.0.7:443".
+_CAUSE = re.compile(
+    r"(?:\nCaused by: |---> |\[cause\]: )(?:\([^()\n]{0,100}\) ?)?"
+    r"(?P<type>[A-Za-z_][\w.$]{0,200}+)(?:(?<=: Error): [a-z ]{0,40}(?P<code>E[A-Z_]{3,40}+)\b)?"
+)
 _FRAME = re.compile(r"\n\s+at ([\w.$<>\[\] /@-]{1,200})")
 _PYTHON_PLACE = re.compile(r'File "([^"\n]{1,500})", line [0-9]+(?:, in (\S{1,200}))?')
 _LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python3|[\\/]Lib[\\/]|<frozen |<string>")
@@ -55,9 +59,6 @@ _VALIDATION = re.compile(r"[0-9]+ validation errors? for (\S{1,200})")
 _INVALID_FIELD = re.compile(r"\n(\S[^\n]{0,200})\n +([^\n]{1,300}?) [\[(]type=([\w.]{1,100})")
 
 
-_NOTHING: tuple[str, ...] = ()
-
-
 class Failure(NamedTuple):
     """What an error text says before anything in it is hidden.
 
@@ -65,7 +66,6 @@ class Failure(NamedTuple):
         exception_type: the outer exception, with its module; empty where the text names none.
         root_type: the exception at the root of the chain, or those of an exception group; empty without a chain.
         message: the primary message, without traceback, details and hints.
-        frame: the innermost place in the application's own code.
         truncated: a part of a traceback is missing.
         names: what the message is about and does not say in its first line, such as the fields of a validation.
     """
@@ -73,27 +73,39 @@ class Failure(NamedTuple):
     exception_type: str
     root_type: str
     message: str
-    frame: str
     truncated: bool
     names: tuple[str, ...] = ()
 
 
 def parse(error: str) -> Failure:
-    """What failed, according to an error text that is not blank."""
+    """What failed, according to an error text."""
     text = normalise(error)
     if _PYTHON_GROUP in text:
         return _group(text)
-    frame = text.rfind(_PYTHON_FRAME) if _PYTHON_FRAME in text else -1
-    # A traceback may have no frames.
-    start = max(frame, text.find(_PYTHON, frame + 1), 0 if text.startswith(_PYTHON_FRAME[1:]) else -1)
+    start = _last_frame(text)
     return _plain(text) if start < 0 else _python(text, start)
+
+
+def place(error: str) -> str:
+    """The innermost place in the application's own code, of an error text with a trace; else nothing."""
+    text = normalise(error)
+    return _frame(text) if _last_frame(text) < 0 else _python_frame(text)
+
+
+def _last_frame(text: str) -> int:
+    """Where the last frame of a Python traceback stands, or its head, as there may be no frames; -1 without one."""
+    if "Traceback" not in text and 'File "' not in text:
+        return -1
+    frame = text.rfind(_PYTHON_FRAME)
+    return max(frame, text.find(_PYTHON, frame + 1), 0 if text.startswith(_PYTHON_FRAME[1:]) else -1)
 
 
 def normalise(error: str) -> str:
     """The text in NFC without terminal codes, with line feeds; of a very long one both ends."""
     text = error if len(error) <= 2 * _HALF else f"{error[:_HALF]}\n{error[-_HALF:]}"
     if not text.isascii() or "\x1b" in text or "\r" in text:
-        text = unicodedata.normalize("NFC", plain_text(text))
+        # Before and after: a terminal code may end in a letter that a mark follows, or stand between the two.
+        text = unicodedata.normalize("NFC", plain_text(unicodedata.normalize("NFC", text)))
     return text.strip("\n\t\0 ") if not text.startswith(_PYTHON_FRAME[1:]) else text.rstrip()
 
 
@@ -101,12 +113,11 @@ def _python(text: str, start: int) -> Failure:
     raised = _RAISED.search(text, start)
     links = [at for link in _PYTHON_LINKS if (at := text.find(link)) >= 0] if _PYTHON_LINK in text else []
     headless = not text.startswith(_PYTHON) and _is_headless(text)
-    root = _python_root(text, min(links)) if links and not headless else ""
-    frame = _python_frame(text)
+    root = _python_root(text, min(links)) if links else ""
     if raised is None:
-        return Failure("", root, "", frame, truncated=True)
+        return Failure("", root, "", truncated=True)
     message, names = _primary(text, raised.end())
-    return Failure(raised[1], root, message, frame, headless, names)
+    return Failure(raised[1], root, message, headless, names)
 
 
 def _is_headless(text: str) -> bool:
@@ -116,8 +127,11 @@ def _is_headless(text: str) -> bool:
 
 
 def _python_root(text: str, link: int) -> str:
-    """The first exception of a chain is its root: Python prints it first."""
-    raised = _RAISED.search(text, max(text.rfind(_PYTHON_FRAME, 0, link), text.rfind(_PYTHON, 0, link), 0), link)
+    """The first exception of a chain is its root: Python prints it first, so it is there also where frames are not."""
+    after = max(text.rfind(_PYTHON_FRAME, 0, link), text.rfind(_PYTHON, 0, link))
+    if after < 0 and (typed := _TYPED.match(text)):
+        return typed["type"]
+    raised = _RAISED.search(text, max(after, 0), link)
     return raised[1] if raised else ""
 
 
@@ -148,33 +162,36 @@ def _group(text: str) -> Failure:
     outer = next((found for found in _RAISED.finditer(flat) if found[1].endswith("Group")), None)
     leaves = sorted({name for name in types if not name.endswith("Group") and name not in ("Exception", "Traceback")})
     message = _primary(flat, outer.end())[0] if outer else ""
-    return Failure(outer[1] if outer else "", "+".join(leaves), message, _python_frame(text), truncated=outer is None)
+    return Failure(outer[1] if outer else "", "+".join(leaves), message, truncated=outer is None)
 
 
 def _plain(text: str) -> Failure:
     """A message, or a trace of Java, .NET or Node: the outer exception first, the root last."""
     start, cut = _head(text)
-    lead = _LEADS.match(text, start)
-    start = lead.end() if lead else start
+    if lead := _LEADS.match(text, start):
+        start = lead.end()
     first = text[start : start + 2_000].partition("\n")[0].rstrip()
-    exception_type, message, names = "", "", _NOTHING
-    if typed := _TYPED.match(first):
+    # A type ends at a colon, or at the end of the line with a code at most.
+    typed = _TYPED.match(first) if ":" in first or first.count(" ") <= 1 else None
+    if typed:
         exception_type = typed["type"] + (f" [{typed['code']}]" if typed["code"] else "")
         message, names = _primary(text, start + typed.end())
-    elif quoted := _REPR.fullmatch(first):
-        exception_type, message = quoted["type"], quoted["message"]
+    elif first[-1:] == ")" and (quoted := _REPR.fullmatch(first)):
+        exception_type, message, names = quoted["type"], quoted["message"], ()
     else:
+        exception_type = ""
         message, names = _primary(text, start)
-    if len(first) == len(text) and " ---> " not in first:
-        return Failure(exception_type, "", message, "", cut, names)
-    return Failure(exception_type, "" if cut else _root(text), message, _frame(text), cut, names)
+    alone = cut or (len(first) == len(text) and " ---> " not in first)
+    return Failure(exception_type, "" if alone else _root(text), message, cut, names)
 
 
 def _root(text: str) -> str:
     """The last cause of a chain is its root: all but Python print it last."""
     at = max(text.rfind(link) for link in _LINKS)
     cause = _CAUSE.match(text, at) if at >= 0 else None
-    return cause[1] if cause else ""
+    if cause is None:
+        return ""
+    return f"{cause['type']} [{cause['code']}]" if cause["code"] else cause["type"]
 
 
 def _head(text: str) -> tuple[int, bool]:
@@ -200,19 +217,25 @@ def _frame(text: str) -> str:
 def _primary(text: str, start: int) -> tuple[str, tuple[str, ...]]:
     """The message that begins at `start`, and the names of a validation's fields."""
     end = text.find("\n", start)
-    message = (text[start:] if end < 0 else text[start:end]).strip()
-    if end >= 0 and (checked := _VALIDATION.match(message)):
+    if end < 0:
+        return _without_fields(text[start:].strip()), ()
+    message = text[start:end].strip()
+    if checked := _VALIDATION.match(message):
         return _validation(checked[1], text[end : end + 4_096])
     awaited = text[start - 1 : start] in {":", " "} if not message else message.endswith(_OPEN_ENDS)
-    if end >= 0 and awaited:
+    if awaited:
         message = " ".join([message, *text[end : end + 2_000].split("\n")[1:3]]).strip()
-    elif end >= 0 and (told := _TOLD.search(text, end, end + 500)):
+    elif told := _TOLD.search(text, end, end + 500):
         message += told[0].replace("\n", " ", 1)
+    return _without_fields(message), ()
+
+
+def _without_fields(message: str) -> str:
     message = message[:2_000].partition(" ---> ")[0]
-    for field in _FIELDS:
-        if field in message:
+    if ": " in message:
+        for field in _FIELDS:
             message = message.partition(field)[0]
-    return message, ()
+    return message
 
 
 def _validation(model: str, fields: str) -> tuple[str, tuple[str, ...]]:

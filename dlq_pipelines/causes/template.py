@@ -12,12 +12,15 @@ Work is linear in the message, and the message is cut first.
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from dlq_pipelines.causes.tokens import (
+    ARITY,
     CODE,
     CODE_IN_REPR,
     COMPLAINT,
+    CONSTRUCT,
     DIGITS,
     ERROR_STATUS,
     FAILURE,
@@ -30,15 +33,20 @@ from dlq_pipelines.causes.tokens import (
     TOKEN,
 )
 from dlq_pipelines.causes.vocabulary import (
+    ABBREVIATIONS,
+    ANSWER_VERBS,
     ANSWER_WORDS,
     CODE_WORDS,
     FUNCTION_WORDS,
     KINDS,
     NAME_LEADS,
+    PREDICATES,
+    SEEN,
     SENTENCE_KEYS,
     SQL_WORDS,
     STATUS_WORDS,
     TELLING_KEYS,
+    THINGS,
     TYPE_LEADS,
     TYPE_NAMES,
     VERBS,
@@ -47,10 +55,14 @@ from dlq_pipelines.causes.vocabulary import (
 # Characters of a message that are looked at: what tells causes apart stands in front.
 _LONGEST = 1_000
 _LONGEST_CODE = 40
+# Digits of an HTTP status, and of a database's code in front of a message, "23505: duplicate key"; fewer count lines.
+_STATUS, _SQLSTATE = 3, (4, 5)
+# Runs of plain words repeat in most texts. None is longer than a message, so their number bounds the memory.
+_REMEMBERED = 2_048
 
 
 class Template(NamedTuple):
-    """A message without its values. A named tuple, because it is built for every text and a dataclass costs thrice.
+    """A message without its values.
 
     Attributes:
         text: with typed placeholders, for people.
@@ -67,15 +79,25 @@ class Template(NamedTuple):
 
 def template(message: str) -> Template:
     """The template of a message; line ends in it count as spaces."""
-    reader = _Reader(" ".join(message[:_LONGEST].split()))
+    reader = _Reader(_line(message))
     text = reader.read()
     return Template(text, _key(text), tuple(reader.codes), tuple(dict.fromkeys(reader.names)))
 
 
+def template_key(message: str) -> str:
+    """The key of the message's template, alone."""
+    return _key(_Reader(_line(message)).read())
+
+
+def _line(message: str) -> str:
+    return " ".join(message[:_LONGEST].split())
+
+
 def _key(text: str) -> str:
     key = PLACEHOLDER.sub("<>", text)
-    if key.count("<>") > 1 or "[" in key or "{" in key:
-        key = ROW.sub(_one, key)
+    key = ROW.sub(_one, key)
+    if "argument" in key:
+        key = ARITY.sub("", key)
     # A count decides between "1 argument was" and "2 arguments were".
     return PLURAL.sub("", key).replace(" were ", " wa ").replace(" are ", " is ").replace(" have ", " ha ")
 
@@ -84,12 +106,19 @@ def _one(row: re.Match[str]) -> str:
     return '"<>"' if row[0][0] == '"' else "<>"
 
 
+@lru_cache(_REMEMBERED)
 def _kind(text: str) -> str:
     """The name of a token's shape; "text" for one that has none."""
     if text.isascii() and text.isidentifier() and (text.isalpha() or ("_" in text and text[0] != "_")):
         return "name"
     shape = SHAPE.fullmatch(text)
     return (shape.lastgroup if shape else None) or "text"
+
+
+@lru_cache(_REMEMBERED)
+def _is_failure(word: str) -> bool:
+    """Whether a word in lower case, or a part of an identifier, says that something failed."""
+    return FAILURE.search(word) is not None
 
 
 class _Reader:
@@ -110,44 +139,31 @@ class _Reader:
     def read(self) -> str:
         shown: list[str] = []
         for found in TOKEN.finditer(self.message):
-            text = found[0]
+            text, key, self.key = found[0], self.key, ""
             if text[0] == " ":
                 shown.append(" ")
                 text = text[1:]
-            key, self.key = self.key, ""
             shown.append(_READERS[found.lastgroup](self, text, found, key))
         text = "".join(shown)
-        return LONG_TYPE.sub("<type>", text) if "> " in text else text
+        text = LONG_TYPE.sub("<type>", text) if "> " in text else text
+        return CONSTRUCT.sub(r"\1 <type>", text) if "cannot " in text else text
 
     def prose(self, text: str, found: re.Match[str], key: str) -> str:
         """Plain words, of which those that stand in a value's place are hidden."""
-        words = text.split(" ")
-        front, self.before = self.before, words[-1].lower()
-        if (key and key not in TELLING_KEYS) or (len(words) == 1 and self._is_tail(front, found)):
-            words[0] = "<word>"
-        elif not key and (front in _ANNOUNCING or not _ANNOUNCING.isdisjoint(words)):
-            self._hide_names(words, front)
-        else:
-            return text
-        return " ".join(words)
+        front = self.before
+        shown, names, self.before = _words(text, front if front in _FRONTS else "word")
+        if key:
+            return text if key in TELLING_KEYS else _hide_first(text)
+        if " " not in text and (self._is_tail(front, found) if front == ":" else self._is_bracketed(text, found)):
+            return "<word>"
+        if names:
+            self.names += names
+        return shown
 
     def _is_tail(self, front: str, found: re.Match[str]) -> bool:
         """The single word after the last colon is the value that is complained about: "invalid level: loud"."""
         last = front == ":" and found.end() == len(self.message)
-        return last and COMPLAINT.search(self.message) is not None
-
-    def _hide_names(self, words: list[str], front: str) -> None:
-        """Hide the words that stand where a name or the name of a type is announced."""
-        three, two, one = "", "", front
-        for at, word in enumerate(words):
-            if one in _ANNOUNCING and word not in FUNCTION_WORDS:
-                after = words[at + 1] if at + 1 < len(words) else ""
-                if one in KINDS and word not in KINDS and _is_name(word, one, two, three, after):
-                    words[at] = "<name>"
-                    self.names.append(word)
-                elif _is_type(word, one, two, after, alone=len(words) == 1):
-                    words[at] = "<type>"
-            three, two, one = two, one, word
+        return last and COMPLAINT.search(self.message) is not None and not _is_failure(found[0].lower())
 
     def capitals(self, text: str, _found: re.Match[str], key: str) -> str:
         """Names of errors stay, ECONNREFUSED; SQL's and HTTP's own words and names of variables do not."""
@@ -185,11 +201,14 @@ class _Reader:
         front, self.before = self.before, ""
         content = text.lstrip("bru")[1:-1]
         whole = found.start() == 0 and found.end() == len(self.message)
-        if key in TELLING_KEYS or ((whole or front in SENTENCE_KEYS) and content.count(" ") > 1):
+        if (
+            key in TELLING_KEYS
+            or content.startswith(('{"', '[{"'))
+            or ((whole or front in SENTENCE_KEYS) and content.count(" ") > 1)
+        ):
             return self._inner(content)
-        status = PLAIN_STATUS.fullmatch(content) if content[:1].isdigit() else None
-        if status and (status["word"] in STATUS_WORDS if status["word"] else front in CODE_WORDS):
-            self.codes.append(content[:3])
+        if (front in CODE_WORDS or content[:1].isdigit()) and _is_status(content, front):
+            self.codes.append(content[:3] if content[0].isdigit() else content)
             return content
         value = self._value(content)
         # The quotes of repr() come and go with the value's type, others are the message's own.
@@ -220,7 +239,7 @@ class _Reader:
         """A call or a repr(), name and arguments; the name of an exception stays."""
         self.before = ""
         name, _, arguments = text.partition("(")
-        if not name.islower() and FAILURE.search(name.lower()):
+        if not name.islower() and _is_failure(name.lower()):
             return name + self._repr("call", "(" + arguments)
         return self._repr("call", text)
 
@@ -244,11 +263,21 @@ class _Reader:
             self.before = text
         return text
 
+    def stop(self, text: str, _found: re.Match[str], _key: str) -> str:
+        """What ends something."""
+        if text != ":" or self.before not in TELLING_KEYS:
+            self.before = text[-1]
+        return text
+
     def number(self, text: str, found: re.Match[str], key: str) -> str:
         """A plain number, by far the most frequent value."""
         front, self.before = self.before, text
-        telling = key in TELLING_KEYS if key else front in CODE_WORDS
-        if telling or (not key and self._is_number_code(text, front, found)):
+        if key:
+            telling = key in TELLING_KEYS
+        else:
+            likely = len(text) == _STATUS or front == "(" or not found.start()
+            telling = front in CODE_WORDS or (likely and self._is_number_code(text, front, found))
+        if telling:
             self.codes.append(text)
             return text
         return "<number>"
@@ -257,7 +286,8 @@ class _Reader:
         """Anything else without spaces: told by its shape."""
         bare = text.rstrip(".:!?…") or text
         rest = text[len(bare) : len(bare) + 1]
-        front, self.before = self.before, ":" if rest == ":" else bare.lower()
+        front, word = self.before, bare.lower()
+        self.before = ":" if rest == ":" and word not in CODE_WORDS else word
         if self._is_code(bare, front, key):
             self.codes.append(bare)
             return text
@@ -270,6 +300,12 @@ class _Reader:
             return text
         return self._shown(kind, bare) + rest
 
+    def _is_bracketed(self, text: str, found: re.Match[str]) -> bool:
+        """A single word in brackets inside a sentence is a value: "index [orders]", "process 7 (orders)"."""
+        if self.message[found.end() : found.end() + 1] not in _CLOSING or not text.islower():
+            return False
+        return self.message[found.start() - 2 : found.start()] in _OPENING and not _is_failure(text)
+
     def _is_code(self, bare: str, front: str, key: str) -> bool:
         if key in TELLING_KEYS and key not in SENTENCE_KEYS:
             return bare[0] not in "/~" and len(bare) <= _LONGEST_CODE
@@ -278,38 +314,104 @@ class _Reader:
     def _stays(self, kind: str, bare: str, found: re.Match[str]) -> bool:
         """Whether an identifier names a failure, or a token is prose after all."""
         if kind == "name":
-            return FAILURE.search(bare.lower()) is not None or (bare[0].isupper() and self._is_alone(bare, found))
+            word = bare.lower()
+            return word in CODE_WORDS or _is_failure(word) or self._is_alone(bare, found)
         return kind in _KEPT or (kind == "symbol" and not bare.strip(".-\u2013\u2014"))
 
     def _is_alone(self, bare: str, found: re.Match[str]) -> bool:
-        """Clouds put their codes in parentheses: "(SlowDown)"."""
-        around = self.message[found.start() - 1 : found.start()] + self.message[found.end() : found.end() + 1]
-        return around == "()" and bare.isalpha()
+        """Clouds put their codes in parentheses, "(SlowDown)"; others say nothing else, "do_not_honor"."""
+        if bare[0].isupper():
+            around = self.message[found.start() - 1 : found.start()] + self.message[found.end() : found.end() + 1]
+            return around == "()" and bare.isalpha()
+        return len(bare) == len(self.message) and bare.islower() and bare.replace("_", "").isalpha()
 
     def _is_number_code(self, number: str, front: str, found: re.Match[str]) -> bool:
-        """Whether a number is a code: "(111: Connection refused)", or an HTTP status."""
-        if front == "(" and self.message[found.end() : found.end() + 1] == ":":
+        """Whether a number is a code, "(111: Connection refused)" or "23505: duplicate", or an HTTP status."""
+        mark = self.message[found.end() : found.end() + 1]
+        if mark == ":" and (front == "(" or (found.start() == 0 and len(number) in _SQLSTATE)):
             return True
         if not ERROR_STATUS.fullmatch(number):
             return False
+        if front == "(" and mark == ")":
+            return True
         after = self.message[found.end() : found.end() + 40].lstrip(": ")
         word = after.partition(" ")[0].strip(".,:;)")
-        return word in STATUS_WORDS or ((front in ANSWER_WORDS or found.start() == 0) and not word[:1].islower())
+        if word in STATUS_WORDS or (front in ANSWER_VERBS and word in FUNCTION_WORDS):
+            return True
+        return (front in ANSWER_WORDS or found.start() == 0) and not word[:1].islower()
+
+
+def _is_status(content: str, front: str) -> bool:
+    """Whether a quoted text is an HTTP status: '503 Service Unavailable', status '503', status 'Unauthorized'."""
+    if not content[:1].isdigit():
+        return content.partition(" ")[0] in STATUS_WORDS
+    status = PLAIN_STATUS.fullmatch(content)
+    return status is not None and (status["word"] in STATUS_WORDS if status["word"] else front in CODE_WORDS)
+
+
+@lru_cache(_REMEMBERED)
+def _words(text: str, front: str) -> tuple[str, tuple[str, ...], str]:
+    """Plain words without those that stand where a name or the name of a type is announced; these; the last word."""
+    words = text.split(" ")
+    last = words[-1].lower()
+    if front not in _ANNOUNCING and _TELLING.isdisjoint(words) and words[1:3] != ["is", "not"]:
+        return text, (), last
+    three, two, one = "", "", front
+    names = []
+    if not front and _is_subject(words):
+        names.append(words[0])
+        words[0] = "<name>"
+    for at, word in enumerate(words):
+        after = words[at + 1] if at + 1 < len(words) else ""
+        if word in ABBREVIATIONS or (one and after in THINGS and (word in TYPE_NAMES or word[0].isupper())):
+            words[at] = "<type>"
+        elif one in _ANNOUNCING and word not in FUNCTION_WORDS:
+            if one in KINDS and word not in KINDS and _is_name(word, one, two, three, after):
+                words[at] = "<name>"
+                names.append(word)
+            elif _is_type(word, one, two, after, alone=len(words) == 1):
+                words[at] = "<type>"
+        three, two, one = two, one, word.lower()
+    return " ".join(words), tuple(names), last
+
+
+def _is_subject(words: list[str]) -> bool:
+    """Whether the first word is a name that is not what it should be: "orders is not defined"."""
+    said = words[1:3] == ["is", "not"] and not PREDICATES.isdisjoint(words[3:4])
+    return said and words[0] not in ABBREVIATIONS
+
+
+def _hide_first(text: str) -> str:
+    return "<word>" + text[len(text.partition(" ")[0]) :]
 
 
 def _is_name(word: str, one: str, two: str, three: str, after: str) -> bool:
     """Whether a kind announces a name: "for table orders", "for foreign table orders", "table orders does"."""
-    return one == "type" or two in NAME_LEADS or three in NAME_LEADS or (not two and after in VERBS) or "-" in word
+    if word.endswith("ed"):  # "the server disconnected"
+        return False
+    return (
+        one in {"called", "named", "type"}
+        or two in NAME_LEADS
+        or three in NAME_LEADS
+        or (not two and after in VERBS)
+        or "-" in word
+    )
 
 
 def _is_type(word: str, one: str, two: str, after: str, *, alone: bool) -> bool:
     """Whether a type's name was filled in: "got Order", ", not Order", "to integer", "(integer, text)"."""
-    if one == "got" or (one == "not" and two == "," and not after):
+    if one == "got" or (one == "not" and two == "," and not after) or (one == "valid" and word[0].isupper()):
         return True
+    if one == "," and after in SEEN:
+        return word in TYPE_NAMES or word[0].isupper()
     return word in TYPE_NAMES and (one in TYPE_LEADS or (one in {"(", ","} and alone))
 
 
-_ANNOUNCING = KINDS | TYPE_LEADS | {"got", "(", ","}
+_ANNOUNCING = KINDS | TYPE_LEADS | {"got", "valid", "(", ","}
+_OPENING, _CLOSING = frozenset((" [", " (")), frozenset("])")
+_TELLING = _ANNOUNCING | THINGS | ABBREVIATIONS | {"Got", "Found"}
+# In front of words anything else is as good as "word".
+_FRONTS = _ANNOUNCING | NAME_LEADS | {""}
 _NAMES = frozenset(("dunder", "enum", "name", "word"))
 _KEPT = frozenset(("dunder", "enum", "vendor", "word"))
 _READERS: dict[str | None, Callable[[_Reader, str, re.Match[str], str], str]] = {
@@ -326,4 +428,5 @@ _READERS: dict[str | None, Callable[[_Reader, str, re.Match[str], str], str]] = 
     "number": _Reader.number,
     "chunk": _Reader.chunk,
     "mark": _Reader.mark,
+    "stop": _Reader.stop,
 }

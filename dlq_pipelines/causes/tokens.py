@@ -10,16 +10,19 @@ from dlq_pipelines.causes.vocabulary import VENDOR_CODES
 
 # A plain word ends before a space, a closing mark or the end; "a.b", "a_b", "a1" and "a=b" are no plain words.
 _END = r"(?=[,;)\]}[]|['\"](?!\w)|\ (?!=\ )|[.:!?…]++(?:\ |\Z)|\Z)"
-_WORD = rf"[A-Za-z][a-z]*+(?:['\u2019-][a-z]++)*+(?:\(e?s\))?+{_END}"
+_WORD = rf"(?![bru]['\"])[A-Za-z][a-z]*+(?:['\u2019-][a-z]++)*+(?:\(e?s\))?+{_END}"
 # In Python a lookbehind has one width, so there is one for each way to name an exception.
 _RAISED = "|".join(
     f"(?<={name})" for name in ("Error", "Exception", "Warning", "Failure", "Fault", "Timeout", "nected")
 )
 
-# What a message consists of; the first that matches wins, so what contains others stands above them.
+# What a message consists of; the first that matches wins, so what contains others stands above them. The three most
+# frequent stand in front of what begins otherwise than they do.
 TOKEN = re.compile(
     rf"""\ ?+(?:
     (?P<prose>{_WORD}(?:\ {_WORD})*+)
+  | (?P<number>[-+]?[0-9]++(?:,[0-9]++)*+(?:\.[0-9]++)?+(?=[ ,;)\]}}]|:?\ |\.?\Z))
+  | (?P<stop>[,;)\]}}]++|[.:](?=\ |\Z))
   | (?P<capitals>[A-Z][A-Z_]++{_END}(?:\ (?:[A-Z_]{{2,}}+{_END}|\.\.\.?))*+)
   | (?P<url>(?:[A-Za-z][A-Za-z0-9+.-]{{0,30}}+:){{1,3}}+//[^\s'"<>)\]}}]*+)
   # NewConnectionError('..., ConnectionResetError(104, '...: the quoted words are a message of its own.
@@ -29,13 +32,16 @@ TOKEN = re.compile(
   | (?P<key>[A-Za-z_][\w.-]*+\ ?=\ ?(?=[^\s=])|(?:(?<=[{{,])|(?<=[{{,]\ ))['"][A-Za-z_][\w.-]*+['"]\ ?:\ ?)
   # An opening quote follows no letter and no end of a sentence, so "can't" opens none; a closing one precedes none.
   | (?P<quoted>(?<![A-Za-z0-9_])(?<![a-z][.!?])[bru]?(?:
-        '(?:[^'\\]|\\.|'(?=\w))*+' | "(?:[^"\\]|\\.)*+(?:"|\Z) | `[^`']*+['`]
+        # A list of repr(), and JSON, have quotes of the same kind inside.
+        '\[[^\]]*+\]' | "\[?\{{"(?:[^}}]|\}}(?!\]?"))*+\}}\]?"
+        | '(?:[^'\\]|\\.|'(?=\w))*+' | "(?:[^"\\]|\\.)*+(?:"|\Z) | `[^`']*+['`]
         | [\u201c\u201e\u00ab\u2018][^\u201c\u201d\u00bb\u2018\u2019]*+[\u201d\u201c\u00bb\u2019]
       )(?![A-Za-z0-9_]))
   | (?P<symbol>[-+*/%<>=!&|^~@]{{1,3}}+(?=:?+(?:\ |\Z)))
-  | (?P<object><[A-Za-z_/!?][^<>]*+>|\#<[^<>]*+>)
-  | (?P<call>\.?[A-Za-z_$][\w.$]*+\((?:[^()]++|\([^()]*+\))*+\))
-  | (?P<number>[-+]?[0-9]++(?:,[0-9]++)*+(?:\.[0-9]++)?+(?=[ ,;)\]}}]|:?\ |\.?\Z))
+  # Python names functions by where they were made: "ship.<locals>.<lambda>()".
+  | (?P<call>\.?(?:[A-Za-z_$][\w.$]*+|<(?:locals|lambda|genexpr|(?:list|dict|set)comp)>\.?)++
+      \((?:[^()]++|\([^()]*+\))*+\))
+  | (?P<object><[A-Za-z_/!?](?:[^<>]++|<[^<>]*+>)*+>|\#<[^<>]*+>)
   | (?P<chunk>(?![.:!?…]++(?:\ |\Z))[^\s'"`“”«»„(),;<>\[\]{{}}=]++)
   | (?P<mark>[^\w\s])
     )""",
@@ -74,24 +80,44 @@ SHAPE = re.compile(
 FAILURE = re.compile(
     "abort|cancel|conflict|declined|denied|duplicate|error|exception|exceed|exhausted|expired|fail|forbidden|found"
     "|insufficient|invalid|limit|missing|no_?such|refused|required|throttl|timed_?out|timeout|unauthori|unavailable"
-    "|unknown|unsupported"
+    r"|unknown|unsupported|\b(?:busy|closed|corrupt(?:ed)?|dead|disabled|down|empty|full|killed|locked|lost|reset|stopped)\b"
 )
 # Digits beside letters of a script without spaces: "订单12345".
 DIGITS = re.compile(r"(?<![A-Za-z_])[-+]?[0-9][0-9.,]*+")
 CODE = re.compile(r"-?(?:0x[0-9A-Fa-f]{1,8}|[A-Z]{0,4}[0-9][0-9A-Z.]{0,11})")
 ERROR_STATUS = re.compile(r"[45][0-9]{2}")
 PLAIN_STATUS = re.compile(r"[1-5][0-9]{2}(?: (?P<word>[A-Z][\w-]*+).*+)?")
-# <Response [404]>, <StatusCode.NOT_FOUND: (5, 'not found')>, Response(status=503)
-CODE_IN_REPR = re.compile(r"\[[1-5][0-9]{2}\]|\b\w++\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++")
+# <Response [404]>, <StatusCode.NOT_FOUND: (5, 'not found')>, Response(status=503), <Future at 0x7f raised Timeout>
+CODE_IN_REPR = re.compile(
+    r"\[[1-5][0-9]{2}\]|\b\w++\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++|(?<=raised )\w++"
+)
 COMPLAINT = re.compile(
-    r"(?i)\b(?:bad|illegal|invalid|malformed|no such|not an?|pars(?:e|ing)"
-    r"|un(?:defined|expected|known|recognized|supported))\b"
+    r"(?i)\b(?:already|ambiguous|bad|constraint failed|duplicated?|expected|illegal|invalid|malformed|missing|no such"
+    r"|not|pars(?:e|ing)|repeated|un(?:defined|expected|handled|known|recognized|supported))\b"
 )
 
 # SQL's types of several words, whose first is hidden already.
 LONG_TYPE = re.compile(r"<(?:name|type|word)>(?: (?:with(?:out)? time zone|precision|varying)\b)++")
+# What a compiler calls a piece of a program is filled in as the name of a type is.
+CONSTRUCT = re.compile(
+    r"\b(assign to|delete|expressions with) (?:(?:[a-z-]++|<[a-z]++>) )?"
+    r"(?:None|True|False|list|tuple|attribute|call|comparison|comprehension|display|ellipsis|expression|literal|<name>"
+    r"|subscript)(?!\w)"
+)
 PLACEHOLDER = re.compile(r"<[a-z]+>")
-# Placeholders in a row are one: the length of a list and the depth of a structure are values too.
-_ONE = r"[\[{(\"]*+<>(?:\[\])*+[\]})\"]*+"
-ROW = re.compile(rf"{_ONE}(?:(?:,?\ (?:and|or)|\ ?[,=;]|\.\.)?+\ ?{_ONE})++|[\[{{]++(?:<>)?[\]}}]++")
+# Placeholders in a row are one: the length of a list and the depth of a structure are values too. One set of characters
+# begins every row, because then the search skips what is in between.
+_OPEN, _CLOSED = r"[\[{(\"]*+", r"(?:\[\])*+[\]})\"]*+"
+ROW = re.compile(
+    r"[\[{(\"<](?:"
+    rf"(?:(?<=<)>|(?<!<){_OPEN}<>){_CLOSED}(?:(?:,?\ (?:and|or)|\ ?[,=;]|\.\.)?+\ ?{_OPEN}<>{_CLOSED})++"
+    r"|(?<=[\[{])[\[{]*+(?:<>)?[\]}]++|(?<=<)>(?:\[\])++)"
+)
+# How the arguments of a call are counted: "exactly 2 positional arguments", "at least 1 argument".
+ARITY = re.compile(
+    r"(?:at (?:least|most)|exactly|from <> to) (?=<> (?:[a-z-]+ )?argument)"
+    r"|(?<![\w-])(?:positional(?:-only)?|keyword-only) (?=argument)"
+    r"|(?<=but <>) (?:positional )?arguments? \(and <> [a-z-]+ arguments?\)"
+    r"|\A\w+(?= expected (?:at (?:least|most) )?<> argument)"
+)
 PLURAL = re.compile(r"s\b(?<=[a-z][a-z]s)")

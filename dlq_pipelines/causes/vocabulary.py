@@ -20,8 +20,11 @@ CODE_WORDS = _set(
 ANSWER_WORDS = _set("answered api got received responded response returned server upstream was with")
 """Before a number between 400 and 599: it is most likely an HTTP status."""
 
-STATUS_WORDS = frozenset(status.phrase.split()[0] for status in HTTPStatus) | {"Client", "Server"}
-"""First words of HTTP's reason phrases, and of the libraries' "404 Client Error"."""
+ANSWER_VERBS = _set("answered responded response returned")
+"""Before such a number also where the sentence goes on: "answered 503 after 30s", but "got 404 rows"."""
+
+STATUS_WORDS = frozenset(status.phrase.split()[0] for status in HTTPStatus) | {"Client", "Server", "error", "response"}
+"""First words of HTTP's reason phrases, of the libraries' "404 Client Error", and of "503 error responses"."""
 
 VENDOR_CODES = _set("CRS ORA PLS SQL TNS")
 """Before a hyphen and a number: a database's own code, as in ORA-00942. Others may be order or ticket numbers."""
@@ -36,39 +39,57 @@ SENTENCE_KEYS = _set("desc description detail details message msg reason")
 """Keys whose quoted value is a sentence, also where nothing but a colon stands between."""
 
 KINDS = _set(
-    "account aggregate argument attribute bucket called cast channel class collation column columns command"
-    " configuration connector constant constraint consumer container conversion cursor customer database"
-    " dictionary directory domain encoding entity event exchange extension family field file function group"
-    " handler host image index job key keyspace language library mapping method model module named namespace node"
-    " object operator option order package parameter parameters parser partition plugin pod policy portal"
-    " procedure property publication queue relation role routine rule savepoint schema sequence server service"
-    " statement statistics stream subscription table tables tablespace task template tenant topic trigger type"
-    " types user variable view views worker wrapper"
+    "account aggregate argument attribute backend branch bucket called carrier cast channel class collation"
+    " column columns command configuration connector constant constraint consumer container conversion country"
+    " currency cursor customer database dialect dictionary directory domain dtype encoding entity event exchange"
+    " extension family field file function group handler host image index job key keyspace language library"
+    " mapping method model module named namespace node object operator option order package parameter parameters"
+    " parser partition plugin pod policy portal procedure project property provider publication queue region"
+    " relation repository role routine rule savepoint schema sequence server service statement statistics stream"
+    " subscription table tables tablespace task template tenant topic trigger type types user variable view views"
+    " warehouse worker workspace wrapper"
 )
 """Nouns before a name: "for table orders", "unknown topic orders"."""
 
-NAME_LEADS = _set("by drop for from in invalid no of on such the to undefined unknown unrecognized unsupported with")
+NAME_LEADS = _set(
+    "ambiguous by drop duplicate for from in invalid missing no of on such the to undefined uninitialized unknown"
+    " unrecognized unsupported with"
+)
 """Before such a noun, they make sure that a name follows."""
 
 VERBS = _set(
-    "already are can cannot contains could did do does exists failed had has have is may must not refused"
-    " requires returned should takes violates was were will would"
+    "already are can can't cannot contains could did didn't do does doesn't exists failed had has have is"
+    " isn't may must not refused requires returned should takes violates was were will would"
 )
 FUNCTION_WORDS = VERBS | _set(
-    "a after an and as at because been before but by for from if in into of on or than that the this to when"
-    " where which while with"
+    "a after an and as at because been before but by for from here if in into it of on or than that the they this"
+    " to when where which while with"
 )
 """Never a name."""
 
 TYPE_NAMES = _set(
-    "array bigint bool boolean bytea bytes date decimal dict double false float function int integer interval"
-    " json jsonb jsonpath list money nil none null number numeric object real record set smallint str string text"
-    " time timestamp timestamptz timetz true tuple undefined varchar xml"
+    "False None True array bigint bool boolean bytea bytes date decimal dict double false float function int integer"
+    " interval json jsonb jsonpath list money nil none null number numeric object real record set smallint str string"
+    " text time timestamp timestamptz timetz true tuple undefined varchar xml"
 )
 """What `type(value).__name__` and SQL call types. They are prose at the beginning: "integer out of range"."""
 
-TYPE_LEADS = _set("and but expected expects from instead not of or return returned returns to type types")
+ABBREVIATIONS = _set("False None True bool bytearray dict int str tuple")
+"""Python's types and values that are no English words: filled in wherever they stand."""
+
+TYPE_LEADS = _set(
+    "and but expected expects found from given instead not of or passed received return returned returns to type types"
+)
 """Before a type's name: the program filled it in."""
+
+PREDICATES = _set("a an callable defined iterable recognized subscriptable")
+"""After a name in front of "is not": "orders is not defined"."""
+
+THINGS = _set("instance instances object objects value values")
+"""After a type's name, inside a sentence."""
+
+SEEN = _set("found given instead received")
+"""After the name of a type that was not wanted: ", string given"."""
 
 SQL_WORDS = _set(
     "ALTER ANALYZE AND AS ATTACH BEGIN BY CALL CASE CAST CLUSTER COALESCE COLUMN COMMIT CONCURRENTLY CONSTRAINT"

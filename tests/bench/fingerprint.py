@@ -15,7 +15,7 @@ from dlq_pipelines.causes.fingerprint import cause_key
 from tests.bench.figure import Figure
 from tests.causes.labelled import FILES, labelled_errors, labelled_file
 
-ROUNDS, TEXTS, ROWS, BOUND = 3, 20_000, 200_000, 5.0
+ROUNDS, TEXTS, ROWS, BOUND = 3, 20_000, 200_000, 4.5
 _CHAIN = tuple(
     (re.compile(pattern), name)
     for pattern, name in (

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 DATA = Path(__file__).parents[1] / "data" / "causes"
-FILES = ("pg_message_2k", "pg_psycopg_2k", "cpython_message_2k", "cpython_traceback_2k")
+FILES = ("pg_message_2k", "pg_psycopg_2k", "cpython_message_2k", "cpython_traceback_2k", "cpython_raised")
 _WORDS = ["orders", "invoice", "payments", "billing", "stock", "shipment", "customer", "refund", "basket", "catalogue"]
 _PARTS = ["user", "order", "item", "line", "total", "amount", "tax", "code", "ship", "bill", "card", "stock", "price"]
 _VALUES = ["abc", "12,50", "2024-13-01", "N/A", "anna", "O'Neil", "4.2e", "blue shoes", "Zoë", "1;drop", "-", "7 kg"]
@@ -127,6 +127,8 @@ _MAKERS: dict[str, Callable[[random.Random], str]] = {
     "CUR": lambda chance: chance.choice(["EUR", "USD", "JPY"]),
     "reqid": lambda chance: f"{chance.choice(['req', 'cus'])}_{uuid.UUID(int=chance.getrandbits(128)).hex[:14]}",
     "phone": lambda chance: f"+4930{chance.randint(10**6, 10**7)}",
+    "SQLVERB": lambda chance: chance.choice(["INSERT", "UPDATE", "DELETE", "SELECT FOR UPDATE"]),
+    "ANGLE": lambda chance: chance.choice(["<", "0x0D", "i", "'"]),
     "sku": lambda chance: f"SKU-{chance.randint(1, 9999)}",
     "inv": lambda chance: f"INV-2026-{chance.randint(1, 9999):04}",
 }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlq_pipelines.causes.parse import Failure, normalise, parse
+from dlq_pipelines.causes.parse import Failure, normalise, parse, place
 
 HEAD = "Traceback (most recent call last):\n"
 OWN = '  File "/srv/shop/orders.py", line 12, in place\n    run(order)\n    ^^^^^^^^^^\n'
@@ -44,15 +44,8 @@ DOTNET = (
 )
 
 
-def failure(
-    exception_type: str,
-    message: str,
-    root: str = "",
-    frame: str = "shop/orders.py in place",
-    *,
-    truncated: bool = False,
-) -> Failure:
-    return Failure(exception_type, root, message, frame, truncated)
+def failure(exception_type: str, message: str, root: str = "", *, truncated: bool = False) -> Failure:
+    return Failure(exception_type, root, message, truncated)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +54,7 @@ def failure(
         (HEAD + OWN + LIBRARY + LOST, failure(TYPE, MESSAGE)),
         (HEAD + OWN + "AssertionError\n", failure("AssertionError", "")),
         (HEAD + OWN + "ValueError: first\nsecond line\n", failure("ValueError", "first")),
-        (HEAD + "...\nTypeError: f() takes 1\n", failure("TypeError", "f() takes 1", frame="")),
+        (HEAD + "...\nTypeError: f() takes 1\n", failure("TypeError", "f() takes 1")),
         ("job 7 failed\n" + HEAD + OWN + "KeyError: 'a'", failure("KeyError", "'a'")),
         (HEAD + OWN + "__main__.f.<locals>.Odd: x", failure("__main__.f.<locals>.Odd", "x")),
     ],
@@ -80,21 +73,42 @@ def test_python_prints_the_root_first(link: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (JAVA, failure("java.lang.IllegalStateException", "Lost order 17", REFUSED, "com.shop.Sender.send")),
-        (NODE, failure("Error", "delivery failed", "TypeError", "send")),
-        (DOTNET, failure("System.TimeoutException", "Could not ship", "System.IOException", "Shop.Orders.Ship")),
-        ("IOException\n\tat com.shop.A.b(A.java:1)", failure("IOException", "", frame="com.shop.A.b")),
-        ('Exception in thread "main" java.io.IOException: gone', failure("java.io.IOException", "gone", frame="")),
+        (JAVA, failure("java.lang.IllegalStateException", "Lost order 17", REFUSED)),
+        (NODE, failure("Error", "delivery failed", "TypeError")),
+        (DOTNET, failure("System.TimeoutException", "Could not ship", "System.IOException")),
+        ("IOException\n\tat com.shop.A.b(A.java:1)", failure("IOException", "")),
+        ('Exception in thread "main" java.io.IOException: gone', failure("java.io.IOException", "gone")),
     ],
 )  # fmt: skip
 def test_others_print_the_root_last(text: str, expected: Failure) -> None:
     assert parse(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "frame"),
+    [
+        (HEAD + OWN + LIBRARY + LOST, "shop/orders.py in place"),
+        (HEAD + FIRST + DURING + HEAD + OWN, "shop/orders.py in place"),
+        (HEAD + LIBRARY + LOST, "requests/api.py in request"),
+        (OWN * 100_000 + LOST, "shop/orders.py in place"),
+        (GROUP, "shop/mail.py in send"),
+        (JAVA, "com.shop.Sender.send"),
+        ("IOException\n\tat com.shop.A.b(A.java:1)", "com.shop.A.b"),
+        (NODE, "send"),
+        (DOTNET, "Shop.Orders.Ship"),
+        (HEAD + "...\nTypeError: f() takes 1\n", ""),
+        (LOST, ""),
+    ],
+)
+def test_the_place_is_the_innermost_of_the_application(text: str, frame: str) -> None:
+    """And the innermost at all where none of its own is left."""
+    assert place(text) == frame
+
+
 def test_the_causes_of_a_group_are_its_leaves() -> None:
     """In whatever order its tasks failed."""
     message = "unhandled errors in a TaskGroup (2 sub-exceptions)"
-    expected = failure("ExceptionGroup", message, "KeyError+ValueError", "shop/mail.py in send")
+    expected = failure("ExceptionGroup", message, "KeyError+ValueError")
     swapped = (
         GROUP.replace("ValueError: 1", "swap").replace("KeyError: 'x'", "ValueError: 1").replace("swap", "KeyError: 2")
     )
@@ -107,15 +121,23 @@ def test_the_causes_of_a_group_are_its_leaves() -> None:
     [
         (OWN + LOST, failure(TYPE, MESSAGE, truncated=True)),
         ("    run(order)\n" + OWN + LOST, failure(TYPE, MESSAGE, truncated=True)),
-        (FIRST + DURING + HEAD + OWN + LOST, failure(TYPE, MESSAGE, truncated=True)),
+        (FIRST + DURING + HEAD + OWN + LOST, failure(TYPE, MESSAGE, ROOT, truncated=True)),
+        ("    return session()\n" + FIRST + DURING + HEAD + OWN + LOST, failure(TYPE, MESSAGE, ROOT, truncated=True)),
         (HEAD + LIBRARY + OWN, failure("", "", truncated=True)),
         (HEAD + FIRST + DURING + HEAD + OWN, failure("", "", ROOT, truncated=True)),
-        (JAVA[JAVA.index("\tat com") :], failure(REFUSED, "Connection refused", frame="", truncated=True)),
+        (JAVA[JAVA.index("\tat com") :], failure(REFUSED, "Connection refused", truncated=True)),
     ],
 )  # fmt: skip
 def test_what_is_left_of_a_traceback_is_read(text: str, expected: Failure) -> None:
-    """A root that may have been cut off counts for nothing: the cut falls elsewhere each time."""
     assert parse(text) == expected
+
+
+@pytest.mark.parametrize("link", [DURING, DIRECT])
+def test_the_root_is_found_wherever_a_head_is_cut_off_before_it(link: str) -> None:
+    whole = HEAD + OWN + FIRST + link + HEAD + LIBRARY + OWN + LOST
+    for start in range(whole.index("ConnectionResetError") + 1):
+        cut = parse(whole[start:])
+        assert (cut.exception_type, cut.root_type, cut.message) == (TYPE, ROOT, MESSAGE), whole[start : start + 80]
 
 
 @pytest.mark.parametrize(

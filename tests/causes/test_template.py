@@ -40,6 +40,11 @@ from dlq_pipelines.causes.template import template
         ("订单12345处理失败", "订单<number>处理失败"),
         ("Kunde 17 fehlt für Lieferung", "Kunde <number> fehlt für Lieferung"),
         ("Ça 17", "Ça <number>"),
+        ("ship.<locals>.pack() and <lambda>() failed", "<call> and <call> failed"),
+        ("bad byte b'x'", "bad byte <name>"),
+        ("Command '['tar', '-x', 'a b']' failed", "Command <text> failed"),
+        ('not a map: "{"a": 1}"', "not a map: {<number>}"),
+        ("cannot open <a <b> c> now", "cannot open <object> now"),
     ],
 )
 def test_values_become_placeholders_of_their_kind(message: str, text: str) -> None:
@@ -58,6 +63,18 @@ def test_values_become_placeholders_of_their_kind(message: str, text: str) -> No
         ("expected str but got list", "expected <type> but got <type>"),
         ("not a boolean: nope", "not a boolean: <word>"),
         ("value of type timestamp without time zone", "value of type <type>"),
+        ("cannot unpack non-iterable Order object", "cannot unpack non-iterable <type> object"),
+        ("invalid int value", "invalid <type> value"),
+        ("expected str, bytes found", "expected <type>, <type> found"),
+        ("None is not a dict", "<type> is not a <type>"),
+        ("is not a valid Status", "is not a valid <type>"),
+        ("cannot assign to function call here", "cannot assign to <type> here"),
+        ("cannot delete None", "cannot delete <type>"),
+        ("no alias of index [orders]", "no alias of index [<word>]"),
+        ("killed process 7 (billing)", "killed process <number> (<word>)"),
+        ("unit is not supported: parsec", "unit is not supported: <word>"),
+        ("total is not defined", "<name> is not defined"),
+        ("there is already a table named orders", "there is already a table named <name>"),
     ],
 )
 def test_a_plain_word_is_a_value_where_a_name_is_announced(message: str, text: str) -> None:
@@ -77,6 +94,10 @@ def test_a_plain_word_is_a_value_where_a_name_is_announced(message: str, text: s
         "insufficient_funds",
         "NOT NULL constraint failed",
         "(AccessDenied) when calling",
+        "the server disconnected",
+        "do_not_honor",
+        "invalid token: expired",
+        "channel is gone (closed)",
         "__str__ returned no string",
         "Fehler: Verbindung abgelehnt",
     ],
@@ -109,6 +130,13 @@ def test_prose_stays(message: str) -> None:
         ("code=_TIMED_OUT", "_TIMED_OUT"),
         ("ORA-00942: table does not exist", "ORA-00942"),
         ("died with <Signals.SIGKILL: 9>", "Signals.SIGKILL"),
+        ("raised by <Future at 0x7f state=finished raised ConnectTimeout>", "ConnectTimeout"),
+        ("too many 503 error responses", "503"),
+        ("answered 504 after 30s", "504"),
+        ("An error occurred (404) when calling", "404"),
+        ("invalid status 'Forbidden'", "Forbidden"),
+        ("http response StatusCode: 403, x", "403"),
+        ("23505: duplicate key", "23505"),
     ],
 )
 def test_a_code_stays_where_it_tells_what_went_wrong(message: str, code: str) -> None:
@@ -126,6 +154,14 @@ def test_a_code_stays_where_it_tells_what_went_wrong(message: str, code: str) ->
         ("bad order {'id': 1}", "bad order {'sku': {'id': [1, 2]}, 'x': None}"),
         ("value '12' is bad", "value 'a b' is bad"),
         ("read 0x7f of abc_1", "read 17 of order_x"),
+        ("type int[] of x", "type text of x"),
+        ("f() takes exactly 2 arguments (1 given)", "f() takes at least 1 argument (0 given)"),
+        (
+            "f() takes 0 positional arguments but 1 was given",
+            "f() takes from 1 to 2 positional arguments but 3 were given",
+        ),
+        ("missing 1 required positional argument: 'a'", "missing 2 required keyword-only arguments: 'a' and 'b'"),
+        ("getattr expected at least 2 arguments, got 1", "pop expected 1 argument, got 0"),
     ],
 )
 def test_how_many_and_of_what_kind_the_values_are_does_not_matter(one: str, other: str) -> None:

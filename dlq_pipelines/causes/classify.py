@@ -8,7 +8,7 @@ nothing twice.
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from dlq_pipelines.causes.fingerprint import VERSION, Fingerprint, fingerprint
+from dlq_pipelines.causes.fingerprint import VERSION, cause_key, fingerprint
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
 
@@ -51,7 +51,7 @@ def classify_deaths(connection: Connection, *, zone: ZoneInfo) -> Classified:
                 continue
             found = memory.recognise(connection, batch["ids"], batch["digests"])
             causes, minted = _causes_of(connection, found, memory.samples)
-            named = [causes[one.id] for one in found]
+            named = [causes[key] for key in found]
             deaths += connection.one("cause.assign", deaths=batch["ids"], causes=named, zone=zone.key)["deaths"]
         batches += 1
         new += minted
@@ -59,52 +59,50 @@ def classify_deaths(connection: Connection, *, zone: ZoneInfo) -> Classified:
 
 
 class Memory:
-    """The fingerprints of the texts that this run has read, by the digest of the text.
+    """The fingerprints' ids of the texts that this run has read, by the digest of the text.
 
     Attributes:
-        samples: a text for each fingerprint that the last batch met for the first time.
+        samples: a text for each of them that the last batch met for the first time.
     """
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Fingerprint] = {}
+        self._known: dict[bytes, str] = {}
         self.samples: dict[str, str] = {}
 
-    def recognise(self, connection: Connection, ids: list[int], digests: list[bytes]) -> list[Fingerprint]:
-        """A fingerprint for each death; only texts that were not read before are fetched."""
+    def recognise(self, connection: Connection, ids: list[int], digests: list[bytes]) -> list[str]:
+        """The id of a fingerprint for each death; only texts that were not read before are fetched."""
         if len(self._known) > _REMEMBERED:
             self._known.clear()
         unread = {digest: id_ for id_, digest in zip(ids, digests, strict=True) if digest not in self._known}
         digest_of = {id_: digest for digest, id_ in unread.items()}
         self.samples = {}
         for row in connection.run("cause.texts", ids=list(digest_of)) if digest_of else ():
-            found = fingerprint(row["error"])
-            self._known[digest_of[row["id"]]] = found
-            self.samples.setdefault(found.id, row["error"] or "")
+            key = self._known[digest_of[row["id"]]] = cause_key(row["error"])
+            self.samples.setdefault(key, row["error"] or "")
         return [self._known[digest] for digest in digests]
 
 
-def _causes_of(
-    connection: Connection, found: list[Fingerprint], samples: dict[str, str]
-) -> tuple[dict[str, str], list[str]]:
+def _causes_of(connection: Connection, found: list[str], samples: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     """The cause of each fingerprint, locked, and the causes that had to be minted for it.
 
     In the order of ids, so that two runs that mint the same causes wait for each other instead of deadlocking.
     """
-    wanted = {one.id: one for one in found}
+    wanted = set(found)
     minted: list[str] = []
     while True:
         rows = connection.run("cause.known", fingerprints=list(wanted)).fetchall()
         causes = {row["fingerprint"]: row["cause_id"] for row in rows}
-        missing = sorted(wanted.keys() - causes.keys())
+        missing = sorted(wanted - causes.keys())
         if not missing:
             return causes, minted
-        minted += [key for key in missing if _mint(connection, wanted[key], samples[key])]
+        minted += [key for key in missing if _mint(connection, key, samples[key])]
 
 
-def _mint(connection: Connection, found: Fingerprint, sample: str) -> bool:
-    """Whether this run is the one that minted it."""
+def _mint(connection: Connection, key: str, sample: str) -> bool:
+    """Whether this run is the one that minted it. Only of a new cause is made what people read."""
+    found = fingerprint(sample)
     shown = {"exception_type": found.exception_type, "template": found.template, "sample": excerpt(sample)}
-    return bool(connection.one("cause.mint", id=found.id, **shown)["minted"])
+    return bool(connection.one("cause.mint", id=key, **shown)["minted"])
 
 
 def excerpt(text: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dlq_pipelines.causes.classify import BATCH, Memory
-from dlq_pipelines.causes.fingerprint import fingerprint
+from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.postgres.connect import Connection
 
@@ -38,12 +38,12 @@ def plan_reindex(connection: Connection, *, progress: Callable[[int], None] = la
     """
     deaths: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in connection.run("cause.samples"):
-        deaths[fingerprint(row["sample"]).id][row["id"]] += 0
+        deaths[cause_key(row["sample"])][row["id"]] += 0
     memory, after = Memory(), 0
     while rows := connection.run("cause.page", after=after, limit=BATCH).fetchall():
         found = memory.recognise(connection, [row["id"] for row in rows], [row["digest"] for row in rows])
-        for row, one in zip(rows, found, strict=True):
-            deaths[one.id][row["cause_id"]] += 1
+        for row, key in zip(rows, found, strict=True):
+            deaths[key][row["cause_id"]] += 1
         after = rows[-1]["id"]
         progress(len(rows))
     return sorted(

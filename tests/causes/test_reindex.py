@@ -39,8 +39,9 @@ def upgraded(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Connect
         _die(connection, error, count)
     classify.classify_deaths(connection, zone=UTC_ZONE)
     monkeypatch.setattr(classify, "VERSION", 2)
+    for module in (classify, reindex):
+        monkeypatch.setattr(module, "cause_key", lambda error: _next_version(error).id)
     monkeypatch.setattr(classify, "fingerprint", _next_version)
-    monkeypatch.setattr(reindex, "fingerprint", _next_version)
     return connection
 
 

@@ -341,7 +341,7 @@ def test_columns_of_the_applications_own_go_with_the_event(connection: Connectio
         " add column n bigint generated always as (id * 2) stored"
     )
     _died(connection, 2, days_ago=31)
-    with pytest.raises(SchemaError, match=r'lacks the columns tenant, "Trace id" of outbox_event'):
+    with pytest.raises(SchemaError, match=r'lacks the columns tenant, "Trace id" of public.outbox_event'):
         _archive(connection)
     assert _places(connection) == (2, 0)
     lacking = connection.run("archive.columns_lacking").fetchall()

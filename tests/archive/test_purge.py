@@ -130,4 +130,4 @@ def test_batches_are_found_by_index(connection: Connection) -> None:
         text = connection.literal(f"archive.{name}", **values)
         plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
         assert "Seq Scan on outbox_event_archive" not in plan, plan
-        assert ("Scan using dlq_archived" in plan) == (name != "forget"), plan
+        assert name == "forget" or "Index Cond: (archived_at < " in plan, plan

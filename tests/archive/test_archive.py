@@ -347,7 +347,7 @@ def test_columns_of_the_applications_own_go_with_the_event(connection: Connectio
     lacking = connection.run("archive.columns_lacking").fetchall()
     assert [tuple(row.values()) for row in lacking] == [("tenant", "text", None), ("Trace id", "uuid", None)]
     connection.execute('alter table outbox_event_archive add column "Trace id" uuid, add column tenant text')
-    connection.execute("update outbox_event set \"Trace id\" = '00000000-0000-0000-0000-00000000000' || id")
+    connection.execute("update outbox_event set \"Trace id\" = ('00000000-0000-0000-0000-00000000000' || id)::uuid")
     assert _archive(connection).moved == 2
     kept = connection.execute(
         'select tenant, "Trace id"::text as trace from outbox_event_archive order by id'

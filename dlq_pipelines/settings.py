@@ -54,6 +54,18 @@ class Settings(BaseSettings):
     dead_retention_days: int = Field(
         default=30, ge=0, le=36500, description="Days a dead event stays in the outbox table before the archive."
     )
+    archive_requires_export: bool = Field(
+        default=True, description="Archive only events of days whose export holds every death."
+    )
+    archive_retention_days: int = Field(
+        default=365, ge=0, le=36500, description="Days an archived dead event is kept before the purge; 0: for ever."
+    )
+    ledger_retention_days: int = Field(
+        default=1095,
+        ge=0,
+        le=36500,
+        description="Days the ledger keeps the deaths of events that are delivered or purged; 0: for ever.",
+    )
     canary: int = Field(default=10, ge=1, le=5000, description="Events that the first stage of a fix releases.")
     growth: float = Field(
         default=10.0, ge=1, le=1000, description="How many times larger each stage of a fix is than the one before it."

@@ -1,16 +1,22 @@
 """Which dead events are old enough to leave the hot table, and are they safe where they go?
 
 They move in batches, each deleted and inserted by one statement in a transaction of its own with its audit row. A
-killed run leaves whole batches moved and the rest where it was; the next run goes on.
+killed run leaves whole batches moved and the rest where it was; the next run goes on. What a person gives up goes at
+once.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
-from dlq_pipelines.day import Day
+import psycopg
+
+from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.operation import Act, record_operation
+from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.retry import Retried, shown, take_selected
 
 BATCH = 5_000
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
@@ -23,7 +29,7 @@ class Archived:
     Attributes:
         moved: events.
         batches: transactions.
-        left: events that are old enough and stay: locked, targeted by an active fix, of a day that is not exported, or
+        left: events that are old enough and stay: locked, targeted by an open fix, of a day that is not exported, or
             with an id that is in the archive already.
     """
 
@@ -32,73 +38,69 @@ class Archived:
     left: int
 
 
-@dataclass(frozen=True)
-class ExportedOnly:
-    """Archive only events whose day, in this time zone, is exported completely."""
-
-    zone: ZoneInfo
-
-
-def archive_dead_events(  # noqa: PLR0913 - keyword-only
-    connection: Connection,
-    *,
-    before: datetime,
-    now: datetime,
-    actor: str,
-    reason: str,
-    only: ExportedOnly | None = None,
-    run_id: str | None = None,
-    dry_run: bool = False,
-) -> Archived:
-    """Move the events that died before that moment, and that no active fix targets, to the archive table.
+def archive_dead_events(connection: Connection, *, before: datetime, only_exported: bool, act: Act) -> Archived:
+    """Move the events that died before that moment, and that no open fix targets, to the archive table.
 
     Args:
         connection: in autocommit mode.
         before: events that died earlier go.
-        now: the moment that is written as `archived_at`.
-        actor: who asks for it, for the audit.
-        reason: why, for the audit.
-        only: move nothing that is not exported; None: export is not asked for.
-        run_id: the Dagster run that does it.
-        dry_run: only count what would be moved, with the same conditions.
+        only_exported: move only events of days whose export holds every death.
+        act: who asks for it, and why. Its moment is written as `archived_at`.
+
+    Raises:
+        SchemaError: the archive table lacks a column of the outbox table, which the events would lose.
     """
-    act = Act(actor, reason, now, run_id, dry_run)
-    where = _conditions(connection, before, only)
-    if dry_run:
+    where: dict[str, object] = {"before": before, "times": None}
+    if only_exported:
+        where["times"] = connection.one("archive.exported_times", before=before)["times"]
+    if act.dry_run:
         movable = connection.one("archive.count_movable", **where)["events"]
         return Archived(movable, -(-movable // BATCH), _left(connection, before) - movable)
     moved = batches = 0
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
         with connection.transaction():
-            batch = connection.one("archive.move_batch", now=now, limit=BATCH, **where, **after)
-            if batch["moved"]:
-                record_operation(
-                    connection, "archive.move", {"before": before.isoformat()}, act=act, events=batch["moved"]
-                )
-        if not batch["moved"]:
+            batch = connection.one("archive.candidates", limit=BATCH, **where, **after)
+            if batch["ids"]:
+                with _whole_rows():
+                    connection.one("archive.move", ids=batch["ids"], now=act.now)
+                asked = {"before": before.isoformat()}
+                record_operation(connection, "archive.move", asked, act=act, events=len(batch["ids"]))
+        if not batch["ids"]:
             return Archived(moved, batches, _left(connection, before))
-        moved, batches = moved + batch["moved"], batches + 1
+        moved, batches = moved + len(batch["ids"]), batches + 1
         after = {"after_time": batch["last_time"], "after_id": batch["last_id"]}
+
+
+def discard_events(connection: Connection, selector: Selector, *, act: Act) -> Retried:
+    """Give dead events up: they go to the archive at once, and no filter brings them back.
+
+    Args:
+        connection: in autocommit mode.
+        selector: the dead events, also such that are not exported or that an open fix targets: it goes on without them.
+        act: who gives them up, and why; both are kept with each event.
+
+    Raises:
+        SchemaError: the archive table lacks a column of the outbox table, which the events would lose.
+    """
+
+    def take(deaths: list[int], _: int) -> None:
+        who = {"actor": act.actor, "reason": act.reason, "now": act.now}
+        with _whole_rows():
+            connection.one("archive.discard", deaths=deaths, **who)
+        record_operation(connection, "archive.discard", shown(selector), act=act, events=len(deaths))
+
+    return take_selected(connection, selector, take, max_retries=None, dry_run=act.dry_run)
+
+
+@contextmanager
+def _whole_rows() -> Iterator[None]:
+    """Say which columns the archive lacks, as the database found it."""
+    try:
+        yield
+    except psycopg.errors.ObjectNotInPrerequisiteState as error:
+        raise SchemaError(error.diag.message_primary) from None
 
 
 def _left(connection: Connection, before: datetime) -> int:
     return int(connection.one("archive.count_old", before=before)["events"])
-
-
-def _conditions(connection: Connection, before: datetime, only: ExportedOnly | None) -> dict[str, object]:
-    return {"before": before, "times": None if only is None else _exported_times(connection, before, only.zone)}
-
-
-def _exported_times(connection: Connection, before: datetime, zone: ZoneInfo) -> str:
-    """The times of the days that are exported completely, as a PostgreSQL multirange."""
-    rows = connection.run("archive.exported_days", last_day=before.astimezone(zone).date())
-    days = [Day.of(row["day"], zone) for row in rows]
-    return str(
-        connection.one(
-            "archive.complete_days",
-            days=[day.date for day in days],
-            starts=[day.start for day in days],
-            untils=[day.until for day in days],
-        )["times"]
-    )

@@ -5,10 +5,13 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
-from dlq_pipelines.archive.archive import ExportedOnly, archive_dead_events
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.archive.purge import Purged, count_purgeable, forget_deaths, purge_archive
 from dlq_pipelines.defs.exports import dead_event_export
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
-from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource
+from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import not_negative
 
 
 class ArchiveConfig(dg.Config):
@@ -18,6 +21,13 @@ class ArchiveConfig(dg.Config):
         default=None, ge=0, le=36500, description="Days since death. Empty: DLQ_DEAD_RETENTION_DAYS."
     )
     reason: str = Field(default="retention", description="Why, for the audit.")
+    dry_run: bool = Field(default=False, description="Only count what would move.")
+
+
+class PurgeConfig(dg.Config):
+    """What the Launchpad offers. How long what is kept is the installation's to say, not a run's."""
+
+    dry_run: bool = Field(default=False, description="Only count what would be deleted.")
 
 
 @dg.asset(
@@ -37,23 +47,67 @@ def dead_event_archive(
     each one statement in a transaction of its own. Safe to run again: it goes on with what is left.
     """
     with outbox.session() as session:
-        days = session.settings.dead_retention_days if config.older_than_days is None else config.older_than_days
-        now = session.now
+        settings = session.settings
+        entered = config.older_than_days
+        days = settings.dead_retention_days if entered is None else not_negative("older_than_days", entered, most=36500)
+        act = Act("dead_event_archive", config.reason, session.now, context.run.run_id, config.dry_run)
         archived = archive_dead_events(
             session.connection,
-            before=now - timedelta(days=days),
-            now=now,
-            actor="dead_event_archive",
-            reason=config.reason,
-            only=ExportedOnly(session.settings.zone),
-            run_id=context.run.run_id,
+            before=act.now - timedelta(days=days),
+            only_exported=settings.archive_requires_export,
+            act=act,
         )
+        soon = _purged_within_a_week(session)
     return dg.MaterializeResult(
         metadata={
             "moved": archived.moved,
             "batches": archived.batches,
             "old_enough_but_left": archived.left,
             "older_than_days": days,
+            "purged_within_a_week": soon,
+        }
+    )
+
+
+def _purged_within_a_week(session: Session) -> int:
+    """What people who want to look at it again have to restore soon."""
+    days = session.settings.archive_retention_days
+    return count_purgeable(session.connection, before=session.now - timedelta(days=days - 7)) if days else 0
+
+
+@dg.asset(
+    deps=[dead_event_archive],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"postgres"},
+    pool=POOL,
+    metadata={"dagster/table_name": "outbox_event_archive"},
+)
+def archive_purge(
+    context: dg.AssetExecutionContext, config: PurgeConfig, outbox: OutboxResource
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
+    """Deletes archived dead events past `DLQ_ARCHIVE_RETENTION_DAYS`, and of the ledger what is past its own retention.
+
+    Runs on Sundays at 04:00. Which events were deleted stays known, each batch is an audit row, and the daily rollup
+    stays for good. Safe to run again: it goes on with what is left.
+    """
+    with outbox.session() as session:
+        settings = session.settings
+        act = Act("archive_purge", "retention", session.now, context.run.run_id, config.dry_run)
+        purged = forgotten = Purged(0, 0)
+        if settings.archive_retention_days:
+            before = act.now - timedelta(days=settings.archive_retention_days)
+            purged = purge_archive(session.connection, before=before, act=act)
+        if settings.ledger_retention_days and not config.dry_run:
+            before = act.now - timedelta(days=settings.ledger_retention_days)
+            forgotten = forget_deaths(session.connection, before=before, act=act)
+        soon = _purged_within_a_week(session)
+    return dg.MaterializeResult(
+        metadata={
+            "events_purged": purged.events,
+            "deaths_forgotten": forgotten.events,
+            "purged_within_a_week": soon,
+            "dry_run": config.dry_run,
         }
     )
 
@@ -71,10 +125,49 @@ def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
     )
 
 
+@dg.asset_check(asset=dead_event_archive, description="The archive table has every column of the outbox table.")
+def archive_has_every_column(outbox: OutboxResource) -> dg.AssetCheckResult:
+    """A column that it lacks would be lost, so nothing is archived then; another type may not hold the value."""
+    with outbox.session() as session:
+        rows = session.connection.run("archive.columns_lacking").fetchall()
+    wrong = [f"{row['column']} {row['type']} is archived as {row['archived_as'] or 'nothing'}" for row in rows]
+    return dg.AssetCheckResult(passed=not wrong, metadata={"wrong": ", ".join(wrong) or "none"})
+
+
+@dg.asset_check(
+    asset=dead_event_archive, description="No dead event is older than the retention and a day, unless a fix wants it."
+)
+def nothing_stays_too_long(outbox: OutboxResource) -> dg.AssetCheckResult:
+    """What stays is of a day that is not exported completely: a warning, because nothing is lost."""
+    with outbox.session() as session:
+        days = session.settings.dead_retention_days + 1
+        left = session.connection.one("archive.count_movable", before=session.now - timedelta(days=days), times=None)[
+            "events"
+        ]
+    return dg.AssetCheckResult(
+        passed=not left, severity=dg.AssetCheckSeverity.WARN, metadata={"events": left, "older_than_days": days}
+    )
+
+
 archive_job = dg.define_asset_job(
     "archive_dead_events",
     selection=dg.AssetSelection.assets(dead_event_archive),
     description="Archives dead events past their retention.",
+)
+
+purge_job = dg.define_asset_job(
+    "purge_archive",
+    selection=dg.AssetSelection.assets(archive_purge),
+    description="Deletes what is past the archive's and the ledger's retention.",
+)
+
+purge_schedule = dg.ScheduleDefinition(
+    name="purge_weekly",
+    job=purge_job,
+    cron_schedule="0 4 * * 0",
+    execution_timezone=TIMEZONE,
+    default_status=SCHEDULES_START,
+    description="Keeps the archive to its retention.",
 )
 
 archive_schedule = dg.ScheduleDefinition(

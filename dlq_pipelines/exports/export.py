@@ -117,7 +117,7 @@ def export_day(connection: Connection, *, url: str, day: Day, folder: Path, now:
             _require_classified(day, span.unclassified)  # of one that was committed since, too
             files = tuple(_measure(staging / kind, place.format(day.date)) for kind, place in _PLACES.items())
             exported = Exported(day.date, (folder / files[0].name).parent, span.rows, span.first, span.last, files)
-            _record(connection, exported, now)
+            _record(connection, day, exported, now)
             for kind, file in zip(_PLACES, files, strict=True):
                 _put(staging / kind, folder / file.name)
     return exported
@@ -217,10 +217,12 @@ def _measure(path: Path, name: str) -> ExportedFile:
     return ExportedFile(name, path.stat().st_size, digest)
 
 
-def _record(connection: Connection, exported: Exported, now: datetime) -> None:
+def _record(connection: Connection, day: Day, exported: Exported, now: datetime) -> None:
     connection.run(
         "export.record_day",
         day=exported.day,
+        starts_at=day.start,
+        ends_at=day.until,
         rows=exported.rows,
         first_id=exported.first_id,
         last_id=exported.last_id,

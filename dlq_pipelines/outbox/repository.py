@@ -143,14 +143,9 @@ class OutboxRepository:
     def cleanup_old_dead_events(self, older_than_days: int = 30) -> int:
         """Move events that died longer ago to the archive table and return how many. Nothing is deleted unarchived."""
         days = not_negative("older_than_days", older_than_days, most=36_500)
-        now = datetime.now(UTC)
-        return archive_dead_events(
-            self._connected(),
-            before=now - timedelta(days=days),
-            now=now,
-            actor=_ACTOR,
-            reason=f"cleanup_old_dead_events({days})",
-        ).moved
+        act = Act(_ACTOR, f"cleanup_old_dead_events({days})", datetime.now(UTC))
+        before = act.now - timedelta(days=days)
+        return archive_dead_events(self._connected(), before=before, only_exported=False, act=act).moved
 
     def is_connected(self) -> bool:
         """Whether the server answers on this connection. Does not reconnect."""

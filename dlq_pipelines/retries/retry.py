@@ -5,7 +5,7 @@ together. A process that dies leaves either all of a batch or nothing of it, and
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -233,6 +233,45 @@ def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int
     return total
 
 
+def take_selected(
+    connection: Connection,
+    selector: Selector,
+    take: Callable[[list[int], int], None],
+    *,
+    max_retries: int | None,
+    dry_run: bool,
+) -> Retried:
+    """Do something with all that a selector means and that is dead as this begins, oldest death first.
+
+    Args:
+        connection: in autocommit mode.
+        selector: the dead events.
+        take: is given the ids of at most 5,000 deaths whose events are locked, and how many were given before, in a
+            transaction of its own. Not called in a dry run.
+        max_retries: events that died again after so many retries are passed over; None: taken too.
+        dry_run: only count.
+    """
+    asked = _manual(connection, selector, max_retries=max_retries)
+    events = batches = 0
+    after = _START
+    while True:
+        with connection.transaction():
+            page = _page(connection, asked, after, room=BATCH)
+            if page["deaths"] and not dry_run:
+                take(page["deaths"], events)
+        events, batches = events + len(page["deaths"]), batches + bool(page["deaths"])
+        if page["rows"] < BATCH:
+            return Retried(events, batches)
+        after = (page["last_time"], page["last_id"])
+
+
+def shown(selector: Selector) -> dict[str, Any]:
+    """What was asked for, for the audit: of many ids the first hundred, and how many more there were."""
+    asked = selector.as_json()
+    ids = asked.pop("event_ids", None)
+    return asked if ids is None else {**asked, "event_ids": list(ids[:100]), "more": max(0, len(ids) - 100)}
+
+
 def _retry(  # noqa: PLR0913 - keyword-only past the selector
     connection: Connection,
     selector: Selector,
@@ -242,26 +281,11 @@ def _retry(  # noqa: PLR0913 - keyword-only past the selector
     max_retries: int | None,
     already: int = 0,
 ) -> Retried:
-    asked = _manual(connection, selector, max_retries=max_retries)
-    events = batches = 0
-    after = _START
-    while True:
-        with connection.transaction():
-            page = _page(connection, asked, after, room=BATCH)
-            if page["deaths"] and not act.dry_run:
-                _release(connection, page["deaths"], act=act, rate=rate, already=already + events)
-                record_operation(connection, "retry.selected", _shown(selector), act=act, events=len(page["deaths"]))
-        events, batches = events + len(page["deaths"]), batches + bool(page["deaths"])
-        if page["rows"] < BATCH:
-            return Retried(events, batches)
-        after = (page["last_time"], page["last_id"])
+    def take(deaths: list[int], taken: int) -> None:
+        _release(connection, deaths, act=act, rate=rate, already=already + taken)
+        record_operation(connection, "retry.selected", shown(selector), act=act, events=len(deaths))
 
-
-def _shown(selector: Selector) -> dict[str, Any]:
-    """What was asked for, for the audit: of many ids the first hundred, and how many there were."""
-    asked = selector.as_json()
-    ids = asked.pop("event_ids", None)
-    return asked if ids is None else {**asked, "event_ids": list(ids[:100]), "more": max(0, len(ids) - 100)}
+    return take_selected(connection, selector, take, max_retries=max_retries, dry_run=act.dry_run)
 
 
 def _manual(connection: Connection, selector: Selector, *, max_retries: int | None = None) -> dict[str, Any]:

@@ -1,82 +1,122 @@
--- Moving dead events out of the hot table.
+-- Moving dead events out of the hot table, and deleting them from the archive.
 
--- name: exported_days
--- Days that could be archived: not after the limit, nor before the oldest dead event (its day is another in some zones).
-select x.day from :"dlq_schema".export_day x
-where x.day <= %(last_day)s
-    and x.day >= (select min(dead_at)::date - 1 from :"outbox_schema".:"outbox_table" where status = 'dead')
-order by x.day
-
--- name: complete_days
--- Those of the days whose export still holds every death, as the times that they span: neighbours are one range. A
--- death that committed late makes its day incomplete until it is exported again. When a day begins is not asked of the
--- server: it takes CET for a fixed offset, and midnights that come twice for the later one.
-select coalesce(range_agg(tstzrange(given.start, given.until)), '{}')::text as times
-from unnest(%(days)s::date[], %(starts)s::timestamptz[], %(untils)s::timestamptz[]) as given (day, start, until)
-join :"dlq_schema".export_day x using (day)
-where x.rows = (
-    select count(*) from :"dlq_schema".death d where d.died_at >= given.start and d.died_at < given.until)
+-- name: exported_times
+-- When the days are that may be archived, as a multirange.
+select :"dlq_schema".exported_times(%(before)s)::text as times
 
 -- name: count_movable
--- The same predicate as move_batch, for the dry run.
+-- The same predicate as candidates, for the dry run.
 select count(*) as events
-from :"outbox_schema".:"outbox_table" e
-where e.status = 'dead' and e.dead_at < %(before)s
-    and (%(times)s::tstzmultirange is null or e.dead_at <@ %(times)s::tstzmultirange)
-    and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
-    and not exists (
-        select from :"dlq_schema".shown_death d join :"dlq_schema".fix f on f.closed_at is null
-            and (f.cause_id = d.cause_id or f.cause_id is null)
-        where d.event_id = e.id and d.died_at = e.dead_at and :"dlq_schema".selects(
-            f, d.cause_id, d.event_type, d.aggregate_type, d.event_id, d.error, d.died_at))
+from :"dlq_schema".archivable v
+where v.dead_at < %(before)s and (%(times)s::tstzmultirange is null or v.dead_at <@ %(times)s::tstzmultirange)
 
--- name: move_batch
--- One batch, deleted and inserted by one statement, so an event is never in both tables or in neither. By key, so that
--- no batch reads again what an earlier one passed over. An event that an open fix targets stays, and so does one
--- whose id is in the archive already: it would stop every run, and the check of the books names it.
+-- name: candidates
+-- The next batch, locked, oldest death first. By key, so that no batch reads again what an earlier one passed over.
 with batch as (
-    select e.id from :"outbox_schema".:"outbox_table" e
-    where e.status = 'dead' and e.dead_at < %(before)s and (e.dead_at, e.id) > (%(after_time)s, %(after_id)s)
-        and (%(times)s::tstzmultirange is null or e.dead_at <@ %(times)s::tstzmultirange)
-        and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
-        and not exists (
-            select from :"dlq_schema".shown_death d join :"dlq_schema".fix f on f.closed_at is null
-                and (f.cause_id = d.cause_id or f.cause_id is null)
-            where d.event_id = e.id and d.died_at = e.dead_at and :"dlq_schema".selects(
-                f, d.cause_id, d.event_type, d.aggregate_type, d.event_id, d.error, d.died_at))
-    order by e.dead_at, e.id
-    limit %(limit)s
-    for update of e skip locked
-), moved as (
-    delete from :"outbox_schema".:"outbox_table" e using batch where e.id = batch.id and e.status = 'dead'
-    returning e.id, e.aggregate_type, e.aggregate_id, e.event_type, e.payload, e.status, e.attempts, e.next_run_at,
-        e.created_at, e.last_error, e.last_error_at, e.dead_at
-), archived as (
-    insert into :"outbox_schema".:"archive_table" (id, aggregate_type, aggregate_id, event_type, payload, status,
-        attempts, next_run_at, created_at, last_error, last_error_at, dead_at, archived_at)
-    select moved.*, %(now)s from moved
-    returning id, dead_at
+    select v.id, v.dead_at from :"dlq_schema".archivable v
+    where v.dead_at < %(before)s and (v.dead_at, v.id) > (%(after_time)s, %(after_id)s)
+        and (%(times)s::tstzmultirange is null or v.dead_at <@ %(times)s::tstzmultirange)
+    order by v.dead_at, v.id limit %(limit)s
+    for update skip locked
 )
-select count(*) as moved, max(dead_at) as last_time, (array_agg(id order by dead_at desc, id desc))[1] as last_id
-from archived
+select coalesce(array_agg(id order by dead_at, id), '{}') as ids, max(dead_at) as last_time,
+    (array_agg(id order by dead_at desc, id desc))[1] as last_id
+from batch
+
+-- name: move
+select :"dlq_schema".move_to_archive(%(ids)s::bigint[], %(now)s) as moved
+
+-- name: discard
+-- Locked deaths that a person gave up: in the ledger why, and the events out of the hot table.
+with target as (
+    select d.id as death_id, d.event_id from :"dlq_schema".death d where d.id = any(%(deaths)s::bigint[])
+), noted as (
+    insert into :"dlq_schema".discard (death_id, event_id, actor, reason, discarded_at)
+    select death_id, event_id, %(actor)s, %(reason)s, %(now)s from target
+    on conflict (death_id) do update set actor = excluded.actor, reason = excluded.reason,
+        discarded_at = excluded.discarded_at
+    returning event_id
+)
+select :"dlq_schema".move_to_archive(array(select event_id from noted), %(now)s) as moved
 
 -- name: count_old
 select count(*) as events
 from :"outbox_schema".:"outbox_table" where status = 'dead' and dead_at < %(before)s
 
+-- name: count_purgeable
+select count(*) as events
+from :"outbox_schema".:"archive_table" where status = 'dead' and archived_at < %(before)s
+
+-- name: purge
+-- The oldest archived dead events are deleted; which they were stays, until the ledger forgets them too.
+with batch as (
+    select a.id from :"outbox_schema".:"archive_table" a
+    where a.status = 'dead' and a.archived_at < %(before)s
+    order by a.archived_at, a.id limit %(limit)s
+    for update skip locked
+), gone as (
+    delete from :"outbox_schema".:"archive_table" a using batch where a.id = batch.id and a.status = 'dead'
+    returning a.id
+)
+select coalesce(array_agg(id order by id), '{}') as ids from gone
+
+-- name: note_purged
+insert into :"dlq_schema".purged (event_id, operation_id, purged_at)
+select id, %(operation)s, %(now)s from unnest(%(ids)s::bigint[]) as given (id)
+on conflict (event_id) do update set operation_id = excluded.operation_id, purged_at = excluded.purged_at
+
+-- name: forget
+-- Deaths older than the ledger's retention, of events that are in neither table: delivered, or purged. Led by death_day;
+-- by key, because what is still somewhere stays.
+with page as (
+    select d.id, d.event_id, d.died_at from :"dlq_schema".death d
+    where d.died_at < %(before)s and d.cause_id is not null and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
+    order by d.died_at, d.id limit %(limit)s
+), target as (
+    select d.id, d.event_id from :"dlq_schema".death d join page on page.id = d.id
+    where not exists (select from :"outbox_schema".:"outbox_table" e where e.id = page.event_id and e.status <> 'done')
+        and not exists (select from :"outbox_schema".:"archive_table" a where a.id = page.event_id)
+        and not exists (select from :"dlq_schema".retry r where r.death_id = page.id and r.outcome is null)
+    for update of d skip locked
+), retries as (
+    delete from :"dlq_schema".retry r using target where r.death_id = target.id
+), discards as (
+    delete from :"dlq_schema".discard r using target where r.death_id = target.id
+), deaths as (
+    delete from :"dlq_schema".death d using target where d.id = target.id
+    returning d.event_id
+), purged as (
+    delete from :"dlq_schema".purged p using deaths where p.event_id = deaths.event_id
+)
+select (select count(*) from deaths) as forgotten, count(*) as rows, max(died_at) as last_time,
+    (array_agg(id order by died_at desc, id desc))[1] as last_id
+from page
+
 -- name: unaccounted
--- Events of the ledger that are in neither table though no retry delivered them, and events that are in both.
--- An application that deletes its delivered events is within its rights. The whole ledger, each time: a row may vanish
--- from the archive years after its event died, so no window of days keeps the promise, and totals hide one loss behind
--- one double. As joins, which merge three indexes in the order of their ids; 2 s a million events.
+-- Events of the ledger that are in neither table though no retry delivered them and no purge counted them, and events
+-- that are in both. An application that deletes its delivered events is within its rights. The whole ledger, each time:
+-- a row may vanish from the archive years after its event died, so no window of days keeps the promise, and totals hide
+-- one loss behind one double. As joins, which merge three indexes in the order of their ids; 2 s a million events.
 with event as (select distinct event_id from :"dlq_schema".death), wrong as (
     select event_id, e.id is not null as in_outbox
     from event
     left join :"outbox_schema".:"outbox_table" e on e.id = event_id
     left join :"outbox_schema".:"archive_table" a on a.id = event_id
-    where (e.id is null) = (a.id is null) and (e.id is not null or not exists (
-        select from :"dlq_schema".retry r where r.event_id = event.event_id and r.outcome = 'done'))
+    where (e.id is null) = (a.id is null) and (e.id is not null or not (
+        exists (select from :"dlq_schema".retry r where r.event_id = event.event_id and r.outcome = 'done')
+        or exists (select from :"dlq_schema".purged p where p.event_id = event.event_id)))
 )
 select count(*) filter (where not in_outbox) as missing, count(*) filter (where in_outbox) as doubled,
     (array_agg(event_id order by event_id))[1:20] as examples
 from wrong
+
+-- name: columns_lacking
+-- Columns of the outbox table that the archive table lacks, or has in another type; none, normally.
+select o.attname as column, pg_catalog.format_type(o.atttypid, o.atttypmod) as type,
+    pg_catalog.format_type(a.atttypid, a.atttypmod) as archived_as
+from pg_catalog.pg_attribute o
+left join pg_catalog.pg_attribute a
+    on a.attrelid = :"dlq_schema".archive_table() and a.attname = o.attname and a.attnum > 0 and not a.attisdropped
+where o.attrelid = :"dlq_schema".outbox_table() and o.attnum > 0 and not o.attisdropped and o.attgenerated = ''
+    and (a.attname is null or a.atttypid <> o.atttypid)
+order by o.attnum

@@ -24,9 +24,9 @@ select count(*) as deaths, count(*) filter (where cause_id is null) as unclassif
 from :"dlq_schema".death where died_at >= %(start)s and died_at < %(until)s
 
 -- name: record_day
-insert into :"dlq_schema".export_day as x (day, rows, first_id, last_id, files, exported_at)
-values (%(day)s, %(rows)s, %(first_id)s, %(last_id)s, %(files)s::jsonb, %(now)s)
-on conflict (day) do update set rows = excluded.rows, first_id = excluded.first_id, last_id = excluded.last_id,
+insert into :"dlq_schema".export_day as x (day, starts_at, ends_at, rows, first_id, last_id, files, exported_at)
+values (%(day)s, %(starts_at)s, %(ends_at)s, %(rows)s, %(first_id)s, %(last_id)s, %(files)s::jsonb, %(now)s)
+on conflict (day) do update set starts_at = excluded.starts_at, ends_at = excluded.ends_at, rows = excluded.rows, first_id = excluded.first_id, last_id = excluded.last_id,
     files = excluded.files, exported_at = excluded.exported_at
 
 -- name: recorded_day

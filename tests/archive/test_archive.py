@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -11,11 +12,12 @@ import psycopg
 import pytest
 
 from dlq_pipelines.archive import archive
-from dlq_pipelines.archive.archive import Archived, ExportedOnly, archive_dead_events
+from dlq_pipelines.archive.archive import Archived, archive_dead_events, discard_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.defs.archive import books_balance, dead_event_archive
 from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.exports.export import export_day
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
@@ -63,12 +65,9 @@ def _export(connection: Connection, database: Database, folder: Path, *, days_ag
     export_day(connection, url=database.url, day=day, folder=folder, now=NOW)
 
 
-def _archive(
-    connection: Connection, *, days: int = 30, only: ExportedOnly | None = None, dry: bool = False
-) -> Archived:
-    return archive_dead_events(
-        connection, before=NOW - timedelta(days=days), now=NOW, actor="job", reason="retention", only=only, dry_run=dry
-    )
+def _archive(connection: Connection, *, days: int = 30, only: bool = False, dry: bool = False) -> Archived:
+    act = Act("job", "retention", NOW, dry_run=dry)
+    return archive_dead_events(connection, before=NOW - timedelta(days=days), only_exported=only, act=act)
 
 
 def _places(connection: Connection) -> tuple[int, int]:
@@ -126,9 +125,9 @@ def test_a_backlog_moves_in_batches_each_with_its_audit(connection: Connection) 
 
 
 @pytest.mark.usefixtures("_small_batches")
-@pytest.mark.parametrize("only", [None, ExportedOnly(ZONE)])
+@pytest.mark.parametrize("only", [False, True], ids=["all days", "exported days"])
 def test_a_dry_run_says_what_the_real_one_does(
-    connection: Connection, database: Database, tmp_path: Path, only: ExportedOnly | None
+    connection: Connection, database: Database, tmp_path: Path, *, only: bool
 ) -> None:
     """With every reason to stay among the events; and it moves nothing."""
     _died(connection, 3, days_ago=31)
@@ -141,7 +140,7 @@ def test_a_dry_run_says_what_the_real_one_does(
     dry = _archive(connection, only=only, dry=True)
     assert _places(connection) == (24, 1)
     assert _audited(connection) == 0
-    expected = Archived(moved=15, batches=2, left=4) if only is None else Archived(moved=11, batches=2, left=8)
+    expected = Archived(moved=15, batches=2, left=4) if not only else Archived(moved=11, batches=2, left=8)
     assert dry == _archive(connection, only=only) == expected
 
 
@@ -170,13 +169,12 @@ def test_only_days_that_are_exported_completely_are_archived(
     """A death that is recorded late makes its day incomplete until it is exported again."""
     _died(connection, 2, days_ago=31)
     _died(connection, 3, days_ago=32)
-    only = ExportedOnly(ZONE)
-    assert _archive(connection, only=only) == Archived(moved=0, batches=0, left=5)
+    assert _archive(connection, only=True) == Archived(moved=0, batches=0, left=5)
     _export(connection, database, tmp_path, days_ago=31)
     _died(connection, 1, days_ago=31)
-    assert _archive(connection, only=only).moved == 0
+    assert _archive(connection, only=True).moved == 0
     _export(connection, database, tmp_path, days_ago=31)
-    assert _archive(connection, only=only) == Archived(moved=3, batches=1, left=3)
+    assert _archive(connection, only=True) == Archived(moved=3, batches=1, left=3)
     assert one(connection, "select count(*) as n from outbox_event where dead_at > '2026-10-20'") == {"n": 0}
 
 
@@ -195,13 +193,15 @@ def test_the_day_of_an_event_is_that_of_the_exports_zone(
 ) -> None:
     """Not the day in UTC, nor what the server takes for the zone: CET without summer, midnights that come twice."""
     _died_at(connection, 1, at)
-    only = ExportedOnly(ZoneInfo(zone))
-    record = "insert into dlq.export_day (day, rows, files, exported_at) values (%s, %s, '[]', now())"
-    for other in (day - timedelta(days=1), day + timedelta(days=1)):
-        connection.execute(record, [other, 0])
-    assert _archive(connection, only=only).moved == 0
-    connection.execute(record, [day, 1])
-    assert _archive(connection, only=only).moved == 1
+    for other, rows in ((day - timedelta(days=1), 0), (day + timedelta(days=1), 0), (day, 1)):
+        assert _archive(connection, only=True).moved == 0
+        span = Day.of(other, ZoneInfo(zone))
+        connection.execute(
+            "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at)"
+            " values (%s, %s, %s, %s, '[]', now())",
+            [other, span.start, span.until, rows],
+        )
+    assert _archive(connection, only=True).moved == 1
 
 
 def test_an_event_whose_id_is_in_the_archive_stays_and_stops_no_other(connection: Connection) -> None:
@@ -334,6 +334,67 @@ def test_the_books_find_what_is_nowhere_and_what_is_in_both(
     }
 
 
+def test_columns_of_the_applications_own_go_with_the_event(connection: Connection) -> None:
+    """Nothing is moved while the archive lacks one, and the message names it; generated ones compute themselves."""
+    connection.execute(
+        "alter table outbox_event add column tenant text default 'acme', add column \"Trace id\" uuid,"
+        " add column n bigint generated always as (id * 2) stored"
+    )
+    _died(connection, 2, days_ago=31)
+    with pytest.raises(SchemaError, match=r'lacks the columns tenant, "Trace id" of public.outbox_event'):
+        _archive(connection)
+    assert _places(connection) == (2, 0)
+    lacking = connection.run("archive.columns_lacking").fetchall()
+    assert [tuple(row.values()) for row in lacking] == [("tenant", "text", None), ("Trace id", "uuid", None)]
+    connection.execute('alter table outbox_event_archive add column "Trace id" uuid, add column tenant text')
+    connection.execute("update outbox_event set \"Trace id\" = ('00000000-0000-0000-0000-00000000000' || id)::uuid")
+    assert _archive(connection).moved == 2
+    kept = connection.execute(
+        'select tenant, "Trace id"::text as trace from outbox_event_archive order by id'
+    ).fetchall()
+    assert [tuple(row.values()) for row in kept] == [
+        ("acme", f"00000000-0000-0000-0000-00000000000{n}") for n in (1, 2)
+    ]
+
+
+def test_discarded_events_go_at_once_with_their_reason(connection: Connection) -> None:
+    """Also young ones that are not exported; the ledger says who gave them up and why; a dry run only counts."""
+    _died(connection, 3, days_ago=0.1)
+    act = Act("ann", "test data", NOW)
+    selector = Selector(event_ids=(1, 3, 99))
+    assert discard_events(connection, selector, act=replace(act, dry_run=True)).events == 2
+    assert _places(connection) == (3, 0)
+    assert discard_events(connection, selector, act=act).events == 2
+    assert discard_events(connection, selector, act=act).events == 0
+    assert _places(connection) == (1, 2)
+    noted = connection.execute("select event_id, actor, reason, discarded_at from dlq.discard order by 1").fetchall()
+    assert [tuple(row.values()) for row in noted] == [(n, "ann", "test data", NOW) for n in (1, 3)]
+    audit = one(connection, "select kind, events, filter from dlq.operation")
+    assert audit == {"kind": "archive.discard", "events": 2, "filter": {"event_ids": [1, 3, 99], "more": 0}}
+    assert connection.one("archive.unaccounted") == {"missing": 0, "doubled": 0, "examples": None}
+
+
+def test_the_same_move_is_a_function_for_people_on_pg_cron(
+    connection: Connection, database: Database, tmp_path: Path
+) -> None:
+    """Of exported days, not of what a fix targets, with its audit row; a silly argument is refused."""
+    with database.connect() as own:
+        own.execute("select set_config('TimeZone', 'UTC', false)")
+        now = datetime.now(UTC)
+        for days in (29, 31, 33):
+            _died_at(connection, 2, now - timedelta(days=days))
+        day = Day.of((now - timedelta(days=31)).date(), ZoneInfo("UTC"))
+        classify_deaths(connection, zone=ZoneInfo("UTC"))
+        export_day(connection, url=database.url, day=day, folder=tmp_path, now=now)
+        assert one(own, "select archive_dead_outbox_events() as moved") == {"moved": 2}
+        assert one(own, "select archive_dead_outbox_events(30) as moved") == {"moved": 0}
+        audit = one(connection, "select kind, reason, events from dlq.operation")
+        assert audit == {"kind": "archive.move", "reason": "archive_dead_outbox_events(30)", "events": 2}
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="retention_days must be 0 or more"):
+            own.execute("select archive_dead_outbox_events(-1)")
+    assert _places(connection) == (4, 2)
+
+
 def test_the_books_find_a_loss_and_a_double_at_once(connection: Connection) -> None:
     """Which equal totals would hide."""
     _died(connection, 3, days_ago=1)
@@ -354,17 +415,16 @@ def test_a_batch_is_found_by_the_index_of_the_dead_from_where_the_last_ended(con
     after = {"after_time": NOW, "after_id": 7}
     plans = {}
     for name, values in (
-        ("move_batch", {"now": NOW, "limit": 100, **where, **after}),
+        ("candidates", {"limit": 100, **where, **after}),
         ("count_movable", where),
         ("count_old", {"before": where["before"]}),
-        ("exported_days", {"last_day": NOW.date()}),
     ):
         text = connection.literal(f"archive.{name}", **values)
         plans[name] = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
         assert "Scan using dlq_dead on outbox_event" in plans[name], plans[name]
         assert "Seq Scan on outbox_event " not in plans[name], plans[name]
-    assert "Index Cond: ((dead_at < " in plans["move_batch"]
-    assert "(ROW(dead_at, id) > ROW(" in plans["move_batch"]
+    assert "Index Cond: ((dead_at < " in plans["candidates"]
+    assert "(ROW(dead_at, id) > ROW(" in plans["candidates"]
 
 
 @pytest.mark.usefixtures("home")
@@ -378,8 +438,9 @@ def test_the_asset_archives_by_the_retention_and_its_check_reads_the_books(
     for days in (3, 21):
         _died_at(connection, 2, now - timedelta(days=days))
     connection.execute(
-        "insert into dlq.export_day (day, rows, files, exported_at)"
-        " select (died_at at time zone 'UTC')::date, count(*), '[]', now() from dlq.death group by 1"
+        "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at)"
+        " select day, day, day + interval '1 day', count(*), '[]', now()"
+        " from (select (died_at at time zone 'UTC')::date as day from dlq.death) d group by 1"
     )
     _died_at(connection, 1, now - timedelta(days=40))
 

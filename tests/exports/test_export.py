@@ -28,6 +28,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.errors import DatabaseUnavailableError, RefusedError
 from dlq_pipelines.exports.export import SCHEMA, Exported, export_day, verify_day
+from dlq_pipelines.operation import Act
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.rows import one
 
@@ -282,7 +283,7 @@ def test_a_rerun_gives_the_same_bytes_whatever_became_of_the_events(
     before = contents(folder)
     connection.execute("update outbox_event set status = 'pending', attempts = 0, dead_at = null where id < 4")
     connection.execute("update outbox_event set status = 'dead', last_error = 'again' where id = 1")
-    moved = archive_dead_events(connection, before=DAY.until, now=NOW, actor="test", reason="test").moved
+    moved = archive_dead_events(connection, before=DAY.until, only_exported=False, act=Act("test", "test", NOW)).moved
     assert moved == 3
     export(now=NOW + timedelta(days=1))
     assert contents(folder) == before

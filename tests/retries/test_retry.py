@@ -683,7 +683,7 @@ def test_a_selector_means_the_same_everywhere(connection: Connection, name: str)
     assert by_hand.events == len(meant)
     fix = flag_fix(connection, Flag(selector, replace(POLICY, canary=10, ordering="none")), act=_act())
     assert get_fix(connection, fix.id).selector == selector
-    moved = archive_dead_events(connection, before=_now(), now=_now(), actor="a", reason="r", dry_run=True).moved
+    moved = archive_dead_events(connection, before=_now(), only_exported=False, act=_act(dry_run=True)).moved
     assert moved == 4 - len(meant)
     _advance(connection, fix)
     released = one(connection, "select array_agg(event_id) as ids from dlq.retry")["ids"]

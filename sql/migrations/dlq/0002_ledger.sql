@@ -177,12 +177,31 @@ create index retry_aggregate on :"dlq_schema".retry (aggregate_type, aggregate_i
     where outcome is null or outcome = 'unsettled';
 create index retry_failed on :"dlq_schema".retry (fix_id, stage) where outcome in ('dead', 'unsettled', 'gone');
 
+create table :"dlq_schema".discard (
+    death_id     bigint      primary key references :"dlq_schema".death,
+    event_id     bigint      not null,
+    actor        text        not null check (actor <> ''),
+    reason       text        not null check (reason <> ''),
+    discarded_at timestamptz not null
+);
+comment on table :"dlq_schema".discard is 'Dead events that a person gave up: archived at once, retried only by their id.';
+create index discard_event on :"dlq_schema".discard (event_id);
+
+create table :"dlq_schema".purged (
+    event_id     bigint      primary key,
+    operation_id bigint      not null references :"dlq_schema".operation,
+    purged_at    timestamptz not null
+);
+comment on table :"dlq_schema".purged is 'Events that were deleted from the archive, for as long as the ledger knows them.';
+
 create table :"dlq_schema".export_day (
     day         date        primary key,
+    starts_at   timestamptz not null,
+    ends_at     timestamptz not null check (ends_at > starts_at),
     rows        bigint      not null,
     first_id    bigint,
     last_id     bigint,
     files       jsonb       not null,  -- [{name, bytes, sha256}]
     exported_at timestamptz not null
 );
-comment on table :"dlq_schema".export_day is 'What was exported for a day: its files with sizes and sums.';
+comment on table :"dlq_schema".export_day is 'What was exported for a day: when it began and ended, its files with sizes and sums.';

@@ -1,0 +1,74 @@
+"""What may be deleted for good, and does anybody know afterwards that it was there?
+
+The purge deletes archived dead events past their retention and keeps which they were, so the books still balance.
+Later the ledger forgets deaths past its own, longer retention, of events that are nowhere any more. The daily rollup
+stays. Nothing is deleted that a retry without outcome still needs.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from dlq_pipelines.operation import Act, record_operation
+from dlq_pipelines.postgres.connect import Connection
+
+BATCH = 5_000
+_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Purged:
+    """How many rows were deleted, in how many transactions; of a dry run, how many would be."""
+
+    events: int
+    batches: int
+
+
+def purge_archive(connection: Connection, *, before: datetime, act: Act) -> Purged:
+    """Delete dead events that were archived before that moment.
+
+    Args:
+        connection: in autocommit mode.
+        before: what was archived earlier goes.
+        act: who asks for it, and why.
+    """
+    if act.dry_run:
+        events = count_purgeable(connection, before=before)
+        return Purged(events, -(-events // BATCH))
+    events = batches = 0
+    while True:
+        with connection.transaction():
+            ids = connection.one("archive.purge", before=before, limit=BATCH)["ids"]
+            if ids:
+                asked = {"before": before.isoformat()}
+                operation = record_operation(connection, "archive.purge", asked, act=act, events=len(ids))
+                connection.run("archive.note_purged", ids=ids, operation=operation, now=act.now)
+        if not ids:
+            return Purged(events, batches)
+        events, batches = events + len(ids), batches + 1
+
+
+def count_purgeable(connection: Connection, *, before: datetime) -> int:
+    """How many dead events were archived before that moment."""
+    return int(connection.one("archive.count_purgeable", before=before)["events"])
+
+
+def forget_deaths(connection: Connection, *, before: datetime, act: Act) -> Purged:
+    """Delete deaths before that moment from the ledger, of events that are delivered or purged, with their retries.
+
+    Args:
+        connection: in autocommit mode.
+        before: deaths that happened earlier go. The rollup of their days stays.
+        act: who asks for it, and why. A dry run is not offered: what would go depends on each event.
+    """
+    events = batches = 0
+    after = {"after_time": _BEGINNING, "after_id": 0}
+    while True:
+        with connection.transaction():
+            page = connection.one("archive.forget", before=before, limit=BATCH, **after)
+            if page["forgotten"]:
+                asked = {"before": before.isoformat()}
+                record_operation(connection, "ledger.forget", asked, act=act, events=page["forgotten"])
+        events, batches = events + page["forgotten"], batches + bool(page["forgotten"])
+        if page["rows"] < BATCH:
+            return Purged(events, batches)
+        after = {"after_time": page["last_time"], "after_id": page["last_id"]}

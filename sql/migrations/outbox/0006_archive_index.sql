@@ -1,0 +1,5 @@
+-- transaction: none
+-- Archived dead events by age, for the purge.
+drop index concurrently if exists :"outbox_schema"."dlq_archived";
+
+create index concurrently "dlq_archived" on :"outbox_schema".:"archive_table" (archived_at, id) where status = 'dead';

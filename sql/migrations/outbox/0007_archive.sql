@@ -1,0 +1,122 @@
+-- Moving dead events between the two tables, whatever columns the application has added to them. Functions, because
+-- the list of columns is known only when they run.
+
+-- The application's tables, for functions that run without a caller who knows their names.
+create function :"dlq_schema".outbox_table() returns regclass language sql stable
+    return format('%I.%I', :'outbox_schema', :'outbox_table')::regclass;
+
+create function :"dlq_schema".archive_table() returns regclass language sql stable
+    return format('%I.%I', :'outbox_schema', :'archive_table')::regclass;
+
+-- What may leave the hot table: no open fix targets it, and its id is not in the archive already (that would stop every
+-- run, and the check of the books names it).
+create view :"dlq_schema".archivable as
+select e.id, e.dead_at
+from :"outbox_schema".:"outbox_table" e
+where e.status = 'dead'
+    and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
+    and not exists (
+        select from :"dlq_schema".shown_death d
+        join :"dlq_schema".fix f on f.closed_at is null and (f.cause_id = d.cause_id or f.cause_id is null)
+        where d.event_id = e.id and d.died_at = e.dead_at and :"dlq_schema".selects(
+            f, d.cause_id, d.event_type, d.aggregate_type, d.event_id, d.error, d.died_at));
+
+-- The columns that an event takes with it: all that the outbox table has and does not compute itself.
+create function :"dlq_schema".moved_columns() returns text
+    language plpgsql stable set search_path = :"dlq_schema", pg_temp
+as $$
+declare
+    outbox  constant regclass := outbox_table();
+    archive constant regclass := archive_table();
+    columns text;
+    lacking text;
+begin
+    select string_agg(format('%I', o.attname), ', ' order by o.attnum),
+        string_agg(format('%I', o.attname), ', ' order by o.attnum) filter (where a.attname is null)
+    into columns, lacking
+    from pg_catalog.pg_attribute o
+    left join pg_catalog.pg_attribute a
+        on a.attrelid = archive and a.attname = o.attname and a.attnum > 0 and not a.attisdropped
+    where o.attrelid = outbox and o.attnum > 0 and not o.attisdropped and o.attgenerated = '';
+    if lacking is not null then
+        raise exception 'The archive table % lacks the columns % of %, so events would lose them. Add them to it, nullable.',
+            archive, lacking, outbox using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    return columns;
+end
+$$;
+
+-- Deleted and inserted by one statement, so an event is never in both tables or in neither.
+create function :"dlq_schema".move_to_archive(ids bigint[], archived_at timestamptz)
+    returns bigint language plpgsql set search_path = :"dlq_schema", pg_temp
+as $$
+declare
+    columns constant text := moved_columns();
+    moved   bigint;
+begin
+    execute format('with moved as (delete from %1$s where id = any($1) and status = ''dead'' returning %3$s)'
+        ' insert into %2$s (%3$s, archived_at) select %3$s, $2 from moved',
+        outbox_table(), archive_table(), columns)
+    using ids, archived_at;
+    get diagnostics moved = row_count;
+    return moved;
+end
+$$;
+
+-- Back as dead. The trigger finds the death of that moment in the ledger and records none.
+create function :"dlq_schema".move_to_outbox(ids bigint[])
+    returns bigint language plpgsql set search_path = :"dlq_schema", pg_temp
+as $$
+declare
+    columns constant text := moved_columns();
+    moved   bigint;
+begin
+    execute format('with moved as (delete from %2$s where id = any($1) and status = ''dead'' returning %3$s)'
+        ' insert into %1$s (%3$s) select %3$s from moved',
+        outbox_table(), archive_table(), columns)
+    using ids;
+    get diagnostics moved = row_count;
+    return moved;
+end
+$$;
+
+-- The times of the days before that moment whose export still holds every death; neighbours are one range. A death that
+-- committed late makes its day incomplete until it is exported again.
+create function :"dlq_schema".exported_times(before timestamptz) returns tstzmultirange
+    language sql stable set search_path = :"dlq_schema", pg_temp
+as $$
+    select coalesce(range_agg(tstzrange(x.starts_at, x.ends_at)), '{}')
+    from export_day x
+    where x.starts_at < before and x.ends_at > (select min(dead_at) from archivable)
+        and x.rows = (select count(*) from death d where d.died_at >= x.starts_at and d.died_at < x.ends_at)
+$$;
+
+-- The archive's batch, for people who schedule with pg_cron: the same move, of days that are exported, in one
+-- transaction. `select archive_dead_outbox_events(30)` returns how many events it moved, at most 100,000 a call.
+create function :"outbox_schema".archive_dead_outbox_events(retention_days integer default 30) returns bigint
+    language plpgsql set search_path = :"dlq_schema", pg_temp
+as $$
+declare
+    before constant timestamptz := now() - make_interval(days => retention_days);
+    times  constant tstzmultirange := exported_times(now() - make_interval(days => retention_days));
+    ids    bigint[];
+    total  bigint := 0;
+begin
+    if retention_days is null or retention_days < 0 then
+        raise exception 'retention_days must be 0 or more' using errcode = 'invalid_parameter_value';
+    end if;
+    loop
+        ids := array(
+            select v.id from archivable v where v.dead_at < before and v.dead_at <@ times
+            order by v.dead_at, v.id limit 5000 for update skip locked);
+        exit when cardinality(ids) = 0 or total >= 100000;
+        total := total + move_to_archive(ids, now());
+    end loop;
+    if total > 0 then
+        insert into operation (kind, actor, reason, filter, events, at)
+        values ('archive.move', session_user, format('archive_dead_outbox_events(%s)', retention_days),
+            jsonb_build_object('before', before), total, now());
+    end if;
+    return total;
+end
+$$;

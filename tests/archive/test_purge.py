@@ -1,0 +1,134 @@
+"""The purge and the ledger's own retention: what goes is known afterwards, and nothing that is still needed goes."""
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+
+from dlq_pipelines.archive import purge
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.archive.purge import Purged, count_purgeable, forget_deaths, purge_archive
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.operation import Act
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.retry import retry_events
+from tests.rows import one
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+ACT = Act("job", "retention", NOW)
+SOUND = {"missing": 0, "doubled": 0, "examples": None}
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purge, "BATCH", 10)
+
+
+def _archived(connection: Connection, count: int, *, days_ago: int) -> None:
+    """Dead events that were archived so long ago, a day after their death."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', %s from generate_series(1, %s) n",
+        [NOW - timedelta(days=days_ago + 1), count],
+    )
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    act = Act("job", "retention", NOW - timedelta(days=days_ago))
+    archive_dead_events(connection, before=NOW, only_exported=False, act=act)
+
+
+def _purge(connection: Connection, *, days: int = 365, act: Act = ACT) -> Purged:
+    return purge_archive(connection, before=NOW - timedelta(days=days), act=act)
+
+
+def _archive_size(connection: Connection) -> int:
+    return int(one(connection, "select count(*) as n from outbox_event_archive")["n"])
+
+
+def test_what_was_archived_long_ago_is_deleted_and_counted_for_good(connection: Connection) -> None:
+    """In batches each with its audit row; the books balance, by id; a second run finds nothing."""
+    _archived(connection, 25, days_ago=366)
+    _archived(connection, 3, days_ago=364)
+    connection.execute("update outbox_event_archive set status = 'done' where id = 25")  # the application's own
+    assert count_purgeable(connection, before=NOW - timedelta(days=365)) == 24
+    assert _purge(connection, act=Act("job", "retention", NOW, dry_run=True)) == Purged(24, 3)
+    assert _archive_size(connection) == 28
+    assert _purge(connection) == Purged(24, 3)
+    assert _purge(connection) == Purged(0, 0)
+    assert _archive_size(connection) == 4
+    audit = "select array_agg(events order by id) as events from dlq.operation where kind = 'archive.purge'"
+    assert one(connection, audit) == {"events": [10, 10, 4]}
+    counted = "select count(*) as n, count(distinct operation_id) as operations from dlq.purged"
+    assert one(connection, counted) == {"n": 24, "operations": 3}
+    assert connection.one("archive.unaccounted") == SOUND
+
+
+def test_a_loss_is_not_hidden_by_a_purge(connection: Connection) -> None:
+    """An event that vanished without being counted is named."""
+    _archived(connection, 5, days_ago=366)
+    connection.execute("delete from outbox_event_archive where id = 2")
+    assert _purge(connection) == Purged(4, 1)
+    assert connection.one("archive.unaccounted") == {"missing": 1, "doubled": 0, "examples": [2]}
+
+
+@pytest.mark.parametrize("table", ["dlq.operation", "dlq.purged"])
+def test_a_purge_that_dies_midway_deletes_nothing_uncounted(
+    connection: Connection, database: Database, table: str
+) -> None:
+    """Whichever of its writes fails, in the second batch; the next run does the rest."""
+    _archived(connection, 25, days_ago=366)
+    connection.execute(
+        "create function die() returns trigger language plpgsql as $$ begin"
+        " if (select count(*) from dlq.purged) >= 10 then perform pg_terminate_backend(pg_backend_pid()); end if;"
+        f" return new; end $$; create trigger die before insert on {table} for each row execute function die()".encode()
+    )
+    with database.connect() as own, pytest.raises(psycopg.OperationalError):
+        _purge(own)
+    assert (_archive_size(connection), one(connection, "select count(*) as n from dlq.purged")["n"]) == (15, 10)
+    connection.execute(f"drop trigger die on {table}".encode())
+    assert _purge(connection) == Purged(15, 2)
+    assert connection.one("archive.unaccounted") == SOUND
+
+
+def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection) -> None:
+    """Delivered and purged events; not what is dead, archived, on its way, or without an outcome. The rollup stays."""
+    _archived(connection, 12, days_ago=1200)  # 1 to 12: purged
+    _purge(connection)
+    _archived(connection, 1, days_ago=1200)  # 13: still in the archive
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', %s from generate_series(14, 18) n",
+        [NOW - timedelta(days=1200)],
+    )
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    retry_events(connection, [15, 16, 17], act=ACT)
+    connection.execute("update outbox_event set status = 'done' where id in (15, 16)")
+    connection.execute("update dlq.retry set outcome = 'done', settled_at = now() where event_id = 15")
+    rollup = one(connection, "select sum(deaths) as n from dlq.cause_day")
+    assert forget_deaths(connection, before=NOW - timedelta(days=1095), act=ACT) == Purged(13, 2)
+    left = one(connection, "select array_agg(event_id order by event_id) as ids from dlq.death")
+    assert left == {"ids": [13, 14, 16, 17, 18]}
+    assert one(connection, "select sum(deaths) as n from dlq.cause_day") == rollup
+    assert one(connection, "select count(*) as n from dlq.purged")["n"] == 0
+    assert connection.one("archive.unaccounted") == SOUND
+    assert connection.one("cause.rollup_difference") == {"ledger": 18, "rollup": 18}
+    assert forget_deaths(connection, before=NOW - timedelta(days=1095), act=ACT) == Purged(0, 0)
+
+
+def test_batches_are_found_by_index(connection: Connection) -> None:
+    """In a table of which most is the application's own; from where the last one ended."""
+    _archived(connection, 400, days_ago=366)
+    connection.execute(
+        "insert into outbox_event_archive select 1000 + n, 'order', n::text, 'e', '{}', 'done', 1, now(), now()"
+        " from generate_series(1, 20000) n"
+    )
+    connection.execute("analyze")
+    for name, values in (
+        ("purge", {"before": NOW, "limit": 10}),
+        ("count_purgeable", {"before": NOW}),
+        ("forget", {"before": NOW, "limit": 10, "after_time": NOW - timedelta(days=9999), "after_id": 0}),
+    ):
+        text = connection.literal(f"archive.{name}", **values)
+        plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
+        assert "Seq Scan on outbox_event_archive" not in plan, plan
+        assert name == "forget" or "Index Cond: (archived_at < " in plan, plan

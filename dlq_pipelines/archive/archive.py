@@ -60,16 +60,15 @@ def archive_dead_events(connection: Connection, *, before: datetime, only_export
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
         with connection.transaction():
-            page = connection.one("archive.page", limit=BATCH, **where, **after)
-            if page["ids"]:
-                with whole_rows():
-                    connection.one("archive.move", ids=page["ids"], now=act.now)
+            with whole_rows():
+                batch = connection.one("archive.move_batch", limit=BATCH, now=act.now, **where, **after)
+            if batch["moved"]:
                 asked = {"before": before.isoformat()}
-                record_operation(connection, "archive.move", asked, act=act, events=len(page["ids"]))
-        moved, batches = moved + len(page["ids"]), batches + bool(page["ids"])
-        if page["rows"] < BATCH:
+                record_operation(connection, "archive.move", asked, act=act, events=batch["moved"])
+        moved, batches = moved + batch["moved"], batches + bool(batch["moved"])
+        if batch["rows"] < BATCH:
             return Archived(moved, batches, _left(connection, before))
-        after = {"after_time": page["last_time"], "after_id": page["last_id"]}
+        after = {"after_time": batch["last_time"], "after_id": batch["last_id"]}
 
 
 def discard_events(connection: Connection, selector: Selector, *, act: Act) -> Retried:

@@ -5,18 +5,17 @@
 select :"dlq_schema".exported_times(%(before)s)::text as times
 
 -- name: count_movable
--- For the dry run, by the view that the pages are taken from.
+-- For the dry run, what archive_batch would take.
 select count(*) as events
-from :"dlq_schema".archivable v
-where v.dead_at < %(before)s and (%(times)s::tstzmultirange is null or v.dead_at <@ %(times)s::tstzmultirange)
+from :"outbox_schema".:"outbox_table" e
+where e.status = 'dead' and e.dead_at < %(before)s
+    and (%(times)s::tstzmultirange is null or e.dead_at <@ %(times)s::tstzmultirange)
+    and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
+    and not exists (select from :"dlq_schema".wanted w where w.event_id = e.id and w.died_at = e.dead_at)
 
--- name: page
--- The next page of the dead, and of it what may leave, locked.
-select ids, rows, last_time, last_id from :"dlq_schema".archive_page(
-    %(before)s, %(times)s::tstzmultirange, %(after_time)s, %(after_id)s, %(limit)s)
-
--- name: move
-select :"dlq_schema".move_to_archive(%(ids)s::bigint[], %(now)s) as moved
+-- name: move_batch
+select moved, rows, last_time, last_id from :"dlq_schema".archive_batch(
+    %(before)s, %(times)s::tstzmultirange, %(after_time)s, %(after_id)s, %(limit)s, %(now)s)
 
 -- name: discard
 -- Locked deaths that a person gave up: in the ledger why, and the events out of the hot table.

@@ -418,23 +418,23 @@ def test_a_batch_is_found_by_the_index_of_the_dead_from_where_the_last_ended(con
     for name, values in (("count_movable", where), ("count_old", {"before": where["before"]})):
         text = connection.literal(f"archive.{name}", **values)
         plans[name] = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
-    plans["page"] = _plan_of_page(connection, size=100, **where, after_time=NOW, after_id=7)
+    plans["batch"] = _plan_of_batch(connection, *where.values(), NOW, 7, 100, NOW)
     for plan in plans.values():
         assert "Scan using dlq_dead on outbox_event" in plan, plan
         assert "Seq Scan on outbox_event " not in plan, plan
-    assert re.search(r"Index Cond: \(\(dead_at < .*ROW\(dead_at, id\) > ROW\(", plans["page"]), plans["page"]
+    assert re.search(r"Index Cond: \(\(dead_at < .*ROW\(dead_at, id\) > ROW\(", plans["batch"]), plans["batch"]
 
 
-def _plan_of_page(connection: Connection, **values: object) -> str:
-    """The plan of what the function runs, which EXPLAIN does not show."""
-    body = one(connection, "select pg_get_function_sqlbody('dlq.archive_page'::regproc) as text")["text"]
-    statement = body.removeprefix("BEGIN ATOMIC").rstrip().removesuffix("END")
-    types = dict.fromkeys(values, "{}") | {"times": "{}::tstzmultirange"}
-    for name, value in values.items():
-        statement = statement.replace(
-            f"archive_page.{name}", types[name].format(sql.Literal(value).as_string(connection))
-        )
-    return "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {statement}".encode()))
+def _plan_of_batch(connection: Connection, *values: object) -> str:
+    """The plan of what the function executes, which EXPLAIN does not show."""
+    source = one(connection, "select prosrc from pg_proc where oid = 'dlq.archive_batch'::regproc")["prosrc"]
+    (text,) = re.findall(r"format\('(.*)', outbox_table", source, re.DOTALL)
+    filled = "select format(%s, 'outbox_event', 'outbox_event_archive', dlq.moved_columns(), dlq.moved_columns('e.'))"
+    (row,) = connection.execute(filled.encode(), [text.replace("''", "'")]).fetchall()
+    types = "timestamptz, tstzmultirange, timestamptz, bigint, integer, timestamptz"
+    connection.execute(f"set search_path = dlq, public; prepare batch ({types}) as {row['format']}".encode())
+    given = sql.SQL(", ").join(map(sql.Literal, values)).as_string(connection)
+    return "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain execute batch ({given})".encode()))
 
 
 @pytest.mark.usefixtures("home")

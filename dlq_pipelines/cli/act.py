@@ -1,4 +1,4 @@
-"""What does every command that changes something ask: who, why, whether only to say what would be done, and is it meant?"""
+"""What does every command that changes something ask: who, why, only to say what it would do, and is it meant?"""
 
 import getpass
 import sys

@@ -70,12 +70,11 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
         chosen = Filters(**{name: given.pop(name) for name in options})
         command(filters=chosen, **given)
 
-    own = inspect.signature(command)
-    kept = [parameter for parameter in own.parameters.values() if parameter.name != "filters"]
-    keyword_only = inspect.Parameter.KEYWORD_ONLY
-    taken = [parameter.replace(kind=keyword_only) for parameter in (*kept, *options.values())]
+    own = inspect.signature(command).parameters
+    all_ = [p for name, one in own.items() for p in (options.values() if name == "filters" else (one,))]
+    taken = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in all_]
     # Typer asks both what a command takes.
-    run.__signature__ = own.replace(parameters=taken)  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in taken}
     return run
 

@@ -46,7 +46,8 @@ def duration(seconds: float) -> str:
     """How long, in the two largest units that say something: `4 h 10 min`, `35 s`."""
     if seconds < 1:
         return "less than a second"
-    left, said = round(seconds), []
+    left = round(seconds)
+    said: list[tuple[int, str]] = []
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         count, left = divmod(left, size)
         if count or said:

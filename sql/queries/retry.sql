@@ -97,6 +97,10 @@ with target as (
 )
 select count(*) as events from ledger
 
+-- name: read_payload
+-- Whether PostgreSQL reads it, said before anything is locked.
+select %(payload)s::jsonb
+
 -- name: replace_payload
 -- Of an event that was just released; the ledger keeps the payload that it had.
 with event as (
@@ -195,7 +199,7 @@ where d.event_id = %(event_id)s order by d.died_at desc limit %(limit)s
 
 -- name: retries_of
 select death_id, fix_id, stage, actor, reason, retried_at, due_at, payload_before, outcome, settled_at
-from :"dlq_schema".retry where event_id = %(event_id)s order by death_id desc limit %(limit)s
+from :"dlq_schema".retry where event_id = %(event_id)s order by retried_at desc, death_id desc limit %(limit)s
 
 -- name: fix_of
 -- The open fix that targets an event, else the last one that released it.

@@ -853,7 +853,7 @@ def test_a_retry_with_another_payload_keeps_the_original(connection: Connection)
     """In the ledger, with who and why; only where it is allowed, and only of a dead event."""
     add_events(connection, 2, payload='{"sku": null, "price": 12345678901234567890.10}')
     kill(connection, ERROR, where="id = 1")
-    new = {"sku": "A-1"}
+    new = '{"sku": "A-1", "price": 0.12345678901234567890}'
     with pytest.raises(RefusedError, match="DLQ_ALLOW_EDIT"):
         retry_with_payload(connection, 1, new, act=_act(), allowed=False)
     with pytest.raises(NotFoundError, match="Event 2 is not dead"):
@@ -861,11 +861,24 @@ def test_a_retry_with_another_payload_keeps_the_original(connection: Connection)
     retry_with_payload(connection, 1, new, act=_act(dry_run=True), allowed=True)
     assert _counts(connection) == {"dead": 1, "pending": 1}
     retry_with_payload(connection, 1, new, act=_act(), allowed=True)
-    assert one(connection, "select payload, status from outbox_event where id = 1") == {
+    assert one(connection, "select payload::text, status from outbox_event where id = 1") == {
         "payload": new, "status": "pending",
     }  # fmt: skip
     kept = one(connection, "select payload_before::text as before, actor, reason from dlq.retry")
     assert kept == {"before": '{"sku": null, "price": 12345678901234567890.10}', "actor": "bob", "reason": "asked"}
+
+
+@pytest.mark.parametrize("payload", ["{", "", '{"a": NaN}', r'{"a": "\u0000"}', r'{"a": "\ud800"}', "\x00", "\ud800"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_payload_that_cannot_be_stored_is_refused_and_the_event_stays_dead(
+    connection: Connection, payload: str, dry_run: bool
+) -> None:
+    """Said as a wrong argument, also by a dry run."""
+    add_events(connection, 1)
+    kill(connection, ERROR)
+    with pytest.raises(ValueError, match=r"(?i)payload"):
+        retry_with_payload(connection, 1, payload, act=_act(dry_run=dry_run), allowed=True)
+    assert one(connection, "select status, payload from outbox_event") == {"status": "dead", "payload": {}}
 
 
 def test_what_dies_again_during_a_retry_by_hand_does_not_follow(

@@ -3,13 +3,13 @@
 import json as json_
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
-from dlq_pipelines.cli.output import Json, program, show
+from dlq_pipelines.cli.output import Json, headline, program, show
 from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.errors import NotFoundError
@@ -44,7 +44,9 @@ def show_(event: EventId, json: Json = False) -> None:
         show([asdict(found)], as_json=True, empty="")
         return
     show([{"of the event": key, "": value} for key, value in _about(found).items()], as_json=False, empty="")
+    typer.echo()
     show([_death(death) for death in found.deaths], as_json=False, empty="")
+    typer.echo()
     show([_retry(retry) for retry in found.retries], as_json=False, empty="It was never retried.")
     for retry in found.retries:
         if retry.payload_before is not None:
@@ -75,8 +77,8 @@ def retry(
     doing = act(actor, reason, dry_run=dry_run)
     with session() as (connection, settings):
         if payload is not None:
-            new = _read_payload(payload)
-            retry_with_payload(connection, event, new, act=doing, allowed=settings.allow_edit)
+            text = _read_payload(payload)
+            retry_with_payload(connection, event, text, act=doing, allowed=settings.allow_edit)
         elif not retry_events(connection, [event], act=doing).events:
             raise NotFoundError(
                 f"Event {event} is not dead, so there is nothing to retry. "
@@ -121,16 +123,16 @@ def retry_batch(
         done = retry_many(
             lambda act: retry_selected(connection, selector, act=act, rate=at, max_retries=most),
             doing,
-            named=bool(ids),
+            named=filters.names_only(ids),
             kind="dead",
             yes=yes,
         )
-    tell_retried(done, rate=at, dry_run=dry_run, json=json)
+    tell_retried(done, ids, rate=at, dry_run=dry_run, json=json)
 
 
 def _about(found: "EventHistory") -> dict[str, Any]:
     event, fix = found.event, found.fix
-    about: dict[str, Any] = {"event": found.event_id, "is in": found.place}
+    about: dict[str, Any] = {"event": found.event_id, "place": found.place}
     if event is not None:
         about |= {
             "type": event.event_type,
@@ -145,15 +147,12 @@ def _about(found: "EventHistory") -> dict[str, Any]:
 
 
 def _death(death: "Death") -> dict[str, Any]:
-    from dlq_pipelines.causes.fingerprint import fingerprint
-
-    failed = fingerprint(death.error)
     discarded = f"by {death.discarded_by}: {death.discard_reason}" if death.discarded_at else ""
     return {
         "died": death.died_at,
         "attempts": death.attempts,
         "cause": death.cause_id or "not classified yet",
-        "of": ": ".join(part for part in (failed.exception_type, failed.template) if part),
+        "of": headline(death.error),
         "given up": discarded,
     }
 
@@ -179,19 +178,11 @@ def _pretty(payload: object) -> str:
     return json_.dumps(payload, indent=2, ensure_ascii=False)
 
 
-def _read_payload(given: str) -> Any:
-    """The payload that was given as JSON, or as a file with JSON.
+def _read_payload(given: str) -> str:
+    """The JSON text that was given itself, or the file that it stands in.
 
     Raises:
-        ValueError: it is no JSON.
         OSError: the file cannot be read.
+        ValueError: the file is no text in UTF-8.
     """
-    text = Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given
-    try:
-        return json_.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
-        raise ValueError(f"--payload is no JSON: {error}") from None
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON value")
+    return Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given

@@ -35,6 +35,10 @@ class Filters:
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Dead before that time.")] = None
     every: Annotated[bool, typer.Option("--all", help="All of them. Only without a filter.")] = False
 
+    def names_only(self, ids: Sequence[int] | None) -> bool:
+        """Whether events were named by their ids and nothing else was said of them."""
+        return bool(ids) and self == Filters()
+
     def selector(self, zone: "tzinfo", ids: Sequence[int] | None = None, *, else_every: bool = False) -> "Selector":
         """What was asked for.
 

@@ -9,7 +9,7 @@ import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered, read_moment
-from dlq_pipelines.cli.output import Json, duration, program, show
+from dlq_pipelines.cli.output import Json, duration, headline, program, show
 from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 
@@ -74,6 +74,7 @@ def flag(
     `--dry-run`.
     """
     from dlq_pipelines.installation import fix_terms
+    from dlq_pipelines.outbox.event import required
     from dlq_pipelines.retries.ledger import Flag, flag_fix, preview_fix
 
     figures: dict[str, Any] = {
@@ -85,7 +86,7 @@ def flag(
         "max_retries": max_retries,
         "ordering": order,
     }
-    doing = act(actor, note, dry_run=dry_run)
+    doing = act(actor, required("note", note), dry_run=dry_run)
     with session() as (connection, settings):
         terms = fix_terms(settings)
         policy = replace(terms.policy, **{name: value for name, value in figures.items() if value is not None})
@@ -154,13 +155,11 @@ def show_(fix: FixId, json: Json = False) -> None:
         return
     about = _about(found.fix) | {"next" if found.fix.closed_at is None else "verdict": found.next}
     show([{"of the fix": key, "": value} for key, value in about.items() if value], as_json=False, empty="")
+    typer.echo()
     show(stages, as_json=False, empty="No stage was begun yet.")
-    evidence = [
-        {"events": one["events"], "became": one["outcome"], "old error": one["before"], "new error": one["after"]}
-        for one in found.fix.evidence
-    ]
-    if evidence:
-        show(evidence, as_json=False, empty="")
+    if found.fix.evidence:
+        typer.echo()
+        show([_evidence(pair) for pair in found.fix.evidence], as_json=False, empty="")
 
 
 @app.command()
@@ -268,11 +267,11 @@ def release_parked(
         done = retry_many(
             lambda act: release(connection, selector, max_retries=most, fix_id=fix, act=act, rate=at),
             doing,
-            named=bool(ids),
+            named=filters.names_only(ids),
             kind="parked",
             yes=yes,
         )
-    tell_retried(done, rate=at, dry_run=dry_run, json=json)
+    tell_retried(done, ids, rate=at, dry_run=dry_run, json=json)
 
 
 def _change(change: Callable[..., "Fix"], fix_id: int, hint: str, *, doing: "Act", json: bool) -> None:
@@ -315,6 +314,12 @@ def _show_preview(would: "Preview", policy: "RetryPolicy", *, json: bool) -> Non
 
 def _stage(number: int, stage: "Stage") -> dict[str, Any]:
     return {"stage": number, **asdict(stage), "waiting": stage.waiting}
+
+
+def _evidence(pair: dict[str, Any]) -> dict[str, Any]:
+    """An old error and beside it what came of the retry."""
+    new = headline(pair["after"]) if pair["outcome"] == "dead" else pair["outcome"]
+    return {"events": pair["events"], "old error": headline(pair["before"]), "new error": new}
 
 
 def _about(fix: "Fix") -> dict[str, Any]:

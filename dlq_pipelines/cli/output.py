@@ -42,6 +42,14 @@ def program() -> str:
     return started if Path(started).name == "dlq" and started != shutil.which("dlq") else "dlq"
 
 
+def headline(error: str | None) -> str:
+    """What failed, of an error text: its exception and message without the traceback."""
+    from dlq_pipelines.causes.parse import parse
+
+    failure = parse(error or "")
+    return ": ".join(part for part in (failure.exception_type, failure.message) if part) or "no error text"
+
+
 def duration(seconds: float) -> str:
     """How long, in the two largest units that say something: `4 h 10 min`, `35 s`."""
     if seconds < 1:

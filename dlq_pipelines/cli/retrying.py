@@ -1,6 +1,6 @@
 """How does a command retry many events: counted first, asked for where they are many, and told?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,8 +53,8 @@ def retry_many(retry: "Callable[[Act], Retried]", doing: "Act", *, named: bool, 
     return done
 
 
-def tell_retried(done: "Retried", *, rate: float, dry_run: bool, json: bool) -> None:
-    """Say how many events go back to the worker, and how long that takes."""
+def tell_retried(done: "Retried", ids: Sequence[int] | None, *, rate: float, dry_run: bool, json: bool) -> None:
+    """Say how many events go back to the worker, how long that takes, and how many of the named ones do not."""
     if json:
         show([asdict(done) | {"rate": rate, "dry_run": dry_run}], as_json=True, empty="")
         return
@@ -64,6 +64,8 @@ def tell_retried(done: "Retried", *, rate: float, dry_run: bool, json: bool) -> 
     lasts = duration((done.events - 1) / rate)
     said = "Would retry" if dry_run else "Retried"
     typer.echo(f"{said} {done.events:,} dead events at {rate:g} a second: they fall due within {lasts}.")
+    if ids and (passed := len(set(ids)) - done.events):
+        typer.echo(f"Passed over: {passed:,} of those that were named.")
     typer.echo(
         "Nothing was changed: this was a dry run."
         if dry_run

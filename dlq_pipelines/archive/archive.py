@@ -62,7 +62,7 @@ def archive_dead_events(connection: Connection, *, before: datetime, only_export
         with connection.transaction():
             batch = connection.one("archive.candidates", limit=BATCH, **where, **after)
             if batch["ids"]:
-                with _whole_rows():
+                with whole_rows():
                     connection.one("archive.move", ids=batch["ids"], now=act.now)
                 asked = {"before": before.isoformat()}
                 record_operation(connection, "archive.move", asked, act=act, events=len(batch["ids"]))
@@ -86,7 +86,7 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
 
     def take(deaths: list[int], _: int) -> None:
         who = {"actor": act.actor, "reason": act.reason, "now": act.now}
-        with _whole_rows():
+        with whole_rows():
             connection.one("archive.discard", deaths=deaths, **who)
         record_operation(connection, "archive.discard", shown(selector), act=act, events=len(deaths))
 
@@ -94,7 +94,7 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
 
 
 @contextmanager
-def _whole_rows() -> Iterator[None]:
+def whole_rows() -> Iterator[None]:
     """Say which columns the archive lacks, as the database found it."""
     try:
         yield

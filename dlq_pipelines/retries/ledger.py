@@ -134,11 +134,15 @@ def preview_fix(connection: Connection, flag: Flag, *, act: Act, default: RetryP
         )
 
 
-def means(connection: Connection, selector: Selector, *, before: datetime) -> dict[str, Any]:
-    """The values by which statements find what a selector means: the selector, and what an index can be asked for."""
+def means(connection: Connection, selector: Selector, *, before: datetime | None) -> dict[str, Any]:
+    """The values by which statements find what a selector means: the selector, and what an index can be asked for.
+
+    Before that moment, of which the selector knows nothing; None: at any time.
+    """
     ids = selector.event_ids
+    until = "infinity" if before is None else before.isoformat()
     return {
-        "selector": json.dumps({**selector.as_json(), "flagged_at": before.isoformat()}),
+        "selector": json.dumps({**selector.as_json(), "flagged_at": until}),
         "causes": None if selector.cause_id is None else _members(connection, selector.cause_id),
         "event_ids": None if ids is None else list(ids),
     }

@@ -43,6 +43,67 @@ select :"dlq_schema".move_to_archive(array(select event_id from noted), %(now)s)
 select count(*) as events
 from :"outbox_schema".:"outbox_table" where status = 'dead' and dead_at < %(before)s
 
+-- name: restorable
+-- The next archived dead events that a selector means, by key: each page reads so many rows and no more. Led by the
+-- cause, by the ids, or by the archive itself. What is in the outbox already stays, and what a person gave up comes
+-- back only by its id.
+with page as (
+    select * from (
+        (select d.id, d.event_id, d.died_at as at from unnest(%(causes)s::text[]) as member (cause_id)
+         cross join lateral (
+            select d.* from :"dlq_schema".death d
+            where d.cause_id = member.cause_id and (d.died_at, d.event_id) > (%(after_time)s, %(after_id)s)
+            order by d.died_at, d.event_id limit %(limit)s) d
+         where %(event_ids)s::bigint[] is null)
+        union all
+        (select d.id, d.event_id, d.died_at as at from :"dlq_schema".death d
+         where d.event_id = any(%(event_ids)s::bigint[]) and (d.died_at, d.event_id) > (%(after_time)s, %(after_id)s)
+         order by d.died_at, d.event_id limit %(limit)s)
+        union all
+        (select d.id, d.event_id, a.archived_at as at from (
+            select a.id, a.dead_at, a.archived_at from :"outbox_schema".:"archive_table" a
+            where a.status = 'dead' and (a.archived_at, a.id) > (%(after_time)s, %(after_id)s)
+                and %(causes)s::text[] is null and %(event_ids)s::bigint[] is null
+            order by a.archived_at, a.id limit %(limit)s) a
+         cross join lateral (
+            select d.* from :"dlq_schema".death d where d.event_id = a.id and d.died_at = a.dead_at limit 1) d)
+    ) drive
+    order by at, event_id limit %(limit)s
+), judged as materialized (
+    select page.event_id, page.at, d.died_at, case
+        when exists (select from :"outbox_schema".:"outbox_table" e where e.id = page.event_id) then 'blocked'
+        when %(event_ids)s::bigint[] is null
+            and exists (select from :"dlq_schema".discard g where g.death_id = page.id) then 'discarded'
+        else 'free' end as state
+    from page
+    join :"dlq_schema".death d on d.id = page.id
+    cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+    cross join lateral (
+        select from :"outbox_schema".:"archive_table" a
+        where a.id = page.event_id and a.status = 'dead' and a.dead_at = d.died_at limit 1) a
+    left join :"dlq_schema".cause c on c.id = d.cause_id
+    where :"dlq_schema".selects(f, coalesce(c.merged_into, d.cause_id), d.event_type, d.aggregate_type, d.event_id,
+                                d.error, d.died_at)
+), locked as (
+    select free.event_id from judged free
+    cross join lateral (
+        select from :"outbox_schema".:"archive_table" a
+        where a.id = free.event_id and a.status = 'dead' and a.dead_at = free.died_at
+        for update skip locked) a
+    where free.state = 'free'
+)
+select coalesce((select array_agg(event_id order by event_id) from locked), '{}') as ids,
+    (select count(*) from judged where state = 'blocked') as blocked,
+    (select count(*) from judged where state = 'discarded') as discarded,
+    count(*) as rows, max(at) as last_time, (array_agg(event_id order by at desc, event_id desc))[1] as last_id
+from page
+
+-- name: restore
+with no_longer_given_up as (
+    delete from :"dlq_schema".discard where event_id = any(%(ids)s::bigint[])
+)
+select :"dlq_schema".move_to_outbox(%(ids)s::bigint[]) as moved
+
 -- name: count_purgeable
 select count(*) as events
 from :"outbox_schema".:"archive_table" where status = 'dead' and archived_at < %(before)s

@@ -1,0 +1,66 @@
+"""How does an archived dead event come back, for a fix that came late?
+
+As dead, with the moment of its death: the ledger knows that death already and records no second one. In batches, each
+deleted and inserted by one statement in a transaction of its own with its audit row.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from dlq_pipelines.archive.archive import BATCH, whole_rows
+from dlq_pipelines.operation import Act, record_operation
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.ledger import means
+from dlq_pipelines.retries.retry import shown
+
+_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came back; of a dry run, what would.
+
+    Attributes:
+        events: dead in the outbox again.
+        batches: transactions.
+        blocked: stay, because the outbox has an event of their id.
+        discarded: stay, because a person gave them up and they were not named by id.
+    """
+
+    events: int
+    batches: int
+    blocked: int
+    discarded: int
+
+
+def restore_events(connection: Connection, selector: Selector, *, act: Act) -> Restored:
+    """Bring back the archived dead events that a selector means.
+
+    Args:
+        connection: in autocommit mode.
+        selector: of their last death. With `event_ids` also those that a person gave up.
+        act: who asks for it, and why.
+
+    Raises:
+        SchemaError: the archive table lacks a column of the outbox table.
+    """
+    where = means(connection, selector, before=None)
+    total = Restored(0, 0, 0, 0)
+    after = {"after_time": _BEGINNING, "after_id": 0}
+    while True:
+        with connection.transaction():
+            page = connection.one("archive.restorable", limit=BATCH, **where, **after)
+            if page["ids"] and not act.dry_run:
+                with whole_rows():
+                    connection.one("archive.restore", ids=page["ids"])
+                record_operation(connection, "archive.restore", shown(selector), act=act, events=len(page["ids"]))
+        total = Restored(
+            total.events + len(page["ids"]),
+            total.batches + bool(page["ids"]),
+            total.blocked + page["blocked"],
+            total.discarded + page["discarded"],
+        )
+        if page["rows"] < BATCH:
+            return total
+        after = {"after_time": page["last_time"], "after_id": page["last_id"]}

@@ -120,3 +120,5 @@ begin
     return total;
 end
 $$;
+
+revoke all on all functions in schema :"dlq_schema" from public;

@@ -101,8 +101,8 @@ def flag(
         fix = flag_fix(connection, flagging, act=doing)
     _say(
         fix,
-        f"Fix {fix.id} is flagged: {would.events:,} dead events, in {len(would.stages)} stages. The fix_flag_sensor "
-        f"releases the first. To follow it: `{program()} fixes show {fix.id}`.",
+        f"Fix {fix.id} is flagged. It means {would.events:,} dead events, in stages of {_sizes(would)}; the "
+        f"fix_flag_sensor releases the first. To follow it: `{program()} fixes show {fix.id}`.",
         json=json,
     )
 
@@ -305,11 +305,15 @@ def _show_preview(would: "Preview", policy: "RetryPolicy", *, json: bool) -> Non
         "aggregates": f"{would.aggregates:,}",
         "parked": f"{would.parked:,}",
         "overtaken": "not known" if would.overtaken is None else f"{would.overtaken:,}",
-        "stages": ", ".join(f"{size:,}" for size in would.stages),
+        "stages": _sizes(would),
         "time": f"{duration(would.seconds)} at {policy.rate:g} a second, and what the worker needs",
     }
     show([{"it would mean": name, "": value} for name, value in figures.items()], as_json=False, empty="")
     typer.echo("Nothing was changed: this was a dry run.")
+
+
+def _sizes(would: "Preview") -> str:
+    return ", ".join(f"{size:,}" for size in would.stages) or "none, as all are parked"
 
 
 def _stage(number: int, stage: "Stage") -> dict[str, Any]:

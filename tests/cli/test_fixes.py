@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -28,6 +29,7 @@ from tests.rows import add_events, kill, one, park
 
 ERROR = 'Traceback (most recent call last):\n  File "a.py", line 1, in send\nTimeoutError: no answer'
 CAUSE = cause_key(ERROR)
+NO_SKU = "KeyError: 'sku'"
 HOSTILE = "\x1b[2J\x1b[31m[bold]TimeoutError[/bold]: \x9b2Jno\u202e answer"
 # What scripts may rely on.
 FIX_KEYS = {
@@ -60,8 +62,6 @@ def _words(ended: Ended) -> str:
 
 
 def _advance(connection: Connection, fix: int) -> None:
-    from datetime import UTC, datetime
-
     act = Act("sensor", "a step is due", datetime.now(UTC))
     advance_fix(connection, fix, act=act, terms=fix_terms(Settings()))
 
@@ -101,7 +101,7 @@ def test_flagging_says_what_comes_next_and_is_signed_by_the_account(dlq: Run, co
     _dead(connection, 2)
     said = _words(dlq(*FLAG, "--link", "v42", "--owner", "team-shipping"))
     (fix,) = list_fixes(connection)
-    assert f"Fix {fix.id} is flagged: 2 dead events, in 1 stages." in said
+    assert f"Fix {fix.id} is flagged. It means 2 dead events, in stages of 2; the fix_flag_sensor releases" in said
     assert f"dlq fixes show {fix.id}`." in said
     terms = fix_terms(Settings())
     assert (fix.selector, fix.policy) == (Selector(cause_id=CAUSE), terms.policy)
@@ -324,7 +324,7 @@ def test_a_program_reads_what_the_fix_is_now(dlq: Run, flagged: int) -> None:
         (["0", "--reason", "x"], 2, "0 is not in the range"),
     ],
 )
-def test_what_cannot_be_changed_is_said_and_changes_nothing(
+def test_what_cannot_be_changed_is_said_and_changes_nothing(  # noqa: PLR0917 - fixtures are arguments
     dlq: Run, connection: Connection, flagged: int, command: str, arguments: list[str], code: int, said: str
 ) -> None:
     ended = dlq("fixes", command, *(str(flagged) if word == "FIX" else word for word in arguments))
@@ -346,7 +346,7 @@ def test_a_fix_that_has_ended_stays_as_it_is(dlq: Run, connection: Connection, f
 def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Connection) -> None:
     """Only what is dead and was retried often enough."""
     _dead(connection, 4, event_type="a")
-    _dead(connection, 2, event_type="b", error="KeyError: 'sku'")
+    _dead(connection, 2, event_type="b", error=NO_SKU)
     park(connection, [1, 2, 5])
     park(connection, [3], retries=2)
     park(connection, [4])
@@ -361,7 +361,7 @@ def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Con
     assert _words(dlq("fixes", "parked", "--event-type", "c")) == "No event is parked."
     died = one(connection, "select dead_at::text as at from outbox_event where id = 5")["at"][:19]
     assert _words(dlq("fixes", "parked", "--event-type", "b")) == (
-        f"event type aggregate cause retries last death 5 b order 1 {cause_key(chr(75) + 'eyError: ' + repr('sku'))} 3 {died}"
+        f"event type aggregate cause retries last death 5 b order 1 {cause_key(NO_SKU)} 3 {died}"
     )
 
 
@@ -374,7 +374,7 @@ def test_parked_events_are_released_by_ids_or_filters_and_only_they(
 ) -> None:
     """Paced, in the ledger and the audit; a dry run counts the same and changes nothing."""
     _dead(connection, 4, event_type="a")
-    _dead(connection, 2, event_type="b", error="KeyError: 'sku'")
+    _dead(connection, 2, event_type="b", error=NO_SKU)
     park(connection, [1, 2, 5])
     command = ("fixes", "release-parked", *chosen, "--reason", "corrected", "--rate", "2", "--actor", "ann")
     (would,) = _rows(dlq(*command, "--dry-run", "--json"))

@@ -60,16 +60,16 @@ def archive_dead_events(connection: Connection, *, before: datetime, only_export
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
         with connection.transaction():
-            batch = connection.one("archive.candidates", limit=BATCH, **where, **after)
-            if batch["ids"]:
+            page = connection.one("archive.page", limit=BATCH, **where, **after)
+            if page["ids"]:
                 with whole_rows():
-                    connection.one("archive.move", ids=batch["ids"], now=act.now)
+                    connection.one("archive.move", ids=page["ids"], now=act.now)
                 asked = {"before": before.isoformat()}
-                record_operation(connection, "archive.move", asked, act=act, events=len(batch["ids"]))
-        if not batch["ids"]:
+                record_operation(connection, "archive.move", asked, act=act, events=len(page["ids"]))
+        moved, batches = moved + len(page["ids"]), batches + bool(page["ids"])
+        if page["rows"] < BATCH:
             return Archived(moved, batches, _left(connection, before))
-        moved, batches = moved + len(batch["ids"]), batches + 1
-        after = {"after_time": batch["last_time"], "after_id": batch["last_id"]}
+        after = {"after_time": page["last_time"], "after_id": page["last_id"]}
 
 
 def discard_events(connection: Connection, selector: Selector, *, act: Act) -> Retried:

@@ -9,17 +9,39 @@ create function :"dlq_schema".archive_table() returns regclass language sql stab
     return format('%I.%I', :'outbox_schema', :'archive_table')::regclass;
 
 -- What may leave the hot table: no open fix targets it, and its id is not in the archive already (that would stop every
--- run, and the check of the books names it).
+-- run, and the check of the books names it). While no fix is open nobody looks for what one might target.
 create view :"dlq_schema".archivable as
 select e.id, e.dead_at
 from :"outbox_schema".:"outbox_table" e
 where e.status = 'dead'
     and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
-    and not exists (
-        select from :"dlq_schema".shown_death d
-        join :"dlq_schema".fix f on f.closed_at is null and (f.cause_id = d.cause_id or f.cause_id is null)
-        where d.event_id = e.id and d.died_at = e.dead_at and :"dlq_schema".selects(
-            f, d.cause_id, d.event_type, d.aggregate_type, d.event_id, d.error, d.died_at));
+    and (not exists (select from :"dlq_schema".fix f where f.closed_at is null)
+        or not exists (
+            select from :"dlq_schema".shown_death d
+            join :"dlq_schema".fix f on f.closed_at is null and (f.cause_id = d.cause_id or f.cause_id is null)
+            where d.event_id = e.id and d.died_at = e.dead_at and :"dlq_schema".selects(
+                f, d.cause_id, d.event_type, d.aggregate_type, d.event_id, d.error, d.died_at)));
+
+-- The next page of the dead, oldest first, by key, and of it what may leave, locked. The page comes first and is of so
+-- many rows: the planner takes a test of times for one that few rows pass, and would sort all that is left each time.
+create function :"dlq_schema".archive_page(
+    before timestamptz, times tstzmultirange, after_time timestamptz, after_id bigint, size integer,
+    out ids bigint[], out rows bigint, out last_time timestamptz, out last_id bigint
+) language sql
+begin atomic
+    with page as materialized (
+        select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
+        where e.status = 'dead' and e.dead_at < before and (e.dead_at, e.id) > (after_time, after_id)
+        order by e.dead_at, e.id limit size
+    ), free as (
+        select v.id from page join :"dlq_schema".archivable v on v.id = page.id
+        where times is null or page.dead_at <@ times
+        for update of v skip locked
+    )
+    select coalesce((select array_agg(free.id order by free.id) from free), '{}'), count(*), max(page.dead_at),
+        (array_agg(page.id order by page.dead_at desc, page.id desc))[1]
+    from page;
+end;
 
 -- The columns that an event takes with it: all that the outbox table has and does not compute itself.
 create function :"dlq_schema".moved_columns() returns text
@@ -99,18 +121,17 @@ as $$
 declare
     before constant timestamptz := now() - make_interval(days => retention_days);
     times  constant tstzmultirange := exported_times(now() - make_interval(days => retention_days));
-    ids    bigint[];
+    page   record;
     total  bigint := 0;
 begin
     if retention_days is null or retention_days < 0 then
         raise exception 'retention_days must be 0 or more' using errcode = 'invalid_parameter_value';
     end if;
+    select '-infinity'::timestamptz as last_time, 0::bigint as last_id into page;
     loop
-        ids := array(
-            select v.id from archivable v where v.dead_at < before and v.dead_at <@ times
-            order by v.dead_at, v.id limit 5000 for update skip locked);
-        exit when cardinality(ids) = 0 or total >= 100000;
-        total := total + move_to_archive(ids, now());
+        select * into page from archive_page(before, times, page.last_time, page.last_id, 5000);
+        total := total + move_to_archive(page.ids, now());
+        exit when page.rows < 5000 or total >= 100000;
     end loop;
     if total > 0 then
         insert into operation (kind, actor, reason, filter, events, at)

@@ -171,7 +171,7 @@ where :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.eve
         or exists (
             select from :"dlq_schema".fix x where x.id = %(fix_id)s and :"dlq_schema".selects(
                 x, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)))
-order by e.event_id limit %(limit)s
+order by tried.event_id limit %(limit)s
 
 -- name: place
 -- Where an event is.

@@ -587,8 +587,8 @@ def test_no_statement_of_a_fix_reads_whole_tables(crowded: tuple[Connection, Fix
     connection, fix = crowded
     plan = _explain(connection, statement.partition(" of ")[0], **_statements(connection, fix)[statement])
     assert not re.search(r"Seq Scan on (death|retry|outbox_event|outbox_event_archive)\b", plan), plan
-    # The ledger counts in the order of its index: a page ends where it is full.
-    assert not statement.startswith("retry.parked") or "GroupAggregate" in plan, plan
+    # Counted in the order of the ledger's index: a page ends where it is full.
+    assert not statement.startswith("retry.parked") or ("GroupAggregate" in plan and "Sort" not in plan), plan
     # What the sensor asks twice a minute costs what is outstanding, not what ever died of the cause.
     assert statement != "fix.due" or not re.search(r"\bdeath\b", plan), plan
 

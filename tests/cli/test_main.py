@@ -30,14 +30,24 @@ from dlq_pipelines.postgres.embedded import _package
 from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.cli.conftest import Ended, Run
 from tests.databases import with_dagster
-from tests.rows import add_events, kill, one
+from tests.rows import add_events, kill, one, park
 
 DLQ = Path(sys.executable).parent / "dlq"
 # Commands that run until Ctrl-C or for longer than a test may.
 LONG = ("dlq up", "dlq demo")
 NEVER_SHOWN = "s3cr3t-passw0rd"
 # Every command that works on the database, called so that nothing but the database can stop it.
-ON_THE_DATABASE = (["causes", "list"], ["fixes", "list"], ["migrate"], ["migrate", "--plan"], ["demo"], ["up"])
+ON_THE_DATABASE = (
+    ["causes", "list"],
+    ["fixes", "list"],
+    ["fixes", "flag", "--all", "--note", "mended"],
+    ["dead-events", "show", "1"],
+    ["dead-events", "retry-batch", "--all", "--reason", "asked"],
+    ["migrate"],
+    ["migrate", "--plan"],
+    ["demo"],
+    ["up"],
+)
 
 
 def commands() -> dict[str, click.Command]:
@@ -171,7 +181,7 @@ def test_a_connection_string_that_is_none_is_not_repeated(dlq: Run, monkeypatch:
     _is_said(dlq("causes", "list"), "DLQ_DATABASE_URL is not a connection string")
 
 
-@pytest.mark.parametrize("arguments", [*ON_THE_DATABASE[:2], *ON_THE_DATABASE[4:]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [line for line in ON_THE_DATABASE if line[0] != "migrate"], ids=" ".join)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -245,7 +255,7 @@ def _is_said(ended: Ended, pattern: str) -> None:
 
 
 def _seed(connection: Connection) -> None:
-    """Fifty causes with a dead event and an active fix each: whichever of these an example names is there."""
+    """Fifty causes with a dead event and an active fix each, and more: whatever an example names is there."""
     add_events(connection, 50)
     kill(connection, "KeyError: 'postcode'", attempts=5)
     connection.execute(
@@ -254,8 +264,8 @@ def _seed(connection: Connection) -> None:
     )
     connection.execute("update dlq.death set cause_id = 'v1-' || event_id")
     connection.execute(
-        "insert into dlq.fix (cause_id, note, flagged_by, flagged_at, canary, rate, min_success, settle_seconds)"
-        " select 'v1-' || n, 'mended', 'me', now(), 10, 50, 0.9, 900 from generate_series(1, 50) n order by n"
+        "insert into dlq.fix (cause_id, note, flagged_by, flagged_at)"
+        " select 'v1-' || n, 'mended', 'me', now() from generate_series(1, 50) n order by n"
     )
     named = {cause: None for line in examples() for cause in re.findall(r"v1-[0-9a-f]{16}", line)}
     split = {cause: "v1-root" for line in examples() for cause in re.findall(r"dlq causes split (\S+)", line)}
@@ -265,11 +275,25 @@ def _seed(connection: Connection) -> None:
             " values (%s, 'KeyError', '<text>', '', now(), now(), %s)",
             [cause, root],
         )
+        _kill_one(connection, cause)
+    for fix in re.findall(r"dlq fixes resume (\d+)", "\n".join(examples())):
+        connection.execute("update dlq.fix set status = 'paused' where id = %s", [fix])
+    for ids in re.findall(r"dlq fixes release-parked ([\d ]+)", "\n".join(examples())):
+        park(connection, [int(event) for event in ids.split()])
     change = '{"changes": [{"cause": "v1-2", "before": {"name": "x"}, "after": {"name": null}}]}'
     connection.execute(
         "insert into dlq.operation (kind, actor, reason, filter, events, at)"
         " select 'cause.name', 'me', 'so', %s::jsonb, 0, now() from generate_series(1, 12)",
         [change],
+    )
+
+
+def _kill_one(connection: Connection, cause: str) -> None:
+    """One more dead event, of that cause."""
+    add_events(connection, 1)
+    kill(connection, "KeyError: 'postcode'", where="status = 'pending'")
+    connection.execute(
+        "update dlq.death set cause_id = %s where event_id = (select max(id) from outbox_event)", [cause]
     )
 
 

@@ -148,3 +148,5 @@ begin
     return total;
 end
 $$;
+
+revoke all on all functions in schema :"dlq_schema" from public;

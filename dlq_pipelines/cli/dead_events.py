@@ -1,13 +1,13 @@
 """`dlq dead-events`: what became of an event, and how does a person bring it back?"""
 
 import json as json_
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act
+from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
 from dlq_pipelines.cli.output import Json, headline, program, show
 from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
@@ -128,6 +128,42 @@ def retry_batch(
             yes=yes,
         )
     tell_retried(done, ids, rate=at, dry_run=dry_run, json=json)
+
+
+@app.command()
+@filtered
+def discard(
+    filters: Filters,
+    reason: Reason,
+    actor: Actor,
+    ids: EventIds = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Give dead events up: they go to the archive at once with the reason, and no filter brings them back.
+
+    Example: `dlq dead-events discard 17 --reason "a test order"`
+    """
+    from dlq_pipelines.archive.archive import discard_events
+
+    doing = act(actor, reason, dry_run=dry_run)
+    with session() as (connection, settings):
+        selector = filters.selector(settings.zone, ids)
+        if not dry_run:
+            confirm("discard", discard_events(connection, selector, act=replace(doing, dry_run=True)).events, yes=yes)
+        done = discard_events(connection, selector, act=doing)
+    if filters.names_only(ids) and not done.events:
+        raise NotFoundError("None of these events is dead. `dlq dead-events show ID` says what became of one.")
+    if json:
+        show([asdict(done) | {"dry_run": dry_run}], as_json=True, empty="")
+        return
+    typer.echo(f"{'Would discard' if dry_run else 'Discarded'} {done.events:,} dead events.")
+    typer.echo(
+        "Nothing was changed: this was a dry run."
+        if dry_run
+        else f"Back by its id: `{program()} archive restore ID --reason ...`."
+    )
 
 
 def _about(found: "EventHistory") -> dict[str, Any]:

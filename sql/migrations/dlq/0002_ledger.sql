@@ -124,7 +124,8 @@ create table :"dlq_schema".export_day (
     rows        bigint      not null,
     first_id    bigint,
     last_id     bigint,
-    files       jsonb       not null,  -- [{name, bytes, sha256}]
-    exported_at timestamptz not null
+    files       jsonb       not null,  -- [{name, bytes, sha256}], the manifest last
+    exported_at timestamptz not null,
+    verified_at timestamptz  -- when the files were read again and found whole; null: not yet, or they are not
 );
 comment on table :"dlq_schema".export_day is 'What was exported for a day: its files with sizes and sums.';

@@ -52,13 +52,16 @@ _READ_SIZE = 2**20
 
 
 class Writer(Protocol):
-    """Takes batches in their order; `close` ends the file but leaves it open."""
+    """Takes batches in their order until it is closed or abandoned; the file under it stays open."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write the rows of a batch of `SCHEMA`."""
 
     def close(self, metadata: Mapping[str, str]) -> None:
         """End the file; the metadata goes into it where its format has a place for it."""
+
+    def abandon(self) -> None:
+        """Write no more: the file is thrown away."""
 
 
 def suffix(format: ExportFormat) -> str:
@@ -105,6 +108,9 @@ class _ParquetWriter:
         self._writer.add_key_value_metadata(dict(metadata))
         self._writer.close()
 
+    def abandon(self) -> None:
+        self._writer.is_open = False  # or it would end the file, which is closed by then, when it is collected
+
     def _flush(self) -> None:
         self._writer.write_table(pa.Table.from_batches(self._waiting, SCHEMA), row_group_size=ROW_GROUP_ROWS)
         self._waiting = []
@@ -124,6 +130,9 @@ class _CsvWriter:
     def close(self, metadata: Mapping[str, str]) -> None:  # noqa: ARG002 - CSV has no place for it
         self._writer.close()
 
+    def abandon(self) -> None:
+        """It holds nothing back."""
+
 
 class _JsonLinesWriter:
     """An object a line. A payload is a text here too: what reads numbers as doubles keeps its digits."""
@@ -141,6 +150,9 @@ class _JsonLinesWriter:
     def close(self, metadata: Mapping[str, str]) -> None:
         """A line is complete in itself."""
 
+    def abandon(self) -> None:
+        """It holds nothing back."""
+
 
 _WRITERS: dict[ExportFormat, type[_ParquetWriter | _CsvWriter | _JsonLinesWriter]] = {
     ExportFormat.PARQUET: _ParquetWriter,
@@ -148,9 +160,7 @@ _WRITERS: dict[ExportFormat, type[_ParquetWriter | _CsvWriter | _JsonLinesWriter
     ExportFormat.JSONL: _JsonLinesWriter,
 }
 # Times as texts: Arrow prints those without zone thirty times faster.
-_SHOWN = pa.schema(
-    [field.with_type(pa.string()) if pa.types.is_timestamp(field.type) else field for field in SCHEMA]
-)
+_SHOWN = pa.schema([field.with_type(pa.string()) if pa.types.is_timestamp(field.type) else field for field in SCHEMA])
 
 
 def _shown(column: pa.Array, separator: str) -> pa.Array:

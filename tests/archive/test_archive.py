@@ -17,6 +17,7 @@ from dlq_pipelines.day import Day
 from dlq_pipelines.defs.archive import books_balance, dead_event_archive
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.exports.export import export_day
+from dlq_pipelines.exports.target import local_target
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import RetryPolicy
 from dlq_pipelines.retries.ledger import flag_fix
@@ -59,7 +60,7 @@ def _flag(connection: Connection, *, days_ago: float = 0, event_type: str | None
 def _export(connection: Connection, database: Database, folder: Path, *, days_ago: int) -> None:
     classify_deaths(connection, zone=ZONE)
     day = Day.of((NOW - timedelta(days=days_ago)).astimezone(ZONE).date(), ZONE)
-    export_day(connection, url=database.url, day=day, folder=folder, now=NOW)
+    export_day(connection, url=database.url, day=day, target=local_target(folder), now=NOW)
 
 
 def _archive(

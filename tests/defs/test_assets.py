@@ -121,14 +121,16 @@ def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(connection: 
         "create function late() returns trigger language plpgsql as $$ begin"
         " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
         " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by id desc limit 1; return new; end $$;"
-        "create trigger late after insert or update on dlq.export_day for each row execute function late()"
+        "create trigger late after insert on dlq.export_day for each row execute function late()"
     )
     result = job("export_day", partition_key=DAYS[-1])
     (found,) = result.get_asset_check_evaluations()
     assert not found.passed
     assert found.metadata["differences"].value == [
-        f"{DAYS[-1]}: manifest has 2 rows, the ledger 3",
+        f"{DAYS[-1]}: the record has 2 rows, the ledger 3",
         f"{DAYS[-1]}: died_on={DAYS[-1]}/part-00000.parquet has 2 rows, the ledger 3",
+        f"{DAYS[-1]}: _csv/died_on={DAYS[-1]}/part-00000.csv.gz has 2 rows, the ledger 3",
+        f"{DAYS[-1]}: _jsonl/died_on={DAYS[-1]}/part-00000.jsonl.gz has 2 rows, the ledger 3",
     ]
 
 

@@ -1,6 +1,7 @@
 """The export of a day: is it the ledger, in every reader, whatever is killed, late, gone or run at once?"""
 
 import csv
+import gzip
 import json
 import os
 import signal
@@ -27,14 +28,19 @@ from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.errors import DatabaseUnavailableError, RefusedError
-from dlq_pipelines.exports.export import SCHEMA, Exported, export_day, verify_day
+from dlq_pipelines.exports.export import Exported, export_day
+from dlq_pipelines.exports.export import verify_day as verify
+from dlq_pipelines.exports.formats import SCHEMA
+from dlq_pipelines.exports.manifest import Options
+from dlq_pipelines.exports.target import local_target
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.rows import one
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAY = Day.of(date(2026, 3, 10), BERLIN)
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
-PARQUET, CSV = "died_on=2026-03-10/part-00000.parquet", "_csv/died_on=2026-03-10/part-00000.csv"
+PARQUET, CSV = "died_on=2026-03-10/part-00000.parquet", "_csv/died_on=2026-03-10/part-00000.csv.gz"
+JSONL, MANIFEST = "_jsonl/died_on=2026-03-10/part-00000.jsonl.gz", "died_on=2026-03-10/_manifest.json"
 HOSTILE = [
     None,
     "",
@@ -58,7 +64,8 @@ PAYLOAD = (
 )
 LEDGER = """
     select d.id as death_id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type, e.payload::text as payload,
-           e.created_at, d.attempts, d.died_at, d.error, d.cause_id, c.exception_type, c.template
+           e.created_at, d.attempts, d.died_at, d.error, d.cause_id as fingerprint, d.cause_id,
+           c.exception_type, c.template
     from dlq.death d join dlq.cause c on c.id = d.cause_id
     left join (select id, payload, created_at from outbox_event
                union all select id, payload, created_at from outbox_event_archive) e on e.id = d.event_id
@@ -72,13 +79,14 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 from dlq_pipelines.day import Day
-from dlq_pipelines.exports import export
+from dlq_pipelines.exports import export, target
 from dlq_pipelines.postgres.connect import Database
 url, folder, place = sys.argv[1:]
-setattr(export, place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+setattr(target if hasattr(target, place) else export, place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 day = Day.of(date(2026, 3, 10), ZoneInfo("Europe/Berlin"))
 with Database(url).connect() as connection:
-    export.export_day(connection, url=url, day=day, folder=Path(folder), now=datetime(2026, 12, 1, tzinfo=UTC))
+    place = target.local_target(Path(folder).parent)
+    export.export_day(connection, url=url, day=day, target=place, now=datetime(2026, 12, 1, tzinfo=UTC))
 """
 
 Export = Callable[..., Exported]
@@ -94,11 +102,22 @@ def folder(tmp_path: Path) -> Path:
 def export(database: Database, folder: Path) -> Export:
     """Export a day on a connection of its own."""
 
-    def run(day: Day = DAY, now: datetime = NOW) -> Exported:
+    def run(day: Day = DAY, now: datetime = NOW, **options: Any) -> Exported:
         with database.connect() as connection:
-            return export_day(connection, url=database.url, day=day, folder=folder, now=now)
+            return export_day(
+                connection,
+                url=database.url,
+                day=day,
+                target=local_target(folder.parent),
+                now=now,
+                options=Options(**options),
+            )
 
     return run
+
+
+def verify_day(connection: Connection, *, day: Day, folder: Path) -> list[str]:
+    return verify(connection, day=day, target=local_target(folder.parent), now=NOW)
 
 
 def add_death(
@@ -189,7 +208,7 @@ def test_csv_is_the_ledger_and_no_cell_is_a_formula(connection: Connection, expo
     for row in table:
         row.update({name: row[name] and row[name].removeprefix("'") for name in texts})
     assert table == ledger(connection)
-    with path.open(newline="", encoding="utf-8") as stream:
+    with gzip.open(path, "rt", newline="", encoding="utf-8") as stream:
         cells = [cell for row in csv.DictReader(stream) for cell in row.values()]
     assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))] == []  # noqa: RUF001 - see above
 
@@ -204,8 +223,8 @@ def test_a_day_has_the_hours_of_its_time_zone(connection: Connection, export: Ex
         moment += timedelta(minutes=30)
     classify_deaths(connection, zone=BERLIN)
     exported = export(this)
-    died = pq.ParquetFile(exported.folder / "part-00000.parquet").read()["died_at"].to_pylist()
-    assert (exported.folder.name, len(died)) == (f"died_on={day}", 2 * hours)
+    died = pq.ParquetFile(f"{exported.folder}/part-00000.parquet").read()["died_at"].to_pylist()
+    assert (Path(exported.folder).name, len(died)) == (f"died_on={day}", 2 * hours)
     assert (died[0], died[-1]) == (this.start, this.until - timedelta(minutes=30))
 
 
@@ -234,7 +253,8 @@ def test_a_day_without_deaths_has_files_without_rows(connection: Connection, exp
     assert (exported.rows, exported.first_id, exported.last_id) == (0, None, None)
     table = pq.ParquetFile(folder / PARQUET).read()
     assert (table.num_rows, table.schema.equals(SCHEMA)) == (0, True)
-    assert (folder / CSV).read_text() == ",".join(f'"{name}"' for name in SCHEMA.names) + "\n"
+    header = ",".join(f'"{name}"' for name in SCHEMA.names)
+    assert gzip.decompress((folder / CSV).read_bytes()).decode() == f"{header}\n"
     assert one(connection, "select day, rows from dlq.export_day") == {"day": DAY.date, "rows": 0}
     assert verify_day(connection, day=DAY, folder=folder) == []
 
@@ -295,11 +315,13 @@ def test_a_rerun_replaces_the_day(connection: Connection, export: Export, folder
     export()
     add_death(connection)
     assert verify_day(connection, day=DAY, folder=folder) == [
-        "manifest has 1 rows, the ledger 2",
-        f"{PARQUET} has 1 rows, the ledger 2",
+        "the record has 1 rows, the ledger 2",
+        *(f"{name} has 1 rows, the ledger 2" for name in (PARQUET, CSV, JSONL)),
     ]
+    assert one(connection, "select verified_at from dlq.export_day") == {"verified_at": None}
     assert export().rows == 2
     assert verify_day(connection, day=DAY, folder=folder) == []
+    assert one(connection, "select verified_at from dlq.export_day") == {"verified_at": NOW}
 
 
 def test_a_death_whose_event_was_deleted_is_exported_without_payload(
@@ -360,12 +382,13 @@ def test_a_killed_export_is_mended_by_the_next(
     add_death(connection)
     child = subprocess.run([sys.executable, "-c", KILLED, database.url, str(folder), place], check=False)
     assert child.returncode == -signal.SIGKILL
-    if place != "_sync":
-        assert {name: data for name, data in contents(folder).items() if not name.startswith(".")} == before
+    if place == "_sync":  # at its first change: the manifest goes before the files that it names
+        del before[MANIFEST]
+    assert {name: data for name, data in contents(folder).items() if not name.startswith(".")} == before
     assert len(list(folder.glob(".*"))) == 1
     read = f"select count(*) from read_parquet('{folder}/*/*.parquet', hive_partitioning = true)"
-    assert duckdb.sql(read).fetchall() == [(2 if place == "_sync" else 1,)]
-    assert "manifest has 1 rows, the ledger 2" in verify_day(connection, day=DAY, folder=folder)
+    assert duckdb.sql(read).fetchall() == [(1,)]
+    assert "the record has 1 rows, the ledger 2" in verify_day(connection, day=DAY, folder=folder)
     wait_until(connection, "select count(*) = 1 from pg_stat_activity where datname = current_database()")
     export()
     assert list(folder.glob(".*")) == []
@@ -424,15 +447,20 @@ def test_exports_at_once_end_in_files_of_their_manifest(
         (lambda c, _: c.execute("delete from dlq.export_day"), ["2026-03-10 was never exported"]),
         (
             lambda c, _: c.execute("update dlq.export_day set rows = 7"),
-            ["manifest has 7 rows, the ledger 2"],
+            ["the record has 7 rows, the ledger 2", "_manifest.json says 2 rows, the record 7"],
         ),
         (
             lambda c, _: c.execute("delete from dlq.death where id = 1"),
-            ["manifest has 2 rows, the ledger 1", f"{PARQUET} has 2 rows, the ledger 1"],
+            [
+                "the record has 2 rows, the ledger 1",
+                *(f"{name} has 2 rows, the ledger 1" for name in (PARQUET, CSV, JSONL)),
+            ],
         ),
         (lambda _, root: (root / CSV).unlink(), [f"{CSV} is missing"]),
-        (lambda _, root: os.truncate(root / PARQUET, 100), [f"{PARQUET} differs from its sum in the manifest"]),
-        (lambda _, root: (root / CSV).write_text("x"), [f"{CSV} differs from its sum in the manifest"]),
+        (lambda _, root: os.truncate(root / PARQUET, 100), [f"{PARQUET} differs from its sum in the record"]),
+        (lambda _, root: (root / MANIFEST).unlink(), [f"{MANIFEST} is missing"]),
+        (lambda _, root: (root / MANIFEST).write_text("{}"), [f"{MANIFEST} differs from its sum in the record"]),
+        (lambda _, root: (root / CSV).write_text("x"), [f"{CSV} differs from its sum in the record"]),
     ],
 )
 def test_verifying_names_each_difference(

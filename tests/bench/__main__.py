@@ -5,9 +5,9 @@
 
 import sys
 
-from tests.bench import causes, fingerprint, outbox
+from tests.bench import causes, exports, fingerprint, outbox
 
-MODULES = {"outbox": outbox, "fingerprint": fingerprint, "causes": causes}
+MODULES = {"outbox": outbox, "fingerprint": fingerprint, "causes": causes, "exports": exports}
 
 
 def main() -> int:

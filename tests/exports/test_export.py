@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import hashlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -32,8 +34,10 @@ from dlq_pipelines.exports.export import Exported, export_day
 from dlq_pipelines.exports.export import verify_day as verify
 from dlq_pipelines.exports.formats import SCHEMA
 from dlq_pipelines.exports.manifest import Options
+from dlq_pipelines.exports.redact import parse_redaction
 from dlq_pipelines.exports.target import local_target
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.settings import ExportFormat
 from tests.rows import one
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -213,6 +217,133 @@ def test_csv_is_the_ledger_and_no_cell_is_a_formula(connection: Connection, expo
     assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))] == []  # noqa: RUF001 - see above
 
 
+def test_json_lines_are_the_ledger(connection: Connection, export: Export, folder: Path) -> None:
+    """Every text as it was; a payload is a text, so that its numbers meet no reader's doubles."""
+    for text in [*HOSTILE, "".join(map(chr, range(1, 0x80))), "\u2028\ufeff\U0010ffff\\"]:
+        add_death(connection, error=text, payload=PAYLOAD, aggregate=text or "-")
+    export()
+    with gzip.open(folder / JSONL, "rt", newline="\n", encoding="utf-8") as stream:
+        rows = [json.loads(line) for line in stream]
+    for row in rows:
+        row.update({name: row[name] and datetime.fromisoformat(row[name]) for name in ("created_at", "died_at")})
+    assert rows == ledger(connection)
+    read = duckdb.sql(f"select payload, error from read_json('{folder / JSONL}') order by died_at, death_id").fetchall()
+    assert read == [(row["payload"], row["error"]) for row in rows]
+
+
+def test_a_payload_of_ten_megabytes_is_exported_and_read_again(
+    connection: Connection, export: Export, folder: Path
+) -> None:
+    """In each format, beside others; nested as deep as PostgreSQL takes it."""
+    deep = "[" * 1000 + '"\\\\u0000 \\u2028"' + "]" * 1000
+    for payload in ('{"n": 1}', json.dumps({"text": 'Zoë "日本"\n' * 1_000_000}, ensure_ascii=False), deep):
+        add_death(connection, payload=payload)
+    export()
+    assert verify_day(connection, day=DAY, folder=folder) == []
+    payloads = [row["payload"] for row in ledger(connection)]
+    assert [len(text.encode()) > 10_000_000 for text in payloads] == [False, True, False]
+    assert pq.ParquetFile(folder / PARQUET).read()["payload"].to_pylist() == payloads
+    with gzip.open(folder / JSONL, "rt", encoding="utf-8") as stream:
+        assert [json.loads(line)["payload"] for line in stream] == payloads
+    csv.field_size_limit(2**30)
+    with gzip.open(folder / CSV, "rt", newline="", encoding="utf-8") as stream:
+        assert [row["payload"] for row in csv.DictReader(stream)] == payloads
+
+
+def test_an_application_may_keep_its_payloads_as_json(connection: Connection, export: Export, folder: Path) -> None:
+    """That type keeps spaces, repeated members and the escape of NUL, which jsonb refuses; so does the export."""
+    connection.execute("alter table outbox_event alter payload type json")
+    payload = '{ "nul": "\\u0000", "n": 1.00, "n": 1e2 }'
+    connection.execute("insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
+        " values ('o', '1', 'e', %s::json, 'dead', %s)", [payload, DAY.start])  # fmt: skip
+    classify_deaths(connection, zone=BERLIN)
+    export(redaction=parse_redaction("drop $.absent", "", None))
+    assert pq.ParquetFile(folder / PARQUET).read()["payload"].to_pylist() == [payload]
+
+
+def test_row_groups_are_even_and_the_file_says_what_it_is(connection: Connection, export: Export, folder: Path) -> None:
+    """128 k rows a group and zstd in every column; the day in the key-value metadata."""
+    connection.execute(
+        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at)"
+        " select n, 'order', n::text, 'e', 5, %s::timestamptz + n * interval '100 ms'"
+        " from generate_series(1, 140000) n",
+        [DAY.start],
+    )
+    classify_deaths(connection, zone=BERLIN)
+    export(formats=(ExportFormat.PARQUET,))
+    metadata = pq.read_metadata(folder / PARQUET)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    assert [group.num_rows for group in groups] == [131_072, 8_928]
+    assert {groups[0].column(number).compression for number in range(len(SCHEMA))} == {"ZSTD"}
+    said = {key.decode(): value.decode() for key, value in metadata.metadata.items() if key.startswith(b"dlq.")}
+    assert said == {
+        "dlq.version": "1", "dlq.day": "2026-03-10", "dlq.from": "2026-03-09T23:00:00Z",
+        "dlq.until": "2026-03-10T23:00:00Z", "dlq.rows": "140000", "dlq.first_id": "1", "dlq.last_id": "140000",
+        "dlq.redaction": '{"payload": [], "errors": []}',
+    }  # fmt: skip
+
+
+def test_a_format_is_on_or_off_and_what_is_turned_off_goes(
+    connection: Connection, export: Export, folder: Path
+) -> None:
+    """A rerun replaces the day: no file of an earlier one stays that the manifest does not name."""
+    add_death(connection)
+    export()
+    assert contents(folder).keys() == {PARQUET, CSV, JSONL, MANIFEST}
+    for formats in ((ExportFormat.CSV,), (ExportFormat.PARQUET, ExportFormat.JSONL)):
+        export(formats=formats)
+        names = {{"csv": CSV, "parquet": PARQUET, "jsonl": JSONL}[format] for format in formats}
+        assert contents(folder).keys() == {*names, MANIFEST}
+        assert verify_day(connection, day=DAY, folder=folder) == []
+
+
+def test_the_manifest_says_what_the_files_are(connection: Connection, export: Export, folder: Path) -> None:
+    """Rows, ids, sums, schema and settings; nothing of when it was made, and never the key."""
+    add_death(connection, error="Bearer abc", payload='{"card": 1, "email": "a@b"}')
+    redaction = parse_redaction("drop $.card; hash $.email", r"Bearer \S+", b"0123456789abcdef")
+    export(redaction=redaction)
+    text = (folder / MANIFEST).read_text()
+    said = json.loads(text)
+    assert (said["day"], said["rows"], said["first_id"], said["last_id"]) == ("2026-03-10", 1, 1, 1)
+    assert {file["name"]: (file["bytes"], file["sha256"]) for file in said["files"]} == {
+        name: (len(data), hashlib.sha256(data).hexdigest())
+        for name, data in contents(folder).items()
+        if name != MANIFEST
+    }
+    assert said["schema"][0] == {"name": "death_id", "type": "int64", "nullable": False}
+    assert len(said["schema"]) == len(SCHEMA)
+    hides = {"payload": ["drop $.card", "hash $.email"], "errors": [r"Bearer \S+"]}
+    assert said["settings"] == {
+        "formats": ["parquet", "csv", "jsonl"], "row_group_rows": 131_072, "redaction": hides,
+    }  # fmt: skip
+    assert "0123456789abcdef" not in text
+
+
+def test_what_is_hidden_is_in_no_file(connection: Connection, export: Export, folder: Path) -> None:
+    """Payload, error and the template that is made of it."""
+    add_death(connection, error="KeyError: 'hush-hush'", payload='{"a": {"pin": "1234x"}, "b": 1}')
+    export(redaction=parse_redaction("mask $..pin", "hush-hush", None))
+    (row,) = pq.ParquetFile(folder / PARQUET).read().to_pylist()
+    assert (row["payload"], row["error"]) == ('{"a": {"pin": "***"}, "b": 1}', "KeyError: '[redacted]'")
+    for name, data in contents(folder).items():
+        text = gzip.decompress(data) if name.endswith("gz") else data
+        assert name == MANIFEST or (b"1234x" not in text and (name == PARQUET or b"hush-hush" not in text))
+
+
+def test_a_merge_changes_the_cause_and_not_the_fingerprint(
+    connection: Connection, export: Export, folder: Path
+) -> None:
+    """The only thing about a past day that people can change."""
+    add_death(connection, error="KeyError: 'a b'")
+    add_death(connection, error="TimeoutError: no answer")
+    own = [row["cause_id"] for row in ledger(connection)]
+    connection.execute("update dlq.cause set merged_into = %s where id = %s", [own[1], own[0]])
+    export()
+    rows = pq.ParquetFile(folder / PARQUET).read().to_pylist()
+    assert [(row["fingerprint"], row["cause_id"]) for row in rows] == [(own[0], own[1]), (own[1], own[1])]
+    assert rows[0]["exception_type"] == "TimeoutError"
+
+
 @pytest.mark.parametrize(("day", "hours"), [("2026-03-29", 23), ("2026-06-01", 24), ("2026-10-25", 25)])
 def test_a_day_has_the_hours_of_its_time_zone(connection: Connection, export: Export, day: str, hours: int) -> None:
     """From midnight to midnight in Berlin: the first instant belongs to the day, the last one to the next."""
@@ -245,6 +376,11 @@ def test_days_are_one_hive_dataset(connection: Connection, export: Export, folde
         pd.read_parquet(folder, columns=["death_id", "died_on"])["died_on"].tolist()
         == ["2026-03-11"] + ["2026-03-12"] * 2
     )
+    read = pl.scan_parquet(f"{folder}/*/*.parquet", hive_partitioning=True).select("died_on", "payload").collect()
+    assert read.rows() == [(days[1].date, "{}"), (days[2].date, "{}"), (days[2].date, "{}")]
+    for kind, reader in (("_csv", "read_csv"), ("_jsonl", "read_json")):
+        files = f"{reader}('{folder}/{kind}/*/*.gz', hive_partitioning = true)"
+        assert duckdb.sql(f"select count(*) from {files} where died_on > '1999-01-01'").fetchall() == [(3,)]
 
 
 def test_a_day_without_deaths_has_files_without_rows(connection: Connection, export: Export, folder: Path) -> None:

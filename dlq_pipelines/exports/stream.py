@@ -15,7 +15,7 @@ from dlq_pipelines.exports.formats import SCHEMA
 from dlq_pipelines.postgres.connect import Connection
 
 _LOCK_TIMEOUT = "5s"
-_BATCH_BYTES = 8 * 2**20
+_BATCH_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ DEV    := .venv/.installed-dev
 # On two cores a third process only waits.
 JOBS   ?= 2
 
-.PHONY: help setup demo up test test-postgres bench check format lock clean
+.PHONY: help setup demo up test test-postgres bench drill check format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -27,6 +27,9 @@ test-postgres: $(DEV) ## Run the suite on a PostgreSQL of Debian's (PGBIN=/usr/l
 
 bench: $(DEV) ## Measure what it costs, each figure against a peer in the same run (ONLY=outbox: one of them)
 	$(BIN)/python -m tests.bench $(ONLY)
+
+drill: $(DEV) ## Kill what writes at random moments, many times (SEED=7: the same moments again)
+	$(BIN)/python -m tests.drills
 
 check: $(DEV) ## Lint, types, layers, SQL, definitions
 	$(BIN)/ruff format --check .

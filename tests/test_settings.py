@@ -33,6 +33,11 @@ def test_the_defaults_are_those_that_are_promised() -> None:
         "archive_table": "outbox_event_archive",
         "schema_name": "dlq",
         "dead_retention_days": 30,
+        "export_uri": None,
+        "export_formats": ("parquet", "csv", "jsonl"),
+        "export_redact_payload": "",
+        "export_redact_errors": "",
+        "export_hash_key": None,
         "canary": 10,
         "retry_rate": 50.0,
         "min_success": 0.9,
@@ -51,6 +56,7 @@ def test_the_defaults_are_those_that_are_promised() -> None:
         ("DLQ_OUTBOX_TABLE", "x" * 63, "x" * 63),
         ("DLQ_MIN_SUCCESS", "1", 1.0),
         ("DLQ_AUTOSTART", "yes", True),
+        ("DLQ_EXPORT_FORMATS", "jsonl, PARQUET", ("parquet", "jsonl")),
     ],
 )
 def test_a_variable_is_read(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, read: Any) -> None:
@@ -76,6 +82,13 @@ BAD = [
     ("DLQ_SCHEMA", "x" * 64),
     ("DLQ_DEAD_RETENTION_DAYS", "-1"),
     ("DLQ_DEAD_RETENTION_DAYS", "a month"),
+    ("DLQ_EXPORT_URI", "ftp://ann:s3cr3t@host/x"),
+    ("DLQ_EXPORT_URI", "s3://ann:s3cr3t@/x"),
+    ("DLQ_EXPORT_URI", "gs://"),
+    ("DLQ_EXPORT_URI", "file://host/x"),
+    ("DLQ_EXPORT_FORMATS", "parquet, excel"),
+    ("DLQ_EXPORT_FORMATS", ","),
+    ("DLQ_EXPORT_HASH_KEY", "s3cr3t"),
     ("DLQ_CANARY", "0"),
     ("DLQ_CANARY", "5001"),
     ("DLQ_RETRY_RATE", "0"),
@@ -105,8 +118,9 @@ def test_a_value_that_cannot_be_used_is_said_in_one_line_that_names_its_variable
 
 
 def test_every_variable_that_can_be_wrong_was_tried() -> None:
-    """A connection string is judged by libpq, and a folder by whoever writes to it."""
-    assert {variable for variable, _ in BAD} == VARIABLES.keys() - {"DLQ_DATABASE_URL", "DLQ_HOME"}
+    """A connection string is judged by libpq, a folder by whoever writes to it, what to hide by tests/exports."""
+    elsewhere = {"DLQ_DATABASE_URL", "DLQ_HOME", "DLQ_EXPORT_REDACT_PAYLOAD", "DLQ_EXPORT_REDACT_ERRORS"}
+    assert {variable for variable, _ in BAD} == VARIABLES.keys() - elsewhere
 
 
 def test_the_password_is_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

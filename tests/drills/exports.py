@@ -70,14 +70,15 @@ def survive_kills(database: Database, folder: Path, *, kills: int, seed: int) ->
     target = local_target(folder)
     with database.connect() as connection:
         add_deaths(connection, ROWS)
-        begun = time.monotonic()
-        export(database, target)
-        length = time.monotonic() - begun
+        with _exporting(database, folder) as child:
+            begun = time.monotonic()
+            assert child.wait() == 0
+            length = time.monotonic() - begun
         hit = 0
         for _ in range(kills):
             add_deaths(connection, 1)  # or each export would replace files by the same
             with _exporting(database, folder) as child:
-                time.sleep(chance.uniform(0, 1.2 * length))
+                time.sleep(chance.uniform(0, length))
                 child.send_signal(signal.SIGKILL)
                 hit += child.wait() == -signal.SIGKILL
             require_whole(folder / "dead_events")

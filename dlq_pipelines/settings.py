@@ -122,7 +122,7 @@ class Settings(BaseSettings):
         scheme, colon, _ = text.partition("://")
         if colon and scheme not in {"file", "s3", "gs"}:
             raise ValueError("a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix is needed")
-        if colon and not re.match(r"file:///|(s3|gs)://([^/@]*@)?[^/?@]+", text):
+        if colon and not re.match(r"file:///|(s3|gs)://([^/@]*@)?[^/?@]+(?=[/?]|\Z)", text):
             raise ValueError(f"{scheme}:// must be followed by {'/ and a folder' if scheme == 'file' else 'a bucket'}")
         return value
 

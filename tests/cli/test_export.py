@@ -155,7 +155,8 @@ def test_a_reader_that_has_enough_ends_it_quietly(run: Run, connection: Connecti
     """As `| head -1` does."""
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
-        " select 'order', n::text, 'e', to_jsonb(repeat('x', 1000)), 'dead', '2026-03-09' from generate_series(1, 9000) n"
+        " select 'order', n::text, 'e', to_jsonb(repeat('x', 1000)), 'dead', '2026-03-09'"
+        " from generate_series(1, 9000) n"
     )
     command = [sys.executable, "-c", DLQ, "--output", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)) as child:

@@ -28,7 +28,8 @@ test-postgres: $(DEV) ## Run the suite on a PostgreSQL of Debian's (PGBIN=/usr/l
 bench: $(DEV) ## Measure what it costs, each figure against a peer in the same run (ONLY=outbox: one of them)
 	$(BIN)/python -m tests.bench $(ONLY)
 
-drill: $(DEV) ## Failures for longer: a hundred and more kills, 100,000 events (about ten minutes)
+drill: $(DEV) ## Failures for longer: hundreds of kills, 100,000 events (SEED=7: exports at the same moments again)
+	$(BIN)/python -m tests.drills
 	DLQ_DRILL_KILLS=300 DLQ_DRILL_EVENTS=100000 $(BIN)/pytest -n 0 tests/retries/test_fire.py
 
 check: $(DEV) ## Lint, types, layers, SQL, definitions

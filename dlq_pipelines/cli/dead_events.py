@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
+from dlq_pipelines.cli.export import export
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
 from dlq_pipelines.cli.output import Json, headline, program, show
 from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dlq_pipelines.retries.history import Death, EventHistory, Retry
 
 app = typer.Typer(help="Events that died.", no_args_is_help=True)
+app.command("export")(export)
 EventId = Annotated[int, typer.Argument(min=1, help="The event's id.", metavar="ID")]
 # Characters of a payload or an error for people; `--json` has all of them.
 _SHOWN = 20_000

@@ -20,7 +20,8 @@ from dlq_pipelines.day import Day
 from dlq_pipelines.defs.archive import books_balance, dead_event_archive
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.errors import SchemaError
-from dlq_pipelines.exports.export import export_day
+from dlq_pipelines.exports.export import export_day, verify_day
+from dlq_pipelines.exports.target import local_target
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -64,7 +65,8 @@ def _flag(connection: Connection, *, days_ago: float = 0, event_type: str | None
 def _export(connection: Connection, database: Database, folder: Path, *, days_ago: int) -> None:
     classify_deaths(connection, zone=ZONE)
     day = Day.of((NOW - timedelta(days=days_ago)).astimezone(ZONE).date(), ZONE)
-    export_day(connection, url=database.url, day=day, folder=folder, now=NOW)
+    export_day(connection, url=database.url, day=day, target=local_target(folder), now=NOW)
+    assert verify_day(connection, day=day, target=local_target(folder), now=NOW) == []
 
 
 def _archive(connection: Connection, *, days: int = 30, only: bool = False, dry: bool = False) -> Archived:
@@ -199,8 +201,8 @@ def test_the_day_of_an_event_is_that_of_the_exports_zone(
         assert _archive(connection, only=True).moved == 0
         span = Day.of(other, ZoneInfo(zone))
         connection.execute(
-            "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at)"
-            " values (%s, %s, %s, %s, '[]', now())",
+            "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at, verified_at)"
+            " values (%s, %s, %s, %s, '[]', now(), now())",
             [other, span.start, span.until, rows],
         )
     assert _archive(connection, only=True).moved == 1
@@ -387,7 +389,12 @@ def test_the_same_move_is_a_function_for_people_on_pg_cron(
             _died_at(connection, 2, now - timedelta(days=days))
         day = Day.of((now - timedelta(days=31)).date(), ZoneInfo("UTC"))
         classify_deaths(connection, zone=ZoneInfo("UTC"))
-        export_day(connection, url=database.url, day=day, folder=tmp_path, now=now)
+        for make in (
+            lambda: export_day(connection, url=database.url, day=day, target=local_target(tmp_path), now=now),
+            lambda: verify_day(connection, day=day, target=local_target(tmp_path), now=now),
+        ):
+            assert one(own, "select archive_dead_outbox_events() as moved") == {"moved": 0}
+            make()
         assert one(own, "select archive_dead_outbox_events() as moved") == {"moved": 2}
         assert one(own, "select archive_dead_outbox_events(30) as moved") == {"moved": 0}
         audit = one(connection, "select kind, reason, events from dlq.operation")
@@ -448,8 +455,8 @@ def test_the_asset_archives_by_the_retention_and_its_check_reads_the_books(
     for days in (3, 21):
         _died_at(connection, 2, now - timedelta(days=days))
     connection.execute(
-        "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at)"
-        " select day, day, day + interval '1 day', count(*), '[]', now()"
+        "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at, verified_at)"
+        " select day, day, day + interval '1 day', count(*), '[]', now(), now()"
         " from (select (died_at at time zone 'UTC')::date as day from dlq.death) d group by 1"
     )
     _died_at(connection, 1, now - timedelta(days=40))

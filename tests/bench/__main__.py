@@ -5,9 +5,15 @@
 
 import sys
 
-from tests.bench import archive, causes, fingerprint, outbox
+from tests.bench import archive, causes, exports, fingerprint, outbox
 
-MODULES = {"outbox": outbox, "fingerprint": fingerprint, "causes": causes, "archive": archive}
+MODULES = {
+    "outbox": outbox,
+    "fingerprint": fingerprint,
+    "causes": causes,
+    "exports": exports,
+    "archive": archive,
+}
 
 
 def main() -> int:

@@ -42,8 +42,8 @@ FILL = f"""
     insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
     select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error
     from outbox_event where status = 'dead' order by id;
-    insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at)
-    select day, day, day + interval '1 day', count(*), '[]', now()
+    insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at, verified_at)
+    select day, day, day + interval '1 day', count(*), '[]', now(), now()
     from (select date_trunc('day', died_at, 'UTC') as day from dlq.death) d group by day;
 """
 PEER = """

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """Seconds of ours and of the peer for the same work, and the highest ratio that is promised."""
+    """Ours and the peer's for the same work, in seconds or in `unit`, and the highest ratio that is promised."""
 
     what: str
     ours: float
     peer: float
     bound: float
     peer_is: str
+    unit: str = "s"
 
     @property
     def ratio(self) -> float:
@@ -25,8 +26,11 @@ class Figure:
 
     def __str__(self) -> str:
         mark = "" if self.kept else "   PAST ITS BOUND"
-        times = f"{_duration(self.ours):>12} {_duration(self.peer):>12}"
+        times = f"{self._shown(self.ours):>12} {self._shown(self.peer):>12}"
         return f"{self.what:44} {times} {self.ratio:7.3f} {self.bound:7.2f}   {self.peer_is}{mark}"
+
+    def _shown(self, value: float) -> str:
+        return _duration(value) if self.unit == "s" else f"{value:,.0f} {self.unit}"
 
 
 def _duration(seconds: float) -> str:

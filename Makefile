@@ -29,7 +29,7 @@ bench: $(DEV) ## Measure what it costs, each figure against a peer in the same r
 	$(BIN)/python -m tests.bench $(ONLY)
 
 drill: $(DEV) ## Failures for longer: a hundred and more kills, 100,000 events (about ten minutes)
-	DLQ_DRILL_KILLS=300 DLQ_DRILL_EVENTS=100000 $(BIN)/pytest -n 0 tests/retries/test_fire.py
+	DRILL_KILLS=300 DRILL_EVENTS=100000 $(BIN)/pytest -n 0 tests/retries/test_fire.py
 
 check: $(DEV) ## Lint, types, layers, SQL, definitions
 	$(BIN)/ruff format --check .

@@ -30,7 +30,7 @@ bench: $(DEV) ## Measure what it costs, each figure against a peer in the same r
 
 drill: $(DEV) ## Failures for longer: hundreds of kills, 100,000 events (SEED=7: exports at the same moments again)
 	$(BIN)/python -m tests.drills
-	DLQ_DRILL_KILLS=300 DLQ_DRILL_EVENTS=100000 $(BIN)/pytest -n 0 tests/retries/test_fire.py
+	DRILL_KILLS=300 DRILL_EVENTS=100000 $(BIN)/pytest -n 0 tests/retries/test_fire.py
 
 check: $(DEV) ## Lint, types, layers, SQL, definitions
 	$(BIN)/ruff format --check .

@@ -116,7 +116,7 @@ def test_what_is_hidden_in_exports_is_hidden_here(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--output", "x", "--since", "yesterday"], 2, "--since is a day or a time such as 2026-11-24"),
+        (["--output", "x", "--since", "yesterday"], 2, "no time. Write it as 2026-11-24"),
         (["--output", "nowhere/x"], 1, "No such file or directory"),
         (["--output", "-", "--format", "xml"], 2, "xml"),
     ],

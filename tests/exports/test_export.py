@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.archive.purge import forget_deaths, purge_archive
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.errors import DatabaseUnavailableError, RefusedError
@@ -38,6 +39,7 @@ from dlq_pipelines.exports.redact import parse_redaction
 from dlq_pipelines.exports.target import local_target
 from dlq_pipelines.operation import Act
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.retry import retry_events, retry_with_payload
 from dlq_pipelines.settings import ExportFormat
 from tests.rows import one
 
@@ -432,18 +434,39 @@ def test_a_death_without_cause_that_is_committed_in_between_is_refused(
 def test_a_rerun_gives_the_same_bytes_whatever_became_of_the_events(
     connection: Connection, export: Export, folder: Path
 ) -> None:
-    """Retried, dead again and archived since: a death's facts stay."""
+    """Retried, also with other payloads, dead again and archived since: a death's facts stay."""
     for hour in range(6):
         add_death(connection, DAY.start + timedelta(hours=hour), payload=PAYLOAD)
     export()
     before = contents(folder)
-    connection.execute("update outbox_event set status = 'pending', attempts = 0, dead_at = null where id < 4")
+    retry_with_payload(connection, 1, '{"edited": true}', act=Act("ann", "mended", NOW), allowed=True)
+    retry_events(connection, [2, 3], act=Act("ann", "mended", NOW))
     connection.execute("update outbox_event set status = 'dead', last_error = 'again' where id = 1")
+    retry_with_payload(connection, 1, '{"edited": "again"}', act=Act("ann", "mended", NOW), allowed=True)
     moved = archive_dead_events(connection, before=DAY.until, only_exported=False, act=Act("test", "test", NOW)).moved
     assert moved == 3
     export(now=NOW + timedelta(days=1))
     assert contents(folder) == before
     assert one(connection, "select exported_at from dlq.export_day")["exported_at"] == NOW + timedelta(days=1)
+
+
+@pytest.mark.parametrize("lost", ["purged", "forgotten"])
+def test_a_day_of_which_something_is_gone_for_good_is_not_exported_again(
+    connection: Connection, export: Export, folder: Path, lost: str
+) -> None:
+    """The files that there are hold more than another export would."""
+    add_death(connection)
+    add_death(connection)
+    export()
+    before = contents(folder)
+    act = Act("job", "retention", NOW)
+    archive_dead_events(connection, before=DAY.until, only_exported=False, act=act)
+    purge_archive(connection, before=NOW + timedelta(days=1), act=act)
+    if lost == "forgotten":
+        forget_deaths(connection, before=NOW, act=act)
+    with pytest.raises(RefusedError, match="purged or forgotten since"):
+        export(now=NOW + timedelta(days=1))
+    assert contents(folder) == before
 
 
 def test_a_rerun_replaces_the_day(connection: Connection, export: Export, folder: Path) -> None:

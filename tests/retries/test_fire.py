@@ -33,8 +33,8 @@ from dlq_pipelines.retries.retry import advance_fix, retry_selected, settle_retr
 from tests.rows import one
 
 # How hard; `make drill` asks for more.
-KILLS = int(os.environ.get("DLQ_DRILL_KILLS", "50"))
-EVENTS = int(os.environ.get("DLQ_DRILL_EVENTS", "20000"))
+KILLS = int(os.environ.get("DRILL_KILLS", "50"))
+EVENTS = int(os.environ.get("DRILL_EVENTS", "20000"))
 POLICY = RetryPolicy(canary=5, growth=3.0, rate=100_000.0, settle_seconds=600)
 TERMS = Terms(POLICY, max_backlog=timedelta(days=1))
 # Written down beside our own books, so that nothing here takes their word: each time that an event is released.

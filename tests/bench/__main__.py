@@ -5,9 +5,9 @@
 
 import sys
 
-from tests.bench import causes, fingerprint, outbox
+from tests.bench import causes, fingerprint, outbox, retries
 
-MODULES = {"outbox": outbox, "fingerprint": fingerprint, "causes": causes}
+MODULES = {"outbox": outbox, "fingerprint": fingerprint, "causes": causes, "retries": retries}
 
 
 def main() -> int:

@@ -1,17 +1,19 @@
 """One measured figure and what it is compared with."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Seconds of ours and of the peer for the same work, and the highest ratio that is promised."""
+    """What ours and the peer take for the same work, in seconds or MB, and the highest ratio that is promised."""
 
     what: str
     ours: float
     peer: float
     bound: float
     peer_is: str
+    unit: Literal["s", "MB"] = "s"
 
     @property
     def ratio(self) -> float:
@@ -25,9 +27,8 @@ class Figure:
 
     def __str__(self) -> str:
         mark = "" if self.kept else "   PAST ITS BOUND"
-        times = f"{_duration(self.ours):>12} {_duration(self.peer):>12}"
+        times = f"{self._shown(self.ours):>12} {self._shown(self.peer):>12}"
         return f"{self.what:44} {times} {self.ratio:7.3f} {self.bound:7.2f}   {self.peer_is}{mark}"
 
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e6:.1f} us"
+    def _shown(self, value: float) -> str:
+        return f"{value * 1e6:.1f} us" if self.unit == "s" and value < 1 else f"{value:.2f} {self.unit}"

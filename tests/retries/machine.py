@@ -62,11 +62,19 @@ ASTRAY = """
     where (coalesce(e.status, a.status) = 'dead') is distinct from (r.death_id is null)
         and not exists (select from dlq.purged p where p.event_id = d.event_id)
 """
+OUTCOMES = """
+    select r.death_id, case
+        when exists (select from dlq.death d where d.event_id = r.event_id and d.id > r.death_id) then 'dead'
+        when e.status = 'done' then 'done' end as outcome
+    from dlq.retry r left join outbox_event e on e.id = r.event_id where r.outcome is null
+"""
 IN_ONE_PLACE = """
     select (select count(*) from outbox_event) + (select count(*) from outbox_event_archive)
         + (select count(*) from dlq.purged) as n
 """
-AUDITED = "select coalesce(sum(events), 0)::bigint as n from dlq.operation where kind in ('retry.stage', 'retry.selected')"
+AUDITED = (
+    "select coalesce(sum(events), 0)::bigint as n from dlq.operation where kind in ('retry.stage', 'retry.selected')"
+)
 
 policies = st.builds(
     RetryPolicy,
@@ -114,7 +122,10 @@ class Retries(RuleBasedStateMachine):
 
     @initialize(written=written, selector=selectors, policy=policies)
     def begin(self, written: list[tuple[int, str]], selector: Selector, policy: RetryPolicy) -> None:
+        """Much has died, some of it twice, and one fix is flagged."""
         self.die(FIRST + written, ERRORS[0])
+        self.retry_by_hand([1, 2, 3])
+        self.work(["dead", "dead", "retry"])
         self.flag(selector, policy)
 
     @rule(written=written, error=st.sampled_from(ERRORS))
@@ -177,9 +188,11 @@ class Retries(RuleBasedStateMachine):
         for fix in list_fixes(self.connection)[nth : nth + 1]:
             self.step(fix)
 
-    @rule(nth=st.integers(0, 1), held=ids)
+    @rule(nth=st.integers(0, 1), held=st.lists(st.integers(1, 16), min_size=6, unique=True))
     def rerun_while_held(self, nth: int, held: list[int]) -> None:
-        """While others hold some of the events."""
+        """When the next stage could begin, and others hold many of the events."""
+        self.passed += timedelta(seconds=30)
+        self.work(["done"] * 20)
         with self.database.connect() as other, other.transaction():
             other.execute("select from outbox_event where id = any(%s) for update", [held])
             for fix in list_fixes(self.connection)[nth : nth + 1]:
@@ -196,9 +209,11 @@ class Retries(RuleBasedStateMachine):
         """One run of a fix; returns what it released, all of which had to be released by it."""
         before = {row["id"]: row for row in self.rows(EVENTS)}
         known = {row["death_id"] for row in self.rows("select death_id from dlq.retry")}
+        expected = self.outcomes()
         done = advance_fix(self.connection, fix.id, act=self.act(), terms=TERMS)
         released = [row for row in self.rows("select * from dlq.retry") if row["death_id"] not in known]
         assert len(released) == done.released
+        self.settled_as(expected)
         assert not released or fix.status is FixStatus.ACTIVE
         for row in released:
             event = before[row["event_id"]]
@@ -223,14 +238,31 @@ class Retries(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
+        expected = self.outcomes()
         settle_retries(self.connection, now=self.now, settle_seconds=60)
+        self.settled_as(expected)
+
+    def outcomes(self) -> dict[int, str | None]:
+        """What is to be written of each retry that has no outcome yet; None: nothing is known before its time-out."""
+        return {row["death_id"]: row["outcome"] for row in self.rows(OUTCOMES)}
+
+    def settled_as(self, expected: dict[int, str | None]) -> None:
+        """What has an outcome now that it had not before has the right one."""
+        for row in self.rows("select death_id, outcome, settled_at, due_at from dlq.retry where outcome is not null"):
+            if row["death_id"] in expected:
+                late = row["settled_at"] >= row["due_at"] + timedelta(seconds=60)
+                assert row["outcome"] == (expected[row["death_id"]] or (late and "unsettled"))
 
     @rule()
     def archive(self) -> None:
+        """Everything that no open fix means."""
         before = datetime.now(UTC)
+        fixes = list_fixes(self.connection, only_open=True)
+        stay = {row["id"] for row in self.rows(EVENTS) if any(meant(fix, row) for fix in fixes)}
         would = archive_dead_events(self.connection, before=before, only_exported=False, act=self.act(dry_run=True))
         done = archive_dead_events(self.connection, before=before, only_exported=False, act=self.act())
         assert done == would
+        assert {row["id"] for row in self.rows(EVENTS) if row["status"] == "dead"} == stay
 
     @rule(selector=selectors)
     def restore(self, selector: Selector) -> None:
@@ -260,6 +292,12 @@ class Retries(RuleBasedStateMachine):
         assert self.rows(ASTRAY) == []
         assert self.rows(AUDITED) == self.rows("select count(*) as n from dlq.retry")
         assert self.connection.run("fix.stages_difference").fetchall() == []
+
+    @invariant()
+    def nothing_that_is_dead_here_was_given_up(self) -> None:
+        assert not {row["death_id"] for row in self.rows(EVENTS)} & {
+            row["death_id"] for row in self.rows("select death_id from dlq.discard")
+        }
 
     @invariant()
     def stages_keep_their_policy(self) -> None:

@@ -406,9 +406,7 @@ def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
     assert _advance(connection, fix).released == 1
 
 
-def test_a_run_that_passed_nothing_does_not_look_again(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_passed_nothing_does_not_look_again(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six events in pages of two: three that release, and one that finds the end."""
     monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 2)
     monkeypatch.setattr("dlq_pipelines.retries.retry.BATCH", 2)

@@ -5,8 +5,8 @@ Time is the machine's own: it passes when a rule says so. Workers take only what
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -38,6 +38,8 @@ from dlq_pipelines.retries.retry import (
 
 ERRORS = ("TimeoutError: no answer", "KeyError: 'sku'")
 CAUSES = tuple(cause_key(error) for error in ERRORS)
+# What the present state does not allow.
+REFUSED = (NotFoundError, RefusedError)
 TERMS = Terms(max_backlog=timedelta(hours=1))
 # Aggregates of one, two and three events, and their types.
 FIRST = [(1, "a"), (2, "a"), (3, "a"), (2, "b"), (3, "b"), (4, "a"), (3, "a"), (5, "b"), (6, "a"), (6, "b")]
@@ -164,7 +166,7 @@ class Retries(RuleBasedStateMachine):
 
     @rule(selector=selectors, policy=policies)
     def flag(self, selector: Selector, policy: RetryPolicy) -> None:
-        with _refused():
+        with suppress(*REFUSED):
             flag_fix(self.connection, Flag(selector, policy), act=self.act())
 
     @rule()
@@ -202,7 +204,7 @@ class Retries(RuleBasedStateMachine):
     @rule(nth=st.integers(0, 1), change=st.sampled_from([pause_fix, resume_fix, withdraw_fix]))
     def decide(self, nth: int, change: Callable[..., Fix]) -> None:
         for fix in list_fixes(self.connection)[nth : nth + 1]:
-            with _refused():
+            with suppress(*REFUSED):
                 change(self.connection, fix.id, act=self.act())
 
     def step(self, fix: Fix) -> set[int]:
@@ -349,12 +351,3 @@ def in_order(before: dict[int, dict[str, Any]], released: list[int]) -> None:
     for event, (number, earlier) in itertools.product(released, before.items()):
         if number < event and earlier["aggregate_id"] == before[event]["aggregate_id"]:
             assert earlier["status"] == "done" or (earlier["status"] != "dead" and not earlier["retries"])
-
-
-@contextmanager
-def _refused() -> Iterator[None]:
-    """What the present state does not allow is refused, and that is all."""
-    try:
-        yield
-    except (NotFoundError, RefusedError):
-        pass

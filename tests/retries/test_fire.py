@@ -1,0 +1,192 @@
+"""Under fire: killed processes, crashed servers, crowds, races. Every target is released once and nothing is lost."""
+
+import importlib.util
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import psutil
+import pytest
+
+from dlq_pipelines.archive.archive import archive_dead_events, discard_events
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.retries.fix import Fix, RetryPolicy
+from dlq_pipelines.retries.ledger import Flag, flag_fix, list_fixes
+from dlq_pipelines.retries.retry import advance_fix, retry_events
+from tests.retries.fire import (
+    ERROR,
+    TERMS,
+    act,
+    archive,
+    at_work,
+    books_balance,
+    processes,
+    purge,
+    restore,
+    sense,
+    work,
+)
+from tests.rows import one
+
+FAILS, DELIVERED = "fails", "delivered"
+PATIENCE = 120.0
+POLICIES = {
+    DELIVERED: RetryPolicy(canary=5, growth=2.0, rate=100_000.0),
+    FAILS: RetryPolicy(canary=40, growth=2.0, rate=100_000.0, min_success=0.01, ordering="none"),
+}
+
+
+class Wave(NamedTuple):
+    """Dead events and the fix that means them."""
+
+    fix: Fix
+    events: list[int]
+
+
+def wave(connection: Connection, number: int, count: int) -> Wave:
+    """Three events an aggregate. Those of odd waves, which need no order, die again every other time."""
+    kind = FAILS if number % 2 else DELIVERED
+    rows = connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+        " select 'order', %(number)s || '-' || n / 3, %(kind)s || %(number)s, '{}', 'dead', %(error)s"
+        " from generate_series(1, %(count)s) n returning id",
+        {"number": number, "kind": kind, "error": ERROR, "count": count},
+    ).fetchall()
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    fix = flag_fix(connection, Flag(Selector(event_type=f"{kind}{number}"), POLICIES[kind]), act=act())
+    return Wave(fix, sorted(row["id"] for row in rows))
+
+
+def each_released_once(connection: Connection, waves: list[Wave]) -> None:
+    """By its own fix."""
+    for fix, events in waves:
+        rows = connection.execute("select event_id from dlq.retry where fix_id = %s order by 1", [fix.id]).fetchall()
+        assert [row["event_id"] for row in rows] == events
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not done():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+class Server:
+    """A server of the test's own, which can be crashed."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.uses = [embedded.start(home)]
+        self.url = self.uses[0].ensure_database("fire")
+
+    def crash(self) -> None:
+        """An immediate shutdown: nothing is flushed, the next start recovers from the log."""
+        data = Path(os.path.realpath(self.home / "postgres"))
+        main = psutil.Process(int((data / "postmaster.pid").read_text().split("\n", 1)[0]))
+        main.send_signal(signal.SIGQUIT)
+        main.wait(30)
+        self.uses.append(embedded.start(self.home))
+
+    def release(self) -> None:
+        for use in self.uses:
+            use.release()
+
+
+def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> None:
+    """Steps of fixes are killed, and sometimes the server with them, until they were killed often enough."""
+    server, stop = Server(folder / "home"), processes.Event()
+    try:
+        database = Database(server.url)
+        with database.connect() as connection:
+            create_host_tables(connection)
+            migrate(connection, all_migrations())
+        waves: list[Wave] = []
+        with at_work(stop, (work, (server.url, FAILS))):
+            for number in range(kills):
+                with database.connect() as connection:
+                    if not list_fixes(connection, only_open=True):
+                        waves.append(wave(connection, len(waves), count))
+                run = processes.Process(target=sense, args=(server.url, 7, stop))
+                run.start()
+                time.sleep(random.uniform(0.05, 0.4))
+                if number % (kills // crashes) == 1:
+                    server.crash()
+                    time.sleep(random.uniform(0.0, 0.3))
+                assert run.is_alive()
+                run.kill()
+                run.join()
+            with at_work(processes.Event(), (sense, (server.url, 500))), database.connect() as connection:
+                wait_until(lambda: not list_fixes(connection, only_open=True))
+        with database.connect() as connection:
+            books_balance(connection, events=count * len(waves))
+            each_released_once(connection, waves)
+            assert (
+                one(connection, "select count(*) as n from outbox_event where status in ('pending', 'retry')")["n"] == 0
+            )
+    finally:
+        server.release()
+
+
+def crowded(database: Database, *, fixes: int, count: int) -> None:
+    """Eight workers, two sensors, an archiver, somebody who restores, and a purge, on that many events at once."""
+    url, stop = database.url, processes.Event()
+    with database.connect() as connection:
+        waves = [wave(connection, number, count) for number in range(fixes)]
+        crowd = [(work, (url, FAILS))] * 8 + [(sense, (url, 500))] * 2
+        with at_work(stop, *crowd, (archive, (url,)), (restore, (url,)), (purge, (url,))):
+            wait_until(lambda: not list_fixes(connection, only_open=True))
+        books_balance(connection, events=fixes * count)
+        each_released_once(connection, waves)
+        audit = "select coalesce(sum(events), 0)::int as n from dlq.operation where kind = 'archive.purge'"
+        assert one(connection, audit) == one(connection, "select count(*)::int as n from dlq.purged")
+
+
+@pytest.mark.skipif(importlib.util.find_spec(embedded.PACKAGE) is None, reason="the embedded extra is not installed")
+def test_a_fix_whose_runs_and_server_are_killed_releases_every_target_once(tmp_path: Path) -> None:
+    """50 kills and three crashes of the server, beside a worker that delivers."""
+    killed_at_random(tmp_path, kills=50, crashes=3, count=240)
+
+
+def test_a_crowd_on_the_same_events_keeps_the_books(database: Database) -> None:
+    """`make drill` has it on 20,000 events."""
+    crowded(database, fixes=2, count=1000)
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_archive_retry_discard_and_stage_of_the_same_events_take_each_once(
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch, turn: int
+) -> None:
+    """All at once, in small batches: what each says that it took adds up to all there is."""
+    for module in ("retries.fix", "retries.retry", "archive.archive"):
+        monkeypatch.setattr(f"dlq_pipelines.{module}.BATCH", 5)
+    fix, events = wave(connection, 1, 300)
+    connection.execute("update dlq.fix set canary = 300, event_ids = %s", [events[:150]])
+    racers: list[Callable[[Connection], int]] = [
+        lambda own: archive_dead_events(own, before=act().now, only_exported=False, act=act()).moved,
+        lambda own: retry_events(own, events[turn::2], act=act()).events,
+        lambda own: discard_events(own, Selector(event_ids=tuple(events)), act=act()).events,
+        lambda own: advance_fix(own, fix.id, act=act(), terms=TERMS).released,
+    ]
+    together = threading.Barrier(len(racers))
+
+    def race(racer: Callable[[Connection], int]) -> int:
+        with database.connect() as own:
+            together.wait()
+            return racer(own)
+
+    with ThreadPoolExecutor(len(racers)) as pool:
+        taken = list(pool.map(race, racers))
+    dead = one(connection, "select count(*) as n from outbox_event where status = 'dead'")["n"]
+    assert sum(taken) + dead == 300
+    books_balance(connection, events=300)

@@ -97,8 +97,8 @@ def restore(url: str, stop: Event) -> None:
 
 
 def purge(url: str, stop: Event) -> None:
-    """The purge, of what was archived half a second ago."""
-    _again(url, lambda c: purge_archive(c, before=datetime.now(UTC) - timedelta(seconds=0.5), act=act()), stop)
+    """The purge, of what was archived a moment ago."""
+    _again(url, lambda c: purge_archive(c, before=datetime.now(UTC) - timedelta(seconds=0.02), act=act()), stop)
 
 
 def _again(url: str, do: Callable[[Connection], object], stop: Event) -> None:

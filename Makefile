@@ -28,9 +28,9 @@ test-postgres: $(DEV) ## Run the suite on a PostgreSQL of Debian's (PGBIN=/usr/l
 bench: $(DEV) ## Measure what it costs, each figure against a peer in the same run (ONLY=outbox: one of them)
 	$(BIN)/python -m tests.bench $(ONLY)
 
-drill: $(DEV) ## Failures for longer: hundreds of kills, 100,000 events (SEED=7: exports at the same moments again)
+drill: $(DEV) ## Failures for longer, some minutes: kills, crashes, crowds, histories (SEED=7: exports as before)
 	$(BIN)/python -m tests.drills
-	DRILL_KILLS=300 DRILL_EVENTS=100000 $(BIN)/pytest -n 0 tests/retries/test_fire.py
+	$(BIN)/pytest -n $(JOBS) --timeout 3600 -o python_files='drill_*.py' tests/drills
 
 check: $(DEV) ## Lint, types, layers, SQL, definitions
 	$(BIN)/ruff format --check .

@@ -16,7 +16,7 @@ from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.retry import Retried, shown, take_selected
+from dlq_pipelines.retries.retry import Locked, Retried, shown, take_selected
 
 BATCH = 5_000
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
@@ -83,11 +83,11 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
         SchemaError: the archive table lacks a column of the outbox table, which the events would lose.
     """
 
-    def take(deaths: list[int], _: int) -> None:
+    def take(locked: Locked, _: int) -> None:
         who = {"actor": act.actor, "reason": act.reason, "now": act.now}
         with whole_rows():
-            connection.one("archive.discard", deaths=deaths, **who)
-        record_operation(connection, "archive.discard", shown(selector), act=act, events=len(deaths))
+            connection.one("archive.discard", deaths=locked.deaths, **who)
+        record_operation(connection, "archive.discard", shown(selector), act=act, events=len(locked.events))
 
     return take_selected(connection, selector, take, max_retries=None, dry_run=act.dry_run)
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -66,17 +66,24 @@ class Advanced:
     busy: bool = False
 
 
+class Locked(NamedTuple):
+    """Deaths whose events are dead and held by this transaction, and these events, oldest death first."""
+
+    deaths: list[int]
+    events: list[int]
+
+
 @dataclass(frozen=True)
 class _Walk:
     """How far a walk through the deaths of a fix came, and what it met that may not go now.
 
     Attributes:
         after: behind which death it goes on.
-        moved: it has released something. Such a walk does not know what is left: what it released may be delivered by
-            now, and then something that it passed may follow. So at its end there is another one.
+        moved: it has released something, which may be delivered by now, and then something that the walk passed may
+            follow. So if it passed anything but what is parked, at its end there is another one.
         locked: events that other transactions hold.
         left: what it met, of use once it has ended.
-        ended: it came from the start to the end and released nothing.
+        ended: it came from the start to the end, and nothing can follow.
     """
 
     after: _Key = _START
@@ -88,16 +95,13 @@ class _Walk:
     def past(self, page: dict[str, Any], *, limit: int) -> "_Walk":
         """The walk behind that page, of which so many events could have been released."""
         taken, ended = len(page["deaths"]), page["rows"] < BATCH
-        moved = self.moved or taken > 0
-        if limit == taken < page["free"] or (ended and moved):
+        moved, locked = self.moved or taken > 0, self.locked + page["free"] - taken
+        left = Left(*(getattr(self.left, name) + page[name] for name in ("waiting", "held", "parked")))
+        follows = locked or left.waiting or left.held
+        if limit == taken < page["free"] or (ended and moved and follows):
             return _Walk()
-        return _Walk(
-            after=self.after if ended else (page["last_time"], page["last_id"]),
-            moved=moved,
-            locked=self.locked + page["free"] - taken,
-            left=Left(*(getattr(self.left, name) + page[name] for name in ("waiting", "held", "parked"))),
-            ended=ended,
-        )
+        after = self.after if ended else (page["last_time"], page["last_id"])
+        return _Walk(after=after, moved=moved, locked=locked, left=left, ended=ended)
 
 
 def retry_events(connection: Connection, ids: Sequence[int], *, act: Act, rate: float | None = None) -> Retried:
@@ -161,7 +165,7 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
             raise NotFoundError(f"Event {event_id} is not dead, so there is nothing to retry.")
         if act.dry_run:
             return
-        _release(connection, page["deaths"], act=act)
+        _release(connection, _locked(page), act=act)
         connection.run("retry.replace_payload", event_id=event_id, death_id=page["deaths"][0], payload=payload)
         record_operation(connection, "retry.payload", {"event_ids": [event_id]}, act=act, events=1)
 
@@ -247,7 +251,7 @@ def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int
 def take_selected(
     connection: Connection,
     selector: Selector,
-    take: Callable[[list[int], int], None],
+    take: Callable[[Locked, int], None],
     *,
     max_retries: int | None,
     dry_run: bool,
@@ -257,8 +261,8 @@ def take_selected(
     Args:
         connection: in autocommit mode.
         selector: the dead events.
-        take: is given the ids of at most 5,000 deaths whose events are locked, and how many were given before, in a
-            transaction of its own. Not called in a dry run.
+        take: is given at most 5,000 locked events, and how many were given before, in a transaction of its own. Not
+            called in a dry run.
         max_retries: events that died again after so many retries are passed over; None: taken too.
         dry_run: only count.
     """
@@ -269,7 +273,7 @@ def take_selected(
         with connection.transaction():
             page = _page(connection, asked, after, room=BATCH)
             if page["deaths"] and not dry_run:
-                take(page["deaths"], events)
+                take(_locked(page), events)
         events, batches = events + len(page["deaths"]), batches + bool(page["deaths"])
         if page["rows"] < BATCH:
             return Retried(events, batches)
@@ -292,9 +296,9 @@ def _retry(  # noqa: PLR0913 - keyword-only past the selector
     max_retries: int | None,
     already: int = 0,
 ) -> Retried:
-    def take(deaths: list[int], taken: int) -> None:
-        _release(connection, deaths, act=act, rate=rate, already=already + taken)
-        record_operation(connection, "retry.selected", shown(selector), act=act, events=len(deaths))
+    def take(locked: Locked, taken: int) -> None:
+        _release(connection, locked, act=act, rate=rate, already=already + taken)
+        record_operation(connection, "retry.selected", shown(selector), act=act, events=len(locked.events))
 
     return take_selected(connection, selector, take, max_retries=max_retries, dry_run=act.dry_run)
 
@@ -312,9 +316,13 @@ def _page(connection: Connection, asked: dict[str, Any], after: _Key, *, room: i
     )
 
 
-def _release(  # noqa: PLR0913 - keyword-only past the deaths
+def _locked(page: dict[str, Any]) -> Locked:
+    return Locked(page["deaths"], page["events"])
+
+
+def _release(  # noqa: PLR0913 - keyword-only past the events
     connection: Connection,
-    deaths: list[int],
+    locked: Locked,
     *,
     act: Act,
     rate: float | None = None,
@@ -322,10 +330,10 @@ def _release(  # noqa: PLR0913 - keyword-only past the deaths
     fix_id: int | None = None,
     stage: int | None = None,
 ) -> int:
-    """Release locked deaths; returns how many events they were."""
+    """Release locked events; returns how many they were."""
     pace = {"seconds_each": 1 / rate if rate else 0.0, "already": already}
     who = {"now": act.now, "actor": act.actor, "reason": act.reason}
-    return int(connection.one("retry.release", deaths=deaths, fix_id=fix_id, stage=stage, **pace, **who)["events"])
+    return int(connection.one("retry.release", **locked._asdict(), fix_id=fix_id, stage=stage, **pace, **who)["events"])
 
 
 def _take(connection: Connection, fix_id: int, terms: Terms) -> Fix | None:
@@ -357,7 +365,7 @@ def _do(  # noqa: PLR0913 - keyword-only past the walk
         case Release():
             page = _page(connection, _targets(connection, fix, policy), walk.after, room=step.limit)
             if page["deaths"]:
-                _release_stage(connection, fix, policy, step.stage, page["deaths"], act=act)
+                _release_stage(connection, fix, policy, step.stage, _locked(page), act=act)
             return len(page["deaths"]), walk.past(page, limit=step.limit)
         case Close():
             _close(connection, fix, step, act=replace(act, reason=step.verdict))
@@ -376,16 +384,17 @@ def _targets(connection: Connection, fix: Fix, policy: RetryPolicy) -> dict[str,
     }
 
 
-def _release_stage(  # noqa: PLR0913 - keyword-only past the deaths
-    connection: Connection, fix: Fix, policy: RetryPolicy, number: int, deaths: list[int], *, act: Act
+def _release_stage(  # noqa: PLR0913 - keyword-only past the events
+    connection: Connection, fix: Fix, policy: RetryPolicy, number: int, locked: Locked, *, act: Act
 ) -> None:
     if number > fix.stage:
         connection.run("fix.begin_stage", fix_id=fix.id, stage=number, size=policy.size(number), now=act.now)
     already = stages(connection, fix.id)[number].released
     signed = replace(act, reason=f"fix {fix.id}, stage {number}: {fix.note}")
-    _release(connection, deaths, act=signed, rate=policy.rate, already=already, fix_id=fix.id, stage=number)
-    connection.run("fix.count_released", fix_id=fix.id, stage=number, events=len(deaths))
-    record_operation(connection, "retry.stage", {"fix": fix.id, "stage": number}, act=signed, events=len(deaths))
+    _release(connection, locked, act=signed, rate=policy.rate, already=already, fix_id=fix.id, stage=number)
+    events = len(locked.events)
+    connection.run("fix.count_released", fix_id=fix.id, stage=number, events=events)
+    record_operation(connection, "retry.stage", {"fix": fix.id, "stage": number}, act=signed, events=events)
 
 
 def _close(connection: Connection, fix: Fix, close: Close, *, act: Act) -> None:

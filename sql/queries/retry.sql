@@ -68,6 +68,7 @@ with page as (
     limit %(room)s
 )
 select coalesce((select array_agg(death_id order by died_at, event_id) from locked), '{}') as deaths,
+    coalesce((select array_agg(event_id order by died_at, event_id) from locked), '{}') as events,
     (select count(*) from judged where state = 'free') as free,
     (select count(*) from judged where state = 'waiting') as waiting,
     (select count(*) from judged where state = 'held') as held,
@@ -76,17 +77,15 @@ select coalesce((select array_agg(death_id order by died_at, event_id) from lock
 from page
 
 -- name: release
--- Locked deaths go back to the worker, in the order given, each due so long after the one before it.
-with target as (
-    select d.id as death_id, d.event_id, d.died_at, d.aggregate_type, d.aggregate_id, given.n
-    from unnest(%(deaths)s::bigint[]) with ordinality as given (id, n)
-    join :"dlq_schema".death d on d.id = given.id
-), released as (
+-- Events that are locked as candidates go back to the worker, in the order given, each due so long after the one before
+-- it. Their ids are named twice: by the list they are read from the table in one go, which a join would do one by one.
+with released as (
     update :"outbox_schema".:"outbox_table" e
     set status = 'pending', attempts = 0, dead_at = null,
-        next_run_at = %(now)s::timestamptz + make_interval(secs => (%(already)s + target.n - 1) * %(seconds_each)s)
-    from target where e.id = target.event_id and e.status = 'dead' and e.dead_at = target.died_at
-    returning target.death_id, target.event_id, target.aggregate_type, target.aggregate_id, e.next_run_at
+        next_run_at = %(now)s::timestamptz + make_interval(secs => (%(already)s + given.n - 1) * %(seconds_each)s)
+    from unnest(%(deaths)s::bigint[], %(events)s::bigint[]) with ordinality as given (death_id, event_id, n)
+    where e.id = any(%(events)s::bigint[]) and e.id = given.event_id and e.status = 'dead'
+    returning given.death_id, e.id as event_id, e.aggregate_type, e.aggregate_id, e.next_run_at
 ), ledger as (
     insert into :"dlq_schema".retry
         (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason, retried_at, due_at)

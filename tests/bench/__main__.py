@@ -5,7 +5,7 @@
 
 import sys
 
-from tests.bench import archive, causes, exports, fingerprint, outbox
+from tests.bench import archive, causes, exports, fingerprint, outbox, retries
 
 MODULES = {
     "outbox": outbox,
@@ -13,6 +13,7 @@ MODULES = {
     "causes": causes,
     "exports": exports,
     "archive": archive,
+    "retries": retries,
 }
 
 

@@ -1,18 +1,19 @@
 """One measured figure and what it is compared with."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Ours and the peer's for the same work, in seconds or in `unit`, and the highest ratio that is promised."""
+    """What ours and the peer take for the same work, in seconds or MB, and the highest ratio that is promised."""
 
     what: str
     ours: float
     peer: float
     bound: float
     peer_is: str
-    unit: str = "s"
+    unit: Literal["s", "MB"] = "s"
 
     @property
     def ratio(self) -> float:
@@ -30,8 +31,4 @@ class Figure:
         return f"{self.what:44} {times} {self.ratio:7.3f} {self.bound:7.2f}   {self.peer_is}{mark}"
 
     def _shown(self, value: float) -> str:
-        return _duration(value) if self.unit == "s" else f"{value:,.0f} {self.unit}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e6:.1f} us"
+        return f"{value * 1e6:.1f} us" if self.unit == "s" and value < 1 else f"{value:.2f} {self.unit}"

@@ -416,6 +416,19 @@ def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
     assert _advance(connection, fix).released == 1
 
 
+def test_a_run_that_passed_nothing_does_not_look_again(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six events in pages of two: three that release, and one that finds the end."""
+    monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 2)
+    monkeypatch.setattr("dlq_pipelines.retries.retry.BATCH", 2)
+    _dead(connection, 6)
+    fix = _flag(connection, policy=replace(POLICY, canary=10))
+    asked: list[str] = []
+    run = connection.run
+    connection.run = lambda name, /, **values: (asked.append(name), run(name, **values))[1]  # type: ignore[method-assign]
+    assert _advance(connection, fix).released == 6
+    assert asked.count("retry.candidates") == 4
+
+
 def _doomed(database: Database, killer: Connection, after: int) -> Connection:
     """A connection whose server process is gone once it has run that many statements."""
     own = database.open()
@@ -546,12 +559,12 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
     by_type = replace(fix, selector=Selector(event_type="e"))
     by_ids = replace(fix, selector=Selector(event_ids=(1, 2, 3)))
     parked = {**means(connection, Selector(every=True), before=_now()), "max_retries": 3, "after": 0, "limit": 100}
-    release = {"deaths": [1, 2, 3], "now": _now(), "already": 0, "seconds_each": 0.1, "actor": "a", "reason": "r"}
+    release = {"deaths": [1, 2, 3], "events": [1, 2, 3], "already": 0, "seconds_each": 0.1, "actor": "a", "reason": "r"}
     return {
         "retry.candidates": {**_targets(connection, fix, fix.policy), **walk},
         "retry.candidates of a type": {**_targets(connection, by_type, fix.policy), **walk},
         "retry.candidates of ids": {**_targets(connection, by_ids, fix.policy), **walk},
-        "retry.release": {**release, "fix_id": fix.id, "stage": 1},
+        "retry.release": {**release, "now": _now(), "fix_id": fix.id, "stage": 1},
         "retry.settle": {"now": _now(), "settle_seconds": 60, "fix_id": fix.id, "limit": 100},
         "fix.due": {"now": _now(), "limit": 20, "congested": False},
         "fix.backlog": {"now": _now()},

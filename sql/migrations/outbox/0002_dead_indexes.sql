@@ -5,8 +5,8 @@ drop index concurrently if exists :"outbox_schema"."dlq_dead";
 
 create index concurrently "dlq_dead" on :"outbox_schema".:"outbox_table" (dead_at, id) where status = 'dead';
 
--- Dead events of an aggregate: what comes first when they are retried in order.
+-- Dead events of an aggregate: what comes first when they are retried in order. Led by what tells aggregates apart.
 drop index concurrently if exists :"outbox_schema"."dlq_dead_aggregate";
 
-create index concurrently "dlq_dead_aggregate" on :"outbox_schema".:"outbox_table" (aggregate_type, aggregate_id, id)
+create index concurrently "dlq_dead_aggregate" on :"outbox_schema".:"outbox_table" (aggregate_id, aggregate_type, id)
     where status = 'dead';

@@ -1,0 +1,152 @@
+"""What do the ledger, the order and the pacing of a fix cost beside a bare update of the same rows?
+
+And what does the sensor's question cost, twice a minute, where much has died and much is under way? Each release begins
+on rows that were just written, the two take turns, and a figure is the median of its rounds.
+"""
+
+import statistics
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.retries.fix import BATCH, FixStatus, RetryPolicy, Terms
+from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix
+from dlq_pipelines.retries.retry import advance_fix
+from tests.bench.figure import Figure
+
+ROUNDS, EVENTS, FEW = 3, 100_000, 10_000
+FIXES, DEAD, UNDER_WAY = 1_000, 1_000_000, 20
+ERROR = "requests.exceptions.ReadTimeout: no answer within 5 seconds"
+# Few stages, so that what is timed is releasing, and a rate at which all is due before the next step.
+POLICY = RetryPolicy(canary=BATCH, growth=1000.0, rate=100_000.0)
+TERMS = Terms()
+EMPTY = """
+    truncate outbox_event, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry, dlq.fix_stage, dlq.fix,
+        dlq.operation restart identity cascade
+"""
+FILL = """
+    insert into outbox_event
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at)
+    select 'order', n::text, 'order.placed', jsonb_build_object('order', n, 'text', repeat('x', 200)), 'dead', 5,
+        %(error)s, now()
+    from generate_series(1, %(rows)s) n
+"""
+BARE = "update outbox_event set status = 'pending', attempts = 0, next_run_at = %(now)s where id = any(%(ids)s)"
+DELIVERED = "update outbox_event set status = 'done' where status = 'pending'"
+# A thousand fixes, each with a cause of its own, a thousand dead events, and a canary that the worker has not reached.
+CROWD = """
+    alter table outbox_event disable trigger user;
+    insert into outbox_event
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, last_error, dead_at)
+    select 'order', n::text, 'order.placed', '{{}}', 'dead', 5, '2026-11-19Z', 'Error' || mod(n, {fixes}) || ': x',
+        '2026-11-19Z'::timestamptz + n * interval '1 ms'
+    from generate_series(1, {dead}) n;
+    alter table outbox_event enable trigger user;
+    insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
+    select 'cause ' || n, 'Error' || n, 'x', 'x', '2026-11-19Z', '2026-11-19Z' from generate_series(0, {fixes} - 1) n;
+    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
+    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error, 'cause ' || mod(id, {fixes})
+    from outbox_event order by id;
+    insert into dlq.fix (cause_id, note, flagged_by, flagged_at, canary, growth, rate, min_success, settle_seconds,
+        max_retries, ordering, stage)
+    select 'cause ' || n, 'n', 'ann', '2026-11-20Z', {under_way}, 10, 50, 0.9, 900, 3, 'aggregate', 1
+    from generate_series(0, {fixes} - 1) n;
+    insert into dlq.retry
+        (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason, retried_at, due_at)
+    select d.id, d.event_id, d.aggregate_type, d.aggregate_id, f.id, 1, 'a', 'r', now(), now()
+    from dlq.death d join dlq.fix f using (cause_id) where d.event_id <= {fixes} * {under_way};
+    update outbox_event set status = 'pending', dead_at = null, next_run_at = now() where id <= {fixes} * {under_way};
+"""
+
+
+def measure() -> Iterator[Figure]:
+    """Releasing 100,000 events, the memory that takes, and the question of a sensor among 1,000 fixes."""
+    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+        database = Database(server.ensure_database("retries"))
+        with database.connect() as connection:
+            create_host_tables(connection)
+            migrate(connection, all_migrations())
+            yield _released(connection)
+            yield _memory(connection)
+            yield _asked(connection)
+
+
+def _released(connection: Connection) -> Figure:
+    ours, peer = [], []
+    for turn in range(ROUNDS):
+        # The one that goes first changes each time.
+        for times, work in ((ours, _staged), (peer, _bare))[:: 1 if turn % 2 else -1]:
+            _prepare(connection, EVENTS)
+            times.append(work(connection, EVENTS))
+    what = f"release {EVENTS:,} events of a fix"
+    return Figure(what, statistics.median(ours), statistics.median(peer), 2.5, f"a bare update, {BATCH:,} a statement")
+
+
+def _memory(connection: Connection) -> Figure:
+    peaks = []
+    for events in (FEW, EVENTS):
+        _prepare(connection, events)
+        tracemalloc.start()
+        _staged(connection, events)
+        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
+        tracemalloc.stop()
+    return Figure(f"memory to release {EVENTS:,} events", peaks[1], peaks[0], 1.1, f"{FEW:,} events", "MB")
+
+
+def _asked(connection: Connection) -> Figure:
+    connection.execute(EMPTY)
+    connection.execute(CROWD.format(fixes=FIXES, dead=DEAD, under_way=UNDER_WAY).encode())
+    connection.execute("vacuum analyze")
+    seconds = []
+    for _ in range(11):
+        begun = time.perf_counter()
+        due = fixes_due(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog)
+        seconds.append(time.perf_counter() - begun)
+        assert due == []
+    what = f"the sensor's question, {FIXES:,} fixes, {DEAD:,} dead"
+    return Figure(what, statistics.median(seconds), 0.05, 1.0, "what is promised")
+
+
+def _prepare(connection: Connection, events: int) -> None:
+    """Dead, classified, and nothing else."""
+    connection.execute(EMPTY)
+    connection.execute(FILL, {"rows": events, "error": ERROR})
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    connection.execute("vacuum analyze")
+    connection.execute("checkpoint")
+
+
+def _bare(connection: Connection, events: int) -> float:
+    now = datetime.now(UTC)
+    begun = time.perf_counter()
+    for first in range(1, events + 1, BATCH):
+        connection.execute(BARE, {"now": now, "ids": list(range(first, min(first + BATCH, events + 1)))})
+    return time.perf_counter() - begun
+
+
+def _staged(connection: Connection, events: int) -> float:
+    """Until the fix is verified; that its events are delivered in between is not timed."""
+    now = datetime.now(UTC)
+    fix = flag_fix(connection, Flag(Selector(cause_id=cause_key(ERROR)), POLICY), act=Act("ann", "mended", now))
+    seconds, released = 0.0, 0
+    while released < events:
+        begun = time.perf_counter()
+        done = advance_fix(connection, fix.id, act=Act("sensor", "due", now), terms=TERMS)
+        seconds += time.perf_counter() - begun
+        released += done.released
+        connection.execute(DELIVERED)
+        connection.execute("vacuum analyze outbox_event")
+        now += timedelta(minutes=1)
+    assert done.fix.status is FixStatus.ACTIVE
+    return seconds

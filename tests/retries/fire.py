@@ -1,0 +1,123 @@
+"""Processes that work on one outbox until they are told to stop, or are killed.
+
+Each is what runs in production: a worker, a sensor with its runs, the jobs of the archive. A server that goes away is
+waited for, as their next run would.
+"""
+
+import multiprocessing
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import psycopg
+
+from dlq_pipelines import OutboxRepository
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.archive.purge import purge_archive
+from dlq_pipelines.archive.restore import restore_events
+from dlq_pipelines.errors import DatabaseUnavailableError
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries import fix, retry
+from dlq_pipelines.retries.fix import Terms
+from dlq_pipelines.retries.ledger import fixes_due
+from tests.retries.machine import ASTRAY, AUDITED, IN_ONE_PLACE
+
+ERROR = "TimeoutError: no answer"
+TERMS = Terms(max_backlog=timedelta(days=1))
+# Children begin as copies of a process that has imported everything, so a new one is there in milliseconds.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload([__name__])
+
+
+def act() -> Act:
+    """Now, by somebody, for a reason."""
+    return Act("job", "its time has come", datetime.now(UTC))
+
+
+@contextmanager
+def at_work(stop: Event, *jobs: tuple[Callable[..., None], Any]) -> Iterator[list[BaseProcess]]:
+    """Processes of these jobs. At the end of the block they stop, and none of them has failed."""
+    started = [processes.Process(target=job, args=(*args, stop)) for job, args in jobs]
+    for process in started:
+        process.start()
+    try:
+        yield started
+    finally:
+        stop.set()
+        for process in started:
+            process.join(60)
+            process.kill()
+    assert {process.exitcode for process in started} == {0}
+
+
+def work(url: str, failing: str, stop: Event) -> None:
+    """A worker: every other attempt at events of the types that fail lets them die, all else is delivered."""
+    while not stop.is_set():
+        try:
+            with OutboxRepository(url, max_attempts=1, lease_seconds=1) as worker:
+                while not stop.is_set():
+                    events = worker.fetch_pending(50)
+                    for event in events:
+                        if event.event_type.startswith(failing) and random.random() < 0.5:
+                            worker.mark_retry(event.id, ERROR)
+                        else:
+                            worker.mark_success(event.id)
+                    time.sleep(0 if events else 0.01)
+        except (psycopg.OperationalError, DatabaseUnavailableError):
+            time.sleep(0.05)
+
+
+def sense(url: str, batch: int, stop: Event) -> None:
+    """A sensor and its runs: each fix with something to do takes its next step, in batches of that size."""
+    fix.BATCH = retry.BATCH = batch
+
+    def step(connection: Connection) -> None:
+        for due in fixes_due(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog):
+            retry.advance_fix(connection, due.id, act=act(), terms=TERMS)
+        retry.settle_retries(connection, now=datetime.now(UTC), settle_seconds=60)
+
+    _again(url, step, stop)
+
+
+def archive(url: str, stop: Event) -> None:
+    """The archive's job."""
+    _again(url, lambda c: archive_dead_events(c, before=datetime.now(UTC), only_exported=False, act=act()), stop)
+
+
+def restore(url: str, stop: Event) -> None:
+    """Somebody who brings back what was just archived."""
+    _again(url, lambda c: restore_events(c, Selector(every=True), act=act()), stop)
+
+
+def purge(url: str, stop: Event) -> None:
+    """The purge, of what was archived a moment ago."""
+    _again(url, lambda c: purge_archive(c, before=datetime.now(UTC) - timedelta(seconds=0.02), act=act()), stop)
+
+
+def _again(url: str, do: Callable[[Connection], object], stop: Event) -> None:
+    while not stop.is_set():
+        try:
+            with Database(url).connect() as connection:
+                while not stop.is_set():
+                    do(connection)
+                    time.sleep(0.01)
+        except (psycopg.OperationalError, DatabaseUnavailableError):
+            time.sleep(0.05)
+
+
+def books_balance(connection: Connection, *, events: int) -> None:
+    """Nothing is lost or doubled; outbox, ledger, stages and audit agree."""
+    assert connection.one("archive.unaccounted") == {"missing": 0, "doubled": 0, "examples": None}
+    assert connection.execute(IN_ONE_PLACE).fetchone() == {"n": events}
+    assert connection.execute(ASTRAY).fetchall() == []
+    assert (
+        connection.execute(AUDITED).fetchone() == connection.execute("select count(*) as n from dlq.retry").fetchone()
+    )
+    assert connection.run("fix.stages_difference").fetchall() == []

@@ -1,0 +1,353 @@
+"""What people, workers and jobs do to dead events, in any order, and what must hold after each of their acts.
+
+Time is the machine's own: it passes when a rule says so. Workers take only what is due by it.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from dlq_pipelines import OutboxRepository
+from dlq_pipelines.archive.archive import archive_dead_events, discard_events
+from dlq_pipelines.archive.purge import purge_archive
+from dlq_pipelines.archive.restore import restore_events
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy, Terms, can_pass
+from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, list_fixes, stages
+from dlq_pipelines.retries.retry import (
+    advance_fix,
+    pause_fix,
+    resume_fix,
+    retry_events,
+    retry_selected,
+    settle_retries,
+    withdraw_fix,
+)
+
+ERRORS = ("TimeoutError: no answer", "KeyError: 'sku'")
+CAUSES = tuple(cause_key(error) for error in ERRORS)
+# What the present state does not allow.
+REFUSED = (NotFoundError, RefusedError)
+TERMS = Terms(max_backlog=timedelta(hours=1))
+# Aggregates of one, two and three events, and their types.
+FIRST = [(1, "a"), (2, "a"), (3, "a"), (2, "b"), (3, "b"), (4, "a"), (3, "a"), (5, "b"), (6, "a"), (6, "b")]
+# Enough for every fix of an example to end; more is one that does not.
+MOST_ROUNDS = 200
+EMPTY = """
+    truncate outbox_event, outbox_event_archive, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry,
+        dlq.fix_stage, dlq.fix, dlq.discard, dlq.purged, dlq.operation restart identity cascade
+"""
+EVENTS = """
+    select e.id, e.aggregate_id, e.event_type, e.status, e.dead_at, d.id as death_id, d.cause_id,
+        (select count(*) from dlq.retry r where r.event_id = e.id) as retries
+    from outbox_event e left join dlq.death d on d.event_id = e.id and d.died_at = e.dead_at
+"""
+# A dead event whose death was answered by a retry, and one that left the state without one.
+ASTRAY = """
+    select d.event_id
+    from (select distinct on (event_id) * from dlq.death order by event_id, died_at desc) d
+    left join dlq.retry r on r.death_id = d.id
+    left join outbox_event e on e.id = d.event_id
+    left join outbox_event_archive a on a.id = d.event_id
+    where (coalesce(e.status, a.status) = 'dead') is distinct from (r.death_id is null)
+        and not exists (select from dlq.purged p where p.event_id = d.event_id)
+"""
+OUTCOMES = """
+    select r.death_id, case
+        when exists (select from dlq.death d where d.event_id = r.event_id and d.id > r.death_id) then 'dead'
+        when e.status = 'done' then 'done' end as outcome
+    from dlq.retry r left join outbox_event e on e.id = r.event_id where r.outcome is null
+"""
+IN_ONE_PLACE = """
+    select (select count(*) from outbox_event) + (select count(*) from outbox_event_archive)
+        + (select count(*) from dlq.purged) as n
+"""
+AUDITED = (
+    "select coalesce(sum(events), 0)::bigint as n from dlq.operation where kind in ('retry.stage', 'retry.selected')"
+)
+
+policies = st.builds(
+    RetryPolicy,
+    canary=st.integers(1, 3),
+    growth=st.sampled_from([1.0, 2.0, 10.0]),
+    rate=st.just(1000.0),
+    min_success=st.sampled_from([0.3, 0.9, 1.0]),
+    settle_seconds=st.just(60),
+    max_retries=st.integers(1, 2),
+    ordering=st.sampled_from(["aggregate", "none"]),
+)
+ids = st.lists(st.integers(1, 20), min_size=1, max_size=6, unique=True)
+outcomes = st.lists(st.sampled_from(["done"] * 6 + ["dead", "retry"]), min_size=1, max_size=8)
+written = st.lists(st.tuples(st.integers(1, 6), st.sampled_from("ab")), min_size=1, max_size=6)
+selectors = st.one_of(
+    st.builds(Selector, cause_id=st.sampled_from(CAUSES)),
+    st.builds(Selector, event_type=st.sampled_from("ab")),
+    st.builds(Selector, cause_id=st.sampled_from(CAUSES), event_type=st.sampled_from("ab")),
+    st.builds(Selector, event_ids=ids.map(tuple)),
+    st.just(Selector(every=True)),
+)
+
+
+class Retries(RuleBasedStateMachine):
+    """An outbox of a few aggregates, its worker, and everybody who brings dead events back or puts them away."""
+
+    def __init__(self, database: Database, connection: Connection, worker: OutboxRepository) -> None:
+        super().__init__()
+        self.database, self.connection, self.worker = database, connection, worker
+        connection.execute(EMPTY)
+        self.events = 0
+        self.passed = timedelta()
+
+    @property
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.passed
+
+    def act(self, **more: Any) -> Act:
+        return Act("ann", "because", self.now, **more)
+
+    def rows(self, statement: str) -> list[dict[str, Any]]:
+        return self.connection.execute(statement.encode()).fetchall()
+
+    # --- the application and its worker ------------------------------------------------------------------------------
+
+    @initialize(written=written, selector=selectors, policy=policies)
+    def begin(self, written: list[tuple[int, str]], selector: Selector, policy: RetryPolicy) -> None:
+        """Much has died, some of it twice, and one fix is flagged."""
+        self.die(FIRST + written, ERRORS[0])
+        self.retry_by_hand([1, 2, 3])
+        self.work(["dead", "dead", "retry"])
+        self.flag(selector, policy)
+
+    @rule(written=written, error=st.sampled_from(ERRORS))
+    def die(self, written: list[tuple[int, str]], error: str) -> None:
+        """Events of some aggregates are written and die."""
+        for aggregate, event_type in written:
+            self.events += 1
+            self.connection.execute(
+                "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+                " values ('order', %s, %s, '{}', 'dead', %s)",
+                [str(aggregate), event_type, error],
+            )
+        classify_deaths(self.connection, zone=ZoneInfo("UTC"))
+
+    @rule(outcomes=outcomes)
+    def work(self, outcomes: list[str]) -> None:
+        """A worker takes what is due, oldest due first."""
+        due = self.connection.execute(
+            "select id from outbox_event where status in ('pending', 'retry') and next_run_at <= %s"
+            " order by next_run_at, id limit %s",
+            [self.now, len(outcomes)],
+        ).fetchall()
+        for row, outcome in zip(due, outcomes, strict=False):
+            self.worker.max_attempts = 1 if outcome == "dead" else 99
+            if outcome == "done":
+                self.worker.mark_success(row["id"])
+            else:
+                self.worker.mark_retry(row["id"], ERRORS[row["id"] % 2])
+        classify_deaths(self.connection, zone=ZoneInfo("UTC"))
+
+    @rule(minutes=st.sampled_from([1, 1, 2, 30, 24 * 60]))
+    def wait(self, minutes: int) -> None:
+        self.passed += timedelta(minutes=minutes)
+
+    # --- fixes -------------------------------------------------------------------------------------------------------
+
+    @rule(selector=selectors, policy=policies)
+    def flag(self, selector: Selector, policy: RetryPolicy) -> None:
+        with suppress(*REFUSED):
+            flag_fix(self.connection, Flag(selector, policy), act=self.act())
+
+    @rule()
+    def sense(self) -> None:
+        """What the sensor asks for is done."""
+        for fix in fixes_due(self.connection, now=self.now, max_backlog=TERMS.max_backlog):
+            self.step(fix)
+
+    @rule(rounds=st.lists(outcomes, min_size=1, max_size=4))
+    def go_on(self, rounds: list[list[str]]) -> None:
+        """The sensor and the worker take turns, as they mostly do."""
+        for outcomes in rounds:
+            self.sense()
+            self.passed += timedelta(seconds=30)
+            self.work(outcomes)
+        self.sense()
+
+    @rule(nth=st.integers(0, 1))
+    def rerun(self, nth: int) -> None:
+        """Somebody runs the step of a fix again, be it open or not."""
+        for fix in list_fixes(self.connection)[nth : nth + 1]:
+            self.step(fix)
+
+    @rule(nth=st.integers(0, 1), held=st.lists(st.integers(1, 16), min_size=6, unique=True))
+    def rerun_while_held(self, nth: int, held: list[int]) -> None:
+        """When the next stage could begin, and others hold many of the events."""
+        self.passed += timedelta(seconds=30)
+        self.work(["done"] * 20)
+        with self.database.connect() as other, other.transaction():
+            other.execute("select from outbox_event where id = any(%s) for update", [held])
+            for fix in list_fixes(self.connection)[nth : nth + 1]:
+                released = self.step(fix)
+                assert not released & set(held)
+
+    @rule(nth=st.integers(0, 1), change=st.sampled_from([pause_fix, resume_fix, withdraw_fix]))
+    def decide(self, nth: int, change: Callable[..., Fix]) -> None:
+        for fix in list_fixes(self.connection)[nth : nth + 1]:
+            with suppress(*REFUSED):
+                change(self.connection, fix.id, act=self.act())
+
+    def step(self, fix: Fix) -> set[int]:
+        """One run of a fix; returns what it released, all of which had to be released by it."""
+        before = {row["id"]: row for row in self.rows(EVENTS)}
+        known = {row["death_id"] for row in self.rows("select death_id from dlq.retry")}
+        expected = self.outcomes()
+        done = advance_fix(self.connection, fix.id, act=self.act(), terms=TERMS)
+        released = [row for row in self.rows("select * from dlq.retry") if row["death_id"] not in known]
+        assert len(released) == done.released
+        self.settled_as(expected)
+        assert not released or fix.status is FixStatus.ACTIVE
+        for row in released:
+            event = before[row["event_id"]]
+            assert (row["fix_id"], row["death_id"]) == (fix.id, event["death_id"])
+            assert meant(fix, event)
+            assert event["retries"] < fix.policy.max_retries  # type: ignore[union-attr]
+        if fix.policy and fix.policy.ordering == "aggregate":
+            in_order(before, [row["event_id"] for row in released])
+        return {row["event_id"] for row in released}
+
+    # --- people and jobs ---------------------------------------------------------------------------------------------
+
+    @rule(wanted=ids)
+    def retry_by_hand(self, wanted: list[int]) -> None:
+        dead = {row["id"] for row in self.rows(EVENTS) if row["status"] == "dead"}
+        would = retry_events(self.connection, wanted, act=self.act(dry_run=True)).events
+        assert retry_events(self.connection, wanted, act=self.act()).events == would == len(dead & set(wanted))
+
+    @rule(selector=selectors, most=st.sampled_from([None, 1]))
+    def retry_by_filter(self, selector: Selector, most: int | None) -> None:
+        retry_selected(self.connection, selector, act=self.act(), rate=1000.0, max_retries=most)
+
+    @rule()
+    def settle(self) -> None:
+        expected = self.outcomes()
+        settle_retries(self.connection, now=self.now, settle_seconds=60)
+        self.settled_as(expected)
+
+    def outcomes(self) -> dict[int, str | None]:
+        """What is to be written of each retry that has no outcome yet; None: nothing is known before its time-out."""
+        return {row["death_id"]: row["outcome"] for row in self.rows(OUTCOMES)}
+
+    def settled_as(self, expected: dict[int, str | None]) -> None:
+        """What has an outcome now that it had not before has the right one."""
+        for row in self.rows("select death_id, outcome, settled_at, due_at from dlq.retry where outcome is not null"):
+            if row["death_id"] in expected:
+                late = row["settled_at"] >= row["due_at"] + timedelta(seconds=60)
+                assert row["outcome"] == (expected[row["death_id"]] or (late and "unsettled"))
+
+    @rule()
+    def archive(self) -> None:
+        """Everything that no open fix means."""
+        before = datetime.now(UTC)
+        fixes = list_fixes(self.connection, only_open=True)
+        stay = {row["id"] for row in self.rows(EVENTS) if any(meant(fix, row) for fix in fixes)}
+        would = archive_dead_events(self.connection, before=before, only_exported=False, act=self.act(dry_run=True))
+        done = archive_dead_events(self.connection, before=before, only_exported=False, act=self.act())
+        assert done == would
+        assert {row["id"] for row in self.rows(EVENTS) if row["status"] == "dead"} == stay
+
+    @rule(selector=selectors)
+    def restore(self, selector: Selector) -> None:
+        would = restore_events(self.connection, selector, act=self.act(dry_run=True))
+        assert restore_events(self.connection, selector, act=self.act()) == would
+        assert would.blocked == 0
+
+    @rule(wanted=ids)
+    def discard(self, wanted: list[int]) -> None:
+        discard_events(self.connection, Selector(event_ids=tuple(wanted)), act=self.act())
+
+    @precondition(lambda self: self.passed > timedelta(days=1))
+    @rule()
+    def purge(self) -> None:
+        purge_archive(self.connection, before=self.now - timedelta(hours=12), act=self.act())
+
+    # --- what must hold ----------------------------------------------------------------------------------------------
+
+    @invariant()
+    def every_event_is_in_exactly_one_place(self) -> None:
+        assert self.connection.one("archive.unaccounted") == {"missing": 0, "doubled": 0, "examples": None}
+        assert self.rows(IN_ONE_PLACE)[0]["n"] == self.events
+
+    @invariant()
+    def ledger_outbox_and_audit_agree(self) -> None:
+        """A retry for each event that was brought back, none for one that is dead, and all of them audited."""
+        assert self.rows(ASTRAY) == []
+        assert self.rows(AUDITED) == self.rows("select count(*) as n from dlq.retry")
+        assert self.connection.run("fix.stages_difference").fetchall() == []
+
+    @invariant()
+    def nothing_that_is_dead_here_was_given_up(self) -> None:
+        assert not {row["death_id"] for row in self.rows(EVENTS)} & {
+            row["death_id"] for row in self.rows("select death_id from dlq.discard")
+        }
+
+    @invariant()
+    def stages_keep_their_policy(self) -> None:
+        for fix in list_fixes(self.connection):
+            for number, stage in stages(self.connection, fix.id).items():
+                assert fix.policy
+                assert stage.released <= stage.size == fix.policy.size(number)
+                if number < fix.stage:
+                    assert stage.waiting == 0
+                    assert can_pass(stage, fix.policy.min_success)
+
+    @invariant()
+    def a_cause_is_being_fixed_while_a_fix_of_it_is_open(self) -> None:
+        fixing = {row["id"] for row in self.rows("select id from dlq.cause where status = 'fixing'")}
+        assert fixing == {fix.selector.cause_id for fix in list_fixes(self.connection, only_open=True)} - {None}
+
+    def teardown(self) -> None:
+        """Every fix that is resumed, and whose events are delivered, ends before it expires."""
+        for _ in range(MOST_ROUNDS):
+            if not (left := list_fixes(self.connection, only_open=True)):
+                break
+            for fix in left:
+                if fix.status is FixStatus.PAUSED:
+                    resume_fix(self.connection, fix.id, act=self.act())
+            self.sense()
+            self.passed += timedelta(seconds=30)
+            self.work(["done"] * 50)
+        assert list_fixes(self.connection, only_open=True) == []
+        self.every_event_is_in_exactly_one_place()
+        self.ledger_outbox_and_audit_agree()
+        self.stages_keep_their_policy()
+
+
+def meant(fix: Fix, event: dict[str, Any]) -> bool:
+    """Whether the fix targets the event as it is dead now."""
+    selector = fix.selector
+    return bool(
+        event["status"] == "dead"
+        and event["dead_at"] < fix.flagged_at
+        and selector.cause_id in {None, event["cause_id"]}
+        and selector.event_type in {None, event["event_type"]}
+        and (selector.event_ids is None or event["id"] in selector.event_ids)
+    )
+
+
+def in_order(before: dict[int, dict[str, Any]], released: list[int]) -> None:
+    """Of an aggregate one event, with none before it that was dead or retried and under way."""
+    assert all(count == 1 for count in Counter(before[event]["aggregate_id"] for event in released).values())
+    for event, (number, earlier) in itertools.product(released, before.items()):
+        if number < event and earlier["aggregate_id"] == before[event]["aggregate_id"]:
+            assert earlier["status"] == "done" or (earlier["status"] != "dead" and not earlier["retries"])

@@ -51,7 +51,7 @@ def measure() -> Iterator[Figure]:
 
 def _timed(connection: Connection, work: Callable[[Connection], None]) -> float:
     connection.execute(
-        "truncate dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry, dlq.fix restart identity"
+        "truncate dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry, dlq.fix restart identity cascade"
     )
     connection.execute(FILL, {"deaths": DEATHS})
     connection.execute("vacuum analyze dlq.death")

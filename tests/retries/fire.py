@@ -17,6 +17,9 @@ from typing import Any
 import psycopg
 
 from dlq_pipelines import OutboxRepository
+from dlq_pipelines.archive import archive as archive_
+from dlq_pipelines.archive import purge as purge_
+from dlq_pipelines.archive import restore as restore_
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.purge import purge_archive
 from dlq_pipelines.archive.restore import restore_events
@@ -99,6 +102,12 @@ def restore(url: str, stop: Event) -> None:
 def purge(url: str, stop: Event) -> None:
     """The purge, of what was archived a moment ago."""
     _again(url, lambda c: purge_archive(c, before=datetime.now(UTC) - timedelta(seconds=0.02), act=act()), stop)
+
+
+def in_small_batches(job: Callable[[str, Event], None], url: str, stop: Event) -> None:
+    """The same job with much to interrupt."""
+    archive_.BATCH = restore_.BATCH = purge_.BATCH = 7
+    job(url, stop)
 
 
 def _again(url: str, do: Callable[[Connection], object], stop: Event) -> None:

@@ -1,0 +1,62 @@
+"""The archive under fire: who archives, restores and purges is killed, and the server with them. Nothing is lost."""
+
+import importlib.util
+import random
+import time
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.connect import Database
+from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from tests.retries.fire import archive, at_work, books_balance, in_small_batches, processes, purge, restore, work
+from tests.retries.test_fire import Server, wait_until
+from tests.rows import one
+
+DEAD = """
+    insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)
+    select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', now() - interval '1 hour'
+    from generate_series(1, 60) n
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec(embedded.PACKAGE) is None, reason="the embedded extra is not installed")
+def test_whoever_moves_events_may_be_killed_at_any_moment(tmp_path: Path) -> None:
+    """50 kills of each of the three and three crashes of the server, beside a worker on the same table."""
+    server, stop, rounds = Server(tmp_path / "home"), processes.Event(), 50
+    try:
+        database = Database(server.url)
+        with database.connect() as connection:
+            create_host_tables(connection)
+            migrate(connection, all_migrations())
+        with at_work(stop, (work, (server.url, "none"))):
+            for number in range(rounds):
+                with database.connect() as connection:
+                    connection.execute(DEAD)
+                    classify_deaths(connection, zone=ZoneInfo("UTC"))
+                jobs = [
+                    processes.Process(target=in_small_batches, args=(job, server.url, stop))
+                    for job in (archive, restore, purge)
+                ]
+                for job in jobs:
+                    job.start()
+                time.sleep(random.uniform(0.05, 0.3))
+                if number % 20 == 1:
+                    server.crash()
+                for job in random.sample(jobs, len(jobs)):
+                    assert job.is_alive()
+                    job.kill()
+                    job.join()
+        with at_work(processes.Event(), (archive, (server.url,)), (purge, (server.url,))), database.connect() as own:
+            wait_until(lambda: one(own, "select count(*) as n from dlq.purged")["n"] == 60 * rounds)
+        with database.connect() as connection:
+            books_balance(connection, events=60 * rounds)
+            audit = "select sum(events)::int as n from dlq.operation where kind = 'archive.purge'"
+            assert one(connection, audit) == {"n": 60 * rounds}
+            moved = "select count(*) as n from dlq.operation where kind in ('archive.move', 'archive.restore')"
+            assert one(connection, moved)["n"] > rounds  # there was something to interrupt
+    finally:
+        server.release()

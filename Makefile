@@ -6,7 +6,7 @@ DEV    := .venv/.installed-dev
 # On two cores a third process only waits.
 JOBS   ?= 2
 
-.PHONY: help setup demo up test test-postgres drill bench check format lock clean
+.PHONY: help setup demo up test test-postgres bench drill check format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -25,11 +25,12 @@ test: $(DEV) ## Run the whole test suite against a real PostgreSQL
 test-postgres: $(DEV) ## Run the suite on a PostgreSQL of Debian's (PGBIN=/usr/lib/postgresql/15/bin)
 	$(BIN)/python tests/with_postgres.py $(PGBIN) -- $(BIN)/pytest -n $(JOBS)
 
-drill: $(DEV) ## Hours of a bad week in minutes: kills, restarts, crowds and histories by the thousand (tests/drills)
-	$(BIN)/pytest -n $(JOBS) --timeout 3600 -o python_files='drill_*.py' tests/drills
-
 bench: $(DEV) ## Measure what it costs, each figure against a peer in the same run (ONLY=outbox: one of them)
 	$(BIN)/python -m tests.bench $(ONLY)
+
+drill: $(DEV) ## Failures for longer, some minutes: kills, crashes, crowds, histories (SEED=7: exports as before)
+	$(BIN)/python -m tests.drills
+	$(BIN)/pytest -n $(JOBS) --timeout 3600 -o python_files='drill_*.py' tests/drills
 
 check: $(DEV) ## Lint, types, layers, SQL, definitions
 	$(BIN)/ruff format --check .

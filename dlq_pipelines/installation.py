@@ -6,6 +6,7 @@ of the project shares. Dagster's instance storage is a database of its own on th
 
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import psycopg
@@ -18,6 +19,10 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate, require_current
 from dlq_pipelines.retries.fix import RetryPolicy, Terms
 from dlq_pipelines.settings import Settings
+
+if TYPE_CHECKING:  # pyarrow takes half a second to import, which no other command should wait for
+    from dlq_pipelines.exports.manifest import Options
+    from dlq_pipelines.exports.target import Target
 
 _OUTBOX = "outbox"
 _DAGSTER = "dagster"
@@ -162,5 +167,32 @@ def reports_folder(settings: Settings) -> Path:
 
 
 def exports_folder(settings: Settings) -> Path:
-    """Where exports are written: the root of a Hive-partitioned dataset."""
-    return settings.home / "exports" / "dead_events"
+    """Where exports are written unless `DLQ_EXPORT_URI` says otherwise: a folder of datasets."""
+    return settings.home / "exports"
+
+
+def exports_target(settings: Settings) -> "Target":
+    """Where exports are written.
+
+    Raises:
+        DlqError: `DLQ_EXPORT_URI` cannot be used.
+    """
+    from dlq_pipelines.exports.target import local_target, open_target
+
+    if settings.export_uri is None:
+        return local_target(exports_folder(settings))
+    return open_target(settings.export_uri.get_secret_value(), staging=exports_folder(settings))
+
+
+def export_options(settings: Settings) -> "Options":
+    """How exports are made.
+
+    Raises:
+        DlqError: a rule for what to hide cannot be understood; the message names its variable.
+    """
+    from dlq_pipelines.exports.manifest import Options
+    from dlq_pipelines.exports.redact import parse_redaction
+
+    key = settings.export_hash_key.get_secret_value().encode() if settings.export_hash_key else None
+    redaction = parse_redaction(settings.export_redact_payload, settings.export_redact_errors, key)
+    return Options(settings.export_formats, redaction)

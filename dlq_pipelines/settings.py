@@ -4,13 +4,15 @@ Every `DLQ_*` variable is here, read once at the edge (a face builds `Settings()
 frozen: nothing below the faces looks at the environment.
 """
 
+import re
 from datetime import date, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.postgres.queries import Names
@@ -24,6 +26,14 @@ def _fits(name: str) -> str:
 
 
 Identifier = Annotated[str, AfterValidator(_fits)]
+
+
+class ExportFormat(StrEnum):
+    """Which files an export writes."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+    JSONL = "jsonl"
 
 
 class Settings(BaseSettings):
@@ -65,6 +75,27 @@ class Settings(BaseSettings):
         ge=0,
         le=36500,
         description="Days the ledger keeps the deaths of events that are delivered or purged; 0: for ever.",
+    )
+    export_uri: SecretStr | None = Field(
+        default=None,
+        description="Where `dead_events` is exported to: a folder, s3://bucket/prefix or gs://bucket/prefix; "
+        "unset: `exports` in DLQ_HOME. AWS_* variables or ?region=&scheme=&endpoint_override= say the rest of S3.",
+    )
+    export_formats: Annotated[tuple[ExportFormat, ...], NoDecode] = Field(
+        default=tuple(ExportFormat), description="Files of a day, separated by commas: parquet, csv, jsonl."
+    )
+    export_redact_payload: str = Field(
+        default="",
+        description="What exports hide of payloads, separated by `;`: drop, mask or hash, and a path. "
+        "Such as: drop $.card.cvc; mask $..email; hash $.items[*]['customer id'].",
+    )
+    export_redact_errors: str = Field(
+        default="",
+        description="What exports hide of errors and templates: a regular expression (RE2) a line, "
+        "each match becomes [redacted].",
+    )
+    export_hash_key: SecretStr | None = Field(
+        default=None, min_length=16, description="Key of the rule `hash` (HMAC-SHA256): the same key, the same hashes."
     )
     canary: int = Field(default=10, ge=1, le=5000, description="Events that the first stage of a fix releases.")
     growth: float = Field(
@@ -109,6 +140,29 @@ class Settings(BaseSettings):
         if "/" not in value and value != "UTC":
             raise ValueError(f"{value!r} is an abbreviation: write UTC, or a place such as Europe/Berlin")
         return value
+
+    @field_validator("export_uri")
+    @classmethod
+    def _is_a_place(cls, value: SecretStr | None) -> SecretStr | None:
+        """Whether the file system can be reached is asked when it is written to."""
+        text = value.get_secret_value() if value else ""
+        scheme, colon, _ = text.partition("://")
+        if colon and scheme not in {"file", "s3", "gs"}:
+            raise ValueError("a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix is needed")
+        if colon and not re.match(r"file:///|(s3|gs)://([^/@]*@)?[^/?@]+(?=[/?]|\Z)", text):
+            raise ValueError(f"{scheme}:// must be followed by {'/ and a folder' if scheme == 'file' else 'a bucket'}")
+        return value
+
+    @field_validator("export_formats", mode="before")
+    @classmethod
+    def _are_formats(cls, value: object) -> object:
+        """In one order, whatever the order in which they are said: the manifest has the same bytes."""
+        if not isinstance(value, str):
+            return value
+        asked = {name.strip().lower() for name in value.split(",")}
+        if unknown := asked - set(ExportFormat):
+            raise ValueError(f"{min(unknown)!r} is none of {', '.join(ExportFormat)}")
+        return tuple(format for format in ExportFormat if format in asked)
 
     @field_validator("partitions_start")
     @classmethod

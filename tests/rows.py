@@ -27,6 +27,23 @@ def kill(connection: Connection, error: str | None, *, attempts: int = 1, where:
             )
 
 
+def park(connection: Connection, ids: list[int], *, retries: int = 3) -> None:
+    """Let dead events have died and been retried so often before: three times parks them."""
+    with connection.transaction():
+        connection.execute(
+            "with past as (insert into dlq.death"
+            " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)"
+            " select d.event_id, d.aggregate_type, d.aggregate_id, d.event_type, d.attempts,"
+            " d.died_at - n * interval '1 hour', d.error, d.cause_id"
+            " from outbox_event e join dlq.death d on d.event_id = e.id and d.died_at = e.dead_at,"
+            " generate_series(1, %s) n where e.id = any(%s) returning *)"
+            " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at,"
+            " due_at, outcome, settled_at) select id, event_id, aggregate_type, aggregate_id, 'ann', 'asked', died_at,"
+            " died_at, 'dead', died_at from past",
+            [retries, ids],
+        )
+
+
 def one(connection: Connection, statement: str) -> dict[str, Any]:
     """The single row of a statement."""
     (row,) = connection.execute(statement.encode()).fetchall()

@@ -90,12 +90,14 @@ def test_the_schedules_of_the_readme_are_those_of_the_definitions() -> None:
         for text in re.findall(r"^\| (\d\d:\d\d) \|", README, re.MULTILINE)
     }
     minutes = re.findall(r"^\| every (\d+) minutes \|", README, re.MULTILINE)
+    sundays = re.findall(r"^\| Sunday (\d\d):(\d\d) \|", README, re.MULTILINE)
     crons = {
         schedule.cron_schedule
         for schedule in defs.get_repository_def().schedule_defs
         if isinstance(schedule, dg.ScheduleDefinition)
     }
-    assert {*times.values(), *(f"*/{n} * * * *" for n in minutes)} == crons
+    weekly = (f"{int(minute)} {int(hour)} * * 0" for hour, minute in sundays)
+    assert {*times.values(), *(f"*/{n} * * * *" for n in minutes), *weekly} == crons
 
 
 def test_the_figures_of_the_readme_are_the_defaults() -> None:

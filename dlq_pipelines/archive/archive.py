@@ -60,15 +60,14 @@ def archive_dead_events(connection: Connection, *, before: datetime, only_export
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
         with connection.transaction():
-            batch = connection.one("archive.candidates", limit=BATCH, **where, **after)
-            if batch["ids"]:
-                with whole_rows():
-                    connection.one("archive.move", ids=batch["ids"], now=act.now)
+            with whole_rows():
+                batch = connection.one("archive.move_batch", limit=BATCH, now=act.now, **where, **after)
+            if batch["moved"]:
                 asked = {"before": before.isoformat()}
-                record_operation(connection, "archive.move", asked, act=act, events=len(batch["ids"]))
-        if not batch["ids"]:
+                record_operation(connection, "archive.move", asked, act=act, events=batch["moved"])
+        moved, batches = moved + batch["moved"], batches + bool(batch["moved"])
+        if batch["rows"] < BATCH:
             return Archived(moved, batches, _left(connection, before))
-        moved, batches = moved + len(batch["ids"]), batches + 1
         after = {"after_time": batch["last_time"], "after_id": batch["last_id"]}
 
 

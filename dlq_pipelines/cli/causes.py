@@ -9,6 +9,7 @@ import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, act
 from dlq_pipelines.cli.output import Json, show
+from dlq_pipelines.cli.session import session
 from dlq_pipelines.text import plain_text
 
 if TYPE_CHECKING:
@@ -259,10 +260,7 @@ def _say(column: "Described", cause: str, text: str, doing: "Act", *, json: bool
 
 
 def _ask(question: Callable[["Connection"], T]) -> T:
-    from dlq_pipelines.installation import open_connection
-    from dlq_pipelines.settings import read_settings
-
-    with open_connection(read_settings()) as connection:
+    with session() as (connection, _):
         return question(connection)
 
 

@@ -1,14 +1,29 @@
-"""`dlq fixes`: what was said to be mended, and what came of it?"""
+"""`dlq fixes`: what was said to be mended, what came of it, and what waits for a person?"""
 
-from dataclasses import asdict
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dlq_pipelines.cli.act import Actor, Reason
-from dlq_pipelines.cli.output import Json, show
+from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
+from dlq_pipelines.cli.filters import EventIds, Filters, filtered, read_moment
+from dlq_pipelines.cli.output import Json, duration, headline, program, show
+from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
+from dlq_pipelines.cli.session import session
+
+if TYPE_CHECKING:
+    # A command imports what it needs when it runs.
+    from dlq_pipelines.operation import Act
+    from dlq_pipelines.postgres.connect import Connection
+    from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage
+    from dlq_pipelines.retries.ledger import Preview
 
 app = typer.Typer(help="Flagged fixes.", no_args_is_help=True)
+FixId = Annotated[int, typer.Argument(min=1, help="The fix, as `dlq fixes list` lists it.", metavar="FIX")]
+OfFix = Annotated[int | None, typer.Option("--fix", min=1, help="Only events that this fix released or targets.")]
+_INSTALLATIONS = "Default: the installation's."
 
 
 @app.callback()
@@ -16,58 +31,318 @@ def fixes() -> None:
     """Flagged fixes."""
 
 
+@app.command()
+@filtered
+def flag(
+    filters: Filters,
+    note: Annotated[str, typer.Option(help="What was mended, in a sentence.")],
+    actor: Actor,
+    ids: Annotated[
+        list[int] | None, typer.Option("--id", min=1, help="Only this event; may be said several times.")
+    ] = None,
+    link: Annotated[str | None, typer.Option(help="The version or the address of the change.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Whom to ask.")] = None,
+    not_before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="When the first stage may begin; default: at once.")
+    ] = None,
+    expiry_days: Annotated[
+        int | None, typer.Option(min=1, max=365, help=f"Days after which it ends unproven. {_INSTALLATIONS}")
+    ] = None,
+    canary: Annotated[int | None, typer.Option(help=f"Events in the first stage. {_INSTALLATIONS}")] = None,
+    growth: Annotated[float | None, typer.Option(help=f"How many times larger each stage is. {_INSTALLATIONS}")] = None,
+    rate: Rate = None,
+    min_success: Annotated[
+        float | None, typer.Option(help=f"Share of a stage that must succeed. {_INSTALLATIONS}")
+    ] = None,
+    settle_seconds: Annotated[
+        int | None, typer.Option(help=f"How long an event may stay without outcome. {_INSTALLATIONS}")
+    ] = None,
+    max_retries: Annotated[
+        int | None, typer.Option(help=f"After so many retries an event is parked. {_INSTALLATIONS}")
+    ] = None,
+    order: Annotated[
+        Literal["aggregate", "none"] | None,
+        typer.Option(help=f"aggregate: events of an aggregate go one after the other. {_INSTALLATIONS}"),
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Say that something is mended upstream: what died of it so far is retried in stages, as long as they succeed.
+
+    Example: `dlq fixes flag --cause v1-3f9a0c6d2b7e4a51 --note "mended in v42" --dry-run`, then the same without
+    `--dry-run`.
+    """
+    from dlq_pipelines.installation import fix_terms
+    from dlq_pipelines.outbox.event import required
+    from dlq_pipelines.retries.ledger import Flag, flag_fix, preview_fix
+
+    figures: dict[str, Any] = {
+        "canary": canary,
+        "growth": growth,
+        "rate": rate,
+        "min_success": min_success,
+        "settle_seconds": settle_seconds,
+        "max_retries": max_retries,
+        "ordering": order,
+    }
+    doing = act(actor, required("note", note), dry_run=dry_run)
+    with session() as (connection, settings):
+        terms = fix_terms(settings)
+        policy = replace(terms.policy, **{name: value for name, value in figures.items() if value is not None})
+        begins = read_moment("--not-before", not_before, settings.zone)
+        expires = (begins or doing.now) + timedelta(days=expiry_days or terms.expiry.days)
+        flagging = Flag(filters.selector(settings.zone, ids), policy, link, owner, begins, expires)
+        would = preview_fix(connection, flagging, act=doing, default=policy)
+        if dry_run:
+            _show_preview(would, policy, json=json)
+            return
+        confirm("release", would.events, yes=yes)
+        fix = flag_fix(connection, flagging, act=doing)
+    _say(
+        fix,
+        f"Fix {fix.id} is flagged. It means {would.events:,} dead events, in stages of {_sizes(would)}; the "
+        f"fix_flag_sensor releases the first. To follow it: `{program()} fixes show {fix.id}`.",
+        json=json,
+    )
+
+
 @app.command("list")
 def list_(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50, json: Json = False
+    only_open: Annotated[bool, typer.Option("--open", help="Only those that have not ended.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    json: Json = False,
 ) -> None:
     """List fixes, the last flagged first.
 
-    Example: `dlq fixes list`
+    Example: `dlq fixes list --open`
     """
-    from dlq_pipelines.installation import open_connection
     from dlq_pipelines.retries.ledger import list_fixes
-    from dlq_pipelines.settings import read_settings
 
-    with open_connection(read_settings()) as connection:
-        found = list_fixes(connection, limit=limit)
-    rows = [asdict(fix) for fix in found]
+    with session() as (connection, _):
+        found = list_fixes(connection, limit=limit, only_open=only_open)
+    rows: list[dict[str, Any]] = [asdict(fix) for fix in found]
     if not json:
         rows = [
             {
                 "fix": fix.id,
                 "state": fix.status.value,
                 "stage": fix.stage,
-                "cause": fix.cause_id,
+                "means": str(fix.selector),
                 "flagged": fix.flagged_at,
                 "by": fix.flagged_by,
                 "verdict": fix.verdict or "not decided yet",
             }
             for fix in found
         ]
-    show(rows, as_json=json, empty="No fix was ever flagged.")
+    show(rows, as_json=json, empty="No fix is open." if only_open else "No fix was ever flagged.")
+
+
+@app.command("show")
+def show_(fix: FixId, json: Json = False) -> None:
+    """Show all of a fix: what it means, its stages with their outcomes, and what comes next or why it ended.
+
+    Example: `dlq fixes show 1`
+    """
+    from dlq_pipelines.installation import fix_terms
+    from dlq_pipelines.retries.ledger import fix_progress
+
+    with session() as (connection, settings):
+        found = fix_progress(connection, fix, now=datetime.now(UTC), terms=fix_terms(settings))
+    stages = [_stage(number, stage) for number, stage in found.stages.items()]
+    if json:
+        show([asdict(found.fix) | {"stages": stages, "next": found.next}], as_json=True, empty="")
+        return
+    about = _about(found.fix) | {"next" if found.fix.closed_at is None else "verdict": found.next}
+    show([{"of the fix": key, "": value} for key, value in about.items() if value], as_json=False, empty="")
+    typer.echo()
+    show(stages, as_json=False, empty="No stage was begun yet.")
+    if found.fix.evidence:
+        typer.echo()
+        show([_evidence(pair) for pair in found.fix.evidence], as_json=False, empty="")
 
 
 @app.command()
-def withdraw(
-    fix: Annotated[int, typer.Argument(min=1, help="The fix, as `dlq fixes list` lists it.")],
-    reason: Reason,
-    actor: Actor,
-    json: Json = False,
-) -> None:
+def pause(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, json: Json = False) -> None:
+    """Let nothing follow until the fix is resumed. What it has released stays with the worker.
+
+    Example: `dlq fixes pause 1 --reason "the carrier asked us to wait"`
+    """
+    from dlq_pipelines.retries.retry import pause_fix
+
+    hint = f"Fix {fix} is paused. To go on: `{program()} fixes resume {fix} --reason ...`."
+    _change(pause_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), json=json)
+
+
+@app.command()
+def resume(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, json: Json = False) -> None:
+    """Let a paused fix go on where it stopped.
+
+    Example: `dlq fixes resume 2 --reason "the carrier is ready"`
+    """
+    from dlq_pipelines.retries.retry import resume_fix
+
+    hint = f"Fix {fix} goes on with the next tick of the fix_flag_sensor. See `{program()} fixes show {fix}`."
+    _change(resume_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), json=json)
+
+
+@app.command()
+def withdraw(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, json: Json = False) -> None:
     """End a fix whose claim is taken back. What it has released stays with the worker; nothing else follows.
 
     Example: `dlq fixes withdraw 1 --reason "rolled back upstream"`
     """
-    from datetime import UTC, datetime
-
-    from dlq_pipelines.installation import open_connection
     from dlq_pipelines.retries.retry import withdraw_fix
-    from dlq_pipelines.settings import read_settings
 
-    with open_connection(read_settings()) as connection:
-        done = withdraw_fix(connection, fix, now=datetime.now(UTC), actor=actor, reason=reason)
-    show(
-        [asdict(done)] if json else [{"fix": done.id, "state": done.status.value, "verdict": done.verdict or ""}],
-        as_json=json,
-        empty="",
-    )
+    hint = f"Fix {fix} is withdrawn. Once it is mended for good: `{program()} fixes flag --note ...`."
+    _change(withdraw_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), json=json)
+
+
+@app.command()
+@filtered
+def parked(
+    filters: Filters,
+    fix: OfFix = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    after: Annotated[int, typer.Option(min=0, help="Only events with a larger id: for the next page.")] = 0,
+    json: Json = False,
+) -> None:
+    """List events that died again after so many retries that only a person releases them.
+
+    Example: `dlq fixes parked --event-type order.placed`
+    """
+    from dlq_pipelines.retries.parked import parked_events
+
+    with session() as (connection, settings):
+        found = parked_events(
+            connection,
+            max_retries=_parked_after(connection, fix, settings.max_retries),
+            selector=filters.selector(settings.zone, else_every=True),
+            fix_id=fix,
+            after=after,
+            limit=limit,
+        )
+    rows: list[dict[str, Any]] = [asdict(event) for event in found]
+    if not json:
+        rows = [
+            {
+                "event": event.event_id,
+                "type": event.event_type,
+                "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
+                "cause": event.cause_id or "not classified yet",
+                "retries": event.retries,
+                "last death": event.died_at,
+            }
+            for event in found
+        ]
+    show(rows, as_json=json, empty="No event is parked.")
+    if len(found) == limit and not json:
+        typer.echo(f"There may be more: --after {found[-1].event_id}")
+
+
+@app.command()
+@filtered
+def release_parked(
+    filters: Filters,
+    reason: Reason,
+    actor: Actor,
+    ids: EventIds = None,
+    fix: OfFix = None,
+    rate: Rate = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Retry parked events: those of these ids, of a fix, or of a filter. Others are passed over.
+
+    Example: `dlq fixes release-parked --fix 1 --reason "the address was corrected by hand"`, or with ids:
+    `dlq fixes release-parked 23 24 --reason "the address was corrected by hand" --dry-run`
+    """
+    from dlq_pipelines.retries.parked import release_parked as release
+
+    doing = act(actor, reason, dry_run=dry_run)
+    with session() as (connection, settings):
+        selector = filters.selector(settings.zone, ids, else_every=fix is not None)
+        most, at = _parked_after(connection, fix, settings.max_retries), pace(rate, settings)
+        done = retry_many(
+            lambda act: release(connection, selector, max_retries=most, fix_id=fix, act=act, rate=at),
+            doing,
+            named=filters.names_only(ids),
+            kind="parked",
+            yes=yes,
+        )
+    tell_retried(done, ids, rate=at, dry_run=dry_run, json=json)
+
+
+def _change(change: Callable[..., "Fix"], fix_id: int, hint: str, *, doing: "Act", json: bool) -> None:
+    """Do it, or in a dry run take it back, and say what the fix is then."""
+    with session() as (connection, _), connection.transaction(force_rollback=doing.dry_run):
+        fix = change(connection, fix_id, act=doing)
+    _say(fix, "Nothing was changed: this was a dry run." if doing.dry_run else hint, json=json)
+
+
+def _say(fix: "Fix", hint: str, *, json: bool) -> None:
+    row = {"fix": fix.id, "state": fix.status.value, "verdict": fix.verdict or "not decided yet"}
+    show([asdict(fix)] if json else [row], as_json=json, empty="")
+    if not json:
+        typer.echo(hint)
+
+
+def _parked_after(connection: "Connection", fix_id: int | None, installations: int) -> int:
+    """After how many retries an event is parked: as the fix says, where one is meant and says it."""
+    from dlq_pipelines.retries.ledger import get_fix
+
+    policy = get_fix(connection, fix_id).policy if fix_id is not None else None
+    return policy.max_retries if policy else installations
+
+
+def _show_preview(would: "Preview", policy: "RetryPolicy", *, json: bool) -> None:
+    if json:
+        show([asdict(would)], as_json=True, empty="")
+        return
+    figures = {
+        "events": f"{would.events:,}",
+        "aggregates": f"{would.aggregates:,}",
+        "parked": f"{would.parked:,}",
+        "overtaken": "not known" if would.overtaken is None else f"{would.overtaken:,}",
+        "stages": _sizes(would),
+        "time": f"{duration(would.seconds)} at {policy.rate:g} a second, and what the worker needs",
+    }
+    show([{"it would mean": name, "": value} for name, value in figures.items()], as_json=False, empty="")
+    typer.echo("Nothing was changed: this was a dry run.")
+
+
+def _sizes(would: "Preview") -> str:
+    return ", ".join(f"{size:,}" for size in would.stages) or "none, as all are parked"
+
+
+def _stage(number: int, stage: "Stage") -> dict[str, Any]:
+    return {"stage": number, **asdict(stage), "waiting": stage.waiting}
+
+
+def _evidence(pair: dict[str, Any]) -> dict[str, Any]:
+    """An old error and beside it what came of the retry."""
+    new = headline(pair["after"]) if pair["outcome"] == "dead" else pair["outcome"]
+    return {"events": pair["events"], "old error": headline(pair["before"]), "new error": new}
+
+
+def _about(fix: "Fix") -> dict[str, Any]:
+    """What people ask of a fix, in their words."""
+    policy = fix.policy
+    return {
+        "fix": fix.id,
+        "state": fix.status.value,
+        "means": f"{fix.selector}, dead before {fix.flagged_at:%Y-%m-%d %H:%M:%S %Z}",
+        "note": fix.note,
+        "link": fix.link,
+        "owner": fix.owner,
+        "flagged by": fix.flagged_by,
+        "flagged": fix.flagged_at,
+        "not before": fix.not_before,
+        "expires": fix.expires_at,
+        "ended": fix.closed_at,
+        "policy": policy
+        and f"{policy.canary:,} events, then {policy.growth:g} times as many, {policy.rate:g} a second; "
+        f"{policy.min_success:.0%} must succeed within {duration(policy.settle_seconds)}; "
+        f"parked after {policy.max_retries} retries; order: {policy.ordering}",
+    }

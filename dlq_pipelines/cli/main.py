@@ -1,7 +1,7 @@
 """`dlq`: what can a person do from a terminal?
 
 Commands import what they need when they run: help and completion must not wait for Dagster.
-Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused.
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found or not dead, 4 refused.
 """
 
 import sys
@@ -9,7 +9,7 @@ import sys
 import typer
 from rich.console import Console
 
-from dlq_pipelines.cli import causes, demo, fixes, migrate, up
+from dlq_pipelines.cli import archive, causes, dead_events, demo, fixes, migrate, up
 from dlq_pipelines.cli.output import program
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.text import plain_line
@@ -24,6 +24,8 @@ app = typer.Typer(
 app.command("migrate")(migrate.migrate)
 app.command("demo")(demo.demo)
 app.command("up")(up.up)
+app.add_typer(dead_events.app, name="dead-events")
+app.add_typer(archive.app, name="archive")
 app.add_typer(causes.app, name="causes")
 app.add_typer(fixes.app, name="fixes")
 

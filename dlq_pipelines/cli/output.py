@@ -42,6 +42,27 @@ def program() -> str:
     return started if Path(started).name == "dlq" and started != shutil.which("dlq") else "dlq"
 
 
+def headline(error: str | None) -> str:
+    """What failed, of an error text: its exception and message without the traceback."""
+    from dlq_pipelines.causes.parse import parse
+
+    failure = parse(error or "")
+    return ": ".join(part for part in (failure.exception_type, failure.message) if part) or "no error text"
+
+
+def duration(seconds: float) -> str:
+    """How long, in the two largest units that say something: `4 h 10 min`, `35 s`."""
+    if seconds < 1:
+        return "less than a second"
+    left = round(seconds)
+    said: list[tuple[int, str]] = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or said:
+            said.append((count, unit))
+    return " ".join(f"{count} {unit}" for count, unit in said[:2] if count)
+
+
 def _plain(value: object) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")

@@ -1,14 +1,21 @@
 """The day's deaths as files."""
 
+from pathlib import Path
+
 import dagster as dg
 
 from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.partitions import DAYS, SCHEDULES_START
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource
-from dlq_pipelines.exports.export import SCHEMA, Exported, export_day, verify_day
+from dlq_pipelines.exports.export import Exported, export_day, verify_day
+from dlq_pipelines.exports.formats import SCHEMA
+from dlq_pipelines.installation import export_options
+from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import markdown_table
 
 _CHECK = "export_is_complete"
+# A rule that cannot be understood is said when the definitions load, not at 00:30.
+export_options(read_settings())
 _COLUMNS = dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in SCHEMA])
 
 
@@ -26,41 +33,45 @@ _COLUMNS = dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field
             _CHECK,
             asset="dead_event_export",
             blocking=True,
-            description="The files have the sums of the manifest, and as many rows as the ledger has deaths.",
+            description="The files, read again, have the sums of the manifest, and a row for each death of the ledger.",
         )
     ],
 )
 def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
-    """All deaths of a day as **Parquet**, in `died_on=YYYY-MM-DD/` of the export folder, and as **CSV** in `_csv/`.
+    """All deaths of a day as **Parquet** in `died_on=YYYY-MM-DD/`, **CSV** in `_csv/` and **JSON Lines** in `_jsonl/`.
 
-    Runs at 00:30 for the day before. Changes no event; a rerun replaces the day's files and its row in
-    `dlq.export_day`. A day is refused while it is not over or while some of its deaths have no cause.
-    Any range of days can be backfilled in one run.
+    `DLQ_EXPORT_URI` says where, `DLQ_EXPORT_FORMATS` which; `_manifest.json` beside the Parquet file lists them. Runs
+    at 00:30 for the day before. Changes no event; a rerun replaces the day's files and its row in `dlq.export_day`. A
+    day is refused while it is not over or while some of its deaths have no cause. Any range of days can be backfilled
+    in one run.
     """
     wrong: list[str] = []
     with outbox.session() as session:
+        target, options = session.exports, export_options(session.settings)
         for key in context.partition_keys:
             exported = export_day(
                 session.connection,
                 url=session.database_url,
                 day=session.day(key),
-                folder=session.exports,
+                target=target,
                 now=session.now,
+                options=options,
             )
             context.log.info(f"{key}: {exported.rows} deaths to {exported.folder}")
             context.add_asset_metadata(_metadata(exported), partition_key=key)
-            found = verify_day(session.connection, day=session.day(key), folder=session.exports)
+            found = verify_day(session.connection, day=session.day(key), target=target, now=session.now)
             wrong += [f"{key}: {difference}" for difference in found]
     complete = dg.AssetCheckResult(check_name=_CHECK, passed=not wrong, metadata={"differences": wrong[:100]})
     return dg.MaterializeResult(check_results=[complete])
 
 
 def _metadata(exported: Exported) -> dict[str, dg.MetadataValue]:
+    folder = exported.folder
     files = [(file.name, file.bytes, file.sha256) for file in exported.files]
     return {
         "dagster/row_count": dg.MetadataValue.int(exported.rows),
-        "dagster/uri": dg.MetadataValue.text(exported.folder.resolve().as_uri()),
-        "folder": dg.MetadataValue.path(exported.folder.resolve()),
+        "dagster/uri": dg.MetadataValue.text(folder if "://" in folder else Path(folder).as_uri()),
+        "folder": dg.MetadataValue.path(folder),
         "files": dg.MetadataValue.md(markdown_table(("file", "bytes", "sha256"), files)),
     }
 

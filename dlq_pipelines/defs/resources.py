@@ -11,7 +11,8 @@ import psycopg
 
 from dlq_pipelines.day import Day
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.installation import exports_folder, find_database, open_connection, reports_folder
+from dlq_pipelines.exports.target import Target
+from dlq_pipelines.installation import exports_target, find_database, open_connection, reports_folder
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.settings import Settings, read_settings
 
@@ -39,9 +40,9 @@ class Session:
         return find_database(self.settings).url
 
     @property
-    def exports(self) -> Path:
-        """The folder of exports."""
-        return exports_folder(self.settings)
+    def exports(self) -> Target:
+        """Where exports go."""
+        return exports_target(self.settings)
 
     @property
     def reports(self) -> Path:

@@ -69,7 +69,8 @@ def play_demo(settings: Settings, *, reset: bool, events: int = 20_000, program:
     _prepare(find_database(settings))
     with open_connection(settings) as connection:
         shop.create_shop(connection)  # refuses an application's outbox before Dagster gets anything
-    os.environ.update(prepare_dagster(settings))
+    # What is played stays here, wherever this installation exports to.
+    os.environ.update(prepare_dagster(settings), DLQ_EXPORT_URI="")
     # Dagster's own log of the runs goes beside the figures, not between them.
     log = (settings.home / _LOG).open("a", encoding="utf-8")
     with (
@@ -253,7 +254,7 @@ def _tell(connection: Connection, settings: Settings, console: Console) -> None:
     for fix in reversed(list_fixes(connection)):
         console.print(_sentence(connection, fix), markup=False, soft_wrap=True)
     report = _last(reports_folder(settings), "*-*-*.html")
-    export = _last(exports_folder(settings), "*/*.parquet")
+    export = _last(exports_folder(settings), "dead_events/*/*.parquet")
     console.print(f"\nA report:  {report}\nAn export: {export}", soft_wrap=True, markup=False)
 
 

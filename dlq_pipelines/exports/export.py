@@ -1,74 +1,51 @@
-"""How do a day's deaths become Parquet and CSV files, whole or not at all?
+"""How do a day's deaths become Parquet, CSV and JSON Lines files, whole or not at all?
 
-One pass: PostgreSQL streams Arrow batches through ADBC, each batch goes to both writers, memory stays that of a batch.
-Files are written beside their place and renamed into it when they are on disk. A day has one export at a time, and
-its manifest row is committed after the renames: it never speaks of files that are not there yet.
+One pass: PostgreSQL streams Arrow batches through ADBC, each batch goes to all writers at once while the next one is
+read, memory stays that of a few batches. Files are written beside their place and brought into it when they are on
+disk, the manifest last. A day has one export at a time, and its row in `dlq.export_day` is committed after that: it
+never speaks of files that are not there yet.
 """
 
-import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
 
-import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
+from psycopg.rows import DictRow
 
 from dlq_pipelines.day import Day
-from dlq_pipelines.errors import DatabaseUnavailableError, RefusedError
-from dlq_pipelines.postgres.connect import Connection
-
-SCHEMA = pa.schema(
-    [
-        pa.field("death_id", pa.int64(), nullable=False),
-        pa.field("event_id", pa.int64(), nullable=False),
-        pa.field("aggregate_type", pa.string(), nullable=False),
-        pa.field("aggregate_id", pa.string(), nullable=False),
-        pa.field("event_type", pa.string(), nullable=False),
-        pa.field("payload", pa.string()),
-        pa.field("created_at", pa.timestamp("us", "UTC")),
-        pa.field("attempts", pa.int32(), nullable=False),
-        pa.field("died_at", pa.timestamp("us", "UTC"), nullable=False),
-        pa.field("error", pa.string()),
-        pa.field("cause_id", pa.string()),
-        pa.field("exception_type", pa.string()),
-        pa.field("template", pa.string()),
-    ]
+from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.exports.formats import Writer, compressed, count_rows, suffix, writer
+from dlq_pipelines.exports.manifest import (
+    ExportedFile,
+    Options,
+    Rows,
+    file_metadata,
+    manifest_differences,
+    manifest_text,
 )
-# A cell that begins so is run by spreadsheets; an apostrophe in front makes it text. One that begins with an apostrophe
-# gets another, so that taking one away always gives the text as it was.
-_FORMULA = r"\A[=+\-@\t\r\n'＝＋－＠]"  # noqa: RUF001 - the wide ones, which are run too
-# Readers of a folder of Parquet files fail on any other file in it, and pass over folders that begin with `_`.
-_PLACES = {"parquet": "died_on={}/part-00000.parquet", "csv": "_csv/died_on={}/part-00000.csv"}
-_TEXT = frozenset(field.name for field in SCHEMA if pa.types.is_string(field.type))
+from dlq_pipelines.exports.stream import stream_deaths
+from dlq_pipelines.exports.target import Target, measure, said_clearly, sum_of
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.settings import ExportFormat
 
-
-_LOCK_TIMEOUT = "5s"
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """A file of an export: name below the exports' folder, size, and SHA-256 in hexadecimal."""
-
-    name: str
-    bytes: int
-    sha256: str
+MANIFEST = "_manifest.json"
+# Readers of a folder of Parquet files fail on any other file in it, and pass over names that begin with `_`.
+_ABOVE = {ExportFormat.PARQUET: "", ExportFormat.CSV: "_csv/", ExportFormat.JSONL: "_jsonl/"}
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The export of a day: its Parquet folder, how many deaths, the span of their ledger ids, which files."""
+    """The export of a day: its folder as people write it, how many deaths, the span of their ids, which files."""
 
     day: date
-    folder: Path
+    folder: str
     rows: int
     first_id: int | None
     last_id: int | None
@@ -92,59 +69,92 @@ class _Span:
         self.last = ids["max"] if self.last is None else max(self.last, ids["max"])
 
 
-def export_day(connection: Connection, *, url: str, day: Day, folder: Path, now: datetime) -> Exported:
-    """Write the day's deaths as Parquet to `folder/died_on=YYYY-MM-DD/` and as CSV to the same below `folder/_csv/`.
+def export_day(  # noqa: PLR0913 - keyword-only
+    connection: Connection, *, url: str, day: Day, target: Target, now: datetime, options: Options | None = None
+) -> Exported:
+    """Write the day's deaths to `died_on=YYYY-MM-DD/` in the target; CSV below `_csv/`, JSON Lines below `_jsonl/`.
 
-    A rerun replaces the day.
+    A rerun replaces the day, files of a format that is no longer asked for included.
 
     Args:
-        connection: in autocommit mode; reads the counts and writes the manifest row.
+        connection: in autocommit mode; reads the counts and writes the day's row.
         url: the same database, for the stream.
         day: must be over.
-        folder: created when absent.
+        target: where to.
         now: the moment of the export.
+        options: how; None: all formats, nothing hidden.
 
     Raises:
         RefusedError: the day is not over, some of its deaths have no cause yet, or another run is exporting it.
         DatabaseUnavailableError: the stream broke off.
+        DlqError: the target cannot be written to.
     """
-    with connection.transaction():
+    options = options or Options()
+    with said_clearly(target, f"The export of {day.date} cannot be written to"), connection.transaction():
         if not connection.one("export.lock_day", day=day.date)["locked"]:
             raise RefusedError(f"Another run is exporting {day.date}. Export the day again when that has ended.")
         _require_ready(connection, day, now)
-        with _staging(folder, day) as staging:
-            span = _write(staging, _batches(connection, url, day))
-            _require_classified(day, span.unclassified)  # of one that was committed since, too
-            files = tuple(_measure(staging / kind, place.format(day.date)) for kind, place in _PLACES.items())
-            exported = Exported(day.date, (folder / files[0].name).parent, span.rows, span.first, span.last, files)
-            _record(connection, day, exported, now)
-            for kind, file in zip(_PLACES, files, strict=True):
-                _put(staging / kind, folder / file.name)
-    return exported
+        whole = Selector(died_since=day.start, died_until=day.until)
+        batches = stream_deaths(connection, url=url, selector=whole)
+        with target.unfinished(f".died_on={day.date}-") as staging, closing(batches):
+            rows = _write(staging, batches, day, options)
+            files = [_measured(staging, format, day) for format in options.formats]
+            (staging / MANIFEST).write_bytes(manifest_text(day, rows, files, options))
+            files.append(measure(staging / MANIFEST, _folder(day) + MANIFEST))
+            _record(connection, day, rows, files, now)
+            _put(target, staging, day, options)
+    return Exported(
+        day.date, target.place(_folder(day).rstrip("/")), rows.rows, rows.first_id, rows.last_id, tuple(files)
+    )
 
 
-def verify_day(connection: Connection, *, day: Day, folder: Path) -> list[str]:
-    """Compare the files with the manifest and the manifest with the ledger; returns what differs, nothing if sound."""
+def verify_day(connection: Connection, *, day: Day, target: Target, now: datetime) -> list[str]:
+    """Read the day's files again and compare them with manifest, record and ledger; writes down when they were sound.
+
+    Args:
+        connection: in autocommit mode.
+        day: which day.
+        target: where it was exported to.
+        now: the moment that is written as `verified_at` where nothing differs.
+
+    Returns:
+        What differs, nothing if sound.
+
+    Raises:
+        DlqError: the target does not answer.
+    """
     recorded = connection.run("export.recorded_day", day=day.date).fetchone()
     if recorded is None:
         return [f"{day.date} was never exported"]
     counted = connection.one("export.count_day", start=day.start, until=day.until)["deaths"]
-    wrong = [] if counted == recorded["rows"] else [f"manifest has {recorded['rows']} rows, the ledger {counted}"]
-    for file in recorded["files"]:
-        path = folder / file["name"]
-        if not path.is_file():
-            wrong.append(f"{file['name']} is missing")
-        elif _measure(path, file["name"]).sha256 != file["sha256"]:
-            wrong.append(f"{file['name']} differs from its sum in the manifest")
-        elif path.suffix == ".parquet" and pq.read_metadata(path).num_rows != counted:
-            wrong.append(f"{file['name']} has {pq.read_metadata(path).num_rows} rows, the ledger {counted}")
+    wrong = [] if counted == recorded["rows"] else [f"the record has {recorded['rows']} rows, the ledger {counted}"]
+    with said_clearly(target, f"The export of {day.date} cannot be read in"):
+        for file in recorded["files"]:
+            wrong += _differences(target, ExportedFile(**file), recorded, counted)
+    sound = None if wrong else now
+    connection.run("export.record_verified", day=day.date, exported_at=recorded["exported_at"], verified_at=sound)
     return wrong
+
+
+def _folder(day: Day) -> str:
+    return f"died_on={day.date}/"
+
+
+def _name(day: Day, format: ExportFormat) -> str:
+    return f"{_ABOVE[format]}{_folder(day)}part-00000.{suffix(format)}"
 
 
 def _require_ready(connection: Connection, day: Day, now: datetime) -> None:
     if now < day.until:
         raise RefusedError(f"{day.date} is not over yet: it can be exported after {day.until:%Y-%m-%d %H:%M} UTC.")
-    _require_classified(day, connection.one("export.count_day", start=day.start, until=day.until)["unclassified"])
+    counted = connection.one("export.count_day", start=day.start, until=day.until)
+    _require_classified(day, counted["unclassified"])
+    recorded = connection.run("export.recorded_day", day=day.date).fetchone()
+    if counted["purged"] or (recorded is not None and recorded["rows"] > counted["deaths"]):
+        raise RefusedError(
+            f"{day.date} is exported, and some of it was purged or forgotten since: another export would hold less. "
+            "Keep the files that there are."
+        )
 
 
 def _require_classified(day: Day, waiting: int) -> None:
@@ -154,95 +164,98 @@ def _require_classified(day: Day, waiting: int) -> None:
         )
 
 
-@contextmanager
-def _staging(folder: Path, day: Day) -> Iterator[Path]:
-    """A folder for unfinished files, on the file system of their place; what killed runs of the day left goes too."""
-    prefix = f".died_on={day.date}-"
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _batches(connection: Connection, url: str, day: Day) -> Iterator[pa.RecordBatch]:
-    """Stream the day's rows as Arrow batches of the export's schema, however long that takes."""
-    configure = connection.literal("session.configure", statement_timeout="0", lock_timeout=_LOCK_TIMEOUT)
-    statement = connection.literal("export.day", start=day.start, until=day.until)
-    try:
-        with adbc.connect(url) as stream, stream.cursor() as cursor:
-            cursor.execute(configure)
-            cursor.fetchall()
-            cursor.execute(statement)
-            for batch in cursor.fetch_record_batch():
-                if batch.num_rows:
-                    yield batch.cast(SCHEMA)
-    except (adbc.Error, OSError):  # an OSError where the connection breaks in the middle of the stream
-        raise DatabaseUnavailableError(
-            "The stream from PostgreSQL broke off: the server went away, or a table was locked. Export the day again."
-        ) from None
-
-
-def _write(staging: Path, batches: Iterator[pa.RecordBatch]) -> _Span:
-    """Write each batch to a file a kind, without a suffix that a reader looks for."""
+def _write(staging: Path, batches: Iterator[pa.RecordBatch], day: Day, options: Options) -> Rows:
+    """Write a file a format, without a suffix that a reader looks for."""
     span = _Span()
     with ExitStack() as stack:
-        parquet = stack.enter_context(pq.ParquetWriter(staging / "parquet", SCHEMA, compression="zstd"))
-        csv = stack.enter_context(pa_csv.CSVWriter(staging / "csv", SCHEMA))
+        writers = [stack.enter_context(_open_writer(staging / format, format)) for format in options.formats]
+        write_batches(map(options.redaction.batch, batches), writers, span.add)
+        _require_classified(day, span.unclassified)  # of one that was committed since, too
+        rows = Rows(span.rows, span.first, span.last)
+        for one in writers:
+            one.close(file_metadata(day, rows, options))
+    return rows
+
+
+@contextmanager
+def _open_writer(path: Path, format: ExportFormat) -> Iterator[Writer]:
+    with path.open("wb") as file, compressed(format, file) as stream:
+        one = writer(format, stream)
+        try:
+            yield one
+        except BaseException:
+            one.abandon()
+            raise
+
+
+def write_batches(
+    batches: Iterator[pa.RecordBatch], writers: Sequence[Writer], seen: Callable[[pa.RecordBatch], None]
+) -> None:
+    """Give each batch to all writers, each in a thread of its own, while the next batch is read."""
+    pending: list[Future[None]] = []
+    with _memory_given_back(), ExitStack() as stack:
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in writers]
         for batch in batches:
-            span.add(batch)
-            parquet.write_batch(batch)
-            csv.write_batch(_neutral(batch))
-    return span
+            seen(batch)
+            _finish(pending)
+            pending = [thread.submit(one.write, batch) for thread, one in zip(threads, writers, strict=True)]
+        _finish(pending)
 
 
-def _neutral(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Put an apostrophe before cells that a spreadsheet would run."""
-    columns = []
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name in _TEXT:
-            quoted = pc.binary_join_element_wise("'", column, "")
-            column = pc.if_else(pc.match_substring_regex(column, _FORMULA), quoted, column)  # noqa: PLW2901
-        columns.append(column)
-    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
-
-
-def _measure(path: Path, name: str) -> ExportedFile:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        os.fsync(stream.fileno())
-    return ExportedFile(name, path.stat().st_size, digest)
-
-
-def _record(connection: Connection, day: Day, exported: Exported, now: datetime) -> None:
-    connection.run(
-        "export.record_day",
-        day=exported.day,
-        starts_at=day.start,
-        ends_at=day.until,
-        rows=exported.rows,
-        first_id=exported.first_id,
-        last_id=exported.last_id,
-        files=json.dumps([asdict(file) for file in exported.files]),
-        now=now,
-    )
-
-
-def _put(file: Path, place: Path) -> None:
-    """Rename a finished file into its place: a reader sees the old file or the new one, never half of one."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    file.replace(place)
-    for folder in (place.parent, place.parent.parent):
-        _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    """Make the folder's renames outlive a power cut."""
-    opened = os.open(folder, os.O_RDONLY)
+@contextmanager
+def _memory_given_back() -> Iterator[None]:
+    """Arrow's own allocator keeps what it once had, a hundred megabytes more at the peak; the system's does not."""
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
     try:
-        os.fsync(opened)
+        yield
     finally:
-        os.close(opened)
+        pa.set_memory_pool(before)
+
+
+def _finish(pending: list[Future[None]]) -> None:
+    for written in pending:
+        written.result()
+
+
+def _measured(staging: Path, format: ExportFormat, day: Day) -> ExportedFile:
+    return measure(staging / format, _name(day, format))
+
+
+def _record(connection: Connection, day: Day, rows: Rows, files: list[ExportedFile], now: datetime) -> None:
+    listed = json.dumps([asdict(file) for file in files])
+    span = {"starts_at": day.start, "ends_at": day.until}
+    connection.run("export.record_day", day=day.date, **span, **asdict(rows), files=listed, now=now)
+
+
+def _put(target: Target, staging: Path, day: Day, options: Options) -> None:
+    """Bring the files to their places. No manifest lies there while files of two exports may."""
+    target.remove(_folder(day) + MANIFEST)
+    for format in ExportFormat:
+        if format in options.formats:
+            target.put(staging / format, _name(day, format))
+        else:
+            target.remove(_name(day, format))
+    target.put(staging / MANIFEST, _folder(day) + MANIFEST)
+
+
+def _differences(target: Target, file: ExportedFile, recorded: DictRow, counted: int) -> Iterator[str]:
+    if not target.has(file.name):
+        yield f"{file.name} is missing"
+        return
+    with target.open(file.name) as stream:
+        if sum_of(stream) != file.sha256:
+            yield f"{file.name} differs from its sum in the record"
+            return
+        stream.seek(0)
+        if file.name.endswith(MANIFEST):
+            files = [other for other in recorded["files"] if other["name"] != file.name]
+            yield from manifest_differences(stream.read(), recorded["rows"], files)
+            return
+        rows = count_rows(_format(file.name), stream)
+        if rows != counted:
+            yield f"{file.name} has {rows} rows, the ledger {counted}"
+
+
+def _format(name: str) -> ExportFormat:
+    return next(format for format in ExportFormat if name.endswith(suffix(format)))

@@ -86,6 +86,15 @@ class Selector:
         if since is not None and until is not None and since >= until:
             raise ValueError("died_since must be before died_until")
 
+    def __str__(self) -> str:
+        """In words. The texts in it are as they were given."""
+        said = [
+            f"{words} {_in_words(value)}"
+            for name, words in _WORDS.items()
+            if (value := getattr(self, name)) is not None
+        ]
+        return "all dead events" if self.every else ", ".join(said)
+
     @property
     def whole_cause(self) -> bool:
         """Whether it means all of one cause and nothing narrower."""
@@ -98,6 +107,27 @@ class Selector:
 
 
 _LONGEST_FILTER = 1_000
+_NAMED_IDS = 10
+_WORDS = {
+    "cause_id": "cause",
+    "event_type": "event type",
+    "aggregate_type": "aggregate type",
+    "event_ids": "events",
+    "error_contains": "error with",
+    "died_since": "dead since",
+    "died_until": "dead before",
+}
+
+
+def _in_words(value: str | datetime | tuple[int, ...]) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S %Z}"
+    if isinstance(value, tuple):
+        more = len(value) - _NAMED_IDS
+        return ", ".join(map(str, value[:_NAMED_IDS])) + (f" and {more:,} more" if more > 0 else "")
+    return value
+
+
 _MOST_IDS = 10_000
 
 

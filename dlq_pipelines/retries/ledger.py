@@ -12,7 +12,7 @@ from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector, aware, positive, storable
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy, Stage
+from dlq_pipelines.retries.fix import Close, Fix, FixStatus, Release, RetryPolicy, Stage, Terms, Wait, next_step
 
 _LONGEST_NOTE, _LONGEST_LINK, _LONGEST_OWNER = 10_000, 2_000, 200
 # What a person waits for a figure that is good to know.
@@ -70,6 +70,20 @@ class Preview:
     overtaken: int | None
     stages: list[int]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a fix has come.
+
+    Attributes:
+        stages: outcomes of each stage that was begun, by its number.
+        next: what it would do if it were looked at now; of a fix that has ended: its verdict.
+    """
+
+    fix: Fix
+    stages: dict[int, Stage]
+    next: str
 
 
 def flag_fix(connection: Connection, flag: Flag, *, act: Act) -> Fix:
@@ -172,6 +186,27 @@ def congestion(connection: Connection, *, now: datetime, max_backlog: timedelta)
 def stages(connection: Connection, fix_id: int) -> dict[int, Stage]:
     """Outcomes of each stage of the fix, by its number."""
     return {row.pop("stage"): Stage(**row) for row in connection.run("fix.stages", fix_id=fix_id)}
+
+
+def fix_progress(connection: Connection, fix_id: int, *, now: datetime, terms: Terms) -> Progress:
+    """How far the fix has come, and what it waits for. Reads only, so outcomes not settled yet are not in it.
+
+    Raises:
+        NotFoundError: there is no such fix.
+    """
+    fix, outcomes = get_fix(connection, fix_id), stages(connection, fix_id)
+    if fix.closed_at is not None:
+        return Progress(fix, outcomes, fix.verdict or "")
+    policy, stage = fix.policy or terms.policy, outcomes.get(fix.stage, Stage())
+    congested = congestion(connection, now=now, max_backlog=terms.max_backlog)
+    match next_step(fix, policy, stage, now=now, left=None, congested=congested):
+        case Wait(reason):
+            return Progress(fix, outcomes, f"waits: {reason}")
+        case Close(status, verdict):
+            return Progress(fix, outcomes, f"will be {status}: {verdict}")
+        case Release(number, _):
+            room = policy.size(number) - (stage.released if number == fix.stage else 0)
+            return Progress(fix, outcomes, f"releases up to {room:,} events in stage {number}, or ends if none is left")
 
 
 def fix_from_row(row: DictRow) -> Fix:

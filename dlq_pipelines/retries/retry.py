@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import psycopg
+
 from dlq_pipelines.causes.classify import excerpt
 from dlq_pipelines.causes.fingerprint import fingerprint
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import Act, record_operation
-from dlq_pipelines.outbox.event import Selector, event_ids, positive
+from dlq_pipelines.outbox.event import Selector, event_ids, positive, storable
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import (
     BATCH,
@@ -35,6 +37,8 @@ from dlq_pipelines.retries.ledger import congestion, fix_from_row, get_fix, mean
 # Failed events whose errors are read for a verdict.
 _EVIDENCE = 200
 _SHOWN_PAIRS = 5
+# Of a payload that a person writes, in characters: far more than anybody does.
+_LONGEST_PAYLOAD = 10_000_000
 # Of a death: when, and of which event. A walk goes in this order and on behind what it saw last.
 _Key = tuple[datetime, int]
 _START: _Key = (datetime(1, 1, 1, tzinfo=UTC), 0)
@@ -136,16 +140,25 @@ def retry_selected(
     return _retry(connection, selector, act=act, rate=rate, max_retries=max_retries)
 
 
-def retry_with_payload(connection: Connection, event_id: int, payload: Any, *, act: Act, allowed: bool) -> None:
+def retry_with_payload(connection: Connection, event_id: int, payload: str, *, act: Act, allowed: bool) -> None:
     """Retry one dead event with another payload. The ledger keeps the one that it had.
+
+    Args:
+        connection: in autocommit mode.
+        event_id: the event.
+        payload: as JSON text, because numbers that are read and written again may lose digits.
+        act: who asks for it, and why.
+        allowed: whether this installation allows it.
 
     Raises:
         RefusedError: this installation does not allow it.
+        ValueError: the payload is no JSON that PostgreSQL can store.
         NotFoundError: the event is not dead.
     """
     if not allowed:
         raise RefusedError("Payloads may not be edited here. Set DLQ_ALLOW_EDIT=true where that is decided.")
     selector = Selector(event_ids=(positive("event_id", event_id),))
+    _require_json(connection, payload)
     with connection.transaction():
         page = _page(connection, _manual(connection, selector), _START, room=1)
         if not page["deaths"]:
@@ -153,9 +166,7 @@ def retry_with_payload(connection: Connection, event_id: int, payload: Any, *, a
         if act.dry_run:
             return
         _release(connection, _locked(page), act=act)
-        connection.run(
-            "retry.replace_payload", event_id=event_id, death_id=page["deaths"][0], payload=json.dumps(payload)
-        )
+        connection.run("retry.replace_payload", event_id=event_id, death_id=page["deaths"][0], payload=payload)
         record_operation(connection, "retry.payload", {"event_ids": [event_id]}, act=act, events=1)
 
 
@@ -429,6 +440,14 @@ def _evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
         }
         for _, rows in most
     ]
+
+
+def _require_json(connection: Connection, payload: str) -> None:
+    try:
+        connection.run("retry.read_payload", payload=storable("payload", payload, most=_LONGEST_PAYLOAD))
+    except psycopg.DataError as error:
+        why = " ".join(part for part in (error.diag.message_primary, error.diag.message_detail) if part)
+        raise ValueError(f"The payload is no JSON that PostgreSQL can store: {why}") from None
 
 
 def _lock_open(connection: Connection, fix_id: int) -> Fix:

@@ -5,26 +5,17 @@
 select :"dlq_schema".exported_times(%(before)s)::text as times
 
 -- name: count_movable
--- The same predicate as candidates, for the dry run.
+-- For the dry run, what archive_batch would take.
 select count(*) as events
-from :"dlq_schema".archivable v
-where v.dead_at < %(before)s and (%(times)s::tstzmultirange is null or v.dead_at <@ %(times)s::tstzmultirange)
+from :"outbox_schema".:"outbox_table" e
+where e.status = 'dead' and e.dead_at < %(before)s
+    and (%(times)s::tstzmultirange is null or e.dead_at <@ %(times)s::tstzmultirange)
+    and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
+    and not exists (select from :"dlq_schema".wanted w where w.event_id = e.id and w.died_at = e.dead_at)
 
--- name: candidates
--- The next batch, locked, oldest death first. By key, so that no batch reads again what an earlier one passed over.
-with batch as (
-    select v.id, v.dead_at from :"dlq_schema".archivable v
-    where v.dead_at < %(before)s and (v.dead_at, v.id) > (%(after_time)s, %(after_id)s)
-        and (%(times)s::tstzmultirange is null or v.dead_at <@ %(times)s::tstzmultirange)
-    order by v.dead_at, v.id limit %(limit)s
-    for update skip locked
-)
-select coalesce(array_agg(id order by dead_at, id), '{}') as ids, max(dead_at) as last_time,
-    (array_agg(id order by dead_at desc, id desc))[1] as last_id
-from batch
-
--- name: move
-select :"dlq_schema".move_to_archive(%(ids)s::bigint[], %(now)s) as moved
+-- name: move_batch
+select moved, rows, last_time, last_id from :"dlq_schema".archive_batch(
+    %(before)s, %(times)s::tstzmultirange, %(after_time)s, %(after_id)s, %(limit)s, %(now)s)
 
 -- name: discard
 -- Locked deaths that a person gave up: in the ledger why, and the events out of the hot table.

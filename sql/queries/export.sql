@@ -1,16 +1,32 @@
--- The deaths of a day, for files.
+-- The deaths of a day, or any others, for files.
 
--- name: day
+-- name: deaths
 -- The ledger joined with the event wherever it is now. Only facts of the death: nothing here changes when the event is
--- retried or archived later. Payloads as text: a column of numbers beyond 2^53 must survive every reader.
+-- retried or archived later. `fingerprint` is the cause that the death was given, `cause_id` the one that people merged
+-- it into. The payload is the one it died with, also when it was retried with another since. Payloads as text: a column of numbers beyond 2^53 must survive every reader. A filter that is null is not
+-- asked for, and folded away before the statement is planned.
 select d.id as death_id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type,
-    coalesce(e.payload, a.payload)::text as payload, coalesce(e.created_at, a.created_at) as created_at,
-    d.attempts, d.died_at, d.error, d.cause_id, c.exception_type, c.template
-from :"dlq_schema".shown_death d
+    coalesce(edited.payload, e.payload::text, a.payload::text) as payload, coalesce(e.created_at, a.created_at) as created_at,
+    d.attempts, d.died_at, d.error, d.cause_id as fingerprint, c.id as cause_id, c.exception_type, c.template
+from :"dlq_schema".death d
 left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
 left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
-left join :"dlq_schema".cause c on c.id = d.cause_id
-where d.died_at >= %(start)s and d.died_at < %(until)s
+left join lateral (
+    select r.payload_before::text as payload from :"dlq_schema".retry r
+    where r.event_id = d.event_id and r.death_id >= d.id and r.payload_before is not null
+        and exists (select from :"dlq_schema".retry any_edit where any_edit.payload_before is not null)
+    order by r.death_id limit 1) edited on true
+left join :"dlq_schema".cause own on own.id = d.cause_id
+left join :"dlq_schema".cause c on c.id = coalesce(own.merged_into, own.id)
+where (%(died_since)s::timestamptz is null or d.died_at >= %(died_since)s::timestamptz)
+    and (%(died_until)s::timestamptz is null or d.died_at < %(died_until)s::timestamptz)
+    and (%(event_ids)s::bigint[] is null or d.event_id = any(%(event_ids)s::bigint[]))
+    and (%(event_type)s::text is null or d.event_type = %(event_type)s::text)
+    and (%(aggregate_type)s::text is null or d.aggregate_type = %(aggregate_type)s::text)
+    and (%(error_contains)s::text is null or position(%(error_contains)s::text in d.error) > 0)
+    and (%(cause_id)s::text is null or d.cause_id in (
+        select m.id from :"dlq_schema".cause m
+        where m.id = %(cause_id)s::text or m.merged_into = %(cause_id)s::text))
 order by d.died_at, d.id
 
 -- name: lock_day
@@ -20,14 +36,22 @@ select pg_try_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' export ' ||
     set_config('idle_in_transaction_session_timeout', '0', true)
 
 -- name: count_day
-select count(*) as deaths, count(*) filter (where cause_id is null) as unclassified
+select count(*) as deaths, count(*) filter (where cause_id is null) as unclassified,
+    exists (select from :"dlq_schema".purged p join :"dlq_schema".death d using (event_id)
+            where d.died_at >= %(start)s and d.died_at < %(until)s) as purged
 from :"dlq_schema".death where died_at >= %(start)s and died_at < %(until)s
 
 -- name: record_day
 insert into :"dlq_schema".export_day as x (day, starts_at, ends_at, rows, first_id, last_id, files, exported_at)
 values (%(day)s, %(starts_at)s, %(ends_at)s, %(rows)s, %(first_id)s, %(last_id)s, %(files)s::jsonb, %(now)s)
-on conflict (day) do update set starts_at = excluded.starts_at, ends_at = excluded.ends_at, rows = excluded.rows, first_id = excluded.first_id, last_id = excluded.last_id,
-    files = excluded.files, exported_at = excluded.exported_at
+on conflict (day) do update set starts_at = excluded.starts_at, ends_at = excluded.ends_at, rows = excluded.rows,
+    first_id = excluded.first_id, last_id = excluded.last_id, files = excluded.files, exported_at = excluded.exported_at,
+    verified_at = null
+
+-- name: record_verified
+-- When the files were last found to be what they should be; null when they were not. Of that export, no later one.
+update :"dlq_schema".export_day set verified_at = %(verified_at)s
+where day = %(day)s and exported_at = %(exported_at)s
 
 -- name: recorded_day
 select day, rows, first_id, last_id, files, exported_at from :"dlq_schema".export_day where day = %(day)s

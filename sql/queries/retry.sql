@@ -96,6 +96,10 @@ with released as (
 )
 select count(*) as events from ledger
 
+-- name: read_payload
+-- Whether PostgreSQL reads it, said before anything is locked.
+select %(payload)s::jsonb
+
 -- name: replace_payload
 -- Of an event that was just released; the ledger keeps the payload that it had.
 with event as (
@@ -148,3 +152,59 @@ with outstanding as (
     from stage where s.fix_id = stage.fix_id and s.stage = stage.stage
 )
 select count(*) as events from settled
+
+-- name: parked
+-- Dead events that were retried so often that only a person releases them, by key in the order of their ids. Led by the
+-- retries, of which most events have none: their unique index counts them in that order, without a sort.
+select e.event_id, e.event_type, e.aggregate_type, e.aggregate_id, e.cause_id, tried.retries, e.died_at
+from (
+    select r.event_id, count(*) as retries from :"dlq_schema".retry r
+    where r.event_id > %(after)s and (%(event_ids)s::bigint[] is null or r.event_id = any(%(event_ids)s::bigint[]))
+    group by r.event_id having count(*) >= %(max_retries)s) tried
+cross join lateral (select d.* from :"dlq_schema".dead_event d where d.event_id = tried.event_id limit 1) e
+cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+where :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)
+    and (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
+    and (%(fix_id)s::bigint is null
+        or exists (select from :"dlq_schema".retry r where r.event_id = e.event_id and r.fix_id = %(fix_id)s)
+        or exists (
+            select from :"dlq_schema".fix x where x.id = %(fix_id)s and :"dlq_schema".selects(
+                x, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)))
+order by tried.event_id limit %(limit)s
+
+-- name: place
+-- Where an event is.
+select case
+    when exists (select from :"outbox_schema".:"outbox_table" e where e.id = %(event_id)s) then 'outbox'
+    when exists (select from :"outbox_schema".:"archive_table" a where a.id = %(event_id)s) then 'archive'
+    when exists (select from :"dlq_schema".purged p where p.event_id = %(event_id)s) then 'purged'
+    else 'gone' end as place
+
+-- name: event
+select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
+    last_error, last_error_at, dead_at
+from :"outbox_schema".:"outbox_table" where id = %(event_id)s
+union all
+select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
+    last_error, last_error_at, dead_at
+from :"outbox_schema".:"archive_table" a where id = %(event_id)s
+    and not exists (select from :"outbox_schema".:"outbox_table" e where e.id = a.id)
+
+-- name: deaths_of
+select d.id, d.died_at, d.attempts, d.cause_id, d.error,
+    g.discarded_at, g.actor as discarded_by, g.reason as discard_reason
+from :"dlq_schema".shown_death d left join :"dlq_schema".discard g on g.death_id = d.id
+where d.event_id = %(event_id)s order by d.died_at desc limit %(limit)s
+
+-- name: retries_of
+select death_id, fix_id, stage, actor, reason, retried_at, due_at, payload_before, outcome, settled_at
+from :"dlq_schema".retry where event_id = %(event_id)s order by retried_at desc, death_id desc limit %(limit)s
+
+-- name: fix_of
+-- The open fix that targets an event, else the last one that released it.
+select f.* from :"dlq_schema".fix f
+where f.id = (select max(r.fix_id) from :"dlq_schema".retry r where r.event_id = %(event_id)s)
+    or f.closed_at is null and exists (
+        select from :"dlq_schema".dead_event e where e.event_id = %(event_id)s and :"dlq_schema".selects(
+            f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at))
+order by f.closed_at is null desc, f.id desc limit 1

@@ -18,3 +18,7 @@ select 1
 
 -- name: database_exists
 select exists (select from pg_catalog.pg_database where datname = %(name)s) as found
+
+-- name: snapshot
+-- All that the transaction reads is of one moment.
+set transaction isolation level repeatable read, read only

@@ -5,9 +5,16 @@
 
 import sys
 
-from tests.bench import causes, fingerprint, outbox, retries
+from tests.bench import archive, causes, exports, fingerprint, outbox, retries
 
-MODULES = {"outbox": outbox, "fingerprint": fingerprint, "causes": causes, "retries": retries}
+MODULES = {
+    "outbox": outbox,
+    "fingerprint": fingerprint,
+    "causes": causes,
+    "exports": exports,
+    "archive": archive,
+    "retries": retries,
+}
 
 
 def main() -> int:

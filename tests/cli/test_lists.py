@@ -22,8 +22,9 @@ CAUSES = """
     from dlq.cause c order by dead desc, deaths desc, id
 """
 FIXES = """
-    select id, cause_id, event_type, note, flagged_by, flagged_at, stage, stage_size, status, verdict,
-           closed_at, canary, rate, min_success, settle_seconds
+    select id, cause_id, event_type, aggregate_type, event_ids, error_contains, died_since, died_until, every,
+           note, link, owner, flagged_by, flagged_at, not_before, expires_at, stage, status, verdict, evidence,
+           closed_at, canary, growth, rate, min_success, settle_seconds, max_retries, ordering
     from dlq.fix order by id desc
 """
 
@@ -47,10 +48,10 @@ def _causes_and_fixes(connection: Connection) -> None:
         " group by 1, 2, 3"
     )
     connection.execute(
-        "insert into dlq.fix (cause_id, note, flagged_by, flagged_at, canary, rate, min_success, settle_seconds,"
-        " status, verdict, closed_at)"
-        " values ('c1', %(text)s, 'me', %(at)s, 10, 0.5, 0.9, 900, 'active', null, null),"
-        " ('c2', 'n', %(text)s, %(at)s, 10, 50, 0.9, 900, 'halted', %(text)s, now())",
+        "insert into dlq.fix (cause_id, event_ids, note, flagged_by, flagged_at, canary, growth, rate, min_success,"
+        " settle_seconds, max_retries, ordering, status, verdict, closed_at)"
+        " values ('c1', null, %(text)s, 'me', %(at)s, 10, 2.5, 0.5, 0.9, 900, 3, 'none', 'active', null, null),"
+        " ('c2', '{3,4}', 'n', %(text)s, %(at)s, 10, 10, 50, 0.9, 900, 3, 'aggregate', 'halted', %(text)s, now())",
         {"text": HOSTILE, "at": "2026-11-20 12:00:00.5+00"},
     )
 
@@ -82,9 +83,9 @@ def test_json_is_what_the_tables_hold_in_characters_that_no_terminal_obeys(
         (
             "fixes",
             [
-                "fix state stage cause flagged by verdict",
-                f"2 halted 0 c2 2026-11-20 12:00:00 {INERT} {INERT}",
-                "1 active 0 c1 2026-11-20 12:00:00 me not decided yet",
+                "fix state stage means flagged by verdict",
+                f"2 halted 0 cause c2, events 3, 4 2026-11-20 12:00:00 {INERT} {INERT}",
+                "1 active 0 cause c1 2026-11-20 12:00:00 me not decided yet",
             ],
         ),
     ],
@@ -105,7 +106,7 @@ def test_a_list_of_nothing_says_so(dlq: Run, connection: Connection, name: str, 
 
 def _read(row: dict[str, Any]) -> dict[str, Any]:
     """A row of JSON as psycopg would return it."""
-    flat = row | row.pop("policy", {})
+    flat = row.pop("policy", {}) | row.pop("selector", {}) | row
     return {
         key: datetime.fromisoformat(value) if key.endswith(("_at", "_seen")) and value else value
         for key, value in flat.items()

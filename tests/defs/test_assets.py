@@ -90,6 +90,22 @@ def test_the_whole_day_runs_and_runs_again_without_doubling_anything(
     assert one(connection, COUNTS) == before
 
 
+def test_ninety_days_are_exported_in_one_run(connection: Connection, instance: dg.DagsterInstance, job: Job) -> None:
+    """With metadata a day and one check over all of them."""
+    days = [(YESTERDAY - timedelta(days=days)).isoformat() for days in range(89, -1, -1)]
+    assert days[0] >= "2026-01-01"
+    job("classify_deaths")
+    result = job("export_day", tags=_range(days[0], days[-1]))
+    assert result.success
+    (found,) = result.get_asset_check_evaluations()
+    assert (found.passed, found.metadata["differences"].value) == (True, [])
+    rows = [_metadata(instance, "dead_event_export", day)["dagster/row_count"] for day in days]
+    assert rows == [0] * 87 + [2, 2, 2]
+    assert one(connection, "select count(*), count(verified_at) as verified from dlq.export_day") == {
+        "count": 90, "verified": 90,
+    }  # fmt: skip
+
+
 def test_a_run_observes_the_outbox_and_tells_its_causes(instance: dg.DagsterInstance, job: Job) -> None:
     """What a person asks next is on the materialization."""
     (materialized,) = job("classify_deaths").asset_materializations_for_node("dead_event_causes")
@@ -132,14 +148,16 @@ def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(connection: 
         "create function late() returns trigger language plpgsql as $$ begin"
         " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
         " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by id desc limit 1; return new; end $$;"
-        "create trigger late after insert or update on dlq.export_day for each row execute function late()"
+        "create trigger late after insert on dlq.export_day for each row execute function late()"
     )
     result = job("export_day", partition_key=DAYS[-1])
     (found,) = result.get_asset_check_evaluations()
     assert not found.passed
     assert found.metadata["differences"].value == [
-        f"{DAYS[-1]}: manifest has 2 rows, the ledger 3",
+        f"{DAYS[-1]}: the record has 2 rows, the ledger 3",
         f"{DAYS[-1]}: died_on={DAYS[-1]}/part-00000.parquet has 2 rows, the ledger 3",
+        f"{DAYS[-1]}: _csv/died_on={DAYS[-1]}/part-00000.csv.gz has 2 rows, the ledger 3",
+        f"{DAYS[-1]}: _jsonl/died_on={DAYS[-1]}/part-00000.jsonl.gz has 2 rows, the ledger 3",
     ]
 
 
@@ -155,6 +173,17 @@ def test_what_is_refused_is_said_without_a_stack_trace(instance: dg.DagsterInsta
     told = _failure(instance, result)
     assert f"2 deaths of {DAYS[0]} have no cause yet. Materialize dead_event_causes" in told
     assert "exports/export.py" not in told
+
+
+def test_a_rule_for_what_to_hide_is_refused_before_anything_is_exported(
+    connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a run too, which may have another environment than the definitions had when they were loaded."""
+    job("classify_deaths")
+    monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", "(")
+    told = _failure(instance, job("export_day", partition_key=DAYS[0]))
+    assert "DLQ_EXPORT_REDACT_ERRORS: '(' is no pattern that RE2 reads" in told
+    assert one(connection, "select count(*) from dlq.export_day") == {"count": 0}
 
 
 def test_a_database_that_is_away_is_said_without_its_password(

@@ -274,7 +274,9 @@ def test_a_forked_child_that_releases_does_not_stop_its_parents_server(home: Pat
 
 def test_an_interrupt_in_the_terminal_does_not_reach_the_server(home: Path, user: Callable[..., User]) -> None:
     """Ctrl-C ends the process that started the server, and not the server that others use."""
-    starter = user(home, process_group=0, stderr=subprocess.DEVNULL)
+    # A run in the background of a script ignores SIGINT, and so would what it starts.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    starter = user(home, process_group=0, stderr=subprocess.DEVNULL, **heeding)
     url = starter.answer()
     with start(home):
         os.killpg(starter.process.pid, signal.SIGINT)

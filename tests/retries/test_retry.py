@@ -20,7 +20,17 @@ from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy, Terms, Wait
-from dlq_pipelines.retries.ledger import Flag, Preview, fixes_due, flag_fix, get_fix, list_fixes, preview_fix, stages
+from dlq_pipelines.retries.ledger import (
+    Flag,
+    Preview,
+    fixes_due,
+    flag_fix,
+    get_fix,
+    list_fixes,
+    means,
+    preview_fix,
+    stages,
+)
 from dlq_pipelines.retries.retry import (
     _START,
     Advanced,
@@ -548,6 +558,7 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
     walk = {"after_time": _START[0], "after_id": 0, "rows": 5000, "room": 5}
     by_type = replace(fix, selector=Selector(event_type="e"))
     by_ids = replace(fix, selector=Selector(event_ids=(1, 2, 3)))
+    parked = {**means(connection, Selector(every=True), before=_now()), "max_retries": 3, "after": 0, "limit": 100}
     release = {"deaths": [1, 2, 3], "events": [1, 2, 3], "already": 0, "seconds_each": 0.1, "actor": "a", "reason": "r"}
     return {
         "retry.candidates": {**_targets(connection, fix, fix.policy), **walk},
@@ -558,6 +569,11 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "fix.due": {"now": _now(), "limit": 20, "congested": False},
         "fix.backlog": {"now": _now()},
         "fix.failures": {"fix_id": fix.id, "stage": 1, "limit": 100},
+        "retry.parked": parked | {"fix_id": None},
+        "retry.parked of a fix": parked | {"fix_id": fix.id},
+        "retry.deaths_of": {"event_id": 7, "limit": 100},
+        "retry.retries_of": {"event_id": 7, "limit": 100},
+        "retry.fix_of": {"event_id": 7},
     }
 
 
@@ -572,6 +588,11 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "fix.due",
         "fix.backlog",
         "fix.failures",
+        "retry.parked",
+        "retry.parked of a fix",
+        "retry.deaths_of",
+        "retry.retries_of",
+        "retry.fix_of",
     ],
 )
 def test_no_statement_of_a_fix_reads_whole_tables(crowded: tuple[Connection, Fix], statement: str) -> None:
@@ -579,6 +600,8 @@ def test_no_statement_of_a_fix_reads_whole_tables(crowded: tuple[Connection, Fix
     connection, fix = crowded
     plan = _explain(connection, statement.partition(" of ")[0], **_statements(connection, fix)[statement])
     assert not re.search(r"Seq Scan on (death|retry|outbox_event|outbox_event_archive)\b", plan), plan
+    # Counted in the order of the ledger's index: a page ends where it is full.
+    assert not statement.startswith("retry.parked") or ("GroupAggregate" in plan and "Sort" not in plan), plan
     # What the sensor asks twice a minute costs what is outstanding, not what ever died of the cause.
     assert statement != "fix.due" or not re.search(r"\bdeath\b", plan), plan
 
@@ -878,7 +901,7 @@ def test_a_retry_with_another_payload_keeps_the_original(connection: Connection)
     """In the ledger, with who and why; only where it is allowed, and only of a dead event."""
     add_events(connection, 2, payload='{"sku": null, "price": 12345678901234567890.10}')
     kill(connection, ERROR, where="id = 1")
-    new = {"sku": "A-1"}
+    new = '{"sku": "A-1", "price": 0.12345678901234567890}'
     with pytest.raises(RefusedError, match="DLQ_ALLOW_EDIT"):
         retry_with_payload(connection, 1, new, act=_act(), allowed=False)
     with pytest.raises(NotFoundError, match="Event 2 is not dead"):
@@ -886,11 +909,24 @@ def test_a_retry_with_another_payload_keeps_the_original(connection: Connection)
     retry_with_payload(connection, 1, new, act=_act(dry_run=True), allowed=True)
     assert _counts(connection) == {"dead": 1, "pending": 1}
     retry_with_payload(connection, 1, new, act=_act(), allowed=True)
-    assert one(connection, "select payload, status from outbox_event where id = 1") == {
+    assert one(connection, "select payload::text, status from outbox_event where id = 1") == {
         "payload": new, "status": "pending",
     }  # fmt: skip
     kept = one(connection, "select payload_before::text as before, actor, reason from dlq.retry")
     assert kept == {"before": '{"sku": null, "price": 12345678901234567890.10}', "actor": "bob", "reason": "asked"}
+
+
+@pytest.mark.parametrize("payload", ["{", "", '{"a": NaN}', r'{"a": "\u0000"}', r'{"a": "\ud800"}', "\x00", "\ud800"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_payload_that_cannot_be_stored_is_refused_and_the_event_stays_dead(
+    connection: Connection, payload: str, dry_run: bool
+) -> None:
+    """Said as a wrong argument, also by a dry run."""
+    add_events(connection, 1)
+    kill(connection, ERROR)
+    with pytest.raises(ValueError, match=r"(?i)payload"):
+        retry_with_payload(connection, 1, payload, act=_act(dry_run=dry_run), allowed=True)
+    assert one(connection, "select status, payload from outbox_event") == {"status": "dead", "payload": {}}
 
 
 def test_what_dies_again_during_a_retry_by_hand_does_not_follow(

@@ -176,6 +176,7 @@ create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where out
 -- What an event waits for that is to follow an earlier one of its aggregate.
 create index retry_aggregate on :"dlq_schema".retry (aggregate_id, aggregate_type, event_id)
     where outcome is null or outcome = 'unsettled';
+create index retry_edited on :"dlq_schema".retry (event_id, death_id) where payload_before is not null;
 create index retry_failed on :"dlq_schema".retry (fix_id, stage) where outcome in ('dead', 'unsettled', 'gone');
 
 create table :"dlq_schema".discard (
@@ -202,7 +203,8 @@ create table :"dlq_schema".export_day (
     rows        bigint      not null,
     first_id    bigint,
     last_id     bigint,
-    files       jsonb       not null,  -- [{name, bytes, sha256}]
-    exported_at timestamptz not null
+    files       jsonb       not null,  -- [{name, bytes, sha256}], the manifest last
+    exported_at timestamptz not null,
+    verified_at timestamptz  -- when the files were read again and found whole; null: not yet, or they are not
 );
 comment on table :"dlq_schema".export_day is 'What was exported for a day: when it began and ended, its files with sizes and sums.';

@@ -118,5 +118,5 @@ end
 $$;
 comment on function :"dlq_schema".flag_fix is 'State that something is mended upstream: select dlq.flag_fix(''mended in v42'', cause => ''v1-...'').';
 
-revoke all on function :"dlq_schema".place_fix from public;
-revoke all on function :"dlq_schema".flag_fix from public;
+-- PostgreSQL lets everybody execute a new function; here only its owner, until somebody is granted one.
+revoke all on all functions in schema :"dlq_schema" from public;

@@ -8,21 +8,15 @@ create function :"dlq_schema".outbox_table() returns regclass language sql stabl
 create function :"dlq_schema".archive_table() returns regclass language sql stable
     return format('%I.%I', :'outbox_schema', :'archive_table')::regclass;
 
--- What may leave the hot table: no open fix targets it, and its id is not in the archive already (that would stop every
--- run, and the check of the books names it).
-create view :"dlq_schema".archivable as
-select e.id, e.dead_at
-from :"outbox_schema".:"outbox_table" e
-where e.status = 'dead'
-    and not exists (select from :"outbox_schema".:"archive_table" a where a.id = e.id)
-    and not exists (
-        select from :"dlq_schema".shown_death d
-        join :"dlq_schema".fix f on f.closed_at is null and (f.cause_id = d.cause_id or f.cause_id is null)
-        where d.event_id = e.id and d.died_at = e.dead_at and :"dlq_schema".selects(
-            f, d.cause_id, d.event_type, d.aggregate_type, d.event_id, d.error, d.died_at));
+-- Deaths that an open fix targets: their events stay in the hot table.
+create view :"dlq_schema".wanted as
+select d.event_id, d.died_at
+from :"dlq_schema".shown_death d
+join :"dlq_schema".fix f on f.closed_at is null and (f.cause_id = d.cause_id or f.cause_id is null)
+where :"dlq_schema".selects(f, d.cause_id, d.event_type, d.aggregate_type, d.event_id, d.error, d.died_at);
 
 -- The columns that an event takes with it: all that the outbox table has and does not compute itself.
-create function :"dlq_schema".moved_columns() returns text
+create function :"dlq_schema".moved_columns(prefix text default '') returns text
     language plpgsql stable set search_path = :"dlq_schema", pg_temp
 as $$
 declare
@@ -31,7 +25,7 @@ declare
     columns text;
     lacking text;
 begin
-    select string_agg(format('%I', o.attname), ', ' order by o.attnum),
+    select string_agg(format('%s%I', prefix, o.attname), ', ' order by o.attnum),
         string_agg(format('%I', o.attname), ', ' order by o.attnum) filter (where a.attname is null)
     into columns, lacking
     from pg_catalog.pg_attribute o
@@ -63,6 +57,40 @@ begin
 end
 $$;
 
+-- One batch of the archive: the next page of the dead, oldest first, by key, and of it what may leave. What a fix wants
+-- stays, and so does an event whose id is in the archive already: it would stop every run, and the check of the books
+-- names it. While no fix is open nobody looks for what one might want. The page comes first and is of so many rows: the
+-- planner takes the test of times for one that few rows pass, and would sort all that is left each time. Its rows are
+-- locked, so their places are as good as their ids and found without an index.
+create function :"dlq_schema".archive_batch(
+    before timestamptz, times tstzmultirange, after_time timestamptz, after_id bigint, size integer,
+    archived_at timestamptz, out moved bigint, out rows bigint, out last_time timestamptz, out last_id bigint
+) language plpgsql set search_path = :"dlq_schema", pg_temp
+as $$
+begin
+    execute format('
+        with page as materialized (
+            select e.ctid as place, e.id, e.dead_at from %1$s e
+            where e.status = ''dead'' and e.dead_at < $1 and (e.dead_at, e.id) > ($3, $4)
+            order by e.dead_at, e.id limit $5
+            for update skip locked
+        ), moved as (
+            delete from %1$s e using page
+            where e.ctid = page.place and ($2 is null or page.dead_at <@ $2)
+                and not exists (select from %2$s a where a.id = page.id)
+                and (not exists (select from fix f where f.closed_at is null) or not exists (
+                    select from wanted w where w.event_id = page.id and w.died_at = page.dead_at))
+            returning %4$s
+        ), archived as (
+            insert into %2$s (%3$s, archived_at) select moved.*, $6 from moved returning 1
+        )
+        select (select count(*) from archived), count(*), max(dead_at),
+            (array_agg(id order by dead_at desc, id desc))[1]
+        from page', outbox_table(), archive_table(), moved_columns(), moved_columns('e.'))
+    into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at;
+end
+$$;
+
 -- Back as dead. The trigger finds the death of that moment in the ledger and records none.
 create function :"dlq_schema".move_to_outbox(ids bigint[])
     returns bigint language plpgsql set search_path = :"dlq_schema", pg_temp
@@ -80,16 +108,17 @@ begin
 end
 $$;
 
--- The times of the days before that moment whose export still holds every death; neighbours are one range. A death that
+-- The times of the days before that moment whose export was verified and still holds every death; neighbours are one range. A death that
 -- committed late makes its day incomplete until it is exported again.
-create function :"dlq_schema".exported_times(before timestamptz) returns tstzmultirange
-    language sql stable set search_path = :"dlq_schema", pg_temp
-as $$
+create function :"dlq_schema".exported_times(before timestamptz) returns tstzmultirange language sql stable
+begin atomic
     select coalesce(range_agg(tstzrange(x.starts_at, x.ends_at)), '{}')
-    from export_day x
-    where x.starts_at < before and x.ends_at > (select min(dead_at) from archivable)
-        and x.rows = (select count(*) from death d where d.died_at >= x.starts_at and d.died_at < x.ends_at)
-$$;
+    from :"dlq_schema".export_day x
+    where x.starts_at < before and x.verified_at is not null
+        and x.ends_at > (select min(e.dead_at) from :"outbox_schema".:"outbox_table" e where e.status = 'dead')
+        and x.rows = (
+            select count(*) from :"dlq_schema".death d where d.died_at >= x.starts_at and d.died_at < x.ends_at);
+end;
 
 -- The archive's batch, for people who schedule with pg_cron: the same move, of days that are exported, in one
 -- transaction. `select archive_dead_outbox_events(30)` returns how many events it moved, at most 100,000 a call.
@@ -99,18 +128,17 @@ as $$
 declare
     before constant timestamptz := now() - make_interval(days => retention_days);
     times  constant tstzmultirange := exported_times(now() - make_interval(days => retention_days));
-    ids    bigint[];
+    batch  record;
     total  bigint := 0;
 begin
     if retention_days is null or retention_days < 0 then
         raise exception 'retention_days must be 0 or more' using errcode = 'invalid_parameter_value';
     end if;
+    select '-infinity'::timestamptz as last_time, 0::bigint as last_id into batch;
     loop
-        ids := array(
-            select v.id from archivable v where v.dead_at < before and v.dead_at <@ times
-            order by v.dead_at, v.id limit 5000 for update skip locked);
-        exit when cardinality(ids) = 0 or total >= 100000;
-        total := total + move_to_archive(ids, now());
+        select * into batch from archive_batch(before, times, batch.last_time, batch.last_id, 5000, now());
+        total := total + batch.moved;
+        exit when batch.rows < 5000 or total >= 100000;
     end loop;
     if total > 0 then
         insert into operation (kind, actor, reason, filter, events, at)
@@ -120,3 +148,5 @@ begin
     return total;
 end
 $$;
+
+revoke all on all functions in schema :"dlq_schema" from public;

@@ -1,0 +1,226 @@
+"""`dlq dead-events`: what became of an event, and how does a person bring it back?"""
+
+import json as json_
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
+from dlq_pipelines.cli.export import export
+from dlq_pipelines.cli.filters import EventIds, Filters, filtered
+from dlq_pipelines.cli.output import Json, headline, program, show
+from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
+from dlq_pipelines.cli.session import session
+from dlq_pipelines.errors import NotFoundError
+from dlq_pipelines.text import plain_text
+
+if TYPE_CHECKING:
+    # A command imports what it needs when it runs.
+    from dlq_pipelines.retries.history import Death, EventHistory, Retry
+
+app = typer.Typer(help="Events that died.", no_args_is_help=True)
+app.command("export")(export)
+EventId = Annotated[int, typer.Argument(min=1, help="The event's id.", metavar="ID")]
+# Characters of a payload or an error for people; `--json` has all of them.
+_SHOWN = 20_000
+
+
+@app.callback()
+def dead_events() -> None:
+    """Events that died."""
+
+
+@app.command("show")
+def show_(event: EventId, json: Json = False) -> None:
+    """Show an event that died, also one that was retried or archived since: its deaths, retries, fix and payload.
+
+    Example: `dlq dead-events show 17`
+    """
+    from dlq_pipelines.retries.history import event_history
+
+    with session() as (connection, _):
+        found = event_history(connection, event)
+    if json:
+        show([asdict(found)], as_json=True, empty="")
+        return
+    show([{"of the event": key, "": value} for key, value in _about(found).items()], as_json=False, empty="")
+    typer.echo()
+    show([_death(death) for death in found.deaths], as_json=False, empty="")
+    typer.echo()
+    show([_retry(retry) for retry in found.retries], as_json=False, empty="It was never retried.")
+    for retry in found.retries:
+        if retry.payload_before is not None:
+            _long(f"payload before the retry of {retry.retried_at:%Y-%m-%d %H:%M:%S}", _pretty(retry.payload_before))
+    if found.event is not None:
+        _long("payload", _pretty(found.event.payload))
+    _long("last error", found.deaths[0].error or "none was stored")
+
+
+@app.command()
+def retry(
+    event: EventId,
+    reason: Reason,
+    actor: Actor,
+    payload: Annotated[
+        str | None,
+        typer.Option(metavar="JSON|@FILE", help="Retry it with this payload instead. Needs DLQ_ALLOW_EDIT=true."),
+    ] = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Make a dead event pending again, due now, also a parked one. With another payload the original is kept.
+
+    Example: `dlq dead-events retry 17 --reason "the address was corrected by hand"`
+    """
+    from dlq_pipelines.retries.retry import retry_events, retry_with_payload
+
+    doing = act(actor, reason, dry_run=dry_run)
+    with session() as (connection, settings):
+        if payload is not None:
+            text = _read_payload(payload)
+            retry_with_payload(connection, event, text, act=doing, allowed=settings.allow_edit)
+        elif not retry_events(connection, [event], act=doing).events:
+            raise NotFoundError(
+                f"Event {event} is not dead, so there is nothing to retry. "
+                f"`dlq dead-events show {event}` says what became of it."
+            )
+    if json:
+        show([{"event_id": event, "events": 1, "dry_run": dry_run}], as_json=True, empty="")
+        return
+    typer.echo(
+        f"Would retry event {event}. Nothing was changed: this was a dry run."
+        if dry_run
+        else f"Event {event} is pending again. What becomes of it: `{program()} dead-events show {event}`."
+    )
+
+
+@app.command()
+@filtered
+def retry_batch(
+    filters: Filters,
+    reason: Reason,
+    actor: Actor,
+    ids: EventIds = None,
+    parked: Annotated[
+        bool, typer.Option("--parked", help="Also parked ones. Those named by id are taken either way.")
+    ] = False,
+    rate: Rate = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Retry dead events of these ids or of a filter, paced, without the proof that a fix gives. Others are passed over.
+
+    Example: `dlq dead-events retry-batch 17 18 --reason "the carrier is back"`, or with a filter:
+    `dlq dead-events retry-batch --event-type order.placed --since 2026-11-24 --reason "the carrier is back" --dry-run`
+    """
+    from dlq_pipelines.retries.retry import retry_selected
+
+    doing = act(actor, reason, dry_run=dry_run)
+    with session() as (connection, settings):
+        selector, at = filters.selector(settings.zone, ids), pace(rate, settings)
+        most = None if parked or ids else settings.max_retries
+        done = retry_many(
+            lambda act: retry_selected(connection, selector, act=act, rate=at, max_retries=most),
+            doing,
+            named=filters.names_only(ids),
+            kind="dead",
+            yes=yes,
+        )
+    tell_retried(done, ids, rate=at, dry_run=dry_run, json=json)
+
+
+@app.command()
+@filtered
+def discard(
+    filters: Filters,
+    reason: Reason,
+    actor: Actor,
+    ids: EventIds = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Give dead events up: they go to the archive at once with the reason, and no filter brings them back.
+
+    Example: `dlq dead-events discard 17 --reason "a test order"`
+    """
+    from dlq_pipelines.archive.archive import discard_events
+
+    doing = act(actor, reason, dry_run=dry_run)
+    with session() as (connection, settings):
+        selector = filters.selector(settings.zone, ids)
+        if not dry_run:
+            confirm("discard", discard_events(connection, selector, act=replace(doing, dry_run=True)).events, yes=yes)
+        done = discard_events(connection, selector, act=doing)
+    if filters.names_only(ids) and not done.events:
+        raise NotFoundError("None of these events is dead. `dlq dead-events show ID` says what became of one.")
+    if json:
+        show([asdict(done) | {"dry_run": dry_run}], as_json=True, empty="")
+        return
+    typer.echo(f"{'Would discard' if dry_run else 'Discarded'} {done.events:,} dead events.")
+    typer.echo(
+        "Nothing was changed: this was a dry run."
+        if dry_run
+        else f"Back by its id: `{program()} archive restore ID --reason ...`."
+    )
+
+
+def _about(found: "EventHistory") -> dict[str, Any]:
+    event, fix = found.event, found.fix
+    about: dict[str, Any] = {"event": found.event_id, "place": found.place}
+    if event is not None:
+        about |= {
+            "type": event.event_type,
+            "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
+            "status": event.status,
+            "attempts": event.attempts,
+            "written": event.created_at,
+        }
+    if fix is not None:
+        about["fix"] = f"{fix.id}, {fix.status}: {fix.note}"
+    return about
+
+
+def _death(death: "Death") -> dict[str, Any]:
+    discarded = f"by {death.discarded_by}: {death.discard_reason}" if death.discarded_at else ""
+    return {
+        "died": death.died_at,
+        "attempts": death.attempts,
+        "cause": death.cause_id or "not classified yet",
+        "of": headline(death.error),
+        "given up": discarded,
+    }
+
+
+def _retry(retry: "Retry") -> dict[str, Any]:
+    return {
+        "retried": retry.retried_at,
+        "due": retry.due_at,
+        "by": retry.actor,
+        "fix": "" if retry.fix_id is None else f"{retry.fix_id}, stage {retry.stage}",
+        "outcome": retry.outcome or "not known yet",
+        "why": retry.reason,
+    }
+
+
+def _long(title: str, text: str) -> None:
+    """A text of anybody's in its lines, of a very long one the beginning."""
+    cut = f"\n... {len(text) - _SHOWN:,} characters more, with --json" if len(text) > _SHOWN else ""
+    typer.echo(f"\n{title}:\n{plain_text(text[:_SHOWN])}{cut}")
+
+
+def _pretty(payload: object) -> str:
+    return json_.dumps(payload, indent=2, ensure_ascii=False)
+
+
+def _read_payload(given: str) -> str:
+    """The JSON text that was given itself, or the file that it stands in.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is no text in UTF-8.
+    """
+    return Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given

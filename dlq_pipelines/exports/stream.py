@@ -1,0 +1,47 @@
+"""How do deaths leave PostgreSQL as Arrow batches, however many there are?
+
+ADBC reads PostgreSQL's binary COPY. The server sends as fast as it is read, so memory stays that of a batch.
+"""
+
+from collections.abc import Generator
+
+import adbc_driver_postgresql.dbapi as adbc
+import pyarrow as pa
+
+from dlq_pipelines.errors import DatabaseUnavailableError
+from dlq_pipelines.exports.formats import SCHEMA
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres.connect import Connection
+
+_LOCK_TIMEOUT = "5s"
+_BATCH_BYTES = 4 * 2**20
+
+
+def stream_deaths(connection: Connection, *, url: str, selector: Selector) -> Generator[pa.RecordBatch]:
+    """The deaths that a selector means as batches of `SCHEMA`, by time and id, however long that takes.
+
+    Args:
+        connection: writes the values into the statement; is not used for more.
+        url: the same database, for the stream's own connection.
+        selector: which deaths.
+
+    Raises:
+        DatabaseUnavailableError: the stream broke off.
+    """
+    configure = connection.literal("session.configure", statement_timeout="0", lock_timeout=_LOCK_TIMEOUT)
+    ids = selector.event_ids
+    values = {**vars(selector), "event_ids": None if ids is None else list(ids)}
+    statement = connection.literal("export.deaths", **values)
+    try:
+        with adbc.connect(url) as stream, stream.cursor() as cursor:
+            cursor.execute(configure)
+            cursor.fetchall()
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
+            cursor.execute(statement)
+            for batch in cursor.fetch_record_batch():
+                if batch.num_rows:
+                    yield batch.cast(SCHEMA)
+    except (adbc.Error, OSError):  # an OSError where the connection breaks in the middle of the stream
+        raise DatabaseUnavailableError(
+            "The stream from PostgreSQL broke off: the server went away, or a table was locked. Export again."
+        ) from None

@@ -1,0 +1,131 @@
+"""What does it cost to archive in batches that keep the books, beside one statement that moves the same rows?
+
+And does a worker notice? A million dead events are moved by either. While ours moves them, a worker fetches and reports
+as it did before. Each move begins on rows that were just written.
+"""
+
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from dlq_pipelines import OutboxRepository
+from dlq_pipelines.archive import archive
+from dlq_pipelines.operation import Act
+from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from tests.bench.figure import Figure
+
+EVENTS = 1_000_000
+WAITING = 200_000
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+EMPTY = """
+    truncate outbox_event, outbox_event_archive, dlq.death, dlq.export_day, dlq.operation restart identity cascade
+"""
+# Ten days of deaths, all exported, and what a worker has to do.
+FILL = f"""
+    alter table outbox_event disable trigger user;
+    insert into outbox_event
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at, dead_at)
+    select 'order', n::text, 'order.placed', jsonb_build_object('order', n, 'text', repeat('x', 220)), 'dead', 5,
+        'TimeoutError: no answer', at, at
+    from (select n, '2026-10-01Z'::timestamptz + n * interval '864 ms' as at from generate_series(1, {EVENTS}) n) d;
+    insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, next_run_at)
+    select 'order', n::text, 'order.placed', '{{}}', '2026-10-01Z'::timestamptz + n * interval '1 ms'
+    from generate_series(1, {WAITING}) n;
+    alter table outbox_event enable trigger user;
+    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
+    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error
+    from outbox_event where status = 'dead' order by id;
+    insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at, verified_at)
+    select day, day, day + interval '1 day', count(*), '[]', now(), now()
+    from (select date_trunc('day', died_at, 'UTC') as day from dlq.death) d group by day;
+"""
+PEER = """
+    with moved as (delete from outbox_event where status = 'dead' and dead_at < %(before)s returning *)
+    insert into outbox_event_archive (id, aggregate_type, aggregate_id, event_type, payload, status, attempts,
+        next_run_at, created_at, last_error, last_error_at, dead_at, archived_at)
+    select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
+        last_error, last_error_at, dead_at, now() from moved
+"""
+
+
+def measure() -> Iterator[Figure]:
+    """The move, its longest transaction, and a worker's fetch meanwhile."""
+    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+        database = Database(server.ensure_database("archive"))
+        with database.connect() as connection:
+            create_host_tables(connection)
+            migrate(connection, all_migrations())
+            _prepare(connection)
+            begun = time.perf_counter()
+            connection.execute(PEER, {"before": NOW})
+            peer = time.perf_counter() - begun
+            _prepare(connection)
+            begun = time.perf_counter()
+            batches = _archive(connection)
+            ours = time.perf_counter() - begun
+            yield Figure(f"archive {EVENTS:,} events in {len(batches)} batches", ours, peer, 1.2, "one statement")
+            yield Figure("its longest transaction", max(batches), 0.5, 1.0, "what is promised")
+            _prepare(connection)
+        alone = _fetching(database, lambda: time.sleep(5))
+        with database.connect() as connection:
+            meanwhile = _fetching(database, lambda: _archive(connection))
+        yield Figure("a worker's fetch meanwhile", meanwhile, alone, 2.0, "the same worker alone")
+
+
+def _prepare(connection: Connection) -> None:
+    connection.execute(EMPTY)
+    connection.execute(FILL.encode())
+    connection.execute("vacuum analyze")
+    connection.execute("checkpoint")
+
+
+def _archive(connection: Connection) -> list[float]:
+    """Seconds of each transaction."""
+    seconds: list[float] = []
+    last = time.perf_counter()
+    record = archive.record_operation
+
+    def recorded(*args: object, **kwargs: object) -> int:
+        nonlocal last
+        seconds.append(time.perf_counter() - last)
+        last = time.perf_counter()
+        return record(*args, **kwargs)  # type: ignore[arg-type]
+
+    archive.record_operation = recorded  # type: ignore[assignment]
+    try:
+        done = archive.archive_dead_events(
+            connection, before=NOW, only_exported=True, act=Act("bench", "retention", NOW + timedelta(days=30))
+        )
+    finally:
+        archive.record_operation = record
+    assert done.moved == EVENTS, done
+    return seconds
+
+
+def _fetching(database: Database, meanwhile: object) -> float:
+    """The median of a worker's fetches, in seconds, while that is done."""
+    stop = threading.Event()
+
+    def work() -> list[float]:
+        seconds = []
+        with OutboxRepository(database.url) as repository:
+            while not stop.is_set():
+                begun = time.perf_counter()
+                events = repository.fetch_pending(20)
+                seconds.append(time.perf_counter() - begun)
+                for event in events:
+                    repository.mark_success(event.id)
+        return seconds
+
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(work)
+        meanwhile()  # type: ignore[operator]
+        stop.set()
+        return statistics.median(worker.result())

@@ -1,0 +1,270 @@
+"""`dlq dead-events`: does a person see what became of an event, and bring back what was meant and nothing else?"""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.fix import Terms
+from dlq_pipelines.retries.ledger import Flag, flag_fix
+from dlq_pipelines.retries.retry import advance_fix
+from tests.cli.conftest import Ended, Run
+from tests.rows import add_events, kill, one, park
+
+ERROR = 'Traceback (most recent call last):\n  File "a.py", line 1, in send\nTimeoutError: no answer'
+CAUSE = cause_key(ERROR)
+HOSTILE = "\x1b[2J[bold]\x9b31m\u202eZoë"
+HISTORY_KEYS = {"event_id", "place", "event", "deaths", "retries", "fix"}
+DEATH_KEYS = {
+    "id", "died_at", "attempts", "cause_id", "error", "discarded_at", "discarded_by", "discard_reason",
+}  # fmt: skip
+RETRY_KEYS = {
+    "death_id", "fix_id", "stage", "actor", "reason", "retried_at", "due_at", "payload_before", "outcome", "settled_at",
+}  # fmt: skip
+UNCHANGED = "select *, xmin from outbox_event order by id"
+
+
+def _act(reason: str = "asked") -> Act:
+    return Act("ann", reason, datetime.now(UTC))
+
+
+def _dead(connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed") -> None:
+    add_events(connection, count, payload='{"sku": "A-1"}', event_type=event_type)
+    kill(connection, error, attempts=5, where="status = 'pending'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+
+
+def _rows(ended: Ended) -> list[dict[str, Any]]:
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.out.isascii()
+    rows: list[dict[str, Any]] = json.loads(ended.out)
+    return rows
+
+
+def _words(ended: Ended) -> str:
+    """What a command said, in one line of single spaces."""
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.out.replace("\n", "").isprintable()
+    return " ".join(ended.out.split())
+
+
+def _pending(connection: Connection) -> set[int]:
+    return {row["id"] for row in connection.execute("select id from outbox_event where status = 'pending'")}
+
+
+def test_the_history_of_an_event_is_all_that_became_of_it(
+    dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It died, was retried with another payload, died of something else, and a fix has released it."""
+    monkeypatch.setenv("DLQ_ALLOW_EDIT", "true")
+    _dead(connection, 2)
+    assert dlq("dead-events", "retry", "1", "--reason", "no sku", "--payload", '{"sku": "B-2"}').code == 0
+    connection.execute("update dlq.retry set due_at = now()")
+    kill(connection, "KeyError: 'postcode'", attempts=3, where="id = 1")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    fix = flag_fix(connection, Flag(Selector(every=True)), act=_act("mended"))
+    assert _rows(dlq("dead-events", "show", "1", "--json"))[0]["fix"]["status"] == "active"
+    advance_fix(connection, fix.id, act=_act(), terms=Terms())
+
+    (history,) = _rows(dlq("dead-events", "show", "1", "--json"))
+    assert history.keys() == HISTORY_KEYS
+    assert all(death.keys() == DEATH_KEYS for death in history["deaths"])
+    assert all(retry.keys() == RETRY_KEYS for retry in history["retries"])
+    assert (history["place"], history["event"]["status"], history["event"]["payload"]) == (
+        "outbox", "pending", {"sku": "B-2"},
+    )  # fmt: skip
+    assert [(death["error"], death["attempts"]) for death in history["deaths"]] == [
+        ("KeyError: 'postcode'", 3),
+        (ERROR, 5),
+    ]
+    assert [(r["fix_id"], r["stage"], r["payload_before"], r["reason"]) for r in history["retries"]] == [
+        (fix.id, 1, None, f"fix {fix.id}, stage 1: mended"),
+        (None, None, {"sku": "A-1"}, "no sku"),
+    ]
+    assert [r["death_id"] for r in history["retries"]] == [death["id"] for death in history["deaths"]]
+
+    said = _words(dlq("dead-events", "show", "1"))
+    for words in (
+        "place outbox", "status pending", f"fix {fix.id}, active: mended", "KeyError: 'postcode'",
+        f"5 {CAUSE} TimeoutError: no answer", f"{fix.id}, stage 1 not known yet", 'payload: { "sku": "B-2" }',
+        "payload before the retry of", '{ "sku": "A-1" }', "last error: KeyError: 'postcode'",
+    ):  # fmt: skip
+        assert words in said
+
+
+def test_an_event_is_shown_wherever_it_is(dlq: Run, connection: Connection) -> None:
+    """In the archive, or purged from there, or deleted by the application."""
+    _dead(connection, 3)
+    archive_dead_events(connection, before=datetime.now(UTC), only_exported=False, act=_act())
+    connection.execute(
+        "with gone as (delete from outbox_event_archive where id > 1 returning id), operation as (insert into"
+        " dlq.operation (kind, actor, reason, filter, events, at) values ('x', 'x', 'x', '{}', 1, now()) returning id)"
+        " insert into dlq.purged (event_id, operation_id, purged_at)"
+        " select gone.id, operation.id, now() from gone, operation where gone.id = 2"
+    )
+    shown = {event: _rows(dlq("dead-events", "show", str(event), "--json"))[0] for event in (1, 2, 3)}
+    assert [shown[event]["place"] for event in shown] == ["archive", "purged", "gone"]
+    assert [shown[event]["event"] and shown[event]["event"]["status"] for event in shown] == ["dead", None, None]
+    assert [len(shown[event]["deaths"]) for event in shown] == [1, 1, 1]
+    assert "place purged" in _words(dlq("dead-events", "show", "2"))
+
+
+def test_a_discarded_event_says_who_gave_it_up_and_why(dlq: Run, connection: Connection) -> None:
+    _dead(connection, 1)
+    connection.execute(
+        "insert into dlq.discard (death_id, event_id, actor, reason, discarded_at)"
+        " select id, event_id, 'bob', 'a test order', now() from dlq.death"
+    )
+    assert "by bob: a test order" in _words(dlq("dead-events", "show", "1"))
+    assert _rows(dlq("dead-events", "show", "1", "--json"))[0]["deaths"][0]["discarded_by"] == "bob"
+
+
+def test_hostile_texts_are_shown_inert(dlq: Run, connection: Connection) -> None:
+    """In the error, the payload, the types and the reasons; lines stay lines."""
+    add_events(connection, 1, payload=json.dumps({HOSTILE: [HOSTILE]}), event_type=HOSTILE)
+    kill(connection, f"{HOSTILE}\nsecond line")
+    assert dlq("dead-events", "retry", "1", "--reason", HOSTILE, "--actor", HOSTILE).code == 0
+    out = dlq("dead-events", "show", "1").out
+    assert out.replace("\n", "").isprintable()
+    assert "last error:\n[bold]Zoë\nsecond line\n" in out
+    assert out.count("[bold]Zoë") >= 6
+    assert dlq("dead-events", "show", "1", "--json").out.replace("\n", "").isprintable()
+
+
+def test_a_very_long_text_is_cut_for_people_and_whole_for_programs(dlq: Run, connection: Connection) -> None:
+    add_events(connection, 1, payload=json.dumps({"x": "y" * 30_000}))
+    kill(connection, "KeyError: " + "z" * 30_000)
+    out = dlq("dead-events", "show", "1").out
+    assert len(out) < 50_000
+    assert "characters more, with --json" in out
+    (history,) = _rows(dlq("dead-events", "show", "1", "--json"))
+    assert (len(history["event"]["payload"]["x"]), len(history["deaths"][0]["error"])) == (30_000, 30_010)
+
+
+def test_a_dead_event_is_retried_also_a_parked_one(dlq: Run, connection: Connection) -> None:
+    """Due now, with who and why in ledger and audit, and the next command said."""
+    _dead(connection, 2)
+    park(connection, [1])
+    before = connection.execute(UNCHANGED.encode()).fetchall()
+    assert "Would retry event 1." in _words(dlq("dead-events", "retry", "1", "--reason", "corrected", "--dry-run"))
+    assert connection.execute(UNCHANGED.encode()).fetchall() == before
+    said = _words(dlq("dead-events", "retry", "1", "--reason", "corrected", "--actor", "ann"))
+    assert re.fullmatch(r"Event 1 is pending again. What becomes of it: `\S*dlq dead-events show 1`.", said)
+    assert _pending(connection) == {1}
+    audit = one(connection, "select kind, actor, reason, events from dlq.operation")
+    assert audit == {"kind": "retry.selected", "actor": "ann", "reason": "corrected", "events": 1}
+    assert _rows(dlq("dead-events", "retry", "2", "--reason", "x", "--json")) == [
+        {"event_id": 2, "events": 1, "dry_run": False}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["show", "3"], 3, "Event 3 has never died"),
+        (["show", "99"], 3, "no event 99 that ever died"),
+        (["show", "0"], 2, "0 is not in the range"),
+        (["show", "9" * 20], 2, "event_id must be a whole number"),
+        (["retry", "3", "--reason", "x"], 3, "Event 3 is not dead"),
+        (["retry", "99", "--reason", "x"], 3, "Event 99 is not dead"),
+        (["retry", "1", "--reason", " "], 2, "reason must not be empty"),
+        (["retry", "1"], 2, "--reason"),
+        (["retry", "1", "--reason", "x", "--payload", "{}"], 4, "DLQ_ALLOW_EDIT=true"),
+        (["retry-batch", "--reason", "x"], 2, "no filter was given"),
+        (["retry-batch", "3", "99", "--reason", "x"], 3, "None of these events is dead"),
+        (["retry-batch", "--all", "--cause", "c", "--reason", "x"], 2, "both asked for"),
+        (["retry-batch", "--all", "--rate", "-1", "--reason", "x"], 2, "rate"),
+        (["retry-batch", "--since", "x", "--reason", "x"], 2, "--since: 'x' is no time"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_changes_nothing(
+    dlq: Run, connection: Connection, arguments: list[str], code: int, said: str
+) -> None:
+    """3: unknown or not dead; 2: an argument; 4: not allowed here."""
+    _dead(connection, 2)
+    add_events(connection, 1)
+    before = connection.execute(UNCHANGED.encode()).fetchall()
+    ended = dlq("dead-events", *arguments)
+    assert (ended.code, ended.out, said in ended.err) == (code, "", True), ended
+    assert connection.execute(UNCHANGED.encode()).fetchall() == before
+    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+
+
+def test_another_payload_comes_from_the_line_or_a_file_and_keeps_its_digits(
+    dlq: Run, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is allowed; what is no JSON or no file is said and changes nothing."""
+    monkeypatch.setenv("DLQ_ALLOW_EDIT", "true")
+    _dead(connection, 2)
+    text = '{"price": 12345678901234567890.10}'
+    (tmp_path / "payload.json").write_text(text, encoding="utf-8")
+
+    def retry(event: str, payload: str, *more: str) -> Ended:
+        return dlq("dead-events", "retry", event, "--reason", "x", "--payload", payload, *more)
+
+    assert (retry("1", "{").code, retry("1", "@nowhere.json").code, retry("9", "{}").code) == (2, 1, 3)
+    assert retry("1", text, "--dry-run").code == 0
+    assert _pending(connection) == set()
+    assert (retry("1", text).code, retry("2", f"@{tmp_path / 'payload.json'}").code) == (0, 0)
+    stored = connection.execute("select payload::text, status from outbox_event").fetchall()
+    assert stored == [{"payload": text, "status": "pending"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("chosen", "retried"),
+    [
+        (["1", "3", "99"], {1, 3}),
+        (["--event-type", "a"], {2}),
+        (["--event-type", "a", "--parked"], {1, 2}),
+        (["--error-contains", "no answer", "--aggregate-type", "order"], {2}),
+        (["--until", "2026-01-02"], {4}),
+        (["1", "2", "3", "--event-type", "a"], {1, 2}),
+        (["--all", "--parked"], {1, 2, 3, 4}),
+    ],
+)
+def test_a_batch_is_what_is_dead_of_these_ids_or_of_a_filter(
+    dlq: Run, connection: Connection, chosen: list[str], retried: set[int]
+) -> None:
+    """A dry run counts the same; at the rate that was asked for; parked ones only by their id or when asked for."""
+    _dead(connection, 2, event_type="a")
+    _dead(connection, 2, event_type="b", error="KeyError: 'sku'")
+    add_events(connection, 1, event_type="a")
+    park(connection, [1])
+    connection.execute("update dlq.death set died_at = '2026-01-01Z' where event_id = 4")
+    connection.execute("update outbox_event set dead_at = '2026-01-01Z' where id = 4")
+    command = ("dead-events", "retry-batch", *chosen, "--reason", "the carrier is back", "--rate", "4")
+    (would,) = _rows(dlq(*command, "--dry-run", "--json"))
+    assert would == {"events": len(retried), "batches": 1, "rate": 4.0, "dry_run": True}
+    assert _pending(connection) == {5}
+    said = _words(dlq(*command))
+    assert f"Retried {len(retried)} dead events at 4 a second" in said
+    assert ("Passed over: 1 of those that were named." in said) == (chosen[0] == "1")
+    assert _pending(connection) == retried | {5}
+    due = one(connection, "select max(due_at) - min(due_at) as span from dlq.retry where reason <> 'asked'")["span"]
+    assert due.total_seconds() == (len(retried) - 1) / 4
+
+
+def test_a_filter_of_nothing_is_no_failure(dlq: Run, connection: Connection) -> None:
+    _dead(connection, 1)
+    said = _words(dlq("dead-events", "retry-batch", "--event-type", "never.seen", "--reason", "x"))
+    assert said == "No dead event is meant by this. Nothing was changed."
+
+
+def test_more_than_a_thousand_events_go_only_when_somebody_says_yes(dlq: Run, connection: Connection) -> None:
+    _dead(connection, 1_001)
+    command = ("dead-events", "retry-batch", "--all", "--reason", "x")
+    ended = dlq(*command)
+    assert (ended.code, ended.out, "would retry 1,001 events" in ended.err) == (4, "", True)
+    assert _pending(connection) == set()
+    assert "fall due within 20 s" in _words(dlq(*command, "--yes"))
+    assert len(_pending(connection)) == 1_001

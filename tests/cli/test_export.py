@@ -1,0 +1,167 @@
+"""`dlq dead-events export`: the columns of the daily export, to a file or a pipe, for a filter."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pyarrow.parquet as pq
+import pytest
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.exports.formats import SCHEMA
+from dlq_pipelines.postgres.connect import Connection
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def run(home: Path, connection: Connection, tmp_path: Path) -> Run:
+    """Run the command in a folder of its own, on five deaths of two types."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'order', n::text, 'order.' || mod(n, 2), jsonb_build_object('n', n, 'pin', 'hush'), 'dead',"
+        " 'KeyError: ' || n, '2026-03-10T12:00Z'::timestamptz + n * interval '1 hour' from generate_series(1, 5) n"
+    )
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    assert home.parent == tmp_path
+
+    def command(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run(
+            [Path(sys.executable).parent / "dlq", "dead-events", "export", *arguments],
+            check=False,
+            capture_output=True,
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+        )
+
+    return command
+
+
+def ids(done: "subprocess.CompletedProcess[bytes]") -> list[int]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line)["event_id"] for line in done.stdout.splitlines()]
+
+
+def test_each_format_has_the_columns_of_the_daily_export(run: Run, tmp_path: Path) -> None:
+    """A file with the rights that any other gets, and one sentence on stderr."""
+    (tmp_path / "other").touch()
+    for format in ("json", "csv", "parquet"):
+        done = run("--format", format, "--output", f"deaths.{format}")
+        assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", f"5 deaths to deaths.{format}\n")
+        assert (tmp_path / f"deaths.{format}").stat().st_mode == (tmp_path / "other").stat().st_mode
+    table = pq.read_table(tmp_path / "deaths.parquet")
+    assert table.schema.equals(SCHEMA)
+    with (tmp_path / "deaths.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    lines = [json.loads(line) for line in (tmp_path / "deaths.json").read_text().splitlines()]
+    for read in (rows, lines):
+        assert list(read[0]) == SCHEMA.names
+        assert [row["payload"] for row in read] == table["payload"].to_pylist()
+    assert sorted(path.name for path in tmp_path.glob("*deaths*")) == ["deaths.csv", "deaths.json", "deaths.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("filter_", "found"),
+    [
+        ([], [1, 2, 3, 4, 5]),
+        (["2", "4", "99"], [2, 4]),
+        (["--event-type", "order.1"], [1, 3, 5]),
+        (["--aggregate-type", "invoice"], []),
+        (["--error-contains", "KeyError: 3"], [3]),
+        (["--error-contains", "%"], []),
+        (["--since", "2026-03-10T14:00"], [2, 3, 4, 5]),
+        (["--since", "2026-03-10T14:00", "--until", "2026-03-10T16:00+00:00"], [2, 3]),
+        (["--until", "2026-03-10"], []),
+        (["--cause", "v1-none"], []),
+    ],
+)
+def test_a_filter_is_what_it_says(run: Run, filter_: list[str], found: list[int]) -> None:
+    """To the standard output, in the order of death."""
+    assert ids(run("--output", "-", *filter_)) == found
+
+
+def test_a_cause_stands_for_those_that_are_merged_into_it(run: Run, connection: Connection) -> None:
+    """As everywhere else."""
+    connection.execute("update outbox_event set status = 'dead', last_error = 'TimeoutError: x' where id = 1")
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+        " values ('order', '6', 'order.0', '{}', 'dead', 'TimeoutError: x')"
+    )
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    rows = connection.execute("select cause_id from dlq.death where event_id in (1, 6) order by event_id").fetchall()
+    first, other = (row["cause_id"] for row in rows)
+    assert ids(run("--output", "-", "--cause", other)) == [6]
+    connection.execute("update dlq.cause set merged_into = %s where id = %s", [other, first])
+    assert ids(run("--output", "-", "--cause", other)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_is_hidden_in_exports_is_hidden_here(run: Run) -> None:
+    """And a rule that cannot be understood is refused before a file is begun."""
+    done = run("--output", "-", DLQ_EXPORT_REDACT_PAYLOAD="drop $.pin", DLQ_EXPORT_REDACT_ERRORS=r"KeyError: \d")
+    assert ids(done) == [1, 2, 3, 4, 5]
+    assert b"hush" not in done.stdout
+    assert json.loads(done.stdout.splitlines()[0])["error"] == "[redacted]"
+    refused = run("--output", "-", DLQ_EXPORT_REDACT_PAYLOAD="hide $.pin")
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    assert refused.stderr.startswith(b"dlq: DLQ_EXPORT_REDACT_PAYLOAD: a rule is drop, mask or hash")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--output", "x", "--since", "yesterday"], 2, "no time. Write it as 2026-11-24"),
+        (["--output", "nowhere/x"], 1, "No such file or directory"),
+        (["--output", "-", "--format", "xml"], 2, "xml"),
+    ],
+)
+def test_what_cannot_be_done_is_said(run: Run, tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+    """No stack trace, no file."""
+    done = run(*arguments)
+    assert done.returncode == code
+    assert said in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_file_that_cannot_be_finished_stays_as_it_was(run: Run, connection: Connection, tmp_path: Path) -> None:
+    """A table that is locked breaks the stream off."""
+    (tmp_path / "deaths.json").write_text("old")
+    with connection.transaction():
+        connection.execute("lock table outbox_event_archive in access exclusive mode")
+        done = run("--output", "deaths.json")
+    assert (done.returncode, b"a table was locked" in done.stderr) == (1, True)
+    assert (tmp_path / "deaths.json").read_text() == "old"
+    assert [path.name for path in tmp_path.glob(".deaths*")] == []
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(run: Run, connection: Connection, home: Path) -> None:
+    """As `| head -1` does."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
+        " select 'order', n::text, 'e', to_jsonb(repeat('x', 1000)), 'dead', '2026-03-09'"
+        " from generate_series(1, 9000) n"
+    )
+    command = [Path(sys.executable).parent / "dlq", "dead-events", "export", "--output", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert json.loads(child.stdout.readline())["aggregate_id"] == "1"
+        child.stdout.close()
+        assert (child.stderr.read(), child.wait()) == (b"", 1)
+    assert run
+    assert home
+
+
+def test_a_time_is_of_the_installations_zone(run: Run) -> None:
+    """Unless it says another."""
+    in_berlin = run("--output", "-", "--since", "2026-03-10T16:00", DLQ_TIMEZONE="Europe/Berlin")
+    assert ids(in_berlin) == [3, 4, 5]
+    first = json.load(io.BytesIO(in_berlin.stdout.splitlines()[0]))
+    assert datetime.fromisoformat(first["died_at"]) == datetime(2026, 3, 10, 15, tzinfo=UTC)

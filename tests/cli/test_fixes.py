@@ -1,0 +1,429 @@
+"""`dlq fixes`: is a fix flagged, followed, stopped as a person says it, and parked events released, and only that?"""
+
+import getpass
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.installation import fix_terms
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.fix import FixStatus
+from dlq_pipelines.retries.ledger import Preview, list_fixes
+from dlq_pipelines.retries.retry import advance_fix
+from dlq_pipelines.settings import Settings
+from tests.cli.conftest import Ended, Run
+from tests.rows import add_events, kill, one, park
+
+ERROR = 'Traceback (most recent call last):\n  File "a.py", line 1, in send\nTimeoutError: no answer'
+CAUSE = cause_key(ERROR)
+NO_SKU = "KeyError: 'sku'"
+HOSTILE = "\x1b[2J\x1b[31m[bold]TimeoutError[/bold]: \x9b2Jno\u202e answer"
+# What scripts may rely on.
+FIX_KEYS = {
+    "id", "selector", "note", "link", "owner", "flagged_by", "flagged_at", "not_before", "expires_at", "policy",
+    "stage", "status", "verdict", "evidence", "closed_at",
+}  # fmt: skip
+STAGE_KEYS = {"stage", "size", "released", "done", "dead", "unsettled", "gone", "waiting"}
+PARKED_KEYS = {"event_id", "event_type", "aggregate_type", "aggregate_id", "cause_id", "retries", "died_at"}
+FLAG = ("fixes", "flag", "--cause", CAUSE, "--note", "mended in v42")
+
+
+def _dead(connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed") -> None:
+    add_events(connection, count, event_type=event_type)
+    kill(connection, error, attempts=5, where="status = 'pending'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+
+
+def _rows(ended: Ended) -> list[dict[str, Any]]:
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.out.isascii()
+    rows: list[dict[str, Any]] = json.loads(ended.out)
+    return rows
+
+
+def _words(ended: Ended) -> str:
+    """What a command said, in one line of single spaces."""
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.out.replace("\n", "").isprintable()
+    return " ".join(ended.out.split())
+
+
+def _advance(connection: Connection, fix: int) -> None:
+    act = Act("sensor", "a step is due", datetime.now(UTC))
+    advance_fix(connection, fix, act=act, terms=fix_terms(Settings()))
+
+
+def _kinds(connection: Connection) -> list[str]:
+    return [row["kind"] for row in connection.execute("select kind from dlq.operation order by id")]
+
+
+def test_a_dry_run_says_what_the_fix_would_release_and_changes_nothing(dlq: Run, connection: Connection) -> None:
+    """Events, aggregates, parked, overtaken, stages and the time; the same figures for programs."""
+    _dead(connection, 60)
+    park(connection, [3])
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+        " select aggregate_type, aggregate_id, 'later', '{}', 'done' from outbox_event where id in (1, 2)"
+    )
+    said = _words(dlq(*FLAG, "--rate", "0.5", "--dry-run"))
+    assert re.sub(r"^it would mean ", "", said) == (
+        "events 60 aggregates 60 parked 1 overtaken 2 stages 10, 49 "
+        "time 1 min 58 s at 0.5 a second, and what the worker needs Nothing was changed: this was a dry run."
+    )
+    (would,) = _rows(dlq(*FLAG, "--rate", "0.5", "--dry-run", "--json"))
+    assert would == vars(Preview(60, 60, 1, 2, [10, 49], 118.0))
+    assert (list_fixes(connection), _kinds(connection)) == ([], [])
+
+
+def test_a_preview_that_could_not_count_says_that_it_does_not_know(
+    dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _dead(connection, 1)
+    monkeypatch.setattr("dlq_pipelines.retries.ledger._overtaken", lambda *_: None)
+    assert "overtaken not known" in _words(dlq(*FLAG, "--dry-run"))
+
+
+def test_flagging_says_what_comes_next_and_is_signed_by_the_account(dlq: Run, connection: Connection) -> None:
+    """With the installation's figures where none is given, and as a program reads it."""
+    _dead(connection, 2)
+    said = _words(dlq(*FLAG, "--link", "v42", "--owner", "team-shipping"))
+    (fix,) = list_fixes(connection)
+    assert f"Fix {fix.id} is flagged. It means 2 dead events, in stages of 2; the fix_flag_sensor releases" in said
+    assert f"dlq fixes show {fix.id}`." in said
+    terms = fix_terms(Settings())
+    assert (fix.selector, fix.policy) == (Selector(cause_id=CAUSE), terms.policy)
+    assert (fix.note, fix.link, fix.owner, fix.flagged_by) == (
+        "mended in v42", "v42", "team-shipping", getpass.getuser(),
+    )  # fmt: skip
+    assert fix.expires_at is not None
+    assert abs(fix.expires_at - fix.flagged_at - terms.expiry).total_seconds() < 1
+    (row,) = _rows(dlq("fixes", "list", "--json"))
+    assert (row.keys(), row["id"], row["selector"]["cause_id"]) == (FIX_KEYS, fix.id, CAUSE)
+
+
+def test_every_option_of_flag_reaches_the_fix(
+    dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times are the installation's where they name no zone."""
+    monkeypatch.setenv("DLQ_TIMEZONE", "Europe/Berlin")
+    _dead(connection, 2)
+    options = (
+        "--event-type order.placed --aggregate-type order --id 1 --id 2 --id 99 --error-contains answer"
+        " --since 2026-01-01 --until 2099-07-01T12:00 --not-before 2090-01-01T00:00+00:00 --expiry-days 3 --canary 7"
+        " --growth 2.5 --rate 9 --min-success 0.75 --settle-seconds 60 --max-retries 5 --order none --actor ann --json"
+    )
+    (row,) = _rows(dlq(*FLAG, *options.split()))
+    assert row["selector"] == {
+        "cause_id": CAUSE, "event_type": "order.placed", "aggregate_type": "order", "event_ids": [1, 2, 99],
+        "error_contains": "answer", "died_since": "2025-12-31 23:00:00+00:00",
+        "died_until": "2099-07-01 10:00:00+00:00", "every": False,
+    }  # fmt: skip
+    assert row["policy"] == {
+        "canary": 7, "growth": 2.5, "rate": 9.0, "min_success": 0.75, "settle_seconds": 60, "max_retries": 5,
+        "ordering": "none",
+    }  # fmt: skip
+    assert (row["not_before"], row["expires_at"], row["flagged_by"]) == (
+        "2090-01-01 00:00:00+00:00", "2090-01-04 00:00:00+00:00", "ann",
+    )  # fmt: skip
+    shown = _words(dlq("fixes", "show", str(row["id"])))
+    assert (
+        f"means cause {CAUSE}, event type order.placed, aggregate type order, events 1, 2, 99, error with answer, "
+        "dead since 2025-12-31 23:00:00 UTC, dead before 2099-07-01 10:00:00 UTC, dead before "
+    ) in shown
+    assert "next waits: not before 2090-01-01 00:00 UTC" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ([], 2, "no filter was given"),
+        (["--all", "--event-type", "x"], 2, "both asked for"),
+        (["--event-type", " "], 2, "event_type must not be empty"),
+        (["--cause", "v1-nothing"], 3, "no cause 'v1-nothing'"),
+        (["--event-type", "never.seen"], 4, "No dead event"),
+        (["--all", "--canary", "0"], 2, "canary must be from 1"),
+        (["--all", "--rate", "nan"], 2, "rate must be from 0"),
+        (["--all", "--since", "yesterday"], 2, "--since: 'yesterday' is no time"),
+        (["--all", "--not-before", "soon"], 2, "--not-before: 'soon' is no time"),
+        (["--all", "--note", " "], 2, "note must not be empty"),
+        (["--all", "--expiry-days", "0"], 2, "0 is not in the range"),
+        (["--all", "--order", "random"], 2, "'random' is not one of"),
+        (["--id", "0"], 2, "0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_flagged_is_said_and_changes_nothing(
+    dlq: Run, connection: Connection, options: list[str], code: int, said: str
+) -> None:
+    _dead(connection, 1)
+    ended = dlq("fixes", "flag", "--note", "mended", *options)
+    assert (ended.code, ended.out) == (code, ""), ended
+    assert said in ended.err
+    assert (list_fixes(connection), _kinds(connection)) == ([], [])
+
+
+def test_more_than_a_thousand_events_are_flagged_only_by_somebody_who_says_yes(
+    dlq: Run, connection: Connection
+) -> None:
+    """Where nobody can be asked it is refused, exit 4, and nothing is changed; a thousand are not asked for."""
+    _dead(connection, 1_001)
+    ended = dlq(*FLAG)
+    assert (ended.code, ended.out) == (4, "")
+    assert "would release 1,001 events" in ended.err
+    assert "--yes" in ended.err
+    assert (list_fixes(connection), _kinds(connection)) == ([], [])
+    assert dlq(*FLAG, "--id", "1").code == 0
+    assert dlq("fixes", "withdraw", str(list_fixes(connection)[0].id), "--reason", "x").code == 0
+    assert dlq(*FLAG, "--yes").code == 0
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 4)])
+def test_on_a_terminal_the_person_is_asked(home: Path, connection: Connection, answer: str, code: int) -> None:
+    """On a real one; the question is on stderr, so that what a program reads stays clean."""
+    _dead(connection, 1_001)
+    terminal, end = pty.openpty()
+    try:
+        os.write(terminal, f"{answer}\n".encode())
+        done = subprocess.run(
+            [Path(sys.executable).parent / "dlq", *FLAG, "--json"],
+            stdin=end, capture_output=True, text=True, check=False, cwd=home.parent,
+        )  # fmt: skip
+    finally:
+        os.close(terminal)
+        os.close(end)
+    assert (done.returncode, "release 1,001 events. Go on? [y/N]" in done.stderr) == (code, True), done
+    assert len(list_fixes(connection)) == (1 if code == 0 else 0)
+    assert [row["id"] for row in json.loads(done.stdout or "[]")] == [fix.id for fix in list_fixes(connection)]
+
+
+def test_open_fixes_are_listed_alone_when_asked_for(dlq: Run, connection: Connection) -> None:
+    _dead(connection, 1, event_type="a")
+    _dead(connection, 1, event_type="b")
+    for event_type in ("a", "b"):
+        assert dlq("fixes", "flag", "--event-type", event_type, "--note", "n").code == 0
+    first = min(fix.id for fix in list_fixes(connection))
+    assert dlq("fixes", "withdraw", str(first), "--reason", "x").code == 0
+    everything = _rows(dlq("fixes", "list", "--json"))
+    only_open = _rows(dlq("fixes", "list", "--open", "--json"))
+    assert (len(everything), only_open) == (2, everything[:1])
+    assert dlq("fixes", "withdraw", str(only_open[0]["id"]), "--reason", "x").code == 0
+    assert _words(dlq("fixes", "list", "--open")) == "No fix is open."
+
+
+def test_a_fix_under_way_shows_its_stages_and_what_comes_next(dlq: Run, connection: Connection) -> None:
+    """From the flag to the wait for outcomes; for programs with the same words."""
+    _dead(connection, 30)
+    (flagged,) = _rows(dlq(*FLAG, "--canary", "4", "--json"))
+    shown = _words(dlq("fixes", "show", str(flagged["id"])))
+    assert "next releases up to 4 events in stage 1, or ends if none is left" in shown
+    assert "No stage was begun yet." in shown
+    assert "policy 4 events, then 10 times as many, 50 a second; 90% must succeed within 15 min;" in shown
+    _advance(connection, flagged["id"])
+    (fix,) = _rows(dlq("fixes", "show", str(flagged["id"]), "--json"))
+    assert fix.keys() == FIX_KEYS | {"stages", "next"}
+    assert fix["stages"] == [
+        {"stage": 1, "size": 4, "released": 4, "done": 0, "dead": 0, "unsettled": 0, "gone": 0, "waiting": 4}
+    ]
+    assert fix["stages"][0].keys() == STAGE_KEYS
+    assert fix["next"] == "waits: 4 events of stage 1 have no outcome yet"
+    assert f"next {fix['next']}" in _words(dlq("fixes", "show", str(flagged["id"])))
+
+
+def test_a_halted_fix_shows_the_old_error_beside_the_new_and_hostile_text_inert(
+    dlq: Run, connection: Connection
+) -> None:
+    _dead(connection, 3, error=HOSTILE)
+    (flagged,) = _rows(dlq("fixes", "flag", "--all", "--note", HOSTILE, "--json"))
+    _advance(connection, flagged["id"])
+    kill(connection, "KeyError: 'postcode'", where="status = 'pending'")
+    connection.execute("update dlq.retry set due_at = now() - interval '1 s'")
+    _advance(connection, flagged["id"])
+    shown = _words(dlq("fixes", "show", str(flagged["id"])))
+    assert "verdict stage 1: 3 of 3 failed (3 died again" in shown
+    assert re.search(r"3 \S*TimeoutError\S*: no answer KeyError: 'postcode'$", shown), shown
+    assert "note [bold]TimeoutError[/bold]: no answer" in shown
+    (fix,) = _rows(dlq("fixes", "show", str(flagged["id"]), "--json"))
+    assert (fix["status"], [pair["after"] for pair in fix["evidence"]]) == ("halted", ["KeyError: 'postcode'"])
+    assert fix["next"] == fix["verdict"]
+
+
+@pytest.fixture
+def flagged(dlq: Run, connection: Connection) -> int:
+    """A fix of one dead event."""
+    _dead(connection, 1)
+    assert dlq(*FLAG).code == 0
+    return list_fixes(connection)[0].id
+
+
+@pytest.mark.parametrize("named", [[], ["--actor", "bob"]], ids=["the account", "a name"])
+def test_withdrawing_ends_the_fix_in_a_persons_name(
+    dlq: Run, connection: Connection, flagged: int, named: list[str]
+) -> None:
+    """The account's, unless another is given; the cause is open."""
+    actor = named[-1] if named else getpass.getuser()
+    said = _words(dlq("fixes", "withdraw", str(flagged), "--reason", "rolled back", *named))
+    assert f"withdrawn by {actor}: rolled back" in said
+    assert "dlq fixes flag --note ...`" in said
+    (fix,) = list_fixes(connection)
+    assert (fix.status, fix.verdict) == (FixStatus.WITHDRAWN, f"withdrawn by {actor}: rolled back")
+    assert one(connection, "select status from dlq.cause") == {"status": "open"}
+    audit = one(connection, "select kind, actor, reason from dlq.operation where kind <> 'fix.flag'")
+    assert audit == {"kind": "fix.withdrawn", "actor": actor, "reason": "rolled back"}
+
+
+def test_a_fix_is_paused_and_goes_on_when_it_is_resumed(dlq: Run, connection: Connection, flagged: int) -> None:
+    """Each says the next command; the wrong one of the two is refused and changes nothing."""
+    assert dlq("fixes", "resume", str(flagged), "--reason", "x").code == 4
+    assert f"dlq fixes resume {flagged} --reason ...`" in _words(dlq("fixes", "pause", str(flagged), "--reason", "x"))
+    assert list_fixes(connection)[0].status is FixStatus.PAUSED
+    assert "next waits: paused" in _words(dlq("fixes", "show", str(flagged)))
+    assert dlq("fixes", "pause", str(flagged), "--reason", "x").code == 4
+    assert f"dlq fixes show {flagged}`" in _words(dlq("fixes", "resume", str(flagged), "--reason", "x"))
+    assert list_fixes(connection)[0].status is FixStatus.ACTIVE
+    assert _kinds(connection) == ["fix.flag", "fix.paused", "fix.active"]
+
+
+@pytest.mark.parametrize("command", ["pause", "withdraw"])
+def test_a_dry_run_says_what_the_fix_would_be_and_changes_nothing_of_it(
+    dlq: Run, connection: Connection, flagged: int, command: str
+) -> None:
+    before = one(connection, "select *, xmin from dlq.fix")
+    said = _words(dlq("fixes", command, str(flagged), "--reason", "x", "--dry-run"))
+    assert re.search(f"{flagged} (paused|withdrawn) .*Nothing was changed: this was a dry run.$", said), said
+    assert one(connection, "select *, xmin from dlq.fix") == before
+    assert _kinds(connection) == ["fix.flag"]
+
+
+def test_a_program_reads_what_the_fix_is_now(dlq: Run, flagged: int) -> None:
+    """The same fields as `dlq fixes list --json`."""
+    for command in ("pause", "resume", "withdraw"):
+        changed = _rows(dlq("fixes", command, str(flagged), "--reason", "x", "--json"))
+        assert changed == _rows(dlq("fixes", "list", "--json"))
+
+
+@pytest.mark.parametrize("command", ["pause", "withdraw"])
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["99", "--reason", "x"], 3, "no fix 99"),
+        (["FIX", "--reason", " "], 2, "reason must not be empty"),
+        (["FIX", "--reason", "x", "--actor", ""], 2, "actor must not be empty"),
+        (["FIX"], 2, "--reason"),
+        (["0", "--reason", "x"], 2, "0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_changed_is_said_and_changes_nothing(  # noqa: PLR0917 - fixtures are arguments
+    dlq: Run, connection: Connection, flagged: int, command: str, arguments: list[str], code: int, said: str
+) -> None:
+    ended = dlq("fixes", command, *(str(flagged) if word == "FIX" else word for word in arguments))
+    assert (ended.code, said in ended.err) == (code, True), ended
+    assert (list_fixes(connection)[0].status, _kinds(connection)) == (FixStatus.ACTIVE, ["fix.flag"])
+
+
+def test_a_fix_that_has_ended_stays_as_it_is(dlq: Run, connection: Connection, flagged: int) -> None:
+    """Refused, with the state that it is in; the audit has the first withdrawal alone."""
+    dlq("fixes", "withdraw", str(flagged), "--reason", "first")
+    before = one(connection, "select * from dlq.fix")
+    for command in ("withdraw", "pause", "resume"):
+        again = dlq("fixes", command, str(flagged), "--reason", "second")
+        assert (again.code, f"Fix {flagged} is withdrawn already" in again.err) == (4, True)
+    assert one(connection, "select * from dlq.fix") == before
+    assert _kinds(connection) == ["fix.flag", "fix.withdrawn"]
+
+
+def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Connection) -> None:
+    """Only what is dead and was retried often enough."""
+    _dead(connection, 4, event_type="a")
+    _dead(connection, 2, event_type="b", error=NO_SKU)
+    park(connection, [1, 2, 5])
+    park(connection, [3], retries=2)
+    park(connection, [4])
+    connection.execute("update outbox_event set status = 'done', dead_at = null where id = 4")
+    rows = _rows(dlq("fixes", "parked", "--json"))
+    assert [(row["event_id"], row["retries"]) for row in rows] == [(1, 3), (2, 3), (5, 3)]
+    assert all(row.keys() == PARKED_KEYS for row in rows)
+    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--cause", CAUSE, "--json"))] == [1, 2]
+    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--limit", "2", "--json"))] == [1, 2]
+    assert _words(dlq("fixes", "parked", "--limit", "2")).endswith("There may be more: --after 2")
+    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--after", "2", "--json"))] == [5]
+    assert _words(dlq("fixes", "parked", "--event-type", "c")) == "No event is parked."
+    died = one(connection, "select dead_at::text as at from outbox_event where id = 5")["at"][:19]
+    assert _words(dlq("fixes", "parked", "--event-type", "b")) == (
+        f"event type aggregate cause retries last death 5 b order 1 {cause_key(NO_SKU)} 3 {died}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "released"),
+    [(["1", "3", "99"], {1}), (["--cause", CAUSE], {1, 2}), (["--event-type", "b"], {5}), (["--all"], {1, 2, 5})],
+)
+def test_parked_events_are_released_by_ids_or_filters_and_only_they(
+    dlq: Run, connection: Connection, chosen: list[str], released: set[int]
+) -> None:
+    """Paced, in the ledger and the audit; a dry run counts the same and changes nothing."""
+    _dead(connection, 4, event_type="a")
+    _dead(connection, 2, event_type="b", error=NO_SKU)
+    park(connection, [1, 2, 5])
+    command = ("fixes", "release-parked", *chosen, "--reason", "corrected", "--rate", "2", "--actor", "ann")
+    (would,) = _rows(dlq(*command, "--dry-run", "--json"))
+    assert would == {"events": len(released), "batches": 1, "rate": 2.0, "dry_run": True}
+    assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {"count": 6}
+    said = _words(dlq(*command))
+    assert f"Retried {len(released)} dead events at 2 a second" in said
+    pending = connection.execute("select id, next_run_at from outbox_event where status = 'pending'").fetchall()
+    assert {row["id"] for row in pending} == released
+    ledger = connection.execute("select event_id, actor, due_at from dlq.retry where reason = 'corrected'").fetchall()
+    assert {(row["event_id"], row["actor"]) for row in ledger} == {(event, "ann") for event in released}
+    due = sorted(row["due_at"] for row in ledger)
+    assert (due[-1] - due[0]).total_seconds() == (len(released) - 1) / 2
+    assert _kinds(connection) == ["retry.selected"]
+
+
+def test_parked_events_of_a_fix_are_those_that_it_passed_over_or_released(dlq: Run, connection: Connection) -> None:
+    """Counted by its own limit; others stay."""
+    _dead(connection, 3, event_type="a")
+    _dead(connection, 1, event_type="b")
+    park(connection, [1], retries=2)
+    park(connection, [2], retries=1)
+    park(connection, [4], retries=9)
+    assert dlq("fixes", "flag", "--event-type", "a", "--note", "n", "--max-retries", "2").code == 0
+    fix = str(list_fixes(connection)[0].id)
+    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--fix", fix, "--json"))] == [1]
+    _advance(connection, int(fix))
+    kill(connection, "KeyError: of something else", where="id = 2")
+    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--fix", fix, "--json"))] == [1, 2]
+    assert "Retried 2 dead events" in _words(dlq("fixes", "release-parked", "--fix", fix, "--reason", "corrected"))
+    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--json"))] == [4]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "code", "said"),
+    [
+        ([], 2, "no filter was given"),
+        (["2", "99"], 3, "None of these events is parked"),
+        (["--fix", "99"], 3, "no fix 99"),
+        (["--all", "--rate", "0"], 2, "rate"),
+        (["0"], 2, "0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_released_is_said_and_changes_nothing(
+    dlq: Run, connection: Connection, chosen: list[str], code: int, said: str
+) -> None:
+    _dead(connection, 2)
+    park(connection, [1])
+    ended = dlq("fixes", "release-parked", *chosen, "--reason", "x")
+    assert (ended.code, ended.out, said in ended.err) == (code, "", True), ended
+    assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {"count": 2}
+    assert _kinds(connection) == []

@@ -1,0 +1,131 @@
+"""Is an export whole or not there, wherever it is killed and whatever the disk says?
+
+Each kill is a process of its own, at a random moment of its export. After each, all that a reader sees is whole; after
+the last, one more export ends it.
+"""
+
+import gzip
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from hashlib import sha256
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pyarrow.parquet as pq
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.day import Day
+from dlq_pipelines.exports.export import export_day, verify_day
+from dlq_pipelines.exports.target import Target, local_target
+from dlq_pipelines.postgres.connect import Connection, Database
+
+UTC_ZONE = ZoneInfo("UTC")
+DAY = Day.of(date(2026, 3, 10), UTC_ZONE)
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+ROWS = 20_000
+# An export that says when it begins; all that it imports is loaded by then.
+CHILD = """
+import sys
+from pathlib import Path
+from dlq_pipelines.exports.target import open_target
+from dlq_pipelines.postgres.connect import Database
+from tests.drills.exports import export
+database, target = Database(sys.argv[1]), open_target(sys.argv[2], staging=Path(sys.argv[3]))
+print("begun", flush=True)
+export(database, target)
+"""
+
+
+def export(database: Database, target: Target) -> None:
+    """Export the day."""
+    with database.connect() as connection:
+        export_day(connection, url=database.url, day=DAY, target=target, now=NOW)
+
+
+def add_deaths(connection: Connection, count: int) -> None:
+    """Deaths of the day, classified, with payloads that do not compress well."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'o', n::text, 'e', jsonb_build_object('n', n, 'text', md5(n::text) || md5((n + 1)::text)), 'dead',"
+        " 'boom', %s from generate_series(1, %s) n",
+        [DAY.start, count],
+    )
+    classify_deaths(connection, zone=UTC_ZONE)
+
+
+def survive_kills(database: Database, folder: Path, *, kills: int, seed: int) -> int:
+    """Kill that many exports; how many of them were hit before their end.
+
+    Raises:
+        AssertionError: a reader saw something that is not whole, or the day could not be exported afterwards.
+    """
+    chance = random.Random(seed)
+    target = local_target(folder)
+    with database.connect() as connection:
+        add_deaths(connection, ROWS)
+        with _exporting(database, folder) as child:
+            begun = time.monotonic()
+            assert child.wait() == 0
+            length = time.monotonic() - begun
+        hit = 0
+        for _ in range(kills):
+            add_deaths(connection, 1)  # or each export would replace files by the same
+            with _exporting(database, folder) as child:
+                time.sleep(chance.uniform(0, length))
+                child.send_signal(signal.SIGKILL)
+                hit += child.wait() == -signal.SIGKILL
+            require_whole(folder / "dead_events")
+            _wait_until_alone(connection)
+        export(database, target)
+        assert verify_day(connection, day=DAY, target=target, now=NOW) == []
+    assert list((folder / "dead_events").glob(".*")) == [], "a killed export's unfinished files are left"
+    return hit
+
+
+@contextmanager
+def _exporting(database: Database, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", CHILD, database.url, str(folder), str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "begun\n"
+        yield child
+
+
+def require_whole(folder: Path) -> None:
+    """Each file that a reader finds can be read to its end, and a manifest names just the files that are there."""
+    rows = {}
+    for path in (path for path in folder.rglob("part-*") if not path.relative_to(folder).parts[0].startswith(".")):
+        rows[str(path.relative_to(folder))] = _READ[path.name.split(".", 1)[1]](path)
+    assert all(count >= ROWS for count in rows.values()), rows
+    manifest = folder / f"died_on={DAY.date}" / "_manifest.json"
+    if manifest.exists():
+        said = {file["name"]: file["sha256"] for file in json.loads(manifest.read_bytes())["files"]}
+        assert said == {name: sha256((folder / name).read_bytes()).hexdigest() for name in rows}
+        assert len(set(rows.values())) == 1
+
+
+def _lines(path: Path) -> int:
+    return gzip.decompress(path.read_bytes()).count(b"\n")
+
+
+_READ: dict[str, Callable[[Path], int]] = {
+    "parquet": lambda path: int(pq.ParquetFile(path).read().num_rows),
+    "csv.gz": lambda path: _lines(path) - 1,
+    "jsonl.gz": _lines,
+}
+
+
+def _wait_until_alone(connection: Connection) -> None:
+    """The server notices in its own time that a client was killed, and holds its lock until then."""
+    statement = "select count(*) as others from pg_stat_activity where datname = current_database()"
+    until = time.monotonic() + 60
+    while connection.execute(statement.encode()).fetchall()[0]["others"] > 1:
+        assert time.monotonic() < until
+        time.sleep(0.01)

@@ -1,0 +1,108 @@
+"""An export that is killed, or whose disk is full or read-only: no half file, and the next one ends it."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dlq_pipelines.postgres.connect import Connection, Database
+from tests.drills.exports import CHILD, add_deaths, require_whole, survive_kills
+
+ROOT = Path(__file__).parents[2]
+# In a mount namespace of its own: a small disk that fills up, and one that turns read-only. Prints what was said.
+DISKS = """
+import subprocess, sys
+from pathlib import Path
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.exports.export import verify_day
+from dlq_pipelines.exports.target import local_target
+from dlq_pipelines.postgres.connect import Database
+from tests.drills import exports as drill
+
+database, folder = Database(sys.argv[1]), Path(sys.argv[2])
+mount = lambda options: subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+seen = lambda: {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "filler"}
+
+def refused(target):
+    before = seen()
+    try:
+        drill.export(database, target)
+    except DlqError as error:
+        print(error)
+        assert seen() == before
+    else:
+        raise AssertionError("it was not refused")
+
+mount("size=16m")
+target = local_target(folder)
+drill.export(database, target)
+with database.connect() as connection:
+    drill.add_deaths(connection, 1)
+filler = folder / "filler"
+with filler.open("wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+with filler.open("r+b") as file:
+    file.truncate(filler.stat().st_size - 200_000)
+refused(target)
+filler.unlink()
+mount("remount,ro")
+refused(target)
+mount("remount,rw,size=16m")
+drill.export(database, target)
+with database.connect() as connection:
+    print(verify_day(connection, day=drill.DAY, target=target, now=drill.NOW))
+"""
+
+
+def test_a_killed_export_leaves_nothing_half(database: Database, tmp_path: Path) -> None:
+    """A few moments of the many that `make drill` tries."""
+    assert survive_kills(database, tmp_path, kills=6, seed=1) > 0
+
+
+def test_a_disk_that_is_full_or_read_only_is_said_and_leaves_the_old_files(
+    connection: Connection, database: Database, tmp_path: Path
+) -> None:
+    """The space of the unfinished files is given back, and once there is room the day is exported."""
+    # Root needs no namespace of users, in which it could not enter the server's folder.
+    own_disks = ["unshare", "-m" if os.getuid() == 0 else "-rm"]
+    if not shutil.which("unshare") or subprocess.run([*own_disks, "true"], check=False).returncode:
+        pytest.skip("this machine lets nobody mount a disk of their own")
+    add_deaths(connection, 20_000)
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = [*own_disks, sys.executable, "-c", DISKS, database.url, str(folder)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr[-2000:]) == (0, "")
+    begin, end = f"The export of 2026-03-10 cannot be written to {folder}/dead_events: ", "then export the day again."
+    assert done.stdout.splitlines() == [
+        f"{begin}No space left on device. Mend that, {end}",
+        f"{begin}Read-only file system. Mend that, {end}",
+        "[]",
+    ]
+
+
+def test_a_file_that_grows_too_long_is_said_and_leaves_the_old_files(
+    connection: Connection, database: Database, tmp_path: Path
+) -> None:
+    """By the limit of the process, which is what a quota does too."""
+    add_deaths(connection, 20_000)
+    command = [sys.executable, "-c", CHILD, database.url, str(tmp_path / "x"), str(tmp_path)]
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert done.stderr.splitlines()[-1].endswith("dead_events: File too large. Mend that, then export the day again.")
+    assert [path for path in (tmp_path / "x").rglob("*") if path.is_file()] == []
+    require_whole(tmp_path / "x" / "dead_events")

@@ -1,0 +1,172 @@
+"""What is hidden of payloads and errors: just that, exactly that, whatever the text; bad rules are refused."""
+
+import hmac
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.exports.formats import SCHEMA
+from dlq_pipelines.exports.redact import MASK, parse_redaction
+
+KEY = b"a key of 16 bytes"
+
+
+def hidden(rules: str, payload: str) -> str | None:
+    return parse_redaction(rules, "", KEY).payload(payload)
+
+
+def hashed(text: str) -> str:
+    return hmac.new(KEY, text.encode(), "sha256").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("rules", "payload", "shown"),
+    [
+        ("drop $.a", '{"a": 1, "b": 2, "c": 3}', '{"b": 2, "c": 3}'),
+        ("drop $.b", '{"a": 1, "b": 2, "c": 3}', '{"a": 1, "c": 3}'),
+        ("drop $.c", '{"a": 1, "b": 2, "c": 3}', '{"a": 1, "b": 2}'),
+        ("drop $.a; drop $.b", '{"a": 1, "b": 2, "c": 3}', '{"c": 3}'),
+        ("drop $.a; drop $.c", '{"a": 1, "b": 2, "c": 3}', '{"b": 2}'),
+        ("drop $.*", '{"a": 1, "b": {"c": 3}}', "{}"),
+        ("drop $[0]", "[1, 2, 3]", "[2, 3]"),
+        ("drop $.a.b", '{"a": {"b": 1}, "b": 2}', '{"a": {}, "b": 2}'),
+        ("drop $", '{"a": 1}', None),
+        ("mask $", '{"a": 1}', '"***"'),
+        ("mask $.a", '{"a": {"b": [1, {}]}, "c": 1}', '{"a": "***", "c": 1}'),
+        ("mask $..email", '{"email": 1, "x": [{"email": [2]}, [{"email": 3}]]}',
+         '{"email": "***", "x": [{"email": "***"}, [{"email": "***"}]]}'),
+        ("mask $.x[*].y", '{"x": [{"y": 1}, {"z": 2}, 3], "y": 4}', '{"x": [{"y": "***"}, {"z": 2}, 3], "y": 4}'),
+        ("mask $..a.b", '{"a": {"a": {"b": 1}}, "b": 2}', '{"a": {"a": {"b": "***"}}, "b": 2}'),
+        ("mask $['a b;\\'c\"']", '{"a b;\'c\\"": 1}', '{"a b;\'c\\"": "***"}'),
+        ('mask $["日本"][1]', '{"日本": [1, 2]}', '{"日本": [1, "***"]}'),
+        ("mask $.straße", '{"straße": 1}', '{"straße": "***"}'),
+        ("mask $.email", '{"\\u0065mail": 1}', '{"\\u0065mail": "***"}'),  # of a column of type json
+        ("mask $.a", '{"a": 1, "a": 2}', '{"a": "***", "a": "***"}'),
+        ("mask $.0", '{"0": 1}', "refused"),
+        ("mask $['0']", '{"0": 1}', '{"0": "***"}'),
+        ("mask $['0']", "[1]", "[1]"),
+        ("mask $[0]", '{"0": 1}', '{"0": 1}'),
+        ("mask $.a", ' { "b" : [ 1 , { } ] , "a" : "x" } ', ' { "b" : [ 1 , { } ] , "a" : "***" } '),
+        ("hash $.a", '{"a": "Zoë"}', f'{{"a": "{hashed("Zoë")}"}}'),
+        ("hash $.a", '{"a": "Zo\\u00eb"}', f'{{"a": "{hashed("Zoë")}"}}'),
+        ("hash $.a", '{"a": 9007199254740993}', f'{{"a": "{hashed("9007199254740993")}"}}'),
+        ("hash $.a; mask $.a.b; drop $.c; mask $.c", '{"a": 1, "c": 2}', f'{{"a": "{hashed("1")}"}}'),
+        ("hash $.a; mask $..a", '{"a": 1}', '{"a": "***"}'),
+        ("mask $.a; drop $.*", '{"a": 1}', "{}"),
+        ("mask $.absent", '{"n": 12345678901234567890.1200, "e": 1E9}', '{"n": 12345678901234567890.1200, "e": 1E9}'),
+    ],
+)  # fmt: skip
+def test_what_a_path_leads_to_is_hidden_and_nothing_else_is_touched(
+    rules: str, payload: str, shown: str | None
+) -> None:
+    """Every other character stays as it was."""
+    if shown == "refused":
+        with pytest.raises(DlqError):
+            hidden(rules, payload)
+    else:
+        assert hidden(rules, payload) == shown
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("abc") | st.text(max_size=3), inner),
+    max_leaves=20,
+)
+
+
+def expected(value: Any) -> Any:
+    """What `drop $..a; mask $..b` leaves."""
+    if isinstance(value, dict):
+        return {key: "***" if key == "b" else expected(inner) for key, inner in value.items() if key != "a"}
+    return [expected(inner) for inner in value] if isinstance(value, list) else value
+
+
+@given(value=JSON, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
+def test_any_payload_stays_json_without_what_is_hidden(*, value: Any, indent: int | None, ascii_only: bool) -> None:
+    """Against the same rules on the parsed value."""
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    shown = hidden("drop $..a; mask $..b", text)
+    assert shown is not None
+    assert json.loads(shown) == expected(value)
+
+
+@pytest.mark.parametrize(
+    "payload", ["", "x", '{"a": 1', '{"a" 1}', '{"a": 1} x', "[1 2]", '"open', '{"b": ["x}', "{,}", '["\\"" "'],
+)  # fmt: skip
+def test_a_payload_that_is_no_json_is_masked_as_a_whole(payload: str) -> None:
+    """A column of another type than jsonb may hold anything; what cannot be searched is not let out."""
+    assert hidden("mask $.a", payload) == MASK
+
+
+def test_a_payload_of_any_depth_and_length_is_read() -> None:
+    """No recursion to exhaust, and nothing that grows with the square of the length."""
+    depth = 200_000
+    assert hidden("mask $..a", "[" * depth + '{"a": 1}' + "]" * depth) == "[" * depth + '{"a": "***"}' + "]" * depth
+    long = "x" * 10_000_000
+    assert hidden("mask $.a", f'{{"b": "{long}", "a": 1}}') == f'{{"b": "{long}", "a": "***"}}'
+
+
+def _batch(error: str | None, template: str | None = None) -> pa.RecordBatch:
+    row = {field.name: None if field.nullable else "" if field.type == pa.string() else 0 for field in SCHEMA}
+    return pa.RecordBatch.from_pylist([row | {"error": error, "template": template}], schema=SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "error", "shown"),
+    [
+        (r"Bearer \S+", "401: Bearer abc.def\nBearer x", "401: [redacted]\n[redacted]"),
+        ("\n \\d{16} \n(?i)secret", "4111111111111111 SECRET", "[redacted] [redacted]"),
+        (r"日+", "日本日日", "[redacted]本[redacted]"),
+        ("x", None, None),
+    ],
+)
+def test_matches_in_errors_and_templates_are_replaced(patterns: str, error: str | None, shown: str | None) -> None:
+    """The template is made of the error, so it may say the same."""
+    batch = parse_redaction("", patterns, None).batch(_batch(error, error))
+    assert batch.schema.equals(SCHEMA)
+    assert (batch.column("error")[0].as_py(), batch.column("template")[0].as_py()) == (shown, shown)
+
+
+def test_no_pattern_takes_exponential_time() -> None:
+    """What never ends in a backtracking engine is done here before the test's time is up."""
+    error = "a" * 100_000 + "!"
+    batch = parse_redaction("", r"(a+)+$" + "\n" + r"(a|aa)+b", None).batch(_batch(error))
+    assert batch.column("error")[0].as_py() == error
+
+
+@pytest.mark.parametrize(
+    ("payload", "errors", "key", "said"),
+    [
+        ("hide $.a", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: a rule is drop, mask or hash and a path"),
+        ("mask a", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: a rule is drop"),
+        ("mask $.a $.b", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: 'mask $.a' is followed by ' $.b', which is no step"),
+        ("mask $.a[", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: 'mask $.a' is followed by '['"),
+        ("mask $.a..", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: "),
+        ("mask $...a", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: "),
+        ("mask $['a", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: "),
+        ("mask $.a;; drop $.b", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: "),
+        ("hash $.a", "", None, "DLQ_EXPORT_HASH_KEY: a rule of DLQ_EXPORT_REDACT_PAYLOAD hashes"),
+        ("", "(", KEY, "DLQ_EXPORT_REDACT_ERRORS: '(' is no pattern that RE2 reads"),
+        ("", "(?=a)", KEY, "DLQ_EXPORT_REDACT_ERRORS: "),
+        ("", r"(a)\1", KEY, "DLQ_EXPORT_REDACT_ERRORS: "),
+        ("", "ok\na*", KEY, "DLQ_EXPORT_REDACT_ERRORS: 'a*' matches nothing at all"),
+    ],
+)
+def test_a_rule_that_cannot_be_understood_is_refused_by_the_name_of_its_variable(
+    payload: str, errors: str, key: bytes | None, said: str
+) -> None:
+    """Once, before anything is exported with it."""
+    with pytest.raises(DlqError) as raised:
+        parse_redaction(payload, errors, key)
+    assert str(raised.value).startswith(said)
+
+
+def test_the_key_is_in_no_text() -> None:
+    redaction = parse_redaction("hash $.a", "x", KEY)
+    assert KEY.decode() not in repr(redaction) + json.dumps(redaction.describe())
+    assert redaction.describe() == {"payload": ["hash $.a"], "errors": ["x"]}

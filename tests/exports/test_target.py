@@ -1,0 +1,184 @@
+"""Where exports go: by a folder or a URI; a place that cannot be had is said in a sentence without its secrets."""
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pyarrow.fs as pa_fs
+import pyarrow.parquet as pq
+import pytest
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.day import Day
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.exports.export import export_day, verify_day
+from dlq_pipelines.exports.manifest import Options
+from dlq_pipelines.exports.target import Target, open_target
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.settings import ExportFormat
+
+UTC_ZONE = ZoneInfo("UTC")
+DAY = Day.of(date(2026, 3, 10), UTC_ZONE)
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+NAMES = [
+    "_csv/died_on=2026-03-10/part-00000.csv.gz",
+    "_jsonl/died_on=2026-03-10/part-00000.jsonl.gz",
+    "died_on=2026-03-10/_manifest.json",
+    "died_on=2026-03-10/part-00000.parquet",
+]
+
+
+@pytest.fixture
+def deaths(connection: Connection) -> None:
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'o', n::text, 'e', jsonb_build_object('n', n), 'dead', 'boom', %s from generate_series(1, 1000) n",
+        [DAY.start],
+    )
+    classify_deaths(connection, zone=UTC_ZONE)
+
+
+def export(database: Database, target: Target, *formats: ExportFormat) -> None:
+    with database.connect() as connection:
+        options = Options(formats or tuple(ExportFormat))
+        export_day(connection, url=database.url, day=DAY, target=target, now=NOW, options=options)
+
+
+def keys(root: str) -> list[str]:
+    """Every object below."""
+    files, path = pa_fs.FileSystem.from_uri(root)
+    found = files.get_file_info(pa_fs.FileSelector(path, recursive=True, allow_not_found=True))
+    return sorted(info.path.removeprefix(f"{path}/") for info in found if info.is_file)
+
+
+@pytest.mark.usefixtures("deaths")
+def test_a_day_goes_to_s3_and_is_verified_there(
+    connection: Connection, database: Database, s3: str, tmp_path: Path
+) -> None:
+    """By AWS_* variables alone; the same bytes as in a folder; nothing unfinished stays here."""
+    target = open_target("s3://bucket/some prefix/exports/".replace(" ", "%20"), staging=tmp_path / "staging")
+    export(database, target)
+    assert keys("s3://bucket/some%20prefix/exports/dead_events") == NAMES
+    assert list((tmp_path / "staging").iterdir()) == []
+    assert verify_day(connection, day=DAY, target=target, now=NOW) == []
+    local = open_target(str(tmp_path / "local"), staging=tmp_path)
+    export(database, local)
+    for name in NAMES:
+        with target.open(name) as there, local.open(name) as here:
+            assert there.read() == here.read()
+    assert s3
+
+
+@pytest.mark.usefixtures("deaths")
+def test_s3_by_query_parameters(
+    connection: Connection, database: Database, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that pyarrow understands."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    options = f"region=eu-central-1&scheme=http&endpoint_override={s3}"
+    target = open_target(f"s3://key:s3cr3t@bucket?{options}", staging=tmp_path)
+    export(database, target)
+    assert target.uri == "s3://bucket/dead_events"
+    assert "s3cr3t" not in repr(target)
+    assert verify_day(connection, day=DAY, target=target, now=NOW) == []
+    files, path = pa_fs.FileSystem.from_uri(f"s3://key:s3cr3t@bucket/dead_events?{options}")
+    table = pq.read_table(f"{path}/died_on=2026-03-10/part-00000.parquet", filesystem=files, partitioning=None)
+    assert [json.loads(text)["n"] for text in table["payload"].to_pylist()] == list(range(1, 1001))
+
+
+@pytest.mark.usefixtures("deaths", "s3")
+def test_a_rerun_replaces_the_objects_of_a_day(connection: Connection, database: Database, tmp_path: Path) -> None:
+    """And removes those of a format that is no longer asked for; a lost or changed object is found."""
+    target = open_target("s3://bucket/x", staging=tmp_path)
+    export(database, target)
+    export(database, target, ExportFormat.PARQUET)
+    assert keys("s3://bucket/x/dead_events") == NAMES[2:]
+    files, path = pa_fs.FileSystem.from_uri("s3://bucket/x/dead_events")
+    with files.open_output_stream(f"{path}/{NAMES[3]}") as stream:
+        stream.write(b"half")
+    assert verify_day(connection, day=DAY, target=target, now=NOW) == [f"{NAMES[3]} differs from its sum in the record"]
+    files.delete_file(f"{path}/{NAMES[2]}")
+    assert f"{NAMES[2]} is missing" in verify_day(connection, day=DAY, target=target, now=NOW)
+
+
+@pytest.mark.usefixtures("deaths")
+def test_an_upload_that_fails_leaves_no_manifest(
+    connection: Connection, database: Database, tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Objects of two exports are never named by one manifest; the next export mends it."""
+    target = open_target("s3://bucket/x", staging=tmp_path)
+    export(database, target)
+    put = Target.put
+
+    def refuse(self: Target, file: Path, name: str) -> None:
+        if "_csv" in name:
+            raise OSError("AWS Error SLOW_DOWN during UploadPart operation: reduce your request rate")
+        put(self, file, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Target, "put", refuse)
+        with pytest.raises(DlqError, match="written to s3://bucket/x/dead_events: AWS Error SLOW_DOWN"):
+            export(database, target)
+    assert keys("s3://bucket/x/dead_events") == [name for name in NAMES if "manifest" not in name]
+    assert verify_day(connection, day=DAY, target=target, now=NOW) == [f"{NAMES[2]} is missing"]
+    export(database, target)
+    assert verify_day(connection, day=DAY, target=target, now=NOW) == []
+    assert s3
+
+
+@pytest.mark.usefixtures("deaths", "s3")
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("s3://nobody/x", "s3://nobody/x/dead_events: .*NO_SUCH_BUCKET"),
+        (
+            "s3://k:s3cr3t@bucket?scheme=http&region=x&endpoint_override=127.0.0.1:1",
+            "s3://bucket/dead_events: .*NETWORK",
+        ),
+    ],
+)
+def test_a_store_that_refuses_is_said_without_its_secrets(
+    connection: Connection, database: Database, tmp_path: Path, uri: str, said: str
+) -> None:
+    """The record of the day is not written either."""
+    with pytest.raises(DlqError, match=f"cannot be written to {said}") as raised:
+        export(database, open_target(uri, staging=tmp_path))
+    assert "s3cr3t" not in str(raised.value)
+    assert connection.execute("select from dlq.export_day").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://ann:s3cr3t@bucket/x?color=blue",
+        "s3://ann:s3cr3t@bucket/x y",
+        "s3://ann:s3cr3t@/x",
+        "gs://ann:s3cr3t@bucket?anonymous=1",
+        "ftp://ann:s3cr3t@host/x",
+        "file://ann:s3cr3t@host/x",
+    ],
+)
+def test_a_uri_that_cannot_be_used_is_said_without_its_secrets(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(DlqError, match="DLQ_EXPORT_URI cannot be used: ") as raised:
+        open_target(uri, staging=tmp_path)
+    assert "s3cr3t" not in str(raised.value)
+    assert raised.value.__suppress_context__
+
+
+def test_a_folder_is_named_as_a_path_or_as_a_uri(database: Database, tmp_path: Path) -> None:
+    """Spaces and all."""
+    folder = tmp_path / "a b"
+    for uri in (str(folder), folder.as_uri()):
+        target = open_target(uri, staging=tmp_path / "unused")
+        export(database, target)
+        assert json.loads((folder / "dead_events" / NAMES[2]).read_text())["rows"] == 0
+        assert target.place("x") == str(folder / "dead_events" / "x")
+    assert not (tmp_path / "unused").exists()
+
+
+def test_googles_storage_is_the_same_code(tmp_path: Path) -> None:
+    """Opening it asks no server; nothing further is tried here."""
+    target = open_target("gs://bucket/x", staging=tmp_path)
+    assert (target.uri, target.local) == ("gs://bucket/x/dead_events", None)

@@ -1,0 +1,174 @@
+"""`dlq.flag_fix`: can an upstream team flag its fix from SQL, signed by its own role, and do nothing else?"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.fix import FixStatus, Terms
+from dlq_pipelines.retries.ledger import list_fixes
+from dlq_pipelines.retries.retry import advance_fix
+from tests.rows import add_events, kill, one
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+(SNIPPET,) = re.findall(r"^```sql\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+GRANTS, FLAG = SNIPPET.split("\n\n")
+RELATIONS = """
+    select c.oid::regclass::text as name, c.relkind::text as kind
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind not in ('i', 'c', 't') and (n.nspname = 'dlq' or c.relname like 'outbox_event%')
+    order by 1
+"""
+STATEMENTS = {
+    "r": ["table {}", "delete from {}", "truncate {}", "drop table {}"],
+    "v": ["table {}", "drop view {}"],
+    "S": ["select nextval('{}')", "select last_value from {}"],
+}
+FUNCTIONS = """
+    select p.oid::regprocedure::text as name from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'dlq' and has_function_privilege(%s, p.oid, 'execute') order by 1
+"""
+
+
+@pytest.fixture
+def cause(connection: Connection) -> str:
+    """The cause of two dead events of each of two types."""
+    for event_type in ("order.placed", "order.paid"):
+        add_events(connection, 2, event_type=event_type)
+    kill(connection, "TimeoutError: no answer")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    return str(one(connection, "select id from dlq.cause")["id"])
+
+
+@pytest.fixture
+def team(connection: Connection, database: Database) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    """A connection of a role that was made as the README says."""
+    role = f"checkout_team_{uuid4().hex[:12]}"
+    name = sql.Identifier(role)
+    connection.execute(GRANTS.replace("checkout_team", role).encode())
+    try:
+        password = connection.info.password or "unused"
+        connection.execute(sql.SQL("alter role {} password {}").format(name, password))
+        url = make_conninfo(database.url, user=role, password=password)
+        with psycopg.connect(url, autocommit=True, row_factory=dict_row) as opened:
+            yield opened
+    finally:
+        connection.execute(sql.SQL("drop owned by {}").format(name))
+        connection.execute(sql.SQL("drop role {}").format(name))
+
+
+Team = psycopg.Connection[dict[str, Any]]
+
+
+def test_a_team_flags_its_fix_as_the_readme_says(connection: Connection, team: Team, cause: str) -> None:
+    """Signed by the role that is connected, at the server's time, with the installation's stages; then it runs."""
+    began = datetime.now(UTC) - timedelta(seconds=1)
+    statement = re.sub(r"v1-[0-9a-f]{16}", cause, FLAG)
+    assert statement != FLAG
+    placed = team.execute(statement.encode()).fetchone()
+    (fix,) = list_fixes(connection)
+    assert placed == {"flag_fix": fix.id}
+    assert (fix.flagged_by, fix.selector, fix.policy) == (team.info.user, Selector(cause_id=cause), None)
+    assert began < fix.flagged_at <= datetime.now(UTC)
+    assert one(connection, "select kind, actor, events from dlq.operation where kind = 'fix.flag'") == {
+        "kind": "fix.flag",
+        "actor": team.info.user,
+        "events": 4,
+    }
+    act = Act("sensor", "a step is due", datetime.now(UTC))
+    assert advance_fix(connection, fix.id, act=act, terms=Terms()).released == 2  # one an aggregate
+
+
+def test_every_argument_of_the_function_is_a_field_of_the_fix(connection: Connection, team: Team, cause: str) -> None:
+    team.execute(
+        "select dlq.flag_fix('mended', cause => %s, event_type => 'order.paid', aggregate_type => 'order',"
+        " event_ids => array[3, 4, 5], error_contains => 'no answer', died_since => '2026-01-01Z',"
+        " died_until => '2099-01-01Z', link => 'v42', owner => 'checkout', not_before => '2030-01-01Z',"
+        " expires_at => '2031-01-01Z')",
+        [cause],
+    )
+    (fix,) = list_fixes(connection)
+    assert fix.selector == Selector(
+        cause_id=cause,
+        event_type="order.paid",
+        aggregate_type="order",
+        event_ids=(3, 4, 5),
+        error_contains="no answer",
+        died_since=datetime(2026, 1, 1, tzinfo=UTC),
+        died_until=datetime(2099, 1, 1, tzinfo=UTC),
+    )
+    assert (fix.note, fix.link, fix.owner, fix.status) == ("mended", "v42", "checkout", FixStatus.ACTIVE)
+    assert (fix.not_before, fix.expires_at) == (
+        datetime(2030, 1, 1, tzinfo=UTC),
+        datetime(2031, 1, 1, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("'mended'", "without any filter targets every dead event"),
+        ("' ', every => true", "note must not be empty"),
+        ("'mended', cause => 'v1-nothing'", "no cause 'v1-nothing'"),
+        ("'mended', event_type => 'never.seen'", "No dead event is meant"),
+        ("'mended', every => true, event_type => 'order.paid'", "violates check constraint"),
+    ],
+)
+@pytest.mark.usefixtures("cause")
+def test_what_cannot_be_flagged_is_said_to_the_team_and_changes_nothing(
+    connection: Connection, team: Team, arguments: str, said: str
+) -> None:
+    with pytest.raises(psycopg.Error, match=said):
+        team.execute(f"select dlq.flag_fix({arguments})".encode())
+    assert list_fixes(connection) == []
+
+
+def test_the_team_can_do_nothing_else(connection: Connection, team: Team, cause: str) -> None:
+    """No table, view or sequence of ours or of the outbox, no other function, and nothing of its own among ours."""
+    relations = connection.execute(RELATIONS.encode()).fetchall()
+    assert {"dlq.fix", "dlq.death", "dlq.dead_event", "outbox_event", "outbox_event_archive"} <= {
+        row["name"] for row in relations
+    }
+    for row in relations:
+        for statement in STATEMENTS[row["kind"]]:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                team.execute(statement.format(row["name"]).encode())
+    allowed = [row["name"].partition("(")[0] for row in connection.execute(FUNCTIONS.encode(), [team.info.user])]
+    assert allowed == ["dlq.flag_fix"]
+    for statement in (
+        "select dlq.place_fix(null)",
+        "select dlq.move_to_archive(array[1], now())",
+        "select archive_dead_outbox_events(0)",
+        "insert into dlq.fix (note) values ('x')",
+        "update dlq.fix set status = 'verified'",
+        "update outbox_event set status = 'pending'",
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload) values ('a', 'b', 'c', '{}')",
+        "create table dlq.mine (id int)",
+        "create function dlq.mine() returns int language sql return 1",
+        "drop function dlq.flag_fix",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            team.execute(statement.encode())
+    assert one(connection, "select count(*) filter (where status = 'dead') as dead from outbox_event") == {"dead": 4}
+    assert cause
+
+
+def test_nothing_that_the_team_creates_is_called_in_its_place(team: Team, connection: Connection, cause: str) -> None:
+    """The function looks for names in our schema alone, so a table or an operator of the team's is never met."""
+    team.execute("create temp table fix (id int); create temp table cause (id text, merged_into text)")
+    team.execute("set search_path = pg_temp, dlq, public")
+    team.execute("select dlq.flag_fix('mended', cause => %s)", [cause])
+    assert [fix.selector.cause_id for fix in list_fixes(connection)] == [cause]

@@ -56,7 +56,8 @@ from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')
 -- Open fixes with something to do, the longest unattended first: expired; nothing outstanding (not begun, or all
 -- settled), unless the worker is congested; or a due event with an outcome that nobody has written down. Whether dead
 -- events are left is for the step to ask: a stage that could go on releasing has outcomes sooner or later. Of what is
--- outstanding the 200 that were due first are looked at, so the question costs the same however large the stage.
+-- outstanding the 20 that were due first are looked at, as workers take them first: so a thousand fixes cost the same
+-- however large their stages, and where those 20 are stuck the rest waits for their time-out at most.
 select f.* from :"dlq_schema".fix f
 where f.closed_at is null and (
     f.expires_at <= %(now)s
@@ -67,7 +68,7 @@ where f.closed_at is null and (
             select from (
                 select r.event_id, r.due_at from :"dlq_schema".retry r
                 where r.fix_id = f.id and r.outcome is null and r.due_at <= %(now)s
-                order by r.due_at limit 200) r
+                order by r.due_at limit 20) r
             left join :"outbox_schema".:"outbox_table" e on e.id = r.event_id
             where e.id is null or e.status in ('done', 'dead')
                 or r.due_at + make_interval(secs => f.settle_seconds) <= %(now)s)))
@@ -109,9 +110,16 @@ where id = %(fix_id)s and closed_at is null
 update :"dlq_schema".fix set status = %(status)s where id = %(fix_id)s
 
 -- name: set_cause_status
--- Fixed since the fix was flagged: what was written later met the mended upstream.
-update :"dlq_schema".cause set status = %(status)s, fixed_at = case %(status)s when 'fixed' then %(flagged_at)s end
-where id = %(cause_id)s
+-- Fixed since the fix was flagged: what was written later met the mended upstream. While another fix of the cause is
+-- open, it is still being fixed.
+update :"dlq_schema".cause c
+set status = said.status, fixed_at = case said.status when 'fixed' then %(flagged_at)s end
+from (
+    select case when exists (
+        select from :"dlq_schema".fix f where f.cause_id = %(cause_id)s and f.closed_at is null
+    ) then 'fixing' else %(status)s end as status
+) said
+where c.id = %(cause_id)s
 
 -- name: failures
 -- Errors before and after, of events that a stage released and that failed, the latest first.

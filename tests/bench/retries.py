@@ -26,7 +26,7 @@ from dlq_pipelines.retries.retry import advance_fix
 from tests.bench.figure import Figure
 
 ROUNDS, EVENTS, FEW = 3, 100_000, 10_000
-FIXES, DEAD, UNDER_WAY = 1_000, 1_000_000, 20
+FIXES, DEAD, UNDER_WAY = 1_000, 1_000_000, 200
 ERROR = "requests.exceptions.ReadTimeout: no answer within 5 seconds"
 # Few stages, so that what is timed is releasing, and a rate at which all is due before the next step.
 POLICY = RetryPolicy(canary=BATCH, growth=1000.0, rate=100_000.0)
@@ -44,7 +44,7 @@ FILL = """
 """
 BARE = "update outbox_event set status = 'pending', attempts = 0, next_run_at = %(now)s where id = any(%(ids)s)"
 DELIVERED = "update outbox_event set status = 'done' where status = 'pending'"
-# A thousand fixes, each with a cause of its own, a thousand dead events, and a canary that the worker has not reached.
+# A thousand fixes, each with a cause of its own, a thousand dead events, and a stage that the worker has not reached.
 CROWD = """
     alter table outbox_event disable trigger user;
     insert into outbox_event

@@ -885,6 +885,18 @@ def test_only_a_fix_of_a_whole_cause_fixes_it(connection: Connection, database: 
     assert _cause_status(connection) == "open"
 
 
+def test_a_cause_is_being_fixed_until_the_last_of_its_fixes_has_ended(connection: Connection) -> None:
+    """Fixes of one cause may be open together when they share no event; then one that is withdrawn is not all."""
+    _dead(connection, 2, event_type="a")
+    _dead(connection, 2, event_type="b")
+    fixes = [_flag(connection, event_type="a"), _flag(connection, event_type="b")]
+    said = []
+    for fix in fixes:
+        withdraw_fix(connection, fix.id, act=_act())
+        said.append(_cause_status(connection))
+    assert said == ["fixing", "open"]
+
+
 def test_a_retry_with_another_payload_keeps_the_original(connection: Connection) -> None:
     """In the ledger, with who and why; only where it is allowed, and only of a dead event."""
     add_events(connection, 2, payload='{"sku": null, "price": 12345678901234567890.10}')

@@ -37,10 +37,11 @@ def test_whoever_moves_events_may_be_killed_at_any_moment(tmp_path: Path) -> Non
                 with database.connect() as connection:
                     connection.execute(DEAD)
                     classify_deaths(connection, zone=ZoneInfo("UTC"))
+                # Each told by an event of its own: who is killed while he looks at it leaves it locked.
+                told = {job: processes.Event() for job in (archive, restore, purge)}
                 jobs = [
-                    # Told by an event of its own: who is killed while he looks at it leaves it locked.
-                    processes.Process(target=in_small_batches, args=(job, server.url, processes.Event()))
-                    for job in (archive, restore, purge)
+                    processes.Process(target=in_small_batches, args=(job, server.url, event))
+                    for job, event in told.items()
                 ]
                 for job in jobs:
                     job.start()

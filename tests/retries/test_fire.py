@@ -118,7 +118,8 @@ def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> N
                     if not list_fixes(connection, only_open=True):
                         waves.append(wave(connection, len(waves), count))
                 # Told by an event of its own: who is killed while he looks at it leaves it locked.
-                run = processes.Process(target=sense, args=(server.url, 7, processes.Event()))
+                told = processes.Event()
+                run = processes.Process(target=sense, args=(server.url, 7, told))
                 run.start()
                 time.sleep(random.uniform(0.05, 0.4))
                 if number % (kills // crashes) == 1:

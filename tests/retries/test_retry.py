@@ -740,6 +740,16 @@ def test_fixes_that_target_the_same_events_are_refused(connection: Connection) -
     assert [fix.id for fix in list_fixes(connection, only_open=True)] == [second.id, first.id]
 
 
+def test_a_second_fix_of_a_cause_is_refused_while_the_first_waits_for_outcomes(connection: Connection) -> None:
+    """All that it means is with the worker, and more has died of the cause since."""
+    _dead(connection, 2)
+    first = _flag(connection)
+    assert _advance(connection, first).released == 2
+    _dead(connection, 1)
+    with pytest.raises(RefusedError, match=f"Fix {first.id} is under way"):
+        _flag(connection)
+
+
 def test_a_preview_changes_nothing(connection: Connection) -> None:
     """Not the fix, not the cause, not the audit."""
     _dead(connection, 25)

@@ -49,7 +49,8 @@ begin
             'what is dead.';
     end if;
 
-    -- First what can be told from the two selectors alone; only what they leave open is looked up.
+    -- First what can be told from the two selectors alone; only what they leave open is looked up. Two of the same whole
+    -- cause overlap even while all that the first one means is with the worker: it may die again and halt that one.
     select f.id into other from fix f
     where f.closed_at is null
         and (f.cause_id = given.cause_id or f.cause_id is null or given.cause_id is null)
@@ -58,14 +59,18 @@ begin
         and (f.event_ids && given.event_ids or f.event_ids is null or given.event_ids is null)
         and coalesce(f.died_since, '-infinity') < coalesce(given.died_until, 'infinity')
         and coalesce(given.died_since, '-infinity') < coalesce(f.died_until, 'infinity')
-        and exists (
+        and (f.cause_id = given.cause_id and num_nonnulls(
+            f.event_type, f.aggregate_type, f.event_ids, f.error_contains, f.died_since, f.died_until,
+            given.event_type, given.aggregate_type, given.event_ids, given.error_contains, given.died_since,
+            given.died_until) = 0
+        or exists (
             select from dead_event e
             where selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)
-                and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at))
+                and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)))
     order by f.id limit 1;
     if found then
-        raise exception 'Fix % is under way and targets some of the same events. Wait for its end, or `dlq fixes '
-            'withdraw %`.', other, other;
+        raise exception 'Fix % is under way and targets the same cause or some of the same events. Wait for its end, or '
+            '`dlq fixes withdraw %`.', other, other;
     end if;
 
     insert into fix (cause_id, event_type, aggregate_type, event_ids, error_contains, died_since, died_until, every,

@@ -47,7 +47,7 @@ format: $(DEV) ## Format and mend what ruff can mend
 
 lock: ## Pin anew (needs uv): requirements.lock to run, requirements-dev.lock to develop
 	uv pip compile $(LOCK) --extra embedded --group pyproject.toml:build -o requirements.lock pyproject.toml
-	uv pip compile $(LOCK) --extra embedded --group pyproject.toml:build --group pyproject.toml:dev \
+	uv pip compile $(LOCK) --all-extras --group pyproject.toml:build --group pyproject.toml:dev \
 	    -c requirements.lock -o requirements-dev.lock pyproject.toml
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-annotate --no-header --quiet --upgrade

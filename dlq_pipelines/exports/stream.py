@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.exports.formats import SCHEMA
@@ -34,14 +35,27 @@ def stream_deaths(connection: Connection, *, url: str, selector: Selector) -> Ge
     statement = connection.literal("export.deaths", **values)
     try:
         with adbc.connect(url) as stream, stream.cursor() as cursor:
+            cursor.execute(connection.literal("session.one_moment"))
             cursor.execute(configure)
             cursor.fetchall()
+            cursor.execute(connection.literal("export.causes"))
+            causes = cursor.fetch_arrow_table().combine_chunks()
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
             cursor.execute(statement)
             for batch in cursor.fetch_record_batch():
                 if batch.num_rows:
-                    yield batch.cast(SCHEMA)
+                    yield _named(batch, causes)
     except (adbc.Error, OSError):  # an OSError where the connection breaks in the middle of the stream
         raise DatabaseUnavailableError(
             "The stream from PostgreSQL broke off: the server went away, or a table was locked. Export again."
         ) from None
+
+
+def _named(batch: pa.RecordBatch, causes: pa.Table) -> pa.RecordBatch:
+    """The batch with what its fingerprints are called, in the order of `SCHEMA`."""
+    found = pc.index_in(batch.column("fingerprint"), value_set=causes.column("fingerprint").combine_chunks())
+    columns = [
+        batch.column(name) if name in batch.schema.names else causes.column(name).combine_chunks().take(found)
+        for name in SCHEMA.names
+    ]
+    return pa.RecordBatch.from_arrays(columns, SCHEMA.names).cast(SCHEMA)

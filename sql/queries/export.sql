@@ -2,22 +2,21 @@
 
 -- name: deaths
 -- The ledger joined with the event wherever it is now. Only facts of the death: nothing here changes when the event is
--- retried or archived later. `fingerprint` is the cause that the death was given, `cause_id` the one that people merged
--- it into. The payload is the one it died with, also when it was retried with another since. Payloads as text: a column of numbers beyond 2^53 must survive every reader. A filter that is null is not
+-- retried or archived later. `fingerprint` is the cause that the death was given. The payload is the one it died with, also when it was retried with another since, which is looked for where
+-- anybody ever did that. Payloads as text: numbers beyond 2^53 must survive every reader. A filter that is null is not
 -- asked for, and folded away before the statement is planned.
 select d.id as death_id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type,
-    coalesce(edited.payload, e.payload::text, a.payload::text) as payload, coalesce(e.created_at, a.created_at) as created_at,
-    d.attempts, d.died_at, d.error, d.cause_id as fingerprint, c.id as cause_id, c.exception_type, c.template
+    coalesce(
+        case when (select exists (select from :"dlq_schema".retry r where r.payload_before is not null)) then (
+            select r.payload_before::text from :"dlq_schema".retry r
+            where r.event_id = d.event_id and r.death_id >= d.id and r.payload_before is not null
+            order by r.death_id limit 1) end,
+        e.payload::text, a.payload::text) as payload,
+    coalesce(e.created_at, a.created_at) as created_at,
+    d.attempts, d.died_at, d.error, d.cause_id as fingerprint
 from :"dlq_schema".death d
 left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
 left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
-left join lateral (
-    select r.payload_before::text as payload from :"dlq_schema".retry r
-    where r.event_id = d.event_id and r.death_id >= d.id and r.payload_before is not null
-        and exists (select from :"dlq_schema".retry any_edit where any_edit.payload_before is not null)
-    order by r.death_id limit 1) edited on true
-left join :"dlq_schema".cause own on own.id = d.cause_id
-left join :"dlq_schema".cause c on c.id = coalesce(own.merged_into, own.id)
 where (%(died_since)s::timestamptz is null or d.died_at >= %(died_since)s::timestamptz)
     and (%(died_until)s::timestamptz is null or d.died_at < %(died_until)s::timestamptz)
     and (%(event_ids)s::bigint[] is null or d.event_id = any(%(event_ids)s::bigint[]))
@@ -28,6 +27,12 @@ where (%(died_since)s::timestamptz is null or d.died_at >= %(died_since)s::times
         select m.id from :"dlq_schema".cause m
         where m.id = %(cause_id)s::text or m.merged_into = %(cause_id)s::text))
 order by d.died_at, d.id
+
+-- name: causes
+-- What each fingerprint is called: `cause_id` is the one that people merged it into. Beside the deaths and not joined
+-- with them: a million rows need not carry the same few texts across the wire.
+select own.id as fingerprint, c.id as cause_id, c.exception_type, c.template
+from :"dlq_schema".cause own join :"dlq_schema".cause c on c.id = coalesce(own.merged_into, own.id)
 
 -- name: lock_day
 -- One export of a day at a time, to the end of the transaction: the manifest must be of the files that lie there. The

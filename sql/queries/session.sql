@@ -5,6 +5,10 @@
 select set_config('TimeZone', 'UTC', false), set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false)
 
+-- name: one_moment
+-- As the first statement of a transaction: all that follow see the same moment.
+set transaction isolation level repeatable read, read only
+
 -- name: hurry
 -- For the rest of the transaction.
 select set_config('statement_timeout', %(timeout)s, true)

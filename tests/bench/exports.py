@@ -1,6 +1,6 @@
 r"""How long does a bad day take to export, and with how much memory?
 
-A million deaths with payloads of about 250 bytes. The peers run the export's own statement: `psql \copy` to a CSV file,
+A million deaths with payloads of about 250 bytes. The peers select the same columns in one statement: `psql \copy` to a CSV file,
 the fastest that everybody has, and pandas.read_sql with to_parquet, what most would write. Each run is a process of its
 own that says its seconds and its peak of memory; the import of its libraries is not counted. `LARGE=1` does it all on
 3,000,000 deaths besides, and compares the peaks.
@@ -51,6 +51,14 @@ CAUSES = """
     insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
     select 'v1-' || n, 'requests.exceptions.HTTPError', (400 + n) || ' Client Error for url: <url>', '', now(), now()
     from generate_series(0, 39) n
+"""
+PEER = """
+    select d.*, c.cause_id, c.exception_type, c.template
+    from (
+{deaths}
+    ) d left join (
+{causes}
+    ) c using (fingerprint) order by died_at, death_id
 """
 
 
@@ -107,7 +115,8 @@ def _run(what: str, url: str, folder: Path) -> dict[str, float]:
 def _child(what: str, url: str, folder: Path) -> float:
     """One run of ours or of a peer; its seconds."""
     with Database(url).connect() as connection:
-        statement = connection.literal("export.deaths", **_values())
+        deaths, causes = connection.literal("export.deaths", **_values()), connection.literal("export.causes")
+        statement = PEER.format(deaths=deaths, causes=causes)
         if what == "copy":
             return _copy(url, statement, folder)
         if what == "pandas":

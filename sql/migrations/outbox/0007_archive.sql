@@ -59,16 +59,19 @@ $$;
 
 -- One batch of the archive: the next page of the dead, oldest first, by key, and of it what may leave. What a fix wants
 -- stays, and so does an event whose id is in the archive already: it would stop every run, and the check of the books
--- names it. While no fix is open nobody looks for what one might want. The page comes first and is of so many rows: the
--- planner takes the test of times for one that few rows pass, and would sort all that is left each time. Its rows are
--- locked, so their places are as good as their ids and found without an index.
+-- names it. Both are looked for only where there is one: while no fix is open, nobody asks what it might want, and the
+-- ids are compared when the insert has found one twice. The page comes first and is of so many rows: the planner takes
+-- the test of times for one that few rows pass, and would sort all that is left each time. Its rows are locked, so
+-- their places are as good as their ids and found without an index.
 create function :"dlq_schema".archive_batch(
     before timestamptz, times tstzmultirange, after_time timestamptz, after_id bigint, size integer,
     archived_at timestamptz, out moved bigint, out rows bigint, out last_time timestamptz, out last_id bigint
 ) language plpgsql set search_path = :"dlq_schema", pg_temp
 as $$
+declare
+    statement text;
 begin
-    execute format('
+    statement := format('
         with page as materialized (
             select e.ctid as place, e.id, e.dead_at from %1$s e
             where e.status = ''dead'' and e.dead_at < $1 and (e.dead_at, e.id) > ($3, $4)
@@ -77,17 +80,24 @@ begin
         ), moved as (
             delete from %1$s e using page
             where e.ctid = page.place and ($2 is null or page.dead_at <@ $2)
-                and not exists (select from %2$s a where a.id = page.id)
                 and (not exists (select from fix f where f.closed_at is null) or not exists (
                     select from wanted w where w.event_id = page.id and w.died_at = page.dead_at))
+                %%s
             returning %4$s
         ), archived as (
             insert into %2$s (%3$s, archived_at) select moved.*, $6 from moved returning 1
+        ), last as (
+            select dead_at, id from page order by dead_at desc, id desc limit 1
         )
-        select (select count(*) from archived), count(*), max(dead_at),
-            (array_agg(id order by dead_at desc, id desc))[1]
-        from page', outbox_table(), archive_table(), moved_columns(), moved_columns('e.'))
-    into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at;
+        select (select count(*) from archived), (select count(*) from page), last.dead_at, last.id
+        from (values (1)) one left join last on true', outbox_table(), archive_table(), moved_columns(), moved_columns('e.'));
+    begin
+        execute format(statement, '')
+        into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at;
+    exception when unique_violation then
+        execute format(statement, format('and not exists (select from %s a where a.id = page.id)', archive_table()))
+        into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at;
+    end;
 end
 $$;
 

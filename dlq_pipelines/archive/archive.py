@@ -87,7 +87,7 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
         who = {"actor": act.actor, "reason": act.reason, "now": act.now}
         with whole_rows():
             connection.one("archive.discard", deaths=locked.deaths, **who)
-        record_operation(connection, "archive.discard", shown(selector), act=act, events=len(locked.events))
+        record_operation(connection, "archive.discard", shown(selector), act=act, events=locked.taken)
 
     return take_selected(connection, selector, take, max_retries=None, dry_run=act.dry_run)
 

@@ -67,10 +67,15 @@ class Advanced:
 
 
 class Locked(NamedTuple):
-    """Deaths whose events are dead and held by this transaction, and these events, oldest death first."""
+    """Deaths whose events are dead and held by this transaction, oldest death first, and how many they are.
 
-    deaths: list[int]
-    events: list[int]
+    Their ids and those of the events are arrays as PostgreSQL writes them: they go back as they came, and five thousand
+    numbers need not be read and written here.
+    """
+
+    taken: int
+    deaths: str
+    events: str
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class _Walk:
 
     def past(self, page: dict[str, Any], *, limit: int) -> "_Walk":
         """The walk behind that page, of which so many events could have been released."""
-        taken, ended = len(page["deaths"]), page["rows"] < BATCH
+        taken, ended = page["taken"], page["rows"] < BATCH
         moved, locked = self.moved or taken > 0, self.locked + page["free"] - taken
         left = Left(*(getattr(self.left, name) + page[name] for name in ("waiting", "held", "parked")))
         follows = locked or left.waiting or left.held
@@ -161,12 +166,12 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
     _require_json(connection, payload)
     with connection.transaction():
         page = _page(connection, _manual(connection, selector), _START, room=1)
-        if not page["deaths"]:
+        if not page["taken"]:
             raise NotFoundError(f"Event {event_id} is not dead, so there is nothing to retry.")
         if act.dry_run:
             return
         _release(connection, _locked(page), act=act)
-        connection.run("retry.replace_payload", event_id=event_id, death_id=page["deaths"][0], payload=payload)
+        connection.run("retry.replace_payload", event_id=event_id, deaths=page["deaths"], payload=payload)
         record_operation(connection, "retry.payload", {"event_ids": [event_id]}, act=act, events=1)
 
 
@@ -272,9 +277,9 @@ def take_selected(
     while True:
         with connection.transaction():
             page = _page(connection, asked, after, room=BATCH)
-            if page["deaths"] and not dry_run:
+            if page["taken"] and not dry_run:
                 take(_locked(page), events)
-        events, batches = events + len(page["deaths"]), batches + bool(page["deaths"])
+        events, batches = events + page["taken"], batches + bool(page["taken"])
         if page["rows"] < BATCH:
             return Retried(events, batches)
         after = (page["last_time"], page["last_id"])
@@ -298,7 +303,7 @@ def _retry(  # noqa: PLR0913 - keyword-only past the selector
 ) -> Retried:
     def take(locked: Locked, taken: int) -> None:
         _release(connection, locked, act=act, rate=rate, already=already + taken)
-        record_operation(connection, "retry.selected", shown(selector), act=act, events=len(locked.events))
+        record_operation(connection, "retry.selected", shown(selector), act=act, events=locked.taken)
 
     return take_selected(connection, selector, take, max_retries=max_retries, dry_run=act.dry_run)
 
@@ -317,7 +322,7 @@ def _page(connection: Connection, asked: dict[str, Any], after: _Key, *, room: i
 
 
 def _locked(page: dict[str, Any]) -> Locked:
-    return Locked(page["deaths"], page["events"])
+    return Locked(page["taken"], page["deaths"], page["events"])
 
 
 def _release(  # noqa: PLR0913 - keyword-only past the events
@@ -333,7 +338,11 @@ def _release(  # noqa: PLR0913 - keyword-only past the events
     """Release locked events; returns how many they were."""
     pace = {"seconds_each": 1 / rate if rate else 0.0, "already": already}
     who = {"now": act.now, "actor": act.actor, "reason": act.reason}
-    return int(connection.one("retry.release", **locked._asdict(), fix_id=fix_id, stage=stage, **pace, **who)["events"])
+    return int(
+        connection.one(
+            "retry.release", deaths=locked.deaths, events=locked.events, fix_id=fix_id, stage=stage, **pace, **who
+        )["events"]
+    )
 
 
 def _take(connection: Connection, fix_id: int, terms: Terms) -> Fix | None:
@@ -364,9 +373,9 @@ def _do(  # noqa: PLR0913 - keyword-only past the walk
     match step:
         case Release():
             page = _page(connection, _targets(connection, fix, policy), walk.after, room=step.limit)
-            if page["deaths"]:
+            if page["taken"]:
                 _release_stage(connection, fix, policy, step.stage, _locked(page), act=act)
-            return len(page["deaths"]), walk.past(page, limit=step.limit)
+            return page["taken"], walk.past(page, limit=step.limit)
         case Close():
             _close(connection, fix, step, act=replace(act, reason=step.verdict))
         case Wait():
@@ -392,7 +401,7 @@ def _release_stage(  # noqa: PLR0913 - keyword-only past the events
     already = stages(connection, fix.id)[number].released
     signed = replace(act, reason=f"fix {fix.id}, stage {number}: {fix.note}")
     _release(connection, locked, act=signed, rate=policy.rate, already=already, fix_id=fix.id, stage=number)
-    events = len(locked.events)
+    events = locked.taken
     connection.run("fix.count_released", fix_id=fix.id, stage=number, events=events)
     record_operation(connection, "retry.stage", {"fix": fix.id, "stage": number}, act=signed, events=events)
 

@@ -66,15 +66,19 @@ with page as (
         where e.id = free.event_id and e.dead_at = free.died_at and e.status = 'dead'
         for update skip locked) e
     limit %(room)s
+), last as (
+    select died_at, event_id from page order by died_at desc, event_id desc limit 1
 )
-select coalesce((select array_agg(death_id order by died_at, event_id) from locked), '{}') as deaths,
-    coalesce((select array_agg(event_id order by died_at, event_id) from locked), '{}') as events,
-    (select count(*) from judged where state = 'free') as free,
-    (select count(*) from judged where state = 'waiting') as waiting,
-    (select count(*) from judged where state = 'held') as held,
-    (select count(*) from judged where state = 'parked') as parked,
-    count(*) as rows, max(died_at) as last_time, (array_agg(event_id order by died_at desc, event_id desc))[1] as last_id
-from page
+select taken.*, found.*, (select count(*) from page) as rows, last.died_at as last_time, last.event_id as last_id
+from (
+    select count(*) as taken, coalesce(array_agg(death_id order by died_at, event_id), '{}')::text as deaths,
+        coalesce(array_agg(event_id order by died_at, event_id), '{}')::text as events
+    from locked) taken
+cross join (
+    select count(*) filter (where state = 'free') as free, count(*) filter (where state = 'waiting') as waiting,
+        count(*) filter (where state = 'held') as held, count(*) filter (where state = 'parked') as parked
+    from judged) found
+left join last on true
 
 -- name: release
 -- Events that are locked as candidates go back to the worker, in the order given, each due so long after the one before
@@ -106,7 +110,7 @@ with event as (
     select id, payload from :"outbox_schema".:"outbox_table" where id = %(event_id)s
 ), kept as (
     update :"dlq_schema".retry r set payload_before = event.payload
-    from event where r.death_id = %(death_id)s and r.event_id = event.id
+    from event where r.death_id = any(%(deaths)s::bigint[]) and r.event_id = event.id
 )
 update :"outbox_schema".:"outbox_table" set payload = %(payload)s::jsonb where id = %(event_id)s
 

@@ -439,7 +439,9 @@ def _plan_of_batch(connection: Connection, *values: object) -> str:
     filled = "select format(%s, 'outbox_event', 'outbox_event_archive', dlq.moved_columns(), dlq.moved_columns('e.'))"
     (row,) = connection.execute(filled.encode(), [text.replace("''", "'")]).fetchall()
     types = "timestamptz, tstzmultirange, timestamptz, bigint, integer, timestamptz"
-    connection.execute(f"set search_path = dlq, public; prepare batch ({types}) as {row['format'].replace('%s', '')}".encode())
+    connection.execute(
+        f"set search_path = dlq, public; prepare batch ({types}) as {row['format'].replace('%s', '')}".encode()
+    )
     given = sql.SQL(", ").join(map(sql.Literal, values)).as_string(connection)
     return "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain execute batch ({given})".encode()))
 

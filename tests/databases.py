@@ -1,12 +1,16 @@
-"""Databases whose Dagster records are dropped with them."""
+"""Databases and servers that leave nothing behind."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from dlq_pipelines.postgres import embedded
 from tests.conftest import _new_database, database_url
 
 
@@ -21,3 +25,15 @@ def with_dagster(server_url: str) -> Iterator[str]:
                 connection.execute(
                     sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(f"{name}_dagster"))
                 )
+
+
+@contextmanager
+def scratch_server() -> Iterator[tuple[Path, embedded.EmbeddedServer]]:
+    """An empty folder, and an embedded server with its home there; the data goes too, which for root lie elsewhere."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            with embedded.start(folder / "home") as server:
+                yield folder, server
+        finally:
+            shutil.rmtree((folder / "home" / "postgres").resolve(), ignore_errors=True)

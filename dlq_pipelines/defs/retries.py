@@ -228,8 +228,8 @@ def retry_dead_events_job() -> None:
     minimum_interval_seconds=30,
     default_status=SENSORS_START,
     description=(
-        "Looks for fixes with something to do: a new flag, or a stage with outcomes. Requests one `retry_stage` run "
-        "a fix. Reads only; without a cursor, so nothing that commits late is missed."
+        "Looks for fixes with something to do: a new flag, or a stage with outcomes. Requests one run of "
+        "retry_stage a fix. Reads only; without a cursor, so nothing that commits late is missed."
     ),
 )
 def fix_flag_sensor(

@@ -5,24 +5,22 @@ as it did before. Each move begins on rows that were just written.
 """
 
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.archive import archive
 from dlq_pipelines.operation import Act
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
-from tests.bench.figure import Figure
+from tests.bench.figure import Figure, sized
+from tests.databases import scratch_server
 
-EVENTS = 1_000_000
-WAITING = 200_000
+EVENTS = sized(1_000_000)
+WAITING = sized(200_000)
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 EMPTY = """
     truncate outbox_event, outbox_event_archive, dlq.death, dlq.export_day, dlq.operation restart identity cascade
@@ -57,7 +55,7 @@ PEER = """
 
 def measure() -> Iterator[Figure]:
     """The move, its longest transaction, and a worker's fetch meanwhile."""
-    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+    with scratch_server() as (_, server):
         database = Database(server.ensure_database("archive"))
         with database.connect() as connection:
             create_host_tables(connection)

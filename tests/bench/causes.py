@@ -5,19 +5,17 @@ that any classification must do in the database: the same rows locked, read and 
 """
 
 import resource
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.causes.classify import BATCH, classify_deaths
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
-from tests.bench.figure import Figure
+from tests.bench.figure import Figure, sized
+from tests.databases import scratch_server
 
-DEATHS = 200_000
+DEATHS = sized(200_000)
 FILL = """
     insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
     select n, 'order', n::text, 'type ' || mod(n, 5), 5, '2026-11-20'::timestamptz + n * interval '400 ms',
@@ -37,7 +35,7 @@ NAIVE = """
 
 def measure() -> Iterator[Figure]:
     """Seconds for the whole of it; memory is said beside it."""
-    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+    with scratch_server() as (_, server):
         database = Database(server.ensure_database("deaths"))
         with database.connect() as connection:
             create_host_tables(connection)

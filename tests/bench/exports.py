@@ -1,9 +1,9 @@
 r"""How long does a bad day take to export, and with how much memory?
 
-A million deaths with payloads of about 250 bytes. The peers select the same columns in one statement: `psql \copy` to a CSV file,
-the fastest that everybody has, and pandas.read_sql with to_parquet, what most would write. Each run is a process of its
-own that says its seconds and its peak of memory; the import of its libraries is not counted. `LARGE=1` does it all on
-3,000,000 deaths besides, and compares the peaks.
+A million deaths with payloads of about 250 bytes. The peers select the same columns in one statement: `psql \copy` to
+a CSV file, the fastest that everybody has, and pandas.read_sql with to_parquet, what most would write. Each run is a
+process of its own that says its seconds and its peak of memory; the import of its libraries is not counted. `LARGE=1`
+does it all on 3,000,000 deaths besides, and compares the peaks.
 """
 
 import json
@@ -11,7 +11,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -20,12 +19,12 @@ from zoneinfo import ZoneInfo
 
 from dlq_pipelines.day import Day
 from dlq_pipelines.outbox.event import Selector
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
-from tests.bench.figure import Figure
+from tests.bench.figure import Figure, sized
+from tests.databases import scratch_server
 
-DEATHS = 1_000_000
+DEATHS = sized(1_000_000)
 ROUNDS = 3
 MEGABYTES = 350
 DAY = Day.of(date(2026, 3, 10), ZoneInfo("UTC"))
@@ -66,11 +65,11 @@ def measure() -> Iterator[Figure]:
     """Seconds against both peers, then the peaks."""
     peaks = []
     for deaths in (DEATHS, 3 * DEATHS) if os.environ.get("LARGE") else (DEATHS,):
-        with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+        with scratch_server() as (folder, server):
             database = Database(server.ensure_database("deaths"), statement_timeout=3600)
             with database.connect() as connection:
                 _fill(connection, deaths)
-            yield from _figures(database.url, Path(folder), deaths, peaks)
+            yield from _figures(database.url, folder, deaths, peaks)
     if len(peaks) > 1:
         yield Figure("peak at 3,000,000 deaths", peaks[1], peaks[0], 1.15, "the peak at 1,000,000", unit="MB")
 

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from dlq_pipelines.causes.fingerprint import cause_key
-from tests.bench.figure import Figure
+from tests.bench.figure import Figure, sized
 from tests.causes.labelled import FILES, labelled_errors, labelled_file
 
-ROUNDS, TEXTS, ROWS, BOUND = 3, 20_000, 200_000, 4.5
+ROUNDS, TEXTS, ROWS, BOUND = 3, sized(20_000), sized(200_000), 4.5
 _CHAIN = tuple(
     (re.compile(pattern), name)
     for pattern, name in (

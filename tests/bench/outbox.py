@@ -6,17 +6,15 @@ transactions, and the figure the median over blocks.
 """
 
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
 from tests.bench.figure import Figure
+from tests.databases import scratch_server
 
 BLOCKS = 30
 BLOCK = 200
@@ -33,7 +31,7 @@ FILL = """
 
 def measure() -> Iterator[Figure]:
     """A death and a success, with and without us."""
-    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+    with scratch_server() as (_, server):
         bare = Database(server.ensure_database("bare"))
         ours = Database(server.ensure_database("migrated"))
         for database in (bare, ours):

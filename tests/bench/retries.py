@@ -5,28 +5,26 @@ on rows that were just written, the two take turns, and a figure is the median o
 """
 
 import statistics
-import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
 from dlq_pipelines.retries.fix import BATCH, FixStatus, RetryPolicy, Terms
 from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix
 from dlq_pipelines.retries.retry import advance_fix
-from tests.bench.figure import Figure
+from tests.bench.figure import Figure, sized
+from tests.databases import scratch_server
 
-ROUNDS, EVENTS, FEW = 3, 100_000, 10_000
-FIXES, DEAD, UNDER_WAY = 1_000, 1_000_000, 200
+ROUNDS, EVENTS, FEW = 3, sized(100_000), sized(10_000)
+FIXES, DEAD, UNDER_WAY = sized(1_000), sized(1_000_000), 200
 ERROR = "requests.exceptions.ReadTimeout: no answer within 5 seconds"
 # Few stages, so that what is timed is releasing, and a rate at which all is due before the next step.
 POLICY = RetryPolicy(canary=BATCH, growth=1000.0, rate=100_000.0)
@@ -72,7 +70,7 @@ CROWD = """
 
 def measure() -> Iterator[Figure]:
     """Releasing 100,000 events, the memory that takes, and the question of a sensor among 1,000 fixes."""
-    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+    with scratch_server() as (_, server):
         database = Database(server.ensure_database("retries"))
         with database.connect() as connection:
             create_host_tables(connection)

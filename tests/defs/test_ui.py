@@ -11,14 +11,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import psutil
 import psycopg
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from dlq_pipelines import OutboxRepository
 from dlq_pipelines.installation import create_tables
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
@@ -37,6 +41,22 @@ DEAD_YESTERDAY = """
            case n % 3 when 0 then 'KeyError: ''postcode''' else 'ConnectionRefusedError: [Errno 111] refused' end,
            died_at, died_at
     from generate_series(1, 30) n, (select now() - interval '1 day' as died_at) yesterday
+"""
+# Of a cause of their own, so that a fix can mean them; of orders that nothing else waits for.
+DEAD_SINCE = """
+    insert into outbox_event
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at, dead_at)
+    select 'parcel', n::text, 'parcel.sent', '{}', 'dead', 5, 'TimeoutError: no answer', now(), now()
+    from generate_series(1, 25) n
+"""
+FLAG = """
+ops:
+  flag_fix_op:
+    config:
+      event_type: parcel.sent
+      note: the carrier answers again
+      actor: ann
+      dry_run: false
 """
 COUNTS = """
     select (select count(*) from outbox_event), (select count(*) from outbox_event_archive),
@@ -130,6 +150,48 @@ def test_every_asset_is_materialized_and_re_executed_by_clicks(page: Page, serve
     expect(page.get_by_role("img", name="deaths a day by cause").first).to_be_visible()
 
 
+def test_ninety_days_are_exported_by_one_backfill_in_one_run(page: Page, served: Served) -> None:
+    """Each day with its own record; the day that was exported before is replaced, not doubled."""
+    page.goto("/assets/dead_event_export")
+    page.get_by_role("button", name=re.compile("Materialize…$")).click()
+    page.get_by_role("dialog").get_by_role("button", name="All", exact=True).click()
+    page.get_by_role("button", name="Launch backfill").click()
+    _until(served, "select count(*) = 90 and sum(rows) = 30 from dlq.export_day")
+    page.goto("/runs")
+    expect(page.get_by_text(re.compile("90 partitions")).first).to_be_visible()
+    page.goto("/assets/dead_event_export?view=partitions")
+    expect(page.get_by_text("Materialized", exact=False).first).to_be_visible()
+
+
+def test_a_fix_flagged_in_the_launchpad_is_followed_to_verified(page: Page, served: Served) -> None:
+    """The sensor is switched on, a worker delivers, and the last stage's run says what came of it."""
+    with psycopg.connect(served.database) as connection:
+        connection.execute(DEAD_SINCE)
+    _materialize(page, "dead_event_causes")
+    page.goto("/locations/dlq_pipelines/jobs/flag_fix/playground")
+    page.locator(".CodeMirror").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(FLAG)
+    expect(page.get_by_text("No errors")).to_be_visible()
+    page.get_by_role("button", name="Launch Run").click()
+    _expect_success(page)
+
+    page.goto("/locations/dlq_pipelines/sensors/fix_flag_sensor")
+    page.locator("label:has(input[type=checkbox])").first.click()
+    with _worker(served):
+        _until(served, "select status = 'verified' from dlq.fix", seconds=240)
+    page.goto("/locations/dlq_pipelines/jobs/retry_stage/runs")
+    page.get_by_role("link").filter(has_text=re.compile("^[0-9a-f]{8}$")).first.click()
+    expect(page.get_by_text("Fix 1 is verified")).to_be_visible()
+    page.get_by_text("[Show Markdown]").click()
+    expect(page.get_by_role("cell", name="dead again")).to_be_visible()
+    with psycopg.connect(served.database) as connection:
+        outcomes = connection.execute(
+            "select stage, count(*) filter (where outcome = 'done') from dlq.retry group by 1"
+        )
+        assert sorted(outcomes.fetchall()) == [(1, 10), (2, 15)]
+
+
 def test_schedules_and_the_sensor_say_what_they_do(page: Page) -> None:
     """Visible under Automation with their descriptions."""
     page.goto("/automation")
@@ -164,6 +226,38 @@ def _re_execute(page: Page) -> None:
     page.get_by_role("button", name="Re-execute all").click()
     page.wait_for_url(lambda url: url != first and "/runs/" in url)
     _expect_success(page)
+
+
+@contextmanager
+def _worker(served: Served) -> Iterator[None]:
+    """Delivers whatever is due, with success, as long as the block lasts."""
+    stop = Event()
+
+    def deliver() -> None:
+        with OutboxRepository(served.database) as repository:
+            while not stop.wait(0.2):
+                for event in repository.fetch_pending(50):
+                    repository.mark_success(event.id)
+
+    with ThreadPoolExecutor(1) as pool:
+        delivering = pool.submit(deliver)
+        try:
+            yield
+        finally:
+            stop.set()
+            delivering.result(30)
+
+
+def _until(served: Served, condition: str, *, seconds: float = 90) -> None:
+    """Until a query that returns one truth returns true."""
+    until = time.monotonic() + seconds
+    with psycopg.connect(served.database, autocommit=True) as connection:
+        while True:
+            row = connection.execute(condition.encode()).fetchone()
+            if row and row[0]:
+                return
+            assert time.monotonic() < until, condition
+            time.sleep(0.5)
 
 
 def _expect_success(page: Page) -> None:

@@ -6,12 +6,10 @@
 import os
 import secrets
 import sys
-import tempfile
-from pathlib import Path
 
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from tests.databases import scratch_server
 from tests.drills.exports import survive_kills
 
 KILLS = 60
@@ -21,12 +19,12 @@ def main() -> int:
     """Play the drills; an assertion ends them."""
     seed = int(os.environ.get("SEED") or secrets.randbelow(10**6))
     print(f"seed {seed}", flush=True)  # noqa: T201 - a command
-    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+    with scratch_server() as (folder, server):
         database = Database(server.ensure_database("drill"))
         with database.connect() as connection:
             create_host_tables(connection)
             migrate(connection, all_migrations())
-        hit = survive_kills(database, Path(folder) / "exports", kills=KILLS, seed=seed)
+        hit = survive_kills(database, folder / "exports", kills=KILLS, seed=seed)
     print(f"exports: {KILLS} kills, {hit} of them before the end; every file whole, the last export complete")  # noqa: T201
     return 0
 

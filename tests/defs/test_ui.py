@@ -184,7 +184,7 @@ def test_a_fix_flagged_in_the_launchpad_is_followed_to_verified(page: Page, serv
     page.get_by_role("link").filter(has_text=re.compile("^[0-9a-f]{8}$")).first.click()
     expect(page.get_by_text("Fix 1 is verified")).to_be_visible()
     page.get_by_text("[Show Markdown]").click()
-    expect(page.get_by_role("cell", name="dead again")).to_be_visible()
+    expect(page.get_by_role("dialog").get_by_text("dead again")).to_be_visible()
     with psycopg.connect(served.database) as connection:
         outcomes = connection.execute(
             "select stage, count(*) filter (where outcome = 'done') from dlq.retry group by 1"

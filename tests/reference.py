@@ -1,0 +1,81 @@
+"""What do the tables of docs/reference.md say? Read from the definitions and from a migrated database.
+
+`make docs` writes them; a test compares. Facts that stand in the code are not typed again.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+from dlq_pipelines.definitions import defs
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from tests.databases import scratch_server
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
+TABLES = """
+    select c.relname as name, coalesce(obj_description(c.oid, 'pg_class'), '') as said,
+        (select string_agg(a.attname, ', ' order by a.attnum) from pg_attribute a
+         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
+    from pg_class c where c.relnamespace = 'dlq'::regnamespace and c.relkind in ('r', 'v') order by c.relname
+"""
+
+
+def definitions() -> str:
+    """Assets, checks, jobs, schedules and sensors with the first sentence of what they say of themselves."""
+    repository = defs.get_repository_def()
+    checks = [spec for node in repository.asset_checks_defs_by_key.values() for spec in node.check_specs]
+    rows = [
+        *(
+            ("asset", spec.key.to_user_string(), spec.description)
+            for spec in sorted(defs.resolve_all_asset_specs(), key=lambda s: s.key)
+        ),
+        *(("check", f"{spec.asset_key.to_user_string()}: {spec.name}", spec.description) for spec in checks),
+        *(("job", job.name, job.description) for job in repository.get_all_jobs() if not job.name.startswith("__")),
+        *((f"schedule, {_cron(one)}", one.name, one.description) for one in repository.schedule_defs),
+        *(("sensor", one.name, one.description) for one in repository.sensor_defs),
+    ]
+    lines = [f"| {kind} | `{name}` | {_first(text or '')} |" for kind, name, text in rows]
+    return "\n".join(["| | name | says |", "| --- | --- | --- |", *lines])
+
+
+def tables(connection: Connection) -> str:
+    """Tables and views of our schema with their columns."""
+    rows = connection.execute(TABLES.encode()).fetchall()
+    lines = [f"| `{row['name']}` | {row['said']} | {row['columns']} |" for row in rows]
+    return "\n".join(["| name | holds | columns |", "| --- | --- | --- |", *lines])
+
+
+def page(text: str, connection: Connection) -> str:
+    """The page with its two tables as they are now."""
+    for name, table in (("definitions", definitions()), ("tables", tables(connection))):
+        text = re.sub(
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda found, t=table: f"{found[1]}\n{t}\n\n{found[2]}", text,
+            flags=re.DOTALL,
+        )  # fmt: skip
+    return text
+
+
+def _cron(schedule: dg.ScheduleDefinition | object) -> str:
+    return str(getattr(schedule, "cron_schedule", ""))
+
+
+def _first(text: str) -> str:
+    """The first sentence, in one line."""
+    line = " ".join(text.split())
+    return re.split(r"(?<=\.) ", line, maxsplit=1)[0].replace("|", "\\|")
+
+
+def main() -> int:
+    """Write the page."""
+    with scratch_server() as (_, server), Database(server.ensure_database("docs")).connect() as connection:
+        create_host_tables(connection)
+        migrate(connection, all_migrations())
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), connection), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

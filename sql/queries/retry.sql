@@ -150,6 +150,10 @@ with outstanding as (
     set done = s.done + stage.done, dead = s.dead + stage.dead, unsettled = s.unsettled + stage.unsettled,
         gone = s.gone + stage.gone
     from stage where s.fix_id = stage.fix_id and s.stage = stage.stage
+), by_hand as (
+    insert into :"dlq_schema".retry_count as t (outcome, retries)
+    select outcome, count(*) from settled where fix_id is null group by outcome order by outcome
+    on conflict (outcome) do update set retries = t.retries + excluded.retries
 )
 select count(*) as events from settled
 

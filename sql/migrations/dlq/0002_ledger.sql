@@ -177,7 +177,8 @@ create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where out
 create index retry_aggregate on :"dlq_schema".retry (aggregate_id, aggregate_type, event_id)
     where outcome is null or outcome = 'unsettled';
 create index retry_edited on :"dlq_schema".retry (event_id, death_id) where payload_before is not null;
-create index retry_failed on :"dlq_schema".retry (fix_id, stage) where outcome in ('dead', 'unsettled', 'gone');
+-- What failed of a stage, and events that failed again and again.
+create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id) where outcome in ('dead', 'unsettled', 'gone');
 
 create table :"dlq_schema".discard (
     death_id     bigint      primary key references :"dlq_schema".death,

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from dlq_pipelines.errors import DatabaseUnavailableError, SchemaError
+from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, SchemaError
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate, require_current
@@ -21,6 +21,8 @@ from dlq_pipelines.retries.fix import RetryPolicy, Terms
 from dlq_pipelines.settings import Settings
 
 if TYPE_CHECKING:  # pyarrow takes half a second to import, which no other command should wait for
+    from dlq_pipelines.alerts.alert import Policy
+    from dlq_pipelines.alerts.delivery import Sender
     from dlq_pipelines.exports.manifest import Options
     from dlq_pipelines.exports.target import Target
 
@@ -159,6 +161,48 @@ def fix_terms(settings: Settings) -> Terms:
         ordering=settings.retry_order,
     )
     return Terms(policy, timedelta(days=settings.fix_expiry_days), timedelta(seconds=settings.max_backlog_seconds))
+
+
+def alert_sender(settings: Settings) -> "Sender":
+    """Who is told of alerts and of deaths.
+
+    Raises:
+        DlqError: `DLQ_ALERT_URLS` has an entry that cannot be used, or a webhook has no secret; no address is shown.
+    """
+    from dlq_pipelines.alerts.delivery import Sender, is_webhook
+    from dlq_pipelines.alerts.notify import known_to_apprise
+    from dlq_pipelines.alerts.routes import parse_routes
+
+    urls, deaths, secret = settings.alert_urls, settings.death_webhook_url, settings.webhook_secret
+    try:
+        routes = parse_routes(urls.get_secret_value() if urls else "")
+    except ValueError as error:
+        raise DlqError(f"DLQ_ALERT_URLS: {error}.") from None
+    webhooks = [route for route in routes if is_webhook(route.url)]
+    for place, route in enumerate(routes, 1):
+        if route not in webhooks and not known_to_apprise(route.url):
+            raise DlqError(f"DLQ_ALERT_URLS: entry {place} ({route.channel}) is no address that Apprise can send to.")
+    if (webhooks or deaths) and secret is None:
+        raise DlqError("DLQ_WEBHOOK_SECRET: a webhook is signed, and there is no secret. Set whsec_ and a base64 text.")
+    return Sender(routes, deaths.get_secret_value() if deaths else None, secret.get_secret_value() if secret else None)
+
+
+def alert_policy(settings: Settings) -> "Policy":
+    """What the settings decide about alerts.
+
+    Raises:
+        DlqError: as `alert_sender`.
+    """
+    from dlq_pipelines.alerts.alert import Policy
+    from dlq_pipelines.alerts.rules import Thresholds
+
+    return Policy(
+        Thresholds(settings.alert_backlog, settings.alert_min_deaths, timedelta(hours=settings.alert_oldest_hours)),
+        timedelta(minutes=settings.alert_cooldown_minutes),
+        settings.max_retries,
+        settings.archive_retention_days,
+        alert_sender(settings).routes,
+    )
 
 
 def reports_folder(settings: Settings) -> Path:

@@ -116,7 +116,7 @@ def metrics(snapshot: Snapshot) -> Iterator[Metric]:
 def _deaths(snapshot: Snapshot) -> Iterator[Metric]:
     total = CounterMetricFamily(
         "dispatchbox_dead_events",
-        "Transitions of events to dead, ever. The first 50 event types and aggregate types have a name, the rest is other.",
+        "Transitions of events to dead, ever. The first 50 types of each kind have their names, the rest is other.",
         labels=("event_type", "aggregate_type"),
     )
     for kind, deaths in sorted(_kinds(snapshot).items()):

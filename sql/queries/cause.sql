@@ -241,7 +241,8 @@ insert into :"dlq_schema".cause_alias (fingerprint, cause_id) values (%(fingerpr
 on conflict (fingerprint) do nothing
 
 -- name: rollup_difference
--- Two figures that are one, read in one snapshot. What the ledger has forgotten was counted in the audit.
+-- Three figures that are one, read in one snapshot. What the ledger has forgotten was counted in the audit.
 select (select count(*) from :"dlq_schema".death where cause_id is not null)
         + (select coalesce(sum(events), 0)::bigint from :"dlq_schema".operation where kind = 'ledger.forget') as ledger,
-    (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".cause_day) as rollup
+    (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".cause_day) as rollup,
+    (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".death_count) as counters

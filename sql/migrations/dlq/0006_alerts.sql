@@ -25,7 +25,7 @@ create table :"dlq_schema".alert (
     summary        text        not null,
     detail         text        not null,
     fired_at       timestamptz not null,  -- when this episode began
-    found_at       timestamptz not null,  -- when it was last the case
+    missing_since  timestamptz,           -- since when it is not the case any more; for some minutes it may come back
     told_at        timestamptz,           -- when people were last told of this episode; null: not yet
     resolved_at    timestamptz,
     silenced_until timestamptz,

@@ -169,6 +169,49 @@ class Settings(BaseSettings):
         description="First day that exports and reports can be made for.",
     )
 
+    api_tokens: SecretStr | None = Field(
+        default=None,
+        description="Who may use the HTTP API: name:scope:hash, separated by commas, as `dlq tokens new` prints them; "
+        "unset: everybody on this machine, and nobody elsewhere.",
+    )
+    api_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Host names under which the HTTP API is reached, separated by commas, beside localhost, the "
+        "loopback addresses and --host.",
+    )
+    api_cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins of pages elsewhere that may use the HTTP API, separated by commas, such as "
+        "https://ops.example.com.",
+    )
+    api_timeout_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="How long one statement of an HTTP request may take."
+    )
+    api_changes_per_minute: int = Field(
+        default=120, ge=1, le=1_000_000, description="How often a caller of the HTTP API may ask for a change."
+    )
+
+    @field_validator("api_hosts", "api_cors_origins", mode="before")
+    @classmethod
+    def _are_words(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(word.strip().lower() for word in value.split(",") if word.strip())
+
+    @field_validator("api_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [word for word in value if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:]+", word)]:
+            raise ValueError(f"{wrong[0]!r} is no host name such as dlq.example.com, without scheme and port")
+        return value
+
+    @field_validator("api_cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [word for word in value if not re.fullmatch(r"https?://[a-z0-9._-]+(:\d+)?", word)]:
+            raise ValueError(f"{wrong[0]!r} is no origin such as https://ops.example.com, without a path")
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _is_a_time_zone(cls, value: str) -> str:

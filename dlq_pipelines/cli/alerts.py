@@ -57,7 +57,7 @@ def list_(
 
 
 @app.command("test")
-def test_(json: Json = False) -> None:
+def send(json: Json = False) -> None:
     """Send a test message to every channel of DLQ_ALERT_URLS, past its conditions. Fails when one did not get it.
 
     Example: `dlq alerts test`

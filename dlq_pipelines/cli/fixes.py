@@ -16,7 +16,6 @@ from dlq_pipelines.cli.session import session
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
     from dlq_pipelines.operation import Act
-    from dlq_pipelines.postgres.connect import Connection
     from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage
     from dlq_pipelines.retries.ledger import Preview
 
@@ -211,12 +210,13 @@ def parked(
 
     Example: `dlq fixes parked --event-type order.placed`
     """
+    from dlq_pipelines.retries.ledger import parked_after
     from dlq_pipelines.retries.parked import parked_events
 
     with session() as (connection, settings):
         found = parked_events(
             connection,
-            max_retries=_parked_after(connection, fix, settings.max_retries),
+            max_retries=parked_after(connection, fix, default=settings.max_retries),
             selector=filters.selector(settings.zone, else_every=True),
             fix_id=fix,
             after=after,
@@ -258,12 +258,13 @@ def release_parked(
     Example: `dlq fixes release-parked --fix 1 --reason "the address was corrected by hand"`, or with ids:
     `dlq fixes release-parked 23 24 --reason "the address was corrected by hand" --dry-run`
     """
+    from dlq_pipelines.retries.ledger import parked_after
     from dlq_pipelines.retries.parked import release_parked as release
 
     doing = act(actor, reason, dry_run=dry_run)
     with session() as (connection, settings):
         selector = filters.selector(settings.zone, ids, else_every=fix is not None)
-        most, at = _parked_after(connection, fix, settings.max_retries), pace(rate, settings)
+        most, at = parked_after(connection, fix, default=settings.max_retries), pace(rate, settings)
         done = retry_many(
             lambda act: release(connection, selector, max_retries=most, fix_id=fix, act=act, rate=at),
             doing,
@@ -286,14 +287,6 @@ def _say(fix: "Fix", hint: str, *, json: bool) -> None:
     show([asdict(fix)] if json else [row], as_json=json, empty="")
     if not json:
         typer.echo(hint)
-
-
-def _parked_after(connection: "Connection", fix_id: int | None, installations: int) -> int:
-    """After how many retries an event is parked: as the fix says, where one is meant and says it."""
-    from dlq_pipelines.retries.ledger import get_fix
-
-    policy = get_fix(connection, fix_id).policy if fix_id is not None else None
-    return policy.max_retries if policy else installations
 
 
 def _show_preview(would: "Preview", policy: "RetryPolicy", *, json: bool) -> None:

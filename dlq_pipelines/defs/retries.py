@@ -39,6 +39,7 @@ class SelectorConfig(dg.Config):
     event_type: str | None = Field(default=None, description="Only events of this type.")
     aggregate_type: str | None = Field(default=None, description="Only events of aggregates of this type.")
     event_ids: list[int] | None = Field(default=None, description="Only these events, at most 10,000.")
+    attempts: int | None = Field(default=None, description="Only deaths after exactly so many attempts.")
     error_contains: str | None = Field(default=None, description="Only errors with this text in them.")
     died_since: str | None = Field(default=None, description="Only deaths at or after 2026-11-24 or 2026-11-24T18:30.")
     died_until: str | None = Field(default=None, description="Only deaths before that time.")
@@ -56,6 +57,7 @@ class SelectorConfig(dg.Config):
             event_type=self.event_type,
             aggregate_type=self.aggregate_type,
             event_ids=None if self.event_ids is None else tuple(self.event_ids),
+            attempts=self.attempts,
             error_contains=self.error_contains,
             died_since=since,
             died_until=until,

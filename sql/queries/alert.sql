@@ -250,7 +250,7 @@ set due_at = %(now)s::timestamptz + least(interval '30 seconds' * 2 ^ least(fail
     failures = failures + 1, failed = failed + 1, last_error = left(%(error)s, 500) where id = %(id)s
 
 -- name: deaths_wait
-select exists (select from :"dlq_schema".death_notice) and not exists (
+select (select min(death_id) from :"dlq_schema".death_notice) is not null and not exists (
     select from :"dlq_schema".alert_channel where id = %(id)s and due_at > %(now)s) as waiting
 
 -- name: unannounced

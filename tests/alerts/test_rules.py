@@ -1,5 +1,6 @@
 """What is worth telling, and when is it told? Pure, so that thousands of histories are tried."""
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -152,7 +153,7 @@ def test_an_alert_is_told_once_again_after_the_cool_down_and_when_it_is_over(
             assert alert is not None
             assert alert.told_at is not None
             assert never or now - alert.told_at < COOLDOWN
-    for (at, kind), (later, following) in zip(told, told[1:], strict=False):
+    for (at, kind), (later, following) in itertools.pairwise(told):
         if following is Kind.FIRED:
             assert kind is Kind.RESOLVED
         else:

@@ -184,7 +184,7 @@ def test_a_dead_event_is_retried_also_a_parked_one(dlq: Run, connection: Connect
         (["retry-batch", "3", "99", "--reason", "x"], 3, "None of these events is dead"),
         (["retry-batch", "--all", "--cause", "c", "--reason", "x"], 2, "both asked for"),
         (["retry-batch", "--all", "--rate", "-1", "--reason", "x"], 2, "rate"),
-        (["retry-batch", "--since", "x", "--reason", "x"], 2, "--since: 'x' is no time"),
+        (["retry-batch", "--since", "x", "--reason", "x"], 2, "since: 'x' is no time"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_changes_nothing(

@@ -22,7 +22,7 @@ CAUSES = """
     from dlq.cause c order by dead desc, deaths desc, id
 """
 FIXES = """
-    select id, cause_id, event_type, aggregate_type, event_ids, error_contains, died_since, died_until, every,
+    select id, cause_id, event_type, aggregate_type, event_ids, attempts, error_contains, died_since, died_until, every,
            note, link, owner, flagged_by, flagged_at, not_before, expires_at, stage, status, verdict, evidence,
            closed_at, canary, growth, rate, min_success, settle_seconds, max_retries, ordering
     from dlq.fix order by id desc

@@ -269,7 +269,7 @@ def test_a_scrape_reads_indexes_and_small_tables(connection: Connection) -> None
     for name in ("dead", "unclassified", "state", "causes", "acts"):
         statement = f"explain {connection.literal(f'metrics.{name}', labels=50, max_retries=3)}".encode()
         plans[name] = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement).fetchall())
-    assert "Index Only Scan using dlq_dead_type" in plans["dead"], plans["dead"]
+    assert "Index Only Scan using dlq_dead_types" in plans["dead"], plans["dead"]
     assert "Index Only Scan using death_unclassified_type" in plans["unclassified"], plans["unclassified"]
     assert "Index Only Scan using dlq_dead" in plans["state"], plans["state"]
     for plan in plans.values():

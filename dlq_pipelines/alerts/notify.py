@@ -119,9 +119,14 @@ def send_by_apprise(url: str, notices: Sequence[Notice]) -> str | None:
     import apprise  # a tenth of a second that only those who send wait for
 
     _quiet_apprise()
-    channel = apprise.Apprise()
-    if not channel.add(url):
+    plugin = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+    if plugin is None:
         return "Apprise does not know this kind of address"
+    if "overflow=" not in url.lower():
+        # What is too long for the service comes in parts; refused, none of it would arrive.
+        plugin.overflow_mode = apprise.OverflowMode.SPLIT
+    channel = apprise.Apprise()
+    channel.add(plugin)
     firing = [notice.severity for notice in notices if notice.kind in {"fired", "repeated"}]
     worst = max(firing, key=lambda severity: severity.rank, default=None)
     types = {

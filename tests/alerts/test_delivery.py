@@ -317,6 +317,14 @@ def test_a_message_is_bounded_whatever_it_holds() -> None:
     assert len(body_of(notices)) < 60_000
 
 
+def test_what_is_too_long_for_a_service_arrives_in_parts(web: Received) -> None:
+    notices = [Notice(n, "k", "fired", Severity.WARNING, None, "s", f"{n:02}" + "x" * 1_995, NOW) for n in range(20)]
+    assert send_by_apprise(f"json://{web.host}/", notices) is None
+    parts = [json.loads(body)["message"] for _, body in web.requests]
+    assert len(parts) > 1
+    assert all(f"{n:02}xxx" in "".join(parts) for n in range(20))
+
+
 def test_what_apprise_logs_repeats_no_address(capfd: pytest.CaptureFixture[str]) -> None:
     """And what is written down of a failure neither."""
     notice = Notice(1, "k", "fired", Severity.INFO, None, "s", "d", NOW)

@@ -176,8 +176,8 @@ def _dead_now(snapshot: Snapshot) -> Iterator[Metric]:
         "Events that are dead in the outbox table now.",
         labels=("event_type", "aggregate_type"),
     )
-    # Of a type that has died before, that nothing is dead now is a zero.
-    dead = dict.fromkeys(_kinds(snapshot), 0)
+    # Of a type that is known by its name, that nothing is dead now is a zero.
+    dead = {(row["event_type"], row["aggregate_type"]): 0 for row in snapshot.deaths}
     dead |= {(row["event_type"], row["aggregate_type"]): row["events"] for row in snapshot.dead}
     for kind, events in sorted(dead.items()):
         current.add_metric(kind, events)

@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     alert_min_deaths: int = Field(
         default=20,
         ge=1,
-        le=100_000,
+        le=10_000,
         description="Fewer deaths of an event type in an hour are never unusual: below that, chance decides.",
     )
     alert_oldest_hours: int = Field(

@@ -13,6 +13,7 @@ from psycopg.rows import DictRow
 
 from dlq_pipelines.alerts.rules import (
     LOOK,
+    LOOK_AT_DEATHS,
     USUAL,
     WINDOW,
     CauseFigure,
@@ -58,7 +59,8 @@ def read_figures(
     muted = connection.one("alert.muted", now=now)["ids"]
     look = {"muted": muted, "look": _LOOK_WHERE_MUTED if muted else LOOK}
     listed = {"muted": muted, "limit": _LIST}
-    window = {row["event_type"]: row["deaths"] for row in connection.run("alert.window", since=now - WINDOW, **look)}
+    deaths = connection.run("alert.window", since=now - WINDOW, muted=muted, look=LOOK_AT_DEATHS)
+    window = {row["event_type"]: row["deaths"] for row in deaths}
     many = [event_type for event_type, deaths in window.items() if deaths >= thresholds.min_deaths]
     halted = connection.run("alert.halted", since=now - _HALTED, **listed)
     checks = connection.run("alert.failed_checks", limit=_LIST)

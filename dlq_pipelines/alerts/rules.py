@@ -15,6 +15,8 @@ from dlq_pipelines.text import plain_line
 
 # Of what is counted no more than this is looked at; a figure that reaches it is a lower bound.
 LOOK = 100_000
+# Of the deaths of an hour each is looked at itself, so fewer.
+LOOK_AT_DEATHS = 20_000
 WINDOW = timedelta(hours=1)
 USUAL = timedelta(days=14)
 # Less than a day of hours says nothing about what is usual: the nights are missing.
@@ -99,7 +101,7 @@ class Figures:
     Attributes:
         backlog: dead events, at most `LOOK`.
         oldest: when the oldest of them died.
-        window: deaths of the last hour by event type.
+        window: deaths of the last hour by event type, of the last `LOOK_AT_DEATHS`.
         usual: deaths of each hour of the two weeks before it, by event type, hours without any included.
         parked: events that only a person releases.
         purged_soon: archived events that the purge deletes within seven days, at most `LOOK`.
@@ -206,7 +208,7 @@ def _spikes(figures: Figures, thresholds: Thresholds) -> Iterator[Finding]:
                 f"deaths:{shown}",
                 "deaths",
                 Severity.CRITICAL,
-                f"{_count(deaths)} events of {shown} died within an hour",
+                f"{_count(deaths, LOOK_AT_DEATHS)} events of {shown} died within an hour",
                 f"Usual is up to {most:,.0f}, by {len(hours):,} hours before. `dlq causes list` says why they died.",
                 event_type,
             )
@@ -274,5 +276,5 @@ def _our_own(figures: Figures) -> Iterator[Finding]:
         )
 
 
-def _count(figure: int) -> str:
-    return f"{figure:,} or more" if figure >= LOOK else f"{figure:,}"
+def _count(figure: int, looked_at: int = LOOK) -> str:
+    return f"{figure:,} or more" if figure >= looked_at else f"{figure:,}"

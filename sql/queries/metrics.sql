@@ -40,10 +40,31 @@ left join label a on a.name = 'aggregate_type' and a.value = tally.aggregate_typ
 group by 1, 2, 3
 
 -- name: dead
--- What is dead now, by the names that have a place; the rest is `other`.
-with raw as materialized (
-    select event_type, aggregate_type, count(*) as events
-    from :"outbox_schema".:"outbox_table" where status = 'dead' group by 1, 2
+-- What is dead now, by the names that have a place; the rest is `other`. From one kind to the next in the index, each
+-- counted by its place there: half the work of grouping, which compares each row. After 500 kinds the rest is one number.
+with recursive kind as (
+    (select event_type, aggregate_type, 1 as n from :"outbox_schema".:"outbox_table"
+     where status = 'dead' order by event_type, aggregate_type limit 1)
+    union all
+    select next.event_type, next.aggregate_type, kind.n + 1
+    from kind
+    cross join lateral (
+        select e.event_type, e.aggregate_type from :"outbox_schema".:"outbox_table" e
+        where e.status = 'dead' and (e.event_type, e.aggregate_type) > (kind.event_type, kind.aggregate_type)
+        order by e.event_type, e.aggregate_type limit 1) next
+    where kind.n < 500
+), counted as materialized (
+    select kind.event_type, kind.aggregate_type, c.events
+    from kind
+    cross join lateral (
+        select count(*) as events from :"outbox_schema".:"outbox_table" e
+        where e.status = 'dead' and e.event_type = kind.event_type and e.aggregate_type = kind.aggregate_type) c
+), raw as (
+    select event_type, aggregate_type, events from counted
+    union all
+    select 'other', 'other', (select count(*) from :"outbox_schema".:"outbox_table" where status = 'dead')
+        - (select sum(events)::bigint from counted)
+    where (select count(*) from kind) = 500
 ), tally as (
     select left(event_type, 100) as event_type, left(aggregate_type, 100) as aggregate_type, events from raw
 ), placeless as (

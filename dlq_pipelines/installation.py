@@ -112,16 +112,29 @@ def prepare_dagster(settings: Settings) -> dict[str, str]:
     home = (settings.home / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_text(_DAGSTER_YAML, encoding="utf-8")
-    url = _dagster_database(settings).replace("postgresql://", "postgresql+psycopg2://", 1)
+    _create_dagster_database(settings)
+    url = dagster_database(settings).replace("postgresql://", "postgresql+psycopg2://", 1)
     return {"DAGSTER_HOME": str(home), "DLQ_DAGSTER_URL": url, "DLQ_HOME": str(settings.home.resolve())}
 
 
-def _dagster_database(settings: Settings) -> str:
+def dagster_database(settings: Settings) -> str:
+    """The URI of the database that holds Dagster's records, whether or not it was created yet."""
     if settings.database_url is None:
         return embedded.start(settings.home).ensure_database(_DAGSTER)
     url = settings.database_url.get_secret_value()
+    return _as_uri(make_conninfo(url, dbname=_dagster_name(url)))
+
+
+def _dagster_name(url: str) -> str:
     parts = conninfo_to_dict(url)
-    name = f"{parts.get('dbname') or parts.get('user') or 'postgres'}_{_DAGSTER}"
+    return f"{parts.get('dbname') or parts.get('user') or 'postgres'}_{_DAGSTER}"
+
+
+def _create_dagster_database(settings: Settings) -> None:
+    if settings.database_url is None:
+        return  # `dagster_database` makes it
+    url = settings.database_url.get_secret_value()
+    name = _dagster_name(url)
     try:
         with Database(url).connect() as connection:
             create = sql.SQL("create database {} owner {}").format(
@@ -136,7 +149,6 @@ def _dagster_database(settings: Settings) -> str:
         ) from None
     except psycopg.errors.DuplicateDatabase:
         pass  # another process was faster
-    return _as_uri(make_conninfo(url, dbname=name))
 
 
 def _as_uri(conninfo: str) -> str:

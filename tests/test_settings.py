@@ -168,7 +168,7 @@ def test_a_value_that_cannot_be_used_is_said_in_one_line_that_names_its_variable
 
 
 def test_every_variable_that_can_be_wrong_was_tried() -> None:
-    """A connection string is judged by libpq, a folder by whoever writes to it, the rest by what reads it."""
+    """Others are judged by who uses them: libpq, whoever writes to the folder, tests/exports and tests/api."""
     elsewhere = {"DLQ_DATABASE_URL", "DLQ_HOME", "DLQ_EXPORT_REDACT_PAYLOAD", "DLQ_EXPORT_REDACT_ERRORS"}
     elsewhere |= {"DLQ_API_TOKENS", "DLQ_ALERT_URLS"}
     assert {variable for variable, _ in BAD} == VARIABLES.keys() - elsewhere

@@ -127,5 +127,5 @@ def _require_indexed(connection: Connection) -> None:
     if state["used"] and not state["current"]:
         raise RefusedError(
             f"The catalogue of causes was made by another version of the fingerprint than v{VERSION}. "
-            "Look at `dlq causes reindex --plan`, then run `dlq causes reindex --apply`."
+            "Look at `dlq causes reindex --dry-run`, then run `dlq causes reindex`."
         )

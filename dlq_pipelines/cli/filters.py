@@ -1,13 +1,12 @@
 """Which dead events does a command mean? It takes the filters that all faces share as its options."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields
-from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from dlq_pipelines.cli.options import option, with_options
 from dlq_pipelines.outbox.filters import Filters
 
 if TYPE_CHECKING:
@@ -20,42 +19,12 @@ EventIds = Annotated[list[int] | None, typer.Argument(help="Ids of events.", met
 
 def filtered(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `Filters`; it gets them together, as its argument `filters`."""
-    options = {one.name: _option(one) for one in fields(Filters)}
+    options = [option(one.name, _annotation(one), one.default) for one in fields(Filters)]
 
     def gather(given: dict[str, Any]) -> dict[str, Any]:
-        return {"filters": Filters(**{name: given.pop(name) for name in options})}
+        return {"filters": Filters(**{one.name: given.pop(one.name) for one in options})}
 
-    return with_options(command, {"filters": list(options.values())}, gather)
-
-
-def with_options(
-    command: Callable[..., None],
-    options: dict[str, list[inspect.Parameter]],
-    gather: Callable[[dict[str, Any]], dict[str, Any]],
-) -> Callable[..., None]:
-    """The command with options in the place of some of its arguments.
-
-    Args:
-        command: called with keywords.
-        options: of an argument, the options that stand for it.
-        gather: takes the options out of what was given and returns the arguments.
-    """
-
-    @wraps(command)
-    def run(**given: Any) -> None:
-        arguments = gather(given)
-        command(**arguments, **given)
-
-    own = inspect.signature(command).parameters
-    taken = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, one in own.items()
-        for parameter in options.get(name, [one])
-    ]
-    # Typer asks both what a command takes.
-    run.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in taken}
-    return run
+    return with_options(command, {"filters": options}, gather)
 
 
 def read_moment(option: str, text: str | None, zone: "tzinfo") -> "datetime | None":
@@ -69,10 +38,8 @@ def read_moment(option: str, text: str | None, zone: "tzinfo") -> "datetime | No
     return None if text is None else moment(option, text, zone)
 
 
-def _option(one: "Field[Any]") -> inspect.Parameter:
-    """The option of a field: its name with dashes, or `--all` for the one that is no filter."""
+def _annotation(one: "Field[Any]") -> Any:
+    """Its name with dashes, or `--all` for the one that is no filter."""
+    name = "--all" if one.name == "every" else f"--{one.name.replace('_', '-')}"
     about = one.metadata
-    names = ("--all",) if one.name == "every" else (f"--{one.name.replace('_', '-')}",)
-    option = typer.Option(*names, help=about["help"], metavar=about.get("metavar"))
-    annotation: Any = Annotated[cast("Any", one.type), option]
-    return inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=annotation)
+    return Annotated[cast("Any", one.type), typer.Option(name, help=about["help"], metavar=about.get("metavar"))]

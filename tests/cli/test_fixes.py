@@ -57,7 +57,7 @@ def _rows(ended: Ended) -> list[dict[str, Any]]:
 def _words(ended: Ended) -> str:
     """What a command said, in one line of single spaces."""
     assert (ended.code, ended.err) == (0, ""), ended
-    assert ended.out.replace("\n", "").isprintable()
+    assert ended.out.expandtabs().replace("\n", "").isprintable()
     return " ".join(ended.out.split())
 
 

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from dlq_pipelines.errors import DatabaseUnavailableError, SchemaError
+from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, SchemaError
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate, require_current
@@ -21,6 +21,8 @@ from dlq_pipelines.retries.fix import RetryPolicy, Terms
 from dlq_pipelines.settings import Settings
 
 if TYPE_CHECKING:  # pyarrow takes half a second to import, which no other command should wait for
+    from dlq_pipelines.alerts.alert import Policy
+    from dlq_pipelines.alerts.delivery import Sender
     from dlq_pipelines.exports.manifest import Options
     from dlq_pipelines.exports.target import Target
 
@@ -110,16 +112,29 @@ def prepare_dagster(settings: Settings) -> dict[str, str]:
     home = (settings.home / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_text(_DAGSTER_YAML, encoding="utf-8")
-    url = _dagster_database(settings).replace("postgresql://", "postgresql+psycopg2://", 1)
+    _create_dagster_database(settings)
+    url = dagster_database(settings).replace("postgresql://", "postgresql+psycopg2://", 1)
     return {"DAGSTER_HOME": str(home), "DLQ_DAGSTER_URL": url, "DLQ_HOME": str(settings.home.resolve())}
 
 
-def _dagster_database(settings: Settings) -> str:
+def dagster_database(settings: Settings) -> str:
+    """The URI of the database that holds Dagster's records, whether or not it was created yet."""
     if settings.database_url is None:
         return embedded.start(settings.home).ensure_database(_DAGSTER)
     url = settings.database_url.get_secret_value()
+    return _as_uri(make_conninfo(url, dbname=_dagster_name(url)))
+
+
+def _dagster_name(url: str) -> str:
     parts = conninfo_to_dict(url)
-    name = f"{parts.get('dbname') or parts.get('user') or 'postgres'}_{_DAGSTER}"
+    return f"{parts.get('dbname') or parts.get('user') or 'postgres'}_{_DAGSTER}"
+
+
+def _create_dagster_database(settings: Settings) -> None:
+    if settings.database_url is None:
+        return  # `dagster_database` makes it
+    url = settings.database_url.get_secret_value()
+    name = _dagster_name(url)
     try:
         with Database(url).connect() as connection:
             create = sql.SQL("create database {} owner {}").format(
@@ -134,7 +149,6 @@ def _dagster_database(settings: Settings) -> str:
         ) from None
     except psycopg.errors.DuplicateDatabase:
         pass  # another process was faster
-    return _as_uri(make_conninfo(url, dbname=name))
 
 
 def _as_uri(conninfo: str) -> str:
@@ -159,6 +173,48 @@ def fix_terms(settings: Settings) -> Terms:
         ordering=settings.retry_order,
     )
     return Terms(policy, timedelta(days=settings.fix_expiry_days), timedelta(seconds=settings.max_backlog_seconds))
+
+
+def alert_sender(settings: Settings) -> "Sender":
+    """Who is told of alerts and of deaths.
+
+    Raises:
+        DlqError: `DLQ_ALERT_URLS` has an entry that cannot be used, or a webhook has no secret; no address is shown.
+    """
+    from dlq_pipelines.alerts.delivery import Sender, is_webhook
+    from dlq_pipelines.alerts.notify import known_to_apprise
+    from dlq_pipelines.alerts.routes import parse_routes
+
+    urls, deaths, secret = settings.alert_urls, settings.death_webhook_url, settings.webhook_secret
+    try:
+        routes = parse_routes(urls.get_secret_value() if urls else "")
+    except ValueError as error:
+        raise DlqError(f"DLQ_ALERT_URLS: {error}.") from None
+    webhooks = [route for route in routes if is_webhook(route.url)]
+    for place, route in enumerate(routes, 1):
+        if route not in webhooks and not known_to_apprise(route.url):
+            raise DlqError(f"DLQ_ALERT_URLS: entry {place} ({route.channel}) is no address that Apprise can send to.")
+    if (webhooks or deaths) and secret is None:
+        raise DlqError("DLQ_WEBHOOK_SECRET: a webhook is signed, and there is no secret. Set whsec_ and a base64 text.")
+    return Sender(routes, deaths.get_secret_value() if deaths else None, secret.get_secret_value() if secret else None)
+
+
+def alert_policy(settings: Settings) -> "Policy":
+    """What the settings decide about alerts.
+
+    Raises:
+        DlqError: as `alert_sender`.
+    """
+    from dlq_pipelines.alerts.alert import Policy
+    from dlq_pipelines.alerts.rules import Thresholds
+
+    return Policy(
+        Thresholds(settings.alert_backlog, settings.alert_min_deaths, timedelta(hours=settings.alert_oldest_hours)),
+        timedelta(minutes=settings.alert_cooldown_minutes),
+        settings.max_retries,
+        settings.archive_retention_days,
+        alert_sender(settings).routes,
+    )
 
 
 def reports_folder(settings: Settings) -> Path:

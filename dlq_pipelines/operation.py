@@ -1,12 +1,17 @@
 """Who changed what, why, when? Every mutation writes it into `dlq.operation` in its own transaction."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any, TypeVar
 
-from dlq_pipelines.outbox.event import required
+from dlq_pipelines.outbox.event import positive, required
 from dlq_pipelines.postgres.connect import Connection
+
+T = TypeVar("T")
+# More events than this are changed only where somebody says so twice.
+ASKED_ABOVE = 1_000
 
 
 @dataclass(frozen=True)
@@ -58,3 +63,52 @@ def record_operation(
         run_id=act.run_id,
     )
     return int(row["id"])
+
+
+def carry_out(
+    do: Callable[[Act], T], act: Act, *, events: Callable[[T], int], permit: Callable[[int], None] | None
+) -> T:
+    """Do something to many events, once it is permitted for so many. A dry run needs no permission.
+
+    Args:
+        do: does it, or in a dry run counts it.
+        act: who asks for it, and why.
+        events: how many a result is of.
+        permit: raises RefusedError where so many are not meant; None: any number is.
+    """
+    if permit is not None and not act.dry_run:
+        permit(events(do(replace(act, dry_run=True))))
+    return do(act)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An audit row: who changed what, why and when.
+
+    Attributes:
+        kind: concept and act, such as `archive.move`.
+        filter: what it was done to.
+        events: how many events it changed.
+        run_id: the Dagster run that did it, if one did.
+    """
+
+    id: int
+    kind: str
+    actor: str
+    reason: str
+    filter: dict[str, Any]
+    events: int
+    at: datetime
+    run_id: str | None
+
+
+def list_operations(connection: Connection, *, limit: int = 50, before: int | None = None) -> list[Operation]:
+    """What was done, the last first.
+
+    Args:
+        connection: to the ledger.
+        limit: how many at most, 1 to 1,000.
+        before: only operations with a smaller number: the last one of the page before.
+    """
+    asked = {"limit": positive("limit", limit, most=1000), "before": before and positive("before", before)}
+    return [Operation(**row) for row in connection.run("operation.list", **asked)]

@@ -4,6 +4,7 @@ Every `DLQ_*` variable is here, read once at the edge (a face builds `Settings()
 frozen: nothing below the faces looks at the environment.
 """
 
+import base64
 import re
 from datetime import date, timedelta
 from enum import StrEnum
@@ -122,12 +123,94 @@ class Settings(BaseSettings):
         default=300, ge=1, le=604_800, description="How far the worker may be behind for a stage of a fix to begin."
     )
     allow_edit: bool = Field(default=False, description="Allow a retry with another payload.")
+    alert_urls: SecretStr | None = Field(
+        default=None,
+        description="Who is told of alerts: addresses that Apprise knows, or http(s):// for the signed webhook, "
+        "divided by white space, each as [severity:][event_type=pattern:]scheme://... Unset: alerts are only listed.",
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="Signs webhooks (Standard Webhooks): whsec_ and 24 to 64 bytes in base64."
+    )
+    death_webhook_url: SecretStr | None = Field(
+        default=None,
+        description="http(s):// that is told of each death once it is classified, in batches of CloudEvents.",
+    )
+    alert_cooldown_minutes: int = Field(
+        default=240,
+        ge=1,
+        le=43_200,
+        description="After how long an alert that lasts is told again; four hours: twice a working day.",
+    )
+    alert_backlog: int = Field(
+        default=1_000,
+        ge=0,
+        le=99_999,
+        description="More dead events than this are an alert: too many to read one by one.",
+    )
+    alert_min_deaths: int = Field(
+        default=20,
+        ge=1,
+        le=10_000,
+        description="Fewer deaths of an event type in an hour are never unusual: below that, chance decides.",
+    )
+    alert_oldest_hours: int = Field(
+        default=168,
+        ge=1,
+        le=876_000,
+        description="An event that is dead for longer is an alert; a week has working days.",
+    )
+    report_digest: bool = Field(
+        default=False, description="Send the digest of each day's report to the channels of DLQ_ALERT_URLS."
+    )
     autostart: bool = Field(default=False, description="Start schedules and sensors RUNNING instead of stopped.")
     partitions_start: str = Field(
         default="2026-01-01",
         pattern=r"^\d{4}-\d{2}-\d{2}$",
         description="First day that exports and reports can be made for.",
     )
+
+    api_tokens: SecretStr | None = Field(
+        default=None,
+        description="Who may use the HTTP API: name:scope:hash, separated by commas, as `dlq tokens new` prints them; "
+        "unset: everybody on this machine, and nobody elsewhere.",
+    )
+    api_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Host names under which the HTTP API is reached, separated by commas, beside localhost, the "
+        "loopback addresses and --host.",
+    )
+    api_cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins of pages elsewhere that may use the HTTP API, separated by commas, such as "
+        "https://ops.example.com.",
+    )
+    api_timeout_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="How long one statement of an HTTP request may take."
+    )
+    api_changes_per_minute: int = Field(
+        default=120, ge=1, le=1_000_000, description="How often a caller of the HTTP API may ask for a change."
+    )
+
+    @field_validator("api_hosts", "api_cors_origins", mode="before")
+    @classmethod
+    def _are_words(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(word.strip().lower() for word in value.split(",") if word.strip())
+
+    @field_validator("api_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [word for word in value if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:]+", word)]:
+            raise ValueError(f"{wrong[0]!r} is no host name such as dlq.example.com, without scheme and port")
+        return value
+
+    @field_validator("api_cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [word for word in value if not re.fullmatch(r"https?://[a-z0-9._-]+(:\d+)?", word)]:
+            raise ValueError(f"{wrong[0]!r} is no origin such as https://ops.example.com, without a path")
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -151,6 +234,26 @@ class Settings(BaseSettings):
             raise ValueError("a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix is needed")
         if colon and not re.match(r"file:///|(s3|gs)://([^/@]*@)?[^/?@]+(?=[/?]|\Z)", text):
             raise ValueError(f"{scheme}:// must be followed by {'/ and a folder' if scheme == 'file' else 'a bucket'}")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _is_a_webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            prefix, _, coded = value.get_secret_value().partition("_")
+            try:
+                size = len(base64.b64decode(coded, validate=True))
+            except ValueError:
+                size = 0
+            if prefix != "whsec" or not 24 <= size <= 64:  # noqa: PLR2004 - as Standard Webhooks ask for
+                raise ValueError("write whsec_ and the base64 of 24 to 64 random bytes: openssl rand -base64 32")
+        return value
+
+    @field_validator("death_webhook_url")
+    @classmethod
+    def _is_a_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"https?://[^/?#\s]+\S*", value.get_secret_value()):
+            raise ValueError("an address that begins with http:// or https:// is needed")
         return value
 
     @field_validator("export_formats", mode="before")

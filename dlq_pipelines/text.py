@@ -16,6 +16,8 @@ _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\
 # Entities where a backslash is not enough for every parser, a backslash where it is.
 _MARKDOWN_ENTITIES = {character: f"&#{ord(character)};" for character in "&<>|\\`"}
 _MARKDOWN_SPECIAL = re.compile(r"[&<>|\\`*_{}\[\]()#~$]")
+# What spreadsheets run, the wide forms too.
+_FORMULA = re.compile(r"[=+\-@\t\r\n'＝＋－＠]")  # noqa: RUF001 - the wide ones
 _LINK_START = re.compile(r"(?i)(?<=://)|(?<=www)(?=\.)|(?<=@)|(?<=mailto:)|(?<=xmpp:)")
 
 
@@ -28,6 +30,14 @@ def plain_line(text: str, limit: int) -> str:
     """`plain_text` in one line of at most `limit` characters; an ellipsis says that it was cut."""
     line = " ".join(plain_text(text).split())
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
+
+
+def spreadsheet_text(text: str) -> str:
+    """The text as a cell that a spreadsheet shows and does not run: one that it would has an apostrophe before it.
+
+    So has one that begins with an apostrophe: taking one away always gives the text as it was.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def markdown_text(text: str, limit: int = 500) -> str:

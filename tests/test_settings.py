@@ -51,8 +51,21 @@ def test_the_defaults_are_those_that_are_promised() -> None:
         "fix_expiry_days": 14,
         "max_backlog_seconds": 300,
         "allow_edit": False,
+        "alert_urls": None,
+        "webhook_secret": None,
+        "death_webhook_url": None,
+        "alert_cooldown_minutes": 240,
+        "alert_backlog": 1_000,
+        "alert_min_deaths": 20,
+        "alert_oldest_hours": 168,
+        "report_digest": False,
         "autostart": False,
         "partitions_start": "2026-01-01",
+        "api_tokens": None,
+        "api_hosts": (),
+        "api_cors_origins": (),
+        "api_timeout_seconds": 30.0,
+        "api_changes_per_minute": 120,
     }
 
 
@@ -66,6 +79,8 @@ def test_the_defaults_are_those_that_are_promised() -> None:
         ("DLQ_MIN_SUCCESS", "1", 1.0),
         ("DLQ_AUTOSTART", "yes", True),
         ("DLQ_EXPORT_FORMATS", "jsonl, PARQUET", ("parquet", "jsonl")),
+        ("DLQ_API_HOSTS", "DLQ.example.com, ::1,", ("dlq.example.com", "::1")),
+        ("DLQ_API_CORS_ORIGINS", "https://Ops.example.com:8443", ("https://ops.example.com:8443",)),
     ],
 )
 def test_a_variable_is_read(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, read: Any) -> None:
@@ -114,9 +129,26 @@ BAD = [
     ("DLQ_FIX_EXPIRY_DAYS", "0"),
     ("DLQ_MAX_BACKLOG_SECONDS", "0"),
     ("DLQ_ALLOW_EDIT", "perhaps"),
+    ("DLQ_WEBHOOK_SECRET", "s3cr3t"),
+    ("DLQ_WEBHOOK_SECRET", "whsec_s3cr3t=="),
+    ("DLQ_WEBHOOK_SECRET", "whsec_" + "QUJD" * 30),
+    ("DLQ_DEATH_WEBHOOK_URL", "ftp://ann:s3cr3t@host/x"),
+    ("DLQ_DEATH_WEBHOOK_URL", "https://"),
+    ("DLQ_ALERT_COOLDOWN_MINUTES", "0"),
+    ("DLQ_ALERT_BACKLOG", "-1"),
+    ("DLQ_ALERT_BACKLOG", "100000"),
+    ("DLQ_ALERT_MIN_DEATHS", "0"),
+    ("DLQ_ALERT_OLDEST_HOURS", "0"),
+    ("DLQ_REPORT_DIGEST", "perhaps"),
     ("DLQ_AUTOSTART", "perhaps"),
     ("DLQ_PARTITIONS_START", "yesterday"),
     ("DLQ_PARTITIONS_START", "2026-02-30"),
+    ("DLQ_API_HOSTS", "https://dlq.example.com"),
+    ("DLQ_API_HOSTS", "dlq.example.com:8080"),
+    ("DLQ_API_CORS_ORIGINS", "*"),
+    ("DLQ_API_CORS_ORIGINS", "https://ops.example.com/page"),
+    ("DLQ_API_TIMEOUT_SECONDS", "0"),
+    ("DLQ_API_CHANGES_PER_MINUTE", "0"),
 ]
 
 
@@ -136,8 +168,9 @@ def test_a_value_that_cannot_be_used_is_said_in_one_line_that_names_its_variable
 
 
 def test_every_variable_that_can_be_wrong_was_tried() -> None:
-    """A connection string is judged by libpq, a folder by whoever writes to it, what to hide by tests/exports."""
+    """Others are judged by who uses them: libpq, whoever writes to the folder, tests/exports and tests/api."""
     elsewhere = {"DLQ_DATABASE_URL", "DLQ_HOME", "DLQ_EXPORT_REDACT_PAYLOAD", "DLQ_EXPORT_REDACT_ERRORS"}
+    elsewhere |= {"DLQ_API_TOKENS", "DLQ_ALERT_URLS"}
     assert {variable for variable, _ in BAD} == VARIABLES.keys() - elsewhere
 
 

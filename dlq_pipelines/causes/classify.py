@@ -8,6 +8,7 @@ nothing twice.
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from dlq_pipelines.causes.counts import CAUSES_SHOWN, LABELS
 from dlq_pipelines.causes.fingerprint import VERSION, cause_key, fingerprint
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
@@ -27,12 +28,13 @@ class Classified:
     new_causes: tuple[str, ...]
 
 
-def classify_deaths(connection: Connection, *, zone: ZoneInfo) -> Classified:
+def classify_deaths(connection: Connection, *, zone: ZoneInfo, announce: bool = False) -> Classified:
     """Give every unclassified death its cause.
 
     Args:
         connection: in autocommit mode.
         zone: the time zone of a day in the rollup.
+        announce: note each death for the webhook of deaths, in the transaction that classifies it.
 
     Raises:
         RefusedError: the catalogue was made by another version of the fingerprint and is not reindexed.
@@ -52,7 +54,15 @@ def classify_deaths(connection: Connection, *, zone: ZoneInfo) -> Classified:
             found = memory.recognise(connection, batch["ids"], batch["digests"])
             causes, minted = _causes_of(connection, found, memory.samples)
             named = [causes[key] for key in found]
-            deaths += connection.one("cause.assign", deaths=batch["ids"], causes=named, zone=zone.key)["deaths"]
+            deaths += connection.one(
+                "cause.assign",
+                deaths=batch["ids"],
+                causes=named,
+                zone=zone.key,
+                labels=LABELS,
+                causes_shown=CAUSES_SHOWN,
+                announce=announce,
+            )["deaths"]
         batches += 1
         new += minted
         after = batch["ids"][-1]
@@ -117,5 +127,5 @@ def _require_indexed(connection: Connection) -> None:
     if state["used"] and not state["current"]:
         raise RefusedError(
             f"The catalogue of causes was made by another version of the fingerprint than v{VERSION}. "
-            "Look at `dlq causes reindex --plan`, then run `dlq causes reindex --apply`."
+            "Look at `dlq causes reindex --dry-run`, then run `dlq causes reindex`."
         )

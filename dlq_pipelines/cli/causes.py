@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, act
-from dlq_pipelines.cli.output import Json, show
+from dlq_pipelines.cli.output import Format, formatted, program, show
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.text import plain_text
 
@@ -29,8 +29,9 @@ def causes() -> None:
 
 
 @app.command("list")
+@formatted
 def list_(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50, json: Json = False
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50, format: Format = Format.TABLE
 ) -> None:
     """List causes, those with most dead events now first.
 
@@ -41,23 +42,23 @@ def list_(
     found = _ask(lambda connection: list_causes(connection, limit=limit))
     now = datetime.now(UTC)
     rows = [asdict(cause) | {"state": cause.state(now)} for cause in found]
-    if not json:
-        rows = [
-            {
-                "cause": cause.id,
-                "state": cause.state(now),
-                "dead now": cause.dead,
-                "deaths": cause.deaths,
-                "what": cause.title[:100],
-                "owner": cause.owner or "",
-            }
-            for cause in found
-        ]
-    show(rows, as_json=json, empty="No cause is known: nothing has died and been classified yet.")
+    brief = [
+        {
+            "cause": cause.id,
+            "state": cause.state(now),
+            "dead now": cause.dead,
+            "deaths": cause.deaths,
+            "what": cause.title[:100],
+            "owner": cause.owner or "",
+        }
+        for cause in found
+    ]
+    show(rows, format=format, brief=brief, empty="No cause is known: nothing has died and been classified yet.")
 
 
 @app.command("show")
-def show_(cause: CauseId, json: Json = False) -> None:
+@formatted
+def show_(cause: CauseId, format: Format = Format.TABLE) -> None:
     """Show all of a cause: what it is, what people say of it, its details, its changes and a sample.
 
     Example: `dlq causes show v1-3f9a0c6d2b7e4a51`
@@ -65,21 +66,22 @@ def show_(cause: CauseId, json: Json = False) -> None:
     from dlq_pipelines.causes.catalogue import describe_cause
 
     found = _ask(lambda connection: describe_cause(connection, cause))
-    if json:
-        show([asdict(found)], as_json=True, empty="")
+    if format is not Format.TABLE:
+        show([asdict(found)], format=format)
         return
     about = asdict(found.cause) | {"state": found.cause.state(datetime.now(UTC))}
-    show([{"of the cause": key, "": value} for key, value in about.items() if value], as_json=False, empty="")
-    show([{"detail": key, "texts": texts} for key, texts in found.details.items()], as_json=False, empty="")
+    show([{"of the cause": key, "": value} for key, value in about.items() if value])
+    show([{"detail": key, "texts": texts} for key, texts in found.details.items()])
     changes = [
         {"change": c.operation, "what": c.kind, "by": c.actor, "at": c.at, "why": c.reason} for c in found.changes
     ]
-    show(changes, as_json=False, empty="Nobody has changed it.")
+    show(changes, empty="Nobody has changed it.")
     typer.echo(f"\n{plain_text(found.sample)}")
 
 
 @app.command()
-def similar(json: Json = False) -> None:
+@formatted
+def similar(format: Format = Format.TABLE) -> None:
     """Propose causes to merge: their messages are equal but for one word. Nothing is merged by itself.
 
     Example: `dlq causes similar`
@@ -89,28 +91,28 @@ def similar(json: Json = False) -> None:
 
     found = _ask(lambda connection: similar_causes(list_causes(connection, limit=1000)))
     rows = [asdict(proposal) for proposal in found]
-    if not json:
-        rows = [
-            {
-                "merge": one.other.id,
-                "into": one.cause.id,
-                "deaths": f"{one.other.deaths} + {one.cause.deaths}",
-                "differs": " / ".join(word or "(nothing)" for word in one.differs),
-                "what": one.cause.title[:100],
-            }
-            for one in found
-        ]
-    show(rows, as_json=json, empty="No two causes are equal but for one word.")
+    brief = [
+        {
+            "merge": one.other.id,
+            "into": one.cause.id,
+            "deaths": f"{one.other.deaths} + {one.cause.deaths}",
+            "differs": " / ".join(word or "(nothing)" for word in one.differs),
+            "what": one.cause.title[:100],
+        }
+        for one in found
+    ]
+    show(rows, format=format, brief=brief, empty="No two causes are equal but for one word.")
 
 
 @app.command()
+@formatted
 def merge(
     cause: CauseId,
     into: Annotated[str, typer.Argument(help="The cause that it is shown as from now on.", metavar="INTO")],
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Show a cause as another one. Its deaths keep it, so a split gives all of it back.
 
@@ -119,11 +121,12 @@ def merge(
     from dlq_pipelines.causes.catalogue import merge_causes
 
     doing = act(actor, reason, dry_run=dry_run)
-    _tell(_ask(lambda connection: merge_causes(connection, cause, into=into, act=doing)), json=json)
+    _tell(_ask(lambda connection: merge_causes(connection, cause, into=into, act=doing)), format=format)
 
 
 @app.command()
-def split(cause: CauseId, reason: Reason, actor: Actor, dry_run: DryRun = False, json: Json = False) -> None:
+@formatted
+def split(cause: CauseId, reason: Reason, actor: Actor, dry_run: DryRun = False, format: Format = Format.TABLE) -> None:
     """Show a merged cause on its own again.
 
     Example: `dlq causes split v1-9d0c55aa01b2c3d4 --reason "two services after all" --dry-run`
@@ -131,65 +134,69 @@ def split(cause: CauseId, reason: Reason, actor: Actor, dry_run: DryRun = False,
     from dlq_pipelines.causes.catalogue import split_cause
 
     doing = act(actor, reason, dry_run=dry_run)
-    _tell(_ask(lambda connection: split_cause(connection, cause, act=doing)), json=json)
+    _tell(_ask(lambda connection: split_cause(connection, cause, act=doing)), format=format)
 
 
 @app.command()
+@formatted
 def rename(
     cause: CauseId,
     name: Annotated[str, typer.Argument(help="What people call it; empty: its message again.")],
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Give a cause a name.
 
     Example: `dlq causes rename v1-3f9a0c6d2b7e4a51 "Carrier closed at night" --reason "known since May" --dry-run`
     """
-    _say("name", cause, name, act(actor, reason, dry_run=dry_run), json=json)
+    _say("name", cause, name, act(actor, reason, dry_run=dry_run), format=format)
 
 
 @app.command()
+@formatted
 def note(
     cause: CauseId,
     text: Annotated[str, typer.Argument(help="What is known: a runbook, a link; empty: nothing.")],
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Write a note on a cause.
 
     Example: `dlq causes note v1-3f9a0c6d2b7e4a51 "See the runbook of the carrier" --reason "on-call asked" --dry-run`
     """
-    _say("note", cause, text, act(actor, reason, dry_run=dry_run), json=json)
+    _say("note", cause, text, act(actor, reason, dry_run=dry_run), format=format)
 
 
 @app.command()
+@formatted
 def own(
     cause: CauseId,
     owner: Annotated[str, typer.Argument(help="Who looks after it; empty: nobody.")],
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Say who looks after a cause.
 
     Example: `dlq causes own v1-3f9a0c6d2b7e4a51 team-shipping --reason "their service" --dry-run`
     """
-    _say("owner", cause, owner, act(actor, reason, dry_run=dry_run), json=json)
+    _say("owner", cause, owner, act(actor, reason, dry_run=dry_run), format=format)
 
 
 @app.command()
+@formatted
 def mute(
     cause: CauseId,
     reason: Reason,
     actor: Actor,
     days: Annotated[int, typer.Option(min=0, max=365, help="For how long; 0 ends it.")] = 7,
     dry_run: DryRun = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Tell nobody of a cause for some days. It is still counted, reported and retried.
 
@@ -199,16 +206,17 @@ def mute(
 
     doing = act(actor, reason, dry_run=dry_run)
     until = doing.now + timedelta(days=days) if days else None
-    _tell(_ask(lambda connection: mute_cause(connection, cause, until, act=doing)), json=json)
+    _tell(_ask(lambda connection: mute_cause(connection, cause, until, act=doing)), format=format)
 
 
 @app.command()
+@formatted
 def undo(
     change: Annotated[int, typer.Argument(min=1, help="The change, as `dlq causes show` lists it.")],
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Take a change back. Refused when its cause was changed again since.
 
@@ -217,46 +225,47 @@ def undo(
     from dlq_pipelines.causes.catalogue import undo as undo_change
 
     doing = act(actor, reason, dry_run=dry_run)
-    _tell(_ask(lambda connection: undo_change(connection, change, act=doing)), json=json)
+    _tell(_ask(lambda connection: undo_change(connection, change, act=doing)), format=format)
 
 
 @app.command()
+@formatted
 def reindex(
     actor: Actor,
-    plan: Annotated[bool, typer.Option("--plan", help="Only list what would be added.")] = False,
-    apply: Annotated[bool, typer.Option("--apply", help="Add it.")] = False,
-    json: Json = False,
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "a new version of the fingerprint",
+    dry_run: DryRun = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """After an upgrade with a new version of the fingerprint: lead its fingerprints to the causes that are known.
 
-    Example: `dlq causes reindex --plan`
+    Example: `dlq causes reindex --dry-run`
     """
     from rich.console import Console
     from rich.progress import Progress
 
     from dlq_pipelines.causes.reindex import apply_reindex, plan_reindex
 
-    if plan == apply:
-        raise typer.BadParameter("say --plan to look or --apply to do it.")
+    doing = act(actor, reason, dry_run=dry_run)
 
-    def run(connection: "Connection") -> tuple[list[dict[str, Any]], int | None]:
+    def run(connection: "Connection") -> tuple[list[dict[str, Any]], int]:
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("Reading the ledger", total=None)
             aliases = plan_reindex(connection, progress=lambda deaths: progress.advance(task, deaths))
-        added = apply_reindex(connection, aliases, act=act(actor, "dlq causes reindex --apply")) if apply else None
+        added = 0 if dry_run else apply_reindex(connection, aliases, act=doing)
         return [asdict(alias) for alias in aliases], added
 
     aliases, added = _ask(run)
-    show(aliases, as_json=json, empty="The ledger is empty: there is nothing to lead anywhere.")
-    if added is not None and not json:
-        typer.echo(f"{added} fingerprints were added.")
+    show(aliases, format=format, empty="The ledger is empty: there is nothing to lead anywhere.")
+    if format is Format.TABLE:
+        said = "Nothing was changed: this was a dry run."
+        typer.echo(said if dry_run else f"{added} fingerprints were added.")
 
 
-def _say(column: "Described", cause: str, text: str, doing: "Act", *, json: bool) -> None:
+def _say(column: "Described", cause: str, text: str, doing: "Act", *, format: Format) -> None:
     from dlq_pipelines.causes.catalogue import describe_as
 
-    _tell(_ask(lambda connection: describe_as(connection, cause, column, text, act=doing)), json=json)
+    _tell(_ask(lambda connection: describe_as(connection, cause, column, text, act=doing)), format=format)
 
 
 def _ask(question: Callable[["Connection"], T]) -> T:
@@ -264,15 +273,17 @@ def _ask(question: Callable[["Connection"], T]) -> T:
         return question(connection)
 
 
-def _tell(change: "Change", *, json: bool) -> None:
+def _tell(change: "Change", *, format: Format) -> None:
     """What was changed, and how it is taken back."""
     rows = [
         {"cause": one["cause"], "column": key, "before": one["before"][key], "after": value}
         for one in change.changes
         for key, value in one["after"].items()
     ]
-    show([asdict(change)] if json else rows, as_json=json, empty="It is so already: nothing was changed.")
-    if change.operation and not json:
-        typer.echo(f"To take it back: dlq causes undo {change.operation} --reason ...")
-    elif rows and not json:
+    show([asdict(change)], format=format, brief=rows, empty="It is so already: nothing was changed.")
+    if format is not Format.TABLE:
+        return
+    if change.operation:
+        typer.echo(f"To take it back: `{program()} causes undo {change.operation} --reason ...`")
+    elif rows:
         typer.echo("Nothing was changed: this was a dry run.")

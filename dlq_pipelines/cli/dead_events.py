@@ -1,23 +1,24 @@
 """`dlq dead-events`: what became of an event, and how does a person bring it back?"""
 
 import json as json_
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
+from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
 from dlq_pipelines.cli.export import export
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
-from dlq_pipelines.cli.output import Json, headline, program, show
+from dlq_pipelines.cli.output import Format, duration, formatted, headline, program, show
 from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
-from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.text import plain_text
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
+    from dlq_pipelines.outbox.dead_events import Aged
     from dlq_pipelines.retries.history import Death, EventHistory, Retry
 
 app = typer.Typer(help="Events that died.", no_args_is_help=True)
@@ -32,8 +33,77 @@ def dead_events() -> None:
     """Events that died."""
 
 
+@app.command("list")
+@formatted
+@filtered
+def list_(
+    filters: Filters,
+    ids: EventIds = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    offset: Annotated[int, typer.Option(min=0, help="How many to leave out; --after is faster.")] = 0,
+    after: Annotated[str | None, typer.Option(metavar="KEY", help="Where the page before said it ends.")] = None,
+    format: Format = Format.TABLE,
+) -> None:
+    """List dead events, the latest death first: all, or those of a filter.
+
+    Example: `dlq dead-events list --event-type order.placed --since 2026-11-24 --limit 20`
+    """
+    from dlq_pipelines.outbox.dead_events import list_dead_events
+
+    with session() as (connection, settings):
+        selector = filters.selector(settings.zone, ids, else_every=True)
+        page = list_dead_events(connection, selector, limit=limit, offset=offset, after=after)
+    brief = [
+        {
+            "event": event.id,
+            "died": event.dead_at,
+            "type": event.event_type,
+            "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
+            "attempts": event.attempts,
+            "cause": event.cause_id or "not classified yet",
+            "of": headline(event.last_error)[:100],
+        }
+        for event in page.events
+    ]
+    show([asdict(event) for event in page.events], format=format, brief=brief, empty="Nothing is dead.")
+    if page.next:
+        typer.echo(f"There are more: --after {page.next}", err=True)
+
+
+@app.command()
+@formatted
+@filtered
+def stats(filters: Filters, ids: EventIds = None, format: Format = Format.TABLE) -> None:
+    """Count dead events by type, cause and age: all, or those of a filter.
+
+    Example: `dlq dead-events stats --aggregate-type order`
+    """
+    from dlq_pipelines.outbox.dead_events import dead_event_stats
+
+    with session() as (connection, settings):
+        selector = filters.selector(settings.zone, ids, else_every=True)
+        found = dead_event_stats(connection, selector, now=datetime.now(UTC))
+    if format is Format.JSON:
+        show([asdict(found)], format=format)
+        return
+    sides = {
+        "event type": found.by_event_type,
+        "aggregate type": found.by_aggregate_type,
+        "cause": found.by_cause,
+    }
+    rows = [{"by": "all", "of": "", "events": found.total}]
+    rows += [
+        {"by": side, "of": one.name or "not classified yet", "events": one.events}
+        for side, counted in sides.items()
+        for one in counted
+    ]
+    rows += [{"by": "age", "of": _age(one), "events": one.events} for one in found.by_age]
+    show(rows, format=format)
+
+
 @app.command("show")
-def show_(event: EventId, json: Json = False) -> None:
+@formatted
+def show_(event: EventId, format: Format = Format.TABLE) -> None:
     """Show an event that died, also one that was retried or archived since: its deaths, retries, fix and payload.
 
     Example: `dlq dead-events show 17`
@@ -42,14 +112,14 @@ def show_(event: EventId, json: Json = False) -> None:
 
     with session() as (connection, _):
         found = event_history(connection, event)
-    if json:
-        show([asdict(found)], as_json=True, empty="")
+    if format is not Format.TABLE:
+        show([asdict(found)], format=format)
         return
-    show([{"of the event": key, "": value} for key, value in _about(found).items()], as_json=False, empty="")
+    show([{"of the event": key, "": value} for key, value in _about(found).items()])
     typer.echo()
-    show([_death(death) for death in found.deaths], as_json=False, empty="")
+    show([_death(death) for death in found.deaths])
     typer.echo()
-    show([_retry(retry) for retry in found.retries], as_json=False, empty="It was never retried.")
+    show([_retry(retry) for retry in found.retries], empty="It was never retried.")
     for retry in found.retries:
         if retry.payload_before is not None:
             _long(f"payload before the retry of {retry.retried_at:%Y-%m-%d %H:%M:%S}", _pretty(retry.payload_before))
@@ -59,6 +129,7 @@ def show_(event: EventId, json: Json = False) -> None:
 
 
 @app.command()
+@formatted
 def retry(
     event: EventId,
     reason: Reason,
@@ -68,35 +139,29 @@ def retry(
         typer.Option(metavar="JSON|@FILE", help="Retry it with this payload instead. Needs DLQ_ALLOW_EDIT=true."),
     ] = None,
     dry_run: DryRun = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Make a dead event pending again, due now, also a parked one. With another payload the original is kept.
 
     Example: `dlq dead-events retry 17 --reason "the address was corrected by hand"`
     """
-    from dlq_pipelines.retries.retry import retry_events, retry_with_payload
+    from dlq_pipelines.retries.retry import retry_event
 
     doing = act(actor, reason, dry_run=dry_run)
+    text = None if payload is None else _read_payload(payload)
     with session() as (connection, settings):
-        if payload is not None:
-            text = _read_payload(payload)
-            retry_with_payload(connection, event, text, act=doing, allowed=settings.allow_edit)
-        elif not retry_events(connection, [event], act=doing).events:
-            raise NotFoundError(
-                f"Event {event} is not dead, so there is nothing to retry. "
-                f"`dlq dead-events show {event}` says what became of it."
-            )
-    if json:
-        show([{"event_id": event, "events": 1, "dry_run": dry_run}], as_json=True, empty="")
-        return
-    typer.echo(
-        f"Would retry event {event}. Nothing was changed: this was a dry run."
-        if dry_run
-        else f"Event {event} is pending again. What becomes of it: `{program()} dead-events show {event}`."
+        retry_event(connection, event, act=doing, payload=text, allow_edit=settings.allow_edit)
+    tell(
+        f"Would retry event {event}." if dry_run else f"Event {event} is pending again.",
+        {"event_id": event, "events": 1},
+        hint=f"What becomes of it: `{program()} dead-events show {event}`.",
+        dry_run=dry_run,
+        format=format,
     )
 
 
 @app.command()
+@formatted
 @filtered
 def retry_batch(
     filters: Filters,
@@ -109,7 +174,7 @@ def retry_batch(
     rate: Rate = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Retry dead events of these ids or of a filter, paced, without the proof that a fix gives. Others are passed over.
 
@@ -129,10 +194,11 @@ def retry_batch(
             kind="dead",
             yes=yes,
         )
-    tell_retried(done, ids, rate=at, dry_run=dry_run, json=json)
+    tell_retried(done, ids, rate=at, dry_run=dry_run, format=format)
 
 
 @app.command()
+@formatted
 @filtered
 def discard(
     filters: Filters,
@@ -141,7 +207,7 @@ def discard(
     ids: EventIds = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Give dead events up: they go to the archive at once with the reason, and no filter brings them back.
 
@@ -149,23 +215,30 @@ def discard(
     """
     from dlq_pipelines.archive.archive import discard_events
 
-    doing = act(actor, reason, dry_run=dry_run)
+    missing = "None of these events is dead. `dlq dead-events show ID` says what became of one."
     with session() as (connection, settings):
         selector = filters.selector(settings.zone, ids)
-        if not dry_run:
-            confirm("discard", discard_events(connection, selector, act=replace(doing, dry_run=True)).events, yes=yes)
-        done = discard_events(connection, selector, act=doing)
-    if filters.names_only(ids) and not done.events:
-        raise NotFoundError("None of these events is dead. `dlq dead-events show ID` says what became of one.")
-    if json:
-        show([asdict(done) | {"dry_run": dry_run}], as_json=True, empty="")
-        return
-    typer.echo(f"{'Would discard' if dry_run else 'Discarded'} {done.events:,} dead events.")
-    typer.echo(
-        "Nothing was changed: this was a dry run."
-        if dry_run
-        else f"Back by its id: `{program()} archive restore ID --reason ...`."
+        done = do_many(
+            lambda act: discard_events(connection, selector, act=act),
+            act(actor, reason, dry_run=dry_run),
+            verb="discard",
+            events=lambda done: done.events,
+            yes=yes,
+            missing=missing if filters.names_only(ids) else None,
+        )
+    tell(
+        f"{'Would discard' if dry_run else 'Discarded'} {done.events:,} dead events.",
+        asdict(done),
+        hint=f"Back by its id: `{program()} archive restore ID --reason ...`.",
+        dry_run=dry_run,
+        format=format,
     )
+
+
+def _age(aged: "Aged") -> str:
+    if aged.below_seconds is None:
+        return f"{duration(aged.from_seconds)} and older"
+    return f"{duration(aged.from_seconds) if aged.from_seconds else '0 s'} to {duration(aged.below_seconds)}"
 
 
 def _about(found: "EventHistory") -> dict[str, Any]:

@@ -9,14 +9,13 @@ import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered, read_moment
-from dlq_pipelines.cli.output import Json, duration, headline, program, show
+from dlq_pipelines.cli.output import Format, duration, formatted, headline, program, show
 from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
     from dlq_pipelines.operation import Act
-    from dlq_pipelines.postgres.connect import Connection
     from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage
     from dlq_pipelines.retries.ledger import Preview
 
@@ -32,6 +31,7 @@ def fixes() -> None:
 
 
 @app.command()
+@formatted
 @filtered
 def flag(
     filters: Filters,
@@ -66,7 +66,7 @@ def flag(
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Say that something is mended upstream: what died of it so far is retried in stages, as long as they succeed.
 
@@ -95,7 +95,7 @@ def flag(
         flagging = Flag(filters.selector(settings.zone, ids), policy, link, owner, begins, expires)
         would = preview_fix(connection, flagging, act=doing, default=policy)
         if dry_run:
-            _show_preview(would, policy, json=json)
+            _show_preview(would, policy, format=format)
             return
         confirm("release", would.events, yes=yes)
         fix = flag_fix(connection, flagging, act=doing)
@@ -103,15 +103,16 @@ def flag(
         fix,
         f"Fix {fix.id} is flagged. It means {would.events:,} dead events, in stages of {_sizes(would)}; the "
         f"fix_flag_sensor releases the first. To follow it: `{program()} fixes show {fix.id}`.",
-        json=json,
+        format=format,
     )
 
 
 @app.command("list")
+@formatted
 def list_(
     only_open: Annotated[bool, typer.Option("--open", help="Only those that have not ended.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """List fixes, the last flagged first.
 
@@ -121,25 +122,25 @@ def list_(
 
     with session() as (connection, _):
         found = list_fixes(connection, limit=limit, only_open=only_open)
-    rows: list[dict[str, Any]] = [asdict(fix) for fix in found]
-    if not json:
-        rows = [
-            {
-                "fix": fix.id,
-                "state": fix.status.value,
-                "stage": fix.stage,
-                "means": str(fix.selector),
-                "flagged": fix.flagged_at,
-                "by": fix.flagged_by,
-                "verdict": fix.verdict or "not decided yet",
-            }
-            for fix in found
-        ]
-    show(rows, as_json=json, empty="No fix is open." if only_open else "No fix was ever flagged.")
+    brief = [
+        {
+            "fix": fix.id,
+            "state": fix.status.value,
+            "stage": fix.stage,
+            "means": str(fix.selector),
+            "flagged": fix.flagged_at,
+            "by": fix.flagged_by,
+            "verdict": fix.verdict or "not decided yet",
+        }
+        for fix in found
+    ]
+    empty = "No fix is open." if only_open else "No fix was ever flagged."
+    show([asdict(fix) for fix in found], format=format, brief=brief, empty=empty)
 
 
 @app.command("show")
-def show_(fix: FixId, json: Json = False) -> None:
+@formatted
+def show_(fix: FixId, format: Format = Format.TABLE) -> None:
     """Show all of a fix: what it means, its stages with their outcomes, and what comes next or why it ended.
 
     Example: `dlq fixes show 1`
@@ -150,20 +151,21 @@ def show_(fix: FixId, json: Json = False) -> None:
     with session() as (connection, settings):
         found = fix_progress(connection, fix, now=datetime.now(UTC), terms=fix_terms(settings))
     stages = [_stage(number, stage) for number, stage in found.stages.items()]
-    if json:
-        show([asdict(found.fix) | {"stages": stages, "next": found.next}], as_json=True, empty="")
+    if format is not Format.TABLE:
+        show([asdict(found.fix) | {"stages": stages, "next": found.next}], format=format)
         return
     about = _about(found.fix) | {"next" if found.fix.closed_at is None else "verdict": found.next}
-    show([{"of the fix": key, "": value} for key, value in about.items() if value], as_json=False, empty="")
+    show([{"of the fix": key, "": value} for key, value in about.items() if value])
     typer.echo()
-    show(stages, as_json=False, empty="No stage was begun yet.")
+    show(stages, empty="No stage was begun yet.")
     if found.fix.evidence:
         typer.echo()
-        show([_evidence(pair) for pair in found.fix.evidence], as_json=False, empty="")
+        show([_evidence(pair) for pair in found.fix.evidence])
 
 
 @app.command()
-def pause(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, json: Json = False) -> None:
+@formatted
+def pause(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, format: Format = Format.TABLE) -> None:
     """Let nothing follow until the fix is resumed. What it has released stays with the worker.
 
     Example: `dlq fixes pause 1 --reason "the carrier asked us to wait"`
@@ -171,11 +173,12 @@ def pause(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, jso
     from dlq_pipelines.retries.retry import pause_fix
 
     hint = f"Fix {fix} is paused. To go on: `{program()} fixes resume {fix} --reason ...`."
-    _change(pause_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), json=json)
+    _change(pause_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), format=format)
 
 
 @app.command()
-def resume(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, json: Json = False) -> None:
+@formatted
+def resume(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, format: Format = Format.TABLE) -> None:
     """Let a paused fix go on where it stopped.
 
     Example: `dlq fixes resume 2 --reason "the carrier is ready"`
@@ -183,11 +186,12 @@ def resume(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, js
     from dlq_pipelines.retries.retry import resume_fix
 
     hint = f"Fix {fix} goes on with the next tick of the fix_flag_sensor. See `{program()} fixes show {fix}`."
-    _change(resume_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), json=json)
+    _change(resume_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), format=format)
 
 
 @app.command()
-def withdraw(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, json: Json = False) -> None:
+@formatted
+def withdraw(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, format: Format = Format.TABLE) -> None:
     """End a fix whose claim is taken back. What it has released stays with the worker; nothing else follows.
 
     Example: `dlq fixes withdraw 1 --reason "rolled back upstream"`
@@ -195,52 +199,53 @@ def withdraw(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, 
     from dlq_pipelines.retries.retry import withdraw_fix
 
     hint = f"Fix {fix} is withdrawn. Once it is mended for good: `{program()} fixes flag --note ...`."
-    _change(withdraw_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), json=json)
+    _change(withdraw_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), format=format)
 
 
 @app.command()
+@formatted
 @filtered
 def parked(
     filters: Filters,
     fix: OfFix = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
     after: Annotated[int, typer.Option(min=0, help="Only events with a larger id: for the next page.")] = 0,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """List events that died again after so many retries that only a person releases them.
 
     Example: `dlq fixes parked --event-type order.placed`
     """
+    from dlq_pipelines.retries.ledger import parked_after
     from dlq_pipelines.retries.parked import parked_events
 
     with session() as (connection, settings):
         found = parked_events(
             connection,
-            max_retries=_parked_after(connection, fix, settings.max_retries),
+            max_retries=parked_after(connection, fix, default=settings.max_retries),
             selector=filters.selector(settings.zone, else_every=True),
             fix_id=fix,
             after=after,
             limit=limit,
         )
-    rows: list[dict[str, Any]] = [asdict(event) for event in found]
-    if not json:
-        rows = [
-            {
-                "event": event.event_id,
-                "type": event.event_type,
-                "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
-                "cause": event.cause_id or "not classified yet",
-                "retries": event.retries,
-                "last death": event.died_at,
-            }
-            for event in found
-        ]
-    show(rows, as_json=json, empty="No event is parked.")
-    if len(found) == limit and not json:
+    brief = [
+        {
+            "event": event.event_id,
+            "type": event.event_type,
+            "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
+            "cause": event.cause_id or "not classified yet",
+            "retries": event.retries,
+            "last death": event.died_at,
+        }
+        for event in found
+    ]
+    show([asdict(event) for event in found], format=format, brief=brief, empty="No event is parked.")
+    if len(found) == limit and format is Format.TABLE:
         typer.echo(f"There may be more: --after {found[-1].event_id}")
 
 
 @app.command()
+@formatted
 @filtered
 def release_parked(
     filters: Filters,
@@ -251,19 +256,20 @@ def release_parked(
     rate: Rate = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Retry parked events: those of these ids, of a fix, or of a filter. Others are passed over.
 
     Example: `dlq fixes release-parked --fix 1 --reason "the address was corrected by hand"`, or with ids:
     `dlq fixes release-parked 23 24 --reason "the address was corrected by hand" --dry-run`
     """
+    from dlq_pipelines.retries.ledger import parked_after
     from dlq_pipelines.retries.parked import release_parked as release
 
     doing = act(actor, reason, dry_run=dry_run)
     with session() as (connection, settings):
         selector = filters.selector(settings.zone, ids, else_every=fix is not None)
-        most, at = _parked_after(connection, fix, settings.max_retries), pace(rate, settings)
+        most, at = parked_after(connection, fix, default=settings.max_retries), pace(rate, settings)
         done = retry_many(
             lambda act: release(connection, selector, max_retries=most, fix_id=fix, act=act, rate=at),
             doing,
@@ -271,34 +277,26 @@ def release_parked(
             kind="parked",
             yes=yes,
         )
-    tell_retried(done, ids, rate=at, dry_run=dry_run, json=json)
+    tell_retried(done, ids, rate=at, dry_run=dry_run, format=format)
 
 
-def _change(change: Callable[..., "Fix"], fix_id: int, hint: str, *, doing: "Act", json: bool) -> None:
+def _change(change: Callable[..., "Fix"], fix_id: int, hint: str, *, doing: "Act", format: Format) -> None:
     """Do it, or in a dry run take it back, and say what the fix is then."""
     with session() as (connection, _), connection.transaction(force_rollback=doing.dry_run):
         fix = change(connection, fix_id, act=doing)
-    _say(fix, "Nothing was changed: this was a dry run." if doing.dry_run else hint, json=json)
+    _say(fix, "Nothing was changed: this was a dry run." if doing.dry_run else hint, format=format)
 
 
-def _say(fix: "Fix", hint: str, *, json: bool) -> None:
+def _say(fix: "Fix", hint: str, *, format: Format) -> None:
     row = {"fix": fix.id, "state": fix.status.value, "verdict": fix.verdict or "not decided yet"}
-    show([asdict(fix)] if json else [row], as_json=json, empty="")
-    if not json:
+    show([asdict(fix)], format=format, brief=[row])
+    if format is Format.TABLE:
         typer.echo(hint)
 
 
-def _parked_after(connection: "Connection", fix_id: int | None, installations: int) -> int:
-    """After how many retries an event is parked: as the fix says, where one is meant and says it."""
-    from dlq_pipelines.retries.ledger import get_fix
-
-    policy = get_fix(connection, fix_id).policy if fix_id is not None else None
-    return policy.max_retries if policy else installations
-
-
-def _show_preview(would: "Preview", policy: "RetryPolicy", *, json: bool) -> None:
-    if json:
-        show([asdict(would)], as_json=True, empty="")
+def _show_preview(would: "Preview", policy: "RetryPolicy", *, format: Format) -> None:
+    if format is not Format.TABLE:
+        show([asdict(would)], format=format)
         return
     figures = {
         "events": f"{would.events:,}",
@@ -308,7 +306,7 @@ def _show_preview(would: "Preview", policy: "RetryPolicy", *, json: bool) -> Non
         "stages": _sizes(would),
         "time": f"{duration(would.seconds)} at {policy.rate:g} a second, and what the worker needs",
     }
-    show([{"it would mean": name, "": value} for name, value in figures.items()], as_json=False, empty="")
+    show([{"it would mean": name, "": value} for name, value in figures.items()])
     typer.echo("Nothing was changed: this was a dry run.")
 
 

@@ -9,7 +9,7 @@ import sys
 import typer
 from rich.console import Console
 
-from dlq_pipelines.cli import archive, causes, dead_events, demo, fixes, migrate, up
+from dlq_pipelines.cli import alerts, archive, causes, dead_events, demo, doctor, fixes, migrate, serve, up
 from dlq_pipelines.cli.output import program
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.text import plain_line
@@ -17,17 +17,22 @@ from dlq_pipelines.text import plain_line
 app = typer.Typer(
     name="dlq",
     help="Dead-letter operations for a PostgreSQL transactional outbox.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found or not dead, 4 refused.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 app.command("migrate")(migrate.migrate)
+app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("up")(up.up)
+app.command("serve")(serve.serve)
 app.add_typer(dead_events.app, name="dead-events")
 app.add_typer(archive.app, name="archive")
 app.add_typer(causes.app, name="causes")
 app.add_typer(fixes.app, name="fixes")
+app.add_typer(alerts.app, name="alerts")
+app.add_typer(serve.tokens, name="tokens")
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
-"""How does a command show rows: as a table for people, as JSON for programs?"""
+"""How does a command show rows: as a table for people, as JSON or CSV for programs, and plain where it is piped?"""
 
+import csv
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,27 +15,94 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlq_pipelines.text import plain_line
+from dlq_pipelines.cli.options import option, with_options
+from dlq_pipelines.text import plain_line, spreadsheet_text
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+class Format(StrEnum):
+    """How a command shows what it found."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
 
 
-def show(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
+_ANNOTATIONS = {
+    "format": Annotated[Format, typer.Option(help="A table for people; json or csv for programs, with all fields.")],
+    "json": Annotated[bool, typer.Option("--json", help="The same as --format json.")],
+}
+
+
+def formatted(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options --format and --json; it gets one of them, as its argument `format`."""
+    options = [
+        option("format", _ANNOTATIONS["format"], Format.TABLE),
+        option("json", _ANNOTATIONS["json"], default=False),
+    ]
+
+    def gather(given: dict[str, Any]) -> dict[str, Any]:
+        chosen = given.pop("format")
+        return {"format": Format.JSON if given.pop("json") else chosen}
+
+    return with_options(command, {"format": options}, gather)
+
+
+def show(
+    rows: Sequence[dict[str, Any]],
+    *,
+    format: Format = Format.TABLE,
+    brief: Sequence[dict[str, Any]] | None = None,
+    empty: str = "",
+) -> None:
     """Print rows of equal keys. Values are hostile text: no markup and no control character in them is obeyed.
 
-    JSON is in ASCII for that reason.
+    JSON is in ASCII for that reason, and a cell of CSV that a spreadsheet would run has an apostrophe before it.
+
+    Args:
+        rows: all fields.
+        format: for whom.
+        brief: what a person sees of them; None: all.
+        empty: what a person is told where there are none.
     """
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2, default=str))
-        return
+    match format:
+        case Format.JSON:
+            typer.echo(json.dumps(rows, indent=2, default=str))
+        case Format.CSV:
+            _write_csv(rows)
+        case Format.TABLE:
+            _write_table(rows if brief is None else brief, empty)
+
+
+def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
+    """A header and a line a row; what is no single value is JSON."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if rows:
+        writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow(_cell(value) for value in row.values())
+
+
+def _cell(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, default=str)
+    return spreadsheet_text(str(value))
+
+
+def _write_table(rows: Sequence[dict[str, Any]], empty: str) -> None:
+    """With columns on a terminal; piped, a line a row with a tab between cells, which cut and awk take apart."""
     if not rows:
         typer.echo(empty)
+        return
+    if not sys.stdout.isatty():
+        for cells in ([*rows[0]], *(row.values() for row in rows)):
+            typer.echo("\t".join(_plain(cell) for cell in cells))
         return
     table = Table(*rows[0], box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(_plain(value)) for value in row.values()))
-    # Piped, a table has no width to fit into.
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    Console().print(table)
 
 
 def program() -> str:

@@ -1,4 +1,4 @@
-"""How does a command retry many events: counted first, asked for where they are many, and told?"""
+"""How does a command retry many events, and what does it tell of them?"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlq_pipelines.cli.act import confirm
-from dlq_pipelines.cli.output import duration, program, show
-from dlq_pipelines.errors import NotFoundError
+from dlq_pipelines.cli.act import do_many, tell
+from dlq_pipelines.cli.output import Format, duration, program
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -40,34 +39,22 @@ def retry_many(retry: "Callable[[Act], Retried]", doing: "Act", *, named: bool, 
         named: events were named by their ids, so that none of them may be none by mistake.
         kind: what they have to be: "dead" or "parked".
         yes: the person need not be asked.
-
-    Raises:
-        NotFoundError: none of the named events is of that kind.
-        RefusedError: they are many, and the person does not mean it or cannot be asked.
     """
-    if not doing.dry_run and not yes:
-        confirm("retry", retry(replace(doing, dry_run=True)).events, yes=False)
-    done = retry(doing)
-    if named and not done.events:
-        raise NotFoundError(f"None of these events is {kind}. `dlq dead-events show ID` says what became of one.")
-    return done
+    missing = f"None of these events is {kind}. `dlq dead-events show ID` says what became of one."
+    return do_many(
+        retry, doing, verb="retry", events=lambda done: done.events, yes=yes, missing=missing if named else None
+    )
 
 
-def tell_retried(done: "Retried", ids: Sequence[int] | None, *, rate: float, dry_run: bool, json: bool) -> None:
+def tell_retried(done: "Retried", ids: Sequence[int] | None, *, rate: float, dry_run: bool, format: Format) -> None:
     """Say how many events go back to the worker, how long that takes, and how many of the named ones do not."""
-    if json:
-        show([asdict(done) | {"rate": rate, "dry_run": dry_run}], as_json=True, empty="")
-        return
-    if not done.events:
+    row = asdict(done) | {"rate": rate}
+    if not done.events and format is Format.TABLE:
         typer.echo("No dead event is meant by this. Nothing was changed.")
         return
-    lasts = duration((done.events - 1) / rate)
-    said = "Would retry" if dry_run else "Retried"
-    typer.echo(f"{said} {done.events:,} dead events at {rate:g} a second: they fall due within {lasts}.")
+    lasts = duration((done.events - 1) / rate) if done.events else ""
+    said = f"{'Would retry' if dry_run else 'Retried'} {done.events:,} dead events at {rate:g} a second: "
+    said += f"they fall due within {lasts}."
     if ids and (passed := len(set(ids)) - done.events):
-        typer.echo(f"Passed over: {passed:,} of those that were named.")
-    typer.echo(
-        "Nothing was changed: this was a dry run."
-        if dry_run
-        else f"What became of one: `{program()} dead-events show ID`."
-    )
+        said += f"\nPassed over: {passed:,} of those that were named."
+    tell(said, row, hint=f"What became of one: `{program()} dead-events show ID`.", dry_run=dry_run, format=format)

@@ -5,9 +5,11 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
+from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.purge import Purged, count_purgeable, forget_deaths, purge_archive
 from dlq_pipelines.defs.exports import dead_event_export
+from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
 from dlq_pipelines.operation import Act
@@ -119,10 +121,9 @@ def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Look for events of the ledger that are nowhere, or in both tables."""
     with outbox.session() as session:
         found = session.connection.one("archive.unaccounted")
-    return dg.AssetCheckResult(
-        passed=not found["missing"] and not found["doubled"],
-        metadata={"missing": found["missing"], "doubled": found["doubled"], "examples": found["examples"] or []},
-    )
+        figures = {"missing": found["missing"], "doubled": found["doubled"], "examples": found["examples"] or []}
+        passed = not found["missing"] and not found["doubled"]
+        return checked(session, "books_balance", passed=passed, figures=figures)
 
 
 @dg.asset_check(asset=dead_event_archive, description="The archive table has every column of the outbox table.")
@@ -130,8 +131,9 @@ def archive_has_every_column(outbox: OutboxResource) -> dg.AssetCheckResult:
     """A column that it lacks would be lost, so nothing is archived then; another type may not hold the value."""
     with outbox.session() as session:
         rows = session.connection.run("archive.columns_lacking").fetchall()
-    wrong = [f"{row['column']} {row['type']} is archived as {row['archived_as'] or 'nothing'}" for row in rows]
-    return dg.AssetCheckResult(passed=not wrong, metadata={"wrong": ", ".join(wrong) or "none"})
+        wrong = [f"{row['column']} {row['type']} is archived as {row['archived_as'] or 'nothing'}" for row in rows]
+        figures: dict[str, object] = {"wrong": ", ".join(wrong) or "none"}
+        return checked(session, "archive_has_every_column", passed=not wrong, figures=figures)
 
 
 @dg.asset_check(
@@ -144,21 +146,22 @@ def nothing_stays_too_long(outbox: OutboxResource) -> dg.AssetCheckResult:
         left = session.connection.one("archive.count_movable", before=session.now - timedelta(days=days), times=None)[
             "events"
         ]
-    return dg.AssetCheckResult(
-        passed=not left, severity=dg.AssetCheckSeverity.WARN, metadata={"events": left, "older_than_days": days}
-    )
+        figures = {"events": left, "older_than_days": days}
+        return checked(session, "nothing_stays_too_long", passed=not left, severity=Severity.WARNING, figures=figures)
 
 
 archive_job = dg.define_asset_job(
     "archive_dead_events",
     selection=dg.AssetSelection.assets(dead_event_archive),
     description="Archives dead events past their retention.",
+    hooks={job_success},
 )
 
 purge_job = dg.define_asset_job(
     "purge_archive",
     selection=dg.AssetSelection.assets(archive_purge),
     description="Deletes what is past the archive's and the ledger's retention.",
+    hooks={job_success},
 )
 
 purge_schedule = dg.ScheduleDefinition(

@@ -6,7 +6,9 @@ import dagster as dg
 
 from dlq_pipelines.causes.catalogue import Cause, list_causes, mark_relapses
 from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.counts import tend_counts
 from dlq_pipelines.causes.similar import similar_causes
+from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
 from dlq_pipelines.retries.retry import settle_retries
@@ -44,7 +46,9 @@ def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource)
     """
     with outbox.session() as session:
         _observe(context, session)
-        found = classify_deaths(session.connection, zone=session.settings.zone)
+        announce = session.settings.death_webhook_url is not None
+        found = classify_deaths(session.connection, zone=session.settings.zone, announce=announce)
+        tend_counts(session.connection, now=session.now)
         regressed = mark_relapses(session.connection, now=session.now)
         patience = session.settings.settle_timeout_seconds
         settled = settle_retries(session.connection, now=session.now, settle_seconds=patience)
@@ -87,7 +91,8 @@ def rollup_matches_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Recount the rollup from the ledger."""
     with outbox.session() as session:
         counted = session.connection.one("cause.rollup_difference")
-    return dg.AssetCheckResult(passed=counted["ledger"] == counted["rollup"], metadata=counted)
+        agree = counted["ledger"] == counted["rollup"] == counted["counters"]
+        return checked(session, "rollup_matches_ledger", passed=agree, figures=counted)
 
 
 @dg.asset_check(asset=dead_event_causes, description="The counted outcomes of every stage are those of its retries.")
@@ -95,13 +100,15 @@ def stages_match_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Recount the stages of all fixes from the ledger of retries."""
     with outbox.session() as session:
         wrong = [f"fix {r['fix_id']} stage {r['stage']}" for r in session.connection.run("fix.stages_difference")]
-    return dg.AssetCheckResult(passed=not wrong, metadata={"wrong": ", ".join(wrong) or "none"})
+        figures: dict[str, object] = {"wrong": ", ".join(wrong) or "none"}
+        return checked(session, "stages_match_ledger", passed=not wrong, figures=figures)
 
 
 causes_job = dg.define_asset_job(
     "classify_deaths",
     selection=dg.AssetSelection.assets(dead_event_causes),
     description="Classifies new deaths and observes the outbox.",
+    hooks={job_success},
 )
 
 causes_schedule = dg.ScheduleDefinition(

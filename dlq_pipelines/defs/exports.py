@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from dlq_pipelines.defs.causes import dead_event_causes
+from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import DAYS, SCHEDULES_START
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource
 from dlq_pipelines.exports.export import Exported, export_day, verify_day
@@ -80,6 +81,7 @@ export_job = dg.define_asset_job(
     "export_day",
     selection=dg.AssetSelection.assets(dead_event_export),
     description="Exports a day's deaths, or a range of days in one run.",
+    hooks={job_success},
 )
 
 export_schedule = dg.build_schedule_from_partitioned_job(

@@ -5,6 +5,7 @@ import base64
 import dagster as dg
 
 from dlq_pipelines.defs.causes import dead_event_causes
+from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import DAYS, SCHEDULES_START
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
 from dlq_pipelines.reports.report import Report, build_report, report_markdown
@@ -55,6 +56,7 @@ report_job = dg.define_asset_job(
     "build_report",
     selection=dg.AssetSelection.assets(failure_report),
     description="Builds the failure report of a day, or of a range of days in one run.",
+    hooks={job_success},
 )
 
 report_schedule = dg.build_schedule_from_partitioned_job(

@@ -22,6 +22,25 @@ OWNERS = ["team:data-platform"]
 POOL = "dlq_write"
 
 
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def utc_now() -> datetime:
+    """This moment."""
+    return datetime.now(UTC)
+
+
+def unfinished(*, job_name: str | None = None, tags: dict[str, str | list[str]] | None = None) -> dg.RunsFilter:
+    """Runs that are under way, of a job or with tags."""
+    return dg.RunsFilter(job_name=job_name, tags=tags, statuses=_UNFINISHED)
+
+
 @dataclass(frozen=True)
 class Session:
     """An open connection with the settings it was opened by."""
@@ -32,7 +51,7 @@ class Session:
     @property
     def now(self) -> datetime:
         """This moment: faces read the clock, what is below them is given it."""
-        return datetime.now(UTC)
+        return utc_now()
 
     @property
     def database_url(self) -> str:

@@ -10,8 +10,9 @@ import psycopg
 from pydantic import Field
 
 from dlq_pipelines.day import moment
+from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import SENSORS_START
-from dlq_pipelines.defs.resources import POOL, OutboxResource, Session
+from dlq_pipelines.defs.resources import POOL, OutboxResource, Session, unfinished
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import fix_terms
 from dlq_pipelines.operation import Act
@@ -27,13 +28,6 @@ CAUSE_TAG = "dlq/cause"
 _NOT_ENTERED = (None, "installation's")
 # A tick does at most this much; the next one comes in half a minute.
 _FIXES_A_TICK = 20
-_UNFINISHED = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 class SelectorConfig(dg.Config):
@@ -45,6 +39,7 @@ class SelectorConfig(dg.Config):
     event_type: str | None = Field(default=None, description="Only events of this type.")
     aggregate_type: str | None = Field(default=None, description="Only events of aggregates of this type.")
     event_ids: list[int] | None = Field(default=None, description="Only these events, at most 10,000.")
+    attempts: int | None = Field(default=None, description="Only deaths after exactly so many attempts.")
     error_contains: str | None = Field(default=None, description="Only errors with this text in them.")
     died_since: str | None = Field(default=None, description="Only deaths at or after 2026-11-24 or 2026-11-24T18:30.")
     died_until: str | None = Field(default=None, description="Only deaths before that time.")
@@ -62,6 +57,7 @@ class SelectorConfig(dg.Config):
             event_type=self.event_type,
             aggregate_type=self.aggregate_type,
             event_ids=None if self.event_ids is None else tuple(self.event_ids),
+            attempts=self.attempts,
             error_contains=self.error_contains,
             died_since=since,
             died_until=until,
@@ -133,7 +129,7 @@ def flag_fix_op(context: dg.OpExecutionContext, config: FlagFixConfig, outbox: O
     context.add_output_metadata({"fix": fix.id})
 
 
-@dg.job(name="flag_fix")
+@dg.job(name="flag_fix", hooks={job_success})
 def flag_fix_job() -> None:
     """Flags a **fix**: somebody's statement that a cause, or another set of dead events, is mended upstream.
 
@@ -179,7 +175,7 @@ def _told(done: Advanced, outcomes: dict[int, Stage]) -> dict[str, Any]:
     return told
 
 
-@dg.job(name="retry_stage")
+@dg.job(name="retry_stage", hooks={job_success})
 def retry_stage_job() -> None:
     """Takes the next step of one fix: writes down outcomes, then **releases, waits, halts or verifies**.
 
@@ -213,7 +209,7 @@ def retry_dead_events_op(context: dg.OpExecutionContext, config: RetryEventsConf
     context.add_output_metadata({"events": retried.events, "batches": retried.batches})
 
 
-@dg.job(name="retry_dead_events")
+@dg.job(name="retry_dead_events", hooks={job_success})
 def retry_dead_events_job() -> None:
     """Makes **dead events** pending again, by ids or by a filter, paced, with an audit row. `dry_run` is on by default.
 
@@ -257,5 +253,4 @@ def fix_flag_sensor(
 
 
 def _has_run(context: dg.SensorEvaluationContext, fix: Fix) -> bool:
-    unfinished = dg.RunsFilter(tags={FIX_TAG: str(fix.id)}, statuses=_UNFINISHED)
-    return bool(context.instance.get_run_records(unfinished, limit=1))
+    return bool(context.instance.get_run_records(unfinished(tags={FIX_TAG: str(fix.id)}), limit=1))

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from psycopg.rows import DictRow
+if TYPE_CHECKING:  # the command line reads filters before it needs a database
+    from psycopg.rows import DictRow
 
 BIGINT_MAX = 2**63 - 1
+_INTEGER_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class OutboxEvent:
     dead_at: datetime | None = None
 
     @classmethod
-    def from_row(cls, row: DictRow) -> Self:
+    def from_row(cls, row: "DictRow") -> Self:
         """Build from a row that has these columns."""
         return cls(**{field.name: row[field.name] for field in fields(cls)})
 
@@ -50,6 +52,7 @@ class Selector:
         event_type: of this type.
         aggregate_type: of this type of aggregate.
         event_ids: these events, at most 10,000.
+        attempts: that died after exactly so many attempts of the worker.
         error_contains: whose error has this text in it, letter by letter, at most 1,000 characters.
         died_since: that died at this moment or later.
         died_until: that died before this moment.
@@ -64,6 +67,7 @@ class Selector:
     event_type: str | None = None
     aggregate_type: str | None = None
     event_ids: tuple[int, ...] | None = None
+    attempts: int | None = None
     error_contains: str | None = None
     died_since: datetime | None = None
     died_until: datetime | None = None
@@ -82,6 +86,8 @@ class Selector:
                 storable(name, required(name, text), most=_LONGEST_FILTER)
         if self.event_ids is not None and len(event_ids("event_ids", self.event_ids)) > _MOST_IDS:
             raise ValueError(f"event_ids must hold at most {_MOST_IDS} ids")
+        if self.attempts is not None:
+            not_negative("attempts", self.attempts, most=_INTEGER_MAX)
         since, until = aware("died_since", self.died_since), aware("died_until", self.died_until)
         if since is not None and until is not None and since >= until:
             raise ValueError("died_since must be before died_until")
@@ -113,19 +119,20 @@ _WORDS = {
     "event_type": "event type",
     "aggregate_type": "aggregate type",
     "event_ids": "events",
+    "attempts": "attempts",
     "error_contains": "error with",
     "died_since": "dead since",
     "died_until": "dead before",
 }
 
 
-def _in_words(value: str | datetime | tuple[int, ...]) -> str:
+def _in_words(value: str | int | datetime | tuple[int, ...]) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S %Z}"
     if isinstance(value, tuple):
         more = len(value) - _NAMED_IDS
         return ", ".join(map(str, value[:_NAMED_IDS])) + (f" and {more:,} more" if more > 0 else "")
-    return value
+    return str(value)
 
 
 _MOST_IDS = 10_000

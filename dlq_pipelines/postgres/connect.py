@@ -7,13 +7,16 @@ itself; a transaction belongs to the operation that opened it.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.postgres.queries import Names, load_queries
+
+if TYPE_CHECKING:
+    from psycopg_pool import ConnectionPool
 
 
 class Connection(psycopg.Connection[DictRow]):
@@ -68,25 +71,54 @@ class Database:
             DatabaseUnavailableError: no server answers there, or it refuses us.
         """
         try:
-            connection = Connection.connect(
-                self.url,
-                autocommit=True,
-                row_factory=dict_row,
-                connect_timeout=self.connect_timeout,
-                application_name="dlq-pipelines",
-                # Statements with filters that may be absent are read by an index only in a plan for the values at
-                # hand, and a prepared statement breaks behind a transaction pooler.
-                prepare_threshold=None,
-            )
+            connection = Connection.connect(self.url, **self._options())
         except psycopg.Error as error:
             raise DatabaseUnavailableError(_why_unavailable(error)) from None
+        self._configure(connection)
+        return connection
+
+    def pool(self, *, size: int, wait: float) -> "ConnectionPool[Connection]":
+        """Connections as `open` makes them, for many requests at once. Not opened yet.
+
+        Each is tried before it is lent, so that a restart of the server costs one round trip and no request.
+
+        Args:
+            size: how many at most; the first is opened at once, the others when they are needed.
+            wait: seconds that a request waits for one, before `psycopg_pool.PoolTimeout` is raised.
+        """
+        from psycopg_pool import ConnectionPool
+
+        return ConnectionPool(
+            self.url,
+            connection_class=Connection,
+            kwargs=self._options(),
+            configure=self._configure,
+            check=ConnectionPool.check_connection,
+            min_size=1,
+            max_size=size,
+            timeout=wait,
+            open=False,
+            name="dlq-pipelines",
+        )
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "autocommit": True,
+            "row_factory": dict_row,
+            "connect_timeout": self.connect_timeout,
+            "application_name": "dlq-pipelines",
+            # Statements with filters that may be absent are read by an index only in a plan for the values at hand, and
+            # a prepared statement breaks behind a transaction pooler.
+            "prepare_threshold": None,
+        }
+
+    def _configure(self, connection: Connection) -> None:
         connection.names = self.names
         connection.run(
             "session.configure",
             statement_timeout=_milliseconds(self.statement_timeout),
             lock_timeout=_milliseconds(self.lock_timeout),
         )
-        return connection
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:

@@ -160,6 +160,16 @@ def get_fix(connection: Connection, fix_id: int) -> Fix:
     return fix_from_row(row)
 
 
+def parked_after(connection: Connection, fix_id: int | None, *, default: int) -> int:
+    """After how many retries an event is parked: as the fix says, where one is meant and says it.
+
+    Raises:
+        NotFoundError: there is no such fix.
+    """
+    policy = get_fix(connection, fix_id).policy if fix_id is not None else None
+    return policy.max_retries if policy else default
+
+
 def list_fixes(connection: Connection, *, limit: int = 100, only_open: bool = False) -> list[Fix]:
     """Fixes, the last flagged first."""
     rows = connection.run("fix.list", limit=positive("limit", limit, most=1000), only_open=only_open)

@@ -145,6 +145,29 @@ def retry_selected(
     return _retry(connection, selector, act=act, rate=rate, max_retries=max_retries)
 
 
+def retry_event(
+    connection: Connection, event_id: int, *, act: Act, payload: str | None = None, allow_edit: bool = False
+) -> None:
+    """Retry one dead event, due now, also a parked one.
+
+    Args:
+        connection: in autocommit mode.
+        event_id: the event.
+        act: who asks for it, and why.
+        payload: with this payload instead, as JSON text; None: with its own.
+        allow_edit: whether this installation allows another payload.
+
+    Raises:
+        NotFoundError: the event is not dead.
+        RefusedError: another payload is not allowed here.
+        ValueError: the payload is no JSON that PostgreSQL can store.
+    """
+    if payload is not None:
+        retry_with_payload(connection, event_id, payload, act=act, allowed=allow_edit)
+    elif not retry_events(connection, [event_id], act=act).events:
+        raise _not_dead(event_id)
+
+
 def retry_with_payload(connection: Connection, event_id: int, payload: str, *, act: Act, allowed: bool) -> None:
     """Retry one dead event with another payload. The ledger keeps the one that it had.
 
@@ -166,8 +189,13 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
     _require_json(connection, payload)
     with connection.transaction():
         page = _page(connection, _manual(connection, selector), _START, room=1)
+<<<<<<< HEAD
         if not page["taken"]:
             raise NotFoundError(f"Event {event_id} is not dead, so there is nothing to retry.")
+=======
+        if not page["deaths"]:
+            raise _not_dead(event_id)
+>>>>>>> alerts
         if act.dry_run:
             return
         _release(connection, _locked(page), act=act)
@@ -449,6 +477,13 @@ def _evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
         }
         for _, rows in most
     ]
+
+
+def _not_dead(event_id: int) -> NotFoundError:
+    return NotFoundError(
+        f"Event {event_id} is not dead, so there is nothing to retry. `dlq dead-events show {event_id}` says what "
+        "became of it."
+    )
 
 
 def _require_json(connection: Connection, payload: str) -> None:

@@ -74,7 +74,7 @@ with page as (
         where a.id = page.event_id and a.status = 'dead' and a.dead_at = d.died_at limit 1) a
     left join :"dlq_schema".cause c on c.id = d.cause_id
     where :"dlq_schema".selects(f, coalesce(c.merged_into, d.cause_id), d.event_type, d.aggregate_type, d.event_id,
-                                d.error, d.died_at)
+                                d.attempts, d.error, d.died_at)
 ), locked as (
     select free.event_id from judged free
     cross join lateral (

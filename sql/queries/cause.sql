@@ -43,13 +43,15 @@ with cause as (
 select count(*) as minted from cause
 
 -- name: assign
--- Write the causes into the deaths, add exactly those rows to the rollup and widen the causes' times.
+-- Write the causes into the deaths, add exactly those rows to the rollups and widen the causes' times. What metrics
+-- count is written with the names that they are shown under: a type that finds no place among the 50, and a cause that
+-- is not shown, count as `other` from then on. Rows that other runs write too are taken in the order of their keys.
 with named as (
     select death_id, cause_id from unnest(%(deaths)s::bigint[], %(causes)s::text[]) as given (death_id, cause_id)
 ), assigned as (
     update :"dlq_schema".death d set cause_id = named.cause_id
     from named where d.id = named.death_id and d.cause_id is null
-    returning d.died_at, d.cause_id, d.event_type, d.aggregate_type
+    returning d.id, d.died_at, d.cause_id, d.event_type, d.aggregate_type, d.attempts
 ), rolled as (
     insert into :"dlq_schema".cause_day as r (day, cause_id, event_type, aggregate_type, deaths)
     select (died_at at time zone %(zone)s)::date, cause_id, event_type, aggregate_type, count(*)
@@ -61,8 +63,86 @@ with named as (
     update :"dlq_schema".cause c
     set first_seen = least(c.first_seen, seen.first), last_seen = greatest(c.last_seen, seen.last)
     from seen where c.id = seen.cause_id
+), tally as (
+    select cause_id, left(event_type, 100) as event_type, left(aggregate_type, 100) as aggregate_type,
+        :"dlq_schema".attempts_bucket(attempts) as attempts_up_to, date_trunc('hour', died_at, 'UTC') as hour,
+        count(*) as deaths, sum(attempts) as attempts
+    from assigned group by 1, 2, 3, 4, 5
+), placeless as (
+    select name, value, row_number() over (partition by name order by deaths desc, value collate "C") as place
+    from (
+        select 'event_type' as name, event_type as value, sum(deaths) as deaths from tally group by 2
+        union all
+        select 'aggregate_type', aggregate_type, sum(deaths) from tally group by 2
+    ) met
+    where not exists (select from :"dlq_schema".metric_label l where l.name = met.name and l.value = met.value)
+), placed as (
+    insert into :"dlq_schema".metric_label (name, value)
+    select name, value from placeless p
+    where p.place + (select count(*) from :"dlq_schema".metric_label l where l.name = p.name) <= %(labels)s
+    order by 1, 2
+    on conflict do nothing
+    returning name, value
+), label as (
+    select name, value from :"dlq_schema".metric_label union all select name, value from placed
+), labelled as (
+    select tally.cause_id, coalesce(e.value, 'other') as event_type, coalesce(a.value, 'other') as aggregate_type,
+        tally.attempts_up_to, tally.hour, tally.deaths, tally.attempts
+    from tally
+    left join label e on e.name = 'event_type' and e.value = tally.event_type
+    left join label a on a.name = 'aggregate_type' and a.value = tally.aggregate_type
+), counted as (
+    insert into :"dlq_schema".death_count as t (event_type, aggregate_type, attempts_up_to, deaths, attempts)
+    select event_type, aggregate_type, attempts_up_to, sum(deaths), sum(attempts)
+    from labelled group by 1, 2, 3 order by 1, 2, 3
+    on conflict (event_type, aggregate_type, attempts_up_to) do update
+    set deaths = t.deaths + excluded.deaths, attempts = t.attempts + excluded.attempts
+), hourly as (
+    insert into :"dlq_schema".death_hour as t (hour, event_type, deaths)
+    select hour, event_type, sum(deaths) from labelled group by 1, 2 order by 1, 2
+    on conflict (hour, event_type) do update set deaths = t.deaths + excluded.deaths
+), by_cause as (
+    select l.cause_id, sum(l.deaths) as deaths, t.shown
+    from labelled l left join :"dlq_schema".cause_count t using (cause_id) group by l.cause_id, t.shown
+), shown as (
+    select cause_id, deaths, coalesce(shown, %(causes_shown)s >= (
+        select count(*) from :"dlq_schema".cause_count t where t.shown and t.cause_id <> 'other'
+    ) + row_number() over (partition by shown order by deaths desc, cause_id collate "C")) as shown
+    from by_cause
+), caused as (
+    insert into :"dlq_schema".cause_count as t (cause_id, deaths, shown)
+    select * from (
+        select cause_id, deaths, shown from shown
+        union all
+        select 'other', sum(deaths), true from shown where not shown having sum(deaths) > 0
+    ) new order by cause_id
+    on conflict (cause_id) do update set deaths = t.deaths + excluded.deaths
+), announced as (
+    insert into :"dlq_schema".death_notice (death_id) select id from assigned where %(announce)s::boolean
 )
 select count(*) as deaths from assigned
+
+-- name: choose_shown
+-- The causes that metrics show: most deaths since that day. One that is shown stays until another has twice as many, so
+-- that two of equal size do not take turns. Nothing goes down by it: `other` counts a cause while it is not shown.
+with recent as (
+    select cause_id, sum(deaths) as deaths from :"dlq_schema".cause_day where day >= %(since)s group by cause_id
+), chosen as (
+    select t.cause_id, t.shown, row_number() over (
+        order by coalesce(r.deaths, 0) * case when t.shown then 2 else 1 end desc, t.shown desc, t.deaths desc,
+            t.cause_id collate "C") <= %(causes_shown)s as wanted
+    from :"dlq_schema".cause_count t left join recent r using (cause_id)
+    where t.cause_id <> 'other'
+), changed as (
+    select t.cause_id, chosen.wanted
+    from :"dlq_schema".cause_count t join chosen using (cause_id)
+    where chosen.shown <> chosen.wanted
+    order by t.cause_id for update of t
+)
+update :"dlq_schema".cause_count t set shown = changed.wanted from changed where t.cause_id = changed.cause_id
+
+-- name: forget_hours
+delete from :"dlq_schema".death_hour where hour < %(until)s
 
 -- name: list
 -- The causes that are shown, those with most dead events now first; what was merged into one counts as its own.
@@ -161,7 +241,8 @@ insert into :"dlq_schema".cause_alias (fingerprint, cause_id) values (%(fingerpr
 on conflict (fingerprint) do nothing
 
 -- name: rollup_difference
--- Two figures that are one, read in one snapshot. What the ledger has forgotten was counted in the audit.
+-- Three figures that are one, read in one snapshot. What the ledger has forgotten was counted in the audit.
 select (select count(*) from :"dlq_schema".death where cause_id is not null)
         + (select coalesce(sum(events), 0)::bigint from :"dlq_schema".operation where kind = 'ledger.forget') as ledger,
-    (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".cause_day) as rollup
+    (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".cause_day) as rollup,
+    (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".death_count) as counters

@@ -20,6 +20,7 @@ left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
 where (%(died_since)s::timestamptz is null or d.died_at >= %(died_since)s::timestamptz)
     and (%(died_until)s::timestamptz is null or d.died_at < %(died_until)s::timestamptz)
     and (%(event_ids)s::bigint[] is null or d.event_id = any(%(event_ids)s::bigint[]))
+    and (%(attempts)s::integer is null or d.attempts = %(attempts)s::integer)
     and (%(event_type)s::text is null or d.event_type = %(event_type)s::text)
     and (%(aggregate_type)s::text is null or d.aggregate_type = %(aggregate_type)s::text)
     and (%(error_contains)s::text is null or position(%(error_contains)s::text in d.error) > 0)

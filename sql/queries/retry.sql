@@ -57,7 +57,7 @@ with page as (
     left join :"dlq_schema".cause c on c.id = page.cause_id
     where not tried.answered
         and :"dlq_schema".selects(f, coalesce(c.merged_into, page.cause_id), page.event_type, page.aggregate_type,
-                                  page.event_id, page.error, page.died_at)
+                                  page.event_id, page.attempts, page.error, page.died_at)
 ), locked as (
     select free.* from (
         select death_id, event_id, died_at from judged where state = 'free' order by died_at, event_id) free
@@ -154,6 +154,10 @@ with outstanding as (
     set done = s.done + stage.done, dead = s.dead + stage.dead, unsettled = s.unsettled + stage.unsettled,
         gone = s.gone + stage.gone
     from stage where s.fix_id = stage.fix_id and s.stage = stage.stage
+), by_hand as (
+    insert into :"dlq_schema".retry_count as t (outcome, retries)
+    select outcome, count(*) from settled where fix_id is null group by outcome order by outcome
+    on conflict (outcome) do update set retries = t.retries + excluded.retries
 )
 select count(*) as events from settled
 
@@ -167,13 +171,13 @@ from (
     group by r.event_id having count(*) >= %(max_retries)s) tried
 cross join lateral (select d.* from :"dlq_schema".dead_event d where d.event_id = tried.event_id limit 1) e
 cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
-where :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)
+where :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)
     and (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
     and (%(fix_id)s::bigint is null
         or exists (select from :"dlq_schema".retry r where r.event_id = e.event_id and r.fix_id = %(fix_id)s)
         or exists (
             select from :"dlq_schema".fix x where x.id = %(fix_id)s and :"dlq_schema".selects(
-                x, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)))
+                x, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)))
 order by tried.event_id limit %(limit)s
 
 -- name: place
@@ -210,5 +214,5 @@ select f.* from :"dlq_schema".fix f
 where f.id = (select max(r.fix_id) from :"dlq_schema".retry r where r.event_id = %(event_id)s)
     or f.closed_at is null and exists (
         select from :"dlq_schema".dead_event e where e.event_id = %(event_id)s and :"dlq_schema".selects(
-            f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at))
+            f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at))
 order by f.closed_at is null desc, f.id desc limit 1

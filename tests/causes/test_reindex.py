@@ -48,7 +48,7 @@ def upgraded(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Connect
 def test_without_a_reindex_nothing_is_classified_by_another_version(upgraded: Connection) -> None:
     """Every text would mint a second cause beside its own; the message names the command."""
     _die(upgraded, TYPES[0], 1)
-    with pytest.raises(RefusedError, match="dlq causes reindex --plan"):
+    with pytest.raises(RefusedError, match="dlq causes reindex --dry-run"):
         classify.classify_deaths(upgraded, zone=UTC_ZONE)
     assert one(upgraded, "select count(*) as n from dlq.death where cause_id is null")["n"] == 1
 

@@ -57,7 +57,7 @@ def _rows(ended: Ended) -> list[dict[str, Any]]:
 def _words(ended: Ended) -> str:
     """What a command said, in one line of single spaces."""
     assert (ended.code, ended.err) == (0, ""), ended
-    assert ended.out.replace("\n", "").isprintable()
+    assert ended.out.expandtabs().replace("\n", "").isprintable()
     return " ".join(ended.out.split())
 
 
@@ -121,14 +121,14 @@ def test_every_option_of_flag_reaches_the_fix(
     monkeypatch.setenv("DLQ_TIMEZONE", "Europe/Berlin")
     _dead(connection, 2)
     options = (
-        "--event-type order.placed --aggregate-type order --id 1 --id 2 --id 99 --error-contains answer"
+        "--event-type order.placed --aggregate-type order --id 1 --id 2 --id 99 --attempts 5 --error-contains answer"
         " --since 2026-01-01 --until 2099-07-01T12:00 --not-before 2090-01-01T00:00+00:00 --expiry-days 3 --canary 7"
         " --growth 2.5 --rate 9 --min-success 0.75 --settle-seconds 60 --max-retries 5 --order none --actor ann --json"
     )
     (row,) = _rows(dlq(*FLAG, *options.split()))
     assert row["selector"] == {
         "cause_id": CAUSE, "event_type": "order.placed", "aggregate_type": "order", "event_ids": [1, 2, 99],
-        "error_contains": "answer", "died_since": "2025-12-31 23:00:00+00:00",
+        "attempts": 5, "error_contains": "answer", "died_since": "2025-12-31 23:00:00+00:00",
         "died_until": "2099-07-01 10:00:00+00:00", "every": False,
     }  # fmt: skip
     assert row["policy"] == {
@@ -140,8 +140,8 @@ def test_every_option_of_flag_reaches_the_fix(
     )  # fmt: skip
     shown = _words(dlq("fixes", "show", str(row["id"])))
     assert (
-        f"means cause {CAUSE}, event type order.placed, aggregate type order, events 1, 2, 99, error with answer, "
-        "dead since 2025-12-31 23:00:00 UTC, dead before 2099-07-01 10:00:00 UTC, dead before "
+        f"means cause {CAUSE}, event type order.placed, aggregate type order, events 1, 2, 99, attempts 5, "
+        "error with answer, dead since 2025-12-31 23:00:00 UTC, dead before 2099-07-01 10:00:00 UTC, dead before "
     ) in shown
     assert "next waits: not before 2090-01-01 00:00 UTC" in shown
 
@@ -156,7 +156,7 @@ def test_every_option_of_flag_reaches_the_fix(
         (["--event-type", "never.seen"], 4, "No dead event"),
         (["--all", "--canary", "0"], 2, "canary must be from 1"),
         (["--all", "--rate", "nan"], 2, "rate must be from 0"),
-        (["--all", "--since", "yesterday"], 2, "--since: 'yesterday' is no time"),
+        (["--all", "--since", "yesterday"], 2, "since: 'yesterday' is no time"),
         (["--all", "--not-before", "soon"], 2, "--not-before: 'soon' is no time"),
         (["--all", "--note", " "], 2, "note must not be empty"),
         (["--all", "--expiry-days", "0"], 2, "0 is not in the range"),

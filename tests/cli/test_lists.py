@@ -22,7 +22,7 @@ CAUSES = """
     from dlq.cause c order by dead desc, deaths desc, id
 """
 FIXES = """
-    select id, cause_id, event_type, aggregate_type, event_ids, error_contains, died_since, died_until, every,
+    select id, cause_id, event_type, aggregate_type, event_ids, attempts, error_contains, died_since, died_until, every,
            note, link, owner, flagged_by, flagged_at, not_before, expires_at, stage, status, verdict, evidence,
            closed_at, canary, growth, rate, min_success, settle_seconds, max_retries, ordering
     from dlq.fix order by id desc
@@ -63,7 +63,7 @@ def test_json_is_what_the_tables_hold_in_characters_that_no_terminal_obeys(
     printed = dlq(name, "list", "--json")
     assert (printed.code, printed.err) == (0, "")
     assert printed.out.isascii()
-    assert printed.out.replace("\n", "").isprintable()
+    assert printed.out.expandtabs().replace("\n", "").isprintable()
     assert [_read(row) for row in json.loads(printed.out)] == connection.execute(sql.encode()).fetchall()
     assert json.loads(dlq(name, "list", "--json", "--limit", "1").out) == json.loads(printed.out)[:1]
 
@@ -93,7 +93,7 @@ def test_json_is_what_the_tables_hold_in_characters_that_no_terminal_obeys(
 def test_a_table_has_a_line_a_row_and_shows_hostile_text_inert(dlq: Run, name: str, lines: list[str]) -> None:
     printed = dlq(name, "list")
     assert (printed.code, printed.err) == (0, "")
-    assert printed.out.replace("\n", "").isprintable()
+    assert printed.out.expandtabs().replace("\n", "").isprintable()
     assert [" ".join(line.split()) for line in printed.out.splitlines()] == lines
 
 

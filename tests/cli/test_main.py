@@ -34,7 +34,7 @@ from tests.rows import add_events, kill, one, park
 
 DLQ = Path(sys.executable).parent / "dlq"
 # Commands that run until Ctrl-C or for longer than a test may.
-LONG = ("dlq up", "dlq demo")
+LONG = ("dlq up", "dlq demo", "dlq serve")
 NEVER_SHOWN = "s3cr3t-passw0rd"
 # Every command that works on the database, called so that nothing but the database can stop it.
 ON_THE_DATABASE = (
@@ -98,19 +98,19 @@ def test_every_example_in_the_help_runs_as_it_is_written(
         text=True,
         check=False,
     )
-    # What is written to a file or a pipe is counted beside it.
-    assert (done.returncode, re.sub(r"^[\d,]+ deaths to .*\n", "", done.stderr)) == (0, "")
+    # What is written to a file or a pipe is counted beside it, and where a list goes on is said beside it.
+    assert (done.returncode, re.sub(r"^([\d,]+ deaths to|There are more:) .*\n", "", done.stderr)) == (0, "")
 
 
 @pytest.mark.parametrize("example", [line for line in examples() if line.startswith(LONG)])
 def test_every_example_that_runs_for_long_begins_its_work_and_ends_on_ctrl_c(
     server_url: str, tmp_path: Path, example: str
 ) -> None:
-    """Dagster answers, or a day is played; then SIGINT to the whole group, as a terminal sends it, ends all of it."""
+    """Something answers, or a day is played; then SIGINT to the whole group, as a terminal sends it, ends all of it."""
     with with_dagster(server_url) as url:
         create_tables(Database(url))
         port = _free_port()
-        words = shlex.split(example.replace("3001", str(port)))
+        words = shlex.split(re.sub(r"3001|8081", str(port), example))
         running = subprocess.Popen(
             words,
             env=_environment() | {"DLQ_DATABASE_URL": url, "DLQ_HOME": str(tmp_path / "dlq")},
@@ -121,14 +121,14 @@ def test_every_example_that_runs_for_long_begins_its_work_and_ends_on_ctrl_c(
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs yet
         )
         try:
-            _wait_for(lambda: _answers(port) if words[1] == "up" else _has_played(url), running)
+            _wait_for(lambda: _has_played(url) if words[1] == "demo" else _answers(port, words[1]), running)
             family = psutil.Process(running.pid).children(recursive=True)
             os.killpg(running.pid, signal.SIGINT)
             _, err = running.communicate(timeout=60)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
-    assert running.returncode == (0 if words[1] == "up" else 130)
+    assert running.returncode == (130 if words[1] == "demo" else 0)
     assert "Traceback" not in err
     assert psutil.wait_procs(family, timeout=10)[1] == []
 
@@ -327,9 +327,10 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, command: str) -> bool:
+    page = {"up": "server_info", "serve": "ready"}[command]
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

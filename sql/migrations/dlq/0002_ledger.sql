@@ -80,12 +80,13 @@ create table :"dlq_schema".fix (
     event_type     text check (event_type <> ''),
     aggregate_type text check (aggregate_type <> ''),
     event_ids      bigint[] check (cardinality(event_ids) between 1 and 10000),
+    attempts       integer check (attempts >= 0),
     error_contains text check (error_contains <> '' and length(error_contains) <= 1000),
     died_since     timestamptz,
     died_until     timestamptz check (died_until > died_since),
     every          boolean     not null default false,  -- all dead events, said aloud
-    check (every = (num_nonnulls(cause_id, event_type, aggregate_type, event_ids, error_contains, died_since,
-                                 died_until) = 0)),
+    check (every = (num_nonnulls(cause_id, event_type, aggregate_type, event_ids, attempts, error_contains,
+                                 died_since, died_until) = 0)),
     -- What is claimed, by whom.
     note           text        not null check (note <> '' and length(note) <= 10000),
     link           text        check (link <> '' and length(link) <= 2000),  -- the version or the address of the change
@@ -117,19 +118,20 @@ comment on table :"dlq_schema".fix is 'A statement that a cause is mended upstre
 create index fix_open on :"dlq_schema".fix (cause_id) where closed_at is null;
 -- Two flags for the same cause at once would count each other's successes as proof.
 create unique index fix_open_cause on :"dlq_schema".fix (cause_id)
-    where closed_at is null and num_nonnulls(event_type, aggregate_type, event_ids, error_contains, died_since,
-                                             died_until) = 0;
+    where closed_at is null and num_nonnulls(event_type, aggregate_type, event_ids, attempts, error_contains,
+                                             died_since, died_until) = 0;
 
 -- Whether a fix means this death. The one place that knows what a selector says: count, release, overlap and archive
 -- all ask it. A function of scalars, which the planner writes into the statement; `cause` is the one that is shown.
 create function :"dlq_schema".selects(
-    fix :"dlq_schema".fix, cause text, event_type text, aggregate_type text, event_id bigint, error text,
-    died_at timestamptz
+    fix :"dlq_schema".fix, cause text, event_type text, aggregate_type text, event_id bigint, attempts integer,
+    error text, died_at timestamptz
 ) returns boolean language sql immutable parallel safe as $$
     select (fix.cause_id is null or cause = fix.cause_id)
         and (fix.event_type is null or event_type = fix.event_type)
         and (fix.aggregate_type is null or aggregate_type = fix.aggregate_type)
         and (fix.event_ids is null or event_id = any(fix.event_ids))
+        and (fix.attempts is null or attempts = fix.attempts)
         and (fix.died_since is null or died_at >= fix.died_since)
         and (fix.died_until is null or died_at < fix.died_until)
         and died_at < fix.flagged_at
@@ -177,7 +179,8 @@ create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where out
 create index retry_aggregate on :"dlq_schema".retry (aggregate_id, aggregate_type, event_id)
     where outcome is null or outcome = 'unsettled';
 create index retry_edited on :"dlq_schema".retry (event_id, death_id) where payload_before is not null;
-create index retry_failed on :"dlq_schema".retry (fix_id, stage) where outcome in ('dead', 'unsettled', 'gone');
+-- What failed of a stage, and events that failed again and again.
+create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id) where outcome in ('dead', 'unsettled', 'gone');
 
 create table :"dlq_schema".discard (
     death_id     bigint      primary key references :"dlq_schema".death,

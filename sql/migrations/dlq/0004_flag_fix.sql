@@ -15,8 +15,8 @@ begin
     if coalesce(btrim(given.note), '') = '' then
         raise exception 'note must not be empty: say what was mended' using errcode = 'invalid_parameter_value';
     end if;
-    if num_nonnulls(given.cause_id, given.event_type, given.aggregate_type, given.event_ids, given.error_contains,
-                    given.died_since, given.died_until) = 0 and not coalesce(given.every, false) then
+    if num_nonnulls(given.cause_id, given.event_type, given.aggregate_type, given.event_ids, given.attempts,
+                    given.error_contains, given.died_since, given.died_until) = 0 and not coalesce(given.every, false) then
         raise exception 'A fix without any filter targets every dead event. Name a cause, or say that all are meant.'
             using errcode = 'invalid_parameter_value';
     end if;
@@ -39,10 +39,10 @@ begin
         members := array(select id from cause where id = given.cause_id or merged_into = given.cause_id);
         select count(*) into targets from dead_event e
         where e.own_cause_id = any(members)
-            and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at);
+            and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at);
     else
         select count(*) into targets from dead_event e
-        where selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at);
+        where selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at);
     end if;
     if targets = 0 then
         raise exception 'No dead event is meant by this, so a fix could not be proven on any. `dlq causes list` shows '
@@ -57,27 +57,28 @@ begin
         and (f.event_type = given.event_type or f.event_type is null or given.event_type is null)
         and (f.aggregate_type = given.aggregate_type or f.aggregate_type is null or given.aggregate_type is null)
         and (f.event_ids && given.event_ids or f.event_ids is null or given.event_ids is null)
+        and (f.attempts = given.attempts or f.attempts is null or given.attempts is null)
         and coalesce(f.died_since, '-infinity') < coalesce(given.died_until, 'infinity')
         and coalesce(given.died_since, '-infinity') < coalesce(f.died_until, 'infinity')
         and (f.cause_id = given.cause_id and num_nonnulls(
-            f.event_type, f.aggregate_type, f.event_ids, f.error_contains, f.died_since, f.died_until,
-            given.event_type, given.aggregate_type, given.event_ids, given.error_contains, given.died_since,
-            given.died_until) = 0
+            f.event_type, f.aggregate_type, f.event_ids, f.attempts, f.error_contains, f.died_since, f.died_until,
+            given.event_type, given.aggregate_type, given.event_ids, given.attempts, given.error_contains,
+            given.died_since, given.died_until) = 0
         or exists (
             select from dead_event e
-            where selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)
-                and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.error, e.died_at)))
+            where selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)
+                and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)))
     order by f.id limit 1;
     if found then
         raise exception 'Fix % is under way and targets the same cause or some of the same events. Wait for its end, or '
             '`dlq fixes withdraw %`.', other, other;
     end if;
 
-    insert into fix (cause_id, event_type, aggregate_type, event_ids, error_contains, died_since, died_until, every,
-        note, link, owner, flagged_by, flagged_at, not_before, expires_at,
+    insert into fix (cause_id, event_type, aggregate_type, event_ids, attempts, error_contains, died_since, died_until,
+        every, note, link, owner, flagged_by, flagged_at, not_before, expires_at,
         canary, growth, rate, min_success, settle_seconds, max_retries, ordering)
-    values (given.cause_id, given.event_type, given.aggregate_type, given.event_ids, given.error_contains,
-        given.died_since, given.died_until, coalesce(given.every, false), given.note, given.link, given.owner,
+    values (given.cause_id, given.event_type, given.aggregate_type, given.event_ids, given.attempts,
+        given.error_contains, given.died_since, given.died_until, coalesce(given.every, false), given.note, given.link, given.owner,
         given.flagged_by, given.flagged_at, given.not_before, given.expires_at,
         given.canary, given.growth, given.rate, given.min_success, given.settle_seconds, given.max_retries,
         given.ordering)
@@ -96,7 +97,8 @@ create function :"dlq_schema".flag_fix(
     note text, cause text default null, event_type text default null, aggregate_type text default null,
     event_ids bigint[] default null, error_contains text default null, died_since timestamptz default null,
     died_until timestamptz default null, every boolean default false, link text default null,
-    owner text default null, not_before timestamptz default null, expires_at timestamptz default null
+    owner text default null, not_before timestamptz default null, expires_at timestamptz default null,
+    attempts integer default null
 ) returns bigint
     language plpgsql security definer set search_path = :"dlq_schema", pg_temp
 as $$
@@ -108,6 +110,7 @@ begin
     given.event_type := event_type;
     given.aggregate_type := aggregate_type;
     given.event_ids := event_ids;
+    given.attempts := attempts;
     given.error_contains := error_contains;
     given.died_since := died_since;
     given.died_until := died_until;

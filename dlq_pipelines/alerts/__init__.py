@@ -1,0 +1,1 @@
+"""What goes wrong, who is told, and did it reach them?"""

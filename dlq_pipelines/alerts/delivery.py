@@ -1,0 +1,209 @@
+"""Did everybody who was to be told get it?
+
+What is to be told lies in `dlq.alert_delivery`. A run leases the channels that have something waiting, sends each one
+message with all of it, and records it as sent after it was: a run that is killed in between leaves it to be sent again,
+so everything arrives at least once. A channel that fails waits longer each time, up to an hour, and no other one waits
+for it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from dlq_pipelines.alerts.notify import (
+    DEADLINE_SECONDS,
+    Notice,
+    alert_event,
+    cloud_event,
+    known_to_apprise,
+    send_all,
+    send_by_apprise,
+    send_by_webhook,
+)
+from dlq_pipelines.alerts.routes import Route, channel_id
+from dlq_pipelines.alerts.rules import Severity
+from dlq_pipelines.postgres.connect import Connection
+
+# Longer than a message may take, so that no other run sends it meanwhile.
+_LEASE = timedelta(seconds=4 * DEADLINE_SECONDS)
+_DEATHS_LEASE = timedelta(minutes=15)
+# After a week nobody acts on a notice any more.
+_GIVE_UP = timedelta(days=7)
+_NOTICES_A_MESSAGE = 200
+DEATHS_A_BATCH = 100
+_BATCHES_A_RUN = 25
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Where to, and with which secret webhooks are signed."""
+
+    routes: tuple[Route, ...] = ()
+    deaths_url: str | None = field(default=None, repr=False)
+    secret: str | None = field(default=None, repr=False)
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The addresses of the channels."""
+        return {route.channel: route.url for route in self.routes}
+
+    @property
+    def deaths_channel(self) -> str | None:
+        """The channel of single deaths."""
+        return None if self.deaths_url is None else f"deaths+{channel_id(self.deaths_url)}"
+
+    def sends(self, url: str, notices: Sequence[Notice], *, now: datetime) -> str | None:
+        """Send one message; returns why it did not arrive."""
+        if is_webhook(url):
+            return send_by_webhook(url, self.secret or "", [alert_event(notice) for notice in notices], now=now)
+        return send_by_apprise(url, notices)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """How a channel is doing.
+
+    Attributes:
+        waiting: notices that it still has to get.
+        due_at: until then it is left alone, after a failure or while something is sent.
+        failures: failures since it last worked.
+        sent: messages that arrived, ever; `failed`: that did not.
+    """
+
+    id: str
+    waiting: int
+    due_at: datetime
+    failures: int
+    last_error: str | None
+    sent_at: datetime | None
+    sent: int
+    failed: int
+
+
+def is_webhook(url: str) -> bool:
+    """Whether an address is one for the signed webhook: http or https, but of no service that has its own way."""
+    return url.lower().startswith(("http://", "https://")) and not known_to_apprise(url)
+
+
+def work_waits(connection: Connection, sender: Sender, *, now: datetime) -> list[str]:
+    """The channels that something can be sent to now. Reads only."""
+    found = connection.run("alert.waiting_channels", now=now, ids=list(sender.urls)).fetchall()
+    waiting = [str(row["id"]) for row in found]
+    deaths = sender.deaths_channel
+    if deaths is not None and connection.one("alert.deaths_wait", id=deaths, now=now)["waiting"]:
+        waiting.append(deaths)
+    return waiting
+
+
+def deliver(
+    connection: Connection, sender: Sender, *, now: datetime, seconds: float = DEADLINE_SECONDS
+) -> dict[str, str | None]:
+    """Send what waits, all channels at once.
+
+    Args:
+        connection: in autocommit mode.
+        sender: where to.
+        now: the moment.
+        seconds: how long a channel may take.
+
+    Returns:
+        Of each channel that was sent to, why it failed; None if it did not.
+    """
+    urls = sender.urls
+    connection.run("alert.add_channels", ids=list(urls), now=now)
+    connection.run("alert.give_up", ids=list(urls), before=now - _GIVE_UP, now=now)
+    waiting = [row["id"] for row in connection.run("alert.waiting_channels", now=now, ids=list(urls))]
+    leased = [row["id"] for row in connection.run("alert.lease", now=now, ids=waiting, lease=_LEASE)]
+    told: dict[str, list[Notice]] = {}
+    jobs: dict[str, Callable[[], str | None]] = {}
+    for channel in leased:
+        told[channel] = _open(connection, channel)
+        jobs[channel] = partial(sender.sends, urls[channel], told[channel], now=now)
+    results = send_all(jobs, seconds=seconds)
+    for channel, error in results.items():
+        with connection.transaction():
+            if error is None:
+                sent = [notice.id for notice in told[channel]]
+                connection.run("alert.record_sent", channel=channel, notices=sent, now=now)
+            _record(connection, channel, error, messages=1, now=now)
+    return results
+
+
+def _open(connection: Connection, channel: str) -> list[Notice]:
+    rows = connection.run("alert.open_deliveries", channel=channel, limit=_NOTICES_A_MESSAGE)
+    return [Notice(**row | {"severity": Severity(row["severity"])}) for row in rows]
+
+
+def _record(connection: Connection, channel: str, error: str | None, *, messages: int, now: datetime) -> None:
+    if error is None:
+        connection.run("alert.channel_worked", id=channel, messages=messages, now=now)
+    else:
+        connection.run("alert.channel_failed", id=channel, error=error, now=now)
+
+
+def announce_deaths(
+    connection: Connection, sender: Sender, *, now: datetime, seconds: float = DEADLINE_SECONDS
+) -> tuple[int, str | None]:
+    """Tell the webhook of deaths what it was not told of yet, in batches of 100 and at most 25 of them.
+
+    A death is taken off the list after its batch was accepted: killed in between, it is announced again.
+
+    Args:
+        connection: in autocommit mode.
+        sender: where to.
+        now: the moment.
+        seconds: how long a batch may take.
+
+    Returns:
+        How many deaths were announced, and why it ended early, if it did.
+    """
+    channel, url = sender.deaths_channel, sender.deaths_url
+    if channel is None or url is None:
+        return 0, None
+    connection.run("alert.add_channels", ids=[channel], now=now)
+    if not connection.run("alert.lease", now=now, ids=[channel], lease=_DEATHS_LEASE).fetchall():
+        return 0, None
+    announced = batches = 0
+    error: str | None = None
+    while batches < _BATCHES_A_RUN and error is None:
+        rows = connection.run("alert.unannounced", limit=DEATHS_A_BATCH).fetchall()
+        if not rows:
+            break
+        events = [_death_event(row) for row in rows if row["event_id"] is not None]
+        send = partial(send_by_webhook, url, sender.secret or "", events, now=now)
+        error = send_all({channel: send}, seconds=seconds)[channel] if events else None
+        if error is None:
+            connection.run("alert.announced", ids=[row["death_id"] for row in rows])
+            announced, batches = announced + len(events), batches + 1
+    if batches or error is not None:
+        _record(connection, channel, error, messages=batches, now=now)
+    else:
+        connection.run("alert.channel_worked", id=channel, messages=0, now=now)
+    return announced, error
+
+
+def _death_event(row: DictRow) -> dict[str, Any]:
+    """A death as CloudEvent. Without error and payload, which exports know how to redact and this does not."""
+    names = ("event_id", "event_type", "aggregate_type", "aggregate_id", "attempts", "cause_id", "exception_type")
+    return cloud_event(
+        f"death/{row['death_id']}",
+        "dlq.event.died",
+        subject=str(row["event_id"]),
+        at=row["died_at"],
+        data={name: row[name] for name in names},
+    )
+
+
+def send_test(sender: Sender, *, now: datetime) -> dict[str, str | None]:
+    """Send a test message to each channel, past all conditions; of each why it failed, None if it did not."""
+    notice = Notice(0, "test", "fired", Severity.INFO, None, "A test of this channel", "Nothing is wrong.", now)
+    return send_all({name: partial(sender.sends, url, [notice], now=now) for name, url in sender.urls.items()})
+
+
+def list_channels(connection: Connection) -> list[Channel]:
+    """How each channel is doing that was ever sent to."""
+    return [Channel(**row) for row in connection.run("alert.channels")]

@@ -1,0 +1,223 @@
+"""How does a message reach a channel, and what does it say?
+
+People are told in plain text through Apprise, programs by the signed webhook. A channel that hangs is left to itself
+after half a minute: it costs no other channel anything and its notices are sent again later.
+"""
+
+import base64
+import http.client
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dlq_pipelines.alerts.rules import Severity
+from dlq_pipelines.text import plain_line, plain_text
+
+# For a whole message: connecting, sending, the answer. Single steps time out sooner, at 4 s (Apprise) or 10 s.
+DEADLINE_SECONDS = 30.0
+_STEP_SECONDS = 10.0
+_TOLD_SINGLY = 20
+_LONGEST_DETAIL = 2_000
+_SOURCE = "dlq-pipelines"
+# What chat programs and mail programs obey in a plain text: tags, code, links, mentions. Bold type harms nobody.
+_MARKS = str.maketrans({"<": "\u2039", ">": "\u203a", "`": "'"})
+_LIVE = re.compile(r"(?i)(?<=://)|(?<=www)(?=\.)|(?<=@)|(?<=mailto:)|(?<=tel:)")
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What a channel is to be told: `kind` is fired, repeated, resolved or digest."""
+
+    id: int
+    key: str
+    kind: str
+    severity: Severity
+    event_type: str | None
+    summary: str
+    detail: str
+    at: datetime
+
+
+def quiet_text(text: str) -> str:
+    """A text of anybody's that no chat program makes a link, a mention or markup of; lines stay lines."""
+    return _LIVE.sub("\u200b", plain_text(text)).translate(_MARKS).replace("](", "] (")
+
+
+def title_of(notices: Sequence[Notice]) -> str:
+    """The subject: the notice itself, or how many there are of which severity."""
+    if len(notices) == 1:
+        (only,) = notices
+        return quiet_text(plain_line(f"{_word(only)}: {only.summary}", 200))
+    firing = [notice for notice in notices if notice.kind in {"fired", "repeated"}]
+    counts = [(severity, sum(one.severity is severity for one in firing)) for severity in reversed(Severity)]
+    said = [f"{count} {severity}" for severity, count in counts if count]
+    over = sum(notice.kind == "resolved" for notice in notices)
+    return ", ".join(["dlq: " + ", ".join(said or [f"{len(notices)} notices"])] + [f"{over} resolved"] * bool(over))
+
+
+def body_of(notices: Sequence[Notice]) -> str:
+    """The message in plain text: the gravest first, at most 20 in full."""
+    ordered = sorted(notices, key=lambda one: (one.kind == "resolved", -one.severity.rank, one.id))
+    parts = [
+        f"{_word(one)}: {quiet_text(plain_line(one.summary, 300))}\n{quiet_text(one.detail)[:_LONGEST_DETAIL]}\n"
+        f"({quiet_text(plain_line(one.key, 200))}, {one.at:%Y-%m-%d %H:%M} UTC)"
+        for one in ordered[:_TOLD_SINGLY]
+    ]
+    if len(ordered) > _TOLD_SINGLY:
+        parts.append(f"And {len(ordered) - _TOLD_SINGLY} more: dlq alerts list")
+    return "\n\n".join(parts)
+
+
+def _word(notice: Notice) -> str:
+    match notice.kind:
+        case "resolved":
+            return "RESOLVED"
+        case "repeated":
+            return f"STILL {notice.severity.upper()}"
+        case "digest":
+            return "DAILY DIGEST"
+        case _:
+            return notice.severity.upper()
+
+
+def alert_event(notice: Notice) -> dict[str, Any]:
+    """A notice as CloudEvent 1.0; the same notice has the same id, however often it is sent."""
+    said = {name: getattr(notice, name) for name in ("key", "kind", "event_type", "summary", "detail")}
+    return cloud_event(
+        f"notice/{notice.id}",
+        f"dlq.alert.{notice.kind}",
+        subject=notice.key,
+        at=notice.at,
+        data=said | {"severity": str(notice.severity)},
+    )
+
+
+def cloud_event(id_: str, type_: str, *, subject: str, at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
+    """A CloudEvent 1.0 in its JSON form."""
+    return {
+        "specversion": "1.0",
+        "id": id_,
+        "source": _SOURCE,
+        "type": type_,
+        "subject": subject,
+        "time": at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "datacontenttype": "application/json",
+        "data": dict(data),
+    }
+
+
+def send_by_apprise(url: str, notices: Sequence[Notice]) -> str | None:
+    """Send one message to an address that Apprise knows; returns why it did not arrive, None if it did."""
+    import apprise  # a tenth of a second that only those who send wait for
+
+    _quiet_apprise()
+    plugin = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+    if plugin is None:
+        return "Apprise does not know this kind of address"
+    if "overflow=" not in url.lower():
+        # What is too long for the service comes in parts; refused, none of it would arrive.
+        plugin.overflow_mode = apprise.OverflowMode.SPLIT
+    channel = apprise.Apprise()
+    channel.add(plugin)
+    firing = [notice.severity for notice in notices if notice.kind in {"fired", "repeated"}]
+    worst = max(firing, key=lambda severity: severity.rank, default=None)
+    types = {
+        Severity.CRITICAL: apprise.NotifyType.FAILURE,
+        Severity.WARNING: apprise.NotifyType.WARNING,
+        Severity.INFO: apprise.NotifyType.INFO,
+    }
+    accepted = channel.notify(
+        title=title_of(notices),
+        body=body_of(notices),
+        notify_type=types[worst] if worst else apprise.NotifyType.SUCCESS,
+        body_format=apprise.NotifyFormat.TEXT,
+    )
+    return None if accepted else "the service did not answer or did not accept the message"
+
+
+def known_to_apprise(url: str) -> bool:
+    """Whether Apprise can send there."""
+    import apprise
+
+    _quiet_apprise()
+    return apprise.Apprise.instantiate(url, suppress_exceptions=True) is not None
+
+
+def _quiet_apprise() -> None:
+    """What it logs repeats addresses, tokens included; why a channel failed is written down by us."""
+    logger = logging.getLogger("apprise")
+    logger.setLevel(logging.CRITICAL + 1)
+    logger.propagate = False
+
+
+def send_by_webhook(url: str, secret: str, events: Sequence[Mapping[str, Any]], *, now: datetime) -> str | None:
+    """Post CloudEvents as a batch, signed as Standard Webhooks ask for; returns why it did not arrive.
+
+    The same events have the same `webhook-id` each time they are sent, by which receivers know what they have.
+    """
+    from standardwebhooks import Webhook
+
+    body = json.dumps(list(events), ensure_ascii=True, separators=(",", ":"))
+    id_ = f"msg_{sha256(' '.join(str(event['id']) for event in events).encode()).hexdigest()[:32]}"
+    headers = {
+        "Content-Type": "application/cloudevents-batch+json",
+        "User-Agent": _SOURCE,
+        "webhook-id": id_,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(secret).sign(id_, now.astimezone(UTC), body),
+    }
+    return _post(url, body.encode(), headers)
+
+
+def _post(url: str, body: bytes, headers: Mapping[str, str]) -> str | None:
+    """No redirect is followed: the signature is for the one who was named."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    if parts.username is not None:
+        account = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        headers = {**headers, "Authorization": f"Basic {base64.b64encode(account).decode()}"}
+    try:
+        connection = kind(parts.hostname or "", parts.port, timeout=_STEP_SECONDS)
+        try:
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            connection.request("POST", target, body, dict(headers))
+            status = connection.getresponse().status
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"it cannot be reached: {type(error).__name__}"
+    return None if 200 <= status < 300 else f"it answered {status}"  # noqa: PLR2004 - HTTP's successes
+
+
+def send_all(
+    jobs: Mapping[str, Callable[[], str | None]], *, seconds: float = DEADLINE_SECONDS
+) -> dict[str, str | None]:
+    """Do all of it at once and say of each why it failed, None if it did not.
+
+    In threads that nobody waits for: one that hangs for longer than `seconds` ends with the process. A pool would make
+    the process wait for it.
+    """
+    results: dict[str, str | None] = {}
+
+    def run(name: str, job: Callable[[], str | None]) -> None:
+        try:
+            results[name] = job()
+        except Exception as error:  # noqa: BLE001 - a channel's library may raise anything, and no other channel may suffer
+            results[name] = f"it failed: {type(error).__name__}"
+
+    threads = [threading.Thread(target=run, args=one, daemon=True) for one in jobs.items()]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(until - time.monotonic(), 0))
+    done = dict(results)
+    return {name: done.get(name, f"it did not answer within {seconds:.0f} s") for name in jobs}

@@ -1,0 +1,61 @@
+"""`/api/alerts`: what is wrong, who was told, and who shall not be?"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from dlq_pipelines.alerts.alert import Alert, list_alerts, silence_alert
+from dlq_pipelines.alerts.delivery import Channel, list_channels
+from dlq_pipelines.api.auth import Admin, Reader
+from dlq_pipelines.api.filters import DryRun, Reason, Strict
+from dlq_pipelines.api.session import Outbox
+
+router = APIRouter(prefix="/api/alerts", tags=["alerts"])
+
+
+class Silence(Strict):
+    """Which alert nobody is told of, for how many hours; 0 ends it."""
+
+    key: str = Field(min_length=1, max_length=500, description="The alert, as the list names it.")
+    hours: float = Field(default=8, ge=0, le=720)
+    reason: Reason
+    dry_run: DryRun = False
+
+
+@dataclass(frozen=True)
+class ShownAlert(Alert):
+    """An alert, and whether it is firing, silenced or resolved."""
+
+    state_now: Annotated[str, Field(serialization_alias="state")] = ""
+
+
+@dataclass(frozen=True)
+class AlertList:
+    """Alerts, what fires first, and how the channels are doing; addresses are never shown."""
+
+    alerts: list[ShownAlert]
+    count: int
+    limit: int
+    channels: list[Channel]
+
+
+@router.get("")
+def list_(
+    caller: Reader,
+    outbox: Outbox,
+    limit: Annotated[int, Query(ge=1, le=1_000, description="How many at most.")] = 50,
+) -> AlertList:
+    """Alerts: what fires, the gravest first, then what ended last."""
+    now = caller.act("asked").now
+    found = [ShownAlert(**vars(alert), state_now=alert.state(now)) for alert in list_alerts(outbox, limit=limit)]
+    return AlertList(found, len(found), limit, list_channels(outbox))
+
+
+@router.post("/silence")
+def silence(caller: Admin, asked: Silence, outbox: Outbox) -> Alert:
+    """Tell nobody of an alert for some hours. That it is over is told all the same."""
+    act = caller.act(asked.reason, dry_run=asked.dry_run)
+    return silence_alert(outbox, asked.key, act.now + timedelta(hours=asked.hours) if asked.hours else None, act=act)

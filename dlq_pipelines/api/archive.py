@@ -1,0 +1,111 @@
+"""`/api/archive`: what leaves the hot table, what comes back, and what is deleted for good?"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from dlq_pipelines.api.auth import Admin, Retrier
+from dlq_pipelines.api.filters import DryRun, Many, Reason, Strict
+from dlq_pipelines.api.session import Outbox, Site, permit
+from dlq_pipelines.archive.archive import Archived, archive_dead_events
+from dlq_pipelines.archive.purge import Purged, purge_archive
+from dlq_pipelines.archive.restore import Restored, restore_events
+from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.operation import ASKED_ABOVE, carry_out
+from dlq_pipelines.outbox.event import BIGINT_MAX
+
+router = APIRouter(prefix="/api/archive", tags=["archive"])
+
+
+class ByRetention(Strict):
+    """What is past its retention."""
+
+    reason: Reason = "retention"
+    dry_run: DryRun = False
+    at_most: int = Field(default=ASKED_ABOVE, ge=0, le=BIGINT_MAX, description="With more events it is refused.")
+
+
+class Run(ByRetention):
+    """Which dead events are old enough."""
+
+    older_than_days: int | None = Field(
+        default=None, ge=0, le=36_500, description="Days since death; default: DLQ_DEAD_RETENTION_DAYS."
+    )
+
+
+class Restore(Many):
+    """Archived dead events of these ids or of a filter."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class ArchivedOlder(Archived):
+    """What was archived; in a dry run, would be."""
+
+    older_than_days: int
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class PurgedOlder(Purged):
+    """What was deleted; in a dry run, would be."""
+
+    older_than_days: int
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class RestoredEvents(Restored):
+    """What came back; in a dry run, would."""
+
+    dry_run: bool
+
+
+@router.post("/run")
+def run(caller: Admin, asked: Run, outbox: Outbox, site: Site) -> ArchivedOlder:
+    """Move dead events past their retention to the archive: of exported days, and not what an open fix targets."""
+    doing = caller.act(asked.reason, dry_run=asked.dry_run)
+    days = site.dead_retention_days if asked.older_than_days is None else asked.older_than_days
+    before, exported = doing.now - timedelta(days=days), site.archive_requires_export
+    done = carry_out(
+        lambda act: archive_dead_events(outbox, before=before, only_exported=exported, act=act),
+        doing,
+        events=lambda done: done.moved,
+        permit=partial(permit, "archive", at_most=asked.at_most),
+    )
+    return ArchivedOlder(**vars(done), older_than_days=days, dry_run=asked.dry_run)
+
+
+@router.post("/restore")
+def restore(caller: Retrier, asked: Restore, outbox: Outbox, site: Site) -> RestoredEvents:
+    """Bring archived dead events back as dead, so that a fix can target them. Discarded ones only by their ids."""
+    selector = asked.selector(site.zone)
+    done = carry_out(
+        lambda act: restore_events(outbox, selector, act=act),
+        caller.act(asked.reason, dry_run=asked.dry_run),
+        events=lambda done: done.events,
+        permit=partial(permit, "restore", at_most=BIGINT_MAX if asked.names_only else asked.at_most),
+    )
+    if asked.names_only and not done.events:
+        raise NotFoundError("None of these events is archived as dead.")
+    return RestoredEvents(**vars(done), dry_run=asked.dry_run)
+
+
+@router.post("/purge")
+def purge(caller: Admin, asked: ByRetention, outbox: Outbox, site: Site) -> PurgedOlder:
+    """Delete archived dead events past DLQ_ARCHIVE_RETENTION_DAYS for good. Which they were stays known."""
+    days = site.archive_retention_days
+    if not days:
+        raise RefusedError("DLQ_ARCHIVE_RETENTION_DAYS is 0, so nothing is ever purged. Nothing was changed.")
+    doing = caller.act(asked.reason, dry_run=asked.dry_run)
+    done = carry_out(
+        lambda act: purge_archive(outbox, before=doing.now - timedelta(days=days), act=act),
+        doing,
+        events=lambda done: done.events,
+        permit=partial(permit, "delete", at_most=asked.at_most),
+    )
+    return PurgedOlder(**vars(done), older_than_days=days, dry_run=asked.dry_run)

@@ -1,0 +1,155 @@
+"""Who asks, and may they?
+
+`DLQ_API_TOKENS` holds names, scopes and hashes of bearer tokens, so whoever reads the environment has none of them. A
+token is 256 random bits: a plain SHA-256 of it cannot be guessed, where a password's could.
+"""
+
+import hashlib
+import hmac
+import math
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from limits import RateLimitItem
+from limits.strategies import MovingWindowRateLimiter
+
+from dlq_pipelines.api.errors import RequestError
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import required, storable
+
+_ENTRY = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):(read|retry|admin):([0-9a-f]{64})")
+_LONGEST_ACTOR = 200
+_bearer = HTTPBearer(auto_error=False, description="A token of `dlq tokens new`. Not asked for where none is set.")
+
+
+class Scope(StrEnum):
+    """What a token allows; each one also what stands before it."""
+
+    READ = "read"
+    RETRY = "retry"
+    ADMIN = "admin"
+
+    def allows(self, other: "Scope") -> bool:
+        """Whether it includes the other."""
+        order = list(Scope)
+        return order.index(self) >= order.index(other)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token as it is kept: whose it is, what it allows, and the SHA-256 by which it is recognised."""
+
+    name: str
+    scope: Scope
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.scope}:{self.digest}"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: the actor of every audit row."""
+
+    actor: str
+
+    def act(self, reason: str, *, dry_run: bool = False) -> Act:
+        """What they do at this moment."""
+        return Act(self.actor, storable("reason", reason, most=10_000), datetime.now(UTC), dry_run=dry_run)
+
+
+def new_token(name: str, scope: Scope) -> tuple[str, Token]:
+    """A fresh secret, and what is to be kept of it.
+
+    Raises:
+        ValueError: the name cannot be used.
+    """
+    secret = f"dlq_{secrets.token_urlsafe(32)}"
+    entry = f"{name}:{scope}:{_digest(secret)}"
+    if not _ENTRY.fullmatch(entry):
+        raise ValueError("name must be of letters, digits, dots, dashes and underscores, at most 64")
+    return secret, Token(name, scope, _digest(secret))
+
+
+def read_tokens(text: str) -> tuple[Token, ...]:
+    """The entries of `DLQ_API_TOKENS`, separated by commas or spaces.
+
+    Raises:
+        DlqError: one is none, or two have one name; the message has the place, never the entry.
+    """
+    tokens: list[Token] = []
+    for place, entry in enumerate(re.split(r"[,\s]+", text.strip(", \t\r\n")), 1):
+        found = _ENTRY.fullmatch(entry)
+        if entry and not found:
+            raise DlqError(
+                f"DLQ_API_TOKENS: entry {place} is no name:scope:hash. Make one: `dlq tokens new NAME --scope read`."
+            )
+        if found:
+            tokens.append(Token(found[1], Scope(found[2]), found[3]))
+    if len({token.name for token in tokens}) < len(tokens):
+        raise DlqError("DLQ_API_TOKENS: two entries have one name, so an audit could not tell them apart. Rename one.")
+    return tuple(tokens)
+
+
+def needs(scope: Scope, *, changes: bool = False) -> Callable[..., Caller]:
+    """A dependency: the caller, who must have that scope.
+
+    Args:
+        scope: what the route needs.
+        changes: it changes something, so a caller may ask for it only so often.
+    """
+
+    def caller(
+        request: Request,
+        given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        x_actor: Annotated[
+            str | None, Header(max_length=_LONGEST_ACTOR, description="Who is behind the token, for the audit.")
+        ] = None,
+    ) -> Caller:
+        tokens: tuple[Token, ...] = request.app.state.tokens
+        token = _recognise(tokens, given.credentials if given else None) if tokens else None
+        if token is not None and not token.scope.allows(scope):
+            raise RequestError(403, f"This needs the scope {scope}; the token {token.name} has {token.scope}.")
+        if changes:
+            peer = request.client.host if request.client else "unknown"
+            _not_too_often(request.app.state.limiter, request.app.state.rate, token.name if token else peer)
+        who = required("X-Actor", x_actor) if x_actor is not None else None
+        if token is None:
+            return Caller(who or "api")
+        return Caller(f"{who} via {token.name}" if who else token.name)
+
+    return caller
+
+
+def _recognise(tokens: tuple[Token, ...], secret: str | None) -> Token:
+    """The token of that secret. Each entry is compared, in constant time, so the time tells nothing of which."""
+    digest = _digest(secret or "")
+    found = [token for token in tokens if hmac.compare_digest(token.digest, digest)]
+    if not found:
+        why = "The bearer token is unknown." if secret else "A bearer token is needed: Authorization: Bearer ..."
+        raise RequestError(401, why, {"WWW-Authenticate": "Bearer"})
+    return found[0]
+
+
+def _not_too_often(limiter: MovingWindowRateLimiter, rate: RateLimitItem, who: str) -> None:
+    if not limiter.hit(rate, who):
+        wait = max(1, math.ceil(limiter.get_window_stats(rate, who).reset_time - time.time()))
+        raise RequestError(429, f"At most {rate} changes are taken. Wait {wait} s.", {"Retry-After": str(wait)})
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+Reader = Annotated[Caller, Depends(needs(Scope.READ))]
+Retrier = Annotated[Caller, Depends(needs(Scope.RETRY, changes=True))]
+Admin = Annotated[Caller, Depends(needs(Scope.ADMIN, changes=True))]

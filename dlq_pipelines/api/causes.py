@@ -1,0 +1,169 @@
+"""`/api/causes`: why do events die, and what do people say of it?"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+
+from dlq_pipelines.api.auth import Admin, Caller, Reader
+from dlq_pipelines.api.filters import DryRun, Reason, Strict
+from dlq_pipelines.api.session import Outbox
+from dlq_pipelines.causes.catalogue import (
+    Cause,
+    Change,
+    Described,
+    Description,
+    describe_as,
+    describe_cause,
+    list_causes,
+    merge_causes,
+    mute_cause,
+    split_cause,
+    undo,
+)
+from dlq_pipelines.causes.similar import Proposal, similar_causes
+from dlq_pipelines.outbox.event import BIGINT_MAX
+from dlq_pipelines.postgres.connect import Connection
+
+router = APIRouter(prefix="/api/causes", tags=["causes"])
+CauseId = Annotated[str, Path(max_length=200, description="The cause.")]
+Limit = Annotated[int, Query(ge=1, le=1_000, description="How many at most.")]
+
+
+class Changing(Strict):
+    """Why a cause is changed."""
+
+    reason: Reason
+    dry_run: DryRun = False
+
+
+class Merge(Changing):
+    """The cause that it is shown as from now on."""
+
+    into: str = Field(max_length=200)
+
+
+class Rename(Changing):
+    """What people call it; empty: its message again."""
+
+    name: str
+
+
+class Own(Changing):
+    """Who looks after it; empty: nobody."""
+
+    owner: str
+
+
+class Note(Changing):
+    """What is known of it; empty: nothing."""
+
+    text: str
+
+
+class Mute(Changing):
+    """For how many days nobody is told of it; 0 ends it."""
+
+    days: int = Field(default=7, ge=0, le=365)
+
+
+class Undo(Changing):
+    """The number of the change to take back."""
+
+    operation: int = Field(ge=1, le=BIGINT_MAX)
+
+
+@dataclass(frozen=True)
+class ShownCause(Cause):
+    """A cause, and its state: `muted` while it is, otherwise its status."""
+
+    state_now: Annotated[str, Field(serialization_alias="state")]
+
+
+@dataclass(frozen=True)
+class CauseList:
+    """Causes, those with most dead events now first."""
+
+    causes: list[ShownCause]
+    count: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class SimilarList:
+    """Pairs of causes whose messages are equal but for one word."""
+
+    pairs: list[Proposal]
+    count: int
+
+
+@router.get("")
+def list_(caller: Reader, outbox: Outbox, limit: Limit = 50) -> CauseList:
+    """Causes, those with most dead events now first."""
+    now = caller.act("asked").now
+    found = [ShownCause(**vars(cause), state_now=cause.state(now)) for cause in list_causes(outbox, limit=limit)]
+    return CauseList(found, len(found), limit)
+
+
+@router.get("/similar")
+def similar(_: Reader, outbox: Outbox) -> SimilarList:
+    """Pairs of causes to merge: their messages are equal but for one word. Nothing is merged by itself."""
+    found = similar_causes(list_causes(outbox, limit=1000))
+    return SimilarList(list(found), len(found))
+
+
+@router.post("/undo")
+def undo_(caller: Admin, asked: Undo, outbox: Outbox) -> Change:
+    """Take a change back. Refused when its cause was changed again since."""
+    return undo(outbox, asked.operation, act=caller.act(asked.reason, dry_run=asked.dry_run))
+
+
+@router.get("/{cause}")
+def show(_: Reader, cause: CauseId, outbox: Outbox) -> Description:
+    """All of a cause: what it is, what people say of it, its details, its changes and a sample."""
+    return describe_cause(outbox, cause)
+
+
+@router.post("/{cause}/merge")
+def merge(caller: Admin, cause: CauseId, asked: Merge, outbox: Outbox) -> Change:
+    """Show a cause as another one. Its deaths keep it, so a split gives all of it back."""
+    return merge_causes(outbox, cause, into=asked.into, act=caller.act(asked.reason, dry_run=asked.dry_run))
+
+
+@router.post("/{cause}/split")
+def split(caller: Admin, cause: CauseId, asked: Changing, outbox: Outbox) -> Change:
+    """Show a merged cause on its own again."""
+    return split_cause(outbox, cause, act=caller.act(asked.reason, dry_run=asked.dry_run))
+
+
+@router.post("/{cause}/rename")
+def rename(caller: Admin, cause: CauseId, asked: Rename, outbox: Outbox) -> Change:
+    """Give a cause a name."""
+    return _say(outbox, cause, "name", asked.name, asked, caller)
+
+
+@router.post("/{cause}/own")
+def own(caller: Admin, cause: CauseId, asked: Own, outbox: Outbox) -> Change:
+    """Say who looks after a cause."""
+    return _say(outbox, cause, "owner", asked.owner, asked, caller)
+
+
+@router.post("/{cause}/note")
+def note(caller: Admin, cause: CauseId, asked: Note, outbox: Outbox) -> Change:
+    """Write a note on a cause."""
+    return _say(outbox, cause, "note", asked.text, asked, caller)
+
+
+@router.post("/{cause}/mute")
+def mute(caller: Admin, cause: CauseId, asked: Mute, outbox: Outbox) -> Change:
+    """Tell nobody of a cause for some days. It is still counted, reported and retried."""
+    act = caller.act(asked.reason, dry_run=asked.dry_run)
+    return mute_cause(outbox, cause, act.now + timedelta(days=asked.days) if asked.days else None, act=act)
+
+
+def _say(  # noqa: PLR0913, PLR0917 - the route's own arguments
+    outbox: Connection, cause: str, column: Described, text: str, asked: Changing, caller: Caller
+) -> Change:
+    return describe_as(outbox, cause, column, text, act=caller.act(asked.reason, dry_run=asked.dry_run))

@@ -1,0 +1,229 @@
+"""`/api/dead-events`: which events are dead, what became of one, and how does a program bring them back?"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Body, Path, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+
+from dlq_pipelines.api.auth import Admin, Reader, Retrier
+from dlq_pipelines.api.filters import OF_NO_REASON, Asked, DryRun, Many, Reason, Strict, named
+from dlq_pipelines.api.session import Outbox, Site, permit
+from dlq_pipelines.api.stream import export_stream
+from dlq_pipelines.archive.archive import discard_events
+from dlq_pipelines.errors import NotFoundError
+from dlq_pipelines.installation import export_options, fix_terms
+from dlq_pipelines.operation import carry_out
+from dlq_pipelines.outbox.dead_events import (
+    MOST,
+    DeadEvent,
+    Side,
+    Stats,
+    dead_event_stats,
+    list_dead_events,
+)
+from dlq_pipelines.outbox.event import BIGINT_MAX
+from dlq_pipelines.retries.history import EventHistory, event_history
+from dlq_pipelines.retries.retry import Retried, retry_event, retry_selected
+from dlq_pipelines.settings import ExportFormat
+
+router = APIRouter(prefix="/api/dead-events", tags=["dead-events"])
+EventIdPath = Annotated[int, Path(ge=1, le=BIGINT_MAX, description="The event.")]
+Rate = Annotated[
+    float | None,
+    Field(gt=0, le=100_000, description="Events a second that fall due; default: the installation's."),
+]
+_MEDIA = {
+    ExportFormat.JSONL: "application/x-ndjson",
+    ExportFormat.CSV: "text/csv; charset=utf-8",
+    ExportFormat.PARQUET: "application/vnd.apache.parquet",
+}
+
+
+class ListQuery(Asked):
+    """Filters and a page."""
+
+    limit: int = Field(default=100, ge=1, le=MOST, description="How many at most.")
+    offset: int = Field(default=0, ge=0, le=2**31 - 1, description="How many to leave out; `after` is faster.")
+    after: str | None = Field(default=None, max_length=100, description="`next` of the page before.")
+
+
+class StatsQuery(Asked):
+    """Filters, and what to count by."""
+
+    by: list[Side] = Field(
+        default=list(Side), description="What to count by; may be said several times. By cause takes longest."
+    )
+
+
+class ExportQuery(Asked):
+    """Filters and a format."""
+
+    format: ExportFormat = Field(default=ExportFormat.JSONL, description="jsonl is an object a line.")
+
+
+class RetryOne(Strict):
+    """How one event is retried. All of it may be left out."""
+
+    reason: Reason = OF_NO_REASON
+    payload: str | None = Field(
+        default=None,
+        max_length=1_000_000,
+        description="Retry it with this payload instead: JSON in a text, so that no number loses a digit on its way. "
+        "The original is kept. Needs DLQ_ALLOW_EDIT=true.",
+    )
+    dry_run: DryRun = False
+
+
+class RetryMany(Many):
+    """Dead events of these ids or of a filter, and at which pace they fall due."""
+
+    reason: Reason = OF_NO_REASON
+    parked: bool = Field(default=False, description="Also parked ones. Those named by id are taken either way.")
+    rate: Rate = None
+
+
+class Discard(Many):
+    """Dead events of these ids or of a filter, and why they are given up."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class DeadEventPage:
+    """A page of dead events, the latest death first; `next` is the `after` of the next one, null on the last."""
+
+    events: list[DeadEvent]
+    count: int
+    limit: int
+    offset: int
+    next: str | None
+
+
+@dataclass(frozen=True)
+class DeadEventStats(Stats):
+    """How many are dead, and the types that were asked for."""
+
+    aggregate_type: str | None = None
+    event_type: str | None = None
+
+
+@dataclass(frozen=True)
+class RetriedOne:
+    """The event is pending again; in a dry run, it could be."""
+
+    status: Literal["success"]
+    message: str
+    event_id: int
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class ChangedMany:
+    """How many events were meant, and how many of them were changed; in a dry run, would be.
+
+    `requested` counts the ids, where ids were given.
+    """
+
+    status: Literal["success"]
+    message: str
+    requested: int
+    processed: int
+    dry_run: bool
+
+
+@router.get("")
+def list_(_: Reader, asked: Annotated[ListQuery, Query()], outbox: Outbox, site: Site) -> DeadEventPage:
+    """Dead events, the latest death first."""
+    page = list_dead_events(
+        outbox, asked.selector(site.zone), limit=asked.limit, offset=asked.offset, after=asked.after
+    )
+    return DeadEventPage(list(page.events), len(page.events), asked.limit, asked.offset, page.next)
+
+
+@router.get("/stats")
+def stats(caller: Reader, asked: Annotated[StatsQuery, Query()], outbox: Outbox, site: Site) -> DeadEventStats:
+    """How many events are dead, by type, cause and age: counted, not estimated."""
+    now = caller.act("asked").now
+    found = dead_event_stats(outbox, asked.selector(site.zone), now=now, by=asked.by)
+    types = asked.filters
+    return DeadEventStats(**vars(found), aggregate_type=types.aggregate_type, event_type=types.event_type)
+
+
+@router.get("/export", response_class=StreamingResponse)
+def export(_: Reader, asked: Annotated[ExportQuery, Query()], request: Request, site: Site) -> StreamingResponse:
+    """Deaths as a file with the columns of the daily export, redacted as that is. Broken off where it is not whole."""
+    chunks = export_stream(
+        request.app.state,
+        asked.selector(site.zone),
+        format=asked.format,
+        redaction=export_options(site).redaction,
+    )
+    name = f"dead-events.{asked.format}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(chunks, media_type=_MEDIA[asked.format], headers=headers)
+
+
+@router.get("/{event_id}")
+def show(_: Reader, event_id: EventIdPath, outbox: Outbox) -> EventHistory:
+    """An event that died, also one that was retried or archived since: its deaths, retries, fix and payload."""
+    return event_history(outbox, event_id)
+
+
+@router.post("/{event_id}/retry")
+def retry(
+    caller: Retrier, event_id: EventIdPath, outbox: Outbox, site: Site, asked: Annotated[RetryOne | None, Body()] = None
+) -> RetriedOne:
+    """Make a dead event pending again, due now, also a parked one."""
+    how = asked or RetryOne()
+    act = caller.act(how.reason, dry_run=how.dry_run)
+    retry_event(outbox, event_id, act=act, payload=how.payload, allow_edit=site.allow_edit)
+    said = f"Event {event_id} {'would be' if how.dry_run else 'is'} pending again."
+    return RetriedOne("success", said, event_id, how.dry_run)
+
+
+@router.post("/retry-batch")
+def retry_batch(caller: Retrier, asked: RetryMany, outbox: Outbox, site: Site) -> ChangedMany:
+    """Retry dead events of these ids or of a filter, paced, without the proof that a fix gives. Others are left."""
+    selector = asked.selector(site.zone)
+    most = None if asked.parked or asked.event_ids else site.max_retries
+    rate = asked.rate or fix_terms(site).policy.rate
+    done = carry_out(
+        lambda act: retry_selected(outbox, selector, act=act, rate=rate, max_retries=most),
+        caller.act(asked.reason, dry_run=asked.dry_run),
+        events=_events,
+        permit=partial(_permit, "retry", asked),
+    )
+    return _told("Retried", done, asked)
+
+
+@router.post("/discard")
+def discard(caller: Admin, asked: Discard, outbox: Outbox, site: Site) -> ChangedMany:
+    """Give dead events up: they go to the archive at once with the reason, and no filter brings them back."""
+    selector = asked.selector(site.zone)
+    done = carry_out(
+        lambda act: discard_events(outbox, selector, act=act),
+        caller.act(asked.reason, dry_run=asked.dry_run),
+        events=_events,
+        permit=partial(_permit, "discard", asked),
+    )
+    if asked.names_only and not done.events:
+        raise NotFoundError("None of these events is dead.")
+    return _told("Discarded", done, asked)
+
+
+def _events(done: Retried) -> int:
+    return done.events
+
+
+def _permit(doing: str, asked: Many, events: int) -> None:
+    if not asked.names_only:
+        permit(doing, events, at_most=asked.at_most)
+
+
+def _told(did: str, done: Retried, asked: Many) -> ChangedMany:
+    said = f"{did} {done.events:,} dead events." if not asked.dry_run else f"{done.events:,} dead events are meant."
+    requested = named(asked.event_ids) if asked.event_ids else done.events
+    return ChangedMany("success", said, requested, done.events, asked.dry_run)

@@ -1,0 +1,92 @@
+"""Which dead events does a request mean? It takes the filters that all faces share, as parameters or in its body."""
+
+from collections.abc import Sequence
+from dataclasses import Field as DataclassField
+from dataclasses import fields
+from datetime import tzinfo
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from dlq_pipelines.operation import ASKED_ABOVE
+from dlq_pipelines.outbox.event import BIGINT_MAX, Selector
+from dlq_pipelines.outbox.filters import Filters
+
+EventId = Annotated[int, Field(ge=1, le=BIGINT_MAX, strict=True)]
+Reason = Annotated[str, Field(min_length=1, max_length=10_000, description="Why, for whoever asks later.")]
+DryRun = Annotated[bool, Field(description="Only say what would be done.")]
+OF_NO_REASON = "asked for over HTTP"
+
+
+class Strict(BaseModel):
+    """An argument that nobody knows is refused: a filter with a slip of the pen would mean more than was meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _argument(one: "DataclassField[Any]") -> tuple[Any, Any]:
+    about = one.metadata
+    name = about.get("query", one.name)
+    help_ = about["help"].replace("`dlq causes list` lists", "/api/causes lists")
+    bounds: Any = {"ge": 0, "le": 2**31 - 1} if one.name == "attempts" else {}
+    return one.type, Field(default=one.default, alias=name, description=help_, **bounds)
+
+
+_arguments: Any = {one.name: _argument(one) for one in fields(Filters) if one.name != "every"}
+_Filters = create_model("_Filters", __base__=Strict, **_arguments)
+
+
+class Asked(_Filters):
+    """Parameters of a request that reads. Without any, all dead events are meant."""
+
+    id: list[Annotated[int, Field(ge=1, le=BIGINT_MAX)]] | None = Field(
+        default=None, max_length=1_000, description="Only these events; may be said several times."
+    )
+
+    @property
+    def filters(self) -> Filters:
+        """Without the ids."""
+        return _filters(self)
+
+    def selector(self, zone: tzinfo) -> Selector:
+        """What was asked for."""
+        return self.filters.selector(zone, self.id, else_every=True)
+
+
+class Meant(_Filters):
+    """Which dead events a request that changes something means."""
+
+    event_ids: list[EventId] | None = Field(
+        default=None, min_length=1, max_length=10_000, description="Only these events."
+    )
+    every: bool = Field(default=False, alias="all", description="All of them. Only without a filter.")
+
+    @property
+    def names_only(self) -> bool:
+        """Whether events were named by their ids and nothing else was said of them."""
+        return _filters(self).names_only(self.event_ids)
+
+    def selector(self, zone: tzinfo, *, else_every: bool = False) -> Selector:
+        """What was asked for."""
+        return _filters(self).selector(zone, self.event_ids, else_every=else_every)
+
+
+class Many(Meant):
+    """A change of all that a filter means."""
+
+    dry_run: DryRun = False
+    at_most: int = Field(
+        default=ASKED_ABOVE,
+        ge=0,
+        le=BIGINT_MAX,
+        description="With more events than this it is refused. Ids are not counted.",
+    )
+
+
+def _filters(given: Any) -> Filters:
+    return Filters(**{one.name: getattr(given, one.name) for one in fields(Filters) if hasattr(given, one.name)})
+
+
+def named(ids: Sequence[int] | None) -> int:
+    """How many different events were named."""
+    return len(set(ids or ()))

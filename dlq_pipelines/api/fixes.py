@@ -1,0 +1,224 @@
+"""`/api/fixes`: what was said to be mended, what came of it, and what waits for a person?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+
+from dlq_pipelines.api.auth import Caller, Reader, Retrier
+from dlq_pipelines.api.dead_events import ChangedMany, Rate
+from dlq_pipelines.api.filters import Asked, DryRun, Many, Meant, Reason, Strict, named
+from dlq_pipelines.api.session import Outbox, Site, permit
+from dlq_pipelines.day import moment
+from dlq_pipelines.errors import NotFoundError
+from dlq_pipelines.installation import fix_terms
+from dlq_pipelines.operation import ASKED_ABOVE, carry_out
+from dlq_pipelines.outbox.event import BIGINT_MAX
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage
+from dlq_pipelines.retries.ledger import (
+    Flag,
+    Preview,
+    fix_progress,
+    flag_fix,
+    list_fixes,
+    parked_after,
+    preview_fix,
+)
+from dlq_pipelines.retries.parked import ParkedEvent, parked_events, release_parked
+from dlq_pipelines.retries.retry import pause_fix, resume_fix, withdraw_fix
+
+router = APIRouter(prefix="/api/fixes", tags=["fixes"])
+FixId = Annotated[int, Path(ge=1, le=BIGINT_MAX, description="The fix.")]
+OfFix = Annotated[int | None, Field(ge=1, le=BIGINT_MAX, description="Only events that this fix released or targets.")]
+_FIGURES = tuple(RetryPolicy.__dataclass_fields__)
+
+
+class Flagging(Meant):
+    """What is mended, and how carefully it is tried; figures left out are the installation's."""
+
+    note: str = Field(min_length=1, max_length=10_000, description="What was mended, in a sentence.")
+    link: str | None = Field(default=None, max_length=2_000, description="The version or the address of the change.")
+    owner: str | None = Field(default=None, max_length=200, description="Whom to ask.")
+    not_before: str | None = Field(default=None, description="When the first stage may begin; default: at once.")
+    expiry_days: int | None = Field(default=None, ge=1, le=365, description="Days after which it ends unproven.")
+    canary: int | None = Field(default=None, description="Events in the first stage.")
+    growth: float | None = Field(default=None, description="How many times larger each stage is.")
+    rate: Rate = None
+    min_success: float | None = Field(default=None, description="Share of a stage that must succeed.")
+    settle_seconds: int | None = Field(default=None, description="How long an event may stay without outcome.")
+    max_retries: int | None = Field(default=None, description="After so many retries an event is parked.")
+    ordering: Literal["aggregate", "none"] | None = Field(
+        default=None, description="aggregate: events of an aggregate go one after the other."
+    )
+    dry_run: bool = Field(default=True, description="Only say what it would do. Flagged where this is false.")
+    at_most: int = Field(
+        default=ASKED_ABOVE, ge=0, le=BIGINT_MAX, description="A fix that means more events is refused."
+    )
+
+
+class Changing(Strict):
+    """Why a fix is changed."""
+
+    reason: Reason
+    dry_run: DryRun = False
+
+
+class ParkedQuery(Asked):
+    """Filters and a page."""
+
+    fix: OfFix = None
+    limit: int = Field(default=50, ge=1, le=1_000, description="How many at most.")
+    after: int = Field(default=0, ge=0, le=BIGINT_MAX, description="Only events with a larger id.")
+
+
+class ReleaseParked(Many):
+    """Parked events of these ids, of a fix or of a filter."""
+
+    reason: Reason
+    fix: OfFix = None
+    rate: Rate = None
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """What the fix would release, and, where it was no dry run, the fix."""
+
+    dry_run: bool
+    preview: Preview
+    fix: Fix | None
+
+
+@dataclass(frozen=True)
+class FixList:
+    """Fixes, the last flagged first."""
+
+    fixes: list[Fix]
+    count: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class NumberedStage(Stage):
+    """Outcomes of a stage."""
+
+    stage: int = 0
+
+
+@dataclass(frozen=True)
+class FixProgress:
+    """A fix, its stages, and what it would do if it were looked at now; of one that has ended: its verdict."""
+
+    fix: Fix
+    stages: list[NumberedStage]
+    next: str
+
+
+@dataclass(frozen=True)
+class ParkedPage:
+    """Parked events in the order of their ids; `next` is the `after` of the next page, null on the last."""
+
+    events: list[ParkedEvent]
+    count: int
+    limit: int
+    next: int | None
+
+
+@router.get("")
+def list_(
+    _: Reader,
+    outbox: Outbox,
+    limit: Annotated[int, Query(ge=1, le=1_000, description="How many at most.")] = 50,
+    open_: Annotated[bool, Query(alias="open", description="Only those that have not ended.")] = False,
+) -> FixList:
+    """Fixes, the last flagged first."""
+    found = list_fixes(outbox, limit=limit, only_open=open_)
+    return FixList(found, len(found), limit)
+
+
+@router.post("")
+def flag(caller: Retrier, asked: Flagging, outbox: Outbox, site: Site) -> Flagged:
+    """Say that something is mended upstream: what died of it so far is retried in stages, as long as they succeed.
+
+    A preview by default; flagged with `"dry_run": false`.
+    """
+    act, terms = caller.act(asked.note, dry_run=asked.dry_run), fix_terms(site)
+    figures = {name: value for name in _FIGURES if (value := getattr(asked, name)) is not None}
+    policy = replace(terms.policy, **figures)
+    begins = None if asked.not_before is None else moment("not_before", asked.not_before, site.zone)
+    expires = (begins or act.now) + timedelta(days=asked.expiry_days or terms.expiry.days)
+    flagging = Flag(asked.selector(site.zone), policy, asked.link, asked.owner, begins, expires)
+    would = preview_fix(outbox, flagging, act=act, default=policy)
+    if asked.dry_run:
+        return Flagged(dry_run=True, preview=would, fix=None)
+    if not asked.names_only:
+        permit("release", would.events, at_most=asked.at_most)
+    return Flagged(dry_run=False, preview=would, fix=flag_fix(outbox, flagging, act=act))
+
+
+@router.get("/parked")
+def parked(_: Reader, asked: Annotated[ParkedQuery, Query()], outbox: Outbox, site: Site) -> ParkedPage:
+    """Events that died again after so many retries that only a person releases them."""
+    found = parked_events(
+        outbox,
+        max_retries=parked_after(outbox, asked.fix, default=site.max_retries),
+        selector=asked.selector(site.zone),
+        fix_id=asked.fix,
+        after=asked.after,
+        limit=asked.limit,
+    )
+    return ParkedPage(found, len(found), asked.limit, found[-1].event_id if len(found) == asked.limit else None)
+
+
+@router.post("/release-parked")
+def release(caller: Retrier, asked: ReleaseParked, outbox: Outbox, site: Site) -> ChangedMany:
+    """Retry parked events: those of these ids, of a fix, or of a filter. Others are passed over."""
+    selector = asked.selector(site.zone, else_every=asked.fix is not None)
+    most, rate = parked_after(outbox, asked.fix, default=site.max_retries), asked.rate or fix_terms(site).policy.rate
+    done = carry_out(
+        lambda act: release_parked(outbox, selector, max_retries=most, fix_id=asked.fix, act=act, rate=rate),
+        caller.act(asked.reason, dry_run=asked.dry_run),
+        events=lambda done: done.events,
+        permit=partial(permit, "retry", at_most=BIGINT_MAX if asked.names_only else asked.at_most),
+    )
+    if asked.names_only and not done.events:
+        raise NotFoundError("None of these events is parked.")
+    said = f"{'Would retry' if asked.dry_run else 'Retried'} {done.events:,} parked events."
+    requested = named(asked.event_ids) if asked.event_ids else done.events
+    return ChangedMany("success", said, requested, done.events, asked.dry_run)
+
+
+@router.get("/{fix_id}")
+def show(caller: Reader, fix_id: FixId, outbox: Outbox, site: Site) -> FixProgress:
+    """All of a fix: what it means, its stages with their outcomes, and what comes next or why it ended."""
+    found = fix_progress(outbox, fix_id, now=caller.act("asked").now, terms=fix_terms(site))
+    stages = [NumberedStage(**vars(stage), stage=number) for number, stage in found.stages.items()]
+    return FixProgress(found.fix, stages, found.next)
+
+
+@router.post("/{fix_id}/pause")
+def pause(caller: Retrier, fix_id: FixId, asked: Changing, outbox: Outbox) -> Fix:
+    """Let nothing follow until the fix is resumed. What it has released stays with the worker."""
+    return _change(pause_fix, outbox, fix_id, asked, caller)
+
+
+@router.post("/{fix_id}/resume")
+def resume(caller: Retrier, fix_id: FixId, asked: Changing, outbox: Outbox) -> Fix:
+    """Let a paused fix go on where it stopped."""
+    return _change(resume_fix, outbox, fix_id, asked, caller)
+
+
+@router.post("/{fix_id}/withdraw")
+def withdraw(caller: Retrier, fix_id: FixId, asked: Changing, outbox: Outbox) -> Fix:
+    """End a fix whose claim is taken back. What it has released stays with the worker; nothing else follows."""
+    return _change(withdraw_fix, outbox, fix_id, asked, caller)
+
+
+def _change(change: Callable[..., Fix], outbox: Connection, fix_id: int, asked: Changing, caller: Caller) -> Fix:
+    """Do it, or in a dry run take it back, and say what the fix is then."""
+    with outbox.transaction(force_rollback=asked.dry_run):
+        return change(outbox, fix_id, act=caller.act(asked.reason, dry_run=asked.dry_run))

@@ -1,0 +1,79 @@
+"""How does an export reach a caller while it is being written, however large it is?
+
+A thread writes into a pipe, the answer reads from it, so memory stays that of a batch. A reader who leaves closes the
+pipe, and the export ends with it.
+"""
+
+import os
+import threading
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from dlq_pipelines.api.errors import RequestError
+from dlq_pipelines.exports.redact import Redaction
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.settings import ExportFormat
+
+_CHUNK = 65_536
+
+
+def export_stream(state: Any, selector: Selector, *, format: ExportFormat, redaction: Redaction) -> Iterator[bytes]:
+    """The file's bytes. What goes wrong before the first of them is raised here, so that it can be answered.
+
+    Args:
+        state: of the application: its database and its places for exports.
+        selector: which deaths.
+        format: of the file.
+        redaction: what is hidden.
+
+    Raises:
+        RequestError: too many exports are under way.
+        DatabaseUnavailableError: the database does not answer.
+    """
+    if not state.exports.acquire(blocking=False):
+        raise RequestError(503, "Other exports are under way. Ask again when one has ended.", {"Retry-After": "30"})
+    chunks = _chunks(state, selector, format, redaction)
+    # Runs up to its first bytes, so that it is begun and will give its place back whatever happens.
+    return _with(next(chunks, b""), chunks)
+
+
+def _chunks(state: Any, selector: Selector, format: ExportFormat, redaction: Redaction) -> Generator[bytes]:
+    failed: list[BaseException] = []
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        from dlq_pipelines.exports.adhoc import export_selected
+
+        try:
+            with os.fdopen(writing, "wb", _CHUNK) as file, state.database.connect() as connection:
+                export_selected(
+                    connection,
+                    url=state.database.url,
+                    selector=selector,
+                    format=format,
+                    file=file,
+                    redaction=redaction,
+                    progress=lambda _: None,
+                )
+        except BaseException as error:  # noqa: BLE001 - raised again by who reads
+            failed.append(error)
+
+    writer = threading.Thread(target=write, name="export", daemon=True)
+    try:
+        with os.fdopen(reading, "rb", 0) as file:
+            writer.start()
+            while chunk := file.read(_CHUNK):
+                yield chunk
+        writer.join()
+        if failed:
+            raise failed[0]
+    finally:
+        state.exports.release()
+
+
+def _with(first: bytes, rest: Generator[bytes]) -> Generator[bytes]:
+    try:
+        yield first
+        yield from rest
+    finally:
+        rest.close()

@@ -1,0 +1,34 @@
+"""`dlq doctor`: can this installation do its work, and which command mends what is wrong?"""
+
+from dataclasses import asdict
+
+import typer
+
+from dlq_pipelines.cli.output import Format, formatted, program, show
+
+
+@formatted
+def doctor(format: Format = Format.TABLE) -> None:
+    """Look at all that the work needs: connection, schema, triggers, rights, clock, backlog, Dagster's daemon, disk.
+
+    Changes nothing. Exits with 1 when something is wrong; beside it stands the command that mends it.
+
+    Example: `dlq doctor || true`
+    """
+    from dlq_pipelines.doctor import examine
+    from dlq_pipelines.settings import read_settings
+
+    checks = examine(read_settings())
+    words = {True: "ok", False: "WRONG", None: "-"}
+    brief = [
+        {
+            "check": one.check,
+            "": words[one.ok],
+            "found": one.found,
+            "mend": one.mend.replace("dlq ", f"{program()} ") if one.mend.startswith("dlq ") else one.mend,
+        }
+        for one in checks
+    ]
+    show([asdict(one) for one in checks], format=format, brief=brief)
+    if any(one.ok is False for one in checks):
+        raise typer.Exit(1)

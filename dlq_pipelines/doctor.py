@@ -1,0 +1,169 @@
+"""Can this installation do its work, and if not, which command mends it?
+
+Each check looks at one thing that has to be there, changes nothing, and says what it found. What cannot be looked at,
+because something before it is missing, is said to be that.
+"""
+
+import shlex
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.installation import dagster_database, find_database
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import require_current
+from dlq_pipelines.settings import Settings
+
+# A clock that differs by more dates retries and fixes wrongly.
+_CLOCK_SECONDS = 2.0
+# The classifying job runs every five minutes.
+_UNCLASSIFIED_SECONDS = 3_600.0
+# A daemon writes its heartbeat every half minute.
+_HEARTBEAT_SECONDS = 300.0
+_FREE_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one look found.
+
+    Attributes:
+        check: what was looked at.
+        ok: whether it is as it should be; None: it could not be looked at.
+        found: in a sentence.
+        mend: the command that mends it; nothing where nothing is wrong.
+    """
+
+    check: str
+    ok: bool | None
+    found: str
+    mend: str = ""
+
+
+def examine(settings: Settings) -> list[Check]:
+    """All checks, in the order in which they need each other."""
+    try:
+        database = find_database(settings)
+        connection = database.open()
+    except DlqError as error:
+        mend = "dlq up" if settings.database_url is None else "export DLQ_DATABASE_URL=postgresql://owner@host/database"
+        blocked = [Check(name, None, "not looked at: there is no connection") for name in _ON_THE_DATABASE]
+        return [Check("connection", False, str(error), mend), *blocked, *_of_the_machine(settings)]
+    with closing(connection):
+        version = connection.info.server_version
+        found = f"PostgreSQL {version // 10_000}.{version % 10_000}, database {connection.info.dbname}"
+        checks = [Check("connection", True, found), *_of_the_database(connection, settings)]
+    return [*checks, *_of_the_machine(settings)]
+
+
+def _of_the_database(connection: Connection, settings: Settings) -> Iterator[Check]:
+    blocked = False
+    for name, look in _ON_THE_DATABASE.items():
+        if blocked:
+            yield Check(name, None, "not looked at: the schema is not this release's")
+            continue
+        try:
+            check = look(connection, settings)
+        except psycopg.Error as error:
+            check = Check(
+                name, False, f"PostgreSQL refused: {error.diag.message_primary or error}", "dlq migrate --check"
+            )
+        yield check
+        blocked = name == "schema" and not check.ok
+
+
+def _of_the_machine(settings: Settings) -> Iterator[Check]:
+    yield _daemon(settings)
+    yield _disk(settings.home)
+
+
+def _schema(connection: Connection, _: Settings) -> Check:
+    try:
+        require_current(connection)
+    except DlqError as error:
+        return Check("schema", False, str(error), "dlq migrate")
+    return Check("schema", True, "every migration of this release is applied")
+
+
+def _triggers(connection: Connection, _: Settings) -> Check:
+    rows = connection.run("doctor.triggers").fetchall()
+    silent = [row for row in rows if not row["fires"]]
+    if not silent:
+        return Check("trigger", True, f"{len(rows)} triggers record deaths")
+    then = " && dlq migrate" if any(row["gone"] for row in silent) else ""
+    found = f"deaths are not recorded: {', '.join(row['name'] for row in silent)}"
+    return Check("trigger", False, found, _psql(row["mend"] for row in silent) + then)
+
+
+def _rights(connection: Connection, _: Settings) -> Check:
+    lacking = [row["lacking"] for row in connection.run("doctor.rights")]
+    role = connection.info.user
+    if not lacking:
+        return Check("rights", True, f"{role} may do all that is done")
+    return Check("rights", False, f"{role} lacks rights on {len(lacking)} tables", _psql(lacking))
+
+
+def _psql(statements: Iterable[str]) -> str:
+    return f"psql -c {shlex.quote('; '.join(dict.fromkeys(statements)))}"
+
+
+def _clock(connection: Connection, _: Settings) -> Check:
+    before = datetime.now(UTC)
+    server = connection.one("session.clock")["now"]
+    after = datetime.now(UTC)
+    # Where the server's lies between ours nothing is known to differ.
+    apart = max((server - after).total_seconds(), (before - server).total_seconds(), 0.0)
+    found = f"the server's clock and this machine's differ by {apart:.1f} s"
+    return Check("clock", apart <= _CLOCK_SECONDS, found, "" if apart <= _CLOCK_SECONDS else "timedatectl set-ntp true")
+
+
+def _backlog(connection: Connection, settings: Settings) -> Check:
+    now = datetime.now(UTC)
+    behind = connection.one("fix.backlog", now=now)["seconds"] or 0.0
+    unclassified = connection.one("doctor.unclassified", now=now)
+    if behind > settings.max_backlog_seconds:
+        return Check("backlog", False, f"the worker is {behind:,.0f} s behind", "start the worker, or more of them")
+    if (unclassified["seconds"] or 0.0) > _UNCLASSIFIED_SECONDS:
+        found = (
+            f"{unclassified['deaths']:,} deaths wait for their cause, the first for {unclassified['seconds']:,.0f} s"
+        )
+        return Check("backlog", False, found, "dlq up")
+    found = f"the worker is {max(behind, 0):,.0f} s behind; {unclassified['deaths']:,} deaths wait for their cause"
+    return Check("backlog", True, found)
+
+
+def _daemon(settings: Settings) -> Check:
+    """Dagster's heartbeats, from the database that `dlq up` gives it."""
+    try:
+        with Database(dagster_database(settings), connect_timeout=3).connect() as connection:
+            rows = connection.run("doctor.daemons").fetchall()
+    except (DlqError, psycopg.Error):
+        return Check("Dagster daemon", False, "it has never run on this installation", "dlq up")
+    late = [row["daemon"] for row in rows if row["seconds"] > _HEARTBEAT_SECONDS]
+    if late or not rows:
+        found = f"without a heartbeat for {_HEARTBEAT_SECONDS:.0f} s: {', '.join(late) or 'all of it'}"
+        return Check("Dagster daemon", False, found, "dlq up")
+    return Check("Dagster daemon", True, f"alive {max(row['seconds'] for row in rows):.0f} s ago")
+
+
+def _disk(home: Path) -> Check:
+    place = next(folder for folder in (home.resolve(), *home.resolve().parents) if folder.is_dir())
+    usage = shutil.disk_usage(place)
+    found = f"{usage.free / 2**30:,.1f} GB of {usage.total / 2**30:,.1f} GB are free under {home}"
+    enough = usage.free >= _FREE_BYTES
+    return Check("disk", enough, found, "" if enough else f"du -sh {home}/*")
+
+
+_ON_THE_DATABASE: dict[str, Callable[[Connection, Settings], Check]] = {
+    "schema": _schema,
+    "trigger": _triggers,
+    "rights": _rights,
+    "clock": _clock,
+    "backlog": _backlog,
+}

@@ -1,0 +1,266 @@
+-- What rules are asked about, each minute: bounded reads of indexes. And what was found, told, and is still to be told.
+
+-- name: muted
+-- Causes that nobody is to be told of, with what is merged into them.
+with muted as (
+    select id from :"dlq_schema".cause where muted_until > %(now)s and muted_until is not null and merged_into is null
+)
+select coalesce(array_agg(id), '{}') as ids
+from (select id from muted union all select m.id from :"dlq_schema".cause m where m.merged_into in (select id from muted)) x
+
+-- name: backlog
+-- How many events are dead now and not of a muted cause, among the last `look` that died.
+select count(*) as events
+from (
+    select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
+    where e.status = 'dead' order by e.dead_at desc, e.id desc limit %(look)s) e
+where cardinality(%(muted)s::text[]) = 0 or not exists (
+    select from :"dlq_schema".death d
+    where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
+
+-- name: oldest
+-- When the oldest died that is dead now and not of a muted cause, among the first `look`.
+select min(e.dead_at) as died_at
+from (
+    select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
+    where e.status = 'dead' order by e.dead_at, e.id limit %(look)s) e
+where cardinality(%(muted)s::text[]) = 0 or not exists (
+    select from :"dlq_schema".death d
+    where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
+
+-- name: window
+-- Deaths since then by event type, of causes that are not muted: of the last `look` deaths. By the names that hours are
+-- kept under.
+select coalesce(l.value, 'other') as event_type, sum(d.deaths)::bigint as deaths
+from (
+    select left(event_type, 100) as event_type, count(*) as deaths
+    from (
+        select event_type, cause_id from :"dlq_schema".death
+        where died_at > %(since)s order by died_at desc, id desc limit %(look)s) d
+    where cause_id is null or cause_id <> all(%(muted)s::text[])
+    group by 1) d
+left join :"dlq_schema".metric_label l on l.name = 'event_type' and l.value = d.event_type
+group by 1 order by 1
+
+-- name: usual
+-- Deaths of these types in each whole hour of that time in which there were any, and since when hours are known.
+select (select min(hour) from :"dlq_schema".death_hour) as began, event_type, array_agg(deaths) as hours
+from :"dlq_schema".death_hour
+where hour >= %(since)s and hour < %(until)s and event_type = any(%(event_types)s::text[])
+group by event_type
+
+-- name: hours_began
+select min(hour) as began from :"dlq_schema".death_hour
+
+-- name: new_causes
+-- Causes first seen since then that people are told of, with the event type that died of each last.
+select c.id, coalesce(c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), '')))
+        as title, c.first_seen as since, last.event_type
+from :"dlq_schema".cause c
+left join lateral (
+    select left(d.event_type, 200) as event_type from :"dlq_schema".death d
+    where d.cause_id = c.id order by d.died_at desc limit 1) last on true
+where c.merged_into is null and c.first_seen > %(since)s and c.id <> all(%(muted)s::text[])
+order by c.first_seen desc, c.id limit %(limit)s
+
+-- name: regressed
+select c.id, coalesce(c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), '')))
+        as title, c.fixed_at as since, last.event_type
+from :"dlq_schema".cause c
+left join lateral (
+    select left(d.event_type, 200) as event_type from :"dlq_schema".death d
+    where d.cause_id = c.id order by d.died_at desc limit 1) last on true
+where c.status = 'regressed' and c.merged_into is null and c.id <> all(%(muted)s::text[])
+order by c.id limit %(limit)s
+
+-- name: halted
+-- Fixes that halted since then, unless another was flagged for the same since.
+select f.id, left(f.note, 500) as note, left(f.verdict, 1000) as verdict, f.event_type
+from :"dlq_schema".fix f
+where f.status = 'halted' and f.closed_at > %(since)s
+    and (f.cause_id is null or f.cause_id <> all(%(muted)s::text[]))
+    and not exists (
+        select from :"dlq_schema".fix later
+        where later.id > f.id and later.cause_id is not distinct from f.cause_id
+            and later.event_type is not distinct from f.event_type)
+order by f.closed_at desc, f.id limit %(limit)s
+
+-- name: parked
+select count(*) as events
+from (
+    select r.event_id from :"dlq_schema".retry r where r.outcome in ('dead', 'unsettled', 'gone')
+    group by r.event_id having count(*) >= %(max_retries)s) tried
+join :"outbox_schema".:"outbox_table" e on e.id = tried.event_id and e.status = 'dead'
+where cardinality(%(muted)s::text[]) = 0 or not exists (
+    select from :"dlq_schema".death d
+    where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
+
+-- name: purged_soon
+-- Archived dead events that the purge deletes once `before` is past, at most `look`.
+select count(*) as events
+from (select from :"outbox_schema".:"archive_table" a
+      where a.status = 'dead' and a.archived_at < %(before)s order by a.archived_at, a.id limit %(look)s) soon
+
+-- name: failed_checks
+select name, severity, figures::text as figures, checked_at
+from :"dlq_schema".check_result where not passed order by name limit %(limit)s
+
+-- name: failed_jobs
+select job, failed_at, failed_run, succeeded_at from :"dlq_schema".job_run
+where failed_at > coalesce(succeeded_at, '-infinity') order by job limit %(limit)s
+
+-- name: record_check
+insert into :"dlq_schema".check_result (name, passed, severity, figures, checked_at)
+values (%(name)s, %(passed)s, %(severity)s, %(figures)s::jsonb, %(now)s)
+on conflict (name) do update set passed = excluded.passed, severity = excluded.severity, figures = excluded.figures,
+    checked_at = excluded.checked_at
+
+-- name: record_success
+insert into :"dlq_schema".job_run (job, succeeded_at) values (%(job)s, %(at)s)
+on conflict (job) do update set succeeded_at = greatest(job_run.succeeded_at, excluded.succeeded_at)
+
+-- name: record_failure
+insert into :"dlq_schema".job_run (job, failed_at, failed_run) values (%(job)s, %(at)s, %(run_id)s)
+on conflict (job) do update set failed_at = excluded.failed_at, failed_run = excluded.failed_run
+where job_run.failed_at is null or job_run.failed_at < excluded.failed_at
+
+-- name: known_failures
+select job, failed_run from :"dlq_schema".job_run where failed_run is not null
+
+-- name: alone
+-- One run decides at a time, to the end of its transaction.
+select pg_try_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' alerts', 0)) as locked
+
+-- name: firing
+-- Alerts that fire, and those that are found again.
+select * from :"dlq_schema".alert where resolved_at is null or key = any(%(keys)s::text[]) order by key
+
+-- name: put
+insert into :"dlq_schema".alert as a (key, rule, severity, event_type, summary, detail, fired_at, missing_since, told_at,
+    resolved_at, silenced_until)
+values (%(key)s, %(rule)s, %(severity)s, %(event_type)s, %(summary)s, %(detail)s, %(fired_at)s, %(missing_since)s,
+    %(told_at)s, %(resolved_at)s, %(silenced_until)s)
+on conflict (key) do update set rule = excluded.rule, severity = excluded.severity, event_type = excluded.event_type,
+    summary = excluded.summary, detail = excluded.detail, fired_at = excluded.fired_at,
+    missing_since = excluded.missing_since, told_at = excluded.told_at, resolved_at = excluded.resolved_at
+
+-- name: notice
+-- What is to be told, with a delivery for each channel. A digest of a day that was told already is told no more.
+with notice as (
+    insert into :"dlq_schema".alert_notice (key, kind, severity, event_type, summary, detail, at)
+    values (%(key)s, %(kind)s, %(severity)s, %(event_type)s, %(summary)s, %(detail)s, %(now)s)
+    on conflict do nothing
+    returning id
+), delivery as (
+    insert into :"dlq_schema".alert_delivery (notice_id, channel)
+    select notice.id, channel from notice, unnest(%(channels)s::text[]) as given (channel)
+)
+select count(*) as notices from notice
+
+-- name: forget
+-- Notices older than `before`, a bounded number at a time, and alerts that ended before that.
+with old as (
+    select id from :"dlq_schema".alert_notice where at < %(before)s order by at limit 1000
+), notices as (
+    delete from :"dlq_schema".alert_notice n using old where n.id = old.id
+), ended as (
+    select key from :"dlq_schema".alert
+    where resolved_at < %(before)s and (silenced_until is null or silenced_until < %(now)s) order by resolved_at limit 1000
+)
+delete from :"dlq_schema".alert a using ended where a.key = ended.key
+
+-- name: list
+-- Firing ones first, the gravest first, then what ended last.
+select * from :"dlq_schema".alert
+order by resolved_at is not null, case severity when 'critical' then 0 when 'warning' then 1 else 2 end,
+    coalesce(resolved_at, fired_at) desc, key
+limit %(limit)s
+
+-- name: channels
+select c.*, (select count(*) from :"dlq_schema".alert_delivery d
+             where d.channel = c.id and d.sent_at is null and d.given_up_at is null) as waiting
+from :"dlq_schema".alert_channel c order by c.id
+
+-- name: lock
+select * from :"dlq_schema".alert where key = %(key)s for update
+
+-- name: silence
+update :"dlq_schema".alert set silenced_until = %(until)s where key = %(key)s
+
+-- name: add_channels
+insert into :"dlq_schema".alert_channel (id, due_at) select id, %(now)s from unnest(%(ids)s::text[]) as given (id) order by id
+on conflict (id) do nothing
+
+-- name: give_up
+-- Notices that no channel took in time, or whose channel is no longer configured.
+with late as (
+    select d.notice_id, d.channel
+    from :"dlq_schema".alert_delivery d join :"dlq_schema".alert_notice n on n.id = d.notice_id
+    where d.sent_at is null and d.given_up_at is null
+        and (n.at < %(before)s or d.channel <> all(%(ids)s::text[]))
+    order by d.notice_id, d.channel limit 1000
+    for update of d skip locked
+)
+update :"dlq_schema".alert_delivery d set given_up_at = %(now)s
+from late where d.notice_id = late.notice_id and d.channel = late.channel
+
+-- name: waiting_channels
+-- Channels that something can be sent to now.
+select c.id from :"dlq_schema".alert_channel c
+where c.due_at <= %(now)s and c.id = any(%(ids)s::text[]) and exists (
+    select from :"dlq_schema".alert_delivery d where d.channel = c.id and d.sent_at is null and d.given_up_at is null)
+order by c.id
+
+-- name: lease
+-- The channels that this run sends to; no other run takes them while it does, or for that long after it was killed.
+with free as (
+    select c.id from :"dlq_schema".alert_channel c
+    where c.due_at <= %(now)s and c.id = any(%(ids)s::text[])
+    order by c.id for update skip locked
+)
+update :"dlq_schema".alert_channel c set due_at = %(now)s::timestamptz + %(lease)s
+from free where c.id = free.id
+returning c.id
+
+-- name: open_deliveries
+-- What a channel is to be told, the oldest first; each time it is tried counts.
+with open as (
+    select notice_id, channel from :"dlq_schema".alert_delivery
+    where channel = %(channel)s and sent_at is null and given_up_at is null
+    order by notice_id limit %(limit)s
+), tried as (
+    update :"dlq_schema".alert_delivery d set attempts = d.attempts + 1
+    from open where d.notice_id = open.notice_id and d.channel = open.channel
+    returning d.notice_id
+)
+select n.* from :"dlq_schema".alert_notice n join tried on tried.notice_id = n.id order by n.id
+
+-- name: record_sent
+update :"dlq_schema".alert_delivery set sent_at = %(now)s
+where channel = %(channel)s and notice_id = any(%(notices)s::bigint[]) and sent_at is null
+
+-- name: channel_worked
+update :"dlq_schema".alert_channel
+set due_at = %(now)s, failures = 0, last_error = null, sent_at = %(now)s, sent = sent + %(messages)s where id = %(id)s
+
+-- name: channel_failed
+-- It waits longer after each failure in a row: half a minute, doubled up to an hour.
+update :"dlq_schema".alert_channel
+set due_at = %(now)s::timestamptz + least(interval '30 seconds' * 2 ^ least(failures, 10), interval '1 hour'),
+    failures = failures + 1, failed = failed + 1, last_error = left(%(error)s, 500) where id = %(id)s
+
+-- name: deaths_wait
+select (select min(death_id) from :"dlq_schema".death_notice) is not null and not exists (
+    select from :"dlq_schema".alert_channel where id = %(id)s and due_at > %(now)s) as waiting
+
+-- name: unannounced
+-- The next deaths to announce, by id. What the ledger has forgotten meanwhile is passed over.
+select n.death_id, d.event_id, d.event_type, d.aggregate_type, d.aggregate_id, d.attempts, d.died_at,
+    coalesce(c.merged_into, d.cause_id) as cause_id, left(c.exception_type, 200) as exception_type
+from (select death_id from :"dlq_schema".death_notice order by death_id limit %(limit)s) n
+left join :"dlq_schema".death d on d.id = n.death_id
+left join :"dlq_schema".cause c on c.id = d.cause_id
+order by n.death_id
+
+-- name: announced
+delete from :"dlq_schema".death_notice where death_id = any(%(ids)s::bigint[])

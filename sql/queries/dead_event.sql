@@ -1,0 +1,121 @@
+-- What is dead now, for lists and figures. Of a selector, types and times are asked of the event itself, so that an index
+-- answers them; a null is not asked for, and folded away before the statement is planned.
+
+-- name: look
+-- The next of them, the latest death first, by key: each page reads so many rows and no more, whatever it finds. Led by
+-- the cause, by the ids, or by dlq_dead read backwards. `lateral` has each row looked up on its own, because the planner
+-- takes a join on two columns to find a single row.
+with page as materialized (
+    select * from (
+        (select d.died_at, d.event_id from unnest(%(causes)s::text[]) as member (cause_id)
+         cross join lateral (
+            select d.died_at, d.event_id from :"dlq_schema".death d
+            where d.cause_id = member.cause_id
+                and (d.died_at, d.event_id) < (%(before_time)s::timestamptz, %(before_id)s)
+                and (%(died_since)s::timestamptz is null or d.died_at >= %(died_since)s)
+                and (%(died_until)s::timestamptz is null or d.died_at < %(died_until)s)
+            order by d.died_at desc, d.event_id desc limit %(rows)s) d
+         where %(event_ids)s::bigint[] is null)
+        union all
+        (select e.dead_at, e.id from :"outbox_schema".:"outbox_table" e
+         where e.id = any(%(event_ids)s::bigint[]) and e.status = 'dead'
+            and (e.dead_at, e.id) < (%(before_time)s::timestamptz, %(before_id)s)
+         order by e.dead_at desc, e.id desc limit %(rows)s)
+        union all
+        (select e.dead_at, e.id from :"outbox_schema".:"outbox_table" e
+         where e.status = 'dead' and (e.dead_at, e.id) < (%(before_time)s::timestamptz, %(before_id)s)
+            and (%(event_type)s::text is null or e.event_type = %(event_type)s)
+            and (%(aggregate_type)s::text is null or e.aggregate_type = %(aggregate_type)s)
+            and (%(died_since)s::timestamptz is null or e.dead_at >= %(died_since)s)
+            and (%(died_until)s::timestamptz is null or e.dead_at < %(died_until)s)
+            and %(causes)s::text[] is null and %(event_ids)s::bigint[] is null
+         order by e.dead_at desc, e.id desc limit %(rows)s offset %(offset)s)
+    ) drive
+    order by died_at desc, event_id desc limit %(rows)s
+), found as (
+    select page.died_at, page.event_id
+    from page
+    cross join lateral (
+        select from :"outbox_schema".:"outbox_table" e
+        where e.id = page.event_id and e.dead_at = page.died_at and e.status = 'dead' limit 1) e
+    cross join lateral (
+        select d.* from :"dlq_schema".death d where d.event_id = page.event_id and d.died_at = page.died_at limit 1) d
+    left join :"dlq_schema".cause c on c.id = d.cause_id
+    cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+    where :"dlq_schema".selects(f, coalesce(c.merged_into, d.cause_id), d.event_type, d.aggregate_type, d.event_id,
+                                d.attempts, d.error, d.died_at)
+)
+select coalesce((select array_agg(event_id order by died_at desc, event_id desc) from found), '{}') as ids,
+    count(*) as rows, min(died_at) as last_time, (array_agg(event_id order by died_at, event_id))[1] as last_id
+from page
+
+-- name: events
+-- Of these, what is still dead, with the cause that it is shown as.
+select e.id, e.aggregate_type, e.aggregate_id, e.event_type, e.payload, e.status, e.attempts, e.next_run_at,
+    e.created_at, e.last_error, e.last_error_at, e.dead_at, coalesce(c.merged_into, d.cause_id) as cause_id
+from :"outbox_schema".:"outbox_table" e
+cross join lateral (
+    select d.cause_id from :"dlq_schema".death d where d.event_id = e.id and d.died_at = e.dead_at limit 1) d
+left join :"dlq_schema".cause c on c.id = d.cause_id
+where e.id = any(%(ids)s::bigint[]) and e.status = 'dead'
+order by e.dead_at desc, e.id desc
+
+-- name: types
+-- Dead events by their types. Of all of them, the index dlq_dead_types alone is read, by several processes where there
+-- are many.
+select event_type, aggregate_type, count(*) as events
+from :"outbox_schema".:"outbox_table"
+where status = 'dead'
+    and (%(event_type)s::text is null or event_type = %(event_type)s)
+    and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
+    and (%(died_since)s::timestamptz is null or dead_at >= %(died_since)s)
+    and (%(died_until)s::timestamptz is null or dead_at < %(died_until)s)
+group by 1, 2
+
+-- name: ages
+-- Dead events by age: how many are younger than each bound and not than the one before it.
+select age.bound, (
+    select count(*) from :"outbox_schema".:"outbox_table"
+    where status = 'dead' and dead_at > age.since and dead_at <= age.until
+        and (%(event_type)s::text is null or event_type = %(event_type)s)
+        and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
+        and (%(died_since)s::timestamptz is null or dead_at >= %(died_since)s)
+        and (%(died_until)s::timestamptz is null or dead_at < %(died_until)s)) as events
+from (
+    select bound, since, lag(since, 1, 'infinity') over (order by bound) as until
+    from (
+        select bound, %(now)s::timestamptz - make_interval(secs => bound) as since
+        from unnest(%(bounds)s::float8[]) as given (bound)) dated
+) age
+
+-- name: causes
+-- Dead events by the cause that they are shown as; null: not classified yet.
+select coalesce(c.merged_into, own.cause_id) as cause_id, sum(own.events)::bigint as events
+from (
+    select d.cause_id, count(*) as events
+    from :"outbox_schema".:"outbox_table" e
+    join :"dlq_schema".death d on d.event_id = e.id and d.died_at = e.dead_at
+    where e.status = 'dead'
+        and (%(event_type)s::text is null or e.event_type = %(event_type)s)
+        and (%(aggregate_type)s::text is null or e.aggregate_type = %(aggregate_type)s)
+        and (%(died_since)s::timestamptz is null or e.dead_at >= %(died_since)s)
+        and (%(died_until)s::timestamptz is null or e.dead_at < %(died_until)s)
+    group by 1) own
+left join :"dlq_schema".cause c on c.id = own.cause_id
+group by 1
+
+-- name: selected
+-- What any selector means, by each of its sides; a row has the side that it is of, the others are null.
+with target as (
+    select e.event_type, e.aggregate_type, e.cause_id, (
+        select min(bound) from unnest(%(bounds)s::float8[]) as given (bound)
+        where e.died_at > %(now)s::timestamptz - make_interval(secs => bound)) as age
+    from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+    where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
+        and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
+        and :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error,
+                                  e.died_at)
+)
+select grouping(event_type, aggregate_type, cause_id, age) as side, event_type, aggregate_type, cause_id, age as bound,
+    count(*) as events
+from target group by grouping sets ((event_type), (aggregate_type), (cause_id), (age))

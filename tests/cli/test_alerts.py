@@ -1,0 +1,68 @@
+"""`dlq alerts`: list, test, silence."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from dlq_pipelines.alerts.alert import Policy, evaluate
+from dlq_pipelines.alerts.rules import Thresholds
+from dlq_pipelines.postgres.connect import Connection
+from tests.alerts.servers import free_port, http_server
+from tests.cli.conftest import Run
+from tests.rows import add_events, kill, one
+
+
+@pytest.fixture
+def _fired(connection: Connection) -> None:
+    add_events(connection, 2)
+    kill(connection, "boom")
+    evaluate(connection, now=datetime.now(UTC), policy=Policy(Thresholds(backlog=1)))
+
+
+def test_before_anything_fired_the_list_says_who_looks(dlq: Run) -> None:
+    assert "dead_event_alert_sensor looks each minute" in dlq("alerts", "list").out
+
+
+@pytest.mark.usefixtures("_fired")
+def test_what_fires_is_listed(dlq: Run) -> None:
+    assert "2 events are dead" in dlq("alerts", "list").out
+    (alert,) = json.loads(dlq("alerts", "list", "--json").out)
+    assert (alert["key"], alert["state"], alert["severity"]) == ("backlog", "firing", "warning")
+
+
+@pytest.mark.usefixtures("_fired")
+def test_an_alert_is_silenced_with_an_end_and_heard_again(dlq: Run, connection: Connection) -> None:
+    said = dlq("alerts", "silence", "backlog", "--hours", "4", "--reason", "known", "--dry-run")
+    assert said.code == 0
+    assert said.out.endswith("Nothing was changed: this was a dry run.\n")
+    assert one(connection, "select silenced_until from dlq.alert") == {"silenced_until": None}
+    assert dlq("alerts", "silence", "backlog", "--hours", "4", "--reason", "known").out.startswith(
+        "backlog is silenced"
+    )
+    assert json.loads(dlq("alerts", "list", "--json").out)[0]["state"] == "silenced"
+    assert dlq("alerts", "silence", "backlog", "--hours", "0", "--reason", "mended").out == "backlog is heard again.\n"
+    assert one(connection, "select count(*) from dlq.operation where kind = 'alert.silence'") == {"count": 2}
+
+
+def test_an_alert_that_is_not_there_cannot_be_silenced(dlq: Run) -> None:
+    said = dlq("alerts", "silence", "nothing", "--reason", "known")
+    assert (said.code, said.err) == (
+        3,
+        "dlq: There is no alert 'nothing'. `dlq alerts list` lists them by their keys.\n",
+    )
+
+
+def test_a_test_reaches_each_channel_and_names_the_one_that_failed(dlq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past all conditions, and without showing an address."""
+    assert dlq("alerts", "test").code == 4
+    with http_server() as web:
+        monkeypatch.setenv("DLQ_ALERT_URLS", f"critical:event_type=x.*:json://{web.host}/s3cr3t")
+        said = dlq("alerts", "test", "--json")
+        assert said.code == 0
+        assert json.loads(web.requests[0][1])["title"] == "INFO: A test of this channel"
+        monkeypatch.setenv("DLQ_ALERT_URLS", f"json://{web.host}/s3cr3t json://127.0.0.1:{free_port()}/s3cr3t")
+        said = dlq("alerts", "test")
+    assert said.code == 1
+    assert "1 of 2 channels did not get it" in said.err
+    assert "s3cr3t" not in said.out + said.err

@@ -1,0 +1,134 @@
+"""Does Dagster's part of alerts ask only when there is something to do, and know which jobs failed?"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dlq_pipelines.definitions import defs
+from dlq_pipelines.defs import alerts, health
+from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.installation import alert_sender
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.settings import Settings
+from tests.alerts.servers import http_server
+from tests.defs.conftest import Job
+from tests.rows import add_events, kill, one
+
+SECRET = "whsec_" + "QUJD" * 8
+
+
+def ask(instance: dg.DagsterInstance) -> Any:
+    """A tick of the sensor, as the daemon makes it."""
+    context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"outbox": OutboxResource()})
+    return defs.resolve_sensor_def("dead_event_alert_sensor").evaluate_tick(context)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two dead events are a backlog, and no job ran yet."""
+    monkeypatch.setenv("DLQ_ALERT_BACKLOG", "1")
+
+
+def test_where_nothing_is_to_be_told_the_sensor_asks_for_nothing(instance: dg.DagsterInstance) -> None:
+    tick = ask(instance)
+    assert tick.run_requests == []
+    assert tick.skip_message == "Nothing is to be told."
+
+
+@pytest.mark.usefixtures("few")
+def test_an_alert_goes_from_the_sensor_to_the_channel(
+    connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the sensor itself has changed nothing."""
+    with http_server() as web:
+        monkeypatch.setenv("DLQ_ALERT_URLS", f"http://{web.host}/")
+        monkeypatch.setenv("DLQ_WEBHOOK_SECRET", SECRET)
+        add_events(connection, 2)
+        kill(connection, "boom")
+        (request,) = ask(instance).run_requests or []
+        assert request.run_key
+        assert one(connection, "select count(*) from dlq.alert") == {"count": 0}
+        assert job("send_alerts", run_config=request.run_config).success
+        assert len(web.requests) == 1
+        assert ask(instance).skip_message == "Nothing is to be told."
+
+
+def test_a_database_that_is_away_skips_the_tick(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
+    tick = ask(instance)
+    assert tick.run_requests == []
+    assert "PostgreSQL does not answer" in (tick.skip_message or "")
+    assert "s3cr3t" not in (tick.skip_message or "")
+
+
+def test_a_job_that_fails_is_an_alert_until_it_succeeds_again(
+    connection: Connection, instance: dg.DagsterInstance, job: Job, home: Path
+) -> None:
+    """Known from Dagster, so a killed run counts too; that it succeeds is written down by the run."""
+    home.mkdir(exist_ok=True)
+    (home / "exports").write_text("in the way")
+    day = datetime.now(UTC).date().replace(day=1).isoformat()
+    assert not job(
+        "export_day", partition_key=day if day < datetime.now(UTC).date().isoformat() else "2026-01-01"
+    ).success
+    assert len(ask(instance).run_requests or []) == 1
+    job("send_alerts")
+    assert one(connection, "select key, severity from dlq.alert") == {"key": "job:export_day", "severity": "warning"}
+    assert ask(instance).skip_message == "Nothing is to be told."
+    (home / "exports").unlink()
+    assert job("export_day", partition_key="2026-01-02").success
+    assert one(connection, "select succeeded_at > failed_at as well from dlq.job_run where job = 'export_day'") == {
+        "well": True
+    }
+    job("send_alerts")
+    assert one(connection, "select missing_since is not null as over from dlq.alert") == {"over": True}
+
+
+def test_a_run_that_dagster_tries_again_is_no_failure_yet(instance: dg.DagsterInstance, job: Job, home: Path) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "exports").write_text("in the way")
+    tries_again = {"dagster/max_retries": "1", "dagster/retry_on_asset_or_op_failure": "true"}
+    failed = job("export_day", partition_key="2026-01-01", tags=tries_again)
+    assert not failed.success
+    assert alerts.failed_runs(instance) == []
+
+
+def test_every_job_of_ours_is_watched_and_says_when_it_succeeded() -> None:
+    ours = [one_job for one_job in defs.get_repository_def().get_all_jobs() if not one_job.name.startswith("__")]
+    assert {one_job.name for one_job in ours} == set(health.JOBS)
+    assert {one_job.name for one_job in ours if health.job_success in one_job.hook_defs} == set(health.JOBS)
+
+
+def test_what_the_books_say_is_kept_for_metrics_and_alerts(connection: Connection, job: Job) -> None:
+    """An event that is nowhere is critical."""
+    add_events(connection, 1)
+    kill(connection, "boom")
+    connection.execute("delete from outbox_event")
+    job("archive_dead_events")
+    assert one(
+        connection,
+        "select passed, severity, figures->'missing' as missing from dlq.check_result where name = 'books_balance'",
+    ) == {"passed": False, "severity": "critical", "missing": 1}
+    job("send_alerts")
+    assert one(connection, "select severity from dlq.alert where key = 'check:books_balance'") == {
+        "severity": "critical"
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"alert_urls": "slack://s3cr3t/b/c nonsense"}, "DLQ_ALERT_URLS: entry 2 is no address: "),
+        ({"alert_urls": "nonsense://s3cr3t"}, r"DLQ_ALERT_URLS: entry 1 \(nonsense:\w{6}\) is no address that Apprise"),
+        ({"alert_urls": "https://example.com/s3cr3t"}, "DLQ_WEBHOOK_SECRET: a webhook is signed"),
+        ({"death_webhook_url": "https://example.com/s3cr3t"}, "DLQ_WEBHOOK_SECRET: a webhook is signed"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_said_without_it(given: dict[str, str], said: str) -> None:
+    with pytest.raises(DlqError, match=said) as raised:
+        alert_sender(Settings(**given))  # type: ignore[arg-type]
+    assert "s3cr3t" not in str(raised.value)

@@ -1,0 +1,97 @@
+"""Do rules and dashboard ask for metrics that there are, and do the rules do what they say?"""
+
+import json
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from dlq_pipelines.alerts.alert import Policy, evaluate
+from dlq_pipelines.alerts.delivery import Sender, deliver
+from dlq_pipelines.alerts.figures import FailedRun, record_check, record_failures, record_success
+from dlq_pipelines.alerts.routes import parse_routes
+from dlq_pipelines.alerts.rules import Severity
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.metrics import DeadLetterCollector, snapshot_reader
+from dlq_pipelines.operation import Act
+from dlq_pipelines.postgres.connect import Connection, Database
+from tests.alerts.servers import free_port
+from tests.rows import add_events, kill
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "deploy/prometheus/rules.yml"
+DASHBOARD = json.loads((ROOT / "deploy/grafana/dead-letters.json").read_text(encoding="utf-8"))
+NOW = datetime.now(UTC)
+NAME = re.compile(r"\b(?:dlq|dispatchbox)_[a-z_0-9]+")
+
+
+@pytest.fixture
+def exposed(connection: Connection, database: Database) -> set[str]:
+    """The names of a scrape of an installation in which everything has happened once."""
+    add_events(connection, 2)
+    kill(connection, "boom")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    archive_dead_events(connection, before=NOW + timedelta(days=1), only_exported=False, act=Act("ann", "x", NOW))
+    figures = {"missing": 0, "doubled": 0}
+    record_check(connection, "books_balance", passed=True, severity=Severity.CRITICAL, figures=figures, now=NOW)
+    record_success(connection, "export_day", at=NOW)
+    record_failures(connection, [FailedRun("export_day", "run", NOW)])
+    to = Sender(parse_routes(f"json://127.0.0.1:{free_port()}/"))
+    evaluate(connection, now=NOW, policy=Policy(routes=to.routes))
+    deliver(connection, to, now=NOW)
+    registry = CollectorRegistry()
+    registry.register(DeadLetterCollector(snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)))
+    lines = generate_latest(registry).decode().splitlines()
+    return {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
+
+
+def test_every_query_of_the_dashboard_names_metrics_that_there_are(exposed: set[str]) -> None:
+    queries = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    queries += [variable["query"] for variable in DASHBOARD["templating"]["list"] if variable["type"] == "query"]
+    for query in queries:
+        names = set(NAME.findall(query))
+        assert names, query
+        assert names <= exposed, query
+
+
+def test_every_rule_names_metrics_that_there_are(exposed: set[str]) -> None:
+    recorded = {"dlq"}  # of a name with colons
+    named = set(NAME.findall(re.sub(r"dlq:\S+", "", RULES.read_text(encoding="utf-8")))) - recorded
+    assert len(named) > 10
+    assert named <= exposed
+
+
+def test_every_panel_is_described_and_none_covers_another() -> None:
+    places: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        assert panel["title"]
+        assert panel["description"]
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not places & cells, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        places |= cells
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+@pytest.mark.parametrize("command", ["check rules --lint=all --lint-fatal rules.yml", "test rules rules_test.yml"])
+def test_promtool_finds_the_rules_sound_and_their_cases_hold(command: str) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is missing: apt-get install prometheus")
+    done = subprocess.run(
+        [promtool, *command.split()], cwd=RULES.parent, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_case() -> None:
+    alerts = set(re.findall(r"- alert: (\w+)", RULES.read_text(encoding="utf-8")))
+    cases = set(re.findall(r"alertname: (\w+)\n\s+exp_alerts:\n", (RULES.parent / "rules_test.yml").read_text("utf-8")))
+    assert alerts == cases

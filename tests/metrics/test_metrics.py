@@ -1,0 +1,293 @@
+"""What a scrape says: true, bounded, of one moment, and never less than before."""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.archive.purge import forget_deaths, purge_archive
+from dlq_pipelines.archive.restore import restore_events
+from dlq_pipelines.causes import classify
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.counts import tend_counts
+from dlq_pipelines.metrics import DeadLetterCollector, snapshot_reader
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.retry import retry_events, settle_retries
+from tests.rows import add_events, kill, one
+
+UTC_ZONE = ZoneInfo("UTC")
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def text(database: Database) -> str:
+    """A scrape by a process that has just started."""
+    registry = CollectorRegistry()
+    registry.register(DeadLetterCollector(snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)))
+    return generate_latest(registry).decode()
+
+
+def scrape(database: Database) -> Series:
+    """Every sample by its name and labels."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text(database))
+        for sample in family.samples
+    }
+
+
+def value(series: Series, name: str, **labels: str) -> float:
+    return series[name, tuple(sorted(labels.items()))]
+
+
+def named(series: Series, name: str) -> dict[tuple[tuple[str, str], ...], float]:
+    return {labels: found for (one_name, labels), found in series.items() if one_name == name}
+
+
+def act(now: datetime | None = None) -> Act:
+    return Act("ann", "asked", now or datetime.now(UTC))
+
+
+def counters(series: Series) -> Series:
+    return {key: found for key, found in series.items() if key[0].endswith(("_total", "_bucket", "_count", "_sum"))}
+
+
+def test_a_death_is_counted_at_once_and_once(connection: Connection, database: Database) -> None:
+    """Before it has a cause and after."""
+    add_events(connection, 3)
+    kill(connection, "boom", attempts=5)
+    for unclassified in (3, 0):
+        seen = scrape(database)
+        kind = {"event_type": "order.placed", "aggregate_type": "order"}
+        assert value(seen, "dispatchbox_dead_events_total", **kind) == 3
+        assert value(seen, "dispatchbox_dead_events_current", **kind) == 3
+        assert value(seen, "dlq_unclassified_deaths") == unclassified
+        attempts = {key: found for key, found in seen.items() if "attempts_before_dead" in key[0]}
+        assert {dict(labels).get("le", name): found for (name, labels), found in attempts.items()} == {
+            "1.0": 0,
+            "2.0": 0,
+            "3.0": 0,
+            "5.0": 3,
+            "10.0": 3,
+            "20.0": 3,
+            "50.0": 3,
+            "+Inf": 3,
+            "dispatchbox_event_attempts_before_dead_count": 3,
+            "dispatchbox_event_attempts_before_dead_sum": 15,
+        }
+        classify_deaths(connection, zone=UTC_ZONE)
+    assert list(named(seen, "dlq_cause_deaths_total").values()) == [3]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_counter_goes_down_whatever_happens(connection: Connection, database: Database, seed: int) -> None:
+    """Retries, archive, restore, purge, a ledger that forgets, and a new process each time."""
+    chance = random.Random(seed)
+    died: Counter[str] = Counter()
+    before: Series = {}
+    for step in range(30):
+        _something_happens(connection, chance, died, step)
+        seen = scrape(database)
+        lower = {key: (before[key], seen[key]) for key in counters(seen) if seen[key] < before.get(key, 0)}
+        assert lower == {}, step
+        assert {key[0] for key in before.keys() - seen.keys()} <= {
+            "dlq_oldest_archived_event_timestamp_seconds",
+            "dispatchbox_dead_events_current",  # of a type that was not classified yet
+        }
+        by_type = Counter(
+            {dict(k)["event_type"]: int(v) for k, v in named(seen, "dispatchbox_dead_events_total").items()}
+        )
+        assert by_type == died
+        before = seen
+    assert one(connection, "select count(*) from dlq.operation where kind = 'ledger.forget'")["count"] > 0
+
+
+def _something_happens(connection: Connection, chance: random.Random, died: Counter[str], step: int) -> None:
+    later = datetime.now(UTC) + timedelta(days=5000 + step)
+    match chance.choice(["die", "die", "classify", "retry", "deliver", "archive", "restore", "purge", "forget"]):
+        case "die":
+            kind = chance.choice(["order.placed", "order.paid", "parcel.sent"])
+            add_events(connection, chance.randint(1, 5), event_type=kind)
+            waiting = connection.execute("select event_type from outbox_event where status in ('pending', 'retry')")
+            died.update(row["event_type"] for row in waiting.fetchall())
+            kill(connection, f"Error{chance.randint(1, 9)}", attempts=chance.randint(1, 60), where="status <> 'done'")
+        case "classify":
+            classify_deaths(connection, zone=UTC_ZONE)
+            tend_counts(connection, now=datetime.now(UTC))
+        case "retry":
+            ids = [row["id"] for row in connection.execute("select id from outbox_event where status = 'dead' limit 4")]
+            if ids:
+                retry_events(connection, ids, act=act(), rate=1000.0)
+        case "deliver":
+            connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+            settle_retries(connection, now=datetime.now(UTC) + timedelta(days=1), settle_seconds=1)
+        case "archive":
+            archive_dead_events(connection, before=later, only_exported=False, act=act())
+        case "restore":
+            restore_events(connection, Selector(every=True), act=act())
+        case "purge":
+            purge_archive(connection, before=later, act=act())
+        case "forget":
+            classify_deaths(connection, zone=UTC_ZONE)
+            archive_dead_events(connection, before=later, only_exported=False, act=act())
+            purge_archive(connection, before=later, act=act())
+            forget_deaths(connection, before=later, act=act())
+
+
+def test_a_scrape_is_of_one_moment(connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While deaths get their causes, none is seen twice and none is missed."""
+    add_events(connection, 3_000)
+    connection.execute("update outbox_event set status = 'dead', last_error = 'boom'")
+    monkeypatch.setattr(classify, "BATCH", 50)
+    working = threading.Thread(target=classify_deaths, args=(connection,), kwargs={"zone": UTC_ZONE})
+    working.start()
+    rounds = 0
+    while working.is_alive():
+        seen = scrape(database)
+        assert sum(named(seen, "dispatchbox_dead_events_total").values()) == 3_000
+        (deaths,) = named(seen, "dispatchbox_event_attempts_before_dead_count").values()
+        assert deaths == 3_000
+        shown = sum(named(seen, "dlq_cause_deaths_total").values())
+        assert shown + value(seen, "dlq_unclassified_deaths") == 3_000
+        rounds += 1
+    working.join()
+    assert rounds > 2
+
+
+def test_types_beyond_the_fiftieth_are_other_and_none_goes_down(connection: Connection, database: Database) -> None:
+    """However many an application invents; those that were met first keep their names."""
+    before: Series = {}
+    for wave in range(4):
+        for kind in range(40):
+            add_events(connection, 1 + kind % 3, event_type=f"kind{wave}.{kind}" + "x" * 300)
+        kill(connection, f"Error{wave}")
+        for classified in (False, True):
+            if classified:
+                classify_deaths(connection, zone=UTC_ZONE)
+            seen = scrape(database)
+            assert [key for key in counters(seen) if seen[key] < before.get(key, 0)] == []
+            for name in ("dispatchbox_dead_events_total", "dispatchbox_dead_events_current"):
+                assert len(named(seen, name)) <= 51
+            assert all(len(dict(labels).get("event_type", "")) <= 100 for _, labels in seen)
+            before = seen
+        deaths = one(connection, "select count(*) from dlq.death")["count"]
+        assert sum(named(seen, "dispatchbox_dead_events_total").values()) == deaths
+        assert sum(named(seen, "dispatchbox_dead_events_current").values()) == deaths
+    assert (
+        value(seen, "dispatchbox_dead_events_total", event_type="other", aggregate_type="order") == 4 * 79 - 79 - 10 * 3
+    )
+
+
+def test_what_is_dead_of_hundreds_of_types_adds_up(connection: Connection, database: Database) -> None:
+    """An application that writes an id into the type makes no series of it, and no scrape that never ends."""
+    for kinds in (499, 500, 700):
+        connection.execute("truncate outbox_event")
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+            " select 'order', '1', 'paid ' || mod(n, %s), '{}', 'dead' from generate_series(1, 2100) n",
+            [kinds],
+        )
+        current = named(scrape(database), "dispatchbox_dead_events_current")
+        assert sum(current.values()) == 2_100
+        assert len(current) <= 52
+
+
+def test_causes_beyond_the_fiftieth_are_other_until_they_matter(connection: Connection, database: Database) -> None:
+    """A cause that outgrows another takes its place; `other` keeps what it counted."""
+    add_events(connection, 180)
+    for n in range(60):
+        kill(connection, f"Error{n:02}Exception: x", where=f"id between {3 * n + 1} and {3 * n + (3 if n < 50 else 1)}")
+    classify_deaths(connection, zone=UTC_ZONE)
+    seen = scrape(database)
+    assert len(named(seen, "dlq_cause_deaths_total")) == 51
+    assert value(seen, "dlq_cause_deaths_total", cause_id="other") == 10
+    kill(connection, "Error59Exception: x", where="id > 0")
+    classify_deaths(connection, zone=UTC_ZONE)
+    tend_counts(connection, now=datetime.now(UTC))
+    after = scrape(database)
+    assert [key for key in counters(after) if after[key] < seen.get(key, 0)] == []
+    assert len(named(after, "dlq_cause_deaths_total")) == 51
+    assert 21 in named(after, "dlq_cause_deaths_total").values()
+    assert value(after, "dlq_cause_deaths_total", cause_id="other") == 30
+    assert len(named(after, "dlq_cause_info")) == 50
+
+
+def test_two_causes_of_equal_size_do_not_take_turns(connection: Connection) -> None:
+    """Series that come and go every five minutes would be as many as there are causes."""
+    add_events(connection, 51)
+    for n in range(51):
+        kill(connection, f"Error{n:02}Exception: x", where=f"id = {n + 1}")
+        classify_deaths(connection, zone=UTC_ZONE)
+    query = (
+        "select array_agg(cause_id order by cause_id) as ids from dlq.cause_count where shown and cause_id <> 'other'"
+    )
+    shown = one(connection, query)["ids"]
+    tend_counts(connection, now=datetime.now(UTC))
+    assert one(connection, query)["ids"] == shown
+    assert len(shown) == 50
+
+
+def test_while_the_database_is_away_only_that_is_said() -> None:
+    """Not that nothing is dead."""
+    away = Database("postgresql://ann:s3cr3t@127.0.0.1:1/none")
+    assert scrape(away) == {("dlq_up", ()): 0.0}
+
+
+def test_a_database_that_is_not_migrated_is_no_zero(empty_database: Database) -> None:
+    assert scrape(empty_database) == {("dlq_up", ()): 0.0}
+
+
+def test_hostile_labels_stay_labels(connection: Connection, database: Database) -> None:
+    """A line end or a quote in a type begins no line of its own."""
+    hostile = 'a"} 1\ndlq_up 0\n\\'
+    add_events(connection, 1, event_type=hostile)
+    kill(connection, "boom")
+    assert value(scrape(database), "dispatchbox_dead_events_total", event_type=hostile, aggregate_type="order") == 1
+
+
+def test_promtool_finds_nothing_to_say(connection: Connection, database: Database) -> None:
+    """`promtool check metrics`: names, units and help as Prometheus wants them."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is missing: apt-get install prometheus")
+    add_events(connection, 3)
+    kill(connection, "boom")
+    classify_deaths(connection, zone=UTC_ZONE)
+    checked = subprocess.run(
+        [promtool, "check", "metrics"],
+        input=text(database),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_a_scrape_reads_indexes_and_small_tables(connection: Connection) -> None:
+    """What is dead is counted from an index alone, and the ledger is not read."""
+    add_events(connection, 30_000)
+    connection.execute("update outbox_event set status = 'dead', last_error = 'boom' where id <= 10000")
+    classify_deaths(connection, zone=UTC_ZONE)
+    connection.execute("update outbox_event set status = 'dead', last_error = 'boom' where id between 10000 and 20000")
+    connection.execute("vacuum analyze")
+    plans: dict[str, str] = {}
+    for name in ("dead", "unclassified", "state", "causes", "acts"):
+        statement = f"explain {connection.literal(f'metrics.{name}', labels=50, max_retries=3)}".encode()
+        plans[name] = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement).fetchall())
+    assert "Index Only Scan using dlq_dead_types" in plans["dead"], plans["dead"]
+    assert "Index Only Scan using death_unclassified_type" in plans["unclassified"], plans["unclassified"]
+    assert "Index Only Scan using dlq_dead" in plans["state"], plans["state"]
+    for plan in plans.values():
+        assert not re.search(r"Seq Scan on (outbox_event|death)\b(?!_)", plan), plan

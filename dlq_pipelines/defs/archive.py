@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.archive.books import check_books
 from dlq_pipelines.archive.purge import Purged, count_purgeable, forget_deaths, purge_archive
 from dlq_pipelines.defs.exports import dead_event_export
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
@@ -118,10 +119,10 @@ def archive_purge(
 def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Look for events of the ledger that are nowhere, or in both tables."""
     with outbox.session() as session:
-        found = session.connection.one("archive.unaccounted")
+        found = check_books(session.connection, now=session.now)
     return dg.AssetCheckResult(
-        passed=not found["missing"] and not found["doubled"],
-        metadata={"missing": found["missing"], "doubled": found["doubled"], "examples": found["examples"] or []},
+        passed=found.balance,
+        metadata={"missing": found.missing, "doubled": found.doubled, "examples": list(found.examples)},
     )
 
 

@@ -189,13 +189,8 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
     _require_json(connection, payload)
     with connection.transaction():
         page = _page(connection, _manual(connection, selector), _START, room=1)
-<<<<<<< HEAD
         if not page["taken"]:
-            raise NotFoundError(f"Event {event_id} is not dead, so there is nothing to retry.")
-=======
-        if not page["deaths"]:
             raise _not_dead(event_id)
->>>>>>> alerts
         if act.dry_run:
             return
         _release(connection, _locked(page), act=act)

@@ -21,10 +21,11 @@ from dlq_pipelines.retries.fix import RetryPolicy, Terms
 from dlq_pipelines.settings import Settings
 
 if TYPE_CHECKING:  # pyarrow takes half a second to import, which no other command should wait for
-    from dlq_pipelines.alerts.alert import Policy
+    from dlq_pipelines.alerts.alert import AlertPolicy
     from dlq_pipelines.alerts.delivery import Sender
     from dlq_pipelines.exports.manifest import Options
     from dlq_pipelines.exports.target import Target
+    from dlq_pipelines.reports.figures import Policy
 
 _OUTBOX = "outbox"
 _DAGSTER = "dagster"
@@ -199,16 +200,16 @@ def alert_sender(settings: Settings) -> "Sender":
     return Sender(routes, deaths.get_secret_value() if deaths else None, secret.get_secret_value() if secret else None)
 
 
-def alert_policy(settings: Settings) -> "Policy":
+def alert_policy(settings: Settings) -> "AlertPolicy":
     """What the settings decide about alerts.
 
     Raises:
         DlqError: as `alert_sender`.
     """
-    from dlq_pipelines.alerts.alert import Policy
+    from dlq_pipelines.alerts.alert import AlertPolicy
     from dlq_pipelines.alerts.rules import Thresholds
 
-    return Policy(
+    return AlertPolicy(
         Thresholds(settings.alert_backlog, settings.alert_min_deaths, timedelta(hours=settings.alert_oldest_hours)),
         timedelta(minutes=settings.alert_cooldown_minutes),
         settings.max_retries,
@@ -218,8 +219,38 @@ def alert_policy(settings: Settings) -> "Policy":
 
 
 def reports_folder(settings: Settings) -> Path:
-    """Where reports are written."""
+    """Where reports are written unless `DLQ_REPORT_URI` says otherwise, and where they are finished if it does."""
     return settings.home / "reports"
+
+
+def reports_target(settings: Settings) -> "Target":
+    """Where reports are written.
+
+    Raises:
+        DlqError: `DLQ_REPORT_URI` cannot be used.
+    """
+    from dlq_pipelines.exports.target import local_target, open_target
+
+    if settings.report_uri is None:
+        return local_target(reports_folder(settings), "")
+    uri = settings.report_uri.get_secret_value()
+    return open_target(uri, staging=reports_folder(settings), folder="", setting="DLQ_REPORT_URI")
+
+
+def report_policy(settings: Settings) -> "Policy":
+    """What the settings decide for reports.
+
+    Raises:
+        DlqError: a pattern of what to hide cannot be understood.
+    """
+    from dlq_pipelines.reports.figures import Policy
+
+    return Policy(
+        settings.dead_retention_days,
+        settings.archive_retention_days,
+        settings.max_retries,
+        export_options(settings).redaction,
+    )
 
 
 def exports_folder(settings: Settings) -> Path:

@@ -98,6 +98,11 @@ class Settings(BaseSettings):
     export_hash_key: SecretStr | None = Field(
         default=None, min_length=16, description="Key of the rule `hash` (HMAC-SHA256): the same key, the same hashes."
     )
+    report_uri: SecretStr | None = Field(
+        default=None,
+        description="Where reports are written to: a folder, s3://bucket/prefix or gs://bucket/prefix; "
+        "unset: `reports` in DLQ_HOME. What DLQ_EXPORT_REDACT_ERRORS hides is hidden in them too.",
+    )
     canary: int = Field(default=10, ge=1, le=5000, description="Events that the first stage of a fix releases.")
     growth: float = Field(
         default=10.0, ge=1, le=1000, description="How many times larger each stage of a fix is than the one before it."
@@ -224,7 +229,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is an abbreviation: write UTC, or a place such as Europe/Berlin")
         return value
 
-    @field_validator("export_uri")
+    @field_validator("export_uri", "report_uri")
     @classmethod
     def _is_a_place(cls, value: SecretStr | None) -> SecretStr | None:
         """Whether the file system can be reached is asked when it is written to."""

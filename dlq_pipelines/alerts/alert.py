@@ -65,7 +65,7 @@ class Alert:
 
 
 @dataclass(frozen=True)
-class Policy:
+class AlertPolicy:
     """What an installation decides about alerts.
 
     Attributes:
@@ -134,7 +134,7 @@ def _say(alert: Alert, finding: Finding) -> Alert:
     )
 
 
-def turns(connection: Connection, *, now: datetime, policy: Policy) -> list[Turn]:
+def turns(connection: Connection, *, now: datetime, policy: AlertPolicy) -> list[Turn]:
     """What there is to write down and to tell now. Reads only.
 
     Args:
@@ -156,7 +156,7 @@ def turns(connection: Connection, *, now: datetime, policy: Policy) -> list[Turn
     return [one for one in all_ if one is not None]
 
 
-def evaluate(connection: Connection, *, now: datetime, policy: Policy) -> list[Turn] | None:
+def evaluate(connection: Connection, *, now: datetime, policy: AlertPolicy) -> list[Turn] | None:
     """Write down which alerts fire and which are over, and what is to be told to whom.
 
     Args:

@@ -37,11 +37,12 @@ def purge_archive(connection: Connection, *, before: datetime, act: Act) -> Purg
     events = batches = 0
     while True:
         with connection.transaction():
-            ids = connection.one("archive.purge", before=before, limit=BATCH)["ids"]
+            gone = connection.one("archive.purge", before=before, limit=BATCH)
+            ids = gone["ids"]
             if ids:
                 asked = {"before": before.isoformat()}
                 operation = record_operation(connection, "archive.purge", asked, act=act, events=len(ids))
-                connection.run("archive.note_purged", ids=ids, operation=operation, now=act.now)
+                connection.run("archive.note_purged", **gone, operation=operation, now=act.now)
         if not ids:
             return Purged(events, batches)
         events, batches = events + len(ids), batches + 1

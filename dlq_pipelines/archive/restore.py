@@ -53,7 +53,7 @@ def restore_events(connection: Connection, selector: Selector, *, act: Act) -> R
             page = connection.one("archive.restorable", limit=BATCH, **where, **after)
             if page["ids"] and not act.dry_run:
                 with whole_rows():
-                    connection.one("archive.restore", ids=page["ids"])
+                    connection.one("archive.restore", ids=page["ids"], now=act.now)
                 record_operation(connection, "archive.restore", shown(selector), act=act, events=len(page["ids"]))
         total = Restored(
             total.events + len(page["ids"]),

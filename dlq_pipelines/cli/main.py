@@ -9,7 +9,7 @@ import sys
 import typer
 from rich.console import Console
 
-from dlq_pipelines.cli import alerts, archive, causes, dead_events, demo, doctor, fixes, migrate, serve, up
+from dlq_pipelines.cli import alerts, archive, causes, dead_events, demo, doctor, fixes, migrate, reports, serve, up
 from dlq_pipelines.cli.output import program
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.text import plain_line
@@ -31,6 +31,7 @@ app.add_typer(dead_events.app, name="dead-events")
 app.add_typer(archive.app, name="archive")
 app.add_typer(causes.app, name="causes")
 app.add_typer(fixes.app, name="fixes")
+app.add_typer(reports.app, name="reports")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(serve.tokens, name="tokens")
 

@@ -1,14 +1,27 @@
 """The day's failures, for people."""
 
 import base64
+from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
+import psycopg
 
+from dlq_pipelines.alerts.alert import queue_digest
 from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import DAYS, SCHEDULES_START
-from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
-from dlq_pipelines.reports.report import Report, build_report, report_markdown
+from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource, Session
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.installation import alert_sender, report_policy
+from dlq_pipelines.reports.charts import days_svg
+from dlq_pipelines.reports.check import differences
+from dlq_pipelines.reports.digest import digest
+from dlq_pipelines.reports.markdown import causes_markdown
+from dlq_pipelines.reports.report import Report, build_report
+from dlq_pipelines.text import markdown_text
+
+_CHECK = "report_equals_ledger"
 
 
 @dg.asset(
@@ -18,37 +31,73 @@ from dlq_pipelines.reports.report import Report, build_report, report_markdown
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "pandas"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            _CHECK,
+            asset="failure_report",
+            blocking=True,
+            description="Every figure of the report, counted again by other statements, is what the ledger says.",
+        )
+    ],
 )
 def failure_report(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
-    """The **failure causes of a day** as one self-contained HTML page in the report folder.
+    """What is new, what came back, what is getting worse, and whether the fixes worked: a page a **day**.
 
-    Runs at 06:00 for the day before. Changes nothing in the database. Every figure is as of the end of its day, so a
-    past day can be rebuilt at any time and gives the same page.
+    Written to `DLQ_REPORT_URI` as HTML, Markdown and JSON, with an `index.html` of all days. Runs at 06:00 for the day
+    before. Changes nothing but its row in `dlq.report_day`. Every figure is as of the end of its day, so a past day can
+    be rebuilt at any time and gives the same files. Any range of days can be backfilled in one run.
     """
+    wrong: list[str] = []
     with outbox.session() as session:
+        policy, target = report_policy(session.settings), session.reports
         for key in context.partition_keys:
             report = build_report(
                 session.connection,
                 day=session.day(key).date,
                 zone=session.settings.zone,
-                folder=session.reports,
+                target=target,
+                policy=policy,
+                now=session.now,
             )
-            context.log.info(f"{report.headline} ({report.path})")
+            context.log.info(f"{report.headline} ({report.places['html']})")
             context.add_asset_metadata(_metadata(report), partition_key=key)
-    return dg.MaterializeResult()
+            wrong += differences(session.connection, report.figures)
+            _send_digest(context, session, report)
+    equal = dg.AssetCheckResult(check_name=_CHECK, passed=not wrong, metadata={"differences": wrong[:100]})
+    return dg.MaterializeResult(check_results=[equal])
+
+
+def _send_digest(context: dg.AssetExecutionContext, session: Session, report: Report) -> None:
+    """Let the channels be told of the day before, once: the next `send_alerts` run sends it. It fails no report."""
+    today = session.now.astimezone(session.settings.zone).date()
+    if not session.settings.report_digest or report.day != today - timedelta(days=1):
+        return
+    short = digest(report)
+    try:
+        routes = alert_sender(session.settings).routes
+        day = report.day.isoformat()
+        queue_digest(session.connection, day, summary=short.title, detail=short.text, now=session.now, routes=routes)
+    except (DlqError, psycopg.Error) as error:
+        context.log.warning(
+            f"The digest was not queued: {error if isinstance(error, DlqError) else type(error).__name__}"
+        )
 
 
 def _metadata(report: Report) -> dict[str, dg.MetadataValue]:
-    chart = base64.b64encode(report.chart_svg.encode()).decode()
-    path = report.path.resolve()
+    figures = report.figures
+    chart = base64.b64encode(days_svg(figures).encode()).decode()
+    html = report.places["html"]
+    links = "\n".join(f"- {what}: {markdown_text(place, 2_000)}" for what, place in report.places.items())
     return {
         "headline": dg.MetadataValue.text(report.headline),
-        "deaths": dg.MetadataValue.int(report.deaths),
-        "dagster/row_count": dg.MetadataValue.int(report.deaths),
-        "causes": dg.MetadataValue.md(report_markdown(report)),
+        "deaths": dg.MetadataValue.int(figures.totals.deaths),
+        "open_at_the_days_end": dg.MetadataValue.int(figures.backlog.open),
+        "dagster/row_count": dg.MetadataValue.int(figures.totals.deaths),
+        "causes": dg.MetadataValue.md(causes_markdown(figures) if figures.causes else "No event died on this day."),
         "chart": dg.MetadataValue.md(f"![deaths a day by cause](data:image/svg+xml;base64,{chart})"),
-        "report": dg.MetadataValue.path(path),
-        "dagster/uri": dg.MetadataValue.text(path.as_uri()),
+        "files": dg.MetadataValue.md(links),
+        "report": dg.MetadataValue.path(html),
+        "dagster/uri": dg.MetadataValue.text(html if "://" in html else Path(html).as_uri()),
     }
 
 

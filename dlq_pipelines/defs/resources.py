@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import dagster as dg
 import psycopg
@@ -12,7 +11,7 @@ import psycopg
 from dlq_pipelines.day import Day
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.target import Target
-from dlq_pipelines.installation import exports_target, find_database, open_connection, reports_folder
+from dlq_pipelines.installation import exports_target, find_database, open_connection, reports_target
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.settings import Settings, read_settings
 
@@ -64,9 +63,9 @@ class Session:
         return exports_target(self.settings)
 
     @property
-    def reports(self) -> Path:
-        """The folder of reports."""
-        return reports_folder(self.settings)
+    def reports(self) -> Target:
+        """Where reports go."""
+        return reports_target(self.settings)
 
     def day(self, partition_key: str) -> Day:
         """A partition's day in the settings' time zone."""

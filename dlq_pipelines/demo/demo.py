@@ -70,7 +70,7 @@ def play_demo(settings: Settings, *, reset: bool, events: int = 20_000, program:
     with open_connection(settings) as connection:
         shop.create_shop(connection)  # refuses an application's outbox before Dagster gets anything
     # What is played stays here, wherever this installation exports to.
-    os.environ.update(prepare_dagster(settings), DLQ_EXPORT_URI="")
+    os.environ.update(prepare_dagster(settings), DLQ_EXPORT_URI="", DLQ_REPORT_URI="")
     # Dagster's own log of the runs goes beside the figures, not between them.
     log = (settings.home / _LOG).open("a", encoding="utf-8")
     with (
@@ -253,7 +253,7 @@ def _tell(connection: Connection, settings: Settings, console: Console) -> None:
     )
     for fix in reversed(list_fixes(connection)):
         console.print(_sentence(connection, fix), markup=False, soft_wrap=True)
-    report = _last(reports_folder(settings), "*-*-*.html")
+    report = _last(reports_folder(settings), "*-*-*.json").replace(".json", ".html")  # a page beside it may be empty
     export = _last(exports_folder(settings), "dead_events/*/*.parquet")
     console.print(f"\nA report:  {report}\nAn export: {export}", soft_wrap=True, markup=False)
 

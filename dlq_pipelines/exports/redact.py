@@ -18,7 +18,7 @@ proportion to the text whatever the pattern; each match becomes `[redacted]`.
 import hmac
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -117,6 +117,10 @@ class Redaction:
             return MASK
         said = _content(value) if value.startswith('"') else value
         return f'"{hmac.digest(self.key, said.encode(errors="surrogatepass"), "sha256").hex()}"'
+
+    def errors(self, texts: Sequence[str]) -> list[str]:
+        """Errors or templates without what the patterns match."""
+        return [str(text) for text in self._errors(pa.array(texts, pa.string())).to_pylist()]
 
     def _errors(self, column: pa.Array) -> pa.Array:
         for pattern in self.patterns:

@@ -1,4 +1,4 @@
-"""Where do exports go: a folder, S3 or Google's storage, and how does a file get there whole or not at all?
+"""Where do exports and reports go: a folder, S3 or Google's storage, and how does a file get there whole or not at all?
 
 Files are finished in a staging folder first. In a local target that folder is on the same disk and a finished file is
 renamed into its place; in an object store it is uploaded from this machine, and an object appears when its upload ends.
@@ -23,11 +23,17 @@ from dlq_pipelines.text import plain_line
 
 FOLDER = "dead_events"
 _READ_SIZE = 2**20
+# What a browser has to be told, or it saves a page instead of showing it.
+_SHOWN_AS = {
+    ".html": "text/html; charset=utf-8",
+    ".md": "text/markdown; charset=utf-8",
+    ".json": "application/json",
+}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A place that days are exported to.
+    """A place that files of days are written to.
 
     Attributes:
         uri: the place as people may see it: without credentials and options.
@@ -55,6 +61,11 @@ class Target:
 
     def put(self, file: Path, name: str) -> None:
         """Bring a finished file to its place: a reader sees the old one or the new one, never half of one."""
+        shown_as = _SHOWN_AS.get(file.suffix)
+        if self.local is None and shown_as:
+            with self._files.open_output_stream(self._path(name), metadata={"Content-Type": shown_as}) as stream:
+                stream.write(file.read_bytes())
+            return
         if self.local is None:
             pa_fs.copy_files(
                 str(file),
@@ -93,32 +104,34 @@ class Target:
         return f"{self._root}/{name}"
 
 
-def open_target(uri: str, *, staging: Path) -> Target:
-    """The target at a folder or a URI that pyarrow understands; `dead_events` is made in it. Asks no server.
+def open_target(uri: str, *, staging: Path, folder: str = FOLDER, setting: str = "DLQ_EXPORT_URI") -> Target:
+    """The target at a folder or a URI that pyarrow understands. Asks no server.
 
     Args:
         uri: a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix.
         staging: where files are finished before they are uploaded; a local target has its own.
+        folder: which is made in it; empty: the place itself.
+        setting: the variable that says the URI, for messages.
 
     Raises:
         DlqError: pyarrow does not understand it.
     """
     if "://" not in uri:
-        return local_target(Path(uri))
+        return local_target(Path(uri), folder)
     try:
         files, path = pa_fs.FileSystem.from_uri(uri)
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise DlqError(f"DLQ_EXPORT_URI cannot be used: {_without_secrets(str(error), uri)}.") from None
+        raise DlqError(f"{setting} cannot be used: {_without_secrets(str(error), uri)}.") from None
     if isinstance(files, pa_fs.LocalFileSystem):
-        return local_target(Path(path))
-    parts = urlsplit(uri)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}/{FOLDER}"
-    return Target(shown, staging, None, files, f"{path.rstrip('/')}/{FOLDER}")
+        return local_target(Path(path), folder)
+    parts, below = urlsplit(uri), f"/{folder}" if folder else ""
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{below}"
+    return Target(shown, staging, None, files, f"{path.rstrip('/')}{below}")
 
 
-def local_target(folder: Path) -> Target:
+def local_target(place: Path, folder: str = FOLDER) -> Target:
     """The target in a folder of this machine, which is created when absent."""
-    root = folder / FOLDER
+    root = place / folder
     return Target(str(root), root, root, pa_fs.LocalFileSystem(), str(root))
 
 
@@ -139,8 +152,8 @@ def sum_of(file: pa.NativeFile) -> str:
 
 
 @contextmanager
-def said_clearly(target: Target, what: str) -> Iterator[None]:
-    """Say what a file system refused in one sentence.
+def said_clearly(target: Target, what: str, again: str = "export the day again") -> Iterator[None]:
+    """Say what a file system refused in one sentence, and what to do once that is mended.
 
     Raises:
         DlqError: instead of an OSError.
@@ -149,7 +162,7 @@ def said_clearly(target: Target, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else plain_line(str(error), 500)
-        raise DlqError(f"{what} {target.uri}: {reason}. Mend that, then export the day again.") from None
+        raise DlqError(f"{what} {target.uri}: {reason}. Mend that, then {again}.") from None
 
 
 def _without_secrets(text: str, uri: str) -> str:

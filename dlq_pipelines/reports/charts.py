@@ -6,6 +6,8 @@ gets into a chart: series are numbered, and the page says in HTML which number a
 middle tones that stand on white and on near-black, texts take the page's colour by its style sheet.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from html import escape
@@ -16,6 +18,7 @@ import pandas as pd
 import vl_convert as vlc
 
 from dlq_pipelines.reports.figures import ALL, OTHER, UNCLASSIFIED, Figures
+from dlq_pipelines.reports.words import short_day
 
 SERIES_SHOWN = 5  # more colours nobody tells apart
 PALETTE = ("#4a7fb5", "#d08b3e", "#4d9a8a", "#b5616f", "#8a78b8")
@@ -25,8 +28,9 @@ INK, GRID = "#7b8188", "#8a9097"
 
 _WIDTH, _HEIGHT = 340, 150  # of the plot, in pixels
 _PADDING = {"left": 44, "right": 48, "top": 12, "bottom": 26}
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _FONT = "system-ui, sans-serif"
+_BAR, _STEP, _SPARK_HEIGHT = 5, 7, 24
+_PARTS = re.compile(r' role="graphics-(?:symbol|object)"| aria-roledescription="[^"]*"')
 
 
 @dataclass(frozen=True)
@@ -35,25 +39,27 @@ class Series:
 
     Attributes:
         label: the cause, or what is summed up.
-        colour: as `#rrggbb`.
+        colour: as `#rrggbb`; `name`: the style sheet's word for it.
         causes: the columns of `Figures.days` that it adds up.
     """
 
     label: str
     colour: str
+    name: str
     causes: tuple[str, ...]
 
 
 def series(figures: Figures) -> list[Series]:
-    """The colours: the day's largest causes, then all the others, then the unclassified; empty ones are left out."""
-    shown = figures.causes[figures.causes["cause_id"] != UNCLASSIFIED]
-    top, rest = shown.iloc[:SERIES_SHOWN], shown.iloc[SERIES_SHOWN:]
+    """The colours: the day's causes with most harm, the others, the unclassified; empty ones are left out."""
+    shown = [cause for cause in figures.causes if cause.cause_id]
+    top, rest = shown[:SERIES_SHOWN], shown[SERIES_SHOWN:]
     named = [
-        Series(str(label), colour, (str(cause),))
-        for label, cause, colour in zip(top["cause"], top["cause_id"], PALETTE, strict=False)
+        Series(cause.title, colour, f"s{number}", (cause.cause_id,))
+        for number, (cause, colour) in enumerate(zip(top, PALETTE, strict=False), start=1)
     ]
-    others = Series("other causes" if named else "all causes", OTHER_COLOUR, (*map(str, rest["cause_id"]), OTHER))
-    unknown = Series("not classified yet", UNCLASSIFIED_COLOUR, (UNCLASSIFIED,))
+    left = (*(cause.cause_id for cause in rest), OTHER)
+    others = Series("other causes" if named else "all causes", OTHER_COLOUR, "s0", left)
+    unknown = Series("not classified yet", UNCLASSIFIED_COLOUR, "sx", (UNCLASSIFIED,))
     return [one for one in (*named, others, unknown) if figures.days[list(one.causes)].to_numpy().any()]
 
 
@@ -61,9 +67,7 @@ def days_svg(figures: Figures) -> str:
     """Deaths by day, stacked by cause, the day itself in full colour, with the mean of the 14 days before."""
     colours = series(figures)
     chart = alt.layer(_stacks(figures, colours), *_mean_line(figures))
-    by_day = ", ".join(
-        f"{day:%Y-%m-%d}: {deaths}" for day, deaths in figures.days[ALL].items() if isinstance(day, date)
-    )
+    by_day = ", ".join(f"{day}: {deaths}" for day, deaths in figures.days[ALL].items())
     return _drawn(chart.to_dict(), label=f"Deaths by day. {by_day}. Mean of the days before: {figures.mean:.1f}.")
 
 
@@ -74,13 +78,24 @@ def hours_svg(figures: Figures) -> str:
     x = alt.X("label:N", sort=None, axis=_axis_x(ticks), scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1))
     most = max([*data["deaths"], 0])
     y = alt.Y("deaths:Q", axis=_axis_y(most), scale=_scale_y(most))
-    chart = alt.Chart(data).mark_bar(color=OTHER_COLOUR).encode(x=x, y=y)
+    chart = alt.Chart(data).mark_bar(color=PALETTE[0]).encode(x=x, y=y)
     spoken = ", ".join(f"{label}: {deaths}" for label, deaths in data.itertuples(index=False) if deaths)
     return _drawn(chart.to_dict(), label=f"Deaths by hour. {spoken or 'None'}.")
 
 
+def trend_svg(deaths: Sequence[tuple[date, int]]) -> str:
+    """Deaths by day of the days that have a report, oldest first, for the list of reports."""
+    data = pd.DataFrame([(day.isoformat(), count) for day, count in deaths], columns=["day", "deaths"])
+    most = max([count for _, count in deaths], default=0)
+    shown = [day.isoformat() for day, _ in deaths[:: max(1, len(deaths) // 6)]]
+    x = alt.X("day:N", sort=None, axis=_axis_x(shown), scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1))
+    y = alt.Y("deaths:Q", axis=_axis_y(most), scale=_scale_y(most))
+    chart = alt.Chart(data).mark_bar(color=PALETTE[0]).encode(x=x, y=y)
+    return _drawn(chart.to_dict(), label="Deaths by day; the table below has the numbers.", width=2 * _WIDTH)
+
+
 def _stacks(figures: Figures, colours: list[Series]) -> alt.Chart:
-    labels = [_day_label(day) for day in figures.window.days]
+    labels = [short_day(day) for day in figures.window.days]
     data = pd.DataFrame(
         [
             {"day": label, "series": number, "deaths": int(deaths), "today": label == labels[-1]}
@@ -117,10 +132,6 @@ def _mean_line(figures: Figures) -> list[alt.Chart]:
     return [base.mark_rule(color=INK, strokeDash=[4, 3]), text]
 
 
-def _day_label(day: date) -> str:
-    return f"{day.day} {_MONTHS[day.month - 1]}"
-
-
 def _scale_y(most: int) -> alt.Scale:
     return alt.Scale(domain=[0, max(most, 1)], nice=4)
 
@@ -135,17 +146,19 @@ def _axis_y(most: int) -> alt.Axis:
     return alt.Axis(title=None, tickCount=4, tickMinStep=1, format=shown, domain=False, ticks=False, labelPadding=6)
 
 
-def _drawn(chart: dict[str, Any], *, label: str) -> str:
+def _drawn(chart: dict[str, Any], *, label: str, width: int = _WIDTH) -> str:
     """The SVG, named for screen readers and free to take the width of its place."""
-    svg = str(vlc.vegalite_to_svg(_quiet(chart), allowed_base_urls=[]))
+    svg = str(vlc.vegalite_to_svg(_quiet(chart, width), allowed_base_urls=[]))
+    # Parts that are announced as graphics of their own, without a name.
+    svg = _PARTS.sub("", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
 
 
-def _quiet(chart: dict[str, Any]) -> dict[str, Any]:
+def _quiet(chart: dict[str, Any], width: int) -> dict[str, Any]:
     """The same chart in its fixed space, on nothing, in system fonts, with faint lines, its inner names left out."""
     axis = {"labelFont": _FONT, "labelFontSize": 11, "labelColor": INK, "gridColor": GRID, "gridOpacity": 0.25}
     return chart | {
-        "width": _WIDTH,
+        "width": width,
         "height": _HEIGHT,
         "padding": _PADDING,
         "autosize": {"type": "none"},
@@ -159,18 +172,26 @@ def _quiet(chart: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def sparkline_svg(trend: list[int], *, colour: str) -> str:
-    """A cause's deaths by day as small bars on their own scale, the last one (the day) in full colour."""
+def sparkline_svg(trend: Sequence[int], *, limit: float | None = None) -> str:
+    """A cause's deaths by day as small bars on their own scale, the last one (the day) in the accent's colour.
+
+    The dashed line is the limit above which it escalates, where the day is past it. Two paths, not a shape a bar: a
+    page has hundreds of these.
+    """
     most = max(*trend, 1)
-    heights = [round(18 * deaths / most, 1) or (0.5 if not deaths else 1) for deaths in trend]
-    bars = "".join(
-        f'<rect x="{7 * n}" y="{20 - height:g}" width="5" height="{height:g}"{"" if n == last else faint}/>'
-        for last, faint in [(len(trend) - 1, ' opacity="0.5"')]
-        for n, height in enumerate(heights)
-    )
-    label = f"Deaths by day, the day last: {', '.join(map(str, trend))}"
-    width = 7 * len(trend)
+    bars = [_bar(n, round(_SPARK_HEIGHT * deaths / most, 1)) for n, deaths in enumerate(trend)]
+    width = _STEP * len(trend) - (_STEP - _BAR)
+    past = limit is not None and trend[-1] > limit
+    at = round(_SPARK_HEIGHT * (1 - (limit or 0) / most), 1)
+    line = f'<path class="limit" d="M0 {at:g}H{width}"/>' if past else ""
+    spoken = f"Deaths by day, the day last: {', '.join(map(str, trend))}"
     return (
-        f'<svg role="img" aria-label="{label}" class="spark" viewBox="0 0 {width} 20" width="{width}" height="20" '
-        f'fill="{colour}">{bars}</svg>'
+        f'<svg role="img" aria-label="{spoken}" class="spark" viewBox="0 0 {width} {_SPARK_HEIGHT}" width="{width}" '
+        f'height="{_SPARK_HEIGHT}"><path class="past" d="{"".join(bars[:-1])}"/><path d="{bars[-1]}"/>{line}</svg>'
     )
+
+
+def _bar(number: int, height: float) -> str:
+    """A bar; a day without deaths has a hair, so that days can be counted."""
+    shown = max(height, 0.5)
+    return f"M{_STEP * number} {_SPARK_HEIGHT}v-{shown:g}h{_BAR}v{shown:g}z"

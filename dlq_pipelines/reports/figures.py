@@ -1,68 +1,52 @@
-"""How many events died on a day, of which causes, and is that more than usual?
+"""What are the figures of a day's failures, and what do they add up to?
 
-`read_figures` asks the ledger for sums, never for all rows, in one snapshot; everything else here is calculation.
-Every figure is of deaths between the day's first and last instant in its time zone and as of the day's end: what was
-retried, archived or died later changes none of them. Texts come out of here fit to be shown: without terminal codes,
+Values, and calculation on what `read.py` has counted. Every figure is as of the day's end: what was retried, archived,
+purged or said later changes none of them. Texts come out of here fit to be shown: redacted, without terminal codes,
 control characters and characters that turn the direction of writing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pandas as pd
 
 from dlq_pipelines.day import midnight
-from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.text import plain_line, plain_text
+from dlq_pipelines.exports.redact import Redaction
+from dlq_pipelines.reports.states import URGENT, CauseState
 
 DAYS_BEFORE = 14  # what a day is compared with: two whole weeks, so weekdays weigh the same
-CAUSES_SHOWN = 50
-SAMPLE_CHARACTERS = 4_000
-_EVENT_TYPES_SHOWN = 5
-# Columns of `Figures.days` that are no cause's id.
-ALL, OTHER, UNCLASSIFIED = "(all)", "(other)", ""
+CAUSES_LISTED = 1_000
+# Told in full: the causes with most harm, and further ones that are new, back or worse.
+_IN_FULL = 25
+_URGENT_IN_FULL = 25
+_MATRIX_CAUSES, _MATRIX_TYPES = 12, 8
+# Columns of `Figures.days` and rows of `Figures.matrix` that are no cause's id. No text that is shown has a NUL in it.
+ALL, OTHER, UNCLASSIFIED = "\0all", "\0other", ""
 _HOUR = timedelta(hours=1)
 
-# In the order of the table; the types of an empty one.
-_CAUSE_COLUMNS = {
-    "cause_id": "object",
-    "cause": "object",
-    "exception_type": "object",
-    "template": "object",
-    "state": "object",
-    "deaths": "int64",
-    "share": "float64",
-    "aggregates": "int64",
-    "event_types": "object",
-    "more_event_types": "int64",
-    "first_seen": "datetime64[us, UTC]",
-    "last_seen": "datetime64[us, UTC]",
-    "trend": "object",
-    "sample": "object",
-    "sample_event": "object",
-    "sample_characters": "int64",
-}
 
+@dataclass(frozen=True)
+class Policy:
+    """What the installation decides that a report depends on.
 
-class CauseState(StrEnum):
-    """What is known about a row of the table, in the word that is shown."""
+    Attributes:
+        dead_retention_days: after which dead events are archived.
+        archive_retention_days: after which archived ones are purged; 0: never.
+        max_retries: after which an event that died again is parked.
+        redaction: what errors and templates must not show.
+    """
 
-    NEW = "new"  # first seen on the day
-    ONGOING = "ongoing"
-    UNCLASSIFIED = "not classified"
+    dead_retention_days: int = 30
+    archive_retention_days: int = 365
+    max_retries: int = 3
+    redaction: Redaction = field(default_factory=Redaction)
 
 
 @dataclass(frozen=True)
 class Window:
-    """A day in a time zone and the 14 days before it.
-
-    Attributes:
-        day: the day.
-        zone: where it is that day.
-    """
+    """A day in a time zone and the 14 days before it."""
 
     day: date
     zone: ZoneInfo
@@ -73,7 +57,7 @@ class Window:
         return midnight(self.day, self.zone)
 
     @property
-    def end(self) -> datetime:
+    def until(self) -> datetime:
         """The next day's first instant, in UTC."""
         return midnight(self.day + timedelta(days=1), self.zone)
 
@@ -84,13 +68,13 @@ class Window:
 
     @property
     def day_bounds(self) -> list[datetime]:
-        """The instants at which `days` begin and, last, the end of the day."""
-        return [midnight(day, self.zone) for day in self.days] + [self.end]
+        """The instants at which `days` begin."""
+        return [midnight(day, self.zone) for day in self.days]
 
     @property
     def hours(self) -> list[datetime]:
         """The instants at which the day's hours begin, in its zone: 24, or 23 or 25 when the clocks change."""
-        count = -((self.start - self.end) // _HOUR)
+        count = -((self.start - self.until) // _HOUR)
         return [(self.start + hour * _HOUR).astimezone(self.zone) for hour in range(count)]
 
     @property
@@ -112,16 +96,207 @@ class Totals:
         events: distinct events that died; fewer than deaths when one was retried and died again.
         unclassified: deaths whose cause is not known yet.
         causes: distinct causes, the unknown not counted.
-        new_causes: causes never seen before the day.
-        ledger_begin: when the first death was recorded; None when there never was one.
     """
 
     deaths: int
     events: int
     unclassified: int
     causes: int
-    new_causes: int
-    ledger_begin: datetime | None
+
+    @property
+    def classified(self) -> float:
+        """The share of deaths whose cause is known; of no deaths all are."""
+        return 1 - self.unclassified / self.deaths if self.deaths else 1.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An error of the day: the last one of its cause.
+
+    Attributes:
+        event_id: of which event.
+        summary: exception and message in one line.
+        text: all of it with its traceback, or both ends of a long one.
+        characters: how many it has.
+    """
+
+    event_id: int
+    summary: str
+    text: str
+    characters: int
+
+
+@dataclass(frozen=True)
+class StageFigures:
+    """What became of one stage of a fix by the day's end."""
+
+    stage: int
+    released: int
+    done: int
+    dead: int
+    lost: int
+
+    @property
+    def waiting(self) -> int:
+        """Released and without outcome then."""
+        return self.released - self.done - self.dead - self.lost
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An error that a halted fix met beside the one that it was to mend, and of how many events."""
+
+    events: int
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class FixFigures:
+    """A fix that was open at the day's end or ended on the day.
+
+    Attributes:
+        status: active, paused, or how it ended.
+        ended: it ended on this day.
+        targets: which dead events it means, in words.
+        note: what was mended; `link`: the version or the address of the change, a stranger's text too.
+    """
+
+    id: int
+    cause_id: str | None
+    status: str
+    ended: bool
+    targets: str
+    note: str
+    link: str | None
+    owner: str | None
+    flagged_by: str
+    flagged_at: datetime
+    closed_at: datetime | None
+    verdict: str | None
+    stages: tuple[StageFigures, ...]
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def released(self) -> int:
+        """Events that it had given back to the worker."""
+        return sum(stage.released for stage in self.stages)
+
+    @property
+    def done(self) -> int:
+        """Of these, delivered."""
+        return sum(stage.done for stage in self.stages)
+
+    @property
+    def dead(self) -> int:
+        """Of these, dead again."""
+        return sum(stage.dead for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class CauseFigures:
+    """A cause on the day; of the deaths without a cause yet `cause_id` is empty.
+
+    Attributes:
+        rank: by harm, from 1.
+        title: its name, or exception type and template.
+        limit: how many deaths its days before explain; None without such days.
+        escalating: the day had more than that, whatever the state says.
+        share: of the day's deaths.
+        aggregates: distinct aggregates that it hit: its harm.
+        event_types: the most frequent with their deaths; `kinds`: how many there are.
+        trend: deaths by day, the day last.
+        attempts: fewest, mean and most attempts before death.
+        details: what of the schema its last errors name, such as a constraint or a key, by how many of `read` errors.
+        sample: one of its errors; None where none was recorded, or the cause is only listed.
+        in_full: told in full, not only listed.
+    """
+
+    rank: int
+    cause_id: str
+    title: str
+    exception_type: str
+    template: str
+    state: CauseState
+    escalating: bool
+    limit: float | None
+    deaths: int
+    share: float
+    aggregates: int
+    event_types: tuple[tuple[str, int], ...]
+    kinds: int
+    first_seen: datetime
+    last_seen: datetime
+    trend: tuple[int, ...]
+    attempts: tuple[int, float, int]
+    owner: str | None = None
+    note: str | None = None
+    muted_until: datetime | None = None
+    details: tuple[tuple[str, int], ...] = ()
+    details_of: int = 0
+    sample: Sample | None = None
+    in_full: bool = False
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What was dead in the outbox, and how it came and went on the day.
+
+    Attributes:
+        before: at the day's beginning; `open`: at its end.
+        oldest: when the oldest of these died.
+        parked: of these, those that died again after too many retries.
+        died: on the day; `restored`: came back from the archive.
+        retried: given back to the worker.
+        archived: left for the archive; `discarded`: of these, given up by a person.
+        succeeded: retried, on the day or earlier, and found delivered on the day; the next two likewise.
+    """
+
+    before: int
+    open: int
+    oldest: datetime | None
+    parked: int
+    died: int
+    restored: int
+    retried: int
+    archived: int
+    discarded: int
+    succeeded: int
+    died_again: int
+    without_outcome: int
+
+    @property
+    def opened(self) -> int:
+        """How many became dead in the outbox on the day."""
+        return self.died + self.restored
+
+    @property
+    def closed(self) -> int:
+        """How many left that state by what this project does."""
+        return self.retried + self.archived
+
+    @property
+    def unexplained(self) -> int:
+        """How many more left than were retried or archived: deleted, or made alive by other hands. 0 balances."""
+        return self.before + self.opened - self.closed - self.open
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What retention takes within a week after the day; None: nothing is ever purged."""
+
+    archived: int
+    purged: int | None
+
+
+@dataclass(frozen=True)
+class BooksFigures:
+    """The last check of the whole ledger before the day's end; see `archive.books`."""
+
+    checked_at: datetime
+    missing: int
+    doubled: int
+    examples: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,19 +304,29 @@ class Figures:
     """All figures of a report.
 
     Attributes:
-        window: the day and what it is compared with.
-        totals: of the day.
-        causes: a row a cause, most deaths first, at most 50 and the unclassified; `trend` is deaths by day.
-        days: deaths by day, indexed by date. Column `ALL`; then one a shown cause by its id, `UNCLASSIFIED`, and
-            `OTHER` for causes that are not shown: together they are `ALL`.
+        causes: by harm, muted ones last; at most 1,000 and the unclassified.
+        days: deaths by day, indexed by date. Column `ALL`; then one a listed cause by its id, `UNCLASSIFIED`, and
+            `OTHER` for causes that are not listed: together they are `ALL`.
         hours: `hour` (its first instant, local), `label`, `deaths`.
+        matrix: deaths by cause (rows: ids in the order of `causes`) and event type (columns), `OTHER` in both for the
+            rest: all of it adds up to the day's deaths.
+        fixes: those that ended on the day first; `fixes_found`: how many there are.
+        ledger_begin: the first day with a death on record.
     """
 
     window: Window
+    policy: Policy
     totals: Totals
-    causes: pd.DataFrame
+    causes: tuple[CauseFigures, ...]
     days: pd.DataFrame
     hours: pd.DataFrame
+    matrix: pd.DataFrame
+    backlog: Backlog
+    ahead: Ahead
+    fixes: tuple[FixFigures, ...]
+    fixes_found: int
+    books: BooksFigures | None
+    ledger_begin: date | None
 
     @property
     def mean(self) -> float:
@@ -149,61 +334,51 @@ class Figures:
         return float(self.days[ALL].iloc[:-1].mean())
 
     @property
+    def weekday_mean(self) -> float:
+        """Deaths on the same weekday of the two weeks before."""
+        return float(self.days[ALL].iloc[[0, 7]].mean())
+
+    @property
     def change(self) -> float | None:
-        """The day against that mean: 0.4 is 40 % above it. None when nothing died in those days."""
+        """The day against the mean: 0.4 is 40 % above it. None when nothing died in those days."""
         return self.totals.deaths / self.mean - 1 if self.mean else None
 
     @property
     def hidden_deaths(self) -> int:
-        """Deaths of causes that did not fit into the table."""
-        return self.totals.deaths - int(self.causes["deaths"].sum())
+        """Deaths of causes that are not listed."""
+        return self.totals.deaths - sum(cause.deaths for cause in self.causes)
 
     @property
     def hidden_causes(self) -> int:
-        """How many causes did not fit into the table."""
-        return self.totals.causes - int(self.causes["cause_id"].ne(UNCLASSIFIED).sum())
+        """How many causes are not listed."""
+        return self.totals.causes - sum(bool(cause.cause_id) for cause in self.causes)
+
+    def in_state(self, state: CauseState) -> list[CauseFigures]:
+        """The listed causes in that state."""
+        return [cause for cause in self.causes if cause.state is state]
+
+    def ended(self, status: str) -> list[FixFigures]:
+        """The fixes that ended on the day like that."""
+        return [fix for fix in self.fixes if fix.ended and fix.status == status]
 
 
-def read_figures(connection: Connection, window: Window) -> Figures:
-    """Read the day's figures in one snapshot of the database.
-
-    Args:
-        connection: in autocommit mode and outside a transaction: the snapshot is a transaction of its own.
-        window: the day.
-    """
-    span = {"start": window.start, "end": window.end}
-    with connection.transaction():
-        connection.run("report.snapshot")
-        totals = connection.one("report.totals", **span) | {"new_causes": _new_causes(connection, window)}
-        rows = connection.run("report.causes", limit=CAUSES_SHOWN, **span).fetchall()
-        ids = [row["cause_id"] for row in rows if row["cause_id"] is not None]
-        types = connection.run("report.event_types", causes=ids, limit=_EVENT_TYPES_SHOWN, **span).fetchall()
-        samples = connection.run("report.samples", causes=ids, length=SAMPLE_CHARACTERS, **span).fetchall()
-        by_day = connection.run("report.days", causes=ids, bounds=window.day_bounds[:-1], end=window.end).fetchall()
-        by_hour = connection.run("report.hours", bounds=window.hours, **span).fetchall()
-    days = deaths_by_day(by_day, window, causes=ids)
-    return Figures(
-        window=window,
-        totals=Totals(**totals),
-        causes=cause_table(rows, types=types, samples=samples, days=days),
-        days=days,
-        hours=deaths_by_hour(by_hour, window),
-    )
-
-
-def _new_causes(connection: Connection, window: Window) -> int:
-    return int(connection.one("report.new_causes", start=window.start, end=window.end)["causes"])
+def told_in_full(states: list[CauseState]) -> list[bool]:
+    """Which of the causes, in their order, are told in full."""
+    full = [at < _IN_FULL or state is CauseState.UNCLASSIFIED for at, state in enumerate(states)]
+    for at in [at for at, state in enumerate(states) if state in URGENT and not full[at]][:_URGENT_IN_FULL]:
+        full[at] = True
+    return full
 
 
 def deaths_by_day(rows: list[dict[str, Any]], window: Window, *, causes: list[str]) -> pd.DataFrame:
-    """The rows of `report.days` as `Figures.days`: every day and every column is there, with 0 where nothing died."""
-    columns = [*causes, UNCLASSIFIED, OTHER]
-    table = pd.DataFrame(0, index=pd.Index(window.days, name="day"), columns=columns, dtype="int64")
+    """Counts with `day`, `cause_id` and `deaths` as `Figures.days`: every day and column is there, 0 without deaths."""
+    days = window.days
+    columns = {name: [0] * len(days) for name in (*causes, UNCLASSIFIED, OTHER)}
+    place = {day: at for at, day in enumerate(days)}
     for row in rows:
-        column = (row["cause_id"] or OTHER) if row["classified"] else UNCLASSIFIED
-        table.iloc[row["position"], columns.index(column)] += row["deaths"]
-    table.insert(0, ALL, table.sum(axis=1))
-    return table
+        columns[row["cause_id"]][place[row["day"]]] += row["deaths"]
+    table = pd.DataFrame(columns, index=pd.Index(days, name="day"), dtype="int64")
+    return pd.concat([table.sum(axis=1).rename(ALL), table], axis=1)
 
 
 def deaths_by_hour(rows: list[dict[str, Any]], window: Window) -> pd.DataFrame:
@@ -213,63 +388,21 @@ def deaths_by_hour(rows: list[dict[str, Any]], window: Window) -> pd.DataFrame:
     return pd.DataFrame({"hour": window.hours, "label": window.hour_labels, "deaths": deaths})
 
 
-def cause_table(
-    rows: list[dict[str, Any]],
-    *,
-    types: list[dict[str, Any]],
-    samples: list[dict[str, Any]],
-    days: pd.DataFrame,
-) -> pd.DataFrame:
-    """The rows of `report.causes` with their event types, samples, trends and shares, in the same order.
-
-    The unclassified have `UNCLASSIFIED` as cause_id. Shares are of all deaths of the day: causes that are not shown
-    count.
-    """
-    kinds = {row["cause_id"]: row["kinds"] for row in types}
-    names = {cause: [plain_line(t["event_type"], 80) for t in types if t["cause_id"] == cause] for cause in kinds}
-    sample = {row["cause_id"]: row for row in samples}
-    total = int(days[ALL].iloc[-1])
-    table = [
-        _described(row)
-        | {"share": row["deaths"] / total, "event_types": names[row["cause_id"]]}
-        | {"more_event_types": kinds[row["cause_id"]] - len(names[row["cause_id"]])}
-        | {"trend": [int(deaths) for deaths in days[row["cause_id"] or UNCLASSIFIED]]}
-        | _sampled(sample[row["cause_id"]])
-        for row in rows
-    ]
-    return pd.DataFrame(table, columns=list(_CAUSE_COLUMNS)).astype(_CAUSE_COLUMNS)
-
-
-def _described(row: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: row[key] for key in ("deaths", "aggregates", "first_seen", "last_seen")}
-    if row["cause_id"] is None:
-        words = {
-            "cause_id": UNCLASSIFIED,
-            "cause": "not classified yet",
-            "exception_type": "not classified yet",
-            "template": "",
-        }
-        return kept | words | {"state": CauseState.UNCLASSIFIED.value}
-    exception, template = plain_line(row["exception_type"], 120), plain_line(row["template"], 300)
-    state = CauseState.NEW if row["is_new"] else CauseState.ONGOING
-    return kept | {
-        "cause_id": row["cause_id"],
-        "cause": plain_line(row["name"], 120) if row["name"] else cause_label(exception, template),
-        "exception_type": exception,
-        "template": template,
-        "state": state.value,
-    }
-
-
-def _sampled(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "sample": plain_text(row["sample"] or ""),
-        "sample_event": row["event_id"],
-        "sample_characters": row["characters"] or 0,
-    }
-
-
-def cause_label(exception: str, template: str, *, limit: int = 120) -> str:
-    """A cause in one line, `TimeoutError: no answer in <n> s`; the type is not said twice."""
-    said = template.startswith(exception) or not template
-    return plain_line((template or exception) if said else f"{exception}: {template}", limit)
+def deaths_by_type(causes: tuple[CauseFigures, ...], totals: Totals) -> pd.DataFrame:
+    """`Figures.matrix`: the causes with most harm and the event types with most deaths, the rest added up."""
+    cells = pd.DataFrame(
+        [(cause.cause_id, name, deaths) for cause in causes for name, deaths in cause.event_types],
+        columns=["cause", "type", "deaths"],
+    )
+    by_type = cells.groupby("type")["deaths"].sum().reset_index()
+    most = by_type.sort_values(["deaths", "type"], ascending=[False, True])["type"].head(_MATRIX_TYPES)
+    rows = [cause.cause_id for cause in causes[:_MATRIX_CAUSES]]
+    known = cells[cells["cause"].isin(rows) & cells["type"].isin(most)]
+    table = known.pivot_table(index="cause", columns="type", values="deaths", aggfunc="sum", fill_value=0)
+    table = table.reindex(index=rows, columns=list(most), fill_value=0).astype("int64")
+    of_cause = pd.Series({cause.cause_id: cause.deaths for cause in causes[:_MATRIX_CAUSES]}, dtype="int64")
+    of_type = by_type.set_index("type")["deaths"].reindex(list(most), fill_value=0)
+    table[OTHER] = of_cause.reindex(rows) - table.sum(axis=1)
+    table.loc[OTHER] = of_type - table.sum(axis=0).drop(OTHER)
+    table.loc[OTHER, OTHER] = totals.deaths - table[list(most)].sum().sum() - table[OTHER].drop(OTHER).sum()
+    return table.astype("int64")

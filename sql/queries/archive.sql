@@ -92,6 +92,10 @@ from page
 -- name: restore
 with no_longer_given_up as (
     delete from :"dlq_schema".discard where event_id = any(%(ids)s::bigint[])
+), noted as (
+    insert into :"dlq_schema".restored (event_id, died_at, archived_at, restored_at)
+    select a.id, a.dead_at, a.archived_at, %(now)s from :"outbox_schema".:"archive_table" a
+    where a.id = any(%(ids)s::bigint[]) and a.status = 'dead'
 )
 select :"dlq_schema".move_to_outbox(%(ids)s::bigint[]) as moved
 
@@ -108,14 +112,18 @@ with batch as (
     for update skip locked
 ), gone as (
     delete from :"outbox_schema".:"archive_table" a using batch where a.id = batch.id and a.status = 'dead'
-    returning a.id
+    returning a.id, a.dead_at, a.archived_at
 )
-select coalesce(array_agg(id order by id), '{}') as ids from gone
+select coalesce(array_agg(id order by id), '{}') as ids,
+    coalesce(array_agg(dead_at order by id), '{}') as died, coalesce(array_agg(archived_at order by id), '{}') as archived
+from gone
 
 -- name: note_purged
-insert into :"dlq_schema".purged (event_id, operation_id, purged_at)
-select id, %(operation)s, %(now)s from unnest(%(ids)s::bigint[]) as given (id)
-on conflict (event_id) do update set operation_id = excluded.operation_id, purged_at = excluded.purged_at
+insert into :"dlq_schema".purged (event_id, operation_id, purged_at, died_at, archived_at)
+select id, %(operation)s, %(now)s, died_at, archived_at
+from unnest(%(ids)s::bigint[], %(died)s::timestamptz[], %(archived)s::timestamptz[]) as given (id, died_at, archived_at)
+on conflict (event_id) do update set operation_id = excluded.operation_id, purged_at = excluded.purged_at,
+    died_at = excluded.died_at, archived_at = excluded.archived_at
 
 -- name: forget
 -- Deaths older than the ledger's retention, of events that are in neither table: delivered, or purged. Led by death_day;
@@ -137,6 +145,8 @@ with page as (
 ), deaths as (
     delete from :"dlq_schema".death d using target where d.id = target.id
     returning d.event_id
+), restored as (
+    delete from :"dlq_schema".restored b using deaths where b.event_id = deaths.event_id
 ), purged as (
     delete from :"dlq_schema".purged p using deaths where p.event_id = deaths.event_id
 )
@@ -161,6 +171,10 @@ with event as (select distinct event_id from :"dlq_schema".death), wrong as (
 select count(*) filter (where not in_outbox) as missing, count(*) filter (where in_outbox) as doubled,
     (array_agg(event_id order by event_id))[1:20] as examples
 from wrong
+
+-- name: record_books
+insert into :"dlq_schema".books (checked_at, missing, doubled, examples)
+values (%(now)s, %(missing)s, %(doubled)s, %(examples)s) on conflict (checked_at) do nothing
 
 -- name: columns_lacking
 -- Columns of the outbox table that the archive table lacks, or has in another type; none, normally.

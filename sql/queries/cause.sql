@@ -208,21 +208,26 @@ select distinct error from (
 
 -- name: relapse
 -- Fixed causes of which an event died that was first attempted after the fix: it was written after it. What was
--- retried had its first attempt before, and proves nothing new.
+-- retried had its first attempt before, and proves nothing new. The audit says when the first of them died: since then
+-- the cause is regressed.
 with relapsed as (
     update :"dlq_schema".cause c set status = 'regressed'
-    where c.status = 'fixed' and exists (
-        select from :"dlq_schema".death d
-        left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
-        left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
-        where d.cause_id = any(array(
-                select m.id from :"dlq_schema".cause m where m.id = c.id or m.merged_into = c.id))
-            and d.died_at > c.fixed_at and coalesce(e.created_at, a.created_at) > c.fixed_at)
-    returning c.id
+    from (
+        select f.id, again.died_at from :"dlq_schema".cause f
+        cross join lateral (
+            select min(d.died_at) as died_at from :"dlq_schema".death d
+            left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
+            left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
+            where d.cause_id = any(array(
+                    select m.id from :"dlq_schema".cause m where m.id = f.id or m.merged_into = f.id))
+                and d.died_at > f.fixed_at and coalesce(e.created_at, a.created_at) > f.fixed_at) again
+        where f.status = 'fixed' and again.died_at is not null) found
+    where c.id = found.id and c.status = 'fixed'
+    returning c.id, found.died_at
 ), recorded as (
     insert into :"dlq_schema".operation (kind, actor, reason, filter, events, at)
     select 'cause.regressed', 'dead_event_causes', 'an event written after the fix died of it again',
-        jsonb_build_object('cause', id), 0, %(now)s
+        jsonb_build_object('cause', id, 'died_at', died_at), 0, %(now)s
     from relapsed
 )
 select id from relapsed order by id

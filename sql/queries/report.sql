@@ -1,123 +1,255 @@
--- The figures of one day's failure report, all from the ledger. `start` and `end` are the instants between which the
--- day lies in its time zone; nothing at or after `end` is read, so a past day changes only when people merge its causes.
+-- The figures of one day's failure report, all as of the day's end. `start` and `until` are the instants between which
+-- the day lies in its time zone. What happened at `until` or later is left out, or counted back to how it was then.
 
 -- name: snapshot
 -- First in the report's transaction: all figures are of one moment, so the totals agree with the rows.
 set transaction isolation level repeatable read, read only
 
--- name: totals
-select
-    count(*) as deaths,
-    count(distinct event_id) as events,
-    count(*) filter (where cause_id is null) as unclassified,
-    count(distinct cause_id) as causes,
-    (select min(died_at) from :"dlq_schema".death where died_at < %(end)s) as ledger_begin
-from :"dlq_schema".shown_death
-where died_at >= %(start)s and died_at < %(end)s
+-- name: memory
+-- A day of a million deaths is hashed in memory, and no statement is long enough for compiling it to pay.
+select set_config('work_mem', '96MB', true), set_config('jit', 'off', true),
+    set_config('hash_mem_multiplier', '2', true)
+
+-- name: events
+-- Distinct events that died: fewer than deaths when one was retried and died again.
+select count(*) as events
+from (select event_id from :"dlq_schema".death where died_at >= %(start)s and died_at < %(until)s group by event_id) event
+
+-- name: forgotten
+-- Whether the ledger has forgotten deaths that were counted on that day. Asked only where it ever forgot any.
+select case when exists (select from :"dlq_schema".operation where kind = 'ledger.forget') then
+    (select coalesce(sum(deaths), 0) from :"dlq_schema".cause_day where day = %(day)s) > (
+        select count(*) from :"dlq_schema".death
+        where died_at >= %(start)s and died_at < %(until)s and cause_id is not null)
+    else false end as forgotten
 
 -- name: causes
--- The day's causes, most deaths first, at most `limit`; the row without cause_id counts what is not classified yet and
--- is never cut off. Grouping by aggregate first lets the server hash instead of sort for the distinct count.
-with aggregate as (
-    select cause_id, aggregate_type, aggregate_id, count(*) as deaths, min(died_at) as first, max(died_at) as last
-    from :"dlq_schema".shown_death
-    where died_at >= %(start)s and died_at < %(end)s
-    group by cause_id, aggregate_type, aggregate_id
-), ranked as (
-    select cause_id, sum(deaths)::bigint as deaths, count(*) as aggregates, min(first) as first, max(last) as last_seen,
-        row_number() over (order by sum(deaths) desc, cause_id collate "C" nulls last) as position
-    from aggregate
-    group by cause_id
-)
-select r.cause_id, left(c.exception_type, 200) as exception_type, left(c.template, 500) as template, c.name, r.deaths,
-    r.aggregates, coalesce(earlier.died_at, r.first) as first_seen, earlier.died_at is null as is_new, r.last_seen
-from ranked r
-left join :"dlq_schema".cause c on c.id = r.cause_id
-left join lateral (
-    select min(first.died_at) as died_at
-    from :"dlq_schema".cause m
-    cross join lateral (
-        select d.died_at from :"dlq_schema".death d
-        where d.cause_id = m.id and d.died_at < %(start)s
-        order by d.died_at
-        limit 1
-    ) first
-    where m.id = r.cause_id or m.merged_into = r.cause_id
-) earlier on true
-where r.position <= %(limit)s or r.cause_id is null
-order by r.position
-
--- name: new_causes
--- How many of the day's causes had never been seen before it.
-select count(*) as causes
+-- The day's causes by harm: how many distinct aggregates they hit, then by deaths; the first `limit` of them, with how
+-- many there are. The row without cause_id counts what is not classified yet and is never cut off. Grouping by aggregate
+-- first lets the server hash instead of sort for the distinct count.
+select *
 from (
-    select distinct cause_id from :"dlq_schema".shown_death
-    where died_at >= %(start)s and died_at < %(end)s and cause_id is not null
-) today
-where not exists (
-    select from :"dlq_schema".cause m
-    join :"dlq_schema".death d on d.cause_id = m.id and d.died_at < %(start)s
-    where m.id = today.cause_id or m.merged_into = today.cause_id
-)
+    select coalesce(c.merged_into, own.cause_id) as cause_id, sum(own.deaths)::bigint as deaths,
+        sum(own.aggregates)::bigint as aggregates, min(own.first) as first, max(own.last) as last,
+        min(own.fewest) as fewest, max(own.most) as most, sum(own.attempts)::bigint as attempts,
+        array_agg(own.cause_id) as members, count(coalesce(c.merged_into, own.cause_id)) over () as causes_found,
+        (sum(sum(own.deaths)) over ())::bigint as deaths_found,
+        row_number() over (order by sum(own.aggregates) desc, sum(own.deaths) desc,
+            coalesce(c.merged_into, own.cause_id) collate "C" nulls last) as position
+    from (
+        select cause_id, sum(deaths)::bigint as deaths, count(*) as aggregates, min(first) as first, max(last) as last,
+            min(fewest) as fewest, max(most) as most, sum(attempts) as attempts
+        from (
+            select d.cause_id, count(*) as deaths, min(d.died_at) as first, max(d.died_at) as last,
+                min(d.attempts) as fewest, max(d.attempts) as most, sum(d.attempts) as attempts
+            from :"dlq_schema".death d
+            where d.died_at >= %(start)s and d.died_at < %(until)s
+            group by d.cause_id, d.aggregate_type, d.aggregate_id
+        ) aggregate
+        group by cause_id
+    ) own
+    left join :"dlq_schema".cause c on c.id = own.cause_id
+    group by coalesce(c.merged_into, own.cause_id)
+) shown
+where position <= %(limit)s or cause_id is null
+order by position
+
+-- name: merged_aggregates
+-- Distinct aggregates of causes that others are merged into: they may have hit the same one.
+select coalesce(c.merged_into, c.id) as cause_id, count(distinct (d.aggregate_type, d.aggregate_id)) as aggregates
+from :"dlq_schema".cause c
+join :"dlq_schema".death d on d.cause_id = c.id and d.died_at >= %(start)s and d.died_at < %(until)s
+where c.id = any(%(members)s)
+group by 1
+
+-- name: described
+-- What is known of these causes, and what their fixes and relapses had made of them at the end of the day. The last of
+-- its fixes to end says whether a cause is fixed: a narrower one leaves it open.
+select c.id as cause_id, left(c.exception_type, 300) as exception_type, left(c.template, 1000) as template, c.name,
+    c.owner, c.note, c.muted_until,
+    (select min(m.first_seen) from :"dlq_schema".cause m where m.id = c.id or m.merged_into = c.id) as first_seen,
+    exists (
+        select from :"dlq_schema".fix f where f.cause_id = c.id and f.flagged_at < %(until)s
+            and (f.closed_at is null or f.closed_at >= %(until)s)) as fixing,
+    coalesce(ended.proven, false) as fixed,
+    coalesce(ended.proven, false) and exists (
+        select from :"dlq_schema".operation o
+        where o.kind = 'cause.regressed' and o.filter ->> 'cause' = c.id
+            and (o.filter ->> 'died_at')::timestamptz > ended.flagged_at
+            and (o.filter ->> 'died_at')::timestamptz < %(until)s) as regressed
+from :"dlq_schema".cause c
+left join lateral (
+    select f.flagged_at, f.status = 'verified' and num_nonnulls(f.event_type, f.aggregate_type, f.event_ids,
+            f.error_contains, f.died_since, f.died_until) = 0 as proven
+    from :"dlq_schema".fix f
+    where f.cause_id = c.id and f.closed_at < %(until)s
+    order by f.closed_at desc, f.id desc limit 1) ended on true
+where c.id = any(%(causes)s)
+
+-- name: said_since
+-- What people said of these causes after the day, with how it was before: the first change since.
+select distinct on (change ->> 'cause', key) change ->> 'cause' as cause_id, key, change -> 'before' ->> key as value
+from :"dlq_schema".operation o
+cross join lateral jsonb_array_elements(o.filter -> 'changes') change
+cross join lateral jsonb_object_keys(change -> 'before') key
+where o.kind in ('cause.owner', 'cause.note', 'cause.mute', 'cause.undo') and o.at >= %(until)s
+    and key in ('owner', 'note', 'muted_until') and change ->> 'cause' = any(%(causes)s)
+order by 1, 2, o.id
 
 -- name: event_types
--- The most frequent event types of each of these causes (and of the unclassified) on the day, and how many there are.
-select cause_id, event_type, kinds
+-- The most frequent event types of each cause (and of the unclassified) on the day, and how many there are.
+with type as (
+    select coalesce(c.merged_into, d.cause_id) as cause_id, d.event_type, sum(d.deaths)::bigint as deaths
+    from (
+        select cause_id, event_type, count(*) as deaths from :"dlq_schema".death
+        where died_at >= %(start)s and died_at < %(until)s
+        group by cause_id, event_type
+    ) d left join :"dlq_schema".cause c on c.id = d.cause_id
+    group by 1, 2
+)
+select cause_id, left(event_type, 200) as event_type, deaths, kinds
 from (
-    select cause_id, left(event_type, 200) as event_type, count(*) over (partition by cause_id) as kinds,
-        row_number() over (partition by cause_id order by count(*) desc, event_type collate "C") as position
-    from :"dlq_schema".shown_death
-    where died_at >= %(start)s and died_at < %(end)s and (cause_id = any(%(causes)s) or cause_id is null)
-    group by cause_id, event_type
+    select *, count(*) over (partition by cause_id) as kinds,
+        row_number() over (partition by cause_id order by deaths desc, event_type collate "C") as position
+    from type
 ) ranked
 where position <= %(limit)s
 order by cause_id collate "C" nulls last, position
 
--- name: days
--- Deaths by day: `bounds` are the instants at which the days begin and, last, where the final one ends. Of causes
--- that are not asked for only the sum is told (cause_id null, classified).
-select width_bucket(died_at, %(bounds)s::timestamptz[]) - 1 as position,
-    cause_id is not null as classified,
-    case when cause_id = any(%(causes)s) then cause_id end as cause_id,
-    count(*) as deaths
-from :"dlq_schema".shown_death
-where died_at >= (%(bounds)s::timestamptz[])[1] and died_at < %(end)s
-group by 1, 2, 3
-order by 1, 2, 3
-
 -- name: hours
--- Deaths by hour of the day, the same way; a day has 23 to 25 of them.
+-- Deaths by hour of the day: `bounds` are the instants at which its 23 to 25 hours begin.
 select width_bucket(died_at, %(bounds)s::timestamptz[]) - 1 as position, count(*) as deaths
 from :"dlq_schema".death
-where died_at >= %(start)s and died_at < %(end)s
-group by 1
-order by 1
+where died_at >= %(start)s and died_at < %(until)s
+group by 1 order by 1
+
+-- name: days
+-- Deaths of earlier days by cause, from the rollup, which outlives the ledger. `causes` are told apart.
+select r.day, case when coalesce(c.merged_into, c.id) = any(%(causes)s) then coalesce(c.merged_into, c.id) end as cause_id,
+    sum(r.deaths)::bigint as deaths
+from (
+    select day, cause_id, sum(deaths) as deaths from :"dlq_schema".cause_day
+    where day >= %(first)s and day < %(day)s group by day, cause_id
+) r join :"dlq_schema".cause c on c.id = r.cause_id
+group by 1, 2 order by 1, 2
+
+-- name: days_unclassified
+-- What the rollup does not know yet, by the instants at which the days begin; read from the short queue of such deaths.
+select width_bucket(died_at, %(bounds)s::timestamptz[]) - 1 as position, count(*) as deaths
+from (select died_at from :"dlq_schema".death where cause_id is null and died_at < %(start)s offset 0) waiting
+where died_at >= (%(bounds)s::timestamptz[])[1]
+group by 1 order by 1
+
+-- name: ledger_begin
+select min(day) as day from :"dlq_schema".cause_day where day <= %(day)s
 
 -- name: samples
--- The last error of the day of each of these causes (and of the unclassified), cut to `length` characters. Two
--- branches, because `is not distinct from` uses no index.
-select wanted.cause_id, last.event_id, left(last.error, %(length)s) as sample, char_length(last.error) as characters
-from unnest(%(causes)s::text[] || null::text) as wanted (cause_id)
+-- The last errors of the day of each of these causes (and of the unclassified), both ends of long ones. Two branches,
+-- because `is not distinct from` uses no index.
+select wanted.cause_id, last.event_id, char_length(last.error) as characters,
+    case when char_length(last.error) <= 2 * %(half)s then last.error
+        else left(last.error, %(half)s) || E'\n[...]\n' || right(last.error, %(half)s) end as error
+from unnest(%(causes)s::text[] || null::text) with ordinality as wanted (cause_id, position)
 cross join lateral (
     (
-        select latest.event_id, latest.error
-        from :"dlq_schema".cause m
+        select latest.* from :"dlq_schema".cause m
         cross join lateral (
             select d.id, d.event_id, d.error, d.died_at from :"dlq_schema".death d
-            where d.cause_id = m.id and d.died_at >= %(start)s and d.died_at < %(end)s
-            order by d.died_at desc, d.id desc
-            limit 1
+            where d.cause_id = m.id and d.died_at >= %(start)s and d.died_at < %(until)s
+            order by d.died_at desc, d.event_id desc limit %(limit)s
         ) latest
         where m.id = wanted.cause_id or m.merged_into = wanted.cause_id
-        order by latest.died_at desc, latest.id desc
-        limit 1
+        order by latest.died_at desc, latest.id desc limit %(limit)s
     )
     union all
     (
-        select d.event_id, d.error from :"dlq_schema".death d
-        where wanted.cause_id is null and d.cause_id is null and d.died_at >= %(start)s and d.died_at < %(end)s
-        order by d.died_at desc, d.id desc
-        limit 1
+        select d.id, d.event_id, d.error, d.died_at from :"dlq_schema".death d
+        where wanted.cause_id is null and d.cause_id is null and d.died_at >= %(start)s and d.died_at < %(until)s
+        order by d.died_at desc, d.id desc limit %(limit)s
     )
 ) last
-order by wanted.cause_id collate "C" nulls last
+order by wanted.position, last.died_at desc, last.id desc
+
+-- name: open
+-- What was dead in the outbox at that moment, and of it what is past its retention at the other one.
+select count(*) as events, min(died_at) as oldest, count(*) filter (where died_at < %(archive_before)s) as archived_soon
+from :"dlq_schema".dead_at(%(at)s)
+
+-- name: parked
+-- What was dead at that moment and had been retried so often before.
+with tried as materialized (
+    select event_id from :"dlq_schema".retry where retried_at < %(at)s
+    group by event_id having count(*) >= %(max_retries)s
+)
+select count(*) as events from tried join :"dlq_schema".dead_at(%(at)s) using (event_id)
+
+-- name: purged_soon
+-- What was in the archive at that moment and was archived before the other one: still there, purged or restored since.
+select (select count(*) from :"outbox_schema".:"archive_table" a
+        where a.status = 'dead' and a.archived_at < %(purge_before)s)
+    + (select count(*) from :"dlq_schema".purged p where p.purged_at >= %(at)s and p.archived_at < %(purge_before)s)
+    + (select count(*) from :"dlq_schema".restored b where b.restored_at >= %(at)s and b.archived_at < %(purge_before)s)
+    as events
+
+-- name: moved
+-- How many dead events left the outbox for the archive on the day, and came back.
+select coalesce(sum(events) filter (where kind <> 'archive.restore'), 0)::bigint as archived,
+    coalesce(sum(events) filter (where kind = 'archive.discard'), 0)::bigint as discarded,
+    coalesce(sum(events) filter (where kind = 'archive.restore'), 0)::bigint as restored
+from :"dlq_schema".operation
+where kind in ('archive.move', 'archive.discard', 'archive.restore') and at >= %(start)s and at < %(until)s
+
+-- name: retries
+-- What was retried on the day, and what became known on it of this or earlier retries.
+select count(*) filter (where retried_at >= %(start)s and retried_at < %(until)s) as retried,
+    count(*) filter (where settled and outcome = 'done') as succeeded,
+    count(*) filter (where settled and outcome = 'dead') as died_again,
+    count(*) filter (where settled and outcome in ('unsettled', 'gone')) as without_outcome
+from (
+    select retried_at, outcome, settled_at >= %(start)s and settled_at < %(until)s as settled from :"dlq_schema".retry
+    where retried_at >= %(start)s and retried_at < %(until)s or settled_at >= %(start)s and settled_at < %(until)s
+) r
+
+-- name: fixes
+-- Fixes that were open at the end of the day or ended on it, at most `limit`, those that ended first.
+select f.*, f.closed_at < %(until)s as ended, coalesce(paused.kind = 'fix.paused', false) as was_paused,
+    count(*) over () as found
+from :"dlq_schema".fix f
+left join (
+    select distinct on (filter ->> 'fix') (filter ->> 'fix')::bigint as fix_id, kind
+    from :"dlq_schema".operation where kind in ('fix.paused', 'fix.active') and at < %(until)s
+    order by filter ->> 'fix', id desc) paused on paused.fix_id = f.id
+where f.flagged_at < %(until)s and (f.closed_at is null or f.closed_at >= %(start)s)
+order by coalesce(f.closed_at, 'infinity') >= %(until)s, f.id desc limit %(limit)s
+
+-- name: stages
+-- The stages of these fixes at the end of the day, from the ledger of retries: the counters of a stage know only now.
+select r.fix_id, r.stage, count(*) as released, count(*) filter (where known and outcome = 'done') as done,
+    count(*) filter (where known and outcome = 'dead') as dead,
+    count(*) filter (where known and outcome in ('unsettled', 'gone')) as lost
+from (
+    select fix_id, stage, outcome, settled_at < %(until)s as known from :"dlq_schema".retry
+    where retried_at >= %(since)s and retried_at < %(until)s and fix_id = any(%(fixes)s)
+) r
+group by 1, 2 order by 1, 2
+
+-- name: books
+-- The last check of the whole ledger before the day's end.
+select checked_at, missing, doubled, examples from :"dlq_schema".books
+where checked_at < %(until)s order by checked_at desc limit 1
+
+-- name: lock_publishing
+-- One report at a time puts its files: the list of reports is of all that are recorded.
+select pg_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' reports', 0))
+
+-- name: record
+insert into :"dlq_schema".report_day as r (day, headline, figures, files, built_at)
+values (%(day)s, %(headline)s, %(figures)s::jsonb, %(files)s::jsonb, %(now)s)
+on conflict (day) do update set headline = excluded.headline, figures = excluded.figures, files = excluded.files,
+    built_at = excluded.built_at
+
+-- name: recorded
+select day, headline, figures, files from :"dlq_schema".report_day order by day desc limit %(limit)s
+
+-- name: is_recorded
+select exists (select from :"dlq_schema".report_day where day = %(day)s) as found

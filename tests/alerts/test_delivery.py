@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from standardwebhooks import Webhook
 
-from dlq_pipelines.alerts.alert import Kind, Policy, evaluate, list_alerts, silence_alert
+from dlq_pipelines.alerts.alert import AlertPolicy, Kind, evaluate, list_alerts, silence_alert
 from dlq_pipelines.alerts.delivery import Sender, announce_deaths, deliver, list_channels, work_waits
 from dlq_pipelines.alerts.notify import Notice, body_of, quiet_text, send_by_apprise, title_of
 from dlq_pipelines.alerts.routes import channel_id, parse_routes
@@ -51,7 +51,7 @@ def sender(*entries: str, deaths: str | None = None) -> Sender:
 
 def fire(connection: Connection, to: Sender, *, now: datetime = NOW) -> list[tuple[str, Kind | None]]:
     """What rules find now, and what is to be told of it."""
-    changed = evaluate(connection, now=now, policy=Policy(FEW, routes=to.routes))
+    changed = evaluate(connection, now=now, policy=AlertPolicy(FEW, routes=to.routes))
     assert changed is not None
     return [(one.alert.key, one.notice) for one in changed]
 
@@ -265,7 +265,7 @@ def test_two_runs_at_once_send_it_once(database: Database, connection: Connectio
 
     def run() -> None:
         with database.connect() as own:
-            evaluate(own, now=NOW, policy=Policy(FEW, routes=to.routes))
+            evaluate(own, now=NOW, policy=AlertPolicy(FEW, routes=to.routes))
             deliver(own, to, now=NOW)
 
     threads = [threading.Thread(target=run) for _ in range(4)]

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dlq_pipelines.alerts.alert import Policy, evaluate
+from dlq_pipelines.alerts.alert import AlertPolicy, evaluate
 from dlq_pipelines.alerts.figures import read_figures
 from dlq_pipelines.alerts.rules import Figures, Thresholds
 from dlq_pipelines.causes.catalogue import merge_causes, mute_cause
@@ -106,7 +106,7 @@ def test_a_burst_of_one_type_is_told_and_not_of_another(connection: Connection) 
             "insert into dlq.death_hour select %s - n * interval '1 hour', %s, %s from generate_series(2, 400) n",
             [hour, event_type, deaths],
         )
-    changed = evaluate(connection, now=datetime.now(UTC), policy=Policy())
+    changed = evaluate(connection, now=datetime.now(UTC), policy=AlertPolicy())
     assert changed is not None
     told = {one.alert.key: one.alert for one in changed}
     assert "deaths:order.paid" not in told

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import httpx
 
-from dlq_pipelines.alerts.alert import Policy, evaluate
+from dlq_pipelines.alerts.alert import AlertPolicy, evaluate
 from dlq_pipelines.alerts.rules import Thresholds
 from dlq_pipelines.postgres.connect import Connection
 from tests.api.conftest import Serve, bearer
@@ -36,7 +36,7 @@ def test_metrics_want_a_token_where_there_are_tokens(serve: Serve, tokens: dict[
 def test_alerts_are_listed_and_silenced(connection: Connection, api: httpx.Client) -> None:
     add_events(connection, 2)
     kill(connection, "boom")
-    evaluate(connection, now=datetime.now(UTC), policy=replace(Policy(), thresholds=Thresholds(backlog=1)))
+    evaluate(connection, now=datetime.now(UTC), policy=replace(AlertPolicy(), thresholds=Thresholds(backlog=1)))
     listed = api.get("/api/alerts").json()
     assert (listed["count"], listed["alerts"][0]["key"], listed["alerts"][0]["state"]) == (1, "backlog", "firing")
     asked = {"key": "backlog", "hours": 4, "reason": "known"}

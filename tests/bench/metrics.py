@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from dlq_pipelines.alerts.alert import Policy, turns
+from dlq_pipelines.alerts.alert import AlertPolicy, turns
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.metrics import DeadLetterCollector, snapshot_reader
 from dlq_pipelines.postgres import embedded
@@ -83,7 +83,7 @@ def _asked(connection: Connection) -> Figure:
     for _ in range(11):
         begun = time.perf_counter()
         with connection.transaction():
-            assert turns(connection, now=datetime.now(UTC), policy=Policy())
+            assert turns(connection, now=datetime.now(UTC), policy=AlertPolicy())
         seconds.append(time.perf_counter() - begun)
     what = f"the alert sensor's question, {EVENTS:,} dead"
     return Figure(what, statistics.median(seconds), 0.25, 1.0, "what is promised")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dlq_pipelines.alerts.alert import Policy, evaluate
+from dlq_pipelines.alerts.alert import AlertPolicy, evaluate
 from dlq_pipelines.alerts.rules import Thresholds
 from dlq_pipelines.postgres.connect import Connection
 from tests.alerts.servers import free_port, http_server
@@ -17,7 +17,7 @@ from tests.rows import add_events, kill, one
 def _fired(connection: Connection) -> None:
     add_events(connection, 2)
     kill(connection, "boom")
-    evaluate(connection, now=datetime.now(UTC), policy=Policy(Thresholds(backlog=1)))
+    evaluate(connection, now=datetime.now(UTC), policy=AlertPolicy(Thresholds(backlog=1)))
 
 
 def test_before_anything_fired_the_list_says_who_looks(dlq: Run) -> None:

@@ -1,6 +1,7 @@
 """Does Dagster's part of alerts ask only when there is something to do, and know which jobs failed?"""
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,28 @@ def test_a_database_that_is_away_skips_the_tick(instance: dg.DagsterInstance, mo
     assert tick.run_requests == []
     assert "PostgreSQL does not answer" in (tick.skip_message or "")
     assert "s3cr3t" not in (tick.skip_message or "")
+
+
+def test_the_digest_of_a_day_is_told_once_and_no_channel_fails_a_report(
+    connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of yesterday, not of days that are built anew; sent by the next run that sends."""
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    monkeypatch.setenv("DLQ_REPORT_DIGEST", "true")
+    monkeypatch.setenv("DLQ_ALERT_URLS", "nonsense")
+    assert job("build_report", partition_key=yesterday).success
+    with http_server() as web:
+        monkeypatch.setenv("DLQ_ALERT_URLS", f"critical:json://{web.host}/x json://{web.host}/")
+        for day in (yesterday, yesterday, "2026-01-05"):
+            assert job("build_report", partition_key=day).success
+        assert one(connection, "select key, kind from dlq.alert_notice") == {
+            "key": f"digest:{yesterday}",
+            "kind": "digest",
+        }
+        assert len(ask(instance).run_requests or []) == 1
+        assert job("send_alerts").success
+        ((_, body),) = web.requests
+    assert json.loads(body)["title"].startswith(f"DAILY DIGEST: Dead events {yesterday}: 0 deaths")
 
 
 def test_a_job_that_fails_is_an_alert_until_it_succeeds_again(

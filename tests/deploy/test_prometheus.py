@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from dlq_pipelines.alerts.alert import Policy, evaluate
+from dlq_pipelines.alerts.alert import AlertPolicy, evaluate
 from dlq_pipelines.alerts.delivery import Sender, deliver
 from dlq_pipelines.alerts.figures import FailedRun, record_check, record_failures, record_success
 from dlq_pipelines.alerts.routes import parse_routes
@@ -43,7 +43,7 @@ def exposed(connection: Connection, database: Database) -> set[str]:
     record_success(connection, "export_day", at=NOW)
     record_failures(connection, [FailedRun("export_day", "run", NOW)])
     to = Sender(parse_routes(f"json://127.0.0.1:{free_port()}/"))
-    evaluate(connection, now=NOW, policy=Policy(routes=to.routes))
+    evaluate(connection, now=NOW, policy=AlertPolicy(routes=to.routes))
     deliver(connection, to, now=NOW)
     registry = CollectorRegistry()
     registry.register(DeadLetterCollector(snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)))

@@ -4,21 +4,27 @@ from datetime import timedelta
 from xml.etree import ElementTree as ET
 
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.charts import days_svg, hours_svg, series, sparkline_svg
-from dlq_pipelines.reports.figures import Figures, Window, read_figures
-from tests.reports.test_figures import BERLIN, DAY, add_cause, add_death
-
-SVG = "{http://www.w3.org/2000/svg}"
+from dlq_pipelines.reports.charts import days_svg, hours_svg, series, sparkline_svg, trend_svg
+from dlq_pipelines.reports.figures import Figures, Policy
+from dlq_pipelines.reports.read import read_figures
+from tests.reports.rows import add_cause, add_death, count_again
+from tests.reports.story import DAY, NOW, WINDOW
 
 
 def seven_causes(connection: Connection) -> Figures:
-    window = Window(DAY, BERLIN)
     for number in range(7):
         add_cause(connection, f"c{number}", exception="<script>", template=f'"/><b>{number}')
         for event in range(10 - number):
-            add_death(connection, window.start + timedelta(hours=event), cause=f"c{number}", event=number * 100 + event)
-    add_death(connection, window.start - timedelta(days=3), event=900)
-    return read_figures(connection, window)
+            add_death(
+                connection,
+                WINDOW.start + timedelta(hours=event),
+                cause=f"c{number}",
+                event=number * 100 + event,
+                aggregate=str(event),
+            )
+    add_death(connection, WINDOW.start - timedelta(days=3), event=900)
+    count_again(connection)
+    return read_figures(connection, WINDOW, policy=Policy(), now=NOW)
 
 
 def test_the_same_figures_are_the_same_svg(connection: Connection) -> None:
@@ -32,12 +38,13 @@ def test_the_same_figures_are_the_same_svg(connection: Connection) -> None:
 def test_charts_are_wellformed_named_and_transparent(connection: Connection) -> None:
     """A screen reader hears the numbers; the page's colour shows through; nothing of the causes' text is inside."""
     figures = seven_causes(connection)
-    for svg in (days_svg(figures), hours_svg(figures)):
+    for svg in (days_svg(figures), hours_svg(figures), trend_svg([(DAY, 3), (DAY - timedelta(days=1), 0)])):
         root = ET.fromstring(svg)
         assert root.attrib["role"] == "img"
         assert root.attrib["aria-label"].startswith("Deaths by ")
         assert "&lt;" not in svg
         assert "white" not in svg
+        assert "style=" not in svg
         assert "href" not in svg.replace("xmlns:xlink", "")
     assert "2026-11-20: 49" in days_svg(figures)
 
@@ -48,17 +55,19 @@ def test_the_largest_causes_have_colours_and_the_rest_one(connection: Connection
     found = series(figures)
     assert [one.causes[0] for one in found[:5]] == ["c0", "c1", "c2", "c3", "c4"]
     assert [one.label for one in found[5:]] == ["other causes", "not classified yet"]
-    assert len({one.colour for one in found}) == 7
+    assert len({one.colour for one in found}) == len({one.name for one in found}) == 7
     drawn = sum(int(figures.days[list(one.causes)].to_numpy().sum()) for one in found)
     assert drawn == 50
 
 
 def test_a_sparkline_has_one_bar_a_day_and_the_day_stands_out() -> None:
-    """Also where nothing died at all."""
-    bars = ET.fromstring(sparkline_svg([0, 5, 10], colour="#123456").replace("<svg", '<svg xmlns:x="y"', 1))
-    assert [(bar.attrib["height"], bar.attrib.get("opacity")) for bar in bars] == [
-        ("0.5", "0.5"),
-        ("9", "0.5"),
-        ("18", None),
+    """Also where nothing died at all; the limit is drawn where the day is past it."""
+    bars = ET.fromstring(sparkline_svg([0, 5, 10]))
+    assert [bar.attrib for bar in bars] == [
+        {"class": "past", "d": "M0 24v-0.5h5v0.5zM7 24v-12h5v12z"},
+        {"d": "M14 24v-24h5v24z"},
     ]
-    assert sparkline_svg([0, 0], colour="#123456").count("<rect") == 2
+    assert len(ET.fromstring(sparkline_svg([0, 0]))) == 2
+    limit = ET.fromstring(sparkline_svg([0, 5, 10], limit=5.0))[2]
+    assert limit.attrib == {"class": "limit", "d": "M0 12H19"}
+    assert len(ET.fromstring(sparkline_svg([0, 5, 10], limit=10.0))) == 2

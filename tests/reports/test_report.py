@@ -1,22 +1,40 @@
-"""The daily report: what it says, that it never changes, and that strangers' texts stay texts."""
+"""The daily report: what it says, that it never changes, where it goes, and that strangers' texts stay texts."""
 
+import json
 import os
 import re
-from datetime import timedelta
+import urllib.request
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+import dlq_pipelines.reports
+from dlq_pipelines.causes.catalogue import describe_as, merge_causes
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.exports.target import Target, local_target, open_target
+from dlq_pipelines.operation import Act
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.figures import Window
-from dlq_pipelines.reports.report import Report, build_report, markdown_text, report_markdown
-from tests.reports.test_figures import BERLIN, DAY, add_cause, add_death
+from dlq_pipelines.reports.digest import digest
+from dlq_pipelines.reports.figures import Policy
+from dlq_pipelines.reports.publish import fetch_page
+from dlq_pipelines.reports.report import Report, build_report, make_report
+from dlq_pipelines.reports.states import CauseState
+from tests.reports import story
+from tests.reports.rows import add_cause, add_death, count_again
+from tests.reports.story import BERLIN, DAY, WINDOW
+from tests.rows import one
 
-WINDOW = Window(DAY, BERLIN)
+LATER = datetime(2027, 6, 1, tzinfo=UTC)
+SCHEMA = json.loads((Path(dlq_pipelines.reports.__file__).parent / "report.schema.json").read_text(encoding="utf-8"))
 HOSTILE = (
     '<script>alert(1)</script>"\' onmouseover=alert(1) x="</pre></bdi></details><img src=x onerror=alert(1)>'
     "{{ 7*7 }} \x1b]0;pwned\x07\x1b[31m & &lt;b&gt; ]]> --> </style><svg onload=alert(1)> \u202eevil"
+    " [x](javascript:alert(1)) | a | https://evil.example"
 )
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -47,12 +65,13 @@ class Page(HTMLParser):
             self.text += data
 
 
-def build(connection: Connection, folder: Path) -> Report:
-    return build_report(connection, day=DAY, zone=BERLIN, folder=folder)
+def make(connection: Connection, policy: Policy | None = None) -> Report:
+    return make_report(connection, day=DAY, zone=BERLIN, policy=policy or Policy(), now=LATER)
 
 
-def read(report: Report) -> Page:
-    return Page(report.path.read_text(encoding="utf-8"))
+def build(connection: Connection, target: Target, *, ago: int = 0) -> Report:
+    day = DAY - timedelta(days=ago)
+    return build_report(connection, day=day, zone=BERLIN, target=target, policy=story.POLICY, now=LATER)
 
 
 def add_days(connection: Connection, *, before: int, on_the_day: int) -> None:
@@ -63,205 +82,375 @@ def add_days(connection: Connection, *, before: int, on_the_day: int) -> None:
             add_death(connection, WINDOW.start - timedelta(days=ago, hours=-3), cause="slow", event=ago * 1000 + event)
     for event in range(on_the_day):
         add_death(connection, WINDOW.start + timedelta(minutes=event), cause="slow", event=event + 1)
+    count_again(connection)
 
 
 @pytest.mark.parametrize(
     ("before", "on_the_day", "words"),
     [
-        (10, 14, "14 events died on 2026-11-20, 40 % above the mean of the 14 days before (10); "),
-        (10, 4, "4 events died on 2026-11-20, 60 % below the mean of the 14 days before (10); "),
-        (2, 9, "9 events died on 2026-11-20, 4.5 times the mean of the 14 days before (2); "),
-        (1, 1, "1 event died on 2026-11-20, as many as the mean of the 14 days before (1); "),
-        (0, 3, "3 events died on 2026-11-20, none in the 14 days before; "),
+        (
+            10,
+            14,
+            "14 events died on 2026-11-20, 40 % above the mean of the 14 days before (10). The cause is an old one.",
+        ),
+        (10, 4, "4 events died on 2026-11-20, 60 % below the mean of the 14 days before (10). "),
+        (2, 9, "9 events died on 2026-11-20, 4.5 times the mean of the 14 days before (2). "),
+        (
+            3,
+            30,
+            "30 events died on 2026-11-20, 10.0 times the mean of the 14 days before (3). Of 1 cause, 1 is getting",
+        ),
+        (1, 1, "1 event died on 2026-11-20, as many as the mean of the 14 days before (1). "),
+        (0, 3, "3 events died on 2026-11-20, none in the 14 days before. Of 1 cause, 1 is new. "),
     ],
 )
 def test_the_headline_says_how_unusual_the_day_is(
-    connection: Connection, tmp_path: Path, before: int, on_the_day: int, words: str
+    connection: Connection, before: int, on_the_day: int, words: str
 ) -> None:
-    """The number, what it is compared with, and the largest cause."""
+    """The number, what it is compared with, what is different, and what hurts most."""
     add_days(connection, before=before, on_the_day=on_the_day)
-    report = build(connection, tmp_path)
+    report = make(connection)
     assert report.headline.startswith(words)
-    assert f"the largest cause is TimeoutError: no answer in <n> s ({on_the_day}, 100 %)" in report.headline
-    assert (report.deaths, report.mean) == (on_the_day, before)
-    assert report.headline in read(report).text.replace("\u00a0", " ")
+    deaths = f"{on_the_day} death{'s' * (on_the_day > 1)}"
+    assert f"Most harm: TimeoutError: no answer in <n> s (1 aggregate, {deaths})." in report.headline
+    assert report.headline in Page(report.html).text.replace("\u00a0", " ")
 
 
-def test_an_event_that_died_twice_is_one_event(connection: Connection, tmp_path: Path) -> None:
+def test_an_event_that_died_twice_is_one_event(connection: Connection) -> None:
     """Deaths and events are not the same thing; without a known cause the headline says so."""
     for hour in (1, 5):
         add_death(connection, WINDOW.start + timedelta(hours=hour), event=7)
-    report = build(connection, tmp_path)
-    assert report.headline == ("1 event died 2 times on 2026-11-20, none in the 14 days before; no cause is known yet.")
-    assert list(report.causes["cause"]) == ["not classified yet"]
+    report = make(connection)
+    assert report.headline == "1 event died 2 times on 2026-11-20, none in the 14 days before. No cause is known yet."
+    assert [cause.title for cause in report.figures.causes] == ["not classified yet"]
 
 
-def test_a_past_day_is_the_same_file_whatever_happened_since(connection: Connection, tmp_path: Path) -> None:
-    """Events are retried, die again, are archived and deleted; causes are fixed: the file keeps its bytes."""
-    add_cause(connection, "slow")
-    connection.execute(
-        "insert into public.outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, dead_at)"
-        " select 'order', n::text, 'OrderPlaced', '{}', 'dead', 5, 'boom ' || n, %s + n * interval '9 minutes'"
-        " from generate_series(1, 90) n",
-        [WINDOW.start],
+def test_the_story_is_told(connection: Connection) -> None:
+    """New, back, worse, being mended, muted; which fix worked and which did not; what the backlog did."""
+    told = story.tell(connection)
+    figures = make(connection, story.POLICY).figures
+    states = {cause.cause_id: cause.state for cause in figures.causes}
+    assert states == {
+        cause_key(story.REFUSED): CauseState.ESCALATING,
+        cause_key(story.DOUBLE.format(name="x")): CauseState.NEW,
+        cause_key(story.CARRIER): CauseState.REGRESSED,
+        cause_key(story.ROUTE): CauseState.ESCALATING,
+        cause_key(story.LABEL): CauseState.FIXING,
+        cause_key(story.MAIL): CauseState.MUTED,
+        "": CauseState.UNCLASSIFIED,
+    }
+    by_id = {cause.cause_id: cause for cause in figures.causes}
+    assert by_id[cause_key(story.LABEL)].owner == "shipping-team"
+    assert (by_id[cause_key(story.REFUSED)].note or "").startswith("Runbook")
+    assert [(fix.id, fix.status, fix.ended) for fix in figures.fixes] == [
+        (told.route_fix, "halted", True), (told.label_fix, "active", False),
+    ]  # fmt: skip
+    route, label = figures.fixes
+    assert [vars(stage) for stage in label.stages] == [
+        {"stage": 1, "released": 10, "done": 10, "dead": 0, "lost": 0},
+        {"stage": 2, "released": 96, "done": 0, "dead": 0, "lost": 0},
+    ]
+    assert (route.released, route.dead, len(route.evidence)) == (10, 10, 1)
+    backlog = figures.backlog
+    assert (backlog.opened, backlog.retried, backlog.archived, backlog.unexplained) == (167, 116, 135, 0)
+    assert backlog.open == backlog.before + 167 - 116 - 135
+    assert (backlog.succeeded, backlog.died_again) == (10, 10)
+    assert figures.totals.unclassified == 4
+    assert figures.books is not None
+    assert (figures.books.missing, figures.books.doubled) == (0, 0)
+    assert figures.ahead.archived == one(
+        connection, "select count(*) as n from outbox_event where status = 'dead' and dead_at < '2026-11-13 23:00Z'"
+    )["n"]  # fmt: skip
+
+
+def test_a_past_day_is_the_same_bytes_whatever_happened_since(connection: Connection, tmp_path: Path) -> None:
+    """Deaths, retries, fixes that end or are flagged, owners, notes, mutes, discards, archive, restore and purge."""
+    told = story.tell(connection)
+    classify_deaths(connection, zone=BERLIN)
+    first = build(connection, local_target(tmp_path / "first", ""))
+    before = one(connection, "select count(*) as n from outbox_event where status = 'dead'")["n"]
+    story.go_on(told)
+    moved = one(
+        connection, "select (select count(*) from dlq.purged) as purged, (select count(*) from dlq.restored) as r"
     )
-    connection.execute("update dlq.death set cause_id = 'slow' where event_id % 4 > 0")
-    first = build(connection, tmp_path / "first").path.read_bytes()
+    assert moved["purged"] > 200
+    assert moved["r"] == 15
+    assert one(connection, "select count(*) as n from outbox_event where status = 'dead'")["n"] < before / 4
+    second = build(connection, local_target(tmp_path / "second", ""))
+    assert (second.html, second.markdown, second.json) == (first.html, first.markdown, first.json)
+    for suffix in ("html", "md", "json"):
+        name = f"2026-11-20.{suffix}"
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
+
+def test_every_day_of_the_story_is_the_same_bytes_afterwards(connection: Connection) -> None:
+    """Also the days before: whose fix was under way, what was archived later."""
+    told = story.tell(connection)
+    classify_deaths(connection, zone=BERLIN)
+
+    def days() -> list[str]:
+        return [
+            make_report(connection, day=DAY - timedelta(days=ago), zone=BERLIN, policy=story.POLICY, now=LATER).json
+            for ago in range(0, 16, 3)
+        ]
+
+    before = days()
+    story.go_on(told)
+    assert days() == before
+
+
+def test_only_merging_and_naming_change_a_past_day(connection: Connection) -> None:
+    """On purpose: they say what the failures were all along."""
+    add_days(connection, before=1, on_the_day=3)
+    before = make(connection).json
+    describe_as(connection, "slow", "owner", "ann", act=Act("ann", "r", LATER))
+    assert make(connection).json == before
+    describe_as(connection, "slow", "name", "Slow carrier", act=Act("ann", "r", LATER))
+    assert make(connection).figures.causes[0].title == "Slow carrier"
+    add_cause(connection, "root")
+    connection.execute("update dlq.cause set first_seen = now(), last_seen = now() where id = 'root'")
+    merge_causes(connection, "slow", into="root", act=Act("ann", "r", LATER))
+    assert make(connection).figures.causes[0].cause_id == "root"
+
+
+def test_what_was_lost_is_said_as_unexplained(connection: Connection) -> None:
+    """A dead event that somebody deleted: the books of its day do not balance."""
+    story.tell(connection)
     connection.execute(
-        "insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at, due_at)"
-        " select id, event_id, aggregate_type, aggregate_id, 'ana', 'mended', now(), now() from dlq.death"
-        " where event_id <= 30"
+        "delete from outbox_event where id in (select id from outbox_event where status = 'dead'"
+        " order by dead_at desc limit 2)"
     )
-    connection.execute("update public.outbox_event set status = 'pending', attempts = 0 where id <= 30")
-    connection.execute("update public.outbox_event set status = 'dead', last_error = 'again' where id <= 10")
+    report = make(connection, story.POLICY)
+    assert report.figures.backlog.unexplained == 2
+    assert "2 fewer than that: changed by other hands." in Page(report.html).text
+    assert "**2 unexplained**" in report.markdown
+
+
+def test_a_check_of_the_books_that_found_a_loss_is_said(connection: Connection) -> None:
+    """The last one before the day's end, whatever later ones found."""
     connection.execute(
-        "with moved as (delete from public.outbox_event where id > 60 returning *)"
-        " insert into public.outbox_event_archive (id, aggregate_type, aggregate_id, event_type, payload, status,"
-        " attempts, next_run_at, created_at) select id, aggregate_type, aggregate_id, event_type, payload, status,"
-        " attempts, next_run_at, created_at from moved"
+        "insert into dlq.books values (%s, 2, 1, '{7,8,9}'), (%s, 0, 0, '{}')", [WINDOW.start, WINDOW.until]
     )
-    connection.execute(
-        "update dlq.cause set status = 'fixed', fixed_at = now(), last_seen = now() + interval '1 day',"
-        " sample = 'other'"
-    )
-    for event, at in ((1001, WINDOW.end), (1002, WINDOW.end + timedelta(days=2))):
-        add_death(connection, at, cause="slow", event=event)
-
-    assert build(connection, tmp_path / "second").path.read_bytes() == first
-    assert build(connection, tmp_path / "first").path.read_bytes() == first
-    assert b"90 events died" in first
+    assert "misses 2 events and finds 1 twice: 7, 8, 9." in Page(make(connection).html).text
 
 
-def test_hostile_texts_are_inert_in_the_page(connection: Connection, tmp_path: Path) -> None:
-    """An error, an exception type, a template and an event type that are markup are shown, not obeyed."""
+def hostile(connection: Connection) -> None:
+    """An error, an exception type, a template, types, words and a fix that are markup."""
     add_cause(connection, "evil", HOSTILE, HOSTILE[::-1] + HOSTILE)
     add_death(connection, WINDOW.start, cause="evil", error=HOSTILE, event_type=HOSTILE, aggregate=HOSTILE)
     add_death(connection, WINDOW.start, event=2, error=HOSTILE, event_type=HOSTILE)
-    page = read(build(connection, tmp_path))
+    add_death(connection, WINDOW.start, cause="evil", event=3, error="x" * 1_000_000, event_type="t" * 500)
+    count_again(connection)
+    connection.execute("update dlq.cause set name = %(text)s, owner = %(text)s, note = %(text)s", {"text": HOSTILE})
+    pairs = [{"events": 1, "outcome": "dead", "before": HOSTILE.replace("\x1b", ""), "after": "<b>"}]
+    connection.execute(
+        "insert into dlq.fix (cause_id, note, link, owner, flagged_by, flagged_at, status, verdict, closed_at,"
+        " evidence) values ('evil', %(text)s, 'javascript:alert(1)', left(%(text)s, 200), %(text)s, %(at)s, 'halted',"
+        " %(text)s, %(at)s, %(evidence)s)",
+        {"text": HOSTILE, "at": WINDOW.start + timedelta(hours=1), "evidence": json.dumps(pairs)},
+    )
+
+
+def test_hostile_texts_are_inert_in_the_page(connection: Connection) -> None:
+    """Shown, not obeyed; no link leads anywhere but to this page and its neighbours."""
+    hostile(connection)
+    page = Page(make(connection).html)
     names = {tag for tag, _ in page.tags}
     attributes = {name for _, found in page.tags for name in found}
-    assert not names & {"script", "img", "iframe", "link", "object", "a", "form", "base"}
-    assert not [name for name in attributes if name.startswith("on")]
-    assert not attributes & {"src", "href", "xlink:href", "srcset", "action"}
+    assert not names & {"script", "img", "iframe", "link", "object", "form", "base"}
+    assert not [name for name in attributes if name.startswith("on") or name == "style"]
+    assert not attributes & {"src", "xlink:href", "srcset", "action"}
+    links = {str(found["href"]) for tag, found in page.tags if tag == "a"}
+    assert [link for link in links if not re.fullmatch(r"#(cause|fix)-\d+|(index|2026-11-\d\d)\.html", link)] == []
     assert not page.open
-    assert page.text.count("<script>alert(1)</script>\"' onmouseover=alert(1)") >= 4
+    assert page.text.count("<script>alert(1)</script>\"' onmouseover=alert(1)") >= 6
     assert "{{ 7*7 }}" in page.text
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page.text)
 
 
-def test_the_page_fetches_nothing_and_allows_nothing(connection: Connection, tmp_path: Path) -> None:
-    """A policy that forbids everything but its own styles, and no address in the styles."""
+def test_hostile_texts_are_inert_in_markdown_and_digest(connection: Connection) -> None:
+    """No tag, link, code or cell comes out of an error."""
+    hostile(connection)
+    report = make(connection)
+    for text in (report.markdown, digest(report).markdown):
+        assert "<script" not in text
+        assert "](javascript" not in text
+        assert "https://evil" not in text
+        assert "`" not in text
+        assert "\x1b" not in text
+    rows = [line for line in report.markdown.splitlines() if line.startswith("| ")]
+    assert {line.count(" | ") for line in rows} == {9}
+    assert report.json.isascii()
+
+
+def test_the_page_fetches_nothing_and_allows_nothing(connection: Connection) -> None:
+    """A policy that forbids everything but its own style sheet, and no address in it."""
     add_days(connection, before=1, on_the_day=3)
-    html = build(connection, tmp_path).path.read_text(encoding="utf-8")
-    policies = [found["content"] for tag, found in Page(html).tags if found.get("http-equiv")]
-    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    html = make(connection).html
+    (policy,) = [found["content"] for tag, found in Page(html).tags if found.get("http-equiv")]
+    assert re.fullmatch(
+        r"default-src 'none'; style-src 'sha256-[\w+/=]{44}'; base-uri 'none'; form-action 'none'", policy or ""
+    )
     assert "url(" not in html
     assert "@import" not in html
     assert set(re.findall(r"https?://[^\"' ]+", html)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 
 
-def test_the_page_can_be_read_without_seeing_it(connection: Connection, tmp_path: Path) -> None:
-    """Language, title, landmarks, captions, scopes, and a name for every picture."""
-    add_days(connection, before=1, on_the_day=3)
-    tags = read(build(connection, tmp_path)).tags
-    assert [found["lang"] for tag, found in tags if tag == "html"] == ["en"]
-    names = [tag for tag, _ in tags]
-    assert {"title", "header", "main", "footer", "h1"} <= set(names)
-    assert names.count("caption") == names.count("table") == 3
-    assert all(found.get("scope") for tag, found in tags if tag == "th")
-    assert all(found.get("aria-label") for tag, found in tags if tag == "svg")
-    assert names.count("svg") == 3
+def test_the_page_can_be_read_without_seeing_it(connection: Connection) -> None:
+    """Language, title, landmarks, scopes, a name for every picture and a table behind each chart."""
+    story.tell(connection)
+    page = Page(make(connection).html)
+    assert [found["lang"] for tag, found in page.tags if tag == "html"] == ["en"]
+    names = [tag for tag, _ in page.tags]
+    assert {"title", "header", "main", "footer", "h1", "nav"} <= set(names)
+    assert all(found.get("scope") for tag, found in page.tags if tag == "th")
+    assert all(found.get("aria-label") for tag, found in page.tags if tag == "svg")
+    ids = [found["id"] for _, found in page.tags if "id" in found]
+    assert len(ids) == len(set(ids))
+    linked = {str(found["href"])[1:] for tag, found in page.tags if str(found.get("href", "")).startswith("#")}
+    assert linked <= set(ids)
+    assert page.text.count("As a table") == 2
 
 
-def test_a_day_without_deaths_says_so_and_shows_the_trend(connection: Connection, tmp_path: Path) -> None:
-    """The days before are still there to look at."""
-    add_days(connection, before=3, on_the_day=0)
-    report = build(connection, tmp_path)
-    page = read(report)
-    assert report.headline == "No event died on 2026-11-20; the mean of the 14 days before is 3."
-    assert report.causes.empty
+def test_a_day_without_deaths_says_so_and_is_still_useful(connection: Connection) -> None:
+    """What is left, what waits, the fixes, and the days before are there to look at."""
+    story.tell(connection)
+    quiet = make_report(connection, day=DAY + timedelta(days=1), zone=BERLIN, policy=story.POLICY, now=LATER)
+    page = Page(quiet.html)
+    assert quiet.headline.startswith("No event died on 2026-11-21; the mean of the 14 days before is 3")
+    assert "367 events of earlier days stay dead, the oldest for 15 days." in quiet.headline
     assert "No event died on this day." in page.text
-    assert "2026-11-19: 3" in report.chart_svg
-    assert report_markdown(report) == "No event died on 2026-11-20; the mean of the 14 days before is 3."
+    assert "2026-11-20: 167" in quiet.html
+    assert "labels read the new field" in page.text
+    assert "## Causes" not in quiet.markdown
 
 
-def test_an_empty_ledger_makes_a_report(connection: Connection, tmp_path: Path) -> None:
+def test_an_empty_ledger_makes_a_report(connection: Connection) -> None:
     """The first day of an installation."""
-    report = build(connection, tmp_path)
+    report = make(connection)
     assert report.headline == "No event died on 2026-11-20; none did in the 14 days before."
-    assert read(report).text
+    assert Page(report.html).text
+    jsonschema.validate(json.loads(report.json), SCHEMA)
 
 
-def test_a_long_error_is_cut_and_a_missing_one_named(connection: Connection, tmp_path: Path) -> None:
-    """The page says how much there was, and that there was nothing."""
-    add_cause(connection, "long")
-    add_death(connection, WINDOW.start, cause="long", error="y" * 5_000)
-    add_death(connection, WINDOW.start, event=2, error=None)
-    text = read(build(connection, tmp_path)).text
-    assert "y" * 4_000 in text
-    assert "y" * 4_001 not in text
-    assert "The first 4,000 of 5,000 characters." in text
-    assert "No error text was recorded." in text
+def test_the_json_twin_is_what_its_schema_says(connection: Connection) -> None:
+    """Of the story and of hostile texts; the schema itself is sound and forbids what it does not name."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    validator = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker())
+    hostile(connection)
+    validator.validate(json.loads(make(connection).json))
+    connection.execute("truncate dlq.death, dlq.cause_day, dlq.fix_stage, dlq.fix, dlq.cause cascade")
+    story.tell(connection)
+    report = make(connection, story.POLICY)
+    said = json.loads(report.json)
+    validator.validate(said)
+    assert said["totals"]["deaths"] == report.figures.totals.deaths == sum(hour["deaths"] for hour in said["hours"])
+    matrix = said["causes_by_event_type"]["rows"]
+    assert sum(sum(row["deaths"]) + row["other_event_types"] for row in matrix) == said["totals"]["deaths"]
+    said["more"] = 1
+    assert not validator.is_valid(said)
+
+
+def test_files_lists_and_neighbours_are_put_into_place(connection: Connection, tmp_path: Path) -> None:
+    """Three files a day, a list of all days with their figures, and no link that leads nowhere."""
+    story.tell(connection)
+    target = local_target(tmp_path, "")
+    for ago in (0, 1, 2):
+        report = build(connection, target, ago=ago)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "index.html", "2026-11-17.html", "2026-11-21.html",
+        *(f"2026-11-{day}.{suffix}" for day in (18, 19, 20) for suffix in ("html", "md", "json")),
+    }  # fmt: skip
+    assert report.places["html"] == str(tmp_path / "2026-11-18.html")
+    assert "There is no report of this day yet." in (tmp_path / "2026-11-21.html").read_text(encoding="utf-8")
+    index = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    listed = [found["href"] for tag, found in index.tags if tag == "a"]
+    assert listed == [f"2026-11-{day}.html" for day in (20, 20, 19, 18)]  # the last day leads
+    for file in tmp_path.glob("*.html"):
+        links = [str(found["href"]) for tag, found in Page(file.read_text(encoding="utf-8")).tags if tag == "a"]
+        assert [link for link in links if link[0] != "#" and not (tmp_path / link).is_file()] == []
+    build_report(connection, day=DAY + timedelta(days=1), zone=BERLIN, target=target, policy=story.POLICY, now=LATER)
+    assert "No event died" in (tmp_path / "2026-11-21.html").read_text(encoding="utf-8")
+
+
+def test_a_page_of_no_report_never_replaces_a_report(connection: Connection, tmp_path: Path) -> None:
+    """Days are built in any order, and recorded ones keep their files."""
+    target = local_target(tmp_path, "")
+    pages = {ago: build(connection, target, ago=ago).html for ago in (1, 3, 2, 0)}
+    for ago, html in pages.items():
+        assert (tmp_path / f"{DAY - timedelta(days=ago)}.html").read_text(encoding="utf-8") == html
+
+
+def test_reports_go_to_s3_where_browsers_show_them(connection: Connection, s3: str, tmp_path: Path) -> None:
+    """The same bytes as in a folder, with their content types; `open` fetches the page."""
+    staging = tmp_path / "staging"
+    target = open_target("s3://bucket/team/reports", staging=staging, folder="", setting="DLQ_REPORT_URI")
+    report = build(connection, target)
+    assert report.places["html"] == "s3://bucket/team/reports/2026-11-20.html"
+    for suffix, text, content in (
+        ("html", report.html, "text/html; charset=utf-8"),
+        ("md", report.markdown, "text/markdown; charset=utf-8"),
+        ("json", report.json, "application/json"),
+    ):
+        with urllib.request.urlopen(f"http://{s3}/bucket/team/reports/2026-11-20.{suffix}") as answer:
+            assert answer.headers["Content-Type"] == content
+            assert answer.read().decode() == text
+    assert list(staging.iterdir()) == []
+    page = fetch_page(target, DAY, folder=tmp_path / "pages")
+    assert Path(page or "").read_text(encoding="utf-8") == report.html
+    assert fetch_page(target, DAY - timedelta(days=1), folder=tmp_path / "pages") is None
 
 
 def test_a_failed_write_leaves_the_earlier_file(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk at the wrong moment costs nothing that was there, and leaves no litter."""
-    before = build(connection, tmp_path).path.read_bytes()
+    """A full disk at the wrong moment costs nothing that was there, leaves no litter, and is said in a sentence."""
+    target = local_target(tmp_path, "")
+    before = build(connection, target).html
+    files = {file.name for file in tmp_path.iterdir()}
+    recorded = one(connection, "select headline, files from dlq.report_day")
     add_death(connection, WINDOW.start)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        build(connection, tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["2026-11-20.html"]
-    assert (tmp_path / "2026-11-20.html").read_bytes() == before
+    with pytest.raises(DlqError, match=r"2026-11-20 cannot be written to .*: No space left.*then build it again\."):
+        build(connection, target)
+    assert {file.name for file in tmp_path.iterdir()} == files
+    assert (tmp_path / "2026-11-20.html").read_text(encoding="utf-8") == before
+    assert one(connection, "select headline, files from dlq.report_day") == recorded
 
 
-def test_markdown_is_one_row_a_cause_and_strangers_texts_stay_texts(connection: Connection, tmp_path: Path) -> None:
-    """No cell, code, link or tag comes out of an error."""
-    add_cause(connection, "evil", "Evil|Error", "a | b `c` [d](javascript:e) <b>\n| x | https://evil.example")
-    for event in range(3):
-        add_death(connection, WINDOW.start + timedelta(hours=1), cause="evil", event=event)
-    lines = report_markdown(build(connection, tmp_path)).splitlines()
-    cells = lines[4].strip("| ").split(" | ")
-    assert len(lines) == 5
-    assert cells[0] == "1"
-    assert cells[1] == (
-        "Evil&#124;Error: a &#124; b &#96;c&#96; \\[d\\]\\(javascript:e\\) &#60;b&#62; &#124; x &#124; "
-        "https://\u200bevil.example"
-    )
-    assert cells[2:] == ["new", "3", "100\u00a0%", "1", "OrderPlaced"]
+def test_the_record_knows_the_files_that_lie_there(connection: Connection, tmp_path: Path) -> None:
+    """Sizes and sums, as an export's row does."""
+    build(connection, local_target(tmp_path, ""))
+    files = one(connection, "select files from dlq.report_day")["files"]
+    assert {file["name"]: file["bytes"] for file in files} == {
+        name: (tmp_path / name).stat().st_size for name in ("2026-11-20.html", "2026-11-20.md", "2026-11-20.json")
+    }
 
 
-def test_markdown_shows_ten_causes_and_counts_the_rest(connection: Connection, tmp_path: Path) -> None:
-    """Dagster's UI has no room for more."""
+def test_the_digest_fits_a_channel(connection: Connection, tmp_path: Path) -> None:
+    """A title, the headline, five causes and where the report is; no more than a screen of a phone."""
+    story.tell(connection)
+    report = build(connection, local_target(tmp_path, ""))
+    said = digest(report)
+    assert said.title == "Dead events 2026-11-20: 167 deaths, 1 new, 1 regressed, 2 escalating"
+    assert said.text.splitlines()[0] == report.headline
+    assert [line[:15] for line in said.text.splitlines()[1:3]] == ["- escalating: C", "- new: psycopg."]
+    assert said.text.splitlines()[-1] == str(tmp_path / "2026-11-20.html")
+    assert len(said.text) < 1_500
+    assert "**escalating** ConnectionRefusedError" in said.markdown
+    assert digest(make(connection)).text.count("\n") == 5
+
+
+def test_markdown_shows_ten_causes_and_counts_the_rest(connection: Connection) -> None:
+    """Chats and Dagster's UI have no room for more."""
     for number in range(12):
         add_cause(connection, f"c{number:02}")
         add_death(connection, WINDOW.start, cause=f"c{number:02}", event=number)
-    text = report_markdown(build(connection, tmp_path))
+    count_again(connection)
+    text = make(connection).markdown
     assert len(re.findall(r"^\| \d+ \|", text, re.MULTILINE)) == 10
-    assert text.endswith("2 more deaths of other causes: see the HTML report.")
-
-
-@pytest.mark.parametrize(
-    ("text", "safe"),
-    [
-        ("a|b", "a&#124;b"),
-        ("a\\|b", "a&#92;&#124;b"),
-        ("`rm`", "&#96;rm&#96;"),
-        ("<img src=x>", "&#60;img src=x&#62;"),
-        ("&lt;", "&#38;lt;"),
-        ("![x](y) *b* _i_ ~s~", r"!\[x\]\(y\) \*b\* \_i\_ \~s\~"),
-        ("a\n\n# b", r"a \# b"),
-        ("www.evil.example me@evil.example", "www\u200b.evil.example me@\u200bevil.example"),
-    ],
-)
-def test_markdown_text_shows_just_the_text(text: str, safe: str) -> None:
-    """Each character that Markdown gives a meaning has lost it."""
-    assert markdown_text(text) == safe
+    assert "2 more causes with less harm: see the HTML report." in text

@@ -72,6 +72,8 @@ create table :"dlq_schema".operation (
     run_id text  -- of Dagster, when a run did it
 );
 comment on table :"dlq_schema".operation is 'Who changed what, with which filter, when, how many events.';
+-- What was done on a day, of a kind, and sums of a kind for metrics: one row a batch of 5,000 events pays for it.
+create index operation_kind on :"dlq_schema".operation (kind, at) include (events);
 
 create table :"dlq_schema".fix (
     id             bigint generated always as identity primary key,
@@ -179,6 +181,9 @@ create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where out
 create index retry_aggregate on :"dlq_schema".retry (aggregate_id, aggregate_type, event_id)
     where outcome is null or outcome = 'unsettled';
 create index retry_edited on :"dlq_schema".retry (event_id, death_id) where payload_before is not null;
+-- What was retried or settled on a day. Rows are written in the order of time, so their pages tell it and a release pays
+-- for no further entry.
+create index retry_time on :"dlq_schema".retry using brin (retried_at, settled_at) with (pages_per_range = 32);
 -- What failed of a stage, and events that failed again and again.
 create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id) where outcome in ('dead', 'unsettled', 'gone');
 
@@ -195,9 +200,30 @@ create index discard_event on :"dlq_schema".discard (event_id);
 create table :"dlq_schema".purged (
     event_id     bigint      primary key,
     operation_id bigint      not null references :"dlq_schema".operation,
-    purged_at    timestamptz not null
+    purged_at    timestamptz not null,
+    -- As the archive had it: a report of a day before the purge still counts the event as archived, or as dead.
+    died_at      timestamptz,
+    archived_at  timestamptz
 );
 comment on table :"dlq_schema".purged is 'Events that were deleted from the archive, for as long as the ledger knows them.';
+create index purged_time on :"dlq_schema".purged using brin (purged_at) with (pages_per_range = 32);
+
+create table :"dlq_schema".restored (
+    event_id    bigint      not null,
+    died_at     timestamptz not null,
+    archived_at timestamptz,
+    restored_at timestamptz not null
+);
+create index restored_event on :"dlq_schema".restored (event_id);
+comment on table :"dlq_schema".restored is 'Stays in the archive that ended with a restore: what a report of a day in between has to know.';
+
+create table :"dlq_schema".books (
+    checked_at timestamptz primary key,
+    missing    bigint not null,
+    doubled    bigint not null,
+    examples   bigint[] not null
+);
+comment on table :"dlq_schema".books is 'What each check of the books found: events that are nowhere, or in both tables.';
 
 create table :"dlq_schema".export_day (
     day         date        primary key,
@@ -211,3 +237,12 @@ create table :"dlq_schema".export_day (
     verified_at timestamptz  -- when the files were read again and found whole; null: not yet, or they are not
 );
 comment on table :"dlq_schema".export_day is 'What was exported for a day: when it began and ended, its files with sizes and sums.';
+
+create table :"dlq_schema".report_day (
+    day       date        primary key,
+    headline  text        not null,
+    figures   jsonb       not null,  -- what the list of reports shows of it
+    files     jsonb       not null,  -- [{name, bytes, sha256}]
+    built_at  timestamptz not null
+);
+comment on table :"dlq_schema".report_day is 'The last report that was built of each day.';

@@ -149,4 +149,29 @@ begin
 end
 $$;
 
+-- What was dead in the outbox at a moment, by where it is now or how it has left since: still dead, retried, archived, or
+-- archived and purged. What was in the archive then and was restored later had left already. So a past day's backlog is
+-- counted back from now, and costs what has happened since.
+create function :"dlq_schema".dead_at(moment timestamptz) returns table (event_id bigint, died_at timestamptz)
+    language sql stable
+begin atomic
+    select s.event_id, s.died_at
+    from (
+        select e.id as event_id, e.dead_at as died_at from :"outbox_schema".:"outbox_table" e
+        where e.status = 'dead' and e.dead_at < moment
+        union all
+        select r.event_id, d.died_at from :"dlq_schema".retry r join :"dlq_schema".death d on d.id = r.death_id
+        where r.retried_at >= moment and d.died_at < moment
+        union all
+        select a.id, a.dead_at from :"outbox_schema".:"archive_table" a
+        where a.status = 'dead' and a.archived_at >= moment and a.dead_at < moment
+        union all
+        select p.event_id, p.died_at from :"dlq_schema".purged p
+        where p.purged_at >= moment and p.archived_at >= moment and p.died_at < moment
+    ) s
+    where not exists (
+        select from :"dlq_schema".restored b
+        where b.event_id = s.event_id and b.died_at = s.died_at and b.archived_at < moment and b.restored_at >= moment);
+end;
+
 revoke all on all functions in schema :"dlq_schema" from public;

@@ -1,0 +1,35 @@
+"""Is every event that ever died in exactly one place, and what did earlier looks find?"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dlq_pipelines.postgres.connect import Connection
+
+
+@dataclass(frozen=True)
+class Books:
+    """What a check of the whole ledger found.
+
+    Attributes:
+        missing: events that are in neither table, though no retry delivered them and no purge counted them.
+        doubled: events that are in both.
+        examples: ids of up to 20 of them.
+    """
+
+    missing: int
+    doubled: int
+    examples: tuple[int, ...] = ()
+
+    @property
+    def balance(self) -> bool:
+        """Whether nothing is lost and nothing is there twice."""
+        return not self.missing and not self.doubled
+
+
+def check_books(connection: Connection, *, now: datetime) -> Books:
+    """Look for every event of the ledger, and write down what was found and when: reports of that day say it."""
+    with connection.transaction():
+        found = connection.one("archive.unaccounted")
+        found["examples"] = found["examples"] or []
+        connection.run("archive.record_books", now=now, **found)
+    return Books(found["missing"], found["doubled"], tuple(found["examples"]))

@@ -1,0 +1,116 @@
+"""`dlq reports`: what failed on a day, at a glance?"""
+
+import sys
+import webbrowser
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlq_pipelines.cli.output import Format, formatted, show
+from dlq_pipelines.cli.session import session
+
+if TYPE_CHECKING:
+    # A command imports what it needs when it runs.
+    from dlq_pipelines.exports.target import Target
+    from dlq_pipelines.postgres.connect import Connection
+    from dlq_pipelines.reports.report import Report
+    from dlq_pipelines.settings import Settings
+
+app = typer.Typer(help="The daily failure reports.", no_args_is_help=True)
+Day = Annotated[
+    str | None, typer.Option(metavar="DATE", help="Such as 2026-11-24, in DLQ_TIMEZONE. Default: yesterday.")
+]
+
+
+@app.callback()
+def reports() -> None:
+    """The daily failure reports."""
+
+
+@app.command()
+@formatted
+def build(
+    day: Day = None,
+    days: Annotated[int, typer.Option(min=1, max=366, help="So many days, of which that is the last.")] = 1,
+    format: Format = Format.TABLE,
+) -> None:
+    """Build the report of a day, or of several, and the list of reports. A day that is there is replaced by the same.
+
+    Example: `dlq reports build --days 7`
+    """
+    from dlq_pipelines.installation import reports_target
+
+    with session() as (connection, settings):
+        last, target = _day(day, settings), reports_target(settings)
+        built = [_build(connection, settings, target, last - timedelta(days=ago)) for ago in range(days - 1, -1, -1)]
+    rows = [{"day": str(one.day), "headline": one.headline, "report": one.places["html"]} for one in built]
+    show(rows, format=format)
+
+
+@app.command("open")
+def open_(day: Day = None) -> None:
+    """Open the report of a day in the browser; one that is not there yet is built first.
+
+    Example: `dlq reports open --day 2026-11-24`
+    """
+    from dlq_pipelines.installation import reports_folder, reports_target
+    from dlq_pipelines.reports.publish import fetch_page
+
+    with session() as (connection, settings):
+        asked, target, folder = _day(day, settings), reports_target(settings), reports_folder(settings)
+        page = fetch_page(target, asked, folder=folder)
+        if page is None:
+            _build(connection, settings, target, asked)
+            page = fetch_page(target, asked, folder=folder)
+    typer.echo(page)
+    if page is None or not webbrowser.open(Path(page).as_uri()):
+        typer.echo("No browser could be started here: open that page where there is one.")
+
+
+@app.command("show")
+def show_(
+    day: Day = None, json: Annotated[bool, typer.Option("--json", help="Print the report's JSON twin.")] = False
+) -> None:
+    """Show the report of a day in the terminal. It is read from the ledger; no file is written.
+
+    Example: `dlq reports show --day 2026-11-24`
+    """
+    from dlq_pipelines.installation import report_policy
+    from dlq_pipelines.reports.report import make_report
+
+    with session() as (connection, settings):
+        report = make_report(
+            connection,
+            day=_day(day, settings),
+            zone=settings.zone,
+            policy=report_policy(settings),
+            now=datetime.now(UTC),
+        )
+    if json:
+        typer.echo(report.json, nl=False)
+    elif sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(report.markdown, hyperlinks=False))
+    else:
+        typer.echo(report.markdown, nl=False)
+
+
+def _build(connection: "Connection", settings: "Settings", target: "Target", day: date) -> "Report":
+    from dlq_pipelines.installation import report_policy
+    from dlq_pipelines.reports.report import build_report
+
+    policy, now = report_policy(settings), datetime.now(UTC)
+    return build_report(connection, day=day, zone=settings.zone, target=target, policy=policy, now=now)
+
+
+def _day(text: str | None, settings: "Settings") -> date:
+    if text is None:
+        return datetime.now(settings.zone).date() - timedelta(days=1)
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"--day: {text!r} is no day. Write it as 2026-11-24.") from None

@@ -1,0 +1,110 @@
+"""How long does the report of a bad day take, with how much memory, and how large is it?
+
+A million deaths of 500 causes on one day, fourteen days before it, and every event dead in the outbox. Each run is a
+process of its own that says its seconds, its peak of memory and the size of its page; the import of its libraries is
+not counted.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from dlq_pipelines.day import Day
+from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from tests.bench.figure import Figure
+
+DEATHS, CAUSES, ROUNDS = 1_000_000, 500, 3
+DAY = Day.of(date(2026, 3, 10), ZoneInfo("UTC"))
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+EVENTS = """
+    insert into outbox_event (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, dead_at)
+    select n, 'order', mod(n * 7919, 800000)::text, 'order.type' || mod(n, 12), '{}', 'dead', 5,
+        '2026-03-10 00:00+00'::timestamptz + n * interval '80 ms'
+    from generate_series(1::bigint, %(deaths)s) n
+"""
+LEDGER = """
+    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
+    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at,
+        E'Traceback (most recent call last):\n'
+        || repeat(E'  File "/app/pay.py", line 42, in pay\n    send(order)\n', 8)
+        || 'requests.exceptions.HTTPError: ' || 400 + mod(id * 7919, 40)
+        || ' Client Error for url: https://pay.example/v1/orders/' || mod(id * 7919, 20000),
+        'v1-' || floor(%(causes)s * power(mod(id * 7919, 10007) / 10007.0, 2))
+    from outbox_event
+"""
+CATALOGUE = """
+    insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
+    select 'v1-' || n, 'requests.exceptions.HTTPError', (400 + n) || ' Client Error for url: <url>', '',
+        '2026-02-01Z', '2026-03-10Z'
+    from generate_series(0, %(causes)s - 1) n
+"""
+HISTORY = """
+    insert into dlq.cause_day (day, cause_id, event_type, aggregate_type, deaths)
+    select '2026-03-10'::date - ago, 'v1-' || n, 'order.type' || kind, 'order', 10 + mod(n * ago, 100)
+    from generate_series(1, 14) ago, generate_series(0, %(causes)s - 1) n, generate_series(0, 11) kind
+"""
+
+
+def measure() -> Iterator[Figure]:
+    """Seconds, the peak, and the largest of the files."""
+    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+        database = Database(server.ensure_database("deaths"), statement_timeout=3600)
+        with database.connect() as connection:
+            _fill(connection)
+        runs = [_run(database.url, Path(folder)) for _ in range(ROUNDS)]
+    what, promised = f"the report of {DEATHS:,} deaths, {CAUSES} causes", "what is promised"
+    yield Figure(what, statistics.median(run["seconds"] for run in runs), 5.0, 1.0, promised)
+    yield Figure("its peak of memory", max(run["megabytes"] for run in runs), 400.0, 1.0, promised, unit="MB")
+    yield Figure("its page", max(run["page"] for run in runs), 1.0, 1.0, promised, unit="MB")
+
+
+def _fill(connection: Connection) -> None:
+    create_host_tables(connection)
+    migrate(connection, all_migrations())
+    connection.execute("set session_replication_role = replica")  # the ledger is written below, at once
+    connection.execute(EVENTS, {"deaths": DEATHS})
+    for statement in (LEDGER, CATALOGUE, HISTORY):
+        connection.execute(statement, {"causes": CAUSES})
+    connection.execute("vacuum analyze")
+
+
+def _run(url: str, folder: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.bench.reports", url, str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    said: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+def _child(url: str, folder: Path) -> dict[str, float]:
+    """One report; what it took."""
+    from dlq_pipelines.exports.target import local_target
+    from dlq_pipelines.reports.figures import Policy
+    from dlq_pipelines.reports.report import build_report
+
+    target = local_target(folder, "reports")
+    with Database(url).connect() as connection:
+        begun = time.perf_counter()
+        built = build_report(connection, day=DAY.date, zone=ZoneInfo("UTC"), target=target, policy=Policy(), now=NOW)
+        seconds = time.perf_counter() - begun
+    assert built.figures.totals.deaths == DEATHS
+    page = Path(built.places["html"]).stat().st_size / 1e6
+    return {"seconds": seconds, "megabytes": _peak(), "page": page}
+
+
+def _peak() -> float:
+    """Of this process image alone, in megabytes: getrusage's figure is inherited through fork and exec."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(_child(sys.argv[1], Path(sys.argv[2]))))  # noqa: T201 - a command

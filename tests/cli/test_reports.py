@@ -1,0 +1,87 @@
+"""`dlq reports`: a day is built, shown and opened from a terminal."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from dlq_pipelines.postgres.connect import Connection
+from tests.cli.conftest import Run
+from tests.reports import story
+
+
+@pytest.fixture(autouse=True)
+def _berlin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLQ_TIMEZONE", "Europe/Berlin")
+
+
+def test_days_are_built_and_built_again_to_the_same_files(dlq: Run, connection: Connection, home: Path) -> None:
+    """The files of each day and the list of all."""
+    story.tell(connection)
+    first = dlq("reports", "build", "--day", "2026-11-20", "--days", "2", "--json")
+    assert first.code == 0, first.err
+    rows = json.loads(first.out)
+    assert [row["day"] for row in rows] == ["2026-11-19", "2026-11-20"]
+    assert rows[1]["headline"].startswith("167 events died on 2026-11-20")
+    files = {file.name: file.read_bytes() for file in (home / "reports").iterdir()}
+    assert {"2026-11-19.html", "2026-11-20.html", "2026-11-20.md", "2026-11-20.json", "index.html"} <= files.keys()
+    assert dlq("reports", "build", "--day", "2026-11-20", "--days", "2").code == 0
+    assert {file.name: file.read_bytes() for file in (home / "reports").iterdir()} == files
+
+
+def test_reports_go_where_the_setting_says(
+    dlq: Run, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what exports must not show is hidden in them."""
+    story.tell(connection)
+    monkeypatch.setenv("DLQ_REPORT_URI", (tmp_path / "elsewhere").as_uri())
+    monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", r"stock\.internal:\d+")
+    assert dlq("reports", "build", "--day", "2026-11-20").code == 0
+    page = (tmp_path / "elsewhere" / "2026-11-20.html").read_text(encoding="utf-8")
+    assert "Connection refused: [redacted]" in page
+    assert "stock.internal" not in page
+
+
+def test_a_day_is_shown_without_writing_a_file(dlq: Run, connection: Connection, home: Path) -> None:
+    """As Markdown, or as the JSON twin."""
+    story.tell(connection)
+    shown = dlq("reports", "show", "--day", "2026-11-20")
+    assert (shown.code, shown.out.splitlines()[0]) == (0, "# 2026-11-20")
+    assert "| 1 | ConnectionRefusedError: " in shown.out
+    twin = dlq("reports", "show", "--day", "2026-11-20", "--json")
+    assert json.loads(twin.out)["totals"]["deaths"] == 167
+    assert twin.err == ""
+    assert not (home / "reports").exists()
+
+
+def test_a_page_is_opened_in_the_browser(
+    dlq: Run, connection: Connection, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The browser of $BROWSER is given the page, which is built first where it is not there."""
+    story.tell(connection)
+    called, browser = tmp_path / "called", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {called}\n', encoding="utf-8")
+    browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr("webbrowser._tryorder", None)  # it remembers whom it found first
+    monkeypatch.setenv("BROWSER", str(browser))
+    opened = dlq("reports", "open", "--day", "2026-11-20")
+    page = home / "reports" / "2026-11-20.html"
+    assert (opened.code, opened.out) == (0, f"{page}\n"), opened.err
+    assert called.read_text(encoding="utf-8").strip() == page.as_uri()
+
+
+@pytest.mark.usefixtures("home", "connection")
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["open", "--day", "2999-01-01"], 4, "2999-01-01 is not over yet"),
+        (["show", "--day", "yesterday"], 2, "--day: 'yesterday' is no day. Write it as 2026-11-24."),
+        (["build", "--day", "2999-01-01"], 4, "2999-01-01 is not over yet"),
+        (["build", "--days", "0"], 2, ""),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_what_to_do(dlq: Run, arguments: list[str], code: int, said: str) -> None:
+    ended = dlq("reports", *arguments)
+    assert ended.code == code
+    assert said in ended.err

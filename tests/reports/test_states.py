@@ -1,0 +1,95 @@
+"""The words for a cause: what counts as worse, and which of two words is said."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlq_pipelines.reports.states import FEWEST, CauseState, Known, is_escalating, limit, state
+
+START = datetime(2026, 11, 20, tzinfo=UTC)
+UNTIL = START + timedelta(days=1)
+LONG_AGO = START - timedelta(days=300)
+COUNTS = st.integers(0, 1_000_000)
+DAYS = st.lists(COUNTS, min_size=1, max_size=14)
+
+
+@pytest.mark.parametrize(
+    ("known", "escalating", "word"),
+    [
+        (Known(LONG_AGO), False, CauseState.ONGOING),
+        (Known(LONG_AGO), True, CauseState.ESCALATING),
+        (Known(START), False, CauseState.NEW),
+        (Known(LONG_AGO, fixed=True), False, CauseState.FIXED),
+        (Known(LONG_AGO, fixed=True), True, CauseState.ESCALATING),
+        (Known(LONG_AGO, fixed=True, regressed=True), True, CauseState.REGRESSED),
+        (Known(START, fixing=True), True, CauseState.FIXING),
+        (Known(LONG_AGO, fixed=True, regressed=True, muted_until=UNTIL + timedelta(seconds=1)), True, CauseState.MUTED),
+        (Known(LONG_AGO, muted_until=UNTIL), False, CauseState.ONGOING),
+        (Known(START - timedelta(microseconds=1)), False, CauseState.ONGOING),
+    ],
+)
+def test_the_first_rule_that_holds_is_the_word(known: Known, word: CauseState, *, escalating: bool) -> None:
+    """In the order of the docstring."""
+    assert state(known, start=START, until=UNTIL, escalating=escalating) is word
+
+
+@given(DAYS, st.randoms())
+def test_the_order_of_the_days_does_not_matter(before: list[int], chance: random.Random) -> None:
+    assert limit(chance.sample(before, len(before))) == limit(before)
+
+
+@given(DAYS)
+def test_a_usual_day_never_escalates(before: list[int]) -> None:
+    """Neither the median, nor a day that is like all others."""
+    assert limit(before) > median(before)
+    assert not is_escalating(before[0], [before[0]] * 14)
+
+
+@given(COUNTS, DAYS)
+def test_a_worse_day_escalates_where_a_better_one_does(deaths: int, before: list[int]) -> None:
+    if is_escalating(deaths, before):
+        assert is_escalating(deaths + 1, before)
+
+
+@given(st.integers(1, 10_000), st.lists(st.integers(10**6, 10**9), max_size=6))
+def test_bad_days_in_the_past_hide_no_bad_day_now(usual: int, bad: list[int]) -> None:
+    """Up to six of fourteen: a mean and a standard deviation would follow the first of them."""
+    before = [usual] * (14 - len(bad)) + bad
+    assert limit(before) == limit([usual] * 14)
+    assert is_escalating(usual * 20, before) == (usual * 20 >= FEWEST)
+
+
+def test_chance_alone_seldom_escalates() -> None:
+    """Counts that only vary as counts do: fewer than one day in two hundred."""
+    chance = random.Random(11)
+    days = [sum(chance.random() < 0.05 for _ in range(1_000)) for _ in range(5_000)]
+    alarms = sum(is_escalating(days[at], days[at - 14 : at]) for at in range(14, len(days)))
+    assert alarms / len(days) < 0.005
+
+
+@pytest.mark.parametrize(
+    ("deaths", "before", "worse"),
+    [
+        (9, [0] * 14, False),  # few are noise
+        (10, [0] * 14, True),
+        (60, [50] * 14, False),
+        (80, [50] * 14, True),
+        (120, [100, 20, 80, 110, 30, 90, 105, 25, 95, 100, 15, 100, 90, 110], False),
+        (400, [100, 20, 80, 110, 30, 90, 105, 25, 95, 100, 15, 100, 90, 110], True),
+        (500, [], False),  # new on the day: that is another word
+        (500, [100], True),
+        (130, [100], False),
+    ],
+)
+def test_what_is_worse_by_example(deaths: int, before: list[int], *, worse: bool) -> None:
+    assert is_escalating(deaths, before) == worse
+
+
+def test_the_limit_is_the_formula_of_its_docstring() -> None:
+    """By hand: 11 is the median and 2 that of the deviations 0 1 2 3 89; 70 and 30 in the second."""
+    assert limit([10, 11, 8, 13, 100]) == pytest.approx(11 + 3.5 * max(1.4826 * 2, 11**0.5))
+    assert limit([40, 10, 70, 100, 130]) == pytest.approx(70 + 3.5 * 1.4826 * 30)

@@ -58,6 +58,30 @@ def test_an_alert_goes_from_the_sensor_to_the_channel(
         assert ask(instance).skip_message == "Nothing is to be told."
 
 
+@pytest.mark.usefixtures("few")
+def test_what_was_decided_is_sent_where_deciding_takes_too_long(
+    connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy database holds up no message that lies there."""
+    with http_server() as web:
+        monkeypatch.setenv("DLQ_ALERT_URLS", f"json://{web.host}/")
+        add_events(connection, 2)
+        kill(connection, "boom")
+        assert job("classify_deaths").success
+        web.status = 500
+        assert job("send_alerts").success
+        connection.execute("update dlq.alert_channel set due_at = now()")
+        connection.execute("alter table dlq.cause rename to cause_elsewhere")
+        connection.execute(
+            "create view dlq.cause as select * from dlq.cause_elsewhere where pg_sleep(60)::text is not null"
+        )
+        web.status = 200
+        assert len(ask(instance).run_requests or []) == 1
+        assert not job("send_alerts").success
+        assert len(web.requests) == 2
+        assert "statement timeout" in (ask(instance).skip_message or "")
+
+
 def test_a_database_that_is_away_skips_the_tick(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
     tick = ask(instance)

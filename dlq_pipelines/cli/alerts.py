@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, act
-from dlq_pipelines.cli.output import Json, show
+from dlq_pipelines.cli.output import Format, formatted, show
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.errors import DlqError, RefusedError
 
@@ -20,10 +20,11 @@ def alerts() -> None:
 
 
 @app.command("list")
+@formatted
 def list_(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
     channels: Annotated[bool, typer.Option("--channels", help="How the channels are doing instead.")] = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """List alerts: what fires, the gravest first, then what ended last. Addresses of channels are never shown.
 
@@ -36,28 +37,33 @@ def list_(
     with session() as (connection, _):
         if channels:
             doing = [asdict(one) for one in list_channels(connection)]
-            show(doing, as_json=json, empty="Nothing was ever sent to a channel.")
+            show(doing, format=format, empty="Nothing was ever sent to a channel.")
             return
         found = list_alerts(connection, limit=limit)
     rows = [asdict(one) | {"state": one.state(now)} for one in found]
-    if not json:
-        rows = [
-            {
-                "key": one.key,
-                "state": one.state(now),
-                "severity": one.severity,
-                "since": one.fired_at,
-                "told": one.told_at or "",
-                "silenced until": one.silenced_until if one.silenced_until and one.silenced_until > now else "",
-                "what": one.summary[:100],
-            }
-            for one in found
-        ]
-    show(rows, as_json=json, empty="No alert has fired. The sensor dead_event_alert_sensor looks each minute.")
+    brief = [
+        {
+            "key": one.key,
+            "state": one.state(now),
+            "severity": one.severity,
+            "since": one.fired_at,
+            "told": one.told_at or "",
+            "silenced until": one.silenced_until if one.silenced_until and one.silenced_until > now else "",
+            "what": one.summary[:100],
+        }
+        for one in found
+    ]
+    show(
+        rows,
+        format=format,
+        brief=brief,
+        empty="No alert has fired. The sensor dead_event_alert_sensor looks each minute.",
+    )
 
 
 @app.command("test")
-def send(json: Json = False) -> None:
+@formatted
+def send(format: Format = Format.TABLE) -> None:
     """Send a test message to every channel of DLQ_ALERT_URLS, past its conditions. Fails when one did not get it.
 
     Example: `dlq alerts test`
@@ -70,20 +76,21 @@ def send(json: Json = False) -> None:
     if not sender.routes:
         raise RefusedError("DLQ_ALERT_URLS is not set, so there is no channel to test. Nothing was sent.")
     results = send_test(sender, now=datetime.now(UTC))
-    show([{"channel": name, "result": error or "sent"} for name, error in results.items()], as_json=json, empty="")
+    show([{"channel": name, "result": error or "sent"} for name, error in results.items()], format=format)
     failed = [name for name, error in results.items() if error is not None]
     if failed:
         raise DlqError(f"{len(failed)} of {len(results)} channels did not get it. Check their addresses.")
 
 
 @app.command()
+@formatted
 def silence(
     key: Annotated[str, typer.Argument(help="The alert, as `dlq alerts list` lists it.", metavar="KEY")],
     reason: Reason,
     actor: Actor,
     hours: Annotated[float, typer.Option(min=0, max=720, help="For how long; 0 ends it.")] = 8,
     dry_run: DryRun = False,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Tell nobody of an alert for some hours. That it is over is told all the same.
 
@@ -95,8 +102,8 @@ def silence(
     until = doing.now + timedelta(hours=hours) if hours else None
     with session() as (connection, _):
         silenced = silence_alert(connection, key, until, act=doing)
-    if json:
-        show([asdict(silenced) | {"dry_run": dry_run}], as_json=True, empty="")
+    if format is not Format.TABLE:
+        show([asdict(silenced) | {"dry_run": dry_run}], format=format)
         return
     typer.echo(
         f"{silenced.key} is silenced until {until:%Y-%m-%d %H:%M} UTC." if until else f"{silenced.key} is heard again."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlq_pipelines.cli.output import Json, show
+from dlq_pipelines.cli.output import Format, formatted, show
 from dlq_pipelines.cli.session import session
 
 if TYPE_CHECKING:
@@ -30,10 +30,11 @@ def reports() -> None:
 
 
 @app.command()
+@formatted
 def build(
     day: Day = None,
     days: Annotated[int, typer.Option(min=1, max=366, help="So many days, of which that is the last.")] = 1,
-    json: Json = False,
+    format: Format = Format.TABLE,
 ) -> None:
     """Build the report of a day, or of several, and the list of reports. A day that is there is replaced by the same.
 
@@ -45,7 +46,7 @@ def build(
         last, target = _day(day, settings), reports_target(settings)
         built = [_build(connection, settings, target, last - timedelta(days=ago)) for ago in range(days - 1, -1, -1)]
     rows = [{"day": str(one.day), "headline": one.headline, "report": one.places["html"]} for one in built]
-    show(rows, as_json=json, empty="")
+    show(rows, format=format)
 
 
 @app.command("open")

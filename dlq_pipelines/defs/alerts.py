@@ -32,9 +32,11 @@ def send_alerts_op(context: dg.OpExecutionContext, outbox: OutboxResource) -> No
     with outbox.session() as session:
         sender = alert_sender(session.settings)
         record_failures(session.connection, failed_runs(context.instance))
-        changed = evaluate(session.connection, now=session.now, policy=alert_policy(session.settings))
-        sent = deliver(session.connection, sender, now=session.now)
-        deaths, wrong = announce_deaths(session.connection, sender, now=session.now)
+        try:
+            changed = evaluate(session.connection, now=session.now, policy=alert_policy(session.settings))
+        finally:  # what was decided before is sent, also where deciding takes too long now
+            sent = deliver(session.connection, sender, now=session.now)
+            deaths, wrong = announce_deaths(session.connection, sender, now=session.now)
     told = [(one.alert.key, one.notice or "not told", one.alert.severity, one.alert.summary) for one in changed or ()]
     context.add_output_metadata(
         {
@@ -77,13 +79,16 @@ def dead_event_alert_sensor(
         with outbox.session() as session:
             now, settings, connection = session.now, session.settings, session.connection
             with connection.transaction():
-                changed = turns(connection, now=now, policy=alert_policy(settings))
-                waiting = work_waits(connection, alert_sender(settings), now=now)
-                failed = unknown_failures(connection, failed_runs(context.instance))
+                # The cheapest question first: what waits is sent, also where asking the rules takes too long now.
+                work = (
+                    work_waits(connection, alert_sender(settings), now=now)
+                    or unknown_failures(connection, _others_failed(context.instance))
+                    or turns(connection, now=now, policy=alert_policy(settings))
+                )
     except (dg.Failure, DlqError, psycopg.Error) as error:
         yield dg.SkipReason(error.description or "" if isinstance(error, dg.Failure) else type(error).__name__)
         return
-    if not (changed or waiting or failed):
+    if not work:
         yield dg.SkipReason("Nothing is to be told.")
     elif context.instance.get_run_records(unfinished(job_name=send_alerts_job.name), limit=1):
         yield dg.SkipReason("A run is at it already.")
@@ -95,6 +100,11 @@ def dead_event_alert_sensor(
 def failed_runs(instance: dg.DagsterInstance) -> list[FailedRun]:
     """Of each of our jobs the last run that ended, if it failed for good: Dagster does not try it again."""
     return [run for job in JOBS if (run := _failed(job, instance)) is not None]
+
+
+def _others_failed(instance: dg.DagsterInstance) -> list[FailedRun]:
+    """Without our own job, whose failure would ask for the next one each minute."""
+    return [run for run in failed_runs(instance) if run.job != send_alerts_job.name]
 
 
 def _failed(job: str, instance: dg.DagsterInstance) -> FailedRun | None:

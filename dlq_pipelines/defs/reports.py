@@ -1,17 +1,22 @@
 """The day's failures, for people."""
 
 import base64
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 
+from dlq_pipelines.alerts.alert import queue_digest
 from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import DAYS, SCHEDULES_START
-from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
-from dlq_pipelines.installation import report_policy
+from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource, Session
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.installation import alert_sender, report_policy
 from dlq_pipelines.reports.charts import days_svg
 from dlq_pipelines.reports.check import differences
+from dlq_pipelines.reports.digest import digest
 from dlq_pipelines.reports.markdown import causes_markdown
 from dlq_pipelines.reports.report import Report, build_report
 from dlq_pipelines.text import markdown_text
@@ -57,8 +62,25 @@ def failure_report(context: dg.AssetExecutionContext, outbox: OutboxResource) ->
             context.log.info(f"{report.headline} ({report.places['html']})")
             context.add_asset_metadata(_metadata(report), partition_key=key)
             wrong += differences(session.connection, report.figures)
+            _send_digest(context, session, report)
     equal = dg.AssetCheckResult(check_name=_CHECK, passed=not wrong, metadata={"differences": wrong[:100]})
     return dg.MaterializeResult(check_results=[equal])
+
+
+def _send_digest(context: dg.AssetExecutionContext, session: Session, report: Report) -> None:
+    """Let the channels be told of the day before, once: the next `send_alerts` run sends it. It fails no report."""
+    today = session.now.astimezone(session.settings.zone).date()
+    if not session.settings.report_digest or report.day != today - timedelta(days=1):
+        return
+    short = digest(report)
+    try:
+        routes = alert_sender(session.settings).routes
+        day = report.day.isoformat()
+        queue_digest(session.connection, day, summary=short.title, detail=short.text, now=session.now, routes=routes)
+    except (DlqError, psycopg.Error) as error:
+        context.log.warning(
+            f"The digest was not queued: {error if isinstance(error, DlqError) else type(error).__name__}"
+        )
 
 
 def _metadata(report: Report) -> dict[str, dg.MetadataValue]:

@@ -205,11 +205,13 @@ update :"dlq_schema".alert_delivery d set given_up_at = %(now)s
 from late where d.notice_id = late.notice_id and d.channel = late.channel
 
 -- name: waiting_channels
--- Channels that something can be sent to now.
-select c.id from :"dlq_schema".alert_channel c
-where c.due_at <= %(now)s and c.id = any(%(ids)s::text[]) and exists (
-    select from :"dlq_schema".alert_delivery d where d.channel = c.id and d.sent_at is null and d.given_up_at is null)
-order by c.id
+-- Channels that something can be sent to now; one that was never sent to has no row yet.
+select given.id from unnest(%(ids)s::text[]) as given (id)
+where exists (
+        select from :"dlq_schema".alert_delivery d
+        where d.channel = given.id and d.sent_at is null and d.given_up_at is null)
+    and not exists (select from :"dlq_schema".alert_channel c where c.id = given.id and c.due_at > %(now)s)
+order by given.id
 
 -- name: lease
 -- The channels that this run sends to; no other run takes them while it does, or for that long after it was killed.

@@ -28,6 +28,7 @@ from dlq_pipelines.installation import create_tables
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.embedded import _package
 from dlq_pipelines.postgres.migrate import create_host_tables
+from tests.alerts.servers import Received, http_server
 from tests.cli.conftest import Ended, Run
 from tests.databases import with_dagster
 from tests.rows import add_events, kill, one, park
@@ -48,6 +49,13 @@ ON_THE_DATABASE = (
     ["demo"],
     ["up"],
 )
+
+
+@pytest.fixture
+def web() -> Iterator[Received]:
+    """A channel of alerts."""
+    with http_server() as received:
+        yield received
 
 
 def commands() -> dict[str, click.Command]:
@@ -81,11 +89,11 @@ def test_every_command_explains_itself_with_an_example_and_every_option_with_hel
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("example", [line for line in examples() if not line.startswith(LONG)])
 def test_every_example_in_the_help_runs_as_it_is_written(
-    connection: Connection, empty_database: Database, tmp_path: Path, example: str
+    connection: Connection, empty_database: Database, tmp_path: Path, web: Received, example: str
 ) -> None:
     """In a shell, on a database with causes and fixes; a script for psql on one without anything of ours."""
     _seed(connection)
-    environment = _environment()
+    environment = _environment() | {"DLQ_ALERT_URLS": f"json://{web.host}/"}
     if "psql" in example:
         with empty_database.connect() as empty:
             create_host_tables(empty)
@@ -286,6 +294,10 @@ def _seed(connection: Connection) -> None:
         connection.execute("update dlq.fix set status = 'paused' where id = %s", [fix])
     for ids in re.findall(r"dlq fixes release-parked ([\d ]+)", "\n".join(examples())):
         park(connection, [int(event) for event in ids.split()])
+    connection.execute(
+        "insert into dlq.alert (key, rule, severity, summary, detail, fired_at)"
+        " values ('backlog', 'backlog', 'warning', '1,001 events are dead', '', now())"
+    )
     change = '{"changes": [{"cause": "v1-2", "before": {"name": "x"}, "after": {"name": null}}]}'
     connection.execute(
         "insert into dlq.operation (kind, actor, reason, filter, events, at)"

@@ -1,6 +1,7 @@
 """Does Dagster's part of alerts ask only when there is something to do, and know which jobs failed?"""
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,58 @@ def test_an_alert_goes_from_the_sensor_to_the_channel(
         assert ask(instance).skip_message == "Nothing is to be told."
 
 
+@pytest.mark.usefixtures("few")
+def test_what_was_decided_is_sent_where_deciding_takes_too_long(
+    connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy database holds up no message that lies there."""
+    with http_server() as web:
+        monkeypatch.setenv("DLQ_ALERT_URLS", f"json://{web.host}/")
+        add_events(connection, 2)
+        kill(connection, "boom")
+        assert job("classify_deaths").success
+        web.status = 500
+        assert job("send_alerts").success
+        connection.execute("update dlq.alert_channel set due_at = now()")
+        connection.execute("alter table dlq.cause rename to cause_elsewhere")
+        connection.execute(
+            "create view dlq.cause as select * from dlq.cause_elsewhere where pg_sleep(60)::text is not null"
+        )
+        web.status = 200
+        assert len(ask(instance).run_requests or []) == 1
+        assert not job("send_alerts").success
+        assert len(web.requests) == 2
+        assert "statement timeout" in (ask(instance).skip_message or "")
+
+
 def test_a_database_that_is_away_skips_the_tick(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
     tick = ask(instance)
     assert tick.run_requests == []
     assert "PostgreSQL does not answer" in (tick.skip_message or "")
     assert "s3cr3t" not in (tick.skip_message or "")
+
+
+def test_the_digest_of_a_day_is_told_once_and_no_channel_fails_a_report(
+    connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of yesterday, not of days that are built anew; sent by the next run that sends."""
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    monkeypatch.setenv("DLQ_REPORT_DIGEST", "true")
+    monkeypatch.setenv("DLQ_ALERT_URLS", "nonsense")
+    assert job("build_report", partition_key=yesterday).success
+    with http_server() as web:
+        monkeypatch.setenv("DLQ_ALERT_URLS", f"critical:json://{web.host}/x json://{web.host}/")
+        for day in (yesterday, yesterday, "2026-01-05"):
+            assert job("build_report", partition_key=day).success
+        assert one(connection, "select key, kind from dlq.alert_notice") == {
+            "key": f"digest:{yesterday}",
+            "kind": "digest",
+        }
+        assert len(ask(instance).run_requests or []) == 1
+        assert job("send_alerts").success
+        ((_, body),) = web.requests
+    assert json.loads(body)["title"].startswith(f"DAILY DIGEST: Dead events {yesterday}: 0 deaths")
 
 
 def test_a_job_that_fails_is_an_alert_until_it_succeeds_again(

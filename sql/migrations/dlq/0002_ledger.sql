@@ -72,8 +72,8 @@ create table :"dlq_schema".operation (
     run_id text  -- of Dagster, when a run did it
 );
 comment on table :"dlq_schema".operation is 'Who changed what, with which filter, when, how many events.';
--- What was done on a day, of a kind: one row a batch of 5,000 events pays for it.
-create index operation_kind on :"dlq_schema".operation (kind, at);
+-- What was done on a day, of a kind, and sums of a kind for metrics: one row a batch of 5,000 events pays for it.
+create index operation_kind on :"dlq_schema".operation (kind, at) include (events);
 
 create table :"dlq_schema".fix (
     id             bigint generated always as identity primary key,
@@ -181,11 +181,11 @@ create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where out
 create index retry_aggregate on :"dlq_schema".retry (aggregate_id, aggregate_type, event_id)
     where outcome is null or outcome = 'unsettled';
 create index retry_edited on :"dlq_schema".retry (event_id, death_id) where payload_before is not null;
--- What failed of a stage, and events that failed again and again.
-create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id) where outcome in ('dead', 'unsettled', 'gone');
 -- What was retried or settled on a day. Rows are written in the order of time, so their pages tell it and a release pays
 -- for no further entry.
 create index retry_time on :"dlq_schema".retry using brin (retried_at, settled_at) with (pages_per_range = 32);
+-- What failed of a stage, and events that failed again and again.
+create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id) where outcome in ('dead', 'unsettled', 'gone');
 
 create table :"dlq_schema".discard (
     death_id     bigint      primary key references :"dlq_schema".death,

@@ -51,7 +51,5 @@ comment on table :"dlq_schema".retry_count is 'Outcomes of retries without a fix
 -- holds for all and is said by the scrape alone: whoever takes the queue in its order must not be led to this index.
 create index death_unclassified_type on :"dlq_schema".death (event_type, aggregate_type, attempts)
     where cause_id is null and attempts >= 0;
--- Sums and the last time of a kind of act, without reading the audit.
-create index operation_kind on :"dlq_schema".operation (kind, at) include (events);
 
 revoke all on all functions in schema :"dlq_schema" from public;

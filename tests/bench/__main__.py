@@ -5,7 +5,7 @@
 
 import sys
 
-from tests.bench import archive, causes, exports, fingerprint, outbox, retries
+from tests.bench import archive, causes, exports, fingerprint, outbox, reports, retries
 
 MODULES = {
     "outbox": outbox,
@@ -14,6 +14,7 @@ MODULES = {
     "exports": exports,
     "archive": archive,
     "retries": retries,
+    "reports": reports,
 }
 
 

@@ -5,13 +5,12 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Request
-from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from dlq_pipelines.api.auth import Admin, Reader, Retrier
 from dlq_pipelines.api.filters import OF_NO_REASON, Asked, DryRun, Many, Reason, Strict, named
 from dlq_pipelines.api.session import Outbox, Site, permit
-from dlq_pipelines.api.stream import export_stream
+from dlq_pipelines.api.stream import ExportResponse, export_stream
 from dlq_pipelines.archive.archive import discard_events
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.installation import export_options, fix_terms
@@ -152,8 +151,8 @@ def stats(caller: Reader, asked: Annotated[StatsQuery, Query()], outbox: Outbox,
     return DeadEventStats(**vars(found), aggregate_type=types.aggregate_type, event_type=types.event_type)
 
 
-@router.get("/export", response_class=StreamingResponse)
-def export(_: Reader, asked: Annotated[ExportQuery, Query()], request: Request, site: Site) -> StreamingResponse:
+@router.get("/export", response_class=ExportResponse)
+def export(_: Reader, asked: Annotated[ExportQuery, Query()], request: Request, site: Site) -> ExportResponse:
     """Deaths as a file with the columns of the daily export, redacted as that is. Broken off where it is not whole."""
     chunks = export_stream(
         request.app.state,
@@ -163,7 +162,7 @@ def export(_: Reader, asked: Annotated[ExportQuery, Query()], request: Request, 
     )
     name = f"dead-events.{asked.format}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(chunks, media_type=_MEDIA[asked.format], headers=headers)
+    return ExportResponse(chunks, media_type=_MEDIA[asked.format], headers=headers)
 
 
 @router.get("/{event_id}")

@@ -8,7 +8,7 @@ import os
 import sys
 from importlib import import_module
 
-MODULES = ("start", "outbox", "fingerprint", "causes", "exports", "archive", "retries", "metrics", "reports")
+MODULES = ("start", "outbox", "fingerprint", "causes", "exports", "archive", "retries", "metrics", "reports", "api")
 
 
 def main(names: list[str]) -> int:

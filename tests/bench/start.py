@@ -1,4 +1,4 @@
-"""How long does somebody wait who types a command, loads the definitions, or brings Dagster up?"""
+"""How long does somebody wait who types a command or a tab, loads the definitions, or brings Dagster up?"""
 
 import os
 import signal
@@ -17,23 +17,26 @@ from tests.databases import scratch_server
 
 ROUNDS = 5
 BIN = Path(sys.executable).parent
+TAB = {"_DLQ_COMPLETE": "complete_bash", "COMP_WORDS": "dlq dead-events re", "COMP_CWORD": "2"}
 
 
 def measure() -> Iterator[Figure]:
-    """`dlq --help`, the definitions, and `dlq up` from its start to its first answer."""
+    """The help, what a shell asks for at each tab, the definitions, and `dlq up` until its first answer."""
     yield Figure("dlq --help", _seconds([str(BIN / "dlq"), "--help"]), 0.4, 1.0, "what is promised")
+    yield Figure("completing a word in bash", _seconds([str(BIN / "dlq")], **TAB), 0.4, 1.0, "what is promised of help")
     load = [sys.executable, "-c", "import dlq_pipelines.definitions"]
     yield Figure("loading the definitions", _seconds(load), 2.5, 1.0, "what is promised")
     with scratch_server() as (folder, _):
         yield Figure("dlq up until it answers", _up(folder / "home"), 20.0, 1.0, "what is promised")
 
 
-def _seconds(command: list[str]) -> float:
+def _seconds(command: list[str], **environment: str) -> float:
     """The median of a few runs after one that warms the caches."""
     seconds = []
     for _ in range(ROUNDS + 1):
         begun = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, env=os.environ | environment, check=False, capture_output=True)
+        assert done.stdout or not done.returncode, done.stderr
         seconds.append(time.perf_counter() - begun)
     return statistics.median(seconds[1:])
 

@@ -3,19 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlq_pipelines.outbox.event import OutboxEvent
+    from dlq_pipelines.outbox.event import OutboxEvent, Selector
     from dlq_pipelines.outbox.repository import OutboxRepository
 
-__all__ = ["OutboxEvent", "OutboxRepository"]
+__all__ = ["OutboxEvent", "OutboxRepository", "Selector"]
 
 
 def __getattr__(name: str) -> Any:
     """Import a name when it is asked for: psycopg takes 0.1 s, for which `dlq --help` must not wait."""
     match name:
-        case "OutboxEvent":
-            from dlq_pipelines.outbox.event import OutboxEvent
+        case "OutboxEvent" | "Selector":
+            from dlq_pipelines.outbox import event
 
-            return OutboxEvent
+            return getattr(event, name)
         case "OutboxRepository":
             from dlq_pipelines.outbox.repository import OutboxRepository
 

@@ -1,5 +1,6 @@
 """Is the README true? Its snippets run, its commands and targets exist, its figures are the program's."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,7 +14,8 @@ from dlq_pipelines.definitions import defs
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import create_host_tables
 from dlq_pipelines.settings import Settings
-from tests.rows import add_events, one
+from tests.api.conftest import serving
+from tests.rows import add_events, kill, one
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,6 +63,26 @@ def test_the_commands_of_the_readme_run_one_after_the_other(empty_database: Data
             assert (done.returncode, done.stderr) == (0, ""), command
         connection.execute("update outbox_event set status = 'dead'")
         assert one(connection, "select event_id from dlq.death") == {"event_id": 1}
+
+
+def test_the_requests_of_the_readme_are_answered(database: Database, connection: Connection, tmp_path: Path) -> None:
+    """As they are typed, one after the other, on twenty dead events."""
+    add_events(connection, 20)
+    kill(connection, "TimeoutError: no answer", attempts=5)
+    (requests,) = (text for language, text in BLOCKS if language == "sh")
+    with serving(Settings(home=tmp_path), database) as address:
+        for line in requests.splitlines():
+            request = line.replace("curl -s ", "curl -s --fail-with-body ")
+            done = subprocess.run(
+                ["bash", "-c", request],
+                env=os.environ | {"DLQ_API": address},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode, done.stderr) == (0, ""), (line, done.stdout)
+            assert json.loads(done.stdout).get("error") is None
+    assert one(connection, "select count(*) from outbox_event where status = 'pending'") == {"count": 3}
 
 
 def test_every_target_of_the_readme_is_in_make_help_and_can_be_made() -> None:

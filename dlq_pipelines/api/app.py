@@ -3,6 +3,7 @@
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from limits import RateLimitItemPerMinute
@@ -27,6 +28,20 @@ _WAIT_SECONDS = 5.0
 _EXPORTS = 2
 
 
+class _Api(FastAPI):
+    """An application whose description asks for a token only where one is set."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The description of all routes."""
+        described = super().openapi()
+        if not self.state.tokens:
+            described.get("components", {}).pop("securitySchemes", None)
+            for methods in described["paths"].values():
+                for operation in methods.values():
+                    operation.pop("security", None)
+        return described
+
+
 def create_app(settings: Settings, database: Database) -> FastAPI:
     """The application, not yet guarded.
 
@@ -37,7 +52,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     Raises:
         DlqError: `DLQ_API_TOKENS` cannot be read.
     """
-    app = FastAPI(
+    app = _Api(
         title="dlq-pipelines",
         summary="Dead-letter operations for a PostgreSQL transactional outbox.",
         version="1",

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from dlq_pipelines.api.auth import Admin, Retrier
-from dlq_pipelines.api.filters import DryRun, Many, Reason, Strict
+from dlq_pipelines.api.filters import Body, DryRun, Many, Reason
 from dlq_pipelines.api.session import Outbox, Site, permit
 from dlq_pipelines.archive.archive import Archived, archive_dead_events
 from dlq_pipelines.archive.purge import Purged, purge_archive
@@ -20,7 +20,7 @@ from dlq_pipelines.outbox.event import BIGINT_MAX
 router = APIRouter(prefix="/api/archive", tags=["archive"])
 
 
-class ByRetention(Strict):
+class ByRetention(Body):
     """What is past its retention."""
 
     reason: Reason = "retention"

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
 from dlq_pipelines.api.auth import Admin, Caller, Reader
-from dlq_pipelines.api.filters import DryRun, Reason, Strict
+from dlq_pipelines.api.filters import Body, DryRun, Reason
 from dlq_pipelines.api.session import Outbox
 from dlq_pipelines.causes.catalogue import (
     Cause,
@@ -32,7 +32,7 @@ CauseId = Annotated[str, Path(max_length=200, description="The cause.")]
 Limit = Annotated[int, Query(ge=1, le=1_000, description="How many at most.")]
 
 
-class Changing(Strict):
+class Changing(Body):
     """Why a cause is changed."""
 
     reason: Reason

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from dlq_pipelines.api.auth import Admin, Reader, Retrier
-from dlq_pipelines.api.filters import OF_NO_REASON, Asked, DryRun, Many, Reason, Strict, named
+from dlq_pipelines.api.filters import OF_NO_REASON, Asked, Body, DryRun, Many, Reason, named
 from dlq_pipelines.api.session import Outbox, Site, permit
-from dlq_pipelines.api.stream import export_stream
+from dlq_pipelines.api.stream import ExportResponse, export_stream
 from dlq_pipelines.archive.archive import discard_events
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.installation import export_options, fix_terms
@@ -40,6 +40,10 @@ _MEDIA = {
     ExportFormat.CSV: "text/csv; charset=utf-8",
     ExportFormat.PARQUET: "application/vnd.apache.parquet",
 }
+_FILE: dict[str, Any] = {
+    "description": "The file.",
+    "content": {kind.partition(";")[0]: {"schema": {"type": "string", "format": "binary"}} for kind in _MEDIA.values()},
+}
 
 
 class ListQuery(Asked):
@@ -64,7 +68,7 @@ class ExportQuery(Asked):
     format: ExportFormat = Field(default=ExportFormat.JSONL, description="jsonl is an object a line.")
 
 
-class RetryOne(Strict):
+class RetryOne(Body):
     """How one event is retried. All of it may be left out."""
 
     reason: Reason = OF_NO_REASON
@@ -152,8 +156,8 @@ def stats(caller: Reader, asked: Annotated[StatsQuery, Query()], outbox: Outbox,
     return DeadEventStats(**vars(found), aggregate_type=types.aggregate_type, event_type=types.event_type)
 
 
-@router.get("/export", response_class=StreamingResponse)
-def export(_: Reader, asked: Annotated[ExportQuery, Query()], request: Request, site: Site) -> StreamingResponse:
+@router.get("/export", response_class=StreamingResponse, responses={200: _FILE})
+def export(_: Reader, asked: Annotated[ExportQuery, Query()], request: Request, site: Site) -> ExportResponse:
     """Deaths as a file with the columns of the daily export, redacted as that is. Broken off where it is not whole."""
     chunks = export_stream(
         request.app.state,
@@ -163,7 +167,7 @@ def export(_: Reader, asked: Annotated[ExportQuery, Query()], request: Request, 
     )
     name = f"dead-events.{asked.format}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(chunks, media_type=_MEDIA[asked.format], headers=headers)
+    return ExportResponse(chunks, media_type=_MEDIA[asked.format], headers=headers)
 
 
 @router.get("/{event_id}")
@@ -174,7 +178,7 @@ def show(_: Reader, event_id: EventIdPath, outbox: Outbox) -> EventHistory:
 
 @router.post("/{event_id}/retry")
 def retry(
-    caller: Retrier, event_id: EventIdPath, outbox: Outbox, site: Site, asked: Annotated[RetryOne | None, Body()] = None
+    caller: Retrier, event_id: EventIdPath, outbox: Outbox, site: Site, asked: RetryOne | None = None
 ) -> RetriedOne:
     """Make a dead event pending again, due now, also a parked one."""
     how = asked or RetryOne()

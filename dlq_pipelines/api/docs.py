@@ -86,53 +86,58 @@ def _operations(described: dict[str, Any]) -> Iterator[_Operation]:
                 path,
                 one.get("description", one.get("summary", "")),
                 one.get("tags", ["other"])[0],
-                (*_parameters(one), *_body(one, schemas)),
-                _answer(one),
+                (*_parameters(one, schemas), *_body(one, schemas)),
+                _answer(one, schemas),
             )
 
 
-def _parameters(one: dict[str, Any]) -> Iterator[_Argument]:
+def _parameters(one: dict[str, Any], schemas: dict[str, Any]) -> Iterator[_Argument]:
+    """Of its address. The header that every route takes is explained once."""
     for given in one.get("parameters", []):
-        schema = given["schema"]
-        yield _Argument(
-            given["name"],
-            given["in"],
-            _type(schema),
-            _default(schema),
-            given.get("required", False),
-            given.get("description") or schema.get("description", ""),
-        )
+        if given["in"] != "header":
+            about = given.get("description") or given["schema"].get("description", "")
+            yield _argument(given["name"], given["in"], given["schema"], schemas, about, given.get("required", False))
 
 
 def _body(one: dict[str, Any], schemas: dict[str, Any]) -> Iterator[_Argument]:
     schema = one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     for choice in [schema, *schema.get("anyOf", [])]:
-        known = schemas.get(choice.get("$ref", "").rpartition("/")[2], {})
+        known = _known(choice, schemas)
         for name, field in known.get("properties", {}).items():
             needed = name in known.get("required", [])
-            yield _Argument(name, "body", _type(field), _default(field), needed, field.get("description", ""))
+            yield _argument(name, "body", field, schemas, field.get("description", ""), needed)
 
 
-def _answer(one: dict[str, Any]) -> str:
+def _argument(  # noqa: PLR0913, PLR0917 - the columns of the table
+    name: str, place: str, schema: dict[str, Any], schemas: dict[str, Any], about: str, required: bool
+) -> _Argument:
+    default = schema.get("default")
+    shown = ", ".join(default) if isinstance(default, list) else "" if default is None else json.dumps(default)
+    return _Argument(name, place, _type(schema, schemas), shown, required, about.replace("`", ""))
+
+
+def _answer(one: dict[str, Any], schemas: dict[str, Any]) -> str:
+    """The fields of a JSON object, or the kinds of file."""
     content = one["responses"].get("200", {}).get("content", {})
-    return ", ".join(_type(what.get("schema", {})) or kind for kind, what in content.items())
+    fields = _known(content.get("application/json", {}).get("schema", {}), schemas).get("properties", {})
+    return ", ".join(fields or content)
 
 
-def _type(schema: dict[str, Any]) -> str:
-    """In words: `integer`, `list of string`, or the name of what is described elsewhere."""
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
+def _known(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """The schema, or the one that it refers to."""
+    found: dict[str, Any] = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    return found
+
+
+def _type(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
+    """In words: `integer`, `list of string`, or the values that it may have."""
     if "anyOf" in schema:
-        return " or ".join(_type(choice) for choice in schema["anyOf"] if choice.get("type") != "null")
-    if "enum" in schema:
-        return " or ".join(map(str, schema["enum"]))
-    if schema.get("type") == "array":
-        return f"list of {_type(schema.get('items', {}))}"
-    bounds = [str(schema[bound]) for bound in ("minimum", "maximum") if bound in schema]
-    between = f" {bounds[0]} to {bounds[1]}" if len(bounds) == 2 and len(bounds[1]) < 12 else ""  # noqa: PLR2004
-    return f"{schema.get('type', '')}{between}"
-
-
-def _default(schema: dict[str, Any]) -> str:
-    value = schema.get("default")
-    return "" if value is None else json.dumps(value)
+        return " or ".join(_type(choice, schemas) for choice in schema["anyOf"] if choice.get("type") != "null")
+    known = _known(schema, schemas)
+    if "enum" in known:
+        return " or ".join(map(str, known["enum"]))
+    if known.get("type") == "array":
+        return f"list of {_type(known.get('items', {}), schemas)}"
+    least, most = known.get("minimum"), known.get("maximum")
+    between = f" {least:g} to {most:,.0f}" if least is not None and most is not None and most < 2**31 - 1 else ""
+    return f"{known.get('type', '')}{between}"

@@ -12,16 +12,22 @@ from dlq_pipelines.operation import ASKED_ABOVE
 from dlq_pipelines.outbox.event import BIGINT_MAX, Selector
 from dlq_pipelines.outbox.filters import Filters
 
-EventId = Annotated[int, Field(ge=1, le=BIGINT_MAX, strict=True)]
+EventId = Annotated[int, Field(ge=1, le=BIGINT_MAX)]
 Reason = Annotated[str, Field(min_length=1, max_length=10_000, description="Why, for whoever asks later.")]
 DryRun = Annotated[bool, Field(description="Only say what would be done.")]
 OF_NO_REASON = "asked for over HTTP"
 
 
-class Strict(BaseModel):
+class Parameters(BaseModel):
     """An argument that nobody knows is refused: a filter with a slip of the pen would mean more than was meant."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Body(Parameters):
+    """And `false` is no number, `"yes"` no truth: a body says what it means by JSON's own types."""
+
+    model_config = ConfigDict(strict=True)
 
 
 def _argument(one: "DataclassField[Any]") -> tuple[Any, Any]:
@@ -33,10 +39,11 @@ def _argument(one: "DataclassField[Any]") -> tuple[Any, Any]:
 
 
 _arguments: Any = {one.name: _argument(one) for one in fields(Filters) if one.name != "every"}
-_Filters = create_model("_Filters", __base__=Strict, **_arguments)
+_FilterParameters = create_model("_FilterParameters", __base__=Parameters, **_arguments)
+_FilterBody = create_model("_FilterBody", __base__=Body, **_arguments)
 
 
-class Asked(_Filters):
+class Asked(_FilterParameters):
     """Parameters of a request that reads. Without any, all dead events are meant."""
 
     id: list[Annotated[int, Field(ge=1, le=BIGINT_MAX)]] | None = Field(
@@ -53,7 +60,7 @@ class Asked(_Filters):
         return self.filters.selector(zone, self.id, else_every=True)
 
 
-class Meant(_Filters):
+class Meant(_FilterBody):
     """Which dead events a request that changes something means."""
 
     event_ids: list[EventId] | None = Field(

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from dlq_pipelines.api.auth import Caller, Reader, Retrier
 from dlq_pipelines.api.dead_events import ChangedMany, Rate
-from dlq_pipelines.api.filters import Asked, DryRun, Many, Meant, Reason, Strict, named
+from dlq_pipelines.api.filters import Asked, Body, DryRun, Many, Meant, Reason, named
 from dlq_pipelines.api.session import Outbox, Site, permit
 from dlq_pipelines.day import moment
 from dlq_pipelines.errors import NotFoundError
@@ -61,7 +61,7 @@ class Flagging(Meant):
     )
 
 
-class Changing(Strict):
+class Changing(Body):
     """Why a fix is changed."""
 
     reason: Reason

@@ -10,6 +10,7 @@ from dlq_pipelines.api.app import create_app, guarded
 from dlq_pipelines.api.auth import read_tokens
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.installation import find_database, open_connection, prepare_embedded
+from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings
 
 # A request has this long to end once the server is told to.
@@ -27,9 +28,26 @@ def serve_api(settings: Settings, *, host: str, port: int) -> int:
     require_tokens(settings, host)
     prepare_embedded(settings)
     open_connection(settings).close()
-    database = replace(find_database(settings), statement_timeout=settings.api_timeout_seconds)
+    server = make_server(settings, find_database(settings), host=host, port=port)
+    # uvicorn ends what is under way and then raises the signal again.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return 0
+    return 0 if server.started else 1
+
+
+def make_server(settings: Settings, database: Database, *, host: str, port: int) -> uvicorn.Server:
+    """The server, not yet started.
+
+    Raises:
+        DlqError: `DLQ_API_TOKENS` cannot be read.
+    """
+    app = create_app(settings, replace(database, statement_timeout=settings.api_timeout_seconds))
     config = uvicorn.Config(
-        guarded(create_app(settings, database), settings, host=host),
+        guarded(app, settings, host=host),
         host=host,
         port=port,
         access_log=False,
@@ -39,15 +57,7 @@ def serve_api(settings: Settings, *, host: str, port: int) -> int:
         log_level="warning",
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
-    # uvicorn ends what is under way and then raises the signal again.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _interrupt)
-    server = uvicorn.Server(config)
-    try:
-        server.run()
-    except KeyboardInterrupt:
-        return 0
-    return 0 if server.started else 1
+    return uvicorn.Server(config)
 
 
 def require_tokens(settings: Settings, host: str) -> None:

@@ -6,8 +6,13 @@ pipe, and the export ends with it.
 
 import os
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any
+
+from anyio import CancelScope
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from dlq_pipelines.api.errors import RequestError
 from dlq_pipelines.exports.redact import Redaction
@@ -17,7 +22,23 @@ from dlq_pipelines.settings import ExportFormat
 _CHUNK = 65_536
 
 
-def export_stream(state: Any, selector: Selector, *, format: ExportFormat, redaction: Redaction) -> Iterator[bytes]:
+class ExportResponse(StreamingResponse):
+    """An answer that ends its export when it has ended itself, read to the end or not."""
+
+    def __init__(self, chunks: Generator[bytes], *, media_type: str, headers: dict[str, str]) -> None:
+        super().__init__(chunks, media_type=media_type, headers=headers)
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with CancelScope(shield=True):
+                await run_in_threadpool(self._chunks.close)
+
+
+def export_stream(state: Any, selector: Selector, *, format: ExportFormat, redaction: Redaction) -> Generator[bytes]:
     """The file's bytes. What goes wrong before the first of them is raised here, so that it can be answered.
 
     Args:

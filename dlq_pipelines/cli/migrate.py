@@ -16,7 +16,9 @@ class Line(StrEnum):
 
 
 def migrate(
-    plan: Annotated[bool, typer.Option("--plan", help="List what would be applied and change nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", "--dry-run", help="List what would be applied and change nothing.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if anything is missing; change nothing.")] = False,
     print_: Annotated[
         Line | None, typer.Option("--print", help="Print a line's migrations as a script for psql.")

@@ -16,7 +16,8 @@ import psycopg
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import OutboxEvent, aware, not_negative, positive
+from dlq_pipelines.outbox.dead_events import EVERY, Page, Stats, count_dead_events, dead_event_stats, list_dead_events
+from dlq_pipelines.outbox.event import OutboxEvent, Selector, aware, not_negative, positive
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.queries import Names
 from dlq_pipelines.retries.retry import retry_events
@@ -114,10 +115,27 @@ class OutboxRepository:
         )
         return [OutboxEvent.from_row(row) for row in rows]
 
+    def list_dead_events(
+        self, selector: Selector = EVERY, *, limit: int = 100, offset: int = 0, after: str | None = None
+    ) -> Page:
+        """Dead events that a selector means, the last death first; `after` is `next` of the page before."""
+        return list_dead_events(self._connected(), selector, limit=limit, offset=offset, after=after)
+
+    def dead_event_stats(self, selector: Selector = EVERY) -> Stats:
+        """How many events are dead that a selector means, by type, cause and age."""
+        return dead_event_stats(self._connected(), selector, now=datetime.now(UTC))
+
     def count_dead_events(
-        self, aggregate_type: str | None = None, event_type: str | None = None, since: datetime | None = None
+        self,
+        aggregate_type: str | None = None,
+        event_type: str | None = None,
+        since: datetime | None = None,
+        *,
+        selector: Selector | None = None,
     ) -> int:
-        """How many events are dead, with the filters of `fetch_dead_events`."""
+        """How many events are dead, with the filters of `fetch_dead_events`, or that a selector means."""
+        if selector is not None:
+            return count_dead_events(self._connected(), selector)
         row = self._connected().one(
             "outbox.count_dead_events",
             aggregate_type=aggregate_type,

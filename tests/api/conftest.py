@@ -5,16 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
-from dlq_pipelines.api.app import create_app, guarded
 from dlq_pipelines.api.auth import Scope, new_token
+from dlq_pipelines.api.server import make_server
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings
 
@@ -24,11 +22,7 @@ Serve = Callable[..., httpx.Client]
 @contextmanager
 def serving(settings: Settings, database: Database) -> Iterator[str]:
     """The server on a free port for the length of a `with` block; its address."""
-    app = create_app(settings, replace(database, statement_timeout=settings.api_timeout_seconds))
-    config = uvicorn.Config(
-        guarded(app, settings, host="127.0.0.1"), log_config=None, access_log=False, timeout_graceful_shutdown=5
-    )
-    server = uvicorn.Server(config)
+    server = make_server(settings, database, host="127.0.0.1", port=0)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -191,6 +191,8 @@ def test_discarded_events_go_to_the_archive_and_come_back_by_id(api: httpx.Clien
         (("POST", "/retry-batch", {"event_ids": []}), 400, "event_ids: "),
         (("POST", "/retry-batch", {"event_ids": [True]}), 400, "event_ids.0: "),
         (("POST", "/retry-batch", {"event_ids": ["1"]}), 400, "event_ids.0: "),
+        (("POST", "/retry-batch", {"attempts": False}), 400, "attempts: "),
+        (("POST", "/retry-batch", {"all": "yes"}), 400, "all: "),
         (("POST", "/retry-batch", {"all": True, "cause": "c"}), 400, "both asked for"),
         (("POST", "/discard", {"event_ids": [1]}), 400, "reason: "),
         (("PUT", "/1", None), 405, "Method Not Allowed"),

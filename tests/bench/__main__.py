@@ -5,7 +5,7 @@
 
 import sys
 
-from tests.bench import archive, causes, exports, fingerprint, metrics, outbox, retries
+from tests.bench import api, archive, causes, cli, exports, fingerprint, metrics, outbox, retries
 
 MODULES = {
     "outbox": outbox,
@@ -14,6 +14,8 @@ MODULES = {
     "exports": exports,
     "archive": archive,
     "retries": retries,
+    "api": api,
+    "cli": cli,
     "metrics": metrics,
 }
 

@@ -48,6 +48,7 @@ ON_THE_DATABASE = (
     ["migrate", "--plan"],
     ["demo"],
     ["up"],
+    ["serve"],
 )
 
 
@@ -150,6 +151,10 @@ def test_every_example_that_runs_for_long_begins_its_work_and_ends_on_ctrl_c(
         (["nothing"], 2),
         (["up", "--port", "70000"], 2),
         (["demo"], 4),
+        (["serve", "--host", "0.0.0.0"], 4),  # noqa: S104 - it is refused
+        (["tokens", "new", "two words"], 2),
+        (["dead-events", "show", "99"], 3),
+        (["dead-events", "list", "--format", "xml"], 2),
     ],
 )
 def test_the_exit_code_says_what_happened(dlq: Run, connection: Connection, arguments: list[str], code: int) -> None:
@@ -161,6 +166,36 @@ def test_the_exit_code_says_what_happened(dlq: Run, connection: Connection, argu
     assert (ended.err == "") == (code == 0)
     assert one(connection, "select *, xmin from outbox_event") == before
     assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+
+
+def test_what_changes_something_can_be_looked_at_first_and_is_signed() -> None:
+    """Every command that asks who does it has a dry run and a reason; none that shows rows lacks a format."""
+    for name, command in commands().items():
+        options = {word for param in command.params for word in param.opts}
+        if "--actor" in options:
+            assert "--dry-run" in options, name
+            assert options & {"--reason", "--note"}, name
+        if name not in {"dlq migrate", "dlq demo", "dlq up", "dlq serve", "dlq tokens new", "dlq dead-events export"}:
+            assert {"--format", "--json"} <= options, name
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("dlq dea", {"dead-events"}),
+        ("dlq dead-events retry", {"retry", "retry-batch"}),
+        ("dlq dead-events list --forma", {"--format"}),
+        ("dlq dead-events list --format ", {"table", "json", "csv"}),
+    ],
+)
+def test_a_shell_completes_commands_options_and_values(words: str, offered: set[str]) -> None:
+    environment = {"_DLQ_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = subprocess.run([DLQ], env=os.environ | environment, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == offered
+
+
+def test_the_help_says_what_the_exit_codes_mean(dlq: Run) -> None:
+    assert "0 done, 1 failed, 2 usage, 3 not found or not dead, 4 refused" in " ".join(dlq("--help").out.split())
 
 
 @pytest.mark.parametrize(("error", "code"), [(DlqError, 1), (NotFoundError, 3), (RefusedError, 4), (ValueError, 2)])
@@ -253,7 +288,9 @@ def test_what_needs_no_data_waits_for_nothing_heavy(arguments: list[str]) -> Non
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     imported = {name.partition(".")[0] for name in done.stderr.split()}
     assert "typer" in imported
-    assert imported.isdisjoint({"dagster", "pandas", "numpy", "pyarrow", "sqlalchemy", "altair"})
+    assert imported.isdisjoint({"dagster", "pandas", "numpy", "pyarrow", "sqlalchemy", "altair", "fastapi", "uvicorn"})
+    if "--help" in arguments:
+        assert imported.isdisjoint({"psycopg", "pydantic", "pydantic_settings", "jinja2", "zoneinfo._common"})
     assert done.stdout
 
 
@@ -262,7 +299,7 @@ def _is_said(ended: Ended, pattern: str) -> None:
     *before, said = ended.err.splitlines()
     assert (ended.code, ended.out) == (1, "")
     assert re.fullmatch(rf"dlq: .*{pattern}.*", said), ended.err
-    assert all(line.startswith("Starting Dagster on ") for line in before)
+    assert all(line.startswith(("Starting Dagster on ", "Serving on ")) for line in before)
     assert said.isprintable()
     for never in (NEVER_SHOWN, os.environ["DLQ_DATABASE_URL"], "Traceback", ".py"):
         assert never not in ended.err

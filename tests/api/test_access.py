@@ -1,0 +1,340 @@
+"""Who gets in, from where, how much and how often; and what does nobody ever learn?"""
+
+import json
+import socket
+import threading
+import time
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from dlq_pipelines.api.auth import Scope, new_token, read_tokens
+from dlq_pipelines.api.guard import MOST_BYTES
+from dlq_pipelines.api.server import require_tokens
+from dlq_pipelines.errors import DlqError, RefusedError
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.settings import Settings
+from tests.api.conftest import Serve, bearer, serving
+from tests.rows import add_events, kill, one
+
+READS = [
+    "/api/dead-events", "/api/dead-events/stats", "/api/dead-events/1", "/api/dead-events/export", "/api/causes",
+    "/api/causes/similar", "/api/fixes", "/api/fixes/parked", "/api/operations",
+]  # fmt: skip
+RETRIES = {
+    "/api/dead-events/1/retry": {},
+    "/api/dead-events/retry-batch": {"event_ids": [1]},
+    "/api/fixes": {"all": True, "note": "mended"},
+    "/api/archive/restore": {"all": True, "reason": "late"},
+}
+ADMINISTERS = {
+    "/api/dead-events/discard": {"event_ids": [1], "reason": "a test", "dry_run": True},
+    "/api/archive/run": {"dry_run": True},
+    "/api/archive/purge": {"dry_run": True},
+    "/api/causes/undo": {"operation": 1, "reason": "x"},
+}
+HOSTILE = "\x1b[2J<script>alert(1)</script>\u202e' or 1=1 --"
+
+
+@pytest.fixture(autouse=True)
+def dead(connection: Connection) -> None:
+    """Two dead events."""
+    add_events(connection, 2)
+    kill(connection, "KeyError: 'sku'")
+
+
+def test_without_a_known_token_nothing_is_answered(serve: Serve, tokens: dict[str, str]) -> None:
+    """But whether the process is up and ready, and what it offers."""
+    client = serve(api_tokens=tokens["entries"])
+    for headers in ({}, bearer("dlq_wrong"), {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}):
+        for path in READS:
+            answer = client.get(path, headers=headers)
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+            assert "token" in answer.json()["error"]
+        for path, body in {**RETRIES, **ADMINISTERS}.items():
+            assert client.post(path, headers=headers, json=body).status_code == 401
+    for path in ("/health", "/ready", "/docs", "/openapi.json"):
+        assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_a_token_allows_its_scope_and_what_is_below(serve: Serve, tokens: dict[str, str], scope: Scope) -> None:
+    client = serve(api_tokens=tokens["entries"])
+    client.headers.update(bearer(tokens[scope]))
+    assert all(client.get(path).status_code == 200 for path in READS)
+    for needed, routes in ((Scope.RETRY, RETRIES), (Scope.ADMIN, ADMINISTERS)):
+        for path, body in routes.items():
+            answer = client.post(path, json=body)
+            assert (answer.status_code == 403) == (not scope.allows(needed)), (path, answer.text)
+            if answer.status_code == 403:
+                assert answer.json()["error"] == f"This needs the scope {needed}; the token a-{scope} has {scope}."
+
+
+@pytest.mark.parametrize(
+    ("x_actor", "actor"), [(None, "a-retry"), ("ann", "ann via a-retry"), ("a-admin", "a-admin via a-retry")]
+)
+def test_the_audit_names_the_token_and_who_is_behind_it(
+    serve: Serve, tokens: dict[str, str], connection: Connection, x_actor: str | None, actor: str
+) -> None:
+    """Nobody signs as another token."""
+    client = serve(api_tokens=tokens["entries"])
+    headers = bearer(tokens["retry"]) | ({"X-Actor": x_actor} if x_actor else {})
+    assert client.post("/api/dead-events/1/retry", headers=headers).status_code == 200
+    assert one(connection, "select actor from dlq.operation") == {"actor": actor}
+    assert one(connection, "select actor from dlq.retry") == {"actor": actor}
+
+
+def test_a_token_is_kept_as_a_hash_and_read_back() -> None:
+    secret, token = new_token("grafana", Scope.READ)
+    assert read_tokens(f" {token},\n") == (token,)
+    assert secret not in str(token)
+    assert len(secret) > 40
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("grafana:read:s3cr3t", "entry 1 is no name:scope:hash"),
+        (f"a:read:{'0' * 64},b:root:{'0' * 64}", "entry 2 is no name:scope:hash"),
+        (f"a:read:{'0' * 64} a:admin:{'1' * 64}", "two entries have one name"),
+    ],
+)
+def test_tokens_that_cannot_be_read_are_refused_without_repeating_them(text: str, said: str) -> None:
+    with pytest.raises(DlqError, match=f"DLQ_API_TOKENS: .*{said}") as raised:
+        read_tokens(text)
+    assert "s3cr3t" not in str(raised.value)
+    with pytest.raises(ValueError, match="letters, digits"):
+        new_token("two words", Scope.READ)
+
+
+@pytest.mark.parametrize(
+    ("host", "refused"),
+    [("127.0.0.1", False), ("127.1.2.3", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True),  # noqa: S104
+     ("10.0.0.7", True), ("dlq.example.com", True)],
+)  # fmt: skip
+def test_without_tokens_no_address_is_served_that_others_reach(
+    home: Path, tokens: dict[str, str], host: str, refused: bool
+) -> None:
+    require_tokens(Settings(home=home, api_tokens=tokens["entries"]), host)
+    if not refused:
+        require_tokens(Settings(home=home), host)
+        return
+    with pytest.raises(RefusedError, match=rf"others can reach {host}.*dlq tokens new"):
+        require_tokens(Settings(home=home), host)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1", 200), ("localhost:8080", 200), ("[::1]:8080", 200), ("LOCALHOST", 200), ("dlq.example.com", 200),
+     ("evil.example.com", 421), ("127.0.0.1.evil.example.com", 421), ("localhost@evil.example.com", 421), ("[::1", 421),
+     ("", 421)],
+)  # fmt: skip
+def test_only_a_host_name_of_ours_is_answered(serve: Serve, host: str, status: int) -> None:
+    """A page whose name was bound to this address asks by its own name."""
+    client = serve(api_hosts="dlq.example.com")
+    answer = client.get("/api/dead-events", headers={"Host": host})
+    assert answer.status_code == status
+    assert status == 200 or "host name" in answer.json()["error"]
+
+
+def test_another_sites_page_changes_nothing(serve: Serve, connection: Connection) -> None:
+    """A form needs no leave of ours to be posted across sites; its origin gives it away."""
+    client = serve(api_cors_origins="https://ops.example.com")
+    for origin in ("https://evil.example.com", "null", "http://127.0.0.1:1"):
+        answer = client.post("/api/dead-events/1/retry", headers={"Origin": origin})
+        assert (answer.status_code, "Another site's page" in answer.json()["error"]) == (403, True)
+    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    ours = client.post("/api/dead-events/1/retry", headers={"Origin": str(client.base_url).rstrip("/")})
+    assert ours.status_code == 200
+    listed = client.post("/api/dead-events/2/retry", headers={"Origin": "https://ops.example.com"})
+    assert (listed.status_code, listed.headers["access-control-allow-origin"]) == (200, "https://ops.example.com")
+
+
+def test_no_page_elsewhere_may_read_unless_it_is_listed(api: httpx.Client, serve: Serve) -> None:
+    asked = {"Origin": "https://ops.example.com", "Access-Control-Request-Method": "GET"}
+    for answer in (api.get("/api/dead-events", headers=asked), api.options("/api/dead-events", headers=asked)):
+        assert "access-control-allow-origin" not in answer.headers
+    preflight = serve(api_cors_origins="https://ops.example.com").options("/api/dead-events", headers=asked)
+    assert preflight.headers["access-control-allow-origin"] == "https://ops.example.com"
+
+
+@pytest.mark.parametrize("path", ["/api/dead-events", "/health", "/nothing", "/docs", "/api/dead-events?limit=0"])
+def test_every_answer_has_the_security_headers(api: httpx.Client, path: str) -> None:
+    headers = api.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-store"
+    assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert "server" not in headers
+
+
+def test_a_body_that_is_too_large_is_turned_away(api: httpx.Client) -> None:
+    """Also one that does not say how large it is; what follows on another connection is served."""
+    body = json.dumps({"event_ids": [1], "reason": "x" * MOST_BYTES}).encode()
+    for content in (body, iter([body[:1000], body[1000:]])):
+        answer = api.post("/api/dead-events/retry-batch", content=content, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]) == (413, "A body has at most 1,048,576 bytes.")
+    assert api.get("/health").status_code == 200
+
+
+def test_a_caller_may_ask_for_a_change_only_so_often(serve: Serve, tokens: dict[str, str]) -> None:
+    """Reading is not counted, and each token is counted for itself."""
+    client = serve(api_tokens=tokens["entries"], api_changes_per_minute=2)
+    asked = {"event_ids": [99]}
+    answers = [
+        client.post("/api/dead-events/retry-batch", headers=bearer(tokens["retry"]), json=asked) for _ in range(3)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert 1 <= int(answers[2].headers["retry-after"]) <= 60
+    assert "At most 2 per 1 minute" in answers[2].json()["error"]
+    assert client.get("/api/dead-events", headers=bearer(tokens["retry"])).status_code == 200
+    other = client.post("/api/dead-events/retry-batch", headers=bearer(tokens["admin"]), json=asked)
+    assert other.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"event_ids": [1e999]}', b'{"event_ids": ' + b"[" * 50_000,
+     b'{"reason": "\\ud800", "event_ids": [1]}', b'{"reason": "\\u0000", "event_ids": [1]}',
+     b'{"event_ids": [9223372036854775808]}', b'{"event_ids": [1], "rate": NaN}', b'{"a": {"__proto__": 1}}',
+     b'{"cause": "\\u0000", "reason": "x"}', b'{"error": "\\ud83d", "dry_run": true}'],
+)  # fmt: skip
+def test_hostile_bodies_get_one_plain_sentence(api: httpx.Client, connection: Connection, content: bytes) -> None:
+    answer = api.post("/api/dead-events/retry-batch", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400, answer.text
+    assert answer.json().keys() == {"error"}
+    assert answer.json()["error"].isprintable()
+    assert "Traceback" not in answer.text
+    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+
+
+def test_hostile_texts_come_back_as_the_texts_that_they_are(api: httpx.Client, connection: Connection) -> None:
+    """As JSON, which no browser takes for a page."""
+    add_events(connection, 1, payload=json.dumps({HOSTILE: [HOSTILE]}), event_type=HOSTILE)
+    kill(connection, HOSTILE)
+    answer = api.get("/api/dead-events", params={"event_type": HOSTILE})
+    (event,) = answer.json()["events"]
+    assert (event["event_type"], event["last_error"], event["payload"]) == (HOSTILE, HOSTILE, {HOSTILE: [HOSTILE]})
+    assert api.get(f"/api/causes/{quote(HOSTILE, safe='')}").json().keys() == {"error"}
+
+
+def test_a_payload_of_any_number_is_answered(api: httpx.Client, connection: Connection) -> None:
+    """What no float holds is null, and breaks nothing else."""
+    add_events(connection, 1, payload=f'{{"huge": 1{"0" * 400}.5, "exact": 12345678901234567890}}')
+    kill(connection, "x")
+    answer = api.get("/api/dead-events", params={"limit": 1})
+    assert answer.status_code == 200
+    assert answer.json()["events"][0]["payload"] == {"huge": None, "exact": 12345678901234567890}
+
+
+def test_a_database_that_is_away_is_said_without_a_word_of_where_it_was(home: Path) -> None:
+    """Health stays; readiness and every route say 503, with nothing of the connection string."""
+    with socket.socket() as taken:  # bound and not listening: it refuses
+        taken.bind(("127.0.0.1", 0))
+        url = f"postgresql://shop_role:s3cr3t-passw0rd@127.0.0.1:{taken.getsockname()[1]}/shop_base"
+        with (
+            serving(Settings(home=home), Database(url)) as address,
+            httpx.Client(base_url=address, timeout=30) as client,
+        ):
+            assert client.get("/health").json() == {"status": "up"}
+            for path in ("/ready", "/api/dead-events", "/api/dead-events/export"):
+                answer = client.get(path)
+                assert answer.status_code == 503
+                assert "The database does not answer" in answer.text
+                for never in (
+                    "s3cr3t",
+                    "shop_role",
+                    "shop_base",
+                    str(taken.getsockname()[1]),
+                    "127.0.0.1",
+                    "Traceback",
+                ):
+                    assert never not in answer.text
+
+
+def test_a_restart_of_the_database_costs_no_request(api: httpx.Client, connection: Connection) -> None:
+    """Connections that the server ended are replaced before they are lent."""
+    assert api.get("/api/dead-events").status_code == 200
+    ended = connection.execute(
+        "select count(pg_terminate_backend(pid)) as n from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()"
+    ).fetchone()
+    assert ended is not None
+    assert ended["n"] >= 1
+    assert api.get("/api/dead-events").status_code == 200
+
+
+def test_an_outdated_schema_is_not_ready_and_says_what_to_run(api: httpx.Client, connection: Connection) -> None:
+    assert api.get("/ready").json() == {"status": "ready", "database": "ok", "schema": "ok"}
+    connection.execute("delete from dlq.migration where line = 'outbox' and number > 1")
+    answer = api.get("/ready")
+    assert (answer.status_code, answer.json()["database"]) == (503, "ok")
+    assert "`dlq migrate`" in answer.json()["schema"]
+
+
+def test_a_question_that_takes_too_long_is_broken_off(serve: Serve, database: Database) -> None:
+    """By the server's own clock; the caller is told to ask for less."""
+    client = serve(api_timeout_seconds=0.2)
+    with database.connect() as other, other.transaction():
+        other.execute("lock table outbox_event in access exclusive mode")
+        answer = client.get("/api/dead-events")
+    assert (answer.status_code, "did not answer in time" in answer.json()["error"]) == (503, True)
+
+
+def test_a_role_without_rights_learns_the_table_and_no_more(
+    connection: Connection, database: Database, home: Path
+) -> None:
+    role = f"stranger_{connection.info.backend_pid}"
+    connection.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
+    try:
+        parts = {**conninfo_to_dict(database.url), "user": role}
+        with serving(Settings(home=home), Database(psycopg.conninfo.make_conninfo("", **parts))) as address:
+            answer = httpx.get(f"{address}/api/operations")
+        assert answer.status_code == 503
+        assert "permission denied" in answer.json()["error"]
+        assert role not in answer.text
+    finally:
+        connection.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+
+
+def test_what_is_under_way_ends_before_the_server_does(database: Database, home: Path, connection: Connection) -> None:
+    """A request that waits for a lock is done and answered although the server was told to stop meanwhile."""
+    locked, answers = threading.Event(), list[httpx.Response]()
+
+    def hold() -> None:
+        with database.connect() as other, other.transaction():
+            other.execute("lock table dlq.operation in access exclusive mode")
+            locked.set()
+            time.sleep(1.5)
+
+    with serving(Settings(home=home), database) as address:
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{address}/api/dead-events/1/retry", timeout=20))
+        )
+        for thread in (threading.Thread(target=hold), asking):
+            thread.start()
+            assert locked.wait(10)
+        time.sleep(0.5)
+        assert answers == []
+    asking.join(20)
+    assert [answer.status_code for answer in answers] == [200]
+    assert one(connection, "select status from outbox_event where id = 1") == {"status": "pending"}
+
+
+def test_a_request_that_never_ends_is_given_up(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body of which the rest never comes keeps no connection for ever."""
+    monkeypatch.setattr("dlq_pipelines.api.guard._BODY_SECONDS", 0.3)
+    slow = HTTPConnection(api.base_url.host, api.base_url.port, timeout=10)
+    slow.putrequest("POST", "/api/dead-events/retry-batch")
+    slow.putheader("Content-Length", "100")
+    slow.endheaders(b'{"event')
+    answer = slow.getresponse()
+    assert (answer.status, json.loads(answer.read())["error"]) == (408, "The body took longer than 0.3 s.")
+    slow.close()

@@ -1,0 +1,208 @@
+"""Causes, fixes, the archive and the audit over HTTP: the same acts as at a terminal, with who and why."""
+
+import time
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import duckdb
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.exports.formats import SCHEMA
+from dlq_pipelines.postgres.connect import Connection
+from tests.api.conftest import Serve
+from tests.rows import add_events, kill, one, park
+
+
+@pytest.fixture(autouse=True)
+def causes(connection: Connection) -> dict[str, str]:
+    """Two causes: of three dead events and of one."""
+    add_events(connection, 3, payload='{"sku": "A-1"}')
+    kill(connection, "TimeoutError: no answer", attempts=5)
+    add_events(connection, 1, event_type="order.paid")
+    kill(connection, "KeyError: 'postcode'", where="status = 'pending'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    rows = connection.execute("select id, exception_type from dlq.cause").fetchall()
+    return {row["exception_type"]: row["id"] for row in rows}
+
+
+def _ok(answer: httpx.Response) -> dict[str, Any]:
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def _audit(connection: Connection) -> list[tuple[str, str]]:
+    return [
+        (row["kind"], row["reason"]) for row in connection.execute("select kind, reason from dlq.operation order by id")
+    ]
+
+
+def test_causes_are_listed_and_shown_as_at_a_terminal(api: httpx.Client, causes: dict[str, str]) -> None:
+    body = _ok(api.get("/api/causes", params={"limit": 1}))
+    (cause,) = body["causes"]
+    assert (cause["id"], cause["dead"], cause["deaths"], cause["state"]) == (causes["TimeoutError"], 3, 3, "open")
+    shown = _ok(api.get(f"/api/causes/{cause['id']}"))
+    assert (shown["cause"]["id"], shown["sample"], shown["changes"]) == (cause["id"], "TimeoutError: no answer", [])
+    assert _ok(api.get("/api/causes/similar")) == {"pairs": [], "count": 0}
+    assert "no cause" in api.get("/api/causes/v1-nothing").json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("act", "argument", "column"), [("rename", "name", "name"), ("own", "owner", "owner"), ("note", "text", "note")]
+)
+def test_what_people_say_of_a_cause_is_kept_and_taken_back(
+    api: httpx.Client, connection: Connection, act: str, argument: str, column: str
+) -> None:
+    cause, value = one(connection, "select min(id) as id from dlq.cause")["id"], "Carrier closed"
+    body = {argument: value}
+    would = _ok(api.post(f"/api/causes/{cause}/{act}", json={**body, "reason": "x", "dry_run": True}))
+    assert would["operation"] == 0
+    done = _ok(api.post(f"/api/causes/{cause}/{act}", json={**body, "reason": "known since May"}))
+    assert one(connection, f"select {column} as said from dlq.cause where id = '{cause}'") == {"said": value}
+    _ok(api.post("/api/causes/undo", json={"operation": done["operation"], "reason": "a slip"}))
+    assert one(connection, f"select {column} as said from dlq.cause where id = '{cause}'") == {"said": None}
+    again = api.post("/api/causes/undo", json={"operation": done["operation"], "reason": "a slip"})
+    assert (again.status_code, "was changed again" in again.json()["error"]) == (409, True)
+    assert [reason for _, reason in _audit(connection)] == ["known since May", "a slip"]
+
+
+def test_causes_are_merged_muted_and_split(api: httpx.Client, causes: dict[str, str], connection: Connection) -> None:
+    merged, root = causes["KeyError"], causes["TimeoutError"]
+    _ok(api.post(f"/api/causes/{merged}/merge", json={"into": root, "reason": "one outage"}))
+    assert api.get(f"/api/causes/{merged}").status_code == 409
+    assert _ok(api.get("/api/causes"))["causes"][0]["dead"] == 4
+    _ok(api.post(f"/api/causes/{merged}/split", json={"reason": "two after all"}))
+    _ok(api.post(f"/api/causes/{root}/mute", json={"days": 3, "reason": "by Friday"}))
+    assert {cause["id"]: cause["state"] for cause in _ok(api.get("/api/causes"))["causes"]}[root] == "muted"
+    assert api.post(f"/api/causes/{root}/merge", json={"into": root, "reason": "x"}).status_code == 400
+    assert [kind for kind, _ in _audit(connection)] == ["cause.merge", "cause.split", "cause.mute"]
+
+
+def test_a_fix_is_previewed_unless_it_is_meant_and_then_followed_to_its_end(
+    api: httpx.Client, connection: Connection, causes: dict[str, str]
+) -> None:
+    """Flagged, paused, resumed, withdrawn; each with who and why."""
+    asked = {"cause": causes["TimeoutError"], "note": "mended in v42", "canary": 2, "owner": "team-shipping"}
+    would = _ok(api.post("/api/fixes", json=asked))
+    assert (would["dry_run"], would["fix"], would["preview"]["events"], would["preview"]["stages"]) == (
+        True,
+        None,
+        3,
+        [2, 1],
+    )
+    assert _audit(connection) == []
+    assert "more than at_most" in api.post("/api/fixes", json={**asked, "dry_run": False, "at_most": 1}).json()["error"]
+    fix = _ok(api.post("/api/fixes", json={**asked, "dry_run": False}))["fix"]
+    assert (fix["status"], fix["policy"]["canary"], fix["owner"], fix["flagged_by"]) == (
+        "active",
+        2,
+        "team-shipping",
+        "api",
+    )
+    again = api.post("/api/fixes", json=asked)
+    assert (again.status_code, f"Fix {fix['id']} is under way" in again.json()["error"]) == (409, True)
+
+    place = f"/api/fixes/{fix['id']}"
+    assert _ok(api.get("/api/fixes", params={"open": True}))["fixes"][0]["id"] == fix["id"]
+    assert _ok(api.get(place))["next"].startswith("releases up to 2 events in stage 1")
+    assert _ok(api.post(f"{place}/pause", json={"reason": "wait", "dry_run": True}))["status"] == "paused"
+    assert _ok(api.get(place))["fix"]["status"] == "active"
+    for act, status in (("pause", "paused"), ("resume", "active"), ("withdraw", "withdrawn")):
+        assert _ok(api.post(f"{place}/{act}", json={"reason": f"to {act}"}))["status"] == status
+    assert api.post(f"{place}/pause", json={"reason": "x"}).status_code == 409
+    assert api.get("/api/fixes/99").status_code == 404
+    assert [kind for kind, _ in _audit(connection)] == ["fix.flag", "fix.paused", "fix.active", "fix.withdrawn"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"note": "x"}, 400, "no filter was given"),
+        ({"cause": "v1-nothing", "note": "x"}, 404, "no cause"),
+        ({"event_type": "nobody's", "note": "x"}, 409, "No dead event is meant"),
+        ({"all": True, "note": " "}, 400, "must not be empty"),
+        ({"all": True, "note": "x", "canary": 0}, 400, "canary must be from 1"),
+        ({"all": True, "note": "x", "link": "", "dry_run": False}, 400, "cannot be stored"),
+        ({"all": True, "note": "x", "not_before": "soon"}, 400, "not_before: 'soon' is no time"),
+    ],
+)
+def test_a_fix_that_cannot_be_is_refused(
+    api: httpx.Client, connection: Connection, body: dict[str, Any], status: int, said: str
+) -> None:
+    answer = api.post("/api/fixes", json=body)
+    assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+    assert one(connection, "select count(*) from dlq.fix") == {"count": 0}
+
+
+def test_parked_events_are_listed_and_released(api: httpx.Client, connection: Connection) -> None:
+    park(connection, [1, 3])
+    page = _ok(api.get("/api/fixes/parked", params={"limit": 1}))
+    assert ([event["event_id"] for event in page["events"]], page["next"]) == ([1], 1)
+    assert [e["event_id"] for e in _ok(api.get("/api/fixes/parked", params={"after": 1}))["events"]] == [3]
+    none = api.post("/api/fixes/release-parked", json={"event_ids": [2], "reason": "x"})
+    assert (none.status_code, none.json()["error"]) == (404, "None of these events is parked.")
+    done = _ok(api.post("/api/fixes/release-parked", json={"event_ids": [1, 2], "reason": "corrected"}))
+    assert (done["requested"], done["processed"]) == (2, 1)
+    assert one(connection, "select status from outbox_event where id = 1") == {"status": "pending"}
+
+
+def test_the_archive_moves_by_hand_what_the_schedules_move(serve: Serve, connection: Connection) -> None:
+    api = serve(archive_requires_export=False)
+    connection.execute("update outbox_event set dead_at = dead_at - interval '31 days' where id < 3")
+    connection.execute("update dlq.death set died_at = died_at - interval '31 days' where event_id < 3")
+    assert _ok(api.post("/api/archive/run", json={"dry_run": True}))["moved"] == 2
+    assert api.post("/api/archive/run", json={"at_most": 1}).status_code == 409
+    assert _ok(api.post("/api/archive/run", json={}))["moved"] == 2
+    connection.execute("update outbox_event_archive set archived_at = now() - interval '366 days' where id = 1")
+    assert _ok(api.post("/api/archive/purge", json={}))["events"] == 1
+    assert _ok(api.post("/api/archive/restore", json={"all": True, "reason": "late"}))["events"] == 1
+    assert [kind for kind, _ in _audit(connection)] == ["archive.move", "archive.purge", "archive.restore"]
+    assert serve(archive_retention_days=0).post("/api/archive/purge", json={}).status_code == 409
+
+
+def test_the_audit_is_read_by_pages(api: httpx.Client) -> None:
+    for event in (1, 2, 3):
+        _ok(api.post(f"/api/dead-events/{event}/retry", json={"reason": f"r{event}"}))
+    page = _ok(api.get("/api/operations", params={"limit": 2}))
+    assert [row["reason"] for row in page["operations"]] == ["r3", "r2"]
+    rest = _ok(api.get("/api/operations", params={"limit": 2, "before": page["next"]}))
+    assert ([row["reason"] for row in rest["operations"]], rest["next"]) == (["r1"], None)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
+def test_an_export_is_the_file_of_the_terminal(serve: Serve, tmp_path: Any, format: str) -> None:
+    """The columns of the daily export, for a filter, redacted as that is, and given back to the next caller."""
+    api = serve(export_redact_payload="mask $.sku")
+    for _ in range(3):  # as many as are let in at once, and one more
+        answer = api.get("/api/dead-events/export", params={"format": format, "event_type": "order.placed"})
+        assert answer.status_code == 200
+    assert answer.headers["content-disposition"] == f'attachment; filename="dead-events.{format}"'
+    file = tmp_path / f"deaths.{format}"
+    file.write_bytes(answer.content)
+    reader = {"jsonl": "read_json", "csv": "read_csv", "parquet": "read_parquet"}[format]
+    rows = duckdb.sql(f"select event_id, error from {reader}('{file}') order by 1").fetchall()
+    assert rows == [(n, "TimeoutError: no answer") for n in (1, 2, 3)]
+    assert b"A-1" not in answer.content
+    if format == "parquet":
+        assert pq.read_schema(file).names == SCHEMA.names
+
+
+def test_a_reader_who_leaves_ends_the_export_and_gives_its_place_back(
+    api: httpx.Client, connection: Connection
+) -> None:
+    """Four times more readers than places, each gone after the first bytes."""
+    add_events(connection, 20_000, payload='{"text": "' + "x" * 500 + '"}')
+    connection.execute("update outbox_event set status = 'dead' where status = 'pending'")
+    for _ in range(8):
+        give_up = time.monotonic() + 10  # the server learns in its own time that a reader has left
+        while True:
+            with api.stream("GET", "/api/dead-events/export") as answer:
+                if answer.status_code == 200:
+                    assert next(answer.iter_raw(1000))
+                    break
+            assert (answer.status_code, time.monotonic() < give_up) == (503, True)
+    whole = api.get("/api/dead-events/export", params={"format": "csv"})
+    assert whole.text.count("\n") == 20_005

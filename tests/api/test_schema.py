@@ -1,0 +1,76 @@
+"""Does every route keep what /openapi.json says of it, whatever a caller may send?"""
+
+from itertools import product
+from zoneinfo import ZoneInfo
+
+import httpx
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import Case, CheckContext, GenerationMode, Response
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.postgres.connect import Connection
+from tests.api.conftest import Serve
+from tests.rows import add_events, kill
+
+
+def invalid_data_rejection(context: CheckContext, response: Response, case: Case) -> bool | None:
+    """Also by its size, which the check that comes with schemathesis takes for a success."""
+    return None if response.status_code == 413 else negative_data_rejection(context, response, case)
+
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    invalid_data_rejection,
+    unsupported_method,
+]
+# Of each route, of what it allows and of what it does not. All of them take half a minute.
+EXAMPLES = 20
+# What uvicorn says of bytes that are no request, such as an address of 70,000 characters; it never reaches us.
+NO_HTTP = b"Invalid HTTP request received."
+
+
+def test_no_request_fails_the_server_or_gets_what_is_not_described(serve: Serve, connection: Connection) -> None:
+    """Thousands of requests that the description allows, and such that it does not."""
+    add_events(connection, 50, payload='{"sku": "A-1"}')
+    kill(connection, "KeyError: 'sku'", attempts=5)
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    client = serve(api_changes_per_minute=1_000_000)
+    schema = schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
+    asked: dict[str, int] = {}
+    for found, mode in product(schema.get_all_operations(), GenerationMode):
+        operation = found.ok()
+        if mode is GenerationMode.NEGATIVE and not list(operation.iter_parameters()) and not operation.body:
+            continue  # there is nothing to say wrongly
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def hold(case: Case) -> None:
+            asked[case.operation.label] = asked.get(case.operation.label, 0) + 1
+            answer = case.call()
+            if answer.content != NO_HTTP:
+                case.validate_response(answer, checks=CHECKS)
+
+        hold()
+    routes = httpx.get(f"{client.base_url}/openapi.json").json()["paths"]
+    assert len(asked) == sum(len(methods) for methods in routes.values()) > 25

@@ -1,0 +1,129 @@
+"""`dlq doctor`: is each thing that is wrong found, and does the command beside it mend it?"""
+
+import json
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from dlq_pipelines.installation import prepare_dagster
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.settings import Settings
+from tests.cli.conftest import Run
+from tests.cli.test_main import _environment
+from tests.rows import add_events, kill, one
+
+CHECKS = ["connection", "schema", "trigger", "rights", "clock", "backlog", "Dagster daemon", "disk"]
+HEARTBEATS = (
+    "create table daemon_heartbeats (daemon_type text, timestamp timestamp);"
+    " insert into daemon_heartbeats select unnest(array['SENSOR', 'SCHEDULER', 'QUEUED_RUN_COORDINATOR']),"
+    " now() at time zone 'UTC' - interval '{seconds} s'"
+)
+
+
+def _checks(dlq: Run) -> tuple[int, dict[str, dict[str, object]]]:
+    ended = dlq("doctor", "--json")
+    found = {one["check"]: one for one in json.loads(ended.out)}
+    assert list(found) == CHECKS
+    assert (ended.code == 1) == any(check["ok"] is False for check in found.values())
+    assert all(bool(check["mend"]) == (check["ok"] is False) for check in found.values())
+    return ended.code, found
+
+
+def _mend(command: object, database: Database) -> None:
+    """In a shell, where psql finds the database."""
+    there = f"{str(command).replace('psql ', f'psql {shlex.quote(database.url)} ')}"
+    subprocess.run(["bash", "-c", there], env=_environment(), check=True, capture_output=True)
+
+
+@pytest.fixture
+def dagster(home: Path, connection: Connection) -> Iterator[Database]:
+    """The database in which Dagster's daemons say that they are alive."""
+    url = prepare_dagster(Settings(home=home))["DLQ_DAGSTER_URL"].replace("+psycopg2", "")
+    yield Database(url)
+    connection.execute(
+        sql.SQL("drop database {} with (force)").format(sql.Identifier(f"{connection.info.dbname}_dagster"))
+    )
+
+
+def test_a_sound_installation_has_nothing_to_mend(dlq: Run, dagster: Database) -> None:
+    with dagster.connect() as connection:
+        connection.execute(HEARTBEATS.format(seconds=5).encode())
+    code, found = _checks(dlq)
+    assert (code, [check["ok"] for check in found.values()]) == (0, [True] * 8)
+
+
+def test_a_daemon_that_is_gone_is_missed(dlq: Run, dagster: Database) -> None:
+    with dagster.connect() as connection:
+        connection.execute(HEARTBEATS.format(seconds=400).encode())
+    daemon = _checks(dlq)[1]["Dagster daemon"]
+    assert (daemon["ok"], daemon["mend"]) == (False, "dlq up")
+    assert "QUEUED_RUN_COORDINATOR, SCHEDULER, SENSOR" in str(daemon["found"])
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["alter table outbox_event disable trigger dlq_death_update", "drop trigger dlq_death_inserted on outbox_event"],
+)
+def test_a_trigger_that_does_not_fire_is_found_and_mended(
+    dlq: Run, connection: Connection, database: Database, harm: str
+) -> None:
+    """After the command that it names, deaths are recorded again."""
+    connection.execute(harm.encode())
+    trigger = _checks(dlq)[1]["trigger"]
+    assert trigger["ok"] is False
+    _mend(trigger["mend"], database)
+    assert _checks(dlq)[1]["trigger"]["ok"] is True
+    add_events(connection, 1)
+    kill(connection, "x")
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+        " values ('order', '1', 'e', '{}', 'dead')"
+    )
+    assert one(connection, "select count(*) from dlq.death") == {"count": 2}
+
+
+def test_rights_that_are_lacking_are_named_as_the_grants_that_give_them(
+    dlq: Run, connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = f"operator_{connection.info.backend_pid}"
+    name = sql.Identifier(role)
+    connection.execute(sql.SQL("create role {} login").format(name))
+    connection.execute(sql.SQL("grant usage on schema dlq to {}").format(name))
+    connection.execute(sql.SQL("grant select on dlq.migration, outbox_event, dlq.death to {}").format(name))
+    try:
+        monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role))
+        rights = _checks(dlq)[1]["rights"]
+        assert rights["ok"] is False
+        assert f"grant delete, insert, update on public.outbox_event to {role}" in str(rights["mend"])
+        _mend(rights["mend"], database)
+        assert _checks(dlq)[1]["rights"]["ok"] is True
+    finally:
+        connection.execute(sql.SQL("drop owned by {}").format(name))
+        connection.execute(sql.SQL("drop role {}").format(name))
+
+
+def test_a_worker_that_is_behind_and_deaths_without_cause_are_found(dlq: Run, connection: Connection) -> None:
+    add_events(connection, 2)
+    kill(connection, "x", where="id = 1")
+    connection.execute("update dlq.death set died_at = now() - interval '2 hours'")
+    assert "1 deaths wait for their cause" in str(_checks(dlq)[1]["backlog"]["found"])
+    connection.execute("update outbox_event set next_run_at = now() - interval '10 minutes'")
+    assert _checks(dlq)[1]["backlog"]["found"] == "the worker is 600 s behind"
+
+
+def test_what_needs_what_is_missing_is_not_looked_at(
+    dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a schema of this release, and without a database at all."""
+    connection.execute("delete from dlq.migration where line = 'outbox' and number > 1")
+    found = _checks(dlq)[1]
+    assert (found["schema"]["ok"], found["schema"]["mend"]) == (False, "dlq migrate")
+    assert [found[name]["ok"] for name in ("trigger", "rights", "clock", "backlog")] == [None] * 4
+    monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://shop:s3cr3t@127.0.0.1:1/shop")
+    ended = dlq("doctor")
+    assert (ended.code, "PostgreSQL does not answer" in ended.out, "s3cr3t" in ended.out) == (1, True, False)

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     )
     export_redact_errors: str = Field(
         default="",
-        description="What exports hide of errors and templates: a regular expression (RE2) a line, "
+        description="What exports and reports hide of errors and templates: a regular expression (RE2) a line, "
         "each match becomes [redacted].",
     )
     export_hash_key: SecretStr | None = Field(

@@ -10,13 +10,13 @@ from pydantic import Field
 from dlq_pipelines.alerts.alert import Alert, list_alerts, silence_alert
 from dlq_pipelines.alerts.delivery import Channel, list_channels
 from dlq_pipelines.api.auth import Admin, Reader
-from dlq_pipelines.api.filters import DryRun, Reason, Strict
+from dlq_pipelines.api.filters import Body, DryRun, Reason
 from dlq_pipelines.api.session import Outbox
 
 router = APIRouter(prefix="/api/alerts", tags=["alerts"])
 
 
-class Silence(Strict):
+class Silence(Body):
     """Which alert nobody is told of, for how many hours; 0 ends it."""
 
     key: str = Field(min_length=1, max_length=500, description="The alert, as the list names it.")

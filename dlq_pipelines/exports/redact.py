@@ -1,4 +1,4 @@
-"""What of a payload or of an error text must not leave with an export, and how is it hidden?
+"""What of a payload or of an error text must not leave with an export or a report, and how is it hidden?
 
 Rules for payloads are separated by `;` or line ends, each an action and a path:
 

@@ -116,7 +116,7 @@ class _Reading:
 
     def _causes(self) -> list[DictRow]:
         """The day's causes by harm, with the distinct aggregates of merged ones counted together."""
-        rows = self._connection.run("report.causes", limit=CAUSES_LISTED, **self._span).fetchall()
+        rows = self._connection.run("report.causes", limit=CAUSES_LISTED, types=_TYPES, **self._span).fetchall()
         merged = [one for row in rows if len(row["members"]) > 1 for one in row["members"]]
         if merged:
             counted = self._connection.run("report.merged_aggregates", members=merged, **self._span)
@@ -154,7 +154,6 @@ class _Reading:
         judged.sort(key=lambda one: (one.state is CauseState.MUTED, -one.row["aggregates"], -one.row["deaths"]))
         full = told_in_full([one.state for one in judged])
         errors = self._errors([one.row["cause_id"] for one, whole in zip(judged, full, strict=True) if whole])
-        types = self._types()
         return tuple(
             CauseFigures(
                 rank=rank,
@@ -164,7 +163,7 @@ class _Reading:
                 share=one.row["deaths"] / totals.deaths,
                 trend=tuple(one.trend),
                 in_full=whole,
-                **_counted(one, types[one.row["cause_id"]]),
+                **_counted(one.row),
                 **one.said,
                 **errors.get(one.row["cause_id"], {}),
             )
@@ -197,12 +196,6 @@ class _Reading:
         worse = is_escalating(row["deaths"], before)
         word = state(seen, start=self._window.start, until=self._window.until, escalating=worse)
         return _Judged(row, trend, word, limit(before) if before else None, worse, said=_said(known, seen))
-
-    def _types(self) -> dict[str | None, list[DictRow]]:
-        found: dict[str | None, list[DictRow]] = {}
-        for row in self._connection.run("report.event_types", limit=_TYPES, **self._span):
-            found.setdefault(row["cause_id"], []).append(row)
-        return found
 
     def _errors(self, causes: list[str | None]) -> dict[str | None, dict[str, Any]]:
         """Of each cause a sample, and the names in its last errors, all redacted before anything is read from them."""
@@ -301,15 +294,15 @@ def _said(known: DictRow, seen: Known) -> dict[str, Any]:
     }
 
 
-def _counted(one: _Judged, types: list[DictRow]) -> dict[str, Any]:
+def _counted(row: DictRow) -> dict[str, Any]:
     """The figures of a cause."""
-    row = one.row
+    types = zip(row["event_types"], row["type_deaths"], strict=True)
     return {
         "cause_id": row["cause_id"] or UNCLASSIFIED,
         "deaths": row["deaths"],
         "aggregates": row["aggregates"],
-        "event_types": tuple((plain_line(kind["event_type"], 80), kind["deaths"]) for kind in types),
-        "kinds": types[0]["kinds"],
+        "event_types": tuple((plain_line(name, 80), deaths) for name, deaths in types),
+        "kinds": row["kinds"],
         "last_seen": row["last"],
         "attempts": (row["fewest"], row["attempts"] / row["deaths"], row["most"]),
     }

@@ -25,34 +25,50 @@ select case when exists (select from :"dlq_schema".operation where kind = 'ledge
 
 -- name: causes
 -- The day's causes by harm: how many distinct aggregates they hit, then by deaths; the first `limit` of them, with how
--- many there are. The row without cause_id counts what is not classified yet and is never cut off. Grouping by aggregate
--- first lets the server hash instead of sort for the distinct count.
-select *
-from (
-    select coalesce(c.merged_into, own.cause_id) as cause_id, sum(own.deaths)::bigint as deaths,
-        sum(own.aggregates)::bigint as aggregates, min(own.first) as first, max(own.last) as last,
-        min(own.fewest) as fewest, max(own.most) as most, sum(own.attempts)::bigint as attempts,
-        array_agg(own.cause_id) as members, count(coalesce(c.merged_into, own.cause_id)) over () as causes_found,
-        (sum(sum(own.deaths)) over ())::bigint as deaths_found,
-        row_number() over (order by sum(own.aggregates) desc, sum(own.deaths) desc,
-            coalesce(c.merged_into, own.cause_id) collate "C" nulls last) as position
+-- many there are, and their `types` most frequent event types. The row without cause_id counts what is not classified
+-- yet and is never cut off. Two passes over the day, both hashed: to carry more than the keys through the distinct count
+-- costs more than the second pass.
+with cell as (
+    select coalesce(c.merged_into, d.cause_id) as cause_id, d.event_type, sum(d.deaths)::bigint as deaths,
+        min(d.first) as first, max(d.last) as last, min(d.fewest) as fewest, max(d.most) as most,
+        sum(d.attempts)::bigint as attempts
     from (
-        select cause_id, sum(deaths)::bigint as deaths, count(*) as aggregates, min(first) as first, max(last) as last,
-            min(fewest) as fewest, max(most) as most, sum(attempts) as attempts
+        select cause_id, event_type, count(*) as deaths, min(died_at) as first, max(died_at) as last,
+            min(attempts) as fewest, max(attempts) as most, sum(attempts) as attempts
+        from :"dlq_schema".death
+        where died_at >= %(start)s and died_at < %(until)s
+        group by cause_id, event_type
+    ) d left join :"dlq_schema".cause c on c.id = d.cause_id
+    group by 1, 2
+), type as (
+    select *, row_number() over (partition by cause_id order by deaths desc, event_type collate "C") as position
+    from cell
+), counted as (
+    select cause_id, sum(deaths)::bigint as deaths, min(first) as first, max(last) as last, min(fewest) as fewest,
+        max(most) as most, sum(attempts)::bigint as attempts, count(*) as kinds,
+        array_agg(left(event_type, 200) order by position) filter (where position <= %(types)s) as event_types,
+        array_agg(deaths order by position) filter (where position <= %(types)s) as type_deaths
+    from type group by cause_id
+), hit as (
+    select coalesce(c.merged_into, d.cause_id) as cause_id, sum(d.aggregates)::bigint as aggregates,
+        array_agg(d.cause_id) as members
+    from (
+        select cause_id, count(*) as aggregates
         from (
-            select d.cause_id, count(*) as deaths, min(d.died_at) as first, max(d.died_at) as last,
-                min(d.attempts) as fewest, max(d.attempts) as most, sum(d.attempts) as attempts
-            from :"dlq_schema".death d
-            where d.died_at >= %(start)s and d.died_at < %(until)s
-            group by d.cause_id, d.aggregate_type, d.aggregate_id
-        ) aggregate
-        group by cause_id
-    ) own
-    left join :"dlq_schema".cause c on c.id = own.cause_id
-    group by coalesce(c.merged_into, own.cause_id)
-) shown
-where position <= %(limit)s or cause_id is null
-order by position
+            select cause_id, aggregate_type, aggregate_id from :"dlq_schema".death
+            where died_at >= %(start)s and died_at < %(until)s
+            group by cause_id, aggregate_type, aggregate_id
+        ) aggregate group by cause_id
+    ) d left join :"dlq_schema".cause c on c.id = d.cause_id
+    group by 1
+), ranked as (
+    select counted.*, hit.aggregates, hit.members, count(counted.cause_id) over () as causes_found,
+        (sum(counted.deaths) over ())::bigint as deaths_found,
+        row_number() over (order by hit.aggregates desc, counted.deaths desc,
+            counted.cause_id collate "C" nulls last) as position
+    from counted join hit on coalesce(hit.cause_id, '') = coalesce(counted.cause_id, '')
+)
+select * from ranked where position <= %(limit)s or cause_id is null order by position
 
 -- name: merged_aggregates
 -- Distinct aggregates of causes that others are merged into: they may have hit the same one.
@@ -95,26 +111,6 @@ cross join lateral jsonb_object_keys(change -> 'before') key
 where o.kind in ('cause.owner', 'cause.note', 'cause.mute', 'cause.undo') and o.at >= %(until)s
     and key in ('owner', 'note', 'muted_until') and change ->> 'cause' = any(%(causes)s)
 order by 1, 2, o.id
-
--- name: event_types
--- The most frequent event types of each cause (and of the unclassified) on the day, and how many there are.
-with type as (
-    select coalesce(c.merged_into, d.cause_id) as cause_id, d.event_type, sum(d.deaths)::bigint as deaths
-    from (
-        select cause_id, event_type, count(*) as deaths from :"dlq_schema".death
-        where died_at >= %(start)s and died_at < %(until)s
-        group by cause_id, event_type
-    ) d left join :"dlq_schema".cause c on c.id = d.cause_id
-    group by 1, 2
-)
-select cause_id, left(event_type, 200) as event_type, deaths, kinds
-from (
-    select *, count(*) over (partition by cause_id) as kinds,
-        row_number() over (partition by cause_id order by deaths desc, event_type collate "C") as position
-    from type
-) ranked
-where position <= %(limit)s
-order by cause_id collate "C" nulls last, position
 
 -- name: hours
 -- Deaths by hour of the day: `bounds` are the instants at which its 23 to 25 hours begin.

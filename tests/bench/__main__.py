@@ -5,7 +5,7 @@
 
 import sys
 
-from tests.bench import api, archive, causes, cli, exports, fingerprint, metrics, outbox, retries
+from tests.bench import api, archive, causes, cli, exports, fingerprint, metrics, outbox, reports, retries
 
 MODULES = {
     "outbox": outbox,
@@ -17,6 +17,7 @@ MODULES = {
     "api": api,
     "cli": cli,
     "metrics": metrics,
+    "reports": reports,
 }
 
 

@@ -161,6 +161,54 @@ def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(connection: 
     ]
 
 
+def test_many_days_are_reported_in_one_run(connection: Connection, instance: dg.DagsterInstance, job: Job) -> None:
+    """With metadata a day: headline, causes as a table, the chart inline, links to the files; one check of all."""
+    job("classify_deaths")
+    days = [(YESTERDAY - timedelta(days=days)).isoformat() for days in range(29, -1, -1)]
+    result = job("build_report", tags=_range(days[0], days[-1]))
+    assert result.success
+    (found,) = result.get_asset_check_evaluations()
+    assert (found.check_name, found.passed, found.metadata["differences"].value) == ("report_equals_ledger", True, [])
+    assert one(connection, "select count(*) from dlq.report_day") == {"count": 30}
+    shown = _metadata(instance, "failure_report", days[-1])
+    assert shown["headline"].startswith(f"2 events died on {days[-1]}")
+    assert "| 1 | TimeoutError: no answer | ongoing | 2 | 2 | 100" in shown["causes"]
+    assert shown["chart"].startswith("![deaths a day by cause](data:image/svg+xml;base64,")
+    for name in (f"{days[-1]}.html", f"{days[-1]}.md", f"{days[-1]}.json", "index.html"):
+        assert (Path(shown["report"]).parent / name).is_file()
+        assert name.replace("-", "-") in shown["files"]
+    assert shown["open_at_the_days_end"] == 6
+
+
+def test_the_report_check_fails_and_stops_on_a_figure_that_is_not_the_ledgers(connection: Connection, job: Job) -> None:
+    """A death that is recorded while the report is put into place."""
+    job("classify_deaths")
+    connection.execute(
+        "create function late() returns trigger language plpgsql as $$ begin"
+        " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
+        " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by died_at desc limit 1; return new;"
+        " end $$; create trigger late after insert on dlq.report_day for each row execute function late()"
+    )
+    (found,) = job("build_report", partition_key=DAYS[-1]).get_asset_check_evaluations()
+    assert (found.passed, found.blocking) == (False, True)
+    assert f"{DAYS[-1]}: the report says 2 deaths of the day, the ledger 3" in found.metadata["differences"].value
+
+
+def test_what_reports_hide_and_where_they_go_is_the_installations(
+    instance: dg.DagsterInstance, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the variables of the run."""
+    job("classify_deaths")
+    monkeypatch.setenv("DLQ_REPORT_URI", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", "answer")
+    assert job("build_report", partition_key=DAYS[-1]).success
+    place = Path(_metadata(instance, "failure_report", DAYS[-1])["report"])
+    assert place == tmp_path / "elsewhere" / f"{DAYS[-1]}.html"
+    page = place.read_text(encoding="utf-8")
+    assert "TimeoutError: no [redacted]" in page
+    assert "no answer" not in page
+
+
 def _failure(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
     """All that the UI shows of a failed run."""
     return "\n".join(str(entry) for entry in instance.all_logs(result.run_id))

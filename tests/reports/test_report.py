@@ -24,6 +24,7 @@ from dlq_pipelines.reports.figures import Policy
 from dlq_pipelines.reports.publish import fetch_page
 from dlq_pipelines.reports.report import Report, build_report, make_report
 from dlq_pipelines.reports.states import CauseState
+from dlq_pipelines.retries.retry import pause_fix, resume_fix
 from tests.reports import story
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY, WINDOW
@@ -211,6 +212,15 @@ def test_only_merging_and_naming_change_a_past_day(connection: Connection) -> No
     connection.execute("update dlq.cause set first_seen = now(), last_seen = now() where id = 'root'")
     merge_causes(connection, "slow", into="root", act=Act("ann", "r", LATER))
     assert make(connection).figures.causes[0].cause_id == "root"
+
+
+def test_a_pause_of_a_fix_is_told_as_it_was(connection: Connection) -> None:
+    """Paused when the day ended, whatever became of it."""
+    told = story.tell(connection)
+    paused = Act("ann", "look first", WINDOW.until - timedelta(hours=1))
+    pause_fix(connection, told.label_fix, act=paused)
+    resume_fix(connection, told.label_fix, act=Act("ann", "go on", WINDOW.until))
+    assert [fix.status for fix in make(connection).figures.fixes] == ["halted", "paused"]
 
 
 def test_what_was_lost_is_said_as_unexplained(connection: Connection) -> None:

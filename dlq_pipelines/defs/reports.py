@@ -5,7 +5,7 @@ import base64
 import dagster as dg
 
 from dlq_pipelines.defs.causes import dead_event_causes
-from dlq_pipelines.defs.partitions import DAYS, SCHEDULES_START
+from dlq_pipelines.defs.partitions import BACKFILL, DAYS, SCHEDULES_START
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
 from dlq_pipelines.reports.report import Report, build_report, report_markdown
 
@@ -13,7 +13,7 @@ from dlq_pipelines.reports.report import Report, build_report, report_markdown
 @dg.asset(
     deps=[dead_event_causes],
     partitions_def=DAYS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=BACKFILL,
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "pandas"},

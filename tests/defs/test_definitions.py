@@ -35,6 +35,7 @@ SCHEDULES = {
     "archive_daily": "0 3 * * *",
     "report_daily": "0 6 * * *",
     "purge_weekly": "0 4 * * 0",
+    "clean_up_runs_daily": "0 5 * * *",
 }
 
 
@@ -52,7 +53,7 @@ def test_every_asset_is_described_owned_and_of_a_kind() -> None:
 def test_everything_else_has_a_description() -> None:
     """Jobs, schedules, sensors and checks."""
     jobs = [job for job in REPOSITORY.get_all_jobs() if not job.name.startswith("__")]
-    assert len(jobs) == 8
+    assert len(jobs) == 9
     for thing in (*jobs, *REPOSITORY.schedule_defs, *REPOSITORY.sensor_defs):
         assert thing.description, thing.name
     checks = [spec for node in REPOSITORY.asset_checks_defs_by_key.values() for spec in node.check_specs]
@@ -89,7 +90,7 @@ def test_the_time_zone_and_the_start_are_the_settings() -> None:
     )
     given = os.environ | {"DLQ_TIMEZONE": "Europe/Berlin", "DLQ_AUTOSTART": "true"}
     done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert json.loads(done.stdout) == [["Europe/Berlin", "RUNNING"]] * 6
+    assert json.loads(done.stdout) == [["Europe/Berlin", "RUNNING"]] * 7
 
 
 @pytest.mark.parametrize(

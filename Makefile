@@ -6,7 +6,7 @@ DEV    := .venv/.installed-dev
 # On two cores a third process only waits.
 JOBS   ?= 2
 
-.PHONY: help setup demo up test test-postgres bench drill check format lock clean
+.PHONY: help setup demo up test test-postgres bench drill check format settings lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -45,10 +45,15 @@ format: $(DEV) ## Format and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: ## Pin anew (needs uv): requirements.lock to run, requirements-dev.lock to develop
+settings: $(STAMP) ## Write the table of variables into deploy/README.md
+	$(BIN)/python -m tests.settings_table
+
+lock: ## Pin anew (needs uv): requirements.lock to run, -dev to develop, -deploy for the container
 	uv pip compile $(LOCK) --extra embedded --group pyproject.toml:build -o requirements.lock pyproject.toml
 	uv pip compile $(LOCK) --all-extras --group pyproject.toml:build --group pyproject.toml:dev \
 	    -c requirements.lock -o requirements-dev.lock pyproject.toml
+	uv pip compile $(LOCK) --extra celery --extra k8s --group pyproject.toml:build -c requirements-dev.lock \
+	    -o requirements-deploy.lock pyproject.toml
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-annotate --no-header --quiet --upgrade
 

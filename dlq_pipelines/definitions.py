@@ -7,8 +7,10 @@ import dagster as dg
 # Single-run backfills are marked beta by Dagster; the notice at every start would bury the messages that matter.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
-from dlq_pipelines.defs import alerts, archive, causes, exports, reports, retries  # noqa: E402 - after the filter
+from dlq_pipelines.defs import alerts, archive, causes, exports, reports, retries, runs  # noqa: E402 - after the filter
+from dlq_pipelines.defs.executor import chosen_executor  # noqa: E402 - after the filter
 from dlq_pipelines.defs.resources import OutboxResource  # noqa: E402 - after the filter
+from dlq_pipelines.settings import read_settings  # noqa: E402 - after the filter
 
 defs = dg.Definitions(
     assets=[
@@ -36,6 +38,7 @@ defs = dg.Definitions(
         retries.retry_stage_job,
         retries.retry_dead_events_job,
         alerts.send_alerts_job,
+        runs.clean_up_runs_job,
     ],
     schedules=[
         causes.causes_schedule,
@@ -43,9 +46,9 @@ defs = dg.Definitions(
         reports.report_schedule,
         archive.archive_schedule,
         archive.purge_schedule,
+        runs.clean_up_runs_schedule,
     ],
     sensors=[retries.fix_flag_sensor, alerts.dead_event_alert_sensor],
     resources={"outbox": OutboxResource()},
-    # In the run's own process: half the time of a run, and a killed run leaves no step behind that goes on writing.
-    executor=dg.in_process_executor,
+    executor=chosen_executor(read_settings()),
 )

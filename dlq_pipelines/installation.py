@@ -30,38 +30,11 @@ if TYPE_CHECKING:  # pyarrow takes half a second to import, which no other comma
 _OUTBOX = "outbox"
 _DAGSTER = "dagster"
 
-_DAGSTER_YAML = """\
-# Written by `dlq up` and `dlq demo`. The storage is PostgreSQL, named by the environment of the processes.
-# postgresql+psycopg2: with a bare postgresql:// SQLAlchemy may pick a driver that Dagster's storage cannot use.
-storage:
-  postgres:
-    postgres_url:
-      env: DLQ_DAGSTER_URL
-run_coordinator:
-  module: dagster.core.run_coordinator
-  class: QueuedRunCoordinator
-concurrency:
-  pools:
-    granularity: op
-    default_limit: 1
-run_monitoring:
-  enabled: true
-  free_slots_after_run_end_seconds: 60
-run_retries:
-  enabled: true
-  max_retries: 1
-  retry_on_asset_or_op_failure: false
-retention:
-  sensor:
-    purge_after_days: {skipped: 2, failure: 30, success: 90}
-  schedule:
-    purge_after_days: 90
-telemetry:
-  enabled: false
-# No dialog that asks for an e-mail address before the first page.
-nux:
-  enabled: false
-"""
+_PACKAGE = Path(__file__).resolve().parent
+# A wheel carries the file inside the package; a checkout has it among what it takes to deploy.
+_DAGSTER_YAML = next(
+    (f for f in (_PACKAGE / "dagster.yaml", _PACKAGE.parent / "deploy" / "dagster.yaml") if f.is_file()), None
+)
 
 
 def find_database(settings: Settings) -> Database:
@@ -109,10 +82,13 @@ def prepare_dagster(settings: Settings) -> dict[str, str]:
 
     Raises:
         DatabaseUnavailableError: the server does not answer, or the role may not create the database.
+        DlqError: the installation lacks a file.
     """
+    if _DAGSTER_YAML is None:
+        raise DlqError("dagster.yaml is missing from this installation. Install it again.")
     home = (settings.home / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
-    (home / "dagster.yaml").write_text(_DAGSTER_YAML, encoding="utf-8")
+    (home / "dagster.yaml").write_bytes(_DAGSTER_YAML.read_bytes())
     _create_dagster_database(settings)
     url = dagster_database(settings).replace("postgresql://", "postgresql+psycopg2://", 1)
     return {"DAGSTER_HOME": str(home), "DLQ_DAGSTER_URL": url, "DLQ_HOME": str(settings.home.resolve())}

@@ -37,6 +37,15 @@ class ExportFormat(StrEnum):
     JSONL = "jsonl"
 
 
+class Executor(StrEnum):
+    """Which of Dagster's executors runs the steps."""
+
+    IN_PROCESS = "in_process"
+    MULTIPROCESS = "multiprocess"
+    CELERY = "celery"
+    K8S = "k8s"
+
+
 class Settings(BaseSettings):
     """The environment of this process, validated.
 
@@ -168,6 +177,23 @@ class Settings(BaseSettings):
         default=False, description="Send the digest of each day's report to the channels of DLQ_ALERT_URLS."
     )
     autostart: bool = Field(default=False, description="Start schedules and sensors RUNNING instead of stopped.")
+    executor: Executor = Field(
+        default=Executor.IN_PROCESS,
+        description="Where the steps of a run are executed: in_process, multiprocess, celery (extra [celery]) or k8s "
+        "(extra [k8s]).",
+    )
+    celery_url: SecretStr | None = Field(
+        default=None, description="Redis that carries steps to Celery's workers and results back: redis://host:6379/0."
+    )
+    days_per_run: int = Field(
+        default=0,
+        ge=0,
+        le=366,
+        description="Days of a backfill that share a run; 0: all of them. 1 spreads the days over workers.",
+    )
+    run_retention_days: int = Field(
+        default=90, ge=0, le=36500, description="Days Dagster's records of a finished run are kept; 0: for ever."
+    )
     partitions_start: str = Field(
         default="2026-01-01",
         pattern=r"^\d{4}-\d{2}-\d{2}$",
@@ -227,6 +253,13 @@ class Settings(BaseSettings):
         # PostgreSQL reads CET and its like as a fixed offset, so its days would not be Python's.
         if "/" not in value and value != "UTC":
             raise ValueError(f"{value!r} is an abbreviation: write UTC, or a place such as Europe/Berlin")
+        return value
+
+    @field_validator("celery_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"rediss?://[^/]", value.get_secret_value()):
+            raise ValueError("redis://host:6379/0 is needed, or rediss:// with TLS")
         return value
 
     @field_validator("export_uri", "report_uri")

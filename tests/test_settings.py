@@ -14,7 +14,7 @@ VARIABLES = {
     str(field.validation_alias or f"DLQ_{name.upper()}"): name for name, field in Settings.model_fields.items()
 }
 # What the tests, and the processes of Dagster, are told by a variable of their own.
-OTHERS = {"DLQ_TEST_DATABASE_URL", "DLQ_DAGSTER_URL"}
+OTHERS = {"DLQ_TEST_DATABASE_URL", "DLQ_DAGSTER_URL", "DLQ_CODE_HOST", "DLQ_CODE_PORT"}
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +61,10 @@ def test_the_defaults_are_those_that_are_promised() -> None:
         "alert_oldest_hours": 168,
         "report_digest": False,
         "autostart": False,
+        "executor": "in_process",
+        "celery_url": None,
+        "days_per_run": 0,
+        "run_retention_days": 90,
         "partitions_start": "2026-01-01",
         "api_tokens": None,
         "api_hosts": (),
@@ -144,6 +148,11 @@ BAD = [
     ("DLQ_ALERT_OLDEST_HOURS", "0"),
     ("DLQ_REPORT_DIGEST", "perhaps"),
     ("DLQ_AUTOSTART", "perhaps"),
+    ("DLQ_EXECUTOR", "dask"),
+    ("DLQ_CELERY_URL", "amqp://ann:s3cr3t@host"),
+    ("DLQ_DAYS_PER_RUN", "-1"),
+    ("DLQ_DAYS_PER_RUN", "367"),
+    ("DLQ_RUN_RETENTION_DAYS", "-1"),
     ("DLQ_PARTITIONS_START", "yesterday"),
     ("DLQ_PARTITIONS_START", "2026-02-30"),
     ("DLQ_API_HOSTS", "https://dlq.example.com"),

@@ -1,18 +1,23 @@
 """`dlq migrate`: bring the database to the schema that this release needs."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dlq_pipelines.errors import SchemaError
 
+if TYPE_CHECKING:
+    # A command imports what it needs when it runs.
+    from dlq_pipelines.postgres.queries import Names
 
-class Line(StrEnum):
-    """The two lines of migrations."""
+
+class Script(StrEnum):
+    """What can be printed: the two lines of migrations, and the roles."""
 
     OUTBOX = "outbox"
     DLQ = "dlq"
+    ROLES = "roles"
 
 
 def migrate(
@@ -21,13 +26,13 @@ def migrate(
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if anything is missing; change nothing.")] = False,
     print_: Annotated[
-        Line | None, typer.Option("--print", help="Print a line's migrations as a script for psql.")
+        Script | None, typer.Option("--print", help="Print a line's migrations, or the roles, as a script for psql.")
     ] = None,
 ) -> None:
     """Apply the migrations that the database lacks. Running it again changes nothing.
 
     Example: `dlq migrate --plan`, then `dlq migrate`. Under your own tools: `dlq migrate --print dlq | psql -f -`,
-    then the same with `--print outbox`.
+    then the same with `--print outbox`. Roles with the least rights: `dlq migrate --print roles | psql`.
     """
     from dlq_pipelines.installation import find_database
     from dlq_pipelines.postgres import migrate as runner
@@ -35,7 +40,7 @@ def migrate(
 
     settings = read_settings()
     if print_ is not None:
-        typer.echo(runner.print_sql(print_.value, settings.names))
+        typer.echo(_printed(print_, settings.names))
         return
     with find_database(settings).connect() as connection:
         if settings.database_url is None and not (plan or check):
@@ -52,3 +57,15 @@ def migrate(
             connection, runner.all_migrations(), tell=lambda label: typer.echo(f"applying {label}")
         )
     typer.echo(f"{len(applied)} applied; the database is up to date.")
+
+
+def _printed(script: Script, names: "Names") -> str:
+    from dlq_pipelines.postgres.migrate import print_roles, print_sql
+
+    match script:
+        case Script.ROLES:
+            return print_roles(names)
+        case Script.OUTBOX:
+            return print_sql("outbox", names)
+        case Script.DLQ:
+            return print_sql("dlq", names)

@@ -6,8 +6,8 @@ import dagster as dg
 
 from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.health import job_success
-from dlq_pipelines.defs.partitions import DAYS, SCHEDULES_START
-from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource
+from dlq_pipelines.defs.partitions import BACKFILL, DAYS, SCHEDULES_START
+from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
 from dlq_pipelines.exports.export import Exported, export_day, verify_day
 from dlq_pipelines.exports.formats import SCHEMA
 from dlq_pipelines.installation import export_options
@@ -23,11 +23,10 @@ _COLUMNS = dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field
 @dg.asset(
     deps=[dead_event_causes],
     partitions_def=DAYS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=BACKFILL,
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "parquet"},
-    pool=POOL,
     metadata={"dagster/column_schema": _COLUMNS},
     check_specs=[
         dg.AssetCheckSpec(
@@ -44,7 +43,7 @@ def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource)
     `DLQ_EXPORT_URI` says where, `DLQ_EXPORT_FORMATS` which; `_manifest.json` beside the Parquet file lists them. Runs
     at 00:30 for the day before. Changes no event; a rerun replaces the day's files and its row in `dlq.export_day`. A
     day is refused while it is not over or while some of its deaths have no cause. Any range of days can be backfilled
-    in one run.
+    in one run. Days do not wait for each other: a day that another run is exporting is refused.
     """
     wrong: list[str] = []
     with outbox.session() as session:

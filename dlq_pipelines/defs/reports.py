@@ -10,7 +10,7 @@ import psycopg
 from dlq_pipelines.alerts.alert import queue_digest
 from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.health import job_success
-from dlq_pipelines.defs.partitions import DAYS, SCHEDULES_START
+from dlq_pipelines.defs.partitions import BACKFILL, DAYS, SCHEDULES_START
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource, Session
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import alert_sender, report_policy
@@ -27,7 +27,7 @@ _CHECK = "report_equals_ledger"
 @dg.asset(
     deps=[dead_event_causes],
     partitions_def=DAYS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=BACKFILL,
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "pandas"},

@@ -175,7 +175,8 @@ def _told(done: Advanced, outcomes: dict[int, Stage]) -> dict[str, Any]:
     return told
 
 
-@dg.job(name="retry_stage", hooks={job_success})
+# The sensor asks for no second run of a fix while it takes the first one to be under way. A step takes seconds.
+@dg.job(name="retry_stage", hooks={job_success}, tags={"dagster/max_runtime": "900"})
 def retry_stage_job() -> None:
     """Takes the next step of one fix: writes down outcomes, then **releases, waits, halts or verifies**.
 

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -146,12 +146,26 @@ def print_sql(line: Line, names: Names) -> str:
     migrations = [migration for migration in all_migrations() if migration.line == line]
     head = [
         f"-- dlq-pipelines, migrations of line {line}. Apply line dlq before line outbox.",
-        "\\set ON_ERROR_STOP on",
+        *_variables(asdict(names)),
     ]
-    for token in ("outbox_schema", "outbox_table", "archive_table", "dlq_schema"):
-        value = getattr(names, token).replace("\\", "\\\\").replace("'", "''")
-        head += [f"\\if :{{?{token}}}", "\\else", f"\\set {token} '{value}'", "\\endif"]
     return "\n".join([*head, "set lock_timeout = '5s';", *map(_printed, migrations), ""])
+
+
+def print_roles(names: Names) -> str:
+    """`sql/roles.sql` for plain `psql -f`: roles with the least rights, called `dlq_operator` and so on.
+
+    The names are psql variables with the configured ones as defaults: `psql -v reader=dashboards`.
+    """
+    roles = {role: f"dlq_{role}" for role in ("operator", "reader", "flagger", "worker")}
+    text = (SQL_FOLDER / "roles.sql").read_text(encoding="utf-8")
+    return "\n".join([*_variables(asdict(names) | roles), text])
+
+
+def _variables(defaults: dict[str, str]) -> Iterator[str]:
+    yield "\\set ON_ERROR_STOP on"
+    for token, default in defaults.items():
+        value = default.replace("\\", "\\\\").replace("'", "''")
+        yield from (f"\\if :{{?{token}}}", "\\else", f"\\set {token} '{value}'", "\\endif")
 
 
 def _printed(migration: Migration) -> str:

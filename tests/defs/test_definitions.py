@@ -35,6 +35,7 @@ SCHEDULES = {
     "archive_daily": "0 3 * * *",
     "report_daily": "0 6 * * *",
     "purge_weekly": "0 4 * * 0",
+    "clean_up_runs_daily": "0 5 * * *",
 }
 
 
@@ -89,7 +90,7 @@ def test_the_time_zone_and_the_start_are_the_settings() -> None:
     )
     given = os.environ | {"DLQ_TIMEZONE": "Europe/Berlin", "DLQ_AUTOSTART": "true"}
     done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert json.loads(done.stdout) == [["Europe/Berlin", "RUNNING"]] * 6
+    assert json.loads(done.stdout) == [["Europe/Berlin", "RUNNING"]] * 7
 
 
 @pytest.mark.parametrize(

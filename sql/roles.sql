@@ -1,0 +1,66 @@
+-- Four roles with the least rights that their work needs. Run it as the owner of the tables, who may also create roles,
+-- and again after every `dlq migrate`: it takes all rights on our schema away from the four and gives anew what follows.
+--
+--     dlq migrate --print roles | psql
+--
+-- operator: Dagster's jobs, and people with the command line or the HTTP API. reader: reports, dashboards, queries.
+-- flagger: states that something is mended, and nothing else. worker: takes events and reports what became of them.
+-- None can log in: create accounts for people and processes and make them members. `create role` is repeatable here.
+
+select format('create role %I', name) from (values (:'operator'), (:'reader'), (:'flagger'), (:'worker')) as r (name)
+where not exists (select from pg_catalog.pg_roles where rolname = name)
+\gexec
+
+begin;
+
+revoke all on schema :"dlq_schema" from :"operator", :"reader", :"flagger", :"worker";
+revoke all on all tables in schema :"dlq_schema" from :"operator", :"reader", :"flagger", :"worker";
+revoke all on all functions in schema :"dlq_schema" from :"operator", :"reader", :"flagger", :"worker";
+revoke all on :"outbox_schema".:"outbox_table", :"outbox_schema".:"archive_table"
+    from :"operator", :"reader", :"flagger", :"worker";
+
+-- The operator writes our tables and moves events between the application's two.
+grant usage on schema :"outbox_schema", :"dlq_schema" to :"operator";
+select format('grant %s on %s to %I',
+    case when relkind in ('r', 'p') then 'select, insert, update, delete' else 'select' end, c.oid::regclass, :'operator')
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = relnamespace
+where n.nspname = :'dlq_schema' and relkind in ('r', 'p', 'v', 'm')
+\gexec
+-- Not the triggers' functions: on a table of one's own they would write deaths that nobody died.
+select format('grant execute on function %s to %I', p.oid::regprocedure, :'operator')
+from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = pronamespace
+where n.nspname = :'dlq_schema' and prokind = 'f' and prorettype <> 'trigger'::regtype
+\gexec
+-- What is only ever added to: who did what, which migrations ran, and the deaths, of which the trigger adds new ones,
+-- the cause is filled in and the oldest are forgotten.
+revoke update, delete on :"dlq_schema".operation from :"operator";
+revoke insert, update, delete on :"dlq_schema".migration from :"operator";
+revoke insert, update on :"dlq_schema".death from :"operator";
+grant update (cause_id) on :"dlq_schema".death to :"operator";
+-- What is never deleted.
+revoke delete on :"dlq_schema".cause, :"dlq_schema".cause_alias, :"dlq_schema".cause_day, :"dlq_schema".fix,
+    :"dlq_schema".fix_stage, :"dlq_schema".export_day from :"operator";
+-- A retry makes events pending; with DLQ_ALLOW_EDIT it may replace the payload.
+grant select, insert, delete, update (status, attempts, next_run_at, dead_at, payload)
+    on :"outbox_schema".:"outbox_table" to :"operator";
+-- The right to update is what a row lock asks for; nothing in the archive is ever changed.
+grant select, insert, delete, update (archived_at) on :"outbox_schema".:"archive_table" to :"operator";
+
+-- The reader reads, payloads included, and may call what changes nothing.
+grant usage on schema :"outbox_schema", :"dlq_schema" to :"reader";
+grant select on all tables in schema :"dlq_schema" to :"reader";
+grant select on :"outbox_schema".:"outbox_table", :"outbox_schema".:"archive_table" to :"reader";
+select format('grant execute on function %s to %I', p.oid::regprocedure, :'reader')
+from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = pronamespace
+where n.nspname = :'dlq_schema' and prokind = 'f' and provolatile <> 'v' and not prosecdef
+\gexec
+
+grant usage on schema :"dlq_schema" to :"flagger";
+grant execute on function :"dlq_schema".flag_fix to :"flagger";
+
+-- The worker sees nothing of ours: the trigger that records deaths has the rights of its owner.
+grant usage on schema :"outbox_schema" to :"worker";
+grant select, update (status, attempts, next_run_at, last_error, last_error_at)
+    on :"outbox_schema".:"outbox_table" to :"worker";
+
+commit;

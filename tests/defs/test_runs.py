@@ -1,0 +1,184 @@
+"""The clean-up of Dagster's own records: what goes, and that nothing goes with it which anybody looks at."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+
+from dlq_pipelines.definitions import defs
+from dlq_pipelines.defs.runs import LOCATION, clean_up_runs
+from dlq_pipelines.postgres.connect import Connection
+from tests.defs.conftest import Job
+from tests.rows import add_events, kill
+
+TAG = {".dagster/repository": f"__repository__@{LOCATION}"}
+YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+DAYS = [(YESTERDAY - timedelta(days=n)).isoformat() for n in (2, 1, 0)]
+RANGE = {"dagster/asset_partition_range_start": DAYS[0], "dagster/asset_partition_range_end": DAYS[-1]}
+EXPORT, CAUSES = dg.AssetKey("dead_event_export"), dg.AssetKey("dead_event_causes")
+DELETING = {"ops": {"clean_up_runs_op": {"config": {"dry_run": False}}}}
+
+
+class Ours:
+    """Runs jobs with the tag that the code location's own runs have, and remembers what they are called."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __call__(self, name: str, **options: Any) -> str:
+        tags = TAG | options.pop("tags", {})
+        return self._job(name, tags=tags, **options).run_id
+
+
+@pytest.fixture
+def ours(job: Job) -> Ours:
+    return Ours(job)
+
+
+def _left(instance: dg.DagsterInstance) -> set[str]:
+    return set(instance.get_run_ids(dg.RunsFilter(tags=TAG)))
+
+
+def _soon() -> datetime:
+    return datetime.now(UTC) + timedelta(minutes=1)
+
+
+def _status(instance: dg.DagsterInstance, day: str) -> tuple[bool, Any]:
+    """Whether a day counts as exported, and what the UI shows of it."""
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=EXPORT, asset_partitions=[day]), limit=1
+    ).records
+    materialized = day in instance.get_materialized_partitions(EXPORT)
+    return materialized, records[0].asset_materialization.metadata if records else None
+
+
+def test_what_was_overtaken_goes_and_the_last_word_on_each_day_stays(instance: dg.DagsterInstance, ours: Ours) -> None:
+    """Three days in one run, one of them again: the first run is still the last word on two days."""
+    overtaken = ours("classify_deaths")
+    last = ours("classify_deaths")
+    three_days, again = ours("export_day", tags=RANGE), ours("export_day", partition_key=DAYS[0])
+    before = [_status(instance, day) for day in DAYS]
+    assert all(materialized for materialized, _ in before)
+
+    done = clean_up_runs(instance, before=_soon())
+    assert (done.deleted, done.kept) == (1, 3)
+    assert _left(instance) == {last, three_days, again}
+    assert instance.all_logs(overtaken) == []
+    assert [_status(instance, day) for day in DAYS] == before
+
+    for day in DAYS[1:]:
+        ours("export_day", partition_key=day)
+    assert clean_up_runs(instance, before=_soon()).deleted == 1
+    assert three_days not in _left(instance)
+    assert all(_status(instance, day)[0] for day in DAYS)
+    assert clean_up_runs(instance, before=_soon()).deleted == 0
+
+
+def test_a_failed_attempt_stays_until_the_next_one(instance: dg.DagsterInstance, ours: Ours, home: Path) -> None:
+    """A day that failed is shown as failed, not as missing."""
+    (home / "exports").write_text("in the way")
+    first, second = (ours("export_day", partition_key=DAYS[0]) for _ in range(2))
+    assert clean_up_runs(instance, before=_soon()).deleted == 1
+    assert _left(instance) == {second}
+    (home / "exports").unlink()
+    third = ours("export_day", partition_key=DAYS[0])
+    assert first != second
+    clean_up_runs(instance, before=_soon())
+    assert _left(instance) == {third}
+
+
+def test_an_observation_and_a_check_of_their_own_stay(
+    connection: Connection, instance: dg.DagsterInstance, ours: Ours
+) -> None:
+    """A run that failed after it observed the outbox is what says how many events are dead."""
+    succeeded = ours("classify_deaths")
+    add_events(connection, 2)
+    kill(connection, "boom")
+    connection.execute("create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$")
+    connection.execute("create trigger no before insert on dlq.cause for each row execute function no()")
+    failed = ours("classify_deaths")
+    clean_up_runs(instance, before=_soon())
+    assert _left(instance) == {succeeded, failed}
+    seen = instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1).records[0].asset_observation
+    assert seen is not None
+    assert seen.metadata["dead"].value == 2
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING, "another's", "a root"],
+)
+def test_runs_that_must_stay_stay(instance: dg.DagsterInstance, ours: Ours, kept: dg.DagsterRunStatus | str) -> None:
+    """Unfinished ones whatever their age, those of other code locations, and one that others were retried from."""
+    config = {"ops": {"retry_dead_events_op": {"config": {"reason": "r", "actor": "a", "every": True}}}}
+    run = ours(
+        "retry_dead_events", run_config=config, tags={".dagster/repository": "x@y"} if kept == "another's" else {}
+    )
+    gone = ours("retry_dead_events", run_config=config)
+    with psycopg.connect(instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True) as storage:  # type: ignore[attr-defined]
+        if isinstance(kept, dg.DagsterRunStatus):
+            storage.execute("update runs set status = %s where run_id = %s", [kept.value, run])
+    if kept == "a root":
+        child = ours("retry_dead_events", run_config=config, tags={"dagster/root_run_id": run})
+        instance.report_run_canceling(instance.get_run_by_id(child))  # type: ignore[arg-type]
+    clean_up_runs(instance, before=_soon())
+    assert instance.get_run_by_id(run) is not None
+    assert gone not in _left(instance)
+
+
+def test_a_limit_a_dry_run_and_a_crash_between_lose_nothing(
+    instance: dg.DagsterInstance, ours: Ours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oldest first; a run whose events are gone is found again."""
+    runs = [ours("classify_deaths") for _ in range(4)]
+    assert clean_up_runs(instance, before=_soon(), dry_run=True).deleted == 3
+    assert _left(instance) == set(runs)
+    assert clean_up_runs(instance, before=_soon(), limit=1).deleted == 1
+    assert _left(instance) == set(runs[1:])
+
+    with monkeypatch.context() as crash:
+        crash.setattr(type(instance), "delete_run", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            clean_up_runs(instance, before=_soon())
+    assert instance.all_logs(runs[1]) == []
+    assert clean_up_runs(instance, before=_soon()).deleted == 2
+    assert _left(instance) == {runs[3]}
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_job_keeps_to_the_retention_and_deletes_only_when_it_is_told_to(
+    instance: dg.DagsterInstance, ours: Ours, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the Launchpad it counts; by its schedule it deletes."""
+    old, last = ours("classify_deaths"), ours("classify_deaths")
+    with psycopg.connect(instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True) as storage:  # type: ignore[attr-defined]
+        storage.execute(
+            "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() - interval '91 days'"
+        )
+        counted = job("clean_up_runs")
+        monkeypatch.setenv("DLQ_RUN_RETENTION_DAYS", "92")
+        assert job("clean_up_runs", run_config=DELETING).success
+        monkeypatch.setenv("DLQ_RUN_RETENTION_DAYS", "0")
+        assert job("clean_up_runs", run_config=DELETING).success
+    assert counted.success
+    assert {old, last} <= _left(instance)
+    monkeypatch.delenv("DLQ_RUN_RETENTION_DAYS")
+    schedule = defs.resolve_schedule_def("clean_up_runs_daily")
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 21, 5, tzinfo=UTC))
+    (request,) = schedule.evaluate_tick(context).run_requests or []
+    assert request.run_config["ops"] == DELETING["ops"]
+    assert job("clean_up_runs", run_config=request.run_config).success
+    assert {old, last} & _left(instance) == {last}
+
+
+def test_the_name_of_the_location_is_that_of_the_workspaces() -> None:
+    """Or no run would ever be ours."""
+    root = Path(__file__).parents[2]
+    for workspace in (root / "workspace.yaml", root / "deploy" / "workspace.yaml"):
+        assert f"location_name: {LOCATION}\n" in workspace.read_text(encoding="utf-8")

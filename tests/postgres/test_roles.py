@@ -1,0 +1,341 @@
+"""`sql/roles.sql`: can each role do its work, as itself on a real server, and nothing more?"""
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from dlq_pipelines import OutboxRepository
+from dlq_pipelines.archive.archive import archive_dead_events, discard_events
+from dlq_pipelines.archive.purge import forget_deaths, purge_archive
+from dlq_pipelines.archive.restore import restore_events
+from dlq_pipelines.causes.catalogue import (
+    describe_as,
+    list_causes,
+    mark_relapses,
+    merge_causes,
+    mute_cause,
+    split_cause,
+    undo,
+)
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.day import Day
+from dlq_pipelines.exports.export import export_day, verify_day
+from dlq_pipelines.exports.target import local_target
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import (
+    all_migrations,
+    create_host_tables,
+    migrate,
+    print_roles,
+    require_current,
+)
+from dlq_pipelines.postgres.queries import Names
+from dlq_pipelines.reports.report import build_report
+from dlq_pipelines.retries.fix import Terms
+from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, list_fixes, preview_fix
+from dlq_pipelines.retries.retry import advance_fix, retry_with_payload, settle_retries, withdraw_fix
+from tests.rows import add_events, kill, one
+
+UTC_ZONE = ZoneInfo("UTC")
+ROLES = ("operator", "reader", "flagger", "worker")
+TODAY = datetime.now(UTC)
+TABLES = """
+    select c.oid::regclass::text as name, c.relkind in ('r', 'p') as is_table
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'p', 'v', 'm') and (n.nspname = 'dlq' or c.relname like 'outbox_event%') order by 1
+"""
+FUNCTIONS = """
+    select p.proname as name, p.provolatile <> 'v' and not prosecdef as reads
+    from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'dlq' and p.prokind = 'f' and has_function_privilege(%s, p.oid, 'execute') = %s order by 1
+"""
+# What the operator may do with a table of ours, where that is not all of reading, adding, changing and deleting.
+ONLY = {
+    "dlq.operation": {"select", "insert"},
+    "dlq.migration": {"select"},
+    "dlq.death": {"select", "delete"},  # and fill in the cause
+    "outbox_event": {"select", "insert", "delete"},  # and update the columns of a retry
+    "outbox_event_archive": {"select", "insert", "delete"},
+}
+NEVER_DELETED = {"cause", "cause_alias", "cause_day", "fix", "fix_stage", "export_day"}
+ACTS = {
+    "select": "select from {} limit 0",
+    "insert": "insert into {} default values",
+    "delete": "delete from {} where false",
+    "truncate": "truncate {}",
+    "drop": "drop table {}",
+}
+Urls = Mapping[str, str]
+
+
+@contextmanager
+def _granted(database: Database, names: Names = Names()) -> Iterator[Urls]:  # noqa: B008 - frozen
+    """Roles of the test's own, an account in each, and the connection strings of these accounts."""
+    suffix = uuid4().hex[:8]
+    roles = {role: f"{role} {suffix}" for role in ROLES}  # with a blank: names are quoted everywhere
+    _psql(database, print_roles(names), roles)
+    with database.connect() as owner:
+        password = owner.info.password or "unused"
+        accounts = {role: f"{role}_account_{suffix}" for role in ROLES}
+        try:
+            for role, account in accounts.items():
+                create = sql.SQL("create role {} login password {} in role {}")
+                owner.execute(create.format(sql.Identifier(account), password, sql.Identifier(roles[role])))
+            yield {role: make_conninfo(database.url, user=name, password=password) for role, name in accounts.items()}
+        finally:
+            for name in (*accounts.values(), *roles.values()):
+                owner.execute(sql.SQL("drop owned by {}").format(sql.Identifier(name)))
+                owner.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def urls(database: Database) -> Iterator[Urls]:
+    with _granted(database) as granted:
+        yield granted
+
+
+def _psql(database: Database, script: str, variables: Mapping[str, str]) -> None:
+    parts = conninfo_to_dict(database.url)
+    options = ["-h", str(parts["host"]), "-U", str(parts["user"]), "-d", str(parts["dbname"])]
+    options += [word for name, value in variables.items() for word in ("-v", f"{name}={value}")]
+    for _ in range(2):  # running it again is what people do after each migration
+        done = subprocess.run(["psql", "-X", *options], input=script, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def _act(reason: str = "tested") -> Act:
+    return Act("ann", reason, datetime.now(UTC))
+
+
+def test_the_worker_delivers_fails_and_buries_and_its_deaths_are_recorded(connection: Connection, urls: Urls) -> None:
+    """Without a right on our schema: the trigger has its owner's."""
+    add_events(connection, 3)
+    with OutboxRepository(urls["worker"], max_attempts=1) as repository:
+        first, second, third = repository.fetch_pending(3)
+        repository.mark_success(first.id)
+        repository.mark_retry(second.id, "boom")
+        repository.mark_retry(third.id, "boom")
+    assert one(connection, "select count(*) from dlq.death") == {"count": 2}
+
+
+def test_the_operator_does_all_that_jobs_and_people_do(connection: Connection, urls: Urls, tmp_path: Path) -> None:
+    """From the first cause to the last purge, with nothing but the role's rights."""
+    add_events(connection, 30)
+    kill(connection, "TimeoutError: no answer", where="id <= 20")
+    kill(connection, "KeyError: 'postcode'", where="id > 20")
+    with Database(urls["operator"]).connect() as operator:
+        require_current(operator)
+        assert classify_deaths(operator, zone=UTC_ZONE).deaths == 30
+        assert mark_relapses(operator, now=TODAY) == ()
+        _look_after_causes(operator)
+        _fix(operator, connection)
+        retry_with_payload(operator, 25, '{"mended": true}', act=_act(), allowed=True)
+        settle_retries(operator, now=datetime.now(UTC), settle_seconds=1)
+        day = Day.of(date(2026, 3, 10), UTC_ZONE)
+        export_day(operator, url=urls["operator"], day=day, target=local_target(tmp_path), now=TODAY)
+        assert verify_day(operator, day=day, target=local_target(tmp_path), now=TODAY) == []
+        build_report(operator, day=TODAY.date(), zone=UTC_ZONE, folder=tmp_path)
+        _archive(operator)
+        for name in ("archive.unaccounted", "cause.rollup_difference", "outbox.observe"):
+            operator.one(name)
+        operator.run("fix.stages_difference")
+        operator.run("archive.columns_lacking")
+        operator.execute("select public.archive_dead_outbox_events(1000)")
+    assert one(connection, "select count(*) from outbox_event_archive where status = 'dead'") == {"count": 0}
+    assert one(connection, "select count(*) > 0 as audited from dlq.operation where actor = 'ann'") == {"audited": True}
+
+
+def _look_after_causes(operator: Connection) -> None:
+    one_, other = (cause.id for cause in list_causes(operator))
+    merged = merge_causes(operator, one_, into=other, act=_act())
+    undo(operator, merged.operation, act=_act())
+    merge_causes(operator, one_, into=other, act=_act())
+    split_cause(operator, one_, act=_act())
+    describe_as(operator, one_, "name", "no answer", act=_act())
+    mute_cause(operator, one_, datetime.now(UTC) + timedelta(days=1), act=_act())
+
+
+def _fix(operator: Connection, owner: Connection) -> None:
+    cause = next(cause.id for cause in list_causes(operator) if cause.dead == 20)
+    flag = Flag(Selector(cause_id=cause))
+    assert preview_fix(operator, flag, act=_act(), default=Terms().policy).events == 20
+    fix = flag_fix(operator, flag, act=_act())
+    (due,) = fixes_due(operator, now=datetime.now(UTC), max_backlog=timedelta(days=1))
+    assert advance_fix(operator, due.id, act=_act(), terms=Terms()).released == 10
+    owner.execute("update outbox_event set status = 'done' where status = 'pending'")
+    later = Act("ann", "a step is due", datetime.now(UTC) + timedelta(seconds=2))
+    assert advance_fix(operator, fix.id, act=later, terms=Terms()).released == 10
+    withdraw_fix(operator, fix.id, act=_act())
+
+
+def _archive(operator: Connection) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    assert discard_events(operator, Selector(event_ids=(21,)), act=_act()).events == 1
+    moved = archive_dead_events(operator, before=soon, only_exported=False, act=_act()).moved
+    assert moved > 0
+    assert restore_events(operator, Selector(event_ids=(22, 23)), act=_act()).events == 2
+    archive_dead_events(operator, before=soon, only_exported=True, act=_act())
+    archive_dead_events(operator, before=soon, only_exported=False, act=_act())
+    assert purge_archive(operator, before=datetime.now(UTC) + timedelta(days=1), act=_act()).events == moved + 1
+    assert forget_deaths(operator, before=soon, act=_act()).events > 0
+
+
+def test_the_reader_reads_all_of_it(connection: Connection, urls: Urls, tmp_path: Path) -> None:
+    """Tables, views, the report, and what calls functions."""
+    add_events(connection, 2)
+    kill(connection, "boom")
+    classify_deaths(connection, zone=UTC_ZONE)
+    with Database(urls["reader"]).connect() as reader:
+        require_current(reader)
+        (cause,) = list_causes(reader)
+        assert build_report(reader, day=TODAY.date(), zone=UTC_ZONE, folder=tmp_path).deaths == cause.dead == 2
+        assert [fix.id for fix in list_fixes(reader)] == []
+        for row in connection.execute(TABLES.encode()):
+            reader.execute(sql.SQL("table {}").format(sql.Identifier(*row["name"].split("."))))
+        reader.one("archive.exported_times", before=TODAY)
+        reader.run("archive.columns_lacking")
+
+
+def test_the_flagger_flags_and_signs(connection: Connection, urls: Urls) -> None:
+    """With its own name; the fix then runs."""
+    add_events(connection, 1)
+    kill(connection, "boom")
+    classify_deaths(connection, zone=UTC_ZONE)
+    with psycopg.connect(urls["flagger"], autocommit=True) as flagger:
+        flagger.execute("select dlq.flag_fix('mended', every => true)")
+    (fix,) = list_fixes(connection)
+    assert fix.flagged_by == conninfo_to_dict(urls["flagger"])["user"]
+
+
+def _allowed(role: str, table: str, *, is_table: bool) -> set[str]:
+    if role == "operator":
+        if not is_table:
+            return {"select"}
+        return ONLY.get(table, {"select", "insert", "delete"} - ({"delete"} if table[4:] in NEVER_DELETED else set()))
+    if role == "reader":
+        return {"select"}
+    return {"select"} if (role, table) == ("worker", "outbox_event") else set()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_may_do_nothing_else_with_any_table(connection: Connection, urls: Urls, role: str) -> None:
+    """Each act on each table that is not its own raises insufficient privilege, and the others do not."""
+    tried = 0
+    with psycopg.connect(urls[role], autocommit=True) as account:
+        for table in connection.execute(TABLES.encode()).fetchall():
+            allowed = _allowed(role, table["name"], is_table=table["is_table"])
+            for act, statement in ACTS.items():
+                if act != "select" and not table["is_table"]:  # nobody writes through a view
+                    continue
+                if table["name"].startswith("outbox_event") and act == "insert":
+                    statement = "insert into {} (id) values (1)"  # noqa: PLW2901 - new ids are the application's
+                refused = _refused(account, statement.format(table["name"]))
+                assert refused == (act not in allowed), (role, act, table["name"])
+                tried += 1
+    assert tried > 50
+
+
+def _refused(account: psycopg.Connection, statement: str) -> bool:
+    try:
+        with account.transaction(force_rollback=True):
+            account.execute(statement.encode())
+    except psycopg.errors.InsufficientPrivilege:
+        return True
+    except (psycopg.IntegrityError, psycopg.errors.FeatureNotSupported):
+        pass  # the right is there, the row is not
+    return False
+
+
+FORGE = """
+    create temp table forged (like outbox_event);
+    create trigger t after insert on forged for each row execute function dlq.record_inserted_death()
+"""
+FORBIDDEN = {
+    "operator": [
+        "update dlq.death set error = 'nothing'",
+        "update dlq.operation set actor = 'somebody'",
+        "update dlq.migration set checksum = ''",
+        "update outbox_event set event_type = 'x'",
+        "update outbox_event set last_error = 'x'",
+        "update outbox_event_archive set payload = '{}'",
+        FORGE,
+        "alter table outbox_event disable trigger all",
+    ],
+    "reader": [
+        "select dlq.flag_fix('mended', every => true)",
+        "select dlq.move_to_archive(array[1], now())",
+        "update dlq.cause set note = 'x'",
+        "select archive_dead_outbox_events(0)",
+        "select from outbox_event for update",
+    ],
+    "flagger": [
+        "select dlq.place_fix(null)",
+        "select dlq.move_to_outbox(array[1])",
+        "select archive_dead_outbox_events(0)",
+        "update outbox_event set status = 'pending'",
+    ],
+    "worker": [
+        "update outbox_event set payload = '{}'",
+        "update outbox_event set dead_at = null",
+        "select dlq.flag_fix('mended', every => true)",
+    ],
+}
+
+
+@pytest.mark.parametrize(("role", "statement"), [(role, text) for role, texts in FORBIDDEN.items() for text in texts])
+def test_a_role_is_refused(connection: Connection, urls: Urls, role: str, statement: str) -> None:
+    """What it would have to be trusted with."""
+    add_events(connection, 1)
+    kill(connection, "boom")
+    with psycopg.connect(urls[role]) as account, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        account.execute(statement.encode())
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_creates_nothing_among_ours_and_calls_only_what_it_needs(
+    connection: Connection, urls: Urls, role: str
+) -> None:
+    with psycopg.connect(urls[role], autocommit=True) as account:
+        for statement in ("create table dlq.mine ()", "create schema mine", "create role mine", "drop schema dlq"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                account.execute(statement.encode())
+        user = account.info.user
+    callable_ = connection.execute(FUNCTIONS.encode(), [user, True]).fetchall()
+    refused = {row["name"] for row in connection.execute(FUNCTIONS.encode(), [user, False])}
+    match role:
+        case "operator":
+            assert refused == {"record_death", "record_inserted_death", "date_death"}
+        case "reader":
+            assert callable_
+            assert all(row["reads"] for row in callable_)
+        case "flagger":
+            assert [row["name"] for row in callable_] == ["flag_fix"]
+        case _:
+            assert callable_ == []
+
+
+def test_names_that_need_quotes_are_granted_on(empty_database: Database) -> None:
+    """A schema and a table of somebody's own."""
+    names = Names(outbox_schema='shop "1"', outbox_table="out box", archive_table="arch'ive", dlq_schema="dead letters")
+    database = replace(empty_database, names=names)
+    with database.connect() as owner:
+        create_host_tables(owner)
+        migrate(owner, all_migrations())
+        with _granted(database, names) as urls:
+            with replace(database, url=urls["operator"]).connect() as operator:
+                assert classify_deaths(operator, zone=UTC_ZONE).deaths == 0
+                assert archive_dead_events(operator, before=TODAY, only_exported=True, act=_act()).moved == 0
+            with OutboxRepository(urls["worker"], names=names) as repository:
+                assert repository.fetch_pending(1) == []

@@ -1,0 +1,56 @@
+"""Which variables are there? `make settings` writes the table between the markers of deploy/README.md.
+
+A test compares the two, so the table is never another one than the program's.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from dlq_pipelines.settings import Settings
+
+README = Path(__file__).parents[1] / "deploy" / "README.md"
+BETWEEN = re.compile(r"(<!-- settings: made by `make settings` -->\n).*?(<!-- end of settings -->)", re.DOTALL)
+
+
+def settings_table() -> str:
+    """A row each variable, in the order of settings.py."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        assert default is not PydanticUndefined, f"{name} has no default"
+        variable = str(field.validation_alias or f"DLQ_{name.upper()}")
+        rows.append(f"| `{variable}` | {_shown(default)} | {_escaped(field.description or '')} |")
+    return "\n".join(["| variable | default | meaning |", "| --- | --- | --- |", *rows, ""])
+
+
+def _shown(default: object) -> str:
+    match default:
+        case None | "" | ():
+            return ""
+        case bool():
+            return f"`{str(default).lower()}`"
+        case tuple():
+            return f"`{','.join(map(str, default))}`"
+        case _:
+            return f"`{default}`"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+
+
+def main() -> int:
+    """Write the table."""
+    text = README.read_text(encoding="utf-8")
+    made, places = BETWEEN.subn(lambda found: f"{found[1]}{settings_table()}{found[2]}", text)
+    if places != 1:
+        sys.exit(f"{README} has no place for the table.")
+    README.write_text(made, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

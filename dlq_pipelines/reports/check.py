@@ -5,11 +5,14 @@ PostgreSQL say when the day begins and ends, count rows instead of reading rollu
 from their deaths where the report counts back from now.
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC
 from typing import Any
 
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.figures import ALL, Figures
+from dlq_pipelines.reports.figures import ALL, OTHER, Figures
+from dlq_pipelines.text import plain_line
 
 
 def differences(connection: Connection, figures: Figures) -> list[str]:
@@ -35,6 +38,7 @@ def _compared(connection: Connection, figures: Figures) -> Iterator[tuple[str, A
     yield from _totals(connection, figures, day)
     yield from _causes(connection, figures, day)
     yield from _series(connection, figures, day)
+    yield from _types(connection, figures, day)
     yield from _backlog(connection, figures, day)
     yield from _fixes(connection, figures, day)
 
@@ -58,15 +62,33 @@ def _causes(connection: Connection, figures: Figures, day: dict[str, Any]) -> It
 
 
 def _series(connection: Connection, figures: Figures, day: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    found = {row["hour"]: row["deaths"] for row in connection.run("report_check.hours", **day)}
-    said = {hour.hour: hour.deaths for hour in figures.hours.itertuples() if hour.deaths}
-    yield "deaths by hour", said, {hour.astimezone(figures.window.zone): deaths for hour, deaths in found.items()}
-    types = {(row["cause_id"] or "", row["event_type"]): row["deaths"] for row in connection.run(
-        "report_check.event_types", **day)}  # fmt: skip
-    yield "deaths of the heat map", int(figures.matrix.to_numpy().sum()), sum(types.values())
+    # In UTC: two hours that a clock shows alike are equal in its own zone.
+    found = {row["hour"].astimezone(UTC): row["deaths"] for row in connection.run("report_check.hours", **day)}
+    hours = figures.hours.to_dict("records")
+    said = {hour["hour"].astimezone(UTC): hour["deaths"] for hour in hours if hour["deaths"]}
+    yield "deaths by hour", said, found
     before = {row["day"]: row["deaths"] for row in connection.run("report_check.days", **day)}
     told = figures.days[ALL].iloc[:-1]
     yield "deaths of the days before", {one: int(n) for one, n in told.items() if n}, before
+
+
+def _types(connection: Connection, figures: Figures, day: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Each cell of the heat map and each type that a cause names; types that are shown alike are added up."""
+    found: Counter[tuple[str, str]] = Counter()
+    for row in connection.run("report_check.event_types", **day):
+        found[row["cause_id"] or "", plain_line(row["event_type"][:200], 80)] += row["deaths"]
+    table = figures.matrix
+    yield "deaths of the heat map", int(table.to_numpy().sum()), found.total()
+    rows, columns = [str(name) for name in table.index], [str(name) for name in table.columns]
+    cells = {(row, name): int(table.at[row, name]) for row in rows for name in columns if OTHER not in {row, name}}  # type: ignore[arg-type]
+    said = {cell: deaths for cell, deaths in cells.items() if deaths}
+    yield "deaths by cause and event type", said, {cell: found[cell] for cell in cells if cell in found}
+    named: Counter[tuple[str, str]] = Counter()
+    for cause in figures.causes:
+        named.update({(cause.cause_id, name): 0 for name, _ in cause.event_types})
+        for name, deaths in cause.event_types:
+            named[cause.cause_id, name] += deaths
+    yield "deaths of the types that causes name", dict(named), {cell: found[cell] for cell in named}
 
 
 def _backlog(connection: Connection, figures: Figures, day: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -21,7 +21,7 @@ CAUSES_LISTED = 1_000
 # Told in full: the causes with most harm, and further ones that are new, back or worse.
 _IN_FULL = 25
 _URGENT_IN_FULL = 25
-_MATRIX_CAUSES, _MATRIX_TYPES = 12, 8
+MATRIX_CAUSES, MATRIX_TYPES = 12, 8
 # Columns of `Figures.days` and rows of `Figures.matrix` that are no cause's id. No text that is shown has a NUL in it.
 ALL, OTHER, UNCLASSIFIED = "\0all", "\0other", ""
 _HOUR = timedelta(hours=1)
@@ -388,21 +388,21 @@ def deaths_by_hour(rows: list[dict[str, Any]], window: Window) -> pd.DataFrame:
     return pd.DataFrame({"hour": window.hours, "label": window.hour_labels, "deaths": deaths})
 
 
-def deaths_by_type(causes: tuple[CauseFigures, ...], totals: Totals) -> pd.DataFrame:
-    """`Figures.matrix`: the causes with most harm and the event types with most deaths, the rest added up."""
-    cells = pd.DataFrame(
-        [(cause.cause_id, name, deaths) for cause in causes for name, deaths in cause.event_types],
-        columns=["cause", "type", "deaths"],
+def deaths_by_type(rows: list[dict[str, Any]], causes: list[CauseFigures], deaths: int) -> pd.DataFrame:
+    """The rows of `report.types` as `Figures.matrix`: a row a cause, a column a type, the rest of both added up.
+
+    Args:
+        rows: with `cause_id` (None: any other), `position` of the type, `event_type` and `deaths`.
+        causes: in the order of the rows.
+        deaths: of the day.
+    """
+    names = list(dict.fromkeys(row["event_type"] for row in rows))  # in the order of their positions
+    table = pd.DataFrame(
+        0, index=[*(cause.cause_id for cause in causes), OTHER], columns=[*names, OTHER], dtype="int64"
     )
-    by_type = cells.groupby("type")["deaths"].sum().reset_index()
-    most = by_type.sort_values(["deaths", "type"], ascending=[False, True])["type"].head(_MATRIX_TYPES)
-    rows = [cause.cause_id for cause in causes[:_MATRIX_CAUSES]]
-    known = cells[cells["cause"].isin(rows) & cells["type"].isin(most)]
-    table = known.pivot_table(index="cause", columns="type", values="deaths", aggfunc="sum", fill_value=0)
-    table = table.reindex(index=rows, columns=list(most), fill_value=0).astype("int64")
-    of_cause = pd.Series({cause.cause_id: cause.deaths for cause in causes[:_MATRIX_CAUSES]}, dtype="int64")
-    of_type = by_type.set_index("type")["deaths"].reindex(list(most), fill_value=0)
-    table[OTHER] = of_cause.reindex(rows) - table.sum(axis=1)
-    table.loc[OTHER] = of_type - table.sum(axis=0).drop(OTHER)
-    table.loc[OTHER, OTHER] = totals.deaths - table[list(most)].sum().sum() - table[OTHER].drop(OTHER).sum()
-    return table.astype("int64")
+    for row in rows:
+        table.loc[OTHER if row["cause_id"] is None else row["cause_id"], row["event_type"]] += row["deaths"]
+    for cause in causes:
+        table.loc[cause.cause_id, OTHER] = cause.deaths - table.loc[cause.cause_id].sum()
+    table.loc[OTHER, OTHER] = deaths - table.to_numpy().sum()
+    return table

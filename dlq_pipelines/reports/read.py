@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import pandas as pd
 from psycopg.rows import DictRow
 
 from dlq_pipelines.causes.fingerprint import fingerprint
@@ -17,6 +18,8 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.figures import (
     CAUSES_LISTED,
     DAYS_BEFORE,
+    MATRIX_CAUSES,
+    MATRIX_TYPES,
     OTHER,
     UNCLASSIFIED,
     Ahead,
@@ -98,7 +101,7 @@ class _Reading:
             causes=causes,
             days=days,
             hours=deaths_by_hour(hours, self._window),
-            matrix=deaths_by_type(causes, totals),
+            matrix=self._matrix(list(causes[:MATRIX_CAUSES]), totals.deaths),
             backlog=self._backlog(still, totals.deaths),
             ahead=self._ahead(still["archived_soon"]),
             fixes=self._fixes(fixes),
@@ -196,6 +199,12 @@ class _Reading:
         worse = is_escalating(row["deaths"], before)
         word = state(seen, start=self._window.start, until=self._window.until, escalating=worse)
         return _Judged(row, trend, word, limit(before) if before else None, worse, said=_said(known, seen))
+
+    def _matrix(self, causes: list[CauseFigures], deaths: int) -> pd.DataFrame:
+        ids = [cause.cause_id for cause in causes]
+        rows = self._connection.run("report.types", causes=ids, limit=MATRIX_TYPES, **self._span).fetchall()
+        named = [row | {"event_type": plain_line(row["event_type"], 80)} for row in rows]
+        return deaths_by_type(named, causes, deaths)
 
     def _errors(self, causes: list[str | None]) -> dict[str | None, dict[str, Any]]:
         """Of each cause a sample, and the names in its last errors, all redacted before anything is read from them."""

@@ -112,6 +112,24 @@ where o.kind in ('cause.owner', 'cause.note', 'cause.mute', 'cause.undo') and o.
     and key in ('owner', 'note', 'muted_until') and change ->> 'cause' = any(%(causes)s)
 order by 1, 2, o.id
 
+-- name: types
+-- The event types with most deaths on the day, by cause: those that are named, and all others together (`others`).
+with cell as (
+    select coalesce(c.merged_into, d.cause_id) as cause_id, d.event_type, d.deaths
+    from (
+        select cause_id, event_type, count(*) as deaths from :"dlq_schema".death
+        where died_at >= %(start)s and died_at < %(until)s
+        group by cause_id, event_type
+    ) d left join :"dlq_schema".cause c on c.id = d.cause_id
+), most as (
+    select event_type, row_number() over (order by sum(deaths) desc, event_type collate "C") as position
+    from cell group by event_type order by position limit %(limit)s
+)
+select case when coalesce(cell.cause_id, '') = any(%(causes)s) then coalesce(cell.cause_id, '') end as cause_id,
+    most.position, left(most.event_type, 200) as event_type, sum(cell.deaths)::bigint as deaths
+from cell join most using (event_type)
+group by 1, 2, 3 order by 2, 1
+
 -- name: hours
 -- Deaths by hour of the day: `bounds` are the instants at which its 23 to 25 hours begin.
 select width_bucket(died_at, %(bounds)s::timestamptz[]) - 1 as position, count(*) as deaths

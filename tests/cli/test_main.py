@@ -46,6 +46,7 @@ NEVER_SHOWN = "s3cr3t-passw0rd"
 ON_THE_DATABASE = (
     ["causes", "list"],
     ["fixes", "list"],
+    ["reports", "show"],
     ["fixes", "flag", "--all", "--note", "mended"],
     ["dead-events", "show", "1"],
     ["dead-events", "retry-batch", "--all", "--reason", "asked"],

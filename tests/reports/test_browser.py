@@ -109,10 +109,10 @@ class Seen:
 
 @pytest.fixture
 def see(browser: Browser, reports: Path) -> Iterator[Any]:
-    """Open a page at a width, in light or dark, with all that is folded unfolded if asked."""
+    """Open a page at a width, in light or dark."""
     contexts = []
 
-    def open_page(name: str, *, width: int = 1280, scheme: str = "light", unfolded: bool = False) -> Seen:
+    def open_page(name: str, *, width: int = 1280, scheme: str = "light") -> Seen:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
         contexts.append(context)
         seen = Seen(context.new_page())
@@ -121,8 +121,6 @@ def see(browser: Browser, reports: Path) -> Iterator[Any]:
         seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
         seen.page.on("dialog", lambda dialog: (seen.said.append(dialog.message), dialog.dismiss()))
         seen.page.goto((reports / name).as_uri())
-        if unfolded:
-            seen.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         return seen
 
     yield open_page
@@ -133,10 +131,10 @@ def see(browser: Browser, reports: Path) -> Iterator[Any]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_runs_nothing_is_fetched_and_nothing_leaves_the_page(
+def test_nothing_runs_is_fetched_or_leaves_the_page_and_accessibility_rules_hold(
     see: Any, reports: Path, name: str, width: int, scheme: str
 ) -> None:
-    """One request, for the page itself; a silent console; no element beyond the edges, folded or not."""
+    """One request, a silent console, no element beyond the edges, folded or not; all rules of axe-core's, unfolded."""
     seen = see(name, width=width, scheme=scheme)
     assert seen.page.evaluate(LEAVING) == []
     seen.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
@@ -144,16 +142,7 @@ def test_nothing_runs_nothing_is_fetched_and_nothing_leaves_the_page(
     assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert seen.requests == [(reports / name).as_uri()]
     assert seen.said == []
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", PAGES)
-def test_accessibility_rules_hold(see: Any, name: str, width: int, scheme: str) -> None:
-    """All of axe-core's, contrast included, with everything unfolded."""
-    # The page's own policy lets no script in, axe's included; a page that is told to ignore it is otherwise the same.
-    page = see(name, width=width, scheme=scheme, unfolded=True).page
-    found = Axe().run(page)
+    found = Axe().run(seen.page)
     assert found.violations_count == 0, found.generate_report()
 
 

@@ -1,7 +1,7 @@
 """Does the check of a report find what is wrong with it, and only that?"""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from dlq_pipelines.reports.check import differences
 from dlq_pipelines.reports.figures import ALL, Figures, Window
 from dlq_pipelines.reports.read import read_figures
 from tests.reports import story
+from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY
 
 
@@ -35,6 +36,38 @@ def test_merged_causes_equal_the_ledger(connection: Connection) -> None:
     story.tell(connection)
     merge_causes(connection, cause_key(story.MAIL), into=cause_key(story.REFUSED), act=Act("ann", "one", story.NOW))
     assert differences(connection, read(connection)) == []
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"), [(date(2026, 10, 25), 25), (date(2026, 3, 29), 23)], ids=["the clock goes back", "and forth"]
+)
+def test_days_on_which_the_clock_changes_equal_the_ledger(connection: Connection, day: date, hours: int) -> None:
+    """A death in each hour, also in the one that comes twice, and one just before and after."""
+    window = Window(day, BERLIN)
+    add_cause(connection, "c")
+    for hour in range(-1, hours + 1):
+        add_death(connection, window.start + timedelta(hours=hour, minutes=59), cause="c", event=100 + hour)
+    count_again(connection)
+    figures = read_figures(connection, window, policy=story.POLICY, now=story.NOW)
+    assert figures.totals.deaths == hours
+    assert differences(connection, figures) == []
+
+
+def test_many_event_types_of_a_cause_equal_the_ledger(connection: Connection) -> None:
+    """A type that is frequent on the day and rare in a cause is in its row of the heat map all the same."""
+    window = story.WINDOW
+    for cause in ("many", "one"):
+        add_cause(connection, cause)
+    kinds = [f"type {n:02}" for n in range(20) for _ in range(2)] + ["common"]
+    for event, kind in enumerate(kinds):
+        add_death(connection, window.start, cause="many", event=event, event_type=kind, aggregate=str(event))
+    for event in range(30):
+        add_death(connection, window.start, cause="one", event=100 + event, event_type="common")
+    count_again(connection)
+    figures = read_figures(connection, window, policy=story.POLICY, now=story.NOW)
+    assert figures.matrix.loc["many", "common"] == 1
+    assert figures.matrix.loc["one", "common"] == 30
+    assert differences(connection, figures) == []
 
 
 @pytest.mark.parametrize("field", ["deaths", "events", "unclassified", "causes"])
@@ -77,15 +110,19 @@ def test_wrong_days_hours_types_fixes_and_retentions_are_found(connection: Conne
     days.loc[days.index[3], ALL] += 1
     hours.loc[8, "deaths"] += 1
     matrix.iloc[0, 0] += 1
+    moved = figures.matrix.copy()
+    moved.iloc[0, 0] -= 1
+    moved.iloc[1, 0] += 1
     first, *others = figures.fixes
     stage = replace(first.stages[0], done=3)
     for wrong in (
         {"days": days},
         {"hours": hours},
         {"matrix": matrix},
+        {"matrix": moved},
         {"fixes": (replace(first, stages=(stage,)), *others)},
         {"fixes_found": 9},
         {"ahead": replace(figures.ahead, archived=1)},
         {"ahead": replace(figures.ahead, purged=1)},
     ):
-        assert len(differences(connection, replace(figures, **wrong))) == 1, wrong  # type: ignore[arg-type]
+        assert 1 <= len(differences(connection, replace(figures, **wrong))) <= 2, wrong  # type: ignore[arg-type]

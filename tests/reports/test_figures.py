@@ -298,6 +298,7 @@ def test_figures_are_read_by_indexes(connection: Connection) -> None:
     asked = {
         "report.causes": ("death_day", {**span, "limit": 50, "types": 5}),
         "report.events": ("death_day", span),
+        "report.types": ("death_day", {**span, "causes": ["a"], "limit": 5}),
         "report.hours": ("death_day", {**span, "bounds": window.hours}),
         "report.merged_aggregates": ("death_", {**span, "members": ["a"]}),
         "report.days": ("cause_day_pkey", {"causes": ["a"], "first": window.days[0], "day": DAY}),

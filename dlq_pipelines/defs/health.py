@@ -17,6 +17,7 @@ JOBS = (
     "retry_stage",
     "retry_dead_events",
     "send_alerts",
+    "clean_up_runs",
 )
 
 

@@ -14,6 +14,7 @@ from dagster import DagsterEventType as Type
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from pydantic import Field
 
+from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.settings import read_settings
 
@@ -180,7 +181,7 @@ def clean_up_runs_op(context: dg.OpExecutionContext, config: CleanUpConfig) -> N
     context.add_output_metadata({"runs_deleted": done.deleted, "runs_kept": done.kept, "dry_run": config.dry_run})
 
 
-@dg.job(name="clean_up_runs")
+@dg.job(name="clean_up_runs", hooks={job_success})
 def clean_up_runs_job() -> None:
     """Deletes **Dagster's records of our own runs** that ended more than `DLQ_RUN_RETENTION_DAYS` ago.
 

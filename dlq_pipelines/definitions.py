@@ -22,6 +22,7 @@ defs = dg.Definitions(
         archive.archive_purge,
     ],
     asset_checks=[
+        causes.backlog_is_small,
         causes.rollup_matches_ledger,
         causes.stages_match_ledger,
         archive.books_balance,

@@ -186,7 +186,7 @@ def alert_policy(settings: Settings) -> "AlertPolicy":
     from dlq_pipelines.alerts.rules import Thresholds
 
     return AlertPolicy(
-        Thresholds(settings.alert_backlog, settings.alert_min_deaths, timedelta(hours=settings.alert_oldest_hours)),
+        Thresholds(settings.backlog_warn, settings.alert_min_deaths, timedelta(hours=settings.alert_oldest_hours)),
         timedelta(minutes=settings.alert_cooldown_minutes),
         settings.max_retries,
         settings.archive_retention_days,

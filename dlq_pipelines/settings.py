@@ -155,11 +155,14 @@ class Settings(BaseSettings):
         le=43_200,
         description="After how long an alert that lasts is told again; four hours: twice a working day.",
     )
-    alert_backlog: int = Field(
+    backlog_warn: int = Field(
         default=1_000,
         ge=0,
         le=99_999,
-        description="More dead events than this are an alert: too many to read one by one.",
+        description="More dead events than this are an alert and a warning: too many to read one by one.",
+    )
+    backlog_error: int = Field(
+        default=100_000, ge=0, description="More dead events than this fail the check `backlog_is_small`."
     )
     alert_min_deaths: int = Field(
         default=20,

@@ -1,6 +1,7 @@
 """Which dead events leave the hot table?"""
 
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -30,7 +31,9 @@ class ArchiveConfig(dg.Config):
 class PurgeConfig(dg.Config):
     """What the Launchpad offers. How long what is kept is the installation's to say, not a run's."""
 
-    dry_run: bool = Field(default=False, description="Only count what would be deleted.")
+    dry_run: bool = Field(
+        default=True, description="Only count what would be deleted. Set to false to delete it for good."
+    )
 
 
 @dg.asset(
@@ -39,7 +42,9 @@ class PurgeConfig(dg.Config):
     owners=OWNERS,
     kinds={"postgres"},
     pool=POOL,
-    metadata={"dagster/table_name": "outbox_event_archive"},
+    freshness_policy=dg.FreshnessPolicy.cron(
+        deadline_cron="0 5 * * *", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
+    ),
 )
 def dead_event_archive(
     context: dg.AssetExecutionContext, config: ArchiveConfig, outbox: OutboxResource
@@ -61,15 +66,25 @@ def dead_event_archive(
             act=act,
         )
         soon = _purged_within_a_week(session)
+        table = _table(session)
     return dg.MaterializeResult(
-        metadata={
+        metadata=table
+        | {
             "moved": archived.moved,
             "batches": archived.batches,
             "old_enough_but_left": archived.left,
             "older_than_days": days,
+            "dry_run": config.dry_run,
             "purged_within_a_week": soon,
         }
     )
+
+
+def _table(session: Session) -> dict[str, Any]:
+    """What the archive is after the run."""
+    settings = session.settings
+    rows = session.connection.one("archive.rows")["rows"]
+    return session.table(settings.outbox_schema, settings.archive_table) | {"dagster/row_count": rows}
 
 
 def _purged_within_a_week(session: Session) -> int:
@@ -84,15 +99,18 @@ def _purged_within_a_week(session: Session) -> int:
     owners=OWNERS,
     kinds={"postgres"},
     pool=POOL,
-    metadata={"dagster/table_name": "outbox_event_archive"},
+    freshness_policy=dg.FreshnessPolicy.cron(
+        deadline_cron="0 6 * * 0", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
+    ),
 )
 def archive_purge(
     context: dg.AssetExecutionContext, config: PurgeConfig, outbox: OutboxResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Deletes archived dead events past `DLQ_ARCHIVE_RETENTION_DAYS`, and of the ledger what is past its own retention.
 
-    Runs on Sundays at 04:00. Which events were deleted stays known, each batch is an audit row, and the daily rollup
-    stays for good. Safe to run again: it goes on with what is left.
+    Runs on Sundays at 04:00. Materialized by hand it only counts, unless `dry_run` is set to false. Which events were
+    deleted stays known, each batch is an audit row, and the daily rollup stays for good. Safe to run again: it goes on
+    with what is left.
     """
     with outbox.session() as session:
         settings = session.settings
@@ -105,8 +123,10 @@ def archive_purge(
             before = act.now - timedelta(days=settings.ledger_retention_days)
             forgotten = forget_deaths(session.connection, before=before, act=act)
         soon = _purged_within_a_week(session)
+        table = _table(session)
     return dg.MaterializeResult(
-        metadata={
+        metadata=table
+        | {
             "events_purged": purged.events,
             "deaths_forgotten": forgotten.events,
             "purged_within_a_week": soon,
@@ -167,6 +187,7 @@ purge_job = dg.define_asset_job(
 purge_schedule = dg.ScheduleDefinition(
     name="purge_weekly",
     job=purge_job,
+    run_config=dg.RunConfig(ops={"archive_purge": PurgeConfig(dry_run=False)}),
     cron_schedule="0 4 * * 0",
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,

@@ -1,6 +1,7 @@
 """Why did events die? The observed outbox and the classification of its deaths."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import dagster as dg
 
@@ -35,7 +36,7 @@ outbox_event = dg.AssetSpec(
     owners=OWNERS,
     kinds={"postgres", "python"},
     pool=POOL,
-    metadata={"dagster/table_name": "dlq.cause"},
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=1), warn_window=timedelta(minutes=15)),
 )
 def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Gives every new death its **cause**: exception type and message template.
@@ -53,9 +54,11 @@ def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource)
         patience = session.settings.settle_timeout_seconds
         settled = settle_retries(session.connection, now=session.now, settle_seconds=patience)
         causes = list_causes(session.connection, limit=1000)
+        table = session.table(session.settings.schema_name, "cause")
         rows = [(c.id, c.title[:160], c.state(session.now), c.dead, c.deaths, c.owner or "") for c in causes[:_SHOWN]]
     return dg.MaterializeResult(
-        metadata={
+        metadata=table
+        | {
             "deaths_classified": found.deaths,
             "new_causes": len(found.new_causes),
             "regressed": len(regressed),
@@ -86,6 +89,22 @@ def _observe(context: dg.AssetExecutionContext, session: Session) -> None:
     context.log_event(dg.AssetObservation(asset_key="outbox_event", metadata=metadata))
 
 
+@dg.asset_check(
+    asset="outbox_event",
+    description="No more events are dead than `DLQ_BACKLOG_WARN`; more than `DLQ_BACKLOG_ERROR` are an error.",
+)
+def backlog_is_small(outbox: OutboxResource) -> dg.AssetCheckResult:
+    """Count what is dead. Of the alerts, `backlog` tells of the same."""
+    with outbox.session() as session:
+        seen, settings = session.connection.one("outbox.observe"), session.settings
+    dead, worst = seen["dead"], seen["dead"] > settings.backlog_error
+    return dg.AssetCheckResult(
+        passed=dead <= settings.backlog_warn,
+        severity=dg.AssetCheckSeverity.ERROR if worst else dg.AssetCheckSeverity.WARN,
+        metadata={"dead": dead, "warn_above": settings.backlog_warn, "error_above": settings.backlog_error},
+    )
+
+
 @dg.asset_check(asset=dead_event_causes, description="Every classified death is counted once in the daily rollup.")
 def rollup_matches_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Recount the rollup from the ledger."""
@@ -106,7 +125,7 @@ def stages_match_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
 
 causes_job = dg.define_asset_job(
     "classify_deaths",
-    selection=dg.AssetSelection.assets(dead_event_causes),
+    selection=dg.AssetSelection.assets(dead_event_causes) | dg.AssetSelection.checks(backlog_is_small),
     description="Classifies new deaths and observes the outbox.",
     hooks={job_success},
 )

@@ -1,15 +1,16 @@
 """The day's deaths as files."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 
 from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.health import job_success
-from dlq_pipelines.defs.partitions import BACKFILL, DAYS, SCHEDULES_START
+from dlq_pipelines.defs.partitions import BACKFILL, DAYS, SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
 from dlq_pipelines.exports.export import Exported, export_day, verify_day
-from dlq_pipelines.exports.formats import SCHEMA
+from dlq_pipelines.exports.formats import MEANING, SCHEMA
 from dlq_pipelines.installation import export_options
 from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import markdown_table
@@ -17,7 +18,9 @@ from dlq_pipelines.text import markdown_table
 _CHECK = "export_is_complete"
 # A rule that cannot be understood is said when the definitions load, not at 00:30.
 export_options(read_settings())
-_COLUMNS = dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in SCHEMA])
+_COLUMNS = dg.TableSchema(
+    [dg.TableColumn(field.name, str(field.type), description=MEANING[field.name]) for field in SCHEMA]
+)
 
 
 @dg.asset(
@@ -27,6 +30,9 @@ _COLUMNS = dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "parquet"},
+    freshness_policy=dg.FreshnessPolicy.cron(
+        deadline_cron="0 3 * * *", lower_bound_delta=timedelta(hours=3), timezone=TIMEZONE
+    ),
     metadata={"dagster/column_schema": _COLUMNS},
     check_specs=[
         dg.AssetCheckSpec(

@@ -10,7 +10,7 @@ import psycopg
 from dlq_pipelines.alerts.alert import queue_digest
 from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.health import job_success
-from dlq_pipelines.defs.partitions import BACKFILL, DAYS, SCHEDULES_START
+from dlq_pipelines.defs.partitions import BACKFILL, DAYS, SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource, Session
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import alert_sender, report_policy
@@ -31,6 +31,9 @@ _CHECK = "report_equals_ledger"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "pandas"},
+    freshness_policy=dg.FreshnessPolicy.cron(
+        deadline_cron="0 8 * * *", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
+    ),
     check_specs=[
         dg.AssetCheckSpec(
             _CHECK,

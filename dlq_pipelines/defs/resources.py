@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -66,6 +67,26 @@ class Session:
     def reports(self) -> Target:
         """Where reports go."""
         return reports_target(self.settings)
+
+    def table(self, schema: str, name: str) -> dict[str, Any]:
+        """What Dagster shows of a table: its place, its columns as they are now."""
+        found = self.connection.one("session.table", schema=schema, table=name)
+        info, place = self.connection.info, f"{found['database']}.{schema}.{name}"
+        columns = [
+            dg.TableColumn(
+                name=column["name"],
+                type=column["type"],
+                description=column["description"] or None,
+                constraints=dg.TableColumnConstraints(nullable=column["nullable"]),
+            )
+            for column in found["columns"]
+        ]
+        host = "localhost" if info.host.startswith("/") else info.host
+        return {
+            "dagster/table_name": place,
+            "dagster/uri": f"postgresql://{host}:{info.port}/{found['database']}#{schema}.{name}",
+            "dagster/column_schema": dg.TableSchema(columns),
+        }
 
     def day(self, partition_key: str) -> Day:
         """A partition's day in the settings' time zone."""

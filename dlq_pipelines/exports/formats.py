@@ -35,6 +35,22 @@ SCHEMA = pa.schema(
         pa.field("template", pa.string()),
     ]
 )
+MEANING = {
+    "death_id": "The death in the ledger; each row is one.",
+    "event_id": "The event that died. It may have died before, and may die again.",
+    "aggregate_type": "What kind of thing the event is about.",
+    "aggregate_id": "Which of them.",
+    "event_type": "What happened to it.",
+    "payload": "The payload that the event died with, as JSON text.",
+    "created_at": "When the application wrote the event.",
+    "attempts": "How often the worker had tried.",
+    "died_at": "When it died.",
+    "error": "What the worker said of its last try.",
+    "fingerprint": "The cause that the death was given.",
+    "cause_id": "The cause that people merged it into, or the same.",
+    "exception_type": "Of the cause: the class of its exception.",
+    "template": "Of the cause: its message without values.",
+}
 ROW_GROUP_ROWS = 131_072
 # A row group is held in memory until it is written: rows with long texts make smaller ones.
 ROW_GROUP_BYTES = 64 * 2**20

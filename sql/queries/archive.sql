@@ -176,6 +176,12 @@ from wrong
 insert into :"dlq_schema".books (checked_at, missing, doubled, examples)
 values (%(now)s, %(missing)s, %(doubled)s, %(examples)s) on conflict (checked_at) do nothing
 
+-- name: rows
+-- Of the archive: counted while that is quick, then what the planner takes it for.
+select case when c.reltuples < 1000000 then (select count(*) from :"outbox_schema".:"archive_table")
+            else c.reltuples::bigint end as rows
+from pg_catalog.pg_class c where c.oid = :"dlq_schema".archive_table()
+
 -- name: columns_lacking
 -- Columns of the outbox table that the archive table lacks, or has in another type; none, normally.
 select o.attname as column, pg_catalog.format_type(o.atttypid, o.atttypmod) as type,

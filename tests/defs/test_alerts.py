@@ -31,7 +31,7 @@ def ask(instance: dg.DagsterInstance) -> Any:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two dead events are a backlog, and no job ran yet."""
-    monkeypatch.setenv("DLQ_ALERT_BACKLOG", "1")
+    monkeypatch.setenv("DLQ_BACKLOG_WARN", "1")
 
 
 def test_where_nothing_is_to_be_told_the_sensor_asks_for_nothing(instance: dg.DagsterInstance) -> None:

@@ -2,30 +2,27 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 
 from fastapi import APIRouter
 from pydantic import Field
 
 from dlq_pipelines.api.auth import Admin, Retrier
-from dlq_pipelines.api.filters import Body, DryRun, Many, Reason
-from dlq_pipelines.api.session import Outbox, Site, permit
+from dlq_pipelines.api.filters import AtMost, DryRun, Many, Reason
+from dlq_pipelines.api.session import Outbox, Site
 from dlq_pipelines.archive.archive import Archived, archive_dead_events
 from dlq_pipelines.archive.purge import Purged, purge_archive
 from dlq_pipelines.archive.restore import Restored, restore_events
 from dlq_pipelines.errors import NotFoundError, RefusedError
-from dlq_pipelines.operation import ASKED_ABOVE, carry_out
-from dlq_pipelines.outbox.event import BIGINT_MAX
+from dlq_pipelines.operation import carry_out
 
 router = APIRouter(prefix="/api/archive", tags=["archive"])
 
 
-class ByRetention(Body):
+class ByRetention(AtMost):
     """What is past its retention."""
 
     reason: Reason = "retention"
     dry_run: DryRun = False
-    at_most: int = Field(default=ASKED_ABOVE, ge=0, le=BIGINT_MAX, description="With more events it is refused.")
 
 
 class Run(ByRetention):
@@ -75,7 +72,7 @@ def run(caller: Admin, asked: Run, outbox: Outbox, site: Site) -> ArchivedOlder:
         lambda act: archive_dead_events(outbox, before=before, only_exported=exported, act=act),
         doing,
         events=lambda done: done.moved,
-        permit=partial(permit, "archive", at_most=asked.at_most),
+        permit=asked.permit("archive"),
     )
     return ArchivedOlder(**vars(done), older_than_days=days, dry_run=asked.dry_run)
 
@@ -88,7 +85,7 @@ def restore(caller: Retrier, asked: Restore, outbox: Outbox, site: Site) -> Rest
         lambda act: restore_events(outbox, selector, act=act),
         caller.act(asked.reason, dry_run=asked.dry_run),
         events=lambda done: done.events,
-        permit=partial(permit, "restore", at_most=BIGINT_MAX if asked.names_only else asked.at_most),
+        permit=asked.permit("restore"),
     )
     if asked.names_only and not done.events:
         raise NotFoundError("None of these events is archived as dead.")
@@ -106,6 +103,6 @@ def purge(caller: Admin, asked: ByRetention, outbox: Outbox, site: Site) -> Purg
         lambda act: purge_archive(outbox, before=doing.now - timedelta(days=days), act=act),
         doing,
         events=lambda done: done.events,
-        permit=partial(permit, "delete", at_most=asked.at_most),
+        permit=asked.permit("delete"),
     )
     return PurgedOlder(**vars(done), older_than_days=days, dry_run=asked.dry_run)

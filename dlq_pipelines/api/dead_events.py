@@ -1,7 +1,7 @@
 """`/api/dead-events`: which events are dead, what became of one, and how does a program bring them back?"""
 
 from dataclasses import dataclass
-from functools import partial
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
@@ -9,8 +9,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from dlq_pipelines.api.auth import Admin, Reader, Retrier
-from dlq_pipelines.api.filters import OF_NO_REASON, Asked, Body, DryRun, Many, Reason, named
-from dlq_pipelines.api.session import Outbox, Site, permit
+from dlq_pipelines.api.filters import OF_NO_REASON, Asked, Body, DryRun, Many, Reason
+from dlq_pipelines.api.session import Outbox, Site
 from dlq_pipelines.api.stream import ExportResponse, export_stream
 from dlq_pipelines.archive.archive import discard_events
 from dlq_pipelines.errors import NotFoundError
@@ -148,10 +148,9 @@ def list_(_: Reader, asked: Annotated[ListQuery, Query()], outbox: Outbox, site:
 
 
 @router.get("/stats")
-def stats(caller: Reader, asked: Annotated[StatsQuery, Query()], outbox: Outbox, site: Site) -> DeadEventStats:
+def stats(_: Reader, asked: Annotated[StatsQuery, Query()], outbox: Outbox, site: Site) -> DeadEventStats:
     """How many events are dead, by type, cause and age: counted, not estimated."""
-    now = caller.act("asked").now
-    found = dead_event_stats(outbox, asked.selector(site.zone), now=now, by=asked.by)
+    found = dead_event_stats(outbox, asked.selector(site.zone), now=datetime.now(UTC), by=asked.by)
     types = asked.filters
     return DeadEventStats(**vars(found), aggregate_type=types.aggregate_type, event_type=types.event_type)
 
@@ -197,10 +196,10 @@ def retry_batch(caller: Retrier, asked: RetryMany, outbox: Outbox, site: Site) -
     done = carry_out(
         lambda act: retry_selected(outbox, selector, act=act, rate=rate, max_retries=most),
         caller.act(asked.reason, dry_run=asked.dry_run),
-        events=_events,
-        permit=partial(_permit, "retry", asked),
+        events=events_of,
+        permit=asked.permit("retry"),
     )
-    return _told("Retried", done, asked)
+    return told("Retried", done, asked)
 
 
 @router.post("/discard")
@@ -210,24 +209,21 @@ def discard(caller: Admin, asked: Discard, outbox: Outbox, site: Site) -> Change
     done = carry_out(
         lambda act: discard_events(outbox, selector, act=act),
         caller.act(asked.reason, dry_run=asked.dry_run),
-        events=_events,
-        permit=partial(_permit, "discard", asked),
+        events=events_of,
+        permit=asked.permit("discard"),
     )
     if asked.names_only and not done.events:
         raise NotFoundError("None of these events is dead.")
-    return _told("Discarded", done, asked)
+    return told("Discarded", done, asked)
 
 
-def _events(done: Retried) -> int:
+def events_of(done: Retried) -> int:
+    """How many a result is of."""
     return done.events
 
 
-def _permit(doing: str, asked: Many, events: int) -> None:
-    if not asked.names_only:
-        permit(doing, events, at_most=asked.at_most)
-
-
-def _told(did: str, done: Retried, asked: Many) -> ChangedMany:
-    said = f"{did} {done.events:,} dead events." if not asked.dry_run else f"{done.events:,} dead events are meant."
-    requested = named(asked.event_ids) if asked.event_ids else done.events
+def told(did: str, done: Retried, asked: Many) -> ChangedMany:
+    """What a program learns of a change of many."""
+    said = f"{done.events:,} events are meant." if asked.dry_run else f"{did} {done.events:,} events."
+    requested = len(set(asked.event_ids)) if asked.event_ids else done.events
     return ChangedMany("success", said, requested, done.events, asked.dry_run)

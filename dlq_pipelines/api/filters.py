@@ -1,13 +1,15 @@
 """Which dead events does a request mean? It takes the filters that all faces share, as parameters or in its body."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import Field as DataclassField
 from dataclasses import fields
 from datetime import tzinfo
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.operation import ASKED_ABOVE
 from dlq_pipelines.outbox.event import BIGINT_MAX, Selector
 from dlq_pipelines.outbox.filters import Filters
@@ -60,13 +62,26 @@ class Asked(_FilterParameters):
         return self.filters.selector(zone, self.id, else_every=True)
 
 
-class Meant(_FilterBody):
-    """Which dead events a request that changes something means."""
+class AtMost(Body):
+    """What a person is asked at a terminal, a program says: how many events it means."""
+
+    at_most: int = Field(
+        default=ASKED_ABOVE, ge=0, le=BIGINT_MAX, description="With more events than this it is refused."
+    )
+
+    def permit(self, doing: str) -> Callable[[int], None] | None:
+        """What refuses more events than that; `doing` is what is about to be done, such as "retry"."""
+        return partial(_refuse_more, doing, self.at_most)
+
+
+class Many(_FilterBody, AtMost):
+    """A change of all that a filter means. Of events that are named by their ids, any number is meant."""
 
     event_ids: list[EventId] | None = Field(
         default=None, min_length=1, max_length=10_000, description="Only these events."
     )
     every: bool = Field(default=False, alias="all", description="All of them. Only without a filter.")
+    dry_run: DryRun = False
 
     @property
     def names_only(self) -> bool:
@@ -77,23 +92,18 @@ class Meant(_FilterBody):
         """What was asked for."""
         return _filters(self).selector(zone, self.event_ids, else_every=else_every)
 
+    def permit(self, doing: str) -> Callable[[int], None] | None:
+        """What refuses more events than were meant; None where they were named."""
+        return None if self.names_only else super().permit(doing)
 
-class Many(Meant):
-    """A change of all that a filter means."""
 
-    dry_run: DryRun = False
-    at_most: int = Field(
-        default=ASKED_ABOVE,
-        ge=0,
-        le=BIGINT_MAX,
-        description="With more events than this it is refused. Ids are not counted.",
-    )
+def _refuse_more(doing: str, at_most: int, events: int) -> None:
+    if events > at_most:
+        raise RefusedError(
+            f"This would {doing} {events:,} events, more than at_most ({at_most:,}). Nothing was changed. Look with "
+            "dry_run, then say a larger at_most or narrow it."
+        )
 
 
 def _filters(given: Any) -> Filters:
     return Filters(**{one.name: getattr(given, one.name) for one in fields(Filters) if hasattr(given, one.name)})
-
-
-def named(ids: Sequence[int] | None) -> int:
-    """How many different events were named."""
-    return len(set(ids or ()))

@@ -2,21 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from functools import partial
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
 from dlq_pipelines.api.auth import Caller, Reader, Retrier
-from dlq_pipelines.api.dead_events import ChangedMany, Rate
-from dlq_pipelines.api.filters import Asked, Body, DryRun, Many, Meant, Reason, named
-from dlq_pipelines.api.session import Outbox, Site, permit
+from dlq_pipelines.api.dead_events import ChangedMany, Rate, events_of, told
+from dlq_pipelines.api.filters import Asked, Body, DryRun, Many, Reason
+from dlq_pipelines.api.session import Outbox, Site
 from dlq_pipelines.day import moment
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.installation import fix_terms
-from dlq_pipelines.operation import ASKED_ABOVE, carry_out
+from dlq_pipelines.operation import carry_out
 from dlq_pipelines.outbox.event import BIGINT_MAX
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage
@@ -38,7 +37,7 @@ OfFix = Annotated[int | None, Field(ge=1, le=BIGINT_MAX, description="Only event
 _FIGURES = tuple(RetryPolicy.__dataclass_fields__)
 
 
-class Flagging(Meant):
+class Flagging(Many):
     """What is mended, and how carefully it is tried; figures left out are the installation's."""
 
     note: str = Field(min_length=1, max_length=10_000, description="What was mended, in a sentence.")
@@ -56,9 +55,6 @@ class Flagging(Meant):
         default=None, description="aggregate: events of an aggregate go one after the other."
     )
     dry_run: bool = Field(default=True, description="Only say what it would do. Flagged where this is false.")
-    at_most: int = Field(
-        default=ASKED_ABOVE, ge=0, le=BIGINT_MAX, description="A fix that means more events is refused."
-    )
 
 
 class Changing(Body):
@@ -155,8 +151,8 @@ def flag(caller: Retrier, asked: Flagging, outbox: Outbox, site: Site) -> Flagge
     would = preview_fix(outbox, flagging, act=act, default=policy)
     if asked.dry_run:
         return Flagged(dry_run=True, preview=would, fix=None)
-    if not asked.names_only:
-        permit("release", would.events, at_most=asked.at_most)
+    if permit := asked.permit("release"):
+        permit(would.events)
     return Flagged(dry_run=False, preview=would, fix=flag_fix(outbox, flagging, act=act))
 
 
@@ -182,20 +178,18 @@ def release(caller: Retrier, asked: ReleaseParked, outbox: Outbox, site: Site) -
     done = carry_out(
         lambda act: release_parked(outbox, selector, max_retries=most, fix_id=asked.fix, act=act, rate=rate),
         caller.act(asked.reason, dry_run=asked.dry_run),
-        events=lambda done: done.events,
-        permit=partial(permit, "retry", at_most=BIGINT_MAX if asked.names_only else asked.at_most),
+        events=events_of,
+        permit=asked.permit("retry"),
     )
     if asked.names_only and not done.events:
         raise NotFoundError("None of these events is parked.")
-    said = f"{'Would retry' if asked.dry_run else 'Retried'} {done.events:,} parked events."
-    requested = named(asked.event_ids) if asked.event_ids else done.events
-    return ChangedMany("success", said, requested, done.events, asked.dry_run)
+    return told("Retried", done, asked)
 
 
 @router.get("/{fix_id}")
-def show(caller: Reader, fix_id: FixId, outbox: Outbox, site: Site) -> FixProgress:
+def show(_: Reader, fix_id: FixId, outbox: Outbox, site: Site) -> FixProgress:
     """All of a fix: what it means, its stages with their outcomes, and what comes next or why it ended."""
-    found = fix_progress(outbox, fix_id, now=caller.act("asked").now, terms=fix_terms(site))
+    found = fix_progress(outbox, fix_id, now=datetime.now(UTC), terms=fix_terms(site))
     stages = [NumberedStage(**vars(stage), stage=number) for number, stage in found.stages.items()]
     return FixProgress(found.fix, stages, found.next)
 

@@ -16,6 +16,7 @@ from dlq_pipelines.api.errors import RequestError, failure
 
 # Ten thousand ids or a large payload; whoever sends more means something else.
 MOST_BYTES = 1_048_576
+_LENGTH_DIGITS = 9
 # A body that takes longer keeps a connection for nothing.
 _BODY_SECONDS = 30
 # Requests under way at once. Forty of them work, the others wait for a thread.
@@ -77,12 +78,12 @@ class Guard:
         if _name(host) not in self._hosts:
             raise RequestError(421, "This server does not answer to that host name. DLQ_API_HOSTS lists those it does.")
         origin = headers.get("origin")
-        if origin and method not in _SAFE and origin not in self._origins and urlsplit(origin).netloc != host:
+        if origin and method not in _SAFE and origin not in self._origins and origin.partition("://")[2] != host:
             raise RequestError(
                 403, "Another site's page may change nothing here. DLQ_API_CORS_ORIGINS lists those it may."
             )
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MOST_BYTES:
+        if not length.isdecimal() or len(length) > _LENGTH_DIGITS or int(length) > MOST_BYTES:
             raise RequestError(413, f"A body has at most {MOST_BYTES:,} bytes.", {"Connection": "close"})
         if self._under_way > _MOST_AT_ONCE:
             raise RequestError(503, "Too many requests are under way. Ask again.", {"Retry-After": "1"})
@@ -101,6 +102,8 @@ async def _body(receive: Receive) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":  # half a request is none: it must not be taken for one without a body
+            raise RequestError(400, "The request broke off.")
         body += message.get("body", b"")
         if len(body) > MOST_BYTES:
             raise RequestError(413, f"A body has at most {MOST_BYTES:,} bytes.", {"Connection": "close"})

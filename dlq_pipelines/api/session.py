@@ -5,7 +5,6 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.settings import Settings
 
@@ -23,21 +22,3 @@ def _settings(request: Request) -> Settings:
 # Given back before the answer is sent: a slow reader keeps no connection.
 Outbox = Annotated[Connection, Depends(_connection, scope="function")]
 Site = Annotated[Settings, Depends(_settings)]
-
-
-def permit(doing: str, events: int, *, at_most: int) -> None:
-    """What `confirm` is to a person at a terminal.
-
-    Args:
-        doing: what is about to be done, such as "retry".
-        events: to how many.
-        at_most: how many the caller means.
-
-    Raises:
-        RefusedError: they are more.
-    """
-    if events > at_most:
-        raise RefusedError(
-            f"This would {doing} {events:,} events, more than at_most ({at_most:,}). Nothing was changed. Look with "
-            "dry_run, then say a larger at_most or narrow it."
-        )

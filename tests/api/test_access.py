@@ -146,7 +146,7 @@ def test_only_a_host_name_of_ours_is_answered(serve: Serve, host: str, status: i
 def test_another_sites_page_changes_nothing(serve: Serve, connection: Connection) -> None:
     """A form needs no leave of ours to be posted across sites; its origin gives it away."""
     client = serve(api_cors_origins="https://ops.example.com")
-    for origin in ("https://evil.example.com", "null", "http://127.0.0.1:1"):
+    for origin in ("https://evil.example.com", "null", "http://127.0.0.1:1", "http://[::1", "x"):
         answer = client.post("/api/dead-events/1/retry", headers={"Origin": origin})
         assert (answer.status_code, "Another site's page" in answer.json()["error"]) == (403, True)
     assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
@@ -328,10 +328,21 @@ def test_what_is_under_way_ends_before_the_server_does(database: Database, home:
     assert one(connection, "select status from outbox_event where id = 1") == {"status": "pending"}
 
 
+def test_half_a_request_is_none(api: httpx.Client, connection: Connection) -> None:
+    """A caller that is cut off before its body came has asked for nothing, though a retry needs no body."""
+    cut = HTTPConnection(api.base_url.host, api.base_url.port or 80, timeout=10)
+    cut.putrequest("POST", "/api/dead-events/1/retry")
+    cut.putheader("Content-Length", "100")
+    cut.endheaders()
+    cut.close()
+    time.sleep(0.5)
+    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+
+
 def test_a_request_that_never_ends_is_given_up(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body of which the rest never comes keeps no connection for ever."""
     monkeypatch.setattr("dlq_pipelines.api.guard._BODY_SECONDS", 0.3)
-    slow = HTTPConnection(api.base_url.host, api.base_url.port, timeout=10)
+    slow = HTTPConnection(api.base_url.host, api.base_url.port or 80, timeout=10)
     slow.putrequest("POST", "/api/dead-events/retry-batch")
     slow.putheader("Content-Length", "100")
     slow.endheaders(b'{"event')

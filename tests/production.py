@@ -142,6 +142,8 @@ class Production:
             # What the fixes before released was delivered, or the worker would be behind.
             connection.execute("update outbox_event set status = 'done' where status = 'pending'")
             add_events(connection, CANARY, event_type=name)
+            # Or they would wait for earlier events of their aggregates.
+            connection.execute("update outbox_event set aggregate_type = %s where event_type = %s", [name, name])
             kill(connection, f"{name}: no answer", where=f"event_type = '{name}'")
             classify_deaths(connection, zone=UTC)
             now = connection.one("session.clock")["now"]
@@ -194,8 +196,8 @@ def wait_until(true: Callable[[], object], otherwise: str, *, seconds: float) ->
 
 
 @contextmanager
-def production(folder: Path) -> Iterator[Production]:
-    """Code location and daemon, running, on a migrated database of their own."""
+def production(folder: Path, **variables: str) -> Iterator[Production]:
+    """Code location and daemon, running, on a migrated database of their own, with these variables beside the usual."""
     home = folder / "server"
     server = embedded.start(home)
     outbox, dagster = server.ensure_database("outbox"), server.ensure_database("dagster")
@@ -213,6 +215,7 @@ def production(folder: Path) -> Iterator[Production]:
         "DLQ_AUTOSTART": "true",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
+    environment |= variables
     running = Production(folder, home, environment, server, Database(outbox))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLQ_DAGSTER_URL", environment["DLQ_DAGSTER_URL"])  # dagster.yaml names it, here too

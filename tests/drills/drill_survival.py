@@ -145,8 +145,7 @@ def test_two_daemons_run_by_mistake(running: Production) -> None:
     second = running.start("dlq-daemon")
     try:
         fixes = [running.flag(f"twice{n}") for n in range(3)]
-        # A run that both have launched may wait for the time-out of its start, three minutes, and its retry.
-        seconds = [running.wait_for_release(fix, seconds=420) for fix in fixes]
+        seconds = [running.wait_for_release(fix) for fix in fixes]
         for fix in fixes:
             _tell("two daemons", running, fix, max(seconds))
         time.sleep(35)  # another tick of both

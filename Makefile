@@ -28,9 +28,9 @@ test-postgres: $(DEV) ## Run the suite on a PostgreSQL of Debian's (PGBIN=/usr/l
 bench: $(DEV) ## Measure what it costs, each figure against a peer in the same run (ONLY=outbox: one of them; QUICK=1: two minutes)
 	$(if $(QUICK),BENCH_QUICK=1 )$(BIN)/python -m tests.bench $(ONLY)
 
-drill: $(DEV) ## Failures for longer, some minutes: kills, crashes, crowds, histories (SEED=7: exports as before)
+drill: $(DEV) ## Failures for longer, a quarter of an hour: kills, crashes, outages, crowds (SEED=7: exports as before)
 	$(BIN)/python -m tests.drills
-	$(BIN)/pytest -n $(JOBS) --timeout 3600 -o python_files='drill_*.py' tests/drills
+	$(BIN)/pytest -n $(JOBS) -rP --timeout 3600 -o python_files='drill_*.py' tests/drills
 
 check: $(DEV) ## Lint, types, layers, SQL, definitions
 	$(BIN)/ruff format --check .

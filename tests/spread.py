@@ -48,7 +48,9 @@ def _wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def worker(name: str, folder: Path, *, visibility_seconds: int) -> Iterator[subprocess.Popen[bytes]]:
+def worker(
+    name: str, folder: Path, *, visibility_seconds: int, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A worker as deploy/celery.yaml says, but for how soon a dead one's step goes to another. A session of its own."""
     config = yaml.safe_load((ROOT / "deploy" / "celery.yaml").read_text(encoding="utf-8"))
     options = config["execution"]["config"]["config_source"]["broker_transport_options"]
@@ -57,7 +59,7 @@ def worker(name: str, folder: Path, *, visibility_seconds: int) -> Iterator[subp
     bin_ = Path(sys.executable).parent
     command = [bin_ / "dagster-celery", "worker", "start", "-A", "dagster_celery.app", "-q", "dlq", "-n", name]
     command += ["-y", folder / f"{name}.yaml", "--", "--concurrency", "1"]
-    given = os.environ | {"PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}
+    given = (environment or dict(os.environ)) | {"PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, env=given, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     try:

@@ -1,0 +1,18 @@
+"""What production does to it, in short; tests/drills/drill_survival.py takes the time for all of it."""
+
+from pathlib import Path
+
+from tests.production import production
+
+
+def test_a_fix_is_released_once_though_the_database_was_away_and_the_daemon_killed(tmp_path: Path) -> None:
+    """The units of deploy/systemd, started again as systemd does."""
+    with production(tmp_path) as running:
+        running.wait_for_release(running.flag("before"))
+        code, daemon = running.units
+        running.take_the_database_away(5)
+        fix = running.flag("after")
+        daemon.kill()
+        running.wait_for_release(fix)
+        assert daemon.starts >= 2
+        assert code.starts == 1

@@ -1,0 +1,154 @@
+"""What a production instance goes on after: each failure happens for real, and the figures are printed."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+
+import dagster as dg
+import psutil
+import psycopg
+import pytest
+from dagster._grpc.client import DagsterGrpcClient
+
+from tests.production import CANARY, Production, production, wait_until
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+    """One installation for all of them: it goes on after each."""
+    with production(tmp_path_factory.mktemp("production")) as made:
+        first = made.flag("begin")
+        print(f"\nfrom the start to the first released fix: {made.wait_for_release(first):.0f} s")  # noqa: T201 - a drill prints its figures
+        yield made
+
+
+def _tell(what: str, running: Production, fix: int, seconds: float) -> None:
+    runs = [run.status.value for run in running.runs(fix)]
+    print(f"\n{what}: released {running.released(fix)[0]} of {CANARY}, each once, {seconds:.0f} s after; runs: {runs}")  # noqa: T201 - a drill prints its figures
+
+
+def test_the_database_is_away_for_a_minute(running: Production) -> None:
+    """The schedule whose time comes meanwhile makes up for it; the fix that is flagged after it is released."""
+    daemon = running.units[1]
+    starts = daemon.starts
+    due = time.time() // 300 * 300 + 300
+    time.sleep(max(due - time.time() - 20, 0))
+    running.take_the_database_away(60)
+    back = time.time()
+    wait_until(lambda: _ticks(running)[due], "the schedule's tick is lost", seconds=180)
+    print(f"\nthe schedule that was due while the database was away ran {time.time() - back:.0f} s after it came back")  # noqa: T201 - a drill prints its figures
+    fix = running.flag("away")
+    _tell(
+        f"database away for 60 s, daemon started {daemon.starts - starts} times again",
+        running,
+        fix,
+        running.wait_for_release(fix),
+    )
+
+
+def test_the_daemon_is_killed(running: Production) -> None:
+    """In the middle of what it does; nothing is requested twice."""
+    fix = running.flag("daemon")
+    daemon = running.units[1]
+    killed = 0
+    while killed < 3:
+        daemon.kill()
+        killed += 1
+        time.sleep(4)
+    _tell(f"daemon killed {killed} times", running, fix, running.wait_for_release(fix))
+
+
+def test_the_code_location_is_reloaded_in_mid_tick(running: Production) -> None:
+    """The tick waits for a lock while its process is replaced; the fix is released by a later one."""
+    fix = running.flag("reload")
+    with psycopg.connect(running.database.url) as lock:
+        lock.execute("lock table dlq.fix in access exclusive mode")
+        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%fix%'"
+        with psycopg.connect(running.database.url, autocommit=True) as watch:
+            wait_until(lambda: watch.execute(waiting).fetchone() != (0,), "no tick looks for fixes", seconds=90)
+        DagsterGrpcClient(port=running.port, host="127.0.0.1").reload_code(timeout=60)
+    _tell("code location reloaded in mid-tick", running, fix, running.wait_for_release(fix))
+
+
+def test_the_code_location_is_killed_with_its_runs(running: Production) -> None:
+    """What was under way ends by the monitoring; the location is back and answers."""
+    code = running.units[0]
+    starts = code.starts
+    code.kill()
+    wait_until(lambda: code.starts > starts, "the code location is not started again", seconds=30)
+    fix = running.flag("code")
+    _tell("code location killed", running, fix, running.wait_for_release(fix))
+
+
+def test_a_run_worker_is_killed_with_its_lock_held(running: Production) -> None:
+    """The fence frees with its connection, the run is retried, and the events are released once."""
+    assert kill_a_run_with_its_lock_held(running, "worker") >= 2
+
+
+def kill_a_run_with_its_lock_held(running: Production, name: str) -> int:
+    """Kill the first run of a fix while it holds the fix and has written its events; how many runs there were."""
+    with psycopg.connect(running.database.url, autocommit=True) as connection:
+        connection.execute(
+            "create or replace function hold() returns trigger language plpgsql as $$ begin"
+            " if nextval('holds') = 1 then perform pg_sleep(120); end if; return null; end $$;"
+            " drop sequence if exists holds; create sequence holds;"
+            " create or replace trigger hold after insert on dlq.retry for each statement execute function hold()"
+        )
+        fix = running.flag(name)
+        asleep = "select pid from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
+        wait_until(lambda: connection.execute(asleep).fetchone(), "no run holds the fix", seconds=90)
+        assert connection.execute("select from dlq.fix where id = %s for update skip locked", [fix]).fetchall() == []
+        (run,) = running.runs(fix)
+        _worker_of(running, run.run_id).kill()
+        # The server may sleep on: it looks for its client when it next speaks to it.
+        held = connection.execute(asleep).fetchone()
+        if held is not None:
+            connection.execute("select pg_terminate_backend(%s)", held)
+        seconds = running.wait_for_release(fix)
+        connection.execute("drop trigger hold on dlq.retry")
+    runs = running.runs(fix)
+    assert runs[0].status.value == "FAILURE"
+    _tell("run worker killed with its fix locked", running, fix, seconds)
+    return len(runs)
+
+
+def _worker_of(running: Production, run_id: str) -> psutil.Process:
+    """The process that says so in the run's own log."""
+    with running.instance() as instance:
+        text = " ".join(
+            str(entry.get_dagster_event().message) for entry in instance.all_logs(run_id) if entry.is_dagster_event
+        )
+    children = running.units[0].process.children(recursive=True)
+    (found,) = [child for child in children if f"pid: {child.pid})" in text or f"pid: {child.pid} " in text]
+    return found
+
+
+def test_each_time_of_a_schedule_had_one_run(running: Production) -> None:
+    """Through all of the above."""
+    ticks = _ticks(running)
+    print(f"\n{len(ticks)} times of the schedule, runs each: {sorted(ticks.values())}")  # noqa: T201 - a drill prints its figures
+    assert ticks
+    assert set(ticks.values()) == {1}
+
+
+def _ticks(running: Production) -> Counter[float]:
+    """Runs of the schedule that runs every five minutes, by the time that they were due."""
+    wanted = dg.RunsFilter(job_name="classify_deaths", tags={"dagster/schedule_name": "causes_every_five_minutes"})
+    with running.instance() as instance:
+        runs = [run for run in instance.get_runs(wanted) if "dagster/parent_run_id" not in run.tags]
+    return Counter(datetime.fromisoformat(run.tags["dagster/scheduled_execution_time"]).timestamp() for run in runs)
+
+
+def test_two_daemons_run_by_mistake(running: Production) -> None:
+    """Each looks for fixes; whoever comes second finds the fix busy or done."""
+    second = running.start("dlq-daemon")
+    try:
+        fixes = [running.flag(f"twice{n}") for n in range(3)]
+        seconds = [running.wait_for_release(fix) for fix in fixes]
+        for fix in fixes:
+            _tell("two daemons", running, fix, max(seconds))
+        time.sleep(35)  # another tick of both
+        assert all(running.released(fix) == (CANARY, CANARY, CANARY) for fix in fixes)
+    finally:
+        second.stop()

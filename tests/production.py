@@ -1,0 +1,235 @@
+"""An installation as deploy/ describes it: the commands of its units, its dagster.yaml, its workspace, kept running.
+
+What systemd would do is done here: a unit that ends is started again, and what it leaves behind ends with it. The
+server is an embedded one that can be taken away.
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import psutil
+import psycopg
+import pytest
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.installation import create_tables
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.connect import Database
+from dlq_pipelines.retries.ledger import Flag, flag_fix
+from tests.rows import add_events, kill
+
+ROOT = Path(__file__).parents[1]
+UTC = ZoneInfo("UTC")
+CANARY = 10
+
+
+class Unit:
+    """A service: its command, started again whenever it ends."""
+
+    def __init__(self, name: str, environment: dict[str, str], folder: Path) -> None:
+        text = (ROOT / "deploy" / "systemd" / f"{name}.service").read_text(encoding="utf-8")
+        (line,) = re.findall(r"^ExecStart=(.+)$", text, re.MULTILINE)
+        line = line.replace("/opt/dlq/bin", str(Path(sys.executable).parent)).replace("/etc/dlq", str(ROOT / "deploy"))
+        self._command = shlex.split(re.sub(r"\$\{(\w+)\}", lambda found: environment[found[1]], line))
+        self._environment, self._folder = environment, folder
+        self.log = folder / f"{name}.log"
+        self.starts = 0
+        self._stopping = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+
+    def _keep(self) -> None:
+        with self.log.open("ab") as log:
+            while not self._stopping.is_set():
+                self._process = subprocess.Popen(
+                    self._command,
+                    env=self._environment,
+                    cwd=self._folder,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+                self.starts += 1
+                self._process.wait()
+                self._sweep()
+                self._stopping.wait(1)
+
+    def _sweep(self) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    @property
+    def process(self) -> psutil.Process:
+        """The service's first process."""
+        assert self._process is not None
+        return psutil.Process(self._process.pid)
+
+    def kill(self) -> None:
+        """As the kernel does when memory is short."""
+        self.process.send_signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """With all that it has started."""
+        self._stopping.set()
+        if self._process is not None and self._process.poll() is None:
+            self._sweep()
+        self._keeper.join(30)
+
+
+@dataclass
+class Production:
+    """A running installation.
+
+    Attributes:
+        database: the outbox's.
+        units: its services, the code location first, the daemon second.
+    """
+
+    folder: Path
+    home: Path
+    environment: dict[str, str]
+    server: embedded.EmbeddedServer
+    database: Database
+    units: list[Unit] = field(default_factory=list)
+
+    def start(self, name: str) -> Unit:
+        """One of the units of deploy/systemd; stopped with the installation."""
+        self.units.append(Unit(name, self.environment, self.folder))
+        return self.units[-1]
+
+    @property
+    def port(self) -> int:
+        """Where the code location answers."""
+        return int(self.environment["DLQ_CODE_PORT"])
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """Dagster's records."""
+        with dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"]) as opened:
+            yield opened
+
+    def take_the_database_away(self, seconds: float) -> None:
+        """Every connection breaks, and nobody answers for so long."""
+        data = embedded._data_folder(self.home)
+        postmaster = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
+        postmaster.send_signal(signal.SIGINT)
+        postmaster.wait(60)
+        time.sleep(seconds)
+        self.server.release()
+        self.server = embedded.start(self.home)
+
+    def flag(self, name: str) -> int:
+        """A fix of ten events that died of an error of that name; returns its number."""
+        with self.database.connect() as connection:
+            # What the fixes before released was delivered, or the worker would be behind.
+            connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+            add_events(connection, CANARY, event_type=name)
+            # Or they would wait for earlier events of their aggregates.
+            connection.execute("update outbox_event set aggregate_type = %s where event_type = %s", [name, name])
+            kill(connection, f"{name}: no answer", where=f"event_type = '{name}'")
+            classify_deaths(connection, zone=UTC)
+            now = connection.one("session.clock")["now"]
+            return flag_fix(connection, Flag(Selector(event_type=name)), act=Act("ann", "mended", now)).id
+
+    def released(self, fix: int) -> tuple[int, int, int]:
+        """Of a fix: rows in the ledger of retries, events in them, and how many the stage says."""
+        statement = (
+            "select count(*), count(distinct event_id), (select coalesce(sum(released), 0)::int from dlq.fix_stage"
+            " where fix_id = %(fix)s) from dlq.retry where fix_id = %(fix)s"
+        )
+        with psycopg.connect(self.database.url) as connection:
+            row = connection.execute(statement, {"fix": fix}).fetchone()
+        assert row is not None
+        return row
+
+    def runs(self, fix: int) -> list[dg.DagsterRun]:
+        """The runs of a fix, the first one first."""
+        with self.instance() as instance:
+            return [r.dagster_run for r in instance.get_run_records(_of(fix), ascending=True)]
+
+    def wait_for_release(self, fix: int, *, seconds: float = 150) -> float:
+        """Until the fix has released its canary, once; how long that took."""
+        begun = time.monotonic()
+        wait_until(lambda: self.released(fix)[0] >= CANARY, f"fix {fix} releases nothing", seconds=seconds)
+        wait_until(
+            lambda: all(run.is_finished for run in self.runs(fix)), f"a run of fix {fix} does not end", seconds=60
+        )
+        assert self.released(fix) == (CANARY, CANARY, CANARY)
+        return time.monotonic() - begun
+
+
+def _of(fix: int) -> dg.RunsFilter:
+    return dg.RunsFilter(tags={"dlq/fix": str(fix)})
+
+
+def wait_until(true: Callable[[], object], otherwise: str, *, seconds: float) -> None:
+    """Poll; the database may be away meanwhile.
+
+    Raises:
+        AssertionError: it does not become true in time.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(psycopg.OperationalError):
+            if true():
+                return
+        assert time.monotonic() < until, otherwise
+        time.sleep(0.2)
+
+
+@contextmanager
+def production(folder: Path, **variables: str) -> Iterator[Production]:
+    """Code location and daemon, running, on a migrated database of their own, with these variables beside the usual."""
+    home = folder / "server"
+    server = embedded.start(home)
+    outbox, dagster = server.ensure_database("outbox"), server.ensure_database("dagster")
+    create_tables(Database(outbox))
+    instance = folder / "dagster"
+    instance.mkdir()
+    (instance / "dagster.yaml").write_bytes((ROOT / "deploy" / "dagster.yaml").read_bytes())
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "DAGSTER_"))} | {
+        "DAGSTER_HOME": str(instance),
+        "DLQ_HOME": str(folder / "dlq"),
+        "DLQ_DATABASE_URL": outbox,
+        "DLQ_DAGSTER_URL": dagster.replace("postgresql://", "postgresql+psycopg2://"),
+        "DLQ_CODE_HOST": "127.0.0.1",
+        "DLQ_CODE_PORT": str(_free_port()),
+        "DLQ_AUTOSTART": "true",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    environment |= variables
+    running = Production(folder, home, environment, server, Database(outbox))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DLQ_DAGSTER_URL", environment["DLQ_DAGSTER_URL"])  # dagster.yaml names it, here too
+        try:
+            running.start("dlq-code-location")
+            running.start("dlq-daemon")
+            yield running
+        finally:
+            for unit in reversed(running.units):
+                unit.stop()
+            running.server.release()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

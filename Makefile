@@ -6,7 +6,7 @@ DEV    := .venv/.installed-dev
 # On two cores a third process only waits.
 JOBS   ?= 2
 
-.PHONY: help setup demo up test test-postgres bench drill check format settings lock clean
+.PHONY: help setup demo up test test-postgres bench drill check format docs lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -45,8 +45,9 @@ format: $(DEV) ## Format and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-settings: $(STAMP) ## Write the table of variables into deploy/README.md
+docs: $(DEV) ## Write what the documentation takes from the code: variables, definitions, tables
 	$(BIN)/python -m tests.settings_table
+	$(BIN)/python -m tests.reference
 
 lock: ## Pin anew (needs uv): requirements.lock to run, -dev to develop, -deploy for the container
 	uv pip compile $(LOCK) --extra embedded --group pyproject.toml:build -o requirements.lock pyproject.toml

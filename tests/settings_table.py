@@ -1,4 +1,4 @@
-"""Which variables are there? `make settings` writes the table between the markers of deploy/README.md.
+"""Which variables are there? `make docs` writes the table between the markers of deploy/README.md.
 
 A test compares the two, so the table is never another one than the program's.
 """
@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 from dlq_pipelines.settings import Settings
 
 README = Path(__file__).parents[1] / "deploy" / "README.md"
-BETWEEN = re.compile(r"(<!-- settings: made by `make settings` -->\n).*?(<!-- end of settings -->)", re.DOTALL)
+BETWEEN = re.compile(r"(<!-- settings: made by `make docs` -->\n).*?(<!-- end of settings -->)", re.DOTALL)
 
 
 def settings_table() -> str:

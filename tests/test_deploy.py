@@ -74,7 +74,7 @@ def test_what_dlq_up_uses_is_this_file(home: Path, server_url: str, monkeypatch:
 
 
 def test_the_table_of_variables_is_that_of_the_settings() -> None:
-    """`make settings` writes it."""
+    """`make docs` writes it."""
     (found,) = BETWEEN.finditer(README)
     assert found[0] == found[1] + settings_table() + found[2]
 

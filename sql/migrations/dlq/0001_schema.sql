@@ -9,3 +9,4 @@ create table :"dlq_schema".migration (
     applied_at timestamptz not null default now(),
     primary key (line, number)
 );
+comment on table :"dlq_schema".migration is 'Which files were applied, with their sums.';

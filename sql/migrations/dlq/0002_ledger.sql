@@ -25,6 +25,7 @@ create table :"dlq_schema".cause_alias (
     fingerprint text primary key,
     cause_id    text not null references :"dlq_schema".cause
 );
+comment on table :"dlq_schema".cause_alias is 'Which cause a fingerprint leads to.';
 
 create table :"dlq_schema".death (
     id             bigint generated always as identity primary key,
@@ -50,6 +51,7 @@ create view :"dlq_schema".shown_death as
 select d.id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type, d.attempts, d.died_at, d.error,
     coalesce(c.merged_into, d.cause_id) as cause_id
 from :"dlq_schema".death d left join :"dlq_schema".cause c on c.id = d.cause_id;
+comment on view :"dlq_schema".shown_death is 'Every death with the cause that it is shown as.';
 
 create table :"dlq_schema".cause_day (
     day            date   not null,

@@ -74,12 +74,14 @@ begin
             '`dlq fixes withdraw %`.', other, other;
     end if;
 
-    insert into fix (cause_id, event_type, aggregate_type, event_ids, attempts, error_contains, died_since, died_until,
-        every, note, link, owner, flagged_by, flagged_at, not_before, expires_at,
+    -- The next number, under the lock above. A sequence would give one away with each preview, which is rolled back.
+    insert into fix (id, cause_id, event_type, aggregate_type, event_ids, attempts, error_contains, died_since,
+        died_until, every, note, link, owner, flagged_by, flagged_at, not_before, expires_at,
         canary, growth, rate, min_success, settle_seconds, max_retries, ordering)
-    values (given.cause_id, given.event_type, given.aggregate_type, given.event_ids, given.attempts,
-        given.error_contains, given.died_since, given.died_until, coalesce(given.every, false), given.note, given.link, given.owner,
-        given.flagged_by, given.flagged_at, given.not_before, given.expires_at,
+    overriding system value
+    values ((select coalesce(max(f.id), 0) + 1 from fix f), given.cause_id, given.event_type, given.aggregate_type,
+        given.event_ids, given.attempts, given.error_contains, given.died_since, given.died_until,
+        coalesce(given.every, false), given.note, given.link, given.owner, given.flagged_by, given.flagged_at, given.not_before, given.expires_at,
         given.canary, given.growth, given.rate, given.min_success, given.settle_seconds, given.max_retries,
         given.ordering)
     returning id into placed;

@@ -8,6 +8,7 @@ create table :"dlq_schema".metric_label (
     value text not null,
     primary key (name, value)
 );
+comment on table :"dlq_schema".metric_label is 'Types that have a series of their own in the metrics, for good.';
 
 -- The bounds of the histogram of attempts; the last one stands for no bound.
 create function :"dlq_schema".attempts_bucket(attempts integer) returns integer language sql immutable parallel safe as $$

@@ -7,3 +7,4 @@ from :"outbox_schema".:"outbox_table" e
 join :"dlq_schema".death d on d.event_id = e.id and d.died_at = e.dead_at
 left join :"dlq_schema".cause c on c.id = d.cause_id
 where e.status = 'dead';
+comment on view :"dlq_schema".dead_event is 'What is dead now, with its death and its cause.';

@@ -1,0 +1,82 @@
+"""Does docs/ tell the truth? Its snippets run, its links lead somewhere, what it takes from the code is the code's."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dlq_pipelines.postgres.connect import Connection, Database
+from tests.cli.test_main import _environment, _seed
+from tests.reference import PAGE, page
+from tests.rows import one
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "deploy" / "README.md"]
+# A curl of a server that the page starts itself, systemd, a cluster: shown, and tested where they belong.
+RUN = ("sh", "sql", "python")
+
+
+def blocks(name: str) -> list[tuple[str, str]]:
+    """Snippets of a page that are to be run: language and text, in their order."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    return [found for found in re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if found[0] in RUN]
+
+
+def play(name: str, database: Database, folder: Path) -> None:
+    """Run the snippets of a page one after the other, as a reader would."""
+    (folder / "sql").symlink_to(ROOT / "sql")
+    given = _environment() | {
+        "DLQ_DATABASE_URL": database.url,
+        "DLQ_HOME": str(folder / "dlq"),
+        "DAGSTER_HOME": str(folder / "dagster"),
+        "PYTHONPATH": str(ROOT),
+    }
+    (folder / "dagster").mkdir()
+    for language, text in blocks(name):
+        if language == "sql":
+            with database.connect() as connection:
+                for statement in text.split(";\n"):
+                    connection.execute(statement.encode())
+            continue
+        command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
+        done = subprocess.run(command, env=given, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_tutorial_leads_from_nothing_to_a_fix_that_is_verified(empty_database: Database, tmp_path: Path) -> None:
+    """On an empty database, with the program's own commands and a worker of the reader's."""
+    play("tutorial.md", empty_database, tmp_path)
+    with empty_database.connect() as connection:
+        assert one(connection, "select status, stage from dlq.fix") == {"status": "verified", "stage": 2}
+        assert one(connection, "select count(*) from outbox_event where status = 'done'") == {"count": 30}
+
+
+def test_every_answer_of_the_how_to_works(database: Database, connection: Connection, tmp_path: Path) -> None:
+    """On a database that has what the page names."""
+    _seed(connection)
+    # A fix of a team that flags with SQL must not meet one that is open already.
+    connection.execute("delete from dlq.fix where id > 1")
+    play("how-to.md", database, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("deaths.*")) == ["deaths.csv", "deaths.jsonl"]
+    assert one(connection, "select status from dlq.fix where id = 1") == {"status": "withdrawn"}
+
+
+def test_the_tables_of_the_reference_are_those_of_the_program(connection: Connection) -> None:
+    """`make docs` writes them."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == page(text, connection)
+    assert re.findall(r"^\| `\w+` \|  \|.*$", text, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_to_one(path: Path) -> None:
+    """And to a heading of it."""
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", path.read_text(encoding="utf-8")):
+        name, _, heading = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in headings}, target

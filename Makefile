@@ -6,7 +6,7 @@ DEV    := .venv/.installed-dev
 # On two cores a third process only waits.
 JOBS   ?= 2
 
-.PHONY: help setup demo up test test-postgres bench drill check format docs lock clean
+.PHONY: help setup demo up test test-postgres bench scaling drill check format docs lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -27,6 +27,9 @@ test-postgres: $(DEV) ## Run the suite on a PostgreSQL of Debian's (PGBIN=/usr/l
 
 bench: $(DEV) ## Measure what it costs, each figure against a peer in the same run (ONLY=outbox: one of them; QUICK=1: two minutes)
 	$(if $(QUICK),BENCH_QUICK=1 )$(BIN)/python -m tests.bench $(ONLY)
+
+scaling: $(DEV) ## Times, memory and bytes at 1, 5 and 10 million dead events: docs/scaling.md, half an hour
+	$(BIN)/python -m tests.scaling
 
 drill: $(DEV) ## Failures for longer, a quarter of an hour: kills, crashes, outages, crowds (SEED=7: exports as before)
 	$(BIN)/python -m tests.drills

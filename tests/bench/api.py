@@ -5,20 +5,18 @@ Python has them. A figure is the median of its rounds.
 """
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from dlq_pipelines.outbox.dead_events import Page, Side, dead_event_stats, list_dead_events
 from dlq_pipelines.outbox.event import Selector
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
-from tests.bench.figure import Figure
+from tests.bench.figure import Figure, sized
+from tests.databases import scratch_server
 
-DEAD, ROUNDS = 1_000_000, 11
+DEAD, ROUNDS = sized(1_000_000), 11
 # Twenty types, fifty causes, a death every 2.6 seconds for thirty days.
 FILL = """
     alter table outbox_event disable trigger user;
@@ -40,7 +38,7 @@ PROMISED = "what is promised"
 
 def measure() -> Iterator[Figure]:
     """The first and the last page, and the figures."""
-    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+    with scratch_server() as (_, server):
         database = Database(server.ensure_database("api"))
         with database.connect() as connection:
             create_host_tables(connection)

@@ -5,11 +5,9 @@ matter most. With a million retries and ten thousand audit rows, of 50 million a
 """
 
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -17,12 +15,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from dlq_pipelines.alerts.alert import AlertPolicy, turns
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.metrics import DeadLetterCollector, snapshot_reader
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
-from tests.bench.figure import Figure
+from tests.bench.figure import Figure, sized
+from tests.databases import scratch_server
 
-EVENTS = 1_000_000
+EVENTS = sized(1_000_000)
 SCRAPES = 21
 FILL = f"""
     alter table outbox_event disable trigger user;
@@ -48,7 +46,7 @@ FILL = f"""
 
 def measure() -> Iterator[Figure]:
     """A whole scrape: connecting, reading, writing the text."""
-    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+    with scratch_server() as (_, server):
         database = Database(server.ensure_database("metrics"))
         with database.connect() as connection:
             create_host_tables(connection)

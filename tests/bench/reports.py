@@ -9,7 +9,6 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -17,12 +16,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.day import Day
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
-from tests.bench.figure import Figure
+from tests.bench.figure import Figure, sized
+from tests.databases import scratch_server
 
-DEATHS, CAUSES, ROUNDS = 1_000_000, 500, 3
+DEATHS, CAUSES, ROUNDS = sized(1_000_000), 500, 3
 DAY = Day.of(date(2026, 3, 10), ZoneInfo("UTC"))
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 EVENTS = """
@@ -56,11 +55,11 @@ HISTORY = """
 
 def measure() -> Iterator[Figure]:
     """Seconds, the peak, and the largest of the files."""
-    with tempfile.TemporaryDirectory() as folder, embedded.start(Path(folder) / "home") as server:
+    with scratch_server() as (folder, server):
         database = Database(server.ensure_database("deaths"), statement_timeout=3600)
         with database.connect() as connection:
             _fill(connection)
-        runs = [_run(database.url, Path(folder)) for _ in range(ROUNDS)]
+        runs = [_run(database.url, folder) for _ in range(ROUNDS)]
     what, promised = f"the report of {DEATHS:,} deaths, {CAUSES} causes", "what is promised"
     yield Figure(what, statistics.median(run["seconds"] for run in runs), 5.0, 1.0, promised)
     yield Figure("its peak of memory", max(run["megabytes"] for run in runs), 400.0, 1.0, promised, unit="MB")

@@ -136,7 +136,7 @@ def _ticks(running: Production) -> Counter[float]:
     wanted = dg.RunsFilter(job_name="classify_deaths", tags={"dagster/schedule_name": "causes_every_five_minutes"})
     with running.instance() as instance:
         runs = [run for run in instance.get_runs(wanted) if "dagster/parent_run_id" not in run.tags]
-    return Counter(datetime.fromisoformat(run.tags["dagster/scheduled_execution_time"]).timestamp() for run in runs)
+    return Counter(datetime.fromisoformat(run.tags[".dagster/scheduled_execution_time"]).timestamp() for run in runs)
 
 
 def test_two_daemons_run_by_mistake(running: Production) -> None:

@@ -203,7 +203,7 @@ def test_every_variable_is_described() -> None:
 
 @pytest.mark.parametrize(
     "file",
-    [*ROOT.glob("*.md"), ROOT / "Makefile", *ROOT.glob("dlq_pipelines/**/*.py")],
+    [*ROOT.glob("*.md"), ROOT / "Makefile", *ROOT.glob("deploy/*.*"), *ROOT.glob("dlq_pipelines/**/*.py")],
     ids=lambda file: str(file.name),
 )
 def test_only_variables_that_exist_are_named(file: Path) -> None:

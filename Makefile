@@ -6,7 +6,7 @@ DEV    := .venv/.installed-dev
 # On two cores a third process only waits.
 JOBS   ?= 2
 
-.PHONY: help setup demo up test test-postgres bench scaling drill check format docs lock clean
+.PHONY: help setup demo up test test-postgres bench scaling drill check format docs screens lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -43,6 +43,9 @@ check: $(DEV) ## Lint, types, layers, SQL, definitions
 	$(BIN)/python tests/check_sql.py
 	$(BIN)/dagster definitions validate
 	$(BIN)/dg check defs
+
+screens: $(DEV) ## Take the pictures of docs/images again, on the demo's data
+	$(BIN)/python -m tests.screens
 
 format: $(DEV) ## Format and mend what ruff can mend
 	$(BIN)/ruff format .

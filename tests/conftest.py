@@ -34,6 +34,23 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url("postgres")
 
 
+# What waits longest, for daemons, browsers and killed processes: begun last, it would be waited for alone.
+_FIRST = (
+    "defs/test_ui",
+    "retries/test_fire",
+    "demo/test_demo",
+    "cli/test_main",
+    "defs/test_survival",
+    "defs/test_celery",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first; the rest stays in its order."""
+    places = {name: place for place, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: places.get("/".join(item.path.with_suffix("").parts[-2:]), len(_FIRST)))
+
+
 @pytest.hookimpl(trylast=True)  # after pytest-xdist has ended its workers, and the last of them the server
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Clear what root's servers leave outside of pytest's own folder, once no worker uses it any more."""

@@ -101,7 +101,9 @@ def test_every_example_in_the_help_runs_as_it_is_written(
     """In a shell, on a database with causes and fixes; a script for psql on one without anything of ours."""
     _seed(connection)
     environment = _environment() | {"DLQ_ALERT_URLS": f"json://{web.host}/"}
-    if "psql" in example:
+    if "roles" in example:
+        environment |= _for_psql(connection)
+    elif "psql" in example:
         with empty_database.connect() as empty:
             create_host_tables(empty)
             environment |= _for_psql(empty)

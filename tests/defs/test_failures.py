@@ -24,7 +24,7 @@ def _said(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> st
     assert "dlq_pipelines/exports" not in log
     assert "dlq_pipelines/causes" not in log
     assert "psycopg" not in log
-    (failed,) = (event for event in result.all_events if event.is_step_failure)
+    failed, *_ = (event for event in result.all_events if event.is_step_failure)
     told = failed.step_failure_data.user_failure_data
     assert told is not None
     return str(told.description)

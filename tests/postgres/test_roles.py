@@ -42,7 +42,8 @@ from dlq_pipelines.postgres.migrate import (
     require_current,
 )
 from dlq_pipelines.postgres.queries import Names
-from dlq_pipelines.reports.report import build_report
+from dlq_pipelines.reports.figures import ReportPolicy
+from dlq_pipelines.reports.report import build_report, make_report
 from dlq_pipelines.retries.fix import Terms
 from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, list_fixes, preview_fix
 from dlq_pipelines.retries.retry import advance_fix, retry_with_payload, settle_retries, withdraw_fix
@@ -146,7 +147,9 @@ def test_the_operator_does_all_that_jobs_and_people_do(connection: Connection, u
         day = Day.of(date(2026, 3, 10), UTC_ZONE)
         export_day(operator, url=urls["operator"], day=day, target=local_target(tmp_path), now=TODAY)
         assert verify_day(operator, day=day, target=local_target(tmp_path), now=TODAY) == []
-        build_report(operator, day=TODAY.date(), zone=UTC_ZONE, folder=tmp_path)
+        now, reports = TODAY + timedelta(days=2), local_target(tmp_path, "reports")
+        policy = ReportPolicy()
+        build_report(operator, day=TODAY.date(), zone=UTC_ZONE, target=reports, policy=policy, now=now)
         _archive(operator)
         for name in ("archive.unaccounted", "cause.rollup_difference", "outbox.observe"):
             operator.one(name)
@@ -192,7 +195,7 @@ def _archive(operator: Connection) -> None:
     assert forget_deaths(operator, before=soon, act=_act()).events > 0
 
 
-def test_the_reader_reads_all_of_it(connection: Connection, urls: Urls, tmp_path: Path) -> None:
+def test_the_reader_reads_all_of_it(connection: Connection, urls: Urls) -> None:
     """Tables, views, the report, and what calls functions."""
     add_events(connection, 2)
     kill(connection, "boom")
@@ -200,7 +203,10 @@ def test_the_reader_reads_all_of_it(connection: Connection, urls: Urls, tmp_path
     with Database(urls["reader"]).connect() as reader:
         require_current(reader)
         (cause,) = list_causes(reader)
-        assert build_report(reader, day=TODAY.date(), zone=UTC_ZONE, folder=tmp_path).deaths == cause.dead == 2
+        seen = make_report(
+            reader, day=TODAY.date(), zone=UTC_ZONE, policy=ReportPolicy(), now=TODAY + timedelta(days=2)
+        )
+        assert seen.figures.totals.deaths == cause.dead == 2
         assert [fix.id for fix in list_fixes(reader)] == []
         for row in connection.execute(TABLES.encode()):
             reader.execute(sql.SQL("table {}").format(sql.Identifier(*row["name"].split("."))))

@@ -91,6 +91,11 @@ class Settings(BaseSettings):
         description="Where `dead_events` is exported to: a folder, s3://bucket/prefix or gs://bucket/prefix; "
         "unset: `exports` in DLQ_HOME. AWS_* variables or ?region=&scheme=&endpoint_override= say the rest of S3.",
     )
+    export_database_url: SecretStr | None = Field(
+        default=None,
+        description="A replica that exports read deaths from; unset: DLQ_DATABASE_URL. What it lags behind is found "
+        "missing by the export's check, and is there in the next export of the day.",
+    )
     export_formats: Annotated[tuple[ExportFormat, ...], NoDecode] = Field(
         default=tuple(ExportFormat), description="Files of a day, separated by commas: parquet, csv, jsonl."
     )

@@ -37,6 +37,7 @@ def test_the_defaults_are_those_that_are_promised() -> None:
         "archive_retention_days": 365,
         "ledger_retention_days": 1095,
         "export_uri": None,
+        "export_database_url": None,
         "export_formats": ("parquet", "csv", "jsonl"),
         "export_redact_payload": "",
         "export_redact_errors": "",
@@ -183,7 +184,13 @@ def test_a_value_that_cannot_be_used_is_said_in_one_line_that_names_its_variable
 
 def test_every_variable_that_can_be_wrong_was_tried() -> None:
     """Others are judged by who uses them: libpq, whoever writes to the folder, tests/exports and tests/api."""
-    elsewhere = {"DLQ_DATABASE_URL", "DLQ_HOME", "DLQ_EXPORT_REDACT_PAYLOAD", "DLQ_EXPORT_REDACT_ERRORS"}
+    elsewhere = {
+        "DLQ_DATABASE_URL",
+        "DLQ_EXPORT_DATABASE_URL",
+        "DLQ_HOME",
+        "DLQ_EXPORT_REDACT_PAYLOAD",
+        "DLQ_EXPORT_REDACT_ERRORS",
+    }
     elsewhere |= {"DLQ_API_TOKENS", "DLQ_ALERT_URLS"}
     assert {variable for variable, _ in BAD} == VARIABLES.keys() - elsewhere
 

@@ -57,7 +57,7 @@ def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource)
         for key in context.partition_keys:
             exported = export_day(
                 session.connection,
-                url=session.database_url,
+                url=session.export_url,
                 day=session.day(key),
                 target=target,
                 now=session.now,

@@ -54,9 +54,10 @@ class Session:
         return utc_now()
 
     @property
-    def database_url(self) -> str:
-        """The database once more, for the drivers that open their own connection."""
-        return find_database(self.settings).url
+    def export_url(self) -> str:
+        """Where exports stream deaths from, over a connection of their own: the replica, or the database once more."""
+        replica = self.settings.export_database_url
+        return find_database(self.settings).url if replica is None else replica.get_secret_value()
 
     @property
     def exports(self) -> Target:

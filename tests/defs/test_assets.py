@@ -6,12 +6,14 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.postgres.connect import Connection, Database
+from tests.conftest import _new_database, database_url
 from tests.defs.conftest import Job
 from tests.rows import one
 
@@ -26,7 +28,11 @@ COUNTS = """
            (select coalesce(sum(events), 0) from dlq.operation) as changed
 """
 
-
+DIED = """
+    insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)
+    select 'order', n::text, 'e', '{}', 'dead', error, day::date + interval '12 hours'
+    from (values (%s, %s, %s)) given (events, error, day), generate_series(1, given.events::integer) n
+"""
 STAGE_NOBODY_RELEASED = """
     with f as (insert into dlq.fix (every, note, flagged_by, flagged_at) values (true, 'n', 'a', now()))
     insert into dlq.fix_stage (fix_id, stage, size, begun_at, released) values (1, 1, 10, now(), 1)
@@ -37,12 +43,7 @@ STAGE_NOBODY_RELEASED = """
 def _three_days_of_deaths(connection: Connection) -> None:
     """Two deaths on each of the last three days."""
     for day in DAYS:
-        connection.execute(
-            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-            " select 'order', n::text, 'e', '{}', 'dead', %s, %s::date + interval '12 hours'"
-            " from generate_series(1, 2) n",
-            [ERROR, day],
-        )
+        connection.execute(DIED, [2, ERROR, day])
 
 
 def _metadata(instance: dg.DagsterInstance, asset: str, day: str) -> dict[str, Any]:
@@ -232,6 +233,31 @@ def test_a_rule_for_what_to_hide_is_refused_before_anything_is_exported(
     told = _failure(instance, job("export_day", partition_key=DAYS[0]))
     assert "DLQ_EXPORT_REDACT_ERRORS: '(' is no pattern that RE2 reads" in told
     assert one(connection, "select count(*) from dlq.export_day") == {"count": 0}
+
+
+def test_exports_read_from_a_replica_and_say_what_it_lags_behind(
+    *,
+    connection: Connection,
+    instance: dg.DagsterInstance,
+    job: Job,
+    database: Database,
+    server_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A copy of the database stands for it; what died since is missing, until the export is made from where it is."""
+    job("classify_deaths")
+    connection.close()
+    name = str(conninfo_to_dict(database.url)["dbname"])
+    with _new_database(server_url, name) as replica, database.connect() as primary:
+        monkeypatch.setenv("DLQ_EXPORT_DATABASE_URL", database_url(server_url, replica))
+        assert job("export_day", partition_key=DAYS[0]).success
+        primary.execute(DIED, [1, ERROR, DAYS[0]])
+        job("classify_deaths")
+        behind = job("export_day", partition_key=DAYS[0])
+        assert "the record has 2 rows, the ledger 3" in _failure(instance, behind)
+        monkeypatch.delenv("DLQ_EXPORT_DATABASE_URL")
+        assert job("export_day", partition_key=DAYS[0]).success
+        assert one(primary, "select rows from dlq.export_day where verified_at is not null") == {"rows": 3}
 
 
 def test_a_database_that_is_away_is_said_without_its_password(

@@ -23,7 +23,7 @@ from dlq_pipelines.retries.retry import advance_fix
 from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 
-ROUNDS, EVENTS, FEW = 3, sized(100_000), sized(10_000)
+ROUNDS, EVENTS, FEW = 3, sized(100_000), sized(50_000)
 FIXES, DEAD, UNDER_WAY = sized(1_000), sized(1_000_000), 200
 ERROR = "requests.exceptions.ReadTimeout: no answer within 5 seconds"
 # Few stages, so that what is timed is releasing, and a rate at which all is due before the next step.

@@ -136,7 +136,9 @@ def _a_day(connection: Connection, database: Database, folder: Path) -> dict[str
             )
         ),
         f"release {BATCH:,} events of a fix": _took(lambda: advance_fix(connection, fix.id, act=act, terms=Terms())),
-        "archive a day": _took(lambda: archive_dead_events(connection, before=day.until, only_exported=True, act=act)),
+        "archive a day, with that fix open": _took(
+            lambda: archive_dead_events(connection, before=day.until, only_exported=True, act=act)
+        ),
     }
     size = sum(path.stat().st_size for path in (folder / "exports").rglob("*.parquet"))
     return said | {"a day as Parquet": _megabytes(size)}

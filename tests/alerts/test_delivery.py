@@ -74,12 +74,12 @@ def events_of(received: Received) -> list[dict[str, Any]]:
 
 
 def test_an_alert_is_told_once_over_http_with_a_signature(connection: Connection, web: Received) -> None:
-    to = sender(f"http://{web.host}/hook?x=1")
+    to, now = sender(f"http://{web.host}/hook?x=1"), datetime.now(UTC)  # a signature is good for five minutes
     backlog(connection)
-    assert fire(connection, to) == [("backlog", Kind.FIRED)]
-    assert fire(connection, to, now=NOW + timedelta(minutes=1)) == []
-    assert deliver(connection, to, now=NOW) == {to.routes[0].channel: None}
-    assert deliver(connection, to, now=NOW) == {}
+    assert fire(connection, to, now=now) == [("backlog", Kind.FIRED)]
+    assert fire(connection, to, now=now + timedelta(minutes=1)) == []
+    assert deliver(connection, to, now=now) == {to.routes[0].channel: None}
+    assert deliver(connection, to, now=now) == {}
     (told,) = events_of(web)
     headers, body = web.requests[0]
     assert Webhook(SECRET).verify(body, headers) == [told]

@@ -1,30 +1,36 @@
 """Does docs/ tell the truth? Its snippets run, its links lead somewhere, what it takes from the code is the code's."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.settings import Settings
+from tests.api.conftest import serving
 from tests.cli.test_main import _environment, _seed
 from tests.reference import PAGE, page
-from tests.rows import one
+from tests.rows import add_events, kill, one
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "deploy" / "README.md"]
-# A curl of a server that the page starts itself, systemd, a cluster: shown, and tested where they belong.
+# What needs a server of its own, systemd, or a cluster is shown, and tested where it belongs.
 RUN = ("sh", "sql", "python")
 
 
-def blocks(name: str) -> list[tuple[str, str]]:
+def blocks(page: Path, languages: Sequence[str] = RUN) -> list[tuple[str, str]]:
     """Snippets of a page that are to be run: language and text, in their order."""
-    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    return [found for found in re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if found[0] in RUN]
+    found = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [(language, text) for language, text in found if language in languages]
 
 
-def play(name: str, database: Database, folder: Path) -> None:
+def play(page: Path, database: Database, folder: Path, *, languages: Sequence[str] = RUN) -> None:
     """Run the snippets of a page one after the other, as a reader would."""
     (folder / "sql").symlink_to(ROOT / "sql")
     given = _environment() | {
@@ -34,7 +40,7 @@ def play(name: str, database: Database, folder: Path) -> None:
         "PYTHONPATH": str(ROOT),
     }
     (folder / "dagster").mkdir()
-    for language, text in blocks(name):
+    for language, text in blocks(page, languages):
         if language == "sql":
             with database.connect() as connection:
                 for statement in text.split(";\n"):
@@ -47,7 +53,7 @@ def play(name: str, database: Database, folder: Path) -> None:
 
 def test_the_tutorial_leads_from_nothing_to_a_fix_that_is_verified(empty_database: Database, tmp_path: Path) -> None:
     """On an empty database, with the program's own commands and a worker of the reader's."""
-    play("tutorial.md", empty_database, tmp_path)
+    play(ROOT / "docs" / "tutorial.md", empty_database, tmp_path)
     with empty_database.connect() as connection:
         assert one(connection, "select status, stage from dlq.fix") == {"status": "verified", "stage": 2}
         assert one(connection, "select count(*) from outbox_event where status = 'done'") == {"count": 30}
@@ -58,7 +64,7 @@ def test_every_answer_of_the_how_to_works(database: Database, connection: Connec
     _seed(connection)
     # A fix of a team that flags with SQL must not meet one that is open already.
     connection.execute("delete from dlq.fix where id > 1")
-    play("how-to.md", database, tmp_path)
+    play(ROOT / "docs" / "how-to.md", database, tmp_path)
     assert sorted(path.name for path in tmp_path.glob("deaths.*")) == ["deaths.csv", "deaths.jsonl"]
     assert one(connection, "select status from dlq.fix where id = 1") == {"status": "withdrawn"}
 
@@ -68,6 +74,27 @@ def test_the_tables_of_the_reference_are_those_of_the_program(connection: Connec
     text = PAGE.read_text(encoding="utf-8")
     assert text == page(text, connection)
     assert re.findall(r"^\| `\w+` \|  \|.*$", text, re.MULTILINE) == []
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing: apt-get install curl")
+def test_the_requests_of_the_reference_are_answered(database: Database, connection: Connection, tmp_path: Path) -> None:
+    """As they are typed, one after the other, on twenty dead events."""
+    add_events(connection, 20)
+    kill(connection, "TimeoutError: no answer", attempts=5)
+    ((_, requests),) = blocks(PAGE, ("sh",))
+    with serving(Settings(home=tmp_path), database) as address:
+        for line in requests.splitlines():
+            request = line.replace("curl -s ", "curl -s --fail-with-body ")
+            done = subprocess.run(
+                ["bash", "-c", request],
+                env=os.environ | {"API": address},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode, done.stderr) == (0, ""), (line, done.stdout)
+            assert json.loads(done.stdout).get("error") is None
+    assert one(connection, "select count(*) from outbox_event where status = 'pending'") == {"count": 3}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

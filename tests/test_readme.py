@@ -1,23 +1,18 @@
 """Is the README true? Its snippets run, its commands and targets exist, its figures are the program's."""
 
-import json
-import os
 import re
-import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import dagster as dg
-import pytest
 
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import create_host_tables
 from dlq_pipelines.settings import Settings
-from tests.api.conftest import serving
-from tests.rows import add_events, kill, one
+from tests.rows import add_events, one
+from tests.test_docs import play
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,7 +20,6 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 (PYTHON,) = (text for language, text in BLOCKS if language == "python")
 SHELL = [line.partition("#")[0].strip() for language, text in BLOCKS if not language for line in text.splitlines()]
 INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL))
-COMMANDS = [line for line in (*SHELL, *INLINE) if line.startswith(".venv/bin/")]
 TARGETS = {line.split()[1] for line in (*SHELL, *INLINE) if line.startswith("make ")}
 
 
@@ -52,40 +46,19 @@ def test_the_worker_of_the_readme_delivers_and_reports(database: Database, conne
     assert 'File "README.md"' in rows[2]["last_error"]
 
 
-def test_the_commands_of_the_readme_run_one_after_the_other(empty_database: Database, tmp_path: Path) -> None:
-    """On an application's outbox; after them a death is recorded, whichever worker causes it."""
-    assert len(COMMANDS) >= 4
-    environment = os.environ | {"DLQ_DATABASE_URL": empty_database.url, "DLQ_HOME": str(tmp_path)}
+def test_the_tour_of_the_readme_leads_to_a_report(empty_database: Database, tmp_path: Path) -> None:
+    """On an application's outbox in which something is dead already, with the commands as they are printed."""
     with empty_database.connect() as connection:
         create_host_tables(connection)
-        add_events(connection, 1)
-        for command in COMMANDS:
-            here = command.replace(".venv/bin", str(Path(sys.executable).parent))
-            done = subprocess.run(here, shell=True, env=environment, capture_output=True, text=True, check=False)  # noqa: S602 - as a reader types it
-            assert (done.returncode, done.stderr) == (0, ""), command
-        connection.execute("update outbox_event set status = 'dead'")
-        assert one(connection, "select event_id from dlq.death") == {"event_id": 1}
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing: apt-get install curl")
-def test_the_requests_of_the_readme_are_answered(database: Database, connection: Connection, tmp_path: Path) -> None:
-    """As they are typed, one after the other, on twenty dead events."""
-    add_events(connection, 20)
-    kill(connection, "TimeoutError: no answer", attempts=5)
-    (requests,) = (text for language, text in BLOCKS if language == "sh")
-    with serving(Settings(home=tmp_path), database) as address:
-        for line in requests.splitlines():
-            request = line.replace("curl -s ", "curl -s --fail-with-body ")
-            done = subprocess.run(
-                ["bash", "-c", request],
-                env=os.environ | {"API": address},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert (done.returncode, done.stderr) == (0, ""), (line, done.stdout)
-            assert json.loads(done.stdout).get("error") is None
-    assert one(connection, "select count(*) from outbox_event where status = 'pending'") == {"count": 3}
+        add_events(connection, 3)
+        connection.execute("update outbox_event set status = 'dead', next_run_at = now() - interval '1 day'")
+        play(ROOT / "README.md", empty_database, tmp_path, languages=("sh",))
+        pages = [path.read_text(encoding="utf-8") for path in (tmp_path / "dlq" / "reports").rglob("*.html")]
+        assert any("3 deaths" in page for page in pages), pages
+        assert one(connection, "select count(*) from dlq.death where cause_id is not null") == {"count": 3}
+        connection.execute("update outbox_event set status = 'pending' where id = 1")
+        connection.execute("update outbox_event set status = 'dead' where id = 1")
+        assert one(connection, "select count(*) from dlq.death where event_id = 1") == {"count": 2}
 
 
 def test_every_target_of_the_readme_is_in_make_help_and_can_be_made() -> None:

@@ -56,7 +56,7 @@ def read_snapshot(connection: Connection, *, max_retries: int, archive_retention
     """
     names = ("deaths", "causes", "retries", "fixes", "acts", "checks", "jobs", "alerts", "channels")
     with connection.transaction():
-        connection.run("session.snapshot")
+        connection.run("session.one_moment")
         connection.run("metrics.bound")
         return Snapshot(
             **{name: connection.run(f"metrics.{name}").fetchall() for name in names},

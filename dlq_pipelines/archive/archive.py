@@ -29,8 +29,8 @@ class Archived:
     Attributes:
         moved: events.
         batches: transactions.
-        left: events that are old enough and stay: locked, targeted by an open fix, of a day that is not exported, or
-            with an id that is in the archive already.
+        left: events that are old enough and stay: targeted by an open fix, of a day that is not exported, or with an id
+            that is in the archive already. Not what others hold at the moment; the next run judges it.
     """
 
     moved: int
@@ -55,8 +55,9 @@ def archive_dead_events(connection: Connection, *, before: datetime, only_export
         where["times"] = connection.one("archive.exported_times", before=before)["times"]
     if act.dry_run:
         movable = connection.one("archive.count_movable", **where)["events"]
-        return Archived(movable, -(-movable // BATCH), _left(connection, before) - movable)
-    moved = batches = 0
+        old = connection.one("archive.count_old", before=before)["events"]
+        return Archived(movable, -(-movable // BATCH), max(0, old - movable))
+    moved = batches = left = 0
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
         with connection.transaction():
@@ -66,8 +67,9 @@ def archive_dead_events(connection: Connection, *, before: datetime, only_export
                 asked = {"before": before.isoformat()}
                 record_operation(connection, "archive.move", asked, act=act, events=batch["moved"])
         moved, batches = moved + batch["moved"], batches + bool(batch["moved"])
+        left += batch["rows"] - batch["moved"]
         if batch["rows"] < BATCH:
-            return Archived(moved, batches, _left(connection, before))
+            return Archived(moved, batches, left)
         after = {"after_time": batch["last_time"], "after_id": batch["last_id"]}
 
 
@@ -99,7 +101,3 @@ def whole_rows() -> Iterator[None]:
         yield
     except psycopg.errors.ObjectNotInPrerequisiteState as error:
         raise SchemaError(error.diag.message_primary) from None
-
-
-def _left(connection: Connection, before: datetime) -> int:
-    return int(connection.one("archive.count_old", before=before)["events"])

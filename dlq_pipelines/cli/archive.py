@@ -52,7 +52,7 @@ def run(
         )
     tell(
         f"{'Would archive' if dry_run else 'Archived'} {done.moved:,} dead events that died more than {days} days ago; "
-        f"{done.left:,} as old stay, because a fix targets them, their day is not exported, or others hold them.",
+        f"{done.left:,} as old stay, because a fix targets them, or their day is not exported.",
         asdict(done) | {"older_than_days": days},
         dry_run=dry_run,
         format=format,

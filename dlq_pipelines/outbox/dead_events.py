@@ -117,7 +117,7 @@ def list_dead_events(
     plain = _plain(selector)
     asked = _asked(connection, selector)
     with connection.transaction():
-        connection.run("session.snapshot")
+        connection.run("session.one_moment")
         ids = _find(connection, asked, key, wanted=wanted, skipped=skipped, plain=plain)
         rows = connection.run("dead_event.events", ids=ids[:limit]).fetchall()
     events = tuple(DeadEvent.from_row(row) for row in rows)
@@ -142,7 +142,7 @@ def dead_event_stats(
     """
     asked = {**_asked(connection, selector), "now": now, "bounds": list(AGES)}
     with connection.transaction():
-        connection.run("session.snapshot")
+        connection.run("session.one_moment")
         counted = _counted(connection, asked, by) if _plain(selector) else _counted_any(connection, asked)
     total = counted[Side.EVENT_TYPE].total()
     sides = {f"by_{side}": _largest(counted[side]) for side in by if side is not Side.AGE}

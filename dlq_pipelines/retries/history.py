@@ -89,7 +89,7 @@ def event_history(connection: Connection, event_id: int) -> EventHistory:
     """
     asked = {"event_id": positive("event_id", event_id), "limit": _SHOWN}
     with connection.transaction():
-        connection.run("session.snapshot")
+        connection.run("session.one_moment")
         place = connection.one("retry.place", event_id=event_id)["place"]
         deaths = tuple(Death(**row) for row in connection.run("retry.deaths_of", **asked))
         retries = tuple(Retry(**row) for row in connection.run("retry.retries_of", **asked))

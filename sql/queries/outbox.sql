@@ -2,9 +2,11 @@
 
 -- name: fetch_pending
 -- Hand out the events that are due, oldest due first, and lease them: due again only when the lease is over, so no
--- second worker gets them and a worker that died with them loses nothing. skip locked: workers do not queue.
+-- second worker gets them and a worker that died with them loses nothing. skip locked: workers do not queue. By place:
+-- to join by id the planner looks up the smallest id, behind all entries of the index that an archive has just left
+-- dead, and each fetch took four times as long meanwhile.
 with due as (
-    select id, next_run_at from :"outbox_schema".:"outbox_table"
+    select ctid as place, next_run_at from :"outbox_schema".:"outbox_table"
     where status in ('pending', 'retry') and next_run_at <= clock_timestamp()
     order by next_run_at, id
     limit %(limit)s
@@ -12,7 +14,7 @@ with due as (
 ), leased as (
     update :"outbox_schema".:"outbox_table" e
     set next_run_at = clock_timestamp() + make_interval(secs => %(lease)s)
-    from due where e.id = due.id
+    from due where e.ctid = due.place
     returning e.id, e.aggregate_type, e.aggregate_id, e.event_type, e.payload, e.status, e.attempts,
         due.next_run_at, e.created_at, e.last_error, e.last_error_at, e.dead_at
 )

@@ -28,10 +28,6 @@ select 1
 -- name: database_exists
 select exists (select from pg_catalog.pg_database where datname = %(name)s) as found
 
--- name: snapshot
--- All that the transaction reads is of one moment.
-set transaction isolation level repeatable read, read only
-
 -- name: table
 -- Of a table: where it is, and its columns in their order.
 select json_agg(json_build_object(

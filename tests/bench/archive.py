@@ -1,7 +1,8 @@
 """What does it cost to archive in batches that keep the books, beside one statement that moves the same rows?
 
 And does a worker notice? A million dead events are moved by either. While ours moves them, a worker fetches and reports
-as it did before. Each move begins on rows that were just written.
+as it did before. Each move begins on rows that were just written, the two take turns, and a figure is the median of its
+rounds.
 """
 
 import statistics
@@ -19,6 +20,7 @@ from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, m
 from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 
+ROUNDS = 3
 EVENTS = sized(1_000_000)
 WAITING = sized(200_000)
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -60,15 +62,16 @@ def measure() -> Iterator[Figure]:
         with database.connect() as connection:
             create_host_tables(connection)
             migrate(connection, all_migrations())
-            _prepare(connection)
-            begun = time.perf_counter()
-            connection.execute(PEER, {"before": NOW})
-            peer = time.perf_counter() - begun
-            _prepare(connection)
-            begun = time.perf_counter()
-            batches = _archive(connection)
-            ours = time.perf_counter() - begun
-            yield Figure(f"archive {EVENTS:,} events in {len(batches)} batches", ours, peer, 1.2, "one statement")
+            ours, peer, batches = [], [], []
+            for turn in range(ROUNDS):
+                # The one that goes first changes each time.
+                for times, move in ((ours, _archive), (peer, _at_once))[:: 1 if turn % 2 else -1]:
+                    _prepare(connection)
+                    begun = time.perf_counter()
+                    batches += move(connection)
+                    times.append(time.perf_counter() - begun)
+            what = f"archive {EVENTS:,} events in {len(batches) // ROUNDS} batches"
+            yield Figure(what, statistics.median(ours), statistics.median(peer), 1.2, "one statement")
             yield Figure("its longest transaction", max(batches), 0.5, 1.0, "what is promised")
             _prepare(connection)
         alone = _fetching(database, lambda: time.sleep(5))
@@ -82,6 +85,11 @@ def _prepare(connection: Connection) -> None:
     connection.execute(FILL.encode())
     connection.execute("vacuum analyze")
     connection.execute("checkpoint")
+
+
+def _at_once(connection: Connection) -> list[float]:
+    connection.execute(PEER, {"before": NOW})
+    return []
 
 
 def _archive(connection: Connection) -> list[float]:

@@ -325,3 +325,7 @@ def test_polling_uses_the_workers_index_and_lists_use_ours(connection: Connectio
         plan = connection.execute(f"explain {connection.literal(name, **values)}".encode()).fetchall()
         text = "\n".join(row["QUERY PLAN"] for row in plan)
         assert "Seq Scan" not in text, f"{name}\n{text}"
+        if name == "outbox.fetch_pending":
+            # A join by id has the planner look for the smallest one, behind all that an archive has left dead.
+            assert "Tid Scan" in text
+            assert "outbox_event_pkey" not in text

@@ -23,7 +23,7 @@ test: $(DEV) ## Run the whole test suite against a real PostgreSQL
 	$(BIN)/pytest -n $(JOBS)
 
 test-postgres: $(DEV) ## Run the suite on a PostgreSQL of Debian's (PGBIN=/usr/lib/postgresql/15/bin)
-	$(BIN)/python tests/with_postgres.py $(PGBIN) -- $(BIN)/pytest -n $(JOBS)
+	$(BIN)/python -m tests.with_postgres $(PGBIN) -- $(BIN)/pytest -n $(JOBS)
 
 bench: $(DEV) ## Measure what it costs, each figure against a peer in the same run (ONLY=outbox: one of them; QUICK=1: two minutes)
 	$(if $(QUICK),BENCH_QUICK=1 )$(BIN)/python -m tests.bench $(ONLY)

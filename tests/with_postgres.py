@@ -1,6 +1,6 @@
 """How is a command run against another PostgreSQL than the embedded one?
 
-`python tests/with_postgres.py [BIN] -- COMMAND ...` starts the server of that folder of programs (default: the newest
+`python -m tests.with_postgres [BIN] -- COMMAND ...` starts the server of that folder of programs (default: the newest
 of Debian's) in a folder of its own, on a Unix socket, sets DLQ_TEST_DATABASE_URL for the command, and stops it.
 """
 
@@ -8,10 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.memory import new_folder
 
 
 def main() -> int:
@@ -37,8 +38,7 @@ def _debian() -> Path:
 def running(programs: Path) -> Iterator[str]:
     """A server for the length of a `with` block; as root it runs as the account of Debian's package."""
     account = {"user": "postgres", "group": "postgres", "extra_groups": [], "cwd": "/"} if os.geteuid() == 0 else {}
-    # Short: a socket's path may have 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="dlq-pg-", dir="/tmp"))
+    folder = new_folder()
     if account:
         shutil.chown(folder, "postgres", "postgres")
     data = str(folder / "data")

@@ -25,6 +25,7 @@ MOST = 1_000
 _LOOK = 5_000
 # Ages in the figures are told apart at these: an hour, a day, a week, thirty days.
 AGES = (3_600, 86_400, 604_800, 2_592_000)
+_AGES = ("hour", "day", "week", "month")
 # Of types and causes, so many are told, the largest first.
 _TOLD = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -140,13 +141,16 @@ def dead_event_stats(
         now: the moment from which ages are counted.
         by: what to count them by. By cause takes longest: the causes are in the ledger and not in the outbox.
     """
-    asked = {**_asked(connection, selector), "now": now, "bounds": list(AGES)}
+    since = {
+        name: now - timedelta(seconds=age) for name, age in zip(("hour", "day", "week", "month"), AGES, strict=True)
+    }
+    asked = {**_asked(connection, selector), "now": now, "bounds": list(AGES), **since}
     with connection.transaction():
         connection.run("session.one_moment")
         counted = _counted(connection, asked, by) if _plain(selector) else _counted_any(connection, asked)
-    total = counted[Side.EVENT_TYPE].total()
+    total = max(side.total() for side in counted.values())  # of each that was counted it is the same
     sides = {f"by_{side}": _largest(counted[side]) for side in by if side is not Side.AGE}
-    return Stats(total, **sides, by_age=_aged(counted[Side.AGE], total) if Side.AGE in by else ())
+    return Stats(total, **sides, by_age=_aged(counted[Side.AGE]) if Side.AGE in by else ())
 
 
 def _plain(selector: Selector) -> bool:
@@ -182,11 +186,12 @@ def _find(  # noqa: PLR0913 - keyword-only past the key
 
 
 def _counted(connection: Connection, asked: dict[str, Any], by: Collection[Side]) -> dict[Side, Counter[Any]]:
-    """By types and ages from the indexes of the outbox table; by cause only where that is asked for."""
+    """By types and ages from the indexes of the outbox table, by cause from the ledger: what is asked for."""
     counted: dict[Side, Counter[Any]] = {side: Counter() for side in Side}
-    for row in connection.run("dead_event.types", **asked):
-        counted[Side.EVENT_TYPE][row["event_type"]] += row["events"]
-        counted[Side.AGGREGATE_TYPE][row["aggregate_type"]] += row["events"]
+    if not by or {Side.EVENT_TYPE, Side.AGGREGATE_TYPE} & {*by}:
+        for row in connection.run("dead_event.types", **asked):
+            counted[Side.EVENT_TYPE][row["event_type"]] += row["events"]
+            counted[Side.AGGREGATE_TYPE][row["aggregate_type"]] += row["events"]
     if Side.AGE in by:
         counted[Side.AGE] = Counter({row["bound"]: row["events"] for row in connection.run("dead_event.ages", **asked)})
     if Side.CAUSE in by:
@@ -214,13 +219,9 @@ def _largest(counted: Counter[str | None]) -> tuple[Counted, ...]:
     return tuple(Counted(name, events) for name, events in most[:_TOLD])
 
 
-def _aged(counted: Counter[Any], total: int) -> tuple[Aged, ...]:
-    """Below each bound, and what is left: older than all of them."""
-    young = [counted[float(bound)] for bound in AGES]
-    starts, ends = (0, *AGES), (*AGES, None)
-    return tuple(
-        Aged(start, end, events) for start, end, events in zip(starts, ends, (*young, total - sum(young)), strict=True)
-    )
+def _aged(counted: Counter[float | None]) -> tuple[Aged, ...]:
+    """Below each bound, and without one: older than all of them."""
+    return tuple(Aged(start, end, counted[end]) for start, end in zip((0, *AGES), (*AGES, None), strict=True))
 
 
 def _write(event: DeadEvent) -> str:

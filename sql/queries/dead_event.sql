@@ -73,28 +73,29 @@ where status = 'dead'
 group by 1, 2
 
 -- name: ages
--- Dead events by age: how many are younger than each bound and not than the one before it.
-select age.bound, (
-    select count(*) from :"outbox_schema".:"outbox_table"
-    where status = 'dead' and dead_at > age.since and dead_at <= age.until
-        and (%(event_type)s::text is null or event_type = %(event_type)s)
-        and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
-        and (%(died_since)s::timestamptz is null or dead_at >= %(died_since)s)
-        and (%(died_until)s::timestamptz is null or dead_at < %(died_until)s)) as events
-from (
-    select bound, since, lag(since, 1, 'infinity') over (order by bound) as until
-    from (
-        select bound, %(now)s::timestamptz - make_interval(secs => bound) as since
-        from unnest(%(bounds)s::float8[]) as given (bound)) dated
-) age
+-- Dead events by age: how many died after each moment and not after the one before it; without a bound, the older ones.
+-- In one pass over the index, which several processes share; they would not share a question for each bound.
+select unnest(%(bounds)s::float8[] || null::float8) as bound, unnest(array[
+    count(*) filter (where dead_at > %(hour)s::timestamptz),
+    count(*) filter (where dead_at > %(day)s::timestamptz and dead_at <= %(hour)s::timestamptz),
+    count(*) filter (where dead_at > %(week)s::timestamptz and dead_at <= %(day)s::timestamptz),
+    count(*) filter (where dead_at > %(month)s::timestamptz and dead_at <= %(week)s::timestamptz),
+    count(*) filter (where dead_at <= %(month)s::timestamptz)]) as events
+from :"outbox_schema".:"outbox_table"
+where status = 'dead'
+    and (%(event_type)s::text is null or event_type = %(event_type)s)
+    and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
+    and (%(died_since)s::timestamptz is null or dead_at >= %(died_since)s)
+    and (%(died_until)s::timestamptz is null or dead_at < %(died_until)s)
 
 -- name: causes
--- Dead events by the cause that they are shown as; null: not classified yet.
+-- Dead events by the cause that they are shown as; null: not classified yet. The time is compared in two halves: of an
+-- equality the planner expects a single row, and one process would sort a million to count them.
 select coalesce(c.merged_into, own.cause_id) as cause_id, sum(own.events)::bigint as events
 from (
     select d.cause_id, count(*) as events
     from :"outbox_schema".:"outbox_table" e
-    join :"dlq_schema".death d on d.event_id = e.id and d.died_at = e.dead_at
+    join :"dlq_schema".death d on d.event_id = e.id and d.died_at >= e.dead_at and d.died_at <= e.dead_at
     where e.status = 'dead'
         and (%(event_type)s::text is null or e.event_type = %(event_type)s)
         and (%(aggregate_type)s::text is null or e.aggregate_type = %(aggregate_type)s)

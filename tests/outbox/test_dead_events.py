@@ -130,7 +130,7 @@ def test_a_page_that_is_none_is_refused(connection: Connection, asked: dict[str,
 
 FOLDED = {"event_type": None, "aggregate_type": None, "died_since": None, "died_until": None}
 PAGE = {"causes": None, "event_ids": None, "selector": "{}", "rows": 101, "offset": 0, **FOLDED}
-AGES = {"now": NOW, "bounds": [3_600, 86_400], **FOLDED}
+AGES = {"bounds": [1, 2, 3, 4], "hour": NOW, "day": NOW, "week": NOW, "month": NOW, **FOLDED}
 
 
 @pytest.mark.parametrize(

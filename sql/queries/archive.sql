@@ -53,7 +53,7 @@ with page as (
         union all
         (select d.id, d.event_id, a.archived_at as at from (
             select a.id, a.dead_at, a.archived_at from :"outbox_schema".:"archive_table" a
-            where a.status = 'dead' and (a.archived_at, a.id) > (%(after_time)s, %(after_id)s)
+            where a.status = 'dead' and a.dead_at is not null and (a.archived_at, a.id) > (%(after_time)s, %(after_id)s)
                 and %(causes)s::text[] is null and %(event_ids)s::bigint[] is null
             order by a.archived_at, a.id limit %(limit)s) a
          cross join lateral (
@@ -101,13 +101,14 @@ select :"dlq_schema".move_to_outbox(%(ids)s::bigint[]) as moved
 
 -- name: count_purgeable
 select count(*) as events
-from :"outbox_schema".:"archive_table" where status = 'dead' and archived_at < %(before)s
+from :"outbox_schema".:"archive_table" where status = 'dead' and dead_at is not null and archived_at < %(before)s
 
 -- name: purge
--- The oldest archived dead events are deleted; which they were stays, until the ledger forgets them too.
+-- The oldest archived dead events are deleted; which they were stays, until the ledger forgets them too. Of the table
+-- only what was moved there by us, which has a time of death; the rest is the application's own.
 with batch as (
     select a.id from :"outbox_schema".:"archive_table" a
-    where a.status = 'dead' and a.archived_at < %(before)s
+    where a.status = 'dead' and a.dead_at is not null and a.archived_at < %(before)s
     order by a.archived_at, a.id limit %(limit)s
     for update skip locked
 ), gone as (

@@ -71,6 +71,26 @@ def test_a_loss_is_not_hidden_by_a_purge(connection: Connection) -> None:
     assert connection.one("archive.unaccounted") == {"missing": 1, "doubled": 0, "examples": [2]}
 
 
+def test_what_the_application_itself_has_archived_is_not_purged(connection: Connection) -> None:
+    """Rows that it moved there, before us or beside us: without a time of death. Nor are they counted."""
+    _archived(connection, 2, days_ago=366)
+    connection.execute(
+        "insert into outbox_event_archive select 100 + n, 'order', n::text, 'e', '{}', 'dead', 5, now(), now(), %s"
+        " from generate_series(1, 30) n",
+        [NOW - timedelta(days=900)],
+    )
+    before = NOW - timedelta(days=365)
+    assert count_purgeable(connection, before=before) == 2
+    assert connection.one("alert.purged_soon", before=before, look=100) == {"events": 2}
+    assert connection.one("metrics.state", max_retries=3)["oldest_archived"] == (NOW - timedelta(days=366)).timestamp()
+    assert _purge(connection) == Purged(2, 1)
+    assert one(connection, "select count(*) as n, min(id) as first from outbox_event_archive") == {
+        "n": 30,
+        "first": 101,
+    }
+    assert connection.one("archive.unaccounted") == SOUND
+
+
 @pytest.mark.parametrize("table", ["dlq.operation", "dlq.purged"])
 def test_a_purge_that_dies_midway_deletes_nothing_uncounted(
     connection: Connection, database: Database, table: str

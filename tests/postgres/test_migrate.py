@@ -128,6 +128,26 @@ def test_a_table_that_is_locked_for_long_is_left_alone(empty_database: Database)
     assert next(migration.label for migration in applied) == "outbox/0001_columns"
 
 
+def test_a_dead_event_that_somebody_holds_is_waited_for(empty_database: Database) -> None:
+    """Passed over, its death would be in no ledger; a run that gives up has not applied the file; the next does."""
+    upto = next(n for n, migration in enumerate(all_migrations()) if migration.label == "outbox/0004_existing_deaths")
+    impatient = replace(empty_database, lock_timeout=0.05)
+    with impatient.connect() as connection, impatient.connect() as application:
+        create_host_tables(connection)
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+            " select 'order', n::text, 'order.placed', '{}', 'dead' from generate_series(1, 3) n"
+        )
+        migrate(connection, all_migrations()[:upto])
+        with application.transaction():
+            application.execute("select from outbox_event where id = 2 for update")
+            with pytest.raises(SchemaError, match="outbox/0004_existing_deaths got no lock"):
+                migrate(connection, all_migrations())
+        migrate(connection, all_migrations())
+        recorded = connection.execute("select event_id from dlq.dead_event order by event_id").fetchall()
+    assert [row["event_id"] for row in recorded] == [1, 2, 3]
+
+
 def test_hostile_names_work_throughout(empty_database: Database) -> None:
     """Quotes, spaces and percent signs in every name: migrations, worker, trigger, classification, retry."""
     database = replace(empty_database, names=HOSTILE)

@@ -128,7 +128,7 @@ on conflict (event_id) do update set operation_id = excluded.operation_id, purge
 
 -- name: forget
 -- Deaths older than the ledger's retention, of events that are in neither table: delivered, or purged. Led by death_day;
--- by key, because what is still somewhere stays.
+-- by key, because what is still somewhere stays. That an event was purged is known until the last of its deaths goes.
 with page as (
     select d.id, d.event_id, d.died_at from :"dlq_schema".death d
     where d.died_at < %(before)s and d.cause_id is not null and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
@@ -145,11 +145,13 @@ with page as (
     delete from :"dlq_schema".discard r using target where r.death_id = target.id
 ), deaths as (
     delete from :"dlq_schema".death d using target where d.id = target.id
-    returning d.event_id
+    returning d.id, d.event_id, d.died_at
 ), restored as (
-    delete from :"dlq_schema".restored b using deaths where b.event_id = deaths.event_id
+    delete from :"dlq_schema".restored b using deaths where b.event_id = deaths.event_id and b.died_at = deaths.died_at
 ), purged as (
-    delete from :"dlq_schema".purged p using deaths where p.event_id = deaths.event_id
+    delete from :"dlq_schema".purged p using deaths
+    where p.event_id = deaths.event_id and not exists (
+        select from :"dlq_schema".death d where d.event_id = p.event_id and d.id not in (select id from deaths))
 )
 select (select count(*) from deaths) as forgotten, count(*) as rows, max(died_at) as last_time,
     (array_agg(id order by died_at desc, id desc))[1] as last_id

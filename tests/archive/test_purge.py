@@ -135,6 +135,24 @@ def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection
     assert forget_deaths(connection, before=NOW - timedelta(days=1095), act=ACT) == Purged(0, 0)
 
 
+def test_that_an_event_was_purged_is_known_until_the_last_of_its_deaths_is_forgotten(connection: Connection) -> None:
+    """Also that one of them was restored, for reports of its time."""
+    _archived(connection, 2, days_ago=1094)
+    connection.execute(
+        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)"
+        " select event_id, aggregate_type, aggregate_id, event_type, attempts, died_at - interval '1 week', error,"
+        " cause_id from dlq.death where event_id = 1"
+    )
+    connection.execute("insert into dlq.restored select event_id, died_at, died_at, died_at from dlq.death")
+    known = "select array_agg(event_id order by event_id) as ids from dlq.{}"
+    _purge(connection)
+    assert forget_deaths(connection, before=NOW - timedelta(days=1097), act=ACT) == Purged(1, 1)
+    assert one(connection, known.format("purged")) == one(connection, known.format("restored")) == {"ids": [1, 2]}
+    assert connection.one("archive.unaccounted") == SOUND
+    assert forget_deaths(connection, before=NOW - timedelta(days=1000), act=ACT) == Purged(2, 1)
+    assert one(connection, known.format("purged")) == one(connection, known.format("restored")) == {"ids": None}
+
+
 def test_batches_are_found_by_index(connection: Connection) -> None:
     """In a table of which most is the application's own; from where the last one ended."""
     _archived(connection, 400, days_ago=366)

@@ -279,20 +279,18 @@ def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int
 def take_selected(
     connection: Connection,
     selector: Selector,
-    take: Callable[[Locked, int], None],
+    take: Callable[[Locked, int], int],
     *,
     max_retries: int | None,
-    dry_run: bool,
 ) -> Retried:
     """Do something with all that a selector means and that is dead as this begins, oldest death first.
 
     Args:
         connection: in autocommit mode.
         selector: the dead events.
-        take: is given at most 5,000 locked events, and how many were given before, in a transaction of its own. Not
-            called in a dry run.
+        take: is given at most 5,000 locked events, and how many it took before, in a transaction of its own;
+            returns how many of them it took, or in a dry run would.
         max_retries: events that died again after so many retries are passed over; None: taken too.
-        dry_run: only count.
     """
     asked = _manual(connection, selector, max_retries=max_retries)
     events = batches = 0
@@ -300,9 +298,8 @@ def take_selected(
     while True:
         with connection.transaction():
             page = _page(connection, asked, after, room=BATCH)
-            if page["taken"] and not dry_run:
-                take(_locked(page), events)
-        events, batches = events + page["taken"], batches + bool(page["taken"])
+            taken = take(_locked(page), events) if page["taken"] else 0
+        events, batches = events + taken, batches + bool(taken)
         if page["rows"] < BATCH:
             return Retried(events, batches)
         after = (page["last_time"], page["last_id"])
@@ -324,11 +321,13 @@ def _retry(  # noqa: PLR0913 - keyword-only past the selector
     max_retries: int | None,
     already: int = 0,
 ) -> Retried:
-    def take(locked: Locked, taken: int) -> None:
-        _release(connection, locked, act=act, rate=rate, already=already + taken)
-        record_operation(connection, "retry.selected", shown(selector), act=act, events=locked.taken)
+    def take(locked: Locked, taken: int) -> int:
+        if not act.dry_run:
+            _release(connection, locked, act=act, rate=rate, already=already + taken)
+            record_operation(connection, "retry.selected", shown(selector), act=act, events=locked.taken)
+        return locked.taken
 
-    return take_selected(connection, selector, take, max_retries=max_retries, dry_run=act.dry_run)
+    return take_selected(connection, selector, take, max_retries=max_retries)
 
 
 def _manual(connection: Connection, selector: Selector, *, max_retries: int | None = None) -> dict[str, Any]:

@@ -17,6 +17,13 @@ where e.status = 'dead' and e.dead_at < %(before)s
 select moved, rows, last_time, last_id from :"dlq_schema".archive_batch(
     %(before)s, %(times)s::tstzmultirange, %(after_time)s, %(after_id)s, %(limit)s, %(now)s)
 
+-- name: discardable
+-- Of locked deaths those whose events may go: as with the archive's batch, one whose id is there already stays.
+select count(*) as events, coalesce(array_agg(d.id order by d.id), '{}')::text as deaths
+from :"dlq_schema".death d
+where d.id = any(%(deaths)s::bigint[])
+    and not exists (select from :"outbox_schema".:"archive_table" a where a.id = d.event_id)
+
 -- name: discard
 -- Locked deaths that a person gave up: in the ledger why, and the events out of the hot table.
 with target as (

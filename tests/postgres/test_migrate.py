@@ -4,15 +4,20 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.archive.restore import restore_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.installation import open_connection
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.outbox.repository import OutboxRepository
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import (
@@ -149,7 +154,7 @@ def test_a_dead_event_that_somebody_holds_is_waited_for(empty_database: Database
 
 
 def test_hostile_names_work_throughout(empty_database: Database) -> None:
-    """Quotes, spaces and percent signs in every name: migrations, worker, trigger, classification, retry."""
+    """Quotes, spaces and percent signs in every name: migrations, worker, trigger, classification, retry, archive."""
     database = replace(empty_database, names=HOSTILE)
     with database.connect() as connection:
         create_host_tables(connection)
@@ -158,6 +163,13 @@ def test_hostile_names_work_throughout(empty_database: Database) -> None:
         assert classify_deaths(connection, zone=read_settings().zone).deaths == 1
         with OutboxRepository(database.url, names=HOSTILE) as repository:
             assert repository.retry_dead_event(1)
+        kill_again = psycopg.sql.SQL("update {} set status = 'dead'")
+        connection.execute(kill_again.format(psycopg.sql.Identifier(HOSTILE.outbox_schema, HOSTILE.outbox_table)))
+        act = Act("ann", "tested", datetime.now(UTC))
+        before = act.now + timedelta(seconds=1)
+        assert archive_dead_events(connection, before=before, only_exported=True, act=act).moved == 0
+        assert archive_dead_events(connection, before=before, only_exported=False, act=act).moved == 1
+        assert restore_events(connection, Selector(every=True), act=act).events == 1
 
 
 @pytest.mark.parametrize("names", [Names(), HOSTILE], ids=["usual", "hostile"])

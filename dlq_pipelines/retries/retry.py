@@ -382,6 +382,8 @@ def _decide(  # noqa: PLR0913 - keyword-only past the walk
 ) -> Step:
     if walk.ended and walk.locked:
         return Wait(f"{walk.locked} events are held by other transactions")
+    if walk.ended and (unclassified := connection.one("fix.unclassified", fix_id=fix.id)["deaths"]):
+        return Wait(f"{unclassified} deaths from before the flag have no cause yet, so they may be meant")
     stage = stages(connection, fix.id).get(fix.stage, Stage())
     congested = congestion(connection, now=act.now, max_backlog=terms.max_backlog)
     left = walk.left if walk.ended else None

@@ -250,6 +250,33 @@ def test_nothing_left_to_prove_it_on_rejects_the_fix(connection: Connection) -> 
     assert _cause_status(connection) == "open"
 
 
+def test_a_fix_does_not_end_while_deaths_that_it_may_mean_have_no_cause(
+    connection: Connection, database: Database
+) -> None:
+    """Neither verified nor rejected; what turns out to be of its cause is tried too; another type is not waited for."""
+    _dead(connection, 3, event_type="a")
+    fix = _flag(connection, event_type="a", policy=replace(POLICY, canary=10))
+    _unclassified_before(connection, fix, "a", "a", "b")
+    wait = Wait("2 deaths from before the flag have no cause yet, so they may be meant")
+    assert _advance(connection, fix).step == wait
+    _work(database, delivers=True)
+    assert _advance(connection, fix).step == wait
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    assert _advance(connection, fix).released == 2
+    _work(database, delivers=True)
+    assert _advance(connection, fix).fix.status is FixStatus.VERIFIED
+
+
+def _unclassified_before(connection: Connection, fix: Fix, *event_types: str) -> None:
+    """Events of these types died before the fix was flagged, and nobody has classified them yet."""
+    for number, event_type in enumerate(event_types):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+            " values ('order', %s, %s, '{}', 'dead', %s, %s)",
+            [f"late {number}", event_type, ERROR, fix.flagged_at - timedelta(minutes=1)],
+        )
+
+
 def test_released_events_start_anew_and_fall_due_at_the_rate(connection: Connection) -> None:
     """Attempts 0, no time of death, n / rate apart, oldest death first; the error stays to be read."""
     _dead(connection, 4)
@@ -543,8 +570,9 @@ def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Con
         " status, attempts, next_run_at, created_at from outbox_event"
     )
     connection.execute(
-        "with past as (insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at)"
-        " select 200000 + n, 'order', n::text, 'e', 5, '2026-01-01Z' from generate_series(1, 20000) n returning *)"
+        "with past as (insert into dlq.death"
+        " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id) select 200000 + n, 'order',"
+        " n::text, 'e', 5, '2026-01-01Z', 'v1-past' from generate_series(1, 20000) n returning *)"
         " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at, due_at,"
         " outcome, settled_at) select id, event_id, aggregate_type, aggregate_id, 'a', 'r', died_at, died_at, 'done',"
         " died_at from past"
@@ -567,6 +595,7 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.release": {**release, "now": _now(), "fix_id": fix.id, "stage": 1},
         "retry.settle": {"now": _now(), "settle_seconds": 60, "fix_id": fix.id, "limit": 100},
         "fix.due": {"now": _now(), "limit": 20, "congested": False},
+        "fix.unclassified": {"fix_id": fix.id},
         "fix.backlog": {"now": _now()},
         "fix.failures": {"fix_id": fix.id, "stage": 1, "limit": 100},
         "retry.parked": parked | {"fix_id": None},
@@ -586,6 +615,7 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.release",
         "retry.settle",
         "fix.due",
+        "fix.unclassified",
         "fix.backlog",
         "fix.failures",
         "retry.parked",
@@ -859,6 +889,28 @@ def test_a_fix_without_a_policy_takes_the_installations_once(connection: Connect
     _work(database, delivers=True)
     advance_fix(connection, fix.id, act=_act(), terms=Terms(RetryPolicy(canary=1)))
     assert get_fix(connection, fix.id).policy == POLICY
+
+
+def test_a_fix_has_its_time_from_when_it_may_begin(connection: Connection) -> None:
+    """Flagged for a day after its expiry would be over, it is tried all the same."""
+    _dead(connection, 1)
+    day = _now() + timedelta(days=20)
+    fix = flag_fix(connection, Flag(Selector(cause_id=CAUSE), POLICY, not_before=day), act=_act())
+    assert _advance(connection, fix, later=20 * 86_400 + 60).released == 1
+    assert get_fix(connection, fix.id).expires_at == day + TERMS.expiry
+
+
+def test_a_fix_that_is_paused_before_its_first_step_expires_too(connection: Connection) -> None:
+    """A step tells it when, and the sensor asks for that once."""
+    _dead(connection, 1)
+    fix = flag_fix(connection, Flag(Selector(cause_id=CAUSE), POLICY), act=_act())
+    pause_fix(connection, fix.id, act=_act())
+    assert [due.id for due in _due(connection)] == [fix.id]
+    assert _advance(connection, fix).step == Wait("paused")
+    assert (_due(connection), get_fix(connection, fix.id).expires_at) == ([], fix.flagged_at + TERMS.expiry)
+    later = TERMS.expiry.total_seconds() + 60
+    assert [due.id for due in _due(connection, later=later)] == [fix.id]
+    assert _advance(connection, fix, later=later).fix.status is FixStatus.EXPIRED
 
 
 def test_a_flag_from_a_clock_that_is_ahead_does_not_target_its_own_prey(connection: Connection) -> None:

@@ -7,7 +7,7 @@ together. A process that dies leaves either all of a batch or nothing of it, and
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
@@ -323,7 +323,8 @@ def _retry(  # noqa: PLR0913 - keyword-only past the selector
 ) -> Retried:
     def take(locked: Locked, taken: int) -> int:
         if not act.dry_run:
-            _release(connection, locked, act=act, rate=rate, already=already + taken)
+            due = act.now + timedelta(seconds=(already + taken) * _seconds_each(rate))
+            _release(connection, locked, act=act, rate=rate, due=due)
             record_operation(connection, "retry.selected", shown(selector), act=act, events=locked.taken)
         return locked.taken
 
@@ -353,18 +354,22 @@ def _release(  # noqa: PLR0913 - keyword-only past the events
     *,
     act: Act,
     rate: float | None = None,
-    already: int = 0,
+    due: datetime | None = None,
     fix_id: int | None = None,
     stage: int | None = None,
 ) -> int:
-    """Release locked events; returns how many they were."""
-    pace = {"seconds_each": 1 / rate if rate else 0.0, "already": already}
+    """Release locked events, the first of them due then or at once; returns how many they were."""
+    pace = {"seconds_each": _seconds_each(rate), "due": due or act.now}
     who = {"now": act.now, "actor": act.actor, "reason": act.reason}
     return int(
         connection.one(
             "retry.release", deaths=locked.deaths, events=locked.events, fix_id=fix_id, stage=stage, **pace, **who
         )["events"]
     )
+
+
+def _seconds_each(rate: float | None) -> float:
+    return 1 / rate if rate else 0.0
 
 
 def _take(connection: Connection, fix_id: int, terms: Terms) -> Fix | None:
@@ -422,9 +427,10 @@ def _release_stage(  # noqa: PLR0913 - keyword-only past the events
 ) -> None:
     if number > fix.stage:
         connection.run("fix.begin_stage", fix_id=fix.id, stage=number, size=policy.size(number), now=act.now)
-    already = stages(connection, fix.id)[number].released
+    pace = {"seconds_each": _seconds_each(policy.rate), "now": act.now}
+    due = connection.one("retry.next_due", fix_id=fix.id, **pace)["due"]
     signed = replace(act, reason=f"fix {fix.id}, stage {number}: {fix.note}")
-    _release(connection, locked, act=signed, rate=policy.rate, already=already, fix_id=fix.id, stage=number)
+    _release(connection, locked, act=signed, rate=policy.rate, due=due, fix_id=fix.id, stage=number)
     events = locked.taken
     connection.run("fix.count_released", fix_id=fix.id, stage=number, events=events)
     record_operation(connection, "retry.stage", {"fix": fix.id, "stage": number}, act=signed, events=events)

@@ -430,17 +430,20 @@ def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
     _dead(connection, 30)
     connection.execute("update outbox_event set dead_at = '2026-11-20 12:00Z'")
     connection.execute("update dlq.death set died_at = '2026-11-20 12:00Z'")
-    fix = _flag(connection, policy=RetryPolicy(canary=40, rate=10.0))
+    fix = _flag(connection, policy=RetryPolicy(canary=40, rate=1.0))
     with database.connect() as other, other.transaction():
         other.execute("select from outbox_event where id = 4 for update")
         done = _advance(connection, fix)
     assert (done.released, done.step) == (29, Wait("1 events are held by other transactions"))
     rows = connection.execute("select event_id, due_at - retried_at as after from dlq.retry order by due_at").fetchall()
     assert [row["event_id"] for row in rows] == [n for n in range(1, 31) if n != 4]
-    assert [row["after"] for row in rows] == [timedelta(seconds=n / 10) for n in range(29)]
+    assert [row["after"] for row in rows] == [timedelta(seconds=n) for n in range(29)]
     audit = "select array_agg(events order by id) as events from dlq.operation where kind = 'retry.stage'"
     assert one(connection, audit) == {"events": [10, 10, 9]}
     assert _advance(connection, fix).released == 1
+    last = one(connection, "select max(due_at) - min(due_at) as after from dlq.retry where event_id <> 4")["after"]
+    late = one(connection, "select max(due_at) - min(due_at) as after from dlq.retry")["after"]
+    assert late == last + timedelta(seconds=1)
 
 
 def test_a_run_that_passed_nothing_does_not_look_again(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -587,12 +590,20 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
     by_type = replace(fix, selector=Selector(event_type="e"))
     by_ids = replace(fix, selector=Selector(event_ids=(1, 2, 3)))
     parked = {**means(connection, Selector(every=True), before=_now()), "max_retries": 3, "after": 0, "limit": 100}
-    release = {"deaths": [1, 2, 3], "events": [1, 2, 3], "already": 0, "seconds_each": 0.1, "actor": "a", "reason": "r"}
+    release = {
+        "deaths": [1, 2, 3],
+        "events": [1, 2, 3],
+        "due": _now(),
+        "seconds_each": 0.1,
+        "actor": "a",
+        "reason": "r",
+    }
     return {
         "retry.candidates": {**_targets(connection, fix, fix.policy), **walk},
         "retry.candidates of a type": {**_targets(connection, by_type, fix.policy), **walk},
         "retry.candidates of ids": {**_targets(connection, by_ids, fix.policy), **walk},
         "retry.release": {**release, "now": _now(), "fix_id": fix.id, "stage": 1},
+        "retry.next_due": {"now": _now(), "fix_id": fix.id, "seconds_each": 0.1},
         "retry.settle": {"now": _now(), "settle_seconds": 60, "fix_id": fix.id, "limit": 100},
         "fix.due": {"now": _now(), "limit": 20, "congested": False},
         "fix.unclassified": {"fix_id": fix.id},
@@ -613,6 +624,7 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.candidates of a type",
         "retry.candidates of ids",
         "retry.release",
+        "retry.next_due",
         "retry.settle",
         "fix.due",
         "fix.unclassified",
@@ -664,6 +676,19 @@ def test_of_an_aggregate_the_next_event_follows_when_the_one_before_is_done(
         _work(database, delivers=True)
     assert _advance(connection, fix).fix.status is FixStatus.VERIFIED
     assert stages(connection, fix.id)[1].done == 3
+
+
+def test_an_event_that_follows_when_nothing_is_outstanding_is_due_at_once(
+    connection: Connection, database: Database
+) -> None:
+    """It waits for the one before it, and not for the times of all that its stage ever released."""
+    _chain(connection, 3)
+    fix = _flag(connection, policy=replace(POLICY, rate=0.01))
+    for _ in range(3):
+        assert _advance(connection, fix).released == 1
+        _work(database, delivers=True)
+    waited = connection.execute("select due_at - retried_at as waited from dlq.retry").fetchall()
+    assert [row["waited"] for row in waited] == [timedelta()] * 3
 
 
 def test_without_order_all_events_of_an_aggregate_go_at_once(connection: Connection) -> None:

@@ -14,7 +14,7 @@ import psycopg
 
 from dlq_pipelines.causes.classify import excerpt
 from dlq_pipelines.causes.fingerprint import fingerprint
-from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import Selector, event_ids, positive, storable
 from dlq_pipelines.postgres.connect import Connection
@@ -159,13 +159,14 @@ def retry_event(
 
     Raises:
         NotFoundError: the event is not dead.
-        RefusedError: another payload is not allowed here.
+        RefusedError: another payload is not allowed here, or another transaction holds the event.
         ValueError: the payload is no JSON that PostgreSQL can store.
     """
     if payload is not None:
         retry_with_payload(connection, event_id, payload, act=act, allowed=allow_edit)
     elif not retry_events(connection, [event_id], act=act).events:
-        raise _not_dead(event_id)
+        selector = Selector(event_ids=(event_id,))
+        raise _not_retried(event_id, _page(connection, _manual(connection, selector), _START, room=1))
 
 
 def retry_with_payload(connection: Connection, event_id: int, payload: str, *, act: Act, allowed: bool) -> None:
@@ -179,7 +180,7 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
         allowed: whether this installation allows it.
 
     Raises:
-        RefusedError: this installation does not allow it.
+        RefusedError: this installation does not allow it, or another transaction holds the event.
         ValueError: the payload is no JSON that PostgreSQL can store.
         NotFoundError: the event is not dead.
     """
@@ -190,7 +191,7 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
     with connection.transaction():
         page = _page(connection, _manual(connection, selector), _START, room=1)
         if not page["taken"]:
-            raise _not_dead(event_id)
+            raise _not_retried(event_id, page)
         if act.dry_run:
             return
         _release(connection, _locked(page), act=act)
@@ -450,6 +451,7 @@ def _close(connection: Connection, fix: Fix, close: Close, *, act: Act) -> None:
     if fix.selector.cause_id is not None:
         # Of a narrower fix nobody knows what the rest of its cause would do.
         proven = close.status is FixStatus.VERIFIED and fix.selector.whole_cause
+        connection.run("fix.lock_cause", cause_id=fix.selector.cause_id)
         connection.run(
             "fix.set_cause_status",
             cause_id=fix.selector.cause_id,
@@ -481,7 +483,12 @@ def _evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
     ]
 
 
-def _not_dead(event_id: int) -> NotFoundError:
+def _not_retried(event_id: int, page: dict[str, Any]) -> DlqError:
+    """Why an event that somebody named was not there to be taken."""
+    if page["free"]:
+        return RefusedError(
+            f"Event {event_id} is dead, but another transaction holds it. Retry it when that has ended."
+        )
     return NotFoundError(
         f"Event {event_id} is not dead, so there is nothing to retry. `dlq dead-events show {event_id}` says what "
         "became of it."

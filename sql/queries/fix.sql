@@ -119,6 +119,11 @@ where id = %(fix_id)s and closed_at is null
 -- name: set_status
 update :"dlq_schema".fix set status = %(status)s where id = %(fix_id)s
 
+-- name: lock_cause
+-- Before its status is decided, in a statement of its own: of two fixes that end at once, the second then sees the end
+-- of the first.
+select from :"dlq_schema".cause where id = %(cause_id)s for update
+
 -- name: set_cause_status
 -- Fixed since the fix was flagged: what was written later met the mended upstream. While another fix of the cause is
 -- open, it is still being fixed.

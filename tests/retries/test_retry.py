@@ -38,6 +38,7 @@ from dlq_pipelines.retries.retry import (
     advance_fix,
     pause_fix,
     resume_fix,
+    retry_event,
     retry_events,
     retry_selected,
     retry_with_payload,
@@ -982,6 +983,35 @@ def test_a_cause_is_being_fixed_until_the_last_of_its_fixes_has_ended(connection
         withdraw_fix(connection, fix.id, act=_act())
         said.append(_cause_status(connection))
     assert said == ["fixing", "open"]
+
+
+def test_of_two_fixes_that_end_at_once_the_second_opens_their_cause(connection: Connection, database: Database) -> None:
+    """It waits for the first to be over, and then sees that it is."""
+    for event_type in ("a", "b"):
+        _dead(connection, 1, event_type=event_type)
+    first, second = (_flag(connection, event_type=event_type) for event_type in ("a", "b"))
+    waits = "select cardinality(pg_blocking_pids({})) as n"
+    with database.connect() as other, ThreadPoolExecutor(1) as pool:
+        with connection.transaction():
+            withdraw_fix(connection, first.id, act=_act())
+            ending = pool.submit(withdraw_fix, other, second.id, act=_act())
+            while not one(connection, waits.format(other.info.backend_pid))["n"]:
+                assert not ending.done()
+        assert ending.result().status is FixStatus.WITHDRAWN
+    assert _cause_status(connection) == "open"
+
+
+def test_an_event_that_another_transaction_holds_is_said_to_be_that(connection: Connection, database: Database) -> None:
+    """Not that it is not dead; with its payload or another; a moment later it is retried."""
+    _dead(connection, 1)
+    with database.connect() as other, other.transaction():
+        other.execute("select from outbox_event where id = 1 for update")
+        for payload in (None, "{}"):
+            with pytest.raises(RefusedError, match="Event 1 is dead, but another transaction holds it"):
+                retry_event(connection, 1, act=_act(), payload=payload, allow_edit=True)
+    retry_event(connection, 1, act=_act())
+    with pytest.raises(NotFoundError, match="Event 1 is not dead"):
+        retry_event(connection, 1, act=_act())
 
 
 def test_a_retry_with_another_payload_keeps_the_original(connection: Connection) -> None:

@@ -79,19 +79,23 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
     Args:
         connection: in autocommit mode.
         selector: the dead events, also such that are not exported or that an open fix targets: it goes on without them.
+            One whose id is in the archive already stays.
         act: who gives them up, and why; both are kept with each event.
 
     Raises:
         SchemaError: the archive table lacks a column of the outbox table, which the events would lose.
     """
 
-    def take(locked: Locked, _: int) -> None:
-        who = {"actor": act.actor, "reason": act.reason, "now": act.now}
-        with whole_rows():
-            connection.one("archive.discard", deaths=locked.deaths, **who)
-        record_operation(connection, "archive.discard", shown(selector), act=act, events=locked.taken)
+    def take(locked: Locked, _: int) -> int:
+        free = connection.one("archive.discardable", deaths=locked.deaths)
+        if free["events"] and not act.dry_run:
+            who = {"actor": act.actor, "reason": act.reason, "now": act.now}
+            with whole_rows():
+                connection.one("archive.discard", deaths=free["deaths"], **who)
+            record_operation(connection, "archive.discard", shown(selector), act=act, events=free["events"])
+        return int(free["events"])
 
-    return take_selected(connection, selector, take, max_retries=None, dry_run=act.dry_run)
+    return take_selected(connection, selector, take, max_retries=None)
 
 
 @contextmanager

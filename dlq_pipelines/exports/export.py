@@ -58,6 +58,7 @@ class _Span:
 
     rows: int = 0
     unclassified: int = 0
+    gone: int = 0  # deaths whose event is in neither table, so without its payload
     first: int | None = None
     last: int | None = None
 
@@ -65,6 +66,7 @@ class _Span:
         ids = pc.min_max(batch.column("death_id")).as_py()
         self.rows += batch.num_rows
         self.unclassified += batch.column("cause_id").null_count
+        self.gone += batch.column("created_at").null_count
         self.first = ids["min"] if self.first is None else min(self.first, ids["min"])
         self.last = ids["max"] if self.last is None else max(self.last, ids["max"])
 
@@ -85,7 +87,8 @@ def export_day(  # noqa: PLR0913 - keyword-only
         options: how; None: all formats, nothing hidden.
 
     Raises:
-        RefusedError: the day is not over, some of its deaths have no cause yet, or another run is exporting it.
+        RefusedError: the day is not over, some of its deaths have no cause yet, another run is exporting it, or the
+            files that there are hold events that were deleted since.
         DatabaseUnavailableError: the stream broke off.
         DlqError: the target cannot be written to.
     """
@@ -97,7 +100,7 @@ def export_day(  # noqa: PLR0913 - keyword-only
         whole = Selector(died_since=day.start, died_until=day.until)
         batches = stream_deaths(connection, url=url, selector=whole)
         with target.unfinished(f".died_on={day.date}-") as staging, closing(batches):
-            rows = _write(staging, batches, day, options)
+            rows = _write(staging, batches, day, options, kept=_kept(connection, target, day))
             files = [_measured(staging, format, day) for format in options.formats]
             (staging / MANIFEST).write_bytes(manifest_text(day, rows, files, options))
             files.append(measure(staging / MANIFEST, _folder(day) + MANIFEST))
@@ -149,12 +152,13 @@ def _require_ready(connection: Connection, day: Day, now: datetime) -> None:
         raise RefusedError(f"{day.date} is not over yet: it can be exported after {day.until:%Y-%m-%d %H:%M} UTC.")
     counted = connection.one("export.count_day", start=day.start, until=day.until)
     _require_classified(day, counted["unclassified"])
+
+
+def _kept(connection: Connection, target: Target, day: Day) -> int | None:
+    """How many deaths the files hold that another export would replace; None: none lie there."""
     recorded = connection.run("export.recorded_day", day=day.date).fetchone()
-    if counted["purged"] or (recorded is not None and recorded["rows"] > counted["deaths"]):
-        raise RefusedError(
-            f"{day.date} is exported, and some of it was purged or forgotten since: another export would hold less. "
-            "Keep the files that there are."
-        )
+    there = recorded is not None and target.has(_folder(day) + MANIFEST)
+    return recorded["rows"] if recorded is not None and there else None
 
 
 def _require_classified(day: Day, waiting: int) -> None:
@@ -164,13 +168,23 @@ def _require_classified(day: Day, waiting: int) -> None:
         )
 
 
-def _write(staging: Path, batches: Iterator[pa.RecordBatch], day: Day, options: Options) -> Rows:
+def _require_no_loss(day: Day, span: _Span, kept: int | None) -> None:
+    if kept is not None and (span.gone or span.rows < kept):
+        raise RefusedError(
+            f"{day.date} is exported, and some of its events were deleted since, here or by the application: another "
+            f"export would hold less. Keep the files that there are; or move {_folder(day)}{MANIFEST} away and export "
+            "the day again, with what is left."
+        )
+
+
+def _write(staging: Path, batches: Iterator[pa.RecordBatch], day: Day, options: Options, *, kept: int | None) -> Rows:
     """Write a file a format, without a suffix that a reader looks for."""
     span = _Span()
     with ExitStack() as stack:
         writers = [stack.enter_context(_open_writer(staging / format, format)) for format in options.formats]
         write_batches(map(options.redaction.batch, batches), writers, span.add)
         _require_classified(day, span.unclassified)  # of one that was committed since, too
+        _require_no_loss(day, span, kept)
         rows = Rows(span.rows, span.first, span.last)
         for one in writers:
             one.close(file_metadata(day, rows, options))

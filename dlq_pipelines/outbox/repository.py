@@ -150,7 +150,7 @@ class OutboxRepository:
         return OutboxEvent.from_row(row) if row else None
 
     def retry_dead_event(self, event_id: int) -> bool:
-        """Make a dead event pending again, with no attempts and due now. False if it is not dead."""
+        """Make a dead event pending again, with no attempts and due now. False if it is not dead, or is held."""
         return self.retry_dead_events_batch([positive("event_id", event_id)]) == 1
 
     def retry_dead_events_batch(self, ids: Sequence[int]) -> int:

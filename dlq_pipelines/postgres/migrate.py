@@ -105,8 +105,8 @@ def migrate(
 
     Raises:
         SchemaError: the application's outbox table is not there, another runner did not finish in a minute, or a lock
-            on the application's table was not to be
-            had in ten tries of `lock_timeout` each; what was applied until then stays and the next run goes on.
+            on the application's table or rows was not to be had in ten tries of `lock_timeout` each; what was applied
+            until then stays and the next run goes on.
     """
     if not pending(connection, migrations):
         return []
@@ -218,8 +218,8 @@ def _apply(connection: Connection, migration: Migration) -> None:
                 "outbox table."
             ) from None
     raise SchemaError(
-        f"Migration {migration.label} got no lock in {_LOCK_TRIES} tries: a long transaction holds the table. End it "
-        "(pg_stat_activity shows it) and run `dlq migrate` again."
+        f"Migration {migration.label} got no lock in {_LOCK_TRIES} tries: a long transaction holds the table or its "
+        "rows. End it (pg_stat_activity shows it) and run `dlq migrate` again."
     )
 
 

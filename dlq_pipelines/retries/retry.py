@@ -7,14 +7,14 @@ together. A process that dies leaves either all of a batch or nothing of it, and
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 
 from dlq_pipelines.causes.classify import excerpt
 from dlq_pipelines.causes.fingerprint import fingerprint
-from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import Selector, event_ids, positive, storable
 from dlq_pipelines.postgres.connect import Connection
@@ -159,13 +159,14 @@ def retry_event(
 
     Raises:
         NotFoundError: the event is not dead.
-        RefusedError: another payload is not allowed here.
+        RefusedError: another payload is not allowed here, or another transaction holds the event.
         ValueError: the payload is no JSON that PostgreSQL can store.
     """
     if payload is not None:
         retry_with_payload(connection, event_id, payload, act=act, allowed=allow_edit)
     elif not retry_events(connection, [event_id], act=act).events:
-        raise _not_dead(event_id)
+        selector = Selector(event_ids=(event_id,))
+        raise _not_retried(event_id, _page(connection, _manual(connection, selector), _START, room=1))
 
 
 def retry_with_payload(connection: Connection, event_id: int, payload: str, *, act: Act, allowed: bool) -> None:
@@ -179,7 +180,7 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
         allowed: whether this installation allows it.
 
     Raises:
-        RefusedError: this installation does not allow it.
+        RefusedError: this installation does not allow it, or another transaction holds the event.
         ValueError: the payload is no JSON that PostgreSQL can store.
         NotFoundError: the event is not dead.
     """
@@ -190,7 +191,7 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
     with connection.transaction():
         page = _page(connection, _manual(connection, selector), _START, room=1)
         if not page["taken"]:
-            raise _not_dead(event_id)
+            raise _not_retried(event_id, page)
         if act.dry_run:
             return
         _release(connection, _locked(page), act=act)
@@ -279,20 +280,18 @@ def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int
 def take_selected(
     connection: Connection,
     selector: Selector,
-    take: Callable[[Locked, int], None],
+    take: Callable[[Locked, int], int],
     *,
     max_retries: int | None,
-    dry_run: bool,
 ) -> Retried:
     """Do something with all that a selector means and that is dead as this begins, oldest death first.
 
     Args:
         connection: in autocommit mode.
         selector: the dead events.
-        take: is given at most 5,000 locked events, and how many were given before, in a transaction of its own. Not
-            called in a dry run.
+        take: is given at most 5,000 locked events, and how many it took before, in a transaction of its own;
+            returns how many of them it took, or in a dry run would.
         max_retries: events that died again after so many retries are passed over; None: taken too.
-        dry_run: only count.
     """
     asked = _manual(connection, selector, max_retries=max_retries)
     events = batches = 0
@@ -300,9 +299,8 @@ def take_selected(
     while True:
         with connection.transaction():
             page = _page(connection, asked, after, room=BATCH)
-            if page["taken"] and not dry_run:
-                take(_locked(page), events)
-        events, batches = events + page["taken"], batches + bool(page["taken"])
+            taken = take(_locked(page), events) if page["taken"] else 0
+        events, batches = events + taken, batches + bool(taken)
         if page["rows"] < BATCH:
             return Retried(events, batches)
         after = (page["last_time"], page["last_id"])
@@ -324,11 +322,14 @@ def _retry(  # noqa: PLR0913 - keyword-only past the selector
     max_retries: int | None,
     already: int = 0,
 ) -> Retried:
-    def take(locked: Locked, taken: int) -> None:
-        _release(connection, locked, act=act, rate=rate, already=already + taken)
-        record_operation(connection, "retry.selected", shown(selector), act=act, events=locked.taken)
+    def take(locked: Locked, taken: int) -> int:
+        if not act.dry_run:
+            due = act.now + timedelta(seconds=(already + taken) * _seconds_each(rate))
+            _release(connection, locked, act=act, rate=rate, due=due)
+            record_operation(connection, "retry.selected", shown(selector), act=act, events=locked.taken)
+        return locked.taken
 
-    return take_selected(connection, selector, take, max_retries=max_retries, dry_run=act.dry_run)
+    return take_selected(connection, selector, take, max_retries=max_retries)
 
 
 def _manual(connection: Connection, selector: Selector, *, max_retries: int | None = None) -> dict[str, Any]:
@@ -354,18 +355,22 @@ def _release(  # noqa: PLR0913 - keyword-only past the events
     *,
     act: Act,
     rate: float | None = None,
-    already: int = 0,
+    due: datetime | None = None,
     fix_id: int | None = None,
     stage: int | None = None,
 ) -> int:
-    """Release locked events; returns how many they were."""
-    pace = {"seconds_each": 1 / rate if rate else 0.0, "already": already}
+    """Release locked events, the first of them due then or at once; returns how many they were."""
+    pace = {"seconds_each": _seconds_each(rate), "due": due or act.now}
     who = {"now": act.now, "actor": act.actor, "reason": act.reason}
     return int(
         connection.one(
             "retry.release", deaths=locked.deaths, events=locked.events, fix_id=fix_id, stage=stage, **pace, **who
         )["events"]
     )
+
+
+def _seconds_each(rate: float | None) -> float:
+    return 1 / rate if rate else 0.0
 
 
 def _take(connection: Connection, fix_id: int, terms: Terms) -> Fix | None:
@@ -383,6 +388,8 @@ def _decide(  # noqa: PLR0913 - keyword-only past the walk
 ) -> Step:
     if walk.ended and walk.locked:
         return Wait(f"{walk.locked} events are held by other transactions")
+    if walk.ended and (unclassified := connection.one("fix.unclassified", fix_id=fix.id)["deaths"]):
+        return Wait(f"{unclassified} deaths from before the flag have no cause yet, so they may be meant")
     stage = stages(connection, fix.id).get(fix.stage, Stage())
     congested = congestion(connection, now=act.now, max_backlog=terms.max_backlog)
     left = walk.left if walk.ended else None
@@ -421,9 +428,10 @@ def _release_stage(  # noqa: PLR0913 - keyword-only past the events
 ) -> None:
     if number > fix.stage:
         connection.run("fix.begin_stage", fix_id=fix.id, stage=number, size=policy.size(number), now=act.now)
-    already = stages(connection, fix.id)[number].released
+    pace = {"seconds_each": _seconds_each(policy.rate), "now": act.now}
+    due = connection.one("retry.next_due", fix_id=fix.id, **pace)["due"]
     signed = replace(act, reason=f"fix {fix.id}, stage {number}: {fix.note}")
-    _release(connection, locked, act=signed, rate=policy.rate, already=already, fix_id=fix.id, stage=number)
+    _release(connection, locked, act=signed, rate=policy.rate, due=due, fix_id=fix.id, stage=number)
     events = locked.taken
     connection.run("fix.count_released", fix_id=fix.id, stage=number, events=events)
     record_operation(connection, "retry.stage", {"fix": fix.id, "stage": number}, act=signed, events=events)
@@ -443,6 +451,7 @@ def _close(connection: Connection, fix: Fix, close: Close, *, act: Act) -> None:
     if fix.selector.cause_id is not None:
         # Of a narrower fix nobody knows what the rest of its cause would do.
         proven = close.status is FixStatus.VERIFIED and fix.selector.whole_cause
+        connection.run("fix.lock_cause", cause_id=fix.selector.cause_id)
         connection.run(
             "fix.set_cause_status",
             cause_id=fix.selector.cause_id,
@@ -474,7 +483,12 @@ def _evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
     ]
 
 
-def _not_dead(event_id: int) -> NotFoundError:
+def _not_retried(event_id: int, page: dict[str, Any]) -> DlqError:
+    """Why an event that somebody named was not there to be taken."""
+    if page["free"]:
+        return RefusedError(
+            f"Event {event_id} is dead, but another transaction holds it. Retry it when that has ended."
+        )
     return NotFoundError(
         f"Event {event_id} is not dead, so there is nothing to retry. `dlq dead-events show {event_id}` says what "
         "became of it."

@@ -99,7 +99,8 @@ where cardinality(%(muted)s::text[]) = 0 or not exists (
 -- Archived dead events that the purge deletes once `before` is past, at most `look`.
 select count(*) as events
 from (select from :"outbox_schema".:"archive_table" a
-      where a.status = 'dead' and a.archived_at < %(before)s order by a.archived_at, a.id limit %(look)s) soon
+      where a.status = 'dead' and a.dead_at is not null and a.archived_at < %(before)s
+      order by a.archived_at, a.id limit %(look)s) soon
 
 -- name: failed_checks
 select name, severity, figures::text as figures, checked_at

@@ -17,6 +17,13 @@ where e.status = 'dead' and e.dead_at < %(before)s
 select moved, rows, last_time, last_id from :"dlq_schema".archive_batch(
     %(before)s, %(times)s::tstzmultirange, %(after_time)s, %(after_id)s, %(limit)s, %(now)s)
 
+-- name: discardable
+-- Of locked deaths those whose events may go: as with the archive's batch, one whose id is there already stays.
+select count(*) as events, coalesce(array_agg(d.id order by d.id), '{}')::text as deaths
+from :"dlq_schema".death d
+where d.id = any(%(deaths)s::bigint[])
+    and not exists (select from :"outbox_schema".:"archive_table" a where a.id = d.event_id)
+
 -- name: discard
 -- Locked deaths that a person gave up: in the ledger why, and the events out of the hot table.
 with target as (
@@ -53,7 +60,7 @@ with page as (
         union all
         (select d.id, d.event_id, a.archived_at as at from (
             select a.id, a.dead_at, a.archived_at from :"outbox_schema".:"archive_table" a
-            where a.status = 'dead' and (a.archived_at, a.id) > (%(after_time)s, %(after_id)s)
+            where a.status = 'dead' and a.dead_at is not null and (a.archived_at, a.id) > (%(after_time)s, %(after_id)s)
                 and %(causes)s::text[] is null and %(event_ids)s::bigint[] is null
             order by a.archived_at, a.id limit %(limit)s) a
          cross join lateral (
@@ -101,13 +108,14 @@ select :"dlq_schema".move_to_outbox(%(ids)s::bigint[]) as moved
 
 -- name: count_purgeable
 select count(*) as events
-from :"outbox_schema".:"archive_table" where status = 'dead' and archived_at < %(before)s
+from :"outbox_schema".:"archive_table" where status = 'dead' and dead_at is not null and archived_at < %(before)s
 
 -- name: purge
--- The oldest archived dead events are deleted; which they were stays, until the ledger forgets them too.
+-- The oldest archived dead events are deleted; which they were stays, until the ledger forgets them too. Of the table
+-- only what was moved there by us, which has a time of death; the rest is the application's own.
 with batch as (
     select a.id from :"outbox_schema".:"archive_table" a
-    where a.status = 'dead' and a.archived_at < %(before)s
+    where a.status = 'dead' and a.dead_at is not null and a.archived_at < %(before)s
     order by a.archived_at, a.id limit %(limit)s
     for update skip locked
 ), gone as (
@@ -127,7 +135,7 @@ on conflict (event_id) do update set operation_id = excluded.operation_id, purge
 
 -- name: forget
 -- Deaths older than the ledger's retention, of events that are in neither table: delivered, or purged. Led by death_day;
--- by key, because what is still somewhere stays.
+-- by key, because what is still somewhere stays. That an event was purged is known until the last of its deaths goes.
 with page as (
     select d.id, d.event_id, d.died_at from :"dlq_schema".death d
     where d.died_at < %(before)s and d.cause_id is not null and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
@@ -144,11 +152,13 @@ with page as (
     delete from :"dlq_schema".discard r using target where r.death_id = target.id
 ), deaths as (
     delete from :"dlq_schema".death d using target where d.id = target.id
-    returning d.event_id
+    returning d.id, d.event_id, d.died_at
 ), restored as (
-    delete from :"dlq_schema".restored b using deaths where b.event_id = deaths.event_id
+    delete from :"dlq_schema".restored b using deaths where b.event_id = deaths.event_id and b.died_at = deaths.died_at
 ), purged as (
-    delete from :"dlq_schema".purged p using deaths where p.event_id = deaths.event_id
+    delete from :"dlq_schema".purged p using deaths
+    where p.event_id = deaths.event_id and not exists (
+        select from :"dlq_schema".death d where d.event_id = p.event_id and d.id not in (select id from deaths))
 )
 select (select count(*) from deaths) as forgotten, count(*) as rows, max(died_at) as last_time,
     (array_agg(id order by died_at desc, id desc))[1] as last_id

@@ -42,9 +42,7 @@ select pg_try_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' export ' ||
     set_config('idle_in_transaction_session_timeout', '0', true)
 
 -- name: count_day
-select count(*) as deaths, count(*) filter (where cause_id is null) as unclassified,
-    exists (select from :"dlq_schema".purged p join :"dlq_schema".death d using (event_id)
-            where d.died_at >= %(start)s and d.died_at < %(until)s) as purged
+select count(*) as deaths, count(*) filter (where cause_id is null) as unclassified
 from :"dlq_schema".death where died_at >= %(start)s and died_at < %(until)s
 
 -- name: record_day

@@ -53,14 +53,15 @@ select extract(epoch from %(now)s::timestamptz - min(next_run_at))::float8 as se
 from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')
 
 -- name: due
--- Open fixes with something to do, the longest unattended first: expired; nothing outstanding (not begun, or all
+-- Open fixes with something to do, the longest unattended first: expired, or not told yet when it does, which a paused
+-- one has to be too; nothing outstanding (not begun, or all
 -- settled), unless the worker is congested; or a due event with an outcome that nobody has written down. Whether dead
 -- events are left is for the step to ask: a stage that could go on releasing has outcomes sooner or later. Of what is
 -- outstanding the 20 that were due first are looked at, as workers take them first: so a thousand fixes cost the same
 -- however large their stages, and where those 20 are stuck the rest waits for their time-out at most.
 select f.* from :"dlq_schema".fix f
 where f.closed_at is null and (
-    f.expires_at <= %(now)s
+    f.expires_at is null or f.expires_at <= %(now)s
     or f.status = 'active' and coalesce(f.not_before, '-infinity') <= %(now)s and (
         not %(congested)s
             and not exists (select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null)
@@ -75,14 +76,23 @@ where f.closed_at is null and (
 order by f.stepped_at nulls first, f.id limit %(limit)s
 
 -- name: adopt
--- What the installation decides for a fix that was flagged without it; once, so that its verdict has one policy.
+-- What the installation decides for a fix that was flagged without it; once, so that its verdict has one policy. It has
+-- its time from when it may begin.
 update :"dlq_schema".fix
 set canary = coalesce(canary, %(canary)s), growth = coalesce(growth, %(growth)s), rate = coalesce(rate, %(rate)s),
     min_success = coalesce(min_success, %(min_success)s), settle_seconds = coalesce(settle_seconds, %(settle_seconds)s),
     max_retries = coalesce(max_retries, %(max_retries)s), ordering = coalesce(ordering, %(ordering)s),
-    expires_at = coalesce(expires_at, flagged_at + %(expiry)s)
+    expires_at = coalesce(expires_at, greatest(flagged_at, not_before) + %(expiry)s)
 where id = %(fix_id)s
 returning *
+
+-- name: unclassified
+-- Deaths without a cause yet that the fix would mean if theirs is its own. Led by the queue of those.
+select count(*) as deaths
+from :"dlq_schema".fix f
+join :"dlq_schema".death d on d.cause_id is null
+    and :"dlq_schema".selects(f, f.cause_id, d.event_type, d.aggregate_type, d.event_id, d.attempts, d.error, d.died_at)
+where f.id = %(fix_id)s and f.cause_id is not null
 
 -- name: begin_stage
 with stage as (
@@ -108,6 +118,11 @@ where id = %(fix_id)s and closed_at is null
 
 -- name: set_status
 update :"dlq_schema".fix set status = %(status)s where id = %(fix_id)s
+
+-- name: lock_cause
+-- Before its status is decided, in a statement of its own: of two fixes that end at once, the second then sees the end
+-- of the first.
+select from :"dlq_schema".cause where id = %(cause_id)s for update
 
 -- name: set_cause_status
 -- Fixed since the fix was flagged: what was written later met the mended upstream. While another fix of the cause is

@@ -123,7 +123,8 @@ select
     extract(epoch from clock_timestamp() - (
         select min(dead_at) from :"outbox_schema".:"outbox_table" where status = 'dead'))::float8 as oldest_dead_seconds,
     extract(epoch from (
-        select min(archived_at) from :"outbox_schema".:"archive_table" where status = 'dead'))::float8 as oldest_archived,
+        select min(archived_at) from :"outbox_schema".:"archive_table"
+        where status = 'dead' and dead_at is not null))::float8 as oldest_archived,
     (select count(*) from :"dlq_schema".retry where outcome is null) as outstanding,
     (select count(*) from :"dlq_schema".death_notice) as unannounced,
     (select count(*) from (

@@ -200,7 +200,7 @@ select count(*) as events from tried join :"dlq_schema".dead_at(%(at)s) using (e
 -- name: purged_soon
 -- What was in the archive at that moment and was archived before the other one: still there, purged or restored since.
 select (select count(*) from :"outbox_schema".:"archive_table" a
-        where a.status = 'dead' and a.archived_at < %(purge_before)s)
+        where a.status = 'dead' and a.dead_at is not null and a.archived_at < %(purge_before)s)
     + (select count(*) from :"dlq_schema".purged p where p.purged_at >= %(at)s and p.archived_at < %(purge_before)s)
     + (select count(*) from :"dlq_schema".restored b where b.restored_at >= %(at)s and b.archived_at < %(purge_before)s)
     as events

@@ -113,7 +113,7 @@ select
 with bounds as (
     select (%(day)s::date + 1)::timestamp at time zone %(zone)s as until
 ), archived as (
-    select a.archived_at from :"outbox_schema".:"archive_table" a where a.status = 'dead'
+    select a.archived_at from :"outbox_schema".:"archive_table" a where a.status = 'dead' and a.dead_at is not null
     union all
     select p.archived_at from :"dlq_schema".purged p, bounds b where p.purged_at >= b.until
     union all

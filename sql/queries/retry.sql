@@ -80,13 +80,18 @@ cross join (
     from judged) found
 left join last on true
 
+-- name: next_due
+-- When the next event of a fix may fall due: now, or behind the last of those that it has outstanding.
+select greatest(%(now)s::timestamptz, max(due_at) + make_interval(secs => %(seconds_each)s)) as due
+from :"dlq_schema".retry where fix_id = %(fix_id)s and outcome is null
+
 -- name: release
--- Events that are locked as candidates go back to the worker, in the order given, each due so long after the one before
--- it. Their ids are named twice: by the list they are read from the table in one go, which a join would do one by one.
+-- Events that are locked as candidates go back to the worker, in the order given, the first of them due then and each so
+-- long after the one before it. Their ids are named twice: by the list they are read from the table in one go, which a join would do one by one.
 with released as (
     update :"outbox_schema".:"outbox_table" e
     set status = 'pending', attempts = 0, dead_at = null,
-        next_run_at = %(now)s::timestamptz + make_interval(secs => (%(already)s + given.n - 1) * %(seconds_each)s)
+        next_run_at = %(due)s::timestamptz + make_interval(secs => (given.n - 1) * %(seconds_each)s)
     from unnest(%(deaths)s::bigint[], %(events)s::bigint[]) with ordinality as given (death_id, event_id, n)
     where e.id = any(%(events)s::bigint[]) and e.id = given.event_id and e.status = 'dead'
     returning given.death_id, e.id as event_id, e.aggregate_type, e.aggregate_id, e.next_run_at

@@ -136,8 +136,8 @@ def test_parked_and_old_events_and_a_purge_ahead_are_told(connection: Connection
     assert read().parked == 2
     connection.execute(
         "insert into outbox_event_archive (id, aggregate_type, aggregate_id, event_type, payload, status, attempts,"
-        " next_run_at, created_at, archived_at) select 1000 + n, 'order', '1', 'x', '{}', 'dead', 1, now(), now(),"
-        " %s::timestamptz - n * interval '1 day' from generate_series(350, 370) n",
+        " next_run_at, created_at, dead_at, archived_at) select 1000 + n, 'order', '1', 'x', '{}', 'dead', 1, now(),"
+        " now(), now(), %s::timestamptz - n * interval '1 day' from generate_series(350, 370) n",
         [NOW],
     )
     assert read().purged_soon == 12

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from dlq_pipelines.archive import archive
 from dlq_pipelines.archive.archive import Archived, archive_dead_events, discard_events
+from dlq_pipelines.archive.restore import restore_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.defs.archive import books_balance, dead_event_archive
@@ -25,6 +26,7 @@ from dlq_pipelines.exports.target import local_target
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import all_migrations, migrate
 from dlq_pipelines.retries.ledger import Flag, flag_fix
 from tests.rows import one
 
@@ -361,6 +363,51 @@ def test_columns_of_the_applications_own_go_with_the_event(connection: Connectio
     ]
 
 
+def test_the_applications_own_triggers_find_what_they_name(connection: Connection) -> None:
+    """Written for its own search path, on either table; whoever moves the events."""
+    connection.execute(
+        "create table audited (act text); create function audit() returns trigger language plpgsql as $$ begin"
+        " insert into audited values (tg_table_name || ' ' || tg_op); return null; end $$;"
+        " create trigger audit after insert or delete on outbox_event for each row execute function audit();"
+        " create trigger audit after insert or delete on outbox_event_archive for each row execute function audit()"
+    )
+    _died(connection, 2, days_ago=31)
+    discard_events(connection, Selector(event_ids=(1,)), act=Act("ann", "test data", NOW))
+    assert _archive(connection).moved == 1
+    assert restore_events(connection, Selector(event_ids=(1, 2)), act=Act("ann", "late fix", NOW)).events == 2
+    connection.execute(
+        "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at, verified_at)"
+        " values ('2026-10-20', '2026-10-20Z', '2026-10-21Z', 2, '[]', now(), now())"
+    )
+    assert one(connection, "select archive_dead_outbox_events(0) as moved") == {"moved": 2}
+    acts = connection.execute("select act, count(*) as n from audited group by 1 order by 1").fetchall()
+    assert [tuple(row.values()) for row in acts] == [
+        ("outbox_event DELETE", 4), ("outbox_event INSERT", 4),
+        ("outbox_event_archive DELETE", 2), ("outbox_event_archive INSERT", 4),
+    ]  # fmt: skip
+
+
+def test_ids_that_are_generated_always_are_moved_as_they_are(empty_database: Database) -> None:
+    """In an outbox, and in an archive that was made like it with all that it has."""
+    with empty_database.connect() as connection:
+        connection.execute(
+            "create table outbox_event (id bigint generated always as identity primary key,"
+            " aggregate_type text not null, aggregate_id text not null, event_type text not null,"
+            " payload jsonb not null, status text not null,"
+            " attempts integer not null default 0, next_run_at timestamptz not null default now(),"
+            " created_at timestamptz not null default now());"
+            " create table outbox_event_archive (like outbox_event including all, archived_at timestamptz)"
+        )
+        migrate(connection, all_migrations())
+        _died(connection, 3, days_ago=31)
+        rows = "select * from outbox_event order by id"
+        before = connection.execute(rows).fetchall()
+        discard_events(connection, Selector(event_ids=(2,)), act=Act("ann", "test data", NOW))
+        assert _archive(connection).moved == 2
+        assert restore_events(connection, Selector(event_ids=(1, 2, 3)), act=Act("ann", "late fix", NOW)).events == 3
+        assert connection.execute(rows).fetchall() == before
+
+
 def test_discarded_events_go_at_once_with_their_reason(connection: Connection) -> None:
     """Also young ones that are not exported; the ledger says who gave them up and why; a dry run only counts."""
     _died(connection, 3, days_ago=0.1)
@@ -376,6 +423,19 @@ def test_discarded_events_go_at_once_with_their_reason(connection: Connection) -
     audit = one(connection, "select kind, events, filter from dlq.operation")
     assert audit == {"kind": "archive.discard", "events": 2, "filter": {"event_ids": [1, 3, 99], "more": 0}}
     assert connection.one("archive.unaccounted") == {"missing": 0, "doubled": 0, "examples": None}
+
+
+def test_discarding_leaves_an_event_whose_id_is_in_the_archive_and_takes_the_others(connection: Connection) -> None:
+    """As the archive does; the dry run says so, and the books name it."""
+    _died(connection, 3, days_ago=1)
+    connection.execute(INTO_BOTH)
+    for dry_run in (True, False):
+        act = Act("ann", "test data", NOW, dry_run=dry_run)
+        assert discard_events(connection, Selector(every=True), act=act).events == 2
+    assert _places(connection) == (1, 3)
+    assert one(connection, "select array_agg(event_id order by event_id) as ids from dlq.discard") == {"ids": [1, 3]}
+    assert one(connection, "select events from dlq.operation") == {"events": 2}
+    assert connection.one("archive.unaccounted") == {"missing": 0, "doubled": 1, "examples": [2]}
 
 
 def test_the_same_move_is_a_function_for_people_on_pg_cron(
@@ -435,13 +495,11 @@ def test_a_batch_is_found_by_the_index_of_the_dead_from_where_the_last_ended(con
 def _plan_of_batch(connection: Connection, *values: object) -> str:
     """The plan of what the function executes, which EXPLAIN does not show."""
     source = one(connection, "select prosrc from pg_proc where oid = 'dlq.archive_batch'::regproc")["prosrc"]
-    (text,) = re.findall(r"format\('(.*)', outbox_table", source, re.DOTALL)
-    filled = "select format(%s, 'outbox_event', 'outbox_event_archive', dlq.moved_columns())"
+    (text,) = re.findall(r"statement constant text := '(.*?)';", source, re.DOTALL)
+    filled = "select format(%s, 'outbox_event', 'outbox_event_archive', dlq.moved_columns(), 'dlq', '')"
     (row,) = connection.execute(filled.encode(), [text.replace("''", "'")]).fetchall()
     types = "timestamptz, tstzmultirange, timestamptz, bigint, integer, timestamptz"
-    connection.execute(
-        f"set search_path = dlq, public; prepare batch ({types}) as {row['format'].replace('%s', '')}".encode()
-    )
+    connection.execute(f"prepare batch ({types}) as {row['format']}".encode())
     given = sql.SQL(", ").join(map(sql.Literal, values)).as_string(connection)
     return "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain execute batch ({given})".encode()))
 

@@ -71,6 +71,26 @@ def test_a_loss_is_not_hidden_by_a_purge(connection: Connection) -> None:
     assert connection.one("archive.unaccounted") == {"missing": 1, "doubled": 0, "examples": [2]}
 
 
+def test_what_the_application_itself_has_archived_is_not_purged(connection: Connection) -> None:
+    """Rows that it moved there, before us or beside us: without a time of death. Nor are they counted."""
+    _archived(connection, 2, days_ago=366)
+    connection.execute(
+        "insert into outbox_event_archive select 100 + n, 'order', n::text, 'e', '{}', 'dead', 5, now(), now(), %s"
+        " from generate_series(1, 30) n",
+        [NOW - timedelta(days=900)],
+    )
+    before = NOW - timedelta(days=365)
+    assert count_purgeable(connection, before=before) == 2
+    assert connection.one("alert.purged_soon", before=before, look=100) == {"events": 2}
+    assert connection.one("metrics.state", max_retries=3)["oldest_archived"] == (NOW - timedelta(days=366)).timestamp()
+    assert _purge(connection) == Purged(2, 1)
+    assert one(connection, "select count(*) as n, min(id) as first from outbox_event_archive") == {
+        "n": 30,
+        "first": 101,
+    }
+    assert connection.one("archive.unaccounted") == SOUND
+
+
 @pytest.mark.parametrize("table", ["dlq.operation", "dlq.purged"])
 def test_a_purge_that_dies_midway_deletes_nothing_uncounted(
     connection: Connection, database: Database, table: str
@@ -113,6 +133,24 @@ def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection
     assert connection.one("archive.unaccounted") == SOUND
     assert connection.one("cause.rollup_difference") == {"ledger": 18, "rollup": 18, "counters": 18}
     assert forget_deaths(connection, before=NOW - timedelta(days=1095), act=ACT) == Purged(0, 0)
+
+
+def test_that_an_event_was_purged_is_known_until_the_last_of_its_deaths_is_forgotten(connection: Connection) -> None:
+    """Also that one of them was restored, for reports of its time."""
+    _archived(connection, 2, days_ago=1094)
+    connection.execute(
+        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)"
+        " select event_id, aggregate_type, aggregate_id, event_type, attempts, died_at - interval '1 week', error,"
+        " cause_id from dlq.death where event_id = 1"
+    )
+    connection.execute("insert into dlq.restored select event_id, died_at, died_at, died_at from dlq.death")
+    known = "select array_agg(event_id order by event_id) as ids from dlq.{}"
+    _purge(connection)
+    assert forget_deaths(connection, before=NOW - timedelta(days=1097), act=ACT) == Purged(1, 1)
+    assert one(connection, known.format("purged")) == one(connection, known.format("restored")) == {"ids": [1, 2]}
+    assert connection.one("archive.unaccounted") == SOUND
+    assert forget_deaths(connection, before=NOW - timedelta(days=1000), act=ACT) == Purged(2, 1)
+    assert one(connection, known.format("purged")) == one(connection, known.format("restored")) == {"ids": None}
 
 
 def test_batches_are_found_by_index(connection: Connection) -> None:

@@ -89,7 +89,7 @@ from dlq_pipelines.day import Day
 from dlq_pipelines.exports import export, target
 from dlq_pipelines.postgres.connect import Database
 url, folder, place = sys.argv[1:]
-setattr(target if hasattr(target, place) else export, place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+setattr(target if hasattr(target, place) else export, place, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
 day = Day.of(date(2026, 3, 10), ZoneInfo("Europe/Berlin"))
 with Database(url).connect() as connection:
     place = target.local_target(Path(folder).parent)
@@ -451,23 +451,47 @@ def test_a_rerun_gives_the_same_bytes_whatever_became_of_the_events(
     assert one(connection, "select exported_at from dlq.export_day")["exported_at"] == NOW + timedelta(days=1)
 
 
-@pytest.mark.parametrize("lost", ["purged", "forgotten"])
+@pytest.mark.parametrize("lost", ["purged", "forgotten", "deleted by the application once delivered"])
 def test_a_day_of_which_something_is_gone_for_good_is_not_exported_again(
     connection: Connection, export: Export, folder: Path, lost: str
 ) -> None:
-    """The files that there are hold more than another export would."""
-    add_death(connection)
-    add_death(connection)
+    """The files that there are hold more than another export would; where somebody moves them away, what is left is."""
+    add_death(connection, payload=PAYLOAD)
+    add_death(connection, payload=PAYLOAD)
     export()
     before = contents(folder)
-    act = Act("job", "retention", NOW)
-    archive_dead_events(connection, before=DAY.until, only_exported=False, act=act)
-    purge_archive(connection, before=NOW + timedelta(days=1), act=act)
-    if lost == "forgotten":
-        forget_deaths(connection, before=NOW, act=act)
-    with pytest.raises(RefusedError, match="purged or forgotten since"):
+    _lose_an_event(connection, lost)
+    with pytest.raises(
+        RefusedError, match=r"2026-03-10 is exported, and some .* move died_on=2026-03-10/_manifest.json"
+    ):
         export(now=NOW + timedelta(days=1))
     assert contents(folder) == before
+    (folder / MANIFEST).unlink()
+    assert export(now=NOW + timedelta(days=1)).rows == (1 if lost == "forgotten" else 2)
+
+
+def _lose_an_event(connection: Connection, how: str) -> None:
+    act = Act("job", "retention", NOW)
+    if how.startswith("deleted"):
+        retry_events(connection, [1], act=act)
+        connection.execute("update outbox_event set status = 'done' where id = 1")
+        connection.execute("delete from outbox_event where status = 'done'")
+        return
+    archive_dead_events(connection, before=DAY.until, only_exported=False, act=act)
+    connection.execute("update outbox_event_archive set archived_at = %s where id = 2", [NOW + timedelta(days=9)])
+    purge_archive(connection, before=NOW + timedelta(days=1), act=act)
+    if how == "forgotten":
+        forget_deaths(connection, before=NOW, act=act)
+
+
+def test_a_day_of_which_something_was_purged_before_is_exported_with_what_there_is(
+    connection: Connection, export: Export, folder: Path
+) -> None:
+    """Where the archive did not wait for the export; nobody is told to keep files that never were."""
+    add_death(connection, payload=PAYLOAD)
+    _lose_an_event(connection, "purged")
+    assert export().rows == 1
+    assert verify_day(connection, day=DAY, folder=folder) == []
 
 
 def test_a_rerun_replaces_the_day(connection: Connection, export: Export, folder: Path) -> None:

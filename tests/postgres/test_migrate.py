@@ -4,15 +4,20 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.archive.restore import restore_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.installation import open_connection
+from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.outbox.repository import OutboxRepository
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import (
@@ -128,8 +133,28 @@ def test_a_table_that_is_locked_for_long_is_left_alone(empty_database: Database)
     assert next(migration.label for migration in applied) == "outbox/0001_columns"
 
 
+def test_a_dead_event_that_somebody_holds_is_waited_for(empty_database: Database) -> None:
+    """Passed over, its death would be in no ledger; a run that gives up has not applied the file; the next does."""
+    upto = next(n for n, migration in enumerate(all_migrations()) if migration.label == "outbox/0004_existing_deaths")
+    impatient = replace(empty_database, lock_timeout=0.05)
+    with impatient.connect() as connection, impatient.connect() as application:
+        create_host_tables(connection)
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+            " select 'order', n::text, 'order.placed', '{}', 'dead' from generate_series(1, 3) n"
+        )
+        migrate(connection, all_migrations()[:upto])
+        with application.transaction():
+            application.execute("select from outbox_event where id = 2 for update")
+            with pytest.raises(SchemaError, match="outbox/0004_existing_deaths got no lock"):
+                migrate(connection, all_migrations())
+        migrate(connection, all_migrations())
+        recorded = connection.execute("select event_id from dlq.dead_event order by event_id").fetchall()
+    assert [row["event_id"] for row in recorded] == [1, 2, 3]
+
+
 def test_hostile_names_work_throughout(empty_database: Database) -> None:
-    """Quotes, spaces and percent signs in every name: migrations, worker, trigger, classification, retry."""
+    """Quotes, spaces and percent signs in every name: migrations, worker, trigger, classification, retry, archive."""
     database = replace(empty_database, names=HOSTILE)
     with database.connect() as connection:
         create_host_tables(connection)
@@ -138,6 +163,13 @@ def test_hostile_names_work_throughout(empty_database: Database) -> None:
         assert classify_deaths(connection, zone=read_settings().zone).deaths == 1
         with OutboxRepository(database.url, names=HOSTILE) as repository:
             assert repository.retry_dead_event(1)
+        kill_again = psycopg.sql.SQL("update {} set status = 'dead'")
+        connection.execute(kill_again.format(psycopg.sql.Identifier(HOSTILE.outbox_schema, HOSTILE.outbox_table)))
+        act = Act("ann", "tested", datetime.now(UTC))
+        before = act.now + timedelta(seconds=1)
+        assert archive_dead_events(connection, before=before, only_exported=True, act=act).moved == 0
+        assert archive_dead_events(connection, before=before, only_exported=False, act=act).moved == 1
+        assert restore_events(connection, Selector(every=True), act=act).events == 1
 
 
 @pytest.mark.parametrize("names", [Names(), HOSTILE], ids=["usual", "hostile"])

@@ -38,6 +38,7 @@ from dlq_pipelines.retries.retry import (
     advance_fix,
     pause_fix,
     resume_fix,
+    retry_event,
     retry_events,
     retry_selected,
     retry_with_payload,
@@ -250,6 +251,33 @@ def test_nothing_left_to_prove_it_on_rejects_the_fix(connection: Connection) -> 
     assert _cause_status(connection) == "open"
 
 
+def test_a_fix_does_not_end_while_deaths_that_it_may_mean_have_no_cause(
+    connection: Connection, database: Database
+) -> None:
+    """Neither verified nor rejected; what turns out to be of its cause is tried too; another type is not waited for."""
+    _dead(connection, 3, event_type="a")
+    fix = _flag(connection, event_type="a", policy=replace(POLICY, canary=10))
+    _unclassified_before(connection, fix, "a", "a", "b")
+    wait = Wait("2 deaths from before the flag have no cause yet, so they may be meant")
+    assert _advance(connection, fix).step == wait
+    _work(database, delivers=True)
+    assert _advance(connection, fix).step == wait
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    assert _advance(connection, fix).released == 2
+    _work(database, delivers=True)
+    assert _advance(connection, fix).fix.status is FixStatus.VERIFIED
+
+
+def _unclassified_before(connection: Connection, fix: Fix, *event_types: str) -> None:
+    """Events of these types died before the fix was flagged, and nobody has classified them yet."""
+    for number, event_type in enumerate(event_types):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+            " values ('order', %s, %s, '{}', 'dead', %s, %s)",
+            [f"late {number}", event_type, ERROR, fix.flagged_at - timedelta(minutes=1)],
+        )
+
+
 def test_released_events_start_anew_and_fall_due_at_the_rate(connection: Connection) -> None:
     """Attempts 0, no time of death, n / rate apart, oldest death first; the error stays to be read."""
     _dead(connection, 4)
@@ -403,17 +431,20 @@ def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
     _dead(connection, 30)
     connection.execute("update outbox_event set dead_at = '2026-11-20 12:00Z'")
     connection.execute("update dlq.death set died_at = '2026-11-20 12:00Z'")
-    fix = _flag(connection, policy=RetryPolicy(canary=40, rate=10.0))
+    fix = _flag(connection, policy=RetryPolicy(canary=40, rate=1.0))
     with database.connect() as other, other.transaction():
         other.execute("select from outbox_event where id = 4 for update")
         done = _advance(connection, fix)
     assert (done.released, done.step) == (29, Wait("1 events are held by other transactions"))
     rows = connection.execute("select event_id, due_at - retried_at as after from dlq.retry order by due_at").fetchall()
     assert [row["event_id"] for row in rows] == [n for n in range(1, 31) if n != 4]
-    assert [row["after"] for row in rows] == [timedelta(seconds=n / 10) for n in range(29)]
+    assert [row["after"] for row in rows] == [timedelta(seconds=n) for n in range(29)]
     audit = "select array_agg(events order by id) as events from dlq.operation where kind = 'retry.stage'"
     assert one(connection, audit) == {"events": [10, 10, 9]}
     assert _advance(connection, fix).released == 1
+    last = one(connection, "select max(due_at) - min(due_at) as after from dlq.retry where event_id <> 4")["after"]
+    late = one(connection, "select max(due_at) - min(due_at) as after from dlq.retry")["after"]
+    assert late == last + timedelta(seconds=1)
 
 
 def test_a_run_that_passed_nothing_does_not_look_again(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -543,8 +574,9 @@ def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Con
         " status, attempts, next_run_at, created_at from outbox_event"
     )
     connection.execute(
-        "with past as (insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at)"
-        " select 200000 + n, 'order', n::text, 'e', 5, '2026-01-01Z' from generate_series(1, 20000) n returning *)"
+        "with past as (insert into dlq.death"
+        " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id) select 200000 + n, 'order',"
+        " n::text, 'e', 5, '2026-01-01Z', 'v1-past' from generate_series(1, 20000) n returning *)"
         " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at, due_at,"
         " outcome, settled_at) select id, event_id, aggregate_type, aggregate_id, 'a', 'r', died_at, died_at, 'done',"
         " died_at from past"
@@ -559,14 +591,23 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
     by_type = replace(fix, selector=Selector(event_type="e"))
     by_ids = replace(fix, selector=Selector(event_ids=(1, 2, 3)))
     parked = {**means(connection, Selector(every=True), before=_now()), "max_retries": 3, "after": 0, "limit": 100}
-    release = {"deaths": [1, 2, 3], "events": [1, 2, 3], "already": 0, "seconds_each": 0.1, "actor": "a", "reason": "r"}
+    release = {
+        "deaths": [1, 2, 3],
+        "events": [1, 2, 3],
+        "due": _now(),
+        "seconds_each": 0.1,
+        "actor": "a",
+        "reason": "r",
+    }
     return {
         "retry.candidates": {**_targets(connection, fix, fix.policy), **walk},
         "retry.candidates of a type": {**_targets(connection, by_type, fix.policy), **walk},
         "retry.candidates of ids": {**_targets(connection, by_ids, fix.policy), **walk},
         "retry.release": {**release, "now": _now(), "fix_id": fix.id, "stage": 1},
+        "retry.next_due": {"now": _now(), "fix_id": fix.id, "seconds_each": 0.1},
         "retry.settle": {"now": _now(), "settle_seconds": 60, "fix_id": fix.id, "limit": 100},
         "fix.due": {"now": _now(), "limit": 20, "congested": False},
+        "fix.unclassified": {"fix_id": fix.id},
         "fix.backlog": {"now": _now()},
         "fix.failures": {"fix_id": fix.id, "stage": 1, "limit": 100},
         "retry.parked": parked | {"fix_id": None},
@@ -584,8 +625,10 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.candidates of a type",
         "retry.candidates of ids",
         "retry.release",
+        "retry.next_due",
         "retry.settle",
         "fix.due",
+        "fix.unclassified",
         "fix.backlog",
         "fix.failures",
         "retry.parked",
@@ -634,6 +677,19 @@ def test_of_an_aggregate_the_next_event_follows_when_the_one_before_is_done(
         _work(database, delivers=True)
     assert _advance(connection, fix).fix.status is FixStatus.VERIFIED
     assert stages(connection, fix.id)[1].done == 3
+
+
+def test_an_event_that_follows_when_nothing_is_outstanding_is_due_at_once(
+    connection: Connection, database: Database
+) -> None:
+    """It waits for the one before it, and not for the times of all that its stage ever released."""
+    _chain(connection, 3)
+    fix = _flag(connection, policy=replace(POLICY, rate=0.01))
+    for _ in range(3):
+        assert _advance(connection, fix).released == 1
+        _work(database, delivers=True)
+    waited = connection.execute("select due_at - retried_at as waited from dlq.retry").fetchall()
+    assert [row["waited"] for row in waited] == [timedelta()] * 3
 
 
 def test_without_order_all_events_of_an_aggregate_go_at_once(connection: Connection) -> None:
@@ -861,6 +917,28 @@ def test_a_fix_without_a_policy_takes_the_installations_once(connection: Connect
     assert get_fix(connection, fix.id).policy == POLICY
 
 
+def test_a_fix_has_its_time_from_when_it_may_begin(connection: Connection) -> None:
+    """Flagged for a day after its expiry would be over, it is tried all the same."""
+    _dead(connection, 1)
+    day = _now() + timedelta(days=20)
+    fix = flag_fix(connection, Flag(Selector(cause_id=CAUSE), POLICY, not_before=day), act=_act())
+    assert _advance(connection, fix, later=20 * 86_400 + 60).released == 1
+    assert get_fix(connection, fix.id).expires_at == day + TERMS.expiry
+
+
+def test_a_fix_that_is_paused_before_its_first_step_expires_too(connection: Connection) -> None:
+    """A step tells it when, and the sensor asks for that once."""
+    _dead(connection, 1)
+    fix = flag_fix(connection, Flag(Selector(cause_id=CAUSE), POLICY), act=_act())
+    pause_fix(connection, fix.id, act=_act())
+    assert [due.id for due in _due(connection)] == [fix.id]
+    assert _advance(connection, fix).step == Wait("paused")
+    assert (_due(connection), get_fix(connection, fix.id).expires_at) == ([], fix.flagged_at + TERMS.expiry)
+    later = TERMS.expiry.total_seconds() + 60
+    assert [due.id for due in _due(connection, later=later)] == [fix.id]
+    assert _advance(connection, fix, later=later).fix.status is FixStatus.EXPIRED
+
+
 def test_a_flag_from_a_clock_that_is_ahead_does_not_target_its_own_prey(connection: Connection) -> None:
     """Deaths are dated by the server; so is the flag."""
     _dead(connection, 1)
@@ -905,6 +983,35 @@ def test_a_cause_is_being_fixed_until_the_last_of_its_fixes_has_ended(connection
         withdraw_fix(connection, fix.id, act=_act())
         said.append(_cause_status(connection))
     assert said == ["fixing", "open"]
+
+
+def test_of_two_fixes_that_end_at_once_the_second_opens_their_cause(connection: Connection, database: Database) -> None:
+    """It waits for the first to be over, and then sees that it is."""
+    for event_type in ("a", "b"):
+        _dead(connection, 1, event_type=event_type)
+    first, second = (_flag(connection, event_type=event_type) for event_type in ("a", "b"))
+    waits = "select cardinality(pg_blocking_pids({})) as n"
+    with database.connect() as other, ThreadPoolExecutor(1) as pool:
+        with connection.transaction():
+            withdraw_fix(connection, first.id, act=_act())
+            ending = pool.submit(withdraw_fix, other, second.id, act=_act())
+            while not one(connection, waits.format(other.info.backend_pid))["n"]:
+                assert not ending.done()
+        assert ending.result().status is FixStatus.WITHDRAWN
+    assert _cause_status(connection) == "open"
+
+
+def test_an_event_that_another_transaction_holds_is_said_to_be_that(connection: Connection, database: Database) -> None:
+    """Not that it is not dead; with its payload or another; a moment later it is retried."""
+    _dead(connection, 1)
+    with database.connect() as other, other.transaction():
+        other.execute("select from outbox_event where id = 1 for update")
+        for payload in (None, "{}"):
+            with pytest.raises(RefusedError, match="Event 1 is dead, but another transaction holds it"):
+                retry_event(connection, 1, act=_act(), payload=payload, allow_edit=True)
+    retry_event(connection, 1, act=_act())
+    with pytest.raises(NotFoundError, match="Event 1 is not dead"):
+        retry_event(connection, 1, act=_act())
 
 
 def test_a_retry_with_another_payload_keeps_the_original(connection: Connection) -> None:

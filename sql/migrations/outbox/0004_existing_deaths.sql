@@ -1,7 +1,8 @@
 -- transaction: none
 -- The events that were dead before the trigger. When they died nobody wrote down; nearest to it is the time at which
 -- their last attempt fell due, and never a time to come. In batches of their own transactions: a backlog of millions
--- holds no lock for long, and a killed run goes on where it stopped. Workers do not touch dead rows.
+-- holds no lock for long, and a killed run goes on where it stopped. Workers do not touch dead rows; one that somebody
+-- holds all the same is waited for, as long as a lock may take: passed over, its death would be in no ledger.
 select set_config('dlq.schema', :'dlq_schema', false), set_config('dlq.outbox_schema', :'outbox_schema', false),
        set_config('dlq.outbox_table', :'outbox_table', false);
 
@@ -13,7 +14,7 @@ begin
         execute format('
             with batch as (
                 select id from %2$I.%3$I where status = ''dead'' and dead_at is null
-                order by id limit 5000 for update skip locked
+                order by id limit 5000 for update
             ), dated as (
                 update %2$I.%3$I e set dead_at = least(e.next_run_at, now())
                 from batch where e.id = batch.id

@@ -41,17 +41,21 @@ begin
 end
 $$;
 
--- Deleted and inserted by one statement, so an event is never in both tables or in neither.
-create function :"dlq_schema".move_to_archive(ids bigint[], archived_at timestamptz)
-    returns bigint language plpgsql set search_path = :"dlq_schema", pg_temp
+-- Deleted and inserted by one statement, so an event is never in both tables or in neither. What moves the application's
+-- rows runs its triggers, which find what they name by the caller's search path; so these functions pin none, and what
+-- they need of ours is an argument with a default, because psql fills no name into a body. An id is the application's
+-- also where it is generated always.
+create function :"dlq_schema".move_to_archive(
+    ids bigint[], archived_at timestamptz, outbox regclass default :"dlq_schema".outbox_table(),
+    archive regclass default :"dlq_schema".archive_table(), columns text default :"dlq_schema".moved_columns()
+) returns bigint language plpgsql
 as $$
 declare
-    columns constant text := moved_columns();
-    moved   bigint;
+    moved bigint;
 begin
     execute format('with moved as (delete from %1$s where id = any($1) and status = ''dead'' returning %3$s)'
-        ' insert into %2$s (%3$s, archived_at) select %3$s, $2 from moved',
-        outbox_table(), archive_table(), columns)
+        ' insert into %2$s (%3$s, archived_at) overriding system value select %3$s, $2 from moved',
+        outbox, archive, columns)
     using ids, archived_at;
     get diagnostics moved = row_count;
     return moved;
@@ -67,13 +71,14 @@ $$;
 -- own and cost a fifth more.
 create function :"dlq_schema".archive_batch(
     before timestamptz, times tstzmultirange, after_time timestamptz, after_id bigint, size integer,
-    archived_at timestamptz, out moved bigint, out rows bigint, out last_time timestamptz, out last_id bigint
-) language plpgsql set search_path = :"dlq_schema", pg_temp
+    archived_at timestamptz, outbox regclass default :"dlq_schema".outbox_table(),
+    archive regclass default :"dlq_schema".archive_table(), columns text default :"dlq_schema".moved_columns(),
+    ours name default :'dlq_schema',
+    out moved bigint, out rows bigint, out last_time timestamptz, out last_id bigint
+) language plpgsql
 as $$
 declare
-    statement text;
-begin
-    statement := format('
+    statement constant text := '
         with page as materialized (
             select e.ctid as place, e.id, e.dead_at from %1$s e
             where e.status = ''dead'' and e.dead_at < $1 and (e.dead_at, e.id) > ($3, $4)
@@ -83,38 +88,41 @@ begin
             delete from %1$s e where e.ctid = any(array(
                 select page.place from page
                 where ($2 is null or page.dead_at <@ $2)
-                    and (not exists (select from fix f where f.closed_at is null) or not exists (
-                        select from wanted w where w.event_id = page.id and w.died_at = page.dead_at))
-                    %%s))
+                    and (not exists (select from %4$I.fix f where f.closed_at is null) or not exists (
+                        select from %4$I.wanted w where w.event_id = page.id and w.died_at = page.dead_at))
+                    %5$s))
             returning %3$s
         ), archived as (
-            insert into %2$s (%3$s, archived_at) select moved.*, $6 from moved returning 1
+            insert into %2$s (%3$s, archived_at) overriding system value select moved.*, $6 from moved returning 1
         ), last as (
             select dead_at, id from page order by dead_at desc, id desc limit 1
         )
         select (select count(*) from archived), (select count(*) from page), last.dead_at, last.id
-        from (values (1)) one left join last on true', outbox_table(), archive_table(), moved_columns());
+        from (values (1)) one left join last on true';
+begin
     begin
-        execute format(statement, '')
+        execute format(statement, outbox, archive, columns, ours, '')
         into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at;
     exception when unique_violation then
-        execute format(statement, format('and not exists (select from %s a where a.id = page.id)', archive_table()))
+        execute format(statement, outbox, archive, columns, ours,
+            format('and not exists (select from %s a where a.id = page.id)', archive))
         into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at;
     end;
 end
 $$;
 
 -- Back as dead. The trigger finds the death of that moment in the ledger and records none.
-create function :"dlq_schema".move_to_outbox(ids bigint[])
-    returns bigint language plpgsql set search_path = :"dlq_schema", pg_temp
+create function :"dlq_schema".move_to_outbox(
+    ids bigint[], outbox regclass default :"dlq_schema".outbox_table(),
+    archive regclass default :"dlq_schema".archive_table(), columns text default :"dlq_schema".moved_columns()
+) returns bigint language plpgsql
 as $$
 declare
-    columns constant text := moved_columns();
-    moved   bigint;
+    moved bigint;
 begin
     execute format('with moved as (delete from %2$s where id = any($1) and status = ''dead'' returning %3$s)'
-        ' insert into %1$s (%3$s) select %3$s from moved',
-        outbox_table(), archive_table(), columns)
+        ' insert into %1$s (%3$s) overriding system value select %3$s from moved',
+        outbox, archive, columns)
     using ids;
     get diagnostics moved = row_count;
     return moved;
@@ -135,28 +143,31 @@ end;
 
 -- The archive's batch, for people who schedule with pg_cron: the same move, of days that are exported, in one
 -- transaction. `select archive_dead_outbox_events(30)` returns how many events it moved, at most 100,000 a call.
-create function :"outbox_schema".archive_dead_outbox_events(retention_days integer default 30) returns bigint
-    language plpgsql set search_path = :"dlq_schema", pg_temp
+create function :"outbox_schema".archive_dead_outbox_events(
+    retention_days integer default 30, ours name default :'dlq_schema'
+) returns bigint language plpgsql
 as $$
 declare
     before constant timestamptz := now() - make_interval(days => retention_days);
-    times  constant tstzmultirange := exported_times(now() - make_interval(days => retention_days));
+    times  tstzmultirange;
     batch  record;
     total  bigint := 0;
 begin
     if retention_days is null or retention_days < 0 then
         raise exception 'retention_days must be 0 or more' using errcode = 'invalid_parameter_value';
     end if;
+    execute format('select %I.exported_times($1)', ours) into times using before;
     select '-infinity'::timestamptz as last_time, 0::bigint as last_id into batch;
     loop
-        select * into batch from archive_batch(before, times, batch.last_time, batch.last_id, 5000, now());
+        execute format('select * from %I.archive_batch($1, $2, $3, $4, 5000, now())', ours)
+        into batch using before, times, batch.last_time, batch.last_id;
         total := total + batch.moved;
         exit when batch.rows < 5000 or total >= 100000;
     end loop;
     if total > 0 then
-        insert into operation (kind, actor, reason, filter, events, at)
-        values ('archive.move', session_user, format('archive_dead_outbox_events(%s)', retention_days),
-            jsonb_build_object('before', before), total, now());
+        execute format('insert into %I.operation (kind, actor, reason, filter, events, at)'
+            ' values (''archive.move'', session_user, $1, jsonb_build_object(''before'', $2), $3, now())', ours)
+        using format('archive_dead_outbox_events(%s)', retention_days), before, total;
     end if;
     return total;
 end

@@ -1,6 +1,5 @@
 """`dlq dead-events`: what became of an event, and how does a person bring it back?"""
 
-import json as json_
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,9 +121,9 @@ def show_(event: EventId, format: Format = Format.TABLE) -> None:
     show([_retry(retry) for retry in found.retries], empty="It was never retried.")
     for retry in found.retries:
         if retry.payload_before is not None:
-            _long(f"payload before the retry of {retry.retried_at:%Y-%m-%d %H:%M:%S}", _pretty(retry.payload_before))
+            _long(f"payload before the retry of {retry.retried_at:%Y-%m-%d %H:%M:%S}", retry.payload_before.indented())
     if found.event is not None:
-        _long("payload", _pretty(found.event.payload))
+        _long("payload", found.event.payload.indented())
     _long("last error", found.deaths[0].error or "none was stored")
 
 
@@ -283,10 +282,6 @@ def _long(title: str, text: str) -> None:
     """A text of anybody's in its lines, of a very long one the beginning."""
     cut = f"\n... {len(text) - _SHOWN:,} characters more, with --json" if len(text) > _SHOWN else ""
     typer.echo(f"\n{title}:\n{plain_text(text[:_SHOWN])}{cut}")
-
-
-def _pretty(payload: object) -> str:
-    return json_.dumps(payload, indent=2, ensure_ascii=False)
 
 
 def _read_payload(given: str) -> str:

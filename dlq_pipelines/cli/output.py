@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlq_pipelines.cli.options import option, with_options
-from dlq_pipelines.text import plain_line, spreadsheet_text
+from dlq_pipelines.text import Json, json_text, plain_line, spreadsheet_text
 
 
 class Format(StrEnum):
@@ -27,6 +28,8 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+# In JSON it stands within texts alone, where an escape means the same.
+_NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 _ANNOTATIONS = {
     "format": Annotated[Format, typer.Option(help="A table for people; json or csv for programs, with all fields.")],
     "json": Annotated[bool, typer.Option("--json", help="The same as --format json.")],
@@ -66,11 +69,15 @@ def show(
     """
     match format:
         case Format.JSON:
-            typer.echo(json.dumps(rows, indent=2, default=str))
+            typer.echo(_NOT_ASCII.sub(_escaped, json_text(rows, indent=2)))
         case Format.CSV:
             _write_csv(rows)
         case Format.TABLE:
             _write_table(rows if brief is None else brief, empty)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else r"\u007f"
 
 
 def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
@@ -85,8 +92,10 @@ def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
 def _cell(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, list | tuple | dict):
-        return json.dumps(value, default=str)
+    if isinstance(value, list | tuple | dict | Json):
+        return json_text(value)
+    if isinstance(value, datetime):
+        return json_text(value).strip('"')
     return spreadsheet_text(str(value))
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from math import isnan
 from typing import Annotated
 
 import typer
@@ -99,6 +100,8 @@ def silence(
     from dlq_pipelines.alerts.alert import silence_alert
 
     doing = act(actor, reason, dry_run=dry_run)
+    if isnan(hours):
+        raise ValueError("--hours: nan is no number of hours. Write it as 8 or 0.5.")
     until = doing.now + timedelta(hours=hours) if hours else None
     with session() as (connection, _):
         silenced = silence_alert(connection, key, until, act=doing)

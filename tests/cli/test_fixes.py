@@ -158,6 +158,7 @@ def test_every_option_of_flag_reaches_the_fix(
         (["--all", "--rate", "nan"], 2, "rate must be from 0"),
         (["--all", "--since", "yesterday"], 2, "since: 'yesterday' is no time"),
         (["--all", "--not-before", "soon"], 2, "--not-before: 'soon' is no time"),
+        (["--all", "--not-before", "9999-12-31"], 2, "9999-12-31 lies outside the years 1900 to 9000."),
         (["--all", "--note", " "], 2, "note must not be empty"),
         (["--all", "--expiry-days", "0"], 2, "0 is not in the range"),
         (["--all", "--order", "random"], 2, "'random' is not one of"),

@@ -198,13 +198,32 @@ update :"dlq_schema".alert set silenced_until = %(until)s where key = %(key)s
 insert into :"dlq_schema".alert_channel (id, due_at) select id, %(now)s from unnest(%(ids)s::text[]) as given (id) order by id
 on conflict (id) do nothing
 
+-- name: installation
+select id from :"dlq_schema".installation limit 1
+
+-- name: homeless
+-- What waits for a channel that is no longer configured: its address has changed, or it is told nothing any more.
+select d.notice_id, d.channel, n.severity, n.event_type
+from :"dlq_schema".alert_delivery d join :"dlq_schema".alert_notice n on n.id = d.notice_id
+where d.sent_at is null and d.given_up_at is null and d.channel <> all(%(ids)s::text[])
+order by d.notice_id, d.channel limit 1000
+
+-- name: readdress
+-- A notice to other channels; one that has it, or waits for it, gets nothing twice.
+with moved as (
+    insert into :"dlq_schema".alert_delivery (notice_id, channel)
+    select %(notice)s, channel from unnest(%(channels)s::text[]) as given (channel) order by channel
+    on conflict do nothing
+)
+update :"dlq_schema".alert_delivery set given_up_at = %(now)s
+where notice_id = %(notice)s and channel = %(channel)s and sent_at is null and given_up_at is null
+
 -- name: give_up
--- Notices that no channel took in time, or whose channel is no longer configured.
+-- Notices that no channel took in time.
 with late as (
     select d.notice_id, d.channel
     from :"dlq_schema".alert_delivery d join :"dlq_schema".alert_notice n on n.id = d.notice_id
-    where d.sent_at is null and d.given_up_at is null
-        and (n.at < %(before)s or d.channel <> all(%(ids)s::text[]))
+    where d.sent_at is null and d.given_up_at is null and n.at < %(before)s
     order by d.notice_id, d.channel limit 1000
     for update of d skip locked
 )

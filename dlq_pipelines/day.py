@@ -4,9 +4,27 @@ import datetime as dt
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+# Far inside what Python can count, so that days may be added and zones applied without a look at each place.
+_FIRST_YEAR, _LAST_YEAR = 1900, 9000
+
+
+def require_year(day: dt.date) -> None:
+    """Refuse a day or moment so far away that it is a mistake.
+
+    Raises:
+        ValueError: it lies outside the years 1900 to 9000.
+    """
+    if not _FIRST_YEAR <= day.year <= _LAST_YEAR:
+        raise ValueError(f"{day.isoformat()[:10]} lies outside the years {_FIRST_YEAR} to {_LAST_YEAR}.")
+
 
 def midnight(day: dt.date, zone: dt.tzinfo) -> dt.datetime:
-    """The first instant of a day in a time zone, in UTC."""
+    """The first instant of a day in a time zone, in UTC.
+
+    Raises:
+        ValueError: the day lies outside the years 1900 to 9000.
+    """
+    require_year(day)
     return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
 
 
@@ -14,12 +32,13 @@ def moment(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
     """The moment that a person wrote as `2026-11-24` or `2026-11-24T18:30`, in that zone unless it names its own.
 
     Raises:
-        ValueError: it is none; the message names the argument.
+        ValueError: it is none, the message names the argument; or it lies outside the years 1900 to 9000.
     """
     try:
         value = dt.datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{name}: {text!r} is no time. Write it as 2026-11-24 or 2026-11-24T18:30.") from None
+    require_year(value)
     return value if value.tzinfo else value.replace(tzinfo=zone)
 
 

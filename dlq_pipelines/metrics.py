@@ -251,9 +251,10 @@ def _our_own(snapshot: Snapshot) -> Iterator[Metric]:
             )
     yield passed
     yield at
+    # Not `job`: that is the name that Prometheus gives to what it scrapes.
     for name, column, what in (("success", "succeeded_at", "succeeded"), ("failure", "failed_at", "failed for good")):
         family = GaugeMetricFamily(
-            f"dlq_job_last_{name}_timestamp_seconds", f"When a job last {what}.", labels=("job",)
+            f"dlq_job_last_{name}_timestamp_seconds", f"When a job last {what}.", labels=("dlq_job",)
         )
         for row in snapshot.jobs:
             if row[column] is not None:

@@ -5,7 +5,9 @@ functions are for terminals and Markdown; HTML is escaped by its templates.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 _TERMINAL_CODE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
@@ -18,7 +20,65 @@ _MARKDOWN_ENTITIES = {character: f"&#{ord(character)};" for character in "&<>|\\
 _MARKDOWN_SPECIAL = re.compile(r"[&<>|\\`*_{}\[\]()#~$]")
 # What spreadsheets run, the wide forms too.
 _FORMULA = re.compile(r"[=+\-@\t\r\n'＝＋－＠]")  # noqa: RUF001 - the wide ones
+_JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s"\[\]{},:]+')
+# What JSON readers take without complaint: jq stops at 256 levels, Python at a thousand and at numbers of 4,300 digits.
+_DEEPEST, _LONGEST_NUMBER = 100, 1_000
+_WIDEST_INDENT = 40
 _LINK_START = re.compile(r"(?i)(?<=://)|(?<=www)(?=\.)|(?<=@)|(?<=mailto:)|(?<=xmpp:)")
+
+
+class Json:
+    """A JSON value that nobody has read: `text` is what PostgreSQL holds, whatever its numbers and its depth."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+    def easily_read(self) -> bool:
+        """Whether common readers take it: at most 100 levels and no number of more than 1,000 characters."""
+        if len(self.text) <= min(2 * _DEEPEST, _LONGEST_NUMBER):
+            return True
+        depth = 0
+        for part in _tokens(self.text):
+            depth += (part in "[{") - (part in "]}")
+            if depth > _DEEPEST or (len(part) > _LONGEST_NUMBER and not part.startswith('"')):
+                return False
+        return True
+
+    def indented(self) -> str:
+        """In lines for people, each value as it is written. Far in, lines are indented no further."""
+        lines, depth, before = [""], 0, ""
+        for part in _tokens(self.text):
+            opens, closes = before in ("[", "{"), part in ("]", "}")
+            depth += opens - closes
+            if opens != closes or before == ",":
+                lines.append(" " * min(2 * depth, _WIDEST_INDENT))
+            lines[-1] += ": " if part == ":" else part
+            before = part
+        return "\n".join(lines)
+
+
+def _tokens(json: str) -> Iterator[str]:
+    return (found[0] for found in _JSON_TOKEN.finditer(json))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON of dataclasses, lists, times and the like; a `Json` among them stands in it as it is, unread."""
+    from pydantic_core import to_json
+
+    mark, texts = secrets.token_hex(16), []
+
+    def keep_place(found: Json) -> str:
+        texts.append(found.text)
+        return mark
+
+    written = to_json(value, fallback=keep_place, indent=indent, inf_nan_mode="null").decode()
+    first, *rest = written.split(f'"{mark}"')
+    return first + "".join(text + part for text, part in zip(texts, rest, strict=True))
 
 
 def plain_text(text: str) -> str:

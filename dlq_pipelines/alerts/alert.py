@@ -91,14 +91,16 @@ class Turn:
     notice: Kind | None
 
 
-def turn(alert: Alert | None, finding: Finding | None, *, now: datetime, cooldown: timedelta) -> Turn | None:
+def turn(
+    alert: Alert | None, finding: Finding | None, *, now: datetime, cooldown: timedelta, quietly: bool = False
+) -> Turn | None:
     """What becomes of an alert when its rule finds it, or does not; None: nothing.
 
-    It is told once, again after a cool-down while it lasts, and that it is over if it was told. A silence keeps back
-    all but the end. What ends and begins again within ten minutes is one episode.
+    It is told once, again after a cool-down while it lasts, and that it is over if it was told, unless it ends quietly.
+    A silence keeps back all but the end. What ends and begins again within ten minutes is one episode.
     """
     if finding is None:
-        return None if alert is None or alert.resolved_at is not None else _missing(alert, now)
+        return None if alert is None or alert.resolved_at is not None else _missing(alert, now, quietly=quietly)
     if alert is None or alert.resolved_at is not None:
         until = alert.silenced_until if alert is not None else None
         found = _say(
@@ -115,12 +117,12 @@ def turn(alert: Alert | None, finding: Finding | None, *, now: datetime, cooldow
     return None if found == alert else Turn(found, None)
 
 
-def _missing(alert: Alert, now: datetime) -> Turn | None:
+def _missing(alert: Alert, now: datetime, *, quietly: bool) -> Turn | None:
     if alert.missing_since is None:
         return Turn(replace(alert, missing_since=now), None)
     if now - alert.missing_since < SETTLE:
         return None
-    return Turn(replace(alert, resolved_at=now), Kind.RESOLVED if alert.told_at is not None else None)
+    return Turn(replace(alert, resolved_at=now), Kind.RESOLVED if alert.told_at and not quietly else None)
 
 
 def _say(alert: Alert, finding: Finding) -> Alert:
@@ -151,9 +153,15 @@ def turns(connection: Connection, *, now: datetime, policy: AlertPolicy) -> list
     )
     found = {finding.key: finding for finding in find(figures, policy.thresholds)}
     known = {row["key"]: _alert(row) for row in connection.run("alert.firing", keys=list(found))}
-    keys = [*found, *sorted(known.keys() - found.keys())]
-    all_ = (turn(known.get(key), found.get(key), now=now, cooldown=policy.cooldown) for key in keys)
-    return [one for one in all_ if one is not None]
+    told = [turn(known.get(key), one, now=now, cooldown=policy.cooldown) for key, one in found.items()]
+    for key in sorted(known.keys() - found.keys()):
+        alert = known[key]
+        if figures.may_last(alert.rule):
+            told.append(None if alert.missing_since is None else Turn(replace(alert, missing_since=None), None))
+        else:
+            quietly = figures.ends_quietly(alert.rule, key)
+            told.append(turn(alert, None, now=now, cooldown=policy.cooldown, quietly=quietly))
+    return [one for one in told if one is not None]
 
 
 def evaluate(connection: Connection, *, now: datetime, policy: AlertPolicy) -> list[Turn] | None:

@@ -16,15 +16,17 @@ from psycopg.rows import DictRow
 
 from dlq_pipelines.alerts.notify import (
     DEADLINE_SECONDS,
+    SOURCE,
     Notice,
     alert_event,
     cloud_event,
     known_to_apprise,
+    pages,
     send_all,
     send_by_apprise,
     send_by_webhook,
 )
-from dlq_pipelines.alerts.routes import Route, channel_id
+from dlq_pipelines.alerts.routes import Route, channel_id, channels_for
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.postgres.connect import Connection
 
@@ -34,6 +36,8 @@ _DEATHS_LEASE = timedelta(minutes=15)
 # After a week nobody acts on a notice any more.
 _GIVE_UP = timedelta(days=7)
 _NOTICES_A_MESSAGE = 200
+# Where each notice is a message of its own: as many as a run has time for.
+_PAGES_A_RUN = 20
 DEATHS_A_BATCH = 100
 _BATCHES_A_RUN = 25
 
@@ -56,11 +60,12 @@ class Sender:
         """The channel of single deaths."""
         return None if self.deaths_url is None else f"deaths+{channel_id(self.deaths_url)}"
 
-    def sends(self, url: str, notices: Sequence[Notice], *, now: datetime) -> str | None:
+    def sends(self, url: str, notices: Sequence[Notice], *, now: datetime, source: str) -> str | None:
         """Send one message; returns why it did not arrive."""
         if is_webhook(url):
-            return send_by_webhook(url, self.secret or "", [alert_event(notice) for notice in notices], now=now)
-        return send_by_apprise(url, notices)
+            events = [alert_event(notice, source=source) for notice in notices]
+            return send_by_webhook(url, self.secret or "", events, now=now)
+        return send_by_apprise(url, notices, source=source)
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def is_webhook(url: str) -> bool:
 def work_waits(connection: Connection, sender: Sender, *, now: datetime) -> list[str]:
     """The channels that something can be sent to now. Reads only."""
     found = connection.run("alert.waiting_channels", now=now, ids=list(sender.urls)).fetchall()
-    waiting = [str(row["id"]) for row in found]
+    waiting = [str(row["id"]) for row in found] + [row["channel"] for row in _homeless(connection, sender)]
     deaths = sender.deaths_channel
     if deaths is not None and connection.one("alert.deaths_wait", id=deaths, now=now)["waiting"]:
         waiting.append(deaths)
@@ -115,14 +120,16 @@ def deliver(
     """
     urls = sender.urls
     connection.run("alert.add_channels", ids=list(urls), now=now)
-    connection.run("alert.give_up", ids=list(urls), before=now - _GIVE_UP, now=now)
+    _readdress(connection, sender, now=now)
+    connection.run("alert.give_up", before=now - _GIVE_UP, now=now)
     waiting = [row["id"] for row in connection.run("alert.waiting_channels", now=now, ids=list(urls))]
     leased = [row["id"] for row in connection.run("alert.lease", now=now, ids=waiting, lease=_LEASE)]
     told: dict[str, list[Notice]] = {}
     jobs: dict[str, Callable[[], str | None]] = {}
     for channel in leased:
-        told[channel] = _open(connection, channel)
-        jobs[channel] = partial(sender.sends, urls[channel], told[channel], now=now)
+        most = _PAGES_A_RUN if pages(urls[channel]) else _NOTICES_A_MESSAGE
+        told[channel] = _open(connection, channel, most)
+        jobs[channel] = partial(sender.sends, urls[channel], told[channel], now=now, source=source_of(connection))
     results = send_all(jobs, seconds=seconds)
     for channel, error in results.items():
         with connection.transaction():
@@ -133,8 +140,29 @@ def deliver(
     return results
 
 
-def _open(connection: Connection, channel: str) -> list[Notice]:
-    rows = connection.run("alert.open_deliveries", channel=channel, limit=_NOTICES_A_MESSAGE)
+def source_of(connection: Connection) -> str:
+    """The source of our CloudEvents: no other installation has it, nor this database when it was made anew."""
+    return f"{SOURCE}/{connection.one('alert.installation')['id']}"
+
+
+def _homeless(connection: Connection, sender: Sender) -> list[DictRow]:
+    return connection.run("alert.homeless", ids=list(sender.urls)).fetchall()
+
+
+def _readdress(connection: Connection, sender: Sender, *, now: datetime) -> None:
+    """Give what waits for a channel that is gone to those that are told of such a notice now.
+
+    A channel is its address, and an address changes with its token: what waited for the old one is not told yet.
+    """
+    with connection.transaction():
+        for row in _homeless(connection, sender):
+            channels = channels_for(sender.routes, Severity(row["severity"]), row["event_type"])
+            gone, notice = row["channel"], row["notice_id"]
+            connection.run("alert.readdress", notice=notice, channel=gone, channels=channels, now=now)
+
+
+def _open(connection: Connection, channel: str, most: int) -> list[Notice]:
+    rows = connection.run("alert.open_deliveries", channel=channel, limit=most)
     return [Notice(**row | {"severity": Severity(row["severity"])}) for row in rows]
 
 
@@ -167,13 +195,13 @@ def announce_deaths(
     connection.run("alert.add_channels", ids=[channel], now=now)
     if not connection.run("alert.lease", now=now, ids=[channel], lease=_DEATHS_LEASE).fetchall():
         return 0, None
-    announced = batches = 0
+    announced, batches, source = 0, 0, source_of(connection)
     error: str | None = None
     while batches < _BATCHES_A_RUN and error is None:
         rows = connection.run("alert.unannounced", limit=DEATHS_A_BATCH).fetchall()
         if not rows:
             break
-        events = [_death_event(row) for row in rows if row["event_id"] is not None]
+        events = [_death_event(row, source) for row in rows if row["event_id"] is not None]
         send = partial(send_by_webhook, url, sender.secret or "", events, now=now)
         error = send_all({channel: send}, seconds=seconds)[channel] if events else None
         if error is None:
@@ -186,12 +214,13 @@ def announce_deaths(
     return announced, error
 
 
-def _death_event(row: DictRow) -> dict[str, Any]:
+def _death_event(row: DictRow, source: str) -> dict[str, Any]:
     """A death as CloudEvent. Without error and payload, which exports know how to redact and this does not."""
     names = ("event_id", "event_type", "aggregate_type", "aggregate_id", "attempts", "cause_id", "exception_type")
     return cloud_event(
         f"death/{row['death_id']}",
         "dlq.event.died",
+        source=source,
         subject=str(row["event_id"]),
         at=row["died_at"],
         data={name: row[name] for name in names},
@@ -201,7 +230,8 @@ def _death_event(row: DictRow) -> dict[str, Any]:
 def send_test(sender: Sender, *, now: datetime) -> dict[str, str | None]:
     """Send a test message to each channel, past all conditions; of each why it failed, None if it did not."""
     notice = Notice(0, "test", "fired", Severity.INFO, None, "A test of this channel", "Nothing is wrong.", now)
-    return send_all({name: partial(sender.sends, url, [notice], now=now) for name, url in sender.urls.items()})
+    send = partial(sender.sends, notices=[notice], now=now, source=SOURCE)
+    return send_all({name: partial(send, url) for name, url in sender.urls.items()})
 
 
 def list_channels(connection: Connection) -> list[Channel]:

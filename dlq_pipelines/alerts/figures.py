@@ -6,9 +6,10 @@ events; and what the asset checks and the jobs wrote down themselves, because fi
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+import psycopg
 from psycopg.rows import DictRow
 
 from dlq_pipelines.alerts.rules import (
@@ -28,8 +29,8 @@ from dlq_pipelines.postgres.connect import Connection
 
 # What each statement of a minute's question may take; all of them together stay below the minute of a sensor's tick.
 _PATIENCE = "3s"
-# Where causes are muted each event has to be looked up, so fewer are looked at.
-_LOOK_WHERE_MUTED = 20_000
+# So many of the dead are looked through for those that are not muted: of a million muted ones it takes a second.
+_LOOK_PAST_MUTED = 1_000_000
 _LIST = 50
 _NEW, _HALTED, _PURGE_AHEAD = timedelta(days=1), timedelta(days=3), timedelta(days=7)
 
@@ -46,57 +47,91 @@ class FailedRun:
 def read_figures(
     connection: Connection, *, now: datetime, thresholds: Thresholds, max_retries: int, archive_retention_days: int
 ) -> Figures:
-    """Ask for all of it, each statement within three seconds.
+    """Ask for all of it, each statement within three seconds. What is not known by then is said in `slow`.
 
     Args:
         connection: in a transaction.
         now: the moment.
-        thresholds: of the rules; below the least number of deaths nobody asks what is usual.
+        thresholds: of the rules: no more is counted than they need.
         max_retries: after so many retries an event is parked.
         archive_retention_days: how long archived events are kept; 0: for ever.
     """
     connection.run("session.hurry", timeout=_PATIENCE)
     muted = connection.one("alert.muted", now=now)["ids"]
-    look = {"muted": muted, "look": _LOOK_WHERE_MUTED if muted else LOOK}
+    ask = _Questions(connection)
     listed = {"muted": muted, "limit": _LIST}
-    deaths = connection.run("alert.window", since=now - WINDOW, muted=muted, look=LOOK_AT_DEATHS)
+    most = max(LOOK, thresholds.backlog + 1)
+    # Where nothing is muted the first rows are the answer.
+    look, first = (max(_LOOK_PAST_MUTED, most), _LOOK_PAST_MUTED) if muted else (most, 1)
+    deaths = ask.rows(
+        "deaths", "alert.window", since=now - WINDOW, muted=muted, most=LOOK_AT_DEATHS, look=_LOOK_PAST_MUTED
+    )
     window = {row["event_type"]: row["deaths"] for row in deaths}
     many = [event_type for event_type, deaths in window.items() if deaths >= thresholds.min_deaths]
-    halted = connection.run("alert.halted", since=now - _HALTED, **listed)
-    checks = connection.run("alert.failed_checks", limit=_LIST)
-    soon = 0
-    if archive_retention_days:
-        before = now - timedelta(days=archive_retention_days) + _PURGE_AHEAD
-        soon = connection.one("alert.purged_soon", before=before, look=LOOK)["events"]
-    return Figures(
+    purged = now - timedelta(days=archive_retention_days) + _PURGE_AHEAD if archive_retention_days else None
+    figures = Figures(
         now=now,
-        backlog=connection.one("alert.backlog", **look)["events"],
-        oldest=connection.one("alert.oldest", muted=muted, look=1_000)["died_at"],
+        backlog=ask.count("backlog", "alert.backlog", muted=muted, most=most, look=look),
+        oldest=next((row["died_at"] for row in ask.rows("oldest", "alert.oldest", muted=muted, look=first)), None),
         window=window,
-        usual=_usual(connection, many, now),
-        new_causes=_causes(connection.run("alert.new_causes", since=now - _NEW, **listed)),
-        regressed=_causes(connection.run("alert.regressed", **listed)),
-        halted=tuple(HaltedFix(**row | {"verdict": row["verdict"] or ""}) for row in halted),
-        parked=connection.one("alert.parked", max_retries=max_retries, muted=muted)["events"],
-        purged_soon=soon,
-        failed_checks=tuple(FailedCheck(**row | {"severity": Severity(row["severity"])}) for row in checks),
-        failed_jobs=tuple(FailedJob(**row) for row in connection.run("alert.failed_jobs", limit=_LIST)),
+        usual=_usual(ask, many, now),
+        new_causes=_causes(ask.listed("new_cause", "alert.new_causes", since=now - _NEW, **listed)),
+        regressed=_causes(ask.listed("regressed", "alert.regressed", **listed)),
+        halted=tuple(
+            HaltedFix(**row | {"verdict": row["verdict"] or ""})
+            for row in ask.listed("halted", "alert.halted", since=now - _HALTED, **listed)
+        ),
+        parked=ask.count("parked", "alert.parked", max_retries=max_retries, muted=muted),
+        purged_soon=ask.count("purge_ahead", "alert.purged_soon", before=purged, look=LOOK),
+        failed_checks=tuple(
+            FailedCheck(**row | {"severity": Severity(row["severity"])})
+            for row in ask.listed("check", "alert.failed_checks", limit=_LIST)
+        ),
+        failed_jobs=tuple(FailedJob(**row) for row in ask.listed("job", "alert.failed_jobs", limit=_LIST)),
     )
+    return replace(figures, muted=frozenset(muted), slow=frozenset(ask.slow), cut=frozenset(ask.cut))
+
+
+class _Questions:
+    """Asks what rules want to know, each question for itself: one that takes too long costs no other its answer."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.slow: set[str] = set()
+        self.cut: set[str] = set()
+
+    def rows(self, rule: str, statement: str, **values: object) -> list[DictRow]:
+        try:
+            with self._connection.transaction():
+                return self._connection.run(statement, **values).fetchall()
+        except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
+            self.slow.add(rule)
+            return []
+
+    def listed(self, rule: str, statement: str, *, limit: int, **values: object) -> list[DictRow]:
+        """A list; one that is as long as it may be does not tell what is over."""
+        found = self.rows(rule, statement, limit=limit, **values)
+        if len(found) == limit:
+            self.cut.add(rule)
+        return found
+
+    def count(self, rule: str, statement: str, **values: object) -> int:
+        return sum(row["events"] for row in self.rows(rule, statement, **values))
 
 
 def _causes(rows: Iterable[DictRow]) -> tuple[CauseFigure, ...]:
     return tuple(CauseFigure(**row) for row in rows)
 
 
-def _usual(connection: Connection, event_types: Sequence[str], now: datetime) -> dict[str, list[int]]:
+def _usual(ask: _Questions, event_types: Sequence[str], now: datetime) -> dict[str, list[int]]:
     """The hours of two weeks before the window, those without deaths as 0; none from before anything was recorded."""
     if not event_types:
         return {}
-    began = connection.one("alert.hours_began")["began"]
+    began = next((row["began"] for row in ask.rows("deaths", "alert.hours_began")), None)
     until = (now - WINDOW).replace(minute=0, second=0, microsecond=0)
     since = max(until - USUAL, began or until)
     hours = max(round((until - since) / timedelta(hours=1)), 0)
-    rows = connection.run("alert.usual", since=since, until=until, event_types=list(event_types))
+    rows = ask.rows("deaths", "alert.usual", since=since, until=until, event_types=list(event_types))
     known = {row["event_type"]: row["hours"] for row in rows}
     return {name: known.get(name, []) + [0] * (hours - len(known.get(name, []))) for name in event_types}
 

@@ -15,20 +15,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.text import plain_line, plain_text
+
+if TYPE_CHECKING:
+    from apprise import Apprise
 
 # For a whole message: connecting, sending, the answer. Single steps time out sooner, at 4 s (Apprise) or 10 s.
 DEADLINE_SECONDS = 30.0
 _STEP_SECONDS = 10.0
 _TOLD_SINGLY = 20
 _LONGEST_DETAIL = 2_000
-_SOURCE = "dlq-pipelines"
+SOURCE = "dlq-pipelines"
+# Seconds. Apprise's own pause is 5.5, in which a run would get five of them told.
+_PAUSE_BETWEEN_PAGES = 0.25
 # What chat programs and mail programs obey in a plain text: tags, code, links, mentions. Bold type harms nobody.
 _MARKS = str.maketrans({"<": "\u2039", ">": "\u203a", "`": "'"})
+_NOT_ACCEPTED = "the service did not answer or did not accept the message"
 _LIVE = re.compile(r"(?i)(?<=://)|(?<=www)(?=\.)|(?<=@)|(?<=mailto:)|(?<=tel:)")
 
 
@@ -88,24 +94,27 @@ def _word(notice: Notice) -> str:
             return notice.severity.upper()
 
 
-def alert_event(notice: Notice) -> dict[str, Any]:
-    """A notice as CloudEvent 1.0; the same notice has the same id, however often it is sent."""
+def alert_event(notice: Notice, *, source: str) -> dict[str, Any]:
+    """A notice as CloudEvent 1.0; the same notice has the same source and id, however often it is sent."""
     said = {name: getattr(notice, name) for name in ("key", "kind", "event_type", "summary", "detail")}
     return cloud_event(
         f"notice/{notice.id}",
         f"dlq.alert.{notice.kind}",
+        source=source,
         subject=notice.key,
         at=notice.at,
         data=said | {"severity": str(notice.severity)},
     )
 
 
-def cloud_event(id_: str, type_: str, *, subject: str, at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
+def cloud_event(  # noqa: PLR0913 - keyword-only past the type
+    id_: str, type_: str, *, source: str, subject: str, at: datetime, data: Mapping[str, Any]
+) -> dict[str, Any]:
     """A CloudEvent 1.0 in its JSON form."""
     return {
         "specversion": "1.0",
         "id": id_,
-        "source": _SOURCE,
+        "source": source,
         "type": type_,
         "subject": subject,
         "time": at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
@@ -114,9 +123,19 @@ def cloud_event(id_: str, type_: str, *, subject: str, at: datetime, data: Mappi
     }
 
 
-def send_by_apprise(url: str, notices: Sequence[Notice]) -> str | None:
-    """Send one message to an address that Apprise knows; returns why it did not arrive, None if it did."""
+def pages(url: str) -> bool:
+    """Whether what is sent there opens an incident that somebody is woken by."""
+    return url.lower().startswith("pagerduty://")
+
+
+def send_by_apprise(url: str, notices: Sequence[Notice], *, source: str) -> str | None:
+    """Send to an address that Apprise knows; returns why it did not arrive, None if it did.
+
+    It is one message, but each notice is one of its own for PagerDuty, whose incidents are an alert each: told again it
+    opens no second one, and its end closes it. Sent twice, such a message changes nothing.
+    """
     import apprise  # a tenth of a second that only those who send wait for
+    from apprise.plugins.pagerduty import NotifyPagerDuty, PagerDutyAction
 
     _quiet_apprise()
     plugin = apprise.Apprise.instantiate(url, suppress_exceptions=True)
@@ -127,6 +146,20 @@ def send_by_apprise(url: str, notices: Sequence[Notice]) -> str | None:
         plugin.overflow_mode = apprise.OverflowMode.SPLIT
     channel = apprise.Apprise()
     channel.add(plugin)
+    if not isinstance(plugin, NotifyPagerDuty):
+        return None if _notify(channel, notices) else _NOT_ACCEPTED
+    plugin.action, plugin.request_rate_per_sec = PagerDutyAction.MAP, _PAUSE_BETWEEN_PAGES
+    for notice in notices:
+        plugin.dedup = sha256(f"{source} {notice.key}".encode()).hexdigest()
+        if not _notify(channel, [notice]):
+            return _NOT_ACCEPTED
+    return None
+
+
+def _notify(channel: "Apprise", notices: Sequence[Notice]) -> bool:
+    """Send one message. An end or a digest is a success to Apprise, with which PagerDuty closes an incident."""
+    import apprise
+
     firing = [notice.severity for notice in notices if notice.kind in {"fired", "repeated"}]
     worst = max(firing, key=lambda severity: severity.rank, default=None)
     types = {
@@ -140,7 +173,7 @@ def send_by_apprise(url: str, notices: Sequence[Notice]) -> str | None:
         notify_type=types[worst] if worst else apprise.NotifyType.SUCCESS,
         body_format=apprise.NotifyFormat.TEXT,
     )
-    return None if accepted else "the service did not answer or did not accept the message"
+    return bool(accepted)
 
 
 def known_to_apprise(url: str) -> bool:
@@ -166,10 +199,11 @@ def send_by_webhook(url: str, secret: str, events: Sequence[Mapping[str, Any]], 
     from standardwebhooks import Webhook
 
     body = json.dumps(list(events), ensure_ascii=True, separators=(",", ":"))
-    id_ = f"msg_{sha256(' '.join(str(event['id']) for event in events).encode()).hexdigest()[:32]}"
+    ids = " ".join(f"{event['source']} {event['id']}" for event in events)
+    id_ = f"msg_{sha256(ids.encode()).hexdigest()[:32]}"
     headers = {
         "Content-Type": "application/cloudevents-batch+json",
-        "User-Agent": _SOURCE,
+        "User-Agent": SOURCE,
         "webhook-id": id_,
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": Webhook(secret).sign(id_, now.astimezone(UTC), body),

@@ -99,12 +99,15 @@ class Figures:
     """What is the case at a moment, without what is muted.
 
     Attributes:
-        backlog: dead events, at most `LOOK`.
+        backlog: dead events, at most `LOOK`, or one more than its threshold.
         oldest: when the oldest of them died.
         window: deaths of the last hour by event type, of the last `LOOK_AT_DEATHS`.
         usual: deaths of each hour of the two weeks before it, by event type, hours without any included.
         parked: events that only a person releases.
         purged_soon: archived events that the purge deletes within seven days, at most `LOOK`.
+        muted: causes that nobody is told of; nothing of them is in the other figures.
+        slow: rules whose question was not answered in time.
+        cut: rules of whose list only the first are here.
     """
 
     now: datetime
@@ -119,6 +122,17 @@ class Figures:
     purged_soon: int = 0
     failed_checks: Sequence[FailedCheck] = ()
     failed_jobs: Sequence[FailedJob] = ()
+    muted: frozenset[str] = frozenset()
+    slow: frozenset[str] = frozenset()
+    cut: frozenset[str] = frozenset()
+
+    def may_last(self, rule: str) -> bool:
+        """Whether what a rule does not find may be the case all the same."""
+        return rule in self.slow or rule in self.cut
+
+    def ends_quietly(self, rule: str, key: str) -> bool:
+        """Whether nothing is mended when the rule finds it no more: it only grew old, or was muted."""
+        return rule in {"new_cause", "halted"} or (rule == "regressed" and key.partition(":")[2] in self.muted)
 
 
 @dataclass(frozen=True)
@@ -257,6 +271,14 @@ def _fixes(figures: Figures) -> Iterator[Finding]:
 
 
 def _our_own(figures: Figures) -> Iterator[Finding]:
+    for rule in sorted(figures.slow):
+        yield Finding(
+            f"slow:{rule}",
+            "slow",
+            Severity.WARNING,
+            f"Whether there is something to tell of {rule} is not known",
+            "The database did not answer within three seconds. Other alerts are told.",
+        )
     for check in figures.failed_checks:
         yield Finding(
             f"check:{check.name}",

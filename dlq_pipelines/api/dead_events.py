@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
@@ -28,6 +28,7 @@ from dlq_pipelines.outbox.event import BIGINT_MAX
 from dlq_pipelines.retries.history import EventHistory, event_history
 from dlq_pipelines.retries.retry import Retried, retry_event, retry_selected
 from dlq_pipelines.settings import ExportFormat
+from dlq_pipelines.text import json_text
 
 router = APIRouter(prefix="/api/dead-events", tags=["dead-events"])
 EventIdPath = Annotated[int, Path(ge=1, le=BIGINT_MAX, description="The event.")]
@@ -138,13 +139,13 @@ class ChangedMany:
     dry_run: bool
 
 
-@router.get("")
-def list_(_: Reader, asked: Annotated[ListQuery, Query()], outbox: Outbox, site: Site) -> DeadEventPage:
-    """Dead events, the latest death first."""
+@router.get("", response_model=DeadEventPage)
+def list_(_: Reader, asked: Annotated[ListQuery, Query()], outbox: Outbox, site: Site) -> Response:
+    """Dead events, the latest death first. Long payloads and errors are cut and say so; one event is shown whole."""
     page = list_dead_events(
         outbox, asked.selector(site.zone), limit=asked.limit, offset=asked.offset, after=asked.after
     )
-    return DeadEventPage(list(page.events), len(page.events), asked.limit, asked.offset, page.next)
+    return _json(DeadEventPage(list(page.events), len(page.events), asked.limit, asked.offset, page.next))
 
 
 @router.get("/stats")
@@ -169,10 +170,10 @@ def export(_: Reader, asked: Annotated[ExportQuery, Query()], request: Request, 
     return ExportResponse(chunks, media_type=_MEDIA[asked.format], headers=headers)
 
 
-@router.get("/{event_id}")
-def show(_: Reader, event_id: EventIdPath, outbox: Outbox) -> EventHistory:
+@router.get("/{event_id}", response_model=EventHistory)
+def show(_: Reader, event_id: EventIdPath, outbox: Outbox) -> Response:
     """An event that died, also one that was retried or archived since: its deaths, retries, fix and payload."""
-    return event_history(outbox, event_id)
+    return _json(event_history(outbox, event_id))
 
 
 @router.post("/{event_id}/retry")
@@ -215,6 +216,11 @@ def discard(caller: Admin, asked: Discard, outbox: Outbox, site: Site) -> Change
     if asked.names_only and not done.events:
         raise NotFoundError("None of these events is dead.")
     return told("Discarded", done, asked)
+
+
+def _json(found: DeadEventPage | EventHistory) -> Response:
+    """The answer with payloads as they are stored: read and written again they would lose digits, or fail."""
+    return Response(json_text(found), media_type="application/json")
 
 
 def events_of(done: Retried) -> int:

@@ -1,25 +1,33 @@
 """How does an export reach a caller while it is being written, however large it is?
 
 A thread writes into a pipe, the answer reads from it, so memory stays that of a batch. A reader who leaves closes the
-pipe, and the export ends with it.
+pipe, and the export ends with it. So does one who takes nothing for half a minute: the export's snapshot keeps the
+database from cleaning up meanwhile.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Generator
 from typing import Any
 
-from anyio import CancelScope
+from anyio import CancelScope, move_on_after
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from dlq_pipelines.api.errors import RequestError
 from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.settings import ExportFormat
 
+log = logging.getLogger("dlq.api")
 _CHUNK = 65_536
+_STALLED_SECONDS = 30.0
+
+
+class _StalledError(Exception):
+    """The reader takes nothing any more."""
 
 
 class ExportResponse(StreamingResponse):
@@ -31,8 +39,17 @@ class ExportResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
+
+        async def hurried(message: Message) -> None:
+            with move_on_after(_STALLED_SECONDS) as waiting:
+                await send(message)
+            if waiting.cancelled_caught:
+                raise _StalledError
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, hurried)
+        except _StalledError:
+            log.warning("An export was broken off: its reader took nothing for %.0f s.", _STALLED_SECONDS)
         finally:
             with CancelScope(shield=True):
                 await run_in_threadpool(self._chunks.close)

@@ -1,6 +1,5 @@
 """`dlq dead-events`: what became of an event, and how does a person bring it back?"""
 
-import json as json_
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ import typer
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
 from dlq_pipelines.cli.export import export
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
-from dlq_pipelines.cli.output import Format, duration, formatted, headline, program, show
+from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, say_json, show
 from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.text import plain_text
@@ -44,15 +43,18 @@ def list_(
     after: Annotated[str | None, typer.Option(metavar="KEY", help="Where the page before said it ends.")] = None,
     format: Format = Format.TABLE,
 ) -> None:
-    """List dead events, the latest death first: all, or those of a filter.
+    """List dead events, the latest death first: all, or those of a filter. In JSON, `next` is where to go on.
 
     Example: `dlq dead-events list --event-type order.placed --since 2026-11-24 --limit 20`
     """
-    from dlq_pipelines.outbox.dead_events import list_dead_events
+    from dlq_pipelines.outbox.dead_events import DeadEvent, list_dead_events
 
     with session() as (connection, settings):
         selector = filters.selector(settings.zone, ids, else_every=True)
         page = list_dead_events(connection, selector, limit=limit, offset=offset, after=after)
+    if format is Format.JSON:
+        say_json(page)
+        return
     brief = [
         {
             "event": event.id,
@@ -65,7 +67,8 @@ def list_(
         }
         for event in page.events
     ]
-    show([asdict(event) for event in page.events], format=format, brief=brief, empty="Nothing is dead.")
+    rows, header = [asdict(event) for event in page.events], columns(DeadEvent)
+    show(rows, format=format, brief=brief, empty="Nothing is dead.", header=header)
     if page.next:
         typer.echo(f"There are more: --after {page.next}", err=True)
 
@@ -122,9 +125,9 @@ def show_(event: EventId, format: Format = Format.TABLE) -> None:
     show([_retry(retry) for retry in found.retries], empty="It was never retried.")
     for retry in found.retries:
         if retry.payload_before is not None:
-            _long(f"payload before the retry of {retry.retried_at:%Y-%m-%d %H:%M:%S}", _pretty(retry.payload_before))
+            _long(f"payload before the retry of {retry.retried_at:%Y-%m-%d %H:%M:%S}", retry.payload_before.indented())
     if found.event is not None:
-        _long("payload", _pretty(found.event.payload))
+        _long("payload", found.event.payload.indented())
     _long("last error", found.deaths[0].error or "none was stored")
 
 
@@ -283,10 +286,6 @@ def _long(title: str, text: str) -> None:
     """A text of anybody's in its lines, of a very long one the beginning."""
     cut = f"\n... {len(text) - _SHOWN:,} characters more, with --json" if len(text) > _SHOWN else ""
     typer.echo(f"\n{title}:\n{plain_text(text[:_SHOWN])}{cut}")
-
-
-def _pretty(payload: object) -> str:
-    return json_.dumps(payload, indent=2, ensure_ascii=False)
 
 
 def _read_payload(given: str) -> str:

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlq_pipelines.cli.options import option, with_options
-from dlq_pipelines.text import plain_line, spreadsheet_text
+from dlq_pipelines.text import Json, json_text, plain_line, spreadsheet_text
 
 
 class Format(StrEnum):
@@ -27,6 +29,8 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+# In JSON it stands within texts alone, where an escape means the same.
+_NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 _ANNOTATIONS = {
     "format": Annotated[Format, typer.Option(help="A table for people; json or csv for programs, with all fields.")],
     "json": Annotated[bool, typer.Option("--json", help="The same as --format json.")],
@@ -47,37 +51,53 @@ def formatted(command: Callable[..., None]) -> Callable[..., None]:
     return with_options(command, {"format": options}, gather)
 
 
+def columns(of: type, *more: str) -> tuple[str, ...]:
+    """The keys of rows that are made of this dataclass, and what is added to each."""
+    return (*(field.name for field in fields(of)), *more)
+
+
+def say_json(value: object) -> None:
+    """Print JSON, in ASCII: no terminal obeys what a stranger wrote."""
+    typer.echo(_NOT_ASCII.sub(_escaped, json_text(value, indent=2)))
+
+
 def show(
     rows: Sequence[dict[str, Any]],
     *,
     format: Format = Format.TABLE,
     brief: Sequence[dict[str, Any]] | None = None,
     empty: str = "",
+    header: Sequence[str] = (),
 ) -> None:
     """Print rows of equal keys. Values are hostile text: no markup and no control character in them is obeyed.
 
-    JSON is in ASCII for that reason, and a cell of CSV that a spreadsheet would run has an apostrophe before it.
+    A cell of CSV that a spreadsheet would run has an apostrophe before it for that reason.
 
     Args:
         rows: all fields.
         format: for whom.
         brief: what a person sees of them; None: all.
         empty: what a person is told where there are none.
+        header: the keys, where there may be no row to tell them.
     """
     match format:
         case Format.JSON:
-            typer.echo(json.dumps(rows, indent=2, default=str))
+            say_json(rows)
         case Format.CSV:
-            _write_csv(rows)
+            _write_csv(rows, header)
         case Format.TABLE:
             _write_table(rows if brief is None else brief, empty)
 
 
-def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else r"\u007f"
+
+
+def _write_csv(rows: Sequence[dict[str, Any]], header: Sequence[str]) -> None:
     """A header and a line a row; what is no single value is JSON."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    if rows:
-        writer.writerow(rows[0])
+    if names := rows[0] if rows else header:
+        writer.writerow(names)
     for row in rows:
         writer.writerow(_cell(value) for value in row.values())
 
@@ -85,8 +105,10 @@ def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
 def _cell(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, list | tuple | dict):
-        return json.dumps(value, default=str)
+    if isinstance(value, list | tuple | dict | Json):
+        return json_text(value)
+    if isinstance(value, datetime):
+        return json_text(value).strip('"')
     return spreadsheet_text(str(value))
 
 

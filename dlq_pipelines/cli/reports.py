@@ -10,6 +10,7 @@ import typer
 
 from dlq_pipelines.cli.output import Format, formatted, show
 from dlq_pipelines.cli.session import session
+from dlq_pipelines.day import require_year
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -111,6 +112,8 @@ def _day(text: str | None, settings: "Settings") -> date:
     if text is None:
         return datetime.now(settings.zone).date() - timedelta(days=1)
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise ValueError(f"--day: {text!r} is no day. Write it as 2026-11-24.") from None
+    require_year(day)
+    return day

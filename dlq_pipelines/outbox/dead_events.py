@@ -14,9 +14,12 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from psycopg.rows import DictRow
+
 from dlq_pipelines.outbox.event import OutboxEvent, Selector, not_negative, positive
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.ledger import means
+from dlq_pipelines.text import Json
 
 EVERY = Selector(every=True)
 # Of a list, the most that one answer holds.
@@ -28,14 +31,26 @@ AGES = (3_600, 86_400, 604_800, 2_592_000)
 _AGES = ("hour", "day", "week", "month")
 # Of types and causes, so many are told, the largest first.
 _TOLD = 100
+# Characters of a payload and of an error in a list: what a worker of ours stores of an error is never cut.
+_LONGEST = 66_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEY = struct.Struct(">qq")
 
 
 @dataclass(frozen=True)
 class DeadEvent(OutboxEvent):
-    """A dead event with the cause that its death is shown as; None: not classified yet."""
+    """A dead event in a list, of a bounded length.
 
+    Attributes:
+        payload: unread JSON; None where the column is null.
+        payload_as_text: its payload is the text of that JSON, of which at most the first 66,000 characters: whole it is
+            longer, has more than 100 levels or a number of more than 1,000 digits, at which readers fail.
+        last_error_cut: `last_error` is the first 66,000 characters of a longer text.
+        cause_id: the cause that its death is shown as; None: not classified yet.
+    """
+
+    payload_as_text: bool = False
+    last_error_cut: bool = False
     cause_id: str | None = None
 
 
@@ -120,9 +135,15 @@ def list_dead_events(
     with connection.transaction():
         connection.run("session.one_moment")
         ids = _find(connection, asked, key, wanted=wanted, skipped=skipped, plain=plain)
-        rows = connection.run("dead_event.events", ids=ids[:limit]).fetchall()
-    events = tuple(DeadEvent.from_row(row) for row in rows)
+        rows = connection.run("dead_event.events", ids=ids[:limit], longest=_LONGEST).fetchall()
+    events = tuple(_listed(row) for row in rows)
     return Page(events, _write(events[-1]) if len(ids) > limit else None)
+
+
+def _listed(row: DictRow) -> DeadEvent:
+    payload = Json(row["payload"])
+    as_text = row.pop("payload_cut") or not payload.easily_read()
+    return DeadEvent.from_row(row | {"payload": payload.text if as_text else payload, "payload_as_text": as_text})
 
 
 def count_dead_events(connection: Connection, selector: Selector = EVERY) -> int:

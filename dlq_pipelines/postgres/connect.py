@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
 from dlq_pipelines.errors import DatabaseUnavailableError
@@ -17,6 +18,9 @@ from dlq_pipelines.postgres.queries import Names, load_queries
 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
+
+
+_NO_ADDRESS = "DLQ_DATABASE_URL is not a connection string. Write postgresql://user:password@host:5432/database."
 
 
 class Connection(psycopg.Connection[DictRow]):
@@ -70,6 +74,7 @@ class Database:
         Raises:
             DatabaseUnavailableError: no server answers there, or it refuses us.
         """
+        self._require_whole_password()
         try:
             connection = Connection.connect(self.url, **self._options())
         except psycopg.Error as error:
@@ -85,9 +90,13 @@ class Database:
         Args:
             size: how many at most; the first is opened at once, the others when they are needed.
             wait: seconds that a request waits for one, before `psycopg_pool.PoolTimeout` is raised.
+
+        Raises:
+            DatabaseUnavailableError: the address is no connection string.
         """
         from psycopg_pool import ConnectionPool
 
+        self._require_whole_password()
         return ConnectionPool(
             self.url,
             connection_class=Connection,
@@ -100,6 +109,15 @@ class Database:
             open=False,
             name="dlq-pipelines",
         )
+
+    def _require_whole_password(self) -> None:
+        """Refuse an address whose password ends at an @ of its own: libpq would tell the rest as a host's name."""
+        try:
+            host = conninfo_to_dict(self.url).get("host")
+        except psycopg.Error as error:
+            raise DatabaseUnavailableError(_why_unavailable(error)) from None
+        if "://" in self.url and "@" in str(host):
+            raise DatabaseUnavailableError(f"{_NO_ADDRESS} An @ in a password is written %40, a / %2F.")
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -137,7 +155,7 @@ def _milliseconds(seconds: float) -> str:
 def _why_unavailable(error: psycopg.Error) -> str:
     """Say which host did not answer without the connection string: libpq repeats bad ones with the password."""
     if isinstance(error, psycopg.ProgrammingError):
-        return "DLQ_DATABASE_URL is not a connection string. Write postgresql://user:password@host:5432/database."
+        return _NO_ADDRESS
     # Its first line names the server and the reason; what follows are libpq's hints.
     reason = str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
     return (

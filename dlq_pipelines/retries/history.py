@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg.rows import DictRow
+
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.outbox.event import OutboxEvent, positive
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Fix
 from dlq_pipelines.retries.ledger import fix_from_row
+from dlq_pipelines.text import Json
 
 # Of deaths and retries, the last: an event that has died more often is looked at for its last ones.
 _SHOWN = 100
@@ -63,7 +66,7 @@ class EventHistory:
 
     Attributes:
         place: where it is now: `outbox`, `archive`, `purged` (deleted from the archive by its retention), or `gone`.
-        event: as it is there; None where it is no more.
+        event: as it is there, its payload unread `Json` as `payload_before` is; None where it is no more.
         deaths: the last hundred, the last first.
         retries: the last hundred, the last first.
         fix: an open one that targets it, or the last one that released it.
@@ -92,11 +95,15 @@ def event_history(connection: Connection, event_id: int) -> EventHistory:
         connection.run("session.one_moment")
         place = connection.one("retry.place", event_id=event_id)["place"]
         deaths = tuple(Death(**row) for row in connection.run("retry.deaths_of", **asked))
-        retries = tuple(Retry(**row) for row in connection.run("retry.retries_of", **asked))
+        retries = tuple(Retry(**_unread(row, "payload_before")) for row in connection.run("retry.retries_of", **asked))
         row = connection.run("retry.event", event_id=event_id).fetchone()
         fix = connection.run("retry.fix_of", event_id=event_id).fetchone()
     if not deaths:
         there = f"Event {event_id} has never died" if row else f"There is no event {event_id} that ever died"
         raise NotFoundError(f"{there}. `dlq causes list` says what is dead.")
-    event = OutboxEvent.from_row(row) if row else None
+    event = OutboxEvent.from_row(_unread(row, "payload")) if row else None
     return EventHistory(event_id, place, event, deaths, retries, fix_from_row(fix) if fix else None)
+
+
+def _unread(row: DictRow, column: str) -> DictRow:
+    return row | {column: None if row[column] is None else Json(row[column])}

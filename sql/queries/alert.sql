@@ -9,14 +9,16 @@ select coalesce(array_agg(id), '{}') as ids
 from (select id from muted union all select m.id from :"dlq_schema".cause m where m.merged_into in (select id from muted)) x
 
 -- name: backlog
--- How many events are dead now and not of a muted cause, among the last `look` that died.
+-- How many events are dead now and not of a muted cause, at most `most`, among the last `look` that died.
 select count(*) as events
 from (
-    select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
-    where e.status = 'dead' order by e.dead_at desc, e.id desc limit %(look)s) e
-where cardinality(%(muted)s::text[]) = 0 or not exists (
-    select from :"dlq_schema".death d
-    where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
+    select from (
+        select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
+        where e.status = 'dead' order by e.dead_at desc, e.id desc limit %(look)s) e
+    where not exists (
+        select from :"dlq_schema".death d
+        where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
+    limit %(most)s) heard
 
 -- name: oldest
 -- When the oldest died that is dead now and not of a muted cause, among the first `look`.
@@ -24,20 +26,22 @@ select min(e.dead_at) as died_at
 from (
     select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
     where e.status = 'dead' order by e.dead_at, e.id limit %(look)s) e
-where cardinality(%(muted)s::text[]) = 0 or not exists (
+where not exists (
     select from :"dlq_schema".death d
     where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
 
 -- name: window
--- Deaths since then by event type, of causes that are not muted: of the last `look` deaths. By the names that hours are
--- kept under.
+-- Deaths since then by event type, of causes that are not muted: the last `most` of them, among the last `look` deaths.
+-- By the names that hours are kept under.
 select coalesce(l.value, 'other') as event_type, sum(d.deaths)::bigint as deaths
 from (
     select left(event_type, 100) as event_type, count(*) as deaths
     from (
-        select event_type, cause_id from :"dlq_schema".death
-        where died_at > %(since)s order by died_at desc, id desc limit %(look)s) d
-    where cause_id is null or cause_id <> all(%(muted)s::text[])
+        select event_type from (
+            select event_type, cause_id from :"dlq_schema".death
+            where died_at > %(since)s order by died_at desc, id desc limit %(look)s) died
+        where cause_id is null or cause_id <> all(%(muted)s::text[])
+        limit %(most)s) d
     group by 1) d
 left join :"dlq_schema".metric_label l on l.name = 'event_type' and l.value = d.event_type
 group by 1 order by 1
@@ -86,12 +90,15 @@ where f.status = 'halted' and f.closed_at > %(since)s
 order by f.closed_at desc, f.id limit %(limit)s
 
 -- name: parked
+-- Led by the retries that failed, from their index alone; each event with enough of them is looked up.
 select count(*) as events
 from (
     select r.event_id from :"dlq_schema".retry r where r.outcome in ('dead', 'unsettled', 'gone')
     group by r.event_id having count(*) >= %(max_retries)s) tried
-join :"outbox_schema".:"outbox_table" e on e.id = tried.event_id and e.status = 'dead'
-where cardinality(%(muted)s::text[]) = 0 or not exists (
+cross join lateral (
+    select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
+    where e.id = tried.event_id and e.status = 'dead' limit 1) e
+where not exists (
     select from :"dlq_schema".death d
     where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
 
@@ -192,13 +199,32 @@ update :"dlq_schema".alert set silenced_until = %(until)s where key = %(key)s
 insert into :"dlq_schema".alert_channel (id, due_at) select id, %(now)s from unnest(%(ids)s::text[]) as given (id) order by id
 on conflict (id) do nothing
 
+-- name: installation
+select id from :"dlq_schema".installation limit 1
+
+-- name: homeless
+-- What waits for a channel that is no longer configured: its address has changed, or it is told nothing any more.
+select d.notice_id, d.channel, n.severity, n.event_type
+from :"dlq_schema".alert_delivery d join :"dlq_schema".alert_notice n on n.id = d.notice_id
+where d.sent_at is null and d.given_up_at is null and d.channel <> all(%(ids)s::text[])
+order by d.notice_id, d.channel limit 1000
+
+-- name: readdress
+-- A notice to other channels; one that has it, or waits for it, gets nothing twice.
+with moved as (
+    insert into :"dlq_schema".alert_delivery (notice_id, channel)
+    select %(notice)s, channel from unnest(%(channels)s::text[]) as given (channel) order by channel
+    on conflict do nothing
+)
+update :"dlq_schema".alert_delivery set given_up_at = %(now)s
+where notice_id = %(notice)s and channel = %(channel)s and sent_at is null and given_up_at is null
+
 -- name: give_up
--- Notices that no channel took in time, or whose channel is no longer configured.
+-- Notices that no channel took in time.
 with late as (
     select d.notice_id, d.channel
     from :"dlq_schema".alert_delivery d join :"dlq_schema".alert_notice n on n.id = d.notice_id
-    where d.sent_at is null and d.given_up_at is null
-        and (n.at < %(before)s or d.channel <> all(%(ids)s::text[]))
+    where d.sent_at is null and d.given_up_at is null and n.at < %(before)s
     order by d.notice_id, d.channel limit 1000
     for update of d skip locked
 )

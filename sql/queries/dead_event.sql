@@ -50,13 +50,17 @@ select coalesce((select array_agg(event_id order by died_at desc, event_id desc)
 from page
 
 -- name: events
--- Of these, what is still dead, with the cause that it is shown as.
-select e.id, e.aggregate_type, e.aggregate_id, e.event_type, e.payload, e.status, e.attempts, e.next_run_at,
-    e.created_at, e.last_error, e.last_error_at, e.dead_at, coalesce(c.merged_into, d.cause_id) as cause_id
+-- Of these, what is still dead, with the cause that it is shown as. Payloads are anybody's: they leave as the text that
+-- they are, because some JSON is too deep or has too many digits to be read, and no longer than may be shown.
+select e.id, e.aggregate_type, e.aggregate_id, e.event_type, left(p.whole, %(longest)s) as payload,
+    length(p.whole) > %(longest)s as payload_cut, e.status, e.attempts, e.next_run_at, e.created_at,
+    left(e.last_error, %(longest)s) as last_error, coalesce(length(e.last_error) > %(longest)s, false) as last_error_cut,
+    e.last_error_at, e.dead_at, coalesce(c.merged_into, d.cause_id) as cause_id
 from :"outbox_schema".:"outbox_table" e
 cross join lateral (
     select d.cause_id from :"dlq_schema".death d where d.event_id = e.id and d.died_at = e.dead_at limit 1) d
 left join :"dlq_schema".cause c on c.id = d.cause_id
+cross join lateral (select e.payload::text as whole offset 0) p
 where e.id = any(%(ids)s::bigint[]) and e.status = 'dead'
 order by e.dead_at desc, e.id desc
 

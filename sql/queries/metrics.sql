@@ -130,7 +130,9 @@ select
     (select count(*) from (
         select r.event_id from :"dlq_schema".retry r where r.outcome in ('dead', 'unsettled', 'gone')
         group by r.event_id having count(*) >= %(max_retries)s) tried
-     join :"outbox_schema".:"outbox_table" e on e.id = tried.event_id and e.status = 'dead') as parked
+     cross join lateral (
+        select from :"outbox_schema".:"outbox_table" e where e.id = tried.event_id and e.status = 'dead' limit 1) e
+    ) as parked
 
 -- name: checks
 select name, passed, checked_at, figures from :"dlq_schema".check_result order by name

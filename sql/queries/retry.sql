@@ -194,11 +194,11 @@ select case
     else 'gone' end as place
 
 -- name: event
-select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
+select id, aggregate_type, aggregate_id, event_type, payload::text as payload, status, attempts, next_run_at, created_at,
     last_error, last_error_at, dead_at
 from :"outbox_schema".:"outbox_table" where id = %(event_id)s
 union all
-select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
+select id, aggregate_type, aggregate_id, event_type, payload::text as payload, status, attempts, next_run_at, created_at,
     last_error, last_error_at, dead_at
 from :"outbox_schema".:"archive_table" a where id = %(event_id)s
     and not exists (select from :"outbox_schema".:"outbox_table" e where e.id = a.id)
@@ -210,7 +210,7 @@ from :"dlq_schema".shown_death d left join :"dlq_schema".discard g on g.death_id
 where d.event_id = %(event_id)s order by d.died_at desc limit %(limit)s
 
 -- name: retries_of
-select death_id, fix_id, stage, actor, reason, retried_at, due_at, payload_before, outcome, settled_at
+select death_id, fix_id, stage, actor, reason, retried_at, due_at, payload_before::text as payload_before, outcome, settled_at
 from :"dlq_schema".retry where event_id = %(event_id)s order by retried_at desc, death_id desc limit %(limit)s
 
 -- name: fix_of

@@ -17,6 +17,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from apprise.plugins import pagerduty
 from standardwebhooks import Webhook
 
 from dlq_pipelines.alerts.alert import AlertPolicy, Kind, evaluate, list_alerts, silence_alert
@@ -87,7 +88,7 @@ def test_an_alert_is_told_once_over_http_with_a_signature(connection: Connection
         "specversion": "1.0",
         "type": "dlq.alert.fired",
         "subject": "backlog",
-        "source": "dlq-pipelines",
+        "source": f"dlq-pipelines/{one(connection, 'select id from dlq.installation')['id']}",
     }
     assert told["data"]["severity"] == "warning"
     assert told["data"]["summary"] == "3 events are dead"
@@ -209,6 +210,68 @@ def test_a_channel_that_is_no_longer_configured_is_told_nothing(connection: Conn
     assert web.requests == []
 
 
+def test_what_waits_for_a_changed_address_arrives_at_the_new_one(connection: Connection, web: Received) -> None:
+    """Once a channel: a token is changed because the old one failed, and just then something waits."""
+    kept = f"json://{web.host}/kept"
+    old = sender(f"json://127.0.0.1:{free_port()}/old-token", kept)
+    backlog(connection)
+    fire(connection, old)
+    deliver(connection, old, now=NOW)
+    assert len(web.requests) == 1
+    new = sender(f"http://{web.host}/new-token", kept)
+    later = NOW + timedelta(minutes=5)
+    assert work_waits(connection, new, now=later) == [old.routes[0].channel]
+    assert deliver(connection, new, now=later) == {new.routes[0].channel: None}
+    assert [json.loads(body)[0]["subject"] for _, body in web.requests[1:]] == ["backlog"]
+    assert work_waits(connection, new, now=later) == []
+    assert one(connection, "select count(sent_at), count(given_up_at) as gone from dlq.alert_delivery") == {
+        "count": 2,
+        "gone": 1,
+    }
+
+
+def test_notices_of_two_installations_are_not_taken_for_one(connection: Connection, web: Received) -> None:
+    """Also where the number of the notice is the same."""
+    to = sender(f"http://{web.host}/")
+    backlog(connection)
+    fire(connection, to)
+    deliver(connection, to, now=NOW)
+    connection.execute("update dlq.installation set id = gen_random_uuid()")  # as in a database made anew
+    connection.execute("update dlq.alert_delivery set sent_at = null")
+    deliver(connection, to, now=NOW + timedelta(minutes=1))
+    first, second = events_of(web)
+    assert (first["id"], first["source"] == second["source"]) == (second["id"], False)
+    assert len({headers["webhook-id"] for headers, _ in web.requests}) == 2
+
+
+def test_a_pager_gets_an_incident_an_alert_and_its_end_closes_it(
+    connection: Connection, web: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is woken because something is over, and what is told again is no second incident."""
+    monkeypatch.setitem(pagerduty.PAGERDUTY_API_LOOKUP, "us", f"http://{web.host}/v2/enqueue")
+    web.status = 202
+    to = sender(f"pagerduty://{'a' * 32}@{'b' * 20}")
+    backlog(connection)
+    connection.execute(
+        "insert into dlq.check_result (name, passed, severity, figures, checked_at)"
+        " values ('books_balance', false, 'critical', '{}', now())"
+    )
+    fire(connection, to)
+    deliver(connection, to, now=NOW)
+    fire(connection, to, now=NOW + timedelta(hours=4))
+    deliver(connection, to, now=NOW + timedelta(hours=4))
+    connection.execute("update outbox_event set status = 'done'")
+    for minutes in (0, 10):
+        fire(connection, to, now=NOW + timedelta(hours=5, minutes=minutes))
+    deliver(connection, to, now=NOW + timedelta(hours=6))
+    sent = [json.loads(body) for _, body in web.requests]
+    assert [one["event_action"] for one in sent] == ["trigger"] * 4 + ["resolve"]
+    incidents = [one["dedup_key"] for one in sent]
+    assert (len(set(incidents)), incidents[:2]) == (2, incidents[2:4])
+    (closed,) = [one for one in sent[2:4] if one["dedup_key"] == incidents[4]]
+    assert "events are dead" in closed["payload"]["summary"]
+
+
 SENDS = """
 import os, signal, sys
 from datetime import UTC, datetime
@@ -319,7 +382,7 @@ def test_a_message_is_bounded_whatever_it_holds() -> None:
 
 def test_what_is_too_long_for_a_service_arrives_in_parts(web: Received) -> None:
     notices = [Notice(n, "k", "fired", Severity.WARNING, None, "s", f"{n:02}" + "x" * 1_995, NOW) for n in range(20)]
-    assert send_by_apprise(f"json://{web.host}/", notices) is None
+    assert send_by_apprise(f"json://{web.host}/", notices, source="us") is None
     parts = [json.loads(body)["message"] for _, body in web.requests]
     assert len(parts) > 1
     assert all(f"{n:02}xxx" in "".join(parts) for n in range(20))
@@ -328,7 +391,7 @@ def test_what_is_too_long_for_a_service_arrives_in_parts(web: Received) -> None:
 def test_what_apprise_logs_repeats_no_address(capfd: pytest.CaptureFixture[str]) -> None:
     """And what is written down of a failure neither."""
     notice = Notice(1, "k", "fired", Severity.INFO, None, "s", "d", NOW)
-    why = send_by_apprise(f"json://ann:s3cr3t@127.0.0.1:{free_port()}/s3cr3t", [notice])
+    why = send_by_apprise(f"json://ann:s3cr3t@127.0.0.1:{free_port()}/s3cr3t", [notice], source="us")
     assert why == "the service did not answer or did not accept the message"
     said = capfd.readouterr()
     assert "s3cr3t" not in said.out + said.err
@@ -425,7 +488,8 @@ def plans(connection: Connection) -> Iterator[dict[str, str]]:
         "until": NOW,
         "before": NOW,
         "muted": ["v1-x"],
-        "look": 20_000,
+        "look": 1_000_000,
+        "most": 20_000,
         "limit": 50,
         "event_types": ["order.placed"],
         "max_retries": 3,
@@ -445,6 +509,7 @@ def plans(connection: Connection) -> Iterator[dict[str, str]]:
         "parked",
         "purged_soon",
         "waiting_channels",
+        "homeless",
         "deaths_wait",
         "unannounced",
         "firing",

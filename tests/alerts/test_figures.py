@@ -8,13 +8,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dlq_pipelines.alerts.alert import AlertPolicy, evaluate
+from dlq_pipelines.alerts.alert import AlertPolicy, Kind, evaluate
 from dlq_pipelines.alerts.figures import read_figures
 from dlq_pipelines.alerts.rules import Figures, Thresholds
 from dlq_pipelines.causes.catalogue import merge_causes, mute_cause
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.operation import Act
-from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.postgres.connect import Connection, Database
 from tests.rows import add_events, kill, one, park
 
 NOW = datetime.now(UTC)
@@ -74,6 +74,86 @@ def test_what_is_dead_and_new_is_told_and_what_is_muted_is_not(connection: Conne
     )
     later = read(now + timedelta(days=2))
     assert (later.backlog, later.window, later.new_causes) == (15, {}, ())
+
+
+def test_a_muted_crowd_hides_nothing_else(connection: Connection, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked for is counted after what is muted was left out, up to one more than the threshold."""
+    monkeypatch.setattr("dlq_pipelines.alerts.figures.LOOK", 5)
+    monkeypatch.setattr("dlq_pipelines.alerts.figures.LOOK_AT_DEATHS", 5)
+    quiet = classified(connection, count=1_100)
+    classified(connection, "TimeoutError: x", 7)
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload) select 'o', 'a', 'e', '{}'"
+        " from generate_series(1, 1100)"
+    )
+    kill(connection, "KeyError: 1", where="status = 'pending'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    now = datetime.now(UTC)
+    mute_cause(connection, quiet, now + timedelta(days=1), act=replace(ACT, now=now))
+    found = read(now, thresholds=Thresholds(backlog=6, min_deaths=2))
+    loud = one(connection, "select min(died_at) as at from dlq.death where error like 'Timeout%%'")["at"]
+    assert (found.backlog, found.oldest, found.window) == (7, loud, {"order.placed": 5})
+
+
+def test_a_question_that_takes_too_long_silences_no_other(
+    connection: Connection, database: Database, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told itself, and what it would have found is not taken to be over."""
+    classified(connection)
+    park(connection, [1, 2])
+    policy, now = AlertPolicy(Thresholds(backlog=2)), datetime.now(UTC)
+    told = evaluate(connection, now=now, policy=policy)
+    assert told is not None
+    assert {one.alert.key for one in told} >= {"backlog", "parked"}
+    monkeypatch.setattr("dlq_pipelines.alerts.figures._PATIENCE", "1s")
+    with database.connect() as other, other.transaction():
+        other.execute("lock table dlq.retry in access exclusive mode")
+        figures = read(now)
+        assert (figures.slow, figures.backlog, figures.parked) == ({"parked"}, 3, 0)
+        told = [evaluate(connection, now=now + timedelta(minutes=minutes), policy=policy) for minutes in (1, 30)]
+    assert [[(one.alert.key, one.notice) for one in turns or ()] for turns in told] == [
+        [("slow:parked", Kind.FIRED)],
+        [],
+    ]
+
+
+def test_a_list_that_is_cut_ends_no_alert(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alert that newer ones have pushed out of the list is not over."""
+    monkeypatch.setattr("dlq_pipelines.alerts.figures._LIST", 2)
+    add = (
+        "insert into dlq.check_result (name, passed, severity, figures, checked_at)"
+        " values (%s, false, 'info', '{}', now())"
+    )
+    connection.execute(add, ["z"])
+    assert _told(connection, NOW) == [("check:z", Kind.FIRED)]
+    for name in "ab":
+        connection.execute(add, [name])
+    assert _told(connection, NOW + timedelta(minutes=1)) == [("check:a", Kind.FIRED), ("check:b", Kind.FIRED)]
+    assert _told(connection, NOW + timedelta(minutes=20)) == []
+    connection.execute("update dlq.check_result set passed = true where name in ('a', 'z')")
+    assert _told(connection, NOW + timedelta(minutes=21)) == [("check:a", None), ("check:z", None)]
+    assert _told(connection, NOW + timedelta(minutes=31)) == [("check:a", Kind.RESOLVED), ("check:z", Kind.RESOLVED)]
+
+
+def test_what_only_grew_old_or_was_muted_is_not_told_to_be_resolved(connection: Connection) -> None:
+    """Nothing was mended: a new cause is not new any more, of a regressed one nobody wants to hear."""
+    cause = classified(connection)
+    now = datetime.now(UTC)
+    assert _told(connection, now) == [(f"new_cause:{cause}", Kind.FIRED)]
+    connection.execute("update dlq.cause set status = 'regressed', fixed_at = now()")
+    assert _told(connection, now + timedelta(minutes=1)) == [(f"regressed:{cause}", Kind.FIRED)]
+    mute_cause(connection, cause, now + timedelta(days=3), act=replace(ACT, now=now))
+    for minutes in (2, 12):
+        turns = _told(connection, now + timedelta(minutes=minutes))
+        assert turns == [(f"new_cause:{cause}", None), (f"regressed:{cause}", None)]
+    assert one(connection, "select count(*) from dlq.alert where resolved_at is null") == {"count": 0}
+
+
+def _told(connection: Connection, now: datetime) -> list[tuple[str, Kind | None]]:
+    """What changed, and what is told of it."""
+    turns = evaluate(connection, now=now, policy=AlertPolicy())
+    assert turns is not None
+    return sorted((one.alert.key, one.notice) for one in turns)
 
 
 def test_what_is_usual_has_the_hours_without_deaths_in_it(connection: Connection, read: Read) -> None:

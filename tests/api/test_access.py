@@ -21,6 +21,7 @@ from dlq_pipelines.errors import DlqError, RefusedError
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.api.conftest import Serve, bearer, serving
+from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, kill, one
 
 READS = [
@@ -39,6 +40,7 @@ ADMINISTERS = {
     "/api/archive/purge": {"dry_run": True},
     "/api/causes/undo": {"operation": 1, "reason": "x"},
 }
+POISON = ["[" * 300 + "]" * 300, "[" * 1_500 + "]" * 1_500, '{"n": 1e5000}', f'{{"n": {"9" * 400}.5}}']
 HOSTILE = "\x1b[2J<script>alert(1)</script>\u202e' or 1=1 --"
 
 
@@ -225,13 +227,41 @@ def test_hostile_texts_come_back_as_the_texts_that_they_are(api: httpx.Client, c
     assert api.get(f"/api/causes/{quote(HOSTILE, safe='')}").json().keys() == {"error"}
 
 
-def test_a_payload_of_any_number_is_answered(api: httpx.Client, connection: Connection) -> None:
-    """What no float holds is null, and breaks nothing else."""
-    add_events(connection, 1, payload=f'{{"huge": 1{"0" * 400}.5, "exact": 12345678901234567890}}')
-    kill(connection, "x")
-    answer = api.get("/api/dead-events", params={"limit": 1})
-    assert answer.status_code == 200
-    assert answer.json()["events"][0]["payload"] == {"huge": None, "exact": 12345678901234567890}
+@pytest.mark.parametrize("payload", POISON, ids=["deep", "deeper", "huge", "long"])
+def test_no_payload_hides_the_other_events_or_loses_a_digit(
+    dlq: Run,  # noqa: F811
+    api: httpx.Client,
+    connection: Connection,
+    payload: str,
+) -> None:
+    """In the list as JSON or, where readers fail at it, as its text; shown alone it is what PostgreSQL holds."""
+    connection.execute("update outbox_event set payload = %s where id = 2", [payload])
+    stored = one(connection, "select payload::text from outbox_event where id = 2")["payload"]
+    listed, told = api.get("/api/dead-events"), dlq("dead-events", "list", "--json")
+    assert (listed.status_code, told.code, told.err) == (200, 0, "")
+    for text in (listed.text, told.out):
+        rows = json.loads(text)
+        poisoned, plain = rows["events"] if isinstance(rows, dict) else rows
+        assert (plain["id"], plain["payload"], plain["payload_as_text"]) == (1, {}, False)
+        assert poisoned["payload"] == stored if poisoned["payload_as_text"] else stored in text
+    shown, of_one = api.get("/api/dead-events/2"), dlq("dead-events", "show", "2", "--json")
+    assert (shown.status_code, of_one.code) == (200, 0)
+    assert f'"payload":{stored}' in shown.text
+    assert f'"payload": {stored}' in of_one.out
+    assert dlq("dead-events", "list", "--format", "csv").code == dlq("dead-events", "show", "2").code == 0
+
+
+def test_what_is_long_is_cut_in_a_list_and_whole_alone(api: httpx.Client, connection: Connection) -> None:
+    """And the list says which are."""
+    add_events(connection, 1, payload=json.dumps({"x": "y" * 500_000}))
+    kill(connection, "z" * 500_000)
+    answer = api.get("/api/dead-events", params={"id": 3})
+    (event,) = answer.json()["events"]
+    assert len(answer.text) < 140_000
+    assert (event["payload_as_text"], event["last_error_cut"]) == (True, True)
+    assert (event["payload"], event["last_error"]) == ('{"x": "' + "y" * 65_993, "z" * 66_000)
+    whole = api.get("/api/dead-events/3").json()
+    assert (len(whole["event"]["payload"]["x"]), len(whole["event"]["last_error"])) == (500_000, 500_000)
 
 
 def test_a_database_that_is_away_is_said_without_a_word_of_where_it_was(home: Path) -> None:

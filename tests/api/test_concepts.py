@@ -1,6 +1,8 @@
 """Causes, fixes, the archive and the audit over HTTP: the same acts as at a terminal, with who and why."""
 
+import socket
 import time
+from contextlib import ExitStack
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -127,6 +129,7 @@ def test_a_fix_is_previewed_unless_it_is_meant_and_then_followed_to_its_end(
         ({"all": True, "note": "x", "canary": 0}, 400, "canary must be from 1"),
         ({"all": True, "note": "x", "link": "", "dry_run": False}, 400, "cannot be stored"),
         ({"all": True, "note": "x", "not_before": "soon"}, 400, "not_before: 'soon' is no time"),
+        ({"all": True, "note": "x", "not_before": "9999-12-31"}, 400, "9999-12-31 lies outside the years"),
     ],
 )
 def test_a_fix_that_cannot_be_is_refused(
@@ -206,3 +209,30 @@ def test_a_reader_who_leaves_ends_the_export_and_gives_its_place_back(
             assert (answer.status_code, time.monotonic() < give_up) == (503, True)
     whole = api.get("/api/dead-events/export", params={"format": "csv"})
     assert whole.text.count("\n") == 20_005
+
+
+def test_a_reader_who_stops_reading_ends_the_export_and_gives_its_place_back(
+    api: httpx.Client, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its snapshot, which would keep the database from cleaning up for as long as the reader stalls."""
+    monkeypatch.setattr("dlq_pipelines.api.stream._STALLED_SECONDS", 1.0)
+    add_events(connection, 20_000, payload='{"text": "' + "x" * 1_000 + '"}')
+    connection.execute("update outbox_event set status = 'dead' where status = 'pending'")
+    with ExitStack() as open_:
+        for _ in range(2):  # as many as are let in at once
+            stalled = open_.enter_context(socket.create_connection((api.base_url.host, api.base_url.port or 0)))
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            host = f"{api.base_url.host}:{api.base_url.port}"
+            stalled.sendall(f"GET /api/dead-events/export HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert stalled.recv(12) == b"HTTP/1.1 200"
+        assert api.get("/api/dead-events/export").status_code == 503
+        give_up = time.monotonic() + 15
+        while api.get("/api/dead-events/export", params={"event_type": "none"}).status_code == 503:
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+        holding = (
+            "select count(*) from pg_stat_activity where datname = current_database() and backend_xmin is not null"
+        )
+        while one(connection, f"{holding} and pid <> pg_backend_pid()")["count"]:
+            assert time.monotonic() < give_up
+            time.sleep(0.1)

@@ -53,6 +53,11 @@ def test_an_alert_that_is_not_there_cannot_be_silenced(dlq: Run) -> None:
     )
 
 
+def test_a_silence_of_no_number_of_hours_is_refused(dlq: Run) -> None:
+    said = dlq("alerts", "silence", "backlog", "--hours", "nan", "--reason", "known")
+    assert (said.code, said.err) == (2, "dlq: --hours: nan is no number of hours. Write it as 8 or 0.5.\n")
+
+
 def test_a_test_reaches_each_channel_and_names_the_one_that_failed(dlq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past all conditions, and without showing an address."""
     assert dlq("alerts", "test").code == 4

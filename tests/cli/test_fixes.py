@@ -128,8 +128,8 @@ def test_every_option_of_flag_reaches_the_fix(
     (row,) = _rows(dlq(*FLAG, *options.split()))
     assert row["selector"] == {
         "cause_id": CAUSE, "event_type": "order.placed", "aggregate_type": "order", "event_ids": [1, 2, 99],
-        "attempts": 5, "error_contains": "answer", "died_since": "2025-12-31 23:00:00+00:00",
-        "died_until": "2099-07-01 10:00:00+00:00", "every": False,
+        "attempts": 5, "error_contains": "answer", "died_since": "2025-12-31T23:00:00Z",
+        "died_until": "2099-07-01T10:00:00Z", "every": False,
     }  # fmt: skip
     assert row["policy"] == {
         "canary": 7, "growth": 2.5, "rate": 9.0, "min_success": 0.75, "settle_seconds": 60, "max_retries": 5,
@@ -158,6 +158,7 @@ def test_every_option_of_flag_reaches_the_fix(
         (["--all", "--rate", "nan"], 2, "rate must be from 0"),
         (["--all", "--since", "yesterday"], 2, "since: 'yesterday' is no time"),
         (["--all", "--not-before", "soon"], 2, "--not-before: 'soon' is no time"),
+        (["--all", "--not-before", "9999-12-31"], 2, "9999-12-31 lies outside the years 1900 to 9000."),
         (["--all", "--note", " "], 2, "note must not be empty"),
         (["--all", "--expiry-days", "0"], 2, "0 is not in the range"),
         (["--all", "--order", "random"], 2, "'random' is not one of"),

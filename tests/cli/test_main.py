@@ -236,6 +236,9 @@ def test_a_wrong_password_is_said_in_one_line(
 def test_a_connection_string_that_is_none_is_not_repeated(dlq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLQ_DATABASE_URL", f"postgres//shop:{NEVER_SHOWN}@host/shop")
     _is_said(dlq("causes", "list"), "DLQ_DATABASE_URL is not a connection string")
+    monkeypatch.setenv("DLQ_DATABASE_URL", f"postgresql://shop:s3cr@{NEVER_SHOWN}@127.0.0.1:1/shop")
+    for command in (("causes", "list"), ("serve",)):
+        _is_said(dlq(*command), "An @ in a password is written %40")
 
 
 @pytest.mark.parametrize("arguments", [line for line in ON_THE_DATABASE if line[0] != "migrate"], ids=" ".join)

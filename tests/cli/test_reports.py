@@ -79,6 +79,9 @@ def test_a_page_is_opened_in_the_browser(
         (["show", "--day", "yesterday"], 2, "--day: 'yesterday' is no day. Write it as 2026-11-24."),
         (["build", "--day", "2999-01-01"], 4, "2999-01-01 is not over yet"),
         (["build", "--days", "0"], 2, ""),
+        (["show", "--day", "9999-12-31"], 2, "9999-12-31 lies outside the years 1900 to 9000."),
+        (["build", "--day", "0001-01-01", "--days", "366"], 2, "0001-01-01 lies outside the years"),
+        (["open", "--day", "0001-01-01"], 2, "0001-01-01 lies outside the years"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_what_to_do(dlq: Run, arguments: list[str], code: int, said: str) -> None:

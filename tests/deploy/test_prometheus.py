@@ -32,8 +32,8 @@ NAME = re.compile(r"\b(?:dlq|dispatchbox)_[a-z_0-9]+")
 
 
 @pytest.fixture
-def exposed(connection: Connection, database: Database) -> set[str]:
-    """The names of a scrape of an installation in which everything has happened once."""
+def scrape(connection: Connection, database: Database) -> list[str]:
+    """The lines of a scrape of an installation in which everything has happened once."""
     add_events(connection, 2)
     kill(connection, "boom")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
@@ -47,8 +47,20 @@ def exposed(connection: Connection, database: Database) -> set[str]:
     deliver(connection, to, now=NOW)
     registry = CollectorRegistry()
     registry.register(DeadLetterCollector(snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)))
-    lines = generate_latest(registry).decode().splitlines()
-    return {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
+    return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+
+
+@pytest.fixture
+def exposed(scrape: list[str]) -> set[str]:
+    """The names of the metrics."""
+    return {re.split(r"[{ ]", line)[0] for line in scrape}
+
+
+def test_no_metric_has_a_label_that_prometheus_gives(scrape: list[str]) -> None:
+    """It would rename ours, and no rule would find it."""
+    labels = {label for line in scrape for label in re.findall(r'([a-z_]+)="', line)}
+    assert "dlq_job" in labels
+    assert not labels & {"job", "instance", "pod", "namespace", "service", "endpoint", "container"}
 
 
 def test_every_query_of_the_dashboard_names_metrics_that_there_are(exposed: set[str]) -> None:
@@ -61,10 +73,21 @@ def test_every_query_of_the_dashboard_names_metrics_that_there_are(exposed: set[
 
 
 def test_every_rule_names_metrics_that_there_are(exposed: set[str]) -> None:
-    recorded = {"dlq"}  # of a name with colons
+    recorded = {"dlq", "dlq_job"}  # of a name with colons; a label
     named = set(NAME.findall(re.sub(r"dlq:\S+", "", RULES.read_text(encoding="utf-8")))) - recorded
     assert len(named) > 10
     assert named <= exposed
+
+
+def test_no_query_counts_a_figure_once_for_each_server_that_says_it() -> None:
+    """Of each metric the greatest of all servers is taken, before anything is added up or joined."""
+    queries = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    queries += re.findall(r"expr: (?:\|\n)?((?:.+\n)+?) +(?:for|labels|- )", RULES.read_text(encoding="utf-8"))
+    assert len(queries) > 30
+    for query in queries:
+        named = re.sub(r"\{[^}]*\}|dlq:\S+|absent\(dlq_up\)", "", query)
+        taken = re.findall(r"max without \(instance, pod\) \((?:increase\()?(?:dlq|dispatchbox)_", named)
+        assert len(taken) == len(NAME.findall(named)), query
 
 
 def test_every_panel_is_described_and_none_covers_another() -> None:

@@ -140,7 +140,7 @@ AGES = {"bounds": [1, 2, 3, 4], "hour": NOW, "day": NOW, "week": NOW, "month": N
         ("look", {**PAGE, "before_time": "2026-02-01T01:00Z", "before_id": 3}, "dlq_dead"),
         ("look", {**PAGE, "before_time": "infinity", "before_id": 1, "causes": ["c1"]}, "death_cause"),
         ("look", {**PAGE, "before_time": "infinity", "before_id": 1, "event_ids": [1, 2]}, "outbox_event_pkey"),
-        ("events", {"ids": [1, 2, 3]}, "outbox_event_pkey"),
+        ("events", {"ids": [1, 2, 3], "longest": 9}, "outbox_event_pkey"),
         ("types", FOLDED, "Index Only Scan using dlq_dead_types"),
         ("types", {**FOLDED, "event_type": "type1"}, "Index Only Scan using dlq_dead_types"),
         ("ages", AGES, "Index Only Scan using dlq_dead"),

@@ -186,8 +186,10 @@ create index retry_edited on :"dlq_schema".retry (event_id, death_id) where payl
 -- What was retried or settled on a day. Rows are written in the order of time, so their pages tell it and a release pays
 -- for no further entry.
 create index retry_time on :"dlq_schema".retry using brin (retried_at, settled_at) with (pages_per_range = 32);
--- What failed of a stage, and events that failed again and again.
+-- What failed of a stage.
 create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id) where outcome in ('dead', 'unsettled', 'gone');
+-- Events that failed again and again, counted each minute.
+create index retry_failed_event on :"dlq_schema".retry (event_id) where outcome in ('dead', 'unsettled', 'gone');
 
 create table :"dlq_schema".discard (
     death_id     bigint      primary key references :"dlq_schema".death,

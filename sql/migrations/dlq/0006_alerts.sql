@@ -50,6 +50,14 @@ create index alert_notice_at on :"dlq_schema".alert_notice (at);
 -- A day's digest is told once, however often its report is built.
 create unique index alert_notice_digest on :"dlq_schema".alert_notice (key) where kind = 'digest';
 
+-- Made with the schema and never changed: notices of two installations, or of a database made anew, have one number and
+-- are not the same.
+create table :"dlq_schema".installation (
+    id uuid primary key default gen_random_uuid()
+);
+comment on table :"dlq_schema".installation is 'By which receivers of webhooks tell installations apart. One row.';
+insert into :"dlq_schema".installation default values;
+
 create table :"dlq_schema".alert_delivery (
     notice_id   bigint      not null references :"dlq_schema".alert_notice on delete cascade,
     channel     text        not null,

@@ -1,7 +1,11 @@
-"""Which days have an export and a report?"""
+"""Which days have an export and a report, and what becomes of the others when one of them is refused?"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
+from dlq_pipelines.errors import DlqError
 from dlq_pipelines.settings import read_settings
 
 _settings = read_settings()
@@ -15,3 +19,57 @@ BACKFILL = (
 )
 SCHEDULES_START = dg.DefaultScheduleStatus.RUNNING if _settings.autostart else dg.DefaultScheduleStatus.STOPPED
 SENSORS_START = dg.DefaultSensorStatus.RUNNING if _settings.autostart else dg.DefaultSensorStatus.STOPPED
+
+Metadata = Mapping[str, Any]
+_Do = Callable[[str], tuple[Metadata, list[str]]]
+# Days that a failure names; the others fail for the same reasons.
+_NAMED = 10
+
+
+def each_day(context: dg.AssetExecutionContext, check: str, do: _Do) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
+    """Do a run's days one after the other. A day that is refused stops no other one, and what is done stays on record.
+
+    Args:
+        context: of the asset.
+        check: the asset's check, which passes where no day differs.
+        do: does a day; returns its metadata, and what differs from what it should be.
+
+    Raises:
+        dagster.Failure: days were refused; it names them with their reasons.
+    """
+    done: dict[str, Metadata] = {}
+    try:
+        differ = _do_all(context.partition_keys, do, done)
+    except Exception:  # a failed step materializes nothing: its good days are written down one by one
+        for key, metadata in done.items():
+            context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
+        raise
+    for key, metadata in done.items():
+        context.add_asset_metadata(metadata, partition_key=key)
+    result = dg.AssetCheckResult(check_name=check, passed=not differ, metadata={"differences": differ[:100]})
+    return dg.MaterializeResult(check_results=[result])
+
+
+def _do_all(days: Sequence[str], do: _Do, done: dict[str, Metadata]) -> list[str]:
+    """What differs. The days that went well are in `done`, also where it raises."""
+    refused, differ = [], []
+    for key in days:
+        try:
+            done[key], differences = do(key)
+        except DlqError as error:
+            refused.append(f"{key}: {error}")
+        else:
+            differ += differences
+    if refused:
+        raise _refusal(refused, differ, len(days))
+    return differ
+
+
+def _refusal(refused: list[str], differ: list[str], days: int) -> dg.Failure:
+    if days == 1:
+        return dg.Failure(refused[0])
+    were = "was" if len(refused) == 1 else "were"
+    others = ", the others are done" if len(refused) < days else ""
+    more = [f"and {len(refused) - _NAMED} more."] if len(refused) > _NAMED else []
+    said = [f"{len(refused)} of {days} days {were} refused{others}.", *refused[:_NAMED], *more, *differ[:_NAMED]]
+    return dg.Failure(" ".join(said), metadata={"refused": refused[:100], "differences": differ[:100]})

@@ -107,6 +107,41 @@ def test_ninety_days_are_exported_in_one_run(connection: Connection, instance: d
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "asset", "reason"),
+    [
+        ("export_day", "dead_event_export", f"2 deaths of {DAYS[0]} have no cause yet"),
+        ("build_report", "failure_report", f"The report of {DAYS[0]} cannot be written to"),
+    ],
+)
+def test_a_day_that_is_refused_stops_no_other_of_its_run(
+    *, connection: Connection, instance: dg.DagsterInstance, job: Job, home: Path, name: str, asset: str, reason: str
+) -> None:
+    """Of three days one is refused: the others are done, known to Dagster with their figures, and it alone is named."""
+    job("classify_deaths")
+    connection.execute("update dlq.death set cause_id = null where died_at < %s::date + 1", [DAYS[0]])
+    (home / "reports" / f"{DAYS[0]}.json" / "in the way").mkdir(parents=True)
+    said = _said(job(name, tags=_range(DAYS[0], DAYS[-1])))
+    assert said.startswith("1 of 3 days was refused, the others are done. ")
+    assert reason in said
+    assert instance.get_materialized_partitions(dg.AssetKey(asset)) == set(DAYS[1:])
+    assert [_metadata(instance, asset, day)["dagster/row_count"] for day in DAYS[1:]] == [2, 2]
+
+
+def test_days_before_the_database_went_away_stay_on_record(
+    connection: Connection, instance: dg.DagsterInstance, job: Job
+) -> None:
+    """The second of two days meets it."""
+    job("classify_deaths")
+    connection.execute(
+        "create function away() returns trigger language plpgsql as $$ begin"
+        f" if new.day = '{DAYS[1]}' then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$;"
+        " create trigger away before insert on dlq.export_day for each row execute function away()".encode()
+    )
+    assert "PostgreSQL refused" in _said(job("export_day", tags=_range(*DAYS[:2])))
+    assert instance.get_materialized_partitions(dg.AssetKey("dead_event_export")) == {DAYS[0]}
+
+
 def test_a_run_observes_the_outbox_and_tells_its_causes(instance: dg.DagsterInstance, job: Job) -> None:
     """What a person asks next is on the materialization."""
     (materialized,) = job("classify_deaths").asset_materializations_for_node("dead_event_causes")

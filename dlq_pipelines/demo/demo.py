@@ -212,7 +212,7 @@ def _finish(instance: dg.DagsterInstance, progress: Progress) -> None:
     bar = _begin(progress, "Classifying what died again, archiving old events", 2)
     _run(instance, "classify_deaths")
     progress.advance(bar)
-    config = {"older_than_days": _ARCHIVE_AFTER_DAYS, "reason": "demo"}
+    config = {"older_than_days": _ARCHIVE_AFTER_DAYS, "reason": "demo", "dry_run": False}
     _run(instance, "archive_dead_events", run_config={"ops": {"dead_event_archive": {"config": config}}})
     progress.advance(bar)
 

@@ -20,7 +20,7 @@ from tests.rows import one
 ERROR = "TimeoutError: no answer"
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 DAYS = [(YESTERDAY - timedelta(days=days)).isoformat() for days in (2, 1, 0)]
-ALL_OF_IT = {"ops": {"dead_event_archive": {"config": {"older_than_days": 0}}}}
+ALL_OF_IT = {"ops": {"dead_event_archive": {"config": {"older_than_days": 0, "dry_run": False}}}}
 COUNTS = """
     select (select count(*) from outbox_event) as outbox, (select count(*) from outbox_event_archive) as archive,
            (select count(*) from dlq.death) as deaths, (select sum(deaths) from dlq.cause_day) as counted,
@@ -314,6 +314,7 @@ def _tick(instance: dg.DagsterInstance) -> Any:
     return sensor.evaluate_tick(dg.build_sensor_context(instance=instance, definitions=defs, resources=resources))
 
 
+ASKED = {"every": True, "reason": "asked", "actor": "bob"}
 FLAG = {"cause_id": cause_key(ERROR), "note": "mended", "actor": "ann"}
 
 
@@ -440,6 +441,56 @@ def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> 
     assert not retry(event_ids=[0]).success
     assert "no filter was given" in _said(retry(event_ids=None))
     assert _told(retry(event_ids=None, error_contains="no answer", dry_run=False))["events"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "op", "config", "named"),
+    [
+        (
+            "archive_dead_events",
+            "dead_event_archive",
+            {"older_than_days": -1},
+            "older_than_days must be a whole number",
+        ),
+        ("archive_dead_events", "dead_event_archive", {"older_than_days": 99_999}, "from 0 to 36500, not 99999"),
+        ("archive_dead_events", "dead_event_archive", {"reason": " "}, "reason must not be empty"),
+        ("retry_stage", "retry_stage_op", {"fix_id": 0}, "fix_id must be a whole number from 1"),
+        ("retry_stage", "retry_stage_op", {"fix_id": 77}, "There is no fix 77"),
+        ("retry_dead_events", "retry_dead_events_op", {"rate": 0.0, **ASKED}, "rate and min_success must be more than"),
+        ("retry_dead_events", "retry_dead_events_op", {"rate": 2e5, **ASKED}, "rate must be from 0 to 100000"),
+        (
+            "retry_dead_events",
+            "retry_dead_events_op",
+            {"attempts": -1, **ASKED, "every": False},
+            "attempts must be a whole number",
+        ),
+    ],
+)
+def test_a_figure_out_of_its_bounds_is_one_clear_sentence(
+    *, connection: Connection, job: Job, name: str, op: str, config: dict[str, object], named: str
+) -> None:
+    """As with a fix: said by the operation, because the Launchpad takes it, and nothing is changed."""
+    for more in ({},) if name == "retry_stage" else ({}, {"dry_run": False}):
+        said = _said(job(name, run_config={"ops": {op: {"config": config | more}}}))
+        assert named in said
+        assert "\n" not in said
+    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+
+
+def test_an_archive_by_hand_only_counts_and_its_schedule_moves(
+    connection: Connection, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Safe by default, as every other change in the Launchpad."""
+    monkeypatch.setenv("DLQ_DEAD_RETENTION_DAYS", "0")
+    job("classify_deaths")
+    job("export_day", tags=_range(DAYS[0], DAYS[-1]))
+    (counted,) = job("archive_dead_events").asset_materializations_for_node("dead_event_archive")
+    assert (counted.metadata["moved"].value, counted.metadata["dry_run"].value) == (6, True)
+    assert one(connection, "select count(*) from outbox_event_archive") == {"count": 0}
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 21, 3, tzinfo=UTC))
+    (request,) = defs.resolve_schedule_def("archive_daily").evaluate_tick(context).run_requests or []
+    assert job("archive_dead_events", run_config=request.run_config).success
+    assert one(connection, "select count(*) from outbox_event_archive") == {"count": 6}
 
 
 def test_dagster_keeps_its_records_in_postgresql(instance: dg.DagsterInstance, job: Job) -> None:

@@ -27,6 +27,10 @@ _UNCLASSIFIED_SECONDS = 3_600.0
 # A daemon writes its heartbeat every half minute.
 _HEARTBEAT_SECONDS = 300.0
 _FREE_BYTES = 2**30
+# Wherever the schedule should have run: here, by a service, in a cluster.
+_CLASSIFY = "dagster asset materialize -m dlq_pipelines.definitions --select dead_event_causes"
+_NAME_DAGSTERS = "export DLQ_DAGSTER_URL=postgresql+psycopg2://dagster@host:5432/dagster"
+_NEVER_RAN = "it has never run on this installation"
 
 
 @dataclass(frozen=True)
@@ -46,20 +50,25 @@ class Check:
     mend: str = ""
 
 
-def examine(settings: Settings) -> list[Check]:
-    """All checks, in the order in which they need each other."""
+def examine(settings: Settings, *, dagster_url: str | None = None) -> list[Check]:
+    """All checks, in the order in which they need each other.
+
+    Args:
+        settings: of the installation.
+        dagster_url: Dagster's database as `dagster.yaml` reads it, for SQLAlchemy; None: the one of `dlq up`.
+    """
     try:
         database = find_database(settings)
         connection = database.open()
     except DlqError as error:
         mend = "dlq up" if settings.database_url is None else "export DLQ_DATABASE_URL=postgresql://owner@host/database"
         blocked = [Check(name, None, "not looked at: there is no connection") for name in _ON_THE_DATABASE]
-        return [Check("connection", False, str(error), mend), *blocked, *_of_the_machine(settings)]
+        return [Check("connection", False, str(error), mend), *blocked, *_of_the_machine(settings, dagster_url)]
     with closing(connection):
         version = connection.info.server_version
         found = f"PostgreSQL {version // 10_000}.{version % 10_000}, database {connection.info.dbname}"
         checks = [Check("connection", True, found), *_of_the_database(connection, settings)]
-    return [*checks, *_of_the_machine(settings)]
+    return [*checks, *_of_the_machine(settings, dagster_url)]
 
 
 def _of_the_database(connection: Connection, settings: Settings) -> Iterator[Check]:
@@ -78,8 +87,8 @@ def _of_the_database(connection: Connection, settings: Settings) -> Iterator[Che
         blocked = name == "schema" and not check.ok
 
 
-def _of_the_machine(settings: Settings) -> Iterator[Check]:
-    yield _daemon(settings)
+def _of_the_machine(settings: Settings, dagster_url: str | None) -> Iterator[Check]:
+    yield _daemon(settings, dagster_url)
     yield _disk(settings.home)
 
 
@@ -133,23 +142,29 @@ def _backlog(connection: Connection, settings: Settings) -> Check:
         found = (
             f"{unclassified['deaths']:,} deaths wait for their cause, the first for {unclassified['seconds']:,.0f} s"
         )
-        return Check("backlog", False, found, "dlq up")
+        return Check("backlog", False, found, _CLASSIFY)
     found = f"the worker is {max(behind, 0):,.0f} s behind; {unclassified['deaths']:,} deaths wait for their cause"
     return Check("backlog", True, found)
 
 
-def _daemon(settings: Settings) -> Check:
-    """Dagster's heartbeats, from the database that `dlq up` gives it."""
+def _daemon(settings: Settings, dagster_url: str | None) -> Check:
+    """Dagster's heartbeats, from its database: its own where a deployment names one, or that of `dlq up`."""
+    name, mend = "Dagster daemon", "systemctl restart dlq-daemon" if dagster_url else "dlq up"
     try:
-        with Database(dagster_database(settings), connect_timeout=3).connect() as connection:
+        url = dagster_url.replace("+psycopg2", "", 1) if dagster_url else dagster_database(settings)
+        with Database(url, connect_timeout=3).connect() as connection:
             rows = connection.run("doctor.daemons").fetchall()
-    except (DlqError, psycopg.Error):
-        return Check("Dagster daemon", False, "it has never run on this installation", "dlq up")
+    except DlqError:
+        if dagster_url:
+            return Check(name, False, "the database that DLQ_DAGSTER_URL names does not answer", _NAME_DAGSTERS)
+        return Check(name, False, _NEVER_RAN, mend)
+    except psycopg.Error:
+        return Check(name, False, _NEVER_RAN, mend)
     late = [row["daemon"] for row in rows if row["seconds"] > _HEARTBEAT_SECONDS]
     if late or not rows:
         found = f"without a heartbeat for {_HEARTBEAT_SECONDS:.0f} s: {', '.join(late) or 'all of it'}"
-        return Check("Dagster daemon", False, found, "dlq up")
-    return Check("Dagster daemon", True, f"alive {max(row['seconds'] for row in rows):.0f} s ago")
+        return Check(name, False, found, mend)
+    return Check(name, True, f"alive {max(row['seconds'] for row in rows):.0f} s ago")
 
 
 def _disk(home: Path) -> Check:

@@ -13,10 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).parents[1]
 REDIS = shutil.which("redis-server")
+CONFIG = "dagster_celery_config"
 NO_REDIS = "there is no redis-server here; it comes with: apt-get install redis-server"
 
 
@@ -51,15 +50,16 @@ def _wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
 def worker(
     name: str, folder: Path, *, visibility_seconds: int, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker as deploy/celery.yaml says, but for how soon a dead one's step goes to another. A session of its own."""
-    config = yaml.safe_load((ROOT / "deploy" / "celery.yaml").read_text(encoding="utf-8"))
-    options = config["execution"]["config"]["config_source"]["broker_transport_options"]
-    options["visibility_timeout"] = visibility_seconds
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    """A worker as deploy/ says, but for how soon a dead one's step goes to another. A session of its own."""
+    config = (ROOT / "deploy" / f"{CONFIG}.py").read_text(encoding="utf-8")
+    (folder / name).mkdir()
+    sooner = f"{config}broker_transport_options['visibility_timeout'] = {visibility_seconds}\n"
+    (folder / name / f"{CONFIG}.py").write_text(sooner, encoding="utf-8")
     bin_ = Path(sys.executable).parent
-    command = [bin_ / "dagster-celery", "worker", "start", "-A", "dagster_celery.app", "-q", "dlq", "-n", name]
-    command += ["-y", folder / f"{name}.yaml", "--", "--concurrency", "1"]
-    given = (environment or dict(os.environ)) | {"PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}
+    command = [bin_ / "celery", "-A", "dagster_celery.app", "worker", "--loglevel", "INFO", "-Q", "dlq"]
+    command += ["-n", f"{name}@%h", "--concurrency", "1"]
+    given = environment or dict(os.environ)
+    given = given | {"PYTHONPATH": os.pathsep.join([str(folder / name), *filter(None, [given.get("PYTHONPATH")])])}
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, env=given, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     try:

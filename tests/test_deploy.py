@@ -15,7 +15,6 @@ import dagster as dg
 import psycopg
 import pytest
 import yaml
-from dagster_celery.cli import get_validated_config
 
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.executor import QUEUE
@@ -79,14 +78,21 @@ def test_the_table_of_variables_is_that_of_the_settings() -> None:
     assert found[0] == found[1] + settings_table() + found[2]
 
 
-def test_celerys_file_is_what_its_workers_read_and_names_our_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nested as they expect it: a flat file is passed over without a word."""
-    monkeypatch.setenv("DLQ_CELERY_URL", "redis://127.0.0.1:6379/0")
-    read = get_validated_config(str(DEPLOY / "celery.yaml"))
-    assert read["broker"] == read["backend"] == "redis://127.0.0.1:6379/0"
-    assert read["config_source"]["task_default_queue"] == QUEUE
-    assert read["config_source"]["task_acks_late"]
-    assert all(f"-q {QUEUE}" in text for text in (_unit("dlq-celery-worker"), (DEPLOY / "celery.yaml").read_text()))
+def test_celerys_file_is_what_its_workers_read_and_names_our_queue() -> None:
+    """By its name and place alone: a file that Celery does not find is passed over without a word."""
+    shown = (
+        "import json; from dagster_celery.app import app;"
+        "print(json.dumps([app.conf.broker_url, app.conf.result_backend, app.conf.task_default_queue,"
+        " app.conf.task_acks_late, app.conf.broker_transport_options]))"
+    )
+    url = "redis://127.0.0.1:6379/0"
+    given = os.environ | {"DLQ_CELERY_URL": url, "PYTHONPATH": str(DEPLOY)}
+    done = subprocess.run([sys.executable, "-c", shown], env=given, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [url, url, QUEUE, True, {"visibility_timeout": 3600}]
+    unit = _unit("dlq-celery-worker")
+    assert f"-Q {QUEUE} " in unit
+    assert "PYTHONPATH=/etc/dlq" in unit
+    assert "PYTHONPATH=/etc/dlq" in CONTAINERFILE
 
 
 def _unit(name: str) -> str:
@@ -99,10 +105,10 @@ def test_a_unit_starts_a_command_that_exists_with_options_that_it_takes(unit: Pa
     (line,) = re.findall(r"^ExecStart=/opt/dlq/bin/(.+)$", unit.read_text(encoding="utf-8"), re.MULTILINE)
     words = shlex.split(line)
     assert (BIN / words[0]).is_file()
-    end = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
-    helped = subprocess.run([BIN / words[0], *words[1:end], "--help"], capture_output=True, text=True, check=True)
-    ours = words[: words.index("--")] if "--" in words else words
-    assert [word for word in ours[end:] if word.startswith("-") and word not in helped.stdout] == []
+    helped = subprocess.run([BIN / words[0], *words[1:], "--help"], capture_output=True, text=True, check=False)
+    assert (helped.returncode, helped.stderr) == (0, "")
+    refused = subprocess.run([BIN / words[0], *words[1:], "--none", "--help"], capture_output=True, check=False)
+    assert refused.returncode != 0
 
 
 @needs_systemd

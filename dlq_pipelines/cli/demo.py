@@ -10,7 +10,8 @@ def demo(
 ) -> None:
     """Play fourteen days of a shop whose deliveries really fail, and run every job on what is left of them.
 
-    Refuses a database whose outbox has events that are not the demo's. Running it twice is harmless.
+    Refuses a database in which there are events, deaths or an audit that are not the demo's. Running it twice is
+    harmless.
 
     Example: `dlq demo --reset`
     """

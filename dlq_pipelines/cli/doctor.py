@@ -1,5 +1,6 @@
 """`dlq doctor`: can this installation do its work, and which command mends what is wrong?"""
 
+import os
 from dataclasses import asdict
 
 import typer
@@ -18,7 +19,7 @@ def doctor(format: Format = Format.TABLE) -> None:
     from dlq_pipelines.doctor import examine
     from dlq_pipelines.settings import read_settings
 
-    checks = examine(read_settings())
+    checks = examine(read_settings(), dagster_url=os.environ.get("DLQ_DAGSTER_URL") or None)
     words = {True: "ok", False: "WRONG", None: "-"}
     brief = [
         {

@@ -22,10 +22,10 @@ class ArchiveConfig(dg.Config):
     """What the Launchpad offers."""
 
     older_than_days: int | None = Field(
-        default=None, ge=0, le=36500, description="Days since death. Empty: DLQ_DEAD_RETENTION_DAYS."
+        default=None, description="Days since death, 0 to 36,500. Empty: DLQ_DEAD_RETENTION_DAYS."
     )
     reason: str = Field(default="retention", description="Why, for the audit.")
-    dry_run: bool = Field(default=False, description="Only count what would move.")
+    dry_run: bool = Field(default=True, description="Only count what would move. Set to false to move it.")
 
 
 class PurgeConfig(dg.Config):
@@ -51,8 +51,9 @@ def dead_event_archive(
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Moves dead events that are **older than the retention** to the archive table.
 
-    Runs at 03:00. Only events whose day is exported completely and that no active fix targets, in batches of 5,000,
-    each one statement in a transaction of its own. Safe to run again: it goes on with what is left.
+    Runs at 03:00. Materialized by hand it only counts, unless `dry_run` is set to false. Only events whose day is
+    exported completely and that no active fix targets, in batches of 5,000, each one statement in a transaction of its
+    own. Safe to run again: it goes on with what is left.
     """
     with outbox.session() as session:
         settings = session.settings
@@ -197,6 +198,7 @@ purge_schedule = dg.ScheduleDefinition(
 archive_schedule = dg.ScheduleDefinition(
     name="archive_daily",
     job=archive_job,
+    run_config=dg.RunConfig(ops={"dead_event_archive": ArchiveConfig(dry_run=False)}),
     cron_schedule="0 3 * * *",
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,

@@ -7,7 +7,7 @@ import dagster as dg
 
 from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.health import job_success
-from dlq_pipelines.defs.partitions import BACKFILL, DAYS, SCHEDULES_START, TIMEZONE
+from dlq_pipelines.defs.partitions import BACKFILL, DAYS, TIMEZONE, Metadata, daily, each_day
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
 from dlq_pipelines.exports.export import Exported, export_day, verify_day
 from dlq_pipelines.exports.formats import MEANING, SCHEMA
@@ -47,14 +47,15 @@ def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource)
     """All deaths of a day as **Parquet** in `died_on=YYYY-MM-DD/`, **CSV** in `_csv/` and **JSON Lines** in `_jsonl/`.
 
     `DLQ_EXPORT_URI` says where, `DLQ_EXPORT_FORMATS` which; `_manifest.json` beside the Parquet file lists them. Runs
-    at 00:30 for the day before. Changes no event; a rerun replaces the day's files and its row in `dlq.export_day`. A
-    day is refused while it is not over or while some of its deaths have no cause. Any range of days can be backfilled
-    in one run. Days do not wait for each other: a day that another run is exporting is refused.
+    at 00:30 for the day before, and for days of the last two weeks that were missed. Changes no event; a rerun replaces
+    the day's files and its row in `dlq.export_day`. A day is refused while it is not over or while some of its deaths
+    have no cause. Any range of days can be backfilled in one run; a refused day stops no other. Days do not wait for
+    each other: one that another run exports is refused.
     """
-    wrong: list[str] = []
     with outbox.session() as session:
         target, options = session.exports, export_options(session.settings)
-        for key in context.partition_keys:
+
+        def export(key: str) -> tuple[Metadata, list[str]]:
             exported = export_day(
                 session.connection,
                 url=session.export_url,
@@ -64,14 +65,13 @@ def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource)
                 options=options,
             )
             context.log.info(f"{key}: {exported.rows} deaths to {exported.folder}")
-            context.add_asset_metadata(_metadata(exported), partition_key=key)
             found = verify_day(session.connection, day=session.day(key), target=target, now=session.now)
-            wrong += [f"{key}: {difference}" for difference in found]
-    complete = dg.AssetCheckResult(check_name=_CHECK, passed=not wrong, metadata={"differences": wrong[:100]})
-    return dg.MaterializeResult(check_results=[complete])
+            return _metadata(exported), [f"{key}: {difference}" for difference in found]
+
+        return each_day(context, _CHECK, export)
 
 
-def _metadata(exported: Exported) -> dict[str, dg.MetadataValue]:
+def _metadata(exported: Exported) -> Metadata:
     folder = exported.folder
     files = [(file.name, file.bytes, file.sha256) for file in exported.files]
     return {
@@ -89,11 +89,10 @@ export_job = dg.define_asset_job(
     hooks={job_success},
 )
 
-export_schedule = dg.build_schedule_from_partitioned_job(
+export_schedule = daily(
     export_job,
     name="export_daily",
-    hour_of_day=0,
-    minute_of_hour=30,
-    default_status=SCHEDULES_START,
-    description="Exports the day that ended at midnight.",
+    cron="30 0 * * *",
+    missing="export.missing_days",
+    description="Exports the day that ended at midnight, and of the last two weeks what has no sound export yet.",
 )

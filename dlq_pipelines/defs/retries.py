@@ -143,7 +143,7 @@ def flag_fix_job() -> None:
 class RetryStageConfig(dg.Config):
     """Which fix to take a step with."""
 
-    fix_id: int = Field(ge=1, description="The fix, as `dlq fixes list` lists it.")
+    fix_id: int = Field(description="The fix, as `dlq fixes list` lists it.")
 
 
 @dg.op(pool=POOL)
@@ -190,7 +190,7 @@ class RetryEventsConfig(SelectorConfig):
 
     reason: str = Field(description="Why, for the audit.")
     actor: str = Field(description="Who asks for it, for the audit.")
-    rate: float = Field(default=50.0, gt=0, le=100_000, description="Events a second at which they fall due.")
+    rate: float = Field(default=50.0, description="Events a second at which they fall due, up to 100,000.")
     parked: bool = Field(default=False, description="Also those that died again after too many retries.")
     dry_run: bool = Field(default=True, description="Only count the events. Set to false to retry them.")
 
@@ -203,7 +203,7 @@ def retry_dead_events_op(context: dg.OpExecutionContext, config: RetryEventsConf
             session.connection,
             config.selector(session),
             act=Act(config.actor, config.reason, session.now, context.run_id, config.dry_run),
-            rate=config.rate,
+            rate=replace(fix_terms(session.settings).policy, rate=config.rate).rate,
             max_retries=None if config.parked else session.settings.max_retries,
         )
     context.log.info(f"{'Would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events.")

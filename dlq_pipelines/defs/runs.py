@@ -18,9 +18,11 @@ from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.settings import read_settings
 
-# The name of the code location, in both workspaces: its runs are ours, those of others are not.
+# The name of the code location in both workspaces. Dagster says in a tag which one a run is of: those of ours are ours,
+# whatever somebody calls the location, as Dagster's Helm chart does.
 LOCATION = "dlq_pipelines"
-_OURS = {".dagster/repository": f"__repository__@{LOCATION}"}
+_REPOSITORY = ".dagster/repository"
+_OURS = f"__repository__@{LOCATION}"
 _ROOT = "dagster/root_run_id"
 _BACKFILL = "dagster/backfill"
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -44,7 +46,12 @@ class CleanedUp:
 
 
 def clean_up_runs(
-    instance: dg.DagsterInstance, *, before: datetime, limit: int = _LIMIT, dry_run: bool = False
+    instance: dg.DagsterInstance,
+    *,
+    before: datetime,
+    repository: str = _OURS,
+    limit: int = _LIMIT,
+    dry_run: bool = False,
 ) -> CleanedUp:
     """Delete our runs that ended before that moment, oldest first, with their events and captured logs.
 
@@ -53,12 +60,13 @@ def clean_up_runs(
     Args:
         instance: Dagster's, on persistent storage.
         before: runs that ended later stay.
+        repository: whose runs are ours, as their tag says it.
         limit: most runs to delete.
         dry_run: only count.
     """
     last_words = _LastWords(instance)
     deleted = kept = 0
-    for run_id in _old_runs(instance, before):
+    for run_id in _old_runs(instance, before, repository):
         if deleted >= limit:
             break
         if last_words.has(run_id):
@@ -72,9 +80,9 @@ def clean_up_runs(
     return CleanedUp(deleted, kept)
 
 
-def _old_runs(instance: dg.DagsterInstance, before: datetime) -> list[str]:
+def _old_runs(instance: dg.DagsterInstance, before: datetime, repository: str) -> list[str]:
     """All of them first, by pages: the cursor is a run, and would lead nowhere once it is deleted."""
-    wanted = dg.RunsFilter(statuses=_FINISHED, tags=_OURS, updated_before=before)
+    wanted = dg.RunsFilter(statuses=_FINISHED, tags={_REPOSITORY: repository}, updated_before=before)
     open_backfills = {
         backfill.backfill_id for backfill in instance.get_backfills(BulkActionsFilter(statuses=_UNDER_WAY))
     }
@@ -173,7 +181,8 @@ def clean_up_runs_op(context: dg.OpExecutionContext, config: CleanUpConfig) -> N
         context.log.info("DLQ_RUN_RETENTION_DAYS is 0: runs are kept for ever.")
         return
     before = datetime.now(UTC) - timedelta(days=days)
-    done = clean_up_runs(context.instance, before=before, dry_run=config.dry_run)
+    ours = context.run.tags.get(_REPOSITORY, _OURS)  # a run from the command line has no tag
+    done = clean_up_runs(context.instance, before=before, repository=ours, dry_run=config.dry_run)
     context.log.info(
         f"{'Would delete' if config.dry_run else 'Deleted'} {done.deleted:,} runs that ended more than {days} days "
         f"ago; {done.kept:,} stay, because they are the last word on an asset, a day or a check."

@@ -63,7 +63,7 @@ def play_demo(settings: Settings, *, reset: bool, events: int = 20_000, program:
         program: how the reader calls the command line.
 
     Raises:
-        RefusedError: the outbox has events that are no demo's.
+        RefusedError: the database is an application's; nothing of it is changed.
     """
     console = Console(highlight=False)
     _prepare(find_database(settings))
@@ -104,6 +104,7 @@ def _forget(connection: Connection, instance: dg.DagsterInstance, settings: Sett
     if not connection.one("demo.state")["begun"]:
         return
     with connection.transaction():
+        shop.refuse_others(connection)  # once more: the application may have begun to write in the meantime
         shop.drop_shop(connection)
         connection.run("demo.forget")
     for folder in (exports_folder(settings), reports_folder(settings)):
@@ -212,7 +213,7 @@ def _finish(instance: dg.DagsterInstance, progress: Progress) -> None:
     bar = _begin(progress, "Classifying what died again, archiving old events", 2)
     _run(instance, "classify_deaths")
     progress.advance(bar)
-    config = {"older_than_days": _ARCHIVE_AFTER_DAYS, "reason": "demo"}
+    config = {"older_than_days": _ARCHIVE_AFTER_DAYS, "reason": "demo", "dry_run": False}
     _run(instance, "archive_dead_events", run_config={"ops": {"dead_event_archive": {"config": config}}})
     progress.advance(bar)
 

@@ -28,6 +28,19 @@ CAMPAIGN_DAY: Final = 12
 _BY_CARD: Final = 0.3
 _RELAYED: Final = 0.1
 
+EVENT_TYPES: Final = frozenset(
+    {
+        "order.placed",
+        "stock.reserved",
+        "payment.captured",
+        "invoice.issued",
+        "parcel.shipped",
+        "pickup.requested",
+        "newsletter.sent",
+        "prices.received",
+    }
+)
+
 # A statement of sql/queries/shop.sql and its values.
 Row: TypeAlias = tuple[str, Mapping[str, Any]]
 
@@ -129,20 +142,29 @@ def create_shop(connection: Connection) -> None:
     """Create the shop's tables and its customers, unless they are there.
 
     Raises:
-        RefusedError: there is no shop, but the outbox or its archive is in use. The shop's workers take whatever
-            is due, so they must never meet the events of another application.
+        RefusedError: as `refuse_others` does.
     """
-    state = connection.one("shop.is_open")
-    if not state["found"] and state["used"]:
-        raise RefusedError(
-            f"The demo needs an outbox of its own, and {connection.names.outbox_schema}."
-            f"{connection.names.outbox_table} or its archive holds events of an application. Point DLQ_DATABASE_URL "
-            "at an empty database, or unset it for the embedded one."
-        )
+    refuse_others(connection)
     tables = (SQL_FOLDER / "demo" / "shop.sql").read_text(encoding="utf-8")
     with connection.transaction():
         connection.execute(bind(tables, connection.names).encode())
         _write_rows(connection, [("shop.customer", vars(customer)) for customer in CUSTOMERS])
+
+
+def refuse_others(connection: Connection) -> None:
+    """Look for an application. The shop's workers take whatever is due, and a reset empties outbox, archive and ledger.
+
+    Raises:
+        RefusedError: there is no shop, but outbox, archive, ledger or audit are in use; or there are events or deaths
+            of types that the shop does not write.
+    """
+    found = connection.one("shop.others", types=sorted(EVENT_TYPES))["found"]
+    if found:
+        raise RefusedError(
+            f"The demo needs an outbox of its own, and {connection.names.outbox_schema}."
+            f"{connection.names.outbox_table} is an application's: {found}. Point DLQ_DATABASE_URL at an empty "
+            "database, or unset it for the embedded one."
+        )
 
 
 def drop_shop(connection: Connection) -> None:

@@ -12,18 +12,39 @@ left join pg_catalog.pg_trigger t
 order by 1
 
 -- name: rights
--- What this role lacks, as the grants that would give it.
-select format('grant %%s on %%s to %%I', string_agg(need.privilege, ', ' order by need.privilege), need.relation,
-    current_user) as lacking
-from (
-    select format('%%I.%%I', n.nspname, c.relname) as relation, c.oid, p.privilege
+-- What this role lacks of what sql/roles.sql gives to the operator, as the grants that would give it. Where that gives
+-- less than all, it does so on purpose: an audit that its readers can rewrite is none.
+with narrower (relation, privilege, columns) as (  -- these columns alone; without any, not at all
+    select format('%%I.%%I', :'dlq_schema', name), privilege, null::text[] from (values
+        ('operation', 'update'), ('operation', 'delete'), ('migration', 'insert'), ('migration', 'update'),
+        ('migration', 'delete'), ('death', 'insert'), ('cause', 'delete'), ('cause_alias', 'delete'),
+        ('cause_day', 'delete'), ('fix', 'delete'), ('fix_stage', 'delete'), ('export_day', 'delete')
+    ) revoked (name, privilege)
+    union all values
+        (format('%%I.%%I', :'dlq_schema', 'death'), 'update', array['cause_id']),
+        (format('%%I.%%I', :'outbox_schema', :'outbox_table'), 'update',
+            array['status', 'attempts', 'next_run_at', 'dead_at', 'payload']),
+        (format('%%I.%%I', :'outbox_schema', :'archive_table'), 'update', array['archived_at'])
+), known as (
+    select c.oid, format('%%I.%%I', n.nspname, c.relname) as relation, c.relkind in ('r', 'p') as is_table
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    cross join unnest(array['select', 'insert', 'update', 'delete']) as p (privilege)
-    where (n.nspname = :'dlq_schema' and c.relkind = 'r' and c.relname <> 'migration')
+    where (n.nspname = :'dlq_schema' and c.relkind in ('r', 'p', 'v', 'm'))
         or (n.nspname = :'outbox_schema' and c.relname in (:'outbox_table', :'archive_table'))
-) need
-where not has_table_privilege(need.oid, need.privilege)
+), need as (
+    select known.oid, known.relation, p.privilege, narrower.columns
+    from known
+    cross join unnest(array['select', 'insert', 'update', 'delete']) as p (privilege)
+    left join narrower on narrower.relation = known.relation and narrower.privilege = p.privilege
+    where (known.is_table or p.privilege = 'select') and (narrower.relation is null or narrower.columns is not null)
+)
+select format('grant %%s on %%s to %%I',
+    string_agg(need.privilege || coalesce(' (' || array_to_string(need.columns, ', ') || ')', ''), ', '
+        order by need.privilege), need.relation, current_user) as lacking
+from need
+where case when need.columns is null then not has_table_privilege(need.oid, need.privilege)
+    else exists (select from unnest(need.columns) as c (name)
+        where not has_column_privilege(need.oid, c.name, need.privilege)) end
 group by need.relation
 order by need.relation
 

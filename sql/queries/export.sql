@@ -59,3 +59,13 @@ where day = %(day)s and exported_at = %(exported_at)s
 
 -- name: recorded_day
 select day, rows, first_id, last_id, files, exported_at from :"dlq_schema".export_day where day = %(day)s
+
+-- name: missing_days
+-- Of these days those that have no sound export and should: something died, or an
+-- earlier day was exported, so that one was only missed.
+select wanted.day
+from unnest(%(days)s::date[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]) as wanted (day, start, until)
+where not exists (select from :"dlq_schema".export_day x where x.day = wanted.day and x.verified_at is not null)
+    and (exists (select from :"dlq_schema".export_day x where x.day <= wanted.day)
+        or exists (select from :"dlq_schema".death d where d.died_at >= wanted.start and d.died_at < wanted.until))
+order by wanted.day

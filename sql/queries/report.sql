@@ -267,3 +267,13 @@ select day, headline, figures, files from :"dlq_schema".report_day order by day 
 
 -- name: is_recorded
 select exists (select from :"dlq_schema".report_day where day = %(day)s) as found
+
+-- name: missing_days
+-- Of these days those that have no report and should: something died, or an
+-- earlier day was reported, so that one was only missed.
+select wanted.day
+from unnest(%(days)s::date[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]) as wanted (day, start, until)
+where not exists (select from :"dlq_schema".report_day x where x.day = wanted.day)
+    and (exists (select from :"dlq_schema".report_day x where x.day <= wanted.day)
+        or exists (select from :"dlq_schema".death d where d.died_at >= wanted.start and d.died_at < wanted.until))
+order by wanted.day

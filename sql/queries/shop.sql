@@ -1,10 +1,21 @@
 -- The demo's shop: what its checkout writes with an event, what its handlers do, and the playing of past days.
 
--- name: is_open
--- Whether there is a shop, and whether the outbox or its archive holds anything.
-select to_regclass(format('%%I.%%I', :'outbox_schema', 'shop_day')) is not null as found,
-       exists (select from :"outbox_schema".:"outbox_table")
-       or exists (select from :"outbox_schema".:"archive_table") as used
+-- name: others
+-- What there is of an application's, if anything: where there is no shop, any event; where there is one, an event of a
+-- type that it does not write. An outbox may be empty at the moment: its ledger and its audit are looked at, too.
+select case
+    when to_regclass(format('%%I.%%I', :'outbox_schema', 'shop_day')) is not null then (
+        select format('it holds an event of type %%s', event_type) from (
+            select event_type from :"outbox_schema".:"outbox_table"
+            union all select event_type from :"outbox_schema".:"archive_table"
+            union all select event_type from :"dlq_schema".death
+        ) known where event_type <> all(%(types)s) limit 1)
+    when exists (select from :"outbox_schema".:"outbox_table") then 'its outbox holds events'
+    when exists (select from :"outbox_schema".:"archive_table") then 'its archive holds events'
+    when exists (select from :"dlq_schema".operation where kind = 'demo.begin') then null
+    when exists (select from :"dlq_schema".death) then 'its ledger holds deaths'
+    when exists (select from :"dlq_schema".operation) then 'its audit holds operations'
+    end as found
 
 -- name: drop
 drop table if exists :"outbox_schema".shop_price_list, :"outbox_schema".shop_mail,

@@ -526,7 +526,7 @@ def test_the_asset_archives_by_the_retention_and_its_check_reads_the_books(
         resources = {"outbox": OutboxResource()}
         return dg.materialize([dead_event_archive, books_balance], resources=resources, run_config=settings)
 
-    runs = [run(), run(older_than_days=2, reason="space")]
+    runs = [run(dry_run=False), run(older_than_days=2, reason="space", dry_run=False)]
     told = [
         {key: value.value for key, value in r.asset_materializations_for_node("dead_event_archive")[0].metadata.items()}
         for r in runs

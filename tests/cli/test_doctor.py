@@ -1,20 +1,23 @@
 """`dlq doctor`: is each thing that is wrong found, and does the command beside it mend it?"""
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dlq_pipelines.installation import prepare_dagster
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.cli.conftest import Run
 from tests.cli.test_main import _environment
+from tests.postgres.test_roles import _granted
 from tests.rows import add_events, kill, one
 
 CHECKS = ["connection", "schema", "trigger", "rights", "clock", "backlog", "Dagster daemon", "disk"]
@@ -23,6 +26,20 @@ HEARTBEATS = (
     " insert into daemon_heartbeats select unnest(array['SENSOR', 'SCHEDULER', 'QUEUED_RUN_COORDINATOR']),"
     " now() at time zone 'UTC' - interval '{seconds} s'"
 )
+
+
+# What a role was given on tables and views, and on columns.
+GIVEN = """
+    with held as (
+        select c.oid, a.privilege_type, null as columns, a.grantee
+        from pg_class c, aclexplode(c.relacl) a
+        union all
+        select c.oid, a.privilege_type, string_agg(t.attname, ', ' order by t.attname), a.grantee
+        from pg_class c join pg_attribute t on t.attrelid = c.oid, aclexplode(t.attacl) a group by 1, 2, 4
+    )
+    select format('%%I.%%I', relnamespace::regnamespace, relname) as name, lower(privilege_type) as privilege, columns
+    from held join pg_class c using (oid) join pg_roles r on r.oid = held.grantee where r.rolname = %s
+"""
 
 
 def _checks(dlq: Run) -> tuple[int, dict[str, dict[str, object]]]:
@@ -65,6 +82,23 @@ def test_a_daemon_that_is_gone_is_missed(dlq: Run, dagster: Database) -> None:
     assert "QUEUED_RUN_COORDINATOR, SCHEDULER, SENSOR" in str(daemon["found"])
 
 
+def test_the_daemon_of_a_deployment_is_looked_for_in_its_own_database(
+    dlq: Run, empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that dagster.yaml reads, and what mends it is its service."""
+    monkeypatch.setenv("DLQ_DAGSTER_URL", empty_database.url.replace("postgresql://", "postgresql+psycopg2://"))
+    daemon = _checks(dlq)[1]["Dagster daemon"]
+    assert (daemon["found"], daemon["mend"]) == (
+        "it has never run on this installation",
+        "systemctl restart dlq-daemon",
+    )
+    with empty_database.connect() as connection:
+        connection.execute(HEARTBEATS.format(seconds=5).encode())
+    assert _checks(dlq)[1]["Dagster daemon"]["ok"] is True
+    monkeypatch.setenv("DLQ_DAGSTER_URL", "postgresql+psycopg2://dagster:s3cr3t@127.0.0.1:1/dagster")
+    assert _checks(dlq)[1]["Dagster daemon"]["found"] == "the database that DLQ_DAGSTER_URL names does not answer"
+
+
 @pytest.mark.parametrize(
     "harm",
     ["alter table outbox_event disable trigger dlq_death_update", "drop trigger dlq_death_inserted on outbox_event"],
@@ -99,12 +133,41 @@ def test_rights_that_are_lacking_are_named_as_the_grants_that_give_them(
         monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role))
         rights = _checks(dlq)[1]["rights"]
         assert rights["ok"] is False
-        assert f"grant delete, insert, update on public.outbox_event to {role}" in str(rights["mend"])
+        columns = "status, attempts, next_run_at, dead_at, payload"
+        assert f"grant delete, insert, update ({columns}) on public.outbox_event to {role}" in str(rights["mend"])
         _mend(rights["mend"], database)
         assert _checks(dlq)[1]["rights"]["ok"] is True
     finally:
         connection.execute(sql.SQL("drop owned by {}").format(name))
         connection.execute(sql.SQL("drop role {}").format(name))
+
+
+def test_what_the_operator_needs_is_what_the_roles_script_gives_it(
+    dlq: Run, connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No less, or an installation as deploy/README.md makes it would be wrong; no more, or a right could be missed."""
+    with _granted(database) as urls:
+        monkeypatch.setenv("DLQ_DATABASE_URL", urls["operator"])
+        assert _checks(dlq)[1]["rights"]["ok"] is True
+        (operator,) = [role for role in _roles_of(connection, urls["operator"]) if role.startswith("operator ")]
+        given = {(row["name"], row["privilege"], row["columns"]) for row in connection.execute(GIVEN, [operator])}
+        with replace(database, url=urls["flagger"]).connect() as nobody:
+            lacking = [re.fullmatch(r"grant (.*) on (.*) to .*", row["lacking"]) for row in nobody.run("doctor.rights")]
+    needed = {
+        (found[2], act, ", ".join(sorted(columns.split(", "))) if columns else None)
+        for found in lacking
+        if found
+        for act, columns in re.findall(r"(\w+)(?: \(([^)]*)\))?", found[1])
+    }
+    assert needed == given
+
+
+def _roles_of(connection: Connection, url: str) -> list[str]:
+    memberships = (
+        "select r.rolname as name from pg_auth_members m join pg_roles r on r.oid = m.roleid"
+        " join pg_roles a on a.oid = m.member where a.rolname = %s"
+    )
+    return [row["name"] for row in connection.execute(memberships, [conninfo_to_dict(url)["user"]])]
 
 
 def test_a_worker_that_is_behind_and_deaths_without_cause_are_found(dlq: Run, connection: Connection) -> None:

@@ -149,6 +149,22 @@ def test_every_job_of_ours_is_watched_and_says_when_it_succeeded() -> None:
     ours = [one_job for one_job in defs.get_repository_def().get_all_jobs() if not one_job.name.startswith("__")]
     assert {one_job.name for one_job in ours} == set(health.JOBS)
     assert {one_job.name for one_job in ours if health.job_success in one_job.hook_defs} == set(health.JOBS)
+    assert all(health.JOBS[one_job.name] in {node.name for node in one_job.all_node_defs} for one_job in ours)
+
+
+def test_a_job_whose_work_fails_has_not_succeeded_because_a_check_of_it_did(connection: Connection, job: Job) -> None:
+    """The backlog is counted where nothing can be classified."""
+    add_events(connection, 1)
+    kill(connection, "boom")
+    connection.execute("create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$")
+    connection.execute("create trigger no before insert on dlq.cause for each row execute function no()")
+    failed = job("classify_deaths")
+    assert (failed.success, [check.passed for check in failed.get_asset_check_evaluations()]) == (False, [True])
+    succeeded = "select count(*) from dlq.job_run where job = 'classify_deaths' and succeeded_at is not null"
+    assert one(connection, succeeded) == {"count": 0}
+    connection.execute("drop trigger no on dlq.cause")
+    assert job("classify_deaths").success
+    assert one(connection, succeeded) == {"count": 1}
 
 
 def test_what_the_books_say_is_kept_for_metrics_and_alerts(connection: Connection, job: Job) -> None:

@@ -20,7 +20,7 @@ from tests.rows import one
 ERROR = "TimeoutError: no answer"
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 DAYS = [(YESTERDAY - timedelta(days=days)).isoformat() for days in (2, 1, 0)]
-ALL_OF_IT = {"ops": {"dead_event_archive": {"config": {"older_than_days": 0}}}}
+ALL_OF_IT = {"ops": {"dead_event_archive": {"config": {"older_than_days": 0, "dry_run": False}}}}
 COUNTS = """
     select (select count(*) from outbox_event) as outbox, (select count(*) from outbox_event_archive) as archive,
            (select count(*) from dlq.death) as deaths, (select sum(deaths) from dlq.cause_day) as counted,
@@ -105,6 +105,41 @@ def test_ninety_days_are_exported_in_one_run(connection: Connection, instance: d
     assert one(connection, "select count(*), count(verified_at) as verified from dlq.export_day") == {
         "count": 90, "verified": 90,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "asset", "reason"),
+    [
+        ("export_day", "dead_event_export", f"2 deaths of {DAYS[0]} have no cause yet"),
+        ("build_report", "failure_report", f"The report of {DAYS[0]} cannot be written to"),
+    ],
+)
+def test_a_day_that_is_refused_stops_no_other_of_its_run(
+    *, connection: Connection, instance: dg.DagsterInstance, job: Job, home: Path, name: str, asset: str, reason: str
+) -> None:
+    """Of three days one is refused: the others are done, known to Dagster with their figures, and it alone is named."""
+    job("classify_deaths")
+    connection.execute("update dlq.death set cause_id = null where died_at < %s::date + 1", [DAYS[0]])
+    (home / "reports" / f"{DAYS[0]}.json" / "in the way").mkdir(parents=True)
+    said = _said(job(name, tags=_range(DAYS[0], DAYS[-1])))
+    assert said.startswith("1 of 3 days was refused, the others are done. ")
+    assert reason in said
+    assert instance.get_materialized_partitions(dg.AssetKey(asset)) == set(DAYS[1:])
+    assert [_metadata(instance, asset, day)["dagster/row_count"] for day in DAYS[1:]] == [2, 2]
+
+
+def test_days_before_the_database_went_away_stay_on_record(
+    connection: Connection, instance: dg.DagsterInstance, job: Job
+) -> None:
+    """The second of two days meets it."""
+    job("classify_deaths")
+    connection.execute(
+        "create function away() returns trigger language plpgsql as $$ begin"
+        f" if new.day = '{DAYS[1]}' then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$;"
+        " create trigger away before insert on dlq.export_day for each row execute function away()".encode()
+    )
+    assert "PostgreSQL refused" in _said(job("export_day", tags=_range(*DAYS[:2])))
+    assert instance.get_materialized_partitions(dg.AssetKey("dead_event_export")) == {DAYS[0]}
 
 
 def test_a_run_observes_the_outbox_and_tells_its_causes(instance: dg.DagsterInstance, job: Job) -> None:
@@ -279,6 +314,7 @@ def _tick(instance: dg.DagsterInstance) -> Any:
     return sensor.evaluate_tick(dg.build_sensor_context(instance=instance, definitions=defs, resources=resources))
 
 
+ASKED = {"every": True, "reason": "asked", "actor": "bob"}
 FLAG = {"cause_id": cause_key(ERROR), "note": "mended", "actor": "ann"}
 
 
@@ -405,6 +441,56 @@ def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> 
     assert not retry(event_ids=[0]).success
     assert "no filter was given" in _said(retry(event_ids=None))
     assert _told(retry(event_ids=None, error_contains="no answer", dry_run=False))["events"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "op", "config", "named"),
+    [
+        (
+            "archive_dead_events",
+            "dead_event_archive",
+            {"older_than_days": -1},
+            "older_than_days must be a whole number",
+        ),
+        ("archive_dead_events", "dead_event_archive", {"older_than_days": 99_999}, "from 0 to 36500, not 99999"),
+        ("archive_dead_events", "dead_event_archive", {"reason": " "}, "reason must not be empty"),
+        ("retry_stage", "retry_stage_op", {"fix_id": 0}, "fix_id must be a whole number from 1"),
+        ("retry_stage", "retry_stage_op", {"fix_id": 77}, "There is no fix 77"),
+        ("retry_dead_events", "retry_dead_events_op", {"rate": 0.0, **ASKED}, "rate and min_success must be more than"),
+        ("retry_dead_events", "retry_dead_events_op", {"rate": 2e5, **ASKED}, "rate must be from 0 to 100000"),
+        (
+            "retry_dead_events",
+            "retry_dead_events_op",
+            {"attempts": -1, **ASKED, "every": False},
+            "attempts must be a whole number",
+        ),
+    ],
+)
+def test_a_figure_out_of_its_bounds_is_one_clear_sentence(
+    *, connection: Connection, job: Job, name: str, op: str, config: dict[str, object], named: str
+) -> None:
+    """As with a fix: said by the operation, because the Launchpad takes it, and nothing is changed."""
+    for more in ({},) if name == "retry_stage" else ({}, {"dry_run": False}):
+        said = _said(job(name, run_config={"ops": {op: {"config": config | more}}}))
+        assert named in said
+        assert "\n" not in said
+    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+
+
+def test_an_archive_by_hand_only_counts_and_its_schedule_moves(
+    connection: Connection, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Safe by default, as every other change in the Launchpad."""
+    monkeypatch.setenv("DLQ_DEAD_RETENTION_DAYS", "0")
+    job("classify_deaths")
+    job("export_day", tags=_range(DAYS[0], DAYS[-1]))
+    (counted,) = job("archive_dead_events").asset_materializations_for_node("dead_event_archive")
+    assert (counted.metadata["moved"].value, counted.metadata["dry_run"].value) == (6, True)
+    assert one(connection, "select count(*) from outbox_event_archive") == {"count": 0}
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 21, 3, tzinfo=UTC))
+    (request,) = defs.resolve_schedule_def("archive_daily").evaluate_tick(context).run_requests or []
+    assert job("archive_dead_events", run_config=request.run_config).success
+    assert one(connection, "select count(*) from outbox_event_archive") == {"count": 6}
 
 
 def test_dagster_keeps_its_records_in_postgresql(instance: dg.DagsterInstance, job: Job) -> None:

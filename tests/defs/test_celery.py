@@ -1,6 +1,7 @@
 """Exports on two machines' workers, one of which dies in the middle of a day; of a whole month in `make drill`."""
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -77,6 +78,24 @@ def test_ten_days_are_exported_though_a_worker_is_killed_on_the_way(
     assert one(connection, recorded) == {"count": 10, "rows": 10 * A_DAY, "verified": 10}
     _require_the_files_to_be_the_ledger(connection, Settings().home / "exports" / "dead_events")
     assert set(instance.get_materialized_partitions(dg.AssetKey("dead_event_export"))) == set(DAYS)
+
+
+@pytest.mark.usefixtures("_celery")
+def test_a_worker_that_is_stopped_ends_the_step_that_it_has_begun(
+    connection: Connection, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """As its service stops it: a signal to the process that was started, and to no child of it."""
+    connection.execute(SLOWLY.replace("60", "4").encode())
+    with worker("one", tmp_path, visibility_seconds=60) as only, exporting([SLOW]) as runs:
+        _busy_with_the_slow_day(connection, instance)
+        only.send_signal(signal.SIGTERM)
+        assert only.wait(60) == 0
+        exported = one(
+            connection, "select count(verified_at), (select last_value from attempts) as tries from dlq.export_day"
+        )
+        said, _ = runs.communicate(timeout=60)
+    assert exported == {"count": 1, "tries": 1}
+    assert json.loads(said) == {SLOW: True}
 
 
 def _busy_with_the_slow_day(connection: Connection, instance: dg.DagsterInstance) -> str:

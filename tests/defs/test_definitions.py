@@ -7,11 +7,9 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
 
-import dagster as dg
 import psutil
 import pytest
 
@@ -67,17 +65,6 @@ def test_schedules_run_at_their_hours_and_stand_still_by_default() -> None:
     assert {name: schedule.cron_schedule for name, schedule in found.items()} == SCHEDULES
     for thing in (*found.values(), *REPOSITORY.sensor_defs):
         assert thing.default_status.value == "STOPPED"
-
-
-@pytest.mark.parametrize("name", ["export_daily", "report_daily"])
-def test_a_daily_schedule_asks_for_the_day_that_is_over(name: str) -> None:
-    """In the morning of the 21st: the 20th."""
-    schedule = defs.resolve_schedule_def(name)
-    context = dg.build_schedule_context(
-        scheduled_execution_time=datetime(2026, 11, 21, 6, tzinfo=UTC), repository_def=REPOSITORY
-    )
-    (request,) = schedule.evaluate_tick(context).run_requests or []
-    assert request.partition_key == "2026-11-20"
 
 
 def test_the_time_zone_and_the_start_are_the_settings() -> None:

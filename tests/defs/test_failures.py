@@ -89,7 +89,7 @@ def test_what_a_failed_check_guards_is_not_archived(connection: Connection, inst
         assets,
         instance=instance,
         partition_key=YESTERDAY,
-        run_config={"ops": {"dead_event_archive": {"config": {"older_than_days": 0}}}},
+        run_config={"ops": {"dead_event_archive": {"config": {"older_than_days": 0, "dry_run": False}}}},
         raise_on_error=False,
     )
     (check,) = result.get_asset_check_evaluations()

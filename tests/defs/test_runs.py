@@ -177,6 +177,21 @@ def test_the_job_keeps_to_the_retention_and_deletes_only_when_it_is_told_to(
     assert {old, last} & _left(instance) == {last}
 
 
+def test_a_location_of_another_name_has_its_own_runs_cleaned_up(instance: dg.DagsterInstance, job: Job) -> None:
+    """The one of Dagster's Helm chart: the clean-up's own run says what it is called."""
+    chart = {".dagster/repository": "__repository__@dlq-pipelines"}
+    old = job("classify_deaths", tags=chart).run_id
+    others = [job("classify_deaths", tags=TAG).run_id for _ in range(2)]
+    with psycopg.connect(instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True) as storage:  # type: ignore[attr-defined]
+        storage.execute(
+            "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() - interval '91 days'"
+        )
+    last = job("classify_deaths", tags=chart).run_id
+    assert job("clean_up_runs", tags=chart, run_config=DELETING).success
+    assert old not in set(instance.get_run_ids())
+    assert {last, *others} <= set(instance.get_run_ids())
+
+
 def test_the_name_of_the_location_is_that_of_the_workspaces() -> None:
     """Or no run would ever be ours."""
     root = Path(__file__).parents[2]

@@ -4,13 +4,16 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import dagster as dg
 import psycopg
 import pytest
 
 from dlq_pipelines.demo import shop
+from dlq_pipelines.demo.demo import _forget, _mark
 from dlq_pipelines.demo.handlers import Handlers
 from dlq_pipelines.demo.servers import Services, services
 from dlq_pipelines.demo.shop import CAMPAIGN_DAY, Clerk, Day, Fault, Kind
@@ -20,6 +23,8 @@ from dlq_pipelines.outbox.repository import OutboxRepository
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
 from dlq_pipelines.postgres.queries import Names
+from dlq_pipelines.settings import Settings
+from tests.rows import add_events, kill
 
 ZONE = ZoneInfo("Europe/Berlin")
 # The night to the 25th is an hour longer there: this day has 25 hours.
@@ -161,6 +166,52 @@ def test_no_shop_is_opened_over_the_events_of_an_application(connection: Connect
         shop.create_shop(connection)
 
     assert _one(connection, "select count(*) from pg_tables where tablename like 'shop\\_%'") == 0
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ("delete from outbox_event", "its ledger holds deaths"),
+        (
+            """delete from outbox_event; delete from dlq.death; insert into dlq.operation
+               (kind, actor, reason, filter, events, at) values ('archive.purge', 'ann', 'r', '{}', 1, now())""",
+            "its audit holds operations",
+        ),
+    ],
+)
+def test_no_shop_is_opened_over_a_ledger_whose_outbox_is_empty_at_the_moment(
+    connection: Connection, left: str, said: str
+) -> None:
+    """What an application's events left behind is as much its own as they were."""
+    add_events(connection, 1)
+    kill(connection, "boom")
+    connection.execute(left.encode())
+    with pytest.raises(RefusedError, match=said):
+        shop.create_shop(connection)
+    assert _one(connection, "select count(*) from pg_tables where tablename like 'shop\\_%'") == 0
+
+
+@pytest.mark.parametrize("gone", ["select", "delete from outbox_event"])
+def test_no_demo_is_played_or_forgotten_once_an_application_writes_beside_the_shop(
+    open_shop: Connection, gone: str, tmp_path: Path
+) -> None:
+    """Its events are found by their type, and what died of them; neither a reset nor another demo touches them."""
+    _mark(open_shop, "demo.begin")
+    add_events(open_shop, 2, event_type="real.event")
+    kill(open_shop, "boom")
+    open_shop.execute(gone.encode())
+    before = _one(open_shop, "select array_agg(id) from outbox_event")
+    with pytest.raises(RefusedError, match=r"it holds an event of type real\.event"):
+        shop.create_shop(open_shop)
+    with pytest.raises(RefusedError, match=r"real\.event"), dg.DagsterInstance.ephemeral() as instance:
+        _forget(open_shop, instance, Settings(home=tmp_path))
+    assert _one(open_shop, "select array_agg(id) from outbox_event") == before
+    assert _one(open_shop, "select count(*) from dlq.death") == 2
+
+
+def test_the_shop_knows_its_own_types(called: Services) -> None:
+    """Those that its handlers deliver."""
+    assert Handlers(called)._handlers.keys() == shop.EVENT_TYPES
 
 
 def test_backdated_deaths_lie_in_their_day_after_their_creation_and_stay_joined_to_their_events(

@@ -270,10 +270,14 @@ def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id
 
 
 def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int) -> int:
-    """`settle` without a fix until nothing is left to write down, in transactions of 5,000. Returns how many."""
+    """`settle` without a fix until nothing is left to write down, in transactions of 5,000. Returns how many.
+
+    Also notes up to 5,000 events that were delivered only after their retry was given up.
+    """
     total = 0
     while settled := settle(connection, now=now, settle_seconds=settle_seconds):
         total += settled
+    connection.run("retry.note_late", now=now, limit=BATCH)
     return total
 
 

@@ -175,7 +175,8 @@ with event as (select distinct event_id from :"dlq_schema".death), wrong as (
     left join :"outbox_schema".:"outbox_table" e on e.id = event_id
     left join :"outbox_schema".:"archive_table" a on a.id = event_id
     where (e.id is null) = (a.id is null) and (e.id is not null or not (
-        exists (select from :"dlq_schema".retry r where r.event_id = event.event_id and r.outcome = 'done')
+        exists (select from :"dlq_schema".retry r
+                where r.event_id = event.event_id and (r.outcome = 'done' or r.late_at is not null))
         or exists (select from :"dlq_schema".purged p where p.event_id = event.event_id)))
 )
 select count(*) filter (where not in_outbox) as missing, count(*) filter (where in_outbox) as doubled,

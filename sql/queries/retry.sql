@@ -166,6 +166,18 @@ with outstanding as (
 )
 select count(*) as events from settled
 
+-- name: note_late
+-- Events that were delivered after their retry was given up, of the last week. The outcome stays, because so late a
+-- delivery proves nothing of a fix; but the application may delete such an event, and then it is not missing.
+with late as (
+    select r.death_id from :"dlq_schema".retry r
+    join :"outbox_schema".:"outbox_table" e on e.id = r.event_id and e.status = 'done'
+    where r.outcome = 'unsettled' and r.late_at is null and r.settled_at >= %(now)s::timestamptz - interval '7 days'
+    order by r.death_id limit %(limit)s
+    for update of r skip locked
+)
+update :"dlq_schema".retry r set late_at = %(now)s from late where r.death_id = late.death_id
+
 -- name: parked
 -- Dead events that were retried so often that only a person releases them, by key in the order of their ids. Led by the
 -- retries, of which most events have none: their unique index counts them in that order, without a sort.

@@ -361,6 +361,18 @@ def test_an_outcome_in_time_or_none_is_final(connection: Connection, database: D
     assert _counts(connection) == {"done": 1}
 
 
+def test_what_is_delivered_late_and_then_deleted_is_not_missing(connection: Connection) -> None:
+    """Its outcome stays; one that was never seen to be delivered is missed."""
+    _dead(connection, 2)
+    retry_events(connection, [1, 2], act=_act())
+    assert settle_retries(connection, now=_now() + timedelta(seconds=120), settle_seconds=60) == 2
+    connection.execute("update outbox_event set status = 'done' where id = 1")
+    assert settle_retries(connection, now=_now() + timedelta(days=1), settle_seconds=60) == 0
+    connection.execute("delete from outbox_event")
+    assert one(connection, "select array_agg(outcome) as o from dlq.retry") == {"o": ["unsettled"] * 2}
+    assert connection.one("archive.unaccounted") == {"missing": 1, "doubled": 0, "examples": [2]}
+
+
 def test_each_retry_of_an_event_has_an_outcome_of_its_own(connection: Connection, database: Database) -> None:
     """Retried, dead again, retried, delivered, and only then looked at."""
     _dead(connection, 1)
@@ -604,6 +616,7 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.candidates of a type": {**_targets(connection, by_type, fix.policy), **walk},
         "retry.candidates of ids": {**_targets(connection, by_ids, fix.policy), **walk},
         "retry.release": {**release, "now": _now(), "fix_id": fix.id, "stage": 1},
+        "retry.note_late": {"now": _now(), "limit": 100},
         "retry.next_due": {"now": _now(), "fix_id": fix.id, "seconds_each": 0.1},
         "retry.settle": {"now": _now(), "settle_seconds": 60, "fix_id": fix.id, "limit": 100},
         "fix.due": {"now": _now(), "limit": 20, "congested": False},
@@ -626,6 +639,7 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.candidates of ids",
         "retry.release",
         "retry.next_due",
+        "retry.note_late",
         "retry.settle",
         "fix.due",
         "fix.unclassified",

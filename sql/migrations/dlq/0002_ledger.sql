@@ -173,9 +173,11 @@ create table :"dlq_schema".retry (
     payload_before jsonb,  -- the event's own payload, where a person retried it with another
     outcome        text        check (outcome in ('done', 'dead', 'unsettled', 'gone')),
     settled_at     timestamptz,
+    late_at        timestamptz,  -- of an unsettled one: when it was seen to be delivered after all
     unique (event_id, fix_id),
     check ((fix_id is null) = (stage is null)),
-    check ((outcome is null) = (settled_at is null))
+    check ((outcome is null) = (settled_at is null)),
+    check (late_at is null or outcome = 'unsettled')
 );
 comment on table :"dlq_schema".retry is 'One row a retried event: which death it answers, when it falls due, what became of it.';
 create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where outcome is null;

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, act
-from dlq_pipelines.cli.output import Format, formatted, show
+from dlq_pipelines.cli.output import Format, columns, formatted, show
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.errors import DlqError, RefusedError
 
@@ -31,14 +31,14 @@ def list_(
 
     Example: `dlq alerts list --limit 20`
     """
-    from dlq_pipelines.alerts.alert import list_alerts
-    from dlq_pipelines.alerts.delivery import list_channels
+    from dlq_pipelines.alerts.alert import Alert, list_alerts
+    from dlq_pipelines.alerts.delivery import Channel, list_channels
 
     now = datetime.now(UTC)
     with session() as (connection, _):
         if channels:
             doing = [asdict(one) for one in list_channels(connection)]
-            show(doing, format=format, empty="Nothing was ever sent to a channel.")
+            show(doing, format=format, empty="Nothing was ever sent to a channel.", header=columns(Channel))
             return
         found = list_alerts(connection, limit=limit)
     rows = [asdict(one) | {"state": one.state(now)} for one in found]
@@ -59,6 +59,7 @@ def list_(
         format=format,
         brief=brief,
         empty="No alert has fired. The sensor dead_event_alert_sensor looks each minute.",
+        header=columns(Alert, "state"),
     )
 
 

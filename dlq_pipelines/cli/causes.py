@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, act
-from dlq_pipelines.cli.output import Format, formatted, program, show
+from dlq_pipelines.cli.output import Format, columns, formatted, program, show
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.text import plain_text
 
@@ -37,7 +37,7 @@ def list_(
 
     Example: `dlq causes list --limit 10`
     """
-    from dlq_pipelines.causes.catalogue import list_causes
+    from dlq_pipelines.causes.catalogue import Cause, list_causes
 
     found = _ask(lambda connection: list_causes(connection, limit=limit))
     now = datetime.now(UTC)
@@ -53,7 +53,8 @@ def list_(
         }
         for cause in found
     ]
-    show(rows, format=format, brief=brief, empty="No cause is known: nothing has died and been classified yet.")
+    empty = "No cause is known: nothing has died and been classified yet."
+    show(rows, format=format, brief=brief, empty=empty, header=columns(Cause, "state"))
 
 
 @app.command("show")

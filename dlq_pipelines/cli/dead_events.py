@@ -10,7 +10,7 @@ import typer
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
 from dlq_pipelines.cli.export import export
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
-from dlq_pipelines.cli.output import Format, duration, formatted, headline, program, show
+from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, say_json, show
 from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.text import plain_text
@@ -43,15 +43,18 @@ def list_(
     after: Annotated[str | None, typer.Option(metavar="KEY", help="Where the page before said it ends.")] = None,
     format: Format = Format.TABLE,
 ) -> None:
-    """List dead events, the latest death first: all, or those of a filter.
+    """List dead events, the latest death first: all, or those of a filter. In JSON, `next` is where to go on.
 
     Example: `dlq dead-events list --event-type order.placed --since 2026-11-24 --limit 20`
     """
-    from dlq_pipelines.outbox.dead_events import list_dead_events
+    from dlq_pipelines.outbox.dead_events import DeadEvent, list_dead_events
 
     with session() as (connection, settings):
         selector = filters.selector(settings.zone, ids, else_every=True)
         page = list_dead_events(connection, selector, limit=limit, offset=offset, after=after)
+    if format is Format.JSON:
+        say_json(page)
+        return
     brief = [
         {
             "event": event.id,
@@ -64,7 +67,8 @@ def list_(
         }
         for event in page.events
     ]
-    show([asdict(event) for event in page.events], format=format, brief=brief, empty="Nothing is dead.")
+    rows, header = [asdict(event) for event in page.events], columns(DeadEvent)
+    show(rows, format=format, brief=brief, empty="Nothing is dead.", header=header)
     if page.next:
         typer.echo(f"There are more: --after {page.next}", err=True)
 

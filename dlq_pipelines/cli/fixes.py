@@ -9,7 +9,7 @@ import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered, read_moment
-from dlq_pipelines.cli.output import Format, duration, formatted, headline, program, show
+from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, show
 from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 
@@ -118,6 +118,7 @@ def list_(
 
     Example: `dlq fixes list --open`
     """
+    from dlq_pipelines.retries.fix import Fix
     from dlq_pipelines.retries.ledger import list_fixes
 
     with session() as (connection, _):
@@ -135,7 +136,7 @@ def list_(
         for fix in found
     ]
     empty = "No fix is open." if only_open else "No fix was ever flagged."
-    show([asdict(fix) for fix in found], format=format, brief=brief, empty=empty)
+    show([asdict(fix) for fix in found], format=format, brief=brief, empty=empty, header=columns(Fix))
 
 
 @app.command("show")
@@ -217,7 +218,7 @@ def parked(
     Example: `dlq fixes parked --event-type order.placed`
     """
     from dlq_pipelines.retries.ledger import parked_after
-    from dlq_pipelines.retries.parked import parked_events
+    from dlq_pipelines.retries.parked import ParkedEvent, parked_events
 
     with session() as (connection, settings):
         found = parked_events(
@@ -239,7 +240,8 @@ def parked(
         }
         for event in found
     ]
-    show([asdict(event) for event in found], format=format, brief=brief, empty="No event is parked.")
+    rows, header = [asdict(event) for event in found], columns(ParkedEvent)
+    show(rows, format=format, brief=brief, empty="No event is parked.", header=header)
     if len(found) == limit and format is Format.TABLE:
         typer.echo(f"There may be more: --after {found[-1].event_id}")
 

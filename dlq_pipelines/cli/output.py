@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -50,28 +51,40 @@ def formatted(command: Callable[..., None]) -> Callable[..., None]:
     return with_options(command, {"format": options}, gather)
 
 
+def columns(of: type, *more: str) -> tuple[str, ...]:
+    """The keys of rows that are made of this dataclass, and what is added to each."""
+    return (*(field.name for field in fields(of)), *more)
+
+
+def say_json(value: object) -> None:
+    """Print JSON, in ASCII: no terminal obeys what a stranger wrote."""
+    typer.echo(_NOT_ASCII.sub(_escaped, json_text(value, indent=2)))
+
+
 def show(
     rows: Sequence[dict[str, Any]],
     *,
     format: Format = Format.TABLE,
     brief: Sequence[dict[str, Any]] | None = None,
     empty: str = "",
+    header: Sequence[str] = (),
 ) -> None:
     """Print rows of equal keys. Values are hostile text: no markup and no control character in them is obeyed.
 
-    JSON is in ASCII for that reason, and a cell of CSV that a spreadsheet would run has an apostrophe before it.
+    A cell of CSV that a spreadsheet would run has an apostrophe before it for that reason.
 
     Args:
         rows: all fields.
         format: for whom.
         brief: what a person sees of them; None: all.
         empty: what a person is told where there are none.
+        header: the keys, where there may be no row to tell them.
     """
     match format:
         case Format.JSON:
-            typer.echo(_NOT_ASCII.sub(_escaped, json_text(rows, indent=2)))
+            say_json(rows)
         case Format.CSV:
-            _write_csv(rows)
+            _write_csv(rows, header)
         case Format.TABLE:
             _write_table(rows if brief is None else brief, empty)
 
@@ -80,11 +93,11 @@ def _escaped(found: re.Match[str]) -> str:
     return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else r"\u007f"
 
 
-def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
+def _write_csv(rows: Sequence[dict[str, Any]], header: Sequence[str]) -> None:
     """A header and a line a row; what is no single value is JSON."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    if rows:
-        writer.writerow(rows[0])
+    if names := rows[0] if rows else header:
+        writer.writerow(names)
     for row in rows:
         writer.writerow(_cell(value) for value in row.values())
 

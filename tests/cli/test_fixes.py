@@ -128,15 +128,15 @@ def test_every_option_of_flag_reaches_the_fix(
     (row,) = _rows(dlq(*FLAG, *options.split()))
     assert row["selector"] == {
         "cause_id": CAUSE, "event_type": "order.placed", "aggregate_type": "order", "event_ids": [1, 2, 99],
-        "attempts": 5, "error_contains": "answer", "died_since": "2025-12-31 23:00:00+00:00",
-        "died_until": "2099-07-01 10:00:00+00:00", "every": False,
+        "attempts": 5, "error_contains": "answer", "died_since": "2025-12-31T23:00:00Z",
+        "died_until": "2099-07-01T10:00:00Z", "every": False,
     }  # fmt: skip
     assert row["policy"] == {
         "canary": 7, "growth": 2.5, "rate": 9.0, "min_success": 0.75, "settle_seconds": 60, "max_retries": 5,
         "ordering": "none",
     }  # fmt: skip
     assert (row["not_before"], row["expires_at"], row["flagged_by"]) == (
-        "2090-01-01 00:00:00+00:00", "2090-01-04 00:00:00+00:00", "ann",
+        "2090-01-01T00:00:00Z", "2090-01-04T00:00:00Z", "ann",
     )  # fmt: skip
     shown = _words(dlq("fixes", "show", str(row["id"])))
     assert (

@@ -67,7 +67,7 @@ def test_json_and_csv_have_all_fields_and_the_same_values(dlq: Run) -> None:
     """`--json` is `--format json`; a cell that a spreadsheet would run has an apostrophe before it."""
     said = dlq("dead-events", "list", "--json")
     assert said.out == dlq("dead-events", "list", "--format", "json").out
-    rows: list[dict[str, Any]] = json.loads(said.out)
+    rows: list[dict[str, Any]] = json.loads(said.out)["events"]
     table = list(csv.DictReader(io.StringIO(dlq("dead-events", "list", "--format", "csv").out)))
     assert [list(row) for row in rows] == [list(row) for row in table]
     for row, cells in zip(rows, table, strict=True):
@@ -78,14 +78,38 @@ def test_json_and_csv_have_all_fields_and_the_same_values(dlq: Run) -> None:
 
 
 def test_a_list_goes_on_where_it_said(dlq: Run) -> None:
-    """The place is beside the rows, so that a pipe has rows alone."""
-    first = dlq("dead-events", "list", "--limit", "2", "--json")
-    after = first.err.removeprefix("There are more: --after ").strip()
-    rest = dlq("dead-events", "list", "--limit", "2", "--after", after, "--json")
-    assert [row["id"] for part in (first, rest) for row in json.loads(part.out)] == [3, 2, 1]
-    assert rest.err == ""
+    """In JSON the place is in the answer, as over HTTP; a table or CSV has rows alone, and it is said beside them."""
+    said = dlq("dead-events", "list", "--limit", "2", "--json")
+    first = json.loads(said.out)
+    rest = json.loads(dlq("dead-events", "list", "--limit", "2", "--after", first["next"], "--json").out)
+    assert [row["id"] for part in (first, rest) for row in part["events"]] == [3, 2, 1]
+    assert (rest["next"], said.err) == (None, "")
+    assert dlq("dead-events", "list", "--limit", "2").err == f"There are more: --after {first['next']}\n"
     assert dlq("dead-events", "list", "--after", "nonsense").code == 2
     assert dlq("dead-events", "list", "--event-type", "nobody's").out == "Nothing is dead.\n"
+
+
+@pytest.mark.parametrize(
+    ("listed", "first"),
+    [
+        (["dead-events", "list", "--event-type", "nobody's"], "id,aggregate_type,"),
+        (["fixes", "list"], "id,selector,"),
+        (["fixes", "parked"], "event_id,"),
+        (["alerts", "list"], "key,rule,"),
+        (["alerts", "list", "--channels"], "id,waiting,"),
+    ],
+    ids=" ".join,
+)
+def test_csv_of_nothing_has_its_header(dlq: Run, listed: list[str], first: str) -> None:
+    said = dlq(*listed, "--format", "csv")
+    assert (said.code, said.out.count("\n"), said.out.startswith(first)) == (0, 1, True), said
+
+
+def test_times_are_written_as_over_http(dlq: Run, connection: Connection) -> None:
+    """ISO 8601, in UTC."""
+    connection.execute("update outbox_event set created_at = '2026-11-24 18:30:00.5+02'")
+    (event, *_) = json.loads(dlq("dead-events", "list", "--json").out)["events"]
+    assert event["created_at"] == "2026-11-24T16:30:00.500000Z"
 
 
 def test_the_figures_are_a_line_each(dlq: Run) -> None:

@@ -12,7 +12,7 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from dlq_pipelines.api import alerts, archive, causes, dead_events, docs, fixes, health, metrics, operations
+from dlq_pipelines.api import alerts, archive, causes, dead_events, docs, fixes, health, metrics, operations, reports
 from dlq_pipelines.api.auth import read_tokens
 from dlq_pipelines.api.errors import RESPONSES, handle_errors
 from dlq_pipelines.api.guard import Guard
@@ -20,7 +20,7 @@ from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings
 
 # Of a concept each, in the order of the documentation.
-CONCEPTS = (dead_events, causes, fixes, archive, alerts, operations, metrics)
+CONCEPTS = (dead_events, causes, fixes, archive, reports, alerts, operations, metrics)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # As many as threads work on requests would be forty; ten keep a database of ordinary size responsive.
 _CONNECTIONS = 10

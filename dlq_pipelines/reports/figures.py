@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
-from dlq_pipelines.day import midnight
+from dlq_pipelines.day import midnight, require_year
 from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.reports.states import URGENT, CauseState
 
@@ -46,10 +46,17 @@ class ReportPolicy:
 
 @dataclass(frozen=True)
 class Window:
-    """A day in a time zone and the 14 days before it."""
+    """A day in a time zone and the 14 days before it.
+
+    Raises:
+        ValueError: the day lies outside the years 1900 to 9000.
+    """
 
     day: date
     zone: ZoneInfo
+
+    def __post_init__(self) -> None:
+        require_year(self.day)
 
     @property
     def start(self) -> datetime:

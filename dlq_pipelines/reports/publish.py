@@ -19,7 +19,7 @@ from dlq_pipelines.reports.states import URGENT
 
 INDEX = "index.html"
 # Days in the list: a year and a leap day.
-_LISTED = 366
+LISTED = 366
 
 
 def publish(  # noqa: PLR0913 - keyword-only past the report
@@ -40,7 +40,7 @@ def publish(  # noqa: PLR0913 - keyword-only past the report
             for file in files.values():
                 target.put(file, file.name)
             _lead_on(connection, target, staging, day, zone)
-            target.put(_finished(staging, INDEX, index_html(_recorded(connection), zone)), INDEX)
+            target.put(_finished(staging, INDEX, index_html(list_reports(connection), zone)), INDEX)
     names = {suffix: report_file(day, suffix) for suffix in texts} | {"index": INDEX}
     return {what: target.place(name) for what, name in names.items()}
 
@@ -75,8 +75,9 @@ def _record(connection: Connection, figures: Figures, headline: str, files: list
     )
 
 
-def _recorded(connection: Connection) -> list[DayRow]:
-    rows = connection.run("report.recorded", limit=_LISTED)
+def list_reports(connection: Connection, *, limit: int = LISTED, day: date | None = None) -> list[DayRow]:
+    """The days that have a report, the last first: all, or one of them."""
+    rows = connection.run("report.recorded", limit=limit, day=day)
     return [DayRow(row["day"], row["headline"], row["figures"]) for row in rows]
 
 
@@ -86,6 +87,19 @@ def _lead_on(connection: Connection, target: Target, staging: Path, day: date, z
         name = report_file(neighbour)
         if not connection.one("report.is_recorded", day=neighbour)["found"] and not target.has(name):
             target.put(_finished(staging, name, missing_html(neighbour, zone)), name)
+
+
+def fetch_twin(target: Target, day: date) -> str | None:
+    """The day's report as JSON; None: there is no report.
+
+    Raises:
+        DlqError: the target does not answer.
+    """
+    with said_clearly(target, f"The report of {day} cannot be read in", "ask again"):
+        if not target.has(report_file(day, "json")):
+            return None
+        with target.open(report_file(day, "json")) as stream:
+            return str(stream.read().decode())
 
 
 def fetch_page(target: Target, day: date, *, folder: Path) -> str | None:

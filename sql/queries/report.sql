@@ -263,7 +263,8 @@ on conflict (day) do update set headline = excluded.headline, figures = excluded
     built_at = excluded.built_at
 
 -- name: recorded
-select day, headline, figures, files from :"dlq_schema".report_day order by day desc limit %(limit)s
+select day, headline, figures, files from :"dlq_schema".report_day
+where %(day)s::date is null or day = %(day)s order by day desc limit %(limit)s
 
 -- name: is_recorded
 select exists (select from :"dlq_schema".report_day where day = %(day)s) as found

@@ -26,7 +26,7 @@ from tests.rows import add_events, kill, one
 
 READS = [
     "/api/dead-events", "/api/dead-events/stats", "/api/dead-events/1", "/api/dead-events/export", "/api/causes",
-    "/api/causes/similar", "/api/fixes", "/api/fixes/parked", "/api/operations",
+    "/api/causes/similar", "/api/fixes", "/api/fixes/parked", "/api/operations", "/api/reports",
 ]  # fmt: skip
 RETRIES = {
     "/api/dead-events/1/retry": {},
@@ -39,6 +39,7 @@ ADMINISTERS = {
     "/api/archive/run": {"dry_run": True},
     "/api/archive/purge": {"dry_run": True},
     "/api/causes/undo": {"operation": 1, "reason": "x"},
+    "/api/reports/2999-01-01": {},
 }
 POISON = ["[" * 300 + "]" * 300, "[" * 1_500 + "]" * 1_500, '{"n": 1e5000}', f'{{"n": {"9" * 400}.5}}']
 HOSTILE = "\x1b[2J<script>alert(1)</script>\u202e' or 1=1 --"
@@ -240,8 +241,7 @@ def test_no_payload_hides_the_other_events_or_loses_a_digit(
     listed, told = api.get("/api/dead-events"), dlq("dead-events", "list", "--json")
     assert (listed.status_code, told.code, told.err) == (200, 0, "")
     for text in (listed.text, told.out):
-        rows = json.loads(text)
-        poisoned, plain = rows["events"] if isinstance(rows, dict) else rows
+        poisoned, plain = json.loads(text)["events"]
         assert (plain["id"], plain["payload"], plain["payload_as_text"]) == (1, {}, False)
         assert poisoned["payload"] == stored if poisoned["payload_as_text"] else stored in text
     shown, of_one = api.get("/api/dead-events/2"), dlq("dead-events", "show", "2", "--json")

@@ -3,6 +3,7 @@
 import socket
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -30,8 +31,8 @@ def causes(connection: Connection) -> dict[str, str]:
     return {row["exception_type"]: row["id"] for row in rows}
 
 
-def _ok(answer: httpx.Response) -> dict[str, Any]:
-    assert answer.status_code == 200, answer.text
+def _ok(answer: httpx.Response, status: int = 200) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
     body: dict[str, Any] = answer.json()
     return body
 
@@ -236,3 +237,35 @@ def test_a_reader_who_stops_reading_ends_the_export_and_gives_its_place_back(
         while one(connection, f"{holding} and pid <> pg_backend_pid()")["count"]:
             assert time.monotonic() < give_up
             time.sleep(0.1)
+
+
+def test_a_report_is_built_listed_and_read(api: httpx.Client, connection: Connection, home: Path) -> None:
+    """As JSON, the very file that lies beside the page."""
+    connection.execute("update outbox_event set dead_at = '2026-03-01T12:00Z'")
+    connection.execute("update dlq.death set died_at = '2026-03-01T12:00Z'")
+    assert "There is no report of 2026-03-01" in _ok(api.get("/api/reports/2026-03-01"), 404)["error"]
+    built = _ok(api.post("/api/reports/2026-03-01"))
+    assert (built["day"], built["figures"]["deaths"]) == ("2026-03-01", 4)
+    _ok(api.post("/api/reports/2026-02-28"))
+    assert _ok(api.post("/api/reports/2026-03-01")) == built
+    listed = _ok(api.get("/api/reports"))
+    assert ([one["day"] for one in listed["reports"]], listed["count"]) == (["2026-03-01", "2026-02-28"], 2)
+    assert _ok(api.get("/api/reports", params={"limit": 1}))["reports"] == [built]
+    answer = api.get("/api/reports/2026-03-01")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.text == (home / "reports" / "2026-03-01.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("method", "day", "status", "said"),
+    [
+        ("POST", "2999-01-01", 409, "2999-01-01 is not over yet"),
+        ("POST", "9999-12-31", 400, "lies outside the years 1900 to 9000"),
+        ("POST", "yesterday", 400, "day: "),
+        ("POST", "0", 400, "day: "),
+        ("GET", "2026-13-01", 400, "day: "),
+        ("GET", "0001-01-01", 404, "There is no report of 0001-01-01"),
+    ],
+)
+def test_a_report_of_no_day_is_refused(api: httpx.Client, method: str, day: str, status: int, said: str) -> None:
+    assert said in _ok(api.request(method, f"/api/reports/{day}"), status)["error"]

@@ -136,7 +136,7 @@ def test_every_option_of_flag_reaches_the_fix(
         "ordering": "none",
     }  # fmt: skip
     assert (row["not_before"], row["expires_at"], row["flagged_by"]) == (
-        "2090-01-01 00:00:00+00:00", "2090-01-04 00:00:00+00:00", "ann",
+        "2090-01-01T00:00:00Z", "2090-01-04T00:00:00Z", "ann",
     )  # fmt: skip
     shown = _words(dlq("fixes", "show", str(row["id"])))
     assert (

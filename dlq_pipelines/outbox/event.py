@@ -17,6 +17,7 @@ class OutboxEvent:
     """One row of the outbox table.
 
     Attributes:
+        payload: what the application wrote; its JSON text where Python cannot read it.
         status: pending, retry, done or dead.
         attempts: failed and successful tries since the event was written or last retried by an operator.
         next_run_at: when a worker may take it next.

@@ -4,6 +4,7 @@ A `Connection` runs named statements: `connection.run("archive.move_batch", limi
 itself; a transaction belongs to the operation that opened it.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import set_json_loads
 
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.postgres.queries import Names, load_queries
@@ -132,6 +134,7 @@ class Database:
 
     def _configure(self, connection: Connection) -> None:
         connection.names = self.names
+        set_json_loads(_read, connection)
         connection.run(
             "session.configure",
             statement_timeout=_milliseconds(self.statement_timeout),
@@ -162,3 +165,14 @@ def _why_unavailable(error: psycopg.Error) -> str:
         f"PostgreSQL does not answer: {reason or type(error).__name__}. "
         "Check DLQ_DATABASE_URL and the server, then run `dlq migrate --check`."
     )
+
+
+def _read(text: str | bytes) -> Any:
+    """JSON as Python reads it, or else its text: a number of thousands of digits, or what is nested a thousand deep.
+
+    One such payload would keep a worker from all the others that it fetches, again and again.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text if isinstance(text, str) else text.decode()

@@ -292,6 +292,18 @@ def test_an_error_text_is_made_storable_and_bounded(connection: Connection, repo
     assert error_text(None) is None
 
 
+@pytest.mark.parametrize("payload", ["[" * 3000 + "]" * 3000, '{"n": 1' + "0" * 5000 + "}"])
+def test_a_payload_that_python_cannot_read_keeps_a_worker_from_no_other(
+    connection: Connection, repository: OutboxRepository, payload: str
+) -> None:
+    """It is handed out as its text, and the others as ever."""
+    add_events(connection, 3)
+    connection.execute("update outbox_event set payload = %s::jsonb where id = 2", [payload])
+    first, second, third = repository.fetch_pending(10)
+    assert (first.payload, third.payload) == ({}, {})
+    assert second.payload == payload
+
+
 def test_a_chained_exception_keeps_its_chain(connection: Connection, repository: OutboxRepository) -> None:
     """What was raised from what is in the text."""
     add_events(connection, 1)

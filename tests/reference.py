@@ -26,7 +26,8 @@ TABLES = """
 def definitions() -> str:
     """Assets, checks, jobs, schedules and sensors with the first sentence of what they say of themselves."""
     repository = defs.get_repository_def()
-    checks = [spec for node in repository.asset_checks_defs_by_key.values() for spec in node.check_specs]
+    graph = repository.asset_graph
+    checks = [graph.get_check_spec(key) for key in sorted(graph.asset_check_keys)]
     rows = [
         *(
             ("asset", spec.key.to_user_string(), spec.description)

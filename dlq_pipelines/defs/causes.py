@@ -55,6 +55,7 @@ def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource)
         settled = settle_retries(session.connection, now=session.now, settle_seconds=patience)
         causes = list_causes(session.connection, limit=1000)
         table = session.table(session.settings.schema_name, "cause")
+        table["dagster/row_count"] = session.connection.one("cause.rows")["rows"]
         rows = [(c.id, c.title[:160], c.state(session.now), c.dead, c.deaths, c.owner or "") for c in causes[:_SHOWN]]
     return dg.MaterializeResult(
         metadata=table
@@ -67,7 +68,6 @@ def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource)
                 markdown_table(("cause", "what", "state", "dead now", "deaths", "owner"), rows)
             ),
             "may_be_one": dg.MetadataValue.md(_proposals(causes)),
-            "dagster/row_count": len(causes),
         }
     )
 
@@ -84,9 +84,11 @@ def _proposals(causes: Sequence[Cause]) -> str:
 
 
 def _observe(context: dg.AssetExecutionContext, session: Session) -> None:
-    seen = session.connection.one("outbox.observe")
+    settings, seen = session.settings, session.connection.one("outbox.observe")
     metadata = {name: value if isinstance(value, int) else str(value) for name, value in seen.items()}
-    context.log_event(dg.AssetObservation(asset_key="outbox_event", metadata=metadata))
+    table = session.table(settings.outbox_schema, settings.outbox_table)
+    table["dagster/row_count"] = session.connection.one("outbox.rows")["rows"]
+    context.log_event(dg.AssetObservation(asset_key="outbox_event", metadata=table | metadata))
 
 
 @dg.asset_check(
@@ -99,7 +101,7 @@ def backlog_is_small(outbox: OutboxResource) -> dg.AssetCheckResult:
         seen, settings = session.connection.one("outbox.observe"), session.settings
     dead, worst = seen["dead"], seen["dead"] > settings.backlog_error
     return dg.AssetCheckResult(
-        passed=dead <= settings.backlog_warn,
+        passed=dead <= settings.backlog_warn and not worst,
         severity=dg.AssetCheckSeverity.ERROR if worst else dg.AssetCheckSeverity.WARN,
         metadata={"dead": dead, "warn_above": settings.backlog_warn, "error_above": settings.backlog_error},
     )

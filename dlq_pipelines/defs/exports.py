@@ -30,8 +30,9 @@ _COLUMNS = dg.TableSchema(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "parquet"},
+    # From 00:30 to 03:00 is an hour longer where the clock is put back between them.
     freshness_policy=dg.FreshnessPolicy.cron(
-        deadline_cron="0 3 * * *", lower_bound_delta=timedelta(hours=3), timezone=TIMEZONE
+        deadline_cron="0 3 * * *", lower_bound_delta=timedelta(hours=4), timezone=TIMEZONE
     ),
     metadata={"dagster/column_schema": _COLUMNS},
     check_specs=[

@@ -251,3 +251,7 @@ select (select count(*) from :"dlq_schema".death where cause_id is not null)
         + (select coalesce(sum(events), 0)::bigint from :"dlq_schema".operation where kind = 'ledger.forget') as ledger,
     (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".cause_day) as rollup,
     (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".death_count) as counters
+
+-- name: rows
+-- Of the table: those that were merged into another stay in it.
+select count(*) as rows from :"dlq_schema".cause

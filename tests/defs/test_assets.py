@@ -151,6 +151,19 @@ def test_a_run_observes_the_outbox_and_tells_its_causes(instance: dg.DagsterInst
     seen = instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1).records[0].asset_observation
     assert seen is not None
     assert (seen.metadata["dead"].value, seen.metadata["waiting"].value) == (6, 0)
+    assert seen.metadata["dagster/row_count"].value == 6
+    assert str(seen.metadata["dagster/table_name"].value).endswith(".public.outbox_event")
+    assert str(seen.metadata["dagster/uri"].value).startswith("postgresql://")
+    assert "last_error" in {column.name for column in seen.metadata["dagster/column_schema"].value.columns}
+
+
+@pytest.mark.parametrize(("warn", "error"), [(3, 5), (5, 3), (1_000, 5)])
+def test_a_backlog_above_either_bound_fails(job: Job, monkeypatch: pytest.MonkeyPatch, warn: int, error: int) -> None:
+    """Also where somebody lowered the one that is an error below the one that is a warning."""
+    monkeypatch.setenv("DLQ_BACKLOG_WARN", str(warn))
+    monkeypatch.setenv("DLQ_BACKLOG_ERROR", str(error))
+    (found,) = [c for c in job("classify_deaths").get_asset_check_evaluations() if c.check_name == "backlog_is_small"]
+    assert (found.passed, found.severity.value) == (False, "ERROR")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.freshness import CronFreshnessPolicy
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from dlq_pipelines.causes.classify import classify_deaths
@@ -18,6 +19,7 @@ from dlq_pipelines.exports.export import export_day, verify_day
 from dlq_pipelines.exports.target import local_target
 from dlq_pipelines.postgres.connect import Connection, Database
 
+REPOSITORY = defs.get_repository_def()
 # The days on which the clocks change, and how long they are.
 CHANGES = [
     ("Europe/Berlin", date(2026, 3, 29), 23),
@@ -68,6 +70,28 @@ def test_a_partition_is_the_day_of_the_wall_clock(name: str, day: date, hours: i
     assert (window.start.timestamp(), window.end.timestamp()) == (ours.start.timestamp(), ours.until.timestamp())
     assert ours.until - ours.start == timedelta(hours=hours)
     assert Day.of(day + timedelta(days=1), ZoneInfo(name)).start == ours.until
+
+
+@pytest.mark.parametrize(("name", "day", "hours"), CHANGES)
+@pytest.mark.parametrize(
+    ("asset", "hour"), [("dead_event_export", 0.5), ("dead_event_archive", 3), ("failure_report", 6)]
+)
+def test_what_ran_on_time_is_fresh_on_the_day_of_the_change(
+    name: str, day: date, hours: int, asset: str, hour: float
+) -> None:
+    """From its schedule's hour to the deadline of its freshness the wall clock may be put back."""
+    assert hours in {23, 25}
+    policy = REPOSITORY.asset_graph.get(dg.AssetKey(asset)).freshness_policy
+    assert isinstance(policy, CronFreshnessPolicy)
+    zone = ZoneInfo(name)
+    deadline = next(
+        schedule_execution_time_iterator(
+            datetime(day.year, day.month, day.day, tzinfo=zone).timestamp(), policy.deadline_cron, name, ascending=True
+        )
+    )
+    materialized = datetime(day.year, day.month, day.day, int(hour), int(hour % 1 * 60) + 1, tzinfo=zone)
+    assert deadline.timestamp() - policy.lower_bound_delta.total_seconds() <= materialized.timestamp()
+    assert materialized.timestamp() < deadline.timestamp()
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -56,9 +56,9 @@ CROWD = """
     insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
     select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error, 'cause ' || mod(id, {fixes})
     from outbox_event order by id;
-    insert into dlq.fix (cause_id, note, flagged_by, flagged_at, canary, growth, rate, min_success, settle_seconds,
-        max_retries, ordering, stage)
-    select 'cause ' || n, 'n', 'ann', '2026-11-20Z', {under_way}, 10, 50, 0.9, 900, 3, 'aggregate', 1
+    insert into dlq.fix (cause_id, note, flagged_by, flagged_at, expires_at, canary, growth, rate, min_success,
+        settle_seconds, max_retries, ordering, stage)
+    select 'cause ' || n, 'n', 'ann', '2026-11-20Z', 'infinity', {under_way}, 10, 50, 0.9, 900, 3, 'aggregate', 1
     from generate_series(0, {fixes} - 1) n;
     insert into dlq.retry
         (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason, retried_at, due_at)

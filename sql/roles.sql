@@ -1,5 +1,6 @@
 -- Four roles with the least rights that their work needs. Run it as the owner of the tables, who may also create roles,
--- and again after every `dlq migrate`: it takes all rights on our schema away from the four and gives anew what follows.
+-- and again after every `dlq migrate`: it takes all rights on our schema away from the four and gives anew what
+-- follows.
 --
 --     dlq migrate --print roles | psql
 --

@@ -77,16 +77,10 @@ def read_figures(
         usual=_usual(ask, many, now),
         new_causes=_causes(ask.listed("new_cause", "alert.new_causes", since=now - _NEW, **listed)),
         regressed=_causes(ask.listed("regressed", "alert.regressed", **listed)),
-        halted=tuple(
-            HaltedFix(**row | {"verdict": row["verdict"] or ""})
-            for row in ask.listed("halted", "alert.halted", since=now - _HALTED, **listed)
-        ),
+        halted=_halted(ask.listed("halted", "alert.halted", since=now - _HALTED, **listed)),
         parked=ask.count("parked", "alert.parked", max_retries=max_retries, muted=muted),
         purged_soon=ask.count("purge_ahead", "alert.purged_soon", before=purged, look=LOOK),
-        failed_checks=tuple(
-            FailedCheck(**row | {"severity": Severity(row["severity"])})
-            for row in ask.listed("check", "alert.failed_checks", limit=_LIST)
-        ),
+        failed_checks=_failed_checks(ask.listed("check", "alert.failed_checks", limit=_LIST)),
         failed_jobs=tuple(FailedJob(**row) for row in ask.listed("job", "alert.failed_jobs", limit=_LIST)),
     )
     return replace(figures, muted=frozenset(muted), slow=frozenset(ask.slow), cut=frozenset(ask.cut))
@@ -121,6 +115,14 @@ class _Questions:
 
 def _causes(rows: Iterable[DictRow]) -> tuple[CauseFigure, ...]:
     return tuple(CauseFigure(**row) for row in rows)
+
+
+def _halted(rows: Iterable[DictRow]) -> tuple[HaltedFix, ...]:
+    return tuple(HaltedFix(**row | {"verdict": row["verdict"] or ""}) for row in rows)
+
+
+def _failed_checks(rows: Iterable[DictRow]) -> tuple[FailedCheck, ...]:
+    return tuple(FailedCheck(**row | {"severity": Severity(row["severity"])}) for row in rows)
 
 
 def _usual(ask: _Questions, event_types: Sequence[str], now: datetime) -> dict[str, list[int]]:

@@ -13,7 +13,6 @@ from dlq_pipelines.text import plain_text
 
 # An error may be megabytes long. The outer exception stands at the end in Python and at the beginning elsewhere.
 _HALF = 16_384
-_LONGEST_TYPE = 200
 
 _PYTHON = "Traceback (most recent call last):"
 _PYTHON_GROUP = "Exception Group Traceback (most recent call last):"

@@ -9,6 +9,7 @@ import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered, read_moment
+from dlq_pipelines.cli.options import option, with_options
 from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, show
 from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
@@ -25,6 +26,39 @@ OfFix = Annotated[int | None, typer.Option("--fix", min=1, help="Only events tha
 _INSTALLATIONS = "Default: the installation's."
 
 
+def _figure(of: Any, what: str) -> Any:
+    return Annotated[of | None, typer.Option(help=f"{what} {_INSTALLATIONS}")]
+
+
+OnlyIds = Annotated[list[int] | None, typer.Option("--id", min=1, help="Only this event; may be said several times.")]
+Begins = Annotated[str | None, typer.Option(metavar="TIME", help="When the first stage may begin; default: at once.")]
+Days = Annotated[int | None, typer.Option(min=1, max=365, help=f"Days after which it ends unproven. {_INSTALLATIONS}")]
+# Of a policy, by the names of its figures.
+_POLICY = {
+    "canary": option("canary", _figure(int, "Events in the first stage."), None),
+    "growth": option("growth", _figure(float, "How many times larger each stage is."), None),
+    "rate": option("rate", Rate, None),
+    "min_success": option("min_success", _figure(float, "Share of a stage that must succeed."), None),
+    "settle_seconds": option("settle_seconds", _figure(int, "How long an event may stay without outcome."), None),
+    "max_retries": option("max_retries", _figure(int, "After so many retries an event is parked."), None),
+    "ordering": option(
+        "order",
+        _figure(Literal["aggregate", "none"], "aggregate: events of an aggregate go one after the other."),
+        None,
+    ),
+}
+
+
+def with_policy(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a policy; it gets those that were said, as its argument `figures`."""
+
+    def gather(given: dict[str, Any]) -> dict[str, Any]:
+        said = {name: given.pop(one.name) for name, one in _POLICY.items()}
+        return {"figures": {name: value for name, value in said.items() if value is not None}}
+
+    return with_options(command, {"figures": list(_POLICY.values())}, gather)
+
+
 @app.callback()
 def fixes() -> None:
     """Flagged fixes."""
@@ -33,37 +67,18 @@ def fixes() -> None:
 @app.command()
 @formatted
 @filtered
+@with_policy
 def flag(
+    *,
     filters: Filters,
     note: Annotated[str, typer.Option(help="What was mended, in a sentence.")],
     actor: Actor,
-    ids: Annotated[
-        list[int] | None, typer.Option("--id", min=1, help="Only this event; may be said several times.")
-    ] = None,
+    ids: OnlyIds = None,
     link: Annotated[str | None, typer.Option(help="The version or the address of the change.")] = None,
     owner: Annotated[str | None, typer.Option(help="Whom to ask.")] = None,
-    not_before: Annotated[
-        str | None, typer.Option(metavar="TIME", help="When the first stage may begin; default: at once.")
-    ] = None,
-    expiry_days: Annotated[
-        int | None, typer.Option(min=1, max=365, help=f"Days after which it ends unproven. {_INSTALLATIONS}")
-    ] = None,
-    canary: Annotated[int | None, typer.Option(help=f"Events in the first stage. {_INSTALLATIONS}")] = None,
-    growth: Annotated[float | None, typer.Option(help=f"How many times larger each stage is. {_INSTALLATIONS}")] = None,
-    rate: Rate = None,
-    min_success: Annotated[
-        float | None, typer.Option(help=f"Share of a stage that must succeed. {_INSTALLATIONS}")
-    ] = None,
-    settle_seconds: Annotated[
-        int | None, typer.Option(help=f"How long an event may stay without outcome. {_INSTALLATIONS}")
-    ] = None,
-    max_retries: Annotated[
-        int | None, typer.Option(help=f"After so many retries an event is parked. {_INSTALLATIONS}")
-    ] = None,
-    order: Annotated[
-        Literal["aggregate", "none"] | None,
-        typer.Option(help=f"aggregate: events of an aggregate go one after the other. {_INSTALLATIONS}"),
-    ] = None,
+    not_before: Begins = None,
+    expiry_days: Days = None,
+    figures: dict[str, Any],
     dry_run: DryRun = False,
     yes: Yes = False,
     format: Format = Format.TABLE,
@@ -77,19 +92,10 @@ def flag(
     from dlq_pipelines.outbox.event import required
     from dlq_pipelines.retries.ledger import Flag, flag_fix, preview_fix
 
-    figures: dict[str, Any] = {
-        "canary": canary,
-        "growth": growth,
-        "rate": rate,
-        "min_success": min_success,
-        "settle_seconds": settle_seconds,
-        "max_retries": max_retries,
-        "ordering": order,
-    }
     doing = act(actor, required("note", note), dry_run=dry_run)
     with session() as (connection, settings):
         terms = fix_terms(settings)
-        policy = replace(terms.policy, **{name: value for name, value in figures.items() if value is not None})
+        policy = replace(terms.policy, **figures)
         begins = read_moment("--not-before", not_before, settings.zone)
         expires = (begins or doing.now) + timedelta(days=expiry_days or terms.expiry.days)
         flagging = Flag(filters.selector(settings.zone, ids), policy, link, owner, begins, expires)

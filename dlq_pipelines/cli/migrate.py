@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlq_pipelines.cli.output import Format, formatted, show
 from dlq_pipelines.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class Script(StrEnum):
     ROLES = "roles"
 
 
+@formatted
 def migrate(
     plan: Annotated[
         bool, typer.Option("--plan", "--dry-run", help="List what would be applied and change nothing.")
@@ -28,6 +30,7 @@ def migrate(
     print_: Annotated[
         Script | None, typer.Option("--print", help="Print a line's migrations, or the roles, as a script for psql.")
     ] = None,
+    format: Format = Format.TABLE,
 ) -> None:
     """Apply the migrations that the database lacks. Running it again changes nothing.
 
@@ -47,16 +50,34 @@ def migrate(
             runner.create_host_tables(connection)  # the embedded server has no application to bring its own
         missing = runner.pending(connection, runner.all_migrations())
         if plan or check:
-            for migration in missing:
-                typer.echo(f"would apply {migration.label}")
+            _tell([migration.label for migration in missing], applied=False, format=format)
             if check and missing:
                 raise SchemaError(f"The database lacks {len(missing)} migration(s). Run `dlq migrate`.")
-            typer.echo("Nothing else is missing." if missing else "The database is up to date.")
+            _close("Nothing else is missing." if missing else "The database is up to date.", format)
             return
         applied = runner.migrate(
-            connection, runner.all_migrations(), tell=lambda label: typer.echo(f"applying {label}")
+            connection,
+            runner.all_migrations(),
+            tell=lambda label: typer.echo(f"applying {label}", err=format is not Format.TABLE),
         )
-    typer.echo(f"{len(applied)} applied; the database is up to date.")
+    _tell([migration.label for migration in applied], applied=True, format=format)
+    _close(f"{len(applied)} applied; the database is up to date.", format)
+
+
+def _tell(labels: list[str], *, applied: bool, format: Format) -> None:
+    """What was applied, or would be. People were told what is applied as it went on."""
+    if format is not Format.TABLE:
+        rows = [{"migration": label, "applied": applied} for label in labels]
+        show(rows, format=format, header=("migration", "applied"))
+    elif not applied:
+        for label in labels:
+            typer.echo(f"would apply {label}")
+
+
+def _close(said: str, format: Format) -> None:
+    """A last line for people."""
+    if format is Format.TABLE:
+        typer.echo(said)
 
 
 def _printed(script: Script, names: "Names") -> str:

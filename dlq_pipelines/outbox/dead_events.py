@@ -162,9 +162,7 @@ def dead_event_stats(
         now: the moment from which ages are counted.
         by: what to count them by. By cause takes longest: the causes are in the ledger and not in the outbox.
     """
-    since = {
-        name: now - timedelta(seconds=age) for name, age in zip(("hour", "day", "week", "month"), AGES, strict=True)
-    }
+    since = {name: now - timedelta(seconds=age) for name, age in zip(_AGES, AGES, strict=True)}
     asked = {**_asked(connection, selector), "now": now, "bounds": list(AGES), **since}
     with connection.transaction():
         connection.run("session.one_moment")

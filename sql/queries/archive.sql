@@ -134,8 +134,9 @@ on conflict (event_id) do update set operation_id = excluded.operation_id, purge
     died_at = excluded.died_at, archived_at = excluded.archived_at
 
 -- name: forget
--- Deaths older than the ledger's retention, of events that are in neither table: delivered, or purged. Led by death_day;
--- by key, because what is still somewhere stays. That an event was purged is known until the last of its deaths goes.
+-- Deaths older than the ledger's retention, of events that are in neither table: delivered, or purged. Led by
+-- death_day; by key, because what is still somewhere stays. That an event was purged is known until the last of its
+-- deaths goes.
 with page as (
     select d.id, d.event_id, d.died_at from :"dlq_schema".death d
     where d.died_at < %(before)s and d.cause_id is not null and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)

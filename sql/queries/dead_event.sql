@@ -1,10 +1,10 @@
--- What is dead now, for lists and figures. Of a selector, types and times are asked of the event itself, so that an index
--- answers them; a null is not asked for, and folded away before the statement is planned.
+-- What is dead now, for lists and figures. Of a selector, types and times are asked of the event itself, so that an
+-- index answers them; a null is not asked for, and folded away before the statement is planned.
 
 -- name: look
 -- The next of them, the latest death first, by key: each page reads so many rows and no more, whatever it finds. Led by
--- the cause, by the ids, or by dlq_dead read backwards. `lateral` has each row looked up on its own, because the planner
--- takes a join on two columns to find a single row.
+-- the cause, by the ids, or by dlq_dead read backwards. `lateral` has each row looked up on its own, because the
+-- planner takes a join on two columns to find a single row.
 with page as materialized (
     select * from (
         (select d.died_at, d.event_id from unnest(%(causes)s::text[]) as member (cause_id)

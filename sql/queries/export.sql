@@ -2,9 +2,10 @@
 
 -- name: deaths
 -- The ledger joined with the event wherever it is now. Only facts of the death: nothing here changes when the event is
--- retried or archived later. `fingerprint` is the cause that the death was given. The payload is the one it died with, also when it was retried with another since, which is looked for where
--- anybody ever did that. Payloads as text: numbers beyond 2^53 must survive every reader. A filter that is null is not
--- asked for, and folded away before the statement is planned.
+-- retried or archived later. `fingerprint` is the cause that the death was given. The payload is the one it died with,
+-- also when it was retried with another since, which is looked for where anybody ever did that. Payloads as text:
+-- numbers beyond 2^53 must survive every reader. A filter that is null is not asked for, and folded away before the
+-- statement is planned.
 select d.id as death_id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type,
     coalesce(
         case when (select exists (select from :"dlq_schema".retry r where r.payload_before is not null)) then (
@@ -61,8 +62,8 @@ where day = %(day)s and exported_at = %(exported_at)s
 select day, rows, first_id, last_id, files, exported_at from :"dlq_schema".export_day where day = %(day)s
 
 -- name: missing_days
--- Of these days those that have no sound export and should: something died, or an
--- earlier day was exported, so that one was only missed.
+-- Of these days those that have no sound export and should: something died, or an earlier day was exported, so that one
+-- was only missed.
 select wanted.day
 from unnest(%(days)s::date[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]) as wanted (day, start, until)
 where not exists (select from :"dlq_schema".export_day x where x.day = wanted.day and x.verified_at is not null)

@@ -53,12 +53,12 @@ select extract(epoch from %(now)s::timestamptz - min(next_run_at))::float8 as se
 from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')
 
 -- name: due
--- Open fixes with something to do, the longest unattended first: expired, or not told yet when it does, which a paused
--- one has to be too; nothing outstanding (not begun, or all
--- settled), unless the worker is congested; or a due event with an outcome that nobody has written down. Whether dead
--- events are left is for the step to ask: a stage that could go on releasing has outcomes sooner or later. Of what is
--- outstanding the 20 that were due first are looked at, as workers take them first: so a thousand fixes cost the same
--- however large their stages, and where those 20 are stuck the rest waits for their time-out at most.
+-- Open fixes with something to do, the longest unattended first: expired, or not told yet when that will be, which a
+-- paused one has to be too; nothing outstanding (not begun, or all settled), unless the worker is congested; or a due
+-- event with an outcome that nobody has written down. Whether dead events are left is for the step to ask: a stage that
+-- could go on releasing has outcomes sooner or later. Of what is outstanding the 20 that were due first are looked at,
+-- as workers take them first: so a thousand fixes cost the same however large their stages, and where those 20 are
+-- stuck the rest waits for their time-out at most.
 select f.* from :"dlq_schema".fix f
 where f.closed_at is null and (
     f.expires_at is null or f.expires_at <= %(now)s

@@ -1,5 +1,5 @@
--- What a scrape reads: counters from the small tables that classification and settlement write, what is dead now from an
--- index, and nothing that grows with the ledger. All in one snapshot.
+-- What a scrape reads: counters from the small tables that classification and settlement write, what is dead now from
+-- an index, and nothing that grows with the ledger. All in one snapshot.
 
 -- name: bound
 -- For the rest of the transaction. Compiling a plan would cost more than it saves here.
@@ -41,7 +41,8 @@ group by 1, 2, 3
 
 -- name: dead
 -- What is dead now, by the names that have a place; the rest is `other`. From one kind to the next in the index, each
--- counted by its place there: half the work of grouping, which compares each row. After 500 kinds the rest is one number.
+-- counted by its place there: half the work of grouping, which compares each row. After 500 kinds the rest is one
+-- number.
 with recursive kind as (
     (select event_type, aggregate_type, 1 as n from :"outbox_schema".:"outbox_table"
      where status = 'dead' order by event_type, aggregate_type limit 1)

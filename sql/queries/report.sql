@@ -26,8 +26,8 @@ select case when exists (select from :"dlq_schema".operation where kind = 'ledge
 -- name: causes
 -- The day's causes by harm: how many distinct aggregates they hit, then by deaths; the first `limit` of them, with how
 -- many there are, and their `types` most frequent event types. The row without cause_id counts what is not classified
--- yet and is never cut off. Two passes over the day, both hashed: to carry more than the keys through the distinct count
--- costs more than the second pass.
+-- yet and is never cut off. Two passes over the day, both hashed: to carry more than the keys through the distinct
+-- count costs more than the second pass.
 with cell as (
     select coalesce(c.merged_into, d.cause_id) as cause_id, d.event_type, sum(d.deaths)::bigint as deaths,
         min(d.first) as first, max(d.last) as last, min(d.fewest) as fewest, max(d.most) as most,
@@ -270,8 +270,8 @@ where %(day)s::date is null or day = %(day)s order by day desc limit %(limit)s
 select exists (select from :"dlq_schema".report_day where day = %(day)s) as found
 
 -- name: missing_days
--- Of these days those that have no report and should: something died, or an
--- earlier day was reported, so that one was only missed.
+-- Of these days those that have no report and should: something died, or an earlier day was reported, so that one was
+-- only missed.
 select wanted.day
 from unnest(%(days)s::date[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]) as wanted (day, start, until)
 where not exists (select from :"dlq_schema".report_day x where x.day = wanted.day)

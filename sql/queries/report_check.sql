@@ -1,6 +1,6 @@
 -- A report's figures counted a second time, by statements that share nothing with those of report.sql: PostgreSQL says
--- when the day begins and ends, rows are counted where the report reads sums, and what was dead is followed forward from
--- its death where the report counts back from now.
+-- when the day begins and ends, rows are counted where the report reads sums, and what was dead is followed forward
+-- from its death where the report counts back from now.
 
 -- name: totals
 select count(*) as deaths, count(distinct d.event_id) as events, count(*) - count(d.cause_id) as unclassified,

@@ -86,8 +86,9 @@ select greatest(%(now)s::timestamptz, max(due_at) + make_interval(secs => %(seco
 from :"dlq_schema".retry where fix_id = %(fix_id)s and outcome is null
 
 -- name: release
--- Events that are locked as candidates go back to the worker, in the order given, the first of them due then and each so
--- long after the one before it. Their ids are named twice: by the list they are read from the table in one go, which a join would do one by one.
+-- Events that are locked as candidates go back to the worker, in the order given, the first of them due then and each
+-- so long after the one before it. Their ids are named twice: by the list they are read from the table in one go, which
+-- a join would do one by one.
 with released as (
     update :"outbox_schema".:"outbox_table" e
     set status = 'pending', attempts = 0, dead_at = null,

@@ -1,9 +1,10 @@
 -- The connection itself.
 
 -- name: configure
--- One statement instead of libpq's `options`, which poolers such as PgBouncer refuse. The server looks every 5 s whether
--- a client that it works for is still there (it can on Linux), and asks a silent one after a minute: the locks of a killed
--- process, or of a machine that is gone, would otherwise be held for as long as its statement takes, or for two hours.
+-- One statement instead of libpq's `options`, which poolers such as PgBouncer refuse. The server looks every 5 s
+-- whether a client that it works for is still there (it can on Linux), and asks a silent one after a minute: the locks
+-- of a killed process, or of a machine that is gone, would otherwise be held for as long as its statement takes, or for
+-- two hours.
 select set_config('TimeZone', 'UTC', false), set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),
     case when version() like '%%linux%%' then set_config('client_connection_check_interval', '5s', false) end,

@@ -1,5 +1,6 @@
 """`dlq migrate`: does it show, check, print and apply, and change nothing where it should not?"""
 
+import json
 import os
 import shutil
 import subprocess
@@ -109,3 +110,15 @@ def test_without_a_database_url_it_prepares_the_embedded_server(tmp_path: Path) 
     assert (migrated.returncode, migrated.stdout.splitlines()[0]) == (0, f"applying {LABELS[0]}")
     assert (listed.returncode, listed.stderr) == (0, "")
     assert listed.stdout.startswith("No cause is known")
+
+
+def test_programs_read_what_was_applied(dlq: Run, application: Connection) -> None:
+    """What would be, then what was, in JSON alone on the standard output; then nothing is left."""
+    assert one(application, "select to_regclass('dlq.death') as found") == {"found": None}
+    planned, applied, rest = (
+        dlq("migrate", *arguments, "--json") for arguments in (["--plan"], [], ["--plan", "--check"])
+    )
+    assert json.loads(planned.out) == [{"migration": label, "applied": False} for label in LABELS]
+    assert json.loads(applied.out) == [{"migration": label, "applied": True} for label in LABELS]
+    assert applied.err.splitlines() == [f"applying {label}" for label in LABELS]
+    assert (rest.code, json.loads(rest.out)) == (0, [])

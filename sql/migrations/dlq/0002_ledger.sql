@@ -185,8 +185,8 @@ create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where out
 create index retry_aggregate on :"dlq_schema".retry (aggregate_id, aggregate_type, event_id)
     where outcome is null or outcome = 'unsettled';
 create index retry_edited on :"dlq_schema".retry (event_id, death_id) where payload_before is not null;
--- What was retried or settled on a day. Rows are written in the order of time, so their pages tell it and a release pays
--- for no further entry.
+-- What was retried or settled on a day. Rows are written in the order of time, so their pages tell it and a release
+-- pays for no further entry.
 create index retry_time on :"dlq_schema".retry using brin (retried_at, settled_at) with (pages_per_range = 32);
 -- What failed of a stage.
 create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id) where outcome in ('dead', 'unsettled', 'gone');

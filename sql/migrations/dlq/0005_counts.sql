@@ -1,8 +1,9 @@
 -- What counters are read from: kept for good when the ledger forgets, small however much has died, and written in the
 -- transaction that classifies deaths or settles retries, so workers pay for none of it. None of them ever goes down.
 
--- The event types and aggregate types that have a series of their own, by the order in which they were met. The list only
--- grows, to 50 of each; all others are counted as `other` together. A name that came and went would break its counter.
+-- The event types and aggregate types that have a series of their own, by the order in which they were met. The list
+-- only grows, to 50 of each; all others are counted as `other` together. A name that came and went would break its
+-- counter.
 create table :"dlq_schema".metric_label (
     name  text not null check (name in ('event_type', 'aggregate_type')),
     value text not null,
@@ -48,8 +49,9 @@ create table :"dlq_schema".retry_count (
 );
 comment on table :"dlq_schema".retry_count is 'Outcomes of retries without a fix; those of fixes are counted in fix_stage.';
 
--- Deaths without a cause by type, read from the index alone. A worker that records one pays a hundredth more. `attempts >= 0`
--- holds for all and is said by the scrape alone: whoever takes the queue in its order must not be led to this index.
+-- Deaths without a cause by type, read from the index alone. A worker that records one pays a hundredth more. `attempts
+-- >= 0` holds for all and is said by the scrape alone: whoever takes the queue in its order must not be led to this
+-- index.
 create index death_unclassified_type on :"dlq_schema".death (event_type, aggregate_type, attempts)
     where cause_id is null and attempts >= 0;
 

@@ -41,10 +41,10 @@ begin
 end
 $$;
 
--- Deleted and inserted by one statement, so an event is never in both tables or in neither. What moves the application's
--- rows runs its triggers, which find what they name by the caller's search path; so these functions pin none, and what
--- they need of ours is an argument with a default, because psql fills no name into a body. An id is the application's
--- also where it is generated always.
+-- Deleted and inserted by one statement, so an event is never in both tables or in neither. What moves the
+-- application's rows runs its triggers, which find what they name by the caller's search path; so these functions pin
+-- none, and what they need of ours is an argument with a default, because psql fills no name into a body. An id is the
+-- application's also where it is generated always.
 create function :"dlq_schema".move_to_archive(
     ids bigint[], archived_at timestamptz, outbox regclass default :"dlq_schema".outbox_table(),
     archive regclass default :"dlq_schema".archive_table(), columns text default :"dlq_schema".moved_columns()
@@ -67,8 +67,8 @@ $$;
 -- names it. Both are looked for only where there is one: while no fix is open, nobody asks what it might want, and the
 -- ids are compared when the insert has found one twice. The page comes first and is of so many rows: the planner takes
 -- the test of times for one that few rows pass, and would sort all that is left each time. Its rows are locked, so
--- their places are as good as their ids and found without an index; in a list, because a join would look for each on its
--- own and cost a fifth more.
+-- their places are as good as their ids and found without an index; in a list, because a join would look for each on
+-- its own and cost a fifth more.
 create function :"dlq_schema".archive_batch(
     before timestamptz, times tstzmultirange, after_time timestamptz, after_id bigint, size integer,
     archived_at timestamptz, outbox regclass default :"dlq_schema".outbox_table(),
@@ -129,8 +129,8 @@ begin
 end
 $$;
 
--- The times of the days before that moment whose export was verified and still holds every death; neighbours are one range. A death that
--- committed late makes its day incomplete until it is exported again.
+-- The times of the days before that moment whose export was verified and still holds every death; neighbours are one
+-- range. A death that committed late makes its day incomplete until it is exported again.
 create function :"dlq_schema".exported_times(before timestamptz) returns tstzmultirange language sql stable
 begin atomic
     select coalesce(range_agg(tstzrange(x.starts_at, x.ends_at)), '{}')
@@ -173,9 +173,9 @@ begin
 end
 $$;
 
--- What was dead in the outbox at a moment, by where it is now or how it has left since: still dead, retried, archived, or
--- archived and purged. What was in the archive then and was restored later had left already. So a past day's backlog is
--- counted back from now, and costs what has happened since.
+-- What was dead in the outbox at a moment, by where it is now or how it has left since: still dead, retried, archived,
+-- or archived and purged. What was in the archive then and was restored later had left already. So a past day's backlog
+-- is counted back from now, and costs what has happened since.
 create function :"dlq_schema".dead_at(moment timestamptz) returns table (event_id bigint, died_at timestamptz)
     language sql stable
 begin atomic

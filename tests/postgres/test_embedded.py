@@ -121,13 +121,17 @@ def remove(home: Path) -> None:
 
 
 def postmasters(home: Path) -> list[psutil.Process]:
-    """The main server processes of this home's data folder that are alive."""
+    """The main server processes of this home's data folder that are alive.
+
+    A child that was forked this moment still bears its parent's command line; it is not one.
+    """
     data = os.path.realpath(home / "postgres")
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
+    servers = {
+        process.pid: process
+        for process in psutil.process_iter(["cmdline", "ppid"])
         if (line := process.info["cmdline"]) and line[0].endswith("bin/postgres") and line[-2:] == ["-D", data]
-    ]
+    }
+    return [process for process in servers.values() if process.info["ppid"] not in servers]
 
 
 def postmaster(home: Path) -> psutil.Process:

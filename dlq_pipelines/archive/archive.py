@@ -7,7 +7,7 @@ once.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import psycopg
@@ -16,7 +16,7 @@ from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.retry import Locked, Retried, shown, take_selected
+from dlq_pipelines.retries.retry import Asked, Page, Retried, lock_page, shown, take_selected
 
 BATCH = 5_000
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
@@ -86,14 +86,15 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
         SchemaError: the archive table lacks a column of the outbox table, which the events would lose.
     """
 
-    def take(locked: Locked, _: int) -> int:
-        free = connection.one("archive.discardable", deaths=locked.deaths)
+    def take(asked: Asked, _: int) -> Page:
+        page = lock_page(connection, asked)
+        free = connection.one("archive.discardable", deaths=page.deaths)
         if free["events"] and not act.dry_run:
             who = {"actor": act.actor, "reason": act.reason, "now": act.now}
             with whole_rows():
                 connection.one("archive.discard", deaths=free["deaths"], **who)
             record_operation(connection, "archive.discard", shown(selector), act=act, events=free["events"])
-        return int(free["events"])
+        return replace(page, taken=free["events"])
 
     return take_selected(connection, selector, take, max_retries=None)
 

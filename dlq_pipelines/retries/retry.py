@@ -1,14 +1,14 @@
 """How do dead events go back to the worker, paced, each exactly once, and what became of them?
 
-A release is one transaction: candidates are locked, made pending with their due times, and written into the ledger
-together. A process that dies leaves either all of a batch or nothing of it, and whoever comes next goes on.
+A release is one statement: what may go is locked, made pending with its due time, and written into the ledger. A
+process that dies leaves either all of a page or nothing of it, and whoever comes next goes on.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 
@@ -41,6 +41,8 @@ _SHOWN_PAIRS = 5
 _LONGEST_PAYLOAD = 10_000_000
 # Of a death: when, and of which event. A walk goes in this order and on behind what it saw last.
 _Key = tuple[datetime, int]
+# What a page of deaths is asked for, by the names of the statement.
+Asked = dict[str, Any]
 _START: _Key = (datetime(1, 1, 1, tzinfo=UTC), 0)
 
 
@@ -66,16 +68,42 @@ class Advanced:
     busy: bool = False
 
 
-class Locked(NamedTuple):
-    """Deaths whose events are dead and held by this transaction, oldest death first, and how many they are.
+@dataclass(frozen=True)
+class Page:
+    """What stands at one page of deaths.
 
-    Their ids and those of the events are arrays as PostgreSQL writes them: they go back as they came, and five thousand
-    numbers need not be read and written here.
+    Attributes:
+        taken: events that this transaction locked, or released.
+        deaths: theirs, oldest first, where they were only locked. An array as PostgreSQL writes it: it goes back as it
+            came, and five thousand numbers need not be read and written here.
+        free: events that may go; more than were taken, where there was no room for all, or others hold them.
+        waiting: events that follow one of their aggregate which is under way.
+        held: events that follow a dead one of their aggregate.
+        parked: events that were retried too often.
+        rows: deaths that were read; fewer than 5,000 in the last page.
+        last_time: when the last of them was; of a page without any, that behind which it was to begin.
+        last_id: which event the last of them was of, likewise.
     """
 
     taken: int
     deaths: str
-    events: str
+    free: int
+    waiting: int
+    held: int
+    parked: int
+    rows: int
+    last_time: datetime
+    last_id: int
+
+    @property
+    def ended(self) -> bool:
+        """Nothing comes behind it."""
+        return self.rows < BATCH
+
+    @property
+    def last(self) -> _Key:
+        """Behind which death the next one begins."""
+        return self.last_time, self.last_id
 
 
 @dataclass(frozen=True)
@@ -97,16 +125,15 @@ class _Walk:
     left: Left = Left()  # noqa: RUF009 - frozen
     ended: bool = False
 
-    def past(self, page: dict[str, Any], *, limit: int) -> "_Walk":
+    def past(self, page: Page, *, limit: int) -> "_Walk":
         """The walk behind that page, of which so many events could have been released."""
-        taken, ended = page["taken"], page["rows"] < BATCH
-        moved, locked = self.moved or taken > 0, self.locked + page["free"] - taken
-        left = Left(*(getattr(self.left, name) + page[name] for name in ("waiting", "held", "parked")))
+        moved, locked = self.moved or page.taken > 0, self.locked + page.free - page.taken
+        left = Left(*(getattr(self.left, name) + getattr(page, name) for name in ("waiting", "held", "parked")))
         follows = locked or left.waiting or left.held
-        if limit == taken < page["free"] or (ended and moved and follows):
+        if limit == page.taken < page.free or (page.ended and moved and follows):
             return _Walk()
-        after = self.after if ended else (page["last_time"], page["last_id"])
-        return _Walk(after=after, moved=moved, locked=locked, left=left, ended=ended)
+        after = self.after if page.ended else page.last
+        return _Walk(after=after, moved=moved, locked=locked, left=left, ended=page.ended)
 
 
 def retry_events(connection: Connection, ids: Sequence[int], *, act: Act, rate: float | None = None) -> Retried:
@@ -166,7 +193,7 @@ def retry_event(
         retry_with_payload(connection, event_id, payload, act=act, allowed=allow_edit)
     elif not retry_events(connection, [event_id], act=act).events:
         selector = Selector(event_ids=(event_id,))
-        raise _not_retried(event_id, _page(connection, _manual(connection, selector), _START, room=1))
+        raise _not_retried(event_id, lock_page(connection, _manual(connection, selector)))
 
 
 def retry_with_payload(connection: Connection, event_id: int, payload: str, *, act: Act, allowed: bool) -> None:
@@ -189,14 +216,13 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
     selector = Selector(event_ids=(positive("event_id", event_id),))
     _require_json(connection, payload)
     with connection.transaction():
-        page = _page(connection, _manual(connection, selector), _START, room=1)
-        if not page["taken"]:
+        asked = _manual(connection, selector)
+        page = lock_page(connection, asked) if act.dry_run else _release(connection, asked, act=act)
+        if not page.taken:
             raise _not_retried(event_id, page)
-        if act.dry_run:
-            return
-        _release(connection, _locked(page), act=act)
-        connection.run("retry.replace_payload", event_id=event_id, deaths=page["deaths"], payload=payload)
-        record_operation(connection, "retry.payload", {"event_ids": [event_id]}, act=act, events=1)
+        if not act.dry_run:
+            connection.run("retry.replace_payload", event_id=event_id, payload=payload)
+            record_operation(connection, "retry.payload", {"event_ids": [event_id]}, act=act, events=1)
 
 
 def advance_fix(connection: Connection, fix_id: int, *, act: Act, terms: Terms) -> Advanced:
@@ -282,32 +308,31 @@ def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int
 
 
 def take_selected(
-    connection: Connection,
-    selector: Selector,
-    take: Callable[[Locked, int], int],
-    *,
-    max_retries: int | None,
+    connection: Connection, selector: Selector, take: Callable[[Asked, int], Page], *, max_retries: int | None
 ) -> Retried:
     """Do something with all that a selector means and that is dead as this begins, oldest death first.
 
     Args:
         connection: in autocommit mode.
         selector: the dead events.
-        take: is given at most 5,000 locked events, and how many it took before, in a transaction of its own;
-            returns how many of them it took, or in a dry run would.
+        take: is given what a page of at most 5,000 is asked for, and how many it took before, in a transaction of its
+            own; returns the page, with how many of it were taken, or in a dry run would be.
         max_retries: events that died again after so many retries are passed over; None: taken too.
     """
     asked = _manual(connection, selector, max_retries=max_retries)
     events = batches = 0
-    after = _START
     while True:
         with connection.transaction():
-            page = _page(connection, asked, after, room=BATCH)
-            taken = take(_locked(page), events) if page["taken"] else 0
-        events, batches = events + taken, batches + bool(taken)
-        if page["rows"] < BATCH:
+            page = take(asked, events)
+        events, batches = events + page.taken, batches + bool(page.taken)
+        if page.ended:
             return Retried(events, batches)
-        after = (page["last_time"], page["last_id"])
+        asked |= _behind(page.last)
+
+
+def lock_page(connection: Connection, asked: Asked) -> Page:
+    """Lock what may go of a page, until the transaction ends."""
+    return _page(connection, asked, release=False, due=None, seconds_each=None, now=None, actor=None, reason=None)
 
 
 def shown(selector: Selector) -> dict[str, Any]:
@@ -326,51 +351,40 @@ def _retry(  # noqa: PLR0913 - keyword-only past the selector
     max_retries: int | None,
     already: int = 0,
 ) -> Retried:
-    def take(locked: Locked, taken: int) -> int:
-        if not act.dry_run:
-            due = act.now + timedelta(seconds=(already + taken) * _seconds_each(rate))
-            _release(connection, locked, act=act, rate=rate, due=due)
-            record_operation(connection, "retry.selected", shown(selector), act=act, events=locked.taken)
-        return locked.taken
+    def take(asked: Asked, taken: int) -> Page:
+        if act.dry_run:
+            return lock_page(connection, asked)
+        due = act.now + timedelta(seconds=(already + taken) * _seconds_each(rate))
+        page = _release(connection, asked, act=act, rate=rate, due=due)
+        if page.taken:
+            record_operation(connection, "retry.selected", shown(selector), act=act, events=page.taken)
+        return page
 
     return take_selected(connection, selector, take, max_retries=max_retries)
 
 
-def _manual(connection: Connection, selector: Selector, *, max_retries: int | None = None) -> dict[str, Any]:
+def _manual(connection: Connection, selector: Selector, *, max_retries: int | None = None) -> Asked:
     """What a person's retry asks for: what is dead as it begins, so that what dies again meanwhile does not follow."""
     before = connection.one("session.clock")["now"]
     where = means(connection, selector, before=before)
-    return {**where, "before": before, "fix_id": None, "max_retries": max_retries, "ordered": False}
+    own = {"before": before, "fix_id": None, "stage": None, "max_retries": max_retries, "ordered": False}
+    return {**where, **own, **_behind(_START), "room": BATCH}
 
 
-def _page(connection: Connection, asked: dict[str, Any], after: _Key, *, room: int) -> dict[str, Any]:
-    return connection.one(
-        "retry.candidates", **asked, after_time=after[0], after_id=after[1], rows=BATCH, room=min(room, BATCH)
-    )
+def _behind(key: _Key) -> Asked:
+    return {"after_time": key[0], "after_id": key[1]}
 
 
-def _locked(page: dict[str, Any]) -> Locked:
-    return Locked(page["taken"], page["deaths"], page["events"])
+def _page(connection: Connection, asked: Asked, **release: object) -> Page:
+    return Page(**connection.one("retry.take", **asked, **release, rows=BATCH))
 
 
-def _release(  # noqa: PLR0913 - keyword-only past the events
-    connection: Connection,
-    locked: Locked,
-    *,
-    act: Act,
-    rate: float | None = None,
-    due: datetime | None = None,
-    fix_id: int | None = None,
-    stage: int | None = None,
-) -> int:
-    """Release locked events, the first of them due then or at once; returns how many they were."""
+def _release(
+    connection: Connection, asked: Asked, *, act: Act, rate: float | None = None, due: datetime | None = None
+) -> Page:
+    """Release what may go of a page, the first of it due then or at once."""
     pace = {"seconds_each": _seconds_each(rate), "due": due or act.now}
-    who = {"now": act.now, "actor": act.actor, "reason": act.reason}
-    return int(
-        connection.one(
-            "retry.release", deaths=locked.deaths, events=locked.events, fix_id=fix_id, stage=stage, **pace, **who
-        )["events"]
-    )
+    return _page(connection, asked, release=True, now=act.now, actor=act.actor, reason=act.reason, **pace)
 
 
 def _seconds_each(rate: float | None) -> float:
@@ -406,10 +420,9 @@ def _do(  # noqa: PLR0913 - keyword-only past the walk
     """Carry the step out; returns how many events it released, and where the walk stands."""
     match step:
         case Release():
-            page = _page(connection, _targets(connection, fix, policy), walk.after, room=step.limit)
-            if page["taken"]:
-                _release_stage(connection, fix, policy, step.stage, _locked(page), act=act)
-            return page["taken"], walk.past(page, limit=step.limit)
+            asked = {**_targets(connection, fix, policy), **_behind(walk.after), "room": min(step.limit, BATCH)}
+            page = _release_stage(connection, fix, policy, step.stage, asked, act=act)
+            return page.taken, walk.past(page, limit=step.limit)
         case Close():
             _close(connection, fix, step, act=replace(act, reason=step.verdict))
         case Wait():
@@ -417,7 +430,7 @@ def _do(  # noqa: PLR0913 - keyword-only past the walk
     return 0, walk
 
 
-def _targets(connection: Connection, fix: Fix, policy: RetryPolicy) -> dict[str, Any]:
+def _targets(connection: Connection, fix: Fix, policy: RetryPolicy) -> Asked:
     return {
         **means(connection, fix.selector, before=fix.flagged_at),
         "before": fix.flagged_at,
@@ -427,18 +440,21 @@ def _targets(connection: Connection, fix: Fix, policy: RetryPolicy) -> dict[str,
     }
 
 
-def _release_stage(  # noqa: PLR0913 - keyword-only past the events
-    connection: Connection, fix: Fix, policy: RetryPolicy, number: int, locked: Locked, *, act: Act
-) -> None:
-    if number > fix.stage:
-        connection.run("fix.begin_stage", fix_id=fix.id, stage=number, size=policy.size(number), now=act.now)
+def _release_stage(  # noqa: PLR0913 - keyword-only past what is asked for
+    connection: Connection, fix: Fix, policy: RetryPolicy, number: int, asked: Asked, *, act: Act
+) -> Page:
+    """Release a page of a stage, which begins with the first event that is released."""
+    stage = {"fix_id": fix.id, "stage": number}
+    signed = replace(act, reason=f"fix {fix.id}, stage {number}: {fix.note}")
     pace = {"seconds_each": _seconds_each(policy.rate), "now": act.now}
     due = connection.one("retry.next_due", fix_id=fix.id, **pace)["due"]
-    signed = replace(act, reason=f"fix {fix.id}, stage {number}: {fix.note}")
-    _release(connection, locked, act=signed, rate=policy.rate, due=due, fix_id=fix.id, stage=number)
-    events = locked.taken
-    connection.run("fix.count_released", fix_id=fix.id, stage=number, events=events)
-    record_operation(connection, "retry.stage", {"fix": fix.id, "stage": number}, act=signed, events=events)
+    page = _release(connection, {**asked, **stage}, act=signed, rate=policy.rate, due=due)
+    if page.taken:
+        if number > fix.stage:
+            connection.run("fix.begin_stage", **stage, size=policy.size(number), now=act.now)
+        connection.run("fix.count_released", **stage, events=page.taken)
+        record_operation(connection, "retry.stage", {"fix": fix.id, "stage": number}, act=signed, events=page.taken)
+    return page
 
 
 def _close(connection: Connection, fix: Fix, close: Close, *, act: Act) -> None:
@@ -487,9 +503,9 @@ def _evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
     ]
 
 
-def _not_retried(event_id: int, page: dict[str, Any]) -> DlqError:
+def _not_retried(event_id: int, page: Page) -> DlqError:
     """Why an event that somebody named was not there to be taken."""
-    if page["free"]:
+    if page.free:
         return RefusedError(
             f"Event {event_id} is dead, but another transaction holds it. Retry it when that has ended."
         )

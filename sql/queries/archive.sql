@@ -145,10 +145,12 @@ with page as (
     select d.id, d.event_id from :"dlq_schema".death d join page on page.id = d.id
     where not exists (select from :"outbox_schema".:"outbox_table" e where e.id = page.event_id and e.status <> 'done')
         and not exists (select from :"outbox_schema".:"archive_table" a where a.id = page.event_id)
-        and not exists (select from :"dlq_schema".retry r where r.death_id = page.id and r.outcome is null)
+        and not exists (
+            select from :"dlq_schema".retry r
+            where r.event_id = page.event_id and r.death_id = page.id and r.outcome is null)
     for update of d skip locked
 ), retries as (
-    delete from :"dlq_schema".retry r using target where r.death_id = target.id
+    delete from :"dlq_schema".retry r using target where r.event_id = target.event_id and r.death_id = target.id
 ), discards as (
     delete from :"dlq_schema".discard r using target where r.death_id = target.id
 ), deaths as (

@@ -64,7 +64,7 @@ with bounds as (
     ) d
 ), dead as (
     select last.* from last
-    left join :"dlq_schema".retry r on r.death_id = last.id
+    left join :"dlq_schema".retry r on r.event_id = last.event_id and r.death_id = last.id
     left join :"outbox_schema".:"outbox_table" e
         on e.id = last.event_id and e.status = 'dead' and e.dead_at = last.died_at
     left join :"outbox_schema".:"archive_table" a

@@ -1,11 +1,14 @@
 -- Releasing dead events and writing down what became of them.
 
--- name: candidates
+-- name: take
 -- The next deaths that a selector means, oldest first, by key: each page reads so many rows and no more, whatever it
--- finds. What may go is locked, as much of it as there is room for; what may not is counted by the reason. `lateral`
--- has each event looked up on its own, because the planner takes a join on two columns to find a single row and would
--- read the whole outbox for every page of a cause with many deaths.
-with page as (
+-- finds. What may go is locked, as much of it as there is room for, and where it is to be released it goes back to the
+-- worker here and now, the first of it due then and each so long after the one before it. One statement, because to hand
+-- five thousand ids out and take them back costs as much as the ledger's indexes. What may not go, what others hold and
+-- what there was no room for is counted. `lateral` has each event looked up on its own, because the planner takes a join
+-- on two columns to find a single row and would read the whole outbox for every page of a cause with many deaths; after
+-- that it is updated by place. One that was changed since this began is passed over like one that somebody holds.
+with page as materialized (
     select * from (
         (select d.* from unnest(%(causes)s::text[]) as member (cause_id)
          cross join lateral (
@@ -29,6 +32,10 @@ with page as (
             select d.* from :"dlq_schema".death d where d.event_id = e.id and d.died_at = e.dead_at limit 1) d)
     ) drive
     order by died_at, event_id limit %(rows)s
+), tried as materialized (
+    select r.event_id, count(*) as retries, max(r.death_id) as death_id, bool_or(r.fix_id = %(fix_id)s) as by_fix
+    from :"dlq_schema".retry r where r.event_id = any(array(select event_id from page))
+    group by r.event_id
 ), judged as materialized (
     select page.id as death_id, page.event_id, page.died_at, case
         when %(max_retries)s::integer is not null and tried.retries >= %(max_retries)s then 'parked'
@@ -47,64 +54,58 @@ with page as (
         else 'free' end as state
     from page
     cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
-    cross join lateral (
-        select from :"outbox_schema".:"outbox_table" e
-        where e.id = page.event_id and e.dead_at = page.died_at and e.status = 'dead' limit 1) e
-    cross join lateral (
-        select count(*) as retries,
-            coalesce(bool_or(r.death_id = page.id or r.fix_id = %(fix_id)s), false) as answered
-        from :"dlq_schema".retry r where r.event_id = page.event_id) tried
-    left join :"dlq_schema".cause c on c.id = page.cause_id
-    where not tried.answered
-        and :"dlq_schema".selects(f, coalesce(c.merged_into, page.cause_id), page.event_type, page.aggregate_type,
-                                  page.event_id, page.attempts, page.error, page.died_at)
-), locked as (
-    select free.* from (
-        select death_id, event_id, died_at from judged where state = 'free' order by died_at, event_id) free
-    cross join lateral (
-        select from :"outbox_schema".:"outbox_table" e
-        where e.id = free.event_id and e.dead_at = free.died_at and e.status = 'dead'
-        for update skip locked) e
-    limit %(room)s
-), last as (
-    select died_at, event_id from page order by died_at desc, event_id desc limit 1
-)
-select taken.*, found.*, (select count(*) from page) as rows, last.died_at as last_time, last.event_id as last_id
-from (
-    select count(*) as taken, coalesce(array_agg(death_id order by died_at, event_id), '{}')::text as deaths,
-        coalesce(array_agg(event_id order by died_at, event_id), '{}')::text as events
-    from locked) taken
-cross join (
-    select count(*) filter (where state = 'free') as free, count(*) filter (where state = 'waiting') as waiting,
-        count(*) filter (where state = 'held') as held, count(*) filter (where state = 'parked') as parked
-    from judged) found
-left join last on true
-
--- name: next_due
--- When the next event of a fix may fall due: now, or behind the last of those that it has outstanding.
-select greatest(%(now)s::timestamptz, max(due_at) + make_interval(secs => %(seconds_each)s)) as due
-from :"dlq_schema".retry where fix_id = %(fix_id)s and outcome is null
-
--- name: release
--- Events that are locked as candidates go back to the worker, in the order given, the first of them due then and each
--- so long after the one before it. Their ids are named twice: by the list they are read from the table in one go, which
--- a join would do one by one.
-with released as (
+    left join tried using (event_id)
+    where (tried.event_id is null or tried.death_id < page.id and tried.by_fix is not true)
+        and :"dlq_schema".selects(f, case when page.cause_id = any(%(causes)s::text[]) then f.cause_id end,
+                                  page.event_type, page.aggregate_type, page.event_id, page.attempts, page.error,
+                                  page.died_at)
+), locked as materialized (
+    select free.death_id, free.place, row_number() over (order by free.died_at, free.event_id) - 1 as n from (
+        select free.*, e.place
+        from (select * from judged where state = 'free' order by died_at, event_id) free
+        cross join lateral (
+            select e.ctid as place from :"outbox_schema".:"outbox_table" e
+            where e.id = free.event_id and e.dead_at = free.died_at and e.status = 'dead'
+            for update skip locked) e
+        limit %(room)s) free
+), released as (
     update :"outbox_schema".:"outbox_table" e
     set status = 'pending', attempts = 0, dead_at = null,
-        next_run_at = %(due)s::timestamptz + make_interval(secs => (given.n - 1) * %(seconds_each)s)
-    from unnest(%(deaths)s::bigint[], %(events)s::bigint[]) with ordinality as given (death_id, event_id, n)
-    where e.id = any(%(events)s::bigint[]) and e.id = given.event_id and e.status = 'dead'
-    returning given.death_id, e.id as event_id, e.aggregate_type, e.aggregate_id, e.next_run_at
+        next_run_at = %(due)s::timestamptz + make_interval(secs => locked.n * %(seconds_each)s)
+    from locked where %(release)s and e.ctid = locked.place and e.status = 'dead'
+    returning locked.death_id, e.id as event_id, e.aggregate_type, e.aggregate_id, e.next_run_at
 ), ledger as (
     insert into :"dlq_schema".retry
         (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason, retried_at, due_at)
     select death_id, event_id, aggregate_type, aggregate_id, %(fix_id)s, %(stage)s, %(actor)s, %(reason)s, %(now)s,
         next_run_at
     from released
-    returning 1
+), passed as materialized (
+    -- `not in`, which is looked up in a hash whatever the planner expects.
+    select * from judged where death_id not in (select death_id from locked)
+), last as (
+    select died_at, event_id from page order by died_at desc, event_id desc limit 1
 )
-select count(*) as events from ledger
+select case when %(release)s then (select count(*) from released) else taken.events end as taken,
+    case when %(release)s then '{}' else (select coalesce(array_agg(death_id order by n), '{}')::text from locked) end
+        as deaths,
+    taken.events + counted.free as free, counted.waiting, counted.held, counted.parked,
+    (select count(*) from page) as rows, coalesce(last.died_at, %(after_time)s) as last_time,
+    coalesce(last.event_id, %(after_id)s) as last_id
+from (select count(*) as events from locked) taken
+cross join (
+    select count(*) filter (where state = 'free') as free, count(*) filter (where state = 'waiting') as waiting,
+        count(*) filter (where state = 'held') as held, count(*) filter (where state = 'parked') as parked
+    from passed
+    cross join lateral (
+        select from :"outbox_schema".:"outbox_table" e
+        where e.id = passed.event_id and e.dead_at = passed.died_at and e.status = 'dead' limit 1) e) counted
+left join last on true
+
+-- name: next_due
+-- When the next event of a fix may fall due: now, or behind the last of those that it has outstanding.
+select greatest(%(now)s::timestamptz, max(due_at) + make_interval(secs => %(seconds_each)s)) as due
+from :"dlq_schema".retry where fix_id = %(fix_id)s and outcome is null
 
 -- name: read_payload
 -- Whether PostgreSQL reads it, said before anything is locked.
@@ -116,7 +117,9 @@ with event as (
     select id, payload from :"outbox_schema".:"outbox_table" where id = %(event_id)s
 ), kept as (
     update :"dlq_schema".retry r set payload_before = event.payload
-    from event where r.death_id = any(%(deaths)s::bigint[]) and r.event_id = event.id
+    from event
+    where r.event_id = event.id
+        and r.death_id = (select max(l.death_id) from :"dlq_schema".retry l where l.event_id = %(event_id)s)
 )
 update :"outbox_schema".:"outbox_table" set payload = %(payload)s::jsonb where id = %(event_id)s
 
@@ -125,7 +128,7 @@ update :"outbox_schema".:"outbox_table" set payload = %(payload)s::jsonb where i
 -- that left the outbox as done lives in the archive as done. Before its due time no worker has an event. Without a fix:
 -- the retries that no active fix waits for, which are those of people and what ended or paused fixes left behind.
 with outstanding as (
-    select r.death_id, case
+    select r.event_id, r.death_id, case
         when exists (select from :"dlq_schema".death d where d.event_id = r.event_id and d.id > r.death_id) then 'dead'
         when e.status = 'done' or (e.id is null and a.status = 'done') then 'done'
         when e.id is null then 'gone'
@@ -137,13 +140,13 @@ with outstanding as (
     where r.outcome is null and r.due_at <= %(now)s and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null
         and not exists (select from :"dlq_schema".fix f where f.id = r.fix_id and f.status = 'active'))
 ), decided as (
-    select r.death_id, o.outcome from :"dlq_schema".retry r join outstanding o on o.death_id = r.death_id
+    select r.event_id, r.death_id, o.outcome from :"dlq_schema".retry r join outstanding o using (event_id, death_id)
     where o.outcome is not null and r.outcome is null
     order by r.death_id limit %(limit)s
     for update of r skip locked
 ), settled as (
     update :"dlq_schema".retry r set outcome = decided.outcome, settled_at = %(now)s
-    from decided where r.death_id = decided.death_id
+    from decided where r.event_id = decided.event_id and r.death_id = decided.death_id
     returning r.fix_id, r.stage, r.outcome
 ), counted as (
     select fix_id, stage, count(*) filter (where outcome = 'done') as done,
@@ -171,13 +174,14 @@ select count(*) as events from settled
 -- Events that were delivered after their retry was given up, of the last week. The outcome stays, because so late a
 -- delivery proves nothing of a fix; but the application may delete such an event, and then it is not missing.
 with late as (
-    select r.death_id from :"dlq_schema".retry r
+    select r.event_id, r.death_id from :"dlq_schema".retry r
     join :"outbox_schema".:"outbox_table" e on e.id = r.event_id and e.status = 'done'
     where r.outcome = 'unsettled' and r.late_at is null and r.settled_at >= %(now)s::timestamptz - interval '7 days'
     order by r.death_id limit %(limit)s
     for update of r skip locked
 )
-update :"dlq_schema".retry r set late_at = %(now)s from late where r.death_id = late.death_id
+update :"dlq_schema".retry r set late_at = %(now)s
+from late where r.event_id = late.event_id and r.death_id = late.death_id
 
 -- name: parked
 -- Dead events that were retried so often that only a person releases them, by key in the order of their ids. Led by the

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -459,6 +460,31 @@ def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
     assert late == last + timedelta(seconds=1)
 
 
+def test_an_event_that_is_changed_while_it_is_looked_at_waits_for_the_next_run(
+    connection: Connection, database: Database
+) -> None:
+    """As if somebody still held it: it stays dead, whole, and without a row in the ledger."""
+    _dead(connection, 3)
+    fix = _flag(connection)
+    assert fix.policy is not None
+    walk = {"after_time": _START[0], "after_id": 0, "rows": 5000, "room": 5000, "stage": 1}
+    sign = {"release": True, "due": _now(), "seconds_each": 0.1, "now": _now(), "actor": "a", "reason": "r"}
+    text = connection.literal("retry.take", **_targets(connection, fix, fix.policy), **walk, **sign)
+    slow = text.replace("    from page\n    cross join", "    from page cross join pg_sleep(1)\n    cross join")
+    assert slow != text
+    with database.connect() as other, ThreadPoolExecutor() as pool:
+        page = pool.submit(lambda: connection.execute(slow.encode()).fetchone())
+        while not one(other, "select count(*) as n from pg_stat_activity where wait_event = 'PgSleep'")["n"]:
+            time.sleep(0.01)
+        other.execute("update outbox_event set payload = '{}' where id = 2")
+        found = page.result()
+    assert found is not None
+    assert (found["free"], found["taken"]) == (3, 2)
+    assert one(connection, "select array_agg(event_id order by event_id) as ids from dlq.retry") == {"ids": [1, 3]}
+    assert _counts(connection) == {"dead": 1, "pending": 2}
+    assert _advance(connection, fix).released == 1
+
+
 def test_a_run_that_passed_nothing_does_not_look_again(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six events in pages of two: three that release, and one that finds the end."""
     monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 2)
@@ -469,7 +495,7 @@ def test_a_run_that_passed_nothing_does_not_look_again(connection: Connection, m
     run = connection.run
     connection.run = lambda name, /, **values: (asked.append(name), run(name, **values))[1]  # type: ignore[method-assign]
     assert _advance(connection, fix).released == 6
-    assert asked.count("retry.candidates") == 4
+    assert asked.count("retry.take") == 4
 
 
 def _doomed(database: Database, killer: Connection, after: int) -> Connection:
@@ -599,23 +625,17 @@ def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Con
 
 def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
     assert fix.policy is not None
-    walk = {"after_time": _START[0], "after_id": 0, "rows": 5000, "room": 5}
+    walk = {"after_time": _START[0], "after_id": 0, "rows": 5000, "room": 5, "stage": 1}
     by_type = replace(fix, selector=Selector(event_type="e"))
     by_ids = replace(fix, selector=Selector(event_ids=(1, 2, 3)))
     parked = {**means(connection, Selector(every=True), before=_now()), "max_retries": 3, "after": 0, "limit": 100}
-    release = {
-        "deaths": [1, 2, 3],
-        "events": [1, 2, 3],
-        "due": _now(),
-        "seconds_each": 0.1,
-        "actor": "a",
-        "reason": "r",
-    }
+    walk |= {"release": True, "due": _now(), "seconds_each": 0.1, "now": _now(), "actor": "a", "reason": "r"}
     return {
-        "retry.candidates": {**_targets(connection, fix, fix.policy), **walk},
-        "retry.candidates of a type": {**_targets(connection, by_type, fix.policy), **walk},
-        "retry.candidates of ids": {**_targets(connection, by_ids, fix.policy), **walk},
-        "retry.release": {**release, "now": _now(), "fix_id": fix.id, "stage": 1},
+        "retry.take": {**_targets(connection, fix, fix.policy), **walk},
+        "retry.take of a page": {**_targets(connection, fix, fix.policy), **walk, "room": 5000},
+        "retry.take of a type": {**_targets(connection, by_type, fix.policy), **walk},
+        "retry.take of ids": {**_targets(connection, by_ids, fix.policy), **walk},
+        "retry.take without a release": {**_targets(connection, fix, fix.policy), **walk, "release": False},
         "retry.note_late": {"now": _now(), "limit": 100},
         "retry.next_due": {"now": _now(), "fix_id": fix.id, "seconds_each": 0.1},
         "retry.settle": {"now": _now(), "settle_seconds": 60, "fix_id": fix.id, "limit": 100},
@@ -634,10 +654,11 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "retry.candidates",
-        "retry.candidates of a type",
-        "retry.candidates of ids",
-        "retry.release",
+        "retry.take",
+        "retry.take of a page",
+        "retry.take of a type",
+        "retry.take of ids",
+        "retry.take without a release",
         "retry.next_due",
         "retry.note_late",
         "retry.settle",
@@ -655,7 +676,7 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
 def test_no_statement_of_a_fix_reads_whole_tables(crowded: tuple[Connection, Fix], statement: str) -> None:
     """Each is led by an index on the fix or its cause, be it one of many or the only one."""
     connection, fix = crowded
-    plan = _explain(connection, statement.partition(" of ")[0], **_statements(connection, fix)[statement])
+    plan = _explain(connection, statement.partition(" ")[0], **_statements(connection, fix)[statement])
     assert not re.search(r"Seq Scan on (death|retry|outbox_event|outbox_event_archive)\b", plan), plan
     # Counted in the order of the ledger's index: a page ends where it is full.
     assert not statement.startswith("retry.parked") or ("GroupAggregate" in plan and "Sort" not in plan), plan

@@ -160,7 +160,7 @@ comment on table :"dlq_schema".fix_stage is 'A stage of a fix and the outcomes o
 create table :"dlq_schema".retry (
     -- A death is answered by one retry: the next needs a new death. Without references, which would cost a release a
     -- quarter of its time: the statement that writes a row has just read its death and holds the lock of its fix.
-    death_id       bigint      primary key,
+    death_id       bigint      not null,
     event_id       bigint      not null,
     aggregate_type text        not null,
     aggregate_id   text        not null,
@@ -174,7 +174,7 @@ create table :"dlq_schema".retry (
     outcome        text        check (outcome in ('done', 'dead', 'unsettled', 'gone')),
     settled_at     timestamptz,
     late_at        timestamptz,  -- of an unsettled one: when it was seen to be delivered after all
-    unique (event_id, fix_id),
+    primary key (event_id, death_id),
     check ((fix_id is null) = (stage is null)),
     check ((outcome is null) = (settled_at is null)),
     check (late_at is null or outcome = 'unsettled')

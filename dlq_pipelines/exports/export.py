@@ -7,6 +7,7 @@ never speaks of files that are not there yet.
 """
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -38,6 +39,8 @@ from dlq_pipelines.settings import ExportFormat
 MANIFEST = "_manifest.json"
 # Readers of a folder of Parquet files fail on any other file in it, and pass over names that begin with `_`.
 _ABOVE = {ExportFormat.PARQUET: "", ExportFormat.CSV: "_csv/", ExportFormat.JSONL: "_jsonl/"}
+# Batches that may wait for a writer: what arrives while it compresses a row group.
+_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -205,15 +208,17 @@ def _open_writer(path: Path, format: ExportFormat) -> Iterator[Writer]:
 def write_batches(
     batches: Iterator[pa.RecordBatch], writers: Sequence[Writer], seen: Callable[[pa.RecordBatch], None]
 ) -> None:
-    """Give each batch to all writers, each in a thread of its own, while the next batch is read."""
-    pending: list[Future[None]] = []
+    """Give each batch to all writers, each in a thread of its own, while the next batches are read."""
+    pending: deque[list[Future[None]]] = deque()
     with _memory_given_back(), ExitStack() as stack:
         threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in writers]
         for batch in batches:
             seen(batch)
-            _finish(pending)
-            pending = [thread.submit(one.write, batch) for thread, one in zip(threads, writers, strict=True)]
-        _finish(pending)
+            if len(pending) == _AHEAD:
+                _finish(pending.popleft())
+            pending.append([thread.submit(one.write, batch) for thread, one in zip(threads, writers, strict=True)])
+        while pending:
+            _finish(pending.popleft())
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def _released(connection: Connection) -> Figure:
             _prepare(connection, EVENTS)
             times.append(work(connection, EVENTS))
     what = f"release {EVENTS:,} events of a fix"
-    return Figure(what, statistics.median(ours), statistics.median(peer), 3.0, f"a bare update, {BATCH:,} a statement")
+    return Figure(what, statistics.median(ours), statistics.median(peer), 2.5, f"a bare update, {BATCH:,} a statement")
 
 
 def _memory(connection: Connection) -> Figure:

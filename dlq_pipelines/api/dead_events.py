@@ -13,7 +13,6 @@ from dlq_pipelines.api.filters import OF_NO_REASON, Asked, Body, DryRun, Many, R
 from dlq_pipelines.api.session import Outbox, Site
 from dlq_pipelines.api.stream import ExportResponse, export_stream
 from dlq_pipelines.archive.archive import discard_events
-from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.installation import export_options, fix_terms
 from dlq_pipelines.operation import carry_out
 from dlq_pipelines.outbox.dead_events import (
@@ -26,7 +25,7 @@ from dlq_pipelines.outbox.dead_events import (
 )
 from dlq_pipelines.outbox.event import BIGINT_MAX
 from dlq_pipelines.retries.history import EventHistory, event_history
-from dlq_pipelines.retries.retry import Retried, retry_event, retry_selected
+from dlq_pipelines.retries.retry import Retried, none_taken, retry_event, retry_selected
 from dlq_pipelines.settings import ExportFormat
 from dlq_pipelines.text import json_text
 
@@ -129,13 +128,14 @@ class RetriedOne:
 class ChangedMany:
     """How many events were meant, and how many of them were changed; in a dry run, would be.
 
-    `requested` counts the ids, where ids were given.
+    `requested` counts the ids, where ids were given; `locked` those that were passed over because others hold them.
     """
 
     status: Literal["success"]
     message: str
     requested: int
     processed: int
+    locked: int
     dry_run: bool
 
 
@@ -214,7 +214,7 @@ def discard(caller: Admin, asked: Discard, outbox: Outbox, site: Site) -> Change
         permit=asked.permit("discard"),
     )
     if asked.names_only and not done.events:
-        raise NotFoundError("None of these events is dead.")
+        raise none_taken(done, "dead")
     return told("Discarded", done, asked)
 
 
@@ -232,4 +232,6 @@ def told(did: str, done: Retried, asked: Many) -> ChangedMany:
     """What a program learns of a change of many."""
     said = f"{done.events:,} events are meant." if asked.dry_run else f"{did} {done.events:,} events."
     requested = len(set(asked.event_ids)) if asked.event_ids else done.events
-    return ChangedMany("success", said, requested, done.events, asked.dry_run)
+    if done.locked:
+        said += f" Other transactions hold {done.locked:,} more."
+    return ChangedMany("success", said, requested, done.events, done.locked, asked.dry_run)

@@ -13,7 +13,6 @@ from dlq_pipelines.api.dead_events import ChangedMany, Rate, events_of, told
 from dlq_pipelines.api.filters import Asked, Body, DryRun, Many, Reason
 from dlq_pipelines.api.session import Outbox, Site
 from dlq_pipelines.day import moment
-from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.installation import fix_terms
 from dlq_pipelines.operation import carry_out
 from dlq_pipelines.outbox.event import BIGINT_MAX
@@ -29,7 +28,7 @@ from dlq_pipelines.retries.ledger import (
     preview_fix,
 )
 from dlq_pipelines.retries.parked import ParkedEvent, parked_events, release_parked
-from dlq_pipelines.retries.retry import pause_fix, resume_fix, withdraw_fix
+from dlq_pipelines.retries.retry import none_taken, pause_fix, resume_fix, withdraw_fix
 
 router = APIRouter(prefix="/api/fixes", tags=["fixes"])
 FixId = Annotated[int, Path(ge=1, le=BIGINT_MAX, description="The fix.")]
@@ -182,7 +181,7 @@ def release(caller: Retrier, asked: ReleaseParked, outbox: Outbox, site: Site) -
         permit=asked.permit("retry"),
     )
     if asked.names_only and not done.events:
-        raise NotFoundError("None of these events is parked.")
+        raise none_taken(done, "parked")
     return told("Retried", done, asked)
 
 

@@ -94,7 +94,7 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
             with whole_rows():
                 connection.one("archive.discard", deaths=free["deaths"], **who)
             record_operation(connection, "archive.discard", shown(selector), act=act, events=free["events"])
-        return replace(page, taken=free["events"])
+        return replace(page, taken=free["events"], free=page.free - page.taken + free["events"])
 
     return take_selected(connection, selector, take, max_retries=None)
 

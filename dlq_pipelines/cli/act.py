@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from dlq_pipelines.cli.output import Format, show
-from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.errors import DlqError, RefusedError
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -73,7 +73,7 @@ def do_many(
     verb: str,
     events: Callable[[T], int],
     yes: bool,
-    missing: str | None = None,
+    missing: Callable[[T], DlqError] | None = None,
 ) -> T:
     """Do something to many events: counted first, asked for where they are many.
 
@@ -83,17 +83,17 @@ def do_many(
         verb: what is about to be done, such as "retry".
         events: how many a result is of.
         yes: the person need not be asked.
-        missing: what to say where events were named by their ids and none of them is one; None: they were not named.
+        missing: what to say where events were named by their ids and none of them was taken; None: they were not named.
 
     Raises:
-        NotFoundError: none of the named events is one.
+        NotFoundError: none of the named events is one; or what else `missing` says.
         RefusedError: they are many, and the person does not mean it or cannot be asked.
     """
     from dlq_pipelines.operation import carry_out
 
     done = carry_out(do, doing, events=events, permit=None if yes else lambda many: confirm(verb, many, yes=False))
     if missing is not None and not events(done):
-        raise NotFoundError(missing)
+        raise missing(done)
     return done
 
 

@@ -10,7 +10,7 @@ from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
 from dlq_pipelines.cli.output import Format, formatted
 from dlq_pipelines.cli.session import session
-from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.errors import NotFoundError, RefusedError
 
 app = typer.Typer(help="The archive of dead events.", no_args_is_help=True)
 Retention = Annotated[str, typer.Option("--reason", help="Why, for whoever asks later.")]
@@ -86,7 +86,7 @@ def restore(
             verb="restore",
             events=lambda done: done.events,
             yes=yes,
-            missing=missing if filters.names_only(ids) else None,
+            missing=(lambda _: NotFoundError(missing)) if filters.names_only(ids) else None,
         )
     tell(
         f"{'Would restore' if dry_run else 'Restored'} {done.events:,} dead events; {done.blocked:,} stay because the "

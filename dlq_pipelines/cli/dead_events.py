@@ -11,7 +11,7 @@ from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
 from dlq_pipelines.cli.export import export
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
 from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, say_json, show
-from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
+from dlq_pipelines.cli.retrying import Rate, held, pace, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.text import plain_text
 
@@ -217,8 +217,8 @@ def discard(
     Example: `dlq dead-events discard 17 --reason "a test order"`
     """
     from dlq_pipelines.archive.archive import discard_events
+    from dlq_pipelines.retries.retry import none_taken
 
-    missing = "None of these events is dead. `dlq dead-events show ID` says what became of one."
     with session() as (connection, settings):
         selector = filters.selector(settings.zone, ids)
         done = do_many(
@@ -227,10 +227,10 @@ def discard(
             verb="discard",
             events=lambda done: done.events,
             yes=yes,
-            missing=missing if filters.names_only(ids) else None,
+            missing=(lambda done: none_taken(done, "dead")) if filters.names_only(ids) else None,
         )
     tell(
-        f"{'Would discard' if dry_run else 'Discarded'} {done.events:,} dead events.",
+        f"{'Would discard' if dry_run else 'Discarded'} {done.events:,} dead events. {held(done)}".rstrip(),
         asdict(done),
         hint=f"Back by its id: `{program()} archive restore ID --reason ...`.",
         dry_run=dry_run,

@@ -40,9 +40,15 @@ def retry_many(retry: "Callable[[Act], Retried]", doing: "Act", *, named: bool, 
         kind: what they have to be: "dead" or "parked".
         yes: the person need not be asked.
     """
-    missing = f"None of these events is {kind}. `dlq dead-events show ID` says what became of one."
+    from dlq_pipelines.retries.retry import none_taken
+
     return do_many(
-        retry, doing, verb="retry", events=lambda done: done.events, yes=yes, missing=missing if named else None
+        retry,
+        doing,
+        verb="retry",
+        events=lambda done: done.events,
+        yes=yes,
+        missing=(lambda done: none_taken(done, kind)) if named else None,
     )
 
 
@@ -50,11 +56,20 @@ def tell_retried(done: "Retried", ids: Sequence[int] | None, *, rate: float, dry
     """Say how many events go back to the worker, how long that takes, and how many of the named ones do not."""
     row = asdict(done) | {"rate": rate}
     if not done.events and format is Format.TABLE:
-        typer.echo("No dead event is meant by this. Nothing was changed.")
+        typer.echo(f"{held(done) or 'No dead event is meant by this.'} Nothing was changed.")
         return
     lasts = duration((done.events - 1) / rate) if done.events else ""
     said = f"{'Would retry' if dry_run else 'Retried'} {done.events:,} dead events at {rate:g} a second: "
     said += f"they fall due within {lasts}."
     if ids and (passed := len(set(ids)) - done.events):
         said += f"\nPassed over: {passed:,} of those that were named."
+    if done.locked:
+        said += f"\n{held(done)}"
     tell(said, row, hint=f"What became of one: `{program()} dead-events show ID`.", dry_run=dry_run, format=format)
+
+
+def held(done: "Retried") -> str:
+    """What was passed over because others hold it, if anything was."""
+    if not done.locked:
+        return ""
+    return f"Other transactions hold {done.locked:,} dead events that are meant. Try again when those have ended."

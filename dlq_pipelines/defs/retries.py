@@ -1,7 +1,7 @@
 """How is a fix flagged, and how do its stages run by themselves?"""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -207,7 +207,7 @@ def retry_dead_events_op(context: dg.OpExecutionContext, config: RetryEventsConf
             max_retries=None if config.parked else session.settings.max_retries,
         )
     context.log.info(f"{'Would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events.")
-    context.add_output_metadata({"events": retried.events, "batches": retried.batches})
+    context.add_output_metadata(asdict(retried))
 
 
 @dg.job(name="retry_dead_events", hooks={job_success})

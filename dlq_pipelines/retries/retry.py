@@ -48,10 +48,14 @@ _START: _Key = (datetime(1, 1, 1, tzinfo=UTC), 0)
 
 @dataclass(frozen=True)
 class Retried:
-    """How many of the events that were meant were dead and are pending now, in how many transactions."""
+    """How many of the events that were meant were dead and are pending now, in how many transactions.
+
+    `locked` more are dead too, and were passed over because other transactions hold them.
+    """
 
     events: int
     batches: int
+    locked: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def retry_events(connection: Connection, ids: Sequence[int], *, act: Act, rate: 
     for start in range(0, len(wanted), BATCH):
         batch = Selector(event_ids=tuple(wanted[start : start + BATCH]))
         done = _retry(connection, batch, act=act, rate=rate, max_retries=None, already=total.events)
-        total = Retried(total.events + done.events, total.batches + done.batches)
+        total = Retried(total.events + done.events, total.batches + done.batches, total.locked + done.locked)
     return total
 
 
@@ -217,12 +221,14 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
     _require_json(connection, payload)
     with connection.transaction():
         asked = _manual(connection, selector)
-        page = lock_page(connection, asked) if act.dry_run else _release(connection, asked, act=act)
+        page = lock_page(connection, asked)
         if not page.taken:
             raise _not_retried(event_id, page)
-        if not act.dry_run:
-            connection.run("retry.replace_payload", event_id=event_id, payload=payload)
-            record_operation(connection, "retry.payload", {"event_ids": [event_id]}, act=act, events=1)
+        if act.dry_run:
+            return
+        _release(connection, asked, act=act)
+        connection.run("retry.replace_payload", event_id=event_id, deaths=page.deaths, payload=payload)
+        record_operation(connection, "retry.payload", {"event_ids": [event_id]}, act=act, events=1)
 
 
 def advance_fix(connection: Connection, fix_id: int, *, act: Act, terms: Terms) -> Advanced:
@@ -320,19 +326,27 @@ def take_selected(
         max_retries: events that died again after so many retries are passed over; None: taken too.
     """
     asked = _manual(connection, selector, max_retries=max_retries)
-    events = batches = 0
+    total = Retried(0, 0)
     while True:
         with connection.transaction():
-            page = take(asked, events)
-        events, batches = events + page.taken, batches + bool(page.taken)
+            page = take(asked, total.events)
+        locked = total.locked + page.free - page.taken
+        total = Retried(total.events + page.taken, total.batches + bool(page.taken), locked)
         if page.ended:
-            return Retried(events, batches)
+            return total
         asked |= _behind(page.last)
 
 
 def lock_page(connection: Connection, asked: Asked) -> Page:
     """Lock what may go of a page, until the transaction ends."""
     return _page(connection, asked, release=False, due=None, seconds_each=None, now=None, actor=None, reason=None)
+
+
+def none_taken(done: Retried, kind: str) -> DlqError:
+    """Why nothing happened to events that somebody named, which had to be of that kind: "dead" or "parked"."""
+    if done.locked:
+        return RefusedError(f"Other transactions hold these {done.locked:,} events. Try again when those have ended.")
+    return NotFoundError(f"None of these events is {kind}. `dlq dead-events show ID` says what became of one.")
 
 
 def shown(selector: Selector) -> dict[str, Any]:

@@ -33,7 +33,8 @@ with page as materialized (
     ) drive
     order by died_at, event_id limit %(rows)s
 ), tried as materialized (
-    select r.event_id, count(*) as retries, max(r.death_id) as death_id, bool_or(r.fix_id = %(fix_id)s) as by_fix
+    select r.event_id, count(*) as retries, array_agg(r.death_id) as deaths,
+        bool_or(r.fix_id = %(fix_id)s) as by_fix
     from :"dlq_schema".retry r where r.event_id = any(array(select event_id from page))
     group by r.event_id
 ), judged as materialized (
@@ -55,7 +56,7 @@ with page as materialized (
     from page
     cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
     left join tried using (event_id)
-    where (tried.event_id is null or tried.death_id < page.id and tried.by_fix is not true)
+    where (tried.event_id is null or page.id <> all(tried.deaths) and tried.by_fix is not true)
         and :"dlq_schema".selects(f, case when page.cause_id = any(%(causes)s::text[]) then f.cause_id end,
                                   page.event_type, page.aggregate_type, page.event_id, page.attempts, page.error,
                                   page.died_at)
@@ -117,9 +118,7 @@ with event as (
     select id, payload from :"outbox_schema".:"outbox_table" where id = %(event_id)s
 ), kept as (
     update :"dlq_schema".retry r set payload_before = event.payload
-    from event
-    where r.event_id = event.id
-        and r.death_id = (select max(l.death_id) from :"dlq_schema".retry l where l.event_id = %(event_id)s)
+    from event where r.event_id = event.id and r.death_id = any(%(deaths)s::bigint[])
 )
 update :"outbox_schema".:"outbox_table" set payload = %(payload)s::jsonb where id = %(event_id)s
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.postgres.connect import Connection, Database
 from tests.rows import add_events, kill, one, park
 
 ERROR = "TimeoutError: no answer"
@@ -144,6 +144,18 @@ def test_a_batch_says_how_many_were_asked_for_and_done(api: httpx.Client, connec
     pending = connection.execute("select id from outbox_event where status = 'pending' order by id").fetchall()
     assert [row["id"] for row in pending] == [1, 2, 6]
     assert _json(api.post("/api/dead-events/retry-batch", json={"event_ids": [99]}))["processed"] == 0
+
+
+def test_what_others_hold_is_passed_over_and_said(api: httpx.Client, database: Database) -> None:
+    asked = {"event_ids": [1, 2], "reason": "x"}
+    with database.connect() as other, other.transaction():
+        other.execute("select from outbox_event where id = 2 for update")
+        done = _json(api.post("/api/dead-events/retry-batch", json=asked))
+        assert (done["requested"], done["processed"], done["locked"]) == (2, 1, 1)
+        assert "hold 1 more" in done["message"]
+        refused = _json(api.post("/api/dead-events/discard", json={"event_ids": [2], "reason": "x"}), 409)
+        assert "Other transactions hold these 1 events." in refused["error"]
+    assert _json(api.post("/api/dead-events/retry-batch", json=asked))["processed"] == 1
 
 
 def test_a_filter_is_looked_at_first_and_refused_when_it_means_more(api: httpx.Client, connection: Connection) -> None:

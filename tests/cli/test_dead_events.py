@@ -14,7 +14,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
-from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import Terms
 from dlq_pipelines.retries.ledger import Flag, flag_fix
 from dlq_pipelines.retries.retry import advance_fix
@@ -244,7 +244,7 @@ def test_a_batch_is_what_is_dead_of_these_ids_or_of_a_filter(
     connection.execute("update outbox_event set dead_at = '2026-01-01Z' where id = 4")
     command = ("dead-events", "retry-batch", *chosen, "--reason", "the carrier is back", "--rate", "4")
     (would,) = _rows(dlq(*command, "--dry-run", "--json"))
-    assert would == {"events": len(retried), "batches": 1, "rate": 4.0, "dry_run": True}
+    assert would == {"events": len(retried), "batches": 1, "locked": 0, "rate": 4.0, "dry_run": True}
     assert _pending(connection) == {5}
     said = _words(dlq(*command))
     assert f"Retried {len(retried)} dead events at 4 a second" in said
@@ -252,6 +252,24 @@ def test_a_batch_is_what_is_dead_of_these_ids_or_of_a_filter(
     assert _pending(connection) == retried | {5}
     due = one(connection, "select max(due_at) - min(due_at) as span from dlq.retry where reason <> 'asked'")["span"]
     assert due.total_seconds() == (len(retried) - 1) / 4
+
+
+@pytest.mark.parametrize("verb", ["retry-batch", "discard"])
+def test_what_others_hold_is_passed_over_and_said(
+    dlq: Run, connection: Connection, database: Database, verb: str
+) -> None:
+    """That an event is not dead would be untrue; the rest goes on."""
+    _dead(connection, 3)
+    with database.connect() as other, other.transaction():
+        other.execute("select from outbox_event where id = 2 for update")
+        refused = dlq("dead-events", verb, "2", "--reason", "x")
+        assert (refused.code, refused.out) == (4, "")
+        assert "Other transactions hold these 1 events." in refused.err
+        by_type = dlq("dead-events", verb, "--error-contains", "no answer", "--reason", "x")
+        assert "Other transactions hold 1 dead events that are meant." in _words(by_type)
+    assert one(connection, "select array_agg(id) as ids from outbox_event where status = 'dead'") == {"ids": [2]}
+    (done,) = _rows(dlq("dead-events", verb, "2", "--reason", "x", "--json"))
+    assert (done["events"], done["locked"]) == (1, 0)
 
 
 def test_a_filter_of_nothing_is_no_failure(dlq: Run, connection: Connection) -> None:

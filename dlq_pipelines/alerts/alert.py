@@ -85,10 +85,11 @@ class AlertPolicy:
 
 @dataclass(frozen=True)
 class Turn:
-    """An alert as it is now, and what is to be told of it, if anything."""
+    """An alert as it is now, and what is to be told of it, if anything; besides its own words, that."""
 
     alert: Alert
     notice: Kind | None
+    besides: str = ""
 
 
 def turn(
@@ -160,7 +161,8 @@ def turns(connection: Connection, *, now: datetime, policy: AlertPolicy) -> list
             told.append(None if alert.missing_since is None else Turn(replace(alert, missing_since=None), None))
         else:
             quietly = figures.ends_quietly(alert.rule, key)
-            told.append(turn(alert, None, now=now, cooldown=policy.cooldown, quietly=quietly))
+            over = turn(alert, None, now=now, cooldown=policy.cooldown, quietly=quietly)
+            told.append(over and replace(over, besides=figures.uncounted(alert.rule)))
     return [one for one in told if one is not None]
 
 
@@ -182,13 +184,13 @@ def evaluate(connection: Connection, *, now: datetime, policy: AlertPolicy) -> l
         for one in changed:
             connection.run("alert.put", **asdict(one.alert))
             if one.notice is not None:
-                _notice(connection, one.alert, one.notice, now=now, routes=policy.routes)
+                _notice(connection, one, one.notice, now=now, routes=policy.routes)
         connection.run("alert.forget", before=now - _KEPT, now=now)
         return changed
 
 
-def _notice(connection: Connection, alert: Alert, kind: Kind, *, now: datetime, routes: Sequence[Route]) -> None:
-    detail = alert.detail
+def _notice(connection: Connection, changed: Turn, kind: Kind, *, now: datetime, routes: Sequence[Route]) -> None:
+    alert, detail = changed.alert, changed.alert.detail
     if kind is Kind.RESOLVED:
         detail = f"It lasted from {alert.fired_at:%Y-%m-%d %H:%M} to {alert.missing_since or now:%Y-%m-%d %H:%M} UTC."
     connection.run(
@@ -198,7 +200,7 @@ def _notice(connection: Connection, alert: Alert, kind: Kind, *, now: datetime, 
         severity=alert.severity,
         event_type=alert.event_type,
         summary=alert.summary,
-        detail=detail,
+        detail=detail + changed.besides,
         now=now,
         channels=channels_for(routes, alert.severity, alert.event_type),
     )

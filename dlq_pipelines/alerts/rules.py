@@ -23,6 +23,8 @@ USUAL = timedelta(days=14)
 _LEAST_HOURS = 24
 _OUTLIER, _SIGMA_OF_MAD = 3.5, 1.4826
 NEVER = timedelta.max
+# Rules that count events and leave those of muted causes out.
+_COUNTING = {"backlog", "oldest", "deaths", "parked"}
 _WEEK = timedelta(days=7)
 
 
@@ -133,6 +135,12 @@ class Figures:
     def ends_quietly(self, rule: str, key: str) -> bool:
         """Whether nothing is mended when the rule finds it no more: it only grew old, or was muted."""
         return rule in {"new_cause", "halted"} or (rule == "regressed" and key.partition(":")[2] in self.muted)
+
+    def uncounted(self, rule: str) -> str:
+        """What has to be said where the rule finds nothing more: it may only have been muted."""
+        if not self.muted or rule not in _COUNTING:
+            return ""
+        return " Events of muted causes are not counted: `dlq causes list` says which those are."
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 
 from dlq_pipelines.alerts.alert import AlertPolicy, Kind, evaluate
 from dlq_pipelines.alerts.figures import read_figures
+from dlq_pipelines.alerts.routes import Route
 from dlq_pipelines.alerts.rules import Figures, Thresholds
 from dlq_pipelines.causes.catalogue import merge_causes, mute_cause
 from dlq_pipelines.causes.classify import classify_deaths
@@ -147,6 +148,28 @@ def test_what_only_grew_old_or_was_muted_is_not_told_to_be_resolved(connection: 
         turns = _told(connection, now + timedelta(minutes=minutes))
         assert turns == [(f"new_cause:{cause}", None), (f"regressed:{cause}", None)]
     assert one(connection, "select count(*) from dlq.alert where resolved_at is null") == {"count": 0}
+
+
+def test_the_end_of_a_count_says_that_something_is_muted(connection: Connection) -> None:
+    """Whoever reads that it is over has to know that it may only be unheard."""
+    classified(connection, count=2)
+    quiet = classified(connection, "TimeoutError: x", 2)
+    now = datetime.now(UTC)
+    policy = AlertPolicy(Thresholds(backlog=3), routes=(Route("json://localhost"),))
+
+    def over(minutes: int) -> str:
+        for later in (minutes, minutes + 11):
+            evaluate(connection, now=now + timedelta(minutes=later), policy=policy)
+        return str(
+            one(connection, "select detail from dlq.alert_notice where kind = 'resolved' order by id desc limit 1")["detail"]
+        )
+
+    evaluate(connection, now=now, policy=policy)
+    mute_cause(connection, quiet, now + timedelta(minutes=30), act=replace(ACT, now=now))
+    assert over(1).endswith("Events of muted causes are not counted: `dlq causes list` says which those are.")
+    evaluate(connection, now=now + timedelta(minutes=40), policy=policy)
+    connection.execute("update outbox_event set status = 'done'")
+    assert "muted" not in over(41)
 
 
 def _told(connection: Connection, now: datetime) -> list[tuple[str, Kind | None]]:

@@ -93,7 +93,7 @@ def kill_a_run_with_its_lock_held(running: Production, name: str) -> int:
             "create or replace function hold() returns trigger language plpgsql as $$ begin"
             " if nextval('holds') = 1 then perform pg_sleep(120); end if; return null; end $$;"
             " drop sequence if exists holds; create sequence holds;"
-            " create or replace trigger hold after insert on dlq.retry for each statement execute function hold()"
+            " create or replace trigger hold after insert on dlq.retry for each row execute function hold()"
         )
         fix = running.flag(name)
         asleep = "select pid from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"

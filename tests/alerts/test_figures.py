@@ -160,9 +160,8 @@ def test_the_end_of_a_count_says_that_something_is_muted(connection: Connection)
     def over(minutes: int) -> str:
         for later in (minutes, minutes + 11):
             evaluate(connection, now=now + timedelta(minutes=later), policy=policy)
-        return str(
-            one(connection, "select detail from dlq.alert_notice where kind = 'resolved' order by id desc limit 1")["detail"]
-        )
+        last = "select detail from dlq.alert_notice where kind = 'resolved' order by id desc limit 1"
+        return str(one(connection, last)["detail"])
 
     evaluate(connection, now=now, policy=policy)
     mute_cause(connection, quiet, now + timedelta(minutes=30), act=replace(ACT, now=now))

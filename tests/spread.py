@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -77,13 +77,21 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def exporting(days: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """A run for each day, all at once, in a process that prints which days succeeded."""
+    """A run for each day, all at once, in a process that prints which days succeeded, in a session of its own."""
     command = [sys.executable, "-m", "tests.spread", *days]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             yield process
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def said(runs: subprocess.Popen[str]) -> dict[str, bool]:
+    """Which days succeeded. Its end is not waited for: what a run leaves behind may hold that up."""
+    assert runs.stdout is not None
+    succeeded: dict[str, bool] = json.loads(runs.stdout.readline())
+    return succeeded
 
 
 def _export(day: str) -> bool:
@@ -106,4 +114,4 @@ if __name__ == "__main__":
 
     with multiprocessing.get_context("fork").Pool(10) as processes:
         done = processes.map(_export, sys.argv[1:], chunksize=1)
-        print(json.dumps(dict(zip(sys.argv[1:], done, strict=True))))  # noqa: T201 - what the test reads
+        print(json.dumps(dict(zip(sys.argv[1:], done, strict=True))), flush=True)  # noqa: T201 - what the test reads

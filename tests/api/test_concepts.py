@@ -147,7 +147,10 @@ def test_parked_events_are_listed_and_released(api: httpx.Client, connection: Co
     assert ([event["event_id"] for event in page["events"]], page["next"]) == ([1], 1)
     assert [e["event_id"] for e in _ok(api.get("/api/fixes/parked", params={"after": 1}))["events"]] == [3]
     none = api.post("/api/fixes/release-parked", json={"event_ids": [2], "reason": "x"})
-    assert (none.status_code, none.json()["error"]) == (404, "None of these events is parked.")
+    assert (none.status_code, none.json()["error"]) == (
+        404,
+        "None of these events is parked. `dlq dead-events show ID` says what became of one.",
+    )
     done = _ok(api.post("/api/fixes/release-parked", json={"event_ids": [1, 2], "reason": "corrected"}))
     assert (done["requested"], done["processed"]) == (2, 1)
     assert one(connection, "select status from outbox_event where id = 1") == {"status": "pending"}

@@ -379,7 +379,7 @@ def test_parked_events_are_released_by_ids_or_filters_and_only_they(
     park(connection, [1, 2, 5])
     command = ("fixes", "release-parked", *chosen, "--reason", "corrected", "--rate", "2", "--actor", "ann")
     (would,) = _rows(dlq(*command, "--dry-run", "--json"))
-    assert would == {"events": len(released), "batches": 1, "rate": 2.0, "dry_run": True}
+    assert would == {"events": len(released), "batches": 1, "locked": 0, "rate": 2.0, "dry_run": True}
     assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {"count": 6}
     said = _words(dlq(*command))
     assert f"Retried {len(released)} dead events at 2 a second" in said

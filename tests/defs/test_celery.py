@@ -15,7 +15,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.settings import Settings
 from tests.rows import one
-from tests.spread import NO_REDIS, REDIS, exporting, kill, redis, worker
+from tests.spread import NO_REDIS, REDIS, exporting, kill, redis, said, worker
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason=NO_REDIS)
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
@@ -67,9 +67,9 @@ def test_ten_days_are_exported_though_a_worker_is_killed_on_the_way(
     ):
         killed = _busy_with_the_slow_day(connection, instance)
         kill({"one": first, "two": second}[killed])
-        said, _ = runs.communicate(timeout=200)
+        succeeded = said(runs)
 
-    assert json.loads(said) == dict.fromkeys(DAYS, True)
+    assert succeeded == dict.fromkeys(DAYS, True)
     workers = {day: _workers(instance, day) for day in DAYS}
     assert workers[SLOW] == [killed, "two" if killed == "one" else "one"]
     assert {name for names in workers.values() for name in names} == {"one", "two"}
@@ -93,9 +93,9 @@ def test_a_worker_that_is_stopped_ends_the_step_that_it_has_begun(
         exported = one(
             connection, "select count(verified_at), (select last_value from attempts) as tries from dlq.export_day"
         )
-        said, _ = runs.communicate(timeout=60)
+        succeeded = said(runs)
     assert exported == {"count": 1, "tries": 1}
-    assert json.loads(said) == {SLOW: True}
+    assert succeeded == {SLOW: True}
 
 
 def _busy_with_the_slow_day(connection: Connection, instance: dg.DagsterInstance) -> str:

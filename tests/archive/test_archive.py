@@ -492,6 +492,20 @@ def test_a_batch_is_found_by_the_index_of_the_dead_from_where_the_last_ended(con
     assert re.search(r"Index Cond: \(\(dead_at < .*ROW\(dead_at, id\) > ROW\(", plans["batch"]), plans["batch"]
 
 
+@pytest.mark.parametrize("selector", [Selector(event_type="e"), Selector(event_ids=tuple(range(1, 10_001)))])
+def test_what_a_fix_wants_is_not_looked_for_among_all_deaths(connection: Connection, selector: Selector) -> None:
+    """Event by event, of a page of five thousand: to hash what is wanted reads the ledger anew for each batch."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+        " select 'order', n::text, 'e', '{}', 'dead' from generate_series(1, 20000) n"
+    )
+    flag_fix(connection, Flag(selector), act=Act("ann", "mended", datetime.now(UTC)))
+    connection.execute("analyze")
+    plan = _plan_of_batch(connection, NOW + timedelta(days=365), None, NOW - timedelta(days=365), 0, 5000, NOW)
+    assert "dead_at = (hashed" not in plan, plan
+    assert re.search(r"Index Cond: .*died_at = page_?\d*\.dead_at", plan), plan
+
+
 def _plan_of_batch(connection: Connection, *values: object) -> str:
     """The plan of what the function executes, which EXPLAIN does not show."""
     source = one(connection, "select prosrc from pg_proc where oid = 'dlq.archive_batch'::regproc")["prosrc"]

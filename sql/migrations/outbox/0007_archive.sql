@@ -64,11 +64,12 @@ $$;
 
 -- One batch of the archive: the next page of the dead, oldest first, by key, and of it what may leave. What a fix wants
 -- stays, and so does an event whose id is in the archive already: it would stop every run, and the check of the books
--- names it. Both are looked for only where there is one: while no fix is open, nobody asks what it might want, and the
--- ids are compared when the insert has found one twice. The page comes first and is of so many rows: the planner takes
--- the test of times for one that few rows pass, and would sort all that is left each time. Its rows are locked, so
--- their places are as good as their ids and found without an index; in a list, because a join would look for each on
--- its own and cost a fifth more.
+-- names it. Both are looked for only where there is one: while no fix is open, nobody asks what it might want; while all
+-- open ones name their events, only those are asked about; and the ids are compared when the insert has found one twice.
+-- `offset 0` has what is wanted looked up event by event: without it the planner hashes it, for each batch, out of all
+-- deaths there are. The page comes first and is of so many rows: the planner takes the test of times for one that few
+-- rows pass, and would sort all that is left each time. Its rows are locked, so their places are as good as their ids and
+-- found without an index; in a list, because a join would look for each on its own and cost a fifth more.
 create function :"dlq_schema".archive_batch(
     before timestamptz, times tstzmultirange, after_time timestamptz, after_id bigint, size integer,
     archived_at timestamptz, outbox regclass default :"dlq_schema".outbox_table(),
@@ -88,8 +89,12 @@ declare
             delete from %1$s e where e.ctid = any(array(
                 select page.place from page
                 where ($2 is null or page.dead_at <@ $2)
-                    and (not exists (select from %4$I.fix f where f.closed_at is null) or not exists (
-                        select from %4$I.wanted w where w.event_id = page.id and w.died_at = page.dead_at))
+                    and not (
+                        (exists (select from %4$I.fix f where f.closed_at is null and f.event_ids is null)
+                            or page.id in (select unnest(f.event_ids) from %4$I.fix f where f.closed_at is null))
+                        and exists (
+                            select from %4$I.wanted w where w.event_id = page.id and w.died_at = page.dead_at
+                            offset 0))
                     %5$s))
             returning %3$s
         ), archived as (

@@ -85,7 +85,13 @@ class AlertPolicy:
 
 @dataclass(frozen=True)
 class Turn:
-    """An alert as it is now, and what is to be told of it, if anything; besides its own words, that."""
+    """A change of an alert.
+
+    Attributes:
+        alert: as it is now.
+        notice: what is to be told of it, if anything.
+        besides: what the notice says behind the alert's own words.
+    """
 
     alert: Alert
     notice: Kind | None

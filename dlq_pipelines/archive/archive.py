@@ -96,7 +96,7 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
             record_operation(connection, "archive.discard", shown(selector), act=act, events=free["events"])
         return replace(page, taken=free["events"], free=page.free - page.taken + free["events"])
 
-    return take_selected(connection, selector, take, max_retries=None)
+    return take_selected(connection, selector, take, max_retries=None, dry_run=act.dry_run)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
 from dlq_pipelines.cli.export import export
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
 from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, say_json, show
-from dlq_pipelines.cli.retrying import Rate, held, pace, retry_many, tell_retried
+from dlq_pipelines.cli.retrying import Rate, pace, passed_over, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.text import plain_text
 
@@ -230,7 +230,7 @@ def discard(
             missing=(lambda done: none_taken(done, "dead")) if filters.names_only(ids) else None,
         )
     tell(
-        f"{'Would discard' if dry_run else 'Discarded'} {done.events:,} dead events. {held(done)}".rstrip(),
+        f"{'Would discard' if dry_run else 'Discarded'} {done.events:,} dead events. {passed_over(done)}".rstrip(),
         asdict(done),
         hint=f"Back by its id: `{program()} archive restore ID --reason ...`.",
         dry_run=dry_run,

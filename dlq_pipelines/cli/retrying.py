@@ -56,7 +56,7 @@ def tell_retried(done: "Retried", ids: Sequence[int] | None, *, rate: float, dry
     """Say how many events go back to the worker, how long that takes, and how many of the named ones do not."""
     row = asdict(done) | {"rate": rate}
     if not done.events and format is Format.TABLE:
-        typer.echo(f"{held(done) or 'No dead event is meant by this.'} Nothing was changed.")
+        typer.echo(f"{passed_over(done) or 'No dead event is meant by this.'} Nothing was changed.")
         return
     lasts = duration((done.events - 1) / rate) if done.events else ""
     said = f"{'Would retry' if dry_run else 'Retried'} {done.events:,} dead events at {rate:g} a second: "
@@ -64,11 +64,11 @@ def tell_retried(done: "Retried", ids: Sequence[int] | None, *, rate: float, dry
     if ids and (passed := len(set(ids)) - done.events):
         said += f"\nPassed over: {passed:,} of those that were named."
     if done.locked:
-        said += f"\n{held(done)}"
+        said += f"\n{passed_over(done)}"
     tell(said, row, hint=f"What became of one: `{program()} dead-events show ID`.", dry_run=dry_run, format=format)
 
 
-def held(done: "Retried") -> str:
+def passed_over(done: "Retried") -> str:
     """What was passed over because others hold it, if anything was."""
     if not done.locked:
         return ""

@@ -197,7 +197,8 @@ def retry_event(
         retry_with_payload(connection, event_id, payload, act=act, allowed=allow_edit)
     elif not retry_events(connection, [event_id], act=act).events:
         selector = Selector(event_ids=(event_id,))
-        raise _not_retried(event_id, lock_page(connection, _manual(connection, selector)))
+        with connection.transaction(force_rollback=True):
+            raise _not_retried(event_id, lock_page(connection, _manual(connection, selector)))
 
 
 def retry_with_payload(connection: Connection, event_id: int, payload: str, *, act: Act, allowed: bool) -> None:
@@ -219,7 +220,7 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
         raise RefusedError("Payloads may not be edited here. Set DLQ_ALLOW_EDIT=true where that is decided.")
     selector = Selector(event_ids=(positive("event_id", event_id),))
     _require_json(connection, payload)
-    with connection.transaction():
+    with connection.transaction(force_rollback=act.dry_run):
         asked = _manual(connection, selector)
         page = lock_page(connection, asked)
         if not page.taken:
@@ -314,7 +315,12 @@ def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int
 
 
 def take_selected(
-    connection: Connection, selector: Selector, take: Callable[[Asked, int], Page], *, max_retries: int | None
+    connection: Connection,
+    selector: Selector,
+    take: Callable[[Asked, int], Page],
+    *,
+    max_retries: int | None,
+    dry_run: bool,
 ) -> Retried:
     """Do something with all that a selector means and that is dead as this begins, oldest death first.
 
@@ -324,11 +330,12 @@ def take_selected(
         take: is given what a page of at most 5,000 is asked for, and how many it took before, in a transaction of its
             own; returns the page, with how many of it were taken, or in a dry run would be.
         max_retries: events that died again after so many retries are passed over; None: taken too.
+        dry_run: roll each transaction back: also a look runs the application's own triggers of statements.
     """
     asked = _manual(connection, selector, max_retries=max_retries)
     total = Retried(0, 0)
     while True:
-        with connection.transaction():
+        with connection.transaction(force_rollback=dry_run):
             page = take(asked, total.events)
         locked = total.locked + page.free - page.taken
         total = Retried(total.events + page.taken, total.batches + bool(page.taken), locked)
@@ -374,7 +381,7 @@ def _retry(  # noqa: PLR0913 - keyword-only past the selector
             record_operation(connection, "retry.selected", shown(selector), act=act, events=page.taken)
         return page
 
-    return take_selected(connection, selector, take, max_retries=max_retries)
+    return take_selected(connection, selector, take, max_retries=max_retries, dry_run=act.dry_run)
 
 
 def _manual(connection: Connection, selector: Selector, *, max_retries: int | None = None) -> Asked:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from dlq_pipelines import OutboxRepository
-from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.archive.archive import archive_dead_events, discard_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.errors import NotFoundError, RefusedError
@@ -575,6 +575,26 @@ def test_a_dry_run_counts_and_changes_nothing(connection: Connection) -> None:
     assert _counts(connection) == {"dead": 3}
     assert one(connection, "select count(*) as n from dlq.operation")["n"] == 0
     assert retry_events(connection, [1, 2, 99], act=_act()).events == 2
+
+
+def test_what_only_looks_leaves_no_trace_of_the_applications_triggers(connection: Connection) -> None:
+    """Theirs of statements run for a statement that changes no row, too."""
+    _dead(connection, 3)
+    connection.execute(
+        "create table told (at timestamptz); create function tell() returns trigger language plpgsql as"
+        " $$ begin insert into told values (now()); return null; end $$;"
+        " create trigger tell after update on outbox_event for each statement execute function tell()"
+    )
+    looks = (
+        lambda: retry_events(connection, [1, 2], act=_act(dry_run=True)),
+        lambda: retry_event(connection, 1, act=_act(dry_run=True), payload="{}", allow_edit=True),
+        lambda: discard_events(connection, Selector(event_ids=(1,)), act=_act(dry_run=True)),
+    )
+    for look in looks:
+        look()
+        assert one(connection, "select count(*) from told") == {"count": 0}
+    retry_events(connection, [1, 2], act=_act())
+    assert one(connection, "select count(*) from told") == {"count": 1}
 
 
 def test_many_ids_are_released_in_batches_at_one_pace(connection: Connection) -> None:

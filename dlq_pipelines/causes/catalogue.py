@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from psycopg.rows import DictRow
@@ -22,6 +22,8 @@ from dlq_pipelines.postgres.connect import Connection
 
 Described = Literal["name", "owner", "note"]
 _LONGEST: dict[Described, int] = {"name": 200, "owner": 200, "note": 10_000}
+# A leap year's, so that a year from any day is within it.
+LONGEST_MUTE = timedelta(days=366)
 # Deaths whose errors are read for a cause's details.
 _DETAILED = 1_000
 
@@ -191,9 +193,10 @@ def mute_cause(connection: Connection, cause_id: str, until: datetime | None, *,
     Raises:
         ValueError: `until` has passed, or is more than a year ahead.
     """
-    if until is not None and not act.now < until <= act.now.replace(year=act.now.year + 1, day=min(act.now.day, 28)):
+    if until is not None and not act.now < until <= act.now + LONGEST_MUTE:
         raise ValueError(f"until must lie within the next year, {until:%Y-%m-%d %H:%M} does not.")
-    return _write(connection, "cause.mute", cause_id, {"muted_until": until.isoformat() if until else None}, act)
+    after = {"muted_until": until.astimezone(UTC).isoformat() if until else None}
+    return _write(connection, "cause.mute", cause_id, after, act)
 
 
 def undo(connection: Connection, operation: int, *, act: Act) -> Change:
@@ -208,7 +211,9 @@ def undo(connection: Connection, operation: int, *, act: Act) -> Change:
         if found is None:
             raise NotFoundError(f"No operation {operation} changed a cause. `dlq causes show CAUSE` lists its changes.")
         changes = _change(found).changes
-        rows = {row["id"]: row for row in connection.run("cause.lock", ids=[one["cause"] for one in changes])}
+        rows = {
+            row["id"]: row for row in connection.run("cause.lock", ids=[key for one in changes for key in _roots(one)])
+        }
         for one in changes:
             if any(_plain(rows[one["cause"]][key]) != value for key, value in one["after"].items()):
                 raise RefusedError(
@@ -216,6 +221,7 @@ def undo(connection: Connection, operation: int, *, act: Act) -> Change:
                     f"`dlq causes show {one['cause']}` lists its changes: undo the later one first."
                 )
         if any("merged_into" in one["after"] for one in changes):
+            _refuse_chain(rows, changes, operation)
             _refuse_active(connection, [root for one in changes for root in _roots(one)])
         return _apply(connection, "cause.undo", [(rows[one["cause"]], one["before"]) for one in changes], act)
 
@@ -262,10 +268,13 @@ def _lock(connection: Connection, ids: Sequence[str]) -> list[DictRow]:
 
 
 def _row(connection: Connection, cause_id: str) -> DictRow:
-    rows = [row for row in connection.run("cause.lock", ids=[cause_id]) if row["id"] == cause_id]
-    if not rows:
+    """The cause, locked with the one that it is shown as, so that no fix of that is flagged meanwhile."""
+    rows = {row["id"]: row for row in connection.run("cause.lock", ids=[cause_id])}
+    if cause_id not in rows:
         raise _unknown(cause_id)
-    return rows[0]
+    if rows[cause_id]["merged_into"] not in {None, *rows}:
+        raise RefusedError(f"Cause {cause_id} was merged by somebody else in this moment. Ask again.")
+    return rows[cause_id]
 
 
 def _unknown(cause_id: str) -> NotFoundError:
@@ -277,6 +286,19 @@ def _merged(row: DictRow) -> RefusedError:
     return RefusedError(
         f"Cause {row['id']} is merged into {root}. Take {root}, or show it on its own: `dlq causes split {row['id']}`."
     )
+
+
+def _refuse_chain(rows: dict[str, DictRow], changes: Sequence[dict[str, Any]], operation: int) -> None:
+    """One step leads to the cause that is shown: nothing is merged into what is merged itself."""
+    back = {one["cause"]: one["before"]["merged_into"] for one in changes}
+    merged = {key: row["merged_into"] for key, row in rows.items()} | back
+    for cause, root in merged.items():
+        if merged.get(root) is not None:
+            later = root if cause in back else cause
+            raise RefusedError(
+                f"Cause {later} was merged into {merged[later]} after operation {operation}. "
+                f"Show it on its own first: `dlq causes split {later}`."
+            )
 
 
 def _refuse_active(connection: Connection, ids: Sequence[str]) -> None:

@@ -173,8 +173,10 @@ limit %(limit)s
 select id, merged_into, sample from :"dlq_schema".cause where id = %(id)s
 
 -- name: lock
--- The cause and what was merged into it, locked in the order of their ids.
-select * from :"dlq_schema".cause where id = any(%(ids)s::text[]) or merged_into = any(%(ids)s::text[])
+-- The causes, what they are shown as and what was merged into them, locked in the order of their ids.
+select * from :"dlq_schema".cause
+where merged_into = any(%(ids)s::text[]) or id = any(%(ids)s::text[] || array(
+    select shown.merged_into from :"dlq_schema".cause shown where shown.id = any(%(ids)s::text[])))
 order by id for update
 
 -- name: change
@@ -210,19 +212,19 @@ select distinct error from (
 -- Fixed causes of which an event died that was first attempted after the fix: it was written after it. What was
 -- retried had its first attempt before, and proves nothing new. The audit says when the first of them died: since then
 -- the cause is regressed.
-with relapsed as (
-    update :"dlq_schema".cause c set status = 'regressed'
-    from (
-        select f.id, again.died_at from :"dlq_schema".cause f
-        cross join lateral (
-            select min(d.died_at) as died_at from :"dlq_schema".death d
-            left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
-            left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
-            where d.cause_id = any(array(
-                    select m.id from :"dlq_schema".cause m where m.id = f.id or m.merged_into = f.id))
-                and d.died_at > f.fixed_at and coalesce(e.created_at, a.created_at) > f.fixed_at) again
-        where f.status = 'fixed' and again.died_at is not null) found
-    where c.id = found.id and c.status = 'fixed'
+with found as (
+    select f.id, again.died_at from :"dlq_schema".cause f
+    cross join lateral (
+        select min(d.died_at) as died_at from :"dlq_schema".death d
+        left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
+        left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
+        where d.cause_id = any(array(
+                select m.id from :"dlq_schema".cause m where m.id = f.id or m.merged_into = f.id))
+            and d.died_at > f.fixed_at and coalesce(e.created_at, a.created_at) > f.fixed_at) again
+    where f.status = 'fixed' and again.died_at is not null
+    order by f.id for update of f
+), relapsed as (
+    update :"dlq_schema".cause c set status = 'regressed' from found where c.id = found.id
     returning c.id, found.died_at
 ), recorded as (
     insert into :"dlq_schema".operation (kind, actor, reason, filter, events, at)

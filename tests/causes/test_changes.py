@@ -1,8 +1,12 @@
 """What people do to causes: it changes what is shown, keeps the ledger, and can be taken back."""
 
+import random
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -23,7 +27,7 @@ from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
-from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import RetryPolicy
 from dlq_pipelines.retries.ledger import Flag, flag_fix, preview_fix
 from tests.rows import add_events, kill, one
@@ -120,9 +124,103 @@ def test_a_muted_cause_is_muted_until_its_time(connection: Connection) -> None:
     assert (cause.state(NOW), cause.state(NOW + timedelta(days=2))) == ("muted", "open")
     mute_cause(connection, KEY, None, act=ACT)
     assert get_cause(connection, KEY).state(NOW) == "open"
-    for until in (NOW, NOW + timedelta(days=366)):
+    for until in (NOW, NOW + timedelta(days=367)):
         with pytest.raises(ValueError, match="within the next year"):
             mute_cause(connection, KEY, until, act=ACT)
+
+
+def test_a_cause_is_muted_for_a_year_from_any_day_and_in_any_zone(connection: Connection) -> None:
+    """Also from the last of a month; and what was said in another zone is taken back like the rest."""
+    last = datetime(2027, 12, 31, 12, tzinfo=timezone(timedelta(hours=5)))
+    change = mute_cause(connection, KEY, last + timedelta(days=365), act=replace(ACT, now=last))
+    assert get_cause(connection, KEY).state(last + timedelta(days=364)) == "muted"
+    undo(connection, change.operation, act=ACT)
+    assert get_cause(connection, KEY).muted_until is None
+
+
+def test_a_cause_is_not_split_off_while_a_fix_of_it_is_being_flagged(
+    connection: Connection, database: Database
+) -> None:
+    """The fix has counted its deaths: the split waits for it, and is refused."""
+    merge_causes(connection, RESET, into=REFUSED, act=ACT)
+    change = split_cause(connection, RESET, act=ACT)
+    back = undo(connection, change.operation, act=ACT)
+    asks = (lambda own: split_cause(own, RESET, act=ACT), lambda own: undo(own, back.operation, act=ACT))
+    with ThreadPoolExecutor(2) as pool:
+        with database.connect() as other, other.transaction():
+            flag_fix(other, Flag(Selector(cause_id=REFUSED)), act=replace(ACT, now=datetime.now(UTC)))
+            asked = [_asked(pool, connection, database, ask) for ask in asks]
+        for answer in asked:
+            with pytest.raises(RefusedError, match=r"Fix 1 .* is under way"):
+                answer.result(30)
+
+
+def test_a_cause_that_is_merged_in_this_moment_is_not_split(connection: Connection, database: Database) -> None:
+    """Its new root is not locked, so a fix could be flagged: nothing is done."""
+    merge_causes(connection, RESET, into=REFUSED, act=ACT)
+    with ThreadPoolExecutor(1) as pool:
+        with database.connect() as other, other.transaction():
+            split_cause(other, RESET, act=ACT)
+            merge_causes(other, RESET, into=KEY, act=ACT)
+            answer = _asked(pool, connection, database, lambda own: split_cause(own, RESET, act=ACT))
+        with pytest.raises(RefusedError, match=r"in this moment\. Ask again"):
+            answer.result(30)
+    assert get_cause(connection, KEY).members == (RESET,)
+
+
+def _asked(
+    pool: ThreadPoolExecutor, connection: Connection, database: Database, ask: Callable[[Connection], Change]
+) -> Future[Change]:
+    """Ask on a connection of its own, and return when that waits for a lock like those before it."""
+
+    def alone() -> Change:
+        with database.connect() as own:
+            return ask(own)
+
+    waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    before = one(connection, waiting)["count"]
+    asked = pool.submit(alone)
+    while one(connection, waiting)["count"] == before:
+        time.sleep(0.01)
+    return asked
+
+
+def test_no_history_of_changes_makes_a_chain_of_merges(connection: Connection) -> None:
+    """Whatever is merged, split and taken back, in any order: one step leads to the cause that is shown."""
+    chance = random.Random(7)
+    chains = "select count(*) from dlq.cause m join dlq.cause r on r.id = m.merged_into where r.merged_into is not null"
+    for _ in range(50):
+        done: list[int] = []
+        with connection.transaction(force_rollback=True):
+            for _ in range(12):
+                with suppress(RefusedError):
+                    done.append(_some_change(connection, chance, done).operation)
+            assert one(connection, chains) == {"count": 0}
+            assert sum(deaths for _, deaths in _shown(connection).values()) == 6
+
+
+def _some_change(connection: Connection, chance: random.Random, done: list[int]) -> Change:
+    cause, into = chance.sample([REFUSED, RESET, KEY], 2)
+    match chance.choice(["merge", "split", "undo"]):
+        case "undo" if done:
+            return undo(connection, chance.choice(done), act=ACT)
+        case "split":
+            return split_cause(connection, cause, act=ACT)
+        case _:
+            return merge_causes(connection, cause, into=into, act=ACT)
+
+
+def test_an_undo_that_would_make_a_chain_says_what_stands_in_its_way(connection: Connection) -> None:
+    """It names the cause to split first; then it is done."""
+    merge_causes(connection, RESET, into=REFUSED, act=ACT)
+    split = split_cause(connection, RESET, act=ACT)
+    for cause, into in ((REFUSED, KEY), (KEY, RESET)):  # its root is merged elsewhere; it has a member by now
+        merge_causes(connection, cause, into=into, act=ACT)
+        with pytest.raises(RefusedError, match=f"Cause {cause} was merged into {into} .* `dlq causes split {cause}`"):
+            undo(connection, split.operation, act=ACT)
+        split_cause(connection, cause, act=ACT)
+    undo(connection, split.operation, act=ACT)
+    assert get_cause(connection, REFUSED).members == (RESET,)
 
 
 def test_an_undo_restores_a_merge_of_merges_and_can_be_undone(connection: Connection) -> None:

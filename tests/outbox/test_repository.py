@@ -292,7 +292,7 @@ def test_an_error_text_is_made_storable_and_bounded(connection: Connection, repo
     assert error_text(None) is None
 
 
-@pytest.mark.parametrize("payload", ["[" * 3000 + "]" * 3000, '{"n": 1' + "0" * 5000 + "}"])
+@pytest.mark.parametrize("payload", ["[" * 12_000 + "]" * 12_000, '{"n": 1' + "0" * 5000 + "}"])
 def test_a_payload_that_python_cannot_read_keeps_a_worker_from_no_other(
     connection: Connection, repository: OutboxRepository, payload: str
 ) -> None:

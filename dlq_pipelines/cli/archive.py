@@ -9,8 +9,9 @@ import typer
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
 from dlq_pipelines.cli.output import Format, formatted
+from dlq_pipelines.cli.retrying import passed_over
 from dlq_pipelines.cli.session import session
-from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.errors import RefusedError
 
 app = typer.Typer(help="The archive of dead events.", no_args_is_help=True)
 Retention = Annotated[str, typer.Option("--reason", help="Why, for whoever asks later.")]
@@ -75,9 +76,8 @@ def restore(
 
     Example: `dlq archive restore --cause v1-3f9a0c6d2b7e4a51 --reason "mended after all" --dry-run`
     """
-    from dlq_pipelines.archive.restore import restore_events
+    from dlq_pipelines.archive.restore import none_restored, restore_events
 
-    missing = "None of these events is archived as dead. `dlq dead-events show ID` says where one is."
     with session() as (connection, settings):
         selector = filters.selector(settings.zone, ids)
         done = do_many(
@@ -86,11 +86,11 @@ def restore(
             verb="restore",
             events=lambda done: done.events,
             yes=yes,
-            missing=(lambda _: NotFoundError(missing)) if filters.names_only(ids) else None,
+            missing=none_restored if filters.names_only(ids) else None,
         )
     tell(
         f"{'Would restore' if dry_run else 'Restored'} {done.events:,} dead events; {done.blocked:,} stay because the "
-        f"outbox has their id, {done.discarded:,} because they were discarded.",
+        f"outbox has their id, {done.discarded:,} because they were discarded. {passed_over(done)}".rstrip(),
         asdict(done),
         dry_run=dry_run,
         format=format,

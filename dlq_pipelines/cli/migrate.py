@@ -58,7 +58,7 @@ def migrate(
         applied = runner.migrate(
             connection,
             runner.all_migrations(),
-            tell=lambda label: typer.echo(f"applying {label}", err=format is not Format.TABLE),
+            tell=lambda said: typer.echo(said, err=format is not Format.TABLE),
         )
     _tell([migration.label for migration in applied], applied=True, format=format)
     _close(f"{len(applied)} applied; the database is up to date.", format)

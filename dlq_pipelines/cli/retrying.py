@@ -11,6 +11,7 @@ from dlq_pipelines.cli.output import Format, duration, program
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
+    from dlq_pipelines.archive.restore import Restored
     from dlq_pipelines.operation import Act
     from dlq_pipelines.retries.retry import Retried
     from dlq_pipelines.settings import Settings
@@ -68,7 +69,7 @@ def tell_retried(done: "Retried", ids: Sequence[int] | None, *, rate: float, dry
     tell(said, row, hint=f"What became of one: `{program()} dead-events show ID`.", dry_run=dry_run, format=format)
 
 
-def passed_over(done: "Retried") -> str:
+def passed_over(done: "Retried | Restored") -> str:
     """What was passed over because others hold it, if anything was."""
     if not done.locked:
         return ""

@@ -120,7 +120,7 @@ def archive_purge(
         if settings.archive_retention_days:
             before = act.now - timedelta(days=settings.archive_retention_days)
             purged = purge_archive(session.connection, before=before, act=act)
-        if settings.ledger_retention_days and not config.dry_run:
+        if settings.ledger_retention_days:
             before = act.now - timedelta(days=settings.ledger_retention_days)
             forgotten = forget_deaths(session.connection, before=before, act=act)
         soon = _purged_within_a_week(session)

@@ -1,4 +1,4 @@
-"""The day's deaths as files."""
+"""When does a day become files, and are they whole before anything is archived on their word?"""
 
 from datetime import timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The day's failures, for people."""
+"""When do people get the report of a day, and is each of its figures what the ledger says?"""
 
 import base64
 from datetime import timedelta

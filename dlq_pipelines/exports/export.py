@@ -2,8 +2,9 @@
 
 One pass: PostgreSQL streams Arrow batches through ADBC, each batch goes to all writers at once while the next one is
 read, memory stays that of a few batches. Files are written beside their place and brought into it when they are on
-disk, the manifest last. A day has one export at a time, and its row in `dlq.export_day` is committed after that: it
-never speaks of files that are not there yet.
+disk, the manifest last. A day has one export at a time. Before the first file is replaced, the day's row in
+`dlq.export_day` is committed as not verified, so wherever an export breaks off the day counts as missing: only
+`verified_at` says that the files are there.
 """
 
 import json
@@ -86,7 +87,7 @@ def export_day(  # noqa: PLR0913 - keyword-only
         url: the same database, for the stream.
         day: must be over.
         target: where to.
-        now: the moment of the export.
+        now: the moment of the export, by which exports of a day are told apart.
         options: how; None: all formats, nothing hidden.
 
     Raises:
@@ -96,18 +97,14 @@ def export_day(  # noqa: PLR0913 - keyword-only
         DlqError: the target cannot be written to.
     """
     options = options or Options()
-    with said_clearly(target, f"The export of {day.date} cannot be written to"), connection.transaction():
-        if not connection.one("export.lock_day", day=day.date)["locked"]:
-            raise RefusedError(f"Another run is exporting {day.date}. Export the day again when that has ended.")
-        _require_ready(connection, day, now)
-        whole = Selector(died_since=day.start, died_until=day.until)
-        batches = stream_deaths(connection, url=url, selector=whole)
-        with target.unfinished(f".died_on={day.date}-") as staging, closing(batches):
-            rows = _write(staging, batches, day, options, kept=_kept(connection, target, day))
-            files = [_measured(staging, format, day) for format in options.formats]
-            (staging / MANIFEST).write_bytes(manifest_text(day, rows, files, options))
-            files.append(measure(staging / MANIFEST, _folder(day) + MANIFEST))
+    with said_clearly(target, f"The export of {day.date} cannot be written to"), ExitStack() as end:
+        with _alone(connection, day):
+            _require_ready(connection, day, now)
+            staging = end.enter_context(target.unfinished(f".died_on={day.date}-"))
+            rows, files = _stage(connection, staging, url=url, day=day, target=target, options=options)
             _record(connection, day, rows, files, now)
+        with _alone(connection, day):
+            _require_ours(connection, day, files, now)
             _put(target, staging, day, options)
     return Exported(
         day.date, target.place(_folder(day).rstrip("/")), rows.rows, rows.first_id, rows.last_id, tuple(files)
@@ -116,6 +113,8 @@ def export_day(  # noqa: PLR0913 - keyword-only
 
 def verify_day(connection: Connection, *, day: Day, target: Target, now: datetime) -> list[str]:
     """Read the day's files again and compare them with manifest, record and ledger; writes down when they were sound.
+
+    Deaths that the ledger has forgotten since the export count: the files hold them.
 
     Args:
         connection: in autocommit mode.
@@ -132,7 +131,7 @@ def verify_day(connection: Connection, *, day: Day, target: Target, now: datetim
     recorded = connection.run("export.recorded_day", day=day.date).fetchone()
     if recorded is None:
         return [f"{day.date} was never exported"]
-    counted = connection.one("export.count_day", start=day.start, until=day.until)["deaths"]
+    counted = connection.one("export.count_day", start=day.start, until=day.until)["deaths"] + recorded["forgotten"]
     wrong = [] if counted == recorded["rows"] else [f"the record has {recorded['rows']} rows, the ledger {counted}"]
     with said_clearly(target, f"The export of {day.date} cannot be read in"):
         for file in recorded["files"]:
@@ -140,6 +139,27 @@ def verify_day(connection: Connection, *, day: Day, target: Target, now: datetim
     sound = None if wrong else now
     connection.run("export.record_verified", day=day.date, exported_at=recorded["exported_at"], verified_at=sound)
     return wrong
+
+
+@contextmanager
+def _alone(connection: Connection, day: Day) -> Iterator[None]:
+    """A transaction during which no other run exports the day."""
+    with connection.transaction():
+        if not connection.one("export.lock_day", day=day.date)["locked"]:
+            raise _taken(day)
+        yield
+
+
+def _require_ours(connection: Connection, day: Day, files: list[ExportedFile], now: datetime) -> None:
+    """Between the two transactions of an export another one may have had the day."""
+    recorded = connection.run("export.recorded_day", day=day.date).fetchone()
+    ours = (now, [asdict(file) for file in files])
+    if recorded is None or (recorded["exported_at"], recorded["files"]) != ours:
+        raise _taken(day)
+
+
+def _taken(day: Day) -> RefusedError:
+    return RefusedError(f"Another run is exporting {day.date}. Export the day again when that has ended.")
 
 
 def _folder(day: Day) -> str:
@@ -158,10 +178,19 @@ def _require_ready(connection: Connection, day: Day, now: datetime) -> None:
 
 
 def _kept(connection: Connection, target: Target, day: Day) -> int | None:
-    """How many deaths the files hold that another export would replace; None: none lie there."""
+    """How many deaths the files hold that another export would replace; None: not one of them lies there.
+
+    The manifest may be gone, where an export broke off: each file is whole all the same.
+    """
     recorded = connection.run("export.recorded_day", day=day.date).fetchone()
-    there = recorded is not None and target.has(_folder(day) + MANIFEST)
-    return recorded["rows"] if recorded is not None and there else None
+    if recorded is None or not any(target.has(name) for name in _places(day)):
+        return None
+    return int(recorded["rows"] + recorded["forgotten"])
+
+
+def _places(day: Day) -> list[str]:
+    """Every file that an export of the day may have."""
+    return [_folder(day) + MANIFEST, *(_name(day, format) for format in ExportFormat)]
 
 
 def _require_classified(day: Day, waiting: int) -> None:
@@ -175,9 +204,22 @@ def _require_no_loss(day: Day, span: _Span, kept: int | None) -> None:
     if kept is not None and (span.gone or span.rows < kept):
         raise RefusedError(
             f"{day.date} is exported, and some of its events were deleted since, here or by the application: another "
-            f"export would hold less. Keep the files that there are; or move {_folder(day)}{MANIFEST} away and export "
-            "the day again, with what is left."
+            f"export would hold less. Keep the files that there are; or move them away ({', '.join(_places(day))}) and "
+            "export the day again, with what is left."
         )
+
+
+def _stage(  # noqa: PLR0913 - keyword-only past the folder
+    connection: Connection, staging: Path, *, url: str, day: Day, target: Target, options: Options
+) -> tuple[Rows, list[ExportedFile]]:
+    """Write the day's files into a folder of unfinished ones, the manifest last."""
+    kept = _kept(connection, target, day)
+    whole = Selector(died_since=day.start, died_until=day.until)
+    with closing(stream_deaths(connection, url=url, selector=whole)) as batches:
+        rows = _write(staging, batches, day, options, kept=kept)
+    files = [_measured(staging, format, day) for format in options.formats]
+    (staging / MANIFEST).write_bytes(manifest_text(day, rows, files, options))
+    return rows, [*files, measure(staging / MANIFEST, _folder(day) + MANIFEST)]
 
 
 def _write(staging: Path, batches: Iterator[pa.RecordBatch], day: Day, options: Options, *, kept: int | None) -> Rows:

@@ -3,14 +3,15 @@
 Plain SQL files in two lines, `sql/migrations/dlq` (our own schema) and `sql/migrations/outbox` (additive changes of
 the application's tables), applied in the order of their numbers, our line first where the numbers are equal. A file
 runs in one transaction with the row that records it, unless its first line says `-- transaction: none`: then its
-statements, separated by blank lines, run one by one and must be safe to run again.
+statements, separated by blank lines, run one by one and must be safe to run again. With `lock timeout: none` they wait
+as long as it takes: concurrent builds of indexes, for transactions that are older, while the application goes on.
 """
 
 import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -53,6 +54,11 @@ class Migration:
     def transactional(self) -> bool:
         """Whether the whole file is one transaction."""
         return not self.text.startswith("-- transaction: none")
+
+    @property
+    def patient(self) -> bool:
+        """Whether it waits for others without end, because nobody waits for it meanwhile."""
+        return self.text.startswith("-- transaction: none, lock timeout: none")
 
     @property
     def statements(self) -> list[str]:
@@ -101,12 +107,12 @@ def migrate(
     Args:
         connection: in autocommit mode, with the rights of the tables' owner.
         migrations: normally `all_migrations()`.
-        tell: is called with the label of each migration before it runs.
+        tell: is called with what is done, before it is: which migration is applied, and which sessions it waits for.
 
     Raises:
-        SchemaError: the application's outbox table is not there, another runner did not finish in a minute, or a lock
-            on the application's table or rows was not to be had in ten tries of `lock_timeout` each; what was applied
-            until then stays and the next run goes on.
+        SchemaError: the application's outbox table is not there or has another type of a column, another runner did not
+            finish in a minute, or a lock on the application's table or rows was not to be had in ten tries of
+            `lock_timeout` each; what was applied until then stays and the next run goes on.
     """
     if not pending(connection, migrations):
         return []
@@ -119,7 +125,9 @@ def migrate(
     with _only_runner(connection):
         todo = pending(connection, migrations)
         for migration in todo:
-            tell(migration.label)
+            tell(f"applying {migration.label}")
+            if migration.patient:
+                _tell_what_it_waits_for(connection, tell)
             _apply(connection, migration)
     return todo
 
@@ -148,7 +156,7 @@ def print_sql(line: Line, names: Names) -> str:
         f"-- dlq-pipelines, migrations of line {line}. Apply line dlq before line outbox.",
         *_variables(asdict(names)),
     ]
-    return "\n".join([*head, "set lock_timeout = '5s';", *map(_printed, migrations), ""])
+    return "\n".join([*head, *map(_printed, migrations), ""])
 
 
 def print_roles(names: Names) -> str:
@@ -174,7 +182,8 @@ def _printed(migration: Migration) -> str:
         f"('{migration.line}', {migration.number}, '{migration.name}', '{migration.checksum}');"
     )
     body = f"{migration.text.rstrip()}\n{record}"
-    return f"\n-- {migration.label}\n" + (f"begin;\n{body}\ncommit;" if migration.transactional else body)
+    head = f"\n-- {migration.label}\nset lock_timeout = '{'0' if migration.patient else '5s'}';\n"
+    return head + (f"begin;\n{body}\ncommit;" if migration.transactional else body)
 
 
 def _applied(connection: Connection) -> dict[tuple[Line, int], tuple[str, str]]:
@@ -195,21 +204,40 @@ def _only_runner(connection: Connection) -> Iterator[None]:
         if time.monotonic() > give_up:
             raise SchemaError("Another `dlq migrate` is still running. Wait for it and run `dlq migrate` again.")
         time.sleep(0.1)
-    allowed = connection.one("migration.statement_timeout")["value"]
-    connection.run("migration.set_statement_timeout", value="0")
+    with _timeouts(connection, statement="0"):
+        try:
+            yield
+        finally:
+            if not connection.closed:
+                connection.run("migration.unlock", key=_RUNNER_LOCK)
+
+
+@contextmanager
+def _timeouts(connection: Connection, **other: str) -> Iterator[None]:
+    """Other time-outs for the length of a block: `statement` or `lock`, "0" for none."""
+    before = connection.one("migration.timeouts")
+    connection.run("migration.set_timeouts", **(before | other))
     try:
         yield
     finally:
         if not connection.closed:
-            connection.run("migration.unlock", key=_RUNNER_LOCK)
-            connection.run("migration.set_statement_timeout", value=allowed)
+            connection.run("migration.set_timeouts", **before)
+
+
+def _tell_what_it_waits_for(connection: Connection, tell: Callable[[str], None]) -> None:
+    """Name the sessions that were in a transaction before, as far as this role may see them."""
+    for other in connection.run("migration.long_transactions"):
+        tell(
+            f"  waits until session {other['pid']} ({other['program'] or 'unnamed'}, role {other['role']}) ends its "
+            f"transaction, open since {other['since']:%Y-%m-%d %H:%M:%S} UTC; the application goes on meanwhile"
+        )
 
 
 def _apply(connection: Connection, migration: Migration) -> None:
     for attempt in range(1, _LOCK_TRIES + 1):
         try:
             return _apply_once(connection, migration)
-        except psycopg.errors.LockNotAvailable:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if attempt < _LOCK_TRIES:
                 time.sleep(0.2 * attempt)
         except psycopg.errors.InsufficientPrivilege as error:
@@ -217,6 +245,8 @@ def _apply(connection: Connection, migration: Migration) -> None:
                 f"Migration {migration.label}: {error.diag.message_primary}. Run `dlq migrate` as the owner of the "
                 "outbox table."
             ) from None
+        except psycopg.errors.ObjectNotInPrerequisiteState as error:
+            raise SchemaError(error.diag.message_primary) from None
     raise SchemaError(
         f"Migration {migration.label} got no lock in {_LOCK_TRIES} tries: a long transaction holds the table or its "
         "rows. End it (pg_stat_activity shows it) and run `dlq migrate` again."
@@ -228,9 +258,10 @@ def _apply_once(connection: Connection, migration: Migration) -> None:
         with connection.transaction():
             _execute(connection, migration)
             _record(connection, migration)
-    else:
+        return
+    with _timeouts(connection, lock="0") if migration.patient else nullcontext():
         _execute(connection, migration)
-        _record(connection, migration)
+    _record(connection, migration)
 
 
 def _execute(connection: Connection, migration: Migration) -> None:

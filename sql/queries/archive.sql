@@ -93,6 +93,7 @@ with page as (
 select coalesce((select array_agg(event_id order by event_id) from locked), '{}') as ids,
     (select count(*) from judged where state = 'blocked') as blocked,
     (select count(*) from judged where state = 'discarded') as discarded,
+    (select count(*) from judged where state = 'free') - (select count(*) from locked) as locked,
     count(*) as rows, max(at) as last_time, (array_agg(event_id order by at desc, event_id desc))[1] as last_id
 from page
 
@@ -135,8 +136,9 @@ on conflict (event_id) do update set operation_id = excluded.operation_id, purge
 
 -- name: forget
 -- Deaths older than the ledger's retention, of events that are in neither table: delivered, or purged. Led by
--- death_day; by key, because what is still somewhere stays. That an event was purged is known until the last of its
--- deaths goes.
+-- death_day; by key, because what is still somewhere stays. An outcome that nobody has written down yet is told by a
+-- later death, so until then all deaths of its event stay. That an event was purged is known until the last of its deaths
+-- goes. What is forgotten is counted where it was counted: in the export of its day, and in its stage.
 with page as (
     select d.id, d.event_id, d.died_at from :"dlq_schema".death d
     where d.died_at < %(before)s and d.cause_id is not null and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
@@ -145,17 +147,40 @@ with page as (
     select d.id, d.event_id from :"dlq_schema".death d join page on page.id = d.id
     where not exists (select from :"outbox_schema".:"outbox_table" e where e.id = page.event_id and e.status <> 'done')
         and not exists (select from :"outbox_schema".:"archive_table" a where a.id = page.event_id)
-        and not exists (
-            select from :"dlq_schema".retry r
-            where r.event_id = page.event_id and r.death_id = page.id and r.outcome is null)
+        and not exists (select from :"dlq_schema".retry r where r.event_id = page.event_id and r.outcome is null)
     for update of d skip locked
 ), retries as (
     delete from :"dlq_schema".retry r using target where r.event_id = target.event_id and r.death_id = target.id
+    returning r.fix_id, r.stage, r.outcome
+), outcomes as (
+    select fix_id, stage, count(*) filter (where outcome = 'done') as done,
+        count(*) filter (where outcome = 'dead') as dead, count(*) filter (where outcome = 'unsettled') as unsettled,
+        count(*) filter (where outcome = 'gone') as gone
+    from retries where fix_id is not null group by fix_id, stage
+), stage as (
+    -- Locked in one order, as are the days, so that two at once wait for each other instead of deadlocking.
+    select s.fix_id, s.stage, o.done, o.dead, o.unsettled, o.gone
+    from :"dlq_schema".fix_stage s join outcomes o using (fix_id, stage)
+    order by s.fix_id, s.stage for update of s
+), counted_retries as (
+    update :"dlq_schema".fix_stage s
+    set forgotten_done = s.forgotten_done + stage.done, forgotten_dead = s.forgotten_dead + stage.dead,
+        forgotten_unsettled = s.forgotten_unsettled + stage.unsettled, forgotten_gone = s.forgotten_gone + stage.gone
+    from stage where s.fix_id = stage.fix_id and s.stage = stage.stage
 ), discards as (
     delete from :"dlq_schema".discard r using target where r.death_id = target.id
 ), deaths as (
     delete from :"dlq_schema".death d using target where d.id = target.id
     returning d.id, d.event_id, d.died_at
+), day as (
+    select x.day, gone.deaths from :"dlq_schema".export_day x
+    cross join lateral (
+        select count(*) as deaths from deaths where died_at >= x.starts_at and died_at < x.ends_at) gone
+    where x.ends_at > (select min(died_at) from deaths) and x.starts_at <= (select max(died_at) from deaths)
+        and gone.deaths > 0
+    order by x.day for update of x
+), counted_deaths as (
+    update :"dlq_schema".export_day x set forgotten = x.forgotten + day.deaths from day where x.day = day.day
 ), restored as (
     delete from :"dlq_schema".restored b using deaths where b.event_id = deaths.event_id and b.died_at = deaths.died_at
 ), purged as (

@@ -47,11 +47,13 @@ select count(*) as deaths, count(*) filter (where cause_id is null) as unclassif
 from :"dlq_schema".death where died_at >= %(start)s and died_at < %(until)s
 
 -- name: record_day
+-- Before its files are brought to their places: until they are read again they are not taken for sound, nor is what
+-- lies there of an earlier export.
 insert into :"dlq_schema".export_day as x (day, starts_at, ends_at, rows, first_id, last_id, files, exported_at)
 values (%(day)s, %(starts_at)s, %(ends_at)s, %(rows)s, %(first_id)s, %(last_id)s, %(files)s::jsonb, %(now)s)
 on conflict (day) do update set starts_at = excluded.starts_at, ends_at = excluded.ends_at, rows = excluded.rows,
     first_id = excluded.first_id, last_id = excluded.last_id, files = excluded.files, exported_at = excluded.exported_at,
-    verified_at = null
+    verified_at = null, forgotten = 0
 
 -- name: record_verified
 -- When the files were last found to be what they should be; null when they were not. Of that export, no later one.
@@ -59,7 +61,7 @@ update :"dlq_schema".export_day set verified_at = %(verified_at)s
 where day = %(day)s and exported_at = %(exported_at)s
 
 -- name: recorded_day
-select day, rows, first_id, last_id, files, exported_at from :"dlq_schema".export_day where day = %(day)s
+select day, rows, forgotten, first_id, last_id, files, exported_at from :"dlq_schema".export_day where day = %(day)s
 
 -- name: missing_days
 -- Of these days those that have no sound export and should: something died, or an earlier day was exported, so that one

@@ -148,7 +148,7 @@ where r.fix_id = %(fix_id)s and r.stage = %(stage)s and r.outcome in ('dead', 'u
 order by r.event_id desc limit %(limit)s
 
 -- name: stages_difference
--- Stages whose counters are not what the ledger says; none, ever.
+-- Stages whose counters are not what the ledger says, and said of what it has forgotten; none, ever.
 select s.fix_id, s.stage
 from :"dlq_schema".fix_stage s
 left join (
@@ -157,6 +157,8 @@ left join (
         count(*) filter (where outcome = 'gone') as gone
     from :"dlq_schema".retry where fix_id is not null group by fix_id, stage
 ) r using (fix_id, stage)
-where (s.released, s.done, s.dead, s.unsettled, s.gone) is distinct from
+where (s.released - s.forgotten_done - s.forgotten_dead - s.forgotten_unsettled - s.forgotten_gone,
+        s.done - s.forgotten_done, s.dead - s.forgotten_dead, s.unsettled - s.forgotten_unsettled,
+        s.gone - s.forgotten_gone) is distinct from
     (coalesce(r.released, 0), coalesce(r.done, 0), coalesce(r.dead, 0), coalesce(r.unsettled, 0), coalesce(r.gone, 0))
 order by 1, 2 limit 20

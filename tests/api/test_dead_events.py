@@ -169,12 +169,19 @@ def test_a_filter_is_looked_at_first_and_refused_when_it_means_more(api: httpx.C
     assert _json(api.post("/api/dead-events/retry-batch", json={**asked, "at_most": 3}))["processed"] == 3
 
 
-def test_discarded_events_go_to_the_archive_and_come_back_by_id(api: httpx.Client, connection: Connection) -> None:
+def test_discarded_events_go_to_the_archive_and_come_back_by_id(
+    api: httpx.Client, connection: Connection, database: Database
+) -> None:
     asked = {"event_ids": [1], "reason": "a test order"}
     assert _json(api.post("/api/dead-events/discard", json=asked))["processed"] == 1
     assert "None of these events is dead" in _json(api.post("/api/dead-events/discard", json=asked), 404)["error"]
-    restored = _json(api.post("/api/archive/restore", json={"event_ids": [1], "reason": "a mistake"}))
-    assert (restored["events"], restored["dry_run"]) == (1, False)
+    back = {"event_ids": [1], "reason": "a mistake"}
+    with database.connect() as other, other.transaction():
+        other.execute("select from outbox_event_archive for update")
+        held = _json(api.post("/api/archive/restore", json=back), 409)
+        assert "Other transactions hold these 1 events." in held["error"]
+    restored = _json(api.post("/api/archive/restore", json=back))
+    assert (restored["events"], restored["locked"], restored["dry_run"]) == (1, 0, False)
     assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {"count": 5}
 
 

@@ -15,12 +15,13 @@ from psycopg import sql
 
 from dlq_pipelines.archive import archive
 from dlq_pipelines.archive.archive import Archived, archive_dead_events, discard_events
+from dlq_pipelines.archive.purge import Purged, forget_deaths
 from dlq_pipelines.archive.restore import restore_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.defs.archive import books_balance, dead_event_archive
 from dlq_pipelines.defs.resources import OutboxResource
-from dlq_pipelines.errors import SchemaError
+from dlq_pipelines.errors import RefusedError, SchemaError
 from dlq_pipelines.exports.export import export_day, verify_day
 from dlq_pipelines.exports.target import local_target
 from dlq_pipelines.operation import Act
@@ -182,6 +183,26 @@ def test_only_days_that_are_exported_completely_are_archived(
     _export(connection, database, tmp_path, days_ago=31)
     assert _archive(connection, only=True) == Archived(moved=3, batches=1, left=3)
     assert one(connection, "select count(*) as n from outbox_event where dead_at > '2026-10-20'") == {"n": 0}
+
+
+def test_what_is_left_of_a_day_is_archived_though_the_ledger_has_forgotten_the_rest(
+    connection: Connection, database: Database, tmp_path: Path
+) -> None:
+    """The files hold what was forgotten: they are sound, and no export that would hold less replaces them."""
+    _died(connection, 3, days_ago=31)
+    _died(connection, 1, days_ago=33)
+    for days_ago in (31, 33):
+        _export(connection, database, tmp_path, days_ago=days_ago)
+    connection.execute("update outbox_event set status = 'done' where id in (1, 2)")
+    before, act = NOW - timedelta(days=30), Act("job", "retention", NOW)
+    assert forget_deaths(connection, before=before, act=act) == Purged(2, 1)
+    day = Day.of((NOW - timedelta(days=31)).astimezone(ZONE).date(), ZONE)
+    assert verify_day(connection, day=day, target=local_target(tmp_path), now=NOW) == []
+    with pytest.raises(RefusedError, match="another export would hold less"):
+        _export(connection, database, tmp_path, days_ago=31)
+    assert _archive(connection, only=True) == Archived(moved=2, batches=1, left=0)
+    counted = "select rows, forgotten from dlq.export_day order by day"
+    assert [tuple(row.values()) for row in connection.execute(counted.encode())] == [(1, 0), (3, 2)]
 
 
 @pytest.mark.parametrize(
@@ -361,6 +382,36 @@ def test_columns_of_the_applications_own_go_with_the_event(connection: Connectio
     assert [tuple(row.values()) for row in kept] == [
         ("acme", f"00000000-0000-0000-0000-00000000000{n}") for n in (1, 2)
     ]
+
+
+@pytest.mark.parametrize(
+    "unique", ["alter table {} add unique (aggregate_id)", "create unique index on {} (aggregate_id)"]
+)
+def test_a_constraint_of_the_applications_own_is_named_with_the_row_that_breaks_it(
+    connection: Connection, unique: str
+) -> None:
+    """Whichever table has it; nothing is moved then. Dropped as the message says, nothing stops."""
+    archive_table, outbox = "public.outbox_event_archive", "public.outbox_event"
+    connection.execute(unique.format(archive_table).encode())
+    _died(connection, 1, days_ago=32)
+    _died(connection, 2, days_ago=31)
+    act, constraint = Act("ann", "r", NOW), "_aggregate_id_(key|idx)"
+    said = (
+        rf"The constraint outbox_event_archive{constraint} of {archive_table} refuses an event: Key .aggregate_id.=.1. "
+    )
+    with pytest.raises(SchemaError, match=said) as raised:
+        _archive(connection)
+    with pytest.raises(SchemaError, match=said):
+        discard_events(connection, Selector(every=True), act=act)
+    assert _places(connection) == (3, 0)
+    (drop, name) = re.findall(r"`(alter table .* drop constraint (\S+));`", str(raised.value))[0]
+    connection.execute((drop if name.endswith("_key") else f"drop index {name}").encode())
+    assert _archive(connection).moved == 3
+
+    connection.execute(unique.format(outbox).encode())
+    with pytest.raises(SchemaError, match=rf"The constraint outbox_event{constraint} of {outbox} refuses an event"):
+        restore_events(connection, Selector(every=True), act=act)
+    assert _places(connection) == (0, 3)
 
 
 def test_the_applications_own_triggers_find_what_they_name(connection: Connection) -> None:

@@ -1,8 +1,10 @@
 """The purge and the ledger's own retention: what goes is known afterwards, and nothing that is still needed goes."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import dagster as dg
 import psycopg
 import pytest
 
@@ -10,10 +12,15 @@ from dlq_pipelines.archive import purge
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.purge import Purged, count_purgeable, forget_deaths, purge_archive
 from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.defs.archive import archive_purge
+from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.operation import Act
+from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries.retry import retry_events
-from tests.rows import one
+from dlq_pipelines.retries.fix import Terms
+from dlq_pipelines.retries.ledger import Flag, flag_fix
+from dlq_pipelines.retries.retry import advance_fix, retry_events, settle_retries
+from tests.rows import add_events, kill, one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ACT = Act("job", "retention", NOW)
@@ -111,7 +118,10 @@ def test_a_purge_that_dies_midway_deletes_nothing_uncounted(
 
 
 def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection) -> None:
-    """Delivered and purged events; not what is dead, archived, on its way, or without an outcome. The rollup stays."""
+    """Delivered and purged events; not what is dead, archived, on its way, or without an outcome. The rollup stays.
+
+    A dry run says how many and changes nothing.
+    """
     _archived(connection, 12, days_ago=1200)  # 1 to 12: purged
     _purge(connection)
     _archived(connection, 1, days_ago=1200)  # 13: still in the archive
@@ -125,6 +135,11 @@ def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection
     connection.execute("update outbox_event set status = 'done' where id in (15, 16)")
     connection.execute("update dlq.retry set outcome = 'done', settled_at = now() where event_id = 15")
     rollup = one(connection, "select sum(deaths) as n from dlq.cause_day")
+    ledger = "select count(*) as deaths, (select count(*) from dlq.retry) as retries, (select count(*) from dlq.purged)"
+    before = one(connection, f"{ledger} from dlq.death")
+    dry_run = replace(ACT, dry_run=True)
+    assert forget_deaths(connection, before=NOW - timedelta(days=1095), act=dry_run) == Purged(13, 2)
+    assert one(connection, f"{ledger} from dlq.death") == before
     assert forget_deaths(connection, before=NOW - timedelta(days=1095), act=ACT) == Purged(13, 2)
     left = one(connection, "select array_agg(event_id order by event_id) as ids from dlq.death")
     assert left == {"ids": [13, 14, 16, 17, 18]}
@@ -153,6 +168,52 @@ def test_that_an_event_was_purged_is_known_until_the_last_of_its_deaths_is_forgo
     assert one(connection, known.format("purged")) == one(connection, known.format("restored")) == {"ids": None}
 
 
+def test_the_counters_of_a_stage_are_proven_also_once_its_retries_are_forgotten(connection: Connection) -> None:
+    """Each outcome by what is left and what was forgotten, a part at a time; a counter that is wrong is still named."""
+    add_events(connection, 5)
+    kill(connection, "ValueError: alpha broke")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    now = datetime.now(UTC)
+    fix = flag_fix(connection, Flag(Selector(every=True)), act=replace(ACT, now=now)).id
+    advance_fix(connection, fix, act=replace(ACT, now=now), terms=Terms())
+    connection.execute("update outbox_event set status = 'done' where id < 4")
+    connection.execute("update outbox_event set status = 'dead' where id = 4")
+    connection.execute("delete from outbox_event where id = 5")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    advance_fix(connection, fix, act=replace(ACT, now=now + timedelta(hours=1)), terms=Terms())
+    counted = "select released, done, dead, gone from dlq.fix_stage"
+    assert one(connection, counted) == {"released": 5, "done": 3, "dead": 1, "gone": 1}
+    forgets = {"before": now + timedelta(days=1), "act": replace(ACT, now=now)}
+    assert forget_deaths(connection, **forgets) == Purged(4, 1)
+    assert connection.run("fix.stages_difference").fetchall() == []
+    connection.execute("update outbox_event set status = 'done' where id = 4")
+    assert forget_deaths(connection, **forgets) == Purged(2, 1)
+    assert connection.run("fix.stages_difference").fetchall() == []
+    assert one(connection, "select count(*) as n from dlq.retry") == {"n": 0}
+    assert one(connection, counted) == {"released": 5, "done": 3, "dead": 1, "gone": 1}
+    connection.execute("update dlq.fix_stage set done = 2, dead = 2")
+    assert connection.run("fix.stages_difference").fetchall() == [{"fix_id": fix, "stage": 1}]
+
+
+def test_a_retry_without_outcome_keeps_the_deaths_that_tell_it_though_its_event_is_purged(
+    connection: Connection,
+) -> None:
+    """It died again, was archived and purged before anybody wrote that down; then it is dead again, not gone."""
+    add_events(connection, 1)
+    kill(connection, "ValueError: alpha broke")
+    now = datetime.now(UTC)
+    act, later = replace(ACT, now=now), now + timedelta(days=1)
+    retry_events(connection, [1], act=act)
+    connection.execute("update outbox_event set status = 'dead'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    archive_dead_events(connection, before=later, only_exported=False, act=act)
+    assert purge_archive(connection, before=later, act=act) == Purged(1, 1)
+    assert forget_deaths(connection, before=later, act=act) == Purged(0, 0)
+    assert settle_retries(connection, now=later, settle_seconds=900) == 1
+    assert one(connection, "select outcome from dlq.retry") == {"outcome": "dead"}
+    assert forget_deaths(connection, before=later, act=act) == Purged(2, 1)
+
+
 def test_batches_are_found_by_index(connection: Connection) -> None:
     """In a table of which most is the application's own; from where the last one ended."""
     _archived(connection, 400, days_ago=366)
@@ -170,3 +231,22 @@ def test_batches_are_found_by_index(connection: Connection) -> None:
         plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
         assert "Seq Scan on outbox_event_archive" not in plan, plan
         assert name == "forget" or "Index Cond: (archived_at < " in plan, plan
+
+
+@pytest.mark.usefixtures("home")
+def test_the_asset_says_in_a_dry_run_what_it_would_purge_and_forget(connection: Connection) -> None:
+    """By the retentions of the installation, of what there is before it; then it does."""
+    add_events(connection, 2)
+    kill(connection, "ValueError: alpha broke")
+    connection.execute("update dlq.death set died_at = died_at - interval '1200 days'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    connection.execute("update outbox_event set status = 'done'")
+    _archived(connection, 3, days_ago=500)
+    told = []
+    for dry_run in (True, False, False):
+        config = {"ops": {"archive_purge": {"config": {"dry_run": dry_run}}}}
+        run = dg.materialize([archive_purge], resources={"outbox": OutboxResource()}, run_config=config)
+        said = run.asset_materializations_for_node("archive_purge")[0].metadata
+        told.append((said["events_purged"].value, said["deaths_forgotten"].value))
+    assert told == [(3, 2), (3, 2), (0, 0)]
+    assert one(connection, "select count(*) as n from dlq.death") == {"n": 3}

@@ -10,9 +10,10 @@ import pytest
 
 from dlq_pipelines.archive import restore
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
-from dlq_pipelines.archive.restore import Restored, restore_events
+from dlq_pipelines.archive.restore import Restored, none_restored, restore_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -62,10 +63,10 @@ def test_an_event_comes_back_as_it_was_and_dies_no_second_death(connection: Conn
     before = connection.execute(rows).fetchall()
     for _ in range(2):
         assert _archive(connection) == 25
-        assert restore_events(connection, ALL, act=ACT) == Restored(25, 3, blocked=0, discarded=0)
+        assert restore_events(connection, ALL, act=ACT) == Restored(25, 3, blocked=0, discarded=0, locked=0)
         assert connection.execute(rows).fetchall() == before
     assert one(connection, "select count(*) as n from dlq.death") == {"n": 25}
-    assert restore_events(connection, ALL, act=ACT) == Restored(0, 0, 0, 0)
+    assert restore_events(connection, ALL, act=ACT) == Restored(0, 0, 0, 0, 0)
     audit = "select array_agg(events order by id) as n from dlq.operation where kind = 'archive.restore'"
     assert one(connection, audit) == {"n": [10, 10, 5] * 2}
     assert connection.one("archive.unaccounted") == {"missing": 0, "doubled": 0, "examples": None}
@@ -103,9 +104,37 @@ def test_what_is_in_the_outbox_or_was_given_up_stays_and_is_counted(connection: 
         "insert into outbox_event (id, aggregate_type, aggregate_id, event_type, payload)"
         " values (2, 'o', '1', 'e', '{}')"
     )
-    assert restore_events(connection, ALL, act=ACT) == Restored(1, 1, blocked=1, discarded=1)
-    assert restore_events(connection, Selector(event_ids=(1, 2)), act=ACT) == Restored(1, 1, blocked=1, discarded=0)
+    assert restore_events(connection, ALL, act=ACT) == Restored(1, 1, blocked=1, discarded=1, locked=0)
+    assert restore_events(connection, Selector(event_ids=(1, 2)), act=ACT) == Restored(
+        1, 1, blocked=1, discarded=0, locked=0
+    )
     assert one(connection, "select count(*) as n from dlq.discard") == {"n": 0}
+
+
+def test_what_others_hold_stays_and_is_counted(connection: Connection, database: Database) -> None:
+    """Also by a dry run; of events that were named the reason is said why none came back."""
+    _died(connection, 3)
+    _archive(connection)
+    named = Selector(event_ids=(1, 2))
+    with database.connect() as other, other.transaction():
+        other.execute("select from outbox_event_archive where id < 3 for update")
+        held = restore_events(connection, named, act=ACT)
+        assert held == Restored(0, 0, blocked=0, discarded=0, locked=2)
+        for dry_run in (True, False):
+            done = restore_events(connection, ALL, act=replace(ACT, dry_run=dry_run))
+            assert done == Restored(1, 1, blocked=0, discarded=0, locked=2)
+    assert _places(connection) == (1, 2)
+    for done, kind, said in (
+        (held, RefusedError, "Other transactions hold these 2 events"),
+        (
+            Restored(0, 0, blocked=1, discarded=0, locked=0),
+            RefusedError,
+            "The outbox has the ids of these 1 archived events",
+        ),
+        (Restored(0, 0, blocked=0, discarded=0, locked=0), NotFoundError, "None of these events is archived as dead"),
+    ):
+        why = none_restored(done)
+        assert (type(why), said in str(why)) == (kind, True)
 
 
 def test_a_fix_that_came_late_targets_what_was_restored(connection: Connection) -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.cli.main import app
 from dlq_pipelines.errors import NotFoundError, RefusedError
-from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import read_settings
 from tests.rows import one
 
@@ -70,13 +70,29 @@ def test_restoring_and_discarding_go_both_ways(connection: Connection, dlq: Dlq)
     assert dlq("dead-events", "discard", "1", "--reason", "a test order", "--dry-run")["events"] == 1
     assert dlq("dead-events", "discard", "1", "--reason", "a test order")["events"] == 1
     assert dlq("archive", "restore", "--all", "--reason", "all of it") == {
-        "events": 1, "batches": 1, "blocked": 0, "discarded": 1, "dry_run": False,
+        "events": 1, "batches": 1, "blocked": 0, "discarded": 1, "locked": 0, "dry_run": False,
     }  # fmt: skip
     assert dlq("archive", "restore", "1", "--reason", "a mistake")["events"] == 1
     with pytest.raises(NotFoundError, match="None of these events is archived as dead"):
         dlq("archive", "restore", "1", "--reason", "again")
     with pytest.raises(NotFoundError, match="None of these events is dead"):
         dlq("dead-events", "discard", "99", "--reason", "nothing there")
+
+
+def test_archived_events_that_others_hold_are_said_to_be_that(
+    connection: Connection, database: Database, dlq: Dlq
+) -> None:
+    """Named, they are refused, and nobody is told that they are not archived; of many, how many are not restored."""
+    _died(connection, 2, days_ago=31)
+    dlq("archive", "run")
+    restore = ["archive", "restore", "--reason", "late fix"]
+    with database.connect() as other, other.transaction():
+        other.execute("select from outbox_event_archive where id = 1 for update")
+        with pytest.raises(RefusedError, match="Other transactions hold these 1 events"):
+            dlq(*restore, "1")
+        told = CliRunner().invoke(app, [*restore, "--all"]).stdout
+    assert told.startswith("Restored 1 dead events; ")
+    assert told.endswith("Other transactions hold 1 dead events that are meant. Try again when those have ended.\n")
 
 
 def test_a_purge_by_hand_keeps_to_the_retention(

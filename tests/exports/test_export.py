@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,8 @@ from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.purge import forget_deaths, purge_archive
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
-from dlq_pipelines.errors import DatabaseUnavailableError, RefusedError
+from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, RefusedError
+from dlq_pipelines.exports import export as exporting
 from dlq_pipelines.exports.export import Exported, export_day
 from dlq_pipelines.exports.export import verify_day as verify
 from dlq_pipelines.exports.formats import SCHEMA
@@ -125,6 +127,25 @@ def export(database: Database, folder: Path) -> Export:
 
 def verify_day(connection: Connection, *, day: Day, folder: Path) -> list[str]:
     return verify(connection, day=day, target=local_target(folder.parent), now=NOW)
+
+
+def taken_for_exported(connection: Connection) -> bool:
+    """What the schedule and the archive make of the day; they agree."""
+    span = {"days": [DAY.date], "starts": [DAY.start], "ends": [DAY.until]}
+    asked_for = connection.run("export.missing_days", **span).fetchall() != []
+    archived = connection.one("archive.exported_times", before=NOW)["times"] != "{}"
+    assert asked_for != archived
+    return archived
+
+
+def break_off(export: Export, folder: Path, now: datetime = NOW + timedelta(days=1)) -> None:
+    """Let an export meet a disk that takes its first file and not its second."""
+    (folder / CSV).unlink()
+    (folder / CSV / "in the way").mkdir(parents=True)
+    with pytest.raises(DlqError, match="The export of 2026-03-10 cannot be written to"):
+        export(now=now)
+    assert not (folder / MANIFEST).exists()
+    shutil.rmtree(folder / CSV)
 
 
 def add_death(
@@ -462,11 +483,14 @@ def test_a_day_of_which_something_is_gone_for_good_is_not_exported_again(
     before = contents(folder)
     _lose_an_event(connection, lost)
     with pytest.raises(
-        RefusedError, match=r"2026-03-10 is exported, and some .* move died_on=2026-03-10/_manifest.json"
+        RefusedError, match=r"2026-03-10 is exported, and some .* move them away \(died_on=2026-03-10/_manifest.json, "
     ):
         export(now=NOW + timedelta(days=1))
     assert contents(folder) == before
-    (folder / MANIFEST).unlink()
+    for name in contents(folder):
+        with pytest.raises(RefusedError):
+            export(now=NOW + timedelta(days=1))
+        (folder / name).unlink()
     assert export(now=NOW + timedelta(days=1)).rows == (1 if lost == "forgotten" else 2)
 
 
@@ -492,6 +516,74 @@ def test_a_day_of_which_something_was_purged_before_is_exported_with_what_there_
     _lose_an_event(connection, "purged")
     assert export().rows == 1
     assert verify_day(connection, day=DAY, folder=folder) == []
+
+
+def test_a_verified_day_whose_next_export_breaks_off_is_missing_until_it_is_whole(
+    connection: Connection, export: Export, folder: Path
+) -> None:
+    """Nothing is archived on the word of a record whose manifest is gone; the schedule asks for the day again."""
+    add_death(connection)
+    export()
+    assert verify_day(connection, day=DAY, folder=folder) == []
+    assert taken_for_exported(connection)
+    break_off(export, folder)
+    assert not taken_for_exported(connection)
+    export(now=NOW + timedelta(days=2))
+    assert verify_day(connection, day=DAY, folder=folder) == []
+    assert taken_for_exported(connection)
+
+
+def test_files_that_an_export_left_when_it_broke_off_are_not_replaced_by_less(
+    connection: Connection, export: Export, folder: Path
+) -> None:
+    """Without manifest each of them is whole all the same, and the only place of an event that was purged since."""
+    add_death(connection)
+    add_death(connection)
+    export()
+    break_off(export, folder)
+    _lose_an_event(connection, "purged")
+    with pytest.raises(RefusedError, match="another export would hold less"):
+        export(now=NOW + timedelta(days=2))
+
+
+def test_a_verification_that_an_export_overtakes_says_nothing_of_what_lies_there_now(
+    connection: Connection, export: Export, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read the last file when an export begins, and breaks off."""
+    add_death(connection)
+    export()
+    real = exporting._differences
+
+    def overtaken(*given: Any) -> Iterator[str]:
+        yield from real(*given)
+        if given[1].name == MANIFEST:
+            break_off(export, folder)
+
+    monkeypatch.setattr(exporting, "_differences", overtaken)
+    assert verify_day(connection, day=DAY, folder=folder) == []
+    assert not taken_for_exported(connection)
+
+
+def test_an_export_whose_day_another_one_had_meanwhile_touches_nothing(
+    connection: Connection, export: Export, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its two transactions: the day is the other's, with a death more."""
+    add_death(connection)
+    real, entered = exporting._alone, []
+
+    def meanwhile(own: Connection, day: Day) -> Any:
+        entered.append(own)
+        if len(entered) == 2:
+            add_death(connection)
+            assert export(now=NOW + timedelta(hours=1)).rows == 2
+            assert verify_day(connection, day=DAY, folder=folder) == []
+        return real(own, day)
+
+    monkeypatch.setattr(exporting, "_alone", meanwhile)
+    with pytest.raises(RefusedError, match="Another run is exporting 2026-03-10"):
+        export()
+    assert verify_day(connection, day=DAY, folder=folder) == []
+    assert (pq.read_metadata(folder / PARQUET).num_rows, list(folder.glob(".*"))) == (2, [])
 
 
 def test_a_rerun_replaces_the_day(connection: Connection, export: Export, folder: Path) -> None:
@@ -560,9 +652,13 @@ def _wait_for_rows(folder: Path, running: "Future[Exported]") -> None:
 def test_a_killed_export_is_mended_by_the_next(
     connection: Connection, database: Database, export: Export, folder: Path, place: str
 ) -> None:
-    """Before the stream, before the renames or before the manifest's commit: readers read on, leftovers go."""
+    """Before the stream, before the renames or at the first of them: readers read on, leftovers go.
+
+    As soon as a file may differ from the record, the day counts as missing.
+    """
     add_death(connection)
     export()
+    assert verify_day(connection, day=DAY, folder=folder) == []
     before = contents(folder)
     add_death(connection)
     child = subprocess.run([sys.executable, "-c", KILLED, database.url, str(folder), place], check=False)
@@ -573,7 +669,9 @@ def test_a_killed_export_is_mended_by_the_next(
     assert len(list(folder.glob(".*"))) == 1
     read = f"select count(*) from read_parquet('{folder}/*/*.parquet', hive_partitioning = true)"
     assert duckdb.sql(read).fetchall() == [(1,)]
-    assert "the record has 1 rows, the ledger 2" in verify_day(connection, day=DAY, folder=folder)
+    verified = one(connection, "select verified_at is not null as verified from dlq.export_day")["verified"]
+    assert verified == (place == "_write")
+    assert verify_day(connection, day=DAY, folder=folder) != []
     wait_until(connection, "select count(*) = 1 from pg_stat_activity where datname = current_database()")
     export()
     assert list(folder.glob(".*")) == []

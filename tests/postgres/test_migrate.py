@@ -1,7 +1,10 @@
 """Migrations: complete, safe against each other and against the application, printable, refused when edited."""
 
+import re
 import subprocess
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,6 +33,7 @@ from dlq_pipelines.postgres.migrate import (
 )
 from dlq_pipelines.postgres.queries import Names
 from dlq_pipelines.settings import read_settings
+from tests.rows import one
 
 HOSTILE = Names('My "App', 'out"box', "Ar'chive %s", "d l%q")
 
@@ -151,6 +155,161 @@ def test_a_dead_event_that_somebody_holds_is_waited_for(empty_database: Database
         migrate(connection, all_migrations())
         recorded = connection.execute("select event_id from dlq.dead_event order by event_id").fetchall()
     assert [row["event_id"] for row in recorded] == [1, 2, 3]
+
+
+@pytest.fixture
+def old_reader(empty_database: Database) -> Iterator[Connection]:
+    """A transaction that was open before, holds no lock on the outbox, and may still read of it what there was."""
+    with empty_database.connect() as connection, empty_database.connect() as reader:
+        create_host_tables(connection)
+        reader.execute("set application_name = 'report'; begin isolation level repeatable read")
+        reader.execute("select count(*) from pg_class")
+        yield reader
+
+
+def _waits_for_another_transaction(connection: Connection) -> bool:
+    waiting = (
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'virtualxid')"
+    )
+    return bool(one(connection, waiting)["exists"])
+
+
+def _indexes(connection: Connection) -> dict[str, bool]:
+    found = connection.execute(
+        "select c.relname as name, i.indisvalid as valid from pg_index i join pg_class c on c.oid = i.indexrelid"
+        " where c.relname like 'dlq%' and c.relkind = 'i'"
+    )
+    return {row["name"]: row["valid"] for row in found}
+
+
+def test_an_index_is_built_beside_an_old_transaction_however_long_it_lasts(
+    empty_database: Database, old_reader: Connection
+) -> None:
+    """Far longer than a lock may take; whoever migrates is told whom it waits for, and the application goes on."""
+    impatient = replace(empty_database, lock_timeout=0.05)
+    told: list[str] = []
+    with impatient.connect() as connection, impatient.connect() as application, ThreadPoolExecutor(1) as pool:
+        old_reader.execute("select pg_sleep(1.1)")  # what lasts for less is not worth a line
+        running = pool.submit(migrate, connection, all_migrations(), tell=told.append)
+        while not _waits_for_another_transaction(application):
+            assert not running.done()
+        application.execute("set statement_timeout = '1s'")
+        for _ in range(10):
+            application.execute(
+                "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload)"
+                " values ('o', '1', 'e', '{}'); update outbox_event set attempts = 1; delete from outbox_event"
+            )
+            assert _waits_for_another_transaction(application), "it began anew"
+            time.sleep(0.1)
+        old_reader.execute("commit")
+        assert running.result(60) == all_migrations()
+        assert _indexes(application) == dict.fromkeys(
+            ("dlq_dead", "dlq_dead_aggregate", "dlq_dead_types", "dlq_archived"), True
+        )
+        assert one(connection, "show lock_timeout") == {"lock_timeout": "50ms"}
+    (waits,) = [line for line in told if "waits" in line]
+    assert told.index(waits) == told.index("applying outbox/0002_dead_indexes") + 1
+    assert f"waits until session {old_reader.info.backend_pid} (report, role postgres) ends its transaction" in waits
+
+
+def test_a_build_that_waits_for_its_lock_holds_up_no_write(empty_database: Database) -> None:
+    """Behind a VACUUM or another build, which exclude it: who writes does not queue behind it."""
+    impatient = replace(empty_database, lock_timeout=0.05)
+    upto = next(n for n, migration in enumerate(all_migrations()) if migration.label == "outbox/0002_dead_indexes")
+    with impatient.connect() as connection, impatient.connect() as application, empty_database.connect() as vacuum:
+        create_host_tables(connection)
+        migrate(connection, all_migrations()[:upto])
+        with ThreadPoolExecutor(1) as pool:
+            with vacuum.transaction():
+                vacuum.execute("lock table outbox_event in share update exclusive mode")
+                running = pool.submit(migrate, connection, all_migrations())
+                while not one(application, "select count(*) as n from pg_locks where not granted")["n"]:
+                    assert not running.done()
+                application.execute(
+                    "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload)"
+                    " values ('o','1','e','{}'); update outbox_event set attempts = 1; delete from outbox_event"
+                )
+            assert len(running.result(60)) == len(all_migrations()) - upto
+
+
+def test_the_printed_script_builds_its_indexes_beside_an_old_transaction(
+    empty_database: Database, old_reader: Connection, tmp_path: Path
+) -> None:
+    """Under psql too; its other statements still give up a lock after five seconds, here a twentieth of one."""
+    for line in ("dlq", "outbox"):
+        (tmp_path / f"{line}.sql").write_text(print_sql(line, Names()).replace("'5s'", "'50ms'"))
+    _psql(empty_database, tmp_path / "dlq.sql")
+    with empty_database.connect() as connection, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(_psql, empty_database, tmp_path / "outbox.sql")
+        while not _waits_for_another_transaction(connection):
+            assert not running.done()
+        time.sleep(0.3)
+        old_reader.execute("commit")
+        running.result(60)
+        assert pending(connection, all_migrations()) == []
+        assert print_sql("outbox", Names()).count("set lock_timeout = '5s';\n") == 5
+
+
+def test_dead_events_of_an_application_that_dated_them_itself_are_recorded_at_that_time(
+    empty_database: Database,
+) -> None:
+    """Those that it did not date, too; each once, also those that a killed run has recorded already."""
+    with empty_database.connect() as connection:
+        create_host_tables(connection)
+        connection.execute("alter table outbox_event add dead_at timestamptz")
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, dead_at, next_run_at)"
+            " select 'order', n::text, 'order.placed', '{}', case n % 4 when 0 then 'pending' else 'dead' end,"
+            " case when n % 4 > 1 then '2026-01-01Z'::timestamptz + n / 100 * interval '1 hour' end,"
+            " '2026-02-01Z' from generate_series(1, 16000) n"
+        )
+        upto = [migration.label for migration in all_migrations()].index("outbox/0004_existing_deaths")
+        migrate(connection, all_migrations()[:upto])
+        connection.execute(
+            "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at)"
+            " select id, aggregate_type, aggregate_id, event_type, attempts, dead_at from outbox_event"
+            " where id < 3000 and dead_at is not null"  # what a killed run has done
+        )
+        connection.execute("update outbox_event set status = 'dead' where id = 16000")
+        migrate(connection, all_migrations())
+        found = one(
+            connection,
+            "select count(*), count(*) filter (where e.dead_at = d.died_at) as matched,"
+            " count(distinct d.event_id) as events, count(*) filter (where d.died_at < '2026-02-01Z') as dated,"
+            " count(*) filter (where d.died_at = '2026-02-01Z') as guessed"
+            " from dlq.death d join outbox_event e on e.id = d.event_id and e.status = 'dead'",
+        )
+        assert found == {"count": 12001, "matched": 12001, "events": 12001, "dated": 8000, "guessed": 4000}
+        assert one(connection, "select count(*) as n from dlq.dead_event") == {"n": 12001}
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "type_", "wanted"),
+    [
+        ("outbox_event", "dead_at", "timestamp", "timestamptz"),
+        ("outbox_event", "last_error_at", "text", "timestamptz"),
+        ("outbox_event_archive", "last_error", "jsonb", "text"),
+    ],
+)
+def test_a_column_of_the_applications_own_that_has_another_type_is_refused(
+    empty_database: Database, table: str, column: str, type_: str, wanted: str
+) -> None:
+    """Before anything of its tables is changed, with the command that mends it; after that all is applied."""
+    with empty_database.connect() as connection:
+        create_host_tables(connection)
+        connection.execute(f"alter table {table} add {column} {type_}".encode())
+        with pytest.raises(
+            SchemaError, match=f"The column {column} of public.{table} is {type_}.*`dlq migrate`"
+        ) as raised:
+            migrate(connection, all_migrations())
+        ours = "select count(*) as n from pg_attribute where attname in ('dead_at', 'last_error_at', 'last_error')"
+        assert one(connection, ours) == {"n": 1}
+        mend = re.findall(r"`(alter table .*?);`", str(raised.value))[0]
+        connection.execute(mend.encode())
+        migrate(connection, all_migrations())
+        types = "select distinct format_type(atttypid, -1)::regtype = %s::regtype as mended from pg_attribute"
+        found = connection.execute(f"{types} where attname = %s".encode(), [wanted, column]).fetchall()
+        assert found == [{"mended": True}]
 
 
 def test_hostile_names_work_throughout(empty_database: Database) -> None:

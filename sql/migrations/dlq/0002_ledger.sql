@@ -152,6 +152,11 @@ create table :"dlq_schema".fix_stage (
     dead      bigint      not null default 0,
     unsettled bigint      not null default 0,
     gone      bigint      not null default 0,
+    -- Of these, the retries that the ledger has forgotten with their deaths.
+    forgotten_done      bigint not null default 0,
+    forgotten_dead      bigint not null default 0,
+    forgotten_unsettled bigint not null default 0,
+    forgotten_gone      bigint not null default 0,
     primary key (fix_id, stage),
     check (released <= size and done + dead + unsettled + gone <= released)
 );
@@ -240,7 +245,8 @@ create table :"dlq_schema".export_day (
     last_id     bigint,
     files       jsonb       not null,  -- [{name, bytes, sha256}], the manifest last
     exported_at timestamptz not null,
-    verified_at timestamptz  -- when the files were read again and found whole; null: not yet, or they are not
+    verified_at timestamptz,  -- when the files were read again and found whole; null: not yet, or they are not
+    forgotten   bigint      not null default 0  -- deaths of the day that the ledger has forgotten since
 );
 comment on table :"dlq_schema".export_day is 'What was exported for a day: when it began and ended, its files with sizes and sums.';
 

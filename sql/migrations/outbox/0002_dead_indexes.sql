@@ -1,4 +1,4 @@
--- transaction: none
+-- transaction: none, lock timeout: none
 -- Dead events by time of death: lists, the archive's batches and, at its null end, deaths not recorded yet. Built
 -- while the application goes on writing. An index that a broken build left invalid is dropped first.
 drop index concurrently if exists :"outbox_schema"."dlq_dead";

@@ -1,4 +1,4 @@
--- transaction: none
+-- transaction: none, lock timeout: none
 -- Archived dead events by age, for the purge. Not what the application itself has put there: it has no time of death.
 drop index concurrently if exists :"outbox_schema"."dlq_archived";
 

@@ -62,14 +62,9 @@ begin
 end
 $$;
 
--- One batch of the archive: the next page of the dead, oldest first, by key, and of it what may leave. What a fix wants
--- stays, and so does an event whose id is in the archive already: it would stop every run, and the check of the books
--- names it. Both are looked for only where there is one: while no fix is open, nobody asks what it might want; while all
--- open ones name their events, only those are asked about; and the ids are compared when the insert has found one twice.
--- `offset 0` has what is wanted looked up event by event: without it the planner hashes it, for each batch, out of all
--- deaths there are. The page comes first and is of so many rows: the planner takes the test of times for one that few
--- rows pass, and would sort all that is left each time. Its rows are locked, so their places are as good as their ids and
--- found without an index; in a list, because a join would look for each on its own and cost a fifth more.
+-- One batch of the archive: the next page of the dead, oldest first, by key, and of it what may leave. What an open fix
+-- wants stays, and so does an event whose id is in the archive already: it would stop every run, and the check of the
+-- books names it. The ids are compared only when the insert has found one twice.
 create function :"dlq_schema".archive_batch(
     before timestamptz, times tstzmultirange, after_time timestamptz, after_id bigint, size integer,
     archived_at timestamptz, outbox regclass default :"dlq_schema".outbox_table(),
@@ -81,17 +76,23 @@ as $$
 declare
     statement constant text := '
         with page as materialized (
+            -- First, and of so many rows: the planner takes the test of times for one that few rows pass, and would sort
+            -- all that is left each time.
             select e.ctid as place, e.id, e.dead_at from %1$s e
             where e.status = ''dead'' and e.dead_at < $1 and (e.dead_at, e.id) > ($3, $4)
             order by e.dead_at, e.id limit $5
             for update skip locked
         ), moved as (
+            -- By place: the rows are locked, so it is as good as the id and found without an index. In a list: a join
+            -- would look for each on its own and cost a fifth more.
             delete from %1$s e where e.ctid = any(array(
                 select page.place from page
                 where ($2 is null or page.dead_at <@ $2)
                     and not (
+                        -- While no fix is open nobody is asked; while all name their events, only those are asked about.
                         (exists (select from %4$I.fix f where f.closed_at is null and f.event_ids is null)
                             or page.id in (select unnest(f.event_ids) from %4$I.fix f where f.closed_at is null))
+                        -- `offset 0` has them looked up event by event, where the planner would hash all deaths there are.
                         and exists (
                             select from %4$I.wanted w where w.event_id = page.id and w.died_at = page.dead_at
                             offset 0))
@@ -134,15 +135,16 @@ begin
 end
 $$;
 
--- The times of the days before that moment whose export was verified and still holds every death; neighbours are one
--- range. A death that committed late makes its day incomplete until it is exported again.
+-- The times of the days before that moment whose export was verified and still holds every death, also those that the
+-- ledger has forgotten since; neighbours are one range. A death that committed late makes its day incomplete until it is
+-- exported again.
 create function :"dlq_schema".exported_times(before timestamptz) returns tstzmultirange language sql stable
 begin atomic
     select coalesce(range_agg(tstzrange(x.starts_at, x.ends_at)), '{}')
     from :"dlq_schema".export_day x
     where x.starts_at < before and x.verified_at is not null
         and x.ends_at > (select min(e.dead_at) from :"outbox_schema".:"outbox_table" e where e.status = 'dead')
-        and x.rows = (
+        and x.rows = x.forgotten + (
             select count(*) from :"dlq_schema".death d where d.died_at >= x.starts_at and d.died_at < x.ends_at);
 end;
 

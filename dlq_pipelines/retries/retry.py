@@ -62,7 +62,7 @@ class Retried:
 class Advanced:
     """What one run did for a fix: events released and settled by it, and the step at which it stopped.
 
-    `busy` says that another run held the fix, so this one did nothing.
+    `busy` says that another run held the fix, so this one released nothing.
     """
 
     fix: Fix
@@ -236,20 +236,17 @@ def advance_fix(connection: Connection, fix_id: int, *, act: Act, terms: Terms) 
     """Settle what the fix has released, decide, and do the next step, until it has to wait or has ended.
 
     Running it twice, at once or after being killed, does nothing twice: every step is a transaction of its own that
-    locks the fix and decides afresh on what it finds.
+    locks the fix and decides afresh on what it finds. Outcomes are written down before the first of them, without that
+    lock, so that a million of them keep nobody from withdrawing the fix.
     """
-    released = settled = 0
-    walk = _Walk()
+    settled = _settle_own(connection, fix_id, act=act, terms=terms)
+    released, walk = 0, _Walk()
     while True:
         with connection.transaction():
             fix = _take(connection, fix_id, terms)
             if fix is None or fix.closed_at is not None:
                 return Advanced(get_fix(connection, fix_id), released, settled, None, busy=fix is None)
             policy = fix.policy or terms.policy
-            now_settled = settle(connection, now=act.now, fix_id=fix_id, settle_seconds=policy.settle_seconds)
-            settled += now_settled
-            if now_settled == BATCH:
-                continue  # decided on all outcomes, not on the first of them
             step = _decide(connection, fix, policy, walk, act=act, terms=terms)
             count, walk = _do(connection, fix, policy, step, walk, act=act)
             released += count
@@ -294,22 +291,32 @@ def resume_fix(connection: Connection, fix_id: int, *, act: Act) -> Fix:
 def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id: int | None = None) -> int:
     """Write down what became of retried events: done, dead again, gone, or without outcome in time. Returns how many.
 
-    Without a fix, those that no active fix waits for: retries that people asked for, and what ended or paused fixes
-    released. At most 5,000 a call.
+    Of the retries that this fix has released; without a fix, of those that people asked for.
+
+    Args:
+        connection: in autocommit mode: outcomes and counters are written `BATCH` retries a transaction.
+        now: what falls due later is not looked at.
+        settle_seconds: how long after its due time an event may stay without outcome.
+        fix_id: the fix.
     """
-    return int(
-        connection.one("retry.settle", now=now, settle_seconds=settle_seconds, fix_id=fix_id, limit=BATCH)["events"]
-    )
+    asked = {"now": now, "settle_seconds": settle_seconds, "fix_id": fix_id, "rows": BATCH}
+    settled: int = 0
+    key = _START
+    while True:
+        page = connection.one("retry.settle", **asked, **_behind(key))
+        settled += page["events"]
+        if page["rows"] < BATCH:
+            return settled
+        key = page["last_time"], page["last_id"]
 
 
 def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int) -> int:
-    """`settle` without a fix until nothing is left to write down, in transactions of 5,000. Returns how many.
+    """`settle` what no active fix waits for: retries of people, and what ended or paused fixes left. Returns how many.
 
-    Also notes up to 5,000 events that were delivered only after their retry was given up.
+    Also notes up to `BATCH` events that were delivered only after their retry was given up.
     """
-    total = 0
-    while settled := settle(connection, now=now, settle_seconds=settle_seconds):
-        total += settled
+    left = [row["id"] for row in connection.run("retry.left_by_fixes")]
+    total = sum(settle(connection, now=now, settle_seconds=settle_seconds, fix_id=fix_id) for fix_id in (None, *left))
     connection.run("retry.note_late", now=now, limit=BATCH)
     return total
 
@@ -410,6 +417,15 @@ def _release(
 
 def _seconds_each(rate: float | None) -> float:
     return 1 / rate if rate else 0.0
+
+
+def _settle_own(connection: Connection, fix_id: int, *, act: Act, terms: Terms) -> int:
+    """Settle what an open fix has released; what an ended one left is settled with the retries of people."""
+    fix = get_fix(connection, fix_id)
+    if fix.closed_at is not None:
+        return 0
+    policy = fix.policy or terms.policy
+    return settle(connection, now=act.now, fix_id=fix_id, settle_seconds=policy.settle_seconds)
 
 
 def _take(connection: Connection, fix_id: int, terms: Terms) -> Fix | None:

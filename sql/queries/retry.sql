@@ -123,29 +123,42 @@ with event as (
 update :"outbox_schema".:"outbox_table" set payload = %(payload)s::jsonb where id = %(event_id)s
 
 -- name: settle
--- What became of retried events. A later death decides first: the event may have been retried again since. An event
--- that left the outbox as done lives in the archive as done. Before its due time no worker has an event. Without a fix:
--- the retries that no active fix waits for, which are those of people and what ended or paused fixes left behind.
-with outstanding as (
-    select r.event_id, r.death_id, case
-        when exists (select from :"dlq_schema".death d where d.event_id = r.event_id and d.id > r.death_id) then 'dead'
-        when e.status = 'done' or (e.id is null and a.status = 'done') then 'done'
-        when e.id is null then 'gone'
-        when r.due_at + make_interval(secs => %(settle_seconds)s) <= %(now)s then 'unsettled'
+-- What became of the retries that a fix has outstanding, or of those of people. A page of them in the order in which they
+-- fell due, by key: it reads so many rows and no more, however many are still with the worker.
+with page as materialized (
+    select r.event_id, r.death_id, r.due_at from :"dlq_schema".retry r
+    where r.outcome is null and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null and r.fix_id is null)
+        and r.due_at <= %(now)s  -- before that no worker has an event
+        and (r.due_at, r.event_id) > (%(after_time)s, %(after_id)s)
+    order by r.fix_id, r.due_at, r.event_id limit %(rows)s
+), known as materialized (
+    select page.event_id, page.death_id, case
+        -- First, because the event may have been retried again since.
+        when exists (
+            select from :"dlq_schema".death d where d.event_id = page.event_id and d.id > page.death_id) then 'dead'
+        -- One that left the outbox as done lives in the archive as done.
+        when e.status = 'done' or e.status is null and a.status = 'done' then 'done'
+        when e.status is null then 'gone'
+        when page.due_at + make_interval(secs => %(settle_seconds)s) <= %(now)s then 'unsettled'
         end as outcome
-    from :"dlq_schema".retry r
-    left join :"outbox_schema".:"outbox_table" e on e.id = r.event_id
-    left join :"outbox_schema".:"archive_table" a on a.id = r.event_id and e.id is null
-    where r.outcome is null and r.due_at <= %(now)s and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null
-        and not exists (select from :"dlq_schema".fix f where f.id = r.fix_id and f.status = 'active'))
-), decided as (
-    select r.event_id, r.death_id, o.outcome from :"dlq_schema".retry r join outstanding o using (event_id, death_id)
-    where o.outcome is not null and r.outcome is null
-    order by r.death_id limit %(limit)s
-    for update of r skip locked
+    from page
+    left join lateral (
+        select o.status from :"outbox_schema".:"outbox_table" o where o.id = page.event_id limit 1) e on true
+    left join lateral (
+        select o.status from :"outbox_schema".:"archive_table" o
+        where o.id = page.event_id and e.status is null limit 1) a on true
+), decided as materialized (
+    select r.place, known.outcome from known
+    cross join lateral (
+        select r.ctid as place from :"dlq_schema".retry r
+        where r.event_id = known.event_id and r.death_id = known.death_id and r.outcome is null
+        for update skip locked) r
+    where known.outcome is not null
 ), settled as (
     update :"dlq_schema".retry r set outcome = decided.outcome, settled_at = %(now)s
-    from decided where r.event_id = decided.event_id and r.death_id = decided.death_id
+    from decided
+    -- By place, said as an array: joined to five thousand, the planner would rather read the whole ledger.
+    where r.ctid = any(array(select place from decided)) and r.ctid = decided.place and r.outcome is null
     returning r.fix_id, r.stage, r.outcome
 ), counted as (
     select fix_id, stage, count(*) filter (where outcome = 'done') as done,
@@ -167,7 +180,16 @@ with outstanding as (
     select outcome, count(*) from settled where fix_id is null group by outcome order by outcome
     on conflict (outcome) do update set retries = t.retries + excluded.retries
 )
-select count(*) as events from settled
+select (select count(*) from settled) as events, count(*) as rows, max(due_at) as last_time,
+    (array_agg(event_id order by due_at desc, event_id desc))[1] as last_id
+from page
+
+-- name: left_by_fixes
+-- Fixes that wait for nothing, because they have ended or are paused, and have retries outstanding.
+select f.id from :"dlq_schema".fix f
+cross join lateral (
+    select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null limit 1) outstanding
+where f.status <> 'active' order by f.id
 
 -- name: note_late
 -- Events that were delivered after their retry was given up, of the last week. The outcome stays, because so late a

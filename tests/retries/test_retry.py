@@ -628,6 +628,33 @@ def test_a_dry_run_counts_and_changes_nothing(connection: Connection) -> None:
     assert retry_events(connection, [1, 2, 99], act=_act()).events == 2
 
 
+def test_a_dry_run_of_what_is_done_to_a_fix_says_what_would_be_and_changes_nothing(
+    connection: Connection, database: Database
+) -> None:
+    """Flagged, stepped, paused, resumed, withdrawn."""
+    _dead(connection, 8)
+    dry = _act(dry_run=True)
+    assert flag_fix(connection, Flag(Selector(cause_id=CAUSE), POLICY), act=dry).status is FixStatus.ACTIVE
+    assert (list_fixes(connection), _cause_status(connection)) == ([], "open")
+    fix = _flag(connection)
+    _advance(connection, fix)
+    _work(database, delivers=True)
+
+    def all_there_is() -> list[object]:
+        tables = ("outbox_event", "dlq.fix", "dlq.fix_stage", "dlq.retry", "dlq.operation", "dlq.cause")
+        return [connection.execute(f"select * from {table} order by 1, 2".encode()).fetchall() for table in tables]
+
+    before = all_there_is()
+    would = advance_fix(connection, fix.id, act=_act(dry_run=True), terms=TERMS)
+    assert (would.settled, would.released, would.fix.stage) == (3, 5, 2)
+    assert pause_fix(connection, fix.id, act=dry).status is FixStatus.PAUSED
+    assert withdraw_fix(connection, fix.id, act=dry).status is FixStatus.WITHDRAWN
+    assert all_there_is() == before
+    paused = pause_fix(connection, fix.id, act=_act())
+    assert resume_fix(connection, fix.id, act=dry).status is FixStatus.ACTIVE
+    assert get_fix(connection, fix.id) == paused
+
+
 def test_what_only_looks_leaves_no_trace_of_the_applications_triggers(connection: Connection) -> None:
     """Theirs of statements run for a statement that changes no row, too."""
     _dead(connection, 3)

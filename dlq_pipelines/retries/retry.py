@@ -58,6 +58,9 @@ class Retried:
     batches: int
     locked: int = 0
 
+    def __add__(self, more: "Retried") -> "Retried":
+        return Retried(self.events + more.events, self.batches + more.batches, self.locked + more.locked)
+
 
 @dataclass(frozen=True)
 class Advanced:
@@ -80,12 +83,12 @@ class Page:
     Attributes:
         taken: events that this transaction locked, or released.
         deaths: theirs, oldest first, where they were only locked. An array as PostgreSQL writes it: it goes back as it
-            came, and five thousand numbers need not be read and written here.
+            came, and thousands of numbers need not be read and written here.
         free: events that may go; more than were taken, where there was no room for all, or others hold them.
         waiting: events that follow one of their aggregate which is under way.
         held: events that follow a dead one of their aggregate.
         parked: events that were retried too often.
-        rows: deaths that were read; fewer than 5,000 in the last page.
+        rows: deaths that were read; fewer than `BATCH` in the last page.
         last_time: when the last of them was; of a page without any, that behind which it was to begin.
         last_id: which event the last of them was of, likewise.
     """
@@ -146,7 +149,7 @@ def retry_events(connection: Connection, ids: Sequence[int], *, act: Act, rate: 
 
     Args:
         connection: in autocommit mode.
-        ids: event ids, any number; they are released in transactions of 5,000, in the order of their ids.
+        ids: event ids, any number; they are released in transactions of `BATCH`, in the order of their ids.
         act: who asks for it, and why.
         rate: events a second at which they fall due; None: all now, as fits a handful chosen by a person.
 
@@ -157,13 +160,18 @@ def retry_events(connection: Connection, ids: Sequence[int], *, act: Act, rate: 
     total = Retried(0, 0)
     for start in range(0, len(wanted), BATCH):
         batch = Selector(event_ids=tuple(wanted[start : start + BATCH]))
-        done = _retry(connection, batch, act=act, rate=rate, max_retries=None, already=total.events)
-        total = Retried(total.events + done.events, total.batches + done.batches, total.locked + done.locked)
+        total += retry_selected(connection, batch, act=act, rate=rate, max_retries=None, already=total.events)
     return total
 
 
-def retry_selected(
-    connection: Connection, selector: Selector, *, act: Act, rate: float, max_retries: int | None
+def retry_selected(  # noqa: PLR0913 - keyword-only past the selector
+    connection: Connection,
+    selector: Selector,
+    *,
+    act: Act,
+    rate: float | None,
+    max_retries: int | None,
+    already: int = 0,
 ) -> Retried:
     """Retry all that a selector means and that is dead now, oldest death first.
 
@@ -171,10 +179,21 @@ def retry_selected(
         connection: in autocommit mode.
         selector: the dead events.
         act: who asks for it, and why.
-        rate: events a second at which they fall due.
+        rate: events a second at which they fall due; None: all now.
         max_retries: events that died again after so many retries are parked and passed over; None: take them too.
+        already: events that the same act has retried before: these fall due behind them.
     """
-    return _retry(connection, selector, act=act, rate=rate, max_retries=max_retries)
+
+    def take(asked: Asked, taken: int) -> Page:
+        if act.dry_run:
+            return lock_page(connection, asked)
+        due = act.now + timedelta(seconds=(already + taken) * _seconds_each(rate))
+        page = _release(connection, asked, act=act, rate=rate, due=due)
+        if page.taken:
+            record_operation(connection, "retry.selected", shown(selector), act=act, events=page.taken)
+        return page
+
+    return take_selected(connection, selector, take, max_retries=max_retries, dry_run=act.dry_run)
 
 
 def retry_event(
@@ -326,7 +345,7 @@ def take_selected(
     Args:
         connection: in autocommit mode.
         selector: the dead events.
-        take: is given what a page of at most 5,000 is asked for, and how many it took before, in a transaction of its
+        take: is given what a page of at most `BATCH` is asked for, and how many it took before, in a transaction of its
             own; returns the page, with how many of it were taken, or in a dry run would be.
         max_retries: events that died again after so many retries are passed over; None: taken too.
         dry_run: roll each transaction back: also a look runs the application's own triggers of statements.
@@ -336,8 +355,7 @@ def take_selected(
     while True:
         with connection.transaction(force_rollback=dry_run):
             page = take(asked, total.events)
-        locked = total.locked + page.free - page.taken
-        total = Retried(total.events + page.taken, total.batches + bool(page.taken), locked)
+        total += Retried(page.taken, int(page.taken > 0), page.free - page.taken)
         if page.ended:
             return total
         asked |= _behind(page.last)
@@ -360,27 +378,6 @@ def shown(selector: Selector) -> dict[str, Any]:
     asked = selector.as_json()
     ids = asked.pop("event_ids", None)
     return asked if ids is None else {**asked, "event_ids": list(ids[:100]), "more": max(0, len(ids) - 100)}
-
-
-def _retry(  # noqa: PLR0913 - keyword-only past the selector
-    connection: Connection,
-    selector: Selector,
-    *,
-    act: Act,
-    rate: float | None,
-    max_retries: int | None,
-    already: int = 0,
-) -> Retried:
-    def take(asked: Asked, taken: int) -> Page:
-        if act.dry_run:
-            return lock_page(connection, asked)
-        due = act.now + timedelta(seconds=(already + taken) * _seconds_each(rate))
-        page = _release(connection, asked, act=act, rate=rate, due=due)
-        if page.taken:
-            record_operation(connection, "retry.selected", shown(selector), act=act, events=page.taken)
-        return page
-
-    return take_selected(connection, selector, take, max_retries=max_retries, dry_run=act.dry_run)
 
 
 def _manual(connection: Connection, selector: Selector, *, max_retries: int | None = None) -> Asked:

@@ -1,13 +1,10 @@
 -- Releasing dead events and writing down what became of them.
 
 -- name: take
--- The next deaths that a selector means, oldest first, by key: each page reads so many rows and no more, whatever it
--- finds. What may go is locked, as much of it as there is room for, and where it is to be released it goes back to the
--- worker here and now, the first of it due then and each so long after the one before it. One statement, because to hand
--- five thousand ids out and take them back costs as much as the ledger's indexes. What may not go, what others hold and
--- what there was no room for is counted. `lateral` has each event looked up on its own, because the planner takes a join
--- on two columns to find a single row and would read the whole outbox for every page of a cause with many deaths; after
--- that it is updated by place. One that was changed since this began is passed over like one that somebody holds.
+-- The next deaths that a selector means, oldest first, by key: a page reads so many rows and no more, whatever it finds.
+-- Of what may go, as much as there is room for is locked and, where it is to be released, goes back to the worker with
+-- its row in the ledger; the rest is counted. One statement, because to hand thousands of ids out and take them back
+-- costs as much as the ledger's indexes.
 with page as materialized (
     select * from (
         (select d.* from unnest(%(causes)s::text[]) as member (cause_id)
@@ -64,6 +61,8 @@ with page as materialized (
     select free.death_id, free.place, row_number() over (order by free.died_at, free.event_id) - 1 as n from (
         select free.*, e.place
         from (select * from judged where state = 'free' order by died_at, event_id) free
+        -- Each looked up on its own: the planner takes a join on two columns to find a single row, and would read the
+        -- whole outbox for every page of a cause with many deaths.
         cross join lateral (
             select e.ctid as place from :"outbox_schema".:"outbox_table" e
             where e.id = free.event_id and e.dead_at = free.died_at and e.status = 'dead'
@@ -73,6 +72,7 @@ with page as materialized (
     update :"outbox_schema".:"outbox_table" e
     set status = 'pending', attempts = 0, dead_at = null,
         next_run_at = %(due)s::timestamptz + make_interval(secs => locked.n * %(seconds_each)s)
+    -- By place: one that was changed since this began is not found there, and passed over like one that somebody holds.
     from locked where %(release)s and e.ctid = locked.place and e.status = 'dead'
     returning locked.death_id, e.id as event_id, e.aggregate_type, e.aggregate_id, e.next_run_at
 ), ledger as (
@@ -123,8 +123,8 @@ with event as (
 update :"outbox_schema".:"outbox_table" set payload = %(payload)s::jsonb where id = %(event_id)s
 
 -- name: settle
--- What became of the retries that a fix has outstanding, or of those of people. A page of them in the order in which they
--- fell due, by key: it reads so many rows and no more, however many are still with the worker.
+-- What became of the retries that a fix has outstanding, or of those of people. A page of them in the order in which
+-- they fell due, by key: it reads so many rows and no more, however many are still with the worker.
 with page as materialized (
     select r.event_id, r.death_id, r.due_at from :"dlq_schema".retry r
     where r.outcome is null and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null and r.fix_id is null)

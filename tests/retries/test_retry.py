@@ -33,9 +33,11 @@ from dlq_pipelines.retries.ledger import (
     preview_fix,
     stages,
 )
+from dlq_pipelines.retries.parked import release_parked
 from dlq_pipelines.retries.retry import (
     _START,
     Advanced,
+    Retried,
     _targets,
     advance_fix,
     pause_fix,
@@ -686,6 +688,28 @@ def test_many_ids_are_released_in_batches_at_one_pace(connection: Connection) ->
     span = one(connection, "select max(next_run_at) - min(next_run_at) as span from outbox_event")["span"]
     assert span == timedelta(seconds=69.99)
     assert one(connection, "select array_agg(events order by id) as e from dlq.operation") == {"e": [5000, 2000]}
+
+
+def test_parked_events_are_released_page_by_page_at_one_pace(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are, a page of them is held at a time. A dry run counts them all."""
+    _dead(connection, 6)
+    park(connection, [1, 2, 3, 5, 6])
+    monkeypatch.setattr("dlq_pipelines.retries.parked.BATCH", 2)
+
+    def release(**more: Any) -> Retried:
+        return release_parked(connection, Selector(every=True), max_retries=3, act=_act(**more), rate=10)
+
+    assert release(dry_run=True) == Retried(5, 3)
+    assert release() == Retried(5, 3)
+    assert release() == Retried(0, 0)
+    assert _counts(connection) == {"dead": 1, "pending": 5}
+    span = one(
+        connection, "select max(next_run_at) - min(next_run_at) as span from outbox_event where status = 'pending'"
+    )
+    assert span["span"] == timedelta(seconds=0.4)
+    assert one(connection, "select array_agg(events order by id) as e from dlq.operation") == {"e": [2, 2, 1]}
 
 
 def _explain(connection: Connection, statement: str, **values: object) -> str:

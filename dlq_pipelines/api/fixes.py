@@ -1,6 +1,5 @@
 """`/api/fixes`: what was said to be mended, what came of it, and what waits for a person?"""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
@@ -8,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
-from dlq_pipelines.api.auth import Caller, Reader, Retrier
+from dlq_pipelines.api.auth import Reader, Retrier
 from dlq_pipelines.api.dead_events import ChangedMany, Rate, events_of, told
 from dlq_pipelines.api.filters import Asked, Body, DryRun, Many, Reason
 from dlq_pipelines.api.session import Outbox, Site
@@ -16,7 +15,6 @@ from dlq_pipelines.day import moment
 from dlq_pipelines.installation import fix_terms
 from dlq_pipelines.operation import carry_out
 from dlq_pipelines.outbox.event import BIGINT_MAX
-from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage
 from dlq_pipelines.retries.ledger import (
     Flag,
@@ -196,22 +194,16 @@ def show(_: Reader, fix_id: FixId, outbox: Outbox, site: Site) -> FixProgress:
 @router.post("/{fix_id}/pause")
 def pause(caller: Retrier, fix_id: FixId, asked: Changing, outbox: Outbox) -> Fix:
     """Let nothing follow until the fix is resumed. What it has released stays with the worker."""
-    return _change(pause_fix, outbox, fix_id, asked, caller)
+    return pause_fix(outbox, fix_id, act=caller.act(asked.reason, dry_run=asked.dry_run))
 
 
 @router.post("/{fix_id}/resume")
 def resume(caller: Retrier, fix_id: FixId, asked: Changing, outbox: Outbox) -> Fix:
     """Let a paused fix go on where it stopped."""
-    return _change(resume_fix, outbox, fix_id, asked, caller)
+    return resume_fix(outbox, fix_id, act=caller.act(asked.reason, dry_run=asked.dry_run))
 
 
 @router.post("/{fix_id}/withdraw")
 def withdraw(caller: Retrier, fix_id: FixId, asked: Changing, outbox: Outbox) -> Fix:
     """End a fix whose claim is taken back. What it has released stays with the worker; nothing else follows."""
-    return _change(withdraw_fix, outbox, fix_id, asked, caller)
-
-
-def _change(change: Callable[..., Fix], outbox: Connection, fix_id: int, asked: Changing, caller: Caller) -> Fix:
-    """Do it, or in a dry run take it back, and say what the fix is then."""
-    with outbox.transaction(force_rollback=asked.dry_run):
-        return change(outbox, fix_id, act=caller.act(asked.reason, dry_run=asked.dry_run))
+    return withdraw_fix(outbox, fix_id, act=caller.act(asked.reason, dry_run=asked.dry_run))

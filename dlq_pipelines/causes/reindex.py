@@ -53,7 +53,7 @@ def plan_reindex(connection: Connection, *, progress: Callable[[int], None] = la
 
 def apply_reindex(connection: Connection, aliases: list[Alias], *, act: Act) -> int:
     """Add the aliases that are missing, all or none; returns how many those were."""
-    with connection.transaction():
+    with connection.transaction(force_rollback=act.dry_run):
         added = sum(
             connection.run("cause.add_alias", fingerprint=one.fingerprint, cause_id=one.cause_id).rowcount
             for one in aliases

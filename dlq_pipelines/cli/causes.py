@@ -253,8 +253,7 @@ def reindex(
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("Reading the ledger", total=None)
             aliases = plan_reindex(connection, progress=lambda deaths: progress.advance(task, deaths))
-        added = 0 if dry_run else apply_reindex(connection, aliases, act=doing)
-        return [asdict(alias) for alias in aliases], added
+        return [asdict(alias) for alias in aliases], apply_reindex(connection, aliases, act=doing)
 
     aliases, added = _ask(run)
     show(aliases, format=format, empty="The ledger is empty: there is nothing to lead anywhere.")

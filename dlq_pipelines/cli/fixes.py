@@ -289,8 +289,8 @@ def release_parked(
 
 
 def _change(change: Callable[..., "Fix"], fix_id: int, hint: str, *, doing: "Act", format: Format) -> None:
-    """Do it, or in a dry run take it back, and say what the fix is then."""
-    with session() as (connection, _), connection.transaction(force_rollback=doing.dry_run):
+    """Do it, and say what the fix is then."""
+    with session() as (connection, _):
         fix = change(connection, fix_id, act=doing)
     _say(fix, "Nothing was changed: this was a dry run." if doing.dry_run else hint, format=format)
 

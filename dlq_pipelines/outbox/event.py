@@ -102,11 +102,6 @@ class Selector:
         ]
         return "all dead events" if self.every else ", ".join(said)
 
-    @property
-    def whole_cause(self) -> bool:
-        """Whether it means all of one cause and nothing narrower."""
-        return self.cause_id is not None and self == Selector(cause_id=self.cause_id)
-
     def as_json(self) -> dict[str, Any]:
         """What it asks for, as JSON holds it."""
         asked = {name: value for name, value in vars(self).items() if value is not None and value is not False}

@@ -1,7 +1,7 @@
 """Which fixes are there, what would one release, what became of what they released, and which want a step now?"""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -89,6 +89,8 @@ class Progress:
 def flag_fix(connection: Connection, flag: Flag, *, act: Act) -> Fix:
     """State that something is mended upstream. Targets what died of it before `act.now`; `act.reason` is the note.
 
+    A dry run returns the fix as it would be.
+
     Raises:
         NotFoundError: no such cause.
         RefusedError: an open fix targets some of the same events, the cause is merged, or nothing dead is meant.
@@ -102,7 +104,7 @@ def flag_fix(connection: Connection, flag: Flag, *, act: Act) -> Fix:
         "flagged_by": act.actor,
         "flagged_at": act.now,
     }
-    with connection.transaction():
+    with connection.transaction(force_rollback=act.dry_run):
         try:
             fix_id = connection.one("fix.place", fix=json.dumps(given, default=str), run_id=act.run_id)["id"]
         except psycopg.errors.NoDataFound as error:
@@ -115,7 +117,9 @@ def flag_fix(connection: Connection, flag: Flag, *, act: Act) -> Fix:
 
 
 def preview_fix(connection: Connection, flag: Flag, *, act: Act, default: RetryPolicy) -> Preview:
-    """What flagging this fix would do. It is flagged, looked at and rolled back, so it refuses what `flag_fix` does.
+    """What flagging this fix would do. It is flagged and rolled back first, so it refuses what `flag_fix` does.
+
+    What is counted after that may take seconds, and is counted without a lock.
 
     Args:
         connection: in autocommit mode.
@@ -124,14 +128,13 @@ def preview_fix(connection: Connection, flag: Flag, *, act: Act, default: RetryP
         default: the installation's policy, for a flag without one.
     """
     policy = flag.policy or default
-    with connection.transaction(force_rollback=True):
-        flag_fix(connection, flag, act=act)
-        where = means(connection, flag.selector, before=act.now)
-        counted = connection.one("fix.preview", max_retries=policy.max_retries, **where)
-        free = counted["events"] - counted["parked"]
-        return Preview(
-            **counted, overtaken=_overtaken(connection, where), stages=policy.sizes(free), seconds=free / policy.rate
-        )
+    flag_fix(connection, flag, act=replace(act, dry_run=True))
+    where = means(connection, flag.selector, before=act.now)
+    counted = connection.one("fix.preview", max_retries=policy.max_retries, **where)
+    free = counted["events"] - counted["parked"]
+    return Preview(
+        **counted, overtaken=_overtaken(connection, where), stages=policy.sizes(free), seconds=free / policy.rate
+    )
 
 
 def means(connection: Connection, selector: Selector, *, before: datetime | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dlq_pipelines.outbox.event import Selector, not_negative, positive
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import BATCH
 from dlq_pipelines.retries.ledger import means
-from dlq_pipelines.retries.retry import Retried, retry_events
+from dlq_pipelines.retries.retry import Retried, retry_selected
 
 _EVERY = Selector(every=True)
 
@@ -81,14 +81,11 @@ def release_parked(  # noqa: PLR0913 - keyword-only past the selector
         rate: events a second at which they fall due.
         fix_id: only those that this fix retried or targets.
     """
-    ids: list[int] = []
+    done, after = Retried(0, 0), 0
     while page := parked_events(
-        connection,
-        max_retries=max_retries,
-        selector=selector,
-        fix_id=fix_id,
-        after=ids[-1] if ids else 0,
-        limit=BATCH,
+        connection, max_retries=max_retries, selector=selector, fix_id=fix_id, after=after, limit=BATCH
     ):
-        ids += [event.event_id for event in page]
-    return retry_events(connection, ids, act=act, rate=rate) if ids else Retried(0, 0)
+        after = page[-1].event_id
+        named = Selector(event_ids=tuple(event.event_id for event in page))
+        done += retry_selected(connection, named, act=act, rate=rate, max_retries=None, already=done.events)
+    return done

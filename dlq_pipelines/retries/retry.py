@@ -6,6 +6,7 @@ process that dies leaves either all of a page or nothing of it, and whoever come
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -57,12 +58,15 @@ class Retried:
     batches: int
     locked: int = 0
 
+    def __add__(self, more: "Retried") -> "Retried":
+        return Retried(self.events + more.events, self.batches + more.batches, self.locked + more.locked)
+
 
 @dataclass(frozen=True)
 class Advanced:
     """What one run did for a fix: events released and settled by it, and the step at which it stopped.
 
-    `busy` says that another run held the fix, so this one did nothing.
+    `busy` says that another run held the fix, so this one released nothing.
     """
 
     fix: Fix
@@ -79,12 +83,12 @@ class Page:
     Attributes:
         taken: events that this transaction locked, or released.
         deaths: theirs, oldest first, where they were only locked. An array as PostgreSQL writes it: it goes back as it
-            came, and five thousand numbers need not be read and written here.
+            came, and thousands of numbers need not be read and written here.
         free: events that may go; more than were taken, where there was no room for all, or others hold them.
         waiting: events that follow one of their aggregate which is under way.
         held: events that follow a dead one of their aggregate.
         parked: events that were retried too often.
-        rows: deaths that were read; fewer than 5,000 in the last page.
+        rows: deaths that were read; fewer than `BATCH` in the last page.
         last_time: when the last of them was; of a page without any, that behind which it was to begin.
         last_id: which event the last of them was of, likewise.
     """
@@ -145,7 +149,7 @@ def retry_events(connection: Connection, ids: Sequence[int], *, act: Act, rate: 
 
     Args:
         connection: in autocommit mode.
-        ids: event ids, any number; they are released in transactions of 5,000, in the order of their ids.
+        ids: event ids, any number; they are released in transactions of `BATCH`, in the order of their ids.
         act: who asks for it, and why.
         rate: events a second at which they fall due; None: all now, as fits a handful chosen by a person.
 
@@ -156,13 +160,18 @@ def retry_events(connection: Connection, ids: Sequence[int], *, act: Act, rate: 
     total = Retried(0, 0)
     for start in range(0, len(wanted), BATCH):
         batch = Selector(event_ids=tuple(wanted[start : start + BATCH]))
-        done = _retry(connection, batch, act=act, rate=rate, max_retries=None, already=total.events)
-        total = Retried(total.events + done.events, total.batches + done.batches, total.locked + done.locked)
+        total += retry_selected(connection, batch, act=act, rate=rate, max_retries=None, already=total.events)
     return total
 
 
-def retry_selected(
-    connection: Connection, selector: Selector, *, act: Act, rate: float, max_retries: int | None
+def retry_selected(  # noqa: PLR0913 - keyword-only past the selector
+    connection: Connection,
+    selector: Selector,
+    *,
+    act: Act,
+    rate: float | None,
+    max_retries: int | None,
+    already: int = 0,
 ) -> Retried:
     """Retry all that a selector means and that is dead now, oldest death first.
 
@@ -170,10 +179,21 @@ def retry_selected(
         connection: in autocommit mode.
         selector: the dead events.
         act: who asks for it, and why.
-        rate: events a second at which they fall due.
+        rate: events a second at which they fall due; None: all now.
         max_retries: events that died again after so many retries are parked and passed over; None: take them too.
+        already: events that the same act has retried before: these fall due behind them.
     """
-    return _retry(connection, selector, act=act, rate=rate, max_retries=max_retries)
+
+    def take(asked: Asked, taken: int) -> Page:
+        if act.dry_run:
+            return lock_page(connection, asked)
+        due = act.now + timedelta(seconds=(already + taken) * _seconds_each(rate))
+        page = _release(connection, asked, act=act, rate=rate, due=due)
+        if page.taken:
+            record_operation(connection, "retry.selected", shown(selector), act=act, events=page.taken)
+        return page
+
+    return take_selected(connection, selector, take, max_retries=max_retries, dry_run=act.dry_run)
 
 
 def retry_event(
@@ -236,26 +256,14 @@ def advance_fix(connection: Connection, fix_id: int, *, act: Act, terms: Terms) 
     """Settle what the fix has released, decide, and do the next step, until it has to wait or has ended.
 
     Running it twice, at once or after being killed, does nothing twice: every step is a transaction of its own that
-    locks the fix and decides afresh on what it finds.
+    locks the fix and decides afresh on what it finds. Outcomes are written down before the first of them, without that
+    lock, so that a million of them keep nobody from withdrawing the fix.
+
+    A dry run is one transaction that is rolled back.
     """
-    released = settled = 0
-    walk = _Walk()
-    while True:
-        with connection.transaction():
-            fix = _take(connection, fix_id, terms)
-            if fix is None or fix.closed_at is not None:
-                return Advanced(get_fix(connection, fix_id), released, settled, None, busy=fix is None)
-            policy = fix.policy or terms.policy
-            now_settled = settle(connection, now=act.now, fix_id=fix_id, settle_seconds=policy.settle_seconds)
-            settled += now_settled
-            if now_settled == BATCH:
-                continue  # decided on all outcomes, not on the first of them
-            step = _decide(connection, fix, policy, walk, act=act, terms=terms)
-            count, walk = _do(connection, fix, policy, step, walk, act=act)
-            released += count
-            connection.run("fix.stepped", fix_id=fix_id, now=act.now)
-        if isinstance(step, Wait | Close):
-            return Advanced(get_fix(connection, fix_id), released, settled, step)
+    with connection.transaction(force_rollback=True) if act.dry_run else nullcontext():
+        settled = _settle_own(connection, fix_id, act=act, terms=terms)
+        return _advance(connection, fix_id, settled, act=act, terms=terms)
 
 
 def withdraw_fix(connection: Connection, fix_id: int, *, act: Act) -> Fix:
@@ -265,7 +273,7 @@ def withdraw_fix(connection: Connection, fix_id: int, *, act: Act) -> Fix:
         NotFoundError: there is no such fix.
         RefusedError: it has ended already.
     """
-    with connection.transaction():
+    with connection.transaction(force_rollback=act.dry_run):
         fix = _lock_open(connection, fix_id)
         _close(connection, fix, Close(FixStatus.WITHDRAWN, f"withdrawn by {act.actor}: {act.reason}"), act=act)
         return get_fix(connection, fix_id)
@@ -294,22 +302,32 @@ def resume_fix(connection: Connection, fix_id: int, *, act: Act) -> Fix:
 def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id: int | None = None) -> int:
     """Write down what became of retried events: done, dead again, gone, or without outcome in time. Returns how many.
 
-    Without a fix, those that no active fix waits for: retries that people asked for, and what ended or paused fixes
-    released. At most 5,000 a call.
+    Of the retries that this fix has released; without a fix, of those that people asked for.
+
+    Args:
+        connection: in autocommit mode: outcomes and counters are written `BATCH` retries a transaction.
+        now: what falls due later is not looked at.
+        settle_seconds: how long after its due time an event may stay without outcome.
+        fix_id: the fix.
     """
-    return int(
-        connection.one("retry.settle", now=now, settle_seconds=settle_seconds, fix_id=fix_id, limit=BATCH)["events"]
-    )
+    asked = {"now": now, "settle_seconds": settle_seconds, "fix_id": fix_id, "rows": BATCH}
+    settled: int = 0
+    key = _START
+    while True:
+        page = connection.one("retry.settle", **asked, **_behind(key))
+        settled += page["events"]
+        if page["rows"] < BATCH:
+            return settled
+        key = page["last_time"], page["last_id"]
 
 
 def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int) -> int:
-    """`settle` without a fix until nothing is left to write down, in transactions of 5,000. Returns how many.
+    """`settle` what no active fix waits for: retries of people, and what ended or paused fixes left. Returns how many.
 
-    Also notes up to 5,000 events that were delivered only after their retry was given up.
+    Also notes up to `BATCH` events that were delivered only after their retry was given up.
     """
-    total = 0
-    while settled := settle(connection, now=now, settle_seconds=settle_seconds):
-        total += settled
+    left = [row["id"] for row in connection.run("retry.left_by_fixes")]
+    total = sum(settle(connection, now=now, settle_seconds=settle_seconds, fix_id=fix_id) for fix_id in (None, *left))
     connection.run("retry.note_late", now=now, limit=BATCH)
     return total
 
@@ -327,7 +345,7 @@ def take_selected(
     Args:
         connection: in autocommit mode.
         selector: the dead events.
-        take: is given what a page of at most 5,000 is asked for, and how many it took before, in a transaction of its
+        take: is given what a page of at most `BATCH` is asked for, and how many it took before, in a transaction of its
             own; returns the page, with how many of it were taken, or in a dry run would be.
         max_retries: events that died again after so many retries are passed over; None: taken too.
         dry_run: roll each transaction back: also a look runs the application's own triggers of statements.
@@ -337,8 +355,7 @@ def take_selected(
     while True:
         with connection.transaction(force_rollback=dry_run):
             page = take(asked, total.events)
-        locked = total.locked + page.free - page.taken
-        total = Retried(total.events + page.taken, total.batches + bool(page.taken), locked)
+        total += Retried(page.taken, int(page.taken > 0), page.free - page.taken)
         if page.ended:
             return total
         asked |= _behind(page.last)
@@ -361,27 +378,6 @@ def shown(selector: Selector) -> dict[str, Any]:
     asked = selector.as_json()
     ids = asked.pop("event_ids", None)
     return asked if ids is None else {**asked, "event_ids": list(ids[:100]), "more": max(0, len(ids) - 100)}
-
-
-def _retry(  # noqa: PLR0913 - keyword-only past the selector
-    connection: Connection,
-    selector: Selector,
-    *,
-    act: Act,
-    rate: float | None,
-    max_retries: int | None,
-    already: int = 0,
-) -> Retried:
-    def take(asked: Asked, taken: int) -> Page:
-        if act.dry_run:
-            return lock_page(connection, asked)
-        due = act.now + timedelta(seconds=(already + taken) * _seconds_each(rate))
-        page = _release(connection, asked, act=act, rate=rate, due=due)
-        if page.taken:
-            record_operation(connection, "retry.selected", shown(selector), act=act, events=page.taken)
-        return page
-
-    return take_selected(connection, selector, take, max_retries=max_retries, dry_run=act.dry_run)
 
 
 def _manual(connection: Connection, selector: Selector, *, max_retries: int | None = None) -> Asked:
@@ -410,6 +406,31 @@ def _release(
 
 def _seconds_each(rate: float | None) -> float:
     return 1 / rate if rate else 0.0
+
+
+def _advance(connection: Connection, fix_id: int, settled: int, *, act: Act, terms: Terms) -> Advanced:
+    released, walk = 0, _Walk()
+    while True:
+        with connection.transaction():
+            fix = _take(connection, fix_id, terms)
+            if fix is None or fix.closed_at is not None:
+                return Advanced(get_fix(connection, fix_id), released, settled, None, busy=fix is None)
+            policy = fix.policy or terms.policy
+            step = _decide(connection, fix, policy, walk, act=act, terms=terms)
+            count, walk = _do(connection, fix, policy, step, walk, act=act)
+            released += count
+            connection.run("fix.stepped", fix_id=fix_id, now=act.now)
+        if isinstance(step, Wait | Close):
+            return Advanced(get_fix(connection, fix_id), released, settled, step)
+
+
+def _settle_own(connection: Connection, fix_id: int, *, act: Act, terms: Terms) -> int:
+    """Settle what an open fix has released; what an ended one left is settled with the retries of people."""
+    fix = get_fix(connection, fix_id)
+    if fix.closed_at is not None:
+        return 0
+    policy = fix.policy or terms.policy
+    return settle(connection, now=act.now, fix_id=fix_id, settle_seconds=policy.settle_seconds)
 
 
 def _take(connection: Connection, fix_id: int, terms: Terms) -> Fix | None:
@@ -479,7 +500,7 @@ def _release_stage(  # noqa: PLR0913 - keyword-only past what is asked for
 
 
 def _close(connection: Connection, fix: Fix, close: Close, *, act: Act) -> None:
-    """End the fix, and say of its cause what is known now."""
+    """End the fix, and say of its cause, where it means the whole of it, what is known now."""
     evidence = _evidence(connection, fix) if close.status is FixStatus.HALTED else []
     connection.run(
         "fix.close",
@@ -489,16 +510,6 @@ def _close(connection: Connection, fix: Fix, close: Close, *, act: Act) -> None:
         evidence=json.dumps(evidence),
         now=act.now,
     )
-    if fix.selector.cause_id is not None:
-        # Of a narrower fix nobody knows what the rest of its cause would do.
-        proven = close.status is FixStatus.VERIFIED and fix.selector.whole_cause
-        connection.run("fix.lock_cause", cause_id=fix.selector.cause_id)
-        connection.run(
-            "fix.set_cause_status",
-            cause_id=fix.selector.cause_id,
-            status="fixed" if proven else "open",
-            flagged_at=fix.flagged_at,
-        )
     record_operation(connection, f"fix.{close.status}", {"fix": fix.id}, act=act)
 
 
@@ -556,7 +567,7 @@ def _lock_open(connection: Connection, fix_id: int) -> Fix:
 
 
 def _set_status(connection: Connection, fix_id: int, old: FixStatus, new: FixStatus, *, act: Act) -> Fix:
-    with connection.transaction():
+    with connection.transaction(force_rollback=act.dry_run):
         fix = _lock_open(connection, fix_id)
         if fix.status is not old:
             raise RefusedError(f"Fix {fix_id} is {fix.status}. See `dlq fixes list`.")

@@ -112,29 +112,21 @@ from :"dlq_schema".fix_stage where fix_id = %(fix_id)s order by stage
 update :"dlq_schema".fix set stepped_at = %(now)s where id = %(fix_id)s
 
 -- name: close
-update :"dlq_schema".fix
-set status = %(status)s, verdict = %(verdict)s, evidence = %(evidence)s::jsonb, closed_at = %(now)s
-where id = %(fix_id)s and closed_at is null
+-- A fix of a whole cause tells of the cause. Verified: it is fixed since the flag, because what was written later met the
+-- mended upstream. Halted: it is open, whatever was said before. Any other end has shown nothing, so it is what it was.
+with closed as (
+    update :"dlq_schema".fix
+    set status = %(status)s, verdict = %(verdict)s, evidence = %(evidence)s::jsonb, closed_at = %(now)s
+    where id = %(fix_id)s and closed_at is null
+    returning *
+)
+update :"dlq_schema".cause c
+set status = case f.status when 'verified' then 'fixed' when 'halted' then 'open' else f.cause_status end,
+    fixed_at = case f.status when 'verified' then f.flagged_at when 'halted' then null else f.cause_fixed_at end
+from closed f where c.id = f.cause_id and f.cause_status is not null
 
 -- name: set_status
 update :"dlq_schema".fix set status = %(status)s where id = %(fix_id)s
-
--- name: lock_cause
--- Before its status is decided, in a statement of its own: of two fixes that end at once, the second then sees the end
--- of the first.
-select from :"dlq_schema".cause where id = %(cause_id)s for update
-
--- name: set_cause_status
--- Fixed since the fix was flagged: what was written later met the mended upstream. While another fix of the cause is
--- open, it is still being fixed.
-update :"dlq_schema".cause c
-set status = said.status, fixed_at = case said.status when 'fixed' then %(flagged_at)s end
-from (
-    select case when exists (
-        select from :"dlq_schema".fix f where f.cause_id = %(cause_id)s and f.closed_at is null
-    ) then 'fixing' else %(status)s end as status
-) said
-where c.id = %(cause_id)s
 
 -- name: failures
 -- Errors before and after, of events that a stage released and that failed, the latest first.

@@ -1,13 +1,10 @@
 -- Releasing dead events and writing down what became of them.
 
 -- name: take
--- The next deaths that a selector means, oldest first, by key: each page reads so many rows and no more, whatever it
--- finds. What may go is locked, as much of it as there is room for, and where it is to be released it goes back to the
--- worker here and now, the first of it due then and each so long after the one before it. One statement, because to hand
--- five thousand ids out and take them back costs as much as the ledger's indexes. What may not go, what others hold and
--- what there was no room for is counted. `lateral` has each event looked up on its own, because the planner takes a join
--- on two columns to find a single row and would read the whole outbox for every page of a cause with many deaths; after
--- that it is updated by place. One that was changed since this began is passed over like one that somebody holds.
+-- The next deaths that a selector means, oldest first, by key: a page reads so many rows and no more, whatever it finds.
+-- Of what may go, as much as there is room for is locked and, where it is to be released, goes back to the worker with
+-- its row in the ledger; the rest is counted. One statement, because to hand thousands of ids out and take them back
+-- costs as much as the ledger's indexes.
 with page as materialized (
     select * from (
         (select d.* from unnest(%(causes)s::text[]) as member (cause_id)
@@ -64,6 +61,8 @@ with page as materialized (
     select free.death_id, free.place, row_number() over (order by free.died_at, free.event_id) - 1 as n from (
         select free.*, e.place
         from (select * from judged where state = 'free' order by died_at, event_id) free
+        -- Each looked up on its own: the planner takes a join on two columns to find a single row, and would read the
+        -- whole outbox for every page of a cause with many deaths.
         cross join lateral (
             select e.ctid as place from :"outbox_schema".:"outbox_table" e
             where e.id = free.event_id and e.dead_at = free.died_at and e.status = 'dead'
@@ -73,6 +72,7 @@ with page as materialized (
     update :"outbox_schema".:"outbox_table" e
     set status = 'pending', attempts = 0, dead_at = null,
         next_run_at = %(due)s::timestamptz + make_interval(secs => locked.n * %(seconds_each)s)
+    -- By place: one that was changed since this began is not found there, and passed over like one that somebody holds.
     from locked where %(release)s and e.ctid = locked.place and e.status = 'dead'
     returning locked.death_id, e.id as event_id, e.aggregate_type, e.aggregate_id, e.next_run_at
 ), ledger as (
@@ -123,29 +123,42 @@ with event as (
 update :"outbox_schema".:"outbox_table" set payload = %(payload)s::jsonb where id = %(event_id)s
 
 -- name: settle
--- What became of retried events. A later death decides first: the event may have been retried again since. An event
--- that left the outbox as done lives in the archive as done. Before its due time no worker has an event. Without a fix:
--- the retries that no active fix waits for, which are those of people and what ended or paused fixes left behind.
-with outstanding as (
-    select r.event_id, r.death_id, case
-        when exists (select from :"dlq_schema".death d where d.event_id = r.event_id and d.id > r.death_id) then 'dead'
-        when e.status = 'done' or (e.id is null and a.status = 'done') then 'done'
-        when e.id is null then 'gone'
-        when r.due_at + make_interval(secs => %(settle_seconds)s) <= %(now)s then 'unsettled'
+-- What became of the retries that a fix has outstanding, or of those of people. A page of them in the order in which
+-- they fell due, by key: it reads so many rows and no more, however many are still with the worker.
+with page as materialized (
+    select r.event_id, r.death_id, r.due_at from :"dlq_schema".retry r
+    where r.outcome is null and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null and r.fix_id is null)
+        and r.due_at <= %(now)s  -- before that no worker has an event
+        and (r.due_at, r.event_id) > (%(after_time)s, %(after_id)s)
+    order by r.fix_id, r.due_at, r.event_id limit %(rows)s
+), known as materialized (
+    select page.event_id, page.death_id, case
+        -- First, because the event may have been retried again since.
+        when exists (
+            select from :"dlq_schema".death d where d.event_id = page.event_id and d.id > page.death_id) then 'dead'
+        -- One that left the outbox as done lives in the archive as done.
+        when e.status = 'done' or e.status is null and a.status = 'done' then 'done'
+        when e.status is null then 'gone'
+        when page.due_at + make_interval(secs => %(settle_seconds)s) <= %(now)s then 'unsettled'
         end as outcome
-    from :"dlq_schema".retry r
-    left join :"outbox_schema".:"outbox_table" e on e.id = r.event_id
-    left join :"outbox_schema".:"archive_table" a on a.id = r.event_id and e.id is null
-    where r.outcome is null and r.due_at <= %(now)s and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null
-        and not exists (select from :"dlq_schema".fix f where f.id = r.fix_id and f.status = 'active'))
-), decided as (
-    select r.event_id, r.death_id, o.outcome from :"dlq_schema".retry r join outstanding o using (event_id, death_id)
-    where o.outcome is not null and r.outcome is null
-    order by r.death_id limit %(limit)s
-    for update of r skip locked
+    from page
+    left join lateral (
+        select o.status from :"outbox_schema".:"outbox_table" o where o.id = page.event_id limit 1) e on true
+    left join lateral (
+        select o.status from :"outbox_schema".:"archive_table" o
+        where o.id = page.event_id and e.status is null limit 1) a on true
+), decided as materialized (
+    select r.place, known.outcome from known
+    cross join lateral (
+        select r.ctid as place from :"dlq_schema".retry r
+        where r.event_id = known.event_id and r.death_id = known.death_id and r.outcome is null
+        for update skip locked) r
+    where known.outcome is not null
 ), settled as (
     update :"dlq_schema".retry r set outcome = decided.outcome, settled_at = %(now)s
-    from decided where r.event_id = decided.event_id and r.death_id = decided.death_id
+    from decided
+    -- By place, said as an array: joined to five thousand, the planner would rather read the whole ledger.
+    where r.ctid = any(array(select place from decided)) and r.ctid = decided.place and r.outcome is null
     returning r.fix_id, r.stage, r.outcome
 ), counted as (
     select fix_id, stage, count(*) filter (where outcome = 'done') as done,
@@ -167,7 +180,16 @@ with outstanding as (
     select outcome, count(*) from settled where fix_id is null group by outcome order by outcome
     on conflict (outcome) do update set retries = t.retries + excluded.retries
 )
-select count(*) as events from settled
+select (select count(*) from settled) as events, count(*) as rows, max(due_at) as last_time,
+    (array_agg(event_id order by due_at desc, event_id desc))[1] as last_id
+from page
+
+-- name: left_by_fixes
+-- Fixes that wait for nothing, because they have ended or are paused, and have retries outstanding.
+select f.id from :"dlq_schema".fix f
+cross join lateral (
+    select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null limit 1) outstanding
+where f.status <> 'active' order by f.id
 
 -- name: note_late
 -- Events that were delivered after their retry was given up, of the last week. The outcome stays, because so late a

@@ -1,6 +1,7 @@
 """A new version of the fingerprint: ids stay, aliases are added."""
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -61,6 +62,7 @@ def test_a_reindex_leads_new_fingerprints_to_the_causes_that_have_most_of_their_
     both = _next_version(TYPES[0]).id
     assert Alias(both, refused, 3, (reset,)) in plan
     assert Alias(_next_version(TYPES[2]).id, other, 1, ()) in plan
+    assert apply_reindex(upgraded, plan, act=replace(ACT, dry_run=True)) == 2
     assert one(upgraded, "select count(*) as n from dlq.cause_alias where fingerprint like 'v2-%'")["n"] == 0
     assert apply_reindex(upgraded, plan, act=ACT) == 2
     assert apply_reindex(upgraded, plan_reindex(upgraded), act=ACT) == 0

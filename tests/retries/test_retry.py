@@ -3,6 +3,7 @@
 import itertools
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -32,9 +33,11 @@ from dlq_pipelines.retries.ledger import (
     preview_fix,
     stages,
 )
+from dlq_pipelines.retries.parked import release_parked
 from dlq_pipelines.retries.retry import (
     _START,
     Advanced,
+    Retried,
     _targets,
     advance_fix,
     pause_fix,
@@ -115,6 +118,12 @@ def _counts(connection: Connection) -> dict[str, int]:
 
 def _cause_status(connection: Connection) -> str:
     return str(one(connection, f"select status from dlq.cause where id = '{CAUSE}'")["status"])
+
+
+def _wait_until_blocked(own: Connection, *, by: Connection) -> None:
+    """Until what another thread does on `own` waits for a lock."""
+    while not one(by, f"select cardinality(pg_blocking_pids({own.info.backend_pid})) as n")["n"]:
+        time.sleep(0.01)
 
 
 def test_flagging_writes_the_fix_the_cause_and_the_audit(connection: Connection) -> None:
@@ -401,6 +410,50 @@ def test_what_an_ended_fix_has_released_is_settled_with_the_retries_of_people(
     assert stages(connection, fix.id)[1].done == 3
 
 
+def test_outcomes_behind_a_page_without_any_are_written_down(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the worker has not come to stands at the head of what is outstanding, and stays."""
+    _dead(connection, 5)
+    retry_events(connection, range(1, 6), act=_act(), rate=1000)
+    connection.execute("update outbox_event set status = 'done' where id = 5")
+    monkeypatch.setattr("dlq_pipelines.retries.retry.BATCH", 2)
+    assert settle_retries(connection, now=_now(), settle_seconds=60) == 1
+    assert one(connection, "select event_id from dlq.retry where outcome = 'done'") == {"event_id": 5}
+
+
+def test_a_page_of_outcomes_costs_the_same_however_much_is_outstanding(connection: Connection) -> None:
+    """In pages of the database that are looked at: the ledger is read neither to find them nor to write them."""
+    costs = []
+    for more in (4_000, 36_000):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+            " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, %s) n",
+            [more],
+        )
+        retry_selected(connection, Selector(every=True), act=_act(), rate=100_000, max_retries=None)
+        connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+        connection.execute("vacuum analyze")
+        with connection.transaction(force_rollback=True):
+            costs.append(_pages(connection, "retry.settle", **_outstanding(), fix_id=None))
+    assert costs[1] < 1.5 * costs[0], costs
+
+
+def test_a_fix_is_not_held_while_its_outcomes_are_written_down(connection: Connection, database: Database) -> None:
+    """They may be millions; a person who withdraws it does not wait for them."""
+    _dead(connection, 3)
+    fix = _flag(connection)
+    _advance(connection, fix)
+    _work(database, delivers=True)
+    with ThreadPoolExecutor(1) as pool, database.connect() as own:
+        with connection.transaction():
+            connection.execute("select from dlq.fix_stage for update")
+            advancing = pool.submit(_advance, own, fix)
+            _wait_until_blocked(own, by=connection)
+            connection.execute("select from dlq.fix for update nowait")
+        assert advancing.result().settled == 3
+
+
 def test_a_fix_is_due_when_a_step_would_do_something(connection: Connection, database: Database) -> None:
     """Flagged; an outcome that nobody has written down; the time-out of what has none; not in between."""
     _dead(connection, 8)
@@ -577,6 +630,33 @@ def test_a_dry_run_counts_and_changes_nothing(connection: Connection) -> None:
     assert retry_events(connection, [1, 2, 99], act=_act()).events == 2
 
 
+def test_a_dry_run_of_what_is_done_to_a_fix_says_what_would_be_and_changes_nothing(
+    connection: Connection, database: Database
+) -> None:
+    """Flagged, stepped, paused, resumed, withdrawn."""
+    _dead(connection, 8)
+    dry = _act(dry_run=True)
+    assert flag_fix(connection, Flag(Selector(cause_id=CAUSE), POLICY), act=dry).status is FixStatus.ACTIVE
+    assert (list_fixes(connection), _cause_status(connection)) == ([], "open")
+    fix = _flag(connection)
+    _advance(connection, fix)
+    _work(database, delivers=True)
+
+    def all_there_is() -> list[object]:
+        tables = ("outbox_event", "dlq.fix", "dlq.fix_stage", "dlq.retry", "dlq.operation", "dlq.cause")
+        return [connection.execute(f"select * from {table} order by 1, 2".encode()).fetchall() for table in tables]
+
+    before = all_there_is()
+    would = advance_fix(connection, fix.id, act=_act(dry_run=True), terms=TERMS)
+    assert (would.settled, would.released, would.fix.stage) == (3, 5, 2)
+    assert pause_fix(connection, fix.id, act=dry).status is FixStatus.PAUSED
+    assert withdraw_fix(connection, fix.id, act=dry).status is FixStatus.WITHDRAWN
+    assert all_there_is() == before
+    paused = pause_fix(connection, fix.id, act=_act())
+    assert resume_fix(connection, fix.id, act=dry).status is FixStatus.ACTIVE
+    assert get_fix(connection, fix.id) == paused
+
+
 def test_what_only_looks_leaves_no_trace_of_the_applications_triggers(connection: Connection) -> None:
     """Theirs of statements run for a statement that changes no row, too."""
     _dead(connection, 3)
@@ -610,9 +690,42 @@ def test_many_ids_are_released_in_batches_at_one_pace(connection: Connection) ->
     assert one(connection, "select array_agg(events order by id) as e from dlq.operation") == {"e": [5000, 2000]}
 
 
+def test_parked_events_are_released_page_by_page_at_one_pace(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are, a page of them is held at a time. A dry run counts them all."""
+    _dead(connection, 6)
+    park(connection, [1, 2, 3, 5, 6])
+    monkeypatch.setattr("dlq_pipelines.retries.parked.BATCH", 2)
+
+    def release(**more: Any) -> Retried:
+        return release_parked(connection, Selector(every=True), max_retries=3, act=_act(**more), rate=10)
+
+    assert release(dry_run=True) == Retried(5, 3)
+    assert release() == Retried(5, 3)
+    assert release() == Retried(0, 0)
+    assert _counts(connection) == {"dead": 1, "pending": 5}
+    span = one(
+        connection, "select max(next_run_at) - min(next_run_at) as span from outbox_event where status = 'pending'"
+    )
+    assert span["span"] == timedelta(seconds=0.4)
+    assert one(connection, "select array_agg(events order by id) as e from dlq.operation") == {"e": [2, 2, 1]}
+
+
 def _explain(connection: Connection, statement: str, **values: object) -> str:
     text = connection.literal(statement, **values)
     return "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()).fetchall())
+
+
+def _pages(connection: Connection, statement: str, **values: object) -> int:
+    """Pages of the database that the statement looks at."""
+    text = connection.literal(statement, **values)
+    (plan,) = one(connection, f"explain (analyze, buffers, format json) {text}")["QUERY PLAN"]
+    return int(plan["Plan"]["Shared Hit Blocks"]) + int(plan["Plan"]["Shared Read Blocks"])
+
+
+def _outstanding() -> dict[str, Any]:
+    return {"now": _now(), "settle_seconds": 60, "after_time": _START[0], "after_id": 0, "rows": 100}
 
 
 @pytest.fixture(params=[500, 1], ids=["of many causes", "of one cause"])
@@ -658,7 +771,9 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.take without a release": {**_targets(connection, fix, fix.policy), **walk, "release": False},
         "retry.note_late": {"now": _now(), "limit": 100},
         "retry.next_due": {"now": _now(), "fix_id": fix.id, "seconds_each": 0.1},
-        "retry.settle": {"now": _now(), "settle_seconds": 60, "fix_id": fix.id, "limit": 100},
+        "retry.settle": _outstanding() | {"fix_id": fix.id},
+        "retry.settle of people": _outstanding() | {"fix_id": None},
+        "retry.left_by_fixes": {},
         "fix.due": {"now": _now(), "limit": 20, "congested": False},
         "fix.unclassified": {"fix_id": fix.id},
         "fix.backlog": {"now": _now()},
@@ -682,6 +797,8 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.next_due",
         "retry.note_late",
         "retry.settle",
+        "retry.settle of people",
+        "retry.left_by_fixes",
         "fix.due",
         "fix.unclassified",
         "fix.backlog",
@@ -872,6 +989,31 @@ def test_a_preview_changes_nothing(connection: Connection) -> None:
     assert one(connection, "select count(*) as n from dlq.operation")["n"] == 0
 
 
+@pytest.mark.parametrize(
+    ("asks", "counted_from"),
+    [
+        (lambda own: _preview(own, Selector(cause_id=CAUSE)).events, "dlq.retry"),
+        (lambda own: _flag(own).id, "outbox_event"),
+    ],
+    ids=["previewed", "flagged"],
+)
+def test_while_targets_are_counted_deaths_are_classified_and_others_may_flag(
+    connection: Connection, database: Database, asks: Callable[[Connection], int], counted_from: str
+) -> None:
+    """It may take seconds, and a preview comes before every flag over HTTP."""
+    _dead(connection, 1)
+    add_events(connection, 1)
+    kill(connection, ERROR, where="status = 'pending'")
+    with ThreadPoolExecutor(1) as pool, database.connect() as own, database.connect() as other:
+        with other.transaction():
+            other.execute(f"lock table {counted_from}".encode())
+            asking = pool.submit(asks, own)
+            _wait_until_blocked(own, by=connection)
+            assert classify_deaths(connection, zone=ZoneInfo("UTC")).deaths == 1
+            assert one(connection, "select pg_try_advisory_xact_lock(1684828518) as free") == {"free": True}
+        assert asking.result() > 0
+
+
 def test_a_preview_counts_what_newer_events_have_overtaken(connection: Connection) -> None:
     """Of their own aggregate, and delivered; or says that it does not know, when counting takes too long."""
     _chain(connection, 2)
@@ -921,7 +1063,7 @@ def test_outcomes_of_a_paused_fix_are_settled_without_it(connection: Connection,
     _advance(connection, fix)
     pause_fix(connection, fix.id, act=_act())
     _work(database, delivers=True)
-    assert settle(connection, now=_now(), settle_seconds=60) == 2
+    assert settle_retries(connection, now=_now(), settle_seconds=60) == 2
     assert stages(connection, fix.id)[1].done == 2
 
 
@@ -1016,44 +1158,43 @@ def test_a_halted_fix_shows_the_new_errors_beside_the_old(connection: Connection
     assert sorted(shown[1:]) == [(1, "dead", ERROR, ERROR), (1, "unsettled", ERROR, "")]
 
 
-def test_only_a_fix_of_a_whole_cause_fixes_it(connection: Connection, database: Database) -> None:
-    """Of a narrower one nobody knows what the rest would do."""
-    _dead(connection, 2, event_type="a")
-    _dead(connection, 2, event_type="b")
-    fix = _flag(connection, event_type="a")
-    assert _cause_status(connection) == "fixing"
-    _advance(connection, fix)
-    _work(database, delivers=True)
-    assert _advance(connection, fix).fix.status is FixStatus.VERIFIED
-    assert _cause_status(connection) == "open"
-
-
-def test_a_cause_is_being_fixed_until_the_last_of_its_fixes_has_ended(connection: Connection) -> None:
-    """Fixes of one cause may be open together when they share no event; then one that is withdrawn is not all."""
-    _dead(connection, 2, event_type="a")
-    _dead(connection, 2, event_type="b")
-    fixes = [_flag(connection, event_type="a"), _flag(connection, event_type="b")]
-    said = []
-    for fix in fixes:
+def _end(connection: Connection, database: Database, fix: Fix, status: FixStatus) -> None:
+    """Let the fix end like that."""
+    if status is FixStatus.WITHDRAWN:
         withdraw_fix(connection, fix.id, act=_act())
-        said.append(_cause_status(connection))
-    assert said == ["fixing", "open"]
+        return
+    if status is FixStatus.REJECTED:
+        connection.execute("update outbox_event set status = 'done' where status = 'dead'")
+    _advance(connection, fix)
+    _work(database, delivers=status is FixStatus.VERIFIED)
+    assert _advance(connection, fix, later=15 * 86_400 * (status is FixStatus.EXPIRED)).fix.status is status
 
 
-def test_of_two_fixes_that_end_at_once_the_second_opens_their_cause(connection: Connection, database: Database) -> None:
-    """It waits for the first to be over, and then sees that it is."""
-    for event_type in ("a", "b"):
-        _dead(connection, 1, event_type=event_type)
-    first, second = (_flag(connection, event_type=event_type) for event_type in ("a", "b"))
-    waits = "select cardinality(pg_blocking_pids({})) as n"
-    with database.connect() as other, ThreadPoolExecutor(1) as pool:
-        with connection.transaction():
-            withdraw_fix(connection, first.id, act=_act())
-            ending = pool.submit(withdraw_fix, other, second.id, act=_act())
-            while not one(connection, waits.format(other.info.backend_pid))["n"]:
-                assert not ending.done()
-        assert ending.result().status is FixStatus.WITHDRAWN
-    assert _cause_status(connection) == "open"
+def _cause_state(connection: Connection) -> tuple[object, ...]:
+    return tuple(one(connection, f"select status, fixed_at from dlq.cause where id = '{CAUSE}'").values())
+
+
+@pytest.mark.parametrize("known", ["fixed", "regressed"])
+@pytest.mark.parametrize(
+    "ends", [FixStatus.VERIFIED, FixStatus.HALTED, FixStatus.WITHDRAWN, FixStatus.REJECTED, FixStatus.EXPIRED]
+)
+def test_of_a_cause_that_a_fix_means_all_of_its_end_says_what_it_shows(
+    connection: Connection, database: Database, known: str, ends: FixStatus
+) -> None:
+    """Proven or refuted; an end that shows neither gives back what was known before. A fix of a part says nothing."""
+    _dead(connection, 2, event_type="a")
+    before = (known, _now() - timedelta(days=1))
+    connection.execute("update dlq.cause set status = %s, fixed_at = %s", before)
+    part = _flag(connection, event_type="a")
+    assert _cause_state(connection) == before
+    _end(connection, database, part, ends)
+    assert _cause_state(connection) == before
+    _dead(connection, 2, event_type="b")
+    whole = _flag(connection)
+    assert _cause_state(connection) == ("fixing", None)
+    _end(connection, database, whole, ends)
+    shown = {FixStatus.VERIFIED: ("fixed", whole.flagged_at), FixStatus.HALTED: ("open", None)}
+    assert _cause_state(connection) == shown.get(ends, before)
 
 
 def test_an_event_that_another_transaction_holds_is_said_to_be_that(connection: Connection, database: Database) -> None:

@@ -108,6 +108,9 @@ create table :"dlq_schema".fix (
     max_retries    integer          check (max_retries between 1 and 100),
     ordering       text             check (ordering in ('aggregate', 'none')),
     check (num_nulls(canary, growth, rate, min_success, settle_seconds, max_retries, ordering) in (0, 7)),
+    -- Of a fix of a whole cause: what was known of the cause before. It stays true where the fix ends without a verdict.
+    cause_status   text,
+    cause_fixed_at timestamptz,
     -- What came of it.
     stage          integer     not null default 0,  -- the last stage that was begun; 0: none yet
     stepped_at     timestamptz,                     -- when a run last looked at it

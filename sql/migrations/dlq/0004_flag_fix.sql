@@ -7,10 +7,10 @@ create function :"dlq_schema".place_fix(given :"dlq_schema".fix, run_id text def
 as $$
 declare
     members text[];
-    root    text;
     other   bigint;
     targets bigint;
     placed  bigint;
+    was     cause;
 begin
     if coalesce(btrim(given.note), '') = '' then
         raise exception 'note must not be empty: say what was mended' using errcode = 'invalid_parameter_value';
@@ -26,16 +26,8 @@ begin
         raise exception 'The fix would expire before it begins.' using errcode = 'invalid_parameter_value';
     end if;
 
-    -- One flag at a time: of two that overlap, the second has to see the first. "dlqf" in ASCII.
-    perform pg_advisory_xact_lock(1684828518);
+    -- Before anything is locked, because it may take seconds in which deaths are to be classified and others to flag.
     if given.cause_id is not null then
-        select merged_into into root from cause where id = given.cause_id for update;
-        if not found then
-            raise exception 'There is no cause %. `dlq causes list` lists them.', quote_literal(given.cause_id)
-                using errcode = 'no_data_found';
-        elsif root is not null then
-            raise exception 'Cause % is merged into %. Flag the fix for that one.', given.cause_id, root;
-        end if;
         members := array(select id from cause where id = given.cause_id or merged_into = given.cause_id);
         select count(*) into targets from dead_event e
         where e.own_cause_id = any(members)
@@ -43,6 +35,18 @@ begin
     else
         select count(*) into targets from dead_event e
         where selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at);
+    end if;
+
+    -- One flag at a time: of two that overlap, the second has to see the first. "dlqf" in ASCII.
+    perform pg_advisory_xact_lock(1684828518);
+    if given.cause_id is not null then
+        select * into was from cause where id = given.cause_id for update;
+        if not found then
+            raise exception 'There is no cause %. `dlq causes list` lists them.', quote_literal(given.cause_id)
+                using errcode = 'no_data_found';
+        elsif was.merged_into is not null then
+            raise exception 'Cause % is merged into %. Flag the fix for that one.', given.cause_id, was.merged_into;
+        end if;
     end if;
     if targets = 0 then
         raise exception 'No dead event is meant by this, so a fix could not be proven on any. `dlq causes list` shows '
@@ -74,18 +78,25 @@ begin
             '`dlq fixes withdraw %`.', other, other;
     end if;
 
+    -- A fix of a part of a cause leaves it as it is: nobody knows what the rest would do.
+    if num_nonnulls(given.event_type, given.aggregate_type, given.event_ids, given.attempts, given.error_contains,
+                    given.died_since, given.died_until) = 0 then
+        given.cause_status := was.status;
+        given.cause_fixed_at := was.fixed_at;
+        update cause set status = 'fixing', fixed_at = null where id = given.cause_id;
+    end if;
+
     -- The next number, under the lock above. A sequence would give one away with each preview, which is rolled back.
     insert into fix (id, cause_id, event_type, aggregate_type, event_ids, attempts, error_contains, died_since,
         died_until, every, note, link, owner, flagged_by, flagged_at, not_before, expires_at,
-        canary, growth, rate, min_success, settle_seconds, max_retries, ordering)
+        canary, growth, rate, min_success, settle_seconds, max_retries, ordering, cause_status, cause_fixed_at)
     overriding system value
     values ((select coalesce(max(f.id), 0) + 1 from fix f), given.cause_id, given.event_type, given.aggregate_type,
         given.event_ids, given.attempts, given.error_contains, given.died_since, given.died_until,
         coalesce(given.every, false), given.note, given.link, given.owner, given.flagged_by, given.flagged_at, given.not_before, given.expires_at,
         given.canary, given.growth, given.rate, given.min_success, given.settle_seconds, given.max_retries,
-        given.ordering)
+        given.ordering, given.cause_status, given.cause_fixed_at)
     returning id into placed;
-    update cause set status = 'fixing', fixed_at = null where id = given.cause_id;
     insert into operation (kind, actor, reason, filter, events, at, run_id)
     values ('fix.flag', given.flagged_by, given.note, jsonb_build_object('fix', placed), targets, given.flagged_at,
         place_fix.run_id);

@@ -186,7 +186,12 @@ def alert_policy(settings: Settings) -> "AlertPolicy":
     from dlq_pipelines.alerts.rules import Thresholds
 
     return AlertPolicy(
-        Thresholds(settings.backlog_warn, settings.alert_min_deaths, timedelta(hours=settings.alert_oldest_hours)),
+        Thresholds(
+            settings.backlog_warn,
+            settings.alert_min_deaths,
+            timedelta(hours=settings.alert_oldest_hours),
+            settings.backlog_error,
+        ),
         timedelta(minutes=settings.alert_cooldown_minutes),
         settings.max_retries,
         settings.archive_retention_days,

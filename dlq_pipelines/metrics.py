@@ -227,12 +227,11 @@ def _moved(snapshot: Snapshot) -> Iterator[Metric]:
         "How long archived events are kept; 0: for ever.",
         snapshot.archive_retention_seconds,
     )
-    if snapshot.state["oldest_archived"] is not None:
-        yield _gauge(
-            "dlq_oldest_archived_event_timestamp_seconds",
-            "When the dead event that is in the archive for longest was moved there.",
-            snapshot.state["oldest_archived"],
-        )
+    yield _gauge(
+        "dlq_oldest_archived_event_timestamp_seconds",
+        "When the dead event that is in the archive for longest was moved there; none: the archive has none.",
+        snapshot.state["oldest_archived"],
+    )
 
 
 def _our_own(snapshot: Snapshot) -> Iterator[Metric]:
@@ -243,14 +242,14 @@ def _our_own(snapshot: Snapshot) -> Iterator[Metric]:
     for row in snapshot.checks:
         passed.add_metric((row["name"],), int(row["passed"]))
         at.add_metric((row["name"],), row["checked_at"].timestamp())
-        if row["name"] == "books_balance":
-            yield _gauge(
-                "dlq_unaccounted_events",
-                "Events that are nowhere or in two places, when books_balance last ran.",
-                row["figures"]["missing"] + row["figures"]["doubled"],
-            )
     yield passed
     yield at
+    books = next((row["figures"] for row in snapshot.checks if row["name"] == "books_balance"), None)
+    yield _gauge(
+        "dlq_unaccounted_events",
+        "Events that are nowhere or in two places, when books_balance last ran; none: it never ran.",
+        None if books is None else books["missing"] + books["doubled"],
+    )
     # Not `job`: that is the name that Prometheus gives to what it scrapes.
     for name, column, what in (("success", "succeeded_at", "succeeded"), ("failure", "failed_at", "failed for good")):
         family = GaugeMetricFamily(
@@ -260,6 +259,17 @@ def _our_own(snapshot: Snapshot) -> Iterator[Metric]:
             if row[column] is not None:
                 family.add_metric((row["job"],), row[column].timestamp())
         yield family
+    failing = GaugeMetricFamily(
+        "dlq_job_failures", "Days of a job, or 1, that failed and have not succeeded since.", labels=("dlq_job",)
+    )
+    for row in snapshot.jobs:
+        failing.add_metric((row["job"],), row["failing"])
+    yield failing
+    yield _gauge(
+        "dlq_installed_timestamp_seconds",
+        "When the schema was made: what has never succeeded is overdue from then on.",
+        snapshot.state["installed"],
+    )
 
 
 def _alerts(snapshot: Snapshot) -> Iterator[Metric]:
@@ -287,5 +297,6 @@ def _alerts(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
+def _gauge(name: str, text: str, value: float | None) -> Metric:
+    """A gauge without labels; None: it has no value now."""
     return GaugeMetricFamily(name, text, value=value)

@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         description="More dead events than this are an alert and a warning: too many to read one by one.",
     )
     backlog_error: int = Field(
-        default=100_000, ge=0, description="More dead events than this fail the check `backlog_is_small`."
+        default=100_000, ge=0, le=999_999, description="More dead events than this are a critical alert and an error."
     )
     alert_min_deaths: int = Field(
         default=20,

@@ -5,11 +5,14 @@
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
 
+from dlq_pipelines.alerts.rules import NEVER, RULES, Rule
 from dlq_pipelines.definitions import defs
+from dlq_pipelines.metrics import DeadLetterCollector, read_snapshot
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
 from tests.databases import scratch_server
@@ -49,9 +52,42 @@ def tables(connection: Connection) -> str:
     return "\n".join(["| name | holds | columns |", "| --- | --- | --- |", *lines])
 
 
+def alert_rules() -> str:
+    """Alerts by their keys, and what becomes of each."""
+    lines = [
+        f"| `{rule.key}` | {rule.when} | {', '.join(rule.severities)} | {rule.event_type or 'none'} | {_again(rule)} "
+        f"| {rule.ends} |"
+        for rule in RULES.values()
+    ]
+    header = "| key | told when | severity | event type | told again | ends when |"
+    return "\n".join([header, "| --- | --- | --- | --- | --- | --- |", *lines])
+
+
+def _again(rule: Rule) -> str:
+    if rule.again is None:
+        return "after the cool-down"
+    return "no" if rule.again == NEVER else f"after {rule.again.days} days"
+
+
+def exposed_metrics(connection: Connection) -> str:
+    """What a scrape exposes, from the collector itself."""
+    read = partial(read_snapshot, connection, max_retries=3, archive_retention_days=365)
+    lines = [
+        f"| `{one.name}{'_total' if one.type == 'counter' else ''}` | {one.type} "
+        f"| {', '.join(getattr(one, '_labelnames', ()))} | {one.documentation} |"
+        for one in DeadLetterCollector(read).collect()
+    ]
+    return "\n".join(["| name | type | labels | says |", "| --- | --- | --- | --- |", *lines])
+
+
 def page(text: str, connection: Connection) -> str:
-    """The page with its two tables as they are now."""
-    for name, table in (("definitions", definitions()), ("tables", tables(connection))):
+    """The page with its tables as they are now."""
+    for name, table in (
+        ("definitions", definitions()),
+        ("tables", tables(connection)),
+        ("alerts", alert_rules()),
+        ("metrics", exposed_metrics(connection)),
+    ):
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda found, t=table: f"{found[1]}\n{t}\n\n{found[2]}", text,
             flags=re.DOTALL,

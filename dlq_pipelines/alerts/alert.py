@@ -98,16 +98,15 @@ class Turn:
     besides: str = ""
 
 
-def turn(
-    alert: Alert | None, finding: Finding | None, *, now: datetime, cooldown: timedelta, quietly: bool = False
-) -> Turn | None:
+def turn(alert: Alert | None, finding: Finding | None, *, now: datetime, cooldown: timedelta) -> Turn | None:
     """What becomes of an alert when its rule finds it, or does not; None: nothing.
 
-    It is told once, again after a cool-down while it lasts, and that it is over if it was told, unless it ends quietly.
-    A silence keeps back all but the end. What ends and begins again within ten minutes is one episode.
+    It is told once, at once when it gets graver, again after a cool-down while it lasts, and that it is over if it was
+    told: whoever opened an incident closes it. A silence keeps back all but the end. What ends and begins again within
+    ten minutes is one episode.
     """
     if finding is None:
-        return None if alert is None or alert.resolved_at is not None else _missing(alert, now, quietly=quietly)
+        return None if alert is None or alert.resolved_at is not None else _missing(alert, now)
     if alert is None or alert.resolved_at is not None:
         until = alert.silenced_until if alert is not None else None
         found = _say(
@@ -117,27 +116,31 @@ def turn(
         found = replace(alert, missing_since=None)
     if found.silenced_until is not None and found.silenced_until > now:
         return None if found == alert else Turn(found, None)
-    if found.told_at is None:
+    if found.told_at is None or finding.severity.rank > found.severity.rank:
         return Turn(replace(_say(found, finding), told_at=now), Kind.FIRED)
     if now - found.told_at >= (finding.again or cooldown):
         return Turn(replace(_say(found, finding), told_at=now), Kind.REPEATED)
     return None if found == alert else Turn(found, None)
 
 
-def _missing(alert: Alert, now: datetime, *, quietly: bool) -> Turn | None:
+def _missing(alert: Alert, now: datetime) -> Turn | None:
     if alert.missing_since is None:
         return Turn(replace(alert, missing_since=now), None)
     if now - alert.missing_since < SETTLE:
         return None
-    return Turn(replace(alert, resolved_at=now), Kind.RESOLVED if alert.told_at and not quietly else None)
+    return Turn(replace(alert, resolved_at=now), Kind.RESOLVED if alert.told_at else None)
 
 
 def _say(alert: Alert, finding: Finding) -> Alert:
-    """The alert in the words of the finding: figures change while it lasts."""
+    """The alert in the words of the finding: figures change while it lasts.
+
+    Once told, it gets no less grave and keeps its event type, so that its end reaches whoever was told.
+    """
+    told = alert.told_at is not None
     return replace(
         alert,
-        severity=finding.severity,
-        event_type=finding.event_type,
+        severity=max(alert.severity, finding.severity, key=lambda one: one.rank) if told else finding.severity,
+        event_type=alert.event_type if told else finding.event_type,
         summary=finding.summary,
         detail=finding.detail,
     )
@@ -166,9 +169,8 @@ def turns(connection: Connection, *, now: datetime, policy: AlertPolicy) -> list
         if figures.may_last(alert.rule):
             told.append(None if alert.missing_since is None else Turn(replace(alert, missing_since=None), None))
         else:
-            quietly = figures.ends_quietly(alert.rule, key)
-            over = turn(alert, None, now=now, cooldown=policy.cooldown, quietly=quietly)
-            told.append(over and replace(over, besides=figures.uncounted(alert.rule)))
+            over = turn(alert, None, now=now, cooldown=policy.cooldown)
+            told.append(over and replace(over, besides=figures.unmended(alert.rule, key)))
     return [one for one in told if one is not None]
 
 

@@ -6,7 +6,7 @@ events; and what the asset checks and the jobs wrote down themselves, because fi
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import psycopg
@@ -32,16 +32,9 @@ _PATIENCE = "3s"
 # So many of the dead are looked through for those that are not muted: of a million muted ones it takes a second.
 _LOOK_PAST_MUTED = 1_000_000
 _LIST = 50
+# Days of a job that its alert names.
+_DAYS_NAMED = 3
 _NEW, _HALTED, _PURGE_AHEAD = timedelta(days=1), timedelta(days=3), timedelta(days=7)
-
-
-@dataclass(frozen=True)
-class FailedRun:
-    """A run of a job that failed for good, as Dagster knows it."""
-
-    job: str
-    run_id: str
-    at: datetime
 
 
 def read_figures(
@@ -60,7 +53,7 @@ def read_figures(
     muted = connection.one("alert.muted", now=now)["ids"]
     ask = _Questions(connection)
     listed = {"muted": muted, "limit": _LIST}
-    most = max(LOOK, thresholds.backlog + 1)
+    most = thresholds.look
     # Where nothing is muted the first rows are the answer.
     look, first = (max(_LOOK_PAST_MUTED, most), _LOOK_PAST_MUTED) if muted else (most, 1)
     deaths = ask.rows(
@@ -81,7 +74,7 @@ def read_figures(
         parked=ask.count("parked", "alert.parked", max_retries=max_retries, muted=muted),
         purged_soon=ask.count("purge_ahead", "alert.purged_soon", before=purged, look=LOOK),
         failed_checks=_failed_checks(ask.listed("check", "alert.failed_checks", limit=_LIST)),
-        failed_jobs=tuple(FailedJob(**row) for row in ask.listed("job", "alert.failed_jobs", limit=_LIST)),
+        failed_jobs=_failed_jobs(ask.listed("job", "alert.failed_jobs", limit=_LIST, days=_DAYS_NAMED)),
     )
     return replace(figures, muted=frozenset(muted), slow=frozenset(ask.slow), cut=frozenset(ask.cut))
 
@@ -125,6 +118,10 @@ def _failed_checks(rows: Iterable[DictRow]) -> tuple[FailedCheck, ...]:
     return tuple(FailedCheck(**row | {"severity": Severity(row["severity"])}) for row in rows)
 
 
+def _failed_jobs(rows: Iterable[DictRow]) -> tuple[FailedJob, ...]:
+    return tuple(FailedJob(**row | {"days": tuple(row["days"])}) for row in rows)
+
+
 def _usual(ask: _Questions, event_types: Sequence[str], now: datetime) -> dict[str, list[int]]:
     """The hours of two weeks before the window, those without deaths as 0; none from before anything was recorded."""
     if not event_types:
@@ -150,20 +147,3 @@ def record_check(  # noqa: PLR0913 - keyword-only past the name
         figures=json.dumps(figures, default=str),
         now=now,
     )
-
-
-def record_success(connection: Connection, job: str, *, at: datetime) -> None:
-    """Write down that a run of a job succeeded."""
-    connection.run("alert.record_success", job=job, at=at)
-
-
-def record_failures(connection: Connection, runs: Sequence[FailedRun]) -> None:
-    """Write down runs that failed for good; older ones than are known change nothing."""
-    for run in runs:
-        connection.run("alert.record_failure", job=run.job, at=run.at, run_id=run.run_id)
-
-
-def unknown_failures(connection: Connection, runs: Sequence[FailedRun]) -> list[FailedRun]:
-    """Those that are not written down yet."""
-    known = {row["job"]: row["failed_run"] for row in connection.run("alert.known_failures")}
-    return [run for run in runs if known.get(run.job) != run.run_id]

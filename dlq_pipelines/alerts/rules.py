@@ -11,6 +11,7 @@ from enum import StrEnum
 from math import sqrt
 from statistics import median
 
+from dlq_pipelines.alerts.checks import CHECKS, TOLD_BY_A_RULE
 from dlq_pipelines.text import plain_line
 
 # Of what is counted no more than this is looked at; a figure that reaches it is a lower bound.
@@ -25,7 +26,11 @@ _OUTLIER, _SIGMA_OF_MAD = 3.5, 1.4826
 NEVER = timedelta.max
 # Rules that count events and leave those of muted causes out.
 _COUNTING = {"backlog", "oldest", "deaths", "parked"}
-_WEEK = timedelta(days=7)
+# Rules whose findings end by themselves, and what their end does not mean.
+_GROW_OLD = {
+    "new_cause": " It is not new any more, which does not say that it is mended.",
+    "halted": " It is some days ago or a later fix was flagged, which does not say that anything is mended.",
+}
 
 
 class Severity(StrEnum):
@@ -47,6 +52,7 @@ class Thresholds:
 
     Attributes:
         backlog: more dead events than this. 1,000: what nobody reads through one by one any more.
+        backlog_error: more than this are critical.
         min_deaths: fewer deaths of a type in an hour are never unusual. 20: below that, chance decides.
         oldest: an event that is dead for longer. A week: whoever should decide on it was at work in between.
     """
@@ -54,6 +60,12 @@ class Thresholds:
     backlog: int = 1_000
     min_deaths: int = 20
     oldest: timedelta = timedelta(days=7)
+    backlog_error: int = 100_000
+
+    @property
+    def look(self) -> int:
+        """How many dead events are counted at most: one more than the bounds."""
+        return max(LOOK, self.backlog + 1, self.backlog_error + 1)
 
 
 @dataclass(frozen=True)
@@ -82,18 +94,27 @@ class FailedCheck:
 
     name: str
     severity: Severity
-    figures: str
+    figures: Mapping[str, object]
     checked_at: datetime
 
 
 @dataclass(frozen=True)
 class FailedJob:
-    """A job whose last run failed for good."""
+    """What of a job failed for good and has not succeeded since.
+
+    Attributes:
+        failed_at: when it failed last, and `failed_run` that run.
+        succeeded_at: when anything of the job last succeeded.
+        days: the first of the days that failed; none: the job has no days.
+        more_days: how many failed beside those.
+    """
 
     job: str
     failed_at: datetime
-    failed_run: str | None
+    failed_run: str
     succeeded_at: datetime | None
+    days: Sequence[str] = ()
+    more_days: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +122,7 @@ class Figures:
     """What is the case at a moment, without what is muted.
 
     Attributes:
-        backlog: dead events, at most `LOOK`, or one more than its threshold.
+        backlog: dead events, at most `Thresholds.look`.
         oldest: when the oldest of them died.
         window: deaths of the last hour by event type, of the last `LOOK_AT_DEATHS`.
         usual: deaths of each hour of the two weeks before it, by event type, hours without any included.
@@ -132,15 +153,106 @@ class Figures:
         """Whether what a rule does not find may be the case all the same."""
         return rule in self.slow or rule in self.cut
 
-    def ends_quietly(self, rule: str, key: str) -> bool:
-        """Whether nothing is mended when the rule finds it no more: it only grew old, or was muted."""
-        return rule in {"new_cause", "halted"} or (rule == "regressed" and key.partition(":")[2] in self.muted)
+    def unmended(self, rule: str, key: str) -> str:
+        """What has to be said where the rule finds nothing more and that does not mean that anything is mended."""
+        if rule in {"new_cause", "regressed"} and key.partition(":")[2] in self.muted:
+            return " It was muted, not mended."
+        if rule in _GROW_OLD:
+            return _GROW_OLD[rule]
+        if self.muted and rule in _COUNTING:
+            return " Events of muted causes are not counted: `dlq causes list` says which those are."
+        return ""
 
-    def uncounted(self, rule: str) -> str:
-        """What has to be said where the rule finds nothing more: it may only have been muted."""
-        if not self.muted or rule not in _COUNTING:
-            return ""
-        return " Events of muted causes are not counted: `dlq causes list` says which those are."
+
+@dataclass(frozen=True)
+class Rule:
+    """What a rule is for, as the reference lists it.
+
+    Attributes:
+        key: of its alerts; what differs between them is in capitals.
+        when: it finds something, as a half sentence.
+        severities: of its alerts.
+        ends: when it finds that no more, as a half sentence.
+        event_type: which one its alerts are routed by; None: they are of none.
+        again: how long after it was told it is told again while it lasts; None: the installation's cool-down.
+    """
+
+    key: str
+    when: str
+    severities: tuple[Severity, ...]
+    ends: str
+    event_type: str | None = None
+    again: timedelta | None = None
+
+
+RULES = {
+    "backlog": Rule(
+        "backlog",
+        "more events are dead than `DLQ_BACKLOG_WARN`; critical above `DLQ_BACKLOG_ERROR`",
+        (Severity.WARNING, Severity.CRITICAL),
+        "no more are dead than either bound",
+    ),
+    "oldest": Rule(
+        "oldest", "an event is dead for longer than `DLQ_ALERT_OLDEST_HOURS`", (Severity.WARNING,), "none is"
+    ),
+    "purge_ahead": Rule(
+        "purge_ahead",
+        "archived events will be deleted within seven days",
+        (Severity.INFO,),
+        "none will",
+        again=timedelta(days=7),
+    ),
+    "deaths": Rule(
+        "deaths:EVENT_TYPE",
+        "at least `DLQ_ALERT_MIN_DEATHS` events of a type died within an hour, and more than was usual in two weeks",
+        (Severity.CRITICAL,),
+        "no more than that died within an hour",
+        "its own",
+    ),
+    "new_cause": Rule(
+        "new_cause:CAUSE",
+        "events die of a cause that was first seen within a day",
+        (Severity.WARNING,),
+        "it is a day old, muted or merged",
+        "of its last death",
+        NEVER,
+    ),
+    "regressed": Rule(
+        "regressed:CAUSE",
+        "events die again of a cause that a fix was verified for",
+        (Severity.WARNING,),
+        "a fix for it is flagged, or it is muted or merged",
+        "of its last death",
+    ),
+    "halted": Rule(
+        "halted:FIX",
+        "a fix halted",
+        (Severity.WARNING,),
+        "that is three days ago, a later fix is flagged for the same, or its cause is muted",
+        "the fix's",
+    ),
+    "parked": Rule(
+        "parked", "events died again after `DLQ_MAX_RETRIES` retries", (Severity.WARNING,), "none of them is dead"
+    ),
+    "slow": Rule(
+        "slow:RULE",
+        "the database did not answer a rule's question within three seconds",
+        (Severity.WARNING,),
+        "it answers",
+    ),
+    "check": Rule(
+        "check:CHECK",
+        f"a check did not hold when it last ran; of `{TOLD_BY_A_RULE}` the alert `backlog` tells",
+        (Severity.WARNING, Severity.CRITICAL),
+        "it holds",
+    ),
+    "job": Rule(
+        "job:JOB",
+        "a run of a job failed for good; of jobs with days, a day",
+        (Severity.WARNING,),
+        "what failed has succeeded: each of the days, or the job",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -190,31 +302,42 @@ def find(figures: Figures, thresholds: Thresholds) -> list[Finding]:
     return sorted(found, key=lambda one: (-one.severity.rank, one.key))
 
 
+def _found(  # noqa: PLR0913 - keyword-only past the sentences
+    rule: str,
+    severity: Severity,
+    summary: str,
+    detail: str,
+    *,
+    of: object = None,
+    event_type: str | None = None,
+) -> Finding:
+    key = rule if of is None else f"{rule}:{of}"
+    return Finding(key, rule, severity, summary, detail, event_type, RULES[rule].again)
+
+
 def _backlog(figures: Figures, thresholds: Thresholds) -> Iterator[Finding]:
-    if figures.backlog > thresholds.backlog:
-        yield Finding(
+    critical = figures.backlog > thresholds.backlog_error
+    if critical or figures.backlog > thresholds.backlog:
+        yield _found(
             "backlog",
-            "backlog",
-            Severity.WARNING,
-            f"{_count(figures.backlog)} events are dead",
-            f"More than {thresholds.backlog:,} wait for a decision. `dlq causes list` says why they died.",
+            Severity.CRITICAL if critical else Severity.WARNING,
+            f"{_count(figures.backlog, thresholds.look)} events are dead",
+            f"More than {thresholds.backlog_error if critical else thresholds.backlog:,} wait for a decision. "
+            "`dlq causes list` says why they died.",
         )
     if figures.oldest is not None and figures.now - figures.oldest > thresholds.oldest:
-        yield Finding(
-            "oldest",
+        yield _found(
             "oldest",
             Severity.WARNING,
             f"An event is dead since {figures.oldest:%Y-%m-%d %H:%M} UTC",
             f"That is longer than {thresholds.oldest / timedelta(hours=1):,.0f} hours. Flag a fix, or discard it.",
         )
     if figures.purged_soon:
-        yield Finding(
-            "purge_ahead",
+        yield _found(
             "purge_ahead",
             Severity.INFO,
             f"{_count(figures.purged_soon)} archived events will be deleted within seven days",
             "`dlq archive restore` brings back what is still wanted.",
-            again=_WEEK,
         )
 
 
@@ -226,51 +349,49 @@ def _spikes(figures: Figures, thresholds: Thresholds) -> Iterator[Finding]:
         most = unusual_above(hours)
         if deaths > most:
             shown = plain_line(event_type, 100)
-            yield Finding(
-                f"deaths:{shown}",
+            yield _found(
                 "deaths",
                 Severity.CRITICAL,
                 f"{_count(deaths, LOOK_AT_DEATHS)} events of {shown} died within an hour",
                 f"Usual is up to {most:,.0f}, by {len(hours):,} hours before. `dlq causes list` says why they died.",
-                event_type,
+                of=shown,
+                event_type=event_type,
             )
 
 
 def _causes(figures: Figures) -> Iterator[Finding]:
     for cause in figures.new_causes:
-        yield Finding(
-            f"new_cause:{cause.id}",
+        yield _found(
             "new_cause",
             Severity.WARNING,
             f"Events die of something new: {plain_line(cause.title, 200)}",
             f"Since {cause.since:%Y-%m-%d %H:%M} UTC. `dlq causes show {cause.id}` tells more.",
-            cause.event_type,
-            NEVER,
+            of=cause.id,
+            event_type=cause.event_type,
         )
     for cause in figures.regressed:
-        yield Finding(
-            f"regressed:{cause.id}",
+        yield _found(
             "regressed",
             Severity.WARNING,
             f"Events die again of what was fixed: {plain_line(cause.title, 200)}",
             f"It was fixed since {cause.since:%Y-%m-%d %H:%M} UTC. `dlq causes show {cause.id}` tells more.",
-            cause.event_type,
+            of=cause.id,
+            event_type=cause.event_type,
         )
 
 
 def _fixes(figures: Figures) -> Iterator[Finding]:
     for fix in figures.halted:
-        yield Finding(
-            f"halted:{fix.id}",
+        yield _found(
             "halted",
             Severity.WARNING,
             f"Fix {fix.id} halted: {plain_line(fix.verdict, 200)}",
             f"Flagged as: {plain_line(fix.note, 200)}. `dlq fixes show {fix.id}` shows the new errors beside the old.",
-            fix.event_type,
+            of=fix.id,
+            event_type=fix.event_type,
         )
     if figures.parked:
-        yield Finding(
-            "parked",
+        yield _found(
             "parked",
             Severity.WARNING,
             f"{_count(figures.parked)} events died again after too many retries",
@@ -280,30 +401,51 @@ def _fixes(figures: Figures) -> Iterator[Finding]:
 
 def _our_own(figures: Figures) -> Iterator[Finding]:
     for rule in sorted(figures.slow):
-        yield Finding(
-            f"slow:{rule}",
+        yield _found(
             "slow",
             Severity.WARNING,
             f"Whether there is something to tell of {rule} is not known",
-            "The database did not answer within three seconds. Other alerts are told.",
+            "The database did not answer within three seconds. Other alerts are told. `dlq doctor` says more.",
+            of=rule,
         )
     for check in figures.failed_checks:
-        yield Finding(
-            f"check:{check.name}",
-            "check",
-            check.severity,
-            f"The check {check.name} does not hold",
-            f"At {check.checked_at:%Y-%m-%d %H:%M} UTC it found: {plain_line(check.figures, 500)}",
-        )
+        if check.name != TOLD_BY_A_RULE:
+            yield _check(check)
     for job in figures.failed_jobs:
-        last = f"{job.succeeded_at:%Y-%m-%d %H:%M} UTC" if job.succeeded_at else "never"
-        yield Finding(
-            f"job:{job.job}",
-            "job",
-            Severity.WARNING,
-            f"The job {job.job} failed",
-            f"At {job.failed_at:%Y-%m-%d %H:%M} UTC, run {job.failed_run or 'unknown'}; it last succeeded: {last}.",
-        )
+        yield _job(job)
+
+
+def _check(check: FailedCheck) -> Finding:
+    known = CHECKS.get(check.name)
+    promise, next_ = (known.promise, known.next) if known else ("It holds.", "Its page in Dagster says more.")
+    found = "; ".join(f"{name.replace('_', ' ')} {_said(value)}" for name, value in check.figures.items())
+    return _found(
+        "check",
+        check.severity,
+        f"The check {check.name} does not hold",
+        f"At {check.checked_at:%Y-%m-%d %H:%M} UTC this was not so: {promise} Found: {plain_line(found, 300)}. {next_}",
+        of=check.name,
+    )
+
+
+def _said(value: object) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def _job(job: FailedJob) -> Finding:
+    """What failed, and where to look and to run it again."""
+    last = f"{job.succeeded_at:%Y-%m-%d %H:%M} UTC" if job.succeeded_at else "never"
+    days = [*job.days, *([f"{job.more_days:,} more"] if job.more_days else [])]
+    named = (", ".join(days[:-1]) + " and " if days[:-1] else "") + days[-1] if days else ""
+    repair = "re-execute it there, or backfill the days" if days else "re-execute it there"
+    return _found(
+        "job",
+        Severity.WARNING,
+        f"The job {job.job} failed" + (f" for {named}" if days else ""),
+        f"Run {job.failed_run} of {job.failed_at:%Y-%m-%d %H:%M} UTC says why in Dagster's UI; {repair} once that is "
+        f"mended. `dlq doctor` looks at what jobs need. It last succeeded: {last}.",
+        of=job.job,
+    )
 
 
 def _count(figure: int, looked_at: int = LOOK) -> str:

@@ -1,7 +1,7 @@
 """Who is told when something goes wrong, with the outbox or with us?"""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,12 +9,13 @@ import psycopg
 
 from dlq_pipelines.alerts.alert import evaluate, turns
 from dlq_pipelines.alerts.delivery import announce_deaths, deliver, work_waits
-from dlq_pipelines.alerts.figures import FailedRun, record_failures, unknown_failures
-from dlq_pipelines.defs.health import JOBS, job_success
-from dlq_pipelines.defs.partitions import SENSORS_START
-from dlq_pipelines.defs.resources import OutboxResource, unfinished
+from dlq_pipelines.alerts.jobs import FailedRun, Look, last_look, new_failures, record_failures
+from dlq_pipelines.defs.health import DAILY, JOBS, job_success
+from dlq_pipelines.defs.partitions import DAYS, SENSORS_START
+from dlq_pipelines.defs.resources import OutboxResource, our_tag, under_way
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import alert_policy, alert_sender
+from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import markdown_table
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 # An address that cannot be used is said when the definitions load, not when something is on fire.
 alert_sender(read_settings())
-_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+_RUNS_A_LOOK = 200
+# What ends within the same minute may be seen in another order: so much is looked at again, which changes nothing.
+_OVERLAP = timedelta(minutes=1)
 
 
 @dg.op  # without the writers' pool: what is to be told must not wait for a long archive
@@ -31,7 +34,10 @@ def send_alerts_op(context: dg.OpExecutionContext, outbox: OutboxResource) -> No
     """Decide, write down, send."""
     with outbox.session() as session:
         sender = alert_sender(session.settings)
-        record_failures(session.connection, failed_runs(context.instance))
+        record_failures(
+            session.connection,
+            look(context.instance, since=last_look(session.connection), ours=our_tag(context), now=session.now),
+        )
         try:
             changed = evaluate(session.connection, now=session.now, policy=alert_policy(session.settings))
         finally:  # what was decided before is sent, also where deciding takes too long now
@@ -82,7 +88,7 @@ def dead_event_alert_sensor(
                 # The cheapest question first: what waits is sent, also where asking the rules takes too long now.
                 work = (
                     work_waits(connection, alert_sender(settings), now=now)
-                    or unknown_failures(connection, _others_failed(context.instance))
+                    or _failed_since(connection, context, now)
                     or turns(connection, now=now, policy=alert_policy(settings))
                 )
     except (dg.Failure, DlqError, psycopg.Error) as error:
@@ -90,30 +96,65 @@ def dead_event_alert_sensor(
         return
     if not work:
         yield dg.SkipReason("Nothing is to be told.")
-    elif context.instance.get_run_records(unfinished(job_name=send_alerts_job.name), limit=1):
+    elif under_way(context, job=send_alerts_job.name):
         yield dg.SkipReason("A run is at it already.")
     else:
         # The time makes the key new each tick: a key is for ever, and that of a failed run would lose the alert.
         yield dg.RunRequest(run_key=f"alerts {now:%Y-%m-%dT%H:%M:%S}")
 
 
-def failed_runs(instance: dg.DagsterInstance) -> list[FailedRun]:
-    """Of each of our jobs the last run that ended, if it failed for good: Dagster does not try it again."""
-    return [run for job in JOBS if (run := _failed(job, instance)) is not None]
+def look(instance: dg.DagsterInstance, *, since: datetime, ours: Mapping[str, str], now: datetime) -> Look:
+    """The runs of ours that failed for good since then: Dagster does not try them again. The first that ended first.
+
+    Args:
+        instance: Dagster's.
+        since: what ended before was looked at.
+        ours: the tag of our runs.
+        now: the moment.
+    """
+    wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags=dict(ours), updated_after=since)
+    records = instance.get_run_records(wanted, limit=_RUNS_A_LOOK, order_by="update_timestamp", ascending=True)
+    more = len(records) == _RUNS_A_LOOK
+    failed = tuple(run for record in records for run in _failed(record))
+    return Look(failed, records[-1].update_timestamp if more else now - _OVERLAP, more)
 
 
-def _others_failed(instance: dg.DagsterInstance) -> list[FailedRun]:
-    """Without our own job, whose failure would ask for the next one each minute."""
-    return [run for run in failed_runs(instance) if run.job != send_alerts_job.name]
+def _failed_since(connection: Connection, context: dg.SensorEvaluationContext, now: datetime) -> bool:
+    """Whether there is anything to write down. Our own job's failure would ask for the next one each minute."""
+    seen = look(context.instance, since=last_look(connection), ours=our_tag(context), now=now)
+    others = [run for run in seen.failed if run.job != send_alerts_job.name]
+    return seen.more or bool(new_failures(connection, others))
 
 
-def _failed(job: str, instance: dg.DagsterInstance) -> FailedRun | None:
-    records = instance.get_run_records(dg.RunsFilter(job_name=job, statuses=_ENDED), limit=1)
-    if not records or records[0].dagster_run.status is not dg.DagsterRunStatus.FAILURE:
-        return None
-    run = records[0].dagster_run
-    # Dagster launches it again by itself; that run will tell.
-    return None if run.tags.get("dagster/will_retry") == "true" else FailedRun(job, run.run_id, _ended(records[0]))
+def _failed(record: "RunRecord") -> Iterator[FailedRun]:
+    """What failed with a run: a job of ours, or days of assets that were materialized without one, as in a backfill."""
+    run = record.dagster_run
+    if run.tags.get("dagster/will_retry") == "true":
+        return  # Dagster launches it again by itself; that run will tell
+    days = _days(run.tags)
+    if run.job_name in JOBS:
+        jobs = [run.job_name]
+    else:
+        assets = [key.to_user_string() for key in run.asset_selection or ()] if days else []
+        jobs = sorted(DAILY[asset] for asset in assets if asset in DAILY)
+    began = record.create_timestamp if record.start_time is None else datetime.fromtimestamp(record.start_time, UTC)
+    for job in jobs:
+        yield FailedRun(job, run.run_id, _ended(record), days, began)
+
+
+def _days(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Which days a run was for; none where its job has none, or where they are no days of ours any more."""
+    only = tags.get("dagster/partition")
+    first = tags.get("dagster/asset_partition_range_start", only)
+    last = tags.get("dagster/asset_partition_range_end", only)
+    if first is None or last is None:
+        return ()
+    try:
+        begin, end = date.fromisoformat(first), date.fromisoformat(last)
+    except ValueError:
+        return ()
+    days = range(max(begin, DAYS.start.date()).toordinal(), end.toordinal() + 1)
+    return tuple(date.fromordinal(day).isoformat() for day in days)
 
 
 def _ended(record: "RunRecord") -> datetime:

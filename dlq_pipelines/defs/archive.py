@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from dlq_pipelines.alerts.checks import CHECKS
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.books import check_books
@@ -136,9 +137,7 @@ def archive_purge(
     )
 
 
-@dg.asset_check(
-    asset=dead_event_archive, description="Every event that ever died is in the outbox, in the archive, or delivered."
-)
+@dg.asset_check(asset=dead_event_archive, description=CHECKS["books_balance"].promise)
 def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Look for events of the ledger that are nowhere, or in both tables."""
     with outbox.session() as session:
@@ -147,7 +146,7 @@ def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
         return checked(session, "books_balance", passed=found.balance, figures=figures)
 
 
-@dg.asset_check(asset=dead_event_archive, description="The archive table has every column of the outbox table.")
+@dg.asset_check(asset=dead_event_archive, description=CHECKS["archive_has_every_column"].promise)
 def archive_has_every_column(outbox: OutboxResource) -> dg.AssetCheckResult:
     """A column that it lacks would be lost, so nothing is archived then; another type may not hold the value."""
     with outbox.session() as session:
@@ -157,9 +156,7 @@ def archive_has_every_column(outbox: OutboxResource) -> dg.AssetCheckResult:
         return checked(session, "archive_has_every_column", passed=not wrong, figures=figures)
 
 
-@dg.asset_check(
-    asset=dead_event_archive, description="No dead event is older than the retention and a day, unless a fix wants it."
-)
+@dg.asset_check(asset=dead_event_archive, description=CHECKS["nothing_stays_too_long"].promise)
 def nothing_stays_too_long(outbox: OutboxResource) -> dg.AssetCheckResult:
     """What stays is of a day that is not exported completely: a warning, because nothing is lost."""
     with outbox.session() as session:

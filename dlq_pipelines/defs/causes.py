@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import dagster as dg
 
+from dlq_pipelines.alerts.checks import CHECKS
+from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.causes.catalogue import Cause, list_causes, mark_relapses
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.counts import tend_counts
@@ -91,23 +93,23 @@ def _observe(context: dg.AssetExecutionContext, session: Session) -> None:
     context.log_event(dg.AssetObservation(asset_key="outbox_event", metadata=table | metadata))
 
 
-@dg.asset_check(
-    asset="outbox_event",
-    description="No more events are dead than `DLQ_BACKLOG_WARN`; more than `DLQ_BACKLOG_ERROR` are an error.",
-)
+@dg.asset_check(asset="outbox_event", description=CHECKS["backlog_is_small"].promise)
 def backlog_is_small(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Count what is dead. Of the alerts, `backlog` tells of the same."""
     with outbox.session() as session:
-        seen, settings = session.connection.one("outbox.observe"), session.settings
-    dead, worst = seen["dead"], seen["dead"] > settings.backlog_error
-    return dg.AssetCheckResult(
-        passed=dead <= settings.backlog_warn and not worst,
-        severity=dg.AssetCheckSeverity.ERROR if worst else dg.AssetCheckSeverity.WARN,
-        metadata={"dead": dead, "warn_above": settings.backlog_warn, "error_above": settings.backlog_error},
-    )
+        settings, dead = session.settings, session.connection.one("outbox.observe")["dead"]
+        worst = dead > settings.backlog_error
+        figures = {"dead": dead, "warn_above": settings.backlog_warn, "error_above": settings.backlog_error}
+        return checked(
+            session,
+            "backlog_is_small",
+            passed=dead <= settings.backlog_warn and not worst,
+            severity=Severity.CRITICAL if worst else Severity.WARNING,
+            figures=figures,
+        )
 
 
-@dg.asset_check(asset=dead_event_causes, description="Every classified death is counted once in the daily rollup.")
+@dg.asset_check(asset=dead_event_causes, description=CHECKS["rollup_matches_ledger"].promise)
 def rollup_matches_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Recount the rollup from the ledger."""
     with outbox.session() as session:
@@ -116,7 +118,7 @@ def rollup_matches_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
         return checked(session, "rollup_matches_ledger", passed=agree, figures=counted)
 
 
-@dg.asset_check(asset=dead_event_causes, description="The counted outcomes of every stage are those of its retries.")
+@dg.asset_check(asset=dead_event_causes, description=CHECKS["stages_match_ledger"].promise)
 def stages_match_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Recount the stages of all fixes from the ledger of retries."""
     with outbox.session() as session:

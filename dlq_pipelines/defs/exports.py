@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from dlq_pipelines.alerts.checks import CHECKS
 from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import BACKFILL, DAYS, TIMEZONE, Metadata, daily, each_day
@@ -40,7 +41,7 @@ _COLUMNS = dg.TableSchema(
             _CHECK,
             asset="dead_event_export",
             blocking=True,
-            description="The files, read again, have the sums of the manifest, and a row for each death of the ledger.",
+            description=CHECKS[_CHECK].promise,
         )
     ],
 )
@@ -69,7 +70,7 @@ def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource)
             found = verify_day(session.connection, day=session.day(key), target=target, now=session.now)
             return _metadata(exported), [f"{key}: {difference}" for difference in found]
 
-        return each_day(context, _CHECK, export)
+        return each_day(context, session, _CHECK, export)
 
 
 def _metadata(exported: Exported) -> Metadata:

@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from dlq_pipelines.alerts.figures import record_check, record_success
+from dlq_pipelines.alerts.figures import record_check
+from dlq_pipelines.alerts.jobs import record_success
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.defs.resources import Session, utc_now
 
@@ -19,6 +20,8 @@ JOBS = {
     "send_alerts": "send_alerts_op",
     "clean_up_runs": "clean_up_runs_op",
 }
+# The assets with days and their jobs: of these each day succeeds and fails for itself.
+DAILY = {JOBS[job]: job for job in ("export_day", "build_report")}
 
 
 @dg.success_hook(required_resource_keys={"outbox"})
@@ -38,4 +41,4 @@ def checked(
     """A check's result, written down for metrics and alerts."""
     record_check(session.connection, name, passed=passed, severity=severity, figures=figures, now=session.now)
     shown = dg.AssetCheckSeverity.ERROR if severity is Severity.CRITICAL else dg.AssetCheckSeverity.WARN
-    return dg.AssetCheckResult(passed=passed, severity=shown, metadata=dict(figures))  # type: ignore[arg-type]  # values of ours are plain
+    return dg.AssetCheckResult(check_name=name, passed=passed, severity=shown, metadata=dict(figures))  # type: ignore[arg-type]  # values of ours are plain

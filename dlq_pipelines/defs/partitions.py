@@ -6,7 +6,9 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.alerts.jobs import record_success
+from dlq_pipelines.defs.health import DAILY, checked
+from dlq_pipelines.defs.resources import OutboxResource, Session, utc_now
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.settings import read_settings
 
@@ -78,11 +80,12 @@ def _missing(outbox: OutboxResource, statement: str, keys: Sequence[str]) -> lis
         return []
 
 
-def each_day(context: dg.AssetExecutionContext, check: str, do: _Do) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
+def each_day(context: dg.AssetExecutionContext, session: Session, check: str, do: _Do) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Do a run's days one after the other. A day that is refused stops no other one, and what is done stays on record.
 
     Args:
         context: of the asset.
+        session: where it is written down that a day succeeded, whichever job or backfill asked for it.
         check: the asset's check, which passes where no day differs.
         do: does a day; returns its metadata, and what differs from what it should be.
 
@@ -90,15 +93,23 @@ def each_day(context: dg.AssetExecutionContext, check: str, do: _Do) -> dg.Mater
         dagster.Failure: days were refused; it names them with their reasons.
     """
     done: dict[str, Metadata] = {}
+    job = DAILY[context.asset_key.to_user_string()]
+
+    def do_and_record(key: str) -> tuple[Metadata, list[str]]:
+        metadata, differences = do(key)
+        if not differences:
+            record_success(session.connection, job, day=key, at=utc_now())
+        return metadata, differences
+
     try:
-        differ = _do_all(context.partition_keys, do, done)
+        differ = _do_all(context.partition_keys, do_and_record, done)
+        result = checked(session, check, passed=not differ, figures={"differences": differ[:100]})
     except Exception:  # a failed step materializes nothing: its good days are written down one by one
         for key, metadata in done.items():
             context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
         raise
     for key, metadata in done.items():
         context.add_asset_metadata(metadata, partition_key=key)
-    result = dg.AssetCheckResult(check_name=check, passed=not differ, metadata={"differences": differ[:100]})
     return dg.MaterializeResult(check_results=[result])
 
 

@@ -8,6 +8,7 @@ import dagster as dg
 import psycopg
 
 from dlq_pipelines.alerts.alert import queue_digest
+from dlq_pipelines.alerts.checks import CHECKS
 from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import BACKFILL, DAYS, TIMEZONE, Metadata, daily, each_day
@@ -39,7 +40,7 @@ _CHECK = "report_equals_ledger"
             _CHECK,
             asset="failure_report",
             blocking=True,
-            description="Every figure of the report, counted again by other statements, is what the ledger says.",
+            description=CHECKS[_CHECK].promise,
         )
     ],
 )
@@ -67,7 +68,7 @@ def failure_report(context: dg.AssetExecutionContext, outbox: OutboxResource) ->
             _send_digest(context, session, report)
             return _metadata(report), differences(session.connection, report.figures)
 
-        return each_day(context, _CHECK, build)
+        return each_day(context, session, _CHECK, build)
 
 
 def _send_digest(context: dg.AssetExecutionContext, session: Session, report: Report) -> None:

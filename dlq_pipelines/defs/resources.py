@@ -31,14 +31,34 @@ _UNFINISHED = [
 ]
 
 
+# The name of the code location in both workspaces. Dagster says in a tag which one a run is of: those of ours are ours,
+# whatever somebody calls the location, as Dagster's Helm chart does. Two outboxes are two of them on one instance.
+LOCATION = "dlq_pipelines"
+_REPOSITORY = ".dagster/repository"
+
+
 def utc_now() -> datetime:
     """This moment."""
     return datetime.now(UTC)
 
 
-def unfinished(*, job_name: str | None = None, tags: dict[str, str | list[str]] | None = None) -> dg.RunsFilter:
-    """Runs that are under way, of a job or with tags."""
-    return dg.RunsFilter(job_name=job_name, tags=tags, statuses=_UNFINISHED)
+def our_tag(context: dg.OpExecutionContext | dg.SensorEvaluationContext | None = None) -> dict[str, str]:
+    """The tag of runs of this code location; a run from the command line has none.
+
+    Args:
+        context: of a run or a sensor of ours; where it does not say, the location has its usual name.
+    """
+    usual = f"__repository__@{LOCATION}"
+    if isinstance(context, dg.SensorEvaluationContext):
+        origin = context.code_location_origin
+        return {_REPOSITORY: usual if origin is None else f"{context.repository_name}@{origin.location_name}"}
+    return {_REPOSITORY: usual if context is None else context.run.tags.get(_REPOSITORY, usual)}
+
+
+def under_way(context: dg.SensorEvaluationContext, *, job: str, tags: dict[str, str] | None = None) -> bool:
+    """Whether a run of a job of ours, with these tags, has not ended."""
+    wanted = dg.RunsFilter(job_name=job, tags={**our_tag(context), **(tags or {})}, statuses=_UNFINISHED)
+    return bool(context.instance.get_run_records(wanted, limit=1))
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from pydantic import Field
 from dlq_pipelines.day import moment
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import SENSORS_START
-from dlq_pipelines.defs.resources import POOL, OutboxResource, Session, unfinished
+from dlq_pipelines.defs.resources import POOL, OutboxResource, Session, under_way
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import fix_terms
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector, positive
-from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage, Wait
+from dlq_pipelines.retries.fix import RetryPolicy, Stage, Wait
 from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, preview_fix, stages
 from dlq_pipelines.retries.retry import Advanced, advance_fix, retry_selected
 from dlq_pipelines.text import markdown_table, markdown_text
@@ -241,7 +241,7 @@ def fix_flag_sensor(
     except (dg.Failure, DlqError, psycopg.Error) as error:
         yield dg.SkipReason(error.description or "" if isinstance(error, dg.Failure) else type(error).__name__)
         return
-    idle = [fix for fix in due if not _has_run(context, fix)]
+    idle = [fix for fix in due if not under_way(context, job=retry_stage_job.name, tags={FIX_TAG: str(fix.id)})]
     if not idle:
         yield dg.SkipReason(f"{len(due)} fixes want a step; each has a run already." if due else "No fix wants a step.")
     for fix in idle:
@@ -251,7 +251,3 @@ def fix_flag_sensor(
             run_config=dg.RunConfig(ops={"retry_stage_op": RetryStageConfig(fix_id=fix.id)}),
             tags={FIX_TAG: str(fix.id), STAGE_TAG: str(fix.stage), CAUSE_TAG: fix.selector.cause_id or "several"},
         )
-
-
-def _has_run(context: dg.SensorEvaluationContext, fix: Fix) -> bool:
-    return bool(context.instance.get_run_records(unfinished(tags={FIX_TAG: str(fix.id)}), limit=1))

@@ -6,6 +6,7 @@ it was at all. So a run stays while it is the last word on anything: the last ma
 an asset or of one of its days, or the last result of a check.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -16,13 +17,9 @@ from pydantic import Field
 
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
+from dlq_pipelines.defs.resources import our_tag
 from dlq_pipelines.settings import read_settings
 
-# The name of the code location in both workspaces. Dagster says in a tag which one a run is of: those of ours are ours,
-# whatever somebody calls the location, as Dagster's Helm chart does.
-LOCATION = "dlq_pipelines"
-_REPOSITORY = ".dagster/repository"
-_OURS = f"__repository__@{LOCATION}"
 _ROOT = "dagster/root_run_id"
 _BACKFILL = "dagster/backfill"
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -49,7 +46,7 @@ def clean_up_runs(
     instance: dg.DagsterInstance,
     *,
     before: datetime,
-    repository: str = _OURS,
+    ours: Mapping[str, str] | None = None,
     limit: int = _LIMIT,
     dry_run: bool = False,
 ) -> CleanedUp:
@@ -60,13 +57,13 @@ def clean_up_runs(
     Args:
         instance: Dagster's, on persistent storage.
         before: runs that ended later stay.
-        repository: whose runs are ours, as their tag says it.
+        ours: the tag of our runs; None: the usual one.
         limit: most runs to delete.
         dry_run: only count.
     """
     last_words = _LastWords(instance)
     deleted = kept = 0
-    for run_id in _old_runs(instance, before, repository):
+    for run_id in _old_runs(instance, before, our_tag() if ours is None else ours):
         if deleted >= limit:
             break
         if last_words.has(run_id):
@@ -80,9 +77,9 @@ def clean_up_runs(
     return CleanedUp(deleted, kept)
 
 
-def _old_runs(instance: dg.DagsterInstance, before: datetime, repository: str) -> list[str]:
+def _old_runs(instance: dg.DagsterInstance, before: datetime, ours: Mapping[str, str]) -> list[str]:
     """All of them first, by pages: the cursor is a run, and would lead nowhere once it is deleted."""
-    wanted = dg.RunsFilter(statuses=_FINISHED, tags={_REPOSITORY: repository}, updated_before=before)
+    wanted = dg.RunsFilter(statuses=_FINISHED, tags=ours, updated_before=before)
     open_backfills = {
         backfill.backfill_id for backfill in instance.get_backfills(BulkActionsFilter(statuses=_UNDER_WAY))
     }
@@ -181,8 +178,7 @@ def clean_up_runs_op(context: dg.OpExecutionContext, config: CleanUpConfig) -> N
         context.log.info("DLQ_RUN_RETENTION_DAYS is 0: runs are kept for ever.")
         return
     before = datetime.now(UTC) - timedelta(days=days)
-    ours = context.run.tags.get(_REPOSITORY, _OURS)  # a run from the command line has no tag
-    done = clean_up_runs(context.instance, before=before, repository=ours, dry_run=config.dry_run)
+    done = clean_up_runs(context.instance, before=before, ours=our_tag(context), dry_run=config.dry_run)
     context.log.info(
         f"{'Would delete' if config.dry_run else 'Deleted'} {done.deleted:,} runs that ended more than {days} days "
         f"ago; {done.kept:,} stay, because they are the last word on an asset, a day or a check."

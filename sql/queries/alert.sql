@@ -110,12 +110,17 @@ from (select from :"outbox_schema".:"archive_table" a
       order by a.archived_at, a.id limit %(look)s) soon
 
 -- name: failed_checks
-select name, severity, figures::text as figures, checked_at
+select name, severity, figures, checked_at
 from :"dlq_schema".check_result where not passed order by name limit %(limit)s
 
 -- name: failed_jobs
-select job, failed_at, failed_run, succeeded_at from :"dlq_schema".job_run
-where failed_at > coalesce(succeeded_at, '-infinity') order by job limit %(limit)s
+-- What failed and has not succeeded since. Of its days the first few are named.
+select r.job, max(r.failed_at) as failed_at, (array_agg(r.failed_run order by r.failed_at desc))[1] as failed_run,
+    (select max(s.succeeded_at) from :"dlq_schema".job_run s where s.job = r.job) as succeeded_at,
+    coalesce((array_agg(r.day order by r.day) filter (where r.day <> ''))[:%(days)s], '{}') as days,
+    greatest(count(*) filter (where r.day <> '') - %(days)s, 0) as more_days
+from :"dlq_schema".job_run r
+where r.failed_at > coalesce(r.succeeded_at, '-infinity') group by r.job order by r.job limit %(limit)s
 
 -- name: record_check
 insert into :"dlq_schema".check_result (name, passed, severity, figures, checked_at)
@@ -124,16 +129,31 @@ on conflict (name) do update set passed = excluded.passed, severity = excluded.s
     checked_at = excluded.checked_at
 
 -- name: record_success
-insert into :"dlq_schema".job_run (job, succeeded_at) values (%(job)s, %(at)s)
-on conflict (job) do update set succeeded_at = greatest(job_run.succeeded_at, excluded.succeeded_at)
+insert into :"dlq_schema".job_run (job, day, succeeded_at) values (%(job)s, %(day)s, %(at)s)
+on conflict (job, day) do update set succeeded_at = greatest(job_run.succeeded_at, excluded.succeeded_at)
 
 -- name: record_failure
-insert into :"dlq_schema".job_run (job, failed_at, failed_run) values (%(job)s, %(at)s, %(run_id)s)
-on conflict (job) do update set failed_at = excluded.failed_at, failed_run = excluded.failed_run
-where job_run.failed_at is null or job_run.failed_at < excluded.failed_at
+-- What succeeded at or after `unless_since` has not failed.
+insert into :"dlq_schema".job_run (job, day, failed_at, failed_run)
+select %(job)s, day, %(at)s, %(run_id)s from unnest(%(days)s::text[]) as given (day) order by day
+on conflict (job, day) do update set failed_at = excluded.failed_at, failed_run = excluded.failed_run
+where (job_run.failed_at is null or job_run.failed_at < excluded.failed_at)
+    and (job_run.succeeded_at is null or job_run.succeeded_at < %(unless_since)s)
 
--- name: known_failures
-select job, failed_run from :"dlq_schema".job_run where failed_run is not null
+-- name: is_new_failure
+-- Whether record_failure would write anything.
+select exists (
+    select from unnest(%(days)s::text[]) as given (day)
+    where not exists (
+        select from :"dlq_schema".job_run r
+        where r.job = %(job)s and r.day = given.day
+            and (r.failed_at >= %(at)s or r.succeeded_at >= %(unless_since)s))) as new
+
+-- name: last_look
+select looked_until from :"dlq_schema".job_look
+
+-- name: looked
+update :"dlq_schema".job_look set looked_until = greatest(looked_until, %(until)s)
 
 -- name: alone
 -- One run decides at a time, to the end of its transaction.

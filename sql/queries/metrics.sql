@@ -128,6 +128,7 @@ select
         where status = 'dead' and dead_at is not null))::float8 as oldest_archived,
     (select count(*) from :"dlq_schema".retry where outcome is null) as outstanding,
     (select count(*) from :"dlq_schema".death_notice) as unannounced,
+    (select extract(epoch from min(made_at)) from :"dlq_schema".installation)::float8 as installed,
     (select count(*) from (
         select r.event_id from :"dlq_schema".retry r where r.outcome in ('dead', 'unsettled', 'gone')
         group by r.event_id having count(*) >= %(max_retries)s) tried
@@ -139,7 +140,10 @@ select
 select name, passed, checked_at, figures from :"dlq_schema".check_result order by name
 
 -- name: jobs
-select job, succeeded_at, failed_at from :"dlq_schema".job_run order by job
+-- `failing`: how many of its days, or whether the job itself, failed and have not succeeded since.
+select job, max(succeeded_at) as succeeded_at, max(failed_at) as failed_at,
+    count(*) filter (where failed_at > coalesce(succeeded_at, '-infinity')) as failing
+from :"dlq_schema".job_run group by job order by job
 
 -- name: alerts
 select severity, count(*) filter (where silenced_until is null or silenced_until <= clock_timestamp()) as firing,

@@ -272,6 +272,47 @@ def test_a_pager_gets_an_incident_an_alert_and_its_end_closes_it(
     assert "events are dead" in closed["payload"]["summary"]
 
 
+def test_a_pager_hears_at_once_of_what_gets_graver_and_when_it_is_over(
+    connection: Connection, web: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is only told of what is critical, and its incident is closed although the end finds less."""
+    monkeypatch.setitem(pagerduty.PAGERDUTY_API_LOOKUP, "us", f"http://{web.host}/v2/enqueue")
+    web.status = 202
+    to = sender(f"critical:pagerduty://{'a' * 32}@{'b' * 20}")
+    policy = AlertPolicy(Thresholds(backlog=2, backlog_error=4), routes=to.routes)
+    counts = []
+    for minutes, status, added in ((0, "dead", 3), (1, "dead", 2), (2, "done", 0), (20, "done", 0), (40, "done", 0)):
+        add_events(connection, added)
+        connection.execute("update outbox_event set status = %s, last_error = 'boom'", [status])
+        evaluate(connection, now=NOW + timedelta(minutes=minutes), policy=policy)
+        deliver(connection, to, now=NOW + timedelta(minutes=minutes))
+        counts.append(len(web.requests))
+    assert counts == [0, 1, 1, 2, 2]
+    opened, closed = (json.loads(body) for _, body in web.requests)
+    assert (opened["event_action"], closed["event_action"]) == ("trigger", "resolve")
+    assert opened["dedup_key"] == closed["dedup_key"]
+    assert "CRITICAL: 5 events are dead" in opened["payload"]["summary"]
+
+
+def test_the_incident_of_a_new_cause_is_closed(
+    connection: Connection, web: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day later, when it is not new any more."""
+    monkeypatch.setitem(pagerduty.PAGERDUTY_API_LOOKUP, "us", f"http://{web.host}/v2/enqueue")
+    web.status = 202
+    to = sender(f"pagerduty://{'a' * 32}@{'b' * 20}")
+    add_events(connection, 1)
+    kill(connection, "boom")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    for days, minutes in ((0, 1), (2, 0), (2, 10)):
+        now = NOW + timedelta(days=days, minutes=minutes)
+        fire(connection, to, now=now)
+        deliver(connection, to, now=now)
+    sent = [json.loads(body) for _, body in web.requests]
+    assert [one["event_action"] for one in sent] == ["trigger", "resolve"]
+    assert len({one["dedup_key"] for one in sent}) == 1
+
+
 SENDS = """
 import os, signal, sys
 from datetime import UTC, datetime

@@ -136,17 +136,29 @@ def test_a_list_that_is_cut_ends_no_alert(connection: Connection, monkeypatch: p
     assert _told(connection, NOW + timedelta(minutes=31)) == [("check:a", Kind.RESOLVED), ("check:z", Kind.RESOLVED)]
 
 
-def test_what_only_grew_old_or_was_muted_is_not_told_to_be_resolved(connection: Connection) -> None:
-    """Nothing was mended: a new cause is not new any more, of a regressed one nobody wants to hear."""
-    cause = classified(connection)
+def test_what_only_grew_old_or_was_muted_ends_too_and_says_that_nothing_is_mended(connection: Connection) -> None:
+    """What opened an incident closes it, and nobody takes that for a repair."""
+    cause, other = classified(connection), classified(connection, "TimeoutError: x")
     now = datetime.now(UTC)
-    assert _told(connection, now) == [(f"new_cause:{cause}", Kind.FIRED)]
-    connection.execute("update dlq.cause set status = 'regressed', fixed_at = now()")
-    assert _told(connection, now + timedelta(minutes=1)) == [(f"regressed:{cause}", Kind.FIRED)]
-    mute_cause(connection, cause, now + timedelta(days=3), act=replace(ACT, now=now))
-    for minutes in (2, 12):
-        turns = _told(connection, now + timedelta(minutes=minutes))
-        assert turns == [(f"new_cause:{cause}", None), (f"regressed:{cause}", None)]
+    policy = AlertPolicy(routes=(Route("json://localhost"),))
+    evaluate(connection, now=now, policy=policy)
+    connection.execute("update dlq.cause set status = 'regressed', fixed_at = now() where id = %s", [cause])
+    connection.execute(
+        "insert into dlq.fix (event_type, note, flagged_by, flagged_at, status, verdict, closed_at)"
+        " values ('order.placed', 'mended', 'ann', now(), 'halted', 'no', now())"
+    )
+    evaluate(connection, now=now + timedelta(minutes=1), policy=policy)
+    mute_cause(connection, cause, now + timedelta(days=30), act=replace(ACT, now=now))
+    for later in (timedelta(minutes=2), timedelta(minutes=12), timedelta(days=4), timedelta(days=4, minutes=10)):
+        evaluate(connection, now=now + later, policy=policy)
+    ends = connection.execute("select key, detail from dlq.alert_notice where kind = 'resolved'").fetchall()
+    muted = "It was muted, not mended."
+    assert {row["key"]: row["detail"].partition(" UTC. ")[2] for row in ends} == {
+        f"new_cause:{cause}": muted,
+        f"regressed:{cause}": muted,
+        f"new_cause:{other}": "It is not new any more, which does not say that it is mended.",
+        "halted:1": "It is some days ago or a later fix was flagged, which does not say that anything is mended.",
+    }
     assert one(connection, "select count(*) from dlq.alert where resolved_at is null") == {"count": 0}
 
 
@@ -160,7 +172,9 @@ def test_the_end_of_a_count_says_that_something_is_muted(connection: Connection)
     def over(minutes: int) -> str:
         for later in (minutes, minutes + 11):
             evaluate(connection, now=now + timedelta(minutes=later), policy=policy)
-        last = "select detail from dlq.alert_notice where kind = 'resolved' order by id desc limit 1"
+        last = (
+            "select detail from dlq.alert_notice where kind = 'resolved' and key = 'backlog' order by id desc limit 1"
+        )
         return str(one(connection, last)["detail"])
 
     evaluate(connection, now=now, policy=policy)

@@ -13,6 +13,7 @@ from dlq_pipelines.alerts.routes import Route, channel_id, channels_for, parse_r
 from dlq_pipelines.alerts.rules import (
     LOOK,
     NEVER,
+    RULES,
     CauseFigure,
     FailedCheck,
     FailedJob,
@@ -40,9 +41,10 @@ WRONG = {
     "parked": replace(CALM, parked=1),
     "purge_ahead": replace(CALM, purged_soon=LOOK),
     "check:books_balance": replace(
-        CALM, failed_checks=[FailedCheck("books_balance", Severity.CRITICAL, '{"missing": 1}', NOW)]
+        CALM, failed_checks=[FailedCheck("books_balance", Severity.CRITICAL, {"missing": 1, "examples": [5, 7]}, NOW)]
     ),
-    "job:export_day": replace(CALM, failed_jobs=[FailedJob("export_day", NOW, "run", None)]),
+    "job:export_day": replace(CALM, failed_jobs=[FailedJob("export_day", NOW, "run", None, ["2026-11-23"], 0)]),
+    "slow:parked": replace(CALM, slow=frozenset({"parked"})),
 }
 
 
@@ -56,7 +58,54 @@ def test_each_rule_finds_what_it_is_for_and_says_what_to_do(key: str) -> None:
     (found,) = find(WRONG[key], Thresholds())
     assert (found.key, found.rule) == (key, key.partition(":")[0])
     assert found.summary
-    assert found.detail.endswith((".", "}"))
+    assert found.detail.endswith(".")
+    assert "{" not in found.detail
+    assert key == "oldest" or "`dlq " in found.detail
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_what_the_reference_lists_of_a_rule_is_so(key: str) -> None:
+    (found,) = find(WRONG[key], Thresholds())
+    rule = RULES[found.rule]
+    assert (rule.key.partition(":")[0], ":" in rule.key) == (found.rule, ":" in key)
+    assert found.severity in rule.severities
+    assert found.again == rule.again
+    assert rule.event_type is not None or found.event_type is None
+
+
+def test_each_rule_is_tried() -> None:
+    assert {key.partition(":")[0] for key in WRONG} == set(RULES)
+
+
+@pytest.mark.parametrize(
+    ("backlog", "severity", "said"),
+    [
+        (1_001, Severity.WARNING, "More than 1,000 wait"),
+        (100_000, Severity.WARNING, "More than 1,000 wait"),
+        (100_001, Severity.CRITICAL, "More than 100,000 wait"),
+    ],
+)
+def test_a_backlog_above_its_second_bound_is_critical(backlog: int, severity: Severity, said: str) -> None:
+    (found,) = find(replace(CALM, backlog=backlog), Thresholds())
+    assert (found.key, found.severity) == ("backlog", severity)
+    assert said in found.detail
+    (alone,) = find(replace(CALM, backlog=6), Thresholds(backlog=10, backlog_error=5))
+    assert alone.severity is Severity.CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("days", "more", "said"),
+    [
+        ([], 0, "The job export_day failed"),
+        (["2026-11-23"], 0, "The job export_day failed for 2026-11-23"),
+        (["2026-11-21", "2026-11-22", "2026-11-23"], 11, "for 2026-11-21, 2026-11-22, 2026-11-23 and 11 more"),
+    ],
+)
+def test_a_failed_job_names_its_days_and_where_to_look(days: list[str], more: int, said: str) -> None:
+    (found,) = find(replace(CALM, failed_jobs=[FailedJob("export_day", NOW, "run-7", NOW, days, more)]), Thresholds())
+    assert found.summary.endswith(said)
+    assert found.detail.startswith("Run run-7 of 2026-11-24 18:30 UTC says why in Dagster's UI; re-execute it there")
+    assert ("backfill the days" in found.detail) == bool(days)
 
 
 def test_the_gravest_comes_first() -> None:
@@ -111,7 +160,7 @@ def test_whatever_an_event_type_or_a_title_holds_a_finding_stays_a_line(text: st
         usual={text: [0] * 336},
         new_causes=[replace(CAUSE, title=text)],
         halted=[HaltedFix(1, text, text, None)],
-        failed_checks=[FailedCheck("x", Severity.WARNING, text, NOW)],
+        failed_checks=[FailedCheck("books_balance", Severity.WARNING, {"examples": [text]}, NOW)],
     )
     for found in find(figures, Thresholds()):
         for said in (found.key, found.summary, found.detail):
@@ -178,6 +227,34 @@ def test_what_flickers_is_one_episode(pauses: list[int]) -> None:
             told.append(done.notice)
     assert told.count(Kind.FIRED) == 1
     assert Kind.RESOLVED not in told
+
+
+GRAVER = replace(FINDING, severity=Severity.CRITICAL)
+
+
+def test_an_alert_that_gets_graver_is_told_at_once_and_stays_so() -> None:
+    """Its end must reach whom only the graver one reached; going up and down at the bound rings once."""
+    first = turn(None, FINDING, now=NOW, cooldown=COOLDOWN)
+    assert first is not None
+    risen = turn(first.alert, GRAVER, now=NOW + timedelta(minutes=1), cooldown=COOLDOWN)
+    assert risen is not None
+    assert (risen.notice, risen.alert.severity) == (Kind.FIRED, Severity.CRITICAL)
+    alert = risen.alert
+    for minutes, finding in ((2, FINDING), (3, GRAVER), (4, FINDING)):
+        assert turn(alert, finding, now=NOW + timedelta(minutes=minutes), cooldown=COOLDOWN) is None
+    again = turn(alert, FINDING, now=NOW + timedelta(minutes=1) + COOLDOWN, cooldown=COOLDOWN)
+    assert again is not None
+    assert (again.notice, again.alert.severity) == (Kind.REPEATED, Severity.CRITICAL)
+
+
+def test_an_alert_that_gets_graver_in_a_silence_is_told_when_that_ends() -> None:
+    first = turn(None, FINDING, now=NOW, cooldown=COOLDOWN)
+    assert first is not None
+    alert = replace(first.alert, silenced_until=NOW + timedelta(hours=1))
+    assert turn(alert, GRAVER, now=NOW + timedelta(minutes=1), cooldown=COOLDOWN) is None
+    after = turn(alert, GRAVER, now=NOW + timedelta(hours=1), cooldown=COOLDOWN)
+    assert after is not None
+    assert (after.notice, after.alert.severity) == (Kind.FIRED, Severity.CRITICAL)
 
 
 # -- who is told --

@@ -8,9 +8,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dlq_pipelines.alerts.checks import CHECKS
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs import alerts, health
-from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.defs.resources import OutboxResource, our_tag
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import alert_sender
 from dlq_pipelines.postgres.connect import Connection
@@ -113,36 +114,141 @@ def test_the_digest_of_a_day_is_told_once_and_no_channel_fails_a_report(
     assert json.loads(body)["title"].startswith(f"DAILY DIGEST: Dead events {yesterday}: 0 deaths")
 
 
-def test_a_job_that_fails_is_an_alert_until_it_succeeds_again(
-    connection: Connection, instance: dg.DagsterInstance, job: Job, home: Path
+@pytest.fixture
+def ours(job: Job) -> Job:
+    """Run a job with the tag that Dagster's daemon gives to runs of our code location."""
+
+    def run(name: str, **options: Any) -> dg.ExecuteInProcessResult:
+        return job(name, tags=our_tag() | options.pop("tags", {}), **options)
+
+    return run
+
+
+@pytest.fixture
+def in_the_way(home: Path) -> Path:
+    """A file where exports want their folder; without it they succeed."""
+    home.mkdir(exist_ok=True)
+    (home / "exports").write_text("in the way")
+    return home / "exports"
+
+
+def told(connection: Connection) -> dict[str, Any]:
+    """The alert about exports as it is now, after a run that decides and sends."""
+    return one(
+        connection,
+        "select summary, detail, severity, missing_since is not null as over from dlq.alert"
+        " where key = 'job:export_day'",
+    )
+
+
+def test_a_day_that_failed_is_an_alert_until_that_day_succeeds(
+    connection: Connection, instance: dg.DagsterInstance, ours: Job, in_the_way: Path
 ) -> None:
-    """Known from Dagster, so a killed run counts too; that it succeeds is written down by the run."""
-    home.mkdir(exist_ok=True)
-    (home / "exports").write_text("in the way")
-    day = datetime.now(UTC).date().replace(day=1).isoformat()
-    assert not job(
-        "export_day", partition_key=day if day < datetime.now(UTC).date().isoformat() else "2026-01-01"
-    ).success
-    assert len(ask(instance).run_requests or []) == 1
-    job("send_alerts")
-    assert one(connection, "select key, severity from dlq.alert") == {"key": "job:export_day", "severity": "warning"}
-    assert ask(instance).skip_message == "Nothing is to be told."
-    (home / "exports").unlink()
-    assert job("export_day", partition_key="2026-01-02").success
-    assert one(connection, "select succeeded_at > failed_at as well from dlq.job_run where job = 'export_day'") == {
-        "well": True
-    }
-    job("send_alerts")
-    assert one(connection, "select missing_since is not null as over from dlq.alert") == {"over": True}
+    """Known from Dagster, so a killed run counts too; that it succeeds is written down by the run.
 
-
-def test_a_run_that_dagster_tries_again_is_no_failure_yet(instance: dg.DagsterInstance, job: Job, home: Path) -> None:
-    home.mkdir(exist_ok=True)
-    (home / "exports").write_text("in the way")
-    tries_again = {"dagster/max_retries": "1", "dagster/retry_on_asset_or_op_failure": "true"}
-    failed = job("export_day", partition_key="2026-01-01", tags=tries_again)
+    As each morning: what was refused is asked for again first, and yesterday, which succeeds, after it.
+    """
+    failed = ours("export_day", partition_key="2026-01-01")
     assert not failed.success
-    assert alerts.failed_runs(instance) == []
+    in_the_way.unlink()
+    assert ours("export_day", partition_key="2026-01-02").success
+    assert len(ask(instance).run_requests or []) == 1
+    assert ours("send_alerts").success
+    alert = told(connection)
+    assert (alert["summary"], alert["severity"]) == ("The job export_day failed for 2026-01-01", "warning")
+    assert f"Run {failed.run_id} of " in alert["detail"]
+    assert "re-execute it there, or backfill the days once that is mended. `dlq doctor`" in alert["detail"]
+    assert ask(instance).skip_message == "Nothing is to be told."
+    assert ours("export_day", partition_key="2026-01-03").success
+    ours("send_alerts")
+    assert not told(connection)["over"]
+    assert ours("export_day", partition_key="2026-01-01").success
+    assert len(ask(instance).run_requests or []) == 1
+    ours("send_alerts")
+    assert told(connection)["over"]
+
+
+def test_of_a_backfill_the_days_that_failed_are_told_and_no_other(
+    connection: Connection, instance: dg.DagsterInstance, ours: Job, in_the_way: Path
+) -> None:
+    """A backfill from an asset's page is of no job of ours, and a run of many days does what it can."""
+    everything = defs.resolve_implicit_global_asset_job_def()
+    export = dg.AssetKey("dead_event_export")
+
+    def backfill(first: str, last: str) -> bool:
+        days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        return everything.execute_in_process(
+            instance=instance, asset_selection=[export], tags=our_tag() | days, raise_on_error=False
+        ).success
+
+    assert not backfill("2026-01-01", "2026-01-05")
+    in_the_way.unlink()
+    add_events(connection, 1)
+    kill(connection, "boom")
+    connection.execute("update dlq.death set died_at = '2026-01-04 12:00+00'")
+    assert not backfill("2026-01-02", "2026-01-06")
+    assert len(ask(instance).run_requests or []) == 1
+    ours("send_alerts")
+    assert told(connection)["summary"] == "The job export_day failed for 2026-01-01 and 2026-01-04"
+    assert ours("classify_deaths").success
+    assert backfill("2026-01-01", "2026-01-04")
+    ours("send_alerts")
+    assert told(connection)["over"]
+
+
+def test_no_failure_is_lost_where_there_are_more_than_one_look_takes(
+    connection: Connection, instance: dg.DagsterInstance, ours: Job, in_the_way: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sensor asks until all were looked at, also those that are nobody's matter."""
+    monkeypatch.setattr(alerts, "_RUNS_A_LOOK", 2)
+    for name in ("2026-01-05", "2026-01-04", "2026-01-03", "2026-01-02", "2026-01-01"):
+        assert not ours("export_day", partition_key=name).success
+    in_the_way.unlink()
+    for name in ("2026-01-04", "2026-01-05"):
+        assert ours("export_day", partition_key=name).success
+    looks = 0
+    while ask(instance).run_requests:
+        assert ours("send_alerts").success
+        looks += 1
+        assert looks < 10
+    failed = "select day from dlq.job_run where failed_at > coalesce(succeeded_at, '-infinity') order by day"
+    assert [row["day"] for row in connection.execute(failed)] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+
+
+def test_a_run_of_another_outbox_on_the_instance_is_not_ours(
+    connection: Connection, instance: dg.DagsterInstance, job: Job, in_the_way: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its failures are no alerts of ours, and its runs under way hold up none of ours."""
+    theirs = {".dagster/repository": "__repository__@other_outbox"}
+    assert in_the_way.exists()
+    assert not job("export_day", partition_key="2026-01-01", tags=theirs).success
+    assert ask(instance).skip_message == "Nothing is to be told."
+    monkeypatch.setenv("DLQ_BACKLOG_WARN", "0")
+    add_events(connection, 1)
+    kill(connection, "boom")
+    fix = one(connection, "select dlq.flag_fix(note => 'mended', event_type => 'order.placed') as id")
+    flagged = defs.resolve_sensor_def("fix_flag_sensor")
+    for tags, asked in ((theirs, 1), (our_tag(), 0)):
+        step = {"ops": {"retry_stage_op": {"config": {"fix_id": fix["id"]}}}}
+        for name, config, more in (("send_alerts", {}, {}), ("retry_stage", step, {"dlq/fix": str(fix["id"])})):
+            instance.create_run_for_job(
+                defs.resolve_job_def(name),
+                run_config=config,
+                tags=tags | more,
+                status=dg.DagsterRunStatus.STARTED,
+            )
+        assert len(ask(instance).run_requests or []) == asked
+        context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"outbox": OutboxResource()})
+        assert len(flagged.evaluate_tick(context).run_requests or []) == asked
+
+
+def test_a_run_that_dagster_tries_again_is_no_failure_yet(
+    instance: dg.DagsterInstance, ours: Job, in_the_way: Path
+) -> None:
+    assert in_the_way.exists()
+    tries_again = {"dagster/max_retries": "1", "dagster/retry_on_asset_or_op_failure": "true"}
+    assert not ours("export_day", partition_key="2026-01-01", tags=tries_again).success
+    assert ask(instance).skip_message == "Nothing is to be told."
 
 
 def test_every_job_of_ours_is_watched_and_says_when_it_succeeded() -> None:
@@ -150,6 +256,7 @@ def test_every_job_of_ours_is_watched_and_says_when_it_succeeded() -> None:
     assert {one_job.name for one_job in ours} == set(health.JOBS)
     assert {one_job.name for one_job in ours if health.job_success in one_job.hook_defs} == set(health.JOBS)
     assert all(health.JOBS[one_job.name] in {node.name for node in one_job.all_node_defs} for one_job in ours)
+    assert {one_job.name for one_job in ours if one_job.partitions_def} == set(health.DAILY.values())
 
 
 def test_a_job_whose_work_fails_has_not_succeeded_because_a_check_of_it_did(connection: Connection, job: Job) -> None:
@@ -167,6 +274,30 @@ def test_a_job_whose_work_fails_has_not_succeeded_because_a_check_of_it_did(conn
     assert one(connection, succeeded) == {"count": 1}
 
 
+def test_every_check_is_written_down_for_metrics(
+    connection: Connection, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checks of days too: the last result. Of a backlog one alert tells, not two."""
+    monkeypatch.setenv("DLQ_BACKLOG_ERROR", "1")
+    add_events(connection, 2)
+    kill(connection, "boom")
+    day = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    for name, options in (
+        ("classify_deaths", {}),
+        ("export_day", {"partition_key": day}),
+        ("build_report", {"partition_key": day}),
+        ("archive_dead_events", {}),
+        ("send_alerts", {}),
+    ):
+        assert job(name, **options).success
+    known = {key.name for key in defs.get_repository_def().asset_graph.asset_check_keys}
+    found = connection.execute("select name, passed, severity from dlq.check_result").fetchall()
+    assert {row["name"] for row in found} == known == set(CHECKS)
+    assert [(row["name"], row["severity"]) for row in found if not row["passed"]] == [("backlog_is_small", "critical")]
+    alerts_of_it = connection.execute("select key, severity from dlq.alert where rule in ('check', 'backlog')")
+    assert alerts_of_it.fetchall() == [{"key": "backlog", "severity": "critical"}]
+
+
 def test_what_the_books_say_is_kept_for_metrics_and_alerts(connection: Connection, job: Job) -> None:
     """An event that is nowhere is critical."""
     add_events(connection, 1)
@@ -178,9 +309,11 @@ def test_what_the_books_say_is_kept_for_metrics_and_alerts(connection: Connectio
         "select passed, severity, figures->'missing' as missing from dlq.check_result where name = 'books_balance'",
     ) == {"passed": False, "severity": "critical", "missing": 1}
     job("send_alerts")
-    assert one(connection, "select severity from dlq.alert where key = 'check:books_balance'") == {
-        "severity": "critical"
-    }
+    alert = one(connection, "select severity, detail from dlq.alert where key = 'check:books_balance'")
+    assert alert["severity"] == "critical"
+    assert (
+        "in the outbox, in the archive, or delivered. Found: doubled 0; missing 1; examples 1. `dlq" in alert["detail"]
+    )
 
 
 @pytest.mark.parametrize(

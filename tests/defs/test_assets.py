@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.defs.resources import OutboxResource, our_tag
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.conftest import _new_database, database_url
 from tests.defs.conftest import Job
@@ -388,7 +388,7 @@ def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another
     _flag(job, dry_run=False)
     (request,) = _tick(instance).run_requests
     waiting = instance.create_run_for_job(
-        defs.resolve_job_def("retry_stage"), run_config=request.run_config, tags=request.tags
+        defs.resolve_job_def("retry_stage"), run_config=request.run_config, tags=our_tag() | request.tags
     )
     assert _tick(instance).skip_message == "1 fixes want a step; each has a run already."
     instance.report_run_failed(waiting)

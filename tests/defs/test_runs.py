@@ -9,12 +9,13 @@ import psycopg
 import pytest
 
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.defs.runs import LOCATION, clean_up_runs
+from dlq_pipelines.defs.resources import LOCATION, our_tag
+from dlq_pipelines.defs.runs import clean_up_runs
 from dlq_pipelines.postgres.connect import Connection
 from tests.defs.conftest import Job
 from tests.rows import add_events, kill
 
-TAG = {".dagster/repository": f"__repository__@{LOCATION}"}
+TAG = our_tag()
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 DAYS = [(YESTERDAY - timedelta(days=n)).isoformat() for n in (2, 1, 0)]
 RANGE = {"dagster/asset_partition_range_start": DAYS[0], "dagster/asset_partition_range_end": DAYS[-1]}

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dlq_pipelines.alerts.jobs import FailedRun, Look, record_failures, record_success
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.purge import forget_deaths, purge_archive
 from dlq_pipelines.archive.restore import restore_events
@@ -143,6 +144,20 @@ def _something_happens(connection: Connection, chance: random.Random, died: Coun
             archive_dead_events(connection, before=later, only_exported=False, act=act())
             purge_archive(connection, before=later, act=act())
             forget_deaths(connection, before=later, act=act())
+
+
+def test_the_days_of_a_job_that_failed_are_counted_until_they_succeed(
+    connection: Connection, database: Database
+) -> None:
+    """Whatever else succeeds; and since when we are there is said, for what never succeeded."""
+    now = datetime.now(UTC)
+    days = ("2026-01-01", "2026-01-02")
+    record_failures(connection, Look((FailedRun("export_day", "run", now, days, now),), now, more=False))
+    for done, left in (("2026-01-03", 2), ("2026-01-01", 1), ("2026-01-02", 0)):
+        record_success(connection, "export_day", day=done, at=now + timedelta(minutes=1))
+        seen = scrape(database)
+        assert value(seen, "dlq_job_failures", dlq_job="export_day") == left
+    assert value(seen, "dlq_installed_timestamp_seconds") <= now.timestamp()
 
 
 def test_a_scrape_is_of_one_moment(connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,20 @@
 -- What went wrong with us or with the outbox, who was told, and what is still to be told.
 
 create table :"dlq_schema".job_run (
-    job          text primary key,
+    job          text not null,
+    day          text not null default '',  -- '': the job itself
     succeeded_at timestamptz,  -- written by the run itself
     failed_at    timestamptz,  -- read from Dagster: a killed run writes nothing
-    failed_run   text
+    failed_run   text,
+    primary key (job, day)
 );
-comment on table :"dlq_schema".job_run is 'When each of our jobs last succeeded and last failed for good.';
+comment on table :"dlq_schema".job_run is 'When each of our jobs, and of those with days each day, last succeeded and last failed for good.';
+
+create table :"dlq_schema".job_look (
+    looked_until timestamptz not null default now()
+);
+comment on table :"dlq_schema".job_look is 'Until when runs ended that were looked at for failures. One row.';
+insert into :"dlq_schema".job_look default values;
 
 create table :"dlq_schema".check_result (
     name       text        primary key,
@@ -53,9 +61,10 @@ create unique index alert_notice_digest on :"dlq_schema".alert_notice (key) wher
 -- Made with the schema and never changed: notices of two installations, or of a database made anew, have one number and
 -- are not the same.
 create table :"dlq_schema".installation (
-    id uuid primary key default gen_random_uuid()
+    id      uuid        primary key default gen_random_uuid(),
+    made_at timestamptz not null default now()
 );
-comment on table :"dlq_schema".installation is 'By which receivers of webhooks tell installations apart. One row.';
+comment on table :"dlq_schema".installation is 'By which receivers of webhooks tell installations apart, and since when it is there. One row.';
 insert into :"dlq_schema".installation default values;
 
 create table :"dlq_schema".alert_delivery (

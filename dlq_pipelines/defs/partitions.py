@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 
+from dlq_pipelines.day import DAYS_MADE_UP_FOR
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.settings import read_settings
@@ -26,8 +27,6 @@ Metadata = Mapping[str, Any]
 _Do = Callable[[str], tuple[Metadata, list[str]]]
 # Days that a failure names; the others fail for the same reasons.
 _NAMED = 10
-# After a longer outage somebody backfills, and sees what that takes.
-_DAYS_MADE_UP_FOR = 14
 
 
 def daily(job: Any, *, name: str, cron: str, missing: str, description: str) -> dg.ScheduleDefinition:
@@ -46,7 +45,7 @@ def daily(job: Any, *, name: str, cron: str, missing: str, description: str) -> 
 
     def ask(context: dg.ScheduleEvaluationContext, outbox: OutboxResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
         at = context.scheduled_execution_time
-        days = DAYS.get_partition_keys(current_time=at)[-_DAYS_MADE_UP_FOR:]
+        days = DAYS.get_partition_keys(current_time=at)[-DAYS_MADE_UP_FOR:]
         if not days:
             yield dg.SkipReason("No day is over yet.")
         for day in [*_missing(outbox, missing, days[:-1]), *days[-1:]]:

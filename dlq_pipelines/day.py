@@ -7,6 +7,9 @@ from zoneinfo import ZoneInfo
 # Far inside what Python can count, so that days may be added and zones applied without a look at each place.
 _FIRST_YEAR, _LAST_YEAR = 1900, 9000
 
+# Days that the schedules make up for. After a longer outage somebody backfills, and sees what that takes.
+DAYS_MADE_UP_FOR = 14
+
 
 def require_year(day: dt.date) -> None:
     """Refuse a day or moment so far away that it is a mistake.

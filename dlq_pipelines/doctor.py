@@ -9,11 +9,12 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 
+from dlq_pipelines.day import DAYS_MADE_UP_FOR, midnight
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import dagster_database, find_database
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -29,6 +30,7 @@ _HEARTBEAT_SECONDS = 300.0
 _FREE_BYTES = 2**30
 # Wherever the schedule should have run: here, by a service, in a cluster.
 _CLASSIFY = "dagster asset materialize -m dlq_pipelines.definitions --select dead_event_causes"
+_EXPORT = "dagster asset materialize -m dlq_pipelines.definitions --select dead_event_export --partition-range"
 _NAME_DAGSTERS = "export DLQ_DAGSTER_URL=postgresql+psycopg2://dagster@host:5432/dagster"
 _NEVER_RAN = "it has never run on this installation"
 
@@ -147,6 +149,32 @@ def _backlog(connection: Connection, settings: Settings) -> Check:
     return Check("backlog", True, found)
 
 
+def _exports(connection: Connection, settings: Settings) -> Check:
+    """What died before the first morning, or in an outage that was longer than the schedules make up for."""
+    name = "exports"
+    if not settings.archive_requires_export:
+        return Check(name, True, "the archive does not wait for them")
+    today = datetime.now(settings.zone).date()
+    start = date.fromisoformat(settings.partitions_start)
+    reach = max(today - timedelta(days=DAYS_MADE_UP_FOR), min(start, today))
+    left = connection.one("doctor.unexported", before=midnight(reach, settings.zone))
+    if not left["events"]:
+        return Check(name, True, "no dead event is of a day that the schedules leave out")
+    first, last = (left[end].astimezone(settings.zone).date() for end in ("first", "last"))
+    found = (
+        f"{left['events']:,} dead events of {first} to {last} stay for ever: the archive waits for an export of their "
+        f"days, and no schedule makes one of a day before {reach}"
+    )
+    return Check(name, False, found, _backfill(settings, first, last, start))
+
+
+def _backfill(settings: Settings, first: date, last: date, start: date) -> str:
+    """Export those days in one run, also where this installation's days begin later, or each has a run of its own."""
+    given = [f"DLQ_PARTITIONS_START={first}"] if first < start else []
+    given += ["DLQ_DAYS_PER_RUN=0"] if settings.days_per_run else []
+    return " ".join([*given, _EXPORT, f"{first}...{last}"])
+
+
 def _daemon(settings: Settings, dagster_url: str | None) -> Check:
     """Dagster's heartbeats, from its database: its own where a deployment names one, or that of `dlq up`."""
     name, mend = "Dagster daemon", "systemctl restart dlq-daemon" if dagster_url else "dlq up"
@@ -181,4 +209,5 @@ _ON_THE_DATABASE: dict[str, Callable[[Connection, Settings], Check]] = {
     "rights": _rights,
     "clock": _clock,
     "backlog": _backlog,
+    "exports": _exports,
 }

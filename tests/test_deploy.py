@@ -29,6 +29,7 @@ BIN = Path(sys.executable).parent
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 README = (DEPLOY / "README.md").read_text(encoding="utf-8")
 CONTAINERFILE = (DEPLOY / "Containerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+FOR_EVER = -1  # Dagster's default, which the chart wants to be said
 ANALYZE = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(
     ANALYZE is None, reason="there is no systemd-analyze here; it comes with: apt-get install systemd"
@@ -188,10 +189,13 @@ def test_kubernetes_gets_the_same_instance_and_the_same_code_location() -> None:
     ]  # fmt: skip
     assert helm["postgresql"]["postgresqlScheme"] == "postgresql+psycopg2"
     assert helm["telemetry"]["enabled"] == ours["telemetry"]["enabled"] is False
-    assert _snake(helm["dagsterDaemon"]["runMonitoring"]).items() <= ours["run_monitoring"].items()
-    assert _snake(helm["dagsterDaemon"]["runRetries"]).items() <= ours["run_retries"].items()
+    assert _snake(helm["dagsterDaemon"]["runMonitoring"]) == ours["run_monitoring"]
+    assert _snake(helm["dagsterDaemon"]["runRetries"]) == ours["run_retries"]
     assert _snake(helm["concurrency"]["pools"]) == ours["concurrency"]["pools"]
     assert _snake(helm["concurrency"]["runs"]) == ours["concurrency"]["runs"]
+    kept = {kind: of["purgeAfterDays"] for kind, of in helm["retention"].items() if kind != "enabled"}
+    kept["sensor"] = {state: days for state, days in kept["sensor"].items() if days != FOR_EVER}
+    assert kept == {kind: of["purge_after_days"] for kind, of in ours["retention"].items()}
     security = location["securityContext"]
     assert (security["readOnlyRootFilesystem"], security["allowPrivilegeEscalation"]) == (True, False)
     variables = {variable["name"] for variable in location["env"]}

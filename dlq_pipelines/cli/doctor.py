@@ -10,7 +10,8 @@ from dlq_pipelines.cli.output import Format, formatted, program, show
 
 @formatted
 def doctor(format: Format = Format.TABLE) -> None:
-    """Look at all that the work needs: connection, schema, triggers, rights, clock, backlog, Dagster's daemon, disk.
+    """Look at all that the work needs: connection, schema, triggers, rights, clock, backlog, exports, Dagster's
+    daemon, disk.
 
     Changes nothing. Exits with 1 when something is wrong; beside it stands the command that mends it.
 

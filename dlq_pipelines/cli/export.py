@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
+from dlq_pipelines.cli.output import say_json
 from dlq_pipelines.cli.session import session
 
 _STDOUT = "-"
@@ -31,6 +32,7 @@ def export(
     output: Annotated[str, typer.Option(metavar="FILE", help="Where to; - is the standard output.")],
     format: Annotated[Format, typer.Option(help="json is an object a line.")] = Format.JSON,
     ids: EventIds = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the file's rows, bytes and SHA-256 as JSON.")] = False,
 ) -> None:
     """Write deaths to a file with the columns of the daily export: all, or those of a filter. What
     `DLQ_EXPORT_REDACT_PAYLOAD` and `DLQ_EXPORT_REDACT_ERRORS` hide is hidden here too.
@@ -38,9 +40,12 @@ def export(
     Example: `dlq dead-events export --format csv --output deaths.csv --since 2026-11-24 --event-type order.placed`
     """
     from dlq_pipelines.exports.adhoc import export_selected
+    from dlq_pipelines.exports.target import measure
     from dlq_pipelines.installation import export_options, find_database
     from dlq_pipelines.settings import ExportFormat
 
+    if json and output == _STDOUT:
+        raise ValueError("--json says what became of a file: name one with --output.")
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     with session() as (connection, settings), _whole(output, format) as file, console.status("Reading") as status:
         rows = export_selected(
@@ -52,6 +57,10 @@ def export(
             redaction=export_options(settings).redaction,
             progress=lambda read: status.update(f"{read:,} deaths"),
         )
+    if json:
+        written = measure(Path(output), output)
+        say_json({"file": output, "rows": rows, "bytes": written.bytes, "sha256": written.sha256})
+        return
     console.print(f"{rows:,} deaths to {'the standard output' if output == _STDOUT else output}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlq_pipelines.cli.act import DryRun
 from dlq_pipelines.cli.output import Format, formatted, show
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.day import require_year
@@ -35,6 +36,7 @@ def reports() -> None:
 def build(
     day: Day = None,
     days: Annotated[int, typer.Option(min=1, max=366, help="So many days, of which that is the last.")] = 1,
+    dry_run: DryRun = False,
     format: Format = Format.TABLE,
 ) -> None:
     """Build the report of a day, or of several, and the list of reports. A day that is there is replaced by the same.
@@ -45,9 +47,14 @@ def build(
 
     with session() as (connection, settings):
         last, target = _day(day, settings), reports_target(settings)
-        built = [_build(connection, settings, target, last - timedelta(days=ago)) for ago in range(days - 1, -1, -1)]
-    rows = [{"day": str(one.day), "headline": one.headline, "report": one.places["html"]} for one in built]
-    show(rows, format=format)
+        asked = [last - timedelta(days=ago) for ago in range(days - 1, -1, -1)]
+        built = [_build(connection, settings, target, one, dry_run=dry_run) for one in asked]
+    rows, brief = [], []
+    for one in built:
+        said, files = {"day": str(one.day), "headline": one.headline}, [*one.places.values()]
+        rows.append({**said, "report": one.places["html"], "files": files, "dry_run": dry_run})
+        brief.append(said | ({"would write": ", ".join(files)} if dry_run else {"report": one.places["html"]}))
+    show(rows, format=format, brief=brief)
 
 
 @app.command("open")
@@ -100,12 +107,14 @@ def show_(
         typer.echo(report.markdown, nl=False)
 
 
-def _build(connection: "Connection", settings: "Settings", target: "Target", day: date) -> "Report":
+def _build(
+    connection: "Connection", settings: "Settings", target: "Target", day: date, *, dry_run: bool = False
+) -> "Report":
     from dlq_pipelines.installation import report_policy
     from dlq_pipelines.reports.report import build_report
 
     policy, now = report_policy(settings), datetime.now(UTC)
-    return build_report(connection, day=day, zone=settings.zone, target=target, policy=policy, now=now)
+    return build_report(connection, day=day, zone=settings.zone, target=target, policy=policy, now=now, dry_run=dry_run)
 
 
 def _day(text: str | None, settings: "Settings") -> date:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from dlq_pipelines.cli.output import say_json
+
 
 class Scope(StrEnum):
     """What a token allows; each one also what stands before it."""
@@ -46,6 +48,7 @@ def tokens_() -> None:
 def new(
     name: Annotated[str, typer.Argument(help="Whose it is: the actor in the audit.", metavar="NAME")],
     scope: Annotated[Scope, typer.Option(help="read; retry: also bring events back; admin: all.")] = Scope.READ,
+    json: Annotated[bool, typer.Option("--json", help="Print name, scope, token and entry as JSON.")] = False,
 ) -> None:
     """Make a token. It is shown once; DLQ_API_TOKENS gets its hash alone.
 
@@ -55,5 +58,8 @@ def new(
     from dlq_pipelines.api.auth import new_token
 
     secret, token = new_token(name, ApiScope(scope))
+    if json:
+        say_json({"name": name, "scope": scope, "token": secret, "entry": str(token)})
+        return
     typer.echo(f"token, for {name}, shown only now:  {secret}")
     typer.echo(f"entry, for DLQ_API_TOKENS:  {token}")

@@ -7,6 +7,7 @@ import dagster as dg
 import psycopg
 
 from dlq_pipelines.alerts.jobs import record_success
+from dlq_pipelines.day import DAYS_MADE_UP_FOR
 from dlq_pipelines.defs.health import DAILY, checked
 from dlq_pipelines.defs.resources import OutboxResource, Session, utc_now
 from dlq_pipelines.errors import DlqError
@@ -28,8 +29,6 @@ Metadata = Mapping[str, Any]
 _Do = Callable[[str], tuple[Metadata, list[str]]]
 # Days that a failure names; the others fail for the same reasons.
 _NAMED = 10
-# After a longer outage somebody backfills, and sees what that takes.
-_DAYS_MADE_UP_FOR = 14
 
 
 def daily(job: Any, *, name: str, cron: str, missing: str, description: str) -> dg.ScheduleDefinition:
@@ -48,7 +47,7 @@ def daily(job: Any, *, name: str, cron: str, missing: str, description: str) -> 
 
     def ask(context: dg.ScheduleEvaluationContext, outbox: OutboxResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
         at = context.scheduled_execution_time
-        days = DAYS.get_partition_keys(current_time=at)[-_DAYS_MADE_UP_FOR:]
+        days = DAYS.get_partition_keys(current_time=at)[-DAYS_MADE_UP_FOR:]
         if not days:
             yield dg.SkipReason("No day is over yet.")
         for day in [*_missing(outbox, missing, days[:-1]), *days[-1:]]:

@@ -5,7 +5,7 @@ beside their place first. A neighbour that has no report gets a page that says s
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -24,8 +24,8 @@ LISTED = 366
 
 def publish(  # noqa: PLR0913 - keyword-only past the report
     connection: Connection, figures: Figures, headline: str, *, texts: Mapping[str, str], target: Target, now: datetime
-) -> dict[str, str]:
-    """Write the report's files, by their suffix, and the list of reports; returns where they are.
+) -> None:
+    """Write the report's files, by their suffix, and the list of reports.
 
     Raises:
         DlqError: the target cannot be written to.
@@ -41,7 +41,11 @@ def publish(  # noqa: PLR0913 - keyword-only past the report
                 target.put(file, file.name)
             _lead_on(connection, target, staging, day, zone)
             target.put(_finished(staging, INDEX, index_html(list_reports(connection), zone)), INDEX)
-    names = {suffix: report_file(day, suffix) for suffix in texts} | {"index": INDEX}
+
+
+def places(target: Target, day: date, suffixes: Iterable[str]) -> dict[str, str]:
+    """Where a day's files of these suffixes are, and the list of reports as `index`."""
+    names = {suffix: report_file(day, suffix) for suffix in suffixes} | {"index": INDEX}
     return {what: target.place(name) for what, name in names.items()}
 
 

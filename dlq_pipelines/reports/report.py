@@ -16,7 +16,7 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.figures import Figures, ReportPolicy, Window
 from dlq_pipelines.reports.markdown import report_markdown
 from dlq_pipelines.reports.page import report_html
-from dlq_pipelines.reports.publish import publish
+from dlq_pipelines.reports.publish import places, publish
 from dlq_pipelines.reports.read import read_figures
 from dlq_pipelines.reports.twin import report_json
 from dlq_pipelines.reports.words import headline
@@ -65,9 +65,18 @@ def make_report(connection: Connection, *, day: date, zone: ZoneInfo, policy: Re
 
 
 def build_report(  # noqa: PLR0913 - keyword-only
-    connection: Connection, *, day: date, zone: ZoneInfo, target: Target, policy: ReportPolicy, now: datetime
+    connection: Connection,
+    *,
+    day: date,
+    zone: ZoneInfo,
+    target: Target,
+    policy: ReportPolicy,
+    now: datetime,
+    dry_run: bool = False,
 ) -> Report:
     """Make the report and put its files, and the list of reports, into their places. See `make_report`.
+
+    A dry run says their places and writes nothing.
 
     Raises:
         RefusedError: as `make_report` does.
@@ -75,5 +84,6 @@ def build_report(  # noqa: PLR0913 - keyword-only
     """
     report = make_report(connection, day=day, zone=zone, policy=policy, now=now)
     texts = {"html": report.html, "md": report.markdown, "json": report.json}
-    places = publish(connection, report.figures, report.headline, texts=texts, target=target, now=now)
-    return replace(report, places=places)
+    if not dry_run:
+        publish(connection, report.figures, report.headline, texts=texts, target=target, now=now)
+    return replace(report, places=places(target, day, texts))

@@ -53,6 +53,13 @@ order by need.relation
 select count(*) as deaths, extract(epoch from %(now)s::timestamptz - min(died_at))::float8 as seconds
 from :"dlq_schema".death where cause_id is null
 
+-- name: unexported
+-- Dead events from before that moment whose day has no export that holds every death, which is what the archive asks for.
+select count(*) as events, min(e.dead_at) as first, max(e.dead_at) as last
+from :"outbox_schema".:"outbox_table" e
+where e.status = 'dead' and e.dead_at < %(before)s
+    and not e.dead_at <@ (select :"dlq_schema".exported_times(%(before)s))
+
 -- name: daemons
 -- Dagster's own table: when each of its daemons was last alive, in its database.
 select daemon_type as daemon, extract(epoch from now() at time zone 'UTC' - timestamp)::float8 as seconds

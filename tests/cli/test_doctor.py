@@ -6,13 +6,18 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.installation import prepare_dagster
+from dlq_pipelines.operation import Act
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.cli.conftest import Run
@@ -20,7 +25,7 @@ from tests.cli.test_main import _environment
 from tests.postgres.test_roles import _granted
 from tests.rows import add_events, kill, one
 
-CHECKS = ["connection", "schema", "trigger", "rights", "clock", "backlog", "Dagster daemon", "disk"]
+CHECKS = ["connection", "schema", "trigger", "rights", "clock", "backlog", "exports", "Dagster daemon", "disk"]
 HEARTBEATS = (
     "create table daemon_heartbeats (daemon_type text, timestamp timestamp);"
     " insert into daemon_heartbeats select unnest(array['SENSOR', 'SCHEDULER', 'QUEUED_RUN_COORDINATOR']),"
@@ -71,7 +76,7 @@ def test_a_sound_installation_has_nothing_to_mend(dlq: Run, dagster: Database) -
     with dagster.connect() as connection:
         connection.execute(HEARTBEATS.format(seconds=5).encode())
     code, found = _checks(dlq)
-    assert (code, [check["ok"] for check in found.values()]) == (0, [True] * 8)
+    assert (code, [check["ok"] for check in found.values()]) == (0, [True] * 9)
 
 
 def test_a_daemon_that_is_gone_is_missed(dlq: Run, dagster: Database) -> None:
@@ -179,6 +184,74 @@ def test_a_worker_that_is_behind_and_deaths_without_cause_are_found(dlq: Run, co
     assert _checks(dlq)[1]["backlog"]["found"] == "the worker is 600 s behind"
 
 
+@pytest.mark.parametrize("days_per_run", ["0", "1"])
+def test_days_that_no_schedule_exports_are_found_and_the_command_exports_them(
+    dlq: Run,
+    connection: Connection,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    days_per_run: str,
+) -> None:
+    """Dead before the first morning: in one case on a day before the first of all. Then the archive takes them."""
+    now = datetime.now(UTC)
+    first, last, reach = (f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (18, 17, 14))
+    monkeypatch.setenv("DLQ_TIMEZONE", "UTC")
+    monkeypatch.setenv("DLQ_DAYS_PER_RUN", days_per_run)
+    if days_per_run == "1":
+        monkeypatch.setenv("DLQ_PARTITIONS_START", last)
+    _died(connection, [first, last, last, reach])
+
+    exports = _checks(dlq)[1]["exports"]
+    assert str(exports["found"]).startswith(f"3 dead events of {first} to {last} stay for ever")
+    assert str(exports["found"]).endswith(f"no schedule makes one of a day before {reach}")
+    assert str(exports["mend"]).endswith(f"--partition-range {first}...{last}")
+    assert str(exports["mend"]).startswith(
+        "dagster " if days_per_run == "0" else f"DLQ_PARTITIONS_START={first} DLQ_DAYS_PER_RUN=0 dagster "
+    )
+    _mend(exports["mend"], database)
+    assert _checks(dlq)[1]["exports"]["ok"] is True
+    assert [row["rows"] for row in connection.execute("select rows from dlq.export_day order by day")] == [1, 2]
+    act = Act("ann", "retention", now)
+    moved = archive_dead_events(connection, before=now - timedelta(days=10), only_exported=True, act=act)
+    assert (moved.moved, moved.left) == (3, 1)
+
+
+def test_an_archive_that_waits_for_no_export_is_not_warned_of(
+    dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _died(connection, ["2026-01-05"])
+    assert _checks(dlq)[1]["exports"]["ok"] is False
+    monkeypatch.setenv("DLQ_ARCHIVE_REQUIRES_EXPORT", "false")
+    assert _checks(dlq)[1]["exports"]["found"] == "the archive does not wait for them"
+
+
+def test_looking_for_days_without_export_reads_indexes_alone(connection: Connection) -> None:
+    """Neither table is read from end to end."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
+        " select 'order', n::text, 'e', '{}', case when n % 4 = 0 then 'dead' else 'done' end,"
+        " case when n % 4 = 0 then '2026-03-01'::timestamptz + n * interval '1 minute' end"
+        " from generate_series(1, 40000) n"
+    )
+    connection.execute("vacuum analyze")
+    text = connection.literal("doctor.unexported", before=datetime(2026, 3, 10, tzinfo=UTC))
+    plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
+    assert "Index Only Scan using dlq_dead on outbox_event" in plan, plan
+    assert "Seq Scan on outbox_event" not in plan, plan
+    assert "Seq Scan on death" not in plan, plan
+
+
+def _died(connection: Connection, days: list[str]) -> None:
+    """An event dead at noon of each of these days, with its cause."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'order', '1', 'e', '{}', 'dead', 'TimeoutError: x', day::timestamptz + interval '12 hours'"
+        " from unnest(%s::text[]) day",
+        [[f"{day}T00:00Z" for day in days]],
+    )
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+
+
 def test_what_needs_what_is_missing_is_not_looked_at(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +259,7 @@ def test_what_needs_what_is_missing_is_not_looked_at(
     connection.execute("delete from dlq.migration where line = 'outbox' and number > 1")
     found = _checks(dlq)[1]
     assert (found["schema"]["ok"], found["schema"]["mend"]) == (False, "dlq migrate")
-    assert [found[name]["ok"] for name in ("trigger", "rights", "clock", "backlog")] == [None] * 4
+    assert [found[name]["ok"] for name in ("trigger", "rights", "clock", "backlog", "exports")] == [None] * 5
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://shop:s3cr3t@127.0.0.1:1/shop")
     ended = dlq("doctor")
     assert (ended.code, "PostgreSQL does not answer" in ended.out, "s3cr3t" in ended.out) == (1, True, False)

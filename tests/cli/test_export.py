@@ -1,6 +1,7 @@
 """`dlq dead-events export`: the columns of the daily export, to a file or a pipe, for a filter."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -85,6 +86,17 @@ def test_each_format_has_the_columns_of_the_daily_export(run: Run, tmp_path: Pat
 def test_a_filter_is_what_it_says(run: Run, filter_: list[str], found: list[int]) -> None:
     """To the standard output, in the order of death."""
     assert ids(run("--output", "-", *filter_)) == found
+
+
+def test_a_program_is_told_what_lies_in_the_file(run: Run, tmp_path: Path) -> None:
+    """Its rows, its size and its sum; nothing else is said. On the standard output there would be no place for it."""
+    done = run("--format", "csv", "--output", "deaths.csv", "--event-type", "order.1", "--json")
+    file = (tmp_path / "deaths.csv").read_bytes()
+    told = {"file": "deaths.csv", "rows": 3, "bytes": len(file), "sha256": hashlib.sha256(file).hexdigest()}
+    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, told, b"")
+    refused = run("--output", "-", "--json")
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert b"name one with --output" in refused.stderr
 
 
 def test_a_cause_stands_for_those_that_are_merged_into_it(run: Run, connection: Connection) -> None:

@@ -36,6 +36,8 @@ from tests.rows import add_events, kill, one, park
 DLQ = Path(sys.executable).parent / "dlq"
 # Commands that run until Ctrl-C or for longer than a test may.
 LONG = ("dlq up", "dlq demo", "dlq serve")
+# They start something instead of saying something.
+NO_JSON = {*LONG, "dlq reports open"}
 # What they print is no list of rows: progress, a secret, a document.
 NO_ROWS = {
     *("dlq migrate", "dlq demo", "dlq up", "dlq serve", "dlq tokens new"),
@@ -177,12 +179,16 @@ def test_the_exit_code_says_what_happened(dlq: Run, connection: Connection, argu
 
 
 def test_what_changes_something_can_be_looked_at_first_and_is_signed() -> None:
-    """Every command that asks who does it has a dry run and a reason; none that shows rows lacks a format."""
+    """Every command that asks who does it has a dry run and a reason; none that shows rows lacks a format.
+
+    And those that start something are all that docs/how-to.md says lack --json.
+    """
     for name, command in commands().items():
         options = {word for param in command.params for word in param.opts}
         if "--actor" in options:
             assert "--dry-run" in options, name
             assert options & {"--reason", "--note"}, name
+        assert ("--json" in options) == (name not in NO_JSON), name
         if name not in NO_ROWS:
             assert {"--format", "--json"} <= options, name
 

@@ -128,10 +128,15 @@ def test_a_change_is_told_to_programs_in_every_format(dlq: Run) -> None:
 
 
 def test_a_new_token_is_what_the_server_takes(dlq: Run) -> None:
-    """A secret and the entry for the environment, which has its hash alone."""
+    """A secret and the entry for the environment, which has its hash alone; for programs too."""
     from dlq_pipelines.api.auth import _digest, read_tokens
 
     said = dlq("tokens", "new", "grafana", "--scope", "read").out
     secret, entry = (line.split()[-1] for line in said.splitlines())
     (token,) = read_tokens(entry)
     assert (token.name, token.scope, token.digest, secret in entry) == ("grafana", "read", _digest(secret), False)
+
+    told = json.loads(dlq("tokens", "new", "grafana", "--scope", "admin", "--json").out)
+    (token,) = read_tokens(told["entry"])
+    assert (token.name, token.scope, token.digest) == (told["name"], told["scope"], _digest(told["token"]))
+    assert told["scope"] == "admin"

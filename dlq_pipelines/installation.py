@@ -4,6 +4,7 @@ With `DLQ_DATABASE_URL` the server there; without it the embedded one under `$DL
 of the project shares. Dagster's instance storage is a database of its own on the same server.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,6 +151,16 @@ def fix_terms(settings: Settings) -> Terms:
         ordering=settings.retry_order,
     )
     return Terms(policy, timedelta(days=settings.fix_expiry_days), timedelta(seconds=settings.max_backlog_seconds))
+
+
+def pace(rate: float | None, settings: Settings) -> float:
+    """Events a second at which retried ones fall due: as was asked for, or as the installation decides.
+
+    Raises:
+        ValueError: it is out of its bounds.
+    """
+    policy = fix_terms(settings).policy
+    return policy.rate if rate is None else replace(policy, rate=rate).rate
 
 
 def alert_sender(settings: Settings) -> "Sender":

@@ -99,7 +99,7 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
     if row is not None:
         return _cause(row)
     merged = connection.run("cause.get", id=cause_id).fetchone()
-    raise _unknown(cause_id) if merged is None else _merged(merged)
+    raise unknown_cause(cause_id) if merged is None else _merged(merged)
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _lock(connection: Connection, ids: Sequence[str]) -> list[DictRow]:
     by_id = {row["id"]: row for row in rows}
     for one in ids:
         if one not in by_id:
-            raise _unknown(one)
+            raise unknown_cause(one)
         if by_id[one]["merged_into"] is not None:
             raise _merged(by_id[one])
     return rows
@@ -264,11 +264,12 @@ def _lock(connection: Connection, ids: Sequence[str]) -> list[DictRow]:
 def _row(connection: Connection, cause_id: str) -> DictRow:
     rows = [row for row in connection.run("cause.lock", ids=[cause_id]) if row["id"] == cause_id]
     if not rows:
-        raise _unknown(cause_id)
+        raise unknown_cause(cause_id)
     return rows[0]
 
 
-def _unknown(cause_id: str) -> NotFoundError:
+def unknown_cause(cause_id: str) -> NotFoundError:
+    """That there is none of that id, and where they are listed."""
     return NotFoundError(f"There is no cause {cause_id!r}. `dlq causes list` lists them.")
 
 

@@ -11,7 +11,7 @@ from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered, read_moment
 from dlq_pipelines.cli.options import option, with_options
 from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, show
-from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
+from dlq_pipelines.cli.retrying import Rate, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 
 if TYPE_CHECKING:
@@ -89,10 +89,9 @@ def flag(
     `--dry-run`.
     """
     from dlq_pipelines.installation import fix_terms
-    from dlq_pipelines.outbox.event import required
-    from dlq_pipelines.retries.ledger import Flag, flag_fix, preview_fix
+    from dlq_pipelines.retries.ledger import Flag, flag_fix, noted, preview_fix
 
-    doing = act(actor, required("note", note), dry_run=dry_run)
+    doing = act(actor, noted(note), dry_run=dry_run)
     with session() as (connection, settings):
         terms = fix_terms(settings)
         policy = replace(terms.policy, **figures)
@@ -271,6 +270,7 @@ def release_parked(
     Example: `dlq fixes release-parked --fix 1 --reason "the address was corrected by hand"`, or with ids:
     `dlq fixes release-parked 23 24 --reason "the address was corrected by hand" --dry-run`
     """
+    from dlq_pipelines.installation import pace
     from dlq_pipelines.retries.ledger import parked_after
     from dlq_pipelines.retries.parked import release_parked as release
 

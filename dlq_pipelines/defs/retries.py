@@ -14,11 +14,11 @@ from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import SENSORS_START
 from dlq_pipelines.defs.resources import POOL, OutboxResource, Session, unfinished
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.installation import fix_terms
+from dlq_pipelines.installation import fix_terms, pace
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector, positive
 from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage, Wait
-from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, preview_fix, stages
+from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, noted, preview_fix, stages
 from dlq_pipelines.retries.retry import Advanced, advance_fix, retry_selected
 from dlq_pipelines.text import markdown_table, markdown_text
 
@@ -116,7 +116,7 @@ def flag_fix_op(context: dg.OpExecutionContext, config: FlagFixConfig, outbox: O
     """Flag a fix, or with `dry_run` say what it would release."""
     with outbox.session() as session:
         flag = config.flag(session)
-        act = Act(config.actor, config.note, session.now, context.run_id, config.dry_run)
+        act = Act(config.actor, noted(config.note), session.now, context.run_id, config.dry_run)
         if config.dry_run:
             would = preview_fix(session.connection, flag, act=act, default=fix_terms(session.settings).policy)
             context.log.info(f"Dry run: it would mean {would.events:,} dead events, in {len(would.stages)} stages.")
@@ -190,7 +190,9 @@ class RetryEventsConfig(SelectorConfig):
 
     reason: str = Field(description="Why, for the audit.")
     actor: str = Field(description="Who asks for it, for the audit.")
-    rate: float = Field(default=50.0, description="Events a second at which they fall due, up to 100,000.")
+    rate: float | None = Field(
+        default=None, description="Events a second at which they fall due, up to 100,000. Empty: DLQ_RETRY_RATE."
+    )
     parked: bool = Field(default=False, description="Also those that died again after too many retries.")
     dry_run: bool = Field(default=True, description="Only count the events. Set to false to retry them.")
 
@@ -203,7 +205,7 @@ def retry_dead_events_op(context: dg.OpExecutionContext, config: RetryEventsConf
             session.connection,
             config.selector(session),
             act=Act(config.actor, config.reason, session.now, context.run_id, config.dry_run),
-            rate=replace(fix_terms(session.settings).policy, rate=config.rate).rate,
+            rate=pace(config.rate, session.settings),
             max_retries=None if config.parked else session.settings.max_retries,
         )
     context.log.info(f"{'Would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events.")

@@ -7,7 +7,7 @@ from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector, not_negative, positive
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import BATCH
-from dlq_pipelines.retries.ledger import means
+from dlq_pipelines.retries.ledger import means, require_cause
 from dlq_pipelines.retries.retry import Retried, retry_events
 
 _EVERY = Selector(every=True)
@@ -80,7 +80,11 @@ def release_parked(  # noqa: PLR0913 - keyword-only past the selector
         act: who asks for it, and why.
         rate: events a second at which they fall due.
         fix_id: only those that this fix retried or targets.
+
+    Raises:
+        NotFoundError: no such cause.
     """
+    require_cause(connection, selector)
     ids: list[int] = []
     while page := parked_events(
         connection,

@@ -15,7 +15,7 @@ import psycopg
 from dlq_pipelines.causes.classify import excerpt
 from dlq_pipelines.causes.fingerprint import fingerprint
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
-from dlq_pipelines.operation import Act, record_operation
+from dlq_pipelines.operation import LONGEST_REASON, Act, record_operation
 from dlq_pipelines.outbox.event import Selector, event_ids, positive, storable
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import (
@@ -32,7 +32,7 @@ from dlq_pipelines.retries.fix import (
     Wait,
     next_step,
 )
-from dlq_pipelines.retries.ledger import congestion, fix_from_row, get_fix, means, stages
+from dlq_pipelines.retries.ledger import congestion, fix_from_row, get_fix, means, require_cause, stages
 
 # Failed events whose errors are read for a verdict.
 _EVIDENCE = 200
@@ -172,6 +172,9 @@ def retry_selected(
         act: who asks for it, and why.
         rate: events a second at which they fall due.
         max_retries: events that died again after so many retries are parked and passed over; None: take them too.
+
+    Raises:
+        NotFoundError: no such cause.
     """
     return _retry(connection, selector, act=act, rate=rate, max_retries=max_retries)
 
@@ -331,7 +334,11 @@ def take_selected(
             own; returns the page, with how many of it were taken, or in a dry run would be.
         max_retries: events that died again after so many retries are passed over; None: taken too.
         dry_run: roll each transaction back: also a look runs the application's own triggers of statements.
+
+    Raises:
+        NotFoundError: no such cause.
     """
+    require_cause(connection, selector)
     asked = _manual(connection, selector, max_retries=max_retries)
     total = Retried(0, 0)
     while True:
@@ -466,7 +473,7 @@ def _release_stage(  # noqa: PLR0913 - keyword-only past what is asked for
 ) -> Page:
     """Release a page of a stage, which begins with the first event that is released."""
     stage = {"fix_id": fix.id, "stage": number}
-    signed = replace(act, reason=f"fix {fix.id}, stage {number}: {fix.note}")
+    signed = replace(act, reason=f"fix {fix.id}, stage {number}: {fix.note}"[:LONGEST_REASON])
     pace = {"seconds_each": _seconds_each(policy.rate), "now": act.now}
     due = connection.one("retry.next_due", fix_id=fix.id, **pace)["due"]
     page = _release(connection, {**asked, **stage}, act=signed, rate=policy.rate, due=due)

@@ -404,7 +404,15 @@ def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another
         ({"every": True}, "every dead event and a filter"),
         ({"cause_id": None}, "no filter was given"),
         ({"cause_id": "v1-0000000000000000"}, "There is no cause 'v1-0000000000000000'"),
-        ({"note": " "}, "reason must not be empty"),
+        ({"note": " "}, "note must not be empty"),
+        ({"note": "a\x00b"}, "note holds a character that cannot be stored"),
+        ({"note": "n" * 10_001}, "note has 10001 characters, at most 10000 are kept"),
+        ({"actor": "a\x00b"}, "actor holds a character that cannot be stored"),
+        ({"actor": "a" * 301}, "actor has 301 characters, at most 300 are kept"),
+        ({"link": " "}, "link must not be empty"),
+        ({"not_before": "9999-12-31"}, "not_before: 9999-12-31 lies outside the years 1900 to 9000"),
+        ({"rate": 0.0}, "rate must be more than 0 and at most 100000, not 0.0"),
+        ({"min_success": 0.0}, "min_success must be more than 0 and at most 1, not 0.0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -456,6 +464,19 @@ def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> 
     assert _told(retry(event_ids=None, error_contains="no answer", dry_run=False))["events"] == 4
 
 
+def test_a_retry_by_hand_keeps_the_installations_pace_unless_it_names_one(
+    connection: Connection, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six events: at one a second the last falls due five seconds after the first, at two in half of that."""
+    monkeypatch.setenv("DLQ_RETRY_RATE", "1")
+    for more, seconds in (({}, 5.0), ({"rate": 2.0}, 2.5)):
+        connection.execute("update outbox_event set status = 'dead' where status = 'pending'")
+        config = {**ASKED, **more, "dry_run": False}
+        assert job("retry_dead_events", run_config={"ops": {"retry_dead_events_op": {"config": config}}}).success
+        due = "select extract(epoch from max(next_run_at) - min(next_run_at))::float as seconds from outbox_event"
+        assert one(connection, due) == {"seconds": seconds}
+
+
 @pytest.mark.parametrize(
     ("name", "op", "config", "named"),
     [
@@ -469,13 +490,19 @@ def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> 
         ("archive_dead_events", "dead_event_archive", {"reason": " "}, "reason must not be empty"),
         ("retry_stage", "retry_stage_op", {"fix_id": 0}, "fix_id must be a whole number from 1"),
         ("retry_stage", "retry_stage_op", {"fix_id": 77}, "There is no fix 77"),
-        ("retry_dead_events", "retry_dead_events_op", {"rate": 0.0, **ASKED}, "rate and min_success must be more than"),
-        ("retry_dead_events", "retry_dead_events_op", {"rate": 2e5, **ASKED}, "rate must be from 0 to 100000"),
-        (
-            "retry_dead_events",
-            "retry_dead_events_op",
-            {"attempts": -1, **ASKED, "every": False},
-            "attempts must be a whole number",
+        *(
+            ("retry_dead_events", "retry_dead_events_op", {**ASKED, **wrong}, named)
+            for wrong, named in (
+                ({"rate": 0.0}, "rate must be more than 0 and at most 100000, not 0.0"),
+                ({"rate": float("nan")}, "rate must be more than 0 and at most 100000, not nan"),
+                ({"rate": 2e5}, "rate must be more than 0 and at most 100000, not 200000.0"),
+                ({"attempts": -1, "every": False}, "attempts must be a whole number"),
+                ({"reason": "a\x00b"}, "reason holds a character that cannot be stored"),
+                ({"reason": "r" * 10_001}, "reason has 10001 characters, at most 10000 are kept"),
+                ({"actor": "a\x00b"}, "actor holds a character that cannot be stored"),
+                ({"died_since": "9999-12-31"}, "died_since: 9999-12-31 lies outside the years"),
+                ({"cause_id": "nope", "every": False}, "There is no cause 'nope'. `dlq causes list` lists them."),
+            )
         ),
     ],
 )

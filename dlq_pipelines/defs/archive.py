@@ -10,6 +10,7 @@ from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.books import check_books
 from dlq_pipelines.archive.purge import Purged, count_purgeable, forget_deaths, purge_archive
+from dlq_pipelines.defs.describe import described, described_check
 from dlq_pipelines.defs.exports import dead_event_export
 from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
@@ -51,9 +52,12 @@ def dead_event_archive(
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Moves dead events that are **older than the retention** to the archive table.
 
-    Runs at 03:00. Materialized by hand it only counts, unless `dry_run` is set to false. Only events whose day is
-    exported completely and that no active fix targets, in batches of 5,000, each one statement in a transaction of its
-    own. Safe to run again: it goes on with what is left.
+    Only events whose day is exported completely and that no open fix targets, in batches of 5,000, each one statement
+    in a transaction of its own.
+
+    - **When:** at 03:00, with `dry_run: false`. Materialized by hand it only counts, unless you say the same.
+    - **Changes:** rows leave the outbox table for the archive table, with an audit row a batch.
+    - **Rerun:** at any time: it goes on with what is left. `dlq archive restore` takes a move back.
     """
     with outbox.session() as session:
         settings = session.settings
@@ -109,9 +113,11 @@ def archive_purge(
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Deletes archived dead events past `DLQ_ARCHIVE_RETENTION_DAYS`, and of the ledger what is past its own retention.
 
-    Runs on Sundays at 04:00. Materialized by hand it only counts, unless `dry_run` is set to false. Which events were
-    deleted stays known, each batch is an audit row, and the daily rollup stays for good. Safe to run again: it goes on
-    with what is left.
+    Which events were deleted stays known, and the daily rollup stays for good.
+
+    - **When:** on Sundays at 04:00, with `dry_run: false`. By hand it only counts, unless you say the same.
+    - **Changes:** deletes rows of the archive table and of the ledger **for good**, with an audit row a batch.
+    - **Rerun:** at any time: it goes on with what is left. Nothing brings back what it deleted.
     """
     with outbox.session() as session:
         settings = session.settings
@@ -137,7 +143,13 @@ def archive_purge(
 
 
 @dg.asset_check(
-    asset=dead_event_archive, description="Every event that ever died is in the outbox, in the archive, or delivered."
+    asset=dead_event_archive,
+    description=described_check(
+        "Every event that ever died is in the outbox, in the archive, or delivered.",
+        failure="Events were lost or doubled: something other than this project deleted or copied rows.",
+        todo="Look at the examples with `dlq dead-events show ID`, and bring missing ones back from a backup or from "
+        "the day's export. Stop `purge_weekly` until that is done.",
+    ),
 )
 def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Look for events of the ledger that are nowhere, or in both tables."""
@@ -147,7 +159,15 @@ def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
         return checked(session, "books_balance", passed=found.balance, figures=figures)
 
 
-@dg.asset_check(asset=dead_event_archive, description="The archive table has every column of the outbox table.")
+@dg.asset_check(
+    asset=dead_event_archive,
+    description=described_check(
+        "The archive table has every column of the outbox table.",
+        failure="The application added or changed a column. Nothing is archived until the archive has it too, because "
+        "events would lose it.",
+        todo="Add the columns that are named to the archive table, nullable and of the same type.",
+    ),
+)
 def archive_has_every_column(outbox: OutboxResource) -> dg.AssetCheckResult:
     """A column that it lacks would be lost, so nothing is archived then; another type may not hold the value."""
     with outbox.session() as session:
@@ -158,7 +178,13 @@ def archive_has_every_column(outbox: OutboxResource) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(
-    asset=dead_event_archive, description="No dead event is older than the retention and a day, unless a fix wants it."
+    asset=dead_event_archive,
+    description=described_check(
+        "No dead event is older than the retention and a day, unless a fix wants it.",
+        failure="The archive did not run, or days are not exported completely. A warning, because nothing is lost.",
+        todo="Backfill `dead_event_export` for the days that lack a sound export, then run `archive_dead_events` with "
+        "`dry_run: false`.",
+    ),
 )
 def nothing_stays_too_long(outbox: OutboxResource) -> dg.AssetCheckResult:
     """What stays is of a day that is not exported completely: a warning, because nothing is lost."""
@@ -174,14 +200,27 @@ def nothing_stays_too_long(outbox: OutboxResource) -> dg.AssetCheckResult:
 archive_job = dg.define_asset_job(
     "archive_dead_events",
     selection=dg.AssetSelection.assets(dead_event_archive),
-    description="Archives dead events past their retention.",
+    description=described(
+        "Moves dead events past `DLQ_DEAD_RETENTION_DAYS` to the **archive** table, and checks the books.",
+        when="At 03:00, by `archive_daily`. Launched by hand it only counts, unless `dry_run` is false.",
+        changes="The outbox table and the archive table, and `dlq.operation`.",
+        rerun="Re-execute it with the same configuration: what was moved is moved once.",
+    ),
+    owners=OWNERS,
     hooks={job_success},
 )
 
 purge_job = dg.define_asset_job(
     "purge_archive",
     selection=dg.AssetSelection.assets(archive_purge),
-    description="Deletes what is past the archive's and the ledger's retention.",
+    description=described(
+        "Deletes **for good** what is past `DLQ_ARCHIVE_RETENTION_DAYS` in the archive and past "
+        "`DLQ_LEDGER_RETENTION_DAYS` in the ledger.",
+        when="On Sundays at 04:00, by `purge_weekly`. Launched by hand it only counts, unless `dry_run` is false.",
+        changes="The archive table, `dlq.death` and `dlq.operation`.",
+        rerun="Re-execute it with the same configuration: it goes on with what is left.",
+    ),
+    owners=OWNERS,
     hooks={job_success},
 )
 
@@ -192,7 +231,13 @@ purge_schedule = dg.ScheduleDefinition(
     cron_schedule="0 4 * * 0",
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
-    description="Keeps the archive to its retention.",
+    owners=OWNERS,
+    description=described(
+        "Starts `purge_archive` with `dry_run: false`: what is past its retention is **deleted for good**.",
+        when="On Sundays at 04:00 in `DLQ_TIMEZONE`.",
+        changes="The archive table and the ledger of deaths; `dlq.operation` keeps how many.",
+        rerun="A missed tick may wait for next Sunday; `purge_archive` with `dry_run: false` makes up for it now.",
+    ),
 )
 
 archive_schedule = dg.ScheduleDefinition(
@@ -202,5 +247,11 @@ archive_schedule = dg.ScheduleDefinition(
     cron_schedule="0 3 * * *",
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
-    description="Keeps the hot table small.",
+    owners=OWNERS,
+    description=described(
+        "Starts `archive_dead_events` with `dry_run: false`: old dead events leave the table that workers poll.",
+        when="At 03:00 in `DLQ_TIMEZONE`, after the exports.",
+        changes="Moves rows from the outbox table to the archive table.",
+        rerun="The next tick takes what a missed one left; `archive_dead_events` with `dry_run: false` takes it now.",
+    ),
 )

@@ -9,6 +9,7 @@ from dlq_pipelines.causes.catalogue import Cause, list_causes, mark_relapses
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.counts import tend_counts
 from dlq_pipelines.causes.similar import similar_causes
+from dlq_pipelines.defs.describe import described, described_check
 from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
@@ -20,9 +21,12 @@ _SHOWN = 20
 
 outbox_event = dg.AssetSpec(
     "outbox_event",
-    description=(
-        "The application's outbox table. Written by the application and its workers, never by a materialization; "
-        "every run of `dead_event_causes` observes how many events are dead and how many wait."
+    description=described(
+        "The application's **outbox table**: what is to be delivered, what waits for its next try, and what is dead.",
+        when="The application and its workers write it all the time; each run of `dead_event_causes` observes how many "
+        "events are dead and how many wait.",
+        changes="Nothing: it is observed, not materialized. Retries and the archive change its dead events.",
+        rerun="Materialize `dead_event_causes` to observe it now.",
     ),
     group_name=GROUP,
     owners=OWNERS,
@@ -41,9 +45,11 @@ outbox_event = dg.AssetSpec(
 def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Gives every new death its **cause**: exception type and message template.
 
-    Runs every five minutes, takes what is not classified yet, in batches of 5,000. Also writes down what became of
-    events that people retried. Changes `dlq.death.cause_id`, `dlq.cause`, `dlq.cause_day` and `dlq.retry.outcome`.
-    Safe to run again at any time, and twice at once: nothing is counted twice.
+    Takes what is not classified yet, in batches of 5,000; also writes down what became of events that people retried.
+
+    - **When:** every five minutes, with the job `classify_deaths`.
+    - **Changes:** `dlq.death.cause_id`, `dlq.cause`, the counts in `dlq.cause_day`, and `dlq.retry.outcome`.
+    - **Rerun:** at any time, also twice at once: nothing is counted twice.
     """
     with outbox.session() as session:
         _observe(context, session)
@@ -93,7 +99,11 @@ def _observe(context: dg.AssetExecutionContext, session: Session) -> None:
 
 @dg.asset_check(
     asset="outbox_event",
-    description="No more events are dead than `DLQ_BACKLOG_WARN`; more than `DLQ_BACKLOG_ERROR` are an error.",
+    description=described_check(
+        "No more events are dead than `DLQ_BACKLOG_WARN`; more than `DLQ_BACKLOG_ERROR` are an error.",
+        failure="Events die faster than people mend what they die of.",
+        todo="Mend the cause with the most dead events, as `dead_event_causes` lists them, and flag its fix.",
+    ),
 )
 def backlog_is_small(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Count what is dead. Of the alerts, `backlog` tells of the same."""
@@ -107,7 +117,16 @@ def backlog_is_small(outbox: OutboxResource) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(asset=dead_event_causes, description="Every classified death is counted once in the daily rollup.")
+@dg.asset_check(
+    asset=dead_event_causes,
+    description=described_check(
+        "Every classified death is counted once in the daily rollup.",
+        failure="Somebody wrote to the ledger or to its counts by hand: reports of past days and metrics are wrong by "
+        "the difference that the figures show.",
+        todo="The ledger, `dlq.death`, is right and the counts are not. Find who else writes to the schema, and "
+        "restore `dlq.cause_day` and `dlq.death_count` from a backup or from the ledger.",
+    ),
+)
 def rollup_matches_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Recount the rollup from the ledger."""
     with outbox.session() as session:
@@ -116,7 +135,16 @@ def rollup_matches_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
         return checked(session, "rollup_matches_ledger", passed=agree, figures=counted)
 
 
-@dg.asset_check(asset=dead_event_causes, description="The counted outcomes of every stage are those of its retries.")
+@dg.asset_check(
+    asset=dead_event_causes,
+    description=described_check(
+        "The counted outcomes of every stage are those of its retries.",
+        failure="A fix was or will be judged on counts that are not the ledger's. Something else wrote to "
+        "`dlq.fix_stage` or `dlq.retry`.",
+        todo="`dlq fixes pause` the fixes that are named while they are open, and correct their `dlq.fix_stage` by "
+        "`dlq.retry`.",
+    ),
+)
 def stages_match_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Recount the stages of all fixes from the ledger of retries."""
     with outbox.session() as session:
@@ -128,7 +156,13 @@ def stages_match_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
 causes_job = dg.define_asset_job(
     "classify_deaths",
     selection=dg.AssetSelection.assets(dead_event_causes) | dg.AssetSelection.checks(backlog_is_small),
-    description="Classifies new deaths and observes the outbox.",
+    description=described(
+        "Gives new deaths their **cause**, observes the outbox and checks its backlog and the counts.",
+        when="Every five minutes, by `causes_every_five_minutes`.",
+        changes="The ledger's causes and counts, and outcomes of retries; nothing of the application's.",
+        rerun="Launch or re-execute it whenever you like: it takes what has no cause yet.",
+    ),
+    owners=OWNERS,
     hooks={job_success},
 )
 
@@ -138,5 +172,11 @@ causes_schedule = dg.ScheduleDefinition(
     cron_schedule="*/5 * * * *",
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
-    description="New deaths have their cause within five minutes.",
+    owners=OWNERS,
+    description=described(
+        "Starts `classify_deaths`, so that new deaths have their cause within five minutes.",
+        when="Every five minutes.",
+        changes="`dlq.death.cause_id`, `dlq.cause`, `dlq.cause_day` and `dlq.retry.outcome`.",
+        rerun="A missed tick needs nothing: the next one takes what it left.",
+    ),
 )

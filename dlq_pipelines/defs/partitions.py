@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.defs.resources import OWNERS, OutboxResource
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.settings import read_settings
 
@@ -59,6 +59,7 @@ def daily(job: Any, *, name: str, cron: str, missing: str, description: str) -> 
         cron_schedule=cron,
         execution_timezone=TIMEZONE,
         default_status=SCHEDULES_START,
+        owners=OWNERS,
         description=description,
     )
     return decorate(ask)

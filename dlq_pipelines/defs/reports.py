@@ -9,6 +9,7 @@ import psycopg
 
 from dlq_pipelines.alerts.alert import queue_digest
 from dlq_pipelines.defs.causes import dead_event_causes
+from dlq_pipelines.defs.describe import described, described_check
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import BACKFILL, DAYS, TIMEZONE, Metadata, daily, each_day
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource, Session
@@ -39,17 +40,25 @@ _CHECK = "report_equals_ledger"
             _CHECK,
             asset="failure_report",
             blocking=True,
-            description="Every figure of the report, counted again by other statements, is what the ledger says.",
+            description=described_check(
+                "Every figure of the report, counted again by other statements, is what the ledger says.",
+                failure="A death of the day was recorded while the report was built, or a figure is wrong.",
+                todo="Build the day again. Where the same figures differ again, do not pass the report on, and file "
+                "the differences as a defect.",
+            ),
         )
     ],
 )
 def failure_report(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """What is new, what came back, what is getting worse, and whether the fixes worked: a page a **day**.
 
-    Written to `DLQ_REPORT_URI` as HTML, Markdown and JSON, with an `index.html` of all days. Runs at 06:00 for the day
-    before, and for days of the last two weeks that were missed. Changes nothing but its row in `dlq.report_day`. Every
-    figure is as of the end of its day, so a past day can be rebuilt at any time and gives the same files. Any range of
-    days can be backfilled in one run; a refused day stops no other.
+    Every figure is as of the end of its day, whatever was retried or archived since.
+
+    - **When:** at 06:00 for the day before, and for days of the last two weeks that were missed.
+    - **Changes:** the day's HTML, Markdown and JSON under `DLQ_REPORT_URI`, the `index.html` of all days, and the day's
+      row in `dlq.report_day`.
+    - **Rerun:** any day, or a backfill of any range in one run: it gives the same files, and a refused day stops no
+      other.
     """
     with outbox.session() as session:
         policy, target = report_policy(session.settings), session.reports
@@ -107,7 +116,13 @@ def _metadata(report: Report) -> Metadata:
 report_job = dg.define_asset_job(
     "build_report",
     selection=dg.AssetSelection.assets(failure_report),
-    description="Builds the failure report of a day, or of a range of days in one run.",
+    description=described(
+        "Builds the **failure report** of a day, or of a range of days, and counts its figures a second time.",
+        when="At 06:00, by `report_daily`; by hand for the days that you choose.",
+        changes="The pages of these days under `DLQ_REPORT_URI`, and their rows in `dlq.report_day`.",
+        rerun="Re-execute it, or launch a backfill: a past day gives the same pages.",
+    ),
+    owners=OWNERS,
     hooks={job_success},
 )
 
@@ -116,5 +131,11 @@ report_schedule = daily(
     name="report_daily",
     cron="0 6 * * *",
     missing="report.missing_days",
-    description="The report of the day that ended at midnight, and what is missing of the last two weeks.",
+    description=described(
+        "Builds the report of the day that ended at midnight, and those that are missing of the last two weeks.",
+        when="At 06:00 in `DLQ_TIMEZONE`, a run a day.",
+        changes="The pages of these days, and their rows in `dlq.report_day`; with `DLQ_REPORT_DIGEST` it queues the "
+        "digest of yesterday.",
+        rerun="The next tick makes up for a missed one; backfill `failure_report` for older days.",
+    ),
 )

@@ -10,9 +10,10 @@ import psycopg
 from pydantic import Field
 
 from dlq_pipelines.day import moment
+from dlq_pipelines.defs.describe import described
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import SENSORS_START
-from dlq_pipelines.defs.resources import POOL, OutboxResource, Session, unfinished
+from dlq_pipelines.defs.resources import OWNERS, POOL, OutboxResource, Session, unfinished
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import fix_terms, pace
 from dlq_pipelines.operation import Act
@@ -129,13 +130,18 @@ def flag_fix_op(context: dg.OpExecutionContext, config: FlagFixConfig, outbox: O
     context.add_output_metadata({"fix": fix.id})
 
 
-@dg.job(name="flag_fix", hooks={job_success})
+@dg.job(name="flag_fix", owners=OWNERS, hooks={job_success})
 def flag_fix_job() -> None:
     """Flags a **fix**: somebody's statement that a cause, or another set of dead events, is mended upstream.
 
-    The fix targets what died before now. Once the `fix_flag_sensor` runs, it releases a canary, waits for what the
-    worker makes of it, and goes on with larger stages, or halts and says why. `dry_run` is on by default and shows how
-    many events and stages there would be. Refused while another open fix targets some of the same events.
+    The fix targets what died before now. The `fix_flag_sensor` releases a canary, waits for what the worker makes of
+    it, and goes on with larger stages, or halts and says why.
+
+    - **When:** when a person launches it. `dry_run` is on by default, and shows how many events and stages there would
+      be.
+    - **Changes:** adds a row to `dlq.fix` and to the audit, and the cause is `fixing`. No event moves yet.
+    - **Rerun:** a failed run as it is. After one that flagged, it is refused while that fix is open; one that halted is
+      flagged anew, once the cause is mended.
     """
     flag_fix_op()
 
@@ -176,11 +182,14 @@ def _told(done: Advanced, outcomes: dict[int, Stage]) -> dict[str, Any]:
 
 
 # The sensor asks for no second run of a fix while it takes the first one to be under way. A step takes seconds.
-@dg.job(name="retry_stage", hooks={job_success}, tags={"dagster/max_runtime": "900"})
+@dg.job(name="retry_stage", owners=OWNERS, hooks={job_success}, tags={"dagster/max_runtime": "900"})
 def retry_stage_job() -> None:
     """Takes the next step of one fix: writes down outcomes, then **releases, waits, halts or verifies**.
 
-    The `fix_flag_sensor` launches it. Running it again does nothing twice: what to do is decided on the ledger.
+    - **When:** the `fix_flag_sensor` launches it when a fix has something to do.
+    - **Changes:** `dlq.fix`, its stages and `dlq.retry`; events that it releases are pending again and fall due at the
+      pace of the fix.
+    - **Rerun:** with the same fix, at any time: what to do is decided on the ledger, so nothing is done twice.
     """
     retry_stage_op()
 
@@ -212,12 +221,16 @@ def retry_dead_events_op(context: dg.OpExecutionContext, config: RetryEventsConf
     context.add_output_metadata(asdict(retried))
 
 
-@dg.job(name="retry_dead_events", hooks={job_success})
+@dg.job(name="retry_dead_events", owners=OWNERS, hooks={job_success})
 def retry_dead_events_job() -> None:
-    """Makes **dead events** pending again, by ids or by a filter, paced, with an audit row. `dry_run` is on by default.
+    """Makes **dead events** pending again, by ids or by a filter, at one pace.
 
-    Events that are not dead are passed over, so running it again retries nothing twice. To have a repair proven on a
-    few events first, flag a fix instead.
+    To have a repair proven on a few events first, flag a fix instead.
+
+    - **When:** when a person launches it. `dry_run` is on by default, and counts the events.
+    - **Changes:** each event is `pending` with no attempts and a paced `next_run_at`; a row in `dlq.retry` each, and
+      one in the audit for 5,000 of them.
+    - **Rerun:** at any time: events that are not dead are passed over, so none is retried twice.
     """
     retry_dead_events_op()
 
@@ -226,9 +239,13 @@ def retry_dead_events_job() -> None:
     job=retry_stage_job,
     minimum_interval_seconds=30,
     default_status=SENSORS_START,
-    description=(
-        "Looks for fixes with something to do: a new flag, or a stage with outcomes. Requests one run of "
-        "retry_stage a fix. Reads only; without a cursor, so nothing that commits late is missed."
+    owners=OWNERS,
+    description=described(
+        "Looks for fixes with something to do, a new flag or a stage with outcomes, and requests a run of "
+        "`retry_stage` for each that has none under way.",
+        when="Every 30 seconds, for at most 20 fixes.",
+        changes="Nothing: it reads, and the run that it requests writes.",
+        rerun="The next tick asks the database anew, without a cursor, so a missed tick or a failed run loses no fix.",
     ),
 )
 def fix_flag_sensor(

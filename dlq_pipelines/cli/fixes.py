@@ -106,7 +106,7 @@ def flag(
         fix = flag_fix(connection, flagging, act=doing)
     _say(
         fix,
-        f"Fix {fix.id} is flagged. It means {would.events:,} dead events, in stages of {_sizes(would)}; the "
+        f"Fix {fix.id} is flagged. It means {would.events:,} dead events, in stages of {would.sizes}; the "
         f"fix_flag_sensor releases the first. To follow it: `{program()} fixes show {fix.id}`.",
         format=format,
     )
@@ -311,15 +311,11 @@ def _show_preview(would: "Preview", policy: "RetryPolicy", *, format: Format) ->
         "aggregates": f"{would.aggregates:,}",
         "parked": f"{would.parked:,}",
         "overtaken": "not known" if would.overtaken is None else f"{would.overtaken:,}",
-        "stages": _sizes(would),
+        "stages": would.sizes,
         "time": f"{duration(would.seconds)} at {policy.rate:g} a second, and what the worker needs",
     }
     show([{"it would mean": name, "": value} for name, value in figures.items()])
     typer.echo("Nothing was changed: this was a dry run.")
-
-
-def _sizes(would: "Preview") -> str:
-    return ", ".join(f"{size:,}" for size in would.stages) or "none, as all are parked"
 
 
 def _stage(number: int, stage: "Stage") -> dict[str, Any]:

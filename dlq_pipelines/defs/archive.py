@@ -15,8 +15,13 @@ from dlq_pipelines.defs.exports import dead_event_export
 from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
+from dlq_pipelines.defs.tables import ARCHIVE, known_table
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import not_negative
+from dlq_pipelines.settings import read_settings
+
+_settings = read_settings()
+_KNOWN = known_table(_settings, _settings.outbox_schema, _settings.archive_table, ARCHIVE)
 
 
 class ArchiveConfig(dg.Config):
@@ -46,6 +51,7 @@ class PurgeConfig(dg.Config):
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 5 * * *", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
     ),
+    metadata=_KNOWN,
 )
 def dead_event_archive(
     context: dg.AssetExecutionContext, config: ArchiveConfig, outbox: OutboxResource
@@ -107,6 +113,7 @@ def _purged_within_a_week(session: Session) -> int:
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 6 * * 0", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
     ),
+    metadata=_KNOWN,
 )
 def archive_purge(
     context: dg.AssetExecutionContext, config: PurgeConfig, outbox: OutboxResource

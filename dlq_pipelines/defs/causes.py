@@ -13,11 +13,14 @@ from dlq_pipelines.defs.describe import described, described_check
 from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
+from dlq_pipelines.defs.tables import CAUSE, OUTBOX, known_table
 from dlq_pipelines.retries.retry import settle_retries
+from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import markdown_table
 
 # Rows of a table in the UI; `dlq causes` lists the rest.
 _SHOWN = 20
+_settings = read_settings()
 
 outbox_event = dg.AssetSpec(
     "outbox_event",
@@ -31,6 +34,7 @@ outbox_event = dg.AssetSpec(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres"},
+    metadata=known_table(_settings, _settings.outbox_schema, _settings.outbox_table, OUTBOX),
 )
 
 
@@ -41,6 +45,7 @@ outbox_event = dg.AssetSpec(
     kinds={"postgres", "python"},
     pool=POOL,
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=1), warn_window=timedelta(minutes=15)),
+    metadata=known_table(_settings, _settings.schema_name, "cause", CAUSE),
 )
 def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Gives every new death its **cause**: exception type and message template.

@@ -12,13 +12,14 @@ from dlq_pipelines.defs.partitions import BACKFILL, DAYS, TIMEZONE, Metadata, da
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
 from dlq_pipelines.exports.export import Exported, export_day, verify_day
 from dlq_pipelines.exports.formats import MEANING, SCHEMA
-from dlq_pipelines.installation import export_options
+from dlq_pipelines.installation import export_options, exports_uri
 from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import markdown_table
 
 _CHECK = "export_is_complete"
 # A rule that cannot be understood is said when the definitions load, not at 00:30.
-export_options(read_settings())
+_settings = read_settings()
+export_options(_settings)
 _COLUMNS = dg.TableSchema(
     [dg.TableColumn(field.name, str(field.type), description=MEANING[field.name]) for field in SCHEMA]
 )
@@ -35,7 +36,7 @@ _COLUMNS = dg.TableSchema(
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 3 * * *", lower_bound_delta=timedelta(hours=4), timezone=TIMEZONE
     ),
-    metadata={"dagster/column_schema": _COLUMNS},
+    metadata={"dagster/uri": exports_uri(_settings), "dagster/column_schema": _COLUMNS},
     check_specs=[
         dg.AssetCheckSpec(
             _CHECK,

@@ -3,6 +3,7 @@
 import base64
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import dagster as dg
 import psycopg
@@ -13,16 +14,19 @@ from dlq_pipelines.defs.describe import described, described_check
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import BACKFILL, DAYS, TIMEZONE, Metadata, daily, each_day
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource, Session
+from dlq_pipelines.defs.tables import REPORT_DAY, known_table
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.installation import alert_sender, report_policy
+from dlq_pipelines.installation import alert_sender, report_policy, reports_uri
 from dlq_pipelines.reports.charts import days_svg
 from dlq_pipelines.reports.check import differences
 from dlq_pipelines.reports.digest import digest
 from dlq_pipelines.reports.markdown import causes_markdown
 from dlq_pipelines.reports.report import Report, build_report
+from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import markdown_text
 
 _CHECK = "report_equals_ledger"
+_settings = read_settings()
 
 
 @dg.asset(
@@ -35,6 +39,9 @@ _CHECK = "report_equals_ledger"
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 8 * * *", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
     ),
+    # The table lists the pages, which are at the URI.
+    metadata=known_table(_settings, _settings.schema_name, "report_day", REPORT_DAY)
+    | {"dagster/uri": reports_uri(_settings)},
     check_specs=[
         dg.AssetCheckSpec(
             _CHECK,
@@ -74,7 +81,8 @@ def failure_report(context: dg.AssetExecutionContext, outbox: OutboxResource) ->
             )
             context.log.info(f"{report.headline} ({report.places['html']})")
             _send_digest(context, session, report)
-            return _metadata(report), differences(session.connection, report.figures)
+            days = session.connection.one("report.rows")["rows"]
+            return _metadata(report, days), differences(session.connection, report.figures)
 
         return each_day(context, _CHECK, build)
 
@@ -95,7 +103,8 @@ def _send_digest(context: dg.AssetExecutionContext, session: Session, report: Re
         )
 
 
-def _metadata(report: Report) -> Metadata:
+def _metadata(report: Report, days: int) -> Metadata:
+    """What a person asks of a report; of its table, how many days it holds."""
     figures = report.figures
     chart = base64.b64encode(days_svg(figures).encode()).decode()
     html = report.places["html"]
@@ -104,13 +113,23 @@ def _metadata(report: Report) -> Metadata:
         "headline": dg.MetadataValue.text(report.headline),
         "deaths": dg.MetadataValue.int(figures.totals.deaths),
         "open_at_the_days_end": dg.MetadataValue.int(figures.backlog.open),
-        "dagster/row_count": dg.MetadataValue.int(figures.totals.deaths),
+        "dagster/row_count": dg.MetadataValue.int(days),
         "causes": dg.MetadataValue.md(causes_markdown(figures) if figures.causes else "No event died on this day."),
         "chart": dg.MetadataValue.md(f"![deaths a day by cause](data:image/svg+xml;base64,{chart})"),
         "files": dg.MetadataValue.md(links),
-        "report": dg.MetadataValue.path(html),
+        "report": _page(html),
         "dagster/uri": dg.MetadataValue.text(html if "://" in html else Path(html).as_uri()),
     }
+
+
+def _page(place: str) -> dg.MetadataValue:
+    """A link where a browser can follow it: that of Google's storage asks who one is.
+
+    Else the place with a button that copies it. A browser follows no file:// from a page of http, and knows no s3://.
+    """
+    if place.startswith("gs://"):
+        return dg.MetadataValue.url(f"https://storage.cloud.google.com/{quote(place.removeprefix('gs://'))}")
+    return dg.MetadataValue.path(place)
 
 
 report_job = dg.define_asset_job(

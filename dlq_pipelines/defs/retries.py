@@ -121,9 +121,8 @@ def flag_fix_op(context: dg.OpExecutionContext, config: FlagFixConfig, outbox: O
         if config.dry_run:
             would = preview_fix(session.connection, flag, act=act, default=fix_terms(session.settings).policy)
             context.log.info(f"Dry run: it would mean {would.events:,} dead events, in {len(would.stages)} stages.")
-            context.add_output_metadata(
-                {**vars(would), "overtaken": "not known" if would.overtaken is None else would.overtaken}
-            )
+            overtaken = "not known" if would.overtaken is None else would.overtaken
+            context.add_output_metadata({**vars(would), "overtaken": overtaken, "stages": would.sizes})
             return
         fix = flag_fix(session.connection, flag, act=act)
     context.log.info(f"Fix {fix.id} is flagged. The fix_flag_sensor releases its canary.")

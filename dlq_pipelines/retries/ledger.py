@@ -16,6 +16,7 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Close, Fix, FixStatus, Release, RetryPolicy, Stage, Terms, Wait, next_step
 
 _LONGEST_LINK, _LONGEST_OWNER = 2_000, 200
+_SHOWN_STAGES = 20
 # What a person waits for a figure that is good to know.
 _PATIENCE = "5s"
 
@@ -71,6 +72,13 @@ class Preview:
     overtaken: int | None
     stages: list[int]
     seconds: float
+
+    @property
+    def sizes(self) -> str:
+        """The stages in words; of very many the first twenty, and how many more there are."""
+        more = len(self.stages) - _SHOWN_STAGES
+        said = ", ".join(f"{size:,}" for size in self.stages[:_SHOWN_STAGES]) or "none, as all are parked"
+        return f"{said} and {more:,} more stages" if more > 0 else said
 
 
 @dataclass(frozen=True)

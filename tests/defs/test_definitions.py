@@ -85,6 +85,66 @@ def test_every_check_says_what_a_failure_means_and_what_to_do(key: dg.AssetCheck
     assert all(len(part) > 10 for part in said), said
 
 
+CATALOG = """
+import json
+from dlq_pipelines.definitions import defs
+specs = defs.resolve_all_asset_specs()
+print(json.dumps({s.key.to_user_string(): [
+    s.metadata.get("dagster/table_name"), s.metadata.get("dagster/uri"), sorted(s.kinds), s.group_name,
+    len(s.metadata["dagster/column_schema"].columns), s.freshness_policy is not None] for s in specs}))
+"""
+OF_A_SERVER = {
+    "DLQ_DATABASE_URL": "postgresql://ann:s3cr3t@db.example.com/shop",
+    "DLQ_EXPORT_URI": "s3://key:s3cr3t@bucket/dlq?region=eu-central-1",
+    "DLQ_REPORT_URI": "/srv/reports",
+    "DLQ_HOME": "/var/lib/dlq",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "database", "server", "exports", "reports"),
+    [
+        (OF_A_SERVER, "shop", "db.example.com:5432", "s3://bucket/dlq/dead_events", "file:///srv/reports"),
+        (
+            {"DLQ_HOME": "/var/lib/dlq"},
+            "outbox",
+            None,
+            "file:///var/lib/dlq/exports/dead_events",
+            "file:///var/lib/dlq/reports",
+        ),
+        (
+            {"DLQ_HOME": "/var/lib/dlq", "DLQ_DATABASE_URL": "host=a,b dbname=shop"},
+            "shop",
+            None,
+            "file:///var/lib/dlq/exports/dead_events",
+            "file:///var/lib/dlq/reports",
+        ),
+    ],
+    ids=["a server", "the embedded one", "several servers"],
+)
+def test_the_catalog_is_full_before_any_run(
+    given: dict[str, str], database: str, server: str | None, exports: str, reports: str
+) -> None:
+    """Table, address, columns, kinds, group and freshness of each asset, by the settings alone and without secrets."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DLQ_")} | given
+    done = subprocess.run(
+        [sys.executable, "-c", CATALOG], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "s3cr3t" not in done.stdout
+
+    def table(name: str) -> list[str | None]:
+        return [f"{database}.{name}", f"postgresql://{server}/{database}#{name}" if server else None]
+
+    assert json.loads(done.stdout) == {
+        "outbox_event": [*table("public.outbox_event"), ["postgres"], "dead_letters", 12, False],
+        "dead_event_causes": [*table("dlq.cause"), ["postgres", "python"], "dead_letters", 13, True],
+        "dead_event_export": [None, exports, ["parquet", "postgres"], "dead_letters", 14, True],
+        "failure_report": [table("dlq.report_day")[0], reports, ["pandas", "postgres"], "dead_letters", 5, True],
+        "dead_event_archive": [*table("public.outbox_event_archive"), ["postgres"], "dead_letters", 13, True],
+        "archive_purge": [*table("public.outbox_event_archive"), ["postgres"], "dead_letters", 13, True],
+    }
+
+
 def test_no_sentence_stands_in_several_descriptions() -> None:
     """What is true of all of them says nothing of one."""
     sentences = [

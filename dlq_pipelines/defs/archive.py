@@ -10,7 +10,7 @@ from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.books import check_books
 from dlq_pipelines.archive.purge import Purged, count_purgeable, forget_deaths, purge_archive
-from dlq_pipelines.defs.describe import described, described_check
+from dlq_pipelines.defs.describe import described, described_check, described_plainly
 from dlq_pipelines.defs.exports import dead_event_export
 from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
@@ -239,11 +239,11 @@ purge_schedule = dg.ScheduleDefinition(
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
     owners=OWNERS,
-    description=described(
-        "Starts `purge_archive` with `dry_run: false`: what is past its retention is **deleted for good**.",
-        when="On Sundays at 04:00 in `DLQ_TIMEZONE`.",
-        changes="The archive table and the ledger of deaths; `dlq.operation` keeps how many.",
-        rerun="A missed tick may wait for next Sunday; `purge_archive` with `dry_run: false` makes up for it now.",
+    description=described_plainly(
+        "Starts purge_archive with dry_run: false: what is past its retention is deleted for good.",
+        when="On Sundays at 04:00 in DLQ_TIMEZONE.",
+        changes="The archive table and the ledger of deaths; dlq.operation keeps how many.",
+        rerun="A missed tick may wait for next Sunday; purge_archive with dry_run: false makes up for it now.",
     ),
 )
 
@@ -255,10 +255,10 @@ archive_schedule = dg.ScheduleDefinition(
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
     owners=OWNERS,
-    description=described(
-        "Starts `archive_dead_events` with `dry_run: false`: old dead events leave the table that workers poll.",
-        when="At 03:00 in `DLQ_TIMEZONE`, after the exports.",
+    description=described_plainly(
+        "Starts archive_dead_events with dry_run: false: old dead events leave the table that workers poll.",
+        when="At 03:00 in DLQ_TIMEZONE, after the exports.",
         changes="Moves rows from the outbox table to the archive table.",
-        rerun="The next tick takes what a missed one left; `archive_dead_events` with `dry_run: false` takes it now.",
+        rerun="The next tick takes what a missed one left; archive_dead_events with dry_run: false takes it now.",
     ),
 )

@@ -9,7 +9,7 @@ from dlq_pipelines.causes.catalogue import Cause, list_causes, mark_relapses
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.counts import tend_counts
 from dlq_pipelines.causes.similar import similar_causes
-from dlq_pipelines.defs.describe import described, described_check
+from dlq_pipelines.defs.describe import described, described_check, described_plainly
 from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
@@ -178,10 +178,10 @@ causes_schedule = dg.ScheduleDefinition(
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
     owners=OWNERS,
-    description=described(
-        "Starts `classify_deaths`, so that new deaths have their cause within five minutes.",
+    description=described_plainly(
+        "Starts classify_deaths, so that new deaths have their cause within five minutes.",
         when="Every five minutes.",
-        changes="`dlq.death.cause_id`, `dlq.cause`, `dlq.cause_day` and `dlq.retry.outcome`.",
+        changes="dlq.death.cause_id, dlq.cause, dlq.cause_day and dlq.retry.outcome.",
         rerun="A missed tick needs nothing: the next one takes what it left.",
     ),
 )

@@ -1,8 +1,12 @@
-"""How does a definition describe itself in the UI? First what it does, then in a line each what people ask next."""
+"""How does a definition describe itself in the UI? First what it does, then what people ask next.
+
+The UI renders the Markdown of assets, checks and jobs. Of schedules and sensors it shows the text as it stands, in one
+line.
+"""
 
 
 def described(what: str, *, when: str, changes: str, rerun: str) -> str:
-    """The description of a job, a schedule or a sensor, as Markdown. Docstrings of assets have the same form.
+    """The description of a job, as Markdown. Docstrings of assets and jobs have the same form.
 
     Args:
         what: it does, in a sentence or two.
@@ -11,6 +15,11 @@ def described(what: str, *, when: str, changes: str, rerun: str) -> str:
         rerun: how, and what is different the second time.
     """
     return f"{what}\n\n- **When:** {when}\n- **Changes:** {changes}\n- **Rerun:** {rerun}"
+
+
+def described_plainly(what: str, *, when: str, changes: str, rerun: str) -> str:
+    """The same of a schedule or a sensor, without markup."""
+    return f"{what} When: {when} Changes: {changes} Rerun: {rerun}"
 
 
 def described_check(what: str, *, failure: str, todo: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from dlq_pipelines.defs.causes import dead_event_causes
-from dlq_pipelines.defs.describe import described, described_check
+from dlq_pipelines.defs.describe import described, described_check, described_plainly
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import BACKFILL, DAYS, TIMEZONE, Metadata, daily, each_day
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
@@ -110,10 +110,10 @@ export_schedule = daily(
     name="export_daily",
     cron="30 0 * * *",
     missing="export.missing_days",
-    description=described(
+    description=described_plainly(
         "Exports the day that ended at midnight, and of the last two weeks what has no sound export yet.",
-        when="At 00:30 in `DLQ_TIMEZONE`, a run a day.",
-        changes="The files of these days, and their rows in `dlq.export_day`.",
-        rerun="The next tick makes up for a missed one; backfill `dead_event_export` for older days.",
+        when="At 00:30 in DLQ_TIMEZONE, a run a day.",
+        changes="The files of these days, and their rows in dlq.export_day.",
+        rerun="The next tick makes up for a missed one; backfill dead_event_export for older days.",
     ),
 )

@@ -10,7 +10,7 @@ import psycopg
 
 from dlq_pipelines.alerts.alert import queue_digest
 from dlq_pipelines.defs.causes import dead_event_causes
-from dlq_pipelines.defs.describe import described, described_check
+from dlq_pipelines.defs.describe import described, described_check, described_plainly
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import BACKFILL, DAYS, TIMEZONE, Metadata, daily, each_day
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource, Session
@@ -150,11 +150,11 @@ report_schedule = daily(
     name="report_daily",
     cron="0 6 * * *",
     missing="report.missing_days",
-    description=described(
+    description=described_plainly(
         "Builds the report of the day that ended at midnight, and those that are missing of the last two weeks.",
-        when="At 06:00 in `DLQ_TIMEZONE`, a run a day.",
-        changes="The pages of these days, and their rows in `dlq.report_day`; with `DLQ_REPORT_DIGEST` it queues the "
+        when="At 06:00 in DLQ_TIMEZONE, a run a day.",
+        changes="The pages of these days, and their rows in dlq.report_day; with DLQ_REPORT_DIGEST it queues the "
         "digest of yesterday.",
-        rerun="The next tick makes up for a missed one; backfill `failure_report` for older days.",
+        rerun="The next tick makes up for a missed one; backfill failure_report for older days.",
     ),
 )

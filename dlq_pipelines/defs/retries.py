@@ -10,7 +10,7 @@ import psycopg
 from pydantic import Field
 
 from dlq_pipelines.day import moment
-from dlq_pipelines.defs.describe import described
+from dlq_pipelines.defs.describe import described_plainly
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import SENSORS_START
 from dlq_pipelines.defs.resources import OWNERS, POOL, OutboxResource, Session, unfinished
@@ -239,9 +239,9 @@ def retry_dead_events_job() -> None:
     minimum_interval_seconds=30,
     default_status=SENSORS_START,
     owners=OWNERS,
-    description=described(
+    description=described_plainly(
         "Looks for fixes with something to do, a new flag or a stage with outcomes, and requests a run of "
-        "`retry_stage` for each that has none under way.",
+        "retry_stage for each that has none under way.",
         when="Every 30 seconds, for at most 20 fixes.",
         changes="Nothing: it reads, and the run that it requests writes.",
         rerun="The next tick asks the database anew, without a cursor, so a missed tick or a failed run loses no fix.",

@@ -14,7 +14,7 @@ from dagster import DagsterEventType as Type
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from pydantic import Field
 
-from dlq_pipelines.defs.describe import described
+from dlq_pipelines.defs.describe import described_plainly
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import OWNERS
@@ -215,10 +215,10 @@ clean_up_runs_schedule = dg.ScheduleDefinition(
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
     owners=OWNERS,
-    description=described(
-        "Starts `clean_up_runs` with `dry_run: false`, so that Dagster's own database does not grow for ever.",
-        when="At 05:00 in `DLQ_TIMEZONE`.",
-        changes="Deletes records of our runs that are older than `DLQ_RUN_RETENTION_DAYS`, and nothing else.",
+    description=described_plainly(
+        "Starts clean_up_runs with dry_run: false, so that Dagster's own database does not grow for ever.",
+        when="At 05:00 in DLQ_TIMEZONE.",
+        changes="Deletes records of our runs that are older than DLQ_RUN_RETENTION_DAYS, and nothing else.",
         rerun="A missed tick needs nothing: the next one deletes what it left.",
     ),
 )

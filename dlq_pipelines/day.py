@@ -35,13 +35,16 @@ def moment(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
     """The moment that a person wrote as `2026-11-24` or `2026-11-24T18:30`, in that zone unless it names its own.
 
     Raises:
-        ValueError: it is none, the message names the argument; or it lies outside the years 1900 to 9000.
+        ValueError: it is none, or lies outside the years 1900 to 9000; the message names the argument.
     """
     try:
         value = dt.datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{name}: {text!r} is no time. Write it as 2026-11-24 or 2026-11-24T18:30.") from None
-    require_year(value)
+    try:
+        require_year(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     return value if value.tzinfo else value.replace(tzinfo=zone)
 
 

@@ -4,6 +4,7 @@ With `DLQ_DATABASE_URL` the server there; without it the embedded one under `$DL
 of the project shares. Dagster's instance storage is a database of its own on the same server.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,29 @@ def find_database(settings: Settings) -> Database:
     if settings.database_url is not None:
         return Database(settings.database_url.get_secret_value(), settings.names)
     return Database(embedded.start(settings.home).ensure_database(_OUTBOX), settings.names)
+
+
+def database_name(settings: Settings) -> str | None:
+    """The name of the outbox's database, whether or not it runs; None: the settings leave it to libpq."""
+    return _OUTBOX if settings.database_url is None else _parts_of(settings).get("dbname")
+
+
+def database_server(settings: Settings) -> str | None:
+    """Host and port of the outbox's database; None: the settings leave it to libpq, or name several, or none."""
+    parts = _parts_of(settings)
+    host = parts.get("host", "")
+    if not host or "," in host:
+        return None
+    return f"{'localhost' if host.startswith('/') else host}:{parts.get('port', '5432')}"
+
+
+def _parts_of(settings: Settings) -> dict[str, str]:
+    """The parts of `DLQ_DATABASE_URL`; none of one that libpq cannot read, which a connection says more clearly."""
+    try:
+        parts = conninfo_to_dict(settings.database_url.get_secret_value() if settings.database_url else "")
+    except psycopg.ProgrammingError:
+        return {}
+    return {key: str(value) for key, value in parts.items() if value}
 
 
 def open_connection(settings: Settings) -> Connection:
@@ -152,6 +176,16 @@ def fix_terms(settings: Settings) -> Terms:
     return Terms(policy, timedelta(days=settings.fix_expiry_days), timedelta(seconds=settings.max_backlog_seconds))
 
 
+def pace(rate: float | None, settings: Settings) -> float:
+    """Events a second at which retried ones fall due: as was asked for, or as the installation decides.
+
+    Raises:
+        ValueError: it is out of its bounds.
+    """
+    policy = fix_terms(settings).policy
+    return policy.rate if rate is None else replace(policy, rate=rate).rate
+
+
 def alert_sender(settings: Settings) -> "Sender":
     """Who is told of alerts and of deaths.
 
@@ -218,6 +252,14 @@ def reports_target(settings: Settings) -> "Target":
     return open_target(uri, staging=reports_folder(settings), folder="", setting="DLQ_REPORT_URI")
 
 
+def reports_uri(settings: Settings) -> str:
+    """Where reports are written, as people may see it. Asks no server."""
+    from dlq_pipelines.exports.target import shown_uri
+
+    uri = settings.report_uri
+    return shown_uri(str(reports_folder(settings)) if uri is None else uri.get_secret_value(), "")
+
+
 def report_policy(settings: Settings) -> "ReportPolicy":
     """What the settings decide for reports.
 
@@ -250,6 +292,14 @@ def exports_target(settings: Settings) -> "Target":
     if settings.export_uri is None:
         return local_target(exports_folder(settings))
     return open_target(settings.export_uri.get_secret_value(), staging=exports_folder(settings))
+
+
+def exports_uri(settings: Settings) -> str:
+    """Where exports are written, as people may see it. Asks no server."""
+    from dlq_pipelines.exports.target import shown_uri
+
+    uri = settings.export_uri
+    return shown_uri(str(exports_folder(settings)) if uri is None else uri.get_secret_value())
 
 
 def export_options(settings: Settings) -> "Options":

@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from dlq_pipelines.outbox.event import positive, required
+from dlq_pipelines.outbox.event import positive, required, storable
 from dlq_pipelines.postgres.connect import Connection
 
 T = TypeVar("T")
 # More events than this are changed only where somebody says so twice.
 ASKED_ABOVE = 1_000
+# Of the sentence that people read in the audit, in characters: a page of them.
+LONGEST_REASON = 10_000
+# A person's name and that of the token by which they ask.
+_LONGEST_ACTOR = 300
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Act:
         dry_run: nothing is to be changed, only said what would be.
 
     Raises:
-        ValueError: actor or reason is blank.
+        ValueError: actor or reason is blank, too long, or cannot be stored; the message names it.
     """
 
     actor: str
@@ -36,8 +40,8 @@ class Act:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        required("actor", self.actor)
-        required("reason", self.reason)
+        storable("actor", required("actor", self.actor), most=_LONGEST_ACTOR)
+        storable("reason", required("reason", self.reason), most=LONGEST_REASON)
 
 
 def record_operation(

@@ -1,6 +1,6 @@
-"""What does each check promise, and what is to be done where it does not hold?
+"""What does each check promise, what does it mean that one fails, and what is to be done then?
 
-Dagster shows the promise as the check's description; the alert of a check that failed says both.
+Dagster shows all three as the check's description; the alert of a check that failed says the promise and what to do.
 """
 
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """A check of the books: its promise, and the next thing to do where it is broken. A sentence each, or two."""
+    """A check of the books: its promise, what a failure means, and the next thing to do. A sentence each, or two."""
 
     promise: str
+    failure: str
     next: str
 
 
@@ -19,34 +20,48 @@ TOLD_BY_A_RULE = "backlog_is_small"
 CHECKS = {
     TOLD_BY_A_RULE: Check(
         "No more events are dead than `DLQ_BACKLOG_WARN`; more than `DLQ_BACKLOG_ERROR` are an error.",
-        "`dlq causes list` says why they died.",
+        "Events die faster than people mend what they die of.",
+        "`dlq causes list` says why they died. Mend the cause with the most dead events and flag its fix.",
     ),
     "rollup_matches_ledger": Check(
         "Every classified death is counted once in the daily rollup.",
-        "Somebody else writes to the schema `dlq`: `dlq doctor` looks at its tables, triggers and rights.",
+        "Reports of past days and metrics are wrong by the difference that the figures show: somebody else wrote to "
+        "the ledger or to its counts.",
+        "The ledger `dlq.death` is right. `dlq doctor` looks at the schema's tables, triggers and rights; restore "
+        "`dlq.cause_day` and `dlq.death_count` from a backup or from the ledger.",
     ),
     "stages_match_ledger": Check(
         "The counted outcomes of every stage are those of its retries.",
-        "`dlq fixes show ID` shows its stages; somebody else writes to the schema `dlq`.",
+        "A fix was or will be judged on counts that are not the ledger's: somebody else wrote to `dlq.fix_stage` or "
+        "`dlq.retry`.",
+        "`dlq fixes pause` the fixes that are named while they are open, and correct `dlq.fix_stage` by `dlq.retry`.",
     ),
     "export_is_complete": Check(
         "The files, read again, have the sums of the manifest, and a row for each death of the ledger.",
-        "Materialize those days of `dead_event_export` in Dagster again.",
+        "A file was damaged on its way, a replica lagged behind, or a death was recorded late. The archive keeps the "
+        "day's events until its export is whole.",
+        "Materialize those days of `dead_event_export` in Dagster again. Where that fails too, look at the target, or "
+        "unset `DLQ_EXPORT_DATABASE_URL` until the replica has caught up.",
     ),
     "report_equals_ledger": Check(
         "Every figure of the report, counted again by other statements, is what the ledger says.",
-        "The check's page in Dagster has the run; `dlq reports build --day DAY` builds its day again.",
+        "A death of the day was recorded while the report was built, or a figure is wrong.",
+        "`dlq reports build --day DAY` builds it again. Where the same figures differ, do not pass the report on.",
     ),
     "books_balance": Check(
         "Every event that ever died is in the outbox, in the archive, or delivered.",
-        "`dlq dead-events show ID` tells the history of one; rows are gone that somebody else deleted or copied.",
+        "Events are lost or doubled: something other than this project deleted or copied rows.",
+        "`dlq dead-events show ID` tells the history of one. Stop `purge_weekly`, and bring missing rows back from a "
+        "backup or from the day's export.",
     ),
     "archive_has_every_column": Check(
         "The archive table has every column of the outbox table.",
-        "Nothing is archived until `alter table` gives it to the archive, with the same type.",
+        "The application added or changed a column. Nothing is archived, because events would lose it.",
+        "Add the columns that are named to the archive table with `alter table`, nullable and of the same type.",
     ),
     "nothing_stays_too_long": Check(
         "No dead event is older than the retention and a day, unless a fix wants it.",
-        "Its day is not exported completely: materialize it of `dead_event_export`, then `dlq archive run --dry-run`.",
+        "The archive did not run, or days are not exported completely. Nothing is lost.",
+        "Materialize those days of `dead_event_export` in Dagster, then `dlq archive run --dry-run`.",
     ),
 }

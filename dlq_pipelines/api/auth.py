@@ -24,7 +24,7 @@ from limits.strategies import MovingWindowRateLimiter
 from dlq_pipelines.api.errors import RequestError
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import required, storable
+from dlq_pipelines.outbox.event import required
 
 _ENTRY = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):(read|retry|admin):([0-9a-f]{64})")
 _LONGEST_ACTOR = 200
@@ -64,7 +64,7 @@ class Caller:
 
     def act(self, reason: str, *, dry_run: bool = False) -> Act:
         """What they do at this moment."""
-        return Act(self.actor, storable("reason", reason, most=10_000), datetime.now(UTC), dry_run=dry_run)
+        return Act(self.actor, reason, datetime.now(UTC), dry_run=dry_run)
 
 
 def new_token(name: str, scope: Scope) -> tuple[str, Token]:

@@ -13,7 +13,7 @@ from dlq_pipelines.api.filters import OF_NO_REASON, Asked, Body, DryRun, Many, R
 from dlq_pipelines.api.session import Outbox, Site
 from dlq_pipelines.api.stream import ExportResponse, export_stream
 from dlq_pipelines.archive.archive import discard_events
-from dlq_pipelines.installation import export_options, fix_terms
+from dlq_pipelines.installation import export_options, pace
 from dlq_pipelines.operation import carry_out
 from dlq_pipelines.outbox.dead_events import (
     MOST,
@@ -193,7 +193,7 @@ def retry_batch(caller: Retrier, asked: RetryMany, outbox: Outbox, site: Site) -
     """Retry dead events of these ids or of a filter, paced, without the proof that a fix gives. Others are left."""
     selector = asked.selector(site.zone)
     most = None if asked.parked or asked.event_ids else site.max_retries
-    rate = asked.rate or fix_terms(site).policy.rate
+    rate = pace(asked.rate, site)
     done = carry_out(
         lambda act: retry_selected(outbox, selector, act=act, rate=rate, max_retries=most),
         caller.act(asked.reason, dry_run=asked.dry_run),

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from dlq_pipelines.errors import RefusedError
-from dlq_pipelines.operation import ASKED_ABOVE
+from dlq_pipelines.operation import ASKED_ABOVE, LONGEST_REASON
 from dlq_pipelines.outbox.event import BIGINT_MAX, Selector
 from dlq_pipelines.outbox.filters import Filters
 
 EventId = Annotated[int, Field(ge=1, le=BIGINT_MAX)]
-Reason = Annotated[str, Field(min_length=1, max_length=10_000, description="Why, for whoever asks later.")]
+Reason = Annotated[str, Field(min_length=1, max_length=LONGEST_REASON, description="Why, for whoever asks later.")]
 DryRun = Annotated[bool, Field(description="Only say what would be done.")]
 OF_NO_REASON = "asked for over HTTP"
 

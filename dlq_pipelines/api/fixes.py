@@ -12,7 +12,7 @@ from dlq_pipelines.api.dead_events import ChangedMany, Rate, events_of, told
 from dlq_pipelines.api.filters import Asked, Body, DryRun, Many, Reason
 from dlq_pipelines.api.session import Outbox, Site
 from dlq_pipelines.day import moment
-from dlq_pipelines.installation import fix_terms
+from dlq_pipelines.installation import fix_terms, pace
 from dlq_pipelines.operation import carry_out
 from dlq_pipelines.outbox.event import BIGINT_MAX
 from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage
@@ -22,6 +22,7 @@ from dlq_pipelines.retries.ledger import (
     fix_progress,
     flag_fix,
     list_fixes,
+    noted,
     parked_after,
     preview_fix,
 )
@@ -139,7 +140,7 @@ def flag(caller: Retrier, asked: Flagging, outbox: Outbox, site: Site) -> Flagge
 
     A preview by default; flagged with `"dry_run": false`.
     """
-    act, terms = caller.act(asked.note, dry_run=asked.dry_run), fix_terms(site)
+    act, terms = caller.act(noted(asked.note), dry_run=asked.dry_run), fix_terms(site)
     figures = {name: value for name in _FIGURES if (value := getattr(asked, name)) is not None}
     policy = replace(terms.policy, **figures)
     begins = None if asked.not_before is None else moment("not_before", asked.not_before, site.zone)
@@ -171,7 +172,7 @@ def parked(_: Reader, asked: Annotated[ParkedQuery, Query()], outbox: Outbox, si
 def release(caller: Retrier, asked: ReleaseParked, outbox: Outbox, site: Site) -> ChangedMany:
     """Retry parked events: those of these ids, of a fix, or of a filter. Others are passed over."""
     selector = asked.selector(site.zone, else_every=asked.fix is not None)
-    most, rate = parked_after(outbox, asked.fix, default=site.max_retries), asked.rate or fix_terms(site).policy.rate
+    most, rate = parked_after(outbox, asked.fix, default=site.max_retries), pace(asked.rate, site)
     done = carry_out(
         lambda act: release_parked(outbox, selector, max_retries=most, fix_id=asked.fix, act=act, rate=rate),
         caller.act(asked.reason, dry_run=asked.dry_run),

@@ -85,6 +85,7 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
         act: who gives them up, and why; both are kept with each event.
 
     Raises:
+        NotFoundError: no such cause.
         SchemaError: the archive table lacks a column of the outbox table, which the events would lose, or has a
             constraint that they break.
     """

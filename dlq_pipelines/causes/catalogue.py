@@ -101,7 +101,7 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
     if row is not None:
         return _cause(row)
     merged = connection.run("cause.get", id=cause_id).fetchone()
-    raise _unknown(cause_id) if merged is None else _merged(merged)
+    raise unknown_cause(cause_id) if merged is None else _merged(merged)
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ def _lock(connection: Connection, ids: Sequence[str]) -> list[DictRow]:
     by_id = {row["id"]: row for row in rows}
     for one in ids:
         if one not in by_id:
-            raise _unknown(one)
+            raise unknown_cause(one)
         if by_id[one]["merged_into"] is not None:
             raise _merged(by_id[one])
     return rows
@@ -271,13 +271,14 @@ def _row(connection: Connection, cause_id: str) -> DictRow:
     """The cause, locked with the one that it is shown as, so that no fix of that is flagged meanwhile."""
     rows = {row["id"]: row for row in connection.run("cause.lock", ids=[cause_id])}
     if cause_id not in rows:
-        raise _unknown(cause_id)
+        raise unknown_cause(cause_id)
     if rows[cause_id]["merged_into"] not in {None, *rows}:
         raise RefusedError(f"Cause {cause_id} was merged by somebody else in this moment. Ask again.")
     return rows[cause_id]
 
 
-def _unknown(cause_id: str) -> NotFoundError:
+def unknown_cause(cause_id: str) -> NotFoundError:
+    """That there is none of that id, and where they are listed."""
     return NotFoundError(f"There is no cause {cause_id!r}. `dlq causes list` lists them.")
 
 

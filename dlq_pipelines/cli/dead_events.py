@@ -11,7 +11,7 @@ from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
 from dlq_pipelines.cli.export import export
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
 from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, say_json, show
-from dlq_pipelines.cli.retrying import Rate, pace, passed_over, retry_many, tell_retried
+from dlq_pipelines.cli.retrying import Rate, passed_over, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.text import plain_text
 
@@ -184,6 +184,7 @@ def retry_batch(
     Example: `dlq dead-events retry-batch 17 18 --reason "the carrier is back"`, or with a filter:
     `dlq dead-events retry-batch --event-type order.placed --since 2026-11-24 --reason "the carrier is back" --dry-run`
     """
+    from dlq_pipelines.installation import pace
     from dlq_pipelines.retries.retry import retry_selected
 
     doing = act(actor, reason, dry_run=dry_run)

@@ -11,7 +11,7 @@ from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered, read_moment
 from dlq_pipelines.cli.options import option, with_options
 from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, show
-from dlq_pipelines.cli.retrying import Rate, pace, retry_many, tell_retried
+from dlq_pipelines.cli.retrying import Rate, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 
 if TYPE_CHECKING:
@@ -89,10 +89,9 @@ def flag(
     `--dry-run`.
     """
     from dlq_pipelines.installation import fix_terms
-    from dlq_pipelines.outbox.event import required
-    from dlq_pipelines.retries.ledger import Flag, flag_fix, preview_fix
+    from dlq_pipelines.retries.ledger import Flag, flag_fix, noted, preview_fix
 
-    doing = act(actor, required("note", note), dry_run=dry_run)
+    doing = act(actor, noted(note), dry_run=dry_run)
     with session() as (connection, settings):
         terms = fix_terms(settings)
         policy = replace(terms.policy, **figures)
@@ -107,7 +106,7 @@ def flag(
         fix = flag_fix(connection, flagging, act=doing)
     _say(
         fix,
-        f"Fix {fix.id} is flagged. It means {would.events:,} dead events, in stages of {_sizes(would)}; the "
+        f"Fix {fix.id} is flagged. It means {would.events:,} dead events, in stages of {would.sizes}; the "
         f"fix_flag_sensor releases the first. To follow it: `{program()} fixes show {fix.id}`.",
         format=format,
     )
@@ -271,6 +270,7 @@ def release_parked(
     Example: `dlq fixes release-parked --fix 1 --reason "the address was corrected by hand"`, or with ids:
     `dlq fixes release-parked 23 24 --reason "the address was corrected by hand" --dry-run`
     """
+    from dlq_pipelines.installation import pace
     from dlq_pipelines.retries.ledger import parked_after
     from dlq_pipelines.retries.parked import release_parked as release
 
@@ -311,15 +311,11 @@ def _show_preview(would: "Preview", policy: "RetryPolicy", *, format: Format) ->
         "aggregates": f"{would.aggregates:,}",
         "parked": f"{would.parked:,}",
         "overtaken": "not known" if would.overtaken is None else f"{would.overtaken:,}",
-        "stages": _sizes(would),
+        "stages": would.sizes,
         "time": f"{duration(would.seconds)} at {policy.rate:g} a second, and what the worker needs",
     }
     show([{"it would mean": name, "": value} for name, value in figures.items()])
     typer.echo("Nothing was changed: this was a dry run.")
-
-
-def _sizes(would: "Preview") -> str:
-    return ", ".join(f"{size:,}" for size in would.stages) or "none, as all are parked"
 
 
 def _stage(number: int, stage: "Stage") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How does a command retry many events, and what does it tell of them?"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,21 +14,8 @@ if TYPE_CHECKING:
     from dlq_pipelines.archive.restore import Restored
     from dlq_pipelines.operation import Act
     from dlq_pipelines.retries.retry import Retried
-    from dlq_pipelines.settings import Settings
 
 Rate = Annotated[float | None, typer.Option(help="Events a second that fall due. Default: the installation's.")]
-
-
-def pace(rate: float | None, settings: "Settings") -> float:
-    """The rate that was asked for, or the installation's.
-
-    Raises:
-        ValueError: it is out of its bounds.
-    """
-    from dlq_pipelines.installation import fix_terms
-
-    policy = fix_terms(settings).policy
-    return policy.rate if rate is None else replace(policy, rate=rate).rate
 
 
 def retry_many(retry: "Callable[[Act], Retried]", doing: "Act", *, named: bool, kind: str, yes: bool) -> "Retried":

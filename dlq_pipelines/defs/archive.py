@@ -6,17 +6,22 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from dlq_pipelines.alerts.checks import CHECKS
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.books import check_books
 from dlq_pipelines.archive.purge import Purged, count_purgeable, forget_deaths, purge_archive
+from dlq_pipelines.defs.describe import described, described_check, described_plainly
 from dlq_pipelines.defs.exports import dead_event_export
 from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
+from dlq_pipelines.defs.tables import ARCHIVE, known_table
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import not_negative
+from dlq_pipelines.settings import read_settings
+
+_settings = read_settings()
+_KNOWN = known_table(_settings, _settings.outbox_schema, _settings.archive_table, ARCHIVE)
 
 
 class ArchiveConfig(dg.Config):
@@ -46,15 +51,19 @@ class PurgeConfig(dg.Config):
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 5 * * *", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
     ),
+    metadata=_KNOWN,
 )
 def dead_event_archive(
     context: dg.AssetExecutionContext, config: ArchiveConfig, outbox: OutboxResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Moves dead events that are **older than the retention** to the archive table.
 
-    Runs at 03:00. Materialized by hand it only counts, unless `dry_run` is set to false. Only events whose day is
-    exported completely and that no active fix targets, in batches of 5,000, each one statement in a transaction of its
-    own. Safe to run again: it goes on with what is left.
+    Only events whose day is exported completely and that no open fix targets, in batches of 5,000, each one statement
+    in a transaction of its own.
+
+    - **When:** at 03:00, with `dry_run: false`. Materialized by hand it only counts, unless you say the same.
+    - **Changes:** rows leave the outbox table for the archive table, with an audit row a batch.
+    - **Rerun:** at any time: it goes on with what is left. `dlq archive restore` takes a move back.
     """
     with outbox.session() as session:
         settings = session.settings
@@ -104,15 +113,18 @@ def _purged_within_a_week(session: Session) -> int:
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 6 * * 0", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
     ),
+    metadata=_KNOWN,
 )
 def archive_purge(
     context: dg.AssetExecutionContext, config: PurgeConfig, outbox: OutboxResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Deletes archived dead events past `DLQ_ARCHIVE_RETENTION_DAYS`, and of the ledger what is past its own retention.
 
-    Runs on Sundays at 04:00. Materialized by hand it only counts, unless `dry_run` is set to false. Which events were
-    deleted stays known, each batch is an audit row, and the daily rollup stays for good. Safe to run again: it goes on
-    with what is left.
+    Which events were deleted stays known, and the daily rollup stays for good.
+
+    - **When:** on Sundays at 04:00, with `dry_run: false`. By hand it only counts, unless you say the same.
+    - **Changes:** deletes rows of the archive table and of the ledger **for good**, with an audit row a batch.
+    - **Rerun:** at any time: it goes on with what is left. Nothing brings back what it deleted.
     """
     with outbox.session() as session:
         settings = session.settings
@@ -137,7 +149,7 @@ def archive_purge(
     )
 
 
-@dg.asset_check(asset=dead_event_archive, description=CHECKS["books_balance"].promise)
+@dg.asset_check(asset=dead_event_archive, description=described_check("books_balance"))
 def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Look for events of the ledger that are nowhere, or in both tables."""
     with outbox.session() as session:
@@ -146,7 +158,7 @@ def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
         return checked(session, "books_balance", passed=found.balance, figures=figures)
 
 
-@dg.asset_check(asset=dead_event_archive, description=CHECKS["archive_has_every_column"].promise)
+@dg.asset_check(asset=dead_event_archive, description=described_check("archive_has_every_column"))
 def archive_has_every_column(outbox: OutboxResource) -> dg.AssetCheckResult:
     """A column that it lacks would be lost, so nothing is archived then; another type may not hold the value."""
     with outbox.session() as session:
@@ -156,7 +168,7 @@ def archive_has_every_column(outbox: OutboxResource) -> dg.AssetCheckResult:
         return checked(session, "archive_has_every_column", passed=not wrong, figures=figures)
 
 
-@dg.asset_check(asset=dead_event_archive, description=CHECKS["nothing_stays_too_long"].promise)
+@dg.asset_check(asset=dead_event_archive, description=described_check("nothing_stays_too_long"))
 def nothing_stays_too_long(outbox: OutboxResource) -> dg.AssetCheckResult:
     """What stays is of a day that is not exported completely: a warning, because nothing is lost."""
     with outbox.session() as session:
@@ -171,14 +183,27 @@ def nothing_stays_too_long(outbox: OutboxResource) -> dg.AssetCheckResult:
 archive_job = dg.define_asset_job(
     "archive_dead_events",
     selection=dg.AssetSelection.assets(dead_event_archive),
-    description="Archives dead events past their retention.",
+    description=described(
+        "Moves dead events past `DLQ_DEAD_RETENTION_DAYS` to the **archive** table, and checks the books.",
+        when="At 03:00, by `archive_daily`. Launched by hand it only counts, unless `dry_run` is false.",
+        changes="The outbox table and the archive table, and `dlq.operation`.",
+        rerun="Re-execute it with the same configuration: what was moved is moved once.",
+    ),
+    owners=OWNERS,
     hooks={job_success},
 )
 
 purge_job = dg.define_asset_job(
     "purge_archive",
     selection=dg.AssetSelection.assets(archive_purge),
-    description="Deletes what is past the archive's and the ledger's retention.",
+    description=described(
+        "Deletes **for good** what is past `DLQ_ARCHIVE_RETENTION_DAYS` in the archive and past "
+        "`DLQ_LEDGER_RETENTION_DAYS` in the ledger.",
+        when="On Sundays at 04:00, by `purge_weekly`. Launched by hand it only counts, unless `dry_run` is false.",
+        changes="The archive table, `dlq.death` and `dlq.operation`.",
+        rerun="Re-execute it with the same configuration: it goes on with what is left.",
+    ),
+    owners=OWNERS,
     hooks={job_success},
 )
 
@@ -189,7 +214,13 @@ purge_schedule = dg.ScheduleDefinition(
     cron_schedule="0 4 * * 0",
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
-    description="Keeps the archive to its retention.",
+    owners=OWNERS,
+    description=described_plainly(
+        "Starts purge_archive with dry_run: false: what is past its retention is deleted for good.",
+        when="On Sundays at 04:00 in DLQ_TIMEZONE.",
+        changes="The archive table and the ledger of deaths; dlq.operation keeps how many.",
+        rerun="A missed tick may wait for next Sunday; purge_archive with dry_run: false makes up for it now.",
+    ),
 )
 
 archive_schedule = dg.ScheduleDefinition(
@@ -199,5 +230,11 @@ archive_schedule = dg.ScheduleDefinition(
     cron_schedule="0 3 * * *",
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
-    description="Keeps the hot table small.",
+    owners=OWNERS,
+    description=described_plainly(
+        "Starts archive_dead_events with dry_run: false: old dead events leave the table that workers poll.",
+        when="At 03:00 in DLQ_TIMEZONE, after the exports.",
+        changes="Moves rows from the outbox table to the archive table.",
+        rerun="The next tick takes what a missed one left; archive_dead_events with dry_run: false takes it now.",
+    ),
 )

@@ -5,30 +5,37 @@ from datetime import timedelta
 
 import dagster as dg
 
-from dlq_pipelines.alerts.checks import CHECKS
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.causes.catalogue import Cause, list_causes, mark_relapses
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.counts import tend_counts
 from dlq_pipelines.causes.similar import similar_causes
+from dlq_pipelines.defs.describe import described, described_check, described_plainly
 from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
+from dlq_pipelines.defs.tables import CAUSE, OUTBOX, known_table
 from dlq_pipelines.retries.retry import settle_retries
+from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import markdown_table
 
 # Rows of a table in the UI; `dlq causes` lists the rest.
 _SHOWN = 20
+_settings = read_settings()
 
 outbox_event = dg.AssetSpec(
     "outbox_event",
-    description=(
-        "The application's outbox table. Written by the application and its workers, never by a materialization; "
-        "every run of `dead_event_causes` observes how many events are dead and how many wait."
+    description=described(
+        "The application's **outbox table**: what is to be delivered, what waits for its next try, and what is dead.",
+        when="The application and its workers write it all the time; each run of `dead_event_causes` observes how many "
+        "events are dead and how many wait.",
+        changes="Nothing: it is observed, not materialized. Retries and the archive change its dead events.",
+        rerun="Materialize `dead_event_causes` to observe it now.",
     ),
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres"},
+    metadata=known_table(_settings, _settings.outbox_schema, _settings.outbox_table, OUTBOX),
 )
 
 
@@ -39,13 +46,16 @@ outbox_event = dg.AssetSpec(
     kinds={"postgres", "python"},
     pool=POOL,
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=1), warn_window=timedelta(minutes=15)),
+    metadata=known_table(_settings, _settings.schema_name, "cause", CAUSE),
 )
 def dead_event_causes(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Gives every new death its **cause**: exception type and message template.
 
-    Runs every five minutes, takes what is not classified yet, in batches of 5,000. Also writes down what became of
-    events that people retried. Changes `dlq.death.cause_id`, `dlq.cause`, `dlq.cause_day` and `dlq.retry.outcome`.
-    Safe to run again at any time, and twice at once: nothing is counted twice.
+    Takes what is not classified yet, in batches of 5,000; also writes down what became of events that people retried.
+
+    - **When:** every five minutes, with the job `classify_deaths`.
+    - **Changes:** `dlq.death.cause_id`, `dlq.cause`, the counts in `dlq.cause_day`, and `dlq.retry.outcome`.
+    - **Rerun:** at any time, also twice at once: nothing is counted twice.
     """
     with outbox.session() as session:
         _observe(context, session)
@@ -93,7 +103,7 @@ def _observe(context: dg.AssetExecutionContext, session: Session) -> None:
     context.log_event(dg.AssetObservation(asset_key="outbox_event", metadata=table | metadata))
 
 
-@dg.asset_check(asset="outbox_event", description=CHECKS["backlog_is_small"].promise)
+@dg.asset_check(asset="outbox_event", description=described_check("backlog_is_small"))
 def backlog_is_small(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Count what is dead. Of the alerts, `backlog` tells of the same."""
     with outbox.session() as session:
@@ -109,7 +119,7 @@ def backlog_is_small(outbox: OutboxResource) -> dg.AssetCheckResult:
         )
 
 
-@dg.asset_check(asset=dead_event_causes, description=CHECKS["rollup_matches_ledger"].promise)
+@dg.asset_check(asset=dead_event_causes, description=described_check("rollup_matches_ledger"))
 def rollup_matches_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Recount the rollup from the ledger."""
     with outbox.session() as session:
@@ -118,7 +128,7 @@ def rollup_matches_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
         return checked(session, "rollup_matches_ledger", passed=agree, figures=counted)
 
 
-@dg.asset_check(asset=dead_event_causes, description=CHECKS["stages_match_ledger"].promise)
+@dg.asset_check(asset=dead_event_causes, description=described_check("stages_match_ledger"))
 def stages_match_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Recount the stages of all fixes from the ledger of retries."""
     with outbox.session() as session:
@@ -130,7 +140,13 @@ def stages_match_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
 causes_job = dg.define_asset_job(
     "classify_deaths",
     selection=dg.AssetSelection.assets(dead_event_causes) | dg.AssetSelection.checks(backlog_is_small),
-    description="Classifies new deaths and observes the outbox.",
+    description=described(
+        "Gives new deaths their **cause**, observes the outbox and checks its backlog and the counts.",
+        when="Every five minutes, by `causes_every_five_minutes`.",
+        changes="The ledger's causes and counts, and outcomes of retries; nothing of the application's.",
+        rerun="Launch or re-execute it whenever you like: it takes what has no cause yet.",
+    ),
+    owners=OWNERS,
     hooks={job_success},
 )
 
@@ -140,5 +156,11 @@ causes_schedule = dg.ScheduleDefinition(
     cron_schedule="*/5 * * * *",
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
-    description="New deaths have their cause within five minutes.",
+    owners=OWNERS,
+    description=described_plainly(
+        "Starts classify_deaths, so that new deaths have their cause within five minutes.",
+        when="Every five minutes.",
+        changes="dlq.death.cause_id, dlq.cause, dlq.cause_day and dlq.retry.outcome.",
+        rerun="A missed tick needs nothing: the next one takes what it left.",
+    ),
 )

@@ -5,20 +5,21 @@ from pathlib import Path
 
 import dagster as dg
 
-from dlq_pipelines.alerts.checks import CHECKS
 from dlq_pipelines.defs.causes import dead_event_causes
+from dlq_pipelines.defs.describe import described, described_check, described_plainly
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import BACKFILL, DAYS, TIMEZONE, Metadata, daily, each_day
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
 from dlq_pipelines.exports.export import Exported, export_day, verify_day
 from dlq_pipelines.exports.formats import MEANING, SCHEMA
-from dlq_pipelines.installation import export_options
+from dlq_pipelines.installation import export_options, exports_uri
 from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import markdown_table
 
 _CHECK = "export_is_complete"
 # A rule that cannot be understood is said when the definitions load, not at 00:30.
-export_options(read_settings())
+_settings = read_settings()
+export_options(_settings)
 _COLUMNS = dg.TableSchema(
     [dg.TableColumn(field.name, str(field.type), description=MEANING[field.name]) for field in SCHEMA]
 )
@@ -35,24 +36,25 @@ _COLUMNS = dg.TableSchema(
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 3 * * *", lower_bound_delta=timedelta(hours=4), timezone=TIMEZONE
     ),
-    metadata={"dagster/column_schema": _COLUMNS},
+    metadata={"dagster/uri": exports_uri(_settings), "dagster/column_schema": _COLUMNS},
     check_specs=[
         dg.AssetCheckSpec(
             _CHECK,
             asset="dead_event_export",
             blocking=True,
-            description=CHECKS[_CHECK].promise,
+            description=described_check(_CHECK),
         )
     ],
 )
 def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """All deaths of a day as **Parquet** in `died_on=YYYY-MM-DD/`, **CSV** in `_csv/` and **JSON Lines** in `_jsonl/`.
 
-    `DLQ_EXPORT_URI` says where, `DLQ_EXPORT_FORMATS` which; `_manifest.json` beside the Parquet file lists them. Runs
-    at 00:30 for the day before, and for days of the last two weeks that were missed. Changes no event; a rerun replaces
-    the day's files and its row in `dlq.export_day`. A day is refused while it is not over or while some of its deaths
-    have no cause. Any range of days can be backfilled in one run; a refused day stops no other. Days do not wait for
-    each other: one that another run exports is refused.
+    `DLQ_EXPORT_URI` says where, `DLQ_EXPORT_FORMATS` which; `_manifest.json` beside the Parquet file lists them. A day
+    is refused while it is not over, while some of its deaths have no cause, or while another run exports it.
+
+    - **When:** at 00:30 for the day before, and for days of the last two weeks that were missed.
+    - **Changes:** the day's files and its row in `dlq.export_day`; no event.
+    - **Rerun:** any day, or a backfill of any range in one run: files are replaced, and a refused day stops no other.
     """
     with outbox.session() as session:
         target, options = session.exports, export_options(session.settings)
@@ -87,7 +89,13 @@ def _metadata(exported: Exported) -> Metadata:
 export_job = dg.define_asset_job(
     "export_day",
     selection=dg.AssetSelection.assets(dead_event_export),
-    description="Exports a day's deaths, or a range of days in one run.",
+    description=described(
+        "Writes a day's deaths, or those of a range of days, as **files** and reads them again.",
+        when="At 00:30, by `export_daily`; by hand for the days that you choose.",
+        changes="The files of these days under `DLQ_EXPORT_URI`, and their rows in `dlq.export_day`.",
+        rerun="Re-execute it, or launch a backfill: the files of a day are replaced, never doubled.",
+    ),
+    owners=OWNERS,
     hooks={job_success},
 )
 
@@ -96,5 +104,10 @@ export_schedule = daily(
     name="export_daily",
     cron="30 0 * * *",
     missing="export.missing_days",
-    description="Exports the day that ended at midnight, and of the last two weeks what has no sound export yet.",
+    description=described_plainly(
+        "Exports the day that ended at midnight, and of the last two weeks what has no sound export yet.",
+        when="At 00:30 in DLQ_TIMEZONE, a run a day.",
+        changes="The files of these days, and their rows in dlq.export_day.",
+        rerun="The next tick makes up for a missed one; backfill dead_event_export for older days.",
+    ),
 )

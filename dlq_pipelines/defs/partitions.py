@@ -9,7 +9,7 @@ import psycopg
 from dlq_pipelines.alerts.jobs import record_success
 from dlq_pipelines.day import DAYS_MADE_UP_FOR
 from dlq_pipelines.defs.health import DAILY, checked
-from dlq_pipelines.defs.resources import OutboxResource, Session, utc_now
+from dlq_pipelines.defs.resources import OWNERS, OutboxResource, Session, utc_now
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.settings import read_settings
 
@@ -60,6 +60,7 @@ def daily(job: Any, *, name: str, cron: str, missing: str, description: str) -> 
         cron_schedule=cron,
         execution_timezone=TIMEZONE,
         default_status=SCHEDULES_START,
+        owners=OWNERS,
         description=description,
     )
     return decorate(ask)

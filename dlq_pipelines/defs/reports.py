@@ -3,26 +3,30 @@
 import base64
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import dagster as dg
 import psycopg
 
 from dlq_pipelines.alerts.alert import queue_digest
-from dlq_pipelines.alerts.checks import CHECKS
 from dlq_pipelines.defs.causes import dead_event_causes
+from dlq_pipelines.defs.describe import described, described_check, described_plainly
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import BACKFILL, DAYS, TIMEZONE, Metadata, daily, each_day
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource, Session
+from dlq_pipelines.defs.tables import REPORT_DAY, known_table
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.installation import alert_sender, report_policy
+from dlq_pipelines.installation import alert_sender, report_policy, reports_uri
 from dlq_pipelines.reports.charts import days_svg
 from dlq_pipelines.reports.check import differences
 from dlq_pipelines.reports.digest import digest
 from dlq_pipelines.reports.markdown import causes_markdown
 from dlq_pipelines.reports.report import Report, build_report
+from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import markdown_text
 
 _CHECK = "report_equals_ledger"
+_settings = read_settings()
 
 
 @dg.asset(
@@ -35,22 +39,28 @@ _CHECK = "report_equals_ledger"
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 8 * * *", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
     ),
+    # The table lists the pages, which are at the URI.
+    metadata=known_table(_settings, _settings.schema_name, "report_day", REPORT_DAY)
+    | {"dagster/uri": reports_uri(_settings)},
     check_specs=[
         dg.AssetCheckSpec(
             _CHECK,
             asset="failure_report",
             blocking=True,
-            description=CHECKS[_CHECK].promise,
+            description=described_check(_CHECK),
         )
     ],
 )
 def failure_report(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """What is new, what came back, what is getting worse, and whether the fixes worked: a page a **day**.
 
-    Written to `DLQ_REPORT_URI` as HTML, Markdown and JSON, with an `index.html` of all days. Runs at 06:00 for the day
-    before, and for days of the last two weeks that were missed. Changes nothing but its row in `dlq.report_day`. Every
-    figure is as of the end of its day, so a past day can be rebuilt at any time and gives the same files. Any range of
-    days can be backfilled in one run; a refused day stops no other.
+    Every figure is as of the end of its day, whatever was retried or archived since.
+
+    - **When:** at 06:00 for the day before, and for days of the last two weeks that were missed.
+    - **Changes:** the day's HTML, Markdown and JSON under `DLQ_REPORT_URI`, the `index.html` of all days, and the day's
+      row in `dlq.report_day`.
+    - **Rerun:** any day, or a backfill of any range in one run: it gives the same files, and a refused day stops no
+      other.
     """
     with outbox.session() as session:
         policy, target = report_policy(session.settings), session.reports
@@ -66,7 +76,8 @@ def failure_report(context: dg.AssetExecutionContext, outbox: OutboxResource) ->
             )
             context.log.info(f"{report.headline} ({report.places['html']})")
             _send_digest(context, session, report)
-            return _metadata(report), differences(session.connection, report.figures)
+            days = session.connection.one("report.rows")["rows"]
+            return _metadata(report, days), differences(session.connection, report.figures)
 
         return each_day(context, session, _CHECK, build)
 
@@ -87,7 +98,8 @@ def _send_digest(context: dg.AssetExecutionContext, session: Session, report: Re
         )
 
 
-def _metadata(report: Report) -> Metadata:
+def _metadata(report: Report, days: int) -> Metadata:
+    """What a person asks of a report; of its table, how many days it holds."""
     figures = report.figures
     chart = base64.b64encode(days_svg(figures).encode()).decode()
     html = report.places["html"]
@@ -96,19 +108,35 @@ def _metadata(report: Report) -> Metadata:
         "headline": dg.MetadataValue.text(report.headline),
         "deaths": dg.MetadataValue.int(figures.totals.deaths),
         "open_at_the_days_end": dg.MetadataValue.int(figures.backlog.open),
-        "dagster/row_count": dg.MetadataValue.int(figures.totals.deaths),
+        "dagster/row_count": dg.MetadataValue.int(days),
         "causes": dg.MetadataValue.md(causes_markdown(figures) if figures.causes else "No event died on this day."),
         "chart": dg.MetadataValue.md(f"![deaths a day by cause](data:image/svg+xml;base64,{chart})"),
         "files": dg.MetadataValue.md(links),
-        "report": dg.MetadataValue.path(html),
+        "report": _page(html),
         "dagster/uri": dg.MetadataValue.text(html if "://" in html else Path(html).as_uri()),
     }
+
+
+def _page(place: str) -> dg.MetadataValue:
+    """A link where a browser can follow it: that of Google's storage asks who one is.
+
+    Else the place with a button that copies it. A browser follows no file:// from a page of http, and knows no s3://.
+    """
+    if place.startswith("gs://"):
+        return dg.MetadataValue.url(f"https://storage.cloud.google.com/{quote(place.removeprefix('gs://'))}")
+    return dg.MetadataValue.path(place)
 
 
 report_job = dg.define_asset_job(
     "build_report",
     selection=dg.AssetSelection.assets(failure_report),
-    description="Builds the failure report of a day, or of a range of days in one run.",
+    description=described(
+        "Builds the **failure report** of a day, or of a range of days, and counts its figures a second time.",
+        when="At 06:00, by `report_daily`; by hand for the days that you choose.",
+        changes="The pages of these days under `DLQ_REPORT_URI`, and their rows in `dlq.report_day`.",
+        rerun="Re-execute it, or launch a backfill: a past day gives the same pages.",
+    ),
+    owners=OWNERS,
     hooks={job_success},
 )
 
@@ -117,5 +145,11 @@ report_schedule = daily(
     name="report_daily",
     cron="0 6 * * *",
     missing="report.missing_days",
-    description="The report of the day that ended at midnight, and what is missing of the last two weeks.",
+    description=described_plainly(
+        "Builds the report of the day that ended at midnight, and those that are missing of the last two weeks.",
+        when="At 06:00 in DLQ_TIMEZONE, a run a day.",
+        changes="The pages of these days, and their rows in dlq.report_day; with DLQ_REPORT_DIGEST it queues the "
+        "digest of yesterday.",
+        rerun="The next tick makes up for a missed one; backfill failure_report for older days.",
+    ),
 )

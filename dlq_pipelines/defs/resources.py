@@ -10,6 +10,7 @@ import dagster as dg
 import psycopg
 
 from dlq_pipelines.day import Day
+from dlq_pipelines.defs.tables import table_schema, table_uri
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.target import Target
 from dlq_pipelines.installation import exports_target, find_database, open_connection, reports_target
@@ -93,20 +94,11 @@ class Session:
         """What Dagster shows of a table: its place, its columns as they are now."""
         found = self.connection.one("session.table", schema=schema, table=name)
         info, place = self.connection.info, f"{found['database']}.{schema}.{name}"
-        columns = [
-            dg.TableColumn(
-                name=column["name"],
-                type=column["type"],
-                description=column["description"] or None,
-                constraints=dg.TableColumnConstraints(nullable=column["nullable"]),
-            )
-            for column in found["columns"]
-        ]
         host = "localhost" if info.host.startswith("/") else info.host
         return {
             "dagster/table_name": place,
-            "dagster/uri": f"postgresql://{host}:{info.port}/{found['database']}#{schema}.{name}",
-            "dagster/column_schema": dg.TableSchema(columns),
+            "dagster/uri": table_uri(f"{host}:{info.port}", found["database"], schema, name),
+            "dagster/column_schema": table_schema(found["columns"]),
         }
 
     def day(self, partition_key: str) -> Day:

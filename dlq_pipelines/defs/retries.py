@@ -10,15 +10,16 @@ import psycopg
 from pydantic import Field
 
 from dlq_pipelines.day import moment
+from dlq_pipelines.defs.describe import described_plainly
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import SENSORS_START
-from dlq_pipelines.defs.resources import POOL, OutboxResource, Session, under_way
+from dlq_pipelines.defs.resources import OWNERS, POOL, OutboxResource, Session, under_way
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.installation import fix_terms
+from dlq_pipelines.installation import fix_terms, pace
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector, positive
 from dlq_pipelines.retries.fix import RetryPolicy, Stage, Wait
-from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, preview_fix, stages
+from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, noted, preview_fix, stages
 from dlq_pipelines.retries.retry import Advanced, advance_fix, retry_selected
 from dlq_pipelines.text import markdown_table, markdown_text
 
@@ -116,26 +117,30 @@ def flag_fix_op(context: dg.OpExecutionContext, config: FlagFixConfig, outbox: O
     """Flag a fix, or with `dry_run` say what it would release."""
     with outbox.session() as session:
         flag = config.flag(session)
-        act = Act(config.actor, config.note, session.now, context.run_id, config.dry_run)
+        act = Act(config.actor, noted(config.note), session.now, context.run_id, config.dry_run)
         if config.dry_run:
             would = preview_fix(session.connection, flag, act=act, default=fix_terms(session.settings).policy)
             context.log.info(f"Dry run: it would mean {would.events:,} dead events, in {len(would.stages)} stages.")
-            context.add_output_metadata(
-                {**vars(would), "overtaken": "not known" if would.overtaken is None else would.overtaken}
-            )
+            overtaken = "not known" if would.overtaken is None else would.overtaken
+            context.add_output_metadata({**vars(would), "overtaken": overtaken, "stages": would.sizes})
             return
         fix = flag_fix(session.connection, flag, act=act)
     context.log.info(f"Fix {fix.id} is flagged. The fix_flag_sensor releases its canary.")
     context.add_output_metadata({"fix": fix.id})
 
 
-@dg.job(name="flag_fix", hooks={job_success})
+@dg.job(name="flag_fix", owners=OWNERS, hooks={job_success})
 def flag_fix_job() -> None:
     """Flags a **fix**: somebody's statement that a cause, or another set of dead events, is mended upstream.
 
-    The fix targets what died before now. Once the `fix_flag_sensor` runs, it releases a canary, waits for what the
-    worker makes of it, and goes on with larger stages, or halts and says why. `dry_run` is on by default and shows how
-    many events and stages there would be. Refused while another open fix targets some of the same events.
+    The fix targets what died before now. The `fix_flag_sensor` releases a canary, waits for what the worker makes of
+    it, and goes on with larger stages, or halts and says why.
+
+    - **When:** when a person launches it. `dry_run` is on by default, and shows how many events and stages there would
+      be.
+    - **Changes:** adds a row to `dlq.fix` and to the audit, and the cause is `fixing`. No event moves yet.
+    - **Rerun:** a failed run as it is. After one that flagged, it is refused while that fix is open; one that halted is
+      flagged anew, once the cause is mended.
     """
     flag_fix_op()
 
@@ -176,11 +181,14 @@ def _told(done: Advanced, outcomes: dict[int, Stage]) -> dict[str, Any]:
 
 
 # The sensor asks for no second run of a fix while it takes the first one to be under way. A step takes seconds.
-@dg.job(name="retry_stage", hooks={job_success}, tags={"dagster/max_runtime": "900"})
+@dg.job(name="retry_stage", owners=OWNERS, hooks={job_success}, tags={"dagster/max_runtime": "900"})
 def retry_stage_job() -> None:
     """Takes the next step of one fix: writes down outcomes, then **releases, waits, halts or verifies**.
 
-    The `fix_flag_sensor` launches it. Running it again does nothing twice: what to do is decided on the ledger.
+    - **When:** the `fix_flag_sensor` launches it when a fix has something to do.
+    - **Changes:** `dlq.fix`, its stages and `dlq.retry`; events that it releases are pending again and fall due at the
+      pace of the fix.
+    - **Rerun:** with the same fix, at any time: what to do is decided on the ledger, so nothing is done twice.
     """
     retry_stage_op()
 
@@ -190,7 +198,9 @@ class RetryEventsConfig(SelectorConfig):
 
     reason: str = Field(description="Why, for the audit.")
     actor: str = Field(description="Who asks for it, for the audit.")
-    rate: float = Field(default=50.0, description="Events a second at which they fall due, up to 100,000.")
+    rate: float | None = Field(
+        default=None, description="Events a second at which they fall due, up to 100,000. Empty: DLQ_RETRY_RATE."
+    )
     parked: bool = Field(default=False, description="Also those that died again after too many retries.")
     dry_run: bool = Field(default=True, description="Only count the events. Set to false to retry them.")
 
@@ -203,19 +213,23 @@ def retry_dead_events_op(context: dg.OpExecutionContext, config: RetryEventsConf
             session.connection,
             config.selector(session),
             act=Act(config.actor, config.reason, session.now, context.run_id, config.dry_run),
-            rate=replace(fix_terms(session.settings).policy, rate=config.rate).rate,
+            rate=pace(config.rate, session.settings),
             max_retries=None if config.parked else session.settings.max_retries,
         )
     context.log.info(f"{'Would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events.")
     context.add_output_metadata(asdict(retried))
 
 
-@dg.job(name="retry_dead_events", hooks={job_success})
+@dg.job(name="retry_dead_events", owners=OWNERS, hooks={job_success})
 def retry_dead_events_job() -> None:
-    """Makes **dead events** pending again, by ids or by a filter, paced, with an audit row. `dry_run` is on by default.
+    """Makes **dead events** pending again, by ids or by a filter, at one pace.
 
-    Events that are not dead are passed over, so running it again retries nothing twice. To have a repair proven on a
-    few events first, flag a fix instead.
+    To have a repair proven on a few events first, flag a fix instead.
+
+    - **When:** when a person launches it. `dry_run` is on by default, and counts the events.
+    - **Changes:** each event is `pending` with no attempts and a paced `next_run_at`; a row in `dlq.retry` each, and
+      one in the audit for 5,000 of them.
+    - **Rerun:** at any time: events that are not dead are passed over, so none is retried twice.
     """
     retry_dead_events_op()
 
@@ -224,9 +238,13 @@ def retry_dead_events_job() -> None:
     job=retry_stage_job,
     minimum_interval_seconds=30,
     default_status=SENSORS_START,
-    description=(
-        "Looks for fixes with something to do: a new flag, or a stage with outcomes. Requests one run of "
-        "retry_stage a fix. Reads only; without a cursor, so nothing that commits late is missed."
+    owners=OWNERS,
+    description=described_plainly(
+        "Looks for fixes with something to do, a new flag or a stage with outcomes, and requests a run of "
+        "retry_stage for each that has none under way.",
+        when="Every 30 seconds, for at most 20 fixes.",
+        changes="Nothing: it reads, and the run that it requests writes.",
+        rerun="The next tick asks the database anew, without a cursor, so a missed tick or a failed run loses no fix.",
     ),
 )
 def fix_flag_sensor(

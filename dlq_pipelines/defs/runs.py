@@ -15,9 +15,10 @@ from dagster import DagsterEventType as Type
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from pydantic import Field
 
+from dlq_pipelines.defs.describe import described_plainly
 from dlq_pipelines.defs.health import job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
-from dlq_pipelines.defs.resources import our_tag
+from dlq_pipelines.defs.resources import OWNERS, our_tag
 from dlq_pipelines.settings import read_settings
 
 _ROOT = "dagster/root_run_id"
@@ -186,14 +187,17 @@ def clean_up_runs_op(context: dg.OpExecutionContext, config: CleanUpConfig) -> N
     context.add_output_metadata({"runs_deleted": done.deleted, "runs_kept": done.kept, "dry_run": config.dry_run})
 
 
-@dg.job(name="clean_up_runs", hooks={job_success})
+@dg.job(name="clean_up_runs", owners=OWNERS, hooks={job_success})
 def clean_up_runs_job() -> None:
     """Deletes **Dagster's records of our own runs** that ended more than `DLQ_RUN_RETENTION_DAYS` ago.
 
-    Runs at 05:00. At most 5,000 a run, oldest first, with their events and captured logs; runs of other code locations
-    and of backfills under way stay. So does a run that is the last word on something: the last materialization,
-    observation or attempt of an asset or of one of its days, or the last result of a check. `dry_run` is on by default;
-    the schedule deletes. Safe to run again at any time.
+    Runs of other code locations and of backfills under way stay. So does a run that is the last word on something: the
+    last materialization, observation or attempt of an asset or of one of its days, or the last result of a check.
+
+    - **When:** at 05:00, by `clean_up_runs_daily`. Launched by hand it only counts, unless `dry_run` is false.
+    - **Changes:** deletes runs from Dagster's own database with their events and captured logs, at most 5,000, oldest
+      first. Nothing of the outbox.
+    - **Rerun:** at any time: it goes on with what is left.
     """
     clean_up_runs_op()
 
@@ -205,5 +209,11 @@ clean_up_runs_schedule = dg.ScheduleDefinition(
     cron_schedule="0 5 * * *",
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
-    description="Keeps Dagster's own database small.",
+    owners=OWNERS,
+    description=described_plainly(
+        "Starts clean_up_runs with dry_run: false, so that Dagster's own database does not grow for ever.",
+        when="At 05:00 in DLQ_TIMEZONE.",
+        changes="Deletes records of our runs that are older than DLQ_RUN_RETENTION_DAYS, and nothing else.",
+        rerun="A missed tick needs nothing: the next one deletes what it left.",
+    ),
 )

@@ -124,9 +124,16 @@ def open_target(uri: str, *, staging: Path, folder: str = FOLDER, setting: str =
         raise DlqError(f"{setting} cannot be used: {_without_secrets(str(error), uri)}.") from None
     if isinstance(files, pa_fs.LocalFileSystem):
         return local_target(Path(path), folder)
+    below = f"/{folder}" if folder else ""
+    return Target(shown_uri(uri, folder), staging, None, files, f"{path.rstrip('/')}{below}")
+
+
+def shown_uri(uri: str, folder: str = FOLDER) -> str:
+    """The place of a target as a URI that people may see: without credentials and options. Asks no server."""
+    if "://" not in uri:
+        return (Path(uri) / folder).resolve().as_uri()
     parts, below = urlsplit(uri), f"/{folder}" if folder else ""
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{below}"
-    return Target(shown, staging, None, files, f"{path.rstrip('/')}{below}")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{below}"
 
 
 def local_target(place: Path, folder: str = FOLDER) -> Target:

@@ -18,11 +18,11 @@ Ordering = Literal["aggregate", "none"]
 _BOUNDS = {
     "canary": (1, BATCH),
     "growth": (1, 1000),
-    "rate": (0, 100_000),
-    "min_success": (0, 1),
     "settle_seconds": (1, 604_800),
     "max_retries": (1, 100),
 }
+# At most; and more than 0, at which nothing would fall due and nothing be proven.
+_ABOVE_ZERO = {"rate": 100_000, "min_success": 1}
 
 
 class FixStatus(StrEnum):
@@ -68,8 +68,9 @@ class RetryPolicy:
         for name, (least, most) in _BOUNDS.items():
             if not least <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must be from {least} to {most}, not {getattr(self, name)!r}")
-        if not self.rate > 0 or not self.min_success > 0:
-            raise ValueError("rate and min_success must be more than 0")
+        for name, most in _ABOVE_ZERO.items():
+            if not 0 < getattr(self, name) <= most:
+                raise ValueError(f"{name} must be more than 0 and at most {most}, not {getattr(self, name)!r}")
         if self.ordering not in get_args(Ordering):
             raise ValueError(f"ordering must be aggregate or none, not {self.ordering!r}")
 

@@ -8,13 +8,15 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow
 
+from dlq_pipelines.causes.catalogue import unknown_cause
 from dlq_pipelines.errors import NotFoundError, RefusedError
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector, aware, positive, storable
+from dlq_pipelines.operation import LONGEST_REASON, Act
+from dlq_pipelines.outbox.event import Selector, aware, positive, required, storable
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Close, Fix, FixStatus, Release, RetryPolicy, Stage, Terms, Wait, next_step
 
-_LONGEST_NOTE, _LONGEST_LINK, _LONGEST_OWNER = 10_000, 2_000, 200
+_LONGEST_LINK, _LONGEST_OWNER = 2_000, 200
+_SHOWN_STAGES = 20
 # What a person waits for a figure that is good to know.
 _PATIENCE = "5s"
 
@@ -32,7 +34,7 @@ class Flag:
         expires_at: when the fix ends unproven; None: as the installation decides at its first step.
 
     Raises:
-        ValueError: a text cannot be stored, or a moment has no time zone.
+        ValueError: a text is blank or cannot be stored, or a moment has no time zone.
     """
 
     selector: Selector
@@ -45,7 +47,7 @@ class Flag:
     def __post_init__(self) -> None:
         for name, most in (("link", _LONGEST_LINK), ("owner", _LONGEST_OWNER)):
             if (text := getattr(self, name)) is not None:
-                storable(name, text, most=most)
+                storable(name, required(name, text), most=most)
         aware("not_before", self.not_before)
         aware("expires_at", self.expires_at)
 
@@ -71,6 +73,13 @@ class Preview:
     stages: list[int]
     seconds: float
 
+    @property
+    def sizes(self) -> str:
+        """The stages in words; of very many the first twenty, and how many more there are."""
+        more = len(self.stages) - _SHOWN_STAGES
+        said = ", ".join(f"{size:,}" for size in self.stages[:_SHOWN_STAGES]) or "none, as all are parked"
+        return f"{said} and {more:,} more stages" if more > 0 else said
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -86,6 +95,15 @@ class Progress:
     next: str
 
 
+def noted(note: str) -> str:
+    """The note of a fix, which becomes the reason of the act that flags it.
+
+    Raises:
+        ValueError: it is blank, too long, or cannot be stored; the message names it as people were asked for it.
+    """
+    return storable("note", required("note", note), most=LONGEST_REASON)
+
+
 def flag_fix(connection: Connection, flag: Flag, *, act: Act) -> Fix:
     """State that something is mended upstream. Targets what died of it before `act.now`; `act.reason` is the note.
 
@@ -94,13 +112,13 @@ def flag_fix(connection: Connection, flag: Flag, *, act: Act) -> Fix:
     Raises:
         NotFoundError: no such cause.
         RefusedError: an open fix targets some of the same events, the cause is merged, or nothing dead is meant.
-        ValueError: it would expire before it begins, or the note cannot be stored.
+        ValueError: it would expire before it begins.
     """
     given = {
         **flag.selector.as_json(),
         **(vars(flag.policy) if flag.policy else {}),
         **{name: getattr(flag, name) for name in ("link", "owner", "not_before", "expires_at")},
-        "note": storable("note", act.reason, most=_LONGEST_NOTE),
+        "note": act.reason,
         "flagged_by": act.actor,
         "flagged_at": act.now,
     }
@@ -135,6 +153,16 @@ def preview_fix(connection: Connection, flag: Flag, *, act: Act, default: RetryP
     return Preview(
         **counted, overtaken=_overtaken(connection, where), stages=policy.sizes(free), seconds=free / policy.rate
     )
+
+
+def require_cause(connection: Connection, selector: Selector) -> None:
+    """Refuse to change anything of a cause that nobody knows: a slip of the pen would look like one without events.
+
+    Raises:
+        NotFoundError: no such cause.
+    """
+    if selector.cause_id is not None and not _members(connection, selector.cause_id):
+        raise unknown_cause(selector.cause_id)
 
 
 def means(connection: Connection, selector: Selector, *, before: datetime | None) -> dict[str, Any]:

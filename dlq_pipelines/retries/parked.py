@@ -80,6 +80,9 @@ def release_parked(  # noqa: PLR0913 - keyword-only past the selector
         act: who asks for it, and why.
         rate: events a second at which they fall due.
         fix_id: only those that this fix retried or targets.
+
+    Raises:
+        NotFoundError: no such cause.
     """
     done, after = Retried(0, 0), 0
     while page := parked_events(

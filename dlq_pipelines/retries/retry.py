@@ -16,7 +16,7 @@ import psycopg
 from dlq_pipelines.causes.classify import excerpt
 from dlq_pipelines.causes.fingerprint import fingerprint
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
-from dlq_pipelines.operation import Act, record_operation
+from dlq_pipelines.operation import LONGEST_REASON, Act, record_operation
 from dlq_pipelines.outbox.event import Selector, event_ids, positive, storable
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import (
@@ -33,7 +33,7 @@ from dlq_pipelines.retries.fix import (
     Wait,
     next_step,
 )
-from dlq_pipelines.retries.ledger import congestion, fix_from_row, get_fix, means, stages
+from dlq_pipelines.retries.ledger import congestion, fix_from_row, get_fix, means, require_cause, stages
 
 # Failed events whose errors are read for a verdict.
 _EVIDENCE = 200
@@ -182,6 +182,9 @@ def retry_selected(  # noqa: PLR0913 - keyword-only past the selector
         rate: events a second at which they fall due; None: all now.
         max_retries: events that died again after so many retries are parked and passed over; None: take them too.
         already: events that the same act has retried before: these fall due behind them.
+
+    Raises:
+        NotFoundError: no such cause.
     """
 
     def take(asked: Asked, taken: int) -> Page:
@@ -349,7 +352,11 @@ def take_selected(
             own; returns the page, with how many of it were taken, or in a dry run would be.
         max_retries: events that died again after so many retries are passed over; None: taken too.
         dry_run: roll each transaction back: also a look runs the application's own triggers of statements.
+
+    Raises:
+        NotFoundError: no such cause.
     """
+    require_cause(connection, selector)
     asked = _manual(connection, selector, max_retries=max_retries)
     total = Retried(0, 0)
     while True:
@@ -487,7 +494,7 @@ def _release_stage(  # noqa: PLR0913 - keyword-only past what is asked for
 ) -> Page:
     """Release a page of a stage, which begins with the first event that is released."""
     stage = {"fix_id": fix.id, "stage": number}
-    signed = replace(act, reason=f"fix {fix.id}, stage {number}: {fix.note}")
+    signed = replace(act, reason=f"fix {fix.id}, stage {number}: {fix.note}"[:LONGEST_REASON])
     pace = {"seconds_each": _seconds_each(policy.rate), "now": act.now}
     due = connection.one("retry.next_due", fix_id=fix.id, **pace)["due"]
     page = _release(connection, {**asked, **stage}, act=signed, rate=policy.rate, due=due)

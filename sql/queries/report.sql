@@ -5,6 +5,10 @@
 -- First in the report's transaction: all figures are of one moment, so the totals agree with the rows.
 set transaction isolation level repeatable read, read only
 
+-- name: rows
+-- Days that have a report.
+select count(*) as rows from :"dlq_schema".report_day
+
 -- name: memory
 -- A day of a million deaths is hashed in memory, and no statement is long enough for compiling it to pay.
 select set_config('work_mem', '96MB', true), set_config('jit', 'off', true),

@@ -126,11 +126,11 @@ def test_a_fix_is_previewed_unless_it_is_meant_and_then_followed_to_its_end(
         ({"note": "x"}, 400, "no filter was given"),
         ({"cause": "v1-nothing", "note": "x"}, 404, "no cause"),
         ({"event_type": "nobody's", "note": "x"}, 409, "No dead event is meant"),
-        ({"all": True, "note": " "}, 400, "must not be empty"),
+        ({"all": True, "note": " "}, 400, "note must not be empty"),
         ({"all": True, "note": "x", "canary": 0}, 400, "canary must be from 1"),
-        ({"all": True, "note": "x", "link": "", "dry_run": False}, 400, "cannot be stored"),
+        ({"all": True, "note": "x", "link": ""}, 400, "link must not be empty"),
         ({"all": True, "note": "x", "not_before": "soon"}, 400, "not_before: 'soon' is no time"),
-        ({"all": True, "note": "x", "not_before": "9999-12-31"}, 400, "9999-12-31 lies outside the years"),
+        ({"all": True, "note": "x", "not_before": "9999-12-31"}, 400, "not_before: 9999-12-31 lies outside the years"),
     ],
 )
 def test_a_fix_that_cannot_be_is_refused(

@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.definitions import defs
+from dlq_pipelines.defs.reports import _page
 from dlq_pipelines.defs.resources import OutboxResource, our_tag
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.conftest import _new_database, database_url
@@ -87,6 +88,7 @@ def test_the_whole_day_runs_and_runs_again_without_doubling_anything(
         assert report["headline"].startswith(f"2 events died on {day}")
         assert Path(report["report"]).is_file()
         assert report["chart"].startswith("![deaths a day by cause](data:image/svg+xml;base64,")
+    assert report["dagster/row_count"] == 3  # of its table, a row a day
     assert all(result.success for result in _play_all(job))
     assert one(connection, COUNTS) == before
 
@@ -125,7 +127,8 @@ def test_a_day_that_is_refused_stops_no_other_of_its_run(
     assert said.startswith("1 of 3 days was refused, the others are done. ")
     assert reason in said
     assert instance.get_materialized_partitions(dg.AssetKey(asset)) == set(DAYS[1:])
-    assert [_metadata(instance, asset, day)["dagster/row_count"] for day in DAYS[1:]] == [2, 2]
+    rows = [_metadata(instance, asset, day)["dagster/row_count"] for day in DAYS[1:]]
+    assert rows == ([2, 2] if asset == "dead_event_export" else [1, 2])
 
 
 def test_days_before_the_database_went_away_stay_on_record(
@@ -155,6 +158,33 @@ def test_a_run_observes_the_outbox_and_tells_its_causes(instance: dg.DagsterInst
     assert str(seen.metadata["dagster/table_name"].value).endswith(".public.outbox_event")
     assert str(seen.metadata["dagster/uri"].value).startswith("postgresql://")
     assert "last_error" in {column.name for column in seen.metadata["dagster/column_schema"].value.columns}
+
+
+def test_the_catalog_knows_the_tables_before_a_run_as_a_run_finds_them(instance: dg.DagsterInstance, job: Job) -> None:
+    """Names, types and nulls of every column, and the last part of the table's name and address."""
+    for result in _play_all(job):
+        assert result.success
+    job("purge_archive")
+    seen = instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1).records[0].asset_observation
+    found = {"outbox_event": seen, "failure_report": None}
+    for key in ("dead_event_causes", "dead_event_archive", "archive_purge"):
+        found[key] = instance.fetch_materializations(dg.AssetKey(key), limit=1).records[0].asset_materialization
+    with OutboxResource().session() as session:
+        report_day = session.table("dlq", "report_day")
+    for spec in defs.resolve_all_asset_specs():
+        if spec.key.to_user_string() not in found:
+            continue
+        event = found[spec.key.to_user_string()]
+        by_run = {name: value.value for name, value in event.metadata.items()} if event else report_day
+        assert _columns(spec.metadata["dagster/column_schema"]) == _columns(by_run["dagster/column_schema"]), spec.key
+        place = by_run["dagster/table_name"].partition(".")[2]
+        assert spec.metadata["dagster/table_name"].partition(".")[2] == place
+        if event:
+            assert str(by_run["dagster/uri"]).endswith(f"#{place}")
+
+
+def _columns(schema: dg.TableSchema) -> dict[str, tuple[str, bool]]:
+    return {column.name: (column.type, column.constraints.nullable) for column in schema.columns}
 
 
 @pytest.mark.parametrize(("warn", "error"), [(3, 5), (5, 3), (1_000, 5)])
@@ -258,6 +288,21 @@ def test_what_reports_hide_and_where_they_go_is_the_installations(
     assert "no answer" not in page
 
 
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ("/srv/reports/2026-11-24.html", dg.MetadataValue.path("/srv/reports/2026-11-24.html")),
+        ("s3://bucket/reports/2026-11-24.html", dg.MetadataValue.path("s3://bucket/reports/2026-11-24.html")),
+        (
+            "gs://bucket/all reports/2026-11-24.html",
+            dg.MetadataValue.url("https://storage.cloud.google.com/bucket/all%20reports/2026-11-24.html"),
+        ),
+    ],
+)
+def test_a_report_is_a_link_where_a_browser_follows_it(place: str, shown: dg.MetadataValue) -> None:
+    assert _page(place) == shown
+
+
 def _failure(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
     """All that the UI shows of a failed run."""
     return "\n".join(str(entry) for entry in instance.all_logs(result.run_id))
@@ -351,7 +396,7 @@ def test_flagging_a_fix_is_a_dry_run_unless_it_is_said(connection: Connection, j
     """The dry run tells how many it would target."""
     job("classify_deaths")
     would = _told(_flag(job))
-    assert (would["events"], would["aggregates"], would["stages"]) == (6, 2, [6])
+    assert (would["events"], would["aggregates"], would["stages"]) == (6, 2, "6")
     assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
     assert _flag(job, dry_run=False).success
     audit = one(connection, "select kind, actor, events, run_id is not null as by_run from dlq.operation")
@@ -404,7 +449,15 @@ def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another
         ({"every": True}, "every dead event and a filter"),
         ({"cause_id": None}, "no filter was given"),
         ({"cause_id": "v1-0000000000000000"}, "There is no cause 'v1-0000000000000000'"),
-        ({"note": " "}, "reason must not be empty"),
+        ({"note": " "}, "note must not be empty"),
+        ({"note": "a\x00b"}, "note holds a character that cannot be stored"),
+        ({"note": "n" * 10_001}, "note has 10001 characters, at most 10000 are kept"),
+        ({"actor": "a\x00b"}, "actor holds a character that cannot be stored"),
+        ({"actor": "a" * 301}, "actor has 301 characters, at most 300 are kept"),
+        ({"link": " "}, "link must not be empty"),
+        ({"not_before": "9999-12-31"}, "not_before: 9999-12-31 lies outside the years 1900 to 9000"),
+        ({"rate": 0.0}, "rate must be more than 0 and at most 100000, not 0.0"),
+        ({"min_success": 0.0}, "min_success must be more than 0 and at most 1, not 0.0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -456,6 +509,19 @@ def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> 
     assert _told(retry(event_ids=None, error_contains="no answer", dry_run=False))["events"] == 4
 
 
+def test_a_retry_by_hand_keeps_the_installations_pace_unless_it_names_one(
+    connection: Connection, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six events: at one a second the last falls due five seconds after the first, at two in half of that."""
+    monkeypatch.setenv("DLQ_RETRY_RATE", "1")
+    for more, seconds in (({}, 5.0), ({"rate": 2.0}, 2.5)):
+        connection.execute("update outbox_event set status = 'dead' where status = 'pending'")
+        config = {**ASKED, **more, "dry_run": False}
+        assert job("retry_dead_events", run_config={"ops": {"retry_dead_events_op": {"config": config}}}).success
+        due = "select extract(epoch from max(next_run_at) - min(next_run_at))::float as seconds from outbox_event"
+        assert one(connection, due) == {"seconds": seconds}
+
+
 @pytest.mark.parametrize(
     ("name", "op", "config", "named"),
     [
@@ -469,13 +535,19 @@ def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> 
         ("archive_dead_events", "dead_event_archive", {"reason": " "}, "reason must not be empty"),
         ("retry_stage", "retry_stage_op", {"fix_id": 0}, "fix_id must be a whole number from 1"),
         ("retry_stage", "retry_stage_op", {"fix_id": 77}, "There is no fix 77"),
-        ("retry_dead_events", "retry_dead_events_op", {"rate": 0.0, **ASKED}, "rate and min_success must be more than"),
-        ("retry_dead_events", "retry_dead_events_op", {"rate": 2e5, **ASKED}, "rate must be from 0 to 100000"),
-        (
-            "retry_dead_events",
-            "retry_dead_events_op",
-            {"attempts": -1, **ASKED, "every": False},
-            "attempts must be a whole number",
+        *(
+            ("retry_dead_events", "retry_dead_events_op", {**ASKED, **wrong}, named)
+            for wrong, named in (
+                ({"rate": 0.0}, "rate must be more than 0 and at most 100000, not 0.0"),
+                ({"rate": float("nan")}, "rate must be more than 0 and at most 100000, not nan"),
+                ({"rate": 2e5}, "rate must be more than 0 and at most 100000, not 200000.0"),
+                ({"attempts": -1, "every": False}, "attempts must be a whole number"),
+                ({"reason": "a\x00b"}, "reason holds a character that cannot be stored"),
+                ({"reason": "r" * 10_001}, "reason has 10001 characters, at most 10000 are kept"),
+                ({"actor": "a\x00b"}, "actor holds a character that cannot be stored"),
+                ({"died_since": "9999-12-31"}, "died_since: 9999-12-31 lies outside the years"),
+                ({"cause_id": "nope", "every": False}, "There is no cause 'nope'. `dlq causes list` lists them."),
+            )
         ),
     ],
 )

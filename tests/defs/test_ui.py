@@ -23,6 +23,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from dlq_pipelines import OutboxRepository
+from dlq_pipelines.definitions import defs
 from dlq_pipelines.installation import create_tables
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
@@ -197,11 +198,27 @@ def test_a_fix_flagged_in_the_launchpad_is_followed_to_verified(page: Page, serv
         assert sorted(outcomes.fetchall()) == [(1, 10), (2, 15)]
 
 
-def test_schedules_and_the_sensor_say_what_they_do(page: Page) -> None:
-    """Visible under Automation with their descriptions."""
+def test_every_schedule_and_sensor_says_what_it_does(page: Page) -> None:
+    """Listed under Automation, and on its own page with its description, as it was written."""
+    repository = defs.get_repository_def()
+    pages = {one.name: ("schedules", one.description or "") for one in repository.schedule_defs}
+    pages |= {one.name: ("sensors", one.description or "") for one in repository.sensor_defs}
+    assert len(pages) == 8
     page.goto("/automation")
-    for name in ("causes_every_five_minutes", "export_daily", "archive_daily", "report_daily", "fix_flag_sensor"):
+    for name in pages:
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    for name, (kind, description) in pages.items():
+        page.goto(f"/locations/dlq_pipelines/{kind}/{name}")
+        expect(page.get_by_text(description, exact=True)).to_be_visible()
+
+
+def test_a_job_and_an_asset_say_what_they_do_in_a_list(page: Page) -> None:
+    """Their Markdown is rendered: when, what it changes and how to rerun it are items that begin in bold."""
+    for place in ("/locations/dlq_pipelines/jobs/archive_dead_events", "/assets/dead_event_archive"):
+        page.goto(place)
+        for part in ("When:", "Changes:", "Rerun:"):
+            bold = page.get_by_role("listitem").filter(has=page.locator("strong", has_text=part))
+            expect(bold).to_be_visible()
 
 
 def test_ctrl_c_ends_every_process(served: Served) -> None:

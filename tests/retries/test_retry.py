@@ -15,10 +15,11 @@ import pytest
 
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
+from dlq_pipelines.archive.restore import restore_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.errors import NotFoundError, RefusedError
-from dlq_pipelines.operation import Act
+from dlq_pipelines.operation import LONGEST_REASON, Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy, Terms, Wait
@@ -1268,3 +1269,28 @@ def test_the_longest_unattended_fixes_come_first(connection: Connection) -> None
     connection.execute("update dlq.fix set stepped_at = now() where id = 1")
     due = fixes_due(connection, now=_now(), max_backlog=timedelta(days=30), limit=2)
     assert [fix.id for fix in due] == [2, 3]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_unknown_cause_is_not_taken_for_one_without_events(connection: Connection, *, dry_run: bool) -> None:
+    """By nothing that changes events of a filter, and by a dry run no less."""
+    _dead(connection, 1)
+    nobodys, act = Selector(cause_id="nope"), _act(dry_run=dry_run)
+    for change in (
+        lambda: retry_selected(connection, nobodys, act=act, rate=1.0, max_retries=3),
+        lambda: release_parked(connection, nobodys, act=act, rate=1.0, max_retries=3),
+        lambda: discard_events(connection, nobodys, act=act),
+        lambda: restore_events(connection, nobodys, act=act),
+    ):
+        with pytest.raises(NotFoundError, match=r"There is no cause 'nope'. `dlq causes list` lists them."):
+            change()
+    assert _counts(connection) == {"dead": 1}
+
+
+def test_a_fix_with_the_longest_note_goes_on(connection: Connection) -> None:
+    """Its stages sign with the note behind their number, as far as the audit keeps a reason."""
+    _dead(connection, 1)
+    fix = flag_fix(connection, Flag(Selector(cause_id=CAUSE), POLICY), act=_act("ann", "n" * LONGEST_REASON))
+    assert _advance(connection, fix).released == 1
+    signed = one(connection, "select reason from dlq.operation where kind = 'retry.stage'")["reason"]
+    assert signed == f"fix {fix.id}, stage 1: {'n' * LONGEST_REASON}"[:LONGEST_REASON]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dlq_pipelines.installation import alert_sender
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.api.conftest import serving
@@ -22,25 +23,30 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "deploy" / "README.md"]
 # What needs a server of its own, systemd, or a cluster is shown, and tested where it belongs.
 RUN = ("sh", "sql", "python")
+_SLACK = f"T{'1' * 8}/B{'1' * 8}/{'a' * 24}"
 
 
-def blocks(page: Path, languages: Sequence[str] = RUN) -> list[tuple[str, str]]:
-    """Snippets of a page that are to be run: language and text, in their order."""
-    found = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def blocks(page: Path, languages: Sequence[str] = RUN, *, under: str = "") -> list[tuple[str, str]]:
+    """Snippets of a page, or under one of its headings, that are to be run: language and text, in their order."""
+    text = page.read_text(encoding="utf-8")
+    if under:
+        text = text.partition(f"\n## {under}\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return [(language, text) for language, text in found if language in languages]
 
 
-def play(page: Path, database: Database, folder: Path, *, languages: Sequence[str] = RUN) -> None:
-    """Run the snippets of a page one after the other, as a reader would."""
+def play(page: Path, database: Database, folder: Path, *, languages: Sequence[str] = RUN, under: str = "") -> None:
+    """Run the snippets of a page, or under one of its headings, one after the other, as a reader would."""
     (folder / "sql").symlink_to(ROOT / "sql")
     given = _environment() | {
         "DLQ_DATABASE_URL": database.url,
         "DLQ_HOME": str(folder / "dlq"),
         "DAGSTER_HOME": str(folder / "dagster"),
         "PYTHONPATH": str(ROOT),
+        "BROWSER": "true",
     }
     (folder / "dagster").mkdir()
-    for language, text in blocks(page, languages):
+    for language, text in blocks(page, languages, under=under):
         if language == "sql":
             with database.connect() as connection:
                 for statement in text.split(";\n"):
@@ -76,12 +82,40 @@ def test_the_tables_of_the_reference_are_those_of_the_program(connection: Connec
     assert re.findall(r"^\| `\w+` \|  \|.*$", text, re.MULTILINE) == []
 
 
+def test_what_the_reference_says_of_files_works(database: Database, connection: Connection, tmp_path: Path) -> None:
+    """Rules of what to hide, and the reports of a day."""
+    _seed(connection)
+    for name in ("Exports", "Reports"):
+        (tmp_path / name).mkdir()
+        play(PAGE, database, tmp_path / name, under=name)
+    lines = (tmp_path / "Exports" / "redacted.json").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == one(connection, "select count(*) from dlq.death")["count"]
+    assert (tmp_path / "Reports" / "dlq" / "reports" / "2026-11-23.html").is_file()
+
+
+def test_the_channels_of_the_reference_are_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read as they are written, with secrets of the right form where the page has none."""
+    (text,) = re.findall(r"^```\w*\n(export DLQ_ALERT_URLS=.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    exports, said = (
+        text.replace("whsec_...", f"whsec_{'A' * 43}=")
+        .replace("token-a/token-b/token-c", _SLACK)
+        .rsplit("dlq alerts test", 1)
+    )
+    assert said == "\n"
+    shell = ["bash", "-euc", f"{exports}\nenv -0"]
+    done = subprocess.run(shell, capture_output=True, text=True, check=True)
+    for name, _, value in (line.partition("=") for line in done.stdout.split("\0")):
+        if name.startswith("DLQ_"):
+            monkeypatch.setenv(name, value)
+    assert len(alert_sender(Settings()).routes) == 4
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing: apt-get install curl")
 def test_the_requests_of_the_reference_are_answered(database: Database, connection: Connection, tmp_path: Path) -> None:
     """As they are typed, one after the other, on twenty dead events."""
     add_events(connection, 20)
     kill(connection, "TimeoutError: no answer", attempts=5)
-    ((_, requests),) = blocks(PAGE, ("sh",))
+    ((_, requests),) = blocks(PAGE, ("sh",), under="The HTTP API")
     with serving(Settings(home=tmp_path), database) as address:
         for line in requests.splitlines():
             request = line.replace("curl -s ", "curl -s --fail-with-body ")

@@ -11,10 +11,12 @@ from dlq_pipelines.definitions import defs
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import create_host_tables
 from dlq_pipelines.settings import Settings
+from tests.cli.test_main import _seed
 from tests.rows import add_events, one
-from tests.test_docs import play
+from tests.test_docs import blocks, play
 
 ROOT = Path(__file__).parents[1]
+TOUR, MENDED = "Ten minutes on your own outbox", "When a cause is mended"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 (PYTHON,) = (text for language, text in BLOCKS if language == "python")
@@ -52,13 +54,34 @@ def test_the_tour_of_the_readme_leads_to_a_report(empty_database: Database, tmp_
         create_host_tables(connection)
         add_events(connection, 3)
         connection.execute("update outbox_event set status = 'dead', next_run_at = now() - interval '1 day'")
-        play(ROOT / "README.md", empty_database, tmp_path, languages=("sh",))
+        play(ROOT / "README.md", empty_database, tmp_path, languages=("sh",), under=TOUR)
         pages = [path.read_text(encoding="utf-8") for path in (tmp_path / "dlq" / "reports").rglob("*.html")]
         assert any("3 deaths" in page for page in pages), pages
         assert one(connection, "select count(*) from dlq.death where cause_id is not null") == {"count": 3}
         connection.execute("update outbox_event set status = 'pending' where id = 1")
         connection.execute("update outbox_event set status = 'dead' where id = 1")
         assert one(connection, "select count(*) from dlq.death where event_id = 1") == {"count": 2}
+
+
+def test_a_fix_is_flagged_as_the_readme_says(database: Database, connection: Connection, tmp_path: Path) -> None:
+    """By a person with the command line, and by a team whose account can do that and nothing else."""
+    _seed(connection)
+    connection.execute("truncate dlq.fix restart identity cascade")
+    play(ROOT / "README.md", database, tmp_path, languages=("sh",), under=MENDED)
+    assert one(connection, "select id, note from dlq.fix") == {"id": 1, "note": "mended in v42"}
+
+    connection.execute("truncate dlq.fix restart identity cascade")
+    ((_, text),) = blocks(ROOT / "README.md", ("sql",), under=MENDED)
+    *granting, flagging = text.split(";\n")[:-1]
+    with connection.transaction(force_rollback=True):  # a role is the whole server's
+        for statement in granting:
+            connection.execute(statement.encode())
+        connection.execute("set local session authorization checkout_team")
+        connection.execute(flagging.encode())
+        connection.execute("reset session authorization")
+        assert one(connection, "select flagged_by, note from dlq.fix") == {
+            "flagged_by": "checkout_team", "note": "mended in v42",
+        }  # fmt: skip
 
 
 def test_every_target_of_the_readme_is_in_make_help_and_can_be_made() -> None:

@@ -7,7 +7,7 @@ another matter, in `delivery.py`.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from dlq_pipelines.alerts.figures import read_figures
@@ -16,6 +16,7 @@ from dlq_pipelines.alerts.rules import Finding, Severity, Thresholds, find
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import positive
+from dlq_pipelines.paging import read_key, write_key
 from dlq_pipelines.postgres.connect import Connection
 
 # So long what was the case may come back as the same alert: figures near a threshold would ring all day otherwise.
@@ -23,6 +24,7 @@ SETTLE = timedelta(minutes=10)
 # What ended longer ago is forgotten, and what was told of it.
 _KEPT = timedelta(days=90)
 LONGEST_SILENCE = timedelta(days=30)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Kind(StrEnum):
@@ -56,6 +58,12 @@ class Alert:
     told_at: datetime | None = None
     resolved_at: datetime | None = None
     silenced_until: datetime | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the page of a list ends of which it is the last."""
+        ago = (_EPOCH - (self.resolved_at or self.fired_at)) // timedelta(microseconds=1)
+        return write_key(int(self.resolved_at is not None), Severity.CRITICAL.rank - self.severity.rank, ago, self.key)
 
     def state(self, now: datetime) -> str:
         """firing, silenced or resolved."""
@@ -241,9 +249,22 @@ def queue_digest(  # noqa: PLR0913 - keyword-only past the day
     return bool(row["notices"])
 
 
-def list_alerts(connection: Connection, *, limit: int = 100) -> list[Alert]:
-    """Alerts: what fires, the gravest first, then what ended last."""
-    return [_alert(row) for row in connection.run("alert.list", limit=positive("limit", limit, most=1000))]
+def list_alerts(connection: Connection, *, limit: int = 100, after: str | None = None) -> list[Alert]:
+    """Alerts: what fires, the gravest first, then what ended last.
+
+    Args:
+        connection: to the ledger.
+        limit: how many at most, 1 to 1,000.
+        after: `place` of the last one of the page before. An alert that begins or ends meanwhile may be missed or be
+            met twice; every other one is met once.
+
+    Raises:
+        ValueError: a limit out of its bounds, or `after` is no place.
+    """
+    names = ("after_over", "after_rank", "after_ago", "after_key")
+    key = (None,) * len(names) if after is None else read_key(after, int, int, int, str)
+    asked = dict(zip(names, key, strict=True))
+    return [_alert(row) for row in connection.run("alert.list", **asked, limit=positive("limit", limit, most=1000))]
 
 
 def silence_alert(connection: Connection, key: str, until: datetime | None, *, act: Act) -> Alert:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import Field
 
 from dlq_pipelines.alerts.alert import Alert, list_alerts, silence_alert
 from dlq_pipelines.alerts.delivery import Channel, list_channels
 from dlq_pipelines.api.auth import Admin, Reader
-from dlq_pipelines.api.filters import Body, DryRun, Reason
+from dlq_pipelines.api.filters import After, Body, DryRun, Limit, Reason
 from dlq_pipelines.api.session import Outbox
 
 router = APIRouter(prefix="/api/alerts", tags=["alerts"])
@@ -34,24 +34,26 @@ class ShownAlert(Alert):
 
 @dataclass(frozen=True)
 class AlertList:
-    """Alerts, what fires first, and how the channels are doing; addresses are never shown."""
+    """Alerts, what fires first, and how the channels are doing; addresses are never shown.
+
+    `next` is the `after` of the next page, null on the last.
+    """
 
     alerts: list[ShownAlert]
     count: int
     limit: int
+    next: str | None
     channels: list[Channel]
 
 
 @router.get("")
-def list_(
-    caller: Reader,
-    outbox: Outbox,
-    limit: Annotated[int, Query(ge=1, le=1_000, description="How many at most.")] = 50,
-) -> AlertList:
+def list_(caller: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> AlertList:
     """Alerts: what fires, the gravest first, then what ended last."""
-    now = caller.act("asked").now
-    found = [ShownAlert(**vars(alert), state_now=alert.state(now)) for alert in list_alerts(outbox, limit=limit)]
-    return AlertList(found, len(found), limit, list_channels(outbox))
+    now, alerts = caller.act("asked").now, list_alerts(outbox, limit=limit, after=after)
+    found = [ShownAlert(**vars(alert), state_now=alert.state(now)) for alert in alerts]
+    return AlertList(
+        found, len(found), limit, alerts[-1].place if len(alerts) == limit else None, list_channels(outbox)
+    )
 
 
 @router.post("/silence")

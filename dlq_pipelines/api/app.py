@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from dlq_pipelines.api import alerts, archive, causes, dead_events, docs, fixes, health, metrics, operations, reports
+from dlq_pipelines.api.arguments import only_what_is_described
 from dlq_pipelines.api.auth import read_tokens
 from dlq_pipelines.api.errors import RESPONSES, handle_errors
 from dlq_pipelines.api.guard import Guard
@@ -59,12 +60,14 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(database),
+        dependencies=[Depends(only_what_is_described)],
     )
     app.state.settings, app.state.database = settings, database
     app.state.tokens = read_tokens(settings.api_tokens.get_secret_value() if settings.api_tokens else "")
     app.state.limiter = MovingWindowRateLimiter(MemoryStorage())
     app.state.rate = RateLimitItemPerMinute(settings.api_changes_per_minute)
     app.state.exports = threading.BoundedSemaphore(_EXPORTS)
+    app.state.schema_known_until = 0.0
     handle_errors(app)
     for concept in CONCEPTS:
         app.include_router(concept.router, responses=RESPONSES)
@@ -83,7 +86,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
 def guarded(app: FastAPI, settings: Settings, *, host: str) -> ASGIApp:
     """The application behind its guard, which answers to the names of this machine and of `DLQ_API_HOSTS`."""
     hosts = {*_LOOPBACK, *settings.api_hosts, host.lower()}
-    return Guard(app, hosts=hosts, origins=settings.api_cors_origins)
+    return Guard(app, hosts=hosts, origins=settings.api_cors_origins, tokens=app.state.tokens)
 
 
 def _lifespan(database: Database) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/api/archive", tags=["archive"])
 class ByRetention(AtMost):
     """What is past its retention."""
 
-    reason: Reason = "retention"
+    reason: Reason
     dry_run: DryRun = False
 
 

@@ -18,6 +18,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from limits import RateLimitItem
 from limits.strategies import MovingWindowRateLimiter
 
@@ -130,6 +131,17 @@ def needs(scope: Scope, *, changes: bool = False) -> Callable[..., Caller]:
     return caller
 
 
+def admit(tokens: tuple[Token, ...], authorization: str | None) -> None:
+    """Let a request on whose `Authorization` has a known token, and any where there are no tokens.
+
+    Raises:
+        RequestError: nobody knows who asks.
+    """
+    if tokens:
+        scheme, secret = get_authorization_scheme_param(authorization)
+        _recognise(tokens, secret if scheme.lower() == "bearer" else None)
+
+
 def _recognise(tokens: tuple[Token, ...], secret: str | None) -> Token:
     """The token of that secret. Each entry is compared, in constant time, so the time tells nothing of which."""
     digest = _digest(secret or "")
@@ -143,7 +155,9 @@ def _recognise(tokens: tuple[Token, ...], secret: str | None) -> Token:
 def _not_too_often(limiter: MovingWindowRateLimiter, rate: RateLimitItem, who: str) -> None:
     if not limiter.hit(rate, who):
         wait = max(1, math.ceil(limiter.get_window_stats(rate, who).reset_time - time.time()))
-        raise RequestError(429, f"At most {rate} changes are taken. Wait {wait} s.", {"Retry-After": str(wait)})
+        raise RequestError(
+            429, f"At most {rate.amount:,} changes a minute are taken. Wait {wait} s.", {"Retry-After": str(wait)}
+        )
 
 
 def _digest(secret: str) -> str:

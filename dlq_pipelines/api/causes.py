@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
-from pydantic import Field
+from fastapi import APIRouter, Path
+from pydantic import AfterValidator, Field
 
 from dlq_pipelines.api.auth import Admin, Caller, Reader
-from dlq_pipelines.api.filters import Body, DryRun, Reason
+from dlq_pipelines.api.filters import After, Body, DryRun, Limit, Reason, storable_text
 from dlq_pipelines.api.session import Outbox
 from dlq_pipelines.causes.catalogue import (
     Cause,
@@ -28,8 +28,7 @@ from dlq_pipelines.outbox.event import BIGINT_MAX
 from dlq_pipelines.postgres.connect import Connection
 
 router = APIRouter(prefix="/api/causes", tags=["causes"])
-CauseId = Annotated[str, Path(max_length=200, description="The cause.")]
-Limit = Annotated[int, Query(ge=1, le=1_000, description="How many at most.")]
+CauseId = Annotated[str, AfterValidator(storable_text), Path(max_length=200, description="The cause.")]
 
 
 class Changing(Body):
@@ -84,11 +83,12 @@ class ShownCause(Cause):
 
 @dataclass(frozen=True)
 class CauseList:
-    """Causes, those with most dead events now first."""
+    """Causes, those with most dead events now first; `next` is the `after` of the next page, null on the last."""
 
     causes: list[ShownCause]
     count: int
     limit: int
+    next: str | None
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ class SimilarList:
 
 
 @router.get("")
-def list_(_: Reader, outbox: Outbox, limit: Limit = 50) -> CauseList:
-    """Causes, those with most dead events now first."""
-    now = datetime.now(UTC)
-    found = [ShownCause(**vars(cause), state_now=cause.state(now)) for cause in list_causes(outbox, limit=limit)]
-    return CauseList(found, len(found), limit)
+def list_(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> CauseList:
+    """Causes, those with most dead events now first. One whose figures change between two pages may be missed."""
+    now, causes = datetime.now(UTC), list_causes(outbox, limit=limit, after=after)
+    found = [ShownCause(**vars(cause), state_now=cause.state(now)) for cause in causes]
+    return CauseList(found, len(found), limit, causes[-1].key if len(causes) == limit else None)
 
 
 @router.get("/similar")

@@ -65,7 +65,9 @@ class StatsQuery(Asked):
 class ExportQuery(Asked):
     """Filters and a format."""
 
-    format: ExportFormat = Field(default=ExportFormat.JSONL, description="jsonl is an object a line.")
+    format: Literal["jsonl", "json", "csv", "parquet"] = Field(
+        default="jsonl", description="jsonl is an object a line, and json the same."
+    )
 
 
 class RetryOne(Body):
@@ -159,15 +161,15 @@ def stats(_: Reader, asked: Annotated[StatsQuery, Query()], outbox: Outbox, site
 @router.get("/export", response_class=StreamingResponse, responses={200: _FILE})
 def export(_: Reader, asked: Annotated[ExportQuery, Query()], request: Request, site: Site) -> ExportResponse:
     """Deaths as a file with the columns of the daily export, redacted as that is. Broken off where it is not whole."""
+    format_ = ExportFormat("jsonl" if asked.format == "json" else asked.format)
     chunks = export_stream(
         request.app.state,
         asked.selector(site.zone),
-        format=asked.format,
+        format=format_,
         redaction=export_options(site).redaction,
     )
-    name = f"dead-events.{asked.format}"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return ExportResponse(chunks, media_type=_MEDIA[asked.format], headers=headers)
+    headers = {"Content-Disposition": f'attachment; filename="dead-events.{format_}"'}
+    return ExportResponse(chunks, media_type=_MEDIA[format_], headers=headers)
 
 
 @router.get("/{event_id}", response_model=EventHistory)
@@ -200,6 +202,8 @@ def retry_batch(caller: Retrier, asked: RetryMany, outbox: Outbox, site: Site) -
         events=events_of,
         permit=asked.permit("retry"),
     )
+    if asked.names_only and not done.events:
+        raise none_taken(done, "dead")
     return told("Retried", done, asked)
 
 

@@ -4,6 +4,7 @@ Nothing of the server's inside: no stack trace, no connection string, no host. T
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ from dlq_pipelines.text import plain_line
 log = logging.getLogger("dlq.api")
 _AWAY = "The database does not answer. The server's log says why; /ready says when it is back."
 _LONGEST = 2_000
+# Commands that the rest of the house advises and that have a twin here, up to their other options.
+_COMMAND = re.compile(r"`dlq (dead-events|causes|fixes|alerts) (list|show|split|withdraw|parked)(?: ([^` ]+))?[^`]*`")
 
 
 class Failure(BaseModel):
@@ -48,8 +51,22 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def failure(status: int, reason: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The answer. The reason may repeat what a stranger said: it is made one plain line, bounded, and storable."""
-    said = plain_line(reason, _LONGEST).encode("utf-8", "backslashreplace").decode("utf-8")
+    said = _COMMAND.sub(_over_http, plain_line(reason, _LONGEST)).encode("utf-8", "backslashreplace").decode("utf-8")
     return JSONResponse({"error": said}, status, headers)
+
+
+def _over_http(command: re.Match[str]) -> str:
+    """How this address does what a command at a terminal does."""
+    concept, act, which = command.groups()
+    match act:
+        case "list":
+            return f"`GET /api/{concept}`"
+        case "parked":
+            return f"`GET /api/{concept}/parked`"
+        case "show":
+            return f"`GET /api/{concept}/{which}`"
+        case _:
+            return f"`POST /api/{concept}/{which}/{act}`"
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -117,5 +134,7 @@ def _of_postgres(error: Exception) -> tuple[int, str]:
 def _complaint(error: RequestValidationError) -> str:
     """The first argument that cannot be used, and why. What was given is not repeated."""
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"The body is no JSON: {first['ctx']['error']}, at character {first['loc'][-1]}."
     where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,5 +1,6 @@
 """Which dead events does a request mean? It takes the filters that all faces share, as parameters or in its body."""
 
+import re
 from collections.abc import Callable
 from dataclasses import Field as DataclassField
 from dataclasses import fields
@@ -7,23 +8,40 @@ from datetime import tzinfo
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.operation import ASKED_ABOVE, LONGEST_REASON
 from dlq_pipelines.outbox.event import BIGINT_MAX, Selector
 from dlq_pipelines.outbox.filters import Filters
 
+
+def storable_text(value: Any) -> Any:
+    """Refuse a text that PostgreSQL cannot hold, before it says so in words of its own."""
+    if isinstance(value, str) and ("\x00" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
+        raise ValueError("holds NUL, or half of a character, which cannot be stored")
+    return value
+
+
 EventId = Annotated[int, Field(ge=1, le=BIGINT_MAX)]
 Reason = Annotated[str, Field(min_length=1, max_length=LONGEST_REASON, description="Why, for whoever asks later.")]
 DryRun = Annotated[bool, Field(description="Only say what would be done.")]
+Limit = Annotated[int, Query(ge=1, le=1_000, description="How many at most.")]
+# As long as the longest key of an alert makes it.
+After = Annotated[str | None, Query(max_length=4_000, description="`next` of the page before.")]
 OF_NO_REASON = "asked for over HTTP"
+
+
+# A time zone behind a space, as a + that was not escaped arrives.
+_LOST_PLUS = re.compile(r" \d\d:?\d\d$")
 
 
 class Parameters(BaseModel):
     """An argument that nobody knows is refused: a filter with a slip of the pen would mean more than was meant."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    _storable = field_validator("*")(storable_text)
 
 
 class Body(Parameters):
@@ -59,7 +77,13 @@ class Asked(_FilterParameters):
 
     def selector(self, zone: tzinfo) -> Selector:
         """What was asked for."""
-        return self.filters.selector(zone, self.id, else_every=True)
+        try:
+            return self.filters.selector(zone, self.id, else_every=True)
+        except ValueError as error:
+            filters = self.filters
+            if any(_LOST_PLUS.search(text or "") for text in (filters.since, filters.until)):
+                raise ValueError(f"{error} A + in an address means a space: write it as %2B.") from None
+            raise
 
 
 class AtMost(Body):

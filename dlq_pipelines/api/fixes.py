@@ -9,7 +9,7 @@ from pydantic import Field
 
 from dlq_pipelines.api.auth import Reader, Retrier
 from dlq_pipelines.api.dead_events import ChangedMany, Rate, events_of, told
-from dlq_pipelines.api.filters import Asked, Body, DryRun, Many, Reason
+from dlq_pipelines.api.filters import Asked, Body, DryRun, Limit, Many, Reason
 from dlq_pipelines.api.session import Outbox, Site
 from dlq_pipelines.day import moment
 from dlq_pipelines.installation import fix_terms, pace
@@ -89,11 +89,12 @@ class Flagged:
 
 @dataclass(frozen=True)
 class FixList:
-    """Fixes, the last flagged first."""
+    """Fixes, the last flagged first; `next` is the `after` of the next page, null on the last."""
 
     fixes: list[Fix]
     count: int
     limit: int
+    next: int | None
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,13 @@ class ParkedPage:
 def list_(
     _: Reader,
     outbox: Outbox,
-    limit: Annotated[int, Query(ge=1, le=1_000, description="How many at most.")] = 50,
+    limit: Limit = 50,
     open_: Annotated[bool, Query(alias="open", description="Only those that have not ended.")] = False,
+    after: Annotated[int | None, Query(ge=1, le=BIGINT_MAX, description="Only those flagged before this one.")] = None,
 ) -> FixList:
     """Fixes, the last flagged first."""
-    found = list_fixes(outbox, limit=limit, only_open=open_)
-    return FixList(found, len(found), limit)
+    found = list_fixes(outbox, limit=limit, only_open=open_, after=after)
+    return FixList(found, len(found), limit, found[-1].id if len(found) == limit else None)
 
 
 @router.post("")

@@ -1,4 +1,4 @@
-"""What is turned away before any route is asked: other hosts' names, strange origins, too much at once.
+"""What is turned away before any route is asked: other hosts' names, strange origins, strangers, too much at once.
 
 A browser lets any page send requests to 127.0.0.1. The Host check stops a page whose name was bound to this address
 (DNS rebinding), the Origin check one that posts forms across sites; neither could read an answer, and a post needs none
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dlq_pipelines.api.auth import Token, admit
 from dlq_pipelines.api.errors import RequestError, failure
 
 # Ten thousand ids or a large payload; whoever sends more means something else.
@@ -22,7 +23,9 @@ _BODY_SECONDS = 30
 # Requests under way at once. Forty of them work, the others wait for a thread.
 _MOST_AT_ONCE = 200
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_HEADERS = {
+# What strangers may know too: whether the process is up and ready, and what it offers.
+OPEN = ("/health", "/ready", "/docs", "/openapi.json")
+HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -39,28 +42,33 @@ class Guard:
         app: what is guarded.
         hosts: names that a request may be addressed to, without ports.
         origins: of pages elsewhere that may ask, such as https://ops.example.com.
+        tokens: one of which every request needs but those for `OPEN`; none: nobody is asked for one.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str]) -> None:
-        self._app, self._hosts, self._origins = app, frozenset(hosts), frozenset(origins)
+    def __init__(
+        self, app: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str], tokens: tuple[Token, ...]
+    ) -> None:
+        self._app, self._hosts, self._origins, self._tokens = app, frozenset(hosts), frozenset(origins), tokens
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
+        """One request. Beside requests there is only the server's own life; what else may come is refused."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if scope["type"] != "http":
+            raise ValueError(f"{scope['type']} is not served")
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
         self._under_way += 1
         try:
-            self._look(scope["method"], Headers(scope=scope))
+            self._look(scope["method"], scope["path"], Headers(scope=scope))
             if scope["method"] not in _SAFE:
                 receive = _once(await asyncio.wait_for(_body(receive), _BODY_SECONDS), receive)
         except RequestError as error:
@@ -72,9 +80,11 @@ class Guard:
         finally:
             self._under_way -= 1
 
-    def _look(self, method: str, headers: Headers) -> None:
-        """Raises RequestError where the request is not for us."""
+    def _look(self, method: str, path: str, headers: Headers) -> None:
+        """Raises RequestError where the request is not for us, or from nobody that we know."""
         host = headers.get("host", "")
+        if len(headers.getlist("host")) > 1:
+            raise RequestError(400, "A request has one Host header.")
         if _name(host) not in self._hosts:
             raise RequestError(421, "This server does not answer to that host name. DLQ_API_HOSTS lists those it does.")
         origin = headers.get("origin")
@@ -87,6 +97,8 @@ class Guard:
             raise RequestError(413, f"A body has at most {MOST_BYTES:,} bytes.", {"Connection": "close"})
         if self._under_way > _MOST_AT_ONCE:
             raise RequestError(503, "Too many requests are under way. Ask again.", {"Retry-After": "1"})
+        if path not in OPEN and method != "OPTIONS":
+            admit(self._tokens, headers.get("authorization"))
 
 
 def _name(host: str) -> str:

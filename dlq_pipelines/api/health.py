@@ -32,12 +32,14 @@ class Readiness:
     schema: str
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health")
 def health() -> Health:
     """The process is up. Asks nothing of the database."""
     return Health()
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses={503: {"model": Readiness, "description": "What is wrong."}})
 def ready(request: Request, response: Response) -> Readiness:
     """The database answers and has this release's schema."""

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from dlq_pipelines.api.auth import Reader
-from dlq_pipelines.api.session import Site
+from dlq_pipelines.api.session import Site, require_schema
 from dlq_pipelines.metrics import DeadLetterCollector, snapshot_reader
 from dlq_pipelines.postgres.connect import Connection
 
@@ -24,6 +24,7 @@ def metrics(_: Reader, request: Request, site: Site) -> Response:
     @contextmanager
     def connect() -> Iterator[Connection]:
         with request.app.state.pool.connection(timeout=_PATIENCE) as connection:
+            require_schema(request.app.state, connection)
             yield connection
 
     registry = CollectorRegistry()

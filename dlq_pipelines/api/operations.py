@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from dlq_pipelines.api.auth import Reader
+from dlq_pipelines.api.filters import Limit
 from dlq_pipelines.api.session import Outbox
 from dlq_pipelines.operation import Operation, list_operations
 from dlq_pipelines.outbox.event import BIGINT_MAX
@@ -27,7 +28,7 @@ class OperationPage:
 def list_(
     _: Reader,
     outbox: Outbox,
-    limit: Annotated[int, Query(ge=1, le=1_000, description="How many at most.")] = 50,
+    limit: Limit = 50,
     before: Annotated[int | None, Query(ge=1, le=BIGINT_MAX, description="Only those with a smaller number.")] = None,
 ) -> OperationPage:
     """What was done, by whom and why, the last first."""

@@ -23,11 +23,8 @@ def _written_out(text: str) -> date:
     return day
 
 
-Day = Annotated[
-    date,
-    BeforeValidator(_written_out),
-    Path(description="Such as 2026-11-24, in DLQ_TIMEZONE."),
-]
+_Day = Annotated[date, BeforeValidator(_written_out)]
+Day = Annotated[_Day, Path(description="Such as 2026-11-24, in DLQ_TIMEZONE.")]
 
 
 @dataclass(frozen=True)
@@ -41,22 +38,26 @@ class BuiltReport:
 
 @dataclass(frozen=True)
 class BuiltReports:
-    """The days that have a report, the last first."""
+    """The days that have a report, the last first; `next` is the `after` of the next page, null on the last."""
 
     reports: list[BuiltReport]
     count: int
     limit: int
+    next: date | None
 
 
 @router.get("")
 def list_(
-    _: Reader, outbox: Outbox, limit: Annotated[int, Query(ge=1, le=366, description="How many at most.")] = 31
+    _: Reader,
+    outbox: Outbox,
+    limit: Annotated[int, Query(ge=1, le=366, description="How many at most.")] = 31,
+    after: Annotated[_Day | None, Query(description="Only days before this one.")] = None,
 ) -> BuiltReports:
     """The days that have a report, the last first."""
     from dlq_pipelines.reports.publish import list_reports
 
-    found = [BuiltReport(**vars(row)) for row in list_reports(outbox, limit=limit)]
-    return BuiltReports(found, len(found), limit)
+    found = [BuiltReport(**vars(row)) for row in list_reports(outbox, limit=limit, before=after)]
+    return BuiltReports(found, len(found), limit, found[-1].day if len(found) == limit else None)
 
 
 @router.get("/{day}", response_model=dict[str, Any])

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive, Scope, Send
 
 from dlq_pipelines.api.errors import RequestError
+from dlq_pipelines.api.session import require_schema
 from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.settings import ExportFormat
@@ -67,6 +68,7 @@ def export_stream(state: Any, selector: Selector, *, format: ExportFormat, redac
     Raises:
         RequestError: too many exports are under way.
         DatabaseUnavailableError: the database does not answer.
+        SchemaError: it has to be migrated first.
     """
     if not state.exports.acquire(blocking=False):
         raise RequestError(503, "Other exports are under way. Ask again when one has ended.", {"Retry-After": "30"})
@@ -84,6 +86,7 @@ def _chunks(state: Any, selector: Selector, format: ExportFormat, redaction: Red
 
         try:
             with os.fdopen(writing, "wb", _CHUNK) as file, state.database.connect() as connection:
+                require_schema(state, connection)
                 export_selected(
                     connection,
                     url=state.database.url,

@@ -12,7 +12,7 @@ from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.ledger import means, require_cause
+from dlq_pipelines.retries.ledger import means
 from dlq_pipelines.retries.retry import shown
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
@@ -49,7 +49,6 @@ def restore_events(connection: Connection, selector: Selector, *, act: Act) -> R
         NotFoundError: no such cause.
         SchemaError: the archive table lacks a column of the outbox table, or an event breaks a constraint of that one.
     """
-    require_cause(connection, selector)
     where = means(connection, selector, before=None)
     total = Restored(0, 0, 0, 0, 0)
     after = {"after_time": _BEGINNING, "after_id": 0}

@@ -18,6 +18,7 @@ from dlq_pipelines.causes.fingerprint import fingerprint
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import positive
+from dlq_pipelines.paging import read_key, write_key
 from dlq_pipelines.postgres.connect import Connection
 
 Described = Literal["name", "owner", "note"]
@@ -62,6 +63,11 @@ class Cause:
         """Its name, or exception type and template in one line."""
         return self.name or ": ".join(part for part in (self.exception_type, self.template) if part)
 
+    @property
+    def key(self) -> str:
+        """Where the page of a list ends of which it is the last."""
+        return write_key(self.dead, self.deaths, self.id)
+
     def state(self, now: datetime) -> str:
         """`muted` while it is, otherwise its status."""
         return "muted" if self.muted_until is not None and self.muted_until > now else self.status
@@ -85,9 +91,20 @@ class Change:
     changes: tuple[dict[str, Any], ...]
 
 
-def list_causes(connection: Connection, *, limit: int = 50) -> list[Cause]:
-    """Causes, those with most dead events now first, then by deaths."""
-    return [_cause(row) for row in connection.run("cause.list", id=None, limit=positive("limit", limit, most=1000))]
+def list_causes(connection: Connection, *, limit: int = 50, after: str | None = None) -> list[Cause]:
+    """Causes, those with most dead events now first, then by deaths.
+
+    Args:
+        connection: to the ledger.
+        limit: how many at most, 1 to 1,000.
+        after: `key` of the last one of the page before. A cause whose figures change meanwhile may be missed or be met
+            twice; every other one is met once.
+
+    Raises:
+        ValueError: a limit out of its bounds, or `after` is no key.
+    """
+    asked = {"id": None, "limit": positive("limit", limit, most=1000)}
+    return [_cause(row) for row in connection.run("cause.list", **asked, **_behind(after))]
 
 
 def get_cause(connection: Connection, cause_id: str) -> Cause:
@@ -97,11 +114,11 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
         NotFoundError: there is none of that id.
         RefusedError: it was merged into another, which the message names.
     """
-    row = connection.run("cause.list", id=cause_id, limit=1).fetchone()
+    row = connection.run("cause.list", id=cause_id, limit=1, **_behind(None)).fetchone()
     if row is not None:
         return _cause(row)
     merged = connection.run("cause.get", id=cause_id).fetchone()
-    raise unknown_cause(cause_id) if merged is None else _merged(merged)
+    raise unknown_cause(cause_id) if merged is None else merged_cause(merged)
 
 
 @dataclass(frozen=True)
@@ -236,7 +253,7 @@ def _write(connection: Connection, kind: str, cause_id: str, after: dict[str, st
     with connection.transaction():
         row = _row(connection, cause_id)
         if row["merged_into"] is not None:
-            raise _merged(row)
+            raise merged_cause(row)
         return _apply(connection, kind, [(row, after)], act)
 
 
@@ -263,7 +280,7 @@ def _lock(connection: Connection, ids: Sequence[str]) -> list[DictRow]:
         if one not in by_id:
             raise unknown_cause(one)
         if by_id[one]["merged_into"] is not None:
-            raise _merged(by_id[one])
+            raise merged_cause(by_id[one])
     return rows
 
 
@@ -278,11 +295,12 @@ def _row(connection: Connection, cause_id: str) -> DictRow:
 
 
 def unknown_cause(cause_id: str) -> NotFoundError:
-    """That there is none of that id, and where they are listed."""
+    """What is said of an id that no cause has."""
     return NotFoundError(f"There is no cause {cause_id!r}. `dlq causes list` lists them.")
 
 
-def _merged(row: DictRow) -> RefusedError:
+def merged_cause(row: DictRow) -> RefusedError:
+    """What is said of a cause that is shown as another one."""
     root = row["merged_into"]
     return RefusedError(
         f"Cause {row['id']} is merged into {root}. Take {root}, or show it on its own: `dlq causes split {row['id']}`."
@@ -321,6 +339,11 @@ def _roots(change: dict[str, Any]) -> list[str]:
 def _plain(value: Any) -> Any:
     """A column's value as JSON holds it."""
     return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _behind(after: str | None) -> dict[str, Any]:
+    names = ("after_dead", "after_deaths", "after_id")
+    return dict.fromkeys(names) if after is None else dict(zip(names, read_key(after, int, int, str), strict=True))
 
 
 def _cause(row: DictRow) -> Cause:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, act
-from dlq_pipelines.cli.output import Format, columns, formatted, show
+from dlq_pipelines.cli.output import After, Format, columns, formatted, show, tell_more
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.errors import DlqError, RefusedError
 
@@ -24,6 +24,7 @@ def alerts() -> None:
 @formatted
 def list_(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    after: After = None,
     channels: Annotated[bool, typer.Option("--channels", help="How the channels are doing instead.")] = False,
     format: Format = Format.TABLE,
 ) -> None:
@@ -40,7 +41,7 @@ def list_(
             doing = [asdict(one) for one in list_channels(connection)]
             show(doing, format=format, empty="Nothing was ever sent to a channel.", header=columns(Channel))
             return
-        found = list_alerts(connection, limit=limit)
+        found = list_alerts(connection, limit=limit, after=after)
     rows = [asdict(one) | {"state": one.state(now)} for one in found]
     brief = [
         {
@@ -61,6 +62,7 @@ def list_(
         empty="No alert has fired. The sensor dead_event_alert_sensor looks each minute.",
         header=columns(Alert, "state"),
     )
+    tell_more(found[-1].place if len(found) == limit else None)
 
 
 @app.command("test")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, act
-from dlq_pipelines.cli.output import Format, columns, formatted, program, show
+from dlq_pipelines.cli.output import After, Format, columns, formatted, program, show, tell_more
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.text import plain_text
 
@@ -31,7 +31,9 @@ def causes() -> None:
 @app.command("list")
 @formatted
 def list_(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50, format: Format = Format.TABLE
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    after: After = None,
+    format: Format = Format.TABLE,
 ) -> None:
     """List causes, those with most dead events now first.
 
@@ -39,7 +41,7 @@ def list_(
     """
     from dlq_pipelines.causes.catalogue import Cause, list_causes
 
-    found = _ask(lambda connection: list_causes(connection, limit=limit))
+    found = _ask(lambda connection: list_causes(connection, limit=limit, after=after))
     now = datetime.now(UTC)
     rows = [asdict(cause) | {"state": cause.state(now)} for cause in found]
     brief = [
@@ -55,6 +57,7 @@ def list_(
     ]
     empty = "No cause is known: nothing has died and been classified yet."
     show(rows, format=format, brief=brief, empty=empty, header=columns(Cause, "state"))
+    tell_more(found[-1].key if len(found) == limit else None)
 
 
 @app.command("show")

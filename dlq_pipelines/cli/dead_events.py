@@ -10,7 +10,7 @@ import typer
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
 from dlq_pipelines.cli.export import export
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
-from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, say_json, show
+from dlq_pipelines.cli.output import After, Format, columns, duration, formatted, headline, program, say_json, show
 from dlq_pipelines.cli.retrying import Rate, passed_over, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.text import plain_text
@@ -40,7 +40,7 @@ def list_(
     ids: EventIds = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
     offset: Annotated[int, typer.Option(min=0, help="How many to leave out; --after is faster.")] = 0,
-    after: Annotated[str | None, typer.Option(metavar="KEY", help="Where the page before said it ends.")] = None,
+    after: After = None,
     format: Format = Format.TABLE,
 ) -> None:
     """List dead events, the latest death first: all, or those of a filter. In JSON, `next` is where to go on.

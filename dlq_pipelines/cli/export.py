@@ -19,9 +19,10 @@ _STDOUT = "-"
 
 
 class Format(StrEnum):
-    """How the file is written; json is an object a line."""
+    """How the file is written; json is an object a line, and so is jsonl, as it is called over HTTP."""
 
     JSON = "json"
+    JSONL = "jsonl"
     CSV = "csv"
     PARQUET = "parquet"
 
@@ -30,7 +31,7 @@ class Format(StrEnum):
 def export(
     filters: Filters,
     output: Annotated[str, typer.Option(metavar="FILE", help="Where to; - is the standard output.")],
-    format: Annotated[Format, typer.Option(help="json is an object a line.")] = Format.JSON,
+    format: Annotated[Format, typer.Option(help="json is an object a line, jsonl the same.")] = Format.JSON,
     ids: EventIds = None,
     json: Annotated[bool, typer.Option("--json", help="Print the file's rows, bytes and SHA-256 as JSON.")] = False,
 ) -> None:
@@ -52,7 +53,7 @@ def export(
             connection,
             url=find_database(settings).url,
             selector=filters.selector(settings.zone, ids, else_every=True),
-            format=ExportFormat.JSONL if format is Format.JSON else ExportFormat(format),
+            format=ExportFormat.JSONL if format in (Format.JSON, Format.JSONL) else ExportFormat(format),
             file=file,
             redaction=export_options(settings).redaction,
             progress=lambda read: status.update(f"{read:,} deaths"),

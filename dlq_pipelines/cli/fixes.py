@@ -10,7 +10,7 @@ import typer
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered, read_moment
 from dlq_pipelines.cli.options import option, with_options
-from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, show
+from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, show, tell_more
 from dlq_pipelines.cli.retrying import Rate, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
 
@@ -117,6 +117,7 @@ def flag(
 def list_(
     only_open: Annotated[bool, typer.Option("--open", help="Only those that have not ended.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    after: Annotated[int | None, typer.Option(min=1, help="Only those flagged before this one.")] = None,
     format: Format = Format.TABLE,
 ) -> None:
     """List fixes, the last flagged first.
@@ -127,7 +128,7 @@ def list_(
     from dlq_pipelines.retries.ledger import list_fixes
 
     with session() as (connection, _):
-        found = list_fixes(connection, limit=limit, only_open=only_open)
+        found = list_fixes(connection, limit=limit, only_open=only_open, after=after)
     brief = [
         {
             "fix": fix.id,
@@ -142,6 +143,7 @@ def list_(
     ]
     empty = "No fix is open." if only_open else "No fix was ever flagged."
     show([asdict(fix) for fix in found], format=format, brief=brief, empty=empty, header=columns(Fix))
+    tell_more(found[-1].id if len(found) == limit else None)
 
 
 @app.command("show")

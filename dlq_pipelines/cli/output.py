@@ -29,6 +29,7 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+After = Annotated[str | None, typer.Option(metavar="KEY", help="Where the page before said it ends.")]
 # In JSON it stands within texts alone, where an escape means the same.
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 _ANNOTATIONS = {
@@ -125,6 +126,12 @@ def _write_table(rows: Sequence[dict[str, Any]], empty: str) -> None:
     for row in rows:
         table.add_row(*(Text(_plain(value)) for value in row.values()))
     Console().print(table)
+
+
+def tell_more(key: object | None) -> None:
+    """Where a list goes on, on stderr; None: it was shorter than was asked for."""
+    if key is not None:
+        typer.echo(f"There may be more: --after {key}", err=True)
 
 
 def program() -> str:

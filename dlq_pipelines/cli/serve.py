@@ -1,6 +1,7 @@
 """`dlq serve`: the HTTP API, until Ctrl-C. `dlq tokens`: who may use it?"""
 
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -29,14 +30,13 @@ def serve(
 
     Example: `dlq serve --port 8081`
     """
-    from dlq_pipelines.api.server import require_tokens, serve_api
+    from dlq_pipelines.api.server import serve_api
     from dlq_pipelines.settings import read_settings
 
-    settings = read_settings()
-    require_tokens(settings, host)
     shown = f"[{host}]" if ":" in host else host
-    typer.echo(f"Serving on http://{shown}:{port}, described at /docs. Ctrl-C stops it.", err=True)
-    raise typer.Exit(serve_api(settings, host=host, port=port))
+    said = f"Serving on http://{shown}:{port}, described at /docs. Ctrl-C stops it."
+    announce = partial(typer.echo, said, err=True)
+    raise typer.Exit(serve_api(read_settings(), host=host, port=port, announce=announce))
 
 
 @tokens.callback()

@@ -16,6 +16,7 @@ from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.exports.stream import stream_deaths
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.ledger import cause_members
 from dlq_pipelines.settings import ExportFormat
 
 
@@ -53,9 +54,13 @@ def export_selected(  # noqa: PLR0913 - keyword-only
         progress: is told how many deaths were read so far, a few thousand at a time.
 
     Raises:
+        NotFoundError: the selector names a cause that does not exist.
+        RefusedError: it names a cause that is merged into another.
         DatabaseUnavailableError: the stream broke off; the file is not whole.
         OSError: the file cannot be written.
     """
+    if selector.cause_id is not None:
+        cause_members(connection, selector.cause_id)
     count = _Count(progress)
     one = writer(format, file)
     try:

@@ -79,9 +79,11 @@ def _record(connection: Connection, figures: Figures, headline: str, files: list
     )
 
 
-def list_reports(connection: Connection, *, limit: int = LISTED, day: date | None = None) -> list[DayRow]:
-    """The days that have a report, the last first: all, or one of them."""
-    rows = connection.run("report.recorded", limit=limit, day=day)
+def list_reports(
+    connection: Connection, *, limit: int = LISTED, day: date | None = None, before: date | None = None
+) -> list[DayRow]:
+    """The days that have a report, the last first: all, one of them, or those before a day."""
+    rows = connection.run("report.recorded", limit=limit, day=day, before=before)
     return [DayRow(row["day"], row["headline"], row["figures"]) for row in rows]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow
 
-from dlq_pipelines.causes.catalogue import unknown_cause
+from dlq_pipelines.causes.catalogue import merged_cause, unknown_cause
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import LONGEST_REASON, Act
 from dlq_pipelines.outbox.event import Selector, aware, positive, required, storable
@@ -155,26 +155,20 @@ def preview_fix(connection: Connection, flag: Flag, *, act: Act, default: RetryP
     )
 
 
-def require_cause(connection: Connection, selector: Selector) -> None:
-    """Refuse to change anything of a cause that nobody knows: a slip of the pen would look like one without events.
-
-    Raises:
-        NotFoundError: no such cause.
-    """
-    if selector.cause_id is not None and not _members(connection, selector.cause_id):
-        raise unknown_cause(selector.cause_id)
-
-
 def means(connection: Connection, selector: Selector, *, before: datetime | None) -> dict[str, Any]:
     """The values by which statements find what a selector means: the selector, and what an index can be asked for.
 
     Before that moment, of which the selector knows nothing; None: at any time.
+
+    Raises:
+        NotFoundError: it names a cause that does not exist.
+        RefusedError: it names a cause that is merged into another.
     """
     ids = selector.event_ids
     until = "infinity" if before is None else before.isoformat()
     return {
         "selector": json.dumps({**selector.as_json(), "flagged_at": until}),
-        "causes": None if selector.cause_id is None else _members(connection, selector.cause_id),
+        "causes": None if selector.cause_id is None else cause_members(connection, selector.cause_id),
         "event_ids": None if ids is None else list(ids),
     }
 
@@ -201,10 +195,19 @@ def parked_after(connection: Connection, fix_id: int | None, *, default: int) ->
     return policy.max_retries if policy else default
 
 
-def list_fixes(connection: Connection, *, limit: int = 100, only_open: bool = False) -> list[Fix]:
-    """Fixes, the last flagged first."""
-    rows = connection.run("fix.list", limit=positive("limit", limit, most=1000), only_open=only_open)
-    return [fix_from_row(row) for row in rows]
+def list_fixes(
+    connection: Connection, *, limit: int = 100, only_open: bool = False, after: int | None = None
+) -> list[Fix]:
+    """Fixes, the last flagged first.
+
+    Args:
+        connection: to the ledger.
+        limit: how many at most, 1 to 1,000.
+        only_open: those that have not ended.
+        after: only those flagged before this one: the last one of the page before.
+    """
+    asked = {"limit": positive("limit", limit, most=1000), "after": after and positive("after", after)}
+    return [fix_from_row(row) for row in connection.run("fix.list", **asked, only_open=only_open)]
 
 
 def fixes_due(connection: Connection, *, now: datetime, max_backlog: timedelta, limit: int = 20) -> list[Fix]:
@@ -268,8 +271,19 @@ def fix_from_row(row: DictRow) -> Fix:
     )
 
 
-def _members(connection: Connection, cause_id: str) -> list[str]:
-    return [row["id"] for row in connection.run("fix.members", cause_id=cause_id)]
+def cause_members(connection: Connection, cause_id: str) -> list[str]:
+    """The cause and what is merged into it: what a selector of that cause means.
+
+    Raises:
+        NotFoundError: there is no such cause, as after a slip of the pen.
+        RefusedError: it is merged into another, which the message names.
+    """
+    merged = {row["id"]: row for row in connection.run("fix.members", cause_id=cause_id)}
+    if cause_id not in merged:
+        raise unknown_cause(cause_id)
+    if merged[cause_id]["merged_into"] is not None:
+        raise merged_cause(merged[cause_id])
+    return list(merged)
 
 
 def _overtaken(connection: Connection, where: dict[str, Any]) -> int | None:

@@ -33,7 +33,7 @@ from dlq_pipelines.retries.fix import (
     Wait,
     next_step,
 )
-from dlq_pipelines.retries.ledger import congestion, fix_from_row, get_fix, means, require_cause, stages
+from dlq_pipelines.retries.ledger import congestion, fix_from_row, get_fix, means, stages
 
 # Failed events whose errors are read for a verdict.
 _EVIDENCE = 200
@@ -356,7 +356,6 @@ def take_selected(
     Raises:
         NotFoundError: no such cause.
     """
-    require_cause(connection, selector)
     asked = _manual(connection, selector, max_retries=max_retries)
     total = Retried(0, 0)
     while True:

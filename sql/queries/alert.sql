@@ -198,10 +198,15 @@ with old as (
 delete from :"dlq_schema".alert a using ended where a.key = ended.key
 
 -- name: list
--- Firing ones first, the gravest first, then what ended last.
-select * from :"dlq_schema".alert
-order by resolved_at is not null, case severity when 'critical' then 0 when 'warning' then 1 else 2 end,
-    coalesce(resolved_at, fired_at) desc, key
+-- Firing ones first, the gravest first, then what ended last. Those behind the key, of which a null is not asked for.
+select alert.*
+from :"dlq_schema".alert, lateral (
+    select (resolved_at is not null)::int as over,
+        case severity when 'critical' then 0 when 'warning' then 1 else 2 end as rank,
+        -(extract(epoch from coalesce(resolved_at, fired_at)) * 1000000)::bigint as ago) place
+where %(after_key)s::text is null
+    or (over, rank, ago, key) > (%(after_over)s::int, %(after_rank)s::int, %(after_ago)s::bigint, %(after_key)s)
+order by over, rank, ago, key
 limit %(limit)s
 
 -- name: channels

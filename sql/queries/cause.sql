@@ -145,7 +145,8 @@ update :"dlq_schema".cause_count t set shown = changed.wanted from changed where
 delete from :"dlq_schema".death_hour where hour < %(until)s
 
 -- name: list
--- The causes that are shown, those with most dead events now first; what was merged into one counts as its own.
+-- The causes that are shown, those with most dead events now first; what was merged into one counts as its own. Those
+-- behind the key, of which a null is not asked for.
 with now as (
     select d.cause_id, count(*) as dead
     from :"outbox_schema".:"outbox_table" e
@@ -165,7 +166,9 @@ with now as (
 select c.id, c.exception_type, c.template, c.status, c.fixed_at, c.name, c.owner, c.note, c.muted_until,
     shown.first_seen, shown.last_seen, shown.deaths, shown.dead, coalesce(shown.members, '{}') as members
 from :"dlq_schema".cause c join shown using (id)
-where %(id)s::text is null or c.id = %(id)s
+where (%(id)s::text is null or c.id = %(id)s)
+    and (%(after_id)s::text is null
+        or (-shown.dead, -shown.deaths, c.id) > (-%(after_dead)s::bigint, -%(after_deaths)s::bigint, %(after_id)s))
 order by shown.dead desc, shown.deaths desc, c.id
 limit %(limit)s
 

@@ -5,7 +5,7 @@ select :"dlq_schema".place_fix(jsonb_populate_record(null:::"dlq_schema".fix, %(
 
 -- name: members
 -- The cause and what is merged into it: what a selector of that cause means.
-select id from :"dlq_schema".cause where id = %(cause_id)s or merged_into = %(cause_id)s order by id
+select id, merged_into from :"dlq_schema".cause where id = %(cause_id)s or merged_into = %(cause_id)s order by id
 
 -- name: preview
 -- What a selector means now, with the predicate that releases it.
@@ -37,7 +37,9 @@ where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
 select * from :"dlq_schema".fix where id = %(fix_id)s
 
 -- name: list
-select * from :"dlq_schema".fix where not %(only_open)s or closed_at is null order by id desc limit %(limit)s
+select * from :"dlq_schema".fix
+where (not %(only_open)s or closed_at is null) and (%(after)s::bigint is null or id < %(after)s)
+order by id desc limit %(limit)s
 
 -- name: lock
 -- No row: another run holds the fix. It does the work; this one leaves.

@@ -268,7 +268,8 @@ on conflict (day) do update set headline = excluded.headline, figures = excluded
 
 -- name: recorded
 select day, headline, figures, files from :"dlq_schema".report_day
-where %(day)s::date is null or day = %(day)s order by day desc limit %(limit)s
+where (%(day)s::date is null or day = %(day)s) and (%(before)s::date is null or day < %(before)s)
+order by day desc limit %(limit)s
 
 -- name: is_recorded
 select exists (select from :"dlq_schema".report_day where day = %(day)s) as found

@@ -22,7 +22,7 @@ Serve = Callable[..., httpx.Client]
 @contextmanager
 def serving(settings: Settings, database: Database) -> Iterator[str]:
     """The server on a free port for the length of a `with` block; its address."""
-    server = make_server(settings, database, host="127.0.0.1", port=0)
+    server = make_server(settings, database, host="127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -1,11 +1,14 @@
 """Who gets in, from where, how much and how often; and what does nobody ever learn?"""
 
+import ast
+import inspect
 import json
 import socket
 import threading
 import time
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -14,8 +17,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from dlq_pipelines.api import auth
 from dlq_pipelines.api.auth import Scope, new_token, read_tokens
-from dlq_pipelines.api.guard import MOST_BYTES
+from dlq_pipelines.api.guard import MOST_BYTES, OPEN
 from dlq_pipelines.api.server import require_tokens
 from dlq_pipelines.errors import DlqError, RefusedError
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -24,23 +28,12 @@ from tests.api.conftest import Serve, bearer, serving
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, kill, one
 
-READS = [
-    "/api/dead-events", "/api/dead-events/stats", "/api/dead-events/1", "/api/dead-events/export", "/api/causes",
-    "/api/causes/similar", "/api/fixes", "/api/fixes/parked", "/api/operations", "/api/reports",
-]  # fmt: skip
+# What a token for retries may post to; everything else that is posted needs one of scope admin.
 RETRIES = {
-    "/api/dead-events/1/retry": {},
-    "/api/dead-events/retry-batch": {"event_ids": [1]},
-    "/api/fixes": {"all": True, "note": "mended"},
-    "/api/archive/restore": {"all": True, "reason": "late"},
-}
-ADMINISTERS = {
-    "/api/dead-events/discard": {"event_ids": [1], "reason": "a test", "dry_run": True},
-    "/api/archive/run": {"dry_run": True},
-    "/api/archive/purge": {"dry_run": True},
-    "/api/causes/undo": {"operation": 1, "reason": "x"},
-    "/api/reports/2999-01-01": {},
-}
+    "/api/dead-events/{event_id}/retry", "/api/dead-events/retry-batch", "/api/archive/restore", "/api/fixes",
+    "/api/fixes/release-parked", "/api/fixes/{fix_id}/pause", "/api/fixes/{fix_id}/resume",
+    "/api/fixes/{fix_id}/withdraw",
+}  # fmt: skip
 POISON = ["[" * 300 + "]" * 300, "[" * 1_500 + "]" * 1_500, '{"n": 1e5000}', f'{{"n": {"9" * 400}.5}}']
 HOSTILE = "\x1b[2J<script>alert(1)</script>\u202e' or 1=1 --"
 
@@ -52,31 +45,107 @@ def dead(connection: Connection) -> None:
     kill(connection, "KeyError: 'sku'")
 
 
+def routes(client: httpx.Client) -> list[tuple[str, str, dict[str, Any]]]:
+    """Every method and path of the description, and what it says of them."""
+    described = client.get("/openapi.json").json()["paths"]
+    found = [(method.upper(), path, one) for path, methods in described.items() for method, one in methods.items()]
+    assert len(found) > 25
+    return found
+
+
+def place(path: str) -> str:
+    """The path with something that it may name."""
+    return path.format(event_id=1, fix_id=1, cause="v1-none", day="2999-01-01")
+
+
 def test_without_a_known_token_nothing_is_answered(serve: Serve, tokens: dict[str, str]) -> None:
-    """But whether the process is up and ready, and what it offers."""
+    """But whether the process is up and ready, and what it offers; nor is a body read, however broken it is."""
     client = serve(api_tokens=tokens["entries"])
     for headers in ({}, bearer("dlq_wrong"), {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}):
-        for path in READS:
-            answer = client.get(path, headers=headers)
-            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        for method, path, _ in (*routes(client), ("GET", "/nothing", {}), ("POST", "/docs/x", {})):
+            if path in OPEN:
+                continue
+            content = b"{bad" if method == "POST" else None
+            answer = client.request(
+                method, place(path), content=content, headers={**headers, "Content-Type": "application/json"}
+            )
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), (method, path)
             assert "token" in answer.json()["error"]
-        for path, body in {**RETRIES, **ADMINISTERS}.items():
-            assert client.post(path, headers=headers, json=body).status_code == 401
     for path in ("/health", "/ready", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200
 
 
-@pytest.mark.parametrize("scope", list(Scope))
-def test_a_token_allows_its_scope_and_what_is_below(serve: Serve, tokens: dict[str, str], scope: Scope) -> None:
+def test_a_stranger_is_turned_away_before_the_body_comes(serve: Serve, tokens: dict[str, str]) -> None:
     client = serve(api_tokens=tokens["entries"])
-    client.headers.update(bearer(tokens[scope]))
-    assert all(client.get(path).status_code == 200 for path in READS)
-    for needed, routes in ((Scope.RETRY, RETRIES), (Scope.ADMIN, ADMINISTERS)):
-        for path, body in routes.items():
-            answer = client.post(path, json=body)
-            assert (answer.status_code == 403) == (not scope.allows(needed)), (path, answer.text)
+    stranger = HTTPConnection(client.base_url.host, client.base_url.port or 80, timeout=10)
+    stranger.putrequest("POST", "/api/dead-events/retry-batch")
+    stranger.putheader("Content-Length", "1000000")
+    stranger.endheaders()
+    assert stranger.getresponse().status == 401
+    stranger.close()
+
+
+def test_every_route_has_its_scope(serve: Serve, tokens: dict[str, str]) -> None:
+    """One that is added without is found here: each asks for a token, and what is posted for more than reading."""
+    client = serve(api_tokens=tokens["entries"], api_changes_per_minute=1_000)
+    for method, path, described in routes(client):
+        if path in OPEN:
+            continue
+        assert described.get("security"), f"{method} {path} asks nobody who they are"
+        needed = Scope.READ if method == "GET" else Scope.RETRY if path in RETRIES else Scope.ADMIN
+        for scope in Scope:
+            answer = client.request(method, place(path), headers=bearer(tokens[scope]))
+            assert (answer.status_code == 403) == (not scope.allows(needed)), (scope, method, path, answer.text)
             if answer.status_code == 403:
                 assert answer.json()["error"] == f"This needs the scope {needed}; the token a-{scope} has {scope}."
+
+
+def test_an_argument_that_nobody_knows_is_refused_by_every_route(api: httpx.Client, connection: Connection) -> None:
+    """A slip of the pen in `dry_run` would change data, one in a filter would mean more than was meant."""
+    before = connection.execute("select *, xmin from outbox_event order by id").fetchall()
+    for method, path, described in routes(api):
+        for unknown in ("dry_rnu=true", "dry_run=true" if method == "POST" else "opne=true"):
+            answer = api.request(method, f"{place(path)}?{unknown}")
+            assert answer.status_code == 400, (method, path, answer.text)
+            assert "this address has no such argument" in answer.json()["error"]
+        for argument in described.get("parameters", []):
+            kinds = {argument["schema"].get("type"), *(one["type"] for one in argument["schema"].get("anyOf", []))}
+            if argument["in"] == "query" and "array" not in kinds:
+                twice = api.request(method, f"{place(path)}?{argument['name']}=1&{argument['name']}=1")
+                assert twice.json() == {"error": f"{argument['name']}: said 2 times. Say it once."}
+    assert connection.execute("select *, xmin from outbox_event order by id").fetchall() == before
+
+
+def test_a_field_that_nobody_knows_is_refused_by_every_route(api: httpx.Client, connection: Connection) -> None:
+    """Also by one that takes no body."""
+    for method, path, _ in routes(api):
+        if method == "POST":
+            answer = api.post(place(path), json={"dry_rnu": True})
+            assert answer.status_code == 400, (path, answer.text)
+    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+
+
+def test_only_what_existing_clients_post_needs_no_reason(api: httpx.Client) -> None:
+    """Whoever looks into the audit later finds why; a report that is built again is the same and is not in it."""
+    without = set()
+    schemas = api.get("/openapi.json").json()["components"]["schemas"]
+    for method, path, described in routes(api):
+        if method == "POST" and "requestBody" in described:
+            asked = described["requestBody"]["content"]["application/json"]["schema"]
+            for one_of in asked.get("anyOf", [asked]):
+                body = schemas[one_of.get("$ref", "").rpartition("/")[2]] if "$ref" in one_of else {}
+                if body and not {"reason", "note"} & {*body.get("required", [])}:
+                    without.add(path)
+    assert without == {"/api/dead-events/{event_id}/retry", "/api/dead-events/retry-batch"}
+
+
+def test_secrets_are_compared_in_constant_time_alone() -> None:
+    """No clock shows it reliably; the code does: neither `==` nor `in`, and every token is looked at."""
+    code = ast.parse(inspect.getsource(auth))
+    (recognise,) = [one for one in ast.walk(code) if isinstance(one, ast.FunctionDef) and one.name == "_recognise"]
+    assert not [one for one in ast.walk(recognise) if isinstance(one, ast.Compare | ast.For | ast.GeneratorExp)]
+    (look,) = [one for one in ast.walk(recognise) if isinstance(one, ast.ListComp)]
+    assert [ast.unparse(test) for test in look.generators[0].ifs] == ["hmac.compare_digest(token.digest, digest)"]
 
 
 @pytest.mark.parametrize(
@@ -146,6 +215,37 @@ def test_only_a_host_name_of_ours_is_answered(serve: Serve, host: str, status: i
     assert status == 200 or "host name" in answer.json()["error"]
 
 
+TWO_HOSTS = b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example.com\r\n\r\n"
+UPGRADE = (
+    b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [
+        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "Invalid HTTP request"),
+        (b"\x16\x03\x01 what is this\r\n\r\n", 400, "Invalid HTTP request"),
+        (b"CONNECT evil.example.com:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "Invalid HTTP request"),
+        (TWO_HOSTS, 400, "one Host header"),
+        (UPGRADE, 404, "Not Found"),
+    ],
+    ids=["long", "garbage", "connect", "two hosts", "upgrade"],
+)
+def test_what_is_no_request_of_ours_is_answered_as_everything_is(
+    api: httpx.Client, sent: bytes, status: int, said: str
+) -> None:
+    """With `error` and the security headers, also where it reaches no route."""
+    with socket.create_connection((api.base_url.host, api.base_url.port or 80), timeout=10) as caller:
+        caller.sendall(sent)
+        answer = HTTPResponse(caller)
+        answer.begin()
+        assert answer.status == status
+        assert said in json.loads(answer.read())["error"]
+    assert (answer.headers["x-content-type-options"], answer.headers["cache-control"]) == ("nosniff", "no-store")
+
+
 def test_another_sites_page_changes_nothing(serve: Serve, connection: Connection) -> None:
     """A form needs no leave of ours to be posted across sites; its origin gives it away."""
     client = serve(api_cors_origins="https://ops.example.com")
@@ -190,13 +290,13 @@ def test_a_body_that_is_too_large_is_turned_away(api: httpx.Client) -> None:
 def test_a_caller_may_ask_for_a_change_only_so_often(serve: Serve, tokens: dict[str, str]) -> None:
     """Reading is not counted, and each token is counted for itself."""
     client = serve(api_tokens=tokens["entries"], api_changes_per_minute=2)
-    asked = {"event_ids": [99]}
+    asked = {"event_ids": [1, 2], "dry_run": True}
     answers = [
         client.post("/api/dead-events/retry-batch", headers=bearer(tokens["retry"]), json=asked) for _ in range(3)
     ]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert 1 <= int(answers[2].headers["retry-after"]) <= 60
-    assert "At most 2 per 1 minute" in answers[2].json()["error"]
+    assert "At most 2 changes a minute are taken." in answers[2].json()["error"]
     assert client.get("/api/dead-events", headers=bearer(tokens["retry"])).status_code == 200
     other = client.post("/api/dead-events/retry-batch", headers=bearer(tokens["admin"]), json=asked)
     assert other.status_code == 200
@@ -214,6 +314,7 @@ def test_hostile_bodies_get_one_plain_sentence(api: httpx.Client, connection: Co
     assert answer.status_code == 400, answer.text
     assert answer.json().keys() == {"error"}
     assert answer.json()["error"].isprintable()
+    assert content != b"{" or answer.json()["error"].startswith("The body is no JSON: ")
     assert "Traceback" not in answer.text
     assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
 
@@ -301,12 +402,33 @@ def test_a_restart_of_the_database_costs_no_request(api: httpx.Client, connectio
     assert api.get("/api/dead-events").status_code == 200
 
 
-def test_an_outdated_schema_is_not_ready_and_says_what_to_run(api: httpx.Client, connection: Connection) -> None:
+def test_an_outdated_schema_is_not_ready_and_says_what_to_run(
+    api: httpx.Client, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing works on it, as no command does; once it is migrated everything goes on."""
+    monkeypatch.setattr("dlq_pipelines.api.session._KNOWN_SECONDS", 0.2)
     assert api.get("/ready").json() == {"status": "ready", "database": "ok", "schema": "ok"}
-    connection.execute("delete from dlq.migration where line = 'outbox' and number > 1")
+    assert api.get("/api/dead-events").status_code == 200
+    row = one(connection, "delete from dlq.migration where line = 'outbox' and number = 2 returning *")
+    time.sleep(0.3)
     answer = api.get("/ready")
     assert (answer.status_code, answer.json()["database"]) == (503, "ok")
     assert "`dlq migrate`" in answer.json()["schema"]
+    for method, path in (("GET", ""), ("GET", "/stats"), ("GET", "/export"), ("GET", "/1"), ("POST", "/1/retry")):
+        refused = api.request(method, f"/api/dead-events{path}")
+        assert (refused.status_code, refused.json()["error"]) == (503, answer.json()["schema"]), path
+    assert "dlq_up 0.0" in api.get("/metrics").text
+    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    connection.execute(
+        "insert into dlq.migration (line, number, name, checksum) values (%(line)s, 2, %(name)s, %(checksum)s)", row
+    )
+    assert api.post("/api/dead-events/1/retry").status_code == 200
+
+
+def test_a_probe_may_ask_for_the_head_alone(api: httpx.Client) -> None:
+    for path in ("/health", "/ready"):
+        answer = api.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_a_question_that_takes_too_long_is_broken_off(serve: Serve, database: Database) -> None:

@@ -1,5 +1,6 @@
 """Causes, fixes, the archive and the audit over HTTP: the same acts as at a terminal, with who and why."""
 
+import json
 import socket
 import time
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.exports.formats import SCHEMA
 from dlq_pipelines.postgres.connect import Connection
 from tests.api.conftest import Serve
+from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, kill, one, park
 
 
@@ -149,7 +151,7 @@ def test_parked_events_are_listed_and_released(api: httpx.Client, connection: Co
     none = api.post("/api/fixes/release-parked", json={"event_ids": [2], "reason": "x"})
     assert (none.status_code, none.json()["error"]) == (
         404,
-        "None of these events is parked. `dlq dead-events show ID` says what became of one.",
+        "None of these events is parked. `GET /api/dead-events/ID` says what became of one.",
     )
     done = _ok(api.post("/api/fixes/release-parked", json={"event_ids": [1, 2], "reason": "corrected"}))
     assert (done["requested"], done["processed"]) == (2, 1)
@@ -160,14 +162,15 @@ def test_the_archive_moves_by_hand_what_the_schedules_move(serve: Serve, connect
     api = serve(archive_requires_export=False)
     connection.execute("update outbox_event set dead_at = dead_at - interval '31 days' where id < 3")
     connection.execute("update dlq.death set died_at = died_at - interval '31 days' where event_id < 3")
-    assert _ok(api.post("/api/archive/run", json={"dry_run": True}))["moved"] == 2
-    assert api.post("/api/archive/run", json={"at_most": 1}).status_code == 409
-    assert _ok(api.post("/api/archive/run", json={}))["moved"] == 2
+    why = {"reason": "by hand"}
+    assert _ok(api.post("/api/archive/run", json={**why, "dry_run": True}))["moved"] == 2
+    assert api.post("/api/archive/run", json={**why, "at_most": 1}).status_code == 409
+    assert _ok(api.post("/api/archive/run", json=why))["moved"] == 2
     connection.execute("update outbox_event_archive set archived_at = now() - interval '366 days' where id = 1")
-    assert _ok(api.post("/api/archive/purge", json={}))["events"] == 1
+    assert _ok(api.post("/api/archive/purge", json=why))["events"] == 1
     assert _ok(api.post("/api/archive/restore", json={"all": True, "reason": "late"}))["events"] == 1
     assert [kind for kind, _ in _audit(connection)] == ["archive.move", "archive.purge", "archive.restore"]
-    assert serve(archive_retention_days=0).post("/api/archive/purge", json={}).status_code == 409
+    assert serve(archive_retention_days=0).post("/api/archive/purge", json=why).status_code == 409
 
 
 def test_the_audit_is_read_by_pages(api: httpx.Client) -> None:
@@ -179,13 +182,14 @@ def test_the_audit_is_read_by_pages(api: httpx.Client) -> None:
     assert ([row["reason"] for row in rest["operations"]], rest["next"]) == (["r1"], None)
 
 
-@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("format", ["jsonl", "json", "csv", "parquet"])
 def test_an_export_is_the_file_of_the_terminal(serve: Serve, tmp_path: Any, format: str) -> None:
     """The columns of the daily export, for a filter, redacted as that is, and given back to the next caller."""
     api = serve(export_redact_payload="mask $.sku")
     for _ in range(3):  # as many as are let in at once, and one more
         answer = api.get("/api/dead-events/export", params={"format": format, "event_type": "order.placed"})
         assert answer.status_code == 200
+    format = format.replace("jsonl", "json").replace("json", "jsonl")  # two names for one
     assert answer.headers["content-disposition"] == f'attachment; filename="dead-events.{format}"'
     file = tmp_path / f"deaths.{format}"
     file.write_bytes(answer.content)
@@ -272,3 +276,63 @@ def test_a_report_is_built_listed_and_read(api: httpx.Client, connection: Connec
 )
 def test_a_report_of_no_day_is_refused(api: httpx.Client, method: str, day: str, status: int, said: str) -> None:
     assert said in _ok(api.request(method, f"/api/reports/{day}"), status)["error"]
+
+
+@pytest.mark.parametrize("text", ["a\x00", "\ud800"])
+def test_a_text_that_cannot_be_stored_is_said_in_our_words(
+    api: httpx.Client, causes: dict[str, str], text: str
+) -> None:
+    asked = json.dumps({"name": text, "reason": "x"})
+    place = f"/api/causes/{causes['KeyError']}/rename"
+    answer = api.post(place, content=asked, headers={"Content-Type": "application/json"})
+    assert answer.json() == {"error": "name: holds NUL, or half of a character, which cannot be stored"}
+
+
+def test_every_list_is_read_to_its_end_by_pages(
+    dlq: Run,  # noqa: F811
+    api: httpx.Client,
+    connection: Connection,
+) -> None:
+    """Each row once and in the order of the whole list, also while figures change; at a terminal as here."""
+    connection.execute("update dlq.death set cause_id = null")
+    connection.execute("truncate dlq.cause cascade")
+    connection.execute(
+        "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
+        " select 'c' || n, 'KeyError', 'x', '', now(), now() from generate_series(1, 7) n"
+    )
+    connection.execute("update dlq.death set cause_id = 'c' || case when id < 3 then 5 else id end")
+    connection.execute(
+        "insert into dlq.fix (event_ids, note, flagged_by, flagged_at, status, closed_at, verdict)"
+        " select array[n], 'x', 'me', now(), 'withdrawn', now(), 'x' from generate_series(1, 7) n"
+    )
+    connection.execute(
+        "insert into dlq.alert (key, rule, severity, summary, detail, fired_at, resolved_at)"
+        " select 'k' || n, 'backlog', case when n < 3 then 'critical' else 'warning' end, 'x', 'x',"
+        " timestamptz '2026-11-01 12:00:00.123457Z' + (n / 2) * interval '1 hour',"
+        " case when n > 5 then timestamptz '2026-11-25 12:00Z' end from generate_series(1, 7) n"
+    )
+    connection.execute(
+        "insert into dlq.report_day (day, headline, figures, files, built_at)"
+        " select date '2026-11-01' + n, 'x', '{}', '[]', now() from generate_series(1, 7) n"
+    )
+    for name, key in (("causes", "id"), ("fixes", "id"), ("alerts", "key"), ("reports", "day")):
+        whole = [row[key] for row in _ok(api.get(f"/api/{name}"))[name]]
+        assert len(whole) == 7, name
+        told, seen, after = list[Any](), list[Any](), dict[str, Any]()
+        while after is not None:
+            page = _ok(api.get(f"/api/{name}", params={"limit": 3, **after}))
+            seen += [row[key] for row in page[name]]
+            if name != "reports":
+                words = [word for one in after.items() for word in (f"--{one[0]}", str(one[1]))]
+                said = dlq(name, "list", "--limit", "3", "--json", *words)
+                told += [row[key] for row in json.loads(said.out)]
+                assert said.err == (f"There may be more: --after {page['next']}\n" if page["next"] else "")
+            after = {"after": page["next"]} if page["next"] is not None else None
+            if name == "causes":  # what died meanwhile of one that was seen moves none that was not
+                add_events(connection, 1)
+                kill(connection, "x", where="status = 'pending'")
+                connection.execute(f"update dlq.death set cause_id = '{whole[0]}' where cause_id is null".encode())
+        assert seen == whole, name
+        assert told == ([] if name == "reports" else whole)
+    for name, after in (("causes", "x"), ("alerts", "WzFd"), ("fixes", "0"), ("reports", "yesterday")):
+        assert "after" in _ok(api.get(f"/api/{name}", params={"after": after}), 400)["error"]

@@ -143,7 +143,41 @@ def test_a_batch_says_how_many_were_asked_for_and_done(api: httpx.Client, connec
     assert (body["status"], body["requested"], body["processed"]) == ("success", 4, 2)
     pending = connection.execute("select id from outbox_event where status = 'pending' order by id").fetchall()
     assert [row["id"] for row in pending] == [1, 2, 6]
-    assert _json(api.post("/api/dead-events/retry-batch", json={"event_ids": [99]}))["processed"] == 0
+
+
+def test_a_batch_of_which_nothing_is_dead_is_not_found(api: httpx.Client, connection: Connection) -> None:
+    """As at a terminal, and as for a discard; also when it is only looked at."""
+    for more in ({}, {"dry_run": True}):
+        answer = _json(api.post("/api/dead-events/retry-batch", json={"event_ids": [6, 99], **more}), 404)
+        assert answer == {"error": "None of these events is dead. `GET /api/dead-events/ID` says what became of one."}
+    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "?cause=CAUSE", None),
+        ("GET", "/stats?cause=CAUSE&by=age", None),
+        ("GET", "/export?cause=CAUSE", None),
+        ("POST", "/retry-batch", {"cause": "CAUSE"}),
+        ("POST", "/discard", {"cause": "CAUSE", "reason": "x"}),
+        ("POST", "/../archive/restore", {"cause": "CAUSE", "reason": "x"}),
+        ("GET", "/../fixes/parked?cause=CAUSE", None),
+        ("POST", "/../fixes/release-parked", {"cause": "CAUSE", "reason": "x"}),
+    ],
+)  # fmt: skip
+def test_a_cause_that_is_none_or_is_shown_as_another_is_no_filter(
+    api: httpx.Client, connection: Connection, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    """A slip of the pen is not "nothing is dead"; of a merged one the answer names the cause to ask for."""
+    merged, root = (row["id"] for row in connection.execute("select id from dlq.cause order by id"))
+    connection.execute("update dlq.cause set merged_into = %s where id = %s", [root, merged])
+    for cause, status, said in (("v1-nosuch", 404, "no cause 'v1-nosuch'"), (merged, 409, f"Take {root}")):
+        asked = body and {**body, "cause": cause}
+        answer = api.request(method, f"/api/dead-events{path}".replace("CAUSE", cause), json=asked)
+        assert said in _json(answer, status)["error"]
+        assert "/api/causes" in answer.json()["error"]
+    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
 
 
 def test_what_others_hold_is_passed_over_and_said(api: httpx.Client, database: Database) -> None:
@@ -196,13 +230,17 @@ def test_discarded_events_go_to_the_archive_and_come_back_by_id(
         (("GET", "?since=2026-01-02&until=2026-01-01", None), 400, "died_since must be before"),
         (("GET", "?after=nonsense", None), 400, "after is none that a page gave"),
         (("GET", "?event_type=%00", None), 400, "cannot be stored"),
+        (("GET", "/../causes/%00", None), 400, "cause: holds NUL, or half"),
+        (("GET", "?since=2026-01-01T00:00+00:00", None), 400, "A + in an address means a space: write it as %2B."),
+        (("GET", "?limit=1&limit=2", None), 400, "limit: said 2 times."),
+        (("POST", "/1/retry?dry_run=true&reason=x", None), 400, "dry_run: this address has no such argument."),
         (("GET", "/stats?by=colour", None), 400, "by.0: "),
         (("GET", "/export?format=xml", None), 400, "format: "),
         (("GET", "/99", None), 404, "no event 99 that ever died"),
         (("GET", "/6", None), 404, "has never died"),
         (("GET", "/x", None), 400, "event_id: "),
         (("GET", "/99999999999999999999", None), 400, "event_id: "),
-        (("POST", "/6/retry", None), 404, "Event 6 is not dead"),
+        (("POST", "/6/retry", None), 404, "`GET /api/dead-events/6` says what became of it."),
         (("POST", "/1/retry", {"reason": " "}), 400, "reason must not be empty"),
         (("POST", "/1/retry", {"payload": "{}"}), 409, "DLQ_ALLOW_EDIT=true"),
         (("POST", "/1/retry", {"reasn": "x"}), 400, "reasn: "),

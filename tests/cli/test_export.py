@@ -53,7 +53,7 @@ def ids(done: "subprocess.CompletedProcess[bytes]") -> list[int]:
 def test_each_format_has_the_columns_of_the_daily_export(run: Run, tmp_path: Path) -> None:
     """A file with the rights that any other gets, and one sentence on stderr."""
     (tmp_path / "other").touch()
-    for format in ("json", "csv", "parquet"):
+    for format in ("json", "jsonl", "csv", "parquet"):
         done = run("--format", format, "--output", f"deaths.{format}")
         assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", f"5 deaths to deaths.{format}\n")
         assert (tmp_path / f"deaths.{format}").stat().st_mode == (tmp_path / "other").stat().st_mode
@@ -65,7 +65,9 @@ def test_each_format_has_the_columns_of_the_daily_export(run: Run, tmp_path: Pat
     for read in (rows, lines):
         assert list(read[0]) == SCHEMA.names
         assert [row["payload"] for row in read] == table["payload"].to_pylist()
-    assert sorted(path.name for path in tmp_path.glob("*deaths*")) == ["deaths.csv", "deaths.json", "deaths.parquet"]
+    kept = ["deaths.csv", "deaths.json", "deaths.jsonl", "deaths.parquet"]
+    assert sorted(path.name for path in tmp_path.glob("*deaths*")) == kept
+    assert (tmp_path / "deaths.jsonl").read_bytes() == (tmp_path / "deaths.json").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,6 @@ def test_each_format_has_the_columns_of_the_daily_export(run: Run, tmp_path: Pat
         (["--since", "2026-03-10T14:00"], [2, 3, 4, 5]),
         (["--since", "2026-03-10T14:00", "--until", "2026-03-10T16:00+00:00"], [2, 3]),
         (["--until", "2026-03-10"], []),
-        (["--cause", "v1-none"], []),
     ],
 )
 def test_a_filter_is_what_it_says(run: Run, filter_: list[str], found: list[int]) -> None:
@@ -129,6 +130,7 @@ def test_what_is_hidden_in_exports_is_hidden_here(run: Run) -> None:
     ("arguments", "code", "said"),
     [
         (["--output", "x", "--since", "yesterday"], 2, "no time. Write it as 2026-11-24"),
+        (["--output", "x", "--cause", "v1-none"], 3, "There is no cause 'v1-none'."),
         (["--output", "nowhere/x"], 1, "No such file or directory"),
         (["--output", "-", "--format", "xml"], 2, "xml"),
     ],

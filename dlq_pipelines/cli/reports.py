@@ -3,14 +3,17 @@
 import sys
 import webbrowser
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlq_pipelines.cli.output import Format, formatted, show
+from dlq_pipelines.cli.output import Format, formatted, show_list
+from dlq_pipelines.cli.progress import progress
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.day import require_year
+from dlq_pipelines.text import read_markdown
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -18,6 +21,15 @@ if TYPE_CHECKING:
     from dlq_pipelines.postgres.connect import Connection
     from dlq_pipelines.reports.report import Report
     from dlq_pipelines.settings import Settings
+
+
+class Form(StrEnum):
+    """How a report is shown."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
 
 app = typer.Typer(help="The daily failure reports.", no_args_is_help=True)
 Day = Annotated[
@@ -45,9 +57,13 @@ def build(
 
     with session() as (connection, settings):
         last, target = _day(day, settings), reports_target(settings)
-        built = [_build(connection, settings, target, last - timedelta(days=ago)) for ago in range(days - 1, -1, -1)]
+        built = []
+        with progress("Build", "report", of=days) as told:
+            for ago in range(days - 1, -1, -1):
+                built.append(_build(connection, settings, target, last - timedelta(days=ago)))
+                told(len(built))
     rows = [{"day": str(one.day), "headline": one.headline, "report": one.places["html"]} for one in built]
-    show(rows, format=format)
+    show_list("reports", rows, format=format)
 
 
 @app.command("open")
@@ -72,7 +88,11 @@ def open_(day: Day = None) -> None:
 
 @app.command("show")
 def show_(
-    day: Day = None, json: Annotated[bool, typer.Option("--json", help="Print the report's JSON twin.")] = False
+    day: Day = None,
+    format: Annotated[Form, typer.Option(help="text for people; json and markdown are the report's twins.")] = (
+        Form.TEXT
+    ),
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Show the report of a day in the terminal. It is read from the ledger; no file is written.
 
@@ -89,15 +109,19 @@ def show_(
             policy=report_policy(settings),
             now=datetime.now(UTC),
         )
-    if json:
+    if json and format is Form.MARKDOWN:
+        raise ValueError("--json and --format markdown were both asked for: leave one of them out")
+    if json or format is Form.JSON:
         typer.echo(report.json, nl=False)
+    elif format is Form.MARKDOWN:
+        typer.echo(report.markdown, nl=False)
     elif sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown
 
         Console().print(Markdown(report.markdown, hyperlinks=False))
     else:
-        typer.echo(report.markdown, nl=False)
+        typer.echo(read_markdown(report.markdown), nl=False)
 
 
 def _build(connection: "Connection", settings: "Settings", target: "Target", day: date) -> "Report":

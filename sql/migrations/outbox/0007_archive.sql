@@ -66,12 +66,13 @@ $$;
 -- stays, and so does an event whose id is in the archive already: it would stop every run, and the check of the books
 -- names it. Both are looked for only where there is one: while no fix is open, nobody asks what it might want; while all
 -- open ones name their events, only those are asked about; and the ids are compared when the insert has found one twice.
+-- No more leave than there is room for, the oldest.
 -- `offset 0` has what is wanted looked up event by event: without it the planner hashes it, for each batch, out of all
 -- deaths there are. The page comes first and is of so many rows: the planner takes the test of times for one that few
 -- rows pass, and would sort all that is left each time. Its rows are locked, so their places are as good as their ids and
 -- found without an index; in a list, because a join would look for each on its own and cost a fifth more.
 create function :"dlq_schema".archive_batch(
-    before timestamptz, times tstzmultirange, after_time timestamptz, after_id bigint, size integer,
+    before timestamptz, times tstzmultirange, after_time timestamptz, after_id bigint, size integer, room integer,
     archived_at timestamptz, outbox regclass default :"dlq_schema".outbox_table(),
     archive regclass default :"dlq_schema".archive_table(), columns text default :"dlq_schema".moved_columns(),
     ours name default :'dlq_schema',
@@ -95,7 +96,8 @@ declare
                         and exists (
                             select from %4$I.wanted w where w.event_id = page.id and w.died_at = page.dead_at
                             offset 0))
-                    %5$s))
+                    %5$s
+                limit $7))
             returning %3$s
         ), archived as (
             insert into %2$s (%3$s, archived_at) overriding system value select moved.*, $6 from moved returning 1
@@ -107,11 +109,11 @@ declare
 begin
     begin
         execute format(statement, outbox, archive, columns, ours, '')
-        into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at;
+        into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at, room;
     exception when unique_violation then
         execute format(statement, outbox, archive, columns, ours,
             format('and not exists (select from %s a where a.id = page.id)', archive))
-        into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at;
+        into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at, room;
     end;
 end
 $$;
@@ -164,7 +166,7 @@ begin
     execute format('select %I.exported_times($1)', ours) into times using before;
     select '-infinity'::timestamptz as last_time, 0::bigint as last_id into batch;
     loop
-        execute format('select * from %I.archive_batch($1, $2, $3, $4, 5000, now())', ours)
+        execute format('select * from %I.archive_batch($1, $2, $3, $4, 5000, 5000, now())', ours)
         into batch using before, times, batch.last_time, batch.last_id;
         total := total + batch.moved;
         exit when batch.rows < 5000 or total >= 100000;

@@ -48,6 +48,15 @@ def moment(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
     return value if value.tzinfo else value.replace(tzinfo=zone)
 
 
+def written(at: dt.datetime) -> str:
+    """A moment for people, to the second, in its own zone: `2026-11-24 18:30:00-05`, which `moment` reads again.
+
+    The offset stands there because an hour of the autumn comes twice.
+    """
+    offset = f"{at:%z}"
+    return f"{at:%Y-%m-%d %H:%M:%S}{offset.removesuffix('00')}"
+
+
 @dataclass(frozen=True)
 class Day:
     """A calendar day of a time zone as two UTC instants: 23, 24 or 25 hours, the end excluded."""

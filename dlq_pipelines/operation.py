@@ -28,6 +28,8 @@ class Act:
         now: the moment; nothing below the faces reads the clock.
         run_id: the Dagster run that does it, if one does.
         dry_run: nothing is to be changed, only said what would be.
+        at_most: change no more events than these, the number that was agreed to; None: all that are meant.
+        progress: is told how many events are done so far, after each batch.
 
     Raises:
         ValueError: actor or reason is blank, too long, or cannot be stored; the message names it.
@@ -38,10 +40,16 @@ class Act:
     now: datetime
     run_id: str | None = None
     dry_run: bool = False
+    at_most: int | None = None
+    progress: Callable[[int], None] = lambda _: None
 
     def __post_init__(self) -> None:
         storable("actor", required("actor", self.actor), most=_LONGEST_ACTOR)
         storable("reason", required("reason", self.reason), most=LONGEST_REASON)
+
+    def room(self, done: int, batch: int) -> int:
+        """How many events the next batch may take, after so many: a whole batch, or what is left of `at_most`."""
+        return batch if self.at_most is None else min(batch, self.at_most - done)
 
 
 def record_operation(
@@ -72,7 +80,9 @@ def record_operation(
 def carry_out(
     do: Callable[[Act], T], act: Act, *, events: Callable[[T], int], permit: Callable[[int], None] | None
 ) -> T:
-    """Do something to many events, once it is permitted for so many. A dry run needs no permission.
+    """Do something to many events, once it is permitted for so many, and then to no more of them than were counted.
+
+    What would be meant only by the time that a person has answered stays. A dry run needs no permission.
 
     Args:
         do: does it, or in a dry run counts it.
@@ -81,7 +91,11 @@ def carry_out(
         permit: raises RefusedError where so many are not meant; None: any number is.
     """
     if permit is not None and not act.dry_run:
-        permit(events(do(replace(act, dry_run=True))))
+        found = do(replace(act, dry_run=True))
+        if not events(found):
+            return found
+        permit(events(found))
+        act = replace(act, at_most=events(found))
     return do(act)
 
 

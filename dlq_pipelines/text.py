@@ -18,6 +18,7 @@ _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\
 # Entities where a backslash is not enough for every parser, a backslash where it is.
 _MARKDOWN_ENTITIES = {character: f"&#{ord(character)};" for character in "&<>|\\`"}
 _MARKDOWN_SPECIAL = re.compile(r"[&<>|\\`*_{}\[\]()#~$]")
+_MARKDOWN_ESCAPED = re.compile(r"&#(\d+);|\\([&<>|\\`*_{}\[\]()#~$])")
 # What spreadsheets run, the wide forms too.
 _FORMULA = re.compile(r"[=+\-@\t\r\n'＝＋－＠]")  # noqa: RUF001 - the wide ones
 _JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s"\[\]{},:]+')
@@ -92,6 +93,11 @@ def plain_line(text: str, limit: int) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 event`, `2,000 events`."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def spreadsheet_text(text: str) -> str:
     """The text as a cell that a spreadsheet shows and does not run: one that it would has an apostrophe before it.
 
@@ -107,6 +113,12 @@ def markdown_text(text: str, limit: int = 500) -> str:
     """
     line = _LINK_START.sub("\u200b", plain_line(text, limit))
     return _MARKDOWN_SPECIAL.sub(lambda found: _MARKDOWN_ENTITIES.get(found[0], f"\\{found[0]}"), line)
+
+
+def read_markdown(markdown: str) -> str:
+    """What stands in Markdown that `markdown_text` has escaped: entities, backslashes and breaks of ours are gone."""
+    read = _MARKDOWN_ESCAPED.sub(lambda found: chr(int(found[1])) if found[1] else found[2], markdown)
+    return read.replace("\u200b", "")
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

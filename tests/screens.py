@@ -89,7 +89,7 @@ def _interface(page: Page, given: dict[str, str]) -> None:
 def _dead_type(given: dict[str, str]) -> str:
     """Of an event that is dead still."""
     asked = [DLQ, "dead-events", "list", "--limit", "1", "--json"]
-    (event,) = json.loads(subprocess.run(asked, env=given, capture_output=True, check=True).stdout)
+    (event,) = json.loads(subprocess.run(asked, env=given, capture_output=True, check=True).stdout)["events"]
     return str(event["event_type"])
 
 

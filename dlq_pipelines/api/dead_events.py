@@ -130,7 +130,8 @@ class RetriedOne:
 class ChangedMany:
     """How many events were meant, and how many of them were changed; in a dry run, would be.
 
-    `requested` counts the ids, where ids were given; `locked` those that were passed over because others hold them.
+    `requested` counts the ids, where ids were given; `locked` those that were passed over: others hold them, or they
+    died after the count.
     """
 
     status: Literal["success"]
@@ -237,5 +238,5 @@ def told(did: str, done: Retried, asked: Many) -> ChangedMany:
     said = f"{done.events:,} events are meant." if asked.dry_run else f"{did} {done.events:,} events."
     requested = len(set(asked.event_ids)) if asked.event_ids else done.events
     if done.locked:
-        said += f" Other transactions hold {done.locked:,} more."
+        said += f" {done.locked:,} more were passed over: others hold them, or they died after the count."
     return ChangedMany("success", said, requested, done.events, done.locked, asked.dry_run)

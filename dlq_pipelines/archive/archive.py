@@ -31,7 +31,8 @@ class Archived:
         moved: events.
         batches: transactions.
         left: events that are old enough and stay: targeted by an open fix, of a day that is not exported, or with an id
-            that is in the archive already. Not what others hold at the moment; the next run judges it.
+            that is in the archive already, or past what was agreed to. Not what others hold at the moment; the next
+            run judges it.
     """
 
     moved: int
@@ -64,12 +65,15 @@ def archive_dead_events(connection: Connection, *, before: datetime, only_export
     while True:
         with connection.transaction():
             with whole_rows():
-                batch = connection.one("archive.move_batch", limit=BATCH, now=act.now, **where, **after)
+                batch = connection.one(
+                    "archive.move_batch", limit=BATCH, room=act.room(moved, BATCH), now=act.now, **where, **after
+                )
             if batch["moved"]:
                 asked = {"before": before.isoformat()}
                 record_operation(connection, "archive.move", asked, act=act, events=batch["moved"])
         moved, batches = moved + batch["moved"], batches + bool(batch["moved"])
         left += batch["rows"] - batch["moved"]
+        act.progress(moved)
         if batch["rows"] < BATCH:
             return Archived(moved, batches, left)
         after = {"after_time": batch["last_time"], "after_id": batch["last_id"]}
@@ -100,7 +104,7 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
             record_operation(connection, "archive.discard", shown(selector), act=act, events=free["events"])
         return replace(page, taken=free["events"], free=page.free - page.taken + free["events"])
 
-    return take_selected(connection, selector, take, max_retries=None, dry_run=act.dry_run)
+    return take_selected(connection, selector, take, max_retries=None, act=act)
 
 
 @contextmanager

@@ -36,17 +36,19 @@ def purge_archive(connection: Connection, *, before: datetime, act: Act) -> Purg
         events = count_purgeable(connection, before=before)
         return Purged(events, -(-events // BATCH))
     events = batches = 0
-    while True:
+    while limit := act.room(events, BATCH):
         with connection.transaction():
-            gone = connection.one("archive.purge", before=before, limit=BATCH)
+            gone = connection.one("archive.purge", before=before, limit=limit)
             ids = gone["ids"]
             if ids:
                 asked = {"before": before.isoformat()}
                 operation = record_operation(connection, "archive.purge", asked, act=act, events=len(ids))
                 connection.run("archive.note_purged", **gone, operation=operation, now=act.now)
         if not ids:
-            return Purged(events, batches)
+            break
         events, batches = events + len(ids), batches + 1
+        act.progress(events)
+    return Purged(events, batches)
 
 
 def count_purgeable(connection: Connection, *, before: datetime) -> int:

@@ -55,17 +55,19 @@ def restore_events(connection: Connection, selector: Selector, *, act: Act) -> R
     while True:
         with connection.transaction():
             page = connection.one("archive.restorable", limit=BATCH, **where, **after)
-            if page["ids"] and not act.dry_run:
+            ids = page["ids"][: act.room(total.events, BATCH)]
+            if ids and not act.dry_run:
                 with whole_rows():
-                    connection.one("archive.restore", ids=page["ids"], now=act.now)
-                record_operation(connection, "archive.restore", shown(selector), act=act, events=len(page["ids"]))
+                    connection.one("archive.restore", ids=ids, now=act.now)
+                record_operation(connection, "archive.restore", shown(selector), act=act, events=len(ids))
         total = Restored(
-            total.events + len(page["ids"]),
-            total.batches + bool(page["ids"]),
+            total.events + len(ids),
+            total.batches + bool(ids),
             total.blocked + page["blocked"],
             total.discarded + page["discarded"],
             total.locked + page["locked"],
         )
+        act.progress(total.events)
         if page["rows"] < BATCH:
             return total
         after = {"after_time": page["last_time"], "after_id": page["last_id"]}

@@ -33,19 +33,19 @@ class Alias:
 def plan_reindex(connection: Connection, *, progress: Callable[[int], None] = lambda _: None) -> list[Alias]:
     """The aliases that the present version needs, by cause and fingerprint; changes nothing.
 
-    Reads the whole ledger, in batches of 5,000 deaths, and each distinct text once; `progress` is told each batch's
-    size.
+    Reads the whole ledger, in batches of 5,000 deaths, and each distinct text once; `progress` is told how many so
+    far, after each batch.
     """
     deaths: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in connection.run("cause.samples"):
         deaths[cause_key(row["sample"])][row["id"]] += 0
-    memory, after = Memory(), 0
+    memory, after, read = Memory(), 0, 0
     while rows := connection.run("cause.page", after=after, limit=BATCH).fetchall():
         found = memory.recognise(connection, [row["id"] for row in rows], [row["digest"] for row in rows])
         for row, key in zip(rows, found, strict=True):
             deaths[key][row["cause_id"]] += 1
-        after = rows[-1]["id"]
-        progress(len(rows))
+        after, read = rows[-1]["id"], read + len(rows)
+        progress(read)
     return sorted(
         (_alias(key, causes) for key, causes in deaths.items()), key=lambda one: (one.cause_id, one.fingerprint)
     )

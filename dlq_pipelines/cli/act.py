@@ -1,14 +1,17 @@
 """What does every command that changes something ask: who, why, only to say what it would do, and is it meant?"""
 
 import getpass
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from dlq_pipelines.cli.output import Format, show
+from dlq_pipelines.cli.output import Format, show_one
+from dlq_pipelines.cli.progress import progress
 from dlq_pipelines.errors import DlqError, RefusedError
 
 if TYPE_CHECKING:
@@ -35,11 +38,18 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 Yes = Annotated[bool, typer.Option("--yes", help=f"Do not ask, however many events; asked above {_ASKED_ABOVE:,}.")]
 
 
-def act(actor: str, reason: str, *, dry_run: bool = False) -> "Act":
-    """The act of a person at this moment."""
+def act(actor: str, reason: str, *, dry_run: bool = False, called: str = "reason") -> "Act":
+    """The act of a person at this moment.
+
+    Raises:
+        ValueError: actor or reason cannot be kept; the message calls the reason as its option is called.
+    """
     from dlq_pipelines.operation import Act
 
-    return Act(actor, reason, datetime.now(UTC), dry_run=dry_run)
+    try:
+        return Act(actor, reason, datetime.now(UTC), dry_run=dry_run)
+    except ValueError as error:
+        raise ValueError(re.sub(r"^reason\b", called, str(error))) from None
 
 
 def confirm(doing: str, events: int, *, yes: bool) -> None:
@@ -52,6 +62,7 @@ def confirm(doing: str, events: int, *, yes: bool) -> None:
 
     Raises:
         RefusedError: the person does not mean it, or cannot be asked.
+        KeyboardInterrupt: Ctrl-C is an answer too.
     """
     from dlq_pipelines.operation import ASKED_ABOVE
 
@@ -62,7 +73,15 @@ def confirm(doing: str, events: int, *, yes: bool) -> None:
             f"This would {doing} {events:,} events. Nothing was changed: nobody could be asked. "
             "Look with --dry-run, then say --yes or narrow it."
         )
-    if not typer.confirm(f"This will {doing} {events:,} events. Go on?", err=True):
+    try:
+        meant = typer.confirm(f"This will {doing} {events:,} events. Go on?", err=True)
+    except typer.Abort as abort:
+        typer.echo(err=True)
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            typer.echo("Nothing was changed.", err=True)
+            raise KeyboardInterrupt from None
+        raise RefusedError("Nothing was changed: there was no answer. Narrow it, or look with --dry-run.") from None
+    if not meant:
         raise RefusedError("Nothing was changed: the answer was no. Narrow it, or look with --dry-run.")
 
 
@@ -91,7 +110,12 @@ def do_many(
     """
     from dlq_pipelines.operation import carry_out
 
-    done = carry_out(do, doing, events=events, permit=None if yes else lambda many: confirm(verb, many, yes=False))
+    def do_and_tell(act: "Act") -> T:
+        with progress(f"Looking what to {verb}" if act.dry_run else verb.capitalize(), "event") as told:
+            return do(replace(act, progress=told))
+
+    permit = None if yes else lambda many: confirm(verb, many, yes=False)
+    done = carry_out(do_and_tell, doing, events=events, permit=permit)
     if missing is not None and not events(done):
         raise missing(done)
     return done
@@ -100,7 +124,7 @@ def do_many(
 def tell(sentence: str, row: dict[str, Any], *, hint: str = "", dry_run: bool, format: Format) -> None:
     """Say what was done: to a program the row, to a person the sentence and what can be done next."""
     if format is not Format.TABLE:
-        show([row | {"dry_run": dry_run}], format=format)
+        show_one(row | {"dry_run": dry_run}, format=format)
         return
     typer.echo(sentence)
     if after := "Nothing was changed: this was a dry run." if dry_run else hint:

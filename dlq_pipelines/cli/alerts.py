@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, act
-from dlq_pipelines.cli.output import After, Format, columns, formatted, show, tell_more
+from dlq_pipelines.cli.output import After, Format, columns, formatted, local, show_list, show_one, tell_more
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.errors import DlqError, RefusedError
 
@@ -39,7 +39,8 @@ def list_(
     with session() as (connection, _):
         if channels:
             doing = [asdict(one) for one in list_channels(connection)]
-            show(doing, format=format, empty="Nothing was ever sent to a channel.", header=columns(Channel))
+            empty = "Nothing was ever sent to a channel."
+            show_list("channels", doing, format=format, empty=empty, header=columns(Channel))
             return
         found = list_alerts(connection, limit=limit, after=after)
     rows = [asdict(one) | {"state": one.state(now)} for one in found]
@@ -55,22 +56,24 @@ def list_(
         }
         for one in found
     ]
-    show(
+    show_list(
+        "alerts",
         rows,
         format=format,
         brief=brief,
         empty="No alert has fired. The sensor dead_event_alert_sensor looks each minute.",
         header=columns(Alert, "state"),
+        spare=("silenced until", "told", "since"),
     )
     tell_more(found[-1].place if len(found) == limit else None)
 
 
 @app.command("test")
 @formatted
-def send(format: Format = Format.TABLE) -> None:
+def send(dry_run: DryRun = False, format: Format = Format.TABLE) -> None:
     """Send a test message to every channel of DLQ_ALERT_URLS, past its conditions. Fails when one did not get it.
 
-    Example: `dlq alerts test`
+    Example: `dlq alerts test --dry-run`, then `dlq alerts test`
     """
     from dlq_pipelines.alerts.delivery import send_test
     from dlq_pipelines.installation import alert_sender
@@ -79,9 +82,10 @@ def send(format: Format = Format.TABLE) -> None:
     sender = alert_sender(read_settings())
     if not sender.routes:
         raise RefusedError("DLQ_ALERT_URLS is not set, so there is no channel to test. Nothing was sent.")
-    results = send_test(sender, now=datetime.now(UTC))
-    show([{"channel": name, "result": error or "sent"} for name, error in results.items()], format=format)
-    failed = [name for name, error in results.items() if error is not None]
+    results = dict.fromkeys(sender.urls, "would be sent") if dry_run else send_test(sender, now=datetime.now(UTC))
+    rows = [{"channel": name, "result": said or "sent"} for name, said in results.items()]
+    show_list("channels", rows, format=format, also={"dry_run": dry_run})
+    failed = [name for name, error in results.items() if error is not None and not dry_run]
     if failed:
         raise DlqError(f"{len(failed)} of {len(results)} channels did not get it. Check their addresses.")
 
@@ -106,13 +110,12 @@ def silence(
     if isnan(hours):
         raise ValueError("--hours: nan is no number of hours. Write it as 8 or 0.5.")
     until = doing.now + timedelta(hours=hours) if hours else None
-    with session() as (connection, _):
+    with session() as (connection, settings):
         silenced = silence_alert(connection, key, until, act=doing)
     if format is not Format.TABLE:
-        show([asdict(silenced) | {"dry_run": dry_run}], format=format)
+        show_one(asdict(silenced) | {"dry_run": dry_run}, format=format)
         return
-    typer.echo(
-        f"{silenced.key} is silenced until {until:%Y-%m-%d %H:%M} UTC." if until else f"{silenced.key} is heard again."
-    )
+    ends = until and local(until, settings.zone)
+    typer.echo(f"{silenced.key} is silenced until {ends}." if ends else f"{silenced.key} is heard again.")
     if dry_run:
         typer.echo("Nothing was changed: this was a dry run.")

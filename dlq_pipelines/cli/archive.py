@@ -12,6 +12,7 @@ from dlq_pipelines.cli.output import Format, formatted
 from dlq_pipelines.cli.retrying import passed_over
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.text import counted
 
 app = typer.Typer(help="The archive of dead events.", no_args_is_help=True)
 Retention = Annotated[str, typer.Option("--reason", help="Why, for whoever asks later.")]
@@ -51,8 +52,9 @@ def run(
             events=lambda done: done.moved,
             yes=yes,
         )
+    did = "Would archive" if dry_run else "Archived"
     tell(
-        f"{'Would archive' if dry_run else 'Archived'} {done.moved:,} dead events that died more than {days} days ago; "
+        f"{did} {counted(done.moved, 'dead event')} that died more than {counted(days, 'day')} ago; "
         f"{done.left:,} as old stay, because a fix targets them, or their day is not exported.",
         asdict(done) | {"older_than_days": days},
         dry_run=dry_run,
@@ -88,9 +90,10 @@ def restore(
             yes=yes,
             missing=none_restored if filters.names_only(ids) else None,
         )
+    did = "Would restore" if dry_run else "Restored"
     tell(
-        f"{'Would restore' if dry_run else 'Restored'} {done.events:,} dead events; {done.blocked:,} stay because the "
-        f"outbox has their id, {done.discarded:,} because they were discarded. {passed_over(done)}".rstrip(),
+        f"{did} {counted(done.events, 'dead event')}; {done.blocked:,} stay because the outbox has their id, "
+        f"{done.discarded:,} because they were discarded. {passed_over(done)}".rstrip(),
         asdict(done),
         dry_run=dry_run,
         format=format,
@@ -124,8 +127,9 @@ def purge(
             events=lambda done: done.events,
             yes=yes,
         )
+    did = "Would delete" if dry_run else "Deleted"
     tell(
-        f"{'Would delete' if dry_run else 'Deleted'} {done.events:,} events, archived more than {days} days ago.",
+        f"{did} {counted(done.events, 'event')}, archived more than {counted(days, 'day')} ago.",
         asdict(done) | {"older_than_days": days},
         dry_run=dry_run,
         format=format,

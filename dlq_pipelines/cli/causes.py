@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, act
-from dlq_pipelines.cli.output import After, Format, columns, formatted, program, show, tell_more
+from dlq_pipelines.cli.output import (
+    After,
+    Format,
+    columns,
+    formatted,
+    program,
+    show_list,
+    show_one,
+    show_table,
+    tell_more,
+)
+from dlq_pipelines.cli.progress import progress
 from dlq_pipelines.cli.session import session
-from dlq_pipelines.text import plain_text
+from dlq_pipelines.text import counted, plain_text
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -56,7 +67,15 @@ def list_(
         for cause in found
     ]
     empty = "No cause is known: nothing has died and been classified yet."
-    show(rows, format=format, brief=brief, empty=empty, header=columns(Cause, "state"))
+    show_list(
+        "causes",
+        rows,
+        format=format,
+        brief=brief,
+        empty=empty,
+        header=columns(Cause, "state"),
+        spare=("owner", "deaths", "state"),
+    )
     tell_more(found[-1].key if len(found) == limit else None)
 
 
@@ -71,15 +90,15 @@ def show_(cause: CauseId, format: Format = Format.TABLE) -> None:
 
     found = _ask(lambda connection: describe_cause(connection, cause))
     if format is not Format.TABLE:
-        show([asdict(found)], format=format)
+        show_one(asdict(found), format=format)
         return
     about = asdict(found.cause) | {"state": found.cause.state(datetime.now(UTC))}
-    show([{"of the cause": key, "": value} for key, value in about.items() if value])
-    show([{"detail": key, "texts": texts} for key, texts in found.details.items()])
+    show_table([{"of the cause": key, "": _listed(value)} for key, value in about.items() if value])
+    show_table([{"detail": key, "texts": _listed(texts)} for key, texts in found.details.items()])
     changes = [
         {"change": c.operation, "what": c.kind, "by": c.actor, "at": c.at, "why": c.reason} for c in found.changes
     ]
-    show(changes, empty="Nobody has changed it.")
+    show_table(changes, empty="Nobody has changed it.", spare=("why", "what"))
     typer.echo(f"\n{plain_text(found.sample)}")
 
 
@@ -91,7 +110,7 @@ def similar(format: Format = Format.TABLE) -> None:
     Example: `dlq causes similar`
     """
     from dlq_pipelines.causes.catalogue import list_causes
-    from dlq_pipelines.causes.similar import similar_causes
+    from dlq_pipelines.causes.similar import Proposal, similar_causes
 
     found = _ask(lambda connection: similar_causes(list_causes(connection, limit=1000)))
     rows = [asdict(proposal) for proposal in found]
@@ -105,7 +124,15 @@ def similar(format: Format = Format.TABLE) -> None:
         }
         for one in found
     ]
-    show(rows, format=format, brief=brief, empty="No two causes are equal but for one word.")
+    show_list(
+        "pairs",
+        rows,
+        format=format,
+        brief=brief,
+        empty="No two causes are equal but for one word.",
+        header=columns(Proposal),
+        spare=("what", "deaths"),
+    )
 
 
 @app.command()
@@ -244,25 +271,29 @@ def reindex(
 
     Example: `dlq causes reindex --dry-run`
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from dlq_pipelines.causes.reindex import apply_reindex, plan_reindex
+    from dlq_pipelines.causes.reindex import Alias, apply_reindex, plan_reindex
 
     doing = act(actor, reason, dry_run=dry_run)
 
-    def run(connection: "Connection") -> tuple[list[dict[str, Any]], int]:
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("Reading the ledger", total=None)
-            aliases = plan_reindex(connection, progress=lambda deaths: progress.advance(task, deaths))
-        return [asdict(alias) for alias in aliases], apply_reindex(connection, aliases, act=doing)
+    def run(connection: "Connection") -> tuple[list[Alias], int]:
+        with progress("Reading the ledger", "death") as told:
+            aliases = plan_reindex(connection, progress=told)
+        return aliases, apply_reindex(connection, aliases, act=doing)
 
     aliases, added = _ask(run)
-    show(aliases, format=format, empty="The ledger is empty: there is nothing to lead anywhere.")
+    rows = [asdict(alias) for alias in aliases]
+    show_list(
+        "aliases",
+        rows,
+        format=format,
+        brief=[row | {"others": _listed(row["others"])} for row in rows],
+        empty="The ledger is empty: there is nothing to lead anywhere.",
+        header=columns(Alias),
+        also={"added": added, "dry_run": dry_run},
+    )
     if format is Format.TABLE:
         said = "Nothing was changed: this was a dry run."
-        typer.echo(said if dry_run else f"{added} fingerprints were added.")
+        typer.echo(said if dry_run else f"{counted(added, 'fingerprint')} added.")
 
 
 def _say(column: "Described", cause: str, text: str, doing: "Act", *, format: Format) -> None:
@@ -276,6 +307,11 @@ def _ask(question: Callable[["Connection"], T]) -> T:
         return question(connection)
 
 
+def _listed(value: Any) -> Any:
+    """A list as people write one."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
 def _tell(change: "Change", *, format: Format) -> None:
     """What was changed, and how it is taken back."""
     rows = [
@@ -283,9 +319,10 @@ def _tell(change: "Change", *, format: Format) -> None:
         for one in change.changes
         for key, value in one["after"].items()
     ]
-    show([asdict(change)], format=format, brief=rows, empty="It is so already: nothing was changed.")
     if format is not Format.TABLE:
+        show_one(asdict(change), format=format)
         return
+    show_table(rows, empty="It is so already: nothing was changed.")
     if change.operation:
         typer.echo(f"To take it back: `{program()} causes undo {change.operation} --reason ...`")
     elif rows:

@@ -10,10 +10,22 @@ import typer
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
 from dlq_pipelines.cli.export import export
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
-from dlq_pipelines.cli.output import After, Format, columns, duration, formatted, headline, program, say_json, show
-from dlq_pipelines.cli.retrying import Rate, passed_over, retry_many, tell_retried
+from dlq_pipelines.cli.output import (
+    After,
+    Format,
+    columns,
+    duration,
+    formatted,
+    headline,
+    local,
+    program,
+    show_list,
+    show_one,
+    show_table,
+)
+from dlq_pipelines.cli.retrying import Rate, nothing_done, passed_over, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
-from dlq_pipelines.text import plain_text
+from dlq_pipelines.text import counted, plain_text
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -52,9 +64,6 @@ def list_(
     with session() as (connection, settings):
         selector = filters.selector(settings.zone, ids, else_every=True)
         page = list_dead_events(connection, selector, limit=limit, offset=offset, after=after)
-    if format is Format.JSON:
-        say_json(page)
-        return
     brief = [
         {
             "event": event.id,
@@ -67,9 +76,17 @@ def list_(
         }
         for event in page.events
     ]
-    rows, header = [asdict(event) for event in page.events], columns(DeadEvent)
-    show(rows, format=format, brief=brief, empty="Nothing is dead.", header=header)
-    if page.next:
+    show_list(
+        "events",
+        [asdict(event) for event in page.events],
+        format=format,
+        brief=brief,
+        empty="Nothing is dead." if selector.every and not offset and not after else "No dead event fits this filter.",
+        header=columns(DeadEvent),
+        spare=("attempts", "aggregate", "type"),
+        also={"next": page.next},
+    )
+    if page.next and format is not Format.JSON:
         typer.echo(f"There are more: --after {page.next}", err=True)
 
 
@@ -87,7 +104,7 @@ def stats(filters: Filters, ids: EventIds = None, format: Format = Format.TABLE)
         selector = filters.selector(settings.zone, ids, else_every=True)
         found = dead_event_stats(connection, selector, now=datetime.now(UTC))
     if format is Format.JSON:
-        show([asdict(found)], format=format)
+        show_one(asdict(found), format=format)
         return
     sides = {
         "event type": found.by_event_type,
@@ -101,7 +118,7 @@ def stats(filters: Filters, ids: EventIds = None, format: Format = Format.TABLE)
         for one in counted
     ]
     rows += [{"by": "age", "of": _age(one), "events": one.events} for one in found.by_age]
-    show(rows, format=format)
+    show_list("stats", rows, format=format)
 
 
 @app.command("show")
@@ -113,19 +130,21 @@ def show_(event: EventId, format: Format = Format.TABLE) -> None:
     """
     from dlq_pipelines.retries.history import event_history
 
-    with session() as (connection, _):
+    with session() as (connection, settings):
         found = event_history(connection, event)
     if format is not Format.TABLE:
-        show([asdict(found)], format=format)
+        show_one(asdict(found), format=format)
         return
-    show([{"of the event": key, "": value} for key, value in _about(found).items()])
+    show_table([{"of the event": key, "": value} for key, value in _about(found).items()])
     typer.echo()
-    show([_death(death) for death in found.deaths])
+    show_table([_death(death) for death in found.deaths], spare=("given up", "attempts"))
     typer.echo()
-    show([_retry(retry) for retry in found.retries], empty="It was never retried.")
+    show_table([_retry(retry) for retry in found.retries], empty="It was never retried.", spare=("due",))
     for retry in found.retries:
         if retry.payload_before is not None:
-            _long(f"payload before the retry of {retry.retried_at:%Y-%m-%d %H:%M:%S}", retry.payload_before.indented())
+            _long(
+                f"payload before the retry of {local(retry.retried_at, settings.zone)}", retry.payload_before.indented()
+            )
     if found.event is not None:
         _long("payload", found.event.payload.indented())
     _long("last error", found.deaths[0].error or "none was stored")
@@ -230,8 +249,12 @@ def discard(
             yes=yes,
             missing=(lambda done: none_taken(done, "dead")) if filters.names_only(ids) else None,
         )
+    if not done.events and format is Format.TABLE:
+        typer.echo(nothing_done(done))
+        return
+    did = "Would discard" if dry_run else "Discarded"
     tell(
-        f"{'Would discard' if dry_run else 'Discarded'} {done.events:,} dead events. {passed_over(done)}".rstrip(),
+        f"{did} {counted(done.events, 'dead event')}. {passed_over(done)}".rstrip(),
         asdict(done),
         hint=f"Back by its id: `{program()} archive restore ID --reason ...`.",
         dry_run=dry_run,

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import typer
 
-from dlq_pipelines.cli.output import Format, formatted, program, show
+from dlq_pipelines.cli.output import Format, callable_here, formatted, show_list
 
 
 @formatted
@@ -26,11 +26,11 @@ def doctor(format: Format = Format.TABLE) -> None:
         {
             "check": one.check,
             "": words[one.ok],
-            "found": one.found,
-            "mend": one.mend.replace("dlq ", f"{program()} ") if one.mend.startswith("dlq ") else one.mend,
+            "found": callable_here(one.found),
+            "mend": callable_here(one.mend),
         }
         for one in checks
     ]
-    show([asdict(one) for one in checks], format=format, brief=brief)
+    show_list("checks", [asdict(one) for one in checks], format=format, brief=brief)
     if any(one.ok is False for one in checks):
         raise typer.Exit(1)

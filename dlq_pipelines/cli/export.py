@@ -3,17 +3,20 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
-from rich.console import Console
 
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered
 from dlq_pipelines.cli.output import say_json
+from dlq_pipelines.cli.progress import progress
 from dlq_pipelines.cli.session import session
+from dlq_pipelines.errors import NotFoundError
+from dlq_pipelines.outbox.event import BIGINT_MAX
+from dlq_pipelines.text import counted, plain_line
 
 _STDOUT = "-"
 
@@ -34,9 +37,13 @@ def export(
     format: Annotated[Format, typer.Option(help="json is an object a line, jsonl the same.")] = Format.JSON,
     ids: EventIds = None,
     json: Annotated[bool, typer.Option("--json", help="Print the file's rows, bytes and SHA-256 as JSON.")] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, max=BIGINT_MAX, help="Only the first so many, those that died first. Default: all."),
+    ] = None,
 ) -> None:
-    """Write deaths to a file with the columns of the daily export: all, or those of a filter. What
-    `DLQ_EXPORT_REDACT_PAYLOAD` and `DLQ_EXPORT_REDACT_ERRORS` hide is hidden here too.
+    """Write deaths to a file with the columns of the daily export: all, or those of a filter, in the order of death.
+    What `DLQ_EXPORT_REDACT_PAYLOAD` and `DLQ_EXPORT_REDACT_ERRORS` hide is hidden here too.
 
     Example: `dlq dead-events export --format csv --output deaths.csv --since 2026-11-24 --event-type order.placed`
     """
@@ -47,8 +54,11 @@ def export(
 
     if json and output == _STDOUT:
         raise ValueError("--json says what became of a file: name one with --output.")
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    with session() as (connection, settings), _whole(output, format) as file, console.status("Reading") as status:
+    with (
+        session() as (connection, settings),
+        _whole(output, format) as file,
+        progress("Reading", "death") as told,
+    ):
         rows = export_selected(
             connection,
             url=find_database(settings).url,
@@ -56,13 +66,17 @@ def export(
             format=ExportFormat.JSONL if format in (Format.JSON, Format.JSONL) else ExportFormat(format),
             file=file,
             redaction=export_options(settings).redaction,
-            progress=lambda read: status.update(f"{read:,} deaths"),
+            progress=told,
+            limit=limit,
         )
+        if not rows and filters.names_only(ids):
+            raise NotFoundError("None of these events ever died. `dlq dead-events list` says what is dead.")
     if json:
         written = measure(Path(output), output)
         say_json({"file": output, "rows": rows, "bytes": written.bytes, "sha256": written.sha256})
         return
-    console.print(f"{rows:,} deaths to {'the standard output' if output == _STDOUT else output}")
+    where = "the standard output" if output == _STDOUT else plain_line(output, 500)
+    typer.echo(f"{counted(rows, 'death')} to {where}", err=True)
 
 
 @contextmanager
@@ -71,12 +85,8 @@ def _whole(output: str, format: Format) -> Iterator[BinaryIO]:
     if output == _STDOUT:
         if format is Format.PARQUET and sys.stdout.isatty():
             raise ValueError("Parquet is nothing for a terminal: name a file with --output, or pipe it on.")
-        try:
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:  # as `| head` does; what Python still holds must not fail again at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
         return
     place = Path(output)
     unfinished = place.with_name(f".{place.name}-{os.getpid()}")
@@ -86,5 +96,10 @@ def _whole(output: str, format: Format) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(place)
+    except OSError as error:
+        if error.filename != str(unfinished):
+            raise
+        raise OSError(error.errno, error.strerror, output) from None  # the name that the reader knows
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there where it was finished, or never begun
+            unfinished.unlink()

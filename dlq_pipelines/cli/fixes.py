@@ -10,12 +10,27 @@ import typer
 from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, confirm
 from dlq_pipelines.cli.filters import EventIds, Filters, filtered, read_moment
 from dlq_pipelines.cli.options import option, with_options
-from dlq_pipelines.cli.output import Format, columns, duration, formatted, headline, program, show, tell_more
+from dlq_pipelines.cli.output import (
+    Format,
+    columns,
+    duration,
+    formatted,
+    headline,
+    local,
+    program,
+    show_list,
+    show_one,
+    show_table,
+    tell_more,
+)
 from dlq_pipelines.cli.retrying import Rate, retry_many, tell_retried
 from dlq_pipelines.cli.session import session
+from dlq_pipelines.text import counted
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
+    from datetime import tzinfo
+
     from dlq_pipelines.operation import Act
     from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage
     from dlq_pipelines.retries.ledger import Preview
@@ -89,9 +104,9 @@ def flag(
     `--dry-run`.
     """
     from dlq_pipelines.installation import fix_terms
-    from dlq_pipelines.retries.ledger import Flag, flag_fix, noted, preview_fix
+    from dlq_pipelines.retries.ledger import Flag, flag_fix, preview_fix
 
-    doing = act(actor, noted(note), dry_run=dry_run)
+    doing = act(actor, note, dry_run=dry_run, called="note")
     with session() as (connection, settings):
         terms = fix_terms(settings)
         policy = replace(terms.policy, **figures)
@@ -99,17 +114,19 @@ def flag(
         expires = (begins or doing.now) + timedelta(days=expiry_days or terms.expiry.days)
         flagging = Flag(filters.selector(settings.zone, ids), policy, link, owner, begins, expires)
         would = preview_fix(connection, flagging, act=doing, default=policy)
-        if dry_run:
-            _show_preview(would, policy, format=format)
-            return
-        confirm("release", would.events, yes=yes)
-        fix = flag_fix(connection, flagging, act=doing)
-    _say(
-        fix,
-        f"Fix {fix.id} is flagged. It means {would.events:,} dead events, in stages of {would.sizes}; the "
-        f"fix_flag_sensor releases the first. To follow it: `{program()} fixes show {fix.id}`.",
-        format=format,
-    )
+        if not dry_run:
+            confirm("release", would.events, yes=yes)
+        fix = None if dry_run else flag_fix(connection, flagging, act=doing)
+    if format is Format.JSON:
+        show_one({"dry_run": dry_run, "preview": would, "fix": fix}, format=format)
+    elif fix is None:
+        _show_preview(would, policy, format=format)
+    else:
+        hint = (
+            f"Fix {fix.id} is flagged. It means {counted(would.events, 'dead event')}, in stages of {would.sizes}; "
+            f"the fix_flag_sensor releases the first. To follow it: `{program()} fixes show {fix.id}`."
+        )
+        _say(fix, hint, format=format)
 
 
 @app.command("list")
@@ -127,14 +144,14 @@ def list_(
     from dlq_pipelines.retries.fix import Fix
     from dlq_pipelines.retries.ledger import list_fixes
 
-    with session() as (connection, _):
+    with session() as (connection, settings):
         found = list_fixes(connection, limit=limit, only_open=only_open, after=after)
     brief = [
         {
             "fix": fix.id,
             "state": fix.status.value,
             "stage": fix.stage,
-            "means": str(fix.selector),
+            "means": _means(fix, settings.zone),
             "flagged": fix.flagged_at,
             "by": fix.flagged_by,
             "verdict": fix.verdict or "not decided yet",
@@ -142,7 +159,15 @@ def list_(
         for fix in found
     ]
     empty = "No fix is open." if only_open else "No fix was ever flagged."
-    show([asdict(fix) for fix in found], format=format, brief=brief, empty=empty, header=columns(Fix))
+    show_list(
+        "fixes",
+        [asdict(fix) for fix in found],
+        format=format,
+        brief=brief,
+        empty=empty,
+        header=columns(Fix),
+        spare=("by", "flagged", "stage"),
+    )
     tell_more(found[-1].id if len(found) == limit else None)
 
 
@@ -159,16 +184,19 @@ def show_(fix: FixId, format: Format = Format.TABLE) -> None:
     with session() as (connection, settings):
         found = fix_progress(connection, fix, now=datetime.now(UTC), terms=fix_terms(settings))
     stages = [_stage(number, stage) for number, stage in found.stages.items()]
-    if format is not Format.TABLE:
-        show([asdict(found.fix) | {"stages": stages, "next": found.next}], format=format)
+    if format is Format.JSON:
+        show_one({"fix": found.fix, "stages": stages, "next": found.next}, format=format)
         return
-    about = _about(found.fix) | {"next" if found.fix.closed_at is None else "verdict": found.next}
-    show([{"of the fix": key, "": value} for key, value in about.items() if value])
+    if format is Format.CSV:
+        show_one(asdict(found.fix) | {"stages": stages, "next": found.next}, format=format)
+        return
+    about = _about(found.fix, settings.zone) | {"next" if found.fix.closed_at is None else "verdict": found.next}
+    show_table([{"of the fix": key, "": value} for key, value in about.items() if value])
     typer.echo()
-    show(stages, empty="No stage was begun yet.")
+    show_table(stages, empty="No stage was begun yet.")
     if found.fix.evidence:
         typer.echo()
-        show([_evidence(pair) for pair in found.fix.evidence])
+        show_table([_evidence(pair) for pair in found.fix.evidence])
 
 
 @app.command()
@@ -228,10 +256,11 @@ def parked(
     from dlq_pipelines.retries.parked import ParkedEvent, parked_events
 
     with session() as (connection, settings):
+        selector = filters.selector(settings.zone, else_every=True)
         found = parked_events(
             connection,
             max_retries=parked_after(connection, fix, default=settings.max_retries),
-            selector=filters.selector(settings.zone, else_every=True),
+            selector=selector,
             fix_id=fix,
             after=after,
             limit=limit,
@@ -247,10 +276,19 @@ def parked(
         }
         for event in found
     ]
-    rows, header = [asdict(event) for event in found], columns(ParkedEvent)
-    show(rows, format=format, brief=brief, empty="No event is parked.", header=header)
-    if len(found) == limit and format is Format.TABLE:
-        typer.echo(f"There may be more: --after {found[-1].event_id}")
+    more = found[-1].event_id if len(found) == limit else None
+    show_list(
+        "events",
+        [asdict(event) for event in found],
+        format=format,
+        brief=brief,
+        empty="No event is parked." if selector.every and not (fix or after) else "No parked event fits this filter.",
+        header=columns(ParkedEvent),
+        spare=("aggregate", "type"),
+        also={"next": more},
+    )
+    if more and format is not Format.JSON:
+        typer.echo(f"There may be more: --after {more}", err=True)
 
 
 @app.command()
@@ -298,15 +336,16 @@ def _change(change: Callable[..., "Fix"], fix_id: int, hint: str, *, doing: "Act
 
 
 def _say(fix: "Fix", hint: str, *, format: Format) -> None:
-    row = {"fix": fix.id, "state": fix.status.value, "verdict": fix.verdict or "not decided yet"}
-    show([asdict(fix)], format=format, brief=[row])
-    if format is Format.TABLE:
-        typer.echo(hint)
+    if format is not Format.TABLE:
+        show_one(asdict(fix), format=format)
+        return
+    show_table([{"fix": fix.id, "state": fix.status.value, "verdict": fix.verdict or "not decided yet"}])
+    typer.echo(hint)
 
 
 def _show_preview(would: "Preview", policy: "RetryPolicy", *, format: Format) -> None:
     if format is not Format.TABLE:
-        show([asdict(would)], format=format)
+        show_one(asdict(would), format=format)
         return
     figures = {
         "events": f"{would.events:,}",
@@ -316,7 +355,7 @@ def _show_preview(would: "Preview", policy: "RetryPolicy", *, format: Format) ->
         "stages": would.sizes,
         "time": f"{duration(would.seconds)} at {policy.rate:g} a second, and what the worker needs",
     }
-    show([{"it would mean": name, "": value} for name, value in figures.items()])
+    show_table([{"it would mean": name, "": value} for name, value in figures.items()])
     typer.echo("Nothing was changed: this was a dry run.")
 
 
@@ -330,13 +369,20 @@ def _evidence(pair: dict[str, Any]) -> dict[str, Any]:
     return {"events": pair["events"], "old error": headline(pair["before"]), "new error": new}
 
 
-def _about(fix: "Fix") -> dict[str, Any]:
+def _means(fix: "Fix", zone: "tzinfo") -> str:
+    """Which events, with times as filters of this installation read them."""
+    asked = fix.selector
+    since, until = (at and at.astimezone(zone) for at in (asked.died_since, asked.died_until))
+    return str(replace(asked, died_since=since, died_until=until))
+
+
+def _about(fix: "Fix", zone: "tzinfo") -> dict[str, Any]:
     """What people ask of a fix, in their words."""
     policy = fix.policy
     return {
         "fix": fix.id,
         "state": fix.status.value,
-        "means": f"{fix.selector}, dead before {fix.flagged_at:%Y-%m-%d %H:%M:%S %Z}",
+        "means": f"{_means(fix, zone)}, dead before {local(fix.flagged_at, zone)}",
         "note": fix.note,
         "link": fix.link,
         "owner": fix.owner,

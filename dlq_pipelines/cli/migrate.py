@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlq_pipelines.cli.output import Format, formatted, show
+from dlq_pipelines.cli.output import Format, formatted, show_list
 from dlq_pipelines.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def migrate(
         applied = runner.migrate(
             connection,
             runner.all_migrations(),
-            tell=lambda said: typer.echo(said, err=format is not Format.TABLE),
+            tell=lambda said: typer.echo(said, err=True),
         )
     _tell([migration.label for migration in applied], applied=True, format=format)
     _close(f"{len(applied)} applied; the database is up to date.", format)
@@ -68,7 +68,7 @@ def _tell(labels: list[str], *, applied: bool, format: Format) -> None:
     """What was applied, or would be. People were told what is applied as it went on."""
     if format is not Format.TABLE:
         rows = [{"migration": label, "applied": applied} for label in labels]
-        show(rows, format=format, header=("migration", "applied"))
+        show_list("migrations", rows, format=format, header=("migration", "applied"))
     elif not applied:
         for label in labels:
             typer.echo(f"would apply {label}")

@@ -1,20 +1,21 @@
-"""How does a command show rows: as a table for people, as JSON or CSV for programs, and plain where it is piped?"""
+"""How does a command show what it found: a table for people, JSON or CSV for programs, and plain where it is piped?"""
 
 import csv
 import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from dlq_pipelines.cli.options import option, with_options
@@ -36,6 +37,10 @@ _ANNOTATIONS = {
     "format": Annotated[Format, typer.Option(help="A table for people; json or csv for programs, with all fields.")],
     "json": Annotated[bool, typer.Option("--json", help="The same as --format json.")],
 }
+# Of a table on a terminal, in characters: a cell of so many stays in one line, a longer text gets as many at least,
+# and a word longer than the last is broken. Ids, times and types are shorter: what is copied is never cut.
+_IN_ONE_LINE, _LONGEST_WORD = 25, 40
+_GAP = 2
 
 
 def formatted(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,8 +51,10 @@ def formatted(command: Callable[..., None]) -> Callable[..., None]:
     ]
 
     def gather(given: dict[str, Any]) -> dict[str, Any]:
-        chosen = given.pop("format")
-        return {"format": Format.JSON if given.pop("json") else chosen}
+        chosen, json = given.pop("format"), given.pop("json")
+        if json and chosen is Format.CSV:
+            raise ValueError("--json and --format csv were both asked for: leave one of them out")
+        return {"format": Format.JSON if json else chosen}
 
     return with_options(command, {"format": options}, gather)
 
@@ -62,32 +69,91 @@ def say_json(value: object) -> None:
     typer.echo(_NOT_ASCII.sub(_escaped, json_text(value, indent=2)))
 
 
-def show(
+def show_list(
+    of: str,
     rows: Sequence[dict[str, Any]],
     *,
-    format: Format = Format.TABLE,
+    format: Format,
     brief: Sequence[dict[str, Any]] | None = None,
     empty: str = "",
     header: Sequence[str] = (),
+    spare: Sequence[str] = (),
+    also: dict[str, Any] | None = None,
 ) -> None:
     """Print rows of equal keys. Values are hostile text: no markup and no control character in them is obeyed.
 
     A cell of CSV that a spreadsheet would run has an apostrophe before it for that reason.
 
     Args:
+        of: what they are, as HTTP calls them: in JSON the key of the object that holds them.
         rows: all fields.
         format: for whom.
         brief: what a person sees of them; None: all.
         empty: what a person is told where there are none.
         header: the keys, where there may be no row to tell them.
+        spare: columns of `brief` that a narrow terminal goes without, the first of them first.
+        also: what else the object has, such as where the next page begins.
     """
     match format:
         case Format.JSON:
-            say_json(rows)
+            say_json({of: rows, **(also or {})})
         case Format.CSV:
             _write_csv(rows, header)
         case Format.TABLE:
-            _write_table(rows if brief is None else brief, empty)
+            show_table(rows if brief is None else brief, empty=empty, spare=spare)
+
+
+def show_one(row: dict[str, Any], *, format: Format) -> None:
+    """Print one thing for programs: in JSON an object, in CSV a row."""
+    if format is Format.CSV:
+        _write_csv([row], ())
+    else:
+        say_json(row)
+
+
+def show_table(rows: Sequence[dict[str, Any]], *, empty: str = "", spare: Sequence[str] = ()) -> None:
+    """Print rows for people: with columns on a terminal; piped, a line a row with tabs, which cut and awk take apart.
+
+    Args:
+        rows: of equal keys.
+        empty: what is said where there are none.
+        spare: columns that a narrow terminal goes without, the first of them first. One that is narrower still gets a
+            line a value.
+    """
+    if not rows:
+        typer.echo(empty)
+        return
+    zone = _zone()
+    cells = [[*rows[0]], *([_plain(value, zone) for value in row.values()] for row in rows)]
+    if not sys.stdout.isatty():
+        for line in cells:
+            typer.echo("\t".join(line))
+        return
+    console = Console()
+    table = {name: [row[place] for row in cells[1:]] for place, name in enumerate(cells[0])}
+    left_out: list[str] = []
+    while _least(table) > console.width and len(left_out) < len(spare):
+        left_out.append(spare[len(left_out)])
+        del table[left_out[-1]]
+    if _least(table) > console.width and len(table) > 2:  # noqa: PLR2004 - two are names and values already
+        _write_records(console, cells)
+        return
+    _write_columns(console, table)
+    if left_out:
+        typer.echo(f"For want of room without: {', '.join(left_out)}. A wider terminal or --json has them.", err=True)
+
+
+def _zone() -> tzinfo:
+    from dlq_pipelines.settings import read_settings
+
+    return read_settings().zone
+
+
+def local(at: datetime, zone: tzinfo) -> str:
+    """A moment for people, in the zone of the installation: filters read it as it is."""
+    from dlq_pipelines.day import written
+
+    return written(at.astimezone(zone))
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -113,19 +179,42 @@ def _cell(value: object) -> object:
     return spreadsheet_text(str(value))
 
 
-def _write_table(rows: Sequence[dict[str, Any]], empty: str) -> None:
-    """With columns on a terminal; piped, a line a row with a tab between cells, which cut and awk take apart."""
-    if not rows:
-        typer.echo(empty)
-        return
-    if not sys.stdout.isatty():
-        for cells in ([*rows[0]], *(row.values() for row in rows)):
-            typer.echo("\t".join(_plain(cell) for cell in cells))
-        return
-    table = Table(*rows[0], box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*(Text(_plain(value)) for value in row.values()))
-    Console().print(table)
+def _narrowest(cells: Collection[str]) -> int:
+    """The width at which each cell is whole: in one line if it is short, and otherwise between its words."""
+    wide = max(map(cell_len, cells))
+    words = max((cell_len(word) for cell in cells for word in cell.split()), default=0)
+    return min(wide, max(_IN_ONE_LINE, min(words, _LONGEST_WORD)))
+
+
+def _least(table: dict[str, list[str]]) -> int:
+    return sum(_narrowest([name, *cells]) for name, cells in table.items()) + _GAP * (len(table) - 1)
+
+
+def _write_columns(console: Console, table: dict[str, list[str]]) -> None:
+    """Each column as wide as it needs; where room is short, those share it that have more than a line's text."""
+    widths = {name: _narrowest([name, *cells]) for name, cells in table.items()}
+    wanted = {name: max(map(cell_len, [name, *cells])) - widths[name] for name, cells in table.items()}
+    room = console.width - _least(table)
+    for left, name in zip(range(len(table), 0, -1), sorted(table, key=lambda name: wanted[name]), strict=True):
+        more = max(0, min(wanted[name], room // left))
+        widths[name], room = widths[name] + more, room - more
+    heads = (Column(name, width=widths[name], overflow="fold") for name in table)
+    shown = Table(*heads, box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+    for row in zip(*table.values(), strict=True):
+        shown.add_row(*map(Text, row))
+    console.print(shown)
+
+
+def _write_records(console: Console, cells: Sequence[Sequence[str]]) -> None:
+    """A line a value, and an empty one between rows."""
+    names, *rows = cells
+    margin = max(map(cell_len, names)) + _GAP
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        for name, value in zip(names, row, strict=True):
+            line = Text(name.ljust(margin), style="bold").append(value, style="not bold")
+            console.print(line, soft_wrap=True)
 
 
 def tell_more(key: object | None) -> None:
@@ -138,6 +227,11 @@ def program() -> str:
     """How the reader calls us, so that the commands that we name can be copied: `dlq`, or `.venv/bin/dlq`."""
     started = sys.argv[0]
     return started if Path(started).name == "dlq" and started != shutil.which("dlq") else "dlq"
+
+
+def callable_here(text: str) -> str:
+    """The text with the commands in it as the reader calls them."""
+    return re.sub(r"(^|`)dlq (?=[a-z-])", lambda found: f"{found[1]}{program()} ", text)
 
 
 def headline(error: str | None) -> str:
@@ -161,7 +255,5 @@ def duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in said[:2] if count)
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
-    return plain_line(str(value), 500)
+def _plain(value: object, zone: tzinfo) -> str:
+    return local(value, zone) if isinstance(value, datetime) else plain_line(str(value), 500)

@@ -3,15 +3,18 @@
 import sys
 import webbrowser
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dlq_pipelines.cli.act import DryRun
-from dlq_pipelines.cli.output import Format, formatted, show
+from dlq_pipelines.cli.output import Format, formatted, show_list
+from dlq_pipelines.cli.progress import progress
 from dlq_pipelines.cli.session import session
 from dlq_pipelines.day import require_year
+from dlq_pipelines.text import read_markdown
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -19,6 +22,15 @@ if TYPE_CHECKING:
     from dlq_pipelines.postgres.connect import Connection
     from dlq_pipelines.reports.report import Report
     from dlq_pipelines.settings import Settings
+
+
+class Form(StrEnum):
+    """How a report is shown."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
 
 app = typer.Typer(help="The daily failure reports.", no_args_is_help=True)
 Day = Annotated[
@@ -47,14 +59,17 @@ def build(
 
     with session() as (connection, settings):
         last, target = _day(day, settings), reports_target(settings)
-        asked = [last - timedelta(days=ago) for ago in range(days - 1, -1, -1)]
-        built = [_build(connection, settings, target, one, dry_run=dry_run) for one in asked]
+        built = []
+        with progress("Build", "report", of=days) as told:
+            for ago in range(days - 1, -1, -1):
+                built.append(_build(connection, settings, target, last - timedelta(days=ago), dry_run=dry_run))
+                told(len(built))
     rows, brief = [], []
     for one in built:
         said, files = {"day": str(one.day), "headline": one.headline}, [*one.places.values()]
         rows.append({**said, "report": one.places["html"], "files": files, "dry_run": dry_run})
         brief.append(said | ({"would write": ", ".join(files)} if dry_run else {"report": one.places["html"]}))
-    show(rows, format=format, brief=brief)
+    show_list("reports", rows, format=format, brief=brief)
 
 
 @app.command("open")
@@ -79,7 +94,11 @@ def open_(day: Day = None) -> None:
 
 @app.command("show")
 def show_(
-    day: Day = None, json: Annotated[bool, typer.Option("--json", help="Print the report's JSON twin.")] = False
+    day: Day = None,
+    format: Annotated[Form, typer.Option(help="text for people; json and markdown are the report's twins.")] = (
+        Form.TEXT
+    ),
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Show the report of a day in the terminal. It is read from the ledger; no file is written.
 
@@ -96,15 +115,19 @@ def show_(
             policy=report_policy(settings),
             now=datetime.now(UTC),
         )
-    if json:
+    if json and format is Form.MARKDOWN:
+        raise ValueError("--json and --format markdown were both asked for: leave one of them out")
+    if json or format is Form.JSON:
         typer.echo(report.json, nl=False)
+    elif format is Form.MARKDOWN:
+        typer.echo(report.markdown, nl=False)
     elif sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown
 
         Console().print(Markdown(report.markdown, hyperlinks=False))
     else:
-        typer.echo(report.markdown, nl=False)
+        typer.echo(read_markdown(report.markdown), nl=False)
 
 
 def _build(

@@ -8,6 +8,7 @@ import typer
 
 from dlq_pipelines.cli.act import do_many, tell
 from dlq_pipelines.cli.output import Format, duration, program
+from dlq_pipelines.text import counted
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -44,11 +45,11 @@ def tell_retried(done: "Retried", ids: Sequence[int] | None, *, rate: float, dry
     """Say how many events go back to the worker, how long that takes, and how many of the named ones do not."""
     row = asdict(done) | {"rate": rate}
     if not done.events and format is Format.TABLE:
-        typer.echo(f"{passed_over(done) or 'No dead event is meant by this.'} Nothing was changed.")
+        typer.echo(nothing_done(done))
         return
     lasts = duration((done.events - 1) / rate) if done.events else ""
-    said = f"{'Would retry' if dry_run else 'Retried'} {done.events:,} dead events at {rate:g} a second: "
-    said += f"they fall due within {lasts}."
+    said = f"{'Would retry' if dry_run else 'Retried'} {counted(done.events, 'dead event')} at {rate:g} a second: "
+    said += f"due within {lasts}."
     if ids and (passed := len(set(ids)) - done.events):
         said += f"\nPassed over: {passed:,} of those that were named."
     if done.locked:
@@ -56,8 +57,14 @@ def tell_retried(done: "Retried", ids: Sequence[int] | None, *, rate: float, dry
     tell(said, row, hint=f"What became of one: `{program()} dead-events show ID`.", dry_run=dry_run, format=format)
 
 
+def nothing_done(done: "Retried") -> str:
+    """Why no event was taken that a filter means."""
+    return f"{passed_over(done) or 'No dead event is meant by this.'} Nothing was changed."
+
+
 def passed_over(done: "Retried | Restored") -> str:
-    """What was passed over because others hold it, if anything was."""
+    """What was passed over and is meant, if anything was."""
     if not done.locked:
         return ""
-    return f"Other transactions hold {done.locked:,} dead events that are meant. Try again when those have ended."
+    meant = counted(done.locked, "dead event that is", "dead events that are")
+    return f"Passed over: {meant} meant too, which others hold, or which died after the count. Try again for those."

@@ -41,6 +41,7 @@ def export_selected(  # noqa: PLR0913 - keyword-only
     file: BinaryIO,
     redaction: Redaction,
     progress: Callable[[int], None],
+    limit: int | None = None,
 ) -> int:
     """Write the deaths that a selector means into an open file, which stays open; returns how many.
 
@@ -52,6 +53,7 @@ def export_selected(  # noqa: PLR0913 - keyword-only
         file: written from where it stands, never read or sought.
         redaction: what is hidden, as in the daily export.
         progress: is told how many deaths were read so far, a few thousand at a time.
+        limit: how many at most, the oldest; None: all.
 
     Raises:
         NotFoundError: the selector names a cause that does not exist.
@@ -64,7 +66,7 @@ def export_selected(  # noqa: PLR0913 - keyword-only
     count = _Count(progress)
     one = writer(format, file)
     try:
-        with closing(stream_deaths(connection, url=url, selector=selector)) as batches:
+        with closing(stream_deaths(connection, url=url, selector=selector, limit=limit)) as batches:
             write_batches(map(redaction.batch, batches), [one], count.add)
         one.close({f"dlq.{name}": str(value) for name, value in selector.as_json().items()})
     except BaseException:

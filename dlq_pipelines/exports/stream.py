@@ -18,20 +18,23 @@ _LOCK_TIMEOUT = "5s"
 _BATCH_BYTES = 4 * 2**20
 
 
-def stream_deaths(connection: Connection, *, url: str, selector: Selector) -> Generator[pa.RecordBatch]:
+def stream_deaths(
+    connection: Connection, *, url: str, selector: Selector, limit: int | None = None
+) -> Generator[pa.RecordBatch]:
     """The deaths that a selector means as batches of `SCHEMA`, by time and id, however long that takes.
 
     Args:
         connection: writes the values into the statement; is not used for more.
         url: the same database, for the stream's own connection.
         selector: which deaths.
+        limit: how many at most, the oldest; None: all.
 
     Raises:
         DatabaseUnavailableError: the stream broke off.
     """
     configure = connection.literal("session.configure", statement_timeout="0", lock_timeout=_LOCK_TIMEOUT)
     ids = selector.event_ids
-    values = {**vars(selector), "event_ids": None if ids is None else list(ids)}
+    values = {**vars(selector), "event_ids": None if ids is None else list(ids), "limit": limit}
     statement = connection.literal("export.deaths", **values)
     try:
         with adbc.connect(url) as stream, stream.cursor() as cursor:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from dlq_pipelines.day import written
+
 if TYPE_CHECKING:  # the command line reads filters before it needs a database
     from psycopg.rows import DictRow
 
@@ -84,14 +86,15 @@ class Selector:
             )
         for name in ("cause_id", "event_type", "aggregate_type", "error_contains"):
             if (text := getattr(self, name)) is not None:
-                storable(name, required(name, text), most=_LONGEST_FILTER)
+                asked = name.removesuffix("_id")  # as people call it
+                storable(asked, required(asked, text), most=_LONGEST_FILTER)
         if self.event_ids is not None and len(event_ids("event_ids", self.event_ids)) > _MOST_IDS:
             raise ValueError(f"event_ids must hold at most {_MOST_IDS} ids")
         if self.attempts is not None:
             not_negative("attempts", self.attempts, most=_INTEGER_MAX)
         since, until = aware("died_since", self.died_since), aware("died_until", self.died_until)
         if since is not None and until is not None and since >= until:
-            raise ValueError("died_since must be before died_until")
+            raise ValueError("since must be before until")
 
     def __str__(self) -> str:
         """In words. The texts in it are as they were given."""
@@ -124,7 +127,7 @@ _WORDS = {
 
 def _in_words(value: str | int | datetime | tuple[int, ...]) -> str:
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S %Z}"
+        return written(value)
     if isinstance(value, tuple):
         more = len(value) - _NAMED_IDS
         return ", ".join(map(str, value[:_NAMED_IDS])) + (f" and {more:,} more" if more > 0 else "")

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from dlq_pipelines.reports.report import Report
 from dlq_pipelines.reports.states import URGENT
-from dlq_pipelines.reports.words import counted
-from dlq_pipelines.text import markdown_text
+from dlq_pipelines.text import counted, markdown_text
 
 _CAUSES = 5
 

@@ -1,8 +1,8 @@
 """What does a chat or Dagster's UI show of the report? Strangers' texts stay texts."""
 
 from dlq_pipelines.reports.figures import DAYS_BEFORE, CauseFigures, Figures, FixFigures
-from dlq_pipelines.reports.words import attempts, counted, duration, percent, rounded
-from dlq_pipelines.text import markdown_table, markdown_text
+from dlq_pipelines.reports.words import attempts, duration, percent, rounded
+from dlq_pipelines.text import counted, markdown_table, markdown_text
 
 CAUSES_SHOWN = 10
 

@@ -19,6 +19,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from dlq_pipelines import text
 from dlq_pipelines.reports import words
 from dlq_pipelines.reports.charts import Series, days_svg, hours_svg, series, sparkline_svg, trend_svg
 from dlq_pipelines.reports.figures import ALL, DAYS_BEFORE, OTHER, CauseFigures, Figures
@@ -159,7 +160,7 @@ def _environment() -> Environment:
         "long_day": words.long_day,
         "short_day": words.short_day,
         "weekday": words.weekday,
-        "counted": words.counted,
+        "counted": text.counted,
         "utc": words.utc,
         "iso": lambda value: value.isoformat(timespec="seconds"),
         "spark": _spark,

@@ -4,6 +4,7 @@ from datetime import date, datetime, timedelta
 
 from dlq_pipelines.reports.figures import DAYS_BEFORE, Figures
 from dlq_pipelines.reports.states import CauseState
+from dlq_pipelines.text import counted
 
 _TIMES_AS_MANY = 2  # from 200 % above on, a factor is easier to read than a percentage
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -82,11 +83,6 @@ def _left(figures: Figures) -> str:
         return ""
     age = figures.window.until - figures.backlog.oldest
     return f"{counted(figures.backlog.open, 'event')} of earlier days stay dead, the oldest for {duration(age)}."
-
-
-def counted(count: int, one: str, many: str = "") -> str:
-    """`1 event`, `2,000 events`."""
-    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def percent(share: float) -> str:

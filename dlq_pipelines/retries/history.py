@@ -100,7 +100,7 @@ def event_history(connection: Connection, event_id: int) -> EventHistory:
         fix = connection.run("retry.fix_of", event_id=event_id).fetchone()
     if not deaths:
         there = f"Event {event_id} has never died" if row else f"There is no event {event_id} that ever died"
-        raise NotFoundError(f"{there}. `dlq causes list` says what is dead.")
+        raise NotFoundError(f"{there}. `dlq dead-events list` says what is dead.")
     event = OutboxEvent.from_row(_unread(row, "payload")) if row else None
     return EventHistory(event_id, place, event, deaths, retries, fix_from_row(fix) if fix else None)
 

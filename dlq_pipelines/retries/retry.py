@@ -51,7 +51,8 @@ _START: _Key = (datetime(1, 1, 1, tzinfo=UTC), 0)
 class Retried:
     """How many of the events that were meant were dead and are pending now, in how many transactions.
 
-    `locked` more are dead too, and were passed over because other transactions hold them.
+    `locked` more are dead too, and were passed over: other transactions hold them, or they died after it was agreed how
+    many go.
     """
 
     events: int
@@ -190,13 +191,13 @@ def retry_selected(  # noqa: PLR0913 - keyword-only past the selector
     def take(asked: Asked, taken: int) -> Page:
         if act.dry_run:
             return lock_page(connection, asked)
-        due = act.now + timedelta(seconds=(already + taken) * _seconds_each(rate))
+        due = act.now + timedelta(seconds=taken * _seconds_each(rate))
         page = _release(connection, asked, act=act, rate=rate, due=due)
         if page.taken:
             record_operation(connection, "retry.selected", shown(selector), act=act, events=page.taken)
         return page
 
-    return take_selected(connection, selector, take, max_retries=max_retries, dry_run=act.dry_run)
+    return take_selected(connection, selector, take, max_retries=max_retries, act=act, already=already)
 
 
 def retry_event(
@@ -335,23 +336,26 @@ def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int
     return total
 
 
-def take_selected(
+def take_selected(  # noqa: PLR0913 - keyword-only past what takes
     connection: Connection,
     selector: Selector,
     take: Callable[[Asked, int], Page],
     *,
     max_retries: int | None,
-    dry_run: bool,
+    act: Act,
+    already: int = 0,
 ) -> Retried:
     """Do something with all that a selector means and that is dead as this begins, oldest death first.
 
     Args:
         connection: in autocommit mode.
         selector: the dead events.
-        take: is given what a page of at most `BATCH` is asked for, and how many it took before, in a transaction of its
-            own; returns the page, with how many of it were taken, or in a dry run would be.
+        take: is given what a page of at most `BATCH` is asked for, and how many were done before, in a transaction of
+            its own; returns the page, with how many of it were taken, or in a dry run would be.
         max_retries: events that died again after so many retries are passed over; None: taken too.
-        dry_run: roll each transaction back: also a look runs the application's own triggers of statements.
+        act: who asks for it. Of a dry run each transaction is rolled back: also a look runs the application's own
+            triggers of statements.
+        already: events that were done before, of the same act.
 
     Raises:
         NotFoundError: no such cause.
@@ -359,9 +363,11 @@ def take_selected(
     asked = _manual(connection, selector, max_retries=max_retries)
     total = Retried(0, 0)
     while True:
-        with connection.transaction(force_rollback=dry_run):
-            page = take(asked, total.events)
+        asked["room"] = act.room(already + total.events, BATCH)
+        with connection.transaction(force_rollback=act.dry_run):
+            page = take(asked, already + total.events)
         total += Retried(page.taken, int(page.taken > 0), page.free - page.taken)
+        act.progress(already + total.events)
         if page.ended:
             return total
         asked |= _behind(page.last)
@@ -375,7 +381,8 @@ def lock_page(connection: Connection, asked: Asked) -> Page:
 def none_taken(done: Retried, kind: str) -> DlqError:
     """Why nothing happened to events that somebody named, which had to be of that kind: "dead" or "parked"."""
     if done.locked:
-        return RefusedError(f"Other transactions hold these {done.locked:,} events. Try again when those have ended.")
+        held = "this event" if done.locked == 1 else f"these {done.locked:,} events"
+        return RefusedError(f"Other transactions hold {held}. Try again when those have ended.")
     return NotFoundError(f"None of these events is {kind}. `dlq dead-events show ID` says what became of one.")
 
 

@@ -15,7 +15,7 @@ where e.status = 'dead' and e.dead_at < %(before)s
 
 -- name: move_batch
 select moved, rows, last_time, last_id from :"dlq_schema".archive_batch(
-    %(before)s, %(times)s::tstzmultirange, %(after_time)s, %(after_id)s, %(limit)s, %(now)s)
+    %(before)s, %(times)s::tstzmultirange, %(after_time)s, %(after_id)s, %(limit)s, %(room)s, %(now)s)
 
 -- name: discardable
 -- Of locked deaths those whose events may go: as with the archive's batch, one whose id is there already stays.

@@ -29,6 +29,7 @@ where (%(died_since)s::timestamptz is null or d.died_at >= %(died_since)s::times
         select m.id from :"dlq_schema".cause m
         where m.id = %(cause_id)s::text or m.merged_into = %(cause_id)s::text))
 order by d.died_at, d.id
+limit %(limit)s
 
 -- name: causes
 -- What each fingerprint is called: `cause_id` is the one that people merged it into. Beside the deaths and not joined

@@ -188,7 +188,7 @@ def test_what_others_hold_is_passed_over_and_said(api: httpx.Client, database: D
         assert (done["requested"], done["processed"], done["locked"]) == (2, 1, 1)
         assert "hold 1 more" in done["message"]
         refused = _json(api.post("/api/dead-events/discard", json={"event_ids": [2], "reason": "x"}), 409)
-        assert "Other transactions hold these 1 events." in refused["error"]
+        assert "Other transactions hold this event." in refused["error"]
     assert _json(api.post("/api/dead-events/retry-batch", json=asked))["processed"] == 1
 
 
@@ -227,7 +227,7 @@ def test_discarded_events_go_to_the_archive_and_come_back_by_id(
         (("GET", "?offset=-1", None), 400, "offset: "),
         (("GET", "?evnt_type=x", None), 400, "evnt_type: "),
         (("GET", "?since=yesterday", None), 400, "since: 'yesterday' is no time"),
-        (("GET", "?since=2026-01-02&until=2026-01-01", None), 400, "died_since must be before"),
+        (("GET", "?since=2026-01-02&until=2026-01-01", None), 400, "since must be before"),
         (("GET", "?after=nonsense", None), 400, "after is none that a page gave"),
         (("GET", "?event_type=%00", None), 400, "cannot be stored"),
         (("GET", "/../causes/%00", None), 400, "cause: holds NUL, or half"),

@@ -11,7 +11,7 @@ import pytest
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.api.filters import Asked, Many
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.cli.main import app as terminal
+from dlq_pipelines.cli.app import app as terminal
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.outbox.filters import Filters
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -69,7 +69,7 @@ def test_one_question_has_one_answer(
     listed = api.get("/api/dead-events", params={**query, "limit": 7, "offset": 2}).json()
     counted = api.get("/api/dead-events/stats", params=query).json()
     told = json.loads(dlq("dead-events", "list", *options, "--limit", "7", "--offset", "2", "--json").out)
-    (said,) = json.loads(dlq("dead-events", "stats", *options, "--format", "json").out)
+    said = json.loads(dlq("dead-events", "stats", *options, "--format", "json").out)
 
     ids = [event.id for event in page.events]
     assert ids == [event["id"] for event in listed["events"]] == [event["id"] for event in told["events"]]

@@ -27,7 +27,7 @@ def test_before_anything_fired_the_list_says_who_looks(dlq: Run) -> None:
 @pytest.mark.usefixtures("_fired")
 def test_what_fires_is_listed(dlq: Run) -> None:
     assert "2 events are dead" in dlq("alerts", "list").out
-    (alert,) = json.loads(dlq("alerts", "list", "--json").out)
+    (alert,) = json.loads(dlq("alerts", "list", "--json").out)["alerts"]
     assert (alert["key"], alert["state"], alert["severity"]) == ("backlog", "firing", "warning")
 
 
@@ -40,7 +40,7 @@ def test_an_alert_is_silenced_with_an_end_and_heard_again(dlq: Run, connection: 
     assert dlq("alerts", "silence", "backlog", "--hours", "4", "--reason", "known").out.startswith(
         "backlog is silenced"
     )
-    assert json.loads(dlq("alerts", "list", "--json").out)[0]["state"] == "silenced"
+    assert json.loads(dlq("alerts", "list", "--json").out)["alerts"][0]["state"] == "silenced"
     assert dlq("alerts", "silence", "backlog", "--hours", "0", "--reason", "mended").out == "backlog is heard again.\n"
     assert one(connection, "select count(*) from dlq.operation where kind = 'alert.silence'") == {"count": 2}
 
@@ -63,6 +63,11 @@ def test_a_test_reaches_each_channel_and_names_the_one_that_failed(dlq: Run, mon
     assert dlq("alerts", "test").code == 4
     with http_server() as web:
         monkeypatch.setenv("DLQ_ALERT_URLS", f"critical:event_type=x.*:json://{web.host}/s3cr3t")
+        looked = dlq("alerts", "test", "--dry-run", "--json")
+        (channel,) = json.loads(looked.out)["channels"]
+        assert (looked.code, channel["channel"][:5], channel["result"]) == (0, "json:", "would be sent")
+        assert "s3cr3t" not in looked.out + looked.err
+        assert web.requests == []
         said = dlq("alerts", "test", "--json")
         assert said.code == 0
         assert json.loads(web.requests[0][1])["title"] == "INFO: A test of this channel"

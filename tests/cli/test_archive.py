@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.cli.main import app
+from dlq_pipelines.cli.app import app
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import read_settings
@@ -19,7 +19,7 @@ Dlq = Callable[..., Any]
 
 @pytest.fixture
 def dlq(home: object, monkeypatch: pytest.MonkeyPatch) -> Dlq:  # noqa: ARG001 - where the command looks
-    """Run a command with --json and return its only row; what it raises is raised."""
+    """Run a command with --json and return what it says; what it raises is raised."""
     monkeypatch.setenv("DLQ_ARCHIVE_REQUIRES_EXPORT", "false")
 
     def run(*arguments: str) -> Any:
@@ -27,8 +27,7 @@ def dlq(home: object, monkeypatch: pytest.MonkeyPatch) -> Dlq:  # noqa: ARG001 -
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         assert done.exit_code == 0, done.output
-        (row,) = json.loads(done.stdout)
-        return row
+        return json.loads(done.stdout)
 
     return run
 
@@ -110,7 +109,18 @@ def test_a_purge_by_hand_keeps_to_the_retention(
         dlq("archive", "purge")
 
 
-def test_many_events_are_asked_for(connection: Connection, dlq: Dlq) -> None:
+def test_a_thousand_events_are_not_asked_for(connection: Connection, dlq: Dlq) -> None:
+    _died(connection, 1000, days_ago=31)
+    assert dlq("archive", "run")["moved"] == 1000
+    assert dlq("archive", "restore", "--all", "--reason", "all")["events"] == 1000
+    assert dlq("dead-events", "discard", "--all", "--reason", "all")["events"] == 1000
+    connection.execute("update outbox_event_archive set archived_at = now() - interval '366 days'")
+    assert dlq("archive", "purge")["events"] == 1000
+    _died(connection, 1000, days_ago=31)
+    assert dlq("dead-events", "retry-batch", "--all", "--reason", "all")["events"] == 1000
+
+
+def test_more_are_asked_for(connection: Connection, dlq: Dlq) -> None:
     """Nobody can be asked here, so without --yes nothing happens."""
     _died(connection, 1001, days_ago=31)
     with pytest.raises(RefusedError, match="would archive 1,001 events"):
@@ -122,3 +132,9 @@ def test_many_events_are_asked_for(connection: Connection, dlq: Dlq) -> None:
     assert dlq("archive", "restore", "--all", "--reason", "all", "--yes")["events"] == 1001
     with pytest.raises(RefusedError, match="would discard 1,001 events"):
         dlq("dead-events", "discard", "--all", "--reason", "all")
+    assert _places(connection) == (1001, 0)
+    dlq("archive", "run", "--yes")
+    connection.execute("update outbox_event_archive set archived_at = now() - interval '366 days'")
+    with pytest.raises(RefusedError, match="would delete 1,001 events"):
+        dlq("archive", "purge")
+    assert _places(connection) == (0, 1001)

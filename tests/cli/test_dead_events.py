@@ -18,6 +18,7 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import Terms
 from dlq_pipelines.retries.ledger import Flag, flag_fix
 from dlq_pipelines.retries.retry import advance_fix
+from dlq_pipelines.text import counted
 from tests.cli.conftest import Ended, Run
 from tests.rows import add_events, kill, one, park
 
@@ -44,11 +45,11 @@ def _dead(connection: Connection, count: int, *, error: str = ERROR, event_type:
     classify_deaths(connection, zone=ZoneInfo("UTC"))
 
 
-def _rows(ended: Ended) -> list[dict[str, Any]]:
+def _read(ended: Ended) -> dict[str, Any]:
     assert (ended.code, ended.err) == (0, ""), ended
     assert ended.out.isascii()
-    rows: list[dict[str, Any]] = json.loads(ended.out)
-    return rows
+    answer: dict[str, Any] = json.loads(ended.out)
+    return answer
 
 
 def _words(ended: Ended) -> str:
@@ -73,10 +74,10 @@ def test_the_history_of_an_event_is_all_that_became_of_it(
     kill(connection, "KeyError: 'postcode'", attempts=3, where="id = 1")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     fix = flag_fix(connection, Flag(Selector(every=True)), act=_act("mended"))
-    assert _rows(dlq("dead-events", "show", "1", "--json"))[0]["fix"]["status"] == "active"
+    assert _read(dlq("dead-events", "show", "1", "--json"))["fix"]["status"] == "active"
     advance_fix(connection, fix.id, act=_act(), terms=Terms())
 
-    (history,) = _rows(dlq("dead-events", "show", "1", "--json"))
+    history = _read(dlq("dead-events", "show", "1", "--json"))
     assert history.keys() == HISTORY_KEYS
     assert all(death.keys() == DEATH_KEYS for death in history["deaths"])
     assert all(retry.keys() == RETRY_KEYS for retry in history["retries"])
@@ -112,7 +113,7 @@ def test_an_event_is_shown_wherever_it_is(dlq: Run, connection: Connection) -> N
         " insert into dlq.purged (event_id, operation_id, purged_at)"
         " select gone.id, operation.id, now() from gone, operation where gone.id = 2"
     )
-    shown = {event: _rows(dlq("dead-events", "show", str(event), "--json"))[0] for event in (1, 2, 3)}
+    shown = {event: _read(dlq("dead-events", "show", str(event), "--json")) for event in (1, 2, 3)}
     assert [shown[event]["place"] for event in shown] == ["archive", "purged", "gone"]
     assert [shown[event]["event"] and shown[event]["event"]["status"] for event in shown] == ["dead", None, None]
     assert [len(shown[event]["deaths"]) for event in shown] == [1, 1, 1]
@@ -126,7 +127,7 @@ def test_a_discarded_event_says_who_gave_it_up_and_why(dlq: Run, connection: Con
         " select id, event_id, 'bob', 'a test order', now() from dlq.death"
     )
     assert "by bob: a test order" in _words(dlq("dead-events", "show", "1"))
-    assert _rows(dlq("dead-events", "show", "1", "--json"))[0]["deaths"][0]["discarded_by"] == "bob"
+    assert _read(dlq("dead-events", "show", "1", "--json"))["deaths"][0]["discarded_by"] == "bob"
 
 
 def test_hostile_texts_are_shown_inert(dlq: Run, connection: Connection) -> None:
@@ -147,7 +148,7 @@ def test_a_very_long_text_is_cut_for_people_and_whole_for_programs(dlq: Run, con
     out = dlq("dead-events", "show", "1").out
     assert len(out) < 50_000
     assert "characters more, with --json" in out
-    (history,) = _rows(dlq("dead-events", "show", "1", "--json"))
+    history = _read(dlq("dead-events", "show", "1", "--json"))
     assert (len(history["event"]["payload"]["x"]), len(history["deaths"][0]["error"])) == (30_000, 30_010)
 
 
@@ -163,9 +164,11 @@ def test_a_dead_event_is_retried_also_a_parked_one(dlq: Run, connection: Connect
     assert _pending(connection) == {1}
     audit = one(connection, "select kind, actor, reason, events from dlq.operation")
     assert audit == {"kind": "retry.selected", "actor": "ann", "reason": "corrected", "events": 1}
-    assert _rows(dlq("dead-events", "retry", "2", "--reason", "x", "--json")) == [
-        {"event_id": 2, "events": 1, "dry_run": False}
-    ]
+    assert _read(dlq("dead-events", "retry", "2", "--reason", "x", "--json")) == {
+        "event_id": 2,
+        "events": 1,
+        "dry_run": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -249,11 +252,11 @@ def test_a_batch_is_what_is_dead_of_these_ids_or_of_a_filter(
     connection.execute("update dlq.death set died_at = '2026-01-01Z' where event_id = 4")
     connection.execute("update outbox_event set dead_at = '2026-01-01Z' where id = 4")
     command = ("dead-events", "retry-batch", *chosen, "--reason", "the carrier is back", "--rate", "4")
-    (would,) = _rows(dlq(*command, "--dry-run", "--json"))
+    would = _read(dlq(*command, "--dry-run", "--json"))
     assert would == {"events": len(retried), "batches": 1, "locked": 0, "rate": 4.0, "dry_run": True}
     assert _pending(connection) == {5}
     said = _words(dlq(*command))
-    assert f"Retried {len(retried)} dead events at 4 a second" in said
+    assert f"Retried {counted(len(retried), 'dead event')} at 4 a second" in said
     assert ("Passed over: 1 of those that were named." in said) == (chosen[0] == "1")
     assert _pending(connection) == retried | {5}
     due = one(connection, "select max(due_at) - min(due_at) as span from dlq.retry where reason <> 'asked'")["span"]
@@ -270,11 +273,11 @@ def test_what_others_hold_is_passed_over_and_said(
         other.execute("select from outbox_event where id = 2 for update")
         refused = dlq("dead-events", verb, "2", "--reason", "x")
         assert (refused.code, refused.out) == (4, "")
-        assert "Other transactions hold these 1 events." in refused.err
+        assert "Other transactions hold this event." in refused.err
         by_type = dlq("dead-events", verb, "--error-contains", "no answer", "--reason", "x")
-        assert "Other transactions hold 1 dead events that are meant." in _words(by_type)
+        assert "Passed over: 1 dead event that is meant too, which others hold" in _words(by_type)
     assert one(connection, "select array_agg(id) as ids from outbox_event where status = 'dead'") == {"ids": [2]}
-    (done,) = _rows(dlq("dead-events", verb, "2", "--reason", "x", "--json"))
+    done = _read(dlq("dead-events", verb, "2", "--reason", "x", "--json"))
     assert (done["events"], done["locked"]) == (1, 0)
 
 
@@ -290,5 +293,5 @@ def test_more_than_a_thousand_events_go_only_when_somebody_says_yes(dlq: Run, co
     ended = dlq(*command)
     assert (ended.code, ended.out, "would retry 1,001 events" in ended.err) == (4, "", True)
     assert _pending(connection) == set()
-    assert "fall due within 20 s" in _words(dlq(*command, "--yes"))
+    assert "due within 20 s" in _words(dlq(*command, "--yes"))
     assert len(_pending(connection)) == 1_001

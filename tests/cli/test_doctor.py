@@ -49,7 +49,7 @@ GIVEN = """
 
 def _checks(dlq: Run) -> tuple[int, dict[str, dict[str, object]]]:
     ended = dlq("doctor", "--json")
-    found = {one["check"]: one for one in json.loads(ended.out)}
+    found = {one["check"]: one for one in json.loads(ended.out)["checks"]}
     assert list(found) == CHECKS
     assert (ended.code == 1) == any(check["ok"] is False for check in found.values())
     assert all(bool(check["mend"]) == (check["ok"] is False) for check in found.values())

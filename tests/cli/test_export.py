@@ -82,6 +82,8 @@ def test_each_format_has_the_columns_of_the_daily_export(run: Run, tmp_path: Pat
         (["--since", "2026-03-10T14:00"], [2, 3, 4, 5]),
         (["--since", "2026-03-10T14:00", "--until", "2026-03-10T16:00+00:00"], [2, 3]),
         (["--until", "2026-03-10"], []),
+        (["--limit", "2"], [1, 2]),
+        (["--limit", "1", "--event-type", "order.0"], [2]),
     ],
 )
 def test_a_filter_is_what_it_says(run: Run, filter_: list[str], found: list[int]) -> None:
@@ -131,7 +133,10 @@ def test_what_is_hidden_in_exports_is_hidden_here(run: Run) -> None:
     [
         (["--output", "x", "--since", "yesterday"], 2, "no time. Write it as 2026-11-24"),
         (["--output", "x", "--cause", "v1-none"], 3, "There is no cause 'v1-none'."),
-        (["--output", "nowhere/x"], 1, "No such file or directory"),
+        (["--output", "nowhere/x"], 1, "No such file or directory: 'nowhere/x'"),
+        (["--output", "-", "99", "999"], 3, "None of these events ever died. `"),
+        (["--output", "x", "99"], 3, "None of these events ever died. `"),
+        (["--output", "-", "--limit", "0"], 2, "0 is not in the range"),
         (["--output", "-", "--format", "xml"], 2, "xml"),
     ],
 )
@@ -168,7 +173,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(run: Run, connection: Connecti
         assert child.stderr is not None
         assert json.loads(child.stdout.readline())["aggregate_id"] == "1"
         child.stdout.close()
-        assert (child.stderr.read(), child.wait()) == (b"", 1)
+        assert (child.stderr.read(), child.wait()) == (b"", 141)
     assert run
     assert home
 

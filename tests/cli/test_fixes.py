@@ -1,5 +1,6 @@
 """`dlq fixes`: is a fix flagged, followed, stopped as a person says it, and parked events released, and only that?"""
 
+import contextlib
 import getpass
 import json
 import os
@@ -24,6 +25,7 @@ from dlq_pipelines.retries.fix import FixStatus
 from dlq_pipelines.retries.ledger import Preview, list_fixes
 from dlq_pipelines.retries.retry import advance_fix
 from dlq_pipelines.settings import Settings
+from dlq_pipelines.text import counted
 from tests.cli.conftest import Ended, Run
 from tests.rows import add_events, kill, one, park
 
@@ -47,11 +49,11 @@ def _dead(connection: Connection, count: int, *, error: str = ERROR, event_type:
     classify_deaths(connection, zone=ZoneInfo("UTC"))
 
 
-def _rows(ended: Ended) -> list[dict[str, Any]]:
+def _read(ended: Ended) -> dict[str, Any]:
     assert (ended.code, ended.err) == (0, ""), ended
     assert ended.out.isascii()
-    rows: list[dict[str, Any]] = json.loads(ended.out)
-    return rows
+    answer: dict[str, Any] = json.loads(ended.out)
+    return answer
 
 
 def _words(ended: Ended) -> str:
@@ -83,8 +85,12 @@ def test_a_dry_run_says_what_the_fix_would_release_and_changes_nothing(dlq: Run,
         "events 60 aggregates 60 parked 1 overtaken 2 stages 10, 49 "
         "time 1 min 58 s at 0.5 a second, and what the worker needs Nothing was changed: this was a dry run."
     )
-    (would,) = _rows(dlq(*FLAG, "--rate", "0.5", "--dry-run", "--json"))
-    assert would == vars(Preview(60, 60, 1, 2, [10, 49], 118.0))
+    would = _read(dlq(*FLAG, "--rate", "0.5", "--dry-run", "--json"))
+    assert (would["dry_run"], would["fix"], would["preview"]) == (
+        True,
+        None,
+        vars(Preview(60, 60, 1, 2, [10, 49], 118.0)),
+    )
     assert (list_fixes(connection), _kinds(connection)) == ([], [])
 
 
@@ -110,7 +116,7 @@ def test_flagging_says_what_comes_next_and_is_signed_by_the_account(dlq: Run, co
     )  # fmt: skip
     assert fix.expires_at is not None
     assert abs(fix.expires_at - fix.flagged_at - terms.expiry).total_seconds() < 1
-    (row,) = _rows(dlq("fixes", "list", "--json"))
+    (row,) = _read(dlq("fixes", "list", "--json"))["fixes"]
     assert (row.keys(), row["id"], row["selector"]["cause_id"]) == (FIX_KEYS, fix.id, CAUSE)
 
 
@@ -125,7 +131,7 @@ def test_every_option_of_flag_reaches_the_fix(
         " --since 2026-01-01 --until 2099-07-01T12:00 --not-before 2090-01-01T00:00+00:00 --expiry-days 3 --canary 7"
         " --growth 2.5 --rate 9 --min-success 0.75 --settle-seconds 60 --max-retries 5 --order none --actor ann --json"
     )
-    (row,) = _rows(dlq(*FLAG, *options.split()))
+    row = _read(dlq(*FLAG, *options.split()))["fix"]
     assert row["selector"] == {
         "cause_id": CAUSE, "event_type": "order.placed", "aggregate_type": "order", "event_ids": [1, 2, 99],
         "attempts": 5, "error_contains": "answer", "died_since": "2025-12-31T23:00:00Z",
@@ -141,7 +147,7 @@ def test_every_option_of_flag_reaches_the_fix(
     shown = _words(dlq("fixes", "show", str(row["id"])))
     assert (
         f"means cause {CAUSE}, event type order.placed, aggregate type order, events 1, 2, 99, attempts 5, "
-        "error with answer, dead since 2025-12-31 23:00:00 UTC, dead before 2099-07-01 10:00:00 UTC, dead before "
+        "error with answer, dead since 2026-01-01 00:00:00+01, dead before 2099-07-01 12:00:00+02, dead before "
     ) in shown
     assert "next waits: not before 2090-01-01 00:00 UTC" in shown
 
@@ -152,6 +158,8 @@ def test_every_option_of_flag_reaches_the_fix(
         ([], 2, "no filter was given"),
         (["--all", "--event-type", "x"], 2, "both asked for"),
         (["--event-type", " "], 2, "event_type must not be empty"),
+        (["--cause", ""], 2, "cause must not be empty"),
+        (["--since", "2026-01-02", "--until", "2026-01-01"], 2, "since must be before until"),
         (["--cause", "v1-nothing"], 3, "no cause 'v1-nothing'"),
         (["--event-type", "never.seen"], 4, "No dead event"),
         (["--all", "--canary", "0"], 2, "canary must be from 1"),
@@ -190,6 +198,38 @@ def test_more_than_a_thousand_events_are_flagged_only_by_somebody_who_says_yes(
     assert dlq(*FLAG, "--yes").code == 0
 
 
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        ("\x03", 130, "Nothing was changed."),
+        ("\x04", 4, "dlq: Nothing was changed: there was no answer. Narrow it, or look with --dry-run."),
+        ("n\n", 4, "dlq: Nothing was changed: the answer was no. Narrow it, or look with --dry-run."),
+    ],
+    ids=["Ctrl-C", "Ctrl-D", "no"],
+)
+def test_whoever_does_not_say_yes_is_told_that_nothing_was_changed(
+    home: Path, connection: Connection, answer: str, code: int, said: str
+) -> None:
+    """At the keyboard of a terminal of its own."""
+    _dead(connection, 1_001)
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        [Path(sys.executable).parent / "dlq", *FLAG],
+        preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509 - no thread runs yet
+        cwd=home.parent,
+    )
+    os.close(theirs)
+    told = ""
+    with contextlib.suppress(OSError):  # nobody writes any more
+        while chunk := os.read(ours, 4096).decode():
+            told += chunk
+            if "[y/N]: " in chunk:
+                os.write(ours, answer.encode())
+    os.close(ours)
+    assert (running.wait(30), told.splitlines()[-1], "Aborted" in told) == (code, said, False)
+    assert list_fixes(connection) == []
+
+
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 4)])
 def test_on_a_terminal_the_person_is_asked(home: Path, connection: Connection, answer: str, code: int) -> None:
     """On a real one; the question is on stderr, so that what a program reads stays clean."""
@@ -206,7 +246,8 @@ def test_on_a_terminal_the_person_is_asked(home: Path, connection: Connection, a
         os.close(end)
     assert (done.returncode, "release 1,001 events. Go on? [y/N]" in done.stderr) == (code, True), done
     assert len(list_fixes(connection)) == (1 if code == 0 else 0)
-    assert [row["id"] for row in json.loads(done.stdout or "[]")] == [fix.id for fix in list_fixes(connection)]
+    told = [json.loads(done.stdout)["fix"]["id"]] if done.stdout else []
+    assert told == [fix.id for fix in list_fixes(connection)]
 
 
 def test_open_fixes_are_listed_alone_when_asked_for(dlq: Run, connection: Connection) -> None:
@@ -216,8 +257,8 @@ def test_open_fixes_are_listed_alone_when_asked_for(dlq: Run, connection: Connec
         assert dlq("fixes", "flag", "--event-type", event_type, "--note", "n").code == 0
     first = min(fix.id for fix in list_fixes(connection))
     assert dlq("fixes", "withdraw", str(first), "--reason", "x").code == 0
-    everything = _rows(dlq("fixes", "list", "--json"))
-    only_open = _rows(dlq("fixes", "list", "--open", "--json"))
+    everything = _read(dlq("fixes", "list", "--json"))["fixes"]
+    only_open = _read(dlq("fixes", "list", "--open", "--json"))["fixes"]
     assert (len(everything), only_open) == (2, everything[:1])
     assert dlq("fixes", "withdraw", str(only_open[0]["id"]), "--reason", "x").code == 0
     assert _words(dlq("fixes", "list", "--open")) == "No fix is open."
@@ -226,27 +267,27 @@ def test_open_fixes_are_listed_alone_when_asked_for(dlq: Run, connection: Connec
 def test_a_fix_under_way_shows_its_stages_and_what_comes_next(dlq: Run, connection: Connection) -> None:
     """From the flag to the wait for outcomes; for programs with the same words."""
     _dead(connection, 30)
-    (flagged,) = _rows(dlq(*FLAG, "--canary", "4", "--json"))
+    flagged = _read(dlq(*FLAG, "--canary", "4", "--json"))["fix"]
     shown = _words(dlq("fixes", "show", str(flagged["id"])))
     assert "next releases up to 4 events in stage 1, or ends if none is left" in shown
     assert "No stage was begun yet." in shown
     assert "policy 4 events, then 10 times as many, 50 a second; 90% must succeed within 15 min;" in shown
     _advance(connection, flagged["id"])
-    (fix,) = _rows(dlq("fixes", "show", str(flagged["id"]), "--json"))
-    assert fix.keys() == FIX_KEYS | {"stages", "next"}
-    assert fix["stages"] == [
+    shown_whole = _read(dlq("fixes", "show", str(flagged["id"]), "--json"))
+    assert (shown_whole.keys(), shown_whole["fix"].keys()) == ({"fix", "stages", "next"}, FIX_KEYS)
+    assert shown_whole["stages"] == [
         {"stage": 1, "size": 4, "released": 4, "done": 0, "dead": 0, "unsettled": 0, "gone": 0, "waiting": 4}
     ]
-    assert fix["stages"][0].keys() == STAGE_KEYS
-    assert fix["next"] == "waits: 4 events of stage 1 have no outcome yet"
-    assert f"next {fix['next']}" in _words(dlq("fixes", "show", str(flagged["id"])))
+    assert shown_whole["stages"][0].keys() == STAGE_KEYS
+    assert shown_whole["next"] == "waits: 4 events of stage 1 have no outcome yet"
+    assert f"next {shown_whole['next']}" in _words(dlq("fixes", "show", str(flagged["id"])))
 
 
 def test_a_halted_fix_shows_the_old_error_beside_the_new_and_hostile_text_inert(
     dlq: Run, connection: Connection
 ) -> None:
     _dead(connection, 3, error=HOSTILE)
-    (flagged,) = _rows(dlq("fixes", "flag", "--all", "--note", HOSTILE, "--json"))
+    flagged = _read(dlq("fixes", "flag", "--all", "--note", HOSTILE, "--json"))["fix"]
     _advance(connection, flagged["id"])
     kill(connection, "KeyError: 'postcode'", where="status = 'pending'")
     connection.execute("update dlq.retry set due_at = now() - interval '1 s'")
@@ -255,9 +296,10 @@ def test_a_halted_fix_shows_the_old_error_beside_the_new_and_hostile_text_inert(
     assert "verdict stage 1: 3 of 3 failed (3 died again" in shown
     assert re.search(r"3 \S*TimeoutError\S*: no answer KeyError: 'postcode'$", shown), shown
     assert "note [bold]TimeoutError[/bold]: no answer" in shown
-    (fix,) = _rows(dlq("fixes", "show", str(flagged["id"]), "--json"))
+    told = _read(dlq("fixes", "show", str(flagged["id"]), "--json"))
+    fix = told["fix"]
     assert (fix["status"], [pair["after"] for pair in fix["evidence"]]) == ("halted", ["KeyError: 'postcode'"])
-    assert fix["next"] == fix["verdict"]
+    assert told["next"] == fix["verdict"]
 
 
 @pytest.fixture
@@ -310,8 +352,8 @@ def test_a_dry_run_says_what_the_fix_would_be_and_changes_nothing_of_it(
 def test_a_program_reads_what_the_fix_is_now(dlq: Run, flagged: int) -> None:
     """The same fields as `dlq fixes list --json`."""
     for command in ("pause", "resume", "withdraw"):
-        changed = _rows(dlq("fixes", command, str(flagged), "--reason", "x", "--json"))
-        assert changed == _rows(dlq("fixes", "list", "--json"))
+        changed = _read(dlq("fixes", command, str(flagged), "--reason", "x", "--json"))
+        assert [changed] == _read(dlq("fixes", "list", "--json"))["fixes"]
 
 
 @pytest.mark.parametrize("command", ["pause", "withdraw"])
@@ -352,17 +394,20 @@ def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Con
     park(connection, [3], retries=2)
     park(connection, [4])
     connection.execute("update outbox_event set status = 'done', dead_at = null where id = 4")
-    rows = _rows(dlq("fixes", "parked", "--json"))
+    rows = _read(dlq("fixes", "parked", "--json"))["events"]
     assert [(row["event_id"], row["retries"]) for row in rows] == [(1, 3), (2, 3), (5, 3)]
     assert all(row.keys() == PARKED_KEYS for row in rows)
-    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--cause", CAUSE, "--json"))] == [1, 2]
-    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--limit", "2", "--json"))] == [1, 2]
-    assert _words(dlq("fixes", "parked", "--limit", "2")).endswith("There may be more: --after 2")
-    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--after", "2", "--json"))] == [5]
-    assert _words(dlq("fixes", "parked", "--event-type", "c")) == "No event is parked."
-    died = one(connection, "select dead_at::text as at from outbox_event where id = 5")["at"][:19]
+    assert [row["event_id"] for row in _read(dlq("fixes", "parked", "--cause", CAUSE, "--json"))["events"]] == [1, 2]
+    assert [row["event_id"] for row in _read(dlq("fixes", "parked", "--limit", "2", "--json"))["events"]] == [1, 2]
+    for format in ("table", "csv"):
+        page = dlq("fixes", "parked", "--limit", "2", "--format", format)
+        assert (page.out.count("\n"), page.err) == (3, "There may be more: --after 2\n")
+    assert _read(dlq("fixes", "parked", "--limit", "2", "--json"))["next"] == 2
+    assert [row["event_id"] for row in _read(dlq("fixes", "parked", "--after", "2", "--json"))["events"]] == [5]
+    assert _words(dlq("fixes", "parked", "--event-type", "c")) == "No parked event fits this filter."
+    died = one(connection, "select dead_at as at from outbox_event where id = 5")["at"]
     assert _words(dlq("fixes", "parked", "--event-type", "b")) == (
-        f"event type aggregate cause retries last death 5 b order 1 {cause_key(NO_SKU)} 3 {died}"
+        f"event type aggregate cause retries last death 5 b order 1 {cause_key(NO_SKU)} 3 {died:%Y-%m-%d %H:%M:%S}+00"
     )
 
 
@@ -378,11 +423,11 @@ def test_parked_events_are_released_by_ids_or_filters_and_only_they(
     _dead(connection, 2, event_type="b", error=NO_SKU)
     park(connection, [1, 2, 5])
     command = ("fixes", "release-parked", *chosen, "--reason", "corrected", "--rate", "2", "--actor", "ann")
-    (would,) = _rows(dlq(*command, "--dry-run", "--json"))
+    would = _read(dlq(*command, "--dry-run", "--json"))
     assert would == {"events": len(released), "batches": 1, "locked": 0, "rate": 2.0, "dry_run": True}
     assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {"count": 6}
     said = _words(dlq(*command))
-    assert f"Retried {len(released)} dead events at 2 a second" in said
+    assert f"Retried {counted(len(released), 'dead event')} at 2 a second" in said
     pending = connection.execute("select id, next_run_at from outbox_event where status = 'pending'").fetchall()
     assert {row["id"] for row in pending} == released
     ledger = connection.execute("select event_id, actor, due_at from dlq.retry where reason = 'corrected'").fetchall()
@@ -401,12 +446,12 @@ def test_parked_events_of_a_fix_are_those_that_it_passed_over_or_released(dlq: R
     park(connection, [4], retries=9)
     assert dlq("fixes", "flag", "--event-type", "a", "--note", "n", "--max-retries", "2").code == 0
     fix = str(list_fixes(connection)[0].id)
-    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--fix", fix, "--json"))] == [1]
+    assert [row["event_id"] for row in _read(dlq("fixes", "parked", "--fix", fix, "--json"))["events"]] == [1]
     _advance(connection, int(fix))
     kill(connection, "KeyError: of something else", where="id = 2")
-    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--fix", fix, "--json"))] == [1, 2]
+    assert [row["event_id"] for row in _read(dlq("fixes", "parked", "--fix", fix, "--json"))["events"]] == [1, 2]
     assert "Retried 2 dead events" in _words(dlq("fixes", "release-parked", "--fix", fix, "--reason", "corrected"))
-    assert [row["event_id"] for row in _rows(dlq("fixes", "parked", "--json"))] == [4]
+    assert [row["event_id"] for row in _read(dlq("fixes", "parked", "--json"))["events"]] == [4]
 
 
 @pytest.mark.parametrize(

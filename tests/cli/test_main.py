@@ -1,6 +1,7 @@
 """What do all commands have in common: exit codes, help, examples, and failures that are said in one line?"""
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,8 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -22,7 +25,8 @@ import typer
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from dlq_pipelines.cli.main import _exit_code, app
+from dlq_pipelines.alerts.alert import Alert
+from dlq_pipelines.cli.app import _exit_code, app
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.installation import create_tables
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -30,6 +34,7 @@ from dlq_pipelines.postgres.embedded import _package
 from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.alerts.servers import Received, http_server
 from tests.cli.conftest import Ended, Run
+from tests.cli.test_fixes import FIX_KEYS
 from tests.databases import with_dagster
 from tests.rows import add_events, kill, one, park
 
@@ -43,6 +48,7 @@ NO_ROWS = {
     *("dlq migrate", "dlq demo", "dlq up", "dlq serve", "dlq tokens new"),
     *("dlq dead-events export", "dlq reports open", "dlq reports show"),
 }
+ALERT_KEYS = {field.name for field in fields(Alert)}
 NEVER_SHOWN = "s3cr3t-passw0rd"
 # Every command that works on the database, called so that nothing but the database can stop it.
 ON_THE_DATABASE = (
@@ -174,7 +180,7 @@ def test_the_exit_code_says_what_happened(dlq: Run, connection: Connection, argu
     before = one(connection, "select *, xmin from outbox_event")
     ended = dlq(*arguments)
     assert ended.code == code, ended.err
-    assert (ended.err == "") == (code == 0)
+    assert len(ended.err.splitlines()) == (code != 0)
     assert one(connection, "select *, xmin from outbox_event") == before
     assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
 
@@ -209,8 +215,134 @@ def test_a_shell_completes_commands_options_and_values(words: str, offered: set[
     assert set(done.stdout.split()) == offered
 
 
+SHAPES = {
+    "dlq migrate --plan": {"migrations"},
+    "dlq doctor": {"checks"},
+    "dlq dead-events list": {"events", "next"},
+    "dlq dead-events stats": {"total", "by_event_type", "by_aggregate_type", "by_cause", "by_age"},
+    "dlq dead-events show 17": {"event_id", "place", "event", "deaths", "retries", "fix"},
+    "dlq dead-events retry 17 --reason x --dry-run": {"event_id", "events", "dry_run"},
+    "dlq dead-events retry-batch 17 --reason x --dry-run": {"events", "batches", "locked", "rate", "dry_run"},
+    "dlq dead-events discard 17 --reason x --dry-run": {"events", "batches", "locked", "dry_run"},
+    "dlq archive run --dry-run": {"moved", "batches", "left", "older_than_days", "dry_run"},
+    "dlq archive restore --all --reason x --dry-run": {"events", "batches", "blocked", "discarded", "dry_run"},
+    "dlq archive purge --dry-run": {"events", "batches", "older_than_days", "dry_run"},
+    "dlq causes list": {"causes"},
+    "dlq causes show v1-2": {"cause", "details", "changes", "sample"},
+    "dlq causes similar": {"pairs"},
+    "dlq causes merge v1-3f9a0c6d2b7e4a51 v1-51c2aa07e9b3d846 --reason x --dry-run": {"operation", "kind", "changes"},
+    "dlq causes split v1-9d0c55aa01b2c3d4 --reason x --dry-run": {"operation", "kind", "changes"},
+    "dlq causes rename v1-2 x --reason x --dry-run": {"operation", "kind", "changes"},
+    "dlq causes note v1-2 x --reason x --dry-run": {"operation", "kind", "changes"},
+    "dlq causes own v1-2 x --reason x --dry-run": {"operation", "kind", "changes"},
+    "dlq causes mute v1-2 --reason x --dry-run": {"operation", "kind", "changes"},
+    "dlq causes undo 12 --reason x --dry-run": {"operation", "kind", "changes"},
+    "dlq causes reindex --dry-run": {"aliases", "added", "dry_run"},
+    "dlq fixes flag --event-type letter --note x --dry-run": {"dry_run", "preview", "fix"},
+    "dlq fixes list": {"fixes"},
+    "dlq fixes show 1": {"fix", "stages", "next"},
+    "dlq fixes pause 1 --reason x --dry-run": FIX_KEYS,
+    "dlq fixes resume 2 --reason x --dry-run": FIX_KEYS,
+    "dlq fixes withdraw 1 --reason x --dry-run": FIX_KEYS,
+    "dlq fixes parked": {"events", "next"},
+    "dlq fixes release-parked 23 --reason x --dry-run": {"events", "batches", "locked", "rate", "dry_run"},
+    "dlq reports build": {"reports"},
+    "dlq alerts list": {"alerts"},
+    "dlq alerts test --dry-run": {"channels", "dry_run"},
+    "dlq alerts silence backlog --reason x --dry-run": {*ALERT_KEYS, "dry_run"},
+}
+
+
+def test_json_is_an_object_and_its_keys_are_those_that_scripts_know(
+    dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every command that shows rows: a list under its concept's name, as over HTTP. Keys may come, none go."""
+    _seed(connection)
+    add_events(connection, 1, event_type="letter")
+    kill(connection, "KeyError: 'stamp'", where="event_type = 'letter'")
+    monkeypatch.setenv("DLQ_ALERT_URLS", "json://127.0.0.1:9/")
+    assert {name for name in commands() if name not in NO_ROWS - {"dlq migrate"}} == {
+        " ".join(line.split()[: 2 if line.split()[1] in {"migrate", "doctor"} else 3]) for line in SHAPES
+    }
+    for line, keys in SHAPES.items():
+        ended = dlq(*line.split()[1:], "--json")
+        assert ended.code == (1 if "doctor" in line else 0), ended
+        assert json.loads(ended.out).keys() >= keys, line
+
+
+def test_the_program_says_which_release_it_is(dlq: Run) -> None:
+    assert dlq("--version").out == f"dlq {version('dlq-pipelines')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["causes", "list", "--limit", "abc"], "Invalid value for '--limit': 'abc' is not a whole number."),
+        (["causes", "list", "--limit", "0"], "Invalid value for '--limit': 0 is not in the range 1<=x<=1000."),
+        (["fixes", "flag", "--note", "x", "--rate", "y"], "Invalid value for '--rate': 'y' is not a number."),
+        (["fixes", "pause", "1"], "Missing option '--reason'."),
+        (["fixes", "list", "--nothing"], "No such option '--nothing'."),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_a_word_that_is_not_understood_is_said_in_one_line(dlq: Run, arguments: list[str], said: str) -> None:
+    """With the command that explains it."""
+    ended = dlq(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"dlq: {said} See `dlq {arguments[0]} {arguments[1]} --help`.\n"
+
+
+def test_ctrl_c_ends_it_quietly_while_it_is_still_being_imported() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'rich.console': os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from dlq_pipelines.cli.main import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "dead-events list",
+        "dead-events list --json",
+        "dead-events list --format csv",
+        "dead-events export --output -",
+        "dead-events export --output - --format parquet",
+        "reports show",
+        "causes --help",
+        "migrate --print dlq",
+    ],
+)
+def test_a_reader_that_has_enough_ends_it_quietly_with_one_exit_code(connection: Connection, arguments: str) -> None:
+    """`| head -1`, or nobody at all: 141, as of a program that SIGPIPE ends."""
+    add_events(connection, 2)
+    kill(connection, "KeyError: 'sku'")
+    line = f"{DLQ} {arguments} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.usefixtures("home", "connection")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", ">&- 2>&- <&-"])
+def test_a_stream_that_is_closed_leads_nowhere(closed: str) -> None:
+    """And its number is given to no connection."""
+    done = subprocess.run(["bash", "-c", f"{DLQ} causes list {closed}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == ("" if ">" in closed else "No cause is known: nothing has died and been classified yet.\n")
+
+
 def test_the_help_says_what_the_exit_codes_mean(dlq: Run) -> None:
-    assert "0 done, 1 failed, 2 usage, 3 not found or not dead, 4 refused" in " ".join(dlq("--help").out.split())
+    assert "0 done, 1 failed, 2 usage, 3 not found or not dead, 4 refused, 130 stopped by Ctrl-C" in " ".join(
+        dlq("--help").out.split()
+    )
 
 
 @pytest.mark.parametrize(("error", "code"), [(DlqError, 1), (NotFoundError, 3), (RefusedError, 4), (ValueError, 2)])

@@ -64,10 +64,8 @@ def test_looking_changes_nothing(dlq: Run, application: Connection, arguments: l
 
 def test_migrating_applies_what_was_planned_and_then_nothing(dlq: Run, application: Connection) -> None:
     first, second = dlq("migrate"), dlq("migrate")
-    assert first.out.splitlines() == [
-        *(f"applying {label}" for label in LABELS),
-        f"{len(LABELS)} applied; the database is up to date.",
-    ]
+    assert first.err.splitlines() == [f"applying {label}" for label in LABELS]
+    assert first.out == f"{len(LABELS)} applied; the database is up to date.\n"
     assert second.out == "0 applied; the database is up to date.\n"
     applied = application.execute(
         "select line || '/' || name as label from dlq.migration order by number, line"
@@ -107,7 +105,7 @@ def test_without_a_database_url_it_prepares_the_embedded_server(tmp_path: Path) 
         shutil.rmtree((tmp_path / "postgres").resolve(), ignore_errors=True)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "migrate`" in refused.stderr
-    assert (migrated.returncode, migrated.stdout.splitlines()[0]) == (0, f"applying {LABELS[0]}")
+    assert (migrated.returncode, migrated.stderr.splitlines()[0]) == (0, f"applying {LABELS[0]}")
     assert (listed.returncode, listed.stderr) == (0, "")
     assert listed.stdout.startswith("No cause is known")
 
@@ -118,7 +116,7 @@ def test_programs_read_what_was_applied(dlq: Run, application: Connection) -> No
     planned, applied, rest = (
         dlq("migrate", *arguments, "--json") for arguments in (["--plan"], [], ["--plan", "--check"])
     )
-    assert json.loads(planned.out) == [{"migration": label, "applied": False} for label in LABELS]
-    assert json.loads(applied.out) == [{"migration": label, "applied": True} for label in LABELS]
+    assert json.loads(planned.out) == {"migrations": [{"migration": label, "applied": False} for label in LABELS]}
+    assert json.loads(applied.out) == {"migrations": [{"migration": label, "applied": True} for label in LABELS]}
     assert applied.err.splitlines() == [f"applying {label}" for label in LABELS]
-    assert (rest.code, json.loads(rest.out)) == (0, [])
+    assert (rest.code, json.loads(rest.out)) == (0, {"migrations": []})

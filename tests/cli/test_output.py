@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.postgres.connect import Connection
 from tests.cli.conftest import Run
-from tests.rows import add_events, kill
+from tests.rows import add_events, kill, one, park
 
 DLQ = Path(sys.executable).parent / "dlq"
 HOSTILE = "=cmd|'/c calc'!A1\t\x1b[2J\n\u202e"
@@ -31,10 +32,10 @@ def dead(connection: Connection) -> None:
     classify_deaths(connection, zone=ZoneInfo("UTC"))
 
 
-def _on_a_terminal(*arguments: str) -> str:
-    """What the program writes where its output is a terminal of 200 columns."""
+def _on_a_terminal(*arguments: str, columns: int = 200, term: str = "xterm", code: int = 0) -> str:
+    """What the program writes where its output is a terminal of so many columns."""
     ours, theirs = pty.openpty()
-    environment = os.environ | {"COLUMNS": "200", "TERM": "xterm"}
+    environment = os.environ | {"COLUMNS": str(columns), "TERM": term}
     running = subprocess.Popen([DLQ, *arguments], stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     said = b""
@@ -46,7 +47,7 @@ def _on_a_terminal(*arguments: str) -> str:
         if not chunk:
             break
     os.close(ours)
-    assert running.wait(30) == 0
+    assert running.wait(30) == code
     return said.decode()
 
 
@@ -61,6 +62,80 @@ def test_a_terminal_gets_columns_and_a_pipe_gets_tabs(dlq: Run) -> None:
     shown = _on_a_terminal("dead-events", "list", "--limit", "2")
     assert "\t" not in shown
     assert all(cell in shown for line in lines for cell in line)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 200])
+@pytest.mark.parametrize(
+    "listed", [("dead-events", "list"), ("fixes", "list"), ("causes", "list"), ("fixes", "parked")]
+)
+def test_an_id_is_whole_on_every_terminal(
+    dlq: Run, connection: Connection, listed: tuple[str, ...], columns: int
+) -> None:
+    """Less important columns go first, and it is said which; a narrow one has a line a value."""
+    long = {"text": "the carrier has no place of that name " * 3, "type": "order.placed.and.paid"}
+    connection.execute("update outbox_event set last_error = 'KeyError: ' || %(text)s, event_type = %(type)s", long)
+    connection.execute("update dlq.death set error = 'KeyError: ' || %(text)s, event_type = %(type)s", long)
+    connection.execute("update dlq.cause set template = %(text)s", long)
+    park(connection, [1, 2, 3])
+    cause = one(connection, "select id from dlq.cause")["id"]
+    assert dlq("fixes", "flag", "--cause", cause, "--note", "mended").code == 0
+    lines = re.sub(r"\x1b\[[\d;]*m", "", _on_a_terminal(*listed, columns=columns)).splitlines()
+    assert any(cause in line for line in lines), lines
+    assert not any("…" in line for line in lines)
+    table = [line for line in lines if not line.startswith("For want of room without: ")]
+    if columns >= 80:
+        assert max(len(line.rstrip()) for line in table) <= columns
+    left_out = set(lines) - set(table)
+    assert not (left_out and columns in {40, 200})
+    assert left_out or columns != 80 or listed == ("causes", "list")
+
+
+def test_a_copied_time_works_in_a_filter_also_in_the_hour_that_comes_twice(
+    dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a zone that is not UTC, on the night when its summer ends. Programs read UTC as ever."""
+    monkeypatch.setenv("DLQ_TIMEZONE", "America/New_York")
+    times = {1: "2026-11-01T05:30:07Z", 2: "2026-11-01T06:30:07Z", 3: "2026-11-01T07:30:07Z"}
+    for event, at in times.items():
+        connection.execute("update outbox_event set dead_at = %s where id = %s", [at, event])
+        connection.execute("update dlq.death set died_at = %s where event_id = %s", [at, event])
+    listed = [line.split("\t") for line in dlq("dead-events", "list").out.splitlines()[1:]]
+    died = {int(cells[0]): cells[1] for cells in listed}
+    assert died == {3: "2026-11-01 02:30:07-05", 2: "2026-11-01 01:30:07-05", 1: "2026-11-01 01:30:07-04"}
+    for event, at in died.items():
+        since = json.loads(dlq("dead-events", "list", "--since", at, "--json").out)["events"]
+        until = json.loads(dlq("dead-events", "list", "--until", at, "--json").out)["events"]
+        assert [row["id"] for row in since] == list(range(3, event - 1, -1))
+        assert [row["id"] for row in until] == list(range(event - 1, 0, -1))
+        assert since[-1]["dead_at"] == times[event]
+    assert dlq("fixes", "flag", "--since", died[2], "--note", "mended").code == 0
+    assert "dead since 2026-11-01 01:30:07-05" in dlq("fixes", "list").out
+    shown = dlq("fixes", "show", "1").out
+    assert "dead since 2026-11-01 01:30:07-05, dead before " in shown
+    assert "UTC" not in shown
+    assert died[2] in dlq("dead-events", "show", "2").out
+
+
+def test_a_list_says_whether_nothing_is_dead_or_nothing_fits(dlq: Run, connection: Connection) -> None:
+    for narrowed in (["--event-type", "nobody's"], ["--offset", "3"], ["99"]):
+        assert dlq("dead-events", "list", *narrowed).out == "No dead event fits this filter.\n"
+    connection.execute("delete from outbox_event")
+    assert dlq("dead-events", "list").out == "Nothing is dead.\n"
+
+
+def test_two_formats_at_once_are_refused(dlq: Run) -> None:
+    ended = dlq("causes", "list", "--json", "--format", "csv")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "dlq: --json and --format csv were both asked for: leave one of them out\n"
+
+
+def test_help_has_boxes_on_a_terminal_and_is_plain_anywhere_else() -> None:
+    assert "╭" in _on_a_terminal("causes", "--help")
+    piped = subprocess.run([DLQ, "causes", "--help"], capture_output=True, text=True, check=True).stdout
+    for plain in (piped, _on_a_terminal("causes", "--help", term="dumb")):
+        assert plain.isascii()
+        assert "\x1b" not in plain
+        assert [line for line in plain.splitlines() if line != line.rstrip()] == []
 
 
 def test_json_and_csv_have_all_fields_and_the_same_values(dlq: Run) -> None:
@@ -86,7 +161,7 @@ def test_a_list_goes_on_where_it_said(dlq: Run) -> None:
     assert (rest["next"], said.err) == (None, "")
     assert dlq("dead-events", "list", "--limit", "2").err == f"There are more: --after {first['next']}\n"
     assert dlq("dead-events", "list", "--after", "nonsense").code == 2
-    assert dlq("dead-events", "list", "--event-type", "nobody's").out == "Nothing is dead.\n"
+    assert dlq("dead-events", "list", "--event-type", "nobody's").out == "No dead event fits this filter.\n"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +193,7 @@ def test_the_figures_are_a_line_each(dlq: Run) -> None:
     assert [line[1:] for line in lines if line[0] == "age"] == [
         ["0 s to 1 h", "2"], ["1 h to 1 d", "0"], ["1 d to 7 d", "0"], ["7 d to 30 d", "0"], ["30 d and older", "0"],
     ]  # fmt: skip
-    (row,) = json.loads(dlq("dead-events", "stats", "--json").out)
+    row = json.loads(dlq("dead-events", "stats", "--json").out)
     assert (row["total"], row["by_cause"][0]["events"]) == (3, 3)
 
 

@@ -1,12 +1,14 @@
 """`dlq reports`: a day is built, shown and opened from a terminal."""
 
 import json
+import re
 import stat
 from pathlib import Path
 
 import pytest
 
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.text import read_markdown
 from tests.cli.conftest import Run
 from tests.reports import story
 
@@ -21,7 +23,7 @@ def test_days_are_built_and_built_again_to_the_same_files(dlq: Run, connection: 
     story.tell(connection)
     first = dlq("reports", "build", "--day", "2026-11-20", "--days", "2", "--json")
     assert first.code == 0, first.err
-    rows = json.loads(first.out)
+    rows = json.loads(first.out)["reports"]
     assert [row["day"] for row in rows] == ["2026-11-19", "2026-11-20"]
     assert rows[1]["headline"].startswith("167 events died on 2026-11-20")
     files = {file.name: file.read_bytes() for file in (home / "reports").iterdir()}
@@ -60,11 +62,18 @@ def test_reports_go_where_the_setting_says(
 
 
 def test_a_day_is_shown_without_writing_a_file(dlq: Run, connection: Connection, home: Path) -> None:
-    """As Markdown, or as the JSON twin."""
+    """As plain text where it is piped, or as one of its twins."""
     story.tell(connection)
     shown = dlq("reports", "show", "--day", "2026-11-20")
     assert (shown.code, shown.out.splitlines()[0]) == (0, "# 2026-11-20")
     assert "| 1 | ConnectionRefusedError: " in shown.out
+    assert "KeyError: 'address_<text>'" in shown.out or "<" in shown.out
+    assert not re.search(r"&#\d+;|\\[^\s]|\u200b", shown.out)
+    markdown = dlq("reports", "show", "--day", "2026-11-20", "--format", "markdown").out
+    assert re.search(r"&#\d+;", markdown)
+    assert read_markdown(markdown) == shown.out
+    refused = dlq("reports", "show", "--json", "--format", "markdown")
+    assert (refused.code, refused.out) == (2, "")
     twin = dlq("reports", "show", "--day", "2026-11-20", "--json")
     assert json.loads(twin.out)["totals"]["deaths"] == 167
     assert twin.err == ""

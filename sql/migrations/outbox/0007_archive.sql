@@ -64,9 +64,10 @@ $$;
 
 -- One batch of the archive: the next page of the dead, oldest first, by key, and of it what may leave. What an open fix
 -- wants stays, and so does an event whose id is in the archive already: it would stop every run, and the check of the
--- books names it. The ids are compared only when the insert has found one twice.
+-- books names it. The ids are compared only when the insert has found one twice. No more leave than there is room
+-- for, the oldest.
 create function :"dlq_schema".archive_batch(
-    before timestamptz, times tstzmultirange, after_time timestamptz, after_id bigint, size integer,
+    before timestamptz, times tstzmultirange, after_time timestamptz, after_id bigint, size integer, room integer,
     archived_at timestamptz, outbox regclass default :"dlq_schema".outbox_table(),
     archive regclass default :"dlq_schema".archive_table(), columns text default :"dlq_schema".moved_columns(),
     ours name default :'dlq_schema',
@@ -96,7 +97,8 @@ declare
                         and exists (
                             select from %4$I.wanted w where w.event_id = page.id and w.died_at = page.dead_at
                             offset 0))
-                    %5$s))
+                    %5$s
+                limit $7))
             returning %3$s
         ), archived as (
             insert into %2$s (%3$s, archived_at) overriding system value select moved.*, $6 from moved returning 1
@@ -108,11 +110,11 @@ declare
 begin
     begin
         execute format(statement, outbox, archive, columns, ours, '')
-        into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at;
+        into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at, room;
     exception when unique_violation then
         execute format(statement, outbox, archive, columns, ours,
             format('and not exists (select from %s a where a.id = page.id)', archive))
-        into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at;
+        into moved, rows, last_time, last_id using before, times, after_time, after_id, size, archived_at, room;
     end;
 end
 $$;
@@ -166,7 +168,7 @@ begin
     execute format('select %I.exported_times($1)', ours) into times using before;
     select '-infinity'::timestamptz as last_time, 0::bigint as last_id into batch;
     loop
-        execute format('select * from %I.archive_batch($1, $2, $3, $4, 5000, now())', ours)
+        execute format('select * from %I.archive_batch($1, $2, $3, $4, 5000, 5000, now())', ours)
         into batch using before, times, batch.last_time, batch.last_id;
         total := total + batch.moved;
         exit when batch.rows < 5000 or total >= 100000;

@@ -1,0 +1,76 @@
+"""Is no more changed than a person agreed to, whatever happens while they think?"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dlq_pipelines.archive.archive import archive_dead_events, discard_events
+from dlq_pipelines.archive.purge import purge_archive
+from dlq_pipelines.archive.restore import restore_events
+from dlq_pipelines.operation import Act, carry_out
+from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.parked import release_parked
+from dlq_pipelines.retries.retry import retry_events, retry_selected
+from tests.rows import one, park
+
+NOW = datetime.now(UTC)
+EVERY = Selector(every=True)
+
+
+def _die(connection: Connection, count: int) -> None:
+    """Events that died forty days ago, and are known only now."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', now() - interval '40 days'"
+        " from generate_series(1, %s) n",
+        [count],
+    )
+
+
+def _archive(connection: Connection, count: int) -> None:
+    _die(connection, count)
+    archive_dead_events(connection, before=NOW, only_exported=False, act=Act("ann", "x", NOW - timedelta(days=9)))
+
+
+def _park(connection: Connection, count: int) -> None:
+    _die(connection, count)
+    fresh = "select id from outbox_event where id not in (select event_id from dlq.retry)"
+    park(connection, [row["id"] for row in connection.execute(fresh)])
+
+
+# How events come into being, what is done to them, how many a result is of.
+OPERATIONS: dict[str, tuple[Callable[..., None], Callable[[Connection, Act], int]]] = {
+    "archive": (_die, lambda c, act: archive_dead_events(c, before=NOW, only_exported=False, act=act).moved),
+    "discard": (_die, lambda c, act: discard_events(c, EVERY, act=act).events),
+    "retry": (_die, lambda c, act: retry_selected(c, EVERY, act=act, rate=50, max_retries=None).events),
+    "retry by ids": (_die, lambda c, act: retry_events(c, range(1, 99), act=act).events),
+    "release": (_park, lambda c, act: release_parked(c, EVERY, max_retries=3, act=act, rate=50).events),
+    "restore": (_archive, lambda c, act: restore_events(c, EVERY, act=act).events),
+    "purge": (_archive, lambda c, act: purge_archive(c, before=NOW, act=act).events),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_what_is_meant_only_since_somebody_was_asked_stays(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Three were counted, two more come while a person thinks: three are changed, in batches of two, and told of."""
+    for module in ("archive.archive", "archive.purge", "archive.restore", "retries.retry"):
+        monkeypatch.setattr(f"dlq_pipelines.{module}.BATCH", 2)
+    come, do = OPERATIONS[name]
+    come(connection, 3)
+    told: list[int] = []
+
+    def permit(events: int) -> None:
+        assert events == 3
+        told.clear()
+        come(connection, 2)
+
+    act = Act("bob", "asked", NOW, progress=told.append)
+    assert carry_out(lambda act: do(connection, act), act, events=int, permit=permit) == 3
+    assert one(connection, "select sum(events) from dlq.operation where actor = 'bob'") == {"sum": 3}
+    assert (2 in told, told[-1], sorted(told)) == (True, 3, told)
+    # With nobody to ask, all that is meant goes.
+    assert do(connection, Act("bob", "asked", NOW)) == 2

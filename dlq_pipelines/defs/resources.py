@@ -35,7 +35,7 @@ _UNFINISHED = [
 # The name of the code location in both workspaces. Dagster says in a tag which one a run is of: those of ours are ours,
 # whatever somebody calls the location, as Dagster's Helm chart does. Two outboxes are two of them on one instance.
 LOCATION = "dlq_pipelines"
-_REPOSITORY = ".dagster/repository"
+_TAG = "dagster/code_location"
 
 
 def utc_now() -> datetime:
@@ -49,11 +49,12 @@ def our_tag(context: dg.OpExecutionContext | dg.SensorEvaluationContext | None =
     Args:
         context: of a run or a sensor of ours; where it does not say, the location has its usual name.
     """
-    usual = f"__repository__@{LOCATION}"
+    if context is None:
+        return {_TAG: LOCATION}
     if isinstance(context, dg.SensorEvaluationContext):
         origin = context.code_location_origin
-        return {_REPOSITORY: usual if origin is None else f"{context.repository_name}@{origin.location_name}"}
-    return {_REPOSITORY: usual if context is None else context.run.tags.get(_REPOSITORY, usual)}
+        return {_TAG: LOCATION if origin is None else origin.location_name}
+    return {_TAG: context.run.tags.get(_TAG, LOCATION)}
 
 
 def under_way(context: dg.SensorEvaluationContext, *, job: str, tags: dict[str, str] | None = None) -> bool:

@@ -219,7 +219,7 @@ def test_a_run_of_another_outbox_on_the_instance_is_not_ours(
     connection: Connection, instance: dg.DagsterInstance, job: Job, in_the_way: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its failures are no alerts of ours, and its runs under way hold up none of ours."""
-    theirs = {".dagster/repository": "__repository__@other_outbox"}
+    theirs = {"dagster/code_location": "other_outbox"}
     assert in_the_way.exists()
     assert not job("export_day", partition_key="2026-01-01", tags=theirs).success
     assert ask(instance).skip_message == "Nothing is to be told."

@@ -116,7 +116,7 @@ def test_runs_that_must_stay_stay(instance: dg.DagsterInstance, ours: Ours, kept
     """Unfinished ones whatever their age, those of other code locations, and one that others were retried from."""
     config = {"ops": {"retry_dead_events_op": {"config": {"reason": "r", "actor": "a", "every": True}}}}
     run = ours(
-        "retry_dead_events", run_config=config, tags={".dagster/repository": "x@y"} if kept == "another's" else {}
+        "retry_dead_events", run_config=config, tags={"dagster/code_location": "x"} if kept == "another's" else {}
     )
     gone = ours("retry_dead_events", run_config=config)
     with psycopg.connect(instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True) as storage:  # type: ignore[attr-defined]
@@ -180,7 +180,7 @@ def test_the_job_keeps_to_the_retention_and_deletes_only_when_it_is_told_to(
 
 def test_a_location_of_another_name_has_its_own_runs_cleaned_up(instance: dg.DagsterInstance, job: Job) -> None:
     """The one of Dagster's Helm chart: the clean-up's own run says what it is called."""
-    chart = {".dagster/repository": "__repository__@dlq-pipelines"}
+    chart = {"dagster/code_location": "dlq-pipelines"}
     old = job("classify_deaths", tags=chart).run_id
     others = [job("classify_deaths", tags=TAG).run_id for _ in range(2)]
     with psycopg.connect(instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True) as storage:  # type: ignore[attr-defined]

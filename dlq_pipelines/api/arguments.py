@@ -21,8 +21,15 @@ async def only_what_is_described(request: Request) -> None:
         RequestError: an argument of the address is unknown to the route, or said more than once where one is meant; or
             there is a body and the route takes none.
     """
-    path, method = request.scope["route"].path_format, request.method.lower()
-    described: dict[str, Any] = request.app.openapi()["paths"].get(path, {}).get(method, {})
+    route = request.scope["route"]
+    if request.query_params:
+        _require_described(request, route.path_format)
+    if request.method == "POST" and route.body_field is None and await request.body() not in _NOTHING:
+        raise RequestError(400, "This address takes no body.")
+
+
+def _require_described(request: Request, path: str) -> None:
+    described: dict[str, Any] = request.app.openapi()["paths"].get(path, {}).get(request.method.lower(), {})
     known = {one["name"]: one["schema"] for one in described.get("parameters", []) if one["in"] == "query"}
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
@@ -30,8 +37,6 @@ async def only_what_is_described(request: Request) -> None:
             raise RequestError(400, f"{name}: this address has no such argument. {said}")
         if times > 1 and not _is_list(known[name]):
             raise RequestError(400, f"{name}: said {times} times. Say it once.")
-    if method == "post" and "requestBody" not in described and await request.body() not in _NOTHING:
-        raise RequestError(400, "This address takes no body.")
 
 
 def _is_list(schema: dict[str, Any]) -> bool:

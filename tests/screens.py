@@ -3,7 +3,6 @@
 Pictures are for readers; what must hold on a screen is tested in tests/reports and tests/defs.
 """
 
-import json
 import os
 import re
 import shutil
@@ -13,97 +12,256 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import FloatRect, Locator, Page, ViewportSize, sync_playwright
+
+from dlq_pipelines.causes.catalogue import mark_relapses
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.installation import open_connection, report_policy, reports_target
+from dlq_pipelines.reports.report import build_report
+from dlq_pipelines.settings import Settings
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 DLQ = Path(sys.executable).with_name("dlq")
+# Its paths are to be read in the pictures.
+SHOP = Path(tempfile.gettempdir()) / "shop"
 PORT = 3131
-FLAG = """
+WINDOW, TALL = ViewportSize(width=1280, height=830), {"width": 1280, "height": 1420}
+ADDRESS = f"http://127.0.0.1:{PORT}"
+FLAG = """\
 ops:
   flag_fix_op:
     config:
-      event_type: {event_type}
-      note: mended in v42
+      event_type: newsletter.sent
+      note: the mail provider raised our limit
       actor: ann
       dry_run: true
+"""
+# The rest of the demo's last day, in which its two fixes ended: what was mended fails again, something fails that never
+# did, and something that always did fails more often.
+EVENING = """
+    insert into outbox_event
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at, dead_at)
+    select 'order', n::text, 'label.printed', '{{}}', 'dead', 5, what.error, at, at
+    from (values
+        (24, (select d.error from dlq.death d join dlq.fix f using (cause_id) where f.status = 'verified' limit 1)),
+        (19, 'ssl.SSLCertVerificationError: certificate verify failed: certificate has expired'),
+        (37, (select error from dlq.death where error like '%UniqueViolation%' limit 1))
+    ) what (deaths, error), generate_series(1, what.deaths) n,
+    lateral (select now() + ('{midnight}' - now()) * n / (what.deaths + 1) as at) moment
 """
 
 
 def main() -> int:
     """Play, serve, look."""
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder) / "dlq"
-        given = os.environ | {"DLQ_HOME": str(home), "DLQ_TIMEZONE": "UTC"}
-        try:
-            subprocess.run([DLQ, "demo"], env=given, check=True)
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(
-                    executable_path=shutil.which("chromium"), chromium_sandbox=os.geteuid() != 0
-                )
-                _report(browser.new_page(viewport={"width": 1100, "height": 900}), home)
-                _interface(browser.new_page(viewport={"width": 1440, "height": 860}), given)
-                browser.close()
-        finally:
-            shutil.rmtree((home / "postgres").resolve(), ignore_errors=True)
+    first = datetime.now(UTC).date() - timedelta(days=14)
+    given = {"DLQ_HOME": str(SHOP / "dlq"), "DLQ_TIMEZONE": "UTC", "DLQ_PARTITIONS_START": first.isoformat()}
+    os.environ.update(given)
+    SHOP.mkdir()
+    try:
+        subprocess.run([DLQ, "demo"], check=True)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), chromium_sandbox=os.geteuid() != 0
+            )
+            with _served():
+                _interface(browser.new_page(base_url=ADDRESS, viewport=WINDOW))
+            _report(browser.new_page(viewport={"width": 1100, "height": 900}))
+            browser.close()
+    finally:
+        shutil.rmtree((SHOP / "dlq" / "postgres").resolve(), ignore_errors=True)
+        shutil.rmtree(SHOP)
     return 0
 
 
-def _report(page: Page, home: Path) -> None:
-    """The last day that has one."""
-    reports = sorted((home / "reports").rglob("20*.html")) or sorted((home / "reports").rglob("report.html"))
-    page.goto(reports[-4].as_uri())  # the day of the outage; the last one says that its day has no report yet
-    page.screenshot(path=IMAGES / "report.png")
+def _interface(page: Page) -> None:
+    """What the tutorial and the how-to show of Dagster's UI."""
+    page.set_default_timeout(60_000)
+    page.goto("/assets/archive_purge")
+    page.get_by_text("Hide navigation").click()
+    page.get_by_role("button", name=re.compile("Materialize$")).click()
+    _follow(page)
+    _lineage(page)
+    _days(page)
+    _fix(page)
 
 
-def _interface(page: Page, given: dict[str, str]) -> None:
-    """Lineage, a materialization, the Launchpad, the stages of the demo's first fix."""
-    running = subprocess.Popen([DLQ, "up", "--port", str(PORT)], env=given, stdout=subprocess.DEVNULL)
+def _lineage(page: Page) -> None:
+    """From top to bottom, so that each asset is as large as it can be read."""
+    page.set_viewport_size(TALL)
+    page.goto("/asset-groups")
+    page.get_by_text("dead_event_causes", exact=True).last.wait_for()
+    page.locator("button:has([aria-label=settings])").last.click()
+    page.get_by_role("menuitem", name=re.compile("vertical")).click()
+    page.reload()
+    first, last = (page.get_by_text(name, exact=True).last for name in ("outbox_event", "archive_purge"))
+    page.get_by_text("100% filled").nth(1).wait_for()
+    # The schedule of each five minutes may be at work.
+    page.get_by_text(re.compile(r"Materializing|\b0 / ")).first.wait_for(state="hidden")
+    page.wait_for_timeout(1_500)  # it moves into its place
+    top, left, right, bottom = (
+        _box(first)["y"], _box(last)["x"],
+        _box(page.get_by_text("failure_report", exact=True).last)["x"], _box(last)["y"],
+    )  # fmt: skip
+    # An asset is 320 wide and 190 high, with its kinds.
+    clip = {"x": left - 60, "y": top - 30, "width": right - left + 400, "height": bottom - top + 220}
+    page.screenshot(path=IMAGES / "lineage.png", clip=clip)
+    page.set_viewport_size(WINDOW)
+
+
+def _box(found: Locator) -> FloatRect:
+    found.wait_for()
+    box = found.bounding_box()
+    assert box is not None
+    return box
+
+
+def _days(page: Page) -> None:
+    """The export and the report, a backfill of all days, and a report that is executed again."""
+    page.goto("/assets/dead_event_export")
+    page.get_by_text("Latest materialization").wait_for()
+    _take(page, "export-in-dagster", bottom=_whole(page.locator("td")))
+    page.get_by_role("button", name=re.compile("Materialize…$")).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="All", exact=True).click()
+    dialog.get_by_text("Backfills all partitions in a single run").wait_for()
+    begin, end = (
+        _box(dialog.get_by_text(re.compile("Launch runs to materialize"))),
+        _box(dialog.get_by_role("button", name="Launch backfill")),
+    )
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(1_000)
+    left, top = begin["x"] - 44, begin["y"] - 12
+    right, bottom = end["x"] + end["width"] + 20, end["y"] + end["height"] + 12
+    page.screenshot(
+        path=IMAGES / "backfill.png", clip={"x": left, "y": top, "width": right - left, "height": bottom - top}
+    )
+    page.keyboard.press("Escape")
+
+    page.goto("/assets/failure_report")
+    page.get_by_role("button", name=re.compile("Materialize…$")).click()
+    dialog.get_by_role("button", name="Latest").click()
+    page.get_by_role("button", name="Launch 1 run").click()
+    _follow(page)
+    first = page.url
+    page.get_by_role("button", name="Re-execute all").click()
+    page.wait_for_url(lambda url: url != first and "/runs/" in url)
+    _ended(page)
+    after = _box(page.get_by_text("Preparing", exact=False).first)  # below what was executed again
+    _take(page, "re-execution", bottom=after["y"] + after["height"] + 8)
+    page.goto("/assets/failure_report?view=events")
+    page.get_by_text("[Show Markdown]").first.wait_for()
+    _take(page, "report-in-dagster", bottom=_whole(page.locator("td")))
+
+
+def _fix(page: Page) -> None:
+    """One in the Launchpad, what it would mean, and the end of the demo's own."""
+    page.goto("/locations/dlq_pipelines/jobs/flag_fix/playground")
+    page.locator(".CodeMirror").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(FLAG)
+    page.get_by_text("No errors").wait_for()
+    page.locator(".CodeMirror-line").nth(4).click()  # what may be said there is described beside it
+    page.get_by_text("Only say what it would do").last.evaluate("line => line.scrollIntoView({block: 'start'})")
+    page.get_by_text("dry_run", exact=True).last.hover()
+    _take(page, "launchpad")
+    page.get_by_role("button", name="Launch Run").click()
+    page.wait_for_url(re.compile("/runs/"))
+    _ended(page)
+    _only(page, "flag_fix_op")
+    _take(page, "preview")
+
+    page.goto("/runs?q[]=tag:dlq/fix=1")
+    _run_links(page).first.click()
+    _ended(page)
+    _only(page, "retry_stage_op")
+    page.get_by_text("[Show Markdown]").first.click()
+    page.get_by_role("dialog").get_by_text("dead again").wait_for()
+    _take(page, "fix-verified")
+
+
+def _follow(page: Page) -> None:
+    page.get_by_text("Launched run").wait_for()
+    page.get_by_text("View", exact=True).click()
+    _ended(page)
+
+
+def _ended(page: Page) -> None:
+    page.get_by_text("Success", exact=True).first.wait_for()
+
+
+def _run_links(page: Page) -> Locator:
+    return page.get_by_role("link").filter(has_text=re.compile("^[0-9a-f]{8}$"))
+
+
+def _only(page: Page, step: str) -> None:
+    """Let the log of a run tell of its step alone: then all of it is to be seen."""
+    page.get_by_placeholder("Filter…").first.fill(f"step:{step}")
+    page.get_by_text("STEP_SUCCESS").first.wait_for()
+
+
+def _whole(lines: Locator) -> float:
+    """Where the last of these lines ends that is whole in the window."""
+    ends = [box["y"] + box["height"] for line in lines.all() if (box := line.bounding_box())]
+    return max(end for end in ends if end <= WINDOW["height"])
+
+
+def _take(page: Page, name: str, *, bottom: float = WINDOW["height"]) -> None:
+    """What is in the window, from its top to there."""
+    page.wait_for_timeout(1_500)
+    clip = FloatRect(x=0, y=0, width=WINDOW["width"], height=bottom)
+    page.screenshot(path=IMAGES / f"{name}.png", clip=clip)
+
+
+def _report(page: Page) -> None:
+    """The day on which the demo's fixes ended, as it is read on the next morning."""
+    settings, now = Settings(), datetime.now(UTC)
+    midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
+    with open_connection(settings) as connection:
+        connection.execute(EVENING.format(midnight=midnight).encode())
+        classify_deaths(connection, zone=settings.zone)
+        mark_relapses(connection, now=midnight)
+        report = build_report(
+            connection,
+            day=now.date(),
+            zone=settings.zone,
+            target=reports_target(settings),
+            policy=report_policy(settings),
+            now=midnight,
+        )
+    page.goto(Path(report.places["html"]).as_uri())
+    charts = page.locator(".charts").bounding_box()
+    assert charts is not None
+    clip = {"x": 0, "y": 0, "width": 1100, "height": charts["y"] + charts["height"]}
+    page.screenshot(path=IMAGES / "report.png", full_page=True, clip=clip)
+
+
+@contextmanager
+def _served() -> Iterator[None]:
+    """`dlq up`, once it answers."""
+    running = subprocess.Popen([DLQ, "up", "--port", str(PORT)], stdout=subprocess.DEVNULL)
     try:
-        _wait()
-        for name, address in (
-            ("lineage", "/asset-groups"),
-            ("report-in-dagster", "/assets/failure_report?view=events"),
-            ("export-in-dagster", "/assets/dead_event_export"),
-            ("launchpad", "/locations/dlq_pipelines/jobs/flag_fix/playground"),
-        ):
-            page.goto(f"http://127.0.0.1:{PORT}{address}")
-            page.wait_for_timeout(4_000)
-            if name == "launchpad":
-                page.locator(".CodeMirror").click()
-                page.keyboard.press("Control+a")
-                page.keyboard.insert_text(FLAG.format(event_type=_dead_type(given)).lstrip())
-                page.wait_for_timeout(2_000)
-            page.screenshot(path=IMAGES / f"{name}.png")
-        page.get_by_role("button", name="Launch Run").click()
-        page.wait_for_url(re.compile("/runs/"))
-        page.get_by_text("RUN_SUCCESS").or_(page.get_by_text("RUN_FAILURE")).first.wait_for()
-        page.wait_for_timeout(1_500)
-        page.screenshot(path=IMAGES / "preview.png")
+        until = time.monotonic() + 90
+        while not _answers():
+            if time.monotonic() > until:
+                raise TimeoutError("dlq up does not answer")
+            time.sleep(0.2)
+        yield
     finally:
         running.send_signal(signal.SIGINT)
         running.wait(60)
 
 
-def _dead_type(given: dict[str, str]) -> str:
-    """Of an event that is dead still."""
-    asked = [DLQ, "dead-events", "list", "--limit", "1", "--json"]
-    (event,) = json.loads(subprocess.run(asked, env=given, capture_output=True, check=True).stdout)["events"]
-    return str(event["event_type"])
-
-
-def _wait() -> None:
-    until = time.monotonic() + 90
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{PORT}/server_info", timeout=5).close()
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
-        else:
-            return
+def _answers() -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{PORT}/server_info", timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dlq_pipelines.causes.similar import similar_causes
 from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
-from dlq_pipelines.retries.retry import settle_retries
+from dlq_pipelines.retries.settle import settle_retries
 from dlq_pipelines.text import markdown_table
 
 # Rows of a table in the UI; `dlq causes` lists the rest.

@@ -29,9 +29,9 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
 from dlq_pipelines.reports.figures import ReportPolicy
 from dlq_pipelines.reports.report import build_report
+from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import BATCH, RetryPolicy, Terms
 from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix
-from dlq_pipelines.retries.retry import advance_fix
 from tests.databases import scratch_server
 
 UTC_DAYS = ZoneInfo("UTC")

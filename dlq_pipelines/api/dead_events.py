@@ -25,7 +25,8 @@ from dlq_pipelines.outbox.dead_events import (
 )
 from dlq_pipelines.outbox.event import BIGINT_MAX
 from dlq_pipelines.retries.history import EventHistory, event_history
-from dlq_pipelines.retries.retry import Retried, none_taken, retry_event, retry_selected
+from dlq_pipelines.retries.page import Retried, none_taken
+from dlq_pipelines.retries.retry import retry_event, retry_selected
 from dlq_pipelines.settings import ExportFormat
 from dlq_pipelines.text import json_text
 

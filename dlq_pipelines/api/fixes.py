@@ -15,6 +15,7 @@ from dlq_pipelines.day import moment
 from dlq_pipelines.installation import fix_terms, pace
 from dlq_pipelines.operation import carry_out
 from dlq_pipelines.outbox.event import BIGINT_MAX
+from dlq_pipelines.retries.advance import pause_fix, resume_fix, withdraw_fix
 from dlq_pipelines.retries.fix import Fix, RetryPolicy, Stage
 from dlq_pipelines.retries.ledger import (
     Flag,
@@ -26,8 +27,8 @@ from dlq_pipelines.retries.ledger import (
     parked_after,
     preview_fix,
 )
+from dlq_pipelines.retries.page import none_taken
 from dlq_pipelines.retries.parked import ParkedEvent, parked_events, release_parked
-from dlq_pipelines.retries.retry import none_taken, pause_fix, resume_fix, withdraw_fix
 
 router = APIRouter(prefix="/api/fixes", tags=["fixes"])
 FixId = Annotated[int, Path(ge=1, le=BIGINT_MAX, description="The fix.")]

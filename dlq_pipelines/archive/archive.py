@@ -16,7 +16,7 @@ from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.retry import Asked, Page, Retried, lock_page, shown, take_selected
+from dlq_pipelines.retries.page import Asked, Page, Retried, lock_page, shown, take_selected
 from dlq_pipelines.text import plain_line
 
 BATCH = 5_000

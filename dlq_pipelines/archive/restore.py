@@ -13,7 +13,7 @@ from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.ledger import means
-from dlq_pipelines.retries.retry import shown
+from dlq_pipelines.retries.page import shown
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 

@@ -237,7 +237,7 @@ def discard(
     Example: `dlq dead-events discard 17 --reason "a test order"`
     """
     from dlq_pipelines.archive.archive import discard_events
-    from dlq_pipelines.retries.retry import none_taken
+    from dlq_pipelines.retries.page import none_taken
 
     with session() as (connection, settings):
         selector = filters.selector(settings.zone, ids)

@@ -206,7 +206,7 @@ def pause(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, for
 
     Example: `dlq fixes pause 1 --reason "the carrier asked us to wait"`
     """
-    from dlq_pipelines.retries.retry import pause_fix
+    from dlq_pipelines.retries.advance import pause_fix
 
     hint = f"Fix {fix} is paused. To go on: `{program()} fixes resume {fix} --reason ...`."
     _change(pause_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), format=format)
@@ -219,7 +219,7 @@ def resume(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, fo
 
     Example: `dlq fixes resume 2 --reason "the carrier is ready"`
     """
-    from dlq_pipelines.retries.retry import resume_fix
+    from dlq_pipelines.retries.advance import resume_fix
 
     hint = f"Fix {fix} goes on with the next tick of the fix_flag_sensor. See `{program()} fixes show {fix}`."
     _change(resume_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), format=format)
@@ -232,7 +232,7 @@ def withdraw(fix: FixId, reason: Reason, actor: Actor, dry_run: DryRun = False, 
 
     Example: `dlq fixes withdraw 1 --reason "rolled back upstream"`
     """
-    from dlq_pipelines.retries.retry import withdraw_fix
+    from dlq_pipelines.retries.advance import withdraw_fix
 
     hint = f"Fix {fix} is withdrawn. Once it is mended for good: `{program()} fixes flag --note ...`."
     _change(withdraw_fix, fix, hint, doing=act(actor, reason, dry_run=dry_run), format=format)

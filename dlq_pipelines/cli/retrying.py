@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     # A command imports what it needs when it runs.
     from dlq_pipelines.archive.restore import Restored
     from dlq_pipelines.operation import Act
-    from dlq_pipelines.retries.retry import Retried
+    from dlq_pipelines.retries.page import Retried
 
 Rate = Annotated[float | None, typer.Option(help="Events a second that fall due. Default: the installation's.")]
 
@@ -29,7 +29,7 @@ def retry_many(retry: "Callable[[Act], Retried]", doing: "Act", *, named: bool, 
         kind: what they have to be: "dead" or "parked".
         yes: the person need not be asked.
     """
-    from dlq_pipelines.retries.retry import none_taken
+    from dlq_pipelines.retries.page import none_taken
 
     return do_many(
         retry,

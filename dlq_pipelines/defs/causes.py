@@ -15,7 +15,7 @@ from dlq_pipelines.defs.health import checked, job_success
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
 from dlq_pipelines.defs.tables import CAUSE, OUTBOX, known_table
-from dlq_pipelines.retries.retry import settle_retries
+from dlq_pipelines.retries.settle import settle_retries
 from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import markdown_table
 

@@ -18,9 +18,10 @@ from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import fix_terms, pace
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector, positive
+from dlq_pipelines.retries.advance import Advanced, advance_fix
 from dlq_pipelines.retries.fix import RetryPolicy, Stage, Wait
 from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, noted, preview_fix, stages
-from dlq_pipelines.retries.retry import Advanced, advance_fix, retry_selected
+from dlq_pipelines.retries.retry import retry_selected
 from dlq_pipelines.text import markdown_table, markdown_text
 
 FIX_TAG = "dlq/fix"

@@ -8,7 +8,8 @@ from dlq_pipelines.outbox.event import Selector, not_negative, positive
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import BATCH
 from dlq_pipelines.retries.ledger import means
-from dlq_pipelines.retries.retry import Retried, retry_selected
+from dlq_pipelines.retries.page import Retried
+from dlq_pipelines.retries.retry import retry_selected
 
 _EVERY = Selector(every=True)
 

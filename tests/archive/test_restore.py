@@ -17,9 +17,9 @@ from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import RetryPolicy, Terms
 from dlq_pipelines.retries.ledger import Flag, flag_fix, means
-from dlq_pipelines.retries.retry import advance_fix
 from tests.rows import one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -17,9 +17,10 @@ from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import BATCH, FixStatus, RetryPolicy, Terms
 from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix
-from dlq_pipelines.retries.retry import advance_fix, settle
+from dlq_pipelines.retries.settle import settle
 from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 

@@ -15,9 +15,9 @@ from dlq_pipelines.causes.fingerprint import cause_key
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import Terms
 from dlq_pipelines.retries.ledger import Flag, flag_fix
-from dlq_pipelines.retries.retry import advance_fix
 from dlq_pipelines.text import counted
 from tests.cli.conftest import Ended, Run
 from tests.rows import add_events, kill, one, park

@@ -21,9 +21,9 @@ from dlq_pipelines.installation import fix_terms
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixStatus
 from dlq_pipelines.retries.ledger import Preview, list_fixes
-from dlq_pipelines.retries.retry import advance_fix
 from dlq_pipelines.settings import Settings
 from dlq_pipelines.text import counted
 from tests.cli.conftest import Ended, Run

@@ -25,7 +25,8 @@ from dlq_pipelines.metrics import DeadLetterCollector, snapshot_reader
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries.retry import retry_events, settle_retries
+from dlq_pipelines.retries.retry import retry_events
+from dlq_pipelines.retries.settle import settle_retries
 from tests.rows import add_events, kill, one
 
 UTC_ZONE = ZoneInfo("UTC")

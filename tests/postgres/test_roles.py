@@ -44,9 +44,11 @@ from dlq_pipelines.postgres.migrate import (
 from dlq_pipelines.postgres.queries import Names
 from dlq_pipelines.reports.figures import ReportPolicy
 from dlq_pipelines.reports.report import build_report, make_report
+from dlq_pipelines.retries.advance import advance_fix, withdraw_fix
 from dlq_pipelines.retries.fix import Terms
 from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, list_fixes, preview_fix
-from dlq_pipelines.retries.retry import advance_fix, retry_with_payload, settle_retries, withdraw_fix
+from dlq_pipelines.retries.retry import retry_with_payload
+from dlq_pipelines.retries.settle import settle_retries
 from tests.rows import add_events, kill, one
 
 UTC_ZONE = ZoneInfo("UTC")

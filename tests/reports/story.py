@@ -15,9 +15,10 @@ from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.figures import ReportPolicy, Window
+from dlq_pipelines.retries.advance import advance_fix, pause_fix, withdraw_fix
 from dlq_pipelines.retries.fix import RetryPolicy, Terms
 from dlq_pipelines.retries.ledger import Flag, flag_fix
-from dlq_pipelines.retries.retry import advance_fix, pause_fix, retry_events, withdraw_fix
+from dlq_pipelines.retries.retry import retry_events
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAY = date(2026, 11, 20)

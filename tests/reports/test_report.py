@@ -24,7 +24,7 @@ from dlq_pipelines.reports.figures import ReportPolicy
 from dlq_pipelines.reports.publish import fetch_page
 from dlq_pipelines.reports.report import Report, build_report, make_report
 from dlq_pipelines.reports.states import CauseState
-from dlq_pipelines.retries.retry import pause_fix, resume_fix
+from dlq_pipelines.retries.advance import pause_fix, resume_fix
 from tests.reports import story
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY, WINDOW

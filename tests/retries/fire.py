@@ -27,7 +27,7 @@ from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries import fix, retry
+from dlq_pipelines.retries import advance, fix, page, settle
 from dlq_pipelines.retries.fix import Terms
 from dlq_pipelines.retries.ledger import fixes_due
 from tests.retries.machine import ASTRAY, AUDITED, IN_ONE_PLACE
@@ -79,12 +79,12 @@ def work(url: str, failing: str, stop: Event) -> None:
 
 def sense(url: str, batch: int, stop: Event) -> None:
     """A sensor and its runs: each fix with something to do takes its next step, in batches of that size."""
-    fix.BATCH = retry.BATCH = batch
+    fix.BATCH = page.BATCH = settle.BATCH = batch
 
     def step(connection: Connection) -> None:
         for due in fixes_due(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog):
-            retry.advance_fix(connection, due.id, act=act(), terms=TERMS)
-        retry.settle_retries(connection, now=datetime.now(UTC), settle_seconds=60)
+            advance.advance_fix(connection, due.id, act=act(), terms=TERMS)
+        settle.settle_retries(connection, now=datetime.now(UTC), settle_seconds=60)
 
     _again(url, step, stop)
 

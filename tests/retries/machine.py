@@ -24,17 +24,11 @@ from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.advance import advance_fix, pause_fix, resume_fix, withdraw_fix
 from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy, Terms, can_pass
 from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, list_fixes, stages
-from dlq_pipelines.retries.retry import (
-    advance_fix,
-    pause_fix,
-    resume_fix,
-    retry_events,
-    retry_selected,
-    settle_retries,
-    withdraw_fix,
-)
+from dlq_pipelines.retries.retry import retry_events, retry_selected
+from dlq_pipelines.retries.settle import settle_retries
 
 ERRORS = ("TimeoutError: no answer", "KeyError: 'sku'")
 CAUSES = tuple(cause_key(error) for error in ERRORS)

@@ -21,9 +21,10 @@ from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import Fix, RetryPolicy
 from dlq_pipelines.retries.ledger import Flag, flag_fix, list_fixes
-from dlq_pipelines.retries.retry import advance_fix, retry_events
+from dlq_pipelines.retries.retry import retry_events
 from tests.retries.fire import (
     ERROR,
     TERMS,
@@ -170,7 +171,7 @@ def test_archive_retry_discard_and_stage_of_the_same_events_take_each_once(
     connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch, turn: int
 ) -> None:
     """All at once, in small batches: what each says that it took adds up to all there is."""
-    for module in ("retries.fix", "retries.retry", "archive.archive"):
+    for module in ("retries.fix", "retries.page", "retries.retry", "archive.archive"):
         monkeypatch.setattr(f"dlq_pipelines.{module}.BATCH", 5)
     fix, events = wave(connection, 1, 300)
     connection.execute("update dlq.fix set canary = 300, event_ids = %s", [events[:200]])

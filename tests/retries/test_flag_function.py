@@ -18,9 +18,9 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixStatus, Terms
 from dlq_pipelines.retries.ledger import list_fixes
-from dlq_pipelines.retries.retry import advance_fix
 from tests.rows import add_events, kill, one
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

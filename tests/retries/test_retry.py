@@ -22,6 +22,7 @@ from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.operation import LONGEST_REASON, Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.advance import Advanced, _targets, advance_fix, pause_fix, resume_fix, withdraw_fix
 from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy, Terms, Wait
 from dlq_pipelines.retries.ledger import (
     Flag,
@@ -34,23 +35,10 @@ from dlq_pipelines.retries.ledger import (
     preview_fix,
     stages,
 )
+from dlq_pipelines.retries.page import START, Retried
 from dlq_pipelines.retries.parked import release_parked
-from dlq_pipelines.retries.retry import (
-    _START,
-    Advanced,
-    Retried,
-    _targets,
-    advance_fix,
-    pause_fix,
-    resume_fix,
-    retry_event,
-    retry_events,
-    retry_selected,
-    retry_with_payload,
-    settle,
-    settle_retries,
-    withdraw_fix,
-)
+from dlq_pipelines.retries.retry import retry_event, retry_events, retry_selected, retry_with_payload
+from dlq_pipelines.retries.settle import settle, settle_retries
 from tests.rows import add_events, kill, one, park
 
 ERROR = "TimeoutError: no answer"
@@ -406,7 +394,7 @@ def test_what_an_ended_fix_has_released_is_settled_with_the_retries_of_people(
     assert settle(connection, now=_now(), settle_seconds=60) == 1
     assert one(connection, "select event_id from dlq.retry where outcome = 'done'") == {"event_id": 8}
     withdraw_fix(connection, fix.id, act=_act(reason="rolled back"))
-    monkeypatch.setattr("dlq_pipelines.retries.retry.BATCH", 2)
+    monkeypatch.setattr("dlq_pipelines.retries.settle.BATCH", 2)
     assert settle_retries(connection, now=_now(), settle_seconds=60) == 3
     assert stages(connection, fix.id)[1].done == 3
 
@@ -418,7 +406,7 @@ def test_outcomes_behind_a_page_without_any_are_written_down(
     _dead(connection, 5)
     retry_events(connection, range(1, 6), act=_act(), rate=1000)
     connection.execute("update outbox_event set status = 'done' where id = 5")
-    monkeypatch.setattr("dlq_pipelines.retries.retry.BATCH", 2)
+    monkeypatch.setattr("dlq_pipelines.retries.settle.BATCH", 2)
     assert settle_retries(connection, now=_now(), settle_seconds=60) == 1
     assert one(connection, "select event_id from dlq.retry where outcome = 'done'") == {"event_id": 5}
 
@@ -521,7 +509,7 @@ def test_an_event_that_is_changed_while_it_is_looked_at_waits_for_the_next_run(
     _dead(connection, 3)
     fix = _flag(connection)
     assert fix.policy is not None
-    walk = {"after_time": _START[0], "after_id": 0, "rows": 5000, "room": 5000, "stage": 1}
+    walk = {"after_time": START[0], "after_id": 0, "rows": 5000, "room": 5000, "stage": 1}
     sign = {"release": True, "due": _now(), "seconds_each": 0.1, "now": _now(), "actor": "a", "reason": "r"}
     text = connection.literal("retry.take", **_targets(connection, fix, fix.policy), **walk, **sign)
     slow = text.replace("    from page\n    cross join", "    from page cross join pg_sleep(1)\n    cross join")
@@ -542,7 +530,7 @@ def test_an_event_that_is_changed_while_it_is_looked_at_waits_for_the_next_run(
 def test_a_run_that_passed_nothing_does_not_look_again(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six events in pages of two: three that release, and one that finds the end."""
     monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 2)
-    monkeypatch.setattr("dlq_pipelines.retries.retry.BATCH", 2)
+    monkeypatch.setattr("dlq_pipelines.retries.page.BATCH", 2)
     _dead(connection, 6)
     fix = _flag(connection, policy=replace(POLICY, canary=10))
     asked: list[str] = []
@@ -726,7 +714,7 @@ def _pages(connection: Connection, statement: str, **values: object) -> int:
 
 
 def _outstanding() -> dict[str, Any]:
-    return {"now": _now(), "settle_seconds": 60, "after_time": _START[0], "after_id": 0, "rows": 100}
+    return {"now": _now(), "settle_seconds": 60, "after_time": START[0], "after_id": 0, "rows": 100}
 
 
 @pytest.fixture(params=[500, 1], ids=["of many causes", "of one cause"])
@@ -759,7 +747,7 @@ def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Con
 
 def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
     assert fix.policy is not None
-    walk = {"after_time": _START[0], "after_id": 0, "rows": 5000, "room": 5, "stage": 1}
+    walk = {"after_time": START[0], "after_id": 0, "rows": 5000, "room": 5, "stage": 1}
     by_type = replace(fix, selector=Selector(event_type="e"))
     by_ids = replace(fix, selector=Selector(event_ids=(1, 2, 3)))
     parked = {**means(connection, Selector(every=True), before=_now()), "max_retries": 3, "after": 0, "limit": 100}
@@ -1248,7 +1236,7 @@ def test_what_dies_again_during_a_retry_by_hand_does_not_follow(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It targets what was dead when it began, so it ends beside a worker that lets everything die at once."""
-    monkeypatch.setattr("dlq_pipelines.retries.retry.BATCH", 2)
+    monkeypatch.setattr("dlq_pipelines.retries.page.BATCH", 2)
     _dead(connection, 6)
     connection.execute(
         "create function die() returns trigger language plpgsql as $$ begin"

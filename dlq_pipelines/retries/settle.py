@@ -1,0 +1,40 @@
+"""What became of the events that were retried?"""
+
+from datetime import datetime
+
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.fix import BATCH
+from dlq_pipelines.retries.page import START, behind
+
+
+def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id: int | None = None) -> int:
+    """Write down what became of retried events: done, dead again, gone, or without outcome in time. Returns how many.
+
+    Of the retries that this fix has released; without a fix, of those that people asked for.
+
+    Args:
+        connection: in autocommit mode: outcomes and counters are written `BATCH` retries a transaction.
+        now: what falls due later is not looked at.
+        settle_seconds: how long after its due time an event may stay without outcome.
+        fix_id: the fix.
+    """
+    asked = {"now": now, "settle_seconds": settle_seconds, "fix_id": fix_id, "rows": BATCH}
+    settled: int = 0
+    key = START
+    while True:
+        page = connection.one("retry.settle", **asked, **behind(key))
+        settled += page["events"]
+        if page["rows"] < BATCH:
+            return settled
+        key = page["last_time"], page["last_id"]
+
+
+def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int) -> int:
+    """`settle` what no active fix waits for: retries of people, and what ended or paused fixes left. Returns how many.
+
+    Also notes up to `BATCH` events that were delivered only after their retry was given up.
+    """
+    left = [row["id"] for row in connection.run("retry.left_by_fixes")]
+    total = sum(settle(connection, now=now, settle_seconds=settle_seconds, fix_id=fix_id) for fix_id in (None, *left))
+    connection.run("retry.note_late", now=now, limit=BATCH)
+    return total

@@ -239,5 +239,5 @@ def told(did: str, done: Retried, asked: Many) -> ChangedMany:
     said = f"{done.events:,} events are meant." if asked.dry_run else f"{did} {done.events:,} events."
     requested = len(set(asked.event_ids)) if asked.event_ids else done.events
     if done.locked:
-        said += f" {done.locked:,} more were passed over: others hold them, or they died after the count."
+        said += f" Passed over: {done.locked:,} more, which others hold, or which died after the count."
     return ChangedMany("success", said, requested, done.events, done.locked, asked.dry_run)

@@ -186,7 +186,7 @@ def test_what_others_hold_is_passed_over_and_said(api: httpx.Client, database: D
         other.execute("select from outbox_event where id = 2 for update")
         done = _json(api.post("/api/dead-events/retry-batch", json=asked))
         assert (done["requested"], done["processed"], done["locked"]) == (2, 1, 1)
-        assert "hold 1 more" in done["message"]
+        assert "Passed over: 1 more, which others hold" in done["message"]
         refused = _json(api.post("/api/dead-events/discard", json={"event_ids": [2], "reason": "x"}), 409)
         assert "Other transactions hold this event." in refused["error"]
     assert _json(api.post("/api/dead-events/retry-batch", json=asked))["processed"] == 1

@@ -563,9 +563,9 @@ def _plan_of_batch(connection: Connection, *values: object) -> str:
     (text,) = re.findall(r"statement constant text := '(.*?)';", source, re.DOTALL)
     filled = "select format(%s, 'outbox_event', 'outbox_event_archive', dlq.moved_columns(), 'dlq', '')"
     (row,) = connection.execute(filled.encode(), [text.replace("''", "'")]).fetchall()
-    types = "timestamptz, tstzmultirange, timestamptz, bigint, integer, timestamptz"
+    types = "timestamptz, tstzmultirange, timestamptz, bigint, integer, timestamptz, integer"
     connection.execute(f"prepare batch ({types}) as {row['format']}".encode())
-    given = sql.SQL(", ").join(map(sql.Literal, values)).as_string(connection)
+    given = sql.SQL(", ").join(map(sql.Literal, (*values, 5_000))).as_string(connection)
     return "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain execute batch ({given})".encode()))
 
 

@@ -13,7 +13,8 @@ from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.ledger import means
-from dlq_pipelines.retries.page import shown
+from dlq_pipelines.retries.page import held_by_others, shown
+from dlq_pipelines.text import counted
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -76,7 +77,9 @@ def restore_events(connection: Connection, selector: Selector, *, act: Act) -> R
 def none_restored(done: Restored) -> DlqError:
     """Why none of the events came back that somebody named by their ids."""
     if done.locked:
-        return RefusedError(f"Other transactions hold these {done.locked:,} events. Try again when those have ended.")
+        return held_by_others(done.locked)
     if done.blocked:
-        return RefusedError(f"The outbox has the ids of these {done.blocked:,} archived events, so they stay archived.")
+        return RefusedError(
+            f"{counted(done.blocked, 'event stays', 'events stay')} archived: the outbox has the same id."
+        )
     return NotFoundError("None of these events is archived as dead. `dlq dead-events show ID` says where one is.")

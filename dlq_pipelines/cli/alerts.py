@@ -56,6 +56,7 @@ def list_(
         }
         for one in found
     ]
+    more = found[-1].place if len(found) == limit else None
     show_list(
         "alerts",
         rows,
@@ -64,8 +65,9 @@ def list_(
         empty="No alert has fired. The sensor dead_event_alert_sensor looks each minute.",
         header=columns(Alert, "state"),
         spare=("silenced until", "told", "since"),
+        also={"next": more},
     )
-    tell_more(found[-1].place if len(found) == limit else None)
+    tell_more(more, format=format)
 
 
 @app.command("test")

@@ -67,6 +67,7 @@ def list_(
         for cause in found
     ]
     empty = "No cause is known: nothing has died and been classified yet."
+    more = found[-1].key if len(found) == limit else None
     show_list(
         "causes",
         rows,
@@ -75,8 +76,9 @@ def list_(
         empty=empty,
         header=columns(Cause, "state"),
         spare=("owner", "deaths", "state"),
+        also={"next": more},
     )
-    tell_more(found[-1].key if len(found) == limit else None)
+    tell_more(more, format=format)
 
 
 @app.command("show")

@@ -159,6 +159,7 @@ def list_(
         for fix in found
     ]
     empty = "No fix is open." if only_open else "No fix was ever flagged."
+    more = found[-1].id if len(found) == limit else None
     show_list(
         "fixes",
         [asdict(fix) for fix in found],
@@ -167,8 +168,9 @@ def list_(
         empty=empty,
         header=columns(Fix),
         spare=("by", "flagged", "stage"),
+        also={"next": more},
     )
-    tell_more(found[-1].id if len(found) == limit else None)
+    tell_more(more, format=format)
 
 
 @app.command("show")
@@ -287,8 +289,7 @@ def parked(
         spare=("aggregate", "type"),
         also={"next": more},
     )
-    if more and format is not Format.JSON:
-        typer.echo(f"There may be more: --after {more}", err=True)
+    tell_more(more, format=format)
 
 
 @app.command()

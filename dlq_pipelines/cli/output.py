@@ -217,9 +217,9 @@ def _write_records(console: Console, cells: Sequence[Sequence[str]]) -> None:
             console.print(line, soft_wrap=True)
 
 
-def tell_more(key: object | None) -> None:
-    """Where a list goes on, on stderr; None: it was shorter than was asked for."""
-    if key is not None:
+def tell_more(key: object | None, *, format: Format) -> None:
+    """Where a list goes on, on stderr; JSON has it as `next`. None: it was shorter than was asked for."""
+    if key is not None and format is not Format.JSON:
         typer.echo(f"There may be more: --after {key}", err=True)
 
 

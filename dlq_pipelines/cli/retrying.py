@@ -67,4 +67,4 @@ def passed_over(done: "Retried | Restored") -> str:
     if not done.locked:
         return ""
     meant = counted(done.locked, "dead event that is", "dead events that are")
-    return f"Passed over: {meant} meant too, which others hold, or which died after the count. Try again for those."
+    return f"Passed over: {meant} meant too, which others hold, or which came after the count. Try again for those."

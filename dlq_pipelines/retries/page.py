@@ -146,11 +146,16 @@ def seconds_each(rate: float | None) -> float:
     return 1 / rate if rate else 0.0
 
 
+def held_by_others(events: int) -> RefusedError:
+    """What is said of events that were named and that other transactions hold."""
+    held = "this event" if events == 1 else f"these {events:,} events"
+    return RefusedError(f"Other transactions hold {held}. Try again when those have ended.")
+
+
 def none_taken(done: Retried, kind: str) -> DlqError:
     """Why nothing happened to events that somebody named, which had to be of that kind: "dead" or "parked"."""
     if done.locked:
-        held = "this event" if done.locked == 1 else f"these {done.locked:,} events"
-        return RefusedError(f"Other transactions hold {held}. Try again when those have ended.")
+        return held_by_others(done.locked)
     return NotFoundError(f"None of these events is {kind}. `dlq dead-events show ID` says what became of one.")
 
 

@@ -129,7 +129,7 @@ def test_what_others_hold_stays_and_is_counted(connection: Connection, database:
         (
             Restored(0, 0, blocked=1, discarded=0, locked=0),
             RefusedError,
-            "The outbox has the ids of these 1 archived events",
+            "1 event stays archived: the outbox has the same id",
         ),
         (Restored(0, 0, blocked=0, discarded=0, locked=0), NotFoundError, "None of these events is archived as dead"),
     ):

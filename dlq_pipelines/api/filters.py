@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.operation import ASKED_ABOVE, LONGEST_REASON
-from dlq_pipelines.outbox.event import BIGINT_MAX, Selector
+from dlq_pipelines.outbox.event import BIGINT_MAX, UNSTORABLE, Selector, is_storable
 from dlq_pipelines.outbox.filters import Filters
 
 
 def storable_text(value: Any) -> Any:
     """Refuse a text that PostgreSQL cannot hold, before it says so in words of its own."""
-    if isinstance(value, str) and ("\x00" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
-        raise ValueError("holds NUL, or half of a character, which cannot be stored")
+    if isinstance(value, str) and not is_storable(value):
+        raise ValueError(UNSTORABLE)
     return value
 
 

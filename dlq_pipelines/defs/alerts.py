@@ -10,9 +10,10 @@ import psycopg
 from dlq_pipelines.alerts.alert import evaluate, turns
 from dlq_pipelines.alerts.delivery import announce_deaths, deliver, work_waits
 from dlq_pipelines.alerts.jobs import FailedRun, Look, last_look, new_failures, record_failures
+from dlq_pipelines.defs.describe import described_plainly
 from dlq_pipelines.defs.health import DAILY, JOBS, job_success
 from dlq_pipelines.defs.partitions import DAYS, SENSORS_START
-from dlq_pipelines.defs.resources import OutboxResource, our_tag, under_way
+from dlq_pipelines.defs.resources import OWNERS, OutboxResource, our_tag, under_way
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import alert_policy, alert_sender
 from dlq_pipelines.postgres.connect import Connection
@@ -58,12 +59,13 @@ def send_alerts_op(context: dg.OpExecutionContext, outbox: OutboxResource) -> No
             context.log.warning(f"{channel}: {error}. It is tried again, later each time.")
 
 
-@dg.job(name="send_alerts", hooks={job_success})
+@dg.job(name="send_alerts", hooks={job_success}, owners=OWNERS)
 def send_alerts_job() -> None:
     """Decides which **alerts** fire, repeat or are over, and tells the channels of `DLQ_ALERT_URLS`.
 
-    The `dead_event_alert_sensor` launches it when there is something to do. Running it again tells nothing twice; a run
-    that is killed between sending and writing it down sends once more. Changes only `dlq.alert` and what belongs to it.
+    - **When:** the `dead_event_alert_sensor` launches it when there is something to do.
+    - **Changes:** `dlq.alert` and what belongs to it, and it sends messages.
+    - **Rerun:** at any time: nothing is told twice, but for what a killed run sent and had not written down.
     """
     send_alerts_op()
 
@@ -72,9 +74,13 @@ def send_alerts_job() -> None:
     job=send_alerts_job,
     minimum_interval_seconds=60,
     default_status=SENSORS_START,
-    description=(
-        "Looks each minute whether an alert fires, repeats or is over, a run of a job failed, or something waits to be "
-        "sent, and requests a `send_alerts` run then. Reads only, a bounded part of indexes."
+    owners=OWNERS,
+    description=described_plainly(
+        "Looks whether an alert fires, repeats or is over, a run of a job failed, or something waits to be sent, and "
+        "requests a send_alerts run then.",
+        when="Each minute.",
+        changes="Nothing: it reads a bounded part of indexes, and the run that it requests writes.",
+        rerun="The next tick asks the database anew, so a missed tick loses no alert.",
     ),
 )
 def dead_event_alert_sensor(

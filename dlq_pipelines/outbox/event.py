@@ -201,6 +201,14 @@ def storable(name: str, text: str, *, most: int) -> str:
     """
     if len(text) > most:
         raise ValueError(f"{name} has {len(text)} characters, at most {most} are kept")
-    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{name} holds a character that cannot be stored")
+    if not is_storable(text):
+        raise ValueError(f"{name} {UNSTORABLE}")
     return text
+
+
+UNSTORABLE = "holds NUL, or half of a character, which cannot be stored"
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can hold the text."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

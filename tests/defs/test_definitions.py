@@ -51,8 +51,6 @@ SCHEDULES = {
 }
 
 
-# Of the two in defs/alerts.py the descriptions lack parts, and nobody owns them.
-LACKING = {"send_alerts", "dead_event_alert_sensor"}
 JOBS = {job.name: job for job in REPOSITORY.get_all_jobs() if not job.name.startswith("__")}
 SPECS = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 MARKDOWN: dict[str, Any] = SPECS | JOBS
@@ -70,7 +68,7 @@ def test_nothing_is_missing_from_the_catalog() -> None:
     assert {sensor.name for sensor in REPOSITORY.sensor_defs} == {"fix_flag_sensor", "dead_event_alert_sensor"}
 
 
-@pytest.mark.parametrize("name", sorted(set(DESCRIBED) - LACKING))
+@pytest.mark.parametrize("name", sorted(DESCRIBED))
 def test_every_definition_says_what_it_does_when_what_it_changes_and_how_to_rerun_it(name: str) -> None:
     """First what, then the three, as a list where the UI renders one; and whom to ask."""
     assert all(len(part) > 10 for part in _said(name)), _said(name)
@@ -157,7 +155,7 @@ def test_no_sentence_stands_in_several_descriptions() -> None:
     """What is true of all of them says nothing of one."""
     sentences = [
         sentence
-        for name in set(DESCRIBED) - LACKING
+        for name in DESCRIBED
         for part in _said(name)
         for sentence in re.split(r"(?<=[.:]) ", part)
         if len(sentence) > 60
@@ -170,7 +168,7 @@ def test_the_words_of_every_description_are_the_settings_and_definitions_of_toda
     known = {f"DLQ_{name.upper()}" for name in Settings.model_fields} | {"DLQ_SCHEMA"}
     for name, one in DESCRIBED.items():
         assert set(re.findall(r"DLQ_[A-Z_]+", one.description)) <= known, name
-        word = r"`([a-z]+_[a-z_]+)`" if name in MARKDOWN or name in LACKING else r"(?<![.\w])([a-z]+_[a-z_]+)"
+        word = r"`([a-z]+_[a-z_]+)`" if name in MARKDOWN else r"(?<![.\w])([a-z]+_[a-z_]+)"
         assert set(re.findall(word, one.description)) - {"dry_run", "next_run_at"} <= set(DESCRIBED), name
 
 

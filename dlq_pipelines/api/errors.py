@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, NotFoundError, RefusedError, SchemaError
+from dlq_pipelines.postgres.refusal import passing
 from dlq_pipelines.text import plain_line
 
 log = logging.getLogger("dlq.api")
@@ -118,11 +119,9 @@ def describe(error: Exception) -> tuple[int, str]:
 
 def _of_postgres(error: Exception) -> tuple[int, str]:
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    if passes := passing(error):
+        return 503, passes
     match error:
-        case psycopg.errors.QueryCanceled():
-            return 503, "The database did not answer in time. Narrow the question, or ask for less at once."
-        case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
-            return 503, "Somebody else holds these rows. Ask again."
         case psycopg.OperationalError() | psycopg.InterfaceError() | DatabaseUnavailableError():
             return 503, _AWAY
         case psycopg.DataError() | psycopg.IntegrityError():

@@ -100,8 +100,11 @@ def _reason(error: Exception) -> str | None:
         text = str(error)
     # Nobody catches an error of a module that was never imported.
     elif (psycopg := sys.modules.get("psycopg")) and isinstance(error, psycopg.Error):
+        from dlq_pipelines.postgres.refusal import passing
+
         refusal = error.diag.message_primary or type(error).__name__
-        text = f"PostgreSQL refused: {refusal}. Check the role and the server, then run `dlq migrate --check`."
+        lasting = f"PostgreSQL refused: {refusal}. Check the role and the server, then run `dlq migrate --check`."
+        text = passing(error) or lasting
     else:
         return None
     # It may repeat what a server, a file's name or an argument said.

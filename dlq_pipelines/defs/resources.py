@@ -15,6 +15,7 @@ from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.target import Target
 from dlq_pipelines.installation import exports_target, find_database, open_connection, reports_target
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.postgres.refusal import passing
 from dlq_pipelines.settings import Settings, read_settings
 
 GROUP = "dead_letters"
@@ -132,6 +133,5 @@ class OutboxResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # sets
             raise dg.Failure(description=str(error)) from None
         except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege) as error:
             refusal = error.diag.message_primary or type(error).__name__
-            raise dg.Failure(
-                description=f"PostgreSQL refused: {refusal}. Check the role and the server, then run it again."
-            ) from None
+            lasting = f"PostgreSQL refused: {refusal}. Check the role and the server, then run it again."
+            raise dg.Failure(description=passing(error) or lasting) from None

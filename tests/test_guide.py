@@ -12,7 +12,7 @@ from pathlib import Path
 import typer.main
 import yaml
 
-from dlq_pipelines.cli.main import app
+from dlq_pipelines.cli.app import app
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.alerts.servers import Received, http_server

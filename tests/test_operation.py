@@ -57,7 +57,14 @@ def test_what_is_meant_only_since_somebody_was_asked_stays(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Three were counted, two more come while a person thinks: three are changed, in batches of two, and told of."""
-    for module in ("archive.archive", "archive.purge", "archive.restore", "retries.retry"):
+    for module in (
+        "archive.archive",
+        "archive.purge",
+        "archive.restore",
+        "retries.page",
+        "retries.parked",
+        "retries.retry",
+    ):
         monkeypatch.setattr(f"dlq_pipelines.{module}.BATCH", 2)
     come, do = OPERATIONS[name]
     come(connection, 3)

@@ -324,9 +324,11 @@ def test_every_list_is_read_to_its_end_by_pages(
             seen += [row[key] for row in page[name]]
             if name != "reports":
                 words = [word for one in after.items() for word in (f"--{one[0]}", str(one[1]))]
-                said = dlq(name, "list", "--limit", "3", "--json", *words)
-                told += [row[key] for row in json.loads(said.out)]
-                assert said.err == (f"There may be more: --after {page['next']}\n" if page["next"] else "")
+                said = json.loads(dlq(name, "list", "--limit", "3", "--json", *words).out)
+                told += [row[key] for row in said[name]]
+                assert said["next"] == page["next"]
+                hint = f"There may be more: --after {page['next']}\n" if page["next"] else ""
+                assert dlq(name, "list", "--limit", "3", *words).err == hint
             after = {"after": page["next"]} if page["next"] is not None else None
             if name == "causes":  # what died meanwhile of one that was seen moves none that was not
                 add_events(connection, 1)

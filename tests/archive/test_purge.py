@@ -17,9 +17,11 @@ from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.operation import Act
 from dlq_pipelines.outbox.event import Selector
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import Terms
 from dlq_pipelines.retries.ledger import Flag, flag_fix
-from dlq_pipelines.retries.retry import advance_fix, retry_events, settle_retries
+from dlq_pipelines.retries.retry import retry_events
+from dlq_pipelines.retries.settle import settle_retries
 from tests.rows import add_events, kill, one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -78,21 +78,23 @@ group by 1, 2
 
 -- name: ages
 -- Dead events by age: how many died after each moment and not after the one before it; without a bound, the older ones.
--- In one pass over the index, which several processes share; they would not share a question for each bound.
-select unnest(%(bounds)s::float8[] || null::float8) as bound,
-    unnest(array[hour, day - hour, week - day, month - week, total - month]) as events
-from (
-    select count(*) as total,
-        count(*) filter (where dead_at > %(hour)s::timestamptz) as hour,
-        count(*) filter (where dead_at > %(day)s::timestamptz) as day,
-        count(*) filter (where dead_at > %(week)s::timestamptz) as week,
-        count(*) filter (where dead_at > %(month)s::timestamptz) as month
-    from :"outbox_schema".:"outbox_table"
+-- A stretch of the index each, so that every entry is read once and compared with nothing; several processes share a
+-- long one.
+with dead as not materialized (
+    select dead_at from :"outbox_schema".:"outbox_table"
     where status = 'dead'
         and (%(event_type)s::text is null or event_type = %(event_type)s)
         and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
         and (%(died_since)s::timestamptz is null or dead_at >= %(died_since)s)
-        and (%(died_until)s::timestamptz is null or dead_at < %(died_until)s)) young
+        and (%(died_until)s::timestamptz is null or dead_at < %(died_until)s)
+)
+select unnest(%(bounds)s::float8[] || null::float8) as bound, unnest(array[
+    (select count(*) from dead where dead_at > %(hour)s::timestamptz),
+    (select count(*) from dead where dead_at <= %(hour)s::timestamptz and dead_at > %(day)s::timestamptz),
+    (select count(*) from dead where dead_at <= %(day)s::timestamptz and dead_at > %(week)s::timestamptz),
+    (select count(*) from dead where dead_at <= %(week)s::timestamptz and dead_at > %(month)s::timestamptz),
+    (select count(*) from dead where dead_at <= %(month)s::timestamptz)
+]) as events
 
 -- name: causes
 -- Dead events by the cause that they are shown as; null: not classified yet. The time is compared in two halves: of an

@@ -124,7 +124,7 @@ def _child(what: str, url: str, folder: Path) -> float:
 
 
 def _values() -> dict[str, object]:
-    return vars(Selector(died_since=DAY.start, died_until=DAY.until))
+    return {**vars(Selector(died_since=DAY.start, died_until=DAY.until)), "limit": None}
 
 
 def _copy(url: str, statement: str, folder: Path) -> float:

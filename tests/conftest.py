@@ -64,8 +64,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Clear what the servers leave outside of pytest's own folder, once no worker uses it any more."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
-    for link in session.config._tmp_path_factory.getbasetemp().rglob("postgres"):  # type: ignore[attr-defined]
-        if link.is_symlink():
+    # Walked, because what vanishes meanwhile, with a process that ends, is passed over.
+    for folder, names, _ in os.walk(session.config._tmp_path_factory.getbasetemp()):  # type: ignore[attr-defined]
+        link = Path(folder, "postgres")
+        if "postgres" in names and link.is_symlink():
             shutil.rmtree(link.resolve(), ignore_errors=True)
     if _HOME in os.environ:
         shutil.rmtree(Path(os.environ[_HOME]).parent, ignore_errors=True)

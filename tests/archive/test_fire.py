@@ -32,7 +32,7 @@ def test_whoever_moves_events_may_be_killed_at_any_moment(tmp_path: Path) -> Non
         with database.connect() as connection:
             create_host_tables(connection)
             migrate(connection, all_migrations())
-        with at_work(stop, (work, (server.url, "none"))):
+        with at_work(stop, (work, (server.url, "none", 1))):
             for number in range(rounds):
                 with database.connect() as connection:
                     connection.execute(DEAD)

@@ -114,6 +114,18 @@ def test_a_late_report_does_not_kill_what_is_done(connection: Connection, reposi
     assert one(connection, "select count(*) from dlq.death") == {"count": 0}
 
 
+def test_a_late_success_is_one_although_the_event_died_meanwhile(
+    connection: Connection, repository: OutboxRepository
+) -> None:
+    """It was delivered; that it died stays in the ledger."""
+    add_events(connection, 1)
+    repository.fetch_pending(1)
+    kill(connection, "a second worker, after the lease")
+    repository.mark_success(1)
+    assert one(connection, "select status, dead_at from outbox_event") == {"status": "done", "dead_at": None}
+    assert one(connection, "select count(*) from dlq.death") == {"count": 1}
+
+
 def test_the_trigger_records_deaths_of_workers_that_know_nothing_of_us(connection: Connection) -> None:
     """A plain UPDATE, and a plain INSERT of a dead event, are deaths; updates of the dead are not."""
     add_events(connection, 2)

@@ -60,11 +60,14 @@ def at_work(stop: Event, *jobs: tuple[Callable[..., None], Any]) -> Iterator[lis
     assert {process.exitcode for process in started} == {0}
 
 
-def work(url: str, failing: str, stop: Event) -> None:
-    """A worker: every other attempt at events of the types that fail lets them die, all else is delivered."""
+def work(url: str, failing: str, lease: int, stop: Event) -> None:
+    """A worker: every other attempt at events of the types that fail lets them die, all else is delivered.
+
+    A lease of so many seconds has to be over before another worker gets what a broken connection left.
+    """
     while not stop.is_set():
         try:
-            with OutboxRepository(url, max_attempts=1, lease_seconds=1) as worker:
+            with OutboxRepository(url, max_attempts=1, lease_seconds=lease) as worker:
                 while not stop.is_set():
                     events = worker.fetch_pending(50)
                     for event in events:

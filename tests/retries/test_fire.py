@@ -113,7 +113,7 @@ def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> N
             create_host_tables(connection)
             migrate(connection, all_migrations())
         waves: list[Wave] = []
-        with at_work(stop, (work, (server.url, FAILS))):
+        with at_work(stop, (work, (server.url, FAILS, 1))):
             for number in range(kills):
                 with database.connect() as connection:
                     if not list_fixes(connection, only_open=True):
@@ -146,7 +146,8 @@ def crowded(database: Database, *, fixes: int, count: int) -> None:
     url, stop = database.url, processes.Event()
     with database.connect() as connection:
         waves = [wave(connection, number, count) for number in range(fixes)]
-        crowd = [(work, (url, FAILS))] * 8 + [(sense, (url, 500))] * 2
+        # Eight workers on two cores may stall for seconds, and no connection breaks: nobody is to get another's events.
+        crowd = [(work, (url, FAILS, 60))] * 8 + [(sense, (url, 500))] * 2
         with at_work(stop, *crowd, (archive, (url,)), (restore, (url,)), (purge, (url,))):
             wait_until(lambda: not list_fixes(connection, only_open=True))
         books_balance(connection, events=fixes * count)

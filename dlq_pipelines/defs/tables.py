@@ -28,7 +28,7 @@ _EVENT: tuple[Column, ...] = (
 _DEAD: tuple[Column, ...] = (
     ("last_error", "text", True, "What the worker said of its last failed try."),
     ("last_error_at", "timestamp with time zone", True, "When that was."),
-    ("dead_at", "timestamp with time zone", True, "When it died; null unless it is dead."),
+    ("dead_at", "timestamp with time zone", True, "When it died, while it is dead."),
 )
 OUTBOX = _EVENT + _DEAD
 ARCHIVE = (*_EVENT, ("archived_at", "timestamp with time zone", True, "When it was archived."), *_DEAD)

@@ -21,8 +21,8 @@ with due as (
 select * from leased order by next_run_at, id
 
 -- name: mark_success
--- Also of one that died meanwhile, where another worker had it after the lease: it is delivered, and dead no more.
-update :"outbox_schema".:"outbox_table" set status = 'done', attempts = attempts + 1, dead_at = null
+-- Also of one that died meanwhile, where another worker had it after the lease: it is delivered.
+update :"outbox_schema".:"outbox_table" set status = 'done', attempts = attempts + 1
 where id = %(id)s and status <> 'done'
 
 -- name: mark_retry

@@ -4,7 +4,8 @@
 -- The next deaths that a selector means, oldest first, by key: a page reads so many rows and no more, whatever it finds.
 -- Of what may go, as much as there is room for is locked and, where it is to be released, goes back to the worker with
 -- its row in the ledger; the rest is counted. One statement, because to hand thousands of ids out and take them back
--- costs as much as the ledger's indexes.
+-- costs as much as the ledger's indexes. What is looked up one by one is compared with `is not distinct from` but for its
+-- id: after a storm the planner has not heard of the dead, and an index of those few would be read whole for each.
 with page as materialized (
     select * from (
         (select d.* from unnest(%(causes)s::text[]) as member (cause_id)
@@ -26,7 +27,8 @@ with page as materialized (
                 and %(causes)s::text[] is null and %(event_ids)s::bigint[] is null
             order by e.dead_at, e.id limit %(rows)s) e
          cross join lateral (
-            select d.* from :"dlq_schema".death d where d.event_id = e.id and d.died_at = e.dead_at limit 1) d)
+            select d.* from :"dlq_schema".death d
+            where d.event_id = e.id and d.died_at is not distinct from e.dead_at limit 1) d)
     ) drive
     order by died_at, event_id limit %(rows)s
 ), tried as materialized (
@@ -65,7 +67,7 @@ with page as materialized (
         -- whole outbox for every page of a cause with many deaths.
         cross join lateral (
             select e.ctid as place from :"outbox_schema".:"outbox_table" e
-            where e.id = free.event_id and e.dead_at = free.died_at and e.status = 'dead'
+            where e.id = free.event_id and e.dead_at = free.died_at and e.status is not distinct from 'dead'
             for update skip locked) e
         limit %(room)s) free
 ), released as (
@@ -73,7 +75,7 @@ with page as materialized (
     set status = 'pending', attempts = 0, dead_at = null,
         next_run_at = %(due)s::timestamptz + make_interval(secs => locked.n * %(seconds_each)s)
     -- By place: one that was changed since this began is not found there, and passed over like one that somebody holds.
-    from locked where %(release)s and e.ctid = locked.place and e.status = 'dead'
+    from locked where %(release)s and e.ctid = locked.place
     returning locked.death_id, e.id as event_id, e.aggregate_type, e.aggregate_id, e.next_run_at
 ), ledger as (
     insert into :"dlq_schema".retry
@@ -100,7 +102,8 @@ cross join (
     from passed
     cross join lateral (
         select from :"outbox_schema".:"outbox_table" e
-        where e.id = passed.event_id and e.dead_at = passed.died_at and e.status = 'dead' limit 1) e) counted
+        where e.id = passed.event_id and e.dead_at = passed.died_at and e.status is not distinct from 'dead'
+        limit 1) e) counted
 left join last on true
 
 -- name: next_due
@@ -151,14 +154,14 @@ with page as materialized (
     select r.place, known.outcome from known
     cross join lateral (
         select r.ctid as place from :"dlq_schema".retry r
-        where r.event_id = known.event_id and r.death_id = known.death_id and r.outcome is null
+        where r.event_id = known.event_id and r.death_id = known.death_id and coalesce(r.outcome, '') = ''
         for update skip locked) r
     where known.outcome is not null
 ), settled as (
     update :"dlq_schema".retry r set outcome = decided.outcome, settled_at = %(now)s
     from decided
     -- By place, said as an array: joined to five thousand, the planner would rather read the whole ledger.
-    where r.ctid = any(array(select place from decided)) and r.ctid = decided.place and r.outcome is null
+    where r.ctid = any(array(select place from decided)) and r.ctid = decided.place
     returning r.fix_id, r.stage, r.outcome
 ), counted as (
     select fix_id, stage, count(*) filter (where outcome = 'done') as done,

@@ -35,7 +35,7 @@ from dlq_pipelines.retries.ledger import (
     preview_fix,
     stages,
 )
-from dlq_pipelines.retries.page import START, Retried
+from dlq_pipelines.retries.page import START, Retried, dead_now
 from dlq_pipelines.retries.parked import release_parked
 from dlq_pipelines.retries.retry import retry_event, retry_events, retry_selected, retry_with_payload
 from dlq_pipelines.retries.settle import settle, settle_retries
@@ -404,7 +404,7 @@ def test_outcomes_behind_a_page_without_any_are_written_down(
 ) -> None:
     """What the worker has not come to stands at the head of what is outstanding, and stays."""
     _dead(connection, 5)
-    retry_events(connection, range(1, 6), act=_act(), rate=1000)
+    retry_events(connection, range(1, 6), act=_act(), rate=100_000)
     connection.execute("update outbox_event set status = 'done' where id = 5")
     monkeypatch.setattr("dlq_pipelines.retries.settle.BATCH", 2)
     assert settle_retries(connection, now=_now(), settle_seconds=60) == 1
@@ -414,7 +414,7 @@ def test_outcomes_behind_a_page_without_any_are_written_down(
 def test_a_page_of_outcomes_costs_the_same_however_much_is_outstanding(connection: Connection) -> None:
     """In pages of the database that are looked at: the ledger is read neither to find them nor to write them."""
     costs = []
-    for more in (4_000, 36_000):
+    for more in (4_000, 16_000):
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
             " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, %s) n",
@@ -426,6 +426,38 @@ def test_a_page_of_outcomes_costs_the_same_however_much_is_outstanding(connectio
         with connection.transaction(force_rollback=True):
             costs.append(_pages(connection, "retry.settle", **_outstanding(), fix_id=None))
     assert costs[1] < 1.5 * costs[0], costs
+
+
+def test_a_storm_that_the_planner_has_not_heard_of_costs_no_more(connection: Connection) -> None:
+    """What it takes for a handful, an index of the dead or of the outstanding, is read whole for no event."""
+    _dead(connection, 4_000)
+    retry_selected(connection, Selector(every=True), act=_act(), rate=None, max_retries=None)
+    connection.execute("update outbox_event set status = 'done'")
+    settle_retries(connection, now=_now(), settle_seconds=60)
+    connection.execute("vacuum analyze")
+    costs = {}
+    for heard in (False, True):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+            " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, 2000) n"
+        )
+        for statement, asked in (
+            ("retry.take", _free(connection)),
+            ("retry.settle", {**_outstanding(), "fix_id": None}),
+        ):
+            if heard:
+                connection.execute("vacuum analyze")
+            costs[statement, heard] = _pages(connection, statement, **{**asked, "rows": 5_000})
+            connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+    assert one(connection, "select count(*) from dlq.retry where outcome = 'done'") == {"count": 8_000}
+    for statement in ("retry.take", "retry.settle"):
+        assert costs[statement, False] < 1.5 * costs[statement, True], costs
+
+
+def _free(connection: Connection) -> dict[str, Any]:
+    """All that is dead, released at once."""
+    who = {"actor": "ann", "reason": "asked", "now": _now(), "due": _now(), "seconds_each": 0.0, "release": True}
+    return {**dead_now(connection, Selector(every=True)), **who, "ordered": True}
 
 
 def test_a_fix_is_not_held_while_its_outcomes_are_written_down(connection: Connection, database: Database) -> None:

@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.installed-run
 DEV    := .venv/.installed-dev
-# One more than two cores: much of what is tested waits for daemons.
-JOBS   ?= 3
+# Twice as many as two cores: much of what is tested waits for daemons.
+JOBS   ?= 4
 
 .PHONY: help setup demo up test test-postgres bench scaling drill check format docs screens lock clean
 

@@ -50,6 +50,10 @@ _FIRST = (
     "cli/test_main",
     "defs/test_survival",
     "defs/test_celery",
+    "tests/test_guide",
+    "tests/test_docs",
+    "tests/test_readme",
+    "archive/test_fire",
 )
 
 

@@ -8,30 +8,32 @@ from zoneinfo import ZoneInfo
 _FIRST_YEAR, _LAST_YEAR = 1900, 9000
 
 # Days that the schedules make up for. After a longer outage somebody backfills, and sees what that takes.
-DAYS_MADE_UP_FOR = 14
+CATCH_UP_DAYS = 14
 
 
-def require_year(day: dt.date) -> None:
+def validate_year(day: dt.date) -> None:
     """Refuse a day or moment so far away that it is a mistake.
 
     Raises:
         ValueError: it lies outside the years 1900 to 9000.
     """
     if not _FIRST_YEAR <= day.year <= _LAST_YEAR:
-        raise ValueError(f"{day.isoformat()[:10]} lies outside the years {_FIRST_YEAR} to {_LAST_YEAR}.")
+        raise ValueError(
+            f"{day.isoformat()[:10]} lies outside the years {_FIRST_YEAR} to {_LAST_YEAR}."
+        )
 
 
-def midnight(day: dt.date, zone: dt.tzinfo) -> dt.datetime:
+def compute_midnight(day: dt.date, zone: dt.tzinfo) -> dt.datetime:
     """The first instant of a day in a time zone, in UTC.
 
     Raises:
         ValueError: the day lies outside the years 1900 to 9000.
     """
-    require_year(day)
+    validate_year(day)
     return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
 
 
-def moment(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
+def parse_time(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
     """The moment that a person wrote as `2026-11-24` or `2026-11-24T18:30`, in that zone unless it names its own.
 
     Raises:
@@ -40,15 +42,17 @@ def moment(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
     try:
         value = dt.datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{name}: {text!r} is no time. Write it as 2026-11-24 or 2026-11-24T18:30.") from None
+        raise ValueError(
+            f"{name}: {text!r} is no time. Write it as 2026-11-24 or 2026-11-24T18:30."
+        ) from None
     try:
-        require_year(value)
+        validate_year(value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return value if value.tzinfo else value.replace(tzinfo=zone)
 
 
-def written(at: dt.datetime) -> str:
+def format_time(at: dt.datetime) -> str:
     """A moment for people, to the second, in its own zone: `2026-11-24 18:30:00-05`, which `moment` reads again.
 
     The offset stands there because an hour of the autumn comes twice.
@@ -68,4 +72,6 @@ class Day:
     @classmethod
     def of(cls, day: dt.date, zone: ZoneInfo) -> "Day":
         """The day of that date in that zone."""
-        return cls(day, midnight(day, zone), midnight(day + dt.timedelta(days=1), zone))
+        return cls(
+            day, compute_midnight(day, zone), compute_midnight(day + dt.timedelta(days=1), zone)
+        )

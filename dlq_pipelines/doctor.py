@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psycopg
 
-from dlq_pipelines.day import DAYS_MADE_UP_FOR, midnight
+from dlq_pipelines.day import CATCH_UP_DAYS, compute_midnight
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.installation import dagster_database, find_database
+from dlq_pipelines.installation import find_database, get_dagster_database_url
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import require_current
 from dlq_pipelines.settings import Settings
@@ -36,7 +36,7 @@ _NEVER_RAN = "it has never run on this installation"
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """What one look found.
 
     Attributes:
@@ -52,7 +52,7 @@ class Check:
     mend: str = ""
 
 
-def examine(settings: Settings, *, dagster_url: str | None = None) -> list[Check]:
+def check_installation(settings: Settings, *, dagster_url: str | None = None) -> list[CheckResult]:
     """All checks, in the order in which they need each other.
 
     Args:
@@ -63,109 +63,135 @@ def examine(settings: Settings, *, dagster_url: str | None = None) -> list[Check
         database = find_database(settings)
         connection = database.open()
     except DlqError as error:
-        mend = "dlq up" if settings.database_url is None else "export DLQ_DATABASE_URL=postgresql://owner@host/database"
-        blocked = [Check(name, None, "not looked at: there is no connection") for name in _ON_THE_DATABASE]
-        return [Check("connection", False, str(error), mend), *blocked, *_of_the_machine(settings, dagster_url)]
+        mend = (
+            "dlq up"
+            if settings.database_url is None
+            else "export DLQ_DATABASE_URL=postgresql://owner@host/database"
+        )
+        blocked = [
+            CheckResult(name, None, "not looked at: there is no connection")
+            for name in _ON_THE_DATABASE
+        ]
+        return [
+            CheckResult("connection", False, str(error), mend),
+            *blocked,
+            *_of_the_machine(settings, dagster_url),
+        ]
     with closing(connection):
         version = connection.info.server_version
-        found = f"PostgreSQL {version // 10_000}.{version % 10_000}, database {connection.info.dbname}"
-        checks = [Check("connection", True, found), *_of_the_database(connection, settings)]
+        found = (
+            f"PostgreSQL {version // 10_000}.{version % 10_000}, database {connection.info.dbname}"
+        )
+        checks = [CheckResult("connection", True, found), *_of_the_database(connection, settings)]
     return [*checks, *_of_the_machine(settings, dagster_url)]
 
 
-def _of_the_database(connection: Connection, settings: Settings) -> Iterator[Check]:
+def _of_the_database(connection: Connection, settings: Settings) -> Iterator[CheckResult]:
     blocked = False
     for name, look in _ON_THE_DATABASE.items():
         if blocked:
-            yield Check(name, None, "not looked at: the schema is not this release's")
+            yield CheckResult(name, None, "not looked at: the schema is not this release's")
             continue
         try:
             check = look(connection, settings)
         except psycopg.Error as error:
-            check = Check(
-                name, False, f"PostgreSQL refused: {error.diag.message_primary or error}", "dlq migrate --check"
+            check = CheckResult(
+                name,
+                False,
+                f"PostgreSQL refused: {error.diag.message_primary or error}",
+                "dlq migrate --check",
             )
         yield check
         blocked = name == "schema" and not check.ok
 
 
-def _of_the_machine(settings: Settings, dagster_url: str | None) -> Iterator[Check]:
+def _of_the_machine(settings: Settings, dagster_url: str | None) -> Iterator[CheckResult]:
     yield _daemon(settings, dagster_url)
     yield _disk(settings.home)
 
 
-def _schema(connection: Connection, _: Settings) -> Check:
+def _schema(connection: Connection, _: Settings) -> CheckResult:
     try:
         require_current(connection)
     except DlqError as error:
-        return Check("schema", False, str(error), "dlq migrate")
-    return Check("schema", True, "every migration of this release is applied")
+        return CheckResult("schema", False, str(error), "dlq migrate")
+    return CheckResult("schema", True, "every migration of this release is applied")
 
 
-def _triggers(connection: Connection, _: Settings) -> Check:
+def _triggers(connection: Connection, _: Settings) -> CheckResult:
     rows = connection.run("doctor.triggers").fetchall()
     silent = [row for row in rows if not row["fires"]]
     if not silent:
-        return Check("trigger", True, f"{len(rows)} triggers record deaths")
+        return CheckResult("trigger", True, f"{len(rows)} triggers record deaths")
     then = " && dlq migrate" if any(row["gone"] for row in silent) else ""
     found = f"deaths are not recorded: {', '.join(row['name'] for row in silent)}"
-    return Check("trigger", False, found, _psql(row["mend"] for row in silent) + then)
+    return CheckResult("trigger", False, found, _psql(row["mend"] for row in silent) + then)
 
 
-def _rights(connection: Connection, _: Settings) -> Check:
+def _rights(connection: Connection, _: Settings) -> CheckResult:
     lacking = [row["lacking"] for row in connection.run("doctor.rights")]
     role = connection.info.user
     if not lacking:
-        return Check("rights", True, f"{role} may do all that is done")
-    return Check("rights", False, f"{role} lacks rights on {len(lacking)} tables", _psql(lacking))
+        return CheckResult("rights", True, f"{role} may do all that is done")
+    return CheckResult(
+        "rights", False, f"{role} lacks rights on {len(lacking)} tables", _psql(lacking)
+    )
 
 
 def _psql(statements: Iterable[str]) -> str:
     return f"psql -c {shlex.quote('; '.join(dict.fromkeys(statements)))}"
 
 
-def _clock(connection: Connection, _: Settings) -> Check:
+def _clock(connection: Connection, _: Settings) -> CheckResult:
     before = datetime.now(UTC)
-    server = connection.one("session.clock")["now"]
+    server = connection.fetch_one("session.clock")["now"]
     after = datetime.now(UTC)
     # Where the server's lies between ours nothing is known to differ.
     apart = max((server - after).total_seconds(), (before - server).total_seconds(), 0.0)
     found = f"the server's clock and this machine's differ by {apart:.1f} s"
-    return Check("clock", apart <= _CLOCK_SECONDS, found, "" if apart <= _CLOCK_SECONDS else "timedatectl set-ntp true")
+    return CheckResult(
+        "clock",
+        apart <= _CLOCK_SECONDS,
+        found,
+        "" if apart <= _CLOCK_SECONDS else "timedatectl set-ntp true",
+    )
 
 
-def _backlog(connection: Connection, settings: Settings) -> Check:
+def _backlog(connection: Connection, settings: Settings) -> CheckResult:
     now = datetime.now(UTC)
-    behind = connection.one("fix.backlog", now=now)["seconds"] or 0.0
-    unclassified = connection.one("doctor.unclassified", now=now)
+    behind = connection.fetch_one("fix.backlog", now=now)["seconds"] or 0.0
+    unclassified = connection.fetch_one("doctor.unclassified", now=now)
     if behind > settings.max_backlog_seconds:
-        return Check("backlog", False, f"the worker is {behind:,.0f} s behind", "start the worker, or more of them")
-    if (unclassified["seconds"] or 0.0) > _UNCLASSIFIED_SECONDS:
-        found = (
-            f"{unclassified['deaths']:,} deaths wait for their cause, the first for {unclassified['seconds']:,.0f} s"
+        return CheckResult(
+            "backlog",
+            False,
+            f"the worker is {behind:,.0f} s behind",
+            "start the worker, or more of them",
         )
-        return Check("backlog", False, found, _CLASSIFY)
+    if (unclassified["seconds"] or 0.0) > _UNCLASSIFIED_SECONDS:
+        found = f"{unclassified['deaths']:,} deaths wait for their cause, the first for {unclassified['seconds']:,.0f} s"
+        return CheckResult("backlog", False, found, _CLASSIFY)
     found = f"the worker is {max(behind, 0):,.0f} s behind; {unclassified['deaths']:,} deaths wait for their cause"
-    return Check("backlog", True, found)
+    return CheckResult("backlog", True, found)
 
 
-def _exports(connection: Connection, settings: Settings) -> Check:
+def _exports(connection: Connection, settings: Settings) -> CheckResult:
     """What died before the first morning, or in an outage that was longer than the schedules make up for."""
     name = "exports"
     if not settings.archive_requires_export:
-        return Check(name, True, "the archive does not wait for them")
+        return CheckResult(name, True, "the archive does not wait for them")
     today = datetime.now(settings.zone).date()
     start = date.fromisoformat(settings.partitions_start)
-    reach = max(today - timedelta(days=DAYS_MADE_UP_FOR), min(start, today))
-    left = connection.one("doctor.unexported", before=midnight(reach, settings.zone))
+    reach = max(today - timedelta(days=CATCH_UP_DAYS), min(start, today))
+    left = connection.fetch_one("doctor.unexported", before=compute_midnight(reach, settings.zone))
     if not left["events"]:
-        return Check(name, True, "no dead event is of a day that the schedules leave out")
+        return CheckResult(name, True, "no dead event is of a day that the schedules leave out")
     first, last = (left[end].astimezone(settings.zone).date() for end in ("first", "last"))
     found = (
         f"{left['events']:,} dead events of {first} to {last} stay for ever: the archive waits for an export of their "
         f"days, and no schedule makes one of a day before {reach}"
     )
-    return Check(name, False, found, _backfill(settings, first, last, start))
+    return CheckResult(name, False, found, _backfill(settings, first, last, start))
 
 
 def _backfill(settings: Settings, first: date, last: date, start: date) -> str:
@@ -175,35 +201,46 @@ def _backfill(settings: Settings, first: date, last: date, start: date) -> str:
     return " ".join([*given, _EXPORT, f"{first}...{last}"])
 
 
-def _daemon(settings: Settings, dagster_url: str | None) -> Check:
+def _daemon(settings: Settings, dagster_url: str | None) -> CheckResult:
     """Dagster's heartbeats, from its database: its own where a deployment names one, or that of `dlq up`."""
     name, mend = "Dagster daemon", "systemctl restart dlq-daemon" if dagster_url else "dlq up"
     try:
-        url = dagster_url.replace("+psycopg2", "", 1) if dagster_url else dagster_database(settings)
+        url = (
+            dagster_url.replace("+psycopg2", "", 1)
+            if dagster_url
+            else get_dagster_database_url(settings)
+        )
         with Database(url, connect_timeout=3).connect() as connection:
             rows = connection.run("doctor.daemons").fetchall()
     except DlqError:
         if dagster_url:
-            return Check(name, False, "the database that DLQ_DAGSTER_URL names does not answer", _NAME_DAGSTERS)
-        return Check(name, False, _NEVER_RAN, mend)
+            return CheckResult(
+                name,
+                False,
+                "the database that DLQ_DAGSTER_URL names does not answer",
+                _NAME_DAGSTERS,
+            )
+        return CheckResult(name, False, _NEVER_RAN, mend)
     except psycopg.Error:
-        return Check(name, False, _NEVER_RAN, mend)
+        return CheckResult(name, False, _NEVER_RAN, mend)
     late = [row["daemon"] for row in rows if row["seconds"] > _HEARTBEAT_SECONDS]
     if late or not rows:
-        found = f"without a heartbeat for {_HEARTBEAT_SECONDS:.0f} s: {', '.join(late) or 'all of it'}"
-        return Check(name, False, found, mend)
-    return Check(name, True, f"alive {max(row['seconds'] for row in rows):.0f} s ago")
+        found = (
+            f"without a heartbeat for {_HEARTBEAT_SECONDS:.0f} s: {', '.join(late) or 'all of it'}"
+        )
+        return CheckResult(name, False, found, mend)
+    return CheckResult(name, True, f"alive {max(row['seconds'] for row in rows):.0f} s ago")
 
 
-def _disk(home: Path) -> Check:
+def _disk(home: Path) -> CheckResult:
     place = next(folder for folder in (home.resolve(), *home.resolve().parents) if folder.is_dir())
     usage = shutil.disk_usage(place)
     found = f"{usage.free / 2**30:,.1f} GB of {usage.total / 2**30:,.1f} GB are free under {home}"
     enough = usage.free >= _FREE_BYTES
-    return Check("disk", enough, found, "" if enough else f"du -sh {home}/*")
+    return CheckResult("disk", enough, found, "" if enough else f"du -sh {home}/*")
 
 
-_ON_THE_DATABASE: dict[str, Callable[[Connection, Settings], Check]] = {
+_ON_THE_DATABASE: dict[str, Callable[[Connection, Settings], CheckResult]] = {
     "schema": _schema,
     "trigger": _triggers,
     "rights": _rights,

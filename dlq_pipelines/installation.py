@@ -17,14 +17,19 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, SchemaError
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate, require_current
-from dlq_pipelines.retries.fix import RetryPolicy, Terms
+from dlq_pipelines.postgres.migrate import (
+    apply_migrations,
+    create_host_tables,
+    load_migrations,
+    require_current,
+)
+from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
 from dlq_pipelines.settings import Settings
 
 if TYPE_CHECKING:  # pyarrow takes half a second to import, which no other command should wait for
     from dlq_pipelines.alerts.alert import AlertPolicy
     from dlq_pipelines.alerts.delivery import Sender
-    from dlq_pipelines.exports.manifest import Options
+    from dlq_pipelines.exports.manifest import ExportOptions
     from dlq_pipelines.exports.target import Target
     from dlq_pipelines.reports.figures import ReportPolicy
 
@@ -34,7 +39,12 @@ _DAGSTER = "dagster"
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the file inside the package; a checkout has it among what it takes to deploy.
 _DAGSTER_YAML = next(
-    (f for f in (_PACKAGE / "dagster.yaml", _PACKAGE.parent / "deploy" / "dagster.yaml") if f.is_file()), None
+    (
+        f
+        for f in (_PACKAGE / "dagster.yaml", _PACKAGE.parent / "deploy" / "dagster.yaml")
+        if f.is_file()
+    ),
+    None,
 )
 
 
@@ -46,15 +56,15 @@ def find_database(settings: Settings) -> Database:
     """
     if settings.database_url is not None:
         return Database(settings.database_url.get_secret_value(), settings.names)
-    return Database(embedded.start(settings.home).ensure_database(_OUTBOX), settings.names)
+    return Database(embedded.start_server(settings.home).ensure_database(_OUTBOX), settings.names)
 
 
-def database_name(settings: Settings) -> str | None:
+def get_database_name(settings: Settings) -> str | None:
     """The name of the outbox's database, whether or not it runs; None: the settings leave it to libpq."""
     return _OUTBOX if settings.database_url is None else _parts_of(settings).get("dbname")
 
 
-def database_server(settings: Settings) -> str | None:
+def get_database_server(settings: Settings) -> str | None:
     """Host and port of the outbox's database; None: the settings leave it to libpq, or name several, or none."""
     parts = _parts_of(settings)
     host = parts.get("host", "")
@@ -66,7 +76,9 @@ def database_server(settings: Settings) -> str | None:
 def _parts_of(settings: Settings) -> dict[str, str]:
     """The parts of `DLQ_DATABASE_URL`; none of one that libpq cannot read, which a connection says more clearly."""
     try:
-        parts = conninfo_to_dict(settings.database_url.get_secret_value() if settings.database_url else "")
+        parts = conninfo_to_dict(
+            settings.database_url.get_secret_value() if settings.database_url else ""
+        )
     except psycopg.ProgrammingError:
         return {}
     return {key: str(value) for key, value in parts.items() if value}
@@ -98,7 +110,7 @@ def create_tables(database: Database) -> None:
     """Create the reference application tables where there is no outbox table, and migrate."""
     with database.connect() as connection:
         create_host_tables(connection)
-        migrate(connection, all_migrations())
+        apply_migrations(connection, load_migrations())
 
 
 def prepare_dagster(settings: Settings) -> dict[str, str]:
@@ -114,14 +126,18 @@ def prepare_dagster(settings: Settings) -> dict[str, str]:
     home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_bytes(_DAGSTER_YAML.read_bytes())
     _create_dagster_database(settings)
-    url = dagster_database(settings).replace("postgresql://", "postgresql+psycopg2://", 1)
-    return {"DAGSTER_HOME": str(home), "DLQ_DAGSTER_URL": url, "DLQ_HOME": str(settings.home.resolve())}
+    url = get_dagster_database_url(settings).replace("postgresql://", "postgresql+psycopg2://", 1)
+    return {
+        "DAGSTER_HOME": str(home),
+        "DLQ_DAGSTER_URL": url,
+        "DLQ_HOME": str(settings.home.resolve()),
+    }
 
 
-def dagster_database(settings: Settings) -> str:
+def get_dagster_database_url(settings: Settings) -> str:
     """The URI of the database that holds Dagster's records, whether or not it was created yet."""
     if settings.database_url is None:
-        return embedded.start(settings.home).ensure_database(_DAGSTER)
+        return embedded.start_server(settings.home).ensure_database(_DAGSTER)
     url = settings.database_url.get_secret_value()
     return _as_uri(make_conninfo(url, dbname=_dagster_name(url)))
 
@@ -141,7 +157,7 @@ def _create_dagster_database(settings: Settings) -> None:
             create = sql.SQL("create database {} owner {}").format(
                 sql.Identifier(name), sql.Identifier(connection.info.user)
             )
-            if not connection.one("session.database_exists", name=name)["found"]:
+            if not connection.fetch_one("session.database_exists", name=name)["found"]:
                 connection.execute(create)
     except psycopg.errors.InsufficientPrivilege:
         raise DatabaseUnavailableError(
@@ -154,7 +170,9 @@ def _create_dagster_database(settings: Settings) -> None:
 
 def _as_uri(conninfo: str) -> str:
     """A libpq connection string as the URI that SQLAlchemy reads; host, port and options go to the query."""
-    parts = {key: str(value) for key, value in conninfo_to_dict(conninfo).items() if value is not None}
+    parts = {
+        key: str(value) for key, value in conninfo_to_dict(conninfo).items() if value is not None
+    }
     account = quote(parts.pop("user", ""), safe="")
     if "password" in parts:
         account += f":{quote(parts.pop('password'), safe='')}"
@@ -162,7 +180,7 @@ def _as_uri(conninfo: str) -> str:
     return f"postgresql://{account + '@' if account else ''}/{name}?{urlencode(parts)}"
 
 
-def fix_terms(settings: Settings) -> Terms:
+def build_fix_terms(settings: Settings) -> FixTerms:
     """What the settings decide for fixes."""
     policy = RetryPolicy(
         canary=settings.canary,
@@ -171,29 +189,33 @@ def fix_terms(settings: Settings) -> Terms:
         min_success=settings.min_success,
         settle_seconds=settings.settle_timeout_seconds,
         max_retries=settings.max_retries,
-        ordering=settings.retry_order,
+        order=settings.retry_order,
     )
-    return Terms(policy, timedelta(days=settings.fix_expiry_days), timedelta(seconds=settings.max_backlog_seconds))
+    return FixTerms(
+        policy,
+        timedelta(days=settings.fix_expiry_days),
+        timedelta(seconds=settings.max_backlog_seconds),
+    )
 
 
-def pace(rate: float | None, settings: Settings) -> float:
+def resolve_rate(rate: float | None, settings: Settings) -> float:
     """Events a second at which retried ones fall due: as was asked for, or as the installation decides.
 
     Raises:
         ValueError: it is out of its bounds.
     """
-    policy = fix_terms(settings).policy
+    policy = build_fix_terms(settings).policy
     return policy.rate if rate is None else replace(policy, rate=rate).rate
 
 
-def alert_sender(settings: Settings) -> "Sender":
+def build_alert_sender(settings: Settings) -> "Sender":
     """Who is told of alerts and of deaths.
 
     Raises:
         DlqError: `DLQ_ALERT_URLS` has an entry that cannot be used, or a webhook has no secret; no address is shown.
     """
     from dlq_pipelines.alerts.delivery import Sender, is_webhook
-    from dlq_pipelines.alerts.notify import known_to_apprise
+    from dlq_pipelines.alerts.notify import is_apprise_url
     from dlq_pipelines.alerts.routes import parse_routes
 
     urls, deaths, secret = settings.alert_urls, settings.death_webhook_url, settings.webhook_secret
@@ -203,14 +225,22 @@ def alert_sender(settings: Settings) -> "Sender":
         raise DlqError(f"DLQ_ALERT_URLS: {error}.") from None
     webhooks = [route for route in routes if is_webhook(route.url)]
     for place, route in enumerate(routes, 1):
-        if route not in webhooks and not known_to_apprise(route.url):
-            raise DlqError(f"DLQ_ALERT_URLS: entry {place} ({route.channel}) is no address that Apprise can send to.")
+        if route not in webhooks and not is_apprise_url(route.url):
+            raise DlqError(
+                f"DLQ_ALERT_URLS: entry {place} ({route.channel}) is no address that Apprise can send to."
+            )
     if (webhooks or deaths) and secret is None:
-        raise DlqError("DLQ_WEBHOOK_SECRET: a webhook is signed, and there is no secret. Set whsec_ and a base64 text.")
-    return Sender(routes, deaths.get_secret_value() if deaths else None, secret.get_secret_value() if secret else None)
+        raise DlqError(
+            "DLQ_WEBHOOK_SECRET: a webhook is signed, and there is no secret. Set whsec_ and a base64 text."
+        )
+    return Sender(
+        routes,
+        deaths.get_secret_value() if deaths else None,
+        secret.get_secret_value() if secret else None,
+    )
 
 
-def alert_policy(settings: Settings) -> "AlertPolicy":
+def build_alert_policy(settings: Settings) -> "AlertPolicy":
     """What the settings decide about alerts.
 
     Raises:
@@ -229,38 +259,42 @@ def alert_policy(settings: Settings) -> "AlertPolicy":
         timedelta(minutes=settings.alert_cooldown_minutes),
         settings.max_retries,
         settings.archive_retention_days,
-        alert_sender(settings).routes,
+        build_alert_sender(settings).routes,
     )
 
 
-def reports_folder(settings: Settings) -> Path:
+def get_reports_folder(settings: Settings) -> Path:
     """Where reports are written unless `DLQ_REPORT_URI` says otherwise, and where they are finished if it does."""
     return settings.home / "reports"
 
 
-def reports_target(settings: Settings) -> "Target":
+def open_reports_target(settings: Settings) -> "Target":
     """Where reports are written.
 
     Raises:
         DlqError: `DLQ_REPORT_URI` cannot be used.
     """
-    from dlq_pipelines.exports.target import local_target, open_target
+    from dlq_pipelines.exports.target import open_local_target, open_target
 
     if settings.report_uri is None:
-        return local_target(reports_folder(settings), "")
+        return open_local_target(get_reports_folder(settings), "")
     uri = settings.report_uri.get_secret_value()
-    return open_target(uri, staging=reports_folder(settings), folder="", setting="DLQ_REPORT_URI")
+    return open_target(
+        uri, staging=get_reports_folder(settings), folder="", setting="DLQ_REPORT_URI"
+    )
 
 
-def reports_uri(settings: Settings) -> str:
+def get_reports_uri(settings: Settings) -> str:
     """Where reports are written, as people may see it. Asks no server."""
-    from dlq_pipelines.exports.target import shown_uri
+    from dlq_pipelines.exports.target import redact_uri
 
     uri = settings.report_uri
-    return shown_uri(str(reports_folder(settings)) if uri is None else uri.get_secret_value(), "")
+    return redact_uri(
+        str(get_reports_folder(settings)) if uri is None else uri.get_secret_value(), ""
+    )
 
 
-def report_policy(settings: Settings) -> "ReportPolicy":
+def build_report_policy(settings: Settings) -> "ReportPolicy":
     """What the settings decide for reports.
 
     Raises:
@@ -272,45 +306,45 @@ def report_policy(settings: Settings) -> "ReportPolicy":
         settings.dead_retention_days,
         settings.archive_retention_days,
         settings.max_retries,
-        export_options(settings).redaction,
+        build_export_options(settings).redaction,
     )
 
 
-def exports_folder(settings: Settings) -> Path:
+def get_exports_folder(settings: Settings) -> Path:
     """Where exports are written unless `DLQ_EXPORT_URI` says otherwise: a folder of datasets."""
     return settings.home / "exports"
 
 
-def exports_target(settings: Settings) -> "Target":
+def open_exports_target(settings: Settings) -> "Target":
     """Where exports are written.
 
     Raises:
         DlqError: `DLQ_EXPORT_URI` cannot be used.
     """
-    from dlq_pipelines.exports.target import local_target, open_target
+    from dlq_pipelines.exports.target import open_local_target, open_target
 
     if settings.export_uri is None:
-        return local_target(exports_folder(settings))
-    return open_target(settings.export_uri.get_secret_value(), staging=exports_folder(settings))
+        return open_local_target(get_exports_folder(settings))
+    return open_target(settings.export_uri.get_secret_value(), staging=get_exports_folder(settings))
 
 
-def exports_uri(settings: Settings) -> str:
+def get_exports_uri(settings: Settings) -> str:
     """Where exports are written, as people may see it. Asks no server."""
-    from dlq_pipelines.exports.target import shown_uri
+    from dlq_pipelines.exports.target import redact_uri
 
     uri = settings.export_uri
-    return shown_uri(str(exports_folder(settings)) if uri is None else uri.get_secret_value())
+    return redact_uri(str(get_exports_folder(settings)) if uri is None else uri.get_secret_value())
 
 
-def export_options(settings: Settings) -> "Options":
+def build_export_options(settings: Settings) -> "ExportOptions":
     """How exports are made.
 
     Raises:
         DlqError: a rule for what to hide cannot be understood; the message names its variable.
     """
-    from dlq_pipelines.exports.manifest import Options
+    from dlq_pipelines.exports.manifest import ExportOptions
     from dlq_pipelines.exports.redact import parse_redaction
 
     key = settings.export_hash_key.get_secret_value().encode() if settings.export_hash_key else None
     redaction = parse_redaction(settings.export_redact_payload, settings.export_redact_errors, key)
-    return Options(settings.export_formats, redaction)
+    return ExportOptions(settings.export_formats, redaction)

@@ -11,7 +11,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import psycopg
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from psycopg.rows import DictRow
 
@@ -28,7 +33,7 @@ Rows = list[DictRow]
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class MetricsSnapshot:
     """Everything that a scrape reads, of one moment, as rows of the statements of the same names."""
 
     deaths: Rows
@@ -46,7 +51,9 @@ class Snapshot:
     archive_retention_seconds: float
 
 
-def read_snapshot(connection: Connection, *, max_retries: int, archive_retention_days: int) -> Snapshot:
+def read_metrics_snapshot(
+    connection: Connection, *, max_retries: int, archive_retention_days: int
+) -> MetricsSnapshot:
     """Read all of it in one read-only transaction, within five seconds.
 
     Args:
@@ -58,10 +65,13 @@ def read_snapshot(connection: Connection, *, max_retries: int, archive_retention
     with connection.transaction():
         connection.run("session.one_moment")
         connection.run("metrics.bound")
-        return Snapshot(
+        return MetricsSnapshot(
             **{name: connection.run(f"metrics.{name}").fetchall() for name in names},
-            **{name: connection.run(f"metrics.{name}", labels=LABELS).fetchall() for name in ("unclassified", "dead")},
-            state=connection.one("metrics.state", max_retries=max_retries),
+            **{
+                name: connection.run(f"metrics.{name}", labels=LABELS).fetchall()
+                for name in ("unclassified", "dead")
+            },
+            state=connection.fetch_one("metrics.state", max_retries=max_retries),
             archive_retention_seconds=archive_retention_days * 86_400.0,
         )
 
@@ -73,7 +83,7 @@ class DeadLetterCollector(Collector):
         read: opens what is needed and returns a snapshot; it may fail as databases do.
     """
 
-    def __init__(self, read: Callable[[], Snapshot]) -> None:
+    def __init__(self, read: Callable[[], MetricsSnapshot]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
@@ -84,26 +94,31 @@ class DeadLetterCollector(Collector):
             yield _gauge("dlq_up", "Whether the database could be read: 1 or 0.", 0)
             return
         yield _gauge("dlq_up", "Whether the database could be read: 1 or 0.", 1)
-        yield from metrics(snapshot)
+        yield from build_metrics(snapshot)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: a registry that asks would read the database while it is built."""
         return ()
 
 
-def snapshot_reader(
-    connect: Callable[[], AbstractContextManager[Connection]], *, max_retries: int, archive_retention_days: int
-) -> Callable[[], Snapshot]:
+def build_snapshot_reader(
+    connect: Callable[[], AbstractContextManager[Connection]],
+    *,
+    max_retries: int,
+    archive_retention_days: int,
+) -> Callable[[], MetricsSnapshot]:
     """What a `DeadLetterCollector` reads by: a connection for each scrape."""
 
-    def read() -> Snapshot:
+    def read() -> MetricsSnapshot:
         with connect() as connection:
-            return read_snapshot(connection, max_retries=max_retries, archive_retention_days=archive_retention_days)
+            return read_metrics_snapshot(
+                connection, max_retries=max_retries, archive_retention_days=archive_retention_days
+            )
 
     return read
 
 
-def metrics(snapshot: Snapshot) -> Iterator[Metric]:
+def build_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     """The metrics of a snapshot."""
     yield from _deaths(snapshot)
     yield from _dead_now(snapshot)
@@ -113,7 +128,7 @@ def metrics(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _alerts(snapshot)
 
 
-def _deaths(snapshot: Snapshot) -> Iterator[Metric]:
+def _deaths(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     total = CounterMetricFamily(
         "dispatchbox_dead_events",
         "Transitions of events to dead, ever. The first 50 types of each kind have their names, the rest is other.",
@@ -143,7 +158,7 @@ def _deaths(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("dlq_unclassified_deaths", "Deaths that have no cause yet.", waiting)
 
 
-def _kinds(snapshot: Snapshot) -> Counter[tuple[str, str]]:
+def _kinds(snapshot: MetricsSnapshot) -> Counter[tuple[str, str]]:
     """Deaths by event type and aggregate type."""
     kinds: Counter[tuple[str, str]] = Counter()
     for row in snapshot.deaths + snapshot.unclassified:
@@ -155,7 +170,9 @@ def _kinds(snapshot: Snapshot) -> Counter[tuple[str, str]]:
 def _attempts(rows: Rows) -> Metric:
     """The histogram. Its buckets are cumulative, as Prometheus wants them."""
     family = HistogramMetricFamily(
-        "dispatchbox_event_attempts_before_dead", "Attempts of an event until it was dead.", labels=("event_type",)
+        "dispatchbox_event_attempts_before_dead",
+        "Attempts of an event until it was dead.",
+        labels=("event_type",),
     )
     buckets: defaultdict[str, Counter[int]] = defaultdict(Counter)
     attempts: Counter[str] = Counter()
@@ -170,7 +187,7 @@ def _attempts(rows: Rows) -> Metric:
     return family
 
 
-def _dead_now(snapshot: Snapshot) -> Iterator[Metric]:
+def _dead_now(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     current = GaugeMetricFamily(
         "dispatchbox_dead_events_current",
         "Events that are dead in the outbox table now.",
@@ -188,17 +205,25 @@ def _dead_now(snapshot: Snapshot) -> Iterator[Metric]:
         max(snapshot.state["oldest_dead_seconds"] or 0.0, 0.0),
     )
     yield _gauge(
-        "dlq_parked_events", "Dead events that only a person releases: too many retries.", snapshot.state["parked"]
+        "dlq_parked_events",
+        "Dead events that only a person releases: too many retries.",
+        snapshot.state["parked"],
     )
 
 
-def _retries_and_fixes(snapshot: Snapshot) -> Iterator[Metric]:
-    retries = CounterMetricFamily("dlq_retries", "Retried events by what became of them, ever.", labels=("outcome",))
+def _retries_and_fixes(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    retries = CounterMetricFamily(
+        "dlq_retries", "Retried events by what became of them, ever.", labels=("outcome",)
+    )
     known = {row["outcome"]: row["retries"] for row in snapshot.retries}
     for outcome in _OUTCOMES:
         retries.add_metric((outcome,), known.get(outcome, 0))
     yield retries
-    yield _gauge("dlq_retries_outstanding", "Retried events without an outcome yet.", snapshot.state["outstanding"])
+    yield _gauge(
+        "dlq_retries_outstanding",
+        "Retried events without an outcome yet.",
+        snapshot.state["outstanding"],
+    )
     fixes = GaugeMetricFamily("dlq_fixes", "Flagged fixes by their state.", labels=("status",))
     counted = {row["status"]: row["fixes"] for row in snapshot.fixes}
     for status in FixStatus:
@@ -206,10 +231,14 @@ def _retries_and_fixes(snapshot: Snapshot) -> Iterator[Metric]:
     yield fixes
 
 
-def _moved(snapshot: Snapshot) -> Iterator[Metric]:
+def _moved(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     acts = {row["kind"]: row["events"] for row in snapshot.acts}
     for name, text, kinds in (
-        ("archived", "Dead events moved to the archive, ever, the discarded ones too.", ("move", "discard")),
+        (
+            "archived",
+            "Dead events moved to the archive, ever, the discarded ones too.",
+            ("move", "discard"),
+        ),
         ("discarded", "Dead events that a person gave up, ever.", ("discard",)),
         ("restored", "Events brought back from the archive, ever.", ("restore",)),
         ("purged", "Events deleted from the archive, ever.", ("purge",)),
@@ -234,33 +263,44 @@ def _moved(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _our_own(snapshot: Snapshot) -> Iterator[Metric]:
+def _our_own(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     passed = GaugeMetricFamily(
         "dlq_check_passed", "Whether a check of the books held when it last ran.", labels=("check",)
     )
-    at = GaugeMetricFamily("dlq_check_timestamp_seconds", "When a check last ran.", labels=("check",))
+    at = GaugeMetricFamily(
+        "dlq_check_timestamp_seconds", "When a check last ran.", labels=("check",)
+    )
     for row in snapshot.checks:
         passed.add_metric((row["name"],), int(row["passed"]))
         at.add_metric((row["name"],), row["checked_at"].timestamp())
     yield passed
     yield at
-    books = next((row["figures"] for row in snapshot.checks if row["name"] == "books_balance"), None)
+    books = next(
+        (row["figures"] for row in snapshot.checks if row["name"] == "books_balance"), None
+    )
     yield _gauge(
         "dlq_unaccounted_events",
         "Events that are nowhere or in two places, when books_balance last ran; none: it never ran.",
         None if books is None else books["missing"] + books["doubled"],
     )
     # Not `job`: that is the name that Prometheus gives to what it scrapes.
-    for name, column, what in (("success", "succeeded_at", "succeeded"), ("failure", "failed_at", "failed for good")):
+    for name, column, what in (
+        ("success", "succeeded_at", "succeeded"),
+        ("failure", "failed_at", "failed for good"),
+    ):
         family = GaugeMetricFamily(
-            f"dlq_job_last_{name}_timestamp_seconds", f"When a job last {what}.", labels=("dlq_job",)
+            f"dlq_job_last_{name}_timestamp_seconds",
+            f"When a job last {what}.",
+            labels=("dlq_job",),
         )
         for row in snapshot.jobs:
             if row[column] is not None:
                 family.add_metric((row["job"],), row[column].timestamp())
         yield family
     failing = GaugeMetricFamily(
-        "dlq_job_failures", "Days of a job, or 1, that failed and have not succeeded since.", labels=("dlq_job",)
+        "dlq_job_failures",
+        "Days of a job, or 1, that failed and have not succeeded since.",
+        labels=("dlq_job",),
     )
     for row in snapshot.jobs:
         failing.add_metric((row["job"],), row["failing"])
@@ -272,18 +312,25 @@ def _our_own(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _alerts(snapshot: Snapshot) -> Iterator[Metric]:
-    for name, text in (("firing", "Alerts that fire and are not silenced."), ("silenced", "Alerts that fire unheard.")):
+def _alerts(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    for name, text in (
+        ("firing", "Alerts that fire and are not silenced."),
+        ("silenced", "Alerts that fire unheard."),
+    ):
         family = GaugeMetricFamily(f"dlq_alerts_{name}", text, labels=("severity",))
         counted = {row["severity"]: row[name] for row in snapshot.alerts}
         for severity in _SEVERITIES:
             family.add_metric((severity,), counted.get(severity, 0))
         yield family
-    sent = CounterMetricFamily("dlq_channel_messages", "Messages to a channel, ever.", labels=("channel", "outcome"))
+    sent = CounterMetricFamily(
+        "dlq_channel_messages", "Messages to a channel, ever.", labels=("channel", "outcome")
+    )
     failing = GaugeMetricFamily(
         "dlq_channel_failures", "Failures of a channel since it last worked.", labels=("channel",)
     )
-    waiting = GaugeMetricFamily("dlq_channel_waiting", "Notices that a channel still has to get.", labels=("channel",))
+    waiting = GaugeMetricFamily(
+        "dlq_channel_waiting", "Notices that a channel still has to get.", labels=("channel",)
+    )
     for row in snapshot.channels:
         sent.add_metric((row["id"], "sent"), row["sent"])
         sent.add_metric((row["id"], "failed"), row["failed"])

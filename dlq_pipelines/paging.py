@@ -7,17 +7,17 @@ whatever comes and goes between two pages.
 import base64
 import json
 
-Part = int | str
+CursorPart = int | str
 # The largest number that the database can compare with.
 _MOST = 2**63 - 1
 
 
-def write_key(*parts: Part) -> str:
+def encode_cursor(*parts: CursorPart) -> str:
     """The key of a row."""
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
 
 
-def read_key(key: str, *kinds: type[Part]) -> tuple[Part, ...]:
+def decode_cursor(key: str, *kinds: type[CursorPart]) -> tuple[CursorPart, ...]:
     """What a key is made of.
 
     Raises:
@@ -29,5 +29,7 @@ def read_key(key: str, *kinds: type[Part]) -> tuple[Part, ...]:
         parts = ()
     numbers = (part for part in parts if isinstance(part, int))
     if tuple(map(type, parts)) != kinds or any(not -_MOST <= number <= _MOST for number in numbers):
-        raise ValueError("after is none that a page gave as its `next`: take it from there, or leave it out")
+        raise ValueError(
+            "after is none that a page gave as its `next`: take it from there, or leave it out"
+        )
     return parts

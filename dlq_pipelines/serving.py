@@ -13,7 +13,10 @@ from dlq_pipelines.settings import Settings
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the file inside the package; a checkout has it at the top level.
-_WORKSPACE = next((f for f in (_PACKAGE / "workspace.yaml", _PACKAGE.parent / "workspace.yaml") if f.is_file()), None)
+_WORKSPACE = next(
+    (f for f in (_PACKAGE / "workspace.yaml", _PACKAGE.parent / "workspace.yaml") if f.is_file()),
+    None,
+)
 _STOP_SECONDS = 30
 
 
@@ -51,7 +54,7 @@ def serve_dagster(settings: Settings, *, port: int) -> int:
         str(port),
     ]
     # A session of its own: Ctrl-C reaches Dagster once, from us, and what it leaves behind can be found.
-    child = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 - our own interpreter
+    child = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         return child.wait()
     except KeyboardInterrupt:

@@ -16,12 +16,12 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.postgres.queries import Names
+from dlq_pipelines.postgres.queries import TableNames
 
 
 def _fits(name: str) -> str:
     """PostgreSQL cuts an identifier at 63 bytes without an error; a name that would be cut names another table."""
-    if len(name.encode()) > 63:  # noqa: PLR2004 - said above
+    if len(name.encode()) > 63:
         raise ValueError("a name in PostgreSQL has at most 63 bytes")
     return name
 
@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     Durations are in the unit that their name ends with. A variable that is set to nothing counts as unset.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DLQ_", env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="DLQ_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     database_url: SecretStr | None = Field(
         default=None,
@@ -62,23 +64,38 @@ class Settings(BaseSettings):
         default=Path(".dlq"),
         description="Folder for what this machine keeps: embedded server, exports, reports, Dagster home.",
     )
-    timezone: str = Field(default="UTC", description="Time zone of days (partitions, reports) and of schedules.")
-    outbox_schema: Identifier = Field(default="public", description="Schema of the application's outbox tables.")
-    outbox_table: Identifier = Field(default="outbox_event", description="The application's outbox table.")
+    timezone: str = Field(
+        default="UTC", description="Time zone of days (partitions, reports) and of schedules."
+    )
+    outbox_schema: Identifier = Field(
+        default="public", description="Schema of the application's outbox tables."
+    )
+    outbox_table: Identifier = Field(
+        default="outbox_event", description="The application's outbox table."
+    )
     archive_table: Identifier = Field(
-        default="outbox_event_archive", description="Where dead events are archived; created when absent."
+        default="outbox_event_archive",
+        description="Where dead events are archived; created when absent.",
     )
     schema_name: Identifier = Field(
-        default="dlq", validation_alias="DLQ_SCHEMA", description="Schema of this project's own tables."
+        default="dlq",
+        validation_alias="DLQ_SCHEMA",
+        description="Schema of this project's own tables.",
     )
     dead_retention_days: int = Field(
-        default=30, ge=0, le=36500, description="Days a dead event stays in the outbox table before the archive."
+        default=30,
+        ge=0,
+        le=36500,
+        description="Days a dead event stays in the outbox table before the archive.",
     )
     archive_requires_export: bool = Field(
         default=True, description="Archive only events of days whose export holds every death."
     )
     archive_retention_days: int = Field(
-        default=365, ge=0, le=36500, description="Days an archived dead event is kept before the purge; 0: for ever."
+        default=365,
+        ge=0,
+        le=36500,
+        description="Days an archived dead event is kept before the purge; 0: for ever.",
     )
     ledger_retention_days: int = Field(
         default=1095,
@@ -97,7 +114,8 @@ class Settings(BaseSettings):
         "missing by the export's check, and is there in the next export of the day.",
     )
     export_formats: Annotated[tuple[ExportFormat, ...], NoDecode] = Field(
-        default=tuple(ExportFormat), description="Files of a day, separated by commas: parquet, csv, jsonl."
+        default=tuple(ExportFormat),
+        description="Files of a day, separated by commas: parquet, csv, jsonl.",
     )
     export_redact_payload: str = Field(
         default="",
@@ -110,36 +128,60 @@ class Settings(BaseSettings):
         "each match becomes [redacted].",
     )
     export_hash_key: SecretStr | None = Field(
-        default=None, min_length=16, description="Key of the rule `hash` (HMAC-SHA256): the same key, the same hashes."
+        default=None,
+        min_length=16,
+        description="Key of the rule `hash` (HMAC-SHA256): the same key, the same hashes.",
     )
     report_uri: SecretStr | None = Field(
         default=None,
         description="Where reports are written to: a folder, s3://bucket/prefix or gs://bucket/prefix; "
         "unset: `reports` in DLQ_HOME. What DLQ_EXPORT_REDACT_ERRORS hides is hidden in them too.",
     )
-    canary: int = Field(default=10, ge=1, le=5000, description="Events that the first stage of a fix releases.")
+    canary: int = Field(
+        default=10, ge=1, le=5000, description="Events that the first stage of a fix releases."
+    )
     growth: float = Field(
-        default=10.0, ge=1, le=1000, description="How many times larger each stage of a fix is than the one before it."
+        default=10.0,
+        ge=1,
+        le=1000,
+        description="How many times larger each stage of a fix is than the one before it.",
     )
     retry_rate: float = Field(
-        default=50.0, gt=0, le=100_000, description="Events a second at which released events fall due."
+        default=50.0,
+        gt=0,
+        le=100_000,
+        description="Events a second at which released events fall due.",
     )
     min_success: float = Field(
-        default=0.9, gt=0, le=1, description="Share of a stage that must succeed for the fix to go on."
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Share of a stage that must succeed for the fix to go on.",
     )
     settle_timeout_seconds: int = Field(
-        default=900, ge=1, le=604_800, description="How long after its due time an event may stay without outcome."
+        default=900,
+        ge=1,
+        le=604_800,
+        description="How long after its due time an event may stay without outcome.",
     )
     max_retries: int = Field(
-        default=3, ge=1, le=100, description="An event that died again after so many retries is parked for a person."
+        default=3,
+        ge=1,
+        le=100,
+        description="An event that died again after so many retries is parked for a person.",
     )
     retry_order: Literal["aggregate", "none"] = Field(
         default="aggregate",
         description="aggregate: an event goes when nothing earlier of its aggregate is dead or under way; none: now.",
     )
-    fix_expiry_days: int = Field(default=14, ge=1, le=365, description="Days after which a fix ends unproven.")
+    fix_expiry_days: int = Field(
+        default=14, ge=1, le=365, description="Days after which a fix ends unproven."
+    )
     max_backlog_seconds: int = Field(
-        default=300, ge=1, le=604_800, description="How far the worker may be behind for a stage of a fix to begin."
+        default=300,
+        ge=1,
+        le=604_800,
+        description="How far the worker may be behind for a stage of a fix to begin.",
     )
     allow_edit: bool = Field(default=False, description="Allow a retry with another payload.")
     alert_urls: SecretStr | None = Field(
@@ -148,7 +190,8 @@ class Settings(BaseSettings):
         "divided by white space, each as [severity:][event_type=pattern:]scheme://... Unset: alerts are only listed.",
     )
     webhook_secret: SecretStr | None = Field(
-        default=None, description="Signs webhooks (Standard Webhooks): whsec_ and 24 to 64 bytes in base64."
+        default=None,
+        description="Signs webhooks (Standard Webhooks): whsec_ and 24 to 64 bytes in base64.",
     )
     death_webhook_url: SecretStr | None = Field(
         default=None,
@@ -167,7 +210,10 @@ class Settings(BaseSettings):
         description="More dead events than this are an alert and a warning: too many to read one by one.",
     )
     backlog_error: int = Field(
-        default=100_000, ge=0, le=999_999, description="More dead events than this are a critical alert and an error."
+        default=100_000,
+        ge=0,
+        le=999_999,
+        description="More dead events than this are a critical alert and an error.",
     )
     alert_min_deaths: int = Field(
         default=20,
@@ -182,16 +228,20 @@ class Settings(BaseSettings):
         description="An event that is dead for longer is an alert; a week has working days.",
     )
     report_digest: bool = Field(
-        default=False, description="Send the digest of each day's report to the channels of DLQ_ALERT_URLS."
+        default=False,
+        description="Send the digest of each day's report to the channels of DLQ_ALERT_URLS.",
     )
-    autostart: bool = Field(default=False, description="Start schedules and sensors RUNNING instead of stopped.")
+    autostart: bool = Field(
+        default=False, description="Start schedules and sensors RUNNING instead of stopped."
+    )
     executor: Executor = Field(
         default=Executor.IN_PROCESS,
         description="Where the steps of a run are executed: in_process, multiprocess, celery (extra [celery]) or k8s "
         "(extra [k8s]).",
     )
     celery_url: SecretStr | None = Field(
-        default=None, description="Redis that carries steps to Celery's workers and results back: redis://host:6379/0."
+        default=None,
+        description="Redis that carries steps to Celery's workers and results back: redis://host:6379/0.",
     )
     days_per_run: int = Field(
         default=0,
@@ -200,7 +250,10 @@ class Settings(BaseSettings):
         description="Days of a backfill that share a run; 0: all of them. 1 spreads the days over workers.",
     )
     run_retention_days: int = Field(
-        default=90, ge=0, le=36500, description="Days Dagster's records of a finished run are kept; 0: for ever."
+        default=90,
+        ge=0,
+        le=36500,
+        description="Days Dagster's records of a finished run are kept; 0: for ever.",
     )
     partitions_start: str = Field(
         default="2026-01-01",
@@ -224,10 +277,16 @@ class Settings(BaseSettings):
         "https://ops.example.com.",
     )
     api_timeout_seconds: float = Field(
-        default=30.0, gt=0, le=3600, description="How long one statement of an HTTP request may take."
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="How long one statement of an HTTP request may take.",
     )
     api_changes_per_minute: int = Field(
-        default=120, ge=1, le=1_000_000, description="How often a caller of the HTTP API may ask for a change."
+        default=120,
+        ge=1,
+        le=1_000_000,
+        description="How often a caller of the HTTP API may ask for a change.",
     )
 
     @field_validator("api_hosts", "api_cors_origins", mode="before")
@@ -241,14 +300,20 @@ class Settings(BaseSettings):
     @classmethod
     def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [word for word in value if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:]+", word)]:
-            raise ValueError(f"{wrong[0]!r} is no host name such as dlq.example.com, without scheme and port")
+            raise ValueError(
+                f"{wrong[0]!r} is no host name such as dlq.example.com, without scheme and port"
+            )
         return value
 
     @field_validator("api_cors_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if wrong := [word for word in value if not re.fullmatch(r"https?://[a-z0-9._-]+(:\d+)?", word)]:
-            raise ValueError(f"{wrong[0]!r} is no origin such as https://ops.example.com, without a path")
+        if wrong := [
+            word for word in value if not re.fullmatch(r"https?://[a-z0-9._-]+(:\d+)?", word)
+        ]:
+            raise ValueError(
+                f"{wrong[0]!r} is no origin such as https://ops.example.com, without a path"
+            )
         return value
 
     @field_validator("timezone")
@@ -260,7 +325,9 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is not an IANA time zone such as Europe/Berlin") from error
         # PostgreSQL reads CET and its like as a fixed offset, so its days would not be Python's.
         if "/" not in value and value != "UTC":
-            raise ValueError(f"{value!r} is an abbreviation: write UTC, or a place such as Europe/Berlin")
+            raise ValueError(
+                f"{value!r} is an abbreviation: write UTC, or a place such as Europe/Berlin"
+            )
         return value
 
     @field_validator("celery_url")
@@ -277,9 +344,13 @@ class Settings(BaseSettings):
         text = value.get_secret_value() if value else ""
         scheme, colon, _ = text.partition("://")
         if colon and scheme not in {"file", "s3", "gs"}:
-            raise ValueError("a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix is needed")
+            raise ValueError(
+                "a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix is needed"
+            )
         if colon and not re.match(r"file:///|(s3|gs)://([^/@]*@)?[^/?@]+(?=[/?]|\Z)", text):
-            raise ValueError(f"{scheme}:// must be followed by {'/ and a folder' if scheme == 'file' else 'a bucket'}")
+            raise ValueError(
+                f"{scheme}:// must be followed by {'/ and a folder' if scheme == 'file' else 'a bucket'}"
+            )
         return value
 
     @field_validator("webhook_secret")
@@ -291,14 +362,18 @@ class Settings(BaseSettings):
                 size = len(base64.b64decode(coded, validate=True))
             except ValueError:
                 size = 0
-            if prefix != "whsec" or not 24 <= size <= 64:  # noqa: PLR2004 - as Standard Webhooks ask for
-                raise ValueError("write whsec_ and the base64 of 24 to 64 random bytes: openssl rand -base64 32")
+            if prefix != "whsec" or not 24 <= size <= 64:
+                raise ValueError(
+                    "write whsec_ and the base64 of 24 to 64 random bytes: openssl rand -base64 32"
+                )
         return value
 
     @field_validator("death_webhook_url")
     @classmethod
     def _is_a_webhook(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"https?://[^/?#\s]+\S*", value.get_secret_value()):
+        if value is not None and not re.fullmatch(
+            r"https?://[^/?#\s]+\S*", value.get_secret_value()
+        ):
             raise ValueError("an address that begins with http:// or https:// is needed")
         return value
 
@@ -320,9 +395,9 @@ class Settings(BaseSettings):
         return value
 
     @property
-    def names(self) -> Names:
+    def names(self) -> TableNames:
         """The tables that statements are bound to."""
-        return Names(
+        return TableNames(
             outbox_schema=self.outbox_schema,
             outbox_table=self.outbox_table,
             archive_table=self.archive_table,

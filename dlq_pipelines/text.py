@@ -20,7 +20,7 @@ _MARKDOWN_ENTITIES = {character: f"&#{ord(character)};" for character in "&<>|\\
 _MARKDOWN_SPECIAL = re.compile(r"[&<>|\\`*_{}\[\]()#~$]")
 _MARKDOWN_ESCAPED = re.compile(r"&#(\d+);|\\([&<>|\\`*_{}\[\]()#~$])")
 # What spreadsheets run, the wide forms too.
-_FORMULA = re.compile(r"[=+\-@\t\r\n'＝＋－＠]")  # noqa: RUF001 - the wide ones
+_FORMULA = re.compile(r"[=+\-@\t\r\n'＝＋－＠]")
 _JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s"\[\]{},:]+')
 # What JSON readers take without complaint: jq stops at 256 levels, Python at a thousand and at numbers of 4,300 digits.
 _DEEPEST, _LONGEST_NUMBER = 100, 1_000
@@ -28,7 +28,7 @@ _WIDEST_INDENT = 40
 _LINK_START = re.compile(r"(?i)(?<=://)|(?<=www)(?=\.)|(?<=@)|(?<=mailto:)|(?<=xmpp:)")
 
 
-class Json:
+class RawJson:
     """A JSON value that nobody has read: `text` is what PostgreSQL holds, whatever its numbers and its depth."""
 
     __slots__ = ("text",)
@@ -39,7 +39,7 @@ class Json:
     def __str__(self) -> str:
         return self.text
 
-    def easily_read(self) -> bool:
+    def is_portable(self) -> bool:
         """Whether common readers take it: at most 100 levels and no number of more than 1,000 characters."""
         if len(self.text) <= min(2 * _DEEPEST, _LONGEST_NUMBER):
             return True
@@ -67,13 +67,13 @@ def _tokens(json: str) -> Iterator[str]:
     return (found[0] for found in _JSON_TOKEN.finditer(json))
 
 
-def json_text(value: Any, *, indent: int | None = None) -> str:
+def render_json(value: Any, *, indent: int | None = None) -> str:
     """JSON of dataclasses, lists, times and the like; a `Json` among them stands in it as it is, unread."""
     from pydantic_core import to_json
 
     mark, texts = secrets.token_hex(16), []
 
-    def keep_place(found: Json) -> str:
+    def keep_place(found: RawJson) -> str:
         texts.append(found.text)
         return mark
 
@@ -82,23 +82,23 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     return first + "".join(text + part for text, part in zip(texts, rest, strict=True))
 
 
-def plain_text(text: str) -> str:
+def sanitize_text(text: str) -> str:
     """The text without terminal codes, control characters and direction overrides; lines end in a line feed."""
     return _INVISIBLE.sub("", _TERMINAL_CODE.sub("", _LINE_END.sub("\n", text)))
 
 
-def plain_line(text: str, limit: int) -> str:
+def sanitize_line(text: str, limit: int) -> str:
     """`plain_text` in one line of at most `limit` characters; an ellipsis says that it was cut."""
-    line = " ".join(plain_text(text).split())
+    line = " ".join(sanitize_text(text).split())
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
-def counted(count: int, one: str, many: str = "") -> str:
+def format_count(count: int, one: str, many: str = "") -> str:
     """`1 event`, `2,000 events`."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
-def spreadsheet_text(text: str) -> str:
+def escape_spreadsheet_text(text: str) -> str:
     """The text as a cell that a spreadsheet shows and does not run: one that it would has an apostrophe before it.
 
     So has one that begins with an apostrophe: taking one away always gives the text as it was.
@@ -106,26 +106,33 @@ def spreadsheet_text(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def markdown_text(text: str, limit: int = 500) -> str:
+def escape_markdown(text: str, limit: int = 500) -> str:
     """A text of anybody's as Markdown that shows just this text: one line, no table cells, code, HTML or links.
 
     Addresses get an invisible break, because some renderers make links of escaped ones too.
     """
-    line = _LINK_START.sub("\u200b", plain_line(text, limit))
-    return _MARKDOWN_SPECIAL.sub(lambda found: _MARKDOWN_ENTITIES.get(found[0], f"\\{found[0]}"), line)
+    line = _LINK_START.sub("\u200b", sanitize_line(text, limit))
+    return _MARKDOWN_SPECIAL.sub(
+        lambda found: _MARKDOWN_ENTITIES.get(found[0], f"\\{found[0]}"), line
+    )
 
 
-def read_markdown(markdown: str) -> str:
+def unescape_markdown(markdown: str) -> str:
     """What stands in Markdown that `markdown_text` has escaped: entities, backslashes and breaks of ours are gone."""
-    read = _MARKDOWN_ESCAPED.sub(lambda found: chr(int(found[1])) if found[1] else found[2], markdown)
+    read = _MARKDOWN_ESCAPED.sub(
+        lambda found: chr(int(found[1])) if found[1] else found[2], markdown
+    )
     return read.replace("\u200b", "")
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def render_markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; whole numbers with a thousands separator, everything else as text."""
 
     def cells(values: Sequence[object]) -> str:
-        shown = (f"{value:,}" if isinstance(value, int) else markdown_text(str(value)) for value in values)
+        shown = (
+            f"{value:,}" if isinstance(value, int) else escape_markdown(str(value))
+            for value in values
+        )
         return f"| {' | '.join(shown)} |"
 
     return "\n".join([cells(header), "|" + " --- |" * len(header), *map(cells, rows)])

@@ -18,13 +18,16 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.memory import home_in_memory
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the server's home, before pytest-xdist starts the workers that share it."""
-    if not {"PYTEST_XDIST_WORKER", "DLQ_TEST_DATABASE_URL"} & os.environ.keys() and not config.option.collectonly:
+    if (
+        not {"PYTEST_XDIST_WORKER", "DLQ_TEST_DATABASE_URL"} & os.environ.keys()
+        and not config.option.collectonly
+    ):
         os.environ[_HOME] = str(home_in_memory())
 
 
@@ -35,7 +38,7 @@ def server_url() -> Iterator[str]:
     if given:
         yield given
         return
-    with embedded.start(Path(os.environ[_HOME])) as server:
+    with embedded.start_server(Path(os.environ[_HOME])) as server:
         yield server.url("postgres")
 
 
@@ -60,10 +63,14 @@ _FIRST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first; the rest stays in its order."""
     places = {name: place for place, name in enumerate(_FIRST)}
-    items.sort(key=lambda item: places.get("/".join(item.path.with_suffix("").parts[-2:]), len(_FIRST)))
+    items.sort(
+        key=lambda item: places.get("/".join(item.path.with_suffix("").parts[-2:]), len(_FIRST))
+    )
 
 
-@pytest.hookimpl(trylast=True)  # after pytest-xdist has ended its workers, and the last of them the server
+@pytest.hookimpl(
+    trylast=True
+)  # after pytest-xdist has ended its workers, and the last of them the server
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Clear what the servers leave outside of pytest's own folder, once no worker uses it any more."""
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -83,7 +90,7 @@ def template(server_url: str) -> Iterator[str]:
     with _new_database(server_url) as name:
         with Database(database_url(server_url, name)).connect() as connection:
             create_host_tables(connection)
-            migrate(connection, all_migrations())
+            apply_migrations(connection, load_migrations())
         yield name
 
 
@@ -121,13 +128,17 @@ def database_url(server_url: str, name: str) -> str:
     """The same server, another database, as a URI: SQLAlchemy reads no key=value strings."""
     parts = conninfo_to_dict(server_url)
     host = str(parts.get("host") or "")
-    account = str(parts.get("user") or "postgres") + (f":{parts['password']}" if parts.get("password") else "")
+    account = str(parts.get("user") or "postgres") + (
+        f":{parts['password']}" if parts.get("password") else ""
+    )
     if host.startswith("/"):
-        return f"postgresql://{account}@/{name}?host={host}" + (f"&port={parts['port']}" if "port" in parts else "")
+        return f"postgresql://{account}@/{name}?host={host}" + (
+            f"&port={parts['port']}" if "port" in parts else ""
+        )
     return f"postgresql://{account}@{host}:{parts.get('port') or 5432}/{name}"
 
 
-class _new_database:  # noqa: N801 - reads as the function it stands for
+class _new_database:
     """Create a database for the length of a `with` block."""
 
     def __init__(self, server_url: str, template: str = "template1") -> None:
@@ -136,11 +147,15 @@ class _new_database:  # noqa: N801 - reads as the function it stands for
 
     def __enter__(self) -> str:
         statement = "create database {} template {}"
-        self._execute(sql.SQL(statement).format(sql.Identifier(self.name), sql.Identifier(self.template)))
+        self._execute(
+            sql.SQL(statement).format(sql.Identifier(self.name), sql.Identifier(self.template))
+        )
         return self.name
 
     def __exit__(self, *_: object) -> None:
-        self._execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self.name)))
+        self._execute(
+            sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self.name))
+        )
 
     def _execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(make_conninfo(self.server_url), autocommit=True) as connection:

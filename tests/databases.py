@@ -23,7 +23,9 @@ def with_dagster(server_url: str) -> Iterator[str]:
         finally:
             with psycopg.connect(make_conninfo(server_url), autocommit=True) as connection:
                 connection.execute(
-                    sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(f"{name}_dagster"))
+                    sql.SQL("drop database if exists {} with (force)").format(
+                        sql.Identifier(f"{name}_dagster")
+                    )
                 )
 
 
@@ -33,7 +35,7 @@ def scratch_server() -> Iterator[tuple[Path, embedded.EmbeddedServer]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            with embedded.start(folder / "home") as server:
+            with embedded.start_server(folder / "home") as server:
                 yield folder, server
         finally:
             shutil.rmtree((folder / "home" / "postgres").resolve(), ignore_errors=True)

@@ -25,13 +25,13 @@ import psutil
 import psycopg
 import pytest
 
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.installation import create_tables
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
-from dlq_pipelines.retries.ledger import Flag, flag_fix
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from tests.rows import add_events, kill
 
 ROOT = Path(__file__).parents[1]
@@ -45,8 +45,12 @@ class Unit:
     def __init__(self, name: str, environment: dict[str, str], folder: Path) -> None:
         text = (ROOT / "deploy" / "systemd" / f"{name}.service").read_text(encoding="utf-8")
         (line,) = re.findall(r"^ExecStart=(.+)$", text, re.MULTILINE)
-        line = line.replace("/opt/dlq/bin", str(Path(sys.executable).parent)).replace("/etc/dlq", str(ROOT / "deploy"))
-        self._command = shlex.split(re.sub(r"\$\{(\w+)\}", lambda found: environment[found[1]], line))
+        line = line.replace("/opt/dlq/bin", str(Path(sys.executable).parent)).replace(
+            "/etc/dlq", str(ROOT / "deploy")
+        )
+        self._command = shlex.split(
+            re.sub(r"\$\{(\w+)\}", lambda found: environment[found[1]], line)
+        )
         self._environment, self._folder = environment, folder
         self.log = folder / f"{name}.log"
         self.starts = 0
@@ -134,7 +138,7 @@ class Production:
         postmaster.wait(60)
         time.sleep(seconds)
         self.server.release()
-        self.server = embedded.start(self.home)
+        self.server = embedded.start_server(self.home)
 
     def flag(self, name: str) -> int:
         """A fix of ten events that died of an error of that name; returns its number."""
@@ -143,11 +147,17 @@ class Production:
             connection.execute("update outbox_event set status = 'done' where status = 'pending'")
             add_events(connection, CANARY, event_type=name)
             # Or they would wait for earlier events of their aggregates.
-            connection.execute("update outbox_event set aggregate_type = %s where event_type = %s", [name, name])
+            connection.execute(
+                "update outbox_event set aggregate_type = %s where event_type = %s", [name, name]
+            )
             kill(connection, f"{name}: no answer", where=f"event_type = '{name}'")
             classify_deaths(connection, zone=UTC)
-            now = connection.one("session.clock")["now"]
-            return flag_fix(connection, Flag(Selector(event_type=name)), act=Act("ann", "mended", now)).id
+            now = connection.fetch_one("session.clock")["now"]
+            return flag_fix(
+                connection,
+                FixFlag(Selection(event_type=name)),
+                audit=AuditContext("ann", "mended", now),
+            ).id
 
     def released(self, fix: int) -> tuple[int, int, int]:
         """Of a fix: rows in the ledger of retries, events in them, and how many the stage says."""
@@ -168,9 +178,13 @@ class Production:
     def wait_for_release(self, fix: int, *, seconds: float = 150) -> float:
         """Until the fix has released its canary, once; how long that took."""
         begun = time.monotonic()
-        wait_until(lambda: self.released(fix)[0] >= CANARY, f"fix {fix} releases nothing", seconds=seconds)
         wait_until(
-            lambda: all(run.is_finished for run in self.runs(fix)), f"a run of fix {fix} does not end", seconds=60
+            lambda: self.released(fix)[0] >= CANARY, f"fix {fix} releases nothing", seconds=seconds
+        )
+        wait_until(
+            lambda: all(run.is_finished for run in self.runs(fix)),
+            f"a run of fix {fix} does not end",
+            seconds=60,
         )
         assert self.released(fix) == (CANARY, CANARY, CANARY)
         return time.monotonic() - begun
@@ -199,13 +213,15 @@ def wait_until(true: Callable[[], object], otherwise: str, *, seconds: float) ->
 def production(folder: Path, **variables: str) -> Iterator[Production]:
     """Code location and daemon, running, on a migrated database of their own, with these variables beside the usual."""
     home = folder / "server"
-    server = embedded.start(home)
+    server = embedded.start_server(home)
     outbox, dagster = server.ensure_database("outbox"), server.ensure_database("dagster")
     create_tables(Database(outbox))
     instance = folder / "dagster"
     instance.mkdir()
     (instance / "dagster.yaml").write_bytes((ROOT / "deploy" / "dagster.yaml").read_bytes())
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "DAGSTER_"))} | {
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "DAGSTER_"))
+    } | {
         "DAGSTER_HOME": str(instance),
         "DLQ_HOME": str(folder / "dlq"),
         "DLQ_DATABASE_URL": outbox,
@@ -218,7 +234,9 @@ def production(folder: Path, **variables: str) -> Iterator[Production]:
     environment |= variables
     running = Production(folder, home, environment, server, Database(outbox))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DLQ_DAGSTER_URL", environment["DLQ_DAGSTER_URL"])  # dagster.yaml names it, here too
+        patch.setenv(
+            "DLQ_DAGSTER_URL", environment["DLQ_DAGSTER_URL"]
+        )  # dagster.yaml names it, here too
         try:
             running.start("dlq-code-location")
             running.start("dlq-daemon")

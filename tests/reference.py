@@ -10,11 +10,11 @@ from pathlib import Path
 
 import dagster as dg
 
-from dlq_pipelines.alerts.rules import NEVER, RULES, Rule
+from dlq_pipelines.alerts.rules import ALERT_RULES, NEVER, AlertRule
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.metrics import DeadLetterCollector, read_snapshot
+from dlq_pipelines.metrics import DeadLetterCollector, read_metrics_snapshot
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.databases import scratch_server
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -36,9 +36,19 @@ def definitions() -> str:
             ("asset", spec.key.to_user_string(), spec.description)
             for spec in sorted(defs.resolve_all_asset_specs(), key=lambda s: s.key)
         ),
-        *(("check", f"{spec.asset_key.to_user_string()}: {spec.name}", spec.description) for spec in checks),
-        *(("job", job.name, job.description) for job in repository.get_all_jobs() if not job.name.startswith("__")),
-        *((f"schedule, {_cron(one)}", one.name, one.description) for one in repository.schedule_defs),
+        *(
+            ("check", f"{spec.asset_key.to_user_string()}: {spec.name}", spec.description)
+            for spec in checks
+        ),
+        *(
+            ("job", job.name, job.description)
+            for job in repository.get_all_jobs()
+            if not job.name.startswith("__")
+        ),
+        *(
+            (f"schedule, {_cron(one)}", one.name, one.description)
+            for one in repository.schedule_defs
+        ),
         *(("sensor", one.name, one.description) for one in repository.sensor_defs),
     ]
     lines = [f"| {kind} | `{name}` | {_first(text or '')} |" for kind, name, text in rows]
@@ -57,13 +67,13 @@ def alert_rules() -> str:
     lines = [
         f"| `{rule.key}` | {rule.when} | {', '.join(rule.severities)} | {rule.event_type or 'none'} | {_again(rule)} "
         f"| {rule.ends} |"
-        for rule in RULES.values()
+        for rule in ALERT_RULES.values()
     ]
     header = "| key | told when | severity | event type | told again | ends when |"
     return "\n".join([header, "| --- | --- | --- | --- | --- | --- |", *lines])
 
 
-def _again(rule: Rule) -> str:
+def _again(rule: AlertRule) -> str:
     if rule.again is None:
         return "after the cool-down"
     return "no" if rule.again == NEVER else f"after {rule.again.days} days"
@@ -71,7 +81,7 @@ def _again(rule: Rule) -> str:
 
 def exposed_metrics(connection: Connection) -> str:
     """What a scrape exposes, from the collector itself."""
-    read = partial(read_snapshot, connection, max_retries=3, archive_retention_days=365)
+    read = partial(read_metrics_snapshot, connection, max_retries=3, archive_retention_days=365)
     lines = [
         f"| `{one.name}{'_total' if one.type == 'counter' else ''}` | {one.type} "
         f"| {', '.join(getattr(one, '_labelnames', ()))} | {one.documentation} |"
@@ -107,9 +117,12 @@ def _first(text: str) -> str:
 
 def main() -> int:
     """Write the page."""
-    with scratch_server() as (_, server), Database(server.ensure_database("docs")).connect() as connection:
+    with (
+        scratch_server() as (_, server),
+        Database(server.ensure_database("docs")).connect() as connection,
+    ):
         create_host_tables(connection)
-        migrate(connection, all_migrations())
+        apply_migrations(connection, load_migrations())
         PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), connection), encoding="utf-8")
     return 0
 

@@ -5,7 +5,9 @@ from typing import Any
 from dlq_pipelines.postgres.connect import Connection
 
 
-def add_events(connection: Connection, count: int, *, payload: str = "{}", event_type: str = "order.placed") -> None:
+def add_events(
+    connection: Connection, count: int, *, payload: str = "{}", event_type: str = "order.placed"
+) -> None:
     """Pending events, due now, one aggregate each."""
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload)"
@@ -14,7 +16,9 @@ def add_events(connection: Connection, count: int, *, payload: str = "{}", event
     )
 
 
-def kill(connection: Connection, error: str | None, *, attempts: int = 1, where: str = "true") -> None:
+def kill(
+    connection: Connection, error: str | None, *, attempts: int = 1, where: str = "true"
+) -> None:
     """Let the pending events die of an error, in the order of their ids, as a worker does one by one."""
     ids = connection.execute(
         f"select id from outbox_event where status <> 'dead' and {where} order by id".encode()

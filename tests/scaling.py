@@ -16,22 +16,23 @@ from zoneinfo import ZoneInfo
 from prometheus_client import CollectorRegistry, generate_latest
 
 from dlq_pipelines.archive.archive import archive_dead_events
-from dlq_pipelines.archive.books import check_books
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.exports.export import export_day, verify_day
-from dlq_pipelines.exports.target import local_target
-from dlq_pipelines.metrics import DeadLetterCollector, snapshot_reader
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.dead_events import Side, dead_event_stats, list_dead_events
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.exports.target import open_local_target
+from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
+from dlq_pipelines.outbox import BATCH
+from dlq_pipelines.outbox.dead_events import StatsDimension, get_dead_event_stats, list_dead_events
+from dlq_pipelines.outbox.reconcile import reconcile_events
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from dlq_pipelines.reports.figures import ReportPolicy
 from dlq_pipelines.reports.report import build_report
 from dlq_pipelines.retries.advance import advance_fix
-from dlq_pipelines.retries.fix import BATCH, RetryPolicy, Terms
-from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix
+from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix, list_due_fixes
 from tests.databases import scratch_server
 
 UTC_DAYS = ZoneInfo("UTC")
@@ -61,10 +62,10 @@ SIZES = """
 def main(sizes: list[int]) -> int:
     """Measure each size in a process of its own server, and print the table."""
     columns = [measured(size) for size in sizes]
-    print("|", *(f"| {size:,}" for size in sizes), "|")  # noqa: T201 - a command
-    print("| --- |" + " ---: |" * len(sizes))  # noqa: T201
+    print("|", *(f"| {size:,}" for size in sizes), "|")
+    print("| --- |" + " ---: |" * len(sizes))
     for name in columns[0]:
-        print(f"| {name} | " + " | ".join(column[name] for column in columns) + " |")  # noqa: T201
+        print(f"| {name} | " + " | ".join(column[name] for column in columns) + " |")
     return 0
 
 
@@ -79,7 +80,9 @@ def measured(events: int) -> dict[str, str]:
             sizes = connection.execute(SIZES.encode()).fetchone() or {}
             said |= _asked(connection, database)
             said |= _a_day(connection, database, folder)
-            said["check the books of all of it"] = _took(lambda: check_books(connection, now=NOW))
+            said["check the books of all of it"] = _took(
+                lambda: reconcile_events(connection, now=NOW)
+            )
             said |= {
                 "outbox table": _megabytes(sizes["outbox"]),
                 "its indexes, of these ours": f"{_megabytes(sizes['outbox_indexes'])}, {_megabytes(sizes['ours'])}",
@@ -87,14 +90,16 @@ def measured(events: int) -> dict[str, str]:
                 "its indexes": _megabytes(sizes["ledger_indexes"]),
                 "peak of this process": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB",
             }
-    print(f"{events:,} done", file=sys.stderr, flush=True)  # noqa: T201 - progress
+    print(f"{events:,} done", file=sys.stderr, flush=True)
     return said
 
 
 def _fill(connection: Connection, events: int) -> None:
     create_host_tables(connection)
-    migrate(connection, all_migrations())
-    connection.execute("set session_replication_role = replica")  # the ledger is written below, at once
+    apply_migrations(connection, load_migrations())
+    connection.execute(
+        "set session_replication_role = replica"
+    )  # the ledger is written below, at once
     connection.execute(EVENTS, {"events": events})
     connection.execute(LEDGER.encode())
     connection.execute("set session_replication_role = origin")
@@ -104,25 +109,31 @@ def _fill(connection: Connection, events: int) -> None:
 def _asked(connection: Connection, database: Database) -> dict[str, str]:
     """What is asked all day."""
     registry = CollectorRegistry()
-    registry.register(DeadLetterCollector(snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)))
-    kinds = (Side.EVENT_TYPE, Side.AGGREGATE_TYPE)
+    registry.register(
+        DeadLetterCollector(
+            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)
+        )
+    )
+    kinds = (StatsDimension.EVENT_TYPE, StatsDimension.AGGREGATE_TYPE)
     return {
         "first page of dead events": _took(lambda: list_dead_events(connection), rounds=5),
-        "total and by types": _took(lambda: dead_event_stats(connection, now=NOW, by=kinds), rounds=5),
+        "total and by types": _took(
+            lambda: get_dead_event_stats(connection, now=NOW, by=kinds), rounds=5
+        ),
         "a scrape of /metrics": _took(lambda: generate_latest(registry), rounds=5),
         "the question of fix_flag_sensor": _took(
-            lambda: fixes_due(connection, now=NOW, max_backlog=timedelta(minutes=5)), rounds=5
+            lambda: list_due_fixes(connection, now=NOW, max_backlog=timedelta(minutes=5)), rounds=5
         ),
     }
 
 
 def _a_day(connection: Connection, database: Database, folder: Path) -> dict[str, str]:
     """A thirtieth of it, and a fix of ten thousand."""
-    day, reports = Day.of(FIRST + timedelta(days=1), UTC_DAYS), local_target(folder, "reports")
-    exports, act = local_target(folder / "exports"), Act("scaling", "measured", NOW)
-    policy = RetryPolicy(canary=BATCH, growth=1.0, rate=100_000.0, ordering="none")
-    ids = Selector(event_ids=tuple(range(1, 10_001)))
-    fix = flag_fix(connection, Flag(ids, policy), act=act)
+    day, reports = Day.of(FIRST + timedelta(days=1), UTC_DAYS), open_local_target(folder, "reports")
+    exports, audit = open_local_target(folder / "exports"), AuditContext("scaling", "measured", NOW)
+    policy = RetryPolicy(canary=BATCH, growth=1.0, rate=100_000.0, order="none")
+    ids = Selection(event_ids=tuple(range(1, 10_001)))
+    fix = flag_fix(connection, FixFlag(ids, policy), audit=audit)
     said = {
         "export and verify a day": _took(
             lambda: (
@@ -132,12 +143,21 @@ def _a_day(connection: Connection, database: Database, folder: Path) -> dict[str
         ),
         "report of a day": _took(
             lambda: build_report(
-                connection, day=day.date, zone=UTC_DAYS, target=reports, policy=ReportPolicy(), now=NOW
+                connection,
+                day=day.date,
+                zone=UTC_DAYS,
+                target=reports,
+                policy=ReportPolicy(),
+                now=NOW,
             )
         ),
-        f"release {BATCH:,} events of a fix": _took(lambda: advance_fix(connection, fix.id, act=act, terms=Terms())),
+        f"release {BATCH:,} events of a fix": _took(
+            lambda: advance_fix(connection, fix.id, audit=audit, terms=FixTerms())
+        ),
         "archive a day, with that fix open": _took(
-            lambda: archive_dead_events(connection, before=day.until, only_exported=True, act=act)
+            lambda: archive_dead_events(
+                connection, before=day.until, only_exported=True, audit=audit
+            )
         ),
     }
     size = sum(path.stat().st_size for path in (folder / "exports").rglob("*.parquet"))

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from playwright.sync_api import FloatRect, Locator, Page, ViewportSize, sync_playwright
 
-from dlq_pipelines.causes.catalogue import mark_relapses
+from dlq_pipelines.causes.catalogue import mark_regressed_causes
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.installation import open_connection, report_policy, reports_target
+from dlq_pipelines.installation import build_report_policy, open_connection, open_reports_target
 from dlq_pipelines.reports.report import build_report
 from dlq_pipelines.settings import Settings
 
@@ -59,7 +59,11 @@ EVENING = """
 def main() -> int:
     """Play, serve, look."""
     first = datetime.now(UTC).date() - timedelta(days=14)
-    given = {"DLQ_HOME": str(SHOP / "dlq"), "DLQ_TIMEZONE": "UTC", "DLQ_PARTITIONS_START": first.isoformat()}
+    given = {
+        "DLQ_HOME": str(SHOP / "dlq"),
+        "DLQ_TIMEZONE": "UTC",
+        "DLQ_PARTITIONS_START": first.isoformat(),
+    }
     os.environ.update(given)
     SHOP.mkdir()
     try:
@@ -98,7 +102,9 @@ def _lineage(page: Page) -> None:
     page.locator("button:has([aria-label=settings])").last.click()
     page.get_by_role("menuitem", name=re.compile("vertical")).click()
     page.reload()
-    first, last = (page.get_by_text(name, exact=True).last for name in ("outbox_event", "archive_purge"))
+    first, last = (
+        page.get_by_text(name, exact=True).last for name in ("outbox_event", "archive_purge")
+    )
     page.get_by_text("100% filled").nth(1).wait_for()
     # The schedule of each five minutes may be at work.
     page.get_by_text(re.compile(r"Materializing|\b0 / ")).first.wait_for(state="hidden")
@@ -108,7 +114,12 @@ def _lineage(page: Page) -> None:
         _box(page.get_by_text("failure_report", exact=True).last)["x"], _box(last)["y"],
     )  # fmt: skip
     # An asset is 320 wide and 190 high, with its kinds.
-    clip = {"x": left - 60, "y": top - 30, "width": right - left + 400, "height": bottom - top + 220}
+    clip = {
+        "x": left - 60,
+        "y": top - 30,
+        "width": right - left + 400,
+        "height": bottom - top + 220,
+    }
     page.screenshot(path=IMAGES / "lineage.png", clip=clip)
     page.set_viewport_size(WINDOW)
 
@@ -138,7 +149,8 @@ def _days(page: Page) -> None:
     left, top = begin["x"] - 44, begin["y"] - 12
     right, bottom = end["x"] + end["width"] + 20, end["y"] + end["height"] + 12
     page.screenshot(
-        path=IMAGES / "backfill.png", clip={"x": left, "y": top, "width": right - left, "height": bottom - top}
+        path=IMAGES / "backfill.png",
+        clip={"x": left, "y": top, "width": right - left, "height": bottom - top},
     )
     page.keyboard.press("Escape")
 
@@ -166,7 +178,9 @@ def _fix(page: Page) -> None:
     page.keyboard.insert_text(FLAG)
     page.get_by_text("No errors").wait_for()
     page.locator(".CodeMirror-line").nth(4).click()  # what may be said there is described beside it
-    page.get_by_text("Only say what it would do").last.evaluate("line => line.scrollIntoView({block: 'start'})")
+    page.get_by_text("Only say what it would do").last.evaluate(
+        "line => line.scrollIntoView({block: 'start'})"
+    )
     page.get_by_text("dry_run", exact=True).last.hover()
     _take(page, "launchpad")
     page.get_by_role("button", name="Launch Run").click()
@@ -224,13 +238,13 @@ def _report(page: Page) -> None:
     with open_connection(settings) as connection:
         connection.execute(EVENING.format(midnight=midnight).encode())
         classify_deaths(connection, zone=settings.zone)
-        mark_relapses(connection, now=midnight)
+        mark_regressed_causes(connection, now=midnight)
         report = build_report(
             connection,
             day=now.date(),
             zone=settings.zone,
-            target=reports_target(settings),
-            policy=report_policy(settings),
+            target=open_reports_target(settings),
+            policy=build_report_policy(settings),
             now=midnight,
         )
     page.goto(Path(report.places["html"]).as_uri())

@@ -12,7 +12,9 @@ from pydantic_core import PydanticUndefined
 from dlq_pipelines.settings import Settings
 
 README = Path(__file__).parents[1] / "deploy" / "README.md"
-BETWEEN = re.compile(r"(<!-- settings: made by `make docs` -->\n).*?(<!-- end of settings -->)", re.DOTALL)
+BETWEEN = re.compile(
+    r"(<!-- settings: made by `make docs` -->\n).*?(<!-- end of settings -->)", re.DOTALL
+)
 
 
 def settings_table() -> str:

@@ -26,7 +26,17 @@ def redis(folder: Path) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    command = [REDIS, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    command = [
+        REDIS,
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
     with subprocess.Popen([*command, "--dir", str(folder)], stdout=subprocess.DEVNULL) as server:
         try:
             _wait_for_port(port, server)
@@ -56,12 +66,27 @@ def worker(
     sooner = f"{config}broker_transport_options['visibility_timeout'] = {visibility_seconds}\n"
     (folder / name / f"{CONFIG}.py").write_text(sooner, encoding="utf-8")
     bin_ = Path(sys.executable).parent
-    command = [bin_ / "celery", "-A", "dagster_celery.app", "worker", "--loglevel", "INFO", "-Q", "dlq"]
+    command = [
+        bin_ / "celery",
+        "-A",
+        "dagster_celery.app",
+        "worker",
+        "--loglevel",
+        "INFO",
+        "-Q",
+        "dlq",
+    ]
     command += ["-n", f"{name}@%h", "--concurrency", "1"]
     given = environment or dict(os.environ)
-    given = given | {"PYTHONPATH": os.pathsep.join([str(folder / name), *filter(None, [given.get("PYTHONPATH")])])}
+    given = given | {
+        "PYTHONPATH": os.pathsep.join(
+            [str(folder / name), *filter(None, [given.get("PYTHONPATH")])]
+        )
+    }
     with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, env=given, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=given, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         yield process
     finally:
@@ -79,7 +104,9 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def exporting(days: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
     """A run for each day, all at once, in a process that prints which days succeeded, in a session of its own."""
     command = [sys.executable, "-m", "tests.spread", *days]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             yield process
         finally:
@@ -96,9 +123,9 @@ def said(runs: subprocess.Popen[str]) -> dict[str, bool]:
 
 def _export(day: str) -> bool:
     # Loaded anew by each worker, as from a code location.
-    job = ReconstructableRepository.for_module("dlq_pipelines.definitions", "defs").get_reconstructable_job(
-        "export_day"
-    )
+    job = ReconstructableRepository.for_module(
+        "dlq_pipelines.definitions", "defs"
+    ).get_reconstructable_job("export_day")
     with dg.DagsterInstance.get() as instance:
         tags = {"dagster/partition": day}
         return dg.execute_job(job, instance=instance, tags=tags, raise_on_error=False).success
@@ -110,8 +137,8 @@ if __name__ == "__main__":
     import dagster as dg
     from dagster._core.definitions.reconstruct import ReconstructableRepository
 
-    import dlq_pipelines.definitions  # noqa: F401 - for the processes that are forked
+    import dlq_pipelines.definitions
 
     with multiprocessing.get_context("fork").Pool(10) as processes:
         done = processes.map(_export, sys.argv[1:], chunksize=1)
-        print(json.dumps(dict(zip(sys.argv[1:], done, strict=True))), flush=True)  # noqa: T201 - what the test reads
+        print(json.dumps(dict(zip(sys.argv[1:], done, strict=True))), flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dlq_pipelines.installation import alert_sender
+from dlq_pipelines.installation import build_alert_sender
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.api.conftest import serving
@@ -35,7 +35,9 @@ def blocks(page: Path, languages: Sequence[str] = RUN, *, under: str = "") -> li
     return [(language, text) for language, text in found if language in languages]
 
 
-def play(page: Path, database: Database, folder: Path, *, languages: Sequence[str] = RUN, under: str = "") -> None:
+def play(
+    page: Path, database: Database, folder: Path, *, languages: Sequence[str] = RUN, under: str = ""
+) -> None:
     """Run the snippets of a page, or under one of its headings, one after the other, as a reader would."""
     (folder / "sql").symlink_to(ROOT / "sql")
     given = _environment() | {
@@ -52,20 +54,35 @@ def play(page: Path, database: Database, folder: Path, *, languages: Sequence[st
                 for statement in text.split(";\n"):
                     connection.execute(statement.encode())
             continue
-        command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
-        done = subprocess.run(command, env=given, cwd=folder, capture_output=True, text=True, check=False)
+        command = (
+            ["bash", "-euo", "pipefail", "-c", text]
+            if language == "sh"
+            else [sys.executable, "-c", text]
+        )
+        done = subprocess.run(
+            command, env=given, cwd=folder, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
 
-def test_the_tutorial_leads_from_nothing_to_a_fix_that_is_verified(empty_database: Database, tmp_path: Path) -> None:
+def test_the_tutorial_leads_from_nothing_to_a_fix_that_is_verified(
+    empty_database: Database, tmp_path: Path
+) -> None:
     """On an empty database, with the program's own commands and a worker of the reader's."""
     play(ROOT / "docs" / "tutorial.md", empty_database, tmp_path)
     with empty_database.connect() as connection:
-        assert one(connection, "select status, stage from dlq.fix") == {"status": "verified", "stage": 2}
-        assert one(connection, "select count(*) from outbox_event where status = 'done'") == {"count": 30}
+        assert one(connection, "select status, stage from dlq.fix") == {
+            "status": "verified",
+            "stage": 2,
+        }
+        assert one(connection, "select count(*) from outbox_event where status = 'done'") == {
+            "count": 30
+        }
 
 
-def test_every_answer_of_the_how_to_works(database: Database, connection: Connection, tmp_path: Path) -> None:
+def test_every_answer_of_the_how_to_works(
+    database: Database, connection: Connection, tmp_path: Path
+) -> None:
     """On a database that has what the page names."""
     _seed(connection)
     # A fix of a team that flags with SQL must not meet one that is open already.
@@ -82,7 +99,9 @@ def test_the_tables_of_the_reference_are_those_of_the_program(connection: Connec
     assert re.findall(r"^\| `\w+` \|  \|.*$", text, re.MULTILINE) == []
 
 
-def test_what_the_reference_says_of_files_works(database: Database, connection: Connection, tmp_path: Path) -> None:
+def test_what_the_reference_says_of_files_works(
+    database: Database, connection: Connection, tmp_path: Path
+) -> None:
     """Rules of what to hide, and the reports of a day."""
     _seed(connection)
     for name in ("Exports", "Reports"):
@@ -95,7 +114,11 @@ def test_what_the_reference_says_of_files_works(database: Database, connection: 
 
 def test_the_channels_of_the_reference_are_such(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read as they are written, with secrets of the right form where the page has none."""
-    (text,) = re.findall(r"^```\w*\n(export DLQ_ALERT_URLS=.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (text,) = re.findall(
+        r"^```\w*\n(export DLQ_ALERT_URLS=.*?)^```",
+        PAGE.read_text("utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
     exports, said = (
         text.replace("whsec_...", f"whsec_{'A' * 43}=")
         .replace("token-a/token-b/token-c", _SLACK)
@@ -107,11 +130,13 @@ def test_the_channels_of_the_reference_are_such(monkeypatch: pytest.MonkeyPatch)
     for name, _, value in (line.partition("=") for line in done.stdout.split("\0")):
         if name.startswith("DLQ_"):
             monkeypatch.setenv(name, value)
-    assert len(alert_sender(Settings()).routes) == 4
+    assert len(build_alert_sender(Settings()).routes) == 4
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing: apt-get install curl")
-def test_the_requests_of_the_reference_are_answered(database: Database, connection: Connection, tmp_path: Path) -> None:
+def test_the_requests_of_the_reference_are_answered(
+    database: Database, connection: Connection, tmp_path: Path
+) -> None:
     """As they are typed, one after the other, on twenty dead events."""
     add_events(connection, 20)
     kill(connection, "TimeoutError: no answer", attempts=5)
@@ -128,7 +153,9 @@ def test_the_requests_of_the_reference_are_answered(database: Database, connecti
             )
             assert (done.returncode, done.stderr) == (0, ""), (line, done.stdout)
             assert json.loads(done.stdout).get("error") is None
-    assert one(connection, "select count(*) from outbox_event where status = 'pending'") == {"count": 3}
+    assert one(connection, "select count(*) from outbox_event where status = 'pending'") == {
+        "count": 3
+    }
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -140,4 +167,6 @@ def test_every_link_to_a_file_leads_to_one(path: Path) -> None:
         assert file.exists(), target
         if heading:
             headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-            assert heading in {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in headings}, target
+            assert heading in {
+                re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in headings
+            }, target

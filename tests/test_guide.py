@@ -54,8 +54,12 @@ def test_the_guide_leads_from_nothing_to_an_installation_that_works(tmp_path: Pa
             create_host_tables(connection)
             connection.execute(DEAD_FOR_LONG.encode())
 
-        migrating = _block("dlq migrate --plan").replace("postgresql://owner@host/shop", f"'{shop.url}'")
-        subprocess.run(["bash", "-euo", "pipefail", "-c", migrating], env=_environment(), check=True)
+        migrating = _block("dlq migrate --plan").replace(
+            "postgresql://owner@host/shop", f"'{shop.url}'"
+        )
+        subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", migrating], env=_environment(), check=True
+        )
         with shop.connect() as connection:
             connection.execute(_block("in role dlq_operator").encode())
 
@@ -68,18 +72,25 @@ def test_the_guide_leads_from_nothing_to_an_installation_that_works(tmp_path: Pa
                 unit.stop()
         assert "A test of this channel" in "".join(body for _, body in chat.requests)
         with shop.connect() as connection:
-            assert one(connection, "select sum(rows) from dlq.export_day where verified_at is not null") == {"sum": 3}
+            assert one(
+                connection, "select sum(rows) from dlq.export_day where verified_at is not null"
+            ) == {"sum": 3}
 
 
 def _variables(shop: str, dagster: str, chat: Received, folder: Path) -> dict[str, str]:
     """The guide's file, with what is this test's own in the places that the guide leaves open."""
     written = dict(line.split("=", 1) for line in _block("DLQ_CODE_PORT=4000").splitlines())
     token = subprocess.run(
-        [DLQ, *shlex.split(_block("dlq tokens new"))[1:]], capture_output=True, text=True, check=True
+        [DLQ, *shlex.split(_block("dlq tokens new"))[1:]],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     own = {
         "DLQ_DATABASE_URL": shop.replace("postgres@", "dlq_jobs@"),
-        "DLQ_DAGSTER_URL": dagster.replace("postgresql://postgres@", "postgresql+psycopg2://dagster@"),
+        "DLQ_DAGSTER_URL": dagster.replace(
+            "postgresql://postgres@", "postgresql+psycopg2://dagster@"
+        ),
         "DLQ_CODE_PORT": str(_free_port()),
         "DLQ_EXPORT_URI": (folder / "exports").as_uri(),
         "DLQ_REPORT_URI": (folder / "reports").as_uri(),
@@ -104,7 +115,10 @@ def _see_that_it_works(given: dict[str, str], folder: Path) -> None:
             time.sleep(1)
         assert done.returncode == 0, (line, done.stdout, done.stderr)
     until = time.monotonic() + 60
-    while "deaths wait" in (found := _run("dlq doctor", given, folder).stdout) and "; 0 deaths wait" not in found:
+    while (
+        "deaths wait" in (found := _run("dlq doctor", given, folder).stdout)
+        and "; 0 deaths wait" not in found
+    ):
         assert time.monotonic() < until, found
         time.sleep(1)
     (command,) = re.findall(r"DLQ_PARTITIONS_START=.*|dagster asset .*", found)
@@ -118,25 +132,40 @@ def _see_that_it_works(given: dict[str, str], folder: Path) -> None:
 def _flat(block: str) -> str:
     """A command a line, without what is said beside it."""
     return "\n".join(
-        re.sub(r" +", " ", line.partition("  #")[0]).strip() for line in block.replace("\\\n", " ").splitlines()
+        re.sub(r" +", " ", line.partition("  #")[0]).strip()
+        for line in block.replace("\\\n", " ").splitlines()
     )
 
 
 def _run(line: str, given: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
     line = line.replace("/etc/dlq", str(DEPLOY)).replace("4000", given["DLQ_CODE_PORT"])
-    return subprocess.run(["bash", "-c", line], env=given, cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["bash", "-c", line], env=given, cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def test_what_is_not_run_names_what_there_is() -> None:
     """Units that are shipped, and options that a command takes, also in a container."""
-    named = {word for line in LINES if line.startswith("systemctl ") for word in re.findall(r"\bdlq-[a-z-]+", line)}
+    named = {
+        word
+        for line in LINES
+        if line.startswith("systemctl ")
+        for word in re.findall(r"\bdlq-[a-z-]+", line)
+    }
     assert named == {unit.stem for unit in UNITS}
     asked = [line for line in LINES if re.match(r"dlq |podman run .* dlq-pipelines dlq ", line)]
     assert len(asked) > 6
     for line in asked:
         _require_command(shlex.split(line.partition("|")[0].rpartition("dlq-pipelines ")[2]))
-    for words in (shlex.split(line.rpartition("dlq-pipelines ")[2]) for line in LINES if not line.startswith("helm")):
-        program = next((place for place, word in enumerate(words) if re.fullmatch("dagster[a-z-]*", word)), None)
+    for words in (
+        shlex.split(line.rpartition("dlq-pipelines ")[2])
+        for line in LINES
+        if not line.startswith("helm")
+    ):
+        program = next(
+            (place for place, word in enumerate(words) if re.fullmatch("dagster[a-z-]*", word)),
+            None,
+        )
         if program is not None:
             _require_options(words[program:])
 
@@ -154,7 +183,9 @@ def _require_command(words: list[str]) -> None:
 def _require_options(words: list[str]) -> None:
     options = [word for word in words if word.startswith("-")]
     first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
-    helped = subprocess.run([BIN / words[0], *words[1:first], "--help"], capture_output=True, text=True, check=False)
+    helped = subprocess.run(
+        [BIN / words[0], *words[1:first], "--help"], capture_output=True, text=True, check=False
+    )
     assert helped.returncode == 0, words
     assert [option for option in options if option not in helped.stdout] == [], words
 
@@ -170,7 +201,9 @@ def test_every_variable_of_the_guide_is_one_that_is_read() -> None:
 
 def test_the_api_in_kubernetes_is_as_closed_as_the_code_location_and_of_the_same_release() -> None:
     """One image, one secret; a command that exists."""
-    deployment, service = yaml.safe_load_all((DEPLOY / "kubernetes-api.yaml").read_text(encoding="utf-8"))
+    deployment, service = yaml.safe_load_all(
+        (DEPLOY / "kubernetes-api.yaml").read_text(encoding="utf-8")
+    )
     pod = deployment["spec"]["template"]["spec"]
     (api,) = pod["containers"]
     helm = yaml.safe_load((DEPLOY / "helm-values.yaml").read_text(encoding="utf-8"))
@@ -180,7 +213,9 @@ def test_the_api_in_kubernetes_is_as_closed_as_the_code_location_and_of_the_same
     assert pod["securityContext"] == location["podSecurityContext"]
     assert api["envFrom"] == [{"secretRef": secret} for secret in location["envSecrets"]]
     assert {one["name"]: one["value"] for one in api["env"]}.items() >= {
-        one["name"]: one["value"] for one in location["env"] if one["name"].endswith(("_URI", "_TIMEZONE"))
+        one["name"]: one["value"]
+        for one in location["env"]
+        if one["name"].endswith(("_URI", "_TIMEZONE"))
     }.items()
     _require_command(api["args"])
-    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+    assert service["spec"]["selection"] == deployment["spec"]["selection"]["matchLabels"]

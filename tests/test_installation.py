@@ -23,7 +23,7 @@ from tests.databases import with_dagster
 from tests.rows import one
 
 ROOT = Path(__file__).parents[1]
-PASSWORD = "p@ss:w/ö rd%41?#&'\\"  # noqa: S105 - of a role that lives for one test
+PASSWORD = "p@ss:w/ö rd%41?#&'\\"
 
 
 @pytest.fixture
@@ -41,7 +41,10 @@ def connection(url: str) -> Iterator[Connection]:
 
 def _uri(parts: dict[str, str]) -> str:
     """A socket's folder, too, can stand where a host stands, if it is quoted."""
-    account, host = f"{quote(parts['user'])}:{quote(PASSWORD, safe='')}", quote(parts["host"], safe="")
+    account, host = (
+        f"{quote(parts['user'])}:{quote(PASSWORD, safe='')}",
+        quote(parts["host"], safe=""),
+    )
     return f"postgresql://{account}@{host}:{parts['port']}/{parts['dbname']}"
 
 
@@ -60,23 +63,30 @@ def _key_value(parts: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("write", [_uri, _short_scheme, _socket_in_query, _key_value])
 def test_dagster_reaches_its_database_however_ours_is_written(
-    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[dict[str, str]], str]
+    connection: Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[dict[str, str]], str],
 ) -> None:
     """Through SQLAlchemy and psycopg2, as its storage does, with the same account, password and options."""
     info = connection.info
     with _role(connection, "createdb", PASSWORD) as role:
-        given = write({"user": role, "host": info.host, "port": str(info.port), "dbname": info.dbname})
+        given = write(
+            {"user": role, "host": info.host, "port": str(info.port), "dbname": info.dbname}
+        )
         monkeypatch.setenv("DLQ_DATABASE_URL", given)
         monkeypatch.setenv("DLQ_HOME", str(tmp_path))
         environment = prepare_dagster(Settings())
-        assert prepare_dagster(Settings()) == environment  # the second time it finds what the first one made
+        assert (
+            prepare_dagster(Settings()) == environment
+        )  # the second time it finds what the first one made
         engine = sqlalchemy.create_engine(environment["DLQ_DAGSTER_URL"])
         with engine.connect() as opened:
             raw = opened.connection.dbapi_connection
             found = opened.exec_driver_sql(
                 "select current_database(), current_user, current_setting('statement_timeout')"
             )
-            name, user, timeout = found.one()
+            name, user, timeout = found.fetch_one()
             assert raw is not None
             assert raw.info.password == PASSWORD
         engine.dispose()
@@ -94,7 +104,8 @@ def test_a_role_that_may_not_create_the_database_is_told_who_can_do_what(
     """The administrator's statement can be copied as it is; once it was run, the role is content."""
     with _role(connection, "nocreatedb", connection.info.password) as role:
         monkeypatch.setenv(
-            "DLQ_DATABASE_URL", make_conninfo(connection.info.dsn, user=role, password=connection.info.password)
+            "DLQ_DATABASE_URL",
+            make_conninfo(connection.info.dsn, user=role, password=connection.info.password),
         )
         monkeypatch.setenv("DLQ_HOME", str(tmp_path))
         with pytest.raises(
@@ -122,7 +133,9 @@ def test_a_wheel_has_every_file_and_works_from_anywhere(database: Database, tmp_
 
     for folder, inside in (("dlq_pipelines", "dlq_pipelines"), ("sql", "dlq_pipelines/sql")):
         sources = {
-            file.relative_to(ROOT / folder) for file in (ROOT / folder).rglob("*.*") if "__pycache__" not in file.parts
+            file.relative_to(ROOT / folder)
+            for file in (ROOT / folder).rglob("*.*")
+            if "__pycache__" not in file.parts
         }
         assert {file for file in sources if not (unpacked / inside / file).is_file()} == set()
     environment = os.environ | {
@@ -133,7 +146,9 @@ def test_a_wheel_has_every_file_and_works_from_anywhere(database: Database, tmp_
 
     def python(code: str, *arguments: str) -> str:
         command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        ).stdout
 
     main = "from dlq_pipelines.cli.main import main; main()"
     assert "migrate" in python(main, "--help")
@@ -148,7 +163,9 @@ def test_a_wheel_has_every_file_and_works_from_anywhere(database: Database, tmp_
 def _role(connection: Connection, right: str, password: str) -> Iterator[str]:
     name = f"Role-{uuid.uuid4().hex[:8]}"
     connection.execute(
-        sql.SQL("create role {} login {} password {}").format(sql.Identifier(name), sql.SQL(right), password)
+        sql.SQL("create role {} login {} password {}").format(
+            sql.Identifier(name), sql.SQL(right), password
+        )
     )
     try:
         yield name

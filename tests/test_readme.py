@@ -20,12 +20,21 @@ TOUR, MENDED = "Ten minutes on your own outbox", "When a cause is mended"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 (PYTHON,) = (text for language, text in BLOCKS if language == "python")
-SHELL = [line.partition("#")[0].strip() for language, text in BLOCKS if not language for line in text.splitlines()]
-INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL))
+SHELL = [
+    line.partition("#")[0].strip()
+    for language, text in BLOCKS
+    if not language
+    for line in text.splitlines()
+]
+INLINE = re.findall(
+    r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
+)
 TARGETS = {line.split()[1] for line in (*SHELL, *INLINE) if line.startswith("make ")}
 
 
-def test_the_worker_of_the_readme_delivers_and_reports(database: Database, connection: Connection) -> None:
+def test_the_worker_of_the_readme_delivers_and_reports(
+    database: Database, connection: Connection
+) -> None:
     """Run as it is printed, with a `deliver` that fails on every third event."""
     add_events(connection, 6)
     delivered = []
@@ -37,9 +46,11 @@ def test_the_worker_of_the_readme_delivers_and_reports(database: Database, conne
 
     snippet, addresses = re.subn(r'"postgresql://[^"]*"', repr(database.url), PYTHON)
     assert addresses == 1
-    exec(compile(snippet, "README.md", "exec"), {"deliver": deliver})  # noqa: S102 - that is what is tested
+    exec(compile(snippet, "README.md", "exec"), {"deliver": deliver})
 
-    rows = connection.execute("select id, status, attempts, last_error from outbox_event order by id").fetchall()
+    rows = connection.execute(
+        "select id, status, attempts, last_error from outbox_event order by id"
+    ).fetchall()
     assert [(row["id"], row["status"], row["attempts"]) for row in rows] == [
         (n, "retry" if n % 3 == 0 else "done", 1) for n in range(1, 7)
     ]
@@ -53,17 +64,26 @@ def test_the_tour_of_the_readme_leads_to_a_report(empty_database: Database, tmp_
     with empty_database.connect() as connection:
         create_host_tables(connection)
         add_events(connection, 3)
-        connection.execute("update outbox_event set status = 'dead', next_run_at = now() - interval '1 day'")
+        connection.execute(
+            "update outbox_event set status = 'dead', next_run_at = now() - interval '1 day'"
+        )
         play(ROOT / "README.md", empty_database, tmp_path, languages=("sh",), under=TOUR)
-        pages = [path.read_text(encoding="utf-8") for path in (tmp_path / "dlq" / "reports").rglob("*.html")]
+        pages = [
+            path.read_text(encoding="utf-8")
+            for path in (tmp_path / "dlq" / "reports").rglob("*.html")
+        ]
         assert any("3 deaths" in page for page in pages), pages
-        assert one(connection, "select count(*) from dlq.death where cause_id is not null") == {"count": 3}
+        assert one(connection, "select count(*) from dlq.death where cause_id is not null") == {
+            "count": 3
+        }
         connection.execute("update outbox_event set status = 'pending' where id = 1")
         connection.execute("update outbox_event set status = 'dead' where id = 1")
         assert one(connection, "select count(*) from dlq.death where event_id = 1") == {"count": 2}
 
 
-def test_a_fix_is_flagged_as_the_readme_says(database: Database, connection: Connection, tmp_path: Path) -> None:
+def test_a_fix_is_flagged_as_the_readme_says(
+    database: Database, connection: Connection, tmp_path: Path
+) -> None:
     """By a person with the command line, and by a team whose account can do that and nothing else."""
     _seed(connection)
     connection.execute("truncate dlq.fix restart identity cascade")
@@ -85,7 +105,9 @@ def test_a_fix_is_flagged_as_the_readme_says(database: Database, connection: Con
 
 
 def test_every_target_of_the_readme_is_in_make_help_and_can_be_made() -> None:
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     helped = dict(re.findall(r"^  make (\S+) +(\S.*)$", shown, re.MULTILINE))
     assert {"demo", "test", "up"} <= TARGETS <= helped.keys()
     for target in helped:

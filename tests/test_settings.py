@@ -11,7 +11,8 @@ from dlq_pipelines.settings import Settings, read_settings
 
 ROOT = Path(__file__).parents[1]
 VARIABLES = {
-    str(field.validation_alias or f"DLQ_{name.upper()}"): name for name, field in Settings.model_fields.items()
+    str(field.validation_alias or f"DLQ_{name.upper()}"): name
+    for name, field in Settings.model_fields.items()
 }
 # What the tests, and the processes of Dagster, are told by a variable of their own.
 OTHERS = {"DLQ_TEST_DATABASE_URL", "DLQ_DAGSTER_URL", "DLQ_CODE_HOST", "DLQ_CODE_PORT"}
@@ -90,13 +91,17 @@ def test_the_defaults_are_those_that_are_promised() -> None:
         ("DLQ_API_CORS_ORIGINS", "https://Ops.example.com:8443", ("https://ops.example.com:8443",)),
     ],
 )
-def test_a_variable_is_read(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, read: Any) -> None:
+def test_a_variable_is_read(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, read: Any
+) -> None:
     monkeypatch.setenv(variable, value)
     assert getattr(read_settings(), VARIABLES[variable]) == read
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_a_variable_that_is_set_to_nothing_is_unset(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_a_variable_that_is_set_to_nothing_is_unset(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     """Compose files and shells set what they have no value for to the empty string."""
     monkeypatch.setenv(variable, "")
     assert read_settings() == Settings.model_construct()
@@ -177,7 +182,9 @@ def test_a_value_that_cannot_be_used_is_said_in_one_line_that_names_its_variable
     with pytest.raises(DlqError) as raised:
         read_settings()
     message = str(raised.value)
-    assert re.fullmatch(rf"{variable}: .+\. Change or unset it and run the command again\.", message)
+    assert re.fullmatch(
+        rf"{variable}: .+\. Change or unset it and run the command again\.", message
+    )
     assert raised.value.__suppress_context__
     assert "s3cr3t" not in message
 
@@ -200,7 +207,12 @@ def test_the_password_is_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPa
     settings = read_settings()
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value().endswith(":s3cr3t@host/shop")
-    for text in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
+    for text in (
+        repr(settings),
+        str(settings),
+        str(settings.model_dump()),
+        settings.model_dump_json(),
+    ):
         assert "s3cr3t" not in text
 
 
@@ -210,7 +222,12 @@ def test_every_variable_is_described() -> None:
 
 @pytest.mark.parametrize(
     "file",
-    [*ROOT.glob("*.md"), ROOT / "Makefile", *ROOT.glob("deploy/*.*"), *ROOT.glob("dlq_pipelines/**/*.py")],
+    [
+        *ROOT.glob("*.md"),
+        ROOT / "Makefile",
+        *ROOT.glob("deploy/*.*"),
+        *ROOT.glob("dlq_pipelines/**/*.py"),
+    ],
     ids=lambda file: str(file.name),
 )
 def test_only_variables_that_exist_are_named(file: Path) -> None:

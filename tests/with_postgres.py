@@ -20,15 +20,19 @@ def main() -> int:
     split = sys.argv.index("--")
     programs = Path(sys.argv[1]) if split > 1 else _debian()
     with running(programs) as url:
-        version = subprocess.run([programs / "postgres", "--version"], capture_output=True, text=True, check=True)
-        print(f"Testing on {version.stdout.strip()}", flush=True)  # noqa: T201 - a command
+        version = subprocess.run(
+            [programs / "postgres", "--version"], capture_output=True, text=True, check=True
+        )
+        print(f"Testing on {version.stdout.strip()}", flush=True)
         return subprocess.run(
             sys.argv[split + 1 :], env=os.environ | {"DLQ_TEST_DATABASE_URL": url}, check=False
         ).returncode
 
 
 def _debian() -> Path:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name)
+    )
     if not found:
         sys.exit("No PostgreSQL of Debian's is here. Install it: apt-get install postgresql")
     return found[-1]
@@ -37,7 +41,11 @@ def _debian() -> Path:
 @contextmanager
 def running(programs: Path) -> Iterator[str]:
     """A server for the length of a `with` block; as root it runs as the account of Debian's package."""
-    account = {"user": "postgres", "group": "postgres", "extra_groups": [], "cwd": "/"} if os.geteuid() == 0 else {}
+    account = (
+        {"user": "postgres", "group": "postgres", "extra_groups": [], "cwd": "/"}
+        if os.geteuid() == 0
+        else {}
+    )
     folder = new_folder()
     if account:
         shutil.chown(folder, "postgres", "postgres")

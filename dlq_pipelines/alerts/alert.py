@@ -10,24 +10,24 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from dlq_pipelines.alerts.figures import read_figures
-from dlq_pipelines.alerts.routes import Route, channels_for
-from dlq_pipelines.alerts.rules import Finding, Severity, Thresholds, find
+from dlq_pipelines.alerts.figures import read_alert_figures
+from dlq_pipelines.alerts.routes import Route, select_channels
+from dlq_pipelines.alerts.rules import Finding, Severity, Thresholds, evaluate_rules
+from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.errors import NotFoundError
-from dlq_pipelines.operation import Act, record_operation
-from dlq_pipelines.outbox.event import positive
-from dlq_pipelines.paging import read_key, write_key
+from dlq_pipelines.paging import decode_cursor, encode_cursor
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.validate import validate_positive
 
 # So long what was the case may come back as the same alert: figures near a threshold would ring all day otherwise.
-SETTLE = timedelta(minutes=10)
+RESOLVE_AFTER = timedelta(minutes=10)
 # What ended longer ago is forgotten, and what was told of it.
 _KEPT = timedelta(days=90)
-LONGEST_SILENCE = timedelta(days=30)
+MAX_SILENCE = timedelta(days=30)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Kind(StrEnum):
+class NoticeKind(StrEnum):
     """What a notice says of its alert."""
 
     FIRED = "fired"
@@ -63,13 +63,22 @@ class Alert:
     def place(self) -> str:
         """Where the page of a list ends of which it is the last."""
         ago = (_EPOCH - (self.resolved_at or self.fired_at)) // timedelta(microseconds=1)
-        return write_key(int(self.resolved_at is not None), Severity.CRITICAL.rank - self.severity.rank, ago, self.key)
+        return encode_cursor(
+            int(self.resolved_at is not None),
+            Severity.CRITICAL.rank - self.severity.rank,
+            ago,
+            self.key,
+        )
 
     def state(self, now: datetime) -> str:
         """firing, silenced or resolved."""
         if self.resolved_at is not None:
             return "resolved"
-        return "silenced" if self.silenced_until is not None and self.silenced_until > now else "firing"
+        return (
+            "silenced"
+            if self.silenced_until is not None and self.silenced_until > now
+            else "firing"
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class AlertPolicy:
         routes: who is told of what.
     """
 
-    thresholds: Thresholds = Thresholds()  # noqa: RUF009 - frozen
+    thresholds: Thresholds = Thresholds()
     cooldown: timedelta = timedelta(hours=4)
     max_retries: int = 3
     archive_retention_days: int = 365
@@ -92,7 +101,7 @@ class AlertPolicy:
 
 
 @dataclass(frozen=True)
-class Turn:
+class AlertTransition:
     """A change of an alert.
 
     Attributes:
@@ -102,11 +111,13 @@ class Turn:
     """
 
     alert: Alert
-    notice: Kind | None
+    notice: NoticeKind | None
     besides: str = ""
 
 
-def turn(alert: Alert | None, finding: Finding | None, *, now: datetime, cooldown: timedelta) -> Turn | None:
+def decide_transition(
+    alert: Alert | None, finding: Finding | None, *, now: datetime, cooldown: timedelta
+) -> AlertTransition | None:
     """What becomes of an alert when its rule finds it, or does not; None: nothing.
 
     It is told once, at once when it gets graver, again after a cool-down while it lasts, and that it is over if it was
@@ -118,25 +129,30 @@ def turn(alert: Alert | None, finding: Finding | None, *, now: datetime, cooldow
     if alert is None or alert.resolved_at is not None:
         until = alert.silenced_until if alert is not None else None
         found = _say(
-            Alert(finding.key, finding.rule, finding.severity, None, "", "", now, silenced_until=until), finding
+            Alert(
+                finding.key, finding.rule, finding.severity, None, "", "", now, silenced_until=until
+            ),
+            finding,
         )
     else:
         found = replace(alert, missing_since=None)
     if found.silenced_until is not None and found.silenced_until > now:
-        return None if found == alert else Turn(found, None)
+        return None if found == alert else AlertTransition(found, None)
     if found.told_at is None or finding.severity.rank > found.severity.rank:
-        return Turn(replace(_say(found, finding), told_at=now), Kind.FIRED)
+        return AlertTransition(replace(_say(found, finding), told_at=now), NoticeKind.FIRED)
     if now - found.told_at >= (finding.again or cooldown):
-        return Turn(replace(_say(found, finding), told_at=now), Kind.REPEATED)
-    return None if found == alert else Turn(found, None)
+        return AlertTransition(replace(_say(found, finding), told_at=now), NoticeKind.REPEATED)
+    return None if found == alert else AlertTransition(found, None)
 
 
-def _missing(alert: Alert, now: datetime) -> Turn | None:
+def _missing(alert: Alert, now: datetime) -> AlertTransition | None:
     if alert.missing_since is None:
-        return Turn(replace(alert, missing_since=now), None)
-    if now - alert.missing_since < SETTLE:
+        return AlertTransition(replace(alert, missing_since=now), None)
+    if now - alert.missing_since < RESOLVE_AFTER:
         return None
-    return Turn(replace(alert, resolved_at=now), Kind.RESOLVED if alert.told_at else None)
+    return AlertTransition(
+        replace(alert, resolved_at=now), NoticeKind.RESOLVED if alert.told_at else None
+    )
 
 
 def _say(alert: Alert, finding: Finding) -> Alert:
@@ -147,14 +163,18 @@ def _say(alert: Alert, finding: Finding) -> Alert:
     told = alert.told_at is not None
     return replace(
         alert,
-        severity=max(alert.severity, finding.severity, key=lambda one: one.rank) if told else finding.severity,
+        severity=max(alert.severity, finding.severity, key=lambda one: one.rank)
+        if told
+        else finding.severity,
         event_type=alert.event_type if told else finding.event_type,
         summary=finding.summary,
         detail=finding.detail,
     )
 
 
-def turns(connection: Connection, *, now: datetime, policy: AlertPolicy) -> list[Turn]:
+def list_transitions(
+    connection: Connection, *, now: datetime, policy: AlertPolicy
+) -> list[AlertTransition]:
     """What there is to write down and to tell now. Reads only.
 
     Args:
@@ -162,27 +182,36 @@ def turns(connection: Connection, *, now: datetime, policy: AlertPolicy) -> list
         now: the moment.
         policy: the installation's.
     """
-    figures = read_figures(
+    figures = read_alert_figures(
         connection,
         now=now,
         thresholds=policy.thresholds,
         max_retries=policy.max_retries,
         archive_retention_days=policy.archive_retention_days,
     )
-    found = {finding.key: finding for finding in find(figures, policy.thresholds)}
+    found = {finding.key: finding for finding in evaluate_rules(figures, policy.thresholds)}
     known = {row["key"]: _alert(row) for row in connection.run("alert.firing", keys=list(found))}
-    told = [turn(known.get(key), one, now=now, cooldown=policy.cooldown) for key, one in found.items()]
+    told = [
+        decide_transition(known.get(key), one, now=now, cooldown=policy.cooldown)
+        for key, one in found.items()
+    ]
     for key in sorted(known.keys() - found.keys()):
         alert = known[key]
         if figures.may_last(alert.rule):
-            told.append(None if alert.missing_since is None else Turn(replace(alert, missing_since=None), None))
+            told.append(
+                None
+                if alert.missing_since is None
+                else AlertTransition(replace(alert, missing_since=None), None)
+            )
         else:
-            over = turn(alert, None, now=now, cooldown=policy.cooldown)
+            over = decide_transition(alert, None, now=now, cooldown=policy.cooldown)
             told.append(over and replace(over, besides=figures.unmended(alert.rule, key)))
     return [one for one in told if one is not None]
 
 
-def evaluate(connection: Connection, *, now: datetime, policy: AlertPolicy) -> list[Turn] | None:
+def evaluate_alerts(
+    connection: Connection, *, now: datetime, policy: AlertPolicy
+) -> list[AlertTransition] | None:
     """Write down which alerts fire and which are over, and what is to be told to whom.
 
     Args:
@@ -194,9 +223,9 @@ def evaluate(connection: Connection, *, now: datetime, policy: AlertPolicy) -> l
         What changed; None: another run decides at this moment.
     """
     with connection.transaction():
-        if not connection.one("alert.alone")["locked"]:
+        if not connection.fetch_one("alert.alone")["locked"]:
             return None
-        changed = turns(connection, now=now, policy=policy)
+        changed = list_transitions(connection, now=now, policy=policy)
         for one in changed:
             connection.run("alert.put", **asdict(one.alert))
             if one.notice is not None:
@@ -205,9 +234,16 @@ def evaluate(connection: Connection, *, now: datetime, policy: AlertPolicy) -> l
         return changed
 
 
-def _notice(connection: Connection, changed: Turn, kind: Kind, *, now: datetime, routes: Sequence[Route]) -> None:
+def _notice(
+    connection: Connection,
+    changed: AlertTransition,
+    kind: NoticeKind,
+    *,
+    now: datetime,
+    routes: Sequence[Route],
+) -> None:
     alert, detail = changed.alert, changed.alert.detail
-    if kind is Kind.RESOLVED:
+    if kind is NoticeKind.RESOLVED:
         detail = f"It lasted from {alert.fired_at:%Y-%m-%d %H:%M} to {alert.missing_since or now:%Y-%m-%d %H:%M} UTC."
     connection.run(
         "alert.notice",
@@ -218,12 +254,18 @@ def _notice(connection: Connection, changed: Turn, kind: Kind, *, now: datetime,
         summary=alert.summary,
         detail=detail + changed.besides,
         now=now,
-        channels=channels_for(routes, alert.severity, alert.event_type),
+        channels=select_channels(routes, alert.severity, alert.event_type),
     )
 
 
-def queue_digest(  # noqa: PLR0913 - keyword-only past the day
-    connection: Connection, day: str, *, summary: str, detail: str, now: datetime, routes: Sequence[Route]
+def queue_digest(
+    connection: Connection,
+    day: str,
+    *,
+    summary: str,
+    detail: str,
+    now: datetime,
+    routes: Sequence[Route],
 ) -> bool:
     """Let a day's digest be told, once; whether it is told by this call. One transaction of its own.
 
@@ -235,21 +277,23 @@ def queue_digest(  # noqa: PLR0913 - keyword-only past the day
         now: the moment.
         routes: those that take notices of severity `info` get it.
     """
-    row = connection.one(
+    row = connection.fetch_one(
         "alert.notice",
         key=f"digest:{day}",
-        kind=Kind.DIGEST,
+        kind=NoticeKind.DIGEST,
         severity=Severity.INFO,
         event_type=None,
         summary=summary,
         detail=detail,
         now=now,
-        channels=channels_for(routes, Severity.INFO, None),
+        channels=select_channels(routes, Severity.INFO, None),
     )
     return bool(row["notices"])
 
 
-def list_alerts(connection: Connection, *, limit: int = 100, after: str | None = None) -> list[Alert]:
+def list_alerts(
+    connection: Connection, *, limit: int = 100, after: str | None = None
+) -> list[Alert]:
     """Alerts: what fires, the gravest first, then what ended last.
 
     Args:
@@ -262,28 +306,47 @@ def list_alerts(connection: Connection, *, limit: int = 100, after: str | None =
         ValueError: a limit out of its bounds, or `after` is no place.
     """
     names = ("after_over", "after_rank", "after_ago", "after_key")
-    key = (None,) * len(names) if after is None else read_key(after, int, int, int, str)
+    key = (None,) * len(names) if after is None else decode_cursor(after, int, int, int, str)
     asked = dict(zip(names, key, strict=True))
-    return [_alert(row) for row in connection.run("alert.list", **asked, limit=positive("limit", limit, most=1000))]
+    return [
+        _alert(row)
+        for row in connection.run(
+            "alert.list", **asked, limit=validate_positive("limit", limit, most=1000)
+        )
+    ]
 
 
-def silence_alert(connection: Connection, key: str, until: datetime | None, *, act: Act) -> Alert:
+def silence_alert(
+    connection: Connection,
+    key: str,
+    until: datetime | None,
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> Alert:
     """Tell nobody of an alert until that moment, at most 30 days ahead; None ends it. Its end is told all the same.
 
     Raises:
         NotFoundError: there is no such alert.
         ValueError: `until` has passed, or is too far ahead.
     """
-    if until is not None and not act.now < until <= act.now + LONGEST_SILENCE:
-        raise ValueError(f"until must lie within the next {LONGEST_SILENCE.days} days.")
+    if until is not None and not audit.now < until <= audit.now + MAX_SILENCE:
+        raise ValueError(f"until must lie within the next {MAX_SILENCE.days} days.")
     with connection.transaction():
         row = connection.run("alert.lock", key=key).fetchone()
         if row is None:
-            raise NotFoundError(f"There is no alert {key!r}. `dlq alerts list` lists them by their keys.")
+            raise NotFoundError(
+                f"There is no alert {key!r}. `dlq alerts list` lists them by their keys."
+            )
         silenced = replace(_alert(row), silenced_until=until)
-        if not act.dry_run:
+        if not options.dry_run:
             connection.run("alert.silence", key=key, until=until)
-            record_operation(connection, "alert.silence", {"alert": key, "until": until and until.isoformat()}, act=act)
+            record_audit_entry(
+                connection,
+                "alert.silence",
+                {"alert": key, "until": until and until.isoformat()},
+                audit=audit,
+            )
         return silenced
 
 

@@ -18,15 +18,15 @@ from dlq_pipelines.alerts.notify import (
     DEADLINE_SECONDS,
     SOURCE,
     Notice,
-    alert_event,
-    cloud_event,
-    known_to_apprise,
-    pages,
-    send_all,
-    send_by_apprise,
-    send_by_webhook,
+    build_alert_event,
+    build_cloud_event,
+    is_apprise_url,
+    is_paging_channel,
+    send_in_parallel,
+    send_webhook,
+    send_with_apprise,
 )
-from dlq_pipelines.alerts.routes import Route, channel_id, channels_for
+from dlq_pipelines.alerts.routes import Route, compute_channel_id, select_channels
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.postgres.connect import Connection
 
@@ -38,7 +38,7 @@ _GIVE_UP = timedelta(days=7)
 _NOTICES_A_MESSAGE = 200
 # Where each notice is a message of its own: as many as a run has time for.
 _PAGES_A_RUN = 20
-DEATHS_A_BATCH = 100
+DEATHS_PER_BATCH = 100
 _BATCHES_A_RUN = 25
 
 
@@ -58,14 +58,16 @@ class Sender:
     @property
     def deaths_channel(self) -> str | None:
         """The channel of single deaths."""
-        return None if self.deaths_url is None else f"deaths+{channel_id(self.deaths_url)}"
+        return None if self.deaths_url is None else f"deaths+{compute_channel_id(self.deaths_url)}"
 
-    def sends(self, url: str, notices: Sequence[Notice], *, now: datetime, source: str) -> str | None:
+    def sends(
+        self, url: str, notices: Sequence[Notice], *, now: datetime, source: str
+    ) -> str | None:
         """Send one message; returns why it did not arrive."""
         if is_webhook(url):
-            events = [alert_event(notice, source=source) for notice in notices]
-            return send_by_webhook(url, self.secret or "", events, now=now)
-        return send_by_apprise(url, notices, source=source)
+            events = [build_alert_event(notice, source=source) for notice in notices]
+            return send_webhook(url, self.secret or "", events, now=now)
+        return send_with_apprise(url, notices, source=source)
 
 
 @dataclass(frozen=True)
@@ -91,20 +93,25 @@ class Channel:
 
 def is_webhook(url: str) -> bool:
     """Whether an address is one for the signed webhook: http or https, but of no service that has its own way."""
-    return url.lower().startswith(("http://", "https://")) and not known_to_apprise(url)
+    return url.lower().startswith(("http://", "https://")) and not is_apprise_url(url)
 
 
-def work_waits(connection: Connection, sender: Sender, *, now: datetime) -> list[str]:
+def list_ready_channels(connection: Connection, sender: Sender, *, now: datetime) -> list[str]:
     """The channels that something can be sent to now. Reads only."""
     found = connection.run("alert.waiting_channels", now=now, ids=list(sender.urls)).fetchall()
-    waiting = [str(row["id"]) for row in found] + [row["channel"] for row in _homeless(connection, sender)]
+    waiting = [str(row["id"]) for row in found] + [
+        row["channel"] for row in _homeless(connection, sender)
+    ]
     deaths = sender.deaths_channel
-    if deaths is not None and connection.one("alert.deaths_wait", id=deaths, now=now)["waiting"]:
+    if (
+        deaths is not None
+        and connection.fetch_one("alert.deaths_wait", id=deaths, now=now)["waiting"]
+    ):
         waiting.append(deaths)
     return waiting
 
 
-def deliver(
+def deliver_messages(
     connection: Connection, sender: Sender, *, now: datetime, seconds: float = DEADLINE_SECONDS
 ) -> dict[str, str | None]:
     """Send what waits, all channels at once.
@@ -122,15 +129,21 @@ def deliver(
     connection.run("alert.add_channels", ids=list(urls), now=now)
     _readdress(connection, sender, now=now)
     connection.run("alert.give_up", before=now - _GIVE_UP, now=now)
-    waiting = [row["id"] for row in connection.run("alert.waiting_channels", now=now, ids=list(urls))]
-    leased = [row["id"] for row in connection.run("alert.lease", now=now, ids=waiting, lease=_LEASE)]
+    waiting = [
+        row["id"] for row in connection.run("alert.waiting_channels", now=now, ids=list(urls))
+    ]
+    leased = [
+        row["id"] for row in connection.run("alert.lease", now=now, ids=waiting, lease=_LEASE)
+    ]
     told: dict[str, list[Notice]] = {}
     jobs: dict[str, Callable[[], str | None]] = {}
     for channel in leased:
-        most = _PAGES_A_RUN if pages(urls[channel]) else _NOTICES_A_MESSAGE
+        most = _PAGES_A_RUN if is_paging_channel(urls[channel]) else _NOTICES_A_MESSAGE
         told[channel] = _open(connection, channel, most)
-        jobs[channel] = partial(sender.sends, urls[channel], told[channel], now=now, source=source_of(connection))
-    results = send_all(jobs, seconds=seconds)
+        jobs[channel] = partial(
+            sender.sends, urls[channel], told[channel], now=now, source=get_event_source(connection)
+        )
+    results = send_in_parallel(jobs, seconds=seconds)
     for channel, error in results.items():
         with connection.transaction():
             if error is None:
@@ -140,9 +153,9 @@ def deliver(
     return results
 
 
-def source_of(connection: Connection) -> str:
+def get_event_source(connection: Connection) -> str:
     """The source of our CloudEvents: no other installation has it, nor this database when it was made anew."""
-    return f"{SOURCE}/{connection.one('alert.installation')['id']}"
+    return f"{SOURCE}/{connection.fetch_one('alert.installation')['id']}"
 
 
 def _homeless(connection: Connection, sender: Sender) -> list[DictRow]:
@@ -156,9 +169,11 @@ def _readdress(connection: Connection, sender: Sender, *, now: datetime) -> None
     """
     with connection.transaction():
         for row in _homeless(connection, sender):
-            channels = channels_for(sender.routes, Severity(row["severity"]), row["event_type"])
+            channels = select_channels(sender.routes, Severity(row["severity"]), row["event_type"])
             gone, notice = row["channel"], row["notice_id"]
-            connection.run("alert.readdress", notice=notice, channel=gone, channels=channels, now=now)
+            connection.run(
+                "alert.readdress", notice=notice, channel=gone, channels=channels, now=now
+            )
 
 
 def _open(connection: Connection, channel: str, most: int) -> list[Notice]:
@@ -166,14 +181,16 @@ def _open(connection: Connection, channel: str, most: int) -> list[Notice]:
     return [Notice(**row | {"severity": Severity(row["severity"])}) for row in rows]
 
 
-def _record(connection: Connection, channel: str, error: str | None, *, messages: int, now: datetime) -> None:
+def _record(
+    connection: Connection, channel: str, error: str | None, *, messages: int, now: datetime
+) -> None:
     if error is None:
         connection.run("alert.channel_worked", id=channel, messages=messages, now=now)
     else:
         connection.run("alert.channel_failed", id=channel, error=error, now=now)
 
 
-def announce_deaths(
+def send_death_events(
     connection: Connection, sender: Sender, *, now: datetime, seconds: float = DEADLINE_SECONDS
 ) -> tuple[int, str | None]:
     """Tell the webhook of deaths what it was not told of yet, in batches of 100 and at most 25 of them.
@@ -195,15 +212,15 @@ def announce_deaths(
     connection.run("alert.add_channels", ids=[channel], now=now)
     if not connection.run("alert.lease", now=now, ids=[channel], lease=_DEATHS_LEASE).fetchall():
         return 0, None
-    announced, batches, source = 0, 0, source_of(connection)
+    announced, batches, source = 0, 0, get_event_source(connection)
     error: str | None = None
     while batches < _BATCHES_A_RUN and error is None:
-        rows = connection.run("alert.unannounced", limit=DEATHS_A_BATCH).fetchall()
+        rows = connection.run("alert.unannounced", limit=DEATHS_PER_BATCH).fetchall()
         if not rows:
             break
         events = [_death_event(row, source) for row in rows if row["event_id"] is not None]
-        send = partial(send_by_webhook, url, sender.secret or "", events, now=now)
-        error = send_all({channel: send}, seconds=seconds)[channel] if events else None
+        send = partial(send_webhook, url, sender.secret or "", events, now=now)
+        error = send_in_parallel({channel: send}, seconds=seconds)[channel] if events else None
         if error is None:
             connection.run("alert.announced", ids=[row["death_id"] for row in rows])
             announced, batches = announced + len(events), batches + 1
@@ -216,8 +233,16 @@ def announce_deaths(
 
 def _death_event(row: DictRow, source: str) -> dict[str, Any]:
     """A death as CloudEvent. Without error and payload, which exports know how to redact and this does not."""
-    names = ("event_id", "event_type", "aggregate_type", "aggregate_id", "attempts", "cause_id", "exception_type")
-    return cloud_event(
+    names = (
+        "event_id",
+        "event_type",
+        "aggregate_type",
+        "aggregate_id",
+        "attempts",
+        "cause_id",
+        "exception_type",
+    )
+    return build_cloud_event(
         f"death/{row['death_id']}",
         "dlq.event.died",
         source=source,
@@ -227,11 +252,13 @@ def _death_event(row: DictRow, source: str) -> dict[str, Any]:
     )
 
 
-def send_test(sender: Sender, *, now: datetime) -> dict[str, str | None]:
+def send_test_message(sender: Sender, *, now: datetime) -> dict[str, str | None]:
     """Send a test message to each channel, past all conditions; of each why it failed, None if it did not."""
-    notice = Notice(0, "test", "fired", Severity.INFO, None, "A test of this channel", "Nothing is wrong.", now)
+    notice = Notice(
+        0, "test", "fired", Severity.INFO, None, "A test of this channel", "Nothing is wrong.", now
+    )
     send = partial(sender.sends, notices=[notice], now=now, source=SOURCE)
-    return send_all({name: partial(send, url) for name, url in sender.urls.items()})
+    return send_in_parallel({name: partial(send, url) for name, url in sender.urls.items()})
 
 
 def list_channels(connection: Connection) -> list[Channel]:

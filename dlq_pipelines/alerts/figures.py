@@ -13,14 +13,14 @@ import psycopg
 from psycopg.rows import DictRow
 
 from dlq_pipelines.alerts.rules import (
-    LOOK,
-    LOOK_AT_DEATHS,
-    USUAL,
-    WINDOW,
-    CauseFigure,
+    BASELINE_WINDOW,
+    DEATHS_LOOKBACK,
+    LOOKBACK,
+    SPIKE_WINDOW,
+    AlertCause,
+    AlertFigures,
     FailedCheck,
     FailedJob,
-    Figures,
     HaltedFix,
     Severity,
     Thresholds,
@@ -37,9 +37,14 @@ _DAYS_NAMED = 3
 _NEW, _HALTED, _PURGE_AHEAD = timedelta(days=1), timedelta(days=3), timedelta(days=7)
 
 
-def read_figures(
-    connection: Connection, *, now: datetime, thresholds: Thresholds, max_retries: int, archive_retention_days: int
-) -> Figures:
+def read_alert_figures(
+    connection: Connection,
+    *,
+    now: datetime,
+    thresholds: Thresholds,
+    max_retries: int,
+    archive_retention_days: int,
+) -> AlertFigures:
     """Ask for all of it, each statement within three seconds. What is not known by then is said in `slow`.
 
     Args:
@@ -50,33 +55,49 @@ def read_figures(
         archive_retention_days: how long archived events are kept; 0: for ever.
     """
     connection.run("session.hurry", timeout=_PATIENCE)
-    muted = connection.one("alert.muted", now=now)["ids"]
+    muted = connection.fetch_one("alert.muted", now=now)["ids"]
     ask = _Questions(connection)
     listed = {"muted": muted, "limit": _LIST}
     most = thresholds.look
     # Where nothing is muted the first rows are the answer.
     look, first = (max(_LOOK_PAST_MUTED, most), _LOOK_PAST_MUTED) if muted else (most, 1)
     deaths = ask.rows(
-        "deaths", "alert.window", since=now - WINDOW, muted=muted, most=LOOK_AT_DEATHS, look=_LOOK_PAST_MUTED
+        "deaths",
+        "alert.window",
+        since=now - SPIKE_WINDOW,
+        muted=muted,
+        most=DEATHS_LOOKBACK,
+        look=_LOOK_PAST_MUTED,
     )
     window = {row["event_type"]: row["deaths"] for row in deaths}
     many = [event_type for event_type, deaths in window.items() if deaths >= thresholds.min_deaths]
-    purged = now - timedelta(days=archive_retention_days) + _PURGE_AHEAD if archive_retention_days else None
-    figures = Figures(
+    purged = (
+        now - timedelta(days=archive_retention_days) + _PURGE_AHEAD
+        if archive_retention_days
+        else None
+    )
+    figures = AlertFigures(
         now=now,
         backlog=ask.count("backlog", "alert.backlog", muted=muted, most=most, look=look),
-        oldest=next((row["died_at"] for row in ask.rows("oldest", "alert.oldest", muted=muted, look=first)), None),
+        oldest=next(
+            (row["died_at"] for row in ask.rows("oldest", "alert.oldest", muted=muted, look=first)),
+            None,
+        ),
         window=window,
         usual=_usual(ask, many, now),
         new_causes=_causes(ask.listed("new_cause", "alert.new_causes", since=now - _NEW, **listed)),
         regressed=_causes(ask.listed("regressed", "alert.regressed", **listed)),
         halted=_halted(ask.listed("halted", "alert.halted", since=now - _HALTED, **listed)),
         parked=ask.count("parked", "alert.parked", max_retries=max_retries, muted=muted),
-        purged_soon=ask.count("purge_ahead", "alert.purged_soon", before=purged, look=LOOK),
+        purged_soon=ask.count("purge_ahead", "alert.purged_soon", before=purged, look=LOOKBACK),
         failed_checks=_failed_checks(ask.listed("check", "alert.failed_checks", limit=_LIST)),
-        failed_jobs=_failed_jobs(ask.listed("job", "alert.failed_jobs", limit=_LIST, days=_DAYS_NAMED)),
+        failed_jobs=_failed_jobs(
+            ask.listed("job", "alert.failed_jobs", limit=_LIST, days=_DAYS_NAMED)
+        ),
     )
-    return replace(figures, muted=frozenset(muted), slow=frozenset(ask.slow), cut=frozenset(ask.cut))
+    return replace(
+        figures, muted=frozenset(muted), slow=frozenset(ask.slow), cut=frozenset(ask.cut)
+    )
 
 
 class _Questions:
@@ -106,8 +127,8 @@ class _Questions:
         return sum(row["events"] for row in self.rows(rule, statement, **values))
 
 
-def _causes(rows: Iterable[DictRow]) -> tuple[CauseFigure, ...]:
-    return tuple(CauseFigure(**row) for row in rows)
+def _causes(rows: Iterable[DictRow]) -> tuple[AlertCause, ...]:
+    return tuple(AlertCause(**row) for row in rows)
 
 
 def _halted(rows: Iterable[DictRow]) -> tuple[HaltedFix, ...]:
@@ -127,16 +148,26 @@ def _usual(ask: _Questions, event_types: Sequence[str], now: datetime) -> dict[s
     if not event_types:
         return {}
     began = next((row["began"] for row in ask.rows("deaths", "alert.hours_began")), None)
-    until = (now - WINDOW).replace(minute=0, second=0, microsecond=0)
-    since = max(until - USUAL, began or until)
+    until = (now - SPIKE_WINDOW).replace(minute=0, second=0, microsecond=0)
+    since = max(until - BASELINE_WINDOW, began or until)
     hours = max(round((until - since) / timedelta(hours=1)), 0)
-    rows = ask.rows("deaths", "alert.usual", since=since, until=until, event_types=list(event_types))
+    rows = ask.rows(
+        "deaths", "alert.usual", since=since, until=until, event_types=list(event_types)
+    )
     known = {row["event_type"]: row["hours"] for row in rows}
-    return {name: known.get(name, []) + [0] * (hours - len(known.get(name, []))) for name in event_types}
+    return {
+        name: known.get(name, []) + [0] * (hours - len(known.get(name, []))) for name in event_types
+    }
 
 
-def record_check(  # noqa: PLR0913 - keyword-only past the name
-    connection: Connection, name: str, *, passed: bool, severity: Severity, figures: Mapping[str, object], now: datetime
+def record_check_result(
+    connection: Connection,
+    name: str,
+    *,
+    passed: bool,
+    severity: Severity,
+    figures: Mapping[str, object],
+    now: datetime,
 ) -> None:
     """Write down what a check found, for rules and metrics."""
     connection.run(

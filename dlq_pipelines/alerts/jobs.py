@@ -34,7 +34,7 @@ class FailedRun:
 
 
 @dataclass(frozen=True)
-class Look:
+class RunScan:
     """What a look at Dagster's runs found.
 
     Attributes:
@@ -48,18 +48,20 @@ class Look:
     more: bool
 
 
-def record_success(connection: Connection, job: str, *, at: datetime, day: str = _ITSELF) -> None:
+def record_job_success(
+    connection: Connection, job: str, *, at: datetime, day: str = _ITSELF
+) -> None:
     """Write down that a run of a job succeeded, or one of its days."""
     connection.run("alert.record_success", job=job, day=day, at=at)
 
 
-def last_look(connection: Connection) -> datetime:
+def get_scan_start(connection: Connection) -> datetime:
     """From when on runs are to be looked at."""
-    until: datetime = connection.one("alert.last_look")["looked_until"]
+    until: datetime = connection.fetch_one("alert.last_look")["looked_until"]
     return until
 
 
-def record_failures(connection: Connection, look: Look) -> None:
+def record_job_failures(connection: Connection, look: RunScan) -> None:
     """Write down what failed, and that it was looked at, in one transaction."""
     with connection.transaction():
         for run in look.failed:
@@ -67,11 +69,18 @@ def record_failures(connection: Connection, look: Look) -> None:
         connection.run("alert.looked", until=look.until)
 
 
-def new_failures(connection: Connection, runs: Sequence[FailedRun]) -> list[FailedRun]:
+def select_new_failures(connection: Connection, runs: Sequence[FailedRun]) -> list[FailedRun]:
     """Those that are not written down yet. Reads only."""
-    return [run for run in runs if connection.one("alert.is_new_failure", **_asked(run))["new"]]
+    return [
+        run for run in runs if connection.fetch_one("alert.is_new_failure", **_asked(run))["new"]
+    ]
 
 
 def _asked(run: FailedRun) -> dict[str, Any]:
     since = run.began if run.days and run.began is not None else run.at
-    return {"job": run.job, "days": list(run.days) or [_ITSELF], "at": run.at, "unless_since": since}
+    return {
+        "job": run.job,
+        "days": list(run.days) or [_ITSELF],
+        "at": run.at,
+        "unless_since": since,
+    }

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from dlq_pipelines.alerts.rules import Severity
-from dlq_pipelines.text import plain_line, plain_text
+from dlq_pipelines.text import sanitize_line, sanitize_text
 
 if TYPE_CHECKING:
     from apprise import Apprise
@@ -52,29 +52,35 @@ class Notice:
     at: datetime
 
 
-def quiet_text(text: str) -> str:
+def neutralize_text(text: str) -> str:
     """A text of anybody's that no chat program makes a link, a mention or markup of; lines stay lines."""
-    return _LIVE.sub("\u200b", plain_text(text)).translate(_MARKS).replace("](", "] (")
+    return _LIVE.sub("\u200b", sanitize_text(text)).translate(_MARKS).replace("](", "] (")
 
 
-def title_of(notices: Sequence[Notice]) -> str:
+def format_title(notices: Sequence[Notice]) -> str:
     """The subject: the notice itself, or how many there are of which severity."""
     if len(notices) == 1:
         (only,) = notices
-        return quiet_text(plain_line(f"{_word(only)}: {only.summary}", 200))
+        return neutralize_text(sanitize_line(f"{_word(only)}: {only.summary}", 200))
     firing = [notice for notice in notices if notice.kind in {"fired", "repeated"}]
-    counts = [(severity, sum(one.severity is severity for one in firing)) for severity in reversed(Severity)]
+    counts = [
+        (severity, sum(one.severity is severity for one in firing))
+        for severity in reversed(Severity)
+    ]
     said = [f"{count} {severity}" for severity, count in counts if count]
     over = sum(notice.kind == "resolved" for notice in notices)
-    return ", ".join(["dlq: " + ", ".join(said or [f"{len(notices)} notices"])] + [f"{over} resolved"] * bool(over))
+    return ", ".join(
+        ["dlq: " + ", ".join(said or [f"{len(notices)} notices"])]
+        + [f"{over} resolved"] * bool(over)
+    )
 
 
-def body_of(notices: Sequence[Notice]) -> str:
+def format_body(notices: Sequence[Notice]) -> str:
     """The message in plain text: the gravest first, at most 20 in full."""
     ordered = sorted(notices, key=lambda one: (one.kind == "resolved", -one.severity.rank, one.id))
     parts = [
-        f"{_word(one)}: {quiet_text(plain_line(one.summary, 300))}\n{quiet_text(one.detail)[:_LONGEST_DETAIL]}\n"
-        f"({quiet_text(plain_line(one.key, 200))}, {one.at:%Y-%m-%d %H:%M} UTC)"
+        f"{_word(one)}: {neutralize_text(sanitize_line(one.summary, 300))}\n{neutralize_text(one.detail)[:_LONGEST_DETAIL]}\n"
+        f"({neutralize_text(sanitize_line(one.key, 200))}, {one.at:%Y-%m-%d %H:%M} UTC)"
         for one in ordered[:_TOLD_SINGLY]
     ]
     if len(ordered) > _TOLD_SINGLY:
@@ -94,10 +100,12 @@ def _word(notice: Notice) -> str:
             return notice.severity.upper()
 
 
-def alert_event(notice: Notice, *, source: str) -> dict[str, Any]:
+def build_alert_event(notice: Notice, *, source: str) -> dict[str, Any]:
     """A notice as CloudEvent 1.0; the same notice has the same source and id, however often it is sent."""
-    said = {name: getattr(notice, name) for name in ("key", "kind", "event_type", "summary", "detail")}
-    return cloud_event(
+    said = {
+        name: getattr(notice, name) for name in ("key", "kind", "event_type", "summary", "detail")
+    }
+    return build_cloud_event(
         f"notice/{notice.id}",
         f"dlq.alert.{notice.kind}",
         source=source,
@@ -107,7 +115,7 @@ def alert_event(notice: Notice, *, source: str) -> dict[str, Any]:
     )
 
 
-def cloud_event(  # noqa: PLR0913 - keyword-only past the type
+def build_cloud_event(
     id_: str, type_: str, *, source: str, subject: str, at: datetime, data: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A CloudEvent 1.0 in its JSON form."""
@@ -123,12 +131,12 @@ def cloud_event(  # noqa: PLR0913 - keyword-only past the type
     }
 
 
-def pages(url: str) -> bool:
+def is_paging_channel(url: str) -> bool:
     """Whether what is sent there opens an incident that somebody is woken by."""
     return url.lower().startswith("pagerduty://")
 
 
-def send_by_apprise(url: str, notices: Sequence[Notice], *, source: str) -> str | None:
+def send_with_apprise(url: str, notices: Sequence[Notice], *, source: str) -> str | None:
     """Send to an address that Apprise knows; returns why it did not arrive, None if it did.
 
     It is one message, but each notice is one of its own for PagerDuty, whose incidents are an alert each: told again it
@@ -168,15 +176,15 @@ def _notify(channel: "Apprise", notices: Sequence[Notice]) -> bool:
         Severity.INFO: apprise.NotifyType.INFO,
     }
     accepted = channel.notify(
-        title=title_of(notices),
-        body=body_of(notices),
+        title=format_title(notices),
+        body=format_body(notices),
         notify_type=types[worst] if worst else apprise.NotifyType.SUCCESS,
         body_format=apprise.NotifyFormat.TEXT,
     )
     return bool(accepted)
 
 
-def known_to_apprise(url: str) -> bool:
+def is_apprise_url(url: str) -> bool:
     """Whether Apprise can send there."""
     import apprise
 
@@ -191,7 +199,9 @@ def _quiet_apprise() -> None:
     logger.propagate = False
 
 
-def send_by_webhook(url: str, secret: str, events: Sequence[Mapping[str, Any]], *, now: datetime) -> str | None:
+def send_webhook(
+    url: str, secret: str, events: Sequence[Mapping[str, Any]], *, now: datetime
+) -> str | None:
     """Post CloudEvents as a batch, signed as Standard Webhooks ask for; returns why it did not arrive.
 
     The same events have the same `webhook-id` each time they are sent, by which receivers know what they have.
@@ -228,10 +238,10 @@ def _post(url: str, body: bytes, headers: Mapping[str, str]) -> str | None:
             connection.close()
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"it cannot be reached: {type(error).__name__}"
-    return None if 200 <= status < 300 else f"it answered {status}"  # noqa: PLR2004 - HTTP's successes
+    return None if 200 <= status < 300 else f"it answered {status}"
 
 
-def send_all(
+def send_in_parallel(
     jobs: Mapping[str, Callable[[], str | None]], *, seconds: float = DEADLINE_SECONDS
 ) -> dict[str, str | None]:
     """Do all of it at once and say of each why it failed, None if it did not.
@@ -244,7 +254,7 @@ def send_all(
     def run(name: str, job: Callable[[], str | None]) -> None:
         try:
             results[name] = job()
-        except Exception as error:  # noqa: BLE001 - a channel's library may raise anything, and no other channel may suffer
+        except Exception as error:
             results[name] = f"it failed: {type(error).__name__}"
 
     threads = [threading.Thread(target=run, args=one, daemon=True) for one in jobs.items()]

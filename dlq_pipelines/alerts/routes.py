@@ -40,16 +40,18 @@ class Route:
     @property
     def channel(self) -> str:
         """How the channel is called: its scheme, and enough of a hash to tell two apart and to guess nothing by."""
-        return channel_id(self.url)
+        return compute_channel_id(self.url)
 
     def takes(self, severity: Severity, event_type: str | None) -> bool:
         """Whether the channel is told of that. What is of no event type goes to those that ask for none."""
         if severity.rank < self.least.rank:
             return False
-        return self.event_types is None or (event_type is not None and fnmatchcase(event_type, self.event_types))
+        return self.event_types is None or (
+            event_type is not None and fnmatchcase(event_type, self.event_types)
+        )
 
 
-def channel_id(url: str) -> str:
+def compute_channel_id(url: str) -> str:
     """The name of an address that can be shown."""
     return f"{url.partition('://')[0].lower()}:{sha256(url.encode()).hexdigest()[:6]}"
 
@@ -64,12 +66,16 @@ def parse_routes(text: str) -> tuple[Route, ...]:
     for place, entry in enumerate(text.split(), 1):
         read = _ENTRY.fullmatch(entry)
         if read is None:
-            raise ValueError(f"entry {place} is no address: write [severity:][event_type=pattern:]scheme://...")
+            raise ValueError(
+                f"entry {place} is no address: write [severity:][event_type=pattern:]scheme://..."
+            )
         least = Severity(read["severity"].lower()) if read["severity"] else Severity.INFO
         routes.append(Route(read["url"], least, read["pattern"]))
     return tuple(routes)
 
 
-def channels_for(routes: Iterable[Route], severity: Severity, event_type: str | None) -> list[str]:
+def select_channels(
+    routes: Iterable[Route], severity: Severity, event_type: str | None
+) -> list[str]:
     """The channels to tell, each once."""
     return sorted({route.channel for route in routes if route.takes(severity, event_type)})

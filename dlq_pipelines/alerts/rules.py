@@ -11,15 +11,15 @@ from enum import StrEnum
 from math import sqrt
 from statistics import median
 
-from dlq_pipelines.alerts.checks import CHECKS, TOLD_BY_A_RULE
-from dlq_pipelines.text import plain_line
+from dlq_pipelines.alerts.checks import CHECK_DESCRIPTIONS, CHECKS_WITH_OWN_RULE
+from dlq_pipelines.text import sanitize_line
 
 # Of what is counted no more than this is looked at; a figure that reaches it is a lower bound.
-LOOK = 100_000
+LOOKBACK = 100_000
 # Of the deaths of an hour each is looked at itself, so fewer.
-LOOK_AT_DEATHS = 20_000
-WINDOW = timedelta(hours=1)
-USUAL = timedelta(days=14)
+DEATHS_LOOKBACK = 20_000
+SPIKE_WINDOW = timedelta(hours=1)
+BASELINE_WINDOW = timedelta(days=14)
 # Less than a day of hours says nothing about what is usual: the nights are missing.
 _LEAST_HOURS = 24
 _OUTLIER, _SIGMA_OF_MAD = 3.5, 1.4826
@@ -65,11 +65,11 @@ class Thresholds:
     @property
     def look(self) -> int:
         """How many dead events are counted at most: one more than the bounds."""
-        return max(LOOK, self.backlog + 1, self.backlog_error + 1)
+        return max(LOOKBACK, self.backlog + 1, self.backlog_error + 1)
 
 
 @dataclass(frozen=True)
-class CauseFigure:
+class AlertCause:
     """A cause to tell of: its id, what people read, since when, and the event type that died of it last."""
 
     id: str
@@ -118,7 +118,7 @@ class FailedJob:
 
 
 @dataclass(frozen=True)
-class Figures:
+class AlertFigures:
     """What is the case at a moment, without what is muted.
 
     Attributes:
@@ -138,8 +138,8 @@ class Figures:
     oldest: datetime | None = None
     window: Mapping[str, int] = field(default_factory=dict)
     usual: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    new_causes: Sequence[CauseFigure] = ()
-    regressed: Sequence[CauseFigure] = ()
+    new_causes: Sequence[AlertCause] = ()
+    regressed: Sequence[AlertCause] = ()
     halted: Sequence[HaltedFix] = ()
     parked: int = 0
     purged_soon: int = 0
@@ -160,12 +160,14 @@ class Figures:
         if rule in _GROW_OLD:
             return _GROW_OLD[rule]
         if self.muted and rule in _COUNTING:
-            return " Events of muted causes are not counted: `dlq causes list` says which those are."
+            return (
+                " Events of muted causes are not counted: `dlq causes list` says which those are."
+            )
         return ""
 
 
 @dataclass(frozen=True)
-class Rule:
+class AlertRule:
     """What a rule is for, as the reference lists it.
 
     Attributes:
@@ -185,31 +187,34 @@ class Rule:
     again: timedelta | None = None
 
 
-RULES = {
-    "backlog": Rule(
+ALERT_RULES = {
+    "backlog": AlertRule(
         "backlog",
         "more events are dead than `DLQ_BACKLOG_WARN`; critical above `DLQ_BACKLOG_ERROR`",
         (Severity.WARNING, Severity.CRITICAL),
         "no more are dead than either bound",
     ),
-    "oldest": Rule(
-        "oldest", "an event is dead for longer than `DLQ_ALERT_OLDEST_HOURS`", (Severity.WARNING,), "none is"
+    "oldest": AlertRule(
+        "oldest",
+        "an event is dead for longer than `DLQ_ALERT_OLDEST_HOURS`",
+        (Severity.WARNING,),
+        "none is",
     ),
-    "purge_ahead": Rule(
+    "purge_ahead": AlertRule(
         "purge_ahead",
         "archived events will be deleted within seven days",
         (Severity.INFO,),
         "none will",
         again=timedelta(days=7),
     ),
-    "deaths": Rule(
+    "deaths": AlertRule(
         "deaths:EVENT_TYPE",
         "at least `DLQ_ALERT_MIN_DEATHS` events of a type died within an hour, and more than was usual in two weeks",
         (Severity.CRITICAL,),
         "no more than that died within an hour",
         "its own",
     ),
-    "new_cause": Rule(
+    "new_cause": AlertRule(
         "new_cause:CAUSE",
         "events die of a cause that was first seen within a day",
         (Severity.WARNING,),
@@ -217,36 +222,39 @@ RULES = {
         "of its last death",
         NEVER,
     ),
-    "regressed": Rule(
+    "regressed": AlertRule(
         "regressed:CAUSE",
         "events die again of a cause that a fix was verified for",
         (Severity.WARNING,),
         "a fix for it is flagged, or it is muted or merged",
         "of its last death",
     ),
-    "halted": Rule(
+    "halted": AlertRule(
         "halted:FIX",
         "a fix halted",
         (Severity.WARNING,),
         "that is three days ago, a later fix is flagged for the same, or its cause is muted",
         "the fix's",
     ),
-    "parked": Rule(
-        "parked", "events died again after `DLQ_MAX_RETRIES` retries", (Severity.WARNING,), "none of them is dead"
+    "parked": AlertRule(
+        "parked",
+        "events died again after `DLQ_MAX_RETRIES` retries",
+        (Severity.WARNING,),
+        "none of them is dead",
     ),
-    "slow": Rule(
+    "slow": AlertRule(
         "slow:RULE",
         "the database did not answer a rule's question within three seconds",
         (Severity.WARNING,),
         "it answers",
     ),
-    "check": Rule(
+    "check": AlertRule(
         "check:CHECK",
-        f"a check did not hold when it last ran; of `{TOLD_BY_A_RULE}` the alert `backlog` tells",
+        f"a check did not hold when it last ran; of `{CHECKS_WITH_OWN_RULE}` the alert `backlog` tells",
         (Severity.WARNING, Severity.CRITICAL),
         "it holds",
     ),
-    "job": Rule(
+    "job": AlertRule(
         "job:JOB",
         "a run of a job failed for good; of jobs with days, a day",
         (Severity.WARNING,),
@@ -277,7 +285,7 @@ class Finding:
     again: timedelta | None = None
 
 
-def unusual_above(hours: Sequence[int]) -> float:
+def compute_spike_threshold(hours: Sequence[int]) -> float:
     """Above how many deaths an hour is unusual beside these.
 
     Median + 3.5 standard deviations, by the modified z-score of Iglewicz and Hoaglin (How to Detect and Handle
@@ -290,7 +298,7 @@ def unusual_above(hours: Sequence[int]) -> float:
     return float(middle + _OUTLIER * max(deviation, sqrt(middle)))
 
 
-def find(figures: Figures, thresholds: Thresholds) -> list[Finding]:
+def evaluate_rules(figures: AlertFigures, thresholds: Thresholds) -> list[Finding]:
     """What is worth telling, the gravest first."""
     found = [
         *_backlog(figures, thresholds),
@@ -302,7 +310,7 @@ def find(figures: Figures, thresholds: Thresholds) -> list[Finding]:
     return sorted(found, key=lambda one: (-one.severity.rank, one.key))
 
 
-def _found(  # noqa: PLR0913 - keyword-only past the sentences
+def _found(
     rule: str,
     severity: Severity,
     summary: str,
@@ -312,10 +320,10 @@ def _found(  # noqa: PLR0913 - keyword-only past the sentences
     event_type: str | None = None,
 ) -> Finding:
     key = rule if of is None else f"{rule}:{of}"
-    return Finding(key, rule, severity, summary, detail, event_type, RULES[rule].again)
+    return Finding(key, rule, severity, summary, detail, event_type, ALERT_RULES[rule].again)
 
 
-def _backlog(figures: Figures, thresholds: Thresholds) -> Iterator[Finding]:
+def _backlog(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Finding]:
     critical = figures.backlog > thresholds.backlog_error
     if critical or figures.backlog > thresholds.backlog:
         yield _found(
@@ -341,30 +349,30 @@ def _backlog(figures: Figures, thresholds: Thresholds) -> Iterator[Finding]:
         )
 
 
-def _spikes(figures: Figures, thresholds: Thresholds) -> Iterator[Finding]:
+def _spikes(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Finding]:
     for event_type, deaths in figures.window.items():
         hours = figures.usual.get(event_type, ())
         if deaths < thresholds.min_deaths or len(hours) < _LEAST_HOURS:
             continue
-        most = unusual_above(hours)
+        most = compute_spike_threshold(hours)
         if deaths > most:
-            shown = plain_line(event_type, 100)
+            shown = sanitize_line(event_type, 100)
             yield _found(
                 "deaths",
                 Severity.CRITICAL,
-                f"{_count(deaths, LOOK_AT_DEATHS)} events of {shown} died within an hour",
+                f"{_count(deaths, DEATHS_LOOKBACK)} events of {shown} died within an hour",
                 f"Usual is up to {most:,.0f}, by {len(hours):,} hours before. `dlq causes list` says why they died.",
                 of=shown,
                 event_type=event_type,
             )
 
 
-def _causes(figures: Figures) -> Iterator[Finding]:
+def _causes(figures: AlertFigures) -> Iterator[Finding]:
     for cause in figures.new_causes:
         yield _found(
             "new_cause",
             Severity.WARNING,
-            f"Events die of something new: {plain_line(cause.title, 200)}",
+            f"Events die of something new: {sanitize_line(cause.title, 200)}",
             f"Since {cause.since:%Y-%m-%d %H:%M} UTC. `dlq causes show {cause.id}` tells more.",
             of=cause.id,
             event_type=cause.event_type,
@@ -373,20 +381,20 @@ def _causes(figures: Figures) -> Iterator[Finding]:
         yield _found(
             "regressed",
             Severity.WARNING,
-            f"Events die again of what was fixed: {plain_line(cause.title, 200)}",
+            f"Events die again of what was fixed: {sanitize_line(cause.title, 200)}",
             f"It was fixed since {cause.since:%Y-%m-%d %H:%M} UTC. `dlq causes show {cause.id}` tells more.",
             of=cause.id,
             event_type=cause.event_type,
         )
 
 
-def _fixes(figures: Figures) -> Iterator[Finding]:
+def _fixes(figures: AlertFigures) -> Iterator[Finding]:
     for fix in figures.halted:
         yield _found(
             "halted",
             Severity.WARNING,
-            f"Fix {fix.id} halted: {plain_line(fix.verdict, 200)}",
-            f"Flagged as: {plain_line(fix.note, 200)}. `dlq fixes show {fix.id}` shows the new errors beside the old.",
+            f"Fix {fix.id} halted: {sanitize_line(fix.verdict, 200)}",
+            f"Flagged as: {sanitize_line(fix.note, 200)}. `dlq fixes show {fix.id}` shows the new errors beside the old.",
             of=fix.id,
             event_type=fix.event_type,
         )
@@ -399,7 +407,7 @@ def _fixes(figures: Figures) -> Iterator[Finding]:
         )
 
 
-def _our_own(figures: Figures) -> Iterator[Finding]:
+def _our_own(figures: AlertFigures) -> Iterator[Finding]:
     for rule in sorted(figures.slow):
         yield _found(
             "slow",
@@ -409,21 +417,25 @@ def _our_own(figures: Figures) -> Iterator[Finding]:
             of=rule,
         )
     for check in figures.failed_checks:
-        if check.name != TOLD_BY_A_RULE:
+        if check.name != CHECKS_WITH_OWN_RULE:
             yield _check(check)
     for job in figures.failed_jobs:
         yield _job(job)
 
 
 def _check(check: FailedCheck) -> Finding:
-    known = CHECKS.get(check.name)
-    promise, next_ = (known.promise, known.next) if known else ("It holds.", "Its page in Dagster says more.")
-    found = "; ".join(f"{name.replace('_', ' ')} {_said(value)}" for name, value in check.figures.items())
+    known = CHECK_DESCRIPTIONS.get(check.name)
+    promise, next_ = (
+        (known.promise, known.next) if known else ("It holds.", "Its page in Dagster says more.")
+    )
+    found = "; ".join(
+        f"{name.replace('_', ' ')} {_said(value)}" for name, value in check.figures.items()
+    )
     return _found(
         "check",
         check.severity,
         f"The check {check.name} does not hold",
-        f"At {check.checked_at:%Y-%m-%d %H:%M} UTC this was not so: {promise} Found: {plain_line(found, 300)}. {next_}",
+        f"At {check.checked_at:%Y-%m-%d %H:%M} UTC this was not so: {promise} Found: {sanitize_line(found, 300)}. {next_}",
         of=check.name,
     )
 
@@ -448,5 +460,5 @@ def _job(job: FailedJob) -> Finding:
     )
 
 
-def _count(figure: int, looked_at: int = LOOK) -> str:
+def _count(figure: int, looked_at: int = LOOKBACK) -> str:
     return f"{figure:,} or more" if figure >= looked_at else f"{figure:,}"

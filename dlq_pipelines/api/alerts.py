@@ -1,7 +1,7 @@
 """`/api/alerts`: what is wrong, who was told, and who shall not be?"""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -12,6 +12,7 @@ from dlq_pipelines.alerts.delivery import Channel, list_channels
 from dlq_pipelines.api.auth import Admin, Reader
 from dlq_pipelines.api.filters import After, Body, DryRun, Limit, Reason
 from dlq_pipelines.api.session import Outbox
+from dlq_pipelines.audit import RunOptions
 
 router = APIRouter(prefix="/api/alerts", tags=["alerts"])
 
@@ -47,17 +48,27 @@ class AlertList:
 
 
 @router.get("")
-def list_(caller: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> AlertList:
+def list_(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> AlertList:
     """Alerts: what fires, the gravest first, then what ended last."""
-    now, alerts = caller.act("asked").now, list_alerts(outbox, limit=limit, after=after)
+    now, alerts = datetime.now(UTC), list_alerts(outbox, limit=limit, after=after)
     found = [ShownAlert(**vars(alert), state_now=alert.state(now)) for alert in alerts]
     return AlertList(
-        found, len(found), limit, alerts[-1].place if len(alerts) == limit else None, list_channels(outbox)
+        found,
+        len(found),
+        limit,
+        alerts[-1].place if len(alerts) == limit else None,
+        list_channels(outbox),
     )
 
 
 @router.post("/silence")
 def silence(caller: Admin, asked: Silence, outbox: Outbox) -> Alert:
     """Tell nobody of an alert for some hours. That it is over is told all the same."""
-    act = caller.act(asked.reason, dry_run=asked.dry_run)
-    return silence_alert(outbox, asked.key, act.now + timedelta(hours=asked.hours) if asked.hours else None, act=act)
+    audit = caller.sign(asked.reason)
+    return silence_alert(
+        outbox,
+        asked.key,
+        audit.now + timedelta(hours=asked.hours) if asked.hours else None,
+        audit=audit,
+        options=RunOptions(dry_run=asked.dry_run),
+    )

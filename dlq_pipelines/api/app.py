@@ -12,16 +12,27 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from dlq_pipelines.api import alerts, archive, causes, dead_events, docs, fixes, health, metrics, operations, reports
-from dlq_pipelines.api.arguments import only_what_is_described
+from dlq_pipelines.api import (
+    alerts,
+    archive,
+    audit,
+    causes,
+    dead_events,
+    docs,
+    fixes,
+    health,
+    metrics,
+    reports,
+)
+from dlq_pipelines.api.arguments import reject_undescribed_arguments
 from dlq_pipelines.api.auth import read_tokens
-from dlq_pipelines.api.errors import RESPONSES, handle_errors
+from dlq_pipelines.api.errors import RESPONSES, install_error_handlers
 from dlq_pipelines.api.guard import Guard
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings
 
 # Of a concept each, in the order of the documentation.
-CONCEPTS = (dead_events, causes, fixes, archive, reports, alerts, operations, metrics)
+CONCEPTS = (dead_events, causes, fixes, archive, reports, alerts, audit, metrics)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # As many as threads work on requests would be forty; ten keep a database of ordinary size responsive.
 _CONNECTIONS = 10
@@ -60,15 +71,17 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(database),
-        dependencies=[Depends(only_what_is_described)],
+        dependencies=[Depends(reject_undescribed_arguments)],
     )
     app.state.settings, app.state.database = settings, database
-    app.state.tokens = read_tokens(settings.api_tokens.get_secret_value() if settings.api_tokens else "")
+    app.state.tokens = read_tokens(
+        settings.api_tokens.get_secret_value() if settings.api_tokens else ""
+    )
     app.state.limiter = MovingWindowRateLimiter(MemoryStorage())
     app.state.rate = RateLimitItemPerMinute(settings.api_changes_per_minute)
     app.state.exports = threading.BoundedSemaphore(_EXPORTS)
     app.state.schema_known_until = 0.0
-    handle_errors(app)
+    install_error_handlers(app)
     for concept in CONCEPTS:
         app.include_router(concept.router, responses=RESPONSES)
     app.include_router(health.router)
@@ -83,7 +96,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     return app
 
 
-def guarded(app: FastAPI, settings: Settings, *, host: str) -> ASGIApp:
+def wrap_with_guard(app: FastAPI, settings: Settings, *, host: str) -> ASGIApp:
     """The application behind its guard, which answers to the names of this machine and of `DLQ_API_HOSTS`."""
     hosts = {*_LOOPBACK, *settings.api_hosts, host.lower()}
     return Guard(app, hosts=hosts, origins=settings.api_cors_origins, tokens=app.state.tokens)

@@ -7,13 +7,17 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from dlq_pipelines.api.auth import Admin, Retrier
-from dlq_pipelines.api.filters import AtMost, DryRun, Many, Reason
+from dlq_pipelines.api.filters import AtMost, DryRun, Reason, SelectionBody
 from dlq_pipelines.api.session import Outbox, Site
-from dlq_pipelines.archive.archive import Archived, archive_dead_events
-from dlq_pipelines.archive.purge import Purged, purge_archive
-from dlq_pipelines.archive.restore import Restored, none_restored, restore_events
+from dlq_pipelines.archive.archive import ArchiveResult, archive_dead_events
+from dlq_pipelines.archive.purge import PurgeResult, purge_archive
+from dlq_pipelines.archive.restore import (
+    RestoreResult,
+    build_nothing_restored_error,
+    restore_events,
+)
+from dlq_pipelines.audit import RunOptions, run_after_permission
 from dlq_pipelines.errors import RefusedError
-from dlq_pipelines.operation import carry_out
 
 router = APIRouter(prefix="/api/archive", tags=["archive"])
 
@@ -29,18 +33,21 @@ class Run(ByRetention):
     """Which dead events are old enough."""
 
     older_than_days: int | None = Field(
-        default=None, ge=0, le=36_500, description="Days since death; default: DLQ_DEAD_RETENTION_DAYS."
+        default=None,
+        ge=0,
+        le=36_500,
+        description="Days since death; default: DLQ_DEAD_RETENTION_DAYS.",
     )
 
 
-class Restore(Many):
+class Restore(SelectionBody):
     """Archived dead events of these ids or of a filter."""
 
     reason: Reason
 
 
 @dataclass(frozen=True)
-class ArchivedOlder(Archived):
+class ArchivedOlder(ArchiveResult):
     """What was archived; in a dry run, would be."""
 
     older_than_days: int
@@ -48,7 +55,7 @@ class ArchivedOlder(Archived):
 
 
 @dataclass(frozen=True)
-class PurgedOlder(Purged):
+class PurgedOlder(PurgeResult):
     """What was deleted; in a dry run, would be."""
 
     older_than_days: int
@@ -56,7 +63,7 @@ class PurgedOlder(Purged):
 
 
 @dataclass(frozen=True)
-class RestoredEvents(Restored):
+class RestoredEvents(RestoreResult):
     """What came back; in a dry run, would."""
 
     dry_run: bool
@@ -65,13 +72,15 @@ class RestoredEvents(Restored):
 @router.post("/run")
 def run(caller: Admin, asked: Run, outbox: Outbox, site: Site) -> ArchivedOlder:
     """Move dead events past their retention to the archive: of exported days, and not what an open fix targets."""
-    doing = caller.act(asked.reason, dry_run=asked.dry_run)
+    audit = caller.sign(asked.reason)
     days = site.dead_retention_days if asked.older_than_days is None else asked.older_than_days
-    before, exported = doing.now - timedelta(days=days), site.archive_requires_export
-    done = carry_out(
-        lambda act: archive_dead_events(outbox, before=before, only_exported=exported, act=act),
-        doing,
-        events=lambda done: done.moved,
+    before, exported = audit.now - timedelta(days=days), site.archive_requires_export
+    done = run_after_permission(
+        lambda options: archive_dead_events(
+            outbox, before=before, only_exported=exported, audit=audit, options=options
+        ),
+        RunOptions(dry_run=asked.dry_run),
+        count=lambda done: done.moved,
         permit=asked.permit("archive"),
     )
     return ArchivedOlder(**vars(done), older_than_days=days, dry_run=asked.dry_run)
@@ -80,15 +89,17 @@ def run(caller: Admin, asked: Run, outbox: Outbox, site: Site) -> ArchivedOlder:
 @router.post("/restore")
 def restore(caller: Retrier, asked: Restore, outbox: Outbox, site: Site) -> RestoredEvents:
     """Bring archived dead events back as dead, so that a fix can target them. Discarded ones only by their ids."""
-    selector = asked.selector(site.zone)
-    done = carry_out(
-        lambda act: restore_events(outbox, selector, act=act),
-        caller.act(asked.reason, dry_run=asked.dry_run),
-        events=lambda done: done.events,
+    selection = asked.build_selection(site.zone)
+    done = run_after_permission(
+        lambda options: restore_events(
+            outbox, selection, audit=caller.sign(asked.reason), options=options
+        ),
+        RunOptions(dry_run=asked.dry_run),
+        count=lambda done: done.events,
         permit=asked.permit("restore"),
     )
     if asked.names_only and not done.events:
-        raise none_restored(done)
+        raise build_nothing_restored_error(done)
     return RestoredEvents(**vars(done), dry_run=asked.dry_run)
 
 
@@ -97,12 +108,16 @@ def purge(caller: Admin, asked: ByRetention, outbox: Outbox, site: Site) -> Purg
     """Delete archived dead events past DLQ_ARCHIVE_RETENTION_DAYS for good. Which they were stays known."""
     days = site.archive_retention_days
     if not days:
-        raise RefusedError("DLQ_ARCHIVE_RETENTION_DAYS is 0, so nothing is ever purged. Nothing was changed.")
-    doing = caller.act(asked.reason, dry_run=asked.dry_run)
-    done = carry_out(
-        lambda act: purge_archive(outbox, before=doing.now - timedelta(days=days), act=act),
-        doing,
-        events=lambda done: done.events,
+        raise RefusedError(
+            "DLQ_ARCHIVE_RETENTION_DAYS is 0, so nothing is ever purged. Nothing was changed."
+        )
+    audit = caller.sign(asked.reason)
+    done = run_after_permission(
+        lambda options: purge_archive(
+            outbox, before=audit.now - timedelta(days=days), audit=audit, options=options
+        ),
+        RunOptions(dry_run=asked.dry_run),
+        count=lambda done: done.events,
         permit=asked.permit("delete"),
     )
     return PurgedOlder(**vars(done), older_than_days=days, dry_run=asked.dry_run)

@@ -14,7 +14,7 @@ from dlq_pipelines.api.errors import RequestError
 _NOTHING = (b"", b"{}")
 
 
-async def only_what_is_described(request: Request) -> None:
+async def reject_undescribed_arguments(request: Request) -> None:
     """A dependency of every route.
 
     Raises:
@@ -24,16 +24,30 @@ async def only_what_is_described(request: Request) -> None:
     route = request.scope["route"]
     if request.query_params:
         _require_described(request, route.path_format)
-    if request.method == "POST" and route.body_field is None and await request.body() not in _NOTHING:
+    if (
+        request.method == "POST"
+        and route.body_field is None
+        and await request.body() not in _NOTHING
+    ):
         raise RequestError(400, "This address takes no body.")
 
 
 def _require_described(request: Request, path: str) -> None:
-    described: dict[str, Any] = request.app.openapi()["paths"].get(path, {}).get(request.method.lower(), {})
-    known = {one["name"]: one["schema"] for one in described.get("parameters", []) if one["in"] == "query"}
+    described: dict[str, Any] = (
+        request.app.openapi()["paths"].get(path, {}).get(request.method.lower(), {})
+    )
+    known = {
+        one["name"]: one["schema"]
+        for one in described.get("parameters", [])
+        if one["in"] == "query"
+    }
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
-            said = f"It has {', '.join(known)}." if known else "It has none; what is changed is said in the body."
+            said = (
+                f"It has {', '.join(known)}."
+                if known
+                else "It has none; what is changed is said in the body."
+            )
             raise RequestError(400, f"{name}: this address has no such argument. {said}")
         if times > 1 and not _is_list(known[name]):
             raise RequestError(400, f"{name}: said {times} times. Say it once.")

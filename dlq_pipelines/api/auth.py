@@ -23,25 +23,27 @@ from limits import RateLimitItem
 from limits.strategies import MovingWindowRateLimiter
 
 from dlq_pipelines.api.errors import RequestError
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import required
+from dlq_pipelines.validate import validate_not_blank
 
 _ENTRY = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):(read|retry|admin):([0-9a-f]{64})")
 _LONGEST_ACTOR = 200
-_bearer = HTTPBearer(auto_error=False, description="A token of `dlq tokens new`. Not asked for where none is set.")
+_bearer = HTTPBearer(
+    auto_error=False, description="A token of `dlq tokens new`. Not asked for where none is set."
+)
 
 
-class Scope(StrEnum):
+class TokenScope(StrEnum):
     """What a token allows; each one also what stands before it."""
 
     READ = "read"
     RETRY = "retry"
     ADMIN = "admin"
 
-    def allows(self, other: "Scope") -> bool:
+    def allows(self, other: "TokenScope") -> bool:
         """Whether it includes the other."""
-        order = list(Scope)
+        order = list(TokenScope)
         return order.index(self) >= order.index(other)
 
 
@@ -50,7 +52,7 @@ class Token:
     """A token as it is kept: whose it is, what it allows, and the SHA-256 by which it is recognised."""
 
     name: str
-    scope: Scope
+    scope: TokenScope
     digest: str
 
     def __str__(self) -> str:
@@ -63,12 +65,12 @@ class Caller:
 
     actor: str
 
-    def act(self, reason: str, *, dry_run: bool = False) -> Act:
-        """What they do at this moment."""
-        return Act(self.actor, reason, datetime.now(UTC), dry_run=dry_run)
+    def sign(self, reason: str) -> AuditContext:
+        """Return the audit context of a change that the caller makes now."""
+        return AuditContext(self.actor, reason, datetime.now(UTC))
 
 
-def new_token(name: str, scope: Scope) -> tuple[str, Token]:
+def create_token(name: str, scope: TokenScope) -> tuple[str, Token]:
     """A fresh secret, and what is to be kept of it.
 
     Raises:
@@ -77,7 +79,9 @@ def new_token(name: str, scope: Scope) -> tuple[str, Token]:
     secret = f"dlq_{secrets.token_urlsafe(32)}"
     entry = f"{name}:{scope}:{_digest(secret)}"
     if not _ENTRY.fullmatch(entry):
-        raise ValueError("name must be of letters, digits, dots, dashes and underscores, at most 64")
+        raise ValueError(
+            "name must be of letters, digits, dots, dashes and underscores, at most 64"
+        )
     return secret, Token(name, scope, _digest(secret))
 
 
@@ -95,13 +99,15 @@ def read_tokens(text: str) -> tuple[Token, ...]:
                 f"DLQ_API_TOKENS: entry {place} is no name:scope:hash. Make one: `dlq tokens new NAME --scope read`."
             )
         if found:
-            tokens.append(Token(found[1], Scope(found[2]), found[3]))
+            tokens.append(Token(found[1], TokenScope(found[2]), found[3]))
     if len({token.name for token in tokens}) < len(tokens):
-        raise DlqError("DLQ_API_TOKENS: two entries have one name, so an audit could not tell them apart. Rename one.")
+        raise DlqError(
+            "DLQ_API_TOKENS: two entries have one name, so an audit could not tell them apart. Rename one."
+        )
     return tuple(tokens)
 
 
-def needs(scope: Scope, *, changes: bool = False) -> Callable[..., Caller]:
+def require_scope(scope: TokenScope, *, changes: bool = False) -> Callable[..., Caller]:
     """A dependency: the caller, who must have that scope.
 
     Args:
@@ -113,17 +119,24 @@ def needs(scope: Scope, *, changes: bool = False) -> Callable[..., Caller]:
         request: Request,
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
         x_actor: Annotated[
-            str | None, Header(max_length=_LONGEST_ACTOR, description="Who is behind the token, for the audit.")
+            str | None,
+            Header(
+                max_length=_LONGEST_ACTOR, description="Who is behind the token, for the audit."
+            ),
         ] = None,
     ) -> Caller:
         tokens: tuple[Token, ...] = request.app.state.tokens
         token = _recognise(tokens, given.credentials if given else None) if tokens else None
         if token is not None and not token.scope.allows(scope):
-            raise RequestError(403, f"This needs the scope {scope}; the token {token.name} has {token.scope}.")
+            raise RequestError(
+                403, f"This needs the scope {scope}; the token {token.name} has {token.scope}."
+            )
         if changes:
             peer = request.client.host if request.client else "unknown"
-            _not_too_often(request.app.state.limiter, request.app.state.rate, token.name if token else peer)
-        who = required("X-Actor", x_actor) if x_actor is not None else None
+            _not_too_often(
+                request.app.state.limiter, request.app.state.rate, token.name if token else peer
+            )
+        who = validate_not_blank("X-Actor", x_actor) if x_actor is not None else None
         if token is None:
             return Caller(who or "api")
         return Caller(f"{who} via {token.name}" if who else token.name)
@@ -131,7 +144,7 @@ def needs(scope: Scope, *, changes: bool = False) -> Callable[..., Caller]:
     return caller
 
 
-def admit(tokens: tuple[Token, ...], authorization: str | None) -> None:
+def authenticate(tokens: tuple[Token, ...], authorization: str | None) -> None:
     """Let a request on whose `Authorization` has a known token, and any where there are no tokens.
 
     Raises:
@@ -147,7 +160,11 @@ def _recognise(tokens: tuple[Token, ...], secret: str | None) -> Token:
     digest = _digest(secret or "")
     found = [token for token in tokens if hmac.compare_digest(token.digest, digest)]
     if not found:
-        why = "The bearer token is unknown." if secret else "A bearer token is needed: Authorization: Bearer ..."
+        why = (
+            "The bearer token is unknown."
+            if secret
+            else "A bearer token is needed: Authorization: Bearer ..."
+        )
         raise RequestError(401, why, {"WWW-Authenticate": "Bearer"})
     return found[0]
 
@@ -156,7 +173,9 @@ def _not_too_often(limiter: MovingWindowRateLimiter, rate: RateLimitItem, who: s
     if not limiter.hit(rate, who):
         wait = max(1, math.ceil(limiter.get_window_stats(rate, who).reset_time - time.time()))
         raise RequestError(
-            429, f"At most {rate.amount:,} changes a minute are taken. Wait {wait} s.", {"Retry-After": str(wait)}
+            429,
+            f"At most {rate.amount:,} changes a minute are taken. Wait {wait} s.",
+            {"Retry-After": str(wait)},
         )
 
 
@@ -164,6 +183,6 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-Reader = Annotated[Caller, Depends(needs(Scope.READ))]
-Retrier = Annotated[Caller, Depends(needs(Scope.RETRY, changes=True))]
-Admin = Annotated[Caller, Depends(needs(Scope.ADMIN, changes=True))]
+Reader = Annotated[Caller, Depends(require_scope(TokenScope.READ))]
+Retrier = Annotated[Caller, Depends(require_scope(TokenScope.RETRY, changes=True))]
+Admin = Annotated[Caller, Depends(require_scope(TokenScope.ADMIN, changes=True))]

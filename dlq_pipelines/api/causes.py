@@ -8,67 +8,70 @@ from fastapi import APIRouter, Path
 from pydantic import AfterValidator, Field
 
 from dlq_pipelines.api.auth import Admin, Caller, Reader
-from dlq_pipelines.api.filters import After, Body, DryRun, Limit, Reason, storable_text
+from dlq_pipelines.api.filters import After, Body, DryRun, Limit, Reason, validate_storable_text
 from dlq_pipelines.api.session import Outbox
+from dlq_pipelines.audit import RunOptions
 from dlq_pipelines.causes.catalogue import (
     Cause,
-    Change,
-    Described,
-    Description,
-    describe_as,
+    CauseChange,
+    CauseDescription,
+    CauseTextColumn,
     describe_cause,
     list_causes,
     merge_causes,
     mute_cause,
+    set_cause_text,
     split_cause,
-    undo,
+    undo_change,
 )
-from dlq_pipelines.causes.similar import Proposal, similar_causes
-from dlq_pipelines.outbox.event import BIGINT_MAX
+from dlq_pipelines.causes.similar import MergeProposal, find_similar_causes
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.validate import BIGINT_MAX
 
 router = APIRouter(prefix="/api/causes", tags=["causes"])
-CauseId = Annotated[str, AfterValidator(storable_text), Path(max_length=200, description="The cause.")]
+CauseId = Annotated[
+    str, AfterValidator(validate_storable_text), Path(max_length=200, description="The cause.")
+]
 
 
-class Changing(Body):
+class CauseChangeRequest(Body):
     """Why a cause is changed."""
 
     reason: Reason
     dry_run: DryRun = False
 
 
-class Merge(Changing):
+class Merge(CauseChangeRequest):
     """The cause that it is shown as from now on."""
 
     into: str = Field(max_length=200)
 
 
-class Rename(Changing):
+class Rename(CauseChangeRequest):
     """What people call it; empty: its message again."""
 
     name: str
 
 
-class Own(Changing):
+class Own(CauseChangeRequest):
     """Who looks after it; empty: nobody."""
 
     owner: str
 
 
-class Note(Changing):
+class Note(CauseChangeRequest):
     """What is known of it; empty: nothing."""
 
     text: str
 
 
-class Mute(Changing):
+class Mute(CauseChangeRequest):
     """For how many days nobody is told of it; 0 ends it."""
 
     days: int = Field(default=7, ge=0, le=365)
 
 
-class Undo(Changing):
+class Undo(CauseChangeRequest):
     """The number of the change to take back."""
 
     operation: int = Field(ge=1, le=BIGINT_MAX)
@@ -95,7 +98,7 @@ class CauseList:
 class SimilarList:
     """Pairs of causes whose messages are equal but for one word."""
 
-    pairs: list[Proposal]
+    pairs: list[MergeProposal]
     count: int
 
 
@@ -110,60 +113,91 @@ def list_(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> 
 @router.get("/similar")
 def similar(_: Reader, outbox: Outbox) -> SimilarList:
     """Pairs of causes to merge: their messages are equal but for one word. Nothing is merged by itself."""
-    found = similar_causes(list_causes(outbox, limit=1000))
+    found = find_similar_causes(list_causes(outbox, limit=1000))
     return SimilarList(list(found), len(found))
 
 
 @router.post("/undo")
-def undo_(caller: Admin, asked: Undo, outbox: Outbox) -> Change:
+def undo_(caller: Admin, asked: Undo, outbox: Outbox) -> CauseChange:
     """Take a change back. Refused when its cause was changed again since."""
-    return undo(outbox, asked.operation, act=caller.act(asked.reason, dry_run=asked.dry_run))
+    return undo_change(
+        outbox,
+        asked.operation,
+        audit=caller.sign(asked.reason),
+        options=RunOptions(dry_run=asked.dry_run),
+    )
 
 
 @router.get("/{cause}")
-def show(_: Reader, cause: CauseId, outbox: Outbox) -> Description:
+def show(_: Reader, cause: CauseId, outbox: Outbox) -> CauseDescription:
     """All of a cause: what it is, what people say of it, its details, its changes and a sample."""
     return describe_cause(outbox, cause)
 
 
 @router.post("/{cause}/merge")
-def merge(caller: Admin, cause: CauseId, asked: Merge, outbox: Outbox) -> Change:
+def merge(caller: Admin, cause: CauseId, asked: Merge, outbox: Outbox) -> CauseChange:
     """Show a cause as another one. Its deaths keep it, so a split gives all of it back."""
-    return merge_causes(outbox, cause, into=asked.into, act=caller.act(asked.reason, dry_run=asked.dry_run))
+    return merge_causes(
+        outbox,
+        cause,
+        into=asked.into,
+        audit=caller.sign(asked.reason),
+        options=RunOptions(dry_run=asked.dry_run),
+    )
 
 
 @router.post("/{cause}/split")
-def split(caller: Admin, cause: CauseId, asked: Changing, outbox: Outbox) -> Change:
+def split(caller: Admin, cause: CauseId, asked: CauseChangeRequest, outbox: Outbox) -> CauseChange:
     """Show a merged cause on its own again."""
-    return split_cause(outbox, cause, act=caller.act(asked.reason, dry_run=asked.dry_run))
+    return split_cause(
+        outbox, cause, audit=caller.sign(asked.reason), options=RunOptions(dry_run=asked.dry_run)
+    )
 
 
 @router.post("/{cause}/rename")
-def rename(caller: Admin, cause: CauseId, asked: Rename, outbox: Outbox) -> Change:
+def rename(caller: Admin, cause: CauseId, asked: Rename, outbox: Outbox) -> CauseChange:
     """Give a cause a name."""
     return _say(outbox, cause, "name", asked.name, asked, caller)
 
 
 @router.post("/{cause}/own")
-def own(caller: Admin, cause: CauseId, asked: Own, outbox: Outbox) -> Change:
+def own(caller: Admin, cause: CauseId, asked: Own, outbox: Outbox) -> CauseChange:
     """Say who looks after a cause."""
     return _say(outbox, cause, "owner", asked.owner, asked, caller)
 
 
 @router.post("/{cause}/note")
-def note(caller: Admin, cause: CauseId, asked: Note, outbox: Outbox) -> Change:
+def note(caller: Admin, cause: CauseId, asked: Note, outbox: Outbox) -> CauseChange:
     """Write a note on a cause."""
     return _say(outbox, cause, "note", asked.text, asked, caller)
 
 
 @router.post("/{cause}/mute")
-def mute(caller: Admin, cause: CauseId, asked: Mute, outbox: Outbox) -> Change:
+def mute(caller: Admin, cause: CauseId, asked: Mute, outbox: Outbox) -> CauseChange:
     """Tell nobody of a cause for some days. It is still counted, reported and retried."""
-    act = caller.act(asked.reason, dry_run=asked.dry_run)
-    return mute_cause(outbox, cause, act.now + timedelta(days=asked.days) if asked.days else None, act=act)
+    audit = caller.sign(asked.reason)
+    return mute_cause(
+        outbox,
+        cause,
+        audit.now + timedelta(days=asked.days) if asked.days else None,
+        audit=audit,
+        options=RunOptions(dry_run=asked.dry_run),
+    )
 
 
-def _say(  # noqa: PLR0913, PLR0917 - the route's own arguments
-    outbox: Connection, cause: str, column: Described, text: str, asked: Changing, caller: Caller
-) -> Change:
-    return describe_as(outbox, cause, column, text, act=caller.act(asked.reason, dry_run=asked.dry_run))
+def _say(
+    outbox: Connection,
+    cause: str,
+    column: CauseTextColumn,
+    text: str,
+    asked: CauseChangeRequest,
+    caller: Caller,
+) -> CauseChange:
+    return set_cause_text(
+        outbox,
+        cause,
+        column,
+        text,
+        audit=caller.sign(asked.reason),
+        options=RunOptions(dry_run=asked.dry_run),
+    )

@@ -56,11 +56,13 @@ def docs(request: Request) -> HTMLResponse:
     tags = dict.fromkeys(operation.tag for operation in operations)
     groups = {tag: [operation for operation in operations if operation.tag == tag] for tag in tags}
     style = _style()
-    page = _environment().get_template("docs.html.j2").render(api=described["info"], groups=groups, style=style)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    page = (
+        _environment()
+        .get_template("docs.html.j2")
+        .render(api=described["info"], groups=groups, style=style)
     )
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
 
@@ -96,11 +98,20 @@ def _parameters(one: dict[str, Any], schemas: dict[str, Any]) -> Iterator[_Argum
     for given in one.get("parameters", []):
         if given["in"] != "header":
             about = given.get("description") or given["schema"].get("description", "")
-            yield _argument(given["name"], given["in"], given["schema"], schemas, about, given.get("required", False))
+            yield _argument(
+                given["name"],
+                given["in"],
+                given["schema"],
+                schemas,
+                about,
+                given.get("required", False),
+            )
 
 
 def _body(one: dict[str, Any], schemas: dict[str, Any]) -> Iterator[_Argument]:
-    schema = one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    schema = (
+        one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    )
     for choice in [schema, *schema.get("anyOf", [])]:
         known = _known(choice, schemas)
         for name, field in known.get("properties", {}).items():
@@ -108,36 +119,57 @@ def _body(one: dict[str, Any], schemas: dict[str, Any]) -> Iterator[_Argument]:
             yield _argument(name, "body", field, schemas, field.get("description", ""), needed)
 
 
-def _argument(  # noqa: PLR0913, PLR0917 - the columns of the table
-    name: str, place: str, schema: dict[str, Any], schemas: dict[str, Any], about: str, required: bool
+def _argument(
+    name: str,
+    place: str,
+    schema: dict[str, Any],
+    schemas: dict[str, Any],
+    about: str,
+    required: bool,
 ) -> _Argument:
     default = schema.get("default")
-    shown = ", ".join(default) if isinstance(default, list) else "" if default is None else json.dumps(default)
+    shown = (
+        ", ".join(default)
+        if isinstance(default, list)
+        else ""
+        if default is None
+        else json.dumps(default)
+    )
     return _Argument(name, place, _type(schema, schemas), shown, required, about.replace("`", ""))
 
 
 def _answer(one: dict[str, Any], schemas: dict[str, Any]) -> str:
     """The fields of a JSON object, or the kinds of file."""
     content = one["responses"].get("200", {}).get("content", {})
-    fields = _known(content.get("application/json", {}).get("schema", {}), schemas).get("properties", {})
+    fields = _known(content.get("application/json", {}).get("schema", {}), schemas).get(
+        "properties", {}
+    )
     return ", ".join(fields or content)
 
 
 def _known(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     """The schema, or the one that it refers to."""
-    found: dict[str, Any] = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    found: dict[str, Any] = (
+        schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    )
     return found
 
 
 def _type(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
     """In words: `integer`, `list of string`, or the values that it may have."""
     if "anyOf" in schema:
-        return " or ".join(_type(choice, schemas) for choice in schema["anyOf"] if choice.get("type") != "null")
+        return " or ".join(
+            _type(choice, schemas) for choice in schema["anyOf"] if choice.get("type") != "null"
+        )
     known = _known(schema, schemas)
     if "enum" in known:
         return " or ".join(map(str, known["enum"]))
     if known.get("type") == "array":
         return f"list of {_type(known.get('items', {}), schemas)}"
     least, most = known.get("minimum"), known.get("maximum")
-    between = f" {least:g} to {most:,.0f}" if least is not None and most is not None and most < 2**31 - 1 else ""
+    between = (
+        f" {least:g} to {most:,.0f}"
+        if least is not None and most is not None and most < 2**31 - 1
+        else ""
+    )
     return f"{known.get('type', '')}{between}"

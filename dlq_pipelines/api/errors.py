@@ -15,18 +15,26 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, NotFoundError, RefusedError, SchemaError
-from dlq_pipelines.postgres.refusal import passing
-from dlq_pipelines.text import plain_line
+from dlq_pipelines.errors import (
+    DatabaseUnavailableError,
+    DlqError,
+    NotFoundError,
+    RefusedError,
+    SchemaError,
+)
+from dlq_pipelines.postgres.transient import describe_transient_error
+from dlq_pipelines.text import sanitize_line
 
 log = logging.getLogger("dlq.api")
 _AWAY = "The database does not answer. The server's log says why; /ready says when it is back."
 _LONGEST = 2_000
 # Commands that the rest of the house advises and that have a twin here, up to their other options.
-_COMMAND = re.compile(r"`dlq (dead-events|causes|fixes|alerts) (list|show|split|withdraw|parked)(?: ([^` ]+))?[^`]*`")
+_COMMAND = re.compile(
+    r"`dlq (dead-events|causes|fixes|alerts) (list|show|split|withdraw|parked)(?: ([^` ]+))?[^`]*`"
+)
 
 
-class Failure(BaseModel):
+class ErrorResponse(BaseModel):
     """Why it was not done."""
 
     error: str = Field(description="One sentence for people.")
@@ -42,17 +50,26 @@ class RequestError(Exception):
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {
-        "model": Failure,
+        "model": ErrorResponse,
         "description": "400 a bad argument · 401 no known token · 403 not allowed to this token · 404 unknown, or not "
         "dead · 409 refused in the present state · 413 too large · 429 too often",
     },
-    "5XX": {"model": Failure, "description": "503 the database does not answer, or not in time · 500 a defect"},
+    "5XX": {
+        "model": ErrorResponse,
+        "description": "503 the database does not answer, or not in time · 500 a defect",
+    },
 }
 
 
-def failure(status: int, reason: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def build_error_response(
+    status: int, reason: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     """The answer. The reason may repeat what a stranger said: it is made one plain line, bounded, and storable."""
-    said = _COMMAND.sub(_over_http, plain_line(reason, _LONGEST)).encode("utf-8", "backslashreplace").decode("utf-8")
+    said = (
+        _COMMAND.sub(_over_http, sanitize_line(reason, _LONGEST))
+        .encode("utf-8", "backslashreplace")
+        .decode("utf-8")
+    )
     return JSONResponse({"error": said}, status, headers)
 
 
@@ -70,37 +87,39 @@ def _over_http(command: re.Match[str]) -> str:
             return f"`POST /api/{concept}/{which}/{act}`"
 
 
-def handle_errors(app: FastAPI) -> None:
+def install_error_handlers(app: FastAPI) -> None:
     """Let every failure of this application be answered so."""
 
     @app.exception_handler(RequestError)
     async def refused(_: Request, error: RequestError) -> JSONResponse:
-        return failure(error.status, str(error), error.headers)
+        return build_error_response(error.status, str(error), error.headers)
 
     @app.exception_handler(HTTPException)
     async def by_the_framework(_: Request, error: HTTPException) -> JSONResponse:
-        return failure(error.status_code, str(error.detail), error.headers)
+        return build_error_response(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return failure(400, _complaint(error))
+        return build_error_response(400, _complaint(error))
 
     @app.exception_handler(Exception)
-    async def any_other(_: Request, __: Exception) -> JSONResponse:  # uvicorn logs it with its trace
-        return failure(500, "This is a defect of the server. Its log says where.")
+    async def any_other(
+        _: Request, __: Exception
+    ) -> JSONResponse:  # uvicorn logs it with its trace
+        return build_error_response(500, "This is a defect of the server. Its log says where.")
 
     for kind in (DlqError, ValueError, OSError, psycopg.Error):
         app.add_exception_handler(kind, _known)
 
 
 async def _known(_: Request, error: Exception) -> JSONResponse:
-    status, reason = describe(error)
-    if status >= 500:  # noqa: PLR2004 - the server's own
+    status, reason = describe_error(error)
+    if status >= 500:
         log.error("%s: %s", type(error).__name__, error)
-    return failure(status, reason)
+    return build_error_response(status, reason)
 
 
-def describe(error: Exception) -> tuple[int, str]:
+def describe_error(error: Exception) -> tuple[int, str]:
     """The status of a failure, and what is said of it."""
     match error:
         case NotFoundError():
@@ -119,7 +138,7 @@ def describe(error: Exception) -> tuple[int, str]:
 
 def _of_postgres(error: Exception) -> tuple[int, str]:
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    if passes := passing(error):
+    if passes := describe_transient_error(error):
         return 503, passes
     match error:
         case psycopg.OperationalError() | psycopg.InterfaceError() | DatabaseUnavailableError():

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from dataclasses import Field as DataclassField
-from dataclasses import fields
 from datetime import tzinfo
 from functools import partial
 from typing import Annotated, Any
@@ -11,21 +10,24 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
+from dlq_pipelines.audit import CONFIRM_ABOVE, MAX_REASON_LENGTH
 from dlq_pipelines.errors import RefusedError
-from dlq_pipelines.operation import ASKED_ABOVE, LONGEST_REASON
-from dlq_pipelines.outbox.event import BIGINT_MAX, UNSTORABLE, Selector, is_storable
-from dlq_pipelines.outbox.filters import Filters
+from dlq_pipelines.outbox.selection import FILTERS, Selection
+from dlq_pipelines.validate import BIGINT_MAX, INTEGER_MAX, NOT_STORABLE, is_storable
 
 
-def storable_text(value: Any) -> Any:
+def validate_storable_text(value: Any) -> Any:
     """Refuse a text that PostgreSQL cannot hold, before it says so in words of its own."""
     if isinstance(value, str) and not is_storable(value):
-        raise ValueError(UNSTORABLE)
+        raise ValueError(NOT_STORABLE)
     return value
 
 
 EventId = Annotated[int, Field(ge=1, le=BIGINT_MAX)]
-Reason = Annotated[str, Field(min_length=1, max_length=LONGEST_REASON, description="Why, for whoever asks later.")]
+Reason = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_REASON_LENGTH, description="Why, for whoever asks later."),
+]
 DryRun = Annotated[bool, Field(description="Only say what would be done.")]
 Limit = Annotated[int, Query(ge=1, le=1_000, description="How many at most.")]
 # As long as the longest key of an alert makes it.
@@ -33,6 +35,7 @@ After = Annotated[str | None, Query(max_length=4_000, description="`next` of the
 OF_NO_REASON = "asked for over HTTP"
 
 
+_FILTER_NAMES = {item.name for item in FILTERS}
 # A time zone behind a space, as a + that was not escaped arrives.
 _LOST_PLUS = re.compile(r" \d\d:?\d\d$")
 
@@ -41,7 +44,7 @@ class Parameters(BaseModel):
     """An argument that nobody knows is refused: a filter with a slip of the pen would mean more than was meant."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    _storable = field_validator("*")(storable_text)
+    _storable = field_validator("*")(validate_storable_text)
 
 
 class Body(Parameters):
@@ -50,39 +53,36 @@ class Body(Parameters):
     model_config = ConfigDict(strict=True)
 
 
-def _argument(one: "DataclassField[Any]") -> tuple[Any, Any]:
-    about = one.metadata
-    name = about.get("query", one.name)
-    help_ = about["help"].replace("`dlq causes list` lists", "/api/causes lists")
-    bounds: Any = {"ge": 0, "le": 2**31 - 1} if one.name == "attempts" else {}
-    return one.type, Field(default=one.default, alias=name, description=help_, **bounds)
+def _declare_filter(item: "DataclassField[Any]") -> tuple[Any, Any]:
+    bounds: Any = {"ge": 0, "le": INTEGER_MAX} if item.metadata["given_as"] is int else {}
+    description = item.metadata["description"].replace(
+        "`dlq causes list` lists", "/api/causes lists"
+    )
+    return item.metadata["given_as"] | None, Field(default=None, description=description, **bounds)
 
 
-_arguments: Any = {one.name: _argument(one) for one in fields(Filters) if one.name != "every"}
-_FilterParameters = create_model("_FilterParameters", __base__=Parameters, **_arguments)
-_FilterBody = create_model("_FilterBody", __base__=Body, **_arguments)
+_declared: Any = {item.name: _declare_filter(item) for item in FILTERS}
+_FilterParameters = create_model("_FilterParameters", __base__=Parameters, **_declared)
+_FilterBody = create_model("_FilterBody", __base__=Body, **_declared)
 
 
-class Asked(_FilterParameters):
-    """Parameters of a request that reads. Without any, all dead events are meant."""
+class SelectionQuery(_FilterParameters):
+    """The filters of a request that reads. Without any, it selects all dead events."""
 
-    id: list[Annotated[int, Field(ge=1, le=BIGINT_MAX)]] | None = Field(
-        default=None, max_length=1_000, description="Only these events; may be said several times."
+    event_ids: list[EventId] | None = Field(
+        default=None, max_length=1_000, description="These events only; repeatable."
     )
 
-    @property
-    def filters(self) -> Filters:
-        """Without the ids."""
-        return _filters(self)
-
-    def selector(self, zone: tzinfo) -> Selector:
-        """What was asked for."""
+    def build_selection(self, zone: tzinfo) -> Selection:
+        """Build the selection that the request asks for."""
+        given = self.model_dump(include=_FILTER_NAMES)
         try:
-            return self.filters.selector(zone, self.id, else_every=True)
+            return Selection.build(given, zone, self.event_ids, default_all=True)
         except ValueError as error:
-            filters = self.filters
-            if any(_LOST_PLUS.search(text or "") for text in (filters.since, filters.until)):
-                raise ValueError(f"{error} A + in an address means a space: write it as %2B.") from None
+            if any(_LOST_PLUS.search(given[name] or "") for name in ("since", "until")):
+                raise ValueError(
+                    f"{error} A + in an address means a space: write it as %2B."
+                ) from None
             raise
 
 
@@ -90,7 +90,10 @@ class AtMost(Body):
     """What a person is asked at a terminal, a program says: how many events it means."""
 
     at_most: int = Field(
-        default=ASKED_ABOVE, ge=0, le=BIGINT_MAX, description="With more events than this it is refused."
+        default=CONFIRM_ABOVE,
+        ge=0,
+        le=BIGINT_MAX,
+        description="With more events than this it is refused.",
     )
 
     def permit(self, doing: str) -> Callable[[int], None] | None:
@@ -98,26 +101,28 @@ class AtMost(Body):
         return partial(_refuse_more, doing, self.at_most)
 
 
-class Many(_FilterBody, AtMost):
-    """A change of all that a filter means. Of events that are named by their ids, any number is meant."""
+class SelectionBody(_FilterBody, AtMost):
+    """The filters of a request that changes events. Events named by their ids need no confirmation."""
 
     event_ids: list[EventId] | None = Field(
-        default=None, min_length=1, max_length=10_000, description="Only these events."
+        default=None, min_length=1, max_length=10_000, description="These events only."
     )
-    every: bool = Field(default=False, alias="all", description="All of them. Only without a filter.")
+    all: bool = Field(default=False, description="All dead events. Excludes filters.")
     dry_run: DryRun = False
 
     @property
     def names_only(self) -> bool:
-        """Whether events were named by their ids and nothing else was said of them."""
-        return _filters(self).names_only(self.event_ids)
+        """Whether the request names events by their ids and has no filter."""
+        given = self.model_dump(include=_FILTER_NAMES, exclude_none=True)
+        return bool(self.event_ids) and not given and not self.all
 
-    def selector(self, zone: tzinfo, *, else_every: bool = False) -> Selector:
-        """What was asked for."""
-        return _filters(self).selector(zone, self.event_ids, else_every=else_every)
+    def build_selection(self, zone: tzinfo, *, default_all: bool = False) -> Selection:
+        """Build the selection that the request asks for."""
+        given = self.model_dump(include={*_FILTER_NAMES, "all"})
+        return Selection.build(given, zone, self.event_ids, default_all=default_all)
 
     def permit(self, doing: str) -> Callable[[int], None] | None:
-        """What refuses more events than were meant; None where they were named."""
+        """Return what refuses more events than `at_most`; None if the events were named."""
         return None if self.names_only else super().permit(doing)
 
 
@@ -127,7 +132,3 @@ def _refuse_more(doing: str, at_most: int, events: int) -> None:
             f"This would {doing} {events:,} events, more than at_most ({at_most:,}). Nothing was changed. Look with "
             "dry_run, then say a larger at_most or narrow it."
         )
-
-
-def _filters(given: Any) -> Filters:
-    return Filters(**{one.name: getattr(given, one.name) for one in fields(Filters) if hasattr(given, one.name)})

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dlq_pipelines.api.auth import Token, admit
-from dlq_pipelines.api.errors import RequestError, failure
+from dlq_pipelines.api.auth import Token, authenticate
+from dlq_pipelines.api.errors import RequestError, build_error_response
 
 # Ten thousand ids or a large payload; whoever sends more means something else.
 MOST_BYTES = 1_048_576
@@ -46,9 +46,19 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str], tokens: tuple[Token, ...]
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Iterable[str],
+        origins: Iterable[str],
+        tokens: tuple[Token, ...],
     ) -> None:
-        self._app, self._hosts, self._origins, self._tokens = app, frozenset(hosts), frozenset(origins), tokens
+        self._app, self._hosts, self._origins, self._tokens = (
+            app,
+            frozenset(hosts),
+            frozenset(origins),
+            tokens,
+        )
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,9 +82,13 @@ class Guard:
             if scope["method"] not in _SAFE:
                 receive = _once(await asyncio.wait_for(_body(receive), _BODY_SECONDS), receive)
         except RequestError as error:
-            await failure(error.status, str(error), error.headers)(scope, receive, answer)
+            await build_error_response(error.status, str(error), error.headers)(
+                scope, receive, answer
+            )
         except TimeoutError:
-            await failure(408, f"The body took longer than {_BODY_SECONDS} s.")(scope, receive, answer)
+            await build_error_response(408, f"The body took longer than {_BODY_SECONDS} s.")(
+                scope, receive, answer
+            )
         else:
             await self._app(scope, receive, answer)
         finally:
@@ -86,19 +100,32 @@ class Guard:
         if len(headers.getlist("host")) > 1:
             raise RequestError(400, "A request has one Host header.")
         if _name(host) not in self._hosts:
-            raise RequestError(421, "This server does not answer to that host name. DLQ_API_HOSTS lists those it does.")
-        origin = headers.get("origin")
-        if origin and method not in _SAFE and origin not in self._origins and origin.partition("://")[2] != host:
             raise RequestError(
-                403, "Another site's page may change nothing here. DLQ_API_CORS_ORIGINS lists those it may."
+                421,
+                "This server does not answer to that host name. DLQ_API_HOSTS lists those it does.",
+            )
+        origin = headers.get("origin")
+        if (
+            origin
+            and method not in _SAFE
+            and origin not in self._origins
+            and origin.partition("://")[2] != host
+        ):
+            raise RequestError(
+                403,
+                "Another site's page may change nothing here. DLQ_API_CORS_ORIGINS lists those it may.",
             )
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > _LENGTH_DIGITS or int(length) > MOST_BYTES:
-            raise RequestError(413, f"A body has at most {MOST_BYTES:,} bytes.", {"Connection": "close"})
+            raise RequestError(
+                413, f"A body has at most {MOST_BYTES:,} bytes.", {"Connection": "close"}
+            )
         if self._under_way > _MOST_AT_ONCE:
-            raise RequestError(503, "Too many requests are under way. Ask again.", {"Retry-After": "1"})
+            raise RequestError(
+                503, "Too many requests are under way. Ask again.", {"Retry-After": "1"}
+            )
         if path not in OPEN and method != "OPTIONS":
-            admit(self._tokens, headers.get("authorization"))
+            authenticate(self._tokens, headers.get("authorization"))
 
 
 def _name(host: str) -> str:
@@ -114,11 +141,15 @@ async def _body(receive: Receive) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
-        if message["type"] == "http.disconnect":  # half a request is none: it must not be taken for one without a body
+        if (
+            message["type"] == "http.disconnect"
+        ):  # half a request is none: it must not be taken for one without a body
             raise RequestError(400, "The request broke off.")
         body += message.get("body", b"")
         if len(body) > MOST_BYTES:
-            raise RequestError(413, f"A body has at most {MOST_BYTES:,} bytes.", {"Connection": "close"})
+            raise RequestError(
+                413, f"A body has at most {MOST_BYTES:,} bytes.", {"Connection": "close"}
+            )
         if not message.get("more_body"):
             return bytes(body)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import psycopg
 from fastapi import APIRouter, Request, Response
 
-from dlq_pipelines.api.errors import describe
+from dlq_pipelines.api.errors import describe_error
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.postgres.migrate import require_current
 
@@ -52,7 +52,7 @@ def ready(request: Request, response: Response) -> Readiness:
             schema = "ok"
     except (DlqError, psycopg.Error) as error:
         log.warning("not ready: %s", error)
-        _, reason = describe(error)
+        _, reason = describe_error(error)
         response.status_code = 503
         database, schema = (database, reason) if database == "ok" else (reason, schema)
     return Readiness("ready" if schema == "ok" else "not ready", database, schema)

@@ -9,7 +9,7 @@ from prometheus_client.exposition import choose_encoder
 
 from dlq_pipelines.api.auth import Reader
 from dlq_pipelines.api.session import Site, require_schema
-from dlq_pipelines.metrics import DeadLetterCollector, snapshot_reader
+from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
 from dlq_pipelines.postgres.connect import Connection
 
 router = APIRouter(tags=["metrics"])
@@ -28,7 +28,9 @@ def metrics(_: Reader, request: Request, site: Site) -> Response:
             yield connection
 
     registry = CollectorRegistry()
-    read = snapshot_reader(connect, max_retries=site.max_retries, archive_retention_days=site.archive_retention_days)
+    read = build_snapshot_reader(
+        connect, max_retries=site.max_retries, archive_retention_days=site.archive_retention_days
+    )
     registry.register(DeadLetterCollector(read))
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"Content-Type": content_type})

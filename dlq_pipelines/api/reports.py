@@ -10,7 +10,7 @@ from pydantic import BeforeValidator
 from dlq_pipelines.api.auth import Admin, Reader
 from dlq_pipelines.api.session import Outbox, Site
 from dlq_pipelines.errors import NotFoundError
-from dlq_pipelines.installation import report_policy, reports_target
+from dlq_pipelines.installation import build_report_policy, open_reports_target
 
 router = APIRouter(prefix="/api/reports", tags=["reports"])
 
@@ -63,9 +63,9 @@ def list_(
 @router.get("/{day}", response_model=dict[str, Any])
 def show(_: Reader, day: Day, site: Site) -> Response:
     """The report of a day as JSON: every figure of its page, as `reports/report.schema.json` describes them."""
-    from dlq_pipelines.reports.publish import fetch_twin
+    from dlq_pipelines.reports.publish import fetch_json_report
 
-    twin = fetch_twin(reports_target(site), day)
+    twin = fetch_json_report(open_reports_target(site), day)
     if twin is None:
         raise NotFoundError(f"There is no report of {day}. POST to this address builds it.")
     return Response(twin, media_type="application/json")
@@ -77,7 +77,9 @@ def build(_: Admin, day: Day, outbox: Outbox, site: Site) -> BuiltReport:
     from dlq_pipelines.reports.publish import list_reports
     from dlq_pipelines.reports.report import build_report
 
-    policy, target = report_policy(site), reports_target(site)
-    build_report(outbox, day=day, zone=site.zone, target=target, policy=policy, now=datetime.now(UTC))
+    policy, target = build_report_policy(site), open_reports_target(site)
+    build_report(
+        outbox, day=day, zone=site.zone, target=target, policy=policy, now=datetime.now(UTC)
+    )
     (built,) = list_reports(outbox, limit=1, day=day)
     return BuiltReport(**vars(built))

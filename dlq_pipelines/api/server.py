@@ -11,9 +11,9 @@ from dataclasses import replace
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from dlq_pipelines.api.app import create_app, guarded
+from dlq_pipelines.api.app import create_app, wrap_with_guard
 from dlq_pipelines.api.auth import read_tokens
-from dlq_pipelines.api.errors import failure
+from dlq_pipelines.api.errors import build_error_response
 from dlq_pipelines.api.guard import HEADERS
 from dlq_pipelines.errors import DlqError, RefusedError
 from dlq_pipelines.installation import find_database, open_connection, prepare_embedded
@@ -42,7 +42,7 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def send_400_response(self, msg: str) -> None:
         """Say so, and hang up."""
-        answer = failure(400, msg, {**HEADERS, "Connection": "close"})
+        answer = build_error_response(400, msg, {**HEADERS, "Connection": "close"})
         head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(answer.body)))
         self.transport.close()
@@ -78,7 +78,11 @@ def serve_api(settings: Settings, *, host: str, port: int, announce: Callable[[]
 
 
 def make_server(
-    settings: Settings, database: Database, *, host: str, announce: Callable[[], None] = lambda: None
+    settings: Settings,
+    database: Database,
+    *,
+    host: str,
+    announce: Callable[[], None] = lambda: None,
 ) -> uvicorn.Server:
     """The server, not yet started; it runs on the sockets that it is given.
 
@@ -87,7 +91,7 @@ def make_server(
     """
     app = create_app(settings, replace(database, statement_timeout=settings.api_timeout_seconds))
     config = uvicorn.Config(
-        guarded(app, settings, host=host),
+        wrap_with_guard(app, settings, host=host),
         http=_Protocol,
         ws="none",
         access_log=False,

@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from dlq_pipelines.api.errors import RequestError
 from dlq_pipelines.api.session import require_schema
 from dlq_pipelines.exports.redact import Redaction
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.settings import ExportFormat
 
 log = logging.getLogger("dlq.api")
@@ -34,7 +34,9 @@ class _StalledError(Exception):
 class ExportResponse(StreamingResponse):
     """An answer that ends its export when it has ended itself, read to the end or not."""
 
-    def __init__(self, chunks: Generator[bytes], *, media_type: str, headers: dict[str, str]) -> None:
+    def __init__(
+        self, chunks: Generator[bytes], *, media_type: str, headers: dict[str, str]
+    ) -> None:
         super().__init__(chunks, media_type=media_type, headers=headers)
         self._chunks = chunks
 
@@ -50,18 +52,22 @@ class ExportResponse(StreamingResponse):
         try:
             await super().__call__(scope, receive, hurried)
         except _StalledError:
-            log.warning("An export was broken off: its reader took nothing for %.0f s.", _STALLED_SECONDS)
+            log.warning(
+                "An export was broken off: its reader took nothing for %.0f s.", _STALLED_SECONDS
+            )
         finally:
             with CancelScope(shield=True):
                 await run_in_threadpool(self._chunks.close)
 
 
-def export_stream(state: Any, selector: Selector, *, format: ExportFormat, redaction: Redaction) -> Generator[bytes]:
+def export_stream(
+    state: Any, selection: Selection, *, format: ExportFormat, redaction: Redaction
+) -> Generator[bytes]:
     """The file's bytes. What goes wrong before the first of them is raised here, so that it can be answered.
 
     Args:
         state: of the application: its database and its places for exports.
-        selector: which deaths.
+        selection: which deaths.
         format: of the file.
         redaction: what is hidden.
 
@@ -71,13 +77,17 @@ def export_stream(state: Any, selector: Selector, *, format: ExportFormat, redac
         SchemaError: it has to be migrated first.
     """
     if not state.exports.acquire(blocking=False):
-        raise RequestError(503, "Other exports are under way. Ask again when one has ended.", {"Retry-After": "30"})
-    chunks = _chunks(state, selector, format, redaction)
+        raise RequestError(
+            503, "Other exports are under way. Ask again when one has ended.", {"Retry-After": "30"}
+        )
+    chunks = _chunks(state, selection, format, redaction)
     # Runs up to its first bytes, so that it is begun and will give its place back whatever happens.
     return _with(next(chunks, b""), chunks)
 
 
-def _chunks(state: Any, selector: Selector, format: ExportFormat, redaction: Redaction) -> Generator[bytes]:
+def _chunks(
+    state: Any, selection: Selection, format: ExportFormat, redaction: Redaction
+) -> Generator[bytes]:
     failed: list[BaseException] = []
     reading, writing = os.pipe()
 
@@ -90,13 +100,13 @@ def _chunks(state: Any, selector: Selector, format: ExportFormat, redaction: Red
                 export_selected(
                     connection,
                     url=state.database.url,
-                    selector=selector,
+                    selection=selection,
                     format=format,
                     file=file,
                     redaction=redaction,
                     progress=lambda _: None,
                 )
-        except BaseException as error:  # noqa: BLE001 - raised again by who reads
+        except BaseException as error:
             failed.append(error)
 
     writer = threading.Thread(target=write, name="export", daemon=True)

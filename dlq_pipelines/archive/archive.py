@@ -12,19 +12,26 @@ from datetime import UTC, datetime
 
 import psycopg
 
+from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.errors import SchemaError
-from dlq_pipelines.operation import Act, record_operation
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.batches import (
+    BatchParameters,
+    DeathBatch,
+    RetryResult,
+    lock_batch,
+    process_selection,
+    summarize_selection,
+)
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.page import Asked, Page, Retried, lock_page, shown, take_selected
-from dlq_pipelines.text import plain_line
+from dlq_pipelines.text import sanitize_line
 
 BATCH = 5_000
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Archived:
+class ArchiveResult:
     """What an archive run did; of a dry run, what it would do.
 
     Attributes:
@@ -40,7 +47,14 @@ class Archived:
     left: int
 
 
-def archive_dead_events(connection: Connection, *, before: datetime, only_exported: bool, act: Act) -> Archived:
+def archive_dead_events(
+    connection: Connection,
+    *,
+    before: datetime,
+    only_exported: bool,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> ArchiveResult:
     """Move the events that died before that moment, and that no open fix targets, to the archive table.
 
     Args:
@@ -55,36 +69,53 @@ def archive_dead_events(connection: Connection, *, before: datetime, only_export
     """
     where: dict[str, object] = {"before": before, "times": None}
     if only_exported:
-        where["times"] = connection.one("archive.exported_times", before=before)["times"]
-    if act.dry_run:
-        movable = connection.one("archive.count_movable", **where)["events"]
-        old = connection.one("archive.count_old", before=before)["events"]
-        return Archived(movable, -(-movable // BATCH), max(0, old - movable))
+        where["times"] = connection.fetch_one("archive.exported_times", before=before)["times"]
+    if options.dry_run:
+        movable = connection.fetch_one("archive.count_movable", **where)["events"]
+        old = connection.fetch_one("archive.count_old", before=before)["events"]
+        return ArchiveResult(movable, -(-movable // BATCH), max(0, old - movable))
     moved = batches = left = 0
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
         with connection.transaction():
-            with whole_rows():
-                batch = connection.one(
-                    "archive.move_batch", limit=BATCH, room=act.room(moved, BATCH), now=act.now, **where, **after
+            with explain_archive_refusal():
+                batch = connection.fetch_one(
+                    "archive.move_batch",
+                    limit=BATCH,
+                    room=options.remaining_in_batch(moved, BATCH),
+                    now=audit.now,
+                    **where,
+                    **after,
                 )
             if batch["moved"]:
                 asked = {"before": before.isoformat()}
-                record_operation(connection, "archive.move", asked, act=act, events=batch["moved"])
+                record_audit_entry(
+                    connection,
+                    "archive.move",
+                    asked,
+                    audit=audit,
+                    events=batch["moved"],
+                )
         moved, batches = moved + batch["moved"], batches + bool(batch["moved"])
         left += batch["rows"] - batch["moved"]
-        act.progress(moved)
+        options.progress(moved)
         if batch["rows"] < BATCH:
-            return Archived(moved, batches, left)
+            return ArchiveResult(moved, batches, left)
         after = {"after_time": batch["last_time"], "after_id": batch["last_id"]}
 
 
-def discard_events(connection: Connection, selector: Selector, *, act: Act) -> Retried:
+def discard_events(
+    connection: Connection,
+    selection: Selection,
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> RetryResult:
     """Give dead events up: they go to the archive at once, and no filter brings them back.
 
     Args:
         connection: in autocommit mode.
-        selector: the dead events, also such that are not exported or that an open fix targets: it goes on without them.
+        selection: the dead events, also such that are not exported or that an open fix targets: it goes on without them.
             One whose id is in the archive already stays.
         act: who gives them up, and why; both are kept with each event.
 
@@ -94,21 +125,27 @@ def discard_events(connection: Connection, selector: Selector, *, act: Act) -> R
             constraint that they break.
     """
 
-    def take(asked: Asked, _: int) -> Page:
-        page = lock_page(connection, asked)
-        free = connection.one("archive.discardable", deaths=page.deaths)
-        if free["events"] and not act.dry_run:
-            who = {"actor": act.actor, "reason": act.reason, "now": act.now}
-            with whole_rows():
-                connection.one("archive.discard", deaths=free["deaths"], **who)
-            record_operation(connection, "archive.discard", shown(selector), act=act, events=free["events"])
+    def take(asked: BatchParameters, _: int) -> DeathBatch:
+        page = lock_batch(connection, asked)
+        free = connection.fetch_one("archive.discardable", deaths=page.deaths)
+        if free["events"] and not options.dry_run:
+            who = {"actor": audit.actor, "reason": audit.reason, "now": audit.now}
+            with explain_archive_refusal():
+                connection.fetch_one("archive.discard", deaths=free["deaths"], **who)
+            record_audit_entry(
+                connection,
+                "archive.discard",
+                summarize_selection(selection),
+                audit=audit,
+                events=free["events"],
+            )
         return replace(page, taken=free["events"], free=page.free - page.taken + free["events"])
 
-    return take_selected(connection, selector, take, max_retries=None, act=act)
+    return process_selection(connection, selection, take, max_retries=None, options=options)
 
 
 @contextmanager
-def whole_rows() -> Iterator[None]:
+def explain_archive_refusal() -> Iterator[None]:
     """Say why a table does not take the events: it lacks columns, or has a constraint of its own that they break.
 
     Raises:
@@ -117,12 +154,15 @@ def whole_rows() -> Iterator[None]:
     try:
         yield
     except psycopg.errors.ObjectNotInPrerequisiteState as error:
-        raise SchemaError(error.diag.message_primary) from None
+        raise SchemaError(error.diag.message_primary or "") from None
     except psycopg.errors.UniqueViolation as error:
-        table, constraint = f"{error.diag.schema_name}.{error.diag.table_name}", error.diag.constraint_name
+        table, constraint = (
+            f"{error.diag.schema_name}.{error.diag.table_name}",
+            error.diag.constraint_name,
+        )
         raise SchemaError(
             f"The constraint {constraint} of {table} refuses an event: "
-            f"{plain_line(error.diag.message_detail or '', 500)} No event of this batch was moved. Change one of the "
+            f"{sanitize_line(error.diag.message_detail or '', 500)} No event of this batch was moved. Change one of the "
             f"two rows, or drop the constraint: `alter table {table} drop constraint {constraint};`, of an index "
             "`drop index`. Then run it again."
         ) from None

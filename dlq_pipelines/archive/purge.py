@@ -9,7 +9,7 @@ told. It does not keep the archived event: one that is dead there died again sin
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dlq_pipelines.operation import Act, record_operation
+from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.postgres.connect import Connection
 
 BATCH = 5_000
@@ -17,46 +17,65 @@ _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Purged:
+class PurgeResult:
     """How many rows were deleted, in how many transactions; of a dry run, how many would be."""
 
     events: int
     batches: int
 
 
-def purge_archive(connection: Connection, *, before: datetime, act: Act) -> Purged:
+def purge_archive(
+    connection: Connection,
+    *,
+    before: datetime,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> PurgeResult:
     """Delete dead events that were archived before that moment.
 
     Args:
         connection: in autocommit mode.
         before: what was archived earlier goes.
-        act: who asks for it, and why.
+        audit: who makes the change, and why.
+        options: how the change runs.
     """
-    if act.dry_run:
+    if options.dry_run:
         events = count_purgeable(connection, before=before)
-        return Purged(events, -(-events // BATCH))
+        return PurgeResult(events, -(-events // BATCH))
     events = batches = 0
-    while limit := act.room(events, BATCH):
+    while limit := options.remaining_in_batch(events, BATCH):
         with connection.transaction():
-            gone = connection.one("archive.purge", before=before, limit=limit)
+            gone = connection.fetch_one("archive.purge", before=before, limit=limit)
             ids = gone["ids"]
             if ids:
                 asked = {"before": before.isoformat()}
-                operation = record_operation(connection, "archive.purge", asked, act=act, events=len(ids))
-                connection.run("archive.note_purged", **gone, operation=operation, now=act.now)
+                operation = record_audit_entry(
+                    connection,
+                    "archive.purge",
+                    asked,
+                    audit=audit,
+                    events=len(ids),
+                )
+                connection.run("archive.note_purged", **gone, operation=operation, now=audit.now)
         if not ids:
             break
         events, batches = events + len(ids), batches + 1
-        act.progress(events)
-    return Purged(events, batches)
+        options.progress(events)
+    return PurgeResult(events, batches)
 
 
 def count_purgeable(connection: Connection, *, before: datetime) -> int:
     """How many dead events were archived before that moment."""
-    return int(connection.one("archive.count_purgeable", before=before)["events"])
+    return int(connection.fetch_one("archive.count_purgeable", before=before)["events"])
 
 
-def forget_deaths(connection: Connection, *, before: datetime, act: Act) -> Purged:
+def purge_deaths(
+    connection: Connection,
+    *,
+    before: datetime,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> PurgeResult:
     """Delete deaths before that moment from the ledger, of events that are delivered or purged, with their retries.
 
     Args:
@@ -67,12 +86,18 @@ def forget_deaths(connection: Connection, *, before: datetime, act: Act) -> Purg
     events = batches = 0
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
-        with connection.transaction(force_rollback=act.dry_run):
-            page = connection.one("archive.forget", before=before, limit=BATCH, **after)
+        with connection.transaction(force_rollback=options.dry_run):
+            page = connection.fetch_one("archive.forget", before=before, limit=BATCH, **after)
             if page["forgotten"]:
                 asked = {"before": before.isoformat()}
-                record_operation(connection, "ledger.forget", asked, act=act, events=page["forgotten"])
+                record_audit_entry(
+                    connection,
+                    "ledger.forget",
+                    asked,
+                    audit=audit,
+                    events=page["forgotten"],
+                )
         events, batches = events + page["forgotten"], batches + bool(page["forgotten"])
         if page["rows"] < BATCH:
-            return Purged(events, batches)
+            return PurgeResult(events, batches)
         after = {"after_time": page["last_time"], "after_id": page["last_id"]}

@@ -7,20 +7,19 @@ deleted and inserted by one statement in a transaction of its own with its audit
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dlq_pipelines.archive.archive import BATCH, whole_rows
+from dlq_pipelines.archive.archive import BATCH, explain_archive_refusal
+from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
-from dlq_pipelines.operation import Act, record_operation
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.batches import build_locked_error, summarize_selection
+from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.ledger import means
-from dlq_pipelines.retries.page import held_by_others, shown
-from dlq_pipelines.text import counted
+from dlq_pipelines.text import format_count
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoreResult:
     """What came back; of a dry run, what would.
 
     Attributes:
@@ -38,48 +37,63 @@ class Restored:
     locked: int
 
 
-def restore_events(connection: Connection, selector: Selector, *, act: Act) -> Restored:
-    """Bring back the archived dead events that a selector means.
+def restore_events(
+    connection: Connection,
+    selection: Selection,
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> RestoreResult:
+    """Bring back the archived dead events that a selection means.
 
     Args:
         connection: in autocommit mode.
-        selector: of their last death. With `event_ids` also those that a person gave up.
-        act: who asks for it, and why.
+        selection: of their last death. With `event_ids` also those that a person gave up.
+        audit: who makes the change, and why.
+        options: how the change runs.
 
     Raises:
         NotFoundError: no such cause.
         SchemaError: the archive table lacks a column of the outbox table, or an event breaks a constraint of that one.
     """
-    where = means(connection, selector, before=None)
-    total = Restored(0, 0, 0, 0, 0)
+    where = build_selection_parameters(connection, selection, before=None)
+    total = RestoreResult(0, 0, 0, 0, 0)
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
         with connection.transaction():
-            page = connection.one("archive.restorable", limit=BATCH, **where, **after)
-            ids = page["ids"][: act.room(total.events, BATCH)]
-            if ids and not act.dry_run:
-                with whole_rows():
-                    connection.one("archive.restore", ids=ids, now=act.now)
-                record_operation(connection, "archive.restore", shown(selector), act=act, events=len(ids))
-        total = Restored(
+            page = connection.fetch_one("archive.restorable", limit=BATCH, **where, **after)
+            ids = page["ids"][: options.remaining_in_batch(total.events, BATCH)]
+            if ids and not options.dry_run:
+                with explain_archive_refusal():
+                    connection.fetch_one("archive.restore", ids=ids, now=audit.now)
+                record_audit_entry(
+                    connection,
+                    "archive.restore",
+                    summarize_selection(selection),
+                    audit=audit,
+                    events=len(ids),
+                )
+        total = RestoreResult(
             total.events + len(ids),
             total.batches + bool(ids),
             total.blocked + page["blocked"],
             total.discarded + page["discarded"],
             total.locked + page["locked"],
         )
-        act.progress(total.events)
+        options.progress(total.events)
         if page["rows"] < BATCH:
             return total
         after = {"after_time": page["last_time"], "after_id": page["last_id"]}
 
 
-def none_restored(done: Restored) -> DlqError:
+def build_nothing_restored_error(done: RestoreResult) -> DlqError:
     """Why none of the events came back that somebody named by their ids."""
     if done.locked:
-        return held_by_others(done.locked)
+        return build_locked_error(done.locked)
     if done.blocked:
         return RefusedError(
-            f"{counted(done.blocked, 'event stays', 'events stay')} archived: the outbox has the same id."
+            f"{format_count(done.blocked, 'event stays', 'events stay')} archived: the outbox has the same id."
         )
-    return NotFoundError("None of these events is archived as dead. `dlq dead-events show ID` says where one is.")
+    return NotFoundError(
+        "None of these events is archived as dead. `dlq dead-events show ID` says where one is."
+    )

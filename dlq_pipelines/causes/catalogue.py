@@ -14,17 +14,18 @@ from typing import Any, Literal
 
 from psycopg.rows import DictRow
 
-from dlq_pipelines.causes.fingerprint import fingerprint
+from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
+from dlq_pipelines.causes.fingerprint import compute_fingerprint
 from dlq_pipelines.errors import NotFoundError, RefusedError
-from dlq_pipelines.operation import Act, record_operation
-from dlq_pipelines.outbox.event import positive
-from dlq_pipelines.paging import read_key, write_key
+from dlq_pipelines.outbox.selection import build_merged_cause_error, build_unknown_cause_error
+from dlq_pipelines.paging import decode_cursor, encode_cursor
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.validate import validate_positive
 
-Described = Literal["name", "owner", "note"]
-_LONGEST: dict[Described, int] = {"name": 200, "owner": 200, "note": 10_000}
+CauseTextColumn = Literal["name", "owner", "note"]
+_LONGEST: dict[CauseTextColumn, int] = {"name": 200, "owner": 200, "note": 10_000}
 # A leap year's, so that a year from any day is within it.
-LONGEST_MUTE = timedelta(days=366)
+MAX_MUTE = timedelta(days=366)
 # Deaths whose errors are read for a cause's details.
 _DETAILED = 1_000
 
@@ -66,7 +67,7 @@ class Cause:
     @property
     def key(self) -> str:
         """Where the page of a list ends of which it is the last."""
-        return write_key(self.dead, self.deaths, self.id)
+        return encode_cursor(self.dead, self.deaths, self.id)
 
     def state(self, now: datetime) -> str:
         """`muted` while it is, otherwise its status."""
@@ -74,7 +75,7 @@ class Cause:
 
 
 @dataclass(frozen=True)
-class Change:
+class CauseChange:
     """Something that was done to causes: which columns of which cause, from what, to what.
 
     Attributes:
@@ -91,7 +92,9 @@ class Change:
     changes: tuple[dict[str, Any], ...]
 
 
-def list_causes(connection: Connection, *, limit: int = 50, after: str | None = None) -> list[Cause]:
+def list_causes(
+    connection: Connection, *, limit: int = 50, after: str | None = None
+) -> list[Cause]:
     """Causes, those with most dead events now first, then by deaths.
 
     Args:
@@ -103,7 +106,7 @@ def list_causes(connection: Connection, *, limit: int = 50, after: str | None = 
     Raises:
         ValueError: a limit out of its bounds, or `after` is no key.
     """
-    asked = {"id": None, "limit": positive("limit", limit, most=1000)}
+    asked = {"id": None, "limit": validate_positive("limit", limit, most=1000)}
     return [_cause(row) for row in connection.run("cause.list", **asked, **_behind(after))]
 
 
@@ -118,11 +121,15 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
     if row is not None:
         return _cause(row)
     merged = connection.run("cause.get", id=cause_id).fetchone()
-    raise unknown_cause(cause_id) if merged is None else merged_cause(merged)
+    raise (
+        build_unknown_cause_error(cause_id)
+        if merged is None
+        else build_merged_cause_error(cause_id, merged["merged_into"])
+    )
 
 
 @dataclass(frozen=True)
-class Description:
+class CauseDescription:
     """All of a cause that fits on a screen.
 
     Attributes:
@@ -133,11 +140,11 @@ class Description:
 
     cause: Cause
     details: dict[str, int]
-    changes: list[Change]
+    changes: list[CauseChange]
     sample: str
 
 
-def describe_cause(connection: Connection, cause_id: str) -> Description:
+def describe_cause(connection: Connection, cause_id: str) -> CauseDescription:
     """All of a cause that fits on a screen.
 
     Raises:
@@ -146,19 +153,30 @@ def describe_cause(connection: Connection, cause_id: str) -> Description:
     """
     cause = get_cause(connection, cause_id)
     texts = connection.run("cause.texts_of", ids=[cause.id, *cause.members], limit=_DETAILED)
-    details = Counter(fingerprint(row["error"]).detail for row in texts)
+    details = Counter(compute_fingerprint(row["error"]).detail for row in texts)
     details.pop("", None)
-    sample = connection.one("cause.get", id=cause_id)["sample"]
-    return Description(cause, dict(details.most_common(20)), list_changes(connection, cause_id), sample)
+    sample = connection.fetch_one("cause.get", id=cause_id)["sample"]
+    return CauseDescription(
+        cause, dict(details.most_common(20)), list_changes(connection, cause_id), sample
+    )
 
 
-def list_changes(connection: Connection, cause_id: str, *, limit: int = 50) -> list[Change]:
+def list_changes(connection: Connection, cause_id: str, *, limit: int = 50) -> list[CauseChange]:
     """What was done to the cause, the last first."""
-    rows = connection.run("cause.changes", id=cause_id, limit=positive("limit", limit, most=1000))
+    rows = connection.run(
+        "cause.changes", id=cause_id, limit=validate_positive("limit", limit, most=1000)
+    )
     return [_change(row) for row in rows]
 
 
-def merge_causes(connection: Connection, cause_id: str, *, into: str, act: Act) -> Change:
+def merge_causes(
+    connection: Connection,
+    cause_id: str,
+    *,
+    into: str,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> CauseChange:
     """Show a cause, and what was merged into it before, as another one.
 
     Raises:
@@ -172,10 +190,22 @@ def merge_causes(connection: Connection, cause_id: str, *, into: str, act: Act) 
         rows = _lock(connection, [cause_id, into])
         _refuse_active(connection, [cause_id, into])
         moving = [row for row in rows if row["id"] == cause_id or row["merged_into"] == cause_id]
-        return _apply(connection, "cause.merge", [(row, {"merged_into": into}) for row in moving], act)
+        return _apply(
+            connection,
+            "cause.merge",
+            [(row, {"merged_into": into}) for row in moving],
+            audit,
+            options,
+        )
 
 
-def split_cause(connection: Connection, cause_id: str, *, act: Act) -> Change:
+def split_cause(
+    connection: Connection,
+    cause_id: str,
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> CauseChange:
     """Show a merged cause on its own again.
 
     Raises:
@@ -185,12 +215,22 @@ def split_cause(connection: Connection, cause_id: str, *, act: Act) -> Change:
     with connection.transaction():
         row = _row(connection, cause_id)
         if row["merged_into"] is None:
-            raise RefusedError(f"Cause {cause_id} is not merged into another, so there is nothing to split.")
+            raise RefusedError(
+                f"Cause {cause_id} is not merged into another, so there is nothing to split."
+            )
         _refuse_active(connection, [row["merged_into"]])
-        return _apply(connection, "cause.split", [(row, {"merged_into": None})], act)
+        return _apply(connection, "cause.split", [(row, {"merged_into": None})], audit, options)
 
 
-def describe_as(connection: Connection, cause_id: str, what: Described, text: str | None, *, act: Act) -> Change:
+def set_cause_text(
+    connection: Connection,
+    cause_id: str,
+    what: CauseTextColumn,
+    text: str | None,
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> CauseChange:
     """Say something of a cause: its name, its owner, or a note. Nothing takes it away.
 
     Raises:
@@ -201,22 +241,35 @@ def describe_as(connection: Connection, cause_id: str, what: Described, text: st
     said = (text or "").strip()
     if len(said) > _LONGEST[what]:
         raise ValueError(f"{what} has {len(said)} characters, at most {_LONGEST[what]} are kept.")
-    return _write(connection, f"cause.{what}", cause_id, {what: said or None}, act)
+    return _write(connection, f"cause.{what}", cause_id, {what: said or None}, audit, options)
 
 
-def mute_cause(connection: Connection, cause_id: str, until: datetime | None, *, act: Act) -> Change:
+def mute_cause(
+    connection: Connection,
+    cause_id: str,
+    until: datetime | None,
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> CauseChange:
     """Tell nobody of a cause until that moment, at most a year ahead; None ends it.
 
     Raises:
         ValueError: `until` has passed, or is more than a year ahead.
     """
-    if until is not None and not act.now < until <= act.now + LONGEST_MUTE:
+    if until is not None and not audit.now < until <= audit.now + MAX_MUTE:
         raise ValueError(f"until must lie within the next year, {until:%Y-%m-%d %H:%M} does not.")
     after = {"muted_until": until.astimezone(UTC).isoformat() if until else None}
-    return _write(connection, "cause.mute", cause_id, after, act)
+    return _write(connection, "cause.mute", cause_id, after, audit, options)
 
 
-def undo(connection: Connection, operation: int, *, act: Act) -> Change:
+def undo_change(
+    connection: Connection,
+    operation: int,
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> CauseChange:
     """Take back what an operation did to causes. An undo can be undone.
 
     Raises:
@@ -224,12 +277,19 @@ def undo(connection: Connection, operation: int, *, act: Act) -> Change:
         RefusedError: what it changed was changed again since: the message names the cause.
     """
     with connection.transaction():
-        found = connection.run("cause.operation", id=positive("operation", operation)).fetchone()
+        found = connection.run(
+            "cause.operation", id=validate_positive("operation", operation)
+        ).fetchone()
         if found is None:
-            raise NotFoundError(f"No operation {operation} changed a cause. `dlq causes show CAUSE` lists its changes.")
+            raise NotFoundError(
+                f"No operation {operation} changed a cause. `dlq causes show CAUSE` lists its changes."
+            )
         changes = _change(found).changes
         rows = {
-            row["id"]: row for row in connection.run("cause.lock", ids=[key for one in changes for key in _roots(one)])
+            row["id"]: row
+            for row in connection.run(
+                "cause.lock", ids=[key for one in changes for key in _roots(one)]
+            )
         }
         for one in changes:
             if any(_plain(rows[one["cause"]][key]) != value for key, value in one["after"].items()):
@@ -240,36 +300,55 @@ def undo(connection: Connection, operation: int, *, act: Act) -> Change:
         if any("merged_into" in one["after"] for one in changes):
             _refuse_chain(rows, changes, operation)
             _refuse_active(connection, [root for one in changes for root in _roots(one)])
-        return _apply(connection, "cause.undo", [(rows[one["cause"]], one["before"]) for one in changes], act)
+        return _apply(
+            connection,
+            "cause.undo",
+            [(rows[one["cause"]], one["before"]) for one in changes],
+            audit,
+            options,
+        )
 
 
-def mark_relapses(connection: Connection, *, now: datetime) -> tuple[str, ...]:
+def mark_regressed_causes(connection: Connection, *, now: datetime) -> tuple[str, ...]:
     """Turn fixed causes regressed of which an event died that was first attempted after the fix; returns which."""
     return tuple(row["id"] for row in connection.run("cause.relapse", now=now))
 
 
-def _write(connection: Connection, kind: str, cause_id: str, after: dict[str, str | None], act: Act) -> Change:
+def _write(
+    connection: Connection,
+    kind: str,
+    cause_id: str,
+    after: dict[str, str | None],
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> CauseChange:
     """Change columns of a cause that is shown."""
     with connection.transaction():
         row = _row(connection, cause_id)
         if row["merged_into"] is not None:
-            raise merged_cause(row)
-        return _apply(connection, kind, [(row, after)], act)
+            raise build_merged_cause_error(cause_id, row["merged_into"])
+        return _apply(connection, kind, [(row, after)], audit, options)
 
 
-def _apply(connection: Connection, kind: str, changes: Sequence[tuple[DictRow, dict[str, Any]]], act: Act) -> Change:
+def _apply(
+    connection: Connection,
+    kind: str,
+    changes: Sequence[tuple[DictRow, dict[str, Any]]],
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> CauseChange:
     """Write the columns that differ, and the audit row with the values before and after."""
     told = [
         {"cause": row["id"], "before": {key: _plain(row[key]) for key in after}, "after": after}
         for row, after in changes
         if any(_plain(row[key]) != value for key, value in after.items())
     ]
-    if act.dry_run or not told:
-        return Change(0, kind, act.actor, act.reason, act.now, tuple(told))
+    if options.dry_run or not told:
+        return CauseChange(0, kind, audit.actor, audit.reason, audit.now, tuple(told))
     for one in told:
         connection.run("cause.change", id=one["cause"], changes=json.dumps(one["after"]))
-    operation = record_operation(connection, kind, {"changes": told}, act=act)
-    return Change(operation, kind, act.actor, act.reason, act.now, tuple(told))
+    operation = record_audit_entry(connection, kind, {"changes": told}, audit=audit)
+    return CauseChange(operation, kind, audit.actor, audit.reason, audit.now, tuple(told))
 
 
 def _lock(connection: Connection, ids: Sequence[str]) -> list[DictRow]:
@@ -278,9 +357,9 @@ def _lock(connection: Connection, ids: Sequence[str]) -> list[DictRow]:
     by_id = {row["id"]: row for row in rows}
     for one in ids:
         if one not in by_id:
-            raise unknown_cause(one)
+            raise build_unknown_cause_error(one)
         if by_id[one]["merged_into"] is not None:
-            raise merged_cause(by_id[one])
+            raise build_merged_cause_error(one, by_id[one]["merged_into"])
     return rows
 
 
@@ -288,26 +367,17 @@ def _row(connection: Connection, cause_id: str) -> DictRow:
     """The cause, locked with the one that it is shown as, so that no fix of that is flagged meanwhile."""
     rows = {row["id"]: row for row in connection.run("cause.lock", ids=[cause_id])}
     if cause_id not in rows:
-        raise unknown_cause(cause_id)
+        raise build_unknown_cause_error(cause_id)
     if rows[cause_id]["merged_into"] not in {None, *rows}:
-        raise RefusedError(f"Cause {cause_id} was merged by somebody else in this moment. Ask again.")
+        raise RefusedError(
+            f"Cause {cause_id} was merged by somebody else in this moment. Ask again."
+        )
     return rows[cause_id]
 
 
-def unknown_cause(cause_id: str) -> NotFoundError:
-    """What is said of an id that no cause has."""
-    return NotFoundError(f"There is no cause {cause_id!r}. `dlq causes list` lists them.")
-
-
-def merged_cause(row: DictRow) -> RefusedError:
-    """What is said of a cause that is shown as another one."""
-    root = row["merged_into"]
-    return RefusedError(
-        f"Cause {row['id']} is merged into {root}. Take {root}, or show it on its own: `dlq causes split {row['id']}`."
-    )
-
-
-def _refuse_chain(rows: dict[str, DictRow], changes: Sequence[dict[str, Any]], operation: int) -> None:
+def _refuse_chain(
+    rows: dict[str, DictRow], changes: Sequence[dict[str, Any]], operation: int
+) -> None:
     """One step leads to the cause that is shown: nothing is merged into what is merged itself."""
     back = {one["cause"]: one["before"]["merged_into"] for one in changes}
     merged = {key: row["merged_into"] for key, row in rows.items()} | back
@@ -332,7 +402,11 @@ def _refuse_active(connection: Connection, ids: Sequence[str]) -> None:
 
 def _roots(change: dict[str, Any]) -> list[str]:
     """Every cause whose targets grow or shrink when a merge or a split is taken back."""
-    values = (change["cause"], change["before"].get("merged_into"), change["after"].get("merged_into"))
+    values = (
+        change["cause"],
+        change["before"].get("merged_into"),
+        change["after"].get("merged_into"),
+    )
     return [value for value in values if value is not None]
 
 
@@ -343,12 +417,23 @@ def _plain(value: Any) -> Any:
 
 def _behind(after: str | None) -> dict[str, Any]:
     names = ("after_dead", "after_deaths", "after_id")
-    return dict.fromkeys(names) if after is None else dict(zip(names, read_key(after, int, int, str), strict=True))
+    return (
+        dict.fromkeys(names)
+        if after is None
+        else dict(zip(names, decode_cursor(after, int, int, str), strict=True))
+    )
 
 
 def _cause(row: DictRow) -> Cause:
     return Cause(**row | {"members": tuple(row["members"])})
 
 
-def _change(row: DictRow) -> Change:
-    return Change(row["id"], row["kind"], row["actor"], row["reason"], row["at"], tuple(row["filter"]["changes"]))
+def _change(row: DictRow) -> CauseChange:
+    return CauseChange(
+        row["id"],
+        row["kind"],
+        row["actor"],
+        row["reason"],
+        row["at"],
+        tuple(row["filter"]["changes"]),
+    )

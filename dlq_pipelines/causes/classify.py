@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.causes.counts import CAUSES_SHOWN, LABELS
-from dlq_pipelines.causes.fingerprint import VERSION, cause_key, fingerprint
+from dlq_pipelines.causes.fingerprint import VERSION, compute_cause_key, compute_fingerprint
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
 
@@ -20,7 +20,7 @@ _SAMPLE_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)
-class Classified:
+class ClassificationResult:
     """Deaths that got their cause, and the ids of causes never seen before."""
 
     deaths: int
@@ -28,7 +28,9 @@ class Classified:
     new_causes: tuple[str, ...]
 
 
-def classify_deaths(connection: Connection, *, zone: ZoneInfo, announce: bool = False) -> Classified:
+def classify_deaths(
+    connection: Connection, *, zone: ZoneInfo, announce: bool = False
+) -> ClassificationResult:
     """Give every unclassified death its cause.
 
     Args:
@@ -42,19 +44,19 @@ def classify_deaths(connection: Connection, *, zone: ZoneInfo, announce: bool = 
     _require_indexed(connection)
     deaths = batches = after = 0
     new: list[str] = []
-    memory = Memory()
+    memory = FingerprintCache()
     while True:
         with connection.transaction():
-            batch = connection.one("cause.take_batch", limit=BATCH, after=after)
+            batch = connection.fetch_one("cause.take_batch", limit=BATCH, after=after)
             if not batch["ids"] and not after:
-                return Classified(deaths, batches, tuple(new))
+                return ClassificationResult(deaths, batches, tuple(new))
             if not batch["ids"]:
                 after = 0  # once more from the beginning: lower ids may have been committed since
                 continue
             found = memory.recognise(connection, batch["ids"], batch["digests"])
             causes, minted = _causes_of(connection, found, memory.samples)
             named = [causes[key] for key in found]
-            deaths += connection.one(
+            deaths += connection.fetch_one(
                 "cause.assign",
                 deaths=batch["ids"],
                 causes=named,
@@ -68,7 +70,7 @@ def classify_deaths(connection: Connection, *, zone: ZoneInfo, announce: bool = 
         after = batch["ids"][-1]
 
 
-class Memory:
+class FingerprintCache:
     """The fingerprints' ids of the texts that this run has read, by the digest of the text.
 
     Attributes:
@@ -83,16 +85,22 @@ class Memory:
         """The id of a fingerprint for each death; only texts that were not read before are fetched."""
         if len(self._known) > _REMEMBERED:
             self._known.clear()
-        unread = {digest: id_ for id_, digest in zip(ids, digests, strict=True) if digest not in self._known}
+        unread = {
+            digest: id_
+            for id_, digest in zip(ids, digests, strict=True)
+            if digest not in self._known
+        }
         digest_of = {id_: digest for digest, id_ in unread.items()}
         self.samples = {}
         for row in connection.run("cause.texts", ids=list(digest_of)) if digest_of else ():
-            key = self._known[digest_of[row["id"]]] = cause_key(row["error"])
+            key = self._known[digest_of[row["id"]]] = compute_cause_key(row["error"])
             self.samples.setdefault(key, row["error"] or "")
         return [self._known[digest] for digest in digests]
 
 
-def _causes_of(connection: Connection, found: list[str], samples: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+def _causes_of(
+    connection: Connection, found: list[str], samples: dict[str, str]
+) -> tuple[dict[str, str], list[str]]:
     """The cause of each fingerprint, locked, and the causes that had to be minted for it.
 
     In the order of ids, so that two runs that mint the same causes wait for each other instead of deadlocking.
@@ -110,12 +118,16 @@ def _causes_of(connection: Connection, found: list[str], samples: dict[str, str]
 
 def _mint(connection: Connection, key: str, sample: str) -> bool:
     """Whether this run is the one that minted it. Only of a new cause is made what people read."""
-    found = fingerprint(sample)
-    shown = {"exception_type": found.exception_type, "template": found.template, "sample": excerpt(sample)}
-    return bool(connection.one("cause.mint", id=key, **shown)["minted"])
+    found = compute_fingerprint(sample)
+    shown = {
+        "exception_type": found.exception_type,
+        "template": found.template,
+        "sample": extract_excerpt(sample),
+    }
+    return bool(connection.fetch_one("cause.mint", id=key, **shown)["minted"])
 
 
-def excerpt(text: str) -> str:
+def extract_excerpt(text: str) -> str:
     """Enough of a long text to see what it is: some tools say what failed at the beginning, some at the end."""
     half = _SAMPLE_CHARACTERS // 2
     return text if len(text) <= _SAMPLE_CHARACTERS else f"{text[:half]}\n[...]\n{text[-half:]}"
@@ -123,7 +135,7 @@ def excerpt(text: str) -> str:
 
 def _require_indexed(connection: Connection) -> None:
     """Without aliases for its version every text would mint a second cause beside the one that it has."""
-    state = connection.one("cause.versions", version=f"v{VERSION}")
+    state = connection.fetch_one("cause.versions", version=f"v{VERSION}")
     if state["used"] and not state["current"]:
         raise RefusedError(
             f"The catalogue of causes was made by another version of the fingerprint than v{VERSION}. "

@@ -16,7 +16,7 @@ _RECENT = timedelta(days=30)
 _HOURS_KEPT = timedelta(days=15)
 
 
-def tend_counts(connection: Connection, *, now: datetime) -> None:
+def refresh_shown_causes(connection: Connection, *, now: datetime) -> None:
     """Choose the causes that metrics show, by their deaths in 30 days, and forget hours that no rule asks for."""
     connection.run("cause.choose_shown", since=(now - _RECENT).date(), causes_shown=CAUSES_SHOWN)
     connection.run("cause.forget_hours", until=now - _HOURS_KEPT)

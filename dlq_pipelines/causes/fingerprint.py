@@ -10,8 +10,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from dlq_pipelines.causes.parse import Failure, parse, place
-from dlq_pipelines.causes.template import Template, template, template_key
+from dlq_pipelines.causes.parse import ParsedError, find_app_frame, parse_error
+from dlq_pipelines.causes.template import Template, build_template, build_template_key
 
 VERSION = 1
 # The cache holds texts, so their number and length bound its memory.
@@ -44,12 +44,12 @@ class Fingerprint(NamedTuple):
     truncated: bool = False
 
 
-def fingerprint(error: str | None) -> Fingerprint:
+def compute_fingerprint(error: str | None) -> Fingerprint:
     """The fingerprint of an error text; None and blank texts share one."""
     text = error or ""
-    failure = parse(text)
-    message, frame = _message(failure), place(text)
-    found = template(message) if message or failure.exception_type else _left(failure, frame)
+    failure = parse_error(text)
+    message, frame = _message(failure), find_app_frame(text)
+    found = build_template(message) if message or failure.exception_type else _left(failure, frame)
     return Fingerprint(
         id=_id(failure, found.key),
         exception_type=failure.exception_type,
@@ -62,32 +62,40 @@ def fingerprint(error: str | None) -> Fingerprint:
     )
 
 
-def cause_key(error: str | None) -> str:
+def compute_cause_key(error: str | None) -> str:
     """The fingerprint's id alone, in half the time: nothing is made that is only shown."""
     text = error or ""
     return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _cause_key(text)
 
 
 def _cause_key(text: str) -> str:
-    failure = parse(text)
+    failure = parse_error(text)
     message = _message(failure)
     named = message or failure.exception_type
-    return _id(failure, template_key(message) if named else _left(failure, place(text)).key)
+    return _id(
+        failure, build_template_key(message) if named else _left(failure, find_app_frame(text)).key
+    )
 
 
 _remembered = lru_cache(_REMEMBERED)(_cause_key)
 
 
-def _message(failure: Failure) -> str:
+def _message(failure: ParsedError) -> str:
     """The message without its exception's name in front, which some libraries repeat."""
     message = failure.message.removeprefix(f"{_class(failure.exception_type)}: ")
-    if message[-1:] == ")":  # a syntax error without its traceback: "invalid syntax (orders.py, line 7)"
+    if (
+        message[-1:] == ")"
+    ):  # a syntax error without its traceback: "invalid syntax (orders.py, line 7)"
         message = _POSITION.sub("", message)
     # Not an object's repr but a message in its brackets, as urllib writes: "<urlopen error timed out>".
-    return message[1:-1] if message[:1] == "<" and message[-1:] == ">" and " error " in message else message
+    return (
+        message[1:-1]
+        if message[:1] == "<" and message[-1:] == ">" and " error " in message
+        else message
+    )
 
 
-def _left(failure: Failure, frame: str) -> Template:
+def _left(failure: ParsedError, frame: str) -> Template:
     """Where a traceback stops is all that is left to tell such failures apart; of blanks or colours, nothing is."""
     cut_off = f"traceback cut off in {frame}" if frame else "traceback cut off"
     text = cut_off if frame or failure.truncated else "no error text"
@@ -99,7 +107,7 @@ def _class(exception_type: str) -> str:
     return exception_type.rpartition(".")[2]
 
 
-def _id(failure: Failure, key: str) -> str:
+def _id(failure: ParsedError, key: str) -> str:
     root = _class(failure.root_type) if failure.root_type != failure.exception_type else ""
     told = f"{_class(failure.exception_type)}\n{root}\n{key}".encode(errors="backslashreplace")
     digest = hashlib.sha256(told).hexdigest()

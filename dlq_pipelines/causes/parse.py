@@ -9,7 +9,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from dlq_pipelines.text import plain_text
+from dlq_pipelines.text import sanitize_text
 
 # An error may be megabytes long. The outer exception stands at the end in Python and at the beginning elsewhere.
 _HALF = 16_384
@@ -17,7 +17,10 @@ _HALF = 16_384
 _PYTHON = "Traceback (most recent call last):"
 _PYTHON_GROUP = "Exception Group Traceback (most recent call last):"
 _PYTHON_FRAME = '\n  File "'
-_PYTHON_LINKS = ("\nDuring handling of the above exception,", "\nThe above exception was the direct cause")
+_PYTHON_LINKS = (
+    "\nDuring handling of the above exception,",
+    "\nThe above exception was the direct cause",
+)
 _PYTHON_LINK = "he above exception"
 _MARGIN = re.compile(r"(?m)^[ |+-]*(?: [0-9]+ -+$)?")
 
@@ -30,7 +33,9 @@ _TYPED = re.compile(
     r"|(?<=\.)[A-Z][A-Za-z]+|(?<=[.:])(?:error|timeout|gaierror|herror)))"
     r"(?: \[(?P<code>[A-Z][A-Z0-9_]*+)\]| \(0x[0-9A-Fa-f]{8}\))?+(?:: ?|\Z)"
 )
-_REPR = re.compile(r"(?P<type>[A-Za-z_][\w.]{0,200}+)\((?P<quote>['\"])(?P<message>.*)(?P=quote),?\)")
+_REPR = re.compile(
+    r"(?P<type>[A-Za-z_][\w.]{0,200}+)\((?P<quote>['\"])(?P<message>.*)(?P=quote),?\)"
+)
 # What a runtime or a log writes in front of the first line.
 _LEADS = re.compile(
     r"(?:Exception in thread \"[^\"\n]{0,200}\" |Uncaught |Unhandled exception\. |Unhandled Exception: |Caused by: "
@@ -45,7 +50,16 @@ _CAUSE = re.compile(
 _FRAME = re.compile(r"\n\s+at ([\w.$<>\[\] /@-]{1,200})")
 _PYTHON_PLACE = re.compile(r'File "([^"\n]{1,500})", line [0-9]+(?:, in (\S{1,200}))?')
 _LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python3|[\\/]Lib[\\/]|<frozen |<string>")
-_RUNTIME = ("java.", "javax.", "jdk.", "sun.", "System.", "node:", "Object.<anonymous>", "new NodeError")
+_RUNTIME = (
+    "java.",
+    "javax.",
+    "jdk.",
+    "sun.",
+    "System.",
+    "node:",
+    "Object.<anonymous>",
+    "new NodeError",
+)
 
 # PostgreSQL's further fields, of which some drivers make one line. What they say differs from event to event.
 _FIELDS = (" LINE 1: ", " DETAIL: ", " HINT: ", " CONTEXT: ", " Detail: ", " Hint: ", " Position: ")
@@ -58,7 +72,7 @@ _VALIDATION = re.compile(r"[0-9]+ validation errors? for (\S{1,200})")
 _INVALID_FIELD = re.compile(r"\n(\S[^\n]{0,200})\n +([^\n]{1,300}?) [\[(]type=([\w.]{1,100})")
 
 
-class Failure(NamedTuple):
+class ParsedError(NamedTuple):
     """What an error text says before anything in it is hidden.
 
     Attributes:
@@ -76,18 +90,18 @@ class Failure(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-def parse(error: str) -> Failure:
+def parse_error(error: str) -> ParsedError:
     """What failed, according to an error text."""
-    text = normalise(error)
+    text = normalize_text(error)
     if _PYTHON_GROUP in text:
         return _group(text)
     start = _last_frame(text)
     return _plain(text) if start < 0 else _python(text, start)
 
 
-def place(error: str) -> str:
+def find_app_frame(error: str) -> str:
     """The innermost place in the application's own code, of an error text with a trace; else nothing."""
-    text = normalise(error)
+    text = normalize_text(error)
     return _frame(text) if _last_frame(text) < 0 else _python_frame(text)
 
 
@@ -96,27 +110,33 @@ def _last_frame(text: str) -> int:
     if "Traceback" not in text and 'File "' not in text:
         return -1
     frame = text.rfind(_PYTHON_FRAME)
-    return max(frame, text.find(_PYTHON, frame + 1), 0 if text.startswith(_PYTHON_FRAME[1:]) else -1)
+    return max(
+        frame, text.find(_PYTHON, frame + 1), 0 if text.startswith(_PYTHON_FRAME[1:]) else -1
+    )
 
 
-def normalise(error: str) -> str:
+def normalize_text(error: str) -> str:
     """The text in NFC without terminal codes, with line feeds; of a very long one both ends."""
     text = error if len(error) <= 2 * _HALF else f"{error[:_HALF]}\n{error[-_HALF:]}"
     if not text.isascii() or "\x1b" in text or "\r" in text:
         # Before and after: a terminal code may end in a letter that a mark follows, or stand between the two.
-        text = unicodedata.normalize("NFC", plain_text(unicodedata.normalize("NFC", text)))
+        text = unicodedata.normalize("NFC", sanitize_text(unicodedata.normalize("NFC", text)))
     return text.strip("\n\t\0 ") if not text.startswith(_PYTHON_FRAME[1:]) else text.rstrip()
 
 
-def _python(text: str, start: int) -> Failure:
+def _python(text: str, start: int) -> ParsedError:
     raised = _RAISED.search(text, start)
-    links = [at for link in _PYTHON_LINKS if (at := text.find(link)) >= 0] if _PYTHON_LINK in text else []
+    links = (
+        [at for link in _PYTHON_LINKS if (at := text.find(link)) >= 0]
+        if _PYTHON_LINK in text
+        else []
+    )
     headless = not text.startswith(_PYTHON) and _is_headless(text)
     root = _python_root(text, min(links)) if links else ""
     if raised is None:
-        return Failure("", root, "", truncated=True)
+        return ParsedError("", root, "", truncated=True)
     message, names = _primary(text, raised.end())
-    return Failure(raised[1], root, message, headless, names)
+    return ParsedError(raised[1], root, message, headless, names)
 
 
 def _is_headless(text: str) -> bool:
@@ -154,17 +174,27 @@ def _place(path: str, function: str | None) -> str:
     return f"{short} in {function}" if function else short
 
 
-def _group(text: str) -> Failure:
+def _group(text: str) -> ParsedError:
     """An exception group: its causes are its leaves, in whatever order its tasks failed."""
     flat = "\n" + _MARGIN.sub("", text)
-    types = [found[1] for found in _RAISED.finditer(flat) if found[1].rpartition(".")[2][:1].isupper()]
+    types = [
+        found[1] for found in _RAISED.finditer(flat) if found[1].rpartition(".")[2][:1].isupper()
+    ]
     outer = next((found for found in _RAISED.finditer(flat) if found[1].endswith("Group")), None)
-    leaves = sorted({name for name in types if not name.endswith("Group") and name not in ("Exception", "Traceback")})
+    leaves = sorted(
+        {
+            name
+            for name in types
+            if not name.endswith("Group") and name not in ("Exception", "Traceback")
+        }
+    )
     message = _primary(flat, outer.end())[0] if outer else ""
-    return Failure(outer[1] if outer else "", "+".join(leaves), message, truncated=outer is None)
+    return ParsedError(
+        outer[1] if outer else "", "+".join(leaves), message, truncated=outer is None
+    )
 
 
-def _plain(text: str) -> Failure:
+def _plain(text: str) -> ParsedError:
     """A message, or a trace of Java, .NET or Node: the outer exception first, the root last."""
     start, cut = _head(text)
     if lead := _LEADS.match(text, start):
@@ -181,7 +211,7 @@ def _plain(text: str) -> Failure:
         exception_type = ""
         message, names = _primary(text, start)
     alone = cut or (len(first) == len(text) and " ---> " not in first)
-    return Failure(exception_type, "" if alone else _root(text), message, cut, names)
+    return ParsedError(exception_type, "" if alone else _root(text), message, cut, names)
 
 
 def _root(text: str) -> str:
@@ -241,4 +271,6 @@ def _validation(model: str, fields: str) -> tuple[str, tuple[str, ...]]:
     """Pydantic's report in one line: which rules were broken, in whatever order and by how many fields."""
     broken = _INVALID_FIELD.findall(fields)
     rules = sorted({f"{rule} [type={kind}]" for _, rule, kind in broken})
-    return f"validation failed: {'; '.join(rules)}", tuple(f"{model}.{field}" for field, _, _ in broken) or (model,)
+    return f"validation failed: {'; '.join(rules)}", tuple(
+        f"{model}.{field}" for field, _, _ in broken
+    ) or (model,)

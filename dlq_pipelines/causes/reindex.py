@@ -9,14 +9,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dlq_pipelines.causes.classify import BATCH, Memory
-from dlq_pipelines.causes.fingerprint import cause_key
-from dlq_pipelines.operation import Act, record_operation
+from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
+from dlq_pipelines.causes.classify import BATCH, FingerprintCache
+from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.postgres.connect import Connection
 
 
 @dataclass(frozen=True)
-class Alias:
+class CauseAlias:
     """A fingerprint of the present version and the cause that it leads to.
 
     Attributes:
@@ -30,7 +30,9 @@ class Alias:
     others: tuple[str, ...]
 
 
-def plan_reindex(connection: Connection, *, progress: Callable[[int], None] = lambda _: None) -> list[Alias]:
+def plan_reindex(
+    connection: Connection, *, progress: Callable[[int], None] = lambda _: None
+) -> list[CauseAlias]:
     """The aliases that the present version needs, by cause and fingerprint; changes nothing.
 
     Reads the whole ledger, in batches of 5,000 deaths, and each distinct text once; `progress` is told how many so
@@ -38,32 +40,43 @@ def plan_reindex(connection: Connection, *, progress: Callable[[int], None] = la
     """
     deaths: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in connection.run("cause.samples"):
-        deaths[cause_key(row["sample"])][row["id"]] += 0
-    memory, after, read = Memory(), 0, 0
+        deaths[compute_cause_key(row["sample"])][row["id"]] += 0
+    memory, after, read = FingerprintCache(), 0, 0
     while rows := connection.run("cause.page", after=after, limit=BATCH).fetchall():
-        found = memory.recognise(connection, [row["id"] for row in rows], [row["digest"] for row in rows])
+        found = memory.recognise(
+            connection, [row["id"] for row in rows], [row["digest"] for row in rows]
+        )
         for row, key in zip(rows, found, strict=True):
             deaths[key][row["cause_id"]] += 1
         after, read = rows[-1]["id"], read + len(rows)
         progress(read)
     return sorted(
-        (_alias(key, causes) for key, causes in deaths.items()), key=lambda one: (one.cause_id, one.fingerprint)
+        (_alias(key, causes) for key, causes in deaths.items()),
+        key=lambda one: (one.cause_id, one.fingerprint),
     )
 
 
-def apply_reindex(connection: Connection, aliases: list[Alias], *, act: Act) -> int:
+def apply_reindex(
+    connection: Connection,
+    aliases: list[CauseAlias],
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> int:
     """Add the aliases that are missing, all or none; returns how many those were."""
-    with connection.transaction(force_rollback=act.dry_run):
+    with connection.transaction(force_rollback=options.dry_run):
         added = sum(
-            connection.run("cause.add_alias", fingerprint=one.fingerprint, cause_id=one.cause_id).rowcount
+            connection.run(
+                "cause.add_alias", fingerprint=one.fingerprint, cause_id=one.cause_id
+            ).rowcount
             for one in aliases
         )
         if added:
-            record_operation(connection, "cause.reindex", {"aliases": added}, act=act)
+            record_audit_entry(connection, "cause.reindex", {"aliases": added}, audit=audit)
     return added
 
 
-def _alias(key: str, causes: Counter[str]) -> Alias:
+def _alias(key: str, causes: Counter[str]) -> CauseAlias:
     """Most deaths win; of equals the smaller id, so that every plan is the same."""
     first, *others = sorted(causes, key=lambda cause: (-causes[cause], cause))
-    return Alias(key, first, causes[first], tuple(others))
+    return CauseAlias(key, first, causes[first], tuple(others))

@@ -18,7 +18,7 @@ _MOST_ALIKE = 5
 
 
 @dataclass(frozen=True)
-class Proposal:
+class MergeProposal:
     """Two causes that may be one, and what speaks for it.
 
     Attributes:
@@ -43,20 +43,24 @@ class _Without:
     word: str
 
 
-def similar_causes(causes: Sequence[Cause]) -> list[Proposal]:
+def find_similar_causes(causes: Sequence[Cause]) -> list[MergeProposal]:
     """Pairs of causes of one exception type with templates that are equal but for one word, most deaths first."""
     found = {(one.cause.id, one.other.id): one for one in _proposals(causes)}
     return sorted(found.values(), key=lambda one: (-one.other.deaths, one.cause.id, one.other.id))
 
 
-def _proposals(causes: Sequence[Cause]) -> Iterator[Proposal]:
+def _proposals(causes: Sequence[Cause]) -> Iterator[MergeProposal]:
     for (_, words), alike in _without_one_word(causes).items():
         if len(alike) <= _MOST_ALIKE:
             ranked = sorted(alike, key=lambda one: (-one.cause.deaths, one.cause.id))
             for left, right in combinations(ranked, 2):
                 # The same place: a word for a word. One of them whole: a word for none. Otherwise two words differ.
-                if left.cause is not right.cause and (left.at == right.at or None in {left.at, right.at}):
-                    yield Proposal(left.cause, right.cause, (left.word, right.word), len(words))
+                if left.cause is not right.cause and (
+                    left.at == right.at or None in {left.at, right.at}
+                ):
+                    yield MergeProposal(
+                        left.cause, right.cause, (left.word, right.word), len(words)
+                    )
 
 
 def _without_one_word(causes: Sequence[Cause]) -> dict[tuple[str, tuple[str, ...]], list[_Without]]:
@@ -67,5 +71,7 @@ def _without_one_word(causes: Sequence[Cause]) -> dict[tuple[str, tuple[str, ...
         if len(words) >= _FEWEST_WORDS:
             found[cause.exception_type, words].append(_Without(cause, None, ""))
             for at, word in enumerate(words):
-                found[cause.exception_type, words[:at] + words[at + 1 :]].append(_Without(cause, at, word))
+                found[cause.exception_type, words[:at] + words[at + 1 :]].append(
+                    _Without(cause, at, word)
+                )
     return found

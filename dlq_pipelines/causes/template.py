@@ -77,14 +77,14 @@ class Template(NamedTuple):
     names: tuple[str, ...]
 
 
-def template(message: str) -> Template:
+def build_template(message: str) -> Template:
     """The template of a message; line ends in it count as spaces."""
     reader = _Reader(_line(message))
     text = reader.read()
     return Template(text, _key(text), tuple(reader.codes), tuple(dict.fromkeys(reader.names)))
 
 
-def template_key(message: str) -> str:
+def build_template_key(message: str) -> str:
     """The key of the message's template, alone."""
     return _key(_Reader(_line(message)).read())
 
@@ -99,7 +99,12 @@ def _key(text: str) -> str:
     if "argument" in key:
         key = ARITY.sub("", key)
     # A count decides between "1 argument was" and "2 arguments were".
-    return PLURAL.sub("", key).replace(" were ", " wa ").replace(" are ", " is ").replace(" have ", " ha ")
+    return (
+        PLURAL.sub("", key)
+        .replace(" were ", " wa ")
+        .replace(" are ", " is ")
+        .replace(" have ", " ha ")
+    )
 
 
 def _one(row: re.Match[str]) -> str:
@@ -109,7 +114,11 @@ def _one(row: re.Match[str]) -> str:
 @lru_cache(_REMEMBERED)
 def _kind(text: str) -> str:
     """The name of a token's shape; "text" for one that has none."""
-    if text.isascii() and text.isidentifier() and (text.isalpha() or ("_" in text and text[0] != "_")):
+    if (
+        text.isascii()
+        and text.isidentifier()
+        and (text.isalpha() or ("_" in text and text[0] != "_"))
+    ):
         return "name"
     shape = SHAPE.fullmatch(text)
     return (shape.lastgroup if shape else None) or "text"
@@ -154,7 +163,9 @@ class _Reader:
         shown, names, self.before = _words(text, front if front in _FRONTS else "word")
         if key:
             return text if key in TELLING_KEYS else _hide_first(text)
-        if " " not in text and (self._is_tail(front, found) if front == ":" else self._is_bracketed(text, found)):
+        if " " not in text and (
+            self._is_tail(front, found) if front == ":" else self._is_bracketed(text, found)
+        ):
             return "<word>"
         if names:
             self.names += names
@@ -163,7 +174,11 @@ class _Reader:
     def _is_tail(self, front: str, found: re.Match[str]) -> bool:
         """The single word after the last colon is the value that is complained about: "invalid level: loud"."""
         last = front == ":" and found.end() == len(self.message)
-        return last and COMPLAINT.search(self.message) is not None and not _is_failure(found[0].lower())
+        return (
+            last
+            and COMPLAINT.search(self.message) is not None
+            and not _is_failure(found[0].lower())
+        )
 
     def capitals(self, text: str, _found: re.Match[str], key: str) -> str:
         """Names of errors stay, ECONNREFUSED; SQL's and HTTP's own words and names of variables do not."""
@@ -250,7 +265,11 @@ class _Reader:
 
     def symbol(self, text: str, found: re.Match[str], _key: str) -> str:
         """An operator; a dash between words is none."""
-        dash = not text.strip("-") and self.before not in KINDS and self.message[found.end() : found.end() + 1] != ":"
+        dash = (
+            not text.strip("-")
+            and self.before not in KINDS
+            and self.message[found.end() : found.end() + 1] != ":"
+        )
         self.before = ""
         return text if dash else "<symbol>"
 
@@ -296,7 +315,11 @@ class _Reader:
             return "<text>" if bare.isascii() else DIGITS.sub("<number>", bare) + rest
         if key and key not in TELLING_KEYS:
             return f"<{kind}>{rest}"
-        if front not in KINDS and not self._is_tail(front, found) and self._stays(kind, bare, found):
+        if (
+            front not in KINDS
+            and not self._is_tail(front, found)
+            and self._stays(kind, bare, found)
+        ):
             return text
         return self._shown(kind, bare) + rest
 
@@ -321,7 +344,10 @@ class _Reader:
     def _is_alone(self, bare: str, found: re.Match[str]) -> bool:
         """Clouds put their codes in parentheses, "(SlowDown)"; others say nothing else, "do_not_honor"."""
         if bare[0].isupper():
-            around = self.message[found.start() - 1 : found.start()] + self.message[found.end() : found.end() + 1]
+            around = (
+                self.message[found.start() - 1 : found.start()]
+                + self.message[found.end() : found.end() + 1]
+            )
             return around == "()" and bare.isalpha()
         return len(bare) == len(self.message) and bare.islower() and bare.replace("_", "").isalpha()
 
@@ -346,7 +372,9 @@ def _is_status(content: str, front: str) -> bool:
     if not content[:1].isdigit():
         return content.partition(" ")[0] in STATUS_WORDS
     status = PLAIN_STATUS.fullmatch(content)
-    return status is not None and (status["word"] in STATUS_WORDS if status["word"] else front in CODE_WORDS)
+    return status is not None and (
+        status["word"] in STATUS_WORDS if status["word"] else front in CODE_WORDS
+    )
 
 
 @lru_cache(_REMEMBERED)
@@ -363,7 +391,9 @@ def _words(text: str, front: str) -> tuple[str, tuple[str, ...], str]:
         words[0] = "<name>"
     for at, word in enumerate(words):
         after = words[at + 1] if at + 1 < len(words) else ""
-        if word in ABBREVIATIONS or (one and after in THINGS and (word in TYPE_NAMES or word[0].isupper())):
+        if word in ABBREVIATIONS or (
+            one and after in THINGS and (word in TYPE_NAMES or word[0].isupper())
+        ):
             words[at] = "<type>"
         elif one in _ANNOUNCING and word not in FUNCTION_WORDS:
             if one in KINDS and word not in KINDS and _is_name(word, one, two, three, after):
@@ -400,7 +430,11 @@ def _is_name(word: str, one: str, two: str, three: str, after: str) -> bool:
 
 def _is_type(word: str, one: str, two: str, after: str, *, alone: bool) -> bool:
     """Whether a type's name was filled in: "got Order", ", not Order", "to integer", "(integer, text)"."""
-    if one == "got" or (one == "not" and two == "," and not after) or (one == "valid" and word[0].isupper()):
+    if (
+        one == "got"
+        or (one == "not" and two == "," and not after)
+        or (one == "valid" and word[0].isupper())
+    ):
         return True
     if one == "," and after in SEEN:
         return word in TYPE_NAMES or word[0].isupper()

@@ -13,7 +13,8 @@ _END = r"(?=[,;)\]}[]|['\"](?!\w)|\ (?!=\ )|[.:!?…]++(?:\ |\Z)|\Z)"
 _WORD = rf"(?![bru]['\"])[A-Za-z][a-z]*+(?:['\u2019-][a-z]++)*+(?:\(e?s\))?+{_END}"
 # In Python a lookbehind has one width, so there is one for each way to name an exception.
 _RAISED = "|".join(
-    f"(?<={name})" for name in ("Error", "Exception", "Warning", "Failure", "Fault", "Timeout", "nected")
+    f"(?<={name})"
+    for name in ("Error", "Exception", "Warning", "Failure", "Fault", "Timeout", "nected")
 )
 
 # What a message consists of; the first that matches wins, so what contains others stands above them. The three most

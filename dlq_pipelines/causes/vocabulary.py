@@ -17,13 +17,20 @@ CODE_WORDS = _set(
 )
 """Before a number or a mark with digits: it is a code, not a count."""
 
-ANSWER_WORDS = _set("answered api got received responded response returned server upstream was with")
+ANSWER_WORDS = _set(
+    "answered api got received responded response returned server upstream was with"
+)
 """Before a number between 400 and 599: it is most likely an HTTP status."""
 
 ANSWER_VERBS = _set("answered responded response returned")
 """Before such a number also where the sentence goes on: "answered 503 after 30s", but "got 404 rows"."""
 
-STATUS_WORDS = frozenset(status.phrase.split()[0] for status in HTTPStatus) | {"Client", "Server", "error", "response"}
+STATUS_WORDS = frozenset(status.phrase.split()[0] for status in HTTPStatus) | {
+    "Client",
+    "Server",
+    "error",
+    "response",
+}
 """First words of HTTP's reason phrases, of the libraries' "404 Client Error", and of "503 error responses"."""
 
 VENDOR_CODES = _set("CRS ORA PLS SQL TNS")

@@ -7,9 +7,18 @@ from typing import Annotated
 
 import typer
 
-from dlq_pipelines.cli.act import Actor, DryRun, Reason, act
-from dlq_pipelines.cli.output import After, Format, columns, formatted, local, show_list, show_one, tell_more
-from dlq_pipelines.cli.session import session
+from dlq_pipelines.cli.mutation import Actor, DryRun, Reason, prepare_change
+from dlq_pipelines.cli.output import (
+    After,
+    OutputFormat,
+    format_local_time,
+    list_columns,
+    print_list,
+    print_next_cursor,
+    print_record,
+    with_output_format,
+)
+from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.errors import DlqError, RefusedError
 
 app = typer.Typer(help="Alerts and the channels that are told of them.", no_args_is_help=True)
@@ -21,12 +30,14 @@ def alerts() -> None:
 
 
 @app.command("list")
-@formatted
+@with_output_format
 def list_(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
     after: After = None,
-    channels: Annotated[bool, typer.Option("--channels", help="How the channels are doing instead.")] = False,
-    format: Format = Format.TABLE,
+    channels: Annotated[
+        bool, typer.Option("--channels", help="How the channels are doing instead.")
+    ] = False,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """List alerts: what fires, the gravest first, then what ended last. Addresses of channels are never shown.
 
@@ -36,11 +47,11 @@ def list_(
     from dlq_pipelines.alerts.delivery import Channel, list_channels
 
     now = datetime.now(UTC)
-    with session() as (connection, _):
+    with open_session() as (connection, _):
         if channels:
             doing = [asdict(one) for one in list_channels(connection)]
             empty = "Nothing was ever sent to a channel."
-            show_list("channels", doing, format=format, empty=empty, header=columns(Channel))
+            print_list("channels", doing, format=format, empty=empty, header=list_columns(Channel))
             return
         found = list_alerts(connection, limit=limit, after=after)
     rows = [asdict(one) | {"state": one.state(now)} for one in found]
@@ -51,56 +62,68 @@ def list_(
             "severity": one.severity,
             "since": one.fired_at,
             "told": one.told_at or "",
-            "silenced until": one.silenced_until if one.silenced_until and one.silenced_until > now else "",
+            "silenced until": one.silenced_until
+            if one.silenced_until and one.silenced_until > now
+            else "",
             "what": one.summary[:100],
         }
         for one in found
     ]
     more = found[-1].place if len(found) == limit else None
-    show_list(
+    print_list(
         "alerts",
         rows,
         format=format,
         brief=brief,
         empty="No alert has fired. The sensor dead_event_alert_sensor looks each minute.",
-        header=columns(Alert, "state"),
+        header=list_columns(Alert, "state"),
         spare=("silenced until", "told", "since"),
         also={"next": more},
     )
-    tell_more(more, format=format)
+    print_next_cursor(more, format=format)
 
 
 @app.command("test")
-@formatted
-def send(dry_run: DryRun = False, format: Format = Format.TABLE) -> None:
+@with_output_format
+def send(dry_run: DryRun = False, format: OutputFormat = OutputFormat.TABLE) -> None:
     """Send a test message to every channel of DLQ_ALERT_URLS, past its conditions. Fails when one did not get it.
 
     Example: `dlq alerts test --dry-run`, then `dlq alerts test`
     """
-    from dlq_pipelines.alerts.delivery import send_test
-    from dlq_pipelines.installation import alert_sender
+    from dlq_pipelines.alerts.delivery import send_test_message
+    from dlq_pipelines.installation import build_alert_sender
     from dlq_pipelines.settings import read_settings
 
-    sender = alert_sender(read_settings())
+    sender = build_alert_sender(read_settings())
     if not sender.routes:
-        raise RefusedError("DLQ_ALERT_URLS is not set, so there is no channel to test. Nothing was sent.")
-    results = dict.fromkeys(sender.urls, "would be sent") if dry_run else send_test(sender, now=datetime.now(UTC))
+        raise RefusedError(
+            "DLQ_ALERT_URLS is not set, so there is no channel to test. Nothing was sent."
+        )
+    results = (
+        dict.fromkeys(sender.urls, "would be sent")
+        if dry_run
+        else send_test_message(sender, now=datetime.now(UTC))
+    )
     rows = [{"channel": name, "result": said or "sent"} for name, said in results.items()]
-    show_list("channels", rows, format=format, also={"dry_run": dry_run})
+    print_list("channels", rows, format=format, also={"dry_run": dry_run})
     failed = [name for name, error in results.items() if error is not None and not dry_run]
     if failed:
-        raise DlqError(f"{len(failed)} of {len(results)} channels did not get it. Check their addresses.")
+        raise DlqError(
+            f"{len(failed)} of {len(results)} channels did not get it. Check their addresses."
+        )
 
 
 @app.command()
-@formatted
+@with_output_format
 def silence(
-    key: Annotated[str, typer.Argument(help="The alert, as `dlq alerts list` lists it.", metavar="KEY")],
+    key: Annotated[
+        str, typer.Argument(help="The alert, as `dlq alerts list` lists it.", metavar="KEY")
+    ],
     reason: Reason,
     actor: Actor,
     hours: Annotated[float, typer.Option(min=0, max=720, help="For how long; 0 ends it.")] = 8,
     dry_run: DryRun = False,
-    format: Format = Format.TABLE,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Tell nobody of an alert for some hours. That it is over is told all the same.
 
@@ -108,16 +131,18 @@ def silence(
     """
     from dlq_pipelines.alerts.alert import silence_alert
 
-    doing = act(actor, reason, dry_run=dry_run)
+    audit, options = prepare_change(actor, reason, dry_run=dry_run)
     if isnan(hours):
         raise ValueError("--hours: nan is no number of hours. Write it as 8 or 0.5.")
-    until = doing.now + timedelta(hours=hours) if hours else None
-    with session() as (connection, settings):
-        silenced = silence_alert(connection, key, until, act=doing)
-    if format is not Format.TABLE:
-        show_one(asdict(silenced) | {"dry_run": dry_run}, format=format)
+    until = audit.now + timedelta(hours=hours) if hours else None
+    with open_session() as (connection, settings):
+        silenced = silence_alert(connection, key, until, audit=audit, options=options)
+    if format is not OutputFormat.TABLE:
+        print_record(asdict(silenced) | {"dry_run": dry_run}, format=format)
         return
-    ends = until and local(until, settings.zone)
-    typer.echo(f"{silenced.key} is silenced until {ends}." if ends else f"{silenced.key} is heard again.")
+    ends = until and format_local_time(until, settings.zone)
+    typer.echo(
+        f"{silenced.key} is silenced until {ends}." if ends else f"{silenced.key} is heard again."
+    )
     if dry_run:
         typer.echo("Nothing was changed: this was a dry run.")

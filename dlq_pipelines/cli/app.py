@@ -12,13 +12,27 @@ import click
 import typer
 from rich.console import Console
 
-from dlq_pipelines.cli import alerts, archive, causes, dead_events, demo, doctor, fixes, migrate, reports, serve, up
+from dlq_pipelines.cli import (
+    alerts,
+    archive,
+    causes,
+    dead_events,
+    demo,
+    doctor,
+    fixes,
+    migrate,
+    reports,
+    serve,
+    up,
+)
 from dlq_pipelines.cli.output import callable_here
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
-from dlq_pipelines.text import plain_line
+from dlq_pipelines.text import sanitize_line
 
 # Help has boxes where a person sees them on a terminal, and is plain text anywhere else.
-_ON_A_TERMINAL = bool(sys.stdout and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb")
+_ON_A_TERMINAL = bool(
+    sys.stdout and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+)
 app = typer.Typer(
     name="dlq",
     help="Dead-letter operations for a PostgreSQL transactional outbox.",
@@ -60,7 +74,10 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def dlq(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which release this is.")
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="Say which release this is."
+        ),
     ] = False,
 ) -> None:
     """Dead-letter operations for a PostgreSQL transactional outbox."""
@@ -100,15 +117,15 @@ def _reason(error: Exception) -> str | None:
         text = str(error)
     # Nobody catches an error of a module that was never imported.
     elif (psycopg := sys.modules.get("psycopg")) and isinstance(error, psycopg.Error):
-        from dlq_pipelines.postgres.refusal import passing
+        from dlq_pipelines.postgres.transient import describe_transient_error
 
         refusal = error.diag.message_primary or type(error).__name__
         lasting = f"PostgreSQL refused: {refusal}. Check the role and the server, then run `dlq migrate --check`."
-        text = passing(error) or lasting
+        text = describe_transient_error(error) or lasting
     else:
         return None
     # It may repeat what a server, a file's name or an argument said.
-    return callable_here(plain_line(text, 2000))
+    return callable_here(sanitize_line(text, 2000))
 
 
 def _misuse(error: click.ClickException) -> str:

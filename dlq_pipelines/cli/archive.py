@@ -6,13 +6,22 @@ from typing import Annotated
 
 import typer
 
-from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
-from dlq_pipelines.cli.filters import EventIds, Filters, filtered
-from dlq_pipelines.cli.output import Format, formatted
-from dlq_pipelines.cli.retrying import passed_over
-from dlq_pipelines.cli.session import session
+from dlq_pipelines.cli.filters import EventIds, GivenFilters, with_filters
+from dlq_pipelines.cli.mutation import (
+    Actor,
+    DryRun,
+    Reason,
+    Yes,
+    apply_to_many,
+    prepare_change,
+    print_change,
+)
+from dlq_pipelines.cli.output import OutputFormat, with_output_format
+from dlq_pipelines.cli.retrying import describe_skipped
+from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.errors import RefusedError
-from dlq_pipelines.text import counted
+from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.text import format_count
 
 app = typer.Typer(help="The archive of dead events.", no_args_is_help=True)
 Retention = Annotated[str, typer.Option("--reason", help="Why, for whoever asks later.")]
@@ -24,16 +33,17 @@ def archive() -> None:
 
 
 @app.command()
-@formatted
+@with_output_format
 def run(
     actor: Actor,
     reason: Retention = "retention",
     older_than_days: Annotated[
-        int | None, typer.Option(min=0, max=36500, help="Days since death. Default: DLQ_DEAD_RETENTION_DAYS.")
+        int | None,
+        typer.Option(min=0, max=36500, help="Days since death. Default: DLQ_DEAD_RETENTION_DAYS."),
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    format: Format = Format.TABLE,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Move dead events past their retention to the archive table: of exported days, and not what an open fix targets.
 
@@ -41,20 +51,22 @@ def run(
     """
     from dlq_pipelines.archive.archive import archive_dead_events
 
-    doing = act(actor, reason, dry_run=dry_run)
-    with session() as (connection, settings):
+    audit, options = prepare_change(actor, reason, dry_run=dry_run)
+    with open_session() as (connection, settings):
         days = settings.dead_retention_days if older_than_days is None else older_than_days
-        before, exported = doing.now - timedelta(days=days), settings.archive_requires_export
-        done = do_many(
-            lambda act: archive_dead_events(connection, before=before, only_exported=exported, act=act),
-            doing,
+        before, exported = audit.now - timedelta(days=days), settings.archive_requires_export
+        done = apply_to_many(
+            lambda options: archive_dead_events(
+                connection, before=before, only_exported=exported, audit=audit, options=options
+            ),
+            options,
             verb="archive",
-            events=lambda done: done.moved,
+            count=lambda done: done.moved,
             yes=yes,
         )
     did = "Would archive" if dry_run else "Archived"
-    tell(
-        f"{did} {counted(done.moved, 'dead event')} that died more than {counted(days, 'day')} ago; "
+    print_change(
+        f"{did} {format_count(done.moved, 'dead event')} that died more than {format_count(days, 'day')} ago; "
         f"{done.left:,} as old stay, because a fix targets them, or their day is not exported.",
         asdict(done) | {"older_than_days": days},
         dry_run=dry_run,
@@ -63,37 +75,38 @@ def run(
 
 
 @app.command()
-@formatted
-@filtered
+@with_output_format
+@with_filters
 def restore(
-    filters: Filters,
+    filters: GivenFilters,
     reason: Reason,
     actor: Actor,
     ids: EventIds = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    format: Format = Format.TABLE,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Bring archived dead events back as dead, so that a fix can target them. Discarded ones only by their ids.
 
     Example: `dlq archive restore --cause v1-3f9a0c6d2b7e4a51 --reason "mended after all" --dry-run`
     """
-    from dlq_pipelines.archive.restore import none_restored, restore_events
+    from dlq_pipelines.archive.restore import build_nothing_restored_error, restore_events
 
-    with session() as (connection, settings):
-        selector = filters.selector(settings.zone, ids)
-        done = do_many(
-            lambda act: restore_events(connection, selector, act=act),
-            act(actor, reason, dry_run=dry_run),
+    audit, options = prepare_change(actor, reason, dry_run=dry_run)
+    with open_session() as (connection, settings):
+        selection = Selection.build(filters, settings.zone, ids)
+        done = apply_to_many(
+            lambda options: restore_events(connection, selection, audit=audit, options=options),
+            options,
             verb="restore",
-            events=lambda done: done.events,
+            count=lambda done: done.events,
             yes=yes,
-            missing=none_restored if filters.names_only(ids) else None,
+            missing=build_nothing_restored_error if selection.names_only else None,
         )
     did = "Would restore" if dry_run else "Restored"
-    tell(
-        f"{did} {counted(done.events, 'dead event')}; {done.blocked:,} stay because the outbox has their id, "
-        f"{done.discarded:,} because they were discarded. {passed_over(done)}".rstrip(),
+    print_change(
+        f"{did} {format_count(done.events, 'dead event')}; {done.blocked:,} stay because the outbox has their id, "
+        f"{done.discarded:,} because they were discarded. {describe_skipped(done)}".rstrip(),
         asdict(done),
         dry_run=dry_run,
         format=format,
@@ -101,13 +114,13 @@ def restore(
 
 
 @app.command()
-@formatted
+@with_output_format
 def purge(
     actor: Actor,
     reason: Retention = "retention",
     dry_run: DryRun = False,
     yes: Yes = False,
-    format: Format = Format.TABLE,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Delete archived dead events past DLQ_ARCHIVE_RETENTION_DAYS for good. Which they were stays known.
 
@@ -115,21 +128,25 @@ def purge(
     """
     from dlq_pipelines.archive.purge import purge_archive
 
-    doing = act(actor, reason, dry_run=dry_run)
-    with session() as (connection, settings):
+    audit, options = prepare_change(actor, reason, dry_run=dry_run)
+    with open_session() as (connection, settings):
         days = settings.archive_retention_days
         if not days:
-            raise RefusedError("DLQ_ARCHIVE_RETENTION_DAYS is 0, so nothing is ever purged. Nothing was changed.")
-        done = do_many(
-            lambda act: purge_archive(connection, before=doing.now - timedelta(days=days), act=act),
-            doing,
+            raise RefusedError(
+                "DLQ_ARCHIVE_RETENTION_DAYS is 0, so nothing is ever purged. Nothing was changed."
+            )
+        done = apply_to_many(
+            lambda options: purge_archive(
+                connection, before=audit.now - timedelta(days=days), audit=audit, options=options
+            ),
+            options,
             verb="delete",
-            events=lambda done: done.events,
+            count=lambda done: done.events,
             yes=yes,
         )
     did = "Would delete" if dry_run else "Deleted"
-    tell(
-        f"{did} {counted(done.events, 'event')}, archived more than {counted(days, 'day')} ago.",
+    print_change(
+        f"{did} {format_count(done.events, 'event')}, archived more than {format_count(days, 'day')} ago.",
         asdict(done) | {"older_than_days": days},
         dry_run=dry_run,
         format=format,

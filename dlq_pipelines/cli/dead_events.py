@@ -7,30 +7,45 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlq_pipelines.cli.act import Actor, DryRun, Reason, Yes, act, do_many, tell
 from dlq_pipelines.cli.export import export
-from dlq_pipelines.cli.filters import EventIds, Filters, filtered
+from dlq_pipelines.cli.filters import EventIds, GivenFilters, with_filters
+from dlq_pipelines.cli.mutation import (
+    Actor,
+    DryRun,
+    Reason,
+    Yes,
+    apply_to_many,
+    prepare_change,
+    print_change,
+)
 from dlq_pipelines.cli.output import (
     After,
-    Format,
-    columns,
-    duration,
-    formatted,
-    headline,
-    local,
+    OutputFormat,
+    format_local_time,
+    format_seconds,
+    list_columns,
+    print_list,
+    print_record,
+    print_table,
     program,
-    show_list,
-    show_one,
-    show_table,
+    summarize_failure,
+    with_output_format,
 )
-from dlq_pipelines.cli.retrying import Rate, nothing_done, passed_over, retry_many, tell_retried
-from dlq_pipelines.cli.session import session
-from dlq_pipelines.text import counted, plain_text
+from dlq_pipelines.cli.retrying import (
+    Rate,
+    describe_skipped,
+    print_nothing_done,
+    print_retried,
+    retry_many,
+)
+from dlq_pipelines.cli.session import open_session
+from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.text import format_count, sanitize_text
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
-    from dlq_pipelines.outbox.dead_events import Aged
-    from dlq_pipelines.retries.history import Death, EventHistory, Retry
+    from dlq_pipelines.outbox.dead_events import AgeCount
+    from dlq_pipelines.retries.history import EventDeath, EventHistory, EventRetry
 
 app = typer.Typer(help="Events that died.", no_args_is_help=True)
 app.command("export")(export)
@@ -45,15 +60,17 @@ def dead_events() -> None:
 
 
 @app.command("list")
-@formatted
-@filtered
+@with_output_format
+@with_filters
 def list_(
-    filters: Filters,
+    filters: GivenFilters,
     ids: EventIds = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
-    offset: Annotated[int, typer.Option(min=0, help="How many to leave out; --after is faster.")] = 0,
+    offset: Annotated[
+        int, typer.Option(min=0, help="How many to leave out; --after is faster.")
+    ] = 0,
     after: After = None,
-    format: Format = Format.TABLE,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """List dead events, the latest death first: all, or those of a filter. In JSON, `next` is where to go on.
 
@@ -61,9 +78,9 @@ def list_(
     """
     from dlq_pipelines.outbox.dead_events import DeadEvent, list_dead_events
 
-    with session() as (connection, settings):
-        selector = filters.selector(settings.zone, ids, else_every=True)
-        page = list_dead_events(connection, selector, limit=limit, offset=offset, after=after)
+    with open_session() as (connection, settings):
+        selection = Selection.build(filters, settings.zone, ids, default_all=True)
+        page = list_dead_events(connection, selection, limit=limit, offset=offset, after=after)
     brief = [
         {
             "event": event.id,
@@ -72,39 +89,43 @@ def list_(
             "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
             "attempts": event.attempts,
             "cause": event.cause_id or "not classified yet",
-            "of": headline(event.last_error)[:100],
+            "of": summarize_failure(event.last_error)[:100],
         }
         for event in page.events
     ]
-    show_list(
+    print_list(
         "events",
         [asdict(event) for event in page.events],
         format=format,
         brief=brief,
-        empty="Nothing is dead." if selector.every and not offset and not after else "No dead event fits this filter.",
-        header=columns(DeadEvent),
+        empty="Nothing is dead."
+        if selection.all and not offset and not after
+        else "No dead event fits this filter.",
+        header=list_columns(DeadEvent),
         spare=("attempts", "aggregate", "type"),
         also={"next": page.next},
     )
-    if page.next and format is not Format.JSON:
+    if page.next and format is not OutputFormat.JSON:
         typer.echo(f"There are more: --after {page.next}", err=True)
 
 
 @app.command()
-@formatted
-@filtered
-def stats(filters: Filters, ids: EventIds = None, format: Format = Format.TABLE) -> None:
+@with_output_format
+@with_filters
+def stats(
+    filters: GivenFilters, ids: EventIds = None, format: OutputFormat = OutputFormat.TABLE
+) -> None:
     """Count dead events by type, cause and age: all, or those of a filter.
 
     Example: `dlq dead-events stats --aggregate-type order`
     """
-    from dlq_pipelines.outbox.dead_events import dead_event_stats
+    from dlq_pipelines.outbox.dead_events import get_dead_event_stats
 
-    with session() as (connection, settings):
-        selector = filters.selector(settings.zone, ids, else_every=True)
-        found = dead_event_stats(connection, selector, now=datetime.now(UTC))
-    if format is Format.JSON:
-        show_one(asdict(found), format=format)
+    with open_session() as (connection, settings):
+        selection = Selection.build(filters, settings.zone, ids, default_all=True)
+        found = get_dead_event_stats(connection, selection, now=datetime.now(UTC))
+    if format is OutputFormat.JSON:
+        print_record(asdict(found), format=format)
         return
     sides = {
         "event type": found.by_event_type,
@@ -118,32 +139,35 @@ def stats(filters: Filters, ids: EventIds = None, format: Format = Format.TABLE)
         for one in counted
     ]
     rows += [{"by": "age", "of": _age(one), "events": one.events} for one in found.by_age]
-    show_list("stats", rows, format=format)
+    print_list("stats", rows, format=format)
 
 
 @app.command("show")
-@formatted
-def show_(event: EventId, format: Format = Format.TABLE) -> None:
+@with_output_format
+def show_(event: EventId, format: OutputFormat = OutputFormat.TABLE) -> None:
     """Show an event that died, also one that was retried or archived since: its deaths, retries, fix and payload.
 
     Example: `dlq dead-events show 17`
     """
-    from dlq_pipelines.retries.history import event_history
+    from dlq_pipelines.retries.history import get_event_history
 
-    with session() as (connection, settings):
-        found = event_history(connection, event)
-    if format is not Format.TABLE:
-        show_one(asdict(found), format=format)
+    with open_session() as (connection, settings):
+        found = get_event_history(connection, event)
+    if format is not OutputFormat.TABLE:
+        print_record(asdict(found), format=format)
         return
-    show_table([{"of the event": key, "": value} for key, value in _about(found).items()])
+    print_table([{"of the event": key, "": value} for key, value in _about(found).items()])
     typer.echo()
-    show_table([_death(death) for death in found.deaths], spare=("given up", "attempts"))
+    print_table([_death(death) for death in found.deaths], spare=("given up", "attempts"))
     typer.echo()
-    show_table([_retry(retry) for retry in found.retries], empty="It was never retried.", spare=("due",))
+    print_table(
+        [_retry(retry) for retry in found.retries], empty="It was never retried.", spare=("due",)
+    )
     for retry in found.retries:
         if retry.payload_before is not None:
             _long(
-                f"payload before the retry of {local(retry.retried_at, settings.zone)}", retry.payload_before.indented()
+                f"payload before the retry of {format_local_time(retry.retried_at, settings.zone)}",
+                retry.payload_before.indented(),
             )
     if found.event is not None:
         _long("payload", found.event.payload.indented())
@@ -151,17 +175,20 @@ def show_(event: EventId, format: Format = Format.TABLE) -> None:
 
 
 @app.command()
-@formatted
+@with_output_format
 def retry(
     event: EventId,
     reason: Reason,
     actor: Actor,
     payload: Annotated[
         str | None,
-        typer.Option(metavar="JSON|@FILE", help="Retry it with this payload instead. Needs DLQ_ALLOW_EDIT=true."),
+        typer.Option(
+            metavar="JSON|@FILE",
+            help="Retry it with this payload instead. Needs DLQ_ALLOW_EDIT=true.",
+        ),
     ] = None,
     dry_run: DryRun = False,
-    format: Format = Format.TABLE,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Make a dead event pending again, due now, also a parked one. With another payload the original is kept.
 
@@ -169,11 +196,18 @@ def retry(
     """
     from dlq_pipelines.retries.retry import retry_event
 
-    doing = act(actor, reason, dry_run=dry_run)
+    audit, options = prepare_change(actor, reason, dry_run=dry_run)
     text = None if payload is None else _read_payload(payload)
-    with session() as (connection, settings):
-        retry_event(connection, event, act=doing, payload=text, allow_edit=settings.allow_edit)
-    tell(
+    with open_session() as (connection, settings):
+        retry_event(
+            connection,
+            event,
+            audit=audit,
+            options=options,
+            payload=text,
+            allow_edit=settings.allow_edit,
+        )
+    print_change(
         f"Would retry event {event}." if dry_run else f"Event {event} is pending again.",
         {"event_id": event, "events": 1},
         hint=f"What becomes of it: `{program()} dead-events show {event}`.",
@@ -183,78 +217,84 @@ def retry(
 
 
 @app.command()
-@formatted
-@filtered
+@with_output_format
+@with_filters
 def retry_batch(
-    filters: Filters,
+    filters: GivenFilters,
     reason: Reason,
     actor: Actor,
     ids: EventIds = None,
     parked: Annotated[
-        bool, typer.Option("--parked", help="Also parked ones. Those named by id are taken either way.")
+        bool,
+        typer.Option("--parked", help="Also parked ones. Those named by id are taken either way."),
     ] = False,
     rate: Rate = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    format: Format = Format.TABLE,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Retry dead events of these ids or of a filter, paced, without the proof that a fix gives. Others are passed over.
 
     Example: `dlq dead-events retry-batch 17 18 --reason "the carrier is back"`, or with a filter:
     `dlq dead-events retry-batch --event-type order.placed --since 2026-11-24 --reason "the carrier is back" --dry-run`
     """
-    from dlq_pipelines.installation import pace
+    from dlq_pipelines.installation import resolve_rate
     from dlq_pipelines.retries.retry import retry_selected
 
-    doing = act(actor, reason, dry_run=dry_run)
-    with session() as (connection, settings):
-        selector, at = filters.selector(settings.zone, ids), pace(rate, settings)
+    audit, options = prepare_change(actor, reason, dry_run=dry_run)
+    with open_session() as (connection, settings):
+        selection, at = Selection.build(filters, settings.zone, ids), resolve_rate(rate, settings)
         most = None if parked or ids else settings.max_retries
         done = retry_many(
-            lambda act: retry_selected(connection, selector, act=act, rate=at, max_retries=most),
-            doing,
-            named=filters.names_only(ids),
+            lambda options: retry_selected(
+                connection, selection, audit=audit, options=options, rate=at, max_retries=most
+            ),
+            options,
+            named=selection.names_only,
             kind="dead",
             yes=yes,
         )
-    tell_retried(done, ids, rate=at, dry_run=dry_run, format=format)
+    print_retried(done, ids, rate=at, dry_run=dry_run, format=format)
 
 
 @app.command()
-@formatted
-@filtered
+@with_output_format
+@with_filters
 def discard(
-    filters: Filters,
+    filters: GivenFilters,
     reason: Reason,
     actor: Actor,
     ids: EventIds = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    format: Format = Format.TABLE,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Give dead events up: they go to the archive at once with the reason, and no filter brings them back.
 
     Example: `dlq dead-events discard 17 --reason "a test order"`
     """
     from dlq_pipelines.archive.archive import discard_events
-    from dlq_pipelines.retries.page import none_taken
+    from dlq_pipelines.outbox.batches import build_nothing_taken_error
 
-    with session() as (connection, settings):
-        selector = filters.selector(settings.zone, ids)
-        done = do_many(
-            lambda act: discard_events(connection, selector, act=act),
-            act(actor, reason, dry_run=dry_run),
+    audit, options = prepare_change(actor, reason, dry_run=dry_run)
+    with open_session() as (connection, settings):
+        selection = Selection.build(filters, settings.zone, ids)
+        done = apply_to_many(
+            lambda options: discard_events(connection, selection, audit=audit, options=options),
+            options,
             verb="discard",
-            events=lambda done: done.events,
+            count=lambda done: done.events,
             yes=yes,
-            missing=(lambda done: none_taken(done, "dead")) if filters.names_only(ids) else None,
+            missing=(lambda done: build_nothing_taken_error(done, "dead"))
+            if selection.names_only
+            else None,
         )
-    if not done.events and format is Format.TABLE:
-        typer.echo(nothing_done(done))
+    if not done.events and format is OutputFormat.TABLE:
+        typer.echo(print_nothing_done(done))
         return
     did = "Would discard" if dry_run else "Discarded"
-    tell(
-        f"{did} {counted(done.events, 'dead event')}. {passed_over(done)}".rstrip(),
+    print_change(
+        f"{did} {format_count(done.events, 'dead event')}. {describe_skipped(done)}".rstrip(),
         asdict(done),
         hint=f"Back by its id: `{program()} archive restore ID --reason ...`.",
         dry_run=dry_run,
@@ -262,10 +302,10 @@ def discard(
     )
 
 
-def _age(aged: "Aged") -> str:
+def _age(aged: "AgeCount") -> str:
     if aged.below_seconds is None:
-        return f"{duration(aged.from_seconds)} and older"
-    return f"{duration(aged.from_seconds) if aged.from_seconds else '0 s'} to {duration(aged.below_seconds)}"
+        return f"{format_seconds(aged.from_seconds)} and older"
+    return f"{format_seconds(aged.from_seconds) if aged.from_seconds else '0 s'} to {format_seconds(aged.below_seconds)}"
 
 
 def _about(found: "EventHistory") -> dict[str, Any]:
@@ -284,18 +324,18 @@ def _about(found: "EventHistory") -> dict[str, Any]:
     return about
 
 
-def _death(death: "Death") -> dict[str, Any]:
+def _death(death: "EventDeath") -> dict[str, Any]:
     discarded = f"by {death.discarded_by}: {death.discard_reason}" if death.discarded_at else ""
     return {
         "died": death.died_at,
         "attempts": death.attempts,
         "cause": death.cause_id or "not classified yet",
-        "of": headline(death.error),
+        "of": summarize_failure(death.error),
         "given up": discarded,
     }
 
 
-def _retry(retry: "Retry") -> dict[str, Any]:
+def _retry(retry: "EventRetry") -> dict[str, Any]:
     return {
         "retried": retry.retried_at,
         "due": retry.due_at,
@@ -309,7 +349,7 @@ def _retry(retry: "Retry") -> dict[str, Any]:
 def _long(title: str, text: str) -> None:
     """A text of anybody's in its lines, of a very long one the beginning."""
     cut = f"\n... {len(text) - _SHOWN:,} characters more, with --json" if len(text) > _SHOWN else ""
-    typer.echo(f"\n{title}:\n{plain_text(text[:_SHOWN])}{cut}")
+    typer.echo(f"\n{title}:\n{sanitize_text(text[:_SHOWN])}{cut}")
 
 
 def _read_payload(given: str) -> str:

@@ -6,7 +6,9 @@ import typer
 
 
 def demo(
-    reset: Annotated[bool, typer.Option("--reset", help="Forget an earlier demo and start anew.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Forget an earlier demo and start anew.")
+    ] = False,
 ) -> None:
     """Play fourteen days of a shop whose deliveries really fail, and run every job on what is left of them.
 

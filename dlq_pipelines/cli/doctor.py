@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 import typer
 
-from dlq_pipelines.cli.output import Format, callable_here, formatted, show_list
+from dlq_pipelines.cli.output import OutputFormat, callable_here, print_list, with_output_format
 
 
-@formatted
-def doctor(format: Format = Format.TABLE) -> None:
+@with_output_format
+def doctor(format: OutputFormat = OutputFormat.TABLE) -> None:
     """Look at all that the work needs: connection, schema, triggers, rights, clock, backlog, exports, Dagster's
     daemon, disk.
 
@@ -17,10 +17,12 @@ def doctor(format: Format = Format.TABLE) -> None:
 
     Example: `dlq doctor || true`
     """
-    from dlq_pipelines.doctor import examine
+    from dlq_pipelines.doctor import check_installation
     from dlq_pipelines.settings import read_settings
 
-    checks = examine(read_settings(), dagster_url=os.environ.get("DLQ_DAGSTER_URL") or None)
+    checks = check_installation(
+        read_settings(), dagster_url=os.environ.get("DLQ_DAGSTER_URL") or None
+    )
     words = {True: "ok", False: "WRONG", None: "-"}
     brief = [
         {
@@ -31,6 +33,6 @@ def doctor(format: Format = Format.TABLE) -> None:
         }
         for one in checks
     ]
-    show_list("checks", [asdict(one) for one in checks], format=format, brief=brief)
+    print_list("checks", [asdict(one) for one in checks], format=format, brief=brief)
     if any(one.ok is False for one in checks):
         raise typer.Exit(1)

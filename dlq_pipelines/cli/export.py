@@ -10,18 +10,19 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from dlq_pipelines.cli.filters import EventIds, Filters, filtered
-from dlq_pipelines.cli.output import say_json
-from dlq_pipelines.cli.progress import progress
-from dlq_pipelines.cli.session import session
+from dlq_pipelines.cli.filters import EventIds, GivenFilters, with_filters
+from dlq_pipelines.cli.output import print_json
+from dlq_pipelines.cli.progress import show_progress
+from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.errors import NotFoundError
-from dlq_pipelines.outbox.event import BIGINT_MAX
-from dlq_pipelines.text import counted, plain_line
+from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.text import format_count, sanitize_line
+from dlq_pipelines.validate import BIGINT_MAX
 
 _STDOUT = "-"
 
 
-class Format(StrEnum):
+class DownloadFormat(StrEnum):
     """How the file is written; json is an object a line, and so is jsonl, as it is called over HTTP."""
 
     JSON = "json"
@@ -30,16 +31,26 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-@filtered
+@with_filters
 def export(
-    filters: Filters,
-    output: Annotated[str, typer.Option(metavar="FILE", help="Where to; - is the standard output.")],
-    format: Annotated[Format, typer.Option(help="json is an object a line, jsonl the same.")] = Format.JSON,
+    filters: GivenFilters,
+    output: Annotated[
+        str, typer.Option(metavar="FILE", help="Where to; - is the standard output.")
+    ],
+    format: Annotated[
+        DownloadFormat, typer.Option(help="json is an object a line, jsonl the same.")
+    ] = DownloadFormat.JSON,
     ids: EventIds = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the file's rows, bytes and SHA-256 as JSON.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the file's rows, bytes and SHA-256 as JSON.")
+    ] = False,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, max=BIGINT_MAX, help="Only the first so many, those that died first. Default: all."),
+        typer.Option(
+            min=1,
+            max=BIGINT_MAX,
+            help="Only the first so many, those that died first. Default: all.",
+        ),
     ] = None,
 ) -> None:
     """Write deaths to a file with the columns of the daily export: all, or those of a filter, in the order of death.
@@ -48,43 +59,50 @@ def export(
     Example: `dlq dead-events export --format csv --output deaths.csv --since 2026-11-24 --event-type order.placed`
     """
     from dlq_pipelines.exports.adhoc import export_selected
-    from dlq_pipelines.exports.target import measure
-    from dlq_pipelines.installation import export_options, find_database
+    from dlq_pipelines.exports.target import measure_file
+    from dlq_pipelines.installation import build_export_options, find_database
     from dlq_pipelines.settings import ExportFormat
 
     if json and output == _STDOUT:
         raise ValueError("--json says what became of a file: name one with --output.")
     with (
-        session() as (connection, settings),
+        open_session() as (connection, settings),
         _whole(output, format) as file,
-        progress("Reading", "death") as told,
+        show_progress("Reading", "death") as told,
     ):
+        selection = Selection.build(filters, settings.zone, ids, default_all=True)
         rows = export_selected(
             connection,
             url=find_database(settings).url,
-            selector=filters.selector(settings.zone, ids, else_every=True),
-            format=ExportFormat.JSONL if format in (Format.JSON, Format.JSONL) else ExportFormat(format),
+            selection=selection,
+            format=ExportFormat.JSONL
+            if format in (DownloadFormat.JSON, DownloadFormat.JSONL)
+            else ExportFormat(format),
             file=file,
-            redaction=export_options(settings).redaction,
+            redaction=build_export_options(settings).redaction,
             progress=told,
             limit=limit,
         )
-        if not rows and filters.names_only(ids):
-            raise NotFoundError("None of these events ever died. `dlq dead-events list` says what is dead.")
+        if not rows and selection.names_only:
+            raise NotFoundError(
+                "None of these events ever died. `dlq dead-events list` says what is dead."
+            )
     if json:
-        written = measure(Path(output), output)
-        say_json({"file": output, "rows": rows, "bytes": written.bytes, "sha256": written.sha256})
+        written = measure_file(Path(output), output)
+        print_json({"file": output, "rows": rows, "bytes": written.bytes, "sha256": written.sha256})
         return
-    where = "the standard output" if output == _STDOUT else plain_line(output, 500)
-    typer.echo(f"{counted(rows, 'death')} to {where}", err=True)
+    where = "the standard output" if output == _STDOUT else sanitize_line(output, 500)
+    typer.echo(f"{format_count(rows, 'death')} to {where}", err=True)
 
 
 @contextmanager
-def _whole(output: str, format: Format) -> Iterator[BinaryIO]:
+def _whole(output: str, format: DownloadFormat) -> Iterator[BinaryIO]:
     """The file to write to: it appears under its name when it is whole, and stays as it was when it is not to be."""
     if output == _STDOUT:
-        if format is Format.PARQUET and sys.stdout.isatty():
-            raise ValueError("Parquet is nothing for a terminal: name a file with --output, or pipe it on.")
+        if format is DownloadFormat.PARQUET and sys.stdout.isatty():
+            raise ValueError(
+                "Parquet is nothing for a terminal: name a file with --output, or pipe it on."
+            )
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
@@ -99,7 +117,9 @@ def _whole(output: str, format: Format) -> Iterator[BinaryIO]:
     except OSError as error:
         if error.filename != str(unfinished):
             raise
-        raise OSError(error.errno, error.strerror, output) from None  # the name that the reader knows
+        raise OSError(
+            error.errno, error.strerror, output
+        ) from None  # the name that the reader knows
     finally:
         with suppress(OSError):  # it is not there where it was finished, or never begun
             unfinished.unlink()

@@ -1,45 +1,50 @@
-"""Which dead events does a command mean? It takes the filters that all faces share as its options."""
+"""Declares the filters of `Selection` as options of a command."""
 
-from collections.abc import Callable
-from dataclasses import Field, fields
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlq_pipelines.cli.options import option, with_options
-from dlq_pipelines.outbox.filters import Filters
+from dlq_pipelines.cli.options import build_option, with_options
+from dlq_pipelines.outbox.selection import FILTERS
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
+    from dataclasses import Field
     from datetime import datetime, tzinfo
 
-__all__ = ["EventIds", "Filters", "filtered", "read_moment"]
-EventIds = Annotated[list[int] | None, typer.Argument(help="Ids of events.", metavar="[ID]...", min=1)]
+# What a command was given for each filter, and for `all`.
+GivenFilters = Mapping[str, Any]
+EventIds = Annotated[
+    list[int] | None, typer.Argument(help="Ids of events.", metavar="[ID]...", min=1)
+]
+_ALL = Annotated[bool, typer.Option("--all", help="All dead events. Excludes filters.")]
 
 
-def filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `Filters`; it gets them together, as its argument `filters`."""
-    options = [option(one.name, _annotation(one), one.default) for one in fields(Filters)]
+def with_filters(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of all filters to a command, which receives them as its argument `filters`."""
+    options = [build_option(item.name, _build_annotation(item), None) for item in FILTERS]
+    options.append(build_option("all", _ALL, False))
 
     def gather(given: dict[str, Any]) -> dict[str, Any]:
-        return {"filters": Filters(**{one.name: given.pop(one.name) for one in options})}
+        return {"filters": {option.name: given.pop(option.name) for option in options}}
 
     return with_options(command, {"filters": options}, gather)
 
 
-def read_moment(option: str, text: str | None, zone: "tzinfo") -> "datetime | None":
-    """The moment that an option says, if it was given.
+def read_time_option(option: str, text: str | None, zone: "tzinfo") -> "datetime | None":
+    """Parse the time that an option was given; return None if it was not given.
 
     Raises:
-        ValueError: it is none; the message names the option.
+        ValueError: the text is not a time; the message names the option.
     """
-    from dlq_pipelines.day import moment
+    from dlq_pipelines.day import parse_time
 
-    return None if text is None else moment(option, text, zone)
+    return None if text is None else parse_time(option, text, zone)
 
 
-def _annotation(one: "Field[Any]") -> Any:
-    """Its name with dashes, or `--all` for the one that is no filter."""
-    name = "--all" if one.name == "every" else f"--{one.name.replace('_', '-')}"
-    about = one.metadata
-    return Annotated[cast("Any", one.type), typer.Option(name, help=about["help"], metavar=about.get("metavar"))]
+def _build_annotation(item: "Field[Any]") -> Any:
+    given_as, description = item.metadata["given_as"], item.metadata["description"]
+    name = f"--{item.name.replace('_', '-')}"
+    option = typer.Option(name, help=description, metavar=item.metadata["metavar"])
+    return Annotated[given_as | None, option]

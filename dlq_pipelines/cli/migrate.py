@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlq_pipelines.cli.output import Format, formatted, show_list
+from dlq_pipelines.cli.output import OutputFormat, print_list, with_output_format
 from dlq_pipelines.errors import SchemaError
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
-    from dlq_pipelines.postgres.queries import Names
+    from dlq_pipelines.postgres.queries import TableNames
 
 
 class Script(StrEnum):
@@ -21,16 +21,22 @@ class Script(StrEnum):
     ROLES = "roles"
 
 
-@formatted
+@with_output_format
 def migrate(
     plan: Annotated[
-        bool, typer.Option("--plan", "--dry-run", help="List what would be applied and change nothing.")
+        bool,
+        typer.Option("--plan", "--dry-run", help="List what would be applied and change nothing."),
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if anything is missing; change nothing.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 if anything is missing; change nothing.")
+    ] = False,
     print_: Annotated[
-        Script | None, typer.Option("--print", help="Print a line's migrations, or the roles, as a script for psql.")
+        Script | None,
+        typer.Option(
+            "--print", help="Print a line's migrations, or the roles, as a script for psql."
+        ),
     ] = None,
-    format: Format = Format.TABLE,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Apply the migrations that the database lacks. Running it again changes nothing.
 
@@ -47,46 +53,50 @@ def migrate(
         return
     with find_database(settings).connect() as connection:
         if settings.database_url is None and not (plan or check):
-            runner.create_host_tables(connection)  # the embedded server has no application to bring its own
-        missing = runner.pending(connection, runner.all_migrations())
+            runner.create_host_tables(
+                connection
+            )  # the embedded server has no application to bring its own
+        missing = runner.list_pending_migrations(connection, runner.load_migrations())
         if plan or check:
             _tell([migration.label for migration in missing], applied=False, format=format)
             if check and missing:
-                raise SchemaError(f"The database lacks {len(missing)} migration(s). Run `dlq migrate`.")
+                raise SchemaError(
+                    f"The database lacks {len(missing)} migration(s). Run `dlq migrate`."
+                )
             _close("Nothing else is missing." if missing else "The database is up to date.", format)
             return
-        applied = runner.migrate(
+        applied = runner.apply_migrations(
             connection,
-            runner.all_migrations(),
+            runner.load_migrations(),
             tell=lambda said: typer.echo(said, err=True),
         )
     _tell([migration.label for migration in applied], applied=True, format=format)
     _close(f"{len(applied)} applied; the database is up to date.", format)
 
 
-def _tell(labels: list[str], *, applied: bool, format: Format) -> None:
+def _tell(labels: list[str], *, applied: bool, format: OutputFormat) -> None:
     """What was applied, or would be. People were told what is applied as it went on."""
-    if format is not Format.TABLE:
+    if format is not OutputFormat.TABLE:
         rows = [{"migration": label, "applied": applied} for label in labels]
-        show_list("migrations", rows, format=format, header=("migration", "applied"))
+        print_list("migrations", rows, format=format, header=("migration", "applied"))
     elif not applied:
         for label in labels:
             typer.echo(f"would apply {label}")
 
 
-def _close(said: str, format: Format) -> None:
+def _close(said: str, format: OutputFormat) -> None:
     """A last line for people."""
-    if format is Format.TABLE:
+    if format is OutputFormat.TABLE:
         typer.echo(said)
 
 
-def _printed(script: Script, names: "Names") -> str:
-    from dlq_pipelines.postgres.migrate import print_roles, print_sql
+def _printed(script: Script, names: "TableNames") -> str:
+    from dlq_pipelines.postgres.migrate import render_migrations, render_roles
 
     match script:
         case Script.ROLES:
-            return print_roles(names)
+            return render_roles(names)
         case Script.OUTBOX:
-            return print_sql("outbox", names)
+            return render_migrations("outbox", names)
         case Script.DLQ:
-            return print_sql("dlq", names)
+            return render_migrations("dlq", names)

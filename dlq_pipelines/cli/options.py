@@ -6,9 +6,11 @@ from functools import wraps
 from typing import Any
 
 
-def option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+def build_option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     """A parameter that Typer makes an option of."""
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
 
 
 def with_options(

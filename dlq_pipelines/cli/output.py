@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from dlq_pipelines.cli.options import option, with_options
-from dlq_pipelines.text import Json, json_text, plain_line, spreadsheet_text
+from dlq_pipelines.cli.options import build_option, with_options
+from dlq_pipelines.text import RawJson, escape_spreadsheet_text, render_json, sanitize_line
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     """How a command shows what it found."""
 
     TABLE = "table"
@@ -30,11 +30,16 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-After = Annotated[str | None, typer.Option(metavar="KEY", help="Where the page before said it ends.")]
+After = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Where the page before said it ends.")
+]
 # In JSON it stands within texts alone, where an escape means the same.
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 _ANNOTATIONS = {
-    "format": Annotated[Format, typer.Option(help="A table for people; json or csv for programs, with all fields.")],
+    "format": Annotated[
+        OutputFormat,
+        typer.Option(help="A table for people; json or csv for programs, with all fields."),
+    ],
     "json": Annotated[bool, typer.Option("--json", help="The same as --format json.")],
 }
 # Of a table on a terminal, in characters: a cell of so many stays in one line, a longer text gets as many at least,
@@ -43,37 +48,37 @@ _IN_ONE_LINE, _LONGEST_WORD = 25, 40
 _GAP = 2
 
 
-def formatted(command: Callable[..., None]) -> Callable[..., None]:
+def with_output_format(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options --format and --json; it gets one of them, as its argument `format`."""
     options = [
-        option("format", _ANNOTATIONS["format"], Format.TABLE),
-        option("json", _ANNOTATIONS["json"], default=False),
+        build_option("format", _ANNOTATIONS["format"], OutputFormat.TABLE),
+        build_option("json", _ANNOTATIONS["json"], default=False),
     ]
 
     def gather(given: dict[str, Any]) -> dict[str, Any]:
         chosen, json = given.pop("format"), given.pop("json")
-        if json and chosen is Format.CSV:
+        if json and chosen is OutputFormat.CSV:
             raise ValueError("--json and --format csv were both asked for: leave one of them out")
-        return {"format": Format.JSON if json else chosen}
+        return {"format": OutputFormat.JSON if json else chosen}
 
     return with_options(command, {"format": options}, gather)
 
 
-def columns(of: type, *more: str) -> tuple[str, ...]:
+def list_columns(of: type, *more: str) -> tuple[str, ...]:
     """The keys of rows that are made of this dataclass, and what is added to each."""
     return (*(field.name for field in fields(of)), *more)
 
 
-def say_json(value: object) -> None:
+def print_json(value: object) -> None:
     """Print JSON, in ASCII: no terminal obeys what a stranger wrote."""
-    typer.echo(_NOT_ASCII.sub(_escaped, json_text(value, indent=2)))
+    typer.echo(_NOT_ASCII.sub(_escaped, render_json(value, indent=2)))
 
 
-def show_list(
+def print_list(
     of: str,
     rows: Sequence[dict[str, Any]],
     *,
-    format: Format,
+    format: OutputFormat,
     brief: Sequence[dict[str, Any]] | None = None,
     empty: str = "",
     header: Sequence[str] = (),
@@ -95,23 +100,25 @@ def show_list(
         also: what else the object has, such as where the next page begins.
     """
     match format:
-        case Format.JSON:
-            say_json({of: rows, **(also or {})})
-        case Format.CSV:
+        case OutputFormat.JSON:
+            print_json({of: rows, **(also or {})})
+        case OutputFormat.CSV:
             _write_csv(rows, header)
-        case Format.TABLE:
-            show_table(rows if brief is None else brief, empty=empty, spare=spare)
+        case OutputFormat.TABLE:
+            print_table(rows if brief is None else brief, empty=empty, spare=spare)
 
 
-def show_one(row: dict[str, Any], *, format: Format) -> None:
+def print_record(row: dict[str, Any], *, format: OutputFormat) -> None:
     """Print one thing for programs: in JSON an object, in CSV a row."""
-    if format is Format.CSV:
+    if format is OutputFormat.CSV:
         _write_csv([row], ())
     else:
-        say_json(row)
+        print_json(row)
 
 
-def show_table(rows: Sequence[dict[str, Any]], *, empty: str = "", spare: Sequence[str] = ()) -> None:
+def print_table(
+    rows: Sequence[dict[str, Any]], *, empty: str = "", spare: Sequence[str] = ()
+) -> None:
     """Print rows for people: with columns on a terminal; piped, a line a row with tabs, which cut and awk take apart.
 
     Args:
@@ -135,12 +142,15 @@ def show_table(rows: Sequence[dict[str, Any]], *, empty: str = "", spare: Sequen
     while _least(table) > console.width and len(left_out) < len(spare):
         left_out.append(spare[len(left_out)])
         del table[left_out[-1]]
-    if _least(table) > console.width and len(table) > 2:  # noqa: PLR2004 - two are names and values already
+    if _least(table) > console.width and len(table) > 2:
         _write_records(console, cells)
         return
     _write_columns(console, table)
     if left_out:
-        typer.echo(f"For want of room without: {', '.join(left_out)}. A wider terminal or --json has them.", err=True)
+        typer.echo(
+            f"For want of room without: {', '.join(left_out)}. A wider terminal or --json has them.",
+            err=True,
+        )
 
 
 def _zone() -> tzinfo:
@@ -149,11 +159,11 @@ def _zone() -> tzinfo:
     return read_settings().zone
 
 
-def local(at: datetime, zone: tzinfo) -> str:
+def format_local_time(at: datetime, zone: tzinfo) -> str:
     """A moment for people, in the zone of the installation: filters read it as it is."""
-    from dlq_pipelines.day import written
+    from dlq_pipelines.day import format_time
 
-    return written(at.astimezone(zone))
+    return format_time(at.astimezone(zone))
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -172,11 +182,11 @@ def _write_csv(rows: Sequence[dict[str, Any]], header: Sequence[str]) -> None:
 def _cell(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, list | tuple | dict | Json):
-        return json_text(value)
+    if isinstance(value, list | tuple | dict | RawJson):
+        return render_json(value)
     if isinstance(value, datetime):
-        return json_text(value).strip('"')
-    return spreadsheet_text(str(value))
+        return render_json(value).strip('"')
+    return escape_spreadsheet_text(str(value))
 
 
 def _narrowest(cells: Collection[str]) -> int:
@@ -187,15 +197,21 @@ def _narrowest(cells: Collection[str]) -> int:
 
 
 def _least(table: dict[str, list[str]]) -> int:
-    return sum(_narrowest([name, *cells]) for name, cells in table.items()) + _GAP * (len(table) - 1)
+    return sum(_narrowest([name, *cells]) for name, cells in table.items()) + _GAP * (
+        len(table) - 1
+    )
 
 
 def _write_columns(console: Console, table: dict[str, list[str]]) -> None:
     """Each column as wide as it needs; where room is short, those share it that have more than a line's text."""
     widths = {name: _narrowest([name, *cells]) for name, cells in table.items()}
-    wanted = {name: max(map(cell_len, [name, *cells])) - widths[name] for name, cells in table.items()}
+    wanted = {
+        name: max(map(cell_len, [name, *cells])) - widths[name] for name, cells in table.items()
+    }
     room = console.width - _least(table)
-    for left, name in zip(range(len(table), 0, -1), sorted(table, key=lambda name: wanted[name]), strict=True):
+    for left, name in zip(
+        range(len(table), 0, -1), sorted(table, key=lambda name: wanted[name]), strict=True
+    ):
         more = max(0, min(wanted[name], room // left))
         widths[name], room = widths[name] + more, room - more
     heads = (Column(name, width=widths[name], overflow="fold") for name in table)
@@ -217,9 +233,9 @@ def _write_records(console: Console, cells: Sequence[Sequence[str]]) -> None:
             console.print(line, soft_wrap=True)
 
 
-def tell_more(key: object | None, *, format: Format) -> None:
+def print_next_cursor(key: object | None, *, format: OutputFormat) -> None:
     """Where a list goes on, on stderr; JSON has it as `next`. None: it was shorter than was asked for."""
-    if key is not None and format is not Format.JSON:
+    if key is not None and format is not OutputFormat.JSON:
         typer.echo(f"There may be more: --after {key}", err=True)
 
 
@@ -234,15 +250,18 @@ def callable_here(text: str) -> str:
     return re.sub(r"(^|`)dlq (?=[a-z-])", lambda found: f"{found[1]}{program()} ", text)
 
 
-def headline(error: str | None) -> str:
+def summarize_failure(error: str | None) -> str:
     """What failed, of an error text: its exception and message without the traceback."""
-    from dlq_pipelines.causes.parse import parse
+    from dlq_pipelines.causes.parse import parse_error
 
-    failure = parse(error or "")
-    return ": ".join(part for part in (failure.exception_type, failure.message) if part) or "no error text"
+    failure = parse_error(error or "")
+    return (
+        ": ".join(part for part in (failure.exception_type, failure.message) if part)
+        or "no error text"
+    )
 
 
-def duration(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """How long, in the two largest units that say something: `4 h 10 min`, `35 s`."""
     if seconds < 1:
         return "less than a second"
@@ -256,4 +275,8 @@ def duration(seconds: float) -> str:
 
 
 def _plain(value: object, zone: tzinfo) -> str:
-    return local(value, zone) if isinstance(value, datetime) else plain_line(str(value), 500)
+    return (
+        format_local_time(value, zone)
+        if isinstance(value, datetime)
+        else sanitize_line(str(value), 500)
+    )

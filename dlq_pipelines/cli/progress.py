@@ -6,14 +6,16 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from dlq_pipelines.text import counted
+from dlq_pipelines.text import format_count
 
 # Where stderr is no terminal: quick work says nothing, and a log of an hour's work stays short.
 _SECONDS_BETWEEN = 10.0
 
 
 @contextmanager
-def progress(doing: str, what: str, *, of: int | None = None) -> Iterator[Callable[[int], None]]:
+def show_progress(
+    doing: str, what: str, *, of: int | None = None
+) -> Iterator[Callable[[int], None]]:
     """A function that is told how many are done so far, after each batch, for the length of a `with` block.
 
     On a terminal that is one line, gone at the end; elsewhere a line at most every ten seconds.
@@ -25,7 +27,7 @@ def progress(doing: str, what: str, *, of: int | None = None) -> Iterator[Callab
     """
 
     def so_far(done: int) -> str:
-        return f"{doing}: {counted(done, what) if of is None else f'{done:,} of {counted(of, what)}'}"
+        return f"{doing}: {format_count(done, what) if of is None else f'{done:,} of {format_count(of, what)}'}"
 
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     if console.is_terminal and not console.is_dumb_terminal:

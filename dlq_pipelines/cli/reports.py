@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlq_pipelines.cli.act import DryRun
-from dlq_pipelines.cli.output import Format, formatted, show_list
-from dlq_pipelines.cli.progress import progress
-from dlq_pipelines.cli.session import session
-from dlq_pipelines.day import require_year
-from dlq_pipelines.text import read_markdown
+from dlq_pipelines.cli.mutation import DryRun
+from dlq_pipelines.cli.output import OutputFormat, print_list, with_output_format
+from dlq_pipelines.cli.progress import show_progress
+from dlq_pipelines.cli.session import open_session
+from dlq_pipelines.day import validate_year
+from dlq_pipelines.text import unescape_markdown
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -34,7 +34,8 @@ class Form(StrEnum):
 
 app = typer.Typer(help="The daily failure reports.", no_args_is_help=True)
 Day = Annotated[
-    str | None, typer.Option(metavar="DATE", help="Such as 2026-11-24, in DLQ_TIMEZONE. Default: yesterday.")
+    str | None,
+    typer.Option(metavar="DATE", help="Such as 2026-11-24, in DLQ_TIMEZONE. Default: yesterday."),
 ]
 
 
@@ -44,32 +45,41 @@ def reports() -> None:
 
 
 @app.command()
-@formatted
+@with_output_format
 def build(
     day: Day = None,
-    days: Annotated[int, typer.Option(min=1, max=366, help="So many days, of which that is the last.")] = 1,
+    days: Annotated[
+        int, typer.Option(min=1, max=366, help="So many days, of which that is the last.")
+    ] = 1,
     dry_run: DryRun = False,
-    format: Format = Format.TABLE,
+    format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Build the report of a day, or of several, and the list of reports. A day that is there is replaced by the same.
 
     Example: `dlq reports build --days 7`
     """
-    from dlq_pipelines.installation import reports_target
+    from dlq_pipelines.installation import open_reports_target
 
-    with session() as (connection, settings):
-        last, target = _day(day, settings), reports_target(settings)
+    with open_session() as (connection, settings):
+        last, target = _day(day, settings), open_reports_target(settings)
         built = []
-        with progress("Build", "report", of=days) as told:
+        with show_progress("Build", "report", of=days) as told:
             for ago in range(days - 1, -1, -1):
-                built.append(_build(connection, settings, target, last - timedelta(days=ago), dry_run=dry_run))
+                built.append(
+                    _build(
+                        connection, settings, target, last - timedelta(days=ago), dry_run=dry_run
+                    )
+                )
                 told(len(built))
     rows, brief = [], []
     for one in built:
         said, files = {"day": str(one.day), "headline": one.headline}, [*one.places.values()]
         rows.append({**said, "report": one.places["html"], "files": files, "dry_run": dry_run})
-        brief.append(said | ({"would write": ", ".join(files)} if dry_run else {"report": one.places["html"]}))
-    show_list("reports", rows, format=format, brief=brief)
+        brief.append(
+            said
+            | ({"would write": ", ".join(files)} if dry_run else {"report": one.places["html"]})
+        )
+    print_list("reports", rows, format=format, brief=brief)
 
 
 @app.command("open")
@@ -78,15 +88,19 @@ def open_(day: Day = None) -> None:
 
     Example: `dlq reports open --day 2026-11-24`
     """
-    from dlq_pipelines.installation import reports_folder, reports_target
-    from dlq_pipelines.reports.publish import fetch_page
+    from dlq_pipelines.installation import get_reports_folder, open_reports_target
+    from dlq_pipelines.reports.publish import fetch_report_page
 
-    with session() as (connection, settings):
-        asked, target, folder = _day(day, settings), reports_target(settings), reports_folder(settings)
-        page = fetch_page(target, asked, folder=folder)
+    with open_session() as (connection, settings):
+        asked, target, folder = (
+            _day(day, settings),
+            open_reports_target(settings),
+            get_reports_folder(settings),
+        )
+        page = fetch_report_page(target, asked, folder=folder)
         if page is None:
             _build(connection, settings, target, asked)
-            page = fetch_page(target, asked, folder=folder)
+            page = fetch_report_page(target, asked, folder=folder)
     typer.echo(page)
     if page is None or not webbrowser.open(Path(page).as_uri()):
         typer.echo("No browser could be started here: open that page where there is one.")
@@ -95,24 +109,24 @@ def open_(day: Day = None) -> None:
 @app.command("show")
 def show_(
     day: Day = None,
-    format: Annotated[Form, typer.Option(help="text for people; json and markdown are the report's twins.")] = (
-        Form.TEXT
-    ),
+    format: Annotated[
+        Form, typer.Option(help="text for people; json and markdown are the report's twins.")
+    ] = (Form.TEXT),
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Show the report of a day in the terminal. It is read from the ledger; no file is written.
 
     Example: `dlq reports show --day 2026-11-24`
     """
-    from dlq_pipelines.installation import report_policy
+    from dlq_pipelines.installation import build_report_policy
     from dlq_pipelines.reports.report import make_report
 
-    with session() as (connection, settings):
+    with open_session() as (connection, settings):
         report = make_report(
             connection,
             day=_day(day, settings),
             zone=settings.zone,
-            policy=report_policy(settings),
+            policy=build_report_policy(settings),
             now=datetime.now(UTC),
         )
     if json and format is Form.MARKDOWN:
@@ -127,17 +141,30 @@ def show_(
 
         Console().print(Markdown(report.markdown, hyperlinks=False))
     else:
-        typer.echo(read_markdown(report.markdown), nl=False)
+        typer.echo(unescape_markdown(report.markdown), nl=False)
 
 
 def _build(
-    connection: "Connection", settings: "Settings", target: "Target", day: date, *, dry_run: bool = False
+    connection: "Connection",
+    settings: "Settings",
+    target: "Target",
+    day: date,
+    *,
+    dry_run: bool = False,
 ) -> "Report":
-    from dlq_pipelines.installation import report_policy
+    from dlq_pipelines.installation import build_report_policy
     from dlq_pipelines.reports.report import build_report
 
-    policy, now = report_policy(settings), datetime.now(UTC)
-    return build_report(connection, day=day, zone=settings.zone, target=target, policy=policy, now=now, dry_run=dry_run)
+    policy, now = build_report_policy(settings), datetime.now(UTC)
+    return build_report(
+        connection,
+        day=day,
+        zone=settings.zone,
+        target=target,
+        policy=policy,
+        now=now,
+        dry_run=dry_run,
+    )
 
 
 def _day(text: str | None, settings: "Settings") -> date:
@@ -147,5 +174,5 @@ def _day(text: str | None, settings: "Settings") -> date:
         day = date.fromisoformat(text)
     except ValueError:
         raise ValueError(f"--day: {text!r} is no day. Write it as 2026-11-24.") from None
-    require_year(day)
+    validate_year(day)
     return day

@@ -6,65 +6,87 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlq_pipelines.cli.act import do_many, tell
-from dlq_pipelines.cli.output import Format, duration, program
-from dlq_pipelines.text import counted
+from dlq_pipelines.cli.mutation import apply_to_many, print_change
+from dlq_pipelines.cli.output import OutputFormat, format_seconds, program
+from dlq_pipelines.text import format_count
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
-    from dlq_pipelines.archive.restore import Restored
-    from dlq_pipelines.operation import Act
-    from dlq_pipelines.retries.page import Retried
+    from dlq_pipelines.archive.restore import RestoreResult
+    from dlq_pipelines.audit import RunOptions
+    from dlq_pipelines.outbox.batches import RetryResult
 
-Rate = Annotated[float | None, typer.Option(help="Events a second that fall due. Default: the installation's.")]
+Rate = Annotated[
+    float | None, typer.Option(help="Events a second that fall due. Default: the installation's.")
+]
 
 
-def retry_many(retry: "Callable[[Act], Retried]", doing: "Act", *, named: bool, kind: str, yes: bool) -> "Retried":
+def retry_many(
+    retry: "Callable[[RunOptions], RetryResult]",
+    options: "RunOptions",
+    *,
+    named: bool,
+    kind: str,
+    yes: bool,
+) -> "RetryResult":
     """Retry what is meant.
 
     Args:
         retry: does it, or in a dry run counts it.
-        doing: who asks for it.
+        options: how the retry runs.
         named: events were named by their ids, so that none of them may be none by mistake.
         kind: what they have to be: "dead" or "parked".
         yes: the person need not be asked.
     """
-    from dlq_pipelines.retries.page import none_taken
+    from dlq_pipelines.outbox.batches import build_nothing_taken_error
 
-    return do_many(
+    return apply_to_many(
         retry,
-        doing,
+        options,
         verb="retry",
-        events=lambda done: done.events,
+        count=lambda done: done.events,
         yes=yes,
-        missing=(lambda done: none_taken(done, kind)) if named else None,
+        missing=(lambda done: build_nothing_taken_error(done, kind)) if named else None,
     )
 
 
-def tell_retried(done: "Retried", ids: Sequence[int] | None, *, rate: float, dry_run: bool, format: Format) -> None:
+def print_retried(
+    done: "RetryResult",
+    ids: Sequence[int] | None,
+    *,
+    rate: float,
+    dry_run: bool,
+    format: OutputFormat,
+) -> None:
     """Say how many events go back to the worker, how long that takes, and how many of the named ones do not."""
     row = asdict(done) | {"rate": rate}
-    if not done.events and format is Format.TABLE:
-        typer.echo(nothing_done(done))
+    if not done.events and format is OutputFormat.TABLE:
+        typer.echo(print_nothing_done(done))
         return
-    lasts = duration((done.events - 1) / rate) if done.events else ""
-    said = f"{'Would retry' if dry_run else 'Retried'} {counted(done.events, 'dead event')} at {rate:g} a second: "
+    lasts = format_seconds((done.events - 1) / rate) if done.events else ""
+    said = f"{'Would retry' if dry_run else 'Retried'} {format_count(done.events, 'dead event')} at {rate:g} a second: "
     said += f"due within {lasts}."
     if ids and (passed := len(set(ids)) - done.events):
         said += f"\nPassed over: {passed:,} of those that were named."
     if done.locked:
-        said += f"\n{passed_over(done)}"
-    tell(said, row, hint=f"What became of one: `{program()} dead-events show ID`.", dry_run=dry_run, format=format)
+        said += f"\n{describe_skipped(done)}"
+    print_change(
+        said,
+        row,
+        hint=f"What became of one: `{program()} dead-events show ID`.",
+        dry_run=dry_run,
+        format=format,
+    )
 
 
-def nothing_done(done: "Retried") -> str:
+def print_nothing_done(done: "RetryResult") -> str:
     """Why no event was taken that a filter means."""
-    return f"{passed_over(done) or 'No dead event is meant by this.'} Nothing was changed."
+    return f"{describe_skipped(done) or 'No dead event is meant by this.'} Nothing was changed."
 
 
-def passed_over(done: "Retried | Restored") -> str:
+def describe_skipped(done: "RetryResult | RestoreResult") -> str:
     """What was passed over and is meant, if anything was."""
     if not done.locked:
         return ""
-    meant = counted(done.locked, "dead event that is", "dead events that are")
+    meant = format_count(done.locked, "dead event that is", "dead events that are")
     return f"Passed over: {meant} meant too, which others hold, or which came after the count. Try again for those."

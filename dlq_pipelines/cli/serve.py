@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dlq_pipelines.cli.output import say_json
+from dlq_pipelines.cli.output import print_json
 
 
 class Scope(StrEnum):
@@ -46,20 +46,26 @@ def tokens_() -> None:
 
 @tokens.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Whose it is: the actor in the audit.", metavar="NAME")],
-    scope: Annotated[Scope, typer.Option(help="read; retry: also bring events back; admin: all.")] = Scope.READ,
-    json: Annotated[bool, typer.Option("--json", help="Print name, scope, token and entry as JSON.")] = False,
+    name: Annotated[
+        str, typer.Argument(help="Whose it is: the actor in the audit.", metavar="NAME")
+    ],
+    scope: Annotated[
+        Scope, typer.Option(help="read; retry: also bring events back; admin: all.")
+    ] = Scope.READ,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print name, scope, token and entry as JSON.")
+    ] = False,
 ) -> None:
     """Make a token. It is shown once; DLQ_API_TOKENS gets its hash alone.
 
     Example: `dlq tokens new grafana --scope read`
     """
-    from dlq_pipelines.api.auth import Scope as ApiScope
-    from dlq_pipelines.api.auth import new_token
+    from dlq_pipelines.api.auth import TokenScope as ApiScope
+    from dlq_pipelines.api.auth import create_token
 
-    secret, token = new_token(name, ApiScope(scope))
+    secret, token = create_token(name, ApiScope(scope))
     if json:
-        say_json({"name": name, "scope": scope, "token": secret, "entry": str(token)})
+        print_json({"name": name, "scope": scope, "token": secret, "entry": str(token)})
         return
     typer.echo(f"token, for {name}, shown only now:  {secret}")
     typer.echo(f"entry, for DLQ_API_TOKENS:  {token}")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def session() -> Iterator[tuple["Connection", "Settings"]]:
+def open_session() -> Iterator[tuple["Connection", "Settings"]]:
     """A connection to the outbox's database and the settings that led to it, for the length of a `with` block."""
     from dlq_pipelines.installation import open_connection
     from dlq_pipelines.settings import read_settings

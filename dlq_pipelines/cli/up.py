@@ -6,7 +6,9 @@ import typer
 
 
 def up(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI, on 127.0.0.1.")] = 3000,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the UI, on 127.0.0.1.")
+    ] = 3000,
 ) -> None:
     """Run Dagster's UI and daemon on this installation's data. Ctrl-C stops all of it.
 

@@ -4,10 +4,10 @@ The UI renders the Markdown of assets, checks and jobs. Of schedules and sensors
 line.
 """
 
-from dlq_pipelines.alerts.checks import CHECKS
+from dlq_pipelines.alerts.checks import CHECK_DESCRIPTIONS
 
 
-def described(what: str, *, when: str, changes: str, rerun: str) -> str:
+def describe_definition(what: str, *, when: str, changes: str, rerun: str) -> str:
     """The description of a job, as Markdown. Docstrings of assets and jobs have the same form.
 
     Args:
@@ -19,12 +19,12 @@ def described(what: str, *, when: str, changes: str, rerun: str) -> str:
     return f"{what}\n\n- **When:** {when}\n- **Changes:** {changes}\n- **Rerun:** {rerun}"
 
 
-def described_plainly(what: str, *, when: str, changes: str, rerun: str) -> str:
+def describe_automation(what: str, *, when: str, changes: str, rerun: str) -> str:
     """The same of a schedule or a sensor, without markup."""
     return f"{what} When: {when} Changes: {changes} Rerun: {rerun}"
 
 
-def described_check(name: str) -> str:
+def describe_check(name: str) -> str:
     """The description of an asset check, as Markdown."""
-    check = CHECKS[name]
+    check = CHECK_DESCRIPTIONS[name]
     return f"{check.promise}\n\n- **Failure:** {check.failure}\n- **To do:** {check.next}"

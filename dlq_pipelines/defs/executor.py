@@ -9,7 +9,7 @@ from dlq_pipelines.settings import Executor, Settings
 QUEUE = "dlq"
 
 
-def chosen_executor(settings: Settings) -> ExecutorDefinition:
+def select_executor(settings: Settings) -> ExecutorDefinition:
     """The executor that `DLQ_EXECUTOR` names.
 
     In the run's own process by default: half the time of a run, and a killed run leaves no step behind that goes on
@@ -35,11 +35,14 @@ def _celery(settings: Settings) -> ExecutorDefinition:
     except ImportError:
         raise _missing(Executor.CELERY) from None
     if settings.celery_url is None:
-        raise DlqError("DLQ_EXECUTOR=celery needs DLQ_CELERY_URL. Set it to Celery's Redis: redis://host:6379/0.")
+        raise DlqError(
+            "DLQ_EXECUTOR=celery needs DLQ_CELERY_URL. Set it to Celery's Redis: redis://host:6379/0."
+        )
     # By the name of the variable: runs, the UI and logs show this, and the URL may hold a password.
     url = {"env": "DLQ_CELERY_URL"}
     return celery_executor.configured(
-        {"broker": url, "backend": url, "config_source": {"task_default_queue": QUEUE}}, name="celery"
+        {"broker": url, "backend": url, "config_source": {"task_default_queue": QUEUE}},
+        name="celery",
     )
 
 

@@ -6,22 +6,32 @@ from pathlib import Path
 import dagster as dg
 
 from dlq_pipelines.defs.causes import dead_event_causes
-from dlq_pipelines.defs.describe import described, described_check, described_plainly
-from dlq_pipelines.defs.health import job_success
-from dlq_pipelines.defs.partitions import BACKFILL, DAYS, TIMEZONE, Metadata, daily, each_day
+from dlq_pipelines.defs.describe import describe_automation, describe_check, describe_definition
+from dlq_pipelines.defs.health import record_success_hook
+from dlq_pipelines.defs.partitions import (
+    BACKFILL,
+    DAYS,
+    TIMEZONE,
+    Metadata,
+    build_daily_schedule,
+    process_days,
+)
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
-from dlq_pipelines.exports.export import Exported, export_day, verify_day
-from dlq_pipelines.exports.formats import MEANING, SCHEMA
-from dlq_pipelines.installation import export_options, exports_uri
+from dlq_pipelines.exports.export import ExportResult, export_day, verify_day
+from dlq_pipelines.exports.formats import COLUMN_DESCRIPTIONS, EXPORT_SCHEMA
+from dlq_pipelines.installation import build_export_options, get_exports_uri
 from dlq_pipelines.settings import read_settings
-from dlq_pipelines.text import markdown_table
+from dlq_pipelines.text import render_markdown_table
 
 _CHECK = "export_is_complete"
 # A rule that cannot be understood is said when the definitions load, not at 00:30.
 _settings = read_settings()
-export_options(_settings)
+build_export_options(_settings)
 _COLUMNS = dg.TableSchema(
-    [dg.TableColumn(field.name, str(field.type), description=MEANING[field.name]) for field in SCHEMA]
+    [
+        dg.TableColumn(field.name, str(field.type), description=COLUMN_DESCRIPTIONS[field.name])
+        for field in EXPORT_SCHEMA
+    ]
 )
 
 
@@ -36,17 +46,19 @@ _COLUMNS = dg.TableSchema(
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 3 * * *", lower_bound_delta=timedelta(hours=4), timezone=TIMEZONE
     ),
-    metadata={"dagster/uri": exports_uri(_settings), "dagster/column_schema": _COLUMNS},
+    metadata={"dagster/uri": get_exports_uri(_settings), "dagster/column_schema": _COLUMNS},
     check_specs=[
         dg.AssetCheckSpec(
             _CHECK,
             asset="dead_event_export",
             blocking=True,
-            description=described_check(_CHECK),
+            description=describe_check(_CHECK),
         )
     ],
 )
-def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
+def dead_event_export(
+    context: dg.AssetExecutionContext, outbox: OutboxResource
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """All deaths of a day as **Parquet** in `died_on=YYYY-MM-DD/`, **CSV** in `_csv/` and **JSON Lines** in `_jsonl/`.
 
     `DLQ_EXPORT_URI` says where, `DLQ_EXPORT_FORMATS` which; `_manifest.json` beside the Parquet file lists them. A day
@@ -57,7 +69,7 @@ def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource)
     - **Rerun:** any day, or a backfill of any range in one run: files are replaced, and a refused day stops no other.
     """
     with outbox.session() as session:
-        target, options = session.exports, export_options(session.settings)
+        target, options = session.exports, build_export_options(session.settings)
 
         def export(key: str) -> tuple[Metadata, list[str]]:
             exported = export_day(
@@ -69,42 +81,44 @@ def dead_event_export(context: dg.AssetExecutionContext, outbox: OutboxResource)
                 options=options,
             )
             context.log.info(f"{key}: {exported.rows} deaths to {exported.folder}")
-            found = verify_day(session.connection, day=session.day(key), target=target, now=session.now)
+            found = verify_day(
+                session.connection, day=session.day(key), target=target, now=session.now
+            )
             return _metadata(exported), [f"{key}: {difference}" for difference in found]
 
-        return each_day(context, session, _CHECK, export)
+        return process_days(context, session, _CHECK, export)
 
 
-def _metadata(exported: Exported) -> Metadata:
+def _metadata(exported: ExportResult) -> Metadata:
     folder = exported.folder
     files = [(file.name, file.bytes, file.sha256) for file in exported.files]
     return {
         "dagster/row_count": dg.MetadataValue.int(exported.rows),
         "dagster/uri": dg.MetadataValue.text(folder if "://" in folder else Path(folder).as_uri()),
         "folder": dg.MetadataValue.path(folder),
-        "files": dg.MetadataValue.md(markdown_table(("file", "bytes", "sha256"), files)),
+        "files": dg.MetadataValue.md(render_markdown_table(("file", "bytes", "sha256"), files)),
     }
 
 
 export_job = dg.define_asset_job(
     "export_day",
     selection=dg.AssetSelection.assets(dead_event_export),
-    description=described(
+    description=describe_definition(
         "Writes a day's deaths, or those of a range of days, as **files** and reads them again.",
         when="At 00:30, by `export_daily`; by hand for the days that you choose.",
         changes="The files of these days under `DLQ_EXPORT_URI`, and their rows in `dlq.export_day`.",
         rerun="Re-execute it, or launch a backfill: the files of a day are replaced, never doubled.",
     ),
     owners=OWNERS,
-    hooks={job_success},
+    hooks={record_success_hook},
 )
 
-export_schedule = daily(
+export_schedule = build_daily_schedule(
     export_job,
     name="export_daily",
     cron="30 0 * * *",
     missing="export.missing_days",
-    description=described_plainly(
+    description=describe_automation(
         "Exports the day that ended at midnight, and of the last two weeks what has no sound export yet.",
         when="At 00:30 in DLQ_TIMEZONE, a run a day.",
         changes="The files of these days, and their rows in dlq.export_day.",

@@ -6,10 +6,10 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from dlq_pipelines.alerts.jobs import record_success
-from dlq_pipelines.day import DAYS_MADE_UP_FOR
-from dlq_pipelines.defs.health import DAILY, checked
-from dlq_pipelines.defs.resources import OWNERS, OutboxResource, Session, utc_now
+from dlq_pipelines.alerts.jobs import record_job_success
+from dlq_pipelines.day import CATCH_UP_DAYS
+from dlq_pipelines.defs.health import DAILY, report_check_result
+from dlq_pipelines.defs.resources import OWNERS, OutboxResource, Session, get_utc_now
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.settings import read_settings
 
@@ -20,10 +20,16 @@ DAYS = dg.DailyPartitionsDefinition(start_date=_settings.partitions_start, timez
 # All days of a backfill in one run, or so many a run: a run has one step for its days, so it is runs that spread over
 # machines. A run by default, because starting one takes seconds and a day of an export often less.
 BACKFILL = (
-    dg.BackfillPolicy.multi_run(_settings.days_per_run) if _settings.days_per_run else dg.BackfillPolicy.single_run()
+    dg.BackfillPolicy.multi_run(_settings.days_per_run)
+    if _settings.days_per_run
+    else dg.BackfillPolicy.single_run()
 )
-SCHEDULES_START = dg.DefaultScheduleStatus.RUNNING if _settings.autostart else dg.DefaultScheduleStatus.STOPPED
-SENSORS_START = dg.DefaultSensorStatus.RUNNING if _settings.autostart else dg.DefaultSensorStatus.STOPPED
+SCHEDULES_START = (
+    dg.DefaultScheduleStatus.RUNNING if _settings.autostart else dg.DefaultScheduleStatus.STOPPED
+)
+SENSORS_START = (
+    dg.DefaultSensorStatus.RUNNING if _settings.autostart else dg.DefaultSensorStatus.STOPPED
+)
 
 Metadata = Mapping[str, Any]
 _Do = Callable[[str], tuple[Metadata, list[str]]]
@@ -31,7 +37,9 @@ _Do = Callable[[str], tuple[Metadata, list[str]]]
 _NAMED = 10
 
 
-def daily(job: Any, *, name: str, cron: str, missing: str, description: str) -> dg.ScheduleDefinition:
+def build_daily_schedule(
+    job: Any, *, name: str, cron: str, missing: str, description: str
+) -> dg.ScheduleDefinition:
     """A schedule of the day before, which also makes up for days that it missed or that were refused.
 
     After an outage Dagster asks for the last tick alone. What is missing is read from the database; where that is away,
@@ -45,9 +53,11 @@ def daily(job: Any, *, name: str, cron: str, missing: str, description: str) -> 
         description: for the UI.
     """
 
-    def ask(context: dg.ScheduleEvaluationContext, outbox: OutboxResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def ask(
+        context: dg.ScheduleEvaluationContext, outbox: OutboxResource
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         at = context.scheduled_execution_time
-        days = DAYS.get_partition_keys(current_time=at)[-DAYS_MADE_UP_FOR:]
+        days = DAYS.get_partition_keys(current_time=at)[-CATCH_UP_DAYS:]
         if not days:
             yield dg.SkipReason("No day is over yet.")
         for day in [*_missing(outbox, missing, days[:-1]), *days[-1:]]:
@@ -80,7 +90,9 @@ def _missing(outbox: OutboxResource, statement: str, keys: Sequence[str]) -> lis
         return []
 
 
-def each_day(context: dg.AssetExecutionContext, session: Session, check: str, do: _Do) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
+def process_days(
+    context: dg.AssetExecutionContext, session: Session, check: str, do: _Do
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
     """Do a run's days one after the other. A day that is refused stops no other one, and what is done stays on record.
 
     Args:
@@ -98,15 +110,21 @@ def each_day(context: dg.AssetExecutionContext, session: Session, check: str, do
     def do_and_record(key: str) -> tuple[Metadata, list[str]]:
         metadata, differences = do(key)
         if not differences:
-            record_success(session.connection, job, day=key, at=utc_now())
+            record_job_success(session.connection, job, day=key, at=get_utc_now())
         return metadata, differences
 
     try:
         differ = _do_all(context.partition_keys, do_and_record, done)
-        result = checked(session, check, passed=not differ, figures={"differences": differ[:100]})
-    except Exception:  # a failed step materializes nothing: its good days are written down one by one
+        result = report_check_result(
+            session, check, passed=not differ, figures={"differences": differ[:100]}
+        )
+    except (
+        Exception
+    ):  # a failed step materializes nothing: its good days are written down one by one
         for key, metadata in done.items():
-            context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
+            context.log_event(
+                dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
+            )
         raise
     for key, metadata in done.items():
         context.add_asset_metadata(metadata, partition_key=key)
@@ -134,5 +152,12 @@ def _refusal(refused: list[str], differ: list[str], days: int) -> dg.Failure:
     were = "was" if len(refused) == 1 else "were"
     others = ", the others are done" if len(refused) < days else ""
     more = [f"and {len(refused) - _NAMED} more."] if len(refused) > _NAMED else []
-    said = [f"{len(refused)} of {days} days {were} refused{others}.", *refused[:_NAMED], *more, *differ[:_NAMED]]
-    return dg.Failure(" ".join(said), metadata={"refused": refused[:100], "differences": differ[:100]})
+    said = [
+        f"{len(refused)} of {days} days {were} refused{others}.",
+        *refused[:_NAMED],
+        *more,
+        *differ[:_NAMED],
+    ]
+    return dg.Failure(
+        " ".join(said), metadata={"refused": refused[:100], "differences": differ[:100]}
+    )

@@ -10,12 +10,17 @@ import dagster as dg
 import psycopg
 
 from dlq_pipelines.day import Day
-from dlq_pipelines.defs.tables import table_schema, table_uri
+from dlq_pipelines.defs.tables import build_table_schema, build_table_uri
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.target import Target
-from dlq_pipelines.installation import exports_target, find_database, open_connection, reports_target
+from dlq_pipelines.installation import (
+    find_database,
+    open_connection,
+    open_exports_target,
+    open_reports_target,
+)
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.postgres.refusal import passing
+from dlq_pipelines.postgres.transient import describe_transient_error
 from dlq_pipelines.settings import Settings, read_settings
 
 GROUP = "dead_letters"
@@ -39,12 +44,14 @@ LOCATION = "dlq_pipelines"
 _TAG = "dagster/code_location"
 
 
-def utc_now() -> datetime:
+def get_utc_now() -> datetime:
     """This moment."""
     return datetime.now(UTC)
 
 
-def our_tag(context: dg.OpExecutionContext | dg.SensorEvaluationContext | None = None) -> dict[str, str]:
+def get_location_tag(
+    context: dg.OpExecutionContext | dg.SensorEvaluationContext | None = None,
+) -> dict[str, str]:
     """The tag of runs of this code location; a run from the command line has none.
 
     Args:
@@ -58,9 +65,13 @@ def our_tag(context: dg.OpExecutionContext | dg.SensorEvaluationContext | None =
     return {_TAG: context.run.tags.get(_TAG, LOCATION)}
 
 
-def under_way(context: dg.SensorEvaluationContext, *, job: str, tags: dict[str, str] | None = None) -> bool:
+def is_run_in_progress(
+    context: dg.SensorEvaluationContext, *, job: str, tags: dict[str, str] | None = None
+) -> bool:
     """Whether a run of a job of ours, with these tags, has not ended."""
-    wanted = dg.RunsFilter(job_name=job, tags={**our_tag(context), **(tags or {})}, statuses=_UNFINISHED)
+    wanted = dg.RunsFilter(
+        job_name=job, tags={**get_location_tag(context), **(tags or {})}, statuses=_UNFINISHED
+    )
     return bool(context.instance.get_run_records(wanted, limit=1))
 
 
@@ -74,7 +85,7 @@ class Session:
     @property
     def now(self) -> datetime:
         """This moment: faces read the clock, what is below them is given it."""
-        return utc_now()
+        return get_utc_now()
 
     @property
     def export_url(self) -> str:
@@ -85,27 +96,27 @@ class Session:
     @property
     def exports(self) -> Target:
         """Where exports go."""
-        return exports_target(self.settings)
+        return open_exports_target(self.settings)
 
     @property
     def reports(self) -> Target:
         """Where reports go."""
-        return reports_target(self.settings)
+        return open_reports_target(self.settings)
 
     def table(self, schema: str, name: str) -> dict[str, Any]:
         """What Dagster shows of a table: its place, its columns as they are now."""
-        found = self.connection.one("session.table", schema=schema, table=name)
+        found = self.connection.fetch_one("session.table", schema=schema, table=name)
         info, place = self.connection.info, f"{found['database']}.{schema}.{name}"
         host = "localhost" if info.host.startswith("/") else info.host
         return {
             "dagster/table_name": place,
-            "dagster/uri": table_uri(f"{host}:{info.port}", found["database"], schema, name),
-            "dagster/column_schema": table_schema(found["columns"]),
+            "dagster/uri": build_table_uri(f"{host}:{info.port}", found["database"], schema, name),
+            "dagster/column_schema": build_table_schema(found["columns"]),
         }
 
     def day(self, partition_key: str) -> Day:
         """A partition's day in the settings' time zone."""
-        return Day.of(datetime.strptime(partition_key, "%Y-%m-%d").date(), self.settings.zone)  # noqa: DTZ007 - a date
+        return Day.of(datetime.strptime(partition_key, "%Y-%m-%d").date(), self.settings.zone)
 
 
 class OutboxResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # sets no value of its own
@@ -133,5 +144,7 @@ class OutboxResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # sets
             raise dg.Failure(description=str(error)) from None
         except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege) as error:
             refusal = error.diag.message_primary or type(error).__name__
-            lasting = f"PostgreSQL refused: {refusal}. Check the role and the server, then run it again."
-            raise dg.Failure(description=passing(error) or lasting) from None
+            lasting = (
+                f"PostgreSQL refused: {refusal}. Check the role and the server, then run it again."
+            )
+            raise dg.Failure(description=describe_transient_error(error) or lasting) from None

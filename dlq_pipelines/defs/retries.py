@@ -2,27 +2,35 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 
 import dagster as dg
 import psycopg
-from pydantic import Field
+from pydantic import Field, create_model
 
-from dlq_pipelines.day import moment
-from dlq_pipelines.defs.describe import described_plainly
-from dlq_pipelines.defs.health import job_success
+from dlq_pipelines.audit import AuditContext
+from dlq_pipelines.day import parse_time
+from dlq_pipelines.defs.describe import describe_automation
+from dlq_pipelines.defs.health import record_success_hook
 from dlq_pipelines.defs.partitions import SENSORS_START
-from dlq_pipelines.defs.resources import OWNERS, POOL, OutboxResource, Session, under_way
+from dlq_pipelines.defs.resources import OWNERS, POOL, OutboxResource, Session, is_run_in_progress
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.installation import fix_terms, pace
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector, positive
-from dlq_pipelines.retries.advance import Advanced, advance_fix
-from dlq_pipelines.retries.fix import RetryPolicy, Stage, Wait
-from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, noted, preview_fix, stages
+from dlq_pipelines.installation import build_fix_terms, resolve_rate
+from dlq_pipelines.outbox.selection import FILTERS, Selection
+from dlq_pipelines.retries.advance import AdvanceResult, advance_fix
+from dlq_pipelines.retries.fix import RetryPolicy, StageOutcomes, WaitStep
+from dlq_pipelines.retries.fixes import (
+    FixFlag,
+    flag_fix,
+    get_stage_outcomes,
+    list_due_fixes,
+    preview_fix,
+    validate_note,
+)
 from dlq_pipelines.retries.retry import retry_selected
-from dlq_pipelines.text import markdown_table, markdown_text
+from dlq_pipelines.text import escape_markdown, render_markdown_table
+from dlq_pipelines.validate import validate_positive
 
 FIX_TAG = "dlq/fix"
 STAGE_TAG = "dlq/stage"
@@ -32,80 +40,90 @@ _NOT_ENTERED = (None, "installation's")
 _FIXES_A_TICK = 20
 
 
-class SelectorConfig(dg.Config):
-    """Which dead events are meant: those that all of these say together. Empty ones say nothing."""
+class _LaunchpadConfig(dg.Config):
+    """Config of a job that selects dead events."""
 
-    cause_id: str | None = Field(
-        default=None, description="A cause, as dead_event_causes lists it: v1-3f9a0c6d2b7e4a51."
-    )
-    event_type: str | None = Field(default=None, description="Only events of this type.")
-    aggregate_type: str | None = Field(default=None, description="Only events of aggregates of this type.")
-    event_ids: list[int] | None = Field(default=None, description="Only these events, at most 10,000.")
-    attempts: int | None = Field(default=None, description="Only deaths after exactly so many attempts.")
-    error_contains: str | None = Field(default=None, description="Only errors with this text in them.")
-    died_since: str | None = Field(default=None, description="Only deaths at or after 2026-11-24 or 2026-11-24T18:30.")
-    died_until: str | None = Field(default=None, description="Only deaths before that time.")
-    every: bool = Field(default=False, description="All dead events. Only without any of the above.")
+    event_ids: list[int] | None = Field(default=None, description="These events, at most 10,000.")
+    all: bool = Field(default=False, description="All dead events. Excludes filters.")
 
-    def selector(self, session: Session) -> Selector:
-        """What was entered.
+    def build_selection(self, session: Session) -> Selection:
+        """Build the selection that was entered.
 
         Raises:
-            ValueError: it says nothing, or too much; the message names the field.
+            ValueError: the filters cannot be used; the message names the field.
         """
-        since, until = (self.moment(session, name) for name in ("died_since", "died_until"))
-        return Selector(
-            cause_id=self.cause_id,
-            event_type=self.event_type,
-            aggregate_type=self.aggregate_type,
-            event_ids=None if self.event_ids is None else tuple(self.event_ids),
-            attempts=self.attempts,
-            error_contains=self.error_contains,
-            died_since=since,
-            died_until=until,
-            every=self.every,
-        )
-
-    def moment(self, session: Session, name: str) -> datetime | None:
-        """The moment in a field, in the installation's time zone."""
-        text = getattr(self, name)
-        return None if text is None else moment(name, text, session.settings.zone)
+        given = {item.name: getattr(self, item.name) for item in FILTERS}
+        zone = session.settings.zone
+        return Selection.build({**given, "all": self.all}, zone, self.event_ids)
 
 
-class FlagFixConfig(SelectorConfig):
+_filter_fields: Any = {
+    item.name: (
+        item.metadata["given_as"] | None,
+        Field(default=None, description=item.metadata["description"]),
+    )
+    for item in FILTERS
+}
+SelectionConfig: Any = create_model("SelectionConfig", __base__=_LaunchpadConfig, **_filter_fields)
+
+
+class FlagFixConfig(SelectionConfig):
     """A statement that something is mended upstream. Figures left empty are the installation's."""
 
     note: str = Field(description="What was mended, in a sentence.")
     link: str | None = Field(default=None, description="The version or the address of the change.")
     owner: str | None = Field(default=None, description="Whom to ask.")
     actor: str = Field(description="Who says so.")
-    not_before: str | None = Field(default=None, description="When the first stage may begin: 2026-11-24T18:30.")
-    expiry_days: int | None = Field(default=None, description="Days after which it ends unproven, 1 to 365.")
+    not_before: str | None = Field(
+        default=None, description="When the first stage may begin: 2026-11-24T18:30."
+    )
+    expiry_days: int | None = Field(
+        default=None, description="Days after which it ends unproven, 1 to 365."
+    )
     canary: int | None = Field(default=None, description="Events in the first stage, 1 to 5,000.")
-    growth: float | None = Field(default=None, description="How many times larger each stage is, 1 to 1,000.")
+    growth: float | None = Field(
+        default=None, description="How many times larger each stage is, 1 to 1,000."
+    )
     rate: float | None = Field(default=None, description="Events a second, up to 100,000.")
-    min_success: float | None = Field(default=None, description="Share of a stage that must succeed, up to 1.")
-    settle_seconds: int | None = Field(default=None, description="How long an event may stay without outcome.")
-    max_retries: int | None = Field(default=None, description="An event that died again after so many is parked.")
-    ordering: Literal["installation's", "aggregate", "none"] = Field(
+    min_success: float | None = Field(
+        default=None, description="Share of a stage that must succeed, up to 1."
+    )
+    settle_seconds: int | None = Field(
+        default=None, description="How long an event may stay without outcome."
+    )
+    max_retries: int | None = Field(
+        default=None, description="An event that died again after so many is parked."
+    )
+    order: Literal["installation's", "aggregate", "none"] = Field(
         default="installation's",
         description="aggregate: an event goes when nothing earlier of its aggregate is dead or under way.",
     )
-    dry_run: bool = Field(default=True, description="Only say what it would do. Set to false to flag the fix.")
+    dry_run: bool = Field(
+        default=True, description="Only say what it would do. Set to false to flag the fix."
+    )
 
-    def flag(self, session: Session) -> Flag:
+    def flag(self, session: Session) -> FixFlag:
         """What was entered, and the installation's where nothing was.
 
         Raises:
             ValueError: a field cannot be used; the message names it.
         """
-        terms = fix_terms(session.settings)
+        terms = build_fix_terms(session.settings)
         entered = {name: getattr(self, name) for name in RetryPolicy.__dataclass_fields__}
-        days = terms.expiry.days if self.expiry_days is None else positive("expiry_days", self.expiry_days, most=365)
-        begin = self.moment(session, "not_before")
-        return Flag(
-            self.selector(session),
-            replace(terms.policy, **{name: value for name, value in entered.items() if value not in _NOT_ENTERED}),
+        days = (
+            terms.expiry.days
+            if self.expiry_days is None
+            else validate_positive("expiry_days", self.expiry_days, most=365)
+        )
+        begin = None
+        if self.not_before is not None:
+            begin = parse_time("not_before", self.not_before, session.settings.zone)
+        return FixFlag(
+            self.build_selection(session),
+            replace(
+                terms.policy,
+                **{name: value for name, value in entered.items() if value not in _NOT_ENTERED},
+            ),
             self.link,
             self.owner,
             begin,
@@ -114,23 +132,34 @@ class FlagFixConfig(SelectorConfig):
 
 
 @dg.op(pool=POOL)
-def flag_fix_op(context: dg.OpExecutionContext, config: FlagFixConfig, outbox: OutboxResource) -> None:
+def flag_fix_op(
+    context: dg.OpExecutionContext, config: FlagFixConfig, outbox: OutboxResource
+) -> None:
     """Flag a fix, or with `dry_run` say what it would release."""
     with outbox.session() as session:
         flag = config.flag(session)
-        act = Act(config.actor, noted(config.note), session.now, context.run_id, config.dry_run)
+        audit = AuditContext(config.actor, validate_note(config.note), session.now, context.run_id)
         if config.dry_run:
-            would = preview_fix(session.connection, flag, act=act, default=fix_terms(session.settings).policy)
-            context.log.info(f"Dry run: it would mean {would.events:,} dead events, in {len(would.stages)} stages.")
+            would = preview_fix(
+                session.connection,
+                flag,
+                audit=audit,
+                default=build_fix_terms(session.settings).policy,
+            )
+            context.log.info(
+                f"Dry run: it would mean {would.events:,} dead events, in {len(would.stages)} stages."
+            )
             overtaken = "not known" if would.overtaken is None else would.overtaken
-            context.add_output_metadata({**vars(would), "overtaken": overtaken, "stages": would.sizes})
+            context.add_output_metadata(
+                {**vars(would), "overtaken": overtaken, "stages": would.sizes}
+            )
             return
-        fix = flag_fix(session.connection, flag, act=act)
+        fix = flag_fix(session.connection, flag, audit=audit)
     context.log.info(f"Fix {fix.id} is flagged. The fix_flag_sensor releases its canary.")
     context.add_output_metadata({"fix": fix.id})
 
 
-@dg.job(name="flag_fix", owners=OWNERS, hooks={job_success})
+@dg.job(name="flag_fix", owners=OWNERS, hooks={record_success_hook})
 def flag_fix_job() -> None:
     """Flags a **fix**: somebody's statement that a cause, or another set of dead events, is mended upstream.
 
@@ -153,36 +182,68 @@ class RetryStageConfig(dg.Config):
 
 
 @dg.op(pool=POOL)
-def retry_stage_op(context: dg.OpExecutionContext, config: RetryStageConfig, outbox: OutboxResource) -> None:
+def retry_stage_op(
+    context: dg.OpExecutionContext, config: RetryStageConfig, outbox: OutboxResource
+) -> None:
     """Settle, decide, and release for one fix."""
     with outbox.session() as session:
-        act = Act("fix_flag_sensor", "a step of the fix is due", session.now, context.run_id)
-        done = advance_fix(session.connection, config.fix_id, act=act, terms=fix_terms(session.settings))
-        outcomes = stages(session.connection, config.fix_id)
+        audit = AuditContext(
+            "fix_flag_sensor", "a step of the fix is due", session.now, context.run_id
+        )
+        done = advance_fix(
+            session.connection,
+            config.fix_id,
+            audit=audit,
+            terms=build_fix_terms(session.settings),
+        )
+        outcomes = get_stage_outcomes(session.connection, config.fix_id)
     context.add_output_metadata(_told(done, outcomes))
-    context.log.info("Another run has this fix." if done.busy else f"Fix {done.fix.id} is {done.fix.status}.")
+    context.log.info(
+        "Another run has this fix." if done.busy else f"Fix {done.fix.id} is {done.fix.status}."
+    )
 
 
-def _told(done: Advanced, outcomes: dict[int, Stage]) -> dict[str, Any]:
+def _told(done: AdvanceResult, outcomes: dict[int, StageOutcomes]) -> dict[str, Any]:
     """What a person asks of a step: how far, what next, and why it ended."""
-    rows = [(n, s.size, s.released, s.done, s.dead, s.unsettled, s.gone, s.waiting) for n, s in outcomes.items()]
-    header = ("stage", "may release", "released", "done", "dead again", "unsettled", "gone", "waiting")
+    rows = [
+        (n, s.size, s.released, s.done, s.dead, s.unsettled, s.gone, s.waiting)
+        for n, s in outcomes.items()
+    ]
+    header = (
+        "stage",
+        "may release",
+        "released",
+        "done",
+        "dead again",
+        "unsettled",
+        "gone",
+        "waiting",
+    )
     told = {
         "fix": done.fix.id,
         "status": str(done.fix.status),
         "released_now": done.released,
         "settled_now": done.settled,
-        "next": markdown_text(done.fix.verdict or (done.step.reason if isinstance(done.step, Wait) else "busy")),
-        "stages": dg.MetadataValue.md(markdown_table(header, rows)),
+        "next": escape_markdown(
+            done.fix.verdict or (done.step.reason if isinstance(done.step, WaitStep) else "busy")
+        ),
+        "stages": dg.MetadataValue.md(render_markdown_table(header, rows)),
     }
     if done.fix.evidence:
         shown = [(e["events"], e["outcome"], e["before"], e["after"]) for e in done.fix.evidence]
-        told["errors"] = dg.MetadataValue.md(markdown_table(("events", "outcome", "before", "after"), shown))
+        told["errors"] = dg.MetadataValue.md(
+            render_markdown_table(("events", "outcome", "before", "after"), shown)
+        )
     return told
 
 
 # The sensor asks for no second run of a fix while it takes the first one to be under way. A step takes seconds.
-@dg.job(name="retry_stage", owners=OWNERS, hooks={job_success}, tags={"dagster/max_runtime": "900"})
+@dg.job(
+    name="retry_stage",
+    owners=OWNERS,
+    hooks={record_success_hook},
+    tags={"dagster/max_runtime": "900"},
+)
 def retry_stage_job() -> None:
     """Takes the next step of one fix: writes down outcomes, then **releases, waits, halts or verifies**.
 
@@ -194,34 +255,43 @@ def retry_stage_job() -> None:
     retry_stage_op()
 
 
-class RetryEventsConfig(SelectorConfig):
+class RetryEventsConfig(SelectionConfig):
     """Dead events to retry by hand, all at one pace and without the proof that a fix gives."""
 
     reason: str = Field(description="Why, for the audit.")
     actor: str = Field(description="Who asks for it, for the audit.")
     rate: float | None = Field(
-        default=None, description="Events a second at which they fall due, up to 100,000. Empty: DLQ_RETRY_RATE."
+        default=None,
+        description="Events a second at which they fall due, up to 100,000. Empty: DLQ_RETRY_RATE.",
     )
-    parked: bool = Field(default=False, description="Also those that died again after too many retries.")
-    dry_run: bool = Field(default=True, description="Only count the events. Set to false to retry them.")
+    parked: bool = Field(
+        default=False, description="Also those that died again after too many retries."
+    )
+    dry_run: bool = Field(
+        default=True, description="Only count the events. Set to false to retry them."
+    )
 
 
 @dg.op(pool=POOL)
-def retry_dead_events_op(context: dg.OpExecutionContext, config: RetryEventsConfig, outbox: OutboxResource) -> None:
+def retry_dead_events_op(
+    context: dg.OpExecutionContext, config: RetryEventsConfig, outbox: OutboxResource
+) -> None:
     """Retry the dead events that are meant."""
     with outbox.session() as session:
         retried = retry_selected(
             session.connection,
-            config.selector(session),
-            act=Act(config.actor, config.reason, session.now, context.run_id, config.dry_run),
-            rate=pace(config.rate, session.settings),
+            config.build_selection(session),
+            audit=AuditContext(config.actor, config.reason, session.now, context.run_id),
+            rate=resolve_rate(config.rate, session.settings),
             max_retries=None if config.parked else session.settings.max_retries,
         )
-    context.log.info(f"{'Would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events.")
+    context.log.info(
+        f"{'Would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events."
+    )
     context.add_output_metadata(asdict(retried))
 
 
-@dg.job(name="retry_dead_events", owners=OWNERS, hooks={job_success})
+@dg.job(name="retry_dead_events", owners=OWNERS, hooks={record_success_hook})
 def retry_dead_events_job() -> None:
     """Makes **dead events** pending again, by ids or by a filter, at one pace.
 
@@ -240,7 +310,7 @@ def retry_dead_events_job() -> None:
     minimum_interval_seconds=30,
     default_status=SENSORS_START,
     owners=OWNERS,
-    description=described_plainly(
+    description=describe_automation(
         "Looks for fixes with something to do, a new flag or a stage with outcomes, and requests a run of "
         "retry_stage for each that has none under way.",
         when="Every 30 seconds, for at most 20 fixes.",
@@ -255,18 +325,34 @@ def fix_flag_sensor(
     try:
         with outbox.session() as session:
             now = session.now
-            behind = fix_terms(session.settings).max_backlog
-            due = fixes_due(session.connection, now=now, max_backlog=behind, limit=_FIXES_A_TICK)
+            behind = build_fix_terms(session.settings).max_backlog
+            due = list_due_fixes(
+                session.connection, now=now, max_backlog=behind, limit=_FIXES_A_TICK
+            )
     except (dg.Failure, DlqError, psycopg.Error) as error:
-        yield dg.SkipReason(error.description or "" if isinstance(error, dg.Failure) else type(error).__name__)
+        yield dg.SkipReason(
+            error.description or "" if isinstance(error, dg.Failure) else type(error).__name__
+        )
         return
-    idle = [fix for fix in due if not under_way(context, job=retry_stage_job.name, tags={FIX_TAG: str(fix.id)})]
+    idle = [
+        fix
+        for fix in due
+        if not is_run_in_progress(context, job=retry_stage_job.name, tags={FIX_TAG: str(fix.id)})
+    ]
     if not idle:
-        yield dg.SkipReason(f"{len(due)} fixes want a step; each has a run already." if due else "No fix wants a step.")
+        yield dg.SkipReason(
+            f"{len(due)} fixes want a step; each has a run already."
+            if due
+            else "No fix wants a step."
+        )
     for fix in idle:
         # The time makes the key new each tick: a key is for ever, and the key of a failed run would lose the fix.
         yield dg.RunRequest(
             run_key=f"fix {fix.id} stage {fix.stage} {now:%Y-%m-%dT%H:%M:%S}",
             run_config=dg.RunConfig(ops={"retry_stage_op": RetryStageConfig(fix_id=fix.id)}),
-            tags={FIX_TAG: str(fix.id), STAGE_TAG: str(fix.stage), CAUSE_TAG: fix.selector.cause_id or "several"},
+            tags={
+                FIX_TAG: str(fix.id),
+                STAGE_TAG: str(fix.stage),
+                CAUSE_TAG: fix.selection.cause or "several",
+            },
         )

@@ -15,10 +15,10 @@ from dagster import DagsterEventType as Type
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from pydantic import Field
 
-from dlq_pipelines.defs.describe import described_plainly
-from dlq_pipelines.defs.health import job_success
+from dlq_pipelines.defs.describe import describe_automation
+from dlq_pipelines.defs.health import record_success_hook
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
-from dlq_pipelines.defs.resources import OWNERS, our_tag
+from dlq_pipelines.defs.resources import OWNERS, get_location_tag
 from dlq_pipelines.settings import read_settings
 
 _ROOT = "dagster/root_run_id"
@@ -31,7 +31,7 @@ _LIMIT = 5_000
 
 
 @dataclass(frozen=True)
-class CleanedUp:
+class CleanUpResult:
     """What a clean-up did; of a dry run, what it would do.
 
     Attributes:
@@ -50,7 +50,7 @@ def clean_up_runs(
     ours: Mapping[str, str] | None = None,
     limit: int = _LIMIT,
     dry_run: bool = False,
-) -> CleanedUp:
+) -> CleanUpResult:
     """Delete our runs that ended before that moment, oldest first, with their events and captured logs.
 
     The events go before the run: killed between the two, it finds the run again.
@@ -64,7 +64,7 @@ def clean_up_runs(
     """
     last_words = _LastWords(instance)
     deleted = kept = 0
-    for run_id in _old_runs(instance, before, our_tag() if ours is None else ours):
+    for run_id in _old_runs(instance, before, get_location_tag() if ours is None else ours):
         if deleted >= limit:
             break
         if last_words.has(run_id):
@@ -75,14 +75,15 @@ def clean_up_runs(
             instance.compute_log_manager.delete_logs(prefix=[run_id])
             instance.delete_run(run_id)
         deleted += 1
-    return CleanedUp(deleted, kept)
+    return CleanUpResult(deleted, kept)
 
 
 def _old_runs(instance: dg.DagsterInstance, before: datetime, ours: Mapping[str, str]) -> list[str]:
     """All of them first, by pages: the cursor is a run, and would lead nowhere once it is deleted."""
     wanted = dg.RunsFilter(statuses=_FINISHED, tags=ours, updated_before=before)
     open_backfills = {
-        backfill.backfill_id for backfill in instance.get_backfills(BulkActionsFilter(statuses=_UNDER_WAY))
+        backfill.backfill_id
+        for backfill in instance.get_backfills(BulkActionsFilter(statuses=_UNDER_WAY))
     }
     found: list[str] = []
     cursor = None
@@ -127,9 +128,16 @@ class _LastWords:
             return self._run_of_check(event.asset_check_evaluation_data.asset_check_key) == run_id
         if event.asset_key is None:
             return False
-        days = event.partitions_subset.get_partition_keys() if event.partitions_subset else [event.partition]
+        days = (
+            event.partitions_subset.get_partition_keys()
+            if event.partitions_subset
+            else [event.partition]
+        )
         return any(
-            all(storage_id >= self._last(event.asset_key, type_, day) for type_ in _SPOKEN[event.event_type])
+            all(
+                storage_id >= self._last(event.asset_key, type_, day)
+                for type_ in _SPOKEN[event.event_type]
+            )
             for day in days
         )
 
@@ -142,16 +150,22 @@ class _LastWords:
     def _last(self, asset: dg.AssetKey, type_: Type, day: str | None) -> int:
         """The number of the last such event, 0 where there is none."""
         if (asset, type_) not in self._newest:
-            by_day = self._instance.event_log_storage.get_latest_storage_id_by_partition(asset, type_)
+            by_day = self._instance.event_log_storage.get_latest_storage_id_by_partition(
+                asset, type_
+            )
             self._newest[asset, type_] = {None: self._last_of_asset(asset, type_)} | dict(by_day)
         return self._newest[asset, type_].get(day, 0)
 
     def _last_of_asset(self, asset: dg.AssetKey, type_: Type) -> int:
         if type_ is Type.ASSET_MATERIALIZATION_PLANNED:
-            planned = self._instance.event_log_storage.get_latest_planned_materialization_info(asset)
+            planned = self._instance.event_log_storage.get_latest_planned_materialization_info(
+                asset
+            )
             return planned.storage_id if planned else 0
         observed = type_ is Type.ASSET_OBSERVATION
-        fetch = self._instance.fetch_observations if observed else self._instance.fetch_materializations
+        fetch = (
+            self._instance.fetch_observations if observed else self._instance.fetch_materializations
+        )
         return max((record.storage_id for record in fetch(asset, limit=1).records), default=0)
 
 
@@ -160,7 +174,10 @@ class _LastWords:
 _SPOKEN = {
     Type.ASSET_MATERIALIZATION: [Type.ASSET_MATERIALIZATION],
     Type.ASSET_OBSERVATION: [Type.ASSET_OBSERVATION],
-    Type.ASSET_MATERIALIZATION_PLANNED: [Type.ASSET_MATERIALIZATION_PLANNED, Type.ASSET_MATERIALIZATION],
+    Type.ASSET_MATERIALIZATION_PLANNED: [
+        Type.ASSET_MATERIALIZATION_PLANNED,
+        Type.ASSET_MATERIALIZATION,
+    ],
     Type.ASSET_CHECK_EVALUATION: [],
 }
 
@@ -168,7 +185,9 @@ _SPOKEN = {
 class CleanUpConfig(dg.Config):
     """What the Launchpad offers. How long what is kept is the installation's to say, not a run's."""
 
-    dry_run: bool = Field(default=True, description="Only count the runs. Set to false to delete them.")
+    dry_run: bool = Field(
+        default=True, description="Only count the runs. Set to false to delete them."
+    )
 
 
 @dg.op
@@ -179,15 +198,19 @@ def clean_up_runs_op(context: dg.OpExecutionContext, config: CleanUpConfig) -> N
         context.log.info("DLQ_RUN_RETENTION_DAYS is 0: runs are kept for ever.")
         return
     before = datetime.now(UTC) - timedelta(days=days)
-    done = clean_up_runs(context.instance, before=before, ours=our_tag(context), dry_run=config.dry_run)
+    done = clean_up_runs(
+        context.instance, before=before, ours=get_location_tag(context), dry_run=config.dry_run
+    )
     context.log.info(
         f"{'Would delete' if config.dry_run else 'Deleted'} {done.deleted:,} runs that ended more than {days} days "
         f"ago; {done.kept:,} stay, because they are the last word on an asset, a day or a check."
     )
-    context.add_output_metadata({"runs_deleted": done.deleted, "runs_kept": done.kept, "dry_run": config.dry_run})
+    context.add_output_metadata(
+        {"runs_deleted": done.deleted, "runs_kept": done.kept, "dry_run": config.dry_run}
+    )
 
 
-@dg.job(name="clean_up_runs", owners=OWNERS, hooks={job_success})
+@dg.job(name="clean_up_runs", owners=OWNERS, hooks={record_success_hook})
 def clean_up_runs_job() -> None:
     """Deletes **Dagster's records of our own runs** that ended more than `DLQ_RUN_RETENTION_DAYS` ago.
 
@@ -210,7 +233,7 @@ clean_up_runs_schedule = dg.ScheduleDefinition(
     execution_timezone=TIMEZONE,
     default_status=SCHEDULES_START,
     owners=OWNERS,
-    description=described_plainly(
+    description=describe_automation(
         "Starts clean_up_runs with dry_run: false, so that Dagster's own database does not grow for ever.",
         when="At 05:00 in DLQ_TIMEZONE.",
         changes="Deletes records of our runs that are older than DLQ_RUN_RETENTION_DAYS, and nothing else.",

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from dlq_pipelines.installation import database_name, database_server
+from dlq_pipelines.installation import get_database_name, get_database_server
 from dlq_pipelines.settings import Settings
 
 # Name, type, whether it may be null, and what it means.
@@ -21,7 +21,12 @@ _EVENT: tuple[Column, ...] = (
     ("event_type", "text", False, "What happened to it."),
     ("payload", "jsonb", False, "What the application wrote."),
     ("status", "text", False, "pending, retry, done or dead."),
-    ("attempts", "integer", False, "How often the worker tried since it was written or last retried."),
+    (
+        "attempts",
+        "integer",
+        False,
+        "How often the worker tried since it was written or last retried.",
+    ),
     ("next_run_at", "timestamp with time zone", False, "When a worker may take it next."),
     ("created_at", "timestamp with time zone", False, "When the application wrote it."),
 )
@@ -31,7 +36,11 @@ _DEAD: tuple[Column, ...] = (
     ("dead_at", "timestamp with time zone", True, "When it died, while it is dead."),
 )
 OUTBOX = _EVENT + _DEAD
-ARCHIVE = (*_EVENT, ("archived_at", "timestamp with time zone", True, "When it was archived."), *_DEAD)
+ARCHIVE = (
+    *_EVENT,
+    ("archived_at", "timestamp with time zone", True, "When it was archived."),
+    *_DEAD,
+)
 CAUSE: tuple[Column, ...] = (
     ("id", "text", False, "The cause: its first fingerprint. It never changes."),
     ("exception_type", "text", False, "The class of its exception."),
@@ -40,7 +49,12 @@ CAUSE: tuple[Column, ...] = (
     ("first_seen", "timestamp with time zone", False, "Its first death."),
     ("last_seen", "timestamp with time zone", False, "Its last death."),
     ("status", "text", False, "open, fixing, fixed or regressed."),
-    ("fixed_at", "timestamp with time zone", True, "Since when what is new and dies of it is a relapse."),
+    (
+        "fixed_at",
+        "timestamp with time zone",
+        True,
+        "Since when what is new and dies of it is a relapse.",
+    ),
     ("name", "text", True, "What people call it."),
     ("owner", "text", True, "Whom to ask."),
     ("note", "text", True, "What people say of it."),
@@ -56,24 +70,35 @@ REPORT_DAY: tuple[Column, ...] = (
 )
 
 
-def known_table(settings: Settings, schema: str, name: str, columns: Iterable[Column]) -> dict[str, Any]:
+def describe_table(
+    settings: Settings, schema: str, name: str, columns: Iterable[Column]
+) -> dict[str, Any]:
     """What is known of a table without a database.
 
     The address is the settings' database: that of the embedded one is known once it runs.
     """
-    database, server = database_name(settings), database_server(settings)
+    database, server = get_database_name(settings), get_database_server(settings)
     place = ".".join(part for part in (database, schema, name) if part)
-    address = {"dagster/uri": table_uri(server, database, schema, name)} if server and database else {}
-    found = [{"name": n, "type": t, "nullable": null, "description": d} for n, t, null, d in columns]
-    return {"dagster/table_name": place, "dagster/column_schema": table_schema(found)} | address
+    address = (
+        {"dagster/uri": build_table_uri(server, database, schema, name)}
+        if server and database
+        else {}
+    )
+    found = [
+        {"name": n, "type": t, "nullable": null, "description": d} for n, t, null, d in columns
+    ]
+    return {
+        "dagster/table_name": place,
+        "dagster/column_schema": build_table_schema(found),
+    } | address
 
 
-def table_uri(server: str, database: str, schema: str, name: str) -> str:
+def build_table_uri(server: str, database: str, schema: str, name: str) -> str:
     """Where a table is; `server` is its host and port."""
     return f"postgresql://{server}/{database}#{schema}.{name}"
 
 
-def table_schema(columns: Iterable[Mapping[str, Any]]) -> dg.TableSchema:
+def build_table_schema(columns: Iterable[Mapping[str, Any]]) -> dg.TableSchema:
     """Columns, each with `name`, `type`, `nullable` and `description`."""
     return dg.TableSchema(
         [

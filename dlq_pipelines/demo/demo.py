@@ -18,25 +18,25 @@ import dagster as dg
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from dlq_pipelines.audit import AuditContext, record_audit_entry
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.demo import shop
 from dlq_pipelines.demo.handlers import Handlers, Repair
-from dlq_pipelines.demo.servers import services
-from dlq_pipelines.demo.worker import drain, working
+from dlq_pipelines.demo.servers import run_provider_servers
+from dlq_pipelines.demo.worker import drain_outbox, run_workers
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import (
     create_tables,
-    exports_folder,
     find_database,
+    get_exports_folder,
+    get_reports_folder,
     open_connection,
     prepare_dagster,
-    reports_folder,
 )
-from dlq_pipelines.operation import Act, record_operation
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import Fix
-from dlq_pipelines.retries.ledger import list_fixes, stages
+from dlq_pipelines.retries.fixes import get_stage_outcomes, list_fixes
 from dlq_pipelines.settings import Settings
 
 _SEED = 7
@@ -46,14 +46,34 @@ _TAGS = {"dlq/demo": "true"}
 _ARCHIVE_AFTER_DAYS = 7
 _PATIENCE_SECONDS = 120
 _IDLE_SECONDS = 0.25
-_ASSETS = ("dead_event_causes", "dead_event_export", "failure_report", "dead_event_archive", "outbox_event")
+_ASSETS = (
+    "dead_event_causes",
+    "dead_event_export",
+    "failure_report",
+    "dead_event_archive",
+    "outbox_event",
+)
 
 # (who says it, what they say, exception type and template of the cause, what is really deployed)
-_TRUE_FIX = ("shipping-team", "labels read the app's new field postal_code", "KeyError", "%", Repair.PARCEL_FIELDS)
-_FALSE_FIX = ("payments-team", "the provider says route v2 works again", "%HTTPError", "%503%", Repair.PAYMENT_ROUTE)
+_TRUE_FIX = (
+    "shipping-team",
+    "labels read the app's new field postal_code",
+    "KeyError",
+    "%",
+    Repair.PARCEL_FIELDS,
+)
+_FALSE_FIX = (
+    "payments-team",
+    "the provider says route v2 works again",
+    "%HTTPError",
+    "%503%",
+    Repair.PAYMENT_ROUTE,
+)
 
 
-def play_demo(settings: Settings, *, reset: bool, events: int = 20_000, program: str = "dlq") -> None:
+def play_demo(
+    settings: Settings, *, reset: bool, events: int = 20_000, program: str = "dlq"
+) -> None:
     """Play it, or show what an earlier one left; one that was broken off goes on where it was.
 
     Args:
@@ -81,33 +101,37 @@ def play_demo(settings: Settings, *, reset: bool, events: int = 20_000, program:
     ):
         if reset:
             _forget(connection, instance, settings)
-        if not connection.one("demo.state")["ended"]:
+        if not connection.fetch_one("demo.state")["ended"]:
             _remove_unfinished(instance)
             _play(connection, instance, settings, events, console)
         else:
             again = f"The demo was played before; this is what it left. `{program} demo --reset` starts anew."
             console.print(again, soft_wrap=True, markup=False)
         _tell(connection, settings, console)
-        console.print(f"Next:      {program} up, then http://127.0.0.1:3000", soft_wrap=True, markup=False)
+        console.print(
+            f"Next:      {program} up, then http://127.0.0.1:3000", soft_wrap=True, markup=False
+        )
 
 
 def _prepare(database: Database) -> None:
     """An empty database gets the tables. Where the application's outbox is, only its owner migrates."""
     with database.connect() as connection:
-        found = connection.one("migration.host_exists")["found"]
+        found = connection.fetch_one("migration.host_exists")["found"]
     if not found:
         create_tables(database)
 
 
 def _forget(connection: Connection, instance: dg.DagsterInstance, settings: Settings) -> None:
     """Undo a demo: its rows, files and runs. Does nothing where no demo began."""
-    if not connection.one("demo.state")["begun"]:
+    if not connection.fetch_one("demo.state")["begun"]:
         return
     with connection.transaction():
-        shop.refuse_others(connection)  # once more: the application may have begun to write in the meantime
+        shop.require_own_database(
+            connection
+        )  # once more: the application may have begun to write in the meantime
         shop.drop_shop(connection)
         connection.run("demo.forget")
-    for folder in (exports_folder(settings), reports_folder(settings)):
+    for folder in (get_exports_folder(settings), get_reports_folder(settings)):
         shutil.rmtree(folder, ignore_errors=True)
     for run in instance.get_runs(dg.RunsFilter(tags=_TAGS)):
         instance.delete_run(run.run_id)
@@ -122,20 +146,24 @@ def _remove_unfinished(instance: dg.DagsterInstance) -> None:
 
 
 def _play(
-    connection: Connection, instance: dg.DagsterInstance, settings: Settings, events: int, console: Console
+    connection: Connection,
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    events: int,
+    console: Console,
 ) -> None:
     shop.create_shop(connection)
     _mark(connection, "demo.begin")
     database = find_database(settings)
     today = datetime.now(settings.zone).date()
-    days = shop.fourteen_days(today - timedelta(days=1), events=events)
-    with services() as called, _bars(console) as progress:
+    days = shop.plan_fourteen_days(today - timedelta(days=1), events=events)
+    with run_provider_servers() as called, _bars(console) as progress:
         handlers = Handlers(called)
         bar = _begin(progress, "Playing the shop's days: orders, events, workers", len(days))
         for day in days:
             shop.play_day(connection, day, zone=settings.zone, seed=_SEED, now=datetime.now(UTC))
             _deliver(connection, database, handlers)
-            shop.backdate(connection, day.date, zone=settings.zone, now=datetime.now(UTC))
+            shop.backdate_deaths(connection, day.date, zone=settings.zone, now=datetime.now(UTC))
             progress.advance(bar)
         _run_days(instance, [day.date for day in days], progress)
         _try_fixes(connection, database, handlers, instance, progress)
@@ -145,9 +173,17 @@ def _play(
 
 def _bars(console: Console) -> Progress:
     """Bars for whoever looks on. They leave stderr alone, or Dagster's log would run through them."""
-    columns = (TextColumn("{task.description:<52}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    columns = (
+        TextColumn("{task.description:<52}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+    )
     return Progress(
-        *columns, TimeElapsedColumn(), console=console, redirect_stderr=False, disable=not console.is_terminal
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        redirect_stderr=False,
+        disable=not console.is_terminal,
     )
 
 
@@ -160,10 +196,10 @@ def _begin(progress: Progress, description: str, total: int) -> TaskID:
 
 def _deliver(connection: Connection, database: Database, handlers: Handlers) -> None:
     """Deliver all there is, and that includes what a killed demo had fetched: it falls due when its lease ends."""
-    drain(database, handlers)
-    while shop.waiting(connection):
+    drain_outbox(database, handlers)
+    while shop.count_waiting_events(connection):
         time.sleep(_IDLE_SECONDS)
-        drain(database, handlers)
+        drain_outbox(database, handlers)
 
 
 def _run_days(instance: dg.DagsterInstance, days: list[date], progress: Progress) -> None:
@@ -177,23 +213,31 @@ def _run_days(instance: dg.DagsterInstance, days: list[date], progress: Progress
 
 
 def _try_fixes(
-    connection: Connection, database: Database, handlers: Handlers, instance: dg.DagsterInstance, progress: Progress
+    connection: Connection,
+    database: Database,
+    handlers: Handlers,
+    instance: dg.DagsterInstance,
+    progress: Progress,
 ) -> None:
     flagged = {fix.flagged_by for fix in list_fixes(connection)}
     for actor, note, exception, template, repair in (_TRUE_FIX, _FALSE_FIX):
         handlers.mend(repair)
         if actor not in flagged:
-            cause = connection.one("demo.cause_of", exception=exception, template=template)["id"]
+            cause = connection.fetch_one("demo.cause_of", exception=exception, template=template)[
+                "id"
+            ]
             config = {"cause_id": cause, "note": note, "actor": actor, "dry_run": False}
             _run(instance, "flag_fix", run_config={"ops": {"flag_fix_op": {"config": config}}})
     bar = _begin(progress, "Trying two flagged fixes: sensor, runs, workers", 2)
     sensor = defs.resolve_sensor_def("fix_flag_sensor")
     give_up = time.monotonic() + _PATIENCE_SECONDS
-    with working(database, handlers):
+    with run_workers(database, handlers):
         while open_fixes := list_fixes(connection, only_open=True):
             progress.update(bar, completed=2 - len(open_fixes))
             if time.monotonic() > give_up:
-                raise DlqError("The fixes did not end in two minutes. `dlq fixes list` shows how far they came.")
+                raise DlqError(
+                    "The fixes did not end in two minutes. `dlq fixes list` shows how far they came."
+                )
             _tick(sensor, instance)
             time.sleep(_IDLE_SECONDS)
     progress.update(bar, completed=2)
@@ -214,7 +258,11 @@ def _finish(instance: dg.DagsterInstance, progress: Progress) -> None:
     _run(instance, "classify_deaths")
     progress.advance(bar)
     config = {"older_than_days": _ARCHIVE_AFTER_DAYS, "reason": "demo", "dry_run": False}
-    _run(instance, "archive_dead_events", run_config={"ops": {"dead_event_archive": {"config": config}}})
+    _run(
+        instance,
+        "archive_dead_events",
+        run_config={"ops": {"dead_event_archive": {"config": config}}},
+    )
     progress.advance(bar)
 
 
@@ -234,16 +282,20 @@ def _run(
         raise_on_error=False,
     )
     if not result.success:
-        raise DlqError(f"The job {job} failed as run {result.run_id}. `dlq up` and {_LOG} in DLQ_HOME show why.")
+        raise DlqError(
+            f"The job {job} failed as run {result.run_id}. `dlq up` and {_LOG} in DLQ_HOME show why."
+        )
 
 
 def _mark(connection: Connection, kind: str) -> None:
-    record_operation(connection, kind, {}, act=Act("dlq demo", "demo", datetime.now(UTC)))
+    record_audit_entry(
+        connection, kind, {}, audit=AuditContext("dlq demo", "demo", datetime.now(UTC))
+    )
 
 
 def _tell(connection: Connection, settings: Settings, console: Console) -> None:
     """The closing summary: every figure read from the tables."""
-    found = connection.one("demo.summary")
+    found = connection.fetch_one("demo.summary")
     console.print(
         f"\n{found['deaths']:,} deaths of {found['events_that_died']:,} events, of {found['causes']} causes.\n"
         f"{found['exported']:,} of them exported, those of {found['exported_days']} past days.\n"
@@ -254,8 +306,10 @@ def _tell(connection: Connection, settings: Settings, console: Console) -> None:
     )
     for fix in reversed(list_fixes(connection)):
         console.print(_sentence(connection, fix), markup=False, soft_wrap=True)
-    report = _last(reports_folder(settings), "*-*-*.json").replace(".json", ".html")  # a page beside it may be empty
-    export = _last(exports_folder(settings), "dead_events/*/*.parquet")
+    report = _last(get_reports_folder(settings), "*-*-*.json").replace(
+        ".json", ".html"
+    )  # a page beside it may be empty
+    export = _last(get_exports_folder(settings), "dead_events/*/*.parquet")
     console.print(f"\nA report:  {report}\nAn export: {export}", soft_wrap=True, markup=False)
 
 
@@ -265,7 +319,5 @@ def _last(folder: Path, pattern: str) -> str:
 
 
 def _sentence(connection: Connection, fix: Fix) -> str:
-    released = sum(stage.released for stage in stages(connection, fix.id).values())
-    return (
-        f"Fix {fix.id} by {fix.flagged_by} ({fix.note}): {fix.status.upper()} after {released} events; {fix.verdict}."
-    )
+    released = sum(stage.released for stage in get_stage_outcomes(connection, fix.id).values())
+    return f"Fix {fix.id} by {fix.flagged_by} ({fix.note}): {fix.status.upper()} after {released} events; {fix.verdict}."

@@ -24,7 +24,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
-from dlq_pipelines.demo.servers import OWN_DEPOT, Services
+from dlq_pipelines.demo.servers import OWN_DEPOT, ProviderServers
 from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.postgres.connect import Connection
 
@@ -63,7 +63,7 @@ class Handlers:
         services: whom the shop calls.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: ProviderServers) -> None:
         self._services = services
         self._postcode_fields: tuple[str, ...] = ("postcode",)
         self._capture_url = f"{services.payments}/v1/capture"
@@ -110,11 +110,16 @@ class Handlers:
 
     def _capture_payment(self, connection: Connection, event: OutboxEvent) -> None:
         order, amount = event.payload["order"], Decimal(event.payload["amount"])
-        credit = connection.one("shop.credit", order=order)["credit"]
+        credit = connection.fetch_one("shop.credit", order=order)["credit"]
         if amount > credit:
-            raise PaymentDeclinedError(f"order {order}: {amount} EUR is over the customer's credit of {credit} EUR")
+            raise PaymentDeclinedError(
+                f"order {order}: {amount} EUR is over the customer's credit of {credit} EUR"
+            )
         if event.payload["method"] == "card":
-            _post(self._capture_url, {"order": order, "amount": str(amount), "acquirer": event.payload["acquirer"]})
+            _post(
+                self._capture_url,
+                {"order": order, "amount": str(amount), "acquirer": event.payload["acquirer"]},
+            )
         connection.run("shop.settle_payment", order=order)
 
     def _issue_invoice(self, connection: Connection, event: OutboxEvent) -> None:
@@ -125,18 +130,25 @@ class Handlers:
     def _label_parcel(self, connection: Connection, event: OutboxEvent) -> None:
         address = event.payload["address"]
         # The first name that the address has; with none of them, the oldest one is what is missed.
-        field = next((name for name in self._postcode_fields if name in address), self._postcode_fields[0])
+        field = next(
+            (name for name in self._postcode_fields if name in address), self._postcode_fields[0]
+        )
         label = f"{address['name']}, {address['street']}, {address[field]} {address['city']}"
         connection.run("shop.label_parcel", order=event.payload["order"], label=label)
 
     def _request_pickup(self, connection: Connection, event: OutboxEvent) -> None:
         if event.payload["depot"] != OWN_DEPOT:
-            _post(f"{self._services.carrier}/pickup", event.payload, timeout=_PICKUP_TIMEOUT_SECONDS)
+            _post(
+                f"{self._services.carrier}/pickup", event.payload, timeout=_PICKUP_TIMEOUT_SECONDS
+            )
         connection.run("shop.pick_up_parcel", order=event.payload["order"])
 
     def _send_mail(self, connection: Connection, event: OutboxEvent) -> None:
         if event.payload["relay"] == "provider":
-            _post(f"{self._services.mail}/send", {"to": event.payload["to"], "subject": event.payload["subject"]})
+            _post(
+                f"{self._services.mail}/send",
+                {"to": event.payload["to"], "subject": event.payload["subject"]},
+            )
         connection.run("shop.send_mail", number=event.payload["mail"])
 
     def _read_prices(self, connection: Connection, event: OutboxEvent) -> None:

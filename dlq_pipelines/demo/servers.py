@@ -29,7 +29,7 @@ _SLOW_ANSWER_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True)
-class Services:
+class ProviderServers:
     """Base URLs of what the shop calls. Nothing listens at `bookkeeping`."""
 
     payments: str
@@ -59,7 +59,9 @@ class _Answer(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         status = self._status(request)
         # One write, one packet.
-        self.wfile.write(f"HTTP/1.0 {status.value} {status.phrase}\r\nContent-Length: 0\r\n\r\n".encode())
+        self.wfile.write(
+            f"HTTP/1.0 {status.value} {status.phrase}\r\nContent-Length: 0\r\n\r\n".encode()
+        )
 
     def _status(self, request: dict[str, Any]) -> HTTPStatus:
         match self.path:
@@ -80,14 +82,21 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def services() -> Iterator[Services]:
+def run_provider_servers() -> Iterator[ProviderServers]:
     """Run the other companies' systems for the length of a `with` block, on ports that the system chooses."""
-    with closed_port() as closed, _Provider() as provider:
-        thread = threading.Thread(target=provider.serve_forever, args=(0.05,), name="demo-services", daemon=True)
+    with find_closed_port() as closed, _Provider() as provider:
+        thread = threading.Thread(
+            target=provider.serve_forever, args=(0.05,), name="demo-services", daemon=True
+        )
         thread.start()
         base = f"http://{LOCALHOST}:{provider.server_port}"
         try:
-            yield Services(f"{base}/payments", f"{base}/mail", f"{base}/carrier", f"http://{LOCALHOST}:{closed}")
+            yield ProviderServers(
+                f"{base}/payments",
+                f"{base}/mail",
+                f"{base}/carrier",
+                f"http://{LOCALHOST}:{closed}",
+            )
         finally:
             provider.closing.set()
             provider.shutdown()
@@ -95,7 +104,7 @@ def services() -> Iterator[Services]:
 
 
 @contextmanager
-def closed_port() -> Iterator[int]:
+def find_closed_port() -> Iterator[int]:
     """A port that refuses connections for the length of a `with` block.
 
     It is taken but never listened on. A port that is merely free again could be given to another process, or to the

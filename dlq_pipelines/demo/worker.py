@@ -13,8 +13,8 @@ from typing import Final, Self
 
 from dlq_pipelines.demo.handlers import Handlers
 from dlq_pipelines.outbox.event import OutboxEvent
-from dlq_pipelines.outbox.repository import OutboxRepository
 from dlq_pipelines.postgres.connect import Database
+from dlq_pipelines.repository import OutboxRepository
 
 _BATCH: Final = 50
 _IDLE_SECONDS: Final = 0.1
@@ -23,7 +23,7 @@ _LEASE_SECONDS: Final = 30
 
 
 @dataclass(frozen=True)
-class Worked:
+class WorkResult:
     """What a worker did: events delivered, and attempts that failed (of an event that dies, every one)."""
 
     delivered: int = 0
@@ -43,46 +43,50 @@ class Worker:
     """
 
     def __init__(
-        self, repository: OutboxRepository, deliver: Callable[[OutboxEvent], None], *, batch_size: int = _BATCH
+        self,
+        repository: OutboxRepository,
+        deliver: Callable[[OutboxEvent], None],
+        *,
+        batch_size: int = _BATCH,
     ) -> None:
         self._repository = repository
         self._deliver = deliver
         self._batch_size = batch_size
 
-    def run_until_idle(self) -> Worked:
+    def run_until_idle(self) -> WorkResult:
         """Work until nothing is due. Another worker may still hold events at that moment."""
-        total = Worked()
-        while (worked := self.run_batch()) != Worked():
+        total = WorkResult()
+        while (worked := self.run_batch()) != WorkResult():
             total += worked
         return total
 
-    def run(self, stop: threading.Event, *, idle_seconds: float = _IDLE_SECONDS) -> Worked:
+    def run(self, stop: threading.Event, *, idle_seconds: float = _IDLE_SECONDS) -> WorkResult:
         """Work, looking again every `idle_seconds` when nothing is due, until `stop` is set; a batch is finished."""
-        total = Worked()
+        total = WorkResult()
         while not stop.is_set():
             worked = self.run_batch()
             total += worked
-            if worked == Worked():
+            if worked == WorkResult():
                 stop.wait(idle_seconds)
         return total
 
-    def run_batch(self) -> Worked:
+    def run_batch(self) -> WorkResult:
         """Fetch one batch and bring each of its events to an end or to its next attempt."""
         events = self._repository.fetch_pending(self._batch_size)
         delivered = sum(self._attempt(event) for event in events)
-        return Worked(delivered, len(events) - delivered)
+        return WorkResult(delivered, len(events) - delivered)
 
     def _attempt(self, event: OutboxEvent) -> bool:
         try:
             self._deliver(event)
-        except Exception:  # noqa: BLE001 - whatever a handler raises is why the event was not delivered
+        except Exception:
             self._repository.mark_retry(event.id)
             return False
         self._repository.mark_success(event.id)
         return True
 
 
-def drain(database: Database, handlers: Handlers, *, workers: int = 3) -> Worked:
+def drain_outbox(database: Database, handlers: Handlers, *, workers: int = 3) -> WorkResult:
     """Deliver everything that is due with this many workers at once; failed attempts are repeated without a pause.
 
     Raises:
@@ -92,7 +96,7 @@ def drain(database: Database, handlers: Handlers, *, workers: int = 3) -> Worked
 
 
 @contextmanager
-def working(database: Database, handlers: Handlers, *, workers: int = 3) -> Iterator[None]:
+def run_workers(database: Database, handlers: Handlers, *, workers: int = 3) -> Iterator[None]:
     """Have this many workers deliver whatever falls due, for the length of a `with` block.
 
     Raises:
@@ -100,7 +104,9 @@ def working(database: Database, handlers: Handlers, *, workers: int = 3) -> Iter
     """
     stop = threading.Event()
     with ThreadPoolExecutor(1) as background:
-        crew = background.submit(_run, database, handlers, lambda worker: worker.run(stop), workers=workers)
+        crew = background.submit(
+            _run, database, handlers, lambda worker: worker.run(stop), workers=workers
+        )
         try:
             yield
         finally:
@@ -108,13 +114,17 @@ def working(database: Database, handlers: Handlers, *, workers: int = 3) -> Iter
         crew.result()
 
 
-def _run(database: Database, handlers: Handlers, work: Callable[[Worker], Worked], *, workers: int) -> Worked:
+def _run(
+    database: Database, handlers: Handlers, work: Callable[[Worker], WorkResult], *, workers: int
+) -> WorkResult:
     with ThreadPoolExecutor(workers, thread_name_prefix="demo-worker") as crew:
         shifts = [crew.submit(_shift, database, handlers, work) for _ in range(workers)]
-        return sum((shift.result() for shift in shifts), Worked())
+        return sum((shift.result() for shift in shifts), WorkResult())
 
 
-def _shift(database: Database, handlers: Handlers, work: Callable[[Worker], Worked]) -> Worked:
+def _shift(
+    database: Database, handlers: Handlers, work: Callable[[Worker], WorkResult]
+) -> WorkResult:
     repository = OutboxRepository(
         database.url, retry_backoff_seconds=0, lease_seconds=_LEASE_SECONDS, names=database.names
     )

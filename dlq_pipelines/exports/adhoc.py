@@ -11,12 +11,11 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from dlq_pipelines.exports.export import write_batches
-from dlq_pipelines.exports.formats import writer
+from dlq_pipelines.exports.formats import create_writer
 from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.exports.stream import stream_deaths
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.selection import Selection, list_cause_members
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.ledger import cause_members
 from dlq_pipelines.settings import ExportFormat
 
 
@@ -32,23 +31,23 @@ class _Count:
         self.tell(self.rows)
 
 
-def export_selected(  # noqa: PLR0913 - keyword-only
+def export_selected(
     connection: Connection,
     *,
     url: str,
-    selector: Selector,
+    selection: Selection,
     format: ExportFormat,
     file: BinaryIO,
     redaction: Redaction,
     progress: Callable[[int], None],
     limit: int | None = None,
 ) -> int:
-    """Write the deaths that a selector means into an open file, which stays open; returns how many.
+    """Write the deaths that a selection means into an open file, which stays open; returns how many.
 
     Args:
         connection: the ledger's database.
         url: the same database, for the stream.
-        selector: which deaths.
+        selection: which deaths.
         format: of the file.
         file: written from where it stands, never read or sought.
         redaction: what is hidden, as in the daily export.
@@ -56,19 +55,21 @@ def export_selected(  # noqa: PLR0913 - keyword-only
         limit: how many at most, the oldest; None: all.
 
     Raises:
-        NotFoundError: the selector names a cause that does not exist.
+        NotFoundError: the selection names a cause that does not exist.
         RefusedError: it names a cause that is merged into another.
         DatabaseUnavailableError: the stream broke off; the file is not whole.
         OSError: the file cannot be written.
     """
-    if selector.cause_id is not None:
-        cause_members(connection, selector.cause_id)
+    if selection.cause is not None:
+        list_cause_members(connection, selection.cause)
     count = _Count(progress)
-    one = writer(format, file)
+    one = create_writer(format, file)
     try:
-        with closing(stream_deaths(connection, url=url, selector=selector, limit=limit)) as batches:
+        with closing(
+            stream_deaths(connection, url=url, selection=selection, limit=limit)
+        ) as batches:
             write_batches(map(redaction.batch, batches), [one], count.add)
-        one.close({f"dlq.{name}": str(value) for name, value in selector.as_json().items()})
+        one.close({f"dlq.{name}": str(value) for name, value in selection.to_json().items()})
     except BaseException:
         one.abandon()
         raise

@@ -22,18 +22,29 @@ from psycopg.rows import DictRow
 
 from dlq_pipelines.day import Day
 from dlq_pipelines.errors import RefusedError
-from dlq_pipelines.exports.formats import Writer, compressed, count_rows, suffix, writer
+from dlq_pipelines.exports.formats import (
+    ExportWriter,
+    count_rows,
+    create_writer,
+    get_suffix,
+    open_compressed,
+)
 from dlq_pipelines.exports.manifest import (
     ExportedFile,
-    Options,
-    Rows,
-    file_metadata,
-    manifest_differences,
-    manifest_text,
+    ExportedRows,
+    ExportOptions,
+    build_file_metadata,
+    build_manifest,
+    compare_manifest,
 )
 from dlq_pipelines.exports.stream import stream_deaths
-from dlq_pipelines.exports.target import Target, measure, said_clearly, sum_of
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.exports.target import (
+    Target,
+    compute_sha256,
+    explain_storage_errors,
+    measure_file,
+)
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.settings import ExportFormat
 
@@ -45,7 +56,7 @@ _AHEAD = 4
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """The export of a day: its folder as people write it, how many deaths, the span of their ids, which files."""
 
     day: date
@@ -75,9 +86,15 @@ class _Span:
         self.last = ids["max"] if self.last is None else max(self.last, ids["max"])
 
 
-def export_day(  # noqa: PLR0913 - keyword-only
-    connection: Connection, *, url: str, day: Day, target: Target, now: datetime, options: Options | None = None
-) -> Exported:
+def export_day(
+    connection: Connection,
+    *,
+    url: str,
+    day: Day,
+    target: Target,
+    now: datetime,
+    options: ExportOptions | None = None,
+) -> ExportResult:
     """Write the day's deaths to `died_on=YYYY-MM-DD/` in the target; CSV below `_csv/`, JSON Lines below `_jsonl/`.
 
     A rerun replaces the day, files of a format that is no longer asked for included.
@@ -96,18 +113,28 @@ def export_day(  # noqa: PLR0913 - keyword-only
         DatabaseUnavailableError: the stream broke off.
         DlqError: the target cannot be written to.
     """
-    options = options or Options()
-    with said_clearly(target, f"The export of {day.date} cannot be written to"), ExitStack() as end:
+    options = options or ExportOptions()
+    with (
+        explain_storage_errors(target, f"The export of {day.date} cannot be written to"),
+        ExitStack() as end,
+    ):
         with _alone(connection, day):
             _require_ready(connection, day, now)
             staging = end.enter_context(target.unfinished(f".died_on={day.date}-"))
-            rows, files = _stage(connection, staging, url=url, day=day, target=target, options=options)
+            rows, files = _stage(
+                connection, staging, url=url, day=day, target=target, options=options
+            )
             _record(connection, day, rows, files, now)
         with _alone(connection, day):
             _require_ours(connection, day, files, now)
             _put(target, staging, day, options)
-    return Exported(
-        day.date, target.place(_folder(day).rstrip("/")), rows.rows, rows.first_id, rows.last_id, tuple(files)
+    return ExportResult(
+        day.date,
+        target.place(_folder(day).rstrip("/")),
+        rows.rows,
+        rows.first_id,
+        rows.last_id,
+        tuple(files),
     )
 
 
@@ -131,13 +158,25 @@ def verify_day(connection: Connection, *, day: Day, target: Target, now: datetim
     recorded = connection.run("export.recorded_day", day=day.date).fetchone()
     if recorded is None:
         return [f"{day.date} was never exported"]
-    counted = connection.one("export.count_day", start=day.start, until=day.until)["deaths"] + recorded["forgotten"]
-    wrong = [] if counted == recorded["rows"] else [f"the record has {recorded['rows']} rows, the ledger {counted}"]
-    with said_clearly(target, f"The export of {day.date} cannot be read in"):
+    counted = (
+        connection.fetch_one("export.count_day", start=day.start, until=day.until)["deaths"]
+        + recorded["forgotten"]
+    )
+    wrong = (
+        []
+        if counted == recorded["rows"]
+        else [f"the record has {recorded['rows']} rows, the ledger {counted}"]
+    )
+    with explain_storage_errors(target, f"The export of {day.date} cannot be read in"):
         for file in recorded["files"]:
             wrong += _differences(target, ExportedFile(**file), recorded, counted)
     sound = None if wrong else now
-    connection.run("export.record_verified", day=day.date, exported_at=recorded["exported_at"], verified_at=sound)
+    connection.run(
+        "export.record_verified",
+        day=day.date,
+        exported_at=recorded["exported_at"],
+        verified_at=sound,
+    )
     return wrong
 
 
@@ -145,12 +184,14 @@ def verify_day(connection: Connection, *, day: Day, target: Target, now: datetim
 def _alone(connection: Connection, day: Day) -> Iterator[None]:
     """A transaction during which no other run exports the day."""
     with connection.transaction():
-        if not connection.one("export.lock_day", day=day.date)["locked"]:
+        if not connection.fetch_one("export.lock_day", day=day.date)["locked"]:
             raise _taken(day)
         yield
 
 
-def _require_ours(connection: Connection, day: Day, files: list[ExportedFile], now: datetime) -> None:
+def _require_ours(
+    connection: Connection, day: Day, files: list[ExportedFile], now: datetime
+) -> None:
     """Between the two transactions of an export another one may have had the day."""
     recorded = connection.run("export.recorded_day", day=day.date).fetchone()
     ours = (now, [asdict(file) for file in files])
@@ -159,7 +200,9 @@ def _require_ours(connection: Connection, day: Day, files: list[ExportedFile], n
 
 
 def _taken(day: Day) -> RefusedError:
-    return RefusedError(f"Another run is exporting {day.date}. Export the day again when that has ended.")
+    return RefusedError(
+        f"Another run is exporting {day.date}. Export the day again when that has ended."
+    )
 
 
 def _folder(day: Day) -> str:
@@ -167,13 +210,15 @@ def _folder(day: Day) -> str:
 
 
 def _name(day: Day, format: ExportFormat) -> str:
-    return f"{_ABOVE[format]}{_folder(day)}part-00000.{suffix(format)}"
+    return f"{_ABOVE[format]}{_folder(day)}part-00000.{get_suffix(format)}"
 
 
 def _require_ready(connection: Connection, day: Day, now: datetime) -> None:
     if now < day.until:
-        raise RefusedError(f"{day.date} is not over yet: it can be exported after {day.until:%Y-%m-%d %H:%M} UTC.")
-    counted = connection.one("export.count_day", start=day.start, until=day.until)
+        raise RefusedError(
+            f"{day.date} is not over yet: it can be exported after {day.until:%Y-%m-%d %H:%M} UTC."
+        )
+    counted = connection.fetch_one("export.count_day", start=day.start, until=day.until)
     _require_classified(day, counted["unclassified"])
 
 
@@ -209,37 +254,53 @@ def _require_no_loss(day: Day, span: _Span, kept: int | None) -> None:
         )
 
 
-def _stage(  # noqa: PLR0913 - keyword-only past the folder
-    connection: Connection, staging: Path, *, url: str, day: Day, target: Target, options: Options
-) -> tuple[Rows, list[ExportedFile]]:
+def _stage(
+    connection: Connection,
+    staging: Path,
+    *,
+    url: str,
+    day: Day,
+    target: Target,
+    options: ExportOptions,
+) -> tuple[ExportedRows, list[ExportedFile]]:
     """Write the day's files into a folder of unfinished ones, the manifest last."""
     kept = _kept(connection, target, day)
-    whole = Selector(died_since=day.start, died_until=day.until)
-    with closing(stream_deaths(connection, url=url, selector=whole)) as batches:
+    whole = Selection(since=day.start, until=day.until)
+    with closing(stream_deaths(connection, url=url, selection=whole)) as batches:
         rows = _write(staging, batches, day, options, kept=kept)
     files = [_measured(staging, format, day) for format in options.formats]
-    (staging / MANIFEST).write_bytes(manifest_text(day, rows, files, options))
-    return rows, [*files, measure(staging / MANIFEST, _folder(day) + MANIFEST)]
+    (staging / MANIFEST).write_bytes(build_manifest(day, rows, files, options))
+    return rows, [*files, measure_file(staging / MANIFEST, _folder(day) + MANIFEST)]
 
 
-def _write(staging: Path, batches: Iterator[pa.RecordBatch], day: Day, options: Options, *, kept: int | None) -> Rows:
+def _write(
+    staging: Path,
+    batches: Iterator[pa.RecordBatch],
+    day: Day,
+    options: ExportOptions,
+    *,
+    kept: int | None,
+) -> ExportedRows:
     """Write a file a format, without a suffix that a reader looks for."""
     span = _Span()
     with ExitStack() as stack:
-        writers = [stack.enter_context(_open_writer(staging / format, format)) for format in options.formats]
+        writers = [
+            stack.enter_context(_open_writer(staging / format, format))
+            for format in options.formats
+        ]
         write_batches(map(options.redaction.batch, batches), writers, span.add)
         _require_classified(day, span.unclassified)  # of one that was committed since, too
         _require_no_loss(day, span, kept)
-        rows = Rows(span.rows, span.first, span.last)
+        rows = ExportedRows(span.rows, span.first, span.last)
         for one in writers:
-            one.close(file_metadata(day, rows, options))
+            one.close(build_file_metadata(day, rows, options))
     return rows
 
 
 @contextmanager
-def _open_writer(path: Path, format: ExportFormat) -> Iterator[Writer]:
-    with path.open("wb") as file, compressed(format, file) as stream:
-        one = writer(format, stream)
+def _open_writer(path: Path, format: ExportFormat) -> Iterator[ExportWriter]:
+    with path.open("wb") as file, open_compressed(format, file) as stream:
+        one = create_writer(format, stream)
         try:
             yield one
         except BaseException:
@@ -248,7 +309,9 @@ def _open_writer(path: Path, format: ExportFormat) -> Iterator[Writer]:
 
 
 def write_batches(
-    batches: Iterator[pa.RecordBatch], writers: Sequence[Writer], seen: Callable[[pa.RecordBatch], None]
+    batches: Iterator[pa.RecordBatch],
+    writers: Sequence[ExportWriter],
+    seen: Callable[[pa.RecordBatch], None],
 ) -> None:
     """Give each batch to all writers, each in a thread of its own, while the next batches are read."""
     pending: deque[list[Future[None]]] = deque()
@@ -258,7 +321,12 @@ def write_batches(
             seen(batch)
             if len(pending) == _AHEAD:
                 _finish(pending.popleft())
-            pending.append([thread.submit(one.write, batch) for thread, one in zip(threads, writers, strict=True)])
+            pending.append(
+                [
+                    thread.submit(one.write, batch)
+                    for thread, one in zip(threads, writers, strict=True)
+                ]
+            )
         while pending:
             _finish(pending.popleft())
 
@@ -280,16 +348,18 @@ def _finish(pending: list[Future[None]]) -> None:
 
 
 def _measured(staging: Path, format: ExportFormat, day: Day) -> ExportedFile:
-    return measure(staging / format, _name(day, format))
+    return measure_file(staging / format, _name(day, format))
 
 
-def _record(connection: Connection, day: Day, rows: Rows, files: list[ExportedFile], now: datetime) -> None:
+def _record(
+    connection: Connection, day: Day, rows: ExportedRows, files: list[ExportedFile], now: datetime
+) -> None:
     listed = json.dumps([asdict(file) for file in files])
     span = {"starts_at": day.start, "ends_at": day.until}
     connection.run("export.record_day", day=day.date, **span, **asdict(rows), files=listed, now=now)
 
 
-def _put(target: Target, staging: Path, day: Day, options: Options) -> None:
+def _put(target: Target, staging: Path, day: Day, options: ExportOptions) -> None:
     """Bring the files to their places. No manifest lies there while files of two exports may."""
     target.remove(_folder(day) + MANIFEST)
     for format in ExportFormat:
@@ -300,18 +370,20 @@ def _put(target: Target, staging: Path, day: Day, options: Options) -> None:
     target.put(staging / MANIFEST, _folder(day) + MANIFEST)
 
 
-def _differences(target: Target, file: ExportedFile, recorded: DictRow, counted: int) -> Iterator[str]:
+def _differences(
+    target: Target, file: ExportedFile, recorded: DictRow, counted: int
+) -> Iterator[str]:
     if not target.has(file.name):
         yield f"{file.name} is missing"
         return
     with target.open(file.name) as stream:
-        if sum_of(stream) != file.sha256:
+        if compute_sha256(stream) != file.sha256:
             yield f"{file.name} differs from its sum in the record"
             return
         stream.seek(0)
         if file.name.endswith(MANIFEST):
             files = [other for other in recorded["files"] if other["name"] != file.name]
-            yield from manifest_differences(stream.read(), recorded["rows"], files)
+            yield from compare_manifest(stream.read(), recorded["rows"], files)
             return
         rows = count_rows(_format(file.name), stream)
         if rows != counted:
@@ -319,4 +391,4 @@ def _differences(target: Target, file: ExportedFile, recorded: DictRow, counted:
 
 
 def _format(name: str) -> ExportFormat:
-    return next(format for format in ExportFormat if name.endswith(suffix(format)))
+    return next(format for format in ExportFormat if name.endswith(get_suffix(format)))

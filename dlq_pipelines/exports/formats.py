@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from dlq_pipelines.settings import ExportFormat
 
-SCHEMA = pa.schema(
+EXPORT_SCHEMA = pa.schema(
     [
         pa.field("death_id", pa.int64(), nullable=False),
         pa.field("event_id", pa.int64(), nullable=False),
@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
         pa.field("template", pa.string()),
     ]
 )
-MEANING = {
+COLUMN_DESCRIPTIONS = {
     "death_id": "The death in the ledger; each row is one.",
     "event_id": "The event that died. It may have died before, and may die again.",
     "aggregate_type": "What kind of thing the event is about.",
@@ -56,18 +56,30 @@ ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 64 * 2**20
 # Level 3 takes a third longer to write than 1 is, 6 twice as long, for a fifth less.
 _GZIP_LEVEL = 3
-_COMPRESSED_SUFFIX = {ExportFormat.PARQUET: "parquet", ExportFormat.CSV: "csv.gz", ExportFormat.JSONL: "jsonl.gz"}
+_COMPRESSED_SUFFIX = {
+    ExportFormat.PARQUET: "parquet",
+    ExportFormat.CSV: "csv.gz",
+    ExportFormat.JSONL: "jsonl.gz",
+}
 # A dictionary of values that repeat; payloads and ids would only be tried in vain.
 _REPEATING = [
-    *("aggregate_type", "event_type", "error", "fingerprint", "cause_id", "exception_type", "template"),
+    *(
+        "aggregate_type",
+        "event_type",
+        "error",
+        "fingerprint",
+        "cause_id",
+        "exception_type",
+        "template",
+    ),
 ]
 # A cell that begins so is run by spreadsheets; an apostrophe in front makes it text. One that begins with an apostrophe
 # gets another, so that taking one away always gives the text as it was.
-_FORMULA = r"\A[=+\-@\t\r\n'＝＋－＠]"  # noqa: RUF001 - the wide ones, which are run too
+_FORMULA = r"\A[=+\-@\t\r\n'＝＋－＠]"
 _READ_SIZE = 2**20
 
 
-class Writer(Protocol):
+class ExportWriter(Protocol):
     """Takes batches in their order until it is closed or abandoned; the file under it stays open."""
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -80,18 +92,18 @@ class Writer(Protocol):
         """Write no more: the file is thrown away."""
 
 
-def suffix(format: ExportFormat) -> str:
+def get_suffix(format: ExportFormat) -> str:
     """How the name of a compressed file ends."""
     return _COMPRESSED_SUFFIX[format]
 
 
-def writer(format: ExportFormat, file: BinaryIO) -> Writer:
+def create_writer(format: ExportFormat, file: BinaryIO) -> ExportWriter:
     """A writer of that format, uncompressed in CSV and JSON Lines."""
     return _WRITERS[format](file)
 
 
 @contextmanager
-def compressed(format: ExportFormat, file: BinaryIO) -> Iterator[BinaryIO]:
+def open_compressed(format: ExportFormat, file: BinaryIO) -> Iterator[BinaryIO]:
     """The file as `suffix` names it. Parquet compresses itself; gzip gets no time and no name, which would differ."""
     if format is ExportFormat.PARQUET:
         yield file
@@ -104,7 +116,9 @@ class _ParquetWriter:
     """Row groups of `ROW_GROUP_ROWS` or of about `ROW_GROUP_BYTES`, whichever is less."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._writer = pq.ParquetWriter(file, SCHEMA, compression="zstd", use_dictionary=_REPEATING)
+        self._writer = pq.ParquetWriter(
+            file, EXPORT_SCHEMA, compression="zstd", use_dictionary=_REPEATING
+        )
         self._waiting: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
 
@@ -125,10 +139,14 @@ class _ParquetWriter:
         self._writer.close()
 
     def abandon(self) -> None:
-        self._writer.is_open = False  # or it would end the file, which is closed by then, when it is collected
+        self._writer.is_open = (
+            False  # or it would end the file, which is closed by then, when it is collected
+        )
 
     def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_batches(self._waiting, SCHEMA), row_group_size=ROW_GROUP_ROWS)
+        self._writer.write_table(
+            pa.Table.from_batches(self._waiting, EXPORT_SCHEMA), row_group_size=ROW_GROUP_ROWS
+        )
         self._waiting = []
         self._rows = self._bytes = 0
 
@@ -143,7 +161,7 @@ class _CsvWriter:
         columns = [_neutral(_shown(column, " ")) for column in batch.columns]
         self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_SHOWN))
 
-    def close(self, metadata: Mapping[str, str]) -> None:  # noqa: ARG002 - CSV has no place for it
+    def close(self, metadata: Mapping[str, str]) -> None:
         self._writer.close()
 
     def abandon(self) -> None:
@@ -176,7 +194,12 @@ _WRITERS: dict[ExportFormat, type[_ParquetWriter | _CsvWriter | _JsonLinesWriter
     ExportFormat.JSONL: _JsonLinesWriter,
 }
 # Times as texts: Arrow prints those without zone thirty times faster.
-_SHOWN = pa.schema([field.with_type(pa.string()) if pa.types.is_timestamp(field.type) else field for field in SCHEMA])
+_SHOWN = pa.schema(
+    [
+        field.with_type(pa.string()) if pa.types.is_timestamp(field.type) else field
+        for field in EXPORT_SCHEMA
+    ]
+)
 
 
 def _shown(column: pa.Array, separator: str) -> pa.Array:
@@ -233,7 +256,9 @@ def count_rows(format: ExportFormat, file: BinaryIO) -> int:
         OSError, ValueError: it is not whole.
     """
     if format is ExportFormat.PARQUET:
-        return sum(batch.num_rows for batch in pq.ParquetFile(file).iter_batches(ROW_GROUP_ROWS // 8))
+        return sum(
+            batch.num_rows for batch in pq.ParquetFile(file).iter_batches(ROW_GROUP_ROWS // 8)
+        )
     with gzip.GzipFile(fileobj=file) as plain:
         if format is ExportFormat.JSONL:
             return sum(chunk.count(b"\n") for chunk in _chunks(plain))

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dlq_pipelines.day import Day
-from dlq_pipelines.exports.formats import ROW_GROUP_ROWS, SCHEMA
+from dlq_pipelines.exports.formats import EXPORT_SCHEMA, ROW_GROUP_ROWS
 from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.settings import ExportFormat
 
-VERSION = 1
+MANIFEST_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ExportedFile:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ExportedRows:
     """How many deaths an export holds and the span of their ledger ids, None without deaths."""
 
     rows: int
@@ -38,7 +38,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """How exports are made.
 
     Attributes:
@@ -47,19 +47,24 @@ class Options:
     """
 
     formats: tuple[ExportFormat, ...] = tuple(ExportFormat)
-    redaction: Redaction = Redaction()  # noqa: RUF009 - frozen
+    redaction: Redaction = Redaction()
 
 
-def manifest_text(day: Day, rows: Rows, files: Iterable[ExportedFile], options: Options) -> bytes:
+def build_manifest(
+    day: Day, rows: ExportedRows, files: Iterable[ExportedFile], options: ExportOptions
+) -> bytes:
     """The manifest of a day, as JSON for people and programs."""
     content = {
-        "version": VERSION,
+        "version": MANIFEST_VERSION,
         "day": day.date.isoformat(),
         "from": _instant(day.start),
         "until": _instant(day.until),
         **asdict(rows),
         "files": [asdict(file) for file in files],
-        "schema": [{"name": field.name, "type": str(field.type), "nullable": bool(field.nullable)} for field in SCHEMA],
+        "schema": [
+            {"name": field.name, "type": str(field.type), "nullable": bool(field.nullable)}
+            for field in EXPORT_SCHEMA
+        ],
         "settings": {
             "formats": list(options.formats),
             "row_group_rows": ROW_GROUP_ROWS,
@@ -69,24 +74,35 @@ def manifest_text(day: Day, rows: Rows, files: Iterable[ExportedFile], options: 
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def file_metadata(day: Day, rows: Rows, options: Options) -> dict[str, str]:
+def build_file_metadata(day: Day, rows: ExportedRows, options: ExportOptions) -> dict[str, str]:
     """What a Parquet file says of itself in its key-value metadata."""
     return {
-        "dlq.version": str(VERSION),
+        "dlq.version": str(MANIFEST_VERSION),
         "dlq.day": day.date.isoformat(),
         "dlq.from": _instant(day.start),
         "dlq.until": _instant(day.until),
-        **{f"dlq.{name}": "" if value is None else str(value) for name, value in asdict(rows).items()},
+        **{
+            f"dlq.{name}": "" if value is None else str(value)
+            for name, value in asdict(rows).items()
+        },
         "dlq.redaction": json.dumps(options.redaction.describe(), ensure_ascii=False),
     }
 
 
-def manifest_differences(text: bytes, rows: int, files: list[dict[str, Any]]) -> list[str]:
+def compare_manifest(text: bytes, rows: int, files: list[dict[str, Any]]) -> list[str]:
     """Where a manifest that was read says something else than the ledger's record of the export."""
     try:
         content = json.loads(text)
-        wrong = [] if content["rows"] == rows else [f"_manifest.json says {content['rows']} rows, the record {rows}"]
-        return wrong if content["files"] == files else [*wrong, "_manifest.json names other files than the record"]
+        wrong = (
+            []
+            if content["rows"] == rows
+            else [f"_manifest.json says {content['rows']} rows, the record {rows}"]
+        )
+        return (
+            wrong
+            if content["files"] == files
+            else [*wrong, "_manifest.json names other files than the record"]
+        )
     except (ValueError, KeyError, TypeError):
         return ["_manifest.json is no manifest"]
 

@@ -39,11 +39,13 @@ _SEGMENT = re.compile(
 _RULE_END = re.compile(r"[ \t]*(?:[;\r\n]\s*|\Z)")
 _SPACE = re.compile(r"[ \t\r\n]*+")
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_SCALAR = re.compile(_STRING.pattern + r"|-?\d++(?:\.\d++)?(?:[eE][+-]?\d++)?|true|false|null", re.DOTALL)
+_SCALAR = re.compile(
+    _STRING.pattern + r"|-?\d++(?:\.\d++)?(?:[eE][+-]?\d++)?|true|false|null", re.DOTALL
+)
 _BRACKET = re.compile(_STRING.pattern + r'|[\[\]{}"]', re.DOTALL)
 
 
-class Action(IntEnum):
+class RedactionAction(IntEnum):
     """What is done with a value, the strictest last."""
 
     HASH = 1
@@ -52,7 +54,7 @@ class Action(IntEnum):
 
 
 @dataclass(frozen=True)
-class Step:
+class PathStep:
     """To a member by its name, an element by its number, or (None) to each of them; at any depth if deep."""
 
     key: str | int | None
@@ -60,11 +62,11 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Rule:
+class RedactionRule:
     """What is done with the values that a path leads to."""
 
-    action: Action
-    path: tuple[Step, ...]
+    action: RedactionAction
+    path: tuple[PathStep, ...]
     text: str
 
 
@@ -82,7 +84,7 @@ class Redaction:
         key: of the rules that hash.
     """
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[RedactionRule, ...] = ()
     patterns: tuple[str, ...] = ()
     key: bytes = field(default=b"", repr=False)
 
@@ -93,7 +95,10 @@ class Redaction:
     def batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A batch of deaths without what is to be hidden."""
         if self.rules:
-            shown = [None if text is None else self.payload(text) for text in batch.column("payload").to_pylist()]
+            shown = [
+                None if text is None else self.payload(text)
+                for text in batch.column("payload").to_pylist()
+            ]
             batch = _replaced(batch, "payload", pa.array(shown, pa.string()))
         for name in ("error", "template") if self.patterns else ():
             batch = _replaced(batch, name, self._errors(batch.column(name)))
@@ -111,9 +116,9 @@ class Redaction:
             copied = end
         return "".join([*parts, text[copied:]]) or None
 
-    def _hidden(self, action: Action, value: str) -> str:
+    def _hidden(self, action: RedactionAction, value: str) -> str:
         """What stands in the place of a value: a string is hashed by what it says, anything else as it is written."""
-        if action is Action.MASK:
+        if action is RedactionAction.MASK:
             return MASK
         said = _content(value) if value.startswith('"') else value
         return f'"{hmac.digest(self.key, said.encode(errors="surrogatepass"), "sha256").hex()}"'
@@ -138,34 +143,42 @@ def parse_redaction(payload: str, errors: str, key: bytes | None) -> Redaction:
         rules = tuple(_rules(payload))
     except ValueError as error:
         raise DlqError(f"DLQ_EXPORT_REDACT_PAYLOAD: {error}") from None
-    if key is None and any(rule.action is Action.HASH for rule in rules):
-        raise DlqError("DLQ_EXPORT_HASH_KEY: a rule of DLQ_EXPORT_REDACT_PAYLOAD hashes, so it must be set to a key.")
+    if key is None and any(rule.action is RedactionAction.HASH for rule in rules):
+        raise DlqError(
+            "DLQ_EXPORT_HASH_KEY: a rule of DLQ_EXPORT_REDACT_PAYLOAD hashes, so it must be set to a key."
+        )
     patterns = tuple(line.strip() for line in errors.splitlines() if line.strip())
     for pattern in patterns:
         _require_usable(pattern)
     return Redaction(rules, patterns, key or b"")
 
 
-def _rules(text: str) -> Iterator[Rule]:
+def _rules(text: str) -> Iterator[RedactionRule]:
     at = len(text) - len(text.lstrip())
     while at < len(text):
         begin = _RULE.match(text, at)
-        if begin is None or begin["action"].upper() not in Action.__members__:
-            raise ValueError(f"a rule is drop, mask or hash and a path that begins with $, not {text[at:][:60]!r}.")
+        if begin is None or begin["action"].upper() not in RedactionAction.__members__:
+            raise ValueError(
+                f"a rule is drop, mask or hash and a path that begins with $, not {text[at:][:60]!r}."
+            )
         path, end = _path(text, begin.end())
         closed = _RULE_END.match(text, end)
         if closed is None:
-            raise ValueError(f"{text[at:end]!r} is followed by {text[end:][:20]!r}, which is no step of a path.")
-        yield Rule(Action[begin["action"].upper()], path, " ".join(text[at:end].split()))
+            raise ValueError(
+                f"{text[at:end]!r} is followed by {text[end:][:20]!r}, which is no step of a path."
+            )
+        yield RedactionRule(
+            RedactionAction[begin["action"].upper()], path, " ".join(text[at:end].split())
+        )
         at = closed.end()
 
 
-def _path(text: str, at: int) -> tuple[tuple[Step, ...], int]:
+def _path(text: str, at: int) -> tuple[tuple[PathStep, ...], int]:
     steps = []
     while found := _SEGMENT.match(text, at):
         if found["deep"] and text[found.start() + 1] != ".":
             break
-        steps.append(Step(_key(found), deep=bool(found["deep"])))
+        steps.append(PathStep(_key(found), deep=bool(found["deep"])))
         at = found.end()
     return tuple(steps), at
 
@@ -177,7 +190,9 @@ def _key(found: re.Match[str]) -> str | int | None:
         return int(found["index"])
     if found["name"]:
         return str(found["name"])
-    return re.sub(r"\\(.)", r"\1", found["single"] if found["single"] is not None else found["double"])
+    return re.sub(
+        r"\\(.)", r"\1", found["single"] if found["single"] is not None else found["double"]
+    )
 
 
 def _require_usable(pattern: str) -> None:
@@ -185,9 +200,13 @@ def _require_usable(pattern: str) -> None:
         empty = pc.match_substring_regex(pa.array([""]), pattern)[0].as_py()
     except pa.ArrowInvalid as error:
         reason = str(error).removeprefix("Invalid regular expression: ")
-        raise DlqError(f"DLQ_EXPORT_REDACT_ERRORS: {pattern!r} is no pattern that RE2 reads: {reason}.") from None
+        raise DlqError(
+            f"DLQ_EXPORT_REDACT_ERRORS: {pattern!r} is no pattern that RE2 reads: {reason}."
+        ) from None
     if empty:
-        raise DlqError(f"DLQ_EXPORT_REDACT_ERRORS: {pattern!r} matches nothing at all, so it would match everywhere.")
+        raise DlqError(
+            f"DLQ_EXPORT_REDACT_ERRORS: {pattern!r} matches nothing at all, so it would match everywhere."
+        )
 
 
 def _replaced(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
@@ -223,7 +242,12 @@ class _Container:
 class _Reading:
     """One pass over a payload's text, without recursion: any depth, in time proportional to its length."""
 
-    def __init__(self, text: str, rules: tuple[Rule, ...], hidden: Callable[[Action, str], str]) -> None:
+    def __init__(
+        self,
+        text: str,
+        rules: tuple[RedactionRule, ...],
+        hidden: Callable[[RedactionAction, str], str],
+    ) -> None:
         self._text, self._rules, self._hidden = text, rules, hidden
         self._at = 0
         self._open: list[_Container] = []
@@ -231,7 +255,9 @@ class _Reading:
     def edits(self) -> Iterator[tuple[int, int, str]]:
         """What is cut out and what stands there instead: begin, end, text; in order, none within another."""
         self._skip_space()
-        state: _State = frozenset((number, 0) for number, rule in enumerate(self._rules) if rule.path)
+        state: _State = frozenset(
+            (number, 0) for number, rule in enumerate(self._rules) if rule.path
+        )
         action = max((rule.action for rule in self._rules if not rule.path), default=None)
         while True:
             if action is None and state and self._text[self._at : self._at + 1] in ("{", "["):
@@ -250,21 +276,25 @@ class _Reading:
             yield from self._next_member()
             state, action = self._member()
 
-    def _value(self, action: Action | None) -> Iterator[tuple[int, int, str]]:
+    def _value(self, action: RedactionAction | None) -> Iterator[tuple[int, int, str]]:
         """Pass over a value; hide it if that is asked for."""
         begin, self._at = self._at, self._end_of_value()
         container = self._open[-1] if self._open else None
-        if action is Action.DROP and container is None:
+        if action is RedactionAction.DROP and container is None:
             yield begin, len(self._text), ""
-        elif action is Action.DROP and container is not None:
+        elif action is RedactionAction.DROP and container is not None:
             if container.kept:
                 yield container.comma, self._at, ""
             elif container.cut is None:
                 container.cut = container.head
         elif container is not None:
             container.kept = True
-        if action in {Action.MASK, Action.HASH}:
-            yield begin, self._at, self._hidden(Action(action or 0), self._text[begin : self._at])
+        if action in {RedactionAction.MASK, RedactionAction.HASH}:
+            yield (
+                begin,
+                self._at,
+                self._hidden(RedactionAction(action or 0), self._text[begin : self._at]),
+            )
         self._skip_space()
 
     def _closes(self) -> bool:
@@ -291,7 +321,7 @@ class _Reading:
             yield container.cut, self._at, ""
             container.cut = None
 
-    def _member(self) -> tuple[_State, Action | None]:
+    def _member(self) -> tuple[_State, RedactionAction | None]:
         """Read a member's name; where the rules are at its value, and what they want done with it."""
         container = self._open[-1]
         container.head = self._at
@@ -310,9 +340,9 @@ class _Reading:
             self._skip_space()
         return self._step(container.state, key)
 
-    def _step(self, state: _State, key: str | int) -> tuple[_State, Action | None]:
+    def _step(self, state: _State, key: str | int) -> tuple[_State, RedactionAction | None]:
         below: set[tuple[int, int]] = set()
-        actions: list[Action] = []
+        actions: list[RedactionAction] = []
         for number, taken in state:
             rule = self._rules[number]
             step = rule.path[taken]

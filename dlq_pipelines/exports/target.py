@@ -19,7 +19,7 @@ import pyarrow.fs as pa_fs
 
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.manifest import ExportedFile
-from dlq_pipelines.text import plain_line
+from dlq_pipelines.text import sanitize_line
 
 FOLDER = "dead_events"
 _READ_SIZE = 2**20
@@ -63,7 +63,9 @@ class Target:
         """Bring a finished file to its place: a reader sees the old one or the new one, never half of one."""
         shown_as = _SHOWN_AS.get(file.suffix)
         if self.local is None and shown_as:
-            with self._files.open_output_stream(self._path(name), metadata={"Content-Type": shown_as}) as stream:
+            with self._files.open_output_stream(
+                self._path(name), metadata={"Content-Type": shown_as}
+            ) as stream:
                 stream.write(file.read_bytes())
             return
         if self.local is None:
@@ -104,7 +106,9 @@ class Target:
         return f"{self._root}/{name}"
 
 
-def open_target(uri: str, *, staging: Path, folder: str = FOLDER, setting: str = "DLQ_EXPORT_URI") -> Target:
+def open_target(
+    uri: str, *, staging: Path, folder: str = FOLDER, setting: str = "DLQ_EXPORT_URI"
+) -> Target:
     """The target at a folder or a URI that pyarrow understands. Asks no server.
 
     Args:
@@ -117,18 +121,18 @@ def open_target(uri: str, *, staging: Path, folder: str = FOLDER, setting: str =
         DlqError: pyarrow does not understand it.
     """
     if "://" not in uri:
-        return local_target(Path(uri), folder)
+        return open_local_target(Path(uri), folder)
     try:
         files, path = pa_fs.FileSystem.from_uri(uri)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DlqError(f"{setting} cannot be used: {_without_secrets(str(error), uri)}.") from None
     if isinstance(files, pa_fs.LocalFileSystem):
-        return local_target(Path(path), folder)
+        return open_local_target(Path(path), folder)
     below = f"/{folder}" if folder else ""
-    return Target(shown_uri(uri, folder), staging, None, files, f"{path.rstrip('/')}{below}")
+    return Target(redact_uri(uri, folder), staging, None, files, f"{path.rstrip('/')}{below}")
 
 
-def shown_uri(uri: str, folder: str = FOLDER) -> str:
+def redact_uri(uri: str, folder: str = FOLDER) -> str:
     """The place of a target as a URI that people may see: without credentials and options. Asks no server."""
     if "://" not in uri:
         return (Path(uri) / folder).resolve().as_uri()
@@ -136,13 +140,13 @@ def shown_uri(uri: str, folder: str = FOLDER) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{below}"
 
 
-def local_target(place: Path, folder: str = FOLDER) -> Target:
+def open_local_target(place: Path, folder: str = FOLDER) -> Target:
     """The target in a folder of this machine, which is created when absent."""
     root = place / folder
     return Target(str(root), root, root, pa_fs.LocalFileSystem(), str(root))
 
 
-def measure(path: Path, name: str) -> ExportedFile:
+def measure_file(path: Path, name: str) -> ExportedFile:
     """Size and sum of a finished file, which is on disk after that."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -150,7 +154,7 @@ def measure(path: Path, name: str) -> ExportedFile:
     return ExportedFile(name, path.stat().st_size, digest)
 
 
-def sum_of(file: pa.NativeFile) -> str:
+def compute_sha256(file: pa.NativeFile) -> str:
     """SHA-256 of a file that is read anywhere, in hexadecimal."""
     digest = hashlib.sha256()
     while chunk := file.read(_READ_SIZE):
@@ -159,7 +163,9 @@ def sum_of(file: pa.NativeFile) -> str:
 
 
 @contextmanager
-def said_clearly(target: Target, what: str, again: str = "export the day again") -> Iterator[None]:
+def explain_storage_errors(
+    target: Target, what: str, again: str = "export the day again"
+) -> Iterator[None]:
     """Say what a file system refused in one sentence, and what to do once that is mended.
 
     Raises:
@@ -168,7 +174,7 @@ def said_clearly(target: Target, what: str, again: str = "export the day again")
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else plain_line(str(error), 500)
+        reason = os.strerror(error.errno) if error.errno else sanitize_line(str(error), 500)
         raise DlqError(f"{what} {target.uri}: {reason}. Mend that, then {again}.") from None
 
 
@@ -177,7 +183,7 @@ def _without_secrets(text: str, uri: str) -> str:
     account = urlsplit(uri).netloc.rpartition("@")[0]
     for secret in (uri, account, *account.split(":", 1), unquote(account)):
         text = text.replace(secret, "...") if secret else text
-    return plain_line(text, 300).rstrip(".")
+    return sanitize_line(text, 300).rstrip(".")
 
 
 def _sync(folder: Path) -> None:

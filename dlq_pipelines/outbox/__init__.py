@@ -1,1 +1,4 @@
-"""The application's outbox: events as they are stored, and the worker's and the operator's view of them."""
+"""Reads the application's outbox: its events, selections of dead events, and batches of them."""
+
+# Events of one transaction: large enough for speed, short enough for the locks that it holds.
+BATCH = 5_000

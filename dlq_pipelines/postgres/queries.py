@@ -16,7 +16,9 @@ from psycopg import sql
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # A wheel carries the folder inside the package; a checkout has it at the top level.
-SQL_FOLDER = next((f for f in (_PACKAGE / "sql", _PACKAGE.parent / "sql") if f.is_dir()), _PACKAGE / "sql")
+SQL_FOLDER = next(
+    (f for f in (_PACKAGE / "sql", _PACKAGE.parent / "sql") if f.is_dir()), _PACKAGE / "sql"
+)
 
 _NAME = re.compile(r"^-- name: ([a-z_0-9]+)$", re.MULTILINE)
 _IDENTIFIER = re.compile(r':"([a-z_]+)"')
@@ -24,7 +26,7 @@ _LITERAL = re.compile(r"(?<!:):'([a-z_]+)'")
 
 
 @dataclass(frozen=True)
-class Names:
+class TableNames:
     """The identifiers that a database's owner may choose. The archive lives in the outbox's schema."""
 
     outbox_schema: str = "public"
@@ -33,7 +35,7 @@ class Names:
     dlq_schema: str = "dlq"
 
 
-def bind(text: str, names: Names) -> str:
+def bind_names(text: str, names: TableNames) -> str:
     """Put the names into a text with psql's tokens: `:"token"` becomes an identifier, `:'token'` a literal.
 
     Raises:
@@ -45,15 +47,17 @@ def bind(text: str, names: Names) -> str:
 
 
 @lru_cache(maxsize=16)
-def load_queries(names: Names) -> Mapping[str, bytes]:
+def load_queries(names: TableNames) -> Mapping[str, bytes]:
     """Every statement of `sql/queries` by `concept.name`, bound to these tables and ready for psycopg.
 
     A percent sign inside a name is doubled, because psycopg reads the statement with its placeholders.
     """
-    escaped = Names(**{field: value.replace("%", "%%") for field, value in asdict(names).items()})
+    escaped = TableNames(
+        **{field: value.replace("%", "%%") for field, value in asdict(names).items()}
+    )
     queries: dict[str, bytes] = {}
     for file in sorted((SQL_FOLDER / "queries").glob("*.sql")):
         parts = _NAME.split(file.read_text(encoding="utf-8"))[1:]
         for name, text in zip(parts[::2], parts[1::2], strict=True):
-            queries[f"{file.stem}.{name}"] = bind(text.strip(), escaped).encode()
+            queries[f"{file.stem}.{name}"] = bind_names(text.strip(), escaped).encode()
     return MappingProxyType(queries)

@@ -17,8 +17,8 @@ import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
-from dlq_pipelines.reports.figures import ALL, OTHER, UNCLASSIFIED, Figures
-from dlq_pipelines.reports.words import short_day
+from dlq_pipelines.reports.figures import ALL, OTHER, UNCLASSIFIED, ReportFigures
+from dlq_pipelines.reports.wording import format_short_day
 
 SERIES_SHOWN = 5  # more colours nobody tells apart
 PALETTE = ("#4a7fb5", "#d08b3e", "#4d9a8a", "#b5616f", "#8a78b8")
@@ -34,7 +34,7 @@ _PARTS = re.compile(r' role="graphics-(?:symbol|object)"| aria-roledescription="
 
 
 @dataclass(frozen=True)
-class Series:
+class ChartSeries:
     """One colour of the chart by day.
 
     Attributes:
@@ -49,58 +49,85 @@ class Series:
     causes: tuple[str, ...]
 
 
-def series(figures: Figures) -> list[Series]:
+def build_chart_series(figures: ReportFigures) -> list[ChartSeries]:
     """The colours: the day's causes with most harm, the others, the unclassified; empty ones are left out."""
     shown = [cause for cause in figures.causes if cause.cause_id]
     top, rest = shown[:SERIES_SHOWN], shown[SERIES_SHOWN:]
     named = [
-        Series(cause.title, colour, f"s{number}", (cause.cause_id,))
+        ChartSeries(cause.title, colour, f"s{number}", (cause.cause_id,))
         for number, (cause, colour) in enumerate(zip(top, PALETTE, strict=False), start=1)
     ]
     left = (*(cause.cause_id for cause in rest), OTHER)
-    others = Series("other causes" if named else "all causes", OTHER_COLOUR, "s0", left)
-    unknown = Series("not classified yet", UNCLASSIFIED_COLOUR, "sx", (UNCLASSIFIED,))
-    return [one for one in (*named, others, unknown) if figures.days[list(one.causes)].to_numpy().any()]
+    others = ChartSeries("other causes" if named else "all causes", OTHER_COLOUR, "s0", left)
+    unknown = ChartSeries("not classified yet", UNCLASSIFIED_COLOUR, "sx", (UNCLASSIFIED,))
+    return [
+        one for one in (*named, others, unknown) if figures.days[list(one.causes)].to_numpy().any()
+    ]
 
 
-def days_svg(figures: Figures) -> str:
+def draw_days_chart(figures: ReportFigures) -> str:
     """Deaths by day, stacked by cause, the day itself in full colour, with the mean of the 14 days before."""
-    colours = series(figures)
+    colours = build_chart_series(figures)
     chart = alt.layer(_stacks(figures, colours), *_mean_line(figures))
     by_day = ", ".join(f"{day}: {deaths}" for day, deaths in figures.days[ALL].items())
-    return _drawn(chart.to_dict(), label=f"Deaths by day. {by_day}. Mean of the days before: {figures.mean:.1f}.")
+    return _drawn(
+        chart.to_dict(),
+        label=f"Deaths by day. {by_day}. Mean of the days before: {figures.mean:.1f}.",
+    )
 
 
-def hours_svg(figures: Figures) -> str:
+def draw_hours_chart(figures: ReportFigures) -> str:
     """Deaths by hour of the day, on the day's own clock."""
     data = figures.hours[["label", "deaths"]]
-    ticks = [label for label in data["label"] if label[:2] in ("00", "06", "12", "18") and label[2:5] == ":00"]
-    x = alt.X("label:N", sort=None, axis=_axis_x(ticks), scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1))
+    ticks = [
+        label
+        for label in data["label"]
+        if label[:2] in ("00", "06", "12", "18") and label[2:5] == ":00"
+    ]
+    x = alt.X(
+        "label:N",
+        sort=None,
+        axis=_axis_x(ticks),
+        scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1),
+    )
     most = max([*data["deaths"], 0])
     y = alt.Y("deaths:Q", axis=_axis_y(most), scale=_scale_y(most))
     chart = alt.Chart(data).mark_bar(color=PALETTE[0]).encode(x=x, y=y)
-    spoken = ", ".join(f"{label}: {deaths}" for label, deaths in data.itertuples(index=False) if deaths)
+    spoken = ", ".join(
+        f"{label}: {deaths}" for label, deaths in data.itertuples(index=False) if deaths
+    )
     return _drawn(chart.to_dict(), label=f"Deaths by hour. {spoken or 'None'}.")
 
 
-def trend_svg(deaths: Sequence[tuple[date, int]]) -> str:
+def draw_trend_chart(deaths: Sequence[tuple[date, int]]) -> str:
     """Deaths by day of the days that have a report, oldest first, for the list of reports."""
-    data = pd.DataFrame([(day.isoformat(), count) for day, count in deaths], columns=["day", "deaths"])
+    data = pd.DataFrame(
+        [(day.isoformat(), count) for day, count in deaths], columns=["day", "deaths"]
+    )
     most = max([count for _, count in deaths], default=0)
     shown = [day.isoformat() for day, _ in deaths[:: max(1, len(deaths) // 6)]]
-    x = alt.X("day:N", sort=None, axis=_axis_x(shown), scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1))
+    x = alt.X(
+        "day:N",
+        sort=None,
+        axis=_axis_x(shown),
+        scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1),
+    )
     y = alt.Y("deaths:Q", axis=_axis_y(most), scale=_scale_y(most))
     chart = alt.Chart(data).mark_bar(color=PALETTE[0]).encode(x=x, y=y)
-    return _drawn(chart.to_dict(), label="Deaths by day; the table below has the numbers.", width=2 * _WIDTH)
+    return _drawn(
+        chart.to_dict(), label="Deaths by day; the table below has the numbers.", width=2 * _WIDTH
+    )
 
 
-def _stacks(figures: Figures, colours: list[Series]) -> alt.Chart:
-    labels = [short_day(day) for day in figures.window.days]
+def _stacks(figures: ReportFigures, colours: list[ChartSeries]) -> alt.Chart:
+    labels = [format_short_day(day) for day in figures.window.days]
     data = pd.DataFrame(
         [
             {"day": label, "series": number, "deaths": int(deaths), "today": label == labels[-1]}
             for number, one in enumerate(colours, start=1)
-            for label, deaths in zip(labels, figures.days[list(one.causes)].sum(axis=1), strict=True)
+            for label, deaths in zip(
+                labels, figures.days[list(one.causes)].sum(axis=1), strict=True
+            )
         ],
         columns=["day", "series", "deaths", "today"],
     )
@@ -121,13 +148,20 @@ def _stacks(figures: Figures, colours: list[Series]) -> alt.Chart:
     )
 
 
-def _mean_line(figures: Figures) -> list[alt.Chart]:
+def _mean_line(figures: ReportFigures) -> list[alt.Chart]:
     if not figures.mean:
         return []
     data = pd.DataFrame({"mean": [figures.mean], "text": [f"mean\n{figures.mean:,.0f}"]})
     base = alt.Chart(data).encode(y=alt.Y("mean:Q"))
     text = base.encode(text="text:N").mark_text(
-        color=INK, x=_WIDTH + 5, align="left", dy=-3, lineBreak="\n", font=_FONT, fontSize=11, fontWeight="bold"
+        color=INK,
+        x=_WIDTH + 5,
+        align="left",
+        dy=-3,
+        lineBreak="\n",
+        font=_FONT,
+        fontSize=11,
+        fontWeight="bold",
     )
     return [base.mark_rule(color=INK, strokeDash=[4, 3]), text]
 
@@ -137,13 +171,23 @@ def _scale_y(most: int) -> alt.Scale:
 
 
 def _axis_x(values: list[str]) -> alt.Axis:
-    return alt.Axis(title=None, values=values, labelAngle=0, ticks=False, labelPadding=7, labelOverlap=False)
+    return alt.Axis(
+        title=None, values=values, labelAngle=0, ticks=False, labelPadding=7, labelOverlap=False
+    )
 
 
 def _axis_y(most: int) -> alt.Axis:
     # From 100,000 on the numbers would leave their margin: 100k.
-    shown = "~s" if most >= 100_000 else ",d"  # noqa: PLR2004 - explained above
-    return alt.Axis(title=None, tickCount=4, tickMinStep=1, format=shown, domain=False, ticks=False, labelPadding=6)
+    shown = "~s" if most >= 100_000 else ",d"
+    return alt.Axis(
+        title=None,
+        tickCount=4,
+        tickMinStep=1,
+        format=shown,
+        domain=False,
+        ticks=False,
+        labelPadding=6,
+    )
 
 
 def _drawn(chart: dict[str, Any], *, label: str, width: int = _WIDTH) -> str:
@@ -156,7 +200,13 @@ def _drawn(chart: dict[str, Any], *, label: str, width: int = _WIDTH) -> str:
 
 def _quiet(chart: dict[str, Any], width: int) -> dict[str, Any]:
     """The same chart in its fixed space, on nothing, in system fonts, with faint lines, its inner names left out."""
-    axis = {"labelFont": _FONT, "labelFontSize": 11, "labelColor": INK, "gridColor": GRID, "gridOpacity": 0.25}
+    axis = {
+        "labelFont": _FONT,
+        "labelFontSize": 11,
+        "labelColor": INK,
+        "gridColor": GRID,
+        "gridOpacity": 0.25,
+    }
     return chart | {
         "width": width,
         "height": _HEIGHT,
@@ -167,12 +217,17 @@ def _quiet(chart: dict[str, Any], width: int) -> dict[str, Any]:
             "background": None,
             "view": {"stroke": None},
             "axis": axis,
-            "axisX": {"grid": False, "domainColor": GRID, "domainOpacity": 0.6, "labelBound": False},
+            "axisX": {
+                "grid": False,
+                "domainColor": GRID,
+                "domainOpacity": 0.6,
+                "labelBound": False,
+            },
         },
     }
 
 
-def sparkline_svg(trend: Sequence[int], *, limit: float | None = None) -> str:
+def draw_sparkline(trend: Sequence[int], *, limit: float | None = None) -> str:
     """A cause's deaths by day as small bars on their own scale, the last one (the day) in the accent's colour.
 
     The dashed line is the limit above which it escalates, where the day is past it. Two paths, not a shape a bar: a

@@ -11,11 +11,11 @@ from datetime import UTC
 from typing import Any
 
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.figures import ALL, OTHER, Figures
-from dlq_pipelines.text import plain_line
+from dlq_pipelines.reports.figures import ALL, OTHER, ReportFigures
+from dlq_pipelines.text import sanitize_line
 
 
-def differences(connection: Connection, figures: Figures) -> list[str]:
+def find_report_differences(connection: Connection, figures: ReportFigures) -> list[str]:
     """Where the report and the ledger differ, in words; nothing if they agree.
 
     Args:
@@ -32,7 +32,7 @@ def differences(connection: Connection, figures: Figures) -> list[str]:
         ]
 
 
-def _compared(connection: Connection, figures: Figures) -> Iterator[tuple[str, Any, Any]]:
+def _compared(connection: Connection, figures: ReportFigures) -> Iterator[tuple[str, Any, Any]]:
     """What is compared, the report's figure, the ledger's."""
     day = {"day": figures.window.day, "zone": figures.window.zone.key}
     yield from _totals(connection, figures, day)
@@ -43,27 +43,49 @@ def _compared(connection: Connection, figures: Figures) -> Iterator[tuple[str, A
     yield from _fixes(connection, figures, day)
 
 
-def _totals(connection: Connection, figures: Figures, day: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    found = connection.one("report_check.totals", **day)
+def _totals(
+    connection: Connection, figures: ReportFigures, day: dict[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    found = connection.fetch_one("report_check.totals", **day)
     for name, value in found.items():
         yield f"{name} of the day", getattr(figures.totals, name), value
 
 
-def _causes(connection: Connection, figures: Figures, day: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _causes(
+    connection: Connection, figures: ReportFigures, day: dict[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
     listed = {cause.cause_id: cause for cause in figures.causes}
-    counted = {row.pop("cause_id") or "": row for row in connection.run("report_check.causes", **day)}
+    counted = {
+        row.pop("cause_id") or "": row for row in connection.run("report_check.causes", **day)
+    }
     hidden = sum(row["deaths"] for cause, row in counted.items() if cause not in listed)
     yield "deaths of causes that are not listed", figures.hidden_deaths, hidden
     for cause_id, cause in listed.items():
         row = counted.get(cause_id, {})
-        said = (cause.deaths, cause.aggregates, cause.kinds, cause.last_seen, cause.attempts[0], cause.attempts[2])
+        said = (
+            cause.deaths,
+            cause.aggregates,
+            cause.kinds,
+            cause.last_seen,
+            cause.attempts[0],
+            cause.attempts[2],
+        )
         names = ("deaths", "aggregates", "event_types", "last_seen", "fewest", "most")
-        yield f"{', '.join(names)} of {cause_id or 'no cause'}", said, tuple(row.get(name) for name in names)
+        yield (
+            f"{', '.join(names)} of {cause_id or 'no cause'}",
+            said,
+            tuple(row.get(name) for name in names),
+        )
 
 
-def _series(connection: Connection, figures: Figures, day: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _series(
+    connection: Connection, figures: ReportFigures, day: dict[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
     # In UTC: two hours that a clock shows alike are equal in its own zone.
-    found = {row["hour"].astimezone(UTC): row["deaths"] for row in connection.run("report_check.hours", **day)}
+    found = {
+        row["hour"].astimezone(UTC): row["deaths"]
+        for row in connection.run("report_check.hours", **day)
+    }
     hours = figures.hours.to_dict("records")
     said = {hour["hour"].astimezone(UTC): hour["deaths"] for hour in hours if hour["deaths"]}
     yield "deaths by hour", said, found
@@ -72,17 +94,28 @@ def _series(connection: Connection, figures: Figures, day: dict[str, Any]) -> It
     yield "deaths of the days before", {one: int(n) for one, n in told.items() if n}, before
 
 
-def _types(connection: Connection, figures: Figures, day: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _types(
+    connection: Connection, figures: ReportFigures, day: dict[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
     """Each cell of the heat map and each type that a cause names; types that are shown alike are added up."""
     found: Counter[tuple[str, str]] = Counter()
     for row in connection.run("report_check.event_types", **day):
-        found[row["cause_id"] or "", plain_line(row["event_type"][:200], 80)] += row["deaths"]
+        found[row["cause_id"] or "", sanitize_line(row["event_type"][:200], 80)] += row["deaths"]
     table = figures.matrix
     yield "deaths of the heat map", int(table.to_numpy().sum()), found.total()
     rows, columns = [str(name) for name in table.index], [str(name) for name in table.columns]
-    cells = {(row, name): int(table.at[row, name]) for row in rows for name in columns if OTHER not in {row, name}}  # type: ignore[arg-type]
+    cells = {
+        (row, name): int(table.at[row, name])  # type: ignore[arg-type]
+        for row in rows
+        for name in columns
+        if OTHER not in {row, name}
+    }
     said = {cell: deaths for cell, deaths in cells.items() if deaths}
-    yield "deaths by cause and event type", said, {cell: found[cell] for cell in cells if cell in found}
+    yield (
+        "deaths by cause and event type",
+        said,
+        {cell: found[cell] for cell in cells if cell in found},
+    )
     named: Counter[tuple[str, str]] = Counter()
     for cause in figures.causes:
         named.update({(cause.cause_id, name): 0 for name, _ in cause.event_types})
@@ -91,21 +124,25 @@ def _types(connection: Connection, figures: Figures, day: dict[str, Any]) -> Ite
     yield "deaths of the types that causes name", dict(named), {cell: found[cell] for cell in named}
 
 
-def _backlog(connection: Connection, figures: Figures, day: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _backlog(
+    connection: Connection, figures: ReportFigures, day: dict[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
     backlog, policy = figures.backlog, figures.policy
-    found = connection.one("report_check.open", max_retries=policy.max_retries, **day)
+    found = connection.fetch_one("report_check.open", max_retries=policy.max_retries, **day)
     for name, value in found.items():
         yield f"{name} of what is dead", getattr(backlog, name), value
-    for name, value in connection.one("report_check.flows", **day).items():
+    for name, value in connection.fetch_one("report_check.flows", **day).items():
         yield name, getattr(backlog, name), value
     retention = {"dead": policy.dead_retention_days, "archived": policy.archive_retention_days}
-    ahead = connection.one("report_check.ahead", **retention, **day)
+    ahead = connection.fetch_one("report_check.ahead", **retention, **day)
     yield "events that the archive takes within a week", figures.ahead.archived, ahead["archived"]
     if figures.ahead.purged is not None:
         yield "events that the purge deletes within a week", figures.ahead.purged, ahead["purged"]
 
 
-def _fixes(connection: Connection, figures: Figures, day: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _fixes(
+    connection: Connection, figures: ReportFigures, day: dict[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
     found = {row.pop("fix_id"): row for row in connection.run("report_check.fixes", **day)}
     yield "fixes", figures.fixes_found, len(found)
     for fix in figures.fixes:

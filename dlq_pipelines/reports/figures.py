@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
-from dlq_pipelines.day import midnight, require_year
+from dlq_pipelines.day import compute_midnight, validate_year
 from dlq_pipelines.exports.redact import Redaction
-from dlq_pipelines.reports.states import URGENT, CauseState
+from dlq_pipelines.reports.states import URGENT_STATES, CauseState
 
 DAYS_BEFORE = 14  # what a day is compared with: two whole weeks, so weekdays weigh the same
 CAUSES_LISTED = 1_000
@@ -45,7 +45,7 @@ class ReportPolicy:
 
 
 @dataclass(frozen=True)
-class Window:
+class ReportWindow:
     """A day in a time zone and the 14 days before it.
 
     Raises:
@@ -56,17 +56,17 @@ class Window:
     zone: ZoneInfo
 
     def __post_init__(self) -> None:
-        require_year(self.day)
+        validate_year(self.day)
 
     @property
     def start(self) -> datetime:
         """The day's first instant, in UTC."""
-        return midnight(self.day, self.zone)
+        return compute_midnight(self.day, self.zone)
 
     @property
     def until(self) -> datetime:
         """The next day's first instant, in UTC."""
-        return midnight(self.day + timedelta(days=1), self.zone)
+        return compute_midnight(self.day + timedelta(days=1), self.zone)
 
     @property
     def days(self) -> list[date]:
@@ -76,7 +76,7 @@ class Window:
     @property
     def day_bounds(self) -> list[datetime]:
         """The instants at which `days` begin."""
-        return [midnight(day, self.zone) for day in self.days]
+        return [compute_midnight(day, self.zone) for day in self.days]
 
     @property
     def hours(self) -> list[datetime]:
@@ -95,7 +95,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Totals:
+class DayTotals:
     """The day in single numbers.
 
     Attributes:
@@ -117,7 +117,7 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ErrorSample:
     """An error of the day: the last one of its cause.
 
     Attributes:
@@ -150,7 +150,7 @@ class StageFigures:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FixEvidence:
     """An error that a halted fix met beside the one that it was to mend, and of how many events."""
 
     events: int
@@ -182,7 +182,7 @@ class FixFigures:
     closed_at: datetime | None
     verdict: str | None
     stages: tuple[StageFigures, ...]
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[FixEvidence, ...]
 
     @property
     def released(self) -> int:
@@ -241,12 +241,12 @@ class CauseFigures:
     muted_until: datetime | None = None
     details: tuple[tuple[str, int], ...] = ()
     details_of: int = 0
-    sample: Sample | None = None
+    sample: ErrorSample | None = None
     in_full: bool = False
 
 
 @dataclass(frozen=True)
-class Backlog:
+class BacklogFigures:
     """What was dead in the outbox, and how it came and went on the day.
 
     Attributes:
@@ -289,7 +289,7 @@ class Backlog:
 
 
 @dataclass(frozen=True)
-class Ahead:
+class UpcomingFigures:
     """What retention takes within a week after the day; None: nothing is ever purged."""
 
     archived: int
@@ -297,7 +297,7 @@ class Ahead:
 
 
 @dataclass(frozen=True)
-class BooksFigures:
+class ReconciliationFigures:
     """The last check of the whole ledger before the day's end; see `archive.books`."""
 
     checked_at: datetime
@@ -307,7 +307,7 @@ class BooksFigures:
 
 
 @dataclass(frozen=True, eq=False)
-class Figures:
+class ReportFigures:
     """All figures of a report.
 
     Attributes:
@@ -321,18 +321,18 @@ class Figures:
         ledger_begin: the first day with a death on record.
     """
 
-    window: Window
+    window: ReportWindow
     policy: ReportPolicy
-    totals: Totals
+    totals: DayTotals
     causes: tuple[CauseFigures, ...]
     days: pd.DataFrame
     hours: pd.DataFrame
     matrix: pd.DataFrame
-    backlog: Backlog
-    ahead: Ahead
+    backlog: BacklogFigures
+    ahead: UpcomingFigures
     fixes: tuple[FixFigures, ...]
     fixes_found: int
-    books: BooksFigures | None
+    books: ReconciliationFigures | None
     ledger_begin: date | None
 
     @property
@@ -369,15 +369,19 @@ class Figures:
         return [fix for fix in self.fixes if fix.ended and fix.status == status]
 
 
-def told_in_full(states: list[CauseState]) -> list[bool]:
+def select_detailed_causes(states: list[CauseState]) -> list[bool]:
     """Which of the causes, in their order, are told in full."""
     full = [at < _IN_FULL or state is CauseState.UNCLASSIFIED for at, state in enumerate(states)]
-    for at in [at for at, state in enumerate(states) if state in URGENT and not full[at]][:_URGENT_IN_FULL]:
+    for at in [at for at, state in enumerate(states) if state in URGENT_STATES and not full[at]][
+        :_URGENT_IN_FULL
+    ]:
         full[at] = True
     return full
 
 
-def deaths_by_day(rows: list[dict[str, Any]], window: Window, *, causes: list[str]) -> pd.DataFrame:
+def group_deaths_by_day(
+    rows: list[dict[str, Any]], window: ReportWindow, *, causes: list[str]
+) -> pd.DataFrame:
     """Counts with `day`, `cause_id` and `deaths` as `Figures.days`: every day and column is there, 0 without deaths."""
     days = window.days
     columns = {name: [0] * len(days) for name in (*causes, UNCLASSIFIED, OTHER)}
@@ -388,14 +392,16 @@ def deaths_by_day(rows: list[dict[str, Any]], window: Window, *, causes: list[st
     return pd.concat([table.sum(axis=1).rename(ALL), table], axis=1)
 
 
-def deaths_by_hour(rows: list[dict[str, Any]], window: Window) -> pd.DataFrame:
+def group_deaths_by_hour(rows: list[dict[str, Any]], window: ReportWindow) -> pd.DataFrame:
     """The rows of `report.hours` as `Figures.hours`: every hour is there, with 0 where nothing died."""
     found = {row["position"]: row["deaths"] for row in rows}
     deaths = [found.get(position, 0) for position in range(len(window.hours))]
     return pd.DataFrame({"hour": window.hours, "label": window.hour_labels, "deaths": deaths})
 
 
-def deaths_by_type(rows: list[dict[str, Any]], causes: list[CauseFigures], deaths: int) -> pd.DataFrame:
+def group_deaths_by_type(
+    rows: list[dict[str, Any]], causes: list[CauseFigures], deaths: int
+) -> pd.DataFrame:
     """The rows of `report.types` as `Figures.matrix`: a row a cause, a column a type, the rest of both added up.
 
     Args:
@@ -403,12 +409,19 @@ def deaths_by_type(rows: list[dict[str, Any]], causes: list[CauseFigures], death
         causes: in the order of the rows.
         deaths: of the day.
     """
-    names = list(dict.fromkeys(row["event_type"] for row in rows))  # in the order of their positions
+    names = list(
+        dict.fromkeys(row["event_type"] for row in rows)
+    )  # in the order of their positions
     table = pd.DataFrame(
-        0, index=[*(cause.cause_id for cause in causes), OTHER], columns=[*names, OTHER], dtype="int64"
+        0,
+        index=[*(cause.cause_id for cause in causes), OTHER],
+        columns=[*names, OTHER],
+        dtype="int64",
     )
     for row in rows:
-        table.loc[OTHER if row["cause_id"] is None else row["cause_id"], row["event_type"]] += row["deaths"]
+        table.loc[OTHER if row["cause_id"] is None else row["cause_id"], row["event_type"]] += row[
+            "deaths"
+        ]
     for cause in causes:
         table.loc[cause.cause_id, OTHER] = cause.deaths - table.loc[cause.cause_id].sum()
     table.loc[OTHER, OTHER] = deaths - table.to_numpy().sum()

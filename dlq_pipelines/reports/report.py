@@ -13,13 +13,13 @@ from zoneinfo import ZoneInfo
 
 from dlq_pipelines.exports.target import Target
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.figures import Figures, ReportPolicy, Window
-from dlq_pipelines.reports.markdown import report_markdown
-from dlq_pipelines.reports.page import report_html
-from dlq_pipelines.reports.publish import places, publish
-from dlq_pipelines.reports.read import read_figures
-from dlq_pipelines.reports.twin import report_json
-from dlq_pipelines.reports.words import headline
+from dlq_pipelines.reports.figures import ReportFigures, ReportPolicy, ReportWindow
+from dlq_pipelines.reports.json_report import render_report_json
+from dlq_pipelines.reports.markdown import render_report_markdown
+from dlq_pipelines.reports.page import render_report_page
+from dlq_pipelines.reports.publish import locate_report_files, publish_report
+from dlq_pipelines.reports.read import read_report_figures
+from dlq_pipelines.reports.wording import build_headline
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Report:
         places: where the files are, by `html`, `md`, `json` and `index`; empty until it is published.
     """
 
-    figures: Figures
+    figures: ReportFigures
     headline: str
     html: str
     markdown: str
@@ -46,7 +46,9 @@ class Report:
         return self.figures.window.day
 
 
-def make_report(connection: Connection, *, day: date, zone: ZoneInfo, policy: ReportPolicy, now: datetime) -> Report:
+def make_report(
+    connection: Connection, *, day: date, zone: ZoneInfo, policy: ReportPolicy, now: datetime
+) -> Report:
     """Read the ledger and tell the day; writes nothing.
 
     Args:
@@ -59,12 +61,18 @@ def make_report(connection: Connection, *, day: date, zone: ZoneInfo, policy: Re
     Raises:
         RefusedError: the day is not over, or the ledger has forgotten some of its deaths.
     """
-    figures = read_figures(connection, Window(day, zone), policy=policy, now=now)
-    said = headline(figures)
-    return Report(figures, said, report_html(figures, said), report_markdown(figures, said), report_json(figures, said))
+    figures = read_report_figures(connection, ReportWindow(day, zone), policy=policy, now=now)
+    said = build_headline(figures)
+    return Report(
+        figures,
+        said,
+        render_report_page(figures, said),
+        render_report_markdown(figures, said),
+        render_report_json(figures, said),
+    )
 
 
-def build_report(  # noqa: PLR0913 - keyword-only
+def build_report(
     connection: Connection,
     *,
     day: date,
@@ -85,5 +93,7 @@ def build_report(  # noqa: PLR0913 - keyword-only
     report = make_report(connection, day=day, zone=zone, policy=policy, now=now)
     texts = {"html": report.html, "md": report.markdown, "json": report.json}
     if not dry_run:
-        publish(connection, report.figures, report.headline, texts=texts, target=target, now=now)
-    return replace(report, places=places(target, day, texts))
+        publish_report(
+            connection, report.figures, report.headline, texts=texts, target=target, now=now
+        )
+    return replace(report, places=locate_report_files(target, day, texts))

@@ -11,11 +11,11 @@ from math import sqrt
 from statistics import median
 
 # Fewer deaths than this are noise whatever the days before were like.
-FEWEST = 10
+MIN_DEATHS = 10
 # Iglewicz and Hoaglin call a value an outlier when 0.6745 * |x - median| / MAD is more than 3.5.
-TIMES = 3.5
+ESCALATION_FACTOR = 3.5
 # 1 / 0.6745: by it the median absolute deviation of normally distributed values is their standard deviation.
-SPREAD = 1.4826
+ESCALATION_DEVIATIONS = 1.4826
 
 
 class CauseState(StrEnum):
@@ -32,11 +32,11 @@ class CauseState(StrEnum):
 
 
 # What somebody should look at in the morning.
-URGENT = (CauseState.NEW, CauseState.REGRESSED, CauseState.ESCALATING)
+URGENT_STATES = (CauseState.NEW, CauseState.REGRESSED, CauseState.ESCALATING)
 
 
 @dataclass(frozen=True)
-class Known:
+class CauseHistory:
     """What was known of a cause at the end of the day.
 
     Attributes:
@@ -54,7 +54,9 @@ class Known:
     regressed: bool = False
 
 
-def state(known: Known, *, start: datetime, until: datetime, escalating: bool) -> CauseState:
+def decide_cause_state(
+    known: CauseHistory, *, start: datetime, until: datetime, escalating: bool
+) -> CauseState:
     """The one word for a cause on a day, the first of these that holds.
 
     1. muted: people said not to be told, and meant the day's end too.
@@ -82,7 +84,7 @@ def state(known: Known, *, start: datetime, until: datetime, escalating: bool) -
     return next((word for word, holds in rules if holds), CauseState.ONGOING)
 
 
-def limit(before: Sequence[int]) -> float:
+def compute_escalation_limit(before: Sequence[int]) -> float:
     """How many deaths of a cause on a day its days before explain.
 
         median + 3.5 * max(1.4826 * MAD, sqrt(max(median, 1)))
@@ -98,9 +100,9 @@ def limit(before: Sequence[int]) -> float:
     """
     middle = median(before)
     deviation = median(abs(deaths - middle) for deaths in before)
-    return middle + TIMES * max(SPREAD * deviation, sqrt(max(middle, 1)))
+    return middle + ESCALATION_FACTOR * max(ESCALATION_DEVIATIONS * deviation, sqrt(max(middle, 1)))
 
 
 def is_escalating(deaths: int, before: Sequence[int]) -> bool:
     """Whether so many deaths are more than the days before explain, and at least ten. False without a day before."""
-    return bool(before) and deaths >= FEWEST and deaths > limit(before)
+    return bool(before) and deaths >= MIN_DEATHS and deaths > compute_escalation_limit(before)

@@ -9,12 +9,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox import BATCH
+from dlq_pipelines.outbox.selection import Selection
 
-# Rows that one statement releases: short enough that no lock is held for long.
-BATCH = 5_000
-
-Ordering = Literal["aggregate", "none"]
+RetryOrder = Literal["aggregate", "none"]
 _BOUNDS = {
     "canary": (1, BATCH),
     "growth": (1, 1000),
@@ -49,7 +47,7 @@ class RetryPolicy:
         min_success: share of a stage that must succeed. Default 0.9: some events die of causes of their own.
         settle_seconds: how long after its due time an event may stay without outcome. Default 15 minutes.
         max_retries: an event that died again after so many retries is parked: only a person releases it. Default 3.
-        ordering: `aggregate`, the default: an event goes when nothing earlier of its aggregate is dead or under way.
+        order: `aggregate`, the default: an event goes when nothing earlier of its aggregate is dead or under way.
             `none`: all at once, for events that do not build on each other.
 
     Raises:
@@ -62,17 +60,21 @@ class RetryPolicy:
     min_success: float = 0.9
     settle_seconds: int = 900
     max_retries: int = 3
-    ordering: Ordering = "aggregate"
+    order: RetryOrder = "aggregate"
 
     def __post_init__(self) -> None:
         for name, (least, most) in _BOUNDS.items():
             if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must be from {least} to {most}, not {getattr(self, name)!r}")
+                raise ValueError(
+                    f"{name} must be from {least} to {most}, not {getattr(self, name)!r}"
+                )
         for name, most in _ABOVE_ZERO.items():
             if not 0 < getattr(self, name) <= most:
-                raise ValueError(f"{name} must be more than 0 and at most {most}, not {getattr(self, name)!r}")
-        if self.ordering not in get_args(Ordering):
-            raise ValueError(f"ordering must be aggregate or none, not {self.ordering!r}")
+                raise ValueError(
+                    f"{name} must be more than 0 and at most {most}, not {getattr(self, name)!r}"
+                )
+        if self.order not in get_args(RetryOrder):
+            raise ValueError(f"order must be aggregate or none, not {self.order!r}")
 
     def size(self, stage: int) -> int:
         """How many events a stage may release; none before the first.
@@ -96,7 +98,7 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True)
-class Terms:
+class FixTerms:
     """What an installation decides for its fixes.
 
     Attributes:
@@ -116,7 +118,7 @@ class Fix:
     """A flagged fix as it is stored.
 
     Attributes:
-        selector: the dead events that it targets, as far as they died before `flagged_at`.
+        selection: the dead events that it targets, as far as they died before `flagged_at`.
         note: what was mended; `link`: the version or the address of the change; `owner`: whom to ask.
         policy: None until the first step of a fix that was flagged without one; then the installation's.
         stage: the last stage that was begun; 0: none yet.
@@ -125,7 +127,7 @@ class Fix:
     """
 
     id: int
-    selector: Selector
+    selection: Selection
     note: str
     link: str | None
     owner: str | None
@@ -142,7 +144,7 @@ class Fix:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageOutcomes:
     """What became of the events that one stage released; it may release `size`."""
 
     size: int = 0
@@ -164,7 +166,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Left:
+class Remaining:
     """What a look through all that a fix targets found that it may not release now.
 
     Attributes:
@@ -179,7 +181,7 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleaseStep:
     """Release up to `limit` events in that stage, which may be a new one."""
 
     stage: int
@@ -187,26 +189,32 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Wait:
+class WaitStep:
     """Nothing can be done now, and why."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Close:
+class CloseStep:
     """The fix has ended, and why."""
 
     status: FixStatus
     verdict: str
 
 
-Step = Release | Wait | Close
+FixStep = ReleaseStep | WaitStep | CloseStep
 
 
-def next_step(  # noqa: PLR0911, PLR0913 - a table of decisions, one line each
-    fix: Fix, policy: RetryPolicy, stage: Stage, *, now: datetime, left: Left | None, congested: str | None = None
-) -> Step:
+def decide_next_step(
+    fix: Fix,
+    policy: RetryPolicy,
+    stage: StageOutcomes,
+    *,
+    now: datetime,
+    left: Remaining | None,
+    congested: str | None = None,
+) -> FixStep:
     """Decide.
 
     Args:
@@ -218,36 +226,49 @@ def next_step(  # noqa: PLR0911, PLR0913 - a table of decisions, one line each
         congested: why no new stage may begin now, when the worker cannot keep up.
     """
     if fix.expires_at is not None and fix.expires_at <= now:
-        return Close(FixStatus.EXPIRED, f"not proven by {fix.expires_at:%Y-%m-%d %H:%M} UTC, in stage {fix.stage}")
+        return CloseStep(
+            FixStatus.EXPIRED,
+            f"not proven by {fix.expires_at:%Y-%m-%d %H:%M} UTC, in stage {fix.stage}",
+        )
     if fix.status is FixStatus.PAUSED:
-        return Wait("paused")
+        return WaitStep("paused")
     if fix.not_before is not None and fix.not_before > now:
-        return Wait(f"not before {fix.not_before:%Y-%m-%d %H:%M} UTC")
+        return WaitStep(f"not before {fix.not_before:%Y-%m-%d %H:%M} UTC")
     # What a stage has yet to release may still save it.
     room = policy.size(fix.stage) - stage.released if left is None else 0
-    if not can_pass(stage, policy.min_success, more=room):
-        return Close(FixStatus.HALTED, _shortfall(fix, policy, stage))
+    if not can_stage_pass(stage, policy.min_success, more=room):
+        return CloseStep(FixStatus.HALTED, _shortfall(fix, policy, stage))
     if room > 0:
-        return Release(fix.stage, min(BATCH, room))
+        return ReleaseStep(fix.stage, min(BATCH, room))
     if stage.waiting:
-        return Wait(f"{stage.waiting} events of stage {fix.stage} have no outcome yet")
+        return WaitStep(f"{stage.waiting} events of stage {fix.stage} have no outcome yet")
     if left is None:
-        return Wait(congested) if congested else Release(fix.stage + 1, min(BATCH, policy.size(fix.stage + 1)))
+        return (
+            WaitStep(congested)
+            if congested
+            else ReleaseStep(fix.stage + 1, min(BATCH, policy.size(fix.stage + 1)))
+        )
     if left.waiting:
-        return Wait(f"{left.waiting} events wait for an earlier one of their aggregate, which was retried elsewhere")
+        return WaitStep(
+            f"{left.waiting} events wait for an earlier one of their aggregate, which was retried elsewhere"
+        )
     if fix.stage == 0:
-        return Close(FixStatus.REJECTED, "nothing that it targets could be released" + _remains(left))
-    return Close(FixStatus.VERIFIED, f"every stage passed; the last was stage {fix.stage}" + _remains(left))
+        return CloseStep(
+            FixStatus.REJECTED, "nothing that it targets could be released" + _remains(left)
+        )
+    return CloseStep(
+        FixStatus.VERIFIED, f"every stage passed; the last was stage {fix.stage}" + _remains(left)
+    )
 
 
-def can_pass(stage: Stage, min_success: float, *, more: int = 0) -> bool:
+def can_stage_pass(stage: StageOutcomes, min_success: float, *, more: int = 0) -> bool:
     """Whether the stage has succeeded, or still would if all that is outstanding, and `more` that may follow, did."""
     released = stage.released + more
     # Divided, not multiplied: 55 / 100 is the number that 0.55 is read as, and 0.55 * 100 is more than 55.
     return released == 0 or (released - stage.failed) / released >= min_success
 
 
-def _remains(left: Left) -> str:
+def _remains(left: Remaining) -> str:
     said = [
         text
         for count, text in (
@@ -259,7 +280,7 @@ def _remains(left: Left) -> str:
     return f"; still dead: {', '.join(said)}" if said else ""
 
 
-def _shortfall(fix: Fix, policy: RetryPolicy, stage: Stage) -> str:
+def _shortfall(fix: Fix, policy: RetryPolicy, stage: StageOutcomes) -> str:
     return (
         f"stage {fix.stage}: {stage.failed} of {stage.released} failed ({stage.dead} died again, "
         f"{stage.unsettled} without outcome in time, {stage.gone} gone); "

@@ -7,18 +7,19 @@ from typing import Any
 from psycopg.rows import DictRow
 
 from dlq_pipelines.errors import NotFoundError
-from dlq_pipelines.outbox.event import OutboxEvent, positive
+from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Fix
-from dlq_pipelines.retries.ledger import fix_from_row
-from dlq_pipelines.text import Json
+from dlq_pipelines.retries.fixes import build_fix
+from dlq_pipelines.text import RawJson
+from dlq_pipelines.validate import validate_positive
 
 # Of deaths and retries, the last: an event that has died more often is looked at for its last ones.
 _SHOWN = 100
 
 
 @dataclass(frozen=True)
-class Death:
+class EventDeath:
     """One time that the event died.
 
     Attributes:
@@ -38,7 +39,7 @@ class Death:
 
 
 @dataclass(frozen=True)
-class Retry:
+class EventRetry:
     """One time that it went back to the worker.
 
     Attributes:
@@ -75,12 +76,12 @@ class EventHistory:
     event_id: int
     place: str
     event: OutboxEvent | None
-    deaths: tuple[Death, ...]
-    retries: tuple[Retry, ...]
+    deaths: tuple[EventDeath, ...]
+    retries: tuple[EventRetry, ...]
     fix: Fix | None
 
 
-def event_history(connection: Connection, event_id: int) -> EventHistory:
+def get_event_history(connection: Connection, event_id: int) -> EventHistory:
     """What has become of the event, as of one moment.
 
     Args:
@@ -90,20 +91,27 @@ def event_history(connection: Connection, event_id: int) -> EventHistory:
     Raises:
         NotFoundError: there is no such event, or it has never died.
     """
-    asked = {"event_id": positive("event_id", event_id), "limit": _SHOWN}
+    asked = {"event_id": validate_positive("event_id", event_id), "limit": _SHOWN}
     with connection.transaction():
         connection.run("session.one_moment")
-        place = connection.one("retry.place", event_id=event_id)["place"]
-        deaths = tuple(Death(**row) for row in connection.run("retry.deaths_of", **asked))
-        retries = tuple(Retry(**_unread(row, "payload_before")) for row in connection.run("retry.retries_of", **asked))
+        place = connection.fetch_one("retry.place", event_id=event_id)["place"]
+        deaths = tuple(EventDeath(**row) for row in connection.run("retry.deaths_of", **asked))
+        retries = tuple(
+            EventRetry(**_unread(row, "payload_before"))
+            for row in connection.run("retry.retries_of", **asked)
+        )
         row = connection.run("retry.event", event_id=event_id).fetchone()
         fix = connection.run("retry.fix_of", event_id=event_id).fetchone()
     if not deaths:
-        there = f"Event {event_id} has never died" if row else f"There is no event {event_id} that ever died"
+        there = (
+            f"Event {event_id} has never died"
+            if row
+            else f"There is no event {event_id} that ever died"
+        )
         raise NotFoundError(f"{there}. `dlq dead-events list` says what is dead.")
     event = OutboxEvent.from_row(_unread(row, "payload")) if row else None
-    return EventHistory(event_id, place, event, deaths, retries, fix_from_row(fix) if fix else None)
+    return EventHistory(event_id, place, event, deaths, retries, build_fix(fix) if fix else None)
 
 
 def _unread(row: DictRow, column: str) -> DictRow:
-    return row | {column: None if row[column] is None else Json(row[column])}
+    return row | {column: None if row[column] is None else RawJson(row[column])}

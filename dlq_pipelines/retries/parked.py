@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector, not_negative, positive
+from dlq_pipelines.audit import AuditContext, RunOptions
+from dlq_pipelines.outbox import BATCH
+from dlq_pipelines.outbox.batches import RetryResult
+from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.fix import BATCH
-from dlq_pipelines.retries.ledger import means
-from dlq_pipelines.retries.page import Retried
 from dlq_pipelines.retries.retry import retry_selected
+from dlq_pipelines.validate import validate_not_negative, validate_positive
 
-_EVERY = Selector(every=True)
+_EVERY = Selection(all=True)
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class ParkedEvent:
     died_at: datetime
 
 
-def parked_events(  # noqa: PLR0913 - keyword-only past the connection
+def list_parked_events(
     connection: Connection,
     *,
     max_retries: int,
-    selector: Selector = _EVERY,
+    selection: Selection = _EVERY,
     fix_id: int | None = None,
     after: int = 0,
     limit: int = 100,
@@ -47,49 +47,66 @@ def parked_events(  # noqa: PLR0913 - keyword-only past the connection
     Args:
         connection: to the outbox.
         max_retries: after so many retries an event is parked.
-        selector: which of them.
+        selection: which of them.
         fix_id: only those that this fix retried or targets, whenever they died.
         after: only events with a larger id: the last one of the page before.
         limit: how many at most, 1 to 5,000.
     """
     rows = connection.run(
         "retry.parked",
-        **means(connection, selector, before=connection.one("session.clock")["now"]),
+        **build_selection_parameters(
+            connection, selection, before=connection.fetch_one("session.clock")["now"]
+        ),
         fix_id=fix_id,
-        max_retries=positive("max_retries", max_retries),
-        after=not_negative("after", after),
-        limit=positive("limit", limit, most=BATCH),
+        max_retries=validate_positive("max_retries", max_retries),
+        after=validate_not_negative("after", after),
+        limit=validate_positive("limit", limit, most=BATCH),
     )
     return [ParkedEvent(**row) for row in rows]
 
 
-def release_parked(  # noqa: PLR0913 - keyword-only past the selector
+def release_parked(
     connection: Connection,
-    selector: Selector,
+    selection: Selection,
     *,
     max_retries: int,
-    act: Act,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
     rate: float,
     fix_id: int | None = None,
-) -> Retried:
+) -> RetryResult:
     """Retry parked events; what is dead and not parked is passed over.
 
     Args:
         connection: in autocommit mode.
-        selector: which of them.
+        selection: which of them.
         max_retries: after so many retries an event is parked.
-        act: who asks for it, and why.
+        audit: who makes the change, and why.
+        options: how the change runs.
         rate: events a second at which they fall due.
         fix_id: only those that this fix retried or targets.
 
     Raises:
         NotFoundError: no such cause.
     """
-    done, after = Retried(0, 0), 0
-    while page := parked_events(
-        connection, max_retries=max_retries, selector=selector, fix_id=fix_id, after=after, limit=BATCH
+    done, after = RetryResult(0, 0), 0
+    while page := list_parked_events(
+        connection,
+        max_retries=max_retries,
+        selection=selection,
+        fix_id=fix_id,
+        after=after,
+        limit=BATCH,
     ):
         after = page[-1].event_id
-        named = Selector(event_ids=tuple(event.event_id for event in page))
-        done += retry_selected(connection, named, act=act, rate=rate, max_retries=None, already=done.events)
+        named = Selection(event_ids=tuple(event.event_id for event in page))
+        done += retry_selected(
+            connection,
+            named,
+            audit=audit,
+            options=options,
+            rate=rate,
+            max_retries=None,
+            already=done.events,
+        )
     return done

@@ -5,62 +5,81 @@ from datetime import timedelta
 
 import psycopg
 
+from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
-from dlq_pipelines.operation import Act, record_operation
-from dlq_pipelines.outbox.event import Selector, event_ids, positive, storable
-from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.fix import BATCH
-from dlq_pipelines.retries.page import (
-    Asked,
-    Page,
-    Retried,
-    dead_now,
-    lock_page,
-    release_page,
-    seconds_each,
-    shown,
-    take_selected,
+from dlq_pipelines.outbox import BATCH
+from dlq_pipelines.outbox.batches import (
+    BatchParameters,
+    DeathBatch,
+    RetryResult,
+    build_batch_parameters,
+    compute_release_interval,
+    lock_batch,
+    process_selection,
+    release_batch,
+    summarize_selection,
 )
+from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.validate import validate_event_ids, validate_positive, validate_storable
 
 # Of a payload that a person writes, in characters: far more than anybody does.
 _LONGEST_PAYLOAD = 10_000_000
 
 
-def retry_events(connection: Connection, ids: Sequence[int], *, act: Act, rate: float | None = None) -> Retried:
+def retry_events(
+    connection: Connection,
+    ids: Sequence[int],
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+    rate: float | None = None,
+) -> RetryResult:
     """Retry these events, also parked ones; those that are not dead are passed over.
 
     Args:
         connection: in autocommit mode.
         ids: event ids, any number; they are released in transactions of `BATCH`, in the order of their ids.
-        act: who asks for it, and why.
+        audit: who makes the change, and why.
+        options: how the change runs.
         rate: events a second at which they fall due; None: all now, as fits a handful chosen by a person.
 
     Raises:
         ValueError: there are no ids, or one is no event id.
     """
-    wanted = event_ids("ids", ids)
-    total = Retried(0, 0)
+    wanted = validate_event_ids("ids", ids)
+    total = RetryResult(0, 0)
     for start in range(0, len(wanted), BATCH):
-        batch = Selector(event_ids=tuple(wanted[start : start + BATCH]))
-        total += retry_selected(connection, batch, act=act, rate=rate, max_retries=None, already=total.events)
+        batch = Selection(event_ids=tuple(wanted[start : start + BATCH]))
+        total += retry_selected(
+            connection,
+            batch,
+            audit=audit,
+            options=options,
+            rate=rate,
+            max_retries=None,
+            already=total.events,
+        )
     return total
 
 
-def retry_selected(  # noqa: PLR0913 - keyword-only past the selector
+def retry_selected(
     connection: Connection,
-    selector: Selector,
+    selection: Selection,
     *,
-    act: Act,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
     rate: float | None,
     max_retries: int | None,
     already: int = 0,
-) -> Retried:
-    """Retry all that a selector means and that is dead now, oldest death first.
+) -> RetryResult:
+    """Retry all that a selection means and that is dead now, oldest death first.
 
     Args:
         connection: in autocommit mode.
-        selector: the dead events.
-        act: who asks for it, and why.
+        selection: the dead events.
+        audit: who makes the change, and why.
+        options: how the change runs.
         rate: events a second at which they fall due; None: all now.
         max_retries: events that died again after so many retries are parked and passed over; None: take them too.
         already: events that the same act has retried before: these fall due behind them.
@@ -69,27 +88,47 @@ def retry_selected(  # noqa: PLR0913 - keyword-only past the selector
         NotFoundError: no such cause.
     """
 
-    def take(asked: Asked, taken: int) -> Page:
-        if act.dry_run:
-            return lock_page(connection, asked)
-        due = act.now + timedelta(seconds=taken * seconds_each(rate))
-        page = release_page(connection, asked, act=act, rate=rate, due=due)
+    def take(asked: BatchParameters, taken: int) -> DeathBatch:
+        if options.dry_run:
+            return lock_batch(connection, asked)
+        due = audit.now + timedelta(seconds=taken * compute_release_interval(rate))
+        page = release_batch(connection, asked, audit=audit, rate=rate, due=due)
         if page.taken:
-            record_operation(connection, "retry.selected", shown(selector), act=act, events=page.taken)
+            record_audit_entry(
+                connection,
+                "retry.selected",
+                summarize_selection(selection),
+                audit=audit,
+                events=page.taken,
+            )
         return page
 
-    return take_selected(connection, selector, take, max_retries=max_retries, act=act, already=already)
+    return process_selection(
+        connection,
+        selection,
+        take,
+        max_retries=max_retries,
+        options=options,
+        already=already,
+    )
 
 
 def retry_event(
-    connection: Connection, event_id: int, *, act: Act, payload: str | None = None, allow_edit: bool = False
+    connection: Connection,
+    event_id: int,
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+    payload: str | None = None,
+    allow_edit: bool = False,
 ) -> None:
     """Retry one dead event, due now, also a parked one.
 
     Args:
         connection: in autocommit mode.
         event_id: the event.
-        act: who asks for it, and why.
+        audit: who makes the change, and why.
+        options: how the change runs.
         payload: with this payload instead, as JSON text; None: with its own.
         allow_edit: whether this installation allows another payload.
 
@@ -99,21 +138,34 @@ def retry_event(
         ValueError: the payload is no JSON that PostgreSQL can store.
     """
     if payload is not None:
-        retry_with_payload(connection, event_id, payload, act=act, allowed=allow_edit)
-    elif not retry_events(connection, [event_id], act=act).events:
-        selector = Selector(event_ids=(event_id,))
+        retry_with_payload(
+            connection, event_id, payload, audit=audit, options=options, allowed=allow_edit
+        )
+    elif not retry_events(connection, [event_id], audit=audit, options=options).events:
+        selection = Selection(event_ids=(event_id,))
         with connection.transaction(force_rollback=True):
-            raise _not_retried(event_id, lock_page(connection, dead_now(connection, selector)))
+            raise _not_retried(
+                event_id, lock_batch(connection, build_batch_parameters(connection, selection))
+            )
 
 
-def retry_with_payload(connection: Connection, event_id: int, payload: str, *, act: Act, allowed: bool) -> None:
+def retry_with_payload(
+    connection: Connection,
+    event_id: int,
+    payload: str,
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+    allowed: bool,
+) -> None:
     """Retry one dead event with another payload. The ledger keeps the one that it had.
 
     Args:
         connection: in autocommit mode.
         event_id: the event.
         payload: as JSON text, because numbers that are read and written again may lose digits.
-        act: who asks for it, and why.
+        audit: who makes the change, and why.
+        options: how the change runs.
         allowed: whether this installation allows it.
 
     Raises:
@@ -122,22 +174,32 @@ def retry_with_payload(connection: Connection, event_id: int, payload: str, *, a
         NotFoundError: the event is not dead.
     """
     if not allowed:
-        raise RefusedError("Payloads may not be edited here. Set DLQ_ALLOW_EDIT=true where that is decided.")
-    selector = Selector(event_ids=(positive("event_id", event_id),))
+        raise RefusedError(
+            "Payloads may not be edited here. Set DLQ_ALLOW_EDIT=true where that is decided."
+        )
+    selection = Selection(event_ids=(validate_positive("event_id", event_id),))
     _require_json(connection, payload)
-    with connection.transaction(force_rollback=act.dry_run):
-        asked = dead_now(connection, selector)
-        page = lock_page(connection, asked)
+    with connection.transaction(force_rollback=options.dry_run):
+        asked = build_batch_parameters(connection, selection)
+        page = lock_batch(connection, asked)
         if not page.taken:
             raise _not_retried(event_id, page)
-        if act.dry_run:
+        if options.dry_run:
             return
-        release_page(connection, asked, act=act)
-        connection.run("retry.replace_payload", event_id=event_id, deaths=page.deaths, payload=payload)
-        record_operation(connection, "retry.payload", {"event_ids": [event_id]}, act=act, events=1)
+        release_batch(connection, asked, audit=audit)
+        connection.run(
+            "retry.replace_payload", event_id=event_id, deaths=page.deaths, payload=payload
+        )
+        record_audit_entry(
+            connection,
+            "retry.payload",
+            {"event_ids": [event_id]},
+            audit=audit,
+            events=1,
+        )
 
 
-def _not_retried(event_id: int, page: Page) -> DlqError:
+def _not_retried(event_id: int, page: DeathBatch) -> DlqError:
     """Why an event that somebody named was not there to be taken."""
     if page.free:
         return RefusedError(
@@ -151,7 +213,12 @@ def _not_retried(event_id: int, page: Page) -> DlqError:
 
 def _require_json(connection: Connection, payload: str) -> None:
     try:
-        connection.run("retry.read_payload", payload=storable("payload", payload, most=_LONGEST_PAYLOAD))
+        connection.run(
+            "retry.read_payload",
+            payload=validate_storable("payload", payload, most=_LONGEST_PAYLOAD),
+        )
     except psycopg.DataError as error:
-        why = " ".join(part for part in (error.diag.message_primary, error.diag.message_detail) if part)
+        why = " ".join(
+            part for part in (error.diag.message_primary, error.diag.message_detail) if part
+        )
         raise ValueError(f"The payload is no JSON that PostgreSQL can store: {why}") from None

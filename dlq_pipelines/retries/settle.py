@@ -2,12 +2,14 @@
 
 from datetime import datetime
 
+from dlq_pipelines.outbox import BATCH
+from dlq_pipelines.outbox.batches import FIRST_CURSOR, build_cursor_parameters
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.retries.fix import BATCH
-from dlq_pipelines.retries.page import START, behind
 
 
-def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id: int | None = None) -> int:
+def settle_outcomes(
+    connection: Connection, *, now: datetime, settle_seconds: int, fix_id: int | None = None
+) -> int:
     """Write down what became of retried events: done, dead again, gone, or without outcome in time. Returns how many.
 
     Of the retries that this fix has released; without a fix, of those that people asked for.
@@ -20,9 +22,9 @@ def settle(connection: Connection, *, now: datetime, settle_seconds: int, fix_id
     """
     asked = {"now": now, "settle_seconds": settle_seconds, "fix_id": fix_id, "rows": BATCH}
     settled: int = 0
-    key = START
+    key = FIRST_CURSOR
     while True:
-        page = connection.one("retry.settle", **asked, **behind(key))
+        page = connection.fetch_one("retry.settle", **asked, **build_cursor_parameters(key))
         settled += page["events"]
         if page["rows"] < BATCH:
             return settled
@@ -35,6 +37,9 @@ def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int
     Also notes up to `BATCH` events that were delivered only after their retry was given up.
     """
     left = [row["id"] for row in connection.run("retry.left_by_fixes")]
-    total = sum(settle(connection, now=now, settle_seconds=settle_seconds, fix_id=fix_id) for fix_id in (None, *left))
+    total = sum(
+        settle_outcomes(connection, now=now, settle_seconds=settle_seconds, fix_id=fix_id)
+        for fix_id in (None, *left)
+    )
     connection.run("retry.note_late", now=now, limit=BATCH)
     return total

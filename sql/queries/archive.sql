@@ -42,7 +42,7 @@ select count(*) as events
 from :"outbox_schema".:"outbox_table" where status = 'dead' and dead_at < %(before)s
 
 -- name: restorable
--- The next archived dead events that a selector means, by key: each page reads so many rows and no more. Led by the
+-- The next archived dead events that a selection means, by key: each page reads so many rows and no more. Led by the
 -- cause, by the ids, or by the archive itself. What is in the outbox already stays, and what a person gave up comes
 -- back only by its id.
 with page as (
@@ -75,7 +75,7 @@ with page as (
         else 'free' end as state
     from page
     join :"dlq_schema".death d on d.id = page.id
-    cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+    cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     cross join lateral (
         select from :"outbox_schema".:"archive_table" a
         where a.id = page.event_id and a.status = 'dead' and a.dead_at = d.died_at limit 1) a

@@ -1,4 +1,4 @@
--- What is dead now, for lists and figures. Of a selector, types and times are asked of the event itself, so that an
+-- What is dead now, for lists and figures. Of a selection, types and times are asked of the event itself, so that an
 -- index answers them; a null is not asked for, and folded away before the statement is planned.
 
 -- name: look
@@ -12,8 +12,8 @@ with page as materialized (
             select d.died_at, d.event_id from :"dlq_schema".death d
             where d.cause_id = member.cause_id
                 and (d.died_at, d.event_id) < (%(before_time)s::timestamptz, %(before_id)s)
-                and (%(died_since)s::timestamptz is null or d.died_at >= %(died_since)s)
-                and (%(died_until)s::timestamptz is null or d.died_at < %(died_until)s)
+                and (%(since)s::timestamptz is null or d.died_at >= %(since)s)
+                and (%(until)s::timestamptz is null or d.died_at < %(until)s)
             order by d.died_at desc, d.event_id desc limit %(rows)s) d
          where %(event_ids)s::bigint[] is null)
         union all
@@ -26,8 +26,8 @@ with page as materialized (
          where e.status = 'dead' and (e.dead_at, e.id) < (%(before_time)s::timestamptz, %(before_id)s)
             and (%(event_type)s::text is null or e.event_type = %(event_type)s)
             and (%(aggregate_type)s::text is null or e.aggregate_type = %(aggregate_type)s)
-            and (%(died_since)s::timestamptz is null or e.dead_at >= %(died_since)s)
-            and (%(died_until)s::timestamptz is null or e.dead_at < %(died_until)s)
+            and (%(since)s::timestamptz is null or e.dead_at >= %(since)s)
+            and (%(until)s::timestamptz is null or e.dead_at < %(until)s)
             and %(causes)s::text[] is null and %(event_ids)s::bigint[] is null
          order by e.dead_at desc, e.id desc limit %(rows)s offset %(offset)s)
     ) drive
@@ -41,7 +41,7 @@ with page as materialized (
     cross join lateral (
         select d.* from :"dlq_schema".death d where d.event_id = page.event_id and d.died_at = page.died_at limit 1) d
     left join :"dlq_schema".cause c on c.id = d.cause_id
-    cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+    cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     where :"dlq_schema".selects(f, coalesce(c.merged_into, d.cause_id), d.event_type, d.aggregate_type, d.event_id,
                                 d.attempts, d.error, d.died_at)
 )
@@ -72,8 +72,8 @@ from :"outbox_schema".:"outbox_table"
 where status = 'dead'
     and (%(event_type)s::text is null or event_type = %(event_type)s)
     and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
-    and (%(died_since)s::timestamptz is null or dead_at >= %(died_since)s)
-    and (%(died_until)s::timestamptz is null or dead_at < %(died_until)s)
+    and (%(since)s::timestamptz is null or dead_at >= %(since)s)
+    and (%(until)s::timestamptz is null or dead_at < %(until)s)
 group by 1, 2
 
 -- name: ages
@@ -85,8 +85,8 @@ with dead as not materialized (
     where status = 'dead'
         and (%(event_type)s::text is null or event_type = %(event_type)s)
         and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
-        and (%(died_since)s::timestamptz is null or dead_at >= %(died_since)s)
-        and (%(died_until)s::timestamptz is null or dead_at < %(died_until)s)
+        and (%(since)s::timestamptz is null or dead_at >= %(since)s)
+        and (%(until)s::timestamptz is null or dead_at < %(until)s)
 )
 select unnest(%(bounds)s::float8[] || null::float8) as bound, unnest(array[
     (select count(*) from dead where dead_at > %(hour)s::timestamptz),
@@ -107,19 +107,19 @@ from (
     where e.status = 'dead'
         and (%(event_type)s::text is null or e.event_type = %(event_type)s)
         and (%(aggregate_type)s::text is null or e.aggregate_type = %(aggregate_type)s)
-        and (%(died_since)s::timestamptz is null or e.dead_at >= %(died_since)s)
-        and (%(died_until)s::timestamptz is null or e.dead_at < %(died_until)s)
+        and (%(since)s::timestamptz is null or e.dead_at >= %(since)s)
+        and (%(until)s::timestamptz is null or e.dead_at < %(until)s)
     group by 1) own
 left join :"dlq_schema".cause c on c.id = own.cause_id
 group by 1
 
 -- name: selected
--- What any selector means, by each of its sides; a row has the side that it is of, the others are null.
+-- What any selection means, by each of its sides; a row has the side that it is of, the others are null.
 with target as (
     select e.event_type, e.aggregate_type, e.cause_id, (
         select min(bound) from unnest(%(bounds)s::float8[]) as given (bound)
         where e.died_at > %(now)s::timestamptz - make_interval(secs => bound)) as age
-    from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+    from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
         and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
         and :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error,

@@ -18,16 +18,16 @@ select d.id as death_id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_t
 from :"dlq_schema".death d
 left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
 left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
-where (%(died_since)s::timestamptz is null or d.died_at >= %(died_since)s::timestamptz)
-    and (%(died_until)s::timestamptz is null or d.died_at < %(died_until)s::timestamptz)
+where (%(since)s::timestamptz is null or d.died_at >= %(since)s::timestamptz)
+    and (%(until)s::timestamptz is null or d.died_at < %(until)s::timestamptz)
     and (%(event_ids)s::bigint[] is null or d.event_id = any(%(event_ids)s::bigint[]))
     and (%(attempts)s::integer is null or d.attempts = %(attempts)s::integer)
     and (%(event_type)s::text is null or d.event_type = %(event_type)s::text)
     and (%(aggregate_type)s::text is null or d.aggregate_type = %(aggregate_type)s::text)
     and (%(error_contains)s::text is null or position(%(error_contains)s::text in d.error) > 0)
-    and (%(cause_id)s::text is null or d.cause_id in (
+    and (%(cause)s::text is null or d.cause_id in (
         select m.id from :"dlq_schema".cause m
-        where m.id = %(cause_id)s::text or m.merged_into = %(cause_id)s::text))
+        where m.id = %(cause)s::text or m.merged_into = %(cause)s::text))
 order by d.died_at, d.id
 limit %(limit)s
 

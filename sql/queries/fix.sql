@@ -4,15 +4,15 @@
 select :"dlq_schema".place_fix(jsonb_populate_record(null:::"dlq_schema".fix, %(fix)s::jsonb), %(run_id)s) as id
 
 -- name: members
--- The cause and what is merged into it: what a selector of that cause means.
+-- The cause and what is merged into it: what a selection of that cause means.
 select id, merged_into from :"dlq_schema".cause where id = %(cause_id)s or merged_into = %(cause_id)s order by id
 
 -- name: preview
--- What a selector means now, with the predicate that releases it.
+-- What a selection means now, with the predicate that releases it.
 with target as (
     select e.event_id, e.aggregate_type, e.aggregate_id,
         (select count(*) from :"dlq_schema".retry r where r.event_id = e.event_id) >= %(max_retries)s as parked
-    from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+    from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
         and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
         and :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)
@@ -25,7 +25,7 @@ from target
 -- Targets that a newer event of their aggregate has passed: delivered now, they come out of order. The application's
 -- table need not have an index by aggregate, so this may read all of it.
 select count(*) as events
-from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
 where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
     and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
     and :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)
@@ -83,7 +83,7 @@ order by f.stepped_at nulls first, f.id limit %(limit)s
 update :"dlq_schema".fix
 set canary = coalesce(canary, %(canary)s), growth = coalesce(growth, %(growth)s), rate = coalesce(rate, %(rate)s),
     min_success = coalesce(min_success, %(min_success)s), settle_seconds = coalesce(settle_seconds, %(settle_seconds)s),
-    max_retries = coalesce(max_retries, %(max_retries)s), ordering = coalesce(ordering, %(ordering)s),
+    max_retries = coalesce(max_retries, %(max_retries)s), "order" = coalesce("order", %(order)s),
     expires_at = coalesce(expires_at, greatest(flagged_at, not_before) + %(expiry)s)
 where id = %(fix_id)s
 returning *

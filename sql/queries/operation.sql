@@ -7,5 +7,5 @@ returning id
 
 -- name: list
 select id, kind, actor, reason, filter, events, at, run_id from :"dlq_schema".operation
-where %(before)s::bigint is null or id < %(before)s
+where %(after)s::bigint is null or id < %(after)s
 order by id desc limit %(limit)s

@@ -100,7 +100,7 @@ select c.id as cause_id, left(c.exception_type, 300) as exception_type, left(c.t
 from :"dlq_schema".cause c
 left join lateral (
     select f.flagged_at, f.status = 'verified' and num_nonnulls(f.event_type, f.aggregate_type, f.event_ids,
-            f.error_contains, f.died_since, f.died_until) = 0 as proven
+            f.error_contains, f.since, f.until) = 0 as proven
     from :"dlq_schema".fix f
     where f.cause_id = c.id and f.closed_at < %(until)s
     order by f.closed_at desc, f.id desc limit 1) ended on true

@@ -1,7 +1,7 @@
 -- Releasing dead events and writing down what became of them.
 
 -- name: take
--- The next deaths that a selector means, oldest first, by key: a page reads so many rows and no more, whatever it finds.
+-- The next deaths that a selection means, oldest first, by key: a page reads so many rows and no more, whatever it finds.
 -- Of what may go, as much as there is room for is locked and, where it is to be released, goes back to the worker with
 -- its row in the ledger; the rest is counted. One statement, because to hand thousands of ids out and take them back
 -- costs as much as the ledger's indexes. What is looked up one by one is compared with `is not distinct from` but for its
@@ -53,7 +53,7 @@ with page as materialized (
                 and o.id < page.event_id and o.status = 'dead') then 'held'
         else 'free' end as state
     from page
-    cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+    cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     left join tried using (event_id)
     where (tried.event_id is null or page.id <> all(tried.deaths) and tried.by_fix is not true)
         and :"dlq_schema".selects(f, case when page.cause_id = any(%(causes)s::text[]) then f.cause_id end,
@@ -216,7 +216,7 @@ from (
     where r.event_id > %(after)s and (%(event_ids)s::bigint[] is null or r.event_id = any(%(event_ids)s::bigint[]))
     group by r.event_id having count(*) >= %(max_retries)s) tried
 cross join lateral (select d.* from :"dlq_schema".dead_event d where d.event_id = tried.event_id limit 1) e
-cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selector)s::jsonb) f
+cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
 where :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)
     and (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
     and (%(fix_id)s::bigint is null

@@ -8,26 +8,26 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dlq_pipelines.alerts.alert import AlertPolicy, Kind, evaluate
-from dlq_pipelines.alerts.figures import read_figures
+from dlq_pipelines.alerts.alert import AlertPolicy, NoticeKind, evaluate_alerts
+from dlq_pipelines.alerts.figures import read_alert_figures
 from dlq_pipelines.alerts.routes import Route
-from dlq_pipelines.alerts.rules import Figures, Thresholds
+from dlq_pipelines.alerts.rules import AlertFigures, Thresholds
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.catalogue import merge_causes, mute_cause
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.operation import Act
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.rows import add_events, kill, one, park
 
 NOW = datetime.now(UTC)
-ACT = Act("ann", "known", NOW)
-Read = Callable[..., Figures]
+AUDIT = AuditContext("ann", "known", NOW)
+Read = Callable[..., AlertFigures]
 
 
 @pytest.fixture
 def read(connection: Connection) -> Read:
     """The figures, as the sensor reads them."""
 
-    def ask(now: datetime = NOW, **changed: Any) -> Figures:
+    def ask(now: datetime = NOW, **changed: Any) -> AlertFigures:
         asked: dict[str, Any] = {
             "now": now,
             "thresholds": Thresholds(min_deaths=2),
@@ -35,7 +35,7 @@ def read(connection: Connection) -> Read:
             "archive_retention_days": 365,
         }
         with connection.transaction():
-            return read_figures(connection, **asked | changed)
+            return read_alert_figures(connection, **asked | changed)
 
     return ask
 
@@ -49,10 +49,12 @@ def classified(connection: Connection, error: str = "KeyError: 1", count: int = 
 
 
 def test_where_nothing_died_there_is_nothing(read: Read) -> None:
-    assert read() == Figures(NOW)
+    assert read() == AlertFigures(NOW)
 
 
-def test_what_is_dead_and_new_is_told_and_what_is_muted_is_not(connection: Connection, read: Read) -> None:
+def test_what_is_dead_and_new_is_told_and_what_is_muted_is_not(
+    connection: Connection, read: Read
+) -> None:
     """A merged cause is muted with the one that it is shown as."""
     loud, quiet = classified(connection), classified(connection, "TimeoutError: x", 5)
     merged = classified(connection, "OSError: x", 7)
@@ -64,11 +66,15 @@ def test_what_is_dead_and_new_is_told_and_what_is_muted_is_not(connection: Conne
         {loud, quiet, merged},
     )
     assert {cause.event_type for cause in before.new_causes} == {"order.placed"}
-    merge_causes(connection, merged, into=quiet, act=ACT)
+    merge_causes(connection, merged, into=quiet, audit=AUDIT)
     assert {cause.id for cause in read(now).new_causes} == {loud, quiet}
-    mute_cause(connection, quiet, now + timedelta(days=1), act=replace(ACT, now=now))
+    mute_cause(connection, quiet, now + timedelta(days=1), audit=replace(AUDIT, now=now))
     after = read(now)
-    assert (after.backlog, after.window, [cause.id for cause in after.new_causes]) == (3, {"order.placed": 3}, [loud])
+    assert (after.backlog, after.window, [cause.id for cause in after.new_causes]) == (
+        3,
+        {"order.placed": 3},
+        [loud],
+    )
     assert (
         read(now + timedelta(minutes=50)).oldest
         == one(connection, "select min(dead_at) as at from outbox_event where id <= 3")["at"]
@@ -77,7 +83,9 @@ def test_what_is_dead_and_new_is_told_and_what_is_muted_is_not(connection: Conne
     assert (later.backlog, later.window, later.new_causes) == (15, {}, ())
 
 
-def test_a_muted_crowd_hides_nothing_else(connection: Connection, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_muted_crowd_hides_nothing_else(
+    connection: Connection, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is looked for is counted after what is muted was left out, up to one more than the threshold."""
     monkeypatch.setattr("dlq_pipelines.alerts.figures.LOOK", 5)
     monkeypatch.setattr("dlq_pipelines.alerts.figures.LOOK_AT_DEATHS", 5)
@@ -90,9 +98,11 @@ def test_a_muted_crowd_hides_nothing_else(connection: Connection, read: Read, mo
     kill(connection, "KeyError: 1", where="status = 'pending'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     now = datetime.now(UTC)
-    mute_cause(connection, quiet, now + timedelta(days=1), act=replace(ACT, now=now))
+    mute_cause(connection, quiet, now + timedelta(days=1), audit=replace(AUDIT, now=now))
     found = read(now, thresholds=Thresholds(backlog=6, min_deaths=2))
-    loud = one(connection, "select min(died_at) as at from dlq.death where error like 'Timeout%%'")["at"]
+    loud = one(connection, "select min(died_at) as at from dlq.death where error like 'Timeout%%'")[
+        "at"
+    ]
     assert (found.backlog, found.oldest, found.window) == (7, loud, {"order.placed": 5})
 
 
@@ -103,7 +113,7 @@ def test_a_question_that_takes_too_long_silences_no_other(
     classified(connection)
     park(connection, [1, 2])
     policy, now = AlertPolicy(Thresholds(backlog=2)), datetime.now(UTC)
-    told = evaluate(connection, now=now, policy=policy)
+    told = evaluate_alerts(connection, now=now, policy=policy)
     assert told is not None
     assert {one.alert.key for one in told} >= {"backlog", "parked"}
     monkeypatch.setattr("dlq_pipelines.alerts.figures._PATIENCE", "1s")
@@ -111,14 +121,19 @@ def test_a_question_that_takes_too_long_silences_no_other(
         other.execute("lock table dlq.retry in access exclusive mode")
         figures = read(now)
         assert (figures.slow, figures.backlog, figures.parked) == ({"parked"}, 3, 0)
-        told = [evaluate(connection, now=now + timedelta(minutes=minutes), policy=policy) for minutes in (1, 30)]
+        told = [
+            evaluate_alerts(connection, now=now + timedelta(minutes=minutes), policy=policy)
+            for minutes in (1, 30)
+        ]
     assert [[(one.alert.key, one.notice) for one in turns or ()] for turns in told] == [
-        [("slow:parked", Kind.FIRED)],
+        [("slow:parked", NoticeKind.FIRED)],
         [],
     ]
 
 
-def test_a_list_that_is_cut_ends_no_alert(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_that_is_cut_ends_no_alert(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An alert that newer ones have pushed out of the list is not over."""
     monkeypatch.setattr("dlq_pipelines.alerts.figures._LIST", 2)
     add = (
@@ -126,32 +141,49 @@ def test_a_list_that_is_cut_ends_no_alert(connection: Connection, monkeypatch: p
         " values (%s, false, 'info', '{}', now())"
     )
     connection.execute(add, ["z"])
-    assert _told(connection, NOW) == [("check:z", Kind.FIRED)]
+    assert _told(connection, NOW) == [("check:z", NoticeKind.FIRED)]
     for name in "ab":
         connection.execute(add, [name])
-    assert _told(connection, NOW + timedelta(minutes=1)) == [("check:a", Kind.FIRED), ("check:b", Kind.FIRED)]
+    assert _told(connection, NOW + timedelta(minutes=1)) == [
+        ("check:a", NoticeKind.FIRED),
+        ("check:b", NoticeKind.FIRED),
+    ]
     assert _told(connection, NOW + timedelta(minutes=20)) == []
     connection.execute("update dlq.check_result set passed = true where name in ('a', 'z')")
     assert _told(connection, NOW + timedelta(minutes=21)) == [("check:a", None), ("check:z", None)]
-    assert _told(connection, NOW + timedelta(minutes=31)) == [("check:a", Kind.RESOLVED), ("check:z", Kind.RESOLVED)]
+    assert _told(connection, NOW + timedelta(minutes=31)) == [
+        ("check:a", NoticeKind.RESOLVED),
+        ("check:z", NoticeKind.RESOLVED),
+    ]
 
 
-def test_what_only_grew_old_or_was_muted_ends_too_and_says_that_nothing_is_mended(connection: Connection) -> None:
+def test_what_only_grew_old_or_was_muted_ends_too_and_says_that_nothing_is_mended(
+    connection: Connection,
+) -> None:
     """What opened an incident closes it, and nobody takes that for a repair."""
     cause, other = classified(connection), classified(connection, "TimeoutError: x")
     now = datetime.now(UTC)
     policy = AlertPolicy(routes=(Route("json://localhost"),))
-    evaluate(connection, now=now, policy=policy)
-    connection.execute("update dlq.cause set status = 'regressed', fixed_at = now() where id = %s", [cause])
+    evaluate_alerts(connection, now=now, policy=policy)
+    connection.execute(
+        "update dlq.cause set status = 'regressed', fixed_at = now() where id = %s", [cause]
+    )
     connection.execute(
         "insert into dlq.fix (event_type, note, flagged_by, flagged_at, status, verdict, closed_at)"
         " values ('order.placed', 'mended', 'ann', now(), 'halted', 'no', now())"
     )
-    evaluate(connection, now=now + timedelta(minutes=1), policy=policy)
-    mute_cause(connection, cause, now + timedelta(days=30), act=replace(ACT, now=now))
-    for later in (timedelta(minutes=2), timedelta(minutes=12), timedelta(days=4), timedelta(days=4, minutes=10)):
-        evaluate(connection, now=now + later, policy=policy)
-    ends = connection.execute("select key, detail from dlq.alert_notice where kind = 'resolved'").fetchall()
+    evaluate_alerts(connection, now=now + timedelta(minutes=1), policy=policy)
+    mute_cause(connection, cause, now + timedelta(days=30), audit=replace(AUDIT, now=now))
+    for later in (
+        timedelta(minutes=2),
+        timedelta(minutes=12),
+        timedelta(days=4),
+        timedelta(days=4, minutes=10),
+    ):
+        evaluate_alerts(connection, now=now + later, policy=policy)
+    ends = connection.execute(
+        "select key, detail from dlq.alert_notice where kind = 'resolved'"
+    ).fetchall()
     muted = "It was muted, not mended."
     assert {row["key"]: row["detail"].partition(" UTC. ")[2] for row in ends} == {
         f"new_cause:{cause}": muted,
@@ -159,7 +191,9 @@ def test_what_only_grew_old_or_was_muted_ends_too_and_says_that_nothing_is_mende
         f"new_cause:{other}": "It is not new any more, which does not say that it is mended.",
         "halted:1": "It is some days ago or a later fix was flagged, which does not say that anything is mended.",
     }
-    assert one(connection, "select count(*) from dlq.alert where resolved_at is null") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.alert where resolved_at is null") == {
+        "count": 0
+    }
 
 
 def test_the_end_of_a_count_says_that_something_is_muted(connection: Connection) -> None:
@@ -171,28 +205,30 @@ def test_the_end_of_a_count_says_that_something_is_muted(connection: Connection)
 
     def over(minutes: int) -> str:
         for later in (minutes, minutes + 11):
-            evaluate(connection, now=now + timedelta(minutes=later), policy=policy)
-        last = (
-            "select detail from dlq.alert_notice where kind = 'resolved' and key = 'backlog' order by id desc limit 1"
-        )
+            evaluate_alerts(connection, now=now + timedelta(minutes=later), policy=policy)
+        last = "select detail from dlq.alert_notice where kind = 'resolved' and key = 'backlog' order by id desc limit 1"
         return str(one(connection, last)["detail"])
 
-    evaluate(connection, now=now, policy=policy)
-    mute_cause(connection, quiet, now + timedelta(minutes=30), act=replace(ACT, now=now))
-    assert over(1).endswith("Events of muted causes are not counted: `dlq causes list` says which those are.")
-    evaluate(connection, now=now + timedelta(minutes=40), policy=policy)
+    evaluate_alerts(connection, now=now, policy=policy)
+    mute_cause(connection, quiet, now + timedelta(minutes=30), audit=replace(AUDIT, now=now))
+    assert over(1).endswith(
+        "Events of muted causes are not counted: `dlq causes list` says which those are."
+    )
+    evaluate_alerts(connection, now=now + timedelta(minutes=40), policy=policy)
     connection.execute("update outbox_event set status = 'done'")
     assert "muted" not in over(41)
 
 
-def _told(connection: Connection, now: datetime) -> list[tuple[str, Kind | None]]:
+def _told(connection: Connection, now: datetime) -> list[tuple[str, NoticeKind | None]]:
     """What changed, and what is told of it."""
-    turns = evaluate(connection, now=now, policy=AlertPolicy())
+    turns = evaluate_alerts(connection, now=now, policy=AlertPolicy())
     assert turns is not None
     return sorted((one.alert.key, one.notice) for one in turns)
 
 
-def test_what_is_usual_has_the_hours_without_deaths_in_it(connection: Connection, read: Read) -> None:
+def test_what_is_usual_has_the_hours_without_deaths_in_it(
+    connection: Connection, read: Read
+) -> None:
     """From when anything was first recorded, two weeks at most, up to the hour before the window."""
     classified(connection)
     assert read().usual == {"order.placed": []}
@@ -205,7 +241,9 @@ def test_what_is_usual_has_the_hours_without_deaths_in_it(connection: Connection
         )
     usual = read().usual["order.placed"]
     assert (len(usual), sum(usual), usual.count(0)) == (29, 12, 27)
-    connection.execute("insert into dlq.death_hour values (%s, 'order.placed', 9)", [hour - timedelta(days=60)])
+    connection.execute(
+        "insert into dlq.death_hour values (%s, 'order.placed', 9)", [hour - timedelta(days=60)]
+    )
     usual = read().usual["order.placed"]
     assert (len(usual), sum(usual)) == (336, 12)
 
@@ -222,7 +260,7 @@ def test_a_burst_of_one_type_is_told_and_not_of_another(connection: Connection) 
             "insert into dlq.death_hour select %s - n * interval '1 hour', %s, %s from generate_series(2, 400) n",
             [hour, event_type, deaths],
         )
-    changed = evaluate(connection, now=datetime.now(UTC), policy=AlertPolicy())
+    changed = evaluate_alerts(connection, now=datetime.now(UTC), policy=AlertPolicy())
     assert changed is not None
     told = {one.alert.key: one.alert for one in changed}
     assert "deaths:order.paid" not in told
@@ -232,7 +270,9 @@ def test_a_burst_of_one_type_is_told_and_not_of_another(connection: Connection) 
 
 def test_what_a_fix_and_a_cause_came_to_is_told(connection: Connection, read: Read) -> None:
     cause = classified(connection)
-    connection.execute("update dlq.cause set status = 'regressed', fixed_at = now() where id = %s", [cause])
+    connection.execute(
+        "update dlq.cause set status = 'regressed', fixed_at = now() where id = %s", [cause]
+    )
     (regressed,) = read().regressed
     assert regressed.id == cause
     flag = (
@@ -246,7 +286,9 @@ def test_what_a_fix_and_a_cause_came_to_is_told(connection: Connection, read: Re
     assert read().halted == ()
 
 
-def test_parked_and_old_events_and_a_purge_ahead_are_told(connection: Connection, read: Read) -> None:
+def test_parked_and_old_events_and_a_purge_ahead_are_told(
+    connection: Connection, read: Read
+) -> None:
     classified(connection)
     park(connection, [1, 2])
     assert read().parked == 2

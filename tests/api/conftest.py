@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dlq_pipelines.api.auth import Scope, new_token
+from dlq_pipelines.api.auth import TokenScope, create_token
 from dlq_pipelines.api.server import make_server
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings
@@ -64,7 +64,7 @@ def api(serve: Serve) -> httpx.Client:
 @pytest.fixture
 def tokens() -> dict[str, str]:
     """A secret of each scope and, under `entries`, what the server is told of them."""
-    made = {scope: new_token(f"a-{scope}", scope) for scope in Scope}
+    made = {scope: create_token(f"a-{scope}", scope) for scope in TokenScope}
     return {
         **{scope: secret for scope, (secret, _) in made.items()},
         "entries": ",".join(str(t) for _, t in made.values()),

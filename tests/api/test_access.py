@@ -18,14 +18,14 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from dlq_pipelines.api import auth
-from dlq_pipelines.api.auth import Scope, new_token, read_tokens
+from dlq_pipelines.api.auth import TokenScope, create_token, read_tokens
 from dlq_pipelines.api.guard import MOST_BYTES, OPEN
 from dlq_pipelines.api.server import require_tokens
 from dlq_pipelines.errors import DlqError, RefusedError
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.api.conftest import Serve, bearer, serving
-from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
+from tests.cli.conftest import Run, dlq
 from tests.rows import add_events, kill, one
 
 # What a token for retries may post to; everything else that is posted needs one of scope admin.
@@ -34,7 +34,12 @@ RETRIES = {
     "/api/fixes/release-parked", "/api/fixes/{fix_id}/pause", "/api/fixes/{fix_id}/resume",
     "/api/fixes/{fix_id}/withdraw",
 }  # fmt: skip
-POISON = ["[" * 300 + "]" * 300, "[" * 1_500 + "]" * 1_500, '{"n": 1e5000}', f'{{"n": {"9" * 400}.5}}']
+POISON = [
+    "[" * 300 + "]" * 300,
+    "[" * 1_500 + "]" * 1_500,
+    '{"n": 1e5000}',
+    f'{{"n": {"9" * 400}.5}}',
+]
 HOSTILE = "\x1b[2J<script>alert(1)</script>\u202e' or 1=1 --"
 
 
@@ -48,7 +53,11 @@ def dead(connection: Connection) -> None:
 def routes(client: httpx.Client) -> list[tuple[str, str, dict[str, Any]]]:
     """Every method and path of the description, and what it says of them."""
     described = client.get("/openapi.json").json()["paths"]
-    found = [(method.upper(), path, one) for path, methods in described.items() for method, one in methods.items()]
+    found = [
+        (method.upper(), path, one)
+        for path, methods in described.items()
+        for method, one in methods.items()
+    ]
     assert len(found) > 25
     return found
 
@@ -61,21 +70,34 @@ def place(path: str) -> str:
 def test_without_a_known_token_nothing_is_answered(serve: Serve, tokens: dict[str, str]) -> None:
     """But whether the process is up and ready, and what it offers; nor is a body read, however broken it is."""
     client = serve(api_tokens=tokens["entries"])
-    for headers in ({}, bearer("dlq_wrong"), {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}):
+    for headers in (
+        {},
+        bearer("dlq_wrong"),
+        {"Authorization": "Basic YTpi"},
+        {"Authorization": "Bearer"},
+    ):
         for method, path, _ in (*routes(client), ("GET", "/nothing", {}), ("POST", "/docs/x", {})):
             if path in OPEN:
                 continue
             content = b"{bad" if method == "POST" else None
             answer = client.request(
-                method, place(path), content=content, headers={**headers, "Content-Type": "application/json"}
+                method,
+                place(path),
+                content=content,
+                headers={**headers, "Content-Type": "application/json"},
             )
-            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), (method, path)
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), (
+                method,
+                path,
+            )
             assert "token" in answer.json()["error"]
     for path in ("/health", "/ready", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200
 
 
-def test_a_stranger_is_turned_away_before_the_body_comes(serve: Serve, tokens: dict[str, str]) -> None:
+def test_a_stranger_is_turned_away_before_the_body_comes(
+    serve: Serve, tokens: dict[str, str]
+) -> None:
     client = serve(api_tokens=tokens["entries"])
     stranger = HTTPConnection(client.base_url.host, client.base_url.port or 80, timeout=10)
     stranger.putrequest("POST", "/api/dead-events/retry-batch")
@@ -92,15 +114,31 @@ def test_every_route_has_its_scope(serve: Serve, tokens: dict[str, str]) -> None
         if path in OPEN:
             continue
         assert described.get("security"), f"{method} {path} asks nobody who they are"
-        needed = Scope.READ if method == "GET" else Scope.RETRY if path in RETRIES else Scope.ADMIN
-        for scope in Scope:
+        needed = (
+            TokenScope.READ
+            if method == "GET"
+            else TokenScope.RETRY
+            if path in RETRIES
+            else TokenScope.ADMIN
+        )
+        for scope in TokenScope:
             answer = client.request(method, place(path), headers=bearer(tokens[scope]))
-            assert (answer.status_code == 403) == (not scope.allows(needed)), (scope, method, path, answer.text)
+            assert (answer.status_code == 403) == (not scope.allows(needed)), (
+                scope,
+                method,
+                path,
+                answer.text,
+            )
             if answer.status_code == 403:
-                assert answer.json()["error"] == f"This needs the scope {needed}; the token a-{scope} has {scope}."
+                assert (
+                    answer.json()["error"]
+                    == f"This needs the scope {needed}; the token a-{scope} has {scope}."
+                )
 
 
-def test_an_argument_that_nobody_knows_is_refused_by_every_route(api: httpx.Client, connection: Connection) -> None:
+def test_an_argument_that_nobody_knows_is_refused_by_every_route(
+    api: httpx.Client, connection: Connection
+) -> None:
     """A slip of the pen in `dry_run` would change data, one in a filter would mean more than was meant."""
     before = connection.execute("select *, xmin from outbox_event order by id").fetchall()
     for method, path, described in routes(api):
@@ -109,14 +147,21 @@ def test_an_argument_that_nobody_knows_is_refused_by_every_route(api: httpx.Clie
             assert answer.status_code == 400, (method, path, answer.text)
             assert "this address has no such argument" in answer.json()["error"]
         for argument in described.get("parameters", []):
-            kinds = {argument["schema"].get("type"), *(one["type"] for one in argument["schema"].get("anyOf", []))}
+            kinds = {
+                argument["schema"].get("type"),
+                *(one["type"] for one in argument["schema"].get("anyOf", [])),
+            }
             if argument["in"] == "query" and "array" not in kinds:
-                twice = api.request(method, f"{place(path)}?{argument['name']}=1&{argument['name']}=1")
+                twice = api.request(
+                    method, f"{place(path)}?{argument['name']}=1&{argument['name']}=1"
+                )
                 assert twice.json() == {"error": f"{argument['name']}: said 2 times. Say it once."}
     assert connection.execute("select *, xmin from outbox_event order by id").fetchall() == before
 
 
-def test_a_field_that_nobody_knows_is_refused_by_every_route(api: httpx.Client, connection: Connection) -> None:
+def test_a_field_that_nobody_knows_is_refused_by_every_route(
+    api: httpx.Client, connection: Connection
+) -> None:
     """Also by one that takes no body."""
     for method, path, _ in routes(api):
         if method == "POST":
@@ -133,7 +178,9 @@ def test_only_what_existing_clients_post_needs_no_reason(api: httpx.Client) -> N
         if method == "POST" and "requestBody" in described:
             asked = described["requestBody"]["content"]["application/json"]["schema"]
             for one_of in asked.get("anyOf", [asked]):
-                body = schemas[one_of.get("$ref", "").rpartition("/")[2]] if "$ref" in one_of else {}
+                body = (
+                    schemas[one_of.get("$ref", "").rpartition("/")[2]] if "$ref" in one_of else {}
+                )
                 if body and not {"reason", "note"} & {*body.get("required", [])}:
                     without.add(path)
     assert without == {"/api/dead-events/{event_id}/retry", "/api/dead-events/retry-batch"}
@@ -142,14 +189,25 @@ def test_only_what_existing_clients_post_needs_no_reason(api: httpx.Client) -> N
 def test_secrets_are_compared_in_constant_time_alone() -> None:
     """No clock shows it reliably; the code does: neither `==` nor `in`, and every token is looked at."""
     code = ast.parse(inspect.getsource(auth))
-    (recognise,) = [one for one in ast.walk(code) if isinstance(one, ast.FunctionDef) and one.name == "_recognise"]
-    assert not [one for one in ast.walk(recognise) if isinstance(one, ast.Compare | ast.For | ast.GeneratorExp)]
+    (recognise,) = [
+        one
+        for one in ast.walk(code)
+        if isinstance(one, ast.FunctionDef) and one.name == "_recognise"
+    ]
+    assert not [
+        one
+        for one in ast.walk(recognise)
+        if isinstance(one, ast.Compare | ast.For | ast.GeneratorExp)
+    ]
     (look,) = [one for one in ast.walk(recognise) if isinstance(one, ast.ListComp)]
-    assert [ast.unparse(test) for test in look.generators[0].ifs] == ["hmac.compare_digest(token.digest, digest)"]
+    assert [ast.unparse(test) for test in look.generators[0].ifs] == [
+        "hmac.compare_digest(token.digest, digest)"
+    ]
 
 
 @pytest.mark.parametrize(
-    ("x_actor", "actor"), [(None, "a-retry"), ("ann", "ann via a-retry"), ("a-admin", "a-admin via a-retry")]
+    ("x_actor", "actor"),
+    [(None, "a-retry"), ("ann", "ann via a-retry"), ("a-admin", "a-admin via a-retry")],
 )
 def test_the_audit_names_the_token_and_who_is_behind_it(
     serve: Serve, tokens: dict[str, str], connection: Connection, x_actor: str | None, actor: str
@@ -163,7 +221,7 @@ def test_the_audit_names_the_token_and_who_is_behind_it(
 
 
 def test_a_token_is_kept_as_a_hash_and_read_back() -> None:
-    secret, token = new_token("grafana", Scope.READ)
+    secret, token = create_token("grafana", TokenScope.READ)
     assert read_tokens(f" {token},\n") == (token,)
     assert secret not in str(token)
     assert len(secret) > 40
@@ -177,17 +235,19 @@ def test_a_token_is_kept_as_a_hash_and_read_back() -> None:
         (f"a:read:{'0' * 64} a:admin:{'1' * 64}", "two entries have one name"),
     ],
 )
-def test_tokens_that_cannot_be_read_are_refused_without_repeating_them(text: str, said: str) -> None:
+def test_tokens_that_cannot_be_read_are_refused_without_repeating_them(
+    text: str, said: str
+) -> None:
     with pytest.raises(DlqError, match=f"DLQ_API_TOKENS: .*{said}") as raised:
         read_tokens(text)
     assert "s3cr3t" not in str(raised.value)
     with pytest.raises(ValueError, match="letters, digits"):
-        new_token("two words", Scope.READ)
+        create_token("two words", TokenScope.READ)
 
 
 @pytest.mark.parametrize(
     ("host", "refused"),
-    [("127.0.0.1", False), ("127.1.2.3", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True),  # noqa: S104
+    [("127.0.0.1", False), ("127.1.2.3", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True),
      ("10.0.0.7", True), ("dlq.example.com", True)],
 )  # fmt: skip
 def test_without_tokens_no_address_is_served_that_others_reach(
@@ -225,9 +285,17 @@ UPGRADE = (
 @pytest.mark.parametrize(
     ("sent", "status", "said"),
     [
-        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "Invalid HTTP request"),
+        (
+            b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            400,
+            "Invalid HTTP request",
+        ),
         (b"\x16\x03\x01 what is this\r\n\r\n", 400, "Invalid HTTP request"),
-        (b"CONNECT evil.example.com:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "Invalid HTTP request"),
+        (
+            b"CONNECT evil.example.com:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            400,
+            "Invalid HTTP request",
+        ),
         (TWO_HOSTS, 400, "one Host header"),
         (UPGRADE, 404, "Not Found"),
     ],
@@ -237,13 +305,18 @@ def test_what_is_no_request_of_ours_is_answered_as_everything_is(
     api: httpx.Client, sent: bytes, status: int, said: str
 ) -> None:
     """With `error` and the security headers, also where it reaches no route."""
-    with socket.create_connection((api.base_url.host, api.base_url.port or 80), timeout=10) as caller:
+    with socket.create_connection(
+        (api.base_url.host, api.base_url.port or 80), timeout=10
+    ) as caller:
         caller.sendall(sent)
         answer = HTTPResponse(caller)
         answer.begin()
         assert answer.status == status
         assert said in json.loads(answer.read())["error"]
-    assert (answer.headers["x-content-type-options"], answer.headers["cache-control"]) == ("nosniff", "no-store")
+    assert (answer.headers["x-content-type-options"], answer.headers["cache-control"]) == (
+        "nosniff",
+        "no-store",
+    )
 
 
 def test_another_sites_page_changes_nothing(serve: Serve, connection: Connection) -> None:
@@ -253,21 +326,33 @@ def test_another_sites_page_changes_nothing(serve: Serve, connection: Connection
         answer = client.post("/api/dead-events/1/retry", headers={"Origin": origin})
         assert (answer.status_code, "Another site's page" in answer.json()["error"]) == (403, True)
     assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
-    ours = client.post("/api/dead-events/1/retry", headers={"Origin": str(client.base_url).rstrip("/")})
+    ours = client.post(
+        "/api/dead-events/1/retry", headers={"Origin": str(client.base_url).rstrip("/")}
+    )
     assert ours.status_code == 200
     listed = client.post("/api/dead-events/2/retry", headers={"Origin": "https://ops.example.com"})
-    assert (listed.status_code, listed.headers["access-control-allow-origin"]) == (200, "https://ops.example.com")
+    assert (listed.status_code, listed.headers["access-control-allow-origin"]) == (
+        200,
+        "https://ops.example.com",
+    )
 
 
 def test_no_page_elsewhere_may_read_unless_it_is_listed(api: httpx.Client, serve: Serve) -> None:
     asked = {"Origin": "https://ops.example.com", "Access-Control-Request-Method": "GET"}
-    for answer in (api.get("/api/dead-events", headers=asked), api.options("/api/dead-events", headers=asked)):
+    for answer in (
+        api.get("/api/dead-events", headers=asked),
+        api.options("/api/dead-events", headers=asked),
+    ):
         assert "access-control-allow-origin" not in answer.headers
-    preflight = serve(api_cors_origins="https://ops.example.com").options("/api/dead-events", headers=asked)
+    preflight = serve(api_cors_origins="https://ops.example.com").options(
+        "/api/dead-events", headers=asked
+    )
     assert preflight.headers["access-control-allow-origin"] == "https://ops.example.com"
 
 
-@pytest.mark.parametrize("path", ["/api/dead-events", "/health", "/nothing", "/docs", "/api/dead-events?limit=0"])
+@pytest.mark.parametrize(
+    "path", ["/api/dead-events", "/health", "/nothing", "/docs", "/api/dead-events?limit=0"]
+)
 def test_every_answer_has_the_security_headers(api: httpx.Client, path: str) -> None:
     headers = api.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
@@ -282,8 +367,15 @@ def test_a_body_that_is_too_large_is_turned_away(api: httpx.Client) -> None:
     """Also one that does not say how large it is; what follows on another connection is served."""
     body = json.dumps({"event_ids": [1], "reason": "x" * MOST_BYTES}).encode()
     for content in (body, iter([body[:1000], body[1000:]])):
-        answer = api.post("/api/dead-events/retry-batch", content=content, headers={"Content-Type": "application/json"})
-        assert (answer.status_code, answer.json()["error"]) == (413, "A body has at most 1,048,576 bytes.")
+        answer = api.post(
+            "/api/dead-events/retry-batch",
+            content=content,
+            headers={"Content-Type": "application/json"},
+        )
+        assert (answer.status_code, answer.json()["error"]) == (
+            413,
+            "A body has at most 1,048,576 bytes.",
+        )
     assert api.get("/health").status_code == 200
 
 
@@ -292,7 +384,8 @@ def test_a_caller_may_ask_for_a_change_only_so_often(serve: Serve, tokens: dict[
     client = serve(api_tokens=tokens["entries"], api_changes_per_minute=2)
     asked = {"event_ids": [1, 2], "dry_run": True}
     answers = [
-        client.post("/api/dead-events/retry-batch", headers=bearer(tokens["retry"]), json=asked) for _ in range(3)
+        client.post("/api/dead-events/retry-batch", headers=bearer(tokens["retry"]), json=asked)
+        for _ in range(3)
     ]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert 1 <= int(answers[2].headers["retry-after"]) <= 60
@@ -309,8 +402,14 @@ def test_a_caller_may_ask_for_a_change_only_so_often(serve: Serve, tokens: dict[
      b'{"event_ids": [9223372036854775808]}', b'{"event_ids": [1], "rate": NaN}', b'{"a": {"__proto__": 1}}',
      b'{"cause": "\\u0000", "reason": "x"}', b'{"error": "\\ud83d", "dry_run": true}'],
 )  # fmt: skip
-def test_hostile_bodies_get_one_plain_sentence(api: httpx.Client, connection: Connection, content: bytes) -> None:
-    answer = api.post("/api/dead-events/retry-batch", content=content, headers={"Content-Type": "application/json"})
+def test_hostile_bodies_get_one_plain_sentence(
+    api: httpx.Client, connection: Connection, content: bytes
+) -> None:
+    answer = api.post(
+        "/api/dead-events/retry-batch",
+        content=content,
+        headers={"Content-Type": "application/json"},
+    )
     assert answer.status_code == 400, answer.text
     assert answer.json().keys() == {"error"}
     assert answer.json()["error"].isprintable()
@@ -319,19 +418,25 @@ def test_hostile_bodies_get_one_plain_sentence(api: httpx.Client, connection: Co
     assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
 
 
-def test_hostile_texts_come_back_as_the_texts_that_they_are(api: httpx.Client, connection: Connection) -> None:
+def test_hostile_texts_come_back_as_the_texts_that_they_are(
+    api: httpx.Client, connection: Connection
+) -> None:
     """As JSON, which no browser takes for a page."""
     add_events(connection, 1, payload=json.dumps({HOSTILE: [HOSTILE]}), event_type=HOSTILE)
     kill(connection, HOSTILE)
     answer = api.get("/api/dead-events", params={"event_type": HOSTILE})
     (event,) = answer.json()["events"]
-    assert (event["event_type"], event["last_error"], event["payload"]) == (HOSTILE, HOSTILE, {HOSTILE: [HOSTILE]})
+    assert (event["event_type"], event["last_error"], event["payload"]) == (
+        HOSTILE,
+        HOSTILE,
+        {HOSTILE: [HOSTILE]},
+    )
     assert api.get(f"/api/causes/{quote(HOSTILE, safe='')}").json().keys() == {"error"}
 
 
 @pytest.mark.parametrize("payload", POISON, ids=["deep", "deeper", "huge", "long"])
 def test_no_payload_hides_the_other_events_or_loses_a_digit(
-    dlq: Run,  # noqa: F811
+    dlq: Run,
     api: httpx.Client,
     connection: Connection,
     payload: str,
@@ -349,10 +454,16 @@ def test_no_payload_hides_the_other_events_or_loses_a_digit(
     assert (shown.status_code, of_one.code) == (200, 0)
     assert f'"payload":{stored}' in shown.text
     assert f'"payload": {stored}' in of_one.out
-    assert dlq("dead-events", "list", "--format", "csv").code == dlq("dead-events", "show", "2").code == 0
+    assert (
+        dlq("dead-events", "list", "--format", "csv").code
+        == dlq("dead-events", "show", "2").code
+        == 0
+    )
 
 
-def test_what_is_long_is_cut_in_a_list_and_whole_alone(api: httpx.Client, connection: Connection) -> None:
+def test_what_is_long_is_cut_in_a_list_and_whole_alone(
+    api: httpx.Client, connection: Connection
+) -> None:
     """And the list says which are."""
     add_events(connection, 1, payload=json.dumps({"x": "y" * 500_000}))
     kill(connection, "z" * 500_000)
@@ -362,7 +473,10 @@ def test_what_is_long_is_cut_in_a_list_and_whole_alone(api: httpx.Client, connec
     assert (event["payload_as_text"], event["last_error_cut"]) == (True, True)
     assert (event["payload"], event["last_error"]) == ('{"x": "' + "y" * 65_993, "z" * 66_000)
     whole = api.get("/api/dead-events/3").json()
-    assert (len(whole["event"]["payload"]["x"]), len(whole["event"]["last_error"])) == (500_000, 500_000)
+    assert (len(whole["event"]["payload"]["x"]), len(whole["event"]["last_error"])) == (
+        500_000,
+        500_000,
+    )
 
 
 def test_a_database_that_is_away_is_said_without_a_word_of_where_it_was(home: Path) -> None:
@@ -390,7 +504,9 @@ def test_a_database_that_is_away_is_said_without_a_word_of_where_it_was(home: Pa
                     assert never not in answer.text
 
 
-def test_a_restart_of_the_database_costs_no_request(api: httpx.Client, connection: Connection) -> None:
+def test_a_restart_of_the_database_costs_no_request(
+    api: httpx.Client, connection: Connection
+) -> None:
     """Connections that the server ended are replaced before they are lent."""
     assert api.get("/api/dead-events").status_code == 200
     ended = connection.execute(
@@ -409,18 +525,29 @@ def test_an_outdated_schema_is_not_ready_and_says_what_to_run(
     monkeypatch.setattr("dlq_pipelines.api.session._KNOWN_SECONDS", 0.2)
     assert api.get("/ready").json() == {"status": "ready", "database": "ok", "schema": "ok"}
     assert api.get("/api/dead-events").status_code == 200
-    row = one(connection, "delete from dlq.migration where line = 'outbox' and number = 2 returning *")
+    row = one(
+        connection, "delete from dlq.migration where line = 'outbox' and number = 2 returning *"
+    )
     time.sleep(0.3)
     answer = api.get("/ready")
     assert (answer.status_code, answer.json()["database"]) == (503, "ok")
     assert "`dlq migrate`" in answer.json()["schema"]
-    for method, path in (("GET", ""), ("GET", "/stats"), ("GET", "/export"), ("GET", "/1"), ("POST", "/1/retry")):
+    for method, path in (
+        ("GET", ""),
+        ("GET", "/stats"),
+        ("GET", "/export"),
+        ("GET", "/1"),
+        ("POST", "/1/retry"),
+    ):
         refused = api.request(method, f"/api/dead-events{path}")
-        assert (refused.status_code, refused.json()["error"]) == (503, answer.json()["schema"]), path
+        assert (refused.status_code, refused.json()["error"]) == (503, answer.json()["schema"]), (
+            path
+        )
     assert "dlq_up 0.0" in api.get("/metrics").text
     assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
     connection.execute(
-        "insert into dlq.migration (line, number, name, checksum) values (%(line)s, 2, %(name)s, %(checksum)s)", row
+        "insert into dlq.migration (line, number, name, checksum) values (%(line)s, 2, %(name)s, %(checksum)s)",
+        row,
     )
     assert api.post("/api/dead-events/1/retry").status_code == 200
 
@@ -447,7 +574,9 @@ def test_a_role_without_rights_learns_the_table_and_no_more(
     connection.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
     try:
         parts = {**conninfo_to_dict(database.url), "user": role}
-        with serving(Settings(home=home), Database(psycopg.conninfo.make_conninfo("", **parts))) as address:
+        with serving(
+            Settings(home=home), Database(psycopg.conninfo.make_conninfo("", **parts))
+        ) as address:
             answer = httpx.get(f"{address}/api/operations")
         assert answer.status_code == 503
         assert "permission denied" in answer.json()["error"]
@@ -456,7 +585,9 @@ def test_a_role_without_rights_learns_the_table_and_no_more(
         connection.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
 
 
-def test_what_is_under_way_ends_before_the_server_does(database: Database, home: Path, connection: Connection) -> None:
+def test_what_is_under_way_ends_before_the_server_does(
+    database: Database, home: Path, connection: Connection
+) -> None:
     """A request that waits for a lock is done and answered although the server was told to stop meanwhile."""
     locked, answers = threading.Event(), list[httpx.Response]()
 
@@ -468,7 +599,9 @@ def test_what_is_under_way_ends_before_the_server_does(database: Database, home:
 
     with serving(Settings(home=home), database) as address:
         asking = threading.Thread(
-            target=lambda: answers.append(httpx.post(f"{address}/api/dead-events/1/retry", timeout=20))
+            target=lambda: answers.append(
+                httpx.post(f"{address}/api/dead-events/1/retry", timeout=20)
+            )
         )
         for thread in (threading.Thread(target=hold), asking):
             thread.start()
@@ -491,7 +624,9 @@ def test_half_a_request_is_none(api: httpx.Client, connection: Connection) -> No
     assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
 
 
-def test_a_request_that_never_ends_is_given_up(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_never_ends_is_given_up(
+    api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A body of which the rest never comes keeps no connection for ever."""
     monkeypatch.setattr("dlq_pipelines.api.guard._BODY_SECONDS", 0.3)
     slow = HTTPConnection(api.base_url.host, api.base_url.port or 80, timeout=10)
@@ -499,5 +634,8 @@ def test_a_request_that_never_ends_is_given_up(api: httpx.Client, monkeypatch: p
     slow.putheader("Content-Length", "100")
     slow.endheaders(b'{"event')
     answer = slow.getresponse()
-    assert (answer.status, json.loads(answer.read())["error"]) == (408, "The body took longer than 0.3 s.")
+    assert (answer.status, json.loads(answer.read())["error"]) == (
+        408,
+        "The body took longer than 0.3 s.",
+    )
     slow.close()

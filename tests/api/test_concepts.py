@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.exports.formats import SCHEMA
+from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.postgres.connect import Connection
 from tests.api.conftest import Serve
-from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
+from tests.cli.conftest import Run, dlq
 from tests.rows import add_events, kill, one, park
 
 
@@ -41,48 +41,73 @@ def _ok(answer: httpx.Response, status: int = 200) -> dict[str, Any]:
 
 def _audit(connection: Connection) -> list[tuple[str, str]]:
     return [
-        (row["kind"], row["reason"]) for row in connection.execute("select kind, reason from dlq.operation order by id")
+        (row["kind"], row["reason"])
+        for row in connection.execute("select kind, reason from dlq.operation order by id")
     ]
 
 
-def test_causes_are_listed_and_shown_as_at_a_terminal(api: httpx.Client, causes: dict[str, str]) -> None:
+def test_causes_are_listed_and_shown_as_at_a_terminal(
+    api: httpx.Client, causes: dict[str, str]
+) -> None:
     body = _ok(api.get("/api/causes", params={"limit": 1}))
     (cause,) = body["causes"]
-    assert (cause["id"], cause["dead"], cause["deaths"], cause["state"]) == (causes["TimeoutError"], 3, 3, "open")
+    assert (cause["id"], cause["dead"], cause["deaths"], cause["state"]) == (
+        causes["TimeoutError"],
+        3,
+        3,
+        "open",
+    )
     shown = _ok(api.get(f"/api/causes/{cause['id']}"))
-    assert (shown["cause"]["id"], shown["sample"], shown["changes"]) == (cause["id"], "TimeoutError: no answer", [])
+    assert (shown["cause"]["id"], shown["sample"], shown["changes"]) == (
+        cause["id"],
+        "TimeoutError: no answer",
+        [],
+    )
     assert _ok(api.get("/api/causes/similar")) == {"pairs": [], "count": 0}
     assert "no cause" in api.get("/api/causes/v1-nothing").json()["error"]
 
 
 @pytest.mark.parametrize(
-    ("act", "argument", "column"), [("rename", "name", "name"), ("own", "owner", "owner"), ("note", "text", "note")]
+    ("act", "argument", "column"),
+    [("rename", "name", "name"), ("own", "owner", "owner"), ("note", "text", "note")],
 )
 def test_what_people_say_of_a_cause_is_kept_and_taken_back(
     api: httpx.Client, connection: Connection, act: str, argument: str, column: str
 ) -> None:
     cause, value = one(connection, "select min(id) as id from dlq.cause")["id"], "Carrier closed"
     body = {argument: value}
-    would = _ok(api.post(f"/api/causes/{cause}/{act}", json={**body, "reason": "x", "dry_run": True}))
+    would = _ok(
+        api.post(f"/api/causes/{cause}/{act}", json={**body, "reason": "x", "dry_run": True})
+    )
     assert would["operation"] == 0
     done = _ok(api.post(f"/api/causes/{cause}/{act}", json={**body, "reason": "known since May"}))
-    assert one(connection, f"select {column} as said from dlq.cause where id = '{cause}'") == {"said": value}
+    assert one(connection, f"select {column} as said from dlq.cause where id = '{cause}'") == {
+        "said": value
+    }
     _ok(api.post("/api/causes/undo", json={"operation": done["operation"], "reason": "a slip"}))
-    assert one(connection, f"select {column} as said from dlq.cause where id = '{cause}'") == {"said": None}
+    assert one(connection, f"select {column} as said from dlq.cause where id = '{cause}'") == {
+        "said": None
+    }
     again = api.post("/api/causes/undo", json={"operation": done["operation"], "reason": "a slip"})
     assert (again.status_code, "was changed again" in again.json()["error"]) == (409, True)
     assert [reason for _, reason in _audit(connection)] == ["known since May", "a slip"]
 
 
-def test_causes_are_merged_muted_and_split(api: httpx.Client, causes: dict[str, str], connection: Connection) -> None:
+def test_causes_are_merged_muted_and_split(
+    api: httpx.Client, causes: dict[str, str], connection: Connection
+) -> None:
     merged, root = causes["KeyError"], causes["TimeoutError"]
     _ok(api.post(f"/api/causes/{merged}/merge", json={"into": root, "reason": "one outage"}))
     assert api.get(f"/api/causes/{merged}").status_code == 409
     assert _ok(api.get("/api/causes"))["causes"][0]["dead"] == 4
     _ok(api.post(f"/api/causes/{merged}/split", json={"reason": "two after all"}))
     _ok(api.post(f"/api/causes/{root}/mute", json={"days": 3, "reason": "by Friday"}))
-    assert {cause["id"]: cause["state"] for cause in _ok(api.get("/api/causes"))["causes"]}[root] == "muted"
-    assert api.post(f"/api/causes/{root}/merge", json={"into": root, "reason": "x"}).status_code == 400
+    assert {cause["id"]: cause["state"] for cause in _ok(api.get("/api/causes"))["causes"]}[
+        root
+    ] == "muted"
+    assert (
+        api.post(f"/api/causes/{root}/merge", json={"into": root, "reason": "x"}).status_code == 400
+    )
     assert [kind for kind, _ in _audit(connection)] == ["cause.merge", "cause.split", "cause.mute"]
 
 
@@ -90,16 +115,29 @@ def test_a_fix_is_previewed_unless_it_is_meant_and_then_followed_to_its_end(
     api: httpx.Client, connection: Connection, causes: dict[str, str]
 ) -> None:
     """Flagged, paused, resumed, withdrawn; each with who and why."""
-    asked = {"cause": causes["TimeoutError"], "note": "mended in v42", "canary": 2, "owner": "team-shipping"}
+    asked = {
+        "cause": causes["TimeoutError"],
+        "note": "mended in v42",
+        "canary": 2,
+        "owner": "team-shipping",
+    }
     would = _ok(api.post("/api/fixes", json=asked))
-    assert (would["dry_run"], would["fix"], would["preview"]["events"], would["preview"]["stages"]) == (
+    assert (
+        would["dry_run"],
+        would["fix"],
+        would["preview"]["events"],
+        would["preview"]["stages"],
+    ) == (
         True,
         None,
         3,
         [2, 1],
     )
     assert _audit(connection) == []
-    assert "more than at_most" in api.post("/api/fixes", json={**asked, "dry_run": False, "at_most": 1}).json()["error"]
+    assert (
+        "more than at_most"
+        in api.post("/api/fixes", json={**asked, "dry_run": False, "at_most": 1}).json()["error"]
+    )
     fix = _ok(api.post("/api/fixes", json={**asked, "dry_run": False}))["fix"]
     assert (fix["status"], fix["policy"]["canary"], fix["owner"], fix["flagged_by"]) == (
         "active",
@@ -108,18 +146,29 @@ def test_a_fix_is_previewed_unless_it_is_meant_and_then_followed_to_its_end(
         "api",
     )
     again = api.post("/api/fixes", json=asked)
-    assert (again.status_code, f"Fix {fix['id']} is under way" in again.json()["error"]) == (409, True)
+    assert (again.status_code, f"Fix {fix['id']} is under way" in again.json()["error"]) == (
+        409,
+        True,
+    )
 
     place = f"/api/fixes/{fix['id']}"
     assert _ok(api.get("/api/fixes", params={"open": True}))["fixes"][0]["id"] == fix["id"]
     assert _ok(api.get(place))["next"].startswith("releases up to 2 events in stage 1")
-    assert _ok(api.post(f"{place}/pause", json={"reason": "wait", "dry_run": True}))["status"] == "paused"
+    assert (
+        _ok(api.post(f"{place}/pause", json={"reason": "wait", "dry_run": True}))["status"]
+        == "paused"
+    )
     assert _ok(api.get(place))["fix"]["status"] == "active"
     for act, status in (("pause", "paused"), ("resume", "active"), ("withdraw", "withdrawn")):
         assert _ok(api.post(f"{place}/{act}", json={"reason": f"to {act}"}))["status"] == status
     assert api.post(f"{place}/pause", json={"reason": "x"}).status_code == 409
     assert api.get("/api/fixes/99").status_code == 404
-    assert [kind for kind, _ in _audit(connection)] == ["fix.flag", "fix.paused", "fix.active", "fix.withdrawn"]
+    assert [kind for kind, _ in _audit(connection)] == [
+        "fix.flag",
+        "fix.paused",
+        "fix.active",
+        "fix.withdrawn",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +181,11 @@ def test_a_fix_is_previewed_unless_it_is_meant_and_then_followed_to_its_end(
         ({"all": True, "note": "x", "canary": 0}, 400, "canary must be from 1"),
         ({"all": True, "note": "x", "link": ""}, 400, "link must not be empty"),
         ({"all": True, "note": "x", "not_before": "soon"}, 400, "not_before: 'soon' is no time"),
-        ({"all": True, "note": "x", "not_before": "9999-12-31"}, 400, "not_before: 9999-12-31 lies outside the years"),
+        (
+            {"all": True, "note": "x", "not_before": "9999-12-31"},
+            400,
+            "not_before: 9999-12-31 lies outside the years",
+        ),
     ],
 )
 def test_a_fix_that_cannot_be_is_refused(
@@ -147,29 +200,47 @@ def test_parked_events_are_listed_and_released(api: httpx.Client, connection: Co
     park(connection, [1, 3])
     page = _ok(api.get("/api/fixes/parked", params={"limit": 1}))
     assert ([event["event_id"] for event in page["events"]], page["next"]) == ([1], 1)
-    assert [e["event_id"] for e in _ok(api.get("/api/fixes/parked", params={"after": 1}))["events"]] == [3]
+    assert [
+        e["event_id"] for e in _ok(api.get("/api/fixes/parked", params={"after": 1}))["events"]
+    ] == [3]
     none = api.post("/api/fixes/release-parked", json={"event_ids": [2], "reason": "x"})
     assert (none.status_code, none.json()["error"]) == (
         404,
         "None of these events is parked. `GET /api/dead-events/ID` says what became of one.",
     )
-    done = _ok(api.post("/api/fixes/release-parked", json={"event_ids": [1, 2], "reason": "corrected"}))
+    done = _ok(
+        api.post("/api/fixes/release-parked", json={"event_ids": [1, 2], "reason": "corrected"})
+    )
     assert (done["requested"], done["processed"]) == (2, 1)
     assert one(connection, "select status from outbox_event where id = 1") == {"status": "pending"}
 
 
-def test_the_archive_moves_by_hand_what_the_schedules_move(serve: Serve, connection: Connection) -> None:
+def test_the_archive_moves_by_hand_what_the_schedules_move(
+    serve: Serve, connection: Connection
+) -> None:
     api = serve(archive_requires_export=False)
-    connection.execute("update outbox_event set dead_at = dead_at - interval '31 days' where id < 3")
-    connection.execute("update dlq.death set died_at = died_at - interval '31 days' where event_id < 3")
+    connection.execute(
+        "update outbox_event set dead_at = dead_at - interval '31 days' where id < 3"
+    )
+    connection.execute(
+        "update dlq.death set died_at = died_at - interval '31 days' where event_id < 3"
+    )
     why = {"reason": "by hand"}
     assert _ok(api.post("/api/archive/run", json={**why, "dry_run": True}))["moved"] == 2
     assert api.post("/api/archive/run", json={**why, "at_most": 1}).status_code == 409
     assert _ok(api.post("/api/archive/run", json=why))["moved"] == 2
-    connection.execute("update outbox_event_archive set archived_at = now() - interval '366 days' where id = 1")
+    connection.execute(
+        "update outbox_event_archive set archived_at = now() - interval '366 days' where id = 1"
+    )
     assert _ok(api.post("/api/archive/purge", json=why))["events"] == 1
-    assert _ok(api.post("/api/archive/restore", json={"all": True, "reason": "late"}))["events"] == 1
-    assert [kind for kind, _ in _audit(connection)] == ["archive.move", "archive.purge", "archive.restore"]
+    assert (
+        _ok(api.post("/api/archive/restore", json={"all": True, "reason": "late"}))["events"] == 1
+    )
+    assert [kind for kind, _ in _audit(connection)] == [
+        "archive.move",
+        "archive.purge",
+        "archive.restore",
+    ]
     assert serve(archive_retention_days=0).post("/api/archive/purge", json=why).status_code == 409
 
 
@@ -187,7 +258,9 @@ def test_an_export_is_the_file_of_the_terminal(serve: Serve, tmp_path: Any, form
     """The columns of the daily export, for a filter, redacted as that is, and given back to the next caller."""
     api = serve(export_redact_payload="mask $.sku")
     for _ in range(3):  # as many as are let in at once, and one more
-        answer = api.get("/api/dead-events/export", params={"format": format, "event_type": "order.placed"})
+        answer = api.get(
+            "/api/dead-events/export", params={"format": format, "event_type": "order.placed"}
+        )
         assert answer.status_code == 200
     format = format.replace("jsonl", "json").replace("json", "jsonl")  # two names for one
     assert answer.headers["content-disposition"] == f'attachment; filename="dead-events.{format}"'
@@ -198,7 +271,7 @@ def test_an_export_is_the_file_of_the_terminal(serve: Serve, tmp_path: Any, form
     assert rows == [(n, "TimeoutError: no answer") for n in (1, 2, 3)]
     assert b"A-1" not in answer.content
     if format == "parquet":
-        assert pq.read_schema(file).names == SCHEMA.names
+        assert pq.read_schema(file).names == EXPORT_SCHEMA.names
 
 
 def test_a_reader_who_leaves_ends_the_export_and_gives_its_place_back(
@@ -228,35 +301,44 @@ def test_a_reader_who_stops_reading_ends_the_export_and_gives_its_place_back(
     connection.execute("update outbox_event set status = 'dead' where status = 'pending'")
     with ExitStack() as open_:
         for _ in range(2):  # as many as are let in at once
-            stalled = open_.enter_context(socket.create_connection((api.base_url.host, api.base_url.port or 0)))
+            stalled = open_.enter_context(
+                socket.create_connection((api.base_url.host, api.base_url.port or 0))
+            )
             stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
             host = f"{api.base_url.host}:{api.base_url.port}"
-            stalled.sendall(f"GET /api/dead-events/export HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            stalled.sendall(
+                f"GET /api/dead-events/export HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+            )
             assert stalled.recv(12) == b"HTTP/1.1 200"
         assert api.get("/api/dead-events/export").status_code == 503
         give_up = time.monotonic() + 15
         while api.get("/api/dead-events/export", params={"event_type": "none"}).status_code == 503:
             assert time.monotonic() < give_up
             time.sleep(0.1)
-        holding = (
-            "select count(*) from pg_stat_activity where datname = current_database() and backend_xmin is not null"
-        )
+        holding = "select count(*) from pg_stat_activity where datname = current_database() and backend_xmin is not null"
         while one(connection, f"{holding} and pid <> pg_backend_pid()")["count"]:
             assert time.monotonic() < give_up
             time.sleep(0.1)
 
 
-def test_a_report_is_built_listed_and_read(api: httpx.Client, connection: Connection, home: Path) -> None:
+def test_a_report_is_built_listed_and_read(
+    api: httpx.Client, connection: Connection, home: Path
+) -> None:
     """As JSON, the very file that lies beside the page."""
     connection.execute("update outbox_event set dead_at = '2026-03-01T12:00Z'")
     connection.execute("update dlq.death set died_at = '2026-03-01T12:00Z'")
-    assert "There is no report of 2026-03-01" in _ok(api.get("/api/reports/2026-03-01"), 404)["error"]
+    assert (
+        "There is no report of 2026-03-01" in _ok(api.get("/api/reports/2026-03-01"), 404)["error"]
+    )
     built = _ok(api.post("/api/reports/2026-03-01"))
     assert (built["day"], built["figures"]["deaths"]) == ("2026-03-01", 4)
     _ok(api.post("/api/reports/2026-02-28"))
     assert _ok(api.post("/api/reports/2026-03-01")) == built
     listed = _ok(api.get("/api/reports"))
-    assert ([one["day"] for one in listed["reports"]], listed["count"]) == (["2026-03-01", "2026-02-28"], 2)
+    assert ([one["day"] for one in listed["reports"]], listed["count"]) == (
+        ["2026-03-01", "2026-02-28"],
+        2,
+    )
     assert _ok(api.get("/api/reports", params={"limit": 1}))["reports"] == [built]
     answer = api.get("/api/reports/2026-03-01")
     assert answer.headers["content-type"] == "application/json"
@@ -274,7 +356,9 @@ def test_a_report_is_built_listed_and_read(api: httpx.Client, connection: Connec
         ("GET", "0001-01-01", 404, "There is no report of 0001-01-01"),
     ],
 )
-def test_a_report_of_no_day_is_refused(api: httpx.Client, method: str, day: str, status: int, said: str) -> None:
+def test_a_report_of_no_day_is_refused(
+    api: httpx.Client, method: str, day: str, status: int, said: str
+) -> None:
     assert said in _ok(api.request(method, f"/api/reports/{day}"), status)["error"]
 
 
@@ -285,11 +369,13 @@ def test_a_text_that_cannot_be_stored_is_said_in_our_words(
     asked = json.dumps({"name": text, "reason": "x"})
     place = f"/api/causes/{causes['KeyError']}/rename"
     answer = api.post(place, content=asked, headers={"Content-Type": "application/json"})
-    assert answer.json() == {"error": "name: holds NUL, or half of a character, which cannot be stored"}
+    assert answer.json() == {
+        "error": "name: holds NUL, or half of a character, which cannot be stored"
+    }
 
 
 def test_every_list_is_read_to_its_end_by_pages(
-    dlq: Run,  # noqa: F811
+    dlq: Run,
     api: httpx.Client,
     connection: Connection,
 ) -> None:
@@ -333,8 +419,15 @@ def test_every_list_is_read_to_its_end_by_pages(
             if name == "causes":  # what died meanwhile of one that was seen moves none that was not
                 add_events(connection, 1)
                 kill(connection, "x", where="status = 'pending'")
-                connection.execute(f"update dlq.death set cause_id = '{whole[0]}' where cause_id is null".encode())
+                connection.execute(
+                    f"update dlq.death set cause_id = '{whole[0]}' where cause_id is null".encode()
+                )
         assert seen == whole, name
         assert told == ([] if name == "reports" else whole)
-    for name, after in (("causes", "x"), ("alerts", "WzFd"), ("fixes", "0"), ("reports", "yesterday")):
+    for name, after in (
+        ("causes", "x"),
+        ("alerts", "WzFd"),
+        ("fixes", "0"),
+        ("reports", "yesterday"),
+    ):
         assert "after" in _ok(api.get(f"/api/{name}", params={"after": after}), 400)["error"]

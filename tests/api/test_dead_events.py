@@ -46,7 +46,12 @@ def test_the_list_has_the_names_that_clients_know(api: httpx.Client) -> None:
         "id", "aggregate_type", "aggregate_id", "event_type", "payload", "status", "attempts", "next_run_at",
         "created_at", "last_error", "dead_at", "cause_id",
     } <= event.keys()  # fmt: skip
-    assert (event["id"], event["payload"], event["status"], event["last_error"]) == (3, {"sku": "A-1"}, "dead", ERROR)
+    assert (event["id"], event["payload"], event["status"], event["last_error"]) == (
+        3,
+        {"sku": "A-1"},
+        "dead",
+        ERROR,
+    )
 
 
 def test_pages_by_key_hold_every_event_once_and_end(api: httpx.Client) -> None:
@@ -81,12 +86,19 @@ def test_filters_narrow_the_list(api: httpx.Client, asked: dict[str, Any], ids: 
     assert _ids(api.get("/api/dead-events", params=asked)) == ids
 
 
-def test_a_cause_narrows_the_list_also_what_is_merged_into_it(api: httpx.Client, connection: Connection) -> None:
+def test_a_cause_narrows_the_list_also_what_is_merged_into_it(
+    api: httpx.Client, connection: Connection
+) -> None:
     causes = [
-        row["id"] for row in connection.execute("select cause_id as id from dlq.death group by 1 order by count(*)")
+        row["id"]
+        for row in connection.execute(
+            "select cause_id as id from dlq.death group by 1 order by count(*)"
+        )
     ]
     assert _ids(api.get("/api/dead-events", params={"cause": causes[0]})) == [5, 4]
-    connection.execute("update dlq.cause set merged_into = %s where id = %s", [causes[1], causes[0]])
+    connection.execute(
+        "update dlq.cause set merged_into = %s where id = %s", [causes[1], causes[0]]
+    )
     assert _ids(api.get("/api/dead-events", params={"cause": causes[1]})) == [5, 4, 3, 2, 1]
     stats = _json(api.get("/api/dead-events/stats", params={"cause": causes[1]}))
     assert (stats["total"], stats["by_cause"]) == (5, [{"name": causes[1], "events": 5}])
@@ -100,22 +112,37 @@ def test_the_figures_are_counted_by_every_side(api: httpx.Client, connection: Co
     body = _json(api.get("/api/dead-events/stats"))
     assert {"total", "aggregate_type", "event_type"} <= body.keys()
     assert (body["total"], body["aggregate_type"], body["event_type"]) == (5, None, None)
-    assert body["by_event_type"] == [{"name": "order.placed", "events": 3}, {"name": "order.paid", "events": 2}]
+    assert body["by_event_type"] == [
+        {"name": "order.placed", "events": 3},
+        {"name": "order.paid", "events": 2},
+    ]
     assert body["by_aggregate_type"] == [{"name": "order", "events": 5}]
     assert [one["events"] for one in body["by_cause"]] == [3, 2]
     assert [one["events"] for one in body["by_age"]] == [4, 1, 0, 0, 0]
-    paid = _json(api.get("/api/dead-events/stats", params={"event_type": "order.paid", "by": "cause"}))
-    assert (paid["total"], paid["event_type"], len(paid["by_cause"]), paid["by_age"]) == (2, "order.paid", 1, [])
+    paid = _json(
+        api.get("/api/dead-events/stats", params={"event_type": "order.paid", "by": "cause"})
+    )
+    assert (paid["total"], paid["event_type"], len(paid["by_cause"]), paid["by_age"]) == (
+        2,
+        "order.paid",
+        1,
+        [],
+    )
 
 
 def test_the_two_ways_of_counting_agree(api: httpx.Client) -> None:
     """A filter that only the ledger answers, and which all events pass, gives the figures of no filter."""
-    plain, judged = (_json(api.get("/api/dead-events/stats", params=asked)) for asked in ({}, {"error": "Error"}))
+    plain, judged = (
+        _json(api.get("/api/dead-events/stats", params=asked)) for asked in ({}, {"error": "Error"})
+    )
     assert plain == judged
 
 
 def test_an_event_is_shown_with_all_that_became_of_it(api: httpx.Client) -> None:
-    assert api.post("/api/dead-events/1/retry", json={"reason": "the carrier is back"}).status_code == 200
+    assert (
+        api.post("/api/dead-events/1/retry", json={"reason": "the carrier is back"}).status_code
+        == 200
+    )
     body = _json(api.get("/api/dead-events/1"))
     assert {"event", "deaths", "retries", "fix"} <= body.keys()
     assert body["event"]["status"] == "pending"
@@ -134,22 +161,37 @@ def test_a_retry_needs_no_body_and_is_done_once(api: httpx.Client, connection: C
     assert row == {"status": "pending", "attempts": 0}
     assert one(connection, "select count(*) from dlq.retry where reason <> 'asked'") == {"count": 1}
     audit = one(connection, "select kind, actor, reason, events from dlq.operation")
-    assert audit == {"kind": "retry.selected", "actor": "api", "reason": "asked for over HTTP", "events": 1}
+    assert audit == {
+        "kind": "retry.selected",
+        "actor": "api",
+        "reason": "asked for over HTTP",
+        "events": 1,
+    }
 
 
-def test_a_batch_says_how_many_were_asked_for_and_done(api: httpx.Client, connection: Connection) -> None:
+def test_a_batch_says_how_many_were_asked_for_and_done(
+    api: httpx.Client, connection: Connection
+) -> None:
     body = _json(api.post("/api/dead-events/retry-batch", json={"event_ids": [1, 2, 6, 99, 1]}))
     assert {"status", "message", "requested", "processed"} <= body.keys()
     assert (body["status"], body["requested"], body["processed"]) == ("success", 4, 2)
-    pending = connection.execute("select id from outbox_event where status = 'pending' order by id").fetchall()
+    pending = connection.execute(
+        "select id from outbox_event where status = 'pending' order by id"
+    ).fetchall()
     assert [row["id"] for row in pending] == [1, 2, 6]
 
 
-def test_a_batch_of_which_nothing_is_dead_is_not_found(api: httpx.Client, connection: Connection) -> None:
+def test_a_batch_of_which_nothing_is_dead_is_not_found(
+    api: httpx.Client, connection: Connection
+) -> None:
     """As at a terminal, and as for a discard; also when it is only looked at."""
     for more in ({}, {"dry_run": True}):
-        answer = _json(api.post("/api/dead-events/retry-batch", json={"event_ids": [6, 99], **more}), 404)
-        assert answer == {"error": "None of these events is dead. `GET /api/dead-events/ID` says what became of one."}
+        answer = _json(
+            api.post("/api/dead-events/retry-batch", json={"event_ids": [6, 99], **more}), 404
+        )
+        assert answer == {
+            "error": "None of these events is dead. `GET /api/dead-events/ID` says what became of one."
+        }
     assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
 
 
@@ -172,7 +214,10 @@ def test_a_cause_that_is_none_or_is_shown_as_another_is_no_filter(
     """A slip of the pen is not "nothing is dead"; of a merged one the answer names the cause to ask for."""
     merged, root = (row["id"] for row in connection.execute("select id from dlq.cause order by id"))
     connection.execute("update dlq.cause set merged_into = %s where id = %s", [root, merged])
-    for cause, status, said in (("v1-nosuch", 404, "no cause 'v1-nosuch'"), (merged, 409, f"Take {root}")):
+    for cause, status, said in (
+        ("v1-nosuch", 404, "no cause 'v1-nosuch'"),
+        (merged, 409, f"Take {root}"),
+    ):
         asked = body and {**body, "cause": cause}
         answer = api.request(method, f"/api/dead-events{path}".replace("CAUSE", cause), json=asked)
         assert said in _json(answer, status)["error"]
@@ -187,12 +232,16 @@ def test_what_others_hold_is_passed_over_and_said(api: httpx.Client, database: D
         done = _json(api.post("/api/dead-events/retry-batch", json=asked))
         assert (done["requested"], done["processed"], done["locked"]) == (2, 1, 1)
         assert "Passed over: 1 more, which others hold" in done["message"]
-        refused = _json(api.post("/api/dead-events/discard", json={"event_ids": [2], "reason": "x"}), 409)
+        refused = _json(
+            api.post("/api/dead-events/discard", json={"event_ids": [2], "reason": "x"}), 409
+        )
         assert "Other transactions hold this event." in refused["error"]
     assert _json(api.post("/api/dead-events/retry-batch", json=asked))["processed"] == 1
 
 
-def test_a_filter_is_looked_at_first_and_refused_when_it_means_more(api: httpx.Client, connection: Connection) -> None:
+def test_a_filter_is_looked_at_first_and_refused_when_it_means_more(
+    api: httpx.Client, connection: Connection
+) -> None:
     before = connection.execute(UNCHANGED.encode()).fetchall()
     asked = {"event_type": "order.placed", "reason": "x"}
     would = _json(api.post("/api/dead-events/retry-batch", json={**asked, "dry_run": True}))
@@ -200,7 +249,10 @@ def test_a_filter_is_looked_at_first_and_refused_when_it_means_more(api: httpx.C
     refused = _json(api.post("/api/dead-events/retry-batch", json={**asked, "at_most": 2}), 409)
     assert "would retry 3 events" in refused["error"]
     assert connection.execute(UNCHANGED.encode()).fetchall() == before
-    assert _json(api.post("/api/dead-events/retry-batch", json={**asked, "at_most": 3}))["processed"] == 3
+    assert (
+        _json(api.post("/api/dead-events/retry-batch", json={**asked, "at_most": 3}))["processed"]
+        == 3
+    )
 
 
 def test_discarded_events_go_to_the_archive_and_come_back_by_id(
@@ -208,7 +260,10 @@ def test_discarded_events_go_to_the_archive_and_come_back_by_id(
 ) -> None:
     asked = {"event_ids": [1], "reason": "a test order"}
     assert _json(api.post("/api/dead-events/discard", json=asked))["processed"] == 1
-    assert "None of these events is dead" in _json(api.post("/api/dead-events/discard", json=asked), 404)["error"]
+    assert (
+        "None of these events is dead"
+        in _json(api.post("/api/dead-events/discard", json=asked), 404)["error"]
+    )
     back = {"event_ids": [1], "reason": "a mistake"}
     with database.connect() as other, other.transaction():
         other.execute("select from outbox_event_archive for update")
@@ -216,7 +271,9 @@ def test_discarded_events_go_to_the_archive_and_come_back_by_id(
         assert "Other transactions hold this event." in held["error"]
     restored = _json(api.post("/api/archive/restore", json=back))
     assert (restored["events"], restored["locked"], restored["dry_run"]) == (1, 0, False)
-    assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {"count": 5}
+    assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {
+        "count": 5
+    }
 
 
 @pytest.mark.parametrize(
@@ -260,7 +317,11 @@ def test_discarded_events_go_to_the_archive_and_come_back_by_id(
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said_and_changes_nothing(
-    api: httpx.Client, connection: Connection, request_: tuple[str, str, Any], status: int, said: str
+    api: httpx.Client,
+    connection: Connection,
+    request_: tuple[str, str, Any],
+    status: int,
+    said: str,
 ) -> None:
     before = connection.execute(UNCHANGED.encode()).fetchall()
     method, path, body = request_

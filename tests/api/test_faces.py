@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from dlq_pipelines import OutboxRepository
-from dlq_pipelines.api.filters import Asked, Many
+from dlq_pipelines.api.filters import SelectionBody, SelectionQuery
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.cli.app import app as terminal
-from dlq_pipelines.outbox.event import Selector
-from dlq_pipelines.outbox.filters import Filters
+from dlq_pipelines.defs.retries import SelectionConfig
+from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
+from tests.cli.conftest import Run, dlq
 from tests.rows import add_events, kill
 
 # A question as each face is asked it: filters of a terminal, and of a request.
@@ -29,7 +29,6 @@ QUESTIONS: list[dict[str, Any]] = [
     {"cause": "v1-a", "event_type": "order.placed", "since": "2026-01-02T00:00+00:00"},
     {"event_type": "nobody's"},
 ]
-QUERY_NAMES = {one.name: one.metadata.get("query", one.name) for one in fields(Filters)}
 
 
 @pytest.fixture(autouse=True)
@@ -42,58 +41,76 @@ def dead(connection: Connection) -> None:
         add_events(connection, 30, event_type=event_type)
         kill(connection, error, attempts=attempts, where="status = 'pending'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    connection.execute("update outbox_event set dead_at = '2026-01-01Z'::timestamptz + id * interval '5 days'")
-    connection.execute("update dlq.death d set died_at = e.dead_at from outbox_event e where e.id = d.event_id")
+    connection.execute(
+        "update outbox_event set dead_at = '2026-01-01Z'::timestamptz + id * interval '5 days'"
+    )
+    connection.execute(
+        "update dlq.death d set died_at = e.dead_at from outbox_event e where e.id = d.event_id"
+    )
     connection.execute(
         "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
         " values ('v1-a', 'KeyError', 'x', '', now(), now())"
     )
-    connection.execute("update dlq.cause set merged_into = 'v1-a' where exception_type = 'KeyError' and id <> 'v1-a'")
+    connection.execute(
+        "update dlq.cause set merged_into = 'v1-a' where exception_type = 'KeyError' and id <> 'v1-a'"
+    )
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=str)
 def test_one_question_has_one_answer(
-    dlq: Run,  # noqa: F811
+    dlq: Run,
     api: httpx.Client,
     database: Database,
     question: dict[str, Any],
 ) -> None:
     """The same events in the same order, the same figures and the same place to go on."""
-    options = [word for name, value in question.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    query = {QUERY_NAMES[name]: value for name, value in question.items()}
-    selector = Filters(**question).selector(ZoneInfo("UTC"), else_every=True)
+    options = [
+        word
+        for name, value in question.items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    selection = Selection.build(question, ZoneInfo("UTC"), default_all=True)
 
     with OutboxRepository(database.url) as repository:
-        page, stats = repository.list_dead_events(selector, limit=7, offset=2), repository.dead_event_stats(selector)
-        total = repository.count_dead_events(selector=selector)
-    listed = api.get("/api/dead-events", params={**query, "limit": 7, "offset": 2}).json()
-    counted = api.get("/api/dead-events/stats", params=query).json()
-    told = json.loads(dlq("dead-events", "list", *options, "--limit", "7", "--offset", "2", "--json").out)
+        page, stats = (
+            repository.list_dead_events(selection, limit=7, offset=2),
+            repository.get_dead_event_stats(selection),
+        )
+        total = repository.count_dead_events(selection=selection)
+    listed = api.get("/api/dead-events", params={**question, "limit": 7, "offset": 2}).json()
+    counted = api.get("/api/dead-events/stats", params=question).json()
+    told = json.loads(
+        dlq("dead-events", "list", *options, "--limit", "7", "--offset", "2", "--json").out
+    )
     said = json.loads(dlq("dead-events", "stats", *options, "--format", "json").out)
 
     ids = [event.id for event in page.events]
-    assert ids == [event["id"] for event in listed["events"]] == [event["id"] for event in told["events"]]
-    assert [event.cause_id for event in page.events] == [event["cause_id"] for event in listed["events"]]
+    assert (
+        ids
+        == [event["id"] for event in listed["events"]]
+        == [event["id"] for event in told["events"]]
+    )
+    assert [event.cause_id for event in page.events] == [
+        event["cause_id"] for event in listed["events"]
+    ]
     assert page.next == listed["next"] == told["next"]
     assert stats.total == total == counted["total"] == said["total"]
     for side in ("by_event_type", "by_aggregate_type", "by_cause", "by_age"):
         assert counted[side] == said[side] == [vars(one) for one in getattr(stats, side)]
 
 
-def test_every_filter_is_in_every_face() -> None:
-    """Under one name, or the one that clients know; the ids and `all` beside them."""
-    filters = {one.name for one in fields(Filters)}
-    assert {one.alias or name for name, one in Asked.model_fields.items()} == {
-        QUERY_NAMES[name] for name in filters - {"every"}
-    } | {"id"}
-    body = {one.alias or name for name, one in Many.model_fields.items()}
-    assert set(QUERY_NAMES.values()) | {"event_ids"} <= body
+def test_every_face_has_every_filter_under_the_same_name() -> None:
+    """The command line, HTTP queries and bodies, the Launchpad, and the SQL function."""
+    filters = {item.name for item in FILTERS}
+    assert filters | {"event_ids", "all"} == {item.name for item in fields(Selection)}
+    assert set(SelectionQuery.model_fields) == filters | {"event_ids"}
+    assert set(SelectionBody.model_fields) >= filters | {"event_ids", "all"}
+    assert set(SelectionConfig.model_fields) == filters | {"event_ids", "all"}
     (group,) = [one for one in terminal.registered_groups if one.name == "dead-events"]
     assert group.typer_instance is not None
     commands = {
-        command.name or command.callback.__name__: command for command in group.typer_instance.registered_commands
-    }  # type: ignore[union-attr]
+        command.name or getattr(command.callback, "__name__", ""): command.callback
+        for command in group.typer_instance.registered_commands
+    }
     for name in ("list", "stats", "retry_batch", "export", "discard"):
-        assert filters <= set(commands[name].callback.__annotations__), name
-    renamed = {"cause": "cause_id", "since": "died_since", "until": "died_until"}
-    assert {renamed.get(name, name) for name in filters} | {"event_ids"} == {one.name for one in fields(Selector)}
+        assert filters | {"all"} <= set(getattr(commands[name], "__annotations__", {})), name

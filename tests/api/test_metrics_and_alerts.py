@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import httpx
 
-from dlq_pipelines.alerts.alert import AlertPolicy, evaluate
+from dlq_pipelines.alerts.alert import AlertPolicy, evaluate_alerts
 from dlq_pipelines.alerts.rules import Thresholds
 from dlq_pipelines.postgres.connect import Connection
 from tests.api.conftest import Serve, bearer
@@ -18,10 +18,17 @@ def test_prometheus_reads_what_is_dead(connection: Connection, api: httpx.Client
     answer = api.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
-    assert 'dispatchbox_dead_events_current{aggregate_type="order",event_type="order.placed"} 2.0' in answer.text or (
-        'dispatchbox_dead_events_current{event_type="order.placed",aggregate_type="order"} 2.0' in answer.text
+    assert (
+        'dispatchbox_dead_events_current{aggregate_type="order",event_type="order.placed"} 2.0'
+        in answer.text
+        or (
+            'dispatchbox_dead_events_current{event_type="order.placed",aggregate_type="order"} 2.0'
+            in answer.text
+        )
     )
-    open_metrics = api.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    open_metrics = api.get(
+        "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
+    )
     assert open_metrics.text.endswith("# EOF\n")
 
 
@@ -30,20 +37,36 @@ def test_metrics_want_a_token_where_there_are_tokens(serve: Serve, tokens: dict[
     assert client.get("/metrics").status_code == 401
     assert "dlq_up 1.0" in client.get("/metrics", headers=bearer(tokens["read"])).text
     asked = {"key": "backlog", "reason": "known"}
-    assert client.post("/api/alerts/silence", json=asked, headers=bearer(tokens["retry"])).status_code == 403
+    assert (
+        client.post("/api/alerts/silence", json=asked, headers=bearer(tokens["retry"])).status_code
+        == 403
+    )
 
 
 def test_alerts_are_listed_and_silenced(connection: Connection, api: httpx.Client) -> None:
     add_events(connection, 2)
     kill(connection, "boom")
-    evaluate(connection, now=datetime.now(UTC), policy=replace(AlertPolicy(), thresholds=Thresholds(backlog=1)))
+    evaluate_alerts(
+        connection,
+        now=datetime.now(UTC),
+        policy=replace(AlertPolicy(), thresholds=Thresholds(backlog=1)),
+    )
     listed = api.get("/api/alerts").json()
-    assert (listed["count"], listed["alerts"][0]["key"], listed["alerts"][0]["state"]) == (1, "backlog", "firing")
+    assert (listed["count"], listed["alerts"][0]["key"], listed["alerts"][0]["state"]) == (
+        1,
+        "backlog",
+        "firing",
+    )
     asked = {"key": "backlog", "hours": 4, "reason": "known"}
     assert api.post("/api/alerts/silence", json={**asked, "dry_run": True}).status_code == 200
     assert one(connection, "select silenced_until from dlq.alert") == {"silenced_until": None}
-    assert api.post("/api/alerts/silence", json=asked, headers={"X-Actor": "ann"}).json()["silenced_until"]
+    assert api.post("/api/alerts/silence", json=asked, headers={"X-Actor": "ann"}).json()[
+        "silenced_until"
+    ]
     assert api.get("/api/alerts").json()["alerts"][0]["state"] == "silenced"
-    assert one(connection, "select actor from dlq.operation where kind = 'alert.silence'")["actor"] == "ann"
+    assert (
+        one(connection, "select actor from dlq.operation where kind = 'alert.silence'")["actor"]
+        == "ann"
+    )
     assert api.post("/api/alerts/silence", json={**asked, "key": "nothing"}).status_code == 404
     assert api.post("/api/alerts/silence", json={**asked, "hours": 10_000}).status_code == 400

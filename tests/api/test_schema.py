@@ -41,7 +41,9 @@ CHECKS = [
 EXAMPLES = 20
 
 
-def test_no_request_fails_the_server_or_gets_what_is_not_described(serve: Serve, connection: Connection) -> None:
+def test_no_request_fails_the_server_or_gets_what_is_not_described(
+    serve: Serve, connection: Connection
+) -> None:
     """Thousands of requests that the description allows, and such that it does not."""
     add_events(connection, 50, payload='{"sku": "A-1"}')
     kill(connection, "KeyError: 'sku'", attempts=5)
@@ -51,7 +53,11 @@ def test_no_request_fails_the_server_or_gets_what_is_not_described(serve: Serve,
     asked: dict[str, int] = {}
     for found, mode in product(schema.get_all_operations(), GenerationMode):
         operation = found.ok()
-        if mode is GenerationMode.NEGATIVE and not list(operation.iter_parameters()) and not operation.body:
+        if (
+            mode is GenerationMode.NEGATIVE
+            and not list(operation.iter_parameters())
+            and not operation.body
+        ):
             continue  # there is nothing to say wrongly
 
         @settings(

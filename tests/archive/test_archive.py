@@ -14,21 +14,21 @@ import pytest
 from psycopg import sql
 
 from dlq_pipelines.archive import archive
-from dlq_pipelines.archive.archive import Archived, archive_dead_events, discard_events
-from dlq_pipelines.archive.purge import Purged, forget_deaths
+from dlq_pipelines.archive.archive import ArchiveResult, archive_dead_events, discard_events
+from dlq_pipelines.archive.purge import PurgeResult, purge_deaths
 from dlq_pipelines.archive.restore import restore_events
+from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.defs.archive import books_balance, dead_event_archive
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.errors import RefusedError, SchemaError
 from dlq_pipelines.exports.export import export_day, verify_day
-from dlq_pipelines.exports.target import local_target
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.exports.target import open_local_target
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, migrate
-from dlq_pipelines.retries.ledger import Flag, flag_fix
+from dlq_pipelines.postgres.migrate import apply_migrations, load_migrations
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from tests.rows import one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -46,12 +46,19 @@ INTO_BOTH = """
 """
 
 
-def _died_at(connection: Connection, count: int, at: datetime, error: str = "x", event_type: str = "paid") -> None:
+def _died_at(
+    connection: Connection, count: int, at: datetime, error: str = "x", event_type: str = "paid"
+) -> None:
     connection.execute(DIED, {"count": count, "at": at, "error": error, "type": event_type})
 
 
 def _died(
-    connection: Connection, count: int, *, days_ago: float, error: str = "KeyError: 'a'", event_type: str = "paid"
+    connection: Connection,
+    count: int,
+    *,
+    days_ago: float,
+    error: str = "KeyError: 'a'",
+    event_type: str = "paid",
 ) -> None:
     _died_at(connection, count, NOW - timedelta(days=days_ago), error, event_type)
 
@@ -61,34 +68,42 @@ def _flag(connection: Connection, *, days_ago: float = 0, event_type: str | None
     classify_deaths(connection, zone=ZONE)
     cause = one(connection, "select cause_id from dlq.death order by id limit 1")["cause_id"]
     at = NOW - timedelta(days=days_ago)
-    selector = Selector(cause_id=cause, event_type=event_type)
-    return flag_fix(connection, Flag(selector), act=Act("ann", "n", at)).id
+    selection = Selection(cause=cause, event_type=event_type)
+    return flag_fix(connection, FixFlag(selection), audit=AuditContext("ann", "n", at)).id
 
 
 def _export(connection: Connection, database: Database, folder: Path, *, days_ago: int) -> None:
     classify_deaths(connection, zone=ZONE)
     day = Day.of((NOW - timedelta(days=days_ago)).astimezone(ZONE).date(), ZONE)
-    export_day(connection, url=database.url, day=day, target=local_target(folder), now=NOW)
-    assert verify_day(connection, day=day, target=local_target(folder), now=NOW) == []
+    export_day(connection, url=database.url, day=day, target=open_local_target(folder), now=NOW)
+    assert verify_day(connection, day=day, target=open_local_target(folder), now=NOW) == []
 
 
-def _archive(connection: Connection, *, days: int = 30, only: bool = False, dry: bool = False) -> Archived:
-    act = Act("job", "retention", NOW, dry_run=dry)
-    return archive_dead_events(connection, before=NOW - timedelta(days=days), only_exported=only, act=act)
+def _archive(
+    connection: Connection, *, days: int = 30, only: bool = False, dry: bool = False
+) -> ArchiveResult:
+    return archive_dead_events(
+        connection,
+        before=NOW - timedelta(days=days),
+        only_exported=only,
+        audit=AuditContext("job", "retention", NOW),
+        options=RunOptions(dry_run=dry),
+    )
 
 
 def _places(connection: Connection) -> tuple[int, int]:
     """Events in the outbox and in the archive."""
-    counted = (
-        "select (select count(*) from outbox_event) as outbox, (select count(*) from outbox_event_archive) as archive"
-    )
+    counted = "select (select count(*) from outbox_event) as outbox, (select count(*) from outbox_event_archive) as archive"
     found = one(connection, counted)
     return found["outbox"], found["archive"]
 
 
 def _audited(connection: Connection) -> int:
     return int(
-        one(connection, "select coalesce(sum(events), 0) as n from dlq.operation where kind = 'archive.move'")["n"]
+        one(
+            connection,
+            "select coalesce(sum(events), 0) as n from dlq.operation where kind = 'archive.move'",
+        )["n"]
     )
 
 
@@ -108,15 +123,19 @@ def test_old_dead_events_move_whole_and_the_others_stay(connection: Connection) 
     connection.execute(
         "update outbox_event set last_error = 'Zoë', next_run_at = '2026-01-02', attempts = 7 where id = 1"
     )
-    connection.execute("update outbox_event set last_error_at = '2026-01-03', created_at = '2026-01-01' where id = 1")
+    connection.execute(
+        "update outbox_event set last_error_at = '2026-01-03', created_at = '2026-01-01' where id = 1"
+    )
     before = connection.execute(
         "select *, payload::text as payload from outbox_event where id <= 2 order by id"
     ).fetchall()
-    assert _archive(connection) == Archived(moved=2, batches=1, left=0)
-    after = connection.execute("select *, payload::text as payload from outbox_event_archive order by id").fetchall()
+    assert _archive(connection) == ArchiveResult(moved=2, batches=1, left=0)
+    after = connection.execute(
+        "select *, payload::text as payload from outbox_event_archive order by id"
+    ).fetchall()
     assert after == [{**row, "archived_at": NOW} for row in before]
     assert _places(connection) == (4, 2)
-    assert _archive(connection) == Archived(moved=0, batches=0, left=0)
+    assert _archive(connection) == ArchiveResult(moved=0, batches=0, left=0)
     assert _audited(connection) == 2
 
 
@@ -124,11 +143,15 @@ def test_old_dead_events_move_whole_and_the_others_stay(connection: Connection) 
 def test_a_backlog_moves_in_batches_each_with_its_audit(connection: Connection) -> None:
     """Also events that died in the same microsecond, across the border of a batch."""
     _died(connection, 25, days_ago=40)
-    assert _archive(connection) == Archived(moved=25, batches=3, left=0)
-    rows = connection.execute("select events, filter, actor, reason from dlq.operation order by id").fetchall()
+    assert _archive(connection) == ArchiveResult(moved=25, batches=3, left=0)
+    rows = connection.execute(
+        "select events, filter, actor, reason from dlq.operation order by id"
+    ).fetchall()
     assert [row["events"] for row in rows] == [10, 10, 5]
     before = (NOW - timedelta(days=30)).isoformat()
-    assert {(row["filter"]["before"], row["actor"], row["reason"]) for row in rows} == {(before, "job", "retention")}
+    assert {(row["filter"]["before"], row["actor"], row["reason"]) for row in rows} == {
+        (before, "job", "retention")
+    }
 
 
 @pytest.mark.usefixtures("_small_batches")
@@ -147,7 +170,11 @@ def test_a_dry_run_says_what_the_real_one_does(
     dry = _archive(connection, only=only, dry=True)
     assert _places(connection) == (24, 1)
     assert _audited(connection) == 0
-    expected = Archived(moved=15, batches=2, left=4) if not only else Archived(moved=11, batches=2, left=8)
+    expected = (
+        ArchiveResult(moved=15, batches=2, left=4)
+        if not only
+        else ArchiveResult(moved=11, batches=2, left=8)
+    )
     assert dry == _archive(connection, only=only) == expected
 
 
@@ -164,10 +191,12 @@ def test_events_that_an_active_fix_targets_stay(
     _died(connection, 1, days_ago=31, event_type="sent")
     _died(connection, 1, days_ago=33, error="ValueError: b")
     fix = _flag(connection, days_ago=flagged_days_ago, event_type=event_type)
-    assert _archive(connection) == Archived(moved=4 - len(stay), batches=1, left=len(stay))
+    assert _archive(connection) == ArchiveResult(moved=4 - len(stay), batches=1, left=len(stay))
     assert {row["id"] for row in connection.execute("select id from outbox_event")} == stay
-    connection.execute("update dlq.fix set status = 'halted', closed_at = now() where id = %s", [fix])
-    assert _archive(connection) == Archived(moved=len(stay), batches=1, left=0)
+    connection.execute(
+        "update dlq.fix set status = 'halted', closed_at = now() where id = %s", [fix]
+    )
+    assert _archive(connection) == ArchiveResult(moved=len(stay), batches=1, left=0)
 
 
 def test_only_days_that_are_exported_completely_are_archived(
@@ -176,13 +205,15 @@ def test_only_days_that_are_exported_completely_are_archived(
     """A death that is recorded late makes its day incomplete until it is exported again."""
     _died(connection, 2, days_ago=31)
     _died(connection, 3, days_ago=32)
-    assert _archive(connection, only=True) == Archived(moved=0, batches=0, left=5)
+    assert _archive(connection, only=True) == ArchiveResult(moved=0, batches=0, left=5)
     _export(connection, database, tmp_path, days_ago=31)
     _died(connection, 1, days_ago=31)
     assert _archive(connection, only=True).moved == 0
     _export(connection, database, tmp_path, days_ago=31)
-    assert _archive(connection, only=True) == Archived(moved=3, batches=1, left=3)
-    assert one(connection, "select count(*) as n from outbox_event where dead_at > '2026-10-20'") == {"n": 0}
+    assert _archive(connection, only=True) == ArchiveResult(moved=3, batches=1, left=3)
+    assert one(
+        connection, "select count(*) as n from outbox_event where dead_at > '2026-10-20'"
+    ) == {"n": 0}
 
 
 def test_what_is_left_of_a_day_is_archived_though_the_ledger_has_forgotten_the_rest(
@@ -194,13 +225,13 @@ def test_what_is_left_of_a_day_is_archived_though_the_ledger_has_forgotten_the_r
     for days_ago in (31, 33):
         _export(connection, database, tmp_path, days_ago=days_ago)
     connection.execute("update outbox_event set status = 'done' where id in (1, 2)")
-    before, act = NOW - timedelta(days=30), Act("job", "retention", NOW)
-    assert forget_deaths(connection, before=before, act=act) == Purged(2, 1)
+    before, audit = NOW - timedelta(days=30), AuditContext("job", "retention", NOW)
+    assert purge_deaths(connection, before=before, audit=audit) == PurgeResult(2, 1)
     day = Day.of((NOW - timedelta(days=31)).astimezone(ZONE).date(), ZONE)
-    assert verify_day(connection, day=day, target=local_target(tmp_path), now=NOW) == []
+    assert verify_day(connection, day=day, target=open_local_target(tmp_path), now=NOW) == []
     with pytest.raises(RefusedError, match="another export would hold less"):
         _export(connection, database, tmp_path, days_ago=31)
-    assert _archive(connection, only=True) == Archived(moved=2, batches=1, left=0)
+    assert _archive(connection, only=True) == ArchiveResult(moved=2, batches=1, left=0)
     counted = "select rows, forgotten from dlq.export_day order by day"
     assert [tuple(row.values()) for row in connection.execute(counted.encode())] == [(1, 0), (3, 2)]
 
@@ -231,17 +262,25 @@ def test_the_day_of_an_event_is_that_of_the_exports_zone(
     assert _archive(connection, only=True).moved == 1
 
 
-def test_an_event_whose_id_is_in_the_archive_stays_and_stops_no_other(connection: Connection) -> None:
+def test_an_event_whose_id_is_in_the_archive_stays_and_stops_no_other(
+    connection: Connection,
+) -> None:
     """Neither of the two is lost, and the books name it."""
     _died(connection, 3, days_ago=31)
     connection.execute(INTO_BOTH)
-    assert _archive(connection) == Archived(moved=2, batches=1, left=1)
+    assert _archive(connection) == ArchiveResult(moved=2, batches=1, left=1)
     assert _places(connection) == (1, 3)
-    assert connection.one("archive.unaccounted") == {"missing": 0, "doubled": 1, "examples": [2]}
+    assert connection.fetch_one("archive.unaccounted") == {
+        "missing": 0,
+        "doubled": 1,
+        "examples": [2],
+    }
 
 
 @pytest.mark.usefixtures("_small_batches")
-def test_a_killed_run_leaves_whole_batches_and_the_next_goes_on(connection: Connection, database: Database) -> None:
+def test_a_killed_run_leaves_whole_batches_and_the_next_goes_on(
+    connection: Connection, database: Database
+) -> None:
     """The connection dies within the third batch, after the move and before its audit row."""
     _died(connection, 45, days_ago=31)
     connection.execute(
@@ -293,21 +332,23 @@ def test_an_archiver_does_not_wait_for_another(connection: Connection, database:
         try:
             while not one(connection, "select count(*) as n from pg_locks where not granted")["n"]:
                 assert not first.done()
-            assert _archive(connection) == Archived(moved=35, batches=4, left=0)
+            assert _archive(connection) == ArchiveResult(moved=35, batches=4, left=0)
         finally:
             connection.execute("select pg_advisory_unlock(7)")
-        assert first.result() == Archived(moved=10, batches=1, left=0)
+        assert first.result() == ArchiveResult(moved=10, batches=1, left=0)
     assert _places(connection) == (0, 45)
     assert _audited(connection) == 45
 
 
-def test_an_event_that_is_retried_meanwhile_stays(connection: Connection, database: Database) -> None:
+def test_an_event_that_is_retried_meanwhile_stays(
+    connection: Connection, database: Database
+) -> None:
     """A row that somebody holds is passed over; the next run judges it anew."""
     _died(connection, 2, days_ago=31)
     with database.connect() as other, other.transaction():
         other.execute("update outbox_event set status = 'pending', dead_at = null where id = 1")
         assert _archive(connection).moved == 1
-    assert _archive(connection) == Archived(moved=0, batches=0, left=0)
+    assert _archive(connection) == ArchiveResult(moved=0, batches=0, left=0)
     assert _places(connection) == (1, 1)
 
 
@@ -330,7 +371,12 @@ _RETRIED = """
         (_RETRIED.format(outcome="'done'", settled="now()") + _GONE, [], []),
         (_RETRIED.format(outcome="null", settled="null") + _GONE, [2], []),
         (_RETRIED.format(outcome="'gone'", settled="now()") + _GONE, [2], []),
-        ("update outbox_event set status = 'pending'; update outbox_event set status = 'dead';" + _GONE, [2], []),
+        (
+            "update outbox_event set status = 'pending'; update outbox_event set status = 'dead';"
+            + _GONE,
+            [2],
+            [],
+        ),
         ("update outbox_event set status = 'done'", [], []),
     ],
     ids=[
@@ -354,7 +400,7 @@ def test_the_books_find_what_is_nowhere_and_what_is_in_both(
     _died(connection, 2, days_ago=31)
     _archive(connection)
     connection.execute(cook.encode())
-    assert connection.one("archive.unaccounted") == {
+    assert connection.fetch_one("archive.unaccounted") == {
         "missing": len(missing),
         "doubled": len(doubled),
         "examples": missing + doubled or None,
@@ -368,13 +414,22 @@ def test_columns_of_the_applications_own_go_with_the_event(connection: Connectio
         " add column n bigint generated always as (id * 2) stored"
     )
     _died(connection, 2, days_ago=31)
-    with pytest.raises(SchemaError, match=r'lacks the columns tenant, "Trace id" of public.outbox_event'):
+    with pytest.raises(
+        SchemaError, match=r'lacks the columns tenant, "Trace id" of public.outbox_event'
+    ):
         _archive(connection)
     assert _places(connection) == (2, 0)
     lacking = connection.run("archive.columns_lacking").fetchall()
-    assert [tuple(row.values()) for row in lacking] == [("tenant", "text", None), ("Trace id", "uuid", None)]
-    connection.execute('alter table outbox_event_archive add column "Trace id" uuid, add column tenant text')
-    connection.execute("update outbox_event set \"Trace id\" = ('00000000-0000-0000-0000-00000000000' || id)::uuid")
+    assert [tuple(row.values()) for row in lacking] == [
+        ("tenant", "text", None),
+        ("Trace id", "uuid", None),
+    ]
+    connection.execute(
+        'alter table outbox_event_archive add column "Trace id" uuid, add column tenant text'
+    )
+    connection.execute(
+        "update outbox_event set \"Trace id\" = ('00000000-0000-0000-0000-00000000000' || id)::uuid"
+    )
     assert _archive(connection).moved == 2
     kept = connection.execute(
         'select tenant, "Trace id"::text as trace from outbox_event_archive order by id'
@@ -385,7 +440,8 @@ def test_columns_of_the_applications_own_go_with_the_event(connection: Connectio
 
 
 @pytest.mark.parametrize(
-    "unique", ["alter table {} add unique (aggregate_id)", "create unique index on {} (aggregate_id)"]
+    "unique",
+    ["alter table {} add unique (aggregate_id)", "create unique index on {} (aggregate_id)"],
 )
 def test_a_constraint_of_the_applications_own_is_named_with_the_row_that_breaks_it(
     connection: Connection, unique: str
@@ -395,43 +451,52 @@ def test_a_constraint_of_the_applications_own_is_named_with_the_row_that_breaks_
     connection.execute(unique.format(archive_table).encode())
     _died(connection, 1, days_ago=32)
     _died(connection, 2, days_ago=31)
-    act, constraint = Act("ann", "r", NOW), "_aggregate_id_(key|idx)"
-    said = (
-        rf"The constraint outbox_event_archive{constraint} of {archive_table} refuses an event: Key .aggregate_id.=.1. "
-    )
+    audit, constraint = AuditContext("ann", "r", NOW), "_aggregate_id_(key|idx)"
+    said = rf"The constraint outbox_event_archive{constraint} of {archive_table} refuses an event: Key .aggregate_id.=.1. "
     with pytest.raises(SchemaError, match=said) as raised:
         _archive(connection)
     with pytest.raises(SchemaError, match=said):
-        discard_events(connection, Selector(every=True), act=act)
+        discard_events(connection, Selection(all=True), audit=audit)
     assert _places(connection) == (3, 0)
     (drop, name) = re.findall(r"`(alter table .* drop constraint (\S+));`", str(raised.value))[0]
     connection.execute((drop if name.endswith("_key") else f"drop index {name}").encode())
     assert _archive(connection).moved == 3
 
     connection.execute(unique.format(outbox).encode())
-    with pytest.raises(SchemaError, match=rf"The constraint outbox_event{constraint} of {outbox} refuses an event"):
-        restore_events(connection, Selector(every=True), act=act)
+    with pytest.raises(
+        SchemaError, match=rf"The constraint outbox_event{constraint} of {outbox} refuses an event"
+    ):
+        restore_events(connection, Selection(all=True), audit=audit)
     assert _places(connection) == (0, 3)
 
 
 def test_the_applications_own_triggers_find_what_they_name(connection: Connection) -> None:
     """Written for its own search path, on either table; whoever moves the events."""
     connection.execute(
-        "create table audited (act text); create function audit() returns trigger language plpgsql as $$ begin"
+        "create table audited (audit text); create function audit() returns trigger language plpgsql as $$ begin"
         " insert into audited values (tg_table_name || ' ' || tg_op); return null; end $$;"
         " create trigger audit after insert or delete on outbox_event for each row execute function audit();"
         " create trigger audit after insert or delete on outbox_event_archive for each row execute function audit()"
     )
     _died(connection, 2, days_ago=31)
-    discard_events(connection, Selector(event_ids=(1,)), act=Act("ann", "test data", NOW))
+    discard_events(
+        connection, Selection(event_ids=(1,)), audit=AuditContext("ann", "test data", NOW)
+    )
     assert _archive(connection).moved == 1
-    assert restore_events(connection, Selector(event_ids=(1, 2)), act=Act("ann", "late fix", NOW)).events == 2
+    assert (
+        restore_events(
+            connection, Selection(event_ids=(1, 2)), audit=AuditContext("ann", "late fix", NOW)
+        ).events
+        == 2
+    )
     connection.execute(
         "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at, verified_at)"
         " values ('2026-10-20', '2026-10-20Z', '2026-10-21Z', 2, '[]', now(), now())"
     )
     assert one(connection, "select archive_dead_outbox_events(0) as moved") == {"moved": 2}
-    acts = connection.execute("select act, count(*) as n from audited group by 1 order by 1").fetchall()
+    acts = connection.execute(
+        "select audit, count(*) as n from audited group by 1 order by 1"
+    ).fetchall()
     assert [tuple(row.values()) for row in acts] == [
         ("outbox_event DELETE", 4), ("outbox_event INSERT", 4),
         ("outbox_event_archive DELETE", 2), ("outbox_event_archive INSERT", 4),
@@ -449,44 +514,74 @@ def test_ids_that_are_generated_always_are_moved_as_they_are(empty_database: Dat
             " created_at timestamptz not null default now());"
             " create table outbox_event_archive (like outbox_event including all, archived_at timestamptz)"
         )
-        migrate(connection, all_migrations())
+        apply_migrations(connection, load_migrations())
         _died(connection, 3, days_ago=31)
         rows = "select * from outbox_event order by id"
         before = connection.execute(rows).fetchall()
-        discard_events(connection, Selector(event_ids=(2,)), act=Act("ann", "test data", NOW))
+        discard_events(
+            connection, Selection(event_ids=(2,)), audit=AuditContext("ann", "test data", NOW)
+        )
         assert _archive(connection).moved == 2
-        assert restore_events(connection, Selector(event_ids=(1, 2, 3)), act=Act("ann", "late fix", NOW)).events == 3
+        assert (
+            restore_events(
+                connection,
+                Selection(event_ids=(1, 2, 3)),
+                audit=AuditContext("ann", "late fix", NOW),
+            ).events
+            == 3
+        )
         assert connection.execute(rows).fetchall() == before
 
 
 def test_discarded_events_go_at_once_with_their_reason(connection: Connection) -> None:
     """Also young ones that are not exported; the ledger says who gave them up and why; a dry run only counts."""
     _died(connection, 3, days_ago=0.1)
-    act = Act("ann", "test data", NOW)
-    selector = Selector(event_ids=(1, 3, 99))
-    assert discard_events(connection, selector, act=replace(act, dry_run=True)).events == 2
+    audit = AuditContext("ann", "test data", NOW)
+    selection = Selection(event_ids=(1, 3, 99))
+    assert (
+        discard_events(connection, selection, audit=audit, options=RunOptions(dry_run=True)).events
+        == 2
+    )
     assert _places(connection) == (3, 0)
-    assert discard_events(connection, selector, act=act).events == 2
-    assert discard_events(connection, selector, act=act).events == 0
+    assert discard_events(connection, selection, audit=audit).events == 2
+    assert discard_events(connection, selection, audit=audit).events == 0
     assert _places(connection) == (1, 2)
-    noted = connection.execute("select event_id, actor, reason, discarded_at from dlq.discard order by 1").fetchall()
+    noted = connection.execute(
+        "select event_id, actor, reason, discarded_at from dlq.discard order by 1"
+    ).fetchall()
     assert [tuple(row.values()) for row in noted] == [(n, "ann", "test data", NOW) for n in (1, 3)]
     audit = one(connection, "select kind, events, filter from dlq.operation")
-    assert audit == {"kind": "archive.discard", "events": 2, "filter": {"event_ids": [1, 3, 99], "more": 0}}
-    assert connection.one("archive.unaccounted") == {"missing": 0, "doubled": 0, "examples": None}
+    assert audit == {
+        "kind": "archive.discard",
+        "events": 2,
+        "filter": {"event_ids": [1, 3, 99], "more": 0},
+    }
+    assert connection.fetch_one("archive.unaccounted") == {
+        "missing": 0,
+        "doubled": 0,
+        "examples": None,
+    }
 
 
-def test_discarding_leaves_an_event_whose_id_is_in_the_archive_and_takes_the_others(connection: Connection) -> None:
+def test_discarding_leaves_an_event_whose_id_is_in_the_archive_and_takes_the_others(
+    connection: Connection,
+) -> None:
     """As the archive does; the dry run says so, and the books name it."""
     _died(connection, 3, days_ago=1)
     connection.execute(INTO_BOTH)
     for dry_run in (True, False):
-        act = Act("ann", "test data", NOW, dry_run=dry_run)
-        assert discard_events(connection, Selector(every=True), act=act).events == 2
+        audit = AuditContext("ann", "test data", NOW, dry_run=dry_run)
+        assert discard_events(connection, Selection(all=True), audit=audit).events == 2
     assert _places(connection) == (1, 3)
-    assert one(connection, "select array_agg(event_id order by event_id) as ids from dlq.discard") == {"ids": [1, 3]}
+    assert one(
+        connection, "select array_agg(event_id order by event_id) as ids from dlq.discard"
+    ) == {"ids": [1, 3]}
     assert one(connection, "select events from dlq.operation") == {"events": 2}
-    assert connection.one("archive.unaccounted") == {"missing": 0, "doubled": 1, "examples": [2]}
+    assert connection.fetch_one("archive.unaccounted") == {
+        "missing": 0,
+        "doubled": 1,
+        "examples": [2],
+    }
 
 
 def test_the_same_move_is_a_function_for_people_on_pg_cron(
@@ -501,16 +596,24 @@ def test_the_same_move_is_a_function_for_people_on_pg_cron(
         day = Day.of((now - timedelta(days=31)).date(), ZoneInfo("UTC"))
         classify_deaths(connection, zone=ZoneInfo("UTC"))
         for make in (
-            lambda: export_day(connection, url=database.url, day=day, target=local_target(tmp_path), now=now),
-            lambda: verify_day(connection, day=day, target=local_target(tmp_path), now=now),
+            lambda: export_day(
+                connection, url=database.url, day=day, target=open_local_target(tmp_path), now=now
+            ),
+            lambda: verify_day(connection, day=day, target=open_local_target(tmp_path), now=now),
         ):
             assert one(own, "select archive_dead_outbox_events() as moved") == {"moved": 0}
             make()
         assert one(own, "select archive_dead_outbox_events() as moved") == {"moved": 2}
         assert one(own, "select archive_dead_outbox_events(30) as moved") == {"moved": 0}
         audit = one(connection, "select kind, reason, events from dlq.operation")
-        assert audit == {"kind": "archive.move", "reason": "archive_dead_outbox_events(30)", "events": 2}
-        with pytest.raises(psycopg.errors.InvalidParameterValue, match="retention_days must be 0 or more"):
+        assert audit == {
+            "kind": "archive.move",
+            "reason": "archive_dead_outbox_events(30)",
+            "events": 2,
+        }
+        with pytest.raises(
+            psycopg.errors.InvalidParameterValue, match="retention_days must be 0 or more"
+        ):
             own.execute("select archive_dead_outbox_events(-1)")
     assert _places(connection) == (4, 2)
 
@@ -520,10 +623,16 @@ def test_the_books_find_a_loss_and_a_double_at_once(connection: Connection) -> N
     _died(connection, 3, days_ago=1)
     connection.execute(INTO_BOTH)
     connection.execute("delete from outbox_event where id = 3")
-    assert connection.one("archive.unaccounted") == {"missing": 1, "doubled": 1, "examples": [2, 3]}
+    assert connection.fetch_one("archive.unaccounted") == {
+        "missing": 1,
+        "doubled": 1,
+        "examples": [2, 3],
+    }
 
 
-def test_a_batch_is_found_by_the_index_of_the_dead_from_where_the_last_ended(connection: Connection) -> None:
+def test_a_batch_is_found_by_the_index_of_the_dead_from_where_the_last_ended(
+    connection: Connection,
+) -> None:
     """In a table of which most is delivered; the dry run and what is left are counted by it too."""
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
@@ -535,38 +644,54 @@ def test_a_batch_is_found_by_the_index_of_the_dead_from_where_the_last_ended(con
     plans = {}
     for name, values in (("count_movable", where), ("count_old", {"before": where["before"]})):
         text = connection.literal(f"archive.{name}", **values)
-        plans[name] = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
+        plans[name] = "\n".join(
+            row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode())
+        )
     plans["batch"] = _plan_of_batch(connection, *where.values(), NOW, 7, 100, NOW)
     for plan in plans.values():
         assert "Scan using dlq_dead on outbox_event" in plan, plan
         assert "Seq Scan on outbox_event " not in plan, plan
-    assert re.search(r"Index Cond: \(\(dead_at < .*ROW\(dead_at, id\) > ROW\(", plans["batch"]), plans["batch"]
+    assert re.search(r"Index Cond: \(\(dead_at < .*ROW\(dead_at, id\) > ROW\(", plans["batch"]), (
+        plans["batch"]
+    )
 
 
-@pytest.mark.parametrize("selector", [Selector(event_type="e"), Selector(event_ids=tuple(range(1, 10_001)))])
-def test_what_a_fix_wants_is_not_looked_for_among_all_deaths(connection: Connection, selector: Selector) -> None:
+@pytest.mark.parametrize(
+    "selection", [Selection(event_type="e"), Selection(event_ids=tuple(range(1, 10_001)))]
+)
+def test_what_a_fix_wants_is_not_looked_for_among_all_deaths(
+    connection: Connection, selection: Selection
+) -> None:
     """Event by event, of a page of five thousand: to hash what is wanted reads the ledger anew for each batch."""
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
         " select 'order', n::text, 'e', '{}', 'dead' from generate_series(1, 20000) n"
     )
-    flag_fix(connection, Flag(selector), act=Act("ann", "mended", datetime.now(UTC)))
+    flag_fix(connection, FixFlag(selection), audit=AuditContext("ann", "mended", datetime.now(UTC)))
     connection.execute("analyze")
-    plan = _plan_of_batch(connection, NOW + timedelta(days=365), None, NOW - timedelta(days=365), 0, 5000, NOW)
+    plan = _plan_of_batch(
+        connection, NOW + timedelta(days=365), None, NOW - timedelta(days=365), 0, 5000, NOW
+    )
     assert "dead_at = (hashed" not in plan, plan
     assert re.search(r"Index Cond: .*died_at = page_?\d*\.dead_at", plan), plan
 
 
 def _plan_of_batch(connection: Connection, *values: object) -> str:
     """The plan of what the function executes, which EXPLAIN does not show."""
-    source = one(connection, "select prosrc from pg_proc where oid = 'dlq.archive_batch'::regproc")["prosrc"]
+    source = one(connection, "select prosrc from pg_proc where oid = 'dlq.archive_batch'::regproc")[
+        "prosrc"
+    ]
     (text,) = re.findall(r"statement constant text := '(.*?)';", source, re.DOTALL)
-    filled = "select format(%s, 'outbox_event', 'outbox_event_archive', dlq.moved_columns(), 'dlq', '')"
+    filled = (
+        "select format(%s, 'outbox_event', 'outbox_event_archive', dlq.moved_columns(), 'dlq', '')"
+    )
     (row,) = connection.execute(filled.encode(), [text.replace("''", "'")]).fetchall()
     types = "timestamptz, tstzmultirange, timestamptz, bigint, integer, timestamptz, integer"
     connection.execute(f"prepare batch ({types}) as {row['format']}".encode())
     given = sql.SQL(", ").join(map(sql.Literal, (*values, 5_000))).as_string(connection)
-    return "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain execute batch ({given})".encode()))
+    return "\n".join(
+        row["QUERY PLAN"] for row in connection.execute(f"explain execute batch ({given})".encode())
+    )
 
 
 @pytest.mark.usefixtures("home")
@@ -589,19 +714,36 @@ def test_the_asset_archives_by_the_retention_and_its_check_reads_the_books(
     def run(**config: object) -> dg.ExecuteInProcessResult:
         settings = {"ops": {"dead_event_archive": {"config": config}}}
         resources = {"outbox": OutboxResource()}
-        return dg.materialize([dead_event_archive, books_balance], resources=resources, run_config=settings)
+        return dg.materialize(
+            [dead_event_archive, books_balance], resources=resources, run_config=settings
+        )
 
     runs = [run(dry_run=False), run(older_than_days=2, reason="space", dry_run=False)]
     told = [
-        {key: value.value for key, value in r.asset_materializations_for_node("dead_event_archive")[0].metadata.items()}
+        {
+            key: value.value
+            for key, value in r.asset_materializations_for_node("dead_event_archive")[
+                0
+            ].metadata.items()
+        }
         for r in runs
     ]
-    assert [(t["moved"], t["old_enough_but_left"], t["older_than_days"]) for t in told] == [(2, 1, 20), (2, 1, 2)]
+    assert [(t["moved"], t["old_enough_but_left"], t["older_than_days"]) for t in told] == [
+        (2, 1, 20),
+        (2, 1, 2),
+    ]
     assert [check.passed for r in runs for check in r.get_asset_check_evaluations()] == [True, True]
-    audit = connection.execute("select events, actor, reason, run_id from dlq.operation order by id").fetchall()
+    audit = connection.execute(
+        "select events, actor, reason, run_id from dlq.operation order by id"
+    ).fetchall()
     assert [tuple(row.values()) for row in audit] == [
-        (2, "dead_event_archive", reason, r.run_id) for reason, r in zip(("retention", "space"), runs, strict=True)
+        (2, "dead_event_archive", reason, r.run_id)
+        for reason, r in zip(("retention", "space"), runs, strict=True)
     ]
     connection.execute("delete from outbox_event_archive where id = 4")
     (check,) = run().get_asset_check_evaluations()
-    assert (check.passed, check.metadata["missing"].value, check.metadata["examples"].value) == (False, 1, [4])
+    assert (check.passed, check.metadata["missing"].value, check.metadata["examples"].value) == (
+        False,
+        1,
+        [4],
+    )

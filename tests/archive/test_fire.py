@@ -11,8 +11,17 @@ import pytest
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
-from tests.retries.fire import archive, at_work, books_balance, in_small_batches, processes, purge, restore, work
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from tests.retries.fire import (
+    archive,
+    at_work,
+    books_balance,
+    in_small_batches,
+    processes,
+    purge,
+    restore,
+    work,
+)
 from tests.retries.test_fire import Server, wait_until
 from tests.rows import one
 
@@ -23,7 +32,9 @@ DEAD = """
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec(embedded.PACKAGE) is None, reason="the embedded extra is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec(embedded.PACKAGE) is None, reason="the embedded extra is not installed"
+)
 def test_whoever_moves_events_may_be_killed_at_any_moment(tmp_path: Path) -> None:
     """50 kills of each of the three and three crashes of the server, beside a worker on the same table."""
     server, stop, rounds = Server(tmp_path / "home"), processes.Event(), 50
@@ -31,7 +42,7 @@ def test_whoever_moves_events_may_be_killed_at_any_moment(tmp_path: Path) -> Non
         database = Database(server.url)
         with database.connect() as connection:
             create_host_tables(connection)
-            migrate(connection, all_migrations())
+            apply_migrations(connection, load_migrations())
         with at_work(stop, (work, (server.url, "none", 1))):
             for number in range(rounds):
                 with database.connect() as connection:
@@ -52,7 +63,10 @@ def test_whoever_moves_events_may_be_killed_at_any_moment(tmp_path: Path) -> Non
                     assert job.is_alive()
                     job.kill()
                     job.join()
-        with at_work(processes.Event(), (archive, (server.url,)), (purge, (server.url,))), database.connect() as own:
+        with (
+            at_work(processes.Event(), (archive, (server.url,)), (purge, (server.url,))),
+            database.connect() as own,
+        ):
             wait_until(lambda: one(own, "select count(*) as n from dlq.purged")["n"] == 60 * rounds)
         with database.connect() as connection:
             books_balance(connection, events=60 * rounds)

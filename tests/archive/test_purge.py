@@ -10,22 +10,22 @@ import pytest
 
 from dlq_pipelines.archive import purge
 from dlq_pipelines.archive.archive import archive_dead_events
-from dlq_pipelines.archive.purge import Purged, count_purgeable, forget_deaths, purge_archive
+from dlq_pipelines.archive.purge import PurgeResult, count_purgeable, purge_archive, purge_deaths
+from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.defs.archive import archive_purge
 from dlq_pipelines.defs.resources import OutboxResource
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import advance_fix
-from dlq_pipelines.retries.fix import Terms
-from dlq_pipelines.retries.ledger import Flag, flag_fix
+from dlq_pipelines.retries.fix import FixTerms
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from dlq_pipelines.retries.retry import retry_events
 from dlq_pipelines.retries.settle import settle_retries
 from tests.rows import add_events, kill, one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-ACT = Act("job", "retention", NOW)
+AUDIT = AuditContext("job", "retention", NOW)
 SOUND = {"missing": 0, "doubled": 0, "examples": None}
 
 
@@ -42,12 +42,13 @@ def _archived(connection: Connection, count: int, *, days_ago: int) -> None:
         [NOW - timedelta(days=days_ago + 1), count],
     )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    act = Act("job", "retention", NOW - timedelta(days=days_ago))
-    archive_dead_events(connection, before=NOW, only_exported=False, act=act)
+    audit = AuditContext("job", "retention", NOW - timedelta(days=days_ago))
+    archive_dead_events(connection, before=NOW, only_exported=False, audit=audit)
 
 
-def _purge(connection: Connection, *, days: int = 365, act: Act = ACT) -> Purged:
-    return purge_archive(connection, before=NOW - timedelta(days=days), act=act)
+def _purge(connection: Connection, *, days: int = 365, dry_run: bool = False) -> PurgeResult:
+    before, options = NOW - timedelta(days=days), RunOptions(dry_run=dry_run)
+    return purge_archive(connection, before=before, audit=AUDIT, options=options)
 
 
 def _archive_size(connection: Connection) -> int:
@@ -58,26 +59,32 @@ def test_what_was_archived_long_ago_is_deleted_and_counted_for_good(connection: 
     """In batches each with its audit row; the books balance, by id; a second run finds nothing."""
     _archived(connection, 25, days_ago=366)
     _archived(connection, 3, days_ago=364)
-    connection.execute("update outbox_event_archive set status = 'done' where id = 25")  # the application's own
+    connection.execute(
+        "update outbox_event_archive set status = 'done' where id = 25"
+    )  # the application's own
     assert count_purgeable(connection, before=NOW - timedelta(days=365)) == 24
-    assert _purge(connection, act=Act("job", "retention", NOW, dry_run=True)) == Purged(24, 3)
+    assert _purge(connection, dry_run=True) == PurgeResult(24, 3)
     assert _archive_size(connection) == 28
-    assert _purge(connection) == Purged(24, 3)
-    assert _purge(connection) == Purged(0, 0)
+    assert _purge(connection) == PurgeResult(24, 3)
+    assert _purge(connection) == PurgeResult(0, 0)
     assert _archive_size(connection) == 4
     audit = "select array_agg(events order by id) as events from dlq.operation where kind = 'archive.purge'"
     assert one(connection, audit) == {"events": [10, 10, 4]}
     counted = "select count(*) as n, count(distinct operation_id) as operations from dlq.purged"
     assert one(connection, counted) == {"n": 24, "operations": 3}
-    assert connection.one("archive.unaccounted") == SOUND
+    assert connection.fetch_one("archive.unaccounted") == SOUND
 
 
 def test_a_loss_is_not_hidden_by_a_purge(connection: Connection) -> None:
     """An event that vanished without being counted is named."""
     _archived(connection, 5, days_ago=366)
     connection.execute("delete from outbox_event_archive where id = 2")
-    assert _purge(connection) == Purged(4, 1)
-    assert connection.one("archive.unaccounted") == {"missing": 1, "doubled": 0, "examples": [2]}
+    assert _purge(connection) == PurgeResult(4, 1)
+    assert connection.fetch_one("archive.unaccounted") == {
+        "missing": 1,
+        "doubled": 0,
+        "examples": [2],
+    }
 
 
 def test_what_the_application_itself_has_archived_is_not_purged(connection: Connection) -> None:
@@ -90,14 +97,17 @@ def test_what_the_application_itself_has_archived_is_not_purged(connection: Conn
     )
     before = NOW - timedelta(days=365)
     assert count_purgeable(connection, before=before) == 2
-    assert connection.one("alert.purged_soon", before=before, look=100) == {"events": 2}
-    assert connection.one("metrics.state", max_retries=3)["oldest_archived"] == (NOW - timedelta(days=366)).timestamp()
-    assert _purge(connection) == Purged(2, 1)
+    assert connection.fetch_one("alert.purged_soon", before=before, look=100) == {"events": 2}
+    assert (
+        connection.fetch_one("metrics.state", max_retries=3)["oldest_archived"]
+        == (NOW - timedelta(days=366)).timestamp()
+    )
+    assert _purge(connection) == PurgeResult(2, 1)
     assert one(connection, "select count(*) as n, min(id) as first from outbox_event_archive") == {
         "n": 30,
         "first": 101,
     }
-    assert connection.one("archive.unaccounted") == SOUND
+    assert connection.fetch_one("archive.unaccounted") == SOUND
 
 
 @pytest.mark.parametrize("table", ["dlq.operation", "dlq.purged"])
@@ -113,10 +123,13 @@ def test_a_purge_that_dies_midway_deletes_nothing_uncounted(
     )
     with database.connect() as own, pytest.raises(psycopg.OperationalError):
         _purge(own)
-    assert (_archive_size(connection), one(connection, "select count(*) as n from dlq.purged")["n"]) == (15, 10)
+    assert (
+        _archive_size(connection),
+        one(connection, "select count(*) as n from dlq.purged")["n"],
+    ) == (15, 10)
     connection.execute(f"drop trigger die on {table}".encode())
-    assert _purge(connection) == Purged(15, 2)
-    assert connection.one("archive.unaccounted") == SOUND
+    assert _purge(connection) == PurgeResult(15, 2)
+    assert connection.fetch_one("archive.unaccounted") == SOUND
 
 
 def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection) -> None:
@@ -133,26 +146,40 @@ def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection
         [NOW - timedelta(days=1200)],
     )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    retry_events(connection, [15, 16, 17], act=ACT)
+    retry_events(connection, [15, 16, 17], audit=AUDIT)
     connection.execute("update outbox_event set status = 'done' where id in (15, 16)")
-    connection.execute("update dlq.retry set outcome = 'done', settled_at = now() where event_id = 15")
+    connection.execute(
+        "update dlq.retry set outcome = 'done', settled_at = now() where event_id = 15"
+    )
     rollup = one(connection, "select sum(deaths) as n from dlq.cause_day")
     ledger = "select count(*) as deaths, (select count(*) from dlq.retry) as retries, (select count(*) from dlq.purged)"
     before = one(connection, f"{ledger} from dlq.death")
-    dry_run = replace(ACT, dry_run=True)
-    assert forget_deaths(connection, before=NOW - timedelta(days=1095), act=dry_run) == Purged(13, 2)
+    dry_run = RunOptions(dry_run=True)
+    assert purge_deaths(
+        connection, before=NOW - timedelta(days=1095), audit=AUDIT, options=dry_run
+    ) == PurgeResult(13, 2)
     assert one(connection, f"{ledger} from dlq.death") == before
-    assert forget_deaths(connection, before=NOW - timedelta(days=1095), act=ACT) == Purged(13, 2)
+    assert purge_deaths(connection, before=NOW - timedelta(days=1095), audit=AUDIT) == PurgeResult(
+        13, 2
+    )
     left = one(connection, "select array_agg(event_id order by event_id) as ids from dlq.death")
     assert left == {"ids": [13, 14, 16, 17, 18]}
     assert one(connection, "select sum(deaths) as n from dlq.cause_day") == rollup
     assert one(connection, "select count(*) as n from dlq.purged")["n"] == 0
-    assert connection.one("archive.unaccounted") == SOUND
-    assert connection.one("cause.rollup_difference") == {"ledger": 18, "rollup": 18, "counters": 18}
-    assert forget_deaths(connection, before=NOW - timedelta(days=1095), act=ACT) == Purged(0, 0)
+    assert connection.fetch_one("archive.unaccounted") == SOUND
+    assert connection.fetch_one("cause.rollup_difference") == {
+        "ledger": 18,
+        "rollup": 18,
+        "counters": 18,
+    }
+    assert purge_deaths(connection, before=NOW - timedelta(days=1095), audit=AUDIT) == PurgeResult(
+        0, 0
+    )
 
 
-def test_that_an_event_was_purged_is_known_until_the_last_of_its_deaths_is_forgotten(connection: Connection) -> None:
+def test_that_an_event_was_purged_is_known_until_the_last_of_its_deaths_is_forgotten(
+    connection: Connection,
+) -> None:
     """Also that one of them was restored, for reports of its time."""
     _archived(connection, 2, days_ago=1094)
     connection.execute(
@@ -160,36 +187,54 @@ def test_that_an_event_was_purged_is_known_until_the_last_of_its_deaths_is_forgo
         " select event_id, aggregate_type, aggregate_id, event_type, attempts, died_at - interval '1 week', error,"
         " cause_id from dlq.death where event_id = 1"
     )
-    connection.execute("insert into dlq.restored select event_id, died_at, died_at, died_at from dlq.death")
+    connection.execute(
+        "insert into dlq.restored select event_id, died_at, died_at, died_at from dlq.death"
+    )
     known = "select array_agg(event_id order by event_id) as ids from dlq.{}"
     _purge(connection)
-    assert forget_deaths(connection, before=NOW - timedelta(days=1097), act=ACT) == Purged(1, 1)
-    assert one(connection, known.format("purged")) == one(connection, known.format("restored")) == {"ids": [1, 2]}
-    assert connection.one("archive.unaccounted") == SOUND
-    assert forget_deaths(connection, before=NOW - timedelta(days=1000), act=ACT) == Purged(2, 1)
-    assert one(connection, known.format("purged")) == one(connection, known.format("restored")) == {"ids": None}
+    assert purge_deaths(connection, before=NOW - timedelta(days=1097), audit=AUDIT) == PurgeResult(
+        1, 1
+    )
+    assert (
+        one(connection, known.format("purged"))
+        == one(connection, known.format("restored"))
+        == {"ids": [1, 2]}
+    )
+    assert connection.fetch_one("archive.unaccounted") == SOUND
+    assert purge_deaths(connection, before=NOW - timedelta(days=1000), audit=AUDIT) == PurgeResult(
+        2, 1
+    )
+    assert (
+        one(connection, known.format("purged"))
+        == one(connection, known.format("restored"))
+        == {"ids": None}
+    )
 
 
-def test_the_counters_of_a_stage_are_proven_also_once_its_retries_are_forgotten(connection: Connection) -> None:
+def test_the_counters_of_a_stage_are_proven_also_once_its_retries_are_forgotten(
+    connection: Connection,
+) -> None:
     """Each outcome by what is left and what was forgotten, a part at a time; a counter that is wrong is still named."""
     add_events(connection, 5)
     kill(connection, "ValueError: alpha broke")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     now = datetime.now(UTC)
-    fix = flag_fix(connection, Flag(Selector(every=True)), act=replace(ACT, now=now)).id
-    advance_fix(connection, fix, act=replace(ACT, now=now), terms=Terms())
+    fix = flag_fix(connection, FixFlag(Selection(all=True)), audit=replace(AUDIT, now=now)).id
+    advance_fix(connection, fix, audit=replace(AUDIT, now=now), terms=FixTerms())
     connection.execute("update outbox_event set status = 'done' where id < 4")
     connection.execute("update outbox_event set status = 'dead' where id = 4")
     connection.execute("delete from outbox_event where id = 5")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    advance_fix(connection, fix, act=replace(ACT, now=now + timedelta(hours=1)), terms=Terms())
+    advance_fix(
+        connection, fix, audit=replace(AUDIT, now=now + timedelta(hours=1)), terms=FixTerms()
+    )
     counted = "select released, done, dead, gone from dlq.fix_stage"
     assert one(connection, counted) == {"released": 5, "done": 3, "dead": 1, "gone": 1}
-    forgets = {"before": now + timedelta(days=1), "act": replace(ACT, now=now)}
-    assert forget_deaths(connection, **forgets) == Purged(4, 1)
+    forgets = {"before": now + timedelta(days=1), "audit": replace(AUDIT, now=now)}
+    assert purge_deaths(connection, **forgets) == PurgeResult(4, 1)
     assert connection.run("fix.stages_difference").fetchall() == []
     connection.execute("update outbox_event set status = 'done' where id = 4")
-    assert forget_deaths(connection, **forgets) == Purged(2, 1)
+    assert purge_deaths(connection, **forgets) == PurgeResult(2, 1)
     assert connection.run("fix.stages_difference").fetchall() == []
     assert one(connection, "select count(*) as n from dlq.retry") == {"n": 0}
     assert one(connection, counted) == {"released": 5, "done": 3, "dead": 1, "gone": 1}
@@ -204,16 +249,16 @@ def test_a_retry_without_outcome_keeps_the_deaths_that_tell_it_though_its_event_
     add_events(connection, 1)
     kill(connection, "ValueError: alpha broke")
     now = datetime.now(UTC)
-    act, later = replace(ACT, now=now), now + timedelta(days=1)
-    retry_events(connection, [1], act=act)
+    audit, later = replace(AUDIT, now=now), now + timedelta(days=1)
+    retry_events(connection, [1], audit=audit)
     connection.execute("update outbox_event set status = 'dead'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    archive_dead_events(connection, before=later, only_exported=False, act=act)
-    assert purge_archive(connection, before=later, act=act) == Purged(1, 1)
-    assert forget_deaths(connection, before=later, act=act) == Purged(0, 0)
+    archive_dead_events(connection, before=later, only_exported=False, audit=audit)
+    assert purge_archive(connection, before=later, audit=audit) == PurgeResult(1, 1)
+    assert purge_deaths(connection, before=later, audit=audit) == PurgeResult(0, 0)
     assert settle_retries(connection, now=later, settle_seconds=900) == 1
     assert one(connection, "select outcome from dlq.retry") == {"outcome": "dead"}
-    assert forget_deaths(connection, before=later, act=act) == Purged(2, 1)
+    assert purge_deaths(connection, before=later, audit=audit) == PurgeResult(2, 1)
 
 
 def test_batches_are_found_by_index(connection: Connection) -> None:
@@ -227,10 +272,15 @@ def test_batches_are_found_by_index(connection: Connection) -> None:
     for name, values in (
         ("purge", {"before": NOW, "limit": 10}),
         ("count_purgeable", {"before": NOW}),
-        ("forget", {"before": NOW, "limit": 10, "after_time": NOW - timedelta(days=9999), "after_id": 0}),
+        (
+            "forget",
+            {"before": NOW, "limit": 10, "after_time": NOW - timedelta(days=9999), "after_id": 0},
+        ),
     ):
         text = connection.literal(f"archive.{name}", **values)
-        plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
+        plan = "\n".join(
+            row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode())
+        )
         assert "Seq Scan on outbox_event_archive" not in plan, plan
         assert name == "forget" or "Index Cond: (archived_at < " in plan, plan
 
@@ -247,7 +297,9 @@ def test_the_asset_says_in_a_dry_run_what_it_would_purge_and_forget(connection: 
     told = []
     for dry_run in (True, False, False):
         config = {"ops": {"archive_purge": {"config": {"dry_run": dry_run}}}}
-        run = dg.materialize([archive_purge], resources={"outbox": OutboxResource()}, run_config=config)
+        run = dg.materialize(
+            [archive_purge], resources={"outbox": OutboxResource()}, run_config=config
+        )
         said = run.asset_materializations_for_node("archive_purge")[0].metadata
         told.append((said["events_purged"].value, said["deaths_forgotten"].value))
     assert told == [(3, 2), (3, 2), (0, 0)]

@@ -10,22 +10,26 @@ import pytest
 
 from dlq_pipelines.archive import restore
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
-from dlq_pipelines.archive.restore import Restored, none_restored, restore_events
+from dlq_pipelines.archive.restore import (
+    RestoreResult,
+    build_nothing_restored_error,
+    restore_events,
+)
+from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.errors import NotFoundError, RefusedError
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import advance_fix
-from dlq_pipelines.retries.fix import RetryPolicy, Terms
-from dlq_pipelines.retries.ledger import Flag, flag_fix, means
+from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from tests.rows import one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-ACT = Act("ann", "late fix", NOW)
+AUDIT = AuditContext("ann", "late fix", NOW)
 ERROR = "KeyError: 1"
-ALL = Selector(every=True)
+ALL = Selection(all=True)
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +49,14 @@ def _died(connection: Connection, count: int, *, error: str = ERROR, event_type:
 
 
 def _archive(connection: Connection) -> int:
-    return archive_dead_events(connection, before=NOW, only_exported=False, act=replace(ACT, reason="r")).moved
+    return archive_dead_events(
+        connection, before=NOW, only_exported=False, audit=replace(AUDIT, reason="r")
+    ).moved
 
 
 def _places(connection: Connection) -> tuple[int, int]:
     """Events in the outbox and in the archive."""
-    counted = (
-        "select (select count(*) from outbox_event) as outbox, (select count(*) from outbox_event_archive) as archive"
-    )
+    counted = "select (select count(*) from outbox_event) as outbox, (select count(*) from outbox_event_archive) as archive"
     return tuple(one(connection, counted).values())  # type: ignore[return-value]
 
 
@@ -63,49 +67,64 @@ def test_an_event_comes_back_as_it_was_and_dies_no_second_death(connection: Conn
     before = connection.execute(rows).fetchall()
     for _ in range(2):
         assert _archive(connection) == 25
-        assert restore_events(connection, ALL, act=ACT) == Restored(25, 3, blocked=0, discarded=0, locked=0)
+        assert restore_events(connection, ALL, audit=AUDIT) == RestoreResult(
+            25, 3, blocked=0, discarded=0, locked=0
+        )
         assert connection.execute(rows).fetchall() == before
     assert one(connection, "select count(*) as n from dlq.death") == {"n": 25}
-    assert restore_events(connection, ALL, act=ACT) == Restored(0, 0, 0, 0, 0)
+    assert restore_events(connection, ALL, audit=AUDIT) == RestoreResult(0, 0, 0, 0, 0)
     audit = "select array_agg(events order by id) as n from dlq.operation where kind = 'archive.restore'"
     assert one(connection, audit) == {"n": [10, 10, 5] * 2}
-    assert connection.one("archive.unaccounted") == {"missing": 0, "doubled": 0, "examples": None}
+    assert connection.fetch_one("archive.unaccounted") == {
+        "missing": 0,
+        "doubled": 0,
+        "examples": None,
+    }
 
 
 @pytest.mark.parametrize(
-    ("selector", "back"),
+    ("selection", "back"),
     [
-        (Selector(cause_id=cause_key(ERROR)), {1, 2, 3}),
-        (Selector(event_ids=(2, 5, 99)), {2, 5}),
-        (Selector(event_type="f"), {4, 5}),
-        (Selector(error_contains="other"), {4, 5}),
-        (Selector(cause_id=cause_key(ERROR), died_since=NOW - timedelta(days=40, minutes=-3)), {3}),
+        (Selection(cause=compute_cause_key(ERROR)), {1, 2, 3}),
+        (Selection(event_ids=(2, 5, 99)), {2, 5}),
+        (Selection(event_type="f"), {4, 5}),
+        (Selection(error_contains="other"), {4, 5}),
+        (
+            Selection(cause=compute_cause_key(ERROR), since=NOW - timedelta(days=40, minutes=-3)),
+            {3},
+        ),
         (ALL, {1, 2, 3, 4, 5}),
     ],
     ids=["a cause", "ids", "a type", "a text", "times", "all"],
 )
-def test_a_selector_says_what_comes_back(connection: Connection, selector: Selector, back: set[int]) -> None:
+def test_a_selector_says_what_comes_back(
+    connection: Connection, selection: Selection, back: set[int]
+) -> None:
     """The dry run says how many and changes nothing."""
     _died(connection, 3)
     _died(connection, 2, error="ValueError: other", event_type="f")
     _archive(connection)
-    assert restore_events(connection, selector, act=replace(ACT, dry_run=True)).events == len(back)
+    assert restore_events(
+        connection, selection, audit=AUDIT, options=RunOptions(dry_run=True)
+    ).events == len(back)
     assert _places(connection) == (0, 5)
-    assert restore_events(connection, selector, act=ACT).events == len(back)
+    assert restore_events(connection, selection, audit=AUDIT).events == len(back)
     assert {row["id"] for row in connection.execute("select id from outbox_event")} == back
 
 
 def test_what_is_in_the_outbox_or_was_given_up_stays_and_is_counted(connection: Connection) -> None:
     """What was given up comes back when it is named."""
     _died(connection, 3)
-    discard_events(connection, Selector(event_ids=(1,)), act=ACT)
+    discard_events(connection, Selection(event_ids=(1,)), audit=AUDIT)
     _archive(connection)
     connection.execute(
         "insert into outbox_event (id, aggregate_type, aggregate_id, event_type, payload)"
         " values (2, 'o', '1', 'e', '{}')"
     )
-    assert restore_events(connection, ALL, act=ACT) == Restored(1, 1, blocked=1, discarded=1, locked=0)
-    assert restore_events(connection, Selector(event_ids=(1, 2)), act=ACT) == Restored(
+    assert restore_events(connection, ALL, audit=AUDIT) == RestoreResult(
+        1, 1, blocked=1, discarded=1, locked=0
+    )
+    assert restore_events(connection, Selection(event_ids=(1, 2)), audit=AUDIT) == RestoreResult(
         1, 1, blocked=1, discarded=0, locked=0
     )
     assert one(connection, "select count(*) as n from dlq.discard") == {"n": 0}
@@ -115,25 +134,29 @@ def test_what_others_hold_stays_and_is_counted(connection: Connection, database:
     """Also by a dry run; of events that were named the reason is said why none came back."""
     _died(connection, 3)
     _archive(connection)
-    named = Selector(event_ids=(1, 2))
+    named = Selection(event_ids=(1, 2))
     with database.connect() as other, other.transaction():
         other.execute("select from outbox_event_archive where id < 3 for update")
-        held = restore_events(connection, named, act=ACT)
-        assert held == Restored(0, 0, blocked=0, discarded=0, locked=2)
+        held = restore_events(connection, named, audit=AUDIT)
+        assert held == RestoreResult(0, 0, blocked=0, discarded=0, locked=2)
         for dry_run in (True, False):
-            done = restore_events(connection, ALL, act=replace(ACT, dry_run=dry_run))
-            assert done == Restored(1, 1, blocked=0, discarded=0, locked=2)
+            done = restore_events(connection, ALL, audit=replace(AUDIT, dry_run=dry_run))
+            assert done == RestoreResult(1, 1, blocked=0, discarded=0, locked=2)
     assert _places(connection) == (1, 2)
     for done, kind, said in (
         (held, RefusedError, "Other transactions hold these 2 events"),
         (
-            Restored(0, 0, blocked=1, discarded=0, locked=0),
+            RestoreResult(0, 0, blocked=1, discarded=0, locked=0),
             RefusedError,
             "1 event stays archived: the outbox has the same id",
         ),
-        (Restored(0, 0, blocked=0, discarded=0, locked=0), NotFoundError, "None of these events is archived as dead"),
+        (
+            RestoreResult(0, 0, blocked=0, discarded=0, locked=0),
+            NotFoundError,
+            "None of these events is archived as dead",
+        ),
     ):
-        why = none_restored(done)
+        why = build_nothing_restored_error(done)
         assert (type(why), said in str(why)) == (kind, True)
 
 
@@ -141,11 +164,14 @@ def test_a_fix_that_came_late_targets_what_was_restored(connection: Connection) 
     """Which is what the archive gives it back for."""
     _died(connection, 3)
     _archive(connection)
-    restore_events(connection, ALL, act=ACT)
+    restore_events(connection, ALL, audit=AUDIT)
     now = datetime.now(UTC)
-    flag = Flag(Selector(cause_id=cause_key(ERROR)), RetryPolicy())
-    fix = flag_fix(connection, flag, act=replace(ACT, now=now))
-    assert advance_fix(connection, fix.id, act=replace(ACT, now=now), terms=Terms()).released == 3
+    flag = FixFlag(Selection(cause=compute_cause_key(ERROR)), RetryPolicy())
+    fix = flag_fix(connection, flag, audit=replace(AUDIT, now=now))
+    assert (
+        advance_fix(connection, fix.id, audit=replace(AUDIT, now=now), terms=FixTerms()).released
+        == 3
+    )
 
 
 def test_two_at_once_restore_each_event_once(connection: Connection, database: Database) -> None:
@@ -155,14 +181,19 @@ def test_two_at_once_restore_each_event_once(connection: Connection, database: D
 
     def run(_: int) -> int:
         with database.connect() as own:
-            return restore_events(own, ALL, act=ACT).events
+            return restore_events(own, ALL, audit=AUDIT).events
 
     with ThreadPoolExecutor(3) as pool:
-        assert sum(pool.map(run, range(3))) + restore_events(connection, ALL, act=ACT).events == 100
+        assert (
+            sum(pool.map(run, range(3))) + restore_events(connection, ALL, audit=AUDIT).events
+            == 100
+        )
     assert _places(connection) == (100, 0)
 
 
-def test_a_killed_run_leaves_whole_batches_and_the_next_goes_on(connection: Connection, database: Database) -> None:
+def test_a_killed_run_leaves_whole_batches_and_the_next_goes_on(
+    connection: Connection, database: Database
+) -> None:
     """Nothing is in both tables or in neither."""
     _died(connection, 25)
     _archive(connection)
@@ -172,14 +203,18 @@ def test_a_killed_run_leaves_whole_batches_and_the_next_goes_on(connection: Conn
         " return new; end $$; create trigger die before insert on dlq.operation for each row execute function die()"
     )
     with database.connect() as own, pytest.raises(psycopg.OperationalError):
-        restore_events(own, ALL, act=ACT)
+        restore_events(own, ALL, audit=AUDIT)
     assert _places(connection) == (10, 15)
     connection.execute("drop trigger die on dlq.operation")
-    assert restore_events(connection, ALL, act=ACT).events == 15
+    assert restore_events(connection, ALL, audit=AUDIT).events == 15
 
 
-@pytest.mark.parametrize("selector", [ALL, Selector(cause_id=cause_key(ERROR)), Selector(event_ids=(1, 2))], ids=str)
-def test_no_page_reads_whole_tables(connection: Connection, selector: Selector) -> None:
+@pytest.mark.parametrize(
+    "selection",
+    [ALL, Selection(cause=compute_cause_key(ERROR)), Selection(event_ids=(1, 2))],
+    ids=str,
+)
+def test_no_page_reads_whole_tables(connection: Connection, selection: Selection) -> None:
     """Be it led by the archive, by a cause or by ids."""
     _died(connection, 3000)
     _archive(connection)
@@ -195,7 +230,11 @@ def test_no_page_reads_whole_tables(connection: Connection, selector: Selector) 
         " select 100000 + n, 'o', n::text, 'e', 5, '2026-01-01Z', 'x' from generate_series(1, 50000) n"
     )
     connection.execute("analyze")
-    values = {**means(connection, selector, before=None), "limit": 100, "after_time": NOW - timedelta(days=99)}
+    values = {
+        **build_selection_parameters(connection, selection, before=None),
+        "limit": 100,
+        "after_time": NOW - timedelta(days=99),
+    }
     text = connection.literal("archive.restorable", **values, after_id=0)
     plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
     assert "Seq Scan on outbox_event" not in plan, plan

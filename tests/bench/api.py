@@ -9,10 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from dlq_pipelines.outbox.dead_events import Page, Side, dead_event_stats, list_dead_events
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.dead_events import (
+    DeadEventPage,
+    StatsDimension,
+    get_dead_event_stats,
+    list_dead_events,
+)
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 
@@ -42,7 +47,7 @@ def measure() -> Iterator[Figure]:
         database = Database(server.ensure_database("api"))
         with database.connect() as connection:
             create_host_tables(connection)
-            migrate(connection, all_migrations())
+            apply_migrations(connection, load_migrations())
             connection.execute(FILL.format(dead=DEAD).encode())
             connection.execute("vacuum analyze")
             yield from _pages(connection)
@@ -51,26 +56,42 @@ def measure() -> Iterator[Figure]:
 
 def _pages(connection: Connection) -> Iterator[Figure]:
     deepest = _before_last(connection)
-    yield Figure(f"first page of {DEAD:,} dead", _median(lambda: list_dead_events(connection)), 0.01, 1.0, PROMISED)
+    yield Figure(
+        f"first page of {DEAD:,} dead",
+        _median(lambda: list_dead_events(connection)),
+        0.01,
+        1.0,
+        PROMISED,
+    )
     by_key = _median(lambda: _last(list_dead_events(connection, after=deepest)))
     by_offset = _median(lambda: _last(list_dead_events(connection, offset=DEAD - 100)))
     yield Figure("last page, by key", by_key, 0.01, 1.0, PROMISED)
     yield Figure("last page, by key", by_key, by_offset, 0.5, "the same page by offset")
-    of_type = Selector(event_type="type3")
+    of_type = Selection(event_type="type3")
     yield Figure(
-        "first page of a type", _median(lambda: list_dead_events(connection, of_type)), 0.02, 1.0, "twice that"
+        "first page of a type",
+        _median(lambda: list_dead_events(connection, of_type)),
+        0.02,
+        1.0,
+        "twice that",
     )
 
 
 def _figures(connection: Connection) -> Iterator[Figure]:
-    def stats(*by: Side) -> Callable[[], object]:
-        return lambda: dead_event_stats(connection, now=datetime.now(UTC), by=by)
+    def stats(*by: StatsDimension) -> Callable[[], object]:
+        return lambda: get_dead_event_stats(connection, now=datetime.now(UTC), by=by)
 
-    types = _median(stats(Side.EVENT_TYPE, Side.AGGREGATE_TYPE))
+    types = _median(stats(StatsDimension.EVENT_TYPE, StatsDimension.AGGREGATE_TYPE))
     yield Figure("total and by types", types, 0.05, 1.0, PROMISED)
-    yield Figure("by age", _median(stats(Side.AGE)), 0.05, 1.0, PROMISED)
+    yield Figure("by age", _median(stats(StatsDimension.AGE)), 0.05, 1.0, PROMISED)
     plain = _median(lambda: connection.execute(BY_CAUSE).fetchall())
-    yield Figure("by all sides, cause too", _median(stats(*Side)), plain, 1.0, "by cause alone, from the view")
+    yield Figure(
+        "by all sides, cause too",
+        _median(stats(*StatsDimension)),
+        plain,
+        1.0,
+        "by cause alone, from the view",
+    )
 
 
 def _before_last(connection: Connection) -> str:
@@ -80,7 +101,7 @@ def _before_last(connection: Connection) -> str:
     return page.next
 
 
-def _last(page: Page) -> None:
+def _last(page: DeadEventPage) -> None:
     assert (len(page.events), page.next, page.events[-1].id) == (100, None, 1)
 
 

@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.archive import archive
-from dlq_pipelines.operation import Act
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 
@@ -61,7 +61,7 @@ def measure() -> Iterator[Figure]:
         database = Database(server.ensure_database("archive"))
         with database.connect() as connection:
             create_host_tables(connection)
-            migrate(connection, all_migrations())
+            apply_migrations(connection, load_migrations())
             ours, peer, batches = [], [], []
             for turn in range(ROUNDS):
                 # The one that goes first changes each time.
@@ -71,7 +71,9 @@ def measure() -> Iterator[Figure]:
                     batches += move(connection)
                     times.append(time.perf_counter() - begun)
             what = f"archive {EVENTS:,} events in {len(batches) // ROUNDS} batches"
-            yield Figure(what, statistics.median(ours), statistics.median(peer), 1.2, "one statement")
+            yield Figure(
+                what, statistics.median(ours), statistics.median(peer), 1.2, "one statement"
+            )
             yield Figure("its longest transaction", max(batches), 0.5, 1.0, "what is promised")
             _prepare(connection)
         alone = _fetching(database, lambda: time.sleep(5))
@@ -107,7 +109,10 @@ def _archive(connection: Connection) -> list[float]:
     archive.record_operation = recorded  # type: ignore[assignment]
     try:
         done = archive.archive_dead_events(
-            connection, before=NOW, only_exported=True, act=Act("bench", "retention", NOW + timedelta(days=30))
+            connection,
+            before=NOW,
+            only_exported=True,
+            audit=AuditContext("bench", "retention", NOW + timedelta(days=30)),
         )
     finally:
         archive.record_operation = record

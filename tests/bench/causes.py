@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from dlq_pipelines.causes.classify import BATCH, classify_deaths
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 
@@ -39,7 +39,7 @@ def measure() -> Iterator[Figure]:
         database = Database(server.ensure_database("deaths"))
         with database.connect() as connection:
             create_host_tables(connection)
-            migrate(connection, all_migrations())
+            apply_migrations(connection, load_migrations())
             peer = _timed(connection, _naive)
             ours = _timed(connection, _classify)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -18,9 +18,9 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.day import Day
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 
@@ -71,7 +71,9 @@ def measure() -> Iterator[Figure]:
                 _fill(connection, deaths)
             yield from _figures(database.url, folder, deaths, peaks)
     if len(peaks) > 1:
-        yield Figure("peak at 3,000,000 deaths", peaks[1], peaks[0], 1.15, "the peak at 1,000,000", unit="MB")
+        yield Figure(
+            "peak at 3,000,000 deaths", peaks[1], peaks[0], 1.15, "the peak at 1,000,000", unit="MB"
+        )
 
 
 def _figures(url: str, folder: Path, deaths: int, peaks: list[float]) -> Iterator[Figure]:
@@ -86,18 +88,26 @@ def _figures(url: str, folder: Path, deaths: int, peaks: list[float]) -> Iterato
             megabytes[what] = max(megabytes[what], said["megabytes"])
     copy, parquet, everything, *pandas = (statistics.median(seconds) for seconds in runs.values())
     yield Figure(f"{deaths:,} deaths to Parquet", parquet, copy, 1.4, "psql \\copy to CSV")
-    yield Figure(f"{deaths:,} deaths to all three formats", everything, copy, 4.0, "psql \\copy to CSV")
+    yield Figure(
+        f"{deaths:,} deaths to all three formats", everything, copy, 4.0, "psql \\copy to CSV"
+    )
     for seconds in pandas:
-        yield Figure(f"{deaths:,} deaths to Parquet", parquet, seconds, 0.2, "pandas.read_sql and to_parquet")
+        yield Figure(
+            f"{deaths:,} deaths to Parquet", parquet, seconds, 0.2, "pandas.read_sql and to_parquet"
+        )
     peaks.append(megabytes["parquet,csv,jsonl"])
     for what in ("parquet", "parquet,csv,jsonl"):
-        yield Figure(f"peak, {what}", megabytes[what], MEGABYTES, 1.0, "what is promised", unit="MB")
+        yield Figure(
+            f"peak, {what}", megabytes[what], MEGABYTES, 1.0, "what is promised", unit="MB"
+        )
 
 
 def _fill(connection: Connection, deaths: int) -> None:
     create_host_tables(connection)
-    migrate(connection, all_migrations())
-    connection.execute("set session_replication_role = replica")  # the ledger is written below, at once
+    apply_migrations(connection, load_migrations())
+    connection.execute(
+        "set session_replication_role = replica"
+    )  # the ledger is written below, at once
     connection.execute(EVENTS, {"deaths": deaths})
     connection.execute(LEDGER)
     connection.execute(CAUSES.encode())
@@ -114,7 +124,10 @@ def _run(what: str, url: str, folder: Path) -> dict[str, float]:
 def _child(what: str, url: str, folder: Path) -> float:
     """One run of ours or of a peer; its seconds."""
     with Database(url).connect() as connection:
-        deaths, causes = connection.literal("export.deaths", **_values()), connection.literal("export.causes")
+        deaths, causes = (
+            connection.literal("export.deaths", **_values()),
+            connection.literal("export.causes"),
+        )
         statement = PEER.format(deaths=deaths, causes=causes)
         if what == "copy":
             return _copy(url, statement, folder)
@@ -124,7 +137,7 @@ def _child(what: str, url: str, folder: Path) -> float:
 
 
 def _values() -> dict[str, object]:
-    return {**vars(Selector(died_since=DAY.start, died_until=DAY.until)), "limit": None}
+    return {**vars(Selection(since=DAY.start, until=DAY.until)), "limit": None}
 
 
 def _copy(url: str, statement: str, folder: Path) -> float:
@@ -143,18 +156,20 @@ def _pandas(url: str, statement: str, folder: Path) -> float:
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg2://", 1))
     begun = time.perf_counter()
     with engine.connect() as connection:
-        pd.read_sql(text(statement.replace(":", "\\:")), connection).to_parquet(folder / "pandas.parquet")
+        pd.read_sql(text(statement.replace(":", "\\:")), connection).to_parquet(
+            folder / "pandas.parquet"
+        )
     return time.perf_counter() - begun
 
 
 def _export(connection: Connection, url: str, formats: str, folder: Path) -> float:
     from dlq_pipelines.exports.export import export_day
-    from dlq_pipelines.exports.manifest import Options
-    from dlq_pipelines.exports.target import local_target
+    from dlq_pipelines.exports.manifest import ExportOptions
+    from dlq_pipelines.exports.target import open_local_target
     from dlq_pipelines.settings import ExportFormat
 
-    options = Options(tuple(ExportFormat(name) for name in formats.split(",")))
-    target = local_target(folder / "exports")
+    options = ExportOptions(tuple(ExportFormat(name) for name in formats.split(",")))
+    target = open_local_target(folder / "exports")
     begun = time.perf_counter()
     export_day(connection, url=url, day=DAY, target=target, now=NOW, options=options)
     return time.perf_counter() - begun
@@ -168,4 +183,4 @@ def _peak() -> float:
 
 if __name__ == "__main__":
     seconds = _child(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
-    print(json.dumps({"seconds": seconds, "megabytes": _peak()}))  # noqa: T201 - a command
+    print(json.dumps({"seconds": seconds, "megabytes": _peak()}))

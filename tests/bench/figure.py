@@ -40,4 +40,8 @@ class Figure:
         return f"{self.what:44} {times} {self.ratio:7.3f} {self.bound:7.2f}   {self.peer_is}{mark}"
 
     def _shown(self, value: float) -> str:
-        return f"{value * 1e6:.1f} us" if self.unit == "s" and value < 1 else f"{value:.2f} {self.unit}"
+        return (
+            f"{value * 1e6:.1f} us"
+            if self.unit == "s" and value < 1
+            else f"{value:.2f} {self.unit}"
+        )

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_key
 from tests.bench.figure import Figure, sized
 from tests.causes.labelled import FILES, labelled_errors, labelled_file
 
@@ -39,7 +39,9 @@ def chain(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def seconds(function: Callable[[str], object], texts: Sequence[str], *, fresh: bool = True) -> float:
+def seconds(
+    function: Callable[[str], object], texts: Sequence[str], *, fresh: bool = True
+) -> float:
     """Seconds of processor time a text, the best of some rounds; fresh: no round sees a text of another."""
     best = math.inf
     for n in range(ROUNDS):
@@ -53,28 +55,43 @@ def seconds(function: Callable[[str], object], texts: Sequence[str], *, fresh: b
 
 def traceback_of(text: str, number: int) -> str:
     """The text as the last line of a traceback of 1 to 3 kB."""
-    frames = "".join(_FRAME.format(f"part{(number * 7 + n) % 90}", n) for n in range(8 + number % 14))
+    frames = "".join(
+        _FRAME.format(f"part{(number * 7 + n) % 90}", n) for n in range(8 + number % 14)
+    )
     typed = text if re.match(r"[A-Za-z_.]+: ", text) else f"shop.DeliveryError: {text}"
     return f"Traceback (most recent call last):\n{frames}{typed}"
 
 
 def distinct(texts: Sequence[str], count: int) -> list[str]:
     """As many texts, all different: repeated ones get a number into their first line."""
-    return [f"{(line := texts[n % len(texts)].partition(chr(10)))[0]} {n}{line[1]}{line[2]}" for n in range(count)]
+    return [
+        f"{(line := texts[n % len(texts)].partition(chr(10)))[0]} {n}{line[1]}{line[2]}"
+        for n in range(count)
+    ]
 
 
 def measure() -> Iterator[Figure]:
     """A text of each kind; 40,000 a second are 25 us each, 1,000,000 rows a second 1 us."""
     own = [text for text, _ in labelled_errors()]
     kinds = {"a message": own} | {name: [text for text, _ in labelled_file(name)] for name in FILES}
-    kinds["a traceback of 1-3 kB"] = [traceback_of(text.partition("\n")[0], n) for n, text in enumerate(own)]
+    kinds["a traceback of 1-3 kB"] = [
+        traceback_of(text.partition("\n")[0], n) for n, text in enumerate(own)
+    ]
     for kind, given in kinds.items():
         texts = distinct(given, TEXTS)
         yield Figure(
-            f"fingerprint {kind}", seconds(cause_key, texts), seconds(chain, texts), BOUND, "a chain of re.sub"
+            f"fingerprint {kind}",
+            seconds(compute_cause_key, texts),
+            seconds(chain, texts),
+            BOUND,
+            "a chain of re.sub",
         )
     repeated = [kinds["a traceback of 1-3 kB"][n % 1_500] for n in range(ROWS)]
     hashed = seconds(lambda text: hashlib.sha256(text.encode()).digest(), repeated, fresh=False)
     yield Figure(
-        "fingerprint a row that repeats", seconds(cause_key, repeated, fresh=False), hashed, 2.0, "its SHA-256"
+        "fingerprint a row that repeats",
+        seconds(compute_cause_key, repeated, fresh=False),
+        hashed,
+        2.0,
+        "its SHA-256",
     )

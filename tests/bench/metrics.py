@@ -12,11 +12,11 @@ from zoneinfo import ZoneInfo
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from dlq_pipelines.alerts.alert import AlertPolicy, turns
+from dlq_pipelines.alerts.alert import AlertPolicy, list_transitions
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.metrics import DeadLetterCollector, snapshot_reader
+from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 
@@ -50,9 +50,14 @@ def measure() -> Iterator[Figure]:
         database = Database(server.ensure_database("metrics"))
         with database.connect() as connection:
             create_host_tables(connection)
-            migrate(connection, all_migrations())
+            apply_migrations(connection, load_migrations())
             connection.execute(FILL.encode())
-            yield _scraped(database, connection, f"a scrape, {EVENTS:,} dead, none classified", unclassified=EVENTS)
+            yield _scraped(
+                database,
+                connection,
+                f"a scrape, {EVENTS:,} dead, none classified",
+                unclassified=EVENTS,
+            )
             classify_deaths(connection, zone=ZoneInfo("UTC"))
             yield _scraped(database, connection, f"a scrape, {EVENTS:,} dead", unclassified=0)
             yield _asked(connection)
@@ -61,14 +66,22 @@ def measure() -> Iterator[Figure]:
 def _scraped(database: Database, connection: Connection, what: str, *, unclassified: int) -> Figure:
     connection.execute("vacuum analyze")
     registry = CollectorRegistry()
-    registry.register(DeadLetterCollector(snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)))
+    registry.register(
+        DeadLetterCollector(
+            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)
+        )
+    )
     seconds = []
     for _ in range(SCRAPES):
         begun = time.perf_counter()
         text = generate_latest(registry).decode()
         seconds.append(time.perf_counter() - begun)
     assert _sum(text, "dlq_unclassified_deaths") == unclassified
-    assert _sum(text, "dispatchbox_dead_events_total") == _sum(text, "dispatchbox_dead_events_current") == EVENTS
+    assert (
+        _sum(text, "dispatchbox_dead_events_total")
+        == _sum(text, "dispatchbox_dead_events_current")
+        == EVENTS
+    )
     # A million without a cause are counted as well, for the five minutes until they have one.
     promised = 0.25 if unclassified else 0.1
     return Figure(what, statistics.median(seconds), promised, 1.0, "what is promised")
@@ -76,13 +89,15 @@ def _scraped(database: Database, connection: Connection, what: str, *, unclassif
 
 def _asked(connection: Connection) -> Figure:
     """What the sensor asks each minute, where all of it died within the hour."""
-    connection.execute("update dlq.death set died_at = now() - interval '1 minute' where id <= 200000")
+    connection.execute(
+        "update dlq.death set died_at = now() - interval '1 minute' where id <= 200000"
+    )
     connection.execute("vacuum analyze dlq.death")
     seconds = []
     for _ in range(11):
         begun = time.perf_counter()
         with connection.transaction():
-            assert turns(connection, now=datetime.now(UTC), policy=AlertPolicy())
+            assert list_transitions(connection, now=datetime.now(UTC), policy=AlertPolicy())
         seconds.append(time.perf_counter() - begun)
     what = f"the alert sensor's question, {EVENTS:,} dead"
     return Figure(what, statistics.median(seconds), 0.25, 1.0, "what is promised")
@@ -90,5 +105,7 @@ def _asked(connection: Connection) -> Figure:
 
 def _sum(text: str, name: str) -> float:
     return sum(
-        float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))
+        float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith((f"{name} ", f"{name}{{"))
     )

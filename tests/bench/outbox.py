@@ -12,13 +12,17 @@ from collections.abc import Iterator
 import psycopg
 
 from dlq_pipelines.postgres.connect import Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.bench.figure import Figure
 from tests.databases import scratch_server
 
 BLOCKS = 30
 BLOCK = 200
-ERROR = "Traceback (most recent call last):\n" + '  File "/app/worker.py", line 42, in handle\n' * 30 + "TimeoutError"
+ERROR = (
+    "Traceback (most recent call last):\n"
+    + '  File "/app/worker.py", line 42, in handle\n' * 30
+    + "TimeoutError"
+)
 # What workers of this kind send for an attempt, the last or a successful one; each is a transaction.
 DIE = "update outbox_event set status = 'dead', attempts = attempts + 1, last_error = %(error)s where id = %(id)s"
 SUCCEED = "update outbox_event set status = 'done', attempts = attempts + 1 where id = %(id)s"
@@ -41,7 +45,7 @@ def measure() -> Iterator[Figure]:
             # The worker stores its error in both, so both write the same row.
             connection.execute("alter table outbox_event add column last_error text")
         with ours.connect() as connection:
-            migrate(connection, all_migrations())
+            apply_migrations(connection, load_migrations())
         for what, statement, bound in (("a death", DIE, 1.25), ("a success", SUCCEED, 1.10)):
             with (
                 psycopg.connect(ours.url, autocommit=True) as left,
@@ -50,7 +54,9 @@ def measure() -> Iterator[Figure]:
                 yield _compare(what, statement, left, right, bound)
 
 
-def _compare(what: str, statement: str, ours: psycopg.Connection, peer: psycopg.Connection, bound: float) -> Figure:
+def _compare(
+    what: str, statement: str, ours: psycopg.Connection, peer: psycopg.Connection, bound: float
+) -> Figure:
     for connection in (ours, peer):
         connection.execute("truncate outbox_event restart identity")
         connection.execute(FILL, {"rows": BLOCKS * BLOCK})
@@ -60,7 +66,13 @@ def _compare(what: str, statement: str, ours: psycopg.Connection, peer: psycopg.
         # The one that goes first changes each time: a checkpoint may wait for whoever comes second.
         for connection in (ours, peer)[:: 1 if block % 2 else -1]:
             times[connection].append(_block(connection, statement, block))
-    return Figure(what, statistics.median(times[ours]), statistics.median(times[peer]), bound, "the table without us")
+    return Figure(
+        what,
+        statistics.median(times[ours]),
+        statistics.median(times[peer]),
+        bound,
+        "the table without us",
+    )
 
 
 def _block(connection: psycopg.Connection, statement: str, block: int) -> float:

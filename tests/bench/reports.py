@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from dlq_pipelines.day import Day
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 
@@ -62,14 +62,18 @@ def measure() -> Iterator[Figure]:
         runs = [_run(database.url, folder) for _ in range(ROUNDS)]
     what, promised = f"the report of {DEATHS:,} deaths, {CAUSES} causes", "what is promised"
     yield Figure(what, statistics.median(run["seconds"] for run in runs), 5.0, 1.0, promised)
-    yield Figure("its peak of memory", max(run["megabytes"] for run in runs), 400.0, 1.0, promised, unit="MB")
+    yield Figure(
+        "its peak of memory", max(run["megabytes"] for run in runs), 400.0, 1.0, promised, unit="MB"
+    )
     yield Figure("its page", max(run["page"] for run in runs), 1.0, 1.0, promised, unit="MB")
 
 
 def _fill(connection: Connection) -> None:
     create_host_tables(connection)
-    migrate(connection, all_migrations())
-    connection.execute("set session_replication_role = replica")  # the ledger is written below, at once
+    apply_migrations(connection, load_migrations())
+    connection.execute(
+        "set session_replication_role = replica"
+    )  # the ledger is written below, at once
     connection.execute(EVENTS, {"deaths": DEATHS})
     for statement in (LEDGER, CATALOGUE, HISTORY):
         connection.execute(statement, {"causes": CAUSES})
@@ -85,15 +89,20 @@ def _run(url: str, folder: Path) -> dict[str, float]:
 
 def _child(url: str, folder: Path) -> dict[str, float]:
     """One report; what it took."""
-    from dlq_pipelines.exports.target import local_target
+    from dlq_pipelines.exports.target import open_local_target
     from dlq_pipelines.reports.figures import ReportPolicy
     from dlq_pipelines.reports.report import build_report
 
-    target = local_target(folder, "reports")
+    target = open_local_target(folder, "reports")
     with Database(url).connect() as connection:
         begun = time.perf_counter()
         built = build_report(
-            connection, day=DAY.date, zone=ZoneInfo("UTC"), target=target, policy=ReportPolicy(), now=NOW
+            connection,
+            day=DAY.date,
+            zone=ZoneInfo("UTC"),
+            target=target,
+            policy=ReportPolicy(),
+            now=NOW,
         )
         seconds = time.perf_counter() - begun
     assert built.figures.totals.deaths == DEATHS
@@ -108,4 +117,4 @@ def _peak() -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_child(sys.argv[1], Path(sys.argv[2]))))  # noqa: T201 - a command
+    print(json.dumps(_child(sys.argv[1], Path(sys.argv[2]))))

@@ -11,16 +11,17 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import cause_key
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.outbox import BATCH
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from dlq_pipelines.retries.advance import advance_fix
-from dlq_pipelines.retries.fix import BATCH, FixStatus, RetryPolicy, Terms
-from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix
-from dlq_pipelines.retries.settle import settle
+from dlq_pipelines.retries.fix import FixStatus, FixTerms, RetryPolicy
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix, list_due_fixes
+from dlq_pipelines.retries.settle import settle_outcomes
 from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 
@@ -29,7 +30,7 @@ FIXES, DEAD, UNDER_WAY = sized(1_000), sized(1_000_000), 200
 ERROR = "requests.exceptions.ReadTimeout: no answer within 5 seconds"
 # Few stages, so that what is timed is releasing, and a rate at which all is due before the next step.
 POLICY = RetryPolicy(canary=BATCH, growth=1000.0, rate=100_000.0)
-TERMS = Terms()
+TERMS = FixTerms()
 EMPTY = """
     truncate outbox_event, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry, dlq.fix_stage, dlq.fix,
         dlq.operation restart identity cascade
@@ -58,7 +59,7 @@ CROWD = """
     select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error, 'cause ' || mod(id, {fixes})
     from outbox_event order by id;
     insert into dlq.fix (cause_id, note, flagged_by, flagged_at, expires_at, canary, growth, rate, min_success,
-        settle_seconds, max_retries, ordering, stage)
+        settle_seconds, max_retries, "order", stage)
     select 'cause ' || n, 'n', 'ann', '2026-11-20Z', 'infinity', {under_way}, 10, 50, 0.9, 900, 3, 'aggregate', 1
     from generate_series(0, {fixes} - 1) n;
     insert into dlq.retry
@@ -75,7 +76,7 @@ def measure() -> Iterator[Figure]:
         database = Database(server.ensure_database("retries"))
         with database.connect() as connection:
             create_host_tables(connection)
-            migrate(connection, all_migrations())
+            apply_migrations(connection, load_migrations())
             yield _released(connection)
             yield _memory(connection)
             yield _asked(connection)
@@ -89,7 +90,13 @@ def _released(connection: Connection) -> Figure:
             _prepare(connection, EVENTS)
             times.append(work(connection, EVENTS))
     what = f"release {EVENTS:,} events of a fix"
-    return Figure(what, statistics.median(ours), statistics.median(peer), 2.5, f"a bare update, {BATCH:,} a statement")
+    return Figure(
+        what,
+        statistics.median(ours),
+        statistics.median(peer),
+        2.5,
+        f"a bare update, {BATCH:,} a statement",
+    )
 
 
 def _memory(connection: Connection) -> Figure:
@@ -100,7 +107,9 @@ def _memory(connection: Connection) -> Figure:
         _staged(connection, events)
         peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
         tracemalloc.stop()
-    return Figure(f"memory to release {EVENTS:,} events", peaks[1], peaks[0], 1.1, f"{FEW:,} events", "MB")
+    return Figure(
+        f"memory to release {EVENTS:,} events", peaks[1], peaks[0], 1.1, f"{FEW:,} events", "MB"
+    )
 
 
 def _asked(connection: Connection) -> Figure:
@@ -110,7 +119,7 @@ def _asked(connection: Connection) -> Figure:
     seconds = []
     for _ in range(11):
         begun = time.perf_counter()
-        due = fixes_due(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog)
+        due = list_due_fixes(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog)
         seconds.append(time.perf_counter() - begun)
         assert due == []
     what = f"the sensor's question, {FIXES:,} fixes, {DEAD:,} dead"
@@ -130,23 +139,31 @@ def _bare(connection: Connection, events: int) -> float:
     now = datetime.now(UTC)
     begun = time.perf_counter()
     for first in range(1, events + 1, BATCH):
-        connection.execute(BARE, {"now": now, "ids": list(range(first, min(first + BATCH, events + 1)))})
+        connection.execute(
+            BARE, {"now": now, "ids": list(range(first, min(first + BATCH, events + 1)))}
+        )
     return time.perf_counter() - begun
 
 
 def _staged(connection: Connection, events: int) -> float:
     """All of it is released; that events are delivered in between, and that this is written down, is not timed."""
     now = datetime.now(UTC)
-    fix = flag_fix(connection, Flag(Selector(cause_id=cause_key(ERROR)), POLICY), act=Act("ann", "mended", now))
+    fix = flag_fix(
+        connection,
+        FixFlag(Selection(cause=compute_cause_key(ERROR)), POLICY),
+        audit=AuditContext("ann", "mended", now),
+    )
     seconds, released = 0.0, 0
     while released < events:
         begun = time.perf_counter()
-        done = advance_fix(connection, fix.id, act=Act("sensor", "due", now), terms=TERMS)
+        done = advance_fix(
+            connection, fix.id, audit=AuditContext("sensor", "due", now), terms=TERMS
+        )
         seconds += time.perf_counter() - begun
         released += done.released
         connection.execute(DELIVERED)
         connection.execute("vacuum analyze outbox_event")
         now += timedelta(minutes=1)
-        settle(connection, now=now, settle_seconds=POLICY.settle_seconds, fix_id=fix.id)
+        settle_outcomes(connection, now=now, settle_seconds=POLICY.settle_seconds, fix_id=fix.id)
     assert done.fix.status is FixStatus.ACTIVE
     return seconds

@@ -23,7 +23,13 @@ TAB = {"_DLQ_COMPLETE": "complete_bash", "COMP_WORDS": "dlq dead-events re", "CO
 def measure() -> Iterator[Figure]:
     """The help, what a shell asks for at each tab, the definitions, and `dlq up` until its first answer."""
     yield Figure("dlq --help", _seconds([str(BIN / "dlq"), "--help"]), 0.4, 1.0, "what is promised")
-    yield Figure("completing a word in bash", _seconds([str(BIN / "dlq")], **TAB), 0.4, 1.0, "what is promised of help")
+    yield Figure(
+        "completing a word in bash",
+        _seconds([str(BIN / "dlq")], **TAB),
+        0.4,
+        1.0,
+        "what is promised of help",
+    )
     load = [sys.executable, "-c", "import dlq_pipelines.definitions"]
     yield Figure("loading the definitions", _seconds(load), 2.5, 1.0, "what is promised")
     with scratch_server() as (folder, _):
@@ -35,7 +41,9 @@ def _seconds(command: list[str], **environment: str) -> float:
     seconds = []
     for _ in range(ROUNDS + 1):
         begun = time.perf_counter()
-        done = subprocess.run(command, env=os.environ | environment, check=False, capture_output=True)
+        done = subprocess.run(
+            command, env=os.environ | environment, check=False, capture_output=True
+        )
         assert done.stdout or not done.returncode, done.stderr
         seconds.append(time.perf_counter() - begun)
     return statistics.median(seconds[1:])

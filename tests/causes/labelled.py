@@ -11,13 +11,59 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 DATA = Path(__file__).parents[1] / "data" / "causes"
-FILES = ("pg_message_2k", "pg_psycopg_2k", "cpython_message_2k", "cpython_traceback_2k", "cpython_raised")
-_WORDS = ["orders", "invoice", "payments", "billing", "stock", "shipment", "customer", "refund", "basket", "catalogue"]
-_PARTS = ["user", "order", "item", "line", "total", "amount", "tax", "code", "ship", "bill", "card", "stock", "price"]
-_VALUES = ["abc", "12,50", "2024-13-01", "N/A", "anna", "O'Neil", "4.2e", "blue shoes", "Zoë", "1;drop", "-", "7 kg"]
+FILES = (
+    "pg_message_2k",
+    "pg_psycopg_2k",
+    "cpython_message_2k",
+    "cpython_traceback_2k",
+    "cpython_raised",
+)
+_WORDS = [
+    "orders",
+    "invoice",
+    "payments",
+    "billing",
+    "stock",
+    "shipment",
+    "customer",
+    "refund",
+    "basket",
+    "catalogue",
+]
+_PARTS = [
+    "user",
+    "order",
+    "item",
+    "line",
+    "total",
+    "amount",
+    "tax",
+    "code",
+    "ship",
+    "bill",
+    "card",
+    "stock",
+    "price",
+]
+_VALUES = [
+    "abc",
+    "12,50",
+    "2024-13-01",
+    "N/A",
+    "anna",
+    "O'Neil",
+    "4.2e",
+    "blue shoes",
+    "Zoë",
+    "1;drop",
+    "-",
+    "7 kg",
+]
 
 
-def labelled_errors(name: str = "formats", *, variants: int = 8, seed: int = 7) -> list[tuple[str, str]]:
+def labelled_errors(
+    name: str = "formats", *, variants: int = 8, seed: int = 7
+) -> list[tuple[str, str]]:
     """Texts and their labels, the format strings."""
     chance = random.Random(seed)
     lines = (DATA / f"{name}.txt").read_text(encoding="utf-8").splitlines()
@@ -33,10 +79,16 @@ def labelled_file(name: str) -> list[tuple[str, str]]:
 def fill(line: str, chance: random.Random) -> str:
     """The format string with values made by `chance`."""
     text = line.replace("\\n", "\n").replace("\\t", "\t").replace("\\\\", "\\")
-    return re.sub(r"\{(\w+)\}", lambda found: _MAKERS[found[1]](chance) if found[1] in _MAKERS else found[0], text)
+    return re.sub(
+        r"\{(\w+)\}",
+        lambda found: _MAKERS[found[1]](chance) if found[1] in _MAKERS else found[0],
+        text,
+    )
 
 
-def grouping(texts: Iterable[tuple[str, str]], key: Callable[[str], Hashable]) -> tuple[float, float]:
+def grouping(
+    texts: Iterable[tuple[str, str]], key: Callable[[str], Hashable]
+) -> tuple[float, float]:
     """GA, the share of texts whose group is exactly right, and FGA, the F1 over groups."""
     truth: dict[str, set[int]] = defaultdict(set)
     found: dict[Hashable, set[int]] = defaultdict(set)
@@ -50,7 +102,9 @@ def grouping(texts: Iterable[tuple[str, str]], key: Callable[[str], Hashable]) -
 
 
 def _ident(chance: random.Random) -> str:
-    return "_".join(chance.sample(_PARTS, chance.randint(2, 3))) + chance.choice(["", "", "_id", "2"])
+    return "_".join(chance.sample(_PARTS, chance.randint(2, 3))) + chance.choice(
+        ["", "", "_id", "2"]
+    )
 
 
 def _class(chance: random.Random) -> str:
@@ -58,7 +112,9 @@ def _class(chance: random.Random) -> str:
 
 
 def _path(chance: random.Random) -> str:
-    return f"/{chance.choice(['srv', 'var/lib', 'app/src'])}/{chance.choice(_WORDS)}/{_file(chance)}"
+    return (
+        f"/{chance.choice(['srv', 'var/lib', 'app/src'])}/{chance.choice(_WORDS)}/{_file(chance)}"
+    )
 
 
 def _file(chance: random.Random) -> str:
@@ -88,7 +144,9 @@ def _time(chance: random.Random) -> str:
 
 def _json(chance: random.Random) -> str:
     keys = chance.sample(_PARTS, chance.randint(1, 3))
-    return json.dumps({key: chance.choice([chance.randint(1, 999), "x y", None, [1, 2]]) for key in keys})
+    return json.dumps(
+        {key: chance.choice([chance.randint(1, 999), "x y", None, [1, 2]]) for key in keys}
+    )
 
 
 def _words(count: int, mark: str) -> Callable[[random.Random], str]:
@@ -111,7 +169,9 @@ _MAKERS: dict[str, Callable[[random.Random], str]] = {
     "ip": _ip,
     "port": lambda chance: str(chance.randint(1024, 65535)),
     "host": _host,
-    "url": lambda chance: f"https://{_host(chance)}{_url_path(chance)}{chance.choice(['', '?page=2', '/'])}",
+    "url": lambda chance: (
+        f"https://{_host(chance)}{_url_path(chance)}{chance.choice(['', '?page=2', '/'])}"
+    ),
     "urlpath": _url_path,
     "path": _path,
     "file": _file,
@@ -125,7 +185,9 @@ _MAKERS: dict[str, Callable[[random.Random], str]] = {
     "topic": _words(2, "."),
     "kebab": _words(3, "-"),
     "CUR": lambda chance: chance.choice(["EUR", "USD", "JPY"]),
-    "reqid": lambda chance: f"{chance.choice(['req', 'cus'])}_{uuid.UUID(int=chance.getrandbits(128)).hex[:14]}",
+    "reqid": lambda chance: (
+        f"{chance.choice(['req', 'cus'])}_{uuid.UUID(int=chance.getrandbits(128)).hex[:14]}"
+    ),
     "phone": lambda chance: f"+4930{chance.randint(10**6, 10**7)}",
     "SQLVERB": lambda chance: chance.choice(["INSERT", "UPDATE", "DELETE", "SELECT FOR UPDATE"]),
     "ANGLE": lambda chance: chance.choice(["<", "0x0D", "i", "'"]),

@@ -6,7 +6,7 @@ import pytest
 
 from dlq_pipelines.causes.catalogue import list_causes
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.postgres.connect import Connection
 from tests.rows import add_events, kill
 
@@ -26,7 +26,9 @@ def test_causes_are_listed_by_what_is_dead_now_and_then_by_deaths(connection: Co
         ("KeyError: <name>", 1, 5, "open"),
         ("oops", 1, 1, "open"),
     ]
-    assert [cause.id for cause in causes] == [cause_key(error) for error in ("HTTP 503", "KeyError: 'x'", "oops")]
+    assert [cause.id for cause in causes] == [
+        compute_cause_key(error) for error in ("HTTP 503", "KeyError: 'x'", "oops")
+    ]
     assert list_causes(connection, limit=1) == causes[:1]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dlq_pipelines.causes import classify
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.rows import add_events, kill, one
 
@@ -20,7 +20,9 @@ ROLLUP_OF_LEDGER = """
 ROLLUP = "select day, cause_id, event_type, aggregate_type, deaths from dlq.cause_day order by 1, 2, 3, 4"
 
 
-def add_deaths(connection: Connection, errors: list[str | None], died_at: datetime | None = None) -> None:
+def add_deaths(
+    connection: Connection, errors: list[str | None], died_at: datetime | None = None
+) -> None:
     """Rows of the ledger, in this order."""
     connection.execute(
         "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)"
@@ -32,7 +34,10 @@ def add_deaths(connection: Connection, errors: list[str | None], died_at: dateti
 
 
 def assert_rollup_is_ledger(connection: Connection) -> None:
-    assert connection.execute(ROLLUP.encode()).fetchall() == connection.execute(ROLLUP_OF_LEDGER.encode()).fetchall()
+    assert (
+        connection.execute(ROLLUP.encode()).fetchall()
+        == connection.execute(ROLLUP_OF_LEDGER.encode()).fetchall()
+    )
 
 
 def unclassified(connection: Connection) -> int:
@@ -41,15 +46,22 @@ def unclassified(connection: Connection) -> int:
 
 def test_every_death_gets_the_cause_of_its_text(connection: Connection) -> None:
     """In batches; the catalogue holds each cause once, with its first text; a second run finds nothing."""
-    add_deaths(connection, [f"KeyError: 'order-{n}'" if n % 3 else f"HTTP 503 after {n} ms" for n in range(12_000)])
+    add_deaths(
+        connection,
+        [f"KeyError: 'order-{n}'" if n % 3 else f"HTTP 503 after {n} ms" for n in range(12_000)],
+    )
     found = classify_deaths(connection, zone=ZoneInfo("UTC"))
     assert (found.deaths, found.batches, len(found.new_causes)) == (12_000, 3, 2)
-    assert classify_deaths(connection, zone=ZoneInfo("UTC")) == classify.Classified(0, 0, ())
+    assert classify_deaths(connection, zone=ZoneInfo("UTC")) == classify.ClassificationResult(
+        0, 0, ()
+    )
     causes = connection.execute("select id, sample from dlq.cause order by sample").fetchall()
     assert [row["sample"] for row in causes] == ["HTTP 503 after 0 ms", "KeyError: 'order-1'"]
     assert {row["id"] for row in causes} == set(found.new_causes)
     wrong = "select count(*) from dlq.death where (cause_id = %s) is distinct from (error like 'KeyError%%')"
-    assert connection.execute(wrong, [cause_key("KeyError: 'x'")]).fetchone() == {"count": 0}
+    assert connection.execute(wrong, [compute_cause_key("KeyError: 'x'")]).fetchone() == {
+        "count": 0
+    }
     assert_rollup_is_ledger(connection)
 
 
@@ -57,7 +69,10 @@ def test_missing_and_blank_errors_are_one_cause(connection: Connection) -> None:
     """A worker that says nothing is a cause too."""
     add_deaths(connection, [None, "", "  \n", "\x1b[0m"])
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    assert one(connection, "select template, sample from dlq.cause") == {"template": "no error text", "sample": ""}
+    assert one(connection, "select template, sample from dlq.cause") == {
+        "template": "no error text",
+        "sample": "",
+    }
     assert_rollup_is_ledger(connection)
 
 
@@ -68,7 +83,7 @@ def test_two_at_once_count_nothing_twice(
     monkeypatch.setattr(classify, "BATCH", 50)
     add_deaths(connection, [f"Error{'ABCDEFG'[n % 7]}: {n}" for n in range(3000)])
 
-    def run(_: int) -> classify.Classified:
+    def run(_: int) -> classify.ClassificationResult:
         with database.connect() as own:
             return classify_deaths(own, zone=ZoneInfo("UTC"))
 
@@ -104,7 +119,9 @@ def test_a_run_that_is_killed_is_gone_on_with(
     assert_rollup_is_ledger(connection)
 
 
-def test_a_lower_id_that_commits_late_is_not_lost(connection: Connection, database: Database) -> None:
+def test_a_lower_id_that_commits_late_is_not_lost(
+    connection: Connection, database: Database
+) -> None:
     """The queue is what has no cause, not what is above a mark."""
     add_events(connection, 2)
     with database.connect() as slow:
@@ -112,7 +129,9 @@ def test_a_lower_id_that_commits_late_is_not_lost(connection: Connection, databa
             kill(slow, "boom", where="id = 1")
             kill(connection, "boom", where="id = 2")
             assert classify_deaths(connection, zone=ZoneInfo("UTC")).deaths == 1
-        assert one(connection, "select array_agg(event_id order by id) as events from dlq.death")["events"] == [1, 2]
+        assert one(connection, "select array_agg(event_id order by id) as events from dlq.death")[
+            "events"
+        ] == [1, 2]
     assert classify_deaths(connection, zone=ZoneInfo("UTC")).deaths == 1
     assert unclassified(connection) == 0
 
@@ -135,21 +154,27 @@ def test_the_times_of_a_cause_widen_both_ways(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("zone", "day"), [("UTC", "2026-03-29"), ("Europe/Berlin", "2026-03-30"), ("America/New_York", "2026-03-29")]
+    ("zone", "day"),
+    [("UTC", "2026-03-29"), ("Europe/Berlin", "2026-03-30"), ("America/New_York", "2026-03-29")],
 )
 def test_a_day_of_the_rollup_is_the_time_zones(connection: Connection, zone: str, day: str) -> None:
     """Half an hour before midnight UTC, on the night after Berlin's clocks went forward."""
     add_deaths(connection, ["boom"], datetime(2026, 3, 29, 23, 30, tzinfo=UTC))
     classify_deaths(connection, zone=ZoneInfo(zone))
-    assert one(connection, "select day::text, deaths from dlq.cause_day") == {"day": day, "deaths": 1}
+    assert one(connection, "select day::text, deaths from dlq.cause_day") == {
+        "day": day,
+        "deaths": 1,
+    }
 
 
 def test_a_merged_fingerprint_leads_to_its_cause(connection: Connection) -> None:
     """An alias decides: the death is of the cause that its fingerprint was merged into, and none is minted."""
     add_deaths(connection, ["KeyError: 1"])
     (kept,) = classify_deaths(connection, zone=ZoneInfo("UTC")).new_causes
-    alias = cause_key("LookupError: 1")
-    connection.execute("insert into dlq.cause_alias (fingerprint, cause_id) values (%s, %s)", [alias, kept])
+    alias = compute_cause_key("LookupError: 1")
+    connection.execute(
+        "insert into dlq.cause_alias (fingerprint, cause_id) values (%s, %s)", [alias, kept]
+    )
     add_deaths(connection, ["LookupError: 2"], datetime(2026, 3, 11, tzinfo=UTC))
     assert classify_deaths(connection, zone=ZoneInfo("UTC")).new_causes == ()
     assert one(connection, "select distinct cause_id from dlq.death") == {"cause_id": kept}

@@ -11,7 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlq_pipelines.causes.fingerprint import Fingerprint, _remembered, cause_key, fingerprint
+from dlq_pipelines.causes.fingerprint import (
+    Fingerprint,
+    _remembered,
+    compute_cause_key,
+    compute_fingerprint,
+)
 from tests.causes.labelled import DATA, FILES, grouping, labelled_errors, labelled_file
 
 POLICY = json.loads((DATA / "policy_cases.json").read_text(encoding="utf-8"))["cases"]
@@ -33,7 +38,7 @@ CHAIN = (
 
 @pytest.mark.parametrize("case", POLICY, ids=lambda case: f"{case['library']}-{case['why']}")
 def test_pairs_are_one_cause_or_two(case: dict[str, str]) -> None:
-    a, b = fingerprint(case["a"]), fingerprint(case["b"])
+    a, b = compute_fingerprint(case["a"]), compute_fingerprint(case["b"])
     if case["want"] == "different-subcause":
         assert (a.id, a.detail) != (b.id, b.detail)
     else:
@@ -55,7 +60,9 @@ def test_pairs_are_one_cause_or_two(case: dict[str, str]) -> None:
 )
 def test_texts_of_one_format_string_are_one_cause(name: str, share: float, f1: float) -> None:
     """The share of texts whose group is exactly right, and the F1 over groups, do not fall below what was reached."""
-    found = grouping(labelled_file(name) if name in FILES else labelled_errors(name), cause_key)
+    found = grouping(
+        labelled_file(name) if name in FILES else labelled_errors(name), compute_cause_key
+    )
     assert found[0] >= share, found
     assert found[1] >= f1, found
 
@@ -66,17 +73,26 @@ def test_texts_of_one_format_string_are_one_cause(name: str, share: float, f1: f
         (traceback("KeyError: 'a'"), traceback("KeyError: 'a'", module="parcels", line=99)),
         (CHAIN, CHAIN.removeprefix(HEAD)),
         (CHAIN, CHAIN[CHAIN.index("KeyError") :]),
-        (traceback("shop.LostError: order 17"), FRAME.format("orders", 7) + "shop.LostError: order 99"),
-        ("psycopg2.errors.UniqueViolation: duplicate key", "psycopg.errors.UniqueViolation: duplicate key"),
+        (
+            traceback("shop.LostError: order 17"),
+            FRAME.format("orders", 7) + "shop.LostError: order 99",
+        ),
+        (
+            "psycopg2.errors.UniqueViolation: duplicate key",
+            "psycopg.errors.UniqueViolation: duplicate key",
+        ),
         ("ValueError: bad amount 7", "ValueError('bad amount 9')"),
         ("a\r\nb", "a\nb"),
         ("Zoe\u0308 ist fort", "Zo\u00eb ist fort"),
         ("A.KafkaTimeoutError: KafkaTimeoutError: lost 7", "A.KafkaTimeoutError: lost 7"),
-        ("SyntaxError: invalid syntax (orders.py, line 7)", traceback("SyntaxError: invalid syntax")),
+        (
+            "SyntaxError: invalid syntax (orders.py, line 7)",
+            traceback("SyntaxError: invalid syntax"),
+        ),
     ],
 )
 def test_how_and_where_a_failure_is_told_does_not_matter(one: str, other: str) -> None:
-    assert cause_key(one) == cause_key(other)
+    assert compute_cause_key(one) == compute_cause_key(other)
 
 
 @pytest.mark.parametrize(
@@ -94,20 +110,20 @@ def test_how_and_where_a_failure_is_told_does_not_matter(one: str, other: str) -
 )  # fmt: skip
 def test_another_type_message_or_root_is_another_cause(one: str, other: str | None) -> None:
     """And so is a traceback that was cut off elsewhere in the code."""
-    assert cause_key(one) != cause_key(other)
+    assert compute_cause_key(one) != compute_cause_key(other)
 
 
 @pytest.mark.parametrize("error", [None, "", " ", "\n\t\r\n"])
 def test_a_death_without_a_text_has_one_fixed_cause(error: str | None) -> None:
-    assert fingerprint(error) == fingerprint(None)
-    assert fingerprint(error).template == "no error text"
+    assert compute_fingerprint(error) == compute_fingerprint(None)
+    assert compute_fingerprint(error).template == "no error text"
 
 
 def test_what_people_see_is_in_its_fields() -> None:
     text = traceback(
         'psycopg.errors.UniqueViolation: [Errno 5] duplicate key violates "orders_pkey"\nDETAIL:  Key (id)=(1)'
     )
-    found = fingerprint(text)
+    found = compute_fingerprint(text)
     assert re.fullmatch(r"v1-[0-9a-f]{16}", found.id)
     assert found[1:] == Fingerprint(
         "",
@@ -121,7 +137,7 @@ def test_what_people_see_is_in_its_fields() -> None:
 
 def test_ids_that_were_given_out_never_change() -> None:
     """A change of the rules that moves one of these is a new version."""
-    assert [cause_key(text) for text in (None, "KeyError: 'a'", "HTTP 503", "Order 17 not found")] == [
+    assert [compute_cause_key(text) for text in (None, "KeyError: 'a'", "HTTP 503", "Order 17 not found")] == [
         "v1-a630232fcc8cc7d7", "v1-7f0e650af891c426", "v1-eef10eaf58495fa2", "v1-8a90837c5a1c1f15",
     ]  # fmt: skip
 
@@ -130,8 +146,8 @@ def test_another_process_finds_the_same_ids_in_any_order() -> None:
     """Whatever the seed of its hashes."""
     texts = [text for text, _ in labelled_errors(variants=2)]
     program = (
-        "import json, sys; from dlq_pipelines.causes.fingerprint import cause_key;"
-        "print(json.dumps([cause_key(text) for text in json.load(sys.stdin)]))"
+        "import json, sys; from dlq_pipelines.causes.fingerprint import compute_cause_key;"
+        "print(json.dumps([compute_cause_key(text) for text in json.load(sys.stdin)]))"
     )
     for seed in ("1", "2"):
         done = subprocess.run(
@@ -139,7 +155,7 @@ def test_another_process_finds_the_same_ids_in_any_order() -> None:
             input=json.dumps(texts[::-1]), text=True, capture_output=True, check=True,
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
-        assert json.loads(done.stdout)[::-1] == [cause_key(text) for text in texts]
+        assert json.loads(done.stdout)[::-1] == [compute_cause_key(text) for text in texts]
 
 
 values = (
@@ -156,32 +172,46 @@ values = (
 
 @given(values, values)
 def test_a_value_does_not_make_a_cause(one: str, other: str) -> None:
-    assert cause_key(f"ShipmentLost: parcel {one} never left") == cause_key(f"ShipmentLost: parcel {other} never left")
+    assert compute_cause_key(f"ShipmentLost: parcel {one} never left") == compute_cause_key(
+        f"ShipmentLost: parcel {other} never left"
+    )
 
 
-@given(st.lists(st.sampled_from("lost parcel never left depot stock empty retry".split()), min_size=1, max_size=6))  # noqa: SIM905
+@given(
+    st.lists(
+        st.sampled_from("lost parcel never left depot stock empty retry".split()),
+        min_size=1,
+        max_size=6,
+    )
+)
 def test_words_make_a_cause(words: list[str]) -> None:
     """Two messages of other plain words are two causes."""
-    assert cause_key(" ".join(words)) != cause_key(" ".join([*words, "again"]))
+    assert compute_cause_key(" ".join(words)) != compute_cause_key(" ".join([*words, "again"]))
 
 
 @given(st.text(max_size=300) | st.sampled_from([text for text, _ in labelled_errors(variants=1)]))
 def test_any_text_has_one_id(text: str) -> None:
     """Whether or not it was seen before, and whether or not what is shown is made too."""
-    seen = cause_key(text)
+    seen = compute_cause_key(text)
     _remembered.cache_clear()
-    assert seen == cause_key(text) == fingerprint(text).id
+    assert seen == compute_cause_key(text) == compute_fingerprint(text).id
 
 
-hostile = st.text(st.sampled_from("\x1b\x9b[]0;1m e\u0301n\u0303o\u0308\n\r\x07"), max_size=20) | st.text(max_size=99)
+hostile = st.text(
+    st.sampled_from("\x1b\x9b[]0;1m e\u0301n\u0303o\u0308\n\r\x07"), max_size=20
+) | st.text(max_size=99)
 
 
 @given(hostile)
 def test_a_text_and_its_decomposed_form_are_one_cause(text: str) -> None:
     """Also where a terminal's code stands before a mark, or between a letter and its mark."""
-    assert cause_key(unicodedata.normalize("NFD", text)) == cause_key(unicodedata.normalize("NFC", text))
+    assert compute_cause_key(unicodedata.normalize("NFD", text)) == compute_cause_key(
+        unicodedata.normalize("NFC", text)
+    )
 
 
 @given(st.text(st.characters(exclude_characters="\x1b\x9b"), max_size=99))
 def test_composition_and_colours_do_not_matter(text: str) -> None:
-    assert cause_key(f"\x1b[31m{unicodedata.normalize('NFD', text)}\x1b[0m") == cause_key(f"\x1b[1m{text}")
+    assert compute_cause_key(
+        f"\x1b[31m{unicodedata.normalize('NFD', text)}\x1b[0m"
+    ) == compute_cause_key(f"\x1b[1m{text}")

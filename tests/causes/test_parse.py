@@ -2,14 +2,18 @@
 
 import pytest
 
-from dlq_pipelines.causes.parse import Failure, normalise, parse, place
+from dlq_pipelines.causes.parse import ParsedError, find_app_frame, normalize_text, parse_error
 
 HEAD = "Traceback (most recent call last):\n"
 OWN = '  File "/srv/shop/orders.py", line 12, in place\n    run(order)\n    ^^^^^^^^^^\n'
 LIBRARY = '  File "/venv/lib/python3.11/site-packages/requests/api.py", line 59, in request\n    return session()\n'
 DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
 DIRECT = "\nThe above exception was the direct cause of the following exception:\n\n"
-TYPE, MESSAGE, ROOT = "shop.errors.DeliveryError", "could not deliver order 17", "ConnectionResetError"
+TYPE, MESSAGE, ROOT = (
+    "shop.errors.DeliveryError",
+    "could not deliver order 17",
+    "ConnectionResetError",
+)
 LOST = f"{TYPE}: {MESSAGE}\n"
 FIRST = LIBRARY + "ConnectionResetError: [Errno 104] Connection reset by peer\n"
 GROUP = """  + Exception Group Traceback (most recent call last):
@@ -44,8 +48,10 @@ DOTNET = (
 )
 
 
-def failure(exception_type: str, message: str, root: str = "", *, truncated: bool = False) -> Failure:
-    return Failure(exception_type, root, message, truncated)
+def failure(
+    exception_type: str, message: str, root: str = "", *, truncated: bool = False
+) -> ParsedError:
+    return ParsedError(exception_type, root, message, truncated)
 
 
 @pytest.mark.parametrize(
@@ -59,15 +65,15 @@ def failure(exception_type: str, message: str, root: str = "", *, truncated: boo
         (HEAD + OWN + "__main__.f.<locals>.Odd: x", failure("__main__.f.<locals>.Odd", "x")),
     ],
 )
-def test_the_exception_stands_after_the_frames(text: str, expected: Failure) -> None:
-    assert parse(text) == expected
+def test_the_exception_stands_after_the_frames(text: str, expected: ParsedError) -> None:
+    assert parse_error(text) == expected
 
 
 @pytest.mark.parametrize("link", [DURING, DIRECT])
 def test_python_prints_the_root_first(link: str) -> None:
     """Of three links the first is the root and the last the outer exception."""
     text = HEAD + FIRST + link + HEAD + LIBRARY + "KeyError: 'a'\n" + link + HEAD + OWN + LOST
-    assert parse(text) == failure(TYPE, MESSAGE, ROOT)
+    assert parse_error(text) == failure(TYPE, MESSAGE, ROOT)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +86,8 @@ def test_python_prints_the_root_first(link: str) -> None:
         ('Exception in thread "main" java.io.IOException: gone', failure("java.io.IOException", "gone")),
     ],
 )  # fmt: skip
-def test_others_print_the_root_last(text: str, expected: Failure) -> None:
-    assert parse(text) == expected
+def test_others_print_the_root_last(text: str, expected: ParsedError) -> None:
+    assert parse_error(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ def test_others_print_the_root_last(text: str, expected: Failure) -> None:
 )
 def test_the_place_is_the_innermost_of_the_application(text: str, frame: str) -> None:
     """And the innermost at all where none of its own is left."""
-    assert place(text) == frame
+    assert find_app_frame(text) == frame
 
 
 def test_the_causes_of_a_group_are_its_leaves() -> None:
@@ -110,10 +116,12 @@ def test_the_causes_of_a_group_are_its_leaves() -> None:
     message = "unhandled errors in a TaskGroup (2 sub-exceptions)"
     expected = failure("ExceptionGroup", message, "KeyError+ValueError")
     swapped = (
-        GROUP.replace("ValueError: 1", "swap").replace("KeyError: 'x'", "ValueError: 1").replace("swap", "KeyError: 2")
+        GROUP.replace("ValueError: 1", "swap")
+        .replace("KeyError: 'x'", "ValueError: 1")
+        .replace("swap", "KeyError: 2")
     )
-    assert parse(GROUP) == expected
-    assert parse(swapped) == expected
+    assert parse_error(GROUP) == expected
+    assert parse_error(swapped) == expected
 
 
 @pytest.mark.parametrize(
@@ -128,16 +136,18 @@ def test_the_causes_of_a_group_are_its_leaves() -> None:
         (JAVA[JAVA.index("\tat com") :], failure(REFUSED, "Connection refused", truncated=True)),
     ],
 )  # fmt: skip
-def test_what_is_left_of_a_traceback_is_read(text: str, expected: Failure) -> None:
-    assert parse(text) == expected
+def test_what_is_left_of_a_traceback_is_read(text: str, expected: ParsedError) -> None:
+    assert parse_error(text) == expected
 
 
 @pytest.mark.parametrize("link", [DURING, DIRECT])
 def test_the_root_is_found_wherever_a_head_is_cut_off_before_it(link: str) -> None:
     whole = HEAD + OWN + FIRST + link + HEAD + LIBRARY + OWN + LOST
     for start in range(whole.index("ConnectionResetError") + 1):
-        cut = parse(whole[start:])
-        assert (cut.exception_type, cut.root_type, cut.message) == (TYPE, ROOT, MESSAGE), whole[start : start + 80]
+        cut = parse_error(whole[start:])
+        assert (cut.exception_type, cut.root_type, cut.message) == (TYPE, ROOT, MESSAGE), whole[
+            start : start + 80
+        ]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +155,11 @@ def test_the_root_is_found_wherever_a_head_is_cut_off_before_it(link: str) -> No
     [
         ("ValueError('bad amount: 17')", "ValueError", "bad amount: 17"),
         ("Error [ERR_ASSERTION]: no", "Error [ERR_ASSERTION]", "no"),
-        ("System.Data.SqlClient.SqlException (0x80131904): Invalid", "System.Data.SqlClient.SqlException", "Invalid"),
+        (
+            "System.Data.SqlClient.SqlException (0x80131904): Invalid",
+            "System.Data.SqlClient.SqlException",
+            "Invalid",
+        ),
         ("Faraday::TimeoutError: too slow", "Faraday::TimeoutError", "too slow"),
         ("ERROR:  relation does not exist", "", "relation does not exist"),
         ("Uncaught TypeError: x is null", "TypeError", "x is null"),
@@ -155,8 +169,10 @@ def test_the_root_is_found_wherever_a_head_is_cut_off_before_it(link: str) -> No
         ("支付失败:余额不足", "", "支付失败:余额不足"),
     ],
 )
-def test_a_name_in_front_is_a_type_where_it_looks_like_one(text: str, exception_type: str, message: str) -> None:
-    assert parse(text)[:3] == (exception_type, "", message)
+def test_a_name_in_front_is_a_type_where_it_looks_like_one(
+    text: str, exception_type: str, message: str
+) -> None:
+    assert parse_error(text)[:3] == (exception_type, "", message)
 
 
 @pytest.mark.parametrize(
@@ -170,39 +186,53 @@ def test_a_name_in_front_is_a_type_where_it_looks_like_one(text: str, exception_
     ],
 )
 def test_further_fields_are_no_part_of_the_message(rest: str) -> None:
-    assert parse("psycopg.errors.UniqueViolation: duplicate key" + rest).message == "duplicate key"
+    assert (
+        parse_error("psycopg.errors.UniqueViolation: duplicate key" + rest).message
+        == "duplicate key"
+    )
 
 
 def test_a_line_that_announces_more_is_read_on() -> None:
     """A colon or an open bracket at the end."""
-    assert parse("thread 'main' panicked at src/main.rs:2:5:\nout of bounds").message.endswith(":5: out of bounds")
-    assert parse("grpc.RpcError: <RPC terminated with:\n\tstatus = X\n\tdetails = y\n\tdebug = z\n>").message == (
-        "<RPC terminated with: \tstatus = X \tdetails = y"
-    )
+    assert parse_error(
+        "thread 'main' panicked at src/main.rs:2:5:\nout of bounds"
+    ).message.endswith(":5: out of bounds")
+    assert parse_error(
+        "grpc.RpcError: <RPC terminated with:\n\tstatus = X\n\tdetails = y\n\tdebug = z\n>"
+    ).message == ("<RPC terminated with: \tstatus = X \tdetails = y")
 
 
 @pytest.mark.parametrize(
-    "line", ["Reason: Not Found", "ErrorCode:BlobNotFound", "The server responded with: {'error': 'x'}"]
+    "line",
+    ["Reason: Not Found", "ErrorCode:BlobNotFound", "The server responded with: {'error': 'x'}"],
 )
 def test_a_further_line_that_says_what_went_wrong_is_part_of_the_message(line: str) -> None:
-    assert parse(f"shop.ApiError: request failed\nRequestId: 7\n{line}\nmore").message == f"request failed {line}"
+    assert (
+        parse_error(f"shop.ApiError: request failed\nRequestId: 7\n{line}\nmore").message
+        == f"request failed {line}"
+    )
 
 
 def test_a_validation_says_which_rules_were_broken_and_where() -> None:
     """In one order, whatever the order of the fields."""
     amount = "\namount\n  Input should be a valid decimal [type=decimal_type, input_value='a', input_type=str]"
     sku = "\nitems.0.sku\n  Field required [type=missing, input_value={}, input_type=dict]"
-    read = parse(f"pydantic_core._pydantic_core.ValidationError: 2 validation errors for Order{amount}{sku}")
+    read = parse_error(
+        f"pydantic_core._pydantic_core.ValidationError: 2 validation errors for Order{amount}{sku}"
+    )
     assert read.message == (
         "validation failed: Field required [type=missing]; Input should be a valid decimal [type=decimal_type]"
     )
     assert read.names == ("Order.amount", "Order.items.0.sku")
-    assert parse(f"ValidationError: 2 validation errors for Order{sku}{amount}").message == read.message
+    assert (
+        parse_error(f"ValidationError: 2 validation errors for Order{sku}{amount}").message
+        == read.message
+    )
 
 
 def test_a_text_is_cut_to_both_ends_before_it_is_read() -> None:
     """What is examined has a bound, and keeps the type in front and the exception at the end."""
-    assert len(normalise("é\x1b[1m\r\n" * 5_000_000)) < 40_000
+    assert len(normalize_text("é\x1b[1m\r\n" * 5_000_000)) < 40_000
     text = HEAD + OWN * 100_000 + LOST
-    assert parse(text) == failure(TYPE, MESSAGE)
-    assert parse("ValueError: " + "x" * 10_000_000).exception_type == "ValueError"
+    assert parse_error(text) == failure(TYPE, MESSAGE)
+    assert parse_error("ValueError: " + "x" * 10_000_000).exception_type == "ValueError"

@@ -5,9 +5,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dlq_pipelines.causes.catalogue import mark_relapses
+from dlq_pipelines.causes.catalogue import mark_regressed_causes
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.postgres.connect import Connection
 from tests.rows import add_events, kill, one
 
@@ -38,12 +38,18 @@ def test_only_an_event_first_attempted_after_the_fix_is_a_relapse(
 ) -> None:
     """Wherever the event is by now; the change is in the audit."""
     add_events(connection, 1)
-    connection.execute("update outbox_event set created_at = %s where status = 'pending'", [FIXED + written])
+    connection.execute(
+        "update outbox_event set created_at = %s where status = 'pending'", [FIXED + written]
+    )
     kill(connection, error, where="status = 'pending'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    assert mark_relapses(connection, now=datetime.now(UTC)) == ((cause_key(ERROR),) if regressed else ())
-    status = one(connection, f"select status from dlq.cause where id = '{cause_key(ERROR)}'")["status"]
+    assert mark_regressed_causes(connection, now=datetime.now(UTC)) == (
+        (compute_cause_key(ERROR),) if regressed else ()
+    )
+    status = one(
+        connection, f"select status from dlq.cause where id = '{compute_cause_key(ERROR)}'"
+    )["status"]
     assert status == ("regressed" if regressed else "fixed")
     kinds = [row["kind"] for row in connection.execute("select kind from dlq.operation").fetchall()]
     assert kinds == (["cause.regressed"] if regressed else [])
-    assert mark_relapses(connection, now=datetime.now(UTC)) == ()
+    assert mark_regressed_causes(connection, now=datetime.now(UTC)) == ()

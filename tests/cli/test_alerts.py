@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dlq_pipelines.alerts.alert import AlertPolicy, evaluate
+from dlq_pipelines.alerts.alert import AlertPolicy, evaluate_alerts
 from dlq_pipelines.alerts.rules import Thresholds
 from dlq_pipelines.postgres.connect import Connection
 from tests.alerts.servers import free_port, http_server
@@ -17,7 +17,7 @@ from tests.rows import add_events, kill, one
 def _fired(connection: Connection) -> None:
     add_events(connection, 2)
     kill(connection, "boom")
-    evaluate(connection, now=datetime.now(UTC), policy=AlertPolicy(Thresholds(backlog=1)))
+    evaluate_alerts(connection, now=datetime.now(UTC), policy=AlertPolicy(Thresholds(backlog=1)))
 
 
 def test_before_anything_fired_the_list_says_who_looks(dlq: Run) -> None:
@@ -41,8 +41,13 @@ def test_an_alert_is_silenced_with_an_end_and_heard_again(dlq: Run, connection: 
         "backlog is silenced"
     )
     assert json.loads(dlq("alerts", "list", "--json").out)["alerts"][0]["state"] == "silenced"
-    assert dlq("alerts", "silence", "backlog", "--hours", "0", "--reason", "mended").out == "backlog is heard again.\n"
-    assert one(connection, "select count(*) from dlq.operation where kind = 'alert.silence'") == {"count": 2}
+    assert (
+        dlq("alerts", "silence", "backlog", "--hours", "0", "--reason", "mended").out
+        == "backlog is heard again.\n"
+    )
+    assert one(connection, "select count(*) from dlq.operation where kind = 'alert.silence'") == {
+        "count": 2
+    }
 
 
 def test_an_alert_that_is_not_there_cannot_be_silenced(dlq: Run) -> None:
@@ -55,23 +60,34 @@ def test_an_alert_that_is_not_there_cannot_be_silenced(dlq: Run) -> None:
 
 def test_a_silence_of_no_number_of_hours_is_refused(dlq: Run) -> None:
     said = dlq("alerts", "silence", "backlog", "--hours", "nan", "--reason", "known")
-    assert (said.code, said.err) == (2, "dlq: --hours: nan is no number of hours. Write it as 8 or 0.5.\n")
+    assert (said.code, said.err) == (
+        2,
+        "dlq: --hours: nan is no number of hours. Write it as 8 or 0.5.\n",
+    )
 
 
-def test_a_test_reaches_each_channel_and_names_the_one_that_failed(dlq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_reaches_each_channel_and_names_the_one_that_failed(
+    dlq: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Past all conditions, and without showing an address."""
     assert dlq("alerts", "test").code == 4
     with http_server() as web:
         monkeypatch.setenv("DLQ_ALERT_URLS", f"critical:event_type=x.*:json://{web.host}/s3cr3t")
         looked = dlq("alerts", "test", "--dry-run", "--json")
         (channel,) = json.loads(looked.out)["channels"]
-        assert (looked.code, channel["channel"][:5], channel["result"]) == (0, "json:", "would be sent")
+        assert (looked.code, channel["channel"][:5], channel["result"]) == (
+            0,
+            "json:",
+            "would be sent",
+        )
         assert "s3cr3t" not in looked.out + looked.err
         assert web.requests == []
         said = dlq("alerts", "test", "--json")
         assert said.code == 0
         assert json.loads(web.requests[0][1])["title"] == "INFO: A test of this channel"
-        monkeypatch.setenv("DLQ_ALERT_URLS", f"json://{web.host}/s3cr3t json://127.0.0.1:{free_port()}/s3cr3t")
+        monkeypatch.setenv(
+            "DLQ_ALERT_URLS", f"json://{web.host}/s3cr3t json://127.0.0.1:{free_port()}/s3cr3t"
+        )
         said = dlq("alerts", "test")
     assert said.code == 1
     assert "1 of 2 channels did not get it" in said.err

@@ -18,7 +18,7 @@ Dlq = Callable[..., Any]
 
 
 @pytest.fixture
-def dlq(home: object, monkeypatch: pytest.MonkeyPatch) -> Dlq:  # noqa: ARG001 - where the command looks
+def dlq(home: object, monkeypatch: pytest.MonkeyPatch) -> Dlq:
     """Run a command with --json and return what it says; what it raises is raised."""
     monkeypatch.setenv("DLQ_ARCHIVE_REQUIRES_EXPORT", "false")
 
@@ -56,8 +56,15 @@ def test_archiving_by_hand_is_the_schedules_move(connection: Connection, dlq: Dl
     assert dlq("archive", "run", "--actor", "ann") == {
         "moved": 3, "batches": 1, "left": 0, "older_than_days": 30, "dry_run": False,
     }  # fmt: skip
-    assert dlq("archive", "run", "--older-than-days", "9", "--actor", "ann", "--reason", "space")["moved"] == 2
-    audit = connection.execute("select actor, reason, events from dlq.operation order by id").fetchall()
+    assert (
+        dlq("archive", "run", "--older-than-days", "9", "--actor", "ann", "--reason", "space")[
+            "moved"
+        ]
+        == 2
+    )
+    audit = connection.execute(
+        "select actor, reason, events from dlq.operation order by id"
+    ).fetchall()
     assert [tuple(row.values()) for row in audit] == [("ann", "retention", 3), ("ann", "space", 2)]
 
 
@@ -66,7 +73,9 @@ def test_restoring_and_discarding_go_both_ways(connection: Connection, dlq: Dlq)
     _died(connection, 3, days_ago=31)
     dlq("archive", "run")
     assert dlq("archive", "restore", "1", "2", "--reason", "late fix")["events"] == 2
-    assert dlq("dead-events", "discard", "1", "--reason", "a test order", "--dry-run")["events"] == 1
+    assert (
+        dlq("dead-events", "discard", "1", "--reason", "a test order", "--dry-run")["events"] == 1
+    )
     assert dlq("dead-events", "discard", "1", "--reason", "a test order")["events"] == 1
     assert dlq("archive", "restore", "--all", "--reason", "all of it") == {
         "events": 1, "batches": 1, "blocked": 0, "discarded": 1, "locked": 0, "dry_run": False,
@@ -100,9 +109,16 @@ def test_a_purge_by_hand_keeps_to_the_retention(
     """And is refused where nothing is ever purged."""
     _died(connection, 3, days_ago=31)
     dlq("archive", "run")
-    connection.execute("update outbox_event_archive set archived_at = now() - interval '366 days' where id < 3")
+    connection.execute(
+        "update outbox_event_archive set archived_at = now() - interval '366 days' where id < 3"
+    )
     assert dlq("archive", "purge", "--dry-run")["events"] == 2
-    assert dlq("archive", "purge") == {"events": 2, "batches": 1, "older_than_days": 365, "dry_run": False}
+    assert dlq("archive", "purge") == {
+        "events": 2,
+        "batches": 1,
+        "older_than_days": 365,
+        "dry_run": False,
+    }
     assert _places(connection) == (0, 1)
     monkeypatch.setenv("DLQ_ARCHIVE_RETENTION_DAYS", "0")
     with pytest.raises(RefusedError, match="nothing is ever purged"):

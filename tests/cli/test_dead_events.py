@@ -10,20 +10,22 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import cause_key
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import advance_fix
-from dlq_pipelines.retries.fix import Terms
-from dlq_pipelines.retries.ledger import Flag, flag_fix
-from dlq_pipelines.text import counted
+from dlq_pipelines.retries.fix import FixTerms
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix
+from dlq_pipelines.text import format_count
 from tests.cli.conftest import Ended, Run
 from tests.rows import add_events, kill, one, park
 
-ERROR = 'Traceback (most recent call last):\n  File "a.py", line 1, in send\nTimeoutError: no answer'
-CAUSE = cause_key(ERROR)
+ERROR = (
+    'Traceback (most recent call last):\n  File "a.py", line 1, in send\nTimeoutError: no answer'
+)
+CAUSE = compute_cause_key(ERROR)
 HOSTILE = "\x1b[2J[bold]\x9b31m\u202eZoë"
 HISTORY_KEYS = {"event_id", "place", "event", "deaths", "retries", "fix"}
 DEATH_KEYS = {
@@ -35,11 +37,13 @@ RETRY_KEYS = {
 UNCHANGED = "select *, xmin from outbox_event order by id"
 
 
-def _act(reason: str = "asked") -> Act:
-    return Act("ann", reason, datetime.now(UTC))
+def _act(reason: str = "asked") -> AuditContext:
+    return AuditContext("ann", reason, datetime.now(UTC))
 
 
-def _dead(connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed") -> None:
+def _dead(
+    connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed"
+) -> None:
     add_events(connection, count, payload='{"sku": "A-1"}', event_type=event_type)
     kill(connection, error, attempts=5, where="status = 'pending'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
@@ -60,7 +64,10 @@ def _words(ended: Ended) -> str:
 
 
 def _pending(connection: Connection) -> set[int]:
-    return {row["id"] for row in connection.execute("select id from outbox_event where status = 'pending'")}
+    return {
+        row["id"]
+        for row in connection.execute("select id from outbox_event where status = 'pending'")
+    }
 
 
 def test_the_history_of_an_event_is_all_that_became_of_it(
@@ -69,13 +76,16 @@ def test_the_history_of_an_event_is_all_that_became_of_it(
     """It died, was retried with another payload, died of something else, and a fix has released it."""
     monkeypatch.setenv("DLQ_ALLOW_EDIT", "true")
     _dead(connection, 2)
-    assert dlq("dead-events", "retry", "1", "--reason", "no sku", "--payload", '{"sku": "B-2"}').code == 0
+    assert (
+        dlq("dead-events", "retry", "1", "--reason", "no sku", "--payload", '{"sku": "B-2"}').code
+        == 0
+    )
     connection.execute("update dlq.retry set due_at = now()")
     kill(connection, "KeyError: 'postcode'", attempts=3, where="id = 1")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    fix = flag_fix(connection, Flag(Selector(every=True)), act=_act("mended"))
+    fix = flag_fix(connection, FixFlag(Selection(all=True)), audit=_act("mended"))
     assert _read(dlq("dead-events", "show", "1", "--json"))["fix"]["status"] == "active"
-    advance_fix(connection, fix.id, act=_act(), terms=Terms())
+    advance_fix(connection, fix.id, audit=_act(), terms=FixTerms())
 
     history = _read(dlq("dead-events", "show", "1", "--json"))
     assert history.keys() == HISTORY_KEYS
@@ -88,11 +98,15 @@ def test_the_history_of_an_event_is_all_that_became_of_it(
         ("KeyError: 'postcode'", 3),
         (ERROR, 5),
     ]
-    assert [(r["fix_id"], r["stage"], r["payload_before"], r["reason"]) for r in history["retries"]] == [
+    assert [
+        (r["fix_id"], r["stage"], r["payload_before"], r["reason"]) for r in history["retries"]
+    ] == [
         (fix.id, 1, None, f"fix {fix.id}, stage 1: mended"),
         (None, None, {"sku": "A-1"}, "no sku"),
     ]
-    assert [r["death_id"] for r in history["retries"]] == [death["id"] for death in history["deaths"]]
+    assert [r["death_id"] for r in history["retries"]] == [
+        death["id"] for death in history["deaths"]
+    ]
 
     said = _words(dlq("dead-events", "show", "1"))
     for words in (
@@ -106,7 +120,7 @@ def test_the_history_of_an_event_is_all_that_became_of_it(
 def test_an_event_is_shown_wherever_it_is(dlq: Run, connection: Connection) -> None:
     """In the archive, or purged from there, or deleted by the application."""
     _dead(connection, 3)
-    archive_dead_events(connection, before=datetime.now(UTC), only_exported=False, act=_act())
+    archive_dead_events(connection, before=datetime.now(UTC), only_exported=False, audit=_act())
     connection.execute(
         "with gone as (delete from outbox_event_archive where id > 1 returning id), operation as (insert into"
         " dlq.operation (kind, actor, reason, filter, events, at) values ('x', 'x', 'x', '{}', 1, now()) returning id)"
@@ -115,7 +129,11 @@ def test_an_event_is_shown_wherever_it_is(dlq: Run, connection: Connection) -> N
     )
     shown = {event: _read(dlq("dead-events", "show", str(event), "--json")) for event in (1, 2, 3)}
     assert [shown[event]["place"] for event in shown] == ["archive", "purged", "gone"]
-    assert [shown[event]["event"] and shown[event]["event"]["status"] for event in shown] == ["dead", None, None]
+    assert [shown[event]["event"] and shown[event]["event"]["status"] for event in shown] == [
+        "dead",
+        None,
+        None,
+    ]
     assert [len(shown[event]["deaths"]) for event in shown] == [1, 1, 1]
     assert "place purged" in _words(dlq("dead-events", "show", "2"))
 
@@ -139,17 +157,24 @@ def test_hostile_texts_are_shown_inert(dlq: Run, connection: Connection) -> None
     assert out.expandtabs().replace("\n", "").isprintable()
     assert "last error:\n[bold]Zoë\nsecond line\n" in out
     assert out.count("[bold]Zoë") >= 6
-    assert dlq("dead-events", "show", "1", "--json").out.expandtabs().replace("\n", "").isprintable()
+    assert (
+        dlq("dead-events", "show", "1", "--json").out.expandtabs().replace("\n", "").isprintable()
+    )
 
 
-def test_a_very_long_text_is_cut_for_people_and_whole_for_programs(dlq: Run, connection: Connection) -> None:
+def test_a_very_long_text_is_cut_for_people_and_whole_for_programs(
+    dlq: Run, connection: Connection
+) -> None:
     add_events(connection, 1, payload=json.dumps({"x": "y" * 30_000}))
     kill(connection, "KeyError: " + "z" * 30_000)
     out = dlq("dead-events", "show", "1").out
     assert len(out) < 50_000
     assert "characters more, with --json" in out
     history = _read(dlq("dead-events", "show", "1", "--json"))
-    assert (len(history["event"]["payload"]["x"]), len(history["deaths"][0]["error"])) == (30_000, 30_010)
+    assert (len(history["event"]["payload"]["x"]), len(history["deaths"][0]["error"])) == (
+        30_000,
+        30_010,
+    )
 
 
 def test_a_dead_event_is_retried_also_a_parked_one(dlq: Run, connection: Connection) -> None:
@@ -157,10 +182,14 @@ def test_a_dead_event_is_retried_also_a_parked_one(dlq: Run, connection: Connect
     _dead(connection, 2)
     park(connection, [1])
     before = connection.execute(UNCHANGED.encode()).fetchall()
-    assert "Would retry event 1." in _words(dlq("dead-events", "retry", "1", "--reason", "corrected", "--dry-run"))
+    assert "Would retry event 1." in _words(
+        dlq("dead-events", "retry", "1", "--reason", "corrected", "--dry-run")
+    )
     assert connection.execute(UNCHANGED.encode()).fetchall() == before
     said = _words(dlq("dead-events", "retry", "1", "--reason", "corrected", "--actor", "ann"))
-    assert re.fullmatch(r"Event 1 is pending again. What becomes of it: `\S*dlq dead-events show 1`.", said)
+    assert re.fullmatch(
+        r"Event 1 is pending again. What becomes of it: `\S*dlq dead-events show 1`.", said
+    )
     assert _pending(connection) == {1}
     audit = one(connection, "select kind, actor, reason, events from dlq.operation")
     assert audit == {"kind": "retry.selected", "actor": "ann", "reason": "corrected", "events": 1}
@@ -186,7 +215,11 @@ def test_a_dead_event_is_retried_also_a_parked_one(dlq: Run, connection: Connect
         (["retry", "1", "--reason", "r" * 10_001, "--dry-run"], 2, "reason has 10001 characters"),
         (["retry", "1", "--reason", "x", "--actor", "a" * 301], 2, "actor has 301 characters"),
         (["retry-batch", "--cause", "nope", "--reason", "x"], 3, "There is no cause 'nope'"),
-        (["retry-batch", "--cause", "nope", "--reason", "x", "--dry-run"], 3, "There is no cause 'nope'"),
+        (
+            ["retry-batch", "--cause", "nope", "--reason", "x", "--dry-run"],
+            3,
+            "There is no cause 'nope'",
+        ),
         (["discard", "--cause", "nope", "--reason", "x"], 3, "There is no cause 'nope'"),
         (["retry-batch", "--all", "--rate", "0", "--reason", "x"], 2, "rate must be more than 0"),
         (["retry-batch", "--reason", "x"], 2, "no filter was given"),
@@ -221,7 +254,11 @@ def test_another_payload_comes_from_the_line_or_a_file_and_keeps_its_digits(
     def retry(event: str, payload: str, *more: str) -> Ended:
         return dlq("dead-events", "retry", event, "--reason", "x", "--payload", payload, *more)
 
-    assert (retry("1", "{").code, retry("1", "@nowhere.json").code, retry("9", "{}").code) == (2, 1, 3)
+    assert (retry("1", "{").code, retry("1", "@nowhere.json").code, retry("9", "{}").code) == (
+        2,
+        1,
+        3,
+    )
     assert retry("1", text, "--dry-run").code == 0
     assert _pending(connection) == set()
     assert (retry("1", text).code, retry("2", f"@{tmp_path / 'payload.json'}").code) == (0, 0)
@@ -251,15 +288,32 @@ def test_a_batch_is_what_is_dead_of_these_ids_or_of_a_filter(
     park(connection, [1])
     connection.execute("update dlq.death set died_at = '2026-01-01Z' where event_id = 4")
     connection.execute("update outbox_event set dead_at = '2026-01-01Z' where id = 4")
-    command = ("dead-events", "retry-batch", *chosen, "--reason", "the carrier is back", "--rate", "4")
+    command = (
+        "dead-events",
+        "retry-batch",
+        *chosen,
+        "--reason",
+        "the carrier is back",
+        "--rate",
+        "4",
+    )
     would = _read(dlq(*command, "--dry-run", "--json"))
-    assert would == {"events": len(retried), "batches": 1, "locked": 0, "rate": 4.0, "dry_run": True}
+    assert would == {
+        "events": len(retried),
+        "batches": 1,
+        "locked": 0,
+        "rate": 4.0,
+        "dry_run": True,
+    }
     assert _pending(connection) == {5}
     said = _words(dlq(*command))
-    assert f"Retried {counted(len(retried), 'dead event')} at 4 a second" in said
+    assert f"Retried {format_count(len(retried), 'dead event')} at 4 a second" in said
     assert ("Passed over: 1 of those that were named." in said) == (chosen[0] == "1")
     assert _pending(connection) == retried | {5}
-    due = one(connection, "select max(due_at) - min(due_at) as span from dlq.retry where reason <> 'asked'")["span"]
+    due = one(
+        connection,
+        "select max(due_at) - min(due_at) as span from dlq.retry where reason <> 'asked'",
+    )["span"]
     assert due.total_seconds() == (len(retried) - 1) / 4
 
 
@@ -276,7 +330,9 @@ def test_what_others_hold_is_passed_over_and_said(
         assert "Other transactions hold this event." in refused.err
         by_type = dlq("dead-events", verb, "--error-contains", "no answer", "--reason", "x")
         assert "Passed over: 1 dead event that is meant too, which others hold" in _words(by_type)
-    assert one(connection, "select array_agg(id) as ids from outbox_event where status = 'dead'") == {"ids": [2]}
+    assert one(
+        connection, "select array_agg(id) as ids from outbox_event where status = 'dead'"
+    ) == {"ids": [2]}
     done = _read(dlq("dead-events", verb, "2", "--reason", "x", "--json"))
     assert (done["events"], done["locked"]) == (1, 0)
 
@@ -287,7 +343,9 @@ def test_a_filter_of_nothing_is_no_failure(dlq: Run, connection: Connection) -> 
     assert said == "No dead event is meant by this. Nothing was changed."
 
 
-def test_more_than_a_thousand_events_go_only_when_somebody_says_yes(dlq: Run, connection: Connection) -> None:
+def test_more_than_a_thousand_events_go_only_when_somebody_says_yes(
+    dlq: Run, connection: Connection
+) -> None:
     _dead(connection, 1_001)
     command = ("dead-events", "retry-batch", "--all", "--reason", "x")
     ended = dlq(*command)

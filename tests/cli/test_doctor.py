@@ -15,9 +15,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.installation import prepare_dagster
-from dlq_pipelines.operation import Act
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.cli.conftest import Run
@@ -25,7 +25,17 @@ from tests.cli.test_main import _environment
 from tests.postgres.test_roles import _granted
 from tests.rows import add_events, kill, one
 
-CHECKS = ["connection", "schema", "trigger", "rights", "clock", "backlog", "exports", "Dagster daemon", "disk"]
+CHECKS = [
+    "connection",
+    "schema",
+    "trigger",
+    "rights",
+    "clock",
+    "backlog",
+    "exports",
+    "Dagster daemon",
+    "disk",
+]
 HEARTBEATS = (
     "create table daemon_heartbeats (daemon_type text, timestamp timestamp);"
     " insert into daemon_heartbeats select unnest(array['SENSOR', 'SCHEDULER', 'QUEUED_RUN_COORDINATOR']),"
@@ -68,7 +78,9 @@ def dagster(home: Path, connection: Connection) -> Iterator[Database]:
     url = prepare_dagster(Settings(home=home))["DLQ_DAGSTER_URL"].replace("+psycopg2", "")
     yield Database(url)
     connection.execute(
-        sql.SQL("drop database {} with (force)").format(sql.Identifier(f"{connection.info.dbname}_dagster"))
+        sql.SQL("drop database {} with (force)").format(
+            sql.Identifier(f"{connection.info.dbname}_dagster")
+        )
     )
 
 
@@ -91,7 +103,9 @@ def test_the_daemon_of_a_deployment_is_looked_for_in_its_own_database(
     dlq: Run, empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one that dagster.yaml reads, and what mends it is its service."""
-    monkeypatch.setenv("DLQ_DAGSTER_URL", empty_database.url.replace("postgresql://", "postgresql+psycopg2://"))
+    monkeypatch.setenv(
+        "DLQ_DAGSTER_URL", empty_database.url.replace("postgresql://", "postgresql+psycopg2://")
+    )
     daemon = _checks(dlq)[1]["Dagster daemon"]
     assert (daemon["found"], daemon["mend"]) == (
         "it has never run on this installation",
@@ -100,13 +114,21 @@ def test_the_daemon_of_a_deployment_is_looked_for_in_its_own_database(
     with empty_database.connect() as connection:
         connection.execute(HEARTBEATS.format(seconds=5).encode())
     assert _checks(dlq)[1]["Dagster daemon"]["ok"] is True
-    monkeypatch.setenv("DLQ_DAGSTER_URL", "postgresql+psycopg2://dagster:s3cr3t@127.0.0.1:1/dagster")
-    assert _checks(dlq)[1]["Dagster daemon"]["found"] == "the database that DLQ_DAGSTER_URL names does not answer"
+    monkeypatch.setenv(
+        "DLQ_DAGSTER_URL", "postgresql+psycopg2://dagster:s3cr3t@127.0.0.1:1/dagster"
+    )
+    assert (
+        _checks(dlq)[1]["Dagster daemon"]["found"]
+        == "the database that DLQ_DAGSTER_URL names does not answer"
+    )
 
 
 @pytest.mark.parametrize(
     "harm",
-    ["alter table outbox_event disable trigger dlq_death_update", "drop trigger dlq_death_inserted on outbox_event"],
+    [
+        "alter table outbox_event disable trigger dlq_death_update",
+        "drop trigger dlq_death_inserted on outbox_event",
+    ],
 )
 def test_a_trigger_that_does_not_fire_is_found_and_mended(
     dlq: Run, connection: Connection, database: Database, harm: str
@@ -133,13 +155,17 @@ def test_rights_that_are_lacking_are_named_as_the_grants_that_give_them(
     name = sql.Identifier(role)
     connection.execute(sql.SQL("create role {} login").format(name))
     connection.execute(sql.SQL("grant usage on schema dlq to {}").format(name))
-    connection.execute(sql.SQL("grant select on dlq.migration, outbox_event, dlq.death to {}").format(name))
+    connection.execute(
+        sql.SQL("grant select on dlq.migration, outbox_event, dlq.death to {}").format(name)
+    )
     try:
         monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role))
         rights = _checks(dlq)[1]["rights"]
         assert rights["ok"] is False
         columns = "status, attempts, next_run_at, dead_at, payload"
-        assert f"grant delete, insert, update ({columns}) on public.outbox_event to {role}" in str(rights["mend"])
+        assert f"grant delete, insert, update ({columns}) on public.outbox_event to {role}" in str(
+            rights["mend"]
+        )
         _mend(rights["mend"], database)
         assert _checks(dlq)[1]["rights"]["ok"] is True
     finally:
@@ -154,15 +180,23 @@ def test_what_the_operator_needs_is_what_the_roles_script_gives_it(
     with _granted(database) as urls:
         monkeypatch.setenv("DLQ_DATABASE_URL", urls["operator"])
         assert _checks(dlq)[1]["rights"]["ok"] is True
-        (operator,) = [role for role in _roles_of(connection, urls["operator"]) if role.startswith("operator ")]
-        given = {(row["name"], row["privilege"], row["columns"]) for row in connection.execute(GIVEN, [operator])}
+        (operator,) = [
+            role for role in _roles_of(connection, urls["operator"]) if role.startswith("operator ")
+        ]
+        given = {
+            (row["name"], row["privilege"], row["columns"])
+            for row in connection.execute(GIVEN, [operator])
+        }
         with replace(database, url=urls["flagger"]).connect() as nobody:
-            lacking = [re.fullmatch(r"grant (.*) on (.*) to .*", row["lacking"]) for row in nobody.run("doctor.rights")]
+            lacking = [
+                re.fullmatch(r"grant (.*) on (.*) to .*", row["lacking"])
+                for row in nobody.run("doctor.rights")
+            ]
     needed = {
-        (found[2], act, ", ".join(sorted(columns.split(", "))) if columns else None)
+        (found[2], audit, ", ".join(sorted(columns.split(", "))) if columns else None)
         for found in lacking
         if found
-        for act, columns in re.findall(r"(\w+)(?: \(([^)]*)\))?", found[1])
+        for audit, columns in re.findall(r"(\w+)(?: \(([^)]*)\))?", found[1])
     }
     assert needed == given
 
@@ -175,7 +209,9 @@ def _roles_of(connection: Connection, url: str) -> list[str]:
     return [row["name"] for row in connection.execute(memberships, [conninfo_to_dict(url)["user"]])]
 
 
-def test_a_worker_that_is_behind_and_deaths_without_cause_are_found(dlq: Run, connection: Connection) -> None:
+def test_a_worker_that_is_behind_and_deaths_without_cause_are_found(
+    dlq: Run, connection: Connection
+) -> None:
     add_events(connection, 2)
     kill(connection, "x", where="id = 1")
     connection.execute("update dlq.death set died_at = now() - interval '2 hours'")
@@ -206,13 +242,19 @@ def test_days_that_no_schedule_exports_are_found_and_the_command_exports_them(
     assert str(exports["found"]).endswith(f"no schedule makes one of a day before {reach}")
     assert str(exports["mend"]).endswith(f"--partition-range {first}...{last}")
     assert str(exports["mend"]).startswith(
-        "dagster " if days_per_run == "0" else f"DLQ_PARTITIONS_START={first} DLQ_DAYS_PER_RUN=0 dagster "
+        "dagster "
+        if days_per_run == "0"
+        else f"DLQ_PARTITIONS_START={first} DLQ_DAYS_PER_RUN=0 dagster "
     )
     _mend(exports["mend"], database)
     assert _checks(dlq)[1]["exports"]["ok"] is True
-    assert [row["rows"] for row in connection.execute("select rows from dlq.export_day order by day")] == [1, 2]
-    act = Act("ann", "retention", now)
-    moved = archive_dead_events(connection, before=now - timedelta(days=10), only_exported=True, act=act)
+    assert [
+        row["rows"] for row in connection.execute("select rows from dlq.export_day order by day")
+    ] == [1, 2]
+    audit = AuditContext("ann", "retention", now)
+    moved = archive_dead_events(
+        connection, before=now - timedelta(days=10), only_exported=True, audit=audit
+    )
     assert (moved.moved, moved.left) == (3, 1)
 
 
@@ -259,7 +301,13 @@ def test_what_needs_what_is_missing_is_not_looked_at(
     connection.execute("delete from dlq.migration where line = 'outbox' and number > 1")
     found = _checks(dlq)[1]
     assert (found["schema"]["ok"], found["schema"]["mend"]) == (False, "dlq migrate")
-    assert [found[name]["ok"] for name in ("trigger", "rights", "clock", "backlog", "exports")] == [None] * 5
+    assert [found[name]["ok"] for name in ("trigger", "rights", "clock", "backlog", "exports")] == [
+        None
+    ] * 5
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://shop:s3cr3t@127.0.0.1:1/shop")
     ended = dlq("doctor")
-    assert (ended.code, "PostgreSQL does not answer" in ended.out, "s3cr3t" in ended.out) == (1, True, False)
+    assert (ended.code, "PostgreSQL does not answer" in ended.out, "s3cr3t" in ended.out) == (
+        1,
+        True,
+        False,
+    )

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.exports.formats import SCHEMA
+from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.postgres.connect import Connection
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -55,15 +55,19 @@ def test_each_format_has_the_columns_of_the_daily_export(run: Run, tmp_path: Pat
     (tmp_path / "other").touch()
     for format in ("json", "jsonl", "csv", "parquet"):
         done = run("--format", format, "--output", f"deaths.{format}")
-        assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", f"5 deaths to deaths.{format}\n")
+        assert (done.returncode, done.stdout, done.stderr.decode()) == (
+            0,
+            b"",
+            f"5 deaths to deaths.{format}\n",
+        )
         assert (tmp_path / f"deaths.{format}").stat().st_mode == (tmp_path / "other").stat().st_mode
     table = pq.read_table(tmp_path / "deaths.parquet")
-    assert table.schema.equals(SCHEMA)
+    assert table.schema.equals(EXPORT_SCHEMA)
     with (tmp_path / "deaths.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     lines = [json.loads(line) for line in (tmp_path / "deaths.json").read_text().splitlines()]
     for read in (rows, lines):
-        assert list(read[0]) == SCHEMA.names
+        assert list(read[0]) == EXPORT_SCHEMA.names
         assert [row["payload"] for row in read] == table["payload"].to_pylist()
     kept = ["deaths.csv", "deaths.json", "deaths.jsonl", "deaths.parquet"]
     assert sorted(path.name for path in tmp_path.glob("*deaths*")) == kept
@@ -95,7 +99,12 @@ def test_a_program_is_told_what_lies_in_the_file(run: Run, tmp_path: Path) -> No
     """Its rows, its size and its sum; nothing else is said. On the standard output there would be no place for it."""
     done = run("--format", "csv", "--output", "deaths.csv", "--event-type", "order.1", "--json")
     file = (tmp_path / "deaths.csv").read_bytes()
-    told = {"file": "deaths.csv", "rows": 3, "bytes": len(file), "sha256": hashlib.sha256(file).hexdigest()}
+    told = {
+        "file": "deaths.csv",
+        "rows": 3,
+        "bytes": len(file),
+        "sha256": hashlib.sha256(file).hexdigest(),
+    }
     assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, told, b"")
     refused = run("--output", "-", "--json")
     assert (refused.returncode, refused.stdout) == (2, b"")
@@ -104,13 +113,17 @@ def test_a_program_is_told_what_lies_in_the_file(run: Run, tmp_path: Path) -> No
 
 def test_a_cause_stands_for_those_that_are_merged_into_it(run: Run, connection: Connection) -> None:
     """As everywhere else."""
-    connection.execute("update outbox_event set status = 'dead', last_error = 'TimeoutError: x' where id = 1")
+    connection.execute(
+        "update outbox_event set status = 'dead', last_error = 'TimeoutError: x' where id = 1"
+    )
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
         " values ('order', '6', 'order.0', '{}', 'dead', 'TimeoutError: x')"
     )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    rows = connection.execute("select cause_id from dlq.death where event_id in (1, 6) order by event_id").fetchall()
+    rows = connection.execute(
+        "select cause_id from dlq.death where event_id in (1, 6) order by event_id"
+    ).fetchall()
     first, other = (row["cause_id"] for row in rows)
     assert ids(run("--output", "-", "--cause", other)) == [6]
     connection.execute("update dlq.cause set merged_into = %s where id = %s", [other, first])
@@ -119,13 +132,20 @@ def test_a_cause_stands_for_those_that_are_merged_into_it(run: Run, connection: 
 
 def test_what_is_hidden_in_exports_is_hidden_here(run: Run) -> None:
     """And a rule that cannot be understood is refused before a file is begun."""
-    done = run("--output", "-", DLQ_EXPORT_REDACT_PAYLOAD="drop $.pin", DLQ_EXPORT_REDACT_ERRORS=r"KeyError: \d")
+    done = run(
+        "--output",
+        "-",
+        DLQ_EXPORT_REDACT_PAYLOAD="drop $.pin",
+        DLQ_EXPORT_REDACT_ERRORS=r"KeyError: \d",
+    )
     assert ids(done) == [1, 2, 3, 4, 5]
     assert b"hush" not in done.stdout
     assert json.loads(done.stdout.splitlines()[0])["error"] == "[redacted]"
     refused = run("--output", "-", DLQ_EXPORT_REDACT_PAYLOAD="hide $.pin")
     assert (refused.returncode, refused.stdout) == (1, b"")
-    assert refused.stderr.startswith(b"dlq: DLQ_EXPORT_REDACT_PAYLOAD: a rule is drop, mask or hash")
+    assert refused.stderr.startswith(
+        b"dlq: DLQ_EXPORT_REDACT_PAYLOAD: a rule is drop, mask or hash"
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +160,9 @@ def test_what_is_hidden_in_exports_is_hidden_here(run: Run) -> None:
         (["--output", "-", "--format", "xml"], 2, "xml"),
     ],
 )
-def test_what_cannot_be_done_is_said(run: Run, tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+def test_what_cannot_be_done_is_said(
+    run: Run, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
     """No stack trace, no file."""
     done = run(*arguments)
     assert done.returncode == code
@@ -149,7 +171,9 @@ def test_what_cannot_be_done_is_said(run: Run, tmp_path: Path, arguments: list[s
     assert not (tmp_path / "x").exists()
 
 
-def test_a_file_that_cannot_be_finished_stays_as_it_was(run: Run, connection: Connection, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_finished_stays_as_it_was(
+    run: Run, connection: Connection, tmp_path: Path
+) -> None:
     """A table that is locked breaks the stream off."""
     (tmp_path / "deaths.json").write_text("old")
     with connection.transaction():
@@ -160,7 +184,9 @@ def test_a_file_that_cannot_be_finished_stays_as_it_was(run: Run, connection: Co
     assert [path.name for path in tmp_path.glob(".deaths*")] == []
 
 
-def test_a_reader_that_has_enough_ends_it_quietly(run: Run, connection: Connection, home: Path) -> None:
+def test_a_reader_that_has_enough_ends_it_quietly(
+    run: Run, connection: Connection, home: Path
+) -> None:
     """As `| head -1` does."""
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
@@ -168,7 +194,9 @@ def test_a_reader_that_has_enough_ends_it_quietly(run: Run, connection: Connecti
         " from generate_series(1, 9000) n"
     )
     command = [Path(sys.executable).parent / "dlq", "dead-events", "export", "--output", "-"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)) as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)
+    ) as child:
         assert child.stdout is not None
         assert child.stderr is not None
         assert json.loads(child.stdout.readline())["aggregate_id"] == "1"

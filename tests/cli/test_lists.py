@@ -22,9 +22,9 @@ CAUSES = """
     from dlq.cause c order by dead desc, deaths desc, id
 """
 FIXES = """
-    select id, cause_id, event_type, aggregate_type, event_ids, attempts, error_contains, died_since, died_until, every,
+    select id, cause_id, event_type, aggregate_type, event_ids, attempts, error_contains, since, until, every,
            note, link, owner, flagged_by, flagged_at, not_before, expires_at, stage, status, verdict, evidence,
-           closed_at, canary, growth, rate, min_success, settle_seconds, max_retries, ordering
+           closed_at, canary, growth, rate, min_success, settle_seconds, max_retries, \"order\"
     from dlq.fix order by id desc
 """
 
@@ -40,7 +40,9 @@ def _causes_and_fixes(connection: Connection) -> None:
         " '', timestamptz '2026-11-20 12:00:00.5+00', now() from generate_series(1, 3) n",
         [HOSTILE],
     )
-    connection.execute("update dlq.death set cause_id = 'c' || case when id < 2 then 1 when id < 4 then 2 else 3 end")
+    connection.execute(
+        "update dlq.death set cause_id = 'c' || case when id < 2 then 1 when id < 4 then 2 else 3 end"
+    )
     connection.execute("update outbox_event set status = 'done', dead_at = null where id = 7")
     connection.execute(
         "insert into dlq.cause_day (day, cause_id, event_type, aggregate_type, deaths)"
@@ -49,7 +51,7 @@ def _causes_and_fixes(connection: Connection) -> None:
     )
     connection.execute(
         "insert into dlq.fix (cause_id, event_ids, note, flagged_by, flagged_at, canary, growth, rate, min_success,"
-        " settle_seconds, max_retries, ordering, status, verdict, closed_at)"
+        ' settle_seconds, max_retries, "order", status, verdict, closed_at)'
         " values ('c1', null, %(text)s, 'me', %(at)s, 10, 2.5, 0.5, 0.9, 900, 3, 'none', 'active', null, null),"
         " ('c2', '{3,4}', 'n', %(text)s, %(at)s, 10, 10, 50, 0.9, 900, 3, 'aggregate', 'halted', %(text)s, now())",
         {"text": HOSTILE, "at": "2026-11-20 12:00:00.5+00"},
@@ -91,14 +93,18 @@ def test_json_is_what_the_tables_hold_in_characters_that_no_terminal_obeys(
         ),
     ],
 )
-def test_a_table_has_a_line_a_row_and_shows_hostile_text_inert(dlq: Run, name: str, lines: list[str]) -> None:
+def test_a_table_has_a_line_a_row_and_shows_hostile_text_inert(
+    dlq: Run, name: str, lines: list[str]
+) -> None:
     printed = dlq(name, "list")
     assert (printed.code, printed.err) == (0, "")
     assert printed.out.expandtabs().replace("\n", "").isprintable()
     assert [" ".join(line.split()) for line in printed.out.splitlines()] == lines
 
 
-@pytest.mark.parametrize(("name", "said"), [("causes", "No cause is known"), ("fixes", "No fix was ever flagged")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("causes", "No cause is known"), ("fixes", "No fix was ever flagged")]
+)
 def test_a_list_of_nothing_says_so(dlq: Run, connection: Connection, name: str, said: str) -> None:
     connection.execute("truncate dlq.cause cascade")
     assert said in dlq(name, "list").out
@@ -107,7 +113,7 @@ def test_a_list_of_nothing_says_so(dlq: Run, connection: Connection, name: str, 
 
 def _read(row: dict[str, Any]) -> dict[str, Any]:
     """A row of JSON as psycopg would return it."""
-    flat = row.pop("policy", {}) | row.pop("selector", {}) | row
+    flat = row.pop("policy", {}) | row.pop("selection", {}) | row
     return {
         key: datetime.fromisoformat(value) if key.endswith(("_at", "_seen")) and value else value
         for key, value in flat.items()

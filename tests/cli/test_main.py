@@ -88,14 +88,24 @@ def commands() -> dict[str, click.Command]:
 
 def examples() -> list[str]:
     """Every command line that a help text shows."""
-    return [line for command in commands().values() for line in re.findall(r"`(dlq [^`]+)`", command.help or "")]
+    return [
+        line
+        for command in commands().values()
+        for line in re.findall(r"`(dlq [^`]+)`", command.help or "")
+    ]
 
 
 @pytest.mark.parametrize("name", commands())
-def test_every_command_explains_itself_with_an_example_and_every_option_with_help(dlq: Run, name: str) -> None:
+def test_every_command_explains_itself_with_an_example_and_every_option_with_help(
+    dlq: Run, name: str
+) -> None:
     command = commands()[name]
     assert f"Example: `{name}" in (command.help or "")
-    assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
+    assert [
+        option.name
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help
+    ] == []
     shown = dlq(*name.split()[1:], "--help")
     assert shown.code == 0
     assert "Example:" in shown.out
@@ -124,7 +134,10 @@ def test_every_example_in_the_help_runs_as_it_is_written(
         check=False,
     )
     # What is written to a file or a pipe is counted beside it, and where a list goes on is said beside it.
-    assert (done.returncode, re.sub(r"^([\d,]+ deaths to|There (are|may be) more:) .*\n", "", done.stderr)) == (0, "")
+    assert (
+        done.returncode,
+        re.sub(r"^([\d,]+ deaths to|There (are|may be) more:) .*\n", "", done.stderr),
+    ) == (0, "")
 
 
 @pytest.mark.parametrize("example", [line for line in examples() if line.startswith(LONG)])
@@ -143,10 +156,13 @@ def test_every_example_that_runs_for_long_begins_its_work_and_ends_on_ctrl_c(
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs yet
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
-            _wait_for(lambda: _has_played(url) if words[1] == "demo" else _answers(port, words[1]), running)
+            _wait_for(
+                lambda: _has_played(url) if words[1] == "demo" else _answers(port, words[1]),
+                running,
+            )
             family = psutil.Process(running.pid).children(recursive=True)
             os.killpg(running.pid, signal.SIGINT)
             _, err = running.communicate(timeout=60)
@@ -168,13 +184,15 @@ def test_every_example_that_runs_for_long_begins_its_work_and_ends_on_ctrl_c(
         (["nothing"], 2),
         (["up", "--port", "70000"], 2),
         (["demo"], 4),
-        (["serve", "--host", "0.0.0.0"], 4),  # noqa: S104 - it is refused
+        (["serve", "--host", "0.0.0.0"], 4),
         (["tokens", "new", "two words"], 2),
         (["dead-events", "show", "99"], 3),
         (["dead-events", "list", "--format", "xml"], 2),
     ],
 )
-def test_the_exit_code_says_what_happened(dlq: Run, connection: Connection, arguments: list[str], code: int) -> None:
+def test_the_exit_code_says_what_happened(
+    dlq: Run, connection: Connection, arguments: list[str], code: int
+) -> None:
     """0 done, 2 usage, 4 refused, because the outbox is an application's; none of them changes a row."""
     add_events(connection, 1)
     before = one(connection, "select *, xmin from outbox_event")
@@ -210,8 +228,14 @@ def test_what_changes_something_can_be_looked_at_first_and_is_signed() -> None:
     ],
 )
 def test_a_shell_completes_commands_options_and_values(words: str, offered: set[str]) -> None:
-    environment = {"_DLQ_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    done = subprocess.run([DLQ], env=os.environ | environment, capture_output=True, text=True, check=True)
+    environment = {
+        "_DLQ_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    done = subprocess.run(
+        [DLQ], env=os.environ | environment, capture_output=True, text=True, check=True
+    )
     assert set(done.stdout.split()) == offered
 
 
@@ -222,7 +246,13 @@ SHAPES = {
     "dlq dead-events stats": {"total", "by_event_type", "by_aggregate_type", "by_cause", "by_age"},
     "dlq dead-events show 17": {"event_id", "place", "event", "deaths", "retries", "fix"},
     "dlq dead-events retry 17 --reason x --dry-run": {"event_id", "events", "dry_run"},
-    "dlq dead-events retry-batch 17 --reason x --dry-run": {"events", "batches", "locked", "rate", "dry_run"},
+    "dlq dead-events retry-batch 17 --reason x --dry-run": {
+        "events",
+        "batches",
+        "locked",
+        "rate",
+        "dry_run",
+    },
     "dlq dead-events discard 17 --reason x --dry-run": {"events", "batches", "locked", "dry_run"},
     "dlq archive run --dry-run": {"moved", "batches", "left", "older_than_days", "dry_run"},
     "dlq archive restore --all --reason x --dry-run": {
@@ -237,7 +267,11 @@ SHAPES = {
     "dlq causes list": {"causes", "next"},
     "dlq causes show v1-2": {"cause", "details", "changes", "sample"},
     "dlq causes similar": {"pairs"},
-    "dlq causes merge v1-3f9a0c6d2b7e4a51 v1-51c2aa07e9b3d846 --reason x --dry-run": {"operation", "kind", "changes"},
+    "dlq causes merge v1-3f9a0c6d2b7e4a51 v1-51c2aa07e9b3d846 --reason x --dry-run": {
+        "operation",
+        "kind",
+        "changes",
+    },
     "dlq causes split v1-9d0c55aa01b2c3d4 --reason x --dry-run": {"operation", "kind", "changes"},
     "dlq causes rename v1-2 x --reason x --dry-run": {"operation", "kind", "changes"},
     "dlq causes note v1-2 x --reason x --dry-run": {"operation", "kind", "changes"},
@@ -252,7 +286,13 @@ SHAPES = {
     "dlq fixes resume 2 --reason x --dry-run": FIX_KEYS,
     "dlq fixes withdraw 1 --reason x --dry-run": FIX_KEYS,
     "dlq fixes parked": {"events", "next"},
-    "dlq fixes release-parked 23 --reason x --dry-run": {"events", "batches", "locked", "rate", "dry_run"},
+    "dlq fixes release-parked 23 --reason x --dry-run": {
+        "events",
+        "batches",
+        "locked",
+        "rate",
+        "dry_run",
+    },
     "dlq reports build": {"reports"},
     "dlq alerts list": {"alerts", "next"},
     "dlq alerts test --dry-run": {"channels", "dry_run"},
@@ -269,7 +309,8 @@ def test_json_is_an_object_and_its_keys_are_those_that_scripts_know(
     kill(connection, "KeyError: 'stamp'", where="event_type = 'letter'")
     monkeypatch.setenv("DLQ_ALERT_URLS", "json://127.0.0.1:9/")
     assert {name for name in commands() if name not in NO_ROWS - {"dlq migrate"}} == {
-        " ".join(line.split()[: 2 if line.split()[1] in {"migrate", "doctor"} else 3]) for line in SHAPES
+        " ".join(line.split()[: 2 if line.split()[1] in {"migrate", "doctor"} else 3])
+        for line in SHAPES
     }
     for line, keys in SHAPES.items():
         ended = dlq(*line.split()[1:], "--json")
@@ -284,15 +325,26 @@ def test_the_program_says_which_release_it_is(dlq: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["causes", "list", "--limit", "abc"], "Invalid value for '--limit': 'abc' is not a whole number."),
-        (["causes", "list", "--limit", "0"], "Invalid value for '--limit': 0 is not in the range 1<=x<=1000."),
-        (["fixes", "flag", "--note", "x", "--rate", "y"], "Invalid value for '--rate': 'y' is not a number."),
+        (
+            ["causes", "list", "--limit", "abc"],
+            "Invalid value for '--limit': 'abc' is not a whole number.",
+        ),
+        (
+            ["causes", "list", "--limit", "0"],
+            "Invalid value for '--limit': 0 is not in the range 1<=x<=1000.",
+        ),
+        (
+            ["fixes", "flag", "--note", "x", "--rate", "y"],
+            "Invalid value for '--rate': 'y' is not a number.",
+        ),
         (["fixes", "pause", "1"], "Missing option '--reason'."),
         (["fixes", "list", "--nothing"], "No such option '--nothing'."),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )
-def test_a_word_that_is_not_understood_is_said_in_one_line(dlq: Run, arguments: list[str], said: str) -> None:
+def test_a_word_that_is_not_understood_is_said_in_one_line(
+    dlq: Run, arguments: list[str], said: str
+) -> None:
     """With the command that explains it."""
     ended = dlq(*arguments)
     assert (ended.code, ended.out) == (2, "")
@@ -310,7 +362,9 @@ def test_ctrl_c_ends_it_quietly_while_it_is_still_being_imported() -> None:
         "from dlq_pipelines.cli.main import main\n"
         "main()"
     )
-    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
@@ -328,7 +382,9 @@ def test_ctrl_c_ends_it_quietly_while_it_is_still_being_imported() -> None:
         "migrate --print dlq",
     ],
 )
-def test_a_reader_that_has_enough_ends_it_quietly_with_one_exit_code(connection: Connection, arguments: str) -> None:
+def test_a_reader_that_has_enough_ends_it_quietly_with_one_exit_code(
+    connection: Connection, arguments: str
+) -> None:
     """`| head -1`, or nobody at all: 141, as of a program that SIGPIPE ends."""
     add_events(connection, 2)
     kill(connection, "KeyError: 'sku'")
@@ -350,12 +406,15 @@ def test_a_stream_that_is_closed_leads_nowhere(connection: Connection, closed: s
 
 
 def test_the_help_says_what_the_exit_codes_mean(dlq: Run) -> None:
-    assert "0 done, 1 failed, 2 usage, 3 not found or not dead, 4 refused, 130 stopped by Ctrl-C" in " ".join(
-        dlq("--help").out.split()
+    assert (
+        "0 done, 1 failed, 2 usage, 3 not found or not dead, 4 refused, 130 stopped by Ctrl-C"
+        in " ".join(dlq("--help").out.split())
     )
 
 
-@pytest.mark.parametrize(("error", "code"), [(DlqError, 1), (NotFoundError, 3), (RefusedError, 4), (ValueError, 2)])
+@pytest.mark.parametrize(
+    ("error", "code"), [(DlqError, 1), (NotFoundError, 3), (RefusedError, 4), (ValueError, 2)]
+)
 def test_each_kind_of_error_has_its_exit_code(error: type[Exception], code: int) -> None:
     assert _exit_code(error("no")) == code
 
@@ -367,32 +426,48 @@ def test_a_server_that_does_not_answer_is_said_in_one_line(
     with socket.socket() as taken:  # bound and not listening: it refuses
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv(
-            "DLQ_DATABASE_URL", f"postgresql://shop:{NEVER_SHOWN}@127.0.0.1:{taken.getsockname()[1]}/shop"
+            "DLQ_DATABASE_URL",
+            f"postgresql://shop:{NEVER_SHOWN}@127.0.0.1:{taken.getsockname()[1]}/shop",
         )
         ended = dlq(*arguments)
     _is_said(ended, r"PostgreSQL does not answer: .*`dlq migrate --check`\.")
 
 
-def test_an_address_that_cannot_be_had_is_said_in_one_line(dlq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_cannot_be_had_is_said_in_one_line(
+    dlq: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And nothing is announced that is not served."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        _is_said(dlq("serve", "--port", port), rf"Port {port} of 127\.0\.0\.1 is taken: .* `dlq serve --host .*--port")
+        _is_said(
+            dlq("serve", "--port", port),
+            rf"Port {port} of 127\.0\.0\.1 is taken: .* `dlq serve --host .*--port",
+        )
     monkeypatch.setenv("DLQ_API_TOKENS", f"a:read:{'0' * 64}")
-    _is_said(dlq("serve", "--host", "192.0.2.1"), r"192\.0\.2\.1 is no address of this machine\. .*`dlq serve")
-    _is_said(dlq("serve", "--host", "nobody.invalid"), r"nobody\.invalid is no address or name .*`dlq serve")
+    _is_said(
+        dlq("serve", "--host", "192.0.2.1"),
+        r"192\.0\.2\.1 is no address of this machine\. .*`dlq serve",
+    )
+    _is_said(
+        dlq("serve", "--host", "nobody.invalid"),
+        r"nobody\.invalid is no address or name .*`dlq serve",
+    )
 
 
 def test_a_wrong_password_is_said_in_one_line(
     dlq: Run, database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with _asked_for_a_password(connection) as role:
-        monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role, password=NEVER_SHOWN))
+        monkeypatch.setenv(
+            "DLQ_DATABASE_URL", make_conninfo(database.url, user=role, password=NEVER_SHOWN)
+        )
         for arguments in ON_THE_DATABASE:
             _is_said(dlq(*arguments), f'password authentication failed for user "{role}"')
 
 
-def test_a_connection_string_that_is_none_is_not_repeated(dlq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_string_that_is_none_is_not_repeated(
+    dlq: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DLQ_DATABASE_URL", f"postgres//shop:{NEVER_SHOWN}@host/shop")
     _is_said(dlq("causes", "list"), "DLQ_DATABASE_URL is not a connection string")
     monkeypatch.setenv("DLQ_DATABASE_URL", f"postgresql://shop:s3cr@{NEVER_SHOWN}@127.0.0.1:1/shop")
@@ -400,11 +475,16 @@ def test_a_connection_string_that_is_none_is_not_repeated(dlq: Run, monkeypatch:
         _is_said(dlq(*command), "An @ in a password is written %40")
 
 
-@pytest.mark.parametrize("arguments", [line for line in ON_THE_DATABASE if line[0] != "migrate"], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [line for line in ON_THE_DATABASE if line[0] != "migrate"], ids=" ".join
+)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("delete from dlq.migration where line = 'outbox' and number > 1", r"lacks \d+ migration.*Run `dlq migrate`\."),
+        (
+            "delete from dlq.migration where line = 'outbox' and number > 1",
+            r"lacks \d+ migration.*Run `dlq migrate`\.",
+        ),
         (
             "insert into dlq.migration (line, number, name, checksum) values ('dlq', 9999, '9999_later', 'x')",
             r"dlq/9999_later, which this release does not know: .* Install that release\.",
@@ -442,25 +522,41 @@ def test_hostile_text_in_a_message_is_shown_inert(
     _is_said(dlq("migrate"), r"no outbox table public\.\[red\]x\[/red\] y in this database")
 
 
-def test_commands_are_named_as_the_reader_called_us(empty_database: Database, tmp_path: Path) -> None:
+def test_commands_are_named_as_the_reader_called_us(
+    empty_database: Database, tmp_path: Path
+) -> None:
     """`dlq` is not on everybody's path."""
-    environment = os.environ | {"DLQ_DATABASE_URL": empty_database.url, "DLQ_HOME": str(tmp_path), "PATH": "/bin"}
-    done = subprocess.run([DLQ, "causes", "list"], env=environment, capture_output=True, text=True, check=False)
+    environment = os.environ | {
+        "DLQ_DATABASE_URL": empty_database.url,
+        "DLQ_HOME": str(tmp_path),
+        "PATH": "/bin",
+    }
+    done = subprocess.run(
+        [DLQ, "causes", "list"], env=environment, capture_output=True, text=True, check=False
+    )
     assert f"Run `{DLQ} migrate`." in done.stderr
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["fixes", "list", "--help"], ["migrate", "--print", "dlq"]], ids=" ".join
+    "arguments",
+    [["--help"], ["fixes", "list", "--help"], ["migrate", "--print", "dlq"]],
+    ids=" ".join,
 )
 def test_what_needs_no_data_waits_for_nothing_heavy(arguments: list[str]) -> None:
     """What was imported says more than a clock, and the same on every machine."""
     code = "import sys, dlq_pipelines.cli.main as m\ntry: m.main()\nfinally: print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
     imported = {name.partition(".")[0] for name in done.stderr.split()}
     assert "typer" in imported
-    assert imported.isdisjoint({"dagster", "pandas", "numpy", "pyarrow", "sqlalchemy", "altair", "fastapi", "uvicorn"})
+    assert imported.isdisjoint(
+        {"dagster", "pandas", "numpy", "pyarrow", "sqlalchemy", "altair", "fastapi", "uvicorn"}
+    )
     if "--help" in arguments:
-        assert imported.isdisjoint({"psycopg", "pydantic", "pydantic_settings", "jinja2", "zoneinfo._common"})
+        assert imported.isdisjoint(
+            {"psycopg", "pydantic", "pydantic_settings", "jinja2", "zoneinfo._common"}
+        )
     assert done.stdout
 
 
@@ -489,7 +585,11 @@ def _seed(connection: Connection) -> None:
         " select 'v1-' || n, 'mended', 'me', now() from generate_series(1, 50) n order by n"
     )
     named = {cause: None for line in examples() for cause in re.findall(r"v1-[0-9a-f]{16}", line)}
-    split = {cause: "v1-root" for line in examples() for cause in re.findall(r"dlq causes split (\S+)", line)}
+    split = {
+        cause: "v1-root"
+        for line in examples()
+        for cause in re.findall(r"dlq causes split (\S+)", line)
+    }
     for cause, root in {"v1-root": None, **named, **split}.items():
         connection.execute(
             "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen, merged_into)"
@@ -518,13 +618,16 @@ def _kill_one(connection: Connection, cause: str) -> None:
     add_events(connection, 1)
     kill(connection, "KeyError: 'postcode'", where="status = 'pending'")
     connection.execute(
-        "update dlq.death set cause_id = %s where event_id = (select max(id) from outbox_event)", [cause]
+        "update dlq.death set cause_id = %s where event_id = (select max(id) from outbox_event)",
+        [cause],
     )
 
 
 def _environment() -> dict[str, str]:
     """A shell that finds our program and psql."""
-    return os.environ | {"PATH": f"{DLQ.parent}:{_package() / 'pginstall18' / 'bin'}:{os.environ['PATH']}"}
+    return os.environ | {
+        "PATH": f"{DLQ.parent}:{_package() / 'pginstall18' / 'bin'}:{os.environ['PATH']}"
+    }
 
 
 def _for_psql(connection: Connection) -> dict[str, str]:
@@ -573,7 +676,9 @@ def _wait_for(condition: Callable[[], bool], running: subprocess.Popen[str]) -> 
 def _role(connection: Connection, password: str) -> Iterator[str]:
     """A role that may log in and nothing else."""
     name = f"stranger_{connection.info.backend_pid}"
-    connection.execute(sql.SQL("create role {} login password {}").format(sql.Identifier(name), password))
+    connection.execute(
+        sql.SQL("create role {} login password {}").format(sql.Identifier(name), password)
+    )
     try:
         yield name
     finally:
@@ -585,7 +690,9 @@ def _asked_for_a_password(connection: Connection) -> Iterator[str]:
     """A role from which the server wants a password, whatever it wants from others: two lines of its pg_hba.conf."""
     if not one(connection, "select usesuper from pg_user where usename = current_user")["usesuper"]:
         pytest.skip("only a superuser may say how others log in")
-    before = one(connection, "select pg_read_binary_file(current_setting('hba_file')) as bytes")["bytes"]
+    before = one(connection, "select pg_read_binary_file(current_setting('hba_file')) as bytes")[
+        "bytes"
+    ]
 
     def write(content: bytes) -> None:
         (row,) = connection.execute("select lo_from_bytea(0, %s) as id", [content]).fetchall()
@@ -606,7 +713,9 @@ def _wait_until_asked(connection: Connection, role: str) -> None:
     """The server reads the file again in its own time."""
     while True:
         try:
-            psycopg.connect(make_conninfo(connection.info.dsn, user=role, password=NEVER_SHOWN)).close()
+            psycopg.connect(
+                make_conninfo(connection.info.dsn, user=role, password=NEVER_SHOWN)
+            ).close()
         except psycopg.OperationalError:
             return
         time.sleep(0.01)

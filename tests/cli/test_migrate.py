@@ -12,11 +12,11 @@ import pytest
 
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables
+from dlq_pipelines.postgres.migrate import create_host_tables, load_migrations
 from tests.cli.conftest import Run
 from tests.rows import one
 
-LABELS = [migration.label for migration in all_migrations()]
+LABELS = [migration.label for migration in load_migrations()]
 # Everything that a migration could change: relations with their columns, functions, triggers.
 CATALOGUE = """
     select coalesce(string_agg(o, E'\\n' order by o), '') as objects from (
@@ -30,7 +30,9 @@ CATALOGUE = """
 
 
 @pytest.fixture
-def application(home: Path, empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+def application(
+    home: Path, empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Connection]:
     """A connection to a database with the application's tables alone, on which the commands work."""
     monkeypatch.setenv("DLQ_DATABASE_URL", empty_database.url)
     monkeypatch.chdir(home.parent)
@@ -44,12 +46,18 @@ def application(home: Path, empty_database: Database, monkeypatch: pytest.Monkey
     [
         (["--plan"], 0, "Nothing else is missing."),
         (["--check"], 1, f"dlq: The database lacks {len(LABELS)} migration(s). Run `dlq migrate`."),
-        (["--plan", "--check"], 1, f"dlq: The database lacks {len(LABELS)} migration(s). Run `dlq migrate`."),
+        (
+            ["--plan", "--check"],
+            1,
+            f"dlq: The database lacks {len(LABELS)} migration(s). Run `dlq migrate`.",
+        ),
         (["--print", "outbox"], 0, f"-- {LABELS[-1]}"),
         (["--print", "dlq"], 0, f"-- {LABELS[0]}"),
     ],
 )
-def test_looking_changes_nothing(dlq: Run, application: Connection, arguments: list[str], code: int, line: str) -> None:
+def test_looking_changes_nothing(
+    dlq: Run, application: Connection, arguments: list[str], code: int, line: str
+) -> None:
     """A plan and a check name each migration in its order."""
     before = one(application, CATALOGUE)
     ended = dlq("migrate", *arguments)
@@ -62,7 +70,9 @@ def test_looking_changes_nothing(dlq: Run, application: Connection, arguments: l
     assert one(application, CATALOGUE) == before
 
 
-def test_migrating_applies_what_was_planned_and_then_nothing(dlq: Run, application: Connection) -> None:
+def test_migrating_applies_what_was_planned_and_then_nothing(
+    dlq: Run, application: Connection
+) -> None:
     first, second = dlq("migrate"), dlq("migrate")
     assert first.err.splitlines() == [f"applying {label}" for label in LABELS]
     assert first.out == f"{len(LABELS)} applied; the database is up to date.\n"
@@ -78,7 +88,13 @@ def test_the_printed_lines_make_the_same_database_as_the_command(
     dlq: Run, application: Connection, connection: Connection
 ) -> None:
     """Both scripts through psql, in the order that the help names; then nothing is missing."""
-    psql = [embedded._package() / "pginstall18" / "bin" / "psql", "-qXf", "-", "-d", application.info.dsn]
+    psql = [
+        embedded._package() / "pginstall18" / "bin" / "psql",
+        "-qXf",
+        "-",
+        "-d",
+        application.info.dsn,
+    ]
     environment = os.environ | {"PGPASSWORD": application.info.password}
     for line in ("dlq", "outbox"):
         script = dlq("migrate", "--print", line).out
@@ -89,9 +105,9 @@ def test_the_printed_lines_make_the_same_database_as_the_command(
 
 def test_without_a_database_url_it_prepares_the_embedded_server(tmp_path: Path) -> None:
     """With the reference application's tables; the next command finds them, and the server ends with each command."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("DLQ_")} | {
-        "DLQ_HOME": str(tmp_path)
-    }
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("DLQ_")
+    } | {"DLQ_HOME": str(tmp_path)}
 
     def dlq(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [Path(sys.executable).parent / "dlq", *arguments]
@@ -114,9 +130,14 @@ def test_programs_read_what_was_applied(dlq: Run, application: Connection) -> No
     """What would be, then what was, in JSON alone on the standard output; then nothing is left."""
     assert one(application, "select to_regclass('dlq.death') as found") == {"found": None}
     planned, applied, rest = (
-        dlq("migrate", *arguments, "--json") for arguments in (["--plan"], [], ["--plan", "--check"])
+        dlq("migrate", *arguments, "--json")
+        for arguments in (["--plan"], [], ["--plan", "--check"])
     )
-    assert json.loads(planned.out) == {"migrations": [{"migration": label, "applied": False} for label in LABELS]}
-    assert json.loads(applied.out) == {"migrations": [{"migration": label, "applied": True} for label in LABELS]}
+    assert json.loads(planned.out) == {
+        "migrations": [{"migration": label, "applied": False} for label in LABELS]
+    }
+    assert json.loads(applied.out) == {
+        "migrations": [{"migration": label, "applied": True} for label in LABELS]
+    }
     assert applied.err.splitlines() == [f"applying {label}" for label in LABELS]
     assert (rest.code, json.loads(rest.out)) == (0, {"migrations": []})

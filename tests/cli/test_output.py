@@ -73,8 +73,12 @@ def test_an_id_is_whole_on_every_terminal(
 ) -> None:
     """Less important columns go first, and it is said which; a narrow one has a line a value."""
     long = {"text": "the carrier has no place of that name " * 3, "type": "order.placed.and.paid"}
-    connection.execute("update outbox_event set last_error = 'KeyError: ' || %(text)s, event_type = %(type)s", long)
-    connection.execute("update dlq.death set error = 'KeyError: ' || %(text)s, event_type = %(type)s", long)
+    connection.execute(
+        "update outbox_event set last_error = 'KeyError: ' || %(text)s, event_type = %(type)s", long
+    )
+    connection.execute(
+        "update dlq.death set error = 'KeyError: ' || %(text)s, event_type = %(type)s", long
+    )
     connection.execute("update dlq.cause set template = %(text)s", long)
     park(connection, [1, 2, 3])
     cause = one(connection, "select id from dlq.cause")["id"]
@@ -101,7 +105,11 @@ def test_a_copied_time_works_in_a_filter_also_in_the_hour_that_comes_twice(
         connection.execute("update dlq.death set died_at = %s where event_id = %s", [at, event])
     listed = [line.split("\t") for line in dlq("dead-events", "list").out.splitlines()[1:]]
     died = {int(cells[0]): cells[1] for cells in listed}
-    assert died == {3: "2026-11-01 02:30:07-05", 2: "2026-11-01 01:30:07-05", 1: "2026-11-01 01:30:07-04"}
+    assert died == {
+        3: "2026-11-01 02:30:07-05",
+        2: "2026-11-01 01:30:07-05",
+        1: "2026-11-01 01:30:07-04",
+    }
     for event, at in died.items():
         since = json.loads(dlq("dead-events", "list", "--since", at, "--json").out)["events"]
         until = json.loads(dlq("dead-events", "list", "--until", at, "--json").out)["events"]
@@ -116,7 +124,9 @@ def test_a_copied_time_works_in_a_filter_also_in_the_hour_that_comes_twice(
     assert died[2] in dlq("dead-events", "show", "2").out
 
 
-def test_a_list_says_whether_nothing_is_dead_or_nothing_fits(dlq: Run, connection: Connection) -> None:
+def test_a_list_says_whether_nothing_is_dead_or_nothing_fits(
+    dlq: Run, connection: Connection
+) -> None:
     for narrowed in (["--event-type", "nobody's"], ["--offset", "3"], ["99"]):
         assert dlq("dead-events", "list", *narrowed).out == "No dead event fits this filter.\n"
     connection.execute("delete from outbox_event")
@@ -131,7 +141,9 @@ def test_two_formats_at_once_are_refused(dlq: Run) -> None:
 
 def test_help_has_boxes_on_a_terminal_and_is_plain_anywhere_else() -> None:
     assert "╭" in _on_a_terminal("causes", "--help")
-    piped = subprocess.run([DLQ, "causes", "--help"], capture_output=True, text=True, check=True).stdout
+    piped = subprocess.run(
+        [DLQ, "causes", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     for plain in (piped, _on_a_terminal("causes", "--help", term="dumb")):
         assert plain.isascii()
         assert "\x1b" not in plain
@@ -156,19 +168,27 @@ def test_a_list_goes_on_where_it_said(dlq: Run) -> None:
     """In JSON the place is in the answer, as over HTTP; a table or CSV has rows alone, and it is said beside them."""
     said = dlq("dead-events", "list", "--limit", "2", "--json")
     first = json.loads(said.out)
-    rest = json.loads(dlq("dead-events", "list", "--limit", "2", "--after", first["next"], "--json").out)
+    rest = json.loads(
+        dlq("dead-events", "list", "--limit", "2", "--after", first["next"], "--json").out
+    )
     assert [row["id"] for part in (first, rest) for row in part["events"]] == [3, 2, 1]
     assert (rest["next"], said.err) == (None, "")
-    assert dlq("dead-events", "list", "--limit", "2").err == f"There are more: --after {first['next']}\n"
+    assert (
+        dlq("dead-events", "list", "--limit", "2").err
+        == f"There are more: --after {first['next']}\n"
+    )
     assert dlq("dead-events", "list", "--after", "nonsense").code == 2
-    assert dlq("dead-events", "list", "--event-type", "nobody's").out == "No dead event fits this filter.\n"
+    assert (
+        dlq("dead-events", "list", "--event-type", "nobody's").out
+        == "No dead event fits this filter.\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("listed", "first"),
     [
         (["dead-events", "list", "--event-type", "nobody's"], "id,aggregate_type,"),
-        (["fixes", "list"], "id,selector,"),
+        (["fixes", "list"], "id,selection,"),
         (["fixes", "parked"], "event_id,"),
         (["alerts", "list"], "key,rule,"),
         (["alerts", "list", "--channels"], "id,waiting,"),
@@ -188,8 +208,15 @@ def test_times_are_written_as_over_http(dlq: Run, connection: Connection) -> Non
 
 
 def test_the_figures_are_a_line_each(dlq: Run) -> None:
-    lines = [line.split("\t") for line in dlq("dead-events", "stats", "--event-type", "order.placed").out.splitlines()]
-    assert lines[:3] == [["by", "of", "events"], ["all", "", "2"], ["event type", "order.placed", "2"]]
+    lines = [
+        line.split("\t")
+        for line in dlq("dead-events", "stats", "--event-type", "order.placed").out.splitlines()
+    ]
+    assert lines[:3] == [
+        ["by", "of", "events"],
+        ["all", "", "2"],
+        ["event type", "order.placed", "2"],
+    ]
     assert [line[1:] for line in lines if line[0] == "age"] == [
         ["0 s to 1 h", "2"], ["1 h to 1 d", "0"], ["1 d to 7 d", "0"], ["7 d to 30 d", "0"], ["30 d and older", "0"],
     ]  # fmt: skip
@@ -209,9 +236,18 @@ def test_a_new_token_is_what_the_server_takes(dlq: Run) -> None:
     said = dlq("tokens", "new", "grafana", "--scope", "read").out
     secret, entry = (line.split()[-1] for line in said.splitlines())
     (token,) = read_tokens(entry)
-    assert (token.name, token.scope, token.digest, secret in entry) == ("grafana", "read", _digest(secret), False)
+    assert (token.name, token.scope, token.digest, secret in entry) == (
+        "grafana",
+        "read",
+        _digest(secret),
+        False,
+    )
 
     told = json.loads(dlq("tokens", "new", "grafana", "--scope", "admin", "--json").out)
     (token,) = read_tokens(told["entry"])
-    assert (token.name, token.scope, token.digest) == (told["name"], told["scope"], _digest(told["token"]))
+    assert (token.name, token.scope, token.digest) == (
+        told["name"],
+        told["scope"],
+        _digest(told["token"]),
+    )
     assert told["scope"] == "admin"

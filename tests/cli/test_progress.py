@@ -25,11 +25,23 @@ def _die(connection: Connection) -> None:
 
 WORK = (
     ("archive run", ["Archive: 3 events so far"]),
-    ("archive restore --all --reason x", ["Looking what to restore: 3 events so far", "Restore: 3 events so far"]),
-    ("dead-events discard --all --reason x", ["Looking what to discard: 3 events so far", "Discard: 3 events so far"]),
+    (
+        "archive restore --all --reason x",
+        ["Looking what to restore: 3 events so far", "Restore: 3 events so far"],
+    ),
+    (
+        "dead-events discard --all --reason x",
+        ["Looking what to discard: 3 events so far", "Discard: 3 events so far"],
+    ),
     ("archive restore 1 2 3 --reason x --yes", ["Restore: 3 events so far"]),
-    ("dead-events retry-batch 1 2 --reason x", ["Looking what to retry: 2 events so far", "Retry: 2 events so far"]),
-    ("fixes release-parked --all --reason x", ["Looking what to retry: 1 event so far", "Retry: 1 event so far"]),
+    (
+        "dead-events retry-batch 1 2 --reason x",
+        ["Looking what to retry: 2 events so far", "Retry: 2 events so far"],
+    ),
+    (
+        "fixes release-parked --all --reason x",
+        ["Looking what to retry: 1 event so far", "Retry: 1 event so far"],
+    ),
     ("causes reindex", ["Reading the ledger: 6 deaths so far"]),
     ("reports build --days 2", ["Build: 1 of 2 reports so far", "Build: 2 of 2 reports so far"]),
     ("dead-events export --output deaths.json", ["Reading: 6 deaths so far"]),
@@ -62,9 +74,19 @@ def test_quick_work_says_nothing_where_it_is_piped(dlq: Run, connection: Connect
 def test_on_a_terminal_it_is_one_line_that_is_gone_at_the_end(connection: Connection) -> None:
     _die(connection)
     ours, theirs = pty.openpty()
-    command = [Path(sys.executable).parent / "dlq", "dead-events", "retry-batch", "--all", "--reason", "x", "--json"]
+    command = [
+        Path(sys.executable).parent / "dlq",
+        "dead-events",
+        "retry-batch",
+        "--all",
+        "--reason",
+        "x",
+        "--json",
+    ]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=theirs, check=True)
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=theirs, check=True
+    )
     os.close(theirs)
     said = os.read(ours, 65536).decode()
     os.close(ours)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.text import read_markdown
+from dlq_pipelines.text import unescape_markdown
 from tests.cli.conftest import Run
 from tests.reports import story
 
@@ -18,7 +18,9 @@ def _berlin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLQ_TIMEZONE", "Europe/Berlin")
 
 
-def test_days_are_built_and_built_again_to_the_same_files(dlq: Run, connection: Connection, home: Path) -> None:
+def test_days_are_built_and_built_again_to_the_same_files(
+    dlq: Run, connection: Connection, home: Path
+) -> None:
     """The files of each day and the list of all."""
     story.tell(connection)
     first = dlq("reports", "build", "--day", "2026-11-20", "--days", "2", "--json")
@@ -27,12 +29,20 @@ def test_days_are_built_and_built_again_to_the_same_files(dlq: Run, connection: 
     assert [row["day"] for row in rows] == ["2026-11-19", "2026-11-20"]
     assert rows[1]["headline"].startswith("167 events died on 2026-11-20")
     files = {file.name: file.read_bytes() for file in (home / "reports").iterdir()}
-    assert {"2026-11-19.html", "2026-11-20.html", "2026-11-20.md", "2026-11-20.json", "index.html"} <= files.keys()
+    assert {
+        "2026-11-19.html",
+        "2026-11-20.html",
+        "2026-11-20.md",
+        "2026-11-20.json",
+        "index.html",
+    } <= files.keys()
     assert dlq("reports", "build", "--day", "2026-11-20", "--days", "2").code == 0
     assert {file.name: file.read_bytes() for file in (home / "reports").iterdir()} == files
 
 
-def test_a_dry_run_says_which_days_and_files_and_writes_none(dlq: Run, connection: Connection, home: Path) -> None:
+def test_a_dry_run_says_which_days_and_files_and_writes_none(
+    dlq: Run, connection: Connection, home: Path
+) -> None:
     """The same days, headlines and places as the real run; what it would refuse is refused."""
     story.tell(connection)
     asked = ("reports", "build", "--day", "2026-11-20", "--days", "2")
@@ -61,7 +71,9 @@ def test_reports_go_where_the_setting_says(
     assert "stock.internal" not in page
 
 
-def test_a_day_is_shown_without_writing_a_file(dlq: Run, connection: Connection, home: Path) -> None:
+def test_a_day_is_shown_without_writing_a_file(
+    dlq: Run, connection: Connection, home: Path
+) -> None:
     """As plain text where it is piped, or as one of its twins."""
     story.tell(connection)
     shown = dlq("reports", "show", "--day", "2026-11-20")
@@ -71,7 +83,7 @@ def test_a_day_is_shown_without_writing_a_file(dlq: Run, connection: Connection,
     assert not re.search(r"&#\d+;|\\[^\s]|\u200b", shown.out)
     markdown = dlq("reports", "show", "--day", "2026-11-20", "--format", "markdown").out
     assert re.search(r"&#\d+;", markdown)
-    assert read_markdown(markdown) == shown.out
+    assert unescape_markdown(markdown) == shown.out
     refused = dlq("reports", "show", "--json", "--format", "markdown")
     assert (refused.code, refused.out) == (2, "")
     twin = dlq("reports", "show", "--day", "2026-11-20", "--json")
@@ -101,7 +113,11 @@ def test_a_page_is_opened_in_the_browser(
     ("arguments", "code", "said"),
     [
         (["open", "--day", "2999-01-01"], 4, "2999-01-01 is not over yet"),
-        (["show", "--day", "yesterday"], 2, "--day: 'yesterday' is no day. Write it as 2026-11-24."),
+        (
+            ["show", "--day", "yesterday"],
+            2,
+            "--day: 'yesterday' is no day. Write it as 2026-11-24.",
+        ),
         (["build", "--day", "2999-01-01"], 4, "2999-01-01 is not over yet"),
         (["build", "--days", "0"], 2, ""),
         (["show", "--day", "9999-12-31"], 2, "9999-12-31 lies outside the years 1900 to 9000."),
@@ -109,7 +125,9 @@ def test_a_page_is_opened_in_the_browser(
         (["open", "--day", "0001-01-01"], 2, "0001-01-01 lies outside the years"),
     ],
 )
-def test_what_cannot_be_done_is_said_with_what_to_do(dlq: Run, arguments: list[str], code: int, said: str) -> None:
+def test_what_cannot_be_done_is_said_with_what_to_do(
+    dlq: Run, arguments: list[str], code: int, said: str
+) -> None:
     ended = dlq("reports", *arguments)
     assert ended.code == code
     assert said in ended.err

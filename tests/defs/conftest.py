@@ -31,7 +31,9 @@ def instance(
         yield opened
     name = str(psycopg.conninfo.conninfo_to_dict(database.url)["dbname"])
     with psycopg.connect(make_conninfo(server_url), autocommit=True) as connection:
-        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(f"{name}_dagster")))
+        connection.execute(
+            sql.SQL("drop database {} with (force)").format(sql.Identifier(f"{name}_dagster"))
+        )
 
 
 @pytest.fixture
@@ -39,6 +41,8 @@ def job(instance: dg.DagsterInstance) -> Job:
     """Run a job in this process, as the daemon's run worker does in its own."""
 
     def run(name: str, **options: Any) -> dg.ExecuteInProcessResult:
-        return defs.resolve_job_def(name).execute_in_process(instance=instance, raise_on_error=False, **options)
+        return defs.resolve_job_def(name).execute_in_process(
+            instance=instance, raise_on_error=False, **options
+        )
 
     return run

@@ -8,12 +8,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dlq_pipelines.alerts.checks import CHECKS
+from dlq_pipelines.alerts.checks import CHECK_DESCRIPTIONS
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs import alerts, health
-from dlq_pipelines.defs.resources import OutboxResource, our_tag
+from dlq_pipelines.defs.resources import OutboxResource, get_location_tag
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.installation import alert_sender
+from dlq_pipelines.installation import build_alert_sender
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.settings import Settings
 from tests.alerts.servers import http_server
@@ -25,7 +25,9 @@ SECRET = "whsec_" + "QUJD" * 8
 
 def ask(instance: dg.DagsterInstance) -> Any:
     """A tick of the sensor, as the daemon makes it."""
-    context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"outbox": OutboxResource()})
+    context = dg.build_sensor_context(
+        instance=instance, definitions=defs, resources={"outbox": OutboxResource()}
+    )
     return defs.resolve_sensor_def("dead_event_alert_sensor").evaluate_tick(context)
 
 
@@ -35,7 +37,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLQ_BACKLOG_WARN", "1")
 
 
-def test_where_nothing_is_to_be_told_the_sensor_asks_for_nothing(instance: dg.DagsterInstance) -> None:
+def test_where_nothing_is_to_be_told_the_sensor_asks_for_nothing(
+    instance: dg.DagsterInstance,
+) -> None:
     tick = ask(instance)
     assert tick.run_requests == []
     assert tick.skip_message == "Nothing is to be told."
@@ -84,7 +88,9 @@ def test_what_was_decided_is_sent_where_deciding_takes_too_long(
         assert "Nothing is to be told." in (ask(instance).skip_message or "")
 
 
-def test_a_database_that_is_away_skips_the_tick(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_away_skips_the_tick(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
     tick = ask(instance)
     assert tick.run_requests == []
@@ -119,7 +125,7 @@ def ours(job: Job) -> Job:
     """Run a job with the tag that Dagster's daemon gives to runs of our code location."""
 
     def run(name: str, **options: Any) -> dg.ExecuteInProcessResult:
-        return job(name, tags=our_tag() | options.pop("tags", {}), **options)
+        return job(name, tags=get_location_tag() | options.pop("tags", {}), **options)
 
     return run
 
@@ -155,9 +161,15 @@ def test_a_day_that_failed_is_an_alert_until_that_day_succeeds(
     assert len(ask(instance).run_requests or []) == 1
     assert ours("send_alerts").success
     alert = told(connection)
-    assert (alert["summary"], alert["severity"]) == ("The job export_day failed for 2026-01-01", "warning")
+    assert (alert["summary"], alert["severity"]) == (
+        "The job export_day failed for 2026-01-01",
+        "warning",
+    )
     assert f"Run {failed.run_id} of " in alert["detail"]
-    assert "re-execute it there, or backfill the days once that is mended. `dlq doctor`" in alert["detail"]
+    assert (
+        "re-execute it there, or backfill the days once that is mended. `dlq doctor`"
+        in alert["detail"]
+    )
     assert ask(instance).skip_message == "Nothing is to be told."
     assert ours("export_day", partition_key="2026-01-03").success
     ours("send_alerts")
@@ -176,9 +188,15 @@ def test_of_a_backfill_the_days_that_failed_are_told_and_no_other(
     export = dg.AssetKey("dead_event_export")
 
     def backfill(first: str, last: str) -> bool:
-        days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        days = {
+            "dagster/asset_partition_range_start": first,
+            "dagster/asset_partition_range_end": last,
+        }
         return everything.execute_in_process(
-            instance=instance, asset_selection=[export], tags=our_tag() | days, raise_on_error=False
+            instance=instance,
+            asset_selection=[export],
+            tags=get_location_tag() | days,
+            raise_on_error=False,
         ).success
 
     assert not backfill("2026-01-01", "2026-01-05")
@@ -197,7 +215,11 @@ def test_of_a_backfill_the_days_that_failed_are_told_and_no_other(
 
 
 def test_no_failure_is_lost_where_there_are_more_than_one_look_takes(
-    connection: Connection, instance: dg.DagsterInstance, ours: Job, in_the_way: Path, monkeypatch: pytest.MonkeyPatch
+    connection: Connection,
+    instance: dg.DagsterInstance,
+    ours: Job,
+    in_the_way: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The sensor asks until all were looked at, also those that are nobody's matter."""
     monkeypatch.setattr(alerts, "_RUNS_A_LOOK", 2)
@@ -212,11 +234,19 @@ def test_no_failure_is_lost_where_there_are_more_than_one_look_takes(
         looks += 1
         assert looks < 10
     failed = "select day from dlq.job_run where failed_at > coalesce(succeeded_at, '-infinity') order by day"
-    assert [row["day"] for row in connection.execute(failed)] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+    assert [row["day"] for row in connection.execute(failed)] == [
+        "2026-01-01",
+        "2026-01-02",
+        "2026-01-03",
+    ]
 
 
 def test_a_run_of_another_outbox_on_the_instance_is_not_ours(
-    connection: Connection, instance: dg.DagsterInstance, job: Job, in_the_way: Path, monkeypatch: pytest.MonkeyPatch
+    connection: Connection,
+    instance: dg.DagsterInstance,
+    job: Job,
+    in_the_way: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its failures are no alerts of ours, and its runs under way hold up none of ours."""
     theirs = {"dagster/code_location": "other_outbox"}
@@ -226,11 +256,16 @@ def test_a_run_of_another_outbox_on_the_instance_is_not_ours(
     monkeypatch.setenv("DLQ_BACKLOG_WARN", "0")
     add_events(connection, 1)
     kill(connection, "boom")
-    fix = one(connection, "select dlq.flag_fix(note => 'mended', event_type => 'order.placed') as id")
+    fix = one(
+        connection, "select dlq.flag_fix(note => 'mended', event_type => 'order.placed') as id"
+    )
     flagged = defs.resolve_sensor_def("fix_flag_sensor")
-    for tags, asked in ((theirs, 1), (our_tag(), 0)):
+    for tags, asked in ((theirs, 1), (get_location_tag(), 0)):
         step = {"ops": {"retry_stage_op": {"config": {"fix_id": fix["id"]}}}}
-        for name, config, more in (("send_alerts", {}, {}), ("retry_stage", step, {"dlq/fix": str(fix["id"])})):
+        for name, config, more in (
+            ("send_alerts", {}, {}),
+            ("retry_stage", step, {"dlq/fix": str(fix["id"])}),
+        ):
             instance.create_run_for_job(
                 defs.resolve_job_def(name),
                 run_config=config,
@@ -238,7 +273,9 @@ def test_a_run_of_another_outbox_on_the_instance_is_not_ours(
                 status=dg.DagsterRunStatus.STARTED,
             )
         assert len(ask(instance).run_requests or []) == asked
-        context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"outbox": OutboxResource()})
+        context = dg.build_sensor_context(
+            instance=instance, definitions=defs, resources={"outbox": OutboxResource()}
+        )
         assert len(flagged.evaluate_tick(context).run_requests or []) == asked
 
 
@@ -252,21 +289,41 @@ def test_a_run_that_dagster_tries_again_is_no_failure_yet(
 
 
 def test_every_job_of_ours_is_watched_and_says_when_it_succeeded() -> None:
-    ours = [one_job for one_job in defs.get_repository_def().get_all_jobs() if not one_job.name.startswith("__")]
+    ours = [
+        one_job
+        for one_job in defs.get_repository_def().get_all_jobs()
+        if not one_job.name.startswith("__")
+    ]
     assert {one_job.name for one_job in ours} == set(health.JOBS)
-    assert {one_job.name for one_job in ours if health.job_success in one_job.hook_defs} == set(health.JOBS)
-    assert all(health.JOBS[one_job.name] in {node.name for node in one_job.all_node_defs} for one_job in ours)
-    assert {one_job.name for one_job in ours if one_job.partitions_def} == set(health.DAILY.values())
+    assert {
+        one_job.name for one_job in ours if health.record_success_hook in one_job.hook_defs
+    } == set(health.JOBS)
+    assert all(
+        health.JOBS[one_job.name] in {node.name for node in one_job.all_node_defs}
+        for one_job in ours
+    )
+    assert {one_job.name for one_job in ours if one_job.partitions_def} == set(
+        health.DAILY.values()
+    )
 
 
-def test_a_job_whose_work_fails_has_not_succeeded_because_a_check_of_it_did(connection: Connection, job: Job) -> None:
+def test_a_job_whose_work_fails_has_not_succeeded_because_a_check_of_it_did(
+    connection: Connection, job: Job
+) -> None:
     """The backlog is counted where nothing can be classified."""
     add_events(connection, 1)
     kill(connection, "boom")
-    connection.execute("create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$")
-    connection.execute("create trigger no before insert on dlq.cause for each row execute function no()")
+    connection.execute(
+        "create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$"
+    )
+    connection.execute(
+        "create trigger no before insert on dlq.cause for each row execute function no()"
+    )
     failed = job("classify_deaths")
-    assert (failed.success, [check.passed for check in failed.get_asset_check_evaluations()]) == (False, [True])
+    assert (failed.success, [check.passed for check in failed.get_asset_check_evaluations()]) == (
+        False,
+        [True],
+    )
     succeeded = "select count(*) from dlq.job_run where job = 'classify_deaths' and succeeded_at is not null"
     assert one(connection, succeeded) == {"count": 0}
     connection.execute("drop trigger no on dlq.cause")
@@ -292,13 +349,19 @@ def test_every_check_is_written_down_for_metrics(
         assert job(name, **options).success
     known = {key.name for key in defs.get_repository_def().asset_graph.asset_check_keys}
     found = connection.execute("select name, passed, severity from dlq.check_result").fetchall()
-    assert {row["name"] for row in found} == known == set(CHECKS)
-    assert [(row["name"], row["severity"]) for row in found if not row["passed"]] == [("backlog_is_small", "critical")]
-    alerts_of_it = connection.execute("select key, severity from dlq.alert where rule in ('check', 'backlog')")
+    assert {row["name"] for row in found} == known == set(CHECK_DESCRIPTIONS)
+    assert [(row["name"], row["severity"]) for row in found if not row["passed"]] == [
+        ("backlog_is_small", "critical")
+    ]
+    alerts_of_it = connection.execute(
+        "select key, severity from dlq.alert where rule in ('check', 'backlog')"
+    )
     assert alerts_of_it.fetchall() == [{"key": "backlog", "severity": "critical"}]
 
 
-def test_what_the_books_say_is_kept_for_metrics_and_alerts(connection: Connection, job: Job) -> None:
+def test_what_the_books_say_is_kept_for_metrics_and_alerts(
+    connection: Connection, job: Job
+) -> None:
     """An event that is nowhere is critical."""
     add_events(connection, 1)
     kill(connection, "boom")
@@ -309,10 +372,13 @@ def test_what_the_books_say_is_kept_for_metrics_and_alerts(connection: Connectio
         "select passed, severity, figures->'missing' as missing from dlq.check_result where name = 'books_balance'",
     ) == {"passed": False, "severity": "critical", "missing": 1}
     job("send_alerts")
-    alert = one(connection, "select severity, detail from dlq.alert where key = 'check:books_balance'")
+    alert = one(
+        connection, "select severity, detail from dlq.alert where key = 'check:books_balance'"
+    )
     assert alert["severity"] == "critical"
     assert (
-        "in the outbox, in the archive, or delivered. Found: doubled 0; missing 1; examples 1. `dlq" in alert["detail"]
+        "in the outbox, in the archive, or delivered. Found: doubled 0; missing 1; examples 1. `dlq"
+        in alert["detail"]
     )
 
 
@@ -320,12 +386,20 @@ def test_what_the_books_say_is_kept_for_metrics_and_alerts(connection: Connectio
     ("given", "said"),
     [
         ({"alert_urls": "slack://s3cr3t/b/c nonsense"}, "DLQ_ALERT_URLS: entry 2 is no address: "),
-        ({"alert_urls": "nonsense://s3cr3t"}, r"DLQ_ALERT_URLS: entry 1 \(nonsense:\w{6}\) is no address that Apprise"),
+        (
+            {"alert_urls": "nonsense://s3cr3t"},
+            r"DLQ_ALERT_URLS: entry 1 \(nonsense:\w{6}\) is no address that Apprise",
+        ),
         ({"alert_urls": "https://example.com/s3cr3t"}, "DLQ_WEBHOOK_SECRET: a webhook is signed"),
-        ({"death_webhook_url": "https://example.com/s3cr3t"}, "DLQ_WEBHOOK_SECRET: a webhook is signed"),
+        (
+            {"death_webhook_url": "https://example.com/s3cr3t"},
+            "DLQ_WEBHOOK_SECRET: a webhook is signed",
+        ),
     ],
 )
-def test_an_address_that_cannot_be_used_is_said_without_it(given: dict[str, str], said: str) -> None:
+def test_an_address_that_cannot_be_used_is_said_without_it(
+    given: dict[str, str], said: str
+) -> None:
     with pytest.raises(DlqError, match=said) as raised:
-        alert_sender(Settings(**given))  # type: ignore[arg-type]
+        build_alert_sender(Settings(**given))  # type: ignore[arg-type]
     assert "s3cr3t" not in str(raised.value)

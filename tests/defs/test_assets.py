@@ -9,10 +9,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from dlq_pipelines import OutboxRepository
-from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.reports import _page
-from dlq_pipelines.defs.resources import OutboxResource, our_tag
+from dlq_pipelines.defs.resources import OutboxResource, get_location_tag
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.conftest import _new_database, database_url
 from tests.defs.conftest import Job
@@ -76,15 +76,21 @@ def test_the_whole_day_runs_and_runs_again_without_doubling_anything(
     """Each range of days in one run with metadata of its own for each day, and every check passes."""
     for result in _play_all(job):
         assert result.success
-        assert [check.check_name for check in result.get_asset_check_evaluations() if not check.passed] == []
+        assert [
+            check.check_name for check in result.get_asset_check_evaluations() if not check.passed
+        ] == []
     before = one(connection, COUNTS)
     assert before == {
         "outbox": 0, "archive": 6, "deaths": 6, "counted": 6, "causes": 1, "exported": 6, "changed": 6,
     }  # fmt: skip
     for day in DAYS:
-        export, report = (_metadata(instance, asset, day) for asset in ("dead_event_export", "failure_report"))
+        export, report = (
+            _metadata(instance, asset, day) for asset in ("dead_event_export", "failure_report")
+        )
         assert export["dagster/row_count"] == report["deaths"] == 2
-        assert [path.name for path in Path(export["folder"]).glob("*.parquet")] == ["part-00000.parquet"]
+        assert [path.name for path in Path(export["folder"]).glob("*.parquet")] == [
+            "part-00000.parquet"
+        ]
         assert report["headline"].startswith(f"2 events died on {day}")
         assert Path(report["report"]).is_file()
         assert report["chart"].startswith("![deaths a day by cause](data:image/svg+xml;base64,")
@@ -93,7 +99,9 @@ def test_the_whole_day_runs_and_runs_again_without_doubling_anything(
     assert one(connection, COUNTS) == before
 
 
-def test_ninety_days_are_exported_in_one_run(connection: Connection, instance: dg.DagsterInstance, job: Job) -> None:
+def test_ninety_days_are_exported_in_one_run(
+    connection: Connection, instance: dg.DagsterInstance, job: Job
+) -> None:
     """With metadata a day and one check over all of them."""
     days = [(YESTERDAY - timedelta(days=days)).isoformat() for days in range(89, -1, -1)]
     assert days[0] >= "2026-01-01"
@@ -117,11 +125,20 @@ def test_ninety_days_are_exported_in_one_run(connection: Connection, instance: d
     ],
 )
 def test_a_day_that_is_refused_stops_no_other_of_its_run(
-    *, connection: Connection, instance: dg.DagsterInstance, job: Job, home: Path, name: str, asset: str, reason: str
+    *,
+    connection: Connection,
+    instance: dg.DagsterInstance,
+    job: Job,
+    home: Path,
+    name: str,
+    asset: str,
+    reason: str,
 ) -> None:
     """Of three days one is refused: the others are done, known to Dagster with their figures, and it alone is named."""
     job("classify_deaths")
-    connection.execute("update dlq.death set cause_id = null where died_at < %s::date + 1", [DAYS[0]])
+    connection.execute(
+        "update dlq.death set cause_id = null where died_at < %s::date + 1", [DAYS[0]]
+    )
     (home / "reports" / f"{DAYS[0]}.json" / "in the way").mkdir(parents=True)
     said = _said(job(name, tags=_range(DAYS[0], DAYS[-1])))
     assert said.startswith("1 of 3 days was refused, the others are done. ")
@@ -145,38 +162,64 @@ def test_days_before_the_database_went_away_stay_on_record(
     assert instance.get_materialized_partitions(dg.AssetKey("dead_event_export")) == {DAYS[0]}
 
 
-def test_a_run_observes_the_outbox_and_tells_its_causes(instance: dg.DagsterInstance, job: Job) -> None:
+def test_a_run_observes_the_outbox_and_tells_its_causes(
+    instance: dg.DagsterInstance, job: Job
+) -> None:
     """What a person asks next is on the materialization."""
     (materialized,) = job("classify_deaths").asset_materializations_for_node("dead_event_causes")
     metadata = {key: value.value for key, value in materialized.metadata.items()}
-    assert (metadata["deaths_classified"], metadata["new_causes"], metadata["dagster/row_count"]) == (6, 1, 1)
-    assert cause_key(ERROR) in metadata["causes"]
-    seen = instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1).records[0].asset_observation
+    assert (
+        metadata["deaths_classified"],
+        metadata["new_causes"],
+        metadata["dagster/row_count"],
+    ) == (6, 1, 1)
+    assert compute_cause_key(ERROR) in metadata["causes"]
+    seen = (
+        instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1)
+        .records[0]
+        .asset_observation
+    )
     assert seen is not None
     assert (seen.metadata["dead"].value, seen.metadata["waiting"].value) == (6, 0)
     assert seen.metadata["dagster/row_count"].value == 6
     assert str(seen.metadata["dagster/table_name"].value).endswith(".public.outbox_event")
     assert str(seen.metadata["dagster/uri"].value).startswith("postgresql://")
-    assert "last_error" in {column.name for column in seen.metadata["dagster/column_schema"].value.columns}
+    assert "last_error" in {
+        column.name for column in seen.metadata["dagster/column_schema"].value.columns
+    }
 
 
-def test_the_catalog_knows_the_tables_before_a_run_as_a_run_finds_them(instance: dg.DagsterInstance, job: Job) -> None:
+def test_the_catalog_knows_the_tables_before_a_run_as_a_run_finds_them(
+    instance: dg.DagsterInstance, job: Job
+) -> None:
     """Names, types and nulls of every column, and the last part of the table's name and address."""
     for result in _play_all(job):
         assert result.success
     job("purge_archive")
-    seen = instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1).records[0].asset_observation
+    seen = (
+        instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1)
+        .records[0]
+        .asset_observation
+    )
     found = {"outbox_event": seen, "failure_report": None}
     for key in ("dead_event_causes", "dead_event_archive", "archive_purge"):
-        found[key] = instance.fetch_materializations(dg.AssetKey(key), limit=1).records[0].asset_materialization
+        found[key] = (
+            instance.fetch_materializations(dg.AssetKey(key), limit=1)
+            .records[0]
+            .asset_materialization
+        )
     with OutboxResource().session() as session:
         report_day = session.table("dlq", "report_day")
     for spec in defs.resolve_all_asset_specs():
         if spec.key.to_user_string() not in found:
             continue
         event = found[spec.key.to_user_string()]
-        by_run = {name: value.value for name, value in event.metadata.items()} if event else report_day
-        assert _columns(spec.metadata["dagster/column_schema"]) == _columns(by_run["dagster/column_schema"]), spec.key
+        by_run = (
+            {name: value.value for name, value in event.metadata.items()} if event else report_day
+        )
+        assert _columns(spec.metadata["dagster/column_schema"]) == _columns(
+            by_run["dagster/column_schema"]
+        ), spec.key
         place = by_run["dagster/table_name"].partition(".")[2]
         assert spec.metadata["dagster/table_name"].partition(".")[2] == place
         if event:
@@ -188,18 +231,28 @@ def _columns(schema: dg.TableSchema) -> dict[str, tuple[str, bool]]:
 
 
 @pytest.mark.parametrize(("warn", "error"), [(3, 5), (5, 3), (1_000, 5)])
-def test_a_backlog_above_either_bound_fails(job: Job, monkeypatch: pytest.MonkeyPatch, warn: int, error: int) -> None:
+def test_a_backlog_above_either_bound_fails(
+    job: Job, monkeypatch: pytest.MonkeyPatch, warn: int, error: int
+) -> None:
     """Also where somebody lowered the one that is an error below the one that is a warning."""
     monkeypatch.setenv("DLQ_BACKLOG_WARN", str(warn))
     monkeypatch.setenv("DLQ_BACKLOG_ERROR", str(error))
-    (found,) = [c for c in job("classify_deaths").get_asset_check_evaluations() if c.check_name == "backlog_is_small"]
+    (found,) = [
+        c
+        for c in job("classify_deaths").get_asset_check_evaluations()
+        if c.check_name == "backlog_is_small"
+    ]
     assert (found.passed, found.severity.value) == (False, "ERROR")
 
 
 @pytest.mark.parametrize(
     ("name", "cook", "check"),
     [
-        ("classify_deaths", "update dlq.cause_day set deaths = deaths + 1", "rollup_matches_ledger"),
+        (
+            "classify_deaths",
+            "update dlq.cause_day set deaths = deaths + 1",
+            "rollup_matches_ledger",
+        ),
         (
             "classify_deaths",
             STAGE_NOBODY_RELEASED,
@@ -216,11 +269,15 @@ def test_a_check_fails_when_its_books_are_cooked(
     for cooked in (False, True):
         if cooked:
             connection.execute(cook.encode())
-        found = {check.check_name: check.passed for check in job(name).get_asset_check_evaluations()}
+        found = {
+            check.check_name: check.passed for check in job(name).get_asset_check_evaluations()
+        }
         assert (found.pop(check), set(found.values()) <= {True}) == (not cooked, True)
 
 
-def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(connection: Connection, job: Job) -> None:
+def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(
+    connection: Connection, job: Job
+) -> None:
     """Verification compares the files with the ledger of that moment, so it is shown on the day's own files."""
     job("classify_deaths")
     connection.execute(
@@ -240,14 +297,20 @@ def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(connection: 
     ]
 
 
-def test_many_days_are_reported_in_one_run(connection: Connection, instance: dg.DagsterInstance, job: Job) -> None:
+def test_many_days_are_reported_in_one_run(
+    connection: Connection, instance: dg.DagsterInstance, job: Job
+) -> None:
     """With metadata a day: headline, causes as a table, the chart inline, links to the files; one check of all."""
     job("classify_deaths")
     days = [(YESTERDAY - timedelta(days=days)).isoformat() for days in range(29, -1, -1)]
     result = job("build_report", tags=_range(days[0], days[-1]))
     assert result.success
     (found,) = result.get_asset_check_evaluations()
-    assert (found.check_name, found.passed, found.metadata["differences"].value) == ("report_equals_ledger", True, [])
+    assert (found.check_name, found.passed, found.metadata["differences"].value) == (
+        "report_equals_ledger",
+        True,
+        [],
+    )
     assert one(connection, "select count(*) from dlq.report_day") == {"count": 30}
     shown = _metadata(instance, "failure_report", days[-1])
     assert shown["headline"].startswith(f"2 events died on {days[-1]}")
@@ -259,7 +322,9 @@ def test_many_days_are_reported_in_one_run(connection: Connection, instance: dg.
     assert shown["open_at_the_days_end"] == 6
 
 
-def test_the_report_check_fails_and_stops_on_a_figure_that_is_not_the_ledgers(connection: Connection, job: Job) -> None:
+def test_the_report_check_fails_and_stops_on_a_figure_that_is_not_the_ledgers(
+    connection: Connection, job: Job
+) -> None:
     """A death that is recorded while the report is put into place."""
     job("classify_deaths")
     connection.execute(
@@ -270,7 +335,10 @@ def test_the_report_check_fails_and_stops_on_a_figure_that_is_not_the_ledgers(co
     )
     (found,) = job("build_report", partition_key=DAYS[-1]).get_asset_check_evaluations()
     assert (found.passed, found.blocking) == (False, True)
-    assert f"{DAYS[-1]}: the report says 2 deaths of the day, the ledger 3" in found.metadata["differences"].value
+    assert (
+        f"{DAYS[-1]}: the report says 2 deaths of the day, the ledger 3"
+        in found.metadata["differences"].value
+    )
 
 
 def test_what_reports_hide_and_where_they_go_is_the_installations(
@@ -292,10 +360,15 @@ def test_what_reports_hide_and_where_they_go_is_the_installations(
     ("place", "shown"),
     [
         ("/srv/reports/2026-11-24.html", dg.MetadataValue.path("/srv/reports/2026-11-24.html")),
-        ("s3://bucket/reports/2026-11-24.html", dg.MetadataValue.path("s3://bucket/reports/2026-11-24.html")),
+        (
+            "s3://bucket/reports/2026-11-24.html",
+            dg.MetadataValue.path("s3://bucket/reports/2026-11-24.html"),
+        ),
         (
             "gs://bucket/all reports/2026-11-24.html",
-            dg.MetadataValue.url("https://storage.cloud.google.com/bucket/all%20reports/2026-11-24.html"),
+            dg.MetadataValue.url(
+                "https://storage.cloud.google.com/bucket/all%20reports/2026-11-24.html"
+            ),
         ),
     ],
 )
@@ -308,7 +381,9 @@ def _failure(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) ->
     return "\n".join(str(entry) for entry in instance.all_logs(result.run_id))
 
 
-def test_what_is_refused_is_said_without_a_stack_trace(instance: dg.DagsterInstance, job: Job) -> None:
+def test_what_is_refused_is_said_without_a_stack_trace(
+    instance: dg.DagsterInstance, job: Job
+) -> None:
     """The next step is named."""
     result = job("export_day", partition_key=DAYS[0])
     assert not result.success
@@ -350,7 +425,9 @@ def test_exports_read_from_a_replica_and_say_what_it_lags_behind(
         assert "the record has 2 rows, the ledger 3" in _failure(instance, behind)
         monkeypatch.delenv("DLQ_EXPORT_DATABASE_URL")
         assert job("export_day", partition_key=DAYS[0]).success
-        assert one(primary, "select rows from dlq.export_day where verified_at is not null") == {"rows": 3}
+        assert one(primary, "select rows from dlq.export_day where verified_at is not null") == {
+            "rows": 3
+        }
 
 
 def test_a_database_that_is_away_is_said_without_its_password(
@@ -369,22 +446,28 @@ def test_a_database_that_is_away_is_said_without_its_password(
 def _tick(instance: dg.DagsterInstance) -> Any:
     sensor = defs.resolve_sensor_def("fix_flag_sensor")
     resources = {"outbox": OutboxResource()}
-    return sensor.evaluate_tick(dg.build_sensor_context(instance=instance, definitions=defs, resources=resources))
+    return sensor.evaluate_tick(
+        dg.build_sensor_context(instance=instance, definitions=defs, resources=resources)
+    )
 
 
 ASKED = {"every": True, "reason": "asked", "actor": "bob"}
-FLAG = {"cause_id": cause_key(ERROR), "note": "mended", "actor": "ann"}
+FLAG = {"cause_id": compute_cause_key(ERROR), "note": "mended", "actor": "ann"}
 
 
 def _told(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     """What the UI shows of a job's only step."""
-    (output,) = [event for event in result.all_node_events if event.event_type_value == "STEP_OUTPUT"]
+    (output,) = [
+        event for event in result.all_node_events if event.event_type_value == "STEP_OUTPUT"
+    ]
     return {key: value.value for key, value in output.step_output_data.metadata.items()}
 
 
 def _said(result: dg.ExecuteInProcessResult) -> str:
     """Why a job's only step failed."""
-    (failure,) = [event for event in result.all_node_events if event.event_type_value == "STEP_FAILURE"]
+    (failure,) = [
+        event for event in result.all_node_events if event.event_type_value == "STEP_FAILURE"
+    ]
     return str(failure.step_failure_data.user_failure_data.description)
 
 
@@ -399,7 +482,9 @@ def test_flagging_a_fix_is_a_dry_run_unless_it_is_said(connection: Connection, j
     assert (would["events"], would["aggregates"], would["stages"]) == (6, 2, "6")
     assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
     assert _flag(job, dry_run=False).success
-    audit = one(connection, "select kind, actor, events, run_id is not null as by_run from dlq.operation")
+    audit = one(
+        connection, "select kind, actor, events, run_id is not null as by_run from dlq.operation"
+    )
     assert audit == {"kind": "fix.flag", "actor": "ann", "events": 6, "by_run": True}
 
 
@@ -411,12 +496,17 @@ def test_the_sensor_leads_a_fix_to_its_end(
     assert _tick(instance).skip_message == "No fix wants a step."
     _flag(job, dry_run=False)
     (request,) = _tick(instance).run_requests
-    assert request.tags.items() >= {"dlq/fix": "1", "dlq/stage": "0", "dlq/cause": cause_key(ERROR)}.items()
+    assert (
+        request.tags.items()
+        >= {"dlq/fix": "1", "dlq/stage": "0", "dlq/cause": compute_cause_key(ERROR)}.items()
+    )
     assert job("retry_stage", run_config=request.run_config, tags=request.tags).success
     for _ in range(3):  # an aggregate has three events, one after the other
         assert _tick(instance).skip_message == "No fix wants a step."
         with OutboxRepository(database.url) as repository:
-            connection.execute("update outbox_event set next_run_at = now() where status = 'pending'")
+            connection.execute(
+                "update outbox_event set next_run_at = now() where status = 'pending'"
+            )
             for event in repository.fetch_pending(10):
                 repository.mark_success(event.id)
         (request,) = _tick(instance).run_requests
@@ -433,7 +523,9 @@ def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another
     _flag(job, dry_run=False)
     (request,) = _tick(instance).run_requests
     waiting = instance.create_run_for_job(
-        defs.resolve_job_def("retry_stage"), run_config=request.run_config, tags=our_tag() | request.tags
+        defs.resolve_job_def("retry_stage"),
+        run_config=request.run_config,
+        tags=get_location_tag() | request.tags,
     )
     assert _tick(instance).skip_message == "1 fixes want a step; each has a run already."
     instance.report_run_failed(waiting)
@@ -445,7 +537,7 @@ def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another
     [
         ({"canary": 0}, "canary must be from 1 to 5000"),
         ({"expiry_days": 0}, "expiry_days must be"),
-        ({"died_since": "yesterday"}, "died_since: 'yesterday' is no time"),
+        ({"since": "yesterday"}, "since: 'yesterday' is no time"),
         ({"every": True}, "every dead event and a filter"),
         ({"cause_id": None}, "no filter was given"),
         ({"cause_id": "v1-0000000000000000"}, "There is no cause 'v1-0000000000000000'"),
@@ -455,7 +547,10 @@ def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another
         ({"actor": "a\x00b"}, "actor holds NUL, or half of a character"),
         ({"actor": "a" * 301}, "actor has 301 characters, at most 300 are kept"),
         ({"link": " "}, "link must not be empty"),
-        ({"not_before": "9999-12-31"}, "not_before: 9999-12-31 lies outside the years 1900 to 9000"),
+        (
+            {"not_before": "9999-12-31"},
+            "not_before: 9999-12-31 lies outside the years 1900 to 9000",
+        ),
         ({"rate": 0.0}, "rate must be more than 0 and at most 100000, not 0.0"),
         ({"min_success": 0.0}, "min_success must be more than 0 and at most 1, not 0.0"),
     ],
@@ -476,16 +571,24 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
 ) -> None:
     """In the run's metadata; run again from the UI it changes nothing and shows the same."""
     job("classify_deaths")
-    _flag(job, dry_run=False, ordering="none")
+    _flag(job, dry_run=False, order="none")
     (request,) = _tick(instance).run_requests
     released = _told(job("retry_stage", run_config=request.run_config, tags=request.tags))
     assert (released["status"], released["released_now"]) == ("active", 6)
     assert released["next"] == "6 events of stage 1 have no outcome yet"
-    connection.execute("update outbox_event set status = 'dead', last_error = 'KeyError: 1' where status = 'pending'")
+    connection.execute(
+        "update outbox_event set status = 'dead', last_error = 'KeyError: 1' where status = 'pending'"
+    )
     connection.execute("update dlq.retry set due_at = now() - interval '1 second'")
     (request,) = _tick(instance).run_requests
-    halted = [_told(job("retry_stage", run_config=request.run_config, tags=request.tags)) for _ in range(2)]
-    assert [(told["status"], told["settled_now"]) for told in halted] == [("halted", 6), ("halted", 0)]
+    halted = [
+        _told(job("retry_stage", run_config=request.run_config, tags=request.tags))
+        for _ in range(2)
+    ]
+    assert [(told["status"], told["settled_now"]) for told in halted] == [
+        ("halted", 6),
+        ("halted", 0),
+    ]
     for told in halted:
         assert "6 of 6 failed" in told["next"]
         assert "| 1 | 10 | 6 | 0 | 6 | 0 | 0 | 0 |" in told["stages"]
@@ -498,12 +601,19 @@ def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> 
     config = {"event_ids": [1, 2, 99], "reason": "asked", "actor": "bob"}
 
     def retry(**more: object) -> dg.ExecuteInProcessResult:
-        return job("retry_dead_events", run_config={"ops": {"retry_dead_events_op": {"config": {**config, **more}}}})
+        return job(
+            "retry_dead_events",
+            run_config={"ops": {"retry_dead_events_op": {"config": {**config, **more}}}},
+        )
 
     assert retry().success
-    assert one(connection, "select count(*) as n from outbox_event where status = 'pending'") == {"n": 0}
+    assert one(connection, "select count(*) as n from outbox_event where status = 'pending'") == {
+        "n": 0
+    }
     assert retry(dry_run=False).success
-    assert one(connection, "select array_agg(event_id order by event_id) as ids from dlq.retry") == {"ids": [1, 2]}
+    assert one(
+        connection, "select array_agg(event_id order by event_id) as ids from dlq.retry"
+    ) == {"ids": [1, 2]}
     assert not retry(event_ids=[0]).success
     assert "no filter was given" in _said(retry(event_ids=None))
     assert _told(retry(event_ids=None, error_contains="no answer", dry_run=False))["events"] == 4
@@ -517,7 +627,9 @@ def test_a_retry_by_hand_keeps_the_installations_pace_unless_it_names_one(
     for more, seconds in (({}, 5.0), ({"rate": 2.0}, 2.5)):
         connection.execute("update outbox_event set status = 'dead' where status = 'pending'")
         config = {**ASKED, **more, "dry_run": False}
-        assert job("retry_dead_events", run_config={"ops": {"retry_dead_events_op": {"config": config}}}).success
+        assert job(
+            "retry_dead_events", run_config={"ops": {"retry_dead_events_op": {"config": config}}}
+        ).success
         due = "select extract(epoch from max(next_run_at) - min(next_run_at))::float as seconds from outbox_event"
         assert one(connection, due) == {"seconds": seconds}
 
@@ -531,7 +643,12 @@ def test_a_retry_by_hand_keeps_the_installations_pace_unless_it_names_one(
             {"older_than_days": -1},
             "older_than_days must be a whole number",
         ),
-        ("archive_dead_events", "dead_event_archive", {"older_than_days": 99_999}, "from 0 to 36500, not 99999"),
+        (
+            "archive_dead_events",
+            "dead_event_archive",
+            {"older_than_days": 99_999},
+            "from 0 to 36500, not 99999",
+        ),
         ("archive_dead_events", "dead_event_archive", {"reason": " "}, "reason must not be empty"),
         ("retry_stage", "retry_stage_op", {"fix_id": 0}, "fix_id must be a whole number from 1"),
         ("retry_stage", "retry_stage_op", {"fix_id": 77}, "There is no fix 77"),
@@ -545,8 +662,11 @@ def test_a_retry_by_hand_keeps_the_installations_pace_unless_it_names_one(
                 ({"reason": "a\x00b"}, "reason holds NUL, or half of a character"),
                 ({"reason": "r" * 10_001}, "reason has 10001 characters, at most 10000 are kept"),
                 ({"actor": "a\x00b"}, "actor holds NUL, or half of a character"),
-                ({"died_since": "9999-12-31"}, "died_since: 9999-12-31 lies outside the years"),
-                ({"cause_id": "nope", "every": False}, "There is no cause 'nope'. `dlq causes list` lists them."),
+                ({"since": "9999-12-31"}, "since: 9999-12-31 lies outside the years"),
+                (
+                    {"cause_id": "nope", "every": False},
+                    "There is no cause 'nope'. `dlq causes list` lists them.",
+                ),
             )
         ),
     ],
@@ -572,8 +692,12 @@ def test_an_archive_by_hand_only_counts_and_its_schedule_moves(
     (counted,) = job("archive_dead_events").asset_materializations_for_node("dead_event_archive")
     assert (counted.metadata["moved"].value, counted.metadata["dry_run"].value) == (6, True)
     assert one(connection, "select count(*) from outbox_event_archive") == {"count": 0}
-    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 21, 3, tzinfo=UTC))
-    (request,) = defs.resolve_schedule_def("archive_daily").evaluate_tick(context).run_requests or []
+    context = dg.build_schedule_context(
+        scheduled_execution_time=datetime(2026, 11, 21, 3, tzinfo=UTC)
+    )
+    (request,) = (
+        defs.resolve_schedule_def("archive_daily").evaluate_tick(context).run_requests or []
+    )
     assert job("archive_dead_events", run_config=request.run_config).success
     assert one(connection, "select count(*) from outbox_event_archive") == {"count": 6}
 

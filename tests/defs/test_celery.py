@@ -38,7 +38,9 @@ ASLEEP = (
 
 
 @pytest.fixture
-def _celery(instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _celery(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """The environment of all processes: the same instance, the same Redis, the same folder of exports."""
     assert instance.is_persistent
     with redis(tmp_path) as url:
@@ -74,7 +76,9 @@ def test_ten_days_are_exported_though_a_worker_is_killed_on_the_way(
     assert workers[SLOW] == [killed, "two" if killed == "one" else "one"]
     assert {name for names in workers.values() for name in names} == {"one", "two"}
     assert all(len(names) == 1 for day, names in workers.items() if day != SLOW)
-    recorded = "select count(*), sum(rows) as rows, count(verified_at) as verified from dlq.export_day"
+    recorded = (
+        "select count(*), sum(rows) as rows, count(verified_at) as verified from dlq.export_day"
+    )
     assert one(connection, recorded) == {"count": 10, "rows": 10 * A_DAY, "verified": 10}
     _require_the_files_to_be_the_ledger(connection, Settings().home / "exports" / "dead_events")
     assert set(instance.get_materialized_partitions(dg.AssetKey("dead_event_export"))) == set(DAYS)
@@ -91,7 +95,8 @@ def test_a_worker_that_is_stopped_ends_the_step_that_it_has_begun(
         only.send_signal(signal.SIGTERM)
         assert only.wait(60) == 0
         exported = one(
-            connection, "select count(verified_at), (select last_value from attempts) as tries from dlq.export_day"
+            connection,
+            "select count(verified_at), (select last_value from attempts) as tries from dlq.export_day",
         )
         succeeded = said(runs)
     assert exported == {"count": 1, "tries": 1}
@@ -111,17 +116,26 @@ def _workers(instance: dg.DagsterInstance, day: str) -> list[str]:
     """Who executed the day's step, first to last."""
     (run_id,) = instance.get_run_ids(dg.RunsFilter(tags={"dagster/partition": day}))
     events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-    told = [entry.get_dagster_event().engine_event_data.metadata.get("Celery worker") for entry in events]
+    told = [
+        entry.get_dagster_event().engine_event_data.metadata.get("Celery worker")
+        for entry in events
+    ]
     return [str(value.value).partition("@")[0] for value in told if value]
 
 
 def _require_the_files_to_be_the_ledger(connection: Connection, folder: Path) -> None:
-    ledger = connection.execute("select id, died_at::date::text as day from dlq.death order by id").fetchall()
+    ledger = connection.execute(
+        "select id, died_at::date::text as day from dlq.death order by id"
+    ).fetchall()
     expected: dict[str, list[int]] = {day: [] for day in DAYS}
     for row in ledger:
         expected[row["day"]].append(row["id"])
     for day in DAYS:
         place = folder / f"died_on={day}"
-        ids = pq.read_table(place / "part-00000.parquet", columns=["death_id"]).column("death_id").to_pylist()
+        ids = (
+            pq.read_table(place / "part-00000.parquet", columns=["death_id"])
+            .column("death_id")
+            .to_pylist()
+        )
         assert sorted(ids) == expected[day]
         assert json.loads((place / "_manifest.json").read_bytes())["rows"] == len(ids) == A_DAY

@@ -16,7 +16,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.exports.export import export_day, verify_day
-from dlq_pipelines.exports.target import local_target
+from dlq_pipelines.exports.target import open_local_target
 from dlq_pipelines.postgres.connect import Connection, Database
 
 REPOSITORY = defs.get_repository_def()
@@ -34,7 +34,9 @@ def _ticks(name: str, zone: ZoneInfo, start: date, stop: date) -> Iterator[datet
     """When the daemon would run the schedule in that zone, from one midnight to another."""
     cron = str(defs.resolve_schedule_def(name).cron_schedule)
     begin, end = (datetime(day.year, day.month, day.day, tzinfo=zone) for day in (start, stop))
-    for tick in schedule_execution_time_iterator(begin.timestamp(), cron, str(zone), ascending=True):
+    for tick in schedule_execution_time_iterator(
+        begin.timestamp(), cron, str(zone), ascending=True
+    ):
         if tick.timestamp() >= end.timestamp():
             return
         yield tick.astimezone(zone)
@@ -54,9 +56,14 @@ def test_each_daily_schedule_runs_once_on_each_day(name: str, day: date, hours: 
 
 
 @pytest.mark.parametrize(("name", "day", "hours"), CHANGES)
-def test_causes_are_looked_for_every_five_minutes_through_the_change(name: str, day: date, hours: int) -> None:
+def test_causes_are_looked_for_every_five_minutes_through_the_change(
+    name: str, day: date, hours: int
+) -> None:
     """The hour that comes twice has its ticks twice; the one that is left out has none."""
-    ticks = [tick.timestamp() for tick in _ticks("causes_every_five_minutes", ZoneInfo(name), day, day + timedelta(1))]
+    ticks = [
+        tick.timestamp()
+        for tick in _ticks("causes_every_five_minutes", ZoneInfo(name), day, day + timedelta(1))
+    ]
     assert len(ticks) == hours * 12
     assert {later - earlier for earlier, later in pairwise(ticks)} == {300.0}
 
@@ -67,14 +74,18 @@ def test_a_partition_is_the_day_of_the_wall_clock(name: str, day: date, hours: i
     partitions = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone=name)
     window = partitions.time_window_for_partition_key(day.isoformat())
     ours = Day.of(day, ZoneInfo(name))
-    assert (window.start.timestamp(), window.end.timestamp()) == (ours.start.timestamp(), ours.until.timestamp())
+    assert (window.start.timestamp(), window.end.timestamp()) == (
+        ours.start.timestamp(),
+        ours.until.timestamp(),
+    )
     assert ours.until - ours.start == timedelta(hours=hours)
     assert Day.of(day + timedelta(days=1), ZoneInfo(name)).start == ours.until
 
 
 @pytest.mark.parametrize(("name", "day", "hours"), CHANGES)
 @pytest.mark.parametrize(
-    ("asset", "hour"), [("dead_event_export", 0.5), ("dead_event_archive", 3), ("failure_report", 6)]
+    ("asset", "hour"),
+    [("dead_event_export", 0.5), ("dead_event_archive", 3), ("failure_report", 6)],
 )
 def test_what_ran_on_time_is_fresh_on_the_day_of_the_change(
     name: str, day: date, hours: int, asset: str, hour: float
@@ -86,11 +97,18 @@ def test_what_ran_on_time_is_fresh_on_the_day_of_the_change(
     zone = ZoneInfo(name)
     deadline = next(
         schedule_execution_time_iterator(
-            datetime(day.year, day.month, day.day, tzinfo=zone).timestamp(), policy.deadline_cron, name, ascending=True
+            datetime(day.year, day.month, day.day, tzinfo=zone).timestamp(),
+            policy.deadline_cron,
+            name,
+            ascending=True,
         )
     )
-    materialized = datetime(day.year, day.month, day.day, int(hour), int(hour % 1 * 60) + 1, tzinfo=zone)
-    assert deadline.timestamp() - policy.lower_bound_delta.total_seconds() <= materialized.timestamp()
+    materialized = datetime(
+        day.year, day.month, day.day, int(hour), int(hour % 1 * 60) + 1, tzinfo=zone
+    )
+    assert (
+        deadline.timestamp() - policy.lower_bound_delta.total_seconds() <= materialized.timestamp()
+    )
     assert materialized.timestamp() < deadline.timestamp()
 
 
@@ -100,7 +118,7 @@ def test_every_death_of_the_three_days_is_exported_once(
 ) -> None:
     """A death each half hour, through the change: none is lost, none is in two days."""
     name, day, hours = change
-    zone, target = ZoneInfo(name), local_target(tmp_path)
+    zone, target = ZoneInfo(name), open_local_target(tmp_path)
     days = [Day.of(day + timedelta(days=n), zone) for n in (-1, 0, 1)]
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
@@ -112,6 +130,8 @@ def test_every_death_of_the_three_days_is_exported_once(
     now = datetime(2026, 12, 1, tzinfo=UTC)
     exported = Counter()
     for one in days:
-        exported[one.date] = export_day(connection, url=database.url, day=one, target=target, now=now).rows
+        exported[one.date] = export_day(
+            connection, url=database.url, day=one, target=target, now=now
+        ).rows
         assert verify_day(connection, day=one, target=target, now=now) == []
     assert exported == {days[0].date: 48, day: 2 * hours, days[2].date: 48}

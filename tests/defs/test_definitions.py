@@ -55,7 +55,9 @@ JOBS = {job.name: job for job in REPOSITORY.get_all_jobs() if not job.name.start
 SPECS = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 MARKDOWN: dict[str, Any] = SPECS | JOBS
 # The UI shows these texts as they stand.
-PLAIN: dict[str, Any] = {one.name: one for one in (*REPOSITORY.schedule_defs, *REPOSITORY.sensor_defs)}
+PLAIN: dict[str, Any] = {
+    one.name: one for one in (*REPOSITORY.schedule_defs, *REPOSITORY.sensor_defs)
+}
 DESCRIBED = MARKDOWN | PLAIN
 GRAPH = REPOSITORY.asset_graph
 
@@ -65,11 +67,16 @@ def test_nothing_is_missing_from_the_catalog() -> None:
     assert len(JOBS) == 10
     assert {key.name for key in GRAPH.asset_check_keys} == CHECKS
     assert {schedule.name for schedule in REPOSITORY.schedule_defs} == set(SCHEDULES)
-    assert {sensor.name for sensor in REPOSITORY.sensor_defs} == {"fix_flag_sensor", "dead_event_alert_sensor"}
+    assert {sensor.name for sensor in REPOSITORY.sensor_defs} == {
+        "fix_flag_sensor",
+        "dead_event_alert_sensor",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(DESCRIBED))
-def test_every_definition_says_what_it_does_when_what_it_changes_and_how_to_rerun_it(name: str) -> None:
+def test_every_definition_says_what_it_does_when_what_it_changes_and_how_to_rerun_it(
+    name: str,
+) -> None:
     """First what, then the three, as a list where the UI renders one; and whom to ask."""
     assert all(len(part) > 10 for part in _said(name)), _said(name)
     assert DESCRIBED[name].owners == ["team:data-platform"]
@@ -85,7 +92,9 @@ def _said(name: str) -> list[str]:
     return list(found.groups())
 
 
-@pytest.mark.parametrize("key", sorted(GRAPH.asset_check_keys, key=str), ids=lambda key: str(key.name))
+@pytest.mark.parametrize(
+    "key", sorted(GRAPH.asset_check_keys, key=str), ids=lambda key: str(key.name)
+)
 def test_every_check_says_what_a_failure_means_and_what_to_do(key: dg.AssetCheckKey) -> None:
     said = _parts(GRAPH.get_check_spec(key).description, "Failure", "To do")
     assert all(len(part) > 10 for part in said), said
@@ -110,7 +119,13 @@ OF_A_SERVER = {
 @pytest.mark.parametrize(
     ("given", "database", "server", "exports", "reports"),
     [
-        (OF_A_SERVER, "shop", "db.example.com:5432", "s3://bucket/dlq/dead_events", "file:///srv/reports"),
+        (
+            OF_A_SERVER,
+            "shop",
+            "db.example.com:5432",
+            "s3://bucket/dlq/dead_events",
+            "file:///srv/reports",
+        ),
         (
             {"DLQ_HOME": "/var/lib/dlq"},
             "outbox",
@@ -132,22 +147,57 @@ def test_the_catalog_is_full_before_any_run(
     given: dict[str, str], database: str, server: str | None, exports: str, reports: str
 ) -> None:
     """Table, address, columns, kinds, group and freshness of each asset, by the settings alone and without secrets."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DLQ_")} | given
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("DLQ_")
+    } | given
     done = subprocess.run(
-        [sys.executable, "-c", CATALOG], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", CATALOG],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
     assert "s3cr3t" not in done.stdout
 
     def table(name: str) -> list[str | None]:
-        return [f"{database}.{name}", f"postgresql://{server}/{database}#{name}" if server else None]
+        return [
+            f"{database}.{name}",
+            f"postgresql://{server}/{database}#{name}" if server else None,
+        ]
 
     assert json.loads(done.stdout) == {
         "outbox_event": [*table("public.outbox_event"), ["postgres"], "dead_letters", 12, False],
-        "dead_event_causes": [*table("dlq.cause"), ["postgres", "python"], "dead_letters", 13, True],
+        "dead_event_causes": [
+            *table("dlq.cause"),
+            ["postgres", "python"],
+            "dead_letters",
+            13,
+            True,
+        ],
         "dead_event_export": [None, exports, ["parquet", "postgres"], "dead_letters", 14, True],
-        "failure_report": [table("dlq.report_day")[0], reports, ["pandas", "postgres"], "dead_letters", 5, True],
-        "dead_event_archive": [*table("public.outbox_event_archive"), ["postgres"], "dead_letters", 13, True],
-        "archive_purge": [*table("public.outbox_event_archive"), ["postgres"], "dead_letters", 13, True],
+        "failure_report": [
+            table("dlq.report_day")[0],
+            reports,
+            ["pandas", "postgres"],
+            "dead_letters",
+            5,
+            True,
+        ],
+        "dead_event_archive": [
+            *table("public.outbox_event_archive"),
+            ["postgres"],
+            "dead_letters",
+            13,
+            True,
+        ],
+        "archive_purge": [
+            *table("public.outbox_event_archive"),
+            ["postgres"],
+            "dead_letters",
+            13,
+            True,
+        ],
     }
 
 
@@ -160,7 +210,9 @@ def test_no_sentence_stands_in_several_descriptions() -> None:
         for sentence in re.split(r"(?<=[.:]) ", part)
         if len(sentence) > 60
     ]
-    assert len(sentences) == len(set(sentences)), sorted(one for one in set(sentences) if sentences.count(one) > 1)
+    assert len(sentences) == len(set(sentences)), sorted(
+        one for one in set(sentences) if sentences.count(one) > 1
+    )
 
 
 def test_the_words_of_every_description_are_the_settings_and_definitions_of_today() -> None:
@@ -169,7 +221,9 @@ def test_the_words_of_every_description_are_the_settings_and_definitions_of_toda
     for name, one in DESCRIBED.items():
         assert set(re.findall(r"DLQ_[A-Z_]+", one.description)) <= known, name
         word = r"`([a-z]+_[a-z_]+)`" if name in MARKDOWN else r"(?<![.\w])([a-z]+_[a-z_]+)"
-        assert set(re.findall(word, one.description)) - {"dry_run", "next_run_at"} <= set(DESCRIBED), name
+        assert set(re.findall(word, one.description)) - {"dry_run", "next_run_at"} <= set(
+            DESCRIBED
+        ), name
 
 
 def _parts(text: str | None, *names: str) -> list[str]:
@@ -196,18 +250,37 @@ def test_the_time_zone_and_the_start_are_the_settings() -> None:
         " r.sensor_defs[0].default_status.value]]))"
     )
     given = os.environ | {"DLQ_TIMEZONE": "Europe/Berlin", "DLQ_AUTOSTART": "true"}
-    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=given,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
     assert json.loads(done.stdout) == [["Europe/Berlin", "RUNNING"]] * 7
 
 
 @pytest.mark.parametrize(
-    "command", ["dagster definitions validate", "dg check defs", "dg list defs --json"], ids=lambda words: words
+    "command",
+    ["dagster definitions validate", "dg check defs", "dg list defs --json"],
+    ids=lambda words: words,
 )
 def test_a_command_of_dagster_loads_the_definitions(command: str, tmp_path: Path) -> None:
     """In the project's root, without a database: nothing is asked before a run."""
     program, *arguments = command.split()
-    given = os.environ | {"DAGSTER_HOME": str(tmp_path), "DLQ_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
-    done = subprocess.run([BIN / program, *arguments], env=given, capture_output=True, text=True, check=False, cwd=ROOT)
+    given = os.environ | {
+        "DAGSTER_HOME": str(tmp_path),
+        "DLQ_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+    }
+    done = subprocess.run(
+        [BIN / program, *arguments],
+        env=given,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     if "list" in command:
         assert all(asset in done.stdout for asset in ASSETS)
@@ -223,7 +296,7 @@ def test_dagster_dev_in_the_root_serves_the_location_and_ends_on_ctrl_c(tmp_path
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs yet
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert _jobs_served(port) >= {"flag_fix", "retry_stage", "export_day"}
@@ -238,12 +311,14 @@ def _jobs_served(port: int) -> set[str]:
     """The jobs of the loaded location, once it answers."""
     query = "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } pipelines { name } } } } }"
     asked = urllib.request.Request(
-        f"http://127.0.0.1:{port}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+        f"http://127.0.0.1:{port}/graphql",
+        json.dumps({"query": query}).encode(),
+        {"Content-Type": "application/json"},
     )
     until = monotonic() + 90
     while monotonic() < until:
         try:
-            with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310 - http, and our own
+            with urllib.request.urlopen(asked, timeout=30) as answer:
                 nodes = json.load(answer)["data"]["repositoriesOrError"]["nodes"]
         except (urllib.error.URLError, ConnectionError):
             sleep(0.2)

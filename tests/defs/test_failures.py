@@ -33,7 +33,10 @@ def _said(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> st
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        ("perform pg_terminate_backend(pg_backend_pid())", "terminating connection due to administrator command"),
+        (
+            "perform pg_terminate_backend(pg_backend_pid())",
+            "terminating connection due to administrator command",
+        ),
         ("raise 'no room' using errcode = '53100'", "no room"),
         ("raise 'permission denied' using errcode = '42501'", "permission denied"),
     ],
@@ -55,7 +58,9 @@ def test_a_database_that_refuses_in_the_middle_is_said(
     assert one(connection, "select deaths from dlq.cause_day") == {"deaths": 2}
 
 
-def test_a_folder_that_cannot_be_written_is_said(instance: dg.DagsterInstance, job: Job, home: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_said(
+    instance: dg.DagsterInstance, job: Job, home: Path
+) -> None:
     """With its name."""
     (home / "exports").write_text("in the way")
     assert str(home / "exports") in _said(instance, job("export_day", partition_key=YESTERDAY))
@@ -72,7 +77,9 @@ def test_a_server_that_does_not_answer_is_named_with_its_reason(
     )
 
 
-def test_what_a_failed_check_guards_is_not_archived(connection: Connection, instance: dg.DagsterInstance) -> None:
+def test_what_a_failed_check_guards_is_not_archived(
+    connection: Connection, instance: dg.DagsterInstance
+) -> None:
     """The export's check blocks: no event leaves the outbox on the word of files that are not whole."""
     add_events(connection, 1)
     connection.execute("update outbox_event set status = 'dead', last_error = 'boom'")
@@ -83,17 +90,22 @@ def test_what_a_failed_check_guards_is_not_archived(connection: Connection, inst
         " create trigger cook before insert on dlq.export_day for each row execute function cook()"
     )
     assets = [
-        defs.resolve_assets_def(name) for name in ("dead_event_causes", "dead_event_export", "dead_event_archive")
+        defs.resolve_assets_def(name)
+        for name in ("dead_event_causes", "dead_event_export", "dead_event_archive")
     ]
     result = dg.materialize(
         assets,
         instance=instance,
         partition_key=YESTERDAY,
-        run_config={"ops": {"dead_event_archive": {"config": {"older_than_days": 0, "dry_run": False}}}},
+        run_config={
+            "ops": {"dead_event_archive": {"config": {"older_than_days": 0, "dry_run": False}}}
+        },
         raise_on_error=False,
     )
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed, check.blocking) == ("export_is_complete", False, True)
-    materialized = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+    materialized = {
+        event.asset_key.to_user_string() for event in result.get_asset_materialization_events()
+    }
     assert materialized == {"dead_event_causes", "dead_event_export"}
     assert one(connection, "select count(*) from outbox_event") == {"count": 1}

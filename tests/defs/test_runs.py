@@ -9,16 +9,19 @@ import psycopg
 import pytest
 
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.defs.resources import LOCATION, our_tag
+from dlq_pipelines.defs.resources import LOCATION, get_location_tag
 from dlq_pipelines.defs.runs import clean_up_runs
 from dlq_pipelines.postgres.connect import Connection
 from tests.defs.conftest import Job
 from tests.rows import add_events, kill
 
-TAG = our_tag()
+TAG = get_location_tag()
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 DAYS = [(YESTERDAY - timedelta(days=n)).isoformat() for n in (2, 1, 0)]
-RANGE = {"dagster/asset_partition_range_start": DAYS[0], "dagster/asset_partition_range_end": DAYS[-1]}
+RANGE = {
+    "dagster/asset_partition_range_start": DAYS[0],
+    "dagster/asset_partition_range_end": DAYS[-1],
+}
 EXPORT, CAUSES = dg.AssetKey("dead_event_export"), dg.AssetKey("dead_event_causes")
 DELETING = {"ops": {"clean_up_runs_op": {"config": {"dry_run": False}}}}
 
@@ -56,7 +59,9 @@ def _status(instance: dg.DagsterInstance, day: str) -> tuple[bool, Any]:
     return materialized, records[0].asset_materialization.metadata if records else None
 
 
-def test_what_was_overtaken_goes_and_the_last_word_on_each_day_stays(instance: dg.DagsterInstance, ours: Ours) -> None:
+def test_what_was_overtaken_goes_and_the_last_word_on_each_day_stays(
+    instance: dg.DagsterInstance, ours: Ours
+) -> None:
     """Three days in one run, one of them again: the first run is still the last word on two days."""
     overtaken = ours("classify_deaths")
     last = ours("classify_deaths")
@@ -78,7 +83,9 @@ def test_what_was_overtaken_goes_and_the_last_word_on_each_day_stays(instance: d
     assert clean_up_runs(instance, before=_soon()).deleted == 0
 
 
-def test_a_failed_attempt_stays_until_the_next_one(instance: dg.DagsterInstance, ours: Ours, home: Path) -> None:
+def test_a_failed_attempt_stays_until_the_next_one(
+    instance: dg.DagsterInstance, ours: Ours, home: Path
+) -> None:
     """A day that failed is shown as failed, not as missing."""
     (home / "exports").write_text("in the way")
     first, second = (ours("export_day", partition_key=DAYS[0]) for _ in range(2))
@@ -98,28 +105,50 @@ def test_an_observation_and_a_check_of_their_own_stay(
     succeeded = ours("classify_deaths")
     add_events(connection, 2)
     kill(connection, "boom")
-    connection.execute("create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$")
-    connection.execute("create trigger no before insert on dlq.cause for each row execute function no()")
+    connection.execute(
+        "create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$"
+    )
+    connection.execute(
+        "create trigger no before insert on dlq.cause for each row execute function no()"
+    )
     failed = ours("classify_deaths")
     clean_up_runs(instance, before=_soon())
     assert _left(instance) == {succeeded, failed}
-    seen = instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1).records[0].asset_observation
+    seen = (
+        instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1)
+        .records[0]
+        .asset_observation
+    )
     assert seen is not None
     assert seen.metadata["dead"].value == 2
 
 
 @pytest.mark.parametrize(
     "kept",
-    [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING, "another's", "a root"],
+    [
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.CANCELING,
+        "another's",
+        "a root",
+    ],
 )
-def test_runs_that_must_stay_stay(instance: dg.DagsterInstance, ours: Ours, kept: dg.DagsterRunStatus | str) -> None:
+def test_runs_that_must_stay_stay(
+    instance: dg.DagsterInstance, ours: Ours, kept: dg.DagsterRunStatus | str
+) -> None:
     """Unfinished ones whatever their age, those of other code locations, and one that others were retried from."""
-    config = {"ops": {"retry_dead_events_op": {"config": {"reason": "r", "actor": "a", "every": True}}}}
+    config = {
+        "ops": {"retry_dead_events_op": {"config": {"reason": "r", "actor": "a", "every": True}}}
+    }
     run = ours(
-        "retry_dead_events", run_config=config, tags={"dagster/code_location": "x"} if kept == "another's" else {}
+        "retry_dead_events",
+        run_config=config,
+        tags={"dagster/code_location": "x"} if kept == "another's" else {},
     )
     gone = ours("retry_dead_events", run_config=config)
-    with psycopg.connect(instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True) as storage:  # type: ignore[attr-defined]
+    with psycopg.connect(
+        instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True
+    ) as storage:  # type: ignore[attr-defined]
         if isinstance(kept, dg.DagsterRunStatus):
             storage.execute("update runs set status = %s where run_id = %s", [kept.value, run])
     if kept == "a root":
@@ -158,7 +187,9 @@ def test_the_job_keeps_to_the_retention_and_deletes_only_when_it_is_told_to(
 ) -> None:
     """In the Launchpad it counts; by its schedule it deletes."""
     old, last = ours("classify_deaths"), ours("classify_deaths")
-    with psycopg.connect(instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True) as storage:  # type: ignore[attr-defined]
+    with psycopg.connect(
+        instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True
+    ) as storage:  # type: ignore[attr-defined]
         storage.execute(
             "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() - interval '91 days'"
         )
@@ -171,19 +202,25 @@ def test_the_job_keeps_to_the_retention_and_deletes_only_when_it_is_told_to(
     assert {old, last} <= _left(instance)
     monkeypatch.delenv("DLQ_RUN_RETENTION_DAYS")
     schedule = defs.resolve_schedule_def("clean_up_runs_daily")
-    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 21, 5, tzinfo=UTC))
+    context = dg.build_schedule_context(
+        scheduled_execution_time=datetime(2026, 11, 21, 5, tzinfo=UTC)
+    )
     (request,) = schedule.evaluate_tick(context).run_requests or []
     assert request.run_config["ops"] == DELETING["ops"]
     assert job("clean_up_runs", run_config=request.run_config).success
     assert {old, last} & _left(instance) == {last}
 
 
-def test_a_location_of_another_name_has_its_own_runs_cleaned_up(instance: dg.DagsterInstance, job: Job) -> None:
+def test_a_location_of_another_name_has_its_own_runs_cleaned_up(
+    instance: dg.DagsterInstance, job: Job
+) -> None:
     """The one of Dagster's Helm chart: the clean-up's own run says what it is called."""
     chart = {"dagster/code_location": "dlq-pipelines"}
     old = job("classify_deaths", tags=chart).run_id
     others = [job("classify_deaths", tags=TAG).run_id for _ in range(2)]
-    with psycopg.connect(instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True) as storage:  # type: ignore[attr-defined]
+    with psycopg.connect(
+        instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True
+    ) as storage:  # type: ignore[attr-defined]
         storage.execute(
             "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() - interval '91 days'"
         )

@@ -43,7 +43,9 @@ def ask(name: str, monkeypatch: pytest.MonkeyPatch) -> Ask:
 
     def tick(at: datetime = NIGHT) -> dict[str, str]:
         context = dg.build_schedule_context(
-            scheduled_execution_time=at, repository_def=REPOSITORY, resources={"outbox": OutboxResource()}
+            scheduled_execution_time=at,
+            repository_def=REPOSITORY,
+            resources={"outbox": OutboxResource()},
         )
         requests = defs.resolve_schedule_def(name).evaluate_tick(context).run_requests or []
         return {str(request.partition_key): str(request.run_key) for request in requests}
@@ -66,13 +68,17 @@ def test_the_first_morning_asks_for_yesterday_alone(connection: Connection, ask:
     assert list(ask()) == [_ago(1)]
 
 
-def test_days_on_which_events_died_before_the_first_morning_are_asked_for(connection: Connection, ask: Ask) -> None:
+def test_days_on_which_events_died_before_the_first_morning_are_asked_for(
+    connection: Connection, ask: Ask
+) -> None:
     _die(connection, _ago(9))
     _die(connection, _ago(3))
     assert list(ask()) == [_ago(9), _ago(3), _ago(1)]
 
 
-def test_days_that_an_outage_missed_are_asked_for_once_it_is_over(connection: Connection, ask: Ask, name: str) -> None:
+def test_days_that_an_outage_missed_are_asked_for_once_it_is_over(
+    connection: Connection, ask: Ask, name: str
+) -> None:
     """Those without a death too: they have a file and a page as any other day."""
     for days in (8, 7, 4):
         connection.execute(RECORD[name].encode(), {"day": _ago(days)})
@@ -94,7 +100,9 @@ def test_a_tick_that_is_evaluated_twice_asks_for_the_same_runs_and_the_next_one_
 
 
 @pytest.mark.parametrize("name", ["export_daily"], indirect=False)
-def test_an_export_that_was_not_found_sound_is_asked_for_again(connection: Connection, ask: Ask, name: str) -> None:
+def test_an_export_that_was_not_found_sound_is_asked_for_again(
+    connection: Connection, ask: Ask, name: str
+) -> None:
     connection.execute(RECORD[name].encode(), {"day": _ago(2)})
     assert list(ask()) == [_ago(1)]
     connection.execute("update dlq.export_day set verified_at = null")

@@ -7,7 +7,9 @@ from dlq_pipelines.defs.runs import clean_up_runs
 from tests.production import production
 
 
-def test_a_fix_is_released_once_though_the_database_was_away_and_the_daemon_killed(tmp_path: Path) -> None:
+def test_a_fix_is_released_once_though_the_database_was_away_and_the_daemon_killed(
+    tmp_path: Path,
+) -> None:
     """The units of deploy/systemd, started again as systemd does."""
     with production(tmp_path) as running:
         running.wait_for_release(running.flag("before"))

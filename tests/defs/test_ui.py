@@ -97,19 +97,31 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`dlq up` on thirty events that died yesterday."""
     home = tmp_path_factory.mktemp("ui") / "dlq"
-    with embedded.start(home) as server:
+    with embedded.start_server(home) as server:
         database = Database(server.ensure_database("outbox"))
         create_tables(database)
         with database.connect() as connection:
             connection.execute(DEAD_YESTERDAY.encode())
     # Retention 0: what died yesterday may be archived today. Nothing by itself: the clicks are what is tested.
-    given = {"DLQ_HOME": str(home), "DLQ_AUTOSTART": "false", "DLQ_DEAD_RETENTION_DAYS": "0", "DLQ_TIMEZONE": "UTC"}
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "DAGSTER_"))} | given
+    given = {
+        "DLQ_HOME": str(home),
+        "DLQ_AUTOSTART": "false",
+        "DLQ_DEAD_RETENTION_DAYS": "0",
+        "DLQ_TIMEZONE": "UTC",
+    }
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "DAGSTER_"))
+    } | given
     port = _free_port()
     command = [Path(sys.executable).with_name("dlq"), "up", "--port", str(port)]
     with (home / "up.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    served = Served(f"http://127.0.0.1:{port}", psutil.Process(process.pid), database.url, embedded._data_folder(home))
+    served = Served(
+        f"http://127.0.0.1:{port}",
+        psutil.Process(process.pid),
+        database.url,
+        embedded._data_folder(home),
+    )
     try:
         _wait_for(f"{served.url}/server_info", process)
         yield served
@@ -124,7 +136,9 @@ def page(served: Served) -> Iterator[Page]:
     """A page of a fresh browser."""
     with sync_playwright() as playwright:
         # Chromium's own sandbox does not start for root.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0
+        )
         page = browser.new_page(base_url=served.url, viewport={"width": 1440, "height": 900})
         page.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
@@ -154,7 +168,9 @@ def test_every_asset_is_materialized_and_re_executed_by_clicks(page: Page, serve
     assert served.counts() == (0, 30, 30, 2, 30, 30, 30)
 
     page.goto("/assets/failure_report?view=events")
-    expect(page.get_by_role("cell", name=re.compile("^30 events died on .*Most harm: ")).first).to_be_visible()
+    expect(
+        page.get_by_role("cell", name=re.compile("^30 events died on .*Most harm: ")).first
+    ).to_be_visible()
     page.get_by_text("[Show Markdown]").click()
     expect(page.get_by_role("img", name="deaths a day by cause").first).to_be_visible()
 
@@ -214,7 +230,10 @@ def test_every_schedule_and_sensor_says_what_it_does(page: Page) -> None:
 
 def test_a_job_and_an_asset_say_what_they_do_in_a_list(page: Page) -> None:
     """Their Markdown is rendered: when, what it changes and how to rerun it are items that begin in bold."""
-    for place in ("/locations/dlq_pipelines/jobs/archive_dead_events", "/assets/dead_event_archive"):
+    for place in (
+        "/locations/dlq_pipelines/jobs/archive_dead_events",
+        "/assets/dead_event_archive",
+    ):
         page.goto(place)
         for part in ("When:", "Changes:", "Rerun:"):
             bold = page.get_by_role("listitem").filter(has=page.locator("strong", has_text=part))
@@ -233,7 +252,9 @@ def test_ctrl_c_ends_every_process(served: Served) -> None:
 def _materialize(page: Page, asset: str) -> None:
     """Materialize from the asset's page, the latest day where it has days, and follow the run to its success."""
     page.goto(f"/assets/{asset}")
-    page.get_by_role("button", name=re.compile("Materialize…$" if asset in DAILY else "Materialize$")).click()
+    page.get_by_role(
+        "button", name=re.compile("Materialize…$" if asset in DAILY else "Materialize$")
+    ).click()
     if asset in DAILY:
         page.get_by_role("dialog").get_by_role("button", name="Latest").click()
         page.get_by_role("button", name="Launch 1 run").click()
@@ -301,7 +322,9 @@ def _until(served: Served, condition: str, *, seconds: float = 90) -> None:
 
 def _expect_success(page: Page) -> None:
     page.wait_for_url("**/runs/*")
-    expect(page.get_by_text("RUN_SUCCESS").or_(page.get_by_text("RUN_FAILURE")).first).to_be_visible()
+    expect(
+        page.get_by_text("RUN_SUCCESS").or_(page.get_by_text("RUN_FAILURE")).first
+    ).to_be_visible()
     expect(page.get_by_text("RUN_FAILURE")).to_have_count(0)
 
 
@@ -316,7 +339,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + 90
     while True:
         try:
-            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - http, and our own
+            urllib.request.urlopen(url, timeout=5).close()
         except (urllib.error.URLError, ConnectionError):
             assert process.poll() is None, "dlq up has ended"
             assert time.monotonic() < until, f"{url} does not answer"

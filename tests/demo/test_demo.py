@@ -50,8 +50,14 @@ PAST = """
 # Business rows that no handler has changed, because their events died, by the name that these have in the payload.
 UNTOUCHED = {
     ("newsletter.sent", "mail"): "select number as name, xmin from shop_mail where sent_at is null",
-    ("prices.received", "list"): "select number as name, xmin from shop_price_list where prices is null",
-    ("stock.reserved", "slip"): "select slip as name, xmin from shop_stock_movement where booked_by = 'hand'",
+    (
+        "prices.received",
+        "list",
+    ): "select number as name, xmin from shop_price_list where prices is null",
+    (
+        "stock.reserved",
+        "slip",
+    ): "select slip as name, xmin from shop_stock_movement where booked_by = 'hand'",
 }
 
 
@@ -133,11 +139,16 @@ def test_the_closing_figures_are_the_tables(demo: Demo, connection: Connection) 
     }
     figures = re.findall(r"\d[\d,]*", demo.said.partition("\n\n")[2].partition("Fix 1")[0])
     said = dict(zip(tables, (int(figure.replace(",", "")) for figure in figures), strict=True))
-    assert said == {name: next(iter(one(connection, statement).values())) for name, statement in tables.items()}
+    assert said == {
+        name: next(iter(one(connection, statement).values())) for name, statement in tables.items()
+    }
     assert said["causes"] == 8
     assert said["days"] == 14
     assert said["waiting"] == 0
-    assert said["dead"] + said["done"] + said["archived"] == one(connection, "select count(*) from witness")["count"]
+    assert (
+        said["dead"] + said["done"] + said["archived"]
+        == one(connection, "select count(*) from witness")["count"]
+    )
     assert abs(one(connection, "select count(*) from witness")["count"] - EVENTS) <= 14
 
 
@@ -175,7 +186,9 @@ def test_business_rows_and_their_events_were_written_in_one_transaction(
         " join witness w on w.event_id = e.id",
         [event_type, field],
     ).fetchall()
-    died = one(connection, f"select count(*) from dlq.death where event_type = '{event_type}'")["count"]
+    died = one(connection, f"select count(*) from dlq.death where event_type = '{event_type}'")[
+        "count"
+    ]
     assert len(rows) == died > 0
     assert all(row["same"] for row in rows)
 
@@ -204,7 +217,9 @@ def test_every_death_has_the_genuine_traceback_of_its_exception(connection: Conn
     assert all(row["same"] for row in same)
 
 
-def test_the_true_fix_is_verified_and_the_false_one_halted_at_its_canary(demo: Demo, connection: Connection) -> None:
+def test_the_true_fix_is_verified_and_the_false_one_halted_at_its_canary(
+    demo: Demo, connection: Connection
+) -> None:
     true, false = connection.execute(
         "select f.status, c.status as cause, f.stage, array_agg(r.outcome::text) as outcomes,"
         " count(*) filter (where r.stage = 1) as canary,"
@@ -212,14 +227,28 @@ def test_the_true_fix_is_verified_and_the_false_one_halted_at_its_canary(demo: D
         " from dlq.fix f join dlq.cause c on c.id = f.cause_id join dlq.retry r on r.fix_id = f.id"
         " group by f.id, c.id order by f.id"
     ).fetchall()
-    assert (true["status"], true["cause"], true["stage"], true["canary"]) == ("verified", "fixed", 2, 10)
+    assert (true["status"], true["cause"], true["stage"], true["canary"]) == (
+        "verified",
+        "fixed",
+        2,
+        10,
+    )
     assert true["outcomes"] == ["done"] * true["targets"]
-    assert (false["status"], false["cause"], false["stage"], false["canary"]) == ("halted", "open", 1, 10)
+    assert (false["status"], false["cause"], false["stage"], false["canary"]) == (
+        "halted",
+        "open",
+        1,
+        10,
+    )
     assert false["outcomes"] == ["dead"] * 10
     assert false["targets"] > 10
     assert one(connection, "select count(*) from shop_parcel where label is null")["count"] == 0
-    assert re.search(rf"Fix 1 by shipping-team .*: VERIFIED after {true['targets']} events;", demo.said)
-    assert re.search(r"Fix 2 by payments-team .*: HALTED after 10 events; stage 1: 10 of 10 failed", demo.said)
+    assert re.search(
+        rf"Fix 1 by shipping-team .*: VERIFIED after {true['targets']} events;", demo.said
+    )
+    assert re.search(
+        r"Fix 2 by payments-team .*: HALTED after 10 events; stage 1: 10 of 10 failed", demo.said
+    )
 
 
 def test_its_runs_and_assets_are_in_the_instance_that_dlq_up_opens(
@@ -230,32 +259,61 @@ def test_its_runs_and_assets_are_in_the_instance_that_dlq_up_opens(
     assert {run.status for run in runs.values()} == {dg.DagsterRunStatus.SUCCESS}
     assert {run.tags["dlq/demo"] for run in runs.values()} == {"true"}
     jobs = {run.job_name for run in runs.values()}
-    assert jobs == {"classify_deaths", "export_day", "build_report", "flag_fix", "retry_stage", "archive_dead_events"}
-    changes = connection.execute("select kind, run_id from dlq.operation where kind not like 'demo.%'").fetchall()
-    assert {row["kind"] for row in changes} >= {"fix.flag", "retry.stage", "fix.verified", "fix.halted"}
+    assert jobs == {
+        "classify_deaths",
+        "export_day",
+        "build_report",
+        "flag_fix",
+        "retry_stage",
+        "archive_dead_events",
+    }
+    changes = connection.execute(
+        "select kind, run_id from dlq.operation where kind not like 'demo.%'"
+    ).fetchall()
+    assert {row["kind"] for row in changes} >= {
+        "fix.flag",
+        "retry.stage",
+        "fix.verified",
+        "fix.halted",
+    }
     assert {row["run_id"] for row in changes} <= set(runs)
-    days = {row["day"].isoformat() for row in connection.execute("select day from dlq.export_day").fetchall()}
+    days = {
+        row["day"].isoformat()
+        for row in connection.execute("select day from dlq.export_day").fetchall()
+    }
     for asset in ("dead_event_export", "failure_report"):
         assert instance.get_materialized_partitions(dg.AssetKey(asset)) == days
 
 
-def test_the_report_and_the_export_that_it_names_exist_and_open(demo: Demo, connection: Connection) -> None:
+def test_the_report_and_the_export_that_it_names_exist_and_open(
+    demo: Demo, connection: Connection
+) -> None:
     """Yesterday's: the deaths of the report and the rows of the export are the ledger's."""
-    report, export = (Path(re.findall(rf"{name}: +(/.*)", demo.said)[0]) for name in ("A report", "An export"))
+    report, export = (
+        Path(re.findall(rf"{name}: +(/.*)", demo.said)[0]) for name in ("A report", "An export")
+    )
     day = report.stem
     died = connection.execute(
-        "select event_id from dlq.death where (died_at at time zone 'Europe/Berlin')::date = %s order by 1", [day]
+        "select event_id from dlq.death where (died_at at time zone 'Europe/Berlin')::date = %s order by 1",
+        [day],
     ).fetchall()
     assert export.parent.name == f"died_on={day}"
-    assert sorted(pq.read_table(export)["event_id"].to_pylist()) == [row["event_id"] for row in died]
+    assert sorted(pq.read_table(export)["event_id"].to_pylist()) == [
+        row["event_id"] for row in died
+    ]
     text = re.sub("<[^>]*>", " ", report.read_text(encoding="utf-8"))
     assert re.search(rf"\b{len(died)}\b", text)
     assert "JSONDecodeError" in text
-    exported = sum(pq.read_metadata(file).num_rows for file in demo.home.glob("exports/dead_events/*/*.parquet"))
+    exported = sum(
+        pq.read_metadata(file).num_rows
+        for file in demo.home.glob("exports/dead_events/*/*.parquet")
+    )
     assert exported == one(connection, "select sum(rows)::int as rows from dlq.export_day")["rows"]
 
 
-def test_playing_it_again_shows_the_same_and_changes_no_table(demo: Demo, connection: Connection) -> None:
+def test_playing_it_again_shows_the_same_and_changes_no_table(
+    demo: Demo, connection: Connection
+) -> None:
     before, runs = _counts(connection), _count_of_runs(demo)
     said, _ = (again := demo.start()).communicate(timeout=60)
     assert again.returncode == 0
@@ -281,16 +339,27 @@ def test_a_reset_forgets_everything_and_starts_anew(demo: Demo, connection: Conn
     _wait_for(lambda: _began_after(connection, before), anew)
     anew.kill()
     anew.communicate()
-    for table in ("dlq.fix", "dlq.retry", "dlq.cause", "dlq.cause_day", "dlq.export_day", "outbox_event_archive"):
+    for table in (
+        "dlq.fix",
+        "dlq.retry",
+        "dlq.cause",
+        "dlq.cause_day",
+        "dlq.export_day",
+        "outbox_event_archive",
+    ):
         assert one(connection, f"select count(*) from {table}")["count"] == 0, table
     assert one(connection, "select count(*) from outbox_event")["count"] < EVENTS
     assert _count_of_runs(demo) == 0
     assert list(demo.home.glob("reports/*")) + list(demo.home.glob("exports/*/*")) == []
 
 
-def _start(environment: Mapping[str, str], *arguments: str, output: int = subprocess.PIPE) -> "subprocess.Popen[str]":
+def _start(
+    environment: Mapping[str, str], *arguments: str, output: int = subprocess.PIPE
+) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", PLAY, *arguments]
-    return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @contextmanager
@@ -326,7 +395,12 @@ def _in_a_run_after_the_second_export(connection: Connection, dagster: str) -> b
     if one(connection, "select count(*) from dlq.export_day")["count"] < 2:
         return False
     with psycopg.connect(dagster) as runs:
-        return runs.execute("select 1 from pending_steps where assigned_timestamp is not null").fetchone() is not None
+        return (
+            runs.execute(
+                "select 1 from pending_steps where assigned_timestamp is not null"
+            ).fetchone()
+            is not None
+        )
 
 
 def _began_after(connection: Connection, moment: object) -> bool:
@@ -342,7 +416,9 @@ def _everywhere(connection: Connection) -> str:
         "select attname from pg_attribute where attrelid = 'outbox_event'::regclass and attnum > 0 order by attnum"
     ).fetchall()
     columns = ", ".join(row["attname"] for row in rows)
-    return f"select {columns} from outbox_event union all select {columns} from outbox_event_archive"
+    return (
+        f"select {columns} from outbox_event union all select {columns} from outbox_event_archive"
+    )
 
 
 def _counts(connection: Connection) -> dict[str, int]:
@@ -350,7 +426,10 @@ def _counts(connection: Connection) -> dict[str, int]:
     tables = connection.execute(
         "select format('%I.%I', schemaname, tablename) as name from pg_tables where schemaname in ('public', 'dlq')"
     ).fetchall()
-    return {table["name"]: one(connection, f"select count(*) from {table['name']}")["count"] for table in tables}
+    return {
+        table["name"]: one(connection, f"select count(*) from {table['name']}")["count"]
+        for table in tables
+    }
 
 
 def _count_of_runs(demo: Demo) -> int:

@@ -13,34 +13,52 @@ import pytest
 
 from dlq_pipelines.demo import shop
 from dlq_pipelines.demo.handlers import Handlers, Repair, UnknownEventError
-from dlq_pipelines.demo.servers import Services, closed_port, services
-from dlq_pipelines.demo.shop import CITIES, Act, Clerk, Fault
-from dlq_pipelines.demo.worker import Worked, drain, working
+from dlq_pipelines.demo.servers import ProviderServers, find_closed_port, run_provider_servers
+from dlq_pipelines.demo.shop import CITIES, Clerk, Fault, ShopAction
+from dlq_pipelines.demo.worker import WorkResult, drain_outbox, run_workers
 from dlq_pipelines.outbox.event import OutboxEvent
-from dlq_pipelines.outbox.repository import OutboxRepository
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.repository import OutboxRepository
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LAST_LINE = {
-    Fault.LEGACY_LEDGER: ("invoice.issued", r"urllib\.error\.URLError: <urlopen error .*Connection refused>"),
-    Fault.ACQUIRER_DOWN: ("payment.captured", r"urllib\.error\.HTTPError: HTTP Error 503: Service Unavailable"),
-    Fault.OVER_CREDIT: ("payment.captured", r"dlq_pipelines\.demo\.handlers\.PaymentDeclinedError: order .* EUR"),
-    Fault.THROTTLED: ("newsletter.sent", r"urllib\.error\.HTTPError: HTTP Error 429: Too Many Requests"),
+    Fault.LEGACY_LEDGER: (
+        "invoice.issued",
+        r"urllib\.error\.URLError: <urlopen error .*Connection refused>",
+    ),
+    Fault.ACQUIRER_DOWN: (
+        "payment.captured",
+        r"urllib\.error\.HTTPError: HTTP Error 503: Service Unavailable",
+    ),
+    Fault.OVER_CREDIT: (
+        "payment.captured",
+        r"dlq_pipelines\.demo\.handlers\.PaymentDeclinedError: order .* EUR",
+    ),
+    Fault.THROTTLED: (
+        "newsletter.sent",
+        r"urllib\.error\.HTTPError: HTTP Error 429: Too Many Requests",
+    ),
     Fault.SLOW_DEPOT: ("pickup.requested", r"TimeoutError: timed out"),
-    Fault.SLIP_TAKEN: ("stock.reserved", r"psycopg\.errors\.UniqueViolation: duplicate key .*\nDETAIL: .*"),
-    Fault.DECIMAL_COMMA: ("prices.received", r"json\.decoder\.JSONDecodeError: .*: line 1 column \d+ \(char \d+\)"),
+    Fault.SLIP_TAKEN: (
+        "stock.reserved",
+        r"psycopg\.errors\.UniqueViolation: duplicate key .*\nDETAIL: .*",
+    ),
+    Fault.DECIMAL_COMMA: (
+        "prices.received",
+        r"json\.decoder\.JSONDecodeError: .*: line 1 column \d+ \(char \d+\)",
+    ),
     Fault.RENAMED_FIELD: ("parcel.shipped", r"KeyError: 'postcode'"),
 }
 
 
 @pytest.fixture
-def called() -> Iterator[Services]:
-    with services() as running:
+def called() -> Iterator[ProviderServers]:
+    with run_provider_servers() as running:
         yield running
 
 
 @pytest.fixture
-def handlers(called: Services) -> Handlers:
+def handlers(called: ProviderServers) -> Handlers:
     return Handlers(called)
 
 
@@ -56,9 +74,9 @@ def test_each_fault_kills_its_event_with_a_genuine_traceback(
 ) -> None:
     """Five attempts, then dead; every other event of the same acts is delivered."""
     event_type, last_line = LAST_LINE[fault]
-    shop.write(open_shop, _one_of_each(fault))
+    shop.write_actions(open_shop, _one_of_each(fault))
 
-    drain(database, handlers)
+    drain_outbox(database, handlers)
 
     (death,) = open_shop.execute("select event_type, attempts, error from dlq.death").fetchall()
     assert (death["event_type"], death["attempts"]) == (event_type, 5)
@@ -72,9 +90,9 @@ def test_each_fault_kills_its_event_with_a_genuine_traceback(
 def test_a_healthy_event_changes_the_row_that_it_is_about(
     open_shop: Connection, database: Database, handlers: Handlers
 ) -> None:
-    shop.write(open_shop, _one_of_each())
+    shop.write_actions(open_shop, _one_of_each())
 
-    assert drain(database, handlers) == Worked(delivered=8, failed=0)
+    assert drain_outbox(database, handlers) == WorkResult(delivered=8, failed=0)
 
     order, parcel, movement, mail, prices = (
         open_shop.execute(f"select * from shop_{name}").fetchone()
@@ -95,13 +113,16 @@ def test_a_healthy_event_changes_the_row_that_it_is_about(
     assert prices["prices"] == 3
 
 
-def test_a_failed_delivery_changes_nothing(open_shop: Connection, database: Database, handlers: Handlers) -> None:
-    shop.write(open_shop, _one_of_each(*Fault))
+def test_a_failed_delivery_changes_nothing(
+    open_shop: Connection, database: Database, handlers: Handlers
+) -> None:
+    shop.write_actions(open_shop, _one_of_each(*Fault))
 
-    drain(database, handlers)
+    drain_outbox(database, handlers)
 
     order, parcel, mail = (
-        open_shop.execute(f"select * from shop_{name}").fetchone() for name in ("order", "parcel", "mail")
+        open_shop.execute(f"select * from shop_{name}").fetchone()
+        for name in ("order", "parcel", "mail")
     )
     assert order
     assert not order["paid_at"]
@@ -117,13 +138,13 @@ def test_the_true_repair_ships_the_parcels_that_died(
     open_shop: Connection, database: Database, handlers: Handlers
 ) -> None:
     """`postal_code` is read, so the label has the postcode; older parcels go on working."""
-    shop.write(open_shop, _one_of_each(Fault.RENAMED_FIELD))
-    drain(database, handlers)
+    shop.write_actions(open_shop, _one_of_each(Fault.RENAMED_FIELD))
+    drain_outbox(database, handlers)
 
     handlers.mend(Repair.PARCEL_FIELDS)
     _retry_all_dead(database)
-    shop.write(open_shop, _one_of_each(number=2))
-    drain(database, handlers)
+    shop.write_actions(open_shop, _one_of_each(number=2))
+    drain_outbox(database, handlers)
 
     labels = [row["label"] for row in open_shop.execute("select label from shop_parcel")]
     assert len(labels) == 2
@@ -134,14 +155,16 @@ def test_the_true_repair_ships_the_parcels_that_died(
 def test_the_false_repair_calls_the_new_route_and_the_same_payments_die_of_the_same(
     open_shop: Connection, database: Database, handlers: Handlers
 ) -> None:
-    shop.write(open_shop, _one_of_each(Fault.ACQUIRER_DOWN))
-    drain(database, handlers)
+    shop.write_actions(open_shop, _one_of_each(Fault.ACQUIRER_DOWN))
+    drain_outbox(database, handlers)
 
     handlers.mend(Repair.PAYMENT_ROUTE)
     _retry_all_dead(database)
-    drain(database, handlers)
+    drain_outbox(database, handlers)
 
-    first, second = (row["error"] for row in open_shop.execute("select error from dlq.death order by id"))
+    first, second = (
+        row["error"] for row in open_shop.execute("select error from dlq.death order by id")
+    )
     assert "HTTP Error 503: Service Unavailable" in first
     assert first.splitlines()[-1] == second.splitlines()[-1]
     assert _statuses(open_shop) == {"done": 7, "dead": 1}
@@ -152,16 +175,21 @@ def test_the_false_repair_breaks_no_healthy_payment(
 ) -> None:
     handlers.mend(Repair.PAYMENT_ROUTE)
     clerk = Clerk(random.Random(2), AT.date(), {})
-    shop.write(open_shop, [clerk.checkout(AT) for _ in range(30)])
-    assert open_shop.execute("select from outbox_event where payload ->> 'acquirer' = 'eastbank'").rowcount > 0
+    shop.write_actions(open_shop, [clerk.checkout(AT) for _ in range(30)])
+    assert (
+        open_shop.execute(
+            "select from outbox_event where payload ->> 'acquirer' = 'eastbank'"
+        ).rowcount
+        > 0
+    )
 
-    drain(database, handlers)
+    drain_outbox(database, handlers)
 
     assert _statuses(open_shop) == {"done": 120}
 
 
 def test_several_workers_never_deliver_one_event_twice(
-    open_shop: Connection, database: Database, called: Services
+    open_shop: Connection, database: Database, called: ProviderServers
 ) -> None:
     seen: Counter[tuple[int, int]] = Counter()
     threads: set[int] = set()
@@ -173,10 +201,10 @@ def test_several_workers_never_deliver_one_event_twice(
             super().handle(connection, event)
 
     counting = Counting(called)
-    day = shop.Day(12, AT.date() - timedelta(days=1), 800)
+    day = shop.ShopDay(12, AT.date() - timedelta(days=1), 800)
     shop.play_day(open_shop, day, zone=UTC, seed=4, now=AT)
 
-    worked = drain(database, counting, workers=4)
+    worked = drain_outbox(database, counting, workers=4)
 
     assert len(threads) > 1
     assert set(seen.values()) == {1}
@@ -189,21 +217,23 @@ def test_several_workers_never_deliver_one_event_twice(
 def test_an_event_that_is_delivered_again_does_no_harm(
     open_shop: Connection, database: Database, handlers: Handlers
 ) -> None:
-    shop.write(open_shop, _one_of_each())
-    drain(database, handlers)
-    open_shop.execute("update outbox_event set status = 'pending', attempts = 0, next_run_at = created_at")
+    shop.write_actions(open_shop, _one_of_each())
+    drain_outbox(database, handlers)
+    open_shop.execute(
+        "update outbox_event set status = 'pending', attempts = 0, next_run_at = created_at"
+    )
 
-    assert drain(database, handlers) == Worked(delivered=8, failed=0)
+    assert drain_outbox(database, handlers) == WorkResult(delivered=8, failed=0)
     assert open_shop.execute("select from shop_stock_movement").rowcount == 1
 
 
 def test_workers_in_the_background_deliver_what_falls_due_later(
     open_shop: Connection, database: Database, handlers: Handlers
 ) -> None:
-    with working(database, handlers, workers=2):
-        shop.write(open_shop, _one_of_each())
+    with run_workers(database, handlers, workers=2):
+        shop.write_actions(open_shop, _one_of_each())
         give_up = monotonic() + 10
-        while shop.waiting(open_shop) and monotonic() < give_up:
+        while shop.count_waiting_events(open_shop) and monotonic() < give_up:
             sleep(0.02)
 
     assert _statuses(open_shop) == {"done": 8}
@@ -217,17 +247,22 @@ def test_an_event_of_somebody_else_is_named(open_shop: Connection, handlers: Han
 
 
 def test_a_closed_port_refuses_and_nobody_else_gets_it() -> None:
-    with closed_port() as port:
+    with find_closed_port() as port:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=2)
         with pytest.raises(OSError), socket.socket() as other:
             other.bind(("127.0.0.1", port))
 
 
-def _one_of_each(*faults: Fault, number: int = 1) -> list[Act]:
+def _one_of_each(*faults: Fault, number: int = 1) -> list[ShopAction]:
     """One act of each kind, eight events, with all of these faults."""
-    clerk = Clerk(random.Random(number), AT.date() + timedelta(days=number), dict.fromkeys(faults, 1.0))
-    return [make(AT) for make in (clerk.checkout, clerk.parcel, clerk.pickup, clerk.mail, clerk.price_list)]
+    clerk = Clerk(
+        random.Random(number), AT.date() + timedelta(days=number), dict.fromkeys(faults, 1.0)
+    )
+    return [
+        make(AT)
+        for make in (clerk.checkout, clerk.parcel, clerk.pickup, clerk.mail, clerk.price_list)
+    ]
 
 
 def _retry_all_dead(database: Database) -> None:

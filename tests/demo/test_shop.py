@@ -15,27 +15,27 @@ import pytest
 from dlq_pipelines.demo import shop
 from dlq_pipelines.demo.demo import _forget, _mark
 from dlq_pipelines.demo.handlers import Handlers
-from dlq_pipelines.demo.servers import Services, services
-from dlq_pipelines.demo.shop import CAMPAIGN_DAY, Clerk, Day, Fault, Kind
-from dlq_pipelines.demo.worker import drain
+from dlq_pipelines.demo.servers import ProviderServers, run_provider_servers
+from dlq_pipelines.demo.shop import CAMPAIGN_DAY, Clerk, Fault, ShopDay, ShopEventKind
+from dlq_pipelines.demo.worker import drain_outbox
 from dlq_pipelines.errors import RefusedError
-from dlq_pipelines.outbox.repository import OutboxRepository
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
-from dlq_pipelines.postgres.queries import Names
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.queries import TableNames
+from dlq_pipelines.repository import OutboxRepository
 from dlq_pipelines.settings import Settings
 from tests.rows import add_events, kill
 
 ZONE = ZoneInfo("Europe/Berlin")
 # The night to the 25th is an hour longer there: this day has 25 hours.
-DAY = Day(9, date(2026, 10, 25), 300)
+DAY = ShopDay(9, date(2026, 10, 25), 300)
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 EVENTS = "select event_type, aggregate_id, payload, created_at, next_run_at from outbox_event order by id"
 
 
 @pytest.fixture
-def called() -> Iterator[Services]:
-    with services() as running:
+def called() -> Iterator[ProviderServers]:
+    with run_provider_servers() as running:
         yield running
 
 
@@ -45,14 +45,18 @@ def open_shop(connection: Connection) -> Connection:
     return connection
 
 
-def test_a_day_is_written_with_exactly_its_events_all_due_when_they_were_created(open_shop: Connection) -> None:
+def test_a_day_is_written_with_exactly_its_events_all_due_when_they_were_created(
+    open_shop: Connection,
+) -> None:
     played = shop.play_day(open_shop, DAY, zone=ZONE, seed=1, now=NOW)
 
     events = open_shop.execute(EVENTS).fetchall()
     assert played.events == len(events) == DAY.events
     assert all(event["next_run_at"] == event["created_at"] for event in events)
     assert {event["created_at"].astimezone(ZONE).date() for event in events} == {DAY.date}
-    assert [event["created_at"] for event in events] == sorted(event["created_at"] for event in events)
+    assert [event["created_at"] for event in events] == sorted(
+        event["created_at"] for event in events
+    )
 
 
 def test_every_event_of_an_order_has_its_business_row(open_shop: Connection) -> None:
@@ -63,9 +67,9 @@ def test_every_event_of_an_order_has_its_business_row(open_shop: Connection) -> 
     for event_type in ("order.placed", "payment.captured", "invoice.issued"):
         announced = "select count(*) from outbox_event join shop_order on number = aggregate_id where event_type = %s"
         assert _one(open_shop, announced, (event_type,)) == orders
-    assert _one(open_shop, "select count(*) from outbox_event where event_type = 'parcel.shipped'") == _one(
-        open_shop, "select count(*) from shop_parcel"
-    )
+    assert _one(
+        open_shop, "select count(*) from outbox_event where event_type = 'parcel.shipped'"
+    ) == _one(open_shop, "select count(*) from shop_parcel")
 
 
 def test_the_same_seed_plays_the_same_day_and_another_seed_another(open_shop: Connection) -> None:
@@ -81,7 +85,9 @@ def test_the_same_seed_plays_the_same_day_and_another_seed_another(open_shop: Co
 def test_a_day_that_was_played_is_not_played_again(open_shop: Connection) -> None:
     shop.play_day(open_shop, DAY, zone=ZONE, seed=1, now=NOW)
 
-    assert shop.play_day(open_shop, DAY, zone=ZONE, seed=2, now=NOW) == shop.Played(acts=0, events=0)
+    assert shop.play_day(open_shop, DAY, zone=ZONE, seed=2, now=NOW) == shop.PlayedDay(
+        acts=0, events=0
+    )
     assert _one(open_shop, "select count(*) from outbox_event") == DAY.events
 
 
@@ -96,11 +102,13 @@ def test_a_day_that_is_not_over_is_played_in_its_hours_so_far(open_shop: Connect
 
 def test_a_refused_business_row_leaves_neither_rows_nor_events(open_shop: Connection) -> None:
     first, second = (_clerk().checkout(NOW) for _ in range(2))
-    shop.write(open_shop, [first])
-    parcel = replace(second, rows=[("shop.parcel", {"order": first.events[0].aggregate_id, "at": NOW})])
+    shop.write_actions(open_shop, [first])
+    parcel = replace(
+        second, rows=[("shop.parcel", {"order": first.events[0].aggregate_id, "at": NOW})]
+    )
 
     with pytest.raises(psycopg.errors.UniqueViolation):
-        shop.write(open_shop, [parcel, second])
+        shop.write_actions(open_shop, [parcel, second])
 
     assert _one(open_shop, "select count(*) from shop_order") == 1
     assert _one(open_shop, "select count(*) from shop_parcel") == 0
@@ -112,25 +120,30 @@ def test_a_refused_event_leaves_no_business_row(open_shop: Connection) -> None:
     broken = replace(mail, events=[replace(mail.events[0], payload={"text": "\x00"})])
 
     with pytest.raises(psycopg.DataError):
-        shop.write(open_shop, [broken])
+        shop.write_actions(open_shop, [broken])
 
     assert _one(open_shop, "select count(*) from shop_mail") == 0
 
 
 def test_the_fourteen_days_end_with_the_last_one_and_add_up() -> None:
-    days = shop.fourteen_days(date(2026, 3, 1), events=20_000)
+    days = shop.plan_fourteen_days(date(2026, 3, 1), events=20_000)
 
     assert [day.date for day in days] == [date(2026, 2, 16) + timedelta(days=n) for n in range(14)]
     assert abs(sum(day.events for day in days) - 20_000) <= len(days)
 
 
-def test_one_fault_begins_on_day_nine_one_vanishes_and_one_has_a_spike(open_shop: Connection) -> None:
-    for day in shop.fourteen_days(DAY.date):
+def test_one_fault_begins_on_day_nine_one_vanishes_and_one_has_a_spike(
+    open_shop: Connection,
+) -> None:
+    for day in shop.plan_fourteen_days(DAY.date):
         shop.play_day(open_shop, day, zone=ZONE, seed=7, now=NOW)
 
     count = "select count(*) from outbox_event where created_at >= %s and created_at < %s and "
     renamed, legacy, throttled = (
-        [_one(open_shop, count + fault, shop.bounds(day.date, ZONE)) for day in shop.fourteen_days(DAY.date)]
+        [
+            _one(open_shop, count + fault, shop.compute_day_bounds(day.date, ZONE))
+            for day in shop.plan_fourteen_days(DAY.date)
+        ]
         for fault in (
             "payload -> 'address' ? 'postal_code'",
             "payload ->> 'ledger' = 'legacy'",
@@ -145,7 +158,9 @@ def test_one_fault_begins_on_day_nine_one_vanishes_and_one_has_a_spike(open_shop
     assert spike > 5 * max(throttled)
 
 
-def test_opening_the_shop_twice_is_harmless_and_closing_it_leaves_no_table(open_shop: Connection) -> None:
+def test_opening_the_shop_twice_is_harmless_and_closing_it_leaves_no_table(
+    open_shop: Connection,
+) -> None:
     shop.play_day(open_shop, DAY, zone=ZONE, seed=1, now=NOW)
     shop.create_shop(open_shop)
     assert _one(open_shop, "select count(*) from shop_customer") == len(shop.CUSTOMERS)
@@ -156,7 +171,9 @@ def test_opening_the_shop_twice_is_harmless_and_closing_it_leaves_no_table(open_
 
 
 @pytest.mark.parametrize("table", ["outbox_event", "outbox_event_archive"])
-def test_no_shop_is_opened_over_the_events_of_an_application(connection: Connection, table: str) -> None:
+def test_no_shop_is_opened_over_the_events_of_an_application(
+    connection: Connection, table: str
+) -> None:
     connection.execute(
         f"insert into {table} (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at,"
         " created_at) values (1, 'a', '1', 'order.placed', '{}', 'done', 1, now(), now())"
@@ -203,81 +220,95 @@ def test_no_demo_is_played_or_forgotten_once_an_application_writes_beside_the_sh
     before = _one(open_shop, "select array_agg(id) from outbox_event")
     with pytest.raises(RefusedError, match=r"it holds an event of type real\.event"):
         shop.create_shop(open_shop)
-    with pytest.raises(RefusedError, match=r"real\.event"), dg.DagsterInstance.ephemeral() as instance:
+    with (
+        pytest.raises(RefusedError, match=r"real\.event"),
+        dg.DagsterInstance.ephemeral() as instance,
+    ):
         _forget(open_shop, instance, Settings(home=tmp_path))
     assert _one(open_shop, "select array_agg(id) from outbox_event") == before
     assert _one(open_shop, "select count(*) from dlq.death") == 2
 
 
-def test_the_shop_knows_its_own_types(called: Services) -> None:
+def test_the_shop_knows_its_own_types(called: ProviderServers) -> None:
     """Those that its handlers deliver."""
     assert Handlers(called)._handlers.keys() == shop.EVENT_TYPES
 
 
 def test_backdated_deaths_lie_in_their_day_after_their_creation_and_stay_joined_to_their_events(
-    open_shop: Connection, database: Database, called: Services
+    open_shop: Connection, database: Database, called: ProviderServers
 ) -> None:
     shop.play_day(open_shop, DAY, zone=ZONE, seed=1, now=NOW)
-    drain(database, Handlers(called))
+    drain_outbox(database, Handlers(called))
 
-    moved = shop.backdate(open_shop, DAY.date, zone=ZONE, now=NOW)
+    moved = shop.backdate_deaths(open_shop, DAY.date, zone=ZONE, now=NOW)
 
     deaths = _deaths(open_shop)
     assert moved == len(deaths) > 0
     for death in deaths:
         assert death["died_at"] == death["dead_at"] == death["last_error_at"]
-        assert death["created_at"] <= death["died_at"] <= death["created_at"] + timedelta(minutes=10)
+        assert (
+            death["created_at"] <= death["died_at"] <= death["created_at"] + timedelta(minutes=10)
+        )
         assert death["died_at"].astimezone(ZONE).date() == DAY.date
-    assert shop.backdate(open_shop, DAY.date, zone=ZONE, now=NOW) == moved
+    assert shop.backdate_deaths(open_shop, DAY.date, zone=ZONE, now=NOW) == moved
     assert _deaths(open_shop) == deaths
 
 
 def test_a_death_of_the_last_minutes_is_moved_no_further_than_the_end_of_the_day_or_now(
-    open_shop: Connection, database: Database, called: Services
+    open_shop: Connection, database: Database, called: ProviderServers
 ) -> None:
-    _, stop = shop.bounds(DAY.date, ZONE)
+    _, stop = shop.compute_day_bounds(DAY.date, ZONE)
     clerk = _clerk({Fault.DECIMAL_COMMA: 1})
-    shop.write(open_shop, [clerk.price_list(stop - timedelta(seconds=2))])
-    drain(database, Handlers(called))
+    shop.write_actions(open_shop, [clerk.price_list(stop - timedelta(seconds=2))])
+    drain_outbox(database, Handlers(called))
 
-    shop.backdate(open_shop, DAY.date, zone=ZONE, now=stop - timedelta(seconds=1))
+    shop.backdate_deaths(open_shop, DAY.date, zone=ZONE, now=stop - timedelta(seconds=1))
     assert [death["died_at"] for death in _deaths(open_shop)] == [stop - timedelta(seconds=1)]
 
-    shop.backdate(open_shop, DAY.date, zone=ZONE, now=NOW)
+    shop.backdate_deaths(open_shop, DAY.date, zone=ZONE, now=NOW)
     assert [death["died_at"] for death in _deaths(open_shop)] == [stop - timedelta(milliseconds=1)]
 
 
 def test_classified_and_retried_deaths_and_those_of_other_days_stay_where_they_are(
-    open_shop: Connection, database: Database, called: Services
+    open_shop: Connection, database: Database, called: ProviderServers
 ) -> None:
     clerk = _clerk({Fault.DECIMAL_COMMA: 1})
-    start, stop = shop.bounds(DAY.date, ZONE)
-    shop.write(open_shop, [clerk.price_list(at) for at in (start, start, stop, start - timedelta(seconds=1))])
-    drain(database, Handlers(called))
-    classified, retried = (row["id"] for row in open_shop.execute("select id from outbox_event order by id limit 2"))
+    start, stop = shop.compute_day_bounds(DAY.date, ZONE)
+    shop.write_actions(
+        open_shop,
+        [clerk.price_list(at) for at in (start, start, stop, start - timedelta(seconds=1))],
+    )
+    drain_outbox(database, Handlers(called))
+    classified, retried = (
+        row["id"] for row in open_shop.execute("select id from outbox_event order by id limit 2")
+    )
     open_shop.execute("insert into dlq.cause values ('c', 'ValueError', 't', 's', now(), now())")
     open_shop.execute("update dlq.death set cause_id = 'c' where event_id = %s", [classified])
     with OutboxRepository(database.url) as repository:
         assert repository.retry_dead_event(retried)
-    drain(database, Handlers(called))
+    drain_outbox(database, Handlers(called))
     before = _deaths(open_shop)
 
-    assert shop.backdate(open_shop, DAY.date, zone=ZONE, now=NOW) == 0
+    assert shop.backdate_deaths(open_shop, DAY.date, zone=ZONE, now=NOW) == 0
     assert _deaths(open_shop) == before
 
 
-def test_the_shop_runs_in_tables_with_hostile_names(empty_database: Database, called: Services) -> None:
-    database = Database(empty_database.url, Names('My "App', "out%box", "Archive; --", "d'lq"))
+def test_the_shop_runs_in_tables_with_hostile_names(
+    empty_database: Database, called: ProviderServers
+) -> None:
+    database = Database(empty_database.url, TableNames('My "App', "out%box", "Archive; --", "d'lq"))
     with database.connect() as connection:
         create_host_tables(connection)
-        migrate(connection, all_migrations())
+        apply_migrations(connection, load_migrations())
         shop.create_shop(connection)
         shop.play_day(connection, replace(DAY, events=60), zone=ZONE, seed=3, now=NOW)
 
-        worked = drain(database, Handlers(called))
+        worked = drain_outbox(database, Handlers(called))
 
-        assert worked.delivered + shop.backdate(connection, DAY.date, zone=ZONE, now=NOW) == 60
-        assert shop.waiting(connection) == 0
+        assert (
+            worked.delivered + shop.backdate_deaths(connection, DAY.date, zone=ZONE, now=NOW) == 60
+        )
+        assert shop.count_waiting_events(connection) == 0
         shop.drop_shop(connection)
 
 
@@ -286,7 +317,9 @@ def _clerk(faults: dict[Fault, float] | None = None) -> Clerk:
 
 
 def test_without_an_order_there_is_nothing_to_pack() -> None:
-    assert [event.event_type for event in _clerk().act(Kind.PARCEL, NOW).events] == ["newsletter.sent"]
+    assert [event.event_type for event in _clerk().act(ShopEventKind.PARCEL, NOW).events] == [
+        "newsletter.sent"
+    ]
 
 
 def _deaths(connection: Connection) -> list[dict[str, object]]:

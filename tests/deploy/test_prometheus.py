@@ -11,16 +11,16 @@ from zoneinfo import ZoneInfo
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from dlq_pipelines.alerts.alert import AlertPolicy, evaluate
-from dlq_pipelines.alerts.delivery import Sender, deliver
-from dlq_pipelines.alerts.figures import record_check
-from dlq_pipelines.alerts.jobs import FailedRun, Look, record_failures, record_success
+from dlq_pipelines.alerts.alert import AlertPolicy, evaluate_alerts
+from dlq_pipelines.alerts.delivery import Sender, deliver_messages
+from dlq_pipelines.alerts.figures import record_check_result
+from dlq_pipelines.alerts.jobs import FailedRun, RunScan, record_job_failures, record_job_success
 from dlq_pipelines.alerts.routes import parse_routes
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.metrics import DeadLetterCollector, snapshot_reader
-from dlq_pipelines.operation import Act
+from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.alerts.servers import free_port
 from tests.rows import add_events, kill
@@ -38,17 +38,38 @@ def scrape(connection: Connection, database: Database) -> list[str]:
     add_events(connection, 2)
     kill(connection, "boom")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    archive_dead_events(connection, before=NOW + timedelta(days=1), only_exported=False, act=Act("ann", "x", NOW))
+    archive_dead_events(
+        connection,
+        before=NOW + timedelta(days=1),
+        only_exported=False,
+        audit=AuditContext("ann", "x", NOW),
+    )
     figures = {"missing": 0, "doubled": 0}
-    record_check(connection, "books_balance", passed=True, severity=Severity.CRITICAL, figures=figures, now=NOW)
-    record_success(connection, "export_day", at=NOW)
-    record_failures(connection, Look((FailedRun("export_day", "run", NOW + timedelta(seconds=1)),), NOW, more=False))
+    record_check_result(
+        connection,
+        "books_balance",
+        passed=True,
+        severity=Severity.CRITICAL,
+        figures=figures,
+        now=NOW,
+    )
+    record_job_success(connection, "export_day", at=NOW)
+    record_job_failures(
+        connection,
+        RunScan((FailedRun("export_day", "run", NOW + timedelta(seconds=1)),), NOW, more=False),
+    )
     to = Sender(parse_routes(f"json://127.0.0.1:{free_port()}/"))
-    evaluate(connection, now=NOW, policy=AlertPolicy(routes=to.routes))
-    deliver(connection, to, now=NOW)
+    evaluate_alerts(connection, now=NOW, policy=AlertPolicy(routes=to.routes))
+    deliver_messages(connection, to, now=NOW)
     registry = CollectorRegistry()
-    registry.register(DeadLetterCollector(snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)))
-    return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+    registry.register(
+        DeadLetterCollector(
+            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)
+        )
+    )
+    return [
+        line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")
+    ]
 
 
 @pytest.fixture
@@ -66,7 +87,11 @@ def test_no_metric_has_a_label_that_prometheus_gives(scrape: list[str]) -> None:
 
 def test_every_query_of_the_dashboard_names_metrics_that_there_are(exposed: set[str]) -> None:
     queries = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-    queries += [variable["query"] for variable in DASHBOARD["templating"]["list"] if variable["type"] == "query"]
+    queries += [
+        variable["query"]
+        for variable in DASHBOARD["templating"]["list"]
+        if variable["type"] == "query"
+    ]
     for query in queries:
         names = set(NAME.findall(query))
         assert names, query
@@ -83,11 +108,15 @@ def test_every_rule_names_metrics_that_there_are(exposed: set[str]) -> None:
 def test_no_query_counts_a_figure_once_for_each_server_that_says_it() -> None:
     """Of each metric the greatest of all servers is taken, before anything is added up or joined."""
     queries = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-    queries += re.findall(r"expr: (?:\|\n)?((?:.+\n)+?) +(?:for|labels|- )", RULES.read_text(encoding="utf-8"))
+    queries += re.findall(
+        r"expr: (?:\|\n)?((?:.+\n)+?) +(?:for|labels|- )", RULES.read_text(encoding="utf-8")
+    )
     assert len(queries) > 30
     for query in queries:
         named = re.sub(r"\{[^}]*\}|dlq:\S+|absent\(dlq_up\)|\"dlq_job\"", "", query)
-        taken = re.findall(r"max without \(instance, pod\) \((?:increase\()?(?:dlq|dispatchbox)_", named)
+        taken = re.findall(
+            r"max without \(instance, pod\) \((?:increase\()?(?:dlq|dispatchbox)_", named
+        )
         assert len(taken) == len(NAME.findall(named)), query
 
 
@@ -97,25 +126,41 @@ def test_every_panel_is_described_and_none_covers_another() -> None:
         assert panel["title"]
         assert panel["description"]
         at = panel["gridPos"]
-        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
         assert not places & cells, panel["title"]
         assert at["x"] + at["w"] <= 24
         places |= cells
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
-@pytest.mark.parametrize("command", ["check rules --lint=all --lint-fatal rules.yml", "test rules rules_test.yml"])
+@pytest.mark.parametrize(
+    "command", ["check rules --lint=all --lint-fatal rules.yml", "test rules rules_test.yml"]
+)
 def test_promtool_finds_the_rules_sound_and_their_cases_hold(command: str) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is missing: apt-get install prometheus")
     done = subprocess.run(
-        [promtool, *command.split()], cwd=RULES.parent, capture_output=True, text=True, check=False, timeout=120
+        [promtool, *command.split()],
+        cwd=RULES.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_alert_has_a_case() -> None:
     alerts = set(re.findall(r"- alert: (\w+)", RULES.read_text(encoding="utf-8")))
-    cases = set(re.findall(r"alertname: (\w+)\n\s+exp_alerts:\n", (RULES.parent / "rules_test.yml").read_text("utf-8")))
+    cases = set(
+        re.findall(
+            r"alertname: (\w+)\n\s+exp_alerts:\n",
+            (RULES.parent / "rules_test.yml").read_text("utf-8"),
+        )
+    )
     assert alerts == cases

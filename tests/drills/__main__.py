@@ -8,7 +8,7 @@ import secrets
 import sys
 
 from dlq_pipelines.postgres.connect import Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.databases import scratch_server
 from tests.drills.exports import survive_kills
 
@@ -18,14 +18,16 @@ KILLS = 60
 def main() -> int:
     """Play the drills; an assertion ends them."""
     seed = int(os.environ.get("SEED") or secrets.randbelow(10**6))
-    print(f"seed {seed}", flush=True)  # noqa: T201 - a command
+    print(f"seed {seed}", flush=True)
     with scratch_server() as (folder, server):
         database = Database(server.ensure_database("drill"))
         with database.connect() as connection:
             create_host_tables(connection)
-            migrate(connection, all_migrations())
+            apply_migrations(connection, load_migrations())
         hit = survive_kills(database, folder / "exports", kills=KILLS, seed=seed)
-    print(f"exports: {KILLS} kills, {hit} of them before the end; every file whole, the last export complete")  # noqa: T201
+    print(
+        f"exports: {KILLS} kills, {hit} of them before the end; every file whole, the last export complete"
+    )
     return 0
 
 

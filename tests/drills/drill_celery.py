@@ -26,7 +26,12 @@ EXPORT = dg.AssetKey("dead_event_export")
 def test_a_backfill_of_thirty_days_goes_on_after_a_worker_is_killed(tmp_path: Path) -> None:
     """Each day is materialized and verified; each death is in the files of its day, once."""
     with redis(tmp_path) as url:
-        variables = {"DLQ_EXECUTOR": "celery", "DLQ_CELERY_URL": url, "DLQ_DAYS_PER_RUN": "1", "DLQ_AUTOSTART": "false"}
+        variables = {
+            "DLQ_EXECUTOR": "celery",
+            "DLQ_CELERY_URL": url,
+            "DLQ_DAYS_PER_RUN": "1",
+            "DLQ_AUTOSTART": "false",
+        }
         with production(tmp_path, **variables) as running:
             _month_of_deaths(running)
             given = {"visibility_seconds": 60, "environment": running.environment}
@@ -40,7 +45,7 @@ def test_a_backfill_of_thirty_days_goes_on_after_a_worker_is_killed(tmp_path: Pa
                 seconds = time.monotonic() - begun
             _require_whole(running, tmp_path / "dlq" / "exports" / "dead_events")
             told = f"30 days of {A_DAY:,} deaths in {seconds:.0f} s, one of two workers killed after {after} of them"
-            print(f"\n{told}: {_runs(running)} runs, each death in one file")  # noqa: T201 - a drill prints its figures
+            print(f"\n{told}: {_runs(running)} runs, each death in one file")
 
 
 def _month_of_deaths(running: Production) -> None:
@@ -82,7 +87,9 @@ def _ended(running: Production) -> bool:
     with running.instance() as instance:
         found = instance.get_backfill("drill")
     assert found is not None
-    assert found.status not in {BulkActionStatus.FAILED, BulkActionStatus.COMPLETED_FAILED}, found.error
+    assert found.status not in {BulkActionStatus.FAILED, BulkActionStatus.COMPLETED_FAILED}, (
+        found.error
+    )
     return found.status is BulkActionStatus.COMPLETED_SUCCESS
 
 
@@ -93,10 +100,16 @@ def _runs(running: Production) -> int:
 
 def _require_whole(running: Production, folder: Path) -> None:
     with running.database.connect() as connection:
-        counted = one(connection, "select count(*), sum(rows) as rows, count(verified_at) as sound from dlq.export_day")
+        counted = one(
+            connection,
+            "select count(*), sum(rows) as rows, count(verified_at) as sound from dlq.export_day",
+        )
         ledger = {row["id"] for row in connection.execute("select id from dlq.death")}
     assert counted == {"count": 30, "rows": 30 * A_DAY, "sound": 30}
-    files = [pq.read_table(path, columns=["death_id"]).column(0).to_pylist() for path in folder.glob("*/*.parquet")]
+    files = [
+        pq.read_table(path, columns=["death_id"]).column(0).to_pylist()
+        for path in folder.glob("*/*.parquet")
+    ]
     ids = [death for file in files for death in file]
     assert len(ids) == len(set(ids)) == 30 * A_DAY
     assert set(ids) == ledger

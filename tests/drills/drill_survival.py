@@ -19,13 +19,15 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
     """One installation for all of them: it goes on after each."""
     with production(tmp_path_factory.mktemp("production")) as made:
         first = made.flag("begin")
-        print(f"\nfrom the start to the first released fix: {made.wait_for_release(first):.0f} s")  # noqa: T201 - a drill prints its figures
+        print(f"\nfrom the start to the first released fix: {made.wait_for_release(first):.0f} s")
         yield made
 
 
 def _tell(what: str, running: Production, fix: int, seconds: float) -> None:
     runs = [run.status.value for run in running.runs(fix)]
-    print(f"\n{what}: released {running.released(fix)[0]} of {CANARY}, each once, {seconds:.0f} s after; runs: {runs}")  # noqa: T201 - a drill prints its figures
+    print(
+        f"\n{what}: released {running.released(fix)[0]} of {CANARY}, each once, {seconds:.0f} s after; runs: {runs}"
+    )
 
 
 def test_the_database_is_away_for_a_minute(running: Production) -> None:
@@ -37,7 +39,9 @@ def test_the_database_is_away_for_a_minute(running: Production) -> None:
     running.take_the_database_away(60)
     back = time.time()
     wait_until(lambda: _ticks(running)[due], "the schedule's tick is lost", seconds=180)
-    print(f"\nthe schedule that was due while the database was away ran {time.time() - back:.0f} s after it came back")  # noqa: T201 - a drill prints its figures
+    print(
+        f"\nthe schedule that was due while the database was away ran {time.time() - back:.0f} s after it came back"
+    )
     fix = running.flag("away")
     _tell(
         f"database away for 60 s, daemon started {daemon.starts - starts} times again",
@@ -66,7 +70,11 @@ def test_the_code_location_is_reloaded_in_mid_tick(running: Production) -> None:
         lock.execute("lock table dlq.fix in access exclusive mode")
         waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%fix%'"
         with psycopg.connect(running.database.url, autocommit=True) as watch:
-            wait_until(lambda: watch.execute(waiting).fetchone() != (0,), "no tick looks for fixes", seconds=90)
+            wait_until(
+                lambda: watch.execute(waiting).fetchone() != (0,),
+                "no tick looks for fixes",
+                seconds=90,
+            )
         DagsterGrpcClient(port=running.port, host="127.0.0.1").reload_code(timeout=60)
     _tell("code location reloaded in mid-tick", running, fix, running.wait_for_release(fix))
 
@@ -97,13 +105,24 @@ def kill_a_run_with_its_lock_held(running: Production, name: str) -> int:
         )
         fix = running.flag(name)
         asleep = "select pid from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
-        wait_until(lambda: connection.execute(asleep).fetchone(), "no run holds the fix", seconds=90)
-        assert connection.execute("select from dlq.fix where id = %s for update skip locked", [fix]).fetchall() == []
+        wait_until(
+            lambda: connection.execute(asleep).fetchone(), "no run holds the fix", seconds=90
+        )
+        assert (
+            connection.execute(
+                "select from dlq.fix where id = %s for update skip locked", [fix]
+            ).fetchall()
+            == []
+        )
         (run,) = running.runs(fix)
         _worker_of(running, run.run_id).kill()
         killed = time.monotonic()
-        wait_until(lambda: not connection.execute(asleep).fetchone(), "the server works for the dead", seconds=30)
-        print(f"\nthe lock of the killed run was free after {time.monotonic() - killed:.1f} s")  # noqa: T201 - see above
+        wait_until(
+            lambda: not connection.execute(asleep).fetchone(),
+            "the server works for the dead",
+            seconds=30,
+        )
+        print(f"\nthe lock of the killed run was free after {time.monotonic() - killed:.1f} s")
         seconds = running.wait_for_release(fix)
         connection.execute("drop trigger hold on dlq.retry")
     runs = running.runs(fix)
@@ -116,27 +135,36 @@ def _worker_of(running: Production, run_id: str) -> psutil.Process:
     """The process that says so in the run's own log."""
     with running.instance() as instance:
         text = " ".join(
-            str(entry.get_dagster_event().message) for entry in instance.all_logs(run_id) if entry.is_dagster_event
+            str(entry.get_dagster_event().message)
+            for entry in instance.all_logs(run_id)
+            if entry.is_dagster_event
         )
     children = running.units[0].process.children(recursive=True)
-    (found,) = [child for child in children if f"pid: {child.pid})" in text or f"pid: {child.pid} " in text]
+    (found,) = [
+        child for child in children if f"pid: {child.pid})" in text or f"pid: {child.pid} " in text
+    ]
     return found
 
 
 def test_each_time_of_a_schedule_had_one_run(running: Production) -> None:
     """Through all of the above."""
     ticks = _ticks(running)
-    print(f"\n{len(ticks)} times of the schedule, runs each: {sorted(ticks.values())}")  # noqa: T201 - a drill prints its figures
+    print(f"\n{len(ticks)} times of the schedule, runs each: {sorted(ticks.values())}")
     assert ticks
     assert set(ticks.values()) == {1}
 
 
 def _ticks(running: Production) -> Counter[float]:
     """Runs of the schedule that runs every five minutes, by the time that they were due."""
-    wanted = dg.RunsFilter(job_name="classify_deaths", tags={"dagster/schedule_name": "causes_every_five_minutes"})
+    wanted = dg.RunsFilter(
+        job_name="classify_deaths", tags={"dagster/schedule_name": "causes_every_five_minutes"}
+    )
     with running.instance() as instance:
         runs = [run for run in instance.get_runs(wanted) if "dagster/parent_run_id" not in run.tags]
-    return Counter(datetime.fromisoformat(run.tags[".dagster/scheduled_execution_time"]).timestamp() for run in runs)
+    return Counter(
+        datetime.fromisoformat(run.tags[".dagster/scheduled_execution_time"]).timestamp()
+        for run in runs
+    )
 
 
 def test_two_daemons_run_by_mistake(running: Production) -> None:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.exports.export import export_day, verify_day
-from dlq_pipelines.exports.target import Target, local_target
+from dlq_pipelines.exports.target import Target, open_local_target
 from dlq_pipelines.postgres.connect import Connection, Database
 
 UTC_ZONE = ZoneInfo("UTC")
@@ -67,7 +67,7 @@ def survive_kills(database: Database, folder: Path, *, kills: int, seed: int) ->
         AssertionError: a reader saw something that is not whole, or the day could not be exported afterwards.
     """
     chance = random.Random(seed)
-    target = local_target(folder)
+    target = open_local_target(folder)
     with database.connect() as connection:
         add_deaths(connection, ROWS)
         with _exporting(database, folder) as child:
@@ -85,14 +85,18 @@ def survive_kills(database: Database, folder: Path, *, kills: int, seed: int) ->
             _wait_until_alone(connection)
         export(database, target)
         assert verify_day(connection, day=DAY, target=target, now=NOW) == []
-    assert list((folder / "dead_events").glob(".*")) == [], "a killed export's unfinished files are left"
+    assert list((folder / "dead_events").glob(".*")) == [], (
+        "a killed export's unfinished files are left"
+    )
     return hit
 
 
 @contextmanager
 def _exporting(database: Database, folder: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", CHILD, database.url, str(folder), str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "begun\n"
         yield child
@@ -101,7 +105,11 @@ def _exporting(database: Database, folder: Path) -> Iterator[subprocess.Popen[st
 def require_whole(folder: Path) -> None:
     """Each file that a reader finds can be read to its end, and a manifest names just the files that are there."""
     rows = {}
-    for path in (path for path in folder.rglob("part-*") if not path.relative_to(folder).parts[0].startswith(".")):
+    for path in (
+        path
+        for path in folder.rglob("part-*")
+        if not path.relative_to(folder).parts[0].startswith(".")
+    ):
         rows[str(path.relative_to(folder))] = _READ[path.name.split(".", 1)[1]](path)
     assert all(count >= ROWS for count in rows.values()), rows
     manifest = folder / f"died_on={DAY.date}" / "_manifest.json"

@@ -31,6 +31,8 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it writes a line a request
     for method, path in (("POST", "moto-api/reset"), ("PUT", "bucket")):
-        with urllib.request.urlopen(urllib.request.Request(f"http://{s3_server}/{path}", method=method)):
+        with urllib.request.urlopen(
+            urllib.request.Request(f"http://{s3_server}/{path}", method=method)
+        ):
             pass
     return s3_server

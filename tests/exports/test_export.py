@@ -28,18 +28,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlq_pipelines.archive.archive import archive_dead_events
-from dlq_pipelines.archive.purge import forget_deaths, purge_archive
+from dlq_pipelines.archive.purge import purge_archive, purge_deaths
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, RefusedError
 from dlq_pipelines.exports import export as exporting
-from dlq_pipelines.exports.export import Exported, export_day
+from dlq_pipelines.exports.export import ExportResult, export_day
 from dlq_pipelines.exports.export import verify_day as verify
-from dlq_pipelines.exports.formats import SCHEMA
-from dlq_pipelines.exports.manifest import Options
+from dlq_pipelines.exports.formats import EXPORT_SCHEMA
+from dlq_pipelines.exports.manifest import ExportOptions
 from dlq_pipelines.exports.redact import parse_redaction
-from dlq_pipelines.exports.target import local_target
-from dlq_pipelines.operation import Act
+from dlq_pipelines.exports.target import open_local_target
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.retry import retry_events, retry_with_payload
 from dlq_pipelines.settings import ExportFormat
@@ -49,7 +49,10 @@ BERLIN = ZoneInfo("Europe/Berlin")
 DAY = Day.of(date(2026, 3, 10), BERLIN)
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 PARQUET, CSV = "died_on=2026-03-10/part-00000.parquet", "_csv/died_on=2026-03-10/part-00000.csv.gz"
-JSONL, MANIFEST = "_jsonl/died_on=2026-03-10/part-00000.jsonl.gz", "died_on=2026-03-10/_manifest.json"
+JSONL, MANIFEST = (
+    "_jsonl/died_on=2026-03-10/part-00000.jsonl.gz",
+    "died_on=2026-03-10/_manifest.json",
+)
 HOSTILE = [
     None,
     "",
@@ -60,7 +63,7 @@ HOSTILE = [
     "\t=1",
     "\r=1",
     "\n=1",
-    "＝1",  # noqa: RUF001 - spreadsheets run the wide ones too
+    "＝1",
     "'quoted",
     "''twice",
     'Zoë 日本 🎉 "said", a;b\nsecond line\r\nthird',
@@ -68,9 +71,7 @@ HOSTILE = [
     "NULL",
     "NA",
 ]
-PAYLOAD = (
-    '{"big": 9007199254740993, "exact": 12345678901234567890.123456789012345678, "nul": "\\\\u0000", "name": "Zoë"}'
-)
+PAYLOAD = '{"big": 9007199254740993, "exact": 12345678901234567890.123456789012345678, "nul": "\\\\u0000", "name": "Zoë"}'
 LEDGER = """
     select d.id as death_id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type, e.payload::text as payload,
            e.created_at, d.attempts, d.died_at, d.error, d.cause_id as fingerprint, d.cause_id,
@@ -94,11 +95,11 @@ url, folder, place = sys.argv[1:]
 setattr(target if hasattr(target, place) else export, place, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
 day = Day.of(date(2026, 3, 10), ZoneInfo("Europe/Berlin"))
 with Database(url).connect() as connection:
-    place = target.local_target(Path(folder).parent)
+    place = target.open_local_target(Path(folder).parent)
     export.export_day(connection, url=url, day=day, target=place, now=datetime(2026, 12, 1, tzinfo=UTC))
 """
 
-Export = Callable[..., Exported]
+Export = Callable[..., ExportResult]
 
 
 @pytest.fixture
@@ -111,29 +112,29 @@ def folder(tmp_path: Path) -> Path:
 def export(database: Database, folder: Path) -> Export:
     """Export a day on a connection of its own."""
 
-    def run(day: Day = DAY, now: datetime = NOW, **options: Any) -> Exported:
+    def run(day: Day = DAY, now: datetime = NOW, **options: Any) -> ExportResult:
         with database.connect() as connection:
             return export_day(
                 connection,
                 url=database.url,
                 day=day,
-                target=local_target(folder.parent),
+                target=open_local_target(folder.parent),
                 now=now,
-                options=Options(**options),
+                options=ExportOptions(**options),
             )
 
     return run
 
 
 def verify_day(connection: Connection, *, day: Day, folder: Path) -> list[str]:
-    return verify(connection, day=day, target=local_target(folder.parent), now=NOW)
+    return verify(connection, day=day, target=open_local_target(folder.parent), now=NOW)
 
 
 def taken_for_exported(connection: Connection) -> bool:
     """What the schedule and the archive make of the day; they agree."""
     span = {"days": [DAY.date], "starts": [DAY.start], "ends": [DAY.until]}
     asked_for = connection.run("export.missing_days", **span).fetchall() != []
-    archived = connection.one("archive.exported_times", before=NOW)["times"] != "{}"
+    archived = connection.fetch_one("archive.exported_times", before=NOW)["times"] != "{}"
     assert asked_for != archived
     return archived
 
@@ -162,7 +163,12 @@ def add_death(
 
 
 def add_unclassified(
-    connection: Connection, died_at: datetime, error: str | None = None, *, payload: str = "{}", aggregate: str = "1"
+    connection: Connection,
+    died_at: datetime,
+    error: str | None = None,
+    *,
+    payload: str = "{}",
+    aggregate: str = "1",
 ) -> None:
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,"
@@ -177,7 +183,11 @@ def ledger(connection: Connection, day: Day = DAY) -> list[dict[str, Any]]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below the folder, hidden ones included."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @contextmanager
@@ -203,7 +213,9 @@ def wait_for_stalled_stream(connection: Connection) -> None:
     )
 
 
-def test_parquet_is_the_ledger_in_every_reader(connection: Connection, export: Export, folder: Path) -> None:
+def test_parquet_is_the_ledger_in_every_reader(
+    connection: Connection, export: Export, folder: Path
+) -> None:
     """pyarrow, pandas and DuckDB read what PostgreSQL holds: numbers beyond 2^53, Unicode, escapes, nulls."""
     for text in HOSTILE:
         add_death(connection, error=text, payload=PAYLOAD, aggregate=text or "-")
@@ -211,34 +223,45 @@ def test_parquet_is_the_ledger_in_every_reader(connection: Connection, export: E
     expected = ledger(connection)
     assert (exported.rows, exported.first_id, exported.last_id) == (len(HOSTILE), 1, len(HOSTILE))
     path = folder / PARQUET
-    assert pq.read_schema(path).equals(SCHEMA)
+    assert pq.read_schema(path).equals(EXPORT_SCHEMA)
     assert pq.ParquetFile(path).read().to_pylist() == expected
     assert pd.read_parquet(path)["payload"].tolist() == [row["payload"] for row in expected]
-    rows = duckdb.sql(f"select payload, error, died_at::varchar from read_parquet('{path}')").fetchall()
+    rows = duckdb.sql(
+        f"select payload, error, died_at::varchar from read_parquet('{path}')"
+    ).fetchall()
     assert [row[:2] for row in rows] == [(row["payload"], row["error"]) for row in expected]
     numbers = json.loads(rows[0][0], parse_float=Decimal)
-    assert (numbers["big"], numbers["exact"]) == (2**53 + 1, Decimal("12345678901234567890.123456789012345678"))
+    assert (numbers["big"], numbers["exact"]) == (
+        2**53 + 1,
+        Decimal("12345678901234567890.123456789012345678"),
+    )
     assert numbers["nul"] == "\\u0000"
 
 
-def test_csv_is_the_ledger_and_no_cell_is_a_formula(connection: Connection, export: Export, folder: Path) -> None:
+def test_csv_is_the_ledger_and_no_cell_is_a_formula(
+    connection: Connection, export: Export, folder: Path
+) -> None:
     """An apostrophe stands before what a spreadsheet would run; without it every text is as it was."""
     for text in HOSTILE:
         add_death(connection, error=text, payload=PAYLOAD, aggregate=text or "-")
     export()
     path = folder / CSV
-    options = pa_csv.ConvertOptions(column_types=SCHEMA, strings_can_be_null=True, quoted_strings_can_be_null=False)
+    options = pa_csv.ConvertOptions(
+        column_types=EXPORT_SCHEMA, strings_can_be_null=True, quoted_strings_can_be_null=False
+    )
     options.null_values = [""]
     table = pa_csv.read_csv(
         path, convert_options=options, parse_options=pa_csv.ParseOptions(newlines_in_values=True)
     ).to_pylist()
-    texts = [field.name for field in SCHEMA if field.type == pa.string()]
+    texts = [field.name for field in EXPORT_SCHEMA if field.type == pa.string()]
     for row in table:
         row.update({name: row[name] and row[name].removeprefix("'") for name in texts})
     assert table == ledger(connection)
     with gzip.open(path, "rt", newline="", encoding="utf-8") as stream:
         cells = [cell for row in csv.DictReader(stream) for cell in row.values()]
-    assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))] == []  # noqa: RUF001 - see above
+    assert [
+        cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))
+    ] == []
 
 
 def test_json_lines_are_the_ledger(connection: Connection, export: Export, folder: Path) -> None:
@@ -249,9 +272,16 @@ def test_json_lines_are_the_ledger(connection: Connection, export: Export, folde
     with gzip.open(folder / JSONL, "rt", newline="\n", encoding="utf-8") as stream:
         rows = [json.loads(line) for line in stream]
     for row in rows:
-        row.update({name: row[name] and datetime.fromisoformat(row[name]) for name in ("created_at", "died_at")})
+        row.update(
+            {
+                name: row[name] and datetime.fromisoformat(row[name])
+                for name in ("created_at", "died_at")
+            }
+        )
     assert rows == ledger(connection)
-    read = duckdb.sql(f"select payload, error from read_json('{folder / JSONL}') order by died_at, death_id").fetchall()
+    read = duckdb.sql(
+        f"select payload, error from read_json('{folder / JSONL}') order by died_at, death_id"
+    ).fetchall()
     assert read == [(row["payload"], row["error"]) for row in rows]
 
 
@@ -260,7 +290,11 @@ def test_a_payload_of_ten_megabytes_is_exported_and_read_again(
 ) -> None:
     """In each format, beside others; nested as deep as PostgreSQL takes it."""
     deep = "[" * 1000 + '"\\\\u0000 \\u2028"' + "]" * 1000
-    for payload in ('{"n": 1}', json.dumps({"text": 'Zoë "日本"\n' * 1_000_000}, ensure_ascii=False), deep):
+    for payload in (
+        '{"n": 1}',
+        json.dumps({"text": 'Zoë "日本"\n' * 1_000_000}, ensure_ascii=False),
+        deep,
+    ):
         add_death(connection, payload=payload)
     export()
     assert verify_day(connection, day=DAY, folder=folder) == []
@@ -274,7 +308,9 @@ def test_a_payload_of_ten_megabytes_is_exported_and_read_again(
         assert [row["payload"] for row in csv.DictReader(stream)] == payloads
 
 
-def test_an_application_may_keep_its_payloads_as_json(connection: Connection, export: Export, folder: Path) -> None:
+def test_an_application_may_keep_its_payloads_as_json(
+    connection: Connection, export: Export, folder: Path
+) -> None:
     """That type keeps spaces, repeated members and the escape of NUL, which jsonb refuses; so does the export."""
     connection.execute("alter table outbox_event alter payload type json")
     payload = '{ "nul": "\\u0000", "n": 1.00, "n": 1e2 }'
@@ -285,7 +321,9 @@ def test_an_application_may_keep_its_payloads_as_json(connection: Connection, ex
     assert pq.ParquetFile(folder / PARQUET).read()["payload"].to_pylist() == [payload]
 
 
-def test_row_groups_are_even_and_the_file_says_what_it_is(connection: Connection, export: Export, folder: Path) -> None:
+def test_row_groups_are_even_and_the_file_says_what_it_is(
+    connection: Connection, export: Export, folder: Path
+) -> None:
     """128 k rows a group and zstd in every column; the day in the key-value metadata."""
     connection.execute(
         "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at)"
@@ -298,8 +336,14 @@ def test_row_groups_are_even_and_the_file_says_what_it_is(connection: Connection
     metadata = pq.read_metadata(folder / PARQUET)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     assert [group.num_rows for group in groups] == [131_072, 8_928]
-    assert {groups[0].column(number).compression for number in range(len(SCHEMA))} == {"ZSTD"}
-    said = {key.decode(): value.decode() for key, value in metadata.metadata.items() if key.startswith(b"dlq.")}
+    assert {groups[0].column(number).compression for number in range(len(EXPORT_SCHEMA))} == {
+        "ZSTD"
+    }
+    said = {
+        key.decode(): value.decode()
+        for key, value in metadata.metadata.items()
+        if key.startswith(b"dlq.")
+    }
     assert said == {
         "dlq.version": "1", "dlq.day": "2026-03-10", "dlq.from": "2026-03-09T23:00:00Z",
         "dlq.until": "2026-03-10T23:00:00Z", "dlq.rows": "140000", "dlq.first_id": "1", "dlq.last_id": "140000",
@@ -321,7 +365,9 @@ def test_a_format_is_on_or_off_and_what_is_turned_off_goes(
         assert verify_day(connection, day=DAY, folder=folder) == []
 
 
-def test_the_manifest_says_what_the_files_are(connection: Connection, export: Export, folder: Path) -> None:
+def test_the_manifest_says_what_the_files_are(
+    connection: Connection, export: Export, folder: Path
+) -> None:
     """Rows, ids, sums, schema and settings; nothing of when it was made, and never the key."""
     add_death(connection, error="Bearer abc", payload='{"card": 1, "email": "a@b"}')
     redaction = parse_redaction("drop $.card; hash $.email", r"Bearer \S+", b"0123456789abcdef")
@@ -335,7 +381,7 @@ def test_the_manifest_says_what_the_files_are(connection: Connection, export: Ex
         if name != MANIFEST
     }
     assert said["schema"][0] == {"name": "death_id", "type": "int64", "nullable": False}
-    assert len(said["schema"]) == len(SCHEMA)
+    assert len(said["schema"]) == len(EXPORT_SCHEMA)
     hides = {"payload": ["drop $.card", "hash $.email"], "errors": [r"Bearer \S+"]}
     assert said["settings"] == {
         "formats": ["parquet", "csv", "jsonl"], "row_group_rows": 131_072, "redaction": hides,
@@ -348,10 +394,15 @@ def test_what_is_hidden_is_in_no_file(connection: Connection, export: Export, fo
     add_death(connection, error="KeyError: 'hush-hush'", payload='{"a": {"pin": "1234x"}, "b": 1}')
     export(redaction=parse_redaction("mask $..pin", "hush-hush", None))
     (row,) = pq.ParquetFile(folder / PARQUET).read().to_pylist()
-    assert (row["payload"], row["error"]) == ('{"a": {"pin": "***"}, "b": 1}', "KeyError: '[redacted]'")
+    assert (row["payload"], row["error"]) == (
+        '{"a": {"pin": "***"}, "b": 1}',
+        "KeyError: '[redacted]'",
+    )
     for name, data in contents(folder).items():
         text = gzip.decompress(data) if name.endswith("gz") else data
-        assert name == MANIFEST or (b"1234x" not in text and (name == PARQUET or b"hush-hush" not in text))
+        assert name == MANIFEST or (
+            b"1234x" not in text and (name == PARQUET or b"hush-hush" not in text)
+        )
 
 
 def test_a_merge_changes_the_cause_and_not_the_fingerprint(
@@ -364,12 +415,19 @@ def test_a_merge_changes_the_cause_and_not_the_fingerprint(
     connection.execute("update dlq.cause set merged_into = %s where id = %s", [own[1], own[0]])
     export()
     rows = pq.ParquetFile(folder / PARQUET).read().to_pylist()
-    assert [(row["fingerprint"], row["cause_id"]) for row in rows] == [(own[0], own[1]), (own[1], own[1])]
+    assert [(row["fingerprint"], row["cause_id"]) for row in rows] == [
+        (own[0], own[1]),
+        (own[1], own[1]),
+    ]
     assert rows[0]["exception_type"] == "TimeoutError"
 
 
-@pytest.mark.parametrize(("day", "hours"), [("2026-03-29", 23), ("2026-06-01", 24), ("2026-10-25", 25)])
-def test_a_day_has_the_hours_of_its_time_zone(connection: Connection, export: Export, day: str, hours: int) -> None:
+@pytest.mark.parametrize(
+    ("day", "hours"), [("2026-03-29", 23), ("2026-06-01", 24), ("2026-10-25", 25)]
+)
+def test_a_day_has_the_hours_of_its_time_zone(
+    connection: Connection, export: Export, day: str, hours: int
+) -> None:
     """From midnight to midnight in Berlin: the first instant belongs to the day, the last one to the next."""
     this = Day.of(date.fromisoformat(day), BERLIN)
     moment = this.start - timedelta(hours=1)
@@ -400,20 +458,28 @@ def test_days_are_one_hive_dataset(connection: Connection, export: Export, folde
         pd.read_parquet(folder, columns=["death_id", "died_on"])["died_on"].tolist()
         == ["2026-03-11"] + ["2026-03-12"] * 2
     )
-    read = pl.scan_parquet(f"{folder}/*/*.parquet", hive_partitioning=True).select("died_on", "payload").collect()
+    read = (
+        pl.scan_parquet(f"{folder}/*/*.parquet", hive_partitioning=True)
+        .select("died_on", "payload")
+        .collect()
+    )
     assert read.rows() == [(days[1].date, "{}"), (days[2].date, "{}"), (days[2].date, "{}")]
     for kind, reader in (("_csv", "read_csv"), ("_jsonl", "read_json")):
         files = f"{reader}('{folder}/{kind}/*/*.gz', hive_partitioning = true)"
-        assert duckdb.sql(f"select count(*) from {files} where died_on > '1999-01-01'").fetchall() == [(3,)]
+        assert duckdb.sql(
+            f"select count(*) from {files} where died_on > '1999-01-01'"
+        ).fetchall() == [(3,)]
 
 
-def test_a_day_without_deaths_has_files_without_rows(connection: Connection, export: Export, folder: Path) -> None:
+def test_a_day_without_deaths_has_files_without_rows(
+    connection: Connection, export: Export, folder: Path
+) -> None:
     """With the same schema, so that a dataset of many days stays one."""
     exported = export()
     assert (exported.rows, exported.first_id, exported.last_id) == (0, None, None)
     table = pq.ParquetFile(folder / PARQUET).read()
-    assert (table.num_rows, table.schema.equals(SCHEMA)) == (0, True)
-    header = ",".join(f'"{name}"' for name in SCHEMA.names)
+    assert (table.num_rows, table.schema.equals(EXPORT_SCHEMA)) == (0, True)
+    header = ",".join(f'"{name}"' for name in EXPORT_SCHEMA.names)
     assert gzip.decompress((folder / CSV).read_bytes()).decode() == f"{header}\n"
     assert one(connection, "select day, rows from dlq.export_day") == {"day": DAY.date, "rows": 0}
     assert verify_day(connection, day=DAY, folder=folder) == []
@@ -422,12 +488,22 @@ def test_a_day_without_deaths_has_files_without_rows(connection: Connection, exp
 @pytest.mark.parametrize(
     ("classified", "now", "reason"),
     [
-        (True, DAY.until - timedelta(seconds=1), "2026-03-10 is not over yet: .* after 2026-03-10 23:00 UTC"),
+        (
+            True,
+            DAY.until - timedelta(seconds=1),
+            "2026-03-10 is not over yet: .* after 2026-03-10 23:00 UTC",
+        ),
         (False, NOW, "1 deaths of 2026-03-10 have no cause yet. Materialize dead_event_causes"),
     ],
 )
 def test_a_day_that_is_not_ready_is_refused(
-    connection: Connection, export: Export, folder: Path, *, classified: bool, now: datetime, reason: str
+    connection: Connection,
+    export: Export,
+    folder: Path,
+    *,
+    classified: bool,
+    now: datetime,
+    reason: str,
 ) -> None:
     """The refusal says when or how, and nothing is changed on disk or in a table."""
     (add_death if classified else add_unclassified)(connection, DAY.start)
@@ -461,18 +537,28 @@ def test_a_rerun_gives_the_same_bytes_whatever_became_of_the_events(
         add_death(connection, DAY.start + timedelta(hours=hour), payload=PAYLOAD)
     export()
     before = contents(folder)
-    retry_with_payload(connection, 1, '{"edited": true}', act=Act("ann", "mended", NOW), allowed=True)
-    retry_events(connection, [2, 3], act=Act("ann", "mended", NOW))
+    retry_with_payload(
+        connection, 1, '{"edited": true}', audit=AuditContext("ann", "mended", NOW), allowed=True
+    )
+    retry_events(connection, [2, 3], audit=AuditContext("ann", "mended", NOW))
     connection.execute("update outbox_event set status = 'dead', last_error = 'again' where id = 1")
-    retry_with_payload(connection, 1, '{"edited": "again"}', act=Act("ann", "mended", NOW), allowed=True)
-    moved = archive_dead_events(connection, before=DAY.until, only_exported=False, act=Act("test", "test", NOW)).moved
+    retry_with_payload(
+        connection, 1, '{"edited": "again"}', audit=AuditContext("ann", "mended", NOW), allowed=True
+    )
+    moved = archive_dead_events(
+        connection, before=DAY.until, only_exported=False, audit=AuditContext("test", "test", NOW)
+    ).moved
     assert moved == 3
     export(now=NOW + timedelta(days=1))
     assert contents(folder) == before
-    assert one(connection, "select exported_at from dlq.export_day")["exported_at"] == NOW + timedelta(days=1)
+    assert one(connection, "select exported_at from dlq.export_day")[
+        "exported_at"
+    ] == NOW + timedelta(days=1)
 
 
-@pytest.mark.parametrize("lost", ["purged", "forgotten", "deleted by the application once delivered"])
+@pytest.mark.parametrize(
+    "lost", ["purged", "forgotten", "deleted by the application once delivered"]
+)
 def test_a_day_of_which_something_is_gone_for_good_is_not_exported_again(
     connection: Connection, export: Export, folder: Path, lost: str
 ) -> None:
@@ -483,7 +569,8 @@ def test_a_day_of_which_something_is_gone_for_good_is_not_exported_again(
     before = contents(folder)
     _lose_an_event(connection, lost)
     with pytest.raises(
-        RefusedError, match=r"2026-03-10 is exported, and some .* move them away \(died_on=2026-03-10/_manifest.json, "
+        RefusedError,
+        match=r"2026-03-10 is exported, and some .* move them away \(died_on=2026-03-10/_manifest.json, ",
     ):
         export(now=NOW + timedelta(days=1))
     assert contents(folder) == before
@@ -495,17 +582,19 @@ def test_a_day_of_which_something_is_gone_for_good_is_not_exported_again(
 
 
 def _lose_an_event(connection: Connection, how: str) -> None:
-    act = Act("job", "retention", NOW)
+    audit = AuditContext("job", "retention", NOW)
     if how.startswith("deleted"):
-        retry_events(connection, [1], act=act)
+        retry_events(connection, [1], audit=audit)
         connection.execute("update outbox_event set status = 'done' where id = 1")
         connection.execute("delete from outbox_event where status = 'done'")
         return
-    archive_dead_events(connection, before=DAY.until, only_exported=False, act=act)
-    connection.execute("update outbox_event_archive set archived_at = %s where id = 2", [NOW + timedelta(days=9)])
-    purge_archive(connection, before=NOW + timedelta(days=1), act=act)
+    archive_dead_events(connection, before=DAY.until, only_exported=False, audit=audit)
+    connection.execute(
+        "update outbox_event_archive set archived_at = %s where id = 2", [NOW + timedelta(days=9)]
+    )
+    purge_archive(connection, before=NOW + timedelta(days=1), audit=audit)
     if how == "forgotten":
-        forget_deaths(connection, before=NOW, act=act)
+        purge_deaths(connection, before=NOW, audit=audit)
 
 
 def test_a_day_of_which_something_was_purged_before_is_exported_with_what_there_is(
@@ -631,7 +720,9 @@ def test_a_stream_that_breaks_leaves_the_old_files(
         _wait_for_rows(folder, running)
         ended = "select pg_terminate_backend(pid) as ended from pg_stat_activity where query like 'COPY %'"
         assert one(connection, f"{ended} and datname = current_database()") == {"ended": True}
-        with pytest.raises(DatabaseUnavailableError, match="stream from PostgreSQL broke off") as raised:
+        with pytest.raises(
+            DatabaseUnavailableError, match="stream from PostgreSQL broke off"
+        ) as raised:
             running.result(60)
     assert database.url not in str(raised.value)
     assert contents(folder) == before
@@ -639,7 +730,7 @@ def test_a_stream_that_breaks_leaves_the_old_files(
     assert one(connection, "select rows from dlq.export_day") == {"rows": 1}
 
 
-def _wait_for_rows(folder: Path, running: "Future[Exported]") -> None:
+def _wait_for_rows(folder: Path, running: "Future[ExportResult]") -> None:
     """Until the first batch of a stream is in an unfinished file."""
     until = time.monotonic() + 60
     while not any(path.stat().st_size > 100_000 for path in folder.glob(".*/csv")):
@@ -661,26 +752,39 @@ def test_a_killed_export_is_mended_by_the_next(
     assert verify_day(connection, day=DAY, folder=folder) == []
     before = contents(folder)
     add_death(connection)
-    child = subprocess.run([sys.executable, "-c", KILLED, database.url, str(folder), place], check=False)
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED, database.url, str(folder), place], check=False
+    )
     assert child.returncode == -signal.SIGKILL
     if place == "_sync":  # at its first change: the manifest goes before the files that it names
         del before[MANIFEST]
-    assert {name: data for name, data in contents(folder).items() if not name.startswith(".")} == before
+    assert {
+        name: data for name, data in contents(folder).items() if not name.startswith(".")
+    } == before
     assert len(list(folder.glob(".*"))) == 1
     read = f"select count(*) from read_parquet('{folder}/*/*.parquet', hive_partitioning = true)"
     assert duckdb.sql(read).fetchall() == [(1,)]
-    verified = one(connection, "select verified_at is not null as verified from dlq.export_day")["verified"]
+    verified = one(connection, "select verified_at is not null as verified from dlq.export_day")[
+        "verified"
+    ]
     assert verified == (place == "_write")
     assert verify_day(connection, day=DAY, folder=folder) != []
-    wait_until(connection, "select count(*) = 1 from pg_stat_activity where datname = current_database()")
+    wait_until(
+        connection, "select count(*) = 1 from pg_stat_activity where datname = current_database()"
+    )
     export()
     assert list(folder.glob(".*")) == []
     assert verify_day(connection, day=DAY, folder=folder) == []
 
 
-def test_a_locked_table_is_not_waited_for_without_end(database: Database, export: Export, folder: Path) -> None:
+def test_a_locked_table_is_not_waited_for_without_end(
+    database: Database, export: Export, folder: Path
+) -> None:
     """An application that rewrites its table is not queued behind: seconds, then a sentence."""
-    with stalled_stream(database), pytest.raises(DatabaseUnavailableError, match="a table was locked"):
+    with (
+        stalled_stream(database),
+        pytest.raises(DatabaseUnavailableError, match="a table was locked"),
+    ):
         export()
     assert contents(folder) == {}
 
@@ -740,14 +844,27 @@ def test_exports_at_once_end_in_files_of_their_manifest(
             ],
         ),
         (lambda _, root: (root / CSV).unlink(), [f"{CSV} is missing"]),
-        (lambda _, root: os.truncate(root / PARQUET, 100), [f"{PARQUET} differs from its sum in the record"]),
+        (
+            lambda _, root: os.truncate(root / PARQUET, 100),
+            [f"{PARQUET} differs from its sum in the record"],
+        ),
         (lambda _, root: (root / MANIFEST).unlink(), [f"{MANIFEST} is missing"]),
-        (lambda _, root: (root / MANIFEST).write_text("{}"), [f"{MANIFEST} differs from its sum in the record"]),
-        (lambda _, root: (root / CSV).write_text("x"), [f"{CSV} differs from its sum in the record"]),
+        (
+            lambda _, root: (root / MANIFEST).write_text("{}"),
+            [f"{MANIFEST} differs from its sum in the record"],
+        ),
+        (
+            lambda _, root: (root / CSV).write_text("x"),
+            [f"{CSV} differs from its sum in the record"],
+        ),
     ],
 )
 def test_verifying_names_each_difference(
-    connection: Connection, export: Export, folder: Path, cook: Callable[[Connection, Path], object], found: list[str]
+    connection: Connection,
+    export: Export,
+    folder: Path,
+    cook: Callable[[Connection, Path], object],
+    found: list[str],
 ) -> None:
     """Files against the manifest, the manifest against the ledger."""
     for _ in range(2):

@@ -19,7 +19,7 @@ import subprocess, sys
 from pathlib import Path
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.export import verify_day
-from dlq_pipelines.exports.target import local_target
+from dlq_pipelines.exports.target import open_local_target
 from dlq_pipelines.postgres.connect import Database
 from tests.drills import exports as drill
 
@@ -38,7 +38,7 @@ def refused(target):
         raise AssertionError("it was not refused")
 
 mount("size=16m")
-target = local_target(folder)
+target = open_local_target(folder)
 drill.export(database, target)
 with database.connect() as connection:
     drill.add_deaths(connection, 1)
@@ -81,7 +81,10 @@ def test_a_disk_that_is_full_or_read_only_is_said_and_leaves_the_old_files(
     command = [*own_disks, sys.executable, "-c", DISKS, database.url, str(folder)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr[-2000:]) == (0, "")
-    begin, end = f"The export of 2026-03-10 cannot be written to {folder}/dead_events: ", "then export the day again."
+    begin, end = (
+        f"The export of 2026-03-10 cannot be written to {folder}/dead_events: ",
+        "then export the day again.",
+    )
     assert done.stdout.splitlines() == [
         f"{begin}No space left on device. Mend that, {end}",
         f"{begin}Read-only file system. Mend that, {end}",
@@ -103,6 +106,8 @@ def test_a_file_that_grows_too_long_is_said_and_leaves_the_old_files(
         cwd=ROOT,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
-    assert done.stderr.splitlines()[-1].endswith("dead_events: File too large. Mend that, then export the day again.")
+    assert done.stderr.splitlines()[-1].endswith(
+        "dead_events: File too large. Mend that, then export the day again."
+    )
     assert [path for path in (tmp_path / "x").rglob("*") if path.is_file()] == []
     require_whole(tmp_path / "x" / "dead_events")

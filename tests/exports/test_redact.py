@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.exports.formats import SCHEMA
+from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.exports.redact import MASK, parse_redaction
 
 KEY = b"a key of 16 bytes"
@@ -74,7 +74,10 @@ def test_what_a_path_leads_to_is_hidden_and_nothing_else_is_touched(
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("abc") | st.text(max_size=3), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from("abc") | st.text(max_size=3), inner)
+    ),
     max_leaves=20,
 )
 
@@ -82,12 +85,18 @@ JSON = st.recursive(
 def expected(value: Any) -> Any:
     """What `drop $..a; mask $..b` leaves."""
     if isinstance(value, dict):
-        return {key: "***" if key == "b" else expected(inner) for key, inner in value.items() if key != "a"}
+        return {
+            key: "***" if key == "b" else expected(inner)
+            for key, inner in value.items()
+            if key != "a"
+        }
     return [expected(inner) for inner in value] if isinstance(value, list) else value
 
 
 @given(value=JSON, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
-def test_any_payload_stays_json_without_what_is_hidden(*, value: Any, indent: int | None, ascii_only: bool) -> None:
+def test_any_payload_stays_json_without_what_is_hidden(
+    *, value: Any, indent: int | None, ascii_only: bool
+) -> None:
     """Against the same rules on the parsed value."""
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     shown = hidden("drop $..a; mask $..b", text)
@@ -106,14 +115,22 @@ def test_a_payload_that_is_no_json_is_masked_as_a_whole(payload: str) -> None:
 def test_a_payload_of_any_depth_and_length_is_read() -> None:
     """No recursion to exhaust, and nothing that grows with the square of the length."""
     depth = 200_000
-    assert hidden("mask $..a", "[" * depth + '{"a": 1}' + "]" * depth) == "[" * depth + '{"a": "***"}' + "]" * depth
+    assert (
+        hidden("mask $..a", "[" * depth + '{"a": 1}' + "]" * depth)
+        == "[" * depth + '{"a": "***"}' + "]" * depth
+    )
     long = "x" * 10_000_000
     assert hidden("mask $.a", f'{{"b": "{long}", "a": 1}}') == f'{{"b": "{long}", "a": "***"}}'
 
 
 def _batch(error: str | None, template: str | None = None) -> pa.RecordBatch:
-    row = {field.name: None if field.nullable else "" if field.type == pa.string() else 0 for field in SCHEMA}
-    return pa.RecordBatch.from_pylist([row | {"error": error, "template": template}], schema=SCHEMA)
+    row = {
+        field.name: None if field.nullable else "" if field.type == pa.string() else 0
+        for field in EXPORT_SCHEMA
+    }
+    return pa.RecordBatch.from_pylist(
+        [row | {"error": error, "template": template}], schema=EXPORT_SCHEMA
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,10 +142,12 @@ def _batch(error: str | None, template: str | None = None) -> pa.RecordBatch:
         ("x", None, None),
     ],
 )
-def test_matches_in_errors_and_templates_are_replaced(patterns: str, error: str | None, shown: str | None) -> None:
+def test_matches_in_errors_and_templates_are_replaced(
+    patterns: str, error: str | None, shown: str | None
+) -> None:
     """The template is made of the error, so it may say the same."""
     batch = parse_redaction("", patterns, None).batch(_batch(error, error))
-    assert batch.schema.equals(SCHEMA)
+    assert batch.schema.equals(EXPORT_SCHEMA)
     assert (batch.column("error")[0].as_py(), batch.column("template")[0].as_py()) == (shown, shown)
 
 
@@ -144,7 +163,12 @@ def test_no_pattern_takes_exponential_time() -> None:
     [
         ("hide $.a", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: a rule is drop, mask or hash and a path"),
         ("mask a", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: a rule is drop"),
-        ("mask $.a $.b", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: 'mask $.a' is followed by ' $.b', which is no step"),
+        (
+            "mask $.a $.b",
+            "",
+            KEY,
+            "DLQ_EXPORT_REDACT_PAYLOAD: 'mask $.a' is followed by ' $.b', which is no step",
+        ),
         ("mask $.a[", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: 'mask $.a' is followed by '['"),
         ("mask $.a..", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: "),
         ("mask $...a", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: "),

@@ -13,7 +13,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.export import export_day, verify_day
-from dlq_pipelines.exports.manifest import Options
+from dlq_pipelines.exports.manifest import ExportOptions
 from dlq_pipelines.exports.target import Target, open_target
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import ExportFormat
@@ -41,7 +41,7 @@ def deaths(connection: Connection) -> None:
 
 def export(database: Database, target: Target, *formats: ExportFormat) -> None:
     with database.connect() as connection:
-        options = Options(formats or tuple(ExportFormat))
+        options = ExportOptions(formats or tuple(ExportFormat))
         export_day(connection, url=database.url, day=DAY, target=target, now=NOW, options=options)
 
 
@@ -57,7 +57,9 @@ def test_a_day_goes_to_s3_and_is_verified_there(
     connection: Connection, database: Database, s3: str, tmp_path: Path
 ) -> None:
     """By AWS_* variables alone; the same bytes as in a folder; nothing unfinished stays here."""
-    target = open_target("s3://bucket/some prefix/exports/".replace(" ", "%20"), staging=tmp_path / "staging")
+    target = open_target(
+        "s3://bucket/some prefix/exports/".replace(" ", "%20"), staging=tmp_path / "staging"
+    )
     export(database, target)
     assert keys("s3://bucket/some%20prefix/exports/dead_events") == NAMES
     assert list((tmp_path / "staging").iterdir()) == []
@@ -72,7 +74,11 @@ def test_a_day_goes_to_s3_and_is_verified_there(
 
 @pytest.mark.usefixtures("deaths")
 def test_s3_by_query_parameters(
-    connection: Connection, database: Database, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connection: Connection,
+    database: Database,
+    s3: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Those that pyarrow understands."""
     monkeypatch.delenv("AWS_ENDPOINT_URL")
@@ -84,12 +90,16 @@ def test_s3_by_query_parameters(
     assert "s3cr3t" not in repr(target)
     assert verify_day(connection, day=DAY, target=target, now=NOW) == []
     files, path = pa_fs.FileSystem.from_uri(f"s3://key:s3cr3t@bucket/dead_events?{options}")
-    table = pq.read_table(f"{path}/died_on=2026-03-10/part-00000.parquet", filesystem=files, partitioning=None)
+    table = pq.read_table(
+        f"{path}/died_on=2026-03-10/part-00000.parquet", filesystem=files, partitioning=None
+    )
     assert [json.loads(text)["n"] for text in table["payload"].to_pylist()] == list(range(1, 1001))
 
 
 @pytest.mark.usefixtures("deaths", "s3")
-def test_a_rerun_replaces_the_objects_of_a_day(connection: Connection, database: Database, tmp_path: Path) -> None:
+def test_a_rerun_replaces_the_objects_of_a_day(
+    connection: Connection, database: Database, tmp_path: Path
+) -> None:
     """And removes those of a format that is no longer asked for; a lost or changed object is found."""
     target = open_target("s3://bucket/x", staging=tmp_path)
     export(database, target)
@@ -98,14 +108,20 @@ def test_a_rerun_replaces_the_objects_of_a_day(connection: Connection, database:
     files, path = pa_fs.FileSystem.from_uri("s3://bucket/x/dead_events")
     with files.open_output_stream(f"{path}/{NAMES[3]}") as stream:
         stream.write(b"half")
-    assert verify_day(connection, day=DAY, target=target, now=NOW) == [f"{NAMES[3]} differs from its sum in the record"]
+    assert verify_day(connection, day=DAY, target=target, now=NOW) == [
+        f"{NAMES[3]} differs from its sum in the record"
+    ]
     files.delete_file(f"{path}/{NAMES[2]}")
     assert f"{NAMES[2]} is missing" in verify_day(connection, day=DAY, target=target, now=NOW)
 
 
 @pytest.mark.usefixtures("deaths")
 def test_an_upload_that_fails_leaves_no_manifest(
-    connection: Connection, database: Database, tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+    connection: Connection,
+    database: Database,
+    tmp_path: Path,
+    s3: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Objects of two exports are never named by one manifest; the next export mends it."""
     target = open_target("s3://bucket/x", staging=tmp_path)
@@ -114,12 +130,16 @@ def test_an_upload_that_fails_leaves_no_manifest(
 
     def refuse(self: Target, file: Path, name: str) -> None:
         if "_csv" in name:
-            raise OSError("AWS Error SLOW_DOWN during UploadPart operation: reduce your request rate")
+            raise OSError(
+                "AWS Error SLOW_DOWN during UploadPart operation: reduce your request rate"
+            )
         put(self, file, name)
 
     with monkeypatch.context() as patched:
         patched.setattr(Target, "put", refuse)
-        with pytest.raises(DlqError, match="written to s3://bucket/x/dead_events: AWS Error SLOW_DOWN"):
+        with pytest.raises(
+            DlqError, match="written to s3://bucket/x/dead_events: AWS Error SLOW_DOWN"
+        ):
             export(database, target)
     assert keys("s3://bucket/x/dead_events") == [name for name in NAMES if "manifest" not in name]
     assert verify_day(connection, day=DAY, target=target, now=NOW) == [f"{NAMES[2]} is missing"]
@@ -146,7 +166,9 @@ def test_a_store_that_refuses_is_said_without_its_secrets(
     with pytest.raises(DlqError, match=f"cannot be written to {said}") as raised:
         export(database, open_target(uri, staging=tmp_path))
     assert "s3cr3t" not in str(raised.value)
-    assert connection.execute("select verified_at from dlq.export_day").fetchall() == [{"verified_at": None}]
+    assert connection.execute("select verified_at from dlq.export_day").fetchall() == [
+        {"verified_at": None}
+    ]
 
 
 @pytest.mark.parametrize(

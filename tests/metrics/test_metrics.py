@@ -14,16 +14,16 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dlq_pipelines.alerts.jobs import FailedRun, Look, record_failures, record_success
+from dlq_pipelines.alerts.jobs import FailedRun, RunScan, record_job_failures, record_job_success
 from dlq_pipelines.archive.archive import archive_dead_events
-from dlq_pipelines.archive.purge import forget_deaths, purge_archive
+from dlq_pipelines.archive.purge import purge_archive, purge_deaths
 from dlq_pipelines.archive.restore import restore_events
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes import classify
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.counts import tend_counts
-from dlq_pipelines.metrics import DeadLetterCollector, snapshot_reader
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.causes.counts import refresh_shown_causes
+from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.retry import retry_events
 from dlq_pipelines.retries.settle import settle_retries
@@ -36,7 +36,11 @@ Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def text(database: Database) -> str:
     """A scrape by a process that has just started."""
     registry = CollectorRegistry()
-    registry.register(DeadLetterCollector(snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)))
+    registry.register(
+        DeadLetterCollector(
+            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)
+        )
+    )
     return generate_latest(registry).decode()
 
 
@@ -57,12 +61,16 @@ def named(series: Series, name: str) -> dict[tuple[tuple[str, str], ...], float]
     return {labels: found for (one_name, labels), found in series.items() if one_name == name}
 
 
-def act(now: datetime | None = None) -> Act:
-    return Act("ann", "asked", now or datetime.now(UTC))
+def audit(now: datetime | None = None) -> AuditContext:
+    return AuditContext("ann", "asked", now or datetime.now(UTC))
 
 
 def counters(series: Series) -> Series:
-    return {key: found for key, found in series.items() if key[0].endswith(("_total", "_bucket", "_count", "_sum"))}
+    return {
+        key: found
+        for key, found in series.items()
+        if key[0].endswith(("_total", "_bucket", "_count", "_sum"))
+    }
 
 
 def test_a_death_is_counted_at_once_and_once(connection: Connection, database: Database) -> None:
@@ -76,7 +84,9 @@ def test_a_death_is_counted_at_once_and_once(connection: Connection, database: D
         assert value(seen, "dispatchbox_dead_events_current", **kind) == 3
         assert value(seen, "dlq_unclassified_deaths") == unclassified
         attempts = {key: found for key, found in seen.items() if "attempts_before_dead" in key[0]}
-        assert {dict(labels).get("le", name): found for (name, labels), found in attempts.items()} == {
+        assert {
+            dict(labels).get("le", name): found for (name, labels), found in attempts.items()
+        } == {
             "1.0": 0,
             "2.0": 0,
             "3.0": 0,
@@ -93,7 +103,9 @@ def test_a_death_is_counted_at_once_and_once(connection: Connection, database: D
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_counter_goes_down_whatever_happens(connection: Connection, database: Database, seed: int) -> None:
+def test_no_counter_goes_down_whatever_happens(
+    connection: Connection, database: Database, seed: int
+) -> None:
     """Retries, archive, restore, purge, a ledger that forgets, and a new process each time."""
     chance = random.Random(seed)
     died: Counter[str] = Counter()
@@ -101,50 +113,76 @@ def test_no_counter_goes_down_whatever_happens(connection: Connection, database:
     for step in range(30):
         _something_happens(connection, chance, died, step)
         seen = scrape(database)
-        lower = {key: (before[key], seen[key]) for key in counters(seen) if seen[key] < before.get(key, 0)}
+        lower = {
+            key: (before[key], seen[key])
+            for key in counters(seen)
+            if seen[key] < before.get(key, 0)
+        }
         assert lower == {}, step
         assert {key[0] for key in before.keys() - seen.keys()} <= {
             "dlq_oldest_archived_event_timestamp_seconds",
             "dispatchbox_dead_events_current",  # of a type that was not classified yet
         }
         by_type = Counter(
-            {dict(k)["event_type"]: int(v) for k, v in named(seen, "dispatchbox_dead_events_total").items()}
+            {
+                dict(k)["event_type"]: int(v)
+                for k, v in named(seen, "dispatchbox_dead_events_total").items()
+            }
         )
         assert by_type == died
         before = seen
-    assert one(connection, "select count(*) from dlq.operation where kind = 'ledger.forget'")["count"] > 0
+    assert (
+        one(connection, "select count(*) from dlq.operation where kind = 'ledger.forget'")["count"]
+        > 0
+    )
 
 
-def _something_happens(connection: Connection, chance: random.Random, died: Counter[str], step: int) -> None:
+def _something_happens(
+    connection: Connection, chance: random.Random, died: Counter[str], step: int
+) -> None:
     later = datetime.now(UTC) + timedelta(days=5000 + step)
-    match chance.choice(["die", "die", "classify", "retry", "deliver", "archive", "restore", "purge", "forget"]):
+    match chance.choice(
+        ["die", "die", "classify", "retry", "deliver", "archive", "restore", "purge", "forget"]
+    ):
         case "die":
             kind = chance.choice(["order.placed", "order.paid", "parcel.sent"])
             add_events(connection, chance.randint(1, 5), event_type=kind)
-            waiting = connection.execute("select event_type from outbox_event where status in ('pending', 'retry')")
+            waiting = connection.execute(
+                "select event_type from outbox_event where status in ('pending', 'retry')"
+            )
             died.update(row["event_type"] for row in waiting.fetchall())
-            kill(connection, f"Error{chance.randint(1, 9)}", attempts=chance.randint(1, 60), where="status <> 'done'")
+            kill(
+                connection,
+                f"Error{chance.randint(1, 9)}",
+                attempts=chance.randint(1, 60),
+                where="status <> 'done'",
+            )
         case "classify":
             classify_deaths(connection, zone=UTC_ZONE)
-            tend_counts(connection, now=datetime.now(UTC))
+            refresh_shown_causes(connection, now=datetime.now(UTC))
         case "retry":
-            ids = [row["id"] for row in connection.execute("select id from outbox_event where status = 'dead' limit 4")]
+            ids = [
+                row["id"]
+                for row in connection.execute(
+                    "select id from outbox_event where status = 'dead' limit 4"
+                )
+            ]
             if ids:
-                retry_events(connection, ids, act=act(), rate=1000.0)
+                retry_events(connection, ids, audit=audit(), rate=1000.0)
         case "deliver":
             connection.execute("update outbox_event set status = 'done' where status = 'pending'")
             settle_retries(connection, now=datetime.now(UTC) + timedelta(days=1), settle_seconds=1)
         case "archive":
-            archive_dead_events(connection, before=later, only_exported=False, act=act())
+            archive_dead_events(connection, before=later, only_exported=False, audit=audit())
         case "restore":
-            restore_events(connection, Selector(every=True), act=act())
+            restore_events(connection, Selection(all=True), audit=audit())
         case "purge":
-            purge_archive(connection, before=later, act=act())
+            purge_archive(connection, before=later, audit=audit())
         case "forget":
             classify_deaths(connection, zone=UTC_ZONE)
-            archive_dead_events(connection, before=later, only_exported=False, act=act())
-            purge_archive(connection, before=later, act=act())
-            forget_deaths(connection, before=later, act=act())
+            archive_dead_events(connection, before=later, only_exported=False, audit=audit())
+            purge_archive(connection, before=later, audit=audit())
+            purge_deaths(connection, before=later, audit=audit())
 
 
 def test_the_days_of_a_job_that_failed_are_counted_until_they_succeed(
@@ -153,20 +191,26 @@ def test_the_days_of_a_job_that_failed_are_counted_until_they_succeed(
     """Whatever else succeeds; and since when we are there is said, for what never succeeded."""
     now = datetime.now(UTC)
     days = ("2026-01-01", "2026-01-02")
-    record_failures(connection, Look((FailedRun("export_day", "run", now, days, now),), now, more=False))
+    record_job_failures(
+        connection, RunScan((FailedRun("export_day", "run", now, days, now),), now, more=False)
+    )
     for done, left in (("2026-01-03", 2), ("2026-01-01", 1), ("2026-01-02", 0)):
-        record_success(connection, "export_day", day=done, at=now + timedelta(minutes=1))
+        record_job_success(connection, "export_day", day=done, at=now + timedelta(minutes=1))
         seen = scrape(database)
         assert value(seen, "dlq_job_failures", dlq_job="export_day") == left
     assert value(seen, "dlq_installed_timestamp_seconds") <= now.timestamp()
 
 
-def test_a_scrape_is_of_one_moment(connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scrape_is_of_one_moment(
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While deaths get their causes, none is seen twice and none is missed."""
     add_events(connection, 3_000)
     connection.execute("update outbox_event set status = 'dead', last_error = 'boom'")
     monkeypatch.setattr(classify, "BATCH", 50)
-    working = threading.Thread(target=classify_deaths, args=(connection,), kwargs={"zone": UTC_ZONE})
+    working = threading.Thread(
+        target=classify_deaths, args=(connection,), kwargs={"zone": UTC_ZONE}
+    )
     working.start()
     rounds = 0
     while working.is_alive():
@@ -181,7 +225,9 @@ def test_a_scrape_is_of_one_moment(connection: Connection, database: Database, m
     assert rounds > 2
 
 
-def test_types_beyond_the_fiftieth_are_other_and_none_goes_down(connection: Connection, database: Database) -> None:
+def test_types_beyond_the_fiftieth_are_other_and_none_goes_down(
+    connection: Connection, database: Database
+) -> None:
     """However many an application invents; those that were met first keep their names."""
     before: Series = {}
     for wave in range(4):
@@ -201,11 +247,14 @@ def test_types_beyond_the_fiftieth_are_other_and_none_goes_down(connection: Conn
         assert sum(named(seen, "dispatchbox_dead_events_total").values()) == deaths
         assert sum(named(seen, "dispatchbox_dead_events_current").values()) == deaths
     assert (
-        value(seen, "dispatchbox_dead_events_total", event_type="other", aggregate_type="order") == 4 * 79 - 79 - 10 * 3
+        value(seen, "dispatchbox_dead_events_total", event_type="other", aggregate_type="order")
+        == 4 * 79 - 79 - 10 * 3
     )
 
 
-def test_what_is_dead_of_hundreds_of_types_adds_up(connection: Connection, database: Database) -> None:
+def test_what_is_dead_of_hundreds_of_types_adds_up(
+    connection: Connection, database: Database
+) -> None:
     """An application that writes an id into the type makes no series of it, and no scrape that never ends."""
     for kinds in (499, 500, 700):
         connection.execute("truncate outbox_event")
@@ -219,18 +268,24 @@ def test_what_is_dead_of_hundreds_of_types_adds_up(connection: Connection, datab
         assert len(current) <= 52
 
 
-def test_causes_beyond_the_fiftieth_are_other_until_they_matter(connection: Connection, database: Database) -> None:
+def test_causes_beyond_the_fiftieth_are_other_until_they_matter(
+    connection: Connection, database: Database
+) -> None:
     """A cause that outgrows another takes its place; `other` keeps what it counted."""
     add_events(connection, 180)
     for n in range(60):
-        kill(connection, f"Error{n:02}Exception: x", where=f"id between {3 * n + 1} and {3 * n + (3 if n < 50 else 1)}")
+        kill(
+            connection,
+            f"Error{n:02}Exception: x",
+            where=f"id between {3 * n + 1} and {3 * n + (3 if n < 50 else 1)}",
+        )
     classify_deaths(connection, zone=UTC_ZONE)
     seen = scrape(database)
     assert len(named(seen, "dlq_cause_deaths_total")) == 51
     assert value(seen, "dlq_cause_deaths_total", cause_id="other") == 10
     kill(connection, "Error59Exception: x", where="id > 0")
     classify_deaths(connection, zone=UTC_ZONE)
-    tend_counts(connection, now=datetime.now(UTC))
+    refresh_shown_causes(connection, now=datetime.now(UTC))
     after = scrape(database)
     assert [key for key in counters(after) if after[key] < seen.get(key, 0)] == []
     assert len(named(after, "dlq_cause_deaths_total")) == 51
@@ -245,11 +300,9 @@ def test_two_causes_of_equal_size_do_not_take_turns(connection: Connection) -> N
     for n in range(51):
         kill(connection, f"Error{n:02}Exception: x", where=f"id = {n + 1}")
         classify_deaths(connection, zone=UTC_ZONE)
-    query = (
-        "select array_agg(cause_id order by cause_id) as ids from dlq.cause_count where shown and cause_id <> 'other'"
-    )
+    query = "select array_agg(cause_id order by cause_id) as ids from dlq.cause_count where shown and cause_id <> 'other'"
     shown = one(connection, query)["ids"]
-    tend_counts(connection, now=datetime.now(UTC))
+    refresh_shown_causes(connection, now=datetime.now(UTC))
     assert one(connection, query)["ids"] == shown
     assert len(shown) == 50
 
@@ -269,7 +322,15 @@ def test_hostile_labels_stay_labels(connection: Connection, database: Database) 
     hostile = 'a"} 1\ndlq_up 0\n\\'
     add_events(connection, 1, event_type=hostile)
     kill(connection, "boom")
-    assert value(scrape(database), "dispatchbox_dead_events_total", event_type=hostile, aggregate_type="order") == 1
+    assert (
+        value(
+            scrape(database),
+            "dispatchbox_dead_events_total",
+            event_type=hostile,
+            aggregate_type="order",
+        )
+        == 1
+    )
 
 
 def test_promtool_finds_nothing_to_say(connection: Connection, database: Database) -> None:
@@ -294,16 +355,26 @@ def test_promtool_finds_nothing_to_say(connection: Connection, database: Databas
 def test_a_scrape_reads_indexes_and_small_tables(connection: Connection) -> None:
     """What is dead is counted from an index alone, and the ledger is not read."""
     add_events(connection, 30_000)
-    connection.execute("update outbox_event set status = 'dead', last_error = 'boom' where id <= 10000")
+    connection.execute(
+        "update outbox_event set status = 'dead', last_error = 'boom' where id <= 10000"
+    )
     classify_deaths(connection, zone=UTC_ZONE)
-    connection.execute("update outbox_event set status = 'dead', last_error = 'boom' where id between 10000 and 20000")
+    connection.execute(
+        "update outbox_event set status = 'dead', last_error = 'boom' where id between 10000 and 20000"
+    )
     connection.execute("vacuum analyze")
     plans: dict[str, str] = {}
     for name in ("dead", "unclassified", "state", "causes", "acts"):
-        statement = f"explain {connection.literal(f'metrics.{name}', labels=50, max_retries=3)}".encode()
-        plans[name] = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement).fetchall())
+        statement = (
+            f"explain {connection.literal(f'metrics.{name}', labels=50, max_retries=3)}".encode()
+        )
+        plans[name] = "\n".join(
+            row["QUERY PLAN"] for row in connection.execute(statement).fetchall()
+        )
     assert "Index Only Scan using dlq_dead_types" in plans["dead"], plans["dead"]
-    assert "Index Only Scan using death_unclassified_type" in plans["unclassified"], plans["unclassified"]
+    assert "Index Only Scan using death_unclassified_type" in plans["unclassified"], plans[
+        "unclassified"
+    ]
     assert "Index Only Scan using dlq_dead" in plans["state"], plans["state"]
     for plan in plans.values():
         assert not re.search(r"Seq Scan on (outbox_event|death)\b(?!_)", plan), plan

@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from dlq_pipelines.outbox.dead_events import Page, Side, count_dead_events, dead_event_stats, list_dead_events
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.dead_events import (
+    DeadEventPage,
+    StatsDimension,
+    count_dead_events,
+    get_dead_event_stats,
+    list_dead_events,
+)
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
 from tests.rows import add_events, kill, one
 
@@ -36,52 +42,64 @@ def _fill(connection: Connection, count: int) -> None:
     connection.execute("vacuum analyze")
 
 
-def _all(connection: Connection, selector: Selector, *, limit: int) -> list[int]:
+def _all(connection: Connection, selection: Selection, *, limit: int) -> list[int]:
     """Every event of the pages, one after the other."""
     ids: list[int] = []
-    page: Page | None = None
+    page: DeadEventPage | None = None
     while page is None or page.next:
-        page = list_dead_events(connection, selector, limit=limit, after=page and page.next)
+        page = list_dead_events(connection, selection, limit=limit, after=page and page.next)
         ids += [event.id for event in page.events]
     return ids
 
 
 @pytest.mark.parametrize(
-    ("selector", "where"),
+    ("selection", "where"),
     [
-        (Selector(every=True), "true"),
-        (Selector(event_type="type1"), "event_type = 'type1'"),
-        (Selector(attempts=3), "attempts = 3"),
-        (Selector(cause_id="c1"), "mod(id, 3) = 1"),
-        (Selector(cause_id="c1", aggregate_type="kind0"), "mod(id, 3) = 1 and aggregate_type = 'kind0'"),
-        (Selector(error_contains="r 77"), "last_error like 'Error 77%'"),
-        (Selector(died_since=datetime(2026, 2, 2, tzinfo=UTC), died_until=NOW), "dead_at >= '2026-02-02Z'"),
-        (Selector(event_ids=tuple(range(2, 9_000, 3))), "mod(id, 3) = 2 and id < 9000"),
+        (Selection(all=True), "true"),
+        (Selection(event_type="type1"), "event_type = 'type1'"),
+        (Selection(attempts=3), "attempts = 3"),
+        (Selection(cause="c1"), "mod(id, 3) = 1"),
+        (
+            Selection(cause="c1", aggregate_type="kind0"),
+            "mod(id, 3) = 1 and aggregate_type = 'kind0'",
+        ),
+        (Selection(error_contains="r 77"), "last_error like 'Error 77%'"),
+        (
+            Selection(since=datetime(2026, 2, 2, tzinfo=UTC), until=NOW),
+            "dead_at >= '2026-02-02Z'",
+        ),
+        (Selection(event_ids=tuple(range(2, 9_000, 3))), "mod(id, 3) = 2 and id < 9000"),
     ],
     ids=str,
 )
 def test_pages_by_key_and_by_offset_hold_each_event_once_in_order(
-    connection: Connection, selector: Selector, where: str
+    connection: Connection, selection: Selection, where: str
 ) -> None:
     """Through more than one look of 5,000 rows, with deaths of the same moment, and as many as are counted."""
     _fill(connection, 12_000)
-    rows = connection.execute(f"select id from outbox_event where {where} order by dead_at desc, id desc".encode())
+    rows = connection.execute(
+        f"select id from outbox_event where {where} order by dead_at desc, id desc".encode()
+    )
     expected = [row["id"] for row in rows]
-    assert _all(connection, selector, limit=701) == expected
-    late = list_dead_events(connection, selector, limit=10, offset=len(expected) - 5)
+    assert _all(connection, selection, limit=701) == expected
+    late = list_dead_events(connection, selection, limit=10, offset=len(expected) - 5)
     assert ([event.id for event in late.events], late.next) == (expected[-5:], None)
-    stats = dead_event_stats(connection, selector, now=NOW)
-    assert stats.total == count_dead_events(connection, selector) == len(expected)
+    stats = get_dead_event_stats(connection, selection, now=NOW)
+    assert stats.total == count_dead_events(connection, selection) == len(expected)
     for counted in (stats.by_event_type, stats.by_aggregate_type, stats.by_cause, stats.by_age):
         assert sum(each.events for each in counted) == len(expected)
 
 
-def test_a_page_goes_on_where_the_last_one_ended_whatever_happened_meanwhile(connection: Connection) -> None:
+def test_a_page_goes_on_where_the_last_one_ended_whatever_happened_meanwhile(
+    connection: Connection,
+) -> None:
     """What left is not missed, what died since is before it."""
     add_events(connection, 6)
     kill(connection, "x")
     first = list_dead_events(connection, limit=2)
-    connection.execute("update outbox_event set status = 'pending', dead_at = null where id in (4, 5)")
+    connection.execute(
+        "update outbox_event set status = 'pending', dead_at = null where id in (4, 5)"
+    )
     add_events(connection, 1)
     kill(connection, "y", where="status = 'pending' and id = 7")
     rest = list_dead_events(connection, limit=10, after=first.next)
@@ -96,8 +114,8 @@ def test_ages_are_counted_from_the_moment_that_was_given(connection: Connection)
         died = NOW - timedelta(seconds=age)
         connection.execute("update outbox_event set dead_at = %s where id = %s", [died, event])
         connection.execute("update dlq.death set died_at = %s where event_id = %s", [died, event])
-    for selector in (Selector(every=True), Selector(error_contains="x")):
-        ages = dead_event_stats(connection, selector, now=NOW, by=[Side.AGE]).by_age
+    for selection in (Selection(all=True), Selection(error_contains="x")):
+        ages = get_dead_event_stats(connection, selection, now=NOW, by=[StatsDimension.AGE]).by_age
         assert [(age.from_seconds, age.events) for age in ages] == [
             (0, 2), (3_600, 1), (86_400, 0), (604_800, 1), (2_592_000, 1),
         ]  # fmt: skip
@@ -106,7 +124,7 @@ def test_ages_are_counted_from_the_moment_that_was_given(connection: Connection)
 def test_what_is_not_classified_yet_is_counted_as_that(connection: Connection) -> None:
     add_events(connection, 3)
     kill(connection, "x")
-    (counted,) = dead_event_stats(connection, now=NOW).by_cause
+    (counted,) = get_dead_event_stats(connection, now=NOW).by_cause
     assert (counted.name, counted.events) == (None, 3)
     assert [event.cause_id for event in list_dead_events(connection).events] == [None] * 3
 
@@ -123,13 +141,15 @@ def test_what_is_not_classified_yet_is_counted_as_that(connection: Connection) -
         ({"after": "AAZg_EESMAAAAAAAAA9CQA", "offset": 1}, "offset and after were both given"),
     ],
 )
-def test_a_page_that_is_none_is_refused(connection: Connection, asked: dict[str, Any], said: str) -> None:
+def test_a_page_that_is_none_is_refused(
+    connection: Connection, asked: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ValueError, match=said):
         list_dead_events(connection, **asked)
 
 
-FOLDED = {"event_type": None, "aggregate_type": None, "died_since": None, "died_until": None}
-PAGE = {"causes": None, "event_ids": None, "selector": "{}", "rows": 101, "offset": 0, **FOLDED}
+FOLDED = {"event_type": None, "aggregate_type": None, "since": None, "until": None}
+PAGE = {"causes": None, "event_ids": None, "selection": "{}", "rows": 101, "offset": 0, **FOLDED}
 AGES = {"bounds": [1, 2, 3, 4], "hour": NOW, "day": NOW, "week": NOW, "month": NOW, **FOLDED}
 
 
@@ -138,8 +158,16 @@ AGES = {"bounds": [1, 2, 3, 4], "hour": NOW, "day": NOW, "week": NOW, "month": N
     [
         ("look", {**PAGE, "before_time": "infinity", "before_id": 2**63 - 1}, "dlq_dead"),
         ("look", {**PAGE, "before_time": "2026-02-01T01:00Z", "before_id": 3}, "dlq_dead"),
-        ("look", {**PAGE, "before_time": "infinity", "before_id": 1, "causes": ["c1"]}, "death_cause"),
-        ("look", {**PAGE, "before_time": "infinity", "before_id": 1, "event_ids": [1, 2]}, "outbox_event_pkey"),
+        (
+            "look",
+            {**PAGE, "before_time": "infinity", "before_id": 1, "causes": ["c1"]},
+            "death_cause",
+        ),
+        (
+            "look",
+            {**PAGE, "before_time": "infinity", "before_id": 1, "event_ids": [1, 2]},
+            "outbox_event_pkey",
+        ),
         ("events", {"ids": [1, 2, 3], "longest": 9}, "outbox_event_pkey"),
         ("types", FOLDED, "Index Only Scan using dlq_dead_types"),
         ("types", {**FOLDED, "event_type": "type1"}, "Index Only Scan using dlq_dead_types"),
@@ -164,4 +192,6 @@ def test_what_is_dead_is_found_by_its_indexes(
     assert "Seq Scan on death" not in plan, plan
     most = max(int(float(word)) for word in re.findall(r"actual rows=([\d.]+)", plan))
     assert name != "look" or most <= 101, plan
-    assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {"count": 20_000}
+    assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {
+        "count": 20_000
+    }

@@ -25,15 +25,16 @@ import sqlalchemy
 
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.postgres import embedded
-from dlq_pipelines.postgres.embedded import start
+from dlq_pipelines.postgres.embedded import start_server
 
 REPOSITORY = Path(embedded.__file__).parents[2]
 PACKAGES = Path(sysconfig.get_paths()["purelib"])
 ROOT = os.geteuid() == 0
-TMP = Path("/tmp")  # noqa: S108 - pytest's own folders are closed to other accounts
+TMP = Path("/tmp")
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec(embedded.PACKAGE) is None, reason="the extra dlq-pipelines[embedded] is not installed"
+    importlib.util.find_spec(embedded.PACKAGE) is None,
+    reason="the extra dlq-pipelines[embedded] is not installed",
 )
 only_root = pytest.mark.skipif(not ROOT, reason="only root runs the server as another account")
 
@@ -42,9 +43,9 @@ USER = """
 import sys
 from pathlib import Path
 from dlq_pipelines.errors import DatabaseUnavailableError
-from dlq_pipelines.postgres.embedded import start
+from dlq_pipelines.postgres.embedded import start_server
 try:
-    with start(Path(sys.argv[1])) as server:
+    with start_server(Path(sys.argv[1])) as server:
         print(server.url(), flush=True)
         sys.stdin.readline()
 except DatabaseUnavailableError as error:
@@ -55,9 +56,15 @@ except DatabaseUnavailableError as error:
 class User:
     """Another process that uses the server of a home."""
 
-    def __init__(self, home: Path, python: Sequence[str] = (sys.executable,), **options: Any) -> None:
+    def __init__(
+        self, home: Path, python: Sequence[str] = (sys.executable,), **options: Any
+    ) -> None:
         self.process = subprocess.Popen(
-            [*python, "-c", USER, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
+            [*python, "-c", USER, str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            **options,
         )
 
     def answer(self) -> str:
@@ -129,7 +136,9 @@ def postmasters(home: Path) -> list[psutil.Process]:
     servers = {
         process.pid: process
         for process in psutil.process_iter(["cmdline", "ppid"])
-        if (line := process.info["cmdline"]) and line[0].endswith("bin/postgres") and line[-2:] == ["-D", data]
+        if (line := process.info["cmdline"])
+        and line[0].endswith("bin/postgres")
+        and line[-2:] == ["-D", data]
     }
     return [process for process in servers.values() if process.info["ppid"] not in servers]
 
@@ -165,7 +174,7 @@ def seen(paths: Sequence[Path]) -> dict[Path, tuple[int, int, int]]:
 
 def test_a_start_from_nothing_answers_as_postgresql_18_in_utc(home: Path) -> None:
     """No preparation is needed: one call, and there is a server with the settings that this project counts on."""
-    with start(home) as server, psycopg.connect(server.url()) as connection:
+    with start_server(home) as server, psycopg.connect(server.url()) as connection:
         assert connection.execute("select 1").fetchone() == (1,)
         assert connection.info.server_version >= 180000
         shown = {name: connection.execute(f"show {name}").fetchone() for name in embedded.SETTINGS}
@@ -185,7 +194,7 @@ def test_processes_that_start_at_once_get_one_server(home: Path, user: Callable[
 def test_threads_that_start_at_once_get_one_server(home: Path) -> None:
     """Locks hold between the threads of one process as between processes."""
     with ThreadPoolExecutor(4) as pool:
-        servers = list(pool.map(start, [home] * 4))
+        servers = list(pool.map(start_server, [home] * 4))
     assert len(postmasters(home)) == 1
     for server in servers:
         assert answers(server.url())
@@ -195,9 +204,9 @@ def test_threads_that_start_at_once_get_one_server(home: Path) -> None:
 
 def test_data_is_still_there_after_a_stop_and_a_start(home: Path) -> None:
     """The server comes and goes; what was written stays."""
-    with start(home) as server, psycopg.connect(server.ensure_database("dlq")) as connection:
+    with start_server(home) as server, psycopg.connect(server.ensure_database("dlq")) as connection:
         connection.execute("create table kept as select 42 as answer")
-    with start(home) as server, psycopg.connect(server.url("dlq")) as connection:
+    with start_server(home) as server, psycopg.connect(server.url("dlq")) as connection:
         assert connection.execute("select answer from kept").fetchone() == (42,)
 
 
@@ -207,14 +216,20 @@ def test_a_relative_and_a_linked_home_are_the_same_home(
     """One folder is one server, however it is written."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(home)
-    with start(home) as first, start(Path("home")) as second, start(tmp_path / "link") as third:
+    with (
+        start_server(home) as first,
+        start_server(Path("home")) as second,
+        start_server(tmp_path / "link") as third,
+    ):
         assert first.url() == second.url() == third.url()
 
 
 # --- stop ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_last_user_stops_the_server_and_an_earlier_leaver_does_not(home: Path, user: Callable[..., User]) -> None:
+def test_the_last_user_stops_the_server_and_an_earlier_leaver_does_not(
+    home: Path, user: Callable[..., User]
+) -> None:
     """The server lives exactly as long as somebody uses it, whoever started it."""
     first = user(home)
     url = first.answer()
@@ -229,8 +244,8 @@ def test_the_last_user_stops_the_server_and_an_earlier_leaver_does_not(home: Pat
 
 def test_two_uses_in_one_process_count_as_two(home: Path) -> None:
     """A library that releases its own use does not take the server from its caller, and twice is once."""
-    with start(home) as outer:
-        inner = start(home)
+    with start_server(home) as outer:
+        inner = start_server(home)
         inner.release()
         inner.release()
         assert answers(outer.url())
@@ -252,7 +267,7 @@ def test_a_killed_user_leaves_no_lock_behind(home: Path, user: Callable[..., Use
     killed.kill()
     assert answers(url)
     begun = time.monotonic()
-    with start(home):
+    with start_server(home):
         assert time.monotonic() - begun < 5
     assert postmasters(home) == []
 
@@ -270,19 +285,25 @@ def test_a_forked_child_that_releases_does_not_stop_its_parents_server(home: Pat
         "        print(psycopg.connect(server.url()).execute('select 1').fetchone())\n",
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(home)], capture_output=True, check=False, text=True, timeout=120
+        [sys.executable, "-c", program, str(home)],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=120,
     )
     assert done.stdout.strip() == "(1,)", done.stderr
     assert postmasters(home) == []
 
 
-def test_an_interrupt_in_the_terminal_does_not_reach_the_server(home: Path, user: Callable[..., User]) -> None:
+def test_an_interrupt_in_the_terminal_does_not_reach_the_server(
+    home: Path, user: Callable[..., User]
+) -> None:
     """Ctrl-C ends the process that started the server, and not the server that others use."""
     # A run in the background of a script ignores SIGINT, and so would what it starts.
     heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
     starter = user(home, process_group=0, stderr=subprocess.DEVNULL, **heeding)
     url = starter.answer()
-    with start(home):
+    with start_server(home):
         os.killpg(starter.process.pid, signal.SIGINT)
         starter.process.wait(90)
         assert answers(url)
@@ -293,41 +314,47 @@ def test_an_interrupt_in_the_terminal_does_not_reach_the_server(home: Path, user
 
 def test_a_committed_row_survives_a_killed_server(home: Path) -> None:
     """After SIGKILL of the server the next start recovers by itself, with everything that was committed."""
-    with start(home) as server:
+    with start_server(home) as server:
         with psycopg.connect(server.url()) as connection:
             connection.execute("create table kept as select 42 as answer")
         crash(home)
         assert (home / "postgres" / "postmaster.pid").exists()
-        with start(home) as again, psycopg.connect(again.url()) as connection:
+        with start_server(home) as again, psycopg.connect(again.url()) as connection:
             assert connection.execute("select answer from kept").fetchone() == (42,)
         assert answers(server.url())
 
 
 def test_processes_that_outlive_a_killed_server_for_a_moment_are_waited_for(home: Path) -> None:
     """A start right after a crash does not fail because the old server's memory is still in use."""
-    with start(home) as server, psycopg.connect(server.url()) as connection:
+    with start_server(home) as server, psycopg.connect(server.url()) as connection:
         backend = psutil.Process(connection.info.backend_pid)
         backend.suspend()
         crash(home)
         threading.Timer(1.5, backend.resume).start()
         begun = time.monotonic()
-        with start(home) as again:
+        with start_server(home) as again:
             assert answers(again.url())
         assert time.monotonic() - begun > 1
 
 
-def test_a_stale_pid_file_whose_number_belongs_to_another_process_now_is_recovered(home: Path) -> None:
+def test_a_stale_pid_file_whose_number_belongs_to_another_process_now_is_recovered(
+    home: Path,
+) -> None:
     """A process number that was given away since the crash is no running server, and its new owner is left alone."""
-    with start(home) as server:
+    with start_server(home) as server:
         dead = postmaster(home).pid
         crash(home)
         data = home / "postgres"
-        account = {"user": data.stat().st_uid} if ROOT else {}  # PostgreSQL itself ignores other accounts' processes
+        account = (
+            {"user": data.stat().st_uid} if ROOT else {}
+        )  # PostgreSQL itself ignores other accounts' processes
         bystander = subprocess.Popen(["sleep", "300"], cwd="/", **account)  # type: ignore[call-overload]
         try:
             for lock_file in (data / "postmaster.pid", data / ".s.PGSQL.5432.lock"):
-                lock_file.write_text(lock_file.read_text().replace(str(dead), str(bystander.pid), 1))
-            with start(home) as again:
+                lock_file.write_text(
+                    lock_file.read_text().replace(str(dead), str(bystander.pid), 1)
+                )
+            with start_server(home) as again:
                 assert answers(again.url())
             assert bystander.poll() is None
         finally:
@@ -338,13 +365,13 @@ def test_a_stale_pid_file_whose_number_belongs_to_another_process_now_is_recover
 
 def test_an_interrupted_creation_begins_again(home: Path) -> None:
     """What a killed initdb left half done is not taken for a database."""
-    with start(home):
+    with start_server(home):
         pass
     data = Path(os.path.realpath(home / "postgres"))
     (home / "postgres").unlink() if ROOT else None
     data.rename(data.with_name(f"{data.name}.new"))
     (data.with_name(f"{data.name}.new") / "global" / "pg_control").unlink()
-    with start(home) as server:
+    with start_server(home) as server:
         assert answers(server.url())
     assert not data.with_name(f"{data.name}.new").exists()
 
@@ -354,37 +381,43 @@ def test_an_interrupted_creation_begins_again(home: Path) -> None:
 
 def test_data_of_another_major_version_is_named_and_not_touched(home: Path) -> None:
     """The message says which folder, which version, and what to do."""
-    with start(home):
+    with start_server(home):
         pass
     version = home / "postgres" / "PG_VERSION"
     version.write_text("16\n")
-    with pytest.raises(DatabaseUnavailableError, match=r"made by PostgreSQL 16.*runs PostgreSQL 18") as caught:
-        start(home)
+    with pytest.raises(
+        DatabaseUnavailableError, match=r"made by PostgreSQL 16.*runs PostgreSQL 18"
+    ) as caught:
+        start_server(home)
     assert os.path.realpath(home / "postgres") in str(caught.value)
     assert version.read_text() == "16\n"
 
 
 def test_a_server_that_cannot_start_says_why_and_where_its_log_is(home: Path) -> None:
-    """The server's own words reach the person who must act on them, at once."""
-    with start(home):
+    """The server's own words reach the person who must audit on them, at once."""
+    with start_server(home):
         pass
     with (home / "postgres" / "postgresql.conf").open("a") as settings:
         settings.write("no_such_setting = 1\n")
     begun = time.monotonic()
-    with pytest.raises(DatabaseUnavailableError, match=r'unrecognized .*"no_such_setting".*FATAL') as caught:
-        start(home)
+    with pytest.raises(
+        DatabaseUnavailableError, match=r'unrecognized .*"no_such_setting".*FATAL'
+    ) as caught:
+        start_server(home)
     assert time.monotonic() - begun < 10
     assert f"{os.path.realpath(home / 'postgres')}/log" in str(caught.value)
 
 
 def test_a_failure_after_the_log_is_open_is_quoted_from_the_log(home: Path) -> None:
     """Also what the server says late, such as damaged control data, is in the message."""
-    with start(home):
+    with start_server(home):
         pass
     for segment in (home / "postgres" / "pg_wal").glob("0000*"):
         segment.unlink()
-    with pytest.raises(DatabaseUnavailableError, match=r"(FATAL|PANIC):  could not locate a valid checkpoint"):
-        start(home)
+    with pytest.raises(
+        DatabaseUnavailableError, match=r"(FATAL|PANIC):  could not locate a valid checkpoint"
+    ):
+        start_server(home)
 
 
 def test_a_folder_that_is_no_database_is_refused(home: Path) -> None:
@@ -395,7 +428,7 @@ def test_a_folder_that_is_no_database_is_refused(home: Path) -> None:
     if ROOT:
         os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
     with pytest.raises(DatabaseUnavailableError, match="not a PostgreSQL database"):
-        start(home)
+        start_server(home)
     assert (folder / "thesis.txt").read_text() == "precious"
 
 
@@ -423,7 +456,7 @@ def test_without_the_wheel_the_message_names_the_extra(tmp_path: Path) -> None:
 
 def test_nothing_listens_on_tcp(home: Path) -> None:
     """Neither the network nor the loopback leads to the server."""
-    with start(home) as server:
+    with start_server(home) as server:
         with psycopg.connect(server.url()) as connection:
             assert connection.execute("show listen_addresses").fetchone() == ("",)
         main = postmaster(home)
@@ -434,7 +467,7 @@ def test_nothing_listens_on_tcp(home: Path) -> None:
 
 def test_only_the_servers_account_enters_the_folder_of_the_socket(home: Path) -> None:
     """Log-in is by trust, so the folder's mode is what keeps other accounts out."""
-    with start(home) as server:
+    with start_server(home) as server:
         (folder,) = parse_qs(urlsplit(server.url()).query)["host"]
         status = Path(folder).stat()
         assert stat.S_IMODE(status.st_mode) == 0o700
@@ -450,7 +483,7 @@ def by_psycopg(url: str) -> Any:
 def by_sqlalchemy(url: str) -> Any:
     engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg2://", 1))
     with engine.connect() as connection:
-        row = connection.execute(sqlalchemy.text("select current_database()")).one()
+        row = connection.execute(sqlalchemy.text("select current_database()")).fetch_one()
     engine.dispose()
     return tuple(row)
 
@@ -463,7 +496,9 @@ def by_adbc(url: str) -> Any:
 
 @pytest.mark.parametrize("driver", [by_psycopg, by_sqlalchemy, by_adbc])
 @pytest.mark.parametrize(
-    "folder", ["home", "deep/" * 40 + "home", "a, b:c@d $(exit 3) \"q\" 'q' % ü"], ids=["plain", "long", "odd"]
+    "folder",
+    ["home", "deep/" * 40 + "home", "a, b:c@d $(exit 3) \"q\" 'q' % ü"],
+    ids=["plain", "long", "odd"],
 )
 def test_the_url_works_with_every_driver_wherever_the_home_is(
     tmp_path: Path,
@@ -474,20 +509,20 @@ def test_the_url_works_with_every_driver_wherever_the_home_is(
 ) -> None:
     """Paths that are long or odd, a PGPORT of some other server: the url leads to ours."""
     monkeypatch.setenv("PGPORT", "6543")
-    with start(cleanup(tmp_path / folder)) as server:
+    with start_server(cleanup(tmp_path / folder)) as server:
         assert driver(server.ensure_database("dlq-Test_1")) == ("dlq-Test_1",)
 
 
 def test_a_database_may_have_a_name_that_needs_quoting(home: Path) -> None:
     """Neither the statement nor the url is built by pasting the name in."""
     name = 'd/l "q"? \'; drop database ü'
-    with start(home) as server:
+    with start_server(home) as server:
         assert by_psycopg(server.ensure_database(name)) == by_adbc(server.url(name)) == (name,)
 
 
 def test_a_database_that_many_ask_for_at_once_is_created_once(home: Path) -> None:
     """Everybody who asks gets the url; nobody sees that another was faster."""
-    with start(home) as server:
+    with start_server(home) as server:
         with ThreadPoolExecutor(8) as pool:
             urls = list(pool.map(server.ensure_database, ["dlq"] * 8))
         assert set(urls) == {server.url("dlq")}
@@ -496,7 +531,7 @@ def test_a_database_that_many_ask_for_at_once_is_created_once(home: Path) -> Non
 
 def test_a_server_that_is_gone_is_reported_as_unavailable(home: Path) -> None:
     """Callers have one kind of error to catch."""
-    with start(home) as server:
+    with start_server(home) as server:
         crash(home)
         with pytest.raises(DatabaseUnavailableError, match="'dlq'"):
             server.ensure_database("dlq")
@@ -506,16 +541,27 @@ def test_a_server_that_is_gone_is_reported_as_unavailable(home: Path) -> None:
 
 
 @only_root
-def test_root_changes_no_existing_folder_and_no_account(tmp_path: Path, cleanup: Callable[[Path], Path]) -> None:
+def test_root_changes_no_existing_folder_and_no_account(
+    tmp_path: Path, cleanup: Callable[[Path], Path]
+) -> None:
     """The machine is as it was, except for one new folder in /var/lib: no mode, no owner, no account is changed."""
     home = cleanup(tmp_path / "closed" / "home")
     home.mkdir(parents=True)
     home.parent.chmod(0o700)
     home.chmod(0o700)
-    watched = [home, PACKAGES / embedded.PACKAGE / "pginstall18" / "bin", PACKAGES, REPOSITORY, Path("/var/lib")]
+    watched = [
+        home,
+        PACKAGES / embedded.PACKAGE / "pginstall18" / "bin",
+        PACKAGES,
+        REPOSITORY,
+        Path("/var/lib"),
+    ]
     watched += [Path("/root"), Path(sys.executable).resolve().parent, TMP]
-    before, accounts = seen(watched), [Path(p).read_bytes() for p in ("/etc/passwd", "/etc/group", "/etc/shadow")]
-    with start(home) as server:
+    before, accounts = (
+        seen(watched),
+        [Path(p).read_bytes() for p in ("/etc/passwd", "/etc/group", "/etc/shadow")],
+    )
+    with start_server(home) as server:
         assert answers(server.url())
         process = postmaster(home)
         assert 0 not in {process.uids().real, process.uids().effective, process.uids().saved}
@@ -525,9 +571,11 @@ def test_root_changes_no_existing_folder_and_no_account(tmp_path: Path, cleanup:
 
 
 @only_root
-def test_root_keeps_programs_that_nobody_else_can_change_and_data_that_nobody_else_can_read(home: Path) -> None:
+def test_root_keeps_programs_that_nobody_else_can_change_and_data_that_nobody_else_can_read(
+    home: Path,
+) -> None:
     """What runs as the server's account is root's; what it writes is its own."""
-    with start(home):
+    with start_server(home):
         data = Path(os.path.realpath(home / "postgres"))
         assert data.parent == embedded.STAGE
         assert stat.S_IMODE(data.stat().st_mode) == 0o700
@@ -539,27 +587,31 @@ def test_root_keeps_programs_that_nobody_else_can_change_and_data_that_nobody_el
 
 
 @only_root
-def test_a_moved_home_is_told_how_to_take_its_data_along(home: Path, cleanup: Callable[[Path], Path]) -> None:
+def test_a_moved_home_is_told_how_to_take_its_data_along(
+    home: Path, cleanup: Callable[[Path], Path]
+) -> None:
     """Two homes never share one server's data, and the command that is shown repairs a move."""
-    with start(home) as server, psycopg.connect(server.url()) as connection:
+    with start_server(home) as server, psycopg.connect(server.url()) as connection:
         connection.execute("create table kept as select 42 as answer")
     moved = cleanup(home.rename(home.with_name("moved")))
-    with pytest.raises(DatabaseUnavailableError, match=r"If this home was moved, run `.*`") as caught:
-        start(moved)
+    with pytest.raises(
+        DatabaseUnavailableError, match=r"If this home was moved, run `.*`"
+    ) as caught:
+        start_server(moved)
     command = str(caught.value).split("`")[1]
     subprocess.run(["/bin/sh", "-c", command], check=True)
-    with start(moved) as server, psycopg.connect(server.url()) as connection:
+    with start_server(moved) as server, psycopg.connect(server.url()) as connection:
         assert connection.execute("select answer from kept").fetchone() == (42,)
 
 
 @only_root
 def test_a_link_to_data_that_is_gone_does_not_become_an_empty_database(home: Path) -> None:
     """A new container with an old volume is told that the data is missing."""
-    with start(home):
+    with start_server(home):
         pass
     shutil.rmtree(os.path.realpath(home / "postgres"))
     with pytest.raises(DatabaseUnavailableError, match="which is gone"):
-        start(home)
+        start_server(home)
 
 
 @only_root
@@ -571,7 +623,7 @@ def test_root_serves_a_home_that_another_account_made_as_that_account() -> None:
     for folder in (base, base / "postgres"):
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     try:
-        with start(base) as server:
+        with start_server(base) as server:
             assert answers(server.url())
             assert postmaster(base).uids().effective == nobody.pw_uid
         assert not (base / "postgres").is_symlink()
@@ -587,13 +639,30 @@ def unprivileged_python() -> tuple[list[str], dict[str, Any]]:
     """A Python of our version that `nobody` can run with our packages, and how to run it."""
     nobody = pwd.getpwnam("nobody")
     paths = os.pathsep.join([str(REPOSITORY), str(PACKAGES)])
-    options: dict[str, Any] = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": "/"}
-    options["env"] = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.defpath, "PGPORT": "6543"}
+    options: dict[str, Any] = {
+        "user": nobody.pw_uid,
+        "group": nobody.pw_gid,
+        "extra_groups": [],
+        "cwd": "/",
+    }
+    options["env"] = {
+        "PYTHONPATH": paths,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": os.defpath,
+        "PGPORT": "6543",
+    }
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for python in filter(None, [sys.executable, shutil.which(version, path="/usr/local/bin:/usr/bin")]):
+    for python in filter(
+        None, [sys.executable, shutil.which(version, path="/usr/local/bin:/usr/bin")]
+    ):
         try:
             probe = [python, "-c", "import psycopg, dlq_pipelines.postgres.embedded"]
-            if subprocess.run(probe, capture_output=True, check=False, timeout=60, **options).returncode == 0:
+            if (
+                subprocess.run(
+                    probe, capture_output=True, check=False, timeout=60, **options
+                ).returncode
+                == 0
+            ):
                 return [python], options
         except OSError:
             continue
@@ -656,7 +725,7 @@ def test_an_unprivileged_account_cannot_use_roots_home_and_is_told(
     """A home that root used first is refused with a way out, not with a stack trace."""
     base, use = unprivileged
     home = base / "home"
-    with start(home):
+    with start_server(home):
         answer = use(home).answer()
     assert "Permission denied" in answer
     assert "choose another DLQ_HOME" in answer

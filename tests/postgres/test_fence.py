@@ -29,7 +29,9 @@ def test_the_lock_of_a_killed_process_is_free_within_seconds(
     if "linux" not in one(connection, "select version()")["version"]:
         pytest.skip("the server is not on Linux, where it can look for its clients")
     command = [sys.executable, "-c", HOLD, database.url, doing]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"
         assert one(connection, "select pg_try_advisory_lock(7) as free") == {"free": False}
@@ -43,7 +45,9 @@ def test_the_lock_of_a_killed_process_is_free_within_seconds(
 
 def test_a_session_has_what_frees_its_locks(connection: Connection) -> None:
     """Over TCP also for machines that are gone; on a Unix socket, where both are one, the server has no such time."""
-    found = one(connection, "select current_setting('client_connection_check_interval') as looks, version()")
+    found = one(
+        connection, "select current_setting('client_connection_check_interval') as looks, version()"
+    )
     assert found["looks"] == ("5s" if "linux" in found["version"] else "0")
     idle = one(connection, "select current_setting('tcp_keepalives_idle') as idle")["idle"]
     assert idle == ("0" if connection.info.host.startswith("/") else "60")

@@ -16,37 +16,37 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
-from dlq_pipelines.archive.purge import forget_deaths, purge_archive
+from dlq_pipelines.archive.purge import purge_archive, purge_deaths
 from dlq_pipelines.archive.restore import restore_events
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.catalogue import (
-    describe_as,
     list_causes,
-    mark_relapses,
+    mark_regressed_causes,
     merge_causes,
     mute_cause,
+    set_cause_text,
     split_cause,
-    undo,
+    undo_change,
 )
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.exports.export import export_day, verify_day
-from dlq_pipelines.exports.target import local_target
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.exports.target import open_local_target
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import (
-    all_migrations,
+    apply_migrations,
     create_host_tables,
-    migrate,
-    print_roles,
+    load_migrations,
+    render_roles,
     require_current,
 )
-from dlq_pipelines.postgres.queries import Names
+from dlq_pipelines.postgres.queries import TableNames
 from dlq_pipelines.reports.figures import ReportPolicy
 from dlq_pipelines.reports.report import build_report, make_report
 from dlq_pipelines.retries.advance import advance_fix, withdraw_fix
-from dlq_pipelines.retries.fix import Terms
-from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, list_fixes, preview_fix
+from dlq_pipelines.retries.fix import FixTerms
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix, list_due_fixes, list_fixes, preview_fix
 from dlq_pipelines.retries.retry import retry_with_payload
 from dlq_pipelines.retries.settle import settle_retries
 from tests.rows import add_events, kill, one
@@ -84,19 +84,26 @@ Urls = Mapping[str, str]
 
 
 @contextmanager
-def _granted(database: Database, names: Names = Names()) -> Iterator[Urls]:  # noqa: B008 - frozen
+def _granted(database: Database, names: TableNames = TableNames()) -> Iterator[Urls]:
     """Roles of the test's own, an account in each, and the connection strings of these accounts."""
     suffix = uuid4().hex[:8]
-    roles = {role: f"{role} {suffix}" for role in ROLES}  # with a blank: names are quoted everywhere
-    _psql(database, print_roles(names), roles)
+    roles = {
+        role: f"{role} {suffix}" for role in ROLES
+    }  # with a blank: names are quoted everywhere
+    _psql(database, render_roles(names), roles)
     with database.connect() as owner:
         password = owner.info.password or "unused"
         accounts = {role: f"{role}_account_{suffix}" for role in ROLES}
         try:
             for role, account in accounts.items():
                 create = sql.SQL("create role {} login password {} in role {}")
-                owner.execute(create.format(sql.Identifier(account), password, sql.Identifier(roles[role])))
-            yield {role: make_conninfo(database.url, user=name, password=password) for role, name in accounts.items()}
+                owner.execute(
+                    create.format(sql.Identifier(account), password, sql.Identifier(roles[role]))
+                )
+            yield {
+                role: make_conninfo(database.url, user=name, password=password)
+                for role, name in accounts.items()
+            }
         finally:
             for name in (*accounts.values(), *roles.values()):
                 owner.execute(sql.SQL("drop owned by {}").format(sql.Identifier(name)))
@@ -114,15 +121,19 @@ def _psql(database: Database, script: str, variables: Mapping[str, str]) -> None
     options = ["-h", str(parts["host"]), "-U", str(parts["user"]), "-d", str(parts["dbname"])]
     options += [word for name, value in variables.items() for word in ("-v", f"{name}={value}")]
     for _ in range(2):  # running it again is what people do after each migration
-        done = subprocess.run(["psql", "-X", *options], input=script, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["psql", "-X", *options], input=script, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
 
 
-def _act(reason: str = "tested") -> Act:
-    return Act("ann", reason, datetime.now(UTC))
+def _act(reason: str = "tested") -> AuditContext:
+    return AuditContext("ann", reason, datetime.now(UTC))
 
 
-def test_the_worker_delivers_fails_and_buries_and_its_deaths_are_recorded(connection: Connection, urls: Urls) -> None:
+def test_the_worker_delivers_fails_and_buries_and_its_deaths_are_recorded(
+    connection: Connection, urls: Urls
+) -> None:
     """Without a right on our schema: the trigger has its owner's."""
     add_events(connection, 3)
     with OutboxRepository(urls["worker"], max_attempts=1) as repository:
@@ -133,7 +144,9 @@ def test_the_worker_delivers_fails_and_buries_and_its_deaths_are_recorded(connec
     assert one(connection, "select count(*) from dlq.death") == {"count": 2}
 
 
-def test_the_operator_does_all_that_jobs_and_people_do(connection: Connection, urls: Urls, tmp_path: Path) -> None:
+def test_the_operator_does_all_that_jobs_and_people_do(
+    connection: Connection, urls: Urls, tmp_path: Path
+) -> None:
     """From the first cause to the last purge, with nothing but the role's rights."""
     add_events(connection, 30)
     kill(connection, "TimeoutError: no answer", where="id <= 20")
@@ -141,60 +154,71 @@ def test_the_operator_does_all_that_jobs_and_people_do(connection: Connection, u
     with Database(urls["operator"]).connect() as operator:
         require_current(operator)
         assert classify_deaths(operator, zone=UTC_ZONE).deaths == 30
-        assert mark_relapses(operator, now=TODAY) == ()
+        assert mark_regressed_causes(operator, now=TODAY) == ()
         _look_after_causes(operator)
         _fix(operator, connection)
-        retry_with_payload(operator, 25, '{"mended": true}', act=_act(), allowed=True)
+        retry_with_payload(operator, 25, '{"mended": true}', audit=_act(), allowed=True)
         settle_retries(operator, now=datetime.now(UTC), settle_seconds=1)
         day = Day.of(date(2026, 3, 10), UTC_ZONE)
-        export_day(operator, url=urls["operator"], day=day, target=local_target(tmp_path), now=TODAY)
-        assert verify_day(operator, day=day, target=local_target(tmp_path), now=TODAY) == []
-        now, reports = TODAY + timedelta(days=2), local_target(tmp_path, "reports")
+        export_day(
+            operator, url=urls["operator"], day=day, target=open_local_target(tmp_path), now=TODAY
+        )
+        assert verify_day(operator, day=day, target=open_local_target(tmp_path), now=TODAY) == []
+        now, reports = TODAY + timedelta(days=2), open_local_target(tmp_path, "reports")
         policy = ReportPolicy()
-        build_report(operator, day=TODAY.date(), zone=UTC_ZONE, target=reports, policy=policy, now=now)
+        build_report(
+            operator, day=TODAY.date(), zone=UTC_ZONE, target=reports, policy=policy, now=now
+        )
         _archive(operator)
         for name in ("archive.unaccounted", "cause.rollup_difference", "outbox.observe"):
-            operator.one(name)
+            operator.fetch_one(name)
         operator.run("fix.stages_difference")
         operator.run("archive.columns_lacking")
         operator.execute("select public.archive_dead_outbox_events(1000)")
-    assert one(connection, "select count(*) from outbox_event_archive where status = 'dead'") == {"count": 0}
-    assert one(connection, "select count(*) > 0 as audited from dlq.operation where actor = 'ann'") == {"audited": True}
+    assert one(connection, "select count(*) from outbox_event_archive where status = 'dead'") == {
+        "count": 0
+    }
+    assert one(
+        connection, "select count(*) > 0 as audited from dlq.operation where actor = 'ann'"
+    ) == {"audited": True}
 
 
 def _look_after_causes(operator: Connection) -> None:
     one_, other = (cause.id for cause in list_causes(operator))
-    merged = merge_causes(operator, one_, into=other, act=_act())
-    undo(operator, merged.operation, act=_act())
-    merge_causes(operator, one_, into=other, act=_act())
-    split_cause(operator, one_, act=_act())
-    describe_as(operator, one_, "name", "no answer", act=_act())
-    mute_cause(operator, one_, datetime.now(UTC) + timedelta(days=1), act=_act())
+    merged = merge_causes(operator, one_, into=other, audit=_act())
+    undo_change(operator, merged.operation, audit=_act())
+    merge_causes(operator, one_, into=other, audit=_act())
+    split_cause(operator, one_, audit=_act())
+    set_cause_text(operator, one_, "name", "no answer", audit=_act())
+    mute_cause(operator, one_, datetime.now(UTC) + timedelta(days=1), audit=_act())
 
 
 def _fix(operator: Connection, owner: Connection) -> None:
     cause = next(cause.id for cause in list_causes(operator) if cause.dead == 20)
-    flag = Flag(Selector(cause_id=cause))
-    assert preview_fix(operator, flag, act=_act(), default=Terms().policy).events == 20
-    fix = flag_fix(operator, flag, act=_act())
-    (due,) = fixes_due(operator, now=datetime.now(UTC), max_backlog=timedelta(days=1))
-    assert advance_fix(operator, due.id, act=_act(), terms=Terms()).released == 10
+    flag = FixFlag(Selection(cause=cause))
+    assert preview_fix(operator, flag, audit=_act(), default=FixTerms().policy).events == 20
+    fix = flag_fix(operator, flag, audit=_act())
+    (due,) = list_due_fixes(operator, now=datetime.now(UTC), max_backlog=timedelta(days=1))
+    assert advance_fix(operator, due.id, audit=_act(), terms=FixTerms()).released == 10
     owner.execute("update outbox_event set status = 'done' where status = 'pending'")
-    later = Act("ann", "a step is due", datetime.now(UTC) + timedelta(seconds=2))
-    assert advance_fix(operator, fix.id, act=later, terms=Terms()).released == 10
-    withdraw_fix(operator, fix.id, act=_act())
+    later = AuditContext("ann", "a step is due", datetime.now(UTC) + timedelta(seconds=2))
+    assert advance_fix(operator, fix.id, audit=later, terms=FixTerms()).released == 10
+    withdraw_fix(operator, fix.id, audit=_act())
 
 
 def _archive(operator: Connection) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1)
-    assert discard_events(operator, Selector(event_ids=(21,)), act=_act()).events == 1
-    moved = archive_dead_events(operator, before=soon, only_exported=False, act=_act()).moved
+    assert discard_events(operator, Selection(event_ids=(21,)), audit=_act()).events == 1
+    moved = archive_dead_events(operator, before=soon, only_exported=False, audit=_act()).moved
     assert moved > 0
-    assert restore_events(operator, Selector(event_ids=(22, 23)), act=_act()).events == 2
-    archive_dead_events(operator, before=soon, only_exported=True, act=_act())
-    archive_dead_events(operator, before=soon, only_exported=False, act=_act())
-    assert purge_archive(operator, before=datetime.now(UTC) + timedelta(days=1), act=_act()).events == moved + 1
-    assert forget_deaths(operator, before=soon, act=_act()).events > 0
+    assert restore_events(operator, Selection(event_ids=(22, 23)), audit=_act()).events == 2
+    archive_dead_events(operator, before=soon, only_exported=True, audit=_act())
+    archive_dead_events(operator, before=soon, only_exported=False, audit=_act())
+    assert (
+        purge_archive(operator, before=datetime.now(UTC) + timedelta(days=1), audit=_act()).events
+        == moved + 1
+    )
+    assert purge_deaths(operator, before=soon, audit=_act()).events > 0
 
 
 def test_the_reader_reads_all_of_it(connection: Connection, urls: Urls) -> None:
@@ -206,13 +230,17 @@ def test_the_reader_reads_all_of_it(connection: Connection, urls: Urls) -> None:
         require_current(reader)
         (cause,) = list_causes(reader)
         seen = make_report(
-            reader, day=TODAY.date(), zone=UTC_ZONE, policy=ReportPolicy(), now=TODAY + timedelta(days=2)
+            reader,
+            day=TODAY.date(),
+            zone=UTC_ZONE,
+            policy=ReportPolicy(),
+            now=TODAY + timedelta(days=2),
         )
         assert seen.figures.totals.deaths == cause.dead == 2
         assert [fix.id for fix in list_fixes(reader)] == []
         for row in connection.execute(TABLES.encode()):
             reader.execute(sql.SQL("table {}").format(sql.Identifier(*row["name"].split("."))))
-        reader.one("archive.exported_times", before=TODAY)
+        reader.fetch_one("archive.exported_times", before=TODAY)
         reader.run("archive.columns_lacking")
 
 
@@ -231,26 +259,31 @@ def _allowed(role: str, table: str, *, is_table: bool) -> set[str]:
     if role == "operator":
         if not is_table:
             return {"select"}
-        return ONLY.get(table, {"select", "insert", "delete"} - ({"delete"} if table[4:] in NEVER_DELETED else set()))
+        return ONLY.get(
+            table,
+            {"select", "insert", "delete"} - ({"delete"} if table[4:] in NEVER_DELETED else set()),
+        )
     if role == "reader":
         return {"select"}
     return {"select"} if (role, table) == ("worker", "outbox_event") else set()
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_may_do_nothing_else_with_any_table(connection: Connection, urls: Urls, role: str) -> None:
-    """Each act on each table that is not its own raises insufficient privilege, and the others do not."""
+def test_a_role_may_do_nothing_else_with_any_table(
+    connection: Connection, urls: Urls, role: str
+) -> None:
+    """Each audit on each table that is not its own raises insufficient privilege, and the others do not."""
     tried = 0
     with psycopg.connect(urls[role], autocommit=True) as account:
         for table in connection.execute(TABLES.encode()).fetchall():
             allowed = _allowed(role, table["name"], is_table=table["is_table"])
-            for act, statement in ACTS.items():
-                if act != "select" and not table["is_table"]:  # nobody writes through a view
+            for audit, statement in ACTS.items():
+                if audit != "select" and not table["is_table"]:  # nobody writes through a view
                     continue
-                if table["name"].startswith("outbox_event") and act == "insert":
-                    statement = "insert into {} (id) values (1)"  # noqa: PLW2901 - new ids are the application's
+                if table["name"].startswith("outbox_event") and audit == "insert":
+                    statement = "insert into {} (id) values (1)"
                 refused = _refused(account, statement.format(table["name"]))
-                assert refused == (act not in allowed), (role, act, table["name"])
+                assert refused == (audit not in allowed), (role, audit, table["name"])
                 tried += 1
     assert tried > 50
 
@@ -302,12 +335,17 @@ FORBIDDEN = {
 }
 
 
-@pytest.mark.parametrize(("role", "statement"), [(role, text) for role, texts in FORBIDDEN.items() for text in texts])
+@pytest.mark.parametrize(
+    ("role", "statement"), [(role, text) for role, texts in FORBIDDEN.items() for text in texts]
+)
 def test_a_role_is_refused(connection: Connection, urls: Urls, role: str, statement: str) -> None:
     """What it would have to be trusted with."""
     add_events(connection, 1)
     kill(connection, "boom")
-    with psycopg.connect(urls[role]) as account, pytest.raises(psycopg.errors.InsufficientPrivilege):
+    with (
+        psycopg.connect(urls[role]) as account,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
         account.execute(statement.encode())
 
 
@@ -316,7 +354,12 @@ def test_a_role_creates_nothing_among_ours_and_calls_only_what_it_needs(
     connection: Connection, urls: Urls, role: str
 ) -> None:
     with psycopg.connect(urls[role], autocommit=True) as account:
-        for statement in ("create table dlq.mine ()", "create schema mine", "create role mine", "drop schema dlq"):
+        for statement in (
+            "create table dlq.mine ()",
+            "create schema mine",
+            "create role mine",
+            "drop schema dlq",
+        ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 account.execute(statement.encode())
         user = account.info.user
@@ -336,14 +379,24 @@ def test_a_role_creates_nothing_among_ours_and_calls_only_what_it_needs(
 
 def test_names_that_need_quotes_are_granted_on(empty_database: Database) -> None:
     """A schema and a table of somebody's own."""
-    names = Names(outbox_schema='shop "1"', outbox_table="out box", archive_table="arch'ive", dlq_schema="dead letters")
+    names = TableNames(
+        outbox_schema='shop "1"',
+        outbox_table="out box",
+        archive_table="arch'ive",
+        dlq_schema="dead letters",
+    )
     database = replace(empty_database, names=names)
     with database.connect() as owner:
         create_host_tables(owner)
-        migrate(owner, all_migrations())
+        apply_migrations(owner, load_migrations())
         with _granted(database, names) as urls:
             with replace(database, url=urls["operator"]).connect() as operator:
                 assert classify_deaths(operator, zone=UTC_ZONE).deaths == 0
-                assert archive_dead_events(operator, before=TODAY, only_exported=True, act=_act()).moved == 0
+                assert (
+                    archive_dead_events(
+                        operator, before=TODAY, only_exported=True, audit=_act()
+                    ).moved
+                    == 0
+                )
             with OutboxRepository(urls["worker"], names=names) as repository:
                 assert repository.fetch_pending(1) == []

@@ -5,7 +5,9 @@ from datetime import datetime
 from dlq_pipelines.postgres.connect import Connection
 
 
-def add_cause(connection: Connection, cause: str, exception: str = "TimeoutError", template: str = "no answer") -> None:
+def add_cause(
+    connection: Connection, cause: str, exception: str = "TimeoutError", template: str = "no answer"
+) -> None:
     """A cause of which nothing has died yet."""
     connection.execute(
         "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"

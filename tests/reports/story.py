@@ -5,27 +5,27 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
-from dlq_pipelines.archive.books import check_books
 from dlq_pipelines.archive.purge import purge_archive
 from dlq_pipelines.archive.restore import restore_events
-from dlq_pipelines.causes.catalogue import describe_as, mark_relapses, mute_cause
+from dlq_pipelines.audit import AuditContext
+from dlq_pipelines.causes.catalogue import mark_regressed_causes, mute_cause, set_cause_text
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import cause_key
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.outbox.reconcile import reconcile_events
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.figures import ReportPolicy, Window
+from dlq_pipelines.reports.figures import ReportPolicy, ReportWindow
 from dlq_pipelines.retries.advance import advance_fix, pause_fix, withdraw_fix
-from dlq_pipelines.retries.fix import RetryPolicy, Terms
-from dlq_pipelines.retries.ledger import Flag, flag_fix
+from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from dlq_pipelines.retries.retry import retry_events
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAY = date(2026, 11, 20)
-WINDOW = Window(DAY, BERLIN)
+WINDOW = ReportWindow(DAY, BERLIN)
 NOW = datetime(2026, 11, 21, 5, tzinfo=UTC)
 POLICY = ReportPolicy(dead_retention_days=14, archive_retention_days=21)
-_TERMS = Terms()
+_TERMS = FixTerms()
 _TRACE = (
     'Traceback (most recent call last):\n  File "/srv/shop/worker.py", line 88, in run\n    handler(event)\n'
     '  File "/srv/shop/handlers/{place}.py", line 41, in handle\n    {code}\n'
@@ -45,8 +45,14 @@ ROUTE = (
     _TRACE.format(place="payments", code="response.raise_for_status()")
     + "requests.exceptions.HTTPError: 503 Server Error: Service Unavailable for url: https://pay.example/v2/charges"
 )
-CARRIER = _TRACE.format(place="shipping", code="carrier.book(parcel)") + "TimeoutError: no answer from carrier in 30 s"
-MAIL = _TRACE.format(place="mail", code="smtp.send(letter)") + "smtplib.SMTPRecipientsRefused: mailbox is full"
+CARRIER = (
+    _TRACE.format(place="shipping", code="carrier.book(parcel)")
+    + "TimeoutError: no answer from carrier in 30 s"
+)
+MAIL = (
+    _TRACE.format(place="mail", code="smtp.send(letter)")
+    + "smtplib.SMTPRecipientsRefused: mailbox is full"
+)
 
 
 @dataclass
@@ -111,8 +117,8 @@ def _mend_the_carrier(connection: Connection, now: datetime) -> None:
     """A fix that was verified days ago."""
     carrier = flag_fix(
         connection,
-        Flag(Selector(cause_id=cause_key(CARRIER)), RetryPolicy(ordering="none")),
-        act=Act("shipping-team", "the carrier's new address", now),
+        FixFlag(Selection(cause=compute_cause_key(CARRIER)), RetryPolicy(order="none")),
+        audit=AuditContext("shipping-team", "the carrier's new address", now),
     )
     _advance(connection, carrier.id, now, deliver=True, times=6)
 
@@ -123,27 +129,40 @@ def _the_day(story: Story, start: datetime) -> None:
         connection,
         before=start - timedelta(days=14),
         only_exported=False,
-        act=Act("archive", "retention", start + 3 * hour),
+        audit=AuditContext("archive", "retention", start + 3 * hour),
     )
-    check_books(connection, now=start + 3 * hour)
+    reconcile_events(connection, now=start + 3 * hour)
     add_deaths(connection, 7, LABEL, start + 2 * hour, event_type="order.paid")
     add_deaths(connection, 12, CARRIER, start + 6 * hour, event_type="parcel.packed")
     add_deaths(connection, 76, REFUSED, start + 8 * hour, minutes=3)
     add_deaths(connection, 22, REFUSED, start + 8 * hour, event_type="order.cancelled", minutes=9)
     for name, count in (("orders_reference_key", 19), ("payments_pkey", 8)):
-        add_deaths(connection, count, DOUBLE.format(name=name), start + 10 * hour, event_type="order.paid")
+        add_deaths(
+            connection, count, DOUBLE.format(name=name), start + 10 * hour, event_type="order.paid"
+        )
     add_deaths(connection, 9, MAIL, start + 9 * hour, event_type="letter.due", attempts=2)
     classify_deaths(connection, zone=BERLIN)
-    mark_relapses(connection, now=start + 7 * hour)
-    describe_as(connection, cause_key(LABEL), "owner", "shipping-team", act=Act("ann", "theirs", start + 9 * hour))
-    describe_as(
+    mark_regressed_causes(connection, now=start + 7 * hour)
+    set_cause_text(
         connection,
-        cause_key(REFUSED),
+        compute_cause_key(LABEL),
+        "owner",
+        "shipping-team",
+        audit=AuditContext("ann", "theirs", start + 9 * hour),
+    )
+    set_cause_text(
+        connection,
+        compute_cause_key(REFUSED),
         "note",
         "Runbook: restart the stock service's sidecar first.",
-        act=Act("ann", "known", start + 9 * hour),
+        audit=AuditContext("ann", "known", start + 9 * hour),
     )
-    mute_cause(connection, cause_key(MAIL), start + timedelta(days=9), act=Act("ann", "customers'", start + 9 * hour))
+    mute_cause(
+        connection,
+        compute_cause_key(MAIL),
+        start + timedelta(days=9),
+        audit=AuditContext("ann", "customers'", start + 9 * hour),
+    )
     _fixes_of_the_day(story, start)
     add_deaths(connection, 4, "connection reset by peer", start + 23 * hour, minutes=2)
 
@@ -151,18 +170,27 @@ def _the_day(story: Story, start: datetime) -> None:
 def _fixes_of_the_day(story: Story, start: datetime) -> None:
     """One goes on when the day ends, one was halted."""
     connection, now = story.connection, start + timedelta(hours=11)
-    label = Flag(Selector(cause_id=cause_key(LABEL)), RetryPolicy(ordering="none"), link="v42", owner="shipping-team")
-    story.label_fix = flag_fix(connection, label, act=Act("shipping-team", "labels read the new field", now)).id
+    label = FixFlag(
+        Selection(cause=compute_cause_key(LABEL)),
+        RetryPolicy(order="none"),
+        link="v42",
+        owner="shipping-team",
+    )
+    story.label_fix = flag_fix(
+        connection, label, audit=AuditContext("shipping-team", "labels read the new field", now)
+    ).id
     _advance(connection, story.label_fix, now, deliver=True, times=1)
-    route = Flag(Selector(cause_id=cause_key(ROUTE)), RetryPolicy(ordering="none"))
-    story.route_fix = flag_fix(connection, route, act=Act("payments-team", "route v2 works again", now)).id
+    route = FixFlag(Selection(cause=compute_cause_key(ROUTE)), RetryPolicy(order="none"))
+    story.route_fix = flag_fix(
+        connection, route, audit=AuditContext("payments-team", "route v2 works again", now)
+    ).id
     _advance(connection, story.route_fix, now, deliver=False, times=1)
 
 
 def _advance(connection: Connection, fix: int, now: datetime, *, deliver: bool, times: int) -> None:
     """Steps of a fix, its events delivered or dead again in between; the last release stays without outcome."""
     for _ in range(times):
-        advance_fix(connection, fix, act=Act("sensor", "due", now), terms=_TERMS)
+        advance_fix(connection, fix, audit=AuditContext("sensor", "due", now), terms=_TERMS)
         now += timedelta(minutes=30)
         if deliver:
             connection.execute("update outbox_event set status = 'done' where status = 'pending'")
@@ -179,32 +207,76 @@ def _advance(connection: Connection, fix: int, now: datetime, *, deliver: bool, 
                 {"at": now - timedelta(minutes=5), "until": WINDOW.until},
             )
             classify_deaths(connection, zone=BERLIN)
-    advance_fix(connection, fix, act=Act("sensor", "due", now), terms=_TERMS)
+    advance_fix(connection, fix, audit=AuditContext("sensor", "due", now), terms=_TERMS)
 
 
 def go_on(story: Story) -> None:
     """All that may happen after the day: deaths, retries, fixes that end, people's words, archive, purge, restore."""
     connection, now = story.connection, WINDOW.until + timedelta(hours=2)
     classify_deaths(connection, zone=BERLIN)
-    ids = [row["id"] for row in connection.execute("select id from outbox_event where status = 'dead' order by id")]
-    retry_events(connection, ids[:40], act=Act("ann", "asked", now))
+    ids = [
+        row["id"]
+        for row in connection.execute(
+            "select id from outbox_event where status = 'dead' order by id"
+        )
+    ]
+    retry_events(connection, ids[:40], audit=AuditContext("ann", "asked", now))
     _advance(connection, story.label_fix, now, deliver=True, times=3)
-    later = flag_fix(connection, Flag(Selector(cause_id=cause_key(REFUSED))), act=Act("ann", "stock is back", now))
-    pause_fix(connection, later.id, act=Act("ann", "wait", now))
-    withdraw_fix(connection, later.id, act=Act("ann", "it was not", now))
+    later = flag_fix(
+        connection,
+        FixFlag(Selection(cause=compute_cause_key(REFUSED))),
+        audit=AuditContext("ann", "stock is back", now),
+    )
+    pause_fix(connection, later.id, audit=AuditContext("ann", "wait", now))
+    withdraw_fix(connection, later.id, audit=AuditContext("ann", "it was not", now))
     for cause in (LABEL, CARRIER, MAIL):
-        describe_as(connection, cause_key(cause), "owner", "someone else", act=Act("ann", "moved", now))
-        describe_as(connection, cause_key(cause), "note", "a later note", act=Act("ann", "moved", now))
-    mute_cause(connection, cause_key(MAIL), None, act=Act("ann", "loud again", now))
-    mute_cause(connection, cause_key(REFUSED), now + timedelta(days=3), act=Act("ann", "known", now))
+        set_cause_text(
+            connection,
+            compute_cause_key(cause),
+            "owner",
+            "someone else",
+            audit=AuditContext("ann", "moved", now),
+        )
+        set_cause_text(
+            connection,
+            compute_cause_key(cause),
+            "note",
+            "a later note",
+            audit=AuditContext("ann", "moved", now),
+        )
+    mute_cause(
+        connection, compute_cause_key(MAIL), None, audit=AuditContext("ann", "loud again", now)
+    )
+    mute_cause(
+        connection,
+        compute_cause_key(REFUSED),
+        now + timedelta(days=3),
+        audit=AuditContext("ann", "known", now),
+    )
     add_deaths(connection, 30, CARRIER, now, event_type="parcel.packed")
     add_deaths(connection, 3, "a new one", now)
     classify_deaths(connection, zone=BERLIN)
-    mark_relapses(connection, now=now)
-    discard_events(connection, Selector(event_ids=tuple(ids[40:45])), act=Act("ann", "given up", now))
-    archive_dead_events(connection, before=now, only_exported=False, act=Act("archive", "asked", now))
+    mark_regressed_causes(connection, now=now)
+    discard_events(
+        connection,
+        Selection(event_ids=tuple(ids[40:45])),
+        audit=AuditContext("ann", "given up", now),
+    )
+    archive_dead_events(
+        connection, before=now, only_exported=False, audit=AuditContext("archive", "asked", now)
+    )
     restored = tuple(ids[45:60])
-    restore_events(connection, Selector(event_ids=restored), act=Act("ann", "asked", now + timedelta(days=1)))
-    retry_events(connection, restored[:5], act=Act("ann", "asked", now + timedelta(days=2)))
-    purge_archive(connection, before=now + timedelta(minutes=1), act=Act("purge", "retention", now + timedelta(days=3)))
-    check_books(connection, now=now)
+    restore_events(
+        connection,
+        Selection(event_ids=restored),
+        audit=AuditContext("ann", "asked", now + timedelta(days=1)),
+    )
+    retry_events(
+        connection, restored[:5], audit=AuditContext("ann", "asked", now + timedelta(days=2))
+    )
+    purge_archive(
+        connection,
+        before=now + timedelta(minutes=1),
+        audit=AuditContext("purge", "retention", now + timedelta(days=3)),
+    )
+    reconcile_events(connection, now=now)

@@ -18,7 +18,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from dlq_pipelines.exports.target import local_target
+from dlq_pipelines.exports.target import open_local_target
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.reports.report import build_report
 from tests.conftest import _new_database, database_url
@@ -85,7 +85,12 @@ def _build(connection: Connection, folder: Path, *, days: int) -> None:
     for ahead in range(days):
         day = story.DAY + timedelta(days=ahead)
         build_report(
-            connection, day=day, zone=story.BERLIN, target=local_target(folder, ""), policy=story.POLICY, now=LATER
+            connection,
+            day=day,
+            zone=story.BERLIN,
+            target=open_local_target(folder, ""),
+            policy=story.POLICY,
+            now=LATER,
         )
 
 
@@ -93,7 +98,9 @@ def _build(connection: Connection, folder: Path, *, days: int) -> None:
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Chromium's own sandbox does not start for root.
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0)
+        launched = playwright.chromium.launch(
+            executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0
+        )
         yield launched
         launched.close()
 
@@ -155,7 +162,9 @@ def test_the_page_is_read_from_top_to_bottom_in_the_order_of_need(see: Any, widt
 
 
 @pytest.mark.parametrize(("width", "columns"), [(1280, 4), (768, 2), (375, 1)])
-def test_what_is_different_stands_side_by_side_where_there_is_room(see: Any, width: int, columns: int) -> None:
+def test_what_is_different_stands_side_by_side_where_there_is_room(
+    see: Any, width: int, columns: int
+) -> None:
     """Four boxes in a row, two, or one below the other; charts fill their places."""
     page = see(PAGES[0], width=width).page
     lefts = page.evaluate(
@@ -195,7 +204,9 @@ def test_links_lead_to_causes_fixes_and_neighbours(see: Any) -> None:
     page.get_by_role("link", name="labels read the new field").first.click()
     assert "#fix-" in page.url
     page.get_by_role("link", name="21 Nov").click()
-    assert page.get_by_role("heading", level=1).inner_text().startswith("Saturday, 21 November 2026")
+    assert (
+        page.get_by_role("heading", level=1).inner_text().startswith("Saturday, 21 November 2026")
+    )
     page.get_by_role("link", name="22 Nov").click()
     assert page.get_by_text("There is no report of this day yet.").is_visible()
     page.get_by_role("link", name="All days").click()

@@ -4,14 +4,20 @@ from datetime import timedelta
 from xml.etree import ElementTree as ET
 
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.charts import days_svg, hours_svg, series, sparkline_svg, trend_svg
-from dlq_pipelines.reports.figures import Figures, ReportPolicy
-from dlq_pipelines.reports.read import read_figures
+from dlq_pipelines.reports.charts import (
+    build_chart_series,
+    draw_days_chart,
+    draw_hours_chart,
+    draw_sparkline,
+    draw_trend_chart,
+)
+from dlq_pipelines.reports.figures import ReportFigures, ReportPolicy
+from dlq_pipelines.reports.read import read_report_figures
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import DAY, NOW, WINDOW
 
 
-def seven_causes(connection: Connection) -> Figures:
+def seven_causes(connection: Connection) -> ReportFigures:
     for number in range(7):
         add_cause(connection, f"c{number}", exception="<script>", template=f'"/><b>{number}')
         for event in range(10 - number):
@@ -24,21 +30,25 @@ def seven_causes(connection: Connection) -> Figures:
             )
     add_death(connection, WINDOW.start - timedelta(days=3), event=900)
     count_again(connection)
-    return read_figures(connection, WINDOW, policy=ReportPolicy(), now=NOW)
+    return read_report_figures(connection, WINDOW, policy=ReportPolicy(), now=NOW)
 
 
 def test_the_same_figures_are_the_same_svg(connection: Connection) -> None:
     """No generated ids, no clock."""
     figures = seven_causes(connection)
-    assert days_svg(figures) == days_svg(figures)
-    assert hours_svg(figures) == hours_svg(figures)
-    assert ' id="' not in days_svg(figures) + hours_svg(figures)
+    assert draw_days_chart(figures) == draw_days_chart(figures)
+    assert draw_hours_chart(figures) == draw_hours_chart(figures)
+    assert ' id="' not in draw_days_chart(figures) + draw_hours_chart(figures)
 
 
 def test_charts_are_wellformed_named_and_transparent(connection: Connection) -> None:
     """A screen reader hears the numbers; the page's colour shows through; nothing of the causes' text is inside."""
     figures = seven_causes(connection)
-    for svg in (days_svg(figures), hours_svg(figures), trend_svg([(DAY, 3), (DAY - timedelta(days=1), 0)])):
+    for svg in (
+        draw_days_chart(figures),
+        draw_hours_chart(figures),
+        draw_trend_chart([(DAY, 3), (DAY - timedelta(days=1), 0)]),
+    ):
         root = ET.fromstring(svg)
         assert root.attrib["role"] == "img"
         assert root.attrib["aria-label"].startswith("Deaths by ")
@@ -46,13 +56,13 @@ def test_charts_are_wellformed_named_and_transparent(connection: Connection) -> 
         assert "white" not in svg
         assert "style=" not in svg
         assert "href" not in svg.replace("xmlns:xlink", "")
-    assert "2026-11-20: 49" in days_svg(figures)
+    assert "2026-11-20: 49" in draw_days_chart(figures)
 
 
 def test_the_largest_causes_have_colours_and_the_rest_one(connection: Connection) -> None:
     """Five causes, the others together, the unclassified: every death has a colour."""
     figures = seven_causes(connection)
-    found = series(figures)
+    found = build_chart_series(figures)
     assert [one.causes[0] for one in found[:5]] == ["c0", "c1", "c2", "c3", "c4"]
     assert [one.label for one in found[5:]] == ["other causes", "not classified yet"]
     assert len({one.colour for one in found}) == len({one.name for one in found}) == 7
@@ -62,12 +72,12 @@ def test_the_largest_causes_have_colours_and_the_rest_one(connection: Connection
 
 def test_a_sparkline_has_one_bar_a_day_and_the_day_stands_out() -> None:
     """Also where nothing died at all; the limit is drawn where the day is past it."""
-    bars = ET.fromstring(sparkline_svg([0, 5, 10]))
+    bars = ET.fromstring(draw_sparkline([0, 5, 10]))
     assert [bar.attrib for bar in bars] == [
         {"class": "past", "d": "M0 24v-0.5h5v0.5zM7 24v-12h5v12z"},
         {"d": "M14 24v-24h5v24z"},
     ]
-    assert len(ET.fromstring(sparkline_svg([0, 0]))) == 2
-    limit = ET.fromstring(sparkline_svg([0, 5, 10], limit=5.0))[2]
+    assert len(ET.fromstring(draw_sparkline([0, 0]))) == 2
+    limit = ET.fromstring(draw_sparkline([0, 5, 10], limit=5.0))[2]
     assert limit.attrib == {"class": "limit", "d": "M0 12H19"}
-    assert len(ET.fromstring(sparkline_svg([0, 5, 10], limit=10.0))) == 2
+    assert len(ET.fromstring(draw_sparkline([0, 5, 10], limit=10.0))) == 2

@@ -6,51 +6,72 @@ from typing import Any
 
 import pytest
 
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.catalogue import merge_causes
-from dlq_pipelines.causes.fingerprint import cause_key
-from dlq_pipelines.operation import Act
+from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.check import differences
-from dlq_pipelines.reports.figures import ALL, Figures, Window
-from dlq_pipelines.reports.read import read_figures
+from dlq_pipelines.reports.check import find_report_differences
+from dlq_pipelines.reports.figures import ALL, ReportFigures, ReportWindow
+from dlq_pipelines.reports.read import read_report_figures
 from tests.reports import story
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY
 
 
-def read(connection: Connection, *, ago: int = 0) -> Figures:
-    return read_figures(connection, Window(DAY - timedelta(days=ago), BERLIN), policy=story.POLICY, now=story.NOW)
+def read(connection: Connection, *, ago: int = 0) -> ReportFigures:
+    return read_report_figures(
+        connection,
+        ReportWindow(DAY - timedelta(days=ago), BERLIN),
+        policy=story.POLICY,
+        now=story.NOW,
+    )
 
 
-def test_each_day_of_the_story_equals_the_ledger_before_and_after_it_went_on(connection: Connection) -> None:
+def test_each_day_of_the_story_equals_the_ledger_before_and_after_it_went_on(
+    connection: Connection,
+) -> None:
     """Backlogs counted back from now are those that are followed forward from each death."""
     told = story.tell(connection)
     for happened in (lambda: None, lambda: story.go_on(told)):
         happened()
         for ago in range(0, 20, 2):
-            assert differences(connection, read(connection, ago=ago)) == []
+            assert find_report_differences(connection, read(connection, ago=ago)) == []
 
 
 def test_merged_causes_equal_the_ledger(connection: Connection) -> None:
     """Their aggregates are counted once."""
     story.tell(connection)
-    merge_causes(connection, cause_key(story.MAIL), into=cause_key(story.REFUSED), act=Act("ann", "one", story.NOW))
-    assert differences(connection, read(connection)) == []
+    merge_causes(
+        connection,
+        compute_cause_key(story.MAIL),
+        into=compute_cause_key(story.REFUSED),
+        audit=AuditContext("ann", "one", story.NOW),
+    )
+    assert find_report_differences(connection, read(connection)) == []
 
 
 @pytest.mark.parametrize(
-    ("day", "hours"), [(date(2026, 10, 25), 25), (date(2026, 3, 29), 23)], ids=["the clock goes back", "and forth"]
+    ("day", "hours"),
+    [(date(2026, 10, 25), 25), (date(2026, 3, 29), 23)],
+    ids=["the clock goes back", "and forth"],
 )
-def test_days_on_which_the_clock_changes_equal_the_ledger(connection: Connection, day: date, hours: int) -> None:
+def test_days_on_which_the_clock_changes_equal_the_ledger(
+    connection: Connection, day: date, hours: int
+) -> None:
     """A death in each hour, also in the one that comes twice, and one just before and after."""
-    window = Window(day, BERLIN)
+    window = ReportWindow(day, BERLIN)
     add_cause(connection, "c")
     for hour in range(-1, hours + 1):
-        add_death(connection, window.start + timedelta(hours=hour, minutes=59), cause="c", event=100 + hour)
+        add_death(
+            connection,
+            window.start + timedelta(hours=hour, minutes=59),
+            cause="c",
+            event=100 + hour,
+        )
     count_again(connection)
-    figures = read_figures(connection, window, policy=story.POLICY, now=story.NOW)
+    figures = read_report_figures(connection, window, policy=story.POLICY, now=story.NOW)
     assert figures.totals.deaths == hours
-    assert differences(connection, figures) == []
+    assert find_report_differences(connection, figures) == []
 
 
 def test_many_event_types_of_a_cause_equal_the_ledger(connection: Connection) -> None:
@@ -60,22 +81,33 @@ def test_many_event_types_of_a_cause_equal_the_ledger(connection: Connection) ->
         add_cause(connection, cause)
     kinds = [f"type {n:02}" for n in range(20) for _ in range(2)] + ["common"]
     for event, kind in enumerate(kinds):
-        add_death(connection, window.start, cause="many", event=event, event_type=kind, aggregate=str(event))
+        add_death(
+            connection,
+            window.start,
+            cause="many",
+            event=event,
+            event_type=kind,
+            aggregate=str(event),
+        )
     for event in range(30):
         add_death(connection, window.start, cause="one", event=100 + event, event_type="common")
     count_again(connection)
-    figures = read_figures(connection, window, policy=story.POLICY, now=story.NOW)
+    figures = read_report_figures(connection, window, policy=story.POLICY, now=story.NOW)
     assert figures.matrix.loc["many", "common"] == 1
     assert figures.matrix.loc["one", "common"] == 30
-    assert differences(connection, figures) == []
+    assert find_report_differences(connection, figures) == []
 
 
 @pytest.mark.parametrize("field", ["deaths", "events", "unclassified", "causes"])
 def test_a_wrong_total_is_found(connection: Connection, field: str) -> None:
     story.tell(connection)
     figures = read(connection)
-    wrong = replace(figures, totals=replace(figures.totals, **{field: getattr(figures.totals, field) + 1}))
-    assert any(f"{field} of the day" in found for found in differences(connection, wrong))
+    wrong = replace(
+        figures, totals=replace(figures.totals, **{field: getattr(figures.totals, field) + 1})
+    )
+    assert any(
+        f"{field} of the day" in found for found in find_report_differences(connection, wrong)
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,17 +122,32 @@ def test_a_wrong_cause_is_found(connection: Connection, change: dict[str, Any]) 
     story.tell(connection)
     figures = read(connection)
     first, *others = figures.causes
-    assert differences(connection, replace(figures, causes=(replace(first, **change), *others)))
+    assert find_report_differences(
+        connection, replace(figures, causes=(replace(first, **change), *others))
+    )
 
 
 @pytest.mark.parametrize(
-    "field", ["before", "open", "parked", "died", "restored", "retried", "archived", "succeeded", "died_again"]
+    "field",
+    [
+        "before",
+        "open",
+        "parked",
+        "died",
+        "restored",
+        "retried",
+        "archived",
+        "succeeded",
+        "died_again",
+    ],
 )
 def test_a_wrong_backlog_is_found(connection: Connection, field: str) -> None:
     story.tell(connection)
     figures = read(connection)
-    wrong = replace(figures, backlog=replace(figures.backlog, **{field: getattr(figures.backlog, field) + 1}))
-    assert len(differences(connection, wrong)) == 1
+    wrong = replace(
+        figures, backlog=replace(figures.backlog, **{field: getattr(figures.backlog, field) + 1})
+    )
+    assert len(find_report_differences(connection, wrong)) == 1
 
 
 def test_wrong_days_hours_types_fixes_and_retentions_are_found(connection: Connection) -> None:
@@ -125,4 +172,4 @@ def test_wrong_days_hours_types_fixes_and_retentions_are_found(connection: Conne
         {"ahead": replace(figures.ahead, archived=1)},
         {"ahead": replace(figures.ahead, purged=1)},
     ):
-        assert 1 <= len(differences(connection, replace(figures, **wrong))) <= 2, wrong  # type: ignore[arg-type]
+        assert 1 <= len(find_report_differences(connection, replace(figures, **wrong))) <= 2, wrong  # type: ignore[arg-type]

@@ -6,13 +6,21 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.catalogue import merge_causes
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.exports.redact import parse_redaction
-from dlq_pipelines.operation import Act
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.figures import ALL, OTHER, UNCLASSIFIED, Figures, ReportPolicy, Window, told_in_full
-from dlq_pipelines.reports.read import cause_label, read_figures
+from dlq_pipelines.reports.figures import (
+    ALL,
+    OTHER,
+    UNCLASSIFIED,
+    ReportFigures,
+    ReportPolicy,
+    ReportWindow,
+    select_detailed_causes,
+)
+from dlq_pipelines.reports.read import format_cause_label, read_report_figures
 from dlq_pipelines.reports.states import CauseState
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY
@@ -21,9 +29,11 @@ from tests.rows import one
 LATER = datetime(2027, 6, 1, tzinfo=UTC)
 
 
-def read(connection: Connection, window: Window, policy: ReportPolicy | None = None) -> Figures:
+def read(
+    connection: Connection, window: ReportWindow, policy: ReportPolicy | None = None
+) -> ReportFigures:
     count_again(connection, window.zone.key)
-    return read_figures(connection, window, policy=policy or ReportPolicy(), now=LATER)
+    return read_report_figures(connection, window, policy=policy or ReportPolicy(), now=LATER)
 
 
 @pytest.fixture
@@ -37,7 +47,9 @@ def three_weeks(connection: Connection) -> Connection:
         at = datetime(2026, 11, 20, tzinfo=UTC) + timedelta(days=chance.uniform(-21, 7))
         add_death(
             connection,
-            at if event % 3 else datetime(2026, 11, 20, tzinfo=UTC) + timedelta(hours=chance.uniform(-4, 26)),
+            at
+            if event % 3
+            else datetime(2026, 11, 20, tzinfo=UTC) + timedelta(hours=chance.uniform(-4, 26)),
             cause=chance.choice([*causes, None]),
             event=event,
             aggregate=str(chance.randint(1, 30)),
@@ -48,7 +60,7 @@ def three_weeks(connection: Connection) -> Connection:
 
 def test_every_figure_is_what_sql_counts_on_the_local_day(three_weeks: Connection) -> None:
     """Causes, days, hours and totals agree with plain counts by PostgreSQL's own time zones."""
-    figures = read(three_weeks, Window(DAY, BERLIN))
+    figures = read(three_weeks, ReportWindow(DAY, BERLIN))
     local = "(died_at at time zone 'Europe/Berlin')"
     counted = three_weeks.execute(
         f"select coalesce(cause_id, '') as cause, count(*) as deaths, count(distinct aggregate_id) as aggregates,"
@@ -76,14 +88,16 @@ def test_every_figure_is_what_sql_counts_on_the_local_day(three_weeks: Connectio
     assert {int(h.label[:2]): h.deaths for h in figures.hours.itertuples() if h.deaths} == {
         row["hour"]: row["deaths"] for row in by_hour
     }
-    assert figures.mean == pytest.approx(sum(row["deaths"] for row in by_day if row["day"] < DAY) / 14)
+    assert figures.mean == pytest.approx(
+        sum(row["deaths"] for row in by_day if row["day"] < DAY) / 14
+    )
     same = [row["deaths"] for row in by_day if (DAY - row["day"]).days in {7, 14}]
     assert figures.weekday_mean == sum(same) / 2
 
 
 def test_parts_add_up_to_totals(three_weeks: Connection) -> None:
     """Hours, causes, the heat map and the last day's columns are the same deaths cut differently."""
-    figures = read(three_weeks, Window(DAY, BERLIN))
+    figures = read(three_weeks, ReportWindow(DAY, BERLIN))
     deaths = figures.totals.deaths
     assert figures.hours["deaths"].sum() == sum(cause.deaths for cause in figures.causes) == deaths
     assert figures.days[ALL].iloc[-1] == figures.days.drop(columns=ALL).iloc[-1].sum() == deaths
@@ -93,9 +107,11 @@ def test_parts_add_up_to_totals(three_weeks: Connection) -> None:
         assert cause.trend[-1] == cause.deaths == figures.matrix.loc[cause.cause_id].sum()
 
 
-def test_causes_are_ranked_by_distinct_aggregates_and_muted_ones_come_last(connection: Connection) -> None:
+def test_causes_are_ranked_by_distinct_aggregates_and_muted_ones_come_last(
+    connection: Connection,
+) -> None:
     """One order that dies ten times is one harm."""
-    window = Window(DAY, BERLIN)
+    window = ReportWindow(DAY, BERLIN)
     for cause in ("often", "wide", "quiet"):
         add_cause(connection, cause)
     for n in range(10):
@@ -114,7 +130,7 @@ def test_causes_are_ranked_by_distinct_aggregates_and_muted_ones_come_last(conne
 
 def test_a_merged_cause_counts_as_its_own_and_an_aggregate_once(connection: Connection) -> None:
     """Two members that hit the same order hit one."""
-    window = Window(DAY, BERLIN)
+    window = ReportWindow(DAY, BERLIN)
     for cause in ("root", "member", "other"):
         add_cause(connection, cause)
     add_death(connection, window.start, cause="root", event=1, aggregate="1")
@@ -123,19 +139,26 @@ def test_a_merged_cause_counts_as_its_own_and_an_aggregate_once(connection: Conn
     add_death(connection, window.start - timedelta(days=1), cause="member", event=4)
     add_death(connection, window.start, cause="other", event=5)
     count_again(connection)
-    merge_causes(connection, "member", into="root", act=Act("ann", "one", LATER))
+    merge_causes(connection, "member", into="root", audit=AuditContext("ann", "one", LATER))
     figures = read(connection, window)
-    assert [(c.cause_id, c.aggregates, c.deaths) for c in figures.causes] == [("root", 2, 3), ("other", 1, 1)]
+    assert [(c.cause_id, c.aggregates, c.deaths) for c in figures.causes] == [
+        ("root", 2, 3),
+        ("other", 1, 1),
+    ]
     assert figures.causes[0].trend[-2:] == (1, 3)
     assert figures.causes[0].state is CauseState.ONGOING
     assert figures.totals.causes == 2
 
 
-def test_the_day_begins_with_its_first_instant_and_ends_before_the_next(connection: Connection) -> None:
+def test_the_day_begins_with_its_first_instant_and_ends_before_the_next(
+    connection: Connection,
+) -> None:
     """A death at midnight belongs to the day that begins."""
-    window = Window(DAY, BERLIN)
+    window = ReportWindow(DAY, BERLIN)
     instant = timedelta(microseconds=1)
-    for event, at in enumerate((window.start - instant, window.start, window.until - instant, window.until)):
+    for event, at in enumerate(
+        (window.start - instant, window.start, window.until - instant, window.until)
+    ):
         add_death(connection, at, event=event)
     figures = read(connection, window)
     assert figures.totals.deaths == 2
@@ -158,7 +181,7 @@ def test_a_day_has_as_many_hours_as_the_clock_gives_it(
     connection: Connection, day: date, zone: str, hours: int
 ) -> None:
     """One death in each hour of the day is one in each bar, whatever the clock did."""
-    window = Window(day, ZoneInfo(zone))
+    window = ReportWindow(day, ZoneInfo(zone))
     for hour in range(hours):
         add_death(connection, window.start + timedelta(hours=hour, minutes=30), event=hour)
     figures = read(connection, window)
@@ -169,12 +192,14 @@ def test_a_day_has_as_many_hours_as_the_clock_gives_it(
 
 def test_an_hour_that_comes_twice_is_told_apart() -> None:
     """On the day the clock is put back, 02:00 is shown with its offset."""
-    labels = Window(date(2026, 10, 25), BERLIN).hour_labels
+    labels = ReportWindow(date(2026, 10, 25), BERLIN).hour_labels
     assert labels[:5] == ["00:00", "01:00", "02:00 (+0200)", "02:00 (+0100)", "03:00"]
 
 
-def test_a_cause_is_new_on_the_day_of_its_first_death_and_was_so_when_looked_at_later(connection: Connection) -> None:
-    window = Window(DAY, BERLIN)
+def test_a_cause_is_new_on_the_day_of_its_first_death_and_was_so_when_looked_at_later(
+    connection: Connection,
+) -> None:
+    window = ReportWindow(DAY, BERLIN)
     add_cause(connection, "old")
     add_cause(connection, "fresh")
     long_ago = window.start - timedelta(days=200)
@@ -184,18 +209,24 @@ def test_a_cause_is_new_on_the_day_of_its_first_death_and_was_so_when_looked_at_
     add_death(connection, window.until, cause="fresh", event=9)
     causes = {cause.cause_id: cause for cause in read(connection, window).causes}
     states = {name: cause.state for name, cause in causes.items()}
-    assert states == {"old": CauseState.ONGOING, "fresh": CauseState.NEW, UNCLASSIFIED: CauseState.UNCLASSIFIED}
+    assert states == {
+        "old": CauseState.ONGOING,
+        "fresh": CauseState.NEW,
+        UNCLASSIFIED: CauseState.UNCLASSIFIED,
+    }
     assert causes["old"].first_seen == long_ago
     assert causes["fresh"].last_seen == window.start + timedelta(hours=1)
 
 
 def test_a_cause_is_judged_by_the_days_since_it_was_first_seen(connection: Connection) -> None:
     """A hundred a day since three days is no rise from nothing."""
-    window = Window(DAY, BERLIN)
+    window = ReportWindow(DAY, BERLIN)
     add_cause(connection, "young")
     for ago in range(4):
         for n in range(20):
-            add_death(connection, window.start - timedelta(days=ago), cause="young", event=100 * ago + n)
+            add_death(
+                connection, window.start - timedelta(days=ago), cause="young", event=100 * ago + n
+            )
     (cause,) = read(connection, window).causes
     assert cause.trend[-4:] == (20, 20, 20, 20)
     assert cause.limit == pytest.approx(20 + 3.5 * 20**0.5)
@@ -207,11 +238,17 @@ def test_smaller_causes_are_summed_up_and_the_unclassified_never_cut_off(
 ) -> None:
     """The list ends after so many causes; the totals do not."""
     monkeypatch.setattr("dlq_pipelines.reports.read.CAUSES_LISTED", 50)
-    window = Window(DAY, BERLIN)
+    window = ReportWindow(DAY, BERLIN)
     for cause in range(60):
         add_cause(connection, f"c{cause:03}")
         for n in range(2):
-            add_death(connection, window.start, cause=f"c{cause:03}", event=cause * 2 + n, aggregate=str(n))
+            add_death(
+                connection,
+                window.start,
+                cause=f"c{cause:03}",
+                event=cause * 2 + n,
+                aggregate=str(n),
+            )
     add_death(connection, window.start, event=9_999)
     figures = read(connection, window)
     assert len(figures.causes) == 51
@@ -224,16 +261,22 @@ def test_smaller_causes_are_summed_up_and_the_unclassified_never_cut_off(
 def test_what_is_urgent_is_told_in_full_however_small() -> None:
     """Beside those with most harm."""
     states = [CauseState.ONGOING] * 40 + [CauseState.NEW] * 30 + [CauseState.UNCLASSIFIED]
-    full = told_in_full(states)
+    full = select_detailed_causes(states)
     assert [at for at, whole in enumerate(full) if whole] == [*range(25), *range(40, 65), 70]
 
 
 def test_the_sample_is_the_days_last_error_and_bounded(connection: Connection) -> None:
     """Not one of another day, and not all of a megabyte."""
-    window = Window(DAY, BERLIN)
+    window = ReportWindow(DAY, BERLIN)
     add_cause(connection, "c")
     add_death(connection, window.start, cause="c", event=1, error="early")
-    add_death(connection, window.start + timedelta(hours=2), cause="c", event=2, error="a" * 500_000 + "z" * 500_000)
+    add_death(
+        connection,
+        window.start + timedelta(hours=2),
+        cause="c",
+        event=2,
+        error="a" * 500_000 + "z" * 500_000,
+    )
     add_death(connection, window.until, cause="c", event=3, error="tomorrow")
     sample = read(connection, window).causes[0].sample
     assert sample is not None
@@ -243,7 +286,7 @@ def test_the_sample_is_the_days_last_error_and_bounded(connection: Connection) -
 
 def test_the_names_in_the_last_errors_are_counted(connection: Connection) -> None:
     """What tells sub-causes apart: which key was missing."""
-    window = Window(DAY, BERLIN)
+    window = ReportWindow(DAY, BERLIN)
     add_cause(connection, "c")
     for n, key in enumerate(["postcode"] * 3 + ["city"] * 2):
         add_death(connection, window.start, cause="c", event=n, error=f"KeyError: '{key}'")
@@ -253,11 +296,17 @@ def test_the_names_in_the_last_errors_are_counted(connection: Connection) -> Non
 
 def test_what_must_not_leave_is_in_no_figure(connection: Connection) -> None:
     """Samples, summaries, names and templates are redacted as exports are, also at the place where a text was cut."""
-    window = Window(DAY, BERLIN)
+    window = ReportWindow(DAY, BERLIN)
     policy = ReportPolicy(redaction=parse_redaction("", r"token-\w+", None))
     add_cause(connection, "c", template="refused token-abc")
     secret = "token-" + "s" * 600
-    add_death(connection, window.start, cause="c", event=1, error=f"ValueError: {secret} " + "\n" + secret * 400)
+    add_death(
+        connection,
+        window.start,
+        cause="c",
+        event=1,
+        error=f"ValueError: {secret} " + "\n" + secret * 400,
+    )
     add_death(connection, window.start, cause="c", event=2, error="KeyError: 'token-xyz'")
     figures = read(connection, window, policy)
     (cause,) = figures.causes
@@ -269,14 +318,18 @@ def test_what_must_not_leave_is_in_no_figure(connection: Connection) -> None:
 
 def test_a_day_that_is_not_over_is_refused(connection: Connection) -> None:
     """Its figures would be no day's."""
-    window = Window(DAY, BERLIN)
-    with pytest.raises(RefusedError, match=r"2026-11-20 is not over yet: it can be reported after 2026-11-20 23:00"):
-        read_figures(connection, window, policy=ReportPolicy(), now=window.until - timedelta(seconds=1))
+    window = ReportWindow(DAY, BERLIN)
+    with pytest.raises(
+        RefusedError, match=r"2026-11-20 is not over yet: it can be reported after 2026-11-20 23:00"
+    ):
+        read_report_figures(
+            connection, window, policy=ReportPolicy(), now=window.until - timedelta(seconds=1)
+        )
 
 
 def test_a_day_that_the_ledger_has_forgotten_is_refused(connection: Connection) -> None:
     """The report that there is says more than another would."""
-    window = Window(DAY, BERLIN)
+    window = ReportWindow(DAY, BERLIN)
     add_cause(connection, "c")
     for event in range(3):
         add_death(connection, window.start, cause="c", event=event)
@@ -286,13 +339,15 @@ def test_a_day_that_the_ledger_has_forgotten_is_refused(connection: Connection) 
         "insert into dlq.operation (kind, actor, reason, filter, events, at) values ('ledger.forget', 'a', 'r', '{}',"
         " 1, now())"
     )
-    with pytest.raises(RefusedError, match=r"forgotten deaths of 2026-11-20.*Keep the one that there is"):
-        read_figures(connection, window, policy=ReportPolicy(), now=LATER)
+    with pytest.raises(
+        RefusedError, match=r"forgotten deaths of 2026-11-20.*Keep the one that there is"
+    ):
+        read_report_figures(connection, window, policy=ReportPolicy(), now=LATER)
 
 
 def test_figures_are_read_by_indexes(connection: Connection) -> None:
     """No statement reads the whole ledger, the whole rollup or the whole audit where it need not."""
-    window = Window(DAY, BERLIN)
+    window = ReportWindow(DAY, BERLIN)
     connection.execute("set enable_seqscan = off")
     span = {"start": window.start, "until": window.until}
     asked = {
@@ -302,7 +357,10 @@ def test_figures_are_read_by_indexes(connection: Connection) -> None:
         "report.hours": ("death_day", {**span, "bounds": window.hours}),
         "report.merged_aggregates": ("death_", {**span, "members": ["a"]}),
         "report.days": ("cause_day_pkey", {"causes": ["a"], "first": window.days[0], "day": DAY}),
-        "report.days_unclassified": ("death_unclassified", {"bounds": window.day_bounds, "start": window.start}),
+        "report.days_unclassified": (
+            "death_unclassified",
+            {"bounds": window.day_bounds, "start": window.start},
+        ),
         "report.samples": ("death_cause", {**span, "causes": ["a"], "half": 10, "limit": 5}),
         "report.open": ("dlq_dead", {"at": window.until, "archive_before": window.until}),
         "report.moved": ("operation_kind", span),
@@ -312,7 +370,9 @@ def test_figures_are_read_by_indexes(connection: Connection) -> None:
         "report.said_since": ("operation_kind", {"until": window.until, "causes": ["a"]}),
     }
     for name, (index, values) in asked.items():
-        plan = connection.execute(f"explain {connection.literal(name, **values)}".encode()).fetchall()
+        plan = connection.execute(
+            f"explain {connection.literal(name, **values)}".encode()
+        ).fetchall()
         text = "\n".join(row["QUERY PLAN"] for row in plan)
         assert index in text, f"{name}: {text}"
         assert "Seq Scan on death" not in text, f"{name}: {text}"
@@ -321,7 +381,7 @@ def test_figures_are_read_by_indexes(connection: Connection) -> None:
 
 def test_reading_changes_nothing(three_weeks: Connection) -> None:
     """The snapshot is read only; the settings of its transaction end with it."""
-    read(three_weeks, Window(DAY, BERLIN))
+    read(three_weeks, ReportWindow(DAY, BERLIN))
     assert one(three_weeks, "select current_setting('transaction_read_only') as r, current_setting('jit') as jit") == {
         "r": "off", "jit": one(three_weeks, "select reset_val as v from pg_settings where name = 'jit'")["v"],
     }  # fmt: skip
@@ -329,6 +389,6 @@ def test_reading_changes_nothing(three_weeks: Connection) -> None:
 
 def test_a_cause_reads_as_one_line() -> None:
     """The exception's type is said once and the line has an end."""
-    assert cause_label("KeyError", "'id'") == "KeyError: 'id'"
-    assert cause_label("KeyError", "KeyError: 'id'") == "KeyError: 'id'"
-    assert cause_label("KeyError", "") == "KeyError"
+    assert format_cause_label("KeyError", "'id'") == "KeyError: 'id'"
+    assert format_cause_label("KeyError", "KeyError: 'id'") == "KeyError: 'id'"
+    assert format_cause_label("KeyError", "") == "KeyError"

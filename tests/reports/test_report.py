@@ -12,16 +12,16 @@ import jsonschema
 import pytest
 
 import dlq_pipelines.reports
-from dlq_pipelines.causes.catalogue import describe_as, merge_causes
+from dlq_pipelines.audit import AuditContext
+from dlq_pipelines.causes.catalogue import merge_causes, set_cause_text
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.exports.target import Target, local_target, open_target
-from dlq_pipelines.operation import Act
+from dlq_pipelines.exports.target import Target, open_local_target, open_target
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.digest import digest
+from dlq_pipelines.reports.digest import build_digest
 from dlq_pipelines.reports.figures import ReportPolicy
-from dlq_pipelines.reports.publish import fetch_page
+from dlq_pipelines.reports.publish import fetch_report_page
 from dlq_pipelines.reports.report import Report, build_report, make_report
 from dlq_pipelines.reports.states import CauseState
 from dlq_pipelines.retries.advance import pause_fix, resume_fix
@@ -31,7 +31,9 @@ from tests.reports.story import BERLIN, DAY, WINDOW
 from tests.rows import one
 
 LATER = datetime(2027, 6, 1, tzinfo=UTC)
-SCHEMA = json.loads((Path(dlq_pipelines.reports.__file__).parent / "report.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(
+    (Path(dlq_pipelines.reports.__file__).parent / "report.schema.json").read_text(encoding="utf-8")
+)
 HOSTILE = (
     '<script>alert(1)</script>"\' onmouseover=alert(1) x="</pre></bdi></details><img src=x onerror=alert(1)>'
     "{{ 7*7 }} \x1b]0;pwned\x07\x1b[31m & &lt;b&gt; ]]> --> </style><svg onload=alert(1)> \u202eevil"
@@ -72,7 +74,9 @@ def make(connection: Connection, policy: ReportPolicy | None = None) -> Report:
 
 def build(connection: Connection, target: Target, *, ago: int = 0) -> Report:
     day = DAY - timedelta(days=ago)
-    return build_report(connection, day=day, zone=BERLIN, target=target, policy=story.POLICY, now=LATER)
+    return build_report(
+        connection, day=day, zone=BERLIN, target=target, policy=story.POLICY, now=LATER
+    )
 
 
 def add_days(connection: Connection, *, before: int, on_the_day: int) -> None:
@@ -80,9 +84,16 @@ def add_days(connection: Connection, *, before: int, on_the_day: int) -> None:
     add_cause(connection, "slow", "TimeoutError", "no answer in <n> s")
     for ago in range(1, 15):
         for event in range(before):
-            add_death(connection, WINDOW.start - timedelta(days=ago, hours=-3), cause="slow", event=ago * 1000 + event)
+            add_death(
+                connection,
+                WINDOW.start - timedelta(days=ago, hours=-3),
+                cause="slow",
+                event=ago * 1000 + event,
+            )
     for event in range(on_the_day):
-        add_death(connection, WINDOW.start + timedelta(minutes=event), cause="slow", event=event + 1)
+        add_death(
+            connection, WINDOW.start + timedelta(minutes=event), cause="slow", event=event + 1
+        )
     count_again(connection)
 
 
@@ -113,7 +124,9 @@ def test_the_headline_says_how_unusual_the_day_is(
     report = make(connection)
     assert report.headline.startswith(words)
     deaths = f"{on_the_day} death{'s' * (on_the_day > 1)}"
-    assert f"Most harm: TimeoutError: no answer in <n> s (1 aggregate, {deaths})." in report.headline
+    assert (
+        f"Most harm: TimeoutError: no answer in <n> s (1 aggregate, {deaths})." in report.headline
+    )
     assert report.headline in Page(report.html).text.replace("\u00a0", " ")
 
 
@@ -122,7 +135,10 @@ def test_an_event_that_died_twice_is_one_event(connection: Connection) -> None:
     for hour in (1, 5):
         add_death(connection, WINDOW.start + timedelta(hours=hour), event=7)
     report = make(connection)
-    assert report.headline == "1 event died 2 times on 2026-11-20, none in the 14 days before. No cause is known yet."
+    assert (
+        report.headline
+        == "1 event died 2 times on 2026-11-20, none in the 14 days before. No cause is known yet."
+    )
     assert [cause.title for cause in report.figures.causes] == ["not classified yet"]
 
 
@@ -132,17 +148,17 @@ def test_the_story_is_told(connection: Connection) -> None:
     figures = make(connection, story.POLICY).figures
     states = {cause.cause_id: cause.state for cause in figures.causes}
     assert states == {
-        cause_key(story.REFUSED): CauseState.ESCALATING,
-        cause_key(story.DOUBLE.format(name="x")): CauseState.NEW,
-        cause_key(story.CARRIER): CauseState.REGRESSED,
-        cause_key(story.ROUTE): CauseState.ESCALATING,
-        cause_key(story.LABEL): CauseState.FIXING,
-        cause_key(story.MAIL): CauseState.MUTED,
+        compute_cause_key(story.REFUSED): CauseState.ESCALATING,
+        compute_cause_key(story.DOUBLE.format(name="x")): CauseState.NEW,
+        compute_cause_key(story.CARRIER): CauseState.REGRESSED,
+        compute_cause_key(story.ROUTE): CauseState.ESCALATING,
+        compute_cause_key(story.LABEL): CauseState.FIXING,
+        compute_cause_key(story.MAIL): CauseState.MUTED,
         "": CauseState.UNCLASSIFIED,
     }
     by_id = {cause.cause_id: cause for cause in figures.causes}
-    assert by_id[cause_key(story.LABEL)].owner == "shipping-team"
-    assert (by_id[cause_key(story.REFUSED)].note or "").startswith("Runbook")
+    assert by_id[compute_cause_key(story.LABEL)].owner == "shipping-team"
+    assert (by_id[compute_cause_key(story.REFUSED)].note or "").startswith("Runbook")
     assert [(fix.id, fix.status, fix.ended) for fix in figures.fixes] == [
         (told.route_fix, "halted", True), (told.label_fix, "active", False),
     ]  # fmt: skip
@@ -153,7 +169,12 @@ def test_the_story_is_told(connection: Connection) -> None:
     ]
     assert (route.released, route.dead, len(route.evidence)) == (10, 10, 1)
     backlog = figures.backlog
-    assert (backlog.opened, backlog.retried, backlog.archived, backlog.unexplained) == (167, 116, 135, 0)
+    assert (backlog.opened, backlog.retried, backlog.archived, backlog.unexplained) == (
+        167,
+        116,
+        135,
+        0,
+    )
     assert backlog.open == backlog.before + 167 - 116 - 135
     assert (backlog.succeeded, backlog.died_again) == (10, 10)
     assert figures.totals.unclassified == 4
@@ -164,20 +185,26 @@ def test_the_story_is_told(connection: Connection) -> None:
     )["n"]  # fmt: skip
 
 
-def test_a_past_day_is_the_same_bytes_whatever_happened_since(connection: Connection, tmp_path: Path) -> None:
+def test_a_past_day_is_the_same_bytes_whatever_happened_since(
+    connection: Connection, tmp_path: Path
+) -> None:
     """Deaths, retries, fixes that end or are flagged, owners, notes, mutes, discards, archive, restore and purge."""
     told = story.tell(connection)
     classify_deaths(connection, zone=BERLIN)
-    first = build(connection, local_target(tmp_path / "first", ""))
+    first = build(connection, open_local_target(tmp_path / "first", ""))
     before = one(connection, "select count(*) as n from outbox_event where status = 'dead'")["n"]
     story.go_on(told)
     moved = one(
-        connection, "select (select count(*) from dlq.purged) as purged, (select count(*) from dlq.restored) as r"
+        connection,
+        "select (select count(*) from dlq.purged) as purged, (select count(*) from dlq.restored) as r",
     )
     assert moved["purged"] > 200
     assert moved["r"] == 15
-    assert one(connection, "select count(*) as n from outbox_event where status = 'dead'")["n"] < before / 4
-    second = build(connection, local_target(tmp_path / "second", ""))
+    assert (
+        one(connection, "select count(*) as n from outbox_event where status = 'dead'")["n"]
+        < before / 4
+    )
+    second = build(connection, open_local_target(tmp_path / "second", ""))
     assert (second.html, second.markdown, second.json) == (first.html, first.markdown, first.json)
     for suffix in ("html", "md", "json"):
         name = f"2026-11-20.{suffix}"
@@ -191,7 +218,13 @@ def test_every_day_of_the_story_is_the_same_bytes_afterwards(connection: Connect
 
     def days() -> list[str]:
         return [
-            make_report(connection, day=DAY - timedelta(days=ago), zone=BERLIN, policy=story.POLICY, now=LATER).json
+            make_report(
+                connection,
+                day=DAY - timedelta(days=ago),
+                zone=BERLIN,
+                policy=story.POLICY,
+                now=LATER,
+            ).json
             for ago in range(0, 16, 3)
         ]
 
@@ -204,22 +237,26 @@ def test_only_merging_and_naming_change_a_past_day(connection: Connection) -> No
     """On purpose: they say what the failures were all along."""
     add_days(connection, before=1, on_the_day=3)
     before = make(connection).json
-    describe_as(connection, "slow", "owner", "ann", act=Act("ann", "r", LATER))
+    set_cause_text(connection, "slow", "owner", "ann", audit=AuditContext("ann", "r", LATER))
     assert make(connection).json == before
-    describe_as(connection, "slow", "name", "Slow carrier", act=Act("ann", "r", LATER))
+    set_cause_text(
+        connection, "slow", "name", "Slow carrier", audit=AuditContext("ann", "r", LATER)
+    )
     assert make(connection).figures.causes[0].title == "Slow carrier"
     add_cause(connection, "root")
-    connection.execute("update dlq.cause set first_seen = now(), last_seen = now() where id = 'root'")
-    merge_causes(connection, "slow", into="root", act=Act("ann", "r", LATER))
+    connection.execute(
+        "update dlq.cause set first_seen = now(), last_seen = now() where id = 'root'"
+    )
+    merge_causes(connection, "slow", into="root", audit=AuditContext("ann", "r", LATER))
     assert make(connection).figures.causes[0].cause_id == "root"
 
 
 def test_a_pause_of_a_fix_is_told_as_it_was(connection: Connection) -> None:
     """Paused when the day ended, whatever became of it."""
     told = story.tell(connection)
-    paused = Act("ann", "look first", WINDOW.until - timedelta(hours=1))
-    pause_fix(connection, told.label_fix, act=paused)
-    resume_fix(connection, told.label_fix, act=Act("ann", "go on", WINDOW.until))
+    paused = AuditContext("ann", "look first", WINDOW.until - timedelta(hours=1))
+    pause_fix(connection, told.label_fix, audit=paused)
+    resume_fix(connection, told.label_fix, audit=AuditContext("ann", "go on", WINDOW.until))
     assert [fix.status for fix in make(connection).figures.fixes] == ["halted", "paused"]
 
 
@@ -239,7 +276,8 @@ def test_what_was_lost_is_said_as_unexplained(connection: Connection) -> None:
 def test_a_check_of_the_books_that_found_a_loss_is_said(connection: Connection) -> None:
     """The last one before the day's end, whatever later ones found."""
     connection.execute(
-        "insert into dlq.books values (%s, 2, 1, '{7,8,9}'), (%s, 0, 0, '{}')", [WINDOW.start, WINDOW.until]
+        "insert into dlq.books values (%s, 2, 1, '{7,8,9}'), (%s, 0, 0, '{}')",
+        [WINDOW.start, WINDOW.until],
     )
     assert "misses 2 events and finds 1 twice: 7, 8, 9." in Page(make(connection).html).text
 
@@ -247,12 +285,20 @@ def test_a_check_of_the_books_that_found_a_loss_is_said(connection: Connection) 
 def hostile(connection: Connection) -> None:
     """An error, an exception type, a template, types, words and a fix that are markup."""
     add_cause(connection, "evil", HOSTILE, HOSTILE[::-1] + HOSTILE)
-    add_death(connection, WINDOW.start, cause="evil", error=HOSTILE, event_type=HOSTILE, aggregate=HOSTILE)
+    add_death(
+        connection, WINDOW.start, cause="evil", error=HOSTILE, event_type=HOSTILE, aggregate=HOSTILE
+    )
     add_death(connection, WINDOW.start, event=2, error=HOSTILE, event_type=HOSTILE)
-    add_death(connection, WINDOW.start, cause="evil", event=3, error="x" * 1_000_000, event_type="t" * 500)
+    add_death(
+        connection, WINDOW.start, cause="evil", event=3, error="x" * 1_000_000, event_type="t" * 500
+    )
     count_again(connection)
-    connection.execute("update dlq.cause set name = %(text)s, owner = %(text)s, note = %(text)s", {"text": HOSTILE})
-    pairs = [{"events": 1, "outcome": "dead", "before": HOSTILE.replace("\x1b", ""), "after": "<b>"}]
+    connection.execute(
+        "update dlq.cause set name = %(text)s, owner = %(text)s, note = %(text)s", {"text": HOSTILE}
+    )
+    pairs = [
+        {"events": 1, "outcome": "dead", "before": HOSTILE.replace("\x1b", ""), "after": "<b>"}
+    ]
     connection.execute(
         "insert into dlq.fix (cause_id, note, link, owner, flagged_by, flagged_at, status, verdict, closed_at,"
         " evidence) values ('evil', %(text)s, 'javascript:alert(1)', left(%(text)s, 200), %(text)s, %(at)s, 'halted',"
@@ -271,7 +317,11 @@ def test_hostile_texts_are_inert_in_the_page(connection: Connection) -> None:
     assert not [name for name in attributes if name.startswith("on") or name == "style"]
     assert not attributes & {"src", "xlink:href", "srcset", "action"}
     links = {str(found["href"]) for tag, found in page.tags if tag == "a"}
-    assert [link for link in links if not re.fullmatch(r"#(cause|fix)-\d+|(index|2026-11-\d\d)\.html", link)] == []
+    assert [
+        link
+        for link in links
+        if not re.fullmatch(r"#(cause|fix)-\d+|(index|2026-11-\d\d)\.html", link)
+    ] == []
     assert not page.open
     assert page.text.count("<script>alert(1)</script>\"' onmouseover=alert(1)") >= 6
     assert "{{ 7*7 }}" in page.text
@@ -282,7 +332,7 @@ def test_hostile_texts_are_inert_in_markdown_and_digest(connection: Connection) 
     """No tag, link, code or cell comes out of an error."""
     hostile(connection)
     report = make(connection)
-    for text in (report.markdown, digest(report).markdown):
+    for text in (report.markdown, build_digest(report).markdown):
         assert "<script" not in text
         assert "](javascript" not in text
         assert "https://evil" not in text
@@ -299,11 +349,15 @@ def test_the_page_fetches_nothing_and_allows_nothing(connection: Connection) -> 
     html = make(connection).html
     (policy,) = [found["content"] for tag, found in Page(html).tags if found.get("http-equiv")]
     assert re.fullmatch(
-        r"default-src 'none'; style-src 'sha256-[\w+/=]{44}'; base-uri 'none'; form-action 'none'", policy or ""
+        r"default-src 'none'; style-src 'sha256-[\w+/=]{44}'; base-uri 'none'; form-action 'none'",
+        policy or "",
     )
     assert "url(" not in html
     assert "@import" not in html
-    assert set(re.findall(r"https?://[^\"' ]+", html)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\"' ]+", html)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
 
 
 def test_the_page_can_be_read_without_seeing_it(connection: Connection) -> None:
@@ -317,7 +371,11 @@ def test_the_page_can_be_read_without_seeing_it(connection: Connection) -> None:
     assert all(found.get("aria-label") for tag, found in page.tags if tag == "svg")
     ids = [found["id"] for _, found in page.tags if "id" in found]
     assert len(ids) == len(set(ids))
-    linked = {str(found["href"])[1:] for tag, found in page.tags if str(found.get("href", "")).startswith("#")}
+    linked = {
+        str(found["href"])[1:]
+        for tag, found in page.tags
+        if str(found.get("href", "")).startswith("#")
+    }
     assert linked <= set(ids)
     assert page.text.count("As a table") == 2
 
@@ -325,9 +383,13 @@ def test_the_page_can_be_read_without_seeing_it(connection: Connection) -> None:
 def test_a_day_without_deaths_says_so_and_is_still_useful(connection: Connection) -> None:
     """What is left, what waits, the fixes, and the days before are there to look at."""
     story.tell(connection)
-    quiet = make_report(connection, day=DAY + timedelta(days=1), zone=BERLIN, policy=story.POLICY, now=LATER)
+    quiet = make_report(
+        connection, day=DAY + timedelta(days=1), zone=BERLIN, policy=story.POLICY, now=LATER
+    )
     page = Page(quiet.html)
-    assert quiet.headline.startswith("No event died on 2026-11-21; the mean of the 14 days before is 3")
+    assert quiet.headline.startswith(
+        "No event died on 2026-11-21; the mean of the 14 days before is 3"
+    )
     assert "367 events of earlier days stay dead, the oldest for 15 days." in quiet.headline
     assert "No event died on this day." in page.text
     assert "2026-11-20: 167" in quiet.html
@@ -349,22 +411,33 @@ def test_the_json_twin_is_what_its_schema_says(connection: Connection) -> None:
     validator = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker())
     hostile(connection)
     validator.validate(json.loads(make(connection).json))
-    connection.execute("truncate dlq.death, dlq.cause_day, dlq.fix_stage, dlq.fix, dlq.cause cascade")
+    connection.execute(
+        "truncate dlq.death, dlq.cause_day, dlq.fix_stage, dlq.fix, dlq.cause cascade"
+    )
     story.tell(connection)
     report = make(connection, story.POLICY)
     said = json.loads(report.json)
     validator.validate(said)
-    assert said["totals"]["deaths"] == report.figures.totals.deaths == sum(hour["deaths"] for hour in said["hours"])
+    assert (
+        said["totals"]["deaths"]
+        == report.figures.totals.deaths
+        == sum(hour["deaths"] for hour in said["hours"])
+    )
     matrix = said["causes_by_event_type"]["rows"]
-    assert sum(sum(row["deaths"]) + row["other_event_types"] for row in matrix) == said["totals"]["deaths"]
+    assert (
+        sum(sum(row["deaths"]) + row["other_event_types"] for row in matrix)
+        == said["totals"]["deaths"]
+    )
     said["more"] = 1
     assert not validator.is_valid(said)
 
 
-def test_files_lists_and_neighbours_are_put_into_place(connection: Connection, tmp_path: Path) -> None:
+def test_files_lists_and_neighbours_are_put_into_place(
+    connection: Connection, tmp_path: Path
+) -> None:
     """Three files a day, a list of all days with their figures, and no link that leads nowhere."""
     story.tell(connection)
-    target = local_target(tmp_path, "")
+    target = open_local_target(tmp_path, "")
     for ago in (0, 1, 2):
         report = build(connection, target, ago=ago)
     assert {file.name for file in tmp_path.iterdir()} == {
@@ -372,29 +445,48 @@ def test_files_lists_and_neighbours_are_put_into_place(connection: Connection, t
         *(f"2026-11-{day}.{suffix}" for day in (18, 19, 20) for suffix in ("html", "md", "json")),
     }  # fmt: skip
     assert report.places["html"] == str(tmp_path / "2026-11-18.html")
-    assert "There is no report of this day yet." in (tmp_path / "2026-11-21.html").read_text(encoding="utf-8")
+    assert "There is no report of this day yet." in (tmp_path / "2026-11-21.html").read_text(
+        encoding="utf-8"
+    )
     index = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     listed = [found["href"] for tag, found in index.tags if tag == "a"]
     assert listed == [f"2026-11-{day}.html" for day in (20, 20, 19, 18)]  # the last day leads
     for file in tmp_path.glob("*.html"):
-        links = [str(found["href"]) for tag, found in Page(file.read_text(encoding="utf-8")).tags if tag == "a"]
+        links = [
+            str(found["href"])
+            for tag, found in Page(file.read_text(encoding="utf-8")).tags
+            if tag == "a"
+        ]
         assert [link for link in links if link[0] != "#" and not (tmp_path / link).is_file()] == []
-    build_report(connection, day=DAY + timedelta(days=1), zone=BERLIN, target=target, policy=story.POLICY, now=LATER)
+    build_report(
+        connection,
+        day=DAY + timedelta(days=1),
+        zone=BERLIN,
+        target=target,
+        policy=story.POLICY,
+        now=LATER,
+    )
     assert "No event died" in (tmp_path / "2026-11-21.html").read_text(encoding="utf-8")
 
 
-def test_a_page_of_no_report_never_replaces_a_report(connection: Connection, tmp_path: Path) -> None:
+def test_a_page_of_no_report_never_replaces_a_report(
+    connection: Connection, tmp_path: Path
+) -> None:
     """Days are built in any order, and recorded ones keep their files."""
-    target = local_target(tmp_path, "")
+    target = open_local_target(tmp_path, "")
     pages = {ago: build(connection, target, ago=ago).html for ago in (1, 3, 2, 0)}
     for ago, html in pages.items():
         assert (tmp_path / f"{DAY - timedelta(days=ago)}.html").read_text(encoding="utf-8") == html
 
 
-def test_reports_go_to_s3_where_browsers_show_them(connection: Connection, s3: str, tmp_path: Path) -> None:
+def test_reports_go_to_s3_where_browsers_show_them(
+    connection: Connection, s3: str, tmp_path: Path
+) -> None:
     """The same bytes as in a folder, with their content types; `open` fetches the page."""
     staging = tmp_path / "staging"
-    target = open_target("s3://bucket/team/reports", staging=staging, folder="", setting="DLQ_REPORT_URI")
+    target = open_target(
+        "s3://bucket/team/reports", staging=staging, folder="", setting="DLQ_REPORT_URI"
+    )
     report = build(connection, target)
     assert report.places["html"] == "s3://bucket/team/reports/2026-11-20.html"
     for suffix, text, content in (
@@ -402,20 +494,22 @@ def test_reports_go_to_s3_where_browsers_show_them(connection: Connection, s3: s
         ("md", report.markdown, "text/markdown; charset=utf-8"),
         ("json", report.json, "application/json"),
     ):
-        with urllib.request.urlopen(f"http://{s3}/bucket/team/reports/2026-11-20.{suffix}") as answer:
+        with urllib.request.urlopen(
+            f"http://{s3}/bucket/team/reports/2026-11-20.{suffix}"
+        ) as answer:
             assert answer.headers["Content-Type"] == content
             assert answer.read().decode() == text
     assert list(staging.iterdir()) == []
-    page = fetch_page(target, DAY, folder=tmp_path / "pages")
+    page = fetch_report_page(target, DAY, folder=tmp_path / "pages")
     assert Path(page or "").read_text(encoding="utf-8") == report.html
-    assert fetch_page(target, DAY - timedelta(days=1), folder=tmp_path / "pages") is None
+    assert fetch_report_page(target, DAY - timedelta(days=1), folder=tmp_path / "pages") is None
 
 
 def test_a_failed_write_leaves_the_earlier_file(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk at the wrong moment costs nothing that was there, leaves no litter, and is said in a sentence."""
-    target = local_target(tmp_path, "")
+    target = open_local_target(tmp_path, "")
     before = build(connection, target).html
     files = {file.name for file in tmp_path.iterdir()}
     recorded = one(connection, "select headline, files from dlq.report_day")
@@ -425,7 +519,9 @@ def test_a_failed_write_leaves_the_earlier_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DlqError, match=r"2026-11-20 cannot be written to .*: No space left.*then build it again\."):
+    with pytest.raises(
+        DlqError, match=r"2026-11-20 cannot be written to .*: No space left.*then build it again\."
+    ):
         build(connection, target)
     assert {file.name for file in tmp_path.iterdir()} == files
     assert (tmp_path / "2026-11-20.html").read_text(encoding="utf-8") == before
@@ -434,25 +530,29 @@ def test_a_failed_write_leaves_the_earlier_file(
 
 def test_the_record_knows_the_files_that_lie_there(connection: Connection, tmp_path: Path) -> None:
     """Sizes and sums, as an export's row does."""
-    build(connection, local_target(tmp_path, ""))
+    build(connection, open_local_target(tmp_path, ""))
     files = one(connection, "select files from dlq.report_day")["files"]
     assert {file["name"]: file["bytes"] for file in files} == {
-        name: (tmp_path / name).stat().st_size for name in ("2026-11-20.html", "2026-11-20.md", "2026-11-20.json")
+        name: (tmp_path / name).stat().st_size
+        for name in ("2026-11-20.html", "2026-11-20.md", "2026-11-20.json")
     }
 
 
 def test_the_digest_fits_a_channel(connection: Connection, tmp_path: Path) -> None:
     """A title, the headline, five causes and where the report is; no more than a screen of a phone."""
     story.tell(connection)
-    report = build(connection, local_target(tmp_path, ""))
-    said = digest(report)
+    report = build(connection, open_local_target(tmp_path, ""))
+    said = build_digest(report)
     assert said.title == "Dead events 2026-11-20: 167 deaths, 1 new, 1 regressed, 2 escalating"
     assert said.text.splitlines()[0] == report.headline
-    assert [line[:15] for line in said.text.splitlines()[1:3]] == ["- escalating: C", "- new: psycopg."]
+    assert [line[:15] for line in said.text.splitlines()[1:3]] == [
+        "- escalating: C",
+        "- new: psycopg.",
+    ]
     assert said.text.splitlines()[-1] == str(tmp_path / "2026-11-20.html")
     assert len(said.text) < 1_500
     assert "**escalating** ConnectionRefusedError" in said.markdown
-    assert digest(make(connection)).text.count("\n") == 5
+    assert build_digest(make(connection)).text.count("\n") == 5
 
 
 def test_markdown_shows_ten_causes_and_counts_the_rest(connection: Connection) -> None:

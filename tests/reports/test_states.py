@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlq_pipelines.reports.states import FEWEST, CauseState, Known, is_escalating, limit, state
+from dlq_pipelines.reports.states import (
+    MIN_DEATHS,
+    CauseHistory,
+    CauseState,
+    compute_escalation_limit,
+    decide_cause_state,
+    is_escalating,
+)
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 UNTIL = START + timedelta(days=1)
@@ -20,32 +27,42 @@ DAYS = st.lists(COUNTS, min_size=1, max_size=14)
 @pytest.mark.parametrize(
     ("known", "escalating", "word"),
     [
-        (Known(LONG_AGO), False, CauseState.ONGOING),
-        (Known(LONG_AGO), True, CauseState.ESCALATING),
-        (Known(START), False, CauseState.NEW),
-        (Known(LONG_AGO, fixed=True), False, CauseState.FIXED),
-        (Known(LONG_AGO, fixed=True), True, CauseState.ESCALATING),
-        (Known(LONG_AGO, fixed=True, regressed=True), True, CauseState.REGRESSED),
-        (Known(START, fixing=True), True, CauseState.FIXING),
-        (Known(LONG_AGO, fixed=True, regressed=True, muted_until=UNTIL + timedelta(seconds=1)), True, CauseState.MUTED),
-        (Known(LONG_AGO, muted_until=UNTIL), False, CauseState.ONGOING),
-        (Known(START - timedelta(microseconds=1)), False, CauseState.ONGOING),
+        (CauseHistory(LONG_AGO), False, CauseState.ONGOING),
+        (CauseHistory(LONG_AGO), True, CauseState.ESCALATING),
+        (CauseHistory(START), False, CauseState.NEW),
+        (CauseHistory(LONG_AGO, fixed=True), False, CauseState.FIXED),
+        (CauseHistory(LONG_AGO, fixed=True), True, CauseState.ESCALATING),
+        (CauseHistory(LONG_AGO, fixed=True, regressed=True), True, CauseState.REGRESSED),
+        (CauseHistory(START, fixing=True), True, CauseState.FIXING),
+        (
+            CauseHistory(
+                LONG_AGO, fixed=True, regressed=True, muted_until=UNTIL + timedelta(seconds=1)
+            ),
+            True,
+            CauseState.MUTED,
+        ),
+        (CauseHistory(LONG_AGO, muted_until=UNTIL), False, CauseState.ONGOING),
+        (CauseHistory(START - timedelta(microseconds=1)), False, CauseState.ONGOING),
     ],
 )
-def test_the_first_rule_that_holds_is_the_word(known: Known, word: CauseState, *, escalating: bool) -> None:
+def test_the_first_rule_that_holds_is_the_word(
+    known: CauseHistory, word: CauseState, *, escalating: bool
+) -> None:
     """In the order of the docstring."""
-    assert state(known, start=START, until=UNTIL, escalating=escalating) is word
+    assert decide_cause_state(known, start=START, until=UNTIL, escalating=escalating) is word
 
 
 @given(DAYS, st.randoms())
 def test_the_order_of_the_days_does_not_matter(before: list[int], chance: random.Random) -> None:
-    assert limit(chance.sample(before, len(before))) == limit(before)
+    assert compute_escalation_limit(chance.sample(before, len(before))) == compute_escalation_limit(
+        before
+    )
 
 
 @given(DAYS)
 def test_a_usual_day_never_escalates(before: list[int]) -> None:
     """Neither the median, nor a day that is like all others."""
-    assert limit(before) > median(before)
+    assert compute_escalation_limit(before) > median(before)
     assert not is_escalating(before[0], [before[0]] * 14)
 
 
@@ -59,8 +76,8 @@ def test_a_worse_day_escalates_where_a_better_one_does(deaths: int, before: list
 def test_bad_days_in_the_past_hide_no_bad_day_now(usual: int, bad: list[int]) -> None:
     """Up to six of fourteen: a mean and a standard deviation would follow the first of them."""
     before = [usual] * (14 - len(bad)) + bad
-    assert limit(before) == limit([usual] * 14)
-    assert is_escalating(usual * 20, before) == (usual * 20 >= FEWEST)
+    assert compute_escalation_limit(before) == compute_escalation_limit([usual] * 14)
+    assert is_escalating(usual * 20, before) == (usual * 20 >= MIN_DEATHS)
 
 
 def test_chance_alone_seldom_escalates() -> None:
@@ -91,5 +108,7 @@ def test_what_is_worse_by_example(deaths: int, before: list[int], *, worse: bool
 
 def test_the_limit_is_the_formula_of_its_docstring() -> None:
     """By hand: 11 is the median and 2 that of the deviations 0 1 2 3 89; 70 and 30 in the second."""
-    assert limit([10, 11, 8, 13, 100]) == pytest.approx(11 + 3.5 * max(1.4826 * 2, 11**0.5))
-    assert limit([40, 10, 70, 100, 130]) == pytest.approx(70 + 3.5 * 1.4826 * 30)
+    assert compute_escalation_limit([10, 11, 8, 13, 100]) == pytest.approx(
+        11 + 3.5 * max(1.4826 * 2, 11**0.5)
+    )
+    assert compute_escalation_limit([40, 10, 70, 100, 130]) == pytest.approx(70 + 3.5 * 1.4826 * 30)

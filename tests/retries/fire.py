@@ -23,25 +23,26 @@ from dlq_pipelines.archive import restore as restore_
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.purge import purge_archive
 from dlq_pipelines.archive.restore import restore_events
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.errors import DatabaseUnavailableError
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox import batches
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries import advance, fix, page, settle
-from dlq_pipelines.retries.fix import Terms
-from dlq_pipelines.retries.ledger import fixes_due
+from dlq_pipelines.retries import advance, fix, settle
+from dlq_pipelines.retries.fix import FixTerms
+from dlq_pipelines.retries.fixes import list_due_fixes
 from tests.retries.machine import ASTRAY, AUDITED, IN_ONE_PLACE
 
 ERROR = "TimeoutError: no answer"
-TERMS = Terms(max_backlog=timedelta(days=1))
+TERMS = FixTerms(max_backlog=timedelta(days=1))
 # Children begin as copies of a process that has imported everything, so a new one is there in milliseconds.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload([__name__])
 
 
-def act() -> Act:
+def audit() -> AuditContext:
     """Now, by somebody, for a reason."""
-    return Act("job", "its time has come", datetime.now(UTC))
+    return AuditContext("job", "its time has come", datetime.now(UTC))
 
 
 @contextmanager
@@ -82,11 +83,11 @@ def work(url: str, failing: str, lease: int, stop: Event) -> None:
 
 def sense(url: str, batch: int, stop: Event) -> None:
     """A sensor and its runs: each fix with something to do takes its next step, in batches of that size."""
-    fix.BATCH = page.BATCH = settle.BATCH = batch
+    fix.BATCH = batches.BATCH = settle.BATCH = batch
 
     def step(connection: Connection) -> None:
-        for due in fixes_due(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog):
-            advance.advance_fix(connection, due.id, act=act(), terms=TERMS)
+        for due in list_due_fixes(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog):
+            advance.advance_fix(connection, due.id, audit=audit(), terms=TERMS)
         settle.settle_retries(connection, now=datetime.now(UTC), settle_seconds=60)
 
     _again(url, step, stop)
@@ -94,17 +95,29 @@ def sense(url: str, batch: int, stop: Event) -> None:
 
 def archive(url: str, stop: Event) -> None:
     """The archive's job."""
-    _again(url, lambda c: archive_dead_events(c, before=datetime.now(UTC), only_exported=False, act=act()), stop)
+    _again(
+        url,
+        lambda c: archive_dead_events(
+            c, before=datetime.now(UTC), only_exported=False, audit=audit()
+        ),
+        stop,
+    )
 
 
 def restore(url: str, stop: Event) -> None:
     """Somebody who brings back what was just archived."""
-    _again(url, lambda c: restore_events(c, Selector(every=True), act=act()), stop)
+    _again(url, lambda c: restore_events(c, Selection(all=True), audit=audit()), stop)
 
 
 def purge(url: str, stop: Event) -> None:
     """The purge, of what was archived a moment ago."""
-    _again(url, lambda c: purge_archive(c, before=datetime.now(UTC) - timedelta(seconds=0.02), act=act()), stop)
+    _again(
+        url,
+        lambda c: purge_archive(
+            c, before=datetime.now(UTC) - timedelta(seconds=0.02), audit=audit()
+        ),
+        stop,
+    )
 
 
 def in_small_batches(job: Callable[[str, Event], None], url: str, stop: Event) -> None:
@@ -126,10 +139,15 @@ def _again(url: str, do: Callable[[Connection], object], stop: Event) -> None:
 
 def books_balance(connection: Connection, *, events: int) -> None:
     """Nothing is lost or doubled; outbox, ledger, stages and audit agree."""
-    assert connection.one("archive.unaccounted") == {"missing": 0, "doubled": 0, "examples": None}
+    assert connection.fetch_one("archive.unaccounted") == {
+        "missing": 0,
+        "doubled": 0,
+        "examples": None,
+    }
     assert connection.execute(IN_ONE_PLACE).fetchone() == {"n": events}
     assert connection.execute(ASTRAY).fetchall() == []
     assert (
-        connection.execute(AUDITED).fetchone() == connection.execute("select count(*) as n from dlq.retry").fetchone()
+        connection.execute(AUDITED).fetchone()
+        == connection.execute("select count(*) as n from dlq.retry").fetchone()
     )
     assert connection.run("fix.stages_difference").fetchall() == []

@@ -18,25 +18,42 @@ from dlq_pipelines import OutboxRepository
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
 from dlq_pipelines.archive.purge import purge_archive
 from dlq_pipelines.archive.restore import restore_events
+from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.errors import NotFoundError, RefusedError
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import advance_fix, pause_fix, resume_fix, withdraw_fix
-from dlq_pipelines.retries.fix import Fix, FixStatus, RetryPolicy, Terms, can_pass
-from dlq_pipelines.retries.ledger import Flag, fixes_due, flag_fix, list_fixes, stages
+from dlq_pipelines.retries.fix import Fix, FixStatus, FixTerms, RetryPolicy, can_stage_pass
+from dlq_pipelines.retries.fixes import (
+    FixFlag,
+    flag_fix,
+    get_stage_outcomes,
+    list_due_fixes,
+    list_fixes,
+)
 from dlq_pipelines.retries.retry import retry_events, retry_selected
 from dlq_pipelines.retries.settle import settle_retries
 
 ERRORS = ("TimeoutError: no answer", "KeyError: 'sku'")
-CAUSES = tuple(cause_key(error) for error in ERRORS)
+CAUSES = tuple(compute_cause_key(error) for error in ERRORS)
 # What the present state does not allow.
 REFUSED = (NotFoundError, RefusedError)
-TERMS = Terms(max_backlog=timedelta(hours=1))
+TERMS = FixTerms(max_backlog=timedelta(hours=1))
 # Aggregates of one, two and three events, and their types.
-FIRST = [(1, "a"), (2, "a"), (3, "a"), (2, "b"), (3, "b"), (4, "a"), (3, "a"), (5, "b"), (6, "a"), (6, "b")]
+FIRST = [
+    (1, "a"),
+    (2, "a"),
+    (3, "a"),
+    (2, "b"),
+    (3, "b"),
+    (4, "a"),
+    (3, "a"),
+    (5, "b"),
+    (6, "a"),
+    (6, "b"),
+]
 # Enough for every fix of an example to end; more is one that does not.
 MOST_ROUNDS = 200
 EMPTY = """
@@ -68,9 +85,7 @@ IN_ONE_PLACE = """
     select (select count(*) from outbox_event) + (select count(*) from outbox_event_archive)
         + (select count(*) from dlq.purged) as n
 """
-AUDITED = (
-    "select coalesce(sum(events), 0)::bigint as n from dlq.operation where kind in ('retry.stage', 'retry.selected')"
-)
+AUDITED = "select coalesce(sum(events), 0)::bigint as n from dlq.operation where kind in ('retry.stage', 'retry.selected')"
 
 policies = st.builds(
     RetryPolicy,
@@ -80,24 +95,26 @@ policies = st.builds(
     min_success=st.sampled_from([0.3, 0.9, 1.0]),
     settle_seconds=st.just(60),
     max_retries=st.integers(1, 2),
-    ordering=st.sampled_from(["aggregate", "none"]),
+    order=st.sampled_from(["aggregate", "none"]),
 )
 ids = st.lists(st.integers(1, 20), min_size=1, max_size=6, unique=True)
 outcomes = st.lists(st.sampled_from(["done"] * 6 + ["dead", "retry"]), min_size=1, max_size=8)
 written = st.lists(st.tuples(st.integers(1, 6), st.sampled_from("ab")), min_size=1, max_size=6)
-selectors = st.one_of(
-    st.builds(Selector, cause_id=st.sampled_from(CAUSES)),
-    st.builds(Selector, event_type=st.sampled_from("ab")),
-    st.builds(Selector, cause_id=st.sampled_from(CAUSES), event_type=st.sampled_from("ab")),
-    st.builds(Selector, event_ids=ids.map(tuple)),
-    st.just(Selector(every=True)),
+selections = st.one_of(
+    st.builds(Selection, cause_id=st.sampled_from(CAUSES)),
+    st.builds(Selection, event_type=st.sampled_from("ab")),
+    st.builds(Selection, cause_id=st.sampled_from(CAUSES), event_type=st.sampled_from("ab")),
+    st.builds(Selection, event_ids=ids.map(tuple)),
+    st.just(Selection(all=True)),
 )
 
 
 class Retries(RuleBasedStateMachine):
     """An outbox of a few aggregates, its worker, and everybody who brings dead events back or puts them away."""
 
-    def __init__(self, database: Database, connection: Connection, worker: OutboxRepository) -> None:
+    def __init__(
+        self, database: Database, connection: Connection, worker: OutboxRepository
+    ) -> None:
         super().__init__()
         self.database, self.connection, self.worker = database, connection, worker
         connection.execute(EMPTY)
@@ -108,21 +125,23 @@ class Retries(RuleBasedStateMachine):
     def now(self) -> datetime:
         return datetime.now(UTC) + self.passed
 
-    def act(self, **more: Any) -> Act:
-        return Act("ann", "because", self.now, **more)
+    def audit(self) -> AuditContext:
+        return AuditContext("ann", "because", self.now)
 
     def rows(self, statement: str) -> list[dict[str, Any]]:
         return self.connection.execute(statement.encode()).fetchall()
 
     # --- the application and its worker ------------------------------------------------------------------------------
 
-    @initialize(written=written, selector=selectors, policy=policies)
-    def begin(self, written: list[tuple[int, str]], selector: Selector, policy: RetryPolicy) -> None:
+    @initialize(written=written, selection=selections, policy=policies)
+    def begin(
+        self, written: list[tuple[int, str]], selection: Selection, policy: RetryPolicy
+    ) -> None:
         """Much has died, some of it twice, and one fix is flagged."""
         self.die(FIRST + written, ERRORS[0])
         self.retry_by_hand([1, 2, 3])
         self.work(["dead", "dead", "retry"])
-        self.flag(selector, policy)
+        self.flag(selection, policy)
 
     @rule(written=written, error=st.sampled_from(ERRORS))
     def die(self, written: list[tuple[int, str]], error: str) -> None:
@@ -158,15 +177,15 @@ class Retries(RuleBasedStateMachine):
 
     # --- fixes -------------------------------------------------------------------------------------------------------
 
-    @rule(selector=selectors, policy=policies)
-    def flag(self, selector: Selector, policy: RetryPolicy) -> None:
+    @rule(selection=selections, policy=policies)
+    def flag(self, selection: Selection, policy: RetryPolicy) -> None:
         with suppress(*REFUSED):
-            flag_fix(self.connection, Flag(selector, policy), act=self.act())
+            flag_fix(self.connection, FixFlag(selection, policy), audit=self.audit())
 
     @rule()
     def sense(self) -> None:
         """What the sensor asks for is done."""
-        for fix in fixes_due(self.connection, now=self.now, max_backlog=TERMS.max_backlog):
+        for fix in list_due_fixes(self.connection, now=self.now, max_backlog=TERMS.max_backlog):
             self.step(fix)
 
     @rule(rounds=st.lists(outcomes, min_size=1, max_size=4))
@@ -199,15 +218,17 @@ class Retries(RuleBasedStateMachine):
     def decide(self, nth: int, change: Callable[..., Fix]) -> None:
         for fix in list_fixes(self.connection)[nth : nth + 1]:
             with suppress(*REFUSED):
-                change(self.connection, fix.id, act=self.act())
+                change(self.connection, fix.id, audit=self.audit())
 
     def step(self, fix: Fix) -> set[int]:
         """One run of a fix; returns what it released, all of which had to be released by it."""
         before = {row["id"]: row for row in self.rows(EVENTS)}
         known = {row["death_id"] for row in self.rows("select death_id from dlq.retry")}
         expected = self.outcomes()
-        done = advance_fix(self.connection, fix.id, act=self.act(), terms=TERMS)
-        released = [row for row in self.rows("select * from dlq.retry") if row["death_id"] not in known]
+        done = advance_fix(self.connection, fix.id, audit=self.audit(), terms=TERMS)
+        released = [
+            row for row in self.rows("select * from dlq.retry") if row["death_id"] not in known
+        ]
         assert len(released) == done.released
         self.settled_as(expected)
         assert not released or fix.status is FixStatus.ACTIVE
@@ -216,7 +237,7 @@ class Retries(RuleBasedStateMachine):
             assert (row["fix_id"], row["death_id"]) == (fix.id, event["death_id"])
             assert meant(fix, event)
             assert event["retries"] < fix.policy.max_retries  # type: ignore[union-attr]
-        if fix.policy and fix.policy.ordering == "aggregate":
+        if fix.policy and fix.policy.order == "aggregate":
             in_order(before, [row["event_id"] for row in released])
         return {row["event_id"] for row in released}
 
@@ -225,12 +246,20 @@ class Retries(RuleBasedStateMachine):
     @rule(wanted=ids)
     def retry_by_hand(self, wanted: list[int]) -> None:
         dead = {row["id"] for row in self.rows(EVENTS) if row["status"] == "dead"}
-        would = retry_events(self.connection, wanted, act=self.act(dry_run=True)).events
-        assert retry_events(self.connection, wanted, act=self.act()).events == would == len(dead & set(wanted))
+        would = retry_events(
+            self.connection, wanted, audit=self.audit(), options=RunOptions(dry_run=True)
+        ).events
+        assert (
+            retry_events(self.connection, wanted, audit=self.audit()).events
+            == would
+            == len(dead & set(wanted))
+        )
 
-    @rule(selector=selectors, most=st.sampled_from([None, 1]))
-    def retry_by_filter(self, selector: Selector, most: int | None) -> None:
-        retry_selected(self.connection, selector, act=self.act(), rate=1000.0, max_retries=most)
+    @rule(selection=selections, most=st.sampled_from([None, 1]))
+    def retry_by_filter(self, selection: Selection, most: int | None) -> None:
+        retry_selected(
+            self.connection, selection, audit=self.audit(), rate=1000.0, max_retries=most
+        )
 
     @rule()
     def settle(self) -> None:
@@ -244,7 +273,9 @@ class Retries(RuleBasedStateMachine):
 
     def settled_as(self, expected: dict[int, str | None]) -> None:
         """What has an outcome now that it had not before has the right one."""
-        for row in self.rows("select death_id, outcome, settled_at, due_at from dlq.retry where outcome is not null"):
+        for row in self.rows(
+            "select death_id, outcome, settled_at, due_at from dlq.retry where outcome is not null"
+        ):
             if row["death_id"] in expected:
                 late = row["settled_at"] >= row["due_at"] + timedelta(seconds=60)
                 assert row["outcome"] == (expected[row["death_id"]] or (late and "unsettled"))
@@ -255,31 +286,45 @@ class Retries(RuleBasedStateMachine):
         before = datetime.now(UTC)
         fixes = list_fixes(self.connection, only_open=True)
         stay = {row["id"] for row in self.rows(EVENTS) if any(meant(fix, row) for fix in fixes)}
-        would = archive_dead_events(self.connection, before=before, only_exported=False, act=self.act(dry_run=True))
-        done = archive_dead_events(self.connection, before=before, only_exported=False, act=self.act())
+        would = archive_dead_events(
+            self.connection,
+            before=before,
+            only_exported=False,
+            audit=self.audit(),
+            options=RunOptions(dry_run=True),
+        )
+        done = archive_dead_events(
+            self.connection, before=before, only_exported=False, audit=self.audit()
+        )
         assert done == would
         assert {row["id"] for row in self.rows(EVENTS) if row["status"] == "dead"} == stay
 
-    @rule(selector=selectors)
-    def restore(self, selector: Selector) -> None:
-        would = restore_events(self.connection, selector, act=self.act(dry_run=True))
-        assert restore_events(self.connection, selector, act=self.act()) == would
+    @rule(selection=selections)
+    def restore(self, selection: Selection) -> None:
+        would = restore_events(
+            self.connection, selection, audit=self.audit(), options=RunOptions(dry_run=True)
+        )
+        assert restore_events(self.connection, selection, audit=self.audit()) == would
         assert would.blocked == 0
 
     @rule(wanted=ids)
     def discard(self, wanted: list[int]) -> None:
-        discard_events(self.connection, Selector(event_ids=tuple(wanted)), act=self.act())
+        discard_events(self.connection, Selection(event_ids=tuple(wanted)), audit=self.audit())
 
     @precondition(lambda self: self.passed > timedelta(days=1))
     @rule()
     def purge(self) -> None:
-        purge_archive(self.connection, before=self.now - timedelta(hours=12), act=self.act())
+        purge_archive(self.connection, before=self.now - timedelta(hours=12), audit=self.audit())
 
     # --- what must hold ----------------------------------------------------------------------------------------------
 
     @invariant()
     def every_event_is_in_exactly_one_place(self) -> None:
-        assert self.connection.one("archive.unaccounted") == {"missing": 0, "doubled": 0, "examples": None}
+        assert self.connection.fetch_one("archive.unaccounted") == {
+            "missing": 0,
+            "doubled": 0,
+            "examples": None,
+        }
         assert self.rows(IN_ONE_PLACE)[0]["n"] == self.events
 
     @invariant()
@@ -298,18 +343,20 @@ class Retries(RuleBasedStateMachine):
     @invariant()
     def stages_keep_their_policy(self) -> None:
         for fix in list_fixes(self.connection):
-            for number, stage in stages(self.connection, fix.id).items():
+            for number, stage in get_stage_outcomes(self.connection, fix.id).items():
                 assert fix.policy
                 assert stage.released <= stage.size == fix.policy.size(number)
                 if number < fix.stage:
                     assert stage.waiting == 0
-                    assert can_pass(stage, fix.policy.min_success)
+                    assert can_stage_pass(stage, fix.policy.min_success)
 
     @invariant()
     def a_cause_is_being_fixed_while_a_fix_of_all_of_it_is_open(self) -> None:
-        fixing = {row["id"] for row in self.rows("select id from dlq.cause where status = 'fixing'")}
-        meant = [fix.selector for fix in list_fixes(self.connection, only_open=True)]
-        assert fixing == {one.cause_id for one in meant if one.as_json().keys() == {"cause_id"}}
+        fixing = {
+            row["id"] for row in self.rows("select id from dlq.cause where status = 'fixing'")
+        }
+        meant = [fix.selection for fix in list_fixes(self.connection, only_open=True)]
+        assert fixing == {one.cause_id for one in meant if one.to_json().keys() == {"cause_id"}}
 
     def teardown(self) -> None:
         """Every fix that is resumed, and whose events are delivered, ends before it expires."""
@@ -318,7 +365,7 @@ class Retries(RuleBasedStateMachine):
                 break
             for fix in left:
                 if fix.status is FixStatus.PAUSED:
-                    resume_fix(self.connection, fix.id, act=self.act())
+                    resume_fix(self.connection, fix.id, audit=self.audit())
             self.sense()
             self.passed += timedelta(seconds=30)
             self.work(["done"] * 50)
@@ -330,19 +377,24 @@ class Retries(RuleBasedStateMachine):
 
 def meant(fix: Fix, event: dict[str, Any]) -> bool:
     """Whether the fix targets the event as it is dead now."""
-    selector = fix.selector
+    selection = fix.selection
     return bool(
         event["status"] == "dead"
         and event["dead_at"] < fix.flagged_at
-        and selector.cause_id in {None, event["cause_id"]}
-        and selector.event_type in {None, event["event_type"]}
-        and (selector.event_ids is None or event["id"] in selector.event_ids)
+        and selection.cause in {None, event["cause_id"]}
+        and selection.event_type in {None, event["event_type"]}
+        and (selection.event_ids is None or event["id"] in selection.event_ids)
     )
 
 
 def in_order(before: dict[int, dict[str, Any]], released: list[int]) -> None:
     """Of an aggregate one event, with none before it that was dead or retried and under way."""
-    assert all(count == 1 for count in Counter(before[event]["aggregate_id"] for event in released).values())
+    assert all(
+        count == 1
+        for count in Counter(before[event]["aggregate_id"] for event in released).values()
+    )
     for event, (number, earlier) in itertools.product(released, before.items()):
         if number < event and earlier["aggregate_id"] == before[event]["aggregate_id"]:
-            assert earlier["status"] == "done" or (earlier["status"] != "dead" and not earlier["retries"])
+            assert earlier["status"] == "done" or (
+                earlier["status"] != "dead" and not earlier["retries"]
+            )

@@ -17,20 +17,20 @@ import pytest
 
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import all_migrations, create_host_tables, migrate
+from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import Fix, RetryPolicy
-from dlq_pipelines.retries.ledger import Flag, flag_fix, list_fixes
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix, list_fixes
 from dlq_pipelines.retries.retry import retry_events
 from tests.retries.fire import (
     ERROR,
     TERMS,
-    act,
     archive,
     at_work,
+    audit,
     books_balance,
     processes,
     purge,
@@ -44,7 +44,7 @@ FAILS, DELIVERED = "fails", "delivered"
 PATIENCE = 120.0
 POLICIES = {
     DELIVERED: RetryPolicy(canary=5, growth=2.0, rate=100_000.0),
-    FAILS: RetryPolicy(canary=40, growth=2.0, rate=100_000.0, min_success=0.01, ordering="none"),
+    FAILS: RetryPolicy(canary=40, growth=2.0, rate=100_000.0, min_success=0.01, order="none"),
 }
 
 
@@ -65,14 +65,18 @@ def wave(connection: Connection, number: int, count: int) -> Wave:
         {"number": number, "kind": kind, "error": ERROR, "count": count},
     ).fetchall()
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    fix = flag_fix(connection, Flag(Selector(event_type=f"{kind}{number}"), POLICIES[kind]), act=act())
+    fix = flag_fix(
+        connection, FixFlag(Selection(event_type=f"{kind}{number}"), POLICIES[kind]), audit=audit()
+    )
     return Wave(fix, sorted(row["id"] for row in rows))
 
 
 def each_released_once(connection: Connection, waves: list[Wave]) -> None:
     """By its own fix."""
     for fix, events in waves:
-        rows = connection.execute("select event_id from dlq.retry where fix_id = %s order by 1", [fix.id]).fetchall()
+        rows = connection.execute(
+            "select event_id from dlq.retry where fix_id = %s order by 1", [fix.id]
+        ).fetchall()
         assert [row["event_id"] for row in rows] == events
 
 
@@ -88,7 +92,7 @@ class Server:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.uses = [embedded.start(home)]
+        self.uses = [embedded.start_server(home)]
         self.url = self.uses[0].ensure_database("fire")
 
     def crash(self) -> None:
@@ -97,7 +101,7 @@ class Server:
         main = psutil.Process(int((data / "postmaster.pid").read_text().split("\n", 1)[0]))
         main.send_signal(signal.SIGQUIT)
         main.wait(30)
-        self.uses.append(embedded.start(self.home))
+        self.uses.append(embedded.start_server(self.home))
 
     def release(self) -> None:
         for use in self.uses:
@@ -111,7 +115,7 @@ def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> N
         database = Database(server.url)
         with database.connect() as connection:
             create_host_tables(connection)
-            migrate(connection, all_migrations())
+            apply_migrations(connection, load_migrations())
         waves: list[Wave] = []
         with at_work(stop, (work, (server.url, FAILS, 1))):
             for number in range(kills):
@@ -129,13 +133,20 @@ def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> N
                 assert run.is_alive()
                 run.kill()
                 run.join()
-            with at_work(processes.Event(), (sense, (server.url, 500))), database.connect() as connection:
+            with (
+                at_work(processes.Event(), (sense, (server.url, 500))),
+                database.connect() as connection,
+            ):
                 wait_until(lambda: not list_fixes(connection, only_open=True))
         with database.connect() as connection:
             books_balance(connection, events=count * len(waves))
             each_released_once(connection, waves)
             assert (
-                one(connection, "select count(*) as n from outbox_event where status in ('pending', 'retry')")["n"] == 0
+                one(
+                    connection,
+                    "select count(*) as n from outbox_event where status in ('pending', 'retry')",
+                )["n"]
+                == 0
             )
     finally:
         server.release()
@@ -153,10 +164,14 @@ def crowded(database: Database, *, fixes: int, count: int) -> None:
         books_balance(connection, events=fixes * count)
         each_released_once(connection, waves)
         audit = "select coalesce(sum(events), 0)::int as n from dlq.operation where kind = 'archive.purge'"
-        assert one(connection, audit) == one(connection, "select count(*)::int as n from dlq.purged")
+        assert one(connection, audit) == one(
+            connection, "select count(*)::int as n from dlq.purged"
+        )
 
 
-@pytest.mark.skipif(importlib.util.find_spec(embedded.PACKAGE) is None, reason="the embedded extra is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec(embedded.PACKAGE) is None, reason="the embedded extra is not installed"
+)
 def test_a_fix_whose_runs_and_server_are_killed_releases_every_target_once(tmp_path: Path) -> None:
     """50 kills and three crashes of the server, beside a worker that delivers."""
     killed_at_random(tmp_path, kills=50, crashes=3, count=240)
@@ -172,15 +187,19 @@ def test_archive_retry_discard_and_stage_of_the_same_events_take_each_once(
     connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch, turn: int
 ) -> None:
     """All at once, in small batches: what each says that it took adds up to all there is."""
-    for module in ("retries.fix", "retries.page", "retries.retry", "archive.archive"):
+    for module in ("retries.fix", "outbox.batches", "retries.retry", "archive.archive"):
         monkeypatch.setattr(f"dlq_pipelines.{module}.BATCH", 5)
     fix, events = wave(connection, 1, 300)
     connection.execute("update dlq.fix set canary = 300, event_ids = %s", [events[:200]])
     racers: list[Callable[[Connection], int]] = [
-        lambda own: archive_dead_events(own, before=act().now, only_exported=False, act=act()).moved,
-        lambda own: retry_events(own, events[turn::2], act=act()).events,
-        lambda own: discard_events(own, Selector(event_ids=tuple(events[::3])), act=act()).events,
-        lambda own: advance_fix(own, fix.id, act=act(), terms=TERMS).released,
+        lambda own: (
+            archive_dead_events(own, before=audit().now, only_exported=False, audit=audit()).moved
+        ),
+        lambda own: retry_events(own, events[turn::2], audit=audit()).events,
+        lambda own: (
+            discard_events(own, Selection(event_ids=tuple(events[::3])), audit=audit()).events
+        ),
+        lambda own: advance_fix(own, fix.id, audit=audit(), terms=TERMS).released,
     ]
     together = threading.Barrier(len(racers))
 

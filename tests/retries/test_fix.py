@@ -9,27 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.retries.fix import (
     BATCH,
-    Close,
+    CloseStep,
     Fix,
     FixStatus,
-    Left,
-    Release,
+    FixStep,
+    ReleaseStep,
+    Remaining,
     RetryPolicy,
-    Stage,
-    Step,
-    Wait,
-    can_pass,
-    next_step,
+    StageOutcomes,
+    WaitStep,
+    can_stage_pass,
+    decide_next_step,
 )
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 OUTCOMES = st.sampled_from(["done", "dead", "unsettled", "gone"])
 FIX = Fix(
     id=1,
-    selector=Selector(cause_id="v1-x"),
+    selection=Selection(cause="v1-x"),
     note="note",
     link=None,
     owner=None,
@@ -65,53 +65,63 @@ class World:
     events: list[Event]
     policy: RetryPolicy
     percent: int
-    locks: Sequence[int] = ()  # of each release: how many of its events somebody else holds; after that none
+    locks: Sequence[
+        int
+    ] = ()  # of each release: how many of its events somebody else holds; after that none
     fix: Fix = FIX
     looked: bool = False  # a release just found nothing
     releases: int = 0
-    steps: list[Step] = field(default_factory=list)
+    steps: list[FixStep] = field(default_factory=list)
 
     @property
-    def closed(self) -> Close | None:
+    def closed(self) -> CloseStep | None:
         last = self.steps[-1] if self.steps else None
-        return last if isinstance(last, Close) else None
+        return last if isinstance(last, CloseStep) else None
 
     def free(self) -> list[Event]:
         """What may go now: no earlier event of its aggregate is dead or under way."""
-        return [event for event in self.events if not event.stage and self.before(event) == "delivered"]
+        return [
+            event for event in self.events if not event.stage and self.before(event) == "delivered"
+        ]
 
     def before(self, event: Event) -> str:
         """What became of the events of its aggregate that were written before it."""
-        earlier = [e for e in self.events[: self.events.index(event)] if e.aggregate == event.aggregate]
-        if self.policy.ordering == "none" or all(e.delivered for e in earlier):
+        earlier = [
+            e for e in self.events[: self.events.index(event)] if e.aggregate == event.aggregate
+        ]
+        if self.policy.order == "none" or all(e.delivered for e in earlier):
             return "delivered"
         return "under way" if any(e.stage and not e.settled for e in earlier) else "dead"
 
-    def left(self) -> Left:
+    def left(self) -> Remaining:
         dead = [self.before(event) for event in self.events if not event.stage]
-        return Left(waiting=dead.count("under way"), held=dead.count("dead"))
+        return Remaining(waiting=dead.count("under way"), held=dead.count("dead"))
 
-    def stage(self, number: int) -> Stage:
+    def stage(self, number: int) -> StageOutcomes:
         """What became of a stage."""
         released = [event for event in self.events if event.stage == number and number]
         known = [event.outcome for event in released if event.settled]
-        counts = {outcome: known.count(outcome) for outcome in ("done", "dead", "unsettled", "gone")}
-        return Stage(size=self.policy.size(number), released=len(released), **counts)
+        counts = {
+            outcome: known.count(outcome) for outcome in ("done", "dead", "unsettled", "gone")
+        }
+        return StageOutcomes(size=self.policy.size(number), released=len(released), **counts)
 
     def passes(self, succeeded: int, of: int) -> bool:
         """Whether that share is enough, in whole numbers."""
         return Fraction(succeeded, of) >= Fraction(self.percent, 100)
 
-    def step(self) -> Step:
+    def step(self) -> FixStep:
         """Decide, and let it happen; when the fix has to wait, one event gets its outcome."""
         left = self.left() if self.looked else None
-        step = next_step(self.fix, self.policy, self.stage(self.fix.stage), now=NOW, left=left)
+        step = decide_next_step(
+            self.fix, self.policy, self.stage(self.fix.stage), now=NOW, left=left
+        )
         self.steps.append(step)
         self.looked = False
         match step:
-            case Release(number, limit):
+            case ReleaseStep(number, limit):
                 self.release(number, limit)
-            case Wait():
+            case WaitStep():
                 self.settle()
         return step
 
@@ -142,13 +152,13 @@ def worlds(draw: st.DrawFn) -> World:
         canary=draw(st.integers(1, 20)),
         growth=draw(st.sampled_from([1.0, 1.5, 2.0, 10.0])),
         min_success=percent / 100,
-        ordering=draw(st.sampled_from(["aggregate", "none"])),
+        order=draw(st.sampled_from(["aggregate", "none"])),
     )
     events = draw(st.lists(st.builds(Event, OUTCOMES, st.integers(1, 12)), max_size=40))
     return World(events, policy, percent, draw(st.lists(st.integers(0, 8), max_size=8)))
 
 
-def play(world: World) -> Close:
+def play(world: World) -> CloseStep:
     """Until it is closed."""
     for _ in range(6 * len(world.events) + len(world.locks) + 10):
         world.step()
@@ -170,7 +180,9 @@ def test_no_stage_is_larger_than_its_policy_says(world: World) -> None:
     """The canary is all that a false fix costs, and each stage so many times the one before."""
     play(world)
     for number in range(1, world.fix.stage + 1):
-        assert world.stage(number).released <= int(world.policy.canary * world.policy.growth ** (number - 1))
+        assert world.stage(number).released <= int(
+            world.policy.canary * world.policy.growth ** (number - 1)
+        )
 
 
 @given(worlds())
@@ -191,7 +203,9 @@ def test_an_aggregate_keeps_its_order(world: World) -> None:
     while not world.closed:
         free, before = world.free(), {id(event) for event in world.events if event.stage}
         world.step()
-        assert all(event in free for event in world.events if event.stage and id(event) not in before)
+        assert all(
+            event in free for event in world.events if event.stage and id(event) not in before
+        )
 
 
 @given(worlds())
@@ -204,7 +218,7 @@ def test_a_fix_is_halted_exactly_when_its_stage_can_no_longer_pass(world: World)
             continue
         room = 0 if looked else stage.size - stage.released
         most = stage.released + room
-        halted = isinstance(step, Close) and step.status is FixStatus.HALTED
+        halted = isinstance(step, CloseStep) and step.status is FixStatus.HALTED
         assert halted == (not world.passes(most - stage.failed, most))
 
 
@@ -222,19 +236,30 @@ def test_verified_means_that_nothing_is_left_that_could_be_tried(world: World) -
 @pytest.mark.parametrize("percent", range(1, 101))
 def test_a_share_that_is_just_reached_is_enough(percent: int) -> None:
     """55 of 100 are 0.55, whatever 0.55 * 100 is to a computer; one less is not."""
-    assert can_pass(Stage(released=100, done=percent, dead=100 - percent), percent / 100)
-    assert not can_pass(Stage(released=100, done=percent - 1, dead=101 - percent), percent / 100)
+    assert can_stage_pass(
+        StageOutcomes(released=100, done=percent, dead=100 - percent), percent / 100
+    )
+    assert not can_stage_pass(
+        StageOutcomes(released=100, done=percent - 1, dead=101 - percent), percent / 100
+    )
 
 
-def decide(fix: Fix, stage: Stage | None = None, left: Left | None = None, congested: str | None = None) -> Step:
-    return next_step(fix, RetryPolicy(), stage or Stage(), now=NOW, left=left, congested=congested)
+def decide(
+    fix: Fix,
+    stage: StageOutcomes | None = None,
+    left: Remaining | None = None,
+    congested: str | None = None,
+) -> FixStep:
+    return decide_next_step(
+        fix, RetryPolicy(), stage or StageOutcomes(), now=NOW, left=left, congested=congested
+    )
 
 
 def test_stages_grow_tenfold_and_a_statement_stays_bounded() -> None:
     """10, 100, 1,000 ... in releases of at most 5,000."""
     assert [RetryPolicy().size(stage) for stage in (0, 1, 2, 3, 4)] == [0, 10, 100, 1000, 10_000]
-    passed = Stage(size=1000, released=1000, done=1000)
-    assert decide(replace(FIX, stage=3), passed) == Release(4, BATCH)
+    passed = StageOutcomes(size=1000, released=1000, done=1000)
+    assert decide(replace(FIX, stage=3), passed) == ReleaseStep(4, BATCH)
     assert RetryPolicy(growth=1000.0).size(500) == 2**62
 
 
@@ -247,31 +272,41 @@ def test_a_preview_says_what_each_stage_would_release() -> None:
 
 def test_a_fix_waits_where_it_is_told_to() -> None:
     """Paused, before its time, and while the worker cannot keep up; what is under way goes on all the same."""
-    passed = Stage(size=10, released=10, done=10)
-    assert decide(replace(FIX, status=FixStatus.PAUSED)) == Wait("paused")
-    assert decide(replace(FIX, not_before=NOW + timedelta(minutes=1))) == Wait("not before 2026-11-20 00:01 UTC")
-    assert decide(replace(FIX, not_before=NOW)) == Release(1, 10)
-    assert decide(replace(FIX, stage=1), passed, congested="slow") == Wait("slow")
-    assert decide(replace(FIX, stage=1), Stage(size=10, released=4), congested="slow") == Release(1, 6)
-    failed = Stage(size=10, released=10, dead=9, done=1)
-    assert decide(replace(FIX, stage=1), failed, congested="slow") != Wait("slow")
+    passed = StageOutcomes(size=10, released=10, done=10)
+    assert decide(replace(FIX, status=FixStatus.PAUSED)) == WaitStep("paused")
+    assert decide(replace(FIX, not_before=NOW + timedelta(minutes=1))) == WaitStep(
+        "not before 2026-11-20 00:01 UTC"
+    )
+    assert decide(replace(FIX, not_before=NOW)) == ReleaseStep(1, 10)
+    assert decide(replace(FIX, stage=1), passed, congested="slow") == WaitStep("slow")
+    assert decide(
+        replace(FIX, stage=1), StageOutcomes(size=10, released=4), congested="slow"
+    ) == ReleaseStep(1, 6)
+    failed = StageOutcomes(size=10, released=10, dead=9, done=1)
+    assert decide(replace(FIX, stage=1), failed, congested="slow") != WaitStep("slow")
 
 
 def test_a_fix_that_is_never_proven_expires() -> None:
     """Also a paused one, and one whose events wait for others."""
     late = replace(FIX, expires_at=NOW)
     for fix in (late, replace(late, status=FixStatus.PAUSED)):
-        step = decide(fix, left=Left(waiting=3))
-        assert isinstance(step, Close)
+        step = decide(fix, left=Remaining(waiting=3))
+        assert isinstance(step, CloseStep)
         assert step.status is FixStatus.EXPIRED
-    assert isinstance(decide(FIX, left=Left(waiting=3)), Wait)
+    assert isinstance(decide(FIX, left=Remaining(waiting=3)), WaitStep)
 
 
 def test_what_stays_dead_is_said_in_the_verdict() -> None:
     """Held behind another dead event, or parked."""
-    step = decide(replace(FIX, stage=1), Stage(size=10, released=9, done=9), Left(held=2, parked=1))
-    assert isinstance(step, Close)
-    assert step.verdict.endswith("still dead: 2 behind an earlier dead event of their aggregate, 1 parked")
+    step = decide(
+        replace(FIX, stage=1),
+        StageOutcomes(size=10, released=9, done=9),
+        Remaining(held=2, parked=1),
+    )
+    assert isinstance(step, CloseStep)
+    assert step.verdict.endswith(
+        "still dead: 2 behind an earlier dead event of their aggregate, 1 parked"
+    )
 
 
 @pytest.mark.parametrize(
@@ -286,7 +321,7 @@ def test_what_stays_dead_is_said_in_the_verdict() -> None:
         {"min_success": 1.1},
         {"settle_seconds": 0},
         {"max_retries": 0},
-        {"ordering": "random"},
+        {"order": "random"},
     ],
     ids=str,
 )

@@ -14,13 +14,13 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import advance_fix
-from dlq_pipelines.retries.fix import FixStatus, Terms
-from dlq_pipelines.retries.ledger import list_fixes
+from dlq_pipelines.retries.fix import FixStatus, FixTerms
+from dlq_pipelines.retries.fixes import list_fixes
 from tests.rows import add_events, kill, one
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -54,7 +54,9 @@ def cause(connection: Connection) -> str:
 
 
 @pytest.fixture
-def team(connection: Connection, database: Database) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+def team(
+    connection: Connection, database: Database
+) -> Iterator[psycopg.Connection[dict[str, Any]]]:
     """A connection of a role that was made as the README says."""
     role = f"checkout_team_{uuid4().hex[:12]}"
     name = sql.Identifier(role)
@@ -73,7 +75,9 @@ def team(connection: Connection, database: Database) -> Iterator[psycopg.Connect
 Team = psycopg.Connection[dict[str, Any]]
 
 
-def test_a_team_flags_its_fix_as_the_readme_says(connection: Connection, team: Team, cause: str) -> None:
+def test_a_team_flags_its_fix_as_the_readme_says(
+    connection: Connection, team: Team, cause: str
+) -> None:
     """Signed by the role that is connected, at the server's time, with the installation's stages; then it runs."""
     began = datetime.now(UTC) - timedelta(seconds=1)
     statement = re.sub(r"v1-[0-9a-f]{16}", cause, FLAG)
@@ -81,36 +85,51 @@ def test_a_team_flags_its_fix_as_the_readme_says(connection: Connection, team: T
     placed = team.execute(statement.encode()).fetchone()
     (fix,) = list_fixes(connection)
     assert placed == {"flag_fix": fix.id}
-    assert (fix.flagged_by, fix.selector, fix.policy) == (team.info.user, Selector(cause_id=cause), None)
+    assert (fix.flagged_by, fix.selection, fix.policy) == (
+        team.info.user,
+        Selection(cause=cause),
+        None,
+    )
     assert began < fix.flagged_at <= datetime.now(UTC)
-    assert one(connection, "select kind, actor, events from dlq.operation where kind = 'fix.flag'") == {
+    assert one(
+        connection, "select kind, actor, events from dlq.operation where kind = 'fix.flag'"
+    ) == {
         "kind": "fix.flag",
         "actor": team.info.user,
         "events": 4,
     }
-    act = Act("sensor", "a step is due", datetime.now(UTC))
-    assert advance_fix(connection, fix.id, act=act, terms=Terms()).released == 2  # one an aggregate
+    audit = AuditContext("sensor", "a step is due", datetime.now(UTC))
+    assert (
+        advance_fix(connection, fix.id, audit=audit, terms=FixTerms()).released == 2
+    )  # one an aggregate
 
 
-def test_every_argument_of_the_function_is_a_field_of_the_fix(connection: Connection, team: Team, cause: str) -> None:
+def test_every_argument_of_the_function_is_a_field_of_the_fix(
+    connection: Connection, team: Team, cause: str
+) -> None:
     team.execute(
         "select dlq.flag_fix('mended', cause => %s, event_type => 'order.paid', aggregate_type => 'order',"
-        " event_ids => array[3, 4, 5], error_contains => 'no answer', died_since => '2026-01-01Z',"
-        " died_until => '2099-01-01Z', link => 'v42', owner => 'checkout', not_before => '2030-01-01Z',"
+        " event_ids => array[3, 4, 5], error_contains => 'no answer', since => '2026-01-01Z',"
+        " until => '2099-01-01Z', link => 'v42', owner => 'checkout', not_before => '2030-01-01Z',"
         " expires_at => '2031-01-01Z')",
         [cause],
     )
     (fix,) = list_fixes(connection)
-    assert fix.selector == Selector(
-        cause_id=cause,
+    assert fix.selection == Selection(
+        cause=cause,
         event_type="order.paid",
         aggregate_type="order",
         event_ids=(3, 4, 5),
         error_contains="no answer",
-        died_since=datetime(2026, 1, 1, tzinfo=UTC),
-        died_until=datetime(2099, 1, 1, tzinfo=UTC),
+        since=datetime(2026, 1, 1, tzinfo=UTC),
+        until=datetime(2099, 1, 1, tzinfo=UTC),
     )
-    assert (fix.note, fix.link, fix.owner, fix.status) == ("mended", "v42", "checkout", FixStatus.ACTIVE)
+    assert (fix.note, fix.link, fix.owner, fix.status) == (
+        "mended",
+        "v42",
+        "checkout",
+        FixStatus.ACTIVE,
+    )
     assert (fix.not_before, fix.expires_at) == (
         datetime(2030, 1, 1, tzinfo=UTC),
         datetime(2031, 1, 1, tzinfo=UTC),
@@ -146,7 +165,10 @@ def test_the_team_can_do_nothing_else(connection: Connection, team: Team, cause:
         for statement in STATEMENTS[row["kind"]]:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 team.execute(statement.format(row["name"]).encode())
-    allowed = [row["name"].partition("(")[0] for row in connection.execute(FUNCTIONS.encode(), [team.info.user])]
+    allowed = [
+        row["name"].partition("(")[0]
+        for row in connection.execute(FUNCTIONS.encode(), [team.info.user])
+    ]
     assert allowed == ["dlq.flag_fix"]
     for statement in (
         "select dlq.place_fix(null)",
@@ -162,13 +184,19 @@ def test_the_team_can_do_nothing_else(connection: Connection, team: Team, cause:
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             team.execute(statement.encode())
-    assert one(connection, "select count(*) filter (where status = 'dead') as dead from outbox_event") == {"dead": 4}
+    assert one(
+        connection, "select count(*) filter (where status = 'dead') as dead from outbox_event"
+    ) == {"dead": 4}
     assert cause
 
 
-def test_nothing_that_the_team_creates_is_called_in_its_place(team: Team, connection: Connection, cause: str) -> None:
+def test_nothing_that_the_team_creates_is_called_in_its_place(
+    team: Team, connection: Connection, cause: str
+) -> None:
     """The function looks for names in our schema alone, so a table or an operator of the team's is never met."""
-    team.execute("create temp table fix (id int); create temp table cause (id text, merged_into text)")
+    team.execute(
+        "create temp table fix (id int); create temp table cause (id text, merged_into text)"
+    )
     team.execute("set search_path = pg_temp, dlq, public")
     team.execute("select dlq.flag_fix('mended', cause => %s)", [cause])
-    assert [fix.selector.cause_id for fix in list_fixes(connection)] == [cause]
+    assert [fix.selection.cause for fix in list_fixes(connection)] == [cause]

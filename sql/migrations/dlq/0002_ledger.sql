@@ -86,11 +86,11 @@ create table :"dlq_schema".fix (
     event_ids      bigint[] check (cardinality(event_ids) between 1 and 10000),
     attempts       integer check (attempts >= 0),
     error_contains text check (error_contains <> '' and length(error_contains) <= 1000),
-    died_since     timestamptz,
-    died_until     timestamptz check (died_until > died_since),
-    every          boolean     not null default false,  -- all dead events, said aloud
-    check (every = (num_nonnulls(cause_id, event_type, aggregate_type, event_ids, attempts, error_contains,
-                                 died_since, died_until) = 0)),
+    since     timestamptz,
+    until     timestamptz check (until > since),
+    "all"          boolean     not null default false,  -- all dead events, said aloud
+    check ("all" = (num_nonnulls(cause_id, event_type, aggregate_type, event_ids, attempts, error_contains,
+                                 since, until) = 0)),
     -- What is claimed, by whom.
     note           text        not null check (note <> '' and length(note) <= 10000),
     link           text        check (link <> '' and length(link) <= 2000),  -- the version or the address of the change
@@ -106,8 +106,8 @@ create table :"dlq_schema".fix (
     min_success    double precision check (min_success > 0 and min_success <= 1),
     settle_seconds integer          check (settle_seconds between 1 and 604800),
     max_retries    integer          check (max_retries between 1 and 100),
-    ordering       text             check (ordering in ('aggregate', 'none')),
-    check (num_nulls(canary, growth, rate, min_success, settle_seconds, max_retries, ordering) in (0, 7)),
+    "order"        text             check ("order" in ('aggregate', 'none')),
+    check (num_nulls(canary, growth, rate, min_success, settle_seconds, max_retries, "order") in (0, 7)),
     -- Of a fix of a whole cause: what was known of the cause before. It stays true where the fix ends without a verdict.
     cause_status   text,
     cause_fixed_at timestamptz,
@@ -126,9 +126,9 @@ create index fix_open on :"dlq_schema".fix (cause_id) where closed_at is null;
 -- Two flags for the same cause at once would count each other's successes as proof.
 create unique index fix_open_cause on :"dlq_schema".fix (cause_id)
     where closed_at is null and num_nonnulls(event_type, aggregate_type, event_ids, attempts, error_contains,
-                                             died_since, died_until) = 0;
+                                             since, until) = 0;
 
--- Whether a fix means this death. The one place that knows what a selector says: count, release, overlap and archive
+-- Whether a fix means this death. The one place that knows what a selection says: count, release, overlap and archive
 -- all ask it. A function of scalars, which the planner writes into the statement; `cause` is the one that is shown.
 create function :"dlq_schema".selects(
     fix :"dlq_schema".fix, cause text, event_type text, aggregate_type text, event_id bigint, attempts integer,
@@ -139,8 +139,8 @@ create function :"dlq_schema".selects(
         and (fix.aggregate_type is null or aggregate_type = fix.aggregate_type)
         and (fix.event_ids is null or event_id = any(fix.event_ids))
         and (fix.attempts is null or attempts = fix.attempts)
-        and (fix.died_since is null or died_at >= fix.died_since)
-        and (fix.died_until is null or died_at < fix.died_until)
+        and (fix.since is null or died_at >= fix.since)
+        and (fix.until is null or died_at < fix.until)
         and died_at < fix.flagged_at
         and (fix.error_contains is null or position(fix.error_contains in error) > 0)
 $$;

@@ -16,7 +16,7 @@ begin
         raise exception 'note must not be empty: say what was mended' using errcode = 'invalid_parameter_value';
     end if;
     if num_nonnulls(given.cause_id, given.event_type, given.aggregate_type, given.event_ids, given.attempts,
-                    given.error_contains, given.died_since, given.died_until) = 0 and not coalesce(given.every, false) then
+                    given.error_contains, given.since, given.until) = 0 and not coalesce(given."all", false) then
         raise exception 'A fix without any filter targets every dead event. Name a cause, or say that all are meant.'
             using errcode = 'invalid_parameter_value';
     end if;
@@ -53,7 +53,7 @@ begin
             'what is dead.';
     end if;
 
-    -- First what can be told from the two selectors alone; only what they leave open is looked up. Two of the same whole
+    -- First what can be told from the two selections alone; only what they leave open is looked up. Two of the same whole
     -- cause overlap even while all that the first one means is with the worker: it may die again and halt that one.
     select f.id into other from fix f
     where f.closed_at is null
@@ -62,12 +62,12 @@ begin
         and (f.aggregate_type = given.aggregate_type or f.aggregate_type is null or given.aggregate_type is null)
         and (f.event_ids && given.event_ids or f.event_ids is null or given.event_ids is null)
         and (f.attempts = given.attempts or f.attempts is null or given.attempts is null)
-        and coalesce(f.died_since, '-infinity') < coalesce(given.died_until, 'infinity')
-        and coalesce(given.died_since, '-infinity') < coalesce(f.died_until, 'infinity')
+        and coalesce(f.since, '-infinity') < coalesce(given.until, 'infinity')
+        and coalesce(given.since, '-infinity') < coalesce(f.until, 'infinity')
         and (f.cause_id = given.cause_id and num_nonnulls(
-            f.event_type, f.aggregate_type, f.event_ids, f.attempts, f.error_contains, f.died_since, f.died_until,
+            f.event_type, f.aggregate_type, f.event_ids, f.attempts, f.error_contains, f.since, f.until,
             given.event_type, given.aggregate_type, given.event_ids, given.attempts, given.error_contains,
-            given.died_since, given.died_until) = 0
+            given.since, given.until) = 0
         or exists (
             select from dead_event e
             where selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)
@@ -80,22 +80,22 @@ begin
 
     -- A fix of a part of a cause leaves it as it is: nobody knows what the rest would do.
     if num_nonnulls(given.event_type, given.aggregate_type, given.event_ids, given.attempts, given.error_contains,
-                    given.died_since, given.died_until) = 0 then
+                    given.since, given.until) = 0 then
         given.cause_status := was.status;
         given.cause_fixed_at := was.fixed_at;
         update cause set status = 'fixing', fixed_at = null where id = given.cause_id;
     end if;
 
     -- The next number, under the lock above. A sequence would give one away with each preview, which is rolled back.
-    insert into fix (id, cause_id, event_type, aggregate_type, event_ids, attempts, error_contains, died_since,
-        died_until, every, note, link, owner, flagged_by, flagged_at, not_before, expires_at,
-        canary, growth, rate, min_success, settle_seconds, max_retries, ordering, cause_status, cause_fixed_at)
+    insert into fix (id, cause_id, event_type, aggregate_type, event_ids, attempts, error_contains, since,
+        until, "all", note, link, owner, flagged_by, flagged_at, not_before, expires_at,
+        canary, growth, rate, min_success, settle_seconds, max_retries, "order", cause_status, cause_fixed_at)
     overriding system value
     values ((select coalesce(max(f.id), 0) + 1 from fix f), given.cause_id, given.event_type, given.aggregate_type,
-        given.event_ids, given.attempts, given.error_contains, given.died_since, given.died_until,
-        coalesce(given.every, false), given.note, given.link, given.owner, given.flagged_by, given.flagged_at, given.not_before, given.expires_at,
+        given.event_ids, given.attempts, given.error_contains, given.since, given.until,
+        coalesce(given."all", false), given.note, given.link, given.owner, given.flagged_by, given.flagged_at, given.not_before, given.expires_at,
         given.canary, given.growth, given.rate, given.min_success, given.settle_seconds, given.max_retries,
-        given.ordering, given.cause_status, given.cause_fixed_at)
+        given."order", given.cause_status, given.cause_fixed_at)
     returning id into placed;
     insert into operation (kind, actor, reason, filter, events, at, run_id)
     values ('fix.flag', given.flagged_by, given.note, jsonb_build_object('fix', placed), targets, given.flagged_at,
@@ -108,8 +108,8 @@ $$;
 -- is connected, at the server's time, and leaves the stages to the installation.
 create function :"dlq_schema".flag_fix(
     note text, cause text default null, event_type text default null, aggregate_type text default null,
-    event_ids bigint[] default null, error_contains text default null, died_since timestamptz default null,
-    died_until timestamptz default null, every boolean default false, link text default null,
+    event_ids bigint[] default null, error_contains text default null, since timestamptz default null,
+    until timestamptz default null, "all" boolean default false, link text default null,
     owner text default null, not_before timestamptz default null, expires_at timestamptz default null,
     attempts integer default null
 ) returns bigint
@@ -125,9 +125,9 @@ begin
     given.event_ids := event_ids;
     given.attempts := attempts;
     given.error_contains := error_contains;
-    given.died_since := died_since;
-    given.died_until := died_until;
-    given.every := coalesce(every, false);
+    given.since := since;
+    given.until := until;
+    given."all" := coalesce("all", false);
     given.link := link;
     given.owner := owner;
     given.not_before := not_before;

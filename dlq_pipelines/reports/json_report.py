@@ -4,17 +4,17 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from dlq_pipelines.reports.figures import ALL, OTHER, CauseFigures, Figures, FixFigures
+from dlq_pipelines.reports.figures import ALL, OTHER, CauseFigures, FixFigures, ReportFigures
 from dlq_pipelines.reports.states import CauseState
 
-VERSION = 1
+REPORT_VERSION = 1
 
 
-def report_json(figures: Figures, headline: str) -> str:
+def render_report_json(figures: ReportFigures, headline: str) -> str:
     """The JSON twin. In ASCII: nothing in it is obeyed by a terminal that it is printed to."""
     window = figures.window
     content = {
-        "version": VERSION,
+        "version": REPORT_VERSION,
         "day": window.day.isoformat(),
         "time_zone": window.zone.key,
         "from": _instant(window.start),
@@ -23,14 +23,21 @@ def report_json(figures: Figures, headline: str) -> str:
         "totals": _totals(figures),
         "states": {state.value: len(figures.in_state(state)) for state in CauseState},
         "backlog": _backlog(figures),
-        "ahead": {"archived_within_a_week": figures.ahead.archived, "purged_within_a_week": figures.ahead.purged},
+        "ahead": {
+            "archived_within_a_week": figures.ahead.archived,
+            "purged_within_a_week": figures.ahead.purged,
+        },
         "books": _books(figures),
         "causes": [_cause(cause) for cause in figures.causes],
         "causes_not_listed": {"causes": figures.hidden_causes, "deaths": figures.hidden_deaths},
-        "days": [{"day": str(day), "deaths": int(deaths)} for day, deaths in figures.days[ALL].items()],
+        "days": [
+            {"day": str(day), "deaths": int(deaths)} for day, deaths in figures.days[ALL].items()
+        ],
         "hours": [
             {"from": _instant(hour), "label": label, "deaths": int(deaths)}
-            for hour, label, deaths in zip(*(figures.hours[name] for name in ("hour", "label", "deaths")), strict=True)
+            for hour, label, deaths in zip(
+                *(figures.hours[name] for name in ("hour", "label", "deaths")), strict=True
+            )
         ],
         "causes_by_event_type": _matrix(figures),
         "fixes": [_fix(fix) for fix in figures.fixes],
@@ -39,7 +46,7 @@ def report_json(figures: Figures, headline: str) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def _totals(figures: Figures) -> dict[str, Any]:
+def _totals(figures: ReportFigures) -> dict[str, Any]:
     totals = figures.totals
     return vars(totals) | {
         "classified_share": round(totals.classified, 6),
@@ -49,23 +56,28 @@ def _totals(figures: Figures) -> dict[str, Any]:
     }
 
 
-def _backlog(figures: Figures) -> dict[str, Any]:
+def _backlog(figures: ReportFigures) -> dict[str, Any]:
     backlog = figures.backlog
     oldest = backlog.oldest
     return vars(backlog) | {
         "oldest": _instant(oldest),
-        "oldest_age_seconds": int((figures.window.until - oldest).total_seconds()) if oldest else None,
+        "oldest_age_seconds": int((figures.window.until - oldest).total_seconds())
+        if oldest
+        else None,
         "opened": backlog.opened,
         "closed": backlog.closed,
         "unexplained": backlog.unexplained,
     }
 
 
-def _books(figures: Figures) -> dict[str, Any] | None:
+def _books(figures: ReportFigures) -> dict[str, Any] | None:
     books = figures.books
     if books is None:
         return None
-    return vars(books) | {"checked_at": _instant(books.checked_at), "examples": list(books.examples)}
+    return vars(books) | {
+        "checked_at": _instant(books.checked_at),
+        "examples": list(books.examples),
+    }
 
 
 def _cause(cause: CauseFigures) -> dict[str, Any]:
@@ -75,7 +87,9 @@ def _cause(cause: CauseFigures) -> dict[str, Any]:
         "state": cause.state.value,
         "limit": None if cause.limit is None else round(cause.limit, 3),
         "share": round(cause.share, 6),
-        "event_types": [{"event_type": name, "deaths": deaths} for name, deaths in cause.event_types],
+        "event_types": [
+            {"event_type": name, "deaths": deaths} for name, deaths in cause.event_types
+        ],
         "first_seen": _instant(cause.first_seen),
         "last_seen": _instant(cause.last_seen),
         "muted_until": _instant(cause.muted_until),
@@ -86,7 +100,7 @@ def _cause(cause: CauseFigures) -> dict[str, Any]:
     }
 
 
-def _matrix(figures: Figures) -> dict[str, Any]:
+def _matrix(figures: ReportFigures) -> dict[str, Any]:
     table = figures.matrix
     return {
         "event_types": [name for name in table.columns if name != OTHER],

@@ -7,7 +7,7 @@ from dlq_pipelines.postgres.connect import Connection
 
 
 @dataclass(frozen=True)
-class Books:
+class ReconciliationResult:
     """What a check of the whole ledger found.
 
     Attributes:
@@ -26,10 +26,10 @@ class Books:
         return not self.missing and not self.doubled
 
 
-def check_books(connection: Connection, *, now: datetime) -> Books:
+def reconcile_events(connection: Connection, *, now: datetime) -> ReconciliationResult:
     """Look for every event of the ledger, and write down what was found and when: reports of that day say it."""
     with connection.transaction():
-        found = connection.one("archive.unaccounted")
+        found = connection.fetch_one("archive.unaccounted")
         found["examples"] = found["examples"] or []
         connection.run("archive.record_books", now=now, **found)
-    return Books(found["missing"], found["doubled"], tuple(found["examples"]))
+    return ReconciliationResult(found["missing"], found["doubled"], tuple(found["examples"]))

@@ -2,9 +2,9 @@
 
 from datetime import date, datetime, timedelta
 
-from dlq_pipelines.reports.figures import DAYS_BEFORE, Figures
+from dlq_pipelines.reports.figures import DAYS_BEFORE, ReportFigures
 from dlq_pipelines.reports.states import CauseState
-from dlq_pipelines.text import counted
+from dlq_pipelines.text import format_count
 
 _TIMES_AS_MANY = 2  # from 200 % above on, a factor is easier to read than a percentage
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -14,26 +14,34 @@ _MONTHS = (
 )
 
 
-def headline(figures: Figures) -> str:
+def build_headline(figures: ReportFigures) -> str:
     """The day in up to four sentences: how many died, what is different, what hurts most, whether fixes worked."""
-    sentences = [_died(figures), _different(figures), _most_harm(figures), _fixes(figures), _left(figures)]
+    sentences = [
+        _died(figures),
+        _different(figures),
+        _most_harm(figures),
+        _fixes(figures),
+        _left(figures),
+    ]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _died(figures: Figures) -> str:
+def _died(figures: ReportFigures) -> str:
     totals, day = figures.totals, figures.window.day.isoformat()
     if not totals.deaths:
-        before = f"the mean of the {DAYS_BEFORE} days before is {rounded(figures.mean)}"
+        before = f"the mean of the {DAYS_BEFORE} days before is {format_rounded(figures.mean)}"
         return f"No event died on {day}; {before if figures.mean else f'none did in the {DAYS_BEFORE} days before'}."
     times = f" {totals.deaths:,} times" if totals.deaths > totals.events else ""
-    return f"{counted(totals.events, 'event')} died{times} on {day}, {change_words(figures)}."
+    return (
+        f"{format_count(totals.events, 'event')} died{times} on {day}, {describe_change(figures)}."
+    )
 
 
-def change_words(figures: Figures) -> str:
+def describe_change(figures: ReportFigures) -> str:
     """The day against the mean of the days before, such as `40 % above the mean of the 14 days before (223)`."""
     if figures.change is None:
         return f"none in the {DAYS_BEFORE} days before"
-    mean = f"the mean of the {DAYS_BEFORE} days before ({rounded(figures.mean)})"
+    mean = f"the mean of the {DAYS_BEFORE} days before ({format_rounded(figures.mean)})"
     percent_more = round(figures.change * 100)
     if figures.change >= _TIMES_AS_MANY:
         return f"{figures.change + 1:,.1f} times {mean}"
@@ -42,7 +50,7 @@ def change_words(figures: Figures) -> str:
     return f"{abs(percent_more)} % {'above' if percent_more > 0 else 'below'} {mean}"
 
 
-def _different(figures: Figures) -> str:
+def _different(figures: ReportFigures) -> str:
     counts = [
         (len(figures.in_state(state)), words)
         for state, words in (
@@ -52,7 +60,9 @@ def _different(figures: Figures) -> str:
         )
     ]
     told = [
-        f"{n:,} {'is' if n == 1 else 'are'} {words.format('its' if n == 1 else 'their')}" for n, words in counts if n
+        f"{n:,} {'is' if n == 1 else 'are'} {words.format('its' if n == 1 else 'their')}"
+        for n, words in counts
+        if n
     ]
     if not figures.totals.deaths:
         return ""
@@ -61,71 +71,75 @@ def _different(figures: Figures) -> str:
         return "No cause is known yet."
     if not told:
         return "The cause is an old one." if known == 1 else f"All {known:,} causes are old ones."
-    return f"Of {counted(known, 'cause')}, {', '.join(told)}."
+    return f"Of {format_count(known, 'cause')}, {', '.join(told)}."
 
 
-def _most_harm(figures: Figures) -> str:
+def _most_harm(figures: ReportFigures) -> str:
     first = next((cause for cause in figures.causes if cause.cause_id), None)
     if first is None:
         return ""
-    return f"Most harm: {first.title} ({counted(first.aggregates, 'aggregate')}, {counted(first.deaths, 'death')})."
+    return f"Most harm: {first.title} ({format_count(first.aggregates, 'aggregate')}, {format_count(first.deaths, 'death')})."
 
 
-def _fixes(figures: Figures) -> str:
+def _fixes(figures: ReportFigures) -> str:
     ended = [(len(figures.ended(status)), status) for status in ("verified", "halted")]
-    told = [f"{counted(n, 'fix', 'fixes')} {'was' if n == 1 else 'were'} {status}" for n, status in ended if n]
+    told = [
+        f"{format_count(n, 'fix', 'fixes')} {'was' if n == 1 else 'were'} {status}"
+        for n, status in ended
+        if n
+    ]
     return f"{' and '.join(told)}." if told else ""
 
 
-def _left(figures: Figures) -> str:
+def _left(figures: ReportFigures) -> str:
     """A day without deaths is still one with a backlog."""
     if figures.totals.deaths or not figures.backlog.oldest:
         return ""
     age = figures.window.until - figures.backlog.oldest
-    return f"{counted(figures.backlog.open, 'event')} of earlier days stay dead, the oldest for {duration(age)}."
+    return f"{format_count(figures.backlog.open, 'event')} of earlier days stay dead, the oldest for {format_duration(age)}."
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share as a percentage: something is never 0 %, and not everything never 100 %."""
     shown = share * 100
     if 0 < shown < 1:
         return "< 1 %"
-    return "> 99 %" if 99 < shown < 100 else f"{shown:.0f} %"  # noqa: PLR2004 - said above
+    return "> 99 %" if 99 < shown < 100 else f"{shown:.0f} %"
 
 
-def rounded(value: float) -> str:
+def format_rounded(value: float) -> str:
     """A mean: one decimal below ten."""
-    return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:,.1f}"  # noqa: PLR2004 - said above
+    return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:,.1f}"
 
 
-def duration(length: timedelta) -> str:
+def format_duration(length: timedelta) -> str:
     """How long, in its largest unit: `3 days`, `5 h`, `12 min`."""
     minutes = int(length.total_seconds() // 60)
     if minutes >= 2 * 24 * 60:
         return f"{minutes // (24 * 60):,} days"
-    return f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"  # noqa: PLR2004 - minutes of an hour
+    return f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"
 
 
-def long_day(day: date) -> str:
+def format_long_day(day: date) -> str:
     """`Tuesday, 24 November 2026`, whatever the locale."""
     return f"{_WEEKDAYS[day.weekday()]}, {day.day} {_MONTHS[day.month - 1]} {day.year}"
 
 
-def short_day(day: date) -> str:
+def format_short_day(day: date) -> str:
     """`24 Nov`."""
     return f"{day.day} {_MONTHS[day.month - 1][:3]}"
 
 
-def weekday(day: date) -> str:
+def format_weekday(day: date) -> str:
     """`Tuesday`."""
     return _WEEKDAYS[day.weekday()]
 
 
-def utc(moment: datetime) -> str:
+def format_utc(moment: datetime) -> str:
     """A moment for people, to the minute."""
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
-def attempts(fewest: int, most: int) -> str:
+def format_attempts(fewest: int, most: int) -> str:
     """`5`, or `1 to 5`."""
     return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"

@@ -3,7 +3,7 @@
 import psycopg
 
 
-def passing(error: Exception) -> str | None:
+def describe_transient_error(error: Exception) -> str | None:
     """What is said of it and what to do next, in every face; None: it does not pass by itself."""
     match error:
         case psycopg.errors.QueryCanceled():

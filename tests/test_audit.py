@@ -8,15 +8,16 @@ import pytest
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
 from dlq_pipelines.archive.purge import purge_archive
 from dlq_pipelines.archive.restore import restore_events
-from dlq_pipelines.operation import Act, carry_out
-from dlq_pipelines.outbox.event import Selector
+from dlq_pipelines.audit import AuditContext, RunOptions, run_after_permission
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.parked import release_parked
 from dlq_pipelines.retries.retry import retry_events, retry_selected
 from tests.rows import one, park
 
 NOW = datetime.now(UTC)
-EVERY = Selector(every=True)
+EVERY = Selection(all=True)
+BOB = AuditContext("bob", "asked", NOW)
 
 
 def _die(connection: Connection, count: int) -> None:
@@ -31,7 +32,12 @@ def _die(connection: Connection, count: int) -> None:
 
 def _archive(connection: Connection, count: int) -> None:
     _die(connection, count)
-    archive_dead_events(connection, before=NOW, only_exported=False, act=Act("ann", "x", NOW - timedelta(days=9)))
+    archive_dead_events(
+        connection,
+        before=NOW,
+        only_exported=False,
+        audit=AuditContext("ann", "x", NOW - timedelta(days=9)),
+    )
 
 
 def _park(connection: Connection, count: int) -> None:
@@ -41,14 +47,43 @@ def _park(connection: Connection, count: int) -> None:
 
 
 # How events come into being, what is done to them, how many a result is of.
-OPERATIONS: dict[str, tuple[Callable[..., None], Callable[[Connection, Act], int]]] = {
-    "archive": (_die, lambda c, act: archive_dead_events(c, before=NOW, only_exported=False, act=act).moved),
-    "discard": (_die, lambda c, act: discard_events(c, EVERY, act=act).events),
-    "retry": (_die, lambda c, act: retry_selected(c, EVERY, act=act, rate=50, max_retries=None).events),
-    "retry by ids": (_die, lambda c, act: retry_events(c, range(1, 99), act=act).events),
-    "release": (_park, lambda c, act: release_parked(c, EVERY, max_retries=3, act=act, rate=50).events),
-    "restore": (_archive, lambda c, act: restore_events(c, EVERY, act=act).events),
-    "purge": (_archive, lambda c, act: purge_archive(c, before=NOW, act=act).events),
+OPERATIONS: dict[str, tuple[Callable[..., None], Callable[[Connection, RunOptions], int]]] = {
+    "archive": (
+        _die,
+        lambda c, options: (
+            archive_dead_events(
+                c, before=NOW, only_exported=False, audit=BOB, options=options
+            ).moved
+        ),
+    ),
+    "discard": (
+        _die,
+        lambda c, options: discard_events(c, EVERY, audit=BOB, options=options).events,
+    ),
+    "retry": (
+        _die,
+        lambda c, options: (
+            retry_selected(c, EVERY, audit=BOB, options=options, rate=50, max_retries=None).events
+        ),
+    ),
+    "retry by ids": (
+        _die,
+        lambda c, options: retry_events(c, range(1, 99), audit=BOB, options=options).events,
+    ),
+    "release": (
+        _park,
+        lambda c, options: (
+            release_parked(c, EVERY, max_retries=3, audit=BOB, options=options, rate=50).events
+        ),
+    ),
+    "restore": (
+        _archive,
+        lambda c, options: restore_events(c, EVERY, audit=BOB, options=options).events,
+    ),
+    "purge": (
+        _archive,
+        lambda c, options: purge_archive(c, before=NOW, audit=BOB, options=options).events,
+    ),
 }
 
 
@@ -61,7 +96,7 @@ def test_what_is_meant_only_since_somebody_was_asked_stays(
         "archive.archive",
         "archive.purge",
         "archive.restore",
-        "retries.page",
+        "outbox.batches",
         "retries.parked",
         "retries.retry",
     ):
@@ -75,9 +110,16 @@ def test_what_is_meant_only_since_somebody_was_asked_stays(
         told.clear()
         come(connection, 2)
 
-    act = Act("bob", "asked", NOW, progress=told.append)
-    assert carry_out(lambda act: do(connection, act), act, events=int, permit=permit) == 3
-    assert one(connection, "select sum(events) from dlq.operation where actor = 'bob'") == {"sum": 3}
+    options = RunOptions(progress=told.append)
+    assert (
+        run_after_permission(
+            lambda options: do(connection, options), options, count=int, permit=permit
+        )
+        == 3
+    )
+    assert one(connection, "select sum(events) from dlq.operation where actor = 'bob'") == {
+        "sum": 3
+    }
     assert (2 in told, told[-1], sorted(told)) == (True, 3, told)
     # With nobody to ask, all that is meant goes.
-    assert do(connection, Act("bob", "asked", NOW)) == 2
+    assert do(connection, RunOptions()) == 2

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from dlq_pipelines.api.errors import describe
+from dlq_pipelines.api.errors import describe_error
 from dlq_pipelines.cli.app import _reason
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -18,7 +18,11 @@ HELD = "Other transactions hold what this needs. Ask again when they have ended.
     [
         ("statement_timeout", "select pg_sleep(10)", SLOW),
         ("lock_timeout", "alter table outbox_event add column own text", HELD),
-        ("deadlock_timeout", "do $$ begin raise 'deadlock detected' using errcode = '40P01'; end $$", HELD),
+        (
+            "deadlock_timeout",
+            "do $$ begin raise 'deadlock detected' using errcode = '40P01'; end $$",
+            HELD,
+        ),
     ],
 )
 def test_what_passes_by_itself_is_said_to_pass(
@@ -30,7 +34,7 @@ def test_what_passes_by_itself_is_said_to_pass(
         connection.execute(f"set {limit} = '50ms'".encode())
         with pytest.raises(psycopg.Error) as raised:
             connection.execute(ask.encode())
-    assert describe(raised.value) == (503, said)
+    assert describe_error(raised.value) == (503, said)
     assert _reason(raised.value) == said
     with pytest.raises(Exception, match=said), OutboxResource().session():
         raise raised.value

@@ -14,13 +14,22 @@ from typing import Self
 import psycopg
 
 from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.errors import DatabaseUnavailableError
-from dlq_pipelines.operation import Act
-from dlq_pipelines.outbox.dead_events import EVERY, Page, Stats, count_dead_events, dead_event_stats, list_dead_events
-from dlq_pipelines.outbox.event import OutboxEvent, Selector, aware, not_negative, positive
+from dlq_pipelines.outbox.dead_events import (
+    ALL_DEAD_EVENTS,
+    DeadEventPage,
+    DeadEventStats,
+    count_dead_events,
+    get_dead_event_stats,
+    list_dead_events,
+)
+from dlq_pipelines.outbox.event import OutboxEvent
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.queries import Names
+from dlq_pipelines.postgres.queries import TableNames
 from dlq_pipelines.retries.retry import retry_events
+from dlq_pipelines.validate import validate_aware, validate_not_negative, validate_positive
 
 _ACTOR = "OutboxRepository"
 # Longer than any traceback that people read; a runaway message must not bloat the hot table.
@@ -45,7 +54,7 @@ class OutboxRepository:
         DatabaseUnavailableError: no server answers.
     """
 
-    def __init__(  # noqa: PLR0913 - the first five are the signature that existing workers call
+    def __init__(
         self,
         dsn: str,
         retry_backoff_seconds: int = 30,
@@ -54,31 +63,37 @@ class OutboxRepository:
         max_attempts: int = 5,
         *,
         lease_seconds: int = 300,
-        names: Names = Names(),  # noqa: B008 - frozen
+        names: TableNames = TableNames(),
     ) -> None:
         if not dsn.strip():
             raise ValueError("dsn must not be empty")
-        self.retry_backoff_seconds = not_negative("retry_backoff_seconds", retry_backoff_seconds, most=31_536_000)
-        self.max_attempts = positive("max_attempts", max_attempts, most=2**31 - 1)
-        self.lease_seconds = positive("lease_seconds", lease_seconds, most=31_536_000)
+        self.retry_backoff_seconds = validate_not_negative(
+            "retry_backoff_seconds", retry_backoff_seconds, most=31_536_000
+        )
+        self.max_attempts = validate_positive("max_attempts", max_attempts, most=2**31 - 1)
+        self.lease_seconds = validate_positive("lease_seconds", lease_seconds, most=31_536_000)
         self._database = Database(
             dsn.strip(),
             names,
-            connect_timeout=positive("connect_timeout", connect_timeout, most=3_600),
-            statement_timeout=positive("query_timeout", query_timeout, most=86_400),
+            connect_timeout=validate_positive("connect_timeout", connect_timeout, most=3_600),
+            statement_timeout=validate_positive("query_timeout", query_timeout, most=86_400),
         )
         self._connection = self._database.open()
         self._closed = False
 
     def fetch_pending(self, batch_size: int) -> list[OutboxEvent]:
         """Take up to `batch_size` due events, oldest due first. No other worker gets them during the lease."""
-        limit = positive("batch_size", batch_size, most=10_000)
-        rows = self._connected().run("outbox.fetch_pending", limit=limit, lease=self.lease_seconds).fetchall()
+        limit = validate_positive("batch_size", batch_size, most=10_000)
+        rows = (
+            self._connected()
+            .run("outbox.fetch_pending", limit=limit, lease=self.lease_seconds)
+            .fetchall()
+        )
         return [OutboxEvent.from_row(row) for row in rows]
 
     def mark_success(self, event_id: int) -> None:
         """Record that the event was delivered: done."""
-        self._connected().run("outbox.mark_success", id=positive("event_id", event_id))
+        self._connected().run("outbox.mark_success", id=validate_positive("event_id", event_id))
 
     def mark_retry(self, event_id: int, error: str | BaseException | None = None) -> None:
         """Record a failed attempt: due again after the back-off, or dead when `max_attempts` is reached.
@@ -90,8 +105,8 @@ class OutboxRepository:
         """
         self._connected().run(
             "outbox.mark_retry",
-            id=positive("event_id", event_id),
-            error=error_text(sys.exception() if error is None else error),
+            id=validate_positive("event_id", event_id),
+            error=format_error_text(sys.exception() if error is None else error),
             max_attempts=self.max_attempts,
             backoff=self.retry_backoff_seconds,
         )
@@ -107,23 +122,30 @@ class OutboxRepository:
         """Dead events, last death first. `since` means dead after that moment (with a time zone)."""
         rows = self._connected().run(
             "outbox.dead_events",
-            limit=positive("limit", limit, most=10_000),
-            offset=not_negative("offset", offset),
+            limit=validate_positive("limit", limit, most=10_000),
+            offset=validate_not_negative("offset", offset),
             aggregate_type=aggregate_type,
             event_type=event_type,
-            since=aware("since", since),
+            since=validate_aware("since", since),
         )
         return [OutboxEvent.from_row(row) for row in rows]
 
     def list_dead_events(
-        self, selector: Selector = EVERY, *, limit: int = 100, offset: int = 0, after: str | None = None
-    ) -> Page:
-        """Dead events that a selector means, the last death first; `after` is `next` of the page before."""
-        return list_dead_events(self._connected(), selector, limit=limit, offset=offset, after=after)
+        self,
+        selection: Selection = ALL_DEAD_EVENTS,
+        *,
+        limit: int = 100,
+        offset: int = 0,
+        after: str | None = None,
+    ) -> DeadEventPage:
+        """Dead events that a selection means, the last death first; `after` is `next` of the page before."""
+        return list_dead_events(
+            self._connected(), selection, limit=limit, offset=offset, after=after
+        )
 
-    def dead_event_stats(self, selector: Selector = EVERY) -> Stats:
-        """How many events are dead that a selector means, by type, cause and age."""
-        return dead_event_stats(self._connected(), selector, now=datetime.now(UTC))
+    def get_dead_event_stats(self, selection: Selection = ALL_DEAD_EVENTS) -> DeadEventStats:
+        """How many events are dead that a selection means, by type, cause and age."""
+        return get_dead_event_stats(self._connected(), selection, now=datetime.now(UTC))
 
     def count_dead_events(
         self,
@@ -131,39 +153,45 @@ class OutboxRepository:
         event_type: str | None = None,
         since: datetime | None = None,
         *,
-        selector: Selector | None = None,
+        selection: Selection | None = None,
     ) -> int:
-        """How many events are dead, with the filters of `fetch_dead_events`, or that a selector means."""
-        if selector is not None:
-            return count_dead_events(self._connected(), selector)
-        row = self._connected().one(
+        """How many events are dead, with the filters of `fetch_dead_events`, or that a selection means."""
+        if selection is not None:
+            return count_dead_events(self._connected(), selection)
+        row = self._connected().fetch_one(
             "outbox.count_dead_events",
             aggregate_type=aggregate_type,
             event_type=event_type,
-            since=aware("since", since),
+            since=validate_aware("since", since),
         )
         return int(row["events"])
 
     def get_dead_event(self, event_id: int) -> OutboxEvent | None:
         """The event, if it is dead; None if it is not, or is not there."""
-        row = self._connected().run("outbox.dead_event", id=positive("event_id", event_id)).fetchone()
+        row = (
+            self._connected()
+            .run("outbox.dead_event", id=validate_positive("event_id", event_id))
+            .fetchone()
+        )
         return OutboxEvent.from_row(row) if row else None
 
     def retry_dead_event(self, event_id: int) -> bool:
         """Make a dead event pending again, with no attempts and due now. False if it is not dead, or is held."""
-        return self.retry_dead_events_batch([positive("event_id", event_id)]) == 1
+        return self.retry_dead_events_batch([validate_positive("event_id", event_id)]) == 1
 
     def retry_dead_events_batch(self, ids: Sequence[int]) -> int:
         """Retry those of the events that are dead and return how many they were; the deaths stay in the ledger."""
-        act = Act(_ACTOR, "retry_dead_events_batch", datetime.now(UTC))
-        return retry_events(self._connected(), ids, act=act).events
+        audit = AuditContext(_ACTOR, "retry_dead_events_batch", datetime.now(UTC))
+        return retry_events(self._connected(), ids, audit=audit).events
 
     def cleanup_old_dead_events(self, older_than_days: int = 30) -> int:
         """Move events that died longer ago to the archive table and return how many. Nothing is deleted unarchived."""
-        days = not_negative("older_than_days", older_than_days, most=36_500)
-        act = Act(_ACTOR, f"cleanup_old_dead_events({days})", datetime.now(UTC))
-        before = act.now - timedelta(days=days)
-        return archive_dead_events(self._connected(), before=before, only_exported=False, act=act).moved
+        days = validate_not_negative("older_than_days", older_than_days, most=36_500)
+        audit = AuditContext(_ACTOR, f"cleanup_old_dead_events({days})", datetime.now(UTC))
+        before = audit.now - timedelta(days=days)
+        return archive_dead_events(
+            self._connected(), before=before, only_exported=False, audit=audit
+        ).moved
 
     def is_connected(self) -> bool:
         """Whether the server answers on this connection. Does not reconnect."""
@@ -182,7 +210,10 @@ class OutboxRepository:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -196,7 +227,7 @@ class OutboxRepository:
         return self._connection
 
 
-def error_text(error: str | BaseException | None) -> str | None:
+def format_error_text(error: str | BaseException | None) -> str | None:
     """The text that is stored: an exception with its traceback, made storable and bounded.
 
     PostgreSQL's text holds neither NUL nor lone surrogates; both are written as escapes. Of a text over 65,536

@@ -1,0 +1,254 @@
+"""Defines which dead events a command selects: each filter is declared here once, for every face."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING, Any, Self
+
+from dlq_pipelines.day import format_time, parse_time
+from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.validate import (
+    INTEGER_MAX,
+    validate_aware,
+    validate_event_ids,
+    validate_not_blank,
+    validate_not_negative,
+    validate_storable,
+)
+
+if TYPE_CHECKING:  # the command line declares its filters before it needs a database
+    from dlq_pipelines.postgres.connect import Connection
+
+_MAX_TEXT_LENGTH = 1_000
+_MAX_IDS = 10_000
+_LISTED_IDS = 10
+
+
+def _filter(description: str, label: str, given_as: type, metavar: str | None = None) -> Any:
+    """Declare a filter.
+
+    Args:
+        description: its help in every face.
+        label: names the filter in a sentence, such as `cause v1-...`.
+        given_as: the type that a face accepts; a time is given as text.
+        metavar: names its value in the help of the command line.
+    """
+    return field(
+        default=None,
+        metadata={
+            "description": description,
+            "label": label,
+            "given_as": given_as,
+            "metavar": metavar,
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Dead events that match every filter given here. A filter that is None matches all of them.
+
+    Attributes:
+        cause: events of this cause, or of a cause that is merged into it.
+        event_type: events of this type.
+        aggregate_type: events of this type of aggregate.
+        error_contains: events whose error contains this text, case-sensitive, at most 1,000
+            characters.
+        attempts: events that died after exactly this many attempts.
+        since: events that died at or after this time.
+        until: events that died before this time.
+        event_ids: these events, at most 10,000.
+        all: all dead events. Explicit, because an empty filter may be a forgotten one.
+
+    Raises:
+        ValueError: there is neither a filter nor `all`, or there are both; a text is blank or too
+            long; a time has no time zone; `since` is not before `until`.
+    """
+
+    cause: str | None = _filter(
+        "Events of this cause, as `dlq causes list` lists it.", "cause", str, "CAUSE"
+    )
+    event_type: str | None = _filter("Events of this type.", "event type", str)
+    aggregate_type: str | None = _filter("Events of this type of aggregate.", "aggregate type", str)
+    error_contains: str | None = _filter(
+        "Events whose error contains this text, case-sensitive.", "error with", str, "TEXT"
+    )
+    attempts: int | None = _filter(
+        "Events that died after exactly this many attempts.", "attempts", int
+    )
+    since: datetime | None = _filter(
+        "Events that died at or after 2026-11-24 or 2026-11-24T18:30, in DLQ_TIMEZONE.",
+        "dead since",
+        str,
+        "TIME",
+    )
+    until: datetime | None = _filter(
+        "Events that died before that time.", "dead before", str, "TIME"
+    )
+    event_ids: tuple[int, ...] | None = None
+    all: bool = False
+
+    def __post_init__(self) -> None:
+        filtered = bool(self.to_json().keys() - {"all"})
+        if self.all and filtered:
+            raise ValueError("all cannot be combined with filters: leave one of them out")
+        if not self.all and not filtered:
+            raise ValueError(
+                "no filter was given: pass a cause, a type, ids, a text or times, or all"
+            )
+        for name, text in (
+            ("cause", self.cause),
+            ("event_type", self.event_type),
+            ("aggregate_type", self.aggregate_type),
+            ("error_contains", self.error_contains),
+        ):
+            if text is not None:
+                validate_storable(name, validate_not_blank(name, text), most=_MAX_TEXT_LENGTH)
+        ids = self.event_ids
+        if ids is not None and len(validate_event_ids("event_ids", ids)) > _MAX_IDS:
+            raise ValueError(f"event_ids must hold at most {_MAX_IDS} ids")
+        if self.attempts is not None:
+            validate_not_negative("attempts", self.attempts, most=INTEGER_MAX)
+        since, until = validate_aware("since", self.since), validate_aware("until", self.until)
+        if since is not None and until is not None and since >= until:
+            raise ValueError("since must be before until")
+
+    @classmethod
+    def build(
+        cls,
+        given: Mapping[str, Any],
+        zone: tzinfo,
+        event_ids: Sequence[int] | None = None,
+        *,
+        default_all: bool = False,
+    ) -> Self:
+        """Build a selection from the values that a face was given.
+
+        Args:
+            given: the value of each filter by its name, times as text; None where it was not given.
+                May hold `all`.
+            zone: the time zone of times that name none.
+            event_ids: select these events only; empty or None: not asked for.
+            default_all: select all dead events if nothing was given, for commands that change
+                nothing or narrow the selection by themselves.
+
+        Raises:
+            ValueError: see the class, or a time cannot be parsed.
+        """
+        filters = {item.name: given.get(item.name) for item in FILTERS}
+        for name in ("since", "until"):
+            if (text := filters[name]) is not None:
+                filters[name] = parse_time(name, text, zone)
+        if event_ids:
+            filters["event_ids"] = tuple(event_ids)
+        nothing_given = not any(value is not None for value in filters.values())
+        return cls(**filters, all=bool(given.get("all")) or (default_all and nothing_given))
+
+    @property
+    def names_only(self) -> bool:
+        """Whether it names events by their ids and has no other filter."""
+        return self.to_json().keys() == {"event_ids"}
+
+    def __str__(self) -> str:
+        """Describe the selection in words, with its texts as they were given."""
+        if self.all:
+            return "all dead events"
+        parts = [
+            f"{item.metadata['label']} {_format_value(value)}"
+            for item in FILTERS
+            if (value := getattr(self, item.name)) is not None
+        ]
+        if self.event_ids is not None:
+            parts.append(f"events {_format_ids(self.event_ids)}")
+        return ", ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the filters that were given, as JSON holds them."""
+        values = {
+            "cause": self.cause,
+            "event_type": self.event_type,
+            "aggregate_type": self.aggregate_type,
+            "event_ids": self.event_ids,
+            "attempts": self.attempts,
+            "error_contains": self.error_contains,
+            "since": self.since and self.since.isoformat(),
+            "until": self.until and self.until.isoformat(),
+            "all": self.all or None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def to_columns(self) -> dict[str, Any]:
+        """Return the filters that were given by their columns in `dlq.fix`."""
+        columns = self.to_json()
+        if (cause := columns.pop("cause", None)) is not None:
+            columns["cause_id"] = cause
+        return columns
+
+
+# The filters that each face declares. Ids and `all` look different in each face.
+FILTERS = tuple(item for item in fields(Selection) if "description" in item.metadata)
+
+
+def _format_value(value: str | int | datetime) -> str:
+    return format_time(value) if isinstance(value, datetime) else str(value)
+
+
+def _format_ids(ids: Sequence[int]) -> str:
+    more = len(ids) - _LISTED_IDS
+    return ", ".join(map(str, ids[:_LISTED_IDS])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def build_selection_parameters(
+    connection: "Connection", selection: Selection, *, before: datetime | None
+) -> dict[str, Any]:
+    """Return the parameters by which a statement finds the selected events.
+
+    Args:
+        connection: to the ledger.
+        selection: the events.
+        before: select deaths before this time; None: at any time.
+
+    Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one.
+    """
+    cause, ids = selection.cause, selection.event_ids
+    flagged_at = "infinity" if before is None else before.isoformat()
+    return {
+        # The row of dlq.fix that dlq.selects() compares a death with.
+        "selection": json.dumps({**selection.to_columns(), "flagged_at": flagged_at}),
+        # What an index can be asked for.
+        "causes": None if cause is None else list_cause_members(connection, cause),
+        "event_ids": None if ids is None else list(ids),
+    }
+
+
+def list_cause_members(connection: "Connection", cause: str) -> list[str]:
+    """Return the ids of the cause and of the causes that are merged into it.
+
+    Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one, which the message names.
+    """
+    merged_into = {
+        row["id"]: row["merged_into"] for row in connection.run("fix.members", cause_id=cause)
+    }
+    if cause not in merged_into:
+        raise build_unknown_cause_error(cause)
+    if merged_into[cause] is not None:
+        raise build_merged_cause_error(cause, merged_into[cause])
+    return list(merged_into)
+
+
+def build_unknown_cause_error(cause: str) -> NotFoundError:
+    """Return the error for a cause that does not exist."""
+    return NotFoundError(f"There is no cause {cause!r}.", "`dlq causes list` lists the causes.")
+
+
+def build_merged_cause_error(cause: str, merged_into: str) -> RefusedError:
+    """Return the error for a cause that is merged into another one."""
+    return RefusedError(
+        f"Cause {cause} is merged into {merged_into}.",
+        f"Use {merged_into}, or run `dlq causes split {cause}` to show it on its own.",
+    )

@@ -1,4 +1,4 @@
-"""Records who changed what, when and why: every mutation writes `dlq.operation` in its transaction."""
+"""Records who changed what, when and why: every mutation writes `dlq.audit` in its transaction."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -82,7 +82,7 @@ def record_audit_entry(
         events: the number of events changed.
     """
     row = connection.fetch_one(
-        "operation.record",
+        "audit.record",
         kind=kind,
         filter=json.dumps(filter_),
         events=events,
@@ -152,7 +152,7 @@ def list_audit_entries(
         after: the id of the last entry of the previous page.
     """
     rows = connection.run(
-        "operation.list",
+        "audit.list",
         limit=validate_positive("limit", limit, most=1000),
         after=after and validate_positive("after", after),
     )

@@ -34,7 +34,7 @@ where n.nspname = :'dlq_schema' and prokind = 'f' and prorettype <> 'trigger'::r
 \gexec
 -- What is only ever added to: who did what, which migrations ran, and the deaths, of which the trigger adds new ones,
 -- the cause is filled in and the oldest are forgotten.
-revoke update, delete on :"dlq_schema".operation from :"operator";
+revoke update, delete on :"dlq_schema".audit from :"operator";
 revoke insert, update, delete on :"dlq_schema".migration from :"operator";
 revoke insert, update on :"dlq_schema".death from :"operator";
 grant update (cause_id) on :"dlq_schema".death to :"operator";

@@ -117,9 +117,7 @@ def test_what_is_meant_only_since_somebody_was_asked_stays(
         )
         == 3
     )
-    assert one(connection, "select sum(events) from dlq.operation where actor = 'bob'") == {
-        "sum": 3
-    }
+    assert one(connection, "select sum(events) from dlq.audit where actor = 'bob'") == {"sum": 3}
     assert (2 in told, told[-1], sorted(told)) == (True, 3, told)
     # With nobody to ask, all that is meant goes.
     assert do(connection, RunOptions()) == 2

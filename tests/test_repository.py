@@ -253,9 +253,7 @@ def test_retrying_resets_attempts_and_keeps_the_history(
     assert [row["error"] for row in ledger] == ["boom", "boom again"]
     assert repository.retry_dead_events_batch([1, 2, 2, 77]) == 2
     assert one(connection, "select count(*) from dlq.retry") == {"count": 3}
-    audit = connection.execute(
-        "select kind, actor, events from dlq.operation order by id"
-    ).fetchall()
+    audit = connection.execute("select kind, actor, events from dlq.audit order by id").fetchall()
     assert [(row["kind"], row["events"]) for row in audit] == [
         ("retry.selected", 1),
         ("retry.selected", 2),

@@ -49,14 +49,14 @@ def purge_archive(
             ids = gone["ids"]
             if ids:
                 asked = {"before": before.isoformat()}
-                operation = record_audit_entry(
+                audit_id = record_audit_entry(
                     connection,
                     "archive.purge",
                     asked,
                     audit=audit,
                     events=len(ids),
                 )
-                connection.run("archive.note_purged", **gone, operation=operation, now=audit.now)
+                connection.run("archive.note_purged", **gone, audit_id=audit_id, now=audit.now)
         if not ids:
             break
         events, batches = events + len(ids), batches + 1

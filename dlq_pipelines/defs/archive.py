@@ -225,7 +225,7 @@ archive_job = dg.define_asset_job(
     description=describe_definition(
         "Moves dead events past `DLQ_DEAD_RETENTION_DAYS` to the **archive** table, and checks the books.",
         when="At 03:00, by `archive_daily`. Launched by hand it only counts, unless `dry_run` is false.",
-        changes="The outbox table and the archive table, and `dlq.operation`.",
+        changes="The outbox table and the archive table, and `dlq.audit`.",
         rerun="Re-execute it with the same configuration: what was moved is moved once.",
     ),
     owners=OWNERS,
@@ -239,7 +239,7 @@ purge_job = dg.define_asset_job(
         "Deletes **for good** what is past `DLQ_ARCHIVE_RETENTION_DAYS` in the archive and past "
         "`DLQ_LEDGER_RETENTION_DAYS` in the ledger.",
         when="On Sundays at 04:00, by `purge_weekly`. Launched by hand it only counts, unless `dry_run` is false.",
-        changes="The archive table, `dlq.death` and `dlq.operation`.",
+        changes="The archive table, `dlq.death` and `dlq.audit`.",
         rerun="Re-execute it with the same configuration: it goes on with what is left.",
     ),
     owners=OWNERS,
@@ -257,7 +257,7 @@ purge_schedule = dg.ScheduleDefinition(
     description=describe_automation(
         "Starts purge_archive with dry_run: false: what is past its retention is deleted for good.",
         when="On Sundays at 04:00 in DLQ_TIMEZONE.",
-        changes="The archive table and the ledger of deaths; dlq.operation keeps how many.",
+        changes="The archive table and the ledger of deaths; dlq.audit keeps how many.",
         rerun="A missed tick may wait for next Sunday; purge_archive with dry_run: false makes up for it now.",
     ),
 )

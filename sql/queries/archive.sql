@@ -128,10 +128,10 @@ select coalesce(array_agg(id order by id), '{}') as ids,
 from gone
 
 -- name: note_purged
-insert into :"dlq_schema".purged (event_id, operation_id, purged_at, died_at, archived_at)
-select id, %(operation)s, %(now)s, died_at, archived_at
+insert into :"dlq_schema".purged (event_id, audit_id, purged_at, died_at, archived_at)
+select id, %(audit_id)s, %(now)s, died_at, archived_at
 from unnest(%(ids)s::bigint[], %(died)s::timestamptz[], %(archived)s::timestamptz[]) as given (id, died_at, archived_at)
-on conflict (event_id) do update set operation_id = excluded.operation_id, purged_at = excluded.purged_at,
+on conflict (event_id) do update set audit_id = excluded.audit_id, purged_at = excluded.purged_at,
     died_at = excluded.died_at, archived_at = excluded.archived_at
 
 -- name: forget

@@ -191,13 +191,13 @@ where id = %(id)s
 
 -- name: changes
 -- What people did to the cause, the last first.
-select id, kind, actor, reason, filter, at from :"dlq_schema".operation
+select id, kind, actor, reason, filter, at from :"dlq_schema".audit
 where kind like 'cause.%%'
     and filter @> jsonb_build_object('changes', jsonb_build_array(jsonb_build_object('cause', %(id)s::text)))
 order by id desc limit %(limit)s
 
 -- name: operation
-select id, kind, actor, reason, filter, at from :"dlq_schema".operation
+select id, kind, actor, reason, filter, at from :"dlq_schema".audit
 where id = %(id)s and kind like 'cause.%%' and filter ? 'changes'
 
 -- name: active_fix
@@ -230,7 +230,7 @@ with found as (
     update :"dlq_schema".cause c set status = 'regressed' from found where c.id = found.id
     returning c.id, found.died_at
 ), recorded as (
-    insert into :"dlq_schema".operation (kind, actor, reason, filter, events, at)
+    insert into :"dlq_schema".audit (kind, actor, reason, filter, events, at)
     select 'cause.regressed', 'dead_event_causes', 'an event written after the fix died of it again',
         jsonb_build_object('cause', id, 'died_at', died_at), 0, %(now)s
     from relapsed
@@ -253,7 +253,7 @@ on conflict (fingerprint) do nothing
 -- name: rollup_difference
 -- Three figures that are one, read in one snapshot. What the ledger has forgotten was counted in the audit.
 select (select count(*) from :"dlq_schema".death where cause_id is not null)
-        + (select coalesce(sum(events), 0)::bigint from :"dlq_schema".operation where kind = 'ledger.forget') as ledger,
+        + (select coalesce(sum(events), 0)::bigint from :"dlq_schema".audit where kind = 'ledger.forget') as ledger,
     (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".cause_day) as rollup,
     (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".death_count) as counters
 

@@ -2,15 +2,15 @@
 
 -- name: state
 -- Whether this database is a demo's, and whether that demo was played to its end.
-select exists (select from :"dlq_schema".operation where kind = 'demo.begin') as begun,
-    exists (select from :"dlq_schema".operation where kind = 'demo.end') as ended
+select exists (select from :"dlq_schema".audit where kind = 'demo.begin') as begun,
+    exists (select from :"dlq_schema".audit where kind = 'demo.end') as ended
 
 -- name: forget
 -- Empty everything that the demo filled. Only ever run on a database that a demo began in.
 truncate :"outbox_schema".:"outbox_table", :"outbox_schema".:"archive_table", :"dlq_schema".retry, :"dlq_schema".fix_stage,
     :"dlq_schema".fix, :"dlq_schema".death, :"dlq_schema".cause_day, :"dlq_schema".cause_alias, :"dlq_schema".cause,
     :"dlq_schema".export_day, :"dlq_schema".report_day, :"dlq_schema".books, :"dlq_schema".discard,
-    :"dlq_schema".restored, :"dlq_schema".purged, :"dlq_schema".operation restart identity
+    :"dlq_schema".restored, :"dlq_schema".purged, :"dlq_schema".audit restart identity
 
 -- name: cause_of
 -- The cause whose sample ends so: the demo knows its failures by what was raised.

@@ -16,7 +16,7 @@ order by 1
 -- less than all, it does so on purpose: an audit that its readers can rewrite is none.
 with narrower (relation, privilege, columns) as (  -- these columns alone; without any, not at all
     select format('%%I.%%I', :'dlq_schema', name), privilege, null::text[] from (values
-        ('operation', 'update'), ('operation', 'delete'), ('migration', 'insert'), ('migration', 'update'),
+        ('audit', 'update'), ('audit', 'delete'), ('migration', 'insert'), ('migration', 'update'),
         ('migration', 'delete'), ('death', 'insert'), ('cause', 'delete'), ('cause_alias', 'delete'),
         ('cause_day', 'delete'), ('fix', 'delete'), ('fix_stage', 'delete'), ('export_day', 'delete')
     ) revoked (name, privilege)

@@ -21,7 +21,7 @@ from (select event_id from :"dlq_schema".death where died_at >= %(start)s and di
 
 -- name: forgotten
 -- Whether the ledger has forgotten deaths that were counted on that day. Asked only where it ever forgot any.
-select case when exists (select from :"dlq_schema".operation where kind = 'ledger.forget') then
+select case when exists (select from :"dlq_schema".audit where kind = 'ledger.forget') then
     (select coalesce(sum(deaths), 0) from :"dlq_schema".cause_day where day = %(day)s) > (
         select count(*) from :"dlq_schema".death
         where died_at >= %(start)s and died_at < %(until)s and cause_id is not null)
@@ -93,7 +93,7 @@ select c.id as cause_id, left(c.exception_type, 300) as exception_type, left(c.t
             and (f.closed_at is null or f.closed_at >= %(until)s)) as fixing,
     coalesce(ended.proven, false) as fixed,
     coalesce(ended.proven, false) and exists (
-        select from :"dlq_schema".operation o
+        select from :"dlq_schema".audit o
         where o.kind = 'cause.regressed' and o.filter ->> 'cause' = c.id
             and (o.filter ->> 'died_at')::timestamptz > ended.flagged_at
             and (o.filter ->> 'died_at')::timestamptz < %(until)s) as regressed
@@ -109,7 +109,7 @@ where c.id = any(%(causes)s)
 -- name: said_since
 -- What people said of these causes after the day, with how it was before: the first change since.
 select distinct on (change ->> 'cause', key) change ->> 'cause' as cause_id, key, change -> 'before' ->> key as value
-from :"dlq_schema".operation o
+from :"dlq_schema".audit o
 cross join lateral jsonb_array_elements(o.filter -> 'changes') change
 cross join lateral jsonb_object_keys(change -> 'before') key
 where o.kind in ('cause.owner', 'cause.note', 'cause.mute', 'cause.undo') and o.at >= %(until)s
@@ -214,7 +214,7 @@ select (select count(*) from :"outbox_schema".:"archive_table" a
 select coalesce(sum(events) filter (where kind <> 'archive.restore'), 0)::bigint as archived,
     coalesce(sum(events) filter (where kind = 'archive.discard'), 0)::bigint as discarded,
     coalesce(sum(events) filter (where kind = 'archive.restore'), 0)::bigint as restored
-from :"dlq_schema".operation
+from :"dlq_schema".audit
 where kind in ('archive.move', 'archive.discard', 'archive.restore') and at >= %(start)s and at < %(until)s
 
 -- name: retries
@@ -235,7 +235,7 @@ select f.*, f.closed_at < %(until)s as ended, coalesce(paused.kind = 'fix.paused
 from :"dlq_schema".fix f
 left join (
     select distinct on (filter ->> 'fix') (filter ->> 'fix')::bigint as fix_id, kind
-    from :"dlq_schema".operation where kind in ('fix.paused', 'fix.active') and at < %(until)s
+    from :"dlq_schema".audit where kind in ('fix.paused', 'fix.active') and at < %(until)s
     order by filter ->> 'fix', id desc) paused on paused.fix_id = f.id
 where f.flagged_at < %(until)s and (f.closed_at is null or f.closed_at >= %(start)s)
 order by coalesce(f.closed_at, 'infinity') >= %(until)s, f.id desc limit %(limit)s

@@ -12,9 +12,9 @@ select case
         ) known where event_type <> all(%(types)s) limit 1)
     when exists (select from :"outbox_schema".:"outbox_table") then 'its outbox holds events'
     when exists (select from :"outbox_schema".:"archive_table") then 'its archive holds events'
-    when exists (select from :"dlq_schema".operation where kind = 'demo.begin') then null
+    when exists (select from :"dlq_schema".audit where kind = 'demo.begin') then null
     when exists (select from :"dlq_schema".death) then 'its ledger holds deaths'
-    when exists (select from :"dlq_schema".operation) then 'its audit holds operations'
+    when exists (select from :"dlq_schema".audit) then 'its audit holds operations'
     end as found
 
 -- name: drop

@@ -152,8 +152,8 @@ def test_a_silence_ends_by_itself_and_is_in_the_audit(connection: Connection) ->
     assert fire(connection, Sender(), now=NOW + timedelta(hours=8)) == [
         ("backlog", NoticeKind.REPEATED)
     ]
-    audit = one(connection, "select actor, filter from dlq.operation where kind = 'alert.silence'")
-    assert (audit["actor"], audit["filter"]["alert"]) == ("ann", "backlog")
+    entry = one(connection, "select actor, filter from dlq.audit where kind = 'alert.silence'")
+    assert (entry["actor"], entry["filter"]["alert"]) == ("ann", "backlog")
     with pytest.raises(NotFoundError, match="There is no alert 'nothing'"):
         silence_alert(connection, "nothing", None, audit=audit)
     with pytest.raises(ValueError, match="within the next 30 days"):

@@ -87,8 +87,8 @@ def test_a_muted_crowd_hides_nothing_else(
     connection: Connection, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is looked for is counted after what is muted was left out, up to one more than the threshold."""
-    monkeypatch.setattr("dlq_pipelines.alerts.figures.LOOK", 5)
-    monkeypatch.setattr("dlq_pipelines.alerts.figures.LOOK_AT_DEATHS", 5)
+    monkeypatch.setattr("dlq_pipelines.alerts.figures.LOOKBACK", 5)
+    monkeypatch.setattr("dlq_pipelines.alerts.figures.DEATHS_LOOKBACK", 5)
     quiet = classified(connection, count=1_100)
     classified(connection, "TimeoutError: x", 7)
     connection.execute(

@@ -167,7 +167,7 @@ def test_a_field_that_nobody_knows_is_refused_by_every_route(
         if method == "POST":
             answer = api.post(place(path), json={"dry_rnu": True})
             assert answer.status_code == 400, (path, answer.text)
-    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
 
 
 def test_only_what_existing_clients_post_needs_no_reason(api: httpx.Client) -> None:
@@ -216,7 +216,7 @@ def test_the_audit_names_the_token_and_who_is_behind_it(
     client = serve(api_tokens=tokens["entries"])
     headers = bearer(tokens["retry"]) | ({"X-Actor": x_actor} if x_actor else {})
     assert client.post("/api/dead-events/1/retry", headers=headers).status_code == 200
-    assert one(connection, "select actor from dlq.operation") == {"actor": actor}
+    assert one(connection, "select actor from dlq.audit") == {"actor": actor}
     assert one(connection, "select actor from dlq.retry") == {"actor": actor}
 
 
@@ -325,7 +325,7 @@ def test_another_sites_page_changes_nothing(serve: Serve, connection: Connection
     for origin in ("https://evil.example.com", "null", "http://127.0.0.1:1", "http://[::1", "x"):
         answer = client.post("/api/dead-events/1/retry", headers={"Origin": origin})
         assert (answer.status_code, "Another site's page" in answer.json()["error"]) == (403, True)
-    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
     ours = client.post(
         "/api/dead-events/1/retry", headers={"Origin": str(client.base_url).rstrip("/")}
     )
@@ -415,7 +415,7 @@ def test_hostile_bodies_get_one_plain_sentence(
     assert answer.json()["error"].isprintable()
     assert content != b"{" or answer.json()["error"].startswith("The body is no JSON: ")
     assert "Traceback" not in answer.text
-    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
 
 
 def test_hostile_texts_come_back_as_the_texts_that_they_are(
@@ -544,7 +544,7 @@ def test_an_outdated_schema_is_not_ready_and_says_what_to_run(
             path
         )
     assert "dlq_up 0.0" in api.get("/metrics").text
-    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
     connection.execute(
         "insert into dlq.migration (line, number, name, checksum) values (%(line)s, 2, %(name)s, %(checksum)s)",
         row,
@@ -593,7 +593,7 @@ def test_what_is_under_way_ends_before_the_server_does(
 
     def hold() -> None:
         with database.connect() as other, other.transaction():
-            other.execute("lock table dlq.operation in access exclusive mode")
+            other.execute("lock table dlq.audit in access exclusive mode")
             locked.set()
             time.sleep(1.5)
 
@@ -621,7 +621,7 @@ def test_half_a_request_is_none(api: httpx.Client, connection: Connection) -> No
     cut.endheaders()
     cut.close()
     time.sleep(0.5)
-    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
 
 
 def test_a_request_that_never_ends_is_given_up(

@@ -42,7 +42,7 @@ def _ok(answer: httpx.Response, status: int = 200) -> dict[str, Any]:
 def _audit(connection: Connection) -> list[tuple[str, str]]:
     return [
         (row["kind"], row["reason"])
-        for row in connection.execute("select kind, reason from dlq.operation order by id")
+        for row in connection.execute("select kind, reason from dlq.audit order by id")
     ]
 
 

@@ -160,7 +160,7 @@ def test_a_retry_needs_no_body_and_is_done_once(api: httpx.Client, connection: C
     row = one(connection, "select status, attempts from outbox_event where id = 1")
     assert row == {"status": "pending", "attempts": 0}
     assert one(connection, "select count(*) from dlq.retry where reason <> 'asked'") == {"count": 1}
-    audit = one(connection, "select kind, actor, reason, events from dlq.operation")
+    audit = one(connection, "select kind, actor, reason, events from dlq.audit")
     assert audit == {
         "kind": "retry.selected",
         "actor": "api",
@@ -192,7 +192,7 @@ def test_a_batch_of_which_nothing_is_dead_is_not_found(
         assert answer == {
             "error": "None of these events is dead. `GET /api/dead-events/ID` says what became of one."
         }
-    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_cause_that_is_none_or_is_shown_as_another_is_no_filter(
         answer = api.request(method, f"/api/dead-events{path}".replace("CAUSE", cause), json=asked)
         assert said in _json(answer, status)["error"]
         assert "/api/causes" in answer.json()["error"]
-    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
 
 
 def test_what_others_hold_is_passed_over_and_said(api: httpx.Client, database: Database) -> None:
@@ -328,4 +328,4 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     answer = api.request(method, f"/api/dead-events{path}", json=body)
     assert said in _json(answer, status)["error"]
     assert connection.execute(UNCHANGED.encode()).fetchall() == before
-    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.audit") == {"count": 0}

@@ -65,7 +65,7 @@ def test_alerts_are_listed_and_silenced(connection: Connection, api: httpx.Clien
     ]
     assert api.get("/api/alerts").json()["alerts"][0]["state"] == "silenced"
     assert (
-        one(connection, "select actor from dlq.operation where kind = 'alert.silence'")["actor"]
+        one(connection, "select actor from dlq.audit where kind = 'alert.silence'")["actor"]
         == "ann"
     )
     assert api.post("/api/alerts/silence", json={**asked, "key": "nothing"}).status_code == 404

@@ -102,7 +102,7 @@ def _audited(connection: Connection) -> int:
     return int(
         one(
             connection,
-            "select coalesce(sum(events), 0) as n from dlq.operation where kind = 'archive.move'",
+            "select coalesce(sum(events), 0) as n from dlq.audit where kind = 'archive.move'",
         )["n"]
     )
 
@@ -145,7 +145,7 @@ def test_a_backlog_moves_in_batches_each_with_its_audit(connection: Connection) 
     _died(connection, 25, days_ago=40)
     assert _archive(connection) == ArchiveResult(moved=25, batches=3, left=0)
     rows = connection.execute(
-        "select events, filter, actor, reason from dlq.operation order by id"
+        "select events, filter, actor, reason from dlq.audit order by id"
     ).fetchall()
     assert [row["events"] for row in rows] == [10, 10, 5]
     before = (NOW - timedelta(days=30)).isoformat()
@@ -285,15 +285,15 @@ def test_a_killed_run_leaves_whole_batches_and_the_next_goes_on(
     _died(connection, 45, days_ago=31)
     connection.execute(
         "create function die() returns trigger language plpgsql as $$ begin"
-        " if (select count(*) from dlq.operation) = 2 then perform pg_terminate_backend(pg_backend_pid()); end if;"
+        " if (select count(*) from dlq.audit) = 2 then perform pg_terminate_backend(pg_backend_pid()); end if;"
         " return new; end $$;"
-        "create trigger die before insert on dlq.operation for each row execute function die()"
+        "create trigger die before insert on dlq.audit for each row execute function die()"
     )
     with database.connect() as own, pytest.raises(psycopg.OperationalError):
         _archive(own)
     assert _places(connection) == (25, 20)
     assert _audited(connection) == 20
-    connection.execute("drop trigger die on dlq.operation")
+    connection.execute("drop trigger die on dlq.audit")
     assert _archive(connection).moved == 25
     assert _places(connection) == (0, 45)
 
@@ -323,7 +323,7 @@ def test_an_archiver_does_not_wait_for_another(connection: Connection, database:
         "create function stand() returns trigger language plpgsql as $$ begin"
         " if current_setting('application_name') = 'slow' then perform pg_advisory_xact_lock(7); end if;"
         " return new; end $$;"
-        "create trigger stand before insert on dlq.operation for each row execute function stand()"
+        "create trigger stand before insert on dlq.audit for each row execute function stand()"
     )
     connection.execute("select pg_advisory_lock(7)")
     with database.connect() as slow, ThreadPoolExecutor(1) as pool:
@@ -550,7 +550,7 @@ def test_discarded_events_go_at_once_with_their_reason(connection: Connection) -
         "select event_id, actor, reason, discarded_at from dlq.discard order by 1"
     ).fetchall()
     assert [tuple(row.values()) for row in noted] == [(n, "ann", "test data", NOW) for n in (1, 3)]
-    audit = one(connection, "select kind, events, filter from dlq.operation")
+    audit = one(connection, "select kind, events, filter from dlq.audit")
     assert audit == {
         "kind": "archive.discard",
         "events": 2,
@@ -570,13 +570,16 @@ def test_discarding_leaves_an_event_whose_id_is_in_the_archive_and_takes_the_oth
     _died(connection, 3, days_ago=1)
     connection.execute(INTO_BOTH)
     for dry_run in (True, False):
-        audit = AuditContext("ann", "test data", NOW, dry_run=dry_run)
-        assert discard_events(connection, Selection(all=True), audit=audit).events == 2
+        audit, options = AuditContext("ann", "test data", NOW), RunOptions(dry_run=dry_run)
+        assert (
+            discard_events(connection, Selection(all=True), audit=audit, options=options).events
+            == 2
+        )
     assert _places(connection) == (1, 3)
     assert one(
         connection, "select array_agg(event_id order by event_id) as ids from dlq.discard"
     ) == {"ids": [1, 3]}
-    assert one(connection, "select events from dlq.operation") == {"events": 2}
+    assert one(connection, "select events from dlq.audit") == {"events": 2}
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 0,
         "doubled": 1,
@@ -605,7 +608,7 @@ def test_the_same_move_is_a_function_for_people_on_pg_cron(
             make()
         assert one(own, "select archive_dead_outbox_events() as moved") == {"moved": 2}
         assert one(own, "select archive_dead_outbox_events(30) as moved") == {"moved": 0}
-        audit = one(connection, "select kind, reason, events from dlq.operation")
+        audit = one(connection, "select kind, reason, events from dlq.audit")
         assert audit == {
             "kind": "archive.move",
             "reason": "archive_dead_outbox_events(30)",
@@ -734,7 +737,7 @@ def test_the_asset_archives_by_the_retention_and_its_check_reads_the_books(
     ]
     assert [check.passed for r in runs for check in r.get_asset_check_evaluations()] == [True, True]
     audit = connection.execute(
-        "select events, actor, reason, run_id from dlq.operation order by id"
+        "select events, actor, reason, run_id from dlq.audit order by id"
     ).fetchall()
     assert [tuple(row.values()) for row in audit] == [
         (2, "dead_event_archive", reason, r.run_id)

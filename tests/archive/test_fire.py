@@ -70,9 +70,9 @@ def test_whoever_moves_events_may_be_killed_at_any_moment(tmp_path: Path) -> Non
             wait_until(lambda: one(own, "select count(*) as n from dlq.purged")["n"] == 60 * rounds)
         with database.connect() as connection:
             books_balance(connection, events=60 * rounds)
-            audit = "select sum(events)::int as n from dlq.operation where kind = 'archive.purge'"
+            audit = "select sum(events)::int as n from dlq.audit where kind = 'archive.purge'"
             assert one(connection, audit) == {"n": 60 * rounds}
-            moved = "select count(*) as n from dlq.operation where kind in ('archive.move', 'archive.restore')"
+            moved = "select count(*) as n from dlq.audit where kind in ('archive.move', 'archive.restore')"
             assert one(connection, moved)["n"] > rounds  # there was something to interrupt
     finally:
         server.release()

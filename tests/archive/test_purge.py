@@ -68,9 +68,11 @@ def test_what_was_archived_long_ago_is_deleted_and_counted_for_good(connection: 
     assert _purge(connection) == PurgeResult(24, 3)
     assert _purge(connection) == PurgeResult(0, 0)
     assert _archive_size(connection) == 4
-    audit = "select array_agg(events order by id) as events from dlq.operation where kind = 'archive.purge'"
+    audit = (
+        "select array_agg(events order by id) as events from dlq.audit where kind = 'archive.purge'"
+    )
     assert one(connection, audit) == {"events": [10, 10, 4]}
-    counted = "select count(*) as n, count(distinct operation_id) as operations from dlq.purged"
+    counted = "select count(*) as n, count(distinct audit_id) as operations from dlq.purged"
     assert one(connection, counted) == {"n": 24, "operations": 3}
     assert connection.fetch_one("archive.unaccounted") == SOUND
 
@@ -110,7 +112,7 @@ def test_what_the_application_itself_has_archived_is_not_purged(connection: Conn
     assert connection.fetch_one("archive.unaccounted") == SOUND
 
 
-@pytest.mark.parametrize("table", ["dlq.operation", "dlq.purged"])
+@pytest.mark.parametrize("table", ["dlq.audit", "dlq.purged"])
 def test_a_purge_that_dies_midway_deletes_nothing_uncounted(
     connection: Connection, database: Database, table: str
 ) -> None:

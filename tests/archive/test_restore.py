@@ -73,7 +73,9 @@ def test_an_event_comes_back_as_it_was_and_dies_no_second_death(connection: Conn
         assert connection.execute(rows).fetchall() == before
     assert one(connection, "select count(*) as n from dlq.death") == {"n": 25}
     assert restore_events(connection, ALL, audit=AUDIT) == RestoreResult(0, 0, 0, 0, 0)
-    audit = "select array_agg(events order by id) as n from dlq.operation where kind = 'archive.restore'"
+    audit = (
+        "select array_agg(events order by id) as n from dlq.audit where kind = 'archive.restore'"
+    )
     assert one(connection, audit) == {"n": [10, 10, 5] * 2}
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 0,
@@ -140,7 +142,7 @@ def test_what_others_hold_stays_and_is_counted(connection: Connection, database:
         held = restore_events(connection, named, audit=AUDIT)
         assert held == RestoreResult(0, 0, blocked=0, discarded=0, locked=2)
         for dry_run in (True, False):
-            done = restore_events(connection, ALL, audit=replace(AUDIT, dry_run=dry_run))
+            done = restore_events(connection, ALL, audit=AUDIT, options=RunOptions(dry_run=dry_run))
             assert done == RestoreResult(1, 1, blocked=0, discarded=0, locked=2)
     assert _places(connection) == (1, 2)
     for done, kind, said in (
@@ -200,12 +202,12 @@ def test_a_killed_run_leaves_whole_batches_and_the_next_goes_on(
     connection.execute(
         "create function die() returns trigger language plpgsql as $$ begin"
         " if (select count(*) from outbox_event) > 10 then perform pg_terminate_backend(pg_backend_pid()); end if;"
-        " return new; end $$; create trigger die before insert on dlq.operation for each row execute function die()"
+        " return new; end $$; create trigger die before insert on dlq.audit for each row execute function die()"
     )
     with database.connect() as own, pytest.raises(psycopg.OperationalError):
         restore_events(own, ALL, audit=AUDIT)
     assert _places(connection) == (10, 15)
-    connection.execute("drop trigger die on dlq.operation")
+    connection.execute("drop trigger die on dlq.audit")
     assert restore_events(connection, ALL, audit=AUDIT).events == 15
 
 

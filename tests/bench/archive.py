@@ -25,7 +25,7 @@ EVENTS = sized(1_000_000)
 WAITING = sized(200_000)
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 EMPTY = """
-    truncate outbox_event, outbox_event_archive, dlq.death, dlq.export_day, dlq.operation restart identity cascade
+    truncate outbox_event, outbox_event_archive, dlq.death, dlq.export_day, dlq.audit restart identity cascade
 """
 # Ten days of deaths, all exported, and what a worker has to do.
 FILL = f"""

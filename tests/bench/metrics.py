@@ -39,7 +39,7 @@ FILL = f"""
         settled_at)
     select -n, {EVENTS} + n, 'aggregate1', n::text, 'ann', 'asked', now(), now(), 'done', now()
     from generate_series(1, {EVENTS}) n;
-    insert into dlq.operation (kind, actor, reason, filter, events, at)
+    insert into dlq.audit (kind, actor, reason, filter, events, at)
     select 'archive.move', 'ann', 'retention', '{{}}', 5000, now() from generate_series(1, 10000);
 """
 

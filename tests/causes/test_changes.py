@@ -282,7 +282,7 @@ def test_an_undo_is_refused_when_the_cause_was_changed_since(connection: Connect
 def test_every_change_has_its_audit_row(connection: Connection) -> None:
     """Who, why, when, from what, to what."""
     merge_causes(connection, RESET, into=REFUSED, audit=AUDIT)
-    row = one(connection, "select kind, actor, reason, at, filter from dlq.operation")
+    row = one(connection, "select kind, actor, reason, at, filter from dlq.audit")
     assert (row["kind"], row["actor"], row["reason"], row["at"]) == (
         "cause.merge",
         "ann",
@@ -299,7 +299,7 @@ def test_a_change_of_nothing_writes_nothing(connection: Connection) -> None:
     """Saying a name twice is one change."""
     set_cause_text(connection, KEY, "name", "same", audit=AUDIT)
     assert set_cause_text(connection, KEY, "name", "same", audit=AUDIT).changes == ()
-    assert one(connection, "select count(*) as n from dlq.operation")["n"] == 1
+    assert one(connection, "select count(*) as n from dlq.audit")["n"] == 1
 
 
 DRY_RUN = RunOptions(dry_run=True)
@@ -320,7 +320,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(
 ) -> None:
     """What it tells is what the real one then does."""
     told = change(connection, DRY_RUN).changes
-    assert one(connection, "select count(*) as n from dlq.operation")["n"] == 0
+    assert one(connection, "select count(*) as n from dlq.audit")["n"] == 0
     assert told == change(connection, RunOptions()).changes != ()
 
 
@@ -344,7 +344,7 @@ def test_what_cannot_be_done_is_said(
     """And changes nothing."""
     with pytest.raises(error, match=words):
         change(connection)
-    assert one(connection, "select count(*) as n from dlq.operation")["n"] == 0
+    assert one(connection, "select count(*) as n from dlq.audit")["n"] == 0
 
 
 def test_a_merged_cause_is_changed_by_its_root_alone(connection: Connection) -> None:

@@ -87,7 +87,7 @@ def test_a_reindex_leads_new_fingerprints_to_the_causes_that_have_most_of_their_
         one(upgraded, "select cause_id from dlq.death order by id desc limit 1")["cause_id"]
         == refused
     )
-    assert one(upgraded, "select kind, filter from dlq.operation") == {
+    assert one(upgraded, "select kind, filter from dlq.audit") == {
         "kind": "cause.reindex",
         "filter": {"aliases": 2},
     }

@@ -50,6 +50,6 @@ def test_only_an_event_first_attempted_after_the_fix_is_a_relapse(
         connection, f"select status from dlq.cause where id = '{compute_cause_key(ERROR)}'"
     )["status"]
     assert status == ("regressed" if regressed else "fixed")
-    kinds = [row["kind"] for row in connection.execute("select kind from dlq.operation").fetchall()]
+    kinds = [row["kind"] for row in connection.execute("select kind from dlq.audit").fetchall()]
     assert kinds == (["cause.regressed"] if regressed else [])
     assert mark_regressed_causes(connection, now=datetime.now(UTC)) == ()

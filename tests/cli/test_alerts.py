@@ -45,7 +45,7 @@ def test_an_alert_is_silenced_with_an_end_and_heard_again(dlq: Run, connection: 
         dlq("alerts", "silence", "backlog", "--hours", "0", "--reason", "mended").out
         == "backlog is heard again.\n"
     )
-    assert one(connection, "select count(*) from dlq.operation where kind = 'alert.silence'") == {
+    assert one(connection, "select count(*) from dlq.audit where kind = 'alert.silence'") == {
         "count": 2
     }
 

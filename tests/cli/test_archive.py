@@ -62,9 +62,7 @@ def test_archiving_by_hand_is_the_schedules_move(connection: Connection, dlq: Dl
         ]
         == 2
     )
-    audit = connection.execute(
-        "select actor, reason, events from dlq.operation order by id"
-    ).fetchall()
+    audit = connection.execute("select actor, reason, events from dlq.audit order by id").fetchall()
     assert [tuple(row.values()) for row in audit] == [("ann", "retention", 3), ("ann", "space", 2)]
 
 

@@ -123,8 +123,8 @@ def test_an_event_is_shown_wherever_it_is(dlq: Run, connection: Connection) -> N
     archive_dead_events(connection, before=datetime.now(UTC), only_exported=False, audit=_act())
     connection.execute(
         "with gone as (delete from outbox_event_archive where id > 1 returning id), operation as (insert into"
-        " dlq.operation (kind, actor, reason, filter, events, at) values ('x', 'x', 'x', '{}', 1, now()) returning id)"
-        " insert into dlq.purged (event_id, operation_id, purged_at)"
+        " dlq.audit (kind, actor, reason, filter, events, at) values ('x', 'x', 'x', '{}', 1, now()) returning id)"
+        " insert into dlq.purged (event_id, audit_id, purged_at)"
         " select gone.id, operation.id, now() from gone, operation where gone.id = 2"
     )
     shown = {event: _read(dlq("dead-events", "show", str(event), "--json")) for event in (1, 2, 3)}
@@ -191,7 +191,7 @@ def test_a_dead_event_is_retried_also_a_parked_one(dlq: Run, connection: Connect
         r"Event 1 is pending again. What becomes of it: `\S*dlq dead-events show 1`.", said
     )
     assert _pending(connection) == {1}
-    audit = one(connection, "select kind, actor, reason, events from dlq.operation")
+    audit = one(connection, "select kind, actor, reason, events from dlq.audit")
     assert audit == {"kind": "retry.selected", "actor": "ann", "reason": "corrected", "events": 1}
     assert _read(dlq("dead-events", "retry", "2", "--reason", "x", "--json")) == {
         "event_id": 2,
@@ -224,7 +224,7 @@ def test_a_dead_event_is_retried_also_a_parked_one(dlq: Run, connection: Connect
         (["retry-batch", "--all", "--rate", "0", "--reason", "x"], 2, "rate must be more than 0"),
         (["retry-batch", "--reason", "x"], 2, "no filter was given"),
         (["retry-batch", "3", "99", "--reason", "x"], 3, "None of these events is dead"),
-        (["retry-batch", "--all", "--cause", "c", "--reason", "x"], 2, "both asked for"),
+        (["retry-batch", "--all", "--cause", "c", "--reason", "x"], 2, "cannot be combined"),
         (["retry-batch", "--all", "--rate", "-1", "--reason", "x"], 2, "rate"),
         (["retry-batch", "--since", "x", "--reason", "x"], 2, "since: 'x' is no time"),
     ],
@@ -239,7 +239,7 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     ended = dlq("dead-events", *arguments)
     assert (ended.code, ended.out, said in ended.err) == (code, "", True), ended
     assert connection.execute(UNCHANGED.encode()).fetchall() == before
-    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
 
 
 def test_another_payload_comes_from_the_line_or_a_file_and_keeps_its_digits(

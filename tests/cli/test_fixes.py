@@ -81,7 +81,7 @@ def _advance(connection: Connection, fix: int) -> None:
 
 
 def _kinds(connection: Connection) -> list[str]:
-    return [row["kind"] for row in connection.execute("select kind from dlq.operation order by id")]
+    return [row["kind"] for row in connection.execute("select kind from dlq.audit order by id")]
 
 
 def test_a_dry_run_says_what_the_fix_would_release_and_changes_nothing(
@@ -175,7 +175,7 @@ def test_every_option_of_flag_reaches_the_fix(
     ("options", "code", "said"),
     [
         ([], 2, "no filter was given"),
-        (["--all", "--event-type", "x"], 2, "both asked for"),
+        (["--all", "--event-type", "x"], 2, "cannot be combined"),
         (["--event-type", " "], 2, "event_type must not be empty"),
         (["--cause", ""], 2, "cause must not be empty"),
         (["--since", "2026-01-02", "--until", "2026-01-01"], 2, "since must be before until"),
@@ -374,9 +374,7 @@ def test_withdrawing_ends_the_fix_in_a_persons_name(
     (fix,) = list_fixes(connection)
     assert (fix.status, fix.verdict) == (FixStatus.WITHDRAWN, f"withdrawn by {actor}: rolled back")
     assert one(connection, "select status from dlq.cause") == {"status": "open"}
-    audit = one(
-        connection, "select kind, actor, reason from dlq.operation where kind <> 'fix.flag'"
-    )
+    audit = one(connection, "select kind, actor, reason from dlq.audit where kind <> 'fix.flag'")
     assert audit == {"kind": "fix.withdrawn", "actor": actor, "reason": "rolled back"}
 
 

@@ -200,7 +200,7 @@ def test_the_exit_code_says_what_happened(
     assert ended.code == code, ended.err
     assert len(ended.err.splitlines()) == (code != 0)
     assert one(connection, "select *, xmin from outbox_event") == before
-    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
 
 
 def test_what_changes_something_can_be_looked_at_first_and_is_signed() -> None:
@@ -607,7 +607,7 @@ def _seed(connection: Connection) -> None:
     )
     change = '{"changes": [{"cause": "v1-2", "before": {"name": "x"}, "after": {"name": null}}]}'
     connection.execute(
-        "insert into dlq.operation (kind, actor, reason, filter, events, at)"
+        "insert into dlq.audit (kind, actor, reason, filter, events, at)"
         " select 'cause.name', 'me', 'so', %s::jsonb, 0, now() from generate_series(1, 12)",
         [change],
     )

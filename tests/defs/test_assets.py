@@ -26,7 +26,7 @@ COUNTS = """
     select (select count(*) from outbox_event) as outbox, (select count(*) from outbox_event_archive) as archive,
            (select count(*) from dlq.death) as deaths, (select sum(deaths) from dlq.cause_day) as counted,
            (select count(*) from dlq.cause) as causes, (select sum(rows) from dlq.export_day) as exported,
-           (select coalesce(sum(events), 0) from dlq.operation) as changed
+           (select coalesce(sum(events), 0) from dlq.audit) as changed
 """
 
 DIED = """
@@ -483,7 +483,7 @@ def test_flagging_a_fix_is_a_dry_run_unless_it_is_said(connection: Connection, j
     assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
     assert _flag(job, dry_run=False).success
     audit = one(
-        connection, "select kind, actor, events, run_id is not null as by_run from dlq.operation"
+        connection, "select kind, actor, events, run_id is not null as by_run from dlq.audit"
     )
     assert audit == {"kind": "fix.flag", "actor": "ann", "events": 6, "by_run": True}
 
@@ -679,7 +679,7 @@ def test_a_figure_out_of_its_bounds_is_one_clear_sentence(
         said = _said(job(name, run_config={"ops": {op: {"config": config | more}}}))
         assert named in said
         assert "\n" not in said
-    assert one(connection, "select count(*) from dlq.operation") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
 
 
 def test_an_archive_by_hand_only_counts_and_its_schedule_moves(

@@ -69,7 +69,7 @@ COUNTS = """
     select (select count(*) from outbox_event), (select count(*) from outbox_event_archive),
            (select count(*) from dlq.death), (select count(*) from dlq.cause),
            (select sum(deaths) from dlq.cause_day), (select sum(rows) from dlq.export_day),
-           (select sum(events) from dlq.operation)
+           (select sum(events) from dlq.audit)
 """
 
 

@@ -268,7 +268,7 @@ def test_its_runs_and_assets_are_in_the_instance_that_dlq_up_opens(
         "archive_dead_events",
     }
     changes = connection.execute(
-        "select kind, run_id from dlq.operation where kind not like 'demo.%'"
+        "select kind, run_id from dlq.audit where kind not like 'demo.%'"
     ).fetchall()
     assert {row["kind"] for row in changes} >= {
         "fix.flag",
@@ -334,7 +334,7 @@ def test_what_it_left_is_told_without_its_files(demo: Demo, tmp_path: Path) -> N
 def test_a_reset_forgets_everything_and_starts_anew(demo: Demo, connection: Connection) -> None:
     """Seen after the first new day, before Dagster has anything to do: no fix, cause, file or run is left."""
     connection.execute("drop function witness cascade")  # ids begin anew, too
-    before = one(connection, "select max(at) as at from dlq.operation")["at"]
+    before = one(connection, "select max(at) as at from dlq.audit")["at"]
     anew = demo.start("--reset")
     _wait_for(lambda: _began_after(connection, before), anew)
     anew.kill()
@@ -404,7 +404,7 @@ def _in_a_run_after_the_second_export(connection: Connection, dagster: str) -> b
 
 
 def _began_after(connection: Connection, moment: object) -> bool:
-    begun = "select from dlq.operation where kind = 'demo.begin' and at > %s"
+    begun = "select from dlq.audit where kind = 'demo.begin' and at > %s"
     if connection.execute(begun.encode(), [moment]).fetchone() is None:
         return False
     return bool(one(connection, "select count(*) from shop_day")["count"])

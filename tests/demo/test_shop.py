@@ -190,7 +190,7 @@ def test_no_shop_is_opened_over_the_events_of_an_application(
     [
         ("delete from outbox_event", "its ledger holds deaths"),
         (
-            """delete from outbox_event; delete from dlq.death; insert into dlq.operation
+            """delete from outbox_event; delete from dlq.death; insert into dlq.audit
                (kind, actor, reason, filter, events, at) values ('archive.purge', 'ann', 'r', '{}', 1, now())""",
             "its audit holds operations",
         ),

@@ -66,7 +66,7 @@ FUNCTIONS = """
 """
 # What the operator may do with a table of ours, where that is not all of reading, adding, changing and deleting.
 ONLY = {
-    "dlq.operation": {"select", "insert"},
+    "dlq.audit": {"select", "insert"},
     "dlq.migration": {"select"},
     "dlq.death": {"select", "delete"},  # and fill in the cause
     "outbox_event": {"select", "insert", "delete"},  # and update the columns of a retry
@@ -178,9 +178,9 @@ def test_the_operator_does_all_that_jobs_and_people_do(
     assert one(connection, "select count(*) from outbox_event_archive where status = 'dead'") == {
         "count": 0
     }
-    assert one(
-        connection, "select count(*) > 0 as audited from dlq.operation where actor = 'ann'"
-    ) == {"audited": True}
+    assert one(connection, "select count(*) > 0 as audited from dlq.audit where actor = 'ann'") == {
+        "audited": True
+    }
 
 
 def _look_after_causes(operator: Connection) -> None:
@@ -306,7 +306,7 @@ FORGE = """
 FORBIDDEN = {
     "operator": [
         "update dlq.death set error = 'nothing'",
-        "update dlq.operation set actor = 'somebody'",
+        "update dlq.audit set actor = 'somebody'",
         "update dlq.migration set checksum = ''",
         "update outbox_event set event_type = 'x'",
         "update outbox_event set last_error = 'x'",

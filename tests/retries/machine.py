@@ -58,7 +58,7 @@ FIRST = [
 MOST_ROUNDS = 200
 EMPTY = """
     truncate outbox_event, outbox_event_archive, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry,
-        dlq.fix_stage, dlq.fix, dlq.discard, dlq.purged, dlq.operation restart identity cascade
+        dlq.fix_stage, dlq.fix, dlq.discard, dlq.purged, dlq.audit restart identity cascade
 """
 EVENTS = """
     select e.id, e.aggregate_id, e.event_type, e.status, e.dead_at, d.id as death_id, d.cause_id,
@@ -85,7 +85,7 @@ IN_ONE_PLACE = """
     select (select count(*) from outbox_event) + (select count(*) from outbox_event_archive)
         + (select count(*) from dlq.purged) as n
 """
-AUDITED = "select coalesce(sum(events), 0)::bigint as n from dlq.operation where kind in ('retry.stage', 'retry.selected')"
+AUDITED = "select coalesce(sum(events), 0)::bigint as n from dlq.audit where kind in ('retry.stage', 'retry.selected')"
 
 policies = st.builds(
     RetryPolicy,
@@ -101,9 +101,9 @@ ids = st.lists(st.integers(1, 20), min_size=1, max_size=6, unique=True)
 outcomes = st.lists(st.sampled_from(["done"] * 6 + ["dead", "retry"]), min_size=1, max_size=8)
 written = st.lists(st.tuples(st.integers(1, 6), st.sampled_from("ab")), min_size=1, max_size=6)
 selections = st.one_of(
-    st.builds(Selection, cause_id=st.sampled_from(CAUSES)),
+    st.builds(Selection, cause=st.sampled_from(CAUSES)),
     st.builds(Selection, event_type=st.sampled_from("ab")),
-    st.builds(Selection, cause_id=st.sampled_from(CAUSES), event_type=st.sampled_from("ab")),
+    st.builds(Selection, cause=st.sampled_from(CAUSES), event_type=st.sampled_from("ab")),
     st.builds(Selection, event_ids=ids.map(tuple)),
     st.just(Selection(all=True)),
 )
@@ -356,7 +356,7 @@ class Retries(RuleBasedStateMachine):
             row["id"] for row in self.rows("select id from dlq.cause where status = 'fixing'")
         }
         meant = [fix.selection for fix in list_fixes(self.connection, only_open=True)]
-        assert fixing == {one.cause_id for one in meant if one.to_json().keys() == {"cause_id"}}
+        assert fixing == {one.cause for one in meant if one.to_json().keys() == {"cause"}}
 
     def teardown(self) -> None:
         """Every fix that is resumed, and whose events are delivered, ends before it expires."""

@@ -163,7 +163,9 @@ def crowded(database: Database, *, fixes: int, count: int) -> None:
             wait_until(lambda: not list_fixes(connection, only_open=True))
         books_balance(connection, events=fixes * count)
         each_released_once(connection, waves)
-        audit = "select coalesce(sum(events), 0)::int as n from dlq.operation where kind = 'archive.purge'"
+        audit = (
+            "select coalesce(sum(events), 0)::int as n from dlq.audit where kind = 'archive.purge'"
+        )
         assert one(connection, audit) == one(
             connection, "select count(*)::int as n from dlq.purged"
         )

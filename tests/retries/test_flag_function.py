@@ -91,9 +91,7 @@ def test_a_team_flags_its_fix_as_the_readme_says(
         None,
     )
     assert began < fix.flagged_at <= datetime.now(UTC)
-    assert one(
-        connection, "select kind, actor, events from dlq.operation where kind = 'fix.flag'"
-    ) == {
+    assert one(connection, "select kind, actor, events from dlq.audit where kind = 'fix.flag'") == {
         "kind": "fix.flag",
         "actor": team.info.user,
         "events": 4,
@@ -140,10 +138,10 @@ def test_every_argument_of_the_function_is_a_field_of_the_fix(
     ("arguments", "said"),
     [
         ("'mended'", "without any filter targets every dead event"),
-        ("' ', every => true", "note must not be empty"),
+        ("' ', \"all\" => true", "note must not be empty"),
         ("'mended', cause => 'v1-nothing'", "no cause 'v1-nothing'"),
         ("'mended', event_type => 'never.seen'", "No dead event is meant"),
-        ("'mended', every => true, event_type => 'order.paid'", "violates check constraint"),
+        ("'mended', \"all\" => true, event_type => 'order.paid'", "violates check constraint"),
     ],
 )
 @pytest.mark.usefixtures("cause")

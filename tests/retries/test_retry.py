@@ -144,7 +144,7 @@ def test_flagging_writes_the_fix_the_cause_and_the_audit(connection: Connection)
     assert get_fix(connection, fix.id) == fix == list_fixes(connection)[0]
     assert (fix.status, fix.stage, fix.policy) == (FixStatus.ACTIVE, 0, POLICY)
     assert _cause_status(connection) == "fixing"
-    audit = one(connection, "select kind, actor, reason, filter, events from dlq.operation")
+    audit = one(connection, "select kind, actor, reason, filter, events from dlq.audit")
     assert audit == {
         "kind": "fix.flag",
         "actor": "ann",
@@ -165,7 +165,7 @@ def test_what_cannot_be_flagged_is_said_and_changes_nothing(connection: Connecti
     first = _flag(connection)
     with pytest.raises(RefusedError, match=f"Fix {first.id} is under way"):
         _flag(connection)
-    assert one(connection, "select count(*) as n from dlq.operation")["n"] == 1
+    assert one(connection, "select count(*) as n from dlq.audit")["n"] == 1
 
 
 def test_of_two_flags_at_once_one_wins(connection: Connection, database: Database) -> None:
@@ -209,9 +209,7 @@ def test_a_true_fix_goes_from_its_canary_to_verified(
         1: (3, 3),
         2: (5, 5),
     }
-    audit = connection.execute(
-        "select kind, events, run_id from dlq.operation order by id"
-    ).fetchall()
+    audit = connection.execute("select kind, events, run_id from dlq.audit order by id").fetchall()
     assert [tuple(row.values()) for row in audit] == [
         ("fix.flag", 8, None),
         ("retry.stage", 3, "run-1"),
@@ -250,9 +248,7 @@ def test_a_withdrawn_fix_releases_nothing_more(connection: Connection, database:
         withdraw_fix(connection, fix.id, audit=_act(reason="again"))
     with pytest.raises(NotFoundError, match="no fix 99"):
         withdraw_fix(connection, 99, audit=_act(reason="none"))
-    kinds = one(connection, "select array_agg(kind order by id) as kinds from dlq.operation")[
-        "kinds"
-    ]
+    kinds = one(connection, "select array_agg(kind order by id) as kinds from dlq.audit")["kinds"]
     assert kinds == ["fix.flag", "retry.stage", "fix.withdrawn"]
 
 
@@ -354,7 +350,7 @@ def test_runs_at_once_release_nothing_twice(connection: Connection, database: Da
     ) == {"n": 20, "d": 20}
 
 
-@pytest.mark.parametrize("table", ["dlq.retry", "dlq.operation"])
+@pytest.mark.parametrize("table", ["dlq.retry", "dlq.audit"])
 def test_a_release_that_fails_midway_leaves_nothing_of_itself(
     connection: Connection, database: Database, table: str
 ) -> None:
@@ -614,7 +610,9 @@ def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
     ).fetchall()
     assert [row["event_id"] for row in rows] == [n for n in range(1, 31) if n != 4]
     assert [row["after"] for row in rows] == [timedelta(seconds=n) for n in range(29)]
-    audit = "select array_agg(events order by id) as events from dlq.operation where kind = 'retry.stage'"
+    audit = (
+        "select array_agg(events order by id) as events from dlq.audit where kind = 'retry.stage'"
+    )
     assert one(connection, audit) == {"events": [10, 10, 9]}
     assert _advance(connection, fix).released == 1
     last = one(
@@ -700,7 +698,7 @@ def test_a_run_that_is_killed_after_any_statement_is_taken_up_by_the_next(
     books = """
         select (select count(*) from outbox_event where status <> 'dead') as events,
             (select count(*) from dlq.retry) as ledger,
-            (select coalesce(sum(events), 0)::int from dlq.operation where kind = 'retry.stage') as audit
+            (select coalesce(sum(events), 0)::int from dlq.audit where kind = 'retry.stage') as audit
     """
     for after in itertools.count(1):
         _dead(connection, 5)
@@ -723,9 +721,7 @@ def test_a_run_that_is_killed_after_any_statement_is_taken_up_by_the_next(
             {1: (2, 2), 2: (3, 3)},
         )
         assert (
-            one(connection, "select count(*) as n from dlq.operation where kind = 'fix.verified'")[
-                "n"
-            ]
+            one(connection, "select count(*) as n from dlq.audit where kind = 'fix.verified'")["n"]
             == after
         )
         if not kills:
@@ -740,7 +736,7 @@ def test_nobody_acts_without_a_name_and_a_reason(connection: Connection, blank: 
     said = {"actor": "ann", "reason": "mended", "now": _now(), blank: " "}
     with pytest.raises(ValueError, match=blank):
         retry_events(connection, [1], audit=AuditContext(**said))
-    assert one(connection, "select count(*) as n from dlq.operation")["n"] == 0
+    assert one(connection, "select count(*) as n from dlq.audit")["n"] == 0
 
 
 def test_retrying_by_hand_passes_over_what_is_not_dead(connection: Connection) -> None:
@@ -753,7 +749,7 @@ def test_retrying_by_hand_passes_over_what_is_not_dead(connection: Connection) -
     assert (retried.events, retried.batches) == (2, 1)
     assert retry_events(connection, [1, 3], audit=_act(reason="asked")).events == 0
     assert _counts(connection) == {"dead": 1, "pending": 3}
-    audit = one(connection, "select kind, actor, reason, filter, events, run_id from dlq.operation")
+    audit = one(connection, "select kind, actor, reason, filter, events, run_id from dlq.audit")
     shown = {"event_ids": [1, 3, 4, 99], "more": 0}
     assert audit == {
         "kind": "retry.selected", "actor": "bob", "reason": "asked", "filter": shown, "events": 2, "run_id": "run-2",
@@ -768,7 +764,7 @@ def test_a_dry_run_counts_and_changes_nothing(connection: Connection) -> None:
         == 2
     )
     assert _counts(connection) == {"dead": 3}
-    assert one(connection, "select count(*) as n from dlq.operation")["n"] == 0
+    assert one(connection, "select count(*) as n from dlq.audit")["n"] == 0
     assert retry_events(connection, [1, 2, 99], audit=_act()).events == 2
 
 
@@ -793,7 +789,7 @@ def test_a_dry_run_of_what_is_done_to_a_fix_says_what_would_be_and_changes_nothi
             "dlq.fix",
             "dlq.fix_stage",
             "dlq.retry",
-            "dlq.operation",
+            "dlq.audit",
             "dlq.cause",
         )
         return [
@@ -857,7 +853,7 @@ def test_many_ids_are_released_in_batches_at_one_pace(connection: Connection) ->
         "span"
     ]
     assert span == timedelta(seconds=69.99)
-    assert one(connection, "select array_agg(events order by id) as e from dlq.operation") == {
+    assert one(connection, "select array_agg(events order by id) as e from dlq.audit") == {
         "e": [5000, 2000]
     }
 
@@ -889,7 +885,7 @@ def test_parked_events_are_released_page_by_page_at_one_pace(
         "select max(next_run_at) - min(next_run_at) as span from outbox_event where status = 'pending'",
     )
     assert span["span"] == timedelta(seconds=0.4)
-    assert one(connection, "select array_agg(events order by id) as e from dlq.operation") == {
+    assert one(connection, "select array_agg(events order by id) as e from dlq.audit") == {
         "e": [2, 2, 1]
     }
 
@@ -1243,7 +1239,7 @@ def test_a_preview_changes_nothing(connection: Connection) -> None:
         events=25, aggregates=25, parked=0, overtaken=0, stages=[2, 6, 17], seconds=5.0
     )
     assert (list_fixes(connection), _cause_status(connection)) == ([], "open")
-    assert one(connection, "select count(*) as n from dlq.operation")["n"] == 0
+    assert one(connection, "select count(*) as n from dlq.audit")["n"] == 0
 
 
 @pytest.mark.parametrize(
@@ -1313,9 +1309,7 @@ def test_a_paused_fix_releases_nothing_until_it_is_resumed(
     with pytest.raises(RefusedError, match="is active"):
         resume_fix(connection, fix.id, audit=_act())
     assert _advance(connection, fix).released == 5
-    kinds = one(connection, "select array_agg(kind order by id) as kinds from dlq.operation")[
-        "kinds"
-    ]
+    kinds = one(connection, "select array_agg(kind order by id) as kinds from dlq.audit")["kinds"]
     assert kinds == ["fix.flag", "retry.stage", "fix.paused", "fix.active", "retry.stage"]
 
 
@@ -1619,7 +1613,5 @@ def test_a_fix_with_the_longest_note_goes_on(connection: Connection) -> None:
         audit=_act("ann", "n" * MAX_REASON_LENGTH),
     )
     assert _advance(connection, fix).released == 1
-    signed = one(connection, "select reason from dlq.operation where kind = 'retry.stage'")[
-        "reason"
-    ]
+    signed = one(connection, "select reason from dlq.audit where kind = 'retry.stage'")["reason"]
     assert signed == f"fix {fix.id}, stage 1: {'n' * MAX_REASON_LENGTH}"[:MAX_REASON_LENGTH]

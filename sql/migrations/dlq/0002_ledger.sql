@@ -63,7 +63,7 @@ create table :"dlq_schema".cause_day (
 );
 comment on table :"dlq_schema".cause_day is 'Deaths a day and cause. Stays when the ledger is purged.';
 
-create table :"dlq_schema".operation (
+create table :"dlq_schema".audit (
     id     bigint generated always as identity primary key,
     kind   text        not null,
     actor  text        not null check (actor <> ''),
@@ -73,9 +73,9 @@ create table :"dlq_schema".operation (
     at     timestamptz not null,
     run_id text  -- of Dagster, when a run did it
 );
-comment on table :"dlq_schema".operation is 'Who changed what, with which filter, when, how many events.';
+comment on table :"dlq_schema".audit is 'Who changed what, with which filter, when, how many events.';
 -- What was done on a day, of a kind, and sums of a kind for metrics: one row a batch of 5,000 events pays for it.
-create index operation_kind on :"dlq_schema".operation (kind, at) include (events);
+create index audit_kind on :"dlq_schema".audit (kind, at) include (events);
 
 create table :"dlq_schema".fix (
     id             bigint generated always as identity primary key,
@@ -213,7 +213,7 @@ create index discard_event on :"dlq_schema".discard (event_id);
 
 create table :"dlq_schema".purged (
     event_id     bigint      primary key,
-    operation_id bigint      not null references :"dlq_schema".operation,
+    audit_id bigint      not null references :"dlq_schema".audit,
     purged_at    timestamptz not null,
     -- As the archive had it: a report of a day before the purge still counts the event as archived, or as dead.
     died_at      timestamptz,

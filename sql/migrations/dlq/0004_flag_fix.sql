@@ -97,7 +97,7 @@ begin
         given.canary, given.growth, given.rate, given.min_success, given.settle_seconds, given.max_retries,
         given."order", given.cause_status, given.cause_fixed_at)
     returning id into placed;
-    insert into operation (kind, actor, reason, filter, events, at, run_id)
+    insert into audit (kind, actor, reason, filter, events, at, run_id)
     values ('fix.flag', given.flagged_by, given.note, jsonb_build_object('fix', placed), targets, given.flagged_at,
         place_fix.run_id);
     return placed;

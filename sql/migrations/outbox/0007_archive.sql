@@ -174,7 +174,7 @@ begin
         exit when batch.rows < 5000 or total >= 100000;
     end loop;
     if total > 0 then
-        execute format('insert into %I.operation (kind, actor, reason, filter, events, at)'
+        execute format('insert into %I.audit (kind, actor, reason, filter, events, at)'
             ' values (''archive.move'', session_user, $1, jsonb_build_object(''before'', $2), $3, now())', ours)
         using format('archive_dead_outbox_events(%s)', retention_days), before, total;
     end if;

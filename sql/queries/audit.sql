@@ -1,11 +1,11 @@
 -- Who did what.
 
 -- name: record
-insert into :"dlq_schema".operation (kind, actor, reason, filter, events, at, run_id)
+insert into :"dlq_schema".audit (kind, actor, reason, filter, events, at, run_id)
 values (%(kind)s, %(actor)s, %(reason)s, %(filter)s::jsonb, %(events)s, %(now)s, %(run_id)s)
 returning id
 
 -- name: list
-select id, kind, actor, reason, filter, events, at, run_id from :"dlq_schema".operation
+select id, kind, actor, reason, filter, events, at, run_id from :"dlq_schema".audit
 where %(after)s::bigint is null or id < %(after)s
 order by id desc limit %(limit)s

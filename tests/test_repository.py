@@ -418,7 +418,7 @@ def test_polling_uses_the_workers_index_and_lists_use_ours(connection: Connectio
         ("outbox.observe", {}),
     ):
         plan = connection.execute(
-            f"explain {connection.literal(name, **values)}".encode()
+            f"explain {connection.render_query(name, **values)}".encode()
         ).fetchall()
         text = "\n".join(row["QUERY PLAN"] for row in plan)
         assert "Seq Scan" not in text, f"{name}\n{text}"

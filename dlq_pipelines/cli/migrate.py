@@ -68,7 +68,7 @@ def migrate(
         applied = runner.apply_migrations(
             connection,
             runner.load_migrations(),
-            tell=lambda said: typer.echo(said, err=True),
+            report=lambda sentence: typer.echo(sentence, err=True),
         )
     _tell([migration.label for migration in applied], applied=True, format=format)
     _close(f"{len(applied)} applied; the database is up to date.", format)

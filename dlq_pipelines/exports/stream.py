@@ -32,11 +32,11 @@ def stream_deaths(
     Raises:
         DatabaseUnavailableError: the stream broke off.
     """
-    configure = connection.literal(
+    configure = connection.render_query(
         "session.configure", statement_timeout="0", lock_timeout=_LOCK_TIMEOUT
     )
     ids = selection.event_ids
-    statement = connection.literal(
+    statement = connection.render_query(
         "export.deaths",
         cause=selection.cause,
         event_type=selection.event_type,
@@ -50,10 +50,10 @@ def stream_deaths(
     )
     try:
         with adbc.connect(url) as stream, stream.cursor() as cursor:
-            cursor.execute(connection.literal("session.one_moment"))
+            cursor.execute(connection.render_query("session.one_moment"))
             cursor.execute(configure)
             cursor.fetchall()
-            cursor.execute(connection.literal("export.causes"))
+            cursor.execute(connection.render_query("export.causes"))
             causes = cursor.fetch_arrow_table().combine_chunks()
             cursor.adbc_statement.set_options(
                 **{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)}

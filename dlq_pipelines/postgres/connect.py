@@ -1,7 +1,7 @@
-"""How does a process talk to PostgreSQL: with which time-outs, in UTC, and under which name?
+"""Connects to PostgreSQL, in UTC and with timeouts.
 
-A `Connection` runs named statements: `connection.run("archive.move_batch", limit=5000)`. It never commits by
-itself; a transaction belongs to the operation that opened it.
+A `Connection` runs named statements: `connection.run("archive.move_batch", limit=5000)`. It never
+commits by itself: a transaction belongs to the operation that opened it.
 """
 
 import json
@@ -22,40 +22,41 @@ if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
 
-_NO_ADDRESS = "DLQ_DATABASE_URL is not a connection string. Write postgresql://user:password@host:5432/database."
+_NOT_A_URL = "DLQ_DATABASE_URL is not a connection string."
+_URL_HINT = "Write postgresql://user:password@host:5432/database."
 
 
 class Connection(psycopg.Connection[DictRow]):
-    """A psycopg connection that knows the statements of `sql/queries`, bound to one set of table names."""
+    """A psycopg connection that runs the statements of `sql/queries`, bound to its table names."""
 
     names: TableNames = TableNames()
 
     def run(self, name: str, /, **values: Any) -> psycopg.Cursor[DictRow]:
-        """Execute the statement of that name (`concept.statement`) with these values."""
+        """Execute a named statement, `concept.statement`, with these values."""
         return self.execute(load_queries(self.names)[name], values)
 
     def fetch_one(self, name: str, /, **values: Any) -> DictRow:
-        """The only row of a statement that always returns one, such as an aggregate."""
+        """Return the row of a statement that always returns exactly one, such as an aggregate."""
         row = self.run(name, **values).fetchone()
         if row is None:
             raise LookupError(f"statement {name} returned no row")
         return row
 
-    def literal(self, name: str, /, **values: Any) -> str:
-        """The statement with its values written in as literals, for drivers that take no psycopg parameters."""
+    def render_query(self, name: str, /, **values: Any) -> str:
+        """Return a statement with its values as literals, for drivers without parameters."""
         return psycopg.ClientCursor(self).mogrify(load_queries(self.names)[name], values)
 
 
 @dataclass(frozen=True)
 class Database:
-    """Where the outbox is and how long this process is ready to wait for it.
+    """The database of the outbox, with timeouts.
 
     Attributes:
-        url: libpq connection string or URI. Never printed: it may hold a password.
-        names: the tables.
-        connect_timeout: seconds to wait for a connection (libpq rounds 1 up to 2).
-        statement_timeout: seconds that one statement may take; batches are sized to stay far below it.
-        lock_timeout: seconds to queue for a lock; short, because waiting behind it the application queues too.
+        url: libpq connection string or URI. Never printed, because it can hold a password.
+        names: names of the tables.
+        connect_timeout: seconds to wait for a connection; libpq rounds 1 up to 2.
+        statement_timeout: seconds that a statement may take; batches stay far below it.
+        lock_timeout: seconds to wait for a lock; short, because the application queues behind it.
     """
 
     url: str
@@ -68,37 +69,39 @@ class Database:
         return f"Database(names={self.names!r})"
 
     def open(self) -> Connection:
-        """Open one connection, in UTC and with the time-outs set on the server.
+        """Open a connection in autocommit mode, in UTC and with the timeouts set on the server.
 
-        In autocommit mode, so that `with connection.transaction():` is the only thing that begins a transaction and a
-        read leaves none open.
+        In autocommit mode only `with connection.transaction():` begins a transaction, and a read
+        leaves none open.
 
         Raises:
-            DatabaseUnavailableError: no server answers there, or it refuses us.
+            DatabaseUnavailableError: no server answers, or the server refuses the connection.
         """
-        self._require_whole_password()
+        self._reject_unescaped_password()
         try:
             connection = Connection.connect(self.url, **self._options())
         except psycopg.Error as error:
-            raise DatabaseUnavailableError(_why_unavailable(error)) from None
+            raise _build_unavailable_error(error) from None
         self._configure(connection)
         return connection
 
     def pool(self, *, size: int, wait: float) -> "ConnectionPool[Connection]":
-        """Connections as `open` makes them, for many requests at once. Not opened yet.
+        """Return a pool of connections like those of `open`. The pool is not opened yet.
 
-        Each is tried before it is lent, so that a restart of the server costs one round trip and no request.
+        The pool checks each connection before it hands it out, so that a restart of the server
+        costs one round trip and fails no request.
 
         Args:
-            size: how many at most; the first is opened at once, the others when they are needed.
-            wait: seconds that a request waits for one, before `psycopg_pool.PoolTimeout` is raised.
+            size: maximum number of connections; the first is opened at once, others on demand.
+            wait: seconds that a request waits for a connection before
+                `psycopg_pool.PoolTimeout` is raised.
 
         Raises:
-            DatabaseUnavailableError: the address is no connection string.
+            DatabaseUnavailableError: the URL is not a connection string.
         """
         from psycopg_pool import ConnectionPool
 
-        self._require_whole_password()
+        self._reject_unescaped_password()
         return ConnectionPool(
             self.url,
             connection_class=Connection,
@@ -112,15 +115,15 @@ class Database:
             name="dlq-pipelines",
         )
 
-    def _require_whole_password(self) -> None:
-        """Refuse an address whose password ends at an @ of its own: libpq would tell the rest as a host's name."""
+    def _reject_unescaped_password(self) -> None:
+        """Reject a URL with an unescaped @ in its password: libpq would show the rest as a host."""
         try:
             host = conninfo_to_dict(self.url).get("host")
         except psycopg.Error as error:
-            raise DatabaseUnavailableError(_why_unavailable(error)) from None
+            raise _build_unavailable_error(error) from None
         if "://" in self.url and "@" in str(host):
             raise DatabaseUnavailableError(
-                f"{_NO_ADDRESS} An @ in a password is written %40, a / %2F."
+                _NOT_A_URL, f"{_URL_HINT} In a password, escape @ as %40 and / as %2F."
             )
 
     def _options(self) -> dict[str, Any]:
@@ -129,14 +132,14 @@ class Database:
             "row_factory": dict_row,
             "connect_timeout": self.connect_timeout,
             "application_name": "dlq-pipelines",
-            # Statements with filters that may be absent are read by an index only in a plan for the values at hand, and
-            # a prepared statement breaks behind a transaction pooler.
+            # A statement with optional filters uses an index only if it is planned for its values,
+            # and a prepared statement breaks behind a transaction pooler.
             "prepare_threshold": None,
         }
 
     def _configure(self, connection: Connection) -> None:
         connection.names = self.names
-        set_json_loads(_read, connection)
+        set_json_loads(_parse_json, connection)
         connection.run(
             "session.configure",
             statement_timeout=_milliseconds(self.statement_timeout),
@@ -145,7 +148,7 @@ class Database:
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """A connection for the length of a `with` block, closed at its end whatever happens."""
+        """Open a connection for the length of a `with` block."""
         connection = self.open()
         try:
             yield connection
@@ -157,22 +160,22 @@ def _milliseconds(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
 
 
-def _why_unavailable(error: psycopg.Error) -> str:
-    """Say which host did not answer without the connection string: libpq repeats bad ones with the password."""
+def _build_unavailable_error(error: psycopg.Error) -> DatabaseUnavailableError:
+    """Name the host only: libpq repeats a malformed connection string with its password."""
     if isinstance(error, psycopg.ProgrammingError):
-        return _NO_ADDRESS
-    # Its first line names the server and the reason; what follows are libpq's hints.
+        return DatabaseUnavailableError(_NOT_A_URL, _URL_HINT)
+    # The first line names the server and the reason; libpq's hints follow.
     reason = str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
-    return (
-        f"PostgreSQL does not answer: {reason or type(error).__name__}. "
-        "Check DLQ_DATABASE_URL and the server, then run `dlq migrate --check`."
+    return DatabaseUnavailableError(
+        f"PostgreSQL does not answer: {reason or type(error).__name__}.",
+        "Check DLQ_DATABASE_URL and the server, then run `dlq migrate --check`.",
     )
 
 
-def _read(text: str | bytes) -> Any:
-    """JSON as Python reads it, or else its text: a number of thousands of digits, or what is nested a thousand deep.
+def _parse_json(text: str | bytes) -> Any:
+    """Parse JSON; return the text itself if Python cannot, as for numbers of thousands of digits.
 
-    One such payload would keep a worker from all the others that it fetches, again and again.
+    An exception would keep a worker from every other event of its batch, again and again.
     """
     try:
         return json.loads(text)

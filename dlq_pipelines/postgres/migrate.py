@@ -1,10 +1,13 @@
-"""Is the database at the schema that this release needs, and how does it get there?
+"""Applies migrations and checks that the database has the schema of this release.
 
-Plain SQL files in two lines, `sql/migrations/dlq` (our own schema) and `sql/migrations/outbox` (additive changes of
-the application's tables), applied in the order of their numbers, our line first where the numbers are equal. A file
-runs in one transaction with the row that records it, unless its first line says `-- transaction: none`: then its
-statements, separated by blank lines, run one by one and must be safe to run again. With `lock timeout: none` they wait
-as long as it takes: concurrent builds of indexes, for transactions that are older, while the application goes on.
+Migrations are SQL files in two series: `sql/migrations/dlq` (our own schema) and
+`sql/migrations/outbox` (additive changes to the application's tables). They are applied in the
+order of their numbers, `dlq` first where numbers are equal.
+
+A file runs in one transaction with the row that records it, unless its first line is
+`-- transaction: none`. Then its statements, separated by blank lines, run one by one and must be
+idempotent. With `lock timeout: none` they wait for locks without limit: a concurrent index build
+waits for older transactions while the application goes on.
 """
 
 import hashlib
@@ -24,7 +27,7 @@ from dlq_pipelines.postgres.queries import SQL_FOLDER, TableNames, bind_names
 
 MigrationSeries = Literal["outbox", "dlq"]
 
-# One number for all runners of a database: "dlqm" in ASCII.
+# The key of the advisory lock that one `dlq migrate` at a time holds: "dlqm" in ASCII.
 _RUNNER_LOCK = 0x646C716D
 _RUNNER_WAIT_SECONDS = 60.0
 _LOCK_TRIES = 10
@@ -33,36 +36,36 @@ _STATEMENT_END = re.compile(r";[ \t]*\n[ \t]*\n")
 
 @dataclass(frozen=True)
 class Migration:
-    """One file: its line, its number in that line, its text with psql's tokens."""
+    """One file: its series, its number in that series, and its text with psql variables."""
 
-    line: MigrationSeries
+    series: MigrationSeries
     number: int
     name: str
     text: str
 
     @property
     def label(self) -> str:
-        """How people and the database call it."""
-        return f"{self.line}/{self.name}"
+        """The name that people see, such as `dlq/0001_schema`."""
+        return f"{self.series}/{self.name}"
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the text, by which an edit after the fact is noticed."""
+        """SHA-256 of the text, which reveals an edit after the migration was applied."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
     def transactional(self) -> bool:
-        """Whether the whole file is one transaction."""
+        """Whether the file runs in one transaction."""
         return not self.text.startswith("-- transaction: none")
 
     @property
-    def patient(self) -> bool:
-        """Whether it waits for others without end, because nobody waits for it meanwhile."""
+    def waits_for_locks(self) -> bool:
+        """Whether it waits for locks without limit, because no other session waits for it."""
         return self.text.startswith("-- transaction: none, lock timeout: none")
 
     @property
     def statements(self) -> list[str]:
-        """What is sent to the server, one piece at a time."""
+        """The statements that are sent to the server one by one."""
         return (
             [self.text]
             if self.transactional
@@ -71,37 +74,37 @@ class Migration:
 
 
 def load_migrations(folder: Path = SQL_FOLDER / "migrations") -> list[Migration]:
-    """Every migration of this release, in the order in which they are applied."""
+    """Return every migration of this release in the order of application."""
     found = [
-        Migration(line, int(file.name[:4]), file.stem, file.read_text(encoding="utf-8"))
-        for line in ("dlq", "outbox")
-        for file in (folder / line).glob("[0-9][0-9][0-9][0-9]_*.sql")
+        Migration(series, int(file.name[:4]), file.stem, file.read_text(encoding="utf-8"))
+        for series in ("dlq", "outbox")
+        for file in (folder / series).glob("[0-9][0-9][0-9][0-9]_*.sql")
     ]
-    return sorted(found, key=lambda migration: (migration.number, migration.line))
+    return sorted(found, key=lambda migration: (migration.number, migration.series))
 
 
 def list_pending_migrations(connection: Connection, migrations: list[Migration]) -> list[Migration]:
-    """The migrations that this database lacks.
+    """Return the migrations that this database lacks.
 
     Raises:
-        SchemaError: an applied file was edited since, or the database was migrated by a newer release.
+        SchemaError: an applied file was edited, or a newer release migrated the database.
     """
     applied = _applied(connection)
-    known = {(migration.line, migration.number): migration for migration in migrations}
+    known = {(migration.series, migration.number): migration for migration in migrations}
     for key, (name, checksum) in applied.items():
         migration = known.get(key)
         if migration is None:
             raise SchemaError(
-                f"The database has migration {key[0]}/{name}, which this release does not know: it was migrated by a "
-                "newer one. Install that release."
+                f"The database has the migration {key[0]}/{name} of a newer release.",
+                "Install that release.",
             )
         if migration.checksum != checksum:
             raise SchemaError(
-                f"Migration {migration.label} was edited after it was applied. Put the file back as it was released "
-                "and write the change as a new migration."
+                f"Migration {migration.label} was edited after it was applied.",
+                "Restore the released file and put the change into a new migration.",
             )
     return [
-        migration for migration in migrations if (migration.line, migration.number) not in applied
+        migration for migration in migrations if (migration.series, migration.number) not in applied
     ]
 
 
@@ -109,89 +112,94 @@ def apply_migrations(
     connection: Connection,
     migrations: list[Migration],
     *,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> list[Migration]:
-    """Apply what is missing and return it; nothing missing is no error.
+    """Apply the pending migrations and return them.
 
     Args:
         connection: in autocommit mode, with the rights of the tables' owner.
-        migrations: normally `all_migrations()`.
-        tell: is called with what is done, before it is: which migration is applied, and which sessions it waits for.
+        migrations: normally the result of `load_migrations`.
+        report: called before each step with a sentence: which migration is applied, and which
+            sessions it waits for.
 
     Raises:
-        SchemaError: the application's outbox table is not there or has another type of a column, another runner did not
-            finish in a minute, or a lock on the application's table or rows was not to be had in ten tries of
-            `lock_timeout` each; what was applied until then stays and the next run goes on.
+        SchemaError: the outbox table does not exist or a column has the wrong type; another
+            `dlq migrate` did not finish within a minute; or a lock on the application's table was
+            not granted in ten tries of `lock_timeout` each. Migrations that were applied before
+            stay applied, and the next run continues after them.
     """
     if not list_pending_migrations(connection, migrations):
         return []
     if not connection.fetch_one("migration.host_exists")["found"]:
-        names = connection.names
+        table = f"{connection.names.outbox_schema}.{connection.names.outbox_table}"
         raise SchemaError(
-            f"There is no outbox table {names.outbox_schema}.{names.outbox_table} in this database. "
-            "Set DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE to the application's, and run `dlq migrate` again."
+            f"There is no outbox table {table} in this database.",
+            "Set DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE, and run `dlq migrate` again.",
         )
-    with _only_runner(connection):
-        todo = list_pending_migrations(connection, migrations)
-        for migration in todo:
-            tell(f"applying {migration.label}")
-            if migration.patient:
-                _tell_what_it_waits_for(connection, tell)
+    with _hold_runner_lock(connection):
+        pending = list_pending_migrations(connection, migrations)
+        for migration in pending:
+            report(f"applying {migration.label}")
+            if migration.waits_for_locks:
+                _report_long_transactions(connection, report)
             _apply(connection, migration)
-    return todo
+    return pending
 
 
 def require_current(connection: Connection) -> None:
-    """Refuse to work on another schema than this release's.
+    """Check that the database has the schema of this release.
 
     Raises:
-        SchemaError: the message names the command that mends it.
+        SchemaError: migrations are pending.
     """
     missing = list_pending_migrations(connection, load_migrations())
     if missing:
         raise SchemaError(
-            f"The database lacks {len(missing)} migration(s), first {missing[0].label}. Run `dlq migrate`."
+            f"The database lacks {len(missing)} migration(s), first {missing[0].label}.",
+            "Run `dlq migrate`.",
         )
 
 
-def render_migrations(line: MigrationSeries, names: TableNames) -> str:
-    """A line's migrations as one script for plain `psql -f`, for people who apply migrations with their own tools.
+def render_migrations(series: MigrationSeries, names: TableNames) -> str:
+    """Return a series as one script for `psql -f`, to apply migrations with other tools.
 
-    The names are psql variables with the configured ones as defaults. The script records what it applied, so
-    `dlq migrate` knows. Our line comes first: the other one's trigger calls a function of it.
+    Table names are psql variables whose defaults are the configured names. The script records what
+    it applies, so `dlq migrate` skips it. Apply the series `dlq` first: the trigger of the series
+    `outbox` calls its functions.
     """
-    migrations = [migration for migration in load_migrations() if migration.line == line]
+    migrations = [migration for migration in load_migrations() if migration.series == series]
     head = [
-        f"-- dlq-pipelines, migrations of line {line}. Apply line dlq before line outbox.",
-        *_variables(asdict(names)),
+        f"-- dlq-pipelines: migrations of the series {series}. Apply dlq before outbox.",
+        *_declare_variables(asdict(names)),
     ]
-    return "\n".join([*head, *map(_printed, migrations), ""])
+    return "\n".join([*head, *map(_render_migration, migrations), ""])
 
 
 def render_roles(names: TableNames) -> str:
-    """`sql/roles.sql` for plain `psql -f`: roles with the least rights, called `dlq_operator` and so on.
+    """Return `sql/roles.sql` for `psql -f`: roles with the least rights, such as `dlq_operator`.
 
-    The names are psql variables with the configured ones as defaults: `psql -v reader=dashboards`.
+    Role names are psql variables: `psql -v reader=dashboards`.
     """
     roles = {role: f"dlq_{role}" for role in ("operator", "reader", "flagger", "worker")}
     text = (SQL_FOLDER / "roles.sql").read_text(encoding="utf-8")
-    return "\n".join([*_variables(asdict(names) | roles), text])
+    return "\n".join([*_declare_variables(asdict(names) | roles), text])
 
 
-def _variables(defaults: dict[str, str]) -> Iterator[str]:
+def _declare_variables(defaults: dict[str, str]) -> Iterator[str]:
     yield "\\set ON_ERROR_STOP on"
     for token, default in defaults.items():
         value = default.replace("\\", "\\\\").replace("'", "''")
         yield from (f"\\if :{{?{token}}}", "\\else", f"\\set {token} '{value}'", "\\endif")
 
 
-def _printed(migration: Migration) -> str:
-    record = (  # our own file's name and checksum
-        'insert into :"dlq_schema".migration (line, number, name, checksum) values '
-        f"('{migration.line}', {migration.number}, '{migration.name}', '{migration.checksum}');"
+def _render_migration(migration: Migration) -> str:
+    record = (  # the name and checksum of our own file
+        'insert into :"dlq_schema".migration (series, number, name, checksum) values '
+        f"('{migration.series}', {migration.number}, '{migration.name}', '{migration.checksum}');"
     )
     body = f"{migration.text.rstrip()}\n{record}"
-    head = f"\n-- {migration.label}\nset lock_timeout = '{'0' if migration.patient else '5s'}';\n"
+    timeout = "0" if migration.waits_for_locks else "5s"
+    head = f"\n-- {migration.label}\nset lock_timeout = '{timeout}';\n"
     return head + (f"begin;\n{body}\ncommit;" if migration.transactional else body)
 
 
@@ -199,23 +207,24 @@ def _applied(connection: Connection) -> dict[tuple[MigrationSeries, int], tuple[
     if not connection.fetch_one("migration.exists")["found"]:
         return {}
     rows = connection.run("migration.applied").fetchall()
-    return {(row["line"], row["number"]): (row["name"], row["checksum"]) for row in rows}
+    return {(row["series"], row["number"]): (row["name"], row["checksum"]) for row in rows}
 
 
 @contextmanager
-def _only_runner(connection: Connection) -> Iterator[None]:
-    """Hold the runner's lock, without a statement time-out: an index build takes as long as it takes.
+def _hold_runner_lock(connection: Connection) -> Iterator[None]:
+    """Hold the runner lock, without a statement timeout, because an index build can take hours.
 
-    The lock is polled: a blocked wait is a snapshot that a concurrent index build waits for in turn.
+    The lock is polled: a blocked wait holds a snapshot that a concurrent index build waits for.
     """
     give_up = time.monotonic() + _RUNNER_WAIT_SECONDS
     while not connection.fetch_one("migration.try_lock", key=_RUNNER_LOCK)["locked"]:
         if time.monotonic() > give_up:
             raise SchemaError(
-                "Another `dlq migrate` is still running. Wait for it and run `dlq migrate` again."
+                "Another `dlq migrate` is still running.",
+                "Wait for it and run `dlq migrate` again.",
             )
         time.sleep(0.1)
-    with _timeouts(connection, statement="0"):
+    with _override_timeouts(connection, statement="0"):
         try:
             yield
         finally:
@@ -224,10 +233,10 @@ def _only_runner(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _timeouts(connection: Connection, **other: str) -> Iterator[None]:
-    """Other time-outs for the length of a block: `statement` or `lock`, "0" for none."""
+def _override_timeouts(connection: Connection, **timeouts: str) -> Iterator[None]:
+    """Set `statement` or `lock` timeouts for the length of a block; "0" for none."""
     before = connection.fetch_one("migration.timeouts")
-    connection.run("migration.set_timeouts", **(before | other))
+    connection.run("migration.set_timeouts", **(before | timeouts))
     try:
         yield
     finally:
@@ -235,12 +244,13 @@ def _timeouts(connection: Connection, **other: str) -> Iterator[None]:
             connection.run("migration.set_timeouts", **before)
 
 
-def _tell_what_it_waits_for(connection: Connection, tell: Callable[[str], None]) -> None:
-    """Name the sessions that were in a transaction before, as far as this role may see them."""
-    for other in connection.run("migration.long_transactions"):
-        tell(
-            f"  waits until session {other['pid']} ({other['program'] or 'unnamed'}, role {other['role']}) ends its "
-            f"transaction, open since {other['since']:%Y-%m-%d %H:%M:%S} UTC; the application goes on meanwhile"
+def _report_long_transactions(connection: Connection, report: Callable[[str], None]) -> None:
+    """Report the sessions with an open transaction, as far as this role can see them."""
+    for session in connection.run("migration.long_transactions"):
+        report(
+            f"  waiting for session {session['pid']} ({session['program'] or 'unnamed'}, role "
+            f"{session['role']}) to end its transaction, open since "
+            f"{session['since']:%Y-%m-%d %H:%M:%S} UTC; the application goes on"
         )
 
 
@@ -253,14 +263,17 @@ def _apply(connection: Connection, migration: Migration) -> None:
                 time.sleep(0.2 * attempt)
         except psycopg.errors.InsufficientPrivilege as error:
             raise SchemaError(
-                f"Migration {migration.label}: {error.diag.message_primary}. Run `dlq migrate` as the owner of the "
-                "outbox table."
+                f"Migration {migration.label}: {error.diag.message_primary}.",
+                "Run `dlq migrate` as the owner of the outbox table.",
             ) from None
         except psycopg.errors.ObjectNotInPrerequisiteState as error:
-            raise SchemaError(error.diag.message_primary or "") from None
+            raise SchemaError(
+                error.diag.message_primary or "", error.diag.message_hint or ""
+            ) from None
     raise SchemaError(
-        f"Migration {migration.label} got no lock in {_LOCK_TRIES} tries: a long transaction holds the table or its "
-        "rows. End it (pg_stat_activity shows it) and run `dlq migrate` again."
+        f"Migration {migration.label} got no lock in {_LOCK_TRIES} tries: a long transaction holds "
+        "the table or its rows.",
+        "End that transaction (pg_stat_activity shows it) and run `dlq migrate` again.",
     )
 
 
@@ -270,7 +283,7 @@ def _apply_once(connection: Connection, migration: Migration) -> None:
             _execute(connection, migration)
             _record(connection, migration)
         return
-    with _timeouts(connection, lock="0") if migration.patient else nullcontext():
+    with _override_timeouts(connection, lock="0") if migration.waits_for_locks else nullcontext():
         _execute(connection, migration)
     _record(connection, migration)
 
@@ -283,7 +296,7 @@ def _execute(connection: Connection, migration: Migration) -> None:
 def _record(connection: Connection, migration: Migration) -> None:
     connection.run(
         "migration.record",
-        line=migration.line,
+        series=migration.series,
         number=migration.number,
         name=migration.name,
         checksum=migration.checksum,
@@ -291,10 +304,10 @@ def _record(connection: Connection, migration: Migration) -> None:
 
 
 def create_host_tables(connection: Connection) -> None:
-    """Create the reference application tables, for the demo and for tests, unless the outbox table is there.
+    """Create the reference tables for the demo and for tests, unless the outbox table exists.
 
     Raises:
-        DlqError: half of them is there.
+        DlqError: the archive table exists without the outbox table.
     """
     if connection.fetch_one("migration.host_exists")["found"]:
         return
@@ -306,5 +319,6 @@ def create_host_tables(connection: Connection) -> None:
         )
     except psycopg.errors.DuplicateTable as error:
         raise DlqError(
-            f"{error.diag.message_primary}, but the outbox table does not. Name both in DLQ_*."
+            f"{error.diag.message_primary}, but the outbox table does not.",
+            "Set DLQ_OUTBOX_TABLE and DLQ_ARCHIVE_TABLE to tables that belong together.",
         ) from None

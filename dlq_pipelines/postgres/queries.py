@@ -1,8 +1,9 @@
-"""Which statement is meant by a name such as `outbox.fetch_pending`?
+"""Loads the named statements of `sql/queries`, such as `outbox.fetch_pending`.
 
-All SQL lives in `sql/`. A file of `sql/queries` is one concept; in it, a line `-- name: fetch_pending` opens a
-statement and the comment after it says what it is for. Identifiers are written as psql writes them,
-`:"outbox_table"`, so a statement can be pasted into `psql -v outbox_table=...`; values are psycopg's `%(name)s`.
+All SQL lives in `sql/`. Each file of `sql/queries` holds the statements of one concept: a line
+`-- name: fetch_pending` begins a statement, and the comment after it says what the statement does.
+Identifiers are psql variables, `:"outbox_table"`, so a statement can be pasted into
+`psql -v outbox_table=...`; values are psycopg placeholders, `%(name)s`.
 """
 
 import re
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from psycopg import sql
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-# A wheel carries the folder inside the package; a checkout has it at the top level.
+# In a wheel the folder is inside the package; in a checkout it is at the top level.
 SQL_FOLDER = next(
     (f for f in (_PACKAGE / "sql", _PACKAGE.parent / "sql") if f.is_dir()), _PACKAGE / "sql"
 )
@@ -27,7 +28,7 @@ _LITERAL = re.compile(r"(?<!:):'([a-z_]+)'")
 
 @dataclass(frozen=True)
 class TableNames:
-    """The identifiers that a database's owner may choose. The archive lives in the outbox's schema."""
+    """Names of tables and schemas. The archive table is in the schema of the outbox table."""
 
     outbox_schema: str = "public"
     outbox_table: str = "outbox_event"
@@ -36,10 +37,10 @@ class TableNames:
 
 
 def bind_names(text: str, names: TableNames) -> str:
-    """Put the names into a text with psql's tokens: `:"token"` becomes an identifier, `:'token'` a literal.
+    """Replace the psql variables of a text: `:"name"` by an identifier, `:'name'` by a literal.
 
     Raises:
-        KeyError: the text has a token that is no field of `Names`.
+        KeyError: a variable is not a field of `TableNames`.
     """
     values = asdict(names)
     text = _IDENTIFIER.sub(lambda token: sql.Identifier(values[token[1]]).as_string(None), text)
@@ -48,9 +49,9 @@ def bind_names(text: str, names: TableNames) -> str:
 
 @lru_cache(maxsize=16)
 def load_queries(names: TableNames) -> Mapping[str, bytes]:
-    """Every statement of `sql/queries` by `concept.name`, bound to these tables and ready for psycopg.
+    """Return every statement of `sql/queries` by `concept.name`, bound to these tables.
 
-    A percent sign inside a name is doubled, because psycopg reads the statement with its placeholders.
+    A percent sign in a name is doubled, because psycopg parses the statement for placeholders.
     """
     escaped = TableNames(
         **{field: value.replace("%", "%%") for field, value in asdict(names).items()}

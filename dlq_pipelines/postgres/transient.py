@@ -1,14 +1,17 @@
-"""Does a refusal of PostgreSQL's pass by itself, so that asking again is all there is to do?"""
+"""Recognizes transient PostgreSQL errors, for which a second try is all there is to do."""
 
 import psycopg
 
 
 def describe_transient_error(error: Exception) -> str | None:
-    """What is said of it and what to do next, in every face; None: it does not pass by itself."""
+    """Return a message with advice for a transient error; None for any other error."""
     match error:
         case psycopg.errors.QueryCanceled():
-            return "The database did not answer in time. Ask for less at once, or again when it is less busy."
+            return (
+                "The database did not answer in time. "
+                "Select fewer events, or try again when the database is less busy."
+            )
         case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
-            return "Other transactions hold what this needs. Ask again when they have ended."
+            return "Other transactions hold the rows. Try again when those transactions have ended."
         case _:
             return None

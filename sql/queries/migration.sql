@@ -1,5 +1,5 @@
 -- name: exists
--- Whether any migration was ever applied.
+-- Whether the table of migrations exists.
 select exists (
     select from pg_catalog.pg_tables where schemaname = :'dlq_schema' and tablename = 'migration'
 ) as found
@@ -11,11 +11,11 @@ select exists (
 ) as found
 
 -- name: applied
-select line, number, name, checksum from :"dlq_schema".migration order by number, line
+select series, number, name, checksum from :"dlq_schema".migration order by number, series
 
 -- name: record
-insert into :"dlq_schema".migration (line, number, name, checksum)
-values (%(line)s, %(number)s, %(name)s, %(checksum)s)
+insert into :"dlq_schema".migration (series, number, name, checksum)
+values (%(series)s, %(number)s, %(name)s, %(checksum)s)
 
 -- name: try_lock
 select pg_try_advisory_lock(%(key)s) as locked
@@ -30,8 +30,8 @@ select current_setting('statement_timeout') as statement, current_setting('lock_
 select set_config('statement_timeout', %(statement)s, false), set_config('lock_timeout', %(lock)s, false)
 
 -- name: long_transactions
--- Sessions of this database in transactions that an index that is built concurrently has to see end. Of other roles'
--- sessions only pg_read_all_stats sees since when.
+-- Sessions whose transactions a concurrent index build waits for. When the transaction of another role began is visible
+-- to members of pg_read_all_stats only.
 select pid, usename as role, application_name as program, xact_start as since
 from pg_catalog.pg_stat_activity
 where datname = current_database() and pid <> pg_backend_pid() and xact_start < now() - interval '1 second'

@@ -656,7 +656,7 @@ def plans(connection: Connection) -> Iterator[dict[str, str]]:
         "unannounced",
         "firing",
     ):
-        statement = f"explain {connection.literal(f'alert.{name}', **values)}".encode()
+        statement = f"explain {connection.render_query(f'alert.{name}', **values)}".encode()
         found[name] = "\n".join(
             row["QUERY PLAN"] for row in connection.execute(statement).fetchall()
         )

@@ -526,7 +526,7 @@ def test_an_outdated_schema_is_not_ready_and_says_what_to_run(
     assert api.get("/ready").json() == {"status": "ready", "database": "ok", "schema": "ok"}
     assert api.get("/api/dead-events").status_code == 200
     row = one(
-        connection, "delete from dlq.migration where line = 'outbox' and number = 2 returning *"
+        connection, "delete from dlq.migration where series = 'outbox' and number = 2 returning *"
     )
     time.sleep(0.3)
     answer = api.get("/ready")
@@ -546,7 +546,7 @@ def test_an_outdated_schema_is_not_ready_and_says_what_to_run(
     assert "dlq_up 0.0" in api.get("/metrics").text
     assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
     connection.execute(
-        "insert into dlq.migration (line, number, name, checksum) values (%(line)s, 2, %(name)s, %(checksum)s)",
+        "insert into dlq.migration (series, number, name, checksum) values (%(series)s, 2, %(name)s, %(checksum)s)",
         row,
     )
     assert api.post("/api/dead-events/1/retry").status_code == 200

@@ -646,7 +646,7 @@ def test_a_batch_is_found_by_the_index_of_the_dead_from_where_the_last_ended(
     where = {"before": NOW + timedelta(days=365), "times": "{[2026-01-01,2028-01-01)}"}
     plans = {}
     for name, values in (("count_movable", where), ("count_old", {"before": where["before"]})):
-        text = connection.literal(f"archive.{name}", **values)
+        text = connection.render_query(f"archive.{name}", **values)
         plans[name] = "\n".join(
             row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode())
         )

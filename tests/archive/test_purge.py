@@ -279,7 +279,7 @@ def test_batches_are_found_by_index(connection: Connection) -> None:
             {"before": NOW, "limit": 10, "after_time": NOW - timedelta(days=9999), "after_id": 0},
         ),
     ):
-        text = connection.literal(f"archive.{name}", **values)
+        text = connection.render_query(f"archive.{name}", **values)
         plan = "\n".join(
             row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode())
         )

@@ -237,7 +237,7 @@ def test_no_page_reads_whole_tables(connection: Connection, selection: Selection
         "limit": 100,
         "after_time": NOW - timedelta(days=99),
     }
-    text = connection.literal("archive.restorable", **values, after_id=0)
+    text = connection.render_query("archive.restorable", **values, after_id=0)
     plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
     assert "Seq Scan on outbox_event" not in plan, plan
     assert "Seq Scan on death" not in plan, plan

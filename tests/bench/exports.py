@@ -125,8 +125,8 @@ def _child(what: str, url: str, folder: Path) -> float:
     """One run of ours or of a peer; its seconds."""
     with Database(url).connect() as connection:
         deaths, causes = (
-            connection.literal("export.deaths", **_values()),
-            connection.literal("export.causes"),
+            connection.render_query("export.deaths", **_values()),
+            connection.render_query("export.causes"),
         )
         statement = PEER.format(deaths=deaths, causes=causes)
         if what == "copy":

@@ -187,6 +187,8 @@ def test_the_queue_is_read_by_its_index(connection: Connection) -> None:
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     add_deaths(connection, ["boom"] * 10, datetime(2026, 3, 11, tzinfo=UTC))
     connection.execute("vacuum analyze dlq.death")
-    statement = f"explain {connection.literal('cause.take_batch', after=0, limit=5000)}".encode()
+    statement = (
+        f"explain {connection.render_query('cause.take_batch', after=0, limit=5000)}".encode()
+    )
     plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement).fetchall())
     assert "Index Scan using death_unclassified on death" in plan, plan

@@ -276,7 +276,7 @@ def test_looking_for_days_without_export_reads_indexes_alone(connection: Connect
         " from generate_series(1, 40000) n"
     )
     connection.execute("vacuum analyze")
-    text = connection.literal("doctor.unexported", before=datetime(2026, 3, 10, tzinfo=UTC))
+    text = connection.render_query("doctor.unexported", before=datetime(2026, 3, 10, tzinfo=UTC))
     plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
     assert "Index Only Scan using dlq_dead on outbox_event" in plan, plan
     assert "Seq Scan on outbox_event" not in plan, plan
@@ -298,7 +298,7 @@ def test_what_needs_what_is_missing_is_not_looked_at(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a schema of this release, and without a database at all."""
-    connection.execute("delete from dlq.migration where line = 'outbox' and number > 1")
+    connection.execute("delete from dlq.migration where series = 'outbox' and number > 1")
     found = _checks(dlq)[1]
     assert (found["schema"]["ok"], found["schema"]["mend"]) == (False, "dlq migrate")
     assert [found[name]["ok"] for name in ("trigger", "rights", "clock", "backlog", "exports")] == [

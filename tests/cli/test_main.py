@@ -482,11 +482,11 @@ def test_a_connection_string_that_is_none_is_not_repeated(
     ("change", "said"),
     [
         (
-            "delete from dlq.migration where line = 'outbox' and number > 1",
+            "delete from dlq.migration where series = 'outbox' and number > 1",
             r"lacks \d+ migration.*Run `dlq migrate`\.",
         ),
         (
-            "insert into dlq.migration (line, number, name, checksum) values ('dlq', 9999, '9999_later', 'x')",
+            "insert into dlq.migration (series, number, name, checksum) values ('dlq', 9999, '9999_later', 'x')",
             r"dlq/9999_later, which this release does not know: .* Install that release\.",
         ),
     ],

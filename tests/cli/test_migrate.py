@@ -78,7 +78,7 @@ def test_migrating_applies_what_was_planned_and_then_nothing(
     assert first.out == f"{len(LABELS)} applied; the database is up to date.\n"
     assert second.out == "0 applied; the database is up to date.\n"
     applied = application.execute(
-        "select line || '/' || name as label from dlq.migration order by number, line"
+        "select series || '/' || name as label from dlq.migration order by number, series"
     ).fetchall()
     assert [row["label"] for row in applied] == LABELS
     assert dlq("migrate", "--check").code == dlq("migrate", "--plan").code == 0

@@ -364,9 +364,7 @@ def test_a_scrape_reads_indexes_and_small_tables(connection: Connection) -> None
     connection.execute("vacuum analyze")
     plans: dict[str, str] = {}
     for name in ("dead", "unclassified", "state", "causes", "acts"):
-        statement = (
-            f"explain {connection.literal(f'metrics.{name}', labels=50, max_retries=3)}".encode()
-        )
+        statement = f"explain {connection.render_query(f'metrics.{name}', labels=50, max_retries=3)}".encode()
         plans[name] = "\n".join(
             row["QUERY PLAN"] for row in connection.execute(statement).fetchall()
         )

@@ -185,7 +185,7 @@ def test_what_is_dead_is_found_by_its_indexes(
     )
     connection.execute("vacuum analyze")
     connection.execute("set max_parallel_workers_per_gather = 0")
-    statement = f"explain (analyze, timing off, costs off) {connection.literal(f'dead_event.{name}', **values)}"
+    statement = f"explain (analyze, timing off, costs off) {connection.render_query(f'dead_event.{name}', **values)}"
     plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement.encode()))
     assert index in plan, plan
     assert "Seq Scan on outbox_event" not in plan, plan

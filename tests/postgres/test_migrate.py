@@ -202,7 +202,7 @@ def test_an_index_is_built_beside_an_old_transaction_however_long_it_lasts(
         ThreadPoolExecutor(1) as pool,
     ):
         old_reader.execute("select pg_sleep(1.1)")  # what lasts for less is not worth a line
-        running = pool.submit(apply_migrations, connection, load_migrations(), tell=told.append)
+        running = pool.submit(apply_migrations, connection, load_migrations(), report=told.append)
         while not _waits_for_another_transaction(application):
             assert not running.done()
         application.execute("set statement_timeout = '1s'")
@@ -222,7 +222,7 @@ def test_an_index_is_built_beside_an_old_transaction_however_long_it_lasts(
     (waits,) = [line for line in told if "waits" in line]
     assert told.index(waits) == told.index("applying outbox/0002_dead_indexes") + 1
     assert (
-        f"waits until session {old_reader.info.backend_pid} (report, role postgres) ends its transaction"
+        f"waiting for session {old_reader.info.backend_pid} (report, role postgres) to end its transaction"
         in waits
     )
 

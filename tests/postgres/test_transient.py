@@ -1,4 +1,4 @@
-"""What is held or slow for a moment is said to be that, by every face; nobody is sent to look at roles and servers."""
+"""Every face reports a transient error as transient, without advice about roles and servers."""
 
 import psycopg
 import pytest
@@ -8,8 +8,11 @@ from dlq_pipelines.cli.app import _reason
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.postgres.connect import Connection, Database
 
-SLOW = "The database did not answer in time. Ask for less at once, or again when it is less busy."
-HELD = "Other transactions hold what this needs. Ask again when they have ended."
+SLOW = (
+    "The database did not answer in time. "
+    "Select fewer events, or try again when the database is less busy."
+)
+HELD = "Other transactions hold the rows. Try again when those transactions have ended."
 
 
 @pytest.mark.usefixtures("home")
@@ -25,10 +28,10 @@ HELD = "Other transactions hold what this needs. Ask again when they have ended.
         ),
     ],
 )
-def test_what_passes_by_itself_is_said_to_pass(
+def test_every_face_reports_a_transient_error(
     connection: Connection, database: Database, limit: str, ask: str, said: str
 ) -> None:
-    """A statement that takes too long, a lock that another holds, and two that wait for each other."""
+    """A statement timeout, a lock timeout and a deadlock."""
     with database.connect() as other, other.transaction():
         other.execute("lock table outbox_event in row exclusive mode")
         connection.execute(f"set {limit} = '50ms'".encode())

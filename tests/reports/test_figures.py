@@ -371,7 +371,7 @@ def test_figures_are_read_by_indexes(connection: Connection) -> None:
     }
     for name, (index, values) in asked.items():
         plan = connection.execute(
-            f"explain {connection.literal(name, **values)}".encode()
+            f"explain {connection.render_query(name, **values)}".encode()
         ).fetchall()
         text = "\n".join(row["QUERY PLAN"] for row in plan)
         assert index in text, f"{name}: {text}"

@@ -638,7 +638,9 @@ def test_an_event_that_is_changed_while_it_is_looked_at_waits_for_the_next_run(
         "actor": "a",
         "reason": "r",
     }
-    text = connection.literal("retry.take", **_targets(connection, fix, fix.policy), **walk, **sign)
+    text = connection.render_query(
+        "retry.take", **_targets(connection, fix, fix.policy), **walk, **sign
+    )
     slow = text.replace(
         "    from page\n    cross join", "    from page cross join pg_sleep(1)\n    cross join"
     )
@@ -891,7 +893,7 @@ def test_parked_events_are_released_page_by_page_at_one_pace(
 
 
 def _explain(connection: Connection, statement: str, **values: object) -> str:
-    text = connection.literal(statement, **values)
+    text = connection.render_query(statement, **values)
     return "\n".join(
         row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()).fetchall()
     )
@@ -899,7 +901,7 @@ def _explain(connection: Connection, statement: str, **values: object) -> str:
 
 def _pages(connection: Connection, statement: str, **values: object) -> int:
     """Pages of the database that the statement looks at."""
-    text = connection.literal(statement, **values)
+    text = connection.render_query(statement, **values)
     (plan,) = one(connection, f"explain (analyze, buffers, format json) {text}")["QUERY PLAN"]
     return int(plan["Plan"]["Shared Hit Blocks"]) + int(plan["Plan"]["Shared Read Blocks"])
 

@@ -1,12 +1,12 @@
--- Our own schema and the list of the migrations applied to it and to the application's tables.
+-- The schema of dlq-pipelines and the migrations that were applied.
 create schema if not exists :"dlq_schema";
 
 create table :"dlq_schema".migration (
-    line       text        not null check (line in ('outbox', 'dlq')),
+    series     text        not null check (series in ('outbox', 'dlq')),
     number     integer     not null,
     name       text        not null,
-    checksum   text        not null,  -- sha256 of the file
+    checksum   text        not null,  -- SHA-256 of the file
     applied_at timestamptz not null default now(),
-    primary key (line, number)
+    primary key (series, number)
 );
-comment on table :"dlq_schema".migration is 'Which files were applied, with their sums.';
+comment on table :"dlq_schema".migration is 'Migrations that were applied, with the checksums of their files.';

@@ -1,8 +1,8 @@
-"""Which dead events are old enough to leave the hot table, and are they safe where they go?
+"""Moves dead events from the outbox to the archive table, by age or because a person discards them.
 
-They move in batches, each deleted and inserted by one statement in a transaction of its own with its audit row. A
-killed run leaves whole batches moved and the rest where it was; the next run goes on. What a person gives up goes at
-once.
+Events move in batches. One statement deletes and inserts a batch, in one transaction with its
+audit entry. A killed run leaves whole batches moved and all other events in place; the next run
+continues.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ import psycopg
 
 from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.errors import SchemaError
+from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.batches import (
     BatchParameters,
     DeathBatch,
@@ -26,20 +27,19 @@ from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import sanitize_line
 
-BATCH = 5_000
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class ArchiveResult:
-    """What an archive run did; of a dry run, what it would do.
+    """Result of an archive run; of a dry run, what a real run would do.
 
     Attributes:
-        moved: events.
-        batches: transactions.
-        left: events that are old enough and stay: targeted by an open fix, of a day that is not exported, or with an id
-            that is in the archive already, or past what was agreed to. Not what others hold at the moment; the next
-            run judges it.
+        moved: number of events.
+        batches: number of transactions.
+        left: number of events that are old enough and stay, because an open fix targets them, their
+            day is not exported, the archive has an event of the same id, or the limit was reached.
+            Excludes rows that other transactions lock; the next run moves those.
     """
 
     moved: int
@@ -55,17 +55,18 @@ def archive_dead_events(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> ArchiveResult:
-    """Move the events that died before that moment, and that no open fix targets, to the archive table.
+    """Archive events that died before a time and that no open fix targets.
 
     Args:
         connection: in autocommit mode.
-        before: events that died earlier go.
-        only_exported: move only events of days whose export holds every death.
-        act: who asks for it, and why. Its moment is written as `archived_at`.
+        before: archive events that died before this time.
+        only_exported: archive only events of days whose export holds every death.
+        audit: who archives, and why. Its time becomes `archived_at`.
+        options: how the run goes.
 
     Raises:
-        SchemaError: the archive table lacks a column of the outbox table, which the events would lose, or has a
-            constraint that they break.
+        SchemaError: the archive table lacks a column of the outbox table, or a constraint of the
+            archive table rejects an event.
     """
     where: dict[str, object] = {"before": before, "times": None}
     if only_exported:
@@ -88,14 +89,8 @@ def archive_dead_events(
                     **after,
                 )
             if batch["moved"]:
-                asked = {"before": before.isoformat()}
-                record_audit_entry(
-                    connection,
-                    "archive.move",
-                    asked,
-                    audit=audit,
-                    events=batch["moved"],
-                )
+                filter_, events = {"before": before.isoformat()}, batch["moved"]
+                record_audit_entry(connection, "archive.move", filter_, audit=audit, events=events)
         moved, batches = moved + batch["moved"], batches + bool(batch["moved"])
         left += batch["rows"] - batch["moved"]
         options.progress(moved)
@@ -111,27 +106,33 @@ def discard_events(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> RetryResult:
-    """Give dead events up: they go to the archive at once, and no filter brings them back.
+    """Discard dead events: archive them at once, so that only their ids restore them.
 
     Args:
         connection: in autocommit mode.
-        selection: the dead events, also such that are not exported or that an open fix targets: it goes on without them.
-            One whose id is in the archive already stays.
-        act: who gives them up, and why; both are kept with each event.
+        selection: the dead events, including events that are not exported or that an open fix
+            targets; the fix continues without them. An event stays if the archive has its id.
+        audit: who discards, and why; the ledger keeps both with each event.
+        options: how the change runs.
 
     Raises:
-        NotFoundError: no such cause.
-        SchemaError: the archive table lacks a column of the outbox table, which the events would lose, or has a
-            constraint that they break.
+        NotFoundError: the cause does not exist.
+        SchemaError: the archive table lacks a column of the outbox table, or a constraint of the
+            archive table rejects an event.
     """
 
-    def take(asked: BatchParameters, _: int) -> DeathBatch:
-        page = lock_batch(connection, asked)
+    def discard_batch(parameters: BatchParameters, _: int) -> DeathBatch:
+        page = lock_batch(connection, parameters)
         free = connection.fetch_one("archive.discardable", deaths=page.deaths)
         if free["events"] and not options.dry_run:
-            who = {"actor": audit.actor, "reason": audit.reason, "now": audit.now}
             with explain_archive_refusal():
-                connection.fetch_one("archive.discard", deaths=free["deaths"], **who)
+                connection.fetch_one(
+                    "archive.discard",
+                    deaths=free["deaths"],
+                    actor=audit.actor,
+                    reason=audit.reason,
+                    now=audit.now,
+                )
             record_audit_entry(
                 connection,
                 "archive.discard",
@@ -141,28 +142,30 @@ def discard_events(
             )
         return replace(page, taken=free["events"], free=page.free - page.taken + free["events"])
 
-    return process_selection(connection, selection, take, max_retries=None, options=options)
+    return process_selection(
+        connection, selection, discard_batch, max_retries=None, options=options
+    )
 
 
 @contextmanager
 def explain_archive_refusal() -> Iterator[None]:
-    """Say why a table does not take the events: it lacks columns, or has a constraint of its own that they break.
+    """Turn a rejected insert into an error that says why the table rejects the events.
 
     Raises:
-        SchemaError: it names the columns, or the constraint and the row that is there.
+        SchemaError: names the missing columns, or the constraint and the conflicting row.
     """
     try:
         yield
     except psycopg.errors.ObjectNotInPrerequisiteState as error:
-        raise SchemaError(error.diag.message_primary or "") from None
+        raise SchemaError(error.diag.message_primary or "", error.diag.message_hint or "") from None
     except psycopg.errors.UniqueViolation as error:
-        table, constraint = (
-            f"{error.diag.schema_name}.{error.diag.table_name}",
-            error.diag.constraint_name,
-        )
+        table = f"{error.diag.schema_name}.{error.diag.table_name}"
+        constraint = error.diag.constraint_name
         raise SchemaError(
-            f"The constraint {constraint} of {table} refuses an event: "
-            f"{sanitize_line(error.diag.message_detail or '', 500)} No event of this batch was moved. Change one of the "
-            f"two rows, or drop the constraint: `alter table {table} drop constraint {constraint};`, of an index "
-            "`drop index`. Then run it again."
+            f"The constraint {constraint} of {table} rejects an event: "
+            f"{sanitize_line(error.diag.message_detail or '', 500)} "
+            "No event of this batch was moved.",
+            "Change one of the two rows, or drop the constraint with "
+            f"`alter table {table} drop constraint {constraint};` (`drop index` for an index), "
+            "and run the command again.",
         ) from None

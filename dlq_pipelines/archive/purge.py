@@ -1,24 +1,25 @@
-"""What may be deleted for good, and does anybody know afterwards that it was there?
+"""Purges archived events past their retention, and deaths past the retention of the ledger.
 
-The purge deletes archived dead events past their retention and keeps which they were, so the books still balance.
-Later the ledger forgets deaths past its own, longer retention, of events that are nowhere any more. The daily rollup
-stays. A retry whose outcome nobody has written down yet keeps the deaths of its event in the ledger, by which that is
-told. It does not keep the archived event: one that is dead there died again since, and the ledger says so.
+Purging the archive keeps the ids of the events, so that the reconciliation still accounts for
+them. Purging the ledger deletes deaths of events that are in no table any more; the daily rollup
+stays. A retry without an outcome keeps the deaths of its event in the ledger, because the outcome
+follows from them. It does not keep the archived event: an event that is archived as dead died
+again after the retry, and the ledger has that death.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
+from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.postgres.connect import Connection
 
-BATCH = 5_000
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class PurgeResult:
-    """How many rows were deleted, in how many transactions; of a dry run, how many would be."""
+    """Number of deleted rows and of transactions; of a dry run, what a real run would delete."""
 
     events: int
     batches: int
@@ -31,11 +32,11 @@ def purge_archive(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> PurgeResult:
-    """Delete dead events that were archived before that moment.
+    """Delete events that were archived as dead before a time.
 
     Args:
         connection: in autocommit mode.
-        before: what was archived earlier goes.
+        before: delete events that were archived before this time.
         audit: who makes the change, and why.
         options: how the change runs.
     """
@@ -45,27 +46,23 @@ def purge_archive(
     events = batches = 0
     while limit := options.remaining_in_batch(events, BATCH):
         with connection.transaction():
-            gone = connection.fetch_one("archive.purge", before=before, limit=limit)
-            ids = gone["ids"]
-            if ids:
-                asked = {"before": before.isoformat()}
+            purged = connection.fetch_one("archive.purge", before=before, limit=limit)
+            count = len(purged["ids"])
+            if count:
+                filter_ = {"before": before.isoformat()}
                 audit_id = record_audit_entry(
-                    connection,
-                    "archive.purge",
-                    asked,
-                    audit=audit,
-                    events=len(ids),
+                    connection, "archive.purge", filter_, audit=audit, events=count
                 )
-                connection.run("archive.note_purged", **gone, audit_id=audit_id, now=audit.now)
-        if not ids:
+                connection.run("archive.note_purged", **purged, audit_id=audit_id, now=audit.now)
+        if not count:
             break
-        events, batches = events + len(ids), batches + 1
+        events, batches = events + count, batches + 1
         options.progress(events)
     return PurgeResult(events, batches)
 
 
 def count_purgeable(connection: Connection, *, before: datetime) -> int:
-    """How many dead events were archived before that moment."""
+    """Count the events that were archived as dead before a time."""
     return int(connection.fetch_one("archive.count_purgeable", before=before)["events"])
 
 
@@ -76,12 +73,14 @@ def purge_deaths(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> PurgeResult:
-    """Delete deaths before that moment from the ledger, of events that are delivered or purged, with their retries.
+    """Delete deaths before a time, with their retries, of events that are delivered or purged.
 
     Args:
         connection: in autocommit mode.
-        before: deaths that happened earlier go. The rollup of their days stays.
-        act: who asks for it, and why. A dry run deletes and rolls back: what would go depends on each event.
+        before: delete deaths before this time. The rollup of their days stays.
+        audit: who makes the change, and why.
+        options: how the change runs. A dry run deletes and rolls back, because each event decides
+            whether its deaths can go.
     """
     events = batches = 0
     after = {"after_time": _BEGINNING, "after_id": 0}
@@ -89,14 +88,8 @@ def purge_deaths(
         with connection.transaction(force_rollback=options.dry_run):
             page = connection.fetch_one("archive.forget", before=before, limit=BATCH, **after)
             if page["forgotten"]:
-                asked = {"before": before.isoformat()}
-                record_audit_entry(
-                    connection,
-                    "ledger.forget",
-                    asked,
-                    audit=audit,
-                    events=page["forgotten"],
-                )
+                filter_, count = {"before": before.isoformat()}, page["forgotten"]
+                record_audit_entry(connection, "ledger.forget", filter_, audit=audit, events=count)
         events, batches = events + page["forgotten"], batches + bool(page["forgotten"])
         if page["rows"] < BATCH:
             return PurgeResult(events, batches)

@@ -1,15 +1,16 @@
-"""How does an archived dead event come back, for a fix that came late?
+"""Restores archived events to the outbox as dead, for a fix that came late.
 
-As dead, with the moment of its death: the ledger knows that death already and records no second one. In batches, each
-deleted and inserted by one statement in a transaction of its own with its audit row.
+An event returns with the time of its death, so that the ledger records no second death. One
+statement deletes and inserts a batch, in one transaction with its audit entry.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dlq_pipelines.archive.archive import BATCH, explain_archive_refusal
+from dlq_pipelines.archive.archive import explain_archive_refusal
 from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
+from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.batches import build_locked_error, summarize_selection
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
@@ -20,14 +21,14 @@ _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """What came back; of a dry run, what would.
+    """Result of a restore; of a dry run, what a real run would do.
 
     Attributes:
-        events: dead in the outbox again.
-        batches: transactions.
-        blocked: stay, because the outbox has an event of their id.
-        discarded: stay, because a person gave them up and they were not named by id.
-        locked: stay, because other transactions hold them.
+        events: number of events that are in the outbox again.
+        batches: number of transactions.
+        blocked: number of events that stay because the outbox has an event of the same id.
+        discarded: number of events that stay because they were discarded and not named by id.
+        locked: number of events that stay because other transactions lock them.
     """
 
     events: int
@@ -44,17 +45,19 @@ def restore_events(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> RestoreResult:
-    """Bring back the archived dead events that a selection means.
+    """Restore the selected archived events to the outbox as dead.
 
     Args:
         connection: in autocommit mode.
-        selection: of their last death. With `event_ids` also those that a person gave up.
+        selection: compared with the last death of each event. `event_ids` restores discarded
+            events too.
         audit: who makes the change, and why.
         options: how the change runs.
 
     Raises:
-        NotFoundError: no such cause.
-        SchemaError: the archive table lacks a column of the outbox table, or an event breaks a constraint of that one.
+        NotFoundError: the cause does not exist.
+        SchemaError: the archive table lacks a column of the outbox table, or a constraint of the
+            outbox table rejects an event.
     """
     where = build_selection_parameters(connection, selection, before=None)
     total = RestoreResult(0, 0, 0, 0, 0)
@@ -87,13 +90,15 @@ def restore_events(
 
 
 def build_nothing_restored_error(done: RestoreResult) -> DlqError:
-    """Why none of the events came back that somebody named by their ids."""
+    """Return the error that says why none of the named events was restored."""
     if done.locked:
         return build_locked_error(done.locked)
     if done.blocked:
         return RefusedError(
-            f"{format_count(done.blocked, 'event stays', 'events stay')} archived: the outbox has the same id."
+            f"{format_count(done.blocked, 'event stays', 'events stay')} archived: "
+            "the outbox has an event of the same id."
         )
     return NotFoundError(
-        "None of these events is archived as dead. `dlq dead-events show ID` says where one is."
+        "None of these events is archived as dead.",
+        "`dlq dead-events show ID` shows where an event is.",
     )

@@ -452,7 +452,7 @@ def test_a_constraint_of_the_applications_own_is_named_with_the_row_that_breaks_
     _died(connection, 1, days_ago=32)
     _died(connection, 2, days_ago=31)
     audit, constraint = AuditContext("ann", "r", NOW), "_aggregate_id_(key|idx)"
-    said = rf"The constraint outbox_event_archive{constraint} of {archive_table} refuses an event: Key .aggregate_id.=.1. "
+    said = rf"The constraint outbox_event_archive{constraint} of {archive_table} rejects an event: Key .aggregate_id.=.1. "
     with pytest.raises(SchemaError, match=said) as raised:
         _archive(connection)
     with pytest.raises(SchemaError, match=said):
@@ -464,7 +464,7 @@ def test_a_constraint_of_the_applications_own_is_named_with_the_row_that_breaks_
 
     connection.execute(unique.format(outbox).encode())
     with pytest.raises(
-        SchemaError, match=rf"The constraint outbox_event{constraint} of {outbox} refuses an event"
+        SchemaError, match=rf"The constraint outbox_event{constraint} of {outbox} rejects an event"
     ):
         restore_events(connection, Selection(all=True), audit=audit)
     assert _places(connection) == (0, 3)

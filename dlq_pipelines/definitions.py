@@ -7,10 +7,10 @@ import dagster as dg
 # Single-run backfills are marked beta by Dagster; the notice at every start would bury the messages that matter.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
-from dlq_pipelines.defs import alerts, archive, causes, exports, reports, retries, runs
-from dlq_pipelines.defs.executor import select_executor
-from dlq_pipelines.defs.resources import OutboxResource
-from dlq_pipelines.settings import read_settings
+from dlq_pipelines.defs import alerts, archive, causes, exports, reports, retries, runs  # noqa: E402 - after the filter
+from dlq_pipelines.defs.executor import select_executor  # noqa: E402 - after the filter
+from dlq_pipelines.defs.resources import OutboxResource  # noqa: E402 - after the filter
+from dlq_pipelines.settings import read_settings  # noqa: E402 - after the filter
 
 defs = dg.Definitions(
     assets=[

@@ -54,7 +54,7 @@ def serve_dagster(settings: Settings, *, port: int) -> int:
         str(port),
     ]
     # A session of its own: Ctrl-C reaches Dagster once, from us, and what it leaves behind can be found.
-    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    child = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 - our own interpreter
     try:
         return child.wait()
     except KeyboardInterrupt:

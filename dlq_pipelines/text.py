@@ -20,7 +20,7 @@ _MARKDOWN_ENTITIES = {character: f"&#{ord(character)};" for character in "&<>|\\
 _MARKDOWN_SPECIAL = re.compile(r"[&<>|\\`*_{}\[\]()#~$]")
 _MARKDOWN_ESCAPED = re.compile(r"&#(\d+);|\\([&<>|\\`*_{}\[\]()#~$])")
 # What spreadsheets run, the wide forms too.
-_FORMULA = re.compile(r"[=+\-@\t\r\n'＝＋－＠]")
+_FORMULA = re.compile(r"[=+\-@\t\r\n'＝＋－＠]")  # noqa: RUF001 - the wide ones
 _JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s"\[\]{},:]+')
 # What JSON readers take without complaint: jq stops at 256 levels, Python at a thousand and at numbers of 4,300 digits.
 _DEEPEST, _LONGEST_NUMBER = 100, 1_000

@@ -138,7 +138,7 @@ def database_url(server_url: str, name: str) -> str:
     return f"postgresql://{account}@{host}:{parts.get('port') or 5432}/{name}"
 
 
-class _new_database:
+class _new_database:  # noqa: N801 - reads as the function it stands for
     """Create a database for the length of a `with` block."""
 
     def __init__(self, server_url: str, template: str = "template1") -> None:

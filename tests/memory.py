@@ -9,7 +9,7 @@ import psutil
 
 from dlq_pipelines.postgres import embedded
 
-_MEMORY = Path("/dev/shm")
+_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder in it is new and ours
 # Of a whole run: databases come and go, and the log of what was written is a gigabyte.
 _ROOM = 4 * 2**30
 _NAME = "dlq-tests-"
@@ -22,7 +22,7 @@ def new_folder() -> Path:
             shutil.rmtree(old, ignore_errors=True)
     roomy = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
     # Short: a socket's path may have 107 bytes.
-    folder = Path(
+    folder = Path(  # noqa: S108
         tempfile.mkdtemp(prefix=f"{_NAME}{os.getpid()}-", dir=_MEMORY if roomy else "/tmp")
     )
     folder.chmod(0o755)

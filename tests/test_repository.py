@@ -284,7 +284,7 @@ def test_cleaning_up_archives_and_deletes_nothing(
         (lambda r: r.fetch_pending(True), "batch_size"),
         (lambda r: r.fetch_dead_events(limit=0), "limit"),
         (lambda r: r.fetch_dead_events(offset=-1), "offset"),
-        (lambda r: r.fetch_dead_events(since=datetime(2026, 1, 1)), "since"),
+        (lambda r: r.fetch_dead_events(since=datetime(2026, 1, 1)), "since"),  # noqa: DTZ001 - that is the point
         (lambda r: r.mark_success(-1), "event_id"),
         (lambda r: r.mark_retry(2**63), "event_id"),
         (lambda r: r.get_dead_event("7"), "event_id"),

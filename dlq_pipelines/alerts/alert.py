@@ -1,8 +1,8 @@
-"""Which alerts fire, what is to be told of them, and when is one over?
+"""Decides which alerts fire, repeat and resolve, and writes a notice for each channel.
 
-What rules find is compared with `dlq.alert` in one transaction, which writes the new state and what is to be told: a
-row for each notice and channel. So a notice is never lost and never decided twice, whoever dies when. Sending is
-another matter, in `delivery.py`.
+One transaction compares the findings of the rules with `dlq.alert`, writes the new state, and adds
+a row for each notice and channel. A crash therefore never loses a notice and never duplicates a
+decision. `delivery.py` sends the notices.
 """
 
 from collections.abc import Sequence
@@ -19,32 +19,33 @@ from dlq_pipelines.paging import decode_cursor, encode_cursor
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.validate import validate_positive
 
-# So long what was the case may come back as the same alert: figures near a threshold would ring all day otherwise.
+# A finding that returns within this time continues the same alert. Without it a figure near its
+# threshold would fire all day.
 RESOLVE_AFTER = timedelta(minutes=10)
-# What ended longer ago is forgotten, and what was told of it.
-_KEPT = timedelta(days=90)
+# Resolved alerts and their notices are deleted after this time.
+_RETENTION = timedelta(days=90)
 MAX_SILENCE = timedelta(days=30)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NoticeKind(StrEnum):
-    """What a notice says of its alert."""
+    """The event that a notice reports."""
 
     FIRED = "fired"
     REPEATED = "repeated"
     RESOLVED = "resolved"
-    DIGEST = "digest"  # of a day; no alert
+    DIGEST = "digest"  # the digest of a day, which is not an alert
 
 
 @dataclass(frozen=True)
 class Alert:
-    """An alert that fires, or did.
+    """An alert that fires or fired.
 
     Attributes:
-        fired_at: when this episode began.
-        missing_since: since when it is not the case any more, of one that still counts as firing.
-        told_at: when people were last told of this episode; None: not yet.
-        silenced_until: until then nobody is told.
+        fired_at: start of this episode.
+        missing_since: since when the rule no longer finds it, while it still counts as firing.
+        notified_at: time of the last notice of this episode; None: none was sent.
+        silenced_until: no notices are sent before this time.
     """
 
     key: str
@@ -55,23 +56,23 @@ class Alert:
     detail: str
     fired_at: datetime
     missing_since: datetime | None = None
-    told_at: datetime | None = None
+    notified_at: datetime | None = None
     resolved_at: datetime | None = None
     silenced_until: datetime | None = None
 
     @property
-    def place(self) -> str:
-        """Where the page of a list ends of which it is the last."""
-        ago = (_EPOCH - (self.resolved_at or self.fired_at)) // timedelta(microseconds=1)
+    def cursor(self) -> str:
+        """The keyset cursor of the page of which this alert is the last."""
+        age = (_EPOCH - (self.resolved_at or self.fired_at)) // timedelta(microseconds=1)
         return encode_cursor(
             int(self.resolved_at is not None),
             Severity.CRITICAL.rank - self.severity.rank,
-            ago,
+            age,
             self.key,
         )
 
     def state(self, now: datetime) -> str:
-        """firing, silenced or resolved."""
+        """Return `firing`, `silenced` or `resolved`."""
         if self.resolved_at is not None:
             return "resolved"
         return (
@@ -83,17 +84,17 @@ class Alert:
 
 @dataclass(frozen=True)
 class AlertPolicy:
-    """What an installation decides about alerts.
+    """The alert settings of an installation.
 
     Attributes:
-        thresholds: from when on something is worth telling.
-        cooldown: how long after it was told an alert is told again while it lasts.
-        max_retries: after so many retries an event is parked.
-        archive_retention_days: how long archived events are kept; 0: for ever.
-        routes: who is told of what.
+        thresholds: bounds of the rules.
+        cooldown: time after which a reminder of an alert that lasts is sent.
+        max_retries: number of retries after which an event is parked.
+        archive_retention_days: days that archived events are kept; 0: without limit.
+        routes: which channel receives which notices.
     """
 
-    thresholds: Thresholds = Thresholds()
+    thresholds: Thresholds = Thresholds()  # noqa: RUF009 - frozen
     cooldown: timedelta = timedelta(hours=4)
     max_retries: int = 3
     archive_retention_days: int = 365
@@ -105,30 +106,35 @@ class AlertTransition:
     """A change of an alert.
 
     Attributes:
-        alert: as it is now.
-        notice: what is to be told of it, if anything.
-        besides: what the notice says behind the alert's own words.
+        alert: its new state.
+        notice: the kind of notice to send; None: no notice.
+        addition: text that the notice appends to the detail of the alert.
     """
 
     alert: Alert
     notice: NoticeKind | None
-    besides: str = ""
+    addition: str = ""
 
 
 def decide_transition(
     alert: Alert | None, finding: Finding | None, *, now: datetime, cooldown: timedelta
 ) -> AlertTransition | None:
-    """What becomes of an alert when its rule finds it, or does not; None: nothing.
+    """Decide how an alert changes after its rule found it, or did not; None: no change.
 
-    It is told once, at once when it gets graver, again after a cool-down while it lasts, and that it is over if it was
-    told: whoever opened an incident closes it. A silence keeps back all but the end. What ends and begins again within
-    ten minutes is one episode.
+    An alert sends one notice when it fires or becomes more severe, a reminder after each cool-down
+    while it lasts, and a notice when it resolves if an earlier one was sent, so that an incident
+    that was opened is closed. A silence holds back all but the last. An alert that resolves and
+    fires again within ten minutes is one episode.
     """
     if finding is None:
-        return None if alert is None or alert.resolved_at is not None else _missing(alert, now)
+        return (
+            None
+            if alert is None or alert.resolved_at is not None
+            else _decide_resolution(alert, now)
+        )
     if alert is None or alert.resolved_at is not None:
         until = alert.silenced_until if alert is not None else None
-        found = _say(
+        found = _update_text(
             Alert(
                 finding.key, finding.rule, finding.severity, None, "", "", now, silenced_until=until
             ),
@@ -138,35 +144,39 @@ def decide_transition(
         found = replace(alert, missing_since=None)
     if found.silenced_until is not None and found.silenced_until > now:
         return None if found == alert else AlertTransition(found, None)
-    if found.told_at is None or finding.severity.rank > found.severity.rank:
-        return AlertTransition(replace(_say(found, finding), told_at=now), NoticeKind.FIRED)
-    if now - found.told_at >= (finding.again or cooldown):
-        return AlertTransition(replace(_say(found, finding), told_at=now), NoticeKind.REPEATED)
+    if found.notified_at is None or finding.severity.rank > found.severity.rank:
+        return AlertTransition(
+            replace(_update_text(found, finding), notified_at=now), NoticeKind.FIRED
+        )
+    if now - found.notified_at >= (finding.again or cooldown):
+        return AlertTransition(
+            replace(_update_text(found, finding), notified_at=now), NoticeKind.REPEATED
+        )
     return None if found == alert else AlertTransition(found, None)
 
 
-def _missing(alert: Alert, now: datetime) -> AlertTransition | None:
+def _decide_resolution(alert: Alert, now: datetime) -> AlertTransition | None:
     if alert.missing_since is None:
         return AlertTransition(replace(alert, missing_since=now), None)
     if now - alert.missing_since < RESOLVE_AFTER:
         return None
     return AlertTransition(
-        replace(alert, resolved_at=now), NoticeKind.RESOLVED if alert.told_at else None
+        replace(alert, resolved_at=now), NoticeKind.RESOLVED if alert.notified_at else None
     )
 
 
-def _say(alert: Alert, finding: Finding) -> Alert:
-    """The alert in the words of the finding: figures change while it lasts.
+def _update_text(alert: Alert, finding: Finding) -> Alert:
+    """Copy the texts of a finding, whose figures change while the alert lasts.
 
-    Once told, it gets no less grave and keeps its event type, so that its end reaches whoever was told.
+    After the first notice the severity never falls and the event type stays, so that the notice of
+    the resolution reaches the same channels.
     """
-    told = alert.told_at is not None
+    notified = alert.notified_at is not None
+    highest = max(alert.severity, finding.severity, key=lambda severity: severity.rank)
     return replace(
         alert,
-        severity=max(alert.severity, finding.severity, key=lambda one: one.rank)
-        if told
-        else finding.severity,
-        event_type=alert.event_type if told else finding.event_type,
+        severity=highest if notified else finding.severity,
+        event_type=alert.event_type if notified else finding.event_type,
         summary=finding.summary,
         detail=finding.detail,
     )
@@ -175,12 +185,12 @@ def _say(alert: Alert, finding: Finding) -> Alert:
 def list_transitions(
     connection: Connection, *, now: datetime, policy: AlertPolicy
 ) -> list[AlertTransition]:
-    """What there is to write down and to tell now. Reads only.
+    """Return the alerts that change now. Reads only.
 
     Args:
         connection: in a transaction.
-        now: the moment.
-        policy: the installation's.
+        now: the present time.
+        policy: the settings of the installation.
     """
     figures = read_alert_figures(
         connection,
@@ -190,61 +200,68 @@ def list_transitions(
         archive_retention_days=policy.archive_retention_days,
     )
     found = {finding.key: finding for finding in evaluate_rules(figures, policy.thresholds)}
-    known = {row["key"]: _alert(row) for row in connection.run("alert.firing", keys=list(found))}
-    told = [
-        decide_transition(known.get(key), one, now=now, cooldown=policy.cooldown)
-        for key, one in found.items()
+    known = {
+        row["key"]: _build_alert(row) for row in connection.run("alert.firing", keys=list(found))
+    }
+    transitions = [
+        decide_transition(known.get(key), finding, now=now, cooldown=policy.cooldown)
+        for key, finding in found.items()
     ]
     for key in sorted(known.keys() - found.keys()):
         alert = known[key]
-        if figures.may_last(alert.rule):
-            told.append(
+        if figures.is_uncertain(alert.rule):
+            transitions.append(
                 None
                 if alert.missing_since is None
                 else AlertTransition(replace(alert, missing_since=None), None)
             )
         else:
             over = decide_transition(alert, None, now=now, cooldown=policy.cooldown)
-            told.append(over and replace(over, besides=figures.unmended(alert.rule, key)))
-    return [one for one in told if one is not None]
+            transitions.append(
+                over and replace(over, addition=figures.explain_resolution(alert.rule, key))
+            )
+    return [transition for transition in transitions if transition is not None]
 
 
 def evaluate_alerts(
     connection: Connection, *, now: datetime, policy: AlertPolicy
 ) -> list[AlertTransition] | None:
-    """Write down which alerts fire and which are over, and what is to be told to whom.
+    """Evaluate the rules, update the alerts, and queue notices, in one transaction.
 
     Args:
-        connection: in autocommit mode; all of it is one transaction.
-        now: the moment.
-        policy: the installation's.
+        connection: in autocommit mode.
+        now: the present time.
+        policy: the settings of the installation.
 
     Returns:
-        What changed; None: another run decides at this moment.
+        The alerts that changed; None: another run evaluates at the same time.
     """
     with connection.transaction():
-        if not connection.fetch_one("alert.alone")["locked"]:
+        if not connection.fetch_one("alert.try_lock")["locked"]:
             return None
-        changed = list_transitions(connection, now=now, policy=policy)
-        for one in changed:
-            connection.run("alert.put", **asdict(one.alert))
-            if one.notice is not None:
-                _notice(connection, one, one.notice, now=now, routes=policy.routes)
-        connection.run("alert.forget", before=now - _KEPT, now=now)
-        return changed
+        transitions = list_transitions(connection, now=now, policy=policy)
+        for transition in transitions:
+            connection.run("alert.put", **asdict(transition.alert))
+            if transition.notice is not None:
+                _queue_notice(
+                    connection, transition, transition.notice, now=now, routes=policy.routes
+                )
+        connection.run("alert.forget", before=now - _RETENTION, now=now)
+        return transitions
 
 
-def _notice(
+def _queue_notice(
     connection: Connection,
-    changed: AlertTransition,
+    transition: AlertTransition,
     kind: NoticeKind,
     *,
     now: datetime,
     routes: Sequence[Route],
 ) -> None:
-    alert, detail = changed.alert, changed.alert.detail
+    alert, detail = transition.alert, transition.alert.detail
     if kind is NoticeKind.RESOLVED:
-        detail = f"It lasted from {alert.fired_at:%Y-%m-%d %H:%M} to {alert.missing_since or now:%Y-%m-%d %H:%M} UTC."
+        end = alert.missing_since or now
+        detail = f"It lasted from {alert.fired_at:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC."
     connection.run(
         "alert.notice",
         key=alert.key,
@@ -252,7 +269,7 @@ def _notice(
         severity=alert.severity,
         event_type=alert.event_type,
         summary=alert.summary,
-        detail=detail + changed.besides,
+        detail=detail + transition.addition,
         now=now,
         channels=select_channels(routes, alert.severity, alert.event_type),
     )
@@ -267,15 +284,15 @@ def queue_digest(
     now: datetime,
     routes: Sequence[Route],
 ) -> bool:
-    """Let a day's digest be told, once; whether it is told by this call. One transaction of its own.
+    """Queue the digest of a day once; return whether this call queued it.
 
     Args:
-        connection: in autocommit mode.
-        day: which day, as 2026-11-24.
-        summary: its headline.
-        detail: what else it says, lines of plain text.
-        now: the moment.
-        routes: those that take notices of severity `info` get it.
+        connection: in autocommit mode; the digest is one transaction.
+        day: the day, such as 2026-11-24.
+        summary: the headline of the report.
+        detail: further lines of plain text.
+        now: the present time.
+        routes: the digest goes to routes that take notices of severity `info`.
     """
     row = connection.fetch_one(
         "alert.notice",
@@ -294,26 +311,24 @@ def queue_digest(
 def list_alerts(
     connection: Connection, *, limit: int = 100, after: str | None = None
 ) -> list[Alert]:
-    """Alerts: what fires, the gravest first, then what ended last.
+    """Return firing alerts, the most severe first, then resolved alerts, the latest first.
 
     Args:
         connection: to the ledger.
-        limit: how many at most, 1 to 1,000.
-        after: `place` of the last one of the page before. An alert that begins or ends meanwhile may be missed or be
-            met twice; every other one is met once.
+        limit: 1 to 1,000 alerts.
+        after: `cursor` of the last alert of the previous page. An alert that fires or resolves
+            between two pages can be missing or appear twice; every other alert appears once.
 
     Raises:
-        ValueError: a limit out of its bounds, or `after` is no place.
+        ValueError: the limit is out of bounds, or the cursor is invalid.
     """
     names = ("after_over", "after_rank", "after_ago", "after_key")
     key = (None,) * len(names) if after is None else decode_cursor(after, int, int, int, str)
-    asked = dict(zip(names, key, strict=True))
-    return [
-        _alert(row)
-        for row in connection.run(
-            "alert.list", **asked, limit=validate_positive("limit", limit, most=1000)
-        )
-    ]
+    cursor = dict(zip(names, key, strict=True))
+    rows = connection.run(
+        "alert.list", **cursor, limit=validate_positive("limit", limit, most=1000)
+    )
+    return [_build_alert(row) for row in rows]
 
 
 def silence_alert(
@@ -324,11 +339,13 @@ def silence_alert(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> Alert:
-    """Tell nobody of an alert until that moment, at most 30 days ahead; None ends it. Its end is told all the same.
+    """Silence an alert until a time at most 30 days ahead; None ends the silence.
+
+    A silence holds back all notices but the one of the resolution.
 
     Raises:
-        NotFoundError: there is no such alert.
-        ValueError: `until` has passed, or is too far ahead.
+        NotFoundError: the alert does not exist.
+        ValueError: `until` is in the past or too far ahead.
     """
     if until is not None and not audit.now < until <= audit.now + MAX_SILENCE:
         raise ValueError(f"until must lie within the next {MAX_SILENCE.days} days.")
@@ -336,9 +353,9 @@ def silence_alert(
         row = connection.run("alert.lock", key=key).fetchone()
         if row is None:
             raise NotFoundError(
-                f"There is no alert {key!r}. `dlq alerts list` lists them by their keys."
+                f"There is no alert {key!r}.", "`dlq alerts list` lists alerts by their keys."
             )
-        silenced = replace(_alert(row), silenced_until=until)
+        silenced = replace(_build_alert(row), silenced_until=until)
         if not options.dry_run:
             connection.run("alert.silence", key=key, until=until)
             record_audit_entry(
@@ -350,5 +367,5 @@ def silence_alert(
         return silenced
 
 
-def _alert(row: dict[str, object]) -> Alert:
+def _build_alert(row: dict[str, object]) -> Alert:
     return Alert(**row | {"severity": Severity(row["severity"])})  # type: ignore[arg-type]

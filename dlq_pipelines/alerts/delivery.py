@@ -1,9 +1,9 @@
-"""Did everybody who was to be told get it?
+"""Delivers queued notices to channels, and deaths to a webhook.
 
-What is to be told lies in `dlq.alert_delivery`. A run leases the channels that have something waiting, sends each one
-message with all of it, and records it as sent after it was: a run that is killed in between leaves it to be sent again,
-so everything arrives at least once. A channel that fails waits longer each time, up to an hour, and no other one waits
-for it.
+Queued notices are rows of `dlq.alert_delivery`. A run leases the channels with open deliveries,
+sends each channel one message with all its notices, and then records the notices as sent. A run
+that is killed in between leaves them to be sent again, so delivery is at least once. A channel that
+fails is retried with an exponential back-off of up to an hour, and delays no other channel.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,21 +30,21 @@ from dlq_pipelines.alerts.routes import Route, compute_channel_id, select_channe
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.postgres.connect import Connection
 
-# Longer than a message may take, so that no other run sends it meanwhile.
+# Longer than sending a message takes, so that no other run sends it at the same time.
 _LEASE = timedelta(seconds=4 * DEADLINE_SECONDS)
 _DEATHS_LEASE = timedelta(minutes=15)
-# After a week nobody acts on a notice any more.
-_GIVE_UP = timedelta(days=7)
-_NOTICES_A_MESSAGE = 200
-# Where each notice is a message of its own: as many as a run has time for.
-_PAGES_A_RUN = 20
+# A notice that is a week old is not sent any more.
+_MAX_AGE = timedelta(days=7)
+_NOTICES_PER_MESSAGE = 200
+# For channels with one message per notice: as many as a run has time for.
+_PAGES_PER_RUN = 20
 DEATHS_PER_BATCH = 100
-_BATCHES_A_RUN = 25
+_BATCHES_PER_RUN = 25
 
 
 @dataclass(frozen=True)
 class Sender:
-    """Where to, and with which secret webhooks are signed."""
+    """The channels, and the secret that signs webhooks."""
 
     routes: tuple[Route, ...] = ()
     deaths_url: str | None = field(default=None, repr=False)
@@ -52,18 +52,18 @@ class Sender:
 
     @property
     def urls(self) -> dict[str, str]:
-        """The addresses of the channels."""
+        """The URL of each channel by its id."""
         return {route.channel: route.url for route in self.routes}
 
     @property
     def deaths_channel(self) -> str | None:
-        """The channel of single deaths."""
+        """The id of the channel that receives each death; None if there is none."""
         return None if self.deaths_url is None else f"deaths+{compute_channel_id(self.deaths_url)}"
 
-    def sends(
+    def send(
         self, url: str, notices: Sequence[Notice], *, now: datetime, source: str
     ) -> str | None:
-        """Send one message; returns why it did not arrive."""
+        """Send one message; return the reason of a failure, None for success."""
         if is_webhook(url):
             events = [build_alert_event(notice, source=source) for notice in notices]
             return send_webhook(url, self.secret or "", events, now=now)
@@ -72,13 +72,14 @@ class Sender:
 
 @dataclass(frozen=True)
 class Channel:
-    """How a channel is doing.
+    """State of a channel.
 
     Attributes:
-        waiting: notices that it still has to get.
-        due_at: until then it is left alone, after a failure or while something is sent.
-        failures: failures since it last worked.
-        sent: messages that arrived, ever; `failed`: that did not.
+        waiting: number of notices to send.
+        due_at: the channel is not used before this time, after a failure or during a lease.
+        failures: number of failures since the last success.
+        sent: number of messages that were delivered, ever.
+        failed: number of messages that failed, ever.
     """
 
     id: str
@@ -92,20 +93,20 @@ class Channel:
 
 
 def is_webhook(url: str) -> bool:
-    """Whether an address is one for the signed webhook: http or https, but of no service that has its own way."""
+    """Return whether a URL is a signed webhook: http(s):// that no service of Apprise claims."""
     return url.lower().startswith(("http://", "https://")) and not is_apprise_url(url)
 
 
 def list_ready_channels(connection: Connection, sender: Sender, *, now: datetime) -> list[str]:
-    """The channels that something can be sent to now. Reads only."""
+    """Return the ids of the channels that have something to send now. Reads only."""
     found = connection.run("alert.waiting_channels", now=now, ids=list(sender.urls)).fetchall()
     waiting = [str(row["id"]) for row in found] + [
-        row["channel"] for row in _homeless(connection, sender)
+        row["channel"] for row in _list_orphans(connection, sender)
     ]
     deaths = sender.deaths_channel
     if (
         deaths is not None
-        and connection.fetch_one("alert.deaths_wait", id=deaths, now=now)["waiting"]
+        and connection.fetch_one("alert.has_queued_deaths", id=deaths, now=now)["waiting"]
     ):
         waiting.append(deaths)
     return waiting
@@ -114,61 +115,68 @@ def list_ready_channels(connection: Connection, sender: Sender, *, now: datetime
 def deliver_messages(
     connection: Connection, sender: Sender, *, now: datetime, seconds: float = DEADLINE_SECONDS
 ) -> dict[str, str | None]:
-    """Send what waits, all channels at once.
+    """Send all queued notices, all channels in parallel.
 
     Args:
         connection: in autocommit mode.
-        sender: where to.
-        now: the moment.
-        seconds: how long a channel may take.
+        sender: the channels.
+        now: the present time.
+        seconds: timeout of a channel.
 
     Returns:
-        Of each channel that was sent to, why it failed; None if it did not.
+        The result of each channel that was used: the reason of its failure, None for success.
     """
     urls = sender.urls
     connection.run("alert.add_channels", ids=list(urls), now=now)
-    _readdress(connection, sender, now=now)
-    connection.run("alert.give_up", before=now - _GIVE_UP, now=now)
+    _readdress_orphans(connection, sender, now=now)
+    connection.run("alert.give_up", before=now - _MAX_AGE, now=now)
     waiting = [
         row["id"] for row in connection.run("alert.waiting_channels", now=now, ids=list(urls))
     ]
     leased = [
         row["id"] for row in connection.run("alert.lease", now=now, ids=waiting, lease=_LEASE)
     ]
-    told: dict[str, list[Notice]] = {}
+    opened: dict[str, list[Notice]] = {}
     jobs: dict[str, Callable[[], str | None]] = {}
     for channel in leased:
-        most = _PAGES_A_RUN if is_paging_channel(urls[channel]) else _NOTICES_A_MESSAGE
-        told[channel] = _open(connection, channel, most)
+        most = _PAGES_PER_RUN if is_paging_channel(urls[channel]) else _NOTICES_PER_MESSAGE
+        opened[channel] = _read_open_notices(connection, channel, most)
         jobs[channel] = partial(
-            sender.sends, urls[channel], told[channel], now=now, source=get_event_source(connection)
+            sender.send,
+            urls[channel],
+            opened[channel],
+            now=now,
+            source=get_event_source(connection),
         )
     results = send_in_parallel(jobs, seconds=seconds)
     for channel, error in results.items():
         with connection.transaction():
             if error is None:
-                sent = [notice.id for notice in told[channel]]
+                sent = [notice.id for notice in opened[channel]]
                 connection.run("alert.record_sent", channel=channel, notices=sent, now=now)
-            _record(connection, channel, error, messages=1, now=now)
+            _record_result(connection, channel, error, messages=1, now=now)
     return results
 
 
 def get_event_source(connection: Connection) -> str:
-    """The source of our CloudEvents: no other installation has it, nor this database when it was made anew."""
+    """Return the `source` of our CloudEvents, which is unique to this installation and to this
+    database.
+    """
     return f"{SOURCE}/{connection.fetch_one('alert.installation')['id']}"
 
 
-def _homeless(connection: Connection, sender: Sender) -> list[DictRow]:
-    return connection.run("alert.homeless", ids=list(sender.urls)).fetchall()
+def _list_orphans(connection: Connection, sender: Sender) -> list[DictRow]:
+    return connection.run("alert.orphans", ids=list(sender.urls)).fetchall()
 
 
-def _readdress(connection: Connection, sender: Sender, *, now: datetime) -> None:
-    """Give what waits for a channel that is gone to those that are told of such a notice now.
+def _readdress_orphans(connection: Connection, sender: Sender, *, now: datetime) -> None:
+    """Move deliveries of removed channels to the channels that receive such notices now.
 
-    A channel is its address, and an address changes with its token: what waited for the old one is not told yet.
+    A channel is its URL, and a URL changes with its token: notices for the old URL are not sent
+    yet.
     """
     with connection.transaction():
-        for row in _homeless(connection, sender):
+        for row in _list_orphans(connection, sender):
             channels = select_channels(sender.routes, Severity(row["severity"]), row["event_type"])
             gone, notice = row["channel"], row["notice_id"]
             connection.run(
@@ -176,12 +184,12 @@ def _readdress(connection: Connection, sender: Sender, *, now: datetime) -> None
             )
 
 
-def _open(connection: Connection, channel: str, most: int) -> list[Notice]:
+def _read_open_notices(connection: Connection, channel: str, most: int) -> list[Notice]:
     rows = connection.run("alert.open_deliveries", channel=channel, limit=most)
     return [Notice(**row | {"severity": Severity(row["severity"])}) for row in rows]
 
 
-def _record(
+def _record_result(
     connection: Connection, channel: str, error: str | None, *, messages: int, now: datetime
 ) -> None:
     if error is None:
@@ -193,18 +201,19 @@ def _record(
 def send_death_events(
     connection: Connection, sender: Sender, *, now: datetime, seconds: float = DEADLINE_SECONDS
 ) -> tuple[int, str | None]:
-    """Tell the webhook of deaths what it was not told of yet, in batches of 100 and at most 25 of them.
+    """Send new deaths to the webhook of deaths, in at most 25 batches of 100.
 
-    A death is taken off the list after its batch was accepted: killed in between, it is announced again.
+    A death leaves the queue after the webhook accepted its batch. A run that is killed in between
+    leaves it to be sent again.
 
     Args:
         connection: in autocommit mode.
-        sender: where to.
-        now: the moment.
-        seconds: how long a batch may take.
+        sender: the webhook.
+        now: the present time.
+        seconds: timeout of a batch.
 
     Returns:
-        How many deaths were announced, and why it ended early, if it did.
+        The number of deaths that were sent, and the reason of a failure or None.
     """
     channel, url = sender.deaths_channel, sender.deaths_url
     if channel is None or url is None:
@@ -212,27 +221,29 @@ def send_death_events(
     connection.run("alert.add_channels", ids=[channel], now=now)
     if not connection.run("alert.lease", now=now, ids=[channel], lease=_DEATHS_LEASE).fetchall():
         return 0, None
-    announced, batches, source = 0, 0, get_event_source(connection)
+    sent, batches, source = 0, 0, get_event_source(connection)
     error: str | None = None
-    while batches < _BATCHES_A_RUN and error is None:
-        rows = connection.run("alert.unannounced", limit=DEATHS_PER_BATCH).fetchall()
+    while batches < _BATCHES_PER_RUN and error is None:
+        rows = connection.run("alert.queued_deaths", limit=DEATHS_PER_BATCH).fetchall()
         if not rows:
             break
-        events = [_death_event(row, source) for row in rows if row["event_id"] is not None]
+        events = [_build_death_event(row, source) for row in rows if row["event_id"] is not None]
         send = partial(send_webhook, url, sender.secret or "", events, now=now)
         error = send_in_parallel({channel: send}, seconds=seconds)[channel] if events else None
         if error is None:
-            connection.run("alert.announced", ids=[row["death_id"] for row in rows])
-            announced, batches = announced + len(events), batches + 1
+            connection.run("alert.remove_queued_deaths", ids=[row["death_id"] for row in rows])
+            sent, batches = sent + len(events), batches + 1
     if batches or error is not None:
-        _record(connection, channel, error, messages=batches, now=now)
+        _record_result(connection, channel, error, messages=batches, now=now)
     else:
         connection.run("alert.channel_worked", id=channel, messages=0, now=now)
-    return announced, error
+    return sent, error
 
 
-def _death_event(row: DictRow, source: str) -> dict[str, Any]:
-    """A death as CloudEvent. Without error and payload, which exports know how to redact and this does not."""
+def _build_death_event(row: DictRow, source: str) -> dict[str, Any]:
+    """Return a death as a CloudEvent, without error and payload: exports redact those, this does
+    not.
+    """
     names = (
         "event_id",
         "event_type",
@@ -253,14 +264,24 @@ def _death_event(row: DictRow, source: str) -> dict[str, Any]:
 
 
 def send_test_message(sender: Sender, *, now: datetime) -> dict[str, str | None]:
-    """Send a test message to each channel, past all conditions; of each why it failed, None if it did not."""
+    """Send a test message to each channel, regardless of conditions.
+
+    Returns the result of each channel: the reason of its failure, None for success.
+    """
     notice = Notice(
-        0, "test", "fired", Severity.INFO, None, "A test of this channel", "Nothing is wrong.", now
+        0,
+        "test",
+        "fired",
+        Severity.INFO,
+        None,
+        "A test of this channel",
+        "No action is needed.",
+        now,
     )
-    send = partial(sender.sends, notices=[notice], now=now, source=SOURCE)
+    send = partial(sender.send, notices=[notice], now=now, source=SOURCE)
     return send_in_parallel({name: partial(send, url) for name, url in sender.urls.items()})
 
 
 def list_channels(connection: Connection) -> list[Channel]:
-    """How each channel is doing that was ever sent to."""
+    """Return the state of each channel that was ever used."""
     return [Channel(**row) for row in connection.run("alert.channels")]

@@ -1,10 +1,12 @@
-"""What is the case now, as rules want to know it?
+"""Reads the figures that the alert rules evaluate.
 
-Each statement reads a bounded part of an index, so it can be asked every minute of an outbox with millions of dead
-events; and what the asset checks and the jobs wrote down themselves, because finding it out anew takes too long.
+Each statement reads a bounded part of an index, so that it can run every minute on an outbox with
+millions of dead events. Results of asset checks and jobs are read as they were recorded, because
+computing them again takes too long.
 """
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -27,13 +29,14 @@ from dlq_pipelines.alerts.rules import (
 )
 from dlq_pipelines.postgres.connect import Connection
 
-# What each statement of a minute's question may take; all of them together stay below the minute of a sensor's tick.
-_PATIENCE = "3s"
-# So many of the dead are looked through for those that are not muted: of a million muted ones it takes a second.
-_LOOK_PAST_MUTED = 1_000_000
-_LIST = 50
+_log = logging.getLogger("dlq.alerts")
+# Timeout of each statement. All together stay below the 60 seconds of a sensor tick.
+_STATEMENT_TIMEOUT = "3s"
+# Dead events that are read to find events of causes that are not muted: a million take a second.
+_MUTED_LOOKBACK = 1_000_000
+_MAX_LISTED = 50
 # Days of a job that its alert names.
-_DAYS_NAMED = 3
+_NAMED_DAYS = 3
 _NEW, _HALTED, _PURGE_AHEAD = timedelta(days=1), timedelta(days=3), timedelta(days=7)
 
 
@@ -45,29 +48,31 @@ def read_alert_figures(
     max_retries: int,
     archive_retention_days: int,
 ) -> AlertFigures:
-    """Ask for all of it, each statement within three seconds. What is not known by then is said in `slow`.
+    """Read all figures, each statement within three seconds.
+
+    A statement that times out is logged and named in `timed_out`.
 
     Args:
         connection: in a transaction.
-        now: the moment.
-        thresholds: of the rules: no more is counted than they need.
-        max_retries: after so many retries an event is parked.
-        archive_retention_days: how long archived events are kept; 0: for ever.
+        now: the present time.
+        thresholds: the bounds of the rules, which limit what is counted.
+        max_retries: number of retries after which an event is parked.
+        archive_retention_days: days that archived events are kept; 0: without limit.
     """
-    connection.run("session.hurry", timeout=_PATIENCE)
+    connection.run("session.hurry", timeout=_STATEMENT_TIMEOUT)
     muted = connection.fetch_one("alert.muted", now=now)["ids"]
-    ask = _Questions(connection)
-    listed = {"muted": muted, "limit": _LIST}
-    most = thresholds.look
-    # Where nothing is muted the first rows are the answer.
-    look, first = (max(_LOOK_PAST_MUTED, most), _LOOK_PAST_MUTED) if muted else (most, 1)
-    deaths = ask.rows(
+    reader = _FigureReader(connection)
+    listed = {"muted": muted, "limit": _MAX_LISTED}
+    most = thresholds.count_limit
+    # If nothing is muted, the first rows are the answer.
+    look, first = (max(_MUTED_LOOKBACK, most), _MUTED_LOOKBACK) if muted else (most, 1)
+    deaths = reader.read_rows(
         "deaths",
         "alert.window",
         since=now - SPIKE_WINDOW,
         muted=muted,
         most=DEATHS_LOOKBACK,
-        look=_LOOK_PAST_MUTED,
+        look=_MUTED_LOOKBACK,
     )
     window = {row["event_type"]: row["deaths"] for row in deaths}
     many = [event_type for event_type, deaths in window.items() if deaths >= thresholds.min_deaths]
@@ -78,80 +83,99 @@ def read_alert_figures(
     )
     figures = AlertFigures(
         now=now,
-        backlog=ask.count("backlog", "alert.backlog", muted=muted, most=most, look=look),
+        backlog=reader.sum_events("backlog", "alert.backlog", muted=muted, most=most, look=look),
         oldest=next(
-            (row["died_at"] for row in ask.rows("oldest", "alert.oldest", muted=muted, look=first)),
+            (
+                row["died_at"]
+                for row in reader.read_rows("oldest", "alert.oldest", muted=muted, look=first)
+            ),
             None,
         ),
         window=window,
-        usual=_usual(ask, many, now),
-        new_causes=_causes(ask.listed("new_cause", "alert.new_causes", since=now - _NEW, **listed)),
-        regressed=_causes(ask.listed("regressed", "alert.regressed", **listed)),
-        halted=_halted(ask.listed("halted", "alert.halted", since=now - _HALTED, **listed)),
-        parked=ask.count("parked", "alert.parked", max_retries=max_retries, muted=muted),
-        purged_soon=ask.count("purge_ahead", "alert.purged_soon", before=purged, look=LOOKBACK),
-        failed_checks=_failed_checks(ask.listed("check", "alert.failed_checks", limit=_LIST)),
-        failed_jobs=_failed_jobs(
-            ask.listed("job", "alert.failed_jobs", limit=_LIST, days=_DAYS_NAMED)
+        baseline=_read_baseline(reader, many, now),
+        new_causes=_build_causes(
+            reader.read_list("new_cause", "alert.new_causes", since=now - _NEW, **listed)
+        ),
+        regressed=_build_causes(reader.read_list("regressed", "alert.regressed", **listed)),
+        halted=_build_halted_fixes(
+            reader.read_list("halted", "alert.halted", since=now - _HALTED, **listed)
+        ),
+        parked=reader.sum_events("parked", "alert.parked", max_retries=max_retries, muted=muted),
+        purged_soon=reader.sum_events(
+            "purge_ahead", "alert.purged_soon", before=purged, look=LOOKBACK
+        ),
+        failed_checks=_build_failed_checks(
+            reader.read_list("check", "alert.failed_checks", limit=_MAX_LISTED)
+        ),
+        failed_jobs=_build_failed_jobs(
+            reader.read_list("job", "alert.failed_jobs", limit=_MAX_LISTED, days=_NAMED_DAYS)
         ),
     )
     return replace(
-        figures, muted=frozenset(muted), slow=frozenset(ask.slow), cut=frozenset(ask.cut)
+        figures,
+        muted=frozenset(muted),
+        timed_out=frozenset(reader.timed_out),
+        cut=frozenset(reader.cut),
     )
 
 
-class _Questions:
-    """Asks what rules want to know, each question for itself: one that takes too long costs no other its answer."""
+class _FigureReader:
+    """Runs each statement in its own savepoint, so that a timeout of one affects no other."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.slow: set[str] = set()
+        self.timed_out: set[str] = set()
         self.cut: set[str] = set()
 
-    def rows(self, rule: str, statement: str, **values: object) -> list[DictRow]:
+    def read_rows(self, rule: str, statement: str, **values: object) -> list[DictRow]:
         try:
             with self._connection.transaction():
                 return self._connection.run(statement, **values).fetchall()
         except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
-            self.slow.add(rule)
+            _log.warning("Alert rule %s timed out.", rule)
+            self.timed_out.add(rule)
             return []
 
-    def listed(self, rule: str, statement: str, *, limit: int, **values: object) -> list[DictRow]:
-        """A list; one that is as long as it may be does not tell what is over."""
-        found = self.rows(rule, statement, limit=limit, **values)
+    def read_list(
+        self, rule: str, statement: str, *, limit: int, **values: object
+    ) -> list[DictRow]:
+        """Read a list. A list of the maximum length is incomplete."""
+        found = self.read_rows(rule, statement, limit=limit, **values)
         if len(found) == limit:
             self.cut.add(rule)
         return found
 
-    def count(self, rule: str, statement: str, **values: object) -> int:
-        return sum(row["events"] for row in self.rows(rule, statement, **values))
+    def sum_events(self, rule: str, statement: str, **values: object) -> int:
+        return sum(row["events"] for row in self.read_rows(rule, statement, **values))
 
 
-def _causes(rows: Iterable[DictRow]) -> tuple[AlertCause, ...]:
+def _build_causes(rows: Iterable[DictRow]) -> tuple[AlertCause, ...]:
     return tuple(AlertCause(**row) for row in rows)
 
 
-def _halted(rows: Iterable[DictRow]) -> tuple[HaltedFix, ...]:
+def _build_halted_fixes(rows: Iterable[DictRow]) -> tuple[HaltedFix, ...]:
     return tuple(HaltedFix(**row | {"verdict": row["verdict"] or ""}) for row in rows)
 
 
-def _failed_checks(rows: Iterable[DictRow]) -> tuple[FailedCheck, ...]:
+def _build_failed_checks(rows: Iterable[DictRow]) -> tuple[FailedCheck, ...]:
     return tuple(FailedCheck(**row | {"severity": Severity(row["severity"])}) for row in rows)
 
 
-def _failed_jobs(rows: Iterable[DictRow]) -> tuple[FailedJob, ...]:
+def _build_failed_jobs(rows: Iterable[DictRow]) -> tuple[FailedJob, ...]:
     return tuple(FailedJob(**row | {"days": tuple(row["days"])}) for row in rows)
 
 
-def _usual(ask: _Questions, event_types: Sequence[str], now: datetime) -> dict[str, list[int]]:
-    """The hours of two weeks before the window, those without deaths as 0; none from before anything was recorded."""
+def _read_baseline(
+    reader: _FigureReader, event_types: Sequence[str], now: datetime
+) -> dict[str, list[int]]:
+    """Read deaths per hour of the two weeks before the window, since recording began."""
     if not event_types:
         return {}
-    began = next((row["began"] for row in ask.rows("deaths", "alert.hours_began")), None)
+    began = next((row["began"] for row in reader.read_rows("deaths", "alert.hours_began")), None)
     until = (now - SPIKE_WINDOW).replace(minute=0, second=0, microsecond=0)
     since = max(until - BASELINE_WINDOW, began or until)
     hours = max(round((until - since) / timedelta(hours=1)), 0)
-    rows = ask.rows(
+    rows = reader.read_rows(
         "deaths", "alert.usual", since=since, until=until, event_types=list(event_types)
     )
     known = {row["event_type"]: row["hours"] for row in rows}
@@ -169,7 +193,7 @@ def record_check_result(
     figures: Mapping[str, object],
     now: datetime,
 ) -> None:
-    """Write down what a check found, for rules and metrics."""
+    """Record the result of a check for rules and metrics."""
     connection.run(
         "alert.record_check",
         name=name,

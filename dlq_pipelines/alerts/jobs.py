@@ -1,8 +1,8 @@
-"""What of our jobs failed, and has not succeeded since?
+"""Records which jobs, and which days of partitioned jobs, failed and have not succeeded since.
 
-That something succeeded is written down by the run, of a job with days for each day as it is done; that it failed is
-read from Dagster, because a killed run writes nothing. A failure stands until what failed has succeeded: the day, or
-the job where it has no days.
+A run records its own success, and a partitioned run the success of each day. Failures are read from
+Dagster, because a killed run writes nothing. A failure lasts until the same day, or a job without
+partitions, has succeeded.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from typing import Any
 
 from dlq_pipelines.postgres.connect import Connection
 
-# Of a job without days.
-_ITSELF = ""
+# The day of a job without partitions.
+_NO_DAY = ""
 
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run of a job that failed for good, as Dagster knows it.
+    """A run that failed after its retries, from Dagster's records.
 
     Attributes:
-        at: when it ended.
-        days: which days it was for; none: its job has no days.
-        began: when it began. Of its days those have not failed that were done since, by itself or by another run.
+        at: time of its end.
+        days: its days; empty for a job without partitions.
+        began: time of its start. A day that succeeded since then, in any run, has not failed.
     """
 
     job: str
@@ -35,12 +35,12 @@ class FailedRun:
 
 @dataclass(frozen=True)
 class RunScan:
-    """What a look at Dagster's runs found.
+    """Result of a scan of Dagster's runs.
 
     Attributes:
-        failed: the runs that failed for good.
-        until: runs that ended before are not looked at again.
-        more: whether there may be more than one look takes.
+        failed: the runs that failed.
+        until: the next scan begins at this time.
+        more: whether further runs can be left.
     """
 
     failed: tuple[FailedRun, ...]
@@ -49,38 +49,40 @@ class RunScan:
 
 
 def record_job_success(
-    connection: Connection, job: str, *, at: datetime, day: str = _ITSELF
+    connection: Connection, job: str, *, at: datetime, day: str = _NO_DAY
 ) -> None:
-    """Write down that a run of a job succeeded, or one of its days."""
+    """Record that a job, or one of its days, succeeded."""
     connection.run("alert.record_success", job=job, day=day, at=at)
 
 
 def get_scan_start(connection: Connection) -> datetime:
-    """From when on runs are to be looked at."""
-    until: datetime = connection.fetch_one("alert.last_look")["looked_until"]
+    """Return the time at which the next scan begins."""
+    until: datetime = connection.fetch_one("alert.scan_start")["scanned_until"]
     return until
 
 
-def record_job_failures(connection: Connection, look: RunScan) -> None:
-    """Write down what failed, and that it was looked at, in one transaction."""
+def record_job_failures(connection: Connection, scan: RunScan) -> None:
+    """Record the failures and the end of the scan in one transaction."""
     with connection.transaction():
-        for run in look.failed:
-            connection.run("alert.record_failure", **_asked(run), run_id=run.run_id)
-        connection.run("alert.looked", until=look.until)
+        for run in scan.failed:
+            connection.run("alert.record_failure", **_build_parameters(run), run_id=run.run_id)
+        connection.run("alert.record_scan", until=scan.until)
 
 
 def select_new_failures(connection: Connection, runs: Sequence[FailedRun]) -> list[FailedRun]:
-    """Those that are not written down yet. Reads only."""
+    """Return the failures that are not recorded yet. Reads only."""
     return [
-        run for run in runs if connection.fetch_one("alert.is_new_failure", **_asked(run))["new"]
+        run
+        for run in runs
+        if connection.fetch_one("alert.is_new_failure", **_build_parameters(run))["new"]
     ]
 
 
-def _asked(run: FailedRun) -> dict[str, Any]:
+def _build_parameters(run: FailedRun) -> dict[str, Any]:
     since = run.began if run.days and run.began is not None else run.at
     return {
         "job": run.job,
-        "days": list(run.days) or [_ITSELF],
+        "days": list(run.days) or [_NO_DAY],
         "at": run.at,
         "unless_since": since,
     }

@@ -1,7 +1,7 @@
-"""How does a message reach a channel, and what does it say?
+"""Formats notices and sends them through Apprise or a signed webhook.
 
-People are told in plain text through Apprise, programs by the signed webhook. A channel that hangs is left to itself
-after half a minute: it costs no other channel anything and its notices are sent again later.
+People read plain text through Apprise; programs receive the signed webhook. A channel that hangs is
+abandoned after 30 seconds: it delays no other channel, and its notices are sent again later.
 """
 
 import base64
@@ -24,23 +24,24 @@ from dlq_pipelines.text import sanitize_line, sanitize_text
 if TYPE_CHECKING:
     from apprise import Apprise
 
-# For a whole message: connecting, sending, the answer. Single steps time out sooner, at 4 s (Apprise) or 10 s.
+# For a whole message: connecting, sending, the answer. Single steps time out sooner, at 4 s
+# (Apprise) or 10 s.
 DEADLINE_SECONDS = 30.0
 _STEP_SECONDS = 10.0
-_TOLD_SINGLY = 20
-_LONGEST_DETAIL = 2_000
+_SHOWN_NOTICES = 20
+_MAX_DETAIL_LENGTH = 2_000
 SOURCE = "dlq-pipelines"
-# Seconds. Apprise's own pause is 5.5, in which a run would get five of them told.
+# Seconds. Apprise's default of 5.5 would let a run send five of them.
 _PAUSE_BETWEEN_PAGES = 0.25
-# What chat programs and mail programs obey in a plain text: tags, code, links, mentions. Bold type harms nobody.
-_MARKS = str.maketrans({"<": "\u2039", ">": "\u203a", "`": "'"})
-_NOT_ACCEPTED = "the service did not answer or did not accept the message"
-_LIVE = re.compile(r"(?i)(?<=://)|(?<=www)(?=\.)|(?<=@)|(?<=mailto:)|(?<=tel:)")
+# Characters that chat and mail programs interpret in plain text: tags and code. Bold text is harmless.
+_ACTIVE_CHARACTERS = str.maketrans({"<": "\u2039", ">": "\u203a", "`": "'"})
+_NOT_ACCEPTED = "the service did not answer or rejected the message"
+_LINK_START = re.compile(r"(?i)(?<=://)|(?<=www)(?=\.)|(?<=@)|(?<=mailto:)|(?<=tel:)")
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What a channel is to be told: `kind` is fired, repeated, resolved or digest."""
+    """A notice for a channel; `kind` is fired, repeated, resolved or digest."""
 
     id: int
     key: str
@@ -53,15 +54,21 @@ class Notice:
 
 
 def neutralize_text(text: str) -> str:
-    """A text of anybody's that no chat program makes a link, a mention or markup of; lines stay lines."""
-    return _LIVE.sub("\u200b", sanitize_text(text)).translate(_MARKS).replace("](", "] (")
+    """Return untrusted text in which no chat program finds links, mentions or markup; lines stay
+    lines.
+    """
+    return (
+        _LINK_START.sub("\u200b", sanitize_text(text))
+        .translate(_ACTIVE_CHARACTERS)
+        .replace("](", "] (")
+    )
 
 
 def format_title(notices: Sequence[Notice]) -> str:
-    """The subject: the notice itself, or how many there are of which severity."""
+    """Return the subject: the notice itself, or the number of notices by severity."""
     if len(notices) == 1:
         (only,) = notices
-        return neutralize_text(sanitize_line(f"{_word(only)}: {only.summary}", 200))
+        return neutralize_text(sanitize_line(f"{_format_kind(only)}: {only.summary}", 200))
     firing = [notice for notice in notices if notice.kind in {"fired", "repeated"}]
     counts = [
         (severity, sum(one.severity is severity for one in firing))
@@ -76,24 +83,25 @@ def format_title(notices: Sequence[Notice]) -> str:
 
 
 def format_body(notices: Sequence[Notice]) -> str:
-    """The message in plain text: the gravest first, at most 20 in full."""
+    """Return the message as plain text: the most severe notices first, at most 20 in full."""
     ordered = sorted(notices, key=lambda one: (one.kind == "resolved", -one.severity.rank, one.id))
     parts = [
-        f"{_word(one)}: {neutralize_text(sanitize_line(one.summary, 300))}\n{neutralize_text(one.detail)[:_LONGEST_DETAIL]}\n"
-        f"({neutralize_text(sanitize_line(one.key, 200))}, {one.at:%Y-%m-%d %H:%M} UTC)"
-        for one in ordered[:_TOLD_SINGLY]
+        f"{_format_kind(notice)}: {neutralize_text(sanitize_line(notice.summary, 300))}\n"
+        f"{neutralize_text(notice.detail)[:_MAX_DETAIL_LENGTH]}\n"
+        f"({neutralize_text(sanitize_line(notice.key, 200))}, {notice.at:%Y-%m-%d %H:%M} UTC)"
+        for notice in ordered[:_SHOWN_NOTICES]
     ]
-    if len(ordered) > _TOLD_SINGLY:
-        parts.append(f"And {len(ordered) - _TOLD_SINGLY} more: dlq alerts list")
+    if len(ordered) > _SHOWN_NOTICES:
+        parts.append(f"And {len(ordered) - _SHOWN_NOTICES} more: dlq alerts list")
     return "\n\n".join(parts)
 
 
-def _word(notice: Notice) -> str:
+def _format_kind(notice: Notice) -> str:
     match notice.kind:
         case "resolved":
             return "RESOLVED"
         case "repeated":
-            return f"STILL {notice.severity.upper()}"
+            return f"REMINDER, {notice.severity.upper()}"
         case "digest":
             return "DAILY DIGEST"
         case _:
@@ -101,7 +109,7 @@ def _word(notice: Notice) -> str:
 
 
 def build_alert_event(notice: Notice, *, source: str) -> dict[str, Any]:
-    """A notice as CloudEvent 1.0; the same notice has the same source and id, however often it is sent."""
+    """Return a notice as a CloudEvent 1.0, with the same source and id each time it is sent."""
     said = {
         name: getattr(notice, name) for name in ("key", "kind", "event_type", "summary", "detail")
     }
@@ -118,7 +126,7 @@ def build_alert_event(notice: Notice, *, source: str) -> dict[str, Any]:
 def build_cloud_event(
     id_: str, type_: str, *, source: str, subject: str, at: datetime, data: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A CloudEvent 1.0 in its JSON form."""
+    """Return a CloudEvent 1.0 in its JSON form."""
     return {
         "specversion": "1.0",
         "id": id_,
@@ -132,15 +140,17 @@ def build_cloud_event(
 
 
 def is_paging_channel(url: str) -> bool:
-    """Whether what is sent there opens an incident that somebody is woken by."""
+    """Return whether a channel opens incidents that page people."""
     return url.lower().startswith("pagerduty://")
 
 
 def send_with_apprise(url: str, notices: Sequence[Notice], *, source: str) -> str | None:
-    """Send to an address that Apprise knows; returns why it did not arrive, None if it did.
+    """Send notices to a URL that Apprise supports; return the reason of a failure, None for
+    success.
 
-    It is one message, but each notice is one of its own for PagerDuty, whose incidents are an alert each: told again it
-    opens no second one, and its end closes it. Sent twice, such a message changes nothing.
+    All notices are one message, except for PagerDuty: there each alert is an incident, so that a
+    reminder opens no second one and the resolution closes it. Sending such a message twice changes
+    nothing.
     """
     import apprise  # a tenth of a second that only those who send wait for
     from apprise.plugins.pagerduty import NotifyPagerDuty, PagerDutyAction
@@ -148,7 +158,7 @@ def send_with_apprise(url: str, notices: Sequence[Notice], *, source: str) -> st
     _quiet_apprise()
     plugin = apprise.Apprise.instantiate(url, suppress_exceptions=True)
     if plugin is None:
-        return "Apprise does not know this kind of address"
+        return "Apprise does not support this URL"
     if "overflow=" not in url.lower():
         # What is too long for the service comes in parts; refused, none of it would arrive.
         plugin.overflow_mode = apprise.OverflowMode.SPLIT
@@ -165,7 +175,10 @@ def send_with_apprise(url: str, notices: Sequence[Notice], *, source: str) -> st
 
 
 def _notify(channel: "Apprise", notices: Sequence[Notice]) -> bool:
-    """Send one message. An end or a digest is a success to Apprise, with which PagerDuty closes an incident."""
+    """Send one message.
+
+    Apprise calls a resolution or a digest a success, which closes an incident in PagerDuty.
+    """
     import apprise
 
     firing = [notice.severity for notice in notices if notice.kind in {"fired", "repeated"}]
@@ -185,7 +198,7 @@ def _notify(channel: "Apprise", notices: Sequence[Notice]) -> bool:
 
 
 def is_apprise_url(url: str) -> bool:
-    """Whether Apprise can send there."""
+    """Return whether Apprise supports a URL."""
     import apprise
 
     _quiet_apprise()
@@ -193,7 +206,7 @@ def is_apprise_url(url: str) -> bool:
 
 
 def _quiet_apprise() -> None:
-    """What it logs repeats addresses, tokens included; why a channel failed is written down by us."""
+    """Silence the log of Apprise, which repeats URLs with their tokens."""
     logger = logging.getLogger("apprise")
     logger.setLevel(logging.CRITICAL + 1)
     logger.propagate = False
@@ -202,9 +215,10 @@ def _quiet_apprise() -> None:
 def send_webhook(
     url: str, secret: str, events: Sequence[Mapping[str, Any]], *, now: datetime
 ) -> str | None:
-    """Post CloudEvents as a batch, signed as Standard Webhooks ask for; returns why it did not arrive.
+    """Post CloudEvents as a batch, signed by the Standard Webhooks specification.
 
-    The same events have the same `webhook-id` each time they are sent, by which receivers know what they have.
+    Returns the reason of a failure, None for success. The same events have the same `webhook-id`
+    each time, so that receivers can skip duplicates.
     """
     from standardwebhooks import Webhook
 
@@ -222,7 +236,7 @@ def send_webhook(
 
 
 def _post(url: str, body: bytes, headers: Mapping[str, str]) -> str | None:
-    """No redirect is followed: the signature is for the one who was named."""
+    """Post without following redirects: the signature is for the named receiver."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     if parts.username is not None:
@@ -237,25 +251,25 @@ def _post(url: str, body: bytes, headers: Mapping[str, str]) -> str | None:
         finally:
             connection.close()
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return f"it cannot be reached: {type(error).__name__}"
-    return None if 200 <= status < 300 else f"it answered {status}"
+        return f"connection failed: {type(error).__name__}"
+    return None if 200 <= status < 300 else f"the server answered {status}"  # noqa: PLR2004 - HTTP's successes
 
 
 def send_in_parallel(
     jobs: Mapping[str, Callable[[], str | None]], *, seconds: float = DEADLINE_SECONDS
 ) -> dict[str, str | None]:
-    """Do all of it at once and say of each why it failed, None if it did not.
+    """Run all jobs in parallel; return the reason of each failure, None for success.
 
-    In threads that nobody waits for: one that hangs for longer than `seconds` ends with the process. A pool would make
-    the process wait for it.
+    Each job runs in a daemon thread. A job that exceeds `seconds` is abandoned and ends with the
+    process; a thread pool would make the process wait for it.
     """
     results: dict[str, str | None] = {}
 
     def run(name: str, job: Callable[[], str | None]) -> None:
         try:
             results[name] = job()
-        except Exception as error:
-            results[name] = f"it failed: {type(error).__name__}"
+        except Exception as error:  # noqa: BLE001 - a channel's library may raise anything, and no other channel may suffer
+            results[name] = f"sending failed: {type(error).__name__}"
 
     threads = [threading.Thread(target=run, args=one, daemon=True) for one in jobs.items()]
     for thread in threads:
@@ -264,4 +278,4 @@ def send_in_parallel(
     for thread in threads:
         thread.join(max(until - time.monotonic(), 0))
     done = dict(results)
-    return {name: done.get(name, f"it did not answer within {seconds:.0f} s") for name in jobs}
+    return {name: done.get(name, f"no answer within {seconds:.0f} s") for name in jobs}

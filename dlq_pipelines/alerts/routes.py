@@ -1,7 +1,7 @@
-"""Which channel is told of what?
+"""Routes notices to channels by the entries of `DLQ_ALERT_URLS`.
 
-`DLQ_ALERT_URLS` holds entries between white space. An entry is an address that Apprise knows, or http(s):// for the
-signed webhook, with at most two conditions before it: the least severity, and a pattern for the event type.
+White space separates the entries. An entry is a URL that Apprise supports, or http(s):// for the
+signed webhook, after at most two conditions: the lowest severity, and a pattern for the event type.
 
     slack://token-a/token-b/token-c
     critical:pagerduty://integration@key
@@ -25,12 +25,12 @@ _ENTRY = re.compile(
 
 @dataclass(frozen=True)
 class Route:
-    """An address and what it is told.
+    """A channel and the notices that it receives.
 
     Attributes:
-        url: where to; never shown, it holds secrets.
-        least: less severe ones are not told.
-        event_types: only alerts of an event type that this pattern (`*`, `?`) matches; None: all.
+        url: where notices go; never shown, because it holds secrets.
+        least: the lowest severity that the channel receives.
+        event_types: a pattern (`*`, `?`) of event types; None: all notices.
     """
 
     url: str = field(repr=False)
@@ -39,11 +39,14 @@ class Route:
 
     @property
     def channel(self) -> str:
-        """How the channel is called: its scheme, and enough of a hash to tell two apart and to guess nothing by."""
+        """The id of the channel: the scheme, and six digits of the hash of the URL."""
         return compute_channel_id(self.url)
 
     def takes(self, severity: Severity, event_type: str | None) -> bool:
-        """Whether the channel is told of that. What is of no event type goes to those that ask for none."""
+        """Return whether the channel receives a notice.
+
+        A notice without an event type goes only to channels without a pattern.
+        """
         if severity.rank < self.least.rank:
             return False
         return self.event_types is None or (
@@ -52,22 +55,23 @@ class Route:
 
 
 def compute_channel_id(url: str) -> str:
-    """The name of an address that can be shown."""
+    """Return an id for a URL that can be shown."""
     return f"{url.partition('://')[0].lower()}:{sha256(url.encode()).hexdigest()[:6]}"
 
 
 def parse_routes(text: str) -> tuple[Route, ...]:
-    """The entries of `DLQ_ALERT_URLS`.
+    """Parse `DLQ_ALERT_URLS`.
 
     Raises:
-        ValueError: an entry is none; the message gives its place and nothing of it, because it may be a secret.
+        ValueError: an entry is invalid; the message gives its position and no part of it, because
+            it can be a secret.
     """
     routes = []
     for place, entry in enumerate(text.split(), 1):
         read = _ENTRY.fullmatch(entry)
         if read is None:
             raise ValueError(
-                f"entry {place} is no address: write [severity:][event_type=pattern:]scheme://..."
+                f"entry {place} is not a URL: write [severity:][event_type=pattern:]scheme://..."
             )
         least = Severity(read["severity"].lower()) if read["severity"] else Severity.INFO
         routes.append(Route(read["url"], least, read["pattern"]))
@@ -77,5 +81,5 @@ def parse_routes(text: str) -> tuple[Route, ...]:
 def select_channels(
     routes: Iterable[Route], severity: Severity, event_type: str | None
 ) -> list[str]:
-    """The channels to tell, each once."""
+    """Return the ids of the channels that receive a notice."""
     return sorted({route.channel for route in routes if route.takes(severity, event_type)})

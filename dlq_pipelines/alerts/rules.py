@@ -1,7 +1,7 @@
-"""What of these figures should somebody be told?
+"""Evaluates the alert rules: figures in, findings out, without side effects.
 
-Pure: figures in, findings out. Each finding has a key, by which it is the same one the next time; who is told, and how
-often, is decided elsewhere. What people muted is not in the figures.
+The key of a finding identifies it in later evaluations. `alert.py` decides who is notified and how
+often. The figures exclude muted causes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,27 +14,28 @@ from statistics import median
 from dlq_pipelines.alerts.checks import CHECK_DESCRIPTIONS, CHECKS_WITH_OWN_RULE
 from dlq_pipelines.text import sanitize_line
 
-# Of what is counted no more than this is looked at; a figure that reaches it is a lower bound.
+# Most rows that a figure counts. A figure that reaches it is a lower bound.
 LOOKBACK = 100_000
-# Of the deaths of an hour each is looked at itself, so fewer.
+# Fewer for the deaths of an hour, because each row is read from the table.
 DEATHS_LOOKBACK = 20_000
 SPIKE_WINDOW = timedelta(hours=1)
 BASELINE_WINDOW = timedelta(days=14)
-# Less than a day of hours says nothing about what is usual: the nights are missing.
-_LEAST_HOURS = 24
-_OUTLIER, _SIGMA_OF_MAD = 3.5, 1.4826
+# Fewer hours than a day are no baseline: the nights are missing.
+_MIN_BASELINE_HOURS = 24
+_MAX_Z_SCORE, _SIGMA_OF_MAD = 3.5, 1.4826
 NEVER = timedelta.max
-# Rules that count events and leave those of muted causes out.
-_COUNTING = {"backlog", "oldest", "deaths", "parked"}
-# Rules whose findings end by themselves, and what their end does not mean.
-_GROW_OLD = {
-    "new_cause": " It is not new any more, which does not say that it is mended.",
-    "halted": " It is some days ago or a later fix was flagged, which does not say that anything is mended.",
+# Rules that count events and exclude muted causes.
+_COUNTING_RULES = {"backlog", "oldest", "deaths", "parked"}
+# Rules whose findings end with time, and what the end does not mean.
+_EXPIRING_RULES = {
+    "new_cause": " The cause is no longer new. That does not mean that it is resolved.",
+    "halted": " The halt is some days old, or a later fix was flagged. "
+    "That does not mean that the cause is resolved.",
 }
 
 
 class Severity(StrEnum):
-    """How much it matters, in rising order."""
+    """Severity of an alert, in rising order."""
 
     INFO = "info"  # good to know
     WARNING = "warning"  # look at it today
@@ -42,19 +43,21 @@ class Severity(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The higher the graver."""
+        """Its position; a higher rank is more severe."""
         return list(Severity).index(self)
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """From when on something is worth telling.
+    """Bounds of the rules.
 
     Attributes:
-        backlog: more dead events than this. 1,000: what nobody reads through one by one any more.
-        backlog_error: more than this are critical.
-        min_deaths: fewer deaths of a type in an hour are never unusual. 20: below that, chance decides.
-        oldest: an event that is dead for longer. A week: whoever should decide on it was at work in between.
+        backlog: more dead events are a warning. Default 1,000: too many to read one by one.
+        backlog_error: more dead events are critical.
+        min_deaths: fewer deaths of an event type in an hour are never a spike. Default 20: below
+            that, chance decides.
+        oldest: an event that is dead for longer is a warning. Default a week, which has working
+            days.
     """
 
     backlog: int = 1_000
@@ -63,14 +66,14 @@ class Thresholds:
     backlog_error: int = 100_000
 
     @property
-    def look(self) -> int:
-        """How many dead events are counted at most: one more than the bounds."""
+    def count_limit(self) -> int:
+        """Most dead events that are counted: more than either bound."""
         return max(LOOKBACK, self.backlog + 1, self.backlog_error + 1)
 
 
 @dataclass(frozen=True)
 class AlertCause:
-    """A cause to tell of: its id, what people read, since when, and the event type that died of it last."""
+    """A cause, its title, since when it is news, and the event type that died last."""
 
     id: str
     title: str
@@ -80,7 +83,7 @@ class AlertCause:
 
 @dataclass(frozen=True)
 class HaltedFix:
-    """A fix that did not prove itself."""
+    """A fix that was halted."""
 
     id: int
     note: str
@@ -90,7 +93,7 @@ class HaltedFix:
 
 @dataclass(frozen=True)
 class FailedCheck:
-    """A check of the books that did not hold, and what it found."""
+    """A check that failed on its last run, with its figures."""
 
     name: str
     severity: Severity
@@ -100,13 +103,14 @@ class FailedCheck:
 
 @dataclass(frozen=True)
 class FailedJob:
-    """What of a job failed for good and has not succeeded since.
+    """A job, or days of a job, that failed and has not succeeded since.
 
     Attributes:
-        failed_at: when it failed last, and `failed_run` that run.
-        succeeded_at: when anything of the job last succeeded.
-        days: the first of the days that failed; none: the job has no days.
-        more_days: how many failed beside those.
+        failed_at: time of the last failure.
+        failed_run: the Dagster run of the last failure.
+        succeeded_at: time of the last success of the job.
+        days: the first days that failed; empty for a job without partitions.
+        more_days: number of further days that failed.
     """
 
     job: str
@@ -119,25 +123,27 @@ class FailedJob:
 
 @dataclass(frozen=True)
 class AlertFigures:
-    """What is the case at a moment, without what is muted.
+    """Figures at a point in time, without muted causes.
 
     Attributes:
-        backlog: dead events, at most `Thresholds.look`.
-        oldest: when the oldest of them died.
-        window: deaths of the last hour by event type, of the last `LOOK_AT_DEATHS`.
-        usual: deaths of each hour of the two weeks before it, by event type, hours without any included.
-        parked: events that only a person releases.
-        purged_soon: archived events that the purge deletes within seven days, at most `LOOK`.
-        muted: causes that nobody is told of; nothing of them is in the other figures.
-        slow: rules whose question was not answered in time.
-        cut: rules of whose list only the first are here.
+        backlog: number of dead events, at most `Thresholds.count_limit`.
+        oldest: time of the oldest death among them.
+        window: deaths of the last hour by event type, of at most `DEATHS_LOOKBACK` deaths.
+        baseline: deaths of each hour of the two weeks before, by event type, including hours
+            without deaths.
+        parked: number of parked events.
+        purged_soon: number of archived events that the purge deletes within seven days, at most
+            `LOOKBACK`.
+        muted: muted causes, which the other figures exclude.
+        timed_out: rules whose statement timed out.
+        cut: rules whose list is incomplete.
     """
 
     now: datetime
     backlog: int = 0
     oldest: datetime | None = None
     window: Mapping[str, int] = field(default_factory=dict)
-    usual: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    baseline: Mapping[str, Sequence[int]] = field(default_factory=dict)
     new_causes: Sequence[AlertCause] = ()
     regressed: Sequence[AlertCause] = ()
     halted: Sequence[HaltedFix] = ()
@@ -146,37 +152,35 @@ class AlertFigures:
     failed_checks: Sequence[FailedCheck] = ()
     failed_jobs: Sequence[FailedJob] = ()
     muted: frozenset[str] = frozenset()
-    slow: frozenset[str] = frozenset()
+    timed_out: frozenset[str] = frozenset()
     cut: frozenset[str] = frozenset()
 
-    def may_last(self, rule: str) -> bool:
-        """Whether what a rule does not find may be the case all the same."""
-        return rule in self.slow or rule in self.cut
+    def is_uncertain(self, rule: str) -> bool:
+        """Whether the rule can have missed a finding."""
+        return rule in self.timed_out or rule in self.cut
 
-    def unmended(self, rule: str, key: str) -> str:
-        """What has to be said where the rule finds nothing more and that does not mean that anything is mended."""
+    def explain_resolution(self, rule: str, key: str) -> str:
+        """Return what the end of a finding does not mean; empty if it means a resolution."""
         if rule in {"new_cause", "regressed"} and key.partition(":")[2] in self.muted:
-            return " It was muted, not mended."
-        if rule in _GROW_OLD:
-            return _GROW_OLD[rule]
-        if self.muted and rule in _COUNTING:
-            return (
-                " Events of muted causes are not counted: `dlq causes list` says which those are."
-            )
+            return " The cause was muted, not resolved."
+        if rule in _EXPIRING_RULES:
+            return _EXPIRING_RULES[rule]
+        if self.muted and rule in _COUNTING_RULES:
+            return " Muted causes are not counted; `dlq causes list` shows them."
         return ""
 
 
 @dataclass(frozen=True)
 class AlertRule:
-    """What a rule is for, as the reference lists it.
+    """A rule as the reference lists it.
 
     Attributes:
-        key: of its alerts; what differs between them is in capitals.
-        when: it finds something, as a half sentence.
-        severities: of its alerts.
-        ends: when it finds that no more, as a half sentence.
-        event_type: which one its alerts are routed by; None: they are of none.
-        again: how long after it was told it is told again while it lasts; None: the installation's cool-down.
+        key: key of its alerts, with the variable part in capitals.
+        when: when it fires, without a subject.
+        severities: severities of its alerts.
+        ends: when its alerts resolve.
+        event_type: the event type that its alerts are routed by; None: they have none.
+        again: time until a reminder while the alert lasts; None: the cool-down of the installation.
     """
 
     key: str
@@ -192,88 +196,84 @@ ALERT_RULES = {
         "backlog",
         "more events are dead than `DLQ_BACKLOG_WARN`; critical above `DLQ_BACKLOG_ERROR`",
         (Severity.WARNING, Severity.CRITICAL),
-        "no more are dead than either bound",
+        "the number of dead events is below both bounds",
     ),
     "oldest": AlertRule(
         "oldest",
         "an event is dead for longer than `DLQ_ALERT_OLDEST_HOURS`",
         (Severity.WARNING,),
-        "none is",
+        "no event is dead for that long",
     ),
     "purge_ahead": AlertRule(
         "purge_ahead",
         "archived events will be deleted within seven days",
         (Severity.INFO,),
-        "none will",
+        "no archived event is due within seven days",
         again=timedelta(days=7),
     ),
     "deaths": AlertRule(
         "deaths:EVENT_TYPE",
-        "at least `DLQ_ALERT_MIN_DEATHS` events of a type died within an hour, and more than was usual in two weeks",
+        "at least `DLQ_ALERT_MIN_DEATHS` events of a type died within an hour, more than the hours "
+        "of the two weeks before explain",
         (Severity.CRITICAL,),
-        "no more than that died within an hour",
+        "the deaths of the last hour are usual again",
         "its own",
     ),
     "new_cause": AlertRule(
         "new_cause:CAUSE",
         "events die of a cause that was first seen within a day",
         (Severity.WARNING,),
-        "it is a day old, muted or merged",
+        "the cause is a day old, muted or merged",
         "of its last death",
         NEVER,
     ),
     "regressed": AlertRule(
         "regressed:CAUSE",
-        "events die again of a cause that a fix was verified for",
+        "an event that was written after a verified fix died of the same cause",
         (Severity.WARNING,),
-        "a fix for it is flagged, or it is muted or merged",
+        "a fix of the cause is flagged, or the cause is muted or merged",
         "of its last death",
     ),
     "halted": AlertRule(
         "halted:FIX",
-        "a fix halted",
+        "a fix was halted",
         (Severity.WARNING,),
-        "that is three days ago, a later fix is flagged for the same, or its cause is muted",
-        "the fix's",
+        "the halt is three days old, a later fix is flagged for the same events, or the cause is "
+        "muted",
+        "of the fix",
     ),
     "parked": AlertRule(
         "parked",
         "events died again after `DLQ_MAX_RETRIES` retries",
         (Severity.WARNING,),
-        "none of them is dead",
-    ),
-    "slow": AlertRule(
-        "slow:RULE",
-        "the database did not answer a rule's question within three seconds",
-        (Severity.WARNING,),
-        "it answers",
+        "no parked event is dead",
     ),
     "check": AlertRule(
         "check:CHECK",
-        f"a check did not hold when it last ran; of `{CHECKS_WITH_OWN_RULE}` the alert `backlog` tells",
+        f"a check failed on its last run; the rule `backlog` covers `{CHECKS_WITH_OWN_RULE}`",
         (Severity.WARNING, Severity.CRITICAL),
-        "it holds",
+        "the check passes",
     ),
     "job": AlertRule(
         "job:JOB",
-        "a run of a job failed for good; of jobs with days, a day",
+        "a run of a job, or a day of a partitioned job, failed after its retries",
         (Severity.WARNING,),
-        "what failed has succeeded: each of the days, or the job",
+        "the job, or each of the days, has succeeded",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that somebody should be told.
+    """A condition that an alert reports.
 
     Attributes:
-        key: the same as long as it is the same thing.
-        rule: which rule found it.
-        summary: what is the case, in a line that can be shown anywhere.
-        detail: what else is known and what to do, in a line.
-        event_type: for routing; None: it is not of one type.
-        again: how long after it was told it is told again while it lasts; None: the installation's cool-down.
+        key: identifies the condition while it lasts.
+        rule: the rule that found it.
+        summary: the condition in one line that any channel can show.
+        detail: further facts and the next step, in one line.
+        event_type: the event type that routes it; None: it concerns no single type.
+        again: time until a reminder; None: the cool-down of the installation.
     """
 
     key: str
@@ -286,31 +286,32 @@ class Finding:
 
 
 def compute_spike_threshold(hours: Sequence[int]) -> float:
-    """Above how many deaths an hour is unusual beside these.
+    """Return the number of deaths above which an hour is a spike, given the hours before it.
 
-    Median + 3.5 standard deviations, by the modified z-score of Iglewicz and Hoaglin (How to Detect and Handle
-    Outliers, 1993): the deviation is 1.4826 times the median absolute deviation, which outages in the past do not
-    widen. Never less than the square root of the median, the deviation of a count by chance alone (Poisson); where most
-    hours are without deaths both are 0 and the least number of deaths decides.
+    The threshold is the median plus 3.5 standard deviations: the modified z-score of Iglewicz and
+    Hoaglin (How to Detect and Handle Outliers, 1993). The standard deviation is 1.4826 times the
+    median absolute deviation, which past outages do not widen, and at least the square root of the
+    median, the deviation of a Poisson count. If most hours have no deaths, both are 0 and the
+    minimum number of deaths decides.
     """
-    middle = median(hours)
-    deviation = _SIGMA_OF_MAD * median(abs(hour - middle) for hour in hours)
-    return float(middle + _OUTLIER * max(deviation, sqrt(middle)))
+    center = median(hours)
+    deviation = _SIGMA_OF_MAD * median(abs(hour - center) for hour in hours)
+    return float(center + _MAX_Z_SCORE * max(deviation, sqrt(center)))
 
 
 def evaluate_rules(figures: AlertFigures, thresholds: Thresholds) -> list[Finding]:
-    """What is worth telling, the gravest first."""
-    found = [
-        *_backlog(figures, thresholds),
-        *_spikes(figures, thresholds),
-        *_causes(figures),
-        *_fixes(figures),
-        *_our_own(figures),
+    """Return the findings of all rules, the most severe first."""
+    findings = [
+        *_find_backlog(figures, thresholds),
+        *_find_spikes(figures, thresholds),
+        *_find_causes(figures),
+        *_find_fixes(figures),
+        *_find_failures(figures),
     ]
-    return sorted(found, key=lambda one: (-one.severity.rank, one.key))
+    return sorted(findings, key=lambda finding: (-finding.severity.rank, finding.key))
 
 
-def _found(
+def _build_finding(
     rule: str,
     severity: Severity,
     summary: str,
@@ -323,142 +324,141 @@ def _found(
     return Finding(key, rule, severity, summary, detail, event_type, ALERT_RULES[rule].again)
 
 
-def _backlog(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Finding]:
+def _find_backlog(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Finding]:
     critical = figures.backlog > thresholds.backlog_error
     if critical or figures.backlog > thresholds.backlog:
-        yield _found(
+        yield _build_finding(
             "backlog",
             Severity.CRITICAL if critical else Severity.WARNING,
-            f"{_count(figures.backlog, thresholds.look)} events are dead",
-            f"More than {thresholds.backlog_error if critical else thresholds.backlog:,} wait for a decision. "
-            "`dlq causes list` says why they died.",
+            f"{_format_figure(figures.backlog, thresholds.count_limit)} events are dead",
+            f"The bound is {thresholds.backlog_error if critical else thresholds.backlog:,}. "
+            "`dlq causes list` shows why they died.",
         )
     if figures.oldest is not None and figures.now - figures.oldest > thresholds.oldest:
-        yield _found(
+        yield _build_finding(
             "oldest",
             Severity.WARNING,
-            f"An event is dead since {figures.oldest:%Y-%m-%d %H:%M} UTC",
-            f"That is longer than {thresholds.oldest / timedelta(hours=1):,.0f} hours. Flag a fix, or discard it.",
+            f"An event has been dead since {figures.oldest:%Y-%m-%d %H:%M} UTC",
+            f"The bound is {thresholds.oldest / timedelta(hours=1):,.0f} hours. "
+            "Flag a fix, or discard the event.",
         )
     if figures.purged_soon:
-        yield _found(
+        yield _build_finding(
             "purge_ahead",
             Severity.INFO,
-            f"{_count(figures.purged_soon)} archived events will be deleted within seven days",
-            "`dlq archive restore` brings back what is still wanted.",
+            f"{_format_figure(figures.purged_soon)} archived events will be deleted "
+            "within seven days",
+            "Restore the events that are still needed with `dlq archive restore`.",
         )
 
 
-def _spikes(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Finding]:
+def _find_spikes(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Finding]:
     for event_type, deaths in figures.window.items():
-        hours = figures.usual.get(event_type, ())
-        if deaths < thresholds.min_deaths or len(hours) < _LEAST_HOURS:
+        hours = figures.baseline.get(event_type, ())
+        if deaths < thresholds.min_deaths or len(hours) < _MIN_BASELINE_HOURS:
             continue
-        most = compute_spike_threshold(hours)
-        if deaths > most:
+        threshold = compute_spike_threshold(hours)
+        if deaths > threshold:
             shown = sanitize_line(event_type, 100)
-            yield _found(
+            yield _build_finding(
                 "deaths",
                 Severity.CRITICAL,
-                f"{_count(deaths, DEATHS_LOOKBACK)} events of {shown} died within an hour",
-                f"Usual is up to {most:,.0f}, by {len(hours):,} hours before. `dlq causes list` says why they died.",
+                f"{_format_figure(deaths, DEATHS_LOOKBACK)} events of {shown} died within an hour",
+                f"Up to {threshold:,.0f} are usual, by the {len(hours):,} hours before. "
+                "`dlq causes list` shows why they died.",
                 of=shown,
                 event_type=event_type,
             )
 
 
-def _causes(figures: AlertFigures) -> Iterator[Finding]:
+def _find_causes(figures: AlertFigures) -> Iterator[Finding]:
     for cause in figures.new_causes:
-        yield _found(
+        yield _build_finding(
             "new_cause",
             Severity.WARNING,
-            f"Events die of something new: {sanitize_line(cause.title, 200)}",
-            f"Since {cause.since:%Y-%m-%d %H:%M} UTC. `dlq causes show {cause.id}` tells more.",
+            f"New cause: {sanitize_line(cause.title, 200)}",
+            f"First seen at {cause.since:%Y-%m-%d %H:%M} UTC. "
+            f"`dlq causes show {cause.id}` shows details.",
             of=cause.id,
             event_type=cause.event_type,
         )
     for cause in figures.regressed:
-        yield _found(
+        yield _build_finding(
             "regressed",
             Severity.WARNING,
-            f"Events die again of what was fixed: {sanitize_line(cause.title, 200)}",
-            f"It was fixed since {cause.since:%Y-%m-%d %H:%M} UTC. `dlq causes show {cause.id}` tells more.",
+            f"Regressed cause: {sanitize_line(cause.title, 200)}",
+            f"It was fixed at {cause.since:%Y-%m-%d %H:%M} UTC. "
+            f"`dlq causes show {cause.id}` shows details.",
             of=cause.id,
             event_type=cause.event_type,
         )
 
 
-def _fixes(figures: AlertFigures) -> Iterator[Finding]:
+def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:
     for fix in figures.halted:
-        yield _found(
+        yield _build_finding(
             "halted",
             Severity.WARNING,
-            f"Fix {fix.id} halted: {sanitize_line(fix.verdict, 200)}",
-            f"Flagged as: {sanitize_line(fix.note, 200)}. `dlq fixes show {fix.id}` shows the new errors beside the old.",
+            f"Fix {fix.id} was halted: {sanitize_line(fix.verdict, 200)}",
+            f"Its note: {sanitize_line(fix.note, 200)}. "
+            f"`dlq fixes show {fix.id}` compares the new errors with the old ones.",
             of=fix.id,
             event_type=fix.event_type,
         )
     if figures.parked:
-        yield _found(
+        yield _build_finding(
             "parked",
             Severity.WARNING,
-            f"{_count(figures.parked)} events died again after too many retries",
-            "Only a person releases them: `dlq fixes parked` lists them.",
+            f"{_format_figure(figures.parked)} events died again after too many retries",
+            "`dlq fixes parked` lists them; only a person releases them.",
         )
 
 
-def _our_own(figures: AlertFigures) -> Iterator[Finding]:
-    for rule in sorted(figures.slow):
-        yield _found(
-            "slow",
-            Severity.WARNING,
-            f"Whether there is something to tell of {rule} is not known",
-            "The database did not answer within three seconds. Other alerts are told. `dlq doctor` says more.",
-            of=rule,
-        )
+def _find_failures(figures: AlertFigures) -> Iterator[Finding]:
     for check in figures.failed_checks:
         if check.name != CHECKS_WITH_OWN_RULE:
-            yield _check(check)
+            yield _build_check_finding(check)
     for job in figures.failed_jobs:
-        yield _job(job)
+        yield _build_job_finding(job)
 
 
-def _check(check: FailedCheck) -> Finding:
+def _build_check_finding(check: FailedCheck) -> Finding:
     known = CHECK_DESCRIPTIONS.get(check.name)
-    promise, next_ = (
-        (known.promise, known.next) if known else ("It holds.", "Its page in Dagster says more.")
+    promise = known.promise if known else "The check passes."
+    next_step = known.next if known else "The page of the check in Dagster shows details."
+    figures = "; ".join(
+        f"{name.replace('_', ' ')} {_format_value(value)}" for name, value in check.figures.items()
     )
-    found = "; ".join(
-        f"{name.replace('_', ' ')} {_said(value)}" for name, value in check.figures.items()
-    )
-    return _found(
+    return _build_finding(
         "check",
         check.severity,
-        f"The check {check.name} does not hold",
-        f"At {check.checked_at:%Y-%m-%d %H:%M} UTC this was not so: {promise} Found: {sanitize_line(found, 300)}. {next_}",
+        f"The check {check.name} failed",
+        f"It failed at {check.checked_at:%Y-%m-%d %H:%M} UTC. Expected: {promise} "
+        f"Found: {sanitize_line(figures, 300)}. {next_step}",
         of=check.name,
     )
 
 
-def _said(value: object) -> str:
+def _format_value(value: object) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
-def _job(job: FailedJob) -> Finding:
-    """What failed, and where to look and to run it again."""
+def _build_job_finding(job: FailedJob) -> Finding:
+    """Return what failed, with where to look and how to run it again."""
     last = f"{job.succeeded_at:%Y-%m-%d %H:%M} UTC" if job.succeeded_at else "never"
     days = [*job.days, *([f"{job.more_days:,} more"] if job.more_days else [])]
     named = (", ".join(days[:-1]) + " and " if days[:-1] else "") + days[-1] if days else ""
-    repair = "re-execute it there, or backfill the days" if days else "re-execute it there"
-    return _found(
+    repair = "re-execute the run, or backfill the days" if days else "re-execute the run"
+    return _build_finding(
         "job",
         Severity.WARNING,
         f"The job {job.job} failed" + (f" for {named}" if days else ""),
-        f"Run {job.failed_run} of {job.failed_at:%Y-%m-%d %H:%M} UTC says why in Dagster's UI; {repair} once that is "
-        f"mended. `dlq doctor` looks at what jobs need. It last succeeded: {last}.",
+        f"Dagster shows why in run {job.failed_run} of {job.failed_at:%Y-%m-%d %H:%M} UTC. "
+        f"Once the cause is resolved, {repair}. `dlq doctor` checks what jobs need. "
+        f"Last success: {last}.",
         of=job.job,
     )
 
 
-def _count(figure: int, looked_at: int = LOOKBACK) -> str:
+def _format_figure(figure: int, looked_at: int = LOOKBACK) -> str:
     return f"{figure:,} or more" if figure >= looked_at else f"{figure:,}"

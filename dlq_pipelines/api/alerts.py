@@ -56,7 +56,7 @@ def list_(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> 
         found,
         len(found),
         limit,
-        alerts[-1].place if len(alerts) == limit else None,
+        alerts[-1].cursor if len(alerts) == limit else None,
         list_channels(outbox),
     )
 

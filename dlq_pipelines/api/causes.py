@@ -185,7 +185,7 @@ def mute(caller: Admin, cause: CauseId, asked: Mute, outbox: Outbox) -> CauseCha
     )
 
 
-def _say(
+def _say(  # noqa: PLR0917 - the route's own arguments
     outbox: Connection,
     cause: str,
     column: CauseTextColumn,

@@ -106,7 +106,7 @@ def _chunks(
                     redaction=redaction,
                     progress=lambda _: None,
                 )
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by who reads
             failed.append(error)
 
     writer = threading.Thread(target=write, name="export", daemon=True)

@@ -61,7 +61,7 @@ def list_(
             "state": one.state(now),
             "severity": one.severity,
             "since": one.fired_at,
-            "told": one.told_at or "",
+            "notified": one.notified_at or "",
             "silenced until": one.silenced_until
             if one.silenced_until and one.silenced_until > now
             else "",
@@ -69,7 +69,7 @@ def list_(
         }
         for one in found
     ]
-    more = found[-1].place if len(found) == limit else None
+    more = found[-1].cursor if len(found) == limit else None
     print_list(
         "alerts",
         rows,

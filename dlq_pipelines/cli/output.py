@@ -142,7 +142,7 @@ def print_table(
     while _least(table) > console.width and len(left_out) < len(spare):
         left_out.append(spare[len(left_out)])
         del table[left_out[-1]]
-    if _least(table) > console.width and len(table) > 2:
+    if _least(table) > console.width and len(table) > 2:  # noqa: PLR2004 - two are names and values already
         _write_records(console, cells)
         return
     _write_columns(console, table)

@@ -116,7 +116,7 @@ class Session:
 
     def day(self, partition_key: str) -> Day:
         """A partition's day in the settings' time zone."""
-        return Day.of(datetime.strptime(partition_key, "%Y-%m-%d").date(), self.settings.zone)
+        return Day.of(datetime.strptime(partition_key, "%Y-%m-%d").date(), self.settings.zone)  # noqa: DTZ007 - a date
 
 
 class OutboxResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # sets no value of its own

@@ -79,7 +79,7 @@ class Worker:
     def _attempt(self, event: OutboxEvent) -> bool:
         try:
             self._deliver(event)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever a handler raises is why the event was not delivered
             self._repository.mark_retry(event.id)
             return False
         self._repository.mark_success(event.id)

@@ -75,7 +75,7 @@ _REPEATING = [
 ]
 # A cell that begins so is run by spreadsheets; an apostrophe in front makes it text. One that begins with an apostrophe
 # gets another, so that taking one away always gives the text as it was.
-_FORMULA = r"\A[=+\-@\t\r\n'＝＋－＠]"
+_FORMULA = r"\A[=+\-@\t\r\n'＝＋－＠]"  # noqa: RUF001 - the wide ones, which are run too
 _READ_SIZE = 2**20
 
 
@@ -85,7 +85,7 @@ class ExportWriter(Protocol):
     def write(self, batch: pa.RecordBatch) -> None:
         """Write the rows of a batch of `SCHEMA`."""
 
-    def close(self, metadata: Mapping[str, str]) -> None:
+    def close(self, metadata: Mapping[str, str]) -> None:  # noqa: ARG002 - CSV has no place for it
         """End the file; the metadata goes into it where its format has a place for it."""
 
     def abandon(self) -> None:

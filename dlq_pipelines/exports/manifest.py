@@ -47,7 +47,7 @@ class ExportOptions:
     """
 
     formats: tuple[ExportFormat, ...] = tuple(ExportFormat)
-    redaction: Redaction = Redaction()
+    redaction: Redaction = Redaction()  # noqa: RUF009 - frozen
 
 
 def build_manifest(

@@ -285,7 +285,7 @@ def _aged(counted: Counter[float | None]) -> tuple[AgeCount, ...]:
 
 def _write(event: DeadEvent) -> str:
     """The key of an event as an opaque text."""
-    assert event.dead_at is not None
+    assert event.dead_at is not None  # noqa: S101 - it is dead
     micros = (event.dead_at - _EPOCH) // timedelta(microseconds=1)
     return base64.urlsafe_b64encode(_KEY.pack(micros, event.id)).decode().rstrip("=")
 

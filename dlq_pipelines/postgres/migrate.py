@@ -194,7 +194,7 @@ def _declare_variables(defaults: dict[str, str]) -> Iterator[str]:
 
 def _render_migration(migration: Migration) -> str:
     record = (  # the name and checksum of our own file
-        'insert into :"dlq_schema".migration (series, number, name, checksum) values '
+        'insert into :"dlq_schema".migration (series, number, name, checksum) values '  # noqa: S608
         f"('{migration.series}', {migration.number}, '{migration.name}', '{migration.checksum}');"
     )
     body = f"{migration.text.rstrip()}\n{record}"

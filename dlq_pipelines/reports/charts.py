@@ -178,7 +178,7 @@ def _axis_x(values: list[str]) -> alt.Axis:
 
 def _axis_y(most: int) -> alt.Axis:
     # From 100,000 on the numbers would leave their margin: 100k.
-    shown = "~s" if most >= 100_000 else ",d"
+    shown = "~s" if most >= 100_000 else ",d"  # noqa: PLR2004 - explained above
     return alt.Axis(
         title=None,
         tickCount=4,

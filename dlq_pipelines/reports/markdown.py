@@ -61,7 +61,7 @@ def _row(cause: CauseFigures, figures: ReportFigures) -> tuple[object, ...]:
         format_percent(cause.share).replace(" ", "\u00a0"),
         f"{cause.first_seen.astimezone(figures.window.zone):%Y-%m-%d}",
         format_attempts(cause.attempts[0], cause.attempts[2]),
-        types + (f" and {cause.kinds - 3} more" if cause.kinds > 3 else ""),
+        types + (f" and {cause.kinds - 3} more" if cause.kinds > 3 else ""),  # noqa: PLR2004 - as many as are named
         cause.owner or "",
     )
 

@@ -104,12 +104,12 @@ def format_percent(share: float) -> str:
     shown = share * 100
     if 0 < shown < 1:
         return "< 1 %"
-    return "> 99 %" if 99 < shown < 100 else f"{shown:.0f} %"
+    return "> 99 %" if 99 < shown < 100 else f"{shown:.0f} %"  # noqa: PLR2004 - said above
 
 
 def format_rounded(value: float) -> str:
     """A mean: one decimal below ten."""
-    return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:,.1f}"
+    return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:,.1f}"  # noqa: PLR2004 - said above
 
 
 def format_duration(length: timedelta) -> str:
@@ -117,7 +117,7 @@ def format_duration(length: timedelta) -> str:
     minutes = int(length.total_seconds() // 60)
     if minutes >= 2 * 24 * 60:
         return f"{minutes // (24 * 60):,} days"
-    return f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"
+    return f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"  # noqa: PLR2004 - minutes of an hour
 
 
 def format_long_day(day: date) -> str:

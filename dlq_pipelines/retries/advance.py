@@ -82,7 +82,7 @@ class _Walk:
     after: DeathCursor = FIRST_CURSOR
     moved: bool = False
     locked: int = 0
-    left: Remaining = Remaining()
+    left: Remaining = Remaining()  # noqa: RUF009 - frozen
     ended: bool = False
 
     def past(self, page: DeathBatch, *, limit: int) -> "_Walk":

@@ -206,7 +206,7 @@ class CloseStep:
 FixStep = ReleaseStep | WaitStep | CloseStep
 
 
-def decide_next_step(
+def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
     fix: Fix,
     policy: RetryPolicy,
     stage: StageOutcomes,

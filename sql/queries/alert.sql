@@ -1,7 +1,7 @@
--- What rules are asked about, each minute: bounded reads of indexes. And what was found, told, and is still to be told.
+-- Alerts: the figures of the rules, which are bounded index reads that run every minute; the alerts; their delivery.
 
 -- name: muted
--- Causes that nobody is to be told of, with what is merged into them.
+-- Muted causes, with the causes that are merged into them.
 with muted as (
     select id from :"dlq_schema".cause where muted_until > %(now)s and muted_until is not null and merged_into is null
 )
@@ -9,7 +9,7 @@ select coalesce(array_agg(id), '{}') as ids
 from (select id from muted union all select m.id from :"dlq_schema".cause m where m.merged_into in (select id from muted)) x
 
 -- name: backlog
--- How many events are dead now and not of a muted cause, at most `most`, among the last `look` that died.
+-- Number of dead events whose cause is not muted, at most `most`, among the `look` latest deaths.
 select count(*) as events
 from (
     select from (
@@ -18,10 +18,10 @@ from (
     where not exists (
         select from :"dlq_schema".death d
         where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
-    limit %(most)s) heard
+    limit %(most)s) counted
 
 -- name: oldest
--- When the oldest died that is dead now and not of a muted cause, among the first `look`.
+-- Time of the oldest death whose event is still dead and whose cause is not muted, among the `look` oldest.
 select min(e.dead_at) as died_at
 from (
     select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
@@ -31,8 +31,8 @@ where not exists (
     where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
 
 -- name: window
--- Deaths since then by event type, of causes that are not muted: the last `most` of them, among the last `look` deaths.
--- By the names that hours are kept under.
+-- Deaths since a time by event type, of causes that are not muted: the latest `most` among the latest `look` deaths.
+-- Event types have the labels of dlq.death_hour.
 select coalesce(l.value, 'other') as event_type, sum(d.deaths)::bigint as deaths
 from (
     select left(event_type, 100) as event_type, count(*) as deaths
@@ -47,7 +47,7 @@ left join :"dlq_schema".metric_label l on l.name = 'event_type' and l.value = d.
 group by 1 order by 1
 
 -- name: usual
--- Deaths of these types in each whole hour of that time in which there were any, and since when hours are known.
+-- Deaths of these types in each hour that had any, and the first hour that was counted.
 select (select min(hour) from :"dlq_schema".death_hour) as began, event_type, array_agg(deaths) as hours
 from :"dlq_schema".death_hour
 where hour >= %(since)s and hour < %(until)s and event_type = any(%(event_types)s::text[])
@@ -57,7 +57,7 @@ group by event_type
 select min(hour) as began from :"dlq_schema".death_hour
 
 -- name: new_causes
--- Causes first seen since then that people are told of, with the event type that died of each last.
+-- Causes first seen since a time that are not muted, with the event type of the latest death.
 select c.id, coalesce(c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), '')))
         as title, c.first_seen as since, last.event_type
 from :"dlq_schema".cause c
@@ -78,7 +78,7 @@ where c.status = 'regressed' and c.merged_into is null and c.id <> all(%(muted)s
 order by c.id limit %(limit)s
 
 -- name: halted
--- Fixes that halted since then, unless another was flagged for the same since.
+-- Fixes halted since a time, without those for which a later fix of the same events was flagged.
 select f.id, left(f.note, 500) as note, left(f.verdict, 1000) as verdict, f.event_type
 from :"dlq_schema".fix f
 where f.status = 'halted' and f.closed_at > %(since)s
@@ -90,7 +90,7 @@ where f.status = 'halted' and f.closed_at > %(since)s
 order by f.closed_at desc, f.id limit %(limit)s
 
 -- name: parked
--- Led by the retries that failed, from their index alone; each event with enough of them is looked up.
+-- An index-only scan of failed retries leads; each event with enough of them is looked up.
 select count(*) as events
 from (
     select r.event_id from :"dlq_schema".retry r where r.outcome in ('dead', 'unsettled', 'gone')
@@ -103,7 +103,7 @@ where not exists (
     where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
 
 -- name: purged_soon
--- Archived dead events that the purge deletes once `before` is past, at most `look`.
+-- Number of events archived before a time, which the purge will delete, at most `look`.
 select count(*) as events
 from (select from :"outbox_schema".:"archive_table" a
       where a.status = 'dead' and a.dead_at is not null and a.archived_at < %(before)s
@@ -114,7 +114,7 @@ select name, severity, figures, checked_at
 from :"dlq_schema".check_result where not passed order by name limit %(limit)s
 
 -- name: failed_jobs
--- What failed and has not succeeded since. Of its days the first few are named.
+-- Jobs that failed and have not succeeded since, with the first failed days.
 select r.job, max(r.failed_at) as failed_at, (array_agg(r.failed_run order by r.failed_at desc))[1] as failed_run,
     (select max(s.succeeded_at) from :"dlq_schema".job_run s where s.job = r.job) as succeeded_at,
     coalesce((array_agg(r.day order by r.day) filter (where r.day <> ''))[:%(days)s], '{}') as days,
@@ -133,7 +133,7 @@ insert into :"dlq_schema".job_run (job, day, succeeded_at) values (%(job)s, %(da
 on conflict (job, day) do update set succeeded_at = greatest(job_run.succeeded_at, excluded.succeeded_at)
 
 -- name: record_failure
--- What succeeded at or after `unless_since` has not failed.
+-- A day that succeeded at or after `unless_since` has not failed.
 insert into :"dlq_schema".job_run (job, day, failed_at, failed_run)
 select %(job)s, day, %(at)s, %(run_id)s from unnest(%(days)s::text[]) as given (day) order by day
 on conflict (job, day) do update set failed_at = excluded.failed_at, failed_run = excluded.failed_run
@@ -141,7 +141,7 @@ where (job_run.failed_at is null or job_run.failed_at < excluded.failed_at)
     and (job_run.succeeded_at is null or job_run.succeeded_at < %(unless_since)s)
 
 -- name: is_new_failure
--- Whether record_failure would write anything.
+-- Whether record_failure would write a row.
 select exists (
     select from unnest(%(days)s::text[]) as given (day)
     where not exists (
@@ -149,31 +149,31 @@ select exists (
         where r.job = %(job)s and r.day = given.day
             and (r.failed_at >= %(at)s or r.succeeded_at >= %(unless_since)s))) as new
 
--- name: last_look
-select looked_until from :"dlq_schema".job_look
+-- name: scan_start
+select scanned_until from :"dlq_schema".job_scan
 
--- name: looked
-update :"dlq_schema".job_look set looked_until = greatest(looked_until, %(until)s)
+-- name: record_scan
+update :"dlq_schema".job_scan set scanned_until = greatest(scanned_until, %(until)s)
 
--- name: alone
--- One run decides at a time, to the end of its transaction.
+-- name: try_lock
+-- One run at a time evaluates alerts, until the end of its transaction.
 select pg_try_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' alerts', 0)) as locked
 
 -- name: firing
--- Alerts that fire, and those that are found again.
+-- Firing alerts, and alerts whose rule found them again.
 select * from :"dlq_schema".alert where resolved_at is null or key = any(%(keys)s::text[]) order by key
 
 -- name: put
-insert into :"dlq_schema".alert as a (key, rule, severity, event_type, summary, detail, fired_at, missing_since, told_at,
+insert into :"dlq_schema".alert as a (key, rule, severity, event_type, summary, detail, fired_at, missing_since, notified_at,
     resolved_at, silenced_until)
 values (%(key)s, %(rule)s, %(severity)s, %(event_type)s, %(summary)s, %(detail)s, %(fired_at)s, %(missing_since)s,
-    %(told_at)s, %(resolved_at)s, %(silenced_until)s)
+    %(notified_at)s, %(resolved_at)s, %(silenced_until)s)
 on conflict (key) do update set rule = excluded.rule, severity = excluded.severity, event_type = excluded.event_type,
     summary = excluded.summary, detail = excluded.detail, fired_at = excluded.fired_at,
-    missing_since = excluded.missing_since, told_at = excluded.told_at, resolved_at = excluded.resolved_at
+    missing_since = excluded.missing_since, notified_at = excluded.notified_at, resolved_at = excluded.resolved_at
 
 -- name: notice
--- What is to be told, with a delivery for each channel. A digest of a day that was told already is told no more.
+-- A notice with a delivery for each channel. The digest of a day is queued once.
 with notice as (
     insert into :"dlq_schema".alert_notice (key, kind, severity, event_type, summary, detail, at)
     values (%(key)s, %(kind)s, %(severity)s, %(event_type)s, %(summary)s, %(detail)s, %(now)s)
@@ -186,19 +186,19 @@ with notice as (
 select count(*) as notices from notice
 
 -- name: forget
--- Notices older than `before`, a bounded number at a time, and alerts that ended before that.
+-- Delete notices before a time, a bounded number at a time, and alerts that resolved before it.
 with old as (
     select id from :"dlq_schema".alert_notice where at < %(before)s order by at limit 1000
 ), notices as (
     delete from :"dlq_schema".alert_notice n using old where n.id = old.id
-), ended as (
+), resolved as (
     select key from :"dlq_schema".alert
     where resolved_at < %(before)s and (silenced_until is null or silenced_until < %(now)s) order by resolved_at limit 1000
 )
-delete from :"dlq_schema".alert a using ended where a.key = ended.key
+delete from :"dlq_schema".alert a using resolved where a.key = resolved.key
 
 -- name: list
--- Firing ones first, the gravest first, then what ended last. Those behind the key, of which a null is not asked for.
+-- Firing alerts, the most severe first, then resolved alerts, the latest first. A null cursor begins at the first.
 select alert.*
 from :"dlq_schema".alert, lateral (
     select (resolved_at is not null)::int as over,
@@ -227,15 +227,15 @@ on conflict (id) do nothing
 -- name: installation
 select id from :"dlq_schema".installation limit 1
 
--- name: homeless
--- What waits for a channel that is no longer configured: its address has changed, or it is told nothing any more.
+-- name: orphans
+-- Open deliveries of channels that are no longer configured.
 select d.notice_id, d.channel, n.severity, n.event_type
 from :"dlq_schema".alert_delivery d join :"dlq_schema".alert_notice n on n.id = d.notice_id
 where d.sent_at is null and d.given_up_at is null and d.channel <> all(%(ids)s::text[])
 order by d.notice_id, d.channel limit 1000
 
 -- name: readdress
--- A notice to other channels; one that has it, or waits for it, gets nothing twice.
+-- Move a notice to other channels. A channel that already has it gets no second delivery.
 with moved as (
     insert into :"dlq_schema".alert_delivery (notice_id, channel)
     select %(notice)s, channel from unnest(%(channels)s::text[]) as given (channel) order by channel
@@ -245,7 +245,7 @@ update :"dlq_schema".alert_delivery set given_up_at = %(now)s
 where notice_id = %(notice)s and channel = %(channel)s and sent_at is null and given_up_at is null
 
 -- name: give_up
--- Notices that no channel took in time.
+-- Give up deliveries of notices before a time.
 with late as (
     select d.notice_id, d.channel
     from :"dlq_schema".alert_delivery d join :"dlq_schema".alert_notice n on n.id = d.notice_id
@@ -257,7 +257,7 @@ update :"dlq_schema".alert_delivery d set given_up_at = %(now)s
 from late where d.notice_id = late.notice_id and d.channel = late.channel
 
 -- name: waiting_channels
--- Channels that something can be sent to now; one that was never sent to has no row yet.
+-- Channels with open deliveries that are due. A channel that was never used has no row yet.
 select given.id from unnest(%(ids)s::text[]) as given (id)
 where exists (
         select from :"dlq_schema".alert_delivery d
@@ -266,7 +266,7 @@ where exists (
 order by given.id
 
 -- name: lease
--- The channels that this run sends to; no other run takes them while it does, or for that long after it was killed.
+-- Lease channels. Until the lease ends, no other run sends to them, even after this run was killed.
 with free as (
     select c.id from :"dlq_schema".alert_channel c
     where c.due_at <= %(now)s and c.id = any(%(ids)s::text[])
@@ -277,7 +277,7 @@ from free where c.id = free.id
 returning c.id
 
 -- name: open_deliveries
--- What a channel is to be told, the oldest first; each time it is tried counts.
+-- Open notices of a channel, the oldest first. Counts the attempt.
 with open as (
     select notice_id, channel from :"dlq_schema".alert_delivery
     where channel = %(channel)s and sent_at is null and given_up_at is null
@@ -298,17 +298,17 @@ update :"dlq_schema".alert_channel
 set due_at = %(now)s, failures = 0, last_error = null, sent_at = %(now)s, sent = sent + %(messages)s where id = %(id)s
 
 -- name: channel_failed
--- It waits longer after each failure in a row: half a minute, doubled up to an hour.
+-- Exponential back-off: 30 seconds, doubled with each failure in a row, up to an hour.
 update :"dlq_schema".alert_channel
 set due_at = %(now)s::timestamptz + least(interval '30 seconds' * 2 ^ least(failures, 10), interval '1 hour'),
     failures = failures + 1, failed = failed + 1, last_error = left(%(error)s, 500) where id = %(id)s
 
--- name: deaths_wait
+-- name: has_queued_deaths
 select (select min(death_id) from :"dlq_schema".death_notice) is not null and not exists (
     select from :"dlq_schema".alert_channel where id = %(id)s and due_at > %(now)s) as waiting
 
--- name: unannounced
--- The next deaths to announce, by id. What the ledger has forgotten meanwhile is passed over.
+-- name: queued_deaths
+-- The next deaths to send, by id. A death that was purged from the ledger has no columns.
 select n.death_id, d.event_id, d.event_type, d.aggregate_type, d.aggregate_id, d.attempts, d.died_at,
     coalesce(c.merged_into, d.cause_id) as cause_id, left(c.exception_type, 200) as exception_type
 from (select death_id from :"dlq_schema".death_notice order by death_id limit %(limit)s) n
@@ -316,5 +316,5 @@ left join :"dlq_schema".death d on d.id = n.death_id
 left join :"dlq_schema".cause c on c.id = d.cause_id
 order by n.death_id
 
--- name: announced
+-- name: remove_queued_deaths
 delete from :"dlq_schema".death_notice where death_id = any(%(ids)s::bigint[])

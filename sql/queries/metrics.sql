@@ -128,7 +128,7 @@ select
         where status = 'dead' and dead_at is not null))::float8 as oldest_archived,
     (select count(*) from :"dlq_schema".retry where outcome is null) as outstanding,
     (select count(*) from :"dlq_schema".death_notice) as unannounced,
-    (select extract(epoch from min(made_at)) from :"dlq_schema".installation)::float8 as installed,
+    (select extract(epoch from min(created_at)) from :"dlq_schema".installation)::float8 as installed,
     (select count(*) from (
         select r.event_id from :"dlq_schema".retry r where r.outcome in ('dead', 'unsettled', 'gone')
         group by r.event_id having count(*) >= %(max_retries)s) tried

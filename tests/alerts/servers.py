@@ -63,7 +63,7 @@ def smtp_server() -> Iterator[tuple[int, list[bytes]]]:
     taken: list[bytes] = []
 
     class Handler:
-        async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
+        async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
             taken.append(envelope.content)
             return "250 OK"
 

@@ -385,7 +385,7 @@ from dlq_pipelines.postgres.connect import Database
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
-delivery._record = die
+delivery._record_result = die
 to = delivery.Sender(parse_routes(sys.argv[2]), sys.argv[3] or None, sys.argv[4])
 with Database(sys.argv[1]).connect() as connection:
     if sys.argv[3]:
@@ -651,7 +651,7 @@ def plans(connection: Connection) -> Iterator[dict[str, str]]:
         "parked",
         "purged_soon",
         "waiting_channels",
-        "homeless",
+        "orphans",
         "deaths_wait",
         "unannounced",
         "firing",

@@ -120,7 +120,7 @@ def test_a_question_that_takes_too_long_silences_no_other(
     with database.connect() as other, other.transaction():
         other.execute("lock table dlq.retry in access exclusive mode")
         figures = read(now)
-        assert (figures.slow, figures.backlog, figures.parked) == ({"parked"}, 3, 0)
+        assert (figures.timed_out, figures.backlog, figures.parked) == ({"parked"}, 3, 0)
         told = [
             evaluate_alerts(connection, now=now + timedelta(minutes=minutes), policy=policy)
             for minutes in (1, 30)

@@ -35,7 +35,7 @@ WRONG = {
     "backlog": replace(CALM, backlog=1_001),
     "oldest": replace(CALM, oldest=NOW - timedelta(days=8)),
     "deaths:order.placed": replace(
-        CALM, window={"order.placed": 20}, usual={"order.placed": [0] * 336}
+        CALM, window={"order.placed": 20}, baseline={"order.placed": [0] * 336}
     ),
     "new_cause:v1-1": replace(CALM, new_causes=[CAUSE]),
     "regressed:v1-1": replace(CALM, regressed=[CAUSE]),
@@ -51,7 +51,7 @@ WRONG = {
     "job:export_day": replace(
         CALM, failed_jobs=[FailedJob("export_day", NOW, "run", None, ["2026-11-23"], 0)]
     ),
-    "slow:parked": replace(CALM, slow=frozenset({"parked"})),
+    "slow:parked": replace(CALM, timed_out=frozenset({"parked"})),
 }
 
 
@@ -61,7 +61,7 @@ def test_where_nothing_is_wrong_nothing_is_told() -> None:
         backlog=1_000,
         oldest=NOW - timedelta(days=7),
         window={"x": 19},
-        usual={"x": [0] * 336},
+        baseline={"x": [0] * 336},
     )
     assert evaluate_rules(CALM, Thresholds()) == evaluate_rules(at_the_edge, Thresholds()) == []
 
@@ -173,7 +173,7 @@ def test_more_deaths_are_never_less_unusual(hours: list[int], deaths: int, outag
     """And no past outage of a single hour hides one: the threshold stays within what the other hours say."""
     assert compute_spike_threshold(hours) >= sorted(hours)[len(hours) // 2 - 1]
     fewer, more = (
-        evaluate_rules(replace(CALM, window={"x": many}, usual={"x": hours}), Thresholds())
+        evaluate_rules(replace(CALM, window={"x": many}, baseline={"x": hours}), Thresholds())
         for many in (deaths, deaths + 1)
     )
     assert len(fewer) <= len(more)
@@ -183,7 +183,7 @@ def test_more_deaths_are_never_less_unusual(hours: list[int], deaths: int, outag
 
 def test_before_a_day_is_known_nothing_is_called_unusual() -> None:
     assert (
-        evaluate_rules(replace(CALM, window={"x": 10_000}, usual={"x": [0] * 23}), Thresholds())
+        evaluate_rules(replace(CALM, window={"x": 10_000}, baseline={"x": [0] * 23}), Thresholds())
         == []
     )
 
@@ -193,7 +193,7 @@ def test_whatever_an_event_type_or_a_title_holds_a_finding_stays_a_line(text: st
     figures = replace(
         CALM,
         window={text: 500},
-        usual={text: [0] * 336},
+        baseline={text: [0] * 336},
         new_causes=[replace(CAUSE, title=text)],
         halted=[HaltedFix(1, text, text, None)],
         failed_checks=[FailedCheck("books_balance", Severity.WARNING, {"examples": [text]}, NOW)],
@@ -240,8 +240,8 @@ def test_an_alert_is_told_once_again_after_the_cool_down_and_when_it_is_over(
             told.append((now, notice))
         elif is_found and not silenced:
             assert alert is not None
-            assert alert.told_at is not None
-            assert never or now - alert.told_at < COOLDOWN
+            assert alert.notified_at is not None
+            assert never or now - alert.notified_at < COOLDOWN
     for (at, kind), (later, following) in itertools.pairwise(told):
         if following is NoticeKind.FIRED:
             assert kind is NoticeKind.RESOLVED

@@ -25,7 +25,7 @@ from dlq_pipelines.errors import DlqError, RefusedError
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.api.conftest import Serve, bearer, serving
-from tests.cli.conftest import Run, dlq
+from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, kill, one
 
 # What a token for retries may post to; everything else that is posted needs one of scope admin.
@@ -247,7 +247,7 @@ def test_tokens_that_cannot_be_read_are_refused_without_repeating_them(
 
 @pytest.mark.parametrize(
     ("host", "refused"),
-    [("127.0.0.1", False), ("127.1.2.3", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True),
+    [("127.0.0.1", False), ("127.1.2.3", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True),  # noqa: S104
      ("10.0.0.7", True), ("dlq.example.com", True)],
 )  # fmt: skip
 def test_without_tokens_no_address_is_served_that_others_reach(
@@ -436,7 +436,7 @@ def test_hostile_texts_come_back_as_the_texts_that_they_are(
 
 @pytest.mark.parametrize("payload", POISON, ids=["deep", "deeper", "huge", "long"])
 def test_no_payload_hides_the_other_events_or_loses_a_digit(
-    dlq: Run,
+    dlq: Run,  # noqa: F811
     api: httpx.Client,
     connection: Connection,
     payload: str,

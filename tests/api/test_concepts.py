@@ -17,7 +17,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.postgres.connect import Connection
 from tests.api.conftest import Serve
-from tests.cli.conftest import Run, dlq
+from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, kill, one, park
 
 
@@ -375,7 +375,7 @@ def test_a_text_that_cannot_be_stored_is_said_in_our_words(
 
 
 def test_every_list_is_read_to_its_end_by_pages(
-    dlq: Run,
+    dlq: Run,  # noqa: F811
     api: httpx.Client,
     connection: Connection,
 ) -> None:

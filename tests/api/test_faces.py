@@ -15,7 +15,7 @@ from dlq_pipelines.cli.app import app as terminal
 from dlq_pipelines.defs.retries import SelectionConfig
 from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from tests.cli.conftest import Run, dlq
+from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, kill
 
 # A question as each face is asked it: filters of a terminal, and of a request.
@@ -58,7 +58,7 @@ def dead(connection: Connection) -> None:
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=str)
 def test_one_question_has_one_answer(
-    dlq: Run,
+    dlq: Run,  # noqa: F811
     api: httpx.Client,
     database: Database,
     question: dict[str, Any],

@@ -183,4 +183,4 @@ def _peak() -> float:
 
 if __name__ == "__main__":
     seconds = _child(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
-    print(json.dumps({"seconds": seconds, "megabytes": _peak()}))
+    print(json.dumps({"seconds": seconds, "megabytes": _peak()}))  # noqa: T201 - a command

@@ -18,7 +18,7 @@ Dlq = Callable[..., Any]
 
 
 @pytest.fixture
-def dlq(home: object, monkeypatch: pytest.MonkeyPatch) -> Dlq:
+def dlq(home: object, monkeypatch: pytest.MonkeyPatch) -> Dlq:  # noqa: ARG001 - where the command looks
     """Run a command with --json and return what it says; what it raises is raised."""
     monkeypatch.setenv("DLQ_ARCHIVE_REQUIRES_EXPORT", "false")
 

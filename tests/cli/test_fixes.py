@@ -246,7 +246,7 @@ def test_whoever_does_not_say_yes_is_told_that_nothing_was_changed(
     ours, theirs = pty.openpty()
     running = subprocess.Popen(
         [Path(sys.executable).parent / "dlq", *FLAG],
-        preexec_fn=lambda: os.login_tty(theirs),
+        preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509 - no thread runs yet
         cwd=home.parent,
     )
     os.close(theirs)
@@ -427,7 +427,7 @@ def test_a_program_reads_what_the_fix_is_now(dlq: Run, flagged: int) -> None:
         (["0", "--reason", "x"], 2, "0 is not in the range"),
     ],
 )
-def test_what_cannot_be_changed_is_said_and_changes_nothing(
+def test_what_cannot_be_changed_is_said_and_changes_nothing(  # noqa: PLR0917 - fixtures are arguments
     dlq: Run,
     connection: Connection,
     flagged: int,

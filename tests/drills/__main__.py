@@ -18,7 +18,7 @@ KILLS = 60
 def main() -> int:
     """Play the drills; an assertion ends them."""
     seed = int(os.environ.get("SEED") or secrets.randbelow(10**6))
-    print(f"seed {seed}", flush=True)
+    print(f"seed {seed}", flush=True)  # noqa: T201 - a command
     with scratch_server() as (folder, server):
         database = Database(server.ensure_database("drill"))
         with database.connect() as connection:

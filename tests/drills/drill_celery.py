@@ -45,7 +45,7 @@ def test_a_backfill_of_thirty_days_goes_on_after_a_worker_is_killed(tmp_path: Pa
                 seconds = time.monotonic() - begun
             _require_whole(running, tmp_path / "dlq" / "exports" / "dead_events")
             told = f"30 days of {A_DAY:,} deaths in {seconds:.0f} s, one of two workers killed after {after} of them"
-            print(f"\n{told}: {_runs(running)} runs, each death in one file")
+            print(f"\n{told}: {_runs(running)} runs, each death in one file")  # noqa: T201 - a drill prints its figures
 
 
 def _month_of_deaths(running: Production) -> None:

@@ -19,7 +19,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
     """One installation for all of them: it goes on after each."""
     with production(tmp_path_factory.mktemp("production")) as made:
         first = made.flag("begin")
-        print(f"\nfrom the start to the first released fix: {made.wait_for_release(first):.0f} s")
+        print(f"\nfrom the start to the first released fix: {made.wait_for_release(first):.0f} s")  # noqa: T201 - a drill prints its figures
         yield made
 
 
@@ -122,7 +122,7 @@ def kill_a_run_with_its_lock_held(running: Production, name: str) -> int:
             "the server works for the dead",
             seconds=30,
         )
-        print(f"\nthe lock of the killed run was free after {time.monotonic() - killed:.1f} s")
+        print(f"\nthe lock of the killed run was free after {time.monotonic() - killed:.1f} s")  # noqa: T201 - see above
         seconds = running.wait_for_release(fix)
         connection.execute("drop trigger hold on dlq.retry")
     runs = running.runs(fix)
@@ -149,7 +149,7 @@ def _worker_of(running: Production, run_id: str) -> psutil.Process:
 def test_each_time_of_a_schedule_had_one_run(running: Production) -> None:
     """Through all of the above."""
     ticks = _ticks(running)
-    print(f"\n{len(ticks)} times of the schedule, runs each: {sorted(ticks.values())}")
+    print(f"\n{len(ticks)} times of the schedule, runs each: {sorted(ticks.values())}")  # noqa: T201 - a drill prints its figures
     assert ticks
     assert set(ticks.values()) == {1}
 

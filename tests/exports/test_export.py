@@ -63,7 +63,7 @@ HOSTILE = [
     "\t=1",
     "\r=1",
     "\n=1",
-    "＝1",
+    "＝1",  # noqa: RUF001 - spreadsheets run the wide ones too
     "'quoted",
     "''twice",
     'Zoë 日本 🎉 "said", a;b\nsecond line\r\nthird',

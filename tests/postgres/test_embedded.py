@@ -30,7 +30,7 @@ from dlq_pipelines.postgres.embedded import start_server
 REPOSITORY = Path(embedded.__file__).parents[2]
 PACKAGES = Path(sysconfig.get_paths()["purelib"])
 ROOT = os.geteuid() == 0
-TMP = Path("/tmp")
+TMP = Path("/tmp")  # noqa: S108 - pytest's own folders are closed to other accounts
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec(embedded.PACKAGE) is None,

@@ -1,4 +1,4 @@
-"""`/api/alerts`: what is wrong, who was told, and who shall not be?"""
+"""Serves `/api/alerts`: lists and silences alerts."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,10 +17,12 @@ from dlq_pipelines.audit import RunOptions
 router = APIRouter(prefix="/api/alerts", tags=["alerts"])
 
 
-class Silence(Body):
-    """Which alert nobody is told of, for how many hours; 0 ends it."""
+class SilenceBody(Body):
+    """The alert to silence, and for how many hours; 0 ends the silence."""
 
-    key: str = Field(min_length=1, max_length=500, description="The alert, as the list names it.")
+    key: str = Field(
+        min_length=1, max_length=500, description="Key of the alert, as the list shows it."
+    )
     hours: float = Field(default=8, ge=0, le=720)
     reason: Reason
     dry_run: DryRun = False
@@ -28,14 +30,14 @@ class Silence(Body):
 
 @dataclass(frozen=True)
 class ShownAlert(Alert):
-    """An alert, and whether it is firing, silenced or resolved."""
+    """An alert and its state: firing, silenced or resolved."""
 
     state_now: Annotated[str, Field(serialization_alias="state")] = ""
 
 
 @dataclass(frozen=True)
 class AlertList:
-    """Alerts, what fires first, and how the channels are doing; addresses are never shown.
+    """Alerts, firing ones first, and the state of the channels, without URLs.
 
     `next` is the `after` of the next page, null on the last.
     """
@@ -48,8 +50,8 @@ class AlertList:
 
 
 @router.get("")
-def list_(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> AlertList:
-    """Alerts: what fires, the gravest first, then what ended last."""
+def get_alerts(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> AlertList:
+    """List firing alerts, the most severe first, then resolved alerts, the latest first."""
     now, alerts = datetime.now(UTC), list_alerts(outbox, limit=limit, after=after)
     found = [ShownAlert(**vars(alert), state_now=alert.state(now)) for alert in alerts]
     return AlertList(
@@ -62,13 +64,13 @@ def list_(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> 
 
 
 @router.post("/silence")
-def silence(caller: Admin, asked: Silence, outbox: Outbox) -> Alert:
-    """Tell nobody of an alert for some hours. That it is over is told all the same."""
-    audit = caller.sign(asked.reason)
+def post_silence(caller: Admin, body: SilenceBody, outbox: Outbox) -> Alert:
+    """Silence an alert for some hours. The notice of its resolution is sent anyway."""
+    audit = caller.sign(body.reason)
     return silence_alert(
         outbox,
-        asked.key,
-        audit.now + timedelta(hours=asked.hours) if asked.hours else None,
+        body.key,
+        audit.now + timedelta(hours=body.hours) if body.hours else None,
         audit=audit,
-        options=RunOptions(dry_run=asked.dry_run),
+        options=RunOptions(dry_run=body.dry_run),
     )

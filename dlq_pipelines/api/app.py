@@ -80,7 +80,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     app.state.limiter = MovingWindowRateLimiter(MemoryStorage())
     app.state.rate = RateLimitItemPerMinute(settings.api_changes_per_minute)
     app.state.exports = threading.BoundedSemaphore(_EXPORTS)
-    app.state.schema_known_until = 0.0
+    app.state.schema_checked_until = 0.0
     install_error_handlers(app)
     for concept in CONCEPTS:
         app.include_router(concept.router, responses=RESPONSES)

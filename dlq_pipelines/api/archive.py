@@ -1,4 +1,4 @@
-"""`/api/archive`: what leaves the hot table, what comes back, and what is deleted for good?"""
+"""Serves `/api/archive`: archives, restores and purges dead events."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dlq_pipelines.api.auth import Admin, Retrier
 from dlq_pipelines.api.filters import AtMost, DryRun, Reason, SelectionBody
-from dlq_pipelines.api.session import Outbox, Site
+from dlq_pipelines.api.session import ApiSettings, Outbox
 from dlq_pipelines.archive.archive import ArchiveResult, archive_dead_events
 from dlq_pipelines.archive.purge import PurgeResult, purge_archive
 from dlq_pipelines.archive.restore import (
@@ -22,14 +22,14 @@ from dlq_pipelines.errors import RefusedError
 router = APIRouter(prefix="/api/archive", tags=["archive"])
 
 
-class ByRetention(AtMost):
-    """What is past its retention."""
+class PurgeBody(AtMost):
+    """Why events past the retention are purged."""
 
     reason: Reason
     dry_run: DryRun = False
 
 
-class Run(ByRetention):
+class ArchiveBody(PurgeBody):
     """Which dead events are old enough."""
 
     older_than_days: int | None = Field(
@@ -40,84 +40,93 @@ class Run(ByRetention):
     )
 
 
-class Restore(SelectionBody):
-    """Archived dead events of these ids or of a filter."""
+class RestoreBody(SelectionBody):
+    """Archived events by their ids or by filters."""
 
     reason: Reason
 
 
 @dataclass(frozen=True)
-class ArchivedOlder(ArchiveResult):
-    """What was archived; in a dry run, would be."""
+class ArchiveResponse(ArchiveResult):
+    """Result of the archive run; of a dry run, what a real run would do."""
 
     older_than_days: int
     dry_run: bool
 
 
 @dataclass(frozen=True)
-class PurgedOlder(PurgeResult):
-    """What was deleted; in a dry run, would be."""
+class PurgeResponse(PurgeResult):
+    """Result of the purge; of a dry run, what a real run would do."""
 
     older_than_days: int
     dry_run: bool
 
 
 @dataclass(frozen=True)
-class RestoredEvents(RestoreResult):
-    """What came back; in a dry run, would."""
+class RestoreResponse(RestoreResult):
+    """Result of the restore; of a dry run, what a real run would do."""
 
     dry_run: bool
 
 
 @router.post("/run")
-def run(caller: Admin, asked: Run, outbox: Outbox, site: Site) -> ArchivedOlder:
-    """Move dead events past their retention to the archive: of exported days, and not what an open fix targets."""
-    audit = caller.sign(asked.reason)
-    days = site.dead_retention_days if asked.older_than_days is None else asked.older_than_days
-    before, exported = audit.now - timedelta(days=days), site.archive_requires_export
+def post_run(
+    caller: Admin, body: ArchiveBody, outbox: Outbox, settings: ApiSettings
+) -> ArchiveResponse:
+    """Archive dead events past the retention whose day is exported and that no open fix targets."""
+    audit = caller.sign(body.reason)
+    days = settings.dead_retention_days if body.older_than_days is None else body.older_than_days
+    before, exported = audit.now - timedelta(days=days), settings.archive_requires_export
     done = run_after_permission(
         lambda options: archive_dead_events(
             outbox, before=before, only_exported=exported, audit=audit, options=options
         ),
-        RunOptions(dry_run=asked.dry_run),
+        RunOptions(dry_run=body.dry_run),
         count=lambda done: done.moved,
-        permit=asked.permit("archive"),
+        permit=body.permit("archive"),
     )
-    return ArchivedOlder(**vars(done), older_than_days=days, dry_run=asked.dry_run)
+    return ArchiveResponse(**vars(done), older_than_days=days, dry_run=body.dry_run)
 
 
 @router.post("/restore")
-def restore(caller: Retrier, asked: Restore, outbox: Outbox, site: Site) -> RestoredEvents:
-    """Bring archived dead events back as dead, so that a fix can target them. Discarded ones only by their ids."""
-    selection = asked.build_selection(site.zone)
+def post_restore(
+    caller: Retrier, body: RestoreBody, outbox: Outbox, settings: ApiSettings
+) -> RestoreResponse:
+    """Restore archived events as dead, so that a fix can target them.
+
+    Discarded events are restored by their ids only.
+    """
+    selection = body.build_selection(settings.zone)
     done = run_after_permission(
         lambda options: restore_events(
-            outbox, selection, audit=caller.sign(asked.reason), options=options
+            outbox, selection, audit=caller.sign(body.reason), options=options
         ),
-        RunOptions(dry_run=asked.dry_run),
+        RunOptions(dry_run=body.dry_run),
         count=lambda done: done.events,
-        permit=asked.permit("restore"),
+        permit=body.permit("restore"),
     )
-    if asked.names_only and not done.events:
+    if body.names_only and not done.events:
         raise build_nothing_restored_error(done)
-    return RestoredEvents(**vars(done), dry_run=asked.dry_run)
+    return RestoreResponse(**vars(done), dry_run=body.dry_run)
 
 
 @router.post("/purge")
-def purge(caller: Admin, asked: ByRetention, outbox: Outbox, site: Site) -> PurgedOlder:
-    """Delete archived dead events past DLQ_ARCHIVE_RETENTION_DAYS for good. Which they were stays known."""
-    days = site.archive_retention_days
+def post_purge(
+    caller: Admin, body: PurgeBody, outbox: Outbox, settings: ApiSettings
+) -> PurgeResponse:
+    """Delete archived events past DLQ_ARCHIVE_RETENTION_DAYS. Their ids stay recorded."""
+    days = settings.archive_retention_days
     if not days:
         raise RefusedError(
-            "DLQ_ARCHIVE_RETENTION_DAYS is 0, so nothing is ever purged. Nothing was changed."
+            "DLQ_ARCHIVE_RETENTION_DAYS is 0, which disables the purge. Nothing was changed."
         )
-    audit = caller.sign(asked.reason)
+    audit = caller.sign(body.reason)
     done = run_after_permission(
         lambda options: purge_archive(
             outbox, before=audit.now - timedelta(days=days), audit=audit, options=options
         ),
-        RunOptions(dry_run=asked.dry_run),
+        RunOptions(dry_run=body.dry_run),
         count=lambda done: done.events,
-        permit=asked.permit("delete"),
+        permit=body.permit("delete"),
     )
-    return PurgedOlder(**vars(done), older_than_days=days, dry_run=asked.dry_run)
+    return PurgeResponse(**vars(done), older_than_days=days, dry_run=body.dry_run)

@@ -1,6 +1,7 @@
-"""What may a request say beside its path? What its route describes, each thing once; the rest is a slip of the pen.
+"""Rejects arguments that a route does not describe, or that are repeated.
 
-A `dry_run` that nobody reads would change data, and a filter that nobody reads would mean more than was meant.
+Ignoring an unknown `dry_run` would change data, and ignoring an unknown filter would select too
+much.
 """
 
 from collections import Counter
@@ -10,16 +11,16 @@ from fastapi import Request
 
 from dlq_pipelines.api.errors import RequestError
 
-# Bodies that ask for nothing, which some clients send with every post.
-_NOTHING = (b"", b"{}")
+# Bodies without content, which some clients send with every POST.
+_EMPTY_BODIES = (b"", b"{}")
 
 
 async def reject_undescribed_arguments(request: Request) -> None:
-    """A dependency of every route.
+    """Reject undescribed arguments; a dependency of every route.
 
     Raises:
-        RequestError: an argument of the address is unknown to the route, or said more than once where one is meant; or
-            there is a body and the route takes none.
+        RequestError: a query parameter is unknown to the route, or repeated although it is not a
+            list; or there is a body and the route takes none.
     """
     route = request.scope["route"]
     if request.query_params:
@@ -27,9 +28,9 @@ async def reject_undescribed_arguments(request: Request) -> None:
     if (
         request.method == "POST"
         and route.body_field is None
-        and await request.body() not in _NOTHING
+        and await request.body() not in _EMPTY_BODIES
     ):
-        raise RequestError(400, "This address takes no body.")
+        raise RequestError(400, "This route takes no body.")
 
 
 def _require_described(request: Request, path: str) -> None:
@@ -37,20 +38,20 @@ def _require_described(request: Request, path: str) -> None:
         request.app.openapi()["paths"].get(path, {}).get(request.method.lower(), {})
     )
     known = {
-        one["name"]: one["schema"]
-        for one in described.get("parameters", [])
-        if one["in"] == "query"
+        parameter["name"]: parameter["schema"]
+        for parameter in described.get("parameters", [])
+        if parameter["in"] == "query"
     }
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
-            said = (
-                f"It has {', '.join(known)}."
+            allowed = (
+                f"It takes {', '.join(known)}."
                 if known
-                else "It has none; what is changed is said in the body."
+                else "Changes take their arguments in the body."
             )
-            raise RequestError(400, f"{name}: this address has no such argument. {said}")
+            raise RequestError(400, f"{name}: unknown query parameter. {allowed}")
         if times > 1 and not _is_list(known[name]):
-            raise RequestError(400, f"{name}: said {times} times. Say it once.")
+            raise RequestError(400, f"{name}: given {times} times. Pass it once.")
 
 
 def _is_list(schema: dict[str, Any]) -> bool:

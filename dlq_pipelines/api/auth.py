@@ -1,7 +1,8 @@
-"""Who asks, and may they?
+"""Authenticates callers by bearer tokens and checks their scopes.
 
-`DLQ_API_TOKENS` holds names, scopes and hashes of bearer tokens, so whoever reads the environment has none of them. A
-token is 256 random bits: a plain SHA-256 of it cannot be guessed, where a password's could.
+`DLQ_API_TOKENS` holds names, scopes and hashes of tokens, so reading the environment reveals no
+token. A token has 256 random bits, so a plain SHA-256 of it cannot be reversed, as the hash of a
+password could.
 """
 
 import hashlib
@@ -28,28 +29,29 @@ from dlq_pipelines.errors import DlqError
 from dlq_pipelines.validate import validate_not_blank
 
 _ENTRY = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):(read|retry|admin):([0-9a-f]{64})")
-_LONGEST_ACTOR = 200
+_MAX_ACTOR_LENGTH = 200
 _bearer = HTTPBearer(
-    auto_error=False, description="A token of `dlq tokens new`. Not asked for where none is set."
+    auto_error=False,
+    description="A token from `dlq tokens new`. Not needed if DLQ_API_TOKENS is unset.",
 )
 
 
 class TokenScope(StrEnum):
-    """What a token allows; each one also what stands before it."""
+    """What a token allows. Each scope includes the ones before it."""
 
     READ = "read"
     RETRY = "retry"
     ADMIN = "admin"
 
     def allows(self, other: "TokenScope") -> bool:
-        """Whether it includes the other."""
+        """Return whether this scope includes the other."""
         order = list(TokenScope)
         return order.index(self) >= order.index(other)
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token as it is kept: whose it is, what it allows, and the SHA-256 by which it is recognised."""
+    """An entry of `DLQ_API_TOKENS`: name, scope, and the SHA-256 of the token."""
 
     name: str
     scope: TokenScope
@@ -61,7 +63,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: the actor of every audit row."""
+    """The caller of a request, who is the actor of its audit entries."""
 
     actor: str
 
@@ -71,48 +73,49 @@ class Caller:
 
 
 def create_token(name: str, scope: TokenScope) -> tuple[str, Token]:
-    """A fresh secret, and what is to be kept of it.
+    """Return a new secret token and its entry.
 
     Raises:
-        ValueError: the name cannot be used.
+        ValueError: the name is invalid.
     """
     secret = f"dlq_{secrets.token_urlsafe(32)}"
-    entry = f"{name}:{scope}:{_digest(secret)}"
+    entry = f"{name}:{scope}:{_hash_token(secret)}"
     if not _ENTRY.fullmatch(entry):
-        raise ValueError(
-            "name must be of letters, digits, dots, dashes and underscores, at most 64"
-        )
-    return secret, Token(name, scope, _digest(secret))
+        raise ValueError("name must have at most 64 letters, digits, dots, dashes and underscores")
+    return secret, Token(name, scope, _hash_token(secret))
 
 
 def read_tokens(text: str) -> tuple[Token, ...]:
-    """The entries of `DLQ_API_TOKENS`, separated by commas or spaces.
+    """Parse the entries of `DLQ_API_TOKENS`, which commas or spaces separate.
 
     Raises:
-        DlqError: one is none, or two have one name; the message has the place, never the entry.
+        DlqError: an entry is invalid, or two entries have the same name; the message gives the
+            position and never the entry.
     """
     tokens: list[Token] = []
     for place, entry in enumerate(re.split(r"[,\s]+", text.strip(", \t\r\n")), 1):
         found = _ENTRY.fullmatch(entry)
         if entry and not found:
             raise DlqError(
-                f"DLQ_API_TOKENS: entry {place} is no name:scope:hash. Make one: `dlq tokens new NAME --scope read`."
+                f"DLQ_API_TOKENS: entry {place} is not name:scope:hash.",
+                "Create an entry with `dlq tokens new NAME --scope read`.",
             )
         if found:
             tokens.append(Token(found[1], TokenScope(found[2]), found[3]))
     if len({token.name for token in tokens}) < len(tokens):
         raise DlqError(
-            "DLQ_API_TOKENS: two entries have one name, so an audit could not tell them apart. Rename one."
+            "DLQ_API_TOKENS: two entries have the same name, which the audit log would mix up.",
+            "Rename one of them.",
         )
     return tuple(tokens)
 
 
 def require_scope(scope: TokenScope, *, changes: bool = False) -> Callable[..., Caller]:
-    """A dependency: the caller, who must have that scope.
+    """Return a dependency that provides the caller and checks the scope.
 
     Args:
-        scope: what the route needs.
-        changes: it changes something, so a caller may ask for it only so often.
+        scope: the scope that the route needs.
+        changes: whether the route changes data, which is rate limited per caller.
     """
 
     def caller(
@@ -121,65 +124,69 @@ def require_scope(scope: TokenScope, *, changes: bool = False) -> Callable[..., 
         x_actor: Annotated[
             str | None,
             Header(
-                max_length=_LONGEST_ACTOR, description="Who is behind the token, for the audit."
+                max_length=_MAX_ACTOR_LENGTH,
+                description="The person who uses the token, for the audit log.",
             ),
         ] = None,
     ) -> Caller:
         tokens: tuple[Token, ...] = request.app.state.tokens
-        token = _recognise(tokens, given.credentials if given else None) if tokens else None
+        token = _find_token(tokens, given.credentials if given else None) if tokens else None
         if token is not None and not token.scope.allows(scope):
             raise RequestError(
-                403, f"This needs the scope {scope}; the token {token.name} has {token.scope}."
+                403, f"The scope {scope} is required; the token {token.name} has {token.scope}."
             )
         if changes:
             peer = request.client.host if request.client else "unknown"
-            _not_too_often(
+            _limit_rate(
                 request.app.state.limiter, request.app.state.rate, token.name if token else peer
             )
-        who = validate_not_blank("X-Actor", x_actor) if x_actor is not None else None
+        person = validate_not_blank("X-Actor", x_actor) if x_actor is not None else None
         if token is None:
-            return Caller(who or "api")
-        return Caller(f"{who} via {token.name}" if who else token.name)
+            return Caller(person or "api")
+        return Caller(f"{person} via {token.name}" if person else token.name)
 
     return caller
 
 
 def authenticate(tokens: tuple[Token, ...], authorization: str | None) -> None:
-    """Let a request on whose `Authorization` has a known token, and any where there are no tokens.
+    """Accept a request with a known token, or any request if there are no tokens.
 
     Raises:
-        RequestError: nobody knows who asks.
+        RequestError: the token is missing or unknown.
     """
     if tokens:
         scheme, secret = get_authorization_scheme_param(authorization)
-        _recognise(tokens, secret if scheme.lower() == "bearer" else None)
+        _find_token(tokens, secret if scheme.lower() == "bearer" else None)
 
 
-def _recognise(tokens: tuple[Token, ...], secret: str | None) -> Token:
-    """The token of that secret. Each entry is compared, in constant time, so the time tells nothing of which."""
-    digest = _digest(secret or "")
+def _find_token(tokens: tuple[Token, ...], secret: str | None) -> Token:
+    """Return the token with this secret.
+
+    Every entry is compared in constant time, so that timing reveals nothing.
+    """
+    digest = _hash_token(secret or "")
     found = [token for token in tokens if hmac.compare_digest(token.digest, digest)]
     if not found:
-        why = (
+        error = (
             "The bearer token is unknown."
             if secret
-            else "A bearer token is needed: Authorization: Bearer ..."
+            else "A bearer token is required: Authorization: Bearer ..."
         )
-        raise RequestError(401, why, {"WWW-Authenticate": "Bearer"})
+        raise RequestError(401, error, {"WWW-Authenticate": "Bearer"})
     return found[0]
 
 
-def _not_too_often(limiter: MovingWindowRateLimiter, rate: RateLimitItem, who: str) -> None:
-    if not limiter.hit(rate, who):
-        wait = max(1, math.ceil(limiter.get_window_stats(rate, who).reset_time - time.time()))
+def _limit_rate(limiter: MovingWindowRateLimiter, rate: RateLimitItem, caller: str) -> None:
+    if not limiter.hit(rate, caller):
+        wait = max(1, math.ceil(limiter.get_window_stats(rate, caller).reset_time - time.time()))
         raise RequestError(
             429,
-            f"At most {rate.amount:,} changes a minute are taken. Wait {wait} s.",
+            f"The limit is {rate.amount:,} changes a minute. Wait {wait} s.",
             {"Retry-After": str(wait)},
         )
 
 
-def _digest(secret: str) -> str:
+def _hash_token(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""`/api/causes`: why do events die, and what do people say of it?"""
+"""Serves `/api/causes`: lists, describes and edits causes."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,9 @@ from dlq_pipelines.validate import BIGINT_MAX
 
 router = APIRouter(prefix="/api/causes", tags=["causes"])
 CauseId = Annotated[
-    str, AfterValidator(validate_storable_text), Path(max_length=200, description="The cause.")
+    str,
+    AfterValidator(validate_storable_text),
+    Path(max_length=200, description="Id of the cause."),
 ]
 
 
@@ -41,52 +43,54 @@ class CauseChangeRequest(Body):
     dry_run: DryRun = False
 
 
-class Merge(CauseChangeRequest):
-    """The cause that it is shown as from now on."""
+class MergeBody(CauseChangeRequest):
+    """The cause to merge into."""
 
     into: str = Field(max_length=200)
 
 
-class Rename(CauseChangeRequest):
-    """What people call it; empty: its message again."""
+class RenameBody(CauseChangeRequest):
+    """The name; empty to remove it."""
 
     name: str
 
 
-class Own(CauseChangeRequest):
-    """Who looks after it; empty: nobody."""
+class OwnBody(CauseChangeRequest):
+    """The owner; empty to remove it."""
 
     owner: str
 
 
-class Note(CauseChangeRequest):
-    """What is known of it; empty: nothing."""
+class NoteBody(CauseChangeRequest):
+    """The note; empty to remove it."""
 
     text: str
 
 
-class Mute(CauseChangeRequest):
-    """For how many days nobody is told of it; 0 ends it."""
+class MuteBody(CauseChangeRequest):
+    """Number of days without alerts; 0 ends the mute."""
 
     days: int = Field(default=7, ge=0, le=365)
 
 
-class Undo(CauseChangeRequest):
-    """The number of the change to take back."""
+class UndoBody(CauseChangeRequest):
+    """The change to undo."""
 
     operation: int = Field(ge=1, le=BIGINT_MAX)
 
 
 @dataclass(frozen=True)
 class ShownCause(Cause):
-    """A cause, and its state: `muted` while it is, otherwise its status."""
+    """A cause and its state: `muted` while it is muted, otherwise its status."""
 
     state_now: Annotated[str, Field(serialization_alias="state")]
 
 
 @dataclass(frozen=True)
 class CauseList:
-    """Causes, those with most dead events now first; `next` is the `after` of the next page, null on the last."""
+    """Causes, those with most dead events first; `next` is the `after` of the next page, null on
+    the last.
+    """
 
     causes: list[ShownCause]
     count: int
@@ -96,101 +100,106 @@ class CauseList:
 
 @dataclass(frozen=True)
 class SimilarList:
-    """Pairs of causes whose messages are equal but for one word."""
+    """Pairs of causes whose messages differ in one word."""
 
     pairs: list[MergeProposal]
     count: int
 
 
 @router.get("")
-def list_(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> CauseList:
-    """Causes, those with most dead events now first. One whose figures change between two pages may be missed."""
+def get_causes(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> CauseList:
+    """List causes, those with most dead events first.
+
+    A cause whose figures change between two pages can be missing.
+    """
     now, causes = datetime.now(UTC), list_causes(outbox, limit=limit, after=after)
     found = [ShownCause(**vars(cause), state_now=cause.state(now)) for cause in causes]
     return CauseList(found, len(found), limit, causes[-1].key if len(causes) == limit else None)
 
 
 @router.get("/similar")
-def similar(_: Reader, outbox: Outbox) -> SimilarList:
-    """Pairs of causes to merge: their messages are equal but for one word. Nothing is merged by itself."""
+def get_similar_causes(_: Reader, outbox: Outbox) -> SimilarList:
+    """Propose causes to merge, whose messages differ in one word. Nothing is merged by itself."""
     found = find_similar_causes(list_causes(outbox, limit=1000))
     return SimilarList(list(found), len(found))
 
 
 @router.post("/undo")
-def undo_(caller: Admin, asked: Undo, outbox: Outbox) -> CauseChange:
-    """Take a change back. Refused when its cause was changed again since."""
+def post_undo(caller: Admin, body: UndoBody, outbox: Outbox) -> CauseChange:
+    """Undo a change. It is refused if the cause was changed again since."""
     return undo_change(
         outbox,
-        asked.operation,
-        audit=caller.sign(asked.reason),
-        options=RunOptions(dry_run=asked.dry_run),
+        body.operation,
+        audit=caller.sign(body.reason),
+        options=RunOptions(dry_run=body.dry_run),
     )
 
 
 @router.get("/{cause}")
-def show(_: Reader, cause: CauseId, outbox: Outbox) -> CauseDescription:
-    """All of a cause: what it is, what people say of it, its details, its changes and a sample."""
+def get_cause(_: Reader, cause: CauseId, outbox: Outbox) -> CauseDescription:
+    """Return a cause with its details, its changes and a sample."""
     return describe_cause(outbox, cause)
 
 
 @router.post("/{cause}/merge")
-def merge(caller: Admin, cause: CauseId, asked: Merge, outbox: Outbox) -> CauseChange:
-    """Show a cause as another one. Its deaths keep it, so a split gives all of it back."""
+def post_merge(caller: Admin, cause: CauseId, body: MergeBody, outbox: Outbox) -> CauseChange:
+    """Merge a cause into another one. Its deaths keep their cause, so a split restores it."""
     return merge_causes(
         outbox,
         cause,
-        into=asked.into,
-        audit=caller.sign(asked.reason),
-        options=RunOptions(dry_run=asked.dry_run),
+        into=body.into,
+        audit=caller.sign(body.reason),
+        options=RunOptions(dry_run=body.dry_run),
     )
 
 
 @router.post("/{cause}/split")
-def split(caller: Admin, cause: CauseId, asked: CauseChangeRequest, outbox: Outbox) -> CauseChange:
-    """Show a merged cause on its own again."""
+def post_split(
+    caller: Admin, cause: CauseId, body: CauseChangeRequest, outbox: Outbox
+) -> CauseChange:
+    """Split a merged cause from the other one."""
     return split_cause(
-        outbox, cause, audit=caller.sign(asked.reason), options=RunOptions(dry_run=asked.dry_run)
+        outbox, cause, audit=caller.sign(body.reason), options=RunOptions(dry_run=body.dry_run)
     )
 
 
 @router.post("/{cause}/rename")
-def rename(caller: Admin, cause: CauseId, asked: Rename, outbox: Outbox) -> CauseChange:
-    """Give a cause a name."""
-    return _say(outbox, cause, "name", asked.name, asked, caller)
+def post_rename(caller: Admin, cause: CauseId, body: RenameBody, outbox: Outbox) -> CauseChange:
+    """Name a cause."""
+    return _set_text(outbox, cause, "name", body.name, body, caller)
 
 
 @router.post("/{cause}/own")
-def own(caller: Admin, cause: CauseId, asked: Own, outbox: Outbox) -> CauseChange:
-    """Say who looks after a cause."""
-    return _say(outbox, cause, "owner", asked.owner, asked, caller)
+def post_own(caller: Admin, cause: CauseId, body: OwnBody, outbox: Outbox) -> CauseChange:
+    """Set the owner of a cause."""
+    return _set_text(outbox, cause, "owner", body.owner, body, caller)
 
 
 @router.post("/{cause}/note")
-def note(caller: Admin, cause: CauseId, asked: Note, outbox: Outbox) -> CauseChange:
-    """Write a note on a cause."""
-    return _say(outbox, cause, "note", asked.text, asked, caller)
+def post_note(caller: Admin, cause: CauseId, body: NoteBody, outbox: Outbox) -> CauseChange:
+    """Set the note of a cause."""
+    return _set_text(outbox, cause, "note", body.text, body, caller)
 
 
 @router.post("/{cause}/mute")
-def mute(caller: Admin, cause: CauseId, asked: Mute, outbox: Outbox) -> CauseChange:
-    """Tell nobody of a cause for some days. It is still counted, reported and retried."""
-    audit = caller.sign(asked.reason)
+def post_mute(caller: Admin, cause: CauseId, body: MuteBody, outbox: Outbox) -> CauseChange:
+    """Mute the alerts of a cause for some days. Counts, reports and retries continue."""
+    audit = caller.sign(body.reason)
     return mute_cause(
         outbox,
         cause,
-        audit.now + timedelta(days=asked.days) if asked.days else None,
+        audit.now + timedelta(days=body.days) if body.days else None,
         audit=audit,
-        options=RunOptions(dry_run=asked.dry_run),
+        options=RunOptions(dry_run=body.dry_run),
     )
 
 
-def _say(  # noqa: PLR0917 - the route's own arguments
+def _set_text(
     outbox: Connection,
     cause: str,
     column: CauseTextColumn,
     text: str,
-    asked: CauseChangeRequest,
+    body: CauseChangeRequest,
     caller: Caller,
 ) -> CauseChange:
     return set_cause_text(
@@ -198,6 +207,6 @@ def _say(  # noqa: PLR0917 - the route's own arguments
         cause,
         column,
         text,
-        audit=caller.sign(asked.reason),
-        options=RunOptions(dry_run=asked.dry_run),
+        audit=caller.sign(body.reason),
+        options=RunOptions(dry_run=body.dry_run),
     )

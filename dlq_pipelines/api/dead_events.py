@@ -1,4 +1,6 @@
-"""`/api/dead-events`: which events are dead, what became of one, and how does a program bring them back?"""
+"""Serves `/api/dead-events`: lists dead events, shows their history, exports, retries and discards
+them.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,14 +12,14 @@ from pydantic import Field
 
 from dlq_pipelines.api.auth import Admin, Reader, Retrier
 from dlq_pipelines.api.filters import (
-    OF_NO_REASON,
+    DEFAULT_REASON,
     Body,
     DryRun,
     Reason,
     SelectionBody,
     SelectionQuery,
 )
-from dlq_pipelines.api.session import Outbox, Site
+from dlq_pipelines.api.session import ApiSettings, Outbox
 from dlq_pipelines.api.stream import ExportResponse, export_stream
 from dlq_pipelines.archive.archive import discard_events
 from dlq_pipelines.audit import RunOptions, run_after_permission
@@ -38,11 +40,11 @@ from dlq_pipelines.text import render_json
 from dlq_pipelines.validate import BIGINT_MAX
 
 router = APIRouter(prefix="/api/dead-events", tags=["dead-events"])
-EventIdPath = Annotated[int, Path(ge=1, le=BIGINT_MAX, description="The event.")]
+EventIdPath = Annotated[int, Path(ge=1, le=BIGINT_MAX, description="Id of the event.")]
 Rate = Annotated[
     float | None,
     Field(
-        gt=0, le=100_000, description="Events a second that fall due; default: the installation's."
+        gt=0, le=100_000, description="Events per second that fall due; default: DLQ_RETRY_RATE."
     ),
 ]
 _MEDIA = {
@@ -62,21 +64,23 @@ _FILE: dict[str, Any] = {
 class ListQuery(SelectionQuery):
     """Filters and a page."""
 
-    limit: int = Field(default=100, ge=1, le=MAX_PAGE_SIZE, description="How many at most.")
+    limit: int = Field(
+        default=100, ge=1, le=MAX_PAGE_SIZE, description="Maximum number of results."
+    )
     offset: int = Field(
-        default=0, ge=0, le=2**31 - 1, description="How many to leave out; `after` is faster."
+        default=0, ge=0, le=2**31 - 1, description="Number of events to skip; `after` is faster."
     )
     after: str | None = Field(
-        default=None, max_length=100, description="`next` of the page before."
+        default=None, max_length=100, description="`next` of the previous page."
     )
 
 
 class StatsQuery(SelectionQuery):
-    """Filters, and what to count by."""
+    """Filters and dimensions."""
 
     by: list[StatsDimension] = Field(
         default=list(StatsDimension),
-        description="What to count by; may be said several times. By cause takes longest.",
+        description="Dimensions to count by; repeatable. Causes take longest.",
     )
 
 
@@ -84,42 +88,44 @@ class ExportQuery(SelectionQuery):
     """Filters and a format."""
 
     format: Literal["jsonl", "json", "csv", "parquet"] = Field(
-        default="jsonl", description="jsonl is an object a line, and json the same."
+        default="jsonl", description="jsonl has one object per line; json is the same."
     )
 
 
-class RetryOne(Body):
-    """How one event is retried. All of it may be left out."""
+class RetryOneBody(Body):
+    """How one event is retried; all fields are optional."""
 
-    reason: Reason = OF_NO_REASON
+    reason: Reason = DEFAULT_REASON
     payload: str | None = Field(
         default=None,
         max_length=1_000_000,
-        description="Retry it with this payload instead: JSON in a text, so that no number loses a digit on its way. "
-        "The original is kept. Needs DLQ_ALLOW_EDIT=true.",
+        description="Replace the payload: JSON as text, so that no number loses a digit. "
+        "The ledger keeps the original. Requires DLQ_ALLOW_EDIT=true.",
     )
     dry_run: DryRun = False
 
 
-class RetryMany(SelectionBody):
-    """Dead events of these ids or of a filter, and at which pace they fall due."""
+class RetryManyBody(SelectionBody):
+    """Dead events by their ids or by filters, and the rate at which they fall due."""
 
-    reason: Reason = OF_NO_REASON
+    reason: Reason = DEFAULT_REASON
     parked: bool = Field(
-        default=False, description="Also parked ones. Those named by id are taken either way."
+        default=False, description="Retry parked events too. Events named by id are always retried."
     )
     rate: Rate = None
 
 
-class Discard(SelectionBody):
-    """Dead events of these ids or of a filter, and why they are given up."""
+class DiscardBody(SelectionBody):
+    """Dead events by their ids or by filters, and the reason to discard them."""
 
     reason: Reason
 
 
 @dataclass(frozen=True)
 class DeadEventPageResponse:
-    """A page of dead events, the latest death first; `next` is the `after` of the next one, null on the last."""
+    """A page of dead events, the latest death first; `next` is the `after` of the next page, null
+    on the last.
+    """
 
     events: list[DeadEvent]
     count: int
@@ -130,15 +136,15 @@ class DeadEventPageResponse:
 
 @dataclass(frozen=True)
 class DeadEventStatsResponse(DeadEventStats):
-    """How many are dead, and the types that were asked for."""
+    """Numbers of dead events, with the types that were filtered by."""
 
     aggregate_type: str | None = None
     event_type: str | None = None
 
 
 @dataclass(frozen=True)
-class RetriedOne:
-    """The event is pending again; in a dry run, it could be."""
+class RetryOneResponse:
+    """The event is pending again; in a dry run, it would be."""
 
     status: Literal["success"]
     message: str
@@ -147,11 +153,11 @@ class RetriedOne:
 
 
 @dataclass(frozen=True)
-class ChangedMany:
-    """How many events were meant, and how many of them were changed; in a dry run, would be.
+class ChangeResponse:
+    """Numbers of events of a change; of a dry run, of a real run.
 
-    `requested` counts the ids, where ids were given; `locked` those that were passed over: others hold them, or they
-    died after the count.
+    `requested` is the number of ids, if ids were given. `locked` is the number of events that were
+    skipped: locked by other transactions, or died after the count.
     """
 
     status: Literal["success"]
@@ -163,138 +169,152 @@ class ChangedMany:
 
 
 @router.get("", response_model=DeadEventPageResponse)
-def list_(_: Reader, asked: Annotated[ListQuery, Query()], outbox: Outbox, site: Site) -> Response:
-    """Dead events, the latest death first. Long payloads and errors are cut and say so; one event is shown whole."""
+def get_dead_events(
+    _: Reader, query: Annotated[ListQuery, Query()], outbox: Outbox, settings: ApiSettings
+) -> Response:
+    """List dead events, the latest death first.
+
+    Long payloads and errors are cut and marked; `GET /api/dead-events/{event_id}` returns them
+    whole.
+    """
     page = list_dead_events(
         outbox,
-        asked.build_selection(site.zone),
-        limit=asked.limit,
-        offset=asked.offset,
-        after=asked.after,
+        query.build_selection(settings.zone),
+        limit=query.limit,
+        offset=query.offset,
+        after=query.after,
     )
     return _json(
         DeadEventPageResponse(
-            list(page.events), len(page.events), asked.limit, asked.offset, page.next
+            list(page.events), len(page.events), query.limit, query.offset, page.next
         )
     )
 
 
 @router.get("/stats")
-def stats(
-    _: Reader, asked: Annotated[StatsQuery, Query()], outbox: Outbox, site: Site
+def get_stats(
+    _: Reader, query: Annotated[StatsQuery, Query()], outbox: Outbox, settings: ApiSettings
 ) -> DeadEventStatsResponse:
-    """How many events are dead, by type, cause and age: counted, not estimated."""
-    selection = asked.build_selection(site.zone)
-    found = get_dead_event_stats(outbox, selection, now=datetime.now(UTC), by=asked.by)
+    """Count dead events by type, cause and age, exactly."""
+    selection = query.build_selection(settings.zone)
+    found = get_dead_event_stats(outbox, selection, now=datetime.now(UTC), by=query.by)
     return DeadEventStatsResponse(
         **vars(found), aggregate_type=selection.aggregate_type, event_type=selection.event_type
     )
 
 
 @router.get("/export", response_class=StreamingResponse, responses={200: _FILE})
-def export(
-    _: Reader, asked: Annotated[ExportQuery, Query()], request: Request, site: Site
+def get_export(
+    _: Reader, query: Annotated[ExportQuery, Query()], request: Request, settings: ApiSettings
 ) -> ExportResponse:
-    """Deaths as a file with the columns of the daily export, redacted as that is. Broken off where it is not whole."""
-    format_ = ExportFormat("jsonl" if asked.format == "json" else asked.format)
+    """Export deaths as a file with the columns and the redaction of the daily export.
+
+    The connection breaks if the file is incomplete.
+    """
+    format_ = ExportFormat("jsonl" if query.format == "json" else query.format)
     chunks = export_stream(
         request.app.state,
-        asked.build_selection(site.zone),
+        query.build_selection(settings.zone),
         format=format_,
-        redaction=build_export_options(site).redaction,
+        redaction=build_export_options(settings).redaction,
     )
     headers = {"Content-Disposition": f'attachment; filename="dead-events.{format_}"'}
     return ExportResponse(chunks, media_type=_MEDIA[format_], headers=headers)
 
 
 @router.get("/{event_id}", response_model=EventHistory)
-def show(_: Reader, event_id: EventIdPath, outbox: Outbox) -> Response:
-    """An event that died, also one that was retried or archived since: its deaths, retries, fix and payload."""
+def get_event(_: Reader, event_id: EventIdPath, outbox: Outbox) -> Response:
+    """Return the history of an event that ever died: its deaths, retries, fix and payload."""
     return _json(get_event_history(outbox, event_id))
 
 
 @router.post("/{event_id}/retry")
-def retry(
+def post_retry(
     caller: Retrier,
     event_id: EventIdPath,
     outbox: Outbox,
-    site: Site,
-    asked: RetryOne | None = None,
-) -> RetriedOne:
-    """Make a dead event pending again, due now, also a parked one."""
-    how = asked or RetryOne()
-    audit = caller.sign(how.reason)
+    settings: ApiSettings,
+    body: RetryOneBody | None = None,
+) -> RetryOneResponse:
+    """Retry a dead event, due now. A parked event is retried too."""
+    body = body or RetryOneBody()
+    audit = caller.sign(body.reason)
     retry_event(
         outbox,
         event_id,
         audit=audit,
-        options=RunOptions(dry_run=how.dry_run),
-        payload=how.payload,
-        allow_edit=site.allow_edit,
+        options=RunOptions(dry_run=body.dry_run),
+        payload=body.payload,
+        allow_edit=settings.allow_edit,
     )
-    said = f"Event {event_id} {'would be' if how.dry_run else 'is'} pending again."
-    return RetriedOne("success", said, event_id, how.dry_run)
+    message = f"Event {event_id} {'would be' if body.dry_run else 'is'} pending again."
+    return RetryOneResponse("success", message, event_id, body.dry_run)
 
 
 @router.post("/retry-batch")
-def retry_batch(caller: Retrier, asked: RetryMany, outbox: Outbox, site: Site) -> ChangedMany:
-    """Retry dead events of these ids or of a filter, paced, without the proof that a fix gives. Others are left."""
-    selection = asked.build_selection(site.zone)
-    most = None if asked.parked or asked.event_ids else site.max_retries
-    rate = resolve_rate(asked.rate, site)
+def post_retry_batch(
+    caller: Retrier, body: RetryManyBody, outbox: Outbox, settings: ApiSettings
+) -> ChangeResponse:
+    """Retry dead events at a rate, without the verification of a fix.
+
+    Events that are not dead are skipped.
+    """
+    selection = body.build_selection(settings.zone)
+    most = None if body.parked or body.event_ids else settings.max_retries
+    rate = resolve_rate(body.rate, settings)
     done = run_after_permission(
         lambda options: retry_selected(
             outbox,
             selection,
-            audit=caller.sign(asked.reason),
+            audit=caller.sign(body.reason),
             options=options,
             rate=rate,
             max_retries=most,
         ),
-        RunOptions(dry_run=asked.dry_run),
+        RunOptions(dry_run=body.dry_run),
         count=count_events,
-        permit=asked.permit("retry"),
+        permit=body.permit("retry"),
     )
-    if asked.names_only and not done.events:
+    if body.names_only and not done.events:
         raise build_nothing_taken_error(done, "dead")
-    return build_change_response("Retried", done, asked)
+    return build_change_response("Retried", done, body)
 
 
 @router.post("/discard")
-def discard(caller: Admin, asked: Discard, outbox: Outbox, site: Site) -> ChangedMany:
-    """Give dead events up: they go to the archive at once with the reason, and no filter brings them back."""
-    selection = asked.build_selection(site.zone)
+def post_discard(
+    caller: Admin, body: DiscardBody, outbox: Outbox, settings: ApiSettings
+) -> ChangeResponse:
+    """Discard dead events: archive them at once with a reason. Only their ids restore them."""
+    selection = body.build_selection(settings.zone)
     done = run_after_permission(
         lambda options: discard_events(
-            outbox, selection, audit=caller.sign(asked.reason), options=options
+            outbox, selection, audit=caller.sign(body.reason), options=options
         ),
-        RunOptions(dry_run=asked.dry_run),
+        RunOptions(dry_run=body.dry_run),
         count=count_events,
-        permit=asked.permit("discard"),
+        permit=body.permit("discard"),
     )
-    if asked.names_only and not done.events:
+    if body.names_only and not done.events:
         raise build_nothing_taken_error(done, "dead")
-    return build_change_response("Discarded", done, asked)
+    return build_change_response("Discarded", done, body)
 
 
 def _json(found: DeadEventPageResponse | EventHistory) -> Response:
-    """The answer with payloads as they are stored: read and written again they would lose digits, or fail."""
+    """Return JSON with payloads as they are stored: parsing them can lose digits or fail."""
     return Response(render_json(found), media_type="application/json")
 
 
 def count_events(done: RetryResult) -> int:
-    """How many a result is of."""
+    """Return the number of events of a result."""
     return done.events
 
 
-def build_change_response(did: str, done: RetryResult, asked: SelectionBody) -> ChangedMany:
-    """What a program learns of a change of many."""
-    said = (
-        f"{done.events:,} events are meant." if asked.dry_run else f"{did} {done.events:,} events."
-    )
-    requested = len(set(asked.event_ids)) if asked.event_ids else done.events
+def build_change_response(verb: str, done: RetryResult, body: SelectionBody) -> ChangeResponse:
+    """Return the response to a change of many events; `verb` is its past participle."""
+    message = f"{'Would be ' + verb.lower() if body.dry_run else verb}: {done.events:,} events."
     if done.locked:
-        said += (
-            f" Passed over: {done.locked:,} more, which others hold, or which died after the count."
+        message += (
+            f" Skipped: {done.locked:,}, locked by other transactions or died after the count."
         )
-    return ChangedMany("success", said, requested, done.events, done.locked, asked.dry_run)
+    requested = len(set(body.event_ids)) if body.event_ids else done.events
+    return ChangeResponse("success", message, requested, done.events, done.locked, body.dry_run)

@@ -119,7 +119,7 @@ def _body(one: dict[str, Any], schemas: dict[str, Any]) -> Iterator[_Argument]:
             yield _argument(name, "body", field, schemas, field.get("description", ""), needed)
 
 
-def _argument(  # noqa: PLR0917 - the columns of the table
+def _argument(
     name: str,
     place: str,
     schema: dict[str, Any],

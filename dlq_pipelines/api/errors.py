@@ -1,10 +1,10 @@
-"""What does a caller learn when something cannot be done? One sentence under `error`, and a status of its kind.
+"""Turns exceptions into responses: a status, and `error`, `hint` and `code` in the body.
 
-Nothing of the server's inside: no stack trace, no connection string, no host. These are in the server's own log.
+A response never holds a stack trace, a connection string or a host name. Those are in the log of
+the server.
 """
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,33 +26,47 @@ from dlq_pipelines.postgres.transient import describe_transient_error
 from dlq_pipelines.text import sanitize_line
 
 log = logging.getLogger("dlq.api")
-_AWAY = "The database does not answer. The server's log says why; /ready says when it is back."
-_LONGEST = 2_000
-# Commands that the rest of the house advises and that have a twin here, up to their other options.
-_COMMAND = re.compile(
-    r"`dlq (dead-events|causes|fixes|alerts) (list|show|split|withdraw|parked)(?: ([^` ]+))?[^`]*`"
-)
+_MAX_LENGTH = 2_000
+_SERVER_ERROR = 500
+# Codes of responses that no DlqError causes, by their status.
+_CODES = {
+    400: "invalid_argument",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    409: "refused",
+    413: "too_large",
+    421: "unknown_host",
+    429: "too_many_requests",
+    500: "internal",
+    503: "unavailable",
+}
 
 
 class ErrorResponse(BaseModel):
-    """Why it was not done."""
+    """Why a request failed."""
 
-    error: str = Field(description="One sentence for people.")
+    error: str = Field(description="What is wrong, and why.")
+    hint: str = Field(default="", description="What to do next.")
+    code: str = Field(description="The kind of error, for programs.")
 
 
 class RequestError(Exception):
-    """A request that is turned away before anything is asked of the database."""
+    """A request that is rejected before it reaches the database."""
 
-    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(reason)
+    def __init__(self, status: int, error: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(error)
         self.status, self.headers = status, headers
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "model": ErrorResponse,
-        "description": "400 a bad argument · 401 no known token · 403 not allowed to this token · 404 unknown, or not "
-        "dead · 409 refused in the present state · 413 too large · 429 too often",
+        "description": "400 invalid argument · 401 unknown token · 403 the token lacks the scope · "
+        "404 unknown, or not dead · 409 refused in the present state · 413 too large · "
+        "429 too many requests",
     },
     "5XX": {
         "model": ErrorResponse,
@@ -62,97 +76,90 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def build_error_response(
-    status: int, reason: str, headers: Mapping[str, str] | None = None
+    status: int, error: str, headers: Mapping[str, str] | None = None, *, hint: str = ""
 ) -> JSONResponse:
-    """The answer. The reason may repeat what a stranger said: it is made one plain line, bounded, and storable."""
-    said = (
-        _COMMAND.sub(_over_http, sanitize_line(reason, _LONGEST))
-        .encode("utf-8", "backslashreplace")
-        .decode("utf-8")
-    )
-    return JSONResponse({"error": said}, status, headers)
+    """Build the response to a request that failed."""
+    return JSONResponse(_build_body(status, error, hint).model_dump(), status, headers)
 
 
-def _over_http(command: re.Match[str]) -> str:
-    """How this address does what a command at a terminal does."""
-    concept, act, which = command.groups()
-    match act:
-        case "list":
-            return f"`GET /api/{concept}`"
-        case "parked":
-            return f"`GET /api/{concept}/parked`"
-        case "show":
-            return f"`GET /api/{concept}/{which}`"
-        case _:
-            return f"`POST /api/{concept}/{which}/{act}`"
+def _build_body(status: int, error: str, hint: str = "", code: str = "") -> ErrorResponse:
+    code = code or _CODES.get(status, "failed")
+    return ErrorResponse(error=_sanitize(error), hint=_sanitize(hint), code=code)
+
+
+def _sanitize(text: str) -> str:
+    """Make untrusted text one storable line of bounded length."""
+    line = sanitize_line(text, _MAX_LENGTH)
+    return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Let every failure of this application be answered so."""
+    """Make the application answer every exception with an `ErrorResponse`."""
 
     @app.exception_handler(RequestError)
-    async def refused(_: Request, error: RequestError) -> JSONResponse:
+    async def answer_request_error(_: Request, error: RequestError) -> JSONResponse:
         return build_error_response(error.status, str(error), error.headers)
 
     @app.exception_handler(HTTPException)
-    async def by_the_framework(_: Request, error: HTTPException) -> JSONResponse:
+    async def answer_http_exception(_: Request, error: HTTPException) -> JSONResponse:
         return build_error_response(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return build_error_response(400, _complaint(error))
+    async def answer_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+        return build_error_response(400, _describe_invalid_argument(error))
 
     @app.exception_handler(Exception)
-    async def any_other(
-        _: Request, __: Exception
-    ) -> JSONResponse:  # uvicorn logs it with its trace
-        return build_error_response(500, "This is a defect of the server. Its log says where.")
+    async def answer_defect(_: Request, __: Exception) -> JSONResponse:  # uvicorn logs the trace
+        return build_error_response(500, "The server has a defect.", hint="See the server's log.")
 
     for kind in (DlqError, ValueError, OSError, psycopg.Error):
-        app.add_exception_handler(kind, _known)
+        app.add_exception_handler(kind, _answer_error)
 
 
-async def _known(_: Request, error: Exception) -> JSONResponse:
-    status, reason = describe_error(error)
-    if status >= 500:  # noqa: PLR2004 - the server's own
+async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    status, body = describe_error(error)
+    if status >= _SERVER_ERROR:
         log.error("%s: %s", type(error).__name__, error)
-    return build_error_response(status, reason)
+    return JSONResponse(body.model_dump(), status)
 
 
-def describe_error(error: Exception) -> tuple[int, str]:
-    """The status of a failure, and what is said of it."""
+def describe_error(error: Exception) -> tuple[int, ErrorResponse]:
+    """Return the status and the body of the response to an exception."""
     match error:
+        case DatabaseUnavailableError() | psycopg.Error():
+            return _describe_database_error(error)
         case NotFoundError():
-            return 404, str(error)
+            return 404, _build_body(404, error.message, error.hint, error.code)
         case RefusedError():
-            return 409, str(error)
-        case ValueError():
-            return 400, str(error)
+            return 409, _build_body(409, error.message, error.hint, error.code)
         case SchemaError():
-            return 503, str(error)
-        case psycopg.Error() | DatabaseUnavailableError():
-            return _of_postgres(error)
-        case _:
-            return 503, "The server could not do it. Its log says why."
+            return 503, _build_body(503, error.message, error.hint, error.code)
+        case ValueError():
+            return 400, _build_body(400, str(error))
+        case _:  # can name a folder or a bucket
+            return 503, _build_body(503, "The request failed.", "See the server's log.")
 
 
-def _of_postgres(error: Exception) -> tuple[int, str]:
-    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    if passes := describe_transient_error(error):
-        return 503, passes
+def _describe_database_error(error: Exception) -> tuple[int, ErrorResponse]:
+    message = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    if transient := describe_transient_error(error):
+        return 503, _build_body(503, transient, code="transient")
     match error:
         case psycopg.OperationalError() | psycopg.InterfaceError() | DatabaseUnavailableError():
-            return 503, _AWAY
+            hint = "The server's log shows why; /ready shows when the database is back."
+            code = DatabaseUnavailableError.code
+            return 503, _build_body(503, "The database does not answer.", hint, code)
         case psycopg.DataError() | psycopg.IntegrityError():
-            return 400, f"A value cannot be stored: {said or error}"
+            return 400, _build_body(400, f"A value cannot be stored: {message or error}")
         case _:
-            return 503, f"PostgreSQL refused: {said or type(error).__name__}"
+            return 503, _build_body(503, f"PostgreSQL refused: {message or type(error).__name__}")
 
 
-def _complaint(error: RequestValidationError) -> str:
-    """The first argument that cannot be used, and why. What was given is not repeated."""
+def _describe_invalid_argument(error: RequestValidationError) -> str:
+    """Name the first invalid argument, and why it is invalid, without its value."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return f"The body is no JSON: {first['ctx']['error']}, at character {first['loc'][-1]}."
+        position = first["loc"][-1]
+        return f"The body is not JSON: {first['ctx']['error']}, at character {position}."
     where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,4 +1,4 @@
-"""Which dead events does a request mean? It takes the filters that all faces share, as parameters or in its body."""
+"""Declares the filters of `Selection` as query parameters and as fields of a body."""
 
 import re
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from dlq_pipelines.validate import BIGINT_MAX, INTEGER_MAX, NOT_STORABLE, is_sto
 
 
 def validate_storable_text(value: Any) -> Any:
-    """Refuse a text that PostgreSQL cannot hold, before it says so in words of its own."""
+    """Reject a text that PostgreSQL cannot store."""
     if isinstance(value, str) and not is_storable(value):
         raise ValueError(NOT_STORABLE)
     return value
@@ -26,29 +26,32 @@ def validate_storable_text(value: Any) -> Any:
 EventId = Annotated[int, Field(ge=1, le=BIGINT_MAX)]
 Reason = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_REASON_LENGTH, description="Why, for whoever asks later."),
+    Field(min_length=1, max_length=MAX_REASON_LENGTH, description="The reason, for the audit log."),
 ]
-DryRun = Annotated[bool, Field(description="Only say what would be done.")]
-Limit = Annotated[int, Query(ge=1, le=1_000, description="How many at most.")]
-# As long as the longest key of an alert makes it.
-After = Annotated[str | None, Query(max_length=4_000, description="`next` of the page before.")]
-OF_NO_REASON = "asked for over HTTP"
+DryRun = Annotated[bool, Field(description="Change nothing; return what a real run would return.")]
+Limit = Annotated[int, Query(ge=1, le=1_000, description="Maximum number of results.")]
+# The longest cursor contains the key of an alert.
+After = Annotated[str | None, Query(max_length=4_000, description="`next` of the previous page.")]
+DEFAULT_REASON = "requested over HTTP"
 
 
 _FILTER_NAMES = {item.name for item in FILTERS}
-# A time zone behind a space, as a + that was not escaped arrives.
+# A time zone after a space: the + was not escaped.
 _LOST_PLUS = re.compile(r" \d\d:?\d\d$")
 
 
 class Parameters(BaseModel):
-    """An argument that nobody knows is refused: a filter with a slip of the pen would mean more than was meant."""
+    """Arguments of a request.
+
+    Unknown arguments are rejected: ignoring a misspelled filter would select too much.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     _storable = field_validator("*")(validate_storable_text)
 
 
 class Body(Parameters):
-    """And `false` is no number, `"yes"` no truth: a body says what it means by JSON's own types."""
+    """Arguments of a body. Values have the JSON type of their field: `"yes"` is not a boolean."""
 
     model_config = ConfigDict(strict=True)
 
@@ -80,29 +83,30 @@ class SelectionQuery(_FilterParameters):
             return Selection.build(given, zone, self.event_ids, default_all=True)
         except ValueError as error:
             if any(_LOST_PLUS.search(given[name] or "") for name in ("since", "until")):
-                raise ValueError(
-                    f"{error} A + in an address means a space: write it as %2B."
-                ) from None
+                raise ValueError(f"{error} In a URL a + is a space: escape it as %2B.") from None
             raise
 
 
 class AtMost(Body):
-    """What a person is asked at a terminal, a program says: how many events it means."""
+    """The confirmation of a change: the largest number of events that the caller expects."""
 
     at_most: int = Field(
         default=CONFIRM_ABOVE,
         ge=0,
         le=BIGINT_MAX,
-        description="With more events than this it is refused.",
+        description="Refuse to change more events than this.",
     )
 
-    def permit(self, doing: str) -> Callable[[int], None] | None:
-        """What refuses more events than that; `doing` is what is about to be done, such as "retry"."""
-        return partial(_refuse_more, doing, self.at_most)
+    def permit(self, verb: str) -> Callable[[int], None] | None:
+        """Return a function that refuses more events; `verb` names the change, such as "retry"."""
+        return partial(_refuse_more, verb, self.at_most)
 
 
 class SelectionBody(_FilterBody, AtMost):
-    """The filters of a request that changes events. Events named by their ids need no confirmation."""
+    """The filters of a request that changes events.
+
+    Events named by their ids need no confirmation.
+    """
 
     event_ids: list[EventId] | None = Field(
         default=None, min_length=1, max_length=10_000, description="These events only."
@@ -121,14 +125,15 @@ class SelectionBody(_FilterBody, AtMost):
         given = self.model_dump(include={*_FILTER_NAMES, "all"})
         return Selection.build(given, zone, self.event_ids, default_all=default_all)
 
-    def permit(self, doing: str) -> Callable[[int], None] | None:
-        """Return what refuses more events than `at_most`; None if the events were named."""
-        return None if self.names_only else super().permit(doing)
+    def permit(self, verb: str) -> Callable[[int], None] | None:
+        """Return a function that refuses more events than `at_most`; None if ids name the events."""
+        return None if self.names_only else super().permit(verb)
 
 
-def _refuse_more(doing: str, at_most: int, events: int) -> None:
+def _refuse_more(verb: str, at_most: int, events: int) -> None:
     if events > at_most:
         raise RefusedError(
-            f"This would {doing} {events:,} events, more than at_most ({at_most:,}). Nothing was changed. Look with "
-            "dry_run, then say a larger at_most or narrow it."
+            f"This would {verb} {events:,} events, more than at_most ({at_most:,}). "
+            "Nothing was changed.",
+            "Check with dry_run, then raise at_most or add filters.",
         )

@@ -1,4 +1,4 @@
-"""`/api/fixes`: what was said to be mended, what came of it, and what waits for a person?"""
+"""Serves `/api/fixes`: flags, lists and steers fixes, and releases parked events."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -8,9 +8,9 @@ from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
 from dlq_pipelines.api.auth import Reader, Retrier
-from dlq_pipelines.api.dead_events import ChangedMany, Rate, build_change_response, count_events
+from dlq_pipelines.api.dead_events import ChangeResponse, Rate, build_change_response, count_events
 from dlq_pipelines.api.filters import Body, DryRun, Limit, Reason, SelectionBody, SelectionQuery
-from dlq_pipelines.api.session import Outbox, Site
+from dlq_pipelines.api.session import ApiSettings, Outbox
 from dlq_pipelines.audit import RunOptions, run_after_permission
 from dlq_pipelines.day import parse_time
 from dlq_pipelines.installation import build_fix_terms, resolve_rate
@@ -31,48 +31,52 @@ from dlq_pipelines.retries.parked import ParkedEvent, list_parked_events, releas
 from dlq_pipelines.validate import BIGINT_MAX
 
 router = APIRouter(prefix="/api/fixes", tags=["fixes"])
-FixId = Annotated[int, Path(ge=1, le=BIGINT_MAX, description="The fix.")]
+FixId = Annotated[int, Path(ge=1, le=BIGINT_MAX, description="Id of the fix.")]
 OfFix = Annotated[
     int | None,
-    Field(ge=1, le=BIGINT_MAX, description="Only events that this fix released or targets."),
+    Field(ge=1, le=BIGINT_MAX, description="Events that this fix released or targets."),
 ]
 _FIGURES = tuple(RetryPolicy.__dataclass_fields__)
 
 
-class Flagging(SelectionBody):
-    """What is mended, and how carefully it is tried; figures left out are the installation's."""
+class FlagFixBody(SelectionBody):
+    """What is resolved, and how carefully the fix is verified.
+
+    Omitted figures are those of the installation.
+    """
 
     note: str = Field(
-        min_length=1, max_length=10_000, description="What was mended, in a sentence."
+        min_length=1, max_length=10_000, description="What was resolved, in one sentence."
     )
     link: str | None = Field(
-        default=None, max_length=2_000, description="The version or the address of the change."
+        default=None, max_length=2_000, description="Version or URL of the change."
     )
-    owner: str | None = Field(default=None, max_length=200, description="Whom to ask.")
+    owner: str | None = Field(
+        default=None, max_length=200, description="The person or team to ask."
+    )
     not_before: str | None = Field(
-        default=None, description="When the first stage may begin; default: at once."
+        default=None, description="Earliest time of the first stage; default: now."
     )
     expiry_days: int | None = Field(
-        default=None, ge=1, le=365, description="Days after which it ends unproven."
+        default=None, ge=1, le=365, description="Days until the fix expires."
     )
-    canary: int | None = Field(default=None, description="Events in the first stage.")
-    growth: float | None = Field(default=None, description="How many times larger each stage is.")
+    canary: int | None = Field(default=None, description="Events of the first stage.")
+    growth: float | None = Field(default=None, description="Factor by which each stage grows.")
     rate: Rate = None
     min_success: float | None = Field(
-        default=None, description="Share of a stage that must succeed."
+        default=None, description="Share of a stage that must be delivered."
     )
     settle_seconds: int | None = Field(
-        default=None, description="How long an event may stay without outcome."
+        default=None, description="Seconds to wait for an outcome after the due time."
     )
     max_retries: int | None = Field(
-        default=None, description="After so many retries an event is parked."
+        default=None, description="Number of retries after which an event is parked."
     )
     order: Literal["aggregate", "none"] | None = Field(
-        default=None, description="aggregate: events of an aggregate go one after the other."
+        default=None,
+        description="aggregate: release the events of an aggregate one after the other.",
     )
-    dry_run: bool = Field(
-        default=True, description="Only say what it would do. Flagged where this is false."
-    )
+    dry_run: bool = Field(default=True, description="Return a preview; false flags the fix.")
 
 
 class FixChangeRequest(Body):
@@ -86,12 +90,12 @@ class ParkedQuery(SelectionQuery):
     """Filters and a page."""
 
     fix: OfFix = None
-    limit: int = Field(default=50, ge=1, le=1_000, description="How many at most.")
-    after: int = Field(default=0, ge=0, le=BIGINT_MAX, description="Only events with a larger id.")
+    limit: int = Field(default=50, ge=1, le=1_000, description="Maximum number of results.")
+    after: int = Field(default=0, ge=0, le=BIGINT_MAX, description="`next` of the previous page.")
 
 
-class ReleaseParked(SelectionBody):
-    """Parked events of these ids, of a fix or of a filter."""
+class ReleaseParkedBody(SelectionBody):
+    """Parked events by their ids, by a fix or by filters."""
 
     reason: Reason
     fix: OfFix = None
@@ -99,8 +103,8 @@ class ReleaseParked(SelectionBody):
 
 
 @dataclass(frozen=True)
-class Flagged:
-    """What the fix would release, and, where it was no dry run, the fix."""
+class FlagFixResponse:
+    """What the fix would release, and the fix unless this was a dry run."""
 
     dry_run: bool
     preview: FixPreview
@@ -109,7 +113,7 @@ class Flagged:
 
 @dataclass(frozen=True)
 class FixList:
-    """Fixes, the last flagged first; `next` is the `after` of the next page, null on the last."""
+    """Fixes, the latest first; `next` is the `after` of the next page, null on the last."""
 
     fixes: list[Fix]
     count: int
@@ -126,7 +130,7 @@ class NumberedStage(StageOutcomes):
 
 @dataclass(frozen=True)
 class FixProgressResponse:
-    """A fix, its stages, and what it would do if it were looked at now; of one that has ended: its verdict."""
+    """A fix, its stages, and its next step; of a fix that has ended, its verdict."""
 
     fix: Fix
     stages: list[NumberedStage]
@@ -135,7 +139,9 @@ class FixProgressResponse:
 
 @dataclass(frozen=True)
 class ParkedPage:
-    """Parked events in the order of their ids; `next` is the `after` of the next page, null on the last."""
+    """Parked events in the order of their ids; `next` is the `after` of the next page, null on the
+    last.
+    """
 
     events: list[ParkedEvent]
     count: int
@@ -144,44 +150,46 @@ class ParkedPage:
 
 
 @router.get("")
-def list_(
+def get_fixes(
     _: Reader,
     outbox: Outbox,
     limit: Limit = 50,
-    open_: Annotated[
-        bool, Query(alias="open", description="Only those that have not ended.")
-    ] = False,
+    open_: Annotated[bool, Query(alias="open", description="Open fixes only.")] = False,
     after: Annotated[
-        int | None, Query(ge=1, le=BIGINT_MAX, description="Only those flagged before this one.")
+        int | None, Query(ge=1, le=BIGINT_MAX, description="`next` of the previous page.")
     ] = None,
 ) -> FixList:
-    """Fixes, the last flagged first."""
+    """List fixes, the latest first."""
     found = list_fixes(outbox, limit=limit, only_open=open_, after=after)
     return FixList(found, len(found), limit, found[-1].id if len(found) == limit else None)
 
 
 @router.post("")
-def flag(caller: Retrier, asked: Flagging, outbox: Outbox, site: Site) -> Flagged:
-    """Say that something is mended upstream: what died of it so far is retried in stages, as long as they succeed.
+def post_fix(
+    caller: Retrier, body: FlagFixBody, outbox: Outbox, settings: ApiSettings
+) -> FlagFixResponse:
+    """Flag a fix: dead events of its cause are retried in stages while they succeed.
 
-    A preview by default; flagged with `"dry_run": false`.
+    A dry run by default; pass `"dry_run": false` to flag the fix.
     """
-    audit, terms = caller.sign(validate_note(asked.note)), build_fix_terms(site)
-    figures = {name: value for name in _FIGURES if (value := getattr(asked, name)) is not None}
+    audit, terms = caller.sign(validate_note(body.note)), build_fix_terms(settings)
+    figures = {name: value for name in _FIGURES if (value := getattr(body, name)) is not None}
     policy = replace(terms.policy, **figures)
     begins = (
-        None if asked.not_before is None else parse_time("not_before", asked.not_before, site.zone)
+        None
+        if body.not_before is None
+        else parse_time("not_before", body.not_before, settings.zone)
     )
-    expires = (begins or audit.now) + timedelta(days=asked.expiry_days or terms.expiry.days)
+    expires = (begins or audit.now) + timedelta(days=body.expiry_days or terms.expiry.days)
     flagging = FixFlag(
-        asked.build_selection(site.zone), policy, asked.link, asked.owner, begins, expires
+        body.build_selection(settings.zone), policy, body.link, body.owner, begins, expires
     )
     would = preview_fix(outbox, flagging, audit=audit, default=policy)
-    if asked.dry_run:
-        return Flagged(dry_run=True, preview=would, fix=None)
-    if permit := asked.permit("release"):
+    if body.dry_run:
+        return FlagFixResponse(dry_run=True, preview=would, fix=None)
+    if permit := body.permit("release"):
         permit(would.events)
-    return Flagged(
+    return FlagFixResponse(
         dry_run=False,
         preview=would,
         fix=flag_fix(outbox, flagging, audit=audit),
@@ -189,77 +197,82 @@ def flag(caller: Retrier, asked: Flagging, outbox: Outbox, site: Site) -> Flagge
 
 
 @router.get("/parked")
-def parked(
-    _: Reader, asked: Annotated[ParkedQuery, Query()], outbox: Outbox, site: Site
+def get_parked(
+    _: Reader, query: Annotated[ParkedQuery, Query()], outbox: Outbox, settings: ApiSettings
 ) -> ParkedPage:
-    """Events that died again after so many retries that only a person releases them."""
+    """List parked events, which only a person releases."""
     found = list_parked_events(
         outbox,
-        max_retries=get_max_retries(outbox, asked.fix, default=site.max_retries),
-        selection=asked.build_selection(site.zone),
-        fix_id=asked.fix,
-        after=asked.after,
-        limit=asked.limit,
+        max_retries=get_max_retries(outbox, query.fix, default=settings.max_retries),
+        selection=query.build_selection(settings.zone),
+        fix_id=query.fix,
+        after=query.after,
+        limit=query.limit,
     )
     return ParkedPage(
-        found, len(found), asked.limit, found[-1].event_id if len(found) == asked.limit else None
+        found, len(found), query.limit, found[-1].event_id if len(found) == query.limit else None
     )
 
 
 @router.post("/release-parked")
-def release(caller: Retrier, asked: ReleaseParked, outbox: Outbox, site: Site) -> ChangedMany:
-    """Retry parked events: those of these ids, of a fix, or of a filter. Others are passed over."""
-    selection = asked.build_selection(site.zone, default_all=asked.fix is not None)
+def post_release_parked(
+    caller: Retrier, body: ReleaseParkedBody, outbox: Outbox, settings: ApiSettings
+) -> ChangeResponse:
+    """Retry parked events by their ids, by a fix or by filters.
+
+    Events that are not parked are skipped.
+    """
+    selection = body.build_selection(settings.zone, default_all=body.fix is not None)
     most, rate = (
-        get_max_retries(outbox, asked.fix, default=site.max_retries),
-        resolve_rate(asked.rate, site),
+        get_max_retries(outbox, body.fix, default=settings.max_retries),
+        resolve_rate(body.rate, settings),
     )
     done = run_after_permission(
         lambda options: release_parked(
             outbox,
             selection,
             max_retries=most,
-            fix_id=asked.fix,
-            audit=caller.sign(asked.reason),
+            fix_id=body.fix,
+            audit=caller.sign(body.reason),
             options=options,
             rate=rate,
         ),
-        RunOptions(dry_run=asked.dry_run),
+        RunOptions(dry_run=body.dry_run),
         count=count_events,
-        permit=asked.permit("retry"),
+        permit=body.permit("retry"),
     )
-    if asked.names_only and not done.events:
+    if body.names_only and not done.events:
         raise build_nothing_taken_error(done, "parked")
-    return build_change_response("Retried", done, asked)
+    return build_change_response("Retried", done, body)
 
 
 @router.get("/{fix_id}")
-def show(_: Reader, fix_id: FixId, outbox: Outbox, site: Site) -> FixProgressResponse:
-    """All of a fix: what it means, its stages with their outcomes, and what comes next or why it ended."""
-    found = get_fix_progress(outbox, fix_id, now=datetime.now(UTC), terms=build_fix_terms(site))
+def get_fix(_: Reader, fix_id: FixId, outbox: Outbox, settings: ApiSettings) -> FixProgressResponse:
+    """Return a fix, its stages with their outcomes, and its next step or its verdict."""
+    found = get_fix_progress(outbox, fix_id, now=datetime.now(UTC), terms=build_fix_terms(settings))
     stages = [NumberedStage(**vars(stage), stage=number) for number, stage in found.stages.items()]
     return FixProgressResponse(found.fix, stages, found.next)
 
 
 @router.post("/{fix_id}/pause")
-def pause(caller: Retrier, fix_id: FixId, asked: FixChangeRequest, outbox: Outbox) -> Fix:
-    """Let nothing follow until the fix is resumed. What it has released stays with the worker."""
+def post_pause(caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: Outbox) -> Fix:
+    """Pause a fix: no further stage is released. Released events stay with the worker."""
     return pause_fix(
-        outbox, fix_id, audit=caller.sign(asked.reason), options=RunOptions(dry_run=asked.dry_run)
+        outbox, fix_id, audit=caller.sign(body.reason), options=RunOptions(dry_run=body.dry_run)
     )
 
 
 @router.post("/{fix_id}/resume")
-def resume(caller: Retrier, fix_id: FixId, asked: FixChangeRequest, outbox: Outbox) -> Fix:
-    """Let a paused fix go on where it stopped."""
+def post_resume(caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: Outbox) -> Fix:
+    """Resume a paused fix where it stopped."""
     return resume_fix(
-        outbox, fix_id, audit=caller.sign(asked.reason), options=RunOptions(dry_run=asked.dry_run)
+        outbox, fix_id, audit=caller.sign(body.reason), options=RunOptions(dry_run=body.dry_run)
     )
 
 
 @router.post("/{fix_id}/withdraw")
-def withdraw(caller: Retrier, fix_id: FixId, asked: FixChangeRequest, outbox: Outbox) -> Fix:
-    """End a fix whose claim is taken back. What it has released stays with the worker; nothing else follows."""
+def post_withdraw(caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: Outbox) -> Fix:
+    """Withdraw a fix: no further stage is released. Released events stay with the worker."""
     return withdraw_fix(
-        outbox, fix_id, audit=caller.sign(asked.reason), options=RunOptions(dry_run=asked.dry_run)
+        outbox, fix_id, audit=caller.sign(body.reason), options=RunOptions(dry_run=body.dry_run)
     )

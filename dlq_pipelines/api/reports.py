@@ -1,4 +1,4 @@
-"""`/api/reports`: what failed on a day, for programs?"""
+"""Serves `/api/reports`: the daily reports as JSON."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -8,28 +8,28 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BeforeValidator
 
 from dlq_pipelines.api.auth import Admin, Reader
-from dlq_pipelines.api.session import Outbox, Site
+from dlq_pipelines.api.session import ApiSettings, Outbox
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.installation import build_report_policy, open_reports_target
 
 router = APIRouter(prefix="/api/reports", tags=["reports"])
 
 
-def _written_out(text: str) -> date:
-    """Pydantic alone would take a number too, as seconds since 1970."""
+def _parse_day(text: str) -> date:
+    """Parse an ISO date. Pydantic alone would accept a number of seconds too."""
     day = date.fromisoformat(text)
     if day.isoformat() != text:
-        raise ValueError("Write a day as 2026-11-24.")
+        raise ValueError("Write the day as 2026-11-24.")
     return day
 
 
-_Day = Annotated[date, BeforeValidator(_written_out)]
-Day = Annotated[_Day, Path(description="Such as 2026-11-24, in DLQ_TIMEZONE.")]
+_Day = Annotated[date, BeforeValidator(_parse_day)]
+ReportDay = Annotated[_Day, Path(description="A day of DLQ_TIMEZONE, such as 2026-11-24.")]
 
 
 @dataclass(frozen=True)
 class BuiltReport:
-    """A day that has a report: what its headline says, and how many deaths, causes and fixes it tells of."""
+    """A day with a report: its headline, and its numbers of deaths, causes and fixes."""
 
     day: date
     headline: str
@@ -38,7 +38,9 @@ class BuiltReport:
 
 @dataclass(frozen=True)
 class BuiltReports:
-    """The days that have a report, the last first; `next` is the `after` of the next page, null on the last."""
+    """Days with a report, the latest first; `next` is the `after` of the next page, null on the
+    last.
+    """
 
     reports: list[BuiltReport]
     count: int
@@ -47,13 +49,13 @@ class BuiltReports:
 
 
 @router.get("")
-def list_(
+def get_reports(
     _: Reader,
     outbox: Outbox,
-    limit: Annotated[int, Query(ge=1, le=366, description="How many at most.")] = 31,
-    after: Annotated[_Day | None, Query(description="Only days before this one.")] = None,
+    limit: Annotated[int, Query(ge=1, le=366, description="Maximum number of results.")] = 31,
+    after: Annotated[_Day | None, Query(description="`next` of the previous page.")] = None,
 ) -> BuiltReports:
-    """The days that have a report, the last first."""
+    """List the days that have a report, the latest first."""
     from dlq_pipelines.reports.publish import list_reports
 
     found = [BuiltReport(**vars(row)) for row in list_reports(outbox, limit=limit, before=after)]
@@ -61,25 +63,28 @@ def list_(
 
 
 @router.get("/{day}", response_model=dict[str, Any])
-def show(_: Reader, day: Day, site: Site) -> Response:
-    """The report of a day as JSON: every figure of its page, as `reports/report.schema.json` describes them."""
+def get_report(_: Reader, day: ReportDay, settings: ApiSettings) -> Response:
+    """Return the report of a day as JSON, as `reports/report.schema.json` describes it."""
     from dlq_pipelines.reports.publish import fetch_json_report
 
-    twin = fetch_json_report(open_reports_target(site), day)
-    if twin is None:
-        raise NotFoundError(f"There is no report of {day}. POST to this address builds it.")
-    return Response(twin, media_type="application/json")
+    report = fetch_json_report(open_reports_target(settings), day)
+    if report is None:
+        raise NotFoundError(f"There is no report of {day}.", f"POST /api/reports/{day} builds it.")
+    return Response(report, media_type="application/json")
 
 
 @router.post("/{day}")
-def build(_: Admin, day: Day, outbox: Outbox, site: Site) -> BuiltReport:
-    """Build the report of a day that is over, and the list of reports. One that is there is replaced by the same."""
+def post_report(_: Admin, day: ReportDay, outbox: Outbox, settings: ApiSettings) -> BuiltReport:
+    """Build the report of a past day and the list of reports.
+
+    Building it again gives the same report.
+    """
     from dlq_pipelines.reports.publish import list_reports
     from dlq_pipelines.reports.report import build_report
 
-    policy, target = build_report_policy(site), open_reports_target(site)
+    policy, target = build_report_policy(settings), open_reports_target(settings)
     build_report(
-        outbox, day=day, zone=site.zone, target=target, policy=policy, now=datetime.now(UTC)
+        outbox, day=day, zone=settings.zone, target=target, policy=policy, now=datetime.now(UTC)
     )
     (built,) = list_reports(outbox, limit=1, day=day)
     return BuiltReport(**vars(built))

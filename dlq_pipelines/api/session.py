@@ -1,4 +1,4 @@
-"""Where does a request work? On a connection of the pool, and by the settings that the server began with."""
+"""Gives each request a connection of the pool and the settings of the server."""
 
 import time
 from collections.abc import Iterator
@@ -10,32 +10,33 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.postgres.migrate import require_current
 from dlq_pipelines.settings import Settings
 
-# A schema that was this release's is taken to be so for that long: reading which it is costs more than many requests.
-_KNOWN_SECONDS = 5.0
+# Seconds that a successful check is trusted: a check costs more than many requests.
+_CHECK_SECONDS = 5.0
 
 
-def _connection(request: Request) -> Iterator[Connection]:
+def _borrow_connection(request: Request) -> Iterator[Connection]:
     with request.app.state.pool.connection() as connection:
         require_schema(request.app.state, connection)
         yield connection
 
 
 def require_schema(state: Any, connection: Connection) -> None:
-    """Refuse to work on another schema than this release's, which may be migrated while the server runs.
+    """Check that the database has the schema of this release; it can be migrated while the server
+    runs.
 
     Raises:
-        SchemaError: it is another one. Each request looks again until it is not.
+        SchemaError: it has another schema. Each request checks again until it has the right one.
     """
-    if time.monotonic() >= state.schema_known_until:
+    if time.monotonic() >= state.schema_checked_until:
         require_current(connection)
-        state.schema_known_until = time.monotonic() + _KNOWN_SECONDS
+        state.schema_checked_until = time.monotonic() + _CHECK_SECONDS
 
 
-def _settings(request: Request) -> Settings:
+def _get_settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-# Given back before the answer is sent: a slow reader keeps no connection.
-Outbox = Annotated[Connection, Depends(_connection, scope="function")]
-Site = Annotated[Settings, Depends(_settings)]
+# The connection returns to the pool before the response is sent, so that a slow reader holds none.
+Outbox = Annotated[Connection, Depends(_borrow_connection, scope="function")]
+ApiSettings = Annotated[Settings, Depends(_get_settings)]

@@ -1,8 +1,8 @@
-"""How does an export reach a caller while it is being written, however large it is?
+"""Streams an export to the caller while it is written, in constant memory.
 
-A thread writes into a pipe, the answer reads from it, so memory stays that of a batch. A reader who leaves closes the
-pipe, and the export ends with it. So does one who takes nothing for half a minute: the export's snapshot keeps the
-database from cleaning up meanwhile.
+A thread writes into a pipe from which the response reads. A caller who disconnects closes the pipe,
+which ends the export. So does a caller who reads nothing for 30 seconds, because the snapshot of
+the export holds back vacuum.
 """
 
 import logging
@@ -28,11 +28,11 @@ _STALLED_SECONDS = 30.0
 
 
 class _StalledError(Exception):
-    """The reader takes nothing any more."""
+    """The caller stopped reading."""
 
 
 class ExportResponse(StreamingResponse):
-    """An answer that ends its export when it has ended itself, read to the end or not."""
+    """A response that ends its export when it ends, whether or not it was read completely."""
 
     def __init__(
         self, chunks: Generator[bytes], *, media_type: str, headers: dict[str, str]
@@ -41,20 +41,18 @@ class ExportResponse(StreamingResponse):
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
 
-        async def hurried(message: Message) -> None:
+        async def send_with_timeout(message: Message) -> None:
             with move_on_after(_STALLED_SECONDS) as waiting:
                 await send(message)
             if waiting.cancelled_caught:
                 raise _StalledError
 
         try:
-            await super().__call__(scope, receive, hurried)
+            await super().__call__(scope, receive, send_with_timeout)
         except _StalledError:
-            log.warning(
-                "An export was broken off: its reader took nothing for %.0f s.", _STALLED_SECONDS
-            )
+            log.warning("Export aborted: the caller read nothing for %.0f s.", _STALLED_SECONDS)
         finally:
             with CancelScope(shield=True):
                 await run_in_threadpool(self._chunks.close)
@@ -63,26 +61,29 @@ class ExportResponse(StreamingResponse):
 def export_stream(
     state: Any, selection: Selection, *, format: ExportFormat, redaction: Redaction
 ) -> Generator[bytes]:
-    """The file's bytes. What goes wrong before the first of them is raised here, so that it can be answered.
+    """Return the bytes of the file. Errors before the first byte are raised here, so that they get
+    a response.
 
     Args:
-        state: of the application: its database and its places for exports.
-        selection: which deaths.
-        format: of the file.
-        redaction: what is hidden.
+        state: the state of the application, with its database and its limit of exports.
+        selection: the deaths.
+        format: the format of the file.
+        redaction: the rules of redaction.
 
     Raises:
-        RequestError: too many exports are under way.
+        RequestError: too many exports are running.
         DatabaseUnavailableError: the database does not answer.
-        SchemaError: it has to be migrated first.
+        SchemaError: migrations are pending.
     """
     if not state.exports.acquire(blocking=False):
         raise RequestError(
-            503, "Other exports are under way. Ask again when one has ended.", {"Retry-After": "30"}
+            503,
+            "Too many exports are running. Try again when one has ended.",
+            {"Retry-After": "30"},
         )
     chunks = _chunks(state, selection, format, redaction)
-    # Runs up to its first bytes, so that it is begun and will give its place back whatever happens.
-    return _with(next(chunks, b""), chunks)
+    # Runs until the first bytes, so that the generator has begun and always releases the semaphore.
+    return _prepend(next(chunks, b""), chunks)
 
 
 def _chunks(
@@ -106,7 +107,7 @@ def _chunks(
                     redaction=redaction,
                     progress=lambda _: None,
                 )
-        except BaseException as error:  # noqa: BLE001 - raised again by who reads
+        except BaseException as error:  # noqa: BLE001 - the reading side raises it
             failed.append(error)
 
     writer = threading.Thread(target=write, name="export", daemon=True)
@@ -122,7 +123,7 @@ def _chunks(
         state.exports.release()
 
 
-def _with(first: bytes, rest: Generator[bytes]) -> Generator[bytes]:
+def _prepend(first: bytes, rest: Generator[bytes]) -> Generator[bytes]:
     try:
         yield first
         yield from rest

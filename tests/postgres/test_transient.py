@@ -37,7 +37,8 @@ def test_every_face_reports_a_transient_error(
         connection.execute(f"set {limit} = '50ms'".encode())
         with pytest.raises(psycopg.Error) as raised:
             connection.execute(ask.encode())
-    assert describe_error(raised.value) == (503, said)
+    status, body = describe_error(raised.value)
+    assert (status, body.error, body.code) == (503, said, "transient")
     assert _reason(raised.value) == said
     with pytest.raises(Exception, match=said), OutboxResource().session():
         raise raised.value

@@ -32,9 +32,9 @@ CHECK_DESCRIPTIONS = {
     ),
     "stages_match_ledger": CheckDescription(
         "The counted outcomes of every stage are those of its retries.",
-        "A fix was or will be judged on counts that are not the ledger's: somebody else wrote to `dlq.fix_stage` or "
+        "A fix was or will be judged on counts that are not the ledger's: somebody else wrote to `dlq.fix_outcome` or "
         "`dlq.retry`.",
-        "`dlq fixes pause` the fixes that are named while they are open, and correct `dlq.fix_stage` by `dlq.retry`.",
+        "`dlq fixes pause` the fixes that are named while they are open, and correct `dlq.fix_outcome` by `dlq.retry`.",
     ),
     "export_is_complete": CheckDescription(
         "The files, read again, have the sums of the manifest, and a row for each death of the ledger.",

@@ -27,7 +27,7 @@ from dlq_pipelines.retries.fix import FixStatus
 
 # The bounds of the histogram, as `dlq.attempts_bucket` knows them; the last stands for no bound.
 _BOUNDS = (1, 2, 3, 5, 10, 20, 50, 2_147_483_647)
-_OUTCOMES = ("done", "dead", "unsettled", "gone")
+_OUTCOMES = ("delivered", "died_again", "timed_out", "deleted")
 _SEVERITIES = ("info", "warning", "critical")
 Rows = list[DictRow]
 

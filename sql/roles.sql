@@ -40,7 +40,7 @@ revoke insert, update on :"dlq_schema".death from :"operator";
 grant update (cause_id) on :"dlq_schema".death to :"operator";
 -- What is never deleted.
 revoke delete on :"dlq_schema".cause, :"dlq_schema".cause_alias, :"dlq_schema".cause_day, :"dlq_schema".fix,
-    :"dlq_schema".fix_stage, :"dlq_schema".export_day from :"operator";
+    :"dlq_schema".fix_stage, :"dlq_schema".fix_outcome, :"dlq_schema".export_day from :"operator";
 -- A retry makes events pending; with DLQ_ALLOW_EDIT it may replace the payload.
 grant select, insert, delete, update (status, attempts, next_run_at, dead_at, payload)
     on :"outbox_schema".:"outbox_table" to :"operator";

@@ -43,7 +43,7 @@ def park(connection: Connection, ids: list[int], *, retries: int = 3) -> None:
             " generate_series(1, %s) n where e.id = any(%s) returning *)"
             " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at,"
             " due_at, outcome, settled_at) select id, event_id, aggregate_type, aggregate_id, 'ann', 'asked', died_at,"
-            " died_at, 'dead', died_at from past",
+            " died_at, 'died_again', died_at from past",
             [retries, ids],
         )
 

@@ -25,34 +25,29 @@ CHECK_DESCRIPTIONS = {
     CHECKS_WITH_OWN_RULE: CheckDescription(
         "At most `DLQ_BACKLOG_WARN` events are dead; more than `DLQ_BACKLOG_ERROR` are an error.",
         "Events die faster than their causes are resolved.",
-        "`dlq causes list` shows why they died. Resolve the cause with the most dead events and"
-        " flag "
-        "a fix.",
+        "`dlq causes list` shows why they died. Resolve the cause with the most dead events and "
+        "flag a fix.",
     ),
     "rollup_matches_ledger": CheckDescription(
         "The daily rollup counts every classified death once.",
         "Reports of past days and metrics are wrong by the difference that the figures show: "
-        "another "
-        "program wrote to the ledger or to its counts.",
-        "The ledger `dlq.death` is authoritative. Check tables, triggers and rights with "
-        "`dlq doctor`, and restore `dlq.cause_day` and `dlq.death_count` from a backup or from the "
+        "another program wrote to the ledger or to its counts.",
+        "The ledger `dlq.death` is authoritative. Check tables, triggers and rights with `dlq "
+        "doctor`, and restore `dlq.cause_day` and `dlq.death_count` from a backup or from the "
         "ledger.",
     ),
     "stages_match_ledger": CheckDescription(
         "The counted outcomes of every stage equal the outcomes of its retries.",
         "The verdict of a fix rests on wrong counts: another program wrote to the counts of a "
-        "stage "
-        "or to `dlq.retry`.",
+        "stage or to `dlq.retry`.",
         "Pause the named fixes with `dlq fixes pause`, and correct the counts from `dlq.retry`.",
     ),
     "export_is_complete": CheckDescription(
         "The files have the checksums of the manifest and one row for each death of the day.",
-        "A file was damaged, a replica lagged behind, or a death was recorded late. The archive"
-        " keeps "
-        "the events of the day in the outbox until the export is complete.",
+        "A file was damaged, a replica lagged behind, or a death was recorded late. The archive "
+        "keeps the events of the day in the outbox until the export is complete.",
         "Materialize those days of `dead_event_export` again. If that fails too, check the "
-        "target, or "
-        "unset `DLQ_EXPORT_DATABASE_URL` until the replica has caught up.",
+        "target, or unset `DLQ_EXPORT_DATABASE_URL` until the replica has caught up.",
     ),
     "report_equals_ledger": CheckDescription(
         "Every figure of the report, counted again by other statements, is what the ledger says.",
@@ -63,13 +58,13 @@ CHECK_DESCRIPTIONS = {
     "books_balance": CheckDescription(
         "Every event that ever died is in the outbox, in the archive, or delivered.",
         "Events are missing or duplicated: another program deleted or copied rows.",
-        "`dlq dead-events show ID` shows the history of an event. Stop `purge_weekly`, and restore "
-        "missing rows from a backup or from the export of the day.",
+        "`dlq dead-events show ID` shows the history of an event. Stop `purge_weekly`, and "
+        "restore missing rows from a backup or from the export of the day.",
     ),
     "archive_has_every_column": CheckDescription(
         "The archive table has every column of the outbox table.",
-        "The application added or changed a column. Nothing is archived, because events would lose "
-        "that column.",
+        "The application added or changed a column. Nothing is archived, because events would "
+        "lose that column.",
         "Add the named columns to the archive table with `alter table`, nullable and of the same "
         "type.",
     ),

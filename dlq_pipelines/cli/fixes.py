@@ -473,7 +473,7 @@ def _stage(number: int, stage: "StageOutcomes") -> dict[str, Any]:
 
 def _evidence(pair: dict[str, Any]) -> dict[str, Any]:
     """An old error and beside it what came of the retry."""
-    new = summarize_failure(pair["after"]) if pair["outcome"] == "dead" else pair["outcome"]
+    new = summarize_failure(pair["after"]) if pair["outcome"] == "died_again" else pair["outcome"]
     return {
         "events": pair["events"],
         "old error": summarize_failure(pair["before"]),

@@ -206,17 +206,17 @@ def retry_stage_op(
 def _told(done: AdvanceResult, outcomes: dict[int, StageOutcomes]) -> dict[str, Any]:
     """What a person asks of a step: how far, what next, and why it ended."""
     rows = [
-        (n, s.size, s.released, s.done, s.dead, s.unsettled, s.gone, s.waiting)
+        (n, s.size, s.released, s.delivered, s.died_again, s.timed_out, s.deleted, s.waiting)
         for n, s in outcomes.items()
     ]
     header = (
         "stage",
         "may release",
         "released",
-        "done",
-        "dead again",
-        "unsettled",
-        "gone",
+        "delivered",
+        "died again",
+        "timed out",
+        "deleted",
         "waiting",
     )
     told = {

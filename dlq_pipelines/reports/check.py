@@ -147,6 +147,6 @@ def _fixes(
     yield "fixes", figures.fixes_found, len(found)
     for fix in figures.fixes:
         row = found.get(fix.id, {})
-        said = (fix.ended, fix.released, fix.done, fix.dead)
-        names = ("ended", "released", "done", "dead")
+        said = (fix.ended, fix.released, fix.delivered, fix.died_again)
+        names = ("ended", "released", "delivered", "died_again")
         yield f"{', '.join(names)} of fix {fix.id}", said, tuple(row.get(name) for name in names)

@@ -139,14 +139,15 @@ class StageFigures:
 
     stage: int
     released: int
-    done: int
-    dead: int
-    lost: int
+    delivered: int
+    died_again: int
+    timed_out: int
+    deleted: int
 
     @property
     def waiting(self) -> int:
         """Released and without outcome then."""
-        return self.released - self.done - self.dead - self.lost
+        return self.released - self.delivered - self.died_again - self.timed_out - self.deleted
 
 
 @dataclass(frozen=True)
@@ -190,14 +191,14 @@ class FixFigures:
         return sum(stage.released for stage in self.stages)
 
     @property
-    def done(self) -> int:
+    def delivered(self) -> int:
         """Of these, delivered."""
-        return sum(stage.done for stage in self.stages)
+        return sum(stage.delivered for stage in self.stages)
 
     @property
-    def dead(self) -> int:
-        """Of these, dead again."""
-        return sum(stage.dead for stage in self.stages)
+    def died_again(self) -> int:
+        """Of these, died again."""
+        return sum(stage.died_again for stage in self.stages)
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ class BacklogFigures:
         died: on the day; `restored`: came back from the archive.
         retried: given back to the worker.
         archived: left for the archive; `discarded`: of these, given up by a person.
-        succeeded: retried, on the day or earlier, and found delivered on the day; the next two likewise.
+        delivered: retried, on the day or earlier, and found delivered on the day; the next three likewise.
     """
 
     before: int
@@ -268,9 +269,10 @@ class BacklogFigures:
     retried: int
     archived: int
     discarded: int
-    succeeded: int
+    delivered: int
     died_again: int
-    without_outcome: int
+    timed_out: int
+    deleted: int
 
     @property
     def opened(self) -> int:

@@ -77,7 +77,7 @@ def _facts(figures: ReportFigures) -> str:
     lines = [
         f"{format_count(totals.deaths, 'death')}; {usual} on the same weekday",
         f"{backlog.open:,} dead at the day's end{oldest}; {backlog.opened:,} opened, {backlog.closed:,} closed",
-        f"{backlog.retried:,} retried; {backlog.succeeded:,} found delivered, {backlog.died_again:,} died again",
+        f"{backlog.retried:,} retried; {backlog.delivered:,} found delivered, {backlog.died_again:,} died again",
         f"{backlog.parked:,} parked for a person",
         f"cause known of {format_percent(totals.classified)}",
     ]
@@ -87,7 +87,7 @@ def _facts(figures: ReportFigures) -> str:
 def _fix(fix: FixFigures) -> str:
     target = fix.targets if fix.cause_id is None else f"cause {fix.cause_id}"
     outcome = (
-        f"; {fix.done:,} of {fix.released:,} delivered, {fix.dead:,} died again"
+        f"; {fix.delivered:,} of {fix.released:,} delivered, {fix.died_again:,} died again"
         if fix.released
         else ""
     )

@@ -344,7 +344,7 @@ def _evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
     for row in rows:
         after = (
             compute_fingerprint(row["after"]).id
-            if row["outcome"] == "dead"
+            if row["outcome"] == "died_again"
             else str(row["outcome"])
         )
         pairs.setdefault((compute_fingerprint(row["before"]).id, after), []).append(row)

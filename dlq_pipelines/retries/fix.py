@@ -149,20 +149,20 @@ class StageOutcomes:
 
     size: int = 0
     released: int = 0
-    done: int = 0
-    dead: int = 0
-    unsettled: int = 0
-    gone: int = 0
+    delivered: int = 0
+    died_again: int = 0
+    timed_out: int = 0
+    deleted: int = 0
 
     @property
     def waiting(self) -> int:
         """Released and without outcome yet."""
-        return self.released - self.done - self.failed
+        return self.released - self.delivered - self.failed
 
     @property
     def failed(self) -> int:
-        """Dead again, without outcome in time, or vanished: none of them is a proof."""
-        return self.dead + self.unsettled + self.gone
+        """Events that died again, timed out or were deleted: none of them proves the fix."""
+        return self.died_again + self.timed_out + self.deleted
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def _remains(left: Remaining) -> str:
 
 def _shortfall(fix: Fix, policy: RetryPolicy, stage: StageOutcomes) -> str:
     return (
-        f"stage {fix.stage}: {stage.failed} of {stage.released} failed ({stage.dead} died again, "
-        f"{stage.unsettled} without outcome in time, {stage.gone} gone); "
+        f"stage {fix.stage}: {stage.failed} of {stage.released} failed ({stage.died_again} died again, "
+        f"{stage.timed_out} timed out, {stage.deleted} deleted); "
         f"at least {policy.min_success:.0%} must succeed"
     )

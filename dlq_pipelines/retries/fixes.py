@@ -260,7 +260,14 @@ def describe_congestion(
 def get_stage_outcomes(connection: Connection, fix_id: int) -> dict[int, StageOutcomes]:
     """Outcomes of each stage of the fix, by its number."""
     return {
-        row.pop("stage"): StageOutcomes(**row)
+        row["stage"]: StageOutcomes(
+            size=row["size"],
+            released=row["released"],
+            delivered=row["outcomes"].get("delivered", 0),
+            died_again=row["outcomes"].get("died_again", 0),
+            timed_out=row["outcomes"].get("timed_out", 0),
+            deleted=row["outcomes"].get("deleted", 0),
+        )
         for row in connection.run("fix.stages", fix_id=fix_id)
     }
 

@@ -46,7 +46,7 @@ class EventRetry:
         death_id: the death that it answers.
         fix_id: the fix that released it, in which `stage`; None: a person retried it.
         payload_before: what the event carried before a person replaced it; None: it was not replaced.
-        outcome: done, dead, unsettled or gone; None: not known yet.
+        outcome: delivered, died_again, timed_out or deleted; None: not known yet.
     """
 
     death_id: int

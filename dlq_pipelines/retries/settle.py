@@ -10,7 +10,7 @@ from dlq_pipelines.postgres.connect import Connection
 def settle_outcomes(
     connection: Connection, *, now: datetime, settle_seconds: int, fix_id: int | None = None
 ) -> int:
-    """Write down what became of retried events: done, dead again, gone, or without outcome in time. Returns how many.
+    """Write down what became of retried events: delivered, died again, timed out or deleted. Returns how many.
 
     Of the retries that this fix has released; without a fix, of those that people asked for.
 

@@ -93,7 +93,7 @@ order by f.closed_at desc, f.id limit %(limit)s
 -- An index-only scan of failed retries leads; each event with enough of them is looked up.
 select count(*) as events
 from (
-    select r.event_id from :"dlq_schema".retry r where r.outcome in ('dead', 'unsettled', 'gone')
+    select r.event_id from :"dlq_schema".retry r where r.outcome in ('died_again', 'timed_out', 'deleted')
     group by r.event_id having count(*) >= %(max_retries)s) tried
 cross join lateral (
     select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e

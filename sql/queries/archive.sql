@@ -138,7 +138,7 @@ on conflict (event_id) do update set audit_id = excluded.audit_id, purged_at = e
 -- Deaths older than the ledger's retention, of events that are in neither table: delivered, or purged. Led by
 -- death_day; by key, because what is still somewhere stays. An outcome that nobody has written down yet is told by a
 -- later death, so until then all deaths of its event stay. That an event was purged is known until the last of its deaths
--- goes. What is forgotten is counted where it was counted: in the export of its day, and in its stage.
+-- goes. What is forgotten is counted where it was counted: in the export of its day, and in the outcomes of its stage.
 with page as (
     select d.id, d.event_id, d.died_at from :"dlq_schema".death d
     where d.died_at < %(before)s and d.cause_id is not null and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
@@ -153,20 +153,12 @@ with page as (
     delete from :"dlq_schema".retry r using target where r.event_id = target.event_id and r.death_id = target.id
     returning r.fix_id, r.stage, r.outcome
 ), outcomes as (
-    select fix_id, stage, count(*) filter (where outcome = 'done') as done,
-        count(*) filter (where outcome = 'dead') as dead, count(*) filter (where outcome = 'unsettled') as unsettled,
-        count(*) filter (where outcome = 'gone') as gone
-    from retries where fix_id is not null group by fix_id, stage
-), stage as (
-    -- Locked in one order, as are the days, so that two at once wait for each other instead of deadlocking.
-    select s.fix_id, s.stage, o.done, o.dead, o.unsettled, o.gone
-    from :"dlq_schema".fix_stage s join outcomes o using (fix_id, stage)
-    order by s.fix_id, s.stage for update of s
-), counted_retries as (
-    update :"dlq_schema".fix_stage s
-    set forgotten_done = s.forgotten_done + stage.done, forgotten_dead = s.forgotten_dead + stage.dead,
-        forgotten_unsettled = s.forgotten_unsettled + stage.unsettled, forgotten_gone = s.forgotten_gone + stage.gone
-    from stage where s.fix_id = stage.fix_id and s.stage = stage.stage
+    -- Every row exists already, because its outcome was counted when it was written: only `purged` changes. In the order
+    -- of the key, as the days below, so that two at once wait for each other instead of deadlocking.
+    insert into :"dlq_schema".fix_outcome as o (fix_id, stage, outcome, events, purged)
+    select fix_id, stage, outcome, count(*), count(*) from retries where fix_id is not null
+    group by fix_id, stage, outcome order by fix_id, stage, outcome
+    on conflict (fix_id, stage, outcome) do update set purged = o.purged + excluded.purged
 ), discards as (
     delete from :"dlq_schema".discard r using target where r.death_id = target.id
 ), deaths as (
@@ -204,7 +196,7 @@ with event as (select distinct event_id from :"dlq_schema".death), wrong as (
     left join :"outbox_schema".:"archive_table" a on a.id = event_id
     where (e.id is null) = (a.id is null) and (e.id is not null or not (
         exists (select from :"dlq_schema".retry r
-                where r.event_id = event.event_id and (r.outcome = 'done' or r.late_at is not null))
+                where r.event_id = event.event_id and (r.outcome = 'delivered' or r.late_at is not null))
         or exists (select from :"dlq_schema".purged p where p.event_id = event.event_id)))
 )
 select count(*) filter (where not in_outbox) as missing, count(*) filter (where in_outbox) as doubled,

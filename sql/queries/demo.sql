@@ -7,8 +7,8 @@ select exists (select from :"dlq_schema".audit where kind = 'demo.begin') as beg
 
 -- name: forget
 -- Empty everything that the demo filled. Only ever run on a database that a demo began in.
-truncate :"outbox_schema".:"outbox_table", :"outbox_schema".:"archive_table", :"dlq_schema".retry, :"dlq_schema".fix_stage,
-    :"dlq_schema".fix, :"dlq_schema".death, :"dlq_schema".cause_day, :"dlq_schema".cause_alias, :"dlq_schema".cause,
+truncate :"outbox_schema".:"outbox_table", :"outbox_schema".:"archive_table", :"dlq_schema".retry,
+    :"dlq_schema".fix_outcome, :"dlq_schema".fix_stage, :"dlq_schema".fix, :"dlq_schema".death, :"dlq_schema".cause_day, :"dlq_schema".cause_alias, :"dlq_schema".cause,
     :"dlq_schema".export_day, :"dlq_schema".report_day, :"dlq_schema".books, :"dlq_schema".discard,
     :"dlq_schema".restored, :"dlq_schema".purged, :"dlq_schema".audit restart identity
 
@@ -25,8 +25,8 @@ select
     (select coalesce(sum(rows), 0)::bigint from :"dlq_schema".export_day) as exported,
     (select count(*) from :"dlq_schema".export_day) as exported_days,
     (select count(*) from :"dlq_schema".retry) as retried,
-    (select count(*) from :"dlq_schema".retry where outcome = 'done') as retried_done,
-    (select count(*) from :"dlq_schema".retry where outcome = 'dead') as retried_dead,
+    (select count(*) from :"dlq_schema".retry where outcome = 'delivered') as retried_done,
+    (select count(*) from :"dlq_schema".retry where outcome = 'died_again') as retried_dead,
     (select count(*) from :"outbox_schema".:"archive_table" where status = 'dead') as archived,
     (select count(*) from :"outbox_schema".:"outbox_table" where status = 'dead') as still_dead,
     (select count(*) from :"outbox_schema".:"outbox_table" where status = 'done') as done,

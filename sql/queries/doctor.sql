@@ -18,7 +18,8 @@ with narrower (relation, privilege, columns) as (  -- these columns alone; witho
     select format('%%I.%%I', :'dlq_schema', name), privilege, null::text[] from (values
         ('audit', 'update'), ('audit', 'delete'), ('migration', 'insert'), ('migration', 'update'),
         ('migration', 'delete'), ('death', 'insert'), ('cause', 'delete'), ('cause_alias', 'delete'),
-        ('cause_day', 'delete'), ('fix', 'delete'), ('fix_stage', 'delete'), ('export_day', 'delete')
+        ('cause_day', 'delete'), ('fix', 'delete'), ('fix_stage', 'delete'),
+        ('fix_outcome', 'delete'), ('export_day', 'delete')
     ) revoked (name, privilege)
     union all values
         (format('%%I.%%I', :'dlq_schema', 'death'), 'update', array['cause_id']),

@@ -107,8 +107,16 @@ update :"dlq_schema".fix set stage = %(stage)s where id = %(fix_id)s
 update :"dlq_schema".fix_stage set released = released + %(events)s where fix_id = %(fix_id)s and stage = %(stage)s
 
 -- name: stages
-select stage, size, released, done, dead, unsettled, gone
-from :"dlq_schema".fix_stage where fix_id = %(fix_id)s order by stage
+-- The stages of a fix, each with its outcomes as an object: {outcome: events}.
+select s.stage,
+    s.size,
+    s.released,
+    coalesce(jsonb_object_agg(o.outcome, o.events) filter (where o.events > 0), '{}') as outcomes
+from :"dlq_schema".fix_stage s
+left join :"dlq_schema".fix_outcome o using (fix_id, stage)
+where s.fix_id = %(fix_id)s
+group by s.fix_id, s.stage
+order by s.stage
 
 -- name: stepped
 update :"dlq_schema".fix set stepped_at = %(now)s where id = %(fix_id)s
@@ -138,21 +146,34 @@ join :"dlq_schema".death d on d.id = r.death_id
 left join lateral (
     select a.error from :"dlq_schema".death a where a.event_id = r.event_id and a.died_at > d.died_at
     order by a.died_at limit 1) again on true
-where r.fix_id = %(fix_id)s and r.stage = %(stage)s and r.outcome in ('dead', 'unsettled', 'gone')
+where r.fix_id = %(fix_id)s and r.stage = %(stage)s and r.outcome in ('died_again', 'timed_out', 'deleted')
 order by r.event_id desc limit %(limit)s
 
 -- name: stages_difference
--- Stages whose counters are not what the ledger says, and said of what it has forgotten; none, ever.
-select s.fix_id, s.stage
+-- Stages whose counts differ from the ledger and from what was purged from it. Normally there are none.
+select fix_id, stage
 from :"dlq_schema".fix_stage s
 left join (
-    select fix_id, stage, count(*) as released, count(*) filter (where outcome = 'done') as done,
-        count(*) filter (where outcome = 'dead') as dead, count(*) filter (where outcome = 'unsettled') as unsettled,
-        count(*) filter (where outcome = 'gone') as gone
-    from :"dlq_schema".retry where fix_id is not null group by fix_id, stage
-) r using (fix_id, stage)
-where (s.released - s.forgotten_done - s.forgotten_dead - s.forgotten_unsettled - s.forgotten_gone,
-        s.done - s.forgotten_done, s.dead - s.forgotten_dead, s.unsettled - s.forgotten_unsettled,
-        s.gone - s.forgotten_gone) is distinct from
-    (coalesce(r.released, 0), coalesce(r.done, 0), coalesce(r.dead, 0), coalesce(r.unsettled, 0), coalesce(r.gone, 0))
-order by 1, 2 limit 20
+    select fix_id,
+        stage,
+        sum(purged) as purged,
+        jsonb_object_agg(outcome, events - purged) filter (where events > purged) as outcomes
+    from :"dlq_schema".fix_outcome
+    group by fix_id, stage
+) counted using (fix_id, stage)
+left join (
+    select fix_id,
+        stage,
+        sum(events) as released,
+        jsonb_object_agg(outcome, events) filter (where outcome is not null) as outcomes
+    from (
+        select fix_id, stage, outcome, count(*) as events
+        from :"dlq_schema".retry
+        where fix_id is not null
+        group by fix_id, stage, outcome) r
+    group by fix_id, stage
+) ledger using (fix_id, stage)
+where (s.released, counted.outcomes)
+    is distinct from (coalesce(ledger.released, 0) + coalesce(counted.purged, 0), ledger.outcomes)
+order by fix_id, stage
+limit 20

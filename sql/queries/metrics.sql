@@ -101,11 +101,7 @@ select outcome, sum(retries)::bigint as retries
 from (
     select outcome, retries from :"dlq_schema".retry_count
     union all
-    select o.outcome, sum(o.retries)
-    from :"dlq_schema".fix_stage s
-    cross join lateral (values ('done', s.done), ('dead', s.dead), ('unsettled', s.unsettled), ('gone', s.gone))
-        o (outcome, retries)
-    group by 1
+    select outcome, events from :"dlq_schema".fix_outcome
 ) both_kinds
 group by 1
 
@@ -130,7 +126,7 @@ select
     (select count(*) from :"dlq_schema".death_notice) as unannounced,
     (select extract(epoch from min(created_at)) from :"dlq_schema".installation)::float8 as installed,
     (select count(*) from (
-        select r.event_id from :"dlq_schema".retry r where r.outcome in ('dead', 'unsettled', 'gone')
+        select r.event_id from :"dlq_schema".retry r where r.outcome in ('died_again', 'timed_out', 'deleted')
         group by r.event_id having count(*) >= %(max_retries)s) tried
      cross join lateral (
         select from :"outbox_schema".:"outbox_table" e where e.id = tried.event_id and e.status = 'dead' limit 1) e

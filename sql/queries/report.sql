@@ -220,9 +220,10 @@ where kind in ('archive.move', 'archive.discard', 'archive.restore') and at >= %
 -- name: retries
 -- What was retried on the day, and what became known on it of this or earlier retries.
 select count(*) filter (where retried_at >= %(start)s and retried_at < %(until)s) as retried,
-    count(*) filter (where settled and outcome = 'done') as succeeded,
-    count(*) filter (where settled and outcome = 'dead') as died_again,
-    count(*) filter (where settled and outcome in ('unsettled', 'gone')) as without_outcome
+    count(*) filter (where settled and outcome = 'delivered') as delivered,
+    count(*) filter (where settled and outcome = 'died_again') as died_again,
+    count(*) filter (where settled and outcome = 'timed_out') as timed_out,
+    count(*) filter (where settled and outcome = 'deleted') as deleted
 from (
     select retried_at, outcome, settled_at >= %(start)s and settled_at < %(until)s as settled from :"dlq_schema".retry
     where retried_at >= %(start)s and retried_at < %(until)s or settled_at >= %(start)s and settled_at < %(until)s
@@ -242,9 +243,13 @@ order by coalesce(f.closed_at, 'infinity') >= %(until)s, f.id desc limit %(limit
 
 -- name: stages
 -- The stages of these fixes at the end of the day, from the ledger of retries: the counters of a stage know only now.
-select r.fix_id, r.stage, count(*) as released, count(*) filter (where known and outcome = 'done') as done,
-    count(*) filter (where known and outcome = 'dead') as dead,
-    count(*) filter (where known and outcome in ('unsettled', 'gone')) as lost
+select r.fix_id,
+    r.stage,
+    count(*) as released,
+    count(*) filter (where known and outcome = 'delivered') as delivered,
+    count(*) filter (where known and outcome = 'died_again') as died_again,
+    count(*) filter (where known and outcome = 'timed_out') as timed_out,
+    count(*) filter (where known and outcome = 'deleted') as deleted
 from (
     select fix_id, stage, outcome, settled_at < %(until)s as known from :"dlq_schema".retry
     where retried_at >= %(since)s and retried_at < %(until)s and fix_id = any(%(fixes)s)

@@ -97,9 +97,9 @@ select
     (select count(*) from :"dlq_schema".retry r, bounds b where r.retried_at >= b.start and r.retried_at < b.until)
         as retried,
     (select count(*) from :"dlq_schema".retry r, bounds b
-        where r.outcome = 'done' and r.settled_at >= b.start and r.settled_at < b.until) as succeeded,
+        where r.outcome = 'delivered' and r.settled_at >= b.start and r.settled_at < b.until) as delivered,
     (select count(*) from :"dlq_schema".retry r, bounds b
-        where r.outcome = 'dead' and r.settled_at >= b.start and r.settled_at < b.until) as died_again,
+        where r.outcome = 'died_again' and r.settled_at >= b.start and r.settled_at < b.until) as died_again,
     (select count(*) from :"dlq_schema".restored s, bounds b where s.restored_at >= b.start and s.restored_at < b.until)
         as restored,
     (select count(*) from :"outbox_schema".:"archive_table" a, bounds b
@@ -127,8 +127,8 @@ select (
 
 -- name: fixes
 select f.id as fix_id, coalesce(f.closed_at < b.until, false) as ended, count(r.death_id) as released,
-    count(r.death_id) filter (where r.outcome = 'done' and r.settled_at < b.until) as done,
-    count(r.death_id) filter (where r.outcome = 'dead' and r.settled_at < b.until) as dead
+    count(r.death_id) filter (where r.outcome = 'delivered' and r.settled_at < b.until) as delivered,
+    count(r.death_id) filter (where r.outcome = 'died_again' and r.settled_at < b.until) as died_again
 from :"dlq_schema".fix f
 cross join (
     select (%(day)s::date)::timestamp at time zone %(zone)s as start,

@@ -46,7 +46,7 @@ with page as materialized (
                 select from :"outbox_schema".:"outbox_table" o
                 where o.id = r.event_id and o.status in ('pending', 'retry') limit 1) under_way
             where r.aggregate_type = page.aggregate_type and r.aggregate_id = page.aggregate_id
-                and r.event_id < page.event_id and (r.outcome is null or r.outcome = 'unsettled')) then 'waiting'
+                and r.event_id < page.event_id and (r.outcome is null or r.outcome = 'timed_out')) then 'waiting'
         when exists (
             select from :"outbox_schema".:"outbox_table" o
             where o.aggregate_type = page.aggregate_type and o.aggregate_id = page.aggregate_id
@@ -138,11 +138,11 @@ with page as materialized (
     select page.event_id, page.death_id, case
         -- First, because the event may have been retried again since.
         when exists (
-            select from :"dlq_schema".death d where d.event_id = page.event_id and d.id > page.death_id) then 'dead'
-        -- One that left the outbox as done lives in the archive as done.
-        when e.status = 'done' or e.status is null and a.status = 'done' then 'done'
-        when e.status is null then 'gone'
-        when page.due_at + make_interval(secs => %(settle_seconds)s) <= %(now)s then 'unsettled'
+            select from :"dlq_schema".death d where d.event_id = page.event_id and d.id > page.death_id) then 'died_again'
+        -- The application may have moved a delivered event to the archive table.
+        when e.status = 'done' or e.status is null and a.status = 'done' then 'delivered'
+        when e.status is null then 'deleted'
+        when page.due_at + make_interval(secs => %(settle_seconds)s) <= %(now)s then 'timed_out'
         end as outcome
     from page
     left join lateral (
@@ -163,21 +163,12 @@ with page as materialized (
     -- By place, said as an array: joined to five thousand, the planner would rather read the whole ledger.
     where r.ctid = any(array(select place from decided)) and r.ctid = decided.place
     returning r.fix_id, r.stage, r.outcome
-), counted as (
-    select fix_id, stage, count(*) filter (where outcome = 'done') as done,
-        count(*) filter (where outcome = 'dead') as dead, count(*) filter (where outcome = 'unsettled') as unsettled,
-        count(*) filter (where outcome = 'gone') as gone
-    from settled where fix_id is not null group by fix_id, stage
-), stage as (
-    -- Locked in one order, so that two that settle at once wait for each other instead of deadlocking.
-    select s.fix_id, s.stage, c.done, c.dead, c.unsettled, c.gone
-    from :"dlq_schema".fix_stage s join counted c using (fix_id, stage)
-    order by s.fix_id, s.stage for update of s
-), added as (
-    update :"dlq_schema".fix_stage s
-    set done = s.done + stage.done, dead = s.dead + stage.dead, unsettled = s.unsettled + stage.unsettled,
-        gone = s.gone + stage.gone
-    from stage where s.fix_id = stage.fix_id and s.stage = stage.stage
+), by_fix as (
+    -- Inserted in the order of the key, so that two that settle at once wait for each other instead of deadlocking.
+    insert into :"dlq_schema".fix_outcome as o (fix_id, stage, outcome, events)
+    select fix_id, stage, outcome, count(*) from settled where fix_id is not null
+    group by fix_id, stage, outcome order by fix_id, stage, outcome
+    on conflict (fix_id, stage, outcome) do update set events = o.events + excluded.events
 ), by_hand as (
     insert into :"dlq_schema".retry_count as t (outcome, retries)
     select outcome, count(*) from settled where fix_id is null group by outcome order by outcome
@@ -200,7 +191,7 @@ where f.status <> 'active' order by f.id
 with late as (
     select r.event_id, r.death_id from :"dlq_schema".retry r
     join :"outbox_schema".:"outbox_table" e on e.id = r.event_id and e.status = 'done'
-    where r.outcome = 'unsettled' and r.late_at is null and r.settled_at >= %(now)s::timestamptz - interval '7 days'
+    where r.outcome = 'timed_out' and r.late_at is null and r.settled_at >= %(now)s::timestamptz - interval '7 days'
     order by r.death_id limit %(limit)s
     for update of r skip locked
 )

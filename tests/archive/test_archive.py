@@ -368,9 +368,9 @@ _RETRIED = """
         ("delete from outbox_event_archive where id = 4", [4], []),
         (INTO_BOTH, [], [2]),
         ("delete from outbox_event; delete from outbox_event_archive", [1, 2, 3, 4], []),
-        (_RETRIED.format(outcome="'done'", settled="now()") + _GONE, [], []),
+        (_RETRIED.format(outcome="'delivered'", settled="now()") + _GONE, [], []),
         (_RETRIED.format(outcome="null", settled="null") + _GONE, [2], []),
-        (_RETRIED.format(outcome="'gone'", settled="now()") + _GONE, [2], []),
+        (_RETRIED.format(outcome="'deleted'", settled="now()") + _GONE, [2], []),
         (
             "update outbox_event set status = 'pending'; update outbox_event set status = 'dead';"
             + _GONE,
@@ -387,7 +387,7 @@ _RETRIED = """
         "all lost",
         "delivered by a retry, then deleted",
         "deleted before its retry had an outcome",
-        "gone after its retry",
+        "deleted after its retry",
         "lost after a second death",
         "delivered",
     ],

@@ -18,8 +18,8 @@ from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import advance_fix
-from dlq_pipelines.retries.fix import FixTerms
-from dlq_pipelines.retries.fixes import FixFlag, flag_fix
+from dlq_pipelines.retries.fix import FixTerms, StageOutcomes
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix, get_stage_outcomes
 from dlq_pipelines.retries.retry import retry_events
 from dlq_pipelines.retries.settle import settle_retries
 from tests.rows import add_events, kill, one
@@ -151,7 +151,7 @@ def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection
     retry_events(connection, [15, 16, 17], audit=AUDIT)
     connection.execute("update outbox_event set status = 'done' where id in (15, 16)")
     connection.execute(
-        "update dlq.retry set outcome = 'done', settled_at = now() where event_id = 15"
+        "update dlq.retry set outcome = 'delivered', settled_at = now() where event_id = 15"
     )
     rollup = one(connection, "select sum(deaths) as n from dlq.cause_day")
     ledger = "select count(*) as deaths, (select count(*) from dlq.retry) as retries, (select count(*) from dlq.purged)"
@@ -230,8 +230,8 @@ def test_the_counters_of_a_stage_are_proven_also_once_its_retries_are_forgotten(
     advance_fix(
         connection, fix, audit=replace(AUDIT, now=now + timedelta(hours=1)), terms=FixTerms()
     )
-    counted = "select released, done, dead, gone from dlq.fix_stage"
-    assert one(connection, counted) == {"released": 5, "done": 3, "dead": 1, "gone": 1}
+    counted = StageOutcomes(size=10, released=5, delivered=3, died_again=1, deleted=1)
+    assert get_stage_outcomes(connection, fix) == {1: counted}
     forgets = {"before": now + timedelta(days=1), "audit": replace(AUDIT, now=now)}
     assert purge_deaths(connection, **forgets) == PurgeResult(4, 1)
     assert connection.run("fix.stages_difference").fetchall() == []
@@ -239,8 +239,8 @@ def test_the_counters_of_a_stage_are_proven_also_once_its_retries_are_forgotten(
     assert purge_deaths(connection, **forgets) == PurgeResult(2, 1)
     assert connection.run("fix.stages_difference").fetchall() == []
     assert one(connection, "select count(*) as n from dlq.retry") == {"n": 0}
-    assert one(connection, counted) == {"released": 5, "done": 3, "dead": 1, "gone": 1}
-    connection.execute("update dlq.fix_stage set done = 2, dead = 2")
+    assert get_stage_outcomes(connection, fix) == {1: counted}
+    connection.execute("update dlq.fix_outcome set events = 4 where outcome = 'delivered'")
     assert connection.run("fix.stages_difference").fetchall() == [{"fix_id": fix, "stage": 1}]
 
 
@@ -259,7 +259,7 @@ def test_a_retry_without_outcome_keeps_the_deaths_that_tell_it_though_its_event_
     assert purge_archive(connection, before=later, audit=audit) == PurgeResult(1, 1)
     assert purge_deaths(connection, before=later, audit=audit) == PurgeResult(0, 0)
     assert settle_retries(connection, now=later, settle_seconds=900) == 1
-    assert one(connection, "select outcome from dlq.retry") == {"outcome": "dead"}
+    assert one(connection, "select outcome from dlq.retry") == {"outcome": "died_again"}
     assert purge_deaths(connection, before=later, audit=audit) == PurgeResult(2, 1)
 
 

@@ -37,7 +37,7 @@ FILL = f"""
     from outbox_event where status = 'dead' order by id;
     insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at, due_at, outcome,
         settled_at)
-    select -n, {EVENTS} + n, 'aggregate1', n::text, 'ann', 'asked', now(), now(), 'done', now()
+    select -n, {EVENTS} + n, 'aggregate1', n::text, 'ann', 'asked', now(), now(), 'delivered', now()
     from generate_series(1, {EVENTS}) n;
     insert into dlq.audit (kind, actor, reason, filter, events, at)
     select 'archive.move', 'ann', 'retention', '{{}}', 5000, now() from generate_series(1, 10000);

@@ -32,8 +32,8 @@ ERROR = "requests.exceptions.ReadTimeout: no answer within 5 seconds"
 POLICY = RetryPolicy(canary=BATCH, growth=1000.0, rate=100_000.0)
 TERMS = FixTerms()
 EMPTY = """
-    truncate outbox_event, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry, dlq.fix_stage, dlq.fix,
-        dlq.audit restart identity cascade
+    truncate outbox_event, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry, dlq.fix_outcome, dlq.fix_stage,
+        dlq.fix, dlq.audit restart identity cascade
 """
 FILL = """
     insert into outbox_event

@@ -40,7 +40,16 @@ FIX_KEYS = {
     "id", "selection", "note", "link", "owner", "flagged_by", "flagged_at", "not_before", "expires_at", "policy",
     "stage", "status", "verdict", "evidence", "closed_at",
 }  # fmt: skip
-STAGE_KEYS = {"stage", "size", "released", "done", "dead", "unsettled", "gone", "waiting"}
+STAGE_KEYS = {
+    "stage",
+    "size",
+    "released",
+    "delivered",
+    "died_again",
+    "timed_out",
+    "deleted",
+    "waiting",
+}
 PARKED_KEYS = {
     "event_id",
     "event_type",
@@ -320,10 +329,10 @@ def test_a_fix_under_way_shows_its_stages_and_what_comes_next(
             "stage": 1,
             "size": 4,
             "released": 4,
-            "done": 0,
-            "dead": 0,
-            "unsettled": 0,
-            "gone": 0,
+            "delivered": 0,
+            "died_again": 0,
+            "timed_out": 0,
+            "deleted": 0,
             "waiting": 4,
         }
     ]

@@ -209,7 +209,7 @@ def test_a_fix_flagged_in_the_launchpad_is_followed_to_verified(page: Page, serv
     expect(page.get_by_role("dialog").get_by_text("dead again")).to_be_visible()
     with psycopg.connect(served.database) as connection:
         outcomes = connection.execute(
-            "select stage, count(*) filter (where outcome = 'done') from dlq.retry group by 1"
+            "select stage, count(*) filter (where outcome = 'delivered') from dlq.retry group by 1"
         )
         assert sorted(outcomes.fetchall()) == [(1, 10), (2, 15)]
 

@@ -233,14 +233,14 @@ def test_the_true_fix_is_verified_and_the_false_one_halted_at_its_canary(
         2,
         10,
     )
-    assert true["outcomes"] == ["done"] * true["targets"]
+    assert true["outcomes"] == ["delivered"] * true["targets"]
     assert (false["status"], false["cause"], false["stage"], false["canary"]) == (
         "halted",
         "open",
         1,
         10,
     )
-    assert false["outcomes"] == ["dead"] * 10
+    assert false["outcomes"] == ["died_again"] * 10
     assert false["targets"] > 10
     assert one(connection, "select count(*) from shop_parcel where label is null")["count"] == 0
     assert re.search(

@@ -72,7 +72,15 @@ ONLY = {
     "outbox_event": {"select", "insert", "delete"},  # and update the columns of a retry
     "outbox_event_archive": {"select", "insert", "delete"},
 }
-NEVER_DELETED = {"cause", "cause_alias", "cause_day", "fix", "fix_stage", "export_day"}
+NEVER_DELETED = {
+    "cause",
+    "cause_alias",
+    "cause_day",
+    "fix",
+    "fix_stage",
+    "fix_outcome",
+    "export_day",
+}
 ACTS = {
     "select": "select from {} limit 0",
     "insert": "insert into {} default values",

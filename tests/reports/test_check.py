@@ -137,7 +137,7 @@ def test_a_wrong_cause_is_found(connection: Connection, change: dict[str, Any]) 
         "restored",
         "retried",
         "archived",
-        "succeeded",
+        "delivered",
         "died_again",
     ],
 )
@@ -161,7 +161,7 @@ def test_wrong_days_hours_types_fixes_and_retentions_are_found(connection: Conne
     moved.iloc[0, 0] -= 1
     moved.iloc[1, 0] += 1
     first, *others = figures.fixes
-    stage = replace(first.stages[0], done=3)
+    stage = replace(first.stages[0], delivered=3)
     for wrong in (
         {"days": days},
         {"hours": hours},

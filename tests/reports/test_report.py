@@ -164,10 +164,17 @@ def test_the_story_is_told(connection: Connection) -> None:
     ]  # fmt: skip
     route, label = figures.fixes
     assert [vars(stage) for stage in label.stages] == [
-        {"stage": 1, "released": 10, "done": 10, "dead": 0, "lost": 0},
-        {"stage": 2, "released": 96, "done": 0, "dead": 0, "lost": 0},
+        {
+            "stage": 1,
+            "released": 10,
+            "delivered": 10,
+            "died_again": 0,
+            "timed_out": 0,
+            "deleted": 0,
+        },
+        {"stage": 2, "released": 96, "delivered": 0, "died_again": 0, "timed_out": 0, "deleted": 0},
     ]
-    assert (route.released, route.dead, len(route.evidence)) == (10, 10, 1)
+    assert (route.released, route.died_again, len(route.evidence)) == (10, 10, 1)
     backlog = figures.backlog
     assert (backlog.opened, backlog.retried, backlog.archived, backlog.unexplained) == (
         167,
@@ -176,7 +183,7 @@ def test_the_story_is_told(connection: Connection) -> None:
         0,
     )
     assert backlog.open == backlog.before + 167 - 116 - 135
-    assert (backlog.succeeded, backlog.died_again) == (10, 10)
+    assert (backlog.delivered, backlog.died_again) == (10, 10)
     assert figures.totals.unclassified == 4
     assert figures.books is not None
     assert (figures.books.missing, figures.books.doubled) == (0, 0)
@@ -297,7 +304,12 @@ def hostile(connection: Connection) -> None:
         "update dlq.cause set name = %(text)s, owner = %(text)s, note = %(text)s", {"text": HOSTILE}
     )
     pairs = [
-        {"events": 1, "outcome": "dead", "before": HOSTILE.replace("\x1b", ""), "after": "<b>"}
+        {
+            "events": 1,
+            "outcome": "died_again",
+            "before": HOSTILE.replace("\x1b", ""),
+            "after": "<b>",
+        }
     ]
     connection.execute(
         "insert into dlq.fix (cause_id, note, link, owner, flagged_by, flagged_at, status, verdict, closed_at,"
@@ -412,7 +424,7 @@ def test_the_json_twin_is_what_its_schema_says(connection: Connection) -> None:
     hostile(connection)
     validator.validate(json.loads(make(connection).json))
     connection.execute(
-        "truncate dlq.death, dlq.cause_day, dlq.fix_stage, dlq.fix, dlq.cause cascade"
+        "truncate dlq.death, dlq.cause_day, dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.cause cascade"
     )
     story.tell(connection)
     report = make(connection, story.POLICY)

@@ -58,7 +58,7 @@ FIRST = [
 MOST_ROUNDS = 200
 EMPTY = """
     truncate outbox_event, outbox_event_archive, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry,
-        dlq.fix_stage, dlq.fix, dlq.discard, dlq.purged, dlq.audit restart identity cascade
+        dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.discard, dlq.purged, dlq.audit restart identity cascade
 """
 EVENTS = """
     select e.id, e.aggregate_id, e.event_type, e.status, e.dead_at, d.id as death_id, d.cause_id,
@@ -77,8 +77,8 @@ ASTRAY = """
 """
 OUTCOMES = """
     select r.death_id, case
-        when exists (select from dlq.death d where d.event_id = r.event_id and d.id > r.death_id) then 'dead'
-        when e.status = 'done' then 'done' end as outcome
+        when exists (select from dlq.death d where d.event_id = r.event_id and d.id > r.death_id) then 'died_again'
+        when e.status = 'done' then 'delivered' end as outcome
     from dlq.retry r left join outbox_event e on e.id = r.event_id where r.outcome is null
 """
 IN_ONE_PLACE = """
@@ -278,7 +278,7 @@ class Retries(RuleBasedStateMachine):
         ):
             if row["death_id"] in expected:
                 late = row["settled_at"] >= row["due_at"] + timedelta(seconds=60)
-                assert row["outcome"] == (expected[row["death_id"]] or (late and "unsettled"))
+                assert row["outcome"] == (expected[row["death_id"]] or (late and "timed_out"))
 
     @rule()
     def archive(self) -> None:

@@ -26,7 +26,7 @@ from dlq_pipelines.retries.fix import (
 )
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
-OUTCOMES = st.sampled_from(["done", "dead", "unsettled", "gone"])
+OUTCOMES = st.sampled_from(["delivered", "died_again", "timed_out", "deleted"])
 FIX = Fix(
     id=1,
     selection=Selection(cause="v1-x"),
@@ -55,7 +55,7 @@ class Event:
 
     @property
     def delivered(self) -> bool:
-        return self.settled and self.outcome == "done"
+        return self.settled and self.outcome == "delivered"
 
 
 @dataclass
@@ -102,7 +102,8 @@ class World:
         released = [event for event in self.events if event.stage == number and number]
         known = [event.outcome for event in released if event.settled]
         counts = {
-            outcome: known.count(outcome) for outcome in ("done", "dead", "unsettled", "gone")
+            outcome: known.count(outcome)
+            for outcome in ("delivered", "died_again", "timed_out", "deleted")
         }
         return StageOutcomes(size=self.policy.size(number), released=len(released), **counts)
 
@@ -194,7 +195,7 @@ def test_a_stage_begins_only_after_the_one_before_has_passed(world: World) -> No
         if world.fix.stage > before > 0:
             stage = world.stage(before)
             assert stage.waiting == 0
-            assert world.passes(stage.done, stage.released)
+            assert world.passes(stage.delivered, stage.released)
 
 
 @given(worlds())
@@ -237,10 +238,10 @@ def test_verified_means_that_nothing_is_left_that_could_be_tried(world: World) -
 def test_a_share_that_is_just_reached_is_enough(percent: int) -> None:
     """55 of 100 are 0.55, whatever 0.55 * 100 is to a computer; one less is not."""
     assert can_stage_pass(
-        StageOutcomes(released=100, done=percent, dead=100 - percent), percent / 100
+        StageOutcomes(released=100, delivered=percent, died_again=100 - percent), percent / 100
     )
     assert not can_stage_pass(
-        StageOutcomes(released=100, done=percent - 1, dead=101 - percent), percent / 100
+        StageOutcomes(released=100, delivered=percent - 1, died_again=101 - percent), percent / 100
     )
 
 
@@ -258,7 +259,7 @@ def decide(
 def test_stages_grow_tenfold_and_a_statement_stays_bounded() -> None:
     """10, 100, 1,000 ... in releases of at most 5,000."""
     assert [RetryPolicy().size(stage) for stage in (0, 1, 2, 3, 4)] == [0, 10, 100, 1000, 10_000]
-    passed = StageOutcomes(size=1000, released=1000, done=1000)
+    passed = StageOutcomes(size=1000, released=1000, delivered=1000)
     assert decide(replace(FIX, stage=3), passed) == ReleaseStep(4, BATCH)
     assert RetryPolicy(growth=1000.0).size(500) == 2**62
 
@@ -272,7 +273,7 @@ def test_a_preview_says_what_each_stage_would_release() -> None:
 
 def test_a_fix_waits_where_it_is_told_to() -> None:
     """Paused, before its time, and while the worker cannot keep up; what is under way goes on all the same."""
-    passed = StageOutcomes(size=10, released=10, done=10)
+    passed = StageOutcomes(size=10, released=10, delivered=10)
     assert decide(replace(FIX, status=FixStatus.PAUSED)) == WaitStep("paused")
     assert decide(replace(FIX, not_before=NOW + timedelta(minutes=1))) == WaitStep(
         "not before 2026-11-20 00:01 UTC"
@@ -282,7 +283,7 @@ def test_a_fix_waits_where_it_is_told_to() -> None:
     assert decide(
         replace(FIX, stage=1), StageOutcomes(size=10, released=4), congested="slow"
     ) == ReleaseStep(1, 6)
-    failed = StageOutcomes(size=10, released=10, dead=9, done=1)
+    failed = StageOutcomes(size=10, released=10, died_again=9, delivered=1)
     assert decide(replace(FIX, stage=1), failed, congested="slow") != WaitStep("slow")
 
 
@@ -300,7 +301,7 @@ def test_what_stays_dead_is_said_in_the_verdict() -> None:
     """Held behind another dead event, or parked."""
     step = decide(
         replace(FIX, stage=1),
-        StageOutcomes(size=10, released=9, done=9),
+        StageOutcomes(size=10, released=9, delivered=9),
         Remaining(held=2, parked=1),
     )
     assert isinstance(step, CloseStep)

@@ -203,7 +203,7 @@ def test_a_true_fix_goes_from_its_canary_to_verified(
     assert _counts(connection) == {"done": 8}
     assert _cause_status(connection) == "fixed"
     assert {
-        number: (stage.released, stage.done)
+        number: (stage.released, stage.delivered)
         for number, stage in get_stage_outcomes(connection, fix.id).items()
     } == {
         1: (3, 3),
@@ -373,11 +373,11 @@ def test_a_release_that_fails_midway_leaves_nothing_of_itself(
 @pytest.mark.parametrize(
     ("happens", "outcome"),
     [
-        ("update outbox_event set status = 'done'", "done"),
-        ("update outbox_event set status = 'dead'", "dead"),
-        ("delete from outbox_event", "gone"),
-        (ARCHIVED_AS_DONE, "done"),
-        ("select 1", "unsettled"),
+        ("update outbox_event set status = 'done'", "delivered"),
+        ("update outbox_event set status = 'dead'", "died_again"),
+        ("delete from outbox_event", "deleted"),
+        (ARCHIVED_AS_DONE, "delivered"),
+        ("select 1", "timed_out"),
     ],
     ids=["delivered", "died again", "deleted", "archived as done", "nothing in time"],
 )
@@ -393,7 +393,7 @@ def test_an_outcome_is_what_became_of_the_event(
     late = settle_outcomes(
         connection, now=_now() + timedelta(seconds=120), settle_seconds=60, fix_id=fix.id
     )
-    assert (early, late) == ((0, 1) if outcome == "unsettled" else (1, 0))
+    assert (early, late) == ((0, 1) if outcome == "timed_out" else (1, 0))
     assert one(connection, "select outcome from dlq.retry") == {"outcome": outcome}
 
 
@@ -405,7 +405,7 @@ def test_an_outcome_in_time_or_none_is_final(connection: Connection, database: D
     assert _advance(connection, fix, later=120).fix.status is FixStatus.HALTED
     _work(database, delivers=True)
     assert settle_outcomes(connection, now=_now() + timedelta(days=1), settle_seconds=60) == 0
-    assert one(connection, "select outcome from dlq.retry") == {"outcome": "unsettled"}
+    assert one(connection, "select outcome from dlq.retry") == {"outcome": "timed_out"}
     assert _counts(connection) == {"done": 1}
 
 
@@ -418,7 +418,7 @@ def test_what_is_delivered_late_and_then_deleted_is_not_missing(connection: Conn
     assert settle_retries(connection, now=_now() + timedelta(days=1), settle_seconds=60) == 0
     connection.execute("delete from outbox_event")
     assert one(connection, "select array_agg(outcome) as o from dlq.retry") == {
-        "o": ["unsettled"] * 2
+        "o": ["timed_out"] * 2
     }
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 1,
@@ -437,7 +437,7 @@ def test_each_retry_of_an_event_has_an_outcome_of_its_own(
         _work(database, delivers=delivers)
     assert settle_outcomes(connection, now=_now(), settle_seconds=60) == 2
     assert one(connection, "select array_agg(outcome order by death_id) as o from dlq.retry") == {
-        "o": ["dead", "done"]
+        "o": ["died_again", "delivered"]
     }
 
 
@@ -451,13 +451,13 @@ def test_what_an_ended_fix_has_released_is_settled_with_the_retries_of_people(
     retry_events(connection, [8], audit=_act(reason="asked"))
     _work(database, delivers=True)
     assert settle_outcomes(connection, now=_now(), settle_seconds=60) == 1
-    assert one(connection, "select event_id from dlq.retry where outcome = 'done'") == {
+    assert one(connection, "select event_id from dlq.retry where outcome = 'delivered'") == {
         "event_id": 8
     }
     withdraw_fix(connection, fix.id, audit=_act(reason="rolled back"))
     monkeypatch.setattr("dlq_pipelines.retries.settle.BATCH", 2)
     assert settle_retries(connection, now=_now(), settle_seconds=60) == 3
-    assert get_stage_outcomes(connection, fix.id)[1].done == 3
+    assert get_stage_outcomes(connection, fix.id)[1].delivered == 3
 
 
 def test_outcomes_behind_a_page_without_any_are_written_down(
@@ -469,7 +469,7 @@ def test_outcomes_behind_a_page_without_any_are_written_down(
     connection.execute("update outbox_event set status = 'done' where id = 5")
     monkeypatch.setattr("dlq_pipelines.retries.settle.BATCH", 2)
     assert settle_retries(connection, now=_now(), settle_seconds=60) == 1
-    assert one(connection, "select event_id from dlq.retry where outcome = 'done'") == {
+    assert one(connection, "select event_id from dlq.retry where outcome = 'delivered'") == {
         "event_id": 5
     }
 
@@ -516,7 +516,7 @@ def test_a_storm_that_the_planner_has_not_heard_of_costs_no_more(connection: Con
                 connection.execute("vacuum analyze")
             costs[statement, heard] = _pages(connection, statement, **{**asked, "rows": 5_000})
             connection.execute("update outbox_event set status = 'done' where status = 'pending'")
-    assert one(connection, "select count(*) from dlq.retry where outcome = 'done'") == {
+    assert one(connection, "select count(*) from dlq.retry where outcome = 'delivered'") == {
         "count": 8_000
     }
     for statement in ("retry.take", "retry.settle"):
@@ -715,7 +715,7 @@ def test_a_run_that_is_killed_after_any_statement_is_taken_up_by_the_next(
             _advance(connection, fix)
             _work(database, delivers=True)
         released = {
-            number: (stage.released, stage.done)
+            number: (stage.released, stage.delivered)
             for number, stage in get_stage_outcomes(connection, fix.id).items()
         }
         assert (get_fix(connection, fix.id).status, released) == (
@@ -790,6 +790,7 @@ def test_a_dry_run_of_what_is_done_to_a_fix_says_what_would_be_and_changes_nothi
             "outbox_event",
             "dlq.fix",
             "dlq.fix_stage",
+            "dlq.fix_outcome",
             "dlq.retry",
             "dlq.audit",
             "dlq.cause",
@@ -939,7 +940,7 @@ def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Con
         " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id) select 200000 + n, 'order',"
         " n::text, 'e', 5, '2026-01-01Z', 'v1-past' from generate_series(1, 20000) n returning *)"
         " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at, due_at,"
-        " outcome, settled_at) select id, event_id, aggregate_type, aggregate_id, 'a', 'r', died_at, died_at, 'done',"
+        " outcome, settled_at) select id, event_id, aggregate_type, aggregate_id, 'a', 'r', died_at, died_at, 'delivered',"
         " died_at from past"
     )
     connection.execute("analyze")
@@ -1064,7 +1065,7 @@ def test_of_an_aggregate_the_next_event_follows_when_the_one_before_is_done(
         assert _advance(connection, fix).released == 0
         _work(database, delivers=True)
     assert _advance(connection, fix).fix.status is FixStatus.VERIFIED
-    assert get_stage_outcomes(connection, fix.id)[1].done == 3
+    assert get_stage_outcomes(connection, fix.id)[1].delivered == 3
 
 
 def test_an_event_that_follows_when_nothing_is_outstanding_is_due_at_once(
@@ -1302,7 +1303,7 @@ def test_a_paused_fix_releases_nothing_until_it_is_resumed(
     assert pause_fix(connection, fix.id, audit=_act()).status is FixStatus.PAUSED
     _work(database, delivers=True)
     assert (_advance(connection, fix).released, _due(connection)) == (0, [])
-    assert get_stage_outcomes(connection, fix.id)[1].done == 3
+    assert get_stage_outcomes(connection, fix.id)[1].delivered == 3
     with pytest.raises(RefusedError, match="is paused"):
         pause_fix(connection, fix.id, audit=_act())
     with pytest.raises(RefusedError, match=f"Fix {fix.id} is under way"):
@@ -1325,7 +1326,7 @@ def test_outcomes_of_a_paused_fix_are_settled_without_it(
     pause_fix(connection, fix.id, audit=_act())
     _work(database, delivers=True)
     assert settle_retries(connection, now=_now(), settle_seconds=60) == 2
-    assert get_stage_outcomes(connection, fix.id)[1].done == 2
+    assert get_stage_outcomes(connection, fix.id)[1].delivered == 2
 
 
 def test_no_stage_begins_while_the_worker_is_far_behind(connection: Connection) -> None:
@@ -1433,8 +1434,8 @@ def test_a_halted_fix_shows_the_new_errors_beside_the_old(connection: Connection
     done = _advance(connection, fix, later=120)
     assert done.fix.status is FixStatus.HALTED
     shown = [(e["events"], e["outcome"], e["before"], e["after"]) for e in done.fix.evidence]
-    assert shown[0] == (2, "dead", ERROR, "KeyError: 'b'")
-    assert sorted(shown[1:]) == [(1, "dead", ERROR, ERROR), (1, "unsettled", ERROR, "")]
+    assert shown[0] == (2, "died_again", ERROR, "KeyError: 'b'")
+    assert sorted(shown[1:]) == [(1, "died_again", ERROR, ERROR), (1, "timed_out", ERROR, "")]
 
 
 def _end(connection: Connection, database: Database, fix: Fix, status: FixStatus) -> None:

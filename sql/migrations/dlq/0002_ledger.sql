@@ -150,20 +150,23 @@ create table :"dlq_schema".fix_stage (
     stage     integer     not null check (stage > 0),
     size      bigint      not null check (size > 0),  -- how many events it may release
     begun_at  timestamptz not null,
-    released  bigint      not null default 0,
-    done      bigint      not null default 0,
-    dead      bigint      not null default 0,
-    unsettled bigint      not null default 0,
-    gone      bigint      not null default 0,
-    -- Of these, the retries that the ledger has forgotten with their deaths.
-    forgotten_done      bigint not null default 0,
-    forgotten_dead      bigint not null default 0,
-    forgotten_unsettled bigint not null default 0,
-    forgotten_gone      bigint not null default 0,
-    primary key (fix_id, stage),
-    check (released <= size and done + dead + unsettled + gone <= released)
+    released  bigint      not null default 0 check (released <= size),
+    primary key (fix_id, stage)
 );
-comment on table :"dlq_schema".fix_stage is 'A stage of a fix and the outcomes of its retries, counted as they are written.';
+comment on table :"dlq_schema".fix_stage is 'One release of a fix. The first stage is the canary.';
+
+-- Outcomes are counted as they are written. Counting the ledger at each step would read a fix of a million events
+-- hundreds of times.
+create table :"dlq_schema".fix_outcome (
+    fix_id  bigint  not null,
+    stage   integer not null,
+    outcome text    not null check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted')),
+    events  bigint  not null check (events > 0),
+    purged  bigint  not null default 0 check (purged <= events),  -- of these, purged from the ledger with their deaths
+    primary key (fix_id, stage, outcome),
+    foreign key (fix_id, stage) references :"dlq_schema".fix_stage
+);
+comment on table :"dlq_schema".fix_outcome is 'Events of each stage by their outcome. Stays when the ledger is purged.';
 
 create table :"dlq_schema".retry (
     -- A death is answered by one retry: the next needs a new death. Without references, which would cost a release a
@@ -179,27 +182,27 @@ create table :"dlq_schema".retry (
     retried_at     timestamptz not null,
     due_at         timestamptz not null,
     payload_before jsonb,  -- the event's own payload, where a person retried it with another
-    outcome        text        check (outcome in ('done', 'dead', 'unsettled', 'gone')),
+    outcome        text        check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted')),
     settled_at     timestamptz,
-    late_at        timestamptz,  -- of an unsettled one: when it was seen to be delivered after all
+    late_at        timestamptz,  -- of a timed-out one: when it was seen to be delivered after all
     primary key (event_id, death_id),
     check ((fix_id is null) = (stage is null)),
     check ((outcome is null) = (settled_at is null)),
-    check (late_at is null or outcome = 'unsettled')
+    check (late_at is null or outcome = 'timed_out')
 );
 comment on table :"dlq_schema".retry is 'One row a retried event: which death it answers, when it falls due, what became of it.';
 create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where outcome is null;
 -- What an event waits for that is to follow an earlier one of its aggregate.
 create index retry_aggregate on :"dlq_schema".retry (aggregate_id, aggregate_type, event_id)
-    where outcome is null or outcome = 'unsettled';
+    where outcome is null or outcome = 'timed_out';
 create index retry_edited on :"dlq_schema".retry (event_id, death_id) where payload_before is not null;
 -- What was retried or settled on a day. Rows are written in the order of time, so their pages tell it and a release
 -- pays for no further entry.
 create index retry_time on :"dlq_schema".retry using brin (retried_at, settled_at) with (pages_per_range = 32);
 -- What failed of a stage.
-create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id) where outcome in ('dead', 'unsettled', 'gone');
+create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id) where outcome in ('died_again', 'timed_out', 'deleted');
 -- Events that failed again and again, counted each minute.
-create index retry_failed_event on :"dlq_schema".retry (event_id) where outcome in ('dead', 'unsettled', 'gone');
+create index retry_failed_event on :"dlq_schema".retry (event_id) where outcome in ('died_again', 'timed_out', 'deleted');
 
 create table :"dlq_schema".discard (
     death_id     bigint      primary key references :"dlq_schema".death,

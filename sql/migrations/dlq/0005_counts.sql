@@ -47,7 +47,7 @@ create table :"dlq_schema".retry_count (
     outcome text   primary key,
     retries bigint not null check (retries > 0)
 );
-comment on table :"dlq_schema".retry_count is 'Outcomes of retries without a fix; those of fixes are counted in fix_stage.';
+comment on table :"dlq_schema".retry_count is 'Outcomes of retries without a fix; those of fixes are counted in fix_outcome.';
 
 -- Deaths without a cause by type, read from the index alone. A worker that records one pays a hundredth more. `attempts
 -- >= 0` holds for all and is said by the scrape alone: whoever takes the queue in its order must not be led to this

@@ -152,7 +152,9 @@ def describe_cause(connection: Connection, cause_id: str) -> CauseDescription:
         RefusedError: it was merged into another, which the message names.
     """
     cause = get_cause(connection, cause_id)
-    texts = connection.run("cause.texts_of", ids=[cause.id, *cause.members], limit=_DETAILED)
+    texts = connection.run(
+        "cause.list_latest_errors", ids=[cause.id, *cause.members], limit=_DETAILED
+    )
     details = Counter(compute_fingerprint(row["error"]).detail for row in texts)
     details.pop("", None)
     sample = connection.fetch_one("cause.get", id=cause_id)["sample"]
@@ -164,7 +166,7 @@ def describe_cause(connection: Connection, cause_id: str) -> CauseDescription:
 def list_changes(connection: Connection, cause_id: str, *, limit: int = 50) -> list[CauseChange]:
     """What was done to the cause, the last first."""
     rows = connection.run(
-        "cause.changes", id=cause_id, limit=validate_positive("limit", limit, most=1000)
+        "cause.list_changes", id=cause_id, limit=validate_positive("limit", limit, most=1000)
     )
     return [_change(row) for row in rows]
 
@@ -278,7 +280,7 @@ def undo_change(
     """
     with connection.transaction():
         found = connection.run(
-            "cause.operation", id=validate_positive("operation", operation)
+            "cause.get_change", id=validate_positive("operation", operation)
         ).fetchone()
         if found is None:
             raise NotFoundError(
@@ -311,7 +313,7 @@ def undo_change(
 
 def mark_regressed_causes(connection: Connection, *, now: datetime) -> tuple[str, ...]:
     """Turn fixed causes regressed of which an event died that was first attempted after the fix; returns which."""
-    return tuple(row["id"] for row in connection.run("cause.relapse", now=now))
+    return tuple(row["id"] for row in connection.run("cause.mark_regressed", now=now))
 
 
 def _write(
@@ -346,7 +348,7 @@ def _apply(
     if options.dry_run or not told:
         return CauseChange(0, kind, audit.actor, audit.reason, audit.now, tuple(told))
     for one in told:
-        connection.run("cause.change", id=one["cause"], changes=json.dumps(one["after"]))
+        connection.run("cause.update", id=one["cause"], columns=json.dumps(one["after"]))
     operation = record_audit_entry(connection, kind, {"changes": told}, audit=audit)
     return CauseChange(operation, kind, audit.actor, audit.reason, audit.now, tuple(told))
 

@@ -39,11 +39,11 @@ def plan_reindex(
     far, after each batch.
     """
     deaths: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for row in connection.run("cause.samples"):
+    for row in connection.run("cause.list_samples"):
         deaths[compute_cause_key(row["sample"])][row["id"]] += 0
     memory, after, read = FingerprintCache(), 0, 0
-    while rows := connection.run("cause.page", after=after, limit=BATCH).fetchall():
-        found = memory.recognise(
+    while rows := connection.run("cause.fetch_classified", after=after, limit=BATCH).fetchall():
+        found = memory.fingerprint_deaths(
             connection, [row["id"] for row in rows], [row["digest"] for row in rows]
         )
         for row, key in zip(rows, found, strict=True):

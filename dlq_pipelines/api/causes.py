@@ -74,7 +74,7 @@ class Mute(CauseChangeRequest):
 class Undo(CauseChangeRequest):
     """The number of the change to take back."""
 
-    operation: int = Field(ge=1, le=BIGINT_MAX)
+    audit_id: int = Field(ge=1, le=BIGINT_MAX)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def list_(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None) -> 
     """Causes, those with most dead events now first. One whose figures change between two pages may be missed."""
     now, causes = datetime.now(UTC), list_causes(outbox, limit=limit, after=after)
     found = [ShownCause(**vars(cause), state_now=cause.state(now)) for cause in causes]
-    return CauseList(found, len(found), limit, causes[-1].key if len(causes) == limit else None)
+    return CauseList(found, len(found), limit, causes[-1].cursor if len(causes) == limit else None)
 
 
 @router.get("/similar")
@@ -122,7 +122,7 @@ def undo_(caller: Admin, asked: Undo, outbox: Outbox) -> CauseChange:
     """Take a change back. Refused when its cause was changed again since."""
     return undo_change(
         outbox,
-        asked.operation,
+        asked.audit_id,
         audit=caller.sign(asked.reason),
         options=RunOptions(dry_run=asked.dry_run),
     )

@@ -404,7 +404,7 @@ def _lock_shown_causes(connection: Connection, ids: Sequence[str]) -> list[DictR
 
 
 def _lock_cause(connection: Connection, cause_id: str) -> DictRow:
-    """Lock a cause and the cause that it is merged into, so that no fix of the latter is flagged."""
+    """Lock a cause and the cause that it is merged into, so that no fix of that one is flagged."""
     rows = {row["id"]: row for row in connection.run("cause.lock", ids=[cause_id])}
     if cause_id not in rows:
         raise build_unknown_cause_error(cause_id)

@@ -17,6 +17,6 @@ _HOURS_KEPT = timedelta(days=15)
 
 
 def refresh_shown_causes(connection: Connection, *, now: datetime) -> None:
-    """Choose the causes that metrics show by their deaths in 30 days; delete hours older than 15."""
+    """Choose the causes that metrics show by deaths in 30 days; delete hours after 15 days."""
     connection.run("cause.choose_shown", since=(now - _RECENT).date(), causes_shown=CAUSES_SHOWN)
     connection.run("cause.delete_hours", until=now - _HOURS_KEPT)

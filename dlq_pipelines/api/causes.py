@@ -76,7 +76,7 @@ class MuteBody(CauseChangeRequest):
 class UndoBody(CauseChangeRequest):
     """The change to undo."""
 
-    operation: int = Field(ge=1, le=BIGINT_MAX)
+    audit_id: int = Field(ge=1, le=BIGINT_MAX)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def post_undo(caller: Admin, body: UndoBody, outbox: Outbox) -> CauseChange:
     """Undo a change. It is refused if the cause was changed again since."""
     return undo_change(
         outbox,
-        body.operation,
+        body.audit_id,
         audit=caller.sign(body.reason),
         options=RunOptions(dry_run=body.dry_run),
     )

@@ -1,1 +1,1 @@
-"""Why events die: error texts, told apart by their root."""
+"""Causes: the classes of failures that events die of."""

@@ -1,16 +1,16 @@
-"""Which causes are known, what do people say of them, and how is that taken back?
+"""Lists the causes, and records what people change about them: merges, names, owners, notes, mutes.
 
-What a person does to a cause changes columns of its row and nothing else: a merged cause keeps its id, its deaths and
-its rollup and only points to the cause that it is shown as. So a merge of millions of deaths is one small update, and
-taking it back is exact. Each change is kept with the values before and after it, which is what `undo` needs.
+A change sets columns of the cause and nothing else. A merged cause keeps its id, its deaths and its
+rollup, and points to the cause that it is shown as. Merging millions of deaths is therefore one
+small update, and undoing it is exact. The audit log keeps the values before and after each change.
 """
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from psycopg.rows import DictRow
 
@@ -20,28 +20,30 @@ from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import build_merged_cause_error, build_unknown_cause_error
 from dlq_pipelines.paging import decode_cursor, encode_cursor
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.validate import validate_positive
+from dlq_pipelines.validate import validate_positive, validate_storable
 
 CauseTextColumn = Literal["name", "owner", "note"]
-_LONGEST: dict[CauseTextColumn, int] = {"name": 200, "owner": 200, "note": 10_000}
-# A leap year's, so that a year from any day is within it.
+_MAX_LENGTH: dict[CauseTextColumn, int] = {"name": 200, "owner": 200, "note": 10_000}
+# The length of a leap year, so that a year from any day is allowed.
 MAX_MUTE = timedelta(days=366)
-# Deaths whose errors are read for a cause's details.
-_DETAILED = 1_000
+# The latest deaths whose errors are read for the details of a cause.
+_DETAIL_DEATHS = 1_000
+_LISTED_DETAILS = 20
+_LISTED_CHANGES = 50
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A class of failures with one root, as it is shown.
+    """A class of failures with the same root cause.
 
     Attributes:
         status: open, fixing, fixed or regressed.
-        fixed_at: since when events met the mended upstream, of a cause that was fixed.
-        name: what people call it; None: they have not said.
-        muted_until: until then nobody is told of it.
-        deaths: all deaths of it and of its members, in the ledger's rollup.
-        dead: events that are dead of it in the outbox now.
-        members: causes that were merged into it.
+        fixed_at: the time of the fix, of a cause that is fixed or regressed.
+        name: the name that people gave it; None: it has none.
+        muted_until: no alert is sent for the cause before this time.
+        deaths: all deaths of the cause and its members, from the rollup.
+        dead: events that are dead now because of it.
+        members: the causes that are merged into it.
     """
 
     id: str
@@ -61,80 +63,55 @@ class Cause:
 
     @property
     def title(self) -> str:
-        """Its name, or exception type and template in one line."""
+        """Its name, or else its exception type and template in one line."""
         return self.name or ": ".join(part for part in (self.exception_type, self.template) if part)
 
     @property
-    def key(self) -> str:
-        """Where the page of a list ends of which it is the last."""
+    def cursor(self) -> str:
+        """The keyset cursor of the page that follows this cause."""
         return encode_cursor(self.dead, self.deaths, self.id)
 
     def state(self, now: datetime) -> str:
-        """`muted` while it is, otherwise its status."""
+        """Return `muted` while the cause is muted, otherwise its status."""
         return "muted" if self.muted_until is not None and self.muted_until > now else self.status
 
 
 @dataclass(frozen=True)
+class CauseEdit:
+    """The columns of one cause that a change sets, with their values before and after."""
+
+    cause: str
+    before: dict[str, str | None]
+    after: dict[str, str | None]
+
+
+@dataclass(frozen=True)
 class CauseChange:
-    """Something that was done to causes: which columns of which cause, from what, to what.
+    """A change of one or more causes.
 
     Attributes:
-        operation: its number, for `undo`; of a change that is only planned: 0.
-        kind: cause.merge, cause.split, cause.name, cause.owner, cause.note, cause.mute or cause.undo.
-        changes: objects with `cause`, `before`, `after`.
+        audit_id: the id of its audit entry, which `undo_change` takes; 0: nothing was changed.
+        kind: cause.merge, cause.split, cause.name, cause.owner, cause.note, cause.mute or
+            cause.undo.
+        changes: one for each cause whose columns differ.
     """
 
-    operation: int
+    audit_id: int
     kind: str
     actor: str
     reason: str
     at: datetime
-    changes: tuple[dict[str, Any], ...]
-
-
-def list_causes(
-    connection: Connection, *, limit: int = 50, after: str | None = None
-) -> list[Cause]:
-    """Causes, those with most dead events now first, then by deaths.
-
-    Args:
-        connection: to the ledger.
-        limit: how many at most, 1 to 1,000.
-        after: `key` of the last one of the page before. A cause whose figures change meanwhile may be missed or be met
-            twice; every other one is met once.
-
-    Raises:
-        ValueError: a limit out of its bounds, or `after` is no key.
-    """
-    asked = {"id": None, "limit": validate_positive("limit", limit, most=1000)}
-    return [_cause(row) for row in connection.run("cause.list", **asked, **_behind(after))]
-
-
-def get_cause(connection: Connection, cause_id: str) -> Cause:
-    """The cause as it is shown.
-
-    Raises:
-        NotFoundError: there is none of that id.
-        RefusedError: it was merged into another, which the message names.
-    """
-    row = connection.run("cause.list", id=cause_id, limit=1, **_behind(None)).fetchone()
-    if row is not None:
-        return _cause(row)
-    merged = connection.run("cause.get", id=cause_id).fetchone()
-    raise (
-        build_unknown_cause_error(cause_id)
-        if merged is None
-        else build_merged_cause_error(cause_id, merged["merged_into"])
-    )
+    changes: tuple[CauseEdit, ...]
 
 
 @dataclass(frozen=True)
 class CauseDescription:
-    """All of a cause that fits on a screen.
+    """A cause with its details, its changes and a sample.
 
     Attributes:
-        details: what of the schema its latest deaths name, such as a constraint or a missing key, by distinct texts.
-        changes: what people did to it, the last first.
+        details: what its latest errors name, such as a constraint or a missing key, with the number
+            of distinct texts.
+        changes: what people changed, the latest first.
         sample: one of its errors.
     """
 
@@ -144,29 +121,61 @@ class CauseDescription:
     sample: str
 
 
-def describe_cause(connection: Connection, cause_id: str) -> CauseDescription:
-    """All of a cause that fits on a screen.
+def list_causes(
+    connection: Connection, *, limit: int = 50, after: str | None = None
+) -> list[Cause]:
+    """Return causes, those with most dead events now first, then by deaths.
+
+    Args:
+        connection: to the ledger.
+        limit: 1 to 1,000 causes.
+        after: the `cursor` of the last cause of the previous page. A cause whose figures change
+            between two pages may appear twice or not at all; every other cause appears once.
 
     Raises:
-        NotFoundError: there is none of that id.
-        RefusedError: it was merged into another, which the message names.
+        ValueError: the limit is out of range, or `after` is not a cursor.
+    """
+    return _fetch_causes(
+        connection, limit=validate_positive("limit", limit, most=1000), after=after
+    )
+
+
+def get_cause(connection: Connection, cause_id: str) -> Cause:
+    """Return the cause with the figures of the causes that are merged into it.
+
+    Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one, which the message names.
+    """
+    found = _fetch_causes(connection, limit=1, cause_id=cause_id)
+    if found:
+        return found[0]
+    row = connection.run("cause.get", id=cause_id).fetchone()
+    if row is None:
+        raise build_unknown_cause_error(cause_id)
+    raise build_merged_cause_error(cause_id, row["merged_into"])
+
+
+def describe_cause(connection: Connection, cause_id: str) -> CauseDescription:
+    """Return a cause with its details, its changes and a sample.
+
+    Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one, which the message names.
     """
     cause = get_cause(connection, cause_id)
-    texts = connection.run("cause.texts_of", ids=[cause.id, *cause.members], limit=_DETAILED)
-    details = Counter(compute_fingerprint(row["error"]).detail for row in texts)
+    errors = connection.run(
+        "cause.list_latest_errors", ids=[cause.id, *cause.members], limit=_DETAIL_DEATHS
+    )
+    details = Counter(compute_fingerprint(row["error"]).detail for row in errors)
     details.pop("", None)
-    sample = connection.fetch_one("cause.get", id=cause_id)["sample"]
+    changes = connection.run("cause.list_changes", id=cause_id, limit=_LISTED_CHANGES)
     return CauseDescription(
-        cause, dict(details.most_common(20)), list_changes(connection, cause_id), sample
+        cause,
+        details=dict(details.most_common(_LISTED_DETAILS)),
+        changes=[_build_change(row) for row in changes],
+        sample=connection.fetch_one("cause.get", id=cause_id)["sample"],
     )
-
-
-def list_changes(connection: Connection, cause_id: str, *, limit: int = 50) -> list[CauseChange]:
-    """What was done to the cause, the last first."""
-    rows = connection.run(
-        "cause.changes", id=cause_id, limit=validate_positive("limit", limit, most=1000)
-    )
-    return [_change(row) for row in rows]
 
 
 def merge_causes(
@@ -177,26 +186,21 @@ def merge_causes(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> CauseChange:
-    """Show a cause, and what was merged into it before, as another one.
+    """Show a cause, and the causes that are merged into it, as another cause.
 
     Raises:
         NotFoundError: one of the two does not exist.
-        RefusedError: one of the two is merged already, or has a fix under way, whose targets would change.
-        ValueError: both are the same.
+        RefusedError: one of the two is merged into another cause, or has an open fix.
+        ValueError: both are the same cause.
     """
     if cause_id == into:
-        raise ValueError(f"{cause_id} cannot be merged into itself.")
+        raise ValueError(f"Cause {cause_id} cannot be merged into itself.")
     with connection.transaction():
-        rows = _lock(connection, [cause_id, into])
-        _refuse_active(connection, [cause_id, into])
-        moving = [row for row in rows if row["id"] == cause_id or row["merged_into"] == cause_id]
-        return _apply(
-            connection,
-            "cause.merge",
-            [(row, {"merged_into": into}) for row in moving],
-            audit,
-            options,
-        )
+        rows = _lock_shown_causes(connection, [cause_id, into])
+        _require_no_open_fix(connection, [cause_id, into])
+        moving = [row for row in rows if cause_id in {row["id"], row["merged_into"]}]
+        wanted = [(row, {"merged_into": into}) for row in moving]
+        return _apply_change(connection, "cause.merge", wanted, audit, options)
 
 
 def split_cause(
@@ -209,39 +213,41 @@ def split_cause(
     """Show a merged cause on its own again.
 
     Raises:
-        NotFoundError: there is none of that id.
-        RefusedError: it is not merged, or what it is merged into has a fix under way.
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is not merged, or the cause that it is merged into has an open fix.
     """
     with connection.transaction():
-        row = _row(connection, cause_id)
+        row = _lock_cause(connection, cause_id)
         if row["merged_into"] is None:
             raise RefusedError(
-                f"Cause {cause_id} is not merged into another, so there is nothing to split."
+                f"Cause {cause_id} is not merged into another one, so there is nothing to split."
             )
-        _refuse_active(connection, [row["merged_into"]])
-        return _apply(connection, "cause.split", [(row, {"merged_into": None})], audit, options)
+        _require_no_open_fix(connection, [row["merged_into"]])
+        wanted = [(row, {"merged_into": None})]
+        return _apply_change(connection, "cause.split", wanted, audit, options)
 
 
 def set_cause_text(
     connection: Connection,
     cause_id: str,
-    what: CauseTextColumn,
+    column: CauseTextColumn,
     text: str | None,
     *,
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> CauseChange:
-    """Say something of a cause: its name, its owner, or a note. Nothing takes it away.
+    """Set the name, the owner or the note of a cause. None and a blank text remove it.
 
     Raises:
-        NotFoundError: there is none of that id.
-        RefusedError: it is merged into another.
-        ValueError: the text is longer than what is kept (name and owner 200 characters, note 10,000).
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one.
+        ValueError: PostgreSQL cannot store the text, or it is too long: name and owner have at most
+            200 characters, a note 10,000.
     """
-    said = (text or "").strip()
-    if len(said) > _LONGEST[what]:
-        raise ValueError(f"{what} has {len(said)} characters, at most {_LONGEST[what]} are kept.")
-    return _write(connection, f"cause.{what}", cause_id, {what: said or None}, audit, options)
+    value = validate_storable(column, (text or "").strip(), most=_MAX_LENGTH[column])
+    return _change_shown_cause(
+        connection, f"cause.{column}", cause_id, {column: value or None}, audit, options
+    )
 
 
 def mute_cause(
@@ -252,188 +258,207 @@ def mute_cause(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> CauseChange:
-    """Tell nobody of a cause until that moment, at most a year ahead; None ends it.
+    """Send no alert for a cause until a time at most a year ahead; None unmutes it.
 
     Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one.
         ValueError: `until` has passed, or is more than a year ahead.
     """
     if until is not None and not audit.now < until <= audit.now + MAX_MUTE:
-        raise ValueError(f"until must lie within the next year, {until:%Y-%m-%d %H:%M} does not.")
+        raise ValueError(f"until must lie within the next year, not at {until:%Y-%m-%d %H:%M}.")
     after = {"muted_until": until.astimezone(UTC).isoformat() if until else None}
-    return _write(connection, "cause.mute", cause_id, after, audit, options)
+    return _change_shown_cause(connection, "cause.mute", cause_id, after, audit, options)
 
 
 def undo_change(
     connection: Connection,
-    operation: int,
+    audit_id: int,
     *,
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> CauseChange:
-    """Take back what an operation did to causes. An undo can be undone.
+    """Undo a change of causes. An undo can be undone.
 
     Raises:
-        NotFoundError: there is no such operation on causes.
-        RefusedError: what it changed was changed again since: the message names the cause.
+        NotFoundError: no change of causes has that audit id.
+        RefusedError: a later change set the same columns, which the message names; or a cause of an
+            undone merge or split has an open fix.
     """
     with connection.transaction():
-        found = connection.run(
-            "cause.operation", id=validate_positive("operation", operation)
+        row = connection.run(
+            "cause.get_change", id=validate_positive("audit_id", audit_id)
         ).fetchone()
-        if found is None:
+        if row is None:
             raise NotFoundError(
-                f"No operation {operation} changed a cause. `dlq causes show CAUSE` lists its changes."
+                f"No change of a cause has the number {audit_id}.",
+                "`dlq causes show CAUSE` lists the changes of a cause.",
             )
-        changes = _change(found).changes
-        rows = {
-            row["id"]: row
-            for row in connection.run(
-                "cause.lock", ids=[key for one in changes for key in _roots(one)]
-            )
-        }
-        for one in changes:
-            if any(_plain(rows[one["cause"]][key]) != value for key, value in one["after"].items()):
-                raise RefusedError(
-                    f"Cause {one['cause']} was changed again after operation {operation}. "
-                    f"`dlq causes show {one['cause']}` lists its changes: undo the later one first."
-                )
-        if any("merged_into" in one["after"] for one in changes):
-            _refuse_chain(rows, changes, operation)
-            _refuse_active(connection, [root for one in changes for root in _roots(one)])
-        return _apply(
-            connection,
-            "cause.undo",
-            [(rows[one["cause"]], one["before"]) for one in changes],
-            audit,
-            options,
-        )
+        edits = _build_change(row).changes
+        affected = _list_affected_causes(edits)
+        rows = {row["id"]: row for row in connection.run("cause.lock", ids=affected)}
+        _require_unchanged_since(rows, edits, audit_id)
+        if any("merged_into" in edit.after for edit in edits):
+            _require_no_chain(rows, edits, audit_id)
+            _require_no_open_fix(connection, affected)
+        wanted = [(rows[edit.cause], edit.before) for edit in edits]
+        return _apply_change(connection, "cause.undo", wanted, audit, options)
 
 
 def mark_regressed_causes(connection: Connection, *, now: datetime) -> tuple[str, ...]:
-    """Turn fixed causes regressed of which an event died that was first attempted after the fix; returns which."""
-    return tuple(row["id"] for row in connection.run("cause.relapse", now=now))
+    """Mark fixed causes regressed if an event died of them that was written after the fix."""
+    return tuple(row["id"] for row in connection.run("cause.mark_regressed", now=now))
 
 
-def _write(
+def _fetch_causes(
+    connection: Connection, *, limit: int, cause_id: str | None = None, after: str | None = None
+) -> list[Cause]:
+    dead, deaths, last_id = (
+        (None, None, None) if after is None else decode_cursor(after, int, int, str)
+    )
+    rows = connection.run(
+        "cause.list",
+        id=cause_id,
+        limit=limit,
+        after_dead=dead,
+        after_deaths=deaths,
+        after_id=last_id,
+    )
+    return [
+        Cause(
+            id=row["id"],
+            exception_type=row["exception_type"],
+            template=row["template"],
+            status=row["status"],
+            fixed_at=row["fixed_at"],
+            name=row["name"],
+            owner=row["owner"],
+            note=row["note"],
+            muted_until=row["muted_until"],
+            first_seen=row["first_seen"],
+            last_seen=row["last_seen"],
+            deaths=row["deaths"],
+            dead=row["dead"],
+            members=tuple(row["members"]),
+        )
+        for row in rows
+    ]
+
+
+def _build_change(row: DictRow) -> CauseChange:
+    """Read a change from its audit entry."""
+    edits = tuple(
+        CauseEdit(edit["cause"], before=edit["before"], after=edit["after"])
+        for edit in row["filter"]["changes"]
+    )
+    return CauseChange(row["id"], row["kind"], row["actor"], row["reason"], row["at"], edits)
+
+
+def _change_shown_cause(
     connection: Connection,
     kind: str,
     cause_id: str,
     after: dict[str, str | None],
     audit: AuditContext,
-    options: RunOptions = RunOptions(),
+    options: RunOptions,
 ) -> CauseChange:
-    """Change columns of a cause that is shown."""
     with connection.transaction():
-        row = _row(connection, cause_id)
+        row = _lock_cause(connection, cause_id)
         if row["merged_into"] is not None:
             raise build_merged_cause_error(cause_id, row["merged_into"])
-        return _apply(connection, kind, [(row, after)], audit, options)
+        return _apply_change(connection, kind, [(row, after)], audit, options)
 
 
-def _apply(
+def _apply_change(
     connection: Connection,
     kind: str,
-    changes: Sequence[tuple[DictRow, dict[str, Any]]],
+    wanted: Iterable[tuple[DictRow, Mapping[str, str | None]]],
     audit: AuditContext,
-    options: RunOptions = RunOptions(),
+    options: RunOptions,
 ) -> CauseChange:
-    """Write the columns that differ, and the audit row with the values before and after."""
-    told = [
-        {"cause": row["id"], "before": {key: _plain(row[key]) for key in after}, "after": after}
-        for row, after in changes
-        if any(_plain(row[key]) != value for key, value in after.items())
+    """Set the columns of each row, unless they are set already, and write the audit entry."""
+    compared = [
+        CauseEdit(row["id"], {key: _to_json_value(row[key]) for key in after}, dict(after))
+        for row, after in wanted
     ]
-    if options.dry_run or not told:
-        return CauseChange(0, kind, audit.actor, audit.reason, audit.now, tuple(told))
-    for one in told:
-        connection.run("cause.change", id=one["cause"], changes=json.dumps(one["after"]))
-    operation = record_audit_entry(connection, kind, {"changes": told}, audit=audit)
-    return CauseChange(operation, kind, audit.actor, audit.reason, audit.now, tuple(told))
+    edits = tuple(edit for edit in compared if edit.before != edit.after)
+    audit_id = 0
+    if edits and not options.dry_run:
+        for edit in edits:
+            connection.run("cause.update", id=edit.cause, columns=json.dumps(edit.after))
+        changes = [asdict(edit) for edit in edits]
+        audit_id = record_audit_entry(connection, kind, {"changes": changes}, audit=audit)
+    return CauseChange(audit_id, kind, audit.actor, audit.reason, audit.now, edits)
 
 
-def _lock(connection: Connection, ids: Sequence[str]) -> list[DictRow]:
-    """The rows of causes that are shown, and of what was merged into them, locked."""
+def _lock_shown_causes(connection: Connection, ids: Sequence[str]) -> list[DictRow]:
+    """Lock causes that are not merged, and the causes that are merged into them."""
     rows = connection.run("cause.lock", ids=list(ids)).fetchall()
     by_id = {row["id"]: row for row in rows}
-    for one in ids:
-        if one not in by_id:
-            raise build_unknown_cause_error(one)
-        if by_id[one]["merged_into"] is not None:
-            raise build_merged_cause_error(one, by_id[one]["merged_into"])
+    for cause_id in ids:
+        if cause_id not in by_id:
+            raise build_unknown_cause_error(cause_id)
+        if (merged_into := by_id[cause_id]["merged_into"]) is not None:
+            raise build_merged_cause_error(cause_id, merged_into)
     return rows
 
 
-def _row(connection: Connection, cause_id: str) -> DictRow:
-    """The cause, locked with the one that it is shown as, so that no fix of that is flagged meanwhile."""
+def _lock_cause(connection: Connection, cause_id: str) -> DictRow:
+    """Lock a cause and the cause that it is merged into, so that no fix of that one is flagged."""
     rows = {row["id"]: row for row in connection.run("cause.lock", ids=[cause_id])}
     if cause_id not in rows:
         raise build_unknown_cause_error(cause_id)
     if rows[cause_id]["merged_into"] not in {None, *rows}:
-        raise RefusedError(
-            f"Cause {cause_id} was merged by somebody else in this moment. Ask again."
-        )
+        raise RefusedError(f"A concurrent change merged cause {cause_id}.", "Run it again.")
     return rows[cause_id]
 
 
-def _refuse_chain(
-    rows: dict[str, DictRow], changes: Sequence[dict[str, Any]], operation: int
+def _require_unchanged_since(
+    rows: Mapping[str, DictRow], edits: Iterable[CauseEdit], audit_id: int
 ) -> None:
-    """One step leads to the cause that is shown: nothing is merged into what is merged itself."""
-    back = {one["cause"]: one["before"]["merged_into"] for one in changes}
-    merged = {key: row["merged_into"] for key, row in rows.items()} | back
-    for cause, root in merged.items():
-        if merged.get(root) is not None:
-            later = root if cause in back else cause
+    for edit in edits:
+        row = rows[edit.cause]
+        if any(_to_json_value(row[key]) != value for key, value in edit.after.items()):
             raise RefusedError(
-                f"Cause {later} was merged into {merged[later]} after operation {operation}. "
-                f"Show it on its own first: `dlq causes split {later}`."
+                f"Cause {edit.cause} was changed again after change {audit_id}.",
+                f"`dlq causes show {edit.cause}` lists its changes: undo the later one first.",
             )
 
 
-def _refuse_active(connection: Connection, ids: Sequence[str]) -> None:
-    """A fix under way targets the deaths of its cause as it is: it must end before the cause grows or shrinks."""
+def _require_no_chain(
+    rows: Mapping[str, DictRow], edits: Iterable[CauseEdit], audit_id: int
+) -> None:
+    """No cause is merged into a merged cause, so one step finds the cause that is shown."""
+    restored = {edit.cause: edit.before["merged_into"] for edit in edits}
+    merged = {key: row["merged_into"] for key, row in rows.items()} | restored
+    for cause, root in merged.items():
+        if merged.get(root) is not None:
+            later = root if cause in restored else cause
+            raise RefusedError(
+                f"Cause {later} was merged into {merged[later]} after change {audit_id}.",
+                f"Run `dlq causes split {later}` first.",
+            )
+
+
+def _require_no_open_fix(connection: Connection, ids: Sequence[str]) -> None:
+    """An open fix selects the deaths of its cause, which must not gain or lose any."""
     fix = connection.run("cause.active_fix", ids=list(ids)).fetchone()
     if fix is not None:
         raise RefusedError(
-            f"Fix {fix['id']} for cause {fix['cause_id']} is under way. Wait for its end, or `dlq fixes withdraw "
-            f"{fix['id']}`."
+            f"Fix {fix['id']} for cause {fix['cause_id']} is open.",
+            f"Wait until it ends, or run `dlq fixes withdraw {fix['id']}`.",
         )
 
 
-def _roots(change: dict[str, Any]) -> list[str]:
-    """Every cause whose targets grow or shrink when a merge or a split is taken back."""
+def _list_affected_causes(edits: Iterable[CauseEdit]) -> list[str]:
+    """Return every cause that gains or loses deaths when the edits are undone."""
     values = (
-        change["cause"],
-        change["before"].get("merged_into"),
-        change["after"].get("merged_into"),
+        value
+        for edit in edits
+        for value in (edit.cause, edit.before.get("merged_into"), edit.after.get("merged_into"))
     )
     return [value for value in values if value is not None]
 
 
-def _plain(value: Any) -> Any:
-    """A column's value as JSON holds it."""
+def _to_json_value(value: str | datetime | None) -> str | None:
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _behind(after: str | None) -> dict[str, Any]:
-    names = ("after_dead", "after_deaths", "after_id")
-    return (
-        dict.fromkeys(names)
-        if after is None
-        else dict(zip(names, decode_cursor(after, int, int, str), strict=True))
-    )
-
-
-def _cause(row: DictRow) -> Cause:
-    return Cause(**row | {"members": tuple(row["members"])})
-
-
-def _change(row: DictRow) -> CauseChange:
-    return CauseChange(
-        row["id"],
-        row["kind"],
-        row["actor"],
-        row["reason"],
-        row["at"],
-        tuple(row["filter"]["changes"]),
-    )

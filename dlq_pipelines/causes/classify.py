@@ -1,8 +1,8 @@
-"""Which cause does each new death have, and how many died of it each day?
+"""Classifies deaths: gives each new death its cause and counts the deaths of each day and cause.
 
-The queue is `cause_id is null`, not a watermark: ids commit out of order. A batch is one transaction that locks its
-deaths, names their causes and adds them to the daily rollup, so two runs at once, or one that is killed, count
-nothing twice.
+The queue is `cause_id is null`, not a watermark: ids commit out of order. A batch is a transaction
+that locks its deaths, assigns their causes and adds them to the rollups. Concurrent runs and a run
+that is killed therefore count no death twice.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
 
 BATCH = 5_000
-# Digests of texts whose fingerprint a run remembers: some 20 MB, and most days have fewer distinct texts.
-_REMEMBERED = 100_000
+# Digests of texts whose fingerprint a run caches: about 20 MB. Most days have fewer distinct texts.
+_CACHED_TEXTS = 100_000
 _SAMPLE_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """Deaths that got their cause, and the ids of causes never seen before."""
+    """Counts of a classification, and the ids of the causes that it created."""
 
     deaths: int
     batches: int
@@ -36,54 +36,64 @@ def classify_deaths(
     Args:
         connection: in autocommit mode.
         zone: the time zone of a day in the rollup.
-        announce: note each death for the webhook of deaths, in the transaction that classifies it.
+        announce: queue each death for the webhook of deaths, in the transaction that classifies it.
 
     Raises:
-        RefusedError: the catalogue was made by another version of the fingerprint and is not reindexed.
+        RefusedError: another version of the fingerprint made the catalogue, which is not reindexed.
     """
-    _require_indexed(connection)
+    _require_current_version(connection)
     deaths = batches = after = 0
-    new: list[str] = []
-    memory = FingerprintCache()
+    new_causes: list[str] = []
+    cache = FingerprintCache()
     while True:
         with connection.transaction():
             batch = connection.fetch_one("cause.take_batch", limit=BATCH, after=after)
             if not batch["ids"] and not after:
-                return ClassificationResult(deaths, batches, tuple(new))
+                return ClassificationResult(deaths, batches, tuple(new_causes))
             if not batch["ids"]:
-                after = 0  # once more from the beginning: lower ids may have been committed since
+                after = 0  # start again: transactions may have committed lower ids meanwhile
                 continue
-            found = memory.recognise(connection, batch["ids"], batch["digests"])
-            causes, minted = _causes_of(connection, found, memory.samples)
-            named = [causes[key] for key in found]
-            deaths += connection.fetch_one(
-                "cause.assign",
-                deaths=batch["ids"],
-                causes=named,
-                zone=zone.key,
-                labels=LABELS,
-                causes_shown=CAUSES_SHOWN,
-                announce=announce,
-            )["deaths"]
+            fingerprints = cache.fingerprint_deaths(connection, batch["ids"], batch["digests"])
+            causes, created = _lock_causes(connection, fingerprints, cache.samples)
+            named = [causes[fingerprint] for fingerprint in fingerprints]
+            deaths += _assign_causes(connection, batch["ids"], named, zone, announce=announce)
         batches += 1
-        new += minted
+        new_causes += created
         after = batch["ids"][-1]
 
 
+def _assign_causes(
+    connection: Connection, ids: list[int], causes: list[str], zone: ZoneInfo, *, announce: bool
+) -> int:
+    """Write the causes of a batch and count its deaths, in its transaction; return how many."""
+    assigned = connection.fetch_one("cause.assign", deaths=ids, causes=causes, zone=zone.key)
+    groups = assigned["groups"]
+    connection.run("cause.roll_up_days", groups=groups)
+    connection.run("cause.widen_times", groups=groups)
+    connection.run("cause.place_labels", groups=groups, labels=LABELS)
+    connection.run("cause.count_types", groups=groups)
+    connection.run("cause.count_causes", groups=groups, causes_shown=CAUSES_SHOWN)
+    if announce:
+        connection.run("cause.announce", deaths=ids)
+    return int(assigned["deaths"])
+
+
 class FingerprintCache:
-    """The fingerprints' ids of the texts that this run has read, by the digest of the text.
+    """Caches the ids of fingerprints by the digest of the error text, for one run.
 
     Attributes:
-        samples: a text for each of them that the last batch met for the first time.
+        samples: one text for each fingerprint that the last batch computed.
     """
 
     def __init__(self) -> None:
         self._known: dict[bytes, str] = {}
         self.samples: dict[str, str] = {}
 
-    def recognise(self, connection: Connection, ids: list[int], digests: list[bytes]) -> list[str]:
-        """The id of a fingerprint for each death; only texts that were not read before are fetched."""
-        if len(self._known) > _REMEMBERED:
+    def fingerprint_deaths(
+        self, connection: Connection, ids: list[int], digests: list[bytes]
+    ) -> list[str]:
+        """Return the id of the fingerprint of each death; fetch only texts that are not cached."""
+        if len(self._known) > _CACHED_TEXTS:
             self._known.clear()
         unread = {
             digest: id_
@@ -92,52 +102,58 @@ class FingerprintCache:
         }
         digest_of = {id_: digest for digest, id_ in unread.items()}
         self.samples = {}
-        for row in connection.run("cause.texts", ids=list(digest_of)) if digest_of else ():
+        for row in connection.run("cause.fetch_errors", ids=list(digest_of)) if digest_of else ():
             key = self._known[digest_of[row["id"]]] = compute_cause_key(row["error"])
             self.samples.setdefault(key, row["error"] or "")
         return [self._known[digest] for digest in digests]
 
 
-def _causes_of(
-    connection: Connection, found: list[str], samples: dict[str, str]
+def _lock_causes(
+    connection: Connection, fingerprints: list[str], samples: dict[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    """The cause of each fingerprint, locked, and the causes that had to be minted for it.
+    """Return the cause of each fingerprint, locked, and the causes that this run created.
 
-    In the order of ids, so that two runs that mint the same causes wait for each other instead of deadlocking.
+    Locks and creates in the order of ids: two runs that create the same causes wait for each other
+    instead of deadlocking.
     """
-    wanted = set(found)
-    minted: list[str] = []
+    wanted = set(fingerprints)
+    created: list[str] = []
     while True:
-        rows = connection.run("cause.known", fingerprints=list(wanted)).fetchall()
+        rows = connection.run("cause.lock_by_fingerprint", fingerprints=list(wanted)).fetchall()
         causes = {row["fingerprint"]: row["cause_id"] for row in rows}
         missing = sorted(wanted - causes.keys())
         if not missing:
-            return causes, minted
-        minted += [key for key in missing if _mint(connection, key, samples[key])]
+            return causes, created
+        created += [key for key in missing if _create_cause(connection, key, samples[key])]
 
 
-def _mint(connection: Connection, key: str, sample: str) -> bool:
-    """Whether this run is the one that minted it. Only of a new cause is made what people read."""
-    found = compute_fingerprint(sample)
-    shown = {
-        "exception_type": found.exception_type,
-        "template": found.template,
-        "sample": extract_excerpt(sample),
-    }
-    return bool(connection.fetch_one("cause.mint", id=key, **shown)["minted"])
+def _create_cause(connection: Connection, key: str, sample: str) -> bool:
+    """Create a cause; return False if a concurrent run created it first.
+
+    Only a new cause needs the parts of a fingerprint that people read.
+    """
+    fingerprint = compute_fingerprint(sample)
+    row = connection.fetch_one(
+        "cause.create",
+        id=key,
+        exception_type=fingerprint.exception_type,
+        template=fingerprint.template,
+        sample=extract_excerpt(sample),
+    )
+    return bool(row["created"])
 
 
 def extract_excerpt(text: str) -> str:
-    """Enough of a long text to see what it is: some tools say what failed at the beginning, some at the end."""
+    """Return both ends of a long text: some tools name the failure first, others last."""
     half = _SAMPLE_CHARACTERS // 2
     return text if len(text) <= _SAMPLE_CHARACTERS else f"{text[:half]}\n[...]\n{text[-half:]}"
 
 
-def _require_indexed(connection: Connection) -> None:
-    """Without aliases for its version every text would mint a second cause beside the one that it has."""
-    state = connection.fetch_one("cause.versions", version=f"v{VERSION}")
+def _require_current_version(connection: Connection) -> None:
+    """Without aliases of its version, each known cause would get a duplicate."""
+    state = connection.fetch_one("cause.check_version", version=f"v{VERSION}")
     if state["used"] and not state["current"]:
         raise RefusedError(
-            f"The catalogue of causes was made by another version of the fingerprint than v{VERSION}. "
-            "Look at `dlq causes reindex --dry-run`, then run `dlq causes reindex`."
+            f"The catalogue of causes has no fingerprints of version v{VERSION}.",
+            "Preview the change with `dlq causes reindex --dry-run`, then run it without.",
         )

@@ -1,22 +1,22 @@
-"""Which types and causes do metrics show by name, and how is their number kept small?
+"""Limits how many types and causes the metrics show by name; no counter ever decreases.
 
-What classifies deaths counts them under the names that are shown. The first 50 types have their places for good; which
-causes are shown changes with what dies, and the rest is `other`. Whatever is chosen, no counter goes down.
+Classification counts deaths under the names that are shown. The first 50 types keep their labels
+for good. The shown causes change with what dies. Everything else counts as `other`.
 """
 
 from datetime import datetime, timedelta
 
 from dlq_pipelines.postgres.connect import Connection
 
-# Event types, and aggregate types, with a series of their own. They are names in somebody's code: few, and they stay.
+# Event types, and aggregate types, with a series of their own: names in code, few and stable.
 LABELS = 50
 CAUSES_SHOWN = 50
 _RECENT = timedelta(days=30)
-# What is usual is asked of two weeks; a day more, so that no hour of them is cut.
+# The alert rules compare with two weeks; a day more keeps their first hour whole.
 _HOURS_KEPT = timedelta(days=15)
 
 
 def refresh_shown_causes(connection: Connection, *, now: datetime) -> None:
-    """Choose the causes that metrics show, by their deaths in 30 days, and forget hours that no rule asks for."""
+    """Choose the causes that metrics show by deaths in 30 days; delete hours after 15 days."""
     connection.run("cause.choose_shown", since=(now - _RECENT).date(), causes_shown=CAUSES_SHOWN)
-    connection.run("cause.forget_hours", until=now - _HOURS_KEPT)
+    connection.run("cause.delete_hours", until=now - _HOURS_KEPT)

@@ -1,8 +1,8 @@
-"""Which failures are the same failure?
+"""Computes the fingerprint of an error text: failures with the same fingerprint have one cause.
 
-Pure. A text becomes an exception type, the type at the root of its chain and a template of its message. The
-fingerprint is a hash of these and carries the version of the rules, because ids that were given out must never
-change their meaning. What is only shown, such as names of columns and the place in the code, is not in the hash.
+Pure. The fingerprint hashes the exception type, the type at the root of the chain and the template
+of the message. Its id holds the version of the rules, because an id must never change its meaning.
+Names of columns and the place in the code are shown but not hashed.
 """
 
 import hashlib
@@ -14,23 +14,23 @@ from dlq_pipelines.causes.parse import ParsedError, find_app_frame, parse_error
 from dlq_pipelines.causes.template import Template, build_template, build_template_key
 
 VERSION = 1
-# The cache holds texts, so their number and length bound its memory.
-_REMEMBERED, _LONGEST_REMEMBERED = 2_048, 8_192
-_SHOWN_NAMES = 5
+# The cache holds texts: their number and length bound its memory.
+_CACHED_TEXTS, _LONGEST_CACHED = 2_048, 8_192
+_MAX_NAMES = 5
 _POSITION = re.compile(r" \([^()]{1,200}, line [0-9]+\)\Z")
 
 
 class Fingerprint(NamedTuple):
-    """What an error text says about its cause.
+    """The fingerprint of an error text, and the parts of the text that people read.
 
     Attributes:
-        id: the fingerprint, such as `v1-3f9a0c6d2b7e4a51`: version and 64 bits of SHA-256.
-        exception_type: as the text names it, with its module; empty where there is none.
-        template: the message with typed placeholders, for people.
-        root_type: the type at the root of the chain, where there is a chain.
-        code: what the failing system calls it: HTTP status, errno, SQLSTATE, exit code.
-        detail: names that tell sub-causes apart: constraint, column, missing key.
-        frame: the innermost place in the application's own code.
+        id: such as `v1-3f9a0c6d2b7e4a51`: the version and 64 bits of SHA-256.
+        exception_type: with its module; empty if the text names none.
+        template: the message with typed placeholders.
+        root_type: the type at the root of the chain; empty without a chain.
+        code: the codes of the failing system: HTTP status, errno, SQLSTATE, exit code.
+        detail: names that distinguish the failures of a cause: constraint, column, missing key.
+        frame: the innermost frame in the application's own code.
         truncated: a part of the traceback is missing.
     """
 
@@ -45,49 +45,56 @@ class Fingerprint(NamedTuple):
 
 
 def compute_fingerprint(error: str | None) -> Fingerprint:
-    """The fingerprint of an error text; None and blank texts share one."""
+    """Compute the fingerprint of an error text; None and blank texts share one."""
     text = error or ""
     failure = parse_error(text)
-    message, frame = _message(failure), find_app_frame(text)
-    found = build_template(message) if message or failure.exception_type else _left(failure, frame)
+    message, frame = _select_message(failure), find_app_frame(text)
+    found = (
+        build_template(message)
+        if message or failure.exception_type
+        else _describe_cut_off_error(failure, frame)
+    )
     return Fingerprint(
-        id=_id(failure, found.key),
+        id=_hash_failure(failure, found.key),
         exception_type=failure.exception_type,
         template=found.text,
         root_type=failure.root_type,
         code=" ".join(dict.fromkeys(found.codes)),
-        detail=", ".join((failure.names or found.names)[:_SHOWN_NAMES]),
+        detail=", ".join((failure.names or found.names)[:_MAX_NAMES]),
         frame=frame,
         truncated=failure.truncated,
     )
 
 
 def compute_cause_key(error: str | None) -> str:
-    """The fingerprint's id alone, in half the time: nothing is made that is only shown."""
+    """Compute the id alone, in half the time: the parts that are only shown are left out."""
     text = error or ""
-    return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _cause_key(text)
+    return _cached_cause_key(text) if len(text) <= _LONGEST_CACHED else _compute_uncached_key(text)
 
 
-def _cause_key(text: str) -> str:
+def _compute_uncached_key(text: str) -> str:
     failure = parse_error(text)
-    message = _message(failure)
+    message = _select_message(failure)
     named = message or failure.exception_type
-    return _id(
-        failure, build_template_key(message) if named else _left(failure, find_app_frame(text)).key
+    return _hash_failure(
+        failure,
+        build_template_key(message)
+        if named
+        else _describe_cut_off_error(failure, find_app_frame(text)).key,
     )
 
 
-_remembered = lru_cache(_REMEMBERED)(_cause_key)
+_cached_cause_key = lru_cache(_CACHED_TEXTS)(_compute_uncached_key)
 
 
-def _message(failure: ParsedError) -> str:
-    """The message without its exception's name in front, which some libraries repeat."""
-    message = failure.message.removeprefix(f"{_class(failure.exception_type)}: ")
+def _select_message(failure: ParsedError) -> str:
+    """Return the message without the exception's name, which some libraries repeat in front."""
+    message = failure.message.removeprefix(f"{_strip_module(failure.exception_type)}: ")
     if (
         message[-1:] == ")"
     ):  # a syntax error without its traceback: "invalid syntax (orders.py, line 7)"
         message = _POSITION.sub("", message)
-    # Not an object's repr but a message in its brackets, as urllib writes: "<urlopen error timed out>".
+    # A message in angle brackets, as urllib writes it: "<urlopen error timed out>".
     return (
         message[1:-1]
         if message[:1] == "<" and message[-1:] == ">" and " error " in message
@@ -95,20 +102,22 @@ def _message(failure: ParsedError) -> str:
     )
 
 
-def _left(failure: ParsedError, frame: str) -> Template:
-    """Where a traceback stops is all that is left to tell such failures apart; of blanks or colours, nothing is."""
+def _describe_cut_off_error(failure: ParsedError, frame: str) -> Template:
+    """Return the template of a text without message and type: the place where it was cut off."""
     cut_off = f"traceback cut off in {frame}" if frame else "traceback cut off"
     text = cut_off if frame or failure.truncated else "no error text"
     return Template(text, text, (), ())
 
 
-def _class(exception_type: str) -> str:
-    """The class without its module: `psycopg2.Error` in one release is `psycopg2.errors.Error` in the next."""
+def _strip_module(exception_type: str) -> str:
+    """Return the class alone: `psycopg2.Error` may become `psycopg2.errors.Error` in a release."""
     return exception_type.rpartition(".")[2]
 
 
-def _id(failure: ParsedError, key: str) -> str:
-    root = _class(failure.root_type) if failure.root_type != failure.exception_type else ""
-    told = f"{_class(failure.exception_type)}\n{root}\n{key}".encode(errors="backslashreplace")
-    digest = hashlib.sha256(told).hexdigest()
+def _hash_failure(failure: ParsedError, key: str) -> str:
+    root = _strip_module(failure.root_type) if failure.root_type != failure.exception_type else ""
+    hashed = f"{_strip_module(failure.exception_type)}\n{root}\n{key}".encode(
+        errors="backslashreplace"
+    )
+    digest = hashlib.sha256(hashed).hexdigest()
     return f"v{VERSION}-{digest[:16]}"

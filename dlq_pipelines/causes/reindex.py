@@ -1,8 +1,8 @@
-"""A new version of the fingerprint groups texts differently. How do causes keep their ids?
+"""Adds the fingerprints of a new version to the known causes, so that causes keep their ids.
 
-Every text of the ledger is fingerprinted anew, and each new fingerprint becomes an alias of the cause that most of its
-deaths have. No death and no id changes: what the new version tells apart stays one cause until somebody splits it, and
-what it sees as one goes to the larger cause from now on and is proposed for merging.
+Every text of the ledger is fingerprinted again. Each new fingerprint becomes an alias of the cause
+with most of its deaths. No death and no id changes. Texts that the new version separates stay one
+cause until a person splits it; texts that it joins belong to the larger cause from then on.
 """
 
 from collections import Counter, defaultdict
@@ -17,11 +17,11 @@ from dlq_pipelines.postgres.connect import Connection
 
 @dataclass(frozen=True)
 class CauseAlias:
-    """A fingerprint of the present version and the cause that it leads to.
+    """A fingerprint of the present version and its cause.
 
     Attributes:
-        deaths: deaths of that cause whose texts have the fingerprint.
-        others: causes with fewer deaths of the same fingerprint: the new version sees them as one.
+        deaths: deaths of the cause whose texts have the fingerprint.
+        others: causes with fewer deaths of the same fingerprint, which are candidates for a merge.
     """
 
     fingerprint: str
@@ -33,26 +33,26 @@ class CauseAlias:
 def plan_reindex(
     connection: Connection, *, progress: Callable[[int], None] = lambda _: None
 ) -> list[CauseAlias]:
-    """The aliases that the present version needs, by cause and fingerprint; changes nothing.
+    """Return the aliases that the present version needs, by cause and fingerprint.
 
-    Reads the whole ledger, in batches of 5,000 deaths, and each distinct text once; `progress` is told how many so
-    far, after each batch.
+    Changes nothing. Reads the whole ledger in batches of 5,000 deaths, and each distinct text once.
+    Calls `progress` after each batch with the number of deaths read so far.
     """
     deaths: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for row in connection.run("cause.samples"):
+    for row in connection.run("cause.list_samples"):
         deaths[compute_cause_key(row["sample"])][row["id"]] += 0
-    memory, after, read = FingerprintCache(), 0, 0
-    while rows := connection.run("cause.page", after=after, limit=BATCH).fetchall():
-        found = memory.recognise(
+    cache, after, read = FingerprintCache(), 0, 0
+    while rows := connection.run("cause.fetch_classified", after=after, limit=BATCH).fetchall():
+        keys = cache.fingerprint_deaths(
             connection, [row["id"] for row in rows], [row["digest"] for row in rows]
         )
-        for row, key in zip(rows, found, strict=True):
+        for row, key in zip(rows, keys, strict=True):
             deaths[key][row["cause_id"]] += 1
         after, read = rows[-1]["id"], read + len(rows)
         progress(read)
     return sorted(
-        (_alias(key, causes) for key, causes in deaths.items()),
-        key=lambda one: (one.cause_id, one.fingerprint),
+        (_choose_cause(key, causes) for key, causes in deaths.items()),
+        key=lambda alias: (alias.cause_id, alias.fingerprint),
     )
 
 
@@ -63,20 +63,20 @@ def apply_reindex(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> int:
-    """Add the aliases that are missing, all or none; returns how many those were."""
+    """Add the missing aliases in one transaction; return their number."""
     with connection.transaction(force_rollback=options.dry_run):
         added = sum(
             connection.run(
-                "cause.add_alias", fingerprint=one.fingerprint, cause_id=one.cause_id
+                "cause.add_alias", fingerprint=alias.fingerprint, cause_id=alias.cause_id
             ).rowcount
-            for one in aliases
+            for alias in aliases
         )
         if added:
             record_audit_entry(connection, "cause.reindex", {"aliases": added}, audit=audit)
     return added
 
 
-def _alias(key: str, causes: Counter[str]) -> CauseAlias:
-    """Most deaths win; of equals the smaller id, so that every plan is the same."""
+def _choose_cause(fingerprint: str, causes: Counter[str]) -> CauseAlias:
+    """Choose the cause with most deaths; of equals the smallest id, so that each plan is the same."""
     first, *others = sorted(causes, key=lambda cause: (-causes[cause], cause))
-    return CauseAlias(key, first, causes[first], tuple(others))
+    return CauseAlias(fingerprint, first, causes[first], tuple(others))

@@ -1,7 +1,6 @@
-"""Which causes are so alike that a person should look whether they are one?
+"""Proposes pairs of causes to merge: their templates are equal but for one word.
 
-Two causes are proposed when their templates are equal but for one word. Nothing is merged by itself: two failures that
-differ in one word may need two fixes.
+A person decides: two failures that differ in one word may need two fixes.
 """
 
 from collections import defaultdict
@@ -11,21 +10,21 @@ from itertools import combinations
 
 from dlq_pipelines.causes.catalogue import Cause
 
-# One word of few says everything: "connection refused" and "connection reset" are two causes.
-_FEWEST_WORDS = 5
-# Causes that share all but one word with this many others differ in what matters, as error codes do.
-_MOST_ALIKE = 5
+# In a short message one word matters: "connection refused" and "connection reset" are two causes.
+_MIN_WORDS = 5
+# If more causes than this share all but one word, that word matters, as an error code does.
+_MAX_ALIKE = 5
 
 
 @dataclass(frozen=True)
 class MergeProposal:
-    """Two causes that may be one, and what speaks for it.
+    """Two causes that may be one, with the evidence.
 
     Attributes:
         cause: the one with more deaths, to merge the other into.
-        other: the one with fewer.
-        differs: the word of each at the place where they differ; an empty one is missing.
-        words: words that both templates share.
+        other: the one with fewer deaths.
+        differs: the word of each at the place where they differ; empty if it is missing.
+        words: the number of words that both templates share.
     """
 
     cause: Cause
@@ -35,8 +34,8 @@ class MergeProposal:
 
 
 @dataclass(frozen=True)
-class _Without:
-    """A cause whose template has lost its word at one place; at no place: the whole template."""
+class _Shortened:
+    """A cause whose template lost the word at one place; None: it lost none."""
 
     cause: Cause
     at: int | None
@@ -44,17 +43,23 @@ class _Without:
 
 
 def find_similar_causes(causes: Sequence[Cause]) -> list[MergeProposal]:
-    """Pairs of causes of one exception type with templates that are equal but for one word, most deaths first."""
-    found = {(one.cause.id, one.other.id): one for one in _proposals(causes)}
-    return sorted(found.values(), key=lambda one: (-one.other.deaths, one.cause.id, one.other.id))
+    """Return pairs of causes with one exception type and templates equal but for one word.
+
+    The pairs with most deaths come first.
+    """
+    found = {(pair.cause.id, pair.other.id): pair for pair in _list_pairs(causes)}
+    return sorted(
+        found.values(), key=lambda pair: (-pair.other.deaths, pair.cause.id, pair.other.id)
+    )
 
 
-def _proposals(causes: Sequence[Cause]) -> Iterator[MergeProposal]:
-    for (_, words), alike in _without_one_word(causes).items():
-        if len(alike) <= _MOST_ALIKE:
-            ranked = sorted(alike, key=lambda one: (-one.cause.deaths, one.cause.id))
+def _list_pairs(causes: Sequence[Cause]) -> Iterator[MergeProposal]:
+    for (_, words), alike in _group_by_shortened_template(causes).items():
+        if len(alike) <= _MAX_ALIKE:
+            ranked = sorted(alike, key=lambda item: (-item.cause.deaths, item.cause.id))
             for left, right in combinations(ranked, 2):
-                # The same place: a word for a word. One of them whole: a word for none. Otherwise two words differ.
+                # At the same place one word replaces the other. If one template is whole, the other
+                # has a word more. In all other cases two words differ.
                 if left.cause is not right.cause and (
                     left.at == right.at or None in {left.at, right.at}
                 ):
@@ -63,15 +68,16 @@ def _proposals(causes: Sequence[Cause]) -> Iterator[MergeProposal]:
                     )
 
 
-def _without_one_word(causes: Sequence[Cause]) -> dict[tuple[str, tuple[str, ...]], list[_Without]]:
-    """Causes by what is left of their template: pairs are found by hashing, not by comparing all with all."""
-    found: defaultdict[tuple[str, tuple[str, ...]], list[_Without]] = defaultdict(list)
+def _group_by_shortened_template(
+    causes: Sequence[Cause],
+) -> dict[tuple[str, tuple[str, ...]], list[_Shortened]]:
+    """Group causes by their template without one word: hashing avoids comparing all with all."""
+    groups: defaultdict[tuple[str, tuple[str, ...]], list[_Shortened]] = defaultdict(list)
     for cause in causes:
         words = tuple(cause.template.split())
-        if len(words) >= _FEWEST_WORDS:
-            found[cause.exception_type, words].append(_Without(cause, None, ""))
+        if len(words) >= _MIN_WORDS:
+            groups[cause.exception_type, words].append(_Shortened(cause, None, ""))
             for at, word in enumerate(words):
-                found[cause.exception_type, words[:at] + words[at + 1 :]].append(
-                    _Without(cause, at, word)
-                )
-    return found
+                shortened = words[:at] + words[at + 1 :]
+                groups[cause.exception_type, shortened].append(_Shortened(cause, at, word))
+    return groups

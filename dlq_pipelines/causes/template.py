@@ -1,13 +1,13 @@
-"""Which words of a message did somebody write, and which did the program fill in?
+"""Builds the template of a message: keeps the words that a person wrote, hides the values.
 
-The truth that is sought is the format string in the source that raised the error. Prose is what a person wrote: plain
-words stay. Values are what a program fills in: whatever is quoted, carries digits, looks like an identifier, a path,
-an address or a repr(), and the plain word that stands where a name is announced ("for table orders"). Hiding too much
-costs little, as two format strings seldom differ in such a token alone; showing too much splits a cause. What is kept
-although it looks like a value are the codes by which systems tell their failures apart: HTTP status, errno, SQLSTATE,
-exit code, gRPC, cloud and driver codes.
+The template approximates the format string in the source that raised the error. Plain words are
+prose and stay. Quoted text, tokens with digits, identifiers, paths, addresses and repr() are
+values, and so is a plain word where a name is announced ("for table orders"). Hiding too much costs
+little: two format strings seldom differ in such a token alone. Showing too much splits a cause. The
+codes that systems give their failures stay although they look like values: HTTP status, errno,
+SQLSTATE, exit code, gRPC, cloud and driver codes.
 
-Work is linear in the message, and the message is cut first.
+Work is linear in the message, which is truncated first.
 """
 
 import re
@@ -37,6 +37,7 @@ from dlq_pipelines.causes.vocabulary import (
     ANSWER_VERBS,
     ANSWER_WORDS,
     CODE_WORDS,
+    FAILURE_KEYS,
     FUNCTION_WORDS,
     KINDS,
     NAME_LEADS,
@@ -45,20 +46,20 @@ from dlq_pipelines.causes.vocabulary import (
     SENTENCE_KEYS,
     SQL_WORDS,
     STATUS_WORDS,
-    TELLING_KEYS,
     THINGS,
     TYPE_LEADS,
     TYPE_NAMES,
     VERBS,
 )
 
-# Characters of a message that are looked at: what tells causes apart stands in front.
-_LONGEST = 1_000
-_LONGEST_CODE = 40
-# Digits of an HTTP status, and of a database's code in front of a message, "23505: duplicate key"; fewer count lines.
+# Characters of a message that are read: its beginning distinguishes causes.
+_MAX_MESSAGE = 1_000
+_MAX_CODE = 40
+# Digits of an HTTP status, and of a database's code before a message, "23505: duplicate key".
+# Shorter numbers before a message are line numbers.
 _STATUS, _SQLSTATE = 3, (4, 5)
-# Runs of plain words repeat in most texts. None is longer than a message, so their number bounds the memory.
-_REMEMBERED = 2_048
+# Runs of plain words repeat in most texts. None exceeds a message: their number bounds the memory.
+_CACHE_SIZE = 2_048
 
 
 class Template(NamedTuple):
@@ -66,9 +67,9 @@ class Template(NamedTuple):
 
     Attributes:
         text: with typed placeholders, for people.
-        key: with one placeholder for every type, for the hash.
-        codes: what systems call this failure, such as a status or an errno.
-        names: identifiers that were hidden, such as columns and keys.
+        key: with one placeholder for all types, for the hash.
+        codes: the codes of the failure, such as a status or an errno.
+        names: the identifiers that are hidden, such as columns and keys.
     """
 
     text: str
@@ -78,27 +79,27 @@ class Template(NamedTuple):
 
 
 def build_template(message: str) -> Template:
-    """The template of a message; line ends in it count as spaces."""
-    reader = _Reader(_line(message))
+    """Build the template of a message; line ends count as spaces."""
+    reader = _Reader(_normalize_line(message))
     text = reader.read()
-    return Template(text, _key(text), tuple(reader.codes), tuple(dict.fromkeys(reader.names)))
+    return Template(text, _build_key(text), tuple(reader.codes), tuple(dict.fromkeys(reader.names)))
 
 
 def build_template_key(message: str) -> str:
-    """The key of the message's template, alone."""
-    return _key(_Reader(_line(message)).read())
+    """Build only the key of a message's template."""
+    return _build_key(_Reader(_normalize_line(message)).read())
 
 
-def _line(message: str) -> str:
-    return " ".join(message[:_LONGEST].split())
+def _normalize_line(message: str) -> str:
+    return " ".join(message[:_MAX_MESSAGE].split())
 
 
-def _key(text: str) -> str:
+def _build_key(text: str) -> str:
     key = PLACEHOLDER.sub("<>", text)
-    key = ROW.sub(_one, key)
+    key = ROW.sub(_collapse_row, key)
     if "argument" in key:
         key = ARITY.sub("", key)
-    # A count decides between "1 argument was" and "2 arguments were".
+    # The plural depends on a value: "1 argument was", "2 arguments were".
     return (
         PLURAL.sub("", key)
         .replace(" were ", " wa ")
@@ -107,13 +108,13 @@ def _key(text: str) -> str:
     )
 
 
-def _one(row: re.Match[str]) -> str:
+def _collapse_row(row: re.Match[str]) -> str:
     return '"<>"' if row[0][0] == '"' else "<>"
 
 
-@lru_cache(_REMEMBERED)
-def _kind(text: str) -> str:
-    """The name of a token's shape; "text" for one that has none."""
+@lru_cache(_CACHE_SIZE)
+def _classify_token(text: str) -> str:
+    """Return the kind of a token by its shape; "text" if it has none."""
     if (
         text.isascii()
         and text.isidentifier()
@@ -124,18 +125,18 @@ def _kind(text: str) -> str:
     return (shape.lastgroup if shape else None) or "text"
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def _is_failure(word: str) -> bool:
-    """Whether a word in lower case, or a part of an identifier, says that something failed."""
+    """Whether a word in lower case, or a part of an identifier, names a failure."""
     return FAILURE.search(word) is not None
 
 
 class _Reader:
-    """Reads a message from left to right and remembers what stood in front.
+    """Reads a message from left to right, with the preceding token as context.
 
     Attributes:
-        before: the last word or mark, in lower case.
-        key: the key whose value comes next.
+        before: the preceding word or mark, in lower case.
+        key: the key of the value that follows.
     """
 
     __slots__ = ("before", "codes", "key", "message", "names")
@@ -157,22 +158,24 @@ class _Reader:
         text = LONG_TYPE.sub("<type>", text) if "> " in text else text
         return CONSTRUCT.sub(r"\1 <type>", text) if "cannot " in text else text
 
-    def prose(self, text: str, found: re.Match[str], key: str) -> str:
-        """Plain words, of which those that stand in a value's place are hidden."""
+    def read_prose(self, text: str, found: re.Match[str], key: str) -> str:
+        """Keep plain words; hide those in the place of a value."""
         front = self.before
-        shown, names, self.before = _words(text, front if front in _FRONTS else "word")
+        shown, names, self.before = _hide_names(text, front if front in _FRONTS else "word")
         if key:
-            return text if key in TELLING_KEYS else _hide_first(text)
+            return text if key in FAILURE_KEYS else _hide_first_word(text)
         if " " not in text and (
-            self._is_tail(front, found) if front == ":" else self._is_bracketed(text, found)
+            self._is_rejected_value(front, found)
+            if front == ":"
+            else self._is_bracketed_value(text, found)
         ):
             return "<word>"
         if names:
             self.names += names
         return shown
 
-    def _is_tail(self, front: str, found: re.Match[str]) -> bool:
-        """The single word after the last colon is the value that is complained about: "invalid level: loud"."""
+    def _is_rejected_value(self, front: str, found: re.Match[str]) -> bool:
+        """Whether this single word ends a complaint about it: "invalid level: loud"."""
         last = front == ":" and found.end() == len(self.message)
         return (
             last
@@ -180,91 +183,91 @@ class _Reader:
             and not _is_failure(found[0].lower())
         )
 
-    def capitals(self, text: str, _found: re.Match[str], key: str) -> str:
-        """Names of errors stay, ECONNREFUSED; SQL's and HTTP's own words and names of variables do not."""
+    def read_capitals(self, text: str, _found: re.Match[str], key: str) -> str:
+        """Keep names of errors, ECONNREFUSED; hide words of SQL and HTTP and names of variables."""
         front, self.before = self.before, text.lower()
-        if key and key not in TELLING_KEYS:
+        if key and key not in FAILURE_KEYS:
             return "<word>"
         if front in KINDS:
             self.names.append(text)
             return "<name>"
         return text if SQL_WORDS.isdisjoint(text.split(" ")) else "<keyword>"
 
-    def url(self, _token: str, _found: re.Match[str], _key: str) -> str:
+    def read_url(self, _token: str, _found: re.Match[str], _key: str) -> str:
         self.before = ""
         return "<url>"
 
-    def raised(self, text: str, _found: re.Match[str], _key: str) -> str:
-        """An exception inside the message: its quote opens nothing, so that its words are read."""
+    def read_raised(self, text: str, _found: re.Match[str], _key: str) -> str:
+        """Keep an exception inside the message without its quote, so that its words are read."""
         self.before = ""
         return text.rstrip("'\"")
 
-    def arguments(self, text: str, _found: re.Match[str], _key: str) -> str:
+    def read_arguments(self, text: str, _found: re.Match[str], _key: str) -> str:
         self.before = "code"
         return text.rstrip("'\"")
 
-    def pair(self, text: str, _found: re.Match[str], _key: str) -> str:
-        """A key; one in quotes belongs to data, of which only what tells something is shown."""
+    def read_pair(self, text: str, _found: re.Match[str], _key: str) -> str:
+        """Keep a key; one in quotes belongs to data and stays only if its value names a failure."""
         name = text.strip("'\" =:")
         self.before = self.key = name.lower()
         if text[0] not in "'\"":
             return "<type>=" if name in TYPE_NAMES else f"{name}="
-        return f"{name}: " if self.key in TELLING_KEYS else ""
+        return f"{name}: " if self.key in FAILURE_KEYS else ""
 
-    def quoted(self, text: str, found: re.Match[str], key: str) -> str:
-        """A value, unless it is a message of its own or an HTTP status."""
+    def read_quoted(self, text: str, found: re.Match[str], key: str) -> str:
+        """Hide quoted text, unless it is a message or an HTTP status."""
         front, self.before = self.before, ""
         content = text.lstrip("bru")[1:-1]
         whole = found.start() == 0 and found.end() == len(self.message)
         if (
-            key in TELLING_KEYS
+            key in FAILURE_KEYS
             or content.startswith(('{"', '[{"'))
             or ((whole or front in SENTENCE_KEYS) and content.count(" ") > 1)
         ):
-            return self._inner(content)
+            return self._read_nested_message(content)
         if (front in CODE_WORDS or content[:1].isdigit()) and _is_status(content, front):
             self.codes.append(content[:3] if content[0].isdigit() else content)
             return content
-        value = self._value(content)
-        # The quotes of repr() come and go with the value's type, others are the message's own.
+        value = self._hide_value(content)
+        # The quotes of repr() depend on the value's type; other quotes belong to the message.
         return f'"{value}"' if text[0] == '"' and not whole and not key else value
 
-    def _inner(self, content: str) -> str:
-        """A message inside the message. Each level needs another kind of quotes, so there are few."""
+    def _read_nested_message(self, content: str) -> str:
+        """Read a message inside the message. Each level needs another quote, so there are few."""
         inner = _Reader(content)
         text = inner.read()
         self.codes += inner.codes
         self.names += inner.names
         return text
 
-    def _value(self, content: str) -> str:
-        return self._shown("text" if " " in content else _kind(content), content)
+    def _hide_value(self, content: str) -> str:
+        return self._hide_as("text" if " " in content else _classify_token(content), content)
 
-    def _shown(self, kind: str, value: str) -> str:
-        if kind in _NAMES:
+    def _hide_as(self, kind: str, value: str) -> str:
+        if kind in _NAME_KINDS:
             self.names.append(value)
             return "<name>"
         return f"<{kind}>"
 
-    def object(self, text: str, _found: re.Match[str], _key: str) -> str:
+    def read_object(self, text: str, _found: re.Match[str], _key: str) -> str:
         self.before = ""
-        return self._repr("object", text)
+        return self._hide_repr("object", text)
 
-    def call(self, text: str, _found: re.Match[str], _key: str) -> str:
-        """A call or a repr(), name and arguments; the name of an exception stays."""
+    def read_call(self, text: str, _found: re.Match[str], _key: str) -> str:
+        """Hide a call or a repr() with its arguments; keep the name of an exception."""
         self.before = ""
         name, _, arguments = text.partition("(")
         if not name.islower() and _is_failure(name.lower()):
-            return name + self._repr("call", "(" + arguments)
-        return self._repr("call", text)
+            return name + self._hide_repr("call", "(" + arguments)
+        return self._hide_repr("call", text)
 
-    def _repr(self, kind: str, text: str) -> str:
+    def _hide_repr(self, kind: str, text: str) -> str:
         codes = CODE_IN_REPR.findall(text)
         self.codes += (code.strip("[]") for code in codes)
         return f"<{' '.join((kind, *codes))}>"
 
-    def symbol(self, text: str, found: re.Match[str], _key: str) -> str:
-        """An operator; a dash between words is none."""
+    def read_symbol(self, text: str, found: re.Match[str], _key: str) -> str:
+        """Hide an operator; keep a dash between words."""
         dash = (
             not text.strip("-")
             and self.before not in KINDS
@@ -273,36 +276,36 @@ class _Reader:
         self.before = ""
         return text if dash else "<symbol>"
 
-    def mark(self, text: str, _found: re.Match[str], key: str) -> str:
-        """Punctuation; a quote that closes nothing is left out, and a code may stand in brackets or after a colon."""
+    def read_mark(self, text: str, _found: re.Match[str], key: str) -> str:
+        """Keep punctuation, drop unpaired quotes. A code may follow a bracket or a colon."""
         if text in "\"'`":
             self.key = key
             return ""
-        if text not in "=#[" and not (text in ":(" and self.before in TELLING_KEYS):
+        if text not in "=#[" and not (text in ":(" and self.before in FAILURE_KEYS):
             self.before = text
         return text
 
-    def stop(self, text: str, _found: re.Match[str], _key: str) -> str:
-        """What ends something."""
-        if text != ":" or self.before not in TELLING_KEYS:
+    def read_stop(self, text: str, _found: re.Match[str], _key: str) -> str:
+        """Keep a mark that ends a clause."""
+        if text != ":" or self.before not in FAILURE_KEYS:
             self.before = text[-1]
         return text
 
-    def number(self, text: str, found: re.Match[str], key: str) -> str:
-        """A plain number, by far the most frequent value."""
+    def read_number(self, text: str, found: re.Match[str], key: str) -> str:
+        """Hide a plain number, by far the most frequent value, unless it is a code."""
         front, self.before = self.before, text
         if key:
-            telling = key in TELLING_KEYS
+            is_code = key in FAILURE_KEYS
         else:
             likely = len(text) == _STATUS or front == "(" or not found.start()
-            telling = front in CODE_WORDS or (likely and self._is_number_code(text, front, found))
-        if telling:
+            is_code = front in CODE_WORDS or (likely and self._is_number_code(text, front, found))
+        if is_code:
             self.codes.append(text)
             return text
         return "<number>"
 
-    def chunk(self, text: str, found: re.Match[str], key: str) -> str:
-        """Anything else without spaces: told by its shape."""
+    def read_chunk(self, text: str, found: re.Match[str], key: str) -> str:
+        """Keep or hide any other token by its shape."""
         bare = text.rstrip(".:!?…") or text
         rest = text[len(bare) : len(bare) + 1]
         front, word = self.before, bare.lower()
@@ -310,39 +313,39 @@ class _Reader:
         if self._is_code(bare, front, key):
             self.codes.append(bare)
             return text
-        kind = _kind(bare)
+        kind = _classify_token(bare)
         if kind == "text":
             return "<text>" if bare.isascii() else DIGITS.sub("<number>", bare) + rest
-        if key and key not in TELLING_KEYS:
+        if key and key not in FAILURE_KEYS:
             return f"<{kind}>{rest}"
         if (
             front not in KINDS
-            and not self._is_tail(front, found)
-            and self._stays(kind, bare, found)
+            and not self._is_rejected_value(front, found)
+            and self._keeps_token(kind, bare, found)
         ):
             return text
-        return self._shown(kind, bare) + rest
+        return self._hide_as(kind, bare) + rest
 
-    def _is_bracketed(self, text: str, found: re.Match[str]) -> bool:
-        """A single word in brackets inside a sentence is a value: "index [orders]", "process 7 (orders)"."""
+    def _is_bracketed_value(self, text: str, found: re.Match[str]) -> bool:
+        """Whether this single word in brackets is a value: "index [orders]"."""
         if self.message[found.end() : found.end() + 1] not in _CLOSING or not text.islower():
             return False
         return self.message[found.start() - 2 : found.start()] in _OPENING and not _is_failure(text)
 
     def _is_code(self, bare: str, front: str, key: str) -> bool:
-        if key in TELLING_KEYS and key not in SENTENCE_KEYS:
-            return bare[0] not in "/~" and len(bare) <= _LONGEST_CODE
+        if key in FAILURE_KEYS and key not in SENTENCE_KEYS:
+            return bare[0] not in "/~" and len(bare) <= _MAX_CODE
         return front in CODE_WORDS and CODE.fullmatch(bare) is not None
 
-    def _stays(self, kind: str, bare: str, found: re.Match[str]) -> bool:
-        """Whether an identifier names a failure, or a token is prose after all."""
+    def _keeps_token(self, kind: str, bare: str, found: re.Match[str]) -> bool:
+        """Whether an identifier names a failure, or a token is prose."""
         if kind == "name":
             word = bare.lower()
-            return word in CODE_WORDS or _is_failure(word) or self._is_alone(bare, found)
-        return kind in _KEPT or (kind == "symbol" and not bare.strip(".-\u2013\u2014"))
+            return word in CODE_WORDS or _is_failure(word) or self._is_lone_code(bare, found)
+        return kind in _KEPT_KINDS or (kind == "symbol" and not bare.strip(".-\u2013\u2014"))
 
-    def _is_alone(self, bare: str, found: re.Match[str]) -> bool:
-        """Clouds put their codes in parentheses, "(SlowDown)"; others say nothing else, "do_not_honor"."""
+    def _is_lone_code(self, bare: str, found: re.Match[str]) -> bool:
+        """Whether this code is in parentheses, "(SlowDown)", or alone, "do_not_honor"."""
         if bare[0].isupper():
             around = (
                 self.message[found.start() - 1 : found.start()]
@@ -352,7 +355,7 @@ class _Reader:
         return len(bare) == len(self.message) and bare.islower() and bare.replace("_", "").isalpha()
 
     def _is_number_code(self, number: str, front: str, found: re.Match[str]) -> bool:
-        """Whether a number is a code, "(111: Connection refused)" or "23505: duplicate", or an HTTP status."""
+        """Whether a number is a code, "(111: refused)", "23505: duplicate", or an HTTP status."""
         mark = self.message[found.end() : found.end() + 1]
         if mark == ":" and (front == "(" or (found.start() == 0 and len(number) in _SQLSTATE)):
             return True
@@ -368,7 +371,7 @@ class _Reader:
 
 
 def _is_status(content: str, front: str) -> bool:
-    """Whether a quoted text is an HTTP status: '503 Service Unavailable', status '503', status 'Unauthorized'."""
+    """Whether quoted text is an HTTP status: '503 Service Unavailable', status 'Unauthorized'."""
     if not content[:1].isdigit():
         return content.partition(" ")[0] in STATUS_WORDS
     status = PLAIN_STATUS.fullmatch(content)
@@ -377,16 +380,19 @@ def _is_status(content: str, front: str) -> bool:
     )
 
 
-@lru_cache(_REMEMBERED)
-def _words(text: str, front: str) -> tuple[str, tuple[str, ...], str]:
-    """Plain words without those that stand where a name or the name of a type is announced; these; the last word."""
+@lru_cache(_CACHE_SIZE)
+def _hide_names(text: str, front: str) -> tuple[str, tuple[str, ...], str]:
+    """Hide the words where a name or a type is announced.
+
+    Returns the text, the hidden names, and the last word.
+    """
     words = text.split(" ")
     last = words[-1].lower()
-    if front not in _ANNOUNCING and _TELLING.isdisjoint(words) and words[1:3] != ["is", "not"]:
+    if front not in _ANNOUNCING and _MARKERS.isdisjoint(words) and words[1:3] != ["is", "not"]:
         return text, (), last
     three, two, one = "", "", front
     names = []
-    if not front and _is_subject(words):
+    if not front and _starts_with_name(words):
         names.append(words[0])
         words[0] = "<name>"
     for at, word in enumerate(words):
@@ -396,27 +402,31 @@ def _words(text: str, front: str) -> tuple[str, tuple[str, ...], str]:
         ):
             words[at] = "<type>"
         elif one in _ANNOUNCING and word not in FUNCTION_WORDS:
-            if one in KINDS and word not in KINDS and _is_name(word, one, two, three, after):
+            if (
+                one in KINDS
+                and word not in KINDS
+                and _is_announced_name(word, one, two, three, after)
+            ):
                 words[at] = "<name>"
                 names.append(word)
-            elif _is_type(word, one, two, after, alone=len(words) == 1):
+            elif _is_announced_type(word, one, two, after, alone=len(words) == 1):
                 words[at] = "<type>"
         three, two, one = two, one, word.lower()
     return " ".join(words), tuple(names), last
 
 
-def _is_subject(words: list[str]) -> bool:
-    """Whether the first word is a name that is not what it should be: "orders is not defined"."""
-    said = words[1:3] == ["is", "not"] and not PREDICATES.isdisjoint(words[3:4])
-    return said and words[0] not in ABBREVIATIONS
+def _starts_with_name(words: list[str]) -> bool:
+    """Whether the first word is a name of which something is denied: "orders is not defined"."""
+    is_named = words[1:3] == ["is", "not"] and not PREDICATES.isdisjoint(words[3:4])
+    return is_named and words[0] not in ABBREVIATIONS
 
 
-def _hide_first(text: str) -> str:
+def _hide_first_word(text: str) -> str:
     return "<word>" + text[len(text.partition(" ")[0]) :]
 
 
-def _is_name(word: str, one: str, two: str, three: str, after: str) -> bool:
-    """Whether a kind announces a name: "for table orders", "for foreign table orders", "table orders does"."""
+def _is_announced_name(word: str, one: str, two: str, three: str, after: str) -> bool:
+    """Whether a kind announces a name: "for table orders", "table orders does"."""
     if word.endswith("ed"):  # "the server disconnected"
         return False
     return (
@@ -428,8 +438,8 @@ def _is_name(word: str, one: str, two: str, three: str, after: str) -> bool:
     )
 
 
-def _is_type(word: str, one: str, two: str, after: str, *, alone: bool) -> bool:
-    """Whether a type's name was filled in: "got Order", ", not Order", "to integer", "(integer, text)"."""
+def _is_announced_type(word: str, one: str, two: str, after: str, *, alone: bool) -> bool:
+    """Whether a type is announced: "got Order", ", not Order", "to integer", "(integer, text)"."""
     if (
         one == "got"
         or (one == "not" and two == "," and not after)
@@ -443,24 +453,24 @@ def _is_type(word: str, one: str, two: str, after: str, *, alone: bool) -> bool:
 
 _ANNOUNCING = KINDS | TYPE_LEADS | {"got", "valid", "(", ","}
 _OPENING, _CLOSING = frozenset((" [", " (")), frozenset("])")
-_TELLING = _ANNOUNCING | THINGS | ABBREVIATIONS | {"Got", "Found"}
-# In front of words anything else is as good as "word".
+_MARKERS = _ANNOUNCING | THINGS | ABBREVIATIONS | {"Got", "Found"}
+# Every other token before words has the same effect as "word".
 _FRONTS = _ANNOUNCING | NAME_LEADS | {""}
-_NAMES = frozenset(("dunder", "enum", "name", "word"))
-_KEPT = frozenset(("dunder", "enum", "vendor", "word"))
+_NAME_KINDS = frozenset(("dunder", "enum", "name", "word"))
+_KEPT_KINDS = frozenset(("dunder", "enum", "vendor", "word"))
 _READERS: dict[str | None, Callable[[_Reader, str, re.Match[str], str], str]] = {
-    "prose": _Reader.prose,
-    "capitals": _Reader.capitals,
-    "url": _Reader.url,
-    "raised": _Reader.raised,
-    "arguments": _Reader.arguments,
-    "key": _Reader.pair,
-    "quoted": _Reader.quoted,
-    "symbol": _Reader.symbol,
-    "object": _Reader.object,
-    "call": _Reader.call,
-    "number": _Reader.number,
-    "chunk": _Reader.chunk,
-    "mark": _Reader.mark,
-    "stop": _Reader.stop,
+    "prose": _Reader.read_prose,
+    "capitals": _Reader.read_capitals,
+    "url": _Reader.read_url,
+    "raised": _Reader.read_raised,
+    "arguments": _Reader.read_arguments,
+    "key": _Reader.read_pair,
+    "quoted": _Reader.read_quoted,
+    "symbol": _Reader.read_symbol,
+    "object": _Reader.read_object,
+    "call": _Reader.read_call,
+    "number": _Reader.read_number,
+    "chunk": _Reader.read_chunk,
+    "mark": _Reader.read_mark,
+    "stop": _Reader.read_stop,
 }

@@ -1,24 +1,25 @@
-"""What may a message consist of?
+"""Defines the patterns that split a message into tokens and classify them.
 
-Every pattern is linear in what it reads: quantifiers are possessive or bounded, and what repeats inside another
-repetition excludes what ends it.
+Every pattern takes linear time: quantifiers are possessive or bounded, and a repetition inside
+another one excludes the character that ends it.
 """
 
 import re
 
 from dlq_pipelines.causes.vocabulary import VENDOR_CODES
 
-# A plain word ends before a space, a closing mark or the end; "a.b", "a_b", "a1" and "a=b" are no plain words.
+# A plain word ends before a space, a closing mark or the end. "a.b", "a_b", "a1" and "a=b" are not
+# plain words.
 _END = r"(?=[,;)\]}[]|['\"](?!\w)|\ (?!=\ )|[.:!?…]++(?:\ |\Z)|\Z)"
 _WORD = rf"(?![bru]['\"])[A-Za-z][a-z]*+(?:['\u2019-][a-z]++)*+(?:\(e?s\))?+{_END}"
-# In Python a lookbehind has one width, so there is one for each way to name an exception.
+# A lookbehind has a fixed width in Python, so each suffix of an exception has its own.
 _RAISED = "|".join(
     f"(?<={name})"
     for name in ("Error", "Exception", "Warning", "Failure", "Fault", "Timeout", "nected")
 )
 
-# What a message consists of; the first that matches wins, so what contains others stands above them. The three most
-# frequent stand in front of what begins otherwise than they do.
+# The tokens of a message. The first alternative that matches wins, so a token precedes those that
+# it may contain. The three most frequent ones come first: no other token begins as they do.
 TOKEN = re.compile(
     rf"""\ ?+(?:
     (?P<prose>{_WORD}(?:\ {_WORD})*+)
@@ -26,20 +27,22 @@ TOKEN = re.compile(
   | (?P<stop>[,;)\]}}]++|[.:](?=\ |\Z))
   | (?P<capitals>[A-Z][A-Z_]++{_END}(?:\ (?:[A-Z_]{{2,}}+{_END}|\.\.\.?))*+)
   | (?P<url>(?:[A-Za-z][A-Za-z0-9+.-]{{0,30}}+:){{1,3}}+//[^\s'"<>)\]}}]*+)
-  # NewConnectionError('..., ConnectionResetError(104, '...: the quoted words are a message of its own.
+  # NewConnectionError('..., ConnectionResetError(104, '...: the quoted words are a message.
   | (?P<raised>[A-Za-z_][\w.]*+(?:{_RAISED})\((?:-?\d{{1,5}},\ ?)?+b?(?:'|"|(?=[A-Z\[<])))
   # The arguments of an exception that has no text: (1062, "..., ('Connection aborted.', ...
   | (?P<arguments>\(-?\d{{1,5}},\ ?b?['"]|\A[(\[]b?['"](?=\w+\ ))
-  | (?P<key>[A-Za-z_][\w.-]*+\ ?=\ ?(?=[^\s=])|(?:(?<=[{{,])|(?<=[{{,]\ ))['"][A-Za-z_][\w.-]*+['"]\ ?:\ ?)
-  # An opening quote follows no letter and no end of a sentence, so "can't" opens none; a closing one precedes none.
+  | (?P<key>[A-Za-z_][\w.-]*+\ ?=\ ?(?=[^\s=])
+      |(?:(?<=[{{,])|(?<=[{{,]\ ))['"][A-Za-z_][\w.-]*+['"]\ ?:\ ?)
+  # An opening quote follows no letter and no end of a sentence, so "can't" opens none. A closing
+  # quote precedes no letter.
   | (?P<quoted>(?<![A-Za-z0-9_])(?<![a-z][.!?])[bru]?(?:
-        # A list of repr(), and JSON, have quotes of the same kind inside.
+        # A list in repr() and JSON contain quotes of the same kind.
         '\[[^\]]*+\]' | "\[?\{{"(?:[^}}]|\}}(?!\]?"))*+\}}\]?"
         | '(?:[^'\\]|\\.|'(?=\w))*+' | "(?:[^"\\]|\\.)*+(?:"|\Z) | `[^`']*+['`]
         | [\u201c\u201e\u00ab\u2018][^\u201c\u201d\u00bb\u2018\u2019]*+[\u201d\u201c\u00bb\u2019]
       )(?![A-Za-z0-9_]))
   | (?P<symbol>[-+*/%<>=!&|^~@]{{1,3}}+(?=:?+(?:\ |\Z)))
-  # Python names functions by where they were made: "ship.<locals>.<lambda>()".
+  # The qualified name of a function in Python: "ship.<locals>.<lambda>()".
   | (?P<call>\.?(?:[A-Za-z_$][\w.$]*+|<(?:locals|lambda|genexpr|(?:list|dict|set)comp)>\.?)++
       \((?:[^()]++|\([^()]*+\))*+\))
   | (?P<object><[A-Za-z_/!?](?:[^<>]++|<[^<>]*+>)*+>|\#<[^<>]*+>)
@@ -49,12 +52,16 @@ TOKEN = re.compile(
     re.VERBOSE,
 )
 
-_EXTENSIONS = "avro|conf|csv|gz|html?|ini|java|json|js|log|parquet|pdf|proto|py|rb|rs|so|sql|toml|ts|txt|xml|ya?ml|zip"
-# What a token without spaces, quotes and brackets may be; its name is what people see in its place.
+_EXTENSIONS = (
+    "avro|conf|csv|gz|html?|ini|java|json|js|log|parquet|pdf|proto|py|rb|rs|so|sql|toml|ts|txt"
+    "|xml|ya?ml|zip"
+)
+# The kinds of a token without spaces, quotes and brackets. The group's name is its placeholder.
 SHAPE = re.compile(
     rf"""
     (?P<number>[-+~*]?[0-9]++(?:[,_][0-9]++)*+(?:\.[0-9]*+)?+(?:[eE][-+]?[0-9]++)?+%?)
-  | (?P<quantity>-?(?:[0-9]++(?:\.[0-9]++)?+(?:ns|us|µs|ms|min|[smhdw]|[kKMGTP]?i?[bB]|[kKMGT])/?)++s?)
+  | (?P<quantity>-?(?:
+      [0-9]++(?:\.[0-9]++)?+(?:ns|us|µs|ms|min|[smhdw]|[kKMGTP]?i?[bB]|[kKMGT])/?)++s?)
   | (?P<time>[0-9]{{4}}[-/][0-9]{{2}}[-/][0-9]{{2}}(?:[T_][0-9:.,]++)?+(?:Z|[-+][0-9:]++)?+
       |[0-9]{{1,2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:[.,][0-9]++)?+)?+(?:Z|[-+][0-9:]++)?+)
   | (?P<uuid>[0-9a-fA-F]{{8}}-(?:[0-9a-fA-F]{{4}}-){{3}}[0-9a-fA-F]{{12}})
@@ -77,44 +84,51 @@ SHAPE = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
-# An identifier with such a word in it names a failure: AccessDenied, insufficient_funds. Sought in lower case.
+# An identifier that contains such a word names a failure: AccessDenied, insufficient_funds. The
+# search is in lower case.
 FAILURE = re.compile(
-    "abort|cancel|conflict|declined|denied|duplicate|error|exception|exceed|exhausted|expired|fail|forbidden|found"
-    "|insufficient|invalid|limit|missing|no_?such|refused|required|throttl|timed_?out|timeout|unauthori|unavailable"
-    r"|unknown|unsupported|\b(?:busy|closed|corrupt(?:ed)?|dead|disabled|down|empty|full|killed|locked|lost|reset|stopped)\b"
+    "abort|cancel|conflict|declined|denied|duplicate|error|exception|exceed|exhausted|expired|fail"
+    "|forbidden|found|insufficient|invalid|limit|missing|no_?such|refused|required|throttl"
+    "|timed_?out|timeout|unauthori|unavailable|unknown|unsupported"
+    r"|\b(?:busy|closed|corrupt(?:ed)?|dead|disabled|down|empty|full|killed|locked|lost|reset"
+    r"|stopped)\b"
 )
-# Digits beside letters of a script without spaces: "订单12345".
+# Digits next to letters of a script without spaces: "订单12345".
 DIGITS = re.compile(r"(?<![A-Za-z_])[-+]?[0-9][0-9.,]*+")
 CODE = re.compile(r"-?(?:0x[0-9A-Fa-f]{1,8}|[A-Z]{0,4}[0-9][0-9A-Z.]{0,11})")
 ERROR_STATUS = re.compile(r"[45][0-9]{2}")
 PLAIN_STATUS = re.compile(r"[1-5][0-9]{2}(?: (?P<word>[A-Z][\w-]*+).*+)?")
-# <Response [404]>, <StatusCode.NOT_FOUND: (5, 'not found')>, Response(status=503), <Future at 0x7f raised Timeout>
+# <Response [404]>, <StatusCode.NOT_FOUND: (5, 'not found')>, Response(status=503),
+# <Future at 0x7f raised Timeout>
 CODE_IN_REPR = re.compile(
-    r"\[[1-5][0-9]{2}\]|\b\w++\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++|(?<=raised )\w++"
+    r"\[[1-5][0-9]{2}\]|\b\w++\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++"
+    r"|(?<=raised )\w++"
 )
 COMPLAINT = re.compile(
-    r"(?i)\b(?:already|ambiguous|bad|constraint failed|duplicated?|expected|illegal|invalid|malformed|missing|no such"
-    r"|not|pars(?:e|ing)|repeated|un(?:defined|expected|handled|known|recognized|supported))\b"
+    r"(?i)\b(?:already|ambiguous|bad|constraint failed|duplicated?|expected|illegal|invalid"
+    r"|malformed|missing|no such|not|pars(?:e|ing)|repeated"
+    r"|un(?:defined|expected|handled|known|recognized|supported))\b"
 )
 
-# SQL's types of several words, whose first is hidden already.
+# SQL types of several words, whose first word is already hidden.
 LONG_TYPE = re.compile(r"<(?:name|type|word)>(?: (?:with(?:out)? time zone|precision|varying)\b)++")
-# What a compiler calls a piece of a program is filled in as the name of a type is.
+# The name of a syntactic construct, which a compiler fills in like the name of a type.
 CONSTRUCT = re.compile(
     r"\b(assign to|delete|expressions with) (?:(?:[a-z-]++|<[a-z]++>) )?"
-    r"(?:None|True|False|list|tuple|attribute|call|comparison|comprehension|display|ellipsis|expression|literal|<name>"
-    r"|subscript)(?!\w)"
+    r"(?:None|True|False|list|tuple|attribute|call|comparison|comprehension|display|ellipsis"
+    r"|expression|literal|<name>|subscript)(?!\w)"
 )
 PLACEHOLDER = re.compile(r"<[a-z]+>")
-# Placeholders in a row are one: the length of a list and the depth of a structure are values too. One set of characters
-# begins every row, because then the search skips what is in between.
+# A row of placeholders counts as one: the length of a list and the depth of a structure are values
+# too. One set of characters begins every row, which lets the search skip the text in between.
 _OPEN, _CLOSED = r"[\[{(\"]*+", r"(?:\[\])*+[\]})\"]*+"
+_SEPARATOR = r"(?:,?\ (?:and|or)|\ ?[,=;]|\.\.)?+\ ?"
 ROW = re.compile(
     r"[\[{(\"<](?:"
-    rf"(?:(?<=<)>|(?<!<){_OPEN}<>){_CLOSED}(?:(?:,?\ (?:and|or)|\ ?[,=;]|\.\.)?+\ ?{_OPEN}<>{_CLOSED})++"
+    rf"(?:(?<=<)>|(?<!<){_OPEN}<>){_CLOSED}(?:{_SEPARATOR}{_OPEN}<>{_CLOSED})++"
     r"|(?<=[\[{])[\[{]*+(?:<>)?[\]}]++|(?<=<)>(?:\[\])++)"
 )
-# How the arguments of a call are counted: "exactly 2 positional arguments", "at least 1 argument".
+# The counts of a call's arguments: "exactly 2 positional arguments", "at least 1 argument".
 ARITY = re.compile(
     r"(?:at (?:least|most)|exactly|from <> to) (?=<> (?:[a-z-]+ )?argument)"
     r"|(?<![\w-])(?:positional(?:-only)?|keyword-only) (?=argument)"

@@ -69,7 +69,7 @@ def list_(
         for cause in found
     ]
     empty = "No cause is known: nothing has died and been classified yet."
-    more = found[-1].key if len(found) == limit else None
+    more = found[-1].cursor if len(found) == limit else None
     print_list(
         "causes",
         rows,
@@ -102,7 +102,7 @@ def show_(cause: CauseId, format: OutputFormat = OutputFormat.TABLE) -> None:
     )
     print_table([{"detail": key, "texts": _listed(texts)} for key, texts in found.details.items()])
     changes = [
-        {"change": c.operation, "what": c.kind, "by": c.actor, "at": c.at, "why": c.reason}
+        {"change": c.audit_id, "what": c.kind, "by": c.actor, "at": c.at, "why": c.reason}
         for c in found.changes
     ]
     print_table(changes, empty="Nobody has changed it.", spare=("why", "what"))
@@ -365,15 +365,15 @@ def _listed(value: Any) -> Any:
 def _tell(change: "CauseChange", *, format: OutputFormat) -> None:
     """What was changed, and how it is taken back."""
     rows = [
-        {"cause": one["cause"], "column": key, "before": one["before"][key], "after": value}
+        {"cause": one.cause, "column": key, "before": one.before[key], "after": value}
         for one in change.changes
-        for key, value in one["after"].items()
+        for key, value in one.after.items()
     ]
     if format is not OutputFormat.TABLE:
         print_record(asdict(change), format=format)
         return
     print_table(rows, empty="It is so already: nothing was changed.")
-    if change.operation:
-        typer.echo(f"To take it back: `{program()} causes undo {change.operation} --reason ...`")
+    if change.audit_id:
+        typer.echo(f"To take it back: `{program()} causes undo {change.audit_id} --reason ...`")
     elif rows:
         typer.echo("Nothing was changed: this was a dry run.")

@@ -79,16 +79,16 @@ def test_what_people_say_of_a_cause_is_kept_and_taken_back(
     would = _ok(
         api.post(f"/api/causes/{cause}/{act}", json={**body, "reason": "x", "dry_run": True})
     )
-    assert would["operation"] == 0
+    assert would["audit_id"] == 0
     done = _ok(api.post(f"/api/causes/{cause}/{act}", json={**body, "reason": "known since May"}))
     assert one(connection, f"select {column} as said from dlq.cause where id = '{cause}'") == {
         "said": value
     }
-    _ok(api.post("/api/causes/undo", json={"operation": done["operation"], "reason": "a slip"}))
+    _ok(api.post("/api/causes/undo", json={"audit_id": done["audit_id"], "reason": "a slip"}))
     assert one(connection, f"select {column} as said from dlq.cause where id = '{cause}'") == {
         "said": None
     }
-    again = api.post("/api/causes/undo", json={"operation": done["operation"], "reason": "a slip"})
+    again = api.post("/api/causes/undo", json={"audit_id": done["audit_id"], "reason": "a slip"})
     assert (again.status_code, "was changed again" in again.json()["error"]) == (409, True)
     assert [reason for _, reason in _audit(connection)] == ["known since May", "a slip"]
 

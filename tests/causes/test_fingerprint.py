@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dlq_pipelines.causes.fingerprint import (
     Fingerprint,
-    _remembered,
+    _cached_cause_key,
     compute_cause_key,
     compute_fingerprint,
 )
@@ -193,7 +193,7 @@ def test_words_make_a_cause(words: list[str]) -> None:
 def test_any_text_has_one_id(text: str) -> None:
     """Whether or not it was seen before, and whether or not what is shown is made too."""
     seen = compute_cause_key(text)
-    _remembered.cache_clear()
+    _cached_cause_key.cache_clear()
     assert seen == compute_cause_key(text) == compute_fingerprint(text).id
 
 

@@ -194,7 +194,7 @@ def test_the_operator_does_all_that_jobs_and_people_do(
 def _look_after_causes(operator: Connection) -> None:
     one_, other = (cause.id for cause in list_causes(operator))
     merged = merge_causes(operator, one_, into=other, audit=_act())
-    undo_change(operator, merged.operation, audit=_act())
+    undo_change(operator, merged.audit_id, audit=_act())
     merge_causes(operator, one_, into=other, audit=_act())
     split_cause(operator, one_, audit=_act())
     set_cause_text(operator, one_, "name", "no answer", audit=_act())

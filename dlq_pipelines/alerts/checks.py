@@ -50,10 +50,11 @@ CHECK_DESCRIPTIONS = {
         "target, or unset `DLQ_EXPORT_DATABASE_URL` until the replica has caught up.",
     ),
     "report_equals_ledger": CheckDescription(
-        "Every figure of the report, counted again by other statements, is what the ledger says.",
-        "A death of the day was recorded while the report was built, or a figure is wrong.",
-        "`dlq reports build --day DAY` builds it again. Where the same figures differ, do not "
-        "pass the report on.",
+        "The report has as many deaths, events and causes as the ledger has on that day.",
+        "A death of the day was recorded while the report was built, or another process changed "
+        "the ledger.",
+        "`dlq reports build --day DAY` builds the report again. If the totals still differ, run "
+        "`dlq doctor`.",
     ),
     "books_balance": CheckDescription(
         "Every event that ever died is in the outbox, in the archive, or delivered.",

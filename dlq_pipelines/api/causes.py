@@ -114,7 +114,7 @@ def get_causes(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None
     """
     now, causes = datetime.now(UTC), list_causes(outbox, limit=limit, after=after)
     found = [ShownCause(**vars(cause), state_now=cause.state(now)) for cause in causes]
-    return CauseList(found, len(found), limit, causes[-1].key if len(causes) == limit else None)
+    return CauseList(found, len(found), limit, causes[-1].cursor if len(causes) == limit else None)
 
 
 @router.get("/similar")

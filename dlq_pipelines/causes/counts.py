@@ -4,6 +4,7 @@ Classification counts deaths under the names that are shown. The first 50 types 
 for good. The shown causes change with what dies. Everything else counts as `other`.
 """
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dlq_pipelines.postgres.connect import Connection
@@ -20,3 +21,33 @@ def refresh_shown_causes(connection: Connection, *, now: datetime) -> None:
     """Choose the causes that metrics show by deaths in 30 days; delete hours after 15 days."""
     connection.run("cause.choose_shown", since=(now - _RECENT).date(), causes_shown=CAUSES_SHOWN)
     connection.run("cause.delete_hours", until=now - _HOURS_KEPT)
+
+
+@dataclass(frozen=True)
+class DeathCounts:
+    """Classified deaths, counted in three places that must agree.
+
+    Attributes:
+        ledger: deaths in the ledger, and those that it has deleted.
+        rollup: deaths in the daily rollup.
+        counters: deaths in the counters of the metrics.
+    """
+
+    ledger: int
+    rollup: int
+    counters: int
+
+    @property
+    def agree(self) -> bool:
+        """Whether the three are equal."""
+        return self.ledger == self.rollup == self.counters
+
+
+def count_classified_deaths(connection: Connection) -> DeathCounts:
+    """Count the classified deaths in each place, in one snapshot."""
+    return DeathCounts(**connection.fetch_one("cause.rollup_difference"))
+
+
+def count_causes(connection: Connection) -> int:
+    """Return the number of causes, with those that are merged into another."""
+    return int(connection.fetch_one("cause.rows")["rows"])

@@ -1,4 +1,4 @@
-"""Which dead events leave the hot table?"""
+"""Archives old dead events and purges the archive."""
 
 from datetime import timedelta
 from typing import Any
@@ -8,6 +8,11 @@ from pydantic import Field
 
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.archive.check import (
+    count_archive_rows,
+    count_overdue_events,
+    list_column_differences,
+)
 from dlq_pipelines.archive.purge import PurgeResult, count_purgeable, purge_archive, purge_deaths
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.defs.describe import describe_automation, describe_check, describe_definition
@@ -21,27 +26,28 @@ from dlq_pipelines.settings import read_settings
 from dlq_pipelines.validate import validate_not_negative
 
 _settings = read_settings()
-_KNOWN = describe_table(_settings, _settings.outbox_schema, _settings.archive_table, ARCHIVE)
+_TABLE = describe_table(_settings, _settings.outbox_schema, _settings.archive_table, ARCHIVE)
 
 
 class ArchiveConfig(dg.Config):
-    """What the Launchpad offers."""
+    """Which dead events to archive, and why."""
 
     older_than_days: int | None = Field(
-        default=None, description="Days since death, 0 to 36,500. Empty: DLQ_DEAD_RETENTION_DAYS."
+        default=None,
+        description="Days since the death, 0 to 36,500. Empty: DLQ_DEAD_RETENTION_DAYS.",
     )
-    reason: str = Field(default="retention", description="Why, for the audit.")
+    reason: str = Field(default="retention", description="Reason for the audit log.")
     dry_run: bool = Field(
-        default=True, description="Only count what would move. Set to false to move it."
+        default=True, description="Only count the events. Set to false to archive them."
     )
 
 
 class PurgeConfig(dg.Config):
-    """What the Launchpad offers. How long what is kept is the installation's to say, not a run's."""
+    """Whether to delete. The installation sets the retention, not the run."""
 
     dry_run: bool = Field(
         default=True,
-        description="Only count what would be deleted. Set to false to delete it for good.",
+        description="Only count the rows. Set to false to delete them permanently.",
     )
 
 
@@ -54,27 +60,26 @@ class PurgeConfig(dg.Config):
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 5 * * *", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
     ),
-    metadata=_KNOWN,
+    metadata=_TABLE,
 )
 def dead_event_archive(
     context: dg.AssetExecutionContext, config: ArchiveConfig, outbox: OutboxResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
     """Moves dead events that are **older than the retention** to the archive table.
 
-    Only events whose day is exported completely and that no open fix targets, in batches of 5,000, each one statement
-    in a transaction of its own.
+    Only moves events whose day is completely exported and that no open fix targets, in batches of
+    5,000; each batch is one statement in its own transaction.
 
-    - **When:** at 03:00, with `dry_run: false`. Materialized by hand it only counts, unless you say the same.
-    - **Changes:** rows leave the outbox table for the archive table, with an audit row a batch.
-    - **Rerun:** at any time: it goes on with what is left. `dlq archive restore` takes a move back.
+    - **When:** at 03:00, with `dry_run: false`. Materialized by hand it is a dry run by default.
+    - **Changes:** rows leave the outbox table for the archive table, with an audit entry a batch.
+    - **Rerun:** at any time: it moves the remaining events. `dlq archive restore` moves them back.
     """
     with outbox.session() as session:
         settings = session.settings
-        entered = config.older_than_days
         days = (
             settings.dead_retention_days
-            if entered is None
-            else validate_not_negative("older_than_days", entered, most=36500)
+            if config.older_than_days is None
+            else validate_not_negative("older_than_days", config.older_than_days, most=36500)
         )
         audit = AuditContext("dead_event_archive", config.reason, session.now, context.run.run_id)
         archived = archive_dead_events(
@@ -84,38 +89,33 @@ def dead_event_archive(
             audit=audit,
             options=RunOptions(dry_run=config.dry_run),
         )
-        soon = _purged_within_a_week(session)
-        table = _table(session)
-    return dg.MaterializeResult(
-        metadata=table
-        | {
-            "moved": archived.moved,
-            "batches": archived.batches,
-            "old_enough_but_left": archived.left,
-            "older_than_days": days,
-            "dry_run": config.dry_run,
-            "purged_within_a_week": soon,
-        }
-    )
+        return dg.MaterializeResult(
+            metadata=_build_table_metadata(session)
+            | {
+                "moved": archived.moved,
+                "batches": archived.batches,
+                "old_enough_but_left": archived.left,
+                "older_than_days": days,
+                "dry_run": config.dry_run,
+            }
+        )
 
 
-def _table(session: Session) -> dict[str, Any]:
-    """What the archive is after the run."""
+def _build_table_metadata(session: Session) -> dict[str, Any]:
+    """Describe the archive table after a run, and what the next purges delete."""
     settings = session.settings
-    rows = session.connection.fetch_one("archive.rows")["rows"]
-    return session.table(settings.outbox_schema, settings.archive_table) | {
-        "dagster/row_count": rows
+    return session.describe_table(settings.outbox_schema, settings.archive_table) | {
+        "dagster/row_count": count_archive_rows(session.connection),
+        "purged_within_a_week": _count_purged_within_a_week(session),
     }
 
 
-def _purged_within_a_week(session: Session) -> int:
-    """What people who want to look at it again have to restore soon."""
+def _count_purged_within_a_week(session: Session) -> int:
+    """Count the events that a person who still needs them has to restore soon."""
     days = session.settings.archive_retention_days
-    return (
-        count_purgeable(session.connection, before=session.now - timedelta(days=days - 7))
-        if days
-        else 0
-    )
+    if not days:
+        return 0
+    return count_purgeable(session.connection, before=session.now - timedelta(days=days - 7))
 
 
 @dg.asset(
@@ -127,55 +127,45 @@ def _purged_within_a_week(session: Session) -> int:
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 6 * * 0", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
     ),
-    metadata=_KNOWN,
+    metadata=_TABLE,
 )
 def archive_purge(
     context: dg.AssetExecutionContext, config: PurgeConfig, outbox: OutboxResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
-    """Deletes archived dead events past `DLQ_ARCHIVE_RETENTION_DAYS`, and of the ledger what is past its own retention.
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
+    """Deletes archived events and deaths that are **past their retention**.
 
-    Which events were deleted stays known, and the daily rollup stays for good.
+    `DLQ_ARCHIVE_RETENTION_DAYS` applies to the archive, `DLQ_LEDGER_RETENTION_DAYS` to the ledger.
+    The ids of deleted events stay known, and the daily rollup is kept permanently.
 
-    - **When:** on Sundays at 04:00, with `dry_run: false`. By hand it only counts, unless you say the same.
-    - **Changes:** deletes rows of the archive table and of the ledger **for good**, with an audit row a batch.
-    - **Rerun:** at any time: it goes on with what is left. Nothing brings back what it deleted.
+    - **When:** on Sundays at 04:00, with `dry_run: false`. By hand it is a dry run by default.
+    - **Changes:** **permanently** deletes rows of the archive table and of the ledger, with an
+      audit entry a batch.
+    - **Rerun:** at any time: it deletes the remaining rows. Deleted rows cannot be restored.
     """
     with outbox.session() as session:
-        settings = session.settings
+        settings, connection = session.settings, session.connection
         audit = AuditContext("archive_purge", "retention", session.now, context.run.run_id)
-        purged = forgotten = PurgeResult(0, 0)
+        options = RunOptions(dry_run=config.dry_run)
+        events = deaths = PurgeResult(0, 0)
         if settings.archive_retention_days:
             before = audit.now - timedelta(days=settings.archive_retention_days)
-            purged = purge_archive(
-                session.connection,
-                before=before,
-                audit=audit,
-                options=RunOptions(dry_run=config.dry_run),
-            )
+            events = purge_archive(connection, before=before, audit=audit, options=options)
         if settings.ledger_retention_days:
             before = audit.now - timedelta(days=settings.ledger_retention_days)
-            forgotten = purge_deaths(
-                session.connection,
-                before=before,
-                audit=audit,
-                options=RunOptions(dry_run=config.dry_run),
-            )
-        soon = _purged_within_a_week(session)
-        table = _table(session)
-    return dg.MaterializeResult(
-        metadata=table
-        | {
-            "events_purged": purged.events,
-            "deaths_forgotten": forgotten.events,
-            "purged_within_a_week": soon,
-            "dry_run": config.dry_run,
-        }
-    )
+            deaths = purge_deaths(connection, before=before, audit=audit, options=options)
+        return dg.MaterializeResult(
+            metadata=_build_table_metadata(session)
+            | {
+                "events_purged": events.events,
+                "deaths_purged": deaths.events,
+                "dry_run": config.dry_run,
+            }
+        )
 
 
 @dg.asset_check(asset=dead_event_archive, description=describe_check("books_balance"))
 def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
-    """Look for events of the ledger that are nowhere, or in both tables."""
+    """Find events of the ledger that are in neither table, or in both."""
     with outbox.session() as session:
         found = reconcile_events(session.connection, now=session.now)
         figures = {
@@ -188,34 +178,29 @@ def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=dead_event_archive, description=describe_check("archive_has_every_column"))
 def archive_has_every_column(outbox: OutboxResource) -> dg.AssetCheckResult:
-    """A column that it lacks would be lost, so nothing is archived then; another type may not hold the value."""
+    """Find columns that the archive lacks or has in another type: archiving would lose values."""
     with outbox.session() as session:
-        rows = session.connection.run("archive.columns_lacking").fetchall()
-        wrong = [
-            f"{row['column']} {row['type']} is archived as {row['archived_as'] or 'nothing'}"
-            for row in rows
-        ]
-        figures: dict[str, object] = {"wrong": ", ".join(wrong) or "none"}
+        wrong = ", ".join(list_column_differences(session.connection))
         return report_check_result(
-            session, "archive_has_every_column", passed=not wrong, figures=figures
+            session,
+            "archive_has_every_column",
+            passed=not wrong,
+            figures={"wrong": wrong or "none"},
         )
 
 
 @dg.asset_check(asset=dead_event_archive, description=describe_check("nothing_stays_too_long"))
 def nothing_stays_too_long(outbox: OutboxResource) -> dg.AssetCheckResult:
-    """What stays is of a day that is not exported completely: a warning, because nothing is lost."""
+    """Count events that should be archived. A warning, because no event is lost."""
     with outbox.session() as session:
         days = session.settings.dead_retention_days + 1
-        left = session.connection.fetch_one(
-            "archive.count_movable", before=session.now - timedelta(days=days), times=None
-        )["events"]
-        figures = {"events": left, "older_than_days": days}
+        events = count_overdue_events(session.connection, before=session.now - timedelta(days=days))
         return report_check_result(
             session,
             "nothing_stays_too_long",
-            passed=not left,
+            passed=not events,
             severity=Severity.WARNING,
-            figures=figures,
+            figures={"events": events, "older_than_days": days},
         )
 
 
@@ -223,10 +208,12 @@ archive_job = dg.define_asset_job(
     "archive_dead_events",
     selection=dg.AssetSelection.assets(dead_event_archive),
     description=describe_definition(
-        "Moves dead events past `DLQ_DEAD_RETENTION_DAYS` to the **archive** table, and checks the books.",
-        when="At 03:00, by `archive_daily`. Launched by hand it only counts, unless `dry_run` is false.",
-        changes="The outbox table and the archive table, and `dlq.audit`.",
-        rerun="Re-execute it with the same configuration: what was moved is moved once.",
+        "Moves dead events past `DLQ_DEAD_RETENTION_DAYS` to the **archive** table, and checks "
+        "that no event is missing.",
+        when="At 03:00, by `archive_daily`. Launched by hand it is a dry run, unless `dry_run` is "
+        "false.",
+        changes="The outbox table, the archive table and `dlq.audit`.",
+        rerun="Re-execute it with the same configuration: an event moves once.",
     ),
     owners=OWNERS,
     hooks={record_success_hook},
@@ -236,11 +223,12 @@ purge_job = dg.define_asset_job(
     "purge_archive",
     selection=dg.AssetSelection.assets(archive_purge),
     description=describe_definition(
-        "Deletes **for good** what is past `DLQ_ARCHIVE_RETENTION_DAYS` in the archive and past "
-        "`DLQ_LEDGER_RETENTION_DAYS` in the ledger.",
-        when="On Sundays at 04:00, by `purge_weekly`. Launched by hand it only counts, unless `dry_run` is false.",
+        "**Permanently** deletes archived events past `DLQ_ARCHIVE_RETENTION_DAYS` and deaths "
+        "past `DLQ_LEDGER_RETENTION_DAYS`.",
+        when="On Sundays at 04:00, by `purge_weekly`. Launched by hand it is a dry run, unless "
+        "`dry_run` is false.",
         changes="The archive table, `dlq.death` and `dlq.audit`.",
-        rerun="Re-execute it with the same configuration: it goes on with what is left.",
+        rerun="Re-execute it with the same configuration: it deletes the remaining rows.",
     ),
     owners=OWNERS,
     hooks={record_success_hook},
@@ -255,10 +243,12 @@ purge_schedule = dg.ScheduleDefinition(
     default_status=SCHEDULES_START,
     owners=OWNERS,
     description=describe_automation(
-        "Starts purge_archive with dry_run: false: what is past its retention is deleted for good.",
+        "Starts purge_archive with dry_run: false, which permanently deletes rows past their "
+        "retention.",
         when="On Sundays at 04:00 in DLQ_TIMEZONE.",
-        changes="The archive table and the ledger of deaths; dlq.audit keeps how many.",
-        rerun="A missed tick may wait for next Sunday; purge_archive with dry_run: false makes up for it now.",
+        changes="The archive table and the ledger of deaths; dlq.audit keeps the number of rows.",
+        rerun="A missed tick can wait for next Sunday; launch purge_archive with dry_run: false to "
+        "purge now.",
     ),
 )
 
@@ -271,9 +261,11 @@ archive_schedule = dg.ScheduleDefinition(
     default_status=SCHEDULES_START,
     owners=OWNERS,
     description=describe_automation(
-        "Starts archive_dead_events with dry_run: false: old dead events leave the table that workers poll.",
+        "Starts archive_dead_events with dry_run: false, so that old dead events leave the table "
+        "that workers poll.",
         when="At 03:00 in DLQ_TIMEZONE, after the exports.",
         changes="Moves rows from the outbox table to the archive table.",
-        rerun="The next tick takes what a missed one left; archive_dead_events with dry_run: false takes it now.",
+        rerun="The next tick moves what a missed one left; launch archive_dead_events with "
+        "dry_run: false to archive now.",
     ),
 )

@@ -1,6 +1,7 @@
-"""Why did events die? The observed outbox and the classification of its deaths."""
+"""Observes the outbox and classifies its deaths by cause."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import timedelta
 
 import dagster as dg
@@ -8,28 +9,35 @@ import dagster as dg
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.causes.catalogue import Cause, list_causes, mark_regressed_causes
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.counts import refresh_shown_causes
+from dlq_pipelines.causes.counts import (
+    count_causes,
+    count_classified_deaths,
+    refresh_shown_causes,
+)
 from dlq_pipelines.causes.similar import find_similar_causes
 from dlq_pipelines.defs.describe import describe_automation, describe_check, describe_definition
 from dlq_pipelines.defs.health import record_success_hook, report_check_result
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
 from dlq_pipelines.defs.tables import CAUSE, OUTBOX, describe_table
-from dlq_pipelines.retries.settle import settle_retries
+from dlq_pipelines.outbox.reconcile import read_outbox_state
+from dlq_pipelines.retries.settle import list_inconsistent_stages, settle_retries
 from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import render_markdown_table
 
-# Rows of a table in the UI; `dlq causes` lists the rest.
-_SHOWN = 20
+# Rows of a table in the UI; `dlq causes list` has the others.
+_SHOWN_ROWS = 20
 _settings = read_settings()
 
 outbox_event = dg.AssetSpec(
     "outbox_event",
     description=describe_definition(
-        "The application's **outbox table**: what is to be delivered, what waits for its next try, and what is dead.",
-        when="The application and its workers write it all the time; each run of `dead_event_causes` observes how many "
-        "events are dead and how many wait.",
-        changes="Nothing: it is observed, not materialized. Retries and the archive change its dead events.",
+        "The application's **outbox table**: events to deliver, events that wait for their next "
+        "attempt, and dead events.",
+        when="The application and its workers write to it all the time. Each run of "
+        "`dead_event_causes` observes how many events are dead and how many wait.",
+        changes="Nothing: Dagster observes the table. Retries and the archive change its dead "
+        "events.",
         rerun="Materialize `dead_event_causes` to observe it now.",
     ),
     group_name=GROUP,
@@ -52,81 +60,86 @@ outbox_event = dg.AssetSpec(
 )
 def dead_event_causes(
     context: dg.AssetExecutionContext, outbox: OutboxResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
-    """Gives every new death its **cause**: exception type and message template.
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
+    """Assigns a **cause** to every new death: exception type and message template.
 
-    Takes what is not classified yet, in batches of 5,000; also writes down what became of events that people retried.
+    Classifies deaths in batches of 5,000, and records the outcomes of events that were retried by
+    hand.
 
     - **When:** every five minutes, with the job `classify_deaths`.
-    - **Changes:** `dlq.death.cause_id`, `dlq.cause`, the counts in `dlq.cause_day`, and `dlq.retry.outcome`.
-    - **Rerun:** at any time, also twice at once: nothing is counted twice.
+    - **Changes:** `dlq.death.cause_id`, `dlq.cause`, the counts in `dlq.cause_day`, and
+      `dlq.retry.outcome`.
+    - **Rerun:** at any time, even twice at once: no death is counted twice.
     """
     with outbox.session() as session:
-        _observe(context, session)
-        announce = session.settings.death_webhook_url is not None
-        found = classify_deaths(session.connection, zone=session.settings.zone, announce=announce)
-        refresh_shown_causes(session.connection, now=session.now)
-        regressed = mark_regressed_causes(session.connection, now=session.now)
-        patience = session.settings.settle_timeout_seconds
-        settled = settle_retries(session.connection, now=session.now, settle_seconds=patience)
-        causes = list_causes(session.connection, limit=1000)
-        table = session.table(session.settings.schema_name, "cause")
-        table["dagster/row_count"] = session.connection.fetch_one("cause.rows")["rows"]
+        connection, settings = session.connection, session.settings
+        _observe_outbox(context, session)
+        classified = classify_deaths(
+            connection, zone=settings.zone, announce=settings.death_webhook_url is not None
+        )
+        refresh_shown_causes(connection, now=session.now)
+        regressed = mark_regressed_causes(connection, now=session.now)
+        settled = settle_retries(
+            connection, now=session.now, settle_seconds=settings.settle_timeout_seconds
+        )
+        causes = list_causes(connection, limit=1000)
+        table = session.describe_table(settings.schema_name, "cause")
+        table["dagster/row_count"] = count_causes(connection)
         rows = [
             (c.id, c.title[:160], c.state(session.now), c.dead, c.deaths, c.owner or "")
-            for c in causes[:_SHOWN]
+            for c in causes[:_SHOWN_ROWS]
         ]
+    header = ("cause", "title", "state", "dead now", "deaths", "owner")
     return dg.MaterializeResult(
         metadata=table
         | {
-            "deaths_classified": found.deaths,
-            "new_causes": len(found.new_causes),
+            "deaths_classified": classified.deaths,
+            "new_causes": len(classified.new_causes),
             "regressed": len(regressed),
             "retries_settled": settled,
-            "causes": dg.MetadataValue.md(
-                render_markdown_table(
-                    ("cause", "what", "state", "dead now", "deaths", "owner"), rows
-                )
-            ),
-            "may_be_one": dg.MetadataValue.md(_proposals(causes)),
+            "causes": dg.MetadataValue.md(render_markdown_table(header, rows)),
+            "similar_causes": dg.MetadataValue.md(_render_similar_causes(causes)),
         }
     )
 
 
-def _proposals(causes: Sequence[Cause]) -> str:
-    """Pairs that a person should look at; nothing is merged by itself."""
-    alike = find_similar_causes(causes)[:_SHOWN]
-    if not alike:
-        return "No two causes are alike but for one word."
+def _render_similar_causes(causes: Sequence[Cause]) -> str:
+    """List pairs that a person may merge. No causes are merged automatically."""
+    pairs = find_similar_causes(causes)[:_SHOWN_ROWS]
+    if not pairs:
+        return "No two causes differ in a single word."
     rows = [
         (
-            p.other.id,
-            p.cause.id,
-            p.differs[1] or "nothing",
-            p.differs[0] or "nothing",
-            p.other.deaths,
+            pair.other.id,
+            pair.cause.id,
+            pair.differs[1] or "nothing",
+            pair.differs[0] or "nothing",
+            pair.other.deaths,
         )
-        for p in alike
+        for pair in pairs
     ]
-    return render_markdown_table(("merge", "into", "where this says", "that says", "deaths"), rows)
+    return render_markdown_table(("merge", "into", "first says", "second says", "deaths"), rows)
 
 
-def _observe(context: dg.AssetExecutionContext, session: Session) -> None:
-    settings, seen = session.settings, session.connection.fetch_one("outbox.observe")
-    metadata = {
-        name: value if isinstance(value, int) else str(value) for name, value in seen.items()
+def _observe_outbox(context: dg.AssetExecutionContext, session: Session) -> None:
+    settings, state = session.settings, read_outbox_state(session.connection)
+    metadata = session.describe_table(settings.outbox_schema, settings.outbox_table) | {
+        "dagster/row_count": state.rows,
+        "dead": state.dead,
+        "oldest_dead_at": str(state.oldest_dead_at),
+        "waiting": state.waiting,
+        "oldest_due_at": str(state.oldest_due_at),
     }
-    table = session.table(settings.outbox_schema, settings.outbox_table)
-    table["dagster/row_count"] = session.connection.fetch_one("outbox.rows")["rows"]
-    context.log_event(dg.AssetObservation(asset_key="outbox_event", metadata=table | metadata))
+    context.log_event(dg.AssetObservation(asset_key="outbox_event", metadata=metadata))
 
 
 @dg.asset_check(asset="outbox_event", description=describe_check("backlog_is_small"))
 def backlog_is_small(outbox: OutboxResource) -> dg.AssetCheckResult:
-    """Count what is dead. Of the alerts, `backlog` tells of the same."""
+    """Count the dead events. The alert rule `backlog` covers them, so this check has no alert."""
     with outbox.session() as session:
-        settings, dead = session.settings, session.connection.fetch_one("outbox.observe")["dead"]
-        worst = dead > settings.backlog_error
+        settings = session.settings
+        dead = read_outbox_state(session.connection).dead
+        is_error = dead > settings.backlog_error
         figures = {
             "dead": dead,
             "warn_above": settings.backlog_warn,
@@ -135,32 +148,30 @@ def backlog_is_small(outbox: OutboxResource) -> dg.AssetCheckResult:
         return report_check_result(
             session,
             "backlog_is_small",
-            passed=dead <= settings.backlog_warn and not worst,
-            severity=Severity.CRITICAL if worst else Severity.WARNING,
+            passed=dead <= settings.backlog_warn and not is_error,
+            severity=Severity.CRITICAL if is_error else Severity.WARNING,
             figures=figures,
         )
 
 
 @dg.asset_check(asset=dead_event_causes, description=describe_check("rollup_matches_ledger"))
 def rollup_matches_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
-    """Recount the rollup from the ledger."""
+    """Compare the daily rollup and the counters with the ledger."""
     with outbox.session() as session:
-        counted = session.connection.fetch_one("cause.rollup_difference")
-        agree = counted["ledger"] == counted["rollup"] == counted["counters"]
-        return report_check_result(session, "rollup_matches_ledger", passed=agree, figures=counted)
+        counts = count_classified_deaths(session.connection)
+        return report_check_result(
+            session, "rollup_matches_ledger", passed=counts.agree, figures=asdict(counts)
+        )
 
 
 @dg.asset_check(asset=dead_event_causes, description=describe_check("stages_match_ledger"))
 def stages_match_ledger(outbox: OutboxResource) -> dg.AssetCheckResult:
-    """Recount the stages of all fixes from the ledger of retries."""
+    """Compare the counted outcomes of every stage with the ledger of retries."""
     with outbox.session() as session:
-        wrong = [
-            f"fix {r['fix_id']} stage {r['stage']}"
-            for r in session.connection.run("fix.stages_difference")
-        ]
-        figures: dict[str, object] = {"wrong": ", ".join(wrong) or "none"}
+        stages = list_inconsistent_stages(session.connection)
+        wrong = ", ".join(f"fix {fix} stage {stage}" for fix, stage in stages)
         return report_check_result(
-            session, "stages_match_ledger", passed=not wrong, figures=figures
+            session, "stages_match_ledger", passed=not wrong, figures={"wrong": wrong or "none"}
         )
 
 
@@ -169,10 +180,12 @@ causes_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(dead_event_causes)
     | dg.AssetSelection.checks(backlog_is_small),
     description=describe_definition(
-        "Gives new deaths their **cause**, observes the outbox and checks its backlog and the counts.",
+        "Assigns **causes** to new deaths, observes the outbox, and checks its backlog and the "
+        "counts.",
         when="Every five minutes, by `causes_every_five_minutes`.",
-        changes="The ledger's causes and counts, and outcomes of retries; nothing of the application's.",
-        rerun="Launch or re-execute it whenever you like: it takes what has no cause yet.",
+        changes="The ledger's causes and counts, and outcomes of retries. No table of the "
+        "application.",
+        rerun="Launch or re-execute it at any time: it classifies the deaths that have no cause.",
     ),
     owners=OWNERS,
     hooks={record_success_hook},
@@ -186,9 +199,9 @@ causes_schedule = dg.ScheduleDefinition(
     default_status=SCHEDULES_START,
     owners=OWNERS,
     description=describe_automation(
-        "Starts classify_deaths, so that new deaths have their cause within five minutes.",
+        "Starts classify_deaths, so that new deaths have a cause within five minutes.",
         when="Every five minutes.",
         changes="dlq.death.cause_id, dlq.cause, dlq.cause_day and dlq.retry.outcome.",
-        rerun="A missed tick needs nothing: the next one takes what it left.",
+        rerun="Not needed after a missed tick: the next one classifies those deaths.",
     ),
 )

@@ -1,22 +1,22 @@
-"""Where are the steps of a run executed: here, in a process of their own, or on other machines?"""
+"""Selects where the steps of a run execute: in the run's process, in their own, or elsewhere."""
 
 from dagster import ExecutorDefinition, in_process_executor, multiprocess_executor
 
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.settings import Executor, Settings
 
-# Steps wait here and not in Dagster's own queue, whose workers may know nothing of this code.
+# Steps wait in a queue of their own: workers on Dagster's default queue may lack this code.
 QUEUE = "dlq"
 
 
 def select_executor(settings: Settings) -> ExecutorDefinition:
-    """The executor that `DLQ_EXECUTOR` names.
+    """Return the executor that `DLQ_EXECUTOR` names.
 
-    In the run's own process by default: half the time of a run, and a killed run leaves no step behind that goes on
-    writing. The others' packages are imported when they are asked for.
+    The default executes steps in the run's process: a run takes half the time, and a killed run
+    leaves no step that goes on writing. The packages of the others are imported on demand.
 
     Raises:
-        DlqError: its extra is not installed, or Celery's Redis is not named.
+        DlqError: the executor's extra is not installed, or Celery's Redis is not set.
     """
     match settings.executor:
         case Executor.IN_PROCESS:
@@ -24,21 +24,23 @@ def select_executor(settings: Settings) -> ExecutorDefinition:
         case Executor.MULTIPROCESS:
             return multiprocess_executor
         case Executor.CELERY:
-            return _celery(settings)
+            return _build_celery_executor(settings)
         case Executor.K8S:
-            return _k8s()
+            return _get_k8s_executor()
 
 
-def _celery(settings: Settings) -> ExecutorDefinition:
+def _build_celery_executor(settings: Settings) -> ExecutorDefinition:
     try:
         from dagster_celery import celery_executor
     except ImportError:
-        raise _missing(Executor.CELERY) from None
+        raise _build_missing_extra_error(Executor.CELERY) from None
     if settings.celery_url is None:
         raise DlqError(
-            "DLQ_EXECUTOR=celery needs DLQ_CELERY_URL. Set it to Celery's Redis: redis://host:6379/0."
+            "DLQ_EXECUTOR=celery needs DLQ_CELERY_URL.",
+            "Set it to Celery's Redis: redis://host:6379/0.",
         )
-    # By the name of the variable: runs, the UI and logs show this, and the URL may hold a password.
+    # The name of the variable, because runs, the UI and logs show this value and the URL may hold
+    # a password.
     url = {"env": "DLQ_CELERY_URL"}
     return celery_executor.configured(
         {"broker": url, "backend": url, "config_source": {"task_default_queue": QUEUE}},
@@ -46,16 +48,16 @@ def _celery(settings: Settings) -> ExecutorDefinition:
     )
 
 
-def _k8s() -> ExecutorDefinition:
+def _get_k8s_executor() -> ExecutorDefinition:
     try:
         from dagster_k8s import k8s_job_executor
     except ImportError:
-        raise _missing(Executor.K8S) from None
+        raise _build_missing_extra_error(Executor.K8S) from None
     return k8s_job_executor
 
 
-def _missing(extra: Executor) -> DlqError:
+def _build_missing_extra_error(extra: Executor) -> DlqError:
     return DlqError(
-        f"DLQ_EXECUTOR={extra} needs packages that are not installed. Run `pip install 'dlq-pipelines[{extra}]'`, "
-        "or unset DLQ_EXECUTOR."
+        f"DLQ_EXECUTOR={extra} needs packages that are not installed.",
+        f"Run `pip install 'dlq-pipelines[{extra}]'`, or unset DLQ_EXECUTOR.",
     )

@@ -1,4 +1,4 @@
-"""When does a day become files, and are they whole before anything is archived on their word?"""
+"""Exports each day's deaths as files, and verifies them before the archive may rely on them."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -17,15 +17,20 @@ from dlq_pipelines.defs.partitions import (
     process_days,
 )
 from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
-from dlq_pipelines.exports.export import ExportResult, export_day, verify_day
+from dlq_pipelines.exports.export import (
+    ExportResult,
+    export_day,
+    list_days_without_export,
+    verify_day,
+)
 from dlq_pipelines.exports.formats import COLUMN_DESCRIPTIONS, EXPORT_SCHEMA
 from dlq_pipelines.installation import build_export_options, get_exports_uri
 from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import render_markdown_table
 
 _CHECK = "export_is_complete"
-# A rule that cannot be understood is said when the definitions load, not at 00:30.
 _settings = read_settings()
+# An invalid rule fails when the definitions load, not at 00:30.
 build_export_options(_settings)
 _COLUMNS = dg.TableSchema(
     [
@@ -42,7 +47,7 @@ _COLUMNS = dg.TableSchema(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "parquet"},
-    # From 00:30 to 03:00 is an hour longer where the clock is put back between them.
+    # 00:30 to 03:00 takes an hour longer on the day that the clock goes back.
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 3 * * *", lower_bound_delta=timedelta(hours=4), timezone=TIMEZONE
     ),
@@ -58,38 +63,41 @@ _COLUMNS = dg.TableSchema(
 )
 def dead_event_export(
     context: dg.AssetExecutionContext, outbox: OutboxResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
-    """All deaths of a day as **Parquet** in `died_on=YYYY-MM-DD/`, **CSV** in `_csv/` and **JSON Lines** in `_jsonl/`.
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
+    """All deaths of a day as **Parquet**, **CSV** and **JSON Lines**.
 
-    `DLQ_EXPORT_URI` says where, `DLQ_EXPORT_FORMATS` which; `_manifest.json` beside the Parquet file lists them. A day
-    is refused while it is not over, while some of its deaths have no cause, or while another run exports it.
+    The files are in `died_on=YYYY-MM-DD/`, `_csv/` and `_jsonl/`. `DLQ_EXPORT_URI` sets the target,
+    `DLQ_EXPORT_FORMATS` the formats; `_manifest.json` next to the Parquet file lists the files. A
+    day is refused until it has ended and all of its deaths have a cause, and while another run
+    exports it.
 
-    - **When:** at 00:30 for the day before, and for days of the last two weeks that were missed.
+    - **When:** at 00:30 for the day before, and for missed days of the last two weeks.
     - **Changes:** the day's files and its row in `dlq.export_day`; no event.
-    - **Rerun:** any day, or a backfill of any range in one run: files are replaced, and a refused day stops no other.
+    - **Rerun:** any day, or a backfill of any range in one run: files are replaced, and a refused
+      day stops no other day.
     """
     with outbox.session() as session:
-        target, options = session.exports, build_export_options(session.settings)
+        connection, target = session.connection, session.exports_target
+        options = build_export_options(session.settings)
 
         def export(key: str) -> tuple[Metadata, list[str]]:
+            day = session.parse_day(key)
             exported = export_day(
-                session.connection,
+                connection,
                 url=session.export_url,
-                day=session.day(key),
+                day=day,
                 target=target,
                 now=session.now,
                 options=options,
             )
-            context.log.info(f"{key}: {exported.rows} deaths to {exported.folder}")
-            found = verify_day(
-                session.connection, day=session.day(key), target=target, now=session.now
-            )
-            return _metadata(exported), [f"{key}: {difference}" for difference in found]
+            context.log.info(f"{key}: exported {exported.rows} deaths to {exported.folder}")
+            differences = verify_day(connection, day=day, target=target, now=session.now)
+            return _build_metadata(exported), [f"{key}: {found}" for found in differences]
 
         return process_days(context, session, _CHECK, export)
 
 
-def _metadata(exported: ExportResult) -> Metadata:
+def _build_metadata(exported: ExportResult) -> Metadata:
     folder = exported.folder
     files = [(file.name, file.bytes, file.sha256) for file in exported.files]
     return {
@@ -104,10 +112,12 @@ export_job = dg.define_asset_job(
     "export_day",
     selection=dg.AssetSelection.assets(dead_event_export),
     description=describe_definition(
-        "Writes a day's deaths, or those of a range of days, as **files** and reads them again.",
+        "Exports the deaths of a day, or of a range of days, as **files**, and reads the files "
+        "back.",
         when="At 00:30, by `export_daily`; by hand for the days that you choose.",
-        changes="The files of these days under `DLQ_EXPORT_URI`, and their rows in `dlq.export_day`.",
-        rerun="Re-execute it, or launch a backfill: the files of a day are replaced, never doubled.",
+        changes="The files of these days under `DLQ_EXPORT_URI`, and their rows in "
+        "`dlq.export_day`.",
+        rerun="Re-execute it, or launch a backfill: the files of a day are replaced.",
     ),
     owners=OWNERS,
     hooks={record_success_hook},
@@ -117,11 +127,13 @@ export_schedule = build_daily_schedule(
     export_job,
     name="export_daily",
     cron="30 0 * * *",
-    missing="export.missing_days",
+    list_missing=list_days_without_export,
     description=describe_automation(
-        "Exports the day that ended at midnight, and of the last two weeks what has no sound export yet.",
+        "Exports the day that ended at midnight, and the days of the last two weeks that have no "
+        "verified export.",
         when="At 00:30 in DLQ_TIMEZONE, a run a day.",
         changes="The files of these days, and their rows in dlq.export_day.",
-        rerun="The next tick makes up for a missed one; backfill dead_event_export for older days.",
+        rerun="The next tick catches up after a missed one; backfill dead_event_export for older "
+        "days.",
     ),
 )

@@ -1,5 +1,6 @@
-"""Which jobs have we, and where is written down that they and their checks went well?"""
+"""Records successful jobs and the results of checks, for metrics and alerts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -7,32 +8,18 @@ import dagster as dg
 from dlq_pipelines.alerts.figures import record_check_result
 from dlq_pipelines.alerts.jobs import record_job_success
 from dlq_pipelines.alerts.rules import Severity
+from dlq_pipelines.defs.collect import list_check_steps
 from dlq_pipelines.defs.resources import Session, get_utc_now
-
-# The jobs whose failures are alerts, and the step of each that does its work.
-JOBS = {
-    "classify_deaths": "dead_event_causes",
-    "export_day": "dead_event_export",
-    "build_report": "failure_report",
-    "archive_dead_events": "dead_event_archive",
-    "purge_archive": "archive_purge",
-    "flag_fix": "flag_fix_op",
-    "retry_stage": "retry_stage_op",
-    "retry_dead_events": "retry_dead_events_op",
-    "send_alerts": "send_alerts_op",
-    "clean_up_runs": "clean_up_runs_op",
-}
-# The assets with days and their jobs: of these each day succeeds and fails for itself.
-DAILY = {JOBS[job]: job for job in ("export_day", "build_report")}
 
 
 @dg.success_hook(required_resource_keys={"outbox"})
 def record_success_hook(context: dg.HookContext) -> None:
-    """Write down when the job last succeeded: the run itself does. Of a killed run Dagster tells that it failed.
+    """Record when the job last succeeded; a killed run's failure is read from Dagster.
 
-    Dagster calls it after each step, and a check is a step too: what counts is the one that does the work.
+    Dagster calls the hook after each step, and a check is a step too. Only the step that does the
+    job's work counts.
     """
-    if context.op.name == JOBS[context.job_name]:
+    if context.op.name not in list_check_steps():
         with context.resources.outbox.session() as session:
             record_job_success(session.connection, context.job_name, at=get_utc_now())
 
@@ -43,14 +30,19 @@ def report_check_result(
     *,
     passed: bool,
     severity: Severity = Severity.CRITICAL,
-    figures: dict[str, object],
+    figures: Mapping[str, object],
 ) -> dg.AssetCheckResult:
-    """A check's result, written down for metrics and alerts."""
+    """Record a check's result for metrics and alerts, and return it as Dagster shows it."""
     record_check_result(
-        session.connection, name, passed=passed, severity=severity, figures=figures, now=session.now
+        session.connection,
+        name,
+        passed=passed,
+        severity=severity,
+        figures=dict(figures),
+        now=session.now,
     )
     shown = (
         dg.AssetCheckSeverity.ERROR if severity is Severity.CRITICAL else dg.AssetCheckSeverity.WARN
     )
-    metadata: Any = dict(figures)
+    metadata: Any = dict(figures)  # Dagster refuses what it cannot show
     return dg.AssetCheckResult(check_name=name, passed=passed, severity=shown, metadata=metadata)

@@ -1,24 +1,28 @@
-"""Which days get an export and a report, and what becomes of the others when one of them is refused?"""
+"""Runs assets a day at a time: which days a schedule requests, and what a refused day stops."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
 import psycopg
 
 from dlq_pipelines.alerts.jobs import record_job_success
-from dlq_pipelines.day import CATCH_UP_DAYS
-from dlq_pipelines.defs.health import DAILY, report_check_result
+from dlq_pipelines.day import CATCH_UP_DAYS, Day
+from dlq_pipelines.defs.collect import map_daily_assets
+from dlq_pipelines.defs.health import report_check_result
 from dlq_pipelines.defs.resources import OWNERS, OutboxResource, Session, get_utc_now
 from dlq_pipelines.errors import DlqError
+from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.settings import read_settings
 
 _settings = read_settings()
 
 TIMEZONE = _settings.timezone
 DAYS = dg.DailyPartitionsDefinition(start_date=_settings.partitions_start, timezone=TIMEZONE)
-# All days of a backfill in one run, or so many a run: a run has one step for its days, so it is runs that spread over
-# machines. A run by default, because starting one takes seconds and a day of an export often less.
+# All days of a backfill in one run, or DLQ_DAYS_PER_RUN of them. A run has one step for its days,
+# so only runs spread over machines. One run by default: starting a run takes seconds, exporting a
+# day often less.
 BACKFILL = (
     dg.BackfillPolicy.multi_run(_settings.days_per_run)
     if _settings.days_per_run
@@ -32,36 +36,39 @@ SENSORS_START = (
 )
 
 Metadata = Mapping[str, Any]
-_Do = Callable[[str], tuple[Metadata, list[str]]]
-# Days that a failure names; the others fail for the same reasons.
-_NAMED = 10
+_ProcessDay = Callable[[str], tuple[Metadata, list[str]]]
+_ListDays = Callable[[Connection, Sequence[Day]], list[date]]
+# Days that a failure names. The others usually fail for the same reasons.
+_NAMED_DAYS = 10
 
 
 def build_daily_schedule(
-    job: Any, *, name: str, cron: str, missing: str, description: str
+    job: Any, *, name: str, cron: str, list_missing: _ListDays, description: str
 ) -> dg.ScheduleDefinition:
-    """A schedule of the day before, which also makes up for days that it missed or that were refused.
+    """Build a schedule that requests the day before and the days that it missed.
 
-    After an outage Dagster asks for the last tick alone. What is missing is read from the database; where that is away,
-    the day before is asked for all the same, and its run says what is wrong.
+    After an outage Dagster evaluates only the last tick, so the schedule reads the missing days
+    from the database. If the database is unavailable, the schedule still requests the day before,
+    and that run fails with the reason.
 
     Args:
-        job: of an asset with days.
+        job: of an asset with daily partitions.
         name: of the schedule.
-        cron: when, on the wall clock of `DLQ_TIMEZONE`.
-        missing: the statement that picks the days to do.
+        cron: when, by the clock in `DLQ_TIMEZONE`.
+        list_missing: returns the days that still have to be done.
         description: for the UI.
     """
 
-    def ask(
+    def request_days(
         context: dg.ScheduleEvaluationContext, outbox: OutboxResource
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         at = context.scheduled_execution_time
         days = DAYS.get_partition_keys(current_time=at)[-CATCH_UP_DAYS:]
         if not days:
-            yield dg.SkipReason("No day is over yet.")
-        for day in [*_missing(outbox, missing, days[:-1]), *days[-1:]]:
-            # The tick is in the key: asked twice at one tick it is one run, and a day that was refused has another one.
+            yield dg.SkipReason("No day has ended yet.")
+        for day in [*_read_missing_days(outbox, list_missing, days[:-1]), *days[-1:]]:
+            # The run key holds the tick: a tick that is evaluated twice requests one run, and the
+            # next tick requests a refused day again.
             yield dg.RunRequest(run_key=f"{day} at {at:%Y-%m-%d %H:%M}", partition_key=day)
 
     decorate = dg.schedule(
@@ -73,54 +80,50 @@ def build_daily_schedule(
         owners=OWNERS,
         description=description,
     )
-    return decorate(ask)
+    return decorate(request_days)
 
 
-def _missing(outbox: OutboxResource, statement: str, keys: Sequence[str]) -> list[str]:
+def _read_missing_days(
+    outbox: OutboxResource, list_missing: _ListDays, keys: Sequence[str]
+) -> list[str]:
     try:
         with outbox.session() as session:
-            days = [session.day(key) for key in keys]
-            where = {
-                "days": [day.date for day in days],
-                "starts": [day.start for day in days],
-                "ends": [day.until for day in days],
-            }
-            return [row["day"].isoformat() for row in session.connection.run(statement, **where)]
+            days = [session.parse_day(key) for key in keys]
+            return [day.isoformat() for day in list_missing(session.connection, days)]
     except (dg.Failure, DlqError, psycopg.Error):
         return []
 
 
 def process_days(
-    context: dg.AssetExecutionContext, session: Session, check: str, do: _Do
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
-    """Do a run's days one after the other. A day that is refused stops no other one, and what is done stays on record.
+    context: dg.AssetExecutionContext, session: Session, check: str, process_day: _ProcessDay
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
+    """Process the days of a run one by one. A refused day stops no other day.
 
     Args:
         context: of the asset.
-        session: where it is written down that a day succeeded, whichever job or backfill asked for it.
-        check: the asset's check, which passes where no day differs.
-        do: does a day; returns its metadata, and what differs from what it should be.
+        session: where each day's success is recorded, in whichever job or backfill it runs.
+        check: the asset's check, which passes if no day has a difference.
+        process_day: processes a day; returns its metadata and the differences that it found.
 
     Raises:
-        dagster.Failure: days were refused; it names them with their reasons.
+        dagster.Failure: days were refused; the message names them and the reasons.
     """
     done: dict[str, Metadata] = {}
-    job = DAILY[context.asset_key.to_user_string()]
+    job = map_daily_assets()[context.asset_key.to_user_string()]
 
-    def do_and_record(key: str) -> tuple[Metadata, list[str]]:
-        metadata, differences = do(key)
+    def process_and_record(key: str) -> tuple[Metadata, list[str]]:
+        metadata, differences = process_day(key)
         if not differences:
             record_job_success(session.connection, job, day=key, at=get_utc_now())
         return metadata, differences
 
     try:
-        differ = _do_all(context.partition_keys, do_and_record, done)
+        differences = _process_all(context.partition_keys, process_and_record, done)
         result = report_check_result(
-            session, check, passed=not differ, figures={"differences": differ[:100]}
+            session, check, passed=not differences, figures={"differences": differences[:100]}
         )
-    except (
-        Exception
-    ):  # a failed step materializes nothing: its good days are written down one by one
+    except Exception:
+        # A failed step materializes nothing, so the days that succeeded are logged one by one.
         for key, metadata in done.items():
             context.log_event(
                 dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
@@ -131,33 +134,36 @@ def process_days(
     return dg.MaterializeResult(check_results=[result])
 
 
-def _do_all(days: Sequence[str], do: _Do, done: dict[str, Metadata]) -> list[str]:
-    """What differs. The days that went well are in `done`, also where it raises."""
-    refused, differ = [], []
+def _process_all(
+    days: Sequence[str], process_day: _ProcessDay, done: dict[str, Metadata]
+) -> list[str]:
+    """Return the differences; `done` holds the days that succeeded, also if this raises."""
+    refused, differences = [], []
     for key in days:
         try:
-            done[key], differences = do(key)
+            done[key], found = process_day(key)
         except DlqError as error:
             refused.append(f"{key}: {error}")
         else:
-            differ += differences
+            differences += found
     if refused:
-        raise _refusal(refused, differ, len(days))
-    return differ
+        raise _build_refusal(refused, differences, len(days))
+    return differences
 
 
-def _refusal(refused: list[str], differ: list[str], days: int) -> dg.Failure:
+def _build_refusal(refused: list[str], differences: list[str], days: int) -> dg.Failure:
     if days == 1:
         return dg.Failure(refused[0])
     were = "was" if len(refused) == 1 else "were"
-    others = ", the others are done" if len(refused) < days else ""
-    more = [f"and {len(refused) - _NAMED} more."] if len(refused) > _NAMED else []
-    said = [
+    others = "; the others are done" if len(refused) < days else ""
+    hidden = len(refused) - _NAMED_DAYS
+    sentences = [
         f"{len(refused)} of {days} days {were} refused{others}.",
-        *refused[:_NAMED],
-        *more,
-        *differ[:_NAMED],
+        *refused[:_NAMED_DAYS],
+        *([f"and {hidden} more."] if hidden > 0 else []),
+        *differences[:_NAMED_DAYS],
     ]
     return dg.Failure(
-        " ".join(said), metadata={"refused": refused[:100], "differences": differ[:100]}
+        " ".join(sentences),
+        metadata={"refused": refused[:100], "differences": differences[:100]},
     )

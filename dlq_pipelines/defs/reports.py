@@ -1,4 +1,4 @@
-"""When do people get the report of a day, and is each of its figures what the ledger says?"""
+"""Builds each day's failure report and compares its totals with the ledger."""
 
 import base64
 from datetime import timedelta
@@ -25,7 +25,11 @@ from dlq_pipelines.defs.tables import REPORT_DAY, describe_table
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import build_alert_sender, build_report_policy, get_reports_uri
 from dlq_pipelines.reports.charts import draw_days_chart
-from dlq_pipelines.reports.check import find_report_differences
+from dlq_pipelines.reports.check import (
+    count_reports,
+    find_total_differences,
+    list_days_without_report,
+)
 from dlq_pipelines.reports.digest import build_digest
 from dlq_pipelines.reports.markdown import render_causes_markdown
 from dlq_pipelines.reports.report import Report, build_report
@@ -46,7 +50,7 @@ _settings = read_settings()
     freshness_policy=dg.FreshnessPolicy.cron(
         deadline_cron="0 8 * * *", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
     ),
-    # The table lists the pages, which are at the URI.
+    # The table lists the pages; the URI is where they are.
     metadata=describe_table(_settings, _settings.schema_name, "report_day", REPORT_DAY)
     | {"dagster/uri": get_reports_uri(_settings)},
     check_specs=[
@@ -60,69 +64,68 @@ _settings = read_settings()
 )
 def failure_report(
     context: dg.AssetExecutionContext, outbox: OutboxResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare
-    """What is new, what came back, what is getting worse, and whether the fixes worked: a page a **day**.
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
+    """The failures of a **day**: new, regressed and escalating causes, and the outcomes of fixes.
 
-    Every figure is as of the end of its day, whatever was retried or archived since.
+    Every figure is as of the end of the day, whatever was retried or archived since.
 
-    - **When:** at 06:00 for the day before, and for days of the last two weeks that were missed.
-    - **Changes:** the day's HTML, Markdown and JSON under `DLQ_REPORT_URI`, the `index.html` of all days, and the day's
-      row in `dlq.report_day`.
-    - **Rerun:** any day, or a backfill of any range in one run: it gives the same files, and a refused day stops no
-      other.
+    - **When:** at 06:00 for the day before, and for missed days of the last two weeks.
+    - **Changes:** the day's HTML, Markdown and JSON under `DLQ_REPORT_URI`, the `index.html` of
+      all days, and the day's row in `dlq.report_day`.
+    - **Rerun:** any day, or a backfill of any range in one run: the files are the same, and a
+      refused day stops no other day.
     """
     with outbox.session() as session:
-        policy, target = build_report_policy(session.settings), session.reports
+        connection = session.connection
+        policy, target = build_report_policy(session.settings), session.reports_target
 
         def build(key: str) -> tuple[Metadata, list[str]]:
             report = build_report(
-                session.connection,
-                day=session.day(key).date,
+                connection,
+                day=session.parse_day(key).date,
                 zone=session.settings.zone,
                 target=target,
                 policy=policy,
                 now=session.now,
             )
             context.log.info(f"{report.headline} ({report.places['html']})")
-            _send_digest(context, session, report)
-            days = session.connection.fetch_one("report.rows")["rows"]
-            return _metadata(report, days), find_report_differences(
-                session.connection, report.figures
-            )
+            _queue_digest(context, session, report)
+            differences = find_total_differences(connection, report.figures)
+            return _build_metadata(report, count_reports(connection)), differences
 
         return process_days(context, session, _CHECK, build)
 
 
-def _send_digest(context: dg.AssetExecutionContext, session: Session, report: Report) -> None:
-    """Let the channels be told of the day before, once: the next `send_alerts` run sends it. It fails no report."""
+def _queue_digest(context: dg.AssetExecutionContext, session: Session, report: Report) -> None:
+    """Queue the digest of yesterday once; the next `send_alerts` run sends it.
+
+    A digest that cannot be queued does not fail the report.
+    """
     today = session.now.astimezone(session.settings.zone).date()
     if not session.settings.report_digest or report.day != today - timedelta(days=1):
         return
-    short = build_digest(report)
+    digest = build_digest(report)
     try:
-        routes = build_alert_sender(session.settings).routes
-        day = report.day.isoformat()
         queue_digest(
             session.connection,
-            day,
-            summary=short.title,
-            detail=short.text,
+            report.day.isoformat(),
+            summary=digest.title,
+            detail=digest.text,
             now=session.now,
-            routes=routes,
+            routes=build_alert_sender(session.settings).routes,
         )
     except (DlqError, psycopg.Error) as error:
-        context.log.warning(
-            f"The digest was not queued: {error if isinstance(error, DlqError) else type(error).__name__}"
-        )
+        reason = error if isinstance(error, DlqError) else type(error).__name__
+        context.log.warning(f"The digest was not queued: {reason}")
 
 
-def _metadata(report: Report, days: int) -> Metadata:
-    """What a person asks of a report; of its table, how many days it holds."""
+def _build_metadata(report: Report, days: int) -> Metadata:
+    """Return the report's headline, figures and links, and how many days its table holds."""
     figures = report.figures
     chart = base64.b64encode(draw_days_chart(figures).encode()).decode()
     html = report.places["html"]
     links = "\n".join(
-        f"- {what}: {escape_markdown(place, 2_000)}" for what, place in report.places.items()
+        f"- {kind}: {escape_markdown(place, 2_000)}" for kind, place in report.places.items()
     )
     return {
         "headline": dg.MetadataValue.text(report.headline),
@@ -136,15 +139,16 @@ def _metadata(report: Report, days: int) -> Metadata:
             f"![deaths a day by cause](data:image/svg+xml;base64,{chart})"
         ),
         "files": dg.MetadataValue.md(links),
-        "report": _page(html),
+        "report": _build_page_link(html),
         "dagster/uri": dg.MetadataValue.text(html if "://" in html else Path(html).as_uri()),
     }
 
 
-def _page(place: str) -> dg.MetadataValue:
-    """A link where a browser can follow it: that of Google's storage asks who one is.
+def _build_page_link(place: str) -> dg.MetadataValue:
+    """Return a link if a browser can follow it, and otherwise the place with a copy button.
 
-    Else the place with a button that copies it. A browser follows no file:// from a page of http, and knows no s3://.
+    Google's storage serves its pages to a browser after a login. A browser follows no file:// link
+    from an http page, and does not know s3://.
     """
     if place.startswith("gs://"):
         return dg.MetadataValue.url(
@@ -157,10 +161,12 @@ report_job = dg.define_asset_job(
     "build_report",
     selection=dg.AssetSelection.assets(failure_report),
     description=describe_definition(
-        "Builds the **failure report** of a day, or of a range of days, and counts its figures a second time.",
+        "Builds the **failure report** of a day, or of a range of days, and compares its totals "
+        "with the ledger.",
         when="At 06:00, by `report_daily`; by hand for the days that you choose.",
-        changes="The pages of these days under `DLQ_REPORT_URI`, and their rows in `dlq.report_day`.",
-        rerun="Re-execute it, or launch a backfill: a past day gives the same pages.",
+        changes="The pages of these days under `DLQ_REPORT_URI`, and their rows in "
+        "`dlq.report_day`.",
+        rerun="Re-execute it, or launch a backfill: the pages of a past day are the same.",
     ),
     owners=OWNERS,
     hooks={record_success_hook},
@@ -170,12 +176,14 @@ report_schedule = build_daily_schedule(
     report_job,
     name="report_daily",
     cron="0 6 * * *",
-    missing="report.missing_days",
+    list_missing=list_days_without_report,
     description=describe_automation(
-        "Builds the report of the day that ended at midnight, and those that are missing of the last two weeks.",
+        "Builds the report of the day that ended at midnight, and the missing reports of the last "
+        "two weeks.",
         when="At 06:00 in DLQ_TIMEZONE, a run a day.",
-        changes="The pages of these days, and their rows in dlq.report_day; with DLQ_REPORT_DIGEST it queues the "
-        "digest of yesterday.",
-        rerun="The next tick makes up for a missed one; backfill failure_report for older days.",
+        changes="The pages of these days, and their rows in dlq.report_day; with "
+        "DLQ_REPORT_DIGEST, the queued digest of yesterday.",
+        rerun="The next tick builds what a missed one left; backfill failure_report for older "
+        "days.",
     ),
 )

@@ -1,9 +1,9 @@
-"""How is a fix flagged, and how do its stages run by themselves?"""
+"""Flags fixes, releases their stages, and retries dead events by hand."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import dagster as dg
 import psycopg
@@ -14,7 +14,14 @@ from dlq_pipelines.day import parse_time
 from dlq_pipelines.defs.describe import describe_automation
 from dlq_pipelines.defs.health import record_success_hook
 from dlq_pipelines.defs.partitions import SENSORS_START
-from dlq_pipelines.defs.resources import OWNERS, POOL, OutboxResource, Session, is_run_in_progress
+from dlq_pipelines.defs.resources import (
+    OWNERS,
+    POOL,
+    OutboxResource,
+    Session,
+    describe_skip,
+    is_run_in_progress,
+)
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import build_fix_terms, resolve_rate
 from dlq_pipelines.outbox.selection import FILTERS, Selection
@@ -36,77 +43,90 @@ FIX_TAG = "dlq/fix"
 STAGE_TAG = "dlq/stage"
 CAUSE_TAG = "dlq/cause"
 _NOT_ENTERED = (None, "installation's")
-# A tick does at most this much; the next one comes in half a minute.
-_FIXES_A_TICK = 20
+# Fixes that a tick requests runs for; the next tick is 30 seconds later.
+_FIXES_PER_TICK = 20
 
 
-class _LaunchpadConfig(dg.Config):
-    """Config of a job that selects dead events."""
+class SelectionConfig(dg.Config):
+    """Config of a job that selects dead events; `add_filters` adds a field for each filter."""
 
-    event_ids: list[int] | None = Field(default=None, description="These events, at most 10,000.")
-    all: bool = Field(default=False, description="All dead events. Excludes filters.")
+    event_ids: list[int] | None = Field(
+        default=None, description="These events, at most 10,000 ids."
+    )
+    all: bool = Field(
+        default=False, description="All dead events. Cannot be combined with filters."
+    )
 
     def build_selection(self, session: Session) -> Selection:
         """Build the selection that was entered.
 
         Raises:
-            ValueError: the filters cannot be used; the message names the field.
+            ValueError: the filters are invalid; the message names the field.
         """
-        given = {item.name: getattr(self, item.name) for item in FILTERS}
-        zone = session.settings.zone
-        return Selection.build({**given, "all": self.all}, zone, self.event_ids)
+        return Selection.build(self.model_dump(), session.settings.zone, self.event_ids)
 
 
-_filter_fields: Any = {
-    item.name: (
-        item.metadata["given_as"] | None,
-        Field(default=None, description=item.metadata["description"]),
+_C = TypeVar("_C", bound=SelectionConfig)
+
+
+def add_filters(config: type[_C]) -> type[_C]:
+    """Add an optional field for each filter of `Selection` to the config of a job."""
+    filters: dict[str, Any] = {
+        item.name: (
+            item.metadata["given_as"] | None,
+            Field(default=None, description=item.metadata["description"]),
+        )
+        for item in FILTERS
+    }
+    return create_model(
+        config.__name__, __base__=config, __doc__=config.__doc__, __module__=__name__, **filters
     )
-    for item in FILTERS
-}
-SelectionConfig: Any = create_model("SelectionConfig", __base__=_LaunchpadConfig, **_filter_fields)
 
 
+@add_filters
 class FlagFixConfig(SelectionConfig):
-    """A statement that something is mended upstream. Figures left empty are the installation's."""
+    """A fix to flag. Fields that are left empty take the installation's value."""
 
-    note: str = Field(description="What was mended, in a sentence.")
-    link: str | None = Field(default=None, description="The version or the address of the change.")
-    owner: str | None = Field(default=None, description="Whom to ask.")
-    actor: str = Field(description="Who says so.")
+    note: str = Field(description="What was fixed, in a sentence.")
+    link: str | None = Field(default=None, description="Version or address of the change.")
+    owner: str | None = Field(default=None, description="Person or team to contact.")
+    actor: str = Field(description="Who flags the fix, for the audit log.")
     not_before: str | None = Field(
-        default=None, description="When the first stage may begin: 2026-11-24T18:30."
+        default=None, description="Earliest start of the first stage: 2026-11-24T18:30."
     )
     expiry_days: int | None = Field(
-        default=None, description="Days after which it ends unproven, 1 to 365."
+        default=None, description="Days after which an unverified fix expires, 1 to 365."
     )
     canary: int | None = Field(default=None, description="Events in the first stage, 1 to 5,000.")
     growth: float | None = Field(
-        default=None, description="How many times larger each stage is, 1 to 1,000."
+        default=None, description="Size of each stage relative to the one before, 1 to 1,000."
     )
-    rate: float | None = Field(default=None, description="Events a second, up to 100,000.")
+    rate: float | None = Field(
+        default=None, description="Events released per second, up to 100,000."
+    )
     min_success: float | None = Field(
-        default=None, description="Share of a stage that must succeed, up to 1."
+        default=None, description="Share of a stage that must be delivered, up to 1."
     )
     settle_seconds: int | None = Field(
-        default=None, description="How long an event may stay without outcome."
+        default=None, description="Seconds to wait for an outcome after the due time."
     )
     max_retries: int | None = Field(
-        default=None, description="An event that died again after so many is parked."
+        default=None, description="Retries after which an event that dies again is parked."
     )
     order: Literal["installation's", "aggregate", "none"] = Field(
         default="installation's",
-        description="aggregate: an event goes when nothing earlier of its aggregate is dead or under way.",
+        description="aggregate: release an event once no earlier event of its aggregate is dead or "
+        "in progress. none: release events in any order.",
     )
     dry_run: bool = Field(
-        default=True, description="Only say what it would do. Set to false to flag the fix."
+        default=True, description="Only preview the stages. Set to false to flag the fix."
     )
 
     def flag(self, session: Session) -> FixFlag:
-        """What was entered, and the installation's where nothing was.
+        """Build the flag; empty fields take the installation's value.
 
         Raises:
-            ValueError: a field cannot be used; the message names it.
+            ValueError: a field is invalid; the message names it.
         """
         terms = build_fix_terms(session.settings)
         entered = {name: getattr(self, name) for name in RetryPolicy.__dataclass_fields__}
@@ -135,7 +155,7 @@ class FlagFixConfig(SelectionConfig):
 def flag_fix_op(
     context: dg.OpExecutionContext, config: FlagFixConfig, outbox: OutboxResource
 ) -> None:
-    """Flag a fix, or with `dry_run` say what it would release."""
+    """Flag a fix; with `dry_run`, preview what it would release."""
     with outbox.session() as session:
         flag = config.flag(session)
         audit = AuditContext(config.actor, validate_note(config.note), session.now, context.run_id)
@@ -147,9 +167,10 @@ def flag_fix_op(
                 default=build_fix_terms(session.settings).policy,
             )
             context.log.info(
-                f"Dry run: it would mean {would.events:,} dead events, in {len(would.stages)} stages."
+                f"Dry run: the fix would target {would.events:,} dead events "
+                f"in {len(would.stages)} stages."
             )
-            overtaken = "not known" if would.overtaken is None else would.overtaken
+            overtaken = "unknown" if would.overtaken is None else would.overtaken
             context.add_output_metadata(
                 {**vars(would), "overtaken": overtaken, "stages": would.sizes}
             )
@@ -161,57 +182,59 @@ def flag_fix_op(
 
 @dg.job(name="flag_fix", owners=OWNERS, hooks={record_success_hook})
 def flag_fix_job() -> None:
-    """Flags a **fix**: somebody's statement that a cause, or another set of dead events, is mended upstream.
+    """Flags a **fix** and retries the affected events in stages.
 
-    The fix targets what died before now. The `fix_flag_sensor` releases a canary, waits for what the worker makes of
-    it, and goes on with larger stages, or halts and says why.
+    A fix claims that a cause, or another selection of dead events, is resolved; it targets events
+    that died before now. The `fix_flag_sensor` releases a canary, waits for the worker's outcomes,
+    and continues with larger stages, or halts with the reason.
 
-    - **When:** when a person launches it. `dry_run` is on by default, and shows how many events and stages there would
-      be.
-    - **Changes:** adds a row to `dlq.fix` and to the audit, and the cause is `fixing`. No event moves yet.
-    - **Rerun:** a failed run as it is. After one that flagged, it is refused while that fix is open; one that halted is
-      flagged anew, once the cause is mended.
+    - **When:** when a person launches it. `dry_run` is on by default and previews the number of
+      events and the stages.
+    - **Changes:** adds a row to `dlq.fix` and an audit entry, and the cause is `fixing`. No event
+      moves yet.
+    - **Rerun:** a failed run unchanged. An open fix is not flagged again; a halted one can be
+      flagged anew once the cause is resolved.
     """
     flag_fix_op()
 
 
 class RetryStageConfig(dg.Config):
-    """Which fix to take a step with."""
+    """The fix to advance."""
 
-    fix_id: int = Field(description="The fix, as `dlq fixes list` lists it.")
+    fix_id: int = Field(description="Id of the fix, as `dlq fixes list` shows it.")
 
 
 @dg.op(pool=POOL)
 def retry_stage_op(
     context: dg.OpExecutionContext, config: RetryStageConfig, outbox: OutboxResource
 ) -> None:
-    """Settle, decide, and release for one fix."""
+    """Settle outcomes of a fix, decide its next step and release events."""
     with outbox.session() as session:
         audit = AuditContext(
             "fix_flag_sensor", "a step of the fix is due", session.now, context.run_id
         )
-        done = advance_fix(
+        result = advance_fix(
             session.connection,
             config.fix_id,
             audit=audit,
             terms=build_fix_terms(session.settings),
         )
         outcomes = get_stage_outcomes(session.connection, config.fix_id)
-    context.add_output_metadata(_told(done, outcomes))
+    context.add_output_metadata(_build_step_metadata(result, outcomes))
     context.log.info(
-        "Another run has this fix." if done.busy else f"Fix {done.fix.id} is {done.fix.status}."
+        f"Another run is advancing fix {result.fix.id}."
+        if result.busy
+        else f"Fix {result.fix.id} is {result.fix.status}."
     )
 
 
-def _told(done: AdvanceResult, outcomes: dict[int, StageOutcomes]) -> dict[str, Any]:
-    """What a person asks of a step: how far, what next, and why it ended."""
-    rows = [
-        (n, s.size, s.released, s.delivered, s.died_again, s.timed_out, s.deleted, s.waiting)
-        for n, s in outcomes.items()
-    ]
+def _build_step_metadata(
+    result: AdvanceResult, outcomes: dict[int, StageOutcomes]
+) -> dict[str, Any]:
+    """Return the progress of a fix, its next step, and the errors that ended it."""
     header = (
         "stage",
-        "may release",
+        "size",
         "released",
         "delivered",
         "died again",
@@ -219,25 +242,32 @@ def _told(done: AdvanceResult, outcomes: dict[int, StageOutcomes]) -> dict[str, 
         "deleted",
         "waiting",
     )
-    told = {
-        "fix": done.fix.id,
-        "status": str(done.fix.status),
-        "released_now": done.released,
-        "settled_now": done.settled,
-        "next": escape_markdown(
-            done.fix.verdict or (done.step.reason if isinstance(done.step, WaitStep) else "busy")
-        ),
+    rows = [
+        (n, s.size, s.released, s.delivered, s.died_again, s.timed_out, s.deleted, s.waiting)
+        for n, s in outcomes.items()
+    ]
+    fix, step = result.fix, result.step
+    next_step = fix.verdict or (
+        step.reason if isinstance(step, WaitStep) else "another run is advancing it"
+    )
+    metadata = {
+        "fix": fix.id,
+        "status": str(fix.status),
+        "released_now": result.released,
+        "settled_now": result.settled,
+        "next": escape_markdown(next_step),
         "stages": dg.MetadataValue.md(render_markdown_table(header, rows)),
     }
-    if done.fix.evidence:
-        shown = [(e["events"], e["outcome"], e["before"], e["after"]) for e in done.fix.evidence]
-        told["errors"] = dg.MetadataValue.md(
-            render_markdown_table(("events", "outcome", "before", "after"), shown)
+    if fix.evidence:
+        errors = [(e["events"], e["outcome"], e["before"], e["after"]) for e in fix.evidence]
+        metadata["errors"] = dg.MetadataValue.md(
+            render_markdown_table(("events", "outcome", "before", "after"), errors)
         )
-    return told
+    return metadata
 
 
-# The sensor asks for no second run of a fix while it takes the first one to be under way. A step takes seconds.
+# A step takes seconds. The sensor requests no second run while the first is in progress, so a run
+# that hangs must end.
 @dg.job(
     name="retry_stage",
     owners=OWNERS,
@@ -245,28 +275,28 @@ def _told(done: AdvanceResult, outcomes: dict[int, StageOutcomes]) -> dict[str, 
     tags={"dagster/max_runtime": "900"},
 )
 def retry_stage_job() -> None:
-    """Takes the next step of one fix: writes down outcomes, then **releases, waits, halts or verifies**.
+    """Advances a fix by a step: records outcomes, then **releases, waits, halts or verifies**.
 
-    - **When:** the `fix_flag_sensor` launches it when a fix has something to do.
-    - **Changes:** `dlq.fix`, its stages and `dlq.retry`; events that it releases are pending again and fall due at the
-      pace of the fix.
-    - **Rerun:** with the same fix, at any time: what to do is decided on the ledger, so nothing is done twice.
+    - **When:** the `fix_flag_sensor` launches it when a step of a fix is due.
+    - **Changes:** `dlq.fix`, its stages and `dlq.retry`; released events are pending again and
+      fall due at the rate of the fix.
+    - **Rerun:** with the same fix, at any time: each step is decided from the ledger, so no event
+      is released twice.
     """
     retry_stage_op()
 
 
+@add_filters
 class RetryEventsConfig(SelectionConfig):
-    """Dead events to retry by hand, all at one pace and without the proof that a fix gives."""
+    """Dead events to retry by hand, at one rate and without stages."""
 
-    reason: str = Field(description="Why, for the audit.")
-    actor: str = Field(description="Who asks for it, for the audit.")
+    reason: str = Field(description="Reason for the audit log.")
+    actor: str = Field(description="Who retries the events, for the audit log.")
     rate: float | None = Field(
         default=None,
-        description="Events a second at which they fall due, up to 100,000. Empty: DLQ_RETRY_RATE.",
+        description="Events that fall due per second, up to 100,000. Empty: DLQ_RETRY_RATE.",
     )
-    parked: bool = Field(
-        default=False, description="Also those that died again after too many retries."
-    )
+    parked: bool = Field(default=False, description="Also retry parked events.")
     dry_run: bool = Field(
         default=True, description="Only count the events. Set to false to retry them."
     )
@@ -276,7 +306,7 @@ class RetryEventsConfig(SelectionConfig):
 def retry_dead_events_op(
     context: dg.OpExecutionContext, config: RetryEventsConfig, outbox: OutboxResource
 ) -> None:
-    """Retry the dead events that are meant."""
+    """Retry the selected dead events; with `dry_run`, count them."""
     with outbox.session() as session:
         retried = retry_selected(
             session.connection,
@@ -286,21 +316,21 @@ def retry_dead_events_op(
             max_retries=None if config.parked else session.settings.max_retries,
         )
     context.log.info(
-        f"{'Would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events."
+        f"{'Dry run: would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events."
     )
     context.add_output_metadata(asdict(retried))
 
 
 @dg.job(name="retry_dead_events", owners=OWNERS, hooks={record_success_hook})
 def retry_dead_events_job() -> None:
-    """Makes **dead events** pending again, by ids or by a filter, at one pace.
+    """Retries **dead events** by ids or filters, at one rate.
 
-    To have a repair proven on a few events first, flag a fix instead.
+    Flag a fix instead to test the change on a few events first.
 
-    - **When:** when a person launches it. `dry_run` is on by default, and counts the events.
-    - **Changes:** each event is `pending` with no attempts and a paced `next_run_at`; a row in `dlq.retry` each, and
-      one in the audit for 5,000 of them.
-    - **Rerun:** at any time: events that are not dead are passed over, so none is retried twice.
+    - **When:** when a person launches it. `dry_run` is on by default and counts the events.
+    - **Changes:** each event is `pending` with no attempts and a paced `next_run_at`; adds a row
+      to `dlq.retry` for each, and an audit entry for every 5,000.
+    - **Rerun:** at any time: events that are not dead are skipped, so no event is retried twice.
     """
     retry_dead_events_op()
 
@@ -311,28 +341,29 @@ def retry_dead_events_job() -> None:
     default_status=SENSORS_START,
     owners=OWNERS,
     description=describe_automation(
-        "Looks for fixes with something to do, a new flag or a stage with outcomes, and requests a run of "
-        "retry_stage for each that has none under way.",
+        "Requests a retry_stage run for each fix with a due step, such as a new fix or a stage "
+        "with outcomes, unless a run of that fix is in progress.",
         when="Every 30 seconds, for at most 20 fixes.",
-        changes="Nothing: it reads, and the run that it requests writes.",
-        rerun="The next tick asks the database anew, without a cursor, so a missed tick or a failed run loses no fix.",
+        changes="Nothing: the sensor reads, and the runs that it requests write.",
+        rerun="The next tick reads the database again, without a cursor, so a missed tick or a "
+        "failed run loses no fix.",
     ),
 )
 def fix_flag_sensor(
     context: dg.SensorEvaluationContext, outbox: OutboxResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Request a run for each fix that wants a step and has none under way."""
+    """Request a run for each fix with a due step and no run in progress."""
     try:
         with outbox.session() as session:
             now = session.now
-            behind = build_fix_terms(session.settings).max_backlog
             due = list_due_fixes(
-                session.connection, now=now, max_backlog=behind, limit=_FIXES_A_TICK
+                session.connection,
+                now=now,
+                max_backlog=build_fix_terms(session.settings).max_backlog,
+                limit=_FIXES_PER_TICK,
             )
     except (dg.Failure, DlqError, psycopg.Error) as error:
-        yield dg.SkipReason(
-            error.description or "" if isinstance(error, dg.Failure) else type(error).__name__
-        )
+        yield dg.SkipReason(describe_skip(error))
         return
     idle = [
         fix
@@ -341,12 +372,12 @@ def fix_flag_sensor(
     ]
     if not idle:
         yield dg.SkipReason(
-            f"{len(due)} fixes want a step; each has a run already."
+            f"{len(due)} fixes have a due step; a run of each is in progress."
             if due
-            else "No fix wants a step."
+            else "No step of a fix is due."
         )
     for fix in idle:
-        # The time makes the key new each tick: a key is for ever, and the key of a failed run would lose the fix.
+        # A run key is used once, even if its run fails. The time makes the key new at each tick.
         yield dg.RunRequest(
             run_key=f"fix {fix.id} stage {fix.stage} {now:%Y-%m-%dT%H:%M:%S}",
             run_config=dg.RunConfig(ops={"retry_stage_op": RetryStageConfig(fix_id=fix.id)}),

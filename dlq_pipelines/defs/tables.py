@@ -1,7 +1,7 @@
-"""What does Dagster show of a table before a run has looked at it, and what of one as a run found it?
+"""Describes tables to Dagster's catalog: before any run by the settings, after a run as found.
 
-Before a run nothing is asked of a database, not even where the embedded one listens: what the settings and this release
-know stands in the catalog. A run replaces the columns by those that are there, the application's own among them.
+Loading the definitions asks no database anything, not even where the embedded server listens. A
+run replaces the columns by those that the table has, the application's own among them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,70 +12,58 @@ import dagster as dg
 from dlq_pipelines.installation import get_database_name, get_database_server
 from dlq_pipelines.settings import Settings
 
-# Name, type, whether it may be null, and what it means.
+# Name, type, whether it may be null, and description.
 Column = tuple[str, str, bool, str]
+_TIME = "timestamp with time zone"
 _EVENT: tuple[Column, ...] = (
-    ("id", "bigint", False, "The event."),
-    ("aggregate_type", "text", False, "What kind of thing it is about."),
-    ("aggregate_id", "text", False, "Which of them."),
-    ("event_type", "text", False, "What happened to it."),
-    ("payload", "jsonb", False, "What the application wrote."),
+    ("id", "bigint", False, "Key of the event."),
+    ("aggregate_type", "text", False, "Type of the aggregate that the event is about."),
+    ("aggregate_id", "text", False, "Key of that aggregate."),
+    ("event_type", "text", False, "What happened to the aggregate."),
+    ("payload", "jsonb", False, "Content that the application wrote."),
     ("status", "text", False, "pending, retry, done or dead."),
-    (
-        "attempts",
-        "integer",
-        False,
-        "How often the worker tried since it was written or last retried.",
-    ),
-    ("next_run_at", "timestamp with time zone", False, "When a worker may take it next."),
-    ("created_at", "timestamp with time zone", False, "When the application wrote it."),
+    ("attempts", "integer", False, "Attempts since the event was written or last retried."),
+    ("next_run_at", _TIME, False, "Due time: when a worker may take the event next."),
+    ("created_at", _TIME, False, "When the application wrote the event."),
 )
 _DEAD: tuple[Column, ...] = (
-    ("last_error", "text", True, "What the worker said of its last failed try."),
-    ("last_error_at", "timestamp with time zone", True, "When that was."),
-    ("dead_at", "timestamp with time zone", True, "When it died, while it is dead."),
+    ("last_error", "text", True, "Error of the last failed attempt."),
+    ("last_error_at", _TIME, True, "When that attempt failed."),
+    ("dead_at", _TIME, True, "When the event died; null unless it is dead."),
 )
 OUTBOX = _EVENT + _DEAD
-ARCHIVE = (
-    *_EVENT,
-    ("archived_at", "timestamp with time zone", True, "When it was archived."),
-    *_DEAD,
-)
+ARCHIVE = (*_EVENT, ("archived_at", _TIME, True, "When the event was archived."), *_DEAD)
 CAUSE: tuple[Column, ...] = (
-    ("id", "text", False, "The cause: its first fingerprint. It never changes."),
-    ("exception_type", "text", False, "The class of its exception."),
-    ("template", "text", False, "Its message without values."),
-    ("sample", "text", False, "One of its errors."),
-    ("first_seen", "timestamp with time zone", False, "Its first death."),
-    ("last_seen", "timestamp with time zone", False, "Its last death."),
+    ("id", "text", False, "First fingerprint of the cause; it never changes."),
+    ("exception_type", "text", False, "Class of the exception."),
+    ("template", "text", False, "Message without its values."),
+    ("sample", "text", False, "One of the cause's errors."),
+    ("first_seen", _TIME, False, "First death of the cause."),
+    ("last_seen", _TIME, False, "Last death of the cause."),
     ("status", "text", False, "open, fixing, fixed or regressed."),
-    (
-        "fixed_at",
-        "timestamp with time zone",
-        True,
-        "Since when what is new and dies of it is a relapse.",
-    ),
-    ("name", "text", True, "What people call it."),
-    ("owner", "text", True, "Whom to ask."),
-    ("note", "text", True, "What people say of it."),
-    ("muted_until", "timestamp with time zone", True, "Until when nobody is told of it."),
-    ("merged_into", "text", True, "The cause that it is shown as."),
+    ("fixed_at", _TIME, True, "An event that is written later and dies is a regression."),
+    ("name", "text", True, "Name that a person gave to the cause."),
+    ("owner", "text", True, "Person or team that is responsible."),
+    ("note", "text", True, "Comment of a person."),
+    ("muted_until", _TIME, True, "The cause raises no alert until this time."),
+    ("merged_into", "text", True, "Cause under which this one is shown."),
 )
 REPORT_DAY: tuple[Column, ...] = (
-    ("day", "date", False, "The day that the report is of."),
-    ("headline", "text", False, "The day in a sentence."),
-    ("figures", "jsonb", False, "What the list of reports shows of it."),
-    ("files", "jsonb", False, "The pages: name, bytes and SHA-256."),
-    ("built_at", "timestamp with time zone", False, "When it was built last."),
+    ("day", "date", False, "Day of the report."),
+    ("headline", "text", False, "Summary of the day in a sentence."),
+    ("figures", "jsonb", False, "Figures that the list of reports shows."),
+    ("files", "jsonb", False, "Name, size in bytes and SHA-256 of each file."),
+    ("built_at", _TIME, False, "When the report was last built."),
 )
 
 
 def describe_table(
     settings: Settings, schema: str, name: str, columns: Iterable[Column]
 ) -> dict[str, Any]:
-    """What is known of a table without a database.
+    """Return a table's metadata without asking a database.
 
-    The address is the settings' database: that of the embedded one is known once it runs.
+    The address is that of the settings' database. The address of the embedded one is known only
+    while its server runs.
     """
     database, server = get_database_name(settings), get_database_server(settings)
     place = ".".join(part for part in (database, schema, name) if part)
@@ -84,22 +72,23 @@ def describe_table(
         if server and database
         else {}
     )
-    found = [
-        {"name": n, "type": t, "nullable": null, "description": d} for n, t, null, d in columns
+    known = [
+        {"name": column, "type": type_, "nullable": nullable, "description": description}
+        for column, type_, nullable, description in columns
     ]
     return {
         "dagster/table_name": place,
-        "dagster/column_schema": build_table_schema(found),
+        "dagster/column_schema": build_table_schema(known),
     } | address
 
 
 def build_table_uri(server: str, database: str, schema: str, name: str) -> str:
-    """Where a table is; `server` is its host and port."""
+    """Return the address of a table; `server` is host and port."""
     return f"postgresql://{server}/{database}#{schema}.{name}"
 
 
 def build_table_schema(columns: Iterable[Mapping[str, Any]]) -> dg.TableSchema:
-    """Columns, each with `name`, `type`, `nullable` and `description`."""
+    """Return columns as Dagster shows them; each has name, type, nullable and description."""
     return dg.TableSchema(
         [
             dg.TableColumn(

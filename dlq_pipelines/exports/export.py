@@ -392,3 +392,17 @@ def _differences(
 
 def _format(name: str) -> ExportFormat:
     return next(format for format in ExportFormat if name.endswith(get_suffix(format)))
+
+
+def list_days_without_export(connection: Connection, days: Sequence[Day]) -> list[date]:
+    """Return the days that need an export and have no verified one.
+
+    A day needs an export if an event died on it, or if an earlier day was exported.
+    """
+    rows = connection.run(
+        "export.missing_days",
+        days=[day.date for day in days],
+        starts=[day.start for day in days],
+        ends=[day.until for day in days],
+    )
+    return [row["day"] for row in rows]

@@ -30,12 +30,17 @@ select 1
 select exists (select from pg_catalog.pg_database where datname = %(name)s) as found
 
 -- name: table
--- Of a table: where it is, and its columns in their order.
-select json_agg(json_build_object(
-        'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'nullable', not a.attnotnull,
-        'description', coalesce(col_description(a.attrelid, a.attnum), '')) order by a.attnum) as columns,
-    current_database() as database
+-- The columns of a table, in their order.
+select json_agg(
+    json_build_object(
+        'name', a.attname,
+        'type', format_type(a.atttypid, a.atttypmod),
+        'nullable', not a.attnotnull,
+        'description', coalesce(col_description(a.attrelid, a.attnum), '')
+    ) order by a.attnum
+) as columns
 from pg_attribute a
-where a.attrelid = format('%%I.%%I', %(schema)s::text, %(table)s::text)::regclass and a.attnum > 0
+where a.attrelid = format('%%I.%%I', %(schema)s::text, %(table)s::text)::regclass
+    and a.attnum > 0
     and not a.attisdropped
 group by a.attrelid

@@ -303,6 +303,6 @@ def test_the_asset_says_in_a_dry_run_what_it_would_purge_and_forget(connection: 
             [archive_purge], resources={"outbox": OutboxResource()}, run_config=config
         )
         said = run.asset_materializations_for_node("archive_purge")[0].metadata
-        told.append((said["events_purged"].value, said["deaths_forgotten"].value))
+        told.append((said["events_purged"].value, said["deaths_purged"].value))
     assert told == [(3, 2), (3, 2), (0, 0)]
     assert one(connection, "select count(*) as n from dlq.death") == {"n": 3}

@@ -10,10 +10,10 @@ from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.catalogue import merge_causes
 from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.reports.check import find_report_differences
 from dlq_pipelines.reports.figures import ALL, ReportFigures, ReportWindow
 from dlq_pipelines.reports.read import read_report_figures
 from tests.reports import story
+from tests.reports.recount import find_report_differences
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY
 

@@ -1,0 +1,138 @@
+-- A report's figures counted a second time, by statements that share nothing with those of report.sql: PostgreSQL says
+-- when the day begins and ends, rows are counted where the report reads sums, and what was dead is followed forward
+-- from its death where the report counts back from now.
+
+-- name: totals
+select count(*) as deaths, count(distinct d.event_id) as events, count(*) - count(d.cause_id) as unclassified,
+    count(distinct d.cause_id) as causes
+from :"dlq_schema".shown_death d
+where d.died_at >= (%(day)s::date)::timestamp at time zone %(zone)s
+    and d.died_at < (%(day)s::date + 1)::timestamp at time zone %(zone)s
+
+-- name: causes
+select d.cause_id, count(*) as deaths, count(distinct (d.aggregate_type, d.aggregate_id)) as aggregates,
+    count(distinct d.event_type) as event_types, max(d.died_at) as last_seen, min(d.attempts) as fewest,
+    max(d.attempts) as most
+from :"dlq_schema".shown_death d
+where d.died_at >= (%(day)s::date)::timestamp at time zone %(zone)s
+    and d.died_at < (%(day)s::date + 1)::timestamp at time zone %(zone)s
+group by d.cause_id
+
+-- name: event_types
+select d.cause_id, d.event_type, count(*) as deaths
+from :"dlq_schema".shown_death d
+where d.died_at >= (%(day)s::date)::timestamp at time zone %(zone)s
+    and d.died_at < (%(day)s::date + 1)::timestamp at time zone %(zone)s
+group by d.cause_id, d.event_type
+
+-- name: hours
+-- By whole hours since the day began: so a clock that is put back has two of one name.
+select begins + width * interval '1 hour' as hour, deaths
+from (
+    select b.begins, floor(extract(epoch from d.died_at - b.begins) / 3600)::integer as width, count(*) as deaths
+    from :"dlq_schema".death d,
+        (select (%(day)s::date)::timestamp at time zone %(zone)s as begins) b
+    where d.died_at >= (%(day)s::date)::timestamp at time zone %(zone)s
+        and d.died_at < (%(day)s::date + 1)::timestamp at time zone %(zone)s
+    group by 1, 2
+) counted
+
+-- name: days
+-- The rollup's days, and what waits for its cause.
+select day, sum(deaths)::bigint as deaths
+from (
+    select day, deaths from :"dlq_schema".cause_day
+    union all
+    select (died_at at time zone %(zone)s)::date, 1 from :"dlq_schema".death
+    where cause_id is null and died_at < (%(day)s::date)::timestamp at time zone %(zone)s
+) counted
+where day >= %(day)s::date - 14 and day < %(day)s::date
+group by day
+
+-- name: open
+-- Forward: the last death of each event before the day's end, unless it was answered before that. What is neither dead
+-- of it now nor left on record is in nobody's books: the report calls it unexplained.
+with bounds as (
+    select (%(day)s::date)::timestamp at time zone %(zone)s as start,
+        (%(day)s::date + 1)::timestamp at time zone %(zone)s as until
+), last as (
+    select b.moment, d.id, d.event_id, d.died_at
+    from (select start as moment from bounds union all select until from bounds) b
+    cross join lateral (
+        select distinct on (d.event_id) d.id, d.event_id, d.died_at from :"dlq_schema".death d
+        where d.died_at < b.moment order by d.event_id, d.died_at desc
+    ) d
+), dead as (
+    select last.* from last
+    left join :"dlq_schema".retry r on r.event_id = last.event_id and r.death_id = last.id
+    left join :"outbox_schema".:"outbox_table" e
+        on e.id = last.event_id and e.status = 'dead' and e.dead_at = last.died_at
+    left join :"outbox_schema".:"archive_table" a
+        on a.id = last.event_id and a.status = 'dead' and a.dead_at = last.died_at
+    left join :"dlq_schema".purged p on p.event_id = last.event_id and p.died_at = last.died_at
+    where (r.retried_at is null or r.retried_at >= last.moment)
+        and (a.archived_at is null or a.archived_at >= last.moment)
+        and (p.archived_at is null or p.archived_at >= last.moment)
+        and (r.death_id is not null or e.id is not null or a.id is not null or p.event_id is not null)
+        and not exists (
+            select from :"dlq_schema".restored s where s.event_id = last.event_id and s.died_at = last.died_at
+                and s.archived_at < last.moment and s.restored_at >= last.moment)
+)
+select count(*) filter (where moment = start) as before, count(*) filter (where moment = until) as open,
+    min(died_at) filter (where moment = until) as oldest,
+    count(*) filter (where moment = until and (
+        select count(*) from :"dlq_schema".retry r where r.event_id = dead.event_id and r.retried_at < until
+    ) >= %(max_retries)s) as parked
+from bounds left join dead on true
+
+-- name: flows
+-- From the rows that were written of each event, where the report adds up the audit. An event that was purged and that
+-- came back from a backup is none.
+with bounds as (
+    select (%(day)s::date)::timestamp at time zone %(zone)s as start,
+        (%(day)s::date + 1)::timestamp at time zone %(zone)s as until
+)
+select
+    (select count(*) from :"dlq_schema".death d, bounds b where d.died_at >= b.start and d.died_at < b.until) as died,
+    (select count(*) from :"dlq_schema".retry r, bounds b where r.retried_at >= b.start and r.retried_at < b.until)
+        as retried,
+    (select count(*) from :"dlq_schema".retry r, bounds b
+        where r.outcome = 'delivered' and r.settled_at >= b.start and r.settled_at < b.until) as delivered,
+    (select count(*) from :"dlq_schema".retry r, bounds b
+        where r.outcome = 'died_again' and r.settled_at >= b.start and r.settled_at < b.until) as died_again,
+    (select count(*) from :"dlq_schema".restored s, bounds b where s.restored_at >= b.start and s.restored_at < b.until)
+        as restored,
+    (select count(*) from :"outbox_schema".:"archive_table" a, bounds b
+        where a.status = 'dead' and a.dead_at is not null and a.archived_at >= b.start and a.archived_at < b.until)
+    + (select count(*) from :"dlq_schema".purged p, bounds b
+        where p.died_at is not null and p.archived_at >= b.start and p.archived_at < b.until)
+    + (select count(*) from :"dlq_schema".restored s, bounds b where s.archived_at >= b.start and s.archived_at < b.until)
+        as archived
+
+-- name: ahead
+with bounds as (
+    select (%(day)s::date + 1)::timestamp at time zone %(zone)s as until
+), archived as (
+    select a.archived_at from :"outbox_schema".:"archive_table" a where a.status = 'dead' and a.dead_at is not null
+    union all
+    select p.archived_at from :"dlq_schema".purged p, bounds b where p.purged_at >= b.until
+    union all
+    select s.archived_at from :"dlq_schema".restored s, bounds b where s.restored_at >= b.until
+)
+select (
+        select count(*) from :"dlq_schema".dead_at((select until from bounds)) d, bounds b
+        where d.died_at < b.until + make_interval(days => 7 - %(dead)s)) as archived,
+    (select count(*) from archived a, bounds b
+        where a.archived_at < b.until and a.archived_at < b.until + make_interval(days => 7 - %(archived)s)) as purged
+
+-- name: fixes
+select f.id as fix_id, coalesce(f.closed_at < b.until, false) as ended, count(r.death_id) as released,
+    count(r.death_id) filter (where r.outcome = 'delivered' and r.settled_at < b.until) as delivered,
+    count(r.death_id) filter (where r.outcome = 'died_again' and r.settled_at < b.until) as died_again
+from :"dlq_schema".fix f
+cross join (
+    select (%(day)s::date)::timestamp at time zone %(zone)s as start,
+        (%(day)s::date + 1)::timestamp at time zone %(zone)s as until) b
+left join :"dlq_schema".retry r on r.fix_id = f.id and r.retried_at < b.until
+where f.flagged_at < b.until and (f.closed_at is null or f.closed_at >= b.start)
+group by f.id, b.until

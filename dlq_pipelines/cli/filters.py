@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dataclasses import Field
     from datetime import datetime, tzinfo
 
-# What a command was given for each filter, and for `all`.
+# The value of each filter by its name, and of `all`.
 GivenFilters = Mapping[str, Any]
 EventIds = Annotated[
     list[int] | None, typer.Argument(help="Ids of events.", metavar="[ID]...", min=1)

@@ -5,6 +5,7 @@ deaths, names their causes and adds them to the daily rollup, so two runs at onc
 nothing twice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -29,7 +30,11 @@ class ClassificationResult:
 
 
 def classify_deaths(
-    connection: Connection, *, zone: ZoneInfo, announce: bool = False
+    connection: Connection,
+    *,
+    zone: ZoneInfo,
+    announce: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> ClassificationResult:
     """Give every unclassified death its cause.
 
@@ -37,6 +42,7 @@ def classify_deaths(
         connection: in autocommit mode.
         zone: the time zone of a day in the rollup.
         announce: note each death for the webhook of deaths, in the transaction that classifies it.
+        progress: called after each batch with the number of deaths classified so far.
 
     Raises:
         RefusedError: the catalogue was made by another version of the fingerprint and is not reindexed.
@@ -67,6 +73,7 @@ def classify_deaths(
             )["deaths"]
         batches += 1
         new += minted
+        progress(deaths)
         after = batch["ids"][-1]
 
 

@@ -7,7 +7,6 @@ import typer
 
 from dlq_pipelines.cli.output import print_json
 
-
 tokens_app = typer.Typer(help="Tokens of the HTTP API.", no_args_is_help=True)
 
 

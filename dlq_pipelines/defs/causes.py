@@ -6,10 +6,9 @@ from datetime import timedelta
 import dagster as dg
 
 from dlq_pipelines.alerts.rules import Severity
-from dlq_pipelines.causes.catalogue import Cause, list_causes, mark_regressed_causes
-from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.counts import refresh_shown_causes
+from dlq_pipelines.causes.catalogue import Cause, list_causes
 from dlq_pipelines.causes.similar import find_similar_causes
+from dlq_pipelines.causes.update import update_causes
 from dlq_pipelines.defs.describe import describe_automation, describe_check, describe_definition
 from dlq_pipelines.defs.health import record_success_hook, report_check_result
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
@@ -64,9 +63,9 @@ def dead_event_causes(
     with outbox.session() as session:
         _observe(context, session)
         announce = session.settings.death_webhook_url is not None
-        found = classify_deaths(session.connection, zone=session.settings.zone, announce=announce)
-        refresh_shown_causes(session.connection, now=session.now)
-        regressed = mark_regressed_causes(session.connection, now=session.now)
+        update = update_causes(
+            session.connection, now=session.now, zone=session.settings.zone, announce=announce
+        )
         patience = session.settings.settle_timeout_seconds
         settled = settle_retries(session.connection, now=session.now, settle_seconds=patience)
         causes = list_causes(session.connection, limit=1000)
@@ -79,9 +78,9 @@ def dead_event_causes(
     return dg.MaterializeResult(
         metadata=table
         | {
-            "deaths_classified": found.deaths,
-            "new_causes": len(found.new_causes),
-            "regressed": len(regressed),
+            "deaths_classified": update.deaths,
+            "new_causes": len(update.new_causes),
+            "regressed": len(update.regressed),
             "retries_settled": settled,
             "causes": dg.MetadataValue.md(
                 render_markdown_table(

@@ -46,7 +46,7 @@ def update_causes(
         progress: called after each batch with the number of deaths classified so far.
 
     Raises:
-        RefusedError: another version of the fingerprint made the catalogue, and it is not reindexed.
+        RefusedError: the catalogue is of another version of the fingerprint and not reindexed.
     """
     classified = classify_deaths(connection, zone=zone, announce=announce, progress=progress)
     refresh_shown_causes(connection, now=now)

@@ -84,10 +84,10 @@ def list_alerts_command(
     print_page(
         "alerts",
         [asdict(alert) | {"state": alert.state(now)} for alert in found],
-        next=found[-1].place if len(found) == limit else None,
+        cursor=found[-1].place if len(found) == limit else None,
         format=format,
         brief=brief,
-        empty="No alert has fired. The sensor dead_event_alert_sensor evaluates the rules every minute.",
+        empty="No alert has fired. The dead_event_alert_sensor evaluates the rules every minute.",
         header=list_columns(Alert, "state"),
         optional=("silenced until", "sent", "since"),
     )
@@ -95,9 +95,7 @@ def list_alerts_command(
 
 @app.command("test")
 @with_output_format
-def test_channels_command(
-    dry_run: DryRun = False, format: OutputFormat = OutputFormat.TABLE
-) -> None:
+def send_test_command(dry_run: DryRun = False, format: OutputFormat = OutputFormat.TABLE) -> None:
     """Send a test message to every channel of DLQ_ALERT_URLS, whatever its conditions.
 
     Exits with 1 if a channel did not accept it.

@@ -113,8 +113,8 @@ def restore_events_command(
         )
     did = "Would restore" if dry_run else "Restored"
     print_change(
-        f"{did} {format_count(done.events, 'dead event')}; {done.blocked:,} stay because the outbox "
-        f"has their id, {done.discarded:,} because they were discarded. "
+        f"{did} {format_count(done.events, 'dead event')}; {done.blocked:,} stay because the "
+        f"outbox has their id, {done.discarded:,} because they were discarded. "
         f"{describe_skipped(done)}".rstrip(),
         asdict(done),
         dry_run=dry_run,

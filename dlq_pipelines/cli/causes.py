@@ -75,7 +75,7 @@ def list_causes_command(
     print_page(
         "causes",
         [asdict(cause) | {"state": cause.state(now)} for cause in found],
-        next=found[-1].key if len(found) == limit else None,
+        cursor=found[-1].key if len(found) == limit else None,
         format=format,
         brief=brief,
         empty="No causes yet: nothing has died and been classified.",

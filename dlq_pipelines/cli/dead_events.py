@@ -97,7 +97,7 @@ def list_dead_events_command(
     print_page(
         "events",
         [asdict(event) for event in page.events],
-        next=page.next,
+        cursor=page.next,
         format=format,
         brief=brief,
         empty="There are no dead events."

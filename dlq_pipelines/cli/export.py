@@ -23,7 +23,7 @@ _STDOUT = "-"
 
 
 class DownloadFormat(StrEnum):
-    """The format of the file. Both json and jsonl, its name over HTTP, write one object per line."""
+    """The format of the file; json and jsonl (the name over HTTP) write one object per line."""
 
     JSON = "json"
     JSONL = "jsonl"
@@ -100,7 +100,7 @@ def export_deaths_command(
 
 @contextmanager
 def _open_atomically(output: str, format: DownloadFormat) -> Iterator[BinaryIO]:
-    """Yield the file to write. It gets its name once it is complete; an error leaves the old file."""
+    """Yield the file to write. It gets its name once complete; an error leaves the old file."""
     if output == _STDOUT:
         if format is DownloadFormat.PARQUET and sys.stdout.isatty():
             raise ValueError(

@@ -204,7 +204,7 @@ def list_fixes_command(
     print_page(
         "fixes",
         [asdict(fix) for fix in found],
-        next=found[-1].id if len(found) == limit else None,
+        cursor=found[-1].id if len(found) == limit else None,
         format=format,
         brief=brief,
         empty="No fix is open." if only_open else "No fix was ever flagged.",
@@ -391,7 +391,7 @@ def list_parked_events_command(
     print_page(
         "events",
         [asdict(event) for event in found],
-        next=found[-1].event_id if len(found) == limit else None,
+        cursor=found[-1].event_id if len(found) == limit else None,
         format=format,
         brief=brief,
         empty="No event is parked."

@@ -44,6 +44,8 @@ _JSON = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 # so they can be copied whole. A column of longer cells is at least this wide.
 _ONE_LINE = 25
 _GAP = 2
+# A name and a value: wrapping the value is as legible as a line per value.
+_TWO_COLUMNS = 2
 
 
 def with_output_format(command: Callable[..., None]) -> Callable[..., None]:
@@ -110,7 +112,7 @@ def print_page(
     name: str,
     rows: Sequence[Mapping[str, Any]],
     *,
-    next: object | None,
+    cursor: object | None,
     format: OutputFormat,
     brief: Sequence[Mapping[str, Any]],
     empty: str,
@@ -120,7 +122,7 @@ def print_page(
     """Print one page of a list and the cursor of the next page: in JSON as `next`, else on stderr.
 
     Args:
-        next: the cursor; None if this is the last page.
+        cursor: of the next page; None if this is the last page.
         name, rows, format, brief, empty, header, optional: see `print_list`.
     """
     print_list(
@@ -131,10 +133,10 @@ def print_page(
         empty=empty,
         header=header,
         optional=optional,
-        added={"next": next},
+        added={"next": cursor},
     )
-    if next is not None and format is not OutputFormat.JSON:
-        typer.echo(f"There may be more: --after {next}", err=True)
+    if cursor is not None and format is not OutputFormat.JSON:
+        typer.echo(f"There may be more: --after {cursor}", err=True)
 
 
 def print_record(row: Mapping[str, Any], *, format: OutputFormat) -> None:
@@ -170,7 +172,7 @@ def print_table(
     while _measure_least_width(shown) > console.width and len(hidden) < len(optional):
         hidden.append(optional[len(hidden)])
         del shown[hidden[-1]]
-    if _measure_least_width(shown) > console.width and len(shown) > 2:
+    if _measure_least_width(shown) > console.width and len(shown) > _TWO_COLUMNS:
         _write_records(console, columns)
         return
     _write_columns(console, shown)

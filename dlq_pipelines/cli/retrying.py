@@ -64,10 +64,8 @@ def print_retried(
         return
     duration = format_seconds((done.events - 1) / rate) if done.events else ""
     verb = "Would retry" if dry_run else "Retried"
-    lines = [
-        f"{verb} {format_count(done.events, 'dead event')} at {rate:g} per second: "
-        f"due within {duration}."
-    ]
+    events = format_count(done.events, "dead event")
+    lines = [f"{verb} {events} at {rate:g} per second: due within {duration}."]
     if ids and (skipped := len(set(ids)) - done.events):
         lines.append(f"Skipped: {format_count(skipped, 'named event')}.")
     if done.locked:

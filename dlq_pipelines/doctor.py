@@ -1,7 +1,6 @@
-"""Can this installation do its work, and if not, which command mends it?
+"""Checks whether an installation can do its work, and names the command that remedies a problem.
 
-Each check looks at one thing that has to be there, changes nothing, and says what it found. What cannot be looked at,
-because something before it is missing, is said to be that.
+A check changes nothing. A check that depends on a failed one is skipped.
 """
 
 import shlex
@@ -20,190 +19,182 @@ from dlq_pipelines.installation import find_database, get_dagster_database_url
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import require_current
 from dlq_pipelines.settings import Settings
+from dlq_pipelines.text import format_count
 
-# A clock that differs by more dates retries and fixes wrongly.
+# A larger difference gives retries and fixes wrong times.
 _CLOCK_SECONDS = 2.0
 # The classifying job runs every five minutes.
 _UNCLASSIFIED_SECONDS = 3_600.0
 # A daemon writes its heartbeat every half minute.
 _HEARTBEAT_SECONDS = 300.0
 _FREE_BYTES = 2**30
-# Wherever the schedule should have run: here, by a service, in a cluster.
-_CLASSIFY = "dagster asset materialize -m dlq_pipelines.definitions --select dead_event_causes"
-_EXPORT = "dagster asset materialize -m dlq_pipelines.definitions --select dead_event_export --partition-range"
-_NAME_DAGSTERS = "export DLQ_DAGSTER_URL=postgresql+psycopg2://dagster@host:5432/dagster"
+_EXPORT = (
+    "dagster asset materialize -m dlq_pipelines.definitions "
+    "--select dead_event_export --partition-range"
+)
+_SET_DAGSTER_URL = "export DLQ_DAGSTER_URL=postgresql+psycopg2://dagster@host:5432/dagster"
+_SET_DATABASE_URL = "export DLQ_DATABASE_URL=postgresql://owner@host/database"
 _NEVER_RAN = "it has never run on this installation"
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one look found.
+    """The result of one check.
 
     Attributes:
-        check: what was looked at.
-        ok: whether it is as it should be; None: it could not be looked at.
-        found: in a sentence.
-        mend: the command that mends it; nothing where nothing is wrong.
+        check: its name.
+        ok: whether it passed; None: it was skipped.
+        found: what it found, in a sentence.
+        remedy: the command that remedies the problem; empty if there is none.
     """
 
     check: str
     ok: bool | None
     found: str
-    mend: str = ""
+    remedy: str = ""
 
 
 def check_installation(settings: Settings, *, dagster_url: str | None = None) -> list[CheckResult]:
-    """All checks, in the order in which they need each other.
+    """Run all checks, in the order in which they depend on each other.
 
     Args:
         settings: of the installation.
-        dagster_url: Dagster's database as `dagster.yaml` reads it, for SQLAlchemy; None: the one of `dlq up`.
+        dagster_url: Dagster's database for SQLAlchemy, as `dagster.yaml` reads it; None: the
+            database of `dlq up`.
     """
     try:
-        database = find_database(settings)
-        connection = database.open()
+        connection = find_database(settings).open()
     except DlqError as error:
-        mend = (
-            "dlq up"
-            if settings.database_url is None
-            else "export DLQ_DATABASE_URL=postgresql://owner@host/database"
-        )
-        blocked = [
-            CheckResult(name, None, "not looked at: there is no connection")
-            for name in _ON_THE_DATABASE
+        remedy = "dlq up" if settings.database_url is None else _SET_DATABASE_URL
+        skipped = [
+            CheckResult(name, None, "skipped: there is no connection") for name in _DATABASE_CHECKS
         ]
         return [
-            CheckResult("connection", False, str(error), mend),
-            *blocked,
-            *_of_the_machine(settings, dagster_url),
+            CheckResult("connection", False, error.message, remedy),
+            *skipped,
+            *_check_machine(settings, dagster_url),
         ]
     with closing(connection):
         version = connection.info.server_version
         found = (
             f"PostgreSQL {version // 10_000}.{version % 10_000}, database {connection.info.dbname}"
         )
-        checks = [CheckResult("connection", True, found), *_of_the_database(connection, settings)]
-    return [*checks, *_of_the_machine(settings, dagster_url)]
+        checks = [CheckResult("connection", True, found), *_check_database(connection, settings)]
+    return [*checks, *_check_machine(settings, dagster_url)]
 
 
-def _of_the_database(connection: Connection, settings: Settings) -> Iterator[CheckResult]:
-    blocked = False
-    for name, look in _ON_THE_DATABASE.items():
-        if blocked:
-            yield CheckResult(name, None, "not looked at: the schema is not this release's")
+def _check_database(connection: Connection, settings: Settings) -> Iterator[CheckResult]:
+    is_blocked = False
+    for name, check in _DATABASE_CHECKS.items():
+        if is_blocked:
+            yield CheckResult(name, None, "skipped: the schema is not that of this release")
             continue
         try:
-            check = look(connection, settings)
+            result = check(connection, settings)
         except psycopg.Error as error:
-            check = CheckResult(
-                name,
-                False,
-                f"PostgreSQL refused: {error.diag.message_primary or error}",
-                "dlq migrate --check",
-            )
-        yield check
-        blocked = name == "schema" and not check.ok
+            found = f"PostgreSQL refused: {error.diag.message_primary or error}"
+            result = CheckResult(name, False, found, "dlq migrate --check")
+        yield result
+        is_blocked = name == "schema" and not result.ok
 
 
-def _of_the_machine(settings: Settings, dagster_url: str | None) -> Iterator[CheckResult]:
-    yield _daemon(settings, dagster_url)
-    yield _disk(settings.home)
+def _check_machine(settings: Settings, dagster_url: str | None) -> Iterator[CheckResult]:
+    yield _check_daemon(settings, dagster_url)
+    yield _check_disk(settings.home)
 
 
-def _schema(connection: Connection, _: Settings) -> CheckResult:
+def _check_schema(connection: Connection, _: Settings) -> CheckResult:
     try:
         require_current(connection)
     except DlqError as error:
-        return CheckResult("schema", False, str(error), "dlq migrate")
+        return CheckResult("schema", False, error.message, "dlq migrate")
     return CheckResult("schema", True, "every migration of this release is applied")
 
 
-def _triggers(connection: Connection, _: Settings) -> CheckResult:
+def _check_triggers(connection: Connection, _: Settings) -> CheckResult:
     rows = connection.run("doctor.triggers").fetchall()
     silent = [row for row in rows if not row["fires"]]
     if not silent:
         return CheckResult("trigger", True, f"{len(rows)} triggers record deaths")
-    then = " && dlq migrate" if any(row["gone"] for row in silent) else ""
+    then = " && dlq migrate" if any(row["is_missing"] for row in silent) else ""
     found = f"deaths are not recorded: {', '.join(row['name'] for row in silent)}"
-    return CheckResult("trigger", False, found, _psql(row["mend"] for row in silent) + then)
+    remedy = _write_psql_command(row["remedy"] for row in silent) + then
+    return CheckResult("trigger", False, found, remedy)
 
 
-def _rights(connection: Connection, _: Settings) -> CheckResult:
-    lacking = [row["lacking"] for row in connection.run("doctor.rights")]
+def _check_rights(connection: Connection, _: Settings) -> CheckResult:
+    grants = [row["grant_statement"] for row in connection.run("doctor.rights")]
     role = connection.info.user
-    if not lacking:
-        return CheckResult("rights", True, f"{role} may do all that is done")
-    return CheckResult(
-        "rights", False, f"{role} lacks rights on {len(lacking)} tables", _psql(lacking)
-    )
+    if not grants:
+        return CheckResult("rights", True, f"{role} has all rights that it needs")
+    found = f"{role} lacks rights on {format_count(len(grants), 'table')}"
+    return CheckResult("rights", False, found, _write_psql_command(grants))
 
 
-def _psql(statements: Iterable[str]) -> str:
+def _write_psql_command(statements: Iterable[str]) -> str:
     return f"psql -c {shlex.quote('; '.join(dict.fromkeys(statements)))}"
 
 
-def _clock(connection: Connection, _: Settings) -> CheckResult:
+def _check_clock(connection: Connection, _: Settings) -> CheckResult:
     before = datetime.now(UTC)
     server = connection.fetch_one("session.clock")["now"]
     after = datetime.now(UTC)
-    # Where the server's lies between ours nothing is known to differ.
-    apart = max((server - after).total_seconds(), (before - server).total_seconds(), 0.0)
-    found = f"the server's clock and this machine's differ by {apart:.1f} s"
-    return CheckResult(
-        "clock",
-        apart <= _CLOCK_SECONDS,
-        found,
-        "" if apart <= _CLOCK_SECONDS else "timedatectl set-ntp true",
-    )
+    # A server's time between the two is no known difference.
+    difference = max((server - after).total_seconds(), (before - server).total_seconds(), 0.0)
+    found = f"the server's clock and this machine's differ by {difference:.1f} s"
+    is_ok = difference <= _CLOCK_SECONDS
+    return CheckResult("clock", is_ok, found, "" if is_ok else "timedatectl set-ntp true")
 
 
-def _backlog(connection: Connection, settings: Settings) -> CheckResult:
+def _check_backlog(connection: Connection, settings: Settings) -> CheckResult:
     now = datetime.now(UTC)
-    behind = connection.fetch_one("fix.backlog", now=now)["seconds"] or 0.0
+    lag = connection.fetch_one("fix.backlog", now=now)["seconds"] or 0.0
+    if lag > settings.max_backlog_seconds:
+        found = f"the worker is {lag:,.0f} s behind"
+        return CheckResult("backlog", False, found, "start the worker, or more of them")
     unclassified = connection.fetch_one("doctor.unclassified", now=now)
-    if behind > settings.max_backlog_seconds:
-        return CheckResult(
-            "backlog",
-            False,
-            f"the worker is {behind:,.0f} s behind",
-            "start the worker, or more of them",
-        )
-    if (unclassified["seconds"] or 0.0) > _UNCLASSIFIED_SECONDS:
-        found = f"{unclassified['deaths']:,} deaths wait for their cause, the first for {unclassified['seconds']:,.0f} s"
-        return CheckResult("backlog", False, found, _CLASSIFY)
-    found = f"the worker is {max(behind, 0):,.0f} s behind; {unclassified['deaths']:,} deaths wait for their cause"
+    seconds, deaths = unclassified["seconds"] or 0.0, format_count(unclassified["deaths"], "death")
+    if seconds > _UNCLASSIFIED_SECONDS:
+        found = f"not classified yet: {deaths}, the oldest {seconds:,.0f} s ago"
+        return CheckResult("backlog", False, found, "dlq causes classify")
+    found = f"the worker is {max(lag, 0):,.0f} s behind; not classified yet: {deaths}"
     return CheckResult("backlog", True, found)
 
 
-def _exports(connection: Connection, settings: Settings) -> CheckResult:
-    """What died before the first morning, or in an outage that was longer than the schedules make up for."""
+def _check_exports(connection: Connection, settings: Settings) -> CheckResult:
+    """Find deaths from before the first schedule, or from an outage longer than its catch-up."""
     name = "exports"
     if not settings.archive_requires_export:
-        return CheckResult(name, True, "the archive does not wait for them")
+        return CheckResult(name, True, "the archive does not wait for exports")
     today = datetime.now(settings.zone).date()
     start = date.fromisoformat(settings.partitions_start)
-    reach = max(today - timedelta(days=CATCH_UP_DAYS), min(start, today))
-    left = connection.fetch_one("doctor.unexported", before=compute_midnight(reach, settings.zone))
-    if not left["events"]:
-        return CheckResult(name, True, "no dead event is of a day that the schedules leave out")
-    first, last = (left[end].astimezone(settings.zone).date() for end in ("first", "last"))
+    first_scheduled = max(today - timedelta(days=CATCH_UP_DAYS), min(start, today))
+    before = compute_midnight(first_scheduled, settings.zone)
+    unexported = connection.fetch_one("doctor.unexported", before=before)
+    if not unexported["events"]:
+        return CheckResult(name, True, "the schedules export every day with dead events")
+    first, last = (unexported[end].astimezone(settings.zone).date() for end in ("first", "last"))
     found = (
-        f"{left['events']:,} dead events of {first} to {last} stay for ever: the archive waits for an export of their "
-        f"days, and no schedule makes one of a day before {reach}"
+        f"{format_count(unexported['events'], 'dead event')} of {first} to {last} cannot be "
+        "archived: their days are not exported, and no schedule exports a day before "
+        f"{first_scheduled}"
     )
-    return CheckResult(name, False, found, _backfill(settings, first, last, start))
+    return CheckResult(name, False, found, _write_export_command(settings, first, last, start))
 
 
-def _backfill(settings: Settings, first: date, last: date, start: date) -> str:
-    """Export those days in one run, also where this installation's days begin later, or each has a run of its own."""
-    given = [f"DLQ_PARTITIONS_START={first}"] if first < start else []
-    given += ["DLQ_DAYS_PER_RUN=0"] if settings.days_per_run else []
-    return " ".join([*given, _EXPORT, f"{first}...{last}"])
+def _write_export_command(settings: Settings, first: date, last: date, start: date) -> str:
+    """Return the command that exports these days in one run.
+
+    It overrides the settings by which the days start later, or would each have a run of their own.
+    """
+    variables = [f"DLQ_PARTITIONS_START={first}"] if first < start else []
+    variables += ["DLQ_DAYS_PER_RUN=0"] if settings.days_per_run else []
+    return " ".join([*variables, _EXPORT, f"{first}...{last}"])
 
 
-def _daemon(settings: Settings, dagster_url: str | None) -> CheckResult:
-    """Dagster's heartbeats, from its database: its own where a deployment names one, or that of `dlq up`."""
-    name, mend = "Dagster daemon", "systemctl restart dlq-daemon" if dagster_url else "dlq up"
+def _check_daemon(settings: Settings, dagster_url: str | None) -> CheckResult:
+    """Read the heartbeats from Dagster's database: of the deployment, or of `dlq up`."""
+    name, remedy = "Dagster daemon", "systemctl restart dlq-daemon" if dagster_url else "dlq up"
     try:
         url = (
             dagster_url.replace("+psycopg2", "", 1)
@@ -214,37 +205,32 @@ def _daemon(settings: Settings, dagster_url: str | None) -> CheckResult:
             rows = connection.run("doctor.daemons").fetchall()
     except DlqError:
         if dagster_url:
-            return CheckResult(
-                name,
-                False,
-                "the database that DLQ_DAGSTER_URL names does not answer",
-                _NAME_DAGSTERS,
-            )
-        return CheckResult(name, False, _NEVER_RAN, mend)
+            found = "the database that DLQ_DAGSTER_URL names does not answer"
+            return CheckResult(name, False, found, _SET_DAGSTER_URL)
+        return CheckResult(name, False, _NEVER_RAN, remedy)
     except psycopg.Error:
-        return CheckResult(name, False, _NEVER_RAN, mend)
+        return CheckResult(name, False, _NEVER_RAN, remedy)
     late = [row["daemon"] for row in rows if row["seconds"] > _HEARTBEAT_SECONDS]
     if late or not rows:
-        found = (
-            f"without a heartbeat for {_HEARTBEAT_SECONDS:.0f} s: {', '.join(late) or 'all of it'}"
-        )
-        return CheckResult(name, False, found, mend)
+        names = ", ".join(late) or "every daemon"
+        found = f"without a heartbeat for {_HEARTBEAT_SECONDS:.0f} s: {names}"
+        return CheckResult(name, False, found, remedy)
     return CheckResult(name, True, f"alive {max(row['seconds'] for row in rows):.0f} s ago")
 
 
-def _disk(home: Path) -> CheckResult:
+def _check_disk(home: Path) -> CheckResult:
     place = next(folder for folder in (home.resolve(), *home.resolve().parents) if folder.is_dir())
     usage = shutil.disk_usage(place)
     found = f"{usage.free / 2**30:,.1f} GB of {usage.total / 2**30:,.1f} GB are free under {home}"
-    enough = usage.free >= _FREE_BYTES
-    return CheckResult("disk", enough, found, "" if enough else f"du -sh {home}/*")
+    is_ok = usage.free >= _FREE_BYTES
+    return CheckResult("disk", is_ok, found, "" if is_ok else f"du -sh {home}/*")
 
 
-_ON_THE_DATABASE: dict[str, Callable[[Connection, Settings], CheckResult]] = {
-    "schema": _schema,
-    "trigger": _triggers,
-    "rights": _rights,
-    "clock": _clock,
-    "backlog": _backlog,
-    "exports": _exports,
+_DATABASE_CHECKS: dict[str, Callable[[Connection, Settings], CheckResult]] = {
+    "schema": _check_schema,
+    "trigger": _check_triggers,
+    "rights": _check_rights,
+    "clock": _check_clock,
+    "backlog": _check_backlog,
+    "exports": _check_exports,
 }

@@ -1,4 +1,4 @@
-"""How does one command run Dagster's UI and daemon, and stop all of it?"""
+"""Runs Dagster's UI and daemon as one child process, and stops both."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from dlq_pipelines.installation import open_connection, prepare_dagster, prepare
 from dlq_pipelines.settings import Settings
 
 _PACKAGE = Path(__file__).resolve().parent
-# A wheel carries the file inside the package; a checkout has it at the top level.
+# A wheel has the file inside the package, a checkout at the top level.
 _WORKSPACE = next(
     (f for f in (_PACKAGE / "workspace.yaml", _PACKAGE.parent / "workspace.yaml") if f.is_file()),
     None,
@@ -21,23 +21,23 @@ _STOP_SECONDS = 30
 
 
 def serve_dagster(settings: Settings, *, port: int) -> int:
-    """Run until the child ends or a signal comes; returns the exit code.
+    """Run Dagster until it ends or a signal arrives; return the exit code.
 
     Raises:
-        DlqError: the database is not to be had or not migrated.
+        DlqError: the database is unavailable or not migrated, or a file is missing.
     """
     if _WORKSPACE is None:
-        raise DlqError("workspace.yaml is missing from this installation. Install it again.")
+        raise DlqError("workspace.yaml is missing from this installation.", "Install it again.")
     prepare_embedded(settings)
     open_connection(settings).close()
     environment = os.environ | prepare_dagster(settings)
     if settings.database_url is None:
         environment.setdefault("DLQ_AUTOSTART", "true")
-    # A shell that starts us in the background has SIGINT ignored, children inherit that, and Dagster then stops for
-    # neither SIGINT nor SIGTERM.
+    # A shell ignores SIGINT for background jobs. Children inherit that, and Dagster would then stop
+    # on neither SIGINT nor SIGTERM.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _interrupt)
-    # `dg dev`, which this command announces as its successor, wants a project's folder; an installed wheel has none.
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    # `dagster dev` announces `dg dev`, which requires a project folder; a wheel has none.
     quiet = "ignore:Function `dev_command` is superseded"
     command = [
         sys.executable,
@@ -60,15 +60,15 @@ def serve_dagster(settings: Settings, *, port: int) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        _stop(child)
+        _stop_dagster(child)
 
 
-def _interrupt(*_: object) -> None:
+def _raise_interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Ask Dagster to stop; after half a minute, end what is left of its session."""
+def _stop_dagster(child: subprocess.Popen[bytes]) -> None:
+    """Interrupt Dagster; after half a minute, kill what is left of its session."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
@@ -78,6 +78,6 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         pass
     finally:
-        with contextlib.suppress(ProcessLookupError):  # nothing is left, as it should be
+        with contextlib.suppress(ProcessLookupError):  # no process is left
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()

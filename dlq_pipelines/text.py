@@ -7,6 +7,7 @@ functions are for terminals and Markdown; HTML is escaped by its templates.
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 _TERMINAL_CODE = re.compile(
@@ -96,6 +97,27 @@ def sanitize_line(text: str, limit: int) -> str:
 def format_count(count: int, one: str, many: str = "") -> str:
     """`1 event`, `2,000 events`."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration in its two largest units: `4 h 10 min`, `35 s`."""
+    if seconds < 1:
+        return "less than a second"
+    left = round(seconds)
+    parts: list[tuple[int, str]] = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append((count, unit))
+    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count)
+
+
+def format_duration(length: timedelta) -> str:
+    """Return a duration in its largest unit: `3 days`, `5 h`, `12 min`."""
+    minutes = int(length.total_seconds() // 60)
+    if minutes >= 2 * 24 * 60:
+        return f"{minutes // (24 * 60):,} days"
+    return f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"
 
 
 def escape_spreadsheet_text(text: str) -> str:

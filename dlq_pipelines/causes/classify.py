@@ -5,6 +5,7 @@ that locks its deaths, assigns their causes and adds them to the rollups. Concur
 that is killed therefore count no death twice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -29,7 +30,11 @@ class ClassificationResult:
 
 
 def classify_deaths(
-    connection: Connection, *, zone: ZoneInfo, announce: bool = False
+    connection: Connection,
+    *,
+    zone: ZoneInfo,
+    announce: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> ClassificationResult:
     """Give every unclassified death its cause.
 
@@ -37,6 +42,7 @@ def classify_deaths(
         connection: in autocommit mode.
         zone: the time zone of a day in the rollup.
         announce: queue each death for the webhook of deaths, in the transaction that classifies it.
+        progress: called after each batch with the number of deaths classified so far.
 
     Raises:
         RefusedError: another version of the fingerprint made the catalogue, which is not reindexed.
@@ -59,6 +65,7 @@ def classify_deaths(
             deaths += _assign_causes(connection, batch["ids"], named, zone, announce=announce)
         batches += 1
         new_causes += created
+        progress(deaths)
         after = batch["ids"][-1]
 
 

@@ -1,1 +1,1 @@
-"""The terminal's face: each command reads its arguments, calls one function and prints what that said."""
+"""The command line: each command reads its arguments, calls one function and prints the result."""

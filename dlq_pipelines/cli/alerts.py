@@ -1,4 +1,4 @@
-"""`dlq alerts`: what is wrong, who was told, and who shall not be?"""
+"""`dlq alerts`: list alerts, test their channels, silence one."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -7,39 +7,48 @@ from typing import Annotated
 
 import typer
 
-from dlq_pipelines.cli.mutation import Actor, DryRun, Reason, prepare_change
+from dlq_pipelines.cli.mutation import (
+    NOTHING_CHANGED,
+    Actor,
+    DryRun,
+    Reason,
+    prepare_change,
+)
 from dlq_pipelines.cli.output import (
     After,
+    Limit,
     OutputFormat,
     format_local_time,
     list_columns,
     print_list,
-    print_next_cursor,
+    print_page,
     print_record,
     with_output_format,
 )
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.errors import DlqError, RefusedError
 
-app = typer.Typer(help="Alerts and the channels that are told of them.", no_args_is_help=True)
+app = typer.Typer(help="Alerts and the channels that they are sent to.", no_args_is_help=True)
 
 
 @app.callback()
-def alerts() -> None:
-    """Alerts and the channels that are told of them."""
+def alerts_command() -> None:
+    """Alerts and the channels that they are sent to."""
 
 
 @app.command("list")
 @with_output_format
-def list_(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+def list_alerts_command(
+    limit: Limit = 50,
     after: After = None,
     channels: Annotated[
-        bool, typer.Option("--channels", help="How the channels are doing instead.")
+        bool, typer.Option("--channels", help="List the state of the channels instead.")
     ] = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """List alerts: what fires, the gravest first, then what ended last. Addresses of channels are never shown.
+    """List alerts: first those that fire, by severity, then those that ended, the latest first.
+
+    Addresses of channels are never shown.
 
     Example: `dlq alerts list --limit 20`
     """
@@ -49,44 +58,47 @@ def list_(
     now = datetime.now(UTC)
     with open_session() as (connection, _):
         if channels:
-            doing = [asdict(one) for one in list_channels(connection)]
-            empty = "Nothing was ever sent to a channel."
-            print_list("channels", doing, format=format, empty=empty, header=list_columns(Channel))
+            print_list(
+                "channels",
+                [asdict(channel) for channel in list_channels(connection)],
+                format=format,
+                empty="Nothing was ever sent to a channel.",
+                header=list_columns(Channel),
+            )
             return
         found = list_alerts(connection, limit=limit, after=after)
-    rows = [asdict(one) | {"state": one.state(now)} for one in found]
     brief = [
         {
-            "key": one.key,
-            "state": one.state(now),
-            "severity": one.severity,
-            "since": one.fired_at,
-            "notified": one.notified_at or "",
-            "silenced until": one.silenced_until
-            if one.silenced_until and one.silenced_until > now
+            "key": alert.key,
+            "state": alert.state(now),
+            "severity": alert.severity,
+            "since": alert.fired_at,
+            "sent": alert.notified_at or "",
+            "silenced until": alert.silenced_until
+            if alert.silenced_until and alert.silenced_until > now
             else "",
-            "what": one.summary[:100],
+            "summary": alert.summary[:100],
         }
-        for one in found
+        for alert in found
     ]
-    more = found[-1].cursor if len(found) == limit else None
-    print_list(
+    print_page(
         "alerts",
-        rows,
+        [asdict(alert) | {"state": alert.state(now)} for alert in found],
+        cursor=found[-1].cursor if len(found) == limit else None,
         format=format,
         brief=brief,
-        empty="No alert has fired. The sensor dead_event_alert_sensor looks each minute.",
+        empty="No alert has fired. The dead_event_alert_sensor evaluates the rules every minute.",
         header=list_columns(Alert, "state"),
-        spare=("silenced until", "told", "since"),
-        also={"next": more},
+        optional=("silenced until", "sent", "since"),
     )
-    print_next_cursor(more, format=format)
 
 
 @app.command("test")
 @with_output_format
-def send(dry_run: DryRun = False, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Send a test message to every channel of DLQ_ALERT_URLS, past its conditions. Fails when one did not get it.
+def send_test_command(dry_run: DryRun = False, format: OutputFormat = OutputFormat.TABLE) -> None:
+    """Send a test message to every channel of DLQ_ALERT_URLS, whatever its conditions.
+
+    Exits with 1 if a channel did not accept it.
 
     Example: `dlq alerts test --dry-run`, then `dlq alerts test`
     """
@@ -97,52 +109,56 @@ def send(dry_run: DryRun = False, format: OutputFormat = OutputFormat.TABLE) -> 
     sender = build_alert_sender(read_settings())
     if not sender.routes:
         raise RefusedError(
-            "DLQ_ALERT_URLS is not set, so there is no channel to test. Nothing was sent."
+            "There is no channel to test: DLQ_ALERT_URLS is not set. Nothing was sent.",
+            "Set DLQ_ALERT_URLS to the address of a channel.",
         )
     results = (
         dict.fromkeys(sender.urls, "would be sent")
         if dry_run
         else send_test_message(sender, now=datetime.now(UTC))
     )
-    rows = [{"channel": name, "result": said or "sent"} for name, said in results.items()]
-    print_list("channels", rows, format=format, also={"dry_run": dry_run})
+    rows = [{"channel": name, "result": result or "sent"} for name, result in results.items()]
+    print_list("channels", rows, format=format, added={"dry_run": dry_run})
     failed = [name for name, error in results.items() if error is not None and not dry_run]
     if failed:
         raise DlqError(
-            f"{len(failed)} of {len(results)} channels did not get it. Check their addresses."
+            f"{len(failed)} of {len(results)} channels did not accept the message.",
+            "Check their addresses in DLQ_ALERT_URLS.",
         )
 
 
-@app.command()
+@app.command("silence")
 @with_output_format
-def silence(
+def silence_alert_command(
     key: Annotated[
         str, typer.Argument(help="The alert, as `dlq alerts list` lists it.", metavar="KEY")
     ],
     reason: Reason,
     actor: Actor,
-    hours: Annotated[float, typer.Option(min=0, max=720, help="For how long; 0 ends it.")] = 8,
+    hours: Annotated[
+        float, typer.Option(min=0, max=720, help="Length of the silence; 0 ends it.")
+    ] = 8,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Tell nobody of an alert for some hours. That it is over is told all the same.
+    """Silence an alert for some hours. The message that it has ended is still sent.
 
-    Example: `dlq alerts silence backlog --hours 4 --reason "the carrier mends it" --dry-run`
+    Example: `dlq alerts silence backlog --hours 4 --reason "carrier is working on it" --dry-run`
     """
     from dlq_pipelines.alerts.alert import silence_alert
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     if isnan(hours):
-        raise ValueError("--hours: nan is no number of hours. Write it as 8 or 0.5.")
+        raise ValueError("--hours: nan is not a number of hours. Write it as 8 or 0.5.")
     until = audit.now + timedelta(hours=hours) if hours else None
     with open_session() as (connection, settings):
         silenced = silence_alert(connection, key, until, audit=audit, options=options)
     if format is not OutputFormat.TABLE:
         print_record(asdict(silenced) | {"dry_run": dry_run}, format=format)
         return
-    ends = until and format_local_time(until, settings.zone)
+    end = until and format_local_time(until, settings.zone)
     typer.echo(
-        f"{silenced.key} is silenced until {ends}." if ends else f"{silenced.key} is heard again."
+        f"{silenced.key} is silenced until {end}." if end else f"{silenced.key} is not silenced."
     )
     if dry_run:
-        typer.echo("Nothing was changed: this was a dry run.")
+        typer.echo(NOTHING_CHANGED)

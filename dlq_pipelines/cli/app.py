@@ -1,7 +1,8 @@
-"""`dlq`: what can a person do from a terminal?
+"""Assembles the `dlq` command line and turns errors into one line and an exit code.
 
 Commands import what they need when they run: help and completion must not wait for Dagster.
-Exit codes: 0 done, 1 failed, 2 usage, 3 not found or not dead, 4 refused, 130 stopped by Ctrl-C, 141 nobody read on.
+Exit codes: 0 done, 1 failed, 2 usage error, 3 not found or not dead, 4 refused, 130 interrupted by
+Ctrl-C, 141 output closed by its reader.
 """
 
 import os
@@ -25,37 +26,35 @@ from dlq_pipelines.cli import (
     serve,
     up,
 )
-from dlq_pipelines.cli.output import callable_here
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.text import sanitize_line
 
-# Help has boxes where a person sees them on a terminal, and is plain text anywhere else.
-_ON_A_TERMINAL = bool(
-    sys.stdout and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-)
+# Help has boxes on a terminal and is plain text anywhere else.
+_IS_TERMINAL = bool(sys.stdout and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb")
 app = typer.Typer(
     name="dlq",
     help="Dead-letter operations for a PostgreSQL transactional outbox.",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found or not dead, 4 refused, 130 stopped by Ctrl-C.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage error, 3 not found or not dead, 4 refused, "
+    "130 interrupted by Ctrl-C.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown" if _ON_A_TERMINAL else None,
+    rich_markup_mode="markdown" if _IS_TERMINAL else None,
 )
-app.command("migrate")(migrate.migrate)
-app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
-app.command("up")(up.up)
-app.command("serve")(serve.serve)
+app.command("migrate")(migrate.migrate_command)
+app.command("doctor")(doctor.doctor_command)
+app.command("demo")(demo.demo_command)
+app.command("up")(up.up_command)
+app.command("serve")(serve.serve_command)
 app.add_typer(dead_events.app, name="dead-events")
 app.add_typer(archive.app, name="archive")
 app.add_typer(causes.app, name="causes")
 app.add_typer(fixes.app, name="fixes")
 app.add_typer(reports.app, name="reports")
 app.add_typer(alerts.app, name="alerts")
-app.add_typer(serve.tokens, name="tokens")
+app.add_typer(serve.tokens_app, name="tokens")
 
-# What the parser calls a value that it cannot read, in words.
-_IN_WORDS = {
+# click names the types of Typer's options; only the message can be reworded.
+_TYPE_NAMES = {
     "a valid integer range": "a whole number",
     "a valid integer": "a whole number",
     "a valid float range": "a number",
@@ -63,7 +62,7 @@ _IN_WORDS = {
 }
 
 
-def _say_version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
@@ -72,11 +71,11 @@ def _say_version(asked: bool) -> None:
 
 
 @app.callback()
-def dlq(
+def dlq_command(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_say_version, is_eager=True, help="Say which release this is."
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
 ) -> None:
@@ -84,58 +83,61 @@ def dlq(
 
 
 def run() -> int:
-    """Run a command and return its exit code; what cannot be done is said in one sentence on stderr.
+    """Run a command and return its exit code. An error is printed in one line on stderr.
 
     Raises:
-        KeyboardInterrupt: it was stopped.
-        BrokenPipeError: nobody reads what it prints.
+        KeyboardInterrupt: the user stopped it.
+        BrokenPipeError: the reader of its output has closed it.
     """
     try:
         return app(standalone_mode=False) or 0
     except BrokenPipeError:
         raise
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # which Typer has answered in its own way
+        if isinstance(end.__context__, BrokenPipeError):  # Typer has turned it into an exit
             raise BrokenPipeError from None
         raise
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
     except Exception as error:
-        reason = _reason(error)
-        if reason is None:
+        text = _describe_error(error)
+        if text is None:
             raise
-        Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"dlq: {reason}")
+        Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"dlq: {text}")
         return _exit_code(error)
 
 
-def _reason(error: Exception) -> str | None:
-    """What to tell the reader, with commands that can be copied; None of a defect, whose place in the code matters."""
+def _describe_error(error: Exception) -> str | None:
+    """Return message and hint in one line; None for a defect, which needs its stack trace."""
     if isinstance(error, click.ClickException):
-        text = _misuse(error)
+        text = _describe_usage_error(error)
     elif isinstance(error, DlqError | ValueError | OSError):
         text = str(error)
-    # Nobody catches an error of a module that was never imported.
+    # An error of psycopg is impossible before its import.
     elif (psycopg := sys.modules.get("psycopg")) and isinstance(error, psycopg.Error):
         from dlq_pipelines.postgres.transient import describe_transient_error
 
-        refusal = error.diag.message_primary or type(error).__name__
-        lasting = f"PostgreSQL refused: {refusal}. Check the role and the server, then run `dlq migrate --check`."
-        text = describe_transient_error(error) or lasting
+        message = error.diag.message_primary or type(error).__name__
+        hint = (
+            error.diag.message_hint
+            or "Check the role and the server, then run `dlq migrate --check`."
+        )
+        text = describe_transient_error(error) or f"PostgreSQL refused: {message}. {hint}"
     else:
         return None
-    # It may repeat what a server, a file's name or an argument said.
-    return callable_here(sanitize_line(text, 2000))
+    # The text may repeat what a server, a file name or an argument said.
+    return sanitize_line(text, 2000)
 
 
-def _misuse(error: click.ClickException) -> str:
-    """What is wrong with the words of a command, and where its options are explained."""
-    said = error.format_message()
-    for words, plainly in _IN_WORDS.items():
-        said = said.replace(words, plainly)
-    context = getattr(error, "ctx", None)
+def _describe_usage_error(error: click.ClickException) -> str:
+    """Return what is wrong with the arguments, and the command that explains them."""
+    message = error.format_message()
+    for name, plain_name in _TYPE_NAMES.items():
+        message = message.replace(name, plain_name)
+    context = error.ctx if isinstance(error, click.UsageError) else None
     words = context.command_path.split()[1:] if context else []
-    return f"{said.rstrip('.')}. See `{' '.join(['dlq', *words, '--help'])}`."
+    return f"{message.rstrip('.')}. See `{' '.join(['dlq', *words, '--help'])}`."
 
 
 def _exit_code(error: Exception) -> int:

@@ -1,4 +1,4 @@
-"""`dlq archive`: what leaves the hot table, what comes back, and what is deleted for good?"""
+"""`dlq archive`: move dead events to the archive, restore them, delete them by retention."""
 
 from dataclasses import asdict
 from datetime import timedelta
@@ -8,6 +8,7 @@ import typer
 
 from dlq_pipelines.cli.filters import EventIds, GivenFilters, with_filters
 from dlq_pipelines.cli.mutation import (
+    REASON_HELP,
     Actor,
     DryRun,
     Reason,
@@ -24,28 +25,32 @@ from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.text import format_count
 
 app = typer.Typer(help="The archive of dead events.", no_args_is_help=True)
-Retention = Annotated[str, typer.Option("--reason", help="Why, for whoever asks later.")]
+RetentionReason = Annotated[str, typer.Option("--reason", help=REASON_HELP)]
 
 
 @app.callback()
-def archive() -> None:
+def archive_command() -> None:
     """The archive of dead events."""
 
 
-@app.command()
+@app.command("run")
 @with_output_format
-def run(
+def archive_dead_events_command(
     actor: Actor,
-    reason: Retention = "retention",
+    reason: RetentionReason = "retention",
     older_than_days: Annotated[
         int | None,
-        typer.Option(min=0, max=36500, help="Days since death. Default: DLQ_DEAD_RETENTION_DAYS."),
+        typer.Option(
+            min=0, max=36500, help="Minimum days since death. Default: DLQ_DEAD_RETENTION_DAYS."
+        ),
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Move dead events past their retention to the archive table: of exported days, and not what an open fix targets.
+    """Move dead events past their retention to the archive table.
+
+    Events that an open fix targets stay, and events of days that are not exported.
 
     Example: `dlq archive run --dry-run`
     """
@@ -66,18 +71,19 @@ def run(
         )
     did = "Would archive" if dry_run else "Archived"
     print_change(
-        f"{did} {format_count(done.moved, 'dead event')} that died more than {format_count(days, 'day')} ago; "
-        f"{done.left:,} as old stay, because a fix targets them, or their day is not exported.",
+        f"{did} {format_count(done.moved, 'dead event')} that died more than "
+        f"{format_count(days, 'day')} ago; {done.left:,} as old stay, because a fix targets them "
+        "or their day is not exported.",
         asdict(done) | {"older_than_days": days},
         dry_run=dry_run,
         format=format,
     )
 
 
-@app.command()
+@app.command("restore")
 @with_output_format
 @with_filters
-def restore(
+def restore_events_command(
     filters: GivenFilters,
     reason: Reason,
     actor: Actor,
@@ -86,9 +92,11 @@ def restore(
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Bring archived dead events back as dead, so that a fix can target them. Discarded ones only by their ids.
+    """Restore archived events to the outbox as dead, so that a fix can target them.
 
-    Example: `dlq archive restore --cause v1-3f9a0c6d2b7e4a51 --reason "mended after all" --dry-run`
+    Discarded events are restored only by their ids.
+
+    Example: `dlq archive restore --cause v1-3f9a0c6d2b7e4a51 --reason "fixed late" --dry-run`
     """
     from dlq_pipelines.archive.restore import build_nothing_restored_error, restore_events
 
@@ -105,24 +113,25 @@ def restore(
         )
     did = "Would restore" if dry_run else "Restored"
     print_change(
-        f"{did} {format_count(done.events, 'dead event')}; {done.blocked:,} stay because the outbox has their id, "
-        f"{done.discarded:,} because they were discarded. {describe_skipped(done)}".rstrip(),
+        f"{did} {format_count(done.events, 'dead event')}; {done.blocked:,} stay because the "
+        f"outbox has their id, {done.discarded:,} because they were discarded. "
+        f"{describe_skipped(done)}".rstrip(),
         asdict(done),
         dry_run=dry_run,
         format=format,
     )
 
 
-@app.command()
+@app.command("purge")
 @with_output_format
-def purge(
+def purge_archive_command(
     actor: Actor,
-    reason: Retention = "retention",
+    reason: RetentionReason = "retention",
     dry_run: DryRun = False,
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Delete archived dead events past DLQ_ARCHIVE_RETENTION_DAYS for good. Which they were stays known.
+    """Delete archived events past DLQ_ARCHIVE_RETENTION_DAYS for good. Their ids stay known.
 
     Example: `dlq archive purge --dry-run`
     """
@@ -133,7 +142,8 @@ def purge(
         days = settings.archive_retention_days
         if not days:
             raise RefusedError(
-                "DLQ_ARCHIVE_RETENTION_DAYS is 0, so nothing is ever purged. Nothing was changed."
+                "DLQ_ARCHIVE_RETENTION_DAYS is 0, so nothing is ever purged. Nothing was changed.",
+                "Set it to the days that archived events are kept.",
             )
         done = apply_to_many(
             lambda options: purge_archive(
@@ -146,7 +156,8 @@ def purge(
         )
     did = "Would delete" if dry_run else "Deleted"
     print_change(
-        f"{did} {format_count(done.events, 'event')}, archived more than {format_count(days, 'day')} ago.",
+        f"{did} {format_count(done.events, 'event')} that were archived more than "
+        f"{format_count(days, 'day')} ago.",
         asdict(done) | {"older_than_days": days},
         dry_run=dry_run,
         format=format,

@@ -1,4 +1,4 @@
-"""`dlq causes`: why do events die, and what do people say of it?"""
+"""`dlq causes`: list, classify and correct the causes of death."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from dlq_pipelines.cli.mutation import Actor, DryRun, Reason, prepare_change
+from dlq_pipelines.cli.mutation import (
+    NOTHING_CHANGED,
+    REASON_HELP,
+    Actor,
+    DryRun,
+    Reason,
+    prepare_change,
+)
 from dlq_pipelines.cli.output import (
     After,
+    Limit,
     OutputFormat,
     list_columns,
     print_list,
-    print_next_cursor,
+    print_page,
     print_record,
     print_table,
-    program,
     with_output_format,
 )
 from dlq_pipelines.cli.progress import show_progress
@@ -37,240 +44,276 @@ CauseId = Annotated[
 
 
 @app.callback()
-def causes() -> None:
+def causes_command() -> None:
     """The causes of death."""
 
 
 @app.command("list")
 @with_output_format
-def list_(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
-    after: After = None,
-    format: OutputFormat = OutputFormat.TABLE,
+def list_causes_command(
+    limit: Limit = 50, after: After = None, format: OutputFormat = OutputFormat.TABLE
 ) -> None:
-    """List causes, those with most dead events now first.
+    """List causes, those with most dead events first.
 
     Example: `dlq causes list --limit 10`
     """
     from dlq_pipelines.causes.catalogue import Cause, list_causes
 
-    found = _ask(lambda connection: list_causes(connection, limit=limit, after=after))
+    found = _run_on_database(lambda connection: list_causes(connection, limit=limit, after=after))
     now = datetime.now(UTC)
-    rows = [asdict(cause) | {"state": cause.state(now)} for cause in found]
     brief = [
         {
             "cause": cause.id,
             "state": cause.state(now),
             "dead now": cause.dead,
             "deaths": cause.deaths,
-            "what": cause.title[:100],
+            "title": cause.title[:100],
             "owner": cause.owner or "",
         }
         for cause in found
     ]
-    empty = "No cause is known: nothing has died and been classified yet."
-    more = found[-1].cursor if len(found) == limit else None
-    print_list(
+    print_page(
         "causes",
-        rows,
+        [asdict(cause) | {"state": cause.state(now)} for cause in found],
+        cursor=found[-1].cursor if len(found) == limit else None,
         format=format,
         brief=brief,
-        empty=empty,
+        empty="No causes yet: nothing has died and been classified.",
         header=list_columns(Cause, "state"),
-        spare=("owner", "deaths", "state"),
-        also={"next": more},
+        optional=("owner", "deaths", "state"),
     )
-    print_next_cursor(more, format=format)
 
 
 @app.command("show")
 @with_output_format
-def show_(cause: CauseId, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Show all of a cause: what it is, what people say of it, its details, its changes and a sample.
+def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE) -> None:
+    """Show a cause with its name, note and owner, its details, its changes and a sample error.
 
     Example: `dlq causes show v1-3f9a0c6d2b7e4a51`
     """
     from dlq_pipelines.causes.catalogue import describe_cause
 
-    found = _ask(lambda connection: describe_cause(connection, cause))
+    found = _run_on_database(lambda connection: describe_cause(connection, cause))
     if format is not OutputFormat.TABLE:
         print_record(asdict(found), format=format)
         return
-    about = asdict(found.cause) | {"state": found.cause.state(datetime.now(UTC))}
+    fields = asdict(found.cause) | {"state": found.cause.state(datetime.now(UTC))}
     print_table(
-        [{"of the cause": key, "": _listed(value)} for key, value in about.items() if value]
+        [{"field": key, "value": _join_list(value)} for key, value in fields.items() if value]
     )
-    print_table([{"detail": key, "texts": _listed(texts)} for key, texts in found.details.items()])
+    print_table(
+        [{"detail": key, "texts": _join_list(texts)} for key, texts in found.details.items()]
+    )
     changes = [
-        {"change": c.audit_id, "what": c.kind, "by": c.actor, "at": c.at, "why": c.reason}
-        for c in found.changes
+        {
+            "change": change.audit_id,
+            "kind": change.kind,
+            "actor": change.actor,
+            "at": change.at,
+            "reason": change.reason,
+        }
+        for change in found.changes
     ]
-    print_table(changes, empty="Nobody has changed it.", spare=("why", "what"))
+    print_table(changes, empty="It was never changed.", optional=("reason", "kind"))
     typer.echo(f"\n{sanitize_text(found.sample)}")
 
 
-@app.command()
+@app.command("classify")
 @with_output_format
-def similar(format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Propose causes to merge: their messages are equal but for one word. Nothing is merged by itself.
+def classify_deaths_command(format: OutputFormat = OutputFormat.TABLE) -> None:
+    """Give unclassified deaths their cause now, and mark fixed causes that died again as regressed.
+
+    The Dagster asset dead_event_causes does the same every five minutes. Repeatable.
+
+    Example: `dlq causes classify`
+    """
+    from dlq_pipelines.causes.update import update_causes
+
+    with open_session() as (connection, settings), show_progress("Classify", "death") as report:
+        update = update_causes(
+            connection,
+            now=datetime.now(UTC),
+            zone=settings.zone,
+            announce=settings.death_webhook_url is not None,
+            progress=report,
+        )
+    if format is not OutputFormat.TABLE:
+        print_record(asdict(update), format=format)
+        return
+    typer.echo(
+        f"Classified {format_count(update.deaths, 'death')}: "
+        f"{format_count(len(update.new_causes), 'new cause')}, "
+        f"{format_count(len(update.regressed), 'regressed cause')}."
+    )
+    for state, causes in (("new", update.new_causes), ("regressed", update.regressed)):
+        for cause in causes:
+            typer.echo(f"{state}: {cause}")
+
+
+@app.command("similar")
+@with_output_format
+def list_similar_causes_command(format: OutputFormat = OutputFormat.TABLE) -> None:
+    """Propose causes to merge: pairs whose messages differ in one word. Changes nothing.
 
     Example: `dlq causes similar`
     """
     from dlq_pipelines.causes.catalogue import list_causes
     from dlq_pipelines.causes.similar import MergeProposal, find_similar_causes
 
-    found = _ask(lambda connection: find_similar_causes(list_causes(connection, limit=1000)))
-    rows = [asdict(proposal) for proposal in found]
+    proposals = _run_on_database(
+        lambda connection: find_similar_causes(list_causes(connection, limit=1000))
+    )
     brief = [
         {
-            "merge": one.other.id,
-            "into": one.cause.id,
-            "deaths": f"{one.other.deaths} + {one.cause.deaths}",
-            "differs": " / ".join(word or "(nothing)" for word in one.differs),
-            "what": one.cause.title[:100],
+            "merge": proposal.other.id,
+            "into": proposal.cause.id,
+            "deaths": f"{proposal.other.deaths} + {proposal.cause.deaths}",
+            "difference": " / ".join(word or "(nothing)" for word in proposal.differs),
+            "title": proposal.cause.title[:100],
         }
-        for one in found
+        for proposal in proposals
     ]
     print_list(
         "pairs",
-        rows,
+        [asdict(proposal) for proposal in proposals],
         format=format,
         brief=brief,
-        empty="No two causes are equal but for one word.",
+        empty="No two causes differ in only one word.",
         header=list_columns(MergeProposal),
-        spare=("what", "deaths"),
+        optional=("title", "deaths"),
     )
 
 
-@app.command()
+@app.command("merge")
 @with_output_format
-def merge(
+def merge_causes_command(
     cause: CauseId,
-    into: Annotated[
-        str, typer.Argument(help="The cause that it is shown as from now on.", metavar="INTO")
-    ],
+    into: Annotated[str, typer.Argument(help="The cause that it becomes part of.", metavar="INTO")],
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Show a cause as another one. Its deaths keep it, so a split gives all of it back.
+    """Merge a cause into another one. Its deaths keep it, so `dlq causes split` undoes the merge.
 
-    Example: `dlq causes merge v1-3f9a0c6d2b7e4a51 v1-51c2aa07e9b3d846 --reason "the same time-out" --dry-run`
+    Example:
+    `dlq causes merge v1-3f9a0c6d2b7e4a51 v1-51c2aa07e9b3d846 --reason "same timeout" --dry-run`
     """
     from dlq_pipelines.causes.catalogue import merge_causes
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
-    _tell(
-        _ask(
-            lambda connection: merge_causes(
-                connection, cause, into=into, audit=audit, options=options
-            )
-        ),
-        format=format,
+    change = _run_on_database(
+        lambda connection: merge_causes(connection, cause, into=into, audit=audit, options=options)
     )
+    _print_cause_change(change, format=format)
 
 
-@app.command()
+@app.command("split")
 @with_output_format
-def split(
+def split_cause_command(
     cause: CauseId,
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Show a merged cause on its own again.
+    """Split a merged cause off again.
 
-    Example: `dlq causes split v1-9d0c55aa01b2c3d4 --reason "two services after all" --dry-run`
+    Example: `dlq causes split v1-9d0c55aa01b2c3d4 --reason "two different services" --dry-run`
     """
     from dlq_pipelines.causes.catalogue import split_cause
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
-    _tell(
-        _ask(lambda connection: split_cause(connection, cause, audit=audit, options=options)),
-        format=format,
+    change = _run_on_database(
+        lambda connection: split_cause(connection, cause, audit=audit, options=options)
     )
+    _print_cause_change(change, format=format)
 
 
-@app.command()
+@app.command("rename")
 @with_output_format
-def rename(
+def rename_cause_command(
     cause: CauseId,
-    name: Annotated[str, typer.Argument(help="What people call it; empty: its message again.")],
+    name: Annotated[str, typer.Argument(help="The new name; empty: its message.")],
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Give a cause a name.
+    """Name a cause.
 
-    Example: `dlq causes rename v1-3f9a0c6d2b7e4a51 "Carrier closed at night" --reason "known since May" --dry-run`
+    Example:
+    `dlq causes rename v1-3f9a0c6d2b7e4a51 "Carrier closed" --reason "known since May" --dry-run`
     """
-    _say("name", cause, name, prepare_change(actor, reason, dry_run=dry_run), format=format)
+    _set_text("name", cause, name, prepare_change(actor, reason, dry_run=dry_run), format=format)
 
 
-@app.command()
+@app.command("note")
 @with_output_format
-def note(
+def note_cause_command(
     cause: CauseId,
-    text: Annotated[str, typer.Argument(help="What is known: a runbook, a link; empty: nothing.")],
+    text: Annotated[str, typer.Argument(help="The note, such as a runbook's link; empty: none.")],
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Write a note on a cause.
+    """Write the note of a cause.
 
-    Example: `dlq causes note v1-3f9a0c6d2b7e4a51 "See the runbook of the carrier" --reason "on-call asked" --dry-run`
+    Example:
+    `dlq causes note v1-3f9a0c6d2b7e4a51 "See runbook 7" --reason "on-call asked" --dry-run`
     """
-    _say("note", cause, text, prepare_change(actor, reason, dry_run=dry_run), format=format)
+    _set_text("note", cause, text, prepare_change(actor, reason, dry_run=dry_run), format=format)
 
 
-@app.command()
+@app.command("own")
 @with_output_format
-def own(
+def own_cause_command(
     cause: CauseId,
-    owner: Annotated[str, typer.Argument(help="Who looks after it; empty: nobody.")],
+    owner: Annotated[str, typer.Argument(help="Who is responsible; empty: nobody.")],
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Say who looks after a cause.
+    """Set the owner of a cause.
 
-    Example: `dlq causes own v1-3f9a0c6d2b7e4a51 team-shipping --reason "their service" --dry-run`
+    Example:
+    `dlq causes own v1-3f9a0c6d2b7e4a51 team-shipping --reason "their service" --dry-run`
     """
-    _say("owner", cause, owner, prepare_change(actor, reason, dry_run=dry_run), format=format)
+    _set_text("owner", cause, owner, prepare_change(actor, reason, dry_run=dry_run), format=format)
 
 
-@app.command()
+@app.command("mute")
 @with_output_format
-def mute(
+def mute_cause_command(
     cause: CauseId,
     reason: Reason,
     actor: Actor,
-    days: Annotated[int, typer.Option(min=0, max=365, help="For how long; 0 ends it.")] = 7,
+    days: Annotated[
+        int, typer.Option(min=0, max=365, help="Days without alerts; 0 ends the mute.")
+    ] = 7,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Tell nobody of a cause for some days. It is still counted, reported and retried.
+    """Send no alerts of a cause for some days. It is still counted, reported and retried.
 
-    Example: `dlq causes mute v1-3f9a0c6d2b7e4a51 --days 3 --reason "the carrier mends it by Friday" --dry-run`
+    Example:
+    `dlq causes mute v1-3f9a0c6d2b7e4a51 --days 3 --reason "fix is due on Friday" --dry-run`
     """
     from dlq_pipelines.causes.catalogue import mute_cause
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     until = audit.now + timedelta(days=days) if days else None
-    _tell(
-        _ask(lambda connection: mute_cause(connection, cause, until, audit=audit, options=options)),
-        format=format,
+    change = _run_on_database(
+        lambda connection: mute_cause(connection, cause, until, audit=audit, options=options)
     )
+    _print_cause_change(change, format=format)
 
 
-@app.command()
+@app.command("undo")
 @with_output_format
-def undo(
+def undo_cause_change_command(
     change: Annotated[
         int, typer.Argument(min=1, help="The change, as `dlq causes show` lists it.")
     ],
@@ -279,59 +322,53 @@ def undo(
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Take a change back. Refused when its cause was changed again since.
+    """Undo a change of a cause. Refused if the cause was changed again since.
 
     Example: `dlq causes undo 12 --reason "merged the wrong pair" --dry-run`
     """
     from dlq_pipelines.causes.catalogue import undo_change
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
-    _tell(
-        _ask(lambda connection: undo_change(connection, change, audit=audit, options=options)),
-        format=format,
+    undone = _run_on_database(
+        lambda connection: undo_change(connection, change, audit=audit, options=options)
     )
+    _print_cause_change(undone, format=format)
 
 
-@app.command()
+@app.command("reindex")
 @with_output_format
-def reindex(
+def reindex_causes_command(
     actor: Actor,
-    reason: Annotated[
-        str, typer.Option(help="Why, for whoever asks later.")
-    ] = "a new version of the fingerprint",
+    reason: Annotated[str, typer.Option(help=REASON_HELP)] = "a new version of the fingerprint",
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """After an upgrade with a new version of the fingerprint: lead its fingerprints to the causes that are known.
+    """Map the fingerprints of a new version to the known causes, after an upgrade.
 
     Example: `dlq causes reindex --dry-run`
     """
     from dlq_pipelines.causes.reindex import CauseAlias, apply_reindex, plan_reindex
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
-
-    def run(connection: "Connection") -> tuple[list[CauseAlias], int]:
-        with show_progress("Reading the ledger", "death") as told:
-            aliases = plan_reindex(connection, progress=told)
-        return aliases, apply_reindex(connection, aliases, audit=audit, options=options)
-
-    aliases, added = _ask(run)
+    with open_session() as (connection, _):
+        with show_progress("Reading the ledger", "death") as report:
+            aliases = plan_reindex(connection, progress=report)
+        added = apply_reindex(connection, aliases, audit=audit, options=options)
     rows = [asdict(alias) for alias in aliases]
     print_list(
         "aliases",
         rows,
         format=format,
-        brief=[row | {"others": _listed(row["others"])} for row in rows],
-        empty="The ledger is empty: there is nothing to lead anywhere.",
+        brief=[row | {"others": _join_list(row["others"])} for row in rows],
+        empty="The ledger is empty: there are no fingerprints to map.",
         header=list_columns(CauseAlias),
-        also={"added": added, "dry_run": dry_run},
+        added={"added": added, "dry_run": dry_run},
     )
     if format is OutputFormat.TABLE:
-        said = "Nothing was changed: this was a dry run."
-        typer.echo(said if dry_run else f"{format_count(added, 'fingerprint')} added.")
+        typer.echo(NOTHING_CHANGED if dry_run else f"{format_count(added, 'fingerprint')} added.")
 
 
-def _say(
+def _set_text(
     column: "CauseTextColumn",
     cause: str,
     text: str,
@@ -342,38 +379,41 @@ def _say(
     from dlq_pipelines.causes.catalogue import set_cause_text
 
     audit, options = change
-    _tell(
-        _ask(
-            lambda connection: set_cause_text(
-                connection, cause, column, text, audit=audit, options=options
-            )
-        ),
-        format=format,
+    changed = _run_on_database(
+        lambda connection: set_cause_text(
+            connection, cause, column, text, audit=audit, options=options
+        )
     )
+    _print_cause_change(changed, format=format)
 
 
-def _ask(question: Callable[["Connection"], T]) -> T:
+def _run_on_database(action: Callable[["Connection"], T]) -> T:
     with open_session() as (connection, _):
-        return question(connection)
+        return action(connection)
 
 
-def _listed(value: Any) -> Any:
-    """A list as people write one."""
+def _join_list(value: Any) -> Any:
+    """Return a list as comma-separated text, and any other value as it is."""
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def _tell(change: "CauseChange", *, format: OutputFormat) -> None:
-    """What was changed, and how it is taken back."""
-    rows = [
-        {"cause": one.cause, "column": key, "before": one.before[key], "after": value}
-        for one in change.changes
-        for key, value in one.after.items()
-    ]
+def _print_cause_change(change: "CauseChange", *, format: OutputFormat) -> None:
+    """Print what was changed, and the command that undoes it."""
     if format is not OutputFormat.TABLE:
         print_record(asdict(change), format=format)
         return
-    print_table(rows, empty="It is so already: nothing was changed.")
+    rows = [
+        {
+            "cause": changed.cause,
+            "column": column,
+            "before": changed.before[column],
+            "after": value,
+        }
+        for changed in change.changes
+        for column, value in changed.after.items()
+    ]
+    print_table(rows, empty="Nothing was changed: the cause has this value already.")
     if change.audit_id:
-        typer.echo(f"To take it back: `{program()} causes undo {change.audit_id} --reason ...`")
+        typer.echo(f"To undo it: `dlq causes undo {change.audit_id} --reason ...`.")
     elif rows:
-        typer.echo("Nothing was changed: this was a dry run.")
+        typer.echo(NOTHING_CHANGED)

@@ -1,4 +1,4 @@
-"""`dlq dead-events`: what became of an event, and how does a person bring it back?"""
+"""`dlq dead-events`: list, show, export, retry and discard events that died."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlq_pipelines.cli.export import export
+from dlq_pipelines.cli.export import export_deaths_command
 from dlq_pipelines.cli.filters import EventIds, GivenFilters, with_filters
 from dlq_pipelines.cli.mutation import (
     Actor,
@@ -20,14 +20,14 @@ from dlq_pipelines.cli.mutation import (
 )
 from dlq_pipelines.cli.output import (
     After,
+    Limit,
     OutputFormat,
     format_local_time,
-    format_seconds,
     list_columns,
     print_list,
+    print_page,
     print_record,
     print_table,
-    program,
     summarize_failure,
     with_output_format,
 )
@@ -40,7 +40,7 @@ from dlq_pipelines.cli.retrying import (
 )
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.text import format_count, sanitize_text
+from dlq_pipelines.text import format_count, format_seconds, sanitize_text
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -48,31 +48,32 @@ if TYPE_CHECKING:
     from dlq_pipelines.retries.history import EventDeath, EventHistory, EventRetry
 
 app = typer.Typer(help="Events that died.", no_args_is_help=True)
-app.command("export")(export)
+app.command("export")(export_deaths_command)
 EventId = Annotated[int, typer.Argument(min=1, help="The event's id.", metavar="ID")]
-# Characters of a payload or an error for people; `--json` has all of them.
-_SHOWN = 20_000
+# Characters of a payload or an error in the terminal; `--json` prints all of them.
+_MAX_SHOWN = 20_000
+_UNCLASSIFIED = "not classified yet"
 
 
 @app.callback()
-def dead_events() -> None:
+def dead_events_command() -> None:
     """Events that died."""
 
 
 @app.command("list")
 @with_output_format
 @with_filters
-def list_(
+def list_dead_events_command(
     filters: GivenFilters,
     ids: EventIds = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    limit: Limit = 50,
     offset: Annotated[
-        int, typer.Option(min=0, help="How many to leave out; --after is faster.")
+        int, typer.Option(min=0, help="Number of events to skip; --after is faster.")
     ] = 0,
     after: After = None,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """List dead events, the latest death first: all, or those of a filter. In JSON, `next` is where to go on.
+    """List dead events, the latest death first: all, or those of a filter.
 
     Example: `dlq dead-events list --event-type order.placed --since 2026-11-24 --limit 20`
     """
@@ -88,31 +89,29 @@ def list_(
             "type": event.event_type,
             "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
             "attempts": event.attempts,
-            "cause": event.cause_id or "not classified yet",
-            "of": summarize_failure(event.last_error)[:100],
+            "cause": event.cause_id or _UNCLASSIFIED,
+            "error": summarize_failure(event.last_error)[:100],
         }
         for event in page.events
     ]
-    print_list(
+    print_page(
         "events",
         [asdict(event) for event in page.events],
+        cursor=page.next,
         format=format,
         brief=brief,
-        empty="Nothing is dead."
+        empty="There are no dead events."
         if selection.all and not offset and not after
-        else "No dead event fits this filter.",
+        else "No dead events match this filter.",
         header=list_columns(DeadEvent),
-        spare=("attempts", "aggregate", "type"),
-        also={"next": page.next},
+        optional=("attempts", "aggregate", "type"),
     )
-    if page.next and format is not OutputFormat.JSON:
-        typer.echo(f"There are more: --after {page.next}", err=True)
 
 
-@app.command()
+@app.command("stats")
 @with_output_format
 @with_filters
-def stats(
+def count_dead_events_command(
     filters: GivenFilters, ids: EventIds = None, format: OutputFormat = OutputFormat.TABLE
 ) -> None:
     """Count dead events by type, cause and age: all, or those of a filter.
@@ -127,25 +126,27 @@ def stats(
     if format is OutputFormat.JSON:
         print_record(asdict(found), format=format)
         return
-    sides = {
+    groups = {
         "event type": found.by_event_type,
         "aggregate type": found.by_aggregate_type,
         "cause": found.by_cause,
     }
-    rows = [{"by": "all", "of": "", "events": found.total}]
+    rows = [{"by": "all", "value": "", "events": found.total}]
     rows += [
-        {"by": side, "of": one.name or "not classified yet", "events": one.events}
-        for side, counted in sides.items()
-        for one in counted
+        {"by": group, "value": count.name or _UNCLASSIFIED, "events": count.events}
+        for group, counts in groups.items()
+        for count in counts
     ]
-    rows += [{"by": "age", "of": _age(one), "events": one.events} for one in found.by_age]
+    rows += [
+        {"by": "age", "value": _format_age(count), "events": count.events} for count in found.by_age
+    ]
     print_list("stats", rows, format=format)
 
 
 @app.command("show")
 @with_output_format
-def show_(event: EventId, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Show an event that died, also one that was retried or archived since: its deaths, retries, fix and payload.
+def show_event_command(event: EventId, format: OutputFormat = OutputFormat.TABLE) -> None:
+    """Show an event that died, with its deaths, retries, fix and payload, wherever it is now.
 
     Example: `dlq dead-events show 17`
     """
@@ -156,27 +157,31 @@ def show_(event: EventId, format: OutputFormat = OutputFormat.TABLE) -> None:
     if format is not OutputFormat.TABLE:
         print_record(asdict(found), format=format)
         return
-    print_table([{"of the event": key, "": value} for key, value in _about(found).items()])
-    typer.echo()
-    print_table([_death(death) for death in found.deaths], spare=("given up", "attempts"))
+    print_table([{"field": key, "value": value} for key, value in _summarize_event(found).items()])
     typer.echo()
     print_table(
-        [_retry(retry) for retry in found.retries], empty="It was never retried.", spare=("due",)
+        [_summarize_death(death) for death in found.deaths], optional=("discarded", "attempts")
+    )
+    typer.echo()
+    print_table(
+        [_summarize_retry(retry) for retry in found.retries],
+        empty="It was never retried.",
+        optional=("due",),
     )
     for retry in found.retries:
         if retry.payload_before is not None:
-            _long(
+            _print_long_text(
                 f"payload before the retry of {format_local_time(retry.retried_at, settings.zone)}",
                 retry.payload_before.indented(),
             )
     if found.event is not None:
-        _long("payload", found.event.payload.indented())
-    _long("last error", found.deaths[0].error or "none was stored")
+        _print_long_text("payload", found.event.payload.indented())
+    _print_long_text("last error", found.deaths[0].error or "none was stored")
 
 
-@app.command()
+@app.command("retry")
 @with_output_format
-def retry(
+def retry_event_command(
     event: EventId,
     reason: Reason,
     actor: Actor,
@@ -184,15 +189,15 @@ def retry(
         str | None,
         typer.Option(
             metavar="JSON|@FILE",
-            help="Retry it with this payload instead. Needs DLQ_ALLOW_EDIT=true.",
+            help="Retry with this payload. Requires DLQ_ALLOW_EDIT=true.",
         ),
     ] = None,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Make a dead event pending again, due now, also a parked one. With another payload the original is kept.
+    """Retry a dead event now, even a parked one. The original payload is kept.
 
-    Example: `dlq dead-events retry 17 --reason "the address was corrected by hand"`
+    Example: `dlq dead-events retry 17 --reason "address corrected by hand"`
     """
     from dlq_pipelines.retries.retry import retry_event
 
@@ -210,57 +215,65 @@ def retry(
     print_change(
         f"Would retry event {event}." if dry_run else f"Event {event} is pending again.",
         {"event_id": event, "events": 1},
-        hint=f"What becomes of it: `{program()} dead-events show {event}`.",
+        hint=f"See its outcome: `dlq dead-events show {event}`.",
         dry_run=dry_run,
         format=format,
     )
 
 
-@app.command()
+@app.command("retry-batch")
 @with_output_format
 @with_filters
-def retry_batch(
+def retry_events_command(
     filters: GivenFilters,
     reason: Reason,
     actor: Actor,
     ids: EventIds = None,
     parked: Annotated[
         bool,
-        typer.Option("--parked", help="Also parked ones. Those named by id are taken either way."),
+        typer.Option("--parked", help="Include parked events. Ids always include them."),
     ] = False,
     rate: Rate = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Retry dead events of these ids or of a filter, paced, without the proof that a fix gives. Others are passed over.
+    """Retry dead events by ids or by a filter, at a rate, without the verification of a fix.
 
-    Example: `dlq dead-events retry-batch 17 18 --reason "the carrier is back"`, or with a filter:
-    `dlq dead-events retry-batch --event-type order.placed --since 2026-11-24 --reason "the carrier is back" --dry-run`
+    Ids of events that are not dead are skipped.
+
+    Example: `dlq dead-events retry-batch 17 18 --reason "carrier is back"`, or with a filter:
+    `dlq dead-events retry-batch --event-type order.placed --reason "carrier is back" --dry-run`
     """
     from dlq_pipelines.installation import resolve_rate
     from dlq_pipelines.retries.retry import retry_selected
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
-        selection, at = Selection.build(filters, settings.zone, ids), resolve_rate(rate, settings)
-        most = None if parked or ids else settings.max_retries
+        selection = Selection.build(filters, settings.zone, ids)
+        events_per_second = resolve_rate(rate, settings)
+        max_retries = None if parked or ids else settings.max_retries
         done = retry_many(
             lambda options: retry_selected(
-                connection, selection, audit=audit, options=options, rate=at, max_retries=most
+                connection,
+                selection,
+                audit=audit,
+                options=options,
+                rate=events_per_second,
+                max_retries=max_retries,
             ),
             options,
-            named=selection.names_only,
+            by_ids=selection.names_only,
             kind="dead",
             yes=yes,
         )
-    print_retried(done, ids, rate=at, dry_run=dry_run, format=format)
+    print_retried(done, ids, rate=events_per_second, dry_run=dry_run, format=format)
 
 
-@app.command()
+@app.command("discard")
 @with_output_format
 @with_filters
-def discard(
+def discard_events_command(
     filters: GivenFilters,
     reason: Reason,
     actor: Actor,
@@ -269,7 +282,7 @@ def discard(
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Give dead events up: they go to the archive at once with the reason, and no filter brings them back.
+    """Discard dead events: archive them now, with the reason, never to be retried by a filter.
 
     Example: `dlq dead-events discard 17 --reason "a test order"`
     """
@@ -290,29 +303,30 @@ def discard(
             else None,
         )
     if not done.events and format is OutputFormat.TABLE:
-        typer.echo(print_nothing_done(done))
+        print_nothing_done(done)
         return
     did = "Would discard" if dry_run else "Discarded"
     print_change(
         f"{did} {format_count(done.events, 'dead event')}. {describe_skipped(done)}".rstrip(),
         asdict(done),
-        hint=f"Back by its id: `{program()} archive restore ID --reason ...`.",
+        hint="To restore one: `dlq archive restore ID --reason ...`.",
         dry_run=dry_run,
         format=format,
     )
 
 
-def _age(aged: "AgeCount") -> str:
-    if aged.below_seconds is None:
-        return f"{format_seconds(aged.from_seconds)} and older"
-    return f"{format_seconds(aged.from_seconds) if aged.from_seconds else '0 s'} to {format_seconds(aged.below_seconds)}"
+def _format_age(count: "AgeCount") -> str:
+    start = format_seconds(count.from_seconds) if count.from_seconds else "0 s"
+    if count.below_seconds is None:
+        return f"{start} and older"
+    return f"{start} to {format_seconds(count.below_seconds)}"
 
 
-def _about(found: "EventHistory") -> dict[str, Any]:
+def _summarize_event(found: "EventHistory") -> dict[str, Any]:
     event, fix = found.event, found.fix
-    about: dict[str, Any] = {"event": found.event_id, "place": found.place}
+    summary: dict[str, Any] = {"event": found.event_id, "place": found.place}
     if event is not None:
-        about |= {
+        summary |= {
             "type": event.event_type,
             "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
             "status": event.status,
@@ -320,43 +334,44 @@ def _about(found: "EventHistory") -> dict[str, Any]:
             "written": event.created_at,
         }
     if fix is not None:
-        about["fix"] = f"{fix.id}, {fix.status}: {fix.note}"
-    return about
+        summary["fix"] = f"{fix.id}, {fix.status}: {fix.note}"
+    return summary
 
 
-def _death(death: "EventDeath") -> dict[str, Any]:
+def _summarize_death(death: "EventDeath") -> dict[str, Any]:
     discarded = f"by {death.discarded_by}: {death.discard_reason}" if death.discarded_at else ""
     return {
         "died": death.died_at,
         "attempts": death.attempts,
-        "cause": death.cause_id or "not classified yet",
-        "of": summarize_failure(death.error),
-        "given up": discarded,
+        "cause": death.cause_id or _UNCLASSIFIED,
+        "error": summarize_failure(death.error),
+        "discarded": discarded,
     }
 
 
-def _retry(retry: "EventRetry") -> dict[str, Any]:
+def _summarize_retry(retry: "EventRetry") -> dict[str, Any]:
     return {
         "retried": retry.retried_at,
         "due": retry.due_at,
-        "by": retry.actor,
+        "actor": retry.actor,
         "fix": "" if retry.fix_id is None else f"{retry.fix_id}, stage {retry.stage}",
         "outcome": retry.outcome or "not known yet",
-        "why": retry.reason,
+        "reason": retry.reason,
     }
 
 
-def _long(title: str, text: str) -> None:
-    """A text of anybody's in its lines, of a very long one the beginning."""
-    cut = f"\n... {len(text) - _SHOWN:,} characters more, with --json" if len(text) > _SHOWN else ""
-    typer.echo(f"\n{title}:\n{sanitize_text(text[:_SHOWN])}{cut}")
+def _print_long_text(title: str, text: str) -> None:
+    """Print a hostile text with its line breaks, at most `_MAX_SHOWN` characters of it."""
+    cut = len(text) - _MAX_SHOWN
+    rest = f"\n... {cut:,} more characters; --json prints all of them" if cut > 0 else ""
+    typer.echo(f"\n{title}:\n{sanitize_text(text[:_MAX_SHOWN])}{rest}")
 
 
-def _read_payload(given: str) -> str:
-    """The JSON text that was given itself, or the file that it stands in.
+def _read_payload(argument: str) -> str:
+    """Return the JSON text of an argument, or of the file that `@FILE` names.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is no text in UTF-8.
+        ValueError: the file is not UTF-8 text.
     """
-    return Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given
+    return Path(argument[1:]).read_text(encoding="utf-8") if argument.startswith("@") else argument

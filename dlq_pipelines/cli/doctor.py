@@ -1,19 +1,19 @@
-"""`dlq doctor`: can this installation do its work, and which command mends what is wrong?"""
+"""`dlq doctor`: check the installation and print the remedy for each problem."""
 
 import os
 from dataclasses import asdict
 
 import typer
 
-from dlq_pipelines.cli.output import OutputFormat, callable_here, print_list, with_output_format
+from dlq_pipelines.cli.output import OutputFormat, print_list, with_output_format
 
 
 @with_output_format
-def doctor(format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Look at all that the work needs: connection, schema, triggers, rights, clock, backlog, exports, Dagster's
-    daemon, disk.
+def doctor_command(format: OutputFormat = OutputFormat.TABLE) -> None:
+    """Check the installation: connection, schema, triggers, rights, clock, backlog, exports,
+    Dagster daemon, disk.
 
-    Changes nothing. Exits with 1 when something is wrong; beside it stands the command that mends it.
+    Changes nothing. Exits with 1 if a check fails, and prints the command that remedies it.
 
     Example: `dlq doctor || true`
     """
@@ -23,16 +23,16 @@ def doctor(format: OutputFormat = OutputFormat.TABLE) -> None:
     checks = check_installation(
         read_settings(), dagster_url=os.environ.get("DLQ_DAGSTER_URL") or None
     )
-    words = {True: "ok", False: "WRONG", None: "-"}
+    words = {True: "ok", False: "FAILED", None: "skipped"}
     brief = [
         {
-            "check": one.check,
-            "": words[one.ok],
-            "found": callable_here(one.found),
-            "mend": callable_here(one.mend),
+            "check": check.check,
+            "result": words[check.ok],
+            "found": check.found,
+            "remedy": check.remedy,
         }
-        for one in checks
+        for check in checks
     ]
-    print_list("checks", [asdict(one) for one in checks], format=format, brief=brief)
-    if any(one.ok is False for one in checks):
+    print_list("checks", [asdict(check) for check in checks], format=format, brief=brief)
+    if any(check.ok is False for check in checks):
         raise typer.Exit(1)

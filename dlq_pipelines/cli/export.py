@@ -1,4 +1,4 @@
-"""`dlq dead-events export`: how does a person get some deaths into one file?"""
+"""`dlq dead-events export`: write selected deaths to one file."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ _STDOUT = "-"
 
 
 class DownloadFormat(StrEnum):
-    """How the file is written; json is an object a line, and so is jsonl, as it is called over HTTP."""
+    """The format of the file; json and jsonl (the name over HTTP) write one object per line."""
 
     JSON = "json"
     JSONL = "jsonl"
@@ -32,13 +32,13 @@ class DownloadFormat(StrEnum):
 
 
 @with_filters
-def export(
+def export_deaths_command(
     filters: GivenFilters,
     output: Annotated[
-        str, typer.Option(metavar="FILE", help="Where to; - is the standard output.")
+        str, typer.Option(metavar="FILE", help="The file to write; - is the standard output.")
     ],
     format: Annotated[
-        DownloadFormat, typer.Option(help="json is an object a line, jsonl the same.")
+        DownloadFormat, typer.Option(help="json and jsonl write one object per line.")
     ] = DownloadFormat.JSON,
     ids: EventIds = None,
     json: Annotated[
@@ -49,14 +49,15 @@ def export(
         typer.Option(
             min=1,
             max=BIGINT_MAX,
-            help="Only the first so many, those that died first. Default: all.",
+            help="Maximum number of deaths, the earliest first. Default: all.",
         ),
     ] = None,
 ) -> None:
-    """Write deaths to a file with the columns of the daily export: all, or those of a filter, in the order of death.
-    What `DLQ_EXPORT_REDACT_PAYLOAD` and `DLQ_EXPORT_REDACT_ERRORS` hide is hidden here too.
+    """Write deaths to a file with the columns of the daily export: all, or those of a filter.
 
-    Example: `dlq dead-events export --format csv --output deaths.csv --since 2026-11-24 --event-type order.placed`
+    The earliest death comes first. DLQ_EXPORT_REDACT_PAYLOAD and DLQ_EXPORT_REDACT_ERRORS apply.
+
+    Example: `dlq dead-events export --format csv --output deaths.csv --since 2026-11-24`
     """
     from dlq_pipelines.exports.adhoc import export_selected
     from dlq_pipelines.exports.target import measure_file
@@ -64,11 +65,13 @@ def export(
     from dlq_pipelines.settings import ExportFormat
 
     if json and output == _STDOUT:
-        raise ValueError("--json says what became of a file: name one with --output.")
+        raise ValueError(
+            "--json describes a file and cannot be combined with --output -. Pass --output FILE."
+        )
     with (
         open_session() as (connection, settings),
-        _whole(output, format) as file,
-        show_progress("Reading", "death") as told,
+        _open_atomically(output, format) as file,
+        show_progress("Reading", "death") as report,
     ):
         selection = Selection.build(filters, settings.zone, ids, default_all=True)
         rows = export_selected(
@@ -80,28 +83,28 @@ def export(
             else ExportFormat(format),
             file=file,
             redaction=build_export_options(settings).redaction,
-            progress=told,
+            progress=report,
             limit=limit,
         )
         if not rows and selection.names_only:
             raise NotFoundError(
-                "None of these events ever died. `dlq dead-events list` says what is dead."
+                "None of these events ever died.", "List dead events: `dlq dead-events list`."
             )
     if json:
         written = measure_file(Path(output), output)
         print_json({"file": output, "rows": rows, "bytes": written.bytes, "sha256": written.sha256})
         return
-    where = "the standard output" if output == _STDOUT else sanitize_line(output, 500)
-    typer.echo(f"{format_count(rows, 'death')} to {where}", err=True)
+    place = "the standard output" if output == _STDOUT else sanitize_line(output, 500)
+    typer.echo(f"{format_count(rows, 'death')} to {place}", err=True)
 
 
 @contextmanager
-def _whole(output: str, format: DownloadFormat) -> Iterator[BinaryIO]:
-    """The file to write to: it appears under its name when it is whole, and stays as it was when it is not to be."""
+def _open_atomically(output: str, format: DownloadFormat) -> Iterator[BinaryIO]:
+    """Yield the file to write. It gets its name once complete; an error leaves the old file."""
     if output == _STDOUT:
         if format is DownloadFormat.PARQUET and sys.stdout.isatty():
             raise ValueError(
-                "Parquet is nothing for a terminal: name a file with --output, or pipe it on."
+                "Refusing to write Parquet to a terminal: pass --output FILE or use a pipe."
             )
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -117,9 +120,7 @@ def _whole(output: str, format: DownloadFormat) -> Iterator[BinaryIO]:
     except OSError as error:
         if error.filename != str(unfinished):
             raise
-        raise OSError(
-            error.errno, error.strerror, output
-        ) from None  # the name that the reader knows
+        raise OSError(error.errno, error.strerror, output) from None  # the name that the user gave
     finally:
-        with suppress(OSError):  # it is not there where it was finished, or never begun
+        with suppress(OSError):  # it was renamed or never created
             unfinished.unlink()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dataclasses import Field
     from datetime import datetime, tzinfo
 
-# What a command was given for each filter, and for `all`.
+# The value of each filter by its name, and of `all`.
 GivenFilters = Mapping[str, Any]
 EventIds = Annotated[
     list[int] | None, typer.Argument(help="Ids of events.", metavar="[ID]...", min=1)
@@ -22,7 +22,7 @@ _ALL = Annotated[bool, typer.Option("--all", help="All dead events. Excludes fil
 
 
 def with_filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of all filters to a command, which receives them as its argument `filters`."""
+    """Add the options of all filters to a command, which receives them as `filters`."""
     options = [build_option(item.name, _build_annotation(item), None) for item in FILTERS]
     options.append(build_option("all", _ALL, False))
 

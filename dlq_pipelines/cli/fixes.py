@@ -1,4 +1,4 @@
-"""`dlq fixes`: what was said to be mended, what came of it, and what waits for a person?"""
+"""`dlq fixes`: flag fixes, follow and control them, and release parked events."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -9,6 +9,8 @@ import typer
 
 from dlq_pipelines.cli.filters import EventIds, GivenFilters, read_time_option, with_filters
 from dlq_pipelines.cli.mutation import (
+    NOTHING_CHANGED,
+    REASON_HELP,
     Actor,
     DryRun,
     Reason,
@@ -18,164 +20,167 @@ from dlq_pipelines.cli.mutation import (
 )
 from dlq_pipelines.cli.options import build_option, with_options
 from dlq_pipelines.cli.output import (
+    Limit,
     OutputFormat,
     format_local_time,
-    format_seconds,
     list_columns,
-    print_list,
-    print_next_cursor,
+    print_page,
     print_record,
     print_table,
-    program,
     summarize_failure,
     with_output_format,
 )
 from dlq_pipelines.cli.retrying import Rate, print_retried, retry_many
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.text import format_count
+from dlq_pipelines.text import format_count, format_seconds
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
     from datetime import tzinfo
 
     from dlq_pipelines.audit import AuditContext, RunOptions
+    from dlq_pipelines.retries.advance import AdvanceResult
     from dlq_pipelines.retries.fix import Fix, RetryPolicy, StageOutcomes
     from dlq_pipelines.retries.fixes import FixPreview
 
-app = typer.Typer(help="Flagged fixes.", no_args_is_help=True)
+app = typer.Typer(help="Fixes and the events that they retry.", no_args_is_help=True)
 FixId = Annotated[
     int, typer.Argument(min=1, help="The fix, as `dlq fixes list` lists it.", metavar="FIX")
 ]
-OfFix = Annotated[
-    int | None, typer.Option("--fix", min=1, help="Only events that this fix released or targets.")
+FixOption = Annotated[
+    int | None, typer.Option("--fix", min=1, help="Events that this fix released or targets.")
 ]
-_INSTALLATIONS = "Default: the installation's."
+_NO_VERDICT = "not decided yet"
 
 
-def _figure(of: Any, what: str) -> Any:
-    return Annotated[of | None, typer.Option(help=f"{what} {_INSTALLATIONS}")]
+def _build_policy_option(name: str, value_type: Any, description: str, variable: str) -> Any:
+    option = typer.Option(help=f"{description} Default: {variable}.")
+    return build_option(name, Annotated[value_type | None, option], None)
 
 
-OnlyIds = Annotated[
-    list[int] | None,
-    typer.Option("--id", min=1, help="Only this event; may be said several times."),
-]
-Begins = Annotated[
-    str | None,
-    typer.Option(metavar="TIME", help="When the first stage may begin; default: at once."),
-]
-Days = Annotated[
-    int | None,
-    typer.Option(min=1, max=365, help=f"Days after which it ends unproven. {_INSTALLATIONS}"),
-]
-# Of a policy, by the names of its figures.
-_POLICY = {
-    "canary": build_option("canary", _figure(int, "Events in the first stage."), None),
-    "growth": build_option("growth", _figure(float, "How many times larger each stage is."), None),
-    "rate": build_option("rate", Rate, None),
-    "min_success": build_option(
-        "min_success", _figure(float, "Share of a stage that must succeed."), None
+# The options of a policy, by the names of `RetryPolicy`.
+_POLICY_OPTIONS = (
+    _build_policy_option("canary", int, "Events in the first stage.", "DLQ_CANARY"),
+    _build_policy_option("growth", float, "Growth factor from stage to stage.", "DLQ_GROWTH"),
+    build_option("rate", Rate, None),
+    _build_policy_option(
+        "min_success", float, "Share of a stage that must succeed.", "DLQ_MIN_SUCCESS"
     ),
-    "settle_seconds": build_option(
-        "settle_seconds", _figure(int, "How long an event may stay without outcome."), None
+    _build_policy_option(
+        "settle_seconds",
+        int,
+        "Seconds to wait for an outcome after the due time.",
+        "DLQ_SETTLE_TIMEOUT_SECONDS",
     ),
-    "max_retries": build_option(
-        "max_retries", _figure(int, "After so many retries an event is parked."), None
+    _build_policy_option(
+        "max_retries", int, "Retries after which an event is parked.", "DLQ_MAX_RETRIES"
     ),
-    "order": build_option(
+    _build_policy_option(
         "order",
-        _figure(
-            Literal["aggregate", "none"],
-            "aggregate: events of an aggregate go one after the other.",
-        ),
-        None,
+        Literal["aggregate", "none"],
+        "aggregate: release events of an aggregate one after the other.",
+        "DLQ_RETRY_ORDER",
     ),
-}
+)
 
 
 def with_policy(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a policy; it gets those that were said, as its argument `figures`."""
+    """Add the options of a policy to a command, which receives the given ones as `policy`."""
 
     def gather(given: dict[str, Any]) -> dict[str, Any]:
-        said = {name: given.pop(one.name) for name, one in _POLICY.items()}
-        return {"figures": {name: value for name, value in said.items() if value is not None}}
+        values = {option.name: given.pop(option.name) for option in _POLICY_OPTIONS}
+        return {"policy": {name: value for name, value in values.items() if value is not None}}
 
-    return with_options(command, {"figures": list(_POLICY.values())}, gather)
+    return with_options(command, {"policy": _POLICY_OPTIONS}, gather)
 
 
 @app.callback()
-def fixes() -> None:
-    """Flagged fixes."""
+def fixes_command() -> None:
+    """Fixes and the events that they retry."""
 
 
-@app.command()
+@app.command("flag")
 @with_output_format
 @with_filters
 @with_policy
-def flag(
+def flag_fix_command(
     *,
     filters: GivenFilters,
-    note: Annotated[str, typer.Option(help="What was mended, in a sentence.")],
+    note: Annotated[str, typer.Option(help="What was fixed, in one sentence.")],
     actor: Actor,
-    ids: OnlyIds = None,
-    link: Annotated[
-        str | None, typer.Option(help="The version or the address of the change.")
+    ids: Annotated[
+        list[int] | None,
+        typer.Option("--id", min=1, help="Events with this id (repeatable)."),
     ] = None,
-    owner: Annotated[str | None, typer.Option(help="Whom to ask.")] = None,
-    not_before: Begins = None,
-    expiry_days: Days = None,
-    figures: dict[str, Any],
+    link: Annotated[str | None, typer.Option(help="Version or address of the change.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Who answers questions about it.")] = None,
+    not_before: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Earliest start of the first stage. Default: now."),
+    ] = None,
+    expiry_days: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=365,
+            help="Days after which it ends unverified. Default: DLQ_FIX_EXPIRY_DAYS.",
+        ),
+    ] = None,
+    policy: dict[str, Any],
     dry_run: DryRun = False,
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Say that something is mended upstream: what died of it so far is retried in stages, as long as they succeed.
+    """Flag a fix once a cause is resolved: its dead events are retried in growing stages.
 
-    Example: `dlq fixes flag --cause v1-3f9a0c6d2b7e4a51 --note "mended in v42" --dry-run`, then the same without
-    `--dry-run`.
+    A stage starts only if the stage before it succeeded. Otherwise the fix halts.
+
+    Example: `dlq fixes flag --cause v1-3f9a0c6d2b7e4a51 --note "fixed in v42" --dry-run`, then the
+    same without `--dry-run`.
     """
     from dlq_pipelines.installation import build_fix_terms
-    from dlq_pipelines.retries.fixes import FixFlag, flag_fix, preview_fix
+    from dlq_pipelines.retries.fixes import FixFlag, flag_fix, preview_fix, validate_note
 
-    audit, _ = prepare_change(actor, note, dry_run=dry_run, called="note")
+    audit, _ = prepare_change(actor, validate_note(note), dry_run=dry_run)
     with open_session() as (connection, settings):
         terms = build_fix_terms(settings)
-        policy = replace(terms.policy, **figures)
-        begins = read_time_option("--not-before", not_before, settings.zone)
-        expires = (begins or audit.now) + timedelta(days=expiry_days or terms.expiry.days)
-        flagging = FixFlag(
-            Selection.build(filters, settings.zone, ids), policy, link, owner, begins, expires
+        own_policy = replace(terms.policy, **policy)
+        start = read_time_option("--not-before", not_before, settings.zone)
+        expires_at = (start or audit.now) + timedelta(days=expiry_days or terms.expiry.days)
+        flag = FixFlag(
+            Selection.build(filters, settings.zone, ids), own_policy, link, owner, start, expires_at
         )
-        would = preview_fix(connection, flagging, audit=audit, default=policy)
+        preview = preview_fix(connection, flag, audit=audit, default=own_policy)
         if not dry_run:
-            confirm_events("release", would.events, yes=yes)
-        fix = None if dry_run else flag_fix(connection, flagging, audit=audit)
+            confirm_events("release", preview.events, yes=yes)
+        fix = None if dry_run else flag_fix(connection, flag, audit=audit)
     if format is OutputFormat.JSON:
-        print_record({"dry_run": dry_run, "preview": would, "fix": fix}, format=format)
+        print_record({"dry_run": dry_run, "preview": preview, "fix": fix}, format=format)
     elif fix is None:
-        _show_preview(would, policy, format=format)
+        _print_preview(preview, own_policy, format=format)
     else:
         hint = (
-            f"Fix {fix.id} is flagged. It means {format_count(would.events, 'dead event')}, in stages of {would.sizes}; "
-            f"the fix_flag_sensor releases the first. To follow it: `{program()} fixes show {fix.id}`."
+            f"Fix {fix.id} is flagged. It targets {format_count(preview.events, 'dead event')}, "
+            f"in stages of {preview.sizes}. The fix_flag_sensor releases the first stage. "
+            f"To follow it: `dlq fixes show {fix.id}`."
         )
-        _say(fix, hint, format=format)
+        _print_fix(fix, hint, format=format)
 
 
 @app.command("list")
 @with_output_format
-def list_(
+def list_fixes_command(
     only_open: Annotated[
-        bool, typer.Option("--open", help="Only those that have not ended.")
+        bool, typer.Option("--open", help="Only fixes that have not ended.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    limit: Limit = 50,
     after: Annotated[
-        int | None, typer.Option(min=1, help="Only those flagged before this one.")
+        int | None, typer.Option(min=1, help="Only fixes flagged before this one.")
     ] = None,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """List fixes, the last flagged first.
+    """List fixes, the latest first.
 
     Example: `dlq fixes list --open`
     """
@@ -187,34 +192,31 @@ def list_(
     brief = [
         {
             "fix": fix.id,
-            "state": fix.status.value,
+            "status": fix.status.value,
             "stage": fix.stage,
-            "means": _means(fix, settings.zone),
+            "selection": _format_selection(fix, settings.zone),
             "flagged": fix.flagged_at,
-            "by": fix.flagged_by,
-            "verdict": fix.verdict or "not decided yet",
+            "actor": fix.flagged_by,
+            "verdict": fix.verdict or _NO_VERDICT,
         }
         for fix in found
     ]
-    empty = "No fix is open." if only_open else "No fix was ever flagged."
-    more = found[-1].id if len(found) == limit else None
-    print_list(
+    print_page(
         "fixes",
         [asdict(fix) for fix in found],
+        cursor=found[-1].id if len(found) == limit else None,
         format=format,
         brief=brief,
-        empty=empty,
+        empty="No fix is open." if only_open else "No fix was ever flagged.",
         header=list_columns(Fix),
-        spare=("by", "flagged", "stage"),
-        also={"next": more},
+        optional=("actor", "flagged", "stage"),
     )
-    print_next_cursor(more, format=format)
 
 
 @app.command("show")
 @with_output_format
-def show_(fix: FixId, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Show all of a fix: what it means, its stages with their outcomes, and what comes next or why it ended.
+def show_fix_command(fix: FixId, format: OutputFormat = OutputFormat.TABLE) -> None:
+    """Show a fix with its stages, their outcomes, and the next step or the verdict.
 
     Example: `dlq fixes show 1`
     """
@@ -225,114 +227,140 @@ def show_(fix: FixId, format: OutputFormat = OutputFormat.TABLE) -> None:
         found = get_fix_progress(
             connection, fix, now=datetime.now(UTC), terms=build_fix_terms(settings)
         )
-    stages = [_stage(number, stage) for number, stage in found.stages.items()]
+    stages = [_summarize_stage(number, stage) for number, stage in found.stages.items()]
     if format is OutputFormat.JSON:
         print_record({"fix": found.fix, "stages": stages, "next": found.next}, format=format)
         return
     if format is OutputFormat.CSV:
         print_record(asdict(found.fix) | {"stages": stages, "next": found.next}, format=format)
         return
-    about = _about(found.fix, settings.zone) | {
+    summary = _summarize_fix(found.fix, settings.zone) | {
         "next" if found.fix.closed_at is None else "verdict": found.next
     }
-    print_table([{"of the fix": key, "": value} for key, value in about.items() if value])
+    print_table([{"field": key, "value": value} for key, value in summary.items() if value])
     typer.echo()
-    print_table(stages, empty="No stage was begun yet.")
+    print_table(stages, empty="No stage has started yet.")
     if found.fix.evidence:
         typer.echo()
-        print_table([_evidence(pair) for pair in found.fix.evidence])
+        print_table([_summarize_evidence(pair) for pair in found.fix.evidence])
 
 
-@app.command()
+@app.command("advance")
 @with_output_format
-def pause(
+def advance_fix_command(
+    fix: FixId,
+    actor: Actor,
+    reason: Annotated[str, typer.Option(help=REASON_HELP)] = "advanced by hand",
+    dry_run: DryRun = False,
+    format: OutputFormat = OutputFormat.TABLE,
+) -> None:
+    """Advance a fix now: record outcomes, then release events, wait, or end the fix.
+
+    The fix_flag_sensor does the same every 30 seconds. Repeatable.
+
+    Example: `dlq fixes advance 1 --dry-run`
+    """
+    from dlq_pipelines.installation import build_fix_terms
+    from dlq_pipelines.retries.advance import advance_fix_on_request
+
+    audit, options = prepare_change(actor, reason, dry_run=dry_run)
+    with open_session() as (connection, settings):
+        result = advance_fix_on_request(
+            connection, fix, audit=audit, options=options, terms=build_fix_terms(settings)
+        )
+    row = {
+        "fix": result.fix.id,
+        "status": result.fix.status.value,
+        "verdict": result.fix.verdict,
+        "released": result.released,
+        "settled": result.settled,
+        "step": _describe_step(result),
+    }
+    if format is not OutputFormat.TABLE:
+        print_record(row | {"dry_run": dry_run}, format=format)
+        return
+    print_table([row | {"verdict": result.fix.verdict or _NO_VERDICT}])
+    typer.echo(NOTHING_CHANGED if dry_run else f"To follow it: `dlq fixes show {fix}`.")
+
+
+@app.command("pause")
+@with_output_format
+def pause_fix_command(
     fix: FixId,
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Let nothing follow until the fix is resumed. What it has released stays with the worker.
+    """Pause a fix: no further events are released. Released events stay with the worker.
 
-    Example: `dlq fixes pause 1 --reason "the carrier asked us to wait"`
+    Example: `dlq fixes pause 1 --reason "carrier asked us to wait"`
     """
     from dlq_pipelines.retries.advance import pause_fix
 
-    hint = f"Fix {fix} is paused. To go on: `{program()} fixes resume {fix} --reason ...`."
-    _change(
-        pause_fix,
-        fix,
-        hint,
-        prepared=prepare_change(actor, reason, dry_run=dry_run),
-        format=format,
-    )
+    hint = f"Fix {fix} is paused. To resume it: `dlq fixes resume {fix} --reason ...`."
+    prepared = prepare_change(actor, reason, dry_run=dry_run)
+    _change_fix(pause_fix, fix, hint, prepared=prepared, format=format)
 
 
-@app.command()
+@app.command("resume")
 @with_output_format
-def resume(
+def resume_fix_command(
     fix: FixId,
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Let a paused fix go on where it stopped.
+    """Resume a paused fix where it stopped.
 
-    Example: `dlq fixes resume 2 --reason "the carrier is ready"`
+    Example: `dlq fixes resume 2 --reason "carrier is ready"`
     """
     from dlq_pipelines.retries.advance import resume_fix
 
-    hint = f"Fix {fix} goes on with the next tick of the fix_flag_sensor. See `{program()} fixes show {fix}`."
-    _change(
-        resume_fix,
-        fix,
-        hint,
-        prepared=prepare_change(actor, reason, dry_run=dry_run),
-        format=format,
+    hint = (
+        f"Fix {fix} continues with the next tick of the fix_flag_sensor. "
+        f"To follow it: `dlq fixes show {fix}`."
     )
+    prepared = prepare_change(actor, reason, dry_run=dry_run)
+    _change_fix(resume_fix, fix, hint, prepared=prepared, format=format)
 
 
-@app.command()
+@app.command("withdraw")
 @with_output_format
-def withdraw(
+def withdraw_fix_command(
     fix: FixId,
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """End a fix whose claim is taken back. What it has released stays with the worker; nothing else follows.
+    """Withdraw a fix: it ends, and no further events are released.
+
+    Released events stay with the worker.
 
     Example: `dlq fixes withdraw 1 --reason "rolled back upstream"`
     """
     from dlq_pipelines.retries.advance import withdraw_fix
 
-    hint = (
-        f"Fix {fix} is withdrawn. Once it is mended for good: `{program()} fixes flag --note ...`."
-    )
-    _change(
-        withdraw_fix,
-        fix,
-        hint,
-        prepared=prepare_change(actor, reason, dry_run=dry_run),
-        format=format,
-    )
+    hint = f"Fix {fix} is withdrawn. Once the cause is resolved: `dlq fixes flag --note ...`."
+    prepared = prepare_change(actor, reason, dry_run=dry_run)
+    _change_fix(withdraw_fix, fix, hint, prepared=prepared, format=format)
 
 
-@app.command()
+@app.command("parked")
 @with_output_format
 @with_filters
-def parked(
+def list_parked_events_command(
     filters: GivenFilters,
-    fix: OfFix = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    fix: FixOption = None,
+    limit: Limit = 50,
     after: Annotated[
-        int, typer.Option(min=0, help="Only events with a larger id: for the next page.")
+        int, typer.Option(min=0, help="Only events with a larger id, for the next page.")
     ] = 0,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """List events that died again after so many retries that only a person releases them.
+    """List parked events: they died again after the maximum of retries, and wait for a person.
 
     Example: `dlq fixes parked --event-type order.placed`
     """
@@ -360,71 +388,69 @@ def parked(
         }
         for event in found
     ]
-    more = found[-1].event_id if len(found) == limit else None
-    print_list(
+    print_page(
         "events",
         [asdict(event) for event in found],
+        cursor=found[-1].event_id if len(found) == limit else None,
         format=format,
         brief=brief,
         empty="No event is parked."
         if selection.all and not (fix or after)
-        else "No parked event fits this filter.",
+        else "No parked events match this filter.",
         header=list_columns(ParkedEvent),
-        spare=("aggregate", "type"),
-        also={"next": more},
+        optional=("aggregate", "type"),
     )
-    print_next_cursor(more, format=format)
 
 
-@app.command()
+@app.command("release-parked")
 @with_output_format
 @with_filters
-def release_parked(
+def release_parked_command(
     filters: GivenFilters,
     reason: Reason,
     actor: Actor,
     ids: EventIds = None,
-    fix: OfFix = None,
+    fix: FixOption = None,
     rate: Rate = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Retry parked events: those of these ids, of a fix, or of a filter. Others are passed over.
+    """Retry parked events by ids, by a fix, or by a filter.
 
-    Example: `dlq fixes release-parked --fix 1 --reason "the address was corrected by hand"`, or with ids:
-    `dlq fixes release-parked 23 24 --reason "the address was corrected by hand" --dry-run`
+    Ids of events that are not parked are skipped.
+
+    Example: `dlq fixes release-parked --fix 1 --reason "address corrected by hand"`, or with ids:
+    `dlq fixes release-parked 23 24 --reason "address corrected by hand" --dry-run`
     """
     from dlq_pipelines.installation import resolve_rate
     from dlq_pipelines.retries.fixes import get_max_retries
-    from dlq_pipelines.retries.parked import release_parked as release
+    from dlq_pipelines.retries.parked import release_parked
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
         selection = Selection.build(filters, settings.zone, ids, default_all=fix is not None)
-        most, at = (
-            get_max_retries(connection, fix, default=settings.max_retries),
-            resolve_rate(rate, settings),
-        )
+        max_retries = get_max_retries(connection, fix, default=settings.max_retries)
+        events_per_second = resolve_rate(rate, settings)
         done = retry_many(
-            lambda options: release(
+            lambda options: release_parked(
                 connection,
                 selection,
-                max_retries=most,
+                max_retries=max_retries,
                 fix_id=fix,
                 audit=audit,
                 options=options,
-                rate=at,
+                rate=events_per_second,
             ),
             options,
-            named=selection.names_only,
+            by_ids=selection.names_only,
             kind="parked",
             yes=yes,
         )
-    print_retried(done, ids, rate=at, dry_run=dry_run, format=format)
+    print_retried(done, ids, rate=events_per_second, dry_run=dry_run, format=format)
 
 
-def _change(
+def _change_fix(
     change: Callable[..., "Fix"],
     fix_id: int,
     hint: str,
@@ -432,47 +458,57 @@ def _change(
     prepared: "tuple[AuditContext, RunOptions]",
     format: OutputFormat,
 ) -> None:
-    """Do it, and say what the fix is then."""
+    """Change a fix and print its new state."""
     audit, options = prepared
     with open_session() as (connection, _):
         fix = change(connection, fix_id, audit=audit, options=options)
-    _say(
-        fix, "Nothing was changed: this was a dry run." if options.dry_run else hint, format=format
-    )
+    _print_fix(fix, NOTHING_CHANGED if options.dry_run else hint, format=format)
 
 
-def _say(fix: "Fix", hint: str, *, format: OutputFormat) -> None:
+def _print_fix(fix: "Fix", hint: str, *, format: OutputFormat) -> None:
     if format is not OutputFormat.TABLE:
         print_record(asdict(fix), format=format)
         return
     print_table(
-        [{"fix": fix.id, "state": fix.status.value, "verdict": fix.verdict or "not decided yet"}]
+        [{"fix": fix.id, "status": fix.status.value, "verdict": fix.verdict or _NO_VERDICT}]
     )
     typer.echo(hint)
 
 
-def _show_preview(would: "FixPreview", policy: "RetryPolicy", *, format: OutputFormat) -> None:
+def _print_preview(preview: "FixPreview", policy: "RetryPolicy", *, format: OutputFormat) -> None:
     if format is not OutputFormat.TABLE:
-        print_record(asdict(would), format=format)
+        print_record(asdict(preview), format=format)
         return
     figures = {
-        "events": f"{would.events:,}",
-        "aggregates": f"{would.aggregates:,}",
-        "parked": f"{would.parked:,}",
-        "overtaken": "not known" if would.overtaken is None else f"{would.overtaken:,}",
-        "stages": would.sizes,
-        "time": f"{format_seconds(would.seconds)} at {policy.rate:g} a second, and what the worker needs",
+        "events": f"{preview.events:,}",
+        "aggregates": f"{preview.aggregates:,}",
+        "parked": f"{preview.parked:,}",
+        "overtaken": "not known" if preview.overtaken is None else f"{preview.overtaken:,}",
+        "stages": preview.sizes,
+        "time": f"{format_seconds(preview.seconds)} at {policy.rate:g} per second, "
+        "and the time of the worker",
     }
-    print_table([{"it would mean": name, "": value} for name, value in figures.items()])
-    typer.echo("Nothing was changed: this was a dry run.")
+    print_table([{"would release": name, "value": value} for name, value in figures.items()])
+    typer.echo(NOTHING_CHANGED)
 
 
-def _stage(number: int, stage: "StageOutcomes") -> dict[str, Any]:
+def _describe_step(result: "AdvanceResult") -> str:
+    """Return the step at which the advance stopped, as a sentence."""
+    from dlq_pipelines.retries.fix import WaitStep
+
+    if result.busy:
+        return "skipped: another run is advancing this fix"
+    if isinstance(result.step, WaitStep):
+        return f"waits: {result.step.reason}"
+    return f"{'ended' if result.step else 'has already ended'}: {result.fix.status.value}"
+
+
+def _summarize_stage(number: int, stage: "StageOutcomes") -> dict[str, Any]:
     return {"stage": number, **asdict(stage), "waiting": stage.waiting}
 
 
-def _evidence(pair: dict[str, Any]) -> dict[str, Any]:
-    """An old error and beside it what came of the retry."""
+def _summarize_evidence(pair: dict[str, Any]) -> dict[str, Any]:
+    """Return an old error and the outcome of its retry."""
     new = summarize_failure(pair["after"]) if pair["outcome"] == "died_again" else pair["outcome"]
     return {
         "events": pair["events"],
@@ -481,30 +517,31 @@ def _evidence(pair: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _means(fix: "Fix", zone: "tzinfo") -> str:
-    """Which events, with times as filters of this installation read them."""
-    asked = fix.selection
-    since, until = (at and at.astimezone(zone) for at in (asked.since, asked.until))
-    return str(replace(asked, since=since, until=until))
+def _format_selection(fix: "Fix", zone: "tzinfo") -> str:
+    """Return the selection of a fix, with times in the zone of the filters."""
+    selection = fix.selection
+    since, until = (at and at.astimezone(zone) for at in (selection.since, selection.until))
+    return str(replace(selection, since=since, until=until))
 
 
-def _about(fix: "Fix", zone: "tzinfo") -> dict[str, Any]:
-    """What people ask of a fix, in their words."""
+def _summarize_fix(fix: "Fix", zone: "tzinfo") -> dict[str, Any]:
     policy = fix.policy
+    selection = _format_selection(fix, zone)
     return {
         "fix": fix.id,
-        "state": fix.status.value,
-        "means": f"{_means(fix, zone)}, dead before {format_local_time(fix.flagged_at, zone)}",
+        "status": fix.status.value,
+        "selection": f"{selection}, dead before {format_local_time(fix.flagged_at, zone)}",
         "note": fix.note,
         "link": fix.link,
         "owner": fix.owner,
-        "flagged by": fix.flagged_by,
+        "actor": fix.flagged_by,
         "flagged": fix.flagged_at,
         "not before": fix.not_before,
         "expires": fix.expires_at,
         "ended": fix.closed_at,
         "policy": policy
-        and f"{policy.canary:,} events, then {policy.growth:g} times as many, {policy.rate:g} a second; "
-        f"{policy.min_success:.0%} must succeed within {format_seconds(policy.settle_seconds)}; "
-        f"parked after {policy.max_retries} retries; order: {policy.order}",
+        and f"{policy.canary:,} events, then {policy.growth:g} times as many per stage, "
+        f"{policy.rate:g} per second; {policy.min_success:.0%} must succeed within "
+        f"{format_seconds(policy.settle_seconds)}; parked after {policy.max_retries} retries; "
+        f"order: {policy.order}",
     }

@@ -1,14 +1,14 @@
-"""Where does `dlq` begin? It can be stopped quietly from here on, also while it is still being imported."""
+"""Starts `dlq`. From here on Ctrl-C ends it without a stack trace, even during its imports."""
 
 import os
 import sys
 
-# As of a program that SIGINT, or SIGPIPE, ends.
+# The exit codes of a program that SIGINT or SIGPIPE ends.
 _INTERRUPTED, _NO_READER = 130, 141
 
 
 def main() -> None:
-    """Run a command. Whoever stops it, or reads no further, needs no explanation."""
+    """Run a command. An interrupt and a closed output end it silently."""
     _open_streams()
     try:
         from dlq_pipelines.cli.app import run
@@ -18,14 +18,17 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except BrokenPipeError:
-        # What Python still holds must not fail again at its end.
+        # The output that Python still buffers must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = _NO_READER
     sys.exit(code)
 
 
 def _open_streams() -> None:
-    """Have what was closed lead nowhere, or the next file or connection would get its number and our output."""
+    """Point closed standard streams to /dev/null.
+
+    Otherwise the next file or connection gets their number, and our output.
+    """
     for number in range(3):
         try:
             os.fstat(number)

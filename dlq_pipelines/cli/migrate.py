@@ -1,4 +1,4 @@
-"""`dlq migrate`: bring the database to the schema that this release needs."""
+"""`dlq migrate`: migrate the database to the schema of this release."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +7,7 @@ import typer
 
 from dlq_pipelines.cli.output import OutputFormat, print_list, with_output_format
 from dlq_pipelines.errors import SchemaError
+from dlq_pipelines.text import format_count
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Script(StrEnum):
-    """What can be printed: the two lines of migrations, and the roles."""
+    """A script that can be printed: one of the two lines of migrations, or the roles."""
 
     OUTBOX = "outbox"
     DLQ = "dlq"
@@ -22,26 +23,27 @@ class Script(StrEnum):
 
 
 @with_output_format
-def migrate(
+def migrate_command(
     plan: Annotated[
         bool,
-        typer.Option("--plan", "--dry-run", help="List what would be applied and change nothing."),
+        typer.Option("--plan", "--dry-run", help="List pending migrations and change nothing."),
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 if anything is missing; change nothing.")
+        bool, typer.Option("--check", help="Exit with 1 if migrations are pending; change nothing.")
     ] = False,
     print_: Annotated[
         Script | None,
         typer.Option(
-            "--print", help="Print a line's migrations, or the roles, as a script for psql."
+            "--print", help="Print migrations of one line, or the roles, as a script for psql."
         ),
     ] = None,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Apply the migrations that the database lacks. Running it again changes nothing.
+    """Apply pending migrations. Running it again changes nothing.
 
-    Example: `dlq migrate --plan`, then `dlq migrate`. Under your own tools: `dlq migrate --print dlq | psql -f -`,
-    then the same with `--print outbox`. Roles with the least rights: `dlq migrate --print roles | psql`.
+    Example: `dlq migrate --plan`, then `dlq migrate`. With your own tools:
+    `dlq migrate --print dlq | psql -f -`, then the same with `--print outbox`. Roles with the least
+    rights: `dlq migrate --print roles | psql`.
     """
     from dlq_pipelines.installation import find_database
     from dlq_pipelines.postgres import migrate as runner
@@ -49,33 +51,38 @@ def migrate(
 
     settings = read_settings()
     if print_ is not None:
-        typer.echo(_printed(print_, settings.names))
+        typer.echo(_render_script(print_, settings.names))
         return
     with find_database(settings).connect() as connection:
         if settings.database_url is None and not (plan or check):
             runner.create_host_tables(
                 connection
-            )  # the embedded server has no application to bring its own
+            )  # no application creates them on the embedded server
         missing = runner.list_pending_migrations(connection, runner.load_migrations())
         if plan or check:
-            _tell([migration.label for migration in missing], applied=False, format=format)
+            _print_migrations(
+                [migration.label for migration in missing], applied=False, format=format
+            )
             if check and missing:
                 raise SchemaError(
-                    f"The database lacks {len(missing)} migration(s). Run `dlq migrate`."
+                    f"The database lacks {format_count(len(missing), 'migration')}.",
+                    "Run `dlq migrate`.",
                 )
-            _close("Nothing else is missing." if missing else "The database is up to date.", format)
+            _print_summary(
+                "Nothing else is pending." if missing else "The database is up to date.", format
+            )
             return
         applied = runner.apply_migrations(
             connection,
             runner.load_migrations(),
             report=lambda sentence: typer.echo(sentence, err=True),
         )
-    _tell([migration.label for migration in applied], applied=True, format=format)
-    _close(f"{len(applied)} applied; the database is up to date.", format)
+    _print_migrations([migration.label for migration in applied], applied=True, format=format)
+    _print_summary(f"{len(applied)} applied; the database is up to date.", format)
 
 
-def _tell(labels: list[str], *, applied: bool, format: OutputFormat) -> None:
-    """What was applied, or would be. People were told what is applied as it went on."""
+def _print_migrations(labels: list[str], *, applied: bool, format: OutputFormat) -> None:
+    """Print which migrations were applied or would be. People have seen applied ones on stderr."""
     if format is not OutputFormat.TABLE:
         rows = [{"migration": label, "applied": applied} for label in labels]
         print_list("migrations", rows, format=format, header=("migration", "applied"))
@@ -84,13 +91,13 @@ def _tell(labels: list[str], *, applied: bool, format: OutputFormat) -> None:
             typer.echo(f"would apply {label}")
 
 
-def _close(said: str, format: OutputFormat) -> None:
-    """A last line for people."""
+def _print_summary(line: str, format: OutputFormat) -> None:
+    """Print the last line, for people only."""
     if format is OutputFormat.TABLE:
-        typer.echo(said)
+        typer.echo(line)
 
 
-def _printed(script: Script, names: "TableNames") -> str:
+def _render_script(script: Script, names: "TableNames") -> str:
     from dlq_pipelines.postgres.migrate import render_migrations, render_roles
 
     match script:

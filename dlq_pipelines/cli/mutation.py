@@ -1,7 +1,6 @@
-"""What does every command that changes something ask: who, why, only to say what it would do, and is it meant?"""
+"""Declares what commands that change data share: who, why, dry run, confirmation, progress."""
 
 import getpass
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,11 +18,13 @@ if TYPE_CHECKING:
     from dlq_pipelines.audit import AuditContext, RunOptions
 
 T = TypeVar("T")
-# `operation.ASKED_ABOVE`, for the help, which must not wait for a database driver.
-_ASKED_ABOVE = 1_000
+NOTHING_CHANGED = "Nothing was changed: this was a dry run."
+# `audit.CONFIRM_ABOVE`, for the help, which must not wait for a database driver.
+_CONFIRM_ABOVE = 1_000
+_NARROW = "Narrow the filter, or preview with --dry-run."
 
 
-def _account() -> str:
+def _get_account() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
@@ -33,44 +34,48 @@ def _account() -> str:
 Actor = Annotated[
     str,
     typer.Option(
-        default_factory=_account, show_default="your account", help="Who does it, for the audit."
+        default_factory=_get_account,
+        show_default="your account",
+        help="Who makes the change, for the audit log.",
     ),
 ]
-Reason = Annotated[str, typer.Option(help="Why, for whoever asks later.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+REASON_HELP = "Why, for the audit log."
+Reason = Annotated[str, typer.Option(help=REASON_HELP)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be done and change nothing.")
+]
 Yes = Annotated[
     bool,
-    typer.Option("--yes", help=f"Do not ask, however many events; asked above {_ASKED_ABOVE:,}."),
+    typer.Option(
+        "--yes", help=f"Skip the confirmation, which more than {_CONFIRM_ABOVE:,} events need."
+    ),
 ]
 
 
 def prepare_change(
-    actor: str, reason: str, *, dry_run: bool = False, called: str = "reason"
+    actor: str, reason: str, *, dry_run: bool = False
 ) -> "tuple[AuditContext, RunOptions]":
     """Return the audit context of a change that a person makes now, and how it runs.
 
     Raises:
-        ValueError: actor or reason is not storable; the message names the reason as its option.
+        ValueError: actor or reason is not storable; the message names it.
     """
     from dlq_pipelines.audit import AuditContext, RunOptions
 
-    try:
-        return AuditContext(actor, reason, datetime.now(UTC)), RunOptions(dry_run=dry_run)
-    except ValueError as error:
-        raise ValueError(re.sub(r"^reason\b", called, str(error))) from None
+    return AuditContext(actor, reason, datetime.now(UTC)), RunOptions(dry_run=dry_run)
 
 
-def confirm_events(doing: str, events: int, *, yes: bool) -> None:
-    """Ask whether so many events are meant, where they are many.
+def confirm_events(verb: str, events: int, *, yes: bool) -> None:
+    """Ask for confirmation if a change affects many events.
 
     Args:
-        doing: what is about to be done to them, such as "retry".
-        events: how many.
-        yes: the person has said so already.
+        verb: names the change, such as "retry".
+        events: the number of events.
+        yes: skip the confirmation.
 
     Raises:
-        RefusedError: the person does not mean it, or cannot be asked.
-        KeyboardInterrupt: Ctrl-C is an answer too.
+        RefusedError: the person declines or cannot be asked.
+        KeyboardInterrupt: the person answers with Ctrl-C.
     """
     from dlq_pipelines.audit import CONFIRM_ABOVE
 
@@ -78,23 +83,20 @@ def confirm_events(doing: str, events: int, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise RefusedError(
-            f"This would {doing} {events:,} events. Nothing was changed: nobody could be asked. "
-            "Look with --dry-run, then say --yes or narrow it."
+            f"This would {verb} {events:,} events and needs a confirmation, "
+            "but the standard input is no terminal. Nothing was changed.",
+            "Preview with --dry-run, then pass --yes or narrow the filter.",
         )
     try:
-        meant = typer.confirm(f"This will {doing} {events:,} events. Go on?", err=True)
+        confirmed = typer.confirm(f"This will {verb} {events:,} events. Continue?", err=True)
     except typer.Abort as abort:
         typer.echo(err=True)
         if isinstance(abort.__context__, KeyboardInterrupt):
             typer.echo("Nothing was changed.", err=True)
             raise KeyboardInterrupt from None
-        raise RefusedError(
-            "Nothing was changed: there was no answer. Narrow it, or look with --dry-run."
-        ) from None
-    if not meant:
-        raise RefusedError(
-            "Nothing was changed: the answer was no. Narrow it, or look with --dry-run."
-        )
+        raise RefusedError("Nothing was changed: there was no answer.", _NARROW) from None
+    if not confirmed:
+        raise RefusedError("Nothing was changed: the answer was no.", _NARROW)
 
 
 def apply_to_many(
@@ -138,10 +140,10 @@ def apply_to_many(
 def print_change(
     sentence: str, row: dict[str, Any], *, hint: str = "", dry_run: bool, format: OutputFormat
 ) -> None:
-    """Say what was done: to a program the row, to a person the sentence and what can be done next."""
+    """Print a change: the row for programs, the sentence and the next command for people."""
     if format is not OutputFormat.TABLE:
         print_record(row | {"dry_run": dry_run}, format=format)
         return
     typer.echo(sentence)
-    if after := "Nothing was changed: this was a dry run." if dry_run else hint:
-        typer.echo(after)
+    if last_line := NOTHING_CHANGED if dry_run else hint:
+        typer.echo(last_line)

@@ -1,4 +1,4 @@
-"""How do several commands take the same options, declared once?"""
+"""Adds options that are declared once to the signatures of several commands."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def build_option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    """A parameter that Typer makes an option of."""
+    """Return a parameter that Typer turns into an option."""
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )
@@ -18,12 +18,12 @@ def with_options(
     options: Mapping[str, Sequence[inspect.Parameter]],
     gather: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> Callable[..., None]:
-    """The command with options in the place of some of its arguments.
+    """Return the command with options in the place of some of its arguments.
 
     Args:
         command: called with keywords.
-        options: of an argument, the options that stand for it.
-        gather: takes the options out of what was given and returns the arguments.
+        options: the options that replace each argument, by its name.
+        gather: removes the options from the given values and returns the arguments.
     """
 
     @wraps(command)
@@ -31,12 +31,12 @@ def with_options(
         arguments = gather(given)
         command(**arguments, **given)
 
-    taken = [
+    parameters = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, one in inspect.signature(command).parameters.items()
-        for parameter in options.get(name, [one])
+        for name, own in inspect.signature(command).parameters.items()
+        for parameter in options.get(name, [own])
     ]
-    # Typer asks both what a command takes.
-    run.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in taken}
+    # Typer reads both to find a command's parameters.
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run

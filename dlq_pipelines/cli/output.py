@@ -1,21 +1,19 @@
-"""How does a command show what it found: a table for people, JSON or CSV for programs, and plain where it is piped?"""
+"""Prints results: tables for people, JSON and CSV for programs, tab-separated lines in a pipe."""
 
 import csv
 import json
 import re
-import shutil
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, tzinfo
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from dlq_pipelines.cli.options import build_option, with_options
@@ -23,93 +21,126 @@ from dlq_pipelines.text import RawJson, escape_spreadsheet_text, render_json, sa
 
 
 class OutputFormat(StrEnum):
-    """How a command shows what it found."""
+    """The format of a command's output."""
 
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
 
 
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of rows.")]
 After = Annotated[
-    str | None, typer.Option(metavar="KEY", help="Where the page before said it ends.")
+    str | None,
+    typer.Option(metavar="KEY", help="Start after this cursor, which the previous page printed."),
 ]
-# In JSON it stands within texts alone, where an escape means the same.
+# JSON has non-ASCII characters within strings only, where an escape means the same.
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]")
-_ANNOTATIONS = {
-    "format": Annotated[
-        OutputFormat,
-        typer.Option(help="A table for people; json or csv for programs, with all fields."),
-    ],
-    "json": Annotated[bool, typer.Option("--json", help="The same as --format json.")],
-}
-# Of a table on a terminal, in characters: a cell of so many stays in one line, a longer text gets as many at least,
-# and a word longer than the last is broken. Ids, times and types are shorter: what is copied is never cut.
-_IN_ONE_LINE, _LONGEST_WORD = 25, 40
+_FORMAT = Annotated[
+    OutputFormat,
+    typer.Option(help="table for people; json or csv for programs, with all fields."),
+]
+_JSON = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
+# Cells of at most this many characters stay on one line. Ids, times and most types are shorter,
+# so they can be copied whole. A column of longer cells is at least this wide.
+_ONE_LINE = 25
 _GAP = 2
+# A name and a value: wrapping the value is as legible as a line per value.
+_TWO_COLUMNS = 2
 
 
 def with_output_format(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options --format and --json; it gets one of them, as its argument `format`."""
+    """Add the options --format and --json to a command, which receives one value as `format`."""
     options = [
-        build_option("format", _ANNOTATIONS["format"], OutputFormat.TABLE),
-        build_option("json", _ANNOTATIONS["json"], default=False),
+        build_option("format", _FORMAT, OutputFormat.TABLE),
+        build_option("json", _JSON, default=False),
     ]
 
     def gather(given: dict[str, Any]) -> dict[str, Any]:
         chosen, json = given.pop("format"), given.pop("json")
         if json and chosen is OutputFormat.CSV:
-            raise ValueError("--json and --format csv were both asked for: leave one of them out")
+            raise ValueError("--json cannot be combined with --format csv.")
         return {"format": OutputFormat.JSON if json else chosen}
 
     return with_options(command, {"format": options}, gather)
 
 
-def list_columns(of: type, *more: str) -> tuple[str, ...]:
-    """The keys of rows that are made of this dataclass, and what is added to each."""
-    return (*(field.name for field in fields(of)), *more)
+def list_columns(row_class: type, *added: str) -> tuple[str, ...]:
+    """Return the keys of rows made from a dataclass, followed by the keys added to each row."""
+    return (*(field.name for field in fields(row_class)), *added)
 
 
 def print_json(value: object) -> None:
-    """Print JSON, in ASCII: no terminal obeys what a stranger wrote."""
-    typer.echo(_NOT_ASCII.sub(_escaped, render_json(value, indent=2)))
+    """Print JSON in ASCII, so that a terminal executes no control sequence of a hostile text."""
+    typer.echo(_NOT_ASCII.sub(_escape_character, render_json(value, indent=2)))
 
 
 def print_list(
-    of: str,
-    rows: Sequence[dict[str, Any]],
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
     *,
     format: OutputFormat,
-    brief: Sequence[dict[str, Any]] | None = None,
+    brief: Sequence[Mapping[str, Any]] | None = None,
     empty: str = "",
     header: Sequence[str] = (),
-    spare: Sequence[str] = (),
-    also: dict[str, Any] | None = None,
+    optional: Sequence[str] = (),
+    added: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print rows of equal keys. Values are hostile text: no markup and no control character in them is obeyed.
+    """Print rows with equal keys. Values may be hostile: markup and control characters stay inert.
 
-    A cell of CSV that a spreadsheet would run has an apostrophe before it for that reason.
+    A CSV cell that a spreadsheet would run as a formula gets a leading apostrophe.
 
     Args:
-        of: what they are, as HTTP calls them: in JSON the key of the object that holds them.
+        name: the key of the list in JSON, the same as over HTTP.
         rows: all fields.
-        format: for whom.
-        brief: what a person sees of them; None: all.
-        empty: what a person is told where there are none.
-        header: the keys, where there may be no row to tell them.
-        spare: columns of `brief` that a narrow terminal goes without, the first of them first.
-        also: what else the object has, such as where the next page begins.
+        format: the format of the output.
+        brief: the rows of the table; None: `rows`.
+        empty: printed instead of a table without rows.
+        header: the keys, for CSV without rows.
+        optional: columns of the table that a narrow terminal hides, in this order.
+        added: further keys of the JSON object, such as `next`.
     """
     match format:
         case OutputFormat.JSON:
-            print_json({of: rows, **(also or {})})
+            print_json({name: rows, **(added or {})})
         case OutputFormat.CSV:
             _write_csv(rows, header)
         case OutputFormat.TABLE:
-            print_table(rows if brief is None else brief, empty=empty, spare=spare)
+            print_table(rows if brief is None else brief, empty=empty, optional=optional)
 
 
-def print_record(row: dict[str, Any], *, format: OutputFormat) -> None:
-    """Print one thing for programs: in JSON an object, in CSV a row."""
+def print_page(
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    cursor: object | None,
+    format: OutputFormat,
+    brief: Sequence[Mapping[str, Any]],
+    empty: str,
+    header: Sequence[str],
+    optional: Sequence[str],
+) -> None:
+    """Print one page of a list and the cursor of the next page: in JSON as `next`, else on stderr.
+
+    Args:
+        cursor: of the next page; None if this is the last page.
+        name, rows, format, brief, empty, header, optional: see `print_list`.
+    """
+    print_list(
+        name,
+        rows,
+        format=format,
+        brief=brief,
+        empty=empty,
+        header=header,
+        optional=optional,
+        added={"next": cursor},
+    )
+    if cursor is not None and format is not OutputFormat.JSON:
+        typer.echo(f"There may be more: --after {cursor}", err=True)
+
+
+def print_record(row: Mapping[str, Any], *, format: OutputFormat) -> None:
+    """Print one result for programs: an object in JSON, a row in CSV."""
     if format is OutputFormat.CSV:
         _write_csv([row], ())
     else:
@@ -117,69 +148,68 @@ def print_record(row: dict[str, Any], *, format: OutputFormat) -> None:
 
 
 def print_table(
-    rows: Sequence[dict[str, Any]], *, empty: str = "", spare: Sequence[str] = ()
+    rows: Sequence[Mapping[str, Any]], *, empty: str = "", optional: Sequence[str] = ()
 ) -> None:
-    """Print rows for people: with columns on a terminal; piped, a line a row with tabs, which cut and awk take apart.
+    """Print rows for people: columns on a terminal, tab-separated lines in a pipe.
 
     Args:
         rows: of equal keys.
-        empty: what is said where there are none.
-        spare: columns that a narrow terminal goes without, the first of them first. One that is narrower still gets a
-            line a value.
+        empty: printed if there are no rows.
+        optional: columns that a narrow terminal hides, in this order. A terminal that is still too
+            narrow gets one line per value.
     """
     if not rows:
         typer.echo(empty)
         return
-    zone = _zone()
-    cells = [[*rows[0]], *([_plain(value, zone) for value in row.values()] for row in rows)]
+    zone = _read_zone()
+    columns = {name: [_format_cell(row[name], zone) for row in rows] for name in rows[0]}
     if not sys.stdout.isatty():
-        for line in cells:
+        for line in ([*columns], *zip(*columns.values(), strict=True)):
             typer.echo("\t".join(line))
         return
-    console = Console()
-    table = {name: [row[place] for row in cells[1:]] for place, name in enumerate(cells[0])}
-    left_out: list[str] = []
-    while _least(table) > console.width and len(left_out) < len(spare):
-        left_out.append(spare[len(left_out)])
-        del table[left_out[-1]]
-    if _least(table) > console.width and len(table) > 2:  # noqa: PLR2004 - two are names and values already
-        _write_records(console, cells)
+    console, hidden = Console(), list[str]()
+    shown = dict(columns)
+    while _measure_least_width(shown) > console.width and len(hidden) < len(optional):
+        hidden.append(optional[len(hidden)])
+        del shown[hidden[-1]]
+    if _measure_least_width(shown) > console.width and len(shown) > _TWO_COLUMNS:
+        _write_records(console, columns)
         return
-    _write_columns(console, table)
-    if left_out:
+    _write_columns(console, shown)
+    if hidden:
+        names = ", ".join(hidden)
         typer.echo(
-            f"For want of room without: {', '.join(left_out)}. A wider terminal or --json has them.",
-            err=True,
+            f"Columns hidden (narrow terminal): {names}. Use a wider terminal or --json.", err=True
         )
 
 
-def _zone() -> tzinfo:
+def _read_zone() -> tzinfo:
     from dlq_pipelines.settings import read_settings
 
     return read_settings().zone
 
 
 def format_local_time(at: datetime, zone: tzinfo) -> str:
-    """A moment for people, in the zone of the installation: filters read it as it is."""
+    """Return a time in the given zone, written so that filters accept it."""
     from dlq_pipelines.day import format_time
 
     return format_time(at.astimezone(zone))
 
 
-def _escaped(found: re.Match[str]) -> str:
+def _escape_character(found: re.Match[str]) -> str:
     return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else r"\u007f"
 
 
-def _write_csv(rows: Sequence[dict[str, Any]], header: Sequence[str]) -> None:
-    """A header and a line a row; what is no single value is JSON."""
+def _write_csv(rows: Sequence[Mapping[str, Any]], header: Sequence[str]) -> None:
+    """Write a header and one line per row. A value with parts is written as JSON."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if names := rows[0] if rows else header:
         writer.writerow(names)
     for row in rows:
-        writer.writerow(_cell(value) for value in row.values())
+        writer.writerow(_format_csv_cell(value) for value in row.values())
 
 
-def _cell(value: object) -> object:
+def _format_csv_cell(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple | dict | RawJson):
@@ -189,69 +219,41 @@ def _cell(value: object) -> object:
     return escape_spreadsheet_text(str(value))
 
 
-def _narrowest(cells: Collection[str]) -> int:
-    """The width at which each cell is whole: in one line if it is short, and otherwise between its words."""
-    wide = max(map(cell_len, cells))
-    words = max((cell_len(word) for cell in cells for word in cell.split()), default=0)
-    return min(wide, max(_IN_ONE_LINE, min(words, _LONGEST_WORD)))
+def _measure_longest(name: str, cells: Sequence[str]) -> int:
+    return max(map(cell_len, [name, *cells]))
 
 
-def _least(table: dict[str, list[str]]) -> int:
-    return sum(_narrowest([name, *cells]) for name, cells in table.items()) + _GAP * (
-        len(table) - 1
-    )
+def _measure_least_width(columns: Mapping[str, Sequence[str]]) -> int:
+    """Return the width at which short cells stay whole and long cells wrap legibly."""
+    widths = [min(_measure_longest(name, cells), _ONE_LINE) for name, cells in columns.items()]
+    return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _write_columns(console: Console, table: dict[str, list[str]]) -> None:
-    """Each column as wide as it needs; where room is short, those share it that have more than a line's text."""
-    widths = {name: _narrowest([name, *cells]) for name, cells in table.items()}
-    wanted = {
-        name: max(map(cell_len, [name, *cells])) - widths[name] for name, cells in table.items()
-    }
-    room = console.width - _least(table)
-    for left, name in zip(
-        range(len(table), 0, -1), sorted(table, key=lambda name: wanted[name]), strict=True
-    ):
-        more = max(0, min(wanted[name], room // left))
-        widths[name], room = widths[name] + more, room - more
-    heads = (Column(name, width=widths[name], overflow="fold") for name in table)
-    shown = Table(*heads, box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
-    for row in zip(*table.values(), strict=True):
-        shown.add_row(*map(Text, row))
-    console.print(shown)
+def _write_columns(console: Console, columns: Mapping[str, Sequence[str]]) -> None:
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+    for name, cells in columns.items():
+        is_short = _measure_longest(name, cells) <= _ONE_LINE
+        table.add_column(name, no_wrap=is_short, overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
-def _write_records(console: Console, cells: Sequence[Sequence[str]]) -> None:
-    """A line a value, and an empty one between rows."""
-    names, *rows = cells
-    margin = max(map(cell_len, names)) + _GAP
-    for number, row in enumerate(rows):
+def _write_records(console: Console, columns: Mapping[str, Sequence[str]]) -> None:
+    """Write one line per value, and an empty line between rows."""
+    for number, row in enumerate(zip(*columns.values(), strict=True)):
+        record = Table.grid(padding=(0, _GAP, 0, 0))
+        record.add_column(style="bold", no_wrap=True)
+        record.add_column(overflow="fold")
+        for name, value in zip(columns, row, strict=True):
+            record.add_row(name, Text(value))
         if number:
             console.print()
-        for name, value in zip(names, row, strict=True):
-            line = Text(name.ljust(margin), style="bold").append(value, style="not bold")
-            console.print(line, soft_wrap=True)
-
-
-def print_next_cursor(key: object | None, *, format: OutputFormat) -> None:
-    """Where a list goes on, on stderr; JSON has it as `next`. None: it was shorter than was asked for."""
-    if key is not None and format is not OutputFormat.JSON:
-        typer.echo(f"There may be more: --after {key}", err=True)
-
-
-def program() -> str:
-    """How the reader calls us, so that the commands that we name can be copied: `dlq`, or `.venv/bin/dlq`."""
-    started = sys.argv[0]
-    return started if Path(started).name == "dlq" and started != shutil.which("dlq") else "dlq"
-
-
-def callable_here(text: str) -> str:
-    """The text with the commands in it as the reader calls them."""
-    return re.sub(r"(^|`)dlq (?=[a-z-])", lambda found: f"{found[1]}{program()} ", text)
+        console.print(record)
 
 
 def summarize_failure(error: str | None) -> str:
-    """What failed, of an error text: its exception and message without the traceback."""
+    """Return exception and message of an error text, without its traceback."""
     from dlq_pipelines.causes.parse import parse_error
 
     failure = parse_error(error or "")
@@ -261,20 +263,7 @@ def summarize_failure(error: str | None) -> str:
     )
 
 
-def format_seconds(seconds: float) -> str:
-    """How long, in the two largest units that say something: `4 h 10 min`, `35 s`."""
-    if seconds < 1:
-        return "less than a second"
-    left = round(seconds)
-    said: list[tuple[int, str]] = []
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or said:
-            said.append((count, unit))
-    return " ".join(f"{count} {unit}" for count, unit in said[:2] if count)
-
-
-def _plain(value: object, zone: tzinfo) -> str:
+def _format_cell(value: object, zone: tzinfo) -> str:
     return (
         format_local_time(value, zone)
         if isinstance(value, datetime)

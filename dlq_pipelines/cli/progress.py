@@ -1,4 +1,4 @@
-"""How far is work that takes long? On stderr, so that what a program reads stays clean."""
+"""Shows the progress of long work on stderr, so that stdout stays clean for programs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,38 +8,40 @@ from rich.console import Console
 
 from dlq_pipelines.text import format_count
 
-# Where stderr is no terminal: quick work says nothing, and a log of an hour's work stays short.
+# Without a terminal, quick work prints nothing, and the log of an hour's work stays short.
 _SECONDS_BETWEEN = 10.0
 
 
 @contextmanager
 def show_progress(
-    doing: str, what: str, *, of: int | None = None
+    title: str, unit: str, *, total: int | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """A function that is told how many are done so far, after each batch, for the length of a `with` block.
+    """Yield a function to call after each batch with the number of units done so far.
 
-    On a terminal that is one line, gone at the end; elsewhere a line at most every ten seconds.
+    On a terminal it updates one line, which disappears at the end. Elsewhere it prints a line at
+    most every ten seconds.
 
     Args:
-        doing: what is being done, such as "archive".
-        what: to what, such as "event".
-        of: how many there are; None: nobody has counted them.
+        title: names the work, such as "Archive".
+        unit: what is counted, such as "event".
+        total: how many there are; None if nobody has counted them.
     """
 
-    def so_far(done: int) -> str:
-        return f"{doing}: {format_count(done, what) if of is None else f'{done:,} of {format_count(of, what)}'}"
+    def describe(done: int) -> str:
+        count = f"{done:,} of {format_count(total, unit)}" if total else format_count(done, unit)
+        return f"{title}: {count}"
 
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     if console.is_terminal and not console.is_dumb_terminal:
-        with console.status(doing) as status:
-            yield lambda done: status.update(so_far(done))
+        with console.status(title) as status:
+            yield lambda done: status.update(describe(done))
         return
-    said = time.monotonic()
+    printed_at = time.monotonic()
 
-    def say(done: int) -> None:
-        nonlocal said
-        if (now := time.monotonic()) - said >= _SECONDS_BETWEEN:
-            said = now
-            console.print(f"{so_far(done)} so far")
+    def print_line(done: int) -> None:
+        nonlocal printed_at
+        if (now := time.monotonic()) - printed_at >= _SECONDS_BETWEEN:
+            printed_at = now
+            console.print(f"{describe(done)} so far")
 
-    yield say
+    yield print_line

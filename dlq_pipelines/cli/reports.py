@@ -1,4 +1,4 @@
-"""`dlq reports`: what failed on a day, at a glance?"""
+"""`dlq reports`: build, open and show the daily failure reports."""
 
 import sys
 import webbrowser
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from dlq_pipelines.settings import Settings
 
 
-class Form(StrEnum):
-    """How a report is shown."""
+class ReportFormat(StrEnum):
+    """The format of a report in the terminal."""
 
     TEXT = "text"
     JSON = "json"
@@ -35,56 +35,59 @@ class Form(StrEnum):
 app = typer.Typer(help="The daily failure reports.", no_args_is_help=True)
 Day = Annotated[
     str | None,
-    typer.Option(metavar="DATE", help="Such as 2026-11-24, in DLQ_TIMEZONE. Default: yesterday."),
+    typer.Option(
+        metavar="DATE", help="The day, such as 2026-11-24, in DLQ_TIMEZONE. Default: yesterday."
+    ),
 ]
 
 
 @app.callback()
-def reports() -> None:
+def reports_command() -> None:
     """The daily failure reports."""
 
 
-@app.command()
+@app.command("build")
 @with_output_format
-def build(
+def build_reports_command(
     day: Day = None,
     days: Annotated[
-        int, typer.Option(min=1, max=366, help="So many days, of which that is the last.")
+        int, typer.Option(min=1, max=366, help="Number of days, --day being the last.")
     ] = 1,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Build the report of a day, or of several, and the list of reports. A day that is there is replaced by the same.
+    """Build the reports of one or more days, and the list of reports. Repeatable.
 
     Example: `dlq reports build --days 7`
     """
     from dlq_pipelines.installation import open_reports_target
 
     with open_session() as (connection, settings):
-        last, target = _day(day, settings), open_reports_target(settings)
+        last, target = _parse_day(day, settings), open_reports_target(settings)
         built = []
-        with show_progress("Build", "report", of=days) as told:
+        with show_progress("Build", "report", total=days) as report_progress:
             for ago in range(days - 1, -1, -1):
                 built.append(
-                    _build(
+                    _build_report(
                         connection, settings, target, last - timedelta(days=ago), dry_run=dry_run
                     )
                 )
-                told(len(built))
+                report_progress(len(built))
     rows, brief = [], []
-    for one in built:
-        said, files = {"day": str(one.day), "headline": one.headline}, [*one.places.values()]
-        rows.append({**said, "report": one.places["html"], "files": files, "dry_run": dry_run})
+    for report in built:
+        row = {"day": str(report.day), "headline": report.headline}
+        files = [*report.places.values()]
+        rows.append({**row, "report": report.places["html"], "files": files, "dry_run": dry_run})
         brief.append(
-            said
-            | ({"would write": ", ".join(files)} if dry_run else {"report": one.places["html"]})
+            row
+            | ({"would write": ", ".join(files)} if dry_run else {"report": report.places["html"]})
         )
     print_list("reports", rows, format=format, brief=brief)
 
 
 @app.command("open")
-def open_(day: Day = None) -> None:
-    """Open the report of a day in the browser; one that is not there yet is built first.
+def open_report_command(day: Day = None) -> None:
+    """Open the report of a day in the browser. A report that does not exist is built first.
 
     Example: `dlq reports open --day 2026-11-24`
     """
@@ -92,29 +95,30 @@ def open_(day: Day = None) -> None:
     from dlq_pipelines.reports.publish import fetch_report_page
 
     with open_session() as (connection, settings):
-        asked, target, folder = (
-            _day(day, settings),
+        wanted, target, folder = (
+            _parse_day(day, settings),
             open_reports_target(settings),
             get_reports_folder(settings),
         )
-        page = fetch_report_page(target, asked, folder=folder)
+        page = fetch_report_page(target, wanted, folder=folder)
         if page is None:
-            _build(connection, settings, target, asked)
-            page = fetch_report_page(target, asked, folder=folder)
+            _build_report(connection, settings, target, wanted)
+            page = fetch_report_page(target, wanted, folder=folder)
     typer.echo(page)
     if page is None or not webbrowser.open(Path(page).as_uri()):
-        typer.echo("No browser could be started here: open that page where there is one.")
+        typer.echo("No browser could be started. Open this file in a browser.")
 
 
 @app.command("show")
-def show_(
+def show_report_command(
     day: Day = None,
     format: Annotated[
-        Form, typer.Option(help="text for people; json and markdown are the report's twins.")
-    ] = (Form.TEXT),
-    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+        ReportFormat,
+        typer.Option(help="text for people; json and markdown as in the report's files."),
+    ] = ReportFormat.TEXT,
+    json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
-    """Show the report of a day in the terminal. It is read from the ledger; no file is written.
+    """Print the report of a day from the ledger. Writes no file.
 
     Example: `dlq reports show --day 2026-11-24`
     """
@@ -124,16 +128,16 @@ def show_(
     with open_session() as (connection, settings):
         report = make_report(
             connection,
-            day=_day(day, settings),
+            day=_parse_day(day, settings),
             zone=settings.zone,
             policy=build_report_policy(settings),
             now=datetime.now(UTC),
         )
-    if json and format is Form.MARKDOWN:
-        raise ValueError("--json and --format markdown were both asked for: leave one of them out")
-    if json or format is Form.JSON:
+    if json and format is ReportFormat.MARKDOWN:
+        raise ValueError("--json cannot be combined with --format markdown.")
+    if json or format is ReportFormat.JSON:
         typer.echo(report.json, nl=False)
-    elif format is Form.MARKDOWN:
+    elif format is ReportFormat.MARKDOWN:
         typer.echo(report.markdown, nl=False)
     elif sys.stdout.isatty():
         from rich.console import Console
@@ -144,7 +148,7 @@ def show_(
         typer.echo(unescape_markdown(report.markdown), nl=False)
 
 
-def _build(
+def _build_report(
     connection: "Connection",
     settings: "Settings",
     target: "Target",
@@ -167,12 +171,12 @@ def _build(
     )
 
 
-def _day(text: str | None, settings: "Settings") -> date:
+def _parse_day(text: str | None, settings: "Settings") -> date:
     if text is None:
         return datetime.now(settings.zone).date() - timedelta(days=1)
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"--day: {text!r} is no day. Write it as 2026-11-24.") from None
+        raise ValueError(f"--day: {text!r} is not a day. Write it as 2026-11-24.") from None
     validate_year(day)
     return day

@@ -1,4 +1,4 @@
-"""How does a command retry many events, and what does it tell of them?"""
+"""Retries many events and prints the result, for the commands that retry without a fix."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlq_pipelines.cli.mutation import apply_to_many, print_change
-from dlq_pipelines.cli.output import OutputFormat, format_seconds, program
-from dlq_pipelines.text import format_count
+from dlq_pipelines.cli.output import OutputFormat
+from dlq_pipelines.text import format_count, format_seconds
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dlq_pipelines.outbox.batches import RetryResult
 
 Rate = Annotated[
-    float | None, typer.Option(help="Events a second that fall due. Default: the installation's.")
+    float | None, typer.Option(help="Events per second that fall due. Default: DLQ_RETRY_RATE.")
 ]
 
 
@@ -25,18 +25,18 @@ def retry_many(
     retry: "Callable[[RunOptions], RetryResult]",
     options: "RunOptions",
     *,
-    named: bool,
+    by_ids: bool,
     kind: str,
     yes: bool,
 ) -> "RetryResult":
-    """Retry what is meant.
+    """Retry events after a confirmation, with progress.
 
     Args:
-        retry: does it, or in a dry run counts it.
+        retry: retries the events, or counts them in a dry run.
         options: how the retry runs.
-        named: events were named by their ids, so that none of them may be none by mistake.
-        kind: what they have to be: "dead" or "parked".
-        yes: the person need not be asked.
+        by_ids: the events are named by their ids only, so it is an error if none is retried.
+        kind: the kind of events, for that error: "dead" or "parked".
+        yes: skip the confirmation.
     """
     from dlq_pipelines.outbox.batches import build_nothing_taken_error
 
@@ -46,7 +46,7 @@ def retry_many(
         verb="retry",
         count=lambda done: done.events,
         yes=yes,
-        missing=(lambda done: build_nothing_taken_error(done, kind)) if named else None,
+        missing=(lambda done: build_nothing_taken_error(done, kind)) if by_ids else None,
     )
 
 
@@ -58,35 +58,38 @@ def print_retried(
     dry_run: bool,
     format: OutputFormat,
 ) -> None:
-    """Say how many events go back to the worker, how long that takes, and how many of the named ones do not."""
-    row = asdict(done) | {"rate": rate}
+    """Print how many events are retried, until when they fall due, and how many are skipped."""
     if not done.events and format is OutputFormat.TABLE:
-        typer.echo(print_nothing_done(done))
+        print_nothing_done(done)
         return
-    lasts = format_seconds((done.events - 1) / rate) if done.events else ""
-    said = f"{'Would retry' if dry_run else 'Retried'} {format_count(done.events, 'dead event')} at {rate:g} a second: "
-    said += f"due within {lasts}."
-    if ids and (passed := len(set(ids)) - done.events):
-        said += f"\nPassed over: {passed:,} of those that were named."
+    duration = format_seconds((done.events - 1) / rate) if done.events else ""
+    verb = "Would retry" if dry_run else "Retried"
+    events = format_count(done.events, "dead event")
+    lines = [f"{verb} {events} at {rate:g} per second: due within {duration}."]
+    if ids and (skipped := len(set(ids)) - done.events):
+        lines.append(f"Skipped: {format_count(skipped, 'named event')}.")
     if done.locked:
-        said += f"\n{describe_skipped(done)}"
+        lines.append(describe_skipped(done))
     print_change(
-        said,
-        row,
-        hint=f"What became of one: `{program()} dead-events show ID`.",
+        "\n".join(lines),
+        asdict(done) | {"rate": rate},
+        hint="See the outcome of an event: `dlq dead-events show ID`.",
         dry_run=dry_run,
         format=format,
     )
 
 
-def print_nothing_done(done: "RetryResult") -> str:
-    """Why no event was taken that a filter means."""
-    return f"{describe_skipped(done) or 'No dead event is meant by this.'} Nothing was changed."
+def print_nothing_done(done: "RetryResult") -> None:
+    """Print why a filter selected no event that could be changed."""
+    reason = describe_skipped(done) or "No dead events match this filter."
+    typer.echo(f"{reason} Nothing was changed.")
 
 
 def describe_skipped(done: "RetryResult | RestoreResult") -> str:
-    """What was passed over and is meant, if anything was."""
+    """Return how many matching events were skipped, and why; empty if none was."""
     if not done.locked:
         return ""
-    meant = format_count(done.locked, "dead event that is", "dead events that are")
-    return f"Passed over: {meant} meant too, which others hold, or which came after the count. Try again for those."
+    return (
+        f"Skipped: {format_count(done.locked, 'dead event')}, locked by another transaction or "
+        "dead only since the count. Run the command again to include them."
+    )

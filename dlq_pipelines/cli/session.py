@@ -1,4 +1,4 @@
-"""Where does a command work? On the outbox of the environment's settings."""
+"""Opens the database of the environment's settings for a command."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_session() -> Iterator[tuple["Connection", "Settings"]]:
-    """A connection to the outbox's database and the settings that led to it, for the length of a `with` block."""
+    """Yield a connection to the outbox's database and the settings, for one `with` block."""
     from dlq_pipelines.installation import open_connection
     from dlq_pipelines.settings import read_settings
 

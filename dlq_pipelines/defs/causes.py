@@ -7,14 +7,10 @@ from datetime import timedelta
 import dagster as dg
 
 from dlq_pipelines.alerts.rules import Severity
-from dlq_pipelines.causes.catalogue import Cause, list_causes, mark_regressed_causes
-from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.counts import (
-    count_causes,
-    count_classified_deaths,
-    refresh_shown_causes,
-)
+from dlq_pipelines.causes.catalogue import Cause, list_causes
+from dlq_pipelines.causes.counts import count_causes, count_classified_deaths
 from dlq_pipelines.causes.similar import find_similar_causes
+from dlq_pipelines.causes.update import update_causes
 from dlq_pipelines.defs.describe import describe_automation, describe_check, describe_definition
 from dlq_pipelines.defs.health import record_success_hook, report_check_result
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
@@ -74,11 +70,12 @@ def dead_event_causes(
     with outbox.session() as session:
         connection, settings = session.connection, session.settings
         _observe_outbox(context, session)
-        classified = classify_deaths(
-            connection, zone=settings.zone, announce=settings.death_webhook_url is not None
+        update = update_causes(
+            connection,
+            now=session.now,
+            zone=settings.zone,
+            announce=settings.death_webhook_url is not None,
         )
-        refresh_shown_causes(connection, now=session.now)
-        regressed = mark_regressed_causes(connection, now=session.now)
         settled = settle_retries(
             connection, now=session.now, settle_seconds=settings.settle_timeout_seconds
         )
@@ -93,9 +90,9 @@ def dead_event_causes(
     return dg.MaterializeResult(
         metadata=table
         | {
-            "deaths_classified": classified.deaths,
-            "new_causes": len(classified.new_causes),
-            "regressed": len(regressed),
+            "deaths_classified": update.deaths,
+            "new_causes": len(update.new_causes),
+            "regressed": len(update.regressed),
             "retries_settled": settled,
             "causes": dg.MetadataValue.md(render_markdown_table(header, rows)),
             "similar_causes": dg.MetadataValue.md(_render_similar_causes(causes)),

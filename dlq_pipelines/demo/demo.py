@@ -71,16 +71,13 @@ _FALSE_FIX = (
 )
 
 
-def play_demo(
-    settings: Settings, *, reset: bool, events: int = 20_000, program: str = "dlq"
-) -> None:
+def play_demo(settings: Settings, *, reset: bool, events: int = 20_000) -> None:
     """Play it, or show what an earlier one left; one that was broken off goes on where it was.
 
     Args:
         settings: where to play.
         reset: forget an earlier demo first.
         events: how many to play, within rounding.
-        program: how the reader calls the command line.
 
     Raises:
         RefusedError: the database is an application's; nothing of it is changed.
@@ -105,12 +102,12 @@ def play_demo(
             _remove_unfinished(instance)
             _play(connection, instance, settings, events, console)
         else:
-            again = f"The demo was played before; this is what it left. `{program} demo --reset` starts anew."
+            again = (
+                "The demo was played before; this is what it left. `dlq demo --reset` starts anew."
+            )
             console.print(again, soft_wrap=True, markup=False)
         _tell(connection, settings, console)
-        console.print(
-            f"Next:      {program} up, then http://127.0.0.1:3000", soft_wrap=True, markup=False
-        )
+        console.print("Next:      dlq up, then http://127.0.0.1:3000", soft_wrap=True, markup=False)
 
 
 def _prepare(database: Database) -> None:

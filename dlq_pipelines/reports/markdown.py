@@ -3,11 +3,15 @@
 from dlq_pipelines.reports.figures import DAYS_BEFORE, CauseFigures, FixFigures, ReportFigures
 from dlq_pipelines.reports.wording import (
     format_attempts,
-    format_duration,
     format_percent,
     format_rounded,
 )
-from dlq_pipelines.text import escape_markdown, format_count, render_markdown_table
+from dlq_pipelines.text import (
+    escape_markdown,
+    format_count,
+    format_duration,
+    render_markdown_table,
+)
 
 CAUSES_SHOWN = 10
 

@@ -174,7 +174,7 @@ def _environment() -> Environment:
         "number": lambda value: f"{value:,}",
         "percent": wording.format_percent,
         "rounded": wording.format_rounded,
-        "duration": wording.format_duration,
+        "duration": text.format_duration,
         "long_day": wording.format_long_day,
         "short_day": wording.format_short_day,
         "weekday": wording.format_weekday,

@@ -1,10 +1,10 @@
 """How is a day said in words and numbers that people read?"""
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 from dlq_pipelines.reports.figures import DAYS_BEFORE, ReportFigures
 from dlq_pipelines.reports.states import CauseState
-from dlq_pipelines.text import format_count
+from dlq_pipelines.text import format_count, format_duration
 
 _TIMES_AS_MANY = 2  # from 200 % above on, a factor is easier to read than a percentage
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -110,14 +110,6 @@ def format_percent(share: float) -> str:
 def format_rounded(value: float) -> str:
     """A mean: one decimal below ten."""
     return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:,.1f}"  # noqa: PLR2004 - said above
-
-
-def format_duration(length: timedelta) -> str:
-    """How long, in its largest unit: `3 days`, `5 h`, `12 min`."""
-    minutes = int(length.total_seconds() // 60)
-    if minutes >= 2 * 24 * 60:
-        return f"{minutes // (24 * 60):,} days"
-    return f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"  # noqa: PLR2004 - minutes of an hour
 
 
 def format_long_day(day: date) -> str:

@@ -122,6 +122,26 @@ def advance_fix(
         return _advance(connection, fix_id, settled, audit=audit, terms=terms)
 
 
+def advance_fix_on_request(
+    connection: Connection,
+    fix_id: int,
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+    terms: FixTerms,
+) -> AdvanceResult:
+    """Record that a person requests a step, with the reason, then advance the fix.
+
+    Raises:
+        NotFoundError: there is no such fix.
+    """
+    get_fix(connection, fix_id)
+    if not options.dry_run:
+        with connection.transaction():
+            record_audit_entry(connection, "fix.advance", {"fix": fix_id}, audit=audit)
+    return advance_fix(connection, fix_id, audit=audit, options=options, terms=terms)
+
+
 def withdraw_fix(
     connection: Connection, fix_id: int, *, audit: AuditContext, options: RunOptions = RunOptions()
 ) -> Fix:

@@ -1,20 +1,26 @@
--- Is all there that the work needs?
+-- The checks of `dlq doctor`.
 
 -- name: triggers
--- The triggers that record deaths, and of one that does not fire the statement that mends it: one that is gone is made
--- again by its migration, once that counts as not applied.
-select wanted.name, coalesce(t.tgenabled in ('O', 'A'), false) as fires, t.oid is null as gone, case
-    when t.oid is null then format('delete from %%I.migration where name = ''0003_record_deaths''', :'dlq_schema')
-    else format('alter table %%I.%%I enable trigger %%I', :'outbox_schema', :'outbox_table', wanted.name) end as mend
+-- The triggers that record deaths. For one that does not fire: the statement that remedies it. A
+-- missing trigger is created by its migration, once that is no longer recorded as applied.
+select
+    wanted.name,
+    coalesce(t.tgenabled in ('O', 'A'), false) as fires,
+    t.oid is null as is_missing,
+    case when t.oid is null then
+        format('delete from %%I.migration where name = ''0003_record_deaths''', :'dlq_schema')
+    else
+        format('alter table %%I.%%I enable trigger %%I', :'outbox_schema', :'outbox_table', wanted.name)
+    end as remedy
 from unnest(array['dlq_death_update', 'dlq_death_insert', 'dlq_death_inserted']) as wanted (name)
 left join pg_catalog.pg_trigger t
     on t.tgname = wanted.name and t.tgrelid = format('%%I.%%I', :'outbox_schema', :'outbox_table')::regclass
 order by 1
 
 -- name: rights
--- What this role lacks of what sql/roles.sql gives to the operator, as the grants that would give it. Where that gives
--- less than all, it does so on purpose: an audit that its readers can rewrite is none.
-with narrower (relation, privilege, columns) as (  -- these columns alone; without any, not at all
+-- The grants that this role lacks, compared with what sql/roles.sql grants to the operator. The
+-- operator lacks some rights on purpose: an audit log must not be rewritten by its readers.
+with narrower (relation, privilege, columns) as (  -- these columns only; null: not granted at all
     select format('%%I.%%I', :'dlq_schema', name), privilege, null::text[] from (values
         ('audit', 'update'), ('audit', 'delete'), ('migration', 'insert'), ('migration', 'update'),
         ('migration', 'delete'), ('death', 'insert'), ('cause', 'delete'), ('cause_alias', 'delete'),
@@ -41,7 +47,7 @@ with narrower (relation, privilege, columns) as (  -- these columns alone; witho
 )
 select format('grant %%s on %%s to %%I',
     string_agg(need.privilege || coalesce(' (' || array_to_string(need.columns, ', ') || ')', ''), ', '
-        order by need.privilege), need.relation, current_user) as lacking
+        order by need.privilege), need.relation, current_user) as grant_statement
 from need
 where case when need.columns is null then not has_table_privilege(need.oid, need.privilege)
     else exists (select from unnest(need.columns) as c (name)
@@ -50,18 +56,28 @@ group by need.relation
 order by need.relation
 
 -- name: unclassified
--- Deaths that wait for their cause.
-select count(*) as deaths, extract(epoch from %(now)s::timestamptz - min(died_at))::float8 as seconds
+-- Deaths without a cause, and the age of the oldest.
+select
+    count(*) as deaths,
+    extract(epoch from %(now)s::timestamptz - min(died_at))::float8 as seconds
 from :"dlq_schema".death where cause_id is null
 
 -- name: unexported
--- Dead events from before that moment whose day has no export that holds every death, which is what the archive asks for.
-select count(*) as events, min(e.dead_at) as first, max(e.dead_at) as last
+-- Dead events from before a time whose day has no export with every death, which the archive
+-- requires.
+select
+    count(*) as events,
+    min(e.dead_at) as first,
+    max(e.dead_at) as last
 from :"outbox_schema".:"outbox_table" e
 where e.status = 'dead' and e.dead_at < %(before)s
     and not e.dead_at <@ (select :"dlq_schema".exported_times(%(before)s))
 
 -- name: daemons
--- Dagster's own table: when each of its daemons was last alive, in its database.
-select daemon_type as daemon, extract(epoch from now() at time zone 'UTC' - timestamp)::float8 as seconds
-from daemon_heartbeats where daemon_type in ('SCHEDULER', 'SENSOR', 'QUEUED_RUN_COORDINATOR') order by 1
+-- The age of each daemon's last heartbeat, from Dagster's table in Dagster's database.
+select
+    daemon_type as daemon,
+    extract(epoch from now() at time zone 'UTC' - timestamp)::float8 as seconds
+from daemon_heartbeats
+where daemon_type in ('SCHEDULER', 'SENSOR', 'QUEUED_RUN_COORDINATOR')
+order by 1

@@ -1,10 +1,10 @@
--- The connection itself.
+-- Statements about the connection itself.
 
 -- name: configure
--- One statement instead of libpq's `options`, which poolers such as PgBouncer refuse. The server looks every 5 s
--- whether a client that it works for is still there (it can on Linux), and asks a silent one after a minute: the locks
--- of a killed process, or of a machine that is gone, would otherwise be held for as long as its statement takes, or for
--- two hours.
+-- One statement instead of libpq's `options`, which poolers such as PgBouncer reject. On Linux the
+-- server checks every 5 s whether the client of a running statement is connected; TCP keepalives
+-- start after a minute. Otherwise the locks of a killed process would be held until its statement
+-- ends, and those of a lost machine for two hours.
 select set_config('TimeZone', 'UTC', false), set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),
     case when version() like '%%linux%%' then set_config('client_connection_check_interval', '5s', false) end,
@@ -12,15 +12,15 @@ select set_config('TimeZone', 'UTC', false), set_config('statement_timeout', %(s
     set_config('tcp_keepalives_count', '6', false)
 
 -- name: one_moment
--- As the first statement of a transaction: all that follow see the same moment.
+-- The first statement of a transaction: all later ones see the same snapshot.
 set transaction isolation level repeatable read, read only
 
 -- name: hurry
--- For the rest of the transaction.
+-- Set the statement timeout for the rest of the transaction.
 select set_config('statement_timeout', %(timeout)s, true)
 
 -- name: clock
--- The clock that dates deaths.
+-- The clock that sets the time of deaths.
 select clock_timestamp() as now
 
 -- name: ping

@@ -170,8 +170,8 @@ def _compare_fixes(
     yield "fixes", figures.fixes_found, len(found)
     for fix in figures.fixes:
         row = found.get(fix.id, {})
-        reported = (fix.ended, fix.released, fix.done, fix.dead)
-        names = ("ended", "released", "done", "dead")
+        reported = (fix.ended, fix.released, fix.delivered, fix.died_again)
+        names = ("ended", "released", "delivered", "died_again")
         yield (
             f"{', '.join(names)} of fix {fix.id}",
             reported,

@@ -1,0 +1,54 @@
+"""Brings causes up to date with the ledger: classifies deaths, marks regressed causes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from dlq_pipelines.causes.catalogue import mark_regressed_causes
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.counts import refresh_shown_causes
+from dlq_pipelines.postgres.connect import Connection
+
+
+@dataclass(frozen=True)
+class CauseUpdate:
+    """What an update of causes did.
+
+    Attributes:
+        deaths: the number of deaths that were given their cause.
+        new_causes: the ids of causes never seen before.
+        regressed: the ids of fixed causes of which an event died again.
+    """
+
+    deaths: int
+    new_causes: tuple[str, ...]
+    regressed: tuple[str, ...]
+
+
+def update_causes(
+    connection: Connection,
+    *,
+    now: datetime,
+    zone: ZoneInfo,
+    announce: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> CauseUpdate:
+    """Classify unclassified deaths, choose the causes that metrics show, mark regressed causes.
+
+    Repeatable: classified deaths are not counted again.
+
+    Args:
+        connection: in autocommit mode.
+        now: the time of the update.
+        zone: the time zone of a day in the rollup.
+        announce: queue each death for the webhook of deaths.
+        progress: called after each batch with the number of deaths classified so far.
+
+    Raises:
+        RefusedError: the catalogue is of another version of the fingerprint and not reindexed.
+    """
+    classified = classify_deaths(connection, zone=zone, announce=announce, progress=progress)
+    refresh_shown_causes(connection, now=now)
+    regressed = mark_regressed_causes(connection, now=now)
+    return CauseUpdate(classified.deaths, classified.new_causes, regressed)

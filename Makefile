@@ -6,7 +6,7 @@ DEV    := .venv/.installed-dev
 # Twice as many as two cores: much of what is tested waits for daemons.
 JOBS   ?= 4
 
-.PHONY: help setup demo up test test-postgres bench scaling drill check format docs screens lock clean
+.PHONY: help setup demo up test test-postgres bench scaling drill check words format docs screens lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -43,6 +43,9 @@ check: $(DEV) ## Lint, types, layers, SQL, definitions
 	$(BIN)/python tests/check_sql.py
 	$(BIN)/dagster definitions validate
 	$(BIN)/dg check defs
+
+words: $(DEV) ## Report words and phrases that this project avoids (.codespell/)
+	@status=0; $(BIN)/codespell || status=1; $(BIN)/python tests/check_words.py || status=1; exit $$status
 
 screens: $(DEV) ## Take the pictures of docs/images again, on the demo's data
 	$(BIN)/python -m tests.screens

@@ -1,6 +1,6 @@
-"""What do the tables of docs/reference.md say? Read from the definitions and from a migrated database.
+"""Generates the tables of docs/reference.md from the definitions and a migrated database.
 
-`make docs` writes them; a test compares. Facts that stand in the code are not typed again.
+`make docs` writes them, and a test compares them. Facts that the code holds are not typed again.
 """
 
 import re
@@ -27,7 +27,7 @@ TABLES = """
 
 
 def definitions() -> str:
-    """Assets, checks, jobs, schedules and sensors with the first sentence of what they say of themselves."""
+    """Assets, checks, jobs, schedules and sensors with the first sentence of their descriptions."""
     repository = defs.get_repository_def()
     graph = repository.asset_graph
     checks = [graph.get_check_spec(key) for key in sorted(graph.asset_check_keys)]
@@ -52,56 +52,55 @@ def definitions() -> str:
         *(("sensor", one.name, one.description) for one in repository.sensor_defs),
     ]
     lines = [f"| {kind} | `{name}` | {_first(text or '')} |" for kind, name, text in rows]
-    return "\n".join(["| | name | says |", "| --- | --- | --- |", *lines])
+    return "\n".join(["| | name | description |", "| --- | --- | --- |", *lines])
 
 
 def tables(connection: Connection) -> str:
-    """Tables and views of our schema with their columns."""
+    """Tables and views of the schema `dlq` with their columns."""
     rows = connection.execute(TABLES.encode()).fetchall()
     lines = [f"| `{row['name']}` | {row['said']} | {row['columns']} |" for row in rows]
-    return "\n".join(["| name | holds | columns |", "| --- | --- | --- |", *lines])
+    return "\n".join(["| name | content | columns |", "| --- | --- | --- |", *lines])
 
 
 def alert_rules() -> str:
-    """Alerts by their keys, and what becomes of each."""
+    """Alerts by key: when each fires, repeats and resolves."""
     lines = [
-        f"| `{rule.key}` | {rule.when} | {', '.join(rule.severities)} | {rule.event_type or 'none'} | {_again(rule)} "
-        f"| {rule.ends} |"
+        f"| `{rule.key}` | {rule.when} | {', '.join(rule.severities)} "
+        f"| {rule.event_type or 'none'} | {_reminder(rule)} | {rule.ends} |"
         for rule in ALERT_RULES.values()
     ]
-    header = "| key | told when | severity | event type | told again | ends when |"
+    header = "| key | fires when | severity | event type | reminder | resolves when |"
     return "\n".join([header, "| --- | --- | --- | --- | --- | --- |", *lines])
 
 
-def _again(rule: AlertRule) -> str:
+def _reminder(rule: AlertRule) -> str:
     if rule.again is None:
         return "after the cool-down"
-    return "no" if rule.again == NEVER else f"after {rule.again.days} days"
+    return "none" if rule.again == NEVER else f"after {rule.again.days} days"
 
 
 def exposed_metrics(connection: Connection) -> str:
-    """What a scrape exposes, from the collector itself."""
+    """The metrics that a scrape exposes, from the collector itself."""
     read = partial(read_metrics_snapshot, connection, max_retries=3, archive_retention_days=365)
     lines = [
         f"| `{one.name}{'_total' if one.type == 'counter' else ''}` | {one.type} "
         f"| {', '.join(getattr(one, '_labelnames', ()))} | {one.documentation} |"
         for one in DeadLetterCollector(read).collect()
     ]
-    return "\n".join(["| name | type | labels | says |", "| --- | --- | --- | --- |", *lines])
+    return "\n".join(["| name | type | labels | meaning |", "| --- | --- | --- | --- |", *lines])
 
 
 def page(text: str, connection: Connection) -> str:
-    """The page with its tables as they are now."""
+    """The text of the page with its tables generated again."""
     for name, table in (
         ("definitions", definitions()),
         ("tables", tables(connection)),
         ("alerts", alert_rules()),
         ("metrics", exposed_metrics(connection)),
     ):
-        text = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda found, t=table: f"{found[1]}\n{t}\n\n{found[2]}", text,
-            flags=re.DOTALL,
-        )  # fmt: skip
+        begin, end = f"<!-- {name} -->\n", "<!-- end -->"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{table}\n\n{end}{rest.partition(end)[2]}"
     return text
 
 
@@ -110,7 +109,7 @@ def _cron(schedule: dg.ScheduleDefinition | object) -> str:
 
 
 def _first(text: str) -> str:
-    """The first sentence, in one line."""
+    """The first sentence of a text, in one line."""
     line = " ".join(text.split())
     return re.split(r"(?<=\.) ", line, maxsplit=1)[0].replace("|", "\\|")
 

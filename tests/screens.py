@@ -1,6 +1,7 @@
-"""What do people see? `make screens` plays the demo, clicks through the UI and takes the pictures of the documentation.
+"""Takes the screenshots of the documentation: `make screens`.
 
-Pictures are for readers; what must hold on a screen is tested in tests/reports and tests/defs.
+It plays the demo, clicks through the UI, and saves the pictures in docs/images. The pictures are for
+readers; tests/reports and tests/defs test the screens.
 """
 
 import os
@@ -27,10 +28,10 @@ from dlq_pipelines.settings import Settings
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 DLQ = Path(sys.executable).with_name("dlq")
-# Its paths are to be read in the pictures.
+# The pictures show its path.
 SHOP = Path(tempfile.gettempdir()) / "shop"
 PORT = 3131
-WINDOW, TALL = ViewportSize(width=1280, height=830), {"width": 1280, "height": 1420}
+WINDOW, TALL = ViewportSize(width=1280, height=830), ViewportSize(width=1280, height=1420)
 ADDRESS = f"http://127.0.0.1:{PORT}"
 FLAG = """\
 ops:
@@ -41,8 +42,8 @@ ops:
       actor: ann
       dry_run: true
 """
-# The rest of the demo's last day, in which its two fixes ended: what was mended fails again, something fails that never
-# did, and something that always did fails more often.
+# The rest of the demo's last day, on which its two fixes ended: the fixed cause is regressed, a new
+# cause appears, and a known cause escalates.
 EVENING = """
     insert into outbox_event
         (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at, dead_at)
@@ -57,7 +58,7 @@ EVENING = """
 
 
 def main() -> int:
-    """Play, serve, look."""
+    """Play the demo, serve the UI, and take the pictures."""
     first = datetime.now(UTC).date() - timedelta(days=14)
     given = {
         "DLQ_HOME": str(SHOP / "dlq"),
@@ -72,9 +73,9 @@ def main() -> int:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), chromium_sandbox=os.geteuid() != 0
             )
-            with _served():
-                _interface(browser.new_page(base_url=ADDRESS, viewport=WINDOW))
-            _report(browser.new_page(viewport={"width": 1100, "height": 900}))
+            with _serve():
+                _take_interface(browser.new_page(base_url=ADDRESS, viewport=WINDOW))
+            _take_report(browser.new_page(viewport={"width": 1100, "height": 900}))
             browser.close()
     finally:
         shutil.rmtree((SHOP / "dlq" / "postgres").resolve(), ignore_errors=True)
@@ -82,20 +83,20 @@ def main() -> int:
     return 0
 
 
-def _interface(page: Page) -> None:
-    """What the tutorial and the how-to show of Dagster's UI."""
+def _take_interface(page: Page) -> None:
+    """Take the pictures of Dagster's UI for the tutorial and the how-to guides."""
     page.set_default_timeout(60_000)
     page.goto("/assets/archive_purge")
     page.get_by_text("Hide navigation").click()
     page.get_by_role("button", name=re.compile("Materialize$")).click()
-    _follow(page)
-    _lineage(page)
-    _days(page)
-    _fix(page)
+    _wait_for_launched_run(page)
+    _take_lineage(page)
+    _take_days(page)
+    _take_fix(page)
 
 
-def _lineage(page: Page) -> None:
-    """From top to bottom, so that each asset is as large as it can be read."""
+def _take_lineage(page: Page) -> None:
+    """Take the lineage, laid out from top to bottom so that each asset is legible."""
     page.set_viewport_size(TALL)
     page.goto("/asset-groups")
     page.get_by_text("dead_event_causes", exact=True).last.wait_for()
@@ -106,43 +107,38 @@ def _lineage(page: Page) -> None:
         page.get_by_text(name, exact=True).last for name in ("outbox_event", "archive_purge")
     )
     page.get_by_text("100% filled").nth(1).wait_for()
-    # The schedule of each five minutes may be at work.
+    # The schedule that runs every five minutes may be running.
     page.get_by_text(re.compile(r"Materializing|\b0 / ")).first.wait_for(state="hidden")
-    page.wait_for_timeout(1_500)  # it moves into its place
+    page.wait_for_timeout(1_500)  # the graph is animated
     top, left, right, bottom = (
-        _box(first)["y"], _box(last)["x"],
-        _box(page.get_by_text("failure_report", exact=True).last)["x"], _box(last)["y"],
+        _bounding_box(first)["y"], _bounding_box(last)["x"],
+        _bounding_box(page.get_by_text("failure_report", exact=True).last)["x"], _bounding_box(last)["y"],
     )  # fmt: skip
-    # An asset is 320 wide and 190 high, with its kinds.
-    clip = {
-        "x": left - 60,
-        "y": top - 30,
-        "width": right - left + 400,
-        "height": bottom - top + 220,
-    }
+    # An asset is 320 pixels wide and 190 high, with its kinds.
+    clip = FloatRect(x=left - 60, y=top - 30, width=right - left + 400, height=bottom - top + 220)
     page.screenshot(path=IMAGES / "lineage.png", clip=clip)
     page.set_viewport_size(WINDOW)
 
 
-def _box(found: Locator) -> FloatRect:
+def _bounding_box(found: Locator) -> FloatRect:
     found.wait_for()
     box = found.bounding_box()
     assert box is not None
     return box
 
 
-def _days(page: Page) -> None:
-    """The export and the report, a backfill of all days, and a report that is executed again."""
+def _take_days(page: Page) -> None:
+    """Take the export, the report, a backfill of all days, and a report that is executed again."""
     page.goto("/assets/dead_event_export")
     page.get_by_text("Latest materialization").wait_for()
-    _take(page, "export-in-dagster", bottom=_whole(page.locator("td")))
+    _take(page, "export-in-dagster", bottom=_find_bottom(page.locator("td")))
     page.get_by_role("button", name=re.compile("Materialize…$")).click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="All", exact=True).click()
     dialog.get_by_text("Backfills all partitions in a single run").wait_for()
     begin, end = (
-        _box(dialog.get_by_text(re.compile("Launch runs to materialize"))),
-        _box(dialog.get_by_role("button", name="Launch backfill")),
+        _bounding_box(dialog.get_by_text(re.compile("Launch runs to materialize"))),
+        _bounding_box(dialog.get_by_role("button", name="Launch backfill")),
     )
     page.mouse.move(0, 0)
     page.wait_for_timeout(1_000)
@@ -150,7 +146,7 @@ def _days(page: Page) -> None:
     right, bottom = end["x"] + end["width"] + 20, end["y"] + end["height"] + 12
     page.screenshot(
         path=IMAGES / "backfill.png",
-        clip={"x": left, "y": top, "width": right - left, "height": bottom - top},
+        clip=FloatRect(x=left, y=top, width=right - left, height=bottom - top),
     )
     page.keyboard.press("Escape")
 
@@ -158,26 +154,27 @@ def _days(page: Page) -> None:
     page.get_by_role("button", name=re.compile("Materialize…$")).click()
     dialog.get_by_role("button", name="Latest").click()
     page.get_by_role("button", name="Launch 1 run").click()
-    _follow(page)
+    _wait_for_launched_run(page)
     first = page.url
     page.get_by_role("button", name="Re-execute all").click()
     page.wait_for_url(lambda url: url != first and "/runs/" in url)
-    _ended(page)
-    after = _box(page.get_by_text("Preparing", exact=False).first)  # below what was executed again
+    _wait_for_success(page)
+    # Below the steps of the run.
+    after = _bounding_box(page.get_by_text("Preparing", exact=False).first)
     _take(page, "re-execution", bottom=after["y"] + after["height"] + 8)
     page.goto("/assets/failure_report?view=events")
     page.get_by_text("[Show Markdown]").first.wait_for()
-    _take(page, "report-in-dagster", bottom=_whole(page.locator("td")))
+    _take(page, "report-in-dagster", bottom=_find_bottom(page.locator("td")))
 
 
-def _fix(page: Page) -> None:
-    """One in the Launchpad, what it would mean, and the end of the demo's own."""
+def _take_fix(page: Page) -> None:
+    """Take a fix in the Launchpad, the result of its dry run, and the verified fix of the demo."""
     page.goto("/locations/dlq_pipelines/jobs/flag_fix/playground")
     page.locator(".CodeMirror").click()
     page.keyboard.press("Control+a")
     page.keyboard.insert_text(FLAG)
     page.get_by_text("No errors").wait_for()
-    page.locator(".CodeMirror-line").nth(4).click()  # what may be said there is described beside it
+    page.locator(".CodeMirror-line").nth(4).click()  # shows the description of the field
     page.get_by_text("Only say what it would do").last.evaluate(
         "line => line.scrollIntoView({block: 'start'})"
     )
@@ -185,26 +182,26 @@ def _fix(page: Page) -> None:
     _take(page, "launchpad")
     page.get_by_role("button", name="Launch Run").click()
     page.wait_for_url(re.compile("/runs/"))
-    _ended(page)
-    _only(page, "flag_fix_op")
+    _wait_for_success(page)
+    _filter_log(page, "flag_fix_op")
     _take(page, "preview")
 
     page.goto("/runs?q[]=tag:dlq/fix=1")
     _run_links(page).first.click()
-    _ended(page)
-    _only(page, "retry_stage_op")
+    _wait_for_success(page)
+    _filter_log(page, "retry_stage_op")
     page.get_by_text("[Show Markdown]").first.click()
     page.get_by_role("dialog").get_by_text("dead again").wait_for()
     _take(page, "fix-verified")
 
 
-def _follow(page: Page) -> None:
+def _wait_for_launched_run(page: Page) -> None:
     page.get_by_text("Launched run").wait_for()
     page.get_by_text("View", exact=True).click()
-    _ended(page)
+    _wait_for_success(page)
 
 
-def _ended(page: Page) -> None:
+def _wait_for_success(page: Page) -> None:
     page.get_by_text("Success", exact=True).first.wait_for()
 
 
@@ -212,27 +209,27 @@ def _run_links(page: Page) -> Locator:
     return page.get_by_role("link").filter(has_text=re.compile("^[0-9a-f]{8}$"))
 
 
-def _only(page: Page, step: str) -> None:
-    """Let the log of a run tell of its step alone: then all of it is to be seen."""
+def _filter_log(page: Page, step: str) -> None:
+    """Filter the log of a run by its step, so that the picture contains all of it."""
     page.get_by_placeholder("Filter…").first.fill(f"step:{step}")
     page.get_by_text("STEP_SUCCESS").first.wait_for()
 
 
-def _whole(lines: Locator) -> float:
-    """Where the last of these lines ends that is whole in the window."""
+def _find_bottom(lines: Locator) -> float:
+    """The bottom of the last of these lines that is completely in the window."""
     ends = [box["y"] + box["height"] for line in lines.all() if (box := line.bounding_box())]
     return max(end for end in ends if end <= WINDOW["height"])
 
 
 def _take(page: Page, name: str, *, bottom: float = WINDOW["height"]) -> None:
-    """What is in the window, from its top to there."""
+    """Save the window, from its top to `bottom`."""
     page.wait_for_timeout(1_500)
     clip = FloatRect(x=0, y=0, width=WINDOW["width"], height=bottom)
     page.screenshot(path=IMAGES / f"{name}.png", clip=clip)
 
 
-def _report(page: Page) -> None:
-    """The day on which the demo's fixes ended, as it is read on the next morning."""
+def _take_report(page: Page) -> None:
+    """Take the report of the day on which the demo's fixes ended."""
     settings, now = Settings(), datetime.now(UTC)
     midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
     with open_connection(settings) as connection:
@@ -250,17 +247,17 @@ def _report(page: Page) -> None:
     page.goto(Path(report.places["html"]).as_uri())
     charts = page.locator(".charts").bounding_box()
     assert charts is not None
-    clip = {"x": 0, "y": 0, "width": 1100, "height": charts["y"] + charts["height"]}
+    clip = FloatRect(x=0, y=0, width=1100, height=charts["y"] + charts["height"])
     page.screenshot(path=IMAGES / "report.png", full_page=True, clip=clip)
 
 
 @contextmanager
-def _served() -> Iterator[None]:
-    """`dlq up`, once it answers."""
+def _serve() -> Iterator[None]:
+    """Run `dlq up` for the length of a `with` block."""
     running = subprocess.Popen([DLQ, "up", "--port", str(PORT)], stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 90
-        while not _answers():
+        while not _is_serving():
             if time.monotonic() > until:
                 raise TimeoutError("dlq up does not answer")
             time.sleep(0.2)
@@ -270,7 +267,7 @@ def _served() -> Iterator[None]:
         running.wait(60)
 
 
-def _answers() -> bool:
+def _is_serving() -> bool:
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{PORT}/server_info", timeout=5).close()
     except OSError:

@@ -1,6 +1,6 @@
-"""Which variables are there? `make docs` writes the table between the markers of deploy/README.md.
+"""Generates the table of variables in deploy/README.md from `Settings`.
 
-A test compares the two, so the table is never another one than the program's.
+`make docs` writes it between two markers, and a test compares it with the settings.
 """
 
 import re
@@ -18,7 +18,7 @@ BETWEEN = re.compile(
 
 
 def settings_table() -> str:
-    """A row each variable, in the order of settings.py."""
+    """The table: one row a variable, in the order of settings.py."""
     rows = []
     for name, field in Settings.model_fields.items():
         default = field.default
@@ -49,7 +49,7 @@ def main() -> int:
     text = README.read_text(encoding="utf-8")
     made, places = BETWEEN.subn(lambda found: f"{found[1]}{settings_table()}{found[2]}", text)
     if places != 1:
-        sys.exit(f"{README} has no place for the table.")
+        sys.exit(f"{README} must contain the two markers of the table exactly once.")
     README.write_text(made, encoding="utf-8")
     return 0
 

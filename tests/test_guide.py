@@ -1,6 +1,7 @@
-"""Does deploy/README.md lead where it says: from nothing to an installation that works?
+"""Tests that deploy/README.md leads to a working installation.
 
-What needs root, systemd, podman, helm or kubectl is not run here. Of that is looked up whether it names what there is.
+Commands that need root, systemd, podman, helm or kubectl are not run. A test checks that the units,
+commands and options that they name exist.
 """
 
 import re
@@ -37,13 +38,13 @@ DEAD_FOR_LONG = """
 
 
 def _block(word: str) -> str:
-    """The snippet with that word."""
-    (text,) = [text for _, text in BLOCKS if word in text]
+    """The only snippet that contains the word."""
+    (text,) = [str(text) for _, text in BLOCKS if word in text]
     return text
 
 
-def test_the_guide_leads_from_nothing_to_an_installation_that_works(tmp_path: Path) -> None:
-    """Its SQL, its commands and its file of variables, on a server with an outbox in which events are dead."""
+def test_the_guide_leads_to_a_working_installation(tmp_path: Path) -> None:
+    """With its SQL, commands and variables, on a server whose outbox has dead events."""
     with scratch_server() as (_, server), http_server() as chat:
         owner = Database(server.url("postgres"))
         for statement in _block("create database dagster").split(";\n"):
@@ -66,7 +67,7 @@ def test_the_guide_leads_from_nothing_to_an_installation_that_works(tmp_path: Pa
         given = _variables(shop.url, server.url("dagster"), chat, tmp_path)
         units = [Unit(name, given, tmp_path) for name in ("dlq-code-location", "dlq-daemon")]
         try:
-            _see_that_it_works(given, tmp_path)
+            _check_installation(given, tmp_path)
         finally:
             for unit in units:
                 unit.stop()
@@ -78,7 +79,7 @@ def test_the_guide_leads_from_nothing_to_an_installation_that_works(tmp_path: Pa
 
 
 def _variables(shop: str, dagster: str, chat: Received, folder: Path) -> dict[str, str]:
-    """The guide's file, with what is this test's own in the places that the guide leaves open."""
+    """The variables of the guide, with the addresses and secrets of this test."""
     written = dict(line.split("=", 1) for line in _block("DLQ_CODE_PORT=4000").splitlines())
     token = subprocess.run(
         [DLQ, *shlex.split(_block("dlq tokens new"))[1:]],
@@ -104,8 +105,8 @@ def _variables(shop: str, dagster: str, chat: Received, folder: Path) -> dict[st
     return _environment() | written | own | places
 
 
-def _see_that_it_works(given: dict[str, str], folder: Path) -> None:
-    """Step 6, line by line; what `dlq doctor` says of the days before is done as it says."""
+def _check_installation(given: dict[str, str], folder: Path) -> None:
+    """Run step 6 line by line, and the export command that `dlq doctor` prints."""
     _, *lines = [line for line in LINES if line in _flat(_block("dagster job launch")).splitlines()]
     for line in lines:
         if line == "dlq doctor":
@@ -130,7 +131,7 @@ def _see_that_it_works(given: dict[str, str], folder: Path) -> None:
 
 
 def _flat(block: str) -> str:
-    """A command a line, without what is said beside it."""
+    """One command a line, without comments."""
     return "\n".join(
         re.sub(r" +", " ", line.partition("  #")[0]).strip()
         for line in block.replace("\\\n", " ").splitlines()
@@ -144,8 +145,8 @@ def _run(line: str, given: dict[str, str], folder: Path) -> "subprocess.Complete
     )
 
 
-def test_what_is_not_run_names_what_there_is() -> None:
-    """Units that are shipped, and options that a command takes, also in a container."""
+def test_the_commands_that_are_not_run_exist() -> None:
+    """Units of this repository, and options of the commands, in containers too."""
     named = {
         word
         for line in LINES
@@ -190,8 +191,8 @@ def _require_options(words: list[str]) -> None:
     assert [option for option in options if option not in helped.stdout] == [], words
 
 
-def test_every_variable_of_the_guide_is_one_that_is_read() -> None:
-    """In its table, or named below it as Dagster's own; in its text, its snippets, and the files for Kubernetes."""
+def test_every_variable_of_the_guide_is_read_by_a_process() -> None:
+    """All variables of the text, snippets and Kubernetes files are in the table or below it."""
     known = set(re.findall(r"^\| `(DLQ_\w+)`", TABLE, re.MULTILINE)) | set(
         re.findall(r"`(DLQ_\w+)`", README.rpartition("<!-- end of settings -->")[2])
     )
@@ -199,8 +200,8 @@ def test_every_variable_of_the_guide_is_one_that_is_read() -> None:
     assert {name for text in texts for name in re.findall(r"\bDLQ_\w+", text)} <= known
 
 
-def test_the_api_in_kubernetes_is_as_closed_as_the_code_location_and_of_the_same_release() -> None:
-    """One image, one secret; a command that exists."""
+def test_the_api_in_kubernetes_has_the_image_and_restrictions_of_the_code_location() -> None:
+    """One image, one secret, and a command that exists."""
     deployment, service = yaml.safe_load_all(
         (DEPLOY / "kubernetes-api.yaml").read_text(encoding="utf-8")
     )
@@ -218,4 +219,4 @@ def test_the_api_in_kubernetes_is_as_closed_as_the_code_location_and_of_the_same
         if one["name"].endswith(("_URI", "_TIMEZONE"))
     }.items()
     _require_command(api["args"])
-    assert service["spec"]["selection"] == deployment["spec"]["selection"]["matchLabels"]
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]

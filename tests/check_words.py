@@ -1,0 +1,68 @@
+"""Reports phrases that this project avoids. codespell reports the single words.
+
+The phrases are listed in `.codespell/phrases.txt`. A phrase is found across line ends and comment
+markers, and only its first letter may be a capital: "is none" is not Python's `is None`.
+"""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PHRASES = ROOT / ".codespell" / "phrases.txt"
+# Texts of others, and texts that list the words.
+_SKIPPED = re.compile(r"(?:LICENSE|\.codespell/.*|tests/data/.*|.*\.(?:lock|png|svg))\Z")
+_GAP = r"\s+(?:(?:\#+|--|//)\s+)?"
+_WORDS = rf"(?:[\w`'-]+{_GAP}){{1,4}}"
+
+
+def read_phrases() -> dict[str, str]:
+    """The suggestion for each phrase."""
+    lines = PHRASES.read_text(encoding="utf-8").splitlines()
+    pairs = [line.partition(" -> ") for line in lines if line and not line.startswith("#")]
+    return {phrase: suggestion for phrase, _, suggestion in pairs}
+
+
+def pattern_for(phrase: str) -> re.Pattern[str]:
+    """A pattern for the phrase, in which `...` stands for one to four words."""
+    first, *rest = phrase.split()
+    text = rf"\b[{first[0].upper()}{first[0]}]{re.escape(first[1:])}{_GAP}"
+    for word in rest:
+        text += _WORDS if word == "..." else re.escape(word) + _GAP
+    return re.compile(rf"{text.removesuffix(_GAP)}\b")
+
+
+def find_phrases(text: str, phrases: dict[str, str]) -> Iterator[tuple[int, str]]:
+    """The line and the phrase of each match in a text."""
+    for phrase in phrases:
+        for found in pattern_for(phrase).finditer(text):
+            yield text.count("\n", 0, found.start()) + 1, phrase
+
+
+def main() -> int:
+    """Print each match as `file:line: phrase ==> suggestion`; 1 if there is any."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    phrases = read_phrases()
+    folders: Counter[str] = Counter()
+    for name in listed:
+        path = ROOT / name
+        if _SKIPPED.match(name) or not path.is_file():
+            continue
+        for line, phrase in sorted(find_phrases(path.read_text(encoding="utf-8"), phrases)):
+            print(f"{name}:{line}: {phrase} ==> {phrases[phrase]}")  # noqa: T201 - a command
+            folders[name.rpartition("/")[0] or "."] += 1
+    print(f"{folders.total()} phrases found")  # noqa: T201 - a command
+    return 1 if folders else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,9 +1,9 @@
-# What can be done here: `make help`.
+# `make help` lists the targets.
 PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.installed-run
 DEV    := .venv/.installed-dev
-# Twice as many as two cores: much of what is tested waits for daemons.
+# Twice the number of cores of a small machine: many tests wait for daemons.
 JOBS   ?= 4
 
 .PHONY: help setup demo up test test-postgres bench scaling drill check words format docs screens lock clean
@@ -11,31 +11,31 @@ JOBS   ?= 4
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
-setup: $(DEV) ## Create .venv with everything that tests need, and stop
+setup: $(DEV) ## Create .venv with all development dependencies
 
-demo: $(STAMP) ## Play the main job end to end on a small shop
+demo: $(STAMP) ## Play fourteen days of a shop, and run every job on them
 	$(BIN)/dlq demo
 
-up: $(STAMP) ## Dagster's UI and daemon on http://127.0.0.1:3000; Ctrl-C stops all of it
+up: $(STAMP) ## Run Dagster's UI and daemon on http://127.0.0.1:3000 until Ctrl-C
 	@$(BIN)/dlq up
 
-test: $(DEV) ## Run the whole test suite against a real PostgreSQL
+test: $(DEV) ## Run the test suite on a real PostgreSQL
 	$(BIN)/pytest -n $(JOBS)
 
-test-postgres: $(DEV) ## Run the suite on a PostgreSQL of Debian's (PGBIN=/usr/lib/postgresql/15/bin)
+test-postgres: $(DEV) ## Run the test suite on Debian's PostgreSQL (PGBIN=/usr/lib/postgresql/15/bin)
 	$(BIN)/python -m tests.with_postgres $(PGBIN) -- $(BIN)/pytest -n $(JOBS)
 
-bench: $(DEV) ## Measure what it costs, each figure against a peer in the same run (ONLY=outbox: one of them; QUICK=1: two minutes)
+bench: $(DEV) ## Measure costs against peers (ONLY=outbox: one module; QUICK=1: two minutes)
 	$(if $(QUICK),BENCH_QUICK=1 )$(BIN)/python -m tests.bench $(ONLY)
 
-scaling: $(DEV) ## Times, memory and bytes at 1, 5 and 10 million dead events: docs/scaling.md, half an hour
+scaling: $(DEV) ## Measure 1, 5 and 10 million dead events for docs/scaling.md (half an hour)
 	$(BIN)/python -m tests.scaling
 
-drill: $(DEV) ## Failures for longer, a quarter of an hour: kills, crashes, outages, crowds (SEED=7: exports as before)
+drill: $(DEV) ## Test kills, crashes, outages and concurrency for a quarter of an hour (SEED=7)
 	$(BIN)/python -m tests.drills
 	$(BIN)/pytest -n $(JOBS) -rP --timeout 3600 -o python_files='drill_*.py' tests/drills
 
-check: $(DEV) ## Lint, types, layers, SQL, definitions
+check: $(DEV) ## Check format, lint, types, imports, SQL and definitions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -47,18 +47,18 @@ check: $(DEV) ## Lint, types, layers, SQL, definitions
 words: $(DEV) ## Report words and phrases that this project avoids (.codespell/)
 	@status=0; $(BIN)/codespell || status=1; $(BIN)/python tests/check_words.py || status=1; exit $$status
 
-screens: $(DEV) ## Take the pictures of docs/images again, on the demo's data
+screens: $(DEV) ## Take the screenshots of docs/images again, with the demo's data
 	$(BIN)/python -m tests.screens
 
-format: $(DEV) ## Format and mend what ruff can mend
+format: $(DEV) ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(DEV) ## Write what the documentation takes from the code: variables, definitions, tables
+docs: $(DEV) ## Generate the tables of the documentation from the code
 	$(BIN)/python -m tests.settings_table
 	$(BIN)/python -m tests.reference
 
-lock: ## Pin anew (needs uv): requirements.lock to run, -dev to develop, -deploy for the container
+lock: ## Pin the requirements again (needs uv)
 	uv pip compile $(LOCK) --extra embedded --group pyproject.toml:build -o requirements.lock pyproject.toml
 	uv pip compile $(LOCK) --all-extras --group pyproject.toml:build --group pyproject.toml:dev \
 	    -c requirements.lock -o requirements-dev.lock pyproject.toml
@@ -67,14 +67,14 @@ lock: ## Pin anew (needs uv): requirements.lock to run, -dev to develop, -deploy
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-annotate --no-header --quiet --upgrade
 
-clean: ## Remove the environment and caches; the data in .dlq stays
+clean: ## Remove .venv and caches; .dlq stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 
-# --no-deps: the lock is complete, so there is nothing to resolve, and `pip check` says so.
+# --no-deps, because the lock is complete; `pip check` verifies that.
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 
 .venv/bin/pip:
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.14 is needed, this is " + sys.version.split()[0] + ". Try make PYTHON=python3.13" if not (3, 11) <= sys.version_info[:2] <= (3, 14) else 0)'
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.14 is required, this is " + sys.version.split()[0] + ". Try make PYTHON=python3.13" if not (3, 11) <= sys.version_info[:2] <= (3, 14) else 0)'
 	$(PYTHON) -m venv .venv
 
 $(STAMP): requirements.lock pyproject.toml | .venv/bin/pip

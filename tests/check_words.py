@@ -1,7 +1,7 @@
 """Reports phrases that this project avoids. codespell reports the single words.
 
 The phrases are listed in `.codespell/phrases.txt`. A phrase is found across line ends and comment
-markers, and only its first letter may be a capital: "is none" is not Python's `is None`.
+markers. Only its first letter may be a capital, because Python's `is None` is not a phrase.
 """
 
 import re

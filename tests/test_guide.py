@@ -1,4 +1,4 @@
-"""Tests that deploy/README.md leads to a working installation.
+"""Tests that deploy/README.md ends with a working installation.
 
 Commands that need root, systemd, podman, helm or kubectl are not run. A test checks that the units,
 commands and options that they name exist.
@@ -43,7 +43,7 @@ def _block(word: str) -> str:
     return text
 
 
-def test_the_guide_leads_to_a_working_installation(tmp_path: Path) -> None:
+def test_the_guide_ends_with_a_working_installation(tmp_path: Path) -> None:
     """With its SQL, commands and variables, on a server whose outbox has dead events."""
     with scratch_server() as (_, server), http_server() as chat:
         owner = Database(server.url("postgres"))

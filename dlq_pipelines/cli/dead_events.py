@@ -166,7 +166,7 @@ def show_event_command(event: EventId, format: OutputFormat = OutputFormat.TABLE
     print_table(
         [_summarize_retry(retry) for retry in found.retries],
         empty="It was never retried.",
-        optional=("due",),
+        optional=("due", "actor"),
     )
     for retry in found.retries:
         if retry.payload_before is not None:

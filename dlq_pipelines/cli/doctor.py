@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 import typer
 
@@ -21,7 +22,9 @@ def doctor_command(format: OutputFormat = OutputFormat.TABLE) -> None:
     from dlq_pipelines.settings import read_settings
 
     checks = check_installation(
-        read_settings(), dagster_url=os.environ.get("DLQ_DAGSTER_URL") or None
+        read_settings(),
+        now=datetime.now(UTC),
+        dagster_url=os.environ.get("DLQ_DAGSTER_URL") or None,
     )
     words = {True: "ok", False: "FAILED", None: "skipped"}
     brief = [

@@ -136,7 +136,7 @@ def test_flagging_prints_the_next_command_and_records_the_account(
     assert fix.expires_at is not None
     assert fix.expires_at - fix.flagged_at == terms.expiry
     (row,) = _read(dlq("fixes", "list", "--json"))["fixes"]
-    assert (row.keys(), row["id"], row["selection"]["cause_id"]) == (FIX_KEYS, fix.id, CAUSE)
+    assert (row.keys(), row["id"], row["selection"]["cause"]) == (FIX_KEYS, fix.id, CAUSE)
 
 
 def test_every_option_of_flag_is_stored(
@@ -153,9 +153,9 @@ def test_every_option_of_flag_is_stored(
     )
     row = _read(dlq(*FLAG, *options.split()))["fix"]
     assert row["selection"] == {
-        "cause_id": CAUSE, "event_type": "order.placed", "aggregate_type": "order",
+        "cause": CAUSE, "event_type": "order.placed", "aggregate_type": "order",
         "event_ids": [1, 2, 99], "attempts": 5, "error_contains": "answer",
-        "since": "2025-12-31T23:00:00Z", "until": "2099-07-01T10:00:00Z", "every": False,
+        "since": "2025-12-31T23:00:00Z", "until": "2099-07-01T10:00:00Z", "all": False,
     }  # fmt: skip
     assert row["policy"] == {
         "canary": 7, "growth": 2.5, "rate": 9.0, "min_success": 0.75, "settle_seconds": 60,

@@ -46,9 +46,9 @@ def list_alerts_command(
     ] = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """List alerts: first those that fire, by severity, then those that ended, the latest first.
+    """List alerts, firing ones first, by severity.
 
-    Addresses of channels are never shown.
+    Ended alerts follow, the latest first. Addresses of channels are never shown.
 
     Example: `dlq alerts list --limit 20`
     """
@@ -96,9 +96,9 @@ def list_alerts_command(
 @app.command("test")
 @with_output_format
 def send_test_command(dry_run: DryRun = False, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Send a test message to every channel of DLQ_ALERT_URLS, whatever its conditions.
+    """Send a test message to every channel.
 
-    Exits with 1 if a channel did not accept it.
+    The conditions of a channel do not apply. Exits with 1 if a channel did not accept it.
 
     Example: `dlq alerts test --dry-run`, then `dlq alerts test`
     """

@@ -11,10 +11,10 @@ from dlq_pipelines.cli.output import OutputFormat, print_list, with_output_forma
 
 @with_output_format
 def doctor_command(format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Check the installation: connection, schema, triggers, rights, clock, backlog, exports,
-    Dagster daemon, disk.
+    """Check the installation.
 
-    Changes nothing. Exits with 1 if a check fails, and prints the command that remedies it.
+    Checks connection, schema, triggers, rights, clock, backlog, exports, Dagster daemon and disk.
+    Changes nothing. If a check fails, prints the command that remedies it and exits with 1.
 
     Example: `dlq doctor || true`
     """

@@ -53,9 +53,9 @@ def export_deaths_command(
         ),
     ] = None,
 ) -> None:
-    """Write deaths to a file with the columns of the daily export: all, or those of a filter.
+    """Write deaths to one file, the earliest first.
 
-    The earliest death comes first. DLQ_EXPORT_REDACT_PAYLOAD and DLQ_EXPORT_REDACT_ERRORS apply.
+    The columns are those of the daily export. DLQ_EXPORT_REDACT_PAYLOAD and DLQ_EXPORT_REDACT_ERRORS apply.
 
     Example: `dlq dead-events export --format csv --output deaths.csv --since 2026-11-24`
     """

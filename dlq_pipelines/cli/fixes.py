@@ -132,9 +132,10 @@ def flag_fix_command(
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Flag a fix once a cause is resolved: its dead events are retried in growing stages.
+    """Flag a fix once a cause is resolved.
 
-    A stage starts only if the stage before it succeeded. Otherwise the fix halts.
+    Its dead events are retried in growing stages. A stage starts only if the stage before it
+    succeeded. Otherwise the fix halts.
 
     Example: `dlq fixes flag --cause v1-3f9a0c6d2b7e4a51 --note "fixed in v42" --dry-run`, then the
     same without `--dry-run`.
@@ -216,7 +217,7 @@ def list_fixes_command(
 @app.command("show")
 @with_output_format
 def show_fix_command(fix: FixId, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Show a fix with its stages, their outcomes, and the next step or the verdict.
+    """Show a fix with its stages and outcomes.
 
     Example: `dlq fixes show 1`
     """
@@ -254,9 +255,10 @@ def advance_fix_command(
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Advance a fix now: record outcomes, then release events, wait, or end the fix.
+    """Advance a fix by one step now.
 
-    The fix_flag_sensor does the same every 30 seconds. Repeatable.
+    Records outcomes, then releases events, waits, or ends the fix. The fix_flag_sensor does the
+    same every 30 seconds. Repeatable.
 
     Example: `dlq fixes advance 1 --dry-run`
     """
@@ -335,9 +337,9 @@ def withdraw_fix_command(
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Withdraw a fix: it ends, and no further events are released.
+    """Withdraw a fix.
 
-    Released events stay with the worker.
+    The fix ends, and no further events are released. Released events stay with the worker.
 
     Example: `dlq fixes withdraw 1 --reason "rolled back upstream"`
     """
@@ -360,7 +362,9 @@ def list_parked_events_command(
     ] = 0,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """List parked events: they died again after the maximum of retries, and wait for a person.
+    """List parked events.
+
+    They died again after the maximum of retries. Only a person releases them.
 
     Example: `dlq fixes parked --event-type order.placed`
     """

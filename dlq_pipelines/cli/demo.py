@@ -12,8 +12,8 @@ def demo_command(
 ) -> None:
     """Play the demo: a shop whose deliveries really fail.
 
-    Plays fourteen days, then runs every job on them. Refuses a database with events, deaths or audit entries of another application. Running it
-    twice is harmless.
+    Plays fourteen days, then runs every job on them. Refuses a database with events, deaths or
+    audit entries of another application. Running it twice is harmless.
 
     Example: `dlq demo --reset`
     """

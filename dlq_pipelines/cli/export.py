@@ -55,7 +55,8 @@ def export_deaths_command(
 ) -> None:
     """Write deaths to one file, the earliest first.
 
-    The columns are those of the daily export. DLQ_EXPORT_REDACT_PAYLOAD and DLQ_EXPORT_REDACT_ERRORS apply.
+    The columns are those of the daily export. DLQ_EXPORT_REDACT_PAYLOAD and
+    DLQ_EXPORT_REDACT_ERRORS apply.
 
     Example: `dlq dead-events export --format csv --output deaths.csv --since 2026-11-24`
     """

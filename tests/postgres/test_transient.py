@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from dlq_pipelines.api.errors import describe_error
-from dlq_pipelines.cli.app import _reason
+from dlq_pipelines.cli.app import _describe_error
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.postgres.connect import Connection, Database
 
@@ -35,6 +35,6 @@ def test_what_passes_by_itself_is_said_to_pass(
         with pytest.raises(psycopg.Error) as raised:
             connection.execute(ask.encode())
     assert describe_error(raised.value) == (503, said)
-    assert _reason(raised.value) == said
+    assert _describe_error(raised.value) == said
     with pytest.raises(Exception, match=said), OutboxResource().session():
         raise raised.value

@@ -51,16 +51,16 @@ def test_an_alert_is_silenced_until_a_time(dlq: Run, connection: Connection) -> 
 
 
 def test_an_unknown_alert_cannot_be_silenced(dlq: Run) -> None:
-    said = dlq("alerts", "silence", "nothing", "--reason", "known")
-    assert (said.code, said.err) == (
+    printed = dlq("alerts", "silence", "nothing", "--reason", "known")
+    assert (printed.code, printed.err) == (
         3,
         "dlq: There is no alert 'nothing'. `dlq alerts list` lists them by their keys.\n",
     )
 
 
 def test_a_silence_of_nan_hours_is_refused(dlq: Run) -> None:
-    said = dlq("alerts", "silence", "backlog", "--hours", "nan", "--reason", "known")
-    assert (said.code, said.err) == (
+    printed = dlq("alerts", "silence", "backlog", "--hours", "nan", "--reason", "known")
+    assert (printed.code, printed.err) == (
         2,
         "dlq: --hours: nan is not a number of hours. Write it as 8 or 0.5.\n",
     )
@@ -82,13 +82,13 @@ def test_a_test_message_reaches_every_channel_and_counts_failures(
         )
         assert "s3cr3t" not in looked.out + looked.err
         assert web.requests == []
-        said = dlq("alerts", "test", "--json")
-        assert said.code == 0
+        printed = dlq("alerts", "test", "--json")
+        assert printed.code == 0
         assert json.loads(web.requests[0][1])["title"] == "INFO: A test of this channel"
         monkeypatch.setenv(
             "DLQ_ALERT_URLS", f"json://{web.host}/s3cr3t json://127.0.0.1:{free_port()}/s3cr3t"
         )
-        said = dlq("alerts", "test")
-    assert said.code == 1
-    assert "1 of 2 channels did not accept the message" in said.err
-    assert "s3cr3t" not in said.out + said.err
+        printed = dlq("alerts", "test")
+    assert printed.code == 1
+    assert "1 of 2 channels did not accept the message" in printed.err
+    assert "s3cr3t" not in printed.out + printed.err

@@ -109,14 +109,14 @@ def test_show_prints_the_whole_history_of_an_event(
         death["id"] for death in history["deaths"]
     ]
 
-    said = _words(dlq("dead-events", "show", "1"))
+    printed = _words(dlq("dead-events", "show", "1"))
     for words in (
         "place outbox", "status pending", f"fix {fix.id}, active: fixed", "KeyError: 'postcode'",
         f"5 {CAUSE} TimeoutError: no answer", f"{fix.id}, stage 1 not known yet",
         'payload: { "sku": "B-2" }', "payload before the retry of", '{ "sku": "A-1" }',
         "last error: KeyError: 'postcode'",
     ):  # fmt: skip
-        assert words in said
+        assert words in printed
 
 
 def test_show_finds_an_event_outside_the_outbox(dlq: Run, connection: Connection) -> None:
@@ -191,8 +191,8 @@ def test_retry_releases_a_parked_event_now(dlq: Run, connection: Connection) -> 
         dlq("dead-events", "retry", "1", "--reason", "corrected", "--dry-run")
     )
     assert connection.execute(UNCHANGED.encode()).fetchall() == before
-    said = _words(dlq("dead-events", "retry", "1", "--reason", "corrected", "--actor", "ann"))
-    assert said == "Event 1 is pending again. See its outcome: `dlq dead-events show 1`."
+    printed = _words(dlq("dead-events", "retry", "1", "--reason", "corrected", "--actor", "ann"))
+    assert printed == "Event 1 is pending again. See its outcome: `dlq dead-events show 1`."
     assert _pending(connection) == {1}
     audit = one(connection, "select kind, actor, reason, events from dlq.audit")
     assert audit == {"kind": "retry.selected", "actor": "ann", "reason": "corrected", "events": 1}
@@ -309,9 +309,9 @@ def test_a_batch_selects_dead_events_by_ids_or_by_a_filter(
         "dry_run": True,
     }
     assert _pending(connection) == {5}
-    said = _words(dlq(*command))
-    assert f"Retried {format_count(len(retried), 'dead event')} at 4 per second" in said
-    assert ("Skipped: 1 named event." in said) == (chosen[0] == "1")
+    printed = _words(dlq(*command))
+    assert f"Retried {format_count(len(retried), 'dead event')} at 4 per second" in printed
+    assert ("Skipped: 1 named event." in printed) == (chosen[0] == "1")
     assert _pending(connection) == retried | {5}
     due = one(
         connection,
@@ -342,8 +342,10 @@ def test_locked_events_are_skipped_and_counted(
 
 def test_a_filter_without_matches_is_no_error(dlq: Run, connection: Connection) -> None:
     _add_dead_events(connection, 1)
-    said = _words(dlq("dead-events", "retry-batch", "--event-type", "never.seen", "--reason", "x"))
-    assert said == "No dead events match this filter. Nothing was changed."
+    printed = _words(
+        dlq("dead-events", "retry-batch", "--event-type", "never.seen", "--reason", "x")
+    )
+    assert printed == "No dead events match this filter. Nothing was changed."
 
 
 def test_a_retry_of_more_than_a_thousand_events_needs_a_confirmation(

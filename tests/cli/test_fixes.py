@@ -93,8 +93,8 @@ def test_a_dry_run_prints_a_preview_and_changes_nothing(dlq: Run, connection: Co
         " select aggregate_type, aggregate_id, 'later', '{}', 'done' from outbox_event"
         " where id in (1, 2)"
     )
-    said = _words(dlq(*FLAG, "--rate", "0.5", "--dry-run"))
-    assert said == (
+    printed = _words(dlq(*FLAG, "--rate", "0.5", "--dry-run"))
+    assert printed == (
         "would release value events 60 aggregates 60 parked 1 overtaken 2 stages 10, 49 "
         "time 1 min 58 s at 0.5 per second, and the time of the worker "
         "Nothing was changed: this was a dry run."
@@ -121,13 +121,13 @@ def test_flagging_prints_the_next_command_and_records_the_account(
 ) -> None:
     """With the policy of the settings, and equal values in JSON."""
     _add_dead_events(connection, 2)
-    said = _words(dlq(*FLAG, "--link", "v42", "--owner", "team-shipping"))
+    printed = _words(dlq(*FLAG, "--link", "v42", "--owner", "team-shipping"))
     (fix,) = list_fixes(connection)
     assert (
         f"Fix {fix.id} is flagged. It targets 2 dead events, in stages of 2. The fix_flag_sensor"
-        in said
+        in printed
     )
-    assert f"dlq fixes show {fix.id}`." in said
+    assert f"dlq fixes show {fix.id}`." in printed
     terms = build_fix_terms(Settings())
     assert (fix.selection, fix.policy) == (Selection(cause=CAUSE), terms.policy)
     assert (fix.note, fix.link, fix.owner, fix.flagged_by) == (
@@ -376,9 +376,9 @@ def test_a_withdrawal_records_the_person(
 ) -> None:
     """The account, unless --actor names another. The cause is open again."""
     actor = named[-1] if named else getpass.getuser()
-    said = _words(dlq("fixes", "withdraw", str(flagged), "--reason", "rolled back", *named))
-    assert f"withdrawn by {actor}: rolled back" in said
-    assert "dlq fixes flag --note ...`" in said
+    printed = _words(dlq("fixes", "withdraw", str(flagged), "--reason", "rolled back", *named))
+    assert f"withdrawn by {actor}: rolled back" in printed
+    assert "dlq fixes flag --note ...`" in printed
     (fix,) = list_fixes(connection)
     assert (fix.status, fix.verdict) == (FixStatus.WITHDRAWN, f"withdrawn by {actor}: rolled back")
     assert one(connection, "select status from dlq.cause") == {"status": "open"}
@@ -462,10 +462,10 @@ def test_a_dry_run_prints_the_new_status_and_changes_nothing(
     dlq: Run, connection: Connection, flagged: int, command: str
 ) -> None:
     before = one(connection, "select *, xmin from dlq.fix")
-    said = _words(dlq("fixes", command, str(flagged), "--reason", "x", "--dry-run"))
+    printed = _words(dlq("fixes", command, str(flagged), "--reason", "x", "--dry-run"))
     assert re.search(
-        f"{flagged} (paused|withdrawn) .*Nothing was changed: this was a dry run.$", said
-    ), said
+        f"{flagged} (paused|withdrawn) .*Nothing was changed: this was a dry run.$", printed
+    ), printed
     assert one(connection, "select *, xmin from dlq.fix") == before
     assert _kinds(connection) == ["fix.flag"]
 
@@ -589,8 +589,8 @@ def test_parked_events_are_released_by_ids_or_filters_and_only_they(
     assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {
         "count": 6
     }
-    said = _words(dlq(*command))
-    assert f"Retried {format_count(len(released), 'dead event')} at 2 a second" in said
+    printed = _words(dlq(*command))
+    assert f"Retried {format_count(len(released), 'dead event')} at 2 per second" in printed
     pending = connection.execute(
         "select id, next_run_at from outbox_event where status = 'pending'"
     ).fetchall()

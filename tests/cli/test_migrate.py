@@ -64,7 +64,7 @@ def test_plan_check_and_print_change_nothing(
     assert ended.code == code
     assert line in (ended.out + ended.err).splitlines()
     if "--print" not in arguments:
-        assert [said for said in ended.out.splitlines() if said.startswith("would")] == [
+        assert [printed for printed in ended.out.splitlines() if printed.startswith("would")] == [
             f"would apply {x}" for x in LABELS
         ]
     assert one(application, CATALOGUE) == before

@@ -154,9 +154,9 @@ def test_help_has_boxes_on_a_terminal_and_is_plain_anywhere_else() -> None:
 
 def test_json_and_csv_have_all_fields_and_the_same_values(dlq: Run) -> None:
     """`--json` is `--format json`; a cell that a spreadsheet would run gets an apostrophe."""
-    said = dlq("dead-events", "list", "--json")
-    assert said.out == dlq("dead-events", "list", "--format", "json").out
-    rows: list[dict[str, Any]] = json.loads(said.out)["events"]
+    printed = dlq("dead-events", "list", "--json")
+    assert printed.out == dlq("dead-events", "list", "--format", "json").out
+    rows: list[dict[str, Any]] = json.loads(printed.out)["events"]
     table = list(csv.DictReader(io.StringIO(dlq("dead-events", "list", "--format", "csv").out)))
     assert [list(row) for row in rows] == [list(row) for row in table]
     for row, cells in zip(rows, table, strict=True):
@@ -168,13 +168,13 @@ def test_json_and_csv_have_all_fields_and_the_same_values(dlq: Run) -> None:
 
 def test_a_list_continues_at_the_cursor_that_it_printed(dlq: Run) -> None:
     """JSON has the cursor as `next`, as over HTTP; otherwise it is printed on stderr."""
-    said = dlq("dead-events", "list", "--limit", "2", "--json")
-    first = json.loads(said.out)
+    printed = dlq("dead-events", "list", "--limit", "2", "--json")
+    first = json.loads(printed.out)
     rest = json.loads(
         dlq("dead-events", "list", "--limit", "2", "--after", first["next"], "--json").out
     )
     assert [row["id"] for part in (first, rest) for row in part["events"]] == [3, 2, 1]
-    assert (rest["next"], said.err) == (None, "")
+    assert (rest["next"], printed.err) == (None, "")
     assert (
         dlq("dead-events", "list", "--limit", "2").err
         == f"There may be more: --after {first['next']}\n"
@@ -198,8 +198,10 @@ def test_a_list_continues_at_the_cursor_that_it_printed(dlq: Run) -> None:
     ids=" ".join,
 )
 def test_csv_without_rows_has_its_header(dlq: Run, listed: list[str], first: str) -> None:
-    said = dlq(*listed, "--format", "csv")
-    assert (said.code, said.out.count("\n"), said.out.startswith(first)) == (0, 1, True), said
+    printed = dlq(*listed, "--format", "csv")
+    assert (printed.code, printed.out.count("\n"), printed.out.startswith(first)) == (0, 1, True), (
+        printed
+    )
 
 
 def test_json_has_times_as_over_http(dlq: Run, connection: Connection) -> None:
@@ -236,8 +238,8 @@ def test_the_server_accepts_a_new_token(dlq: Run) -> None:
     """The entry for the environment has only the hash of the secret."""
     from dlq_pipelines.api.auth import _digest, read_tokens
 
-    said = dlq("tokens", "new", "grafana", "--scope", "read").out
-    secret, entry = (line.split()[-1] for line in said.splitlines())
+    printed = dlq("tokens", "new", "grafana", "--scope", "read").out
+    secret, entry = (line.split()[-1] for line in printed.splitlines())
     (token,) = read_tokens(entry)
     assert (token.name, token.scope, token.digest, secret in entry) == (
         "grafana",

@@ -43,14 +43,14 @@ def test_a_dry_run_lists_the_files_and_writes_none(
 ) -> None:
     """With the days, headlines, places and refusals of a real run."""
     story.tell(connection)
-    asked = ("reports", "build", "--day", "2026-11-20", "--days", "2")
-    would = json.loads(dlq(*asked, "--dry-run", "--json").out)["reports"]
+    command = ("reports", "build", "--day", "2026-11-20", "--days", "2")
+    would = json.loads(dlq(*command, "--dry-run", "--json").out)["reports"]
     assert not (home / "reports").exists()
     assert connection.execute("select from dlq.report_day").fetchall() == []
-    said = dlq(*asked, "--dry-run").out
-    assert f"{home}/reports/2026-11-20.md, {home}/reports/2026-11-20.json" in said
+    printed = dlq(*command, "--dry-run").out
+    assert f"{home}/reports/2026-11-20.md, {home}/reports/2026-11-20.json" in printed
 
-    done = json.loads(dlq(*asked, "--json").out)["reports"]
+    done = json.loads(dlq(*command, "--json").out)["reports"]
     assert [row | {"dry_run": True} for row in done] == would
     assert all(Path(file).is_file() for row in done for file in row["files"])
     assert dlq("reports", "build", "--day", "2999-01-01", "--dry-run").code == 4

@@ -8,8 +8,9 @@ select
     coalesce(t.tgenabled in ('O', 'A'), false) as fires,
     t.oid is null as is_missing,
     case
-        when t.oid is null
-            then format('delete from %%I.migration where name = ''0003_record_deaths''', :'dlq_schema')
+        when t.oid is null then format(
+            'delete from %%I.migration where name = ''0003_record_deaths''', :'dlq_schema'
+        )
         else format(
             'alter table %%I.%%I enable trigger %%I',
             :'outbox_schema', :'outbox_table', wanted.name

@@ -31,8 +31,8 @@ FIXES = """
     select
         id, cause_id as cause, event_type, aggregate_type, event_ids, attempts, error_contains,
         since, until, "all", note, link, owner, flagged_by, flagged_at, not_before, expires_at,
-        stage, status, verdict, evidence, closed_at, canary, growth, rate, min_success, settle_seconds,
-        max_retries, "order"
+        stage, status, verdict, evidence, closed_at, canary, growth, rate, min_success,
+        settle_seconds, max_retries, "order"
     from dlq.fix
     order by id desc
 """

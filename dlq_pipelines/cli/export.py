@@ -67,9 +67,7 @@ def export_deaths_command(
     from dlq_pipelines.settings import ExportFormat
 
     if json and output == _STDOUT:
-        raise ValueError(
-            "--json describes a file and cannot be combined with --output -. Pass --output FILE."
-        )
+        raise ValueError("--json describes a file, not the standard output. Pass --output FILE.")
     with (
         open_session() as (connection, settings),
         _open_atomically(output, format) as file,

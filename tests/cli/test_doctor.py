@@ -102,7 +102,7 @@ def dagster(home: Path, connection: Connection) -> Iterator[Database]:
     )
 
 
-def test_a_sound_installation_has_nothing_to_run_remedy(dlq: Run, dagster: Database) -> None:
+def test_a_sound_installation_passes_every_check(dlq: Run, dagster: Database) -> None:
     with dagster.connect() as connection:
         connection.execute(HEARTBEATS.format(seconds=5).encode())
     code, found = _run_doctor(dlq)

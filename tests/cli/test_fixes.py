@@ -560,7 +560,7 @@ def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Con
         (["--all"], {1, 2, 5}),
     ],
 )
-def test_parked_events_are_released_by_ids_or_filters_and_only_they(
+def test_release_parked_selects_parked_events_by_ids_or_filters(
     dlq: Run, connection: Connection, chosen: list[str], released: set[int]
 ) -> None:
     """Paced, in the ledger and the audit; a dry run counts the same and changes nothing."""
@@ -606,7 +606,7 @@ def test_parked_events_are_released_by_ids_or_filters_and_only_they(
     assert _kinds(connection) == ["retry.selected"]
 
 
-def test_parked_events_of_a_fix_are_those_that_it_passed_over_or_released(
+def test_the_fix_option_selects_parked_events_that_the_fix_skipped_or_released(
     dlq: Run, connection: Connection
 ) -> None:
     """Counted by its own limit; others stay."""

@@ -54,7 +54,9 @@ def serve_dagster(settings: Settings, *, port: int) -> int:
         str(port),
     ]
     # In its own session: Ctrl-C reaches Dagster once, from here, and its children can be found.
-    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    child = subprocess.Popen(  # noqa: S603 - our own interpreter
+        command, env=environment, start_new_session=True
+    )
     try:
         return child.wait()
     except KeyboardInterrupt:

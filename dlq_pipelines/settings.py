@@ -377,7 +377,7 @@ class Settings(BaseSettings):
                 size = len(base64.b64decode(coded, validate=True))
             except ValueError:
                 size = 0
-            if prefix != "whsec" or not 24 <= size <= 64:
+            if prefix != "whsec" or not 24 <= size <= 64:  # noqa: PLR2004 - Standard Webhooks
                 raise ValueError(
                     "write whsec_ and 24 to 64 random bytes in base64: openssl rand -base64 32"
                 )

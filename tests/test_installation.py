@@ -23,7 +23,7 @@ from tests.databases import with_dagster
 from tests.rows import one
 
 ROOT = Path(__file__).parents[1]
-PASSWORD = "p@ss:w/ö rd%41?#&'\\"
+PASSWORD = "p@ss:w/ö rd%41?#&'\\"  # noqa: S105 - of a role of one test
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -223,6 +225,12 @@ def test_a_fix_of_more_than_a_thousand_events_needs_a_confirmation(
     assert dlq(*FLAG, "--yes").code == 0
 
 
+def _take_terminal(terminal: int) -> None:
+    """Make it the controlling terminal, and restore SIGINT, which background jobs ignore."""
+    os.login_tty(terminal)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("answer", "code", "last_line"),
     [
@@ -254,7 +262,7 @@ def test_declining_the_confirmation_changes_nothing(
     ours, theirs = pty.openpty()
     running = subprocess.Popen(
         [str(Path(sys.executable).parent / "dlq"), *FLAG],
-        preexec_fn=lambda: os.login_tty(theirs),
+        preexec_fn=partial(_take_terminal, theirs),  # noqa: PLW1509 - no thread runs yet
         cwd=home.parent,
     )
     os.close(theirs)
@@ -492,6 +500,7 @@ def test_a_refused_change_changes_nothing(
     dlq: Run,
     connection: Connection,
     flagged: int,
+    *,
     command: str,
     arguments: list[str],
     code: int,

@@ -153,7 +153,7 @@ def test_every_long_running_example_starts_and_ends_on_ctrl_c(
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         try:
             _wait_for(
@@ -181,7 +181,7 @@ def test_every_long_running_example_starts_and_ends_on_ctrl_c(
         (["nothing"], 2),
         (["up", "--port", "70000"], 2),
         (["demo"], 4),
-        (["serve", "--host", "0.0.0.0"], 4),
+        (["serve", "--host", "0.0.0.0"], 4),  # noqa: S104 - it is refused
         (["tokens", "new", "two words"], 2),
         (["dead-events", "show", "99"], 3),
         (["dead-events", "list", "--format", "xml"], 2),

@@ -54,11 +54,14 @@ class CheckResult:
     remedy: str = ""
 
 
-def check_installation(settings: Settings, *, dagster_url: str | None = None) -> list[CheckResult]:
+def check_installation(
+    settings: Settings, *, now: datetime, dagster_url: str | None = None
+) -> list[CheckResult]:
     """Run all checks, in the order in which they depend on each other.
 
     Args:
         settings: of the installation.
+        now: the time of the check.
         dagster_url: Dagster's database for SQLAlchemy, as `dagster.yaml` reads it; None: the
             database of `dlq up`.
     """
@@ -79,18 +82,23 @@ def check_installation(settings: Settings, *, dagster_url: str | None = None) ->
         found = (
             f"PostgreSQL {version // 10_000}.{version % 10_000}, database {connection.info.dbname}"
         )
-        checks = [CheckResult("connection", True, found), *_check_database(connection, settings)]
+        checks = [
+            CheckResult("connection", True, found),
+            *_check_database(connection, settings, now),
+        ]
     return [*checks, *_check_machine(settings, dagster_url)]
 
 
-def _check_database(connection: Connection, settings: Settings) -> Iterator[CheckResult]:
+def _check_database(
+    connection: Connection, settings: Settings, now: datetime
+) -> Iterator[CheckResult]:
     is_blocked = False
     for name, check in _DATABASE_CHECKS.items():
         if is_blocked:
             yield CheckResult(name, None, "skipped: the schema is not that of this release")
             continue
         try:
-            result = check(connection, settings)
+            result = check(connection, settings, now)
         except psycopg.Error as error:
             found = f"PostgreSQL refused: {error.diag.message_primary or error}"
             result = CheckResult(name, False, found, "dlq migrate --check")
@@ -103,7 +111,7 @@ def _check_machine(settings: Settings, dagster_url: str | None) -> Iterator[Chec
     yield _check_disk(settings.home)
 
 
-def _check_schema(connection: Connection, _: Settings) -> CheckResult:
+def _check_schema(connection: Connection, *_: object) -> CheckResult:
     try:
         require_current(connection)
     except DlqError as error:
@@ -111,7 +119,7 @@ def _check_schema(connection: Connection, _: Settings) -> CheckResult:
     return CheckResult("schema", True, "every migration of this release is applied")
 
 
-def _check_triggers(connection: Connection, _: Settings) -> CheckResult:
+def _check_triggers(connection: Connection, *_: object) -> CheckResult:
     rows = connection.run("doctor.triggers").fetchall()
     silent = [row for row in rows if not row["fires"]]
     if not silent:
@@ -122,7 +130,7 @@ def _check_triggers(connection: Connection, _: Settings) -> CheckResult:
     return CheckResult("trigger", False, found, remedy)
 
 
-def _check_rights(connection: Connection, _: Settings) -> CheckResult:
+def _check_rights(connection: Connection, *_: object) -> CheckResult:
     grants = [row["grant_statement"] for row in connection.run("doctor.rights")]
     role = connection.info.user
     if not grants:
@@ -135,7 +143,7 @@ def _write_psql_command(statements: Iterable[str]) -> str:
     return f"psql -c {shlex.quote('; '.join(dict.fromkeys(statements)))}"
 
 
-def _check_clock(connection: Connection, _: Settings) -> CheckResult:
+def _check_clock(connection: Connection, *_: object) -> CheckResult:
     before = datetime.now(UTC)
     server = connection.fetch_one("session.clock")["now"]
     after = datetime.now(UTC)
@@ -146,8 +154,7 @@ def _check_clock(connection: Connection, _: Settings) -> CheckResult:
     return CheckResult("clock", is_ok, found, "" if is_ok else "timedatectl set-ntp true")
 
 
-def _check_backlog(connection: Connection, settings: Settings) -> CheckResult:
-    now = datetime.now(UTC)
+def _check_backlog(connection: Connection, settings: Settings, now: datetime) -> CheckResult:
     lag = connection.fetch_one("fix.backlog", now=now)["seconds"] or 0.0
     if lag > settings.max_backlog_seconds:
         found = f"the worker is {lag:,.0f} s behind"
@@ -161,12 +168,12 @@ def _check_backlog(connection: Connection, settings: Settings) -> CheckResult:
     return CheckResult("backlog", True, found)
 
 
-def _check_exports(connection: Connection, settings: Settings) -> CheckResult:
+def _check_exports(connection: Connection, settings: Settings, now: datetime) -> CheckResult:
     """Find deaths from before the first schedule, or from an outage longer than its catch-up."""
     name = "exports"
     if not settings.archive_requires_export:
         return CheckResult(name, True, "the archive does not wait for exports")
-    today = datetime.now(settings.zone).date()
+    today = now.astimezone(settings.zone).date()
     start = date.fromisoformat(settings.partitions_start)
     first_scheduled = max(today - timedelta(days=CATCH_UP_DAYS), min(start, today))
     before = compute_midnight(first_scheduled, settings.zone)
@@ -226,7 +233,7 @@ def _check_disk(home: Path) -> CheckResult:
     return CheckResult("disk", is_ok, found, "" if is_ok else f"du -sh {home}/*")
 
 
-_DATABASE_CHECKS: dict[str, Callable[[Connection, Settings], CheckResult]] = {
+_DATABASE_CHECKS: dict[str, Callable[[Connection, Settings, datetime], CheckResult]] = {
     "schema": _check_schema,
     "trigger": _check_triggers,
     "rights": _check_rights,

@@ -1,7 +1,8 @@
-"""Which PostgreSQL does this process use, and where does Dagster keep its own records?
+"""Connects the settings with databases, Dagster, and the objects that operations take.
 
-With `DLQ_DATABASE_URL` the server there; without it the embedded one under `$DLQ_HOME/postgres`, which every process
-of the project shares. Dagster's instance storage is a database of its own on the same server.
+The database is the one of `DLQ_DATABASE_URL`, or else the embedded server in `$DLQ_HOME/postgres`,
+which all processes of the installation share. Dagster's instance storage is another database on
+the same server.
 """
 
 from dataclasses import replace
@@ -37,7 +38,7 @@ _OUTBOX = "outbox"
 _DAGSTER = "dagster"
 
 _PACKAGE = Path(__file__).resolve().parent
-# A wheel carries the file inside the package; a checkout has it among what it takes to deploy.
+# A wheel has the file inside the package, a checkout in `deploy`.
 _DAGSTER_YAML = next(
     (
         f
@@ -49,10 +50,10 @@ _DAGSTER_YAML = next(
 
 
 def find_database(settings: Settings) -> Database:
-    """The database that holds the outbox; starts the embedded server when no other is named.
+    """Return the outbox's database; start the embedded server if `DLQ_DATABASE_URL` is unset.
 
     Raises:
-        DatabaseUnavailableError: there is none, or it does not start.
+        DatabaseUnavailableError: the embedded server does not start.
     """
     if settings.database_url is not None:
         return Database(settings.database_url.get_secret_value(), settings.names)
@@ -60,21 +61,24 @@ def find_database(settings: Settings) -> Database:
 
 
 def get_database_name(settings: Settings) -> str | None:
-    """The name of the outbox's database, whether or not it runs; None: the settings leave it to libpq."""
-    return _OUTBOX if settings.database_url is None else _parts_of(settings).get("dbname")
+    """Return the name of the outbox's database; None if libpq decides it.
+
+    The server does not have to run.
+    """
+    return _OUTBOX if settings.database_url is None else _parse_database_url(settings).get("dbname")
 
 
 def get_database_server(settings: Settings) -> str | None:
-    """Host and port of the outbox's database; None: the settings leave it to libpq, or name several, or none."""
-    parts = _parts_of(settings)
+    """Return host and port of the outbox's database; None if libpq decides them, or for several."""
+    parts = _parse_database_url(settings)
     host = parts.get("host", "")
     if not host or "," in host:
         return None
     return f"{'localhost' if host.startswith('/') else host}:{parts.get('port', '5432')}"
 
 
-def _parts_of(settings: Settings) -> dict[str, str]:
-    """The parts of `DLQ_DATABASE_URL`; none of one that libpq cannot read, which a connection says more clearly."""
+def _parse_database_url(settings: Settings) -> dict[str, str]:
+    """Return the parts of `DLQ_DATABASE_URL`; empty if it is invalid: a connection reports that."""
     try:
         parts = conninfo_to_dict(
             settings.database_url.get_secret_value() if settings.database_url else ""
@@ -85,11 +89,11 @@ def _parts_of(settings: Settings) -> dict[str, str]:
 
 
 def open_connection(settings: Settings) -> Connection:
-    """A connection to the outbox's database, which must be at this release's schema.
+    """Open a connection to the outbox's database, which must have the schema of this release.
 
     Raises:
-        DatabaseUnavailableError: there is none, or it does not start.
-        SchemaError: it has to be migrated first.
+        DatabaseUnavailableError: the server does not answer or does not start.
+        SchemaError: migrations are pending.
     """
     connection = find_database(settings).open()
     try:
@@ -101,27 +105,28 @@ def open_connection(settings: Settings) -> Connection:
 
 
 def prepare_embedded(settings: Settings) -> None:
-    """Give the embedded server its tables. On a server of somebody's own, `dlq migrate` is an act of that person."""
+    """Create the tables on the embedded server. On another server a person runs `dlq migrate`."""
     if settings.database_url is None:
         create_tables(find_database(settings))
 
 
 def create_tables(database: Database) -> None:
-    """Create the reference application tables where there is no outbox table, and migrate."""
+    """Create the reference application's tables if there is no outbox table, then migrate."""
     with database.connect() as connection:
         create_host_tables(connection)
         apply_migrations(connection, load_migrations())
 
 
 def prepare_dagster(settings: Settings) -> dict[str, str]:
-    """Make Dagster's home and its database, and return the environment that its processes need.
+    """Create Dagster's home and database; return the environment of its processes.
 
     Raises:
-        DatabaseUnavailableError: the server does not answer, or the role may not create the database.
-        DlqError: the installation lacks a file.
+        DatabaseUnavailableError: the server does not answer, or the role may not create the
+            database.
+        DlqError: a file of the installation is missing.
     """
     if _DAGSTER_YAML is None:
-        raise DlqError("dagster.yaml is missing from this installation. Install it again.")
+        raise DlqError("dagster.yaml is missing from this installation.", "Install it again.")
     home = (settings.home / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_bytes(_DAGSTER_YAML.read_bytes())
@@ -135,23 +140,23 @@ def prepare_dagster(settings: Settings) -> dict[str, str]:
 
 
 def get_dagster_database_url(settings: Settings) -> str:
-    """The URI of the database that holds Dagster's records, whether or not it was created yet."""
+    """Return the URI of Dagster's database, which may not exist yet."""
     if settings.database_url is None:
         return embedded.start_server(settings.home).ensure_database(_DAGSTER)
     url = settings.database_url.get_secret_value()
-    return _as_uri(make_conninfo(url, dbname=_dagster_name(url)))
+    return _build_uri(make_conninfo(url, dbname=_build_dagster_name(url)))
 
 
-def _dagster_name(url: str) -> str:
+def _build_dagster_name(url: str) -> str:
     parts = conninfo_to_dict(url)
     return f"{parts.get('dbname') or parts.get('user') or 'postgres'}_{_DAGSTER}"
 
 
 def _create_dagster_database(settings: Settings) -> None:
     if settings.database_url is None:
-        return  # `dagster_database` makes it
+        return  # `get_dagster_database_url` creates it
     url = settings.database_url.get_secret_value()
-    name = _dagster_name(url)
+    name = _build_dagster_name(url)
     try:
         with Database(url).connect() as connection:
             create = sql.SQL("create database {} owner {}").format(
@@ -161,15 +166,15 @@ def _create_dagster_database(settings: Settings) -> None:
                 connection.execute(create)
     except psycopg.errors.InsufficientPrivilege:
         raise DatabaseUnavailableError(
-            f"Dagster keeps its records in the database {name}, which this role may not create. "
-            f"Let an administrator run: {create.as_string()}"
+            f"Dagster keeps its records in the database {name}, which this role may not create.",
+            f"As an administrator, run: {create.as_string()}",
         ) from None
     except psycopg.errors.DuplicateDatabase:
-        pass  # another process was faster
+        pass  # another process has created it
 
 
-def _as_uri(conninfo: str) -> str:
-    """A libpq connection string as the URI that SQLAlchemy reads; host, port and options go to the query."""
+def _build_uri(conninfo: str) -> str:
+    """Return a libpq connection string as a URI for SQLAlchemy; the query has host and options."""
     parts = {
         key: str(value) for key, value in conninfo_to_dict(conninfo).items() if value is not None
     }
@@ -181,7 +186,7 @@ def _as_uri(conninfo: str) -> str:
 
 
 def build_fix_terms(settings: Settings) -> FixTerms:
-    """What the settings decide for fixes."""
+    """Return the default policy, expiry and maximum backlog of fixes."""
     policy = RetryPolicy(
         canary=settings.canary,
         growth=settings.growth,
@@ -199,20 +204,21 @@ def build_fix_terms(settings: Settings) -> FixTerms:
 
 
 def resolve_rate(rate: float | None, settings: Settings) -> float:
-    """Events a second at which retried ones fall due: as was asked for, or as the installation decides.
+    """Return the given rate, or `DLQ_RETRY_RATE` if it is None.
 
     Raises:
-        ValueError: it is out of its bounds.
+        ValueError: the rate is out of bounds.
     """
     policy = build_fix_terms(settings).policy
     return policy.rate if rate is None else replace(policy, rate=rate).rate
 
 
 def build_alert_sender(settings: Settings) -> "Sender":
-    """Who is told of alerts and of deaths.
+    """Return the sender of alerts and of deaths.
 
     Raises:
-        DlqError: `DLQ_ALERT_URLS` has an entry that cannot be used, or a webhook has no secret; no address is shown.
+        DlqError: `DLQ_ALERT_URLS` has an invalid entry, or a webhook has no secret. The message
+            contains no address.
     """
     from dlq_pipelines.alerts.delivery import Sender, is_webhook
     from dlq_pipelines.alerts.notify import is_apprise_url
@@ -227,11 +233,13 @@ def build_alert_sender(settings: Settings) -> "Sender":
     for place, route in enumerate(routes, 1):
         if route not in webhooks and not is_apprise_url(route.url):
             raise DlqError(
-                f"DLQ_ALERT_URLS: entry {place} ({route.channel}) is no address that Apprise can send to."
+                f"DLQ_ALERT_URLS: entry {place} ({route.channel}) is not an Apprise address.",
+                "Correct the entry.",
             )
     if (webhooks or deaths) and secret is None:
         raise DlqError(
-            "DLQ_WEBHOOK_SECRET: a webhook is signed, and there is no secret. Set whsec_ and a base64 text."
+            "DLQ_WEBHOOK_SECRET is required because webhooks are signed.",
+            "Set it to whsec_ and 24 to 64 random bytes in base64.",
         )
     return Sender(
         routes,
@@ -241,10 +249,10 @@ def build_alert_sender(settings: Settings) -> "Sender":
 
 
 def build_alert_policy(settings: Settings) -> "AlertPolicy":
-    """What the settings decide about alerts.
+    """Return the thresholds, reminders and channels of alerts.
 
     Raises:
-        DlqError: as `alert_sender`.
+        DlqError: see `build_alert_sender`.
     """
     from dlq_pipelines.alerts.alert import AlertPolicy
     from dlq_pipelines.alerts.rules import Thresholds
@@ -264,15 +272,15 @@ def build_alert_policy(settings: Settings) -> "AlertPolicy":
 
 
 def get_reports_folder(settings: Settings) -> Path:
-    """Where reports are written unless `DLQ_REPORT_URI` says otherwise, and where they are finished if it does."""
+    """Return the folder of reports: the target if `DLQ_REPORT_URI` is unset, else for staging."""
     return settings.home / "reports"
 
 
 def open_reports_target(settings: Settings) -> "Target":
-    """Where reports are written.
+    """Open the target of reports.
 
     Raises:
-        DlqError: `DLQ_REPORT_URI` cannot be used.
+        DlqError: `DLQ_REPORT_URI` is invalid.
     """
     from dlq_pipelines.exports.target import open_local_target, open_target
 
@@ -285,7 +293,7 @@ def open_reports_target(settings: Settings) -> "Target":
 
 
 def get_reports_uri(settings: Settings) -> str:
-    """Where reports are written, as people may see it. Asks no server."""
+    """Return the target of reports without secrets. Contacts no server."""
     from dlq_pipelines.exports.target import redact_uri
 
     uri = settings.report_uri
@@ -295,10 +303,10 @@ def get_reports_uri(settings: Settings) -> str:
 
 
 def build_report_policy(settings: Settings) -> "ReportPolicy":
-    """What the settings decide for reports.
+    """Return retention, parking and redaction for reports.
 
     Raises:
-        DlqError: a pattern of what to hide cannot be understood.
+        DlqError: a redaction rule is invalid.
     """
     from dlq_pipelines.reports.figures import ReportPolicy
 
@@ -311,15 +319,15 @@ def build_report_policy(settings: Settings) -> "ReportPolicy":
 
 
 def get_exports_folder(settings: Settings) -> Path:
-    """Where exports are written unless `DLQ_EXPORT_URI` says otherwise: a folder of datasets."""
+    """Return the folder of exports: the target if `DLQ_EXPORT_URI` is unset, else for staging."""
     return settings.home / "exports"
 
 
 def open_exports_target(settings: Settings) -> "Target":
-    """Where exports are written.
+    """Open the target of exports.
 
     Raises:
-        DlqError: `DLQ_EXPORT_URI` cannot be used.
+        DlqError: `DLQ_EXPORT_URI` is invalid.
     """
     from dlq_pipelines.exports.target import open_local_target, open_target
 
@@ -329,7 +337,7 @@ def open_exports_target(settings: Settings) -> "Target":
 
 
 def get_exports_uri(settings: Settings) -> str:
-    """Where exports are written, as people may see it. Asks no server."""
+    """Return the target of exports without secrets. Contacts no server."""
     from dlq_pipelines.exports.target import redact_uri
 
     uri = settings.export_uri
@@ -337,10 +345,10 @@ def get_exports_uri(settings: Settings) -> str:
 
 
 def build_export_options(settings: Settings) -> "ExportOptions":
-    """How exports are made.
+    """Return formats and redaction of exports.
 
     Raises:
-        DlqError: a rule for what to hide cannot be understood; the message names its variable.
+        DlqError: a redaction rule is invalid; the message names its variable.
     """
     from dlq_pipelines.exports.manifest import ExportOptions
     from dlq_pipelines.exports.redact import parse_redaction

@@ -53,8 +53,10 @@ def serve_dagster(settings: Settings, *, port: int) -> int:
         "-p",
         str(port),
     ]
-    # A session of its own: Ctrl-C reaches Dagster once, from us, and what it leaves behind can be found.
-    child = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 - our own interpreter
+    # In its own session: Ctrl-C reaches Dagster once, from here, and its children can be found.
+    child = subprocess.Popen(  # noqa: S603 - our own interpreter
+        command, env=environment, start_new_session=True
+    )
     try:
         return child.wait()
     except KeyboardInterrupt:

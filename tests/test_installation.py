@@ -1,4 +1,4 @@
-"""Does an installation find its database however it is written, give Dagster one, and carry its files in a wheel?"""
+"""Checks the databases of an installation, and that a wheel contains every file."""
 
 import os
 import subprocess
@@ -23,12 +23,12 @@ from tests.databases import with_dagster
 from tests.rows import one
 
 ROOT = Path(__file__).parents[1]
-PASSWORD = "p@ss:w/ö rd%41?#&'\\"  # noqa: S105 - of a role that lives for one test
+PASSWORD = "p@ss:w/ö rd%41?#&'\\"  # noqa: S105 - of a role of one test
 
 
 @pytest.fixture
 def url(server_url: str) -> Iterator[str]:
-    """Of an empty database, the Dagster database of which is dropped with it."""
+    """The URL of an empty database, which is dropped together with its Dagster database."""
     with with_dagster(server_url) as made:
         yield made
 
@@ -40,7 +40,7 @@ def connection(url: str) -> Iterator[Connection]:
 
 
 def _uri(parts: dict[str, str]) -> str:
-    """A socket's folder, too, can stand where a host stands, if it is quoted."""
+    """A quoted socket folder is a valid host."""
     account, host = (
         f"{quote(parts['user'])}:{quote(PASSWORD, safe='')}",
         quote(parts["host"], safe=""),
@@ -53,8 +53,9 @@ def _short_scheme(parts: dict[str, str]) -> str:
 
 
 def _socket_in_query(parts: dict[str, str]) -> str:
-    query = f"host={quote(parts['host'], safe='')}&port={parts['port']}&password={quote(PASSWORD, safe='')}"
-    return f"postgresql:///{parts['dbname']}?user={parts['user']}&{query}"
+    host, password = quote(parts["host"], safe=""), quote(PASSWORD, safe="")
+    query = f"user={parts['user']}&host={host}&port={parts['port']}&password={password}"
+    return f"postgresql:///{parts['dbname']}?{query}"
 
 
 def _key_value(parts: dict[str, str]) -> str:
@@ -62,13 +63,13 @@ def _key_value(parts: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("write", [_uri, _short_scheme, _socket_in_query, _key_value])
-def test_dagster_reaches_its_database_however_ours_is_written(
+def test_dagster_connects_with_every_form_of_the_database_url(
     connection: Connection,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     write: Callable[[dict[str, str]], str],
 ) -> None:
-    """Through SQLAlchemy and psycopg2, as its storage does, with the same account, password and options."""
+    """Through SQLAlchemy and psycopg2, with the same account, password and options."""
     info = connection.info
     with _role(connection, "createdb", PASSWORD) as role:
         given = write(
@@ -79,14 +80,14 @@ def test_dagster_reaches_its_database_however_ours_is_written(
         environment = prepare_dagster(Settings())
         assert (
             prepare_dagster(Settings()) == environment
-        )  # the second time it finds what the first one made
+        )  # the second call finds the database of the first
         engine = sqlalchemy.create_engine(environment["DLQ_DAGSTER_URL"])
         with engine.connect() as opened:
             raw = opened.connection.dbapi_connection
             found = opened.exec_driver_sql(
                 "select current_database(), current_user, current_setting('statement_timeout')"
             )
-            name, user, timeout = found.fetch_one()
+            name, user, timeout = found.one()
             assert raw is not None
             assert raw.info.password == PASSWORD
         engine.dispose()
@@ -98,10 +99,10 @@ def test_dagster_reaches_its_database_however_ours_is_written(
     assert "password" not in (tmp_path / "dagster" / "dagster.yaml").read_text()
 
 
-def test_a_role_that_may_not_create_the_database_is_told_who_can_do_what(
+def test_the_error_of_a_role_without_createdb_has_the_statement_for_an_administrator(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The administrator's statement can be copied as it is; once it was run, the role is content."""
+    """After an administrator has run the statement, the role can use the database."""
     with _role(connection, "nocreatedb", connection.info.password) as role:
         monkeypatch.setenv(
             "DLQ_DATABASE_URL",
@@ -109,22 +110,23 @@ def test_a_role_that_may_not_create_the_database_is_told_who_can_do_what(
         )
         monkeypatch.setenv("DLQ_HOME", str(tmp_path))
         with pytest.raises(
-            DatabaseUnavailableError, match=r"this role may not create\. Let an administrator run: "
+            DatabaseUnavailableError, match=r"this role may not create\. As an administrator, run: "
         ) as raised:
             prepare_dagster(Settings())
-        statement = str(raised.value).partition("run: ")[2]
+        statement = raised.value.hint.partition("run: ")[2]
         connection.execute(statement.encode())
         assert prepare_dagster(Settings())["DLQ_DAGSTER_URL"].startswith("postgresql+psycopg2://")
         owner = one(
             connection,
-            "select pg_get_userbyid(datdba) as name from pg_database where datname = current_database() || '_dagster'",
+            "select pg_get_userbyid(datdba) as name from pg_database"
+            " where datname = current_database() || '_dagster'",
         )
         _drop_dagster(connection)
     assert owner == {"name": role}
 
 
-def test_a_wheel_has_every_file_and_works_from_anywhere(database: Database, tmp_path: Path) -> None:
-    """Unpacked, with another working folder: the SQL, the workspace, the templates are found, and a plan is made."""
+def test_a_wheel_has_every_file_and_works_in_any_folder(database: Database, tmp_path: Path) -> None:
+    """Unpacked elsewhere it finds SQL, workspace and templates."""
     built, unpacked = tmp_path / "built", tmp_path / "unpacked"
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
@@ -153,8 +155,11 @@ def test_a_wheel_has_every_file_and_works_from_anywhere(database: Database, tmp_
     main = "from dlq_pipelines.cli.main import main; main()"
     assert "migrate" in python(main, "--help")
     assert python(main, "migrate", "--plan") == "The database is up to date.\n"
-    where = "import dlq_pipelines.serving as s, dlq_pipelines.definitions as d; print(s._WORKSPACE, d.__file__)"
-    assert python(where).split() == [
+    places = (
+        "import dlq_pipelines.serving as s, dlq_pipelines.definitions as d\n"
+        "print(s._WORKSPACE, d.__file__)"
+    )
+    assert python(places).split() == [
         str(unpacked / "dlq_pipelines" / name) for name in ("workspace.yaml", "definitions.py")
     ]
 
@@ -174,5 +179,5 @@ def _role(connection: Connection, right: str, password: str) -> Iterator[str]:
 
 
 def _drop_dagster(connection: Connection) -> None:
-    """Before its owner can go."""
+    """Drop the database, so that its owner can be dropped."""
     connection.execute(f"drop database {connection.info.dbname}_dagster with (force)".encode())

@@ -1,4 +1,4 @@
-"""Is every DLQ_* variable checked, named when it is wrong, and documented as it is?"""
+"""Checks that every DLQ_* variable is validated, named in errors, and described."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ VARIABLES = {
     str(field.validation_alias or f"DLQ_{name.upper()}"): name
     for name, field in Settings.model_fields.items()
 }
-# What the tests, and the processes of Dagster, are told by a variable of their own.
+# Variables of the tests and of Dagster's processes.
 OTHERS = {"DLQ_TEST_DATABASE_URL", "DLQ_DAGSTER_URL", "DLQ_CODE_HOST", "DLQ_CODE_PORT"}
 
 
@@ -24,7 +24,7 @@ def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_the_defaults_are_those_that_are_promised() -> None:
+def test_the_defaults_are_as_documented() -> None:
     assert read_settings().model_dump() == {
         "database_url": None,
         "home": Path(".dlq"),
@@ -99,10 +99,8 @@ def test_a_variable_is_read(
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_a_variable_that_is_set_to_nothing_is_unset(
-    monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    """Compose files and shells set what they have no value for to the empty string."""
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Compose files and shells set variables without a value to the empty string."""
     monkeypatch.setenv(variable, "")
     assert read_settings() == Settings.model_construct()
 
@@ -173,24 +171,23 @@ BAD = [
 
 
 @pytest.mark.parametrize(("variable", "value"), BAD)
-def test_a_value_that_cannot_be_used_is_said_in_one_line_that_names_its_variable(
+def test_an_invalid_value_is_one_line_that_names_its_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    """And no other variable's value, least of all the password's."""
+    """The error contains no other variable's value, such as the password."""
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://shop:s3cr3t@host/shop")
     monkeypatch.setenv(variable, value)
     with pytest.raises(DlqError) as raised:
         read_settings()
     message = str(raised.value)
-    assert re.fullmatch(
-        rf"{variable}: .+\. Change or unset it and run the command again\.", message
-    )
+    assert re.fullmatch(rf"{variable}: .+\.", raised.value.message)
+    assert raised.value.hint == "Change or unset it and run the command again."
     assert raised.value.__suppress_context__
     assert "s3cr3t" not in message
 
 
-def test_every_variable_that_can_be_wrong_was_tried() -> None:
-    """Others are judged by who uses them: libpq, whoever writes to the folder, tests/exports and tests/api."""
+def test_every_variable_with_a_validator_has_an_invalid_value() -> None:
+    """The other variables are validated where they are used, such as by libpq."""
     elsewhere = {
         "DLQ_DATABASE_URL",
         "DLQ_EXPORT_DATABASE_URL",
@@ -202,7 +199,7 @@ def test_every_variable_that_can_be_wrong_was_tried() -> None:
     assert {variable for variable, _ in BAD} == VARIABLES.keys() - elsewhere
 
 
-def test_the_password_is_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_never_print_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://shop:s3cr3t@host/shop")
     settings = read_settings()
     assert settings.database_url is not None
@@ -230,6 +227,6 @@ def test_every_variable_is_described() -> None:
     ],
     ids=lambda file: str(file.name),
 )
-def test_only_variables_that_exist_are_named(file: Path) -> None:
+def test_files_name_existing_variables_only(file: Path) -> None:
     named = set(re.findall(r"\bDLQ_[A-Z_]*[A-Z]\b(?!\.\.\.|\*)", file.read_text(encoding="utf-8")))
     assert named <= VARIABLES.keys() | OTHERS

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from math import isnan
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,10 @@ from dlq_pipelines.cli.output import (
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.errors import DlqError, RefusedError
 
+if TYPE_CHECKING:
+    # A command imports what it needs when it runs.
+    from dlq_pipelines.alerts.alert import Alert
+
 app = typer.Typer(help="Alerts and the channels that they are sent to.", no_args_is_help=True)
 
 
@@ -46,59 +50,60 @@ def list_alerts_command(
     ] = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """List alerts: first those that fire, by severity, then those that ended, the latest first.
+    """List alerts, firing ones first, by severity.
 
-    Addresses of channels are never shown.
+    Ended alerts follow, the latest first. Addresses of channels are never shown.
 
     Example: `dlq alerts list --limit 20`
     """
     from dlq_pipelines.alerts.alert import Alert, list_alerts
-    from dlq_pipelines.alerts.delivery import Channel, list_channels
 
     now = datetime.now(UTC)
+    if channels:
+        _print_channels(format=format)
+        return
     with open_session() as (connection, _):
-        if channels:
-            print_list(
-                "channels",
-                [asdict(channel) for channel in list_channels(connection)],
-                format=format,
-                empty="Nothing was ever sent to a channel.",
-                header=list_columns(Channel),
-            )
-            return
         found = list_alerts(connection, limit=limit, after=after)
-    brief = [
-        {
-            "key": alert.key,
-            "state": alert.state(now),
-            "severity": alert.severity,
-            "since": alert.fired_at,
-            "sent": alert.notified_at or "",
-            "silenced until": alert.silenced_until
-            if alert.silenced_until and alert.silenced_until > now
-            else "",
-            "summary": alert.summary[:100],
-        }
-        for alert in found
-    ]
     print_page(
         "alerts",
         [asdict(alert) | {"state": alert.state(now)} for alert in found],
         cursor=found[-1].cursor if len(found) == limit else None,
         format=format,
-        brief=brief,
+        brief=[_summarize_alert(alert, now) for alert in found],
         empty="No alert has fired. The dead_event_alert_sensor evaluates the rules every minute.",
         header=list_columns(Alert, "state"),
         optional=("silenced until", "sent", "since"),
     )
 
 
+def _summarize_alert(alert: "Alert", now: datetime) -> dict[str, Any]:
+    is_silenced = alert.silenced_until is not None and alert.silenced_until > now
+    return {
+        "key": alert.key,
+        "state": alert.state(now),
+        "severity": alert.severity,
+        "since": alert.fired_at,
+        "sent": alert.told_at or "",
+        "silenced until": alert.silenced_until if is_silenced else "",
+        "summary": alert.summary[:100],
+    }
+
+
+def _print_channels(*, format: OutputFormat) -> None:
+    from dlq_pipelines.alerts.delivery import Channel, list_channels
+
+    with open_session() as (connection, _):
+        rows = [asdict(channel) for channel in list_channels(connection)]
+    empty = "Nothing was ever sent to a channel."
+    print_list("channels", rows, format=format, empty=empty, header=list_columns(Channel))
+
+
 @app.command("test")
 @with_output_format
 def send_test_command(dry_run: DryRun = False, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Send a test message to every channel of DLQ_ALERT_URLS, whatever its conditions.
+    """Send a test message to every channel.
 
-    Exits with 1 if a channel did not accept it.
+    The conditions of a channel do not apply. Exits with 1 if a channel did not accept it.
 
     Example: `dlq alerts test --dry-run`, then `dlq alerts test`
     """

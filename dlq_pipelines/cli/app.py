@@ -62,8 +62,8 @@ _TYPE_NAMES = {
 }
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"dlq {version('dlq-pipelines')}")
@@ -126,7 +126,7 @@ def _describe_error(error: Exception) -> str | None:
         text = describe_transient_error(error) or f"PostgreSQL refused: {message}. {hint}"
     else:
         return None
-    # The text may repeat what a server, a file name or an argument said.
+    # The text may contain hostile text of a server, a file name or an argument.
     return sanitize_line(text, 2000)
 
 

@@ -92,9 +92,9 @@ def restore_events_command(
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Restore archived events to the outbox as dead, so that a fix can target them.
+    """Restore archived events to the outbox as dead.
 
-    Discarded events are restored only by their ids.
+    A fix can target them again. Discarded events are restored only by their ids.
 
     Example: `dlq archive restore --cause v1-3f9a0c6d2b7e4a51 --reason "fixed late" --dry-run`
     """
@@ -131,7 +131,9 @@ def purge_archive_command(
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Delete archived events past DLQ_ARCHIVE_RETENTION_DAYS for good. Their ids stay known.
+    """Delete archived events past their retention for good.
+
+    The retention is DLQ_ARCHIVE_RETENTION_DAYS. The ids of deleted events stay known.
 
     Example: `dlq archive purge --dry-run`
     """

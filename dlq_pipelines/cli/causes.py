@@ -87,7 +87,7 @@ def list_causes_command(
 @app.command("show")
 @with_output_format
 def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Show a cause with its name, note and owner, its details, its changes and a sample error.
+    """Show a cause with its details, changes and a sample.
 
     Example: `dlq causes show v1-3f9a0c6d2b7e4a51`
     """
@@ -121,9 +121,10 @@ def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE
 @app.command("classify")
 @with_output_format
 def classify_deaths_command(format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Give unclassified deaths their cause now, and mark fixed causes that died again as regressed.
+    """Classify deaths that have no cause yet.
 
-    The Dagster asset dead_event_causes does the same every five minutes. Repeatable.
+    Also marks fixed causes of which an event died again as regressed. The Dagster asset
+    dead_event_causes does the same every five minutes. Repeatable.
 
     Example: `dlq causes classify`
     """
@@ -153,7 +154,9 @@ def classify_deaths_command(format: OutputFormat = OutputFormat.TABLE) -> None:
 @app.command("similar")
 @with_output_format
 def list_similar_causes_command(format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Propose causes to merge: pairs whose messages differ in one word. Changes nothing.
+    """Propose causes to merge.
+
+    Prints pairs of causes whose messages differ in one word. Changes nothing.
 
     Example: `dlq causes similar`
     """
@@ -343,7 +346,9 @@ def reindex_causes_command(
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Map the fingerprints of a new version to the known causes, after an upgrade.
+    """Map new fingerprints to known causes.
+
+    Needed after an upgrade with a new version of the fingerprint.
 
     Example: `dlq causes reindex --dry-run`
     """

@@ -73,7 +73,7 @@ def list_dead_events_command(
     after: After = None,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """List dead events, the latest death first: all, or those of a filter.
+    """List dead events, the latest death first.
 
     Example: `dlq dead-events list --event-type order.placed --since 2026-11-24 --limit 20`
     """
@@ -114,7 +114,7 @@ def list_dead_events_command(
 def count_dead_events_command(
     filters: GivenFilters, ids: EventIds = None, format: OutputFormat = OutputFormat.TABLE
 ) -> None:
-    """Count dead events by type, cause and age: all, or those of a filter.
+    """Count dead events by type, cause and age.
 
     Example: `dlq dead-events stats --aggregate-type order`
     """
@@ -146,7 +146,9 @@ def count_dead_events_command(
 @app.command("show")
 @with_output_format
 def show_event_command(event: EventId, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Show an event that died, with its deaths, retries, fix and payload, wherever it is now.
+    """Show the history of an event that died.
+
+    Prints its deaths, retries, fix and payload, even if it has left the outbox.
 
     Example: `dlq dead-events show 17`
     """
@@ -166,7 +168,7 @@ def show_event_command(event: EventId, format: OutputFormat = OutputFormat.TABLE
     print_table(
         [_summarize_retry(retry) for retry in found.retries],
         empty="It was never retried.",
-        optional=("due",),
+        optional=("due", "actor"),
     )
     for retry in found.retries:
         if retry.payload_before is not None:
@@ -238,9 +240,10 @@ def retry_events_command(
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Retry dead events by ids or by a filter, at a rate, without the verification of a fix.
+    """Retry dead events by ids or by a filter.
 
-    Ids of events that are not dead are skipped.
+    They fall due at a rate, without the verification of a fix. Ids of events that are not dead are
+    skipped.
 
     Example: `dlq dead-events retry-batch 17 18 --reason "carrier is back"`, or with a filter:
     `dlq dead-events retry-batch --event-type order.placed --reason "carrier is back" --dry-run`
@@ -282,7 +285,9 @@ def discard_events_command(
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Discard dead events: archive them now, with the reason, never to be retried by a filter.
+    """Archive dead events now, never to be retried.
+
+    The reason is kept. A discarded event can be restored only by its id.
 
     Example: `dlq dead-events discard 17 --reason "a test order"`
     """

@@ -10,10 +10,10 @@ def demo_command(
         bool, typer.Option("--reset", help="Delete an earlier demo and start again.")
     ] = False,
 ) -> None:
-    """Play fourteen days of a shop whose deliveries really fail, then run every job on them.
+    """Play the demo: a shop whose deliveries really fail.
 
-    Refuses a database with events, deaths or audit entries of another application. Running it
-    twice is harmless.
+    Plays fourteen days, then runs every job on them. Refuses a database with events, deaths or
+    audit entries of another application. Running it twice is harmless.
 
     Example: `dlq demo --reset`
     """

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 import typer
 
@@ -10,10 +11,10 @@ from dlq_pipelines.cli.output import OutputFormat, print_list, with_output_forma
 
 @with_output_format
 def doctor_command(format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Check the installation: connection, schema, triggers, rights, clock, backlog, exports,
-    Dagster daemon, disk.
+    """Check the installation.
 
-    Changes nothing. Exits with 1 if a check fails, and prints the command that remedies it.
+    Checks connection, schema, triggers, rights, clock, backlog, exports, Dagster daemon and disk.
+    Changes nothing. If a check fails, prints the command that remedies it and exits with 1.
 
     Example: `dlq doctor || true`
     """
@@ -21,7 +22,9 @@ def doctor_command(format: OutputFormat = OutputFormat.TABLE) -> None:
     from dlq_pipelines.settings import read_settings
 
     checks = check_installation(
-        read_settings(), dagster_url=os.environ.get("DLQ_DAGSTER_URL") or None
+        read_settings(),
+        now=datetime.now(UTC),
+        dagster_url=os.environ.get("DLQ_DAGSTER_URL") or None,
     )
     words = {True: "ok", False: "FAILED", None: "skipped"}
     brief = [

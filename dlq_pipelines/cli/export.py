@@ -31,43 +31,43 @@ class DownloadFormat(StrEnum):
     PARQUET = "parquet"
 
 
+OutputFile = Annotated[
+    str, typer.Option(metavar="FILE", help="The file to write; - is the standard output.")
+]
+FileFormat = Annotated[
+    DownloadFormat, typer.Option(help="json and jsonl write one object per line.")
+]
+DescribeFile = Annotated[
+    bool, typer.Option("--json", help="Print the file's rows, bytes and SHA-256 as JSON.")
+]
+MaxDeaths = Annotated[
+    int | None,
+    typer.Option(min=1, max=BIGINT_MAX, help="Maximum number of deaths. Default: all."),
+]
+
+
 @with_filters
 def export_deaths_command(
     filters: GivenFilters,
-    output: Annotated[
-        str, typer.Option(metavar="FILE", help="The file to write; - is the standard output.")
-    ],
-    format: Annotated[
-        DownloadFormat, typer.Option(help="json and jsonl write one object per line.")
-    ] = DownloadFormat.JSON,
+    output: OutputFile,
+    format: FileFormat = DownloadFormat.JSON,
     ids: EventIds = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the file's rows, bytes and SHA-256 as JSON.")
-    ] = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=BIGINT_MAX,
-            help="Maximum number of deaths, the earliest first. Default: all.",
-        ),
-    ] = None,
+    json: DescribeFile = False,
+    limit: MaxDeaths = None,
 ) -> None:
-    """Write deaths to a file with the columns of the daily export: all, or those of a filter.
+    """Write deaths to one file, the earliest first.
 
-    The earliest death comes first. DLQ_EXPORT_REDACT_PAYLOAD and DLQ_EXPORT_REDACT_ERRORS apply.
+    The columns are those of the daily export. DLQ_EXPORT_REDACT_PAYLOAD and
+    DLQ_EXPORT_REDACT_ERRORS apply.
 
     Example: `dlq dead-events export --format csv --output deaths.csv --since 2026-11-24`
     """
     from dlq_pipelines.exports.adhoc import export_selected
-    from dlq_pipelines.exports.target import measure_file
     from dlq_pipelines.installation import build_export_options, find_database
     from dlq_pipelines.settings import ExportFormat
 
     if json and output == _STDOUT:
-        raise ValueError(
-            "--json describes a file and cannot be combined with --output -. Pass --output FILE."
-        )
+        raise ValueError("--json describes a file, not the standard output. Pass --output FILE.")
     with (
         open_session() as (connection, settings),
         _open_atomically(output, format) as file,
@@ -78,9 +78,7 @@ def export_deaths_command(
             connection,
             url=find_database(settings).url,
             selection=selection,
-            format=ExportFormat.JSONL
-            if format in (DownloadFormat.JSON, DownloadFormat.JSONL)
-            else ExportFormat(format),
+            format=ExportFormat.JSONL if format is DownloadFormat.JSON else ExportFormat(format),
             file=file,
             redaction=build_export_options(settings).redaction,
             progress=report,
@@ -91,11 +89,17 @@ def export_deaths_command(
                 "None of these events ever died.", "List dead events: `dlq dead-events list`."
             )
     if json:
-        written = measure_file(Path(output), output)
-        print_json({"file": output, "rows": rows, "bytes": written.bytes, "sha256": written.sha256})
+        _print_file_description(output, rows)
         return
     place = "the standard output" if output == _STDOUT else sanitize_line(output, 500)
     typer.echo(f"{format_count(rows, 'death')} to {place}", err=True)
+
+
+def _print_file_description(file: str, rows: int) -> None:
+    from dlq_pipelines.exports.target import measure_file
+
+    written = measure_file(Path(file), file)
+    print_json({"file": file, "rows": rows, "bytes": written.bytes, "sha256": written.sha256})
 
 
 @contextmanager

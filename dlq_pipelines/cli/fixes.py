@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dlq_pipelines.retries.advance import AdvanceResult
     from dlq_pipelines.retries.fix import Fix, RetryPolicy, StageOutcomes
     from dlq_pipelines.retries.fixes import FixPreview
+    from dlq_pipelines.retries.parked import ParkedEvent
 
 app = typer.Typer(help="Fixes and the events that they retry.", no_args_is_help=True)
 FixId = Annotated[
@@ -50,6 +51,19 @@ FixId = Annotated[
 ]
 FixOption = Annotated[
     int | None, typer.Option("--fix", min=1, help="Events that this fix released or targets.")
+]
+IdOption = Annotated[
+    list[int] | None, typer.Option("--id", min=1, help="Events with this id (repeatable).")
+]
+NotBefore = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Earliest start of the first stage. Default: now."),
+]
+ExpiryDays = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=365, help="Days after which it ends unverified. Default: DLQ_FIX_EXPIRY_DAYS."
+    ),
 ]
 _NO_VERDICT = "not decided yet"
 
@@ -109,32 +123,20 @@ def flag_fix_command(
     filters: GivenFilters,
     note: Annotated[str, typer.Option(help="What was fixed, in one sentence.")],
     actor: Actor,
-    ids: Annotated[
-        list[int] | None,
-        typer.Option("--id", min=1, help="Events with this id (repeatable)."),
-    ] = None,
+    ids: IdOption = None,
     link: Annotated[str | None, typer.Option(help="Version or address of the change.")] = None,
     owner: Annotated[str | None, typer.Option(help="Who answers questions about it.")] = None,
-    not_before: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Earliest start of the first stage. Default: now."),
-    ] = None,
-    expiry_days: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=365,
-            help="Days after which it ends unverified. Default: DLQ_FIX_EXPIRY_DAYS.",
-        ),
-    ] = None,
+    not_before: NotBefore = None,
+    expiry_days: ExpiryDays = None,
     policy: dict[str, Any],
     dry_run: DryRun = False,
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Flag a fix once a cause is resolved: its dead events are retried in growing stages.
+    """Flag a fix once a cause is resolved.
 
-    A stage starts only if the stage before it succeeded. Otherwise the fix halts.
+    Its dead events are retried in growing stages. A stage starts only if the stage before it
+    succeeded. Otherwise the fix halts.
 
     Example: `dlq fixes flag --cause v1-3f9a0c6d2b7e4a51 --note "fixed in v42" --dry-run`, then the
     same without `--dry-run`.
@@ -160,12 +162,7 @@ def flag_fix_command(
     elif fix is None:
         _print_preview(preview, own_policy, format=format)
     else:
-        hint = (
-            f"Fix {fix.id} is flagged. It targets {format_count(preview.events, 'dead event')}, "
-            f"in stages of {preview.sizes}. The fix_flag_sensor releases the first stage. "
-            f"To follow it: `dlq fixes show {fix.id}`."
-        )
-        _print_fix(fix, hint, format=format)
+        _print_fix(fix, _describe_flagged_fix(fix, preview), format=format)
 
 
 @app.command("list")
@@ -216,7 +213,7 @@ def list_fixes_command(
 @app.command("show")
 @with_output_format
 def show_fix_command(fix: FixId, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Show a fix with its stages, their outcomes, and the next step or the verdict.
+    """Show a fix with its stages and outcomes.
 
     Example: `dlq fixes show 1`
     """
@@ -254,9 +251,10 @@ def advance_fix_command(
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Advance a fix now: record outcomes, then release events, wait, or end the fix.
+    """Advance a fix by one step now.
 
-    The fix_flag_sensor does the same every 30 seconds. Repeatable.
+    Records outcomes, then releases events, waits, or ends the fix. The fix_flag_sensor does the
+    same every 30 seconds. Repeatable.
 
     Example: `dlq fixes advance 1 --dry-run`
     """
@@ -335,9 +333,9 @@ def withdraw_fix_command(
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Withdraw a fix: it ends, and no further events are released.
+    """Withdraw a fix.
 
-    Released events stay with the worker.
+    The fix ends, and no further events are released. Released events stay with the worker.
 
     Example: `dlq fixes withdraw 1 --reason "rolled back upstream"`
     """
@@ -360,7 +358,9 @@ def list_parked_events_command(
     ] = 0,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """List parked events: they died again after the maximum of retries, and wait for a person.
+    """List parked events.
+
+    They died again after the maximum of retries. Only a person releases them.
 
     Example: `dlq fixes parked --event-type order.placed`
     """
@@ -377,23 +377,12 @@ def list_parked_events_command(
             after=after,
             limit=limit,
         )
-    brief = [
-        {
-            "event": event.event_id,
-            "type": event.event_type,
-            "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
-            "cause": event.cause_id or "not classified yet",
-            "retries": event.retries,
-            "last death": event.died_at,
-        }
-        for event in found
-    ]
     print_page(
         "events",
         [asdict(event) for event in found],
         cursor=found[-1].event_id if len(found) == limit else None,
         format=format,
-        brief=brief,
+        brief=[_summarize_parked_event(event) for event in found],
         empty="No event is parked."
         if selection.all and not (fix or after)
         else "No parked events match this filter.",
@@ -448,6 +437,25 @@ def release_parked_command(
             yes=yes,
         )
     print_retried(done, ids, rate=events_per_second, dry_run=dry_run, format=format)
+
+
+def _describe_flagged_fix(fix: "Fix", preview: "FixPreview") -> str:
+    return (
+        f"Fix {fix.id} is flagged. It targets {format_count(preview.events, 'dead event')}, "
+        f"in stages of {preview.sizes}. The fix_flag_sensor releases the first stage. "
+        f"To follow it: `dlq fixes show {fix.id}`."
+    )
+
+
+def _summarize_parked_event(event: "ParkedEvent") -> dict[str, Any]:
+    return {
+        "event": event.event_id,
+        "type": event.event_type,
+        "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
+        "cause": event.cause_id or "not classified yet",
+        "retries": event.retries,
+        "last death": event.died_at,
+    }
 
 
 def _change_fix(

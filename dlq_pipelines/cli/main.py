@@ -34,6 +34,6 @@ def _open_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    sys.stdin = sys.stdin or open(0)  # noqa: SIM115 - for as long as the process lives
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115 - open until the process ends
     sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115

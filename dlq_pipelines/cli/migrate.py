@@ -53,32 +53,32 @@ def migrate_command(
     if print_ is not None:
         typer.echo(_render_script(print_, settings.names))
         return
+    migrations = runner.load_migrations()
     with find_database(settings).connect() as connection:
-        if settings.database_url is None and not (plan or check):
-            runner.create_host_tables(
-                connection
-            )  # no application creates them on the embedded server
-        missing = runner.list_pending_migrations(connection, runner.load_migrations())
         if plan or check:
-            _print_migrations(
-                [migration.label for migration in missing], applied=False, format=format
-            )
-            if check and missing:
-                raise SchemaError(
-                    f"The database lacks {format_count(len(missing), 'migration')}.",
-                    "Run `dlq migrate`.",
-                )
-            _print_summary(
-                "Nothing else is pending." if missing else "The database is up to date.", format
-            )
+            missing = runner.list_pending_migrations(connection, migrations)
+            _print_plan([migration.label for migration in missing], check=check, format=format)
             return
+        if settings.database_url is None:  # no application has created them
+            runner.create_host_tables(connection)
         applied = runner.apply_migrations(
-            connection,
-            runner.load_migrations(),
-            report=lambda sentence: typer.echo(sentence, err=True),
+            connection, migrations, report=lambda line: typer.echo(line, err=True)
         )
     _print_migrations([migration.label for migration in applied], applied=True, format=format)
     _print_summary(f"{len(applied)} applied; the database is up to date.", format)
+
+
+def _print_plan(labels: list[str], *, check: bool, format: OutputFormat) -> None:
+    """Print pending migrations.
+
+    Raises:
+        SchemaError: with `check`, if there are any.
+    """
+    _print_migrations(labels, applied=False, format=format)
+    if check and labels:
+        count = format_count(len(labels), "migration")
+        raise SchemaError(f"The database lacks {count}.", "Run `dlq migrate`.")
+    _print_summary("Nothing else is pending." if labels else "The database is up to date.", format)
 
 
 def _print_migrations(labels: list[str], *, applied: bool, format: OutputFormat) -> None:

@@ -7,25 +7,40 @@ select
     wanted.name,
     coalesce(t.tgenabled in ('O', 'A'), false) as fires,
     t.oid is null as is_missing,
-    case when t.oid is null then
-        format('delete from %%I.migration where name = ''0003_record_deaths''', :'dlq_schema')
-    else
-        format('alter table %%I.%%I enable trigger %%I', :'outbox_schema', :'outbox_table', wanted.name)
+    case
+        when t.oid is null then format(
+            'delete from %%I.migration where name = ''0003_record_deaths''', :'dlq_schema'
+        )
+        else format(
+            'alter table %%I.%%I enable trigger %%I',
+            :'outbox_schema', :'outbox_table', wanted.name
+        )
     end as remedy
 from unnest(array['dlq_death_update', 'dlq_death_insert', 'dlq_death_inserted']) as wanted (name)
 left join pg_catalog.pg_trigger t
-    on t.tgname = wanted.name and t.tgrelid = format('%%I.%%I', :'outbox_schema', :'outbox_table')::regclass
+    on t.tgname = wanted.name
+    and t.tgrelid = format('%%I.%%I', :'outbox_schema', :'outbox_table')::regclass
 order by 1
 
 -- name: rights
 -- The grants that this role lacks, compared with what sql/roles.sql grants to the operator. The
 -- operator lacks some rights on purpose: an audit log must not be rewritten by its readers.
 with narrower (relation, privilege, columns) as (  -- these columns only; null: not granted at all
-    select format('%%I.%%I', :'dlq_schema', name), privilege, null::text[] from (values
-        ('audit', 'update'), ('audit', 'delete'), ('migration', 'insert'), ('migration', 'update'),
-        ('migration', 'delete'), ('death', 'insert'), ('cause', 'delete'), ('cause_alias', 'delete'),
-        ('cause_day', 'delete'), ('fix', 'delete'), ('fix_stage', 'delete'),
-        ('fix_outcome', 'delete'), ('export_day', 'delete')
+    select format('%%I.%%I', :'dlq_schema', name), privilege, null::text[]
+    from (values
+        ('audit', 'update'),
+        ('audit', 'delete'),
+        ('migration', 'insert'),
+        ('migration', 'update'),
+        ('migration', 'delete'),
+        ('death', 'insert'),
+        ('cause', 'delete'),
+        ('cause_alias', 'delete'),
+        ('cause_day', 'delete'),
+        ('fix', 'delete'),
+        ('fix_stage', 'delete'),
+        ('fix_outcome', 'delete'),
+        ('export_day', 'delete')
     ) revoked (name, privilege)
     union all values
         (format('%%I.%%I', :'dlq_schema', 'death'), 'update', array['cause_id']),
@@ -33,25 +48,44 @@ with narrower (relation, privilege, columns) as (  -- these columns only; null: 
             array['status', 'attempts', 'next_run_at', 'dead_at', 'payload']),
         (format('%%I.%%I', :'outbox_schema', :'archive_table'), 'update', array['archived_at'])
 ), known as (
-    select c.oid, format('%%I.%%I', n.nspname, c.relname) as relation, c.relkind in ('r', 'p') as is_table
+    select
+        c.oid,
+        format('%%I.%%I', n.nspname, c.relname) as relation,
+        c.relkind in ('r', 'p') as is_table
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     where (n.nspname = :'dlq_schema' and c.relkind in ('r', 'p', 'v', 'm'))
         or (n.nspname = :'outbox_schema' and c.relname in (:'outbox_table', :'archive_table'))
 ), need as (
-    select known.oid, known.relation, p.privilege, narrower.columns
+    select
+        known.oid,
+        known.relation,
+        p.privilege,
+        narrower.columns
     from known
     cross join unnest(array['select', 'insert', 'update', 'delete']) as p (privilege)
     left join narrower on narrower.relation = known.relation and narrower.privilege = p.privilege
-    where (known.is_table or p.privilege = 'select') and (narrower.relation is null or narrower.columns is not null)
+    where (known.is_table or p.privilege = 'select')
+        and (narrower.relation is null or narrower.columns is not null)
 )
-select format('grant %%s on %%s to %%I',
-    string_agg(need.privilege || coalesce(' (' || array_to_string(need.columns, ', ') || ')', ''), ', '
-        order by need.privilege), need.relation, current_user) as grant_statement
+select
+    format(
+        'grant %%s on %%s to %%I',
+        string_agg(
+            need.privilege || coalesce(' (' || array_to_string(need.columns, ', ') || ')', ''),
+            ', ' order by need.privilege
+        ),
+        need.relation,
+        current_user
+    ) as grant_statement
 from need
-where case when need.columns is null then not has_table_privilege(need.oid, need.privilege)
-    else exists (select from unnest(need.columns) as c (name)
-        where not has_column_privilege(need.oid, c.name, need.privilege)) end
+where case
+    when need.columns is null then not has_table_privilege(need.oid, need.privilege)
+    else exists (
+        select from unnest(need.columns) as c (name)
+        where not has_column_privilege(need.oid, c.name, need.privilege)
+    )
+end
 group by need.relation
 order by need.relation
 

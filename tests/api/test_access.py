@@ -155,9 +155,7 @@ def test_an_argument_that_nobody_knows_is_refused_by_every_route(
                 twice = api.request(
                     method, f"{place(path)}?{argument['name']}=1&{argument['name']}=1"
                 )
-                assert (
-                    twice.json()["error"] == f"{argument['name']}: given 2 times. Pass it once."
-                )
+                assert twice.json()["error"] == f"{argument['name']}: given 2 times. Pass it once."
     assert connection.execute("select *, xmin from outbox_event order by id").fetchall() == before
 
 
@@ -433,7 +431,11 @@ def test_hostile_texts_come_back_as_the_texts_that_they_are(
         HOSTILE,
         {HOSTILE: [HOSTILE]},
     )
-    assert api.get(f"/api/causes/{quote(HOSTILE, safe='')}").json().keys() == {"error", "hint", "code"}
+    assert api.get(f"/api/causes/{quote(HOSTILE, safe='')}").json().keys() == {
+        "error",
+        "hint",
+        "code",
+    }
 
 
 @pytest.mark.parametrize("payload", POISON, ids=["deep", "deeper", "huge", "long"])

@@ -133,7 +133,8 @@ def test_the_figures_are_counted_by_every_side(api: httpx.Client, connection: Co
 def test_the_two_ways_of_counting_agree(api: httpx.Client) -> None:
     """A filter that only the ledger answers, and which all events pass, gives the figures of no filter."""
     plain, judged = (
-        _json(api.get("/api/dead-events/stats", params=asked)) for asked in ({}, {"error_contains": "Error"})
+        _json(api.get("/api/dead-events/stats", params=asked))
+        for asked in ({}, {"error_contains": "Error"})
     )
     assert plain == judged
 

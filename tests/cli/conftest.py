@@ -1,4 +1,4 @@
-"""The command line as a person meets it: `main()` with arguments, and what came of it."""
+"""Runs the command line in the test's process."""
 
 import sys
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from dlq_pipelines.cli.main import main
 
 @dataclass(frozen=True)
 class Ended:
-    """A command's exit code and what it wrote."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -24,7 +24,10 @@ Run = Callable[..., Ended]
 
 @pytest.fixture
 def dlq(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process, on `home`; an exception that leaves `main()` fails the test."""
+    """Return a function that runs a command on `home`.
+
+    An exception that leaves `main()` fails the test.
+    """
     monkeypatch.chdir(home.parent)
 
     def run(*arguments: str) -> Ended:

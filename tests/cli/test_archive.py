@@ -1,4 +1,4 @@
-"""`dlq archive` and `dlq dead-events discard`: the same move by hand, asked for where it is much."""
+"""Checks `dlq archive` and `dlq dead-events discard`, with their confirmations."""
 
 import json
 from collections.abc import Callable
@@ -14,12 +14,13 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import read_settings
 from tests.rows import one
 
+pytestmark = pytest.mark.usefixtures("home")
 Dlq = Callable[..., Any]
 
 
 @pytest.fixture
-def dlq(home: object, monkeypatch: pytest.MonkeyPatch) -> Dlq:  # noqa: ARG001 - where the command looks
-    """Run a command with --json and return what it says; what it raises is raised."""
+def dlq(monkeypatch: pytest.MonkeyPatch) -> Dlq:
+    """Return a function that runs a command with --json; errors are raised."""
     monkeypatch.setenv("DLQ_ARCHIVE_REQUIRES_EXPORT", "false")
 
     def run(*arguments: str) -> Any:
@@ -32,9 +33,10 @@ def dlq(home: object, monkeypatch: pytest.MonkeyPatch) -> Dlq:  # noqa: ARG001 -
     return run
 
 
-def _died(connection: Connection, count: int, *, days_ago: int) -> None:
+def _add_dead_events(connection: Connection, count: int, *, days_ago: int) -> None:
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        "insert into outbox_event"
+        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
         " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', now() - %s * interval '1 day'"
         " from generate_series(1, %s) n",
         [days_ago, count],
@@ -42,17 +44,20 @@ def _died(connection: Connection, count: int, *, days_ago: int) -> None:
     classify_deaths(connection, zone=read_settings().zone)
 
 
-def _places(connection: Connection) -> tuple[int, ...]:
-    counted = "select (select count(*) from outbox_event) as o, (select count(*) from outbox_event_archive) as a"
-    return tuple(one(connection, counted).values())
+def _count_events(connection: Connection) -> tuple[int, ...]:
+    counts = (
+        "select (select count(*) from outbox_event) as outbox,"
+        " (select count(*) from outbox_event_archive) as archive"
+    )
+    return tuple(one(connection, counts).values())
 
 
-def test_archiving_by_hand_is_the_schedules_move(connection: Connection, dlq: Dlq) -> None:
-    """By the installation's retention or another; a dry run only counts; the audit has the account."""
-    _died(connection, 3, days_ago=31)
-    _died(connection, 2, days_ago=10)
+def test_archive_run_moves_events_past_their_retention(connection: Connection, dlq: Dlq) -> None:
+    """By the retention of the settings or another. A dry run only counts."""
+    _add_dead_events(connection, 3, days_ago=31)
+    _add_dead_events(connection, 2, days_ago=10)
     assert dlq("archive", "run", "--dry-run")["moved"] == 3
-    assert _places(connection) == (5, 0)
+    assert _count_events(connection) == (5, 0)
     assert dlq("archive", "run", "--actor", "ann") == {
         "moved": 3, "batches": 1, "left": 0, "older_than_days": 30, "dry_run": False,
     }  # fmt: skip
@@ -66,9 +71,9 @@ def test_archiving_by_hand_is_the_schedules_move(connection: Connection, dlq: Dl
     assert [tuple(row.values()) for row in audit] == [("ann", "retention", 3), ("ann", "space", 2)]
 
 
-def test_restoring_and_discarding_go_both_ways(connection: Connection, dlq: Dlq) -> None:
-    """What is neither is said; a discarded event comes back by its id alone."""
-    _died(connection, 3, days_ago=31)
+def test_restore_and_discard_undo_each_other(connection: Connection, dlq: Dlq) -> None:
+    """A discarded event is restored only by its id."""
+    _add_dead_events(connection, 3, days_ago=31)
     dlq("archive", "run")
     assert dlq("archive", "restore", "1", "2", "--reason", "late fix")["events"] == 2
     assert (
@@ -85,27 +90,27 @@ def test_restoring_and_discarding_go_both_ways(connection: Connection, dlq: Dlq)
         dlq("dead-events", "discard", "99", "--reason", "nothing there")
 
 
-def test_archived_events_that_others_hold_are_said_to_be_that(
+def test_locked_archived_events_are_skipped_and_counted(
     connection: Connection, database: Database, dlq: Dlq
 ) -> None:
-    """Named, they are refused, and nobody is told that they are not archived; of many, how many are not restored."""
-    _died(connection, 2, days_ago=31)
+    """A locked event is not reported as not archived."""
+    _add_dead_events(connection, 2, days_ago=31)
     dlq("archive", "run")
     restore = ["archive", "restore", "--reason", "late fix"]
     with database.connect() as other, other.transaction():
         other.execute("select from outbox_event_archive where id = 1 for update")
         with pytest.raises(RefusedError, match="Other transactions hold this event"):
             dlq(*restore, "1")
-        told = CliRunner().invoke(app, [*restore, "--all"]).stdout
-    assert told.startswith("Restored 1 dead event; ")
-    assert "Passed over: 1 dead event that is meant too, which others hold" in told
+        printed = CliRunner().invoke(app, [*restore, "--all"]).stdout
+    assert printed.startswith("Restored 1 dead event; ")
+    assert "Skipped: 1 dead event, locked by another transaction" in printed
 
 
-def test_a_purge_by_hand_keeps_to_the_retention(
+def test_purge_deletes_events_past_their_retention(
     connection: Connection, dlq: Dlq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And is refused where nothing is ever purged."""
-    _died(connection, 3, days_ago=31)
+    """It is refused if the retention is 0."""
+    _add_dead_events(connection, 3, days_ago=31)
     dlq("archive", "run")
     connection.execute(
         "update outbox_event_archive set archived_at = now() - interval '366 days' where id < 3"
@@ -117,38 +122,38 @@ def test_a_purge_by_hand_keeps_to_the_retention(
         "older_than_days": 365,
         "dry_run": False,
     }
-    assert _places(connection) == (0, 1)
+    assert _count_events(connection) == (0, 1)
     monkeypatch.setenv("DLQ_ARCHIVE_RETENTION_DAYS", "0")
     with pytest.raises(RefusedError, match="nothing is ever purged"):
         dlq("archive", "purge")
 
 
-def test_a_thousand_events_are_not_asked_for(connection: Connection, dlq: Dlq) -> None:
-    _died(connection, 1000, days_ago=31)
+def test_a_thousand_events_need_no_confirmation(connection: Connection, dlq: Dlq) -> None:
+    _add_dead_events(connection, 1000, days_ago=31)
     assert dlq("archive", "run")["moved"] == 1000
     assert dlq("archive", "restore", "--all", "--reason", "all")["events"] == 1000
     assert dlq("dead-events", "discard", "--all", "--reason", "all")["events"] == 1000
     connection.execute("update outbox_event_archive set archived_at = now() - interval '366 days'")
     assert dlq("archive", "purge")["events"] == 1000
-    _died(connection, 1000, days_ago=31)
+    _add_dead_events(connection, 1000, days_ago=31)
     assert dlq("dead-events", "retry-batch", "--all", "--reason", "all")["events"] == 1000
 
 
-def test_more_are_asked_for(connection: Connection, dlq: Dlq) -> None:
-    """Nobody can be asked here, so without --yes nothing happens."""
-    _died(connection, 1001, days_ago=31)
+def test_more_events_need_a_confirmation(connection: Connection, dlq: Dlq) -> None:
+    """Without a terminal they are refused unless --yes is given."""
+    _add_dead_events(connection, 1001, days_ago=31)
     with pytest.raises(RefusedError, match="would archive 1,001 events"):
         dlq("archive", "run")
-    assert _places(connection) == (1001, 0)
+    assert _count_events(connection) == (1001, 0)
     assert dlq("archive", "run", "--yes")["moved"] == 1001
     with pytest.raises(RefusedError, match="would restore 1,001 events"):
         dlq("archive", "restore", "--all", "--reason", "all")
     assert dlq("archive", "restore", "--all", "--reason", "all", "--yes")["events"] == 1001
     with pytest.raises(RefusedError, match="would discard 1,001 events"):
         dlq("dead-events", "discard", "--all", "--reason", "all")
-    assert _places(connection) == (1001, 0)
+    assert _count_events(connection) == (1001, 0)
     dlq("archive", "run", "--yes")
     connection.execute("update outbox_event_archive set archived_at = now() - interval '366 days'")
     with pytest.raises(RefusedError, match="would delete 1,001 events"):
         dlq("archive", "purge")
-    assert _places(connection) == (0, 1001)
+    assert _count_events(connection) == (0, 1001)

@@ -1,7 +1,6 @@
-"""`dlq dead-events`: does a person see what became of an event, and bring back what was meant and nothing else?"""
+"""Checks `dlq dead-events`: show, retry, retry-batch, discard."""
 
 import json
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,19 +28,21 @@ CAUSE = compute_cause_key(ERROR)
 HOSTILE = "\x1b[2J[bold]\x9b31m\u202eZoë"
 HISTORY_KEYS = {"event_id", "place", "event", "deaths", "retries", "fix"}
 DEATH_KEYS = {
-    "id", "died_at", "attempts", "cause_id", "error", "discarded_at", "discarded_by", "discard_reason",
+    "id", "died_at", "attempts", "cause_id", "error", "discarded_at", "discarded_by",
+    "discard_reason",
 }  # fmt: skip
 RETRY_KEYS = {
-    "death_id", "fix_id", "stage", "actor", "reason", "retried_at", "due_at", "payload_before", "outcome", "settled_at",
+    "death_id", "fix_id", "stage", "actor", "reason", "retried_at", "due_at", "payload_before",
+    "outcome", "settled_at",
 }  # fmt: skip
 UNCHANGED = "select *, xmin from outbox_event order by id"
 
 
-def _act(reason: str = "asked") -> AuditContext:
+def _build_audit(reason: str = "asked") -> AuditContext:
     return AuditContext("ann", reason, datetime.now(UTC))
 
 
-def _dead(
+def _add_dead_events(
     connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed"
 ) -> None:
     add_events(connection, count, payload='{"sku": "A-1"}', event_type=event_type)
@@ -57,7 +58,7 @@ def _read(ended: Ended) -> dict[str, Any]:
 
 
 def _words(ended: Ended) -> str:
-    """What a command said, in one line of single spaces."""
+    """Return what a command printed, in one line of single spaces."""
     assert (ended.code, ended.err) == (0, ""), ended
     assert ended.out.expandtabs().replace("\n", "").isprintable()
     return " ".join(ended.out.split())
@@ -70,12 +71,12 @@ def _pending(connection: Connection) -> set[int]:
     }
 
 
-def test_the_history_of_an_event_is_all_that_became_of_it(
+def test_show_prints_the_whole_history_of_an_event(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It died, was retried with another payload, died of something else, and a fix has released it."""
+    """It died, was retried with a new payload, died of another cause, and a fix released it."""
     monkeypatch.setenv("DLQ_ALLOW_EDIT", "true")
-    _dead(connection, 2)
+    _add_dead_events(connection, 2)
     assert (
         dlq("dead-events", "retry", "1", "--reason", "no sku", "--payload", '{"sku": "B-2"}').code
         == 0
@@ -83,9 +84,9 @@ def test_the_history_of_an_event_is_all_that_became_of_it(
     connection.execute("update dlq.retry set due_at = now()")
     kill(connection, "KeyError: 'postcode'", attempts=3, where="id = 1")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    fix = flag_fix(connection, FixFlag(Selection(all=True)), audit=_act("mended"))
+    fix = flag_fix(connection, FixFlag(Selection(all=True)), audit=_build_audit("fixed"))
     assert _read(dlq("dead-events", "show", "1", "--json"))["fix"]["status"] == "active"
-    advance_fix(connection, fix.id, audit=_act(), terms=FixTerms())
+    advance_fix(connection, fix.id, audit=_build_audit(), terms=FixTerms())
 
     history = _read(dlq("dead-events", "show", "1", "--json"))
     assert history.keys() == HISTORY_KEYS
@@ -101,29 +102,33 @@ def test_the_history_of_an_event_is_all_that_became_of_it(
     assert [
         (r["fix_id"], r["stage"], r["payload_before"], r["reason"]) for r in history["retries"]
     ] == [
-        (fix.id, 1, None, f"fix {fix.id}, stage 1: mended"),
+        (fix.id, 1, None, f"fix {fix.id}, stage 1: fixed"),
         (None, None, {"sku": "A-1"}, "no sku"),
     ]
     assert [r["death_id"] for r in history["retries"]] == [
         death["id"] for death in history["deaths"]
     ]
 
-    said = _words(dlq("dead-events", "show", "1"))
+    printed = _words(dlq("dead-events", "show", "1"))
     for words in (
-        "place outbox", "status pending", f"fix {fix.id}, active: mended", "KeyError: 'postcode'",
-        f"5 {CAUSE} TimeoutError: no answer", f"{fix.id}, stage 1 not known yet", 'payload: { "sku": "B-2" }',
-        "payload before the retry of", '{ "sku": "A-1" }', "last error: KeyError: 'postcode'",
+        "place outbox", "status pending", f"fix {fix.id}, active: fixed", "KeyError: 'postcode'",
+        f"5 {CAUSE} TimeoutError: no answer", f"{fix.id}, stage 1 not known yet",
+        'payload: { "sku": "B-2" }', "payload before the retry of", '{ "sku": "A-1" }',
+        "last error: KeyError: 'postcode'",
     ):  # fmt: skip
-        assert words in said
+        assert words in printed
 
 
-def test_an_event_is_shown_wherever_it_is(dlq: Run, connection: Connection) -> None:
-    """In the archive, or purged from there, or deleted by the application."""
-    _dead(connection, 3)
-    archive_dead_events(connection, before=datetime.now(UTC), only_exported=False, audit=_act())
+def test_show_finds_an_event_outside_the_outbox(dlq: Run, connection: Connection) -> None:
+    """In the archive, purged, or deleted by the application."""
+    _add_dead_events(connection, 3)
+    archive_dead_events(
+        connection, before=datetime.now(UTC), only_exported=False, audit=_build_audit()
+    )
     connection.execute(
-        "with gone as (delete from outbox_event_archive where id > 1 returning id), operation as (insert into"
-        " dlq.audit (kind, actor, reason, filter, events, at) values ('x', 'x', 'x', '{}', 1, now()) returning id)"
+        "with gone as (delete from outbox_event_archive where id > 1 returning id),"
+        " operation as (insert into dlq.audit (kind, actor, reason, filter, events, at)"
+        " values ('x', 'x', 'x', '{}', 1, now()) returning id)"
         " insert into dlq.purged (event_id, audit_id, purged_at)"
         " select gone.id, operation.id, now() from gone, operation where gone.id = 2"
     )
@@ -138,8 +143,8 @@ def test_an_event_is_shown_wherever_it_is(dlq: Run, connection: Connection) -> N
     assert "place purged" in _words(dlq("dead-events", "show", "2"))
 
 
-def test_a_discarded_event_says_who_gave_it_up_and_why(dlq: Run, connection: Connection) -> None:
-    _dead(connection, 1)
+def test_show_names_who_discarded_an_event_and_why(dlq: Run, connection: Connection) -> None:
+    _add_dead_events(connection, 1)
     connection.execute(
         "insert into dlq.discard (death_id, event_id, actor, reason, discarded_at)"
         " select id, event_id, 'bob', 'a test order', now() from dlq.death"
@@ -149,7 +154,7 @@ def test_a_discarded_event_says_who_gave_it_up_and_why(dlq: Run, connection: Con
 
 
 def test_hostile_texts_are_shown_inert(dlq: Run, connection: Connection) -> None:
-    """In the error, the payload, the types and the reasons; lines stay lines."""
+    """In error, payload, type and reason; line breaks stay."""
     add_events(connection, 1, payload=json.dumps({HOSTILE: [HOSTILE]}), event_type=HOSTILE)
     kill(connection, f"{HOSTILE}\nsecond line")
     assert dlq("dead-events", "retry", "1", "--reason", HOSTILE, "--actor", HOSTILE).code == 0
@@ -162,14 +167,14 @@ def test_hostile_texts_are_shown_inert(dlq: Run, connection: Connection) -> None
     )
 
 
-def test_a_very_long_text_is_cut_for_people_and_whole_for_programs(
+def test_a_very_long_text_is_cut_in_tables_and_whole_in_json(
     dlq: Run, connection: Connection
 ) -> None:
     add_events(connection, 1, payload=json.dumps({"x": "y" * 30_000}))
     kill(connection, "KeyError: " + "z" * 30_000)
     out = dlq("dead-events", "show", "1").out
     assert len(out) < 50_000
-    assert "characters more, with --json" in out
+    assert "more characters; --json prints all of them" in out
     history = _read(dlq("dead-events", "show", "1", "--json"))
     assert (len(history["event"]["payload"]["x"]), len(history["deaths"][0]["error"])) == (
         30_000,
@@ -177,19 +182,17 @@ def test_a_very_long_text_is_cut_for_people_and_whole_for_programs(
     )
 
 
-def test_a_dead_event_is_retried_also_a_parked_one(dlq: Run, connection: Connection) -> None:
-    """Due now, with who and why in ledger and audit, and the next command said."""
-    _dead(connection, 2)
+def test_retry_releases_a_parked_event_now(dlq: Run, connection: Connection) -> None:
+    """Ledger and audit log record who and why; the output names the next command."""
+    _add_dead_events(connection, 2)
     park(connection, [1])
     before = connection.execute(UNCHANGED.encode()).fetchall()
     assert "Would retry event 1." in _words(
         dlq("dead-events", "retry", "1", "--reason", "corrected", "--dry-run")
     )
     assert connection.execute(UNCHANGED.encode()).fetchall() == before
-    said = _words(dlq("dead-events", "retry", "1", "--reason", "corrected", "--actor", "ann"))
-    assert re.fullmatch(
-        r"Event 1 is pending again. What becomes of it: `\S*dlq dead-events show 1`.", said
-    )
+    printed = _words(dlq("dead-events", "retry", "1", "--reason", "corrected", "--actor", "ann"))
+    assert printed == "Event 1 is pending again. See its outcome: `dlq dead-events show 1`."
     assert _pending(connection) == {1}
     audit = one(connection, "select kind, actor, reason, events from dlq.audit")
     assert audit == {"kind": "retry.selected", "actor": "ann", "reason": "corrected", "events": 1}
@@ -201,7 +204,7 @@ def test_a_dead_event_is_retried_also_a_parked_one(dlq: Run, connection: Connect
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["show", "3"], 3, "Event 3 has never died"),
         (["show", "99"], 3, "no event 99 that ever died"),
@@ -229,25 +232,25 @@ def test_a_dead_event_is_retried_also_a_parked_one(dlq: Run, connection: Connect
         (["retry-batch", "--since", "x", "--reason", "x"], 2, "since: 'x' is no time"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_changes_nothing(
-    dlq: Run, connection: Connection, arguments: list[str], code: int, said: str
+def test_a_refused_command_changes_nothing(
+    dlq: Run, connection: Connection, arguments: list[str], code: int, message: str
 ) -> None:
-    """3: unknown or not dead; 2: an argument; 4: not allowed here."""
-    _dead(connection, 2)
+    """3: unknown or not dead; 2: an argument; 4: refused."""
+    _add_dead_events(connection, 2)
     add_events(connection, 1)
     before = connection.execute(UNCHANGED.encode()).fetchall()
     ended = dlq("dead-events", *arguments)
-    assert (ended.code, ended.out, said in ended.err) == (code, "", True), ended
+    assert (ended.code, ended.out, message in ended.err) == (code, "", True), ended
     assert connection.execute(UNCHANGED.encode()).fetchall() == before
     assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
 
 
-def test_another_payload_comes_from_the_line_or_a_file_and_keeps_its_digits(
+def test_a_payload_comes_from_an_argument_or_a_file_and_keeps_its_digits(
     dlq: Run, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it is allowed; what is no JSON or no file is said and changes nothing."""
+    """If DLQ_ALLOW_EDIT permits it. Invalid JSON and missing files are errors."""
     monkeypatch.setenv("DLQ_ALLOW_EDIT", "true")
-    _dead(connection, 2)
+    _add_dead_events(connection, 2)
     text = '{"price": 12345678901234567890.10}'
     (tmp_path / "payload.json").write_text(text, encoding="utf-8")
 
@@ -278,12 +281,12 @@ def test_another_payload_comes_from_the_line_or_a_file_and_keeps_its_digits(
         (["--all", "--parked"], {1, 2, 3, 4}),
     ],
 )
-def test_a_batch_is_what_is_dead_of_these_ids_or_of_a_filter(
+def test_a_batch_selects_dead_events_by_ids_or_by_a_filter(
     dlq: Run, connection: Connection, chosen: list[str], retried: set[int]
 ) -> None:
-    """A dry run counts the same; at the rate that was asked for; parked ones only by their id or when asked for."""
-    _dead(connection, 2, event_type="a")
-    _dead(connection, 2, event_type="b", error="KeyError: 'sku'")
+    """A dry run counts the same. Parked events need an id or --parked. --rate sets the pace."""
+    _add_dead_events(connection, 2, event_type="a")
+    _add_dead_events(connection, 2, event_type="b", error="KeyError: 'sku'")
     add_events(connection, 1, event_type="a")
     park(connection, [1])
     connection.execute("update dlq.death set died_at = '2026-01-01Z' where event_id = 4")
@@ -306,9 +309,9 @@ def test_a_batch_is_what_is_dead_of_these_ids_or_of_a_filter(
         "dry_run": True,
     }
     assert _pending(connection) == {5}
-    said = _words(dlq(*command))
-    assert f"Retried {format_count(len(retried), 'dead event')} at 4 a second" in said
-    assert ("Passed over: 1 of those that were named." in said) == (chosen[0] == "1")
+    printed = _words(dlq(*command))
+    assert f"Retried {format_count(len(retried), 'dead event')} at 4 per second" in printed
+    assert ("Skipped: 1 named event." in printed) == (chosen[0] == "1")
     assert _pending(connection) == retried | {5}
     due = one(
         connection,
@@ -318,18 +321,18 @@ def test_a_batch_is_what_is_dead_of_these_ids_or_of_a_filter(
 
 
 @pytest.mark.parametrize("verb", ["retry-batch", "discard"])
-def test_what_others_hold_is_passed_over_and_said(
+def test_locked_events_are_skipped_and_counted(
     dlq: Run, connection: Connection, database: Database, verb: str
 ) -> None:
-    """That an event is not dead would be untrue; the rest goes on."""
-    _dead(connection, 3)
+    """A locked event is not reported as not dead; the other events are changed."""
+    _add_dead_events(connection, 3)
     with database.connect() as other, other.transaction():
         other.execute("select from outbox_event where id = 2 for update")
         refused = dlq("dead-events", verb, "2", "--reason", "x")
         assert (refused.code, refused.out) == (4, "")
         assert "Other transactions hold this event." in refused.err
         by_type = dlq("dead-events", verb, "--error-contains", "no answer", "--reason", "x")
-        assert "Passed over: 1 dead event that is meant too, which others hold" in _words(by_type)
+        assert "Skipped: 1 dead event, locked by another transaction" in _words(by_type)
     assert one(
         connection, "select array_agg(id) as ids from outbox_event where status = 'dead'"
     ) == {"ids": [2]}
@@ -337,16 +340,18 @@ def test_what_others_hold_is_passed_over_and_said(
     assert (done["events"], done["locked"]) == (1, 0)
 
 
-def test_a_filter_of_nothing_is_no_failure(dlq: Run, connection: Connection) -> None:
-    _dead(connection, 1)
-    said = _words(dlq("dead-events", "retry-batch", "--event-type", "never.seen", "--reason", "x"))
-    assert said == "No dead event is meant by this. Nothing was changed."
+def test_a_filter_without_matches_is_no_error(dlq: Run, connection: Connection) -> None:
+    _add_dead_events(connection, 1)
+    printed = _words(
+        dlq("dead-events", "retry-batch", "--event-type", "never.seen", "--reason", "x")
+    )
+    assert printed == "No dead events match this filter. Nothing was changed."
 
 
-def test_more_than_a_thousand_events_go_only_when_somebody_says_yes(
+def test_a_retry_of_more_than_a_thousand_events_needs_a_confirmation(
     dlq: Run, connection: Connection
 ) -> None:
-    _dead(connection, 1_001)
+    _add_dead_events(connection, 1_001)
     command = ("dead-events", "retry-batch", "--all", "--reason", "x")
     ended = dlq(*command)
     assert (ended.code, ended.out, "would retry 1,001 events" in ended.err) == (4, "", True)

@@ -1,4 +1,4 @@
-"""`dlq doctor`: is each thing that is wrong found, and does the command beside it mend it?"""
+"""Checks that `dlq doctor` finds each problem, and that the remedy that it prints works."""
 
 import json
 import re
@@ -17,9 +17,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.doctor import CheckResult, check_installation
 from dlq_pipelines.installation import prepare_dagster
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.settings import Settings
+from dlq_pipelines.settings import Settings, read_settings
 from tests.cli.conftest import Run
 from tests.cli.test_main import _environment
 from tests.postgres.test_roles import _granted
@@ -36,45 +37,62 @@ CHECKS = [
     "Dagster daemon",
     "disk",
 ]
+NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
 HEARTBEATS = (
     "create table daemon_heartbeats (daemon_type text, timestamp timestamp);"
-    " insert into daemon_heartbeats select unnest(array['SENSOR', 'SCHEDULER', 'QUEUED_RUN_COORDINATOR']),"
+    " insert into daemon_heartbeats"
+    " select unnest(array['SENSOR', 'SCHEDULER', 'QUEUED_RUN_COORDINATOR']),"
     " now() at time zone 'UTC' - interval '{seconds} s'"
 )
 
 
-# What a role was given on tables and views, and on columns.
+# The rights of a role on tables, views and columns.
 GIVEN = """
     with held as (
         select c.oid, a.privilege_type, null as columns, a.grantee
         from pg_class c, aclexplode(c.relacl) a
         union all
         select c.oid, a.privilege_type, string_agg(t.attname, ', ' order by t.attname), a.grantee
-        from pg_class c join pg_attribute t on t.attrelid = c.oid, aclexplode(t.attacl) a group by 1, 2, 4
+        from pg_class c
+        join pg_attribute t on t.attrelid = c.oid,
+        aclexplode(t.attacl) a
+        group by 1, 2, 4
     )
-    select format('%%I.%%I', relnamespace::regnamespace, relname) as name, lower(privilege_type) as privilege, columns
-    from held join pg_class c using (oid) join pg_roles r on r.oid = held.grantee where r.rolname = %s
+    select
+        format('%%I.%%I', relnamespace::regnamespace, relname) as name,
+        lower(privilege_type) as privilege,
+        columns
+    from held
+    join pg_class c using (oid)
+    join pg_roles r on r.oid = held.grantee
+    where r.rolname = %s
 """
 
 
-def _checks(dlq: Run) -> tuple[int, dict[str, dict[str, object]]]:
+def _run_doctor(dlq: Run) -> tuple[int, dict[str, dict[str, object]]]:
     ended = dlq("doctor", "--json")
-    found = {one["check"]: one for one in json.loads(ended.out)["checks"]}
+    found = {check["check"]: check for check in json.loads(ended.out)["checks"]}
     assert list(found) == CHECKS
     assert (ended.code == 1) == any(check["ok"] is False for check in found.values())
-    assert all(bool(check["mend"]) == (check["ok"] is False) for check in found.values())
+    assert all(bool(check["remedy"]) == (check["ok"] is False) for check in found.values())
     return ended.code, found
 
 
-def _mend(command: object, database: Database) -> None:
-    """In a shell, where psql finds the database."""
-    there = f"{str(command).replace('psql ', f'psql {shlex.quote(database.url)} ')}"
-    subprocess.run(["bash", "-c", there], env=_environment(), check=True, capture_output=True)
+def _check(name: str) -> CheckResult:
+    """Run the checks at `NOW` and return one."""
+    checks = check_installation(read_settings(), now=NOW)
+    return next(check for check in checks if check.check == name)
+
+
+def _run_remedy(command: object, database: Database) -> None:
+    """Run a remedy in a shell in which psql finds the database."""
+    line = f"{str(command).replace('psql ', f'psql {shlex.quote(database.url)} ')}"
+    subprocess.run(["bash", "-c", line], env=_environment(), check=True, capture_output=True)
 
 
 @pytest.fixture
 def dagster(home: Path, connection: Connection) -> Iterator[Database]:
-    """The database in which Dagster's daemons say that they are alive."""
+    """The database with the heartbeats of Dagster's daemons."""
     url = prepare_dagster(Settings(home=home))["DLQ_DAGSTER_URL"].replace("+psycopg2", "")
     yield Database(url)
     connection.execute(
@@ -84,41 +102,41 @@ def dagster(home: Path, connection: Connection) -> Iterator[Database]:
     )
 
 
-def test_a_sound_installation_has_nothing_to_mend(dlq: Run, dagster: Database) -> None:
+def test_a_sound_installation_passes_every_check(dlq: Run, dagster: Database) -> None:
     with dagster.connect() as connection:
         connection.execute(HEARTBEATS.format(seconds=5).encode())
-    code, found = _checks(dlq)
+    code, found = _run_doctor(dlq)
     assert (code, [check["ok"] for check in found.values()]) == (0, [True] * 9)
 
 
-def test_a_daemon_that_is_gone_is_missed(dlq: Run, dagster: Database) -> None:
+def test_a_daemon_without_heartbeat_is_found(dlq: Run, dagster: Database) -> None:
     with dagster.connect() as connection:
         connection.execute(HEARTBEATS.format(seconds=400).encode())
-    daemon = _checks(dlq)[1]["Dagster daemon"]
-    assert (daemon["ok"], daemon["mend"]) == (False, "dlq up")
+    daemon = _run_doctor(dlq)[1]["Dagster daemon"]
+    assert (daemon["ok"], daemon["remedy"]) == (False, "dlq up")
     assert "QUEUED_RUN_COORDINATOR, SCHEDULER, SENSOR" in str(daemon["found"])
 
 
-def test_the_daemon_of_a_deployment_is_looked_for_in_its_own_database(
+def test_the_daemon_of_a_deployment_is_found_in_its_own_database(
     dlq: Run, empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one that dagster.yaml reads, and what mends it is its service."""
+    """In the database that dagster.yaml reads. The remedy restarts the service."""
     monkeypatch.setenv(
         "DLQ_DAGSTER_URL", empty_database.url.replace("postgresql://", "postgresql+psycopg2://")
     )
-    daemon = _checks(dlq)[1]["Dagster daemon"]
-    assert (daemon["found"], daemon["mend"]) == (
+    daemon = _run_doctor(dlq)[1]["Dagster daemon"]
+    assert (daemon["found"], daemon["remedy"]) == (
         "it has never run on this installation",
         "systemctl restart dlq-daemon",
     )
     with empty_database.connect() as connection:
         connection.execute(HEARTBEATS.format(seconds=5).encode())
-    assert _checks(dlq)[1]["Dagster daemon"]["ok"] is True
+    assert _run_doctor(dlq)[1]["Dagster daemon"]["ok"] is True
     monkeypatch.setenv(
         "DLQ_DAGSTER_URL", "postgresql+psycopg2://dagster:s3cr3t@127.0.0.1:1/dagster"
     )
     assert (
-        _checks(dlq)[1]["Dagster daemon"]["found"]
+        _run_doctor(dlq)[1]["Dagster daemon"]["found"]
         == "the database that DLQ_DAGSTER_URL names does not answer"
     )
 
@@ -130,15 +148,15 @@ def test_the_daemon_of_a_deployment_is_looked_for_in_its_own_database(
         "drop trigger dlq_death_inserted on outbox_event",
     ],
 )
-def test_a_trigger_that_does_not_fire_is_found_and_mended(
+def test_the_remedy_restores_a_trigger_that_does_not_fire(
     dlq: Run, connection: Connection, database: Database, harm: str
 ) -> None:
-    """After the command that it names, deaths are recorded again."""
+    """After the remedy, deaths are recorded again."""
     connection.execute(harm.encode())
-    trigger = _checks(dlq)[1]["trigger"]
+    trigger = _run_doctor(dlq)[1]["trigger"]
     assert trigger["ok"] is False
-    _mend(trigger["mend"], database)
-    assert _checks(dlq)[1]["trigger"]["ok"] is True
+    _run_remedy(trigger["remedy"], database)
+    assert _run_doctor(dlq)[1]["trigger"]["ok"] is True
     add_events(connection, 1)
     kill(connection, "x")
     connection.execute(
@@ -148,7 +166,7 @@ def test_a_trigger_that_does_not_fire_is_found_and_mended(
     assert one(connection, "select count(*) from dlq.death") == {"count": 2}
 
 
-def test_rights_that_are_lacking_are_named_as_the_grants_that_give_them(
+def test_the_remedy_grants_missing_rights(
     dlq: Run, connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     role = f"operator_{connection.info.backend_pid}"
@@ -160,26 +178,26 @@ def test_rights_that_are_lacking_are_named_as_the_grants_that_give_them(
     )
     try:
         monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role))
-        rights = _checks(dlq)[1]["rights"]
+        rights = _run_doctor(dlq)[1]["rights"]
         assert rights["ok"] is False
         columns = "status, attempts, next_run_at, dead_at, payload"
         assert f"grant delete, insert, update ({columns}) on public.outbox_event to {role}" in str(
-            rights["mend"]
+            rights["remedy"]
         )
-        _mend(rights["mend"], database)
-        assert _checks(dlq)[1]["rights"]["ok"] is True
+        _run_remedy(rights["remedy"], database)
+        assert _run_doctor(dlq)[1]["rights"]["ok"] is True
     finally:
         connection.execute(sql.SQL("drop owned by {}").format(name))
         connection.execute(sql.SQL("drop role {}").format(name))
 
 
-def test_what_the_operator_needs_is_what_the_roles_script_gives_it(
+def test_the_rights_check_requires_what_the_roles_script_grants_to_the_operator(
     dlq: Run, connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No less, or an installation as deploy/README.md makes it would be wrong; no more, or a right could be missed."""
+    """Exactly: an installation by deploy/README.md passes, and no right is missed."""
     with _granted(database) as urls:
         monkeypatch.setenv("DLQ_DATABASE_URL", urls["operator"])
-        assert _checks(dlq)[1]["rights"]["ok"] is True
+        assert _run_doctor(dlq)[1]["rights"]["ok"] is True
         (operator,) = [
             role for role in _roles_of(connection, urls["operator"]) if role.startswith("operator ")
         ]
@@ -187,16 +205,16 @@ def test_what_the_operator_needs_is_what_the_roles_script_gives_it(
             (row["name"], row["privilege"], row["columns"])
             for row in connection.execute(GIVEN, [operator])
         }
-        with replace(database, url=urls["flagger"]).connect() as nobody:
-            lacking = [
-                re.fullmatch(r"grant (.*) on (.*) to .*", row["lacking"])
-                for row in nobody.run("doctor.rights")
+        with replace(database, url=urls["flagger"]).connect() as other:
+            grants = [
+                re.fullmatch(r"grant (.*) on (.*) to .*", row["grant_statement"])
+                for row in other.run("doctor.rights")
             ]
     needed = {
-        (found[2], audit, ", ".join(sorted(columns.split(", "))) if columns else None)
-        for found in lacking
+        (found[2], privilege, ", ".join(sorted(columns.split(", "))) if columns else None)
+        for found in grants
         if found
-        for audit, columns in re.findall(r"(\w+)(?: \(([^)]*)\))?", found[1])
+        for privilege, columns in re.findall(r"(\w+)(?: \(([^)]*)\))?", found[1])
     }
     assert needed == given
 
@@ -209,68 +227,75 @@ def _roles_of(connection: Connection, url: str) -> list[str]:
     return [row["name"] for row in connection.execute(memberships, [conninfo_to_dict(url)["user"]])]
 
 
-def test_a_worker_that_is_behind_and_deaths_without_cause_are_found(
+def test_a_lagging_worker_and_unclassified_deaths_are_found(
     dlq: Run, connection: Connection
 ) -> None:
     add_events(connection, 2)
     kill(connection, "x", where="id = 1")
     connection.execute("update dlq.death set died_at = now() - interval '2 hours'")
-    assert "1 deaths wait for their cause" in str(_checks(dlq)[1]["backlog"]["found"])
-    connection.execute("update outbox_event set next_run_at = now() - interval '10 minutes'")
-    assert _checks(dlq)[1]["backlog"]["found"] == "the worker is 600 s behind"
+    backlog = _run_doctor(dlq)[1]["backlog"]
+    assert "not classified yet: 1 death, the oldest" in str(backlog["found"])
+    assert backlog["remedy"] == "dlq causes classify"
+    assert dlq("causes", "classify").code == 0
+    assert _run_doctor(dlq)[1]["backlog"]["ok"] is True
+    connection.execute("update outbox_event set next_run_at = %s", [NOW - timedelta(minutes=10)])
+    assert _check("backlog").found == "the worker is 600 s behind"
 
 
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("days_per_run", ["0", "1"])
-def test_days_that_no_schedule_exports_are_found_and_the_command_exports_them(
-    dlq: Run,
+def test_the_remedy_exports_days_that_no_schedule_exports(
     connection: Connection,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
     days_per_run: str,
 ) -> None:
-    """Dead before the first morning: in one case on a day before the first of all. Then the archive takes them."""
-    now = datetime.now(UTC)
-    first, last, reach = (f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (18, 17, 14))
+    """Deaths before the first schedule, in one case before the first partition of all.
+
+    After the remedy they can be archived.
+    """
+    first, last, scheduled = (f"{NOW - timedelta(days=ago):%Y-%m-%d}" for ago in (18, 17, 14))
     monkeypatch.setenv("DLQ_TIMEZONE", "UTC")
     monkeypatch.setenv("DLQ_DAYS_PER_RUN", days_per_run)
     if days_per_run == "1":
         monkeypatch.setenv("DLQ_PARTITIONS_START", last)
-    _died(connection, [first, last, last, reach])
+    _add_deaths(connection, [first, last, last, scheduled])
 
-    exports = _checks(dlq)[1]["exports"]
-    assert str(exports["found"]).startswith(f"3 dead events of {first} to {last} stay for ever")
-    assert str(exports["found"]).endswith(f"no schedule makes one of a day before {reach}")
-    assert str(exports["mend"]).endswith(f"--partition-range {first}...{last}")
-    assert str(exports["mend"]).startswith(
+    exports = _check("exports")
+    assert exports.found.startswith(f"3 dead events of {first} to {last} cannot be archived")
+    assert exports.found.endswith(f"no schedule exports a day before {scheduled}")
+    assert exports.remedy.endswith(f"--partition-range {first}...{last}")
+    assert exports.remedy.startswith(
         "dagster "
         if days_per_run == "0"
         else f"DLQ_PARTITIONS_START={first} DLQ_DAYS_PER_RUN=0 dagster "
     )
-    _mend(exports["mend"], database)
-    assert _checks(dlq)[1]["exports"]["ok"] is True
+    _run_remedy(exports.remedy, database)
+    assert _check("exports").ok is True
     assert [
         row["rows"] for row in connection.execute("select rows from dlq.export_day order by day")
     ] == [1, 2]
-    audit = AuditContext("ann", "retention", now)
+    audit = AuditContext("ann", "retention", NOW)
     moved = archive_dead_events(
-        connection, before=now - timedelta(days=10), only_exported=True, audit=audit
+        connection, before=NOW - timedelta(days=10), only_exported=True, audit=audit
     )
     assert (moved.moved, moved.left) == (3, 1)
 
 
-def test_an_archive_that_waits_for_no_export_is_not_warned_of(
+def test_the_exports_check_passes_if_the_archive_needs_no_exports(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _died(connection, ["2026-01-05"])
-    assert _checks(dlq)[1]["exports"]["ok"] is False
+    _add_deaths(connection, ["2026-01-05"])
+    assert _run_doctor(dlq)[1]["exports"]["ok"] is False
     monkeypatch.setenv("DLQ_ARCHIVE_REQUIRES_EXPORT", "false")
-    assert _checks(dlq)[1]["exports"]["found"] == "the archive does not wait for them"
+    assert _run_doctor(dlq)[1]["exports"]["found"] == "the archive does not wait for exports"
 
 
-def test_looking_for_days_without_export_reads_indexes_alone(connection: Connection) -> None:
-    """Neither table is read from end to end."""
+def test_the_exports_check_reads_indexes_only(connection: Connection) -> None:
+    """It scans neither table."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
+        "insert into outbox_event"
+        " (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
         " select 'order', n::text, 'e', '{}', case when n % 4 = 0 then 'dead' else 'done' end,"
         " case when n % 4 = 0 then '2026-03-01'::timestamptz + n * interval '1 minute' end"
         " from generate_series(1, 40000) n"
@@ -283,24 +308,26 @@ def test_looking_for_days_without_export_reads_indexes_alone(connection: Connect
     assert "Seq Scan on death" not in plan, plan
 
 
-def _died(connection: Connection, days: list[str]) -> None:
-    """An event dead at noon of each of these days, with its cause."""
+def _add_deaths(connection: Connection, days: list[str]) -> None:
+    """Add an event that died at noon for each of these days, and classify it."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-        " select 'order', '1', 'e', '{}', 'dead', 'TimeoutError: x', day::timestamptz + interval '12 hours'"
+        "insert into outbox_event"
+        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'order', '1', 'e', '{}', 'dead', 'TimeoutError: x',"
+        " day::timestamptz + interval '12 hours'"
         " from unnest(%s::text[]) day",
         [[f"{day}T00:00Z" for day in days]],
     )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
 
 
-def test_what_needs_what_is_missing_is_not_looked_at(
+def test_a_check_is_skipped_if_a_check_that_it_depends_on_fails(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a schema of this release, and without a database at all."""
+    """Without the schema of this release, and without a database."""
     connection.execute("delete from dlq.migration where series = 'outbox' and number > 1")
-    found = _checks(dlq)[1]
-    assert (found["schema"]["ok"], found["schema"]["mend"]) == (False, "dlq migrate")
+    found = _run_doctor(dlq)[1]
+    assert (found["schema"]["ok"], found["schema"]["remedy"]) == (False, "dlq migrate")
     assert [found[name]["ok"] for name in ("trigger", "rights", "clock", "backlog", "exports")] == [
         None
     ] * 5

@@ -1,4 +1,4 @@
-"""`dlq dead-events export`: the columns of the daily export, to a file or a pipe, for a filter."""
+"""Checks `dlq dead-events export`: the columns of the daily export, to a file or a pipe."""
 
 import csv
 import hashlib
@@ -24,18 +24,20 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 @pytest.fixture
 def run(home: Path, connection: Connection, tmp_path: Path) -> Run:
-    """Run the command in a folder of its own, on five deaths of two types."""
+    """Return a function that runs the command in its own folder, with five deaths of two types."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-        " select 'order', n::text, 'order.' || mod(n, 2), jsonb_build_object('n', n, 'pin', 'hush'), 'dead',"
-        " 'KeyError: ' || n, '2026-03-10T12:00Z'::timestamptz + n * interval '1 hour' from generate_series(1, 5) n"
+        "insert into outbox_event"
+        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'order', n::text, 'order.' || mod(n, 2),"
+        " jsonb_build_object('n', n, 'pin', 'hush'), 'dead', 'KeyError: ' || n,"
+        " '2026-03-10T12:00Z'::timestamptz + n * interval '1 hour' from generate_series(1, 5) n"
     )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     assert home.parent == tmp_path
 
     def command(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
         return subprocess.run(
-            [Path(sys.executable).parent / "dlq", "dead-events", "export", *arguments],
+            [str(Path(sys.executable).parent / "dlq"), "dead-events", "export", *arguments],
             check=False,
             capture_output=True,
             cwd=tmp_path,
@@ -45,13 +47,13 @@ def run(home: Path, connection: Connection, tmp_path: Path) -> Run:
     return command
 
 
-def ids(done: "subprocess.CompletedProcess[bytes]") -> list[int]:
+def _read_ids(done: "subprocess.CompletedProcess[bytes]") -> list[int]:
     assert done.returncode == 0, done.stderr
     return [json.loads(line)["event_id"] for line in done.stdout.splitlines()]
 
 
 def test_each_format_has_the_columns_of_the_daily_export(run: Run, tmp_path: Path) -> None:
-    """A file with the rights that any other gets, and one sentence on stderr."""
+    """The file has the usual permissions; stderr has one line."""
     (tmp_path / "other").touch()
     for format in ("json", "jsonl", "csv", "parquet"):
         done = run("--format", format, "--output", f"deaths.{format}")
@@ -90,34 +92,34 @@ def test_each_format_has_the_columns_of_the_daily_export(run: Run, tmp_path: Pat
         (["--limit", "1", "--event-type", "order.0"], [2]),
     ],
 )
-def test_a_filter_is_what_it_says(run: Run, filter_: list[str], found: list[int]) -> None:
-    """To the standard output, in the order of death."""
-    assert ids(run("--output", "-", *filter_)) == found
+def test_filters_select_deaths(run: Run, filter_: list[str], found: list[int]) -> None:
+    """On stdout, in the order of death."""
+    assert _read_ids(run("--output", "-", *filter_)) == found
 
 
-def test_a_program_is_told_what_lies_in_the_file(run: Run, tmp_path: Path) -> None:
-    """Its rows, its size and its sum; nothing else is said. On the standard output there would be no place for it."""
+def test_json_describes_the_file(run: Run, tmp_path: Path) -> None:
+    """Its rows, bytes and checksum. It cannot describe an export to stdout."""
     done = run("--format", "csv", "--output", "deaths.csv", "--event-type", "order.1", "--json")
     file = (tmp_path / "deaths.csv").read_bytes()
-    told = {
+    description = {
         "file": "deaths.csv",
         "rows": 3,
         "bytes": len(file),
         "sha256": hashlib.sha256(file).hexdigest(),
     }
-    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, told, b"")
+    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, description, b"")
     refused = run("--output", "-", "--json")
     assert (refused.returncode, refused.stdout) == (2, b"")
-    assert b"name one with --output" in refused.stderr
+    assert b"Pass --output FILE" in refused.stderr
 
 
-def test_a_cause_stands_for_those_that_are_merged_into_it(run: Run, connection: Connection) -> None:
-    """As everywhere else."""
+def test_a_cause_includes_the_causes_merged_into_it(run: Run, connection: Connection) -> None:
     connection.execute(
         "update outbox_event set status = 'dead', last_error = 'TimeoutError: x' where id = 1"
     )
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+        "insert into outbox_event"
+        " (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
         " values ('order', '6', 'order.0', '{}', 'dead', 'TimeoutError: x')"
     )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
@@ -125,20 +127,20 @@ def test_a_cause_stands_for_those_that_are_merged_into_it(run: Run, connection: 
         "select cause_id from dlq.death where event_id in (1, 6) order by event_id"
     ).fetchall()
     first, other = (row["cause_id"] for row in rows)
-    assert ids(run("--output", "-", "--cause", other)) == [6]
+    assert _read_ids(run("--output", "-", "--cause", other)) == [6]
     connection.execute("update dlq.cause set merged_into = %s where id = %s", [other, first])
-    assert ids(run("--output", "-", "--cause", other)) == [1, 2, 3, 4, 5, 6]
+    assert _read_ids(run("--output", "-", "--cause", other)) == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_is_hidden_in_exports_is_hidden_here(run: Run) -> None:
-    """And a rule that cannot be understood is refused before a file is begun."""
+def test_the_redaction_of_exports_applies(run: Run) -> None:
+    """An invalid rule is an error before a file is created."""
     done = run(
         "--output",
         "-",
         DLQ_EXPORT_REDACT_PAYLOAD="drop $.pin",
         DLQ_EXPORT_REDACT_ERRORS=r"KeyError: \d",
     )
-    assert ids(done) == [1, 2, 3, 4, 5]
+    assert _read_ids(done) == [1, 2, 3, 4, 5]
     assert b"hush" not in done.stdout
     assert json.loads(done.stdout.splitlines()[0])["error"] == "[redacted]"
     refused = run("--output", "-", DLQ_EXPORT_REDACT_PAYLOAD="hide $.pin")
@@ -149,32 +151,32 @@ def test_what_is_hidden_in_exports_is_hidden_here(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["--output", "x", "--since", "yesterday"], 2, "no time. Write it as 2026-11-24"),
         (["--output", "x", "--cause", "v1-none"], 3, "There is no cause 'v1-none'."),
         (["--output", "nowhere/x"], 1, "No such file or directory: 'nowhere/x'"),
-        (["--output", "-", "99", "999"], 3, "None of these events ever died. `"),
-        (["--output", "x", "99"], 3, "None of these events ever died. `"),
+        (["--output", "-", "99", "999"], 3, "None of these events ever died. List dead"),
+        (["--output", "x", "99"], 3, "None of these events ever died. List dead"),
         (["--output", "-", "--limit", "0"], 2, "0 is not in the range"),
         (["--output", "-", "--format", "xml"], 2, "xml"),
     ],
 )
-def test_what_cannot_be_done_is_said(
-    run: Run, tmp_path: Path, arguments: list[str], code: int, said: str
+def test_an_error_leaves_no_file(
+    run: Run, tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
-    """No stack trace, no file."""
+    """And prints no stack trace."""
     done = run(*arguments)
     assert done.returncode == code
-    assert said in done.stderr.decode()
+    assert message in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
     assert not (tmp_path / "x").exists()
 
 
-def test_a_file_that_cannot_be_finished_stays_as_it_was(
+def test_an_interrupted_export_leaves_the_old_file(
     run: Run, connection: Connection, tmp_path: Path
 ) -> None:
-    """A table that is locked breaks the stream off."""
+    """A locked table interrupts the stream."""
     (tmp_path / "deaths.json").write_text("old")
     with connection.transaction():
         connection.execute("lock table outbox_event_archive in access exclusive mode")
@@ -184,16 +186,16 @@ def test_a_file_that_cannot_be_finished_stays_as_it_was(
     assert [path.name for path in tmp_path.glob(".deaths*")] == []
 
 
-def test_a_reader_that_has_enough_ends_it_quietly(
-    run: Run, connection: Connection, home: Path
-) -> None:
-    """As `| head -1` does."""
+@pytest.mark.usefixtures("run")
+def test_a_reader_that_stops_ends_it_silently(connection: Connection) -> None:
+    """Such as `| head -1`."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
+        "insert into outbox_event"
+        " (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
         " select 'order', n::text, 'e', to_jsonb(repeat('x', 1000)), 'dead', '2026-03-09'"
         " from generate_series(1, 9000) n"
     )
-    command = [Path(sys.executable).parent / "dlq", "dead-events", "export", "--output", "-"]
+    command = [str(Path(sys.executable).parent / "dlq"), "dead-events", "export", "--output", "-"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)
     ) as child:
@@ -202,13 +204,10 @@ def test_a_reader_that_has_enough_ends_it_quietly(
         assert json.loads(child.stdout.readline())["aggregate_id"] == "1"
         child.stdout.close()
         assert (child.stderr.read(), child.wait()) == (b"", 141)
-    assert run
-    assert home
 
 
-def test_a_time_is_of_the_installations_zone(run: Run) -> None:
-    """Unless it says another."""
+def test_a_time_without_zone_is_in_the_zone_of_the_settings(run: Run) -> None:
     in_berlin = run("--output", "-", "--since", "2026-03-10T16:00", DLQ_TIMEZONE="Europe/Berlin")
-    assert ids(in_berlin) == [3, 4, 5]
+    assert _read_ids(in_berlin) == [3, 4, 5]
     first = json.load(io.BytesIO(in_berlin.stdout.splitlines()[0]))
     assert datetime.fromisoformat(first["died_at"]) == datetime(2026, 3, 10, 15, tzinfo=UTC)

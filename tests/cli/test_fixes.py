@@ -1,4 +1,4 @@
-"""`dlq fixes`: is a fix flagged, followed, stopped as a person says it, and parked events released, and only that?"""
+"""Checks `dlq fixes`: flag, list, show, advance, pause, resume, withdraw, parked events."""
 
 import contextlib
 import getpass
@@ -6,9 +6,11 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -35,10 +37,10 @@ ERROR = (
 CAUSE = compute_cause_key(ERROR)
 NO_SKU = "KeyError: 'sku'"
 HOSTILE = "\x1b[2J\x1b[31m[bold]TimeoutError[/bold]: \x9b2Jno\u202e answer"
-# What scripts may rely on.
+# The JSON keys that scripts rely on.
 FIX_KEYS = {
-    "id", "selection", "note", "link", "owner", "flagged_by", "flagged_at", "not_before", "expires_at", "policy",
-    "stage", "status", "verdict", "evidence", "closed_at",
+    "id", "selection", "note", "link", "owner", "flagged_by", "flagged_at", "not_before",
+    "expires_at", "policy", "stage", "status", "verdict", "evidence", "closed_at",
 }  # fmt: skip
 STAGE_KEYS = {
     "stage",
@@ -59,10 +61,10 @@ PARKED_KEYS = {
     "retries",
     "died_at",
 }
-FLAG = ("fixes", "flag", "--cause", CAUSE, "--note", "mended in v42")
+FLAG = ("fixes", "flag", "--cause", CAUSE, "--note", "fixed in v42")
 
 
-def _dead(
+def _add_dead_events(
     connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed"
 ) -> None:
     add_events(connection, count, event_type=event_type)
@@ -78,7 +80,7 @@ def _read(ended: Ended) -> dict[str, Any]:
 
 
 def _words(ended: Ended) -> str:
-    """What a command said, in one line of single spaces."""
+    """Return what a command printed, in one line of single spaces."""
     assert (ended.code, ended.err) == (0, ""), ended
     assert ended.out.expandtabs().replace("\n", "").isprintable()
     return " ".join(ended.out.split())
@@ -93,20 +95,20 @@ def _kinds(connection: Connection) -> list[str]:
     return [row["kind"] for row in connection.execute("select kind from dlq.audit order by id")]
 
 
-def test_a_dry_run_says_what_the_fix_would_release_and_changes_nothing(
-    dlq: Run, connection: Connection
-) -> None:
-    """Events, aggregates, parked, overtaken, stages and the time; the same figures for programs."""
-    _dead(connection, 60)
+def test_a_dry_run_prints_a_preview_and_changes_nothing(dlq: Run, connection: Connection) -> None:
+    """Events, aggregates, parked, overtaken, stages and time, with equal values in JSON."""
+    _add_dead_events(connection, 60)
     park(connection, [3])
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
-        " select aggregate_type, aggregate_id, 'later', '{}', 'done' from outbox_event where id in (1, 2)"
+        " select aggregate_type, aggregate_id, 'later', '{}', 'done' from outbox_event"
+        " where id in (1, 2)"
     )
-    said = _words(dlq(*FLAG, "--rate", "0.5", "--dry-run"))
-    assert re.sub(r"^it would mean ", "", said) == (
-        "events 60 aggregates 60 parked 1 overtaken 2 stages 10, 49 "
-        "time 1 min 58 s at 0.5 a second, and what the worker needs Nothing was changed: this was a dry run."
+    printed = _words(dlq(*FLAG, "--rate", "0.5", "--dry-run"))
+    assert printed == (
+        "would release value events 60 aggregates 60 parked 1 overtaken 2 stages 10, 49 "
+        "time 1 min 58 s at 0.5 per second, and the time of the worker "
+        "Nothing was changed: this was a dry run."
     )
     would = _read(dlq(*FLAG, "--rate", "0.5", "--dry-run", "--json"))
     assert (would["dry_run"], would["fix"], would["preview"]) == (
@@ -117,71 +119,73 @@ def test_a_dry_run_says_what_the_fix_would_release_and_changes_nothing(
     assert (list_fixes(connection), _kinds(connection)) == ([], [])
 
 
-def test_a_preview_that_could_not_count_says_that_it_does_not_know(
+def test_a_preview_without_a_count_of_overtaken_events_says_so(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _dead(connection, 1)
+    _add_dead_events(connection, 1)
     monkeypatch.setattr("dlq_pipelines.retries.fixes._overtaken", lambda *_: None)
     assert "overtaken not known" in _words(dlq(*FLAG, "--dry-run"))
 
 
-def test_flagging_says_what_comes_next_and_is_signed_by_the_account(
+def test_flagging_prints_the_next_command_and_records_the_account(
     dlq: Run, connection: Connection
 ) -> None:
-    """With the installation's figures where none is given, and as a program reads it."""
-    _dead(connection, 2)
-    said = _words(dlq(*FLAG, "--link", "v42", "--owner", "team-shipping"))
+    """With the policy of the settings, and equal values in JSON."""
+    _add_dead_events(connection, 2)
+    printed = _words(dlq(*FLAG, "--link", "v42", "--owner", "team-shipping"))
     (fix,) = list_fixes(connection)
     assert (
-        f"Fix {fix.id} is flagged. It means 2 dead events, in stages of 2; the fix_flag_sensor releases"
-        in said
+        f"Fix {fix.id} is flagged. It targets 2 dead events, in stages of 2. The fix_flag_sensor"
+        in printed
     )
-    assert f"dlq fixes show {fix.id}`." in said
+    assert f"dlq fixes show {fix.id}`." in printed
     terms = build_fix_terms(Settings())
     assert (fix.selection, fix.policy) == (Selection(cause=CAUSE), terms.policy)
     assert (fix.note, fix.link, fix.owner, fix.flagged_by) == (
-        "mended in v42", "v42", "team-shipping", getpass.getuser(),
+        "fixed in v42", "v42", "team-shipping", getpass.getuser(),
     )  # fmt: skip
     assert fix.expires_at is not None
-    assert abs(fix.expires_at - fix.flagged_at - terms.expiry).total_seconds() < 1
+    assert fix.expires_at - fix.flagged_at == terms.expiry
     (row,) = _read(dlq("fixes", "list", "--json"))["fixes"]
-    assert (row.keys(), row["id"], row["selection"]["cause_id"]) == (FIX_KEYS, fix.id, CAUSE)
+    assert (row.keys(), row["id"], row["selection"]["cause"]) == (FIX_KEYS, fix.id, CAUSE)
 
 
-def test_every_option_of_flag_reaches_the_fix(
+def test_every_option_of_flag_is_stored(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Times are the installation's where they name no zone."""
+    """Times without a zone are in DLQ_TIMEZONE."""
     monkeypatch.setenv("DLQ_TIMEZONE", "Europe/Berlin")
-    _dead(connection, 2)
+    _add_dead_events(connection, 2)
     options = (
-        "--event-type order.placed --aggregate-type order --id 1 --id 2 --id 99 --attempts 5 --error-contains answer"
-        " --since 2026-01-01 --until 2099-07-01T12:00 --not-before 2090-01-01T00:00+00:00 --expiry-days 3 --canary 7"
-        " --growth 2.5 --rate 9 --min-success 0.75 --settle-seconds 60 --max-retries 5 --order none --actor ann --json"
+        "--event-type order.placed --aggregate-type order --id 1 --id 2 --id 99 --attempts 5"
+        " --error-contains answer --since 2026-01-01 --until 2099-07-01T12:00"
+        " --not-before 2090-01-01T00:00+00:00 --expiry-days 3 --canary 7 --growth 2.5 --rate 9"
+        " --min-success 0.75 --settle-seconds 60 --max-retries 5 --order none --actor ann --json"
     )
     row = _read(dlq(*FLAG, *options.split()))["fix"]
     assert row["selection"] == {
-        "cause_id": CAUSE, "event_type": "order.placed", "aggregate_type": "order", "event_ids": [1, 2, 99],
-        "attempts": 5, "error_contains": "answer", "since": "2025-12-31T23:00:00Z",
-        "until": "2099-07-01T10:00:00Z", "every": False,
+        "cause": CAUSE, "event_type": "order.placed", "aggregate_type": "order",
+        "event_ids": [1, 2, 99], "attempts": 5, "error_contains": "answer",
+        "since": "2025-12-31T23:00:00Z", "until": "2099-07-01T10:00:00Z", "all": False,
     }  # fmt: skip
     assert row["policy"] == {
-        "canary": 7, "growth": 2.5, "rate": 9.0, "min_success": 0.75, "settle_seconds": 60, "max_retries": 5,
-        "order": "none",
+        "canary": 7, "growth": 2.5, "rate": 9.0, "min_success": 0.75, "settle_seconds": 60,
+        "max_retries": 5, "order": "none",
     }  # fmt: skip
     assert (row["not_before"], row["expires_at"], row["flagged_by"]) == (
         "2090-01-01T00:00:00Z", "2090-01-04T00:00:00Z", "ann",
     )  # fmt: skip
     shown = _words(dlq("fixes", "show", str(row["id"])))
     assert (
-        f"means cause {CAUSE}, event type order.placed, aggregate type order, events 1, 2, 99, attempts 5, "
-        "error with answer, dead since 2026-01-01 00:00:00+01, dead before 2099-07-01 12:00:00+02, dead before "
+        f"selection cause {CAUSE}, event type order.placed, aggregate type order, "
+        "events 1, 2, 99, attempts 5, error with answer, dead since 2026-01-01 00:00:00+01, "
+        "dead before 2099-07-01 12:00:00+02, dead before "
     ) in shown
     assert "next waits: not before 2090-01-01 00:00 UTC" in shown
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
         ([], 2, "no filter was given"),
         (["--all", "--event-type", "x"], 2, "cannot be combined"),
@@ -205,21 +209,21 @@ def test_every_option_of_flag_reaches_the_fix(
         (["--id", "0"], 2, "0 is not in the range"),
     ],
 )
-def test_what_cannot_be_flagged_is_said_and_changes_nothing(
-    dlq: Run, connection: Connection, options: list[str], code: int, said: str
+def test_a_refused_flag_changes_nothing(
+    dlq: Run, connection: Connection, options: list[str], code: int, message: str
 ) -> None:
-    _dead(connection, 1)
-    ended = dlq("fixes", "flag", "--note", "mended", *options)
+    _add_dead_events(connection, 1)
+    ended = dlq("fixes", "flag", "--note", "fixed", *options)
     assert (ended.code, ended.out) == (code, ""), ended
-    assert said in ended.err
+    assert message in ended.err
     assert (list_fixes(connection), _kinds(connection)) == ([], [])
 
 
-def test_more_than_a_thousand_events_are_flagged_only_by_somebody_who_says_yes(
+def test_a_fix_of_more_than_a_thousand_events_needs_a_confirmation(
     dlq: Run, connection: Connection
 ) -> None:
-    """Where nobody can be asked it is refused, exit 4, and nothing is changed; a thousand are not asked for."""
-    _dead(connection, 1_001)
+    """Without a terminal it is refused unless --yes is given."""
+    _add_dead_events(connection, 1_001)
     ended = dlq(*FLAG)
     assert (ended.code, ended.out) == (4, "")
     assert "would release 1,001 events" in ended.err
@@ -230,73 +234,86 @@ def test_more_than_a_thousand_events_are_flagged_only_by_somebody_who_says_yes(
     assert dlq(*FLAG, "--yes").code == 0
 
 
+def _take_terminal(terminal: int) -> None:
+    """Make it the controlling terminal, and restore SIGINT, which background jobs ignore."""
+    os.login_tty(terminal)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
-    ("answer", "code", "said"),
+    ("answer", "code", "last_line"),
     [
         ("\x03", 130, "Nothing was changed."),
         (
             "\x04",
             4,
-            "dlq: Nothing was changed: there was no answer. Narrow it, or look with --dry-run.",
+            (
+                "dlq: Nothing was changed: there was no answer. Narrow the filter, or preview with "
+                "--dry-run."
+            ),
         ),
         (
             "n\n",
             4,
-            "dlq: Nothing was changed: the answer was no. Narrow it, or look with --dry-run.",
+            (
+                "dlq: Nothing was changed: the answer was no. Narrow the filter, or preview with "
+                "--dry-run."
+            ),
         ),
     ],
     ids=["Ctrl-C", "Ctrl-D", "no"],
 )
-def test_whoever_does_not_say_yes_is_told_that_nothing_was_changed(
-    home: Path, connection: Connection, answer: str, code: int, said: str
+def test_declining_the_confirmation_changes_nothing(
+    home: Path, connection: Connection, answer: str, code: int, last_line: str
 ) -> None:
-    """At the keyboard of a terminal of its own."""
-    _dead(connection, 1_001)
+    """On a terminal of its own, with real keys."""
+    _add_dead_events(connection, 1_001)
     ours, theirs = pty.openpty()
     running = subprocess.Popen(
-        [Path(sys.executable).parent / "dlq", *FLAG],
-        preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509 - no thread runs yet
+        [str(Path(sys.executable).parent / "dlq"), *FLAG],
+        preexec_fn=partial(_take_terminal, theirs),  # noqa: PLW1509 - no thread runs yet
         cwd=home.parent,
     )
     os.close(theirs)
-    told = ""
-    with contextlib.suppress(OSError):  # nobody writes any more
+    shown = ""
+    with contextlib.suppress(OSError):  # the program has closed it
         while chunk := os.read(ours, 4096).decode():
-            told += chunk
-            if told.endswith("[y/N]: "):  # which may come in pieces
+            shown += chunk
+            if shown.endswith("[y/N]: "):  # which may come in pieces
                 os.write(ours, answer.encode())
     os.close(ours)
-    assert (running.wait(30), told.splitlines()[-1], "Aborted" in told) == (code, said, False)
+    assert (running.wait(), shown.splitlines()[-1], "Aborted" in shown) == (code, last_line, False)
     assert list_fixes(connection) == []
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 4)])
-def test_on_a_terminal_the_person_is_asked(
+def test_a_terminal_asks_for_the_confirmation(
     home: Path, connection: Connection, answer: str, code: int
 ) -> None:
-    """On a real one; the question is on stderr, so that what a program reads stays clean."""
-    _dead(connection, 1_001)
+    """The question is on stderr, so that stdout stays clean for programs."""
+    _add_dead_events(connection, 1_001)
     terminal, end = pty.openpty()
     try:
         os.write(terminal, f"{answer}\n".encode())
         done = subprocess.run(
-            [Path(sys.executable).parent / "dlq", *FLAG, "--json"],
+            [str(Path(sys.executable).parent / "dlq"), *FLAG, "--json"],
             stdin=end, capture_output=True, text=True, check=False, cwd=home.parent,
         )  # fmt: skip
     finally:
         os.close(terminal)
         os.close(end)
-    assert (done.returncode, "release 1,001 events. Go on? [y/N]" in done.stderr) == (code, True), (
-        done
-    )
+    assert (done.returncode, "release 1,001 events. Continue? [y/N]" in done.stderr) == (
+        code,
+        True,
+    ), done
     assert len(list_fixes(connection)) == (1 if code == 0 else 0)
-    told = [json.loads(done.stdout)["fix"]["id"]] if done.stdout else []
-    assert told == [fix.id for fix in list_fixes(connection)]
+    flagged = [json.loads(done.stdout)["fix"]["id"]] if done.stdout else []
+    assert flagged == [fix.id for fix in list_fixes(connection)]
 
 
-def test_open_fixes_are_listed_alone_when_asked_for(dlq: Run, connection: Connection) -> None:
-    _dead(connection, 1, event_type="a")
-    _dead(connection, 1, event_type="b")
+def test_the_open_option_lists_open_fixes_only(dlq: Run, connection: Connection) -> None:
+    _add_dead_events(connection, 1, event_type="a")
+    _add_dead_events(connection, 1, event_type="b")
     for event_type in ("a", "b"):
         assert dlq("fixes", "flag", "--event-type", event_type, "--note", "n").code == 0
     first = min(fix.id for fix in list_fixes(connection))
@@ -308,22 +325,21 @@ def test_open_fixes_are_listed_alone_when_asked_for(dlq: Run, connection: Connec
     assert _words(dlq("fixes", "list", "--open")) == "No fix is open."
 
 
-def test_a_fix_under_way_shows_its_stages_and_what_comes_next(
-    dlq: Run, connection: Connection
-) -> None:
-    """From the flag to the wait for outcomes; for programs with the same words."""
-    _dead(connection, 30)
+def test_an_open_fix_shows_its_stages_and_the_next_step(dlq: Run, connection: Connection) -> None:
+    """With the same words in JSON."""
+    _add_dead_events(connection, 30)
     flagged = _read(dlq(*FLAG, "--canary", "4", "--json"))["fix"]
     shown = _words(dlq("fixes", "show", str(flagged["id"])))
     assert "next releases up to 4 events in stage 1, or ends if none is left" in shown
-    assert "No stage was begun yet." in shown
+    assert "No stage has started yet." in shown
     assert (
-        "policy 4 events, then 10 times as many, 50 a second; 90% must succeed within 15 min;"
+        "policy 4 events, then 10 times as many per stage, 50 per second; 90% must succeed within"
         in shown
     )
     _advance(connection, flagged["id"])
     shown_whole = _read(dlq("fixes", "show", str(flagged["id"]), "--json"))
-    assert (shown_whole.keys(), shown_whole["fix"].keys()) == ({"fix", "stages", "next"}, FIX_KEYS)
+    assert shown_whole.keys() == {"fix", "stages", "next"}
+    assert shown_whole["fix"].keys() == FIX_KEYS
     assert shown_whole["stages"] == [
         {
             "stage": 1,
@@ -341,10 +357,10 @@ def test_a_fix_under_way_shows_its_stages_and_what_comes_next(
     assert f"next {shown_whole['next']}" in _words(dlq("fixes", "show", str(flagged["id"])))
 
 
-def test_a_halted_fix_shows_the_old_error_beside_the_new_and_hostile_text_inert(
+def test_a_halted_fix_shows_old_and_new_errors_with_hostile_text_inert(
     dlq: Run, connection: Connection
 ) -> None:
-    _dead(connection, 3, error=HOSTILE)
+    _add_dead_events(connection, 3, error=HOSTILE)
     flagged = _read(dlq("fixes", "flag", "--all", "--note", HOSTILE, "--json"))["fix"]
     _advance(connection, flagged["id"])
     kill(connection, "KeyError: 'postcode'", where="status = 'pending'")
@@ -354,32 +370,32 @@ def test_a_halted_fix_shows_the_old_error_beside_the_new_and_hostile_text_inert(
     assert "verdict stage 1: 3 of 3 failed (3 died again" in shown
     assert re.search(r"3 \S*TimeoutError\S*: no answer KeyError: 'postcode'$", shown), shown
     assert "note [bold]TimeoutError[/bold]: no answer" in shown
-    told = _read(dlq("fixes", "show", str(flagged["id"]), "--json"))
-    fix = told["fix"]
+    answer = _read(dlq("fixes", "show", str(flagged["id"]), "--json"))
+    fix = answer["fix"]
     assert (fix["status"], [pair["after"] for pair in fix["evidence"]]) == (
         "halted",
         ["KeyError: 'postcode'"],
     )
-    assert told["next"] == fix["verdict"]
+    assert answer["next"] == fix["verdict"]
 
 
 @pytest.fixture
 def flagged(dlq: Run, connection: Connection) -> int:
     """A fix of one dead event."""
-    _dead(connection, 1)
+    _add_dead_events(connection, 1)
     assert dlq(*FLAG).code == 0
     return list_fixes(connection)[0].id
 
 
 @pytest.mark.parametrize("named", [[], ["--actor", "bob"]], ids=["the account", "a name"])
-def test_withdrawing_ends_the_fix_in_a_persons_name(
+def test_a_withdrawal_records_the_person(
     dlq: Run, connection: Connection, flagged: int, named: list[str]
 ) -> None:
-    """The account's, unless another is given; the cause is open."""
+    """The account, unless --actor names another. The cause is open again."""
     actor = named[-1] if named else getpass.getuser()
-    said = _words(dlq("fixes", "withdraw", str(flagged), "--reason", "rolled back", *named))
-    assert f"withdrawn by {actor}: rolled back" in said
-    assert "dlq fixes flag --note ...`" in said
+    printed = _words(dlq("fixes", "withdraw", str(flagged), "--reason", "rolled back", *named))
+    assert f"withdrawn by {actor}: rolled back" in printed
+    assert "dlq fixes flag --note ...`" in printed
     (fix,) = list_fixes(connection)
     assert (fix.status, fix.verdict) == (FixStatus.WITHDRAWN, f"withdrawn by {actor}: rolled back")
     assert one(connection, "select status from dlq.cause") == {"status": "open"}
@@ -387,10 +403,10 @@ def test_withdrawing_ends_the_fix_in_a_persons_name(
     assert audit == {"kind": "fix.withdrawn", "actor": actor, "reason": "rolled back"}
 
 
-def test_a_fix_is_paused_and_goes_on_when_it_is_resumed(
+def test_a_paused_fix_continues_when_it_is_resumed(
     dlq: Run, connection: Connection, flagged: int
 ) -> None:
-    """Each says the next command; the wrong one of the two is refused and changes nothing."""
+    """Each prints the next command. Pausing twice and resuming twice are refused."""
     assert dlq("fixes", "resume", str(flagged), "--reason", "x").code == 4
     assert f"dlq fixes resume {flagged} --reason ...`" in _words(
         dlq("fixes", "pause", str(flagged), "--reason", "x")
@@ -405,20 +421,73 @@ def test_a_fix_is_paused_and_goes_on_when_it_is_resumed(
     assert _kinds(connection) == ["fix.flag", "fix.paused", "fix.active"]
 
 
+def test_advancing_releases_a_stage_and_records_the_person(
+    dlq: Run, connection: Connection
+) -> None:
+    """A dry run prints the same and changes nothing. Advancing again releases nothing twice."""
+    _add_dead_events(connection, 3)
+    fix = str(_read(dlq(*FLAG, "--canary", "2", "--json"))["fix"]["id"])
+    step = {
+        "fix": int(fix),
+        "status": "active",
+        "verdict": None,
+        "released": 2,
+        "settled": 0,
+        "step": "waits: 2 events of stage 1 have no outcome yet",
+    }
+    would = _read(dlq("fixes", "advance", fix, "--dry-run", "--json"))
+    assert would == step | {"dry_run": True}
+    assert _kinds(connection) == ["fix.flag"]
+    assert "Nothing was changed" in _words(dlq("fixes", "advance", fix, "--dry-run"))
+
+    done = _read(dlq("fixes", "advance", fix, "--actor", "ann", "--reason", "no sensor", "--json"))
+    assert done == step | {"dry_run": False}
+    again = _words(dlq("fixes", "advance", fix))
+    assert again.endswith(
+        f"{fix} active not decided yet 0 0 {step['step']} To follow it: `dlq fixes show {fix}`."
+    )
+    audit = connection.execute("select kind, actor, reason from dlq.audit order by id").fetchall()
+    account = getpass.getuser()
+    assert [tuple(row.values()) for row in audit[1:]] == [
+        ("fix.advance", "ann", "no sensor"),
+        ("retry.stage", "ann", f"fix {fix}, stage 1: fixed in v42"),
+        ("fix.advance", account, "advanced by hand"),
+    ]
+
+
+def test_advancing_records_outcomes_and_ends_the_fix(
+    dlq: Run, connection: Connection, flagged: int
+) -> None:
+    assert dlq("fixes", "advance", str(flagged)).code == 0
+    connection.execute("update outbox_event set status = 'done'")
+    connection.execute("update dlq.retry set due_at = now() - interval '1 s'")
+    done = _read(dlq("fixes", "advance", str(flagged), "--json"))
+    assert (done["status"], done["settled"], done["step"]) == ("verified", 1, "ended: verified")
+    assert done["verdict"] == list_fixes(connection)[0].verdict
+    ended = _read(dlq("fixes", "advance", str(flagged), "--json"))
+    assert (ended["status"], ended["step"]) == ("verified", "has already ended: verified")
+
+
+def test_an_unknown_fix_cannot_be_advanced(dlq: Run, connection: Connection) -> None:
+    ended = dlq("fixes", "advance", "99")
+    assert (ended.code, ended.out, "no fix 99" in ended.err) == (3, "", True)
+    assert _kinds(connection) == []
+
+
 @pytest.mark.parametrize("command", ["pause", "withdraw"])
-def test_a_dry_run_says_what_the_fix_would_be_and_changes_nothing_of_it(
+def test_a_dry_run_prints_the_new_status_and_changes_nothing(
     dlq: Run, connection: Connection, flagged: int, command: str
 ) -> None:
     before = one(connection, "select *, xmin from dlq.fix")
-    said = _words(dlq("fixes", command, str(flagged), "--reason", "x", "--dry-run"))
+    printed = _words(dlq("fixes", command, str(flagged), "--reason", "x", "--dry-run"))
     assert re.search(
-        f"{flagged} (paused|withdrawn) .*Nothing was changed: this was a dry run.$", said
-    ), said
+        f"{flagged} (paused|withdrawn) .*Nothing was changed: this was a dry run.$", printed
+    ), printed
     assert one(connection, "select *, xmin from dlq.fix") == before
     assert _kinds(connection) == ["fix.flag"]
 
 
-def test_a_program_reads_what_the_fix_is_now(dlq: Run, flagged: int) -> None:
+def test_json_of_a_change_is_the_fix_as_listed(dlq: Run, flagged: int) -> None:
     """The same fields as `dlq fixes list --json`."""
     for command in ("pause", "resume", "withdraw"):
         changed = _read(dlq("fixes", command, str(flagged), "--reason", "x", "--json"))
@@ -427,7 +496,7 @@ def test_a_program_reads_what_the_fix_is_now(dlq: Run, flagged: int) -> None:
 
 @pytest.mark.parametrize("command", ["pause", "withdraw"])
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["99", "--reason", "x"], 3, "no fix 99"),
         (["FIX", "--reason", " "], 2, "reason must not be empty"),
@@ -436,27 +505,26 @@ def test_a_program_reads_what_the_fix_is_now(dlq: Run, flagged: int) -> None:
         (["0", "--reason", "x"], 2, "0 is not in the range"),
     ],
 )
-def test_what_cannot_be_changed_is_said_and_changes_nothing(  # noqa: PLR0917 - fixtures are arguments
+def test_a_refused_change_changes_nothing(
     dlq: Run,
     connection: Connection,
     flagged: int,
+    *,
     command: str,
     arguments: list[str],
     code: int,
-    said: str,
+    message: str,
 ) -> None:
     ended = dlq("fixes", command, *(str(flagged) if word == "FIX" else word for word in arguments))
-    assert (ended.code, said in ended.err) == (code, True), ended
+    assert (ended.code, message in ended.err) == (code, True), ended
     assert (list_fixes(connection)[0].status, _kinds(connection)) == (
         FixStatus.ACTIVE,
         ["fix.flag"],
     )
 
 
-def test_a_fix_that_has_ended_stays_as_it_is(
-    dlq: Run, connection: Connection, flagged: int
-) -> None:
-    """Refused, with the state that it is in; the audit has the first withdrawal alone."""
+def test_an_ended_fix_cannot_be_changed(dlq: Run, connection: Connection, flagged: int) -> None:
+    """The error names its status; the audit log has only the first withdrawal."""
     dlq("fixes", "withdraw", str(flagged), "--reason", "first")
     before = one(connection, "select * from dlq.fix")
     for command in ("withdraw", "pause", "resume"):
@@ -467,9 +535,9 @@ def test_a_fix_that_has_ended_stays_as_it_is(
 
 
 def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Connection) -> None:
-    """Only what is dead and was retried often enough."""
-    _dead(connection, 4, event_type="a")
-    _dead(connection, 2, event_type="b", error=NO_SKU)
+    """Only dead events with the maximum of retries."""
+    _add_dead_events(connection, 4, event_type="a")
+    _add_dead_events(connection, 2, event_type="b", error=NO_SKU)
     park(connection, [1, 2, 5])
     park(connection, [3], retries=2)
     park(connection, [4])
@@ -492,11 +560,12 @@ def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Con
         row["event_id"] for row in _read(dlq("fixes", "parked", "--after", "2", "--json"))["events"]
     ] == [5]
     assert (
-        _words(dlq("fixes", "parked", "--event-type", "c")) == "No parked event fits this filter."
+        _words(dlq("fixes", "parked", "--event-type", "c")) == "No parked events match this filter."
     )
     died = one(connection, "select dead_at as at from outbox_event where id = 5")["at"]
     assert _words(dlq("fixes", "parked", "--event-type", "b")) == (
-        f"event type aggregate cause retries last death 5 b order 1 {compute_cause_key(NO_SKU)} 3 {died:%Y-%m-%d %H:%M:%S}+00"
+        "event type aggregate cause retries last death "
+        f"5 b order 1 {compute_cause_key(NO_SKU)} 3 {died:%Y-%m-%d %H:%M:%S}+00"
     )
 
 
@@ -509,12 +578,12 @@ def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Con
         (["--all"], {1, 2, 5}),
     ],
 )
-def test_parked_events_are_released_by_ids_or_filters_and_only_they(
+def test_release_parked_selects_parked_events_by_ids_or_filters(
     dlq: Run, connection: Connection, chosen: list[str], released: set[int]
 ) -> None:
     """Paced, in the ledger and the audit; a dry run counts the same and changes nothing."""
-    _dead(connection, 4, event_type="a")
-    _dead(connection, 2, event_type="b", error=NO_SKU)
+    _add_dead_events(connection, 4, event_type="a")
+    _add_dead_events(connection, 2, event_type="b", error=NO_SKU)
     park(connection, [1, 2, 5])
     command = (
         "fixes",
@@ -538,8 +607,8 @@ def test_parked_events_are_released_by_ids_or_filters_and_only_they(
     assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {
         "count": 6
     }
-    said = _words(dlq(*command))
-    assert f"Retried {format_count(len(released), 'dead event')} at 2 a second" in said
+    printed = _words(dlq(*command))
+    assert f"Retried {format_count(len(released), 'dead event')} at 2 per second" in printed
     pending = connection.execute(
         "select id, next_run_at from outbox_event where status = 'pending'"
     ).fetchall()
@@ -555,12 +624,12 @@ def test_parked_events_are_released_by_ids_or_filters_and_only_they(
     assert _kinds(connection) == ["retry.selected"]
 
 
-def test_parked_events_of_a_fix_are_those_that_it_passed_over_or_released(
+def test_the_fix_option_selects_parked_events_that_the_fix_skipped_or_released(
     dlq: Run, connection: Connection
 ) -> None:
     """Counted by its own limit; others stay."""
-    _dead(connection, 3, event_type="a")
-    _dead(connection, 1, event_type="b")
+    _add_dead_events(connection, 3, event_type="a")
+    _add_dead_events(connection, 1, event_type="b")
     park(connection, [1], retries=2)
     park(connection, [2], retries=1)
     park(connection, [4], retries=9)
@@ -581,7 +650,7 @@ def test_parked_events_of_a_fix_are_those_that_it_passed_over_or_released(
 
 
 @pytest.mark.parametrize(
-    ("chosen", "code", "said"),
+    ("chosen", "code", "message"),
     [
         ([], 2, "no filter was given"),
         (["2", "99"], 3, "None of these events is parked"),
@@ -590,13 +659,13 @@ def test_parked_events_of_a_fix_are_those_that_it_passed_over_or_released(
         (["0"], 2, "0 is not in the range"),
     ],
 )
-def test_what_cannot_be_released_is_said_and_changes_nothing(
-    dlq: Run, connection: Connection, chosen: list[str], code: int, said: str
+def test_a_refused_release_changes_nothing(
+    dlq: Run, connection: Connection, chosen: list[str], code: int, message: str
 ) -> None:
-    _dead(connection, 2)
+    _add_dead_events(connection, 2)
     park(connection, [1])
     ended = dlq("fixes", "release-parked", *chosen, "--reason", "x")
-    assert (ended.code, ended.out, said in ended.err) == (code, "", True), ended
+    assert (ended.code, ended.out, message in ended.err) == (code, "", True), ended
     assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {
         "count": 2
     }

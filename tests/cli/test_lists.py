@@ -1,4 +1,4 @@
-"""`dlq causes list` and `dlq fixes list`: do people and programs read what the tables hold, and nothing more?"""
+"""Checks that `dlq causes list` and `dlq fixes list` print what the tables hold."""
 
 import json
 from datetime import datetime
@@ -10,56 +10,71 @@ from dlq_pipelines.postgres.connect import Connection
 from tests.cli.conftest import Run
 from tests.rows import add_events, kill
 
-# What an upstream may answer: terminal codes (7 and 8 bit), a title, markup, a direction override, a cell's end.
+# Terminal codes (7 and 8 bit), a title, markup, a direction override, a cell end.
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]a[/bold red]\x9b31m\u202eb\r\n| Zoë \x7f日本"
 INERT = "[bold red]a[/bold red]b | Zoë 日本"
 CAUSES = """
-    select c.id, exception_type, template, status, status as state, fixed_at, name, owner, note, muted_until,
-           array[]::text[] as members, first_seen, last_seen,
-           (select sum(deaths)::int from dlq.cause_day r where r.cause_id = c.id) as deaths,
-           (select count(*) from dlq.death d join outbox_event e on e.id = d.event_id and e.dead_at = d.died_at
-            where d.cause_id = c.id) as dead
-    from dlq.cause c order by dead desc, deaths desc, id
+    select
+        c.id, exception_type, template, status, status as state, fixed_at, name, owner, note,
+        muted_until, array[]::text[] as members, first_seen, last_seen,
+        (select sum(deaths)::int from dlq.cause_day r where r.cause_id = c.id) as deaths,
+        (
+            select count(*)
+            from dlq.death d
+            join outbox_event e on e.id = d.event_id and e.dead_at = d.died_at
+            where d.cause_id = c.id
+        ) as dead
+    from dlq.cause c
+    order by dead desc, deaths desc, id
 """
 FIXES = """
-    select id, cause_id, event_type, aggregate_type, event_ids, attempts, error_contains, since, until, every,
-           note, link, owner, flagged_by, flagged_at, not_before, expires_at, stage, status, verdict, evidence,
-           closed_at, canary, growth, rate, min_success, settle_seconds, max_retries, \"order\"
-    from dlq.fix order by id desc
+    select
+        id, cause_id as cause, event_type, aggregate_type, event_ids, attempts, error_contains,
+        since, until, "all", note, link, owner, flagged_by, flagged_at, not_before, expires_at,
+        stage, status, verdict, evidence, closed_at, canary, growth, rate, min_success,
+        settle_seconds, max_retries, "order"
+    from dlq.fix
+    order by id desc
 """
 
 
 @pytest.fixture(autouse=True)
 def _causes_and_fixes(connection: Connection) -> None:
-    """Three causes with one to three dead events, one event of which was delivered since; a fix each."""
+    """Three causes with deaths, one of an event that was delivered since, and two fixes."""
     add_events(connection, 7)
     kill(connection, "boom")
     connection.execute(
         "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
-        " select 'c' || n, case when n < 3 then 'KeyError' else '' end, case n when 2 then %s else n::text end,"
+        " select 'c' || n, case when n < 3 then 'KeyError' else '' end,"
+        " case n when 2 then %s else n::text end,"
         " '', timestamptz '2026-11-20 12:00:00.5+00', now() from generate_series(1, 3) n",
         [HOSTILE],
     )
     connection.execute(
-        "update dlq.death set cause_id = 'c' || case when id < 2 then 1 when id < 4 then 2 else 3 end"
+        "update dlq.death"
+        " set cause_id = 'c' || case when id < 2 then 1 when id < 4 then 2 else 3 end"
     )
     connection.execute("update outbox_event set status = 'done', dead_at = null where id = 7")
     connection.execute(
         "insert into dlq.cause_day (day, cause_id, event_type, aggregate_type, deaths)"
-        " select date '2026-11-20' + n, cause_id, event_type, 'order', count(*) from dlq.death, generate_series(0, 1) n"
+        " select date '2026-11-20' + n, cause_id, event_type, 'order', count(*)"
+        " from dlq.death, generate_series(0, 1) n"
         " group by 1, 2, 3"
     )
     connection.execute(
-        "insert into dlq.fix (cause_id, event_ids, note, flagged_by, flagged_at, canary, growth, rate, min_success,"
+        "insert into dlq.fix"
+        " (cause_id, event_ids, note, flagged_by, flagged_at, canary, growth, rate, min_success,"
         ' settle_seconds, max_retries, "order", status, verdict, closed_at)'
-        " values ('c1', null, %(text)s, 'me', %(at)s, 10, 2.5, 0.5, 0.9, 900, 3, 'none', 'active', null, null),"
-        " ('c2', '{3,4}', 'n', %(text)s, %(at)s, 10, 10, 50, 0.9, 900, 3, 'aggregate', 'halted', %(text)s, now())",
+        " values ('c1', null, %(text)s, 'me', %(at)s, 10, 2.5, 0.5, 0.9, 900, 3, 'none',"
+        " 'active', null, null),"
+        " ('c2', '{3,4}', 'n', %(text)s, %(at)s, 10, 10, 50, 0.9, 900, 3, 'aggregate',"
+        " 'halted', %(text)s, now())",
         {"text": HOSTILE, "at": "2026-11-20 12:00:00.5+00"},
     )
 
 
 @pytest.mark.parametrize(("name", "sql"), [("causes", CAUSES), ("fixes", FIXES)])
-def test_json_is_what_the_tables_hold_in_characters_that_no_terminal_obeys(
+def test_json_has_the_rows_of_the_tables_in_inert_characters(
     dlq: Run, connection: Connection, name: str, sql: str
 ) -> None:
     printed = dlq(name, "list", "--json")
@@ -77,7 +92,7 @@ def test_json_is_what_the_tables_hold_in_characters_that_no_terminal_obeys(
         (
             "causes",
             [
-                "cause state dead now deaths what owner",
+                "cause state dead now deaths title owner",
                 "c3 open 3 8 3",
                 f"c2 open 2 4 KeyError: {INERT}",
                 "c1 open 1 2 KeyError: 1",
@@ -86,14 +101,14 @@ def test_json_is_what_the_tables_hold_in_characters_that_no_terminal_obeys(
         (
             "fixes",
             [
-                "fix state stage means flagged by verdict",
+                "fix status stage selection flagged actor verdict",
                 f"2 halted 0 cause c2, events 3, 4 2026-11-20 12:00:00+00 {INERT} {INERT}",
                 "1 active 0 cause c1 2026-11-20 12:00:00+00 me not decided yet",
             ],
         ),
     ],
 )
-def test_a_table_has_a_line_a_row_and_shows_hostile_text_inert(
+def test_a_table_has_one_line_per_row_and_hostile_text_inert(
     dlq: Run, name: str, lines: list[str]
 ) -> None:
     printed = dlq(name, "list")
@@ -103,16 +118,16 @@ def test_a_table_has_a_line_a_row_and_shows_hostile_text_inert(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("causes", "No cause is known"), ("fixes", "No fix was ever flagged")]
+    ("name", "line"), [("causes", "No causes yet"), ("fixes", "No fix was ever flagged")]
 )
-def test_a_list_of_nothing_says_so(dlq: Run, connection: Connection, name: str, said: str) -> None:
+def test_an_empty_list_says_so(dlq: Run, connection: Connection, name: str, line: str) -> None:
     connection.execute("truncate dlq.cause cascade")
-    assert said in dlq(name, "list").out
+    assert line in dlq(name, "list").out
     assert json.loads(dlq(name, "list", "--json").out)[name] == []
 
 
 def _read(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of JSON as psycopg would return it."""
+    """Return a row of JSON as psycopg would."""
     flat = row.pop("policy", {}) | row.pop("selection", {}) | row
     return {
         key: datetime.fromisoformat(value) if key.endswith(("_at", "_seen")) and value else value

@@ -1,4 +1,4 @@
-"""`dlq migrate`: does it show, check, print and apply, and change nothing where it should not?"""
+"""Checks `dlq migrate`: plan, check, print, apply."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.cli.conftest import Run
 from tests.rows import one
 
 LABELS = [migration.label for migration in load_migrations()]
-# Everything that a migration could change: relations with their columns, functions, triggers.
+# All objects that a migration could change: relations with columns, functions, triggers.
 CATALOGUE = """
     select coalesce(string_agg(o, E'\\n' order by o), '') as objects from (
         select format('%s %s %s %s', n.nspname, c.relname, a.attname, a.atttypid) from pg_class c
@@ -33,7 +33,7 @@ CATALOGUE = """
 def application(
     home: Path, empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Connection]:
-    """A connection to a database with the application's tables alone, on which the commands work."""
+    """A connection to the commands' database, which has the application's tables only."""
     monkeypatch.setenv("DLQ_DATABASE_URL", empty_database.url)
     monkeypatch.chdir(home.parent)
     with empty_database.connect() as connection:
@@ -44,35 +44,33 @@ def application(
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        (["--plan"], 0, "Nothing else is missing."),
-        (["--check"], 1, f"dlq: The database lacks {len(LABELS)} migration(s). Run `dlq migrate`."),
+        (["--plan"], 0, "Nothing else is pending."),
+        (["--check"], 1, f"dlq: The database lacks {len(LABELS)} migrations. Run `dlq migrate`."),
         (
             ["--plan", "--check"],
             1,
-            f"dlq: The database lacks {len(LABELS)} migration(s). Run `dlq migrate`.",
+            f"dlq: The database lacks {len(LABELS)} migrations. Run `dlq migrate`.",
         ),
         (["--print", "outbox"], 0, f"-- {LABELS[-1]}"),
         (["--print", "dlq"], 0, f"-- {LABELS[0]}"),
     ],
 )
-def test_looking_changes_nothing(
+def test_plan_check_and_print_change_nothing(
     dlq: Run, application: Connection, arguments: list[str], code: int, line: str
 ) -> None:
-    """A plan and a check name each migration in its order."""
+    """Plan and check list the migrations in their order."""
     before = one(application, CATALOGUE)
     ended = dlq("migrate", *arguments)
     assert ended.code == code
     assert line in (ended.out + ended.err).splitlines()
     if "--print" not in arguments:
-        assert [said for said in ended.out.splitlines() if said.startswith("would")] == [
+        assert [printed for printed in ended.out.splitlines() if printed.startswith("would")] == [
             f"would apply {x}" for x in LABELS
         ]
     assert one(application, CATALOGUE) == before
 
 
-def test_migrating_applies_what_was_planned_and_then_nothing(
-    dlq: Run, application: Connection
-) -> None:
+def test_migrate_applies_the_plan_once(dlq: Run, application: Connection) -> None:
     first, second = dlq("migrate"), dlq("migrate")
     assert first.err.splitlines() == [f"applying {label}" for label in LABELS]
     assert first.out == f"{len(LABELS)} applied; the database is up to date.\n"
@@ -84,12 +82,12 @@ def test_migrating_applies_what_was_planned_and_then_nothing(
     assert dlq("migrate", "--check").code == dlq("migrate", "--plan").code == 0
 
 
-def test_the_printed_lines_make_the_same_database_as_the_command(
+def test_the_printed_scripts_create_the_same_database_as_the_command(
     dlq: Run, application: Connection, connection: Connection
 ) -> None:
-    """Both scripts through psql, in the order that the help names; then nothing is missing."""
+    """Both scripts run through psql, in the order that the help names."""
     psql = [
-        embedded._package() / "pginstall18" / "bin" / "psql",
+        str(embedded._package() / "pginstall18" / "bin" / "psql"),
         "-qXf",
         "-",
         "-d",
@@ -103,14 +101,14 @@ def test_the_printed_lines_make_the_same_database_as_the_command(
     assert one(application, CATALOGUE) == one(connection, CATALOGUE)
 
 
-def test_without_a_database_url_it_prepares_the_embedded_server(tmp_path: Path) -> None:
-    """With the reference application's tables; the next command finds them, and the server ends with each command."""
+def test_without_a_database_url_migrate_prepares_the_embedded_server(tmp_path: Path) -> None:
+    """It creates the reference application's tables. The server stops after each command."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith("DLQ_")
     } | {"DLQ_HOME": str(tmp_path)}
 
     def dlq(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [Path(sys.executable).parent / "dlq", *arguments]
+        command = [str(Path(sys.executable).parent / "dlq"), *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     try:
@@ -123,11 +121,11 @@ def test_without_a_database_url_it_prepares_the_embedded_server(tmp_path: Path) 
     assert "migrate`" in refused.stderr
     assert (migrated.returncode, migrated.stderr.splitlines()[0]) == (0, f"applying {LABELS[0]}")
     assert (listed.returncode, listed.stderr) == (0, "")
-    assert listed.stdout.startswith("No cause is known")
+    assert listed.stdout.startswith("No causes yet")
 
 
-def test_programs_read_what_was_applied(dlq: Run, application: Connection) -> None:
-    """What would be, then what was, in JSON alone on the standard output; then nothing is left."""
+def test_json_lists_planned_and_applied_migrations(dlq: Run, application: Connection) -> None:
+    """Stdout has JSON only."""
     assert one(application, "select to_regclass('dlq.death') as found") == {"found": None}
     planned, applied, rest = (
         dlq("migrate", *arguments, "--json")

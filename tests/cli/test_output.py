@@ -1,4 +1,4 @@
-"""Tables for people, TSV for pipes, JSON and CSV for programs: do all say the same, and none what a stranger wants?"""
+"""Checks tables, tab-separated lines, JSON and CSV: equal values, and hostile texts inert."""
 
 import csv
 import io
@@ -19,47 +19,49 @@ from dlq_pipelines.postgres.connect import Connection
 from tests.cli.conftest import Run
 from tests.rows import add_events, kill, one, park
 
-DLQ = Path(sys.executable).parent / "dlq"
+DLQ = str(Path(sys.executable).parent / "dlq")
 HOSTILE = "=cmd|'/c calc'!A1\t\x1b[2J\n\u202e"
 
 
 @pytest.fixture(autouse=True)
 def dead(connection: Connection) -> None:
-    """Three dead events, one with a type that terminals and spreadsheets would obey."""
+    """Three dead events, one with a type that terminals and spreadsheets would execute."""
     add_events(connection, 2, payload='{"sku": "A-1"}')
     add_events(connection, 1, event_type=HOSTILE)
     kill(connection, "KeyError: 'sku'", attempts=5)
     classify_deaths(connection, zone=ZoneInfo("UTC"))
 
 
-def _on_a_terminal(*arguments: str, columns: int = 200, term: str = "xterm", code: int = 0) -> str:
-    """What the program writes where its output is a terminal of so many columns."""
+def _run_on_terminal(
+    *arguments: str, columns: int = 200, term: str = "xterm", code: int = 0
+) -> str:
+    """Return what the program writes to a terminal of that many columns."""
     ours, theirs = pty.openpty()
     environment = os.environ | {"COLUMNS": str(columns), "TERM": term}
     running = subprocess.Popen([DLQ, *arguments], stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
-    said = b""
+    shown = b""
     while True:
         try:
-            said += (chunk := os.read(ours, 4096))
-        except OSError:  # nobody writes any more
+            shown += (chunk := os.read(ours, 4096))
+        except OSError:  # the program has closed it
             break
         if not chunk:
             break
     os.close(ours)
-    assert running.wait(30) == code
-    return said.decode()
+    assert running.wait() == code
+    return shown.decode()
 
 
 def test_a_terminal_gets_columns_and_a_pipe_gets_tabs(dlq: Run) -> None:
-    """The same cells; piped, `cut -f` takes them apart."""
+    """With the same cells; `cut -f` separates them in a pipe."""
     piped = dlq("dead-events", "list", "--limit", "2").out
     lines = [line.split("\t") for line in piped.splitlines()]
     assert [len(line) for line in lines] == [7, 7, 7]
-    assert lines[0] == ["event", "died", "type", "aggregate", "attempts", "cause", "of"]
+    assert lines[0] == ["event", "died", "type", "aggregate", "attempts", "cause", "error"]
     assert [line[0] for line in lines[1:]] == ["3", "2"]
     assert "\x1b" not in piped
-    shown = _on_a_terminal("dead-events", "list", "--limit", "2")
+    shown = _run_on_terminal("dead-events", "list", "--limit", "2")
     assert "\t" not in shown
     assert all(cell in shown for line in lines for cell in line)
 
@@ -71,7 +73,7 @@ def test_a_terminal_gets_columns_and_a_pipe_gets_tabs(dlq: Run) -> None:
 def test_an_id_is_whole_on_every_terminal(
     dlq: Run, connection: Connection, listed: tuple[str, ...], columns: int
 ) -> None:
-    """Less important columns go first, and it is said which; a narrow one has a line a value."""
+    """Optional columns are hidden and named; a very narrow terminal has one line per value."""
     long = {"text": "the carrier has no place of that name " * 3, "type": "order.placed.and.paid"}
     connection.execute(
         "update outbox_event set last_error = 'KeyError: ' || %(text)s, event_type = %(type)s", long
@@ -82,22 +84,22 @@ def test_an_id_is_whole_on_every_terminal(
     connection.execute("update dlq.cause set template = %(text)s", long)
     park(connection, [1, 2, 3])
     cause = one(connection, "select id from dlq.cause")["id"]
-    assert dlq("fixes", "flag", "--cause", cause, "--note", "mended").code == 0
-    lines = re.sub(r"\x1b\[[\d;]*m", "", _on_a_terminal(*listed, columns=columns)).splitlines()
+    assert dlq("fixes", "flag", "--cause", cause, "--note", "fixed").code == 0
+    lines = re.sub(r"\x1b\[[\d;]*m", "", _run_on_terminal(*listed, columns=columns)).splitlines()
     assert any(cause in line for line in lines), lines
     assert not any("…" in line for line in lines)
-    table = [line for line in lines if not line.startswith("For want of room without: ")]
+    table = [line for line in lines if not line.startswith("Columns hidden (narrow terminal): ")]
     if columns >= 80:
         assert max(len(line.rstrip()) for line in table) <= columns
-    left_out = set(lines) - set(table)
-    assert not (left_out and columns in {40, 200})
-    assert left_out or columns != 80 or listed == ("causes", "list")
+    hidden = set(lines) - set(table)
+    assert not (hidden and columns in {40, 200})
+    assert hidden or columns != 80 or listed == ("causes", "list")
 
 
-def test_a_copied_time_works_in_a_filter_also_in_the_hour_that_comes_twice(
+def test_a_copied_time_works_in_a_filter_even_in_the_repeated_hour(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a zone that is not UTC, on the night when its summer ends. Programs read UTC as ever."""
+    """In a zone other than UTC, on the night when daylight saving ends. Programs read UTC."""
     monkeypatch.setenv("DLQ_TIMEZONE", "America/New_York")
     times = {1: "2026-11-01T05:30:07Z", 2: "2026-11-01T06:30:07Z", 3: "2026-11-01T07:30:07Z"}
     for event, at in times.items():
@@ -116,7 +118,7 @@ def test_a_copied_time_works_in_a_filter_also_in_the_hour_that_comes_twice(
         assert [row["id"] for row in since] == list(range(3, event - 1, -1))
         assert [row["id"] for row in until] == list(range(event - 1, 0, -1))
         assert since[-1]["dead_at"] == times[event]
-    assert dlq("fixes", "flag", "--since", died[2], "--note", "mended").code == 0
+    assert dlq("fixes", "flag", "--since", died[2], "--note", "fixed").code == 0
     assert "dead since 2026-11-01 01:30:07-05" in dlq("fixes", "list").out
     shown = dlq("fixes", "show", "1").out
     assert "dead since 2026-11-01 01:30:07-05, dead before " in shown
@@ -124,37 +126,37 @@ def test_a_copied_time_works_in_a_filter_also_in_the_hour_that_comes_twice(
     assert died[2] in dlq("dead-events", "show", "2").out
 
 
-def test_a_list_says_whether_nothing_is_dead_or_nothing_fits(
+def test_an_empty_list_says_whether_nothing_is_dead_or_nothing_matches(
     dlq: Run, connection: Connection
 ) -> None:
     for narrowed in (["--event-type", "nobody's"], ["--offset", "3"], ["99"]):
-        assert dlq("dead-events", "list", *narrowed).out == "No dead event fits this filter.\n"
+        assert dlq("dead-events", "list", *narrowed).out == "No dead events match this filter.\n"
     connection.execute("delete from outbox_event")
-    assert dlq("dead-events", "list").out == "Nothing is dead.\n"
+    assert dlq("dead-events", "list").out == "There are no dead events.\n"
 
 
 def test_two_formats_at_once_are_refused(dlq: Run) -> None:
     ended = dlq("causes", "list", "--json", "--format", "csv")
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err == "dlq: --json and --format csv were both asked for: leave one of them out\n"
+    assert ended.err == "dlq: --json cannot be combined with --format csv.\n"
 
 
 def test_help_has_boxes_on_a_terminal_and_is_plain_anywhere_else() -> None:
-    assert "╭" in _on_a_terminal("causes", "--help")
+    assert "╭" in _run_on_terminal("causes", "--help")
     piped = subprocess.run(
         [DLQ, "causes", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    for plain in (piped, _on_a_terminal("causes", "--help", term="dumb")):
+    for plain in (piped, _run_on_terminal("causes", "--help", term="dumb")):
         assert plain.isascii()
         assert "\x1b" not in plain
         assert [line for line in plain.splitlines() if line != line.rstrip()] == []
 
 
 def test_json_and_csv_have_all_fields_and_the_same_values(dlq: Run) -> None:
-    """`--json` is `--format json`; a cell that a spreadsheet would run has an apostrophe before it."""
-    said = dlq("dead-events", "list", "--json")
-    assert said.out == dlq("dead-events", "list", "--format", "json").out
-    rows: list[dict[str, Any]] = json.loads(said.out)["events"]
+    """`--json` is `--format json`; a cell that a spreadsheet would run gets an apostrophe."""
+    printed = dlq("dead-events", "list", "--json")
+    assert printed.out == dlq("dead-events", "list", "--format", "json").out
+    rows: list[dict[str, Any]] = json.loads(printed.out)["events"]
     table = list(csv.DictReader(io.StringIO(dlq("dead-events", "list", "--format", "csv").out)))
     assert [list(row) for row in rows] == [list(row) for row in table]
     for row, cells in zip(rows, table, strict=True):
@@ -164,23 +166,23 @@ def test_json_and_csv_have_all_fields_and_the_same_values(dlq: Run) -> None:
     assert (rows[0]["event_type"], table[0]["event_type"]) == (HOSTILE, f"'{HOSTILE}")
 
 
-def test_a_list_goes_on_where_it_said(dlq: Run) -> None:
-    """In JSON the place is in the answer, as over HTTP; a table or CSV has rows alone, and it is said beside them."""
-    said = dlq("dead-events", "list", "--limit", "2", "--json")
-    first = json.loads(said.out)
+def test_a_list_continues_at_the_cursor_that_it_printed(dlq: Run) -> None:
+    """JSON has the cursor as `next`, as over HTTP; otherwise it is printed on stderr."""
+    printed = dlq("dead-events", "list", "--limit", "2", "--json")
+    first = json.loads(printed.out)
     rest = json.loads(
         dlq("dead-events", "list", "--limit", "2", "--after", first["next"], "--json").out
     )
     assert [row["id"] for part in (first, rest) for row in part["events"]] == [3, 2, 1]
-    assert (rest["next"], said.err) == (None, "")
+    assert (rest["next"], printed.err) == (None, "")
     assert (
         dlq("dead-events", "list", "--limit", "2").err
-        == f"There are more: --after {first['next']}\n"
+        == f"There may be more: --after {first['next']}\n"
     )
     assert dlq("dead-events", "list", "--after", "nonsense").code == 2
     assert (
         dlq("dead-events", "list", "--event-type", "nobody's").out
-        == "No dead event fits this filter.\n"
+        == "No dead events match this filter.\n"
     )
 
 
@@ -195,46 +197,49 @@ def test_a_list_goes_on_where_it_said(dlq: Run) -> None:
     ],
     ids=" ".join,
 )
-def test_csv_of_nothing_has_its_header(dlq: Run, listed: list[str], first: str) -> None:
-    said = dlq(*listed, "--format", "csv")
-    assert (said.code, said.out.count("\n"), said.out.startswith(first)) == (0, 1, True), said
+def test_csv_without_rows_has_its_header(dlq: Run, listed: list[str], first: str) -> None:
+    printed = dlq(*listed, "--format", "csv")
+    assert (printed.code, printed.out.count("\n"), printed.out.startswith(first)) == (0, 1, True), (
+        printed
+    )
 
 
-def test_times_are_written_as_over_http(dlq: Run, connection: Connection) -> None:
-    """ISO 8601, in UTC."""
+def test_json_has_times_as_over_http(dlq: Run, connection: Connection) -> None:
+    """ISO 8601 in UTC."""
     connection.execute("update outbox_event set created_at = '2026-11-24 18:30:00.5+02'")
     (event, *_) = json.loads(dlq("dead-events", "list", "--json").out)["events"]
     assert event["created_at"] == "2026-11-24T16:30:00.500000Z"
 
 
-def test_the_figures_are_a_line_each(dlq: Run) -> None:
+def test_stats_have_one_line_per_figure(dlq: Run) -> None:
     lines = [
         line.split("\t")
         for line in dlq("dead-events", "stats", "--event-type", "order.placed").out.splitlines()
     ]
     assert lines[:3] == [
-        ["by", "of", "events"],
+        ["by", "value", "events"],
         ["all", "", "2"],
         ["event type", "order.placed", "2"],
     ]
     assert [line[1:] for line in lines if line[0] == "age"] == [
-        ["0 s to 1 h", "2"], ["1 h to 1 d", "0"], ["1 d to 7 d", "0"], ["7 d to 30 d", "0"], ["30 d and older", "0"],
+        ["0 s to 1 h", "2"], ["1 h to 1 d", "0"], ["1 d to 7 d", "0"], ["7 d to 30 d", "0"],
+        ["30 d and older", "0"],
     ]  # fmt: skip
     row = json.loads(dlq("dead-events", "stats", "--json").out)
     assert (row["total"], row["by_cause"][0]["events"]) == (3, 3)
 
 
-def test_a_change_is_told_to_programs_in_every_format(dlq: Run) -> None:
+def test_a_change_is_printed_in_every_format(dlq: Run) -> None:
     done = dlq("dead-events", "retry", "1", "--reason", "x", "--dry-run", "--format", "csv")
     assert done.out == "event_id,events,dry_run\n1,1,True\n"
 
 
-def test_a_new_token_is_what_the_server_takes(dlq: Run) -> None:
-    """A secret and the entry for the environment, which has its hash alone; for programs too."""
+def test_the_server_accepts_a_new_token(dlq: Run) -> None:
+    """The entry for the environment has only the hash of the secret."""
     from dlq_pipelines.api.auth import _digest, read_tokens
 
-    said = dlq("tokens", "new", "grafana", "--scope", "read").out
-    secret, entry = (line.split()[-1] for line in said.splitlines())
+    printed = dlq("tokens", "new", "grafana", "--scope", "read").out
+    secret, entry = (line.split()[-1] for line in printed.splitlines())
     (token,) = read_tokens(entry)
     assert (token.name, token.scope, token.digest, secret in entry) == (
         "grafana",
@@ -243,11 +248,11 @@ def test_a_new_token_is_what_the_server_takes(dlq: Run) -> None:
         False,
     )
 
-    told = json.loads(dlq("tokens", "new", "grafana", "--scope", "admin", "--json").out)
-    (token,) = read_tokens(told["entry"])
+    created = json.loads(dlq("tokens", "new", "grafana", "--scope", "admin", "--json").out)
+    (token,) = read_tokens(created["entry"])
     assert (token.name, token.scope, token.digest) == (
-        told["name"],
-        told["scope"],
-        _digest(told["token"]),
+        created["name"],
+        created["scope"],
+        _digest(created["token"]),
     )
-    assert told["scope"] == "admin"
+    assert created["scope"] == "admin"

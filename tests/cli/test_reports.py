@@ -1,4 +1,4 @@
-"""`dlq reports`: a day is built, shown and opened from a terminal."""
+"""Checks `dlq reports`: build, show, open."""
 
 import json
 import re
@@ -18,10 +18,8 @@ def _berlin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLQ_TIMEZONE", "Europe/Berlin")
 
 
-def test_days_are_built_and_built_again_to_the_same_files(
-    dlq: Run, connection: Connection, home: Path
-) -> None:
-    """The files of each day and the list of all."""
+def test_building_twice_writes_the_same_files(dlq: Run, connection: Connection, home: Path) -> None:
+    """The files of each day, and the list of reports."""
     story.tell(connection)
     first = dlq("reports", "build", "--day", "2026-11-20", "--days", "2", "--json")
     assert first.code == 0, first.err
@@ -40,28 +38,28 @@ def test_days_are_built_and_built_again_to_the_same_files(
     assert {file.name: file.read_bytes() for file in (home / "reports").iterdir()} == files
 
 
-def test_a_dry_run_says_which_days_and_files_and_writes_none(
+def test_a_dry_run_lists_the_files_and_writes_none(
     dlq: Run, connection: Connection, home: Path
 ) -> None:
-    """The same days, headlines and places as the real run; what it would refuse is refused."""
+    """With the days, headlines, places and refusals of a real run."""
     story.tell(connection)
-    asked = ("reports", "build", "--day", "2026-11-20", "--days", "2")
-    would = json.loads(dlq(*asked, "--dry-run", "--json").out)["reports"]
+    command = ("reports", "build", "--day", "2026-11-20", "--days", "2")
+    would = json.loads(dlq(*command, "--dry-run", "--json").out)["reports"]
     assert not (home / "reports").exists()
     assert connection.execute("select from dlq.report_day").fetchall() == []
-    said = dlq(*asked, "--dry-run").out
-    assert f"{home}/reports/2026-11-20.md, {home}/reports/2026-11-20.json" in said
+    printed = dlq(*command, "--dry-run").out
+    assert f"{home}/reports/2026-11-20.md, {home}/reports/2026-11-20.json" in printed
 
-    done = json.loads(dlq(*asked, "--json").out)["reports"]
+    done = json.loads(dlq(*command, "--json").out)["reports"]
     assert [row | {"dry_run": True} for row in done] == would
     assert all(Path(file).is_file() for row in done for file in row["files"])
     assert dlq("reports", "build", "--day", "2999-01-01", "--dry-run").code == 4
 
 
-def test_reports_go_where_the_setting_says(
+def test_reports_are_written_to_the_uri_of_the_settings(
     dlq: Run, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what exports must not show is hidden in them."""
+    """The redaction of exports applies to them."""
     story.tell(connection)
     monkeypatch.setenv("DLQ_REPORT_URI", (tmp_path / "elsewhere").as_uri())
     monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", r"stock\.internal:\d+")
@@ -71,10 +69,8 @@ def test_reports_go_where_the_setting_says(
     assert "stock.internal" not in page
 
 
-def test_a_day_is_shown_without_writing_a_file(
-    dlq: Run, connection: Connection, home: Path
-) -> None:
-    """As plain text where it is piped, or as one of its twins."""
+def test_show_writes_no_file(dlq: Run, connection: Connection, home: Path) -> None:
+    """It prints plain text in a pipe, or Markdown or JSON."""
     story.tell(connection)
     shown = dlq("reports", "show", "--day", "2026-11-20")
     assert (shown.code, shown.out.splitlines()[0]) == (0, "# 2026-11-20")
@@ -86,21 +82,23 @@ def test_a_day_is_shown_without_writing_a_file(
     assert unescape_markdown(markdown) == shown.out
     refused = dlq("reports", "show", "--json", "--format", "markdown")
     assert (refused.code, refused.out) == (2, "")
-    twin = dlq("reports", "show", "--day", "2026-11-20", "--json")
-    assert json.loads(twin.out)["totals"]["deaths"] == 167
-    assert twin.err == ""
+    as_json = dlq("reports", "show", "--day", "2026-11-20", "--json")
+    assert json.loads(as_json.out)["totals"]["deaths"] == 167
+    assert as_json.err == ""
     assert not (home / "reports").exists()
 
 
-def test_a_page_is_opened_in_the_browser(
+def test_open_starts_the_browser(
     dlq: Run, connection: Connection, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The browser of $BROWSER is given the page, which is built first where it is not there."""
+    """$BROWSER gets the page, which is built first if it does not exist."""
     story.tell(connection)
     called, browser = tmp_path / "called", tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {called}\n', encoding="utf-8")
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr("webbrowser._tryorder", None)  # it remembers whom it found first
+    monkeypatch.setattr(
+        "webbrowser._tryorder", None
+    )  # the module caches the browsers that it has found
     monkeypatch.setenv("BROWSER", str(browser))
     opened = dlq("reports", "open", "--day", "2026-11-20")
     page = home / "reports" / "2026-11-20.html"
@@ -110,13 +108,13 @@ def test_a_page_is_opened_in_the_browser(
 
 @pytest.mark.usefixtures("home", "connection")
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["open", "--day", "2999-01-01"], 4, "2999-01-01 is not over yet"),
         (
             ["show", "--day", "yesterday"],
             2,
-            "--day: 'yesterday' is no day. Write it as 2026-11-24.",
+            "--day: 'yesterday' is not a day. Write it as 2026-11-24.",
         ),
         (["build", "--day", "2999-01-01"], 4, "2999-01-01 is not over yet"),
         (["build", "--days", "0"], 2, ""),
@@ -125,9 +123,9 @@ def test_a_page_is_opened_in_the_browser(
         (["open", "--day", "0001-01-01"], 2, "0001-01-01 lies outside the years"),
     ],
 )
-def test_what_cannot_be_done_is_said_with_what_to_do(
-    dlq: Run, arguments: list[str], code: int, said: str
+def test_an_invalid_day_is_an_error(
+    dlq: Run, arguments: list[str], code: int, message: str
 ) -> None:
     ended = dlq("reports", *arguments)
     assert ended.code == code
-    assert said in ended.err
+    assert message in ended.err

@@ -388,12 +388,12 @@ def test_what_the_books_say_is_kept_for_metrics_and_alerts(
         ({"alert_urls": "slack://s3cr3t/b/c nonsense"}, "DLQ_ALERT_URLS: entry 2 is no address: "),
         (
             {"alert_urls": "nonsense://s3cr3t"},
-            r"DLQ_ALERT_URLS: entry 1 \(nonsense:\w{6}\) is no address that Apprise",
+            r"DLQ_ALERT_URLS: entry 1 \(nonsense:\w{6}\) is not an Apprise address",
         ),
-        ({"alert_urls": "https://example.com/s3cr3t"}, "DLQ_WEBHOOK_SECRET: a webhook is signed"),
+        ({"alert_urls": "https://example.com/s3cr3t"}, "DLQ_WEBHOOK_SECRET is required"),
         (
             {"death_webhook_url": "https://example.com/s3cr3t"},
-            "DLQ_WEBHOOK_SECRET: a webhook is signed",
+            "DLQ_WEBHOOK_SECRET is required",
         ),
     ],
 )

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from dlq_pipelines.api.errors import describe_error
-from dlq_pipelines.cli.app import _reason
+from dlq_pipelines.cli.app import _describe_error
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.postgres.connect import Connection, Database
 
@@ -39,6 +39,6 @@ def test_every_face_reports_a_transient_error(
             connection.execute(ask.encode())
     status, body = describe_error(raised.value)
     assert (status, body.error, body.code) == (503, said, "transient")
-    assert _reason(raised.value) == said
+    assert _describe_error(raised.value) == said
     with pytest.raises(Exception, match=said), OutboxResource().session():
         raise raised.value

@@ -162,7 +162,8 @@ class Production:
     def released(self, fix: int) -> tuple[int, int, int]:
         """Of a fix: rows in the ledger of retries, events in them, and how many the stage says."""
         statement = (
-            "select count(*), count(distinct event_id), (select coalesce(sum(released), 0)::int from dlq.fix_stage"
+            "select count(*), count(distinct event_id), (select coalesce(sum(released), 0)::int"
+            " from dlq.fix_stage"
             " where fix_id = %(fix)s) from dlq.retry where fix_id = %(fix)s"
         )
         with psycopg.connect(self.database.url) as connection:

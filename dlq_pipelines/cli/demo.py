@@ -7,18 +7,17 @@ import typer
 
 def demo(
     reset: Annotated[
-        bool, typer.Option("--reset", help="Forget an earlier demo and start anew.")
+        bool, typer.Option("--reset", help="Delete an earlier demo and play it again.")
     ] = False,
 ) -> None:
-    """Play fourteen days of a shop whose deliveries really fail, and run every job on what is left of them.
+    """Play fourteen days of a shop whose deliveries really fail, and run every job.
 
-    Refuses a database in which there are events, deaths or an audit that are not the demo's. Running it twice is
-    harmless.
+    Refuses a database with events, deaths or audit entries that are not the demo's. Running the
+    demo twice is safe.
 
     Example: `dlq demo --reset`
     """
-    from dlq_pipelines.cli.output import program
     from dlq_pipelines.demo.demo import play_demo
     from dlq_pipelines.settings import read_settings
 
-    play_demo(read_settings(), reset=reset, program=program())
+    play_demo(read_settings(), reset=reset)

@@ -78,7 +78,8 @@ def test_what_was_decided_is_sent_where_deciding_takes_too_long(
         connection.execute("update dlq.alert_channel set due_at = now()")
         connection.execute("alter table dlq.cause rename to cause_elsewhere")
         connection.execute(
-            "create view dlq.cause as select * from dlq.cause_elsewhere where pg_sleep(60)::text is not null"
+            "create view dlq.cause as select * from dlq.cause_elsewhere where pg_sleep(60)::text"
+            " is not null"
         )
         web.status = 200
         assert len(ask(instance).run_requests or []) == 1
@@ -233,7 +234,10 @@ def test_no_failure_is_lost_where_there_are_more_than_one_look_takes(
         assert ours("send_alerts").success
         looks += 1
         assert looks < 10
-    failed = "select day from dlq.job_run where failed_at > coalesce(succeeded_at, '-infinity') order by day"
+    failed = (
+        "select day from dlq.job_run where failed_at > coalesce(succeeded_at, '-infinity')"
+        " order by day"
+    )
     assert [row["day"] for row in connection.execute(failed)] == [
         "2026-01-01",
         "2026-01-02",
@@ -324,7 +328,10 @@ def test_a_job_whose_work_fails_has_not_succeeded_because_a_check_of_it_did(
         False,
         [True],
     )
-    succeeded = "select count(*) from dlq.job_run where job = 'classify_deaths' and succeeded_at is not null"
+    succeeded = (
+        "select count(*) from dlq.job_run where job = 'classify_deaths' and succeeded_at"
+        " is not null"
+    )
     assert one(connection, succeeded) == {"count": 0}
     connection.execute("drop trigger no on dlq.cause")
     assert job("classify_deaths").success
@@ -369,7 +376,8 @@ def test_what_the_books_say_is_kept_for_metrics_and_alerts(
     job("archive_dead_events")
     assert one(
         connection,
-        "select passed, severity, figures->'missing' as missing from dlq.check_result where name = 'books_balance'",
+        "select passed, severity, figures->'missing' as missing from dlq.check_result where name"
+        " = 'books_balance'",
     ) == {"passed": False, "severity": "critical", "missing": 1}
     job("send_alerts")
     alert = one(

@@ -155,8 +155,10 @@ def test_days_before_the_database_went_away_stay_on_record(
     job("classify_deaths")
     connection.execute(
         "create function away() returns trigger language plpgsql as $$ begin"
-        f" if new.day = '{DAYS[1]}' then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$;"
-        " create trigger away before insert on dlq.export_day for each row execute function away()".encode()
+        f" if new.day = '{DAYS[1]}' then perform pg_terminate_backend(pg_backend_pid()); end if;"
+        " return new; end $$;"
+        " create trigger away before insert on dlq.export_day for each row execute function"
+        " away()".encode()
     )
     assert "PostgreSQL refused" in _said(job("export_day", tags=_range(*DAYS[:2])))
     assert instance.get_materialized_partitions(dg.AssetKey("dead_event_export")) == {DAYS[0]}
@@ -282,8 +284,10 @@ def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(
     job("classify_deaths")
     connection.execute(
         "create function late() returns trigger language plpgsql as $$ begin"
-        " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
-        " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by id desc limit 1; return new; end $$;"
+        " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
+        " died_at, cause_id)"
+        " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by id desc limit"
+        " 1; return new; end $$;"
         "create trigger late after insert on dlq.export_day for each row execute function late()"
     )
     result = job("export_day", partition_key=DAYS[-1])
@@ -329,9 +333,12 @@ def test_the_report_check_fails_and_stops_on_a_figure_that_is_not_the_ledgers(
     job("classify_deaths")
     connection.execute(
         "create function late() returns trigger language plpgsql as $$ begin"
-        " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
-        " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by died_at desc limit 1; return new;"
-        " end $$; create trigger late after insert on dlq.report_day for each row execute function late()"
+        " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
+        " died_at, cause_id)"
+        " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by died_at desc"
+        " limit 1; return new;"
+        " end $$; create trigger late after insert on dlq.report_day for each row execute"
+        " function late()"
     )
     (found,) = job("build_report", partition_key=DAYS[-1]).get_asset_check_evaluations()
     assert (found.passed, found.blocking) == (False, True)
@@ -577,7 +584,8 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
     assert (released["status"], released["released_now"]) == ("active", 6)
     assert released["next"] == "6 events of stage 1 have no outcome yet"
     connection.execute(
-        "update outbox_event set status = 'dead', last_error = 'KeyError: 1' where status = 'pending'"
+        "update outbox_event set status = 'dead', last_error = 'KeyError: 1' where status ="
+        " 'pending'"
     )
     connection.execute("update dlq.retry set due_at = now() - interval '1 second'")
     (request,) = _tick(instance).run_requests
@@ -630,7 +638,10 @@ def test_a_retry_by_hand_keeps_the_installations_pace_unless_it_names_one(
         assert job(
             "retry_dead_events", run_config={"ops": {"retry_dead_events_op": {"config": config}}}
         ).success
-        due = "select extract(epoch from max(next_run_at) - min(next_run_at))::float as seconds from outbox_event"
+        due = (
+            "select extract(epoch from max(next_run_at) - min(next_run_at))::float as seconds"
+            " from outbox_event"
+        )
         assert one(connection, due) == {"seconds": seconds}
 
 

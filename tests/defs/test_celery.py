@@ -55,8 +55,10 @@ def test_ten_days_are_exported_though_a_worker_is_killed_on_the_way(
 ) -> None:
     """The other one takes over its day; each death is in the files of its day, once."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-        " select 'order', n::text, 'e', '{}', 'dead', 'boom', day::timestamptz + n * interval '1 hour'"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " last_error, dead_at)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'boom', day::timestamptz + n * interval '1"
+        " hour'"
         " from unnest(%s::date[]) day, generate_series(1, %s) n",
         [DAYS, A_DAY],
     )
@@ -96,7 +98,8 @@ def test_a_worker_that_is_stopped_ends_the_step_that_it_has_begun(
         assert only.wait(60) == 0
         exported = one(
             connection,
-            "select count(verified_at), (select last_value from attempts) as tries from dlq.export_day",
+            "select count(verified_at), (select last_value from attempts) as tries from"
+            " dlq.export_day",
         )
         succeeded = said(runs)
     assert exported == {"count": 1, "tries": 1}

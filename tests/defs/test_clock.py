@@ -121,7 +121,8 @@ def test_every_death_of_the_three_days_is_exported_once(
     zone, target = ZoneInfo(name), open_local_target(tmp_path)
     days = [Day.of(day + timedelta(days=n), zone) for n in (-1, 0, 1)]
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " last_error, dead_at)"
         " select 'o', at::text, 'e', '{}', 'dead', 'boom', at"
         " from generate_series(%s::timestamptz, %s::timestamptz, interval '30 minutes') at",
         [days[0].start, days[-1].until - timedelta(minutes=30)],

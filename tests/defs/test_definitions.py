@@ -309,7 +309,10 @@ def test_dagster_dev_in_the_root_serves_the_location_and_ends_on_ctrl_c(tmp_path
 
 def _jobs_served(port: int) -> set[str]:
     """The jobs of the loaded location, once it answers."""
-    query = "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } pipelines { name } } } } }"
+    query = (
+        "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name }"
+        " pipelines { name } } } } }"
+    )
     asked = urllib.request.Request(
         f"http://127.0.0.1:{port}/graphql",
         json.dumps({"query": query}).encode(),

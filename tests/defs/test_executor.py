@@ -18,7 +18,8 @@ LOAD = (
     "import json, sys; from dlq_pipelines.definitions import defs;"
     "jobs = [j for j in defs.get_repository_def().get_all_jobs()];"
     "print(json.dumps([sorted({j.executor_def.name for j in jobs}),"
-    " sorted({m.partition('.')[0] for m in sys.modules} & {'dagster_celery', 'celery', 'dagster_k8s', 'kubernetes'})]))"
+    " sorted({m.partition('.')[0] for m in sys.modules} & {'dagster_celery', 'celery',"
+    " 'dagster_k8s', 'kubernetes'})]))"
 )
 REDIS = "redis://:s3cr3t@127.0.0.1:6379/0"
 

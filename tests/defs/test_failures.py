@@ -48,7 +48,8 @@ def test_a_database_that_refuses_in_the_middle_is_said(
     add_events(connection, 2)
     kill(connection, "boom")
     connection.execute(
-        f"create function refuse() returns trigger language plpgsql as $$ begin {action}; return new; end $$;"
+        f"create function refuse() returns trigger language plpgsql as $$ begin {action}; return"
+        " new; end $$;"
         " create trigger refuse before insert on dlq.cause for each row execute function refuse()".encode()
     )
     said = _said(instance, job("classify_deaths"))
@@ -72,7 +73,8 @@ def test_a_server_that_does_not_answer_is_named_with_its_reason(
     """Host, port and why; never the account."""
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
     assert _said(instance, job("classify_deaths")) == (
-        'PostgreSQL does not answer: connection to server at "127.0.0.1", port 1 failed: Connection refused. '
+        'PostgreSQL does not answer: connection to server at "127.0.0.1", port 1 failed:'
+        " Connection refused. "
         "Check DLQ_DATABASE_URL and the server, then run `dlq migrate --check`."
     )
 
@@ -86,7 +88,8 @@ def test_what_a_failed_check_guards_is_not_archived(
     connection.execute("update outbox_event set dead_at = dead_at - interval '1 day'")
     connection.execute("update dlq.death set died_at = died_at - interval '1 day'")
     connection.execute(
-        "create function cook() returns trigger language plpgsql as $$ begin new.rows := 7; return new; end $$;"
+        "create function cook() returns trigger language plpgsql as $$ begin new.rows := 7;"
+        " return new; end $$;"
         " create trigger cook before insert on dlq.export_day for each row execute function cook()"
     )
     assets = [

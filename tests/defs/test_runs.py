@@ -191,7 +191,8 @@ def test_the_job_keeps_to_the_retention_and_deletes_only_when_it_is_told_to(
         instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True
     ) as storage:  # type: ignore[attr-defined]
         storage.execute(
-            "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() - interval '91 days'"
+            "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() -"
+            " interval '91 days'"
         )
         counted = job("clean_up_runs")
         monkeypatch.setenv("DLQ_RUN_RETENTION_DAYS", "92")
@@ -222,7 +223,8 @@ def test_a_location_of_another_name_has_its_own_runs_cleaned_up(
         instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True
     ) as storage:  # type: ignore[attr-defined]
         storage.execute(
-            "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() - interval '91 days'"
+            "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() -"
+            " interval '91 days'"
         )
     last = job("classify_deaths", tags=chart).run_id
     assert job("clean_up_runs", tags=chart, run_config=DELETING).success

@@ -17,12 +17,14 @@ NIGHT = datetime(2026, 11, 21, 6, tzinfo=UTC)
 Ask = Callable[..., dict[str, str]]
 RECORD = {
     "export_daily": (
-        "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at, verified_at)"
+        "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at,"
+        " verified_at)"
         " values (%(day)s, %(day)s::date, %(day)s::date + 1, 0, '[]', now(), now())"
         " on conflict (day) do update set verified_at = now()"
     ),
     "report_daily": (
-        "insert into dlq.report_day (day, headline, figures, files, built_at) values (%(day)s, '', '{}', '[]', now())"
+        "insert into dlq.report_day (day, headline, figures, files, built_at) values (%(day)s,"
+        " '', '{}', '[]', now())"
     ),
 }
 
@@ -55,7 +57,8 @@ def ask(name: str, monkeypatch: pytest.MonkeyPatch) -> Ask:
 
 def _die(connection: Connection, day: str) -> None:
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " last_error, dead_at)"
         " values ('order', '1', 'e', '{}', 'dead', 'boom', %s::date + interval '12 hours')",
         [day],
     )

@@ -44,15 +44,20 @@ def test_a_backfill_of_thirty_days_goes_on_after_a_worker_is_killed(tmp_path: Pa
                 wait_until(lambda: _ended(running), "the backfill does not end", seconds=900)
                 seconds = time.monotonic() - begun
             _require_whole(running, tmp_path / "dlq" / "exports" / "dead_events")
-            told = f"30 days of {A_DAY:,} deaths in {seconds:.0f} s, one of two workers killed after {after} of them"
+            told = (
+                f"30 days of {A_DAY:,} deaths in {seconds:.0f} s, one of two workers killed"
+                f" after {after} of them"
+            )
             print(f"\n{told}: {_runs(running)} runs, each death in one file")
 
 
 def _month_of_deaths(running: Production) -> None:
     with running.database.connect() as connection:
         connection.execute(
-            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-            " select 'order', n::text, 'e', '{}', 'dead', 'boom', day::timestamptz + n * interval '40 seconds'"
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload,"
+            " status, last_error, dead_at)"
+            " select 'order', n::text, 'e', '{}', 'dead', 'boom', day::timestamptz + n *"
+            " interval '40 seconds'"
             " from unnest(%s::date[]) day, generate_series(1, %s) n",
             [DAYS, A_DAY],
         )

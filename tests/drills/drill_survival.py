@@ -26,7 +26,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
 def _tell(what: str, running: Production, fix: int, seconds: float) -> None:
     runs = [run.status.value for run in running.runs(fix)]
     print(
-        f"\n{what}: released {running.released(fix)[0]} of {CANARY}, each once, {seconds:.0f} s after; runs: {runs}"
+        f"\n{what}: released {running.released(fix)[0]} of {CANARY}, each once, {seconds:.0f} s"
+        f" after; runs: {runs}"
     )
 
 
@@ -40,7 +41,8 @@ def test_the_database_is_away_for_a_minute(running: Production) -> None:
     back = time.time()
     wait_until(lambda: _ticks(running)[due], "the schedule's tick is lost", seconds=180)
     print(
-        f"\nthe schedule that was due while the database was away ran {time.time() - back:.0f} s after it came back"
+        f"\nthe schedule that was due while the database was away ran {time.time() - back:.0f} s"
+        " after it came back"
     )
     fix = running.flag("away")
     _tell(
@@ -68,7 +70,10 @@ def test_the_code_location_is_reloaded_in_mid_tick(running: Production) -> None:
     fix = running.flag("reload")
     with psycopg.connect(running.database.url) as lock:
         lock.execute("lock table dlq.fix in access exclusive mode")
-        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%fix%'"
+        waiting = (
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and"
+            " query like '%fix%'"
+        )
         with psycopg.connect(running.database.url, autocommit=True) as watch:
             wait_until(
                 lambda: watch.execute(waiting).fetchone() != (0,),
@@ -101,10 +106,14 @@ def kill_a_run_with_its_lock_held(running: Production, name: str) -> int:
             "create or replace function hold() returns trigger language plpgsql as $$ begin"
             " if nextval('holds') = 1 then perform pg_sleep(120); end if; return null; end $$;"
             " drop sequence if exists holds; create sequence holds;"
-            " create or replace trigger hold after insert on dlq.retry for each row execute function hold()"
+            " create or replace trigger hold after insert on dlq.retry for each row execute"
+            " function hold()"
         )
         fix = running.flag(name)
-        asleep = "select pid from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
+        asleep = (
+            "select pid from pg_stat_activity where wait_event = 'PgSleep' and datname ="
+            " current_database()"
+        )
         wait_until(
             lambda: connection.execute(asleep).fetchone(), "no run holds the fix", seconds=90
         )

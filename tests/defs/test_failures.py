@@ -49,7 +49,8 @@ def test_a_database_error_in_the_middle_is_reported(
     connection.execute(
         f"create function refuse() returns trigger language plpgsql as $$ begin {action}; return"
         " new; end $$;"
-        " create trigger refuse before insert on dlq.cause for each row execute function refuse()".encode()
+        " create trigger refuse before insert on dlq.cause for each row"
+        " execute function refuse()".encode()
     )
     said = _read_failure(instance, job("classify_deaths"))
     assert said == f"PostgreSQL refused: {words}. Check the role and the server, then run it again."

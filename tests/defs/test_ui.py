@@ -39,17 +39,23 @@ ASSETS = ("dead_event_causes", "dead_event_export", "failure_report", "dead_even
 DAILY = ("dead_event_export", "failure_report")
 DEAD_YESTERDAY = """
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at, dead_at)
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
+         last_error_at, dead_at)
     select 'order', n::text, 'order.placed', '{}', 'dead', 5,
-           case n % 3 when 0 then 'KeyError: ''postcode''' else 'ConnectionRefusedError: [Errno 111] refused' end,
-           died_at, died_at
+        case n % 3
+            when 0 then 'KeyError: ''postcode'''
+            else 'ConnectionRefusedError: [Errno 111] refused'
+        end,
+        died_at, died_at
     from generate_series(1, 30) n, (select now() - interval '1 day' as died_at) yesterday
 """
 # With their own cause for the fix, and in aggregates without other events.
 DEAD_SINCE = """
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at, dead_at)
-    select 'parcel', n::text, 'parcel.sent', '{}', 'dead', 5, 'TimeoutError: no answer', now(), now()
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
+         last_error_at, dead_at)
+    select 'parcel', n::text, 'parcel.sent', '{}', 'dead', 5, 'TimeoutError: no answer',
+        now(), now()
     from generate_series(1, 25) n
 """
 ARCHIVE = """
@@ -341,7 +347,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + 240
     while True:
         try:
-            urllib.request.urlopen(url, timeout=5).close()
+            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310
         except (urllib.error.URLError, ConnectionError):
             assert process.poll() is None, "dlq up has ended"
             assert time.monotonic() < until, f"{url} does not answer"

@@ -1,4 +1,4 @@
-"""The shop's deliveries: each fails for its own reason, and only the true repair resolves its cause."""
+"""The shop's deliveries: each fails for its own reason, one repair resolves its cause."""
 
 import random
 import re

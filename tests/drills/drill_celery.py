@@ -48,7 +48,7 @@ def test_a_backfill_of_thirty_days_goes_on_after_a_worker_is_killed(tmp_path: Pa
                 )
                 seconds = time.monotonic() - begun
             _assert_complete(running, tmp_path / "dlq" / "exports" / "dead_events")
-            told = (
+            figures = (
                 f"30 days of {A_DAY:,} deaths in {seconds:.0f} s, one of two workers killed"
                 f" after {after} of them"
             )
@@ -70,7 +70,7 @@ def _add_month_of_deaths(running: Production) -> None:
 
 def _start_backfill(running: Production) -> None:
     with running.instance() as instance:
-        instance.add_start_backfill(
+        instance.add_backfill(
             PartitionBackfill.from_asset_partitions(
                 backfill_id="drill",
                 asset_graph=defs.get_repository_def().asset_graph,
@@ -94,7 +94,7 @@ def _count_exported_days(running: Production) -> int:
 
 def _has_backfill_ended(running: Production) -> bool:
     with running.instance() as instance:
-        found = instance.get_start_backfill("drill")
+        found = instance.get_backfill("drill")
     assert found is not None
     assert found.status not in {BulkActionStatus.FAILED, BulkActionStatus.COMPLETED_FAILED}, (
         found.error

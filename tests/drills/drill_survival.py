@@ -69,7 +69,7 @@ def test_the_daemon_is_killed(running: Production) -> None:
 
 
 def test_the_code_location_is_reloaded_in_mid_tick(running: Production) -> None:
-    """The tick waits for a lock while its process is replaced; the fix is released by a later one."""
+    """The tick waits for a lock while its process is replaced; a later tick releases the fix."""
     fix = running.flag("reload")
     with psycopg.connect(running.database.url) as lock:
         lock.execute("lock table dlq.fix in access exclusive mode")

@@ -180,7 +180,7 @@ class Production:
 
     def wait_for_release(self, fix: int, *, seconds: float = 150) -> float:
         """Wait until the fix has released its canary once, and return the seconds."""
-        begun = time.monotonic()
+        started = time.monotonic()
         wait_until(
             lambda: self.count_released(fix)[0] >= CANARY,
             f"fix {fix} releases nothing",
@@ -192,7 +192,7 @@ class Production:
             seconds=60,
         )
         assert self.count_released(fix) == (CANARY, CANARY, CANARY)
-        return time.monotonic() - begun
+        return time.monotonic() - started
 
 
 def _filter_runs(fix: int) -> dg.RunsFilter:

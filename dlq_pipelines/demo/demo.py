@@ -65,7 +65,7 @@ _TRUE_FIX = (
 )
 _FALSE_FIX = (
     "payments-team",
-    "the provider says route v2 works again",
+    "the provider has restored route v2",
     "%HTTPError",
     "%503%",
     Repair.PAYMENT_ROUTE,

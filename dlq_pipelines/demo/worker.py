@@ -81,7 +81,7 @@ class Worker:
     def _attempt(self, event: OutboxEvent) -> bool:
         try:
             self._deliver(event)
-        except Exception:  # noqa: BLE001  # whatever a delivery raises is a failed attempt
+        except Exception:  # noqa: BLE001  # any error is a failed attempt
             self._repository.mark_retry(event.id)
             return False
         self._repository.mark_success(event.id)

@@ -273,7 +273,7 @@ def test_runs_of_another_code_location_are_ignored(
         connection, "select dlq.flag_fix(note => 'fixed', event_type => 'order.placed') as id"
     )
     flagged = defs.resolve_sensor_def("fix_flag_sensor")
-    for tags, asked in ((theirs, 1), (get_location_tag(), 0)):
+    for tags, requested in ((theirs, 1), (get_location_tag(), 0)):
         step = {"ops": {"retry_stage_op": {"config": {"fix_id": fix["id"]}}}}
         for name, config, more in (
             ("send_alerts", {}, {}),
@@ -285,11 +285,11 @@ def test_runs_of_another_code_location_are_ignored(
                 tags=tags | more,
                 status=dg.DagsterRunStatus.STARTED,
             )
-        assert len(evaluate_sensor(instance).run_requests or []) == asked
+        assert len(evaluate_sensor(instance).run_requests or []) == requested
         context = dg.build_sensor_context(
             instance=instance, definitions=defs, resources={"outbox": OutboxResource()}
         )
-        assert len(flagged.evaluate_tick(context).run_requests or []) == asked
+        assert len(flagged.evaluate_tick(context).run_requests or []) == requested
 
 
 def test_a_run_that_dagster_retries_is_no_failure_yet(
@@ -396,7 +396,7 @@ def test_a_missing_event_is_recorded_for_metrics_and_alerts(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"alert_urls": "slack://s3cr3t/b/c nonsense"}, "DLQ_ALERT_URLS: entry 2 is no address: "),
         (
@@ -411,8 +411,8 @@ def test_a_missing_event_is_recorded_for_metrics_and_alerts(
     ],
 )
 def test_an_invalid_address_is_reported_without_its_secret(
-    given: dict[str, str], said: str
+    given: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(DlqError, match=said) as raised:
+    with pytest.raises(DlqError, match=message) as raised:
         build_alert_sender(Settings(**given))  # type: ignore[arg-type]
     assert "s3cr3t" not in str(raised.value)

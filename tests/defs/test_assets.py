@@ -126,9 +126,8 @@ def test_ninety_days_are_exported_in_one_run(
     assert (found.passed, found.metadata["differences"].value) == (True, [])
     rows = [_metadata(instance, "dead_event_export", day)["dagster/row_count"] for day in days]
     assert rows == [0] * 87 + [2, 2, 2]
-    assert one(connection, "select count(*), count(verified_at) as verified from dlq.export_day") == {
-        "count": 90, "verified": 90,
-    }  # fmt: skip
+    counted = one(connection, "select count(*), count(verified_at) as verified from dlq.export_day")
+    assert counted == {"count": 90, "verified": 90}
 
 
 @pytest.mark.parametrize(
@@ -154,9 +153,9 @@ def test_a_day_that_is_refused_stops_no_other_of_its_run(
         "update dlq.death set cause_id = null where died_at < %s::date + 1", [DAYS[0]]
     )
     (home / "reports" / f"{DAYS[0]}.json" / "in the way").mkdir(parents=True)
-    said = _read_failure(job(name, tags=_range(DAYS[0], DAYS[-1])))
-    assert said.startswith("1 of 3 days was refused; the others are done. ")
-    assert reason in said
+    message = _read_failure(job(name, tags=_range(DAYS[0], DAYS[-1])))
+    assert message.startswith("1 of 3 days was refused; the others are done. ")
+    assert reason in message
     assert instance.get_materialized_partitions(dg.AssetKey(asset)) == set(DAYS[1:])
     rows = [_metadata(instance, asset, day)["dagster/row_count"] for day in DAYS[1:]]
     assert rows == ([2, 2] if asset == "dead_event_export" else [1, 2])
@@ -471,7 +470,7 @@ def _tick(instance: dg.DagsterInstance) -> Any:
     )
 
 
-ASKED = {"all": True, "reason": "asked", "actor": "bob"}
+CONFIG = {"all": True, "reason": "requested", "actor": "bob"}
 FLAG = {"cause": compute_cause_key(ERROR), "note": "fixed", "actor": "ann"}
 
 
@@ -621,7 +620,7 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
 
 def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> None:
     """A dry run by default; an invalid id is reported in one line."""
-    config = {"event_ids": [1, 2, 99], "reason": "asked", "actor": "bob"}
+    config = {"event_ids": [1, 2, 99], "reason": "requested", "actor": "bob"}
 
     def retry(**more: object) -> dg.ExecuteInProcessResult:
         return job(
@@ -652,7 +651,7 @@ def test_a_retry_by_hand_has_the_installations_rate_unless_it_sets_one(
     monkeypatch.setenv("DLQ_RETRY_RATE", "1")
     for more, seconds in (({}, 5.0), ({"rate": 2.0}, 2.5)):
         connection.execute("update outbox_event set status = 'dead' where status = 'pending'")
-        config = {**ASKED, **more, "dry_run": False}
+        config = {**CONFIG, **more, "dry_run": False}
         assert job(
             "retry_dead_events", run_config={"ops": {"retry_dead_events_op": {"config": config}}}
         ).success
@@ -682,7 +681,7 @@ def test_a_retry_by_hand_has_the_installations_rate_unless_it_sets_one(
         ("retry_stage", "retry_stage_op", {"fix_id": 0}, "fix_id must be a whole number from 1"),
         ("retry_stage", "retry_stage_op", {"fix_id": 77}, "There is no fix 77"),
         *(
-            ("retry_dead_events", "retry_dead_events_op", {**ASKED, **wrong}, named)
+            ("retry_dead_events", "retry_dead_events_op", {**CONFIG, **wrong}, named)
             for wrong, named in (
                 ({"rate": 0.0}, "rate must be more than 0 and at most 100000, not 0.0"),
                 ({"rate": float("nan")}, "rate must be more than 0 and at most 100000, not nan"),
@@ -705,9 +704,9 @@ def test_a_value_out_of_range_is_one_clear_sentence(
 ) -> None:
     """The op refuses it, because the Launchpad accepts it; nothing is changed."""
     for more in ({},) if name == "retry_stage" else ({}, {"dry_run": False}):
-        said = _read_failure(job(name, run_config={"ops": {op: {"config": config | more}}}))
-        assert named in said
-        assert "\n" not in said
+        message = _read_failure(job(name, run_config={"ops": {op: {"config": config | more}}}))
+        assert named in message
+        assert "\n" not in message
     assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
 
 

@@ -108,7 +108,7 @@ def test_a_stopped_worker_finishes_its_step(
 def _busy_with_the_slow_day(connection: Connection, instance: dg.DagsterInstance) -> str:
     until = time.monotonic() + 120
     while not one(connection, ASLEEP)["count"]:
-        assert time.monotonic() < until, "no worker has begun the slow day"
+        assert time.monotonic() < until, "no worker has started the slow day"
         time.sleep(0.1)
     (name,) = _workers(instance, SLOW)
     return name

@@ -96,8 +96,8 @@ def _split_description(name: str) -> list[str]:
     "key", sorted(GRAPH.asset_check_keys, key=str), ids=lambda key: str(key.name)
 )
 def test_every_check_says_what_a_failure_means_and_what_to_do(key: dg.AssetCheckKey) -> None:
-    said = _parts(GRAPH.get_check_spec(key).description, "Failure", "To do")
-    assert all(len(part) > 10 for part in said), said
+    parts = _parts(GRAPH.get_check_spec(key).description, "Failure", "To do")
+    assert all(len(part) > 10 for part in parts), parts
 
 
 CATALOG = """
@@ -315,7 +315,7 @@ def _jobs_served(port: int) -> set[str]:
         "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name }"
         " pipelines { name } } } } }"
     )
-    asked = urllib.request.Request(
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/graphql",
         json.dumps({"query": query}).encode(),
         {"Content-Type": "application/json"},
@@ -323,7 +323,7 @@ def _jobs_served(port: int) -> set[str]:
     until = monotonic() + 240
     while monotonic() < until:
         try:
-            with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
                 nodes = json.load(answer)["data"]["repositoriesOrError"]["nodes"]
         except (urllib.error.URLError, ConnectionError):
             sleep(0.2)

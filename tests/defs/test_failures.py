@@ -24,9 +24,9 @@ def _read_failure(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResul
     assert "dlq_pipelines/causes" not in log
     assert "psycopg" not in log
     failed, *_ = (event for event in result.all_events if event.is_step_failure)
-    told = failed.step_failure_data.user_failure_data
-    assert told is not None
-    return str(told.description)
+    failure = failed.step_failure_data.user_failure_data
+    assert failure is not None
+    return str(failure.description)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,10 @@ def test_a_database_error_in_the_middle_is_reported(
         " create trigger refuse before insert on dlq.cause for each row"
         " execute function refuse()".encode()
     )
-    said = _read_failure(instance, job("classify_deaths"))
-    assert said == f"PostgreSQL refused: {words}. Check the role and the server, then run it again."
+    message = _read_failure(instance, job("classify_deaths"))
+    assert (
+        message == f"PostgreSQL refused: {words}. Check the role and the server, then run it again."
+    )
     connection.execute("drop trigger refuse on dlq.cause")
     assert job("classify_deaths").success
     assert one(connection, "select deaths from dlq.cause_day") == {"deaths": 2}

@@ -343,12 +343,12 @@ def test_a_demo_whose_files_are_in_another_home_is_refused(
 
 def test_a_reset_deletes_the_demo_and_plays_it_again(demo: Demo, connection: Connection) -> None:
     """Checked after the first new day: no fix, cause, file or run is left."""
-    connection.execute("drop function witness cascade")  # ids begin anew, too
+    connection.execute("drop function witness cascade")  # ids start at 1 again
     before = one(connection, "select max(at) as at from dlq.audit")["at"]
-    anew = demo.start("--reset")
-    _wait_for(lambda: _began_after(connection, before), anew)
-    anew.kill()
-    anew.communicate()
+    again = demo.start("--reset")
+    _wait_for(lambda: _began_after(connection, before), again)
+    again.kill()
+    again.communicate()
     for table in (
         "dlq.fix",
         "dlq.retry",
@@ -380,7 +380,7 @@ def _terminal() -> Iterator[tuple[int, list[str]]]:
     shown: list[str] = []
 
     def read() -> None:
-        with contextlib.suppress(OSError):  # nobody has it open any more
+        with contextlib.suppress(OSError):  # no process has it open
             while piece := os.read(screen, 65536):
                 shown.append(piece.decode(errors="replace"))
 
@@ -415,8 +415,8 @@ def _in_a_run_after_the_second_export(connection: Connection, dagster: str) -> b
 
 
 def _began_after(connection: Connection, moment: object) -> bool:
-    begun = "select from dlq.audit where kind = 'demo.begin' and at > %s"
-    if connection.execute(begun.encode(), [moment]).fetchone() is None:
+    started = "select from dlq.audit where kind = 'demo.begin' and at > %s"
+    if connection.execute(started.encode(), [moment]).fetchone() is None:
         return False
     return bool(one(connection, "select count(*) from shop_day")["count"])
 

@@ -195,7 +195,7 @@ def test_no_shop_is_created_over_the_events_of_an_application(
 
 
 @pytest.mark.parametrize(
-    ("left", "said"),
+    ("left", "reason"),
     [
         ("delete from outbox_event", "its ledger holds deaths"),
         (
@@ -207,13 +207,13 @@ def test_no_shop_is_created_over_the_events_of_an_application(
     ],
 )
 def test_no_shop_is_created_over_a_ledger_whose_outbox_is_empty(
-    connection: Connection, left: str, said: str
+    connection: Connection, left: str, reason: str
 ) -> None:
     """The ledger and the audit log of an application belong to it too."""
     add_events(connection, 1)
     kill(connection, "boom")
     connection.execute(left.encode())
-    with pytest.raises(RefusedError, match=said):
+    with pytest.raises(RefusedError, match=reason):
         shop.create_shop(connection)
     assert _one(connection, "select count(*) from pg_tables where tablename like 'shop\\_%'") == 0
 

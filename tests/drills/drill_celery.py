@@ -36,7 +36,7 @@ def test_a_backfill_of_thirty_days_goes_on_after_a_worker_is_killed(tmp_path: Pa
             _add_month_of_deaths(running)
             start = partial(worker, visibility_seconds=60, environment=running.environment)
             with start("one", tmp_path) as first, start("two", tmp_path):
-                begun = time.monotonic()
+                started = time.monotonic()
                 _start_backfill(running)
                 wait_until(
                     lambda: _count_exported_days(running) >= 8, "nothing is exported", seconds=300
@@ -46,7 +46,7 @@ def test_a_backfill_of_thirty_days_goes_on_after_a_worker_is_killed(tmp_path: Pa
                 wait_until(
                     lambda: _has_backfill_ended(running), "the backfill does not end", seconds=900
                 )
-                seconds = time.monotonic() - begun
+                seconds = time.monotonic() - started
             _assert_complete(running, tmp_path / "dlq" / "exports" / "dead_events")
             figures = (
                 f"30 days of {A_DAY:,} deaths in {seconds:.0f} s, one of two workers killed"

@@ -95,7 +95,7 @@ def _split_description(name: str) -> list[str]:
 @pytest.mark.parametrize(
     "key", sorted(GRAPH.asset_check_keys, key=str), ids=lambda key: str(key.name)
 )
-def test_every_check_says_what_a_failure_means_and_what_to_do(key: dg.AssetCheckKey) -> None:
+def test_every_check_describes_its_failure_and_the_remedy(key: dg.AssetCheckKey) -> None:
     parts = _parts(GRAPH.get_check_spec(key).description, "Failure", "To do")
     assert all(len(part) > 10 for part in parts), parts
 

@@ -193,7 +193,7 @@ def flag_fix_job() -> None:
     - **Changes:** adds a row to `dlq.fix` and an audit entry, and the cause is `fixing`. No event
       moves yet.
     - **Rerun:** a failed run unchanged. An open fix is not flagged again; a halted one can be
-      flagged anew once the cause is resolved.
+      flagged again once the cause is resolved.
     """
     flag_fix_op()
 

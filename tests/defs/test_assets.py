@@ -399,7 +399,7 @@ def test_a_rule_for_what_to_hide_is_refused_before_anything_is_exported(
     job("classify_deaths")
     monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", "(")
     told = _failure(instance, job("export_day", partition_key=DAYS[0]))
-    assert "DLQ_EXPORT_REDACT_ERRORS: '(' is no pattern that RE2 reads" in told
+    assert "DLQ_EXPORT_REDACT_ERRORS: '(' is not a valid RE2 pattern" in told
     assert one(connection, "select count(*) from dlq.export_day") == {"count": 0}
 
 

@@ -30,7 +30,7 @@ from dlq_pipelines.cli.app import _exit_code, app
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.installation import create_tables
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.embedded import _package
+from dlq_pipelines.postgres.embedded.programs import find_programs
 from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.alerts.servers import Received, http_server
 from tests.cli.conftest import Ended, Run
@@ -625,9 +625,7 @@ def _kill_one(connection: Connection, cause: str) -> None:
 
 def _environment() -> dict[str, str]:
     """A shell that finds our program and psql."""
-    return os.environ | {
-        "PATH": f"{DLQ.parent}:{_package() / 'pginstall18' / 'bin'}:{os.environ['PATH']}"
-    }
+    return os.environ | {"PATH": f"{DLQ.parent}:{find_programs()}:{os.environ['PATH']}"}
 
 
 def _for_psql(connection: Connection) -> dict[str, str]:

@@ -418,7 +418,7 @@ def test_data_of_another_major_version_is_refused(home: Path) -> None:
         pass
     version = home / "postgres" / "PG_VERSION"
     version.write_text("16\n")
-    expected = r"created by PostgreSQL 16.*runs PostgreSQL 18"
+    expected = r"PostgreSQL 16 created .*runs PostgreSQL 18"
     with pytest.raises(DatabaseUnavailableError, match=expected) as caught:
         start_server(home)
     assert str(find_data(home)) in str(caught.value)
@@ -869,7 +869,7 @@ def test_a_socket_folder_that_is_open_to_others_is_refused(
     assert Path(folder).parent == TMP
     first.leave()
     Path(folder).chmod(0o755)
-    assert "belongs to another account or is open to others" in use(home).read_answer()
+    assert "another account owns it or can enter it" in use(home).read_answer()
     assert find_postmasters(find_data(home)) == []
 
 

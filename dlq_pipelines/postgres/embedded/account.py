@@ -34,8 +34,8 @@ def choose_server_account() -> ServerAccount:
             continue
         return ServerAccount(entry.pw_uid, entry.pw_gid)
     raise DatabaseUnavailableError(
-        "PostgreSQL does not run as root, and this machine has neither an account `postgres` nor "
-        "`nobody`. Run as another account, or set DLQ_DATABASE_URL."
+        "PostgreSQL does not run as root, and this machine has no account `postgres` or `nobody`.",
+        "Run as another account, or set DLQ_DATABASE_URL.",
     )
 
 
@@ -52,8 +52,8 @@ def find_server_account(data: Path) -> ServerAccount | None:
     status = data.stat()
     if status.st_uid == 0:
         raise DatabaseUnavailableError(
-            f"{data} belongs to root, and PostgreSQL does not run as root. "
-            f"Run `chown -R nobody {data}` (or another account), or set DLQ_DATABASE_URL."
+            f"{data} belongs to root, and PostgreSQL does not run as root.",
+            f"Run `chown -R nobody {data}` (or another account), or set DLQ_DATABASE_URL.",
         )
     try:
         return ServerAccount(status.st_uid, pwd.getpwuid(status.st_uid).pw_gid)

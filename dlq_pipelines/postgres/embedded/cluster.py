@@ -84,7 +84,8 @@ def initialize_cluster(cluster: Cluster, programs: Path) -> None:
         return
     if data.exists() and any(data.iterdir()):
         raise DatabaseUnavailableError(
-            f"{data} has files but is not a PostgreSQL database. Move them, or set another DLQ_HOME."
+            f"{data} holds files that are not a PostgreSQL database.",
+            "Move them away, or choose another DLQ_HOME.",
         )
     fresh = data.with_name(f"{data.name}.new")
     if fresh.exists():
@@ -92,12 +93,17 @@ def initialize_cluster(cluster: Cluster, programs: Path) -> None:
     fresh.mkdir(mode=0o700)
     if account:
         os.chown(fresh, account.uid, account.gid, follow_symlinks=False)
+    _run_initdb(fresh, programs, account)
+    fresh.rename(data)
+
+
+def _run_initdb(data: Path, programs: Path, account: ServerAccount | None) -> None:
     options = ["--auth-local=trust", "--auth-host=reject", "--username=postgres"]
     options += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin"]
     options += ["--builtin-locale=C.UTF-8", "--no-instructions"]
     options += [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
     initdb = subprocess.run(  # noqa: S603 - the program is the wheel's, and no shell is used
-        [str(programs / "initdb"), *options, "-D", str(fresh)],
+        [str(programs / "initdb"), *options, "-D", str(data)],
         capture_output=True,
         check=False,
         timeout=_INITDB_SECONDS,
@@ -106,19 +112,18 @@ def initialize_cluster(cluster: Cluster, programs: Path) -> None:
     if initdb.returncode:
         reason = " ".join(initdb.stderr.decode(errors="replace").strip().splitlines()[-2:])
         raise DatabaseUnavailableError(
-            f"The embedded PostgreSQL cannot create {data}: {reason}. Resolve this and run the "
-            "command again, or set DLQ_DATABASE_URL."
+            f"The embedded PostgreSQL cannot create {data}: {reason}.",
+            "Resolve this and run the command again, or set DLQ_DATABASE_URL.",
         )
-    fresh.rename(data)
 
 
 def _check_version(data: Path) -> None:
     found = (data / "PG_VERSION").read_text().strip()
     if found != str(MAJOR):
         raise DatabaseUnavailableError(
-            f"{data} was created by PostgreSQL {found[:10]}, and this release runs PostgreSQL "
-            f"{MAJOR}. Dump it with the release that created it and restore the dump here, or "
-            "move the folder away to begin with an empty database."
+            f"PostgreSQL {found[:10]} created {data}, and this release runs PostgreSQL {MAJOR}.",
+            "Dump it with the release that created it and restore the dump here, or move the "
+            "folder away to begin with an empty database.",
         )
 
 
@@ -146,7 +151,7 @@ def find_socket_folder(data: Path, account: ServerAccount | None) -> Path:
         status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
         raise DatabaseUnavailableError(
-            f"{folder}, the folder of the server's socket, belongs to another account or is open "
-            "to others. Remove it, or choose a shorter DLQ_HOME."
+            f"{folder} is for the server's socket, but another account owns it or can enter it.",
+            "Remove the folder, or choose a shorter DLQ_HOME.",
         )
     return folder

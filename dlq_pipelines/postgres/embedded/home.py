@@ -63,24 +63,24 @@ def _resolve_link(home: Path) -> tuple[Path, Path]:
     data = Path(os.path.realpath(link))
     if not data.exists():
         raise DatabaseUnavailableError(
-            f"{link} links to {data}, which does not exist. Restore it, or remove the link to "
-            "begin with an empty database."
+            f"{link} links to {data}, which does not exist.",
+            "Restore that folder, or remove the link to begin with an empty database.",
         )
     if os.geteuid() == 0 and link.lstat().st_uid not in (0, data.stat().st_uid):
         raise DatabaseUnavailableError(
-            f"{link} links to {data}, and the link belongs neither to root nor to the owner of "
-            "that folder. Remove the link, or choose another DLQ_HOME."
+            f"{link} links to {data}, and belongs neither to root nor to that folder's owner.",
+            "Remove the link, or choose another DLQ_HOME.",
         )
     folder = data.parent
     if folder.parent != STATE_DIRECTORY:
         return data, home
-    owner = (folder / "home").readlink()
-    if not (owner.exists() and owner.samefile(home)):
+    recorded = (folder / "home").readlink()
+    if not (recorded.exists() and recorded.samefile(home)):
         move = f"ln -sfn {shlex.quote(str(home))} {folder / 'home'}"
         raise DatabaseUnavailableError(
-            f"{link} links to {data}, the database of the home {owner}. If that home was moved "
-            f"here, run `{move}`. If this home is a copy, run `rm {shlex.quote(str(link))}` to "
-            "begin with an empty database."
+            f"{link} links to {data}, the database of the home {recorded}.",
+            f"If that home was moved here, run `{move}`. If this home is a copy, run "
+            f"`rm {shlex.quote(str(link))}` to begin with an empty database.",
         )
     return data, folder
 
@@ -114,27 +114,36 @@ def _register_link(link: Path, twin: Path) -> None:
 
 
 def _remove_abandoned_folders(home: Path) -> None:
-    """Remove the folders of deleted homes at this path, and of killed processes.
+    """Remove the folders of deleted homes at this path, and what killed processes left.
 
-    The home has no link now, but a home that was moved away may still link to the folder. A folder
-    is removed only when it has no data or the hard link proves that the link was deleted, and
-    when no process uses it.
+    The home has no link now, but a home that was moved away may still link to a folder.
     """
     for folder in STATE_DIRECTORY.glob("cluster-*"):
-        owner, twin, data = folder / "home", folder / "link", folder / "data"
-        if owner.is_symlink() and owner.readlink() != home:
-            continue
-        is_empty = not data.exists() or not any(data.iterdir())
-        is_link_deleted = twin.is_symlink() and twin.lstat().st_nlink == 1
-        with ExitStack() as opened:
-            locks = [opened.enter_context(FileLock(folder / name)) for name in LOCK_NAMES]
-            is_free = all(lock.try_exclusive() for lock in locks)
-            if is_free and (is_empty or is_link_deleted):
-                shutil.rmtree(folder, ignore_errors=True)
+        recorded = folder / "home"
+        with suppress(OSError):  # a person may be removing the folder
+            if recorded.is_symlink() and recorded.readlink() != home:
                 continue
-        _log.warning(
-            "%s holds the database of an earlier home at %s. It is in use, or a moved home may "
-            "link to it. Remove the folder when you no longer need that database.",
-            folder,
-            home,
-        )
+            if not _remove_if_abandoned(folder):
+                _log.warning(
+                    "%s holds the database of an earlier home at %s. It is in use, or a moved "
+                    "home may link to it. Remove the folder when you no longer need it.",
+                    folder,
+                    home,
+                )
+
+
+def _remove_if_abandoned(folder: Path) -> bool:
+    """Remove a folder that no process uses, if it has no data or its link was deleted for certain.
+
+    The hard link proves the deletion: it is the only name that is left of the link.
+    """
+    twin, data = folder / "link", folder / "data"
+    is_link_deleted = twin.is_symlink() and twin.lstat().st_nlink == 1
+    if not is_link_deleted and data.exists() and any(data.iterdir()):
+        return False
+    with ExitStack() as opened:
+        locks = [opened.enter_context(FileLock(folder / name)) for name in LOCK_NAMES]
+        is_free = all(lock.try_exclusive() for lock in locks)
+        if is_free:
+            shutil.rmtree(folder, ignore_errors=True)
+    return is_free

@@ -55,8 +55,8 @@ class FileLock:
             if time.monotonic() > deadline:
                 raise DatabaseUnavailableError(
                     "Another process has been starting or stopping the embedded PostgreSQL for "
-                    f"{_WAIT_SECONDS:.0f} s and holds the lock {self.path}. Find it with "
-                    f"`fuser -v {self.path}`, end it, and run the command again."
+                    f"{_WAIT_SECONDS:.0f} s and holds the lock {self.path}.",
+                    f"Find it with `fuser -v {self.path}`, end it, and run the command again.",
                 )
             time.sleep(_POLL_SECONDS)
         try:

@@ -40,16 +40,17 @@ def ensure_server_runs(cluster: Cluster, programs: Path) -> None:
                 if is_launched:
                     raise DatabaseUnavailableError(
                         f"The embedded PostgreSQL in {cluster.data} cannot start: "
-                        f"{_read_failure(cluster.logs, errors)} Its log is in {cluster.logs}. "
-                        "Resolve this and run the command again, or set DLQ_DATABASE_URL."
+                        f"{_read_failure(cluster.logs, errors)} Its log is in {cluster.logs}.",
+                        "Resolve this and run the command again, or set DLQ_DATABASE_URL.",
                     )
                 _launch_server(cluster, programs, errors)
                 is_launched = True
             if time.monotonic() > deadline:
                 raise DatabaseUnavailableError(
                     f"The embedded PostgreSQL in {cluster.data} does not answer after "
-                    f"{_START_SECONDS:.0f} s. See its log in {cluster.logs} and its processes with "
-                    f"`fuser -v {cluster.locks / SERVER_LOCK}`, then run the command again."
+                    f"{_START_SECONDS:.0f} s. Its log is in {cluster.logs}.",
+                    f"Find its processes with `fuser -v {cluster.locks / SERVER_LOCK}`, end them, "
+                    "and run the command again.",
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -60,16 +61,19 @@ def _ping_server(cluster: Cluster) -> Ping:
 
 def _is_server_gone(cluster: Cluster) -> bool:
     """Whether no process of the server is left, also none that outlived a killed server."""
-    with FileLock(cluster.locks / SERVER_LOCK) as server:
-        return server.try_exclusive()
+    with FileLock(cluster.locks / SERVER_LOCK) as lock:
+        is_gone = lock.try_exclusive()
+        if is_gone:
+            lock.unlock()
+    return is_gone
 
 
 def _launch_server(cluster: Cluster, programs: Path, errors: IO[bytes]) -> None:
     """Start the server as the child of a shell that ends at once.
 
-    So the server survives this process, and is no zombie of it when it ends first. Lock files of
-    PostgreSQL are stale here. It does not recognize one whose process number another process has
-    now, so both are removed.
+    Thus the server survives this process, and does not become its zombie. The lock files of
+    PostgreSQL are stale when no process of the server is left. They are removed because PostgreSQL
+    does not start while another process has the process number in them.
     """
     (cluster.data / "postmaster.pid").unlink(missing_ok=True)
     (cluster.sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
@@ -115,10 +119,10 @@ def stop_server(cluster: Cluster) -> None:
     while not _is_server_gone(cluster):
         # A server that answers wrote this file, so the process number is its own.
         if not is_requested and _ping_server(cluster) != Ping.NO_RESPONSE:
-            with suppress(FileNotFoundError, ProcessLookupError):
+            with suppress(FileNotFoundError, ProcessLookupError, ValueError):
                 pid = int((cluster.data / "postmaster.pid").read_text().split("\n", 1)[0])
                 os.kill(pid, signal.SIGINT)
-            is_requested = True
+                is_requested = True
         if time.monotonic() > deadline:
             raise DatabaseUnavailableError(f"it runs {_STOP_SECONDS:.0f} s after a stop request")
         time.sleep(_POLL_SECONDS)

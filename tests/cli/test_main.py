@@ -30,7 +30,7 @@ from dlq_pipelines.cli.app import _exit_code, app
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.installation import create_tables
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.embedded import _package
+from dlq_pipelines.postgres.embedded.programs import find_programs
 from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.alerts.servers import Received, http_server
 from tests.cli.conftest import Ended, Run
@@ -623,7 +623,7 @@ def _add_dead_event(connection: Connection, cause: str) -> None:
 
 def _environment() -> dict[str, str]:
     """The environment of a shell that finds dlq and psql."""
-    return os.environ | {"PATH": f"{BIN}:{_package() / 'pginstall18' / 'bin'}:{os.environ['PATH']}"}
+    return os.environ | {"PATH": f"{BIN}:{find_programs()}:{os.environ['PATH']}"}
 
 
 def _build_psql_environment(connection: Connection) -> dict[str, str]:

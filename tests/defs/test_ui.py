@@ -26,8 +26,9 @@ from playwright.sync_api import Page, expect, sync_playwright
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.installation import create_tables
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
+from dlq_pipelines.postgres.embedded import start_server
+from tests.memory import remove_data
 from tests.noon import find_noon_zone
 
 CHROMIUM = shutil.which("chromium")
@@ -105,7 +106,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`dlq up` on thirty events that died yesterday."""
     home = tmp_path_factory.mktemp("ui") / "dlq"
-    with embedded.start_server(home) as server:
+    with start_server(home) as server:
         database = Database(server.ensure_database("outbox"))
         create_tables(database)
         with database.connect() as connection:
@@ -128,7 +129,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         f"http://127.0.0.1:{port}",
         psutil.Process(process.pid),
         database.url,
-        embedded._data_folder(home),
+        (home / "postgres").resolve(),
     )
     try:
         _wait_for(f"{served.url}/server_info", process)
@@ -136,7 +137,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
-        shutil.rmtree(served.data, ignore_errors=True)
+        remove_data(home)
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ import pytest
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.embedded import start_server
+from dlq_pipelines.postgres.embedded.programs import PACKAGE
 from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import Fix, RetryPolicy
@@ -92,7 +93,7 @@ class Server:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.uses = [embedded.start_server(home)]
+        self.uses = [start_server(home)]
         self.url = self.uses[0].ensure_database("fire")
 
     def crash(self) -> None:
@@ -101,7 +102,7 @@ class Server:
         main = psutil.Process(int((data / "postmaster.pid").read_text().split("\n", 1)[0]))
         main.send_signal(signal.SIGQUIT)
         main.wait(30)
-        self.uses.append(embedded.start_server(self.home))
+        self.uses.append(start_server(self.home))
 
     def release(self) -> None:
         for use in self.uses:
@@ -172,7 +173,7 @@ def crowded(database: Database, *, fixes: int, count: int) -> None:
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec(embedded.PACKAGE) is None, reason="the embedded extra is not installed"
+    importlib.util.find_spec(PACKAGE) is None, reason="the embedded extra is not installed"
 )
 def test_a_fix_whose_runs_and_server_are_killed_releases_every_target_once(tmp_path: Path) -> None:
     """50 kills and three crashes of the server, beside a worker that delivers."""

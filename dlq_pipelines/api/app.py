@@ -18,11 +18,11 @@ from dlq_pipelines.api import (
     audit,
     causes,
     dead_events,
-    docs,
     fixes,
     health,
     metrics,
     reports,
+    swagger,
 )
 from dlq_pipelines.api.arguments import reject_undescribed_arguments
 from dlq_pipelines.api.auth import read_tokens
@@ -85,7 +85,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     for concept in CONCEPTS:
         app.include_router(concept.router, responses=RESPONSES)
     app.include_router(health.router)
-    app.include_router(docs.router)
+    app.include_router(swagger.router)
     if settings.api_cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -435,22 +435,24 @@ def test_an_unreachable_server_is_one_line(
     _assert_one_line(ended, r"PostgreSQL does not answer: .*`dlq migrate --check`\.")
 
 
-def test_an_unusable_address_is_one_line(dlq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is announced that is not served."""
+def test_serve_reports_an_unusable_address_in_one_line(
+    dlq: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server does not announce an address that it cannot listen on."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         _assert_one_line(
             dlq("serve", "--port", port),
-            rf"Port {port} of 127\.0\.0\.1 is taken: .* `dlq serve --host .*--port",
+            rf"Port {port} of 127\.0\.0\.1 is already in use .*`dlq serve --host .*--port",
         )
     monkeypatch.setenv("DLQ_API_TOKENS", f"a:read:{'0' * 64}")
     _assert_one_line(
         dlq("serve", "--host", "192.0.2.1"),
-        r"192\.0\.2\.1 is no address of this machine\. .*`dlq serve",
+        r"192\.0\.2\.1 is not an address of this machine\. .*`dlq serve",
     )
     _assert_one_line(
         dlq("serve", "--host", "nobody.invalid"),
-        r"nobody\.invalid is no address or name .*`dlq serve",
+        r"Unknown host: nobody\.invalid is not an address .*`dlq serve",
     )
 
 

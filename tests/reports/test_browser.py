@@ -46,7 +46,7 @@ LEAVING = """
     }).map(e => `${e.tagName}.${e.className} ${e.textContent.slice(0, 40)}`)
 """
 TOPS = """
-    () => ['.lead', '.minute', '.facts', '.charts', '#causes', '#heat', '#fixes', '#keeping', 'footer']
+    () => ['.lead', '.minute', '.facts', '.charts', '#causes', '#heat', '#fixes', '#retention', 'footer']
         .map(one => document.querySelector(one).getBoundingClientRect().top)
 """
 
@@ -185,7 +185,7 @@ def test_figures_of_a_cause_do_not_overlap(see: Any, width: int) -> None:
     """No text lies on another one."""
     overlapping = see(PAGES[0], width=width).page.evaluate("""
         () => [...document.querySelectorAll('.cause')].flatMap(cause => {
-            const boxes = [...cause.querySelectorAll('h3, .template, .types, .figs > div, .said > *')]
+            const boxes = [...cause.querySelectorAll('h3, .template, .types, .figs > div, .notes > *')]
                 .map(one => one.getBoundingClientRect()).filter(box => box.width && box.height);
             return boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b =>
                 Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
@@ -208,7 +208,7 @@ def test_links_lead_to_causes_fixes_and_neighbours(see: Any) -> None:
         page.get_by_role("heading", level=1).inner_text().startswith("Saturday, 21 November 2026")
     )
     page.get_by_role("link", name="22 Nov").click()
-    assert page.get_by_text("There is no report of this day yet.").is_visible()
+    assert page.get_by_text("There is no report for this day yet.").is_visible()
     page.get_by_role("link", name="All days").click()
     page.get_by_role("link", name="2026-11-20").click()
     assert page.url.endswith("2026-11-20.html")

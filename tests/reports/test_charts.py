@@ -65,7 +65,7 @@ def test_the_largest_causes_have_colours_and_the_rest_one(connection: Connection
     found = build_chart_series(figures)
     assert [one.causes[0] for one in found[:5]] == ["c0", "c1", "c2", "c3", "c4"]
     assert [one.label for one in found[5:]] == ["other causes", "not classified yet"]
-    assert len({one.colour for one in found}) == len({one.name for one in found}) == 7
+    assert len({one.color for one in found}) == len({one.css_class for one in found}) == 7
     drawn = sum(int(figures.days[list(one.causes)].to_numpy().sum()) for one in found)
     assert drawn == 50
 

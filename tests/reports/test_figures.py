@@ -20,8 +20,9 @@ from dlq_pipelines.reports.figures import (
     ReportWindow,
     select_detailed_causes,
 )
-from dlq_pipelines.reports.read import format_cause_label, read_report_figures
+from dlq_pipelines.reports.read import read_report_figures
 from dlq_pipelines.reports.states import CauseState
+from dlq_pipelines.reports.wording import format_cause_label
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY
 from tests.rows import one
@@ -229,8 +230,8 @@ def test_a_cause_is_judged_by_the_days_since_it_was_first_seen(connection: Conne
             )
     (cause,) = read(connection, window).causes
     assert cause.trend[-4:] == (20, 20, 20, 20)
-    assert cause.limit == pytest.approx(20 + 3.5 * 20**0.5)
-    assert (cause.escalating, cause.state) == (False, CauseState.ONGOING)
+    assert cause.escalation_limit == pytest.approx(20 + 3.5 * 20**0.5)
+    assert (cause.above_limit, cause.state) == (False, CauseState.ONGOING)
 
 
 def test_smaller_causes_are_summed_up_and_the_unclassified_never_cut_off(
@@ -291,7 +292,7 @@ def test_the_names_in_the_last_errors_are_counted(connection: Connection) -> Non
     for n, key in enumerate(["postcode"] * 3 + ["city"] * 2):
         add_death(connection, window.start, cause="c", event=n, error=f"KeyError: '{key}'")
     (cause,) = read(connection, window).causes
-    assert (cause.details, cause.details_of) == ((("postcode", 3), ("city", 2)), 5)
+    assert (cause.details, cause.errors_read) == ((("postcode", 3), ("city", 2)), 5)
 
 
 def test_what_must_not_leave_is_in_no_figure(connection: Connection) -> None:
@@ -340,7 +341,7 @@ def test_a_day_that_the_ledger_has_forgotten_is_refused(connection: Connection) 
         " 1, now())"
     )
     with pytest.raises(
-        RefusedError, match=r"forgotten deaths of 2026-11-20.*Keep the one that there is"
+        RefusedError, match=r"deleted deaths of 2026-11-20.*Keep the report that exists"
     ):
         read_report_figures(connection, window, policy=ReportPolicy(), now=LATER)
 
@@ -362,12 +363,12 @@ def test_figures_are_read_by_indexes(connection: Connection) -> None:
             {"bounds": window.day_bounds, "start": window.start},
         ),
         "report.samples": ("death_cause", {**span, "causes": ["a"], "half": 10, "limit": 5}),
-        "report.open": ("dlq_dead", {"at": window.until, "archive_before": window.until}),
-        "report.moved": ("operation_kind", span),
+        "report.dead_events": ("dlq_dead", {"at": window.until, "archive_before": window.until}),
+        "report.archive_moves": ("audit_kind", span),
         "report.retries": ("retry_time", span),
         "report.stages": ("retry_", {"since": window.start, "until": window.until, "fixes": [1]}),
         "report.purged_soon": ("purged_time", {"at": window.until, "purge_before": window.start}),
-        "report.said_since": ("operation_kind", {"until": window.until, "causes": ["a"]}),
+        "report.later_changes": ("audit_kind", {"until": window.until, "causes": ["a"]}),
     }
     for name, (index, values) in asked.items():
         plan = connection.execute(

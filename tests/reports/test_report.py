@@ -103,17 +103,17 @@ def add_days(connection: Connection, *, before: int, on_the_day: int) -> None:
         (
             10,
             14,
-            "14 events died on 2026-11-20, 40 % above the mean of the 14 days before (10). The cause is an old one.",
+            "14 events died on 2026-11-20, 40 % above the mean of the 14 days before (10). No new causes; 1 known one.",
         ),
         (10, 4, "4 events died on 2026-11-20, 60 % below the mean of the 14 days before (10). "),
         (2, 9, "9 events died on 2026-11-20, 4.5 times the mean of the 14 days before (2). "),
         (
             3,
             30,
-            "30 events died on 2026-11-20, 10.0 times the mean of the 14 days before (3). Of 1 cause, 1 is getting",
+            "30 events died on 2026-11-20, 10.0 times the mean of the 14 days before (3). 1 cause: 1 escalating.",
         ),
-        (1, 1, "1 event died on 2026-11-20, as many as the mean of the 14 days before (1). "),
-        (0, 3, "3 events died on 2026-11-20, none in the 14 days before. Of 1 cause, 1 is new. "),
+        (1, 1, "1 event died on 2026-11-20, equal to the mean of the 14 days before (1). "),
+        (0, 3, "3 events died on 2026-11-20, none in the 14 days before. 1 cause: 1 new. "),
     ],
 )
 def test_the_headline_says_how_unusual_the_day_is(
@@ -124,9 +124,7 @@ def test_the_headline_says_how_unusual_the_day_is(
     report = make(connection)
     assert report.headline.startswith(words)
     deaths = f"{on_the_day} death{'s' * (on_the_day > 1)}"
-    assert (
-        f"Most harm: TimeoutError: no answer in <n> s (1 aggregate, {deaths})." in report.headline
-    )
+    assert f"Most affected: TimeoutError: no answer in <n> s, 1 order, {deaths}." in report.headline
     assert report.headline in Page(report.html).text.replace("\u00a0", " ")
 
 
@@ -137,7 +135,7 @@ def test_an_event_that_died_twice_is_one_event(connection: Connection) -> None:
     report = make(connection)
     assert (
         report.headline
-        == "1 event died 2 times on 2026-11-20, none in the 14 days before. No cause is known yet."
+        == "1 event died 2 times on 2026-11-20, none in the 14 days before. No death is classified yet."
     )
     assert [cause.title for cause in report.figures.causes] == ["not classified yet"]
 
@@ -185,8 +183,8 @@ def test_the_story_is_told(connection: Connection) -> None:
     assert backlog.open == backlog.before + 167 - 116 - 135
     assert (backlog.delivered, backlog.died_again) == (10, 10)
     assert figures.totals.unclassified == 4
-    assert figures.books is not None
-    assert (figures.books.missing, figures.books.doubled) == (0, 0)
+    assert figures.reconciliation is not None
+    assert (figures.reconciliation.missing, figures.reconciliation.duplicated) == (0, 0)
     assert figures.ahead.archived == one(
         connection, "select count(*) as n from outbox_event where status = 'dead' and dead_at < '2026-11-13 23:00Z'"
     )["n"]  # fmt: skip
@@ -276,7 +274,7 @@ def test_what_was_lost_is_said_as_unexplained(connection: Connection) -> None:
     )
     report = make(connection, story.POLICY)
     assert report.figures.backlog.unexplained == 2
-    assert "2 fewer than that: changed by other hands." in Page(report.html).text
+    assert "2 fewer: deleted or changed outside dlq-pipelines." in Page(report.html).text
     assert "**2 unexplained**" in report.markdown
 
 
@@ -286,7 +284,7 @@ def test_a_check_of_the_books_that_found_a_loss_is_said(connection: Connection) 
         "insert into dlq.books values (%s, 2, 1, '{7,8,9}'), (%s, 0, 0, '{}')",
         [WINDOW.start, WINDOW.until],
     )
-    assert "misses 2 events and finds 1 twice: 7, 8, 9." in Page(make(connection).html).text
+    assert "found 2 missing events and 1 duplicated: 7, 8, 9." in Page(make(connection).html).text
 
 
 def hostile(connection: Connection) -> None:
@@ -402,7 +400,7 @@ def test_a_day_without_deaths_says_so_and_is_still_useful(connection: Connection
     assert quiet.headline.startswith(
         "No event died on 2026-11-21; the mean of the 14 days before is 3"
     )
-    assert "367 events of earlier days stay dead, the oldest for 15 days." in quiet.headline
+    assert "367 events of earlier days are still dead, the oldest for 15 days." in quiet.headline
     assert "No event died on this day." in page.text
     assert "2026-11-20: 167" in quiet.html
     assert "labels read the new field" in page.text
@@ -412,7 +410,7 @@ def test_a_day_without_deaths_says_so_and_is_still_useful(connection: Connection
 def test_an_empty_ledger_makes_a_report(connection: Connection) -> None:
     """The first day of an installation."""
     report = make(connection)
-    assert report.headline == "No event died on 2026-11-20; none did in the 14 days before."
+    assert report.headline == "No event died on 2026-11-20 or in the 14 days before."
     assert Page(report.html).text
     jsonschema.validate(json.loads(report.json), SCHEMA)
 
@@ -457,7 +455,7 @@ def test_files_lists_and_neighbours_are_put_into_place(
         *(f"2026-11-{day}.{suffix}" for day in (18, 19, 20) for suffix in ("html", "md", "json")),
     }  # fmt: skip
     assert report.places["html"] == str(tmp_path / "2026-11-18.html")
-    assert "There is no report of this day yet." in (tmp_path / "2026-11-21.html").read_text(
+    assert "There is no report for this day yet." in (tmp_path / "2026-11-21.html").read_text(
         encoding="utf-8"
     )
     index = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
@@ -575,4 +573,4 @@ def test_markdown_shows_ten_causes_and_counts_the_rest(connection: Connection) -
     count_again(connection)
     text = make(connection).markdown
     assert len(re.findall(r"^\| \d+ \|", text, re.MULTILINE)) == 10
-    assert "2 more causes with less harm: see the HTML report." in text
+    assert "2 more causes in the HTML report." in text

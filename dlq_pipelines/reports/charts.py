@@ -31,6 +31,8 @@ _INK, _GRID = "#7b8188", "#8a9097"
 _WIDTH, _HEIGHT = 340, 150  # of the plot, in pixels
 _PADDING = {"left": 44, "right": 48, "top": 12, "bottom": 26}
 _FONT = "system-ui, sans-serif"
+# Longer numbers do not fit into the margin: 100k.
+_SHORT_NUMBERS_FROM = 100_000
 _BAR_WIDTH, _BAR_STEP, _SPARKLINE_HEIGHT = 5, 7, 24
 # Attributes that announce parts of a chart as unnamed graphics of their own.
 _PART_ROLES = re.compile(r' role="graphics-(?:symbol|object)"| aria-roledescription="[^"]*"')
@@ -178,8 +180,7 @@ def _build_x_axis(values: list[str]) -> alt.Axis:
 
 
 def _build_y_axis(most: int) -> alt.Axis:
-    # Numbers from 100,000 on do not fit into the margin: 100k.
-    number_format = "~s" if most >= 100_000 else ",d"
+    number_format = "~s" if most >= _SHORT_NUMBERS_FROM else ",d"
     return alt.Axis(
         title=None,
         tickCount=4,

@@ -373,7 +373,7 @@ class ReportFigures:
 
     @property
     def mean(self) -> float:
-        """Mean deaths a day in the 14 days before. Days before the first recorded day count as 0."""
+        """Mean deaths a day in the 14 days before; unrecorded days count as 0."""
         return float(self.days[ALL].iloc[:-1].mean())
 
     @property

@@ -100,10 +100,13 @@ def _render_retention(figures: ReportFigures) -> str:
     unexplained = ""
     if backlog.unexplained:
         unexplained = f"; **{abs(backlog.unexplained):,} unexplained**"
+    balance = (
+        f"{backlog.before:,} dead at the start + {backlog.opened:,} added"
+        f" - {backlog.closed:,} removed = {backlog.open:,} at the end{unexplained}"
+    )
     lines = [
         f"within 7 days, {format_count(ahead.archived, 'dead event')} will be archived; {purged}",
-        f"{backlog.before:,} dead at the start + {backlog.opened:,} added"
-        f" - {backlog.closed:,} removed = {backlog.open:,} at the end{unexplained}",
+        balance,
     ]
     if reconciliation:
         lines.append(

@@ -10,6 +10,8 @@ from dlq_pipelines.text import format_count, format_duration, sanitize_line
 
 # From 200 % more on, a factor is easier to read than a percentage.
 _FACTOR_FROM = 2
+# Means from this on are rounded to whole numbers.
+_WHOLE_FROM = 10
 # Aggregate types that can stand in a sentence, such as `parcel` or `SalesOrder`.
 _PLAIN_NOUN = re.compile(r"[A-Za-z][A-Za-z_-]{0,39}")
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -143,12 +145,12 @@ def format_percent(share: float) -> str:
     percent = share * 100
     if 0 < percent < 1:
         return "< 1 %"
-    return "> 99 %" if 99 < percent < 100 else f"{percent:.0f} %"
+    return "> 99 %" if 0 < 100 - percent < 1 else f"{percent:.0f} %"
 
 
 def format_rounded(value: float) -> str:
     """Return a mean, with one decimal below ten."""
-    return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:,.1f}"
+    return f"{value:,.0f}" if value >= _WHOLE_FROM or value == round(value) else f"{value:,.1f}"
 
 
 def format_long_day(day: date) -> str:

@@ -363,7 +363,7 @@ def test_a_scrape_reads_indexes_and_small_tables(connection: Connection) -> None
     )
     connection.execute("vacuum analyze")
     plans: dict[str, str] = {}
-    for name in ("dead", "unclassified", "state", "causes", "acts"):
+    for name in ("dead", "unclassified", "state", "causes", "moved_events"):
         statement = f"explain {connection.render_query(f'metrics.{name}', labels=50, max_retries=3)}".encode()
         plans[name] = "\n".join(
             row["QUERY PLAN"] for row in connection.execute(statement).fetchall()

@@ -219,7 +219,7 @@ class CauseFigures:
         aggregates: distinct aggregates with a death: the harm of the cause.
         aggregate_type: the type of all these aggregates; None if there are several types.
         event_types: the most frequent event types with their deaths.
-        kinds: number of event types.
+        event_type_count: number of event types.
         trend: deaths by day, oldest first, the day last.
         attempts: fewest, mean and most attempts before death.
         details: what the last errors name, such as a constraint or a key, with the number of
@@ -242,7 +242,7 @@ class CauseFigures:
     aggregates: int
     aggregate_type: str | None
     event_types: tuple[tuple[str, int], ...]
-    kinds: int
+    event_type_count: int
     first_seen: datetime
     last_seen: datetime
     trend: tuple[int, ...]
@@ -261,8 +261,8 @@ class BacklogFigures:
     """The dead events in the outbox, and their changes on the day.
 
     Attributes:
-        before: dead events at the start of the day.
-        open: dead events at the end of the day.
+        dead_at_start: dead events at the start of the day.
+        dead_at_end: dead events at the end of the day.
         oldest: when the oldest of these died.
         parked: dead events at the end of the day that only a person releases.
         died: deaths on the day.
@@ -276,8 +276,8 @@ class BacklogFigures:
         deleted: retries whose event was found deleted on the day.
     """
 
-    before: int
-    open: int
+    dead_at_start: int
+    dead_at_end: int
     oldest: datetime | None
     parked: int
     died: int
@@ -291,12 +291,12 @@ class BacklogFigures:
     deleted: int
 
     @property
-    def opened(self) -> int:
+    def added(self) -> int:
         """Events that became dead in the outbox on the day."""
         return self.died + self.restored
 
     @property
-    def closed(self) -> int:
+    def removed(self) -> int:
         """Dead events that were retried or archived on the day."""
         return self.retried + self.archived
 
@@ -306,7 +306,7 @@ class BacklogFigures:
 
         They were deleted or changed outside dlq-pipelines. Negative: there are more than expected.
         """
-        return self.before + self.opened - self.closed - self.open
+        return self.dead_at_start + self.added - self.removed - self.dead_at_end
 
 
 @dataclass(frozen=True)
@@ -350,7 +350,7 @@ class ReportFigures:
         hours: deaths by hour, with the columns `hour` (its start, local), `label` and `deaths`.
         matrix: deaths of the day by cause (rows, in the order of `causes`) and event type
             (columns), with `OTHER` in both for the rest. The cells add up to all deaths.
-        ahead: events that pass their retention soon.
+        upcoming: events that pass their retention soon.
         fixes: at most 50, those that ended on the day first.
         fixes_found: number of fixes that were open at the end of the day or ended on it.
         reconciliation: None if none ran before the end of the day.
@@ -365,7 +365,7 @@ class ReportFigures:
     hours: pd.DataFrame
     matrix: pd.DataFrame
     backlog: BacklogFigures
-    ahead: UpcomingFigures
+    upcoming: UpcomingFigures
     fixes: tuple[FixFigures, ...]
     fixes_found: int
     reconciliation: ReconciliationFigures | None

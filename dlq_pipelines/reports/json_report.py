@@ -24,8 +24,8 @@ def render_report_json(figures: ReportFigures, headline: str) -> str:
         "causes_by_state": {state.value: len(figures.list_causes(state)) for state in CauseState},
         "backlog": _build_backlog(figures),
         "upcoming": {
-            "archived_within_a_week": figures.ahead.archived,
-            "purged_within_a_week": figures.ahead.purged,
+            "archived_within_a_week": figures.upcoming.archived,
+            "purged_within_a_week": figures.upcoming.purged,
         },
         "reconciliation": _build_reconciliation(figures),
         "causes": [_build_cause(cause) for cause in figures.causes],
@@ -62,15 +62,15 @@ def _build_backlog(figures: ReportFigures) -> dict[str, Any]:
     backlog, oldest = figures.backlog, figures.backlog.oldest
     age = None if oldest is None else int((figures.window.until - oldest).total_seconds())
     return {
-        "dead_at_start": backlog.before,
-        "dead_at_end": backlog.open,
+        "dead_at_start": backlog.dead_at_start,
+        "dead_at_end": backlog.dead_at_end,
         "oldest": _format_time(oldest),
         "oldest_age_seconds": age,
         "parked": backlog.parked,
-        "added": backlog.opened,
+        "added": backlog.added,
         "died": backlog.died,
         "restored": backlog.restored,
-        "removed": backlog.closed,
+        "removed": backlog.removed,
         "retried": backlog.retried,
         "archived": backlog.archived,
         "discarded": backlog.discarded,
@@ -113,7 +113,7 @@ def _build_cause(cause: CauseFigures) -> dict[str, Any]:
         "event_types": [
             {"event_type": name, "deaths": deaths} for name, deaths in cause.event_types
         ],
-        "event_type_count": cause.kinds,
+        "event_type_count": cause.event_type_count,
         "first_seen": _format_time(cause.first_seen),
         "last_seen": _format_time(cause.last_seen),
         "trend": list(cause.trend),

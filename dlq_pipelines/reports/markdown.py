@@ -49,7 +49,7 @@ def render_causes_markdown(figures: ReportFigures) -> str:
 
 def _build_row(cause: CauseFigures, figures: ReportFigures) -> tuple[object, ...]:
     types = ", ".join(name for name, _ in cause.event_types[:_MAX_EVENT_TYPES])
-    more_types = cause.kinds - _MAX_EVENT_TYPES
+    more_types = cause.event_type_count - _MAX_EVENT_TYPES
     return (
         cause.rank,
         cause.title,
@@ -73,8 +73,8 @@ def _render_totals(figures: ReportFigures) -> str:
         f"{format_count(totals.deaths, 'death')}; mean of the {DAYS_BEFORE} days before"
         f" {format_rounded(figures.mean)}, of the last two {format_weekday(window.day)}s"
         f" {format_rounded(figures.weekday_mean)}",
-        f"{format_count(backlog.open, 'dead event')} at the end of the day{oldest};"
-        f" {backlog.opened:,} added, {backlog.closed:,} removed",
+        f"{format_count(backlog.dead_at_end, 'dead event')} at the end of the day{oldest};"
+        f" {backlog.added:,} added, {backlog.removed:,} removed",
         f"{backlog.retried:,} retried; {backlog.delivered:,} delivered,"
         f" {backlog.died_again:,} died again",
         f"{backlog.parked:,} parked",
@@ -93,19 +93,19 @@ def _render_fix(fix: FixFigures) -> str:
 
 
 def _render_retention(figures: ReportFigures) -> str:
-    ahead, backlog, reconciliation = figures.ahead, figures.backlog, figures.reconciliation
+    upcoming, backlog, reconciliation = figures.upcoming, figures.backlog, figures.reconciliation
     purged = "archived events are never purged"
-    if ahead.purged is not None:
-        purged = f"{format_count(ahead.purged, 'archived event')} will be purged"
+    if upcoming.purged is not None:
+        purged = f"{format_count(upcoming.purged, 'archived event')} will be purged"
     unexplained = ""
     if backlog.unexplained:
         unexplained = f"; **{abs(backlog.unexplained):,} unexplained**"
     balance = (
-        f"{backlog.before:,} dead at the start + {backlog.opened:,} added"
-        f" - {backlog.closed:,} removed = {backlog.open:,} at the end{unexplained}"
+        f"{backlog.dead_at_start:,} dead at the start + {backlog.added:,} added"
+        f" - {backlog.removed:,} removed = {backlog.dead_at_end:,} at the end{unexplained}"
     )
     lines = [
-        f"within 7 days, {format_count(ahead.archived, 'dead event')} will be archived; {purged}",
+        f"within 7 days, {format_count(upcoming.archived, 'dead event')} will be archived; {purged}",
         balance,
     ]
     if reconciliation:

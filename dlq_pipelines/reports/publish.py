@@ -148,7 +148,7 @@ def _record_report(
     totals = {
         "deaths": figures.totals.deaths,
         "causes": figures.totals.causes,
-        "dead": figures.backlog.open,
+        "dead": figures.backlog.dead_at_end,
         "new": len(figures.list_causes(CauseState.NEW)),
         "regressed": len(figures.list_causes(CauseState.REGRESSED)),
         "escalating": len(figures.list_causes(CauseState.ESCALATING)),

@@ -140,7 +140,7 @@ class _FiguresReader:
             hours=self._read_hours(),
             matrix=self._read_matrix(list(causes[:MATRIX_CAUSES]), totals.deaths),
             backlog=self._read_backlog(dead, totals.deaths),
-            ahead=UpcomingFigures(dead["archived_soon"], self._count_purged_soon()),
+            upcoming=UpcomingFigures(dead["archived_soon"], self._count_purged_soon()),
             fixes=self._read_fixes(fix_rows),
             fixes_found=fix_rows[0]["found"] if fix_rows else 0,
             reconciliation=self._read_reconciliation(),
@@ -328,8 +328,8 @@ class _FiguresReader:
         retries = fetch_one("report.retries", **self._span)
         parked = fetch_one("report.parked", at=until, max_retries=self._policy.max_retries)
         return BacklogFigures(
-            before=fetch_one("report.dead_events", at=start, archive_before=start)["events"],
-            open=dead["events"],
+            dead_at_start=fetch_one("report.dead_events", at=start, archive_before=start)["events"],
+            dead_at_end=dead["events"],
             oldest=dead["oldest"],
             parked=parked["events"],
             died=died,
@@ -447,7 +447,7 @@ def _build_cause(
         aggregates=counts["aggregates"],
         aggregate_type=_sanitize_optional(counts["aggregate_type"], 80),
         event_types=tuple((sanitize_line(name, 80), deaths) for name, deaths in types),
-        kinds=counts["kinds"],
+        event_type_count=counts["event_type_count"],
         first_seen=entry.history.first_seen,
         last_seen=counts["last_seen"],
         trend=tuple(entry.trend),

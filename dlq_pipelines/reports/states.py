@@ -41,7 +41,7 @@ class CauseHistory:
         first_seen: its first death.
         muted_until: when the mute ends; None: not muted.
         fixing: whether a fix of the cause, or of a part of it, is open.
-        fixed: whether the fix that ended last was verified and targeted the whole cause.
+        fixed: whether the last verdict on a fix of the whole cause is verified.
         regressed: whether an event that was written after that fix died of the cause again.
     """
 

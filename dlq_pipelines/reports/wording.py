@@ -105,9 +105,9 @@ def _describe_backlog(figures: ReportFigures) -> str:
     """Describe what is still dead after a day without deaths."""
     if figures.totals.deaths or not figures.backlog.oldest:
         return ""
-    events = format_count(figures.backlog.open, "event")
+    events = format_count(figures.backlog.dead_at_end, "event")
     age = format_duration(figures.window.until - figures.backlog.oldest)
-    verb = "is" if figures.backlog.open == 1 else "are"
+    verb = "is" if figures.backlog.dead_at_end == 1 else "are"
     return f"{events} of earlier days {verb} still dead, the oldest for {age}."
 
 

@@ -80,7 +80,7 @@ with cell as (
         min(fewest) as fewest,
         max(most) as most,
         sum(attempts)::bigint as attempts,
-        count(*) as kinds,
+        count(*) as event_type_count,
         array_agg(left(event_type, 200) order by position)
             filter (where position <= %(types)s) as event_types,
         array_agg(deaths order by position) filter (where position <= %(types)s) as type_deaths
@@ -138,7 +138,8 @@ group by 1
 
 -- name: catalogue
 -- The catalogue's rows of these causes, with the state of their fixes and regressions at the end of
--- the day. A cause is fixed if the fix that ended last was verified and targeted the whole cause.
+-- the day. As in `fix.close`, the last verdict on a fix of the whole cause says whether the cause is
+-- fixed. Any other end of a fix leaves the cause as it was.
 select c.id as cause_id,
     left(c.exception_type, 300) as exception_type,
     left(c.template, 1000) as template,
@@ -167,18 +168,13 @@ select c.id as cause_id,
     ) as regressed
 from :"dlq_schema".cause c
 left join lateral (
-    select f.flagged_at,
-        f.status = 'verified' and num_nonnulls(
-            f.event_type,
-            f.aggregate_type,
-            f.event_ids,
-            f.attempts,
-            f.error_contains,
-            f.since,
-            f.until
-        ) = 0 as is_verified
+    select f.flagged_at, f.status = 'verified' as is_verified
     from :"dlq_schema".fix f
-    where f.cause_id = c.id and f.closed_at < %(until)s
+    where f.cause_id = c.id
+        and f.closed_at < %(until)s
+        and f.status in ('verified', 'halted')
+        and num_nonnulls(f.event_type, f.aggregate_type, f.event_ids, f.attempts,
+                         f.error_contains, f.since, f.until) = 0
     order by f.closed_at desc, f.id desc
     limit 1
 ) ended on true

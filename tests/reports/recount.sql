@@ -78,7 +78,7 @@ with bounds as (
             select from :"dlq_schema".restored s where s.event_id = last.event_id and s.died_at = last.died_at
                 and s.archived_at < last.moment and s.restored_at >= last.moment)
 )
-select count(*) filter (where moment = start) as before, count(*) filter (where moment = until) as open,
+select count(*) filter (where moment = start) as dead_at_start, count(*) filter (where moment = until) as dead_at_end,
     min(died_at) filter (where moment = until) as oldest,
     count(*) filter (where moment = until and (
         select count(*) from :"dlq_schema".retry r where r.event_id = dead.event_id and r.retried_at < until

@@ -113,7 +113,7 @@ def test_a_wrong_total_is_found(connection: Connection, field: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"deaths": 1}, {"aggregates": 999}, {"kinds": 5}, {"attempts": (1, 1.0, 9)},
+        {"deaths": 1}, {"aggregates": 999}, {"event_type_count": 5}, {"attempts": (1, 1.0, 9)},
         {"last_seen": story.WINDOW.start}, {"cause_id": "v1-0"},
     ],
     ids=str,
@@ -130,8 +130,8 @@ def test_a_wrong_cause_is_found(connection: Connection, change: dict[str, Any]) 
 @pytest.mark.parametrize(
     "field",
     [
-        "before",
-        "open",
+        "dead_at_start",
+        "dead_at_end",
         "parked",
         "died",
         "restored",
@@ -169,7 +169,7 @@ def test_wrong_days_hours_types_fixes_and_retentions_are_found(connection: Conne
         {"matrix": moved},
         {"fixes": (replace(first, stages=(stage,)), *others)},
         {"fixes_found": 9},
-        {"ahead": replace(figures.ahead, archived=1)},
-        {"ahead": replace(figures.ahead, purged=1)},
+        {"upcoming": replace(figures.upcoming, archived=1)},
+        {"upcoming": replace(figures.upcoming, purged=1)},
     ):
         assert 1 <= len(find_report_differences(connection, replace(figures, **wrong))) <= 2, wrong  # type: ignore[arg-type]

@@ -174,18 +174,18 @@ def test_the_story_is_told(connection: Connection) -> None:
     ]
     assert (route.released, route.died_again, len(route.evidence)) == (10, 10, 1)
     backlog = figures.backlog
-    assert (backlog.opened, backlog.retried, backlog.archived, backlog.unexplained) == (
+    assert (backlog.added, backlog.retried, backlog.archived, backlog.unexplained) == (
         167,
         116,
         135,
         0,
     )
-    assert backlog.open == backlog.before + 167 - 116 - 135
+    assert backlog.dead_at_end == backlog.dead_at_start + 167 - 116 - 135
     assert (backlog.delivered, backlog.died_again) == (10, 10)
     assert figures.totals.unclassified == 4
     assert figures.reconciliation is not None
     assert (figures.reconciliation.missing, figures.reconciliation.duplicated) == (0, 0)
-    assert figures.ahead.archived == one(
+    assert figures.upcoming.archived == one(
         connection, "select count(*) as n from outbox_event where status = 'dead' and dead_at < '2026-11-13 23:00Z'"
     )["n"]  # fmt: skip
 

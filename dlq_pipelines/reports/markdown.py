@@ -94,6 +94,7 @@ def _render_fix(fix: FixFigures) -> str:
 
 def _render_retention(figures: ReportFigures) -> str:
     upcoming, backlog, reconciliation = figures.upcoming, figures.backlog, figures.reconciliation
+    archived = format_count(upcoming.archived, "dead event")
     purged = "archived events are never purged"
     if upcoming.purged is not None:
         purged = f"{format_count(upcoming.purged, 'archived event')} will be purged"
@@ -105,7 +106,7 @@ def _render_retention(figures: ReportFigures) -> str:
         f" - {backlog.removed:,} removed = {backlog.dead_at_end:,} at the end{unexplained}"
     )
     lines = [
-        f"within 7 days, {format_count(upcoming.archived, 'dead event')} will be archived; {purged}",
+        f"within 7 days, {archived} will be archived; {purged}",
         balance,
     ]
     if reconciliation:

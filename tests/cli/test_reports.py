@@ -22,7 +22,7 @@ def test_days_are_built_and_built_again_to_the_same_files(
     dlq: Run, connection: Connection, home: Path
 ) -> None:
     """The files of each day and the list of all."""
-    story.tell(connection)
+    story.create_story(connection)
     first = dlq("reports", "build", "--day", "2026-11-20", "--days", "2", "--json")
     assert first.code == 0, first.err
     rows = json.loads(first.out)["reports"]
@@ -44,7 +44,7 @@ def test_a_dry_run_says_which_days_and_files_and_writes_none(
     dlq: Run, connection: Connection, home: Path
 ) -> None:
     """The same days, headlines and places as the real run; what it would refuse is refused."""
-    story.tell(connection)
+    story.create_story(connection)
     asked = ("reports", "build", "--day", "2026-11-20", "--days", "2")
     would = json.loads(dlq(*asked, "--dry-run", "--json").out)["reports"]
     assert not (home / "reports").exists()
@@ -62,7 +62,7 @@ def test_reports_go_where_the_setting_says(
     dlq: Run, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what exports must not show is hidden in them."""
-    story.tell(connection)
+    story.create_story(connection)
     monkeypatch.setenv("DLQ_REPORT_URI", (tmp_path / "elsewhere").as_uri())
     monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", r"stock\.internal:\d+")
     assert dlq("reports", "build", "--day", "2026-11-20").code == 0
@@ -75,7 +75,7 @@ def test_a_day_is_shown_without_writing_a_file(
     dlq: Run, connection: Connection, home: Path
 ) -> None:
     """As plain text where it is piped, or as one of its twins."""
-    story.tell(connection)
+    story.create_story(connection)
     shown = dlq("reports", "show", "--day", "2026-11-20")
     assert (shown.code, shown.out.splitlines()[0]) == (0, "# 2026-11-20")
     assert "| 1 | ConnectionRefusedError: " in shown.out
@@ -96,7 +96,7 @@ def test_a_page_is_opened_in_the_browser(
     dlq: Run, connection: Connection, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The browser of $BROWSER is given the page, which is built first where it is not there."""
-    story.tell(connection)
+    story.create_story(connection)
     called, browser = tmp_path / "called", tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {called}\n', encoding="utf-8")
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)

@@ -50,8 +50,8 @@ where day >= %(day)s::date - 14 and day < %(day)s::date
 group by day
 
 -- name: open
--- Forward: the last death of each event before the day's end, unless it was answered before that. What is neither dead
--- of it now nor left on record is in nobody's books: the report calls it unexplained.
+-- The last death of each event before the end of the day, unless the event was retried or archived before. An event
+-- that is neither dead now nor recorded as moved is not counted: the report calls it unexplained.
 with bounds as (
     select (%(day)s::date)::timestamp at time zone %(zone)s as start,
         (%(day)s::date + 1)::timestamp at time zone %(zone)s as until

@@ -116,7 +116,7 @@ def require_tokens(settings: Settings, host: str) -> None:
         raise RefusedError(
             f"Refusing to listen on {host} without tokens: other machines can reach this address.",
             "Make a token with `dlq tokens new NAME --scope read` and add its entry to "
-            "DLQ_API_TOKENS, or omit --host to listen on 127.0.0.1."
+            "DLQ_API_TOKENS, or omit --host to listen on 127.0.0.1.",
         )
 
 

@@ -130,7 +130,7 @@ def _build_metadata(report: Report, days: int) -> Metadata:
     return {
         "headline": dg.MetadataValue.text(report.headline),
         "deaths": dg.MetadataValue.int(figures.totals.deaths),
-        "open_at_the_days_end": dg.MetadataValue.int(figures.backlog.open),
+        "open_at_the_days_end": dg.MetadataValue.int(figures.backlog.dead_at_end),
         "dagster/row_count": dg.MetadataValue.int(days),
         "causes": dg.MetadataValue.md(
             render_causes_markdown(figures) if figures.causes else "No event died on this day."

@@ -178,7 +178,7 @@ def test_every_asset_is_materialized_and_re_executed_by_clicks(page: Page, serve
 
     page.goto("/assets/failure_report?view=events")
     expect(
-        page.get_by_role("cell", name=re.compile("^30 events died on .*Most harm: ")).first
+        page.get_by_role("cell", name=re.compile("^30 events died on .*Most affected: ")).first
     ).to_be_visible()
     page.get_by_text("[Show Markdown]").click()
     expect(page.get_by_role("img", name="deaths a day by cause").first).to_be_visible()

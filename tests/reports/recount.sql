@@ -50,8 +50,8 @@ where day >= %(day)s::date - 14 and day < %(day)s::date
 group by day
 
 -- name: open
--- Forward: the last death of each event before the day's end, unless it was retried, archived or purged before
--- that. The report calls the others unexplained.
+-- The last death of each event before the end of the day, unless the event was retried or archived before. An event
+-- that is neither dead now nor recorded as moved is not counted: the report calls it unexplained.
 with bounds as (
     select (%(day)s::date)::timestamp at time zone %(zone)s as start,
         (%(day)s::date + 1)::timestamp at time zone %(zone)s as until
@@ -78,7 +78,7 @@ with bounds as (
             select from :"dlq_schema".restored s where s.event_id = last.event_id and s.died_at = last.died_at
                 and s.archived_at < last.moment and s.restored_at >= last.moment)
 )
-select count(*) filter (where moment = start) as before, count(*) filter (where moment = until) as open,
+select count(*) filter (where moment = start) as dead_at_start, count(*) filter (where moment = until) as dead_at_end,
     min(died_at) filter (where moment = until) as oldest,
     count(*) filter (where moment = until and (
         select count(*) from :"dlq_schema".retry r where r.event_id = dead.event_id and r.retried_at < until

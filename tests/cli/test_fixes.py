@@ -178,8 +178,8 @@ def test_every_option_of_flag_is_stored(
     shown = _words(dlq("fixes", "show", str(row["id"])))
     assert (
         f"selection cause {CAUSE}, event type order.placed, aggregate type order, "
-        "events 1, 2, 99, attempts 5, error with answer, dead since 2026-01-01 00:00:00+01, "
-        "dead before 2099-07-01 12:00:00+02, dead before "
+        "error with answer, attempts 5, dead since 2026-01-01 00:00:00+01, "
+        "dead before 2099-07-01 12:00:00+02, events 1, 2, 99, dead before "
     ) in shown
     assert "next waits: not before 2090-01-01 00:00 UTC" in shown
 

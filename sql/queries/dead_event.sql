@@ -42,8 +42,7 @@ with page as materialized (
         select d.* from :"dlq_schema".death d where d.event_id = page.event_id and d.died_at = page.died_at limit 1) d
     left join :"dlq_schema".cause c on c.id = d.cause_id
     cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
-    where :"dlq_schema".selects(f, coalesce(c.merged_into, d.cause_id), d.event_type, d.aggregate_type, d.event_id,
-                                d.attempts, d.error, d.died_at)
+    where :"dlq_schema".selects(f, d:::"dlq_schema".death, coalesce(c.merged_into, d.cause_id))
 )
 select coalesce((select array_agg(event_id order by died_at desc, event_id desc) from found), '{}') as ids,
     count(*) as rows, min(died_at) as last_time, (array_agg(event_id order by died_at, event_id))[1] as last_id
@@ -122,8 +121,7 @@ with target as (
     from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
         and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
-        and :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error,
-                                  e.died_at)
+        and :"dlq_schema".selects(f, e)
 )
 select grouping(event_type, aggregate_type, cause_id, age) as side, event_type, aggregate_type, cause_id, age as bound,
     count(*) as events

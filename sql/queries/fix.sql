@@ -15,7 +15,7 @@ with target as (
     from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
         and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
-        and :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)
+        and :"dlq_schema".selects(f, e)
 )
 select count(*) as events, count(distinct (aggregate_type, aggregate_id)) as aggregates,
     count(*) filter (where parked) as parked
@@ -28,7 +28,7 @@ select count(*) as events
 from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
 where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
     and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
-    and :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)
+    and :"dlq_schema".selects(f, e)
     and exists (select from :"outbox_schema".:"outbox_table" newer
                 where newer.aggregate_type = e.aggregate_type and newer.aggregate_id = e.aggregate_id
                     and newer.id > e.event_id and newer.status = 'done')
@@ -93,7 +93,7 @@ returning *
 select count(*) as deaths
 from :"dlq_schema".fix f
 join :"dlq_schema".death d on d.cause_id is null
-    and :"dlq_schema".selects(f, f.cause_id, d.event_type, d.aggregate_type, d.event_id, d.attempts, d.error, d.died_at)
+    and :"dlq_schema".selects(f, d, f.cause_id)
 where f.id = %(fix_id)s and f.cause_id is not null
 
 -- name: begin_stage

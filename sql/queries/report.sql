@@ -83,8 +83,8 @@ where c.id = any(%(members)s)
 group by 1
 
 -- name: described
--- What is known of these causes, and what their fixes and relapses had made of them at the end of the day. The last of
--- its fixes to end says whether a cause is fixed: a narrower one leaves it open.
+-- These causes as they were at the end of the day. As in `fix.close`, the last verdict on a fix of the whole cause says
+-- whether it is fixed; any other end of a fix leaves the cause as it was.
 select c.id as cause_id, left(c.exception_type, 300) as exception_type, left(c.template, 1000) as template, c.name,
     c.owner, c.note, c.muted_until,
     (select min(m.first_seen) from :"dlq_schema".cause m where m.id = c.id or m.merged_into = c.id) as first_seen,
@@ -99,10 +99,12 @@ select c.id as cause_id, left(c.exception_type, 300) as exception_type, left(c.t
             and (o.filter ->> 'died_at')::timestamptz < %(until)s) as regressed
 from :"dlq_schema".cause c
 left join lateral (
-    select f.flagged_at, f.status = 'verified' and num_nonnulls(f.event_type, f.aggregate_type, f.event_ids,
-            f.error_contains, f.since, f.until) = 0 as proven
+    select f.flagged_at, f.status = 'verified' as proven
     from :"dlq_schema".fix f
-    where f.cause_id = c.id and f.closed_at < %(until)s
+    where f.cause_id = c.id
+        and f.closed_at < %(until)s
+        and f.status in ('verified', 'halted')
+        and :"dlq_schema".selects_whole_cause(f)
     order by f.closed_at desc, f.id desc limit 1) ended on true
 where c.id = any(%(causes)s)
 

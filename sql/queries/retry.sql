@@ -56,9 +56,8 @@ with page as materialized (
     cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     left join tried using (event_id)
     where (tried.event_id is null or page.id <> all(tried.deaths) and tried.by_fix is not true)
-        and :"dlq_schema".selects(f, case when page.cause_id = any(%(causes)s::text[]) then f.cause_id end,
-                                  page.event_type, page.aggregate_type, page.event_id, page.attempts, page.error,
-                                  page.died_at)
+        and :"dlq_schema".selects(
+            f, page:::"dlq_schema".death, case when page.cause_id = any(%(causes)s::text[]) then f.cause_id end)
 ), locked as materialized (
     select free.death_id, free.place, row_number() over (order by free.died_at, free.event_id) - 1 as n from (
         select free.*, e.place
@@ -208,13 +207,12 @@ from (
     group by r.event_id having count(*) >= %(max_retries)s) tried
 cross join lateral (select d.* from :"dlq_schema".dead_event d where d.event_id = tried.event_id limit 1) e
 cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
-where :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)
+where :"dlq_schema".selects(f, e:::"dlq_schema".dead_event)
     and (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
     and (%(fix_id)s::bigint is null
         or exists (select from :"dlq_schema".retry r where r.event_id = e.event_id and r.fix_id = %(fix_id)s)
         or exists (
-            select from :"dlq_schema".fix x where x.id = %(fix_id)s and :"dlq_schema".selects(
-                x, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)))
+            select from :"dlq_schema".fix x where x.id = %(fix_id)s and :"dlq_schema".selects(x, e:::"dlq_schema".dead_event)))
 order by tried.event_id limit %(limit)s
 
 -- name: place
@@ -250,6 +248,5 @@ from :"dlq_schema".retry where event_id = %(event_id)s order by retried_at desc,
 select f.* from :"dlq_schema".fix f
 where f.id = (select max(r.fix_id) from :"dlq_schema".retry r where r.event_id = %(event_id)s)
     or f.closed_at is null and exists (
-        select from :"dlq_schema".dead_event e where e.event_id = %(event_id)s and :"dlq_schema".selects(
-            f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at))
+        select from :"dlq_schema".dead_event e where e.event_id = %(event_id)s and :"dlq_schema".selects(f, e))
 order by f.closed_at is null desc, f.id desc limit 1

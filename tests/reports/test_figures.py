@@ -233,6 +233,36 @@ def test_a_cause_is_judged_by_the_days_since_it_was_first_seen(connection: Conne
     assert (cause.escalating, cause.state) == (False, CauseState.ONGOING)
 
 
+@pytest.mark.parametrize(
+    ("fixes", "state"),
+    [
+        ([("null", "verified")], CauseState.FIXED),
+        ([("5", "verified")], CauseState.ONGOING),
+        ([("null", "verified"), ("5", "halted")], CauseState.FIXED),
+        ([("null", "verified"), ("null", "withdrawn")], CauseState.FIXED),
+        ([("null", "verified"), ("null", "halted")], CauseState.ONGOING),
+    ],
+    ids=["whole", "part", "part halted later", "withdrawn later", "halted later"],
+)
+def test_only_a_verified_fix_of_the_whole_cause_makes_it_fixed(
+    connection: Connection, fixes: list[tuple[str, str]], state: CauseState
+) -> None:
+    """A fix of some of its deaths, such as those with five attempts, leaves the cause as it is."""
+    window = ReportWindow(DAY, BERLIN)
+    add_cause(connection, "a")
+    add_death(connection, window.start - timedelta(days=200), cause="a", event=1)
+    add_death(connection, window.start + timedelta(hours=1), cause="a", event=2)
+    for hours, (attempts, status) in enumerate(fixes):
+        flagged_at = window.start - timedelta(hours=20 - hours)
+        connection.execute(
+            "insert into dlq.fix (cause_id, attempts, note, flagged_by, flagged_at, status, closed_at)"
+            f" values ('a', {attempts}, 'v2', 'ann', %s, %s, %s)".encode(),
+            [flagged_at, status, flagged_at + timedelta(minutes=30)],
+        )
+    (cause,) = read(connection, window).causes
+    assert cause.state is state
+
+
 def test_smaller_causes_are_summed_up_and_the_unclassified_never_cut_off(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,11 +393,11 @@ def test_figures_are_read_by_indexes(connection: Connection) -> None:
         ),
         "report.samples": ("death_cause", {**span, "causes": ["a"], "half": 10, "limit": 5}),
         "report.open": ("dlq_dead", {"at": window.until, "archive_before": window.until}),
-        "report.moved": ("operation_kind", span),
+        "report.moved": ("audit_kind", span),
         "report.retries": ("retry_time", span),
         "report.stages": ("retry_", {"since": window.start, "until": window.until, "fixes": [1]}),
         "report.purged_soon": ("purged_time", {"at": window.until, "purge_before": window.start}),
-        "report.said_since": ("operation_kind", {"until": window.until, "causes": ["a"]}),
+        "report.said_since": ("audit_kind", {"until": window.until, "causes": ["a"]}),
     }
     for name, (index, values) in asked.items():
         plan = connection.execute(

@@ -108,7 +108,7 @@ create table :"dlq_schema".fix (
     max_retries    integer          check (max_retries between 1 and 100),
     "order"        text             check ("order" in ('aggregate', 'none')),
     check (num_nulls(canary, growth, rate, min_success, settle_seconds, max_retries, "order") in (0, 7)),
-    -- Of a fix of a whole cause: what was known of the cause before. It stays true where the fix ends without a verdict.
+    -- Set for a fix of a whole cause alone: the state of the cause before, which returns if the fix ends without a verdict.
     cause_status   text,
     cause_fixed_at timestamptz,
     -- What came of it.
@@ -123,27 +123,30 @@ create table :"dlq_schema".fix (
 );
 comment on table :"dlq_schema".fix is 'A statement that a cause is mended upstream. Targets the deaths before flagged_at.';
 create index fix_open on :"dlq_schema".fix (cause_id) where closed_at is null;
--- Two flags for the same cause at once would count each other's successes as proof.
-create unique index fix_open_cause on :"dlq_schema".fix (cause_id)
-    where closed_at is null and num_nonnulls(event_type, aggregate_type, event_ids, attempts, error_contains,
-                                             since, until) = 0;
+-- Two open fixes of one whole cause would count each other's successes as proof.
+create unique index fix_open_cause on :"dlq_schema".fix (cause_id) where closed_at is null and cause_status is not null;
 
--- Whether a fix means this death. The one place that knows what a selection says: count, release, overlap and archive
--- all ask it. A function of scalars, which the planner writes into the statement; `cause` is the one that is shown.
-create function :"dlq_schema".selects(
-    fix :"dlq_schema".fix, cause text, event_type text, aggregate_type text, event_id bigint, attempts integer,
-    error text, died_at timestamptz
-) returns boolean language sql immutable parallel safe as $$
-    select (fix.cause_id is null or cause = fix.cause_id)
-        and (fix.event_type is null or event_type = fix.event_type)
-        and (fix.aggregate_type is null or aggregate_type = fix.aggregate_type)
-        and (fix.event_ids is null or event_id = any(fix.event_ids))
-        and (fix.attempts is null or attempts = fix.attempts)
-        and (fix.since is null or died_at >= fix.since)
-        and (fix.until is null or died_at < fix.until)
-        and died_at < fix.flagged_at
-        and (fix.error_contains is null or position(fix.error_contains in error) > 0)
-$$;
+-- Whether a fix selects a death that is shown as this cause. The only definition of a selection: every statement that
+-- counts, releases or archives calls it. The planner inlines it, also where a row of a subquery is cast to dlq.death.
+create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema".death, cause text)
+    returns boolean language sql immutable parallel safe
+    return (fix.cause_id is null or cause = fix.cause_id)
+        and (fix.event_type is null or death.event_type = fix.event_type)
+        and (fix.aggregate_type is null or death.aggregate_type = fix.aggregate_type)
+        and (fix.event_ids is null or death.event_id = any(fix.event_ids))
+        and (fix.attempts is null or death.attempts = fix.attempts)
+        and (fix.since is null or death.died_at >= fix.since)
+        and (fix.until is null or death.died_at < fix.until)
+        and death.died_at < fix.flagged_at
+        and (fix.error_contains is null or position(fix.error_contains in death.error) > 0);
+
+-- Whether a fix selects all deaths of its cause. Only such a fix changes the state of the cause: a narrower one says
+-- nothing about the other deaths.
+create function :"dlq_schema".selects_whole_cause(fix :"dlq_schema".fix)
+    returns boolean language sql immutable parallel safe
+    return fix.cause_id is not null
+        and num_nonnulls(fix.event_type, fix.aggregate_type, fix.event_ids, fix.attempts, fix.error_contains,
+                         fix.since, fix.until) = 0;
 
 create table :"dlq_schema".fix_stage (
     fix_id    bigint      not null references :"dlq_schema".fix,

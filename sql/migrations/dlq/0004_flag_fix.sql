@@ -31,10 +31,10 @@ begin
         members := array(select id from cause where id = given.cause_id or merged_into = given.cause_id);
         select count(*) into targets from dead_event e
         where e.own_cause_id = any(members)
-            and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at);
+            and selects(given, e);
     else
         select count(*) into targets from dead_event e
-        where selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at);
+        where selects(given, e);
     end if;
 
     -- One flag at a time: of two that overlap, the second has to see the first. "dlqf" in ASCII.
@@ -64,14 +64,10 @@ begin
         and (f.attempts = given.attempts or f.attempts is null or given.attempts is null)
         and coalesce(f.since, '-infinity') < coalesce(given.until, 'infinity')
         and coalesce(given.since, '-infinity') < coalesce(f.until, 'infinity')
-        and (f.cause_id = given.cause_id and num_nonnulls(
-            f.event_type, f.aggregate_type, f.event_ids, f.attempts, f.error_contains, f.since, f.until,
-            given.event_type, given.aggregate_type, given.event_ids, given.attempts, given.error_contains,
-            given.since, given.until) = 0
-        or exists (
+        and (selects_whole_cause(f) and selects_whole_cause(given) or exists (
             select from dead_event e
-            where selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)
-                and selects(given, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)))
+            where selects(f, e)
+                and selects(given, e)))
     order by f.id limit 1;
     if found then
         raise exception 'Fix % is under way and targets the same cause or some of the same events. Wait for its end, or '
@@ -79,8 +75,7 @@ begin
     end if;
 
     -- A fix of a part of a cause leaves it as it is: nobody knows what the rest would do.
-    if num_nonnulls(given.event_type, given.aggregate_type, given.event_ids, given.attempts, given.error_contains,
-                    given.since, given.until) = 0 then
+    if selects_whole_cause(given) then
         given.cause_status := was.status;
         given.cause_fixed_at := was.fixed_at;
         update cause set status = 'fixing', fixed_at = null where id = given.cause_id;

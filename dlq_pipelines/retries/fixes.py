@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow
 
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions
+from dlq_pipelines.day import parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
@@ -18,6 +19,7 @@ from dlq_pipelines.retries.fix import (
     FixStatus,
     FixTerms,
     ReleaseStep,
+    RetryOrder,
     RetryPolicy,
     StageOutcomes,
     WaitStep,
@@ -60,11 +62,63 @@ class FixFlag:
     expires_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        for name, most in (("link", _LONGEST_LINK), ("owner", _LONGEST_OWNER)):
-            if (text := getattr(self, name)) is not None:
+        for name, text, most in (
+            ("link", self.link, _LONGEST_LINK),
+            ("owner", self.owner, _LONGEST_OWNER),
+        ):
+            if text is not None:
                 validate_storable(name, validate_not_blank(name, text), most=most)
         validate_aware("not_before", self.not_before)
         validate_aware("expires_at", self.expires_at)
+
+
+def build_flag(
+    selection: Selection,
+    *,
+    terms: FixTerms,
+    zone: tzinfo,
+    now: datetime,
+    link: str | None = None,
+    owner: str | None = None,
+    not_before: str | None = None,
+    expiry_days: int | None = None,
+    canary: int | None = None,
+    growth: float | None = None,
+    rate: float | None = None,
+    min_success: float | None = None,
+    settle_seconds: int | None = None,
+    max_retries: int | None = None,
+    order: RetryOrder | None = None,
+) -> FixFlag:
+    """Build the flag of a fix from the values that a face was given; None: not given.
+
+    Args:
+        selection: the dead events that the fix targets.
+        terms: the installation's values, which apply where a value is not given.
+        zone: the time zone of `not_before`, if the text names none.
+        now: the time of the flag, from which it expires if `not_before` is not given.
+        expiry_days: 1 to 365.
+
+    For the other arguments see `FixFlag` and `RetryPolicy`.
+
+    Raises:
+        ValueError: a value is invalid; the message names the argument.
+    """
+    own = terms.policy
+    policy = RetryPolicy(
+        canary=own.canary if canary is None else canary,
+        growth=own.growth if growth is None else growth,
+        rate=own.rate if rate is None else rate,
+        min_success=own.min_success if min_success is None else min_success,
+        settle_seconds=own.settle_seconds if settle_seconds is None else settle_seconds,
+        max_retries=own.max_retries if max_retries is None else max_retries,
+        order=own.order if order is None else order,
+    )
+    expiry = terms.expiry
+    if expiry_days is not None:
+        expiry = timedelta(days=validate_positive("expiry_days", expiry_days, most=365))
+    start = None if not_before is None else parse_time("not_before", not_before, zone)
+    return FixFlag(selection, policy, link, owner, start, (start or now) + expiry)
 
 
 @dataclass(frozen=True)

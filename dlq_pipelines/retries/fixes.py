@@ -209,11 +209,11 @@ def flag_fix(
                 "fix.place", fix=json.dumps(given, default=str), run_id=audit.run_id
             )["id"]
         except psycopg.errors.NoDataFound as error:
-            raise NotFoundError(error.diag.message_primary or "") from None
+            raise NotFoundError(*_read_message(error)) from None
         except psycopg.errors.RaiseException as error:
-            raise RefusedError(error.diag.message_primary or "") from None
+            raise RefusedError(*_read_message(error)) from None
         except psycopg.errors.InvalidParameterValue as error:
-            raise ValueError(error.diag.message_primary) from None
+            raise ValueError(" ".join(_read_message(error))) from None
         return get_fix(connection, fix_id)
 
 
@@ -393,6 +393,11 @@ def build_fix(row: DictRow) -> Fix:
         evidence=tuple(row["evidence"]),
         closed_at=row["closed_at"],
     )
+
+
+def _read_message(error: psycopg.Error) -> tuple[str, str]:
+    """Return message and hint of an error that `dlq.place_fix` raised."""
+    return error.diag.message_primary or "", error.diag.message_hint or ""
 
 
 def _overtaken(connection: Connection, where: dict[str, Any]) -> int | None:

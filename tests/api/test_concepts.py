@@ -146,7 +146,7 @@ def test_a_fix_is_previewed_unless_it_is_meant_and_then_followed_to_its_end(
         "api",
     )
     again = api.post("/api/fixes", json=asked)
-    assert (again.status_code, f"Fix {fix['id']} is under way" in again.json()["error"]) == (
+    assert (again.status_code, f"Fix {fix['id']} is open" in again.json()["error"]) == (
         409,
         True,
     )

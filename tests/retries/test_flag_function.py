@@ -137,10 +137,10 @@ def test_every_argument_of_the_function_is_a_field_of_the_fix(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("'mended'", "without any filter targets every dead event"),
+        ("'mended'", "without a filter would target every dead event"),
         ("' ', \"all\" => true", "note must not be empty"),
         ("'mended', cause => 'v1-nothing'", "no cause 'v1-nothing'"),
-        ("'mended', event_type => 'never.seen'", "No dead event is meant"),
+        ("'mended', event_type => 'never.seen'", "No dead events match"),
         ("'mended', \"all\" => true, event_type => 'order.paid'", "violates check constraint"),
     ],
 )

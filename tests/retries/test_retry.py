@@ -163,7 +163,7 @@ def test_what_cannot_be_flagged_is_said_and_changes_nothing(connection: Connecti
     with pytest.raises(RefusedError, match="No dead event"):
         _flag(connection, event_type="never.seen")
     first = _flag(connection)
-    with pytest.raises(RefusedError, match=f"Fix {first.id} is under way"):
+    with pytest.raises(RefusedError, match=f"Fix {first.id} is open"):
         _flag(connection)
     assert one(connection, "select count(*) as n from dlq.audit")["n"] == 1
 
@@ -1214,9 +1214,9 @@ def test_fixes_that_target_the_same_events_are_refused(connection: Connection) -
         Selection(error_contains="answer"),
         Selection(event_ids=(1, 3)),
     ):
-        with pytest.raises(RefusedError, match=f"Fix {first.id} is under way"):
+        with pytest.raises(RefusedError, match=f"Fix {first.id} is open"):
             flag_fix(connection, FixFlag(overlapping, POLICY), audit=_act())
-        with pytest.raises(RefusedError, match=f"Fix {first.id} is under way"):
+        with pytest.raises(RefusedError, match=f"Fix {first.id} is open"):
             _preview(connection, overlapping)
     second = flag_fix(connection, FixFlag(Selection(error_contains="sku"), POLICY), audit=_act())
     assert [fix.id for fix in list_fixes(connection, only_open=True)] == [second.id, first.id]
@@ -1230,7 +1230,7 @@ def test_a_second_fix_of_a_cause_is_refused_while_the_first_waits_for_outcomes(
     first = _flag(connection)
     assert _advance(connection, first).released == 2
     _dead(connection, 1)
-    with pytest.raises(RefusedError, match=f"Fix {first.id} is under way"):
+    with pytest.raises(RefusedError, match=f"Fix {first.id} is open"):
         _flag(connection)
 
 
@@ -1306,7 +1306,7 @@ def test_a_paused_fix_releases_nothing_until_it_is_resumed(
     assert get_stage_outcomes(connection, fix.id)[1].delivered == 3
     with pytest.raises(RefusedError, match="is paused"):
         pause_fix(connection, fix.id, audit=_act())
-    with pytest.raises(RefusedError, match=f"Fix {fix.id} is under way"):
+    with pytest.raises(RefusedError, match=f"Fix {fix.id} is open"):
         _flag(connection)
     assert resume_fix(connection, fix.id, audit=_act()).status is FixStatus.ACTIVE
     with pytest.raises(RefusedError, match="is active"):

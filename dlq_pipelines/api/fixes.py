@@ -18,6 +18,7 @@ from dlq_pipelines.retries.advance import pause_fix, resume_fix, withdraw_fix
 from dlq_pipelines.retries.fix import Fix, StageOutcomes
 from dlq_pipelines.retries.fixes import (
     FixPreview,
+    FlagInput,
     build_flag,
     flag_fix,
     get_fix_progress,
@@ -173,20 +174,22 @@ def post_fix(
     audit, terms = caller.sign(validate_note(body.note)), build_fix_terms(settings)
     flag = build_flag(
         body.build_selection(settings.zone),
+        FlagInput(
+            link=body.link,
+            owner=body.owner,
+            not_before=body.not_before,
+            expiry_days=body.expiry_days,
+            canary=body.canary,
+            growth=body.growth,
+            rate=body.rate,
+            min_success=body.min_success,
+            settle_seconds=body.settle_seconds,
+            max_retries=body.max_retries,
+            order=body.order,
+        ),
         terms=terms,
         zone=settings.zone,
         now=audit.now,
-        link=body.link,
-        owner=body.owner,
-        not_before=body.not_before,
-        expiry_days=body.expiry_days,
-        canary=body.canary,
-        growth=body.growth,
-        rate=body.rate,
-        min_success=body.min_success,
-        settle_seconds=body.settle_seconds,
-        max_retries=body.max_retries,
-        order=body.order,
     )
     would = preview_fix(outbox, flag, audit=audit, default=terms.policy)
     if body.dry_run:

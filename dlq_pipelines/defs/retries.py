@@ -27,6 +27,7 @@ from dlq_pipelines.retries.advance import AdvanceResult, advance_fix
 from dlq_pipelines.retries.fix import StageOutcomes, WaitStep
 from dlq_pipelines.retries.fixes import (
     FixFlag,
+    FlagInput,
     build_flag,
     flag_fix,
     get_stage_outcomes,
@@ -127,20 +128,22 @@ class FlagFixConfig(SelectionConfig):
         """
         return build_flag(
             self.build_selection(session),
+            FlagInput(
+                link=self.link,
+                owner=self.owner,
+                not_before=self.not_before,
+                expiry_days=self.expiry_days,
+                canary=self.canary,
+                growth=self.growth,
+                rate=self.rate,
+                min_success=self.min_success,
+                settle_seconds=self.settle_seconds,
+                max_retries=self.max_retries,
+                order=None if self.order == "installation's" else self.order,
+            ),
             terms=build_fix_terms(session.settings),
             zone=session.settings.zone,
             now=session.now,
-            link=self.link,
-            owner=self.owner,
-            not_before=self.not_before,
-            expiry_days=self.expiry_days,
-            canary=self.canary,
-            growth=self.growth,
-            rate=self.rate,
-            min_success=self.min_success,
-            settle_seconds=self.settle_seconds,
-            max_retries=self.max_retries,
-            order=None if self.order == "installation's" else self.order,
         )
 
 

@@ -135,10 +135,10 @@ def test_what_is_not_classified_yet_is_counted_as_that(connection: Connection) -
         ({"limit": 0}, "limit must be a whole number from 1 to 1000"),
         ({"limit": 1001}, "limit must be a whole number from 1 to 1000"),
         ({"offset": -1}, "offset must be"),
-        ({"after": "x"}, "after is none that a page gave"),
-        ({"after": "é"}, "after is none that a page gave"),
-        ({"after": "f" * 22}, "after is none that a page gave"),
-        ({"after": "AAZg_EESMAAAAAAAAA9CQA", "offset": 1}, "offset and after were both given"),
+        ({"after": "x"}, "Invalid cursor"),
+        ({"after": "é"}, "Invalid cursor"),
+        ({"after": "f" * 22}, "Invalid cursor"),
+        ({"after": "AAZg_EESMAAAAAAAAA9CQA", "offset": 1}, "offset cannot be combined with after"),
     ],
 )
 def test_a_page_that_is_none_is_refused(

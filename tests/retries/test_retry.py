@@ -25,8 +25,8 @@ from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import (
     AdvanceResult,
-    _targets,
     advance_fix,
+    build_target_parameters,
     pause_fix,
     resume_fix,
     withdraw_fix,
@@ -293,7 +293,7 @@ def test_a_fix_does_not_end_while_deaths_that_it_may_mean_have_no_cause(
     _dead(connection, 3, event_type="a")
     fix = _flag(connection, event_type="a", policy=replace(POLICY, canary=10))
     _unclassified_before(connection, fix, "a", "a", "b")
-    wait = WaitStep("2 deaths from before the flag have no cause yet, so they may be meant")
+    wait = WaitStep("deaths from before the flag that may match it are not classified: 2")
     assert _advance(connection, fix).step == wait
     _work(database, delivers=True)
     assert _advance(connection, fix).step == wait
@@ -604,7 +604,7 @@ def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
     with database.connect() as other, other.transaction():
         other.execute("select from outbox_event where id = 4 for update")
         done = _advance(connection, fix)
-    assert (done.released, done.step) == (29, WaitStep("1 events are held by other transactions"))
+    assert (done.released, done.step) == (29, WaitStep("other transactions hold 1 event"))
     rows = connection.execute(
         "select event_id, due_at - retried_at as after from dlq.retry order by due_at"
     ).fetchall()
@@ -639,7 +639,7 @@ def test_an_event_that_is_changed_while_it_is_looked_at_waits_for_the_next_run(
         "reason": "r",
     }
     text = connection.render_query(
-        "retry.take", **_targets(connection, fix, fix.policy), **walk, **sign
+        "retry.take", **build_target_parameters(connection, fix, fix.policy), **walk, **sign
     )
     slow = text.replace(
         "    from page\n    cross join", "    from page cross join pg_sleep(1)\n    cross join"
@@ -967,12 +967,19 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "reason": "r",
     }
     return {
-        "retry.take": {**_targets(connection, fix, fix.policy), **walk},
-        "retry.take of a page": {**_targets(connection, fix, fix.policy), **walk, "room": 5000},
-        "retry.take of a type": {**_targets(connection, by_type, fix.policy), **walk},
-        "retry.take of ids": {**_targets(connection, by_ids, fix.policy), **walk},
+        "retry.take": {**build_target_parameters(connection, fix, fix.policy), **walk},
+        "retry.take of a page": {
+            **build_target_parameters(connection, fix, fix.policy),
+            **walk,
+            "room": 5000,
+        },
+        "retry.take of a type": {
+            **build_target_parameters(connection, by_type, fix.policy),
+            **walk,
+        },
+        "retry.take of ids": {**build_target_parameters(connection, by_ids, fix.policy), **walk},
         "retry.take without a release": {
-            **_targets(connection, fix, fix.policy),
+            **build_target_parameters(connection, fix, fix.policy),
             **walk,
             "release": False,
         },
@@ -1113,7 +1120,7 @@ def test_a_fix_waits_for_an_earlier_event_that_a_person_retried(
     fix = _flag(connection)
     retry_events(connection, [1], audit=_act())
     assert _advance(connection, fix).step == WaitStep(
-        "1 events wait for an earlier one of their aggregate, which was retried elsewhere"
+        "1 events wait for an earlier event of their aggregate, which was retried without this fix"
     )
     _work(database, delivers=True)
     assert _advance(connection, fix).released == 1

@@ -83,7 +83,7 @@ class OutboxRepository:
         self._closed = False
 
     def fetch_pending(self, batch_size: int) -> list[OutboxEvent]:
-        """Lease up to `batch_size` due events, oldest due first. No other worker gets them meanwhile."""
+        """Lease up to `batch_size` due events, oldest due first."""
         limit = validate_positive("batch_size", batch_size, most=10_000)
         rows = (
             self._connected()
@@ -184,11 +184,11 @@ class OutboxRepository:
         return OutboxEvent.from_row(row) if row else None
 
     def retry_dead_event(self, event_id: int) -> bool:
-        """Retry a dead event now. Return False if it is not dead or another transaction holds it."""
+        """Retry a dead event now. Return False if it is not dead or is locked by others."""
         return self.retry_dead_events_batch([validate_positive("event_id", event_id)]) == 1
 
     def retry_dead_events_batch(self, ids: Sequence[int]) -> int:
-        """Retry those of the events that are dead; return how many. The ledger keeps their deaths."""
+        """Retry those of the events that are dead; return how many were retried."""
         audit = AuditContext(_ACTOR, "retry_dead_events_batch", datetime.now(UTC))
         return retry_events(self._connected(), ids, audit=audit).events
 

@@ -11,7 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 _TERMINAL_CODE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|[ -/]*[0-~])"
+    r"|\x9b[0-?]*[ -/]*[@-~]"
 )
 _LINE_END = re.compile("\r\n|[\r\u2028\u2029\x85]")
 # Control characters except tab and line feed, and the marks that reorder text.
@@ -42,7 +43,7 @@ class RawJson:
         return self.text
 
     def is_portable(self) -> bool:
-        """Return whether common parsers accept it: 100 levels, numbers of 1,000 characters at most."""
+        """Return whether it has at most 100 levels and no number of more than 1,000 characters."""
         if len(self.text) <= min(2 * _DEEPEST, _LONGEST_NUMBER):
             return True
         depth = 0
@@ -85,7 +86,7 @@ def render_json(value: Any, *, indent: int | None = None) -> str:
 
 
 def sanitize_text(text: str) -> str:
-    """Remove terminal codes, control characters and direction overrides; end lines with a line feed."""
+    """Remove terminal codes, control characters and direction overrides; normalize line ends."""
     return _INVISIBLE.sub("", _TERMINAL_CODE.sub("", _LINE_END.sub("\n", text)))
 
 

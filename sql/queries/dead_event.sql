@@ -1,10 +1,11 @@
--- What is dead now, for lists and figures. Of a selection, types and times are asked of the event itself, so that an
--- index answers them; a null is not asked for, and folded away before the statement is planned.
+-- Lists and counts of dead events. Types and times of a selection are compared in the outbox table,
+-- so that an index serves them. A filter that is null folds away before the statement is planned.
 
 -- name: look
--- The next of them, the latest death first, by key: each page reads so many rows and no more, whatever it finds. Led by
--- the cause, by the ids, or by dlq_dead read backwards. `lateral` has each row looked up on its own, because the
--- planner takes a join on two columns to find a single row.
+-- A batch of selected events, the latest death first, in keyset order: it reads at most so many
+-- rows, however few match. Driven by the causes, by the ids, or by the index dlq_dead read
+-- backwards. `lateral` looks rows up one by one, because the planner expects a join on two columns
+-- to find a single row.
 with page as materialized (
     select * from (
         (select d.died_at, d.event_id from unnest(%(causes)s::text[]) as member (cause_id)
@@ -49,12 +50,24 @@ select coalesce((select array_agg(event_id order by died_at desc, event_id desc)
 from page
 
 -- name: events
--- Of these, what is still dead, with the cause that it is shown as. Payloads are anybody's: they leave as the text that
--- they are, because some JSON is too deep or has too many digits to be read, and no longer than may be shown.
-select e.id, e.aggregate_type, e.aggregate_id, e.event_type, left(p.whole, %(longest)s) as payload,
-    length(p.whole) > %(longest)s as payload_cut, e.status, e.attempts, e.next_run_at, e.created_at,
-    left(e.last_error, %(longest)s) as last_error, coalesce(length(e.last_error) > %(longest)s, false) as last_error_cut,
-    e.last_error_at, e.dead_at, coalesce(c.merged_into, d.cause_id) as cause_id
+-- Those of these events that are still dead, with the cause that they are shown as. Payloads are
+-- returned as text, because some JSON is too deep or has too many digits for parsers, and are cut
+-- to the length that may be shown.
+select e.id,
+    e.aggregate_type,
+    e.aggregate_id,
+    e.event_type,
+    left(p.whole, %(longest)s) as payload,
+    length(p.whole) > %(longest)s as payload_cut,
+    e.status,
+    e.attempts,
+    e.next_run_at,
+    e.created_at,
+    left(e.last_error, %(longest)s) as last_error,
+    coalesce(length(e.last_error) > %(longest)s, false) as last_error_cut,
+    e.last_error_at,
+    e.dead_at,
+    coalesce(c.merged_into, d.cause_id) as cause_id
 from :"outbox_schema".:"outbox_table" e
 cross join lateral (
     select d.cause_id from :"dlq_schema".death d where d.event_id = e.id and d.died_at = e.dead_at limit 1) d
@@ -64,8 +77,8 @@ where e.id = any(%(ids)s::bigint[]) and e.status = 'dead'
 order by e.dead_at desc, e.id desc
 
 -- name: types
--- Dead events by their types. Of all of them, the index dlq_dead_types alone is read, by several processes where there
--- are many.
+-- Dead events by type. Without filters of time, an index-only scan of dlq_dead_types, parallel for
+-- large tables.
 select event_type, aggregate_type, count(*) as events
 from :"outbox_schema".:"outbox_table"
 where status = 'dead'
@@ -76,9 +89,8 @@ where status = 'dead'
 group by 1, 2
 
 -- name: ages
--- Dead events by age: how many died after each moment and not after the one before it; without a bound, the older ones.
--- A stretch of the index each, so that every entry is read once and compared with nothing; several processes share a
--- long one.
+-- Dead events by age: how many died after each time and not after the one before it; a null bound:
+-- older ones. Each is a range of the index, so every entry is read once.
 with dead as not materialized (
     select dead_at from :"outbox_schema".:"outbox_table"
     where status = 'dead'
@@ -96,8 +108,9 @@ select unnest(%(bounds)s::float8[] || null::float8) as bound, unnest(array[
 ]) as events
 
 -- name: causes
--- Dead events by the cause that they are shown as; null: not classified yet. The time is compared in two halves: of an
--- equality the planner expects a single row, and one process would sort a million to count them.
+-- Dead events by the cause that they are shown as; null: not classified yet. The time is compared
+-- with two inequalities: for an equality the planner expects a single row, and one process would
+-- sort a million rows to count them.
 select coalesce(c.merged_into, own.cause_id) as cause_id, sum(own.events)::bigint as events
 from (
     select d.cause_id, count(*) as events
@@ -113,7 +126,8 @@ left join :"dlq_schema".cause c on c.id = own.cause_id
 group by 1
 
 -- name: selected
--- What any selection means, by each of its sides; a row has the side that it is of, the others are null.
+-- Counts of any selection by each dimension. A row has a value for its dimension; the others are
+-- null.
 with target as (
     select e.event_type, e.aggregate_type, e.cause_id, (
         select min(bound) from unnest(%(bounds)s::float8[]) as given (bound)

@@ -1,6 +1,7 @@
--- Flagging a fix. Every face calls the same function, so all of them refuse the same input. Error codes: no_data_found
--- (something does not exist), raise_exception (the present state does not allow it), invalid_parameter_value (an
--- argument is invalid). Messages and hints are shown to users.
+-- Flagging a fix. Every face calls the same function, so all of them refuse the same input. Error
+-- codes: no_data_found (something does not exist), raise_exception (the present state does not
+-- allow it), invalid_parameter_value (an argument is invalid). Messages and hints are shown to
+-- users.
 
 create function :"dlq_schema".place_fix(given :"dlq_schema".fix, run_id text default null) returns bigint
     language plpgsql set search_path = :"dlq_schema", pg_temp
@@ -21,15 +22,16 @@ begin
         raise exception 'A fix without a filter would target every dead event.'
             using errcode = 'invalid_parameter_value', hint = 'Name a cause, or pass all.';
     end if;
-    -- Deaths are dated by the clock of the server. A flag dated by a clock that is ahead would target the deaths of its
-    -- own retries.
+    -- Deaths are dated by the clock of the server. A flag dated by a clock that is ahead would
+    -- target the deaths of its own retries.
     given.flagged_at := least(given.flagged_at, clock_timestamp());
     if given.expires_at <= greatest(given.flagged_at, given.not_before) then
         raise exception 'The fix would expire before it begins.'
             using errcode = 'invalid_parameter_value', hint = 'Pass a later expires_at or an earlier not_before.';
     end if;
 
-    -- Counted before anything is locked: the count may take seconds, and others classify deaths and flag fixes meanwhile.
+    -- Counted before anything is locked: the count may take seconds, and others classify deaths and
+    -- flag fixes meanwhile.
     if given.cause_id is not null then
         members := array(select id from cause where id = given.cause_id or merged_into = given.cause_id);
         select count(*) into targets from dead_event e where e.own_cause_id = any(members) and selects(given, e);
@@ -37,7 +39,8 @@ begin
         select count(*) into targets from dead_event e where selects(given, e);
     end if;
 
-    -- One flag at a time: of two fixes that overlap, the second must find the first. The number is "dlqf" in ASCII.
+    -- One flag at a time: of two fixes that overlap, the second must find the first. The number is
+    -- "dlqf" in ASCII.
     perform pg_advisory_xact_lock(1684828518);
     if given.cause_id is not null then
         select * into was from cause where id = given.cause_id for update;
@@ -54,8 +57,9 @@ begin
             using hint = '`dlq causes list` shows what is dead.';
     end if;
 
-    -- The selections are compared first. Events are looked up only if the selections alone leave the overlap open. Two
-    -- fixes of one whole cause overlap even while the worker has all events of the first: they may die again and halt it.
+    -- The selections are compared first. Events are looked up only if the selections alone leave
+    -- the overlap open. Two fixes of one whole cause overlap even while the worker has all events
+    -- of the first: they may die again and halt it.
     select f.id into other from fix f
     where f.closed_at is null
         and (f.cause_id = given.cause_id or f.cause_id is null or given.cause_id is null)
@@ -80,7 +84,8 @@ begin
         update cause set status = 'fixing', fixed_at = null where id = given.cause_id;
     end if;
 
-    -- The next number, under the lock above. A preview is rolled back, and would use up a number of a sequence.
+    -- The next number, under the lock above. A preview is rolled back, and would use up a number of
+    -- a sequence.
     insert into fix (
         id,
         cause_id,
@@ -150,8 +155,9 @@ begin
 end
 $$;
 
--- For other teams: a role that may execute this function can flag a fix and do nothing else. The fix is signed by the
--- connected role, dated by the server, and takes the policy of the installation.
+-- For other teams: a role that may execute this function can flag a fix and do nothing else. The
+-- fix is signed by the connected role, dated by the server, and takes the policy of the
+-- installation.
 create function :"dlq_schema".flag_fix(
     note text, cause text default null, event_type text default null, aggregate_type text default null,
     event_ids bigint[] default null, error_contains text default null, since timestamptz default null,
@@ -185,5 +191,6 @@ end
 $$;
 comment on function :"dlq_schema".flag_fix is 'Flag a fix: select dlq.flag_fix(''fixed in v42'', cause => ''v1-...'').';
 
--- PostgreSQL lets every role execute a new function. Here only the owner may, until a role is granted it.
+-- PostgreSQL lets every role execute a new function. Here only the owner may, until a role is
+-- granted it.
 revoke all on all functions in schema :"dlq_schema" from public;

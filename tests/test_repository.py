@@ -52,7 +52,7 @@ def test_an_event_dies_after_max_attempts_with_its_traceback(
     for _ in range(5):
         (event,) = repository.fetch_pending(1)
         try:
-            {}["postcode"]
+            raise KeyError("postcode")
         except KeyError:
             repository.mark_retry(event.id)
     assert repository.fetch_pending(1) == []

@@ -48,3 +48,8 @@ def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int
     )
     connection.run("retry.note_late", now=now, limit=BATCH)
     return total
+
+
+def list_inconsistent_stages(connection: Connection) -> list[tuple[int, int]]:
+    """Return fix and number of up to 20 stages whose counted outcomes differ from the ledger."""
+    return [(row["fix_id"], row["stage"]) for row in connection.run("fix.stages_difference")]

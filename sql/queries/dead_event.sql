@@ -24,7 +24,8 @@ with page as materialized (
          order by e.dead_at desc, e.id desc limit %(rows)s)
         union all
         (select e.dead_at, e.id from :"outbox_schema".:"outbox_table" e
-         where e.status = 'dead' and (e.dead_at, e.id) < (%(before_time)s::timestamptz, %(before_id)s)
+         where e.status = 'dead'
+            and (e.dead_at, e.id) < (%(before_time)s::timestamptz, %(before_id)s)
             and (%(event_type)s::text is null or e.event_type = %(event_type)s)
             and (%(aggregate_type)s::text is null or e.aggregate_type = %(aggregate_type)s)
             and (%(since)s::timestamptz is null or e.dead_at >= %(since)s)
@@ -40,13 +41,17 @@ with page as materialized (
         select from :"outbox_schema".:"outbox_table" e
         where e.id = page.event_id and e.dead_at = page.died_at and e.status = 'dead' limit 1) e
     cross join lateral (
-        select d.* from :"dlq_schema".death d where d.event_id = page.event_id and d.died_at = page.died_at limit 1) d
+        select d.* from :"dlq_schema".death d
+        where d.event_id = page.event_id and d.died_at = page.died_at limit 1) d
     left join :"dlq_schema".cause c on c.id = d.cause_id
     cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     where :"dlq_schema".selects(f, d:::"dlq_schema".death, coalesce(c.merged_into, d.cause_id))
 )
-select coalesce((select array_agg(event_id order by died_at desc, event_id desc) from found), '{}') as ids,
-    count(*) as rows, min(died_at) as last_time, (array_agg(event_id order by died_at, event_id))[1] as last_id
+select coalesce((
+        select array_agg(event_id order by died_at desc, event_id desc) from found), '{}') as ids,
+    count(*) as rows,
+    min(died_at) as last_time,
+    (array_agg(event_id order by died_at, event_id))[1] as last_id
 from page
 
 -- name: events
@@ -70,7 +75,8 @@ select e.id,
     coalesce(c.merged_into, d.cause_id) as cause_id
 from :"outbox_schema".:"outbox_table" e
 cross join lateral (
-    select d.cause_id from :"dlq_schema".death d where d.event_id = e.id and d.died_at = e.dead_at limit 1) d
+    select d.cause_id from :"dlq_schema".death d
+    where d.event_id = e.id and d.died_at = e.dead_at limit 1) d
 left join :"dlq_schema".cause c on c.id = d.cause_id
 cross join lateral (select e.payload::text as whole offset 0) p
 where e.id = any(%(ids)s::bigint[]) and e.status = 'dead'
@@ -101,9 +107,12 @@ with dead as not materialized (
 )
 select unnest(%(bounds)s::float8[] || null::float8) as bound, unnest(array[
     (select count(*) from dead where dead_at > %(hour)s::timestamptz),
-    (select count(*) from dead where dead_at <= %(hour)s::timestamptz and dead_at > %(day)s::timestamptz),
-    (select count(*) from dead where dead_at <= %(day)s::timestamptz and dead_at > %(week)s::timestamptz),
-    (select count(*) from dead where dead_at <= %(week)s::timestamptz and dead_at > %(month)s::timestamptz),
+    (select count(*) from dead
+     where dead_at <= %(hour)s::timestamptz and dead_at > %(day)s::timestamptz),
+    (select count(*) from dead
+     where dead_at <= %(day)s::timestamptz and dead_at > %(week)s::timestamptz),
+    (select count(*) from dead
+     where dead_at <= %(week)s::timestamptz and dead_at > %(month)s::timestamptz),
     (select count(*) from dead where dead_at <= %(month)s::timestamptz)
 ]) as events
 
@@ -115,7 +124,8 @@ select coalesce(c.merged_into, own.cause_id) as cause_id, sum(own.events)::bigin
 from (
     select d.cause_id, count(*) as events
     from :"outbox_schema".:"outbox_table" e
-    join :"dlq_schema".death d on d.event_id = e.id and d.died_at >= e.dead_at and d.died_at <= e.dead_at
+    join :"dlq_schema".death d
+        on d.event_id = e.id and d.died_at >= e.dead_at and d.died_at <= e.dead_at
     where e.status = 'dead'
         and (%(event_type)s::text is null or e.event_type = %(event_type)s)
         and (%(aggregate_type)s::text is null or e.aggregate_type = %(aggregate_type)s)
@@ -132,11 +142,16 @@ with target as (
     select e.event_type, e.aggregate_type, e.cause_id, (
         select min(bound) from unnest(%(bounds)s::float8[]) as given (bound)
         where e.died_at > %(now)s::timestamptz - make_interval(secs => bound)) as age
-    from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
+    from :"dlq_schema".dead_event e
+    cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
         and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
         and :"dlq_schema".selects(f, e)
 )
-select grouping(event_type, aggregate_type, cause_id, age) as side, event_type, aggregate_type, cause_id, age as bound,
+select grouping(event_type, aggregate_type, cause_id, age) as side,
+    event_type,
+    aggregate_type,
+    cause_id,
+    age as bound,
     count(*) as events
 from target group by grouping sets ((event_type), (aggregate_type), (cause_id), (age))

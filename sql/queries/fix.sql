@@ -1,18 +1,23 @@
 -- Flagged fixes.
 
 -- name: place
-select :"dlq_schema".place_fix(jsonb_populate_record(null:::"dlq_schema".fix, %(fix)s::jsonb), %(run_id)s) as id
+select :"dlq_schema".place_fix(
+    jsonb_populate_record(null:::"dlq_schema".fix, %(fix)s::jsonb), %(run_id)s) as id
 
 -- name: members
 -- A cause and the causes that are merged into it.
-select id, merged_into from :"dlq_schema".cause where id = %(cause_id)s or merged_into = %(cause_id)s order by id
+select id, merged_into from :"dlq_schema".cause
+where id = %(cause_id)s or merged_into = %(cause_id)s
+order by id
 
 -- name: preview
 -- Counts the events that a fix would target, by the same function that releases them.
 with target as (
     select e.event_id, e.aggregate_type, e.aggregate_id,
-        (select count(*) from :"dlq_schema".retry r where r.event_id = e.event_id) >= %(max_retries)s as parked
-    from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
+        %(max_retries)s <= (
+            select count(*) from :"dlq_schema".retry r where r.event_id = e.event_id) as parked
+    from :"dlq_schema".dead_event e
+    cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
         and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
         and :"dlq_schema".selects(f, e)
@@ -26,12 +31,14 @@ from target
 -- arrive out of order. The application's table need not have an index by aggregate, so this may
 -- read all of it.
 select count(*) as events
-from :"dlq_schema".dead_event e, jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
+from :"dlq_schema".dead_event e
+cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
 where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
     and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
     and :"dlq_schema".selects(f, e)
     and exists (select from :"outbox_schema".:"outbox_table" newer
-                where newer.aggregate_type = e.aggregate_type and newer.aggregate_id = e.aggregate_id
+                where newer.aggregate_type = e.aggregate_type
+                    and newer.aggregate_id = e.aggregate_id
                     and newer.id > e.event_id and newer.status = 'done')
 
 -- name: get
@@ -71,7 +78,8 @@ where f.closed_at is null and (
     f.expires_at is null or f.expires_at <= %(now)s
     or f.status = 'active' and coalesce(f.not_before, '-infinity') <= %(now)s and (
         not %(congested)s
-            and not exists (select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null)
+            and not exists (
+                select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null)
         or exists (
             select from (
                 select r.event_id, r.due_at from :"dlq_schema".retry r
@@ -114,7 +122,8 @@ with stage as (
 update :"dlq_schema".fix set stage = %(stage)s where id = %(fix_id)s
 
 -- name: count_released
-update :"dlq_schema".fix_stage set released = released + %(events)s where fix_id = %(fix_id)s and stage = %(stage)s
+update :"dlq_schema".fix_stage set released = released + %(events)s
+where fix_id = %(fix_id)s and stage = %(stage)s
 
 -- name: stages
 -- The stages of a fix, each with its outcomes as an object: {outcome: events}.
@@ -137,13 +146,22 @@ update :"dlq_schema".fix set stepped_at = %(now)s where id = %(fix_id)s
 -- its earlier state.
 with closed as (
     update :"dlq_schema".fix
-    set status = %(status)s, verdict = %(verdict)s, evidence = %(evidence)s::jsonb, closed_at = %(now)s
+    set status = %(status)s,
+        verdict = %(verdict)s,
+        evidence = %(evidence)s::jsonb,
+        closed_at = %(now)s
     where id = %(fix_id)s and closed_at is null
     returning *
 )
 update :"dlq_schema".cause c
-set status = case f.status when 'verified' then 'fixed' when 'halted' then 'open' else f.cause_status end,
-    fixed_at = case f.status when 'verified' then f.flagged_at when 'halted' then null else f.cause_fixed_at end
+set status = case f.status
+        when 'verified' then 'fixed'
+        when 'halted' then 'open'
+        else f.cause_status end,
+    fixed_at = case f.status
+        when 'verified' then f.flagged_at
+        when 'halted' then null
+        else f.cause_fixed_at end
 from closed f where c.id = f.cause_id and f.cause_status is not null
 
 -- name: set_status
@@ -156,9 +174,11 @@ select r.outcome, d.error as before, again.error as after
 from :"dlq_schema".retry r
 join :"dlq_schema".death d on d.id = r.death_id
 left join lateral (
-    select a.error from :"dlq_schema".death a where a.event_id = r.event_id and a.died_at > d.died_at
+    select a.error from :"dlq_schema".death a
+    where a.event_id = r.event_id and a.died_at > d.died_at
     order by a.died_at limit 1) again on true
-where r.fix_id = %(fix_id)s and r.stage = %(stage)s and r.outcome in ('died_again', 'timed_out', 'deleted')
+where r.fix_id = %(fix_id)s and r.stage = %(stage)s
+    and r.outcome in ('died_again', 'timed_out', 'deleted')
 order by r.event_id desc limit %(limit)s
 
 -- name: stages_difference

@@ -38,8 +38,18 @@ where id = %(id)s and status not in ('done', 'dead')
 
 -- name: dead_events
 -- The latest death first: the index dlq_dead is read backwards.
-select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
-    last_error, last_error_at, dead_at
+select id,
+    aggregate_type,
+    aggregate_id,
+    event_type,
+    payload,
+    status,
+    attempts,
+    next_run_at,
+    created_at,
+    last_error,
+    last_error_at,
+    dead_at
 from :"outbox_schema".:"outbox_table"
 where status = 'dead'
     and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
@@ -57,17 +67,31 @@ where status = 'dead'
     and (%(since)s::timestamptz is null or dead_at > %(since)s)
 
 -- name: dead_event
-select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
-    last_error, last_error_at, dead_at
+select id,
+    aggregate_type,
+    aggregate_id,
+    event_type,
+    payload,
+    status,
+    attempts,
+    next_run_at,
+    created_at,
+    last_error,
+    last_error_at,
+    dead_at
 from :"outbox_schema".:"outbox_table"
 where id = %(id)s and status = 'dead'
 
 -- name: observe
 -- The state of the outbox for the observation in Dagster. Reads the two partial indexes, never the
 -- delivered events.
-select dead.events as dead, dead.oldest as oldest_dead_at, due.events as waiting, due.oldest as oldest_due_at
+select dead.events as dead,
+    dead.oldest as oldest_dead_at,
+    due.events as waiting,
+    due.oldest as oldest_due_at
 from (
-    select count(*) as events, min(dead_at) as oldest from :"outbox_schema".:"outbox_table" where status = 'dead'
+    select count(*) as events, min(dead_at) as oldest
+    from :"outbox_schema".:"outbox_table" where status = 'dead'
 ) dead, (
     select count(*) as events, min(next_run_at) as oldest
     from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')

@@ -35,7 +35,8 @@ with page as materialized (
         union all
         (select d.* from (
             select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
-            where e.status = 'dead' and e.dead_at < %(before)s and (e.dead_at, e.id) > (%(after_time)s, %(after_id)s)
+            where e.status = 'dead' and e.dead_at < %(before)s
+                and (e.dead_at, e.id) > (%(after_time)s, %(after_id)s)
                 and %(causes)s::text[] is null and %(event_ids)s::bigint[] is null
             order by e.dead_at, e.id limit %(rows)s) e
          cross join lateral (
@@ -58,7 +59,8 @@ with page as materialized (
                 select from :"outbox_schema".:"outbox_table" o
                 where o.id = r.event_id and o.status in ('pending', 'retry') limit 1) under_way
             where r.aggregate_type = page.aggregate_type and r.aggregate_id = page.aggregate_id
-                and r.event_id < page.event_id and (r.outcome is null or r.outcome = 'timed_out')) then 'waiting'
+                and r.event_id < page.event_id
+                and (r.outcome is null or r.outcome = 'timed_out')) then 'waiting'
         when exists (
             select from :"outbox_schema".:"outbox_table" o
             where o.aggregate_type = page.aggregate_type and o.aggregate_id = page.aggregate_id
@@ -69,16 +71,22 @@ with page as materialized (
     left join tried using (event_id)
     where (tried.event_id is null or page.id <> all(tried.deaths) and tried.by_fix is not true)
         and :"dlq_schema".selects(
-            f, page:::"dlq_schema".death, case when page.cause_id = any(%(causes)s::text[]) then f.cause_id end)
+            f,
+            page:::"dlq_schema".death,
+            case when page.cause_id = any(%(causes)s::text[]) then f.cause_id end)
 ), locked as materialized (
-    select free.death_id, free.place, row_number() over (order by free.died_at, free.event_id) - 1 as n from (
+    select free.death_id,
+        free.place,
+        row_number() over (order by free.died_at, free.event_id) - 1 as n
+    from (
         select free.*, e.place
         from (select * from judged where state = 'free' order by died_at, event_id) free
         -- Looked up one by one: the planner expects a join on two columns to find a single row, and
         -- would read the whole outbox for every batch of a cause with many deaths.
         cross join lateral (
             select e.ctid as place from :"outbox_schema".:"outbox_table" e
-            where e.id = free.event_id and e.dead_at = free.died_at and e.status is not distinct from 'dead'
+            where e.id = free.event_id and e.dead_at = free.died_at
+                and e.status is not distinct from 'dead'
             for update skip locked) e
         limit %(room)s) free
 ), released as (
@@ -91,8 +99,17 @@ with page as materialized (
     returning locked.death_id, e.id as event_id, e.aggregate_type, e.aggregate_id, e.next_run_at
 ), ledger as (
     insert into :"dlq_schema".retry
-        (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason, retried_at, due_at)
-    select death_id, event_id, aggregate_type, aggregate_id, %(fix_id)s, %(stage)s, %(actor)s, %(reason)s, %(now)s,
+        (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason, retried_at,
+            due_at)
+    select death_id,
+        event_id,
+        aggregate_type,
+        aggregate_id,
+        %(fix_id)s,
+        %(stage)s,
+        %(actor)s,
+        %(reason)s,
+        %(now)s,
         next_run_at
     from released
 ), passed as materialized (
@@ -102,19 +119,26 @@ with page as materialized (
     select died_at, event_id from page order by died_at desc, event_id desc limit 1
 )
 select case when %(release)s then (select count(*) from released) else taken.events end as taken,
-    case when %(release)s then '{}' else (select coalesce(array_agg(death_id order by n), '{}')::text from locked) end
-        as deaths,
-    taken.events + counted.free as free, counted.waiting, counted.held, counted.parked,
-    (select count(*) from page) as rows, coalesce(last.died_at, %(after_time)s) as last_time,
+    case when %(release)s then '{}' else (
+        select coalesce(array_agg(death_id order by n), '{}')::text from locked) end as deaths,
+    taken.events + counted.free as free,
+    counted.waiting,
+    counted.held,
+    counted.parked,
+    (select count(*) from page) as rows,
+    coalesce(last.died_at, %(after_time)s) as last_time,
     coalesce(last.event_id, %(after_id)s) as last_id
 from (select count(*) as events from locked) taken
 cross join (
-    select count(*) filter (where state = 'free') as free, count(*) filter (where state = 'waiting') as waiting,
-        count(*) filter (where state = 'held') as held, count(*) filter (where state = 'parked') as parked
+    select count(*) filter (where state = 'free') as free,
+        count(*) filter (where state = 'waiting') as waiting,
+        count(*) filter (where state = 'held') as held,
+        count(*) filter (where state = 'parked') as parked
     from passed
     cross join lateral (
         select from :"outbox_schema".:"outbox_table" e
-        where e.id = passed.event_id and e.dead_at = passed.died_at and e.status is not distinct from 'dead'
+        where e.id = passed.event_id and e.dead_at = passed.died_at
+            and e.status is not distinct from 'dead'
         limit 1) e) counted
 left join last on true
 
@@ -142,7 +166,8 @@ update :"outbox_schema".:"outbox_table" set payload = %(payload)s::jsonb where i
 -- Reads at most so many rows, however many are still with the worker.
 with page as materialized (
     select r.event_id, r.death_id, r.due_at from :"dlq_schema".retry r
-    where r.outcome is null and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null and r.fix_id is null)
+    where r.outcome is null
+        and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null and r.fix_id is null)
         and r.due_at <= %(now)s  -- no worker takes an event before it is due
         and (r.due_at, r.event_id) > (%(after_time)s, %(after_id)s)
     order by r.fix_id, r.due_at, r.event_id limit %(rows)s
@@ -150,7 +175,8 @@ with page as materialized (
     select page.event_id, page.death_id, case
         -- Checked first, because the event may have been retried again since.
         when exists (
-            select from :"dlq_schema".death d where d.event_id = page.event_id and d.id > page.death_id) then 'died_again'
+            select from :"dlq_schema".death d
+            where d.event_id = page.event_id and d.id > page.death_id) then 'died_again'
         -- The application may have moved a delivered event to the archive table.
         when e.status = 'done' or e.status is null and a.status = 'done' then 'delivered'
         when e.status is null then 'deleted'
@@ -158,7 +184,8 @@ with page as materialized (
         end as outcome
     from page
     left join lateral (
-        select o.status from :"outbox_schema".:"outbox_table" o where o.id = page.event_id limit 1) e on true
+        select o.status from :"outbox_schema".:"outbox_table" o
+        where o.id = page.event_id limit 1) e on true
     left join lateral (
         select o.status from :"outbox_schema".:"archive_table" o
         where o.id = page.event_id and e.status is null limit 1) a on true
@@ -166,7 +193,8 @@ with page as materialized (
     select r.place, known.outcome from known
     cross join lateral (
         select r.ctid as place from :"dlq_schema".retry r
-        where r.event_id = known.event_id and r.death_id = known.death_id and coalesce(r.outcome, '') = ''
+        where r.event_id = known.event_id and r.death_id = known.death_id
+            and coalesce(r.outcome, '') = ''
         for update skip locked) r
     where known.outcome is not null
 ), settled as (
@@ -196,7 +224,8 @@ from page
 -- Fixes that have ended or are paused, and have retries without an outcome.
 select f.id from :"dlq_schema".fix f
 cross join lateral (
-    select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null limit 1) outstanding
+    select from :"dlq_schema".retry r
+    where r.fix_id = f.id and r.outcome is null limit 1) outstanding
 where f.status <> 'active' order by f.id
 
 -- name: note_late
@@ -206,7 +235,8 @@ where f.status <> 'active' order by f.id
 with late as (
     select r.event_id, r.death_id from :"dlq_schema".retry r
     join :"outbox_schema".:"outbox_table" e on e.id = r.event_id and e.status = 'done'
-    where r.outcome = 'timed_out' and r.late_at is null and r.settled_at >= %(now)s::timestamptz - interval '7 days'
+    where r.outcome = 'timed_out' and r.late_at is null
+        and r.settled_at >= %(now)s::timestamptz - interval '7 days'
     order by r.death_id limit %(limit)s
     for update of r skip locked
 )
@@ -225,23 +255,30 @@ select e.event_id,
     e.died_at
 from (
     select r.event_id, count(*) as retries from :"dlq_schema".retry r
-    where r.event_id > %(after)s and (%(event_ids)s::bigint[] is null or r.event_id = any(%(event_ids)s::bigint[]))
+    where r.event_id > %(after)s
+        and (%(event_ids)s::bigint[] is null or r.event_id = any(%(event_ids)s::bigint[]))
     group by r.event_id having count(*) >= %(max_retries)s) tried
-cross join lateral (select d.* from :"dlq_schema".dead_event d where d.event_id = tried.event_id limit 1) e
+cross join lateral (
+    select d.* from :"dlq_schema".dead_event d where d.event_id = tried.event_id limit 1) e
 cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
 where :"dlq_schema".selects(f, e:::"dlq_schema".dead_event)
     and (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
     and (%(fix_id)s::bigint is null
-        or exists (select from :"dlq_schema".retry r where r.event_id = e.event_id and r.fix_id = %(fix_id)s)
         or exists (
-            select from :"dlq_schema".fix x where x.id = %(fix_id)s and :"dlq_schema".selects(x, e:::"dlq_schema".dead_event)))
+            select from :"dlq_schema".retry r
+            where r.event_id = e.event_id and r.fix_id = %(fix_id)s)
+        or exists (
+            select from :"dlq_schema".fix x
+            where x.id = %(fix_id)s and :"dlq_schema".selects(x, e:::"dlq_schema".dead_event)))
 order by tried.event_id limit %(limit)s
 
 -- name: place
 -- The place of an event.
 select case
-    when exists (select from :"outbox_schema".:"outbox_table" e where e.id = %(event_id)s) then 'outbox'
-    when exists (select from :"outbox_schema".:"archive_table" a where a.id = %(event_id)s) then 'archive'
+    when exists (
+        select from :"outbox_schema".:"outbox_table" e where e.id = %(event_id)s) then 'outbox'
+    when exists (
+        select from :"outbox_schema".:"archive_table" a where a.id = %(event_id)s) then 'archive'
     when exists (select from :"dlq_schema".purged p where p.event_id = %(event_id)s) then 'purged'
     else 'gone' end as place
 
@@ -299,12 +336,14 @@ select death_id,
     payload_before::text as payload_before,
     outcome,
     settled_at
-from :"dlq_schema".retry where event_id = %(event_id)s order by retried_at desc, death_id desc limit %(limit)s
+from :"dlq_schema".retry where event_id = %(event_id)s
+order by retried_at desc, death_id desc limit %(limit)s
 
 -- name: fix_of
 -- The open fix that targets an event, otherwise the last fix that released it.
 select f.* from :"dlq_schema".fix f
 where f.id = (select max(r.fix_id) from :"dlq_schema".retry r where r.event_id = %(event_id)s)
     or f.closed_at is null and exists (
-        select from :"dlq_schema".dead_event e where e.event_id = %(event_id)s and :"dlq_schema".selects(f, e))
+        select from :"dlq_schema".dead_event e
+        where e.event_id = %(event_id)s and :"dlq_schema".selects(f, e))
 order by f.closed_at is null desc, f.id desc limit 1

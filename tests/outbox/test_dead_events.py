@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from dlq_pipelines.outbox.dead_events import (
-    DeadEventPage,
     StatsDimension,
     count_dead_events,
     get_dead_event_stats,
@@ -45,11 +44,13 @@ def _fill(connection: Connection, count: int) -> None:
 def _all(connection: Connection, selection: Selection, *, limit: int) -> list[int]:
     """Every event of the pages, one after the other."""
     ids: list[int] = []
-    page: DeadEventPage | None = None
-    while page is None or page.next:
-        page = list_dead_events(connection, selection, limit=limit, after=page and page.next)
+    after: str | None = None
+    while True:
+        page = list_dead_events(connection, selection, limit=limit, after=after)
         ids += [event.id for event in page.events]
-    return ids
+        after = page.next
+        if after is None:
+            return ids
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,9 @@ def audit() -> AuditContext:
 @contextmanager
 def at_work(stop: Event, *jobs: tuple[Callable[..., None], Any]) -> Iterator[list[BaseProcess]]:
     """Processes of these jobs. At the end of the block they stop, and none of them has failed."""
-    started = [processes.Process(target=job, args=(*args, stop)) for job, args in jobs]
+    started: list[BaseProcess] = [
+        processes.Process(target=job, args=(*args, stop)) for job, args in jobs
+    ]
     for process in started:
         process.start()
     try:
@@ -83,7 +85,8 @@ def work(url: str, failing: str, lease: int, stop: Event) -> None:
 
 def sense(url: str, batch: int, stop: Event) -> None:
     """A sensor and its runs: each fix with something to do takes its next step, in batches of that size."""
-    fix.BATCH = batches.BATCH = settle.BATCH = batch
+    for module in (fix, batches, settle):
+        vars(module)["BATCH"] = batch
 
     def step(connection: Connection) -> None:
         for due in list_due_fixes(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog):
@@ -122,7 +125,8 @@ def purge(url: str, stop: Event) -> None:
 
 def in_small_batches(job: Callable[[str, Event], None], url: str, stop: Event) -> None:
     """The same job with much to interrupt."""
-    archive_.BATCH = restore_.BATCH = purge_.BATCH = 7
+    for module in (archive_, restore_, purge_):
+        vars(module)["BATCH"] = 7
     job(url, stop)
 
 

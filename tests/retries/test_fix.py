@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.retries.fix import (
-    BATCH,
     CloseStep,
     Fix,
     FixStatus,

@@ -7,18 +7,22 @@ create table :"dlq_schema".cause (
     sample         text        not null,
     first_seen     timestamptz not null,
     last_seen      timestamptz not null,
-    status         text        not null default 'open' check (status in ('open', 'fixing', 'fixed', 'regressed')),
-    fixed_at       timestamptz,  -- since when the cause is fixed: an event that was written later and dies is a regression
+    status         text        not null default 'open'
+                   check (status in ('open', 'fixing', 'fixed', 'regressed')),
+    -- Since when the cause is fixed: an event that was written later and dies is a regression.
+    fixed_at       timestamptz,
     -- Set by people.
     name           text check (name <> ''),
     owner          text check (owner <> ''),
     note           text check (note <> ''),
     muted_until    timestamptz,
-    merged_into    text references :"dlq_schema".cause,  -- never a merged cause, so one step leads to the cause that is shown
+    -- Never a merged cause, so one step leads to the cause that is shown.
+    merged_into    text references :"dlq_schema".cause,
     check (merged_into <> id),
     check ((status in ('fixed', 'regressed')) = (fixed_at is not null))
 );
-comment on table :"dlq_schema".cause is 'A class of failures with one root cause. Ids never change.';
+comment on table :"dlq_schema".cause
+    is 'A class of failures with one root cause. Ids never change.';
 create index cause_merged on :"dlq_schema".cause (merged_into) where merged_into is not null;
 
 create table :"dlq_schema".cause_alias (
@@ -36,19 +40,30 @@ create table :"dlq_schema".death (
     attempts       integer     not null,
     died_at        timestamptz not null,
     error          text,
-    cause_id       text,  -- dlq.cause; cause_day has the reference, because checking it for each death costs a third of classifying
+    -- Dlq.cause; cause_day has the reference, because checking it for each death costs a third of
+    -- classifying.
+    cause_id       text,
     -- An event dies once at one time, so recording a death is idempotent.
     unique (event_id, died_at)
 );
-comment on table :"dlq_schema".death is 'One row for each transition of an event to dead. Append-only; cause_id is set once.';
+comment on table :"dlq_schema".death
+    is 'One row for each transition of an event to dead. Append-only; cause_id is set once.';
 create index death_unclassified on :"dlq_schema".death (id) where cause_id is null;
 create index death_day on :"dlq_schema".death (died_at, id);
 -- Without unclassified deaths, so that a worker that records a death maintains one index less.
-create index death_cause on :"dlq_schema".death (cause_id, died_at, event_id) where cause_id is not null;
+create index death_cause on :"dlq_schema".death (cause_id, died_at, event_id)
+    where cause_id is not null;
 
 -- A death is shown as the cause that its own cause is merged into.
 create view :"dlq_schema".shown_death as
-select d.id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type, d.attempts, d.died_at, d.error,
+select d.id,
+    d.event_id,
+    d.aggregate_type,
+    d.aggregate_id,
+    d.event_type,
+    d.attempts,
+    d.died_at,
+    d.error,
     coalesce(c.merged_into, d.cause_id) as cause_id
 from :"dlq_schema".death d left join :"dlq_schema".cause c on c.id = d.cause_id;
 comment on view :"dlq_schema".shown_death is 'Every death with the cause that it is shown as.';
@@ -61,7 +76,8 @@ create table :"dlq_schema".cause_day (
     deaths         bigint not null check (deaths > 0),
     primary key (day, cause_id, event_type, aggregate_type)
 );
-comment on table :"dlq_schema".cause_day is 'Deaths by day and cause. Stays when the ledger is purged.';
+comment on table :"dlq_schema".cause_day
+    is 'Deaths by day and cause. Stays when the ledger is purged.';
 
 create table :"dlq_schema".audit (
     id     bigint generated always as identity primary key,
@@ -73,7 +89,8 @@ create table :"dlq_schema".audit (
     at     timestamptz not null,
     run_id text  -- the Dagster run, if one made the change
 );
-comment on table :"dlq_schema".audit is 'Who changed what, with which filter, when, how many events.';
+comment on table :"dlq_schema".audit
+    is 'Who changed what, with which filter, when, how many events.';
 -- For the changes of a day by kind, and for the sums by kind in metrics. There is one row a batch
 -- of 5,000 events.
 create index audit_kind on :"dlq_schema".audit (kind, at) include (events);
@@ -89,12 +106,14 @@ create table :"dlq_schema".fix (
     error_contains text check (error_contains <> '' and length(error_contains) <= 1000),
     since     timestamptz,
     until     timestamptz check (until > since),
-    "all"          boolean     not null default false,  -- all dead events; explicit, because an empty filter may be a forgotten one
-    check ("all" = (num_nonnulls(cause_id, event_type, aggregate_type, event_ids, attempts, error_contains,
-                                 since, until) = 0)),
+    -- All dead events; explicit, because an empty filter may be a forgotten one.
+    "all"          boolean     not null default false,
+    check ("all" = (num_nonnulls(cause_id, event_type, aggregate_type, event_ids, attempts,
+                                 error_contains, since, until) = 0)),
     -- The claim, and who makes it.
     note           text        not null check (note <> '' and length(note) <= 10000),
-    link           text        check (link <> '' and length(link) <= 2000),  -- version or address of the change
+    -- Version or address of the change.
+    link           text        check (link <> '' and length(link) <= 2000),
     owner          text        check (owner <> '' and length(owner) <= 200),
     flagged_by     text        not null check (flagged_by <> ''),
     flagged_at     timestamptz not null,
@@ -108,7 +127,8 @@ create table :"dlq_schema".fix (
     settle_seconds integer          check (settle_seconds between 1 and 604800),
     max_retries    integer          check (max_retries between 1 and 100),
     "order"        text             check ("order" in ('aggregate', 'none')),
-    check (num_nulls(canary, growth, rate, min_success, settle_seconds, max_retries, "order") in (0, 7)),
+    check (num_nulls(canary, growth, rate, min_success, settle_seconds, max_retries, "order")
+           in (0, 7)),
     -- Set for a fix of a whole cause alone: the state of the cause before, which returns if the fix
     -- ends without a verdict.
     cause_status   text,
@@ -117,16 +137,20 @@ create table :"dlq_schema".fix (
     stage          integer     not null default 0,  -- the last stage that began; 0: none
     stepped_at     timestamptz,                     -- when a run last advanced it
     status         text        not null default 'active'
-                   check (status in ('active', 'paused', 'verified', 'halted', 'withdrawn', 'expired', 'rejected')),
+                   check (status in ('active', 'paused', 'verified', 'halted', 'withdrawn',
+                                     'expired', 'rejected')),
     verdict        text,
-    evidence       jsonb       not null default '[]',  -- of a halted fix: [{events, outcome, before, after}]
+    -- Of a halted fix: [{events, outcome, before, after}].
+    evidence       jsonb       not null default '[]',
     closed_at      timestamptz,
     check ((status in ('active', 'paused')) = (closed_at is null))
 );
-comment on table :"dlq_schema".fix is 'A claim that a cause or another selection is resolved. Targets deaths before flagged_at.';
+comment on table :"dlq_schema".fix
+    is 'A claim that a cause or another selection is resolved. Targets deaths before flagged_at.';
 create index fix_open on :"dlq_schema".fix (cause_id) where closed_at is null;
 -- Two open fixes of one whole cause would count each other's successes as proof.
-create unique index fix_open_cause on :"dlq_schema".fix (cause_id) where closed_at is null and cause_status is not null;
+create unique index fix_open_cause on :"dlq_schema".fix (cause_id)
+    where closed_at is null and cause_status is not null;
 
 -- Whether a fix selects a death that is shown as this cause. The only definition of a selection:
 -- every statement that counts, releases or archives calls it. The planner inlines it, also where a
@@ -148,8 +172,8 @@ create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema"
 create function :"dlq_schema".selects_whole_cause(fix :"dlq_schema".fix)
     returns boolean language sql immutable parallel safe
     return fix.cause_id is not null
-        and num_nonnulls(fix.event_type, fix.aggregate_type, fix.event_ids, fix.attempts, fix.error_contains,
-                         fix.since, fix.until) = 0;
+        and num_nonnulls(fix.event_type, fix.aggregate_type, fix.event_ids, fix.attempts,
+                         fix.error_contains, fix.since, fix.until) = 0;
 
 create table :"dlq_schema".fix_stage (
     fix_id    bigint      not null references :"dlq_schema".fix,
@@ -168,11 +192,13 @@ create table :"dlq_schema".fix_outcome (
     stage   integer not null,
     outcome text    not null check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted')),
     events  bigint  not null check (events > 0),
-    purged  bigint  not null default 0 check (purged <= events),  -- of these, purged from the ledger with their deaths
+    -- Of these, purged from the ledger with their deaths.
+    purged  bigint  not null default 0 check (purged <= events),
     primary key (fix_id, stage, outcome),
     foreign key (fix_id, stage) references :"dlq_schema".fix_stage
 );
-comment on table :"dlq_schema".fix_outcome is 'Events of each stage by their outcome. Stays when the ledger is purged.';
+comment on table :"dlq_schema".fix_outcome
+    is 'Events of each stage by their outcome. Stays when the ledger is purged.';
 
 create table :"dlq_schema".retry (
     -- A death is retried once; the next retry needs a new death. Without references, which would
@@ -189,7 +215,8 @@ create table :"dlq_schema".retry (
     retried_at     timestamptz not null,
     due_at         timestamptz not null,
     payload_before jsonb,  -- the old payload, if a person retried the event with a new one
-    outcome        text        check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted')),
+    outcome        text
+                   check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted')),
     settled_at     timestamptz,
     late_at        timestamptz,  -- of a retry that timed out: when its delivery was noted
     primary key (event_id, death_id),
@@ -197,19 +224,24 @@ create table :"dlq_schema".retry (
     check ((outcome is null) = (settled_at is null)),
     check (late_at is null or outcome = 'timed_out')
 );
-comment on table :"dlq_schema".retry is 'One row for each retry of an event: its death, due time and outcome.';
+comment on table :"dlq_schema".retry
+    is 'One row for each retry of an event: its death, due time and outcome.';
 create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where outcome is null;
 -- For an event that waits for an earlier event of its aggregate.
 create index retry_aggregate on :"dlq_schema".retry (aggregate_id, aggregate_type, event_id)
     where outcome is null or outcome = 'timed_out';
-create index retry_edited on :"dlq_schema".retry (event_id, death_id) where payload_before is not null;
+create index retry_edited on :"dlq_schema".retry (event_id, death_id)
+    where payload_before is not null;
 -- For the retries and outcomes of a day. Rows are written in the order of time, so a BRIN index is
 -- enough, and a release writes no further index entry.
-create index retry_time on :"dlq_schema".retry using brin (retried_at, settled_at) with (pages_per_range = 32);
+create index retry_time on :"dlq_schema".retry using brin (retried_at, settled_at)
+    with (pages_per_range = 32);
 -- For the failed retries of a stage.
-create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id) where outcome in ('died_again', 'timed_out', 'deleted');
+create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id)
+    where outcome in ('died_again', 'timed_out', 'deleted');
 -- For the count of parked events, each minute.
-create index retry_failed_event on :"dlq_schema".retry (event_id) where outcome in ('died_again', 'timed_out', 'deleted');
+create index retry_failed_event on :"dlq_schema".retry (event_id)
+    where outcome in ('died_again', 'timed_out', 'deleted');
 
 create table :"dlq_schema".discard (
     death_id     bigint      primary key references :"dlq_schema".death,
@@ -218,7 +250,8 @@ create table :"dlq_schema".discard (
     reason       text        not null check (reason <> ''),
     discarded_at timestamptz not null
 );
-comment on table :"dlq_schema".discard is 'Dead events that a person discarded: archived at once, restored only by their ids.';
+comment on table :"dlq_schema".discard
+    is 'Dead events that a person discarded: archived at once, restored only by their ids.';
 create index discard_event on :"dlq_schema".discard (event_id);
 
 -- Ids are kept as long as the ledger knows the events. With a count in the audit log alone, a loss
@@ -232,7 +265,8 @@ create table :"dlq_schema".purged (
     died_at      timestamptz,
     archived_at  timestamptz
 );
-comment on table :"dlq_schema".purged is 'Events that the purge deleted from the archive. Kept as long as the ledger has their deaths.';
+comment on table :"dlq_schema".purged
+    is 'Events that the purge deleted from the archive. Kept while the ledger has their deaths.';
 create index purged_time on :"dlq_schema".purged using brin (purged_at) with (pages_per_range = 32);
 
 create table :"dlq_schema".restored (
@@ -242,7 +276,8 @@ create table :"dlq_schema".restored (
     restored_at timestamptz not null
 );
 create index restored_event on :"dlq_schema".restored (event_id);
-comment on table :"dlq_schema".restored is 'Stays in the archive that a restore ended, for reports of the days in between.';
+comment on table :"dlq_schema".restored
+    is 'Stays in the archive that a restore ended, for reports of the days in between.';
 
 create table :"dlq_schema".books (
     checked_at timestamptz primary key,
@@ -250,7 +285,8 @@ create table :"dlq_schema".books (
     doubled    bigint not null,
     examples   bigint[] not null
 );
-comment on table :"dlq_schema".books is 'Results of each reconciliation: events that are missing, or in both tables.';
+comment on table :"dlq_schema".books
+    is 'Results of each reconciliation: events that are missing, or in both tables.';
 
 create table :"dlq_schema".export_day (
     day         date        primary key,
@@ -263,10 +299,13 @@ create table :"dlq_schema".export_day (
     last_id     bigint,
     files       jsonb       not null,  -- [{name, bytes, sha256}], the manifest last
     exported_at timestamptz not null,
-    verified_at timestamptz,  -- when the files were read again and found complete; null: not verified
-    forgotten   bigint      not null default 0  -- deaths of the day that were purged from the ledger since
+    -- When the files were read again and found complete; null: not verified.
+    verified_at timestamptz,
+    -- Deaths of the day that were purged from the ledger since.
+    forgotten   bigint      not null default 0
 );
-comment on table :"dlq_schema".export_day is 'The export of each day: its bounds, and its files with sizes and checksums.';
+comment on table :"dlq_schema".export_day
+    is 'The export of each day: its bounds, and its files with sizes and checksums.';
 
 create table :"dlq_schema".report_day (
     day       date        primary key,

@@ -13,7 +13,8 @@ begin
     -- Not now(): a worker's transaction may include all the work of its handler.
     new.dead_at := pg_catalog.clock_timestamp();
     insert into death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
-    values (new.id, new.aggregate_type, new.aggregate_id, new.event_type, new.attempts, new.dead_at, new.last_error);
+    values (new.id, new.aggregate_type, new.aggregate_id, new.event_type, new.attempts, new.dead_at,
+        new.last_error);
     return new;
 end
 $$;
@@ -31,7 +32,8 @@ create function :"dlq_schema".record_inserted_death() returns trigger
 as $$
 begin
     insert into death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
-    values (new.id, new.aggregate_type, new.aggregate_id, new.event_type, new.attempts, new.dead_at, new.last_error)
+    values (new.id, new.aggregate_type, new.aggregate_id, new.event_type, new.attempts, new.dead_at,
+        new.last_error)
     on conflict do nothing;
     return null;
 end

@@ -3,8 +3,8 @@
 -- allow it), invalid_parameter_value (an argument is invalid). Messages and hints are shown to
 -- users.
 
-create function :"dlq_schema".place_fix(given :"dlq_schema".fix, run_id text default null) returns bigint
-    language plpgsql set search_path = :"dlq_schema", pg_temp
+create function :"dlq_schema".place_fix(given :"dlq_schema".fix, run_id text default null)
+    returns bigint language plpgsql set search_path = :"dlq_schema", pg_temp
 as $$
 declare
     members text[];
@@ -15,26 +15,32 @@ declare
 begin
     if coalesce(btrim(given.note), '') = '' then
         raise exception 'note must not be empty.'
-            using errcode = 'invalid_parameter_value', hint = 'Say what was fixed, in one sentence.';
+            using errcode = 'invalid_parameter_value',
+                hint = 'Say what was fixed, in one sentence.';
     end if;
-    if num_nonnulls(given.cause_id, given.event_type, given.aggregate_type, given.event_ids, given.attempts,
-                    given.error_contains, given.since, given.until) = 0 and not coalesce(given."all", false) then
+    if not coalesce(given."all", false)
+        and num_nonnulls(given.cause_id, given.event_type, given.aggregate_type, given.event_ids,
+                         given.attempts, given.error_contains, given.since, given.until) = 0 then
         raise exception 'A fix without a filter would target every dead event.'
-            using errcode = 'invalid_parameter_value', hint = 'Name a cause, or pass all.';
+            using errcode = 'invalid_parameter_value',
+                hint = 'Name a cause, or pass all.';
     end if;
     -- Deaths are dated by the clock of the server. A flag dated by a clock that is ahead would
     -- target the deaths of its own retries.
     given.flagged_at := least(given.flagged_at, clock_timestamp());
     if given.expires_at <= greatest(given.flagged_at, given.not_before) then
         raise exception 'The fix would expire before it begins.'
-            using errcode = 'invalid_parameter_value', hint = 'Pass a later expires_at or an earlier not_before.';
+            using errcode = 'invalid_parameter_value',
+                hint = 'Pass a later expires_at or an earlier not_before.';
     end if;
 
     -- Counted before anything is locked: the count may take seconds, and others classify deaths and
     -- flag fixes meanwhile.
     if given.cause_id is not null then
-        members := array(select id from cause where id = given.cause_id or merged_into = given.cause_id);
-        select count(*) into targets from dead_event e where e.own_cause_id = any(members) and selects(given, e);
+        members := array(
+            select id from cause where id = given.cause_id or merged_into = given.cause_id);
+        select count(*) into targets from dead_event e
+        where e.own_cause_id = any(members) and selects(given, e);
     else
         select count(*) into targets from dead_event e where selects(given, e);
     end if;
@@ -64,7 +70,8 @@ begin
     where f.closed_at is null
         and (f.cause_id = given.cause_id or f.cause_id is null or given.cause_id is null)
         and (f.event_type = given.event_type or f.event_type is null or given.event_type is null)
-        and (f.aggregate_type = given.aggregate_type or f.aggregate_type is null or given.aggregate_type is null)
+        and (f.aggregate_type = given.aggregate_type or f.aggregate_type is null
+            or given.aggregate_type is null)
         and (f.event_ids && given.event_ids or f.event_ids is null or given.event_ids is null)
         and (f.attempts = given.attempts or f.attempts is null or given.attempts is null)
         and coalesce(f.since, '-infinity') < coalesce(given.until, 'infinity')
@@ -73,8 +80,8 @@ begin
             or exists (select from dead_event e where selects(f, e) and selects(given, e)))
     order by f.id limit 1;
     if found then
-        raise exception 'Fix % is open and targets the same cause or some of the same events.', other
-            using hint = format('Wait until it ends, or run `dlq fixes withdraw %s`.', other);
+        raise exception 'Fix % is open and targets the same cause or some of the same events.',
+            other using hint = format('Wait until it ends, or run `dlq fixes withdraw %s`.', other);
     end if;
 
     -- A fix of a part of a cause does not change the cause: it says nothing about the other deaths.
@@ -159,10 +166,19 @@ $$;
 -- fix is signed by the connected role, dated by the server, and takes the policy of the
 -- installation.
 create function :"dlq_schema".flag_fix(
-    note text, cause text default null, event_type text default null, aggregate_type text default null,
-    event_ids bigint[] default null, error_contains text default null, since timestamptz default null,
-    until timestamptz default null, "all" boolean default false, link text default null,
-    owner text default null, not_before timestamptz default null, expires_at timestamptz default null,
+    note text,
+    cause text default null,
+    event_type text default null,
+    aggregate_type text default null,
+    event_ids bigint[] default null,
+    error_contains text default null,
+    since timestamptz default null,
+    until timestamptz default null,
+    "all" boolean default false,
+    link text default null,
+    owner text default null,
+    not_before timestamptz default null,
+    expires_at timestamptz default null,
     attempts integer default null
 ) returns bigint
     language plpgsql security definer set search_path = :"dlq_schema", pg_temp
@@ -189,7 +205,8 @@ begin
     return place_fix(given);
 end
 $$;
-comment on function :"dlq_schema".flag_fix is 'Flag a fix: select dlq.flag_fix(''fixed in v42'', cause => ''v1-...'').';
+comment on function :"dlq_schema".flag_fix
+    is 'Flag a fix: select dlq.flag_fix(''fixed in v42'', cause => ''v1-...'').';
 
 -- PostgreSQL lets every role execute a new function. Here only the owner may, until a role is
 -- granted it.

@@ -1,4 +1,4 @@
-"""Lists and figures of what is dead: whole, exact, and read from the indexes however much there is."""
+"""Lists and counts of dead events: complete, exact, and read from indexes."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -20,11 +20,13 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def _fill(connection: Connection, count: int) -> None:
-    """Dead events of four types and three causes, one a minute; two of each minute died in the same moment."""
+    """Add dead events of four types and three causes, one a minute; pairs die at the same time."""
     connection.execute("alter table outbox_event disable trigger user")
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,"
-        " dead_at) select 'kind' || mod(n, 2), n::text, 'type' || mod(n, 4), '{}', 'dead', mod(n, 5), 'Error ' || n,"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " attempts, last_error,"
+        " dead_at) select 'kind' || mod(n, 2), n::text, 'type' || mod(n, 4), '{}', 'dead', mod(n,"
+        " 5), 'Error ' || n,"
         " '2026-02-01Z'::timestamptz + (n / 2) * interval '1 minute' from generate_series(1, %s) n",
         [count],
     )
@@ -34,8 +36,10 @@ def _fill(connection: Connection, count: int) -> None:
         " select 'c' || n, 'Error', n::text, '', now(), now() from generate_series(0, 2) n"
     )
     connection.execute(
-        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)"
-        " select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error, 'c' || mod(id, 3)"
+        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
+        " died_at, error, cause_id)"
+        " select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error, 'c'"
+        " || mod(id, 3)"
         " from outbox_event order by id"
     )
     connection.execute("vacuum analyze")
@@ -76,7 +80,7 @@ def _all(connection: Connection, selection: Selection, *, limit: int) -> list[in
 def test_pages_by_key_and_by_offset_hold_each_event_once_in_order(
     connection: Connection, selection: Selection, where: str
 ) -> None:
-    """Through more than one look of 5,000 rows, with deaths of the same moment, and as many as are counted."""
+    """More than one scan of 5,000 rows, with equal times of death, and as many as are counted."""
     _fill(connection, 12_000)
     rows = connection.execute(
         f"select id from outbox_event where {where} order by dead_at desc, id desc".encode()
@@ -178,7 +182,7 @@ AGES = {"bounds": [1, 2, 3, 4], "hour": NOW, "day": NOW, "week": NOW, "month": N
 def test_what_is_dead_is_found_by_its_indexes(
     connection: Connection, name: str, values: dict[str, Any], index: str
 ) -> None:
-    """Also behind many delivered events: no statement reads the table itself, and none sorts what is dead."""
+    """Also after many deliveries, no statement reads the table itself or sorts dead events."""
     _fill(connection, 20_000)
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
@@ -186,7 +190,8 @@ def test_what_is_dead_is_found_by_its_indexes(
     )
     connection.execute("vacuum analyze")
     connection.execute("set max_parallel_workers_per_gather = 0")
-    statement = f"explain (analyze, timing off, costs off) {connection.render_query(f'dead_event.{name}', **values)}"
+    query = connection.render_query(f"dead_event.{name}", **values)
+    statement = f"explain (analyze, timing off, costs off) {query}"
     plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement.encode()))
     assert index in plan, plan
     assert "Seq Scan on outbox_event" not in plan, plan

@@ -1,4 +1,4 @@
-"""Acts and rows that the tests of retries share."""
+"""Rows and actions that the tests of retries share."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ def build_audit(actor: str = "bob", reason: str = "asked") -> AuditContext:
 def add_dead(
     connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed"
 ) -> None:
-    """Classified dead events."""
+    """Add dead events and classify them."""
     add_events(connection, count, event_type=event_type)
     kill(connection, error, attempts=5, where="status = 'pending'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
@@ -71,7 +71,7 @@ def preview(
 
 
 def run_worker(database: Database, *, delivers: bool) -> int:
-    """A worker that takes all that is due, or will be in a second, and delivers it or lets it die."""
+    """Run a worker that delivers all pending events or lets them die; return how many."""
     with (
         OutboxRepository(database.url, max_attempts=1) as repository,
         database.connect() as connection,
@@ -98,7 +98,7 @@ def get_cause_status(connection: Connection) -> str:
 
 
 def wait_until_blocked(own: Connection, *, by: Connection) -> None:
-    """Until what another thread does on `own` waits for a lock."""
+    """Wait until the statement of another thread on `own` waits for a lock."""
     while not one(by, f"select cardinality(pg_blocking_pids({own.info.backend_pid})) as n")["n"]:
         time.sleep(0.01)
 

@@ -54,8 +54,9 @@ def test_an_audit_context_needs_an_actor_and_a_reason(connection: Connection, bl
     add_dead(connection, 1)
     texts = {"actor": "ann", "reason": "fixed", blank: " "}
     with pytest.raises(ValueError, match=blank):
-        audit = AuditContext(texts["actor"], texts["reason"], get_now())
-        retry_events(connection, [1], audit=audit)
+        retry_events(
+            connection, [1], audit=AuditContext(texts["actor"], texts["reason"], get_now())
+        )
     assert one(connection, "select count(*) as n from dlq.audit")["n"] == 0
 
 
@@ -72,7 +73,8 @@ def test_a_retry_by_hand_skips_events_that_are_not_dead(connection: Connection) 
     audit = one(connection, "select kind, actor, reason, filter, events, run_id from dlq.audit")
     shown = {"event_ids": [1, 3, 4, 99], "more": 0}
     assert audit == {
-        "kind": "retry.selected", "actor": "bob", "reason": "asked", "filter": shown, "events": 2, "run_id": "run-2",
+        "kind": "retry.selected", "actor": "bob", "reason": "asked", "filter": shown, "events": 2,
+        "run_id": "run-2",
     }  # fmt: skip
 
 
@@ -139,9 +141,11 @@ def test_a_dry_run_rolls_back_the_applications_triggers(
     """Theirs of statements run for a statement that changes no row, too."""
     add_dead(connection, 3)
     connection.execute(
-        "create table told (at timestamptz); create function tell() returns trigger language plpgsql as"
+        "create table told (at timestamptz); create function tell() returns trigger language"
+        " plpgsql as"
         " $$ begin insert into told values (now()); return null; end $$;"
-        " create trigger tell after update on outbox_event for each statement execute function tell()"
+        " create trigger tell after update on outbox_event for each statement execute function"
+        " tell()"
     )
     looks = (
         lambda: retry_events(
@@ -172,7 +176,8 @@ def test_a_dry_run_rolls_back_the_applications_triggers(
 def test_many_ids_are_released_in_batches_at_one_pace(connection: Connection) -> None:
     """5,000 a transaction, and the second batch falls due after the first."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " last_error)"
         " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, 7000) n"
     )
     done = retry_events(connection, range(1, 7001), audit=build_audit(reason="all"), rate=100.0)
@@ -210,7 +215,8 @@ def test_parked_events_are_released_page_by_page_at_one_pace(
     assert count_by_status(connection) == {"dead": 1, "pending": 5}
     span = one(
         connection,
-        "select max(next_run_at) - min(next_run_at) as span from outbox_event where status = 'pending'",
+        "select max(next_run_at) - min(next_run_at) as span from outbox_event where status ="
+        " 'pending'",
     )
     assert span["span"] == timedelta(seconds=0.4)
     assert one(connection, "select array_agg(events order by id) as e from dlq.audit") == {
@@ -290,12 +296,13 @@ def test_a_payload_that_cannot_be_stored_is_refused_and_the_event_stays_dead(
 def test_an_event_that_dies_again_during_a_retry_by_hand_is_not_retried_twice(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It targets what was dead when it began, so it ends beside a worker that lets everything die at once."""
+    """A retry targets events that were dead when it began, so it ends even if all die again."""
     monkeypatch.setattr("dlq_pipelines.outbox.batches.BATCH", 2)
     add_dead(connection, 6)
     connection.execute(
         "create function die() returns trigger language plpgsql as $$ begin"
-        " update outbox_event set status = 'dead', last_error = 'again' where id = new.event_id; return null; end $$;"
+        " update outbox_event set status = 'dead', last_error = 'again' where id = new.event_id;"
+        " return null; end $$;"
         "create constraint trigger die after insert on dlq.retry deferrable initially deferred"
         " for each row execute function die()"
     )

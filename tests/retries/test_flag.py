@@ -116,7 +116,8 @@ def test_a_selection_selects_the_same_events_in_every_statement(
     add_dead(connection, 1, event_type="b")
     add_dead(connection, 1, event_type="b", error="KeyError: no 'sku_%' in it")
     connection.execute(
-        "update dlq.death set died_at = timestamptz '2026-11-20 12:00Z' + event_id * interval '1 min'"
+        "update dlq.death set died_at = timestamptz '2026-11-20 12:00Z' + event_id * interval '1"
+        " min'"
     )
     connection.execute(
         "update outbox_event e set dead_at = d.died_at from dlq.death d where d.event_id = e.id"
@@ -222,7 +223,7 @@ def test_while_targets_are_counted_deaths_are_classified_and_others_may_flag(
 
 
 def test_a_preview_counts_what_newer_events_have_overtaken(connection: Connection) -> None:
-    """Of their own aggregate, and delivered; or says that it does not know, when counting takes too long."""
+    """Only delivered events of the same aggregate count; a slow count is unknown."""
     chain(connection, 2)
     connection.execute("update outbox_event set status = 'done' where id = 2")
     assert preview(connection, Selection(cause=CAUSE)).overtaken == 1

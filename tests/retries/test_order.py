@@ -112,7 +112,7 @@ def test_a_fix_waits_for_an_earlier_event_that_a_person_retried(
 def test_an_event_that_died_again_after_three_retries_is_parked(
     connection: Connection, database: Database
 ) -> None:
-    """No fix releases it; a filter passes over it unless it is asked for; a person who names it does."""
+    """No fix releases it, filters skip it unless asked, and a retry by id releases it."""
     add_dead(connection, 2)
     for _ in range(3):
         retry_events(connection, [1], audit=build_audit())

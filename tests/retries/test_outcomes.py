@@ -33,7 +33,9 @@ from tests.rows import one
 ARCHIVED_AS_DONE = """
     with moved as (delete from outbox_event returning *)
     insert into outbox_event_archive
-    select id, aggregate_type, aggregate_id, event_type, payload, 'done', attempts, next_run_at, created_at from moved
+    select id, aggregate_type, aggregate_id, event_type, payload, 'done', attempts, next_run_at,
+        created_at
+    from moved
 """
 
 

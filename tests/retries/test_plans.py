@@ -30,11 +30,12 @@ from tests.rows import one
 def test_a_batch_of_outcomes_costs_the_same_for_any_number_of_retries(
     connection: Connection,
 ) -> None:
-    """In pages of the database that are looked at: the ledger is read neither to find them nor to write them."""
+    """Counted in database pages: the ledger is not scanned to find or to write outcomes."""
     costs = []
     for more in (4_000, 16_000):
         connection.execute(
-            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+            " last_error)"
             " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, %s) n",
             [more],
         )
@@ -49,7 +50,7 @@ def test_a_batch_of_outcomes_costs_the_same_for_any_number_of_retries(
 
 
 def test_a_storm_without_statistics_costs_no_more(connection: Connection) -> None:
-    """What it takes for a handful, an index of the dead or of the outstanding, is read whole for no event."""
+    """An index that the planner takes for a small one is never read whole for each event."""
     add_dead(connection, 4_000)
     retry_selected(
         connection, Selection(all=True), audit=build_audit(), rate=None, max_retries=None
@@ -60,7 +61,8 @@ def test_a_storm_without_statistics_costs_no_more(connection: Connection) -> Non
     costs = {}
     for heard in (False, True):
         connection.execute(
-            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+            " last_error)"
             " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, 2000) n"
         )
         for statement, asked in (
@@ -117,10 +119,12 @@ def _outstanding() -> dict[str, Any]:
 
 @pytest.fixture(params=[500, 1], ids=["of many causes", "of one cause"])
 def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Connection, Fix]:
-    """20,000 dead events, a fix that has released its canary, and the ledger of what was retried before."""
+    """Add 20,000 dead events, a fix that has released its canary, and earlier retries."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
-        " select 'order', n::text, 'e', '{}', 'dead', 'Error' || n %% %s || ': x' from generate_series(1, 20000) n",
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " last_error)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'Error' || n %% %s || ': x' from"
+        " generate_series(1, 20000) n",
         [request.param],
     )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
@@ -130,15 +134,19 @@ def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Con
     )
     advance(connection, fix)
     connection.execute(
-        "insert into outbox_event_archive select 100000 + id, aggregate_type, aggregate_id, event_type, payload,"
+        "insert into outbox_event_archive select 100000 + id, aggregate_type, aggregate_id,"
+        " event_type, payload,"
         " status, attempts, next_run_at, created_at from outbox_event"
     )
     connection.execute(
         "with past as (insert into dlq.death"
-        " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id) select 200000 + n, 'order',"
+        " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
+        " select 200000 + n, 'order',"
         " n::text, 'e', 5, '2026-01-01Z', 'v1-past' from generate_series(1, 20000) n returning *)"
-        " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at, due_at,"
-        " outcome, settled_at) select id, event_id, aggregate_type, aggregate_id, 'a', 'r', died_at, died_at, 'delivered',"
+        " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason,"
+        " retried_at, due_at,"
+        " outcome, settled_at) select id, event_id, aggregate_type, aggregate_id, 'a', 'r',"
+        " died_at, died_at, 'delivered',"
         " died_at from past"
     )
     connection.execute("analyze")
@@ -225,7 +233,7 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
 def test_no_statement_of_a_fix_reads_whole_tables(
     crowded: tuple[Connection, Fix], statement: str
 ) -> None:
-    """Each is led by an index on the fix or its cause, be it one of many or the only one."""
+    """Each uses an index on the fix or on its cause, also if the cause is the only one."""
     connection, fix = crowded
     plan = _explain(
         connection, statement.partition(" ")[0], **_statements(connection, fix)[statement]
@@ -237,5 +245,5 @@ def test_no_statement_of_a_fix_reads_whole_tables(
     assert not statement.startswith("retry.parked") or (
         "GroupAggregate" in plan and "Sort" not in plan
     ), plan
-    # What the sensor asks twice a minute costs what is outstanding, not what ever died of the cause.
+    # The sensor's query, twice a minute, reads open retries and not all deaths of the cause.
     assert statement != "fix.due" or not re.search(r"\bdeath\b", plan), plan

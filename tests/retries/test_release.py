@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -34,7 +35,7 @@ from tests.rows import one
 
 
 def test_released_events_have_no_attempts_and_fall_due_at_the_rate(connection: Connection) -> None:
-    """Attempts 0, no time of death, n / rate apart, oldest death first; the error stays to be read."""
+    """Attempts 0, no dead_at, due n / rate apart, oldest death first; the error is kept."""
     add_dead(connection, 4)
     advance(connection, flag_cause(connection, policy=RetryPolicy(canary=4, rate=2.0)))
     rows = connection.execute(
@@ -53,7 +54,7 @@ def test_released_events_have_no_attempts_and_fall_due_at_the_rate(connection: C
 
 
 def test_runs_at_once_release_nothing_twice(connection: Connection, database: Database) -> None:
-    """One works, the others see that it does and leave."""
+    """One run holds the fix; the others return."""
     add_dead(connection, 40)
     fix = flag_cause(connection, policy=RetryPolicy(canary=20, rate=1000.0))
 
@@ -93,7 +94,7 @@ def test_a_release_that_fails_midway_leaves_nothing_of_itself(
 def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
     connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of one moment; at its end the run still sees the one that somebody held at its beginning."""
+    """Also with equal times of death; an event that was locked at first is released at the end."""
     monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 10)
     add_dead(connection, 30)
     connection.execute("update outbox_event set dead_at = '2026-11-20 12:00Z'")
@@ -183,7 +184,7 @@ def test_a_run_that_released_everything_does_not_scan_again(
 def _doomed(
     monkeypatch: pytest.MonkeyPatch, database: Database, killer: Connection, after: int
 ) -> Connection:
-    """A connection whose server process is gone once it has run that many statements."""
+    """Open a connection whose server process is killed after that many statements."""
     own = database.open()
     run, count = own.run, itertools.count(1)
 
@@ -200,12 +201,13 @@ def _doomed(
 def test_the_next_run_continues_after_a_kill_at_any_statement(
     connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the canary, in the rest, in the verdict: events, ledger and audit agree, and nothing is done twice."""
+    """Events, ledger and audit log agree after each kill, and nothing is done twice."""
     monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 2)  # several releases a stage
     books = """
         select (select count(*) from outbox_event where status <> 'dead') as events,
             (select count(*) from dlq.retry) as ledger,
-            (select coalesce(sum(events), 0)::int from dlq.audit where kind = 'retry.stage') as audit
+            (select coalesce(sum(events),
+                0)::int from dlq.audit where kind = 'retry.stage') as audit
     """
     for after in itertools.count(1):
         add_dead(connection, 5)

@@ -148,7 +148,7 @@ def test_a_fix_without_events_to_release_is_rejected(connection: Connection) -> 
 def test_a_fix_does_not_end_while_unclassified_deaths_may_match_it(
     connection: Connection, database: Database
 ) -> None:
-    """Neither verified nor rejected; what turns out to be of its cause is tried too; another type is not waited for."""
+    """Deaths that turn out to have its cause are released too; other types do not delay it."""
     add_dead(connection, 3, event_type="a")
     fix = flag_cause(connection, event_type="a", policy=replace(POLICY, canary=10))
     _unclassified_before(connection, fix, "a", "a", "b")
@@ -166,7 +166,8 @@ def _unclassified_before(connection: Connection, fix: Fix, *event_types: str) ->
     """Events of these types died before the fix was flagged, and nobody has classified them yet."""
     for number, event_type in enumerate(event_types):
         connection.execute(
-            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+            " last_error, dead_at)"
             " values ('order', %s, %s, '{}', 'dead', %s, %s)",
             [f"late {number}", event_type, ERROR, fix.flagged_at - timedelta(minutes=1)],
         )
@@ -175,7 +176,7 @@ def _unclassified_before(connection: Connection, fix: Fix, *event_types: str) ->
 def test_a_fix_is_due_when_a_step_would_do_something(
     connection: Connection, database: Database
 ) -> None:
-    """Flagged; an outcome that nobody has written down; the time-out of what has none; not in between."""
+    """It is due when flagged, when an outcome is not recorded, and when a retry times out."""
     add_dead(connection, 8)
     fix = flag_cause(connection)
 
@@ -262,7 +263,7 @@ def _cause_state(connection: Connection) -> tuple[object, ...]:
 def test_the_end_of_a_fix_of_a_whole_cause_sets_the_state_of_the_cause(
     connection: Connection, database: Database, known: str, ends: FixStatus
 ) -> None:
-    """Proven or refuted; an end that shows neither gives back what was known before. A fix of a part says nothing."""
+    """Any other end restores the earlier state, and a fix of a part of a cause never sets it."""
     add_dead(connection, 2, event_type="a")
     before = (known, get_now() - timedelta(days=1))
     connection.execute("update dlq.cause set status = %s, fixed_at = %s", before)

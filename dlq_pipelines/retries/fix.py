@@ -14,6 +14,8 @@ from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.selection import Selection
 
 RetryOrder = Literal["aggregate", "none"]
+# A canary is released in one batch.
+_MAX_CANARY = BATCH
 
 
 class FixStatus(StrEnum):
@@ -62,7 +64,7 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
-            ("canary", self.canary, 1, BATCH),
+            ("canary", self.canary, 1, _MAX_CANARY),
             ("growth", self.growth, 1, 1000),
             ("settle_seconds", self.settle_seconds, 1, 604_800),
             ("max_retries", self.max_retries, 1, 100),

@@ -233,7 +233,7 @@ def test_a_preview_that_takes_too_long_returns_no_overtaken_count(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And gives the other figures."""
-    monkeypatch.setattr("dlq_pipelines.retries.fixes._PATIENCE", "1ms")
+    monkeypatch.setattr("dlq_pipelines.retries.fixes._OVERTAKEN_TIMEOUT", "1ms")
     chain(connection, 2)
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"

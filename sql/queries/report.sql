@@ -173,8 +173,7 @@ left join lateral (
     where f.cause_id = c.id
         and f.closed_at < %(until)s
         and f.status in ('verified', 'halted')
-        and num_nonnulls(f.event_type, f.aggregate_type, f.event_ids, f.attempts,
-                         f.error_contains, f.since, f.until) = 0
+        and :"dlq_schema".selects_whole_cause(f)
     order by f.closed_at desc, f.id desc
     limit 1
 ) ended on true

@@ -146,7 +146,7 @@ def test_a_fix_is_previewed_unless_it_is_meant_and_then_followed_to_its_end(
         "api",
     )
     again = api.post("/api/fixes", json=asked)
-    assert (again.status_code, f"Fix {fix['id']} is under way" in again.json()["error"]) == (
+    assert (again.status_code, f"Fix {fix['id']} is open" in again.json()["error"]) == (
         409,
         True,
     )
@@ -176,7 +176,7 @@ def test_a_fix_is_previewed_unless_it_is_meant_and_then_followed_to_its_end(
     [
         ({"note": "x"}, 400, "no filter was given"),
         ({"cause": "v1-nothing", "note": "x"}, 404, "no cause"),
-        ({"event_type": "nobody's", "note": "x"}, 409, "No dead event is meant"),
+        ({"event_type": "nobody's", "note": "x"}, 409, "No dead events match"),
         ({"all": True, "note": " "}, 400, "note must not be empty"),
         ({"all": True, "note": "x", "canary": 0}, 400, "canary must be from 1"),
         ({"all": True, "note": "x", "link": ""}, 400, "link must not be empty"),

@@ -288,7 +288,7 @@ def test_discarded_events_go_to_the_archive_and_come_back_by_id(
         (("GET", "?evnt_type=x", None), 400, "evnt_type: "),
         (("GET", "?since=yesterday", None), 400, "since: 'yesterday' is no time"),
         (("GET", "?since=2026-01-02&until=2026-01-01", None), 400, "since must be before"),
-        (("GET", "?after=nonsense", None), 400, "after is none that a page gave"),
+        (("GET", "?after=nonsense", None), 400, "Invalid cursor"),
         (("GET", "?event_type=%00", None), 400, "cannot be stored"),
         (("GET", "/../causes/%00", None), 400, "cause: holds NUL, or half"),
         (("GET", "?since=2026-01-01T00:00+00:00", None), 400, "A + in an address means a space: write it as %2B."),

@@ -237,6 +237,36 @@ def test_a_cause_is_compared_with_the_days_since_its_first_death(connection: Con
     assert (cause.above_limit, cause.state) == (False, CauseState.ONGOING)
 
 
+@pytest.mark.parametrize(
+    ("fixes", "state"),
+    [
+        ([("null", "verified")], CauseState.FIXED),
+        ([("5", "verified")], CauseState.ONGOING),
+        ([("null", "verified"), ("5", "halted")], CauseState.FIXED),
+        ([("null", "verified"), ("null", "withdrawn")], CauseState.FIXED),
+        ([("null", "verified"), ("null", "halted")], CauseState.ONGOING),
+    ],
+    ids=["whole", "part", "part halted later", "withdrawn later", "halted later"],
+)
+def test_only_a_verified_fix_of_the_whole_cause_makes_it_fixed(
+    connection: Connection, fixes: list[tuple[str, str]], state: CauseState
+) -> None:
+    """A fix of some of its deaths, such as those with five attempts, leaves the cause as it is."""
+    window = ReportWindow(DAY, BERLIN)
+    add_cause(connection, "a")
+    add_death(connection, window.start - timedelta(days=200), cause="a", event=1)
+    add_death(connection, window.start + timedelta(hours=1), cause="a", event=2)
+    for hours, (attempts, status) in enumerate(fixes):
+        flagged_at = window.start - timedelta(hours=20 - hours)
+        connection.execute(
+            "insert into dlq.fix (cause_id, attempts, note, flagged_by, flagged_at, status, closed_at)"
+            f" values ('a', {attempts}, 'v2', 'ann', %s, %s, %s)".encode(),
+            [flagged_at, status, flagged_at + timedelta(minutes=30)],
+        )
+    (cause,) = read(connection, window).causes
+    assert cause.state is state
+
+
 def test_causes_beyond_the_limit_are_summed_and_unclassified_deaths_are_listed(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,7 +119,8 @@ def format_duration(length: timedelta) -> str:
     minutes = int(length.total_seconds() // 60)
     if minutes >= 2 * 24 * 60:
         return f"{minutes // (24 * 60):,} days"
-    return f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h" if hours else f"{minutes} min"
 
 
 def escape_spreadsheet_text(text: str) -> str:

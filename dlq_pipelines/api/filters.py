@@ -130,7 +130,7 @@ class SelectionBody(_FilterBody, AtMost):
         return Selection.build(given, zone, self.event_ids, default_all=default_all)
 
     def permit(self, verb: str) -> Callable[[int], None] | None:
-        """Return a function that refuses more events than `at_most`; None if ids name the events."""
+        """Return a function that refuses more events than `at_most`; None if ids name them."""
         return None if self.names_only else super().permit(verb)
 
 

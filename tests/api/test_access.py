@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from dlq_pipelines.api import auth
 from dlq_pipelines.api.auth import TokenScope, create_token, read_tokens
-from dlq_pipelines.api.guard import MOST_BYTES, OPEN
+from dlq_pipelines.api.guard import MAX_BODY_BYTES, OPEN
 from dlq_pipelines.api.server import require_tokens
 from dlq_pipelines.api.swagger import DOCS_FILES
 from dlq_pipelines.errors import DlqError, RefusedError
@@ -372,7 +372,7 @@ def test_every_answer_has_the_security_headers(api: httpx.Client, path: str) -> 
 
 def test_a_body_that_is_too_large_is_turned_away(api: httpx.Client) -> None:
     """Also one that does not say how large it is; what follows on another connection is served."""
-    body = json.dumps({"event_ids": [1], "reason": "x" * MOST_BYTES}).encode()
+    body = json.dumps({"event_ids": [1], "reason": "x" * MAX_BODY_BYTES}).encode()
     for content in (body, iter([body[:1000], body[1000:]])):
         answer = api.post(
             "/api/dead-events/retry-batch",
@@ -639,7 +639,7 @@ def test_a_request_that_never_ends_is_given_up(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A body of which the rest never comes keeps no connection for ever."""
-    monkeypatch.setattr("dlq_pipelines.api.guard._BODY_SECONDS", 0.3)
+    monkeypatch.setattr("dlq_pipelines.api.guard._BODY_TIMEOUT", 0.3)
     slow = HTTPConnection(api.base_url.host, api.base_url.port or 80, timeout=10)
     slow.putrequest("POST", "/api/dead-events/retry-batch")
     slow.putheader("Content-Length", "100")

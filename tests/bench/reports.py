@@ -120,4 +120,4 @@ def _peak() -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_child(sys.argv[1], Path(sys.argv[2]))))  # noqa: T201 - a command
+    print(json.dumps(_child(sys.argv[1], Path(sys.argv[2]))))

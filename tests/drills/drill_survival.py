@@ -19,7 +19,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
     """One installation for all failures: it continues after each."""
     with run_production(tmp_path_factory.mktemp("production")) as made:
         first = made.flag("begin")
-        print(f"\nfrom the start to the first released fix: {made.wait_for_release(first):.0f} s")  # noqa: T201 - a drill prints its figures
+        print(f"\nfrom the start to the first released fix: {made.wait_for_release(first):.0f} s")
         yield made
 
 
@@ -136,7 +136,7 @@ def kill_a_run_with_its_lock_held(running: Production, name: str) -> int:
             "the killed run's statement goes on",
             seconds=30,
         )
-        print(f"\nthe lock of the killed run was free after {time.monotonic() - killed:.1f} s")  # noqa: T201 - see above
+        print(f"\nthe lock of the killed run was free after {time.monotonic() - killed:.1f} s")
         seconds = running.wait_for_release(fix)
         connection.execute("drop trigger hold on dlq.retry")
     runs = running.list_runs(fix)

@@ -373,14 +373,26 @@ def test_a_server_that_does_not_answer_is_said_in_one_line(
     _is_said(ended, r"PostgreSQL does not answer: .*`dlq migrate --check`\.")
 
 
-def test_an_address_that_cannot_be_had_is_said_in_one_line(dlq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing is announced that is not served."""
+def test_serve_reports_an_unusable_address_in_one_line(
+    dlq: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server does not announce an address that it cannot listen on."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        _is_said(dlq("serve", "--port", port), rf"Port {port} of 127\.0\.0\.1 is taken: .* `dlq serve --host .*--port")
+        _is_said(
+            dlq("serve", "--port", port),
+            rf"Port {port} of 127\.0\.0\.1 is already in use .*`dlq serve --host .*--port",
+        )
     monkeypatch.setenv("DLQ_API_TOKENS", f"a:read:{'0' * 64}")
-    _is_said(dlq("serve", "--host", "192.0.2.1"), r"192\.0\.2\.1 is no address of this machine\. .*`dlq serve")
-    _is_said(dlq("serve", "--host", "nobody.invalid"), r"nobody\.invalid is no address or name .*`dlq serve")
+    _is_said(
+        dlq("serve", "--host", "192.0.2.1"),
+        r"192\.0\.2\.1 is not an address of this machine\. .*`dlq serve",
+    )
+    _is_said(
+        dlq("serve", "--host", "nobody.invalid"),
+        r"Unknown host: nobody\.invalid is not an address .*`dlq serve",
+    )
 
 
 def test_a_wrong_password_is_said_in_one_line(

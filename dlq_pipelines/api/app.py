@@ -12,7 +12,18 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from dlq_pipelines.api import alerts, archive, causes, dead_events, docs, fixes, health, metrics, operations, reports
+from dlq_pipelines.api import (
+    alerts,
+    archive,
+    causes,
+    dead_events,
+    fixes,
+    health,
+    metrics,
+    operations,
+    reports,
+    swagger,
+)
 from dlq_pipelines.api.arguments import only_what_is_described
 from dlq_pipelines.api.auth import read_tokens
 from dlq_pipelines.api.errors import RESPONSES, handle_errors
@@ -72,7 +83,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     for concept in CONCEPTS:
         app.include_router(concept.router, responses=RESPONSES)
     app.include_router(health.router)
-    app.include_router(docs.router)
+    app.include_router(swagger.router)
     if settings.api_cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -26,7 +26,8 @@ def storable_text(value: Any) -> Any:
 
 EventId = Annotated[int, Field(ge=1, le=BIGINT_MAX)]
 Reason = Annotated[str, Field(min_length=1, max_length=LONGEST_REASON, description="Why, for whoever asks later.")]
-DryRun = Annotated[bool, Field(description="Only say what would be done.")]
+# The example makes the request bodies that Swagger UI suggests harmless.
+DryRun = Annotated[bool, Field(description="Only say what would be done.", examples=[True])]
 Limit = Annotated[int, Query(ge=1, le=1_000, description="How many at most.")]
 # As long as the longest key of an alert makes it.
 After = Annotated[str | None, Query(max_length=4_000, description="`next` of the page before.")]

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dlq_pipelines.api.auth import Token, admit
 from dlq_pipelines.api.errors import RequestError, failure
+from dlq_pipelines.api.swagger import DOCS_FILES
 
 # Ten thousand ids or a large payload; whoever sends more means something else.
 MOST_BYTES = 1_048_576
@@ -23,8 +24,8 @@ _BODY_SECONDS = 30
 # Requests under way at once. Forty of them work, the others wait for a thread.
 _MOST_AT_ONCE = 200
 _SAFE = ("GET", "HEAD", "OPTIONS")
-# What strangers may know too: whether the process is up and ready, and what it offers.
-OPEN = ("/health", "/ready", "/docs", "/openapi.json")
+# Served without a token: whether the process is up and ready, and the description of the API.
+OPEN = ("/health", "/ready", "/openapi.json", *DOCS_FILES)
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

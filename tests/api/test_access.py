@@ -21,6 +21,7 @@ from dlq_pipelines.api import auth
 from dlq_pipelines.api.auth import Scope, new_token, read_tokens
 from dlq_pipelines.api.guard import MOST_BYTES, OPEN
 from dlq_pipelines.api.server import require_tokens
+from dlq_pipelines.api.swagger import DOCS_FILES
 from dlq_pipelines.errors import DlqError, RefusedError
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
@@ -71,7 +72,7 @@ def test_without_a_known_token_nothing_is_answered(serve: Serve, tokens: dict[st
             )
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), (method, path)
             assert "token" in answer.json()["error"]
-    for path in ("/health", "/ready", "/docs", "/openapi.json"):
+    for path in ("/health", "/ready", "/openapi.json", *DOCS_FILES):
         assert client.get(path).status_code == 200
 
 

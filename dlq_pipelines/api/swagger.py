@@ -32,12 +32,12 @@ DOCS_POLICY = (
 router = APIRouter(include_in_schema=False)
 
 
-def _serve(file: Path) -> Callable[[], FileResponse]:
-    def serve() -> FileResponse:
+def _make_handler(file: Path) -> Callable[[], FileResponse]:
+    def send_file() -> FileResponse:
         return FileResponse(file, headers={"Content-Security-Policy": DOCS_POLICY})
 
-    return serve
+    return send_file
 
 
 for _path, _file in DOCS_FILES.items():
-    router.add_api_route(_path, _serve(_file))
+    router.add_api_route(_path, _make_handler(_file))

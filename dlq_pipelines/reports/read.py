@@ -218,7 +218,7 @@ class _Reading:
         """What is known of the causes; owner, note and mute as they were at the day's end, templates redacted."""
         asked = {"causes": ids, "until": self._window.until}
         rows = self._connection.run("report.described", **asked).fetchall()
-        templates = self._policy.redaction.errors([row["template"] for row in rows])
+        templates = self._policy.redaction.redact_errors([row["template"] for row in rows])
         found = {
             row["cause_id"]: row | {"template": shown}
             for row, shown in zip(rows, templates, strict=True)
@@ -267,7 +267,7 @@ class _Reading:
         rows = self._connection.run(
             "report.samples", causes=ids, half=_READ_HALF, limit=_ERRORS, **self._span
         ).fetchall()
-        texts = self._policy.redaction.errors([row["error"] or "" for row in rows])
+        texts = self._policy.redaction.redact_errors([row["error"] or "" for row in rows])
         found: dict[str | None, list[tuple[DictRow, str]]] = {}
         for row, text in zip(rows, texts, strict=True):
             found.setdefault(row["cause_id"], []).append((row, text))
@@ -314,7 +314,7 @@ class _Reading:
         """The fix as it was: what came of it later is left out."""
         fix, ended = build_fix(row), bool(row["ended"])
         pairs = [
-            (one["events"], *self._policy.redaction.errors([one["before"], one["after"]]))
+            (one["events"], *self._policy.redaction.redact_errors([one["before"], one["after"]]))
             for one in fix.evidence
         ]
         return FixFigures(

@@ -418,7 +418,7 @@ def test_an_invalid_redaction_rule_is_refused_before_the_export(
     job("classify_deaths")
     monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", "(")
     log = _read_log(instance, job("export_day", partition_key=DAYS[0]))
-    assert "DLQ_EXPORT_REDACT_ERRORS: '(' is no pattern that RE2 reads" in log
+    assert "DLQ_EXPORT_REDACT_ERRORS: '(' is not a valid RE2 pattern" in log
     assert one(connection, "select count(*) from dlq.export_day") == {"count": 0}
 
 

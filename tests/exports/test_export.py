@@ -526,7 +526,7 @@ def test_day_without_deaths_has_files_without_rows(
         (
             True,
             DAY.until - timedelta(seconds=1),
-            "2026-03-10 is not over yet: .* after 2026-03-10 23:00 UTC",
+            "2026-03-10 is not over yet. Export it after 2026-03-10 23:00 UTC",
         ),
         (False, NOW, "1 deaths of 2026-03-10 have no cause yet. .*`dlq causes classify`"),
     ],

@@ -206,4 +206,4 @@ def _measure_peak() -> float:
 
 if __name__ == "__main__":
     seconds = _measure_seconds(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
-    print(json.dumps({"seconds": seconds, "megabytes": _measure_peak()}))  # noqa: T201 - a command
+    print(json.dumps({"seconds": seconds, "megabytes": _measure_peak()}))

@@ -177,8 +177,9 @@ def verify_day(connection: Connection, *, day: Day, target: Target, now: datetim
         else [f"the record has {recorded['rows']} rows, the ledger {counted}"]
     )
     with explain_storage_errors(target, f"The export of {day.date} cannot be read from"):
-        for file in recorded["files"]:
-            differences += _compare_file(target, ExportedFile(**file), recorded, counted)
+        for entry in recorded["files"]:
+            file = ExportedFile(entry["name"], entry["bytes"], entry["sha256"])
+            differences += _compare_file(target, file, recorded, counted)
     connection.run(
         "export.record_verified",
         day=day.date,

@@ -1,8 +1,7 @@
 """Templates: which words of a message stay, and which placeholders replace the others."""
 
 import re
-from re import _constants as constants  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
+from importlib import import_module
 
 import pytest
 from hypothesis import given
@@ -10,6 +9,8 @@ from hypothesis import strategies as st
 
 from dlq_pipelines.causes import parse, tokens
 from dlq_pipelines.causes.template import build_template
+
+constants, parser = import_module("re._constants"), import_module("re._parser")
 
 
 @pytest.mark.parametrize(

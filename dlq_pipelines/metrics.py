@@ -249,7 +249,7 @@ def _moved(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "dlq_forgotten_deaths",
         "Deaths past the ledger's retention; all other counters still have them.",
-        value=acts.get("ledger.forget", 0),
+        value=acts.get("ledger.purge", 0),
     )
     yield _gauge(
         "dlq_archive_retention_seconds",

@@ -112,7 +112,7 @@ select status, count(*) as fixes from :"dlq_schema".fix group by 1
 -- How many events each kind of act has moved or deleted, ever, from the audit, which is never purged.
 select kind, coalesce(sum(events), 0)::bigint as events
 from :"dlq_schema".audit
-where kind in ('archive.move', 'archive.discard', 'archive.restore', 'archive.purge', 'ledger.forget')
+where kind in ('archive.move', 'archive.discard', 'archive.restore', 'archive.purge', 'ledger.purge')
 group by 1
 
 -- name: state

@@ -21,7 +21,7 @@ from (select event_id from :"dlq_schema".death where died_at >= %(start)s and di
 
 -- name: forgotten
 -- Whether the ledger has forgotten deaths that were counted on that day. Asked only where it ever forgot any.
-select case when exists (select from :"dlq_schema".audit where kind = 'ledger.forget') then
+select case when exists (select from :"dlq_schema".audit where kind = 'ledger.purge') then
     (select coalesce(sum(deaths), 0) from :"dlq_schema".cause_day where day = %(day)s) > (
         select count(*) from :"dlq_schema".death
         where died_at >= %(start)s and died_at < %(until)s and cause_id is not null)
@@ -238,7 +238,7 @@ select f.*, f.closed_at < %(until)s as ended, coalesce(paused.kind = 'fix.paused
 from :"dlq_schema".fix f
 left join (
     select distinct on (filter ->> 'fix') (filter ->> 'fix')::bigint as fix_id, kind
-    from :"dlq_schema".audit where kind in ('fix.paused', 'fix.active') and at < %(until)s
+    from :"dlq_schema".audit where kind in ('fix.paused', 'fix.resumed') and at < %(until)s
     order by filter ->> 'fix', id desc) paused on paused.fix_id = f.id
 where f.flagged_at < %(until)s and (f.closed_at is null or f.closed_at >= %(start)s)
 order by coalesce(f.closed_at, 'infinity') >= %(until)s, f.id desc limit %(limit)s

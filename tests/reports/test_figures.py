@@ -366,7 +366,7 @@ def test_a_day_that_the_ledger_has_forgotten_is_refused(connection: Connection) 
     assert read(connection, window).totals.deaths == 3
     connection.execute("delete from dlq.death where event_id = 1")
     connection.execute(
-        "insert into dlq.audit (kind, actor, reason, filter, events, at) values ('ledger.forget', 'a', 'r', '{}',"
+        "insert into dlq.audit (kind, actor, reason, filter, events, at) values ('ledger.purge', 'a', 'r', '{}',"
         " 1, now())"
     )
     with pytest.raises(

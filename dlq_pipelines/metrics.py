@@ -270,7 +270,7 @@ def _build_archive_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         (
             "dlq_forgotten_deaths",
             "Deaths deleted from the ledger after its retention. Other counters include them.",
-            events.get("ledger.forget", 0),
+            events.get("ledger.purge", 0),
         ),
     ):
         yield CounterMetricFamily(name, text, value=value)

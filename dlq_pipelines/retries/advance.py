@@ -441,5 +441,6 @@ def _set_status(
         if fix.status is not old:
             raise RefusedError(f"Fix {fix_id} is {fix.status}.", _SHOW_HINT.format(fix_id))
         connection.run("fix.set_status", fix_id=fix_id, status=new)
-        record_audit_entry(connection, f"fix.{new}", {"fix": fix_id}, audit=audit)
+        kind = "fix.paused" if new is FixStatus.PAUSED else "fix.resumed"
+        record_audit_entry(connection, kind, {"fix": fix_id}, audit=audit)
         return get_fix(connection, fix_id)

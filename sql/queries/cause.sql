@@ -368,7 +368,7 @@ select (select count(*) from :"dlq_schema".death where cause_id is not null)
         + (
             select coalesce(sum(events), 0)::bigint
             from :"dlq_schema".audit
-            where kind = 'ledger.forget'
+            where kind = 'ledger.purge'
         ) as ledger,
     (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".cause_day) as rollup,
     (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".death_count) as counters

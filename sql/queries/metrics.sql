@@ -116,7 +116,7 @@ select status, count(*) as fixes from :"dlq_schema".fix group by 1
 select kind, coalesce(sum(events), 0)::bigint as events
 from :"dlq_schema".audit
 where kind in (
-    'archive.move', 'archive.discard', 'archive.restore', 'archive.purge', 'ledger.forget')
+    'archive.move', 'archive.discard', 'archive.restore', 'archive.purge', 'ledger.purge')
 group by 1
 
 -- name: state

@@ -30,7 +30,7 @@ from (
 -- name: is_incomplete
 -- Whether the ledger has deleted deaths of the day: the rollup has more than are left. Counts only
 -- if the ledger ever deleted any.
-select case when exists (select from :"dlq_schema".audit where kind = 'ledger.forget') then
+select case when exists (select from :"dlq_schema".audit where kind = 'ledger.purge') then
     (select coalesce(sum(deaths), 0) from :"dlq_schema".cause_day where day = %(day)s) > (
         select count(*)
         from :"dlq_schema".death
@@ -376,7 +376,7 @@ from :"dlq_schema".fix f
 left join (
     select distinct on (filter ->> 'fix') (filter ->> 'fix')::bigint as fix_id, kind
     from :"dlq_schema".audit
-    where kind in ('fix.paused', 'fix.active') and at < %(until)s
+    where kind in ('fix.paused', 'fix.resumed') and at < %(until)s
     order by filter ->> 'fix', id desc
 ) pause on pause.fix_id = f.id
 where f.flagged_at < %(until)s and (f.closed_at is null or f.closed_at >= %(start)s)

@@ -166,7 +166,7 @@ def test_a_fix_is_previewed_unless_it_is_meant_and_then_followed_to_its_end(
     assert [kind for kind, _ in _audit(connection)] == [
         "fix.flag",
         "fix.paused",
-        "fix.active",
+        "fix.resumed",
         "fix.withdrawn",
     ]
 

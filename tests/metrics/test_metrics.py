@@ -132,7 +132,7 @@ def test_no_counter_decreases(connection: Connection, database: Database, seed: 
         assert by_type == died
         before = seen
     assert (
-        one(connection, "select count(*) from dlq.audit where kind = 'ledger.forget'")["count"] > 0
+        one(connection, "select count(*) from dlq.audit where kind = 'ledger.purge'")["count"] > 0
     )
 
 

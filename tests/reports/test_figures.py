@@ -371,7 +371,7 @@ def test_a_day_whose_deaths_are_deleted_is_refused(connection: Connection) -> No
     connection.execute("delete from dlq.death where event_id = 1")
     connection.execute(
         "insert into dlq.audit (kind, actor, reason, filter, events, at)"
-        " values ('ledger.forget', 'a', 'r', '{}', 1, now())"
+        " values ('ledger.purge', 'a', 'r', '{}', 1, now())"
     )
     with pytest.raises(
         RefusedError, match=r"deleted deaths of 2026-11-20.*Keep the report that exists"

@@ -58,7 +58,7 @@ def test_a_paused_fix_releases_nothing_until_it_is_resumed(
         resume_fix(connection, fix.id, audit=build_audit())
     assert advance(connection, fix).released == 5
     kinds = one(connection, "select array_agg(kind order by id) as kinds from dlq.audit")["kinds"]
-    assert kinds == ["fix.flag", "retry.stage", "fix.paused", "fix.active", "retry.stage"]
+    assert kinds == ["fix.flag", "retry.stage", "fix.paused", "fix.resumed", "retry.stage"]
 
 
 def test_outcomes_of_a_paused_fix_are_settled_without_it(

@@ -1,4 +1,4 @@
-"""Does every SQL file parse, and does every named statement take parameters that psycopg can bind?"""
+"""Checks that every SQL file and every named statement parses with PostgreSQL's own parser."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ _PARAMETER = re.compile(r"%\([a-z_]+\)s")
 
 
 def main() -> int:
-    """Parse with PostgreSQL's own parser; print what it refuses."""
+    """Parse all SQL texts; print the errors and return 1 if there are any."""
     texts = {
         migration.label: bind_names(migration.text, TableNames()) for migration in load_migrations()
     }
@@ -22,12 +22,12 @@ def main() -> int:
         )
     for name, statement in load_queries(TableNames()).items():
         texts[name] = _PARAMETER.sub("$1", statement.decode()).replace("%%", "%")
-    refused = [f"{name}: {error}" for name, text in texts.items() if (error := _refusal(text))]
-    print("\n".join([*refused, f"{len(texts)} SQL texts parsed, {len(refused)} refused"]))  # noqa: T201 - a command
-    return 1 if refused else 0
+    errors = [f"{name}: {error}" for name, text in texts.items() if (error := _find_error(text))]
+    print("\n".join([*errors, f"{len(texts)} SQL texts parsed, {len(errors)} with errors"]))  # noqa: T201 - a command
+    return 1 if errors else 0
 
 
-def _refusal(text: str) -> str | None:
+def _find_error(text: str) -> str | None:
     try:
         pglast.parse_sql(text)
     except pglast.parser.ParseError as error:

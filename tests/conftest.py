@@ -1,8 +1,8 @@
-"""A real PostgreSQL for every test: one server a session, one migrated template, a clone of it a test.
+"""Provides a real PostgreSQL: a server per session, and a clone of a migrated database per test.
 
-The server is the one of `DLQ_TEST_DATABASE_URL` where that is set (a role that may create databases) and otherwise
-the embedded one, in a folder of its own. It is in memory where there is room: a clone is six hundred files, which
-some disks take a third of a second to create.
+The server is that of `DLQ_TEST_DATABASE_URL`, whose role can create databases, or else an embedded
+one. Its data are in memory if there is room: a clone is six hundred files, which some disks take a
+third of a second to create.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -21,9 +22,13 @@ from dlq_pipelines.postgres.embedded import start_server
 from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.memory import home_in_memory, remove_data
 
+# No generated test depends on the speed of the machine.
+settings.register_profile("dlq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dlq")
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the server's home, before pytest-xdist starts the workers that share it."""
+    """Create the home of the server before pytest-xdist starts the workers that share it."""
     if (
         not {"PYTEST_XDIST_WORKER", "DLQ_TEST_DATABASE_URL"} & os.environ.keys()
         and not config.option.collectonly
@@ -33,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """A connection string with the right to create databases."""
+    """The connection string of a role that can create databases."""
     given = os.environ.get("DLQ_TEST_DATABASE_URL")
     if given:
         yield given
@@ -45,8 +50,8 @@ def server_url() -> Iterator[str]:
 _HOME = "DLQ_TEST_HOME"
 
 
-# What waits longest, for daemons, browsers and killed processes: begun last, it would be waited for alone.
-_FIRST = (
+# The files that take longest. If one started last, only one worker would be busy at the end.
+_SLOWEST = (
     "defs/test_ui",
     "retries/test_fire",
     "demo/test_demo",
@@ -61,21 +66,20 @@ _FIRST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first; the rest stays in its order."""
-    places = {name: place for place, name in enumerate(_FIRST)}
+    """Move the slowest files to the front; the others keep their order."""
+    places = {name: place for place, name in enumerate(_SLOWEST)}
     items.sort(
-        key=lambda item: places.get("/".join(item.path.with_suffix("").parts[-2:]), len(_FIRST))
+        key=lambda item: places.get("/".join(item.path.with_suffix("").parts[-2:]), len(_SLOWEST))
     )
 
 
-@pytest.hookimpl(
-    trylast=True
-)  # after pytest-xdist has ended its workers, and the last of them the server
+# Runs last: after pytest-xdist has ended its workers, and the last worker the server.
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Clear what the servers leave outside of pytest's own folder, once no worker uses it any more."""
+    """Remove the data of servers outside of the temporary folder of pytest."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
-    # Walked, because what vanishes meanwhile, with a process that ends, is passed over.
+    # os.walk skips files that ending processes delete meanwhile.
     for folder, names, _ in os.walk(session.config._tmp_path_factory.getbasetemp()):  # type: ignore[attr-defined]
         if "postgres" in names and Path(folder, "postgres").is_symlink():
             remove_data(Path(folder))
@@ -95,14 +99,14 @@ def template(server_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def empty_database(server_url: str) -> Iterator[Database]:
-    """A database with nothing in it."""
+    """An empty database."""
     with _new_database(server_url) as name:
         yield Database(database_url(server_url, name))
 
 
 @pytest.fixture
 def database(server_url: str, template: str) -> Iterator[Database]:
-    """A migrated database of the test's own."""
+    """A migrated database for one test."""
     with _new_database(server_url, template) as name:
         yield Database(database_url(server_url, name))
 
@@ -116,7 +120,7 @@ def connection(database: Database) -> Iterator[Connection]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Database) -> Path:
-    """A `DLQ_HOME` whose settings lead to `database`: what a face reads from the environment."""
+    """A `DLQ_HOME`, with the environment variables of `database`."""
     folder = tmp_path / "dlq"
     monkeypatch.setenv("DLQ_HOME", str(folder))
     monkeypatch.setenv("DLQ_DATABASE_URL", database.url)
@@ -124,7 +128,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Database) ->
 
 
 def database_url(server_url: str, name: str) -> str:
-    """The same server, another database, as a URI: SQLAlchemy reads no key=value strings."""
+    """Return the URI of a database of the server; SQLAlchemy does not read key=value strings."""
     parts = conninfo_to_dict(server_url)
     host = str(parts.get("host") or "")
     account = str(parts.get("user") or "postgres") + (
@@ -137,8 +141,8 @@ def database_url(server_url: str, name: str) -> str:
     return f"postgresql://{account}@{host}:{parts.get('port') or 5432}/{name}"
 
 
-class _new_database:  # noqa: N801 - reads as the function it stands for
-    """Create a database for the length of a `with` block."""
+class _new_database:  # noqa: N801 - used like a function
+    """Context manager that creates a database and drops it at the end."""
 
     def __init__(self, server_url: str, template: str = "template1") -> None:
         self.server_url, self.template = server_url, template

@@ -1,4 +1,4 @@
-"""Databases and servers that leave nothing behind."""
+"""Context managers for databases and servers that are removed at the end."""
 
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tests.memory import remove_data
 
 @contextmanager
 def with_dagster(server_url: str) -> Iterator[str]:
-    """The URL of a new empty database; what `prepare_dagster` makes beside it goes with it."""
+    """Yield the URL of a new empty database; drop it and the database that Dagster gets."""
     with _new_database(server_url) as name:
         try:
             yield database_url(server_url, name)
@@ -31,7 +31,7 @@ def with_dagster(server_url: str) -> Iterator[str]:
 
 @contextmanager
 def scratch_server() -> Iterator[tuple[Path, EmbeddedServer]]:
-    """An empty folder, and an embedded server with its home there; the data goes too, which for root lie elsewhere."""
+    """Yield an empty folder and an embedded server whose home is in it; remove its data too."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:

@@ -1,4 +1,4 @@
-"""Where do the servers of tests keep their files? In memory where there is room, else where temporary files are."""
+"""Creates folders for the servers of tests: in memory if there is room, otherwise in `/tmp`."""
 
 import os
 import shutil
@@ -10,28 +10,27 @@ import psutil
 from dlq_pipelines.postgres.embedded.account import choose_server_account
 from dlq_pipelines.postgres.embedded.programs import STATE_DIRECTORY
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder in it is new and ours
-# Of a whole run: databases come and go, and the log of what was written is a gigabyte.
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a new folder is created in it
+# Bytes that a whole run needs: the databases, and a write-ahead log of a gigabyte.
 _ROOM = 4 * 2**30
 _NAME = "dlq-tests-"
 
 
 def new_folder() -> Path:
-    """A new folder that any account can enter. What killed runs left in memory goes first."""
+    """Create a folder that every account can read; remove the folders of killed runs in memory."""
     for old in _MEMORY.glob(f"{_NAME}*"):
         if not psutil.pid_exists(int(old.name.split("-")[2])):
             shutil.rmtree(old, ignore_errors=True)
-    roomy = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
-    # Short: a socket's path may have 107 bytes.
-    folder = Path(  # noqa: S108
-        tempfile.mkdtemp(prefix=f"{_NAME}{os.getpid()}-", dir=_MEMORY if roomy else "/tmp")
-    )
+    has_room = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
+    # A short path, because that of a socket has at most 107 bytes.
+    parent = _MEMORY if has_room else Path("/tmp")  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix=f"{_NAME}{os.getpid()}-", dir=parent))
     folder.chmod(0o755)
     return folder
 
 
 def home_in_memory() -> Path:
-    """A `DLQ_HOME` in such a folder, whose embedded server keeps its data there too, for root as well."""
+    """Create a `DLQ_HOME` in such a folder; its embedded server keeps its data there too."""
     home = new_folder() / "home"
     home.mkdir()
     if os.geteuid() == 0:

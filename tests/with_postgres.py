@@ -1,7 +1,8 @@
-"""How is a command run against another PostgreSQL than the embedded one?
+"""Runs a command against a PostgreSQL other than the embedded one.
 
-`python -m tests.with_postgres [BIN] -- COMMAND ...` starts the server of that folder of programs (default: the newest
-of Debian's) in a folder of its own, on a Unix socket, sets DLQ_TEST_DATABASE_URL for the command, and stops it.
+`python -m tests.with_postgres [BIN] -- COMMAND ...` starts a server with the programs in BIN
+(default: the newest PostgreSQL of Debian) in a new folder and on a Unix socket, runs the command
+with DLQ_TEST_DATABASE_URL, and stops the server.
 """
 
 import os
@@ -11,14 +12,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.memory import new_folder
 
 
 def main() -> int:
-    """Start, run, stop; the exit code is the command's."""
+    """Start the server, run the command and stop the server; return the command's exit code."""
     split = sys.argv.index("--")
-    programs = Path(sys.argv[1]) if split > 1 else _debian()
+    programs = Path(sys.argv[1]) if split > 1 else _find_debian_programs()
     with running(programs) as url:
         version = subprocess.run(
             [programs / "postgres", "--version"], capture_output=True, text=True, check=True
@@ -29,19 +31,19 @@ def main() -> int:
         ).returncode
 
 
-def _debian() -> Path:
+def _find_debian_programs() -> Path:
     found = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name)
     )
     if not found:
-        sys.exit("No PostgreSQL of Debian's is here. Install it: apt-get install postgresql")
+        sys.exit("PostgreSQL is not installed. Run apt-get install postgresql")
     return found[-1]
 
 
 @contextmanager
 def running(programs: Path) -> Iterator[str]:
-    """A server for the length of a `with` block; as root it runs as the account of Debian's package."""
-    account = (
+    """Run a server and yield its URL. If root starts it, it runs as the user postgres."""
+    account: dict[str, Any] = (
         {"user": "postgres", "group": "postgres", "extra_groups": [], "cwd": "/"}
         if os.geteuid() == 0
         else {}

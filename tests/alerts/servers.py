@@ -1,4 +1,4 @@
-"""Real servers for messages: HTTP that answers as it is told, and SMTP."""
+"""Starts real HTTP and SMTP servers that record the messages they receive."""
 
 import http.server
 import socket
@@ -13,7 +13,12 @@ from aiosmtpd.controller import Controller
 
 @dataclass
 class Received:
-    """What came: headers and body of each request."""
+    """The requests of an HTTP server, each with headers and body, and how the server answers.
+
+    Attributes:
+        status: status of each response.
+        hang: no request is answered before this event is set; None: requests are answered.
+    """
 
     port: int = 0
     requests: list[tuple[dict[str, str], str]] = field(default_factory=list)
@@ -27,7 +32,7 @@ class Received:
 
 @contextmanager
 def http_server() -> Iterator[Received]:
-    """A server whose answer is `received.status`; with `hang` set it does not answer until that event."""
+    """Run an HTTP server on a free port of loopback."""
     received = Received()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -35,7 +40,7 @@ def http_server() -> Iterator[Received]:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             received.requests.append(({k.lower(): v for k, v in self.headers.items()}, body))
             if received.hang is not None:
-                received.hang.wait(60)
+                received.hang.wait()
             self.send_response(received.status)
             self.send_header("Location", "/elsewhere")
             self.end_headers()
@@ -59,23 +64,26 @@ def http_server() -> Iterator[Received]:
 
 @contextmanager
 def smtp_server() -> Iterator[tuple[int, list[bytes]]]:
-    """A mail server and the messages that it took."""
-    taken: list[bytes] = []
+    """Run a mail server; yield its port and the messages that it accepts."""
+    accepted: list[bytes] = []
 
     class Handler:
-        async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
-            taken.append(envelope.content)
+        async def handle_DATA(  # noqa: N802 - the name that aiosmtpd calls
+            self, _server: Any, _session: Any, envelope: Any
+        ) -> str:
+            accepted.append(envelope.content)
             return "250 OK"
 
     controller = Controller(Handler(), hostname="127.0.0.1", port=free_port())
     controller.start()
     try:
-        yield controller.port, taken
+        yield controller.port, accepted
     finally:
         controller.stop()
 
 
 def free_port() -> int:
+    """Return a port of loopback on which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,5 +1,6 @@
-"""What rules are told is what is the case in the database, without what is muted."""
+"""Tests the figures that the rules read from the database, without muted causes."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dlq_pipelines.alerts.alert import AlertPolicy, NoticeKind, evaluate_alerts
+from dlq_pipelines.alerts.alert import AlertPolicy, NoticeKind, evaluate_alerts, list_alerts
 from dlq_pipelines.alerts.figures import read_alert_figures
 from dlq_pipelines.alerts.routes import Route
 from dlq_pipelines.alerts.rules import AlertFigures, Thresholds
@@ -20,44 +21,51 @@ from tests.rows import add_events, kill, one, park
 
 NOW = datetime.now(UTC)
 AUDIT = AuditContext("ann", "known", NOW)
-Read = Callable[..., AlertFigures]
+ReadFigures = Callable[..., AlertFigures]
 
 
 @pytest.fixture
-def read(connection: Connection) -> Read:
-    """The figures, as the sensor reads them."""
+def read(connection: Connection) -> ReadFigures:
+    """Read the figures as the sensor reads them."""
 
-    def ask(now: datetime = NOW, **changed: Any) -> AlertFigures:
-        asked: dict[str, Any] = {
+    def read_figures(now: datetime = NOW, **changed: Any) -> AlertFigures:
+        arguments: dict[str, Any] = {
             "now": now,
             "thresholds": Thresholds(min_deaths=2),
             "max_retries": 3,
             "archive_retention_days": 365,
         }
         with connection.transaction():
-            return read_alert_figures(connection, **asked | changed)
+            return read_alert_figures(connection, **arguments | changed)
 
-    return ask
+    return read_figures
 
 
-def classified(connection: Connection, error: str = "KeyError: 1", count: int = 3) -> str:
-    """Events that died of one cause; its id."""
+def evaluate(
+    connection: Connection, now: datetime, policy: AlertPolicy | None = None
+) -> list[tuple[str, NoticeKind | None]]:
+    """Evaluate the rules; return the key and the notice of each alert that changed."""
+    changed = evaluate_alerts(connection, now=now, policy=policy or AlertPolicy())
+    assert changed is not None
+    return sorted((transition.alert.key, transition.notice) for transition in changed)
+
+
+def add_cause(connection: Connection, error: str = "KeyError: 1", count: int = 3) -> str:
+    """Add events that died of a new cause; return the id of the cause."""
     add_events(connection, count)
     kill(connection, error, where="status = 'pending'")
     (cause,) = classify_deaths(connection, zone=ZoneInfo("UTC")).new_causes
     return cause
 
 
-def test_where_nothing_died_there_is_nothing(read: Read) -> None:
+def test_without_deaths_all_figures_are_empty(read: ReadFigures) -> None:
     assert read() == AlertFigures(NOW)
 
 
-def test_what_is_dead_and_new_is_told_and_what_is_muted_is_not(
-    connection: Connection, read: Read
-) -> None:
-    """A merged cause is muted with the one that it is shown as."""
-    loud, quiet = classified(connection), classified(connection, "TimeoutError: x", 5)
-    merged = classified(connection, "OSError: x", 7)
+def test_figures_exclude_muted_causes(connection: Connection, read: ReadFigures) -> None:
+    """A merged cause is muted together with the cause that it was merged into."""
+    loud, quiet = add_cause(connection), add_cause(connection, "TimeoutError: x", 5)
+    merged = add_cause(connection, "OSError: x", 7)
     now = datetime.now(UTC)
     before = read(now)
     assert (before.backlog, before.window, {cause.id for cause in before.new_causes}) == (
@@ -75,93 +83,101 @@ def test_what_is_dead_and_new_is_told_and_what_is_muted_is_not(
         {"order.placed": 3},
         [loud],
     )
-    assert (
-        read(now + timedelta(minutes=50)).oldest
-        == one(connection, "select min(dead_at) as at from outbox_event where id <= 3")["at"]
-    )
+    oldest = one(connection, "select min(dead_at) from outbox_event where id <= 3")["min"]
+    assert read(now + timedelta(minutes=50)).oldest == oldest
     later = read(now + timedelta(days=2))
     assert (later.backlog, later.window, later.new_causes) == (15, {}, ())
 
 
-def test_a_muted_crowd_hides_nothing_else(
-    connection: Connection, read: Read, monkeypatch: pytest.MonkeyPatch
+def test_many_muted_events_hide_no_others(
+    connection: Connection, read: ReadFigures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is looked for is counted after what is muted was left out, up to one more than the threshold."""
-    monkeypatch.setattr("dlq_pipelines.alerts.figures.LOOKBACK", 5)
+    """Muted events are left out before the limits of the statements apply."""
     monkeypatch.setattr("dlq_pipelines.alerts.figures.DEATHS_LOOKBACK", 5)
-    quiet = classified(connection, count=1_100)
-    classified(connection, "TimeoutError: x", 7)
+    quiet = add_cause(connection, count=1_100)
+    add_cause(connection, "TimeoutError: x", 7)
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload) select 'o', 'a', 'e', '{}'"
-        " from generate_series(1, 1100)"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload)"
+        " select 'o', 'a', 'e', '{}' from generate_series(1, 1100)"
     )
     kill(connection, "KeyError: 1", where="status = 'pending'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     now = datetime.now(UTC)
     mute_cause(connection, quiet, now + timedelta(days=1), audit=replace(AUDIT, now=now))
     found = read(now, thresholds=Thresholds(backlog=6, min_deaths=2))
-    loud = one(connection, "select min(died_at) as at from dlq.death where error like 'Timeout%%'")[
-        "at"
-    ]
-    assert (found.backlog, found.oldest, found.window) == (7, loud, {"order.placed": 5})
+    first = "select min(died_at) from dlq.death where error like 'Timeout%%'"
+    assert (found.backlog, found.oldest, found.window) == (
+        7,
+        one(connection, first)["min"],
+        {"order.placed": 5},
+    )
 
 
-def test_a_question_that_takes_too_long_silences_no_other(
-    connection: Connection, database: Database, read: Read, monkeypatch: pytest.MonkeyPatch
+def test_a_rule_that_times_out_is_logged_and_its_alerts_last(
+    connection: Connection,
+    database: Database,
+    read: ReadFigures,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is told itself, and what it would have found is not taken to be over."""
-    classified(connection)
+    """The other rules are evaluated."""
+    add_cause(connection)
     park(connection, [1, 2])
     policy, now = AlertPolicy(Thresholds(backlog=2)), datetime.now(UTC)
-    told = evaluate_alerts(connection, now=now, policy=policy)
-    assert told is not None
-    assert {one.alert.key for one in told} >= {"backlog", "parked"}
-    monkeypatch.setattr("dlq_pipelines.alerts.figures._PATIENCE", "1s")
-    with database.connect() as other, other.transaction():
+    fired = [("backlog", NoticeKind.FIRED), ("parked", NoticeKind.FIRED)]
+    assert set(evaluate(connection, now, policy)) >= set(fired)
+    monkeypatch.setattr("dlq_pipelines.alerts.figures._STATEMENT_TIMEOUT", "2s")
+    with (
+        caplog.at_level(logging.WARNING, "dlq.alerts"),
+        database.connect() as other,
+        other.transaction(),
+    ):
         other.execute("lock table dlq.retry in access exclusive mode")
         figures = read(now)
         assert (figures.timed_out, figures.backlog, figures.parked) == ({"parked"}, 3, 0)
-        told = [
-            evaluate_alerts(connection, now=now + timedelta(minutes=minutes), policy=policy)
-            for minutes in (1, 30)
+        connection.execute("update outbox_event set status = 'done' where id = 3")
+        assert evaluate(connection, now + timedelta(minutes=1), policy) == [("backlog", None)]
+        assert evaluate(connection, now + timedelta(minutes=30), policy) == [
+            ("backlog", NoticeKind.RESOLVED)
         ]
-    assert [[(one.alert.key, one.notice) for one in turns or ()] for turns in told] == [
-        [("slow:parked", NoticeKind.FIRED)],
-        [],
-    ]
+    assert caplog.messages == ["Alert rule parked timed out."] * 3
+    (parked,) = [alert for alert in list_alerts(connection) if alert.key == "parked"]
+    assert (parked.resolved_at, parked.missing_since) == (None, None)
 
 
-def test_a_list_that_is_cut_ends_no_alert(
+def test_an_incomplete_list_resolves_no_alert(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An alert that newer ones have pushed out of the list is not over."""
-    monkeypatch.setattr("dlq_pipelines.alerts.figures._LIST", 2)
+    """The limit of the list can exclude the finding of an alert that lasts."""
+    monkeypatch.setattr("dlq_pipelines.alerts.figures._MAX_LISTED", 2)
     add = (
         "insert into dlq.check_result (name, passed, severity, figures, checked_at)"
         " values (%s, false, 'info', '{}', now())"
     )
     connection.execute(add, ["z"])
-    assert _told(connection, NOW) == [("check:z", NoticeKind.FIRED)]
+    assert evaluate(connection, NOW) == [("check:z", NoticeKind.FIRED)]
     for name in "ab":
         connection.execute(add, [name])
-    assert _told(connection, NOW + timedelta(minutes=1)) == [
+    assert evaluate(connection, NOW + timedelta(minutes=1)) == [
         ("check:a", NoticeKind.FIRED),
         ("check:b", NoticeKind.FIRED),
     ]
-    assert _told(connection, NOW + timedelta(minutes=20)) == []
+    assert evaluate(connection, NOW + timedelta(minutes=20)) == []
     connection.execute("update dlq.check_result set passed = true where name in ('a', 'z')")
-    assert _told(connection, NOW + timedelta(minutes=21)) == [("check:a", None), ("check:z", None)]
-    assert _told(connection, NOW + timedelta(minutes=31)) == [
+    assert evaluate(connection, NOW + timedelta(minutes=21)) == [
+        ("check:a", None),
+        ("check:z", None),
+    ]
+    assert evaluate(connection, NOW + timedelta(minutes=31)) == [
         ("check:a", NoticeKind.RESOLVED),
         ("check:z", NoticeKind.RESOLVED),
     ]
 
 
-def test_what_only_grew_old_or_was_muted_ends_too_and_says_that_nothing_is_mended(
+def test_the_resolution_of_an_old_or_muted_alert_says_that_its_cause_is_not_resolved(
     connection: Connection,
 ) -> None:
-    """What opened an incident closes it, and nobody takes that for a repair."""
-    cause, other = classified(connection), classified(connection, "TimeoutError: x")
+    cause, other = add_cause(connection), add_cause(connection, "TimeoutError: x")
     now = datetime.now(UTC)
     policy = AlertPolicy(routes=(Route("json://localhost"),))
     evaluate_alerts(connection, now=now, policy=policy)
@@ -170,7 +186,7 @@ def test_what_only_grew_old_or_was_muted_ends_too_and_says_that_nothing_is_mende
     )
     connection.execute(
         "insert into dlq.fix (event_type, note, flagged_by, flagged_at, status, verdict, closed_at)"
-        " values ('order.placed', 'mended', 'ann', now(), 'halted', 'no', now())"
+        " values ('order.placed', 'fixed', 'ann', now(), 'halted', 'no', now())"
     )
     evaluate_alerts(connection, now=now + timedelta(minutes=1), policy=policy)
     mute_cause(connection, cause, now + timedelta(days=30), audit=replace(AUDIT, now=now))
@@ -184,72 +200,72 @@ def test_what_only_grew_old_or_was_muted_ends_too_and_says_that_nothing_is_mende
     ends = connection.execute(
         "select key, detail from dlq.alert_notice where kind = 'resolved'"
     ).fetchall()
-    muted = "It was muted, not mended."
+    muted = "The cause was muted, not resolved."
     assert {row["key"]: row["detail"].partition(" UTC. ")[2] for row in ends} == {
         f"new_cause:{cause}": muted,
         f"regressed:{cause}": muted,
-        f"new_cause:{other}": "It is not new any more, which does not say that it is mended.",
-        "halted:1": "It is some days ago or a later fix was flagged, which does not say that anything is mended.",
+        f"new_cause:{other}": (
+            "The cause is no longer new. That does not mean that it is resolved."
+        ),
+        "halted:1": (
+            "The halt is some days old, or a later fix was flagged. "
+            "That does not mean that the cause is resolved."
+        ),
     }
     assert one(connection, "select count(*) from dlq.alert where resolved_at is null") == {
         "count": 0
     }
 
 
-def test_the_end_of_a_count_says_that_something_is_muted(connection: Connection) -> None:
-    """Whoever reads that it is over has to know that it may only be unheard."""
-    classified(connection, count=2)
-    quiet = classified(connection, "TimeoutError: x", 2)
+def test_the_resolution_of_a_count_mentions_muted_causes(connection: Connection) -> None:
+    """Its reader has to know that the figure may have fallen only because a cause was muted."""
+    add_cause(connection, count=2)
+    quiet = add_cause(connection, "TimeoutError: x", 2)
     now = datetime.now(UTC)
     policy = AlertPolicy(Thresholds(backlog=3), routes=(Route("json://localhost"),))
 
-    def over(minutes: int) -> str:
+    def resolve(minutes: int) -> str:
+        """Resolve the alert; return the detail of the notice."""
         for later in (minutes, minutes + 11):
             evaluate_alerts(connection, now=now + timedelta(minutes=later), policy=policy)
-        last = "select detail from dlq.alert_notice where kind = 'resolved' and key = 'backlog' order by id desc limit 1"
+        last = (
+            "select detail from dlq.alert_notice where kind = 'resolved' and key = 'backlog'"
+            " order by id desc limit 1"
+        )
         return str(one(connection, last)["detail"])
 
     evaluate_alerts(connection, now=now, policy=policy)
     mute_cause(connection, quiet, now + timedelta(minutes=30), audit=replace(AUDIT, now=now))
-    assert over(1).endswith(
-        "Events of muted causes are not counted: `dlq causes list` says which those are."
-    )
+    assert resolve(1).endswith("Muted causes are not counted; `dlq causes list` shows them.")
     evaluate_alerts(connection, now=now + timedelta(minutes=40), policy=policy)
     connection.execute("update outbox_event set status = 'done'")
-    assert "muted" not in over(41)
+    assert "muted" not in resolve(41)
 
 
-def _told(connection: Connection, now: datetime) -> list[tuple[str, NoticeKind | None]]:
-    """What changed, and what is told of it."""
-    turns = evaluate_alerts(connection, now=now, policy=AlertPolicy())
-    assert turns is not None
-    return sorted((one.alert.key, one.notice) for one in turns)
-
-
-def test_what_is_usual_has_the_hours_without_deaths_in_it(
-    connection: Connection, read: Read
+def test_the_baseline_includes_hours_without_deaths(
+    connection: Connection, read: ReadFigures
 ) -> None:
-    """From when anything was first recorded, two weeks at most, up to the hour before the window."""
-    classified(connection)
-    assert read().usual == {"order.placed": []}
+    """It begins with the first recorded hour, at most two weeks ago, and ends before the window."""
+    add_cause(connection)
+    assert read().baseline == {"order.placed": []}
     hour = NOW.replace(minute=0, second=0, microsecond=0)
     for ago, deaths in ((3, 7), (30, 5), (1, 100), (0, 100)):
         connection.execute(
-            "insert into dlq.death_hour values (%s, 'order.placed', %s) on conflict (hour, event_type) do update set"
-            " deaths = excluded.deaths",
+            "insert into dlq.death_hour values (%s, 'order.placed', %s)"
+            " on conflict (hour, event_type) do update set deaths = excluded.deaths",
             [hour - timedelta(hours=ago), deaths],
         )
-    usual = read().usual["order.placed"]
-    assert (len(usual), sum(usual), usual.count(0)) == (29, 12, 27)
+    hours = read().baseline["order.placed"]
+    assert (len(hours), sum(hours), hours.count(0)) == (29, 12, 27)
     connection.execute(
         "insert into dlq.death_hour values (%s, 'order.placed', 9)", [hour - timedelta(days=60)]
     )
-    usual = read().usual["order.placed"]
-    assert (len(usual), sum(usual)) == (336, 12)
+    hours = read().baseline["order.placed"]
+    assert (len(hours), sum(hours)) == (336, 12)
 
 
-def test_a_burst_of_one_type_is_told_and_not_of_another(connection: Connection) -> None:
-    """From death to alert, with nothing but rows in between."""
+def test_a_spike_fires_for_its_event_type_alone(connection: Connection) -> None:
+    """From death to alert, through the database alone."""
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     add_events(connection, 25, event_type="order.paid")
     add_events(connection, 25)
@@ -257,19 +273,22 @@ def test_a_burst_of_one_type_is_told_and_not_of_another(connection: Connection) 
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     for event_type, deaths in (("order.paid", 30), ("order.placed", 1)):
         connection.execute(
-            "insert into dlq.death_hour select %s - n * interval '1 hour', %s, %s from generate_series(2, 400) n",
+            "insert into dlq.death_hour"
+            " select %s - n * interval '1 hour', %s, %s from generate_series(2, 400) n",
             [hour, event_type, deaths],
         )
     changed = evaluate_alerts(connection, now=datetime.now(UTC), policy=AlertPolicy())
     assert changed is not None
-    told = {one.alert.key: one.alert for one in changed}
-    assert "deaths:order.paid" not in told
-    assert told["deaths:order.placed"].summary == "25 events of order.placed died within an hour"
-    assert told["deaths:order.placed"].event_type == "order.placed"
+    alerts = {transition.alert.key: transition.alert for transition in changed}
+    assert "deaths:order.paid" not in alerts
+    assert alerts["deaths:order.placed"].summary == "25 events of order.placed died within an hour"
+    assert alerts["deaths:order.placed"].event_type == "order.placed"
 
 
-def test_what_a_fix_and_a_cause_came_to_is_told(connection: Connection, read: Read) -> None:
-    cause = classified(connection)
+def test_regressed_causes_and_halted_fixes_are_read(
+    connection: Connection, read: ReadFigures
+) -> None:
+    cause = add_cause(connection)
     connection.execute(
         "update dlq.cause set status = 'regressed', fixed_at = now() where id = %s", [cause]
     )
@@ -277,25 +296,26 @@ def test_what_a_fix_and_a_cause_came_to_is_told(connection: Connection, read: Re
     assert regressed.id == cause
     flag = (
         "insert into dlq.fix (cause_id, note, flagged_by, flagged_at, status, verdict, closed_at)"
-        " values (%s, 'mended', 'ann', now(), %s, %s, %s)"
+        " values (%s, 'fixed', 'ann', now(), %s, %s, %s)"
     )
     connection.execute(flag, [cause, "halted", "3 of 10 died again", NOW - timedelta(days=1)])
     (halted,) = read().halted
-    assert (halted.note, halted.verdict) == ("mended", "3 of 10 died again")
+    assert (halted.note, halted.verdict) == ("fixed", "3 of 10 died again")
     connection.execute(flag, [cause, "active", None, None])
     assert read().halted == ()
 
 
-def test_parked_and_old_events_and_a_purge_ahead_are_told(
-    connection: Connection, read: Read
+def test_parked_events_and_events_before_a_purge_are_counted(
+    connection: Connection, read: ReadFigures
 ) -> None:
-    classified(connection)
+    add_cause(connection)
     park(connection, [1, 2])
     assert read().parked == 2
     connection.execute(
-        "insert into outbox_event_archive (id, aggregate_type, aggregate_id, event_type, payload, status, attempts,"
-        " next_run_at, created_at, dead_at, archived_at) select 1000 + n, 'order', '1', 'x', '{}', 'dead', 1, now(),"
-        " now(), now(), %s::timestamptz - n * interval '1 day' from generate_series(350, 370) n",
+        "insert into outbox_event_archive (id, aggregate_type, aggregate_id, event_type, payload,"
+        " status, attempts, next_run_at, created_at, dead_at, archived_at)"
+        " select 1000 + n, 'order', '1', 'x', '{}', 'dead', 1, now(), now(), now(),"
+        " %s::timestamptz - n * interval '1 day' from generate_series(350, 370) n",
         [NOW],
     )
     assert read().purged_soon == 12

@@ -1,7 +1,7 @@
-"""Do the programmer's, the terminal's and HTTP's face give one answer to one question?"""
+"""Tests that the Python API, the command line and HTTP give the same results."""
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,15 +11,15 @@ import pytest
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.api.filters import SelectionBody, SelectionQuery
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.cli.app import app as terminal
+from dlq_pipelines.cli.app import app as command_line
 from dlq_pipelines.defs.retries import SelectionConfig
 from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, kill
 
-# A question as each face is asked it: filters of a terminal, and of a request.
-QUESTIONS: list[dict[str, Any]] = [
+# Filters, as the command line and HTTP take them.
+SELECTIONS: list[dict[str, Any]] = [
     {},
     {"event_type": "order.paid"},
     {"aggregate_type": "order", "attempts": 3},
@@ -33,7 +33,7 @@ QUESTIONS: list[dict[str, Any]] = [
 
 @pytest.fixture(autouse=True)
 def dead(connection: Connection) -> None:
-    """Sixty dead events of two types, causes (one merged into the other), attempts and months."""
+    """Sixty dead events of two types, causes and numbers of attempts, over ten months."""
     for event_type, error, attempts in (
         ("order.placed", "KeyError: 'postcode'", 5),
         ("order.paid", "TimeoutError: x", 3),
@@ -52,24 +52,25 @@ def dead(connection: Connection) -> None:
         " values ('v1-a', 'KeyError', 'x', '', now(), now())"
     )
     connection.execute(
-        "update dlq.cause set merged_into = 'v1-a' where exception_type = 'KeyError' and id <> 'v1-a'"
+        "update dlq.cause set merged_into = 'v1-a'"
+        " where exception_type = 'KeyError' and id <> 'v1-a'"
     )
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=str)
-def test_one_question_has_one_answer(
+@pytest.mark.parametrize("filters", SELECTIONS, ids=str)
+def test_a_selection_has_the_same_result_in_every_face(
     dlq: Run,  # noqa: F811
     api: httpx.Client,
     database: Database,
-    question: dict[str, Any],
+    filters: dict[str, Any],
 ) -> None:
-    """The same events in the same order, the same figures and the same place to go on."""
+    """The same events in the same order, the same figures and the same cursor."""
     options = [
-        word
-        for name, value in question.items()
-        for word in (f"--{name.replace('_', '-')}", str(value))
+        text
+        for name, value in filters.items()
+        for text in (f"--{name.replace('_', '-')}", str(value))
     ]
-    selection = Selection.build(question, ZoneInfo("UTC"), default_all=True)
+    selection = Selection.build(filters, ZoneInfo("UTC"), default_all=True)
 
     with OutboxRepository(database.url) as repository:
         page, stats = (
@@ -77,26 +78,27 @@ def test_one_question_has_one_answer(
             repository.get_dead_event_stats(selection),
         )
         total = repository.count_dead_events(selection=selection)
-    listed = api.get("/api/dead-events", params={**question, "limit": 7, "offset": 2}).json()
-    counted = api.get("/api/dead-events/stats", params=question).json()
-    told = json.loads(
+    listed = api.get("/api/dead-events", params={**filters, "limit": 7, "offset": 2}).json()
+    counted = api.get("/api/dead-events/stats", params=filters).json()
+    printed = json.loads(
         dlq("dead-events", "list", *options, "--limit", "7", "--offset", "2", "--json").out
     )
-    said = json.loads(dlq("dead-events", "stats", *options, "--format", "json").out)
+    printed_stats = json.loads(dlq("dead-events", "stats", *options, "--format", "json").out)
 
     ids = [event.id for event in page.events]
     assert (
         ids
         == [event["id"] for event in listed["events"]]
-        == [event["id"] for event in told["events"]]
+        == [event["id"] for event in printed["events"]]
     )
     assert [event.cause_id for event in page.events] == [
         event["cause_id"] for event in listed["events"]
     ]
-    assert page.next == listed["next"] == told["next"]
-    assert stats.total == total == counted["total"] == said["total"]
-    for side in ("by_event_type", "by_aggregate_type", "by_cause", "by_age"):
-        assert counted[side] == said[side] == [vars(one) for one in getattr(stats, side)]
+    assert page.next == listed["next"] == printed["next"]
+    assert stats.total == total == counted["total"] == printed_stats["total"]
+    for grouping in ("by_event_type", "by_aggregate_type", "by_cause", "by_age"):
+        groups = [asdict(group) for group in getattr(stats, grouping)]
+        assert counted[grouping] == printed_stats[grouping] == groups
 
 
 def test_every_face_has_every_filter_under_the_same_name() -> None:
@@ -106,7 +108,7 @@ def test_every_face_has_every_filter_under_the_same_name() -> None:
     assert set(SelectionQuery.model_fields) == filters | {"event_ids"}
     assert set(SelectionBody.model_fields) >= filters | {"event_ids", "all"}
     assert set(SelectionConfig.model_fields) == filters | {"event_ids", "all"}
-    (group,) = [one for one in terminal.registered_groups if one.name == "dead-events"]
+    (group,) = [group for group in command_line.registered_groups if group.name == "dead-events"]
     assert group.typer_instance is not None
     commands = {
         command.name or getattr(command.callback, "__name__", ""): command.callback

@@ -1,4 +1,4 @@
-"""`/metrics` and `/api/alerts` as Prometheus and a program meet them."""
+"""Tests `/metrics` and `/api/alerts`."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from tests.api.conftest import Serve, bearer
 from tests.rows import add_events, kill, one
 
 
-def test_prometheus_reads_what_is_dead(connection: Connection, api: httpx.Client) -> None:
+def test_metrics_count_dead_events(connection: Connection, api: httpx.Client) -> None:
     add_events(connection, 2)
     kill(connection, "boom")
     answer = api.get("/metrics")
@@ -32,7 +32,7 @@ def test_prometheus_reads_what_is_dead(connection: Connection, api: httpx.Client
     assert open_metrics.text.endswith("# EOF\n")
 
 
-def test_metrics_want_a_token_where_there_are_tokens(serve: Serve, tokens: dict[str, str]) -> None:
+def test_metrics_require_a_token_if_tokens_are_set(serve: Serve, tokens: dict[str, str]) -> None:
     client = serve(api_tokens=tokens["entries"])
     assert client.get("/metrics").status_code == 401
     assert "dlq_up 1.0" in client.get("/metrics", headers=bearer(tokens["read"])).text

@@ -1,4 +1,4 @@
-"""The purge and the ledger's own retention: what goes is known afterwards, and nothing that is still needed goes."""
+"""Tests the purge of the archive and the retention of the ledger."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ from tests.rows import add_events, kill, one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUDIT = AuditContext("job", "retention", NOW)
-SOUND = {"missing": 0, "doubled": 0, "examples": None}
+BALANCED = {"missing": 0, "doubled": 0, "examples": None}
 
 
 @pytest.fixture(autouse=True)
@@ -34,11 +34,13 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(purge, "BATCH", 10)
 
 
-def _archived(connection: Connection, count: int, *, days_ago: int) -> None:
-    """Dead events that were archived so long ago, a day after their death."""
+def add_archived_events(connection: Connection, count: int, *, days_ago: int) -> None:
+    """Add dead events that were archived so many days ago, a day after their death."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-        " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', %s from generate_series(1, %s) n",
+        "insert into outbox_event"
+        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', %s"
+        " from generate_series(1, %s) n",
         [NOW - timedelta(days=days_ago + 1), count],
     )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
@@ -46,42 +48,43 @@ def _archived(connection: Connection, count: int, *, days_ago: int) -> None:
     archive_dead_events(connection, before=NOW, only_exported=False, audit=audit)
 
 
-def _purge(connection: Connection, *, days: int = 365, dry_run: bool = False) -> PurgeResult:
+def run_purge(connection: Connection, *, days: int = 365, dry_run: bool = False) -> PurgeResult:
+    """Purge what was archived more than so many days ago."""
     before, options = NOW - timedelta(days=days), RunOptions(dry_run=dry_run)
     return purge_archive(connection, before=before, audit=AUDIT, options=options)
 
 
-def _archive_size(connection: Connection) -> int:
+def count_archive(connection: Connection) -> int:
+    """Return the number of rows of the archive table."""
     return int(one(connection, "select count(*) as n from outbox_event_archive")["n"])
 
 
-def test_what_was_archived_long_ago_is_deleted_and_counted_for_good(connection: Connection) -> None:
-    """In batches each with its audit row; the books balance, by id; a second run finds nothing."""
-    _archived(connection, 25, days_ago=366)
-    _archived(connection, 3, days_ago=364)
-    connection.execute(
-        "update outbox_event_archive set status = 'done' where id = 25"
-    )  # the application's own
+def test_old_archived_events_are_deleted_and_recorded(connection: Connection) -> None:
+    """In batches, each with its audit entry. The books balance; a second run deletes nothing."""
+    add_archived_events(connection, 25, days_ago=366)
+    add_archived_events(connection, 3, days_ago=364)
+    # An event that the application archived.
+    connection.execute("update outbox_event_archive set status = 'done' where id = 25")
     assert count_purgeable(connection, before=NOW - timedelta(days=365)) == 24
-    assert _purge(connection, dry_run=True) == PurgeResult(24, 3)
-    assert _archive_size(connection) == 28
-    assert _purge(connection) == PurgeResult(24, 3)
-    assert _purge(connection) == PurgeResult(0, 0)
-    assert _archive_size(connection) == 4
+    assert run_purge(connection, dry_run=True) == PurgeResult(24, 3)
+    assert count_archive(connection) == 28
+    assert run_purge(connection) == PurgeResult(24, 3)
+    assert run_purge(connection) == PurgeResult(0, 0)
+    assert count_archive(connection) == 4
     audit = (
         "select array_agg(events order by id) as events from dlq.audit where kind = 'archive.purge'"
     )
     assert one(connection, audit) == {"events": [10, 10, 4]}
     counted = "select count(*) as n, count(distinct audit_id) as operations from dlq.purged"
     assert one(connection, counted) == {"n": 24, "operations": 3}
-    assert connection.fetch_one("archive.unaccounted") == SOUND
+    assert connection.fetch_one("archive.unaccounted") == BALANCED
 
 
-def test_a_loss_is_not_hidden_by_a_purge(connection: Connection) -> None:
-    """An event that vanished without being counted is named."""
-    _archived(connection, 5, days_ago=366)
+def test_a_purge_hides_no_lost_event(connection: Connection) -> None:
+    """The check names an event that was deleted without a record."""
+    add_archived_events(connection, 5, days_ago=366)
     connection.execute("delete from outbox_event_archive where id = 2")
-    assert _purge(connection) == PurgeResult(4, 1)
+    assert run_purge(connection) == PurgeResult(4, 1)
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 1,
         "doubled": 0,
@@ -89,11 +92,12 @@ def test_a_loss_is_not_hidden_by_a_purge(connection: Connection) -> None:
     }
 
 
-def test_what_the_application_itself_has_archived_is_not_purged(connection: Connection) -> None:
-    """Rows that it moved there, before us or beside us: without a time of death. Nor are they counted."""
-    _archived(connection, 2, days_ago=366)
+def test_events_that_the_application_archived_are_not_purged(connection: Connection) -> None:
+    """Such rows have no time of death. Alerts and metrics do not count them either."""
+    add_archived_events(connection, 2, days_ago=366)
     connection.execute(
-        "insert into outbox_event_archive select 100 + n, 'order', n::text, 'e', '{}', 'dead', 5, now(), now(), %s"
+        "insert into outbox_event_archive"
+        " select 100 + n, 'order', n::text, 'e', '{}', 'dead', 5, now(), now(), %s"
         " from generate_series(1, 30) n",
         [NOW - timedelta(days=900)],
     )
@@ -104,47 +108,52 @@ def test_what_the_application_itself_has_archived_is_not_purged(connection: Conn
         connection.fetch_one("metrics.state", max_retries=3)["oldest_archived"]
         == (NOW - timedelta(days=366)).timestamp()
     )
-    assert _purge(connection) == PurgeResult(2, 1)
+    assert run_purge(connection) == PurgeResult(2, 1)
     assert one(connection, "select count(*) as n, min(id) as first from outbox_event_archive") == {
         "n": 30,
         "first": 101,
     }
-    assert connection.fetch_one("archive.unaccounted") == SOUND
+    assert connection.fetch_one("archive.unaccounted") == BALANCED
 
 
 @pytest.mark.parametrize("table", ["dlq.audit", "dlq.purged"])
-def test_a_purge_that_dies_midway_deletes_nothing_uncounted(
+def test_a_purge_that_fails_deletes_nothing_without_a_record(
     connection: Connection, database: Database, table: str
 ) -> None:
-    """Whichever of its writes fails, in the second batch; the next run does the rest."""
-    _archived(connection, 25, days_ago=366)
+    """One of its writes fails in the second batch; the next run deletes the rest."""
+    add_archived_events(connection, 25, days_ago=366)
     connection.execute(
         "create function die() returns trigger language plpgsql as $$ begin"
-        " if (select count(*) from dlq.purged) >= 10 then perform pg_terminate_backend(pg_backend_pid()); end if;"
-        f" return new; end $$; create trigger die before insert on {table} for each row execute function die()".encode()
+        " if (select count(*) from dlq.purged) >= 10"
+        " then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$"
+    )
+    connection.execute(
+        f"create trigger die before insert on {table} for each row execute function die()".encode()
     )
     with database.connect() as own, pytest.raises(psycopg.OperationalError):
-        _purge(own)
+        run_purge(own)
     assert (
-        _archive_size(connection),
+        count_archive(connection),
         one(connection, "select count(*) as n from dlq.purged")["n"],
     ) == (15, 10)
     connection.execute(f"drop trigger die on {table}".encode())
-    assert _purge(connection) == PurgeResult(15, 2)
-    assert connection.fetch_one("archive.unaccounted") == SOUND
+    assert run_purge(connection) == PurgeResult(15, 2)
+    assert connection.fetch_one("archive.unaccounted") == BALANCED
 
 
-def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection) -> None:
-    """Delivered and purged events; not what is dead, archived, on its way, or without an outcome. The rollup stays.
+def test_deaths_are_purged_once_their_event_is_delivered_or_purged(connection: Connection) -> None:
+    """Deaths of dead, archived and pending events stay, deaths without an outcome, and the rollup.
 
-    A dry run says how many and changes nothing.
+    A dry run returns the number and changes nothing.
     """
-    _archived(connection, 12, days_ago=1200)  # 1 to 12: purged
-    _purge(connection)
-    _archived(connection, 1, days_ago=1200)  # 13: still in the archive
+    add_archived_events(connection, 12, days_ago=1200)  # 1 to 12: purged
+    run_purge(connection)
+    add_archived_events(connection, 1, days_ago=1200)  # 13: still in the archive
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-        " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', %s from generate_series(14, 18) n",
+        "insert into outbox_event"
+        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', %s"
+        " from generate_series(14, 18) n",
         [NOW - timedelta(days=1200)],
     )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
@@ -154,7 +163,10 @@ def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection
         "update dlq.retry set outcome = 'delivered', settled_at = now() where event_id = 15"
     )
     rollup = one(connection, "select sum(deaths) as n from dlq.cause_day")
-    ledger = "select count(*) as deaths, (select count(*) from dlq.retry) as retries, (select count(*) from dlq.purged)"
+    ledger = (
+        "select count(*) as deaths, (select count(*) from dlq.retry) as retries,"
+        " (select count(*) from dlq.purged)"
+    )
     before = one(connection, f"{ledger} from dlq.death")
     dry_run = RunOptions(dry_run=True)
     assert purge_deaths(
@@ -164,11 +176,11 @@ def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection
     assert purge_deaths(connection, before=NOW - timedelta(days=1095), audit=AUDIT) == PurgeResult(
         13, 2
     )
-    left = one(connection, "select array_agg(event_id order by event_id) as ids from dlq.death")
-    assert left == {"ids": [13, 14, 16, 17, 18]}
+    kept = one(connection, "select array_agg(event_id order by event_id) as ids from dlq.death")
+    assert kept == {"ids": [13, 14, 16, 17, 18]}
     assert one(connection, "select sum(deaths) as n from dlq.cause_day") == rollup
     assert one(connection, "select count(*) as n from dlq.purged")["n"] == 0
-    assert connection.fetch_one("archive.unaccounted") == SOUND
+    assert connection.fetch_one("archive.unaccounted") == BALANCED
     assert connection.fetch_one("cause.rollup_difference") == {
         "ledger": 18,
         "rollup": 18,
@@ -179,44 +191,45 @@ def test_the_ledger_forgets_only_what_is_nowhere_any_more(connection: Connection
     )
 
 
-def test_that_an_event_was_purged_is_known_until_the_last_of_its_deaths_is_forgotten(
+def test_the_record_of_a_purge_lasts_until_the_last_death_of_the_event_is_purged(
     connection: Connection,
 ) -> None:
-    """Also that one of them was restored, for reports of its time."""
-    _archived(connection, 2, days_ago=1094)
+    """So does the record of a restore, which reports of that time need."""
+    add_archived_events(connection, 2, days_ago=1094)
     connection.execute(
-        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)"
-        " select event_id, aggregate_type, aggregate_id, event_type, attempts, died_at - interval '1 week', error,"
-        " cause_id from dlq.death where event_id = 1"
+        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
+        " died_at, error, cause_id)"
+        " select event_id, aggregate_type, aggregate_id, event_type, attempts,"
+        " died_at - interval '1 week', error, cause_id from dlq.death where event_id = 1"
     )
     connection.execute(
         "insert into dlq.restored select event_id, died_at, died_at, died_at from dlq.death"
     )
-    known = "select array_agg(event_id order by event_id) as ids from dlq.{}"
-    _purge(connection)
+    recorded = "select array_agg(event_id order by event_id) as ids from dlq.{}"
+    run_purge(connection)
     assert purge_deaths(connection, before=NOW - timedelta(days=1097), audit=AUDIT) == PurgeResult(
         1, 1
     )
     assert (
-        one(connection, known.format("purged"))
-        == one(connection, known.format("restored"))
+        one(connection, recorded.format("purged"))
+        == one(connection, recorded.format("restored"))
         == {"ids": [1, 2]}
     )
-    assert connection.fetch_one("archive.unaccounted") == SOUND
+    assert connection.fetch_one("archive.unaccounted") == BALANCED
     assert purge_deaths(connection, before=NOW - timedelta(days=1000), audit=AUDIT) == PurgeResult(
         2, 1
     )
     assert (
-        one(connection, known.format("purged"))
-        == one(connection, known.format("restored"))
+        one(connection, recorded.format("purged"))
+        == one(connection, recorded.format("restored"))
         == {"ids": None}
     )
 
 
-def test_the_counters_of_a_stage_are_proven_also_once_its_retries_are_forgotten(
+def test_the_check_of_stages_works_after_their_retries_are_purged(
     connection: Connection,
 ) -> None:
-    """Each outcome by what is left and what was forgotten, a part at a time; a counter that is wrong is still named."""
+    """It compares each counter with the remaining and the purged retries, and names a wrong one."""
     add_events(connection, 5)
     kill(connection, "ValueError: alpha broke")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
@@ -232,11 +245,11 @@ def test_the_counters_of_a_stage_are_proven_also_once_its_retries_are_forgotten(
     )
     counted = StageOutcomes(size=10, released=5, delivered=3, died_again=1, deleted=1)
     assert get_stage_outcomes(connection, fix) == {1: counted}
-    forgets = {"before": now + timedelta(days=1), "audit": replace(AUDIT, now=now)}
-    assert purge_deaths(connection, **forgets) == PurgeResult(4, 1)
+    before, audit = now + timedelta(days=1), replace(AUDIT, now=now)
+    assert purge_deaths(connection, before=before, audit=audit) == PurgeResult(4, 1)
     assert connection.run("fix.stages_difference").fetchall() == []
     connection.execute("update outbox_event set status = 'done' where id = 4")
-    assert purge_deaths(connection, **forgets) == PurgeResult(2, 1)
+    assert purge_deaths(connection, before=before, audit=audit) == PurgeResult(2, 1)
     assert connection.run("fix.stages_difference").fetchall() == []
     assert one(connection, "select count(*) as n from dlq.retry") == {"n": 0}
     assert get_stage_outcomes(connection, fix) == {1: counted}
@@ -244,10 +257,10 @@ def test_the_counters_of_a_stage_are_proven_also_once_its_retries_are_forgotten(
     assert connection.run("fix.stages_difference").fetchall() == [{"fix_id": fix, "stage": 1}]
 
 
-def test_a_retry_without_outcome_keeps_the_deaths_that_tell_it_though_its_event_is_purged(
+def test_deaths_are_kept_while_a_retry_without_outcome_needs_them(
     connection: Connection,
 ) -> None:
-    """It died again, was archived and purged before anybody wrote that down; then it is dead again, not gone."""
+    """An event that was purged before its outcome was recorded died again; it was not deleted."""
     add_events(connection, 1)
     kill(connection, "ValueError: alpha broke")
     now = datetime.now(UTC)
@@ -263,11 +276,12 @@ def test_a_retry_without_outcome_keeps_the_deaths_that_tell_it_though_its_event_
     assert purge_deaths(connection, before=later, audit=audit) == PurgeResult(2, 1)
 
 
-def test_batches_are_found_by_index(connection: Connection) -> None:
-    """In a table of which most is the application's own; from where the last one ended."""
-    _archived(connection, 400, days_ago=366)
+def test_batches_use_the_index(connection: Connection) -> None:
+    """Most rows of the archive table belong to the application."""
+    add_archived_events(connection, 400, days_ago=366)
     connection.execute(
-        "insert into outbox_event_archive select 1000 + n, 'order', n::text, 'e', '{}', 'done', 1, now(), now()"
+        "insert into outbox_event_archive"
+        " select 1000 + n, 'order', n::text, 'e', '{}', 'done', 1, now(), now()"
         " from generate_series(1, 20000) n"
     )
     connection.execute("analyze")
@@ -288,21 +302,21 @@ def test_batches_are_found_by_index(connection: Connection) -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_the_asset_says_in_a_dry_run_what_it_would_purge_and_forget(connection: Connection) -> None:
-    """By the retentions of the installation, of what there is before it; then it does."""
+def test_the_dry_run_of_the_asset_has_the_figures_of_the_purge(connection: Connection) -> None:
+    """The retentions are those of the installation."""
     add_events(connection, 2)
     kill(connection, "ValueError: alpha broke")
     connection.execute("update dlq.death set died_at = died_at - interval '1200 days'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     connection.execute("update outbox_event set status = 'done'")
-    _archived(connection, 3, days_ago=500)
-    told = []
+    add_archived_events(connection, 3, days_ago=500)
+    figures = []
     for dry_run in (True, False, False):
         config = {"ops": {"archive_purge": {"config": {"dry_run": dry_run}}}}
         run = dg.materialize(
             [archive_purge], resources={"outbox": OutboxResource()}, run_config=config
         )
-        said = run.asset_materializations_for_node("archive_purge")[0].metadata
-        told.append((said["events_purged"].value, said["deaths_purged"].value))
-    assert told == [(3, 2), (3, 2), (0, 0)]
+        metadata = run.asset_materializations_for_node("archive_purge")[0].metadata
+        figures.append((metadata["events_purged"].value, metadata["deaths_purged"].value))
+    assert figures == [(3, 2), (3, 2), (0, 0)]
     assert one(connection, "select count(*) as n from dlq.death") == {"n": 3}

@@ -1,4 +1,4 @@
-"""Restoring: what was archived is dead again as it was, once, and a fix can target it."""
+"""Tests that restored events are dead again, unchanged and once, and that fixes can select them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -37,36 +37,44 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restore, "BATCH", 10)
 
 
-def _died(connection: Connection, count: int, *, error: str = ERROR, event_type: str = "e") -> None:
-    """Dead events, classified, of a minute each."""
+def add_dead_events(
+    connection: Connection, count: int, *, error: str = ERROR, event_type: str = "e"
+) -> None:
+    """Add classified dead events, one death a minute."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,"
-        " dead_at) select 'order', n::text, %s, '{\"n\": 12345678901234567890.10}', 'dead', 5, %s,"
-        " %s::timestamptz + n * interval '1 minute' from generate_series(1, %s) n",
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " attempts, last_error, dead_at)"
+        " select 'order', n::text, %s, '{\"n\": 12345678901234567890.10}', 'dead',"
+        " 5, %s, %s::timestamptz + n * interval '1 minute' from generate_series(1, %s) n",
         [event_type, error, NOW - timedelta(days=40), count],
     )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
 
 
-def _archive(connection: Connection) -> int:
+def run_archive(connection: Connection) -> int:
+    """Archive all dead events; return their number."""
     return archive_dead_events(
         connection, before=NOW, only_exported=False, audit=replace(AUDIT, reason="r")
     ).moved
 
 
-def _places(connection: Connection) -> tuple[int, int]:
-    """Events in the outbox and in the archive."""
-    counted = "select (select count(*) from outbox_event) as outbox, (select count(*) from outbox_event_archive) as archive"
-    return tuple(one(connection, counted).values())  # type: ignore[return-value]
+def count_events(connection: Connection) -> tuple[int, int]:
+    """Return the numbers of events in the outbox and in the archive."""
+    counts = one(
+        connection,
+        "select (select count(*) from outbox_event) as outbox,"
+        " (select count(*) from outbox_event_archive) as archive",
+    )
+    return counts["outbox"], counts["archive"]
 
 
-def test_an_event_comes_back_as_it_was_and_dies_no_second_death(connection: Connection) -> None:
-    """Every column; the ledger is as before; archived again and restored again it is still the same."""
-    _died(connection, 25)
+def test_a_restored_event_is_unchanged_and_has_no_second_death(connection: Connection) -> None:
+    """All its columns and the ledger stay the same when it is archived and restored again."""
+    add_dead_events(connection, 25)
     rows = "select *, payload::text as payload from outbox_event order by id"
     before = connection.execute(rows).fetchall()
     for _ in range(2):
-        assert _archive(connection) == 25
+        assert run_archive(connection) == 25
         assert restore_events(connection, ALL, audit=AUDIT) == RestoreResult(
             25, 3, blocked=0, discarded=0, locked=0
         )
@@ -85,7 +93,7 @@ def test_an_event_comes_back_as_it_was_and_dies_no_second_death(connection: Conn
 
 
 @pytest.mark.parametrize(
-    ("selection", "back"),
+    ("selection", "restored"),
     [
         (Selection(cause=compute_cause_key(ERROR)), {1, 2, 3}),
         (Selection(event_ids=(2, 5, 99)), {2, 5}),
@@ -99,26 +107,26 @@ def test_an_event_comes_back_as_it_was_and_dies_no_second_death(connection: Conn
     ],
     ids=["a cause", "ids", "a type", "a text", "times", "all"],
 )
-def test_a_selector_says_what_comes_back(
-    connection: Connection, selection: Selection, back: set[int]
+def test_only_selected_events_are_restored(
+    connection: Connection, selection: Selection, restored: set[int]
 ) -> None:
-    """The dry run says how many and changes nothing."""
-    _died(connection, 3)
-    _died(connection, 2, error="ValueError: other", event_type="f")
-    _archive(connection)
+    """The dry run returns the same number and changes nothing."""
+    add_dead_events(connection, 3)
+    add_dead_events(connection, 2, error="ValueError: other", event_type="f")
+    run_archive(connection)
     assert restore_events(
         connection, selection, audit=AUDIT, options=RunOptions(dry_run=True)
-    ).events == len(back)
-    assert _places(connection) == (0, 5)
-    assert restore_events(connection, selection, audit=AUDIT).events == len(back)
-    assert {row["id"] for row in connection.execute("select id from outbox_event")} == back
+    ).events == len(restored)
+    assert count_events(connection) == (0, 5)
+    assert restore_events(connection, selection, audit=AUDIT).events == len(restored)
+    assert {row["id"] for row in connection.execute("select id from outbox_event")} == restored
 
 
-def test_what_is_in_the_outbox_or_was_given_up_stays_and_is_counted(connection: Connection) -> None:
-    """What was given up comes back when it is named."""
-    _died(connection, 3)
+def test_blocked_and_discarded_events_stay_archived_and_are_counted(connection: Connection) -> None:
+    """A discarded event is restored if its id is given."""
+    add_dead_events(connection, 3)
     discard_events(connection, Selection(event_ids=(1,)), audit=AUDIT)
-    _archive(connection)
+    run_archive(connection)
     connection.execute(
         "insert into outbox_event (id, aggregate_type, aggregate_id, event_type, payload)"
         " values (2, 'o', '1', 'e', '{}')"
@@ -132,10 +140,12 @@ def test_what_is_in_the_outbox_or_was_given_up_stays_and_is_counted(connection: 
     assert one(connection, "select count(*) as n from dlq.discard") == {"n": 0}
 
 
-def test_what_others_hold_stays_and_is_counted(connection: Connection, database: Database) -> None:
-    """Also by a dry run; of events that were named the reason is said why none came back."""
-    _died(connection, 3)
-    _archive(connection)
+def test_locked_events_stay_archived_and_are_counted(
+    connection: Connection, database: Database
+) -> None:
+    """In a dry run too. The error for given ids names the reason."""
+    add_dead_events(connection, 3)
+    run_archive(connection)
     named = Selection(event_ids=(1, 2))
     with database.connect() as other, other.transaction():
         other.execute("select from outbox_event_archive where id < 3 for update")
@@ -144,13 +154,13 @@ def test_what_others_hold_stays_and_is_counted(connection: Connection, database:
         for dry_run in (True, False):
             done = restore_events(connection, ALL, audit=AUDIT, options=RunOptions(dry_run=dry_run))
             assert done == RestoreResult(1, 1, blocked=0, discarded=0, locked=2)
-    assert _places(connection) == (1, 2)
-    for done, kind, said in (
+    assert count_events(connection) == (1, 2)
+    for done, kind, message in (
         (held, RefusedError, "Other transactions hold these 2 events"),
         (
             RestoreResult(0, 0, blocked=1, discarded=0, locked=0),
             RefusedError,
-            "1 event stays archived: the outbox has the same id",
+            "1 event stays archived: the outbox has an event of the same id.",
         ),
         (
             RestoreResult(0, 0, blocked=0, discarded=0, locked=0),
@@ -158,14 +168,13 @@ def test_what_others_hold_stays_and_is_counted(connection: Connection, database:
             "None of these events is archived as dead",
         ),
     ):
-        why = build_nothing_restored_error(done)
-        assert (type(why), said in str(why)) == (kind, True)
+        error = build_nothing_restored_error(done)
+        assert (type(error), message in str(error)) == (kind, True)
 
 
-def test_a_fix_that_came_late_targets_what_was_restored(connection: Connection) -> None:
-    """Which is what the archive gives it back for."""
-    _died(connection, 3)
-    _archive(connection)
+def test_a_later_fix_releases_restored_events(connection: Connection) -> None:
+    add_dead_events(connection, 3)
+    run_archive(connection)
     restore_events(connection, ALL, audit=AUDIT)
     now = datetime.now(UTC)
     flag = FixFlag(Selection(cause=compute_cause_key(ERROR)), RetryPolicy())
@@ -176,10 +185,12 @@ def test_a_fix_that_came_late_targets_what_was_restored(connection: Connection) 
     )
 
 
-def test_two_at_once_restore_each_event_once(connection: Connection, database: Database) -> None:
-    """Each takes what the other does not hold."""
-    _died(connection, 100)
-    _archive(connection)
+def test_concurrent_restores_restore_each_event_once(
+    connection: Connection, database: Database
+) -> None:
+    """Each skips the events that another one has locked."""
+    add_dead_events(connection, 100)
+    run_archive(connection)
 
     def run(_: int) -> int:
         with database.connect() as own:
@@ -190,23 +201,24 @@ def test_two_at_once_restore_each_event_once(connection: Connection, database: D
             sum(pool.map(run, range(3))) + restore_events(connection, ALL, audit=AUDIT).events
             == 100
         )
-    assert _places(connection) == (100, 0)
+    assert count_events(connection) == (100, 0)
 
 
-def test_a_killed_run_leaves_whole_batches_and_the_next_goes_on(
+def test_a_killed_run_leaves_whole_batches_and_the_next_run_continues(
     connection: Connection, database: Database
 ) -> None:
-    """Nothing is in both tables or in neither."""
-    _died(connection, 25)
-    _archive(connection)
+    """Each event is in exactly one of the two tables."""
+    add_dead_events(connection, 25)
+    run_archive(connection)
     connection.execute(
         "create function die() returns trigger language plpgsql as $$ begin"
-        " if (select count(*) from outbox_event) > 10 then perform pg_terminate_backend(pg_backend_pid()); end if;"
-        " return new; end $$; create trigger die before insert on dlq.audit for each row execute function die()"
+        " if (select count(*) from outbox_event) > 10"
+        " then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$;"
+        " create trigger die before insert on dlq.audit for each row execute function die()"
     )
     with database.connect() as own, pytest.raises(psycopg.OperationalError):
         restore_events(own, ALL, audit=AUDIT)
-    assert _places(connection) == (10, 15)
+    assert count_events(connection) == (10, 15)
     connection.execute("drop trigger die on dlq.audit")
     assert restore_events(connection, ALL, audit=AUDIT).events == 15
 
@@ -216,20 +228,24 @@ def test_a_killed_run_leaves_whole_batches_and_the_next_goes_on(
     [ALL, Selection(cause=compute_cause_key(ERROR)), Selection(event_ids=(1, 2))],
     ids=str,
 )
-def test_no_page_reads_whole_tables(connection: Connection, selection: Selection) -> None:
-    """Be it led by the archive, by a cause or by ids."""
-    _died(connection, 3000)
-    _archive(connection)
+def test_no_page_scans_whole_tables(connection: Connection, selection: Selection) -> None:
+    """For all events, for a cause, and for ids."""
+    add_dead_events(connection, 3000)
+    run_archive(connection)
     connection.execute(
-        "insert into outbox_event_archive select 10000 + n, 'o', n::text, 'e', '{}', 'done', 1, now(), now()"
+        "insert into outbox_event_archive"
+        " select 10000 + n, 'o', n::text, 'e', '{}', 'done', 1, now(), now()"
         " from generate_series(1, 20000) n"
     )
     connection.execute(
-        "insert into outbox_event select 50000 + n, 'o', n::text, 'e', '{}', 'done' from generate_series(1, 20000) n"
+        "insert into outbox_event"
+        " select 50000 + n, 'o', n::text, 'e', '{}', 'done' from generate_series(1, 20000) n"
     )
     connection.execute(
-        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)"
-        " select 100000 + n, 'o', n::text, 'e', 5, '2026-01-01Z', 'x' from generate_series(1, 50000) n"
+        "insert into dlq.death"
+        " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)"
+        " select 100000 + n, 'o', n::text, 'e', 5, '2026-01-01Z', 'x'"
+        " from generate_series(1, 50000) n"
     )
     connection.execute("analyze")
     values = {

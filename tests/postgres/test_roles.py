@@ -1,4 +1,4 @@
-"""`sql/roles.sql`: can each role do its work, as itself on a real server, and nothing more?"""
+"""Tests on a real server that each role of `sql/roles.sql` can do its work, and nothing else."""
 
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -53,23 +53,27 @@ from tests.rows import add_events, kill, one
 
 UTC_ZONE = ZoneInfo("UTC")
 ROLES = ("operator", "reader", "flagger", "worker")
-TODAY = datetime.now(UTC)
 TABLES = """
     select c.oid::regclass::text as name, c.relkind in ('r', 'p') as is_table
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'p', 'v', 'm') and (n.nspname = 'dlq' or c.relname like 'outbox_event%') order by 1
+    where c.relkind in ('r', 'p', 'v', 'm')
+        and (n.nspname = 'dlq' or c.relname like 'outbox_event%')
+    order by 1
 """
 FUNCTIONS = """
     select p.proname as name, p.provolatile <> 'v' and not prosecdef as reads
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-    where n.nspname = 'dlq' and p.prokind = 'f' and has_function_privilege(%s, p.oid, 'execute') = %s order by 1
+    where n.nspname = 'dlq'
+        and p.prokind = 'f'
+        and has_function_privilege(%s, p.oid, 'execute') = %s
+    order by 1
 """
-# What the operator may do with a table of ours, where that is not all of reading, adding, changing and deleting.
-ONLY = {
+# The rights of the operator on tables where it has not all of select, insert and delete.
+OPERATOR_RIGHTS = {
     "dlq.audit": {"select", "insert"},
     "dlq.migration": {"select"},
-    "dlq.death": {"select", "delete"},  # and fill in the cause
-    "outbox_event": {"select", "insert", "delete"},  # and update the columns of a retry
+    "dlq.death": {"select", "delete"},  # and update of the cause
+    "outbox_event": {"select", "insert", "delete"},  # and update of the columns of a retry
     "outbox_event_archive": {"select", "insert", "delete"},
 }
 NEVER_DELETED = {
@@ -81,7 +85,7 @@ NEVER_DELETED = {
     "fix_outcome",
     "export_day",
 }
-ACTS = {
+STATEMENTS = {
     "select": "select from {} limit 0",
     "insert": "insert into {} default values",
     "delete": "delete from {} where false",
@@ -92,13 +96,11 @@ Urls = Mapping[str, str]
 
 
 @contextmanager
-def _granted(database: Database, names: TableNames = TableNames()) -> Iterator[Urls]:  # noqa: B008 - frozen
-    """Roles of the test's own, an account in each, and the connection strings of these accounts."""
+def granted_roles(database: Database, names: TableNames = TableNames()) -> Iterator[Urls]:
+    """Create roles and an account in each; yield the connection strings of the accounts."""
     suffix = uuid4().hex[:8]
-    roles = {
-        role: f"{role} {suffix}" for role in ROLES
-    }  # with a blank: names are quoted everywhere
-    _psql(database, render_roles(names), roles)
+    roles = {role: f"{role} {suffix}" for role in ROLES}  # the space tests quoting
+    run_psql(database, render_roles(names), roles)
     with database.connect() as owner:
         password = owner.info.password or "unused"
         accounts = {role: f"{role}_account_{suffix}" for role in ROLES}
@@ -120,29 +122,37 @@ def _granted(database: Database, names: TableNames = TableNames()) -> Iterator[U
 
 @pytest.fixture
 def urls(database: Database) -> Iterator[Urls]:
-    with _granted(database) as granted:
+    with granted_roles(database) as granted:
         yield granted
 
 
-def _psql(database: Database, script: str, variables: Mapping[str, str]) -> None:
+def run_psql(database: Database, script: str, variables: Mapping[str, str]) -> None:
+    """Run a script with psql, twice, as after each migration."""
     parts = conninfo_to_dict(database.url)
     options = ["-h", str(parts["host"]), "-U", str(parts["user"]), "-d", str(parts["dbname"])]
     options += [word for name, value in variables.items() for word in ("-v", f"{name}={value}")]
-    for _ in range(2):  # running it again is what people do after each migration
+    for _ in range(2):
         done = subprocess.run(
             ["psql", "-X", *options], input=script, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
 
 
-def _act(reason: str = "tested") -> AuditContext:
-    return AuditContext("ann", reason, datetime.now(UTC))
+def make_audit() -> AuditContext:
+    """Return the audit context of a change that is made now."""
+    return AuditContext("ann", "tested", datetime.now(UTC))
 
 
-def test_the_worker_delivers_fails_and_buries_and_its_deaths_are_recorded(
+def find_day(connection: Connection) -> date:
+    """Return the day of the last death in UTC."""
+    died_at: datetime = one(connection, "select max(died_at) from dlq.death")["max"]
+    return died_at.astimezone(UTC).date()
+
+
+def test_the_worker_delivers_and_fails_events_and_its_deaths_are_recorded(
     connection: Connection, urls: Urls
 ) -> None:
-    """Without a right on our schema: the trigger has its owner's."""
+    """It has no rights on the schema `dlq`: the trigger has the rights of its owner."""
     add_events(connection, 3)
     with OutboxRepository(urls["worker"], max_attempts=1) as repository:
         first, second, third = repository.fetch_pending(3)
@@ -152,32 +162,35 @@ def test_the_worker_delivers_fails_and_buries_and_its_deaths_are_recorded(
     assert one(connection, "select count(*) from dlq.death") == {"count": 2}
 
 
-def test_the_operator_does_all_that_jobs_and_people_do(
+def test_the_operator_can_run_every_job_and_command(
     connection: Connection, urls: Urls, tmp_path: Path
 ) -> None:
-    """From the first cause to the last purge, with nothing but the role's rights."""
+    """From the classification to the purge."""
     add_events(connection, 30)
     kill(connection, "TimeoutError: no answer", where="id <= 20")
     kill(connection, "KeyError: 'postcode'", where="id > 20")
     with Database(urls["operator"]).connect() as operator:
         require_current(operator)
         assert classify_deaths(operator, zone=UTC_ZONE).deaths == 30
-        assert mark_regressed_causes(operator, now=TODAY) == ()
-        _look_after_causes(operator)
-        _fix(operator, connection)
-        retry_with_payload(operator, 25, '{"mended": true}', audit=_act(), allowed=True)
+        now = datetime.now(UTC)
+        assert mark_regressed_causes(operator, now=now) == ()
+        edit_causes(operator)
+        run_fix(operator, connection)
+        retry_with_payload(operator, 25, '{"fixed": true}', audit=make_audit(), allowed=True)
         settle_retries(operator, now=datetime.now(UTC), settle_seconds=1)
         day = Day.of(date(2026, 3, 10), UTC_ZONE)
-        export_day(
-            operator, url=urls["operator"], day=day, target=open_local_target(tmp_path), now=TODAY
-        )
-        assert verify_day(operator, day=day, target=open_local_target(tmp_path), now=TODAY) == []
-        now, reports = TODAY + timedelta(days=2), open_local_target(tmp_path, "reports")
-        policy = ReportPolicy()
+        target = open_local_target(tmp_path)
+        export_day(operator, url=urls["operator"], day=day, target=target, now=now)
+        assert verify_day(operator, day=day, target=target, now=now) == []
         build_report(
-            operator, day=TODAY.date(), zone=UTC_ZONE, target=reports, policy=policy, now=now
+            operator,
+            day=find_day(connection),
+            zone=UTC_ZONE,
+            target=open_local_target(tmp_path, "reports"),
+            policy=ReportPolicy(),
+            now=now + timedelta(days=2),
         )
-        _archive(operator)
+        run_archive(operator)
         for name in ("archive.unaccounted", "cause.rollup_difference", "outbox.observe"):
             operator.fetch_one(name)
         operator.run("fix.stages_difference")
@@ -191,69 +204,76 @@ def test_the_operator_does_all_that_jobs_and_people_do(
     }
 
 
-def _look_after_causes(operator: Connection) -> None:
-    one_, other = (cause.id for cause in list_causes(operator))
-    merged = merge_causes(operator, one_, into=other, audit=_act())
-    undo_change(operator, merged.audit_id, audit=_act())
-    merge_causes(operator, one_, into=other, audit=_act())
-    split_cause(operator, one_, audit=_act())
-    set_cause_text(operator, one_, "name", "no answer", audit=_act())
-    mute_cause(operator, one_, datetime.now(UTC) + timedelta(days=1), audit=_act())
+def edit_causes(operator: Connection) -> None:
+    """Merge, undo, split, name and mute causes."""
+    first, other = (cause.id for cause in list_causes(operator))
+    merged = merge_causes(operator, first, into=other, audit=make_audit())
+    undo_change(operator, merged.audit_id, audit=make_audit())
+    merge_causes(operator, first, into=other, audit=make_audit())
+    split_cause(operator, first, audit=make_audit())
+    set_cause_text(operator, first, "name", "no answer", audit=make_audit())
+    mute_cause(operator, first, datetime.now(UTC) + timedelta(days=1), audit=make_audit())
 
 
-def _fix(operator: Connection, owner: Connection) -> None:
+def run_fix(operator: Connection, owner: Connection) -> None:
+    """Preview, flag, advance and withdraw a fix."""
     cause = next(cause.id for cause in list_causes(operator) if cause.dead == 20)
     flag = FixFlag(Selection(cause=cause))
-    assert preview_fix(operator, flag, audit=_act(), default=FixTerms().policy).events == 20
-    fix = flag_fix(operator, flag, audit=_act())
+    assert preview_fix(operator, flag, audit=make_audit(), default=FixTerms().policy).events == 20
+    fix = flag_fix(operator, flag, audit=make_audit())
     (due,) = list_due_fixes(operator, now=datetime.now(UTC), max_backlog=timedelta(days=1))
-    assert advance_fix(operator, due.id, audit=_act(), terms=FixTerms()).released == 10
+    assert advance_fix(operator, due.id, audit=make_audit(), terms=FixTerms()).released == 10
     owner.execute("update outbox_event set status = 'done' where status = 'pending'")
     later = AuditContext("ann", "a step is due", datetime.now(UTC) + timedelta(seconds=2))
     assert advance_fix(operator, fix.id, audit=later, terms=FixTerms()).released == 10
-    withdraw_fix(operator, fix.id, audit=_act())
+    withdraw_fix(operator, fix.id, audit=make_audit())
 
 
-def _archive(operator: Connection) -> None:
+def run_archive(operator: Connection) -> None:
+    """Discard, archive, restore and purge events."""
     soon = datetime.now(UTC) + timedelta(seconds=1)
-    assert discard_events(operator, Selection(event_ids=(21,)), audit=_act()).events == 1
-    moved = archive_dead_events(operator, before=soon, only_exported=False, audit=_act()).moved
+    assert discard_events(operator, Selection(event_ids=(21,)), audit=make_audit()).events == 1
+    moved = archive_dead_events(
+        operator, before=soon, only_exported=False, audit=make_audit()
+    ).moved
     assert moved > 0
-    assert restore_events(operator, Selection(event_ids=(22, 23)), audit=_act()).events == 2
-    archive_dead_events(operator, before=soon, only_exported=True, audit=_act())
-    archive_dead_events(operator, before=soon, only_exported=False, audit=_act())
+    assert restore_events(operator, Selection(event_ids=(22, 23)), audit=make_audit()).events == 2
+    archive_dead_events(operator, before=soon, only_exported=True, audit=make_audit())
+    archive_dead_events(operator, before=soon, only_exported=False, audit=make_audit())
     assert (
-        purge_archive(operator, before=datetime.now(UTC) + timedelta(days=1), audit=_act()).events
+        purge_archive(
+            operator, before=datetime.now(UTC) + timedelta(days=1), audit=make_audit()
+        ).events
         == moved + 1
     )
-    assert purge_deaths(operator, before=soon, audit=_act()).events > 0
+    assert purge_deaths(operator, before=soon, audit=make_audit()).events > 0
 
 
-def test_the_reader_reads_all_of_it(connection: Connection, urls: Urls) -> None:
-    """Tables, views, the report, and what calls functions."""
+def test_the_reader_can_read_everything(connection: Connection, urls: Urls) -> None:
+    """Tables, views, reports, and statements that call functions."""
     add_events(connection, 2)
     kill(connection, "boom")
     classify_deaths(connection, zone=UTC_ZONE)
     with Database(urls["reader"]).connect() as reader:
         require_current(reader)
         (cause,) = list_causes(reader)
-        seen = make_report(
+        now = datetime.now(UTC)
+        report = make_report(
             reader,
-            day=TODAY.date(),
+            day=find_day(connection),
             zone=UTC_ZONE,
             policy=ReportPolicy(),
-            now=TODAY + timedelta(days=2),
+            now=now + timedelta(days=2),
         )
-        assert seen.figures.totals.deaths == cause.dead == 2
+        assert report.figures.totals.deaths == cause.dead == 2
         assert [fix.id for fix in list_fixes(reader)] == []
         for row in connection.execute(TABLES.encode()):
             reader.execute(sql.SQL("table {}").format(sql.Identifier(*row["name"].split("."))))
-        reader.fetch_one("archive.exported_times", before=TODAY)
+        reader.fetch_one("archive.exported_times", before=now)
         reader.run("archive.columns_lacking")
 
 
-def test_the_flagger_flags_and_signs(connection: Connection, urls: Urls) -> None:
-    """With its own name; the fix then runs."""
+def test_the_flagger_can_flag_a_fix_in_its_own_name(connection: Connection, urls: Urls) -> None:
     add_events(connection, 1)
     kill(connection, "boom")
     classify_deaths(connection, zone=UTC_ZONE)
@@ -263,11 +283,12 @@ def test_the_flagger_flags_and_signs(connection: Connection, urls: Urls) -> None
     assert fix.flagged_by == conninfo_to_dict(urls["flagger"])["user"]
 
 
-def _allowed(role: str, table: str, *, is_table: bool) -> set[str]:
+def list_rights(role: str, table: str, *, is_table: bool) -> set[str]:
+    """Return the rights that a role has to have on a table or view."""
     if role == "operator":
         if not is_table:
             return {"select"}
-        return ONLY.get(
+        return OPERATOR_RIGHTS.get(
             table,
             {"select", "insert", "delete"} - ({"delete"} if table[4:] in NEVER_DELETED else set()),
         )
@@ -277,39 +298,42 @@ def _allowed(role: str, table: str, *, is_table: bool) -> set[str]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_may_do_nothing_else_with_any_table(
+def test_a_role_has_no_other_rights_on_tables(
     connection: Connection, urls: Urls, role: str
 ) -> None:
-    """Each audit on each table that is not its own raises insufficient privilege, and the others do not."""
+    """Every statement without the right is refused, and no other one."""
     tried = 0
     with psycopg.connect(urls[role], autocommit=True) as account:
         for table in connection.execute(TABLES.encode()).fetchall():
-            allowed = _allowed(role, table["name"], is_table=table["is_table"])
-            for audit, statement in ACTS.items():
-                if audit != "select" and not table["is_table"]:  # nobody writes through a view
+            rights = list_rights(role, table["name"], is_table=table["is_table"])
+            for right, statement in STATEMENTS.items():
+                if right != "select" and not table["is_table"]:
                     continue
-                if table["name"].startswith("outbox_event") and audit == "insert":
-                    statement = "insert into {} (id) values (1)"  # noqa: PLW2901 - new ids are the application's
-                refused = _refused(account, statement.format(table["name"]))
-                assert refused == (audit not in allowed), (role, audit, table["name"])
+                if table["name"].startswith("outbox_event") and right == "insert":
+                    # Only the application draws new ids from the sequence.
+                    statement = "insert into {} (id) values (1)"  # noqa: PLW2901
+                refused = is_refused(account, statement.format(table["name"]))
+                assert refused == (right not in rights), (role, right, table["name"])
                 tried += 1
     assert tried > 50
 
 
-def _refused(account: psycopg.Connection, statement: str) -> bool:
+def is_refused(account: psycopg.Connection, statement: str) -> bool:
+    """Run a statement and roll it back; return whether the account lacks the right."""
     try:
         with account.transaction(force_rollback=True):
             account.execute(statement.encode())
     except psycopg.errors.InsufficientPrivilege:
         return True
     except (psycopg.IntegrityError, psycopg.errors.FeatureNotSupported):
-        pass  # the right is there, the row is not
+        pass  # the account has the right, but the row is invalid
     return False
 
 
 FORGE = """
     create temp table forged (like outbox_event);
-    create trigger t after insert on forged for each row execute function dlq.record_inserted_death()
+    create trigger t after insert on forged
+        for each row execute function dlq.record_inserted_death()
 """
 FORBIDDEN = {
     "operator": [
@@ -346,8 +370,9 @@ FORBIDDEN = {
 @pytest.mark.parametrize(
     ("role", "statement"), [(role, text) for role, texts in FORBIDDEN.items() for text in texts]
 )
-def test_a_role_is_refused(connection: Connection, urls: Urls, role: str, statement: str) -> None:
-    """What it would have to be trusted with."""
+def test_a_role_cannot_run_a_forbidden_statement(
+    connection: Connection, urls: Urls, role: str, statement: str
+) -> None:
     add_events(connection, 1)
     kill(connection, "boom")
     with (
@@ -358,7 +383,7 @@ def test_a_role_is_refused(connection: Connection, urls: Urls, role: str, statem
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_creates_nothing_among_ours_and_calls_only_what_it_needs(
+def test_a_role_creates_nothing_in_the_schema_and_calls_only_the_functions_it_needs(
     connection: Connection, urls: Urls, role: str
 ) -> None:
     with psycopg.connect(urls[role], autocommit=True) as account:
@@ -385,8 +410,7 @@ def test_a_role_creates_nothing_among_ours_and_calls_only_what_it_needs(
             assert callable_ == []
 
 
-def test_names_that_need_quotes_are_granted_on(empty_database: Database) -> None:
-    """A schema and a table of somebody's own."""
+def test_roles_work_with_names_that_need_quotes(empty_database: Database) -> None:
     names = TableNames(
         outbox_schema='shop "1"',
         outbox_table="out box",
@@ -397,12 +421,12 @@ def test_names_that_need_quotes_are_granted_on(empty_database: Database) -> None
     with database.connect() as owner:
         create_host_tables(owner)
         apply_migrations(owner, load_migrations())
-        with _granted(database, names) as urls:
+        with granted_roles(database, names) as urls:
             with replace(database, url=urls["operator"]).connect() as operator:
                 assert classify_deaths(operator, zone=UTC_ZONE).deaths == 0
                 assert (
                     archive_dead_events(
-                        operator, before=TODAY, only_exported=True, audit=_act()
+                        operator, before=datetime.now(UTC), only_exported=True, audit=make_audit()
                     ).moved
                     == 0
                 )

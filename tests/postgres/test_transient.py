@@ -17,7 +17,7 @@ HELD = "Other transactions hold the rows. Try again when those transactions have
 
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize(
-    ("limit", "ask", "said"),
+    ("timeout", "statement", "message"),
     [
         ("statement_timeout", "select pg_sleep(10)", SLOW),
         ("lock_timeout", "alter table outbox_event add column own text", HELD),
@@ -29,16 +29,16 @@ HELD = "Other transactions hold the rows. Try again when those transactions have
     ],
 )
 def test_every_face_reports_a_transient_error(
-    connection: Connection, database: Database, limit: str, ask: str, said: str
+    connection: Connection, database: Database, timeout: str, statement: str, message: str
 ) -> None:
     """A statement timeout, a lock timeout and a deadlock."""
     with database.connect() as other, other.transaction():
         other.execute("lock table outbox_event in row exclusive mode")
-        connection.execute(f"set {limit} = '50ms'".encode())
+        connection.execute(f"set {timeout} = '50ms'".encode())
         with pytest.raises(psycopg.Error) as raised:
-            connection.execute(ask.encode())
+            connection.execute(statement.encode())
     status, body = describe_error(raised.value)
-    assert (status, body.error, body.code) == (503, said, "transient")
-    assert _describe_error(raised.value) == said
-    with pytest.raises(Exception, match=said), OutboxResource().session():
+    assert (status, body.error, body.code) == (503, message, "transient")
+    assert _describe_error(raised.value) == message
+    with pytest.raises(Exception, match=message), OutboxResource().session():
         raise raised.value

@@ -45,7 +45,7 @@ class CheckResult:
         check: its name.
         ok: whether it passed; None: it was skipped.
         found: what it found, in a sentence.
-        remedy: the command that remedies the problem; empty if there is none.
+        remedy: the command that remedies the problem; empty without a problem.
     """
 
     check: str

@@ -299,8 +299,8 @@ def _build_check_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     for row in snapshot.checks:
         passed.add_metric((row["name"],), int(row["passed"]))
         checked_at.add_metric((row["name"],), row["checked_at"].timestamp())
-        if row["name"] == "books_balance":
-            unaccounted = row["figures"]["missing"] + row["figures"]["doubled"]
+        if row["name"] == "no_event_is_missing":
+            unaccounted = row["figures"]["missing"] + row["figures"]["duplicated"]
     yield passed
     yield checked_at
     yield _build_gauge(

@@ -27,7 +27,7 @@ def validate_not_negative(name: str, value: int, *, most: int = BIGINT_MAX) -> i
 
 
 def _validate_whole_number(name: str, value: int, *, least: int, most: int) -> int:
-    # bool is a subclass of int, and True is no number that a caller meant.
+    # bool is a subclass of int, but True is not an id or a limit.
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
     return value

@@ -5,7 +5,7 @@
 --     dlq migrate --print roles | psql
 --
 -- operator: Dagster's jobs, and people with the command line or the HTTP API. reader: reports, dashboards, queries.
--- flagger: states that something is mended, and nothing else. worker: takes events and reports what became of them.
+-- flagger: states that something is fixed, and nothing else. worker: takes events and reports what became of them.
 -- None can log in: create accounts for people and processes and make them members. `create role` is repeatable here.
 
 select format('create role %I', name) from (values (:'operator'), (:'reader'), (:'flagger'), (:'worker')) as r (name)
@@ -32,8 +32,8 @@ select format('grant execute on function %s to %I', p.oid::regprocedure, :'opera
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = pronamespace
 where n.nspname = :'dlq_schema' and prokind = 'f' and prorettype <> 'trigger'::regtype
 \gexec
--- What is only ever added to: who did what, which migrations ran, and the deaths, of which the trigger adds new ones,
--- the cause is filled in and the oldest are forgotten.
+-- Append-only tables: the audit log, the migrations and the ledger. In the ledger the trigger adds deaths, jobs fill in
+-- the cause, and the purge deletes the oldest.
 revoke update, delete on :"dlq_schema".audit from :"operator";
 revoke insert, update, delete on :"dlq_schema".migration from :"operator";
 revoke insert, update on :"dlq_schema".death from :"operator";

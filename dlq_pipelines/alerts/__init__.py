@@ -1,1 +1,1 @@
-"""What goes wrong, who is told, and did it reach them?"""
+"""Evaluates alert rules, keeps the state of alerts, and delivers notices."""

@@ -62,7 +62,7 @@ class Alert:
 
     @property
     def cursor(self) -> str:
-        """The keyset cursor of the page of which this alert is the last."""
+        """The keyset cursor of the page that follows this alert."""
         age = (_EPOCH - (self.resolved_at or self.fired_at)) // timedelta(microseconds=1)
         return encode_cursor(
             int(self.resolved_at is not None),

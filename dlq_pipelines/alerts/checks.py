@@ -56,7 +56,7 @@ CHECK_DESCRIPTIONS = {
         "`dlq reports build --day DAY` builds the report again. If the totals still differ, run "
         "`dlq doctor`.",
     ),
-    "books_balance": CheckDescription(
+    "no_event_is_missing": CheckDescription(
         "Every event that ever died is in the outbox, in the archive, or delivered.",
         "Events are missing or duplicated: another program deleted or copied rows.",
         "`dlq dead-events show ID` shows the history of an event. Stop `purge_weekly`, and "

@@ -57,7 +57,7 @@ class Sender:
 
     @property
     def deaths_channel(self) -> str | None:
-        """The id of the channel that receives each death; None if there is none."""
+        """The id of the channel that receives each death; None without `DLQ_DEATH_WEBHOOK_URL`."""
         return None if self.deaths_url is None else f"deaths+{compute_channel_id(self.deaths_url)}"
 
     def send(

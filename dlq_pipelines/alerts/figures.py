@@ -62,10 +62,27 @@ def read_alert_figures(
     connection.run("session.hurry", timeout=_STATEMENT_TIMEOUT)
     muted = connection.fetch_one("alert.muted", now=now)["ids"]
     reader = _FigureReader(connection)
-    listed = {"muted": muted, "limit": _MAX_LISTED}
+    counts = _count_events(reader, muted, now, thresholds, max_retries, archive_retention_days)
+    return replace(
+        _read_lists(reader, counts, muted),
+        muted=frozenset(muted),
+        timed_out=frozenset(reader.timed_out),
+        cut=frozenset(reader.cut),
+    )
+
+
+def _count_events(
+    reader: "_FigureReader",
+    muted: Sequence[str],
+    now: datetime,
+    thresholds: Thresholds,
+    max_retries: int,
+    archive_retention_days: int,
+) -> AlertFigures:
     most = thresholds.count_limit
     # If nothing is muted, the first rows are the answer.
     look, first = (max(_MUTED_LOOKBACK, most), _MUTED_LOOKBACK) if muted else (most, 1)
+    oldest = reader.read_rows("oldest", "alert.oldest", muted=muted, look=first)
     deaths = reader.read_rows(
         "deaths",
         "alert.window",
@@ -75,47 +92,49 @@ def read_alert_figures(
         look=_MUTED_LOOKBACK,
     )
     window = {row["event_type"]: row["deaths"] for row in deaths}
-    many = [event_type for event_type, deaths in window.items() if deaths >= thresholds.min_deaths]
-    purged = (
-        now - timedelta(days=archive_retention_days) + _PURGE_AHEAD
-        if archive_retention_days
-        else None
-    )
-    figures = AlertFigures(
+    many = [event_type for event_type, count in window.items() if count >= thresholds.min_deaths]
+    purged = None
+    if archive_retention_days:
+        purged = now - timedelta(days=archive_retention_days) + _PURGE_AHEAD
+    return AlertFigures(
         now=now,
         backlog=reader.sum_events("backlog", "alert.backlog", muted=muted, most=most, look=look),
-        oldest=next(
-            (
-                row["died_at"]
-                for row in reader.read_rows("oldest", "alert.oldest", muted=muted, look=first)
-            ),
-            None,
-        ),
+        oldest=oldest[0]["died_at"] if oldest else None,
         window=window,
         baseline=_read_baseline(reader, many, now),
-        new_causes=_build_causes(
-            reader.read_list("new_cause", "alert.new_causes", since=now - _NEW, **listed)
-        ),
-        regressed=_build_causes(reader.read_list("regressed", "alert.regressed", **listed)),
-        halted=_build_halted_fixes(
-            reader.read_list("halted", "alert.halted", since=now - _HALTED, **listed)
-        ),
         parked=reader.sum_events("parked", "alert.parked", max_retries=max_retries, muted=muted),
         purged_soon=reader.sum_events(
             "purge_ahead", "alert.purged_soon", before=purged, look=LOOKBACK
         ),
-        failed_checks=_build_failed_checks(
-            reader.read_list("check", "alert.failed_checks", limit=_MAX_LISTED)
-        ),
-        failed_jobs=_build_failed_jobs(
-            reader.read_list("job", "alert.failed_jobs", limit=_MAX_LISTED, days=_NAMED_DAYS)
-        ),
     )
+
+
+def _read_lists(
+    reader: "_FigureReader", figures: AlertFigures, muted: Sequence[str]
+) -> AlertFigures:
+    """Add the lists of causes, fixes, checks and jobs to the figures."""
+    now, limit = figures.now, _MAX_LISTED
     return replace(
         figures,
-        muted=frozenset(muted),
-        timed_out=frozenset(reader.timed_out),
-        cut=frozenset(reader.cut),
+        new_causes=_build_causes(
+            reader.read_list(
+                "new_cause", "alert.new_causes", since=now - _NEW, muted=muted, limit=limit
+            )
+        ),
+        regressed=_build_causes(
+            reader.read_list("regressed", "alert.regressed", muted=muted, limit=limit)
+        ),
+        halted=_build_halted_fixes(
+            reader.read_list(
+                "halted", "alert.halted", since=now - _HALTED, muted=muted, limit=limit
+            )
+        ),
+        failed_checks=_build_failed_checks(
+            reader.read_list("check", "alert.failed_checks", limit=limit)
+        ),
+        failed_jobs=_build_failed_jobs(
+            reader.read_list("job", "alert.failed_jobs", limit=limit, days=_NAMED_DAYS)
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
 from dlq_pipelines.postgres.connect import Connection
 
 router = APIRouter(tags=["metrics"])
-# Seconds. Prometheus gives up after ten seconds, of which reading can take five.
+# Seconds. Prometheus gives up after ten seconds, and reading can take five.
 _POOL_TIMEOUT = 2.0
 
 

@@ -53,7 +53,7 @@ def purge_archive(
                 audit_id = record_audit_entry(
                     connection, "archive.purge", filter_, audit=audit, events=count
                 )
-                connection.run("archive.note_purged", **purged, audit_id=audit_id, now=audit.now)
+                connection.run("archive.record_purged", **purged, audit_id=audit_id, now=audit.now)
         if not count:
             break
         events, batches = events + count, batches + 1
@@ -86,11 +86,11 @@ def purge_deaths(
     after = {"after_time": _BEGINNING, "after_id": 0}
     while True:
         with connection.transaction(force_rollback=options.dry_run):
-            page = connection.fetch_one("archive.forget", before=before, limit=BATCH, **after)
-            if page["forgotten"]:
-                filter_, count = {"before": before.isoformat()}, page["forgotten"]
+            page = connection.fetch_one("archive.purge_deaths", before=before, limit=BATCH, **after)
+            if page["purged"]:
+                filter_, count = {"before": before.isoformat()}, page["purged"]
                 record_audit_entry(connection, "ledger.purge", filter_, audit=audit, events=count)
-        events, batches = events + page["forgotten"], batches + bool(page["forgotten"])
+        events, batches = events + page["purged"], batches + bool(page["purged"])
         if page["rows"] < BATCH:
             return PurgeResult(events, batches)
         after = {"after_time": page["last_time"], "after_id": page["last_id"]}

@@ -44,7 +44,7 @@ _LEADS = re.compile(
     r"|Unhandled Exception: |Caused by: |PHP Fatal error:  Uncaught |\[?(?:ERROR|FATAL)\]?:\s+)"
 )
 _LINKS = ("\nCaused by: ", "---> ", "[cause]: ")
-# Node's causes all have the type "Error"; their code tells them apart:
+# Node's causes all have the type "Error"; their code distinguishes them:
 # "Error: connect ECONNREFUSED 10.0.0.7:443".
 _CAUSE = re.compile(
     r"(?:\nCaused by: |---> |\[cause\]: )(?:\([^()\n]{0,100}\) ?)?"

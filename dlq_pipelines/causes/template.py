@@ -416,7 +416,7 @@ def _hide_names(text: str, front: str) -> tuple[str, tuple[str, ...], str]:
 
 
 def _starts_with_name(words: list[str]) -> bool:
-    """Whether the first word is a name of which something is denied: "orders is not defined"."""
+    """Whether the text denies something about a name: "orders is not defined"."""
     is_named = words[1:3] == ["is", "not"] and not PREDICATES.isdisjoint(words[3:4])
     return is_named and words[0] not in ABBREVIATIONS
 

@@ -18,7 +18,7 @@ class CauseUpdate:
     Attributes:
         deaths: the number of deaths that were given their cause.
         new_causes: the ids of causes never seen before.
-        regressed: the ids of fixed causes of which an event died again.
+        regressed: the ids of fixed causes that an event died of again.
     """
 
     deaths: int

@@ -123,7 +123,7 @@ def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE
 def classify_deaths_command(format: OutputFormat = OutputFormat.TABLE) -> None:
     """Classify deaths that have no cause yet.
 
-    Also marks fixed causes of which an event died again as regressed. The Dagster asset
+    Also marks fixed causes as regressed if an event died of them again. The Dagster asset
     dead_event_causes does the same every five minutes. Repeatable.
 
     Example: `dlq causes classify`

@@ -163,17 +163,19 @@ def archive_purge(
         )
 
 
-@dg.asset_check(asset=dead_event_archive, description=describe_check("books_balance"))
-def books_balance(outbox: OutboxResource) -> dg.AssetCheckResult:
+@dg.asset_check(asset=dead_event_archive, description=describe_check("no_event_is_missing"))
+def no_event_is_missing(outbox: OutboxResource) -> dg.AssetCheckResult:
     """Find events of the ledger that are in neither table, or in both."""
     with outbox.session() as session:
         found = reconcile_events(session.connection, now=session.now)
         figures = {
             "missing": found.missing,
-            "doubled": found.doubled,
-            "examples": list(found.examples),
+            "duplicated": found.duplicated,
+            "event_ids": list(found.event_ids),
         }
-        return report_check_result(session, "books_balance", passed=found.balance, figures=figures)
+        return report_check_result(
+            session, "no_event_is_missing", passed=found.is_balanced, figures=figures
+        )
 
 
 @dg.asset_check(asset=dead_event_archive, description=describe_check("archive_has_every_column"))

@@ -194,7 +194,7 @@ def build_locked_error(events: int) -> RefusedError:
 
 
 def build_nothing_taken_error(done: RetryResult, kind: str) -> DlqError:
-    """Return the error for named events of which none was "dead" or "parked" (`kind`)."""
+    """Return the error if no named event is of a `kind`, "dead" or "parked"."""
     if done.locked:
         return build_locked_error(done.locked)
     return NotFoundError(

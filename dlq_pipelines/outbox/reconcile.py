@@ -12,27 +12,27 @@ class ReconciliationResult:
 
     Attributes:
         missing: events in neither table that no retry delivered and no purge deleted.
-        doubled: events in both tables.
-        examples: ids of at most 20 of them.
+        duplicated: events in both tables.
+        event_ids: at most 20 of them.
     """
 
     missing: int
-    doubled: int
-    examples: tuple[int, ...] = ()
+    duplicated: int
+    event_ids: tuple[int, ...] = ()
 
     @property
-    def balance(self) -> bool:
+    def is_balanced(self) -> bool:
         """Whether no event is missing and none is in both tables."""
-        return not self.missing and not self.doubled
+        return not self.missing and not self.duplicated
 
 
 def reconcile_events(connection: Connection, *, now: datetime) -> ReconciliationResult:
     """Look for every event of the ledger; store the result for the report of the day."""
     with connection.transaction():
         found = connection.fetch_one("archive.unaccounted")
-        found["examples"] = found["examples"] or []
-        connection.run("archive.record_books", now=now, **found)
-    return ReconciliationResult(found["missing"], found["doubled"], tuple(found["examples"]))
+        found["event_ids"] = found["event_ids"] or []
+        connection.run("archive.record_reconciliation", now=now, **found)
+    return ReconciliationResult(found["missing"], found["duplicated"], tuple(found["event_ids"]))
 
 
 @dataclass(frozen=True)

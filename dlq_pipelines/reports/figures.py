@@ -354,7 +354,7 @@ class ReportFigures:
         fixes: at most 50, those that ended on the day first.
         fixes_found: number of fixes that were open at the end of the day or ended on it.
         reconciliation: None if none ran before the end of the day.
-        first_recorded_day: the first day with a classified death; None if there is none.
+        first_recorded_day: the first day with a classified death; None without one.
     """
 
     window: ReportWindow

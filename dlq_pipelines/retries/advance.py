@@ -94,7 +94,7 @@ class _Scan:
     ended: bool = False
 
     def advance_past(self, batch: DeathBatch, *, limit: int) -> "_Scan":
-        """Return the scan after a batch of which `limit` events could have been released."""
+        """Return the scan after a batch that could release up to `limit` events."""
         has_released = self.has_released or batch.taken > 0
         locked = self.locked + batch.free - batch.taken
         left = Remaining(

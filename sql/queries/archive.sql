@@ -1,11 +1,11 @@
--- Moving dead events out of the hot table, and deleting them from the archive.
+-- Archiving, discarding, restoring and purging dead events; the reconciliation.
 
 -- name: exported_times
--- When the days are that may be archived, as a multirange.
+-- The days that may be archived, as a multirange of times.
 select :"dlq_schema".exported_times(%(before)s)::text as times
 
 -- name: count_movable
--- For the dry run, what archive_batch would take.
+-- The number of events that archive_batch would move, for a dry run.
 select count(*) as events
 from :"outbox_schema".:"outbox_table" e
 where e.status = 'dead' and e.dead_at < %(before)s
@@ -18,33 +18,32 @@ select moved, rows, last_time, last_id from :"dlq_schema".archive_batch(
     %(before)s, %(times)s::tstzmultirange, %(after_time)s, %(after_id)s, %(limit)s, %(room)s, %(now)s)
 
 -- name: discardable
--- Of locked deaths those whose events may go: as with the archive's batch, one whose id is there already stays.
+-- Of locked deaths, those whose events can be archived: an event stays if the archive has its id.
 select count(*) as events, coalesce(array_agg(d.id order by d.id), '{}')::text as deaths
 from :"dlq_schema".death d
 where d.id = any(%(deaths)s::bigint[])
     and not exists (select from :"outbox_schema".:"archive_table" a where a.id = d.event_id)
 
 -- name: discard
--- Locked deaths that a person gave up: in the ledger why, and the events out of the hot table.
+-- Record the reason of the discard in the ledger and archive the events.
 with target as (
     select d.id as death_id, d.event_id from :"dlq_schema".death d where d.id = any(%(deaths)s::bigint[])
-), noted as (
+), recorded as (
     insert into :"dlq_schema".discard (death_id, event_id, actor, reason, discarded_at)
     select death_id, event_id, %(actor)s, %(reason)s, %(now)s from target
     on conflict (death_id) do update set actor = excluded.actor, reason = excluded.reason,
         discarded_at = excluded.discarded_at
     returning event_id
 )
-select :"dlq_schema".move_to_archive(array(select event_id from noted), %(now)s) as moved
+select :"dlq_schema".move_to_archive(array(select event_id from recorded), %(now)s) as moved
 
 -- name: count_old
 select count(*) as events
 from :"outbox_schema".:"outbox_table" where status = 'dead' and dead_at < %(before)s
 
 -- name: restorable
--- The next archived dead events that a selection means, by key: each page reads so many rows and no more. Led by the
--- cause, by the ids, or by the archive itself. What is in the outbox already stays, and what a person gave up comes
--- back only by its id.
+-- The next archived events of a selection, by keyset pagination: a page reads a bounded number of rows. The cause, the
+-- ids or the archive itself lead. An event stays if the outbox has its id; a discarded event is restored by its id only.
 with page as (
     select * from (
         (select d.id, d.event_id, d.died_at as at from unnest(%(causes)s::text[]) as member (cause_id)
@@ -97,9 +96,9 @@ select coalesce((select array_agg(event_id order by event_id) from locked), '{}'
 from page
 
 -- name: restore
-with no_longer_given_up as (
+with undiscarded as (
     delete from :"dlq_schema".discard where event_id = any(%(ids)s::bigint[])
-), noted as (
+), recorded as (
     insert into :"dlq_schema".restored (event_id, died_at, archived_at, restored_at)
     select a.id, a.dead_at, a.archived_at, %(now)s from :"outbox_schema".:"archive_table" a
     where a.id = any(%(ids)s::bigint[]) and a.status = 'dead'
@@ -111,8 +110,8 @@ select count(*) as events
 from :"outbox_schema".:"archive_table" where status = 'dead' and dead_at is not null and archived_at < %(before)s
 
 -- name: purge
--- The oldest archived dead events are deleted; which they were stays, until the ledger forgets them too. Of the table
--- only what was moved there by us, which has a time of death; the rest is the application's own.
+-- Delete the oldest archived events; their ids stay until the ledger is purged too. Only events that were archived as
+-- dead have a time of death: the other rows of the table belong to the application.
 with batch as (
     select a.id from :"outbox_schema".:"archive_table" a
     where a.status = 'dead' and a.dead_at is not null and a.archived_at < %(before)s
@@ -126,18 +125,18 @@ select coalesce(array_agg(id order by id), '{}') as ids,
     coalesce(array_agg(dead_at order by id), '{}') as died, coalesce(array_agg(archived_at order by id), '{}') as archived
 from gone
 
--- name: note_purged
+-- name: record_purged
 insert into :"dlq_schema".purged (event_id, audit_id, purged_at, died_at, archived_at)
 select id, %(audit_id)s, %(now)s, died_at, archived_at
 from unnest(%(ids)s::bigint[], %(died)s::timestamptz[], %(archived)s::timestamptz[]) as given (id, died_at, archived_at)
 on conflict (event_id) do update set audit_id = excluded.audit_id, purged_at = excluded.purged_at,
     died_at = excluded.died_at, archived_at = excluded.archived_at
 
--- name: forget
--- Deaths older than the ledger's retention, of events that are in neither table: delivered, or purged. Led by
--- death_day; by key, because what is still somewhere stays. An outcome that nobody has written down yet is told by a
--- later death, so until then all deaths of its event stay. That an event was purged is known until the last of its deaths
--- goes. What is forgotten is counted where it was counted: in the export of its day, and in the outcomes of its stage.
+-- name: purge_deaths
+-- Delete deaths past the retention of the ledger whose events are in neither table: delivered, or purged. The index
+-- death_day leads, by keyset pagination, because deaths of existing events stay. An outcome that is not recorded yet
+-- follows from a later death, so all deaths of its event stay until then. The id of a purged event is kept until its
+-- last death is deleted. Deleted deaths stay counted in the export of their day and in the outcomes of their stage.
 with page as (
     select d.id, d.event_id, d.died_at from :"dlq_schema".death d
     where d.died_at < %(before)s and d.cause_id is not null and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
@@ -179,15 +178,15 @@ with page as (
     where p.event_id = deaths.event_id and not exists (
         select from :"dlq_schema".death d where d.event_id = p.event_id and d.id not in (select id from deaths))
 )
-select (select count(*) from deaths) as forgotten, count(*) as rows, max(died_at) as last_time,
+select (select count(*) from deaths) as purged, count(*) as rows, max(died_at) as last_time,
     (array_agg(id order by died_at desc, id desc))[1] as last_id
 from page
 
 -- name: unaccounted
--- Events of the ledger that are in neither table though no retry delivered them and no purge counted them, and events
--- that are in both. An application that deletes its delivered events is within its rights. The whole ledger, each time:
--- a row may vanish from the archive years after its event died, so no window of days keeps the promise, and totals hide
--- one loss behind one double. As joins, which merge three indexes in the order of their ids; 2 s a million events.
+-- Events of the ledger that are in neither table although no retry delivered and no purge deleted them, and events that
+-- are in both tables. Applications may delete delivered events. The whole ledger is read each time, because a row can
+-- disappear from the archive years after its event died, and because totals would hide a loss behind a duplicate. Merge
+-- joins of three indexes: 2 s per million events.
 with event as (select distinct event_id from :"dlq_schema".death), wrong as (
     select event_id, e.id is not null as in_outbox
     from event
@@ -198,22 +197,22 @@ with event as (select distinct event_id from :"dlq_schema".death), wrong as (
                 where r.event_id = event.event_id and (r.outcome = 'delivered' or r.late_at is not null))
         or exists (select from :"dlq_schema".purged p where p.event_id = event.event_id)))
 )
-select count(*) filter (where not in_outbox) as missing, count(*) filter (where in_outbox) as doubled,
-    (array_agg(event_id order by event_id))[1:20] as examples
+select count(*) filter (where not in_outbox) as missing, count(*) filter (where in_outbox) as duplicated,
+    (array_agg(event_id order by event_id))[1:20] as event_ids
 from wrong
 
--- name: record_books
-insert into :"dlq_schema".books (checked_at, missing, doubled, examples)
-values (%(now)s, %(missing)s, %(doubled)s, %(examples)s) on conflict (checked_at) do nothing
+-- name: record_reconciliation
+insert into :"dlq_schema".reconciliation (checked_at, missing, duplicated, event_ids)
+values (%(now)s, %(missing)s, %(duplicated)s, %(event_ids)s) on conflict (checked_at) do nothing
 
 -- name: rows
--- Of the archive: counted while that is quick, then what the planner takes it for.
+-- Rows of the archive: counted up to a million, then the estimate of the planner.
 select case when c.reltuples < 1000000 then (select count(*) from :"outbox_schema".:"archive_table")
             else c.reltuples::bigint end as rows
 from pg_catalog.pg_class c where c.oid = :"dlq_schema".archive_table()
 
 -- name: columns_lacking
--- Columns of the outbox table that the archive table lacks, or has in another type; none, normally.
+-- Columns of the outbox table that the archive table lacks or has with another type.
 select o.attname as column, pg_catalog.format_type(o.atttypid, o.atttypmod) as type,
     pg_catalog.format_type(a.atttypid, a.atttypmod) as archived_as
 from pg_catalog.pg_attribute o

@@ -308,7 +308,7 @@ select distinct error from (
 ) latest
 
 -- name: mark_regressed
--- Marks each fixed cause regressed of which an event died that was written after the fix. An event
+-- Marks a fixed cause as regressed if an event died of it that was written after the fix. An event
 -- that was written before the fix proves nothing: a retry may have been its second attempt. The
 -- audit log records the first of these deaths: the cause is regressed since then.
 with found as (

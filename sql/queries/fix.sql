@@ -92,7 +92,7 @@ order by f.stepped_at nulls first, f.id limit %(limit)s
 
 -- name: adopt
 -- Stores the installation's values in a fix that was flagged without them. Once, so that one policy
--- leads to the verdict. The time until it expires begins when the first stage may begin.
+-- decides the verdict. The time until it expires begins when the first stage may begin.
 update :"dlq_schema".fix
 set canary = coalesce(canary, %(canary)s),
     growth = coalesce(growth, %(growth)s),

@@ -405,9 +405,9 @@ order by 1, 2
 -- The last reconciliation before the end of the day.
 select checked_at,
     missing,
-    doubled as duplicated,
-    examples as event_ids
-from :"dlq_schema".books
+    duplicated,
+    event_ids
+from :"dlq_schema".reconciliation
 where checked_at < %(until)s
 order by checked_at desc
 limit 1

@@ -172,14 +172,14 @@ def test_many_alerts_are_one_message(connection: Connection, web: Received) -> N
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     connection.execute(
         "insert into dlq.check_result (name, passed, severity, figures, checked_at)"
-        " values ('books_balance', false, 'critical', '{\"missing\": 1}', now())"
+        " values ('no_event_is_missing', false, 'critical', '{\"missing\": 1}', now())"
     )
     assert len(evaluate(connection, to)) == 32
     deliver_messages(connection, to, now=NOW)
     ((_, body),) = web.requests
     message = json.loads(body)
     assert message["title"] == "dlq: 1 critical, 31 warning"
-    assert message["message"].startswith("CRITICAL: The check books_balance failed")
+    assert message["message"].startswith("CRITICAL: The check no_event_is_missing failed")
     assert message["message"].endswith("And 12 more: dlq alerts list")
 
 
@@ -309,7 +309,7 @@ def test_each_alert_is_an_incident_that_its_resolution_closes(
     exceed_backlog(connection)
     connection.execute(
         "insert into dlq.check_result (name, passed, severity, figures, checked_at)"
-        " values ('books_balance', false, 'critical', '{}', now())"
+        " values ('no_event_is_missing', false, 'critical', '{}', now())"
     )
     evaluate(connection, to)
     deliver_messages(connection, to, now=NOW)

@@ -42,10 +42,12 @@ FIRING = {
     "halted:7": replace(QUIET, halted=[HaltedFix(7, "fixed", "3 of 10 died again", None)]),
     "parked": replace(QUIET, parked=1),
     "purge_ahead": replace(QUIET, purged_soon=LOOKBACK),
-    "check:books_balance": replace(
+    "check:no_event_is_missing": replace(
         QUIET,
         failed_checks=[
-            FailedCheck("books_balance", Severity.CRITICAL, {"missing": 1, "examples": [5, 7]}, NOW)
+            FailedCheck(
+                "no_event_is_missing", Severity.CRITICAL, {"missing": 1, "event_ids": [5, 7]}, NOW
+            )
         ],
     ),
     "job:export_day": replace(
@@ -196,7 +198,9 @@ def test_untrusted_text_in_a_finding_stays_one_bounded_line(text: str) -> None:
         baseline={text: [0] * 336},
         new_causes=[replace(CAUSE, title=text)],
         halted=[HaltedFix(1, text, text, None)],
-        failed_checks=[FailedCheck("books_balance", Severity.WARNING, {"examples": [text]}, NOW)],
+        failed_checks=[
+            FailedCheck("no_event_is_missing", Severity.WARNING, {"event_ids": [text]}, NOW)
+        ],
     )
     for found in evaluate_rules(figures, Thresholds()):
         for line in (found.key, found.summary, found.detail):

@@ -19,7 +19,7 @@ from dlq_pipelines.archive.restore import restore_events
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
-from dlq_pipelines.defs.archive import books_balance, dead_event_archive
+from dlq_pipelines.defs.archive import no_event_is_missing, dead_event_archive
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.errors import RefusedError, SchemaError
 from dlq_pipelines.exports.export import export_day, verify_day
@@ -305,8 +305,8 @@ def test_an_event_whose_id_is_in_the_archive_stays_in_the_outbox(connection: Con
     assert count_events(connection) == (1, 3)
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 0,
-        "doubled": 1,
-        "examples": [2],
+        "duplicated": 1,
+        "event_ids": [2],
     }
 
 
@@ -415,7 +415,7 @@ RETRY = """
 
 
 @pytest.mark.parametrize(
-    ("change", "missing", "doubled"),
+    ("change", "missing", "duplicated"),
     [
         ("select 1", [], []),
         (DELETE, [2], []),
@@ -447,7 +447,7 @@ RETRY = """
     ],
 )
 def test_the_check_of_the_books_names_missing_and_duplicate_events(
-    connection: Connection, change: str, missing: list[int], doubled: list[int]
+    connection: Connection, change: str, missing: list[int], duplicated: list[int]
 ) -> None:
     """Every event that ever died is in exactly one table, unless a retry delivered it."""
     add_deaths(connection, 2, days_ago=1)
@@ -456,8 +456,8 @@ def test_the_check_of_the_books_names_missing_and_duplicate_events(
     connection.execute(change.encode())
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": len(missing),
-        "doubled": len(doubled),
-        "examples": missing + doubled or None,
+        "duplicated": len(duplicated),
+        "event_ids": missing + duplicated or None,
     }
 
 
@@ -624,8 +624,8 @@ def test_discarded_events_are_archived_at_once_with_their_reason(connection: Con
     }
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 0,
-        "doubled": 0,
-        "examples": None,
+        "duplicated": 0,
+        "event_ids": None,
     }
 
 
@@ -646,8 +646,8 @@ def test_a_discard_skips_an_event_whose_id_is_in_the_archive(connection: Connect
     assert one(connection, "select events from dlq.audit") == {"events": 2}
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 0,
-        "doubled": 1,
-        "examples": [2],
+        "duplicated": 1,
+        "event_ids": [2],
     }
 
 
@@ -692,8 +692,8 @@ def test_a_missing_and_a_duplicate_event_are_both_found(connection: Connection) 
     connection.execute("delete from outbox_event where id = 3")
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 1,
-        "doubled": 1,
-        "examples": [2, 3],
+        "duplicated": 1,
+        "event_ids": [2, 3],
     }
 
 
@@ -781,7 +781,7 @@ def test_the_asset_archives_by_the_retention_and_its_check_finds_a_lost_event(
         settings = {"ops": {"dead_event_archive": {"config": config}}}
         resources = {"outbox": OutboxResource()}
         return dg.materialize(
-            [dead_event_archive, books_balance], resources=resources, run_config=settings
+            [dead_event_archive, no_event_is_missing], resources=resources, run_config=settings
         )
 
     runs = [run(dry_run=False), run(older_than_days=2, reason="space", dry_run=False)]
@@ -805,7 +805,7 @@ def test_the_asset_archives_by_the_retention_and_its_check_finds_a_lost_event(
     ]
     connection.execute("delete from outbox_event_archive where id = 4")
     (check,) = run().get_asset_check_evaluations()
-    assert (check.passed, check.metadata["missing"].value, check.metadata["examples"].value) == (
+    assert (check.passed, check.metadata["missing"].value, check.metadata["event_ids"].value) == (
         False,
         1,
         [4],

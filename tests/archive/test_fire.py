@@ -15,7 +15,7 @@ from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables,
 from tests.retries.fire import (
     archive,
     at_work,
-    books_balance,
+    no_event_is_missing,
     in_small_batches,
     processes,
     purge,
@@ -74,7 +74,7 @@ def test_a_kill_at_any_moment_loses_no_event(tmp_path: Path) -> None:
         ):
             wait_until(lambda: one(own, "select count(*) as n from dlq.purged")["n"] == 60 * rounds)
         with database.connect() as connection:
-            books_balance(connection, events=60 * rounds)
+            no_event_is_missing(connection, events=60 * rounds)
             audit = "select sum(events)::int as n from dlq.audit where kind = 'archive.purge'"
             assert one(connection, audit) == {"n": 60 * rounds}
             assert one(connection, MOVES)["n"] > rounds

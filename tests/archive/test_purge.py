@@ -26,7 +26,7 @@ from tests.rows import add_events, kill, one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUDIT = AuditContext("job", "retention", NOW)
-BALANCED = {"missing": 0, "doubled": 0, "examples": None}
+BALANCED = {"missing": 0, "duplicated": 0, "event_ids": None}
 
 
 @pytest.fixture(autouse=True)
@@ -87,8 +87,8 @@ def test_a_purge_hides_no_lost_event(connection: Connection) -> None:
     assert run_purge(connection) == PurgeResult(4, 1)
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 1,
-        "doubled": 0,
-        "examples": [2],
+        "duplicated": 0,
+        "event_ids": [2],
     }
 
 

@@ -87,8 +87,8 @@ def test_a_restored_event_is_unchanged_and_has_no_second_death(connection: Conne
     assert one(connection, audit) == {"n": [10, 10, 5] * 2}
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 0,
-        "doubled": 0,
-        "examples": None,
+        "duplicated": 0,
+        "event_ids": None,
     }
 
 

@@ -382,15 +382,15 @@ def test_a_missing_event_is_recorded_for_metrics_and_alerts(
     assert one(
         connection,
         "select passed, severity, figures->'missing' as missing from dlq.check_result where name"
-        " = 'books_balance'",
+        " = 'no_event_is_missing'",
     ) == {"passed": False, "severity": "critical", "missing": 1}
     job("send_alerts")
     alert = one(
-        connection, "select severity, detail from dlq.alert where key = 'check:books_balance'"
+        connection, "select severity, detail from dlq.alert where key = 'check:no_event_is_missing'"
     )
     assert alert["severity"] == "critical"
     assert (
-        "in the outbox, in the archive, or delivered. Found: doubled 0; missing 1; examples 1. `dlq"
+        "in the outbox, in the archive, or delivered. Found: missing 1; event ids 1; duplicated 0. `dlq"
         in alert["detail"]
     )
 

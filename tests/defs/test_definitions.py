@@ -37,7 +37,7 @@ CHECKS = {
     "stages_match_ledger",
     "export_is_complete",
     "report_equals_ledger",
-    "books_balance",
+    "no_event_is_missing",
     "archive_has_every_column",
     "nothing_stays_too_long",
 }

@@ -290,7 +290,7 @@ def test_deleted_dead_events_are_unexplained(connection: Connection) -> None:
 def test_the_last_reconciliation_of_the_day_is_shown(connection: Connection) -> None:
     """Later ones do not change the report."""
     connection.execute(
-        "insert into dlq.books values (%s, 2, 1, '{7,8,9}'), (%s, 0, 0, '{}')",
+        "insert into dlq.reconciliation values (%s, 2, 1, '{7,8,9}'), (%s, 0, 0, '{}')",
         [WINDOW.start, WINDOW.until],
     )
     assert "found 2 missing events and 1 duplicated: 7, 8, 9." in Page(make(connection).html).text

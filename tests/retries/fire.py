@@ -141,12 +141,12 @@ def _again(url: str, do: Callable[[Connection], object], stop: Event) -> None:
             time.sleep(0.05)
 
 
-def books_balance(connection: Connection, *, events: int) -> None:
+def no_event_is_missing(connection: Connection, *, events: int) -> None:
     """Nothing is lost or doubled; outbox, ledger, stages and audit agree."""
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 0,
-        "doubled": 0,
-        "examples": None,
+        "duplicated": 0,
+        "event_ids": None,
     }
     assert connection.execute(IN_ONE_PLACE).fetchone() == {"n": events}
     assert connection.execute(ASTRAY).fetchall() == []

@@ -329,8 +329,8 @@ class Retries(RuleBasedStateMachine):
     def every_event_is_in_exactly_one_place(self) -> None:
         assert self.connection.fetch_one("archive.unaccounted") == {
             "missing": 0,
-            "doubled": 0,
-            "examples": None,
+            "duplicated": 0,
+            "event_ids": None,
         }
         assert self.rows(IN_ONE_PLACE)[0]["n"] == self.events
 

@@ -32,7 +32,7 @@ from tests.retries.fire import (
     archive,
     at_work,
     audit,
-    books_balance,
+    no_event_is_missing,
     processes,
     purge,
     restore,
@@ -142,7 +142,7 @@ def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> N
             ):
                 wait_until(lambda: not list_fixes(connection, only_open=True))
         with database.connect() as connection:
-            books_balance(connection, events=count * len(waves))
+            no_event_is_missing(connection, events=count * len(waves))
             each_released_once(connection, waves)
             assert (
                 one(
@@ -164,7 +164,7 @@ def crowded(database: Database, *, fixes: int, count: int) -> None:
         crowd = [(work, (url, FAILS, 60))] * 8 + [(sense, (url, 500))] * 2
         with at_work(stop, *crowd, (archive, (url,)), (restore, (url,)), (purge, (url,))):
             wait_until(lambda: not list_fixes(connection, only_open=True))
-        books_balance(connection, events=fixes * count)
+        no_event_is_missing(connection, events=fixes * count)
         each_released_once(connection, waves)
         audit = (
             "select coalesce(sum(events), 0)::int as n from dlq.audit where kind = 'archive.purge'"
@@ -217,4 +217,4 @@ def test_archive_retry_discard_and_stage_of_the_same_events_take_each_once(
         taken = list(pool.map(race, racers))
     dead = one(connection, "select count(*) as n from outbox_event where status = 'dead'")["n"]
     assert sum(taken) + dead == 300
-    books_balance(connection, events=300)
+    no_event_is_missing(connection, events=300)

@@ -93,8 +93,8 @@ def test_an_event_delivered_late_and_then_deleted_is_not_missing(connection: Con
     }
     assert connection.fetch_one("archive.unaccounted") == {
         "missing": 1,
-        "doubled": 0,
-        "examples": [2],
+        "duplicated": 0,
+        "event_ids": [2],
     }
 
 

@@ -16,7 +16,7 @@ create table :"dlq_schema".cause (
     owner          text check (owner <> ''),
     note           text check (note <> ''),
     muted_until    timestamptz,
-    -- Never a merged cause, so one step leads to the cause that is shown.
+    -- Never a merged cause, so one look-up finds the cause that is shown.
     merged_into    text references :"dlq_schema".cause,
     check (merged_into <> id),
     check ((status in ('fixed', 'regressed')) = (fixed_at is not null))
@@ -279,13 +279,13 @@ create index restored_event on :"dlq_schema".restored (event_id);
 comment on table :"dlq_schema".restored
     is 'Stays in the archive that a restore ended, for reports of the days in between.';
 
-create table :"dlq_schema".books (
+create table :"dlq_schema".reconciliation (
     checked_at timestamptz primary key,
     missing    bigint not null,
-    doubled    bigint not null,
-    examples   bigint[] not null
+    duplicated bigint not null,
+    event_ids  bigint[] not null
 );
-comment on table :"dlq_schema".books
+comment on table :"dlq_schema".reconciliation
     is 'Results of each reconciliation: events that are missing, or in both tables.';
 
 create table :"dlq_schema".export_day (

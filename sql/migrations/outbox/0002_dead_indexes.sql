@@ -1,17 +1,17 @@
 -- transaction: none, lock timeout: none
--- Dead events by time of death: lists, the archive's batches and, at its null end, deaths not recorded yet. Built
--- while the application goes on writing. An index that a broken build left invalid is dropped first.
+-- Dead events by time of death: for lists, the batches of the archive and, at its null end, unrecorded deaths. The index
+-- is built while the application writes. An invalid index of an interrupted build is dropped first.
 drop index concurrently if exists :"outbox_schema"."dlq_dead";
 
 create index concurrently "dlq_dead" on :"outbox_schema".:"outbox_table" (dead_at, id) where status = 'dead';
 
--- Dead events of an aggregate: what comes first when they are retried in order. Led by what tells aggregates apart.
+-- Dead events by aggregate, for retries in order. The id of the aggregate leads, because it is the most selective.
 drop index concurrently if exists :"outbox_schema"."dlq_dead_aggregate";
 
 create index concurrently "dlq_dead_aggregate" on :"outbox_schema".:"outbox_table" (aggregate_id, aggregate_type, id)
     where status = 'dead';
 
--- Dead events by their types: how many of which. Its equal entries are stored once, so a million take 7 MB.
+-- Dead events by type, for counts. Equal entries are stored once (deduplication), so a million take 7 MB.
 drop index concurrently if exists :"outbox_schema"."dlq_dead_types";
 
 create index concurrently "dlq_dead_types" on :"outbox_schema".:"outbox_table" (event_type, aggregate_type)

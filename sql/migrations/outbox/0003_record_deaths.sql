@@ -1,5 +1,5 @@
--- From here on every death is recorded, whichever worker causes it. The conditions are evaluated before the function
--- is called, so an update that is no death pays for one comparison and calls nothing.
+-- Record every death from now on. PostgreSQL evaluates the condition before it calls the function, so an update that
+-- is not a death costs one comparison.
 create or replace trigger dlq_death_update before update of status on :"outbox_schema".:"outbox_table"
     for each row when (new.status = 'dead' and old.status is distinct from 'dead')
     execute function :"dlq_schema".record_death();

@@ -57,7 +57,10 @@ def main() -> int:
         path = ROOT / name
         if _SKIPPED.match(name) or not path.is_file():
             continue
-        for line, phrase in sorted(find_phrases(path.read_text(encoding="utf-8"), phrases)):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".j2":  # Jinja has a test `is none`
+            text = re.sub(r"{%.*?%}", "", text)
+        for line, phrase in sorted(find_phrases(text, phrases)):
             print(f"{name}:{line}: {phrase} ==> {phrases[phrase]}")
             folders[name.rpartition("/")[0] or "."] += 1
     print(f"{folders.total()} phrases found")

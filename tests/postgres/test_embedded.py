@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import adbc_driver_postgresql.dbapi
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 import pytest
 import sqlalchemy
@@ -395,7 +395,7 @@ def test_an_interrupted_initdb_begins_again(home: Path) -> None:
 def test_a_start_that_is_killed_at_any_moment_can_be_repeated(
     home: Path, user: Callable[..., User], cleanup: Callable[[Path], Path]
 ) -> None:
-    """Whatever a killed start leaves, the next one finds or creates one data folder."""
+    """The start after killed ones finds or creates one data folder."""
     began = time.monotonic()
     user(cleanup(home.with_name("measured"))).read_answer()
     seconds = time.monotonic() - began

@@ -107,7 +107,7 @@ def _copy_package(package: Path) -> Path:
 
 
 def _make_readable(folder: Path) -> None:
-    """Let every account read and run the copies, whatever umask the wheel was installed with."""
+    """Let every account read and run the copies: the wheel's files follow its installer's umask."""
     for parent, _, files in os.walk(folder):
         Path(parent).chmod(0o755)
         for path in (Path(parent, name) for name in files):

@@ -1,24 +1,73 @@
 """Dead-letter operations for a PostgreSQL transactional outbox."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dlq_pipelines.errors import (
+        DatabaseUnavailableError,
+        DlqError,
+        NotFoundError,
+        RefusedError,
+        SchemaError,
+    )
+    from dlq_pipelines.outbox.dead_events import (
+        AgeCount,
+        DeadEvent,
+        DeadEventPage,
+        DeadEventStats,
+        NamedCount,
+    )
     from dlq_pipelines.outbox.event import OutboxEvent
     from dlq_pipelines.outbox.selection import Selection
+    from dlq_pipelines.postgres.queries import TableNames
     from dlq_pipelines.repository import OutboxRepository
+    from dlq_pipelines.settings import Settings
 
-__all__ = ["OutboxEvent", "OutboxRepository", "Selection"]
+__all__ = [
+    "AgeCount",
+    "DatabaseUnavailableError",
+    "DeadEvent",
+    "DeadEventPage",
+    "DeadEventStats",
+    "DlqError",
+    "NamedCount",
+    "NotFoundError",
+    "OutboxEvent",
+    "OutboxRepository",
+    "RefusedError",
+    "SchemaError",
+    "Selection",
+    "Settings",
+    "TableNames",
+]
+
+_MODULES = {
+    "errors": (
+        "DatabaseUnavailableError",
+        "DlqError",
+        "NotFoundError",
+        "RefusedError",
+        "SchemaError",
+    ),
+    "outbox.dead_events": (
+        "AgeCount",
+        "DeadEvent",
+        "DeadEventPage",
+        "DeadEventStats",
+        "NamedCount",
+    ),
+    "outbox.event": ("OutboxEvent",),
+    "outbox.selection": ("Selection",),
+    "postgres.queries": ("TableNames",),
+    "repository": ("OutboxRepository",),
+    "settings": ("Settings",),
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is asked for: psycopg takes 0.1 s, for which `dlq --help` must not wait."""
-    match name:
-        case "OutboxEvent" | "Selection":
-            from dlq_pipelines.outbox import event
-
-            return getattr(event, name)
-        case "OutboxRepository":
-            from dlq_pipelines.repository import OutboxRepository
-
-            return OutboxRepository
+    """Import a public name on first use: psycopg takes 0.1 s, and `dlq --help` does not need it."""
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

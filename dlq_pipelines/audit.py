@@ -37,6 +37,8 @@ class AuditContext:
     now: datetime
     run_id: str | None = None
 
+    # Validated here and not in each face, so that all of them refuse the same input. A dry run
+    # refuses it too.
     def __post_init__(self) -> None:
         for name, text, most in (
             ("actor", self.actor, _MAX_ACTOR_LENGTH),

@@ -1,21 +1,21 @@
-"""When does a day begin and end, and which moment does somebody mean?"""
+"""Computes days in a time zone, and parses and formats times."""
 
 import datetime as dt
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-# Far inside what Python can count, so that days may be added and zones applied without a look at each place.
+# Far inside the range of datetime, so that adding days and converting time zones cannot overflow.
 _FIRST_YEAR, _LAST_YEAR = 1900, 9000
 
-# Days that the schedules make up for. After a longer outage somebody backfills, and sees what that takes.
+# Days that the schedules catch up. After a longer outage a person backfills, and sees the cost.
 CATCH_UP_DAYS = 14
 
 
 def validate_year(day: dt.date) -> None:
-    """Refuse a day or moment so far away that it is a mistake.
+    """Refuse a day or time that is so far away that it must be a mistake.
 
     Raises:
-        ValueError: it lies outside the years 1900 to 9000.
+        ValueError: the day lies outside the years 1900 to 9000.
     """
     if not _FIRST_YEAR <= day.year <= _LAST_YEAR:
         raise ValueError(
@@ -24,7 +24,7 @@ def validate_year(day: dt.date) -> None:
 
 
 def compute_midnight(day: dt.date, zone: dt.tzinfo) -> dt.datetime:
-    """The first instant of a day in a time zone, in UTC.
+    """Return the first instant of a day in a time zone, in UTC.
 
     Raises:
         ValueError: the day lies outside the years 1900 to 9000.
@@ -34,10 +34,11 @@ def compute_midnight(day: dt.date, zone: dt.tzinfo) -> dt.datetime:
 
 
 def parse_time(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
-    """The moment that a person wrote as `2026-11-24` or `2026-11-24T18:30`, in that zone unless it names its own.
+    """Parse `2026-11-24` or `2026-11-24T18:30`, in `zone` unless the text names an offset.
 
     Raises:
-        ValueError: it is none, or lies outside the years 1900 to 9000; the message names the argument.
+        ValueError: the text is not a time, or lies outside the years 1900 to 9000; the message
+            names the argument.
     """
     try:
         value = dt.datetime.fromisoformat(text)
@@ -53,9 +54,9 @@ def parse_time(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
 
 
 def format_time(at: dt.datetime) -> str:
-    """A moment for people, to the second, in its own zone: `2026-11-24 18:30:00-05`, which `moment` reads again.
+    """Format a time to the second, in its own zone, as `2026-11-24 18:30:00-05`.
 
-    The offset stands there because an hour of the autumn comes twice.
+    `parse_time` parses it. The offset is needed because one hour of autumn occurs twice.
     """
     offset = f"{at:%z}"
     return f"{at:%Y-%m-%d %H:%M:%S}{offset.removesuffix('00')}"
@@ -63,7 +64,7 @@ def format_time(at: dt.datetime) -> str:
 
 @dataclass(frozen=True)
 class Day:
-    """A calendar day of a time zone as two UTC instants: 23, 24 or 25 hours, the end excluded."""
+    """A calendar day of a time zone, 23 to 25 hours long, from `start` to before `until` in UTC."""
 
     date: dt.date
     start: dt.datetime
@@ -71,7 +72,7 @@ class Day:
 
     @classmethod
     def of(cls, day: dt.date, zone: ZoneInfo) -> "Day":
-        """The day of that date in that zone."""
+        """Return the day of that date in that zone."""
         return cls(
             day, compute_midnight(day, zone), compute_midnight(day + dt.timedelta(days=1), zone)
         )

@@ -16,8 +16,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, SchemaError
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.embedded import start_server
 from dlq_pipelines.postgres.migrate import (
     apply_migrations,
     create_host_tables,
@@ -57,7 +57,7 @@ def find_database(settings: Settings) -> Database:
     """
     if settings.database_url is not None:
         return Database(settings.database_url.get_secret_value(), settings.names)
-    return Database(embedded.start_server(settings.home).ensure_database(_OUTBOX), settings.names)
+    return Database(start_server(settings.home).ensure_database(_OUTBOX), settings.names)
 
 
 def get_database_name(settings: Settings) -> str | None:
@@ -142,7 +142,7 @@ def prepare_dagster(settings: Settings) -> dict[str, str]:
 def get_dagster_database_url(settings: Settings) -> str:
     """Return the URI of Dagster's database, which may not exist yet."""
     if settings.database_url is None:
-        return embedded.start_server(settings.home).ensure_database(_DAGSTER)
+        return start_server(settings.home).ensure_database(_DAGSTER)
     url = settings.database_url.get_secret_value()
     return _build_uri(make_conninfo(url, dbname=_build_dagster_name(url)))
 

@@ -1,8 +1,9 @@
-"""How many events are dead, how many died, and is anything of ours not working? In Prometheus' text format.
+"""Exposes metrics of dead events and of dlq-pipelines itself in Prometheus' text format.
 
-Every figure is read from the database when it is asked for, in one snapshot, so a restart resets nothing and several
-processes say the same. Counters come from tables that are written where something is counted and that are never purged;
-what is not classified yet is added to them. While the database is away only `dlq_up 0` is said: nothing false.
+Each scrape reads every figure from the database in one snapshot: a restart resets nothing, and
+several processes expose the same values. Counters are read from tables that are never purged, plus
+the deaths that are not classified yet. While the database cannot be read, the only sample is
+`dlq_up 0`, so that no false value is exposed.
 """
 
 from collections import Counter, defaultdict
@@ -25,7 +26,7 @@ from dlq_pipelines.errors import DlqError
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import FixStatus
 
-# The bounds of the histogram, as `dlq.attempts_bucket` knows them; the last stands for no bound.
+# The upper bounds of the histogram, as `dlq.attempts_bucket` has them; the last one is no bound.
 _BOUNDS = (1, 2, 3, 5, 10, 20, 50, 2_147_483_647)
 _OUTCOMES = ("delivered", "died_again", "timed_out", "deleted")
 _SEVERITIES = ("info", "warning", "critical")
@@ -34,7 +35,7 @@ Rows = list[DictRow]
 
 @dataclass(frozen=True)
 class MetricsSnapshot:
-    """Everything that a scrape reads, of one moment, as rows of the statements of the same names."""
+    """What a scrape reads: the rows of the statements of the same names in `metrics.sql`."""
 
     deaths: Rows
     unclassified: Rows
@@ -42,7 +43,7 @@ class MetricsSnapshot:
     causes: Rows
     retries: Rows
     fixes: Rows
-    acts: Rows
+    moved_events: Rows
     checks: Rows
     jobs: Rows
     alerts: Rows
@@ -54,50 +55,55 @@ class MetricsSnapshot:
 def read_metrics_snapshot(
     connection: Connection, *, max_retries: int, archive_retention_days: int
 ) -> MetricsSnapshot:
-    """Read all of it in one read-only transaction, within five seconds.
+    """Read a snapshot in a read-only transaction. Each statement may take five seconds.
 
     Args:
         connection: in autocommit mode.
-        max_retries: after so many retries an event is parked.
-        archive_retention_days: how long archived events are kept; 0: for ever.
+        max_retries: retries after which an event that dies again is parked.
+        archive_retention_days: days that archived events are kept; 0: they are never purged.
     """
-    names = ("deaths", "causes", "retries", "fixes", "acts", "checks", "jobs", "alerts", "channels")
     with connection.transaction():
         connection.run("session.one_moment")
         connection.run("metrics.bound")
         return MetricsSnapshot(
-            **{name: connection.run(f"metrics.{name}").fetchall() for name in names},
-            **{
-                name: connection.run(f"metrics.{name}", labels=LABELS).fetchall()
-                for name in ("unclassified", "dead")
-            },
+            deaths=connection.run("metrics.deaths").fetchall(),
+            unclassified=connection.run("metrics.unclassified", labels=LABELS).fetchall(),
+            dead=connection.run("metrics.dead", labels=LABELS).fetchall(),
+            causes=connection.run("metrics.causes").fetchall(),
+            retries=connection.run("metrics.retries").fetchall(),
+            fixes=connection.run("metrics.fixes").fetchall(),
+            moved_events=connection.run("metrics.moved_events").fetchall(),
+            checks=connection.run("metrics.checks").fetchall(),
+            jobs=connection.run("metrics.jobs").fetchall(),
+            alerts=connection.run("metrics.alerts").fetchall(),
+            channels=connection.run("metrics.channels").fetchall(),
             state=connection.fetch_one("metrics.state", max_retries=max_retries),
             archive_retention_seconds=archive_retention_days * 86_400.0,
         )
 
 
 class DeadLetterCollector(Collector):
-    """Reads a snapshot each time it is collected.
+    """Reads a snapshot for each scrape.
 
     Args:
-        read: opens what is needed and returns a snapshot; it may fail as databases do.
+        read: returns a snapshot. May raise the errors of a database that is not available.
     """
 
     def __init__(self, read: Callable[[], MetricsSnapshot]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics, or that there are none now."""
+        """Yield all metrics, or `dlq_up 0` alone."""
         try:
             snapshot = self._read()
         except (psycopg.Error, DlqError, OSError):
-            yield _gauge("dlq_up", "Whether the database could be read: 1 or 0.", 0)
+            yield _build_gauge("dlq_up", "1 if the database can be read, 0 otherwise.", 0)
             return
-        yield _gauge("dlq_up", "Whether the database could be read: 1 or 0.", 1)
+        yield _build_gauge("dlq_up", "1 if the database can be read, 0 otherwise.", 1)
         yield from build_metrics(snapshot)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: a registry that asks would read the database while it is built."""
+        """Return nothing: otherwise a registry reads the database when it is built."""
         return ()
 
 
@@ -107,7 +113,7 @@ def build_snapshot_reader(
     max_retries: int,
     archive_retention_days: int,
 ) -> Callable[[], MetricsSnapshot]:
-    """What a `DeadLetterCollector` reads by: a connection for each scrape."""
+    """Return the function of a `DeadLetterCollector` that opens a connection for each scrape."""
 
     def read() -> MetricsSnapshot:
         with connect() as connection:
@@ -119,231 +125,262 @@ def build_snapshot_reader(
 
 
 def build_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
-    """The metrics of a snapshot."""
-    yield from _deaths(snapshot)
-    yield from _dead_now(snapshot)
-    yield from _retries_and_fixes(snapshot)
-    yield from _moved(snapshot)
-    yield from _our_own(snapshot)
-    yield from _alerts(snapshot)
+    """Yield the metrics of a snapshot."""
+    yield from _build_death_metrics(snapshot)
+    yield from _build_cause_metrics(snapshot)
+    yield from _build_dead_event_metrics(snapshot)
+    yield from _build_retry_metrics(snapshot)
+    yield from _build_archive_metrics(snapshot)
+    yield from _build_check_metrics(snapshot)
+    yield from _build_job_metrics(snapshot)
+    yield from _build_alert_metrics(snapshot)
+    yield from _build_channel_metrics(snapshot)
 
 
-def _deaths(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+def _build_death_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     total = CounterMetricFamily(
         "dispatchbox_dead_events",
-        "Transitions of events to dead, ever. The first 50 types of each kind have their names, the rest is other.",
+        "Deaths: transitions of events to dead. Types beyond the first 50 of each label are other.",
         labels=("event_type", "aggregate_type"),
     )
-    for kind, deaths in sorted(_kinds(snapshot).items()):
-        total.add_metric(kind, deaths)
+    deaths: Counter[tuple[str, str]] = Counter()
+    for row in snapshot.deaths + snapshot.unclassified:
+        if row["event_type"] is not None and row["aggregate_type"] is not None:
+            deaths[row["event_type"], row["aggregate_type"]] += row["deaths"]
+    for types, count in sorted(deaths.items()):
+        total.add_metric(types, count)
     yield total
-    yield _attempts(snapshot.deaths + snapshot.unclassified)
-    by_cause = CounterMetricFamily(
+    yield _build_attempts_histogram(snapshot.deaths + snapshot.unclassified)
+
+
+def _build_attempts_histogram(rows: Rows) -> Metric:
+    """Return the histogram of attempts, with cumulative buckets as Prometheus requires."""
+    family = HistogramMetricFamily(
+        "dispatchbox_event_attempts_before_dead",
+        "Attempts of an event before it died.",
+        labels=("event_type",),
+    )
+    deaths: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    attempts: Counter[str] = Counter()
+    for row in rows:
+        if row["event_type"] is not None:
+            deaths[row["event_type"]][row["attempts_up_to"]] += row["deaths"]
+            attempts[row["event_type"]] += row["attempts"]
+    for event_type, by_bound in sorted(deaths.items()):
+        buckets = []
+        total = 0
+        for bound in _BOUNDS:
+            total += by_bound[bound]
+            buckets.append(("+Inf" if bound == _BOUNDS[-1] else str(float(bound)), total))
+        family.add_metric((event_type,), buckets, attempts[event_type])
+    return family
+
+
+def _build_cause_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    deaths = CounterMetricFamily(
         "dlq_cause_deaths",
-        "Classified deaths of the 50 causes that die most; other: deaths of causes while they were not among them.",
+        "Classified deaths of the 50 causes with most deaths. other: deaths of causes while they"
+        " were not among these.",
         labels=("cause_id",),
     )
     info = GaugeMetricFamily(
         "dlq_cause_info",
-        "Always 1; what a cause of dlq_cause_deaths_total is, and which cause it was merged into.",
+        "Always 1. Exception type of a cause of dlq_cause_deaths_total, and the cause that it was"
+        " merged into.",
         labels=("cause_id", "shown_as", "exception_type"),
     )
     for row in snapshot.causes:
-        by_cause.add_metric((row["cause_id"],), row["deaths"])
+        deaths.add_metric((row["cause_id"],), row["deaths"])
         if row["shown_as"] is not None:
             info.add_metric((row["cause_id"], row["shown_as"], row["exception_type"]), 1)
-    yield by_cause
+    yield deaths
     yield info
-    waiting = sum(row["deaths"] for row in snapshot.unclassified)
-    yield _gauge("dlq_unclassified_deaths", "Deaths that have no cause yet.", waiting)
-
-
-def _kinds(snapshot: MetricsSnapshot) -> Counter[tuple[str, str]]:
-    """Deaths by event type and aggregate type."""
-    kinds: Counter[tuple[str, str]] = Counter()
-    for row in snapshot.deaths + snapshot.unclassified:
-        if row["event_type"] is not None and row["aggregate_type"] is not None:
-            kinds[row["event_type"], row["aggregate_type"]] += row["deaths"]
-    return kinds
-
-
-def _attempts(rows: Rows) -> Metric:
-    """The histogram. Its buckets are cumulative, as Prometheus wants them."""
-    family = HistogramMetricFamily(
-        "dispatchbox_event_attempts_before_dead",
-        "Attempts of an event until it was dead.",
-        labels=("event_type",),
+    yield _build_gauge(
+        "dlq_unclassified_deaths",
+        "Deaths without a cause yet.",
+        sum(row["deaths"] for row in snapshot.unclassified),
     )
-    buckets: defaultdict[str, Counter[int]] = defaultdict(Counter)
-    attempts: Counter[str] = Counter()
-    for row in rows:
-        if row["event_type"] is not None:
-            buckets[row["event_type"]][row["attempts_up_to"]] += row["deaths"]
-            attempts[row["event_type"]] += row["attempts"]
-    for event_type, deaths in sorted(buckets.items()):
-        upto = [(bound, sum(n for at, n in deaths.items() if at <= bound)) for bound in _BOUNDS]
-        named = [(str(float(bound)), count) for bound, count in upto[:-1]]
-        family.add_metric((event_type,), [*named, ("+Inf", upto[-1][1])], attempts[event_type])
-    return family
 
 
-def _dead_now(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+def _build_dead_event_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     current = GaugeMetricFamily(
         "dispatchbox_dead_events_current",
-        "Events that are dead in the outbox table now.",
+        "Dead events in the outbox now.",
         labels=("event_type", "aggregate_type"),
     )
-    # Of a type that is known by its name, that nothing is dead now is a zero.
-    dead = {(row["event_type"], row["aggregate_type"]): 0 for row in snapshot.deaths}
-    dead |= {(row["event_type"], row["aggregate_type"]): row["events"] for row in snapshot.dead}
-    for kind, events in sorted(dead.items()):
-        current.add_metric(kind, events)
+    # Types with a label and without a dead event now are 0, so that their series do not end.
+    events = {(row["event_type"], row["aggregate_type"]): 0 for row in snapshot.deaths}
+    for row in snapshot.dead:
+        events[row["event_type"], row["aggregate_type"]] = row["events"]
+    for types, count in sorted(events.items()):
+        current.add_metric(types, count)
     yield current
-    yield _gauge(
+    yield _build_gauge(
         "dlq_oldest_dead_event_age_seconds",
-        "How long ago the oldest event that is dead now died; 0: none is dead.",
+        "Seconds since the death of the oldest dead event; 0 without dead events.",
         max(snapshot.state["oldest_dead_seconds"] or 0.0, 0.0),
     )
-    yield _gauge(
+    yield _build_gauge(
         "dlq_parked_events",
-        "Dead events that only a person releases: too many retries.",
+        "Dead events that died again after the maximum of retries; only a person releases them.",
         snapshot.state["parked"],
     )
 
 
-def _retries_and_fixes(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+def _build_retry_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     retries = CounterMetricFamily(
-        "dlq_retries", "Retried events by what became of them, ever.", labels=("outcome",)
+        "dlq_retries", "Retried events by outcome, with and without a fix.", labels=("outcome",)
     )
-    known = {row["outcome"]: row["retries"] for row in snapshot.retries}
+    settled = {row["outcome"]: row["retries"] for row in snapshot.retries}
     for outcome in _OUTCOMES:
-        retries.add_metric((outcome,), known.get(outcome, 0))
+        retries.add_metric((outcome,), settled.get(outcome, 0))
     yield retries
-    yield _gauge(
+    yield _build_gauge(
         "dlq_retries_outstanding",
         "Retried events without an outcome yet.",
         snapshot.state["outstanding"],
     )
-    fixes = GaugeMetricFamily("dlq_fixes", "Flagged fixes by their state.", labels=("status",))
+    fixes = GaugeMetricFamily("dlq_fixes", "Fixes by status.", labels=("status",))
     counted = {row["status"]: row["fixes"] for row in snapshot.fixes}
     for status in FixStatus:
         fixes.add_metric((status,), counted.get(status, 0))
     yield fixes
 
 
-def _moved(snapshot: MetricsSnapshot) -> Iterator[Metric]:
-    acts = {row["kind"]: row["events"] for row in snapshot.acts}
-    for name, text, kinds in (
+def _build_archive_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    events = {row["kind"]: row["events"] for row in snapshot.moved_events}
+    discarded = events.get("archive.discard", 0)
+    for name, text, value in (
         (
-            "archived",
-            "Dead events moved to the archive, ever, the discarded ones too.",
-            ("move", "discard"),
+            "dlq_archived_events",
+            "Dead events moved to the archive, with discarded ones.",
+            events.get("archive.move", 0) + discarded,
         ),
-        ("discarded", "Dead events that a person gave up, ever.", ("discard",)),
-        ("restored", "Events brought back from the archive, ever.", ("restore",)),
-        ("purged", "Events deleted from the archive, ever.", ("purge",)),
+        ("dlq_discarded_events", "Dead events that a person discarded.", discarded),
+        (
+            "dlq_restored_events",
+            "Events moved back from the archive as dead.",
+            events.get("archive.restore", 0),
+        ),
+        (
+            "dlq_purged_events",
+            "Archived events deleted after their retention.",
+            events.get("archive.purge", 0),
+        ),
+        (
+            "dlq_forgotten_deaths",
+            "Deaths deleted from the ledger after its retention. Other counters include them.",
+            events.get("ledger.purge", 0),
+        ),
     ):
-        yield CounterMetricFamily(
-            f"dlq_{name}_events", text, value=sum(acts.get(f"archive.{kind}", 0) for kind in kinds)
-        )
-    yield CounterMetricFamily(
-        "dlq_forgotten_deaths",
-        "Deaths past the ledger's retention; all other counters still have them.",
-        value=acts.get("ledger.forget", 0),
-    )
-    yield _gauge(
+        yield CounterMetricFamily(name, text, value=value)
+    yield _build_gauge(
         "dlq_archive_retention_seconds",
-        "How long archived events are kept; 0: for ever.",
+        "Seconds that archived events are kept; 0: they are never purged.",
         snapshot.archive_retention_seconds,
     )
-    yield _gauge(
+    yield _build_gauge(
         "dlq_oldest_archived_event_timestamp_seconds",
-        "When the dead event that is in the archive for longest was moved there; none: the archive has none.",
+        "Unix time at which the oldest archived event was archived; absent without one.",
         snapshot.state["oldest_archived"],
     )
 
 
-def _our_own(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+def _build_check_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     passed = GaugeMetricFamily(
-        "dlq_check_passed", "Whether a check of the books held when it last ran.", labels=("check",)
+        "dlq_check_passed",
+        "1 if a check passed on its last run, 0 if it failed.",
+        labels=("check",),
     )
-    at = GaugeMetricFamily(
-        "dlq_check_timestamp_seconds", "When a check last ran.", labels=("check",)
+    checked_at = GaugeMetricFamily(
+        "dlq_check_timestamp_seconds", "Unix time of the last run of a check.", labels=("check",)
     )
+    unaccounted = None
     for row in snapshot.checks:
         passed.add_metric((row["name"],), int(row["passed"]))
-        at.add_metric((row["name"],), row["checked_at"].timestamp())
+        checked_at.add_metric((row["name"],), row["checked_at"].timestamp())
+        if row["name"] == "books_balance":
+            unaccounted = row["figures"]["missing"] + row["figures"]["doubled"]
     yield passed
-    yield at
-    books = next(
-        (row["figures"] for row in snapshot.checks if row["name"] == "books_balance"), None
-    )
-    yield _gauge(
+    yield checked_at
+    yield _build_gauge(
         "dlq_unaccounted_events",
-        "Events that are nowhere or in two places, when books_balance last ran; none: it never ran.",
-        None if books is None else books["missing"] + books["doubled"],
+        "Events that the last reconciliation found missing or duplicated; absent before the first.",
+        unaccounted,
     )
-    # Not `job`: that is the name that Prometheus gives to what it scrapes.
-    for name, column, what in (
-        ("success", "succeeded_at", "succeeded"),
-        ("failure", "failed_at", "failed for good"),
-    ):
-        family = GaugeMetricFamily(
-            f"dlq_job_last_{name}_timestamp_seconds",
-            f"When a job last {what}.",
-            labels=("dlq_job",),
-        )
-        for row in snapshot.jobs:
-            if row[column] is not None:
-                family.add_metric((row["job"],), row[column].timestamp())
-        yield family
+
+
+def _build_job_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    # Not `job`: Prometheus uses this label for the scraped target.
+    succeeded = GaugeMetricFamily(
+        "dlq_job_last_success_timestamp_seconds",
+        "Unix time of the last success of a job.",
+        labels=("dlq_job",),
+    )
+    failed = GaugeMetricFamily(
+        "dlq_job_last_failure_timestamp_seconds",
+        "Unix time of the last failure of a job, after its retries.",
+        labels=("dlq_job",),
+    )
     failing = GaugeMetricFamily(
         "dlq_job_failures",
-        "Days of a job, or 1, that failed and have not succeeded since.",
+        "Days of a job that failed and have not succeeded since; 1 or 0 for a job without days.",
         labels=("dlq_job",),
     )
     for row in snapshot.jobs:
+        if row["succeeded_at"] is not None:
+            succeeded.add_metric((row["job"],), row["succeeded_at"].timestamp())
+        if row["failed_at"] is not None:
+            failed.add_metric((row["job"],), row["failed_at"].timestamp())
         failing.add_metric((row["job"],), row["failing"])
-    yield failing
-    yield _gauge(
+    yield from (succeeded, failed, failing)
+    yield _build_gauge(
         "dlq_installed_timestamp_seconds",
-        "When the schema was made: what has never succeeded is overdue from then on.",
+        "Unix time at which the schema was installed. A job that never succeeded is overdue since.",
         snapshot.state["installed"],
     )
 
 
-def _alerts(snapshot: MetricsSnapshot) -> Iterator[Metric]:
-    for name, text in (
-        ("firing", "Alerts that fire and are not silenced."),
-        ("silenced", "Alerts that fire unheard."),
-    ):
-        family = GaugeMetricFamily(f"dlq_alerts_{name}", text, labels=("severity",))
-        counted = {row["severity"]: row[name] for row in snapshot.alerts}
-        for severity in _SEVERITIES:
-            family.add_metric((severity,), counted.get(severity, 0))
-        yield family
-    sent = CounterMetricFamily(
-        "dlq_channel_messages", "Messages to a channel, ever.", labels=("channel", "outcome")
+def _build_alert_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    firing = GaugeMetricFamily(
+        "dlq_alerts_firing", "Alerts that fire and are not silenced.", labels=("severity",)
     )
-    failing = GaugeMetricFamily(
-        "dlq_channel_failures", "Failures of a channel since it last worked.", labels=("channel",)
+    silenced = GaugeMetricFamily(
+        "dlq_alerts_silenced", "Alerts that fire and are silenced.", labels=("severity",)
+    )
+    alerts = {row["severity"]: row for row in snapshot.alerts}
+    for severity in _SEVERITIES:
+        row = alerts.get(severity, {"firing": 0, "silenced": 0})
+        firing.add_metric((severity,), row["firing"])
+        silenced.add_metric((severity,), row["silenced"])
+    yield from (firing, silenced)
+
+
+def _build_channel_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    messages = CounterMetricFamily(
+        "dlq_channel_messages", "Messages to a channel by outcome.", labels=("channel", "outcome")
+    )
+    failures = GaugeMetricFamily(
+        "dlq_channel_failures",
+        "Consecutive failures of a channel since its last success.",
+        labels=("channel",),
     )
     waiting = GaugeMetricFamily(
-        "dlq_channel_waiting", "Notices that a channel still has to get.", labels=("channel",)
+        "dlq_channel_waiting", "Notifications queued for a channel.", labels=("channel",)
     )
     for row in snapshot.channels:
-        sent.add_metric((row["id"], "sent"), row["sent"])
-        sent.add_metric((row["id"], "failed"), row["failed"])
-        failing.add_metric((row["id"],), row["failures"])
+        messages.add_metric((row["id"], "sent"), row["sent"])
+        messages.add_metric((row["id"], "failed"), row["failed"])
+        failures.add_metric((row["id"],), row["failures"])
         waiting.add_metric((row["id"],), row["waiting"])
-    yield from (sent, failing, waiting)
-    yield _gauge(
+    yield from (messages, failures, waiting)
+    yield _build_gauge(
         "dlq_unannounced_deaths",
-        "Deaths that the webhook of deaths was not told of yet.",
+        "Deaths queued for the webhook of deaths.",
         snapshot.state["unannounced"],
     )
 
 
-def _gauge(name: str, text: str, value: float | None) -> Metric:
-    """A gauge without labels; None: it has no value now."""
+def _build_gauge(name: str, text: str, value: float | None) -> Metric:
+    """Return a gauge without labels. None: it has no sample."""
     return GaugeMetricFamily(name, text, value=value)

@@ -1,7 +1,7 @@
-"""How does a worker take and report events, and how does application code look at dead ones?
+"""Provides `OutboxRepository`, with which workers and application code use the outbox.
 
-`OutboxRepository` is the programmer's face of this project, as the command line is the operator's: thin, over the
-same operations and the same ledger. One object is for one thread; several workers each have their own.
+It calls the same functions as the command line. An object is for one thread: each worker has its
+own.
 """
 
 import sys
@@ -32,8 +32,8 @@ from dlq_pipelines.retries.retry import retry_events
 from dlq_pipelines.validate import validate_aware, validate_not_negative, validate_positive
 
 _ACTOR = "OutboxRepository"
-# Longer than any traceback that people read; a runaway message must not bloat the hot table.
-_ERROR_LENGTH = 65_536
+# Characters of a stored error: more than any useful traceback. Longer texts would bloat the table.
+_MAX_ERROR_LENGTH = 65_536
 
 
 class OutboxRepository:
@@ -41,17 +41,18 @@ class OutboxRepository:
 
     Args:
         dsn: libpq connection string or URI.
-        retry_backoff_seconds: how long after a failed attempt the next one is due.
+        retry_backoff_seconds: seconds from a failed attempt to the next one.
         connect_timeout: seconds to wait for a connection.
         query_timeout: seconds that one statement may take.
         max_attempts: failed attempts after which an event is dead.
-        lease_seconds: how long a fetched event belongs to its worker. A worker that dies with events gives them back
-            after that time, so keep it longer than a batch's work. Default five minutes.
-        names: the tables, where they are not called `public.outbox_event`.
+        lease_seconds: seconds for which a fetched event belongs to its worker. After a crash of the
+            worker, others get its events when the lease ends, so it must be longer than the work on
+            a batch. Default five minutes.
+        names: the names of the tables. Default: `public.outbox_event` and schema `dlq`.
 
     Raises:
         ValueError: an argument is out of its range; the message names it.
-        DatabaseUnavailableError: no server answers.
+        DatabaseUnavailableError: the server does not answer.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class OutboxRepository:
         self._closed = False
 
     def fetch_pending(self, batch_size: int) -> list[OutboxEvent]:
-        """Take up to `batch_size` due events, oldest due first. No other worker gets them during the lease."""
+        """Lease up to `batch_size` due events, oldest due first."""
         limit = validate_positive("batch_size", batch_size, most=10_000)
         rows = (
             self._connected()
@@ -92,16 +93,16 @@ class OutboxRepository:
         return [OutboxEvent.from_row(row) for row in rows]
 
     def mark_success(self, event_id: int) -> None:
-        """Record that the event was delivered: done."""
+        """Record that the event was delivered."""
         self._connected().run("outbox.mark_success", id=validate_positive("event_id", event_id))
 
     def mark_retry(self, event_id: int, error: str | BaseException | None = None) -> None:
-        """Record a failed attempt: due again after the back-off, or dead when `max_attempts` is reached.
+        """Record a failed attempt: the event is due again later, or dead after `max_attempts`.
 
         Args:
             event_id: the event that failed.
-            error: what went wrong. Inside an `except` block it can be left out: the exception being handled is
-                taken, with its traceback. An exception given here is written with its traceback too.
+            error: the error; an exception is stored with its traceback. None: the exception that is
+                being handled, so inside an `except` block the argument can be omitted.
         """
         self._connected().run(
             "outbox.mark_retry",
@@ -119,7 +120,7 @@ class OutboxRepository:
         event_type: str | None = None,
         since: datetime | None = None,
     ) -> list[OutboxEvent]:
-        """Dead events, last death first. `since` means dead after that moment (with a time zone)."""
+        """Return dead events, the latest death first. `since`: only deaths after this time."""
         rows = self._connected().run(
             "outbox.dead_events",
             limit=validate_positive("limit", limit, most=10_000),
@@ -138,13 +139,20 @@ class OutboxRepository:
         offset: int = 0,
         after: str | None = None,
     ) -> DeadEventPage:
-        """Dead events that a selection means, the last death first; `after` is `next` of the page before."""
+        """Return selected dead events, the latest death first.
+
+        Args:
+            selection: list only selected events.
+            limit: 1 to 1,000 events.
+            offset: events to skip; prefer `after`.
+            after: the `next` value of the previous page.
+        """
         return list_dead_events(
             self._connected(), selection, limit=limit, offset=offset, after=after
         )
 
     def get_dead_event_stats(self, selection: Selection = ALL_DEAD_EVENTS) -> DeadEventStats:
-        """How many events are dead that a selection means, by type, cause and age."""
+        """Count selected dead events by type, cause and age."""
         return get_dead_event_stats(self._connected(), selection, now=datetime.now(UTC))
 
     def count_dead_events(
@@ -155,7 +163,7 @@ class OutboxRepository:
         *,
         selection: Selection | None = None,
     ) -> int:
-        """How many events are dead, with the filters of `fetch_dead_events`, or that a selection means."""
+        """Count dead events by the filters of `fetch_dead_events`, or by a selection."""
         if selection is not None:
             return count_dead_events(self._connected(), selection)
         row = self._connected().fetch_one(
@@ -167,7 +175,7 @@ class OutboxRepository:
         return int(row["events"])
 
     def get_dead_event(self, event_id: int) -> OutboxEvent | None:
-        """The event, if it is dead; None if it is not, or is not there."""
+        """Return the event; None if it is not dead or does not exist."""
         row = (
             self._connected()
             .run("outbox.dead_event", id=validate_positive("event_id", event_id))
@@ -176,16 +184,16 @@ class OutboxRepository:
         return OutboxEvent.from_row(row) if row else None
 
     def retry_dead_event(self, event_id: int) -> bool:
-        """Make a dead event pending again, with no attempts and due now. False if it is not dead, or is held."""
+        """Retry a dead event now. Return False if it is not dead or is locked by others."""
         return self.retry_dead_events_batch([validate_positive("event_id", event_id)]) == 1
 
     def retry_dead_events_batch(self, ids: Sequence[int]) -> int:
-        """Retry those of the events that are dead and return how many they were; the deaths stay in the ledger."""
+        """Retry those of the events that are dead; return how many were retried."""
         audit = AuditContext(_ACTOR, "retry_dead_events_batch", datetime.now(UTC))
         return retry_events(self._connected(), ids, audit=audit).events
 
     def cleanup_old_dead_events(self, older_than_days: int = 30) -> int:
-        """Move events that died longer ago to the archive table and return how many. Nothing is deleted unarchived."""
+        """Move events that died longer ago to the archive table; return how many."""
         days = validate_not_negative("older_than_days", older_than_days, most=36_500)
         audit = AuditContext(_ACTOR, f"cleanup_old_dead_events({days})", datetime.now(UTC))
         before = audit.now - timedelta(days=days)
@@ -194,7 +202,7 @@ class OutboxRepository:
         ).moved
 
     def is_connected(self) -> bool:
-        """Whether the server answers on this connection. Does not reconnect."""
+        """Return whether the server answers on this connection. Does not reconnect."""
         try:
             self._connection.run("session.ping")
         except psycopg.Error:
@@ -202,7 +210,7 @@ class OutboxRepository:
         return True
 
     def close(self) -> None:
-        """Close the connection. What was fetched and not reported comes back after its lease."""
+        """Close the connection. Events without a result are due again when their lease ends."""
         self._closed = True
         self._connection.close()
 
@@ -218,9 +226,9 @@ class OutboxRepository:
         self.close()
 
     def _connected(self) -> Connection:
-        """The connection, opened again if the server dropped it: a worker outlives a restart of its database."""
+        """Return the connection, reopened if the server closed it, as after a restart."""
         if self._closed:
-            raise DatabaseUnavailableError("This OutboxRepository is closed. Make a new one.")
+            raise DatabaseUnavailableError("This OutboxRepository is closed.", "Create a new one.")
         if not self.is_connected():
             self._connection.close()
             self._connection = self._database.open()
@@ -228,17 +236,18 @@ class OutboxRepository:
 
 
 def format_error_text(error: str | BaseException | None) -> str | None:
-    """The text that is stored: an exception with its traceback, made storable and bounded.
+    """Return the error text to store: an exception with its traceback, storable and bounded.
 
-    PostgreSQL's text holds neither NUL nor lone surrogates; both are written as escapes. Of a text over 65,536
-    characters the middle goes, because an exception's type is at one end and its root at the other.
+    PostgreSQL cannot store NUL and lone surrogates; they are stored as escapes. A text of more than
+    65,536 characters loses its middle, because the type of an exception is at one end and its root
+    cause at the other.
     """
     if isinstance(error, BaseException):
         error = "".join(traceback.format_exception(error))
     if error is None:
         return None
     text = error.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
-    if len(text) <= _ERROR_LENGTH:
+    if len(text) <= _MAX_ERROR_LENGTH:
         return text
-    half = _ERROR_LENGTH // 2
+    half = _MAX_ERROR_LENGTH // 2
     return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"

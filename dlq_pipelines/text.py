@@ -1,7 +1,7 @@
-"""How is a stranger's text shown so that it is only read and never obeyed?
+"""Renders untrusted texts for terminals, Markdown and spreadsheets.
 
-Error texts and payloads are hostile: terminals obey escape codes, browsers markup, spreadsheets formulas. These
-functions are for terminals and Markdown; HTML is escaped by its templates.
+Error texts and payloads are untrusted: terminals interpret escape codes, browsers markup,
+spreadsheets formulas. The templates escape HTML by themselves.
 """
 
 import re
@@ -11,26 +11,28 @@ from datetime import timedelta
 from typing import Any
 
 _TERMINAL_CODE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|[ -/]*[0-~])"
+    r"|\x9b[0-?]*[ -/]*[@-~]"
 )
 _LINE_END = re.compile("\r\n|[\r\u2028\u2029\x85]")
-# Control characters but tab and line feed, and the marks that reorder what stands around them.
+# Control characters except tab and line feed, and the marks that reorder text.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]")
-# Entities where a backslash is not enough for every parser, a backslash where it is.
+# A backslash escapes most characters; these need entities, because some parsers ignore it.
 _MARKDOWN_ENTITIES = {character: f"&#{ord(character)};" for character in "&<>|\\`"}
 _MARKDOWN_SPECIAL = re.compile(r"[&<>|\\`*_{}\[\]()#~$]")
 _MARKDOWN_ESCAPED = re.compile(r"&#(\d+);|\\([&<>|\\`*_{}\[\]()#~$])")
-# What spreadsheets run, the wide forms too.
+# Characters that begin a formula in spreadsheets, in their wide forms too.
 _FORMULA = re.compile(r"[=+\-@\t\r\n'＝＋－＠]")  # noqa: RUF001 - the wide ones
 _JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s"\[\]{},:]+')
-# What JSON readers take without complaint: jq stops at 256 levels, Python at a thousand and at numbers of 4,300 digits.
+# Limits that common JSON parsers accept: jq stops at 256 levels, Python at a thousand and at
+# numbers of 4,300 digits.
 _DEEPEST, _LONGEST_NUMBER = 100, 1_000
 _WIDEST_INDENT = 40
 _LINK_START = re.compile(r"(?i)(?<=://)|(?<=www)(?=\.)|(?<=@)|(?<=mailto:)|(?<=xmpp:)")
 
 
 class RawJson:
-    """A JSON value that nobody has read: `text` is what PostgreSQL holds, whatever its numbers and its depth."""
+    """A JSON value as text, not parsed: exact for any number and any depth."""
 
     __slots__ = ("text",)
 
@@ -41,7 +43,7 @@ class RawJson:
         return self.text
 
     def is_portable(self) -> bool:
-        """Whether common readers take it: at most 100 levels and no number of more than 1,000 characters."""
+        """Return whether it has at most 100 levels and no number of more than 1,000 characters."""
         if len(self.text) <= min(2 * _DEEPEST, _LONGEST_NUMBER):
             return True
         depth = 0
@@ -52,7 +54,7 @@ class RawJson:
         return True
 
     def indented(self) -> str:
-        """In lines for people, each value as it is written. Far in, lines are indented no further."""
+        """Return it in indented lines, each value as it is written. The indent has a maximum."""
         lines, depth, before = [""], 0, ""
         for part in _tokens(self.text):
             opens, closes = before in ("[", "{"), part in ("]", "}")
@@ -69,7 +71,7 @@ def _tokens(json: str) -> Iterator[str]:
 
 
 def render_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON of dataclasses, lists, times and the like; a `Json` among them stands in it as it is, unread."""
+    """Render dataclasses, lists, times and the like as JSON. A `RawJson` keeps its text."""
     from pydantic_core import to_json
 
     mark, texts = secrets.token_hex(16), []
@@ -84,18 +86,18 @@ def render_json(value: Any, *, indent: int | None = None) -> str:
 
 
 def sanitize_text(text: str) -> str:
-    """The text without terminal codes, control characters and direction overrides; lines end in a line feed."""
+    """Remove terminal codes, control characters and direction overrides; normalize line ends."""
     return _INVISIBLE.sub("", _TERMINAL_CODE.sub("", _LINE_END.sub("\n", text)))
 
 
 def sanitize_line(text: str, limit: int) -> str:
-    """`plain_text` in one line of at most `limit` characters; an ellipsis says that it was cut."""
+    """Sanitize a text to one line of at most `limit` characters; an ellipsis marks a cut."""
     line = " ".join(sanitize_text(text).split())
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
 def format_count(count: int, one: str, many: str = "") -> str:
-    """`1 event`, `2,000 events`."""
+    """Format a count with its noun: `1 event`, `2,000 events`."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
@@ -117,21 +119,22 @@ def format_duration(length: timedelta) -> str:
     minutes = int(length.total_seconds() // 60)
     if minutes >= 2 * 24 * 60:
         return f"{minutes // (24 * 60):,} days"
-    return f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h" if hours else f"{minutes} min"
 
 
 def escape_spreadsheet_text(text: str) -> str:
-    """The text as a cell that a spreadsheet shows and does not run: one that it would has an apostrophe before it.
+    """Put an apostrophe before a text that a spreadsheet would run as a formula.
 
-    So has one that begins with an apostrophe: taking one away always gives the text as it was.
+    A text that begins with an apostrophe gets one too, so removing one always restores the text.
     """
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def escape_markdown(text: str, limit: int = 500) -> str:
-    """A text of anybody's as Markdown that shows just this text: one line, no table cells, code, HTML or links.
+    """Escape an untrusted text for Markdown: one line, no table cells, code, HTML or links.
 
-    Addresses get an invisible break, because some renderers make links of escaped ones too.
+    Addresses get an invisible break, because some renderers link escaped addresses too.
     """
     line = _LINK_START.sub("\u200b", sanitize_line(text, limit))
     return _MARKDOWN_SPECIAL.sub(
@@ -140,7 +143,7 @@ def escape_markdown(text: str, limit: int = 500) -> str:
 
 
 def unescape_markdown(markdown: str) -> str:
-    """What stands in Markdown that `markdown_text` has escaped: entities, backslashes and breaks of ours are gone."""
+    """Undo `escape_markdown`."""
     read = _MARKDOWN_ESCAPED.sub(
         lambda found: chr(int(found[1])) if found[1] else found[2], markdown
     )
@@ -148,7 +151,7 @@ def unescape_markdown(markdown: str) -> str:
 
 
 def render_markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; whole numbers with a thousands separator, everything else as text."""
+    """Render a Markdown table; integers get a thousands separator, other values are escaped."""
 
     def cells(values: Sequence[object]) -> str:
         shown = (

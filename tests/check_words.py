@@ -58,9 +58,9 @@ def main() -> int:
         if _SKIPPED.match(name) or not path.is_file():
             continue
         for line, phrase in sorted(find_phrases(path.read_text(encoding="utf-8"), phrases)):
-            print(f"{name}:{line}: {phrase} ==> {phrases[phrase]}")  # noqa: T201 - a command
+            print(f"{name}:{line}: {phrase} ==> {phrases[phrase]}")
             folders[name.rpartition("/")[0] or "."] += 1
-    print(f"{folders.total()} phrases found")  # noqa: T201 - a command
+    print(f"{folders.total()} phrases found")
     return 1 if folders else 0
 
 

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.embedded import start_server
 from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
-from tests.memory import home_in_memory
+from tests.memory import home_in_memory, remove_data
 
 # No generated test depends on the speed of the machine.
 settings.register_profile("dlq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,7 +43,7 @@ def server_url() -> Iterator[str]:
     if given:
         yield given
         return
-    with embedded.start_server(Path(os.environ[_HOME])) as server:
+    with start_server(Path(os.environ[_HOME])) as server:
         yield server.url("postgres")
 
 
@@ -81,9 +81,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     # os.walk skips files that ending processes delete meanwhile.
     for folder, names, _ in os.walk(session.config._tmp_path_factory.getbasetemp()):  # type: ignore[attr-defined]
-        link = Path(folder, "postgres")
-        if "postgres" in names and link.is_symlink():
-            shutil.rmtree(link.resolve(), ignore_errors=True)
+        if "postgres" in names and Path(folder, "postgres").is_symlink():
+            remove_data(Path(folder))
     if _HOME in os.environ:
         shutil.rmtree(Path(os.environ[_HOME]).parent, ignore_errors=True)
 

@@ -1,6 +1,5 @@
 """Context managers for databases and servers that are removed at the end."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +9,9 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.embedded import EmbeddedServer, start_server
 from tests.conftest import _new_database, database_url
+from tests.memory import remove_data
 
 
 @contextmanager
@@ -30,12 +30,12 @@ def with_dagster(server_url: str) -> Iterator[str]:
 
 
 @contextmanager
-def scratch_server() -> Iterator[tuple[Path, embedded.EmbeddedServer]]:
+def scratch_server() -> Iterator[tuple[Path, EmbeddedServer]]:
     """Yield an empty folder and an embedded server whose home is in it; remove its data too."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            with embedded.start_server(folder / "home") as server:
+            with start_server(folder / "home") as server:
                 yield folder, server
         finally:
-            shutil.rmtree((folder / "home" / "postgres").resolve(), ignore_errors=True)
+            remove_data(folder / "home")

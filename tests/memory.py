@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from dlq_pipelines.postgres import embedded
+from dlq_pipelines.postgres.embedded.account import choose_server_account
+from dlq_pipelines.postgres.embedded.programs import STATE_DIRECTORY
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a new folder is created in it
 # Bytes that a whole run needs: the databases, and a write-ahead log of a gigabyte.
@@ -34,8 +35,15 @@ def home_in_memory() -> Path:
     home.mkdir()
     if os.geteuid() == 0:
         data = home.parent / "data"
-        account = embedded._account(data)
+        account = choose_server_account()
         data.mkdir(mode=0o700)
         os.chown(data, account.uid, account.gid)
         (home / "postgres").symlink_to(data)
     return home
+
+
+def remove_data(home: Path) -> None:
+    """Remove the data of a home's server, which lies elsewhere when root started the server."""
+    data = (home / "postgres").resolve()
+    is_in_state_directory = data.parent.parent == STATE_DIRECTORY
+    shutil.rmtree(data.parent if is_in_state_directory else data, ignore_errors=True)

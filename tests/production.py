@@ -1,7 +1,7 @@
-"""An installation as deploy/ describes it: the commands of its units, its dagster.yaml, its workspace, kept running.
+"""Runs an installation as deploy/ describes it: its units, its dagster.yaml, its workspace.
 
-What systemd would do is done here: a unit that ends is started again, and what it leaves behind ends with it. The
-server is an embedded one that can be taken away.
+It restarts units that end and kills the processes that they leave, as systemd does. The database
+is an embedded server that a test can stop.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.installation import create_tables
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
+from dlq_pipelines.postgres.embedded import EmbeddedServer, start_server
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from tests.rows import add_events, kill
 
@@ -40,7 +40,7 @@ CANARY = 10
 
 
 class Unit:
-    """A service: its command, started again whenever it ends."""
+    """A service whose command is restarted whenever it ends."""
 
     def __init__(self, name: str, environment: dict[str, str], folder: Path) -> None:
         text = (ROOT / "deploy" / "systemd" / f"{name}.service").read_text(encoding="utf-8")
@@ -82,16 +82,16 @@ class Unit:
 
     @property
     def process(self) -> psutil.Process:
-        """The service's first process."""
+        """The main process of the service."""
         assert self._process is not None
         return psutil.Process(self._process.pid)
 
     def kill(self) -> None:
-        """As the kernel does when memory is short."""
+        """Kill the main process, as the kernel does when memory is short."""
         self.process.send_signal(signal.SIGKILL)
 
     def stop(self) -> None:
-        """With all that it has started."""
+        """Stop the service and its child processes."""
         self._stopping.set()
         if self._process is not None and self._process.poll() is None:
             self._sweep()
@@ -103,50 +103,50 @@ class Production:
     """A running installation.
 
     Attributes:
-        database: the outbox's.
-        units: its services, the code location first, the daemon second.
+        database: the outbox.
+        units: its services: the code location, then the daemon.
     """
 
     folder: Path
     home: Path
     environment: dict[str, str]
-    server: embedded.EmbeddedServer
+    server: EmbeddedServer
     database: Database
     units: list[Unit] = field(default_factory=list)
 
     def start(self, name: str) -> Unit:
-        """One of the units of deploy/systemd; stopped with the installation."""
+        """Start a unit of deploy/systemd; it is stopped with the installation."""
         self.units.append(Unit(name, self.environment, self.folder))
         return self.units[-1]
 
     @property
     def port(self) -> int:
-        """Where the code location answers."""
+        """The port of the code location."""
         return int(self.environment["DLQ_CODE_PORT"])
 
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:
-        """Dagster's records."""
+        """Open Dagster's instance."""
         with dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"]) as opened:
             yield opened
 
-    def take_the_database_away(self, seconds: float) -> None:
-        """Every connection breaks, and nobody answers for so long."""
-        data = embedded._data_folder(self.home)
+    def stop_database(self, seconds: float) -> None:
+        """Stop the server for this time; every connection breaks."""
+        data = (self.home / "postgres").resolve()
         postmaster = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
         postmaster.send_signal(signal.SIGINT)
         postmaster.wait(60)
         time.sleep(seconds)
         self.server.release()
-        self.server = embedded.start_server(self.home)
+        self.server = start_server(self.home)
 
     def flag(self, name: str) -> int:
-        """A fix of ten events that died of an error of that name; returns its number."""
+        """Flag a fix of ten events that died of an error of that name, and return its id."""
         with self.database.connect() as connection:
-            # What the fixes before released was delivered, or the worker would be behind.
+            # Events of earlier fixes are delivered, or the worker would be behind.
             connection.execute("update outbox_event set status = 'done' where status = 'pending'")
             add_events(connection, CANARY, event_type=name)
-            # Or they would wait for earlier events of their aggregates.
+            # In their own aggregates, or they would wait for earlier events.
             connection.execute(
                 "update outbox_event set aggregate_type = %s where event_type = %s", [name, name]
             )
@@ -156,13 +156,14 @@ class Production:
             return flag_fix(
                 connection,
                 FixFlag(Selection(event_type=name)),
-                audit=AuditContext("ann", "mended", now),
+                audit=AuditContext("ann", "fixed", now),
             ).id
 
-    def released(self, fix: int) -> tuple[int, int, int]:
-        """Of a fix: rows in the ledger of retries, events in them, and how many the stage says."""
+    def count_released(self, fix: int) -> tuple[int, int, int]:
+        """Return a fix's rows in the ledger of retries, their events, and the stage's count."""
         statement = (
-            "select count(*), count(distinct event_id), (select coalesce(sum(released), 0)::int from dlq.fix_stage"
+            "select count(*), count(distinct event_id), (select coalesce(sum(released), 0)::int"
+            " from dlq.fix_stage"
             " where fix_id = %(fix)s) from dlq.retry where fix_id = %(fix)s"
         )
         with psycopg.connect(self.database.url) as connection:
@@ -170,35 +171,39 @@ class Production:
         assert row is not None
         return row
 
-    def runs(self, fix: int) -> list[dg.DagsterRun]:
-        """The runs of a fix, the first one first."""
+    def list_runs(self, fix: int) -> list[dg.DagsterRun]:
+        """Return the runs of a fix in their order."""
         with self.instance() as instance:
-            return [r.dagster_run for r in instance.get_run_records(_of(fix), ascending=True)]
+            return [
+                r.dagster_run for r in instance.get_run_records(_filter_runs(fix), ascending=True)
+            ]
 
     def wait_for_release(self, fix: int, *, seconds: float = 150) -> float:
-        """Until the fix has released its canary, once; how long that took."""
-        begun = time.monotonic()
+        """Wait until the fix has released its canary once, and return the seconds."""
+        started = time.monotonic()
         wait_until(
-            lambda: self.released(fix)[0] >= CANARY, f"fix {fix} releases nothing", seconds=seconds
+            lambda: self.count_released(fix)[0] >= CANARY,
+            f"fix {fix} releases nothing",
+            seconds=seconds,
         )
         wait_until(
-            lambda: all(run.is_finished for run in self.runs(fix)),
+            lambda: all(run.is_finished for run in self.list_runs(fix)),
             f"a run of fix {fix} does not end",
             seconds=60,
         )
-        assert self.released(fix) == (CANARY, CANARY, CANARY)
-        return time.monotonic() - begun
+        assert self.count_released(fix) == (CANARY, CANARY, CANARY)
+        return time.monotonic() - started
 
 
-def _of(fix: int) -> dg.RunsFilter:
+def _filter_runs(fix: int) -> dg.RunsFilter:
     return dg.RunsFilter(tags={"dlq/fix": str(fix)})
 
 
 def wait_until(true: Callable[[], object], otherwise: str, *, seconds: float) -> None:
-    """Poll; the database may be away meanwhile.
+    """Poll a condition; the database may be stopped meanwhile.
 
     Raises:
-        AssertionError: it does not become true in time.
+        AssertionError: the condition is not true in time.
     """
     until = time.monotonic() + seconds
     while True:
@@ -210,10 +215,10 @@ def wait_until(true: Callable[[], object], otherwise: str, *, seconds: float) ->
 
 
 @contextmanager
-def production(folder: Path, **variables: str) -> Iterator[Production]:
-    """Code location and daemon, running, on a migrated database of their own, with these variables beside the usual."""
+def run_production(folder: Path, **variables: str) -> Iterator[Production]:
+    """Run code location and daemon on a new database, with these additional variables."""
     home = folder / "server"
-    server = embedded.start_server(home)
+    server = start_server(home)
     outbox, dagster = server.ensure_database("outbox"), server.ensure_database("dagster")
     create_tables(Database(outbox))
     instance = folder / "dagster"
@@ -234,9 +239,8 @@ def production(folder: Path, **variables: str) -> Iterator[Production]:
     environment |= variables
     running = Production(folder, home, environment, server, Database(outbox))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "DLQ_DAGSTER_URL", environment["DLQ_DAGSTER_URL"]
-        )  # dagster.yaml names it, here too
+        # dagster.yaml reads this variable in the test's process too.
+        patch.setenv("DLQ_DAGSTER_URL", environment["DLQ_DAGSTER_URL"])
         try:
             running.start("dlq-code-location")
             running.start("dlq-daemon")

@@ -1,4 +1,4 @@
-"""Rows that tests start from, written with plain SQL as an application would."""
+"""Rows that tests start from, written in SQL as an application would."""
 
 from typing import Any
 
@@ -19,30 +19,34 @@ def add_events(
 def kill(
     connection: Connection, error: str | None, *, attempts: int = 1, where: str = "true"
 ) -> None:
-    """Let the pending events die of an error, in the order of their ids, as a worker does one by one."""
+    """Let pending events die of an error, one by one in the order of their ids."""
     ids = connection.execute(
         f"select id from outbox_event where status <> 'dead' and {where} order by id".encode()
     ).fetchall()
     with connection.transaction():
         for row in ids:
             connection.execute(
-                "update outbox_event set status = 'dead', attempts = %s, last_error = %s where id = %s",
+                "update outbox_event set status = 'dead', attempts = %s, last_error = %s where id"
+                " = %s",
                 [attempts, error, row["id"]],
             )
 
 
 def park(connection: Connection, ids: list[int], *, retries: int = 3) -> None:
-    """Let dead events have died and been retried so often before: three times parks them."""
+    """Add earlier deaths and retries to dead events: three retries park them."""
     with connection.transaction():
         connection.execute(
             "with past as (insert into dlq.death"
-            " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)"
+            " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error,"
+            " cause_id)"
             " select d.event_id, d.aggregate_type, d.aggregate_id, d.event_type, d.attempts,"
             " d.died_at - n * interval '1 hour', d.error, d.cause_id"
             " from outbox_event e join dlq.death d on d.event_id = e.id and d.died_at = e.dead_at,"
             " generate_series(1, %s) n where e.id = any(%s) returning *)"
-            " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at,"
-            " due_at, outcome, settled_at) select id, event_id, aggregate_type, aggregate_id, 'ann', 'asked', died_at,"
+            " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor,"
+            " reason, retried_at,"
+            " due_at, outcome, settled_at) select id, event_id, aggregate_type, aggregate_id,"
+            " 'ann', 'asked', died_at,"
             " died_at, 'died_again', died_at from past",
             [retries, ids],
         )

@@ -62,10 +62,10 @@ SIZES = """
 def main(sizes: list[int]) -> int:
     """Measure each size in a process of its own server, and print the table."""
     columns = [measured(size) for size in sizes]
-    print("|", *(f"| {size:,}" for size in sizes), "|")  # noqa: T201 - a command
-    print("| --- |" + " ---: |" * len(sizes))  # noqa: T201
+    print("|", *(f"| {size:,}" for size in sizes), "|")
+    print("| --- |" + " ---: |" * len(sizes))
     for name in columns[0]:
-        print(f"| {name} | " + " | ".join(column[name] for column in columns) + " |")  # noqa: T201
+        print(f"| {name} | " + " | ".join(column[name] for column in columns) + " |")
     return 0
 
 
@@ -90,7 +90,7 @@ def measured(events: int) -> dict[str, str]:
                 "its indexes": _megabytes(sizes["ledger_indexes"]),
                 "peak of this process": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB",
             }
-    print(f"{events:,} done", file=sys.stderr, flush=True)  # noqa: T201 - progress
+    print(f"{events:,} done", file=sys.stderr, flush=True)
     return said
 
 

@@ -25,6 +25,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.installation import build_report_policy, open_connection, open_reports_target
 from dlq_pipelines.reports.report import build_report
 from dlq_pipelines.settings import Settings
+from tests.memory import remove_data
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 DLQ = Path(sys.executable).with_name("dlq")
@@ -78,7 +79,7 @@ def main() -> int:
             _take_report(browser.new_page(viewport={"width": 1100, "height": 900}))
             browser.close()
     finally:
-        shutil.rmtree((SHOP / "dlq" / "postgres").resolve(), ignore_errors=True)
+        remove_data(SHOP / "dlq")
         shutil.rmtree(SHOP)
     return 0
 

@@ -1,4 +1,4 @@
-"""Runs spread over workers: a Redis, Celery's workers, and the runs that wait for them, each a process of its own."""
+"""Runs spread over workers: a Redis, Celery workers, and runs, each in its own process."""
 
 import json
 import multiprocessing
@@ -21,7 +21,7 @@ NO_REDIS = "there is no redis-server here; it comes with: apt-get install redis-
 
 @contextmanager
 def redis(folder: Path) -> Iterator[str]:
-    """The URL of a Redis of the test's own, on a free port of the loopback, that keeps nothing on disk."""
+    """Run a Redis on a free port of the loopback, without persistence, and yield its URL."""
     assert REDIS is not None
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -60,14 +60,13 @@ def _wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
 def worker(
     name: str, folder: Path, *, visibility_seconds: int, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker as deploy/ says, but for how soon a dead one's step goes to another. A session of its own."""
+    """Run a worker as in deploy/, with another visibility timeout, in its own session."""
     config = (ROOT / "deploy" / f"{CONFIG}.py").read_text(encoding="utf-8")
     (folder / name).mkdir()
     sooner = f"{config}broker_transport_options['visibility_timeout'] = {visibility_seconds}\n"
     (folder / name / f"{CONFIG}.py").write_text(sooner, encoding="utf-8")
-    bin_ = Path(sys.executable).parent
     command = [
-        bin_ / "celery",
+        str(Path(sys.executable).parent / "celery"),
         "-A",
         "dagster_celery.app",
         "worker",
@@ -94,7 +93,7 @@ def worker(
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """As when its machine is gone: the worker, and the children that do its work, at once."""
+    """Kill the worker and its children at once, as a failed machine does."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -102,7 +101,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def exporting(days: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """A run for each day, all at once, in a process that prints which days succeeded, in a session of its own."""
+    """Start a run for each day in a process that prints which days succeeded."""
     command = [sys.executable, "-m", "tests.spread", *days]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -114,15 +113,15 @@ def exporting(days: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def said(runs: subprocess.Popen[str]) -> dict[str, bool]:
-    """Which days succeeded. Its end is not waited for: what a run leaves behind may hold that up."""
+def read_results(runs: subprocess.Popen[str]) -> dict[str, bool]:
+    """Return which days succeeded. Does not wait for the process: a run may leave children."""
     assert runs.stdout is not None
     succeeded: dict[str, bool] = json.loads(runs.stdout.readline())
     return succeeded
 
 
 def _export(day: str) -> bool:
-    # Loaded anew by each worker, as from a code location.
+    # Each worker loads the job, as from a code location.
     job = ReconstructableRepository.for_module(
         "dlq_pipelines.definitions", "defs"
     ).get_reconstructable_job("export_day")
@@ -132,13 +131,13 @@ def _export(day: str) -> bool:
 
 
 if __name__ == "__main__":
-    # Processes: Dagster runs no two jobs in one. As many at a time as deploy/dagster.yaml lets the queue start; forked
-    # from this one, which has imported already what they need.
+    # Processes, because Dagster runs one job per process; as many as deploy/dagster.yaml lets the
+    # queue start. They are forked from this one, which has imported what they need.
     import dagster as dg
     from dagster._core.definitions.reconstruct import ReconstructableRepository
 
-    import dlq_pipelines.definitions  # noqa: F401 - for the processes that are forked
+    import dlq_pipelines.definitions  # noqa: F401
 
     with multiprocessing.get_context("fork").Pool(10) as processes:
         done = processes.map(_export, sys.argv[1:], chunksize=1)
-        print(json.dumps(dict(zip(sys.argv[1:], done, strict=True))), flush=True)  # noqa: T201 - what the test reads
+        print(json.dumps(dict(zip(sys.argv[1:], done, strict=True))), flush=True)

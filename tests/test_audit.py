@@ -23,7 +23,8 @@ BOB = AuditContext("bob", "asked", NOW)
 def _die(connection: Connection, count: int) -> None:
     """Events that died forty days ago, and are known only now."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " last_error, dead_at)"
         " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', now() - interval '40 days'"
         " from generate_series(1, %s) n",
         [count],
@@ -91,7 +92,7 @@ OPERATIONS: dict[str, tuple[Callable[..., None], Callable[[Connection, RunOption
 def test_what_is_meant_only_since_somebody_was_asked_stays(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Three were counted, two more come while a person thinks: three are changed, in batches of two, and told of."""
+    """Two events die after three were counted: three are changed, in batches of two."""
     for module in (
         "archive.archive",
         "archive.purge",

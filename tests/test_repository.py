@@ -47,12 +47,13 @@ def test_an_event_goes_from_pending_to_done(
 def test_an_event_dies_after_max_attempts_with_its_traceback(
     connection: Connection, repository: OutboxRepository
 ) -> None:
-    """Each failed attempt stores the exception being handled; the fifth kills and writes the death."""
+    """Each failed attempt stores the handled exception; the fifth one records the death."""
     add_events(connection, 1)
     for _ in range(5):
         (event,) = repository.fetch_pending(1)
         try:
-            {}["postcode"]
+            payload: dict[str, str] = {}
+            payload["postcode"]
         except KeyError:
             repository.mark_retry(event.id)
     assert repository.fetch_pending(1) == []
@@ -154,13 +155,14 @@ def test_a_late_success_is_one_although_the_event_died_meanwhile(
 def test_the_trigger_records_deaths_of_workers_that_know_nothing_of_us(
     connection: Connection,
 ) -> None:
-    """A plain UPDATE, and a plain INSERT of a dead event, are deaths; updates of the dead are not."""
+    """A plain UPDATE or INSERT to dead is a death; an update of a dead event is not."""
     add_events(connection, 2)
     connection.execute("update outbox_event set status = 'dead', attempts = 3 where id = 1")
     connection.execute("update outbox_event set status = 'dead', attempts = 4 where id = 1")
     connection.execute(
         "insert into outbox_event (id, aggregate_type, aggregate_id, event_type, payload, status)"
-        " values (9, 'order', 'a', 'order.placed', '{}', 'dead'), (9, 'order', 'b', 'order.placed', '{}', 'dead')"
+        " values (9, 'order', 'a', 'order.placed', '{}', 'dead'), (9, 'order', 'b',"
+        " 'order.placed', '{}', 'dead')"
         " on conflict do nothing"
     )
     rows = connection.execute(
@@ -236,7 +238,7 @@ def test_lists_and_counts_share_their_filters(
 def test_retrying_resets_attempts_and_keeps_the_history(
     connection: Connection, repository: OutboxRepository
 ) -> None:
-    """Dead -> pending with no attempts, once; the ledger keeps the death, the retry, and a second death."""
+    """It is pending once, without attempts; the ledger keeps both deaths and the retry."""
     add_events(connection, 2)
     kill(connection, "boom", attempts=5)
     assert repository.retry_dead_event(1) is True
@@ -284,7 +286,7 @@ def test_cleaning_up_archives_and_deletes_nothing(
         (lambda r: r.fetch_pending(True), "batch_size"),
         (lambda r: r.fetch_dead_events(limit=0), "limit"),
         (lambda r: r.fetch_dead_events(offset=-1), "offset"),
-        (lambda r: r.fetch_dead_events(since=datetime(2026, 1, 1)), "since"),  # noqa: DTZ001 - that is the point
+        (lambda r: r.fetch_dead_events(since=datetime(2026, 1, 1)), "since"),  # noqa: DTZ001
         (lambda r: r.mark_success(-1), "event_id"),
         (lambda r: r.mark_retry(2**63), "event_id"),
         (lambda r: r.get_dead_event("7"), "event_id"),
@@ -368,7 +370,7 @@ def test_an_error_text_is_made_storable_and_bounded(
 def test_a_payload_that_python_cannot_read_keeps_a_worker_from_no_other(
     connection: Connection, repository: OutboxRepository, payload: str
 ) -> None:
-    """It is handed out as its text, and the others as ever. How deep a Python reads depends on its version."""
+    """It is returned as text. How deep Python parses depends on its version."""
     add_events(connection, 3)
     connection.execute("update outbox_event set payload = %s::jsonb where id = 2", [payload])
     try:
@@ -402,7 +404,8 @@ def test_polling_uses_the_workers_index_and_lists_use_ours(connection: Connectio
     """Neither reads the delivered events, however many there are."""
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
-        " select 'order', n::text, 'order.placed', '{}', case when n % 100 = 0 then 'dead' else 'done' end"
+        " select 'order', n::text, 'order.placed', '{}', case when n % 100 = 0 then 'dead' else"
+        " 'done' end"
         " from generate_series(1, 20000) n"
     )
     connection.execute("analyze outbox_event")
@@ -423,6 +426,6 @@ def test_polling_uses_the_workers_index_and_lists_use_ours(connection: Connectio
         text = "\n".join(row["QUERY PLAN"] for row in plan)
         assert "Seq Scan" not in text, f"{name}\n{text}"
         if name == "outbox.fetch_pending":
-            # A join by id has the planner look for the smallest one, behind all that an archive has left dead.
+            # For a join by id the planner looks for the smallest id, past all dead index entries.
             assert "Tid Scan" in text
             assert "outbox_event_pkey" not in text

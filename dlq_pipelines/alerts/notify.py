@@ -33,7 +33,7 @@ _MAX_DETAIL_LENGTH = 2_000
 SOURCE = "dlq-pipelines"
 # Seconds. Apprise's default of 5.5 would let a run send five of them.
 _PAUSE_BETWEEN_PAGES = 0.25
-# Characters that chat and mail programs interpret in plain text: tags and code. Bold text is harmless.
+# Characters that chat and mail programs interpret in plain text: tags and code. Bold is harmless.
 _ACTIVE_CHARACTERS = str.maketrans({"<": "\u2039", ">": "\u203a", "`": "'"})
 _NOT_ACCEPTED = "the service did not answer or rejected the message"
 _LINK_START = re.compile(r"(?i)(?<=://)|(?<=www)(?=\.)|(?<=@)|(?<=mailto:)|(?<=tel:)")

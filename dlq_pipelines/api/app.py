@@ -1,4 +1,4 @@
-"""What does the HTTP API consist of, and how does it begin and end?"""
+"""Builds the FastAPI application of the HTTP API."""
 
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -18,11 +18,11 @@ from dlq_pipelines.api import (
     audit,
     causes,
     dead_events,
-    docs,
     fixes,
     health,
     metrics,
     reports,
+    swagger,
 )
 from dlq_pipelines.api.arguments import reject_undescribed_arguments
 from dlq_pipelines.api.auth import read_tokens
@@ -31,20 +31,20 @@ from dlq_pipelines.api.guard import Guard
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings
 
-# Of a concept each, in the order of the documentation.
+# One module per concept, in the order of the documentation.
 CONCEPTS = (dead_events, causes, fixes, archive, reports, alerts, audit, metrics)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# As many as threads work on requests would be forty; ten keep a database of ordinary size responsive.
-_CONNECTIONS = 10
-_WAIT_SECONDS = 5.0
-_EXPORTS = 2
+# One connection per request thread would be 40; ten keep a database of ordinary size responsive.
+_MAX_CONNECTIONS = 10
+_POOL_TIMEOUT = 5.0
+_MAX_EXPORTS = 2
 
 
 class _Api(FastAPI):
-    """An application whose description asks for a token only where one is set."""
+    """An application whose OpenAPI description requires a token only if tokens are set."""
 
     def openapi(self) -> dict[str, Any]:
-        """The description of all routes."""
+        """Return the OpenAPI description."""
         described = super().openapi()
         if not self.state.tokens:
             described.get("components", {}).pop("securitySchemes", None)
@@ -55,14 +55,14 @@ class _Api(FastAPI):
 
 
 def create_app(settings: Settings, database: Database) -> FastAPI:
-    """The application, not yet guarded.
+    """Build the application, without its guard.
 
     Args:
-        settings: of the installation.
-        database: of the outbox; its statement time-out is that of a request.
+        settings: the settings of the installation.
+        database: the database of the outbox; its statement timeout is that of a request.
 
     Raises:
-        DlqError: `DLQ_API_TOKENS` cannot be read.
+        DlqError: `DLQ_API_TOKENS` is invalid.
     """
     app = _Api(
         title="dlq-pipelines",
@@ -79,13 +79,13 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     )
     app.state.limiter = MovingWindowRateLimiter(MemoryStorage())
     app.state.rate = RateLimitItemPerMinute(settings.api_changes_per_minute)
-    app.state.exports = threading.BoundedSemaphore(_EXPORTS)
+    app.state.exports = threading.BoundedSemaphore(_MAX_EXPORTS)
     app.state.schema_checked_until = 0.0
     install_error_handlers(app)
     for concept in CONCEPTS:
         app.include_router(concept.router, responses=RESPONSES)
     app.include_router(health.router)
-    app.include_router(docs.router)
+    app.include_router(swagger.router)
     if settings.api_cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -97,17 +97,22 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
 
 
 def wrap_with_guard(app: FastAPI, settings: Settings, *, host: str) -> ASGIApp:
-    """The application behind its guard, which answers to the names of this machine and of `DLQ_API_HOSTS`."""
+    """Wrap the application in its guard, which accepts the names of this machine and of
+    `DLQ_API_HOSTS`.
+    """
     hosts = {*_LOOPBACK, *settings.api_hosts, host.lower()}
     return Guard(app, hosts=hosts, origins=settings.api_cors_origins, tokens=app.state.tokens)
 
 
 def _lifespan(database: Database) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """A pool from beginning to end; what is under way at the end keeps its connections until it has ended."""
+    """Open the pool for the lifetime of the application.
+
+    Requests that run at the end keep their connections.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with database.pool(size=_CONNECTIONS, wait=_WAIT_SECONDS) as pool:
+        with database.pool(size=_MAX_CONNECTIONS, wait=_POOL_TIMEOUT) as pool:
             app.state.pool = pool
             yield
 

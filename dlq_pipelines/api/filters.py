@@ -28,7 +28,11 @@ Reason = Annotated[
     str,
     Field(min_length=1, max_length=MAX_REASON_LENGTH, description="The reason, for the audit log."),
 ]
-DryRun = Annotated[bool, Field(description="Change nothing; return what a real run would return.")]
+# The example makes the request bodies that Swagger UI suggests harmless.
+DryRun = Annotated[
+    bool,
+    Field(description="Change nothing; return what a real run would return.", examples=[True]),
+]
 Limit = Annotated[int, Query(ge=1, le=1_000, description="Maximum number of results.")]
 # The longest cursor contains the key of an alert.
 After = Annotated[str | None, Query(max_length=4_000, description="`next` of the previous page.")]
@@ -126,7 +130,7 @@ class SelectionBody(_FilterBody, AtMost):
         return Selection.build(given, zone, self.event_ids, default_all=default_all)
 
     def permit(self, verb: str) -> Callable[[int], None] | None:
-        """Return a function that refuses more events than `at_most`; None if ids name the events."""
+        """Return a function that refuses more events than `at_most`; None if ids name them."""
         return None if self.names_only else super().permit(verb)
 
 

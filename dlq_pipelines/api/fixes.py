@@ -1,7 +1,7 @@
 """Serves `/api/fixes`: flags, lists and steers fixes, and releases parked events."""
 
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -12,14 +12,14 @@ from dlq_pipelines.api.dead_events import ChangeResponse, Rate, build_change_res
 from dlq_pipelines.api.filters import Body, DryRun, Limit, Reason, SelectionBody, SelectionQuery
 from dlq_pipelines.api.session import ApiSettings, Outbox
 from dlq_pipelines.audit import RunOptions, run_after_permission
-from dlq_pipelines.day import parse_time
 from dlq_pipelines.installation import build_fix_terms, resolve_rate
 from dlq_pipelines.outbox.batches import build_nothing_taken_error
 from dlq_pipelines.retries.advance import pause_fix, resume_fix, withdraw_fix
-from dlq_pipelines.retries.fix import Fix, RetryPolicy, StageOutcomes
+from dlq_pipelines.retries.fix import Fix, StageOutcomes
 from dlq_pipelines.retries.fixes import (
-    FixFlag,
     FixPreview,
+    FlagInput,
+    build_flag,
     flag_fix,
     get_fix_progress,
     get_max_retries,
@@ -36,7 +36,6 @@ OfFix = Annotated[
     int | None,
     Field(ge=1, le=BIGINT_MAX, description="Events that this fix released or targets."),
 ]
-_FIGURES = tuple(RetryPolicy.__dataclass_fields__)
 
 
 class FlagFixBody(SelectionBody):
@@ -173,18 +172,26 @@ def post_fix(
     A dry run by default; pass `"dry_run": false` to flag the fix.
     """
     audit, terms = caller.sign(validate_note(body.note)), build_fix_terms(settings)
-    figures = {name: value for name in _FIGURES if (value := getattr(body, name)) is not None}
-    policy = replace(terms.policy, **figures)
-    begins = (
-        None
-        if body.not_before is None
-        else parse_time("not_before", body.not_before, settings.zone)
+    flag = build_flag(
+        body.build_selection(settings.zone),
+        FlagInput(
+            link=body.link,
+            owner=body.owner,
+            not_before=body.not_before,
+            expiry_days=body.expiry_days,
+            canary=body.canary,
+            growth=body.growth,
+            rate=body.rate,
+            min_success=body.min_success,
+            settle_seconds=body.settle_seconds,
+            max_retries=body.max_retries,
+            order=body.order,
+        ),
+        terms=terms,
+        zone=settings.zone,
+        now=audit.now,
     )
-    expires = (begins or audit.now) + timedelta(days=body.expiry_days or terms.expiry.days)
-    flagging = FixFlag(
-        body.build_selection(settings.zone), policy, body.link, body.owner, begins, expires
-    )
-    would = preview_fix(outbox, flagging, audit=audit, default=policy)
+    would = preview_fix(outbox, flag, audit=audit, default=terms.policy)
     if body.dry_run:
         return FlagFixResponse(dry_run=True, preview=would, fix=None)
     if permit := body.permit("release"):
@@ -192,7 +199,7 @@ def post_fix(
     return FlagFixResponse(
         dry_run=False,
         preview=would,
-        fix=flag_fix(outbox, flagging, audit=audit),
+        fix=flag_fix(outbox, flag, audit=audit),
     )
 
 

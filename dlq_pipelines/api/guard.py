@@ -1,8 +1,8 @@
-"""What is turned away before any route is asked: other hosts' names, strange origins, strangers, too much at once.
+"""Rejects requests before they reach a route: unknown hosts and origins, unknown callers, overload.
 
-A browser lets any page send requests to 127.0.0.1. The Host check stops a page whose name was bound to this address
-(DNS rebinding), the Origin check one that posts forms across sites; neither could read an answer, and a post needs none
-to do harm.
+A browser lets any page send requests to 127.0.0.1. The Host check stops pages whose name was bound
+to this address (DNS rebinding). The Origin check stops pages that post forms across sites; such a
+page cannot read the response, but a POST does harm without it.
 """
 
 import asyncio
@@ -14,20 +14,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dlq_pipelines.api.auth import Token, authenticate
 from dlq_pipelines.api.errors import RequestError, build_error_response
+from dlq_pipelines.api.swagger import DOCS_FILES
 
-# Ten thousand ids or a large payload; whoever sends more means something else.
-MOST_BYTES = 1_048_576
+# Bytes of a body: enough for ten thousand ids or a large payload.
+MAX_BODY_BYTES = 1_048_576
 _LENGTH_DIGITS = 9
-# A body that takes longer keeps a connection for nothing.
-_BODY_SECONDS = 30
-# Requests under way at once. Forty of them work, the others wait for a thread.
-_MOST_AT_ONCE = 200
-_SAFE = ("GET", "HEAD", "OPTIONS")
-# What strangers may know too: whether the process is up and ready, and what it offers.
-OPEN = ("/health", "/ready", "/docs", "/openapi.json")
+# Seconds in which a body must arrive.
+_BODY_TIMEOUT = 30
+# Concurrent requests. Forty of them run, the others wait for a thread.
+_MAX_CONCURRENT = 200
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+# Served without a token: whether the process is up and ready, and the description of the API.
+OPEN = ("/health", "/ready", "/openapi.json", *DOCS_FILES)
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -36,13 +39,14 @@ HEADERS = {
 
 
 class Guard:
-    """Looks at each request first, and puts the security headers on each answer.
+    """Checks each request, and adds the security headers to each response.
 
     Args:
-        app: what is guarded.
-        hosts: names that a request may be addressed to, without ports.
-        origins: of pages elsewhere that may ask, such as https://ops.example.com.
-        tokens: one of which every request needs but those for `OPEN`; none: nobody is asked for one.
+        app: the application.
+        hosts: accepted host names, without ports.
+        origins: other origins whose pages may send changes, such as https://ops.example.com.
+        tokens: accepted tokens. Every route outside `OPEN` requires one; if there are none, no
+            route does.
     """
 
     def __init__(
@@ -59,10 +63,10 @@ class Guard:
             frozenset(origins),
             tokens,
         )
-        self._under_way = 0
+        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request. Beside requests there is only the server's own life; what else may come is refused."""
+        """Handle a request. Any scope other than a request or the lifespan is rejected."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -76,93 +80,95 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        self._under_way += 1
+        self._running += 1
         try:
-            self._look(scope["method"], scope["path"], Headers(scope=scope))
-            if scope["method"] not in _SAFE:
-                receive = _once(await asyncio.wait_for(_body(receive), _BODY_SECONDS), receive)
+            self._check(scope["method"], scope["path"], Headers(scope=scope))
+            if scope["method"] not in _SAFE_METHODS:
+                receive = _replay_body(
+                    await asyncio.wait_for(_read_body(receive), _BODY_TIMEOUT), receive
+                )
         except RequestError as error:
             await build_error_response(error.status, str(error), error.headers)(
                 scope, receive, answer
             )
         except TimeoutError:
-            await build_error_response(408, f"The body took longer than {_BODY_SECONDS} s.")(
+            await build_error_response(408, f"The body took longer than {_BODY_TIMEOUT} s.")(
                 scope, receive, answer
             )
         else:
             await self._app(scope, receive, answer)
         finally:
-            self._under_way -= 1
+            self._running -= 1
 
-    def _look(self, method: str, path: str, headers: Headers) -> None:
-        """Raises RequestError where the request is not for us, or from nobody that we know."""
+    def _check(self, method: str, path: str, headers: Headers) -> None:
+        """Raise RequestError if the request is not for this server or its caller is unknown."""
         host = headers.get("host", "")
         if len(headers.getlist("host")) > 1:
             raise RequestError(400, "A request has one Host header.")
-        if _name(host) not in self._hosts:
+        if _parse_host(host) not in self._hosts:
             raise RequestError(
                 421,
-                "This server does not answer to that host name. DLQ_API_HOSTS lists those it does.",
+                "Unknown host name. DLQ_API_HOSTS lists the accepted host names.",
             )
         origin = headers.get("origin")
         if (
             origin
-            and method not in _SAFE
+            and method not in _SAFE_METHODS
             and origin not in self._origins
             and origin.partition("://")[2] != host
         ):
             raise RequestError(
                 403,
-                "Another site's page may change nothing here. DLQ_API_CORS_ORIGINS lists those it may.",
+                "Another site's page may not make changes. "
+                "DLQ_API_CORS_ORIGINS lists the accepted origins.",
             )
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or len(length) > _LENGTH_DIGITS or int(length) > MOST_BYTES:
+        if not length.isdecimal() or len(length) > _LENGTH_DIGITS or int(length) > MAX_BODY_BYTES:
             raise RequestError(
-                413, f"A body has at most {MOST_BYTES:,} bytes.", {"Connection": "close"}
+                413, f"A body has at most {MAX_BODY_BYTES:,} bytes.", {"Connection": "close"}
             )
-        if self._under_way > _MOST_AT_ONCE:
+        if self._running > _MAX_CONCURRENT:
             raise RequestError(
-                503, "Too many requests are under way. Ask again.", {"Retry-After": "1"}
+                503, "Too many requests are running. Try again.", {"Retry-After": "1"}
             )
         if path not in OPEN and method != "OPTIONS":
             authenticate(self._tokens, headers.get("authorization"))
 
 
-def _name(host: str) -> str:
-    """A host without its port, in lower case; of an IPv6 address without brackets. Nothing, where it is none."""
+def _parse_host(host: str) -> str:
+    """Return the host without port and brackets in lower case; empty if it is invalid."""
     try:
         return (urlsplit(f"//{host}").hostname or "") if "@" not in host and "/" not in host else ""
     except ValueError:
         return ""
 
 
-async def _body(receive: Receive) -> bytes:
-    """All of it, as far as it is not too much: what says no length is counted as it comes."""
+async def _read_body(receive: Receive) -> bytes:
+    """Read the body up to the limit; a body without a length is counted while it arrives."""
     body = bytearray()
     while True:
         message = await receive()
-        if (
-            message["type"] == "http.disconnect"
-        ):  # half a request is none: it must not be taken for one without a body
-            raise RequestError(400, "The request broke off.")
+        # A partial request must not pass for a request without a body.
+        if message["type"] == "http.disconnect":
+            raise RequestError(400, "The client disconnected.")
         body += message.get("body", b"")
-        if len(body) > MOST_BYTES:
+        if len(body) > MAX_BODY_BYTES:
             raise RequestError(
-                413, f"A body has at most {MOST_BYTES:,} bytes.", {"Connection": "close"}
+                413, f"A body has at most {MAX_BODY_BYTES:,} bytes.", {"Connection": "close"}
             )
         if not message.get("more_body"):
             return bytes(body)
 
 
-def _once(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that says the body, and after it whatever comes."""
-    said = False
+def _replay_body(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that yields the body once, and then the original messages."""
+    sent = False
 
     async def next_message() -> Message:
-        nonlocal said
-        if said:
+        nonlocal sent
+        if sent:
             return await receive()
-        said = True
+        sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return next_message

@@ -1,4 +1,4 @@
-"""How does one command serve the API, and stop without breaking off what is under way?"""
+"""Runs the HTTP API until a signal arrives, and completes the requests under way."""
 
 import errno
 import ipaddress
@@ -9,67 +9,62 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import uvicorn
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from dlq_pipelines.api.app import create_app, wrap_with_guard
 from dlq_pipelines.api.auth import read_tokens
-from dlq_pipelines.api.errors import build_error_response
-from dlq_pipelines.api.guard import HEADERS
 from dlq_pipelines.errors import DlqError, RefusedError
 from dlq_pipelines.installation import find_database, open_connection, prepare_embedded
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings
 
-# A request has this long to end once the server is told to.
+# Seconds that requests under way have to complete after a signal to stop.
 _STOP_SECONDS = 20
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which says when it answers."""
+    """A uvicorn server that calls `announce` once it accepts requests."""
 
     def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
         super().__init__(config)
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin."""
+        """Start to accept requests on these sockets."""
         await super().startup(sockets)
         self._announce()
 
 
-class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's, which also answers bytes that are no request, and reach no application, as everything is answered."""
-
-    def send_400_response(self, msg: str) -> None:
-        """Say so, and hang up."""
-        answer = build_error_response(400, msg, {**HEADERS, "Connection": "close"})
-        head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(answer.body)))
-        self.transport.close()
-
-
-def serve_api(settings: Settings, *, host: str, port: int, announce: Callable[[], None]) -> int:
-    """Serve until a signal comes; returns the exit code.
+def serve_api(
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    announce: Callable[[], None],
+) -> int:
+    """Serve the API until SIGINT or SIGTERM.
 
     Args:
-        settings: of the installation.
-        host: the address, or a name of it.
-        port: of that address.
-        announce: is called once requests are answered.
+        settings: the settings of the installation.
+        host: the address to listen on, or a host name that resolves to it.
+        port: the port to listen on.
+        announce: called once the server accepts requests.
+
+    Returns:
+        The exit code of the process: 0, or 1 if the server did not start.
 
     Raises:
-        RefusedError: others could reach that address, and nobody would be asked for a token.
-        DlqError: the database is not to be had or not migrated, `DLQ_API_TOKENS` cannot be read, or the address cannot
-            be had.
+        RefusedError: other machines can reach the address, and `DLQ_API_TOKENS` is unset.
+        DlqError: the database is unavailable or not migrated, `DLQ_API_TOKENS` is invalid, or
+            the server cannot listen on the address.
     """
     require_tokens(settings, host)
     prepare_embedded(settings)
     open_connection(settings).close()
     server = make_server(settings, find_database(settings), host=host, announce=announce)
-    sockets = _listen(host, port)
-    # uvicorn ends what is under way and then raises the signal again.
+    sockets = _open_sockets(host, port)
+    # uvicorn completes the requests under way and then raises the signal again.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _raise_keyboard_interrupt)
     try:
         server.run(sockets)
     except KeyboardInterrupt:
@@ -84,18 +79,24 @@ def make_server(
     host: str,
     announce: Callable[[], None] = lambda: None,
 ) -> uvicorn.Server:
-    """The server, not yet started; it runs on the sockets that it is given.
+    """Make the server without starting it; its `run` takes the sockets to listen on.
+
+    Args:
+        settings: the settings of the installation.
+        database: the database of the outbox.
+        host: a host name that the server answers to, in addition to the names of the loopback
+            interface and those of `DLQ_API_HOSTS`.
+        announce: called once the server accepts requests; the default does nothing.
 
     Raises:
-        DlqError: `DLQ_API_TOKENS` cannot be read.
+        DlqError: `DLQ_API_TOKENS` is invalid.
     """
     app = create_app(settings, replace(database, statement_timeout=settings.api_timeout_seconds))
     config = uvicorn.Config(
         wrap_with_guard(app, settings, host=host),
-        http=_Protocol,
         ws="none",
         access_log=False,
-        # Whoever connects may write these headers, so they say nothing of who that is.
+        # Any client can send X-Forwarded-For, so it does not identify the client.
         proxy_headers=False,
         server_header=False,
         log_level="warning",
@@ -105,49 +106,52 @@ def make_server(
 
 
 def require_tokens(settings: Settings, host: str) -> None:
-    """Refuse an address that others can reach while everybody may do everything.
+    """Refuse to listen on an address that other machines can reach without tokens.
 
     Raises:
-        RefusedError: it is one, and no token is set.
+        RefusedError: `host` is not a loopback address, and `DLQ_API_TOKENS` is unset.
     """
     tokens = read_tokens(settings.api_tokens.get_secret_value() if settings.api_tokens else "")
     if not tokens and not _is_loopback(host):
         raise RefusedError(
-            f"Without tokens the API is for this machine alone, and others can reach {host}. Make one with `dlq tokens "
-            "new NAME --scope read` and put its entry into DLQ_API_TOKENS, or leave --host out."
+            f"Refusing to listen on {host} without tokens: other machines can reach this address.",
+            "Make a token with `dlq tokens new NAME --scope read` and add its entry to "
+            "DLQ_API_TOKENS, or omit --host to listen on 127.0.0.1.",
         )
 
 
-def _listen(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address that the host has here.
+def _open_sockets(host: str, port: int) -> list[socket.socket]:
+    """Open a listening socket for each address of the host.
 
     Raises:
-        DlqError: it has none, or one cannot be had.
+        DlqError: the host has no address, or one of its addresses cannot be bound.
     """
     listening: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, address in dict.fromkeys((one[0], one[4]) for one in found):
+        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
             listening.append(socket.create_server(address, family=family))
     except OSError as error:
-        for one in listening:
-            one.close()
+        for opened in listening:
+            opened.close()
         raise DlqError(
-            f"{_why(error, host, port)} Say another one: `dlq serve --host 127.0.0.1 --port 8081`."
+            _describe_bind_error(error, host, port),
+            "Choose another address: `dlq serve --host 127.0.0.1 --port 8081`.",
         ) from None
     return listening
 
 
-def _why(error: OSError, host: str, port: int) -> str:
+def _describe_bind_error(error: OSError, host: str, port: int) -> str:
     match error:
         case socket.gaierror():
-            return f"{host} is no address or name that is known here."
+            return f"Unknown host: {host} is not an address and does not resolve to one."
         case OSError(errno=errno.EADDRINUSE):
-            return f"Port {port} of {host} is taken: another program listens there."
+            return f"Port {port} of {host} is already in use by another program."
         case OSError(errno=errno.EADDRNOTAVAIL):
-            return f"{host} is no address of this machine."
+            return f"Invalid host: {host} is not an address of this machine."
         case _:
-            return f"Port {port} of {host} cannot be had: {os.strerror(error.errno or 0)}."
+            reason = os.strerror(error.errno or 0)
+            return f"Cannot listen on port {port} of {host}: {reason}."
 
 
 def _is_loopback(host: str) -> bool:
@@ -157,5 +161,5 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _interrupt(*_: object) -> None:
+def _raise_keyboard_interrupt(*_: object) -> None:
     raise KeyboardInterrupt

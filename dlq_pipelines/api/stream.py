@@ -94,6 +94,7 @@ def _chunks(
 
     def write() -> None:
         from dlq_pipelines.exports.adhoc import export_selected
+        from dlq_pipelines.exports.formats import create_writer
 
         try:
             with os.fdopen(writing, "wb", _CHUNK) as file, state.database.connect() as connection:
@@ -102,10 +103,8 @@ def _chunks(
                     connection,
                     url=state.database.url,
                     selection=selection,
-                    format=format,
-                    file=file,
+                    writer=create_writer(format, file),
                     redaction=redaction,
-                    progress=lambda _: None,
                 )
         except BaseException as error:  # noqa: BLE001 - the reading side raises it
             failed.append(error)

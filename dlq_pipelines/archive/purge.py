@@ -89,7 +89,7 @@ def purge_deaths(
             page = connection.fetch_one("archive.forget", before=before, limit=BATCH, **after)
             if page["forgotten"]:
                 filter_, count = {"before": before.isoformat()}, page["forgotten"]
-                record_audit_entry(connection, "ledger.forget", filter_, audit=audit, events=count)
+                record_audit_entry(connection, "ledger.purge", filter_, audit=audit, events=count)
         events, batches = events + page["forgotten"], batches + bool(page["forgotten"])
         if page["rows"] < BATCH:
             return PurgeResult(events, batches)

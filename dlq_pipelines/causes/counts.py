@@ -45,7 +45,8 @@ class DeathCounts:
 
 def count_classified_deaths(connection: Connection) -> DeathCounts:
     """Count the classified deaths in each place, in one snapshot."""
-    return DeathCounts(**connection.fetch_one("cause.rollup_difference"))
+    row = connection.fetch_one("cause.rollup_difference")
+    return DeathCounts(row["ledger"], row["rollup"], row["counters"])
 
 
 def count_causes(connection: Connection) -> int:

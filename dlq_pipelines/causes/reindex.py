@@ -77,6 +77,6 @@ def apply_reindex(
 
 
 def _choose_cause(fingerprint: str, causes: Counter[str]) -> CauseAlias:
-    """Choose the cause with most deaths; of equals the smallest id, so that each plan is the same."""
+    """Choose the cause with most deaths; of equals the smallest id, so that plans are equal."""
     first, *others = sorted(causes, key=lambda cause: (-causes[cause], cause))
     return CauseAlias(fingerprint, first, causes[first], tuple(others))

@@ -38,11 +38,11 @@ from dlq_pipelines.causes.vocabulary import (
     ANSWER_WORDS,
     CODE_WORDS,
     FAILURE_KEYS,
+    FOUND_WORDS,
     FUNCTION_WORDS,
     KINDS,
     NAME_LEADS,
     PREDICATES,
-    SEEN,
     SENTENCE_KEYS,
     SQL_WORDS,
     STATUS_WORDS,
@@ -446,7 +446,7 @@ def _is_announced_type(word: str, one: str, two: str, after: str, *, alone: bool
         or (one == "valid" and word[0].isupper())
     ):
         return True
-    if one == "," and after in SEEN:
+    if one == "," and after in FOUND_WORDS:
         return word in TYPE_NAMES or word[0].isupper()
     return word in TYPE_NAMES and (one in TYPE_LEADS or (one in {"(", ","} and alone))
 

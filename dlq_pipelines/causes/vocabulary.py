@@ -100,7 +100,7 @@ PREDICATES = _set("a an callable defined iterable recognized subscriptable")
 THINGS = _set("instance instances object objects value values")
 """After the name of a type, inside a sentence."""
 
-SEEN = _set("found given instead received")
+FOUND_WORDS = _set("found given instead received")
 """After the name of an unexpected type: ", string given"."""
 
 SQL_WORDS = _set(

@@ -83,7 +83,7 @@ def _summarize_alert(alert: "Alert", now: datetime) -> dict[str, Any]:
         "state": alert.state(now),
         "severity": alert.severity,
         "since": alert.fired_at,
-        "sent": alert.told_at or "",
+        "sent": alert.notified_at or "",
         "silenced until": alert.silenced_until if is_silenced else "",
         "summary": alert.summary[:100],
     }

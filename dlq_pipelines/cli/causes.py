@@ -197,7 +197,7 @@ def merge_causes_command(
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Merge a cause into another one. Its deaths keep it, so `dlq causes split` undoes the merge.
+    """Merge a cause into another one. Its deaths keep it, so a split undoes the merge.
 
     Example:
     `dlq causes merge v1-3f9a0c6d2b7e4a51 v1-51c2aa07e9b3d846 --reason "same timeout" --dry-run`

@@ -7,13 +7,13 @@ import typer
 
 def demo_command(
     reset: Annotated[
-        bool, typer.Option("--reset", help="Delete an earlier demo and start again.")
+        bool, typer.Option("--reset", help="Delete an earlier demo and play it again.")
     ] = False,
 ) -> None:
-    """Play the demo: a shop whose deliveries really fail.
+    """Play fourteen days of a shop whose deliveries really fail, and run every job.
 
-    Plays fourteen days, then runs every job on them. Refuses a database with events, deaths or
-    audit entries of another application. Running it twice is harmless.
+    Refuses a database with events, deaths or audit entries that are not the demo's. Running the
+    demo twice is safe.
 
     Example: `dlq demo --reset`
     """

@@ -63,6 +63,7 @@ def export_deaths_command(
     Example: `dlq dead-events export --format csv --output deaths.csv --since 2026-11-24`
     """
     from dlq_pipelines.exports.adhoc import export_selected
+    from dlq_pipelines.exports.formats import create_writer
     from dlq_pipelines.installation import build_export_options, find_database
     from dlq_pipelines.settings import ExportFormat
 
@@ -74,12 +75,16 @@ def export_deaths_command(
         show_progress("Reading", "death") as report,
     ):
         selection = Selection.build(filters, settings.zone, ids, default_all=True)
+        file_format = (
+            ExportFormat.JSONL
+            if format in (DownloadFormat.JSON, DownloadFormat.JSONL)
+            else ExportFormat(format)
+        )
         rows = export_selected(
             connection,
             url=find_database(settings).url,
             selection=selection,
-            format=ExportFormat.JSONL if format is DownloadFormat.JSON else ExportFormat(format),
-            file=file,
+            writer=create_writer(file_format, file),
             redaction=build_export_options(settings).redaction,
             progress=report,
             limit=limit,

@@ -11,7 +11,6 @@ from dlq_pipelines.outbox.selection import FILTERS
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
     from dataclasses import Field
-    from datetime import datetime, tzinfo
 
 # The value of each filter by its name, and of `all`.
 GivenFilters = Mapping[str, Any]
@@ -30,17 +29,6 @@ def with_filters(command: Callable[..., None]) -> Callable[..., None]:
         return {"filters": {option.name: given.pop(option.name) for option in options}}
 
     return with_options(command, {"filters": options}, gather)
-
-
-def read_time_option(option: str, text: str | None, zone: "tzinfo") -> "datetime | None":
-    """Parse the time that an option was given; return None if it was not given.
-
-    Raises:
-        ValueError: the text is not a time; the message names the option.
-    """
-    from dlq_pipelines.day import parse_time
-
-    return None if text is None else parse_time(option, text, zone)
 
 
 def _build_annotation(item: "Field[Any]") -> Any:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dlq_pipelines.cli.filters import EventIds, GivenFilters, read_time_option, with_filters
+from dlq_pipelines.cli.filters import EventIds, GivenFilters, with_filters
 from dlq_pipelines.cli.mutation import (
     NOTHING_CHANGED,
     REASON_HELP,
@@ -142,25 +142,34 @@ def flag_fix_command(
     same without `--dry-run`.
     """
     from dlq_pipelines.installation import build_fix_terms
-    from dlq_pipelines.retries.fixes import FixFlag, flag_fix, preview_fix, validate_note
+    from dlq_pipelines.retries.fixes import (
+        FlagInput,
+        build_flag,
+        flag_fix,
+        preview_fix,
+        validate_note,
+    )
 
     audit, _ = prepare_change(actor, validate_note(note), dry_run=dry_run)
     with open_session() as (connection, settings):
         terms = build_fix_terms(settings)
-        own_policy = replace(terms.policy, **policy)
-        start = read_time_option("--not-before", not_before, settings.zone)
-        expires_at = (start or audit.now) + timedelta(days=expiry_days or terms.expiry.days)
-        flag = FixFlag(
-            Selection.build(filters, settings.zone, ids), own_policy, link, owner, start, expires_at
+        flag = build_flag(
+            Selection.build(filters, settings.zone, ids),
+            FlagInput(
+                link=link, owner=owner, not_before=not_before, expiry_days=expiry_days, **policy
+            ),
+            terms=terms,
+            zone=settings.zone,
+            now=audit.now,
         )
-        preview = preview_fix(connection, flag, audit=audit, default=own_policy)
+        preview = preview_fix(connection, flag, audit=audit, default=terms.policy)
         if not dry_run:
             confirm_events("release", preview.events, yes=yes)
         fix = None if dry_run else flag_fix(connection, flag, audit=audit)
     if format is OutputFormat.JSON:
         print_record({"dry_run": dry_run, "preview": preview, "fix": fix}, format=format)
     elif fix is None:
-        _print_preview(preview, own_policy, format=format)
+        _print_preview(preview, flag.policy or terms.policy, format=format)
     else:
         _print_fix(fix, _describe_flagged_fix(fix, preview), format=format)
 

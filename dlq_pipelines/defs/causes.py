@@ -115,7 +115,7 @@ def _render_similar_causes(causes: Sequence[Cause]) -> str:
         )
         for pair in pairs
     ]
-    return render_markdown_table(("merge", "into", "first says", "second says", "deaths"), rows)
+    return render_markdown_table(("merge", "into", "first error", "second error", "deaths"), rows)
 
 
 def _observe_outbox(context: dg.AssetExecutionContext, session: Session) -> None:

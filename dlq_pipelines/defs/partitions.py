@@ -101,7 +101,7 @@ def process_days(
 
     Args:
         context: of the asset.
-        session: where each day's success is recorded, in whichever job or backfill it runs.
+        session: records each day's success, in a job or a backfill.
         check: the asset's check, which passes if no day has a difference.
         process_day: processes a day; returns its metadata and the differences that it found.
 

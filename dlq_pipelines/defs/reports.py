@@ -67,7 +67,7 @@ def failure_report(
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
     """The failures of a **day**: new, regressed and escalating causes, and the outcomes of fixes.
 
-    Every figure is as of the end of the day, whatever was retried or archived since.
+    Every figure is as of the end of the day: later retries and archive runs do not change it.
 
     - **When:** at 06:00 for the day before, and for missed days of the last two weeks.
     - **Changes:** the day's HTML, Markdown and JSON under `DLQ_REPORT_URI`, the `index.html` of
@@ -130,7 +130,7 @@ def _build_metadata(report: Report, days: int) -> Metadata:
     return {
         "headline": dg.MetadataValue.text(report.headline),
         "deaths": dg.MetadataValue.int(figures.totals.deaths),
-        "open_at_the_days_end": dg.MetadataValue.int(figures.backlog.open),
+        "open_at_the_days_end": dg.MetadataValue.int(figures.backlog.dead_at_end),
         "dagster/row_count": dg.MetadataValue.int(days),
         "causes": dg.MetadataValue.md(
             render_causes_markdown(figures) if figures.causes else "No event died on this day."

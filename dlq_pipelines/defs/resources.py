@@ -29,9 +29,9 @@ OWNERS = ["team:data-platform"]
 # Writers run one at a time. Each is safe against another by its own locks; the pool spares them
 # the waiting.
 POOL = "dlq_write"
-# The name of the code location in both workspaces. Dagster's tag tells which location a run
-# belongs to, also where the location has another name, as in Dagster's Helm chart. Two outboxes
-# are two locations on one instance.
+# The name of the code location in both workspaces. Dagster's tag names the location of a run, also
+# if the location has another name, as in Dagster's Helm chart. Two outboxes are two locations on
+# one instance.
 LOCATION = "dlq_pipelines"
 _LOCATION_TAG = "dagster/code_location"
 _UNFINISHED = [

@@ -1,8 +1,7 @@
 """Flags fixes, releases their stages, and retries dead events by hand."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from datetime import timedelta
+from dataclasses import asdict
 from typing import Any, Literal, TypeVar
 
 import dagster as dg
@@ -10,7 +9,6 @@ import psycopg
 from pydantic import Field, create_model
 
 from dlq_pipelines.audit import AuditContext
-from dlq_pipelines.day import parse_time
 from dlq_pipelines.defs.describe import describe_automation
 from dlq_pipelines.defs.health import record_success_hook
 from dlq_pipelines.defs.partitions import SENSORS_START
@@ -26,9 +24,11 @@ from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import build_fix_terms, resolve_rate
 from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.retries.advance import AdvanceResult, advance_fix
-from dlq_pipelines.retries.fix import RetryPolicy, StageOutcomes, WaitStep
+from dlq_pipelines.retries.fix import StageOutcomes, WaitStep
 from dlq_pipelines.retries.fixes import (
     FixFlag,
+    FlagInput,
+    build_flag,
     flag_fix,
     get_stage_outcomes,
     list_due_fixes,
@@ -37,12 +37,10 @@ from dlq_pipelines.retries.fixes import (
 )
 from dlq_pipelines.retries.retry import retry_selected
 from dlq_pipelines.text import escape_markdown, render_markdown_table
-from dlq_pipelines.validate import validate_positive
 
 FIX_TAG = "dlq/fix"
 STAGE_TAG = "dlq/stage"
 CAUSE_TAG = "dlq/cause"
-_NOT_ENTERED = (None, "installation's")
 # Fixes that a tick requests runs for; the next tick is 30 seconds later.
 _FIXES_PER_TICK = 20
 
@@ -128,26 +126,24 @@ class FlagFixConfig(SelectionConfig):
         Raises:
             ValueError: a field is invalid; the message names it.
         """
-        terms = build_fix_terms(session.settings)
-        entered = {name: getattr(self, name) for name in RetryPolicy.__dataclass_fields__}
-        days = (
-            terms.expiry.days
-            if self.expiry_days is None
-            else validate_positive("expiry_days", self.expiry_days, most=365)
-        )
-        begin = None
-        if self.not_before is not None:
-            begin = parse_time("not_before", self.not_before, session.settings.zone)
-        return FixFlag(
+        return build_flag(
             self.build_selection(session),
-            replace(
-                terms.policy,
-                **{name: value for name, value in entered.items() if value not in _NOT_ENTERED},
+            FlagInput(
+                link=self.link,
+                owner=self.owner,
+                not_before=self.not_before,
+                expiry_days=self.expiry_days,
+                canary=self.canary,
+                growth=self.growth,
+                rate=self.rate,
+                min_success=self.min_success,
+                settle_seconds=self.settle_seconds,
+                max_retries=self.max_retries,
+                order=None if self.order == "installation's" else self.order,
             ),
-            self.link,
-            self.owner,
-            begin,
-            (begin or session.now) + timedelta(days=days),
+            terms=build_fix_terms(session.settings),
+            zone=session.settings.zone,
+            now=session.now,
         )
 
 
@@ -193,7 +189,7 @@ def flag_fix_job() -> None:
     - **Changes:** adds a row to `dlq.fix` and an audit entry, and the cause is `fixing`. No event
       moves yet.
     - **Rerun:** a failed run unchanged. An open fix is not flagged again; a halted one can be
-      flagged anew once the cause is resolved.
+      flagged again once the cause is resolved.
     """
     flag_fix_op()
 

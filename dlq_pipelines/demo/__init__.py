@@ -1,1 +1,1 @@
-"""A small shop whose deliveries really fail, to try everything else on."""
+"""A small shop whose deliveries really fail."""

@@ -1,9 +1,9 @@
-"""What does this project do, shown in a minute on failures that are real?
+"""Plays the demo: fourteen days of a small shop, every job, and two fixes.
 
-Fourteen days of a small shop are played, day after day: orders and their events in one transaction, workers that
-deliver them, deliveries that fail. Then the Dagster jobs do their work on the instance that `dlq up` shows. Two fixes
-are flagged. One is true: the shop mends that handler. One is false. The sensor, the runs and the workers play until
-one is verified and the other halted.
+The shop writes orders and their events in one transaction, workers deliver the events, and some
+deliveries fail. The Dagster jobs then run on the instance that `dlq up` shows. Two fixes are
+flagged: for one the shop corrects its handler, for the other it does not. The sensor, the runs and
+the workers go on until the first fix is verified and the second halted.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from dlq_pipelines.demo import shop
 from dlq_pipelines.demo.handlers import Handlers, Repair
 from dlq_pipelines.demo.servers import run_provider_servers
 from dlq_pipelines.demo.worker import drain_outbox, run_workers
-from dlq_pipelines.errors import DlqError
+from dlq_pipelines.errors import DlqError, RefusedError
 from dlq_pipelines.installation import (
     create_tables,
     find_database,
@@ -42,9 +42,9 @@ from dlq_pipelines.settings import Settings
 _SEED = 7
 _LOG = "demo.log"
 _TAGS = {"dlq/demo": "true"}
-# Older than a week is archived, so that the archive has something to do in fourteen days.
+# Events older than a week are archived, so that fourteen days leave something to archive.
 _ARCHIVE_AFTER_DAYS = 7
-_PATIENCE_SECONDS = 120
+_MAX_FIX_SECONDS = 120
 _IDLE_SECONDS = 0.25
 _ASSETS = (
     "dead_event_causes",
@@ -54,7 +54,8 @@ _ASSETS = (
     "outbox_event",
 )
 
-# (who says it, what they say, exception type and template of the cause, what is really deployed)
+# Actor and note of the fix, exception type and template of the cause, and the change that is
+# deployed.
 _TRUE_FIX = (
     "shipping-team",
     "labels read the app's new field postal_code",
@@ -64,7 +65,7 @@ _TRUE_FIX = (
 )
 _FALSE_FIX = (
     "payments-team",
-    "the provider says route v2 works again",
+    "the provider has restored route v2",
     "%HTTPError",
     "%503%",
     Repair.PAYMENT_ROUTE,
@@ -72,23 +73,27 @@ _FALSE_FIX = (
 
 
 def play_demo(settings: Settings, *, reset: bool, events: int = 20_000) -> None:
-    """Play it, or show what an earlier one left; one that was broken off goes on where it was.
+    """Play the demo, or show the result of an earlier one; an interrupted demo is continued.
 
     Args:
-        settings: where to play.
-        reset: forget an earlier demo first.
-        events: how many to play, within rounding.
+        settings: the installation to play in.
+        reset: delete an earlier demo first.
+        events: number of events to play, within rounding.
 
     Raises:
-        RefusedError: the database is an application's; nothing of it is changed.
+        RefusedError: the database is an application's, or holds a demo whose files are elsewhere.
+            Nothing is changed.
     """
     console = Console(highlight=False)
-    _prepare(find_database(settings))
+    _migrate_empty_database(find_database(settings))
     with open_connection(settings) as connection:
-        shop.create_shop(connection)  # refuses an application's outbox before Dagster gets anything
-    # What is played stays here, wherever this installation exports to.
+        # Refuses an application's outbox before Dagster creates anything.
+        shop.create_shop(connection)
+        if not reset:
+            _require_files(connection, settings)
+    # The demo's files stay in this home, wherever this installation exports to.
     os.environ.update(prepare_dagster(settings), DLQ_EXPORT_URI="", DLQ_REPORT_URI="")
-    # Dagster's own log of the runs goes beside the figures, not between them.
+    # Dagster's log goes to a file, so that it does not interrupt the figures.
     log = (settings.home / _LOG).open("a", encoding="utf-8")
     with (
         log,
@@ -102,30 +107,41 @@ def play_demo(settings: Settings, *, reset: bool, events: int = 20_000) -> None:
             _remove_unfinished(instance)
             _play(connection, instance, settings, events, console)
         else:
-            again = (
-                "The demo was played before; this is what it left. `dlq demo --reset` starts anew."
-            )
-            console.print(again, soft_wrap=True, markup=False)
-        _tell(connection, settings, console)
-        console.print("Next:      dlq up, then http://127.0.0.1:3000", soft_wrap=True, markup=False)
+            _print(console, "The demo was played before. These are its results.")
+            _print(console, "`dlq demo --reset` plays it again.")
+        _print_summary(connection, settings, console)
+        _print(console, "Next:      dlq up, then http://127.0.0.1:3000")
 
 
-def _prepare(database: Database) -> None:
-    """An empty database gets the tables. Where the application's outbox is, only its owner migrates."""
+def _migrate_empty_database(database: Database) -> None:
+    """Create the tables in an empty database. An application's outbox is migrated by its owner."""
     with database.connect() as connection:
         found = connection.fetch_one("migration.host_exists")["found"]
     if not found:
         create_tables(database)
 
 
+def _require_files(connection: Connection, settings: Settings) -> None:
+    """Refuse a demo whose files are in another home: its figures would describe other files.
+
+    Raises:
+        RefusedError: the demo in the database has ended, and this home has no report or export.
+    """
+    if connection.fetch_one("demo.state")["ended"] and not all(_find_files(settings)):
+        raise RefusedError(
+            "This database holds a demo that was played earlier, and its reports and exports are "
+            f"not in {settings.home.resolve()}.",
+            "`dlq demo --reset` deletes that demo and plays it again.",
+        )
+
+
 def _forget(connection: Connection, instance: dg.DagsterInstance, settings: Settings) -> None:
-    """Undo a demo: its rows, files and runs. Does nothing where no demo began."""
+    """Delete a demo: its rows, files and runs. Does nothing if no demo began here."""
     if not connection.fetch_one("demo.state")["begun"]:
         return
     with connection.transaction():
-        shop.require_own_database(
-            connection
-        )  # once more: the application may have begun to write in the meantime
+        # Checked again: the application may have written its first event in the meantime.
+        shop.require_own_database(connection)
         shop.drop_shop(connection)
         connection.run("demo.forget")
     for folder in (get_exports_folder(settings), get_reports_folder(settings)):
@@ -136,7 +152,7 @@ def _forget(connection: Connection, instance: dg.DagsterInstance, settings: Sett
 
 
 def _remove_unfinished(instance: dg.DagsterInstance) -> None:
-    """Remove the run in which an earlier demo was killed: it still holds the writers' pool, and its fix."""
+    """Delete the run in which an earlier demo was killed: it holds the pool and its fix."""
     for run in instance.get_runs(dg.RunsFilter(tags=_TAGS)):
         if not run.is_finished:
             instance.delete_run(run.run_id)
@@ -154,12 +170,12 @@ def _play(
     database = find_database(settings)
     today = datetime.now(settings.zone).date()
     days = shop.plan_fourteen_days(today - timedelta(days=1), events=events)
-    with run_provider_servers() as called, _bars(console) as progress:
+    with run_provider_servers() as called, _build_progress(console) as progress:
         handlers = Handlers(called)
-        bar = _begin(progress, "Playing the shop's days: orders, events, workers", len(days))
+        bar = _add_bar(progress, "Playing the shop's days: orders, events, workers", len(days))
         for day in days:
             shop.play_day(connection, day, zone=settings.zone, seed=_SEED, now=datetime.now(UTC))
-            _deliver(connection, database, handlers)
+            _deliver_all(connection, database, handlers)
             shop.backdate_deaths(connection, day.date, zone=settings.zone, now=datetime.now(UTC))
             progress.advance(bar)
         _run_days(instance, [day.date for day in days], progress)
@@ -168,8 +184,8 @@ def _play(
     _mark(connection, "demo.end")
 
 
-def _bars(console: Console) -> Progress:
-    """Bars for whoever looks on. They leave stderr alone, or Dagster's log would run through them."""
+def _build_progress(console: Console) -> Progress:
+    """Build the progress bars. They do not capture stderr, which Dagster's log is written to."""
     columns = (
         TextColumn("{task.description:<52}"),
         BarColumn(),
@@ -184,15 +200,15 @@ def _bars(console: Console) -> Progress:
     )
 
 
-def _begin(progress: Progress, description: str, total: int) -> TaskID:
-    """Open a bar; where the output is piped, print a line."""
+def _add_bar(progress: Progress, description: str, total: int) -> TaskID:
+    """Add a progress bar; if the output is piped, print a line instead."""
     if progress.disable:
         progress.console.print(f"{description} ...", markup=False)
     return progress.add_task(description, total=total)
 
 
-def _deliver(connection: Connection, database: Database, handlers: Handlers) -> None:
-    """Deliver all there is, and that includes what a killed demo had fetched: it falls due when its lease ends."""
+def _deliver_all(connection: Connection, database: Database, handlers: Handlers) -> None:
+    """Deliver all events. Those that a killed demo had fetched fall due when their lease ends."""
     drain_outbox(database, handlers)
     while shop.count_waiting_events(connection):
         time.sleep(_IDLE_SECONDS)
@@ -200,12 +216,12 @@ def _deliver(connection: Connection, database: Database, handlers: Handlers) -> 
 
 
 def _run_days(instance: dg.DagsterInstance, days: list[date], progress: Progress) -> None:
-    bar = _begin(progress, "Classifying, exporting and reporting each day", 1 + 2 * len(days))
-    _run(instance, "classify_deaths")
+    bar = _add_bar(progress, "Classifying, exporting and reporting each day", 1 + 2 * len(days))
+    _run_job(instance, "classify_deaths")
     progress.advance(bar)
     for day in days:
         for job in ("export_day", "build_report"):
-            _run(instance, job, partition_key=day.isoformat())
+            _run_job(instance, job, partition_key=day.isoformat())
             progress.advance(bar)
 
 
@@ -218,44 +234,45 @@ def _try_fixes(
 ) -> None:
     flagged = {fix.flagged_by for fix in list_fixes(connection)}
     for actor, note, exception, template, repair in (_TRUE_FIX, _FALSE_FIX):
-        handlers.mend(repair)
+        handlers.deploy(repair)
         if actor not in flagged:
             cause = connection.fetch_one("demo.cause_of", exception=exception, template=template)[
                 "id"
             ]
-            config = {"cause_id": cause, "note": note, "actor": actor, "dry_run": False}
-            _run(instance, "flag_fix", run_config={"ops": {"flag_fix_op": {"config": config}}})
-    bar = _begin(progress, "Trying two flagged fixes: sensor, runs, workers", 2)
+            config = {"cause": cause, "note": note, "actor": actor, "dry_run": False}
+            _run_job(instance, "flag_fix", run_config={"ops": {"flag_fix_op": {"config": config}}})
+    bar = _add_bar(progress, "Trying two flagged fixes: sensor, runs, workers", 2)
     sensor = defs.resolve_sensor_def("fix_flag_sensor")
-    give_up = time.monotonic() + _PATIENCE_SECONDS
+    give_up = time.monotonic() + _MAX_FIX_SECONDS
     with run_workers(database, handlers):
         while open_fixes := list_fixes(connection, only_open=True):
             progress.update(bar, completed=2 - len(open_fixes))
             if time.monotonic() > give_up:
                 raise DlqError(
-                    "The fixes did not end in two minutes. `dlq fixes list` shows how far they came."
+                    "The fixes did not end in two minutes.",
+                    "`dlq fixes list` shows their progress.",
                 )
-            _tick(sensor, instance)
+            _evaluate_sensor(sensor, instance)
             time.sleep(_IDLE_SECONDS)
     progress.update(bar, completed=2)
 
 
-def _tick(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> None:
-    """What the daemon does every half minute: evaluate the sensor and launch the runs that it asks for."""
+def _evaluate_sensor(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> None:
+    """Evaluate the sensor and launch the runs that it requests, as Dagster's daemon does."""
     with dg.build_sensor_context(
         instance=instance, resources={"outbox": OutboxResource()}, definitions=defs
     ) as context:
         requests = sensor.evaluate_tick(context).run_requests or []
     for request in requests:
-        _run(instance, "retry_stage", run_config=request.run_config, tags=dict(request.tags))
+        _run_job(instance, "retry_stage", run_config=request.run_config, tags=dict(request.tags))
 
 
 def _finish(instance: dg.DagsterInstance, progress: Progress) -> None:
-    bar = _begin(progress, "Classifying what died again, archiving old events", 2)
-    _run(instance, "classify_deaths")
+    bar = _add_bar(progress, "Classifying what died again, archiving old events", 2)
+    _run_job(instance, "classify_deaths")
     progress.advance(bar)
     config = {"older_than_days": _ARCHIVE_AFTER_DAYS, "reason": "demo", "dry_run": False}
-    _run(
+    _run_job(
         instance,
         "archive_dead_events",
         run_config={"ops": {"dead_event_archive": {"config": config}}},
@@ -263,7 +280,7 @@ def _finish(instance: dg.DagsterInstance, progress: Progress) -> None:
     progress.advance(bar)
 
 
-def _run(
+def _run_job(
     instance: dg.DagsterInstance,
     job: str,
     *,
@@ -280,7 +297,8 @@ def _run(
     )
     if not result.success:
         raise DlqError(
-            f"The job {job} failed as run {result.run_id}. `dlq up` and {_LOG} in DLQ_HOME show why."
+            f"The job {job} failed in run {result.run_id}.",
+            f"`dlq up` and the file {_LOG} in DLQ_HOME show the reason.",
         )
 
 
@@ -290,31 +308,43 @@ def _mark(connection: Connection, kind: str) -> None:
     )
 
 
-def _tell(connection: Connection, settings: Settings, console: Console) -> None:
-    """The closing summary: every figure read from the tables."""
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def _print_summary(connection: Connection, settings: Settings, console: Console) -> None:
+    """Print the closing figures, each read from the tables."""
     found = connection.fetch_one("demo.summary")
-    console.print(
-        f"\n{found['deaths']:,} deaths of {found['events_that_died']:,} events, of {found['causes']} causes.\n"
-        f"{found['exported']:,} of them exported, those of {found['exported_days']} past days.\n"
+    _print(
+        console,
+        f"\n{found['deaths']:,} deaths of {found['events_that_died']:,} events, with "
+        f"{found['causes']} causes.\n"
+        f"{found['exported']:,} deaths exported, from {found['exported_days']} past days.\n"
         f"{found['retried']:,} events retried: {found['retried_done']:,} delivered, "
         f"{found['retried_dead']:,} died again.\n"
-        f"{found['archived']:,} archived, {found['still_dead']:,} still dead in the outbox, "
-        f"{found['done']:,} done, {found['waiting']:,} waiting.\n"
+        f"{found['archived']:,} events archived, {found['still_dead']:,} dead in the outbox, "
+        f"{found['done']:,} delivered, {found['waiting']:,} waiting.\n",
     )
     for fix in reversed(list_fixes(connection)):
-        console.print(_sentence(connection, fix), markup=False, soft_wrap=True)
-    report = _last(get_reports_folder(settings), "*-*-*.json").replace(
-        ".json", ".html"
-    )  # a page beside it may be empty
-    export = _last(get_exports_folder(settings), "dead_events/*/*.parquet")
-    console.print(f"\nA report:  {report}\nAn export: {export}", soft_wrap=True, markup=False)
+        _print(console, _describe_fix(connection, fix))
+    report, export = _find_files(settings)
+    _print(console, f"\nA report:  {report}\nAn export: {export}")
 
 
-def _last(folder: Path, pattern: str) -> str:
-    found = max(folder.resolve().glob(pattern), default=None)
-    return str(found) if found else f"none is left in {folder.resolve()}; --reset makes them anew"
+def _find_files(settings: Settings) -> tuple[Path | None, Path | None]:
+    """Return the page of the last day's report and the Parquet file of the last day's export."""
+    # A build that was interrupted may leave an empty page; the JSON file is complete.
+    report = max(get_reports_folder(settings).resolve().glob("*-*-*.json"), default=None)
+    exports = get_exports_folder(settings).resolve()
+    return (
+        report and report.with_suffix(".html"),
+        max(exports.glob("dead_events/*/*.parquet"), default=None),
+    )
 
 
-def _sentence(connection: Connection, fix: Fix) -> str:
+def _describe_fix(connection: Connection, fix: Fix) -> str:
     released = sum(stage.released for stage in get_stage_outcomes(connection, fix.id).values())
-    return f"Fix {fix.id} by {fix.flagged_by} ({fix.note}): {fix.status.upper()} after {released} events; {fix.verdict}."
+    return (
+        f"Fix {fix.id} by {fix.flagged_by} ({fix.note}): {fix.status.upper()} after {released} "
+        f"events; {fix.verdict}."
+    )

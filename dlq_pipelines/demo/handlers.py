@@ -1,19 +1,19 @@
-"""What does the shop do with each of its events, and which deliveries fail until somebody mends something?
+"""Delivers the shop's events. Some deliveries fail until the shop changes its code.
 
-Every failure is an exception that really happened here:
+Every failure is a real exception:
 
-| event | fails when | exception |
+| event | fails if | exception |
 | --- | --- | --- |
-| `invoice.issued` | the ledger is `legacy`, whose host is gone | `URLError: ... Connection refused` |
-| `payment.captured` | the card's acquirer is down | `HTTPError: HTTP Error 503: Service Unavailable` |
-| `payment.captured` | the amount is over the customer's credit | `PaymentDeclinedError` |
-| `newsletter.sent` | the mailbox provider is throttled | `HTTPError: HTTP Error 429: Too Many Requests` |
+| `invoice.issued` | the ledger is `legacy` | `URLError: ... Connection refused` |
+| `payment.captured` | the card's acquirer is down | `HTTPError: HTTP Error 503` |
+| `payment.captured` | the amount exceeds the credit | `PaymentDeclinedError` |
+| `newsletter.sent` | the mailbox provider is throttled | `HTTPError: HTTP Error 429` |
 | `pickup.requested` | the depot answers too late | `TimeoutError: timed out` |
-| `stock.reserved` | the slip was booked by hand before | `psycopg.errors.UniqueViolation` |
+| `stock.reserved` | the slip was booked by hand | `psycopg.errors.UniqueViolation` |
 | `prices.received` | the supplier writes decimal commas | `json.decoder.JSONDecodeError` |
-| `parcel.shipped` | the app sends `postal_code`, not `postcode` | `KeyError: 'postcode'` |
+| `parcel.shipped` | the app sends `postal_code` | `KeyError: 'postcode'` |
 
-Two of them are said to be mended in the demo: see `Repair`.
+The demo flags a fix for two of them: see `Repair`.
 """
 
 import json
@@ -29,19 +29,19 @@ from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.postgres.connect import Connection
 
 _TIMEOUT_SECONDS: Final = 5.0
-# Below the 250 ms that the slow depot takes.
+# Shorter than the 250 ms that the slow depot takes.
 _PICKUP_TIMEOUT_SECONDS: Final = 0.02
-# Not urllib's default opener: that one would send loopback calls through a proxy from the environment.
+# urllib's default opener would send loopback calls through a proxy from the environment.
 _HTTP: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Repair(StrEnum):
-    """A change that the shop deploys because it is believed to end a cause.
+    """A change that the shop deploys to resolve a cause.
 
-    PARCEL_FIELDS is a true fix: the label is printed from `postal_code` where an address has no `postcode`, and the
-    parcels that died of `KeyError: 'postcode'` are shipped when they are retried.
-    PAYMENT_ROUTE is a false one: the provider says that its route v2 works again, the shop calls v2, and for the
-    same acquirer v2 answers `HTTP Error 503: Service Unavailable` as v1 did.
+    PARCEL_FIELDS resolves it: the label is printed from `postal_code` if an address has no
+    `postcode`, so parcels that died of `KeyError: 'postcode'` are delivered when retried.
+    PAYMENT_ROUTE does not: the shop calls the provider's route v2, which answers
+    `HTTP Error 503: Service Unavailable` for the same acquirer, as v1 did.
     """
 
     PARCEL_FIELDS = "parcel-fields"
@@ -49,18 +49,20 @@ class Repair(StrEnum):
 
 
 class PaymentDeclinedError(Exception):
-    """The order costs more than the customer's credit allows; no retry changes that."""
+    """The order costs more than the customer's credit. Retrying does not help."""
 
 
 class UnknownEventError(Exception):
-    """The outbox holds an event that the shop did not write."""
+    """The shop did not write this event."""
 
 
 class Handlers:
-    """The shop's deliveries. One object serves all worker threads: only `mend` changes it, in one assignment.
+    """The shop's deliveries.
+
+    One object serves all worker threads: only `deploy` changes it, by a single assignment.
 
     Args:
-        services: whom the shop calls.
+        services: the servers that the shop calls.
     """
 
     def __init__(self, services: ProviderServers) -> None:
@@ -78,8 +80,8 @@ class Handlers:
             "prices.received": self._read_prices,
         }
 
-    def mend(self, repair: Repair) -> None:
-        """Deploy a repair: from here on these deliveries run the changed code. Doing it twice changes nothing."""
+    def deploy(self, repair: Repair) -> None:
+        """Deploy a change: later deliveries run the changed code. Idempotent."""
         match repair:
             case Repair.PARCEL_FIELDS:
                 self._postcode_fields = ("postcode", "postal_code")
@@ -87,14 +89,14 @@ class Handlers:
                 self._capture_url = f"{self._services.payments}/v2/capture"
 
     def handle(self, connection: Connection, event: OutboxEvent) -> None:
-        """Deliver one event; returning means that it is delivered. Delivering it again does no harm.
+        """Deliver an event. Idempotent: an event may be delivered twice.
 
         Args:
-            connection: to the shop's tables, in autocommit mode, of the calling thread alone.
+            connection: to the shop's tables, in autocommit mode, used by the calling thread only.
             event: from `OutboxRepository.fetch_pending`.
 
         Raises:
-            Exception: whatever made the delivery fail, as it happened.
+            Exception: the delivery failed.
         """
         handler = self._handlers.get(event.event_type)
         if handler is None:
@@ -129,7 +131,7 @@ class Handlers:
 
     def _label_parcel(self, connection: Connection, event: OutboxEvent) -> None:
         address = event.payload["address"]
-        # The first name that the address has; with none of them, the oldest one is what is missed.
+        # The first name that the address has. If it has none, the oldest name is the missing key.
         field = next(
             (name for name in self._postcode_fields if name in address), self._postcode_fields[0]
         )
@@ -157,10 +159,10 @@ class Handlers:
 
 
 def _post(url: str, body: Mapping[str, Any], *, timeout: float = _TIMEOUT_SECONDS) -> None:
-    """Send JSON and wait at most `timeout` seconds for an answer.
+    """Send JSON and wait at most `timeout` seconds for the response.
 
     Raises:
-        OSError: nobody answers, or not in time, or the answer is no success.
+        OSError: no response within the timeout, or an error status.
     """
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"

@@ -1,8 +1,8 @@
-"""Which other companies' systems does the shop call, and how does each of them let it down?
+"""Runs the servers of other companies that the shop calls, and that fail some of its requests.
 
-A real HTTP server on the loopback interface plays the payment provider, the mail provider and the carrier; the old
-bookkeeping host is a port on which nothing listens. What they answer follows from the request alone, so a delivery
-that fails once fails every time, until the request becomes another one.
+An HTTP server on the loopback interface plays the payment provider, the mail provider and the
+carrier; the old bookkeeping host is a port on which nothing listens. A response depends only on the
+request, so a delivery that fails once fails every time, until the request changes.
 """
 
 import json
@@ -17,11 +17,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 LOCALHOST: Final = "127.0.0.1"
-# The acquirer whose cards the payment provider cannot charge, on whichever of its routes.
+# The acquirer whose cards the payment provider cannot charge, on both of its routes.
 DOWN_ACQUIRER: Final = "northbank"
-# The mailbox provider for whose addresses the mail provider accepts nothing more.
+# The mailbox provider whose addresses the mail provider throttles.
 THROTTLED_DOMAIN: Final = "slowmail.example"
-# The depot whose system answers later than the shop waits.
+# The depot whose system answers after the shop's timeout.
 SLOW_DEPOT: Final = "harbour"
 # The shop's own depot, which needs no carrier.
 OWN_DEPOT: Final = "own"
@@ -30,7 +30,7 @@ _SLOW_ANSWER_SECONDS: Final = 0.25
 
 @dataclass(frozen=True)
 class ProviderServers:
-    """Base URLs of what the shop calls. Nothing listens at `bookkeeping`."""
+    """Base URLs of the servers that the shop calls. Nothing listens at `bookkeeping`."""
 
     payments: str
     mail: str
@@ -47,7 +47,7 @@ class _Provider(ThreadingHTTPServer):
         self.closing = threading.Event()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that lost patience and hung up is what the slow depot is for; anything else is printed."""
+        """Ignore clients that hang up, as the slow depot makes them do; print other errors."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -78,12 +78,12 @@ class _Answer(BaseHTTPRequestHandler):
         return HTTPStatus.NOT_FOUND
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keep the terminal for the demo's own words."""
+        """Log nothing: the terminal shows the demo's output."""
 
 
 @contextmanager
 def run_provider_servers() -> Iterator[ProviderServers]:
-    """Run the other companies' systems for the length of a `with` block, on ports that the system chooses."""
+    """Run the servers for the length of a `with` block, on free ports."""
     with find_closed_port() as closed, _Provider() as provider:
         thread = threading.Thread(
             target=provider.serve_forever, args=(0.05,), name="demo-services", daemon=True
@@ -105,10 +105,10 @@ def run_provider_servers() -> Iterator[ProviderServers]:
 
 @contextmanager
 def find_closed_port() -> Iterator[int]:
-    """A port that refuses connections for the length of a `with` block.
+    """Yield a port that refuses connections for the length of a `with` block.
 
-    It is taken but never listened on. A port that is merely free again could be given to another process, or to the
-    very connection that is made to it, which would then reach itself.
+    The port is bound and not listened on. A free port could be given to another process, or to the
+    connection that is made to it, which would then reach itself.
     """
     with socket.socket() as taken:
         taken.bind((LOCALHOST, 0))

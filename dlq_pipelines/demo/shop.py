@@ -1,8 +1,8 @@
-"""What did the shop sell on a day, and which of that day's events carry the seed of a failure?
+"""Writes the shop's days: business rows and their events, some with a fault in their data.
 
-`play_day` writes a day as the shop's own code would: the business rows and the events that announce them in one
-transaction. A day follows from its seed alone. A share of the events, `FAULTS`, is written such that the handler
-will really fail on it; what makes them fail is in the data, as it is in life.
+`play_day` writes a day as the shop's own code would: business rows and their events in one
+transaction. The seed determines the whole day. `FAULTS` is the share of events whose data make the
+handler fail.
 """
 
 import random
@@ -24,7 +24,7 @@ from dlq_pipelines.postgres.queries import SQL_FOLDER, bind_names, load_queries
 
 DAYS: Final = 14
 CAMPAIGN_DAY: Final = 12
-# Shares of the healthy payments and mails that are delivered to another company over HTTP.
+# Shares of the payments and mails without a fault that are sent to another company over HTTP.
 _BY_CARD: Final = 0.3
 _RELAYED: Final = 0.1
 
@@ -46,7 +46,7 @@ Row: TypeAlias = tuple[str, Mapping[str, Any]]
 
 
 class Fault(StrEnum):
-    """What is wrong with an event; which exception comes of it is in `handlers`."""
+    """A fault in an event's data. `handlers` has the exception that each fault causes."""
 
     LEGACY_LEDGER = "legacy ledger"
     ACQUIRER_DOWN = "acquirer down"
@@ -58,140 +58,30 @@ class Fault(StrEnum):
     RENAMED_FIELD = "renamed field"
 
 
+def _percent(*days: int) -> tuple[float, ...]:
+    return tuple(share / 100 for share in days)
+
+
 # Share of the events of its kind that have the fault, on each of the fourteen days.
 FAULTS: Final[Mapping[Fault, tuple[float, ...]]] = {
-    # The last customers leave the legacy ledger in the first week: this cause vanishes.
-    Fault.LEGACY_LEDGER: (0.12, 0.10, 0.09, 0.08, 0.06, 0.03, 0.01, 0, 0, 0, 0, 0, 0, 0),
-    Fault.ACQUIRER_DOWN: (
-        0.03,
-        0.03,
-        0.04,
-        0.03,
-        0.05,
-        0.06,
-        0.05,
-        0.07,
-        0.08,
-        0.07,
-        0.09,
-        0.10,
-        0.11,
-        0.12,
-    ),
-    Fault.OVER_CREDIT: (
-        0.02,
-        0.03,
-        0.02,
-        0.03,
-        0.03,
-        0.02,
-        0.02,
-        0.03,
-        0.02,
-        0.03,
-        0.02,
-        0.04,
-        0.02,
-        0.03,
-    ),
-    # The sale's newsletter on day 12 goes to everybody: this cause has a spike.
-    Fault.THROTTLED: (
-        0.01,
-        0.01,
-        0.01,
-        0.02,
-        0.01,
-        0.01,
-        0.01,
-        0.01,
-        0.02,
-        0.01,
-        0.01,
-        0.22,
-        0.03,
-        0.01,
-    ),
-    Fault.SLOW_DEPOT: (
-        0.08,
-        0.04,
-        0.08,
-        0,
-        0.08,
-        0.04,
-        0.08,
-        0.12,
-        0.04,
-        0.08,
-        0.04,
-        0.08,
-        0.12,
-        0.08,
-    ),
-    Fault.SLIP_TAKEN: (
-        0.02,
-        0.02,
-        0.03,
-        0.03,
-        0.02,
-        0.01,
-        0.01,
-        0.03,
-        0.03,
-        0.04,
-        0.03,
-        0.03,
-        0.01,
-        0.02,
-    ),
-    # One supplier after the other exports its list from a spreadsheet.
-    Fault.DECIMAL_COMMA: (
-        0.02,
-        0.02,
-        0.04,
-        0.04,
-        0.04,
-        0.06,
-        0.06,
-        0.08,
-        0.08,
-        0.10,
-        0.12,
-        0.12,
-        0.14,
-        0.16,
-    ),
-    # The app's release of day 9 calls the field otherwise, and more customers install it day by day.
-    Fault.RENAMED_FIELD: (0, 0, 0, 0, 0, 0, 0, 0, 0.06, 0.10, 0.14, 0.18, 0.22, 0.26),
+    # The last customers leave the legacy ledger in the first week: this cause ends.
+    Fault.LEGACY_LEDGER: _percent(12, 10, 9, 8, 6, 3, 1, 0, 0, 0, 0, 0, 0, 0),
+    Fault.ACQUIRER_DOWN: _percent(3, 3, 4, 3, 5, 6, 5, 7, 8, 7, 9, 10, 11, 12),
+    Fault.OVER_CREDIT: _percent(2, 3, 2, 3, 3, 2, 2, 3, 2, 3, 2, 4, 2, 3),
+    # The newsletter of day 12 goes to all customers: this cause has a spike.
+    Fault.THROTTLED: _percent(1, 1, 1, 2, 1, 1, 1, 1, 2, 1, 1, 22, 3, 1),
+    Fault.SLOW_DEPOT: _percent(8, 4, 8, 0, 8, 4, 8, 12, 4, 8, 4, 8, 12, 8),
+    Fault.SLIP_TAKEN: _percent(2, 2, 3, 3, 2, 1, 1, 3, 3, 4, 3, 3, 1, 2),
+    # More and more suppliers export their list from a spreadsheet.
+    Fault.DECIMAL_COMMA: _percent(2, 2, 4, 4, 4, 6, 6, 8, 8, 10, 12, 12, 14, 16),
+    # The app's release of day 9 renames the field, and more customers install it each day.
+    Fault.RENAMED_FIELD: _percent(0, 0, 0, 0, 0, 0, 0, 0, 6, 10, 14, 18, 22, 26),
 }
 
-# How much of a day's events each of the fourteen days has, and how much of a day's business each hour.
+# Relative number of events of each of the fourteen days, and of each hour of a day.
 _DAY_WEIGHTS: Final = (86, 90, 92, 95, 104, 110, 84, 96, 99, 101, 104, 138, 124, 97)
-_HOUR_WEIGHTS: Final = (
-    3,
-    2,
-    1,
-    1,
-    1,
-    2,
-    5,
-    9,
-    14,
-    18,
-    20,
-    21,
-    22,
-    19,
-    17,
-    17,
-    18,
-    21,
-    25,
-    29,
-    30,
-    24,
-    14,
-    7,
-)
+_MORNING_WEIGHTS: Final = (3, 2, 1, 1, 1, 2, 5, 9, 14, 18, 20, 21)
+_HOUR_WEIGHTS: Final = (*_MORNING_WEIGHTS, 22, 19, 17, 17, 18, 21, 25, 29, 30, 24, 14, 7)
 _STREETS: Final = ("Bridge Street", "Mill Lane", "Station Road", "High Street", "Church Lane")
 CITIES: Final = (
     ("10115", "Berlin"),
@@ -204,7 +94,7 @@ CITIES: Final = (
 
 @dataclass(frozen=True)
 class Customer:
-    """A customer; `credit` is the most that one of their orders may cost, in euros."""
+    """A customer; `credit` is the maximum of one order, in euros."""
 
     number: int
     email: str
@@ -216,7 +106,7 @@ class ShopDay:
     """A day to play.
 
     Attributes:
-        number: 1 to 14; decides how often each fault occurs.
+        number: 1 to 14; determines how often each fault occurs.
         date: the day in the shop's time zone.
         events: how many events to write, exactly.
     """
@@ -238,11 +128,11 @@ class ShopEvent:
 
 @dataclass(frozen=True)
 class ShopAction:
-    """Something that happened in the shop: business rows, and the events that announce them.
+    """A business transaction of the shop: its rows and its events.
 
     Attributes:
-        at: when, for the rows and for the events.
-        rows: the business rows, in the order in which they are written.
+        at: the time of the rows and of the events.
+        rows: the business rows, in writing order.
         events: written in the same transaction.
     """
 
@@ -253,17 +143,17 @@ class ShopAction:
 
 @dataclass(frozen=True)
 class PlayedDay:
-    """What a day wrote: nothing if it had been played before."""
+    """What `play_day` wrote: nothing if the day had been played before."""
 
-    acts: int
+    actions: int
     events: int
 
 
 def create_shop(connection: Connection) -> None:
-    """Create the shop's tables and its customers, unless they are there.
+    """Create the shop's tables and customers if they do not exist.
 
     Raises:
-        RefusedError: as `refuse_others` does.
+        RefusedError: as `require_own_database` does.
     """
     require_own_database(connection)
     tables = (SQL_FOLDER / "demo" / "shop.sql").read_text(encoding="utf-8")
@@ -273,33 +163,35 @@ def create_shop(connection: Connection) -> None:
 
 
 def require_own_database(connection: Connection) -> None:
-    """Look for an application. The shop's workers take whatever is due, and a reset empties outbox, archive and ledger.
+    """Refuse the database of an application.
+
+    The shop's workers take all due events, and a reset empties outbox, archive and ledger.
 
     Raises:
-        RefusedError: there is no shop, but outbox, archive, ledger or audit are in use; or there are events or deaths
-            of types that the shop does not write.
+        RefusedError: there is no shop and outbox, archive, ledger or audit log are in use; or there
+            are events or deaths of types that the shop does not write.
     """
     found = connection.fetch_one("shop.others", types=sorted(EVENT_TYPES))["found"]
     if found:
         raise RefusedError(
-            f"The demo needs an outbox of its own, and {connection.names.outbox_schema}."
-            f"{connection.names.outbox_table} is an application's: {found}. Point DLQ_DATABASE_URL at an empty "
-            "database, or unset it for the embedded one."
+            f"The demo needs its own outbox. {connection.names.outbox_schema}."
+            f"{connection.names.outbox_table} belongs to an application: {found}.",
+            "Set DLQ_DATABASE_URL to an empty database, or unset it for the embedded one.",
         )
 
 
 def drop_shop(connection: Connection) -> None:
-    """Drop the shop's tables. Its events stay in the outbox: whoever starts anew deletes those in one transaction."""
+    """Drop the shop's tables. Its events stay; the caller deletes them in the same transaction."""
     connection.run("shop.drop")
 
 
 def count_waiting_events(connection: Connection) -> int:
-    """How many events are neither delivered nor dead, whether due, backing off or leased to a worker."""
+    """Return the number of events that are neither delivered nor dead."""
     return int(connection.fetch_one("shop.waiting")["events"])
 
 
 def plan_fourteen_days(last: date, *, events: int = 20_000) -> list[ShopDay]:
-    """The days that end with `last`, and how the events are spread over them: `events` in total, within rounding."""
+    """Return the days up to `last`, with `events` events in total, within rounding."""
     total = sum(_DAY_WEIGHTS)
     return [
         ShopDay(number, last - timedelta(days=DAYS - number), round(events * weight / total))
@@ -308,7 +200,7 @@ def plan_fourteen_days(last: date, *, events: int = 20_000) -> list[ShopDay]:
 
 
 def compute_day_bounds(day: date, zone: tzinfo) -> tuple[datetime, datetime]:
-    """The first moment of a day in this time zone and that of the next day, in UTC."""
+    """Return the start of a day in this time zone and the start of the next day, in UTC."""
     start, stop = (
         datetime.combine(d, time(), zone).astimezone(UTC) for d in (day, day + timedelta(days=1))
     )
@@ -318,64 +210,68 @@ def compute_day_bounds(day: date, zone: tzinfo) -> tuple[datetime, datetime]:
 def play_day(
     connection: Connection, day: ShopDay, *, zone: tzinfo, seed: int, now: datetime
 ) -> PlayedDay:
-    """Write a day's business and events, in one transaction: a day is played whole or not at all, and once.
+    """Write a day's rows and events in one transaction. A day that was played is not written again.
 
     Args:
         connection: in autocommit mode, to a database with a shop.
-        day: which day, and how many events.
-        zone: whose days these are.
+        day: the day and its number of events.
+        zone: the time zone of the day.
         seed: the same seed writes the same day.
-        now: nothing is written for a later moment; a day that is not over yet is played in the hours so far.
+        now: no row is later than this; the events of today are spread over the hours so far.
     """
     start, stop = compute_day_bounds(day.date, zone)
     rng = random.Random(f"{seed}:{day.number}")
-    kinds = _kinds(rng, day)
+    kinds = _choose_kinds(rng, day)
     clerk = Clerk(
         rng, day.date, {fault: shares[day.number - 1] for fault, shares in FAULTS.items()}
     )
-    moments = _moments(rng, len(kinds), start, min(stop, now))
-    acts = [clerk.act(kind, at) for kind, at in zip(kinds, moments, strict=True)]
+    times = _choose_times(rng, len(kinds), start, min(stop, now))
+    actions = [clerk.make_action(kind, at) for kind, at in zip(kinds, times, strict=True)]
     with connection.transaction():
         new = connection.run("shop.play_day", day=day.date, seed=seed, events=day.events).fetchone()
         if new is None:
-            return PlayedDay(acts=0, events=0)
-        write_actions(connection, acts)
-    return PlayedDay(acts=len(acts), events=sum(len(act.events) for act in acts))
+            return PlayedDay(actions=0, events=0)
+        write_actions(connection, actions)
+    return PlayedDay(actions=len(actions), events=sum(len(action.events) for action in actions))
 
 
-def write_actions(connection: Connection, acts: Iterable[ShopAction]) -> None:
-    """Write business rows and their events in one transaction; any of them refused, none is written."""
-    acts = list(acts)
+def write_actions(connection: Connection, actions: Iterable[ShopAction]) -> None:
+    """Write business rows and their events in one transaction."""
+    actions = list(actions)
     with connection.transaction():
-        _write_rows(connection, [row for act in acts for row in act.rows])
+        _write_rows(connection, [row for action in actions for row in action.rows])
         _write_rows(
             connection,
-            [("shop.event", _values(event, act.at)) for act in acts for event in act.events],
+            [
+                ("shop.event", _build_event_row(event, action.at))
+                for action in actions
+                for event in action.events
+            ],
         )
 
 
 def backdate_deaths(connection: Connection, day: date, *, zone: tzinfo, now: datetime) -> int:
-    """Move the deaths of the events created on a played day into that day, and return how many there are.
+    """Move the deaths of a played day's events into that day, and return their number.
 
-    Deaths that are classified already, or whose event was retried by an operator, are left alone.
+    Classified deaths, and deaths of events that a person retried, are not moved.
     """
     start, stop = compute_day_bounds(day, zone)
     return int(connection.fetch_one("shop.backdate", start=start, stop=stop, now=now)["deaths"])
 
 
 def _write_rows(connection: Connection, rows: Sequence[Row]) -> None:
-    """Run each statement for all its rows at once; statements in the order in which they first occur."""
+    """Run each statement once for all of its rows, in the order in which the statements occur."""
     order = {name: position for position, name in enumerate(dict(rows))}
     queries = load_queries(connection.names)
     for name, group in groupby(sorted(rows, key=lambda row: order[row[0]]), key=lambda row: row[0]):
         connection.cursor().executemany(queries[name], [values for _, values in group])
 
 
-def _values(event: ShopEvent, at: datetime) -> dict[str, Any]:
+def _build_event_row(event: ShopEvent, at: datetime) -> dict[str, Any]:
     return vars(event) | {"payload": Json(event.payload), "at": at}
 
 
-def _customer(number: int) -> Customer:
+def _build_customer(number: int) -> Customer:
     domain = (
         THROTTLED_DOMAIN
         if number % 8 == 0
@@ -384,13 +280,13 @@ def _customer(number: int) -> Customer:
     return Customer(number, f"customer{number}@{domain}", Decimal(150 + number * 37 % 9 * 50))
 
 
-CUSTOMERS: Final = tuple(_customer(number) for number in range(1, 401))
+CUSTOMERS: Final = tuple(_build_customer(number) for number in range(1, 401))
 _THROTTLED: Final = tuple(c for c in CUSTOMERS if c.email.endswith(f"@{THROTTLED_DOMAIN}"))
 _REACHABLE: Final = tuple(c for c in CUSTOMERS if not c.email.endswith(f"@{THROTTLED_DOMAIN}"))
 
 
 class ShopEventKind(StrEnum):
-    """What can happen in the shop; a checkout writes four events, everything else one."""
+    """A kind of business transaction; a checkout writes four events, the others one."""
 
     CHECKOUT = "checkout"
     PARCEL = "parcel"
@@ -400,7 +296,7 @@ class ShopEventKind(StrEnum):
 
 
 _CHECKOUT_EVENTS: Final = 4
-# How often each kind happens, relative to the others; on the campaign's day twice as many mails are written.
+# Relative frequency of each kind; on the campaign's day twice as many mails are written.
 _KIND_WEIGHTS: Final = {
     ShopEventKind.CHECKOUT: 200,
     ShopEventKind.PARCEL: 190,
@@ -410,8 +306,8 @@ _KIND_WEIGHTS: Final = {
 }
 
 
-def _kinds(rng: random.Random, day: ShopDay) -> list[ShopEventKind]:
-    """What happens on a day, in the order in which it happens, adding up to the day's events."""
+def _choose_kinds(rng: random.Random, day: ShopDay) -> list[ShopEventKind]:
+    """Return the kinds of a day in their order; their events add up to the day's number."""
     weights = dict(_KIND_WEIGHTS)
     if day.number == CAMPAIGN_DAY:
         weights[ShopEventKind.MAIL] *= 2
@@ -426,8 +322,10 @@ def _kinds(rng: random.Random, day: ShopDay) -> list[ShopEventKind]:
     return kinds
 
 
-def _moments(rng: random.Random, count: int, start: datetime, stop: datetime) -> list[datetime]:
-    """That many moments of a day in order, busier where the hour is, squeezed between start and stop."""
+def _choose_times(
+    rng: random.Random, count: int, start: datetime, stop: datetime
+) -> list[datetime]:
+    """Return ordered times between start and stop, more of them in busy hours."""
     hours = rng.choices(range(24), _HOUR_WEIGHTS, k=count)
     return [
         start + share * (stop - start)
@@ -437,12 +335,12 @@ def _moments(rng: random.Random, count: int, start: datetime, stop: datetime) ->
 
 @dataclass
 class Clerk:
-    """Makes up what happens on one day, one act after the other. Numbers start anew with each date.
+    """Makes the actions of a day. Numbers restart with each date.
 
     Attributes:
-        rng: decides everything that is left open.
-        date: what numbers begin with.
-        faults: share of the events of its kind that have the fault; none where it is not named.
+        rng: makes all random choices.
+        date: the prefix of numbers.
+        faults: share of the events of its kind that have the fault; 0 if it is absent.
     """
 
     rng: random.Random
@@ -452,41 +350,43 @@ class Clerk:
     _unpacked: deque[str] = field(default_factory=deque)
     _packed: deque[str] = field(default_factory=deque)
 
-    def act(self, kind: ShopEventKind, at: datetime) -> ShopAction:
-        """The next act of that kind; a mail, if there is no order to pack or no parcel to fetch."""
+    def make_action(self, kind: ShopEventKind, at: datetime) -> ShopAction:
+        """Return the next action of that kind; a mail if no order or parcel is left for it."""
         if kind is ShopEventKind.CHECKOUT:
-            return self.checkout(at)
+            return self.place_order(at)
         if kind is ShopEventKind.PARCEL and self._unpacked:
-            return self.parcel(at)
+            return self.pack_parcel(at)
         if kind is ShopEventKind.PICKUP and self._packed:
-            return self.pickup(at)
-        return self.price_list(at) if kind is ShopEventKind.PRICE_LIST else self.mail(at)
+            return self.request_pickup(at)
+        return self.receive_prices(at) if kind is ShopEventKind.PRICE_LIST else self.write_mail(at)
 
-    def checkout(self, at: datetime) -> ShopAction:
-        """An order, which is confirmed, paid, invoiced and taken from the shelf."""
-        number, customer = self._number(ShopEventKind.CHECKOUT), self.rng.choice(CUSTOMERS)
+    def place_order(self, at: datetime) -> ShopAction:
+        """Place an order: it is confirmed, paid, invoiced and taken from stock."""
+        number, customer = self._next_number(ShopEventKind.CHECKOUT), self.rng.choice(CUSTOMERS)
         self._unpacked.append(number)
-        over = self._has(Fault.OVER_CREDIT)
-        amount = self._amount(customer.credit, over=over)
-        stock, by_hand = self._stock(number, at)
+        over = self._has_fault(Fault.OVER_CREDIT)
+        amount = self._choose_amount(customer.credit, over=over)
+        stock, by_hand = self._reserve_stock(number, at)
         row = {"number": number, "customer": customer.number, "amount": amount, "at": at}
         events = [
             ShopEvent(
                 "order.placed", "order", number, {"order": number, "customer": customer.number}
             ),
             stock,
-            # An order that is declined never gets as far as the acquirer: it has this fault or that one.
-            self._payment(number, amount, down=not over and self._has(Fault.ACQUIRER_DOWN)),
-            self._invoice(number, amount),
+            # A declined order never reaches the acquirer: it has only one of the two faults.
+            self._build_payment(
+                number, amount, down=not over and self._has_fault(Fault.ACQUIRER_DOWN)
+            ),
+            self._build_invoice(number, amount),
         ]
         return ShopAction(at, [("shop.order", row), *by_hand], events)
 
-    def parcel(self, at: datetime) -> ShopAction:
-        """The oldest order without a parcel is packed."""
+    def pack_parcel(self, at: datetime) -> ShopAction:
+        """Pack the oldest order without a parcel."""
         order = self._unpacked.popleft()
         self._packed.append(order)
         postcode, city = self.rng.choice(CITIES)
-        field_name = "postal_code" if self._has(Fault.RENAMED_FIELD) else "postcode"
+        field_name = "postal_code" if self._has_fault(Fault.RENAMED_FIELD) else "postcode"
         street = f"{self.rng.choice(_STREETS)} {self.rng.randint(1, 99)}"
         address = {
             "name": f"Customer of {order}",
@@ -497,17 +397,17 @@ class Clerk:
         event = ShopEvent("parcel.shipped", "parcel", order, {"order": order, "address": address})
         return ShopAction(at, [("shop.parcel", {"order": order, "at": at})], [event])
 
-    def pickup(self, at: datetime) -> ShopAction:
-        """The carrier is asked to fetch the oldest parcel at a depot; the shop's own needs no carrier."""
+    def request_pickup(self, at: datetime) -> ShopAction:
+        """Request the pickup of the oldest parcel; the shop's own depot needs no carrier."""
         order = self._packed.popleft()
-        depot = SLOW_DEPOT if self._has(Fault.SLOW_DEPOT) else OWN_DEPOT
+        depot = SLOW_DEPOT if self._has_fault(Fault.SLOW_DEPOT) else OWN_DEPOT
         event = ShopEvent("pickup.requested", "parcel", order, {"order": order, "depot": depot})
         return ShopAction(at, [("shop.pickup", {"order": order, "depot": depot})], [event])
 
-    def mail(self, at: datetime) -> ShopAction:
-        """A newsletter to one customer, mostly through the shop's own relay."""
-        number = self._number(ShopEventKind.MAIL)
-        throttled = self._has(Fault.THROTTLED)
+    def write_mail(self, at: datetime) -> ShopAction:
+        """Write a newsletter to a customer, mostly through the shop's own relay."""
+        number = self._next_number(ShopEventKind.MAIL)
+        throttled = self._has_fault(Fault.THROTTLED)
         customer = self.rng.choice(_THROTTLED if throttled else _REACHABLE)
         relay = "provider" if throttled or self.rng.random() < _RELAYED else "own"
         payload = {"mail": number, "to": customer.email, "subject": "What is new", "relay": relay}
@@ -516,13 +416,13 @@ class Clerk:
             at, [("shop.mail", {"number": number, "customer": customer.number, "at": at})], [event]
         )
 
-    def price_list(self, at: datetime) -> ShopAction:
-        """A supplier sends new prices as a JSON document."""
+    def receive_prices(self, at: datetime) -> ShopAction:
+        """Receive a supplier's prices as a JSON document."""
         number, supplier = (
-            self._number(ShopEventKind.PRICE_LIST),
+            self._next_number(ShopEventKind.PRICE_LIST),
             f"supplier-{self.rng.randint(1, 12)}",
         )
-        comma = "," if self._has(Fault.DECIMAL_COMMA) else "."
+        comma = "," if self._has_fault(Fault.DECIMAL_COMMA) else "."
         skus = self.rng.sample(range(1000, 10_000), 3)
         prices = ", ".join(
             f'"sku-{sku}": {self.rng.randint(1, 99)}{comma}{self.rng.randint(10, 99)}'
@@ -536,28 +436,28 @@ class Clerk:
             at, [("shop.price_list", {"number": number, "supplier": supplier, "at": at})], [event]
         )
 
-    def _amount(self, credit: Decimal, *, over: bool) -> Decimal:
+    def _choose_amount(self, credit: Decimal, *, over: bool) -> Decimal:
         cents = (
             self.rng.randint(1, 20_000) if over else -self.rng.randint(0, int(credit * 100) - 500)
         )
         return credit + Decimal(cents) / 100
 
-    def _stock(self, order: str, at: datetime) -> tuple[ShopEvent, list[Row]]:
-        """The reservation and, where the warehouse was quicker, the movement that it booked by hand."""
+    def _reserve_stock(self, order: str, at: datetime) -> tuple[ShopEvent, list[Row]]:
+        """Return the reservation and, for that fault, the movement booked by hand before."""
         slip, quantity = f"slip-{order}", self.rng.randint(1, 5)
         event = ShopEvent("stock.reserved", "stock", slip, {"slip": slip, "quantity": quantity})
-        taken = self._has(Fault.SLIP_TAKEN)
+        taken = self._has_fault(Fault.SLIP_TAKEN)
         movement = {"slip": slip, "quantity": quantity, "at": at}
         return event, [("shop.movement_by_hand", movement)] if taken else []
 
-    def _payment(self, order: str, amount: Decimal, *, down: bool) -> ShopEvent:
+    def _build_payment(self, order: str, amount: Decimal, *, down: bool) -> ShopEvent:
         payload = {"order": order, "amount": str(amount), "method": "wallet"}
         if down or self.rng.random() < _BY_CARD:
             payload |= {"method": "card", "acquirer": DOWN_ACQUIRER if down else "eastbank"}
         return ShopEvent("payment.captured", "payment", order, payload)
 
-    def _invoice(self, order: str, amount: Decimal) -> ShopEvent:
-        ledger = "legacy" if self._has(Fault.LEGACY_LEDGER) else "own"
+    def _build_invoice(self, order: str, amount: Decimal) -> ShopEvent:
+        ledger = "legacy" if self._has_fault(Fault.LEGACY_LEDGER) else "own"
         return ShopEvent(
             "invoice.issued",
             "invoice",
@@ -565,9 +465,9 @@ class Clerk:
             {"order": order, "amount": str(amount), "ledger": ledger},
         )
 
-    def _number(self, kind: ShopEventKind) -> str:
+    def _next_number(self, kind: ShopEventKind) -> str:
         self._count[kind] += 1
         return f"{self.date:%Y%m%d}-{self._count[kind]:04}"
 
-    def _has(self, fault: Fault) -> bool:
+    def _has_fault(self, fault: Fault) -> bool:
         return self.rng.random() < self.faults.get(fault, 0)

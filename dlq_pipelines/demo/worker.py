@@ -1,7 +1,8 @@
-"""How are the shop's events delivered: by how many workers, and when is there nothing left to do?
+"""Runs the workers that deliver the shop's events.
 
-`Worker` is the loop that every application with an outbox has: fetch, deliver, report. It knows nothing of the shop.
-`drain` and `working` run several of them, each in a thread with connections of its own.
+`Worker` is the loop of every application with an outbox: fetch, deliver, record the result. It does
+not depend on the shop. `drain_outbox` and `run_workers` run several workers, each in a thread with
+its own connections.
 """
 
 import threading
@@ -18,13 +19,13 @@ from dlq_pipelines.repository import OutboxRepository
 
 _BATCH: Final = 50
 _IDLE_SECONDS: Final = 0.1
-# What a killed demo had fetched is due again after this time.
+# Events that a killed demo had fetched fall due again after this time.
 _LEASE_SECONDS: Final = 30
 
 
 @dataclass(frozen=True)
 class WorkResult:
-    """What a worker did: events delivered, and attempts that failed (of an event that dies, every one)."""
+    """Delivered events and failed attempts; an event that dies fails all of its attempts."""
 
     delivered: int = 0
     failed: int = 0
@@ -37,9 +38,10 @@ class Worker:
     """One worker.
 
     Args:
-        repository: of this worker alone.
-        deliver: does the work for one event and raises if it cannot.
-        batch_size: events fetched at a time. Default 50: at a millisecond each, far below any lease.
+        repository: used by this worker only.
+        deliver: delivers one event and raises if it cannot.
+        batch_size: events to fetch at a time. Default 50: at a millisecond each, a batch ends long
+            before its lease.
     """
 
     def __init__(
@@ -54,14 +56,14 @@ class Worker:
         self._batch_size = batch_size
 
     def run_until_idle(self) -> WorkResult:
-        """Work until nothing is due. Another worker may still hold events at that moment."""
+        """Work until no event is due. Another worker may still hold events."""
         total = WorkResult()
         while (worked := self.run_batch()) != WorkResult():
             total += worked
         return total
 
     def run(self, stop: threading.Event, *, idle_seconds: float = _IDLE_SECONDS) -> WorkResult:
-        """Work, looking again every `idle_seconds` when nothing is due, until `stop` is set; a batch is finished."""
+        """Work until `stop` is set; poll every `idle_seconds`. Finishes the batch in progress."""
         total = WorkResult()
         while not stop.is_set():
             worked = self.run_batch()
@@ -71,7 +73,7 @@ class Worker:
         return total
 
     def run_batch(self) -> WorkResult:
-        """Fetch one batch and bring each of its events to an end or to its next attempt."""
+        """Fetch a batch and try to deliver each of its events once."""
         events = self._repository.fetch_pending(self._batch_size)
         delivered = sum(self._attempt(event) for event in events)
         return WorkResult(delivered, len(events) - delivered)
@@ -79,7 +81,7 @@ class Worker:
     def _attempt(self, event: OutboxEvent) -> bool:
         try:
             self._deliver(event)
-        except Exception:  # noqa: BLE001 - whatever a handler raises is why the event was not delivered
+        except Exception:  # noqa: BLE001  # any error is a failed attempt
             self._repository.mark_retry(event.id)
             return False
         self._repository.mark_success(event.id)
@@ -87,7 +89,7 @@ class Worker:
 
 
 def drain_outbox(database: Database, handlers: Handlers, *, workers: int = 3) -> WorkResult:
-    """Deliver everything that is due with this many workers at once; failed attempts are repeated without a pause.
+    """Deliver all due events with this many workers; failed attempts are repeated without delay.
 
     Raises:
         DatabaseUnavailableError: no server answers.
@@ -97,10 +99,10 @@ def drain_outbox(database: Database, handlers: Handlers, *, workers: int = 3) ->
 
 @contextmanager
 def run_workers(database: Database, handlers: Handlers, *, workers: int = 3) -> Iterator[None]:
-    """Have this many workers deliver whatever falls due, for the length of a `with` block.
+    """Run this many workers for the length of a `with` block.
 
     Raises:
-        DatabaseUnavailableError: no server answers, said at the block's end.
+        DatabaseUnavailableError: no server answers; raised at the end of the block.
     """
     stop = threading.Event()
     with ThreadPoolExecutor(1) as background:

@@ -1,1 +1,1 @@
-"""The day's deaths as files that any tool reads."""
+"""Exports: a day's deaths as files with a manifest, and selected deaths as one file."""

@@ -1,10 +1,10 @@
-"""How do a day's deaths become Parquet, CSV and JSON Lines files, whole or not at all?
+"""Exports a day's deaths as Parquet, CSV and JSON Lines files, all of them or none.
 
-One pass: PostgreSQL streams Arrow batches through ADBC, each batch goes to all writers at once while the next one is
-read, memory stays that of a few batches. Files are written beside their place and brought into it when they are on
-disk, the manifest last. A day has one export at a time. Before the first file is replaced, the day's row in
-`dlq.export_day` is committed as not verified, so wherever an export breaks off the day counts as missing: only
-`verified_at` says that the files are there.
+PostgreSQL streams Arrow batches through ADBC. All writers write a batch while the next one is read,
+so memory stays that of a few batches. Files are written in a staging folder and moved to their
+places once they are on disk, the manifest last. A day has one export at a time. Before the first
+file is replaced, the row of the day in `dlq.export_day` is committed as not verified: a day whose
+export breaks off counts as missing. Only `verified_at` states that the files are there.
 """
 
 import json
@@ -49,15 +49,19 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.settings import ExportFormat
 
 MANIFEST = "_manifest.json"
-# Readers of a folder of Parquet files fail on any other file in it, and pass over names that begin with `_`.
-_ABOVE = {ExportFormat.PARQUET: "", ExportFormat.CSV: "_csv/", ExportFormat.JSONL: "_jsonl/"}
-# Batches that may wait for a writer: what arrives while it compresses a row group.
-_AHEAD = 4
+# Readers of a folder of Parquet files fail on other files, and skip names that begin with `_`.
+_FORMAT_FOLDER = {
+    ExportFormat.PARQUET: "",
+    ExportFormat.CSV: "_csv/",
+    ExportFormat.JSONL: "_jsonl/",
+}
+# Batches that may wait for a writer: as many as arrive while it compresses a row group.
+_MAX_QUEUED_BATCHES = 4
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The export of a day: its folder as people write it, how many deaths, the span of their ids, which files."""
+    """The export of a day: its folder, the number of deaths, the span of their ids, its files."""
 
     day: date
     folder: str
@@ -68,12 +72,16 @@ class ExportResult:
 
 
 @dataclass
-class _Span:
-    """What the passing batches add up to."""
+class _Totals:
+    """Totals of the batches so far.
+
+    Attributes:
+        deleted: deaths whose event is in neither table, so without its payload.
+    """
 
     rows: int = 0
     unclassified: int = 0
-    gone: int = 0  # deaths whose event is in neither table, so without its payload
+    deleted: int = 0
     first: int | None = None
     last: int | None = None
 
@@ -81,7 +89,7 @@ class _Span:
         ids = pc.min_max(batch.column("death_id")).as_py()
         self.rows += batch.num_rows
         self.unclassified += batch.column("cause_id").null_count
-        self.gone += batch.column("created_at").null_count
+        self.deleted += batch.column("created_at").null_count
         self.first = ids["min"] if self.first is None else min(self.first, ids["min"])
         self.last = ids["max"] if self.last is None else max(self.last, ids["max"])
 
@@ -95,21 +103,22 @@ def export_day(
     now: datetime,
     options: ExportOptions | None = None,
 ) -> ExportResult:
-    """Write the day's deaths to `died_on=YYYY-MM-DD/` in the target; CSV below `_csv/`, JSON Lines below `_jsonl/`.
+    """Write the day's deaths to `died_on=YYYY-MM-DD/` in the target.
 
-    A rerun replaces the day, files of a format that is no longer asked for included.
+    CSV files are below `_csv/`, JSON Lines files below `_jsonl/`. Repeatable: a second export
+    replaces the day, and removes the files of formats that are no longer wanted.
 
     Args:
-        connection: in autocommit mode; reads the counts and writes the day's row.
+        connection: in autocommit mode; reads the counts and writes the row of the day.
         url: the same database, for the stream.
         day: must be over.
-        target: where to.
-        now: the moment of the export, by which exports of a day are told apart.
-        options: how; None: all formats, nothing hidden.
+        target: where the files are written.
+        now: the time of the export, which identifies it among the exports of a day.
+        options: formats and redaction; None: all formats, nothing hidden.
 
     Raises:
-        RefusedError: the day is not over, some of its deaths have no cause yet, another run is exporting it, or the
-            files that there are hold events that were deleted since.
+        RefusedError: the day is not over, some of its deaths have no cause yet, another run is
+            exporting it, or the existing files hold events that were deleted since.
         DatabaseUnavailableError: the stream broke off.
         DlqError: the target cannot be written to.
     """
@@ -118,19 +127,19 @@ def export_day(
         explain_storage_errors(target, f"The export of {day.date} cannot be written to"),
         ExitStack() as end,
     ):
-        with _alone(connection, day):
-            _require_ready(connection, day, now)
+        with _lock_day(connection, day):
+            _require_exportable(connection, day, now)
             staging = end.enter_context(target.unfinished(f".died_on={day.date}-"))
-            rows, files = _stage(
+            rows, files = _stage_files(
                 connection, staging, url=url, day=day, target=target, options=options
             )
-            _record(connection, day, rows, files, now)
-        with _alone(connection, day):
-            _require_ours(connection, day, files, now)
-            _put(target, staging, day, options)
+            _record_export(connection, day, rows, files, now)
+        with _lock_day(connection, day):
+            _require_same_record(connection, day, files, now)
+            _publish_files(target, staging, day, options)
     return ExportResult(
         day.date,
-        target.place(_folder(day).rstrip("/")),
+        target.place(_get_folder(day).rstrip("/")),
         rows.rows,
         rows.first_id,
         rows.last_id,
@@ -139,18 +148,18 @@ def export_day(
 
 
 def verify_day(connection: Connection, *, day: Day, target: Target, now: datetime) -> list[str]:
-    """Read the day's files again and compare them with manifest, record and ledger; writes down when they were sound.
+    """Compare the day's files with manifest, record and ledger; record when they were sound.
 
-    Deaths that the ledger has forgotten since the export count: the files hold them.
+    Deaths that the ledger purged since the export count: the files hold them.
 
     Args:
         connection: in autocommit mode.
-        day: which day.
-        target: where it was exported to.
-        now: the moment that is written as `verified_at` where nothing differs.
+        day: the day.
+        target: where the day was exported to.
+        now: the value of `verified_at` if nothing differs.
 
     Returns:
-        What differs, nothing if sound.
+        The differences; empty if the export is sound.
 
     Raises:
         DlqError: the target does not answer.
@@ -162,236 +171,22 @@ def verify_day(connection: Connection, *, day: Day, target: Target, now: datetim
         connection.fetch_one("export.count_day", start=day.start, until=day.until)["deaths"]
         + recorded["forgotten"]
     )
-    wrong = (
+    differences = (
         []
         if counted == recorded["rows"]
         else [f"the record has {recorded['rows']} rows, the ledger {counted}"]
     )
-    with explain_storage_errors(target, f"The export of {day.date} cannot be read in"):
-        for file in recorded["files"]:
-            wrong += _differences(target, ExportedFile(**file), recorded, counted)
-    sound = None if wrong else now
+    with explain_storage_errors(target, f"The export of {day.date} cannot be read from"):
+        for entry in recorded["files"]:
+            file = ExportedFile(entry["name"], entry["bytes"], entry["sha256"])
+            differences += _compare_file(target, file, recorded, counted)
     connection.run(
         "export.record_verified",
         day=day.date,
         exported_at=recorded["exported_at"],
-        verified_at=sound,
+        verified_at=None if differences else now,
     )
-    return wrong
-
-
-@contextmanager
-def _alone(connection: Connection, day: Day) -> Iterator[None]:
-    """A transaction during which no other run exports the day."""
-    with connection.transaction():
-        if not connection.fetch_one("export.lock_day", day=day.date)["locked"]:
-            raise _taken(day)
-        yield
-
-
-def _require_ours(
-    connection: Connection, day: Day, files: list[ExportedFile], now: datetime
-) -> None:
-    """Between the two transactions of an export another one may have had the day."""
-    recorded = connection.run("export.recorded_day", day=day.date).fetchone()
-    ours = (now, [asdict(file) for file in files])
-    if recorded is None or (recorded["exported_at"], recorded["files"]) != ours:
-        raise _taken(day)
-
-
-def _taken(day: Day) -> RefusedError:
-    return RefusedError(
-        f"Another run is exporting {day.date}. Export the day again when that has ended."
-    )
-
-
-def _folder(day: Day) -> str:
-    return f"died_on={day.date}/"
-
-
-def _name(day: Day, format: ExportFormat) -> str:
-    return f"{_ABOVE[format]}{_folder(day)}part-00000.{get_suffix(format)}"
-
-
-def _require_ready(connection: Connection, day: Day, now: datetime) -> None:
-    if now < day.until:
-        raise RefusedError(
-            f"{day.date} is not over yet: it can be exported after {day.until:%Y-%m-%d %H:%M} UTC."
-        )
-    counted = connection.fetch_one("export.count_day", start=day.start, until=day.until)
-    _require_classified(day, counted["unclassified"])
-
-
-def _kept(connection: Connection, target: Target, day: Day) -> int | None:
-    """How many deaths the files hold that another export would replace; None: not one of them lies there.
-
-    The manifest may be gone, where an export broke off: each file is whole all the same.
-    """
-    recorded = connection.run("export.recorded_day", day=day.date).fetchone()
-    if recorded is None or not any(target.has(name) for name in _places(day)):
-        return None
-    return int(recorded["rows"] + recorded["forgotten"])
-
-
-def _places(day: Day) -> list[str]:
-    """Every file that an export of the day may have."""
-    return [_folder(day) + MANIFEST, *(_name(day, format) for format in ExportFormat)]
-
-
-def _require_classified(day: Day, waiting: int) -> None:
-    if waiting:
-        raise RefusedError(
-            f"{waiting} deaths of {day.date} have no cause yet. Materialize dead_event_causes, then export the day."
-        )
-
-
-def _require_no_loss(day: Day, span: _Span, kept: int | None) -> None:
-    if kept is not None and (span.gone or span.rows < kept):
-        raise RefusedError(
-            f"{day.date} is exported, and some of its events were deleted since, here or by the application: another "
-            f"export would hold less. Keep the files that there are; or move them away ({', '.join(_places(day))}) and "
-            "export the day again, with what is left."
-        )
-
-
-def _stage(
-    connection: Connection,
-    staging: Path,
-    *,
-    url: str,
-    day: Day,
-    target: Target,
-    options: ExportOptions,
-) -> tuple[ExportedRows, list[ExportedFile]]:
-    """Write the day's files into a folder of unfinished ones, the manifest last."""
-    kept = _kept(connection, target, day)
-    whole = Selection(since=day.start, until=day.until)
-    with closing(stream_deaths(connection, url=url, selection=whole)) as batches:
-        rows = _write(staging, batches, day, options, kept=kept)
-    files = [_measured(staging, format, day) for format in options.formats]
-    (staging / MANIFEST).write_bytes(build_manifest(day, rows, files, options))
-    return rows, [*files, measure_file(staging / MANIFEST, _folder(day) + MANIFEST)]
-
-
-def _write(
-    staging: Path,
-    batches: Iterator[pa.RecordBatch],
-    day: Day,
-    options: ExportOptions,
-    *,
-    kept: int | None,
-) -> ExportedRows:
-    """Write a file a format, without a suffix that a reader looks for."""
-    span = _Span()
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(_open_writer(staging / format, format))
-            for format in options.formats
-        ]
-        write_batches(map(options.redaction.batch, batches), writers, span.add)
-        _require_classified(day, span.unclassified)  # of one that was committed since, too
-        _require_no_loss(day, span, kept)
-        rows = ExportedRows(span.rows, span.first, span.last)
-        for one in writers:
-            one.close(build_file_metadata(day, rows, options))
-    return rows
-
-
-@contextmanager
-def _open_writer(path: Path, format: ExportFormat) -> Iterator[ExportWriter]:
-    with path.open("wb") as file, open_compressed(format, file) as stream:
-        one = create_writer(format, stream)
-        try:
-            yield one
-        except BaseException:
-            one.abandon()
-            raise
-
-
-def write_batches(
-    batches: Iterator[pa.RecordBatch],
-    writers: Sequence[ExportWriter],
-    seen: Callable[[pa.RecordBatch], None],
-) -> None:
-    """Give each batch to all writers, each in a thread of its own, while the next batches are read."""
-    pending: deque[list[Future[None]]] = deque()
-    with _memory_given_back(), ExitStack() as stack:
-        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in writers]
-        for batch in batches:
-            seen(batch)
-            if len(pending) == _AHEAD:
-                _finish(pending.popleft())
-            pending.append(
-                [
-                    thread.submit(one.write, batch)
-                    for thread, one in zip(threads, writers, strict=True)
-                ]
-            )
-        while pending:
-            _finish(pending.popleft())
-
-
-@contextmanager
-def _memory_given_back() -> Iterator[None]:
-    """Arrow's own allocator keeps what it once had, a hundred megabytes more at the peak; the system's does not."""
-    before = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())
-    try:
-        yield
-    finally:
-        pa.set_memory_pool(before)
-
-
-def _finish(pending: list[Future[None]]) -> None:
-    for written in pending:
-        written.result()
-
-
-def _measured(staging: Path, format: ExportFormat, day: Day) -> ExportedFile:
-    return measure_file(staging / format, _name(day, format))
-
-
-def _record(
-    connection: Connection, day: Day, rows: ExportedRows, files: list[ExportedFile], now: datetime
-) -> None:
-    listed = json.dumps([asdict(file) for file in files])
-    span = {"starts_at": day.start, "ends_at": day.until}
-    connection.run("export.record_day", day=day.date, **span, **asdict(rows), files=listed, now=now)
-
-
-def _put(target: Target, staging: Path, day: Day, options: ExportOptions) -> None:
-    """Bring the files to their places. No manifest lies there while files of two exports may."""
-    target.remove(_folder(day) + MANIFEST)
-    for format in ExportFormat:
-        if format in options.formats:
-            target.put(staging / format, _name(day, format))
-        else:
-            target.remove(_name(day, format))
-    target.put(staging / MANIFEST, _folder(day) + MANIFEST)
-
-
-def _differences(
-    target: Target, file: ExportedFile, recorded: DictRow, counted: int
-) -> Iterator[str]:
-    if not target.has(file.name):
-        yield f"{file.name} is missing"
-        return
-    with target.open(file.name) as stream:
-        if compute_sha256(stream) != file.sha256:
-            yield f"{file.name} differs from its sum in the record"
-            return
-        stream.seek(0)
-        if file.name.endswith(MANIFEST):
-            files = [other for other in recorded["files"] if other["name"] != file.name]
-            yield from compare_manifest(stream.read(), recorded["rows"], files)
-            return
-        rows = count_rows(_format(file.name), stream)
-        if rows != counted:
-            yield f"{file.name} has {rows} rows, the ledger {counted}"
-
-
-def _format(name: str) -> ExportFormat:
-    return next(format for format in ExportFormat if name.endswith(get_suffix(format)))
+    return differences
 
 
 def list_days_without_export(connection: Connection, days: Sequence[Day]) -> list[date]:
@@ -406,3 +201,228 @@ def list_days_without_export(connection: Connection, days: Sequence[Day]) -> lis
         ends=[day.until for day in days],
     )
     return [row["day"] for row in rows]
+
+
+def write_batches(
+    batches: Iterator[pa.RecordBatch],
+    writers: Sequence[ExportWriter],
+    observe: Callable[[pa.RecordBatch], None],
+) -> None:
+    """Give each batch to all writers, each in its own thread, while the next batches are read."""
+    pending: deque[list[Future[None]]] = deque()
+    with _use_system_memory_pool(), ExitStack() as stack:
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in writers]
+        for batch in batches:
+            observe(batch)
+            if len(pending) == _MAX_QUEUED_BATCHES:
+                _wait_for_writes(pending.popleft())
+            pending.append(
+                [
+                    thread.submit(writer.write, batch)
+                    for thread, writer in zip(threads, writers, strict=True)
+                ]
+            )
+        while pending:
+            _wait_for_writes(pending.popleft())
+
+
+def _wait_for_writes(writes: list[Future[None]]) -> None:
+    for write in writes:
+        write.result()
+
+
+@contextmanager
+def _use_system_memory_pool() -> Iterator[None]:
+    """Arrow's own allocator keeps freed memory: its peak is a hundred megabytes higher."""
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+
+
+@contextmanager
+def _lock_day(connection: Connection, day: Day) -> Iterator[None]:
+    """Open a transaction during which no other run exports the day."""
+    with connection.transaction():
+        if not connection.fetch_one("export.lock_day", day=day.date)["locked"]:
+            raise _build_concurrent_export_error(day)
+        yield
+
+
+def _require_same_record(
+    connection: Connection, day: Day, files: list[ExportedFile], now: datetime
+) -> None:
+    """Another run may have exported the day between the two transactions of an export."""
+    recorded = connection.run("export.recorded_day", day=day.date).fetchone()
+    ours = (now, [asdict(file) for file in files])
+    if recorded is None or (recorded["exported_at"], recorded["files"]) != ours:
+        raise _build_concurrent_export_error(day)
+
+
+def _build_concurrent_export_error(day: Day) -> RefusedError:
+    return RefusedError(
+        f"Another run is exporting {day.date}.", "Export the day again once that run has ended."
+    )
+
+
+def _require_exportable(connection: Connection, day: Day, now: datetime) -> None:
+    if now < day.until:
+        raise RefusedError(
+            f"{day.date} is not over yet.", f"Export it after {day.until:%Y-%m-%d %H:%M} UTC."
+        )
+    counted = connection.fetch_one("export.count_day", start=day.start, until=day.until)
+    _require_classified(day, counted["unclassified"])
+
+
+def _require_classified(day: Day, unclassified: int) -> None:
+    if unclassified:
+        raise RefusedError(
+            f"{unclassified} deaths of {day.date} have no cause yet.",
+            "Materialize dead_event_causes or run `dlq causes classify`, then export the day.",
+        )
+
+
+def _require_no_loss(day: Day, totals: _Totals, replaced: int | None) -> None:
+    if replaced is not None and (totals.deleted or totals.rows < replaced):
+        raise RefusedError(
+            f"{day.date} is exported, and some of its events were deleted since, here or by the "
+            "application: another export would hold less.",
+            "Keep the existing files; or, to export what is left, move them away "
+            f"({', '.join(_list_possible_files(day))}) and export the day again.",
+        )
+
+
+def _count_replaced_deaths(connection: Connection, target: Target, day: Day) -> int | None:
+    """Count the deaths in the files that an export would replace; None: there are no files.
+
+    The manifest may be missing if an export broke off. Each of the other files is complete.
+    """
+    recorded = connection.run("export.recorded_day", day=day.date).fetchone()
+    if recorded is None or not any(target.has(name) for name in _list_possible_files(day)):
+        return None
+    return int(recorded["rows"] + recorded["forgotten"])
+
+
+def _get_folder(day: Day) -> str:
+    return f"died_on={day.date}/"
+
+
+def _get_file_name(day: Day, format: ExportFormat) -> str:
+    return f"{_FORMAT_FOLDER[format]}{_get_folder(day)}part-00000.{get_suffix(format)}"
+
+
+def _list_possible_files(day: Day) -> list[str]:
+    return [
+        _get_folder(day) + MANIFEST,
+        *(_get_file_name(day, format) for format in ExportFormat),
+    ]
+
+
+def _stage_files(
+    connection: Connection,
+    staging: Path,
+    *,
+    url: str,
+    day: Day,
+    target: Target,
+    options: ExportOptions,
+) -> tuple[ExportedRows, list[ExportedFile]]:
+    """Write the day's files to the staging folder, the manifest last."""
+    replaced = _count_replaced_deaths(connection, target, day)
+    selection = Selection(since=day.start, until=day.until)
+    with closing(stream_deaths(connection, url=url, selection=selection)) as batches:
+        rows = _write_files(staging, batches, day, options, replaced=replaced)
+    files = [
+        measure_file(staging / format, _get_file_name(day, format)) for format in options.formats
+    ]
+    (staging / MANIFEST).write_bytes(build_manifest(day, rows, files, options))
+    return rows, [*files, measure_file(staging / MANIFEST, _get_folder(day) + MANIFEST)]
+
+
+def _write_files(
+    staging: Path,
+    batches: Iterator[pa.RecordBatch],
+    day: Day,
+    options: ExportOptions,
+    *,
+    replaced: int | None,
+) -> ExportedRows:
+    """Write a file for each format, without the suffix that readers look for."""
+    totals = _Totals()
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(_open_writer(staging / format, format))
+            for format in options.formats
+        ]
+        write_batches(map(options.redaction.redact_batch, batches), writers, totals.add)
+        # Includes deaths that were committed since the first check.
+        _require_classified(day, totals.unclassified)
+        _require_no_loss(day, totals, replaced)
+        rows = ExportedRows(totals.rows, totals.first, totals.last)
+        for writer in writers:
+            writer.close(build_file_metadata(day, rows, options))
+    return rows
+
+
+@contextmanager
+def _open_writer(path: Path, format: ExportFormat) -> Iterator[ExportWriter]:
+    with path.open("wb") as file, open_compressed(format, file) as stream:
+        writer = create_writer(format, stream)
+        try:
+            yield writer
+        except BaseException:
+            writer.abandon()
+            raise
+
+
+def _record_export(
+    connection: Connection, day: Day, rows: ExportedRows, files: list[ExportedFile], now: datetime
+) -> None:
+    connection.run(
+        "export.record_day",
+        day=day.date,
+        starts_at=day.start,
+        ends_at=day.until,
+        rows=rows.rows,
+        first_id=rows.first_id,
+        last_id=rows.last_id,
+        files=json.dumps([asdict(file) for file in files]),
+        now=now,
+    )
+
+
+def _publish_files(target: Target, staging: Path, day: Day, options: ExportOptions) -> None:
+    """Move the files to their places. The manifest is absent while files of two exports mix."""
+    target.remove(_get_folder(day) + MANIFEST)
+    for format in ExportFormat:
+        if format in options.formats:
+            target.put(staging / format, _get_file_name(day, format))
+        else:
+            target.remove(_get_file_name(day, format))
+    target.put(staging / MANIFEST, _get_folder(day) + MANIFEST)
+
+
+def _compare_file(
+    target: Target, file: ExportedFile, recorded: DictRow, counted: int
+) -> Iterator[str]:
+    if not target.has(file.name):
+        yield f"{file.name} is missing"
+        return
+    with target.open(file.name) as stream:
+        if compute_sha256(stream) != file.sha256:
+            yield f"{file.name} differs from its checksum in the record"
+            return
+        stream.seek(0)
+        if file.name.endswith(MANIFEST):
+            files = [other for other in recorded["files"] if other["name"] != file.name]
+            yield from compare_manifest(stream.read(), recorded["rows"], files)
+            return
+        rows = count_rows(_get_format(file.name), stream)
+        if rows != counted:
+            yield f"{file.name} has {rows} rows, the ledger {counted}"
+
+
+def _get_format(name: str) -> ExportFormat:
+    return next(format for format in ExportFormat if name.endswith(get_suffix(format)))

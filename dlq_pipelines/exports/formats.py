@@ -1,7 +1,7 @@
-"""What is in the columns of an export, and how do they become Parquet, CSV and JSON Lines?
+"""Defines the columns of an export, and writes them as Parquet, CSV and JSON Lines.
 
-A writer takes batches of `SCHEMA` and puts them into an open binary file. Nothing in a file depends on when or where
-it was written, nor on how the rows came in batches: the same rows give the same bytes.
+A writer takes batches of `EXPORT_SCHEMA` and writes them to an open binary file. The same rows give
+the same bytes: no file depends on when or where it was written, or on the sizes of the batches.
 """
 
 import gzip
@@ -36,75 +36,76 @@ EXPORT_SCHEMA = pa.schema(
     ]
 )
 COLUMN_DESCRIPTIONS = {
-    "death_id": "The death in the ledger; each row is one.",
-    "event_id": "The event that died. It may have died before, and may die again.",
-    "aggregate_type": "What kind of thing the event is about.",
-    "aggregate_id": "Which of them.",
-    "event_type": "What happened to it.",
-    "payload": "The payload that the event died with, as JSON text.",
+    "death_id": "The death's id in the ledger; each row is one death.",
+    "event_id": "The event that died. It may have other deaths.",
+    "aggregate_type": "The type of the aggregate that the event belongs to.",
+    "aggregate_id": "The aggregate's id.",
+    "event_type": "The type of the event.",
+    "payload": "The event's payload when it died, as JSON text.",
     "created_at": "When the application wrote the event.",
-    "attempts": "How often the worker had tried.",
-    "died_at": "When it died.",
-    "error": "What the worker said of its last try.",
-    "fingerprint": "The cause that the death was given.",
-    "cause_id": "The cause that people merged it into, or the same.",
-    "exception_type": "Of the cause: the class of its exception.",
-    "template": "Of the cause: its message without values.",
+    "attempts": "The number of attempts before the death.",
+    "died_at": "The time of the death.",
+    "error": "The error of the last attempt.",
+    "fingerprint": "The cause that the classification gave the death.",
+    "cause_id": "The cause that this cause is merged into, or the same.",
+    "exception_type": "The exception type of the cause.",
+    "template": "The message of the cause without values.",
 }
 ROW_GROUP_ROWS = 131_072
-# A row group is held in memory until it is written: rows with long texts make smaller ones.
+# A row group stays in memory until it is written: rows with long texts make smaller groups.
 ROW_GROUP_BYTES = 64 * 2**20
-# Level 3 takes a third longer to write than 1 is, 6 twice as long, for a fifth less.
+# Level 3 takes a third longer than level 1, level 6 twice as long, for a fifth fewer bytes.
 _GZIP_LEVEL = 3
 _COMPRESSED_SUFFIX = {
     ExportFormat.PARQUET: "parquet",
     ExportFormat.CSV: "csv.gz",
     ExportFormat.JSONL: "jsonl.gz",
 }
-# A dictionary of values that repeat; payloads and ids would only be tried in vain.
-_REPEATING = [
-    *(
-        "aggregate_type",
-        "event_type",
-        "error",
-        "fingerprint",
-        "cause_id",
-        "exception_type",
-        "template",
-    ),
+# Columns with repeated values use a dictionary. Payloads and ids would only cost a trial.
+_DICTIONARY_COLUMNS = [
+    "aggregate_type",
+    "event_type",
+    "error",
+    "fingerprint",
+    "cause_id",
+    "exception_type",
+    "template",
 ]
-# A cell that begins so is run by spreadsheets; an apostrophe in front makes it text. One that begins with an apostrophe
-# gets another, so that taking one away always gives the text as it was.
-_FORMULA = r"\A[=+\-@\t\r\n'＝＋－＠]"  # noqa: RUF001 - the wide ones, which are run too
+# Spreadsheets execute a cell that begins so; a leading apostrophe makes it text. A text that begins
+# with an apostrophe gets another one, so that removing one always restores the text.
+_FORMULA = r"\A[=+\-@\t\r\n'＝＋－＠]"  # noqa: RUF001 - spreadsheets execute the wide ones too
 _READ_SIZE = 2**20
 
 
 class ExportWriter(Protocol):
-    """Takes batches in their order until it is closed or abandoned; the file under it stays open."""
+    """Writes batches in their order until it is closed or abandoned; the file stays open."""
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Write the rows of a batch of `SCHEMA`."""
+        """Write the rows of a batch of `EXPORT_SCHEMA`."""
 
-    def close(self, metadata: Mapping[str, str]) -> None:  # noqa: ARG002 - CSV has no place for it
-        """End the file; the metadata goes into it where its format has a place for it."""
+    def close(self, metadata: Mapping[str, str]) -> None:
+        """Complete the file, with the metadata if its format stores any."""
 
     def abandon(self) -> None:
-        """Write no more: the file is thrown away."""
+        """Stop writing: the file will be deleted."""
 
 
 def get_suffix(format: ExportFormat) -> str:
-    """How the name of a compressed file ends."""
+    """Return the suffix of a compressed file of this format."""
     return _COMPRESSED_SUFFIX[format]
 
 
 def create_writer(format: ExportFormat, file: BinaryIO) -> ExportWriter:
-    """A writer of that format, uncompressed in CSV and JSON Lines."""
+    """Create a writer of this format; CSV and JSON Lines are uncompressed."""
     return _WRITERS[format](file)
 
 
 @contextmanager
 def open_compressed(format: ExportFormat, file: BinaryIO) -> Iterator[BinaryIO]:
-    """The file as `suffix` names it. Parquet compresses itself; gzip gets no time and no name, which would differ."""
+    """Compress CSV and JSON Lines with gzip; Parquet compresses itself.
+
+    The gzip header holds no time and no name, which would differ between two exports.
+    """
     if format is ExportFormat.PARQUET:
         yield file
         return
@@ -113,11 +114,11 @@ def open_compressed(format: ExportFormat, file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 class _ParquetWriter:
-    """Row groups of `ROW_GROUP_ROWS` or of about `ROW_GROUP_BYTES`, whichever is less."""
+    """Writes row groups of at most `ROW_GROUP_ROWS` and about `ROW_GROUP_BYTES`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._writer = pq.ParquetWriter(
-            file, EXPORT_SCHEMA, compression="zstd", use_dictionary=_REPEATING
+            file, EXPORT_SCHEMA, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS
         )
         self._waiting: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
@@ -139,9 +140,8 @@ class _ParquetWriter:
         self._writer.close()
 
     def abandon(self) -> None:
-        self._writer.is_open = (
-            False  # or it would end the file, which is closed by then, when it is collected
-        )
+        # Otherwise its finalizer would write to the file, which is closed by then.
+        self._writer.is_open = False
 
     def _flush(self) -> None:
         self._writer.write_table(
@@ -152,24 +152,24 @@ class _ParquetWriter:
 
 
 class _CsvWriter:
-    """Comma, UTF-8, a header; texts in quotation marks, null is an empty cell without them."""
+    """Writes UTF-8 with commas and a header; texts are quoted, null is an unquoted empty cell."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._writer = pa_csv.CSVWriter(file, _SHOWN)
+        self._writer = pa_csv.CSVWriter(file, _TEXT_SCHEMA)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        columns = [_neutral(_shown(column, " ")) for column in batch.columns]
-        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_SHOWN))
+        columns = [_neutralize_formulas(_format_times(column, " ")) for column in batch.columns]
+        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_TEXT_SCHEMA))
 
-    def close(self, metadata: Mapping[str, str]) -> None:
+    def close(self, metadata: Mapping[str, str]) -> None:  # noqa: ARG002 - CSV stores none
         self._writer.close()
 
     def abandon(self) -> None:
-        """It holds nothing back."""
+        """Do nothing: no rows are buffered."""
 
 
 class _JsonLinesWriter:
-    """An object a line. A payload is a text here too: what reads numbers as doubles keeps its digits."""
+    """Writes an object per line. A payload is text, so that readers keep the digits of numbers."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -177,15 +177,15 @@ class _JsonLinesWriter:
     def write(self, batch: pa.RecordBatch) -> None:
         parts: list[pa.Array | str] = []
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            parts += [f'{"," if parts else "{"}"{name}":', _json(_shown(column, "T"))]
+            parts += [f'{"," if parts else "{"}"{name}":', _to_json(_format_times(column, "T"))]
         lines = pc.binary_join_element_wise(*parts, "}\n", "")
-        self._file.write(_text_of(lines))
+        self._file.write(_join_texts(lines))
 
     def close(self, metadata: Mapping[str, str]) -> None:
-        """A line is complete in itself."""
+        """Do nothing: each line is complete."""
 
     def abandon(self) -> None:
-        """It holds nothing back."""
+        """Do nothing: no rows are buffered."""
 
 
 _WRITERS: dict[ExportFormat, type[_ParquetWriter | _CsvWriter | _JsonLinesWriter]] = {
@@ -193,8 +193,8 @@ _WRITERS: dict[ExportFormat, type[_ParquetWriter | _CsvWriter | _JsonLinesWriter
     ExportFormat.CSV: _CsvWriter,
     ExportFormat.JSONL: _JsonLinesWriter,
 }
-# Times as texts: Arrow prints those without zone thirty times faster.
-_SHOWN = pa.schema(
+# Times as texts: Arrow formats times without zone thirty times faster.
+_TEXT_SCHEMA = pa.schema(
     [
         field.with_type(pa.string()) if pa.types.is_timestamp(field.type) else field
         for field in EXPORT_SCHEMA
@@ -202,16 +202,16 @@ _SHOWN = pa.schema(
 )
 
 
-def _shown(column: pa.Array, separator: str) -> pa.Array:
-    """Times in ISO 8601, in UTC, to the microsecond; other columns as they are."""
+def _format_times(column: pa.Array, separator: str) -> pa.Array:
+    """Format times in ISO 8601, in UTC, with microseconds; return other columns unchanged."""
     if not pa.types.is_timestamp(column.type):
         return column
     text = column.cast(pa.timestamp("us")).cast(pa.string())
     return pc.binary_join_element_wise(pc.replace_substring(text, " ", separator), "Z", "")
 
 
-def _neutral(column: pa.Array) -> pa.Array:
-    """Put an apostrophe before texts that a spreadsheet would run."""
+def _neutralize_formulas(column: pa.Array) -> pa.Array:
+    """Put an apostrophe before texts that a spreadsheet would execute."""
     if not pa.types.is_string(column.type):
         return column
     dangerous = pc.match_substring_regex(column, _FORMULA)
@@ -220,14 +220,14 @@ def _neutral(column: pa.Array) -> pa.Array:
     return pc.if_else(dangerous, pc.binary_join_element_wise("'", column, ""), column)
 
 
-def _json(column: pa.Array) -> pa.Array:
-    """Each value as JSON."""
+def _to_json(column: pa.Array) -> pa.Array:
+    """Format each value as JSON."""
     if not pa.types.is_string(column.type):
         return pc.fill_null(column.cast(pa.string()), "null")
-    return pc.fill_null(pc.binary_join_element_wise('"', _escaped(column), '"', ""), "null")
+    return pc.fill_null(pc.binary_join_element_wise('"', _escape_json(column), '"', ""), "null")
 
 
-def _escaped(column: pa.Array) -> pa.Array:
+def _escape_json(column: pa.Array) -> pa.Array:
     if not pc.any(pc.match_substring_regex(column, r'["\\\x00-\x1f]')).as_py():
         return column
     for character, escape in _ESCAPES.items():
@@ -238,22 +238,22 @@ def _escaped(column: pa.Array) -> pa.Array:
     return column
 
 
-# The backslash first: the others bring backslashes.
+# The backslash comes first: the other escapes contain one.
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def _text_of(column: pa.Array) -> memoryview:
-    """All texts of a column, one after the other, without copying them. The column has no null and no offset."""
+def _join_texts(column: pa.Array) -> memoryview:
+    """Return the joined texts of a column without copying. It has no null and no offset."""
     _, offsets, texts = column.buffers()
     begin, end = (memoryview(offsets).cast("i")[at] for at in (0, len(column)))
     return memoryview(texts)[begin:end]
 
 
 def count_rows(format: ExportFormat, file: BinaryIO) -> int:
-    """Read a file of an export again, from its first byte to its last.
+    """Read a whole file of an export and count its rows.
 
     Raises:
-        OSError, ValueError: it is not whole.
+        OSError, ValueError: the file is incomplete.
     """
     if format is ExportFormat.PARQUET:
         return sum(
@@ -261,20 +261,20 @@ def count_rows(format: ExportFormat, file: BinaryIO) -> int:
         )
     with gzip.GzipFile(fileobj=file) as plain:
         if format is ExportFormat.JSONL:
-            return sum(chunk.count(b"\n") for chunk in _chunks(plain))
-        return _count_csv(plain)
+            return sum(chunk.count(b"\n") for chunk in _read_chunks(plain))
+        return _count_csv_rows(plain)
 
 
-def _count_csv(plain: io.BufferedIOBase) -> int:
-    """Line ends outside of quotation marks, but the header's. A doubled mark inside leaves and enters at once."""
+def _count_csv_rows(plain: io.BufferedIOBase) -> int:
+    """Count line ends outside quotes, without the header. A doubled quote toggles twice."""
     rows, inside = -1, False
-    for chunk in _chunks(plain):
+    for chunk in _read_chunks(plain):
         for number, part in enumerate(chunk.split(b'"')):
             inside ^= number > 0
             rows += 0 if inside else part.count(b"\n")
     return rows
 
 
-def _chunks(plain: io.BufferedIOBase) -> Iterator[bytes]:
+def _read_chunks(plain: io.BufferedIOBase) -> Iterator[bytes]:
     while chunk := plain.read(_READ_SIZE):
         yield chunk

@@ -1,8 +1,8 @@
-"""Which files belong to a day's export, what is in them, and how were they made?
+"""Builds the manifest of a day's export: its files, their contents and its settings.
 
-`_manifest.json` is taken away before the first file of a day is replaced and written after the last one: where it
-lies, the files are those that it names. It says nothing of when it was written, so a day that is exported again has
-the same bytes.
+`_manifest.json` is removed before the first file of a day is replaced and written after the last:
+if it exists, the files are those that it names. It holds no time of writing, so an export that is
+repeated has the same bytes.
 """
 
 import json
@@ -21,7 +21,7 @@ MANIFEST_VERSION = 1
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file of an export: name below `dead_events`, size, and SHA-256 in hexadecimal."""
+    """A file of an export: its name below `dead_events`, size, and SHA-256 in hexadecimal."""
 
     name: str
     bytes: int
@@ -30,7 +30,7 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class ExportedRows:
-    """How many deaths an export holds and the span of their ledger ids, None without deaths."""
+    """The number of deaths in an export and the span of their ids; None without deaths."""
 
     rows: int
     first_id: int | None
@@ -39,11 +39,11 @@ class ExportedRows:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How exports are made.
+    """Options of an export.
 
     Attributes:
-        formats: which files, at least one.
-        redaction: what they hide.
+        formats: the formats to write, at least one.
+        redaction: what the files hide.
     """
 
     formats: tuple[ExportFormat, ...] = tuple(ExportFormat)
@@ -53,12 +53,12 @@ class ExportOptions:
 def build_manifest(
     day: Day, rows: ExportedRows, files: Iterable[ExportedFile], options: ExportOptions
 ) -> bytes:
-    """The manifest of a day, as JSON for people and programs."""
+    """Build the manifest of a day as indented JSON."""
     content = {
         "version": MANIFEST_VERSION,
         "day": day.date.isoformat(),
-        "from": _instant(day.start),
-        "until": _instant(day.until),
+        "from": _format_utc(day.start),
+        "until": _format_utc(day.until),
         **asdict(rows),
         "files": [asdict(file) for file in files],
         "schema": [
@@ -75,12 +75,12 @@ def build_manifest(
 
 
 def build_file_metadata(day: Day, rows: ExportedRows, options: ExportOptions) -> dict[str, str]:
-    """What a Parquet file says of itself in its key-value metadata."""
+    """Build the key-value metadata of a Parquet file."""
     return {
         "dlq.version": str(MANIFEST_VERSION),
         "dlq.day": day.date.isoformat(),
-        "dlq.from": _instant(day.start),
-        "dlq.until": _instant(day.until),
+        "dlq.from": _format_utc(day.start),
+        "dlq.until": _format_utc(day.until),
         **{
             f"dlq.{name}": "" if value is None else str(value)
             for name, value in asdict(rows).items()
@@ -90,22 +90,19 @@ def build_file_metadata(day: Day, rows: ExportedRows, options: ExportOptions) ->
 
 
 def compare_manifest(text: bytes, rows: int, files: list[dict[str, Any]]) -> list[str]:
-    """Where a manifest that was read says something else than the ledger's record of the export."""
+    """Return the differences between a manifest and the ledger's record of the export."""
     try:
         content = json.loads(text)
-        wrong = (
-            []
-            if content["rows"] == rows
-            else [f"_manifest.json says {content['rows']} rows, the record {rows}"]
-        )
-        return (
-            wrong
-            if content["files"] == files
-            else [*wrong, "_manifest.json names other files than the record"]
-        )
+        manifest_rows, manifest_files = content["rows"], content["files"]
     except (ValueError, KeyError, TypeError):
-        return ["_manifest.json is no manifest"]
+        return ["_manifest.json is not a manifest"]
+    differences = []
+    if manifest_rows != rows:
+        differences.append(f"_manifest.json has {manifest_rows} rows, the record {rows}")
+    if manifest_files != files:
+        differences.append("_manifest.json names other files than the record")
+    return differences
 
 
-def _instant(moment: datetime) -> str:
+def _format_utc(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,18 +1,20 @@
-"""What of a payload or of an error text must not leave with an export or a report, and how is it hidden?
+"""Hides values of payloads and parts of error texts in exports and reports.
 
-Rules for payloads are separated by `;` or line ends, each an action and a path:
+Rules for payloads are separated by `;` or line ends. Each has an action and a path:
 
-    drop $.card.cvc                    the member is not there
-    mask $..email                      "***" stands in its place
-    hash $.items[*]['customer id']     HMAC-SHA256 of it: equal values stay equal, without the key none is guessed
+    drop $.card.cvc                    removes the member
+    mask $..email                      replaces the value with "***"
+    hash $.items[*]['customer id']     replaces the value with its HMAC-SHA256: equal values stay
+                                       equal, and cannot be guessed without the key
 
-A path begins with `$`, the payload. `.name` or `['any name']` is a member, `[0]` an element, `.*` or `[*]` each member
-and element, and two dots before a name mean it at any depth. Of rules that meet in one value the strictest counts: drop
-before mask before hash. A path that is not there hides nothing.
+A path begins with `$`, the payload. `.name` or `['any name']` is a member, `[0]` an element, `.*`
+or `[*]` each member and element. Two dots before a name find it at any depth. If several rules
+match a value, the strictest applies: drop, then mask, then hash. A path without a match hides
+nothing.
 
-Only what is hidden is cut out of the text: every other character stays, numbers of any length with it. A payload that
-cannot be read as JSON is masked as a whole. Patterns for errors are regular expressions of RE2, which takes time in
-proportion to the text whatever the pattern; each match becomes `[redacted]`.
+Every other character of the payload stays, including numbers of any length. A payload that is not
+valid JSON is masked as a whole. Patterns for errors are RE2 regular expressions, which take time
+linear in the text; each match becomes `[redacted]`.
 """
 
 import hmac
@@ -32,7 +34,8 @@ REDACTED = "[redacted]"
 
 _RULE = re.compile(r"[ \t]*(?P<action>\w+)[ \t]+\$")
 _SEGMENT = re.compile(
-    r"""(?P<deep>\.(?=\.))? (?: \.(?P<name>[^\W\d][\w-]*) | \.(?P<all>\*) | \[\*(?P<each>\]) | \[(?P<index>\d{1,9})\]
+    r"""(?P<deep>\.(?=\.))?
+    (?: \.(?P<name>[^\W\d][\w-]*) | \.(?P<all>\*) | \[\*(?P<each>\]) | \[(?P<index>\d{1,9})\]
     | \[ (?: '(?P<single>(?:[^'\\]|\\.)*)' | "(?P<double>(?:[^"\\]|\\.)*)" ) \] )""",
     re.VERBOSE,
 )
@@ -46,7 +49,7 @@ _BRACKET = re.compile(_STRING.pattern + r'|[\[\]{}"]', re.DOTALL)
 
 
 class RedactionAction(IntEnum):
-    """What is done with a value, the strictest last."""
+    """An action on a value, the strictest last."""
 
     HASH = 1
     MASK = 2
@@ -55,7 +58,7 @@ class RedactionAction(IntEnum):
 
 @dataclass(frozen=True)
 class PathStep:
-    """To a member by its name, an element by its number, or (None) to each of them; at any depth if deep."""
+    """A step to a member by name, an element by index, or each (None); at any depth if deep."""
 
     key: str | int | None
     deep: bool = False
@@ -63,25 +66,25 @@ class PathStep:
 
 @dataclass(frozen=True)
 class RedactionRule:
-    """What is done with the values that a path leads to."""
+    """An action on the values that a path matches."""
 
     action: RedactionAction
     path: tuple[PathStep, ...]
     text: str
 
 
-# Where the reading of a payload is in the rules: (rule, steps taken) of each that may still match below.
+# The rules that may still match below a place in the payload: (rule, number of steps matched).
 _State = frozenset[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Redaction:
-    """What to hide.
+    """Rules and patterns that hide values.
 
     Attributes:
-        rules: of payloads.
-        patterns: of errors and templates.
-        key: of the rules that hash.
+        rules: for payloads.
+        patterns: for errors and templates.
+        key: for rules that hash.
     """
 
     rules: tuple[RedactionRule, ...] = ()
@@ -89,83 +92,89 @@ class Redaction:
     key: bytes = field(default=b"", repr=False)
 
     def describe(self) -> dict[str, list[str]]:
-        """The rules as they were written, for the manifest; never the key."""
+        """Return the rules as they were written, for the manifest; never the key."""
         return {"payload": [rule.text for rule in self.rules], "errors": list(self.patterns)}
 
-    def batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch of deaths without what is to be hidden."""
+    def redact_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Hide values in a batch of deaths."""
         if self.rules:
-            shown = [
-                None if text is None else self.payload(text)
+            payloads = [
+                None if text is None else self.redact_payload(text)
                 for text in batch.column("payload").to_pylist()
             ]
-            batch = _replaced(batch, "payload", pa.array(shown, pa.string()))
+            batch = _replace_column(batch, "payload", pa.array(payloads, pa.string()))
         for name in ("error", "template") if self.patterns else ():
-            batch = _replaced(batch, name, self._errors(batch.column(name)))
+            batch = _replace_column(batch, name, self._redact_errors(batch.column(name)))
         return batch
 
-    def payload(self, text: str) -> str | None:
-        """A payload, as JSON text, without what the rules hide; None where they drop all of it."""
+    def redact_payload(self, text: str) -> str | None:
+        """Hide values in a payload, as JSON text; return None if the rules drop all of it."""
         try:
-            edits = list(_Reading(text, self.rules, self._hidden).edits())
+            edits = list(_PayloadScanner(text, self.rules, self._replace_value).find_edits())
         except _UnreadableError:
             return MASK
         parts, copied = [], 0
-        for begin, end, instead in edits:
-            parts += [text[copied:begin], instead]
+        for begin, end, replacement in edits:
+            parts += [text[copied:begin], replacement]
             copied = end
         return "".join([*parts, text[copied:]]) or None
 
-    def _hidden(self, action: RedactionAction, value: str) -> str:
-        """What stands in the place of a value: a string is hashed by what it says, anything else as it is written."""
+    def _replace_value(self, action: RedactionAction, value: str) -> str:
+        """Return the replacement of a value. The hash of a string is that of its decoded text."""
         if action is RedactionAction.MASK:
             return MASK
-        said = _content(value) if value.startswith('"') else value
-        return f'"{hmac.digest(self.key, said.encode(errors="surrogatepass"), "sha256").hex()}"'
+        hashed = _decode_string(value) if value.startswith('"') else value
+        return f'"{hmac.digest(self.key, hashed.encode(errors="surrogatepass"), "sha256").hex()}"'
 
-    def errors(self, texts: Sequence[str]) -> list[str]:
-        """Errors or templates without what the patterns match."""
-        return [str(text) for text in self._errors(pa.array(texts, pa.string())).to_pylist()]
+    def redact_errors(self, texts: Sequence[str]) -> list[str]:
+        """Hide what the patterns match in errors or templates."""
+        redacted = self._redact_errors(pa.array(texts, pa.string()))
+        return [str(text) for text in redacted.to_pylist()]
 
-    def _errors(self, column: pa.Array) -> pa.Array:
+    def _redact_errors(self, column: pa.Array) -> pa.Array:
         for pattern in self.patterns:
             column = pc.replace_substring_regex(column, pattern, REDACTED)
         return column
 
 
 def parse_redaction(payload: str, errors: str, key: bytes | None) -> Redaction:
-    """Read the rules of `DLQ_EXPORT_REDACT_PAYLOAD` and the patterns of `DLQ_EXPORT_REDACT_ERRORS`.
+    """Parse the rules of `DLQ_EXPORT_REDACT_PAYLOAD` and patterns of `DLQ_EXPORT_REDACT_ERRORS`.
 
     Raises:
-        DlqError: one of them cannot be understood, or hashes without a key. The message names the variable.
+        DlqError: a rule or a pattern is invalid, or a rule hashes and there is no key. The message
+            names the variable.
     """
     try:
-        rules = tuple(_rules(payload))
+        rules = tuple(_parse_rules(payload))
     except ValueError as error:
-        raise DlqError(f"DLQ_EXPORT_REDACT_PAYLOAD: {error}") from None
+        raise DlqError(
+            f"DLQ_EXPORT_REDACT_PAYLOAD: {error}", "Write rules such as `mask $..email`."
+        ) from None
     if key is None and any(rule.action is RedactionAction.HASH for rule in rules):
         raise DlqError(
-            "DLQ_EXPORT_HASH_KEY: a rule of DLQ_EXPORT_REDACT_PAYLOAD hashes, so it must be set to a key."
+            "DLQ_EXPORT_HASH_KEY is required because a rule uses `hash`.",
+            "Set it to a secret of at least 16 characters, or use `mask`.",
         )
     patterns = tuple(line.strip() for line in errors.splitlines() if line.strip())
     for pattern in patterns:
-        _require_usable(pattern)
+        _require_valid_pattern(pattern)
     return Redaction(rules, patterns, key or b"")
 
 
-def _rules(text: str) -> Iterator[RedactionRule]:
+def _parse_rules(text: str) -> Iterator[RedactionRule]:
     at = len(text) - len(text.lstrip())
     while at < len(text):
         begin = _RULE.match(text, at)
         if begin is None or begin["action"].upper() not in RedactionAction.__members__:
             raise ValueError(
-                f"a rule is drop, mask or hash and a path that begins with $, not {text[at:][:60]!r}."
+                "a rule is drop, mask or hash and a path that begins with $, "
+                f"not {text[at:][:60]!r}."
             )
-        path, end = _path(text, begin.end())
+        path, end = _parse_path(text, begin.end())
         closed = _RULE_END.match(text, end)
         if closed is None:
             raise ValueError(
-                f"{text[at:end]!r} is followed by {text[end:][:20]!r}, which is no step of a path."
+                f"{text[at:end]!r} is followed by {text[end:][:20]!r}, not by a step of a path."
             )
         yield RedactionRule(
             RedactionAction[begin["action"].upper()], path, " ".join(text[at:end].split())
@@ -173,17 +182,17 @@ def _rules(text: str) -> Iterator[RedactionRule]:
         at = closed.end()
 
 
-def _path(text: str, at: int) -> tuple[tuple[PathStep, ...], int]:
+def _parse_path(text: str, at: int) -> tuple[tuple[PathStep, ...], int]:
     steps = []
     while found := _SEGMENT.match(text, at):
         if found["deep"] and text[found.start() + 1] != ".":
             break
-        steps.append(PathStep(_key(found), deep=bool(found["deep"])))
+        steps.append(PathStep(_parse_key(found), deep=bool(found["deep"])))
         at = found.end()
     return tuple(steps), at
 
 
-def _key(found: re.Match[str]) -> str | int | None:
+def _parse_key(found: re.Match[str]) -> str | int | None:
     if found["all"] or found["each"]:
         return None
     if found["index"]:
@@ -195,39 +204,40 @@ def _key(found: re.Match[str]) -> str | int | None:
     )
 
 
-def _require_usable(pattern: str) -> None:
+def _require_valid_pattern(pattern: str) -> None:
     try:
         empty = pc.match_substring_regex(pa.array([""]), pattern)[0].as_py()
     except pa.ArrowInvalid as error:
         reason = str(error).removeprefix("Invalid regular expression: ")
         raise DlqError(
-            f"DLQ_EXPORT_REDACT_ERRORS: {pattern!r} is no pattern that RE2 reads: {reason}."
+            f"DLQ_EXPORT_REDACT_ERRORS: {pattern!r} is not a valid RE2 pattern: {reason}."
         ) from None
     if empty:
         raise DlqError(
-            f"DLQ_EXPORT_REDACT_ERRORS: {pattern!r} matches nothing at all, so it would match everywhere."
+            f"DLQ_EXPORT_REDACT_ERRORS: {pattern!r} matches the empty text, hence everywhere.",
+            "Require at least one character, such as `a+` instead of `a*`.",
         )
 
 
-def _replaced(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
+def _replace_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
     return batch.set_column(batch.schema.get_field_index(name), batch.schema.field(name), column)
 
 
 class _UnreadableError(Exception):
-    """The text is no JSON."""
+    """The text is not valid JSON."""
 
 
 @dataclass
 class _Container:
-    """An object or array that is being read.
+    """An open object or array.
 
     Attributes:
-        state: where the rules are inside of it.
-        index: of the element at hand; -1 before the first.
-        head: where the member at hand begins, with its name.
-        comma: where the comma before it stands.
+        state: the rules that may match inside it.
+        index: the index of the current element; -1 before the first.
+        head: the offset of the current member, with its name.
+        comma: the offset of the comma before the current member.
         kept: whether an earlier member stays.
-        cut: where the first of the dropped members begins, if none before it stays.
+        cut: the offset of the first dropped member if no member before it stays.
     """
 
     is_object: bool
@@ -239,21 +249,21 @@ class _Container:
     cut: int | None = None
 
 
-class _Reading:
-    """One pass over a payload's text, without recursion: any depth, in time proportional to its length."""
+class _PayloadScanner:
+    """Scans a payload once, without recursion: any depth, in time linear in its length."""
 
     def __init__(
         self,
         text: str,
         rules: tuple[RedactionRule, ...],
-        hidden: Callable[[RedactionAction, str], str],
+        replace_value: Callable[[RedactionAction, str], str],
     ) -> None:
-        self._text, self._rules, self._hidden = text, rules, hidden
+        self._text, self._rules, self._replace_value = text, rules, replace_value
         self._at = 0
         self._open: list[_Container] = []
 
-    def edits(self) -> Iterator[tuple[int, int, str]]:
-        """What is cut out and what stands there instead: begin, end, text; in order, none within another."""
+    def find_edits(self) -> Iterator[tuple[int, int, str]]:
+        """Yield begin, end and replacement of each hidden part, in order and disjoint."""
         self._skip_space()
         state: _State = frozenset(
             (number, 0) for number, rule in enumerate(self._rules) if rule.path
@@ -264,21 +274,21 @@ class _Reading:
                 self._open.append(_Container(self._text[self._at] == "{", state))
                 self._at += 1
                 self._skip_space()
-                if not self._closes():
-                    state, action = self._member()
+                if not self._at_end_of_container():
+                    state, action = self._read_member()
                     continue
             else:
-                yield from self._value(action)
-            while self._open and self._closes():
-                yield from self._close()
+                yield from self._apply_action(action)
+            while self._open and self._at_end_of_container():
+                yield from self._close_container()
             if not self._open:
                 return self._require_end()
-            yield from self._next_member()
-            state, action = self._member()
+            yield from self._skip_comma()
+            state, action = self._read_member()
 
-    def _value(self, action: RedactionAction | None) -> Iterator[tuple[int, int, str]]:
-        """Pass over a value; hide it if that is asked for."""
-        begin, self._at = self._at, self._end_of_value()
+    def _apply_action(self, action: RedactionAction | None) -> Iterator[tuple[int, int, str]]:
+        """Skip a value, and apply the action to it."""
+        begin, self._at = self._at, self._find_end_of_value()
         container = self._open[-1] if self._open else None
         if action is RedactionAction.DROP and container is None:
             yield begin, len(self._text), ""
@@ -293,15 +303,15 @@ class _Reading:
             yield (
                 begin,
                 self._at,
-                self._hidden(RedactionAction(action or 0), self._text[begin : self._at]),
+                self._replace_value(RedactionAction(action or 0), self._text[begin : self._at]),
             )
         self._skip_space()
 
-    def _closes(self) -> bool:
+    def _at_end_of_container(self) -> bool:
         return self._text[self._at : self._at + 1] == ("}" if self._open[-1].is_object else "]")
 
-    def _close(self) -> Iterator[tuple[int, int, str]]:
-        """Leave a container, which is a member that stays of the one around it."""
+    def _close_container(self) -> Iterator[tuple[int, int, str]]:
+        """Leave a container, which stays in the container around it."""
         if (cut := self._open.pop().cut) is not None:
             yield cut, self._at, ""
         if self._open:
@@ -309,8 +319,8 @@ class _Reading:
         self._at += 1
         self._skip_space()
 
-    def _next_member(self) -> Iterator[tuple[int, int, str]]:
-        """Pass over the comma; what was dropped before the first that stays goes with it."""
+    def _skip_comma(self) -> Iterator[tuple[int, int, str]]:
+        """Skip the comma; it is dropped with the members before the first that stays."""
         container = self._open[-1]
         if self._text[self._at : self._at + 1] != ",":
             raise _UnreadableError
@@ -321,8 +331,8 @@ class _Reading:
             yield container.cut, self._at, ""
             container.cut = None
 
-    def _member(self) -> tuple[_State, RedactionAction | None]:
-        """Read a member's name; where the rules are at its value, and what they want done with it."""
+    def _read_member(self) -> tuple[_State, RedactionAction | None]:
+        """Read a member's name; return the rules that may match below it, and its action."""
         container = self._open[-1]
         container.head = self._at
         container.index += 1
@@ -331,16 +341,16 @@ class _Reading:
             name = _STRING.match(self._text, self._at)
             if name is None:
                 raise _UnreadableError
-            key = _content(name[0])
+            key = _decode_string(name[0])
             self._at = name.end()
             self._skip_space()
             if self._text[self._at : self._at + 1] != ":":
                 raise _UnreadableError
             self._at += 1
             self._skip_space()
-        return self._step(container.state, key)
+        return self._match_step(container.state, key)
 
-    def _step(self, state: _State, key: str | int) -> tuple[_State, RedactionAction | None]:
+    def _match_step(self, state: _State, key: str | int) -> tuple[_State, RedactionAction | None]:
         below: set[tuple[int, int]] = set()
         actions: list[RedactionAction] = []
         for number, taken in state:
@@ -356,8 +366,8 @@ class _Reading:
                 below.add((number, taken + 1))
         return frozenset(below), max(actions, default=None)
 
-    def _end_of_value(self) -> int:
-        """Where the value ends that begins here, whatever is in it."""
+    def _find_end_of_value(self) -> int:
+        """Return the offset of the end of the value that begins here."""
         if self._text[self._at : self._at + 1] not in ("{", "["):
             scalar = _SCALAR.match(self._text, self._at)
             if scalar is None:
@@ -365,7 +375,7 @@ class _Reading:
             return scalar.end()
         depth = 0
         for found in _BRACKET.finditer(self._text, self._at):
-            if found[0] == '"':  # a string that does not end
+            if found[0] == '"':  # an unterminated string
                 break
             depth += _DEPTH.get(found[0], 0)
             if not depth:
@@ -384,7 +394,7 @@ class _Reading:
 _DEPTH = {"{": 1, "[": 1, "}": -1, "]": -1}
 
 
-def _content(literal: str) -> str:
+def _decode_string(literal: str) -> str:
     try:
         return str(json.loads(literal)) if "\\" in literal else literal[1:-1]
     except ValueError:

@@ -1,6 +1,7 @@
-"""How do deaths leave PostgreSQL as Arrow batches, however many there are?
+"""Streams deaths out of PostgreSQL as Arrow batches.
 
-ADBC reads PostgreSQL's binary COPY. The server sends as fast as it is read, so memory stays that of a batch.
+ADBC reads PostgreSQL's binary COPY. The server sends as fast as the client reads, so memory stays
+that of a batch.
 """
 
 from collections.abc import Generator
@@ -21,13 +22,15 @@ _BATCH_BYTES = 4 * 2**20
 def stream_deaths(
     connection: Connection, *, url: str, selection: Selection, limit: int | None = None
 ) -> Generator[pa.RecordBatch]:
-    """The deaths that a selection means as batches of `SCHEMA`, by time and id, however long that takes.
+    """Yield the selected deaths as batches of `EXPORT_SCHEMA`, by time and id.
+
+    The stream has no statement timeout.
 
     Args:
-        connection: writes the values into the statement; is not used for more.
+        connection: writes the values into the statement, and is not used otherwise.
         url: the same database, for the stream's own connection.
-        selection: which deaths.
-        limit: how many at most, the oldest; None: all.
+        selection: the deaths.
+        limit: the maximum number of deaths, the earliest first; None: all.
 
     Raises:
         DatabaseUnavailableError: the stream broke off.
@@ -61,18 +64,16 @@ def stream_deaths(
             cursor.execute(statement)
             for batch in cursor.fetch_record_batch():
                 if batch.num_rows:
-                    yield _named(batch, causes)
-    except (
-        adbc.Error,
-        OSError,
-    ):  # an OSError where the connection breaks in the middle of the stream
+                    yield _add_cause_columns(batch, causes)
+    except (adbc.Error, OSError):  # an OSError if the connection breaks during the stream
         raise DatabaseUnavailableError(
-            "The stream from PostgreSQL broke off: the server went away, or a table was locked. Export again."
+            "The stream from PostgreSQL broke off: the server went away, or a table was locked.",
+            "Export again.",
         ) from None
 
 
-def _named(batch: pa.RecordBatch, causes: pa.Table) -> pa.RecordBatch:
-    """The batch with what its fingerprints are called, in the order of `SCHEMA`."""
+def _add_cause_columns(batch: pa.RecordBatch, causes: pa.Table) -> pa.RecordBatch:
+    """Join the batch with the causes, in the column order of `EXPORT_SCHEMA`."""
     found = pc.index_in(
         batch.column("fingerprint"), value_set=causes.column("fingerprint").combine_chunks()
     )

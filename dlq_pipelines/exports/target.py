@@ -1,7 +1,8 @@
-"""Where do exports and reports go: a folder, S3 or Google's storage, and how does a file get there whole or not at all?
+"""Writes complete files of exports and reports to a folder, S3 or Google Cloud Storage.
 
-Files are finished in a staging folder first. In a local target that folder is on the same disk and a finished file is
-renamed into its place; in an object store it is uploaded from this machine, and an object appears when its upload ends.
+Files are written in a staging folder first. A local target has that folder on the same disk, and a
+complete file is renamed into its place. In an object store the file is uploaded, and the object
+appears when the upload ends.
 """
 
 import hashlib
@@ -23,8 +24,8 @@ from dlq_pipelines.text import sanitize_line
 
 FOLDER = "dead_events"
 _READ_SIZE = 2**20
-# What a browser has to be told, or it saves a page instead of showing it.
-_SHOWN_AS = {
+# Without its content type, a browser downloads a page instead of showing it.
+_CONTENT_TYPE = {
     ".html": "text/html; charset=utf-8",
     ".md": "text/markdown; charset=utf-8",
     ".json": "application/json",
@@ -33,12 +34,12 @@ _SHOWN_AS = {
 
 @dataclass(frozen=True)
 class Target:
-    """A place that files of days are written to.
+    """The place of exports or reports.
 
     Attributes:
-        uri: the place as people may see it: without credentials and options.
+        uri: the place without credentials and options.
         staging: a local folder for unfinished files.
-        local: the folder, where the place is one; else None.
+        local: the folder, of a local target; else None.
     """
 
     uri: str
@@ -49,7 +50,7 @@ class Target:
 
     @contextmanager
     def unfinished(self, prefix: str) -> Iterator[Path]:
-        """A new folder for unfinished files; folders of that prefix, which killed runs left, go first."""
+        """Yield a new folder for unfinished files; delete those that killed runs left."""
         self.staging.mkdir(parents=True, exist_ok=True)
         for left in self.staging.glob(f"{prefix}*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -60,11 +61,11 @@ class Target:
             shutil.rmtree(folder, ignore_errors=True)
 
     def put(self, file: Path, name: str) -> None:
-        """Bring a finished file to its place: a reader sees the old one or the new one, never half of one."""
-        shown_as = _SHOWN_AS.get(file.suffix)
-        if self.local is None and shown_as:
+        """Move a complete file to its place: readers see the old file or the new one."""
+        content_type = _CONTENT_TYPE.get(file.suffix)
+        if self.local is None and content_type:
             with self._files.open_output_stream(
-                self._path(name), metadata={"Content-Type": shown_as}
+                self._path(name), metadata={"Content-Type": content_type}
             ) as stream:
                 stream.write(file.read_bytes())
             return
@@ -83,7 +84,7 @@ class Target:
             _sync(folder)
 
     def remove(self, name: str) -> None:
-        """Remove a file if it is there."""
+        """Delete a file if it exists."""
         if not self.has(name):
             return
         self._files.delete_file(self._path(name))
@@ -91,15 +92,15 @@ class Target:
             _sync((self.local / name).parent)
 
     def has(self, name: str) -> bool:
-        """Whether the file is there."""
+        """Whether the file exists."""
         return bool(self._files.get_file_info(self._path(name)).is_file)
 
     def open(self, name: str) -> pa.NativeFile:
-        """Open a file to read it anywhere."""
+        """Open a file for random access."""
         return self._files.open_input_file(self._path(name))
 
     def place(self, name: str) -> str:
-        """Where a file or folder of the export is: an absolute path, or a URI without credentials and options."""
+        """Return the absolute path of a file or folder, or its URI without credentials."""
         return f"{self.uri}/{name}" if self.local is None else str((self.local / name).resolve())
 
     def _path(self, name: str) -> str:
@@ -109,23 +110,26 @@ class Target:
 def open_target(
     uri: str, *, staging: Path, folder: str = FOLDER, setting: str = "DLQ_EXPORT_URI"
 ) -> Target:
-    """The target at a folder or a URI that pyarrow understands. Asks no server.
+    """Return the target at a folder or a URI that pyarrow supports. Does not connect.
 
     Args:
         uri: a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix.
-        staging: where files are finished before they are uploaded; a local target has its own.
-        folder: which is made in it; empty: the place itself.
-        setting: the variable that says the URI, for messages.
+        staging: where files are written before the upload; a local target has its own.
+        folder: the folder to create in it; empty: the place itself.
+        setting: the variable that has the URI, for messages.
 
     Raises:
-        DlqError: pyarrow does not understand it.
+        DlqError: pyarrow does not support the URI.
     """
     if "://" not in uri:
         return open_local_target(Path(uri), folder)
     try:
         files, path = pa_fs.FileSystem.from_uri(uri)
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise DlqError(f"{setting} cannot be used: {_without_secrets(str(error), uri)}.") from None
+        raise DlqError(
+            f"{setting} cannot be used: {_strip_secrets(str(error), uri)}.",
+            "Set it to a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix.",
+        ) from None
     if isinstance(files, pa_fs.LocalFileSystem):
         return open_local_target(Path(path), folder)
     below = f"/{folder}" if folder else ""
@@ -133,7 +137,7 @@ def open_target(
 
 
 def redact_uri(uri: str, folder: str = FOLDER) -> str:
-    """The place of a target as a URI that people may see: without credentials and options. Asks no server."""
+    """Return the URI of a target without credentials and options. Does not connect."""
     if "://" not in uri:
         return (Path(uri) / folder).resolve().as_uri()
     parts, below = urlsplit(uri), f"/{folder}" if folder else ""
@@ -141,13 +145,13 @@ def redact_uri(uri: str, folder: str = FOLDER) -> str:
 
 
 def open_local_target(place: Path, folder: str = FOLDER) -> Target:
-    """The target in a folder of this machine, which is created when absent."""
+    """Return the target in a local folder, which is created on the first write."""
     root = place / folder
     return Target(str(root), root, root, pa_fs.LocalFileSystem(), str(root))
 
 
 def measure_file(path: Path, name: str) -> ExportedFile:
-    """Size and sum of a finished file, which is on disk after that."""
+    """Return size and checksum of a complete file, and flush it to disk."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         os.fsync(stream.fileno())
@@ -155,7 +159,7 @@ def measure_file(path: Path, name: str) -> ExportedFile:
 
 
 def compute_sha256(file: pa.NativeFile) -> str:
-    """SHA-256 of a file that is read anywhere, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     while chunk := file.read(_READ_SIZE):
         digest.update(chunk)
@@ -164,9 +168,14 @@ def compute_sha256(file: pa.NativeFile) -> str:
 
 @contextmanager
 def explain_storage_errors(
-    target: Target, what: str, again: str = "export the day again"
+    target: Target, failure: str, retry: str = "export the day again"
 ) -> Iterator[None]:
-    """Say what a file system refused in one sentence, and what to do once that is mended.
+    """Turn an OSError into a DlqError with the target and the reason.
+
+    Args:
+        target: where files are written or read.
+        failure: the beginning of the message, before the target.
+        retry: what to do once the reason is resolved.
 
     Raises:
         DlqError: instead of an OSError.
@@ -175,11 +184,13 @@ def explain_storage_errors(
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else sanitize_line(str(error), 500)
-        raise DlqError(f"{what} {target.uri}: {reason}. Mend that, then {again}.") from None
+        raise DlqError(
+            f"{failure} {target.uri}: {reason}.", f"Resolve this, then {retry}."
+        ) from None
 
 
-def _without_secrets(text: str, uri: str) -> str:
-    """What pyarrow said, which may repeat the URI or a part of it."""
+def _strip_secrets(text: str, uri: str) -> str:
+    """Remove the URI and its credentials from a message of pyarrow."""
     account = urlsplit(uri).netloc.rpartition("@")[0]
     for secret in (uri, account, *account.split(":", 1), unquote(account)):
         text = text.replace(secret, "...") if secret else text
@@ -187,7 +198,7 @@ def _without_secrets(text: str, uri: str) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Make the folder's changes outlive a power cut."""
+    """Flush the folder's changes to disk."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

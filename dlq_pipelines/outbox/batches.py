@@ -1,8 +1,8 @@
-"""How does an act go through all that a selection means, page by page, each event taken once?
+"""Processes the selected dead events in batches, each event once.
 
-A page is one statement: it reads so many deaths by key, locks what may go, and where that is to be released makes it
-pending with its due time and writes it into the ledger. A process that dies leaves either all of a page or nothing of
-it, and whoever comes next goes on.
+A batch is one statement: it reads deaths in the order of the cursor and locks the events that may
+be released. If they are to be released, it makes them pending with their due times and writes them
+to the ledger. A process that dies leaves all of a batch or nothing, and the next run goes on.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,22 @@ from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
 
-# Of a death: when, and of which event. A walk goes in this order and on behind what it saw last.
+# Keyset cursor of deaths: (died_at, event_id).
 DeathCursor = tuple[datetime, int]
-# What a page of deaths is asked for, by the names of the statement.
+# Parameters of the statement that takes a batch, by their names.
 BatchParameters = dict[str, Any]
 FIRST_CURSOR: DeathCursor = (datetime(1, 1, 1, tzinfo=UTC), 0)
 
 
 @dataclass(frozen=True)
 class RetryResult:
-    """How many of the events that were meant were dead and are pending now, in how many transactions.
+    """How many selected events were retried, or processed in another way.
 
-    `locked` more are dead too, and were passed over: other transactions hold them, or they died after it was agreed how
-    many go.
+    Attributes:
+        events: dead events that were processed.
+        batches: transactions that it took.
+        locked: dead events that were skipped: locked by other transactions, or died after the count
+            that was confirmed.
     """
 
     events: int
@@ -43,19 +46,20 @@ class RetryResult:
 
 @dataclass(frozen=True)
 class DeathBatch:
-    """What stands at one page of deaths.
+    """One batch of deaths.
 
     Attributes:
-        taken: events that this transaction locked, or released.
-        deaths: theirs, oldest first, where they were only locked. An array as PostgreSQL writes it: it goes back as it
-            came, and thousands of numbers need not be read and written here.
-        free: events that may go; more than were taken, where there was no room for all, or others hold them.
-        waiting: events that follow one of their aggregate which is under way.
-        held: events that follow a dead one of their aggregate.
+        taken: events that this transaction locked or released.
+        deaths: their deaths, oldest first, if they were only locked. The text of a PostgreSQL
+            array, which goes back as it came: thousands of numbers are not parsed.
+        free: events that may be released; more than `taken` if there was no room for all, or if
+            other transactions hold some.
+        waiting: events that wait for an earlier event of their aggregate, which is in progress.
+        held: events after a dead event of their aggregate.
         parked: events that were retried too often.
-        rows: deaths that were read; fewer than `BATCH` in the last page.
-        last_time: when the last of them was; of a page without any, that behind which it was to begin.
-        last_id: which event the last of them was of, likewise.
+        rows: deaths that were read; fewer than `BATCH` in the last batch.
+        last_time: the cursor's time after this batch.
+        last_id: the cursor's event after this batch.
     """
 
     taken: int
@@ -70,12 +74,12 @@ class DeathBatch:
 
     @property
     def ended(self) -> bool:
-        """Nothing comes behind it."""
+        """Whether this is the last batch."""
         return self.rows < BATCH
 
     @property
     def last(self) -> DeathCursor:
-        """Behind which death the next one begins."""
+        """The cursor after which the next batch begins."""
         return self.last_time, self.last_id
 
 
@@ -88,39 +92,40 @@ def process_selection(
     options: RunOptions = RunOptions(),
     already: int = 0,
 ) -> RetryResult:
-    """Do something with all that a selection means and that is dead as this begins, oldest death first.
+    """Process the selected events that are dead as this begins, oldest death first.
 
     Args:
         connection: in autocommit mode.
         selection: the dead events.
-        take: is given what a page of at most `BATCH` is asked for, and how many were done before, in a transaction of
-            its own; returns the page, with how many of it were taken, or in a dry run would be.
-        max_retries: events that died again after so many retries are passed over; None: taken too.
-        act: who asks for it. Of a dry run each transaction is rolled back: also a look runs the application's own
-            triggers of statements.
-        already: events that were done before, of the same act.
+        take: called in a transaction for each batch, with the parameters of the batch and the
+            number of events processed before. Returns the batch, with the events that it took, or
+            would take in a dry run.
+        max_retries: retries after which an event is parked and skipped; None: it is taken too.
+        options: how the change runs. A dry run rolls each transaction back, because even locking
+            rows runs the application's statement triggers.
+        already: events that the same change processed before.
 
     Raises:
-        NotFoundError: no such cause.
+        NotFoundError: the cause does not exist.
     """
-    asked = build_batch_parameters(connection, selection, max_retries=max_retries)
+    parameters = build_batch_parameters(connection, selection, max_retries=max_retries)
     total = RetryResult(0, 0)
     while True:
-        asked["room"] = options.remaining_in_batch(already + total.events, BATCH)
+        parameters["room"] = options.remaining_in_batch(already + total.events, BATCH)
         with connection.transaction(force_rollback=options.dry_run):
-            page = take(asked, already + total.events)
-        total += RetryResult(page.taken, int(page.taken > 0), page.free - page.taken)
+            batch = take(parameters, already + total.events)
+        total += RetryResult(batch.taken, int(batch.taken > 0), batch.free - batch.taken)
         options.progress(already + total.events)
-        if page.ended:
+        if batch.ended:
             return total
-        asked |= build_cursor_parameters(page.last)
+        parameters |= build_cursor_parameters(batch.last)
 
 
-def lock_batch(connection: Connection, asked: BatchParameters) -> DeathBatch:
-    """Lock what may go of a page, until the transaction ends."""
-    return _page(
+def lock_batch(connection: Connection, parameters: BatchParameters) -> DeathBatch:
+    """Lock the events of a batch that may be released, until the transaction ends."""
+    return _take_batch(
         connection,
-        asked,
+        parameters,
         release=False,
         due=None,
         seconds_each=None,
@@ -132,17 +137,17 @@ def lock_batch(connection: Connection, asked: BatchParameters) -> DeathBatch:
 
 def release_batch(
     connection: Connection,
-    asked: BatchParameters,
+    parameters: BatchParameters,
     *,
     audit: AuditContext,
     rate: float | None = None,
     due: datetime | None = None,
 ) -> DeathBatch:
-    """Release what may go of a page, the first of it due then or at once."""
+    """Release the events of a batch, the first of them due at `due`; None: now."""
     pace = {"seconds_each": compute_release_interval(rate), "due": due or audit.now}
-    return _page(
+    return _take_batch(
         connection,
-        asked,
+        parameters,
         release=True,
         now=audit.now,
         actor=audit.actor,
@@ -154,7 +159,10 @@ def release_batch(
 def build_batch_parameters(
     connection: Connection, selection: Selection, *, max_retries: int | None = None
 ) -> BatchParameters:
-    """What a person's retry asks for: what is dead as it begins, so that what dies again meanwhile does not follow."""
+    """Return the parameters of a retry without a fix.
+
+    Only events that are dead now match, so an event that dies again meanwhile is not retried twice.
+    """
     before = connection.fetch_one("session.clock")["now"]
     where = build_selection_parameters(connection, selection, before=before)
     own = {
@@ -168,40 +176,42 @@ def build_batch_parameters(
 
 
 def build_cursor_parameters(key: DeathCursor) -> BatchParameters:
-    """Where a page begins, by the names of the statement."""
+    """Return the parameters that a batch after this cursor needs."""
     return {"after_time": key[0], "after_id": key[1]}
 
 
 def compute_release_interval(rate: float | None) -> float:
-    """Between two that fall due at so many events a second; None: all at once."""
+    """Return the seconds between the due times of two events; a rate of None: 0."""
     return 1 / rate if rate else 0.0
 
 
 def build_locked_error(events: int) -> RefusedError:
-    """What is said of events that were named and that other transactions hold."""
+    """Return the error for named events that other transactions hold."""
     held = "this event" if events == 1 else f"these {events:,} events"
-    return RefusedError(f"Other transactions hold {held}. Try again when those have ended.")
+    return RefusedError(
+        f"Other transactions hold {held}.", "Try again when those transactions have ended."
+    )
 
 
 def build_nothing_taken_error(done: RetryResult, kind: str) -> DlqError:
-    """Why nothing happened to events that somebody named, which had to be of that kind: "dead" or "parked"."""
+    """Return the error for named events of which none was "dead" or "parked" (`kind`)."""
     if done.locked:
         return build_locked_error(done.locked)
     return NotFoundError(
-        f"None of these events is {kind}. `dlq dead-events show ID` says what became of one."
+        f"None of these events is {kind}.", "`dlq dead-events show ID` shows the history of one."
     )
 
 
 def summarize_selection(selection: Selection) -> dict[str, Any]:
-    """What was asked for, for the audit: of many ids the first hundred, and how many more there were."""
-    asked = selection.to_json()
-    ids = asked.pop("event_ids", None)
-    return (
-        asked
-        if ids is None
-        else {**asked, "event_ids": list(ids[:100]), "more": max(0, len(ids) - 100)}
-    )
+    """Return the filters for the audit log, with at most a hundred ids."""
+    filters = selection.to_json()
+    ids = filters.pop("event_ids", None)
+    if ids is None:
+        return filters
+    return {**filters, "event_ids": list(ids[:100]), "more": max(0, len(ids) - 100)}
 
 
-def _page(connection: Connection, asked: BatchParameters, **release: object) -> DeathBatch:
-    return DeathBatch(**connection.fetch_one("retry.take", **asked, **release, rows=BATCH))
+def _take_batch(
+    connection: Connection, parameters: BatchParameters, **release: object
+) -> DeathBatch:
+    return DeathBatch(**connection.fetch_one("retry.take", **parameters, **release, rows=BATCH))

@@ -1,7 +1,9 @@
-"""Which events are dead now, and how many, of what? Every face's list and figures are these.
+"""Lists and counts dead events, for every face.
 
-A list is read by key, the latest death first, so its last page costs what its first one does. Figures are counted, not
-estimated: all of them in one snapshot.
+Lists are read by keyset pagination, the latest death first, so the last page costs what the first
+does. Counts are exact and read in one snapshot. They are counted on demand: total and types of a
+million dead events take 45 to 57 ms, ages as long again, causes 0.6 s. Counters in the worker's
+transaction would make workers wait for each other, and an update by hand would make them wrong.
 """
 
 import base64
@@ -18,35 +20,37 @@ from psycopg.rows import DictRow
 
 from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
+from dlq_pipelines.paging import INVALID_CURSOR
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import RawJson
 from dlq_pipelines.validate import validate_not_negative, validate_positive
 
 ALL_DEAD_EVENTS = Selection(all=True)
-# Of a list, the most that one answer holds.
+# The most events of one page.
 MAX_PAGE_SIZE = 1_000
-# Rows that one statement looks through for events that a selection means.
-_LOOK = 5_000
-# Ages in the figures are told apart at these: an hour, a day, a week, thirty days.
+# Rows that one statement reads in search of selected events.
+_SCAN_SIZE = 5_000
+# Seconds at which ages are split: an hour, a day, a week, thirty days.
 AGE_BOUNDS = (3_600, 86_400, 604_800, 2_592_000)
-_AGES = ("hour", "day", "week", "month")
-# Of types and causes, so many are told, the largest first.
-_TOLD = 100
-# Characters of a payload and of an error in a list: what a worker of ours stores of an error is never cut.
-_LONGEST = 66_000
+# Types and causes that stats list, the largest first.
+_MAX_COUNTS = 100
+# Characters of a payload and of an error in a list. Longer than any error that `OutboxRepository`
+# stores.
+_MAX_TEXT_LENGTH = 66_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_KEY = struct.Struct(">qq")
+_CURSOR = struct.Struct(">qq")
 
 
 @dataclass(frozen=True)
 class DeadEvent(OutboxEvent):
-    """A dead event in a list, of a bounded length.
+    """A dead event in a list, with texts of a bounded length.
 
     Attributes:
-        payload: unread JSON; None where the column is null.
-        payload_as_text: its payload is the text of that JSON, of which at most the first 66,000 characters: whole it is
-            longer, has more than 100 levels or a number of more than 1,000 digits, at which readers fail.
-        last_error_cut: `last_error` is the first 66,000 characters of a longer text.
+        payload: a `RawJson`; None if the column is null.
+        payload_as_text: whether `payload` is a text, at most the first 66,000 characters of the
+            JSON, because the JSON is longer or common parsers fail on it: it has more than 100
+            levels or a number of more than 1,000 digits.
+        last_error_cut: whether `last_error` is the first 66,000 characters of a longer text.
         cause_id: the cause that its death is shown as; None: not classified yet.
     """
 
@@ -57,7 +61,7 @@ class DeadEvent(OutboxEvent):
 
 @dataclass(frozen=True)
 class DeadEventPage:
-    """Some dead events, and where the next page begins; None: this is the last."""
+    """A page of dead events; `next` is the `after` of the next page, None on the last one."""
 
     events: tuple[DeadEvent, ...]
     next: str | None
@@ -74,7 +78,7 @@ class StatsDimension(StrEnum):
 
 @dataclass(frozen=True)
 class NamedCount:
-    """How many are of one type or cause; None: not classified yet."""
+    """Events of one type or cause; a `name` of None: not classified yet."""
 
     name: str | None
     events: int
@@ -82,7 +86,7 @@ class NamedCount:
 
 @dataclass(frozen=True)
 class AgeCount:
-    """How many died so many seconds ago: at least the first and less than the second; None: or longer ago."""
+    """Events of one age, from `from_seconds` to below `below_seconds`; None: no upper bound."""
 
     from_seconds: int
     below_seconds: int | None
@@ -91,12 +95,14 @@ class AgeCount:
 
 @dataclass(frozen=True)
 class DeadEventStats:
-    """How many events are dead, exactly, as of one moment.
+    """Exact counts of dead events, from one snapshot.
 
     Attributes:
-        total: all that the selection means.
-        by_event_type: the hundred largest, as `by_aggregate_type` and `by_cause`; empty where it was not asked for.
-        by_age: since the last death.
+        total: all selected events.
+        by_event_type: the hundred largest counts; empty if not asked for.
+        by_aggregate_type: the hundred largest counts; empty if not asked for.
+        by_cause: the hundred largest counts; empty if not asked for.
+        by_age: counts by the time since the last death; empty if not asked for.
     """
 
     total: int
@@ -114,34 +120,37 @@ def list_dead_events(
     offset: int = 0,
     after: str | None = None,
 ) -> DeadEventPage:
-    """Dead events, the latest death first.
+    """Return dead events, the latest death first.
 
     Args:
         connection: in autocommit mode.
-        selection: which of them.
-        limit: how many at most, 1 to 1,000.
-        offset: how many to leave out. Costs as much as they do; `after` costs nothing.
-        after: `next` of the page before.
+        selection: list only selected events.
+        limit: 1 to 1,000 events.
+        offset: events to skip. They cost as much as events that are listed; prefer `after`.
+        after: the `next` value of the previous page.
 
     Raises:
-        ValueError: a figure is out of its bounds, `after` is none of a page's, or an offset was given beside it.
+        ValueError: a number is out of its bounds, the cursor is invalid, or both `offset` and
+            `after` were given.
     """
     wanted = validate_positive("limit", limit, most=MAX_PAGE_SIZE) + 1
     skipped = validate_not_negative("offset", offset, most=2**31 - 1)
     if after is not None and skipped:
-        raise ValueError("offset and after were both given: leave one of them out")
-    key: tuple[Any, int] = ("infinity", 2**63 - 1) if after is None else _read(after)
+        raise ValueError("offset cannot be combined with after: leave one of them out")
+    key: tuple[Any, int] = ("infinity", 2**63 - 1) if after is None else _decode_cursor(after)
     plain = _reads_outbox_only(selection)
-    asked = _build_parameters(connection, selection)
+    parameters = _build_parameters(connection, selection)
     with connection.transaction():
         connection.run("session.one_moment")
-        ids = _find(connection, asked, key, wanted=wanted, skipped=skipped, plain=plain)
-        rows = connection.run("dead_event.events", ids=ids[:limit], longest=_LONGEST).fetchall()
-    events = tuple(_listed(row) for row in rows)
-    return DeadEventPage(events, _write(events[-1]) if len(ids) > limit else None)
+        ids = _find_ids(connection, parameters, key, wanted=wanted, skipped=skipped, plain=plain)
+        rows = connection.run(
+            "dead_event.events", ids=ids[:limit], longest=_MAX_TEXT_LENGTH
+        ).fetchall()
+    events = tuple(_build_listed_event(row) for row in rows)
+    return DeadEventPage(events, _encode_cursor(events[-1]) if len(ids) > limit else None)
 
 
-def _listed(row: DictRow) -> DeadEvent:
+def _build_listed_event(row: DictRow) -> DeadEvent:
     payload = RawJson(row["payload"])
     as_text = row.pop("payload_cut") or not payload.is_portable()
     return DeadEvent.from_row(
@@ -150,7 +159,7 @@ def _listed(row: DictRow) -> DeadEvent:
 
 
 def count_dead_events(connection: Connection, selection: Selection = ALL_DEAD_EVENTS) -> int:
-    """How many events are dead that the selection means."""
+    """Return the number of selected dead events."""
     return get_dead_event_stats(connection, selection, now=_EPOCH, by=()).total
 
 
@@ -161,43 +170,47 @@ def get_dead_event_stats(
     now: datetime,
     by: Collection[StatsDimension] = tuple(StatsDimension),
 ) -> DeadEventStats:
-    """How many events are dead, counted in one snapshot.
+    """Count dead events in one snapshot.
 
     Args:
         connection: in autocommit mode.
-        selection: which of them.
-        now: the moment from which ages are counted.
-        by: what to count them by. By cause takes longest: the causes are in the ledger and not in the outbox.
+        selection: count only selected events.
+        now: the time from which ages are counted.
+        by: dimensions to count by. Causes take longest, because they are in the ledger.
     """
-    since = {
-        name: now - timedelta(seconds=age) for name, age in zip(_AGES, AGE_BOUNDS, strict=True)
-    }
-    asked = {
+    hour, day, week, month = (now - timedelta(seconds=age) for age in AGE_BOUNDS)
+    parameters = {
         **_build_parameters(connection, selection),
         "now": now,
         "bounds": list(AGE_BOUNDS),
-        **since,
+        "hour": hour,
+        "day": day,
+        "week": week,
+        "month": month,
     }
     with connection.transaction():
         connection.run("session.one_moment")
         counted = (
-            _counted(connection, asked, by)
+            _count_in_outbox(connection, parameters, by)
             if _reads_outbox_only(selection)
-            else _counted_any(connection, asked)
+            else _count_selected(connection, parameters)
         )
-    total = max(
-        side.total() for side in counted.values()
-    )  # of each that was counted it is the same
-    sides = {f"by_{side}": _largest(counted[side]) for side in by if side is not StatsDimension.AGE}
+
+    def largest(dimension: StatsDimension) -> tuple[NamedCount, ...]:
+        return _list_largest(counted[dimension]) if dimension in by else ()
+
     return DeadEventStats(
-        total,
-        **sides,
-        by_age=_aged(counted[StatsDimension.AGE]) if StatsDimension.AGE in by else (),
+        # Every dimension that was counted has the same total.
+        total=max(counts.total() for counts in counted.values()),
+        by_event_type=largest(StatsDimension.EVENT_TYPE),
+        by_aggregate_type=largest(StatsDimension.AGGREGATE_TYPE),
+        by_cause=largest(StatsDimension.CAUSE),
+        by_age=_list_ages(counted[StatsDimension.AGE]) if StatsDimension.AGE in by else (),
     )
 
 
 def _reads_outbox_only(selection: Selection) -> bool:
-    """Whether types and times alone select the events, which the outbox table itself has."""
+    """Return whether columns of the outbox table alone select the events."""
     return selection.to_json().keys() <= {"event_type", "aggregate_type", "since", "until", "all"}
 
 
@@ -211,51 +224,56 @@ def _build_parameters(connection: Connection, selection: Selection) -> dict[str,
     }
 
 
-def _find(
+def _find_ids(
     connection: Connection,
-    asked: dict[str, Any],
+    parameters: dict[str, Any],
     key: tuple[Any, int],
     *,
     wanted: int,
     skipped: int,
     plain: bool,
 ) -> list[int]:
-    """The ids of the next `wanted` events after so many others. Of a plain selection, PostgreSQL leaves these out."""
+    """Return the ids of the next `wanted` events after `skipped` others.
+
+    For a plain selection PostgreSQL skips them; otherwise they are read and dropped.
+    """
     found: list[int] = []
     offset, past = (skipped, 0) if plain else (0, skipped)
-    rows = min(_LOOK, wanted + past)
+    rows = min(_SCAN_SIZE, wanted + past)
     while True:
         before = {"before_time": key[0], "before_id": key[1]}
-        page = connection.fetch_one("dead_event.look", **asked, **before, rows=rows, offset=offset)
+        page = connection.fetch_one(
+            "dead_event.look", **parameters, **before, rows=rows, offset=offset
+        )
         found += page["ids"]
-        # What is left out is forgotten at once, so memory stays that of a page.
+        # Skipped ids are dropped at once, so memory stays that of a page.
         past, found = past - min(past, len(found)), found[min(past, len(found)) :]
         if len(found) >= wanted or page["rows"] < rows:
             return found[:wanted]
-        key, offset, rows = (page["last_time"], page["last_id"]), 0, _LOOK
+        key, offset, rows = (page["last_time"], page["last_id"]), 0, _SCAN_SIZE
 
 
-def _counted(
-    connection: Connection, asked: dict[str, Any], by: Collection[StatsDimension]
+def _count_in_outbox(
+    connection: Connection, parameters: dict[str, Any], by: Collection[StatsDimension]
 ) -> dict[StatsDimension, Counter[Any]]:
-    """By types and ages from the indexes of the outbox table, by cause from the ledger: what is asked for."""
+    """Count types and ages by the indexes of the outbox table, causes by the ledger."""
     counted: dict[StatsDimension, Counter[Any]] = {side: Counter() for side in StatsDimension}
     if not by or {StatsDimension.EVENT_TYPE, StatsDimension.AGGREGATE_TYPE} & {*by}:
-        for row in connection.run("dead_event.types", **asked):
+        for row in connection.run("dead_event.types", **parameters):
             counted[StatsDimension.EVENT_TYPE][row["event_type"]] += row["events"]
             counted[StatsDimension.AGGREGATE_TYPE][row["aggregate_type"]] += row["events"]
     if StatsDimension.AGE in by:
         counted[StatsDimension.AGE] = Counter(
-            {row["bound"]: row["events"] for row in connection.run("dead_event.ages", **asked)}
+            {row["bound"]: row["events"] for row in connection.run("dead_event.ages", **parameters)}
         )
     if StatsDimension.CAUSE in by:
-        rows = connection.run("dead_event.causes", **asked)
+        rows = connection.run("dead_event.causes", **parameters)
         counted[StatsDimension.CAUSE] = Counter({row["cause_id"]: row["events"] for row in rows})
     return counted
 
 
-def _counted_any(
-    connection: Connection, asked: dict[str, Any]
+def _count_selected(
+    connection: Connection, parameters: dict[str, Any]
 ) -> dict[StatsDimension, Counter[Any]]:
     counted: dict[StatsDimension, Counter[Any]] = {side: Counter() for side in StatsDimension}
     columns = {
@@ -264,37 +282,35 @@ def _counted_any(
         0b1101: (StatsDimension.CAUSE, "cause_id"),
         0b1110: (StatsDimension.AGE, "bound"),
     }
-    for row in connection.run("dead_event.selected", **asked):
+    for row in connection.run("dead_event.selected", **parameters):
         side, column = columns[row["side"]]
         counted[side][row[column]] = row["events"]
     return counted
 
 
-def _largest(counted: Counter[str | None]) -> tuple[NamedCount, ...]:
+def _list_largest(counted: Counter[str | None]) -> tuple[NamedCount, ...]:
     most = sorted(counted.items(), key=lambda one: (-one[1], one[0] or ""))
-    return tuple(NamedCount(name, events) for name, events in most[:_TOLD])
+    return tuple(NamedCount(name, events) for name, events in most[:_MAX_COUNTS])
 
 
-def _aged(counted: Counter[float | None]) -> tuple[AgeCount, ...]:
-    """Below each bound, and without one: older than all of them."""
+def _list_ages(counted: Counter[float | None]) -> tuple[AgeCount, ...]:
+    """Return the count below each bound, and that of older events."""
     return tuple(
         AgeCount(start, end, counted[end])
         for start, end in zip((0, *AGE_BOUNDS), (*AGE_BOUNDS, None), strict=True)
     )
 
 
-def _write(event: DeadEvent) -> str:
-    """The key of an event as an opaque text."""
+def _encode_cursor(event: DeadEvent) -> str:
+    """Return the cursor of an event as an opaque text."""
     assert event.dead_at is not None  # noqa: S101 - it is dead
     micros = (event.dead_at - _EPOCH) // timedelta(microseconds=1)
-    return base64.urlsafe_b64encode(_KEY.pack(micros, event.id)).decode().rstrip("=")
+    return base64.urlsafe_b64encode(_CURSOR.pack(micros, event.id)).decode().rstrip("=")
 
 
-def _read(after: str) -> tuple[datetime, int]:
+def _decode_cursor(after: str) -> tuple[datetime, int]:
     try:
-        micros, event_id = _KEY.unpack(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
+        micros, event_id = _CURSOR.unpack(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
         return _EPOCH + timedelta(microseconds=micros), event_id
     except (binascii.Error, struct.error, ValueError, OverflowError):
-        raise ValueError(
-            "after is none that a page gave as its `next`: take it from there, or leave it out"
-        ) from None
+        raise ValueError(INVALID_CURSOR) from None

@@ -13,12 +13,13 @@ class OutboxEvent:
     """One row of the outbox table.
 
     Attributes:
-        payload: what the application wrote; its JSON text where Python cannot read it.
+        payload: the payload; its JSON text if Python cannot parse it.
         status: pending, retry, done or dead.
-        attempts: failed and successful tries since the event was written or last retried by an operator.
-        next_run_at: when a worker may take it next.
-        last_error: text of the last failed attempt, normally a traceback; None before the first failure.
-        dead_at: when it died; None unless it is dead.
+        attempts: attempts since the event was written or last retried from dead.
+        next_run_at: when a worker may take the event next.
+        last_error: text of the last failed attempt, normally a traceback; None before the first
+            failure.
+        dead_at: when the event died; None unless it is dead.
     """
 
     id: int

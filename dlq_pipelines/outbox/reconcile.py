@@ -1,4 +1,4 @@
-"""Is every event that ever died in exactly one place, and what did earlier looks find?"""
+"""Compares the ledger with outbox and archive: finds events that are missing or in both."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,12 +8,12 @@ from dlq_pipelines.postgres.connect import Connection
 
 @dataclass(frozen=True)
 class ReconciliationResult:
-    """What a check of the whole ledger found.
+    """The result of a reconciliation of the whole ledger.
 
     Attributes:
-        missing: events that are in neither table, though no retry delivered them and no purge counted them.
-        doubled: events that are in both.
-        examples: ids of up to 20 of them.
+        missing: events in neither table that no retry delivered and no purge deleted.
+        doubled: events in both tables.
+        examples: ids of at most 20 of them.
     """
 
     missing: int
@@ -22,12 +22,12 @@ class ReconciliationResult:
 
     @property
     def balance(self) -> bool:
-        """Whether nothing is lost and nothing is there twice."""
+        """Whether no event is missing and none is in both tables."""
         return not self.missing and not self.doubled
 
 
 def reconcile_events(connection: Connection, *, now: datetime) -> ReconciliationResult:
-    """Look for every event of the ledger, and write down what was found and when: reports of that day say it."""
+    """Look for every event of the ledger; store the result for the report of the day."""
     with connection.transaction():
         found = connection.fetch_one("archive.unaccounted")
         found["examples"] = found["examples"] or []

@@ -1,4 +1,4 @@
-"""Defines which dead events a command selects: each filter is declared here once, for every face."""
+"""Defines which dead events a command selects. Each filter is declared here once."""
 
 import json
 from collections.abc import Mapping, Sequence

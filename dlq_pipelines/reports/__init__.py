@@ -1,1 +1,1 @@
-"""What failed on a day, told so that a person can decide in a minute."""
+"""Reports what failed on a day, as HTML, Markdown and JSON."""

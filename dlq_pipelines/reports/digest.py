@@ -1,12 +1,13 @@
-"""What does a channel get in the morning: a few lines and where the whole report is."""
+"""Builds the short message about a day that alert channels receive in the morning."""
 
 from dataclasses import dataclass
 
 from dlq_pipelines.reports.report import Report
 from dlq_pipelines.reports.states import URGENT_STATES
+from dlq_pipelines.reports.wording import format_aggregates
 from dlq_pipelines.text import escape_markdown, format_count
 
-_CAUSES = 5
+_MAX_CAUSES = 5
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class ReportDigest:
 
     Attributes:
         title: one line.
-        text: plain text; `markdown`: the same for channels that render it. Strangers' texts in it stay texts.
+        text: headline, causes and the place of the report, as plain text.
+        markdown: the same as Markdown, with texts of events escaped.
     """
 
     title: str
@@ -24,28 +26,25 @@ class ReportDigest:
 
 
 def build_digest(report: Report) -> ReportDigest:
-    """Headline, the causes with most harm, and where the report is."""
+    """Build the digest of a report, with the five most harmful causes."""
     figures = report.figures
-    news = [
-        f"{n:,} {state.value}" for state in URGENT_STATES if (n := len(figures.in_state(state)))
+    counts = [format_count(figures.totals.deaths, "death")]
+    counts += [
+        f"{count:,} {state}"
+        for state in URGENT_STATES
+        if (count := len(figures.list_causes(state)))
     ]
-    title = f"Dead events {report.day}: {', '.join([format_count(figures.totals.deaths, 'death'), *news])}"
-    lines = [
-        (
-            cause.state.value,
-            cause.title,
-            f"{format_count(cause.deaths, 'death')}, {format_count(cause.aggregates, 'aggregate')}",
-        )
-        for cause in figures.causes[:_CAUSES]
-    ]
-    plain = [report.headline, *(f"- {state}: {cause} ({counts})" for state, cause, counts in lines)]
-    marked = [
-        f"**{escape_markdown(report.headline, 1_000)}**",
-        "",
-        *(f"- **{state}** {escape_markdown(cause)} ({counts})" for state, cause, counts in lines),
-    ]
-    where = report.places.get("html")
-    if where:
-        plain.append(where)
-        marked += ["", escape_markdown(where)]
-    return ReportDigest(title, "\n".join(plain), "\n".join(marked))
+    plain = [report.headline]
+    marked = [f"**{escape_markdown(report.headline, 1_000)}**", ""]
+    for cause in figures.causes[:_MAX_CAUSES]:
+        affected = f"{format_count(cause.deaths, 'death')}, {format_aggregates(cause)}"
+        plain.append(f"- {cause.state}: {cause.title} ({affected})")
+        marked.append(f"- **{cause.state}** {escape_markdown(cause.title)} ({affected})")
+    if place := report.places.get("html"):
+        plain.append(place)
+        marked += ["", escape_markdown(place)]
+    return ReportDigest(
+        title=f"Dead events {report.day}: {', '.join(counts)}",
+        text="\n".join(plain),
+        markdown="\n".join(marked),
+    )

@@ -1,8 +1,8 @@
-"""What are the figures of a day's failures, and what do they add up to?
+"""Defines the figures of a day's report, and calculates sums and tables from what `read.py` counts.
 
-Values, and calculation on what `read.py` has counted. Every figure is as of the day's end: what was retried, archived,
-purged or said later changes none of them. Texts come out of here fit to be shown: redacted, without terminal codes,
-control characters and characters that turn the direction of writing.
+Every figure is as of the end of the day: a later retry, archive run, purge or note changes none of
+them. Texts are safe to show: redacted, without terminal codes, control characters and characters
+that change the direction of writing.
 """
 
 from dataclasses import dataclass, field
@@ -16,26 +16,27 @@ from dlq_pipelines.day import compute_midnight, validate_year
 from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.reports.states import URGENT_STATES, CauseState
 
-DAYS_BEFORE = 14  # what a day is compared with: two whole weeks, so weekdays weigh the same
+# A day is compared with the two whole weeks before it, so each weekday has the same weight.
+DAYS_BEFORE = 14
 CAUSES_LISTED = 1_000
-# Told in full: the causes with most harm, and further ones that are new, back or worse.
-_IN_FULL = 25
-_URGENT_IN_FULL = 25
+# Causes with details: the most harmful ones, and further new, regressed or escalating ones.
+_DETAILED_CAUSES = 25
+_DETAILED_URGENT_CAUSES = 25
 MATRIX_CAUSES, MATRIX_TYPES = 12, 8
-# Columns of `Figures.days` and rows of `Figures.matrix` that are no cause's id. No text that is shown has a NUL in it.
+# Names in `ReportFigures.days` and `.matrix` that are not cause ids. No shown text contains a NUL.
 ALL, OTHER, UNCLASSIFIED = "\0all", "\0other", ""
 _HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class ReportPolicy:
-    """What the installation decides that a report depends on.
+    """The settings of an installation that a report depends on.
 
     Attributes:
-        dead_retention_days: after which dead events are archived.
-        archive_retention_days: after which archived ones are purged; 0: never.
-        max_retries: after which an event that died again is parked.
-        redaction: what errors and templates must not show.
+        dead_retention_days: days after which dead events are archived.
+        archive_retention_days: days after which archived events are purged; 0: never.
+        max_retries: retries after which an event that dies again is parked.
+        redaction: removes secrets from errors and templates.
     """
 
     dead_retention_days: int = 30
@@ -49,7 +50,7 @@ class ReportWindow:
     """A day in a time zone and the 14 days before it.
 
     Raises:
-        ValueError: the day lies outside the years 1900 to 9000.
+        ValueError: the day is outside the years 1900 to 9000.
     """
 
     day: date
@@ -60,33 +61,33 @@ class ReportWindow:
 
     @property
     def start(self) -> datetime:
-        """The day's first instant, in UTC."""
+        """The first instant of the day, in UTC."""
         return compute_midnight(self.day, self.zone)
 
     @property
     def until(self) -> datetime:
-        """The next day's first instant, in UTC."""
+        """The first instant of the next day, in UTC."""
         return compute_midnight(self.day + timedelta(days=1), self.zone)
 
     @property
     def days(self) -> list[date]:
-        """The 14 days before, oldest first, and last the day."""
+        """The 14 days before, oldest first, then the day."""
         return [self.day - timedelta(days=ago) for ago in range(DAYS_BEFORE, -1, -1)]
 
     @property
     def day_bounds(self) -> list[datetime]:
-        """The instants at which `days` begin."""
+        """The first instant of each of `days`, in UTC."""
         return [compute_midnight(day, self.zone) for day in self.days]
 
     @property
     def hours(self) -> list[datetime]:
-        """The instants at which the day's hours begin, in its zone: 24, or 23 or 25 when the clocks change."""
+        """The start of each hour of the day, in its zone: 24, or 23 or 25 when clocks change."""
         count = -((self.start - self.until) // _HOUR)
         return [(self.start + hour * _HOUR).astimezone(self.zone) for hour in range(count)]
 
     @property
     def hour_labels(self) -> list[str]:
-        """`hours` as the clock shows them; an hour that comes twice is told apart by its offset from UTC."""
+        """`hours` as the clock shows them; a repeated hour has its UTC offset added."""
         clock = [f"{hour:%H:%M}" for hour in self.hours]
         return [
             f"{shown} ({hour:%z})" if clock.count(shown) > 1 else shown
@@ -96,13 +97,13 @@ class ReportWindow:
 
 @dataclass(frozen=True)
 class DayTotals:
-    """The day in single numbers.
+    """The totals of the day.
 
     Attributes:
-        deaths: transitions to dead.
-        events: distinct events that died; fewer than deaths when one was retried and died again.
-        unclassified: deaths whose cause is not known yet.
-        causes: distinct causes, the unknown not counted.
+        deaths: transitions of events to dead.
+        events: distinct events that died. Fewer than deaths if one was retried and died again.
+        unclassified: deaths without a cause yet.
+        causes: distinct causes.
     """
 
     deaths: int
@@ -112,19 +113,19 @@ class DayTotals:
 
     @property
     def classified(self) -> float:
-        """The share of deaths whose cause is known; of no deaths all are."""
+        """The share of deaths that have a cause, 0 to 1; 1 without deaths."""
         return 1 - self.unclassified / self.deaths if self.deaths else 1.0
 
 
 @dataclass(frozen=True)
 class ErrorSample:
-    """An error of the day: the last one of its cause.
+    """The last error of a cause on the day.
 
     Attributes:
-        event_id: of which event.
+        event_id: the event that died of it.
         summary: exception and message in one line.
-        text: all of it with its traceback, or both ends of a long one.
-        characters: how many it has.
+        text: the error with its traceback; the beginning and the end of a long one.
+        characters: the length of the whole error.
     """
 
     event_id: int
@@ -135,7 +136,7 @@ class ErrorSample:
 
 @dataclass(frozen=True)
 class StageFigures:
-    """What became of one stage of a fix by the day's end."""
+    """The outcomes of one stage of a fix by the end of the day."""
 
     stage: int
     released: int
@@ -146,13 +147,13 @@ class StageFigures:
 
     @property
     def waiting(self) -> int:
-        """Released and without outcome then."""
+        """Released events without an outcome."""
         return self.released - self.delivered - self.died_again - self.timed_out - self.deleted
 
 
 @dataclass(frozen=True)
 class FixEvidence:
-    """An error that a halted fix met beside the one that it was to mend, and of how many events."""
+    """The errors of some events of a halted fix, before the fix and after it."""
 
     events: int
     before: str
@@ -161,20 +162,23 @@ class FixEvidence:
 
 @dataclass(frozen=True)
 class FixFigures:
-    """A fix that was open at the day's end or ended on the day.
+    """A fix that was open at the end of the day or ended on the day.
 
     Attributes:
         status: active, paused, or how it ended.
-        ended: it ended on this day.
-        targets: which dead events it means, in words.
-        note: what was mended; `link`: the version or the address of the change, a stranger's text too.
+        ended: whether it ended on the day.
+        selection: the dead events that it releases, in words.
+        note: what was resolved.
+        link: version or address of the change, as the person wrote it.
+        verdict: why it ended.
+        evidence: errors before and after a halted fix.
     """
 
     id: int
     cause_id: str | None
     status: str
     ended: bool
-    targets: str
+    selection: str
     note: str
     link: str | None
     owner: str | None
@@ -187,37 +191,42 @@ class FixFigures:
 
     @property
     def released(self) -> int:
-        """Events that it had given back to the worker."""
+        """Released events."""
         return sum(stage.released for stage in self.stages)
 
     @property
     def delivered(self) -> int:
-        """Of these, delivered."""
+        """Released events that were delivered."""
         return sum(stage.delivered for stage in self.stages)
 
     @property
     def died_again(self) -> int:
-        """Of these, died again."""
+        """Released events that died again."""
         return sum(stage.died_again for stage in self.stages)
 
 
 @dataclass(frozen=True)
 class CauseFigures:
-    """A cause on the day; of the deaths without a cause yet `cause_id` is empty.
+    """A cause on the day, or the deaths without a cause yet.
 
     Attributes:
-        rank: by harm, from 1.
-        title: its name, or exception type and template.
-        limit: how many deaths its days before explain; None without such days.
-        escalating: the day had more than that, whatever the state says.
-        share: of the day's deaths.
-        aggregates: distinct aggregates that it hit: its harm.
-        event_types: the most frequent with their deaths; `kinds`: how many there are.
-        trend: deaths by day, the day last.
+        rank: position by harm, from 1.
+        cause_id: empty for the deaths without a cause yet.
+        title: the name of the cause, or its exception type and template.
+        escalation_limit: deaths that the days before explain; None without such days.
+        above_limit: whether the day had more deaths than that, whatever the state.
+        share: of the deaths of the day, 0 to 1.
+        aggregates: distinct aggregates with a death: the harm of the cause.
+        aggregate_type: the type of all these aggregates; None if there are several types.
+        event_types: the most frequent event types with their deaths.
+        event_type_count: number of event types.
+        trend: deaths by day, oldest first, the day last.
         attempts: fewest, mean and most attempts before death.
-        details: what of the schema its last errors name, such as a constraint or a key, by how many of `read` errors.
-        sample: one of its errors; None where none was recorded, or the cause is only listed.
-        in_full: told in full, not only listed.
+        details: what the last errors name, such as a constraint or a key, with the number of
+            errors that name it.
+        errors_read: number of errors that were searched for details.
+        sample: the last error; None if none was recorded or the cause has no details.
+        is_detailed: whether the page shows the cause with details; otherwise it only lists it.
     """
 
     rank: int
@@ -226,13 +235,14 @@ class CauseFigures:
     exception_type: str
     template: str
     state: CauseState
-    escalating: bool
-    limit: float | None
+    above_limit: bool
+    escalation_limit: float | None
     deaths: int
     share: float
     aggregates: int
+    aggregate_type: str | None
     event_types: tuple[tuple[str, int], ...]
-    kinds: int
+    event_type_count: int
     first_seen: datetime
     last_seen: datetime
     trend: tuple[int, ...]
@@ -241,27 +251,33 @@ class CauseFigures:
     note: str | None = None
     muted_until: datetime | None = None
     details: tuple[tuple[str, int], ...] = ()
-    details_of: int = 0
+    errors_read: int = 0
     sample: ErrorSample | None = None
-    in_full: bool = False
+    is_detailed: bool = False
 
 
 @dataclass(frozen=True)
 class BacklogFigures:
-    """What was dead in the outbox, and how it came and went on the day.
+    """The dead events in the outbox, and their changes on the day.
 
     Attributes:
-        before: at the day's beginning; `open`: at its end.
+        dead_at_start: dead events at the start of the day.
+        dead_at_end: dead events at the end of the day.
         oldest: when the oldest of these died.
-        parked: of these, those that died again after too many retries.
-        died: on the day; `restored`: came back from the archive.
-        retried: given back to the worker.
-        archived: left for the archive; `discarded`: of these, given up by a person.
-        delivered: retried, on the day or earlier, and found delivered on the day; the next three likewise.
+        parked: dead events at the end of the day that only a person releases.
+        died: deaths on the day.
+        restored: events moved back from the archive as dead.
+        retried: events released to the worker.
+        archived: events moved to the archive, with those that were discarded.
+        discarded: events that a person gave up.
+        delivered: retries that were found delivered on the day, whenever they were released.
+        died_again: retries that were found dead on the day.
+        timed_out: retries whose wait for an outcome ended on the day.
+        deleted: retries whose event was found deleted on the day.
     """
 
-    before: int
-    open: int
+    dead_at_start: int
+    dead_at_end: int
     oldest: datetime | None
     parked: int
     died: int
@@ -275,24 +291,32 @@ class BacklogFigures:
     deleted: int
 
     @property
-    def opened(self) -> int:
-        """How many became dead in the outbox on the day."""
+    def added(self) -> int:
+        """Events that became dead in the outbox on the day."""
         return self.died + self.restored
 
     @property
-    def closed(self) -> int:
-        """How many left that state by what this project does."""
+    def removed(self) -> int:
+        """Dead events that were retried or archived on the day."""
         return self.retried + self.archived
 
     @property
     def unexplained(self) -> int:
-        """How many more left than were retried or archived: deleted, or made alive by other hands. 0 balances."""
-        return self.before + self.opened - self.closed - self.open
+        """Dead events that are missing at the end of the day and were neither retried nor archived.
+
+        They were deleted or changed outside dlq-pipelines. Negative: there are more than expected.
+        """
+        return self.dead_at_start + self.added - self.removed - self.dead_at_end
 
 
 @dataclass(frozen=True)
 class UpcomingFigures:
-    """What retention takes within a week after the day; None: nothing is ever purged."""
+    """Events that pass their retention within seven days after the day.
+
+    Attributes:
+        archived: dead events that will be archived.
+        purged: archived events that will be purged; None: the archive is never purged.
+    """
 
     archived: int
     purged: int | None
@@ -300,12 +324,19 @@ class UpcomingFigures:
 
 @dataclass(frozen=True)
 class ReconciliationFigures:
-    """The last check of the whole ledger before the day's end; see `archive.books`."""
+    """The last reconciliation before the end of the day.
+
+    Attributes:
+        checked_at: when it ran.
+        missing: events with a death that are neither in the outbox nor in the archive.
+        duplicated: events that are in both.
+        event_ids: some of them.
+    """
 
     checked_at: datetime
     missing: int
-    doubled: int
-    examples: tuple[int, ...]
+    duplicated: int
+    event_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,14 +344,17 @@ class ReportFigures:
     """All figures of a report.
 
     Attributes:
-        causes: by harm, muted ones last; at most 1,000 and the unclassified.
-        days: deaths by day, indexed by date. Column `ALL`; then one a listed cause by its id, `UNCLASSIFIED`, and
-            `OTHER` for causes that are not listed: together they are `ALL`.
-        hours: `hour` (its first instant, local), `label`, `deaths`.
-        matrix: deaths by cause (rows: ids in the order of `causes`) and event type (columns), `OTHER` in both for the
-            rest: all of it adds up to the day's deaths.
-        fixes: those that ended on the day first; `fixes_found`: how many there are.
-        ledger_begin: the first day with a death on record.
+        causes: by harm, muted ones last; at most 1,000 and the deaths without a cause.
+        days: deaths by day, indexed by date. The column `ALL` is the sum of the others: one for
+            each listed cause, `UNCLASSIFIED`, and `OTHER` for causes that are not listed.
+        hours: deaths by hour, with the columns `hour` (its start, local), `label` and `deaths`.
+        matrix: deaths of the day by cause (rows, in the order of `causes`) and event type
+            (columns), with `OTHER` in both for the rest. The cells add up to all deaths.
+        upcoming: events that pass their retention soon.
+        fixes: at most 50, those that ended on the day first.
+        fixes_found: number of fixes that were open at the end of the day or ended on it.
+        reconciliation: None if none ran before the end of the day.
+        first_recorded_day: the first day with a classified death; None if there is none.
     """
 
     window: ReportWindow
@@ -331,25 +365,25 @@ class ReportFigures:
     hours: pd.DataFrame
     matrix: pd.DataFrame
     backlog: BacklogFigures
-    ahead: UpcomingFigures
+    upcoming: UpcomingFigures
     fixes: tuple[FixFigures, ...]
     fixes_found: int
-    books: ReconciliationFigures | None
-    ledger_begin: date | None
+    reconciliation: ReconciliationFigures | None
+    first_recorded_day: date | None
 
     @property
     def mean(self) -> float:
-        """Deaths a day in the 14 days before; a day without deaths, or before the ledger began, counts as 0."""
+        """Mean deaths a day in the 14 days before; unrecorded days count as 0."""
         return float(self.days[ALL].iloc[:-1].mean())
 
     @property
     def weekday_mean(self) -> float:
-        """Deaths on the same weekday of the two weeks before."""
+        """Mean deaths on the same weekday of the two weeks before."""
         return float(self.days[ALL].iloc[[0, 7]].mean())
 
     @property
     def change(self) -> float | None:
-        """The day against the mean: 0.4 is 40 % above it. None when nothing died in those days."""
+        """Change of the deaths against the mean: 0.4 is 40 % more. None if the mean is 0."""
         return self.totals.deaths / self.mean - 1 if self.mean else None
 
     @property
@@ -359,71 +393,75 @@ class ReportFigures:
 
     @property
     def hidden_causes(self) -> int:
-        """How many causes are not listed."""
+        """Number of causes that are not listed."""
         return self.totals.causes - sum(bool(cause.cause_id) for cause in self.causes)
 
-    def in_state(self, state: CauseState) -> list[CauseFigures]:
-        """The listed causes in that state."""
+    def list_causes(self, state: CauseState) -> list[CauseFigures]:
+        """Return the listed causes in a state."""
         return [cause for cause in self.causes if cause.state is state]
 
-    def ended(self, status: str) -> list[FixFigures]:
-        """The fixes that ended on the day like that."""
+    def list_ended_fixes(self, status: str) -> list[FixFigures]:
+        """Return the fixes that ended on the day with a status."""
         return [fix for fix in self.fixes if fix.ended and fix.status == status]
 
 
 def select_detailed_causes(states: list[CauseState]) -> list[bool]:
-    """Which of the causes, in their order, are told in full."""
-    full = [at < _IN_FULL or state is CauseState.UNCLASSIFIED for at, state in enumerate(states)]
-    for at in [at for at, state in enumerate(states) if state in URGENT_STATES and not full[at]][
-        :_URGENT_IN_FULL
-    ]:
-        full[at] = True
-    return full
+    """Return for each cause, by its state, whether the page shows it with details.
+
+    Args:
+        states: of the causes, in the order of their harm.
+    """
+    detailed = [
+        position < _DETAILED_CAUSES or state is CauseState.UNCLASSIFIED
+        for position, state in enumerate(states)
+    ]
+    urgent = [
+        position
+        for position, state in enumerate(states)
+        if state in URGENT_STATES and not detailed[position]
+    ]
+    for position in urgent[:_DETAILED_URGENT_CAUSES]:
+        detailed[position] = True
+    return detailed
 
 
 def group_deaths_by_day(
     rows: list[dict[str, Any]], window: ReportWindow, *, causes: list[str]
 ) -> pd.DataFrame:
-    """Counts with `day`, `cause_id` and `deaths` as `Figures.days`: every day and column is there, 0 without deaths."""
+    """Build `ReportFigures.days` from rows with `day`, `cause_id` and `deaths`."""
     days = window.days
     columns = {name: [0] * len(days) for name in (*causes, UNCLASSIFIED, OTHER)}
-    place = {day: at for at, day in enumerate(days)}
+    positions = {day: position for position, day in enumerate(days)}
     for row in rows:
-        columns[row["cause_id"]][place[row["day"]]] += row["deaths"]
+        columns[row["cause_id"]][positions[row["day"]]] += row["deaths"]
     table = pd.DataFrame(columns, index=pd.Index(days, name="day"), dtype="int64")
     return pd.concat([table.sum(axis=1).rename(ALL), table], axis=1)
 
 
 def group_deaths_by_hour(rows: list[dict[str, Any]], window: ReportWindow) -> pd.DataFrame:
-    """The rows of `report.hours` as `Figures.hours`: every hour is there, with 0 where nothing died."""
-    found = {row["position"]: row["deaths"] for row in rows}
-    deaths = [found.get(position, 0) for position in range(len(window.hours))]
+    """Build `ReportFigures.hours` from rows with `position` (of the hour) and `deaths`."""
+    counted = {row["position"]: row["deaths"] for row in rows}
+    deaths = [counted.get(position, 0) for position in range(len(window.hours))]
     return pd.DataFrame({"hour": window.hours, "label": window.hour_labels, "deaths": deaths})
 
 
 def group_deaths_by_type(
     rows: list[dict[str, Any]], causes: list[CauseFigures], deaths: int
 ) -> pd.DataFrame:
-    """The rows of `report.types` as `Figures.matrix`: a row a cause, a column a type, the rest of both added up.
+    """Build `ReportFigures.matrix`.
 
     Args:
-        rows: with `cause_id` (None: any other), `position` of the type, `event_type` and `deaths`.
-        causes: in the order of the rows.
-        deaths: of the day.
+        rows: with `cause_id` (None: a cause without a row), `event_type` and `deaths`, ordered by
+            the position of the type.
+        causes: the causes with a row, in order.
+        deaths: all deaths of the day.
     """
-    names = list(
-        dict.fromkeys(row["event_type"] for row in rows)
-    )  # in the order of their positions
-    table = pd.DataFrame(
-        0,
-        index=[*(cause.cause_id for cause in causes), OTHER],
-        columns=[*names, OTHER],
-        dtype="int64",
-    )
+    types = list(dict.fromkeys(row["event_type"] for row in rows))
+    cause_ids = [cause.cause_id for cause in causes]
+    table = pd.DataFrame(0, index=[*cause_ids, OTHER], columns=[*types, OTHER], dtype="int64")
     for row in rows:
-        table.loc[OTHER if row["cause_id"] is None else row["cause_id"], row["event_type"]] += row[
-            "deaths"
-        ]
+        cause_id = OTHER if row["cause_id"] is None else row["cause_id"]
+        table.loc[cause_id, row["event_type"]] += row["deaths"]
     for cause in causes:
         table.loc[cause.cause_id, OTHER] = cause.deaths - table.loc[cause.cause_id].sum()
     table.loc[OTHER, OTHER] = deaths - table.to_numpy().sum()

@@ -1,4 +1,4 @@
-"""What does a program read of the report? The same figures as JSON; `report.schema.json` says what each of them is."""
+"""Renders the report as JSON for programs. `report.schema.json` describes each field."""
 
 import json
 from datetime import UTC, datetime
@@ -11,44 +11,46 @@ REPORT_VERSION = 1
 
 
 def render_report_json(figures: ReportFigures, headline: str) -> str:
-    """The JSON twin. In ASCII: nothing in it is obeyed by a terminal that it is printed to."""
+    """Render the report as ASCII, so that a terminal it is printed to obeys nothing in it."""
     window = figures.window
     content = {
         "version": REPORT_VERSION,
         "day": window.day.isoformat(),
         "time_zone": window.zone.key,
-        "from": _instant(window.start),
-        "until": _instant(window.until),
+        "from": _format_time(window.start),
+        "until": _format_time(window.until),
         "headline": headline,
-        "totals": _totals(figures),
-        "states": {state.value: len(figures.in_state(state)) for state in CauseState},
-        "backlog": _backlog(figures),
-        "ahead": {
-            "archived_within_a_week": figures.ahead.archived,
-            "purged_within_a_week": figures.ahead.purged,
+        "totals": _build_totals(figures),
+        "causes_by_state": {state.value: len(figures.list_causes(state)) for state in CauseState},
+        "backlog": _build_backlog(figures),
+        "upcoming": {
+            "archived_within_a_week": figures.upcoming.archived,
+            "purged_within_a_week": figures.upcoming.purged,
         },
-        "books": _books(figures),
-        "causes": [_cause(cause) for cause in figures.causes],
+        "reconciliation": _build_reconciliation(figures),
+        "causes": [_build_cause(cause) for cause in figures.causes],
         "causes_not_listed": {"causes": figures.hidden_causes, "deaths": figures.hidden_deaths},
         "days": [
             {"day": str(day), "deaths": int(deaths)} for day, deaths in figures.days[ALL].items()
         ],
         "hours": [
-            {"from": _instant(hour), "label": label, "deaths": int(deaths)}
-            for hour, label, deaths in zip(
-                *(figures.hours[name] for name in ("hour", "label", "deaths")), strict=True
-            )
+            {"from": _format_time(hour["hour"]), "label": hour["label"], "deaths": hour["deaths"]}
+            for hour in figures.hours.to_dict("records")
         ],
-        "causes_by_event_type": _matrix(figures),
-        "fixes": [_fix(fix) for fix in figures.fixes],
+        "causes_by_event_type": _build_matrix(figures),
+        "fixes": [_build_fix(fix) for fix in figures.fixes],
         "fixes_not_listed": figures.fixes_found - len(figures.fixes),
     }
     return json.dumps(content, indent=1) + "\n"
 
 
-def _totals(figures: ReportFigures) -> dict[str, Any]:
+def _build_totals(figures: ReportFigures) -> dict[str, Any]:
     totals = figures.totals
-    return vars(totals) | {
+    return {
+        "deaths": totals.deaths,
+        "events": totals.events,
+        "unclassified": totals.unclassified,
+        "causes": totals.causes,
         "classified_share": round(totals.classified, 6),
         "mean_of_14_days_before": round(figures.mean, 3),
         "mean_of_same_weekday": round(figures.weekday_mean, 3),
@@ -56,74 +58,129 @@ def _totals(figures: ReportFigures) -> dict[str, Any]:
     }
 
 
-def _backlog(figures: ReportFigures) -> dict[str, Any]:
-    backlog = figures.backlog
-    oldest = backlog.oldest
-    return vars(backlog) | {
-        "oldest": _instant(oldest),
-        "oldest_age_seconds": int((figures.window.until - oldest).total_seconds())
-        if oldest
-        else None,
-        "opened": backlog.opened,
-        "closed": backlog.closed,
+def _build_backlog(figures: ReportFigures) -> dict[str, Any]:
+    backlog, oldest = figures.backlog, figures.backlog.oldest
+    age = None if oldest is None else int((figures.window.until - oldest).total_seconds())
+    return {
+        "dead_at_start": backlog.dead_at_start,
+        "dead_at_end": backlog.dead_at_end,
+        "oldest": _format_time(oldest),
+        "oldest_age_seconds": age,
+        "parked": backlog.parked,
+        "added": backlog.added,
+        "died": backlog.died,
+        "restored": backlog.restored,
+        "removed": backlog.removed,
+        "retried": backlog.retried,
+        "archived": backlog.archived,
+        "discarded": backlog.discarded,
         "unexplained": backlog.unexplained,
+        "delivered": backlog.delivered,
+        "died_again": backlog.died_again,
+        "timed_out": backlog.timed_out,
+        "deleted": backlog.deleted,
     }
 
 
-def _books(figures: ReportFigures) -> dict[str, Any] | None:
-    books = figures.books
-    if books is None:
+def _build_reconciliation(figures: ReportFigures) -> dict[str, Any] | None:
+    reconciliation = figures.reconciliation
+    if reconciliation is None:
         return None
-    return vars(books) | {
-        "checked_at": _instant(books.checked_at),
-        "examples": list(books.examples),
+    return {
+        "checked_at": _format_time(reconciliation.checked_at),
+        "missing": reconciliation.missing,
+        "duplicated": reconciliation.duplicated,
+        "event_ids": list(reconciliation.event_ids),
     }
 
 
-def _cause(cause: CauseFigures) -> dict[str, Any]:
+def _build_cause(cause: CauseFigures) -> dict[str, Any]:
     fewest, mean, most = cause.attempts
-    return vars(cause) | {
+    limit, sample = cause.escalation_limit, cause.sample
+    return {
+        "rank": cause.rank,
         "cause_id": cause.cause_id or None,
+        "title": cause.title,
+        "exception_type": cause.exception_type,
+        "template": cause.template,
         "state": cause.state.value,
-        "limit": None if cause.limit is None else round(cause.limit, 3),
+        "above_limit": cause.above_limit,
+        "escalation_limit": None if limit is None else round(limit, 3),
+        "deaths": cause.deaths,
         "share": round(cause.share, 6),
+        "aggregates": cause.aggregates,
+        "aggregate_type": cause.aggregate_type,
         "event_types": [
             {"event_type": name, "deaths": deaths} for name, deaths in cause.event_types
         ],
-        "first_seen": _instant(cause.first_seen),
-        "last_seen": _instant(cause.last_seen),
-        "muted_until": _instant(cause.muted_until),
+        "event_type_count": cause.event_type_count,
+        "first_seen": _format_time(cause.first_seen),
+        "last_seen": _format_time(cause.last_seen),
         "trend": list(cause.trend),
         "attempts": {"fewest": fewest, "mean": round(mean, 3), "most": most},
+        "owner": cause.owner,
+        "note": cause.note,
+        "muted_until": _format_time(cause.muted_until),
         "details": [{"detail": name, "errors": errors} for name, errors in cause.details],
-        "sample": vars(cause.sample) if cause.sample else None,
+        "errors_read": cause.errors_read,
+        "sample": sample
+        and {
+            "event_id": sample.event_id,
+            "summary": sample.summary,
+            "text": sample.text,
+            "characters": sample.characters,
+        },
+        "is_detailed": cause.is_detailed,
     }
 
 
-def _matrix(figures: ReportFigures) -> dict[str, Any]:
+def _build_matrix(figures: ReportFigures) -> dict[str, Any]:
     table = figures.matrix
     return {
         "event_types": [name for name in table.columns if name != OTHER],
         "rows": [
             {
-                "cause_id": None if cause in ("", OTHER) else cause,
-                "others": cause == OTHER,
-                "deaths": [int(value) for value in table.loc[cause].drop(OTHER)],
-                "other_event_types": int(table.loc[cause, OTHER]),
+                "cause_id": None if cause_id in ("", OTHER) else cause_id,
+                "is_other": cause_id == OTHER,
+                "deaths": [int(deaths) for deaths in table.loc[cause_id].drop(OTHER)],
+                "other_event_types": int(table.loc[cause_id, OTHER]),
             }
-            for cause in table.index
+            for cause_id in table.index
         ],
     }
 
 
-def _fix(fix: FixFigures) -> dict[str, Any]:
-    return vars(fix) | {
-        "flagged_at": _instant(fix.flagged_at),
-        "closed_at": _instant(fix.closed_at),
-        "stages": [vars(stage) for stage in fix.stages],
-        "evidence": [vars(one) for one in fix.evidence],
+def _build_fix(fix: FixFigures) -> dict[str, Any]:
+    return {
+        "id": fix.id,
+        "cause_id": fix.cause_id,
+        "status": fix.status,
+        "ended": fix.ended,
+        "selection": fix.selection,
+        "note": fix.note,
+        "link": fix.link,
+        "owner": fix.owner,
+        "flagged_by": fix.flagged_by,
+        "flagged_at": _format_time(fix.flagged_at),
+        "closed_at": _format_time(fix.closed_at),
+        "verdict": fix.verdict,
+        "stages": [
+            {
+                "stage": stage.stage,
+                "released": stage.released,
+                "delivered": stage.delivered,
+                "died_again": stage.died_again,
+                "timed_out": stage.timed_out,
+                "deleted": stage.deleted,
+            }
+            for stage in fix.stages
+        ],
+        "evidence": [
+            {"events": pair.events, "before": pair.before, "after": pair.after}
+            for pair in fix.evidence
+        ],
     }
 
 
-def _instant(moment: datetime | None) -> str | None:
+def _format_time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,10 +1,13 @@
-"""What does a chat or Dagster's UI show of the report? Strangers' texts stay texts."""
+"""Renders the report as Markdown for chats and for Dagster's UI. Texts of events are escaped."""
 
 from dlq_pipelines.reports.figures import DAYS_BEFORE, CauseFigures, FixFigures, ReportFigures
 from dlq_pipelines.reports.wording import (
+    format_aggregates,
     format_attempts,
     format_percent,
     format_rounded,
+    format_utc,
+    format_weekday,
 )
 from dlq_pipelines.text import (
     escape_markdown,
@@ -13,107 +16,107 @@ from dlq_pipelines.text import (
     render_markdown_table,
 )
 
-CAUSES_SHOWN = 10
+_MAX_CAUSES = 10
+_MAX_EVENT_TYPES = 3
+_CAUSE_HEADER = (
+    *("#", "cause", "state", "affected", "deaths"),
+    *("share", "first seen", "attempts", "event types", "owner"),
+)
 
 
 def render_report_markdown(figures: ReportFigures, headline: str) -> str:
-    """The Markdown twin: headline, figures, the ten causes with most harm, fixes, retention and books."""
+    """Render headline, totals, the ten most harmful causes, fixes, retention, reconciliation."""
     parts = [
         f"# {figures.window.day.isoformat()}",
         f"**{escape_markdown(headline, 1_000)}**",
-        _facts(figures),
+        _render_totals(figures),
     ]
     if figures.causes:
         parts += ["## Causes", render_causes_markdown(figures)]
     if figures.fixes:
-        parts += ["## Fixes", *(_fix(fix) for fix in figures.fixes)]
-    return "\n\n".join([*parts, "## Retention and books", _keeping(figures)]) + "\n"
+        parts += ["## Fixes", "\n".join(_render_fix(fix) for fix in figures.fixes)]
+    parts += ["## Retention and reconciliation", _render_retention(figures)]
+    return "\n\n".join(parts) + "\n"
 
 
 def render_causes_markdown(figures: ReportFigures) -> str:
-    """The ten causes with most harm as a table, and how many more there are."""
-    header = (
-        "#",
-        "cause",
-        "state",
-        "aggregates",
-        "deaths",
-        "share",
-        "first seen",
-        "attempts",
-        "event types",
-        "owner",
-    )
-    rows = [_row(cause, figures) for cause in figures.causes[:CAUSES_SHOWN]]
+    """Render the ten most harmful causes as a table, and the number of further causes."""
+    rows = [_build_row(cause, figures) for cause in figures.causes[:_MAX_CAUSES]]
+    table = render_markdown_table(_CAUSE_HEADER, rows)
     more = len(figures.causes) - len(rows) + figures.hidden_causes
-    rest = (
-        f"\n\n{format_count(more, 'more cause')} with less harm: see the HTML report."
-        if more > 0
-        else ""
-    )
-    return render_markdown_table(header, rows) + rest
+    return f"{table}\n\n{format_count(more, 'more cause')} in the HTML report." if more else table
 
 
-def _row(cause: CauseFigures, figures: ReportFigures) -> tuple[object, ...]:
-    types = ", ".join(name for name, _ in cause.event_types[:3])
+def _build_row(cause: CauseFigures, figures: ReportFigures) -> tuple[object, ...]:
+    types = ", ".join(name for name, _ in cause.event_types[:_MAX_EVENT_TYPES])
+    more_types = cause.event_type_count - _MAX_EVENT_TYPES
     return (
         cause.rank,
         cause.title,
         cause.state.value,
-        cause.aggregates,
+        format_aggregates(cause),
         cause.deaths,
         format_percent(cause.share).replace(" ", "\u00a0"),
         f"{cause.first_seen.astimezone(figures.window.zone):%Y-%m-%d}",
         format_attempts(cause.attempts[0], cause.attempts[2]),
-        types + (f" and {cause.kinds - 3} more" if cause.kinds > 3 else ""),  # noqa: PLR2004 - as many as are named
+        f"{types} and {more_types} more" if more_types > 0 else types,
         cause.owner or "",
     )
 
 
-def _facts(figures: ReportFigures) -> str:
+def _render_totals(figures: ReportFigures) -> str:
     totals, backlog, window = figures.totals, figures.backlog, figures.window
-    oldest = (
-        f", the oldest for {format_duration(window.until - backlog.oldest)}"
-        if backlog.oldest
-        else ""
+    oldest = ""
+    if backlog.oldest:
+        oldest = f", the oldest for {format_duration(window.until - backlog.oldest)}"
+    return _render_list(
+        f"{format_count(totals.deaths, 'death')}; mean of the {DAYS_BEFORE} days before"
+        f" {format_rounded(figures.mean)}, of the last two {format_weekday(window.day)}s"
+        f" {format_rounded(figures.weekday_mean)}",
+        f"{format_count(backlog.dead_at_end, 'dead event')} at the end of the day{oldest};"
+        f" {backlog.added:,} added, {backlog.removed:,} removed",
+        f"{backlog.retried:,} retried; {backlog.delivered:,} delivered,"
+        f" {backlog.died_again:,} died again",
+        f"{backlog.parked:,} parked",
+        f"{format_percent(totals.classified)} of the deaths classified",
     )
-    usual = f"{format_rounded(figures.mean)} a day in the {DAYS_BEFORE} days before, {format_rounded(figures.weekday_mean)}"
+
+
+def _render_fix(fix: FixFigures) -> str:
+    target = fix.selection if fix.cause_id is None else f"cause {fix.cause_id}"
+    text = f"{fix.note} ({target})"
+    if fix.released:
+        text += f"; {fix.delivered:,} of {fix.released:,} delivered, {fix.died_again:,} died again"
+    if fix.verdict:
+        text += f"; {fix.verdict}"
+    return f"- **{fix.status}** fix {fix.id}: {escape_markdown(text, 800)}"
+
+
+def _render_retention(figures: ReportFigures) -> str:
+    upcoming, backlog, reconciliation = figures.upcoming, figures.backlog, figures.reconciliation
+    archived = format_count(upcoming.archived, "dead event")
+    purged = "archived events are never purged"
+    if upcoming.purged is not None:
+        purged = f"{format_count(upcoming.purged, 'archived event')} will be purged"
+    unexplained = ""
+    if backlog.unexplained:
+        unexplained = f"; **{abs(backlog.unexplained):,} unexplained**"
+    balance = (
+        f"{backlog.dead_at_start:,} dead at the start + {backlog.added:,} added"
+        f" - {backlog.removed:,} removed = {backlog.dead_at_end:,} at the end{unexplained}"
+    )
     lines = [
-        f"{format_count(totals.deaths, 'death')}; {usual} on the same weekday",
-        f"{backlog.open:,} dead at the day's end{oldest}; {backlog.opened:,} opened, {backlog.closed:,} closed",
-        f"{backlog.retried:,} retried; {backlog.delivered:,} found delivered, {backlog.died_again:,} died again",
-        f"{backlog.parked:,} parked for a person",
-        f"cause known of {format_percent(totals.classified)}",
+        f"within 7 days, {archived} will be archived; {purged}",
+        balance,
     ]
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _fix(fix: FixFigures) -> str:
-    target = fix.targets if fix.cause_id is None else f"cause {fix.cause_id}"
-    outcome = (
-        f"; {fix.delivered:,} of {fix.released:,} delivered, {fix.died_again:,} died again"
-        if fix.released
-        else ""
-    )
-    why = f"; {fix.verdict}" if fix.verdict else ""
-    return f"- **{fix.status}** fix {fix.id}: {escape_markdown(f'{fix.note} ({target}){outcome}{why}', 800)}"
-
-
-def _keeping(figures: ReportFigures) -> str:
-    ahead, backlog, books = figures.ahead, figures.backlog, figures.books
-    purged = (
-        "nothing is ever purged"
-        if ahead.purged is None
-        else f"the purge will delete {ahead.purged:,}"
-    )
-    lines = [
-        f"within a week the archive will take {format_count(ahead.archived, 'dead event')}; {purged}",
-        f"{backlog.before:,} dead before + {backlog.opened:,} opened - {backlog.closed:,} closed = {backlog.open:,}"
-        + (f"; **{abs(backlog.unexplained):,} unexplained**" if backlog.unexplained else ""),
-    ]
-    if books:
+    if reconciliation:
         lines.append(
-            f"the books were checked on {books.checked_at:%Y-%m-%d %H:%M} UTC: {books.missing:,} missing, "
-            f"{books.doubled:,} twice"
+            f"last reconciliation {format_utc(reconciliation.checked_at)}:"
+            f" {format_count(reconciliation.missing, 'event')} missing,"
+            f" {reconciliation.duplicated:,} duplicated"
         )
+    return _render_list(*lines)
+
+
+def _render_list(*lines: str) -> str:
     return "\n".join(f"- {line}" for line in lines)

@@ -1,7 +1,8 @@
-"""What does the person on call see? One page, complete in itself.
+"""Renders the HTML pages: the report of a day, the list of reports, and a missing report.
 
-No script and nothing fetched: the policy in its head allows its own style sheet, by its sum, and nothing else. Error
-texts are strangers' texts: escaped here, never marked safe.
+A page has no script and fetches nothing: its content security policy allows its own style sheet, by
+its hash, and nothing else. Texts of events are untrusted: templates escape them, and nothing here
+marks them as safe.
 """
 
 import base64
@@ -19,7 +20,6 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from dlq_pipelines import text
 from dlq_pipelines.reports import wording
 from dlq_pipelines.reports.charts import (
     ChartSeries,
@@ -30,21 +30,18 @@ from dlq_pipelines.reports.charts import (
     draw_trend_chart,
 )
 from dlq_pipelines.reports.figures import ALL, DAYS_BEFORE, OTHER, CauseFigures, ReportFigures
-from dlq_pipelines.reports.states import URGENT_STATES, CauseState
+from dlq_pipelines.reports.states import URGENT_STATES
+from dlq_pipelines.text import format_count, format_duration
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _HEAT_STEPS = 6
-# Beside the causes told in full, as many lines of others; programs read all of them in the JSON twin.
-_LISTED = 500
-_HEADINGS = {
-    CauseState.NEW: "New",
-    CauseState.REGRESSED: "Came back",
-    CauseState.ESCALATING: "Getting worse",
-}
+# Causes in the list below those with details. The JSON report has all listed causes.
+_MAX_LISTED = 500
+_MAX_TREND_DAYS = 90
 
 
 class HeatCell(NamedTuple):
-    """A number of the heat map and how dark it is, 0 to 6."""
+    """A cell of the heat map: deaths, and how dark it is, 0 to 6."""
 
     deaths: int
     heat: int
@@ -52,7 +49,7 @@ class HeatCell(NamedTuple):
 
 @dataclass(frozen=True)
 class DayRow:
-    """A day of the list of reports, as it was recorded when its report was built."""
+    """A day in the list of reports, as recorded when its report was built."""
 
     day: date
     headline: str
@@ -60,109 +57,119 @@ class DayRow:
 
 
 def render_report_page(figures: ReportFigures, headline: str) -> str:
-    """The page of a day."""
-    window, colours = figures.window, build_chart_series(figures)
+    """Render the report of a day."""
+    series = build_chart_series(figures)
+    further = [cause for cause in figures.causes if not cause.is_detailed]
     return _render(
         "report.html.j2",
-        window.zone,
-        day=window.day,
+        figures.window.zone,
+        day=figures.window.day,
         figures=figures,
         headline=headline,
-        minute=[(state, _HEADINGS[state], figures.in_state(state)) for state in URGENT_STATES],
-        in_full=[cause for cause in figures.causes if cause.in_full],
-        listed=[cause for cause in figures.causes if not cause.in_full][:_LISTED],
-        unlisted=max(sum(not cause.in_full for cause in figures.causes) - _LISTED, 0)
-        + figures.hidden_causes,
-        titles={cause.cause_id: cause for cause in figures.causes},
-        series=colours,
-        colour={one.causes[0]: one.name for one in colours if len(one.causes) == 1},
-        by_day=_day_rows(figures, colours),
-        days_chart=_ours(draw_days_chart(figures)),
-        hours_chart=_ours(draw_hours_chart(figures)),
-        heat=_heat(figures),
-        ledger_begin=_young_ledger(figures),
+        urgent=[(state, figures.list_causes(state)) for state in URGENT_STATES],
+        detailed=[cause for cause in figures.causes if cause.is_detailed],
+        listed=further[:_MAX_LISTED],
+        unlisted=len(further[_MAX_LISTED:]) + figures.hidden_causes,
+        causes_by_id={cause.cause_id: cause for cause in figures.causes},
+        series=series,
+        day_rows=_build_day_rows(figures, series),
+        days_chart=_mark_safe(draw_days_chart(figures)),
+        hours_chart=_mark_safe(draw_hours_chart(figures)),
+        heat=_build_heat_map(figures.matrix),
+        ledger_start=_find_ledger_start(figures),
     )
 
 
 def render_index_page(rows: Sequence[DayRow], zone: ZoneInfo) -> str:
-    """The list of reports, the last day first."""
-    shown = list(reversed(rows))[-90:]
-    chart = (
-        _ours(draw_trend_chart([(row.day, row.figures["deaths"]) for row in shown])) if rows else ""
-    )
-    return _render("index.html.j2", zone, rows=rows, chart=chart, shown=len(shown))
+    """Render the list of reports.
+
+    Args:
+        rows: the days that have a report, the last first.
+        zone: of the days.
+    """
+    trend = [(row.day, row.figures["deaths"]) for row in reversed(rows[:_MAX_TREND_DAYS])]
+    chart = _mark_safe(draw_trend_chart(trend)) if trend else ""
+    return _render("index.html.j2", zone, rows=rows, chart=chart, trend_days=len(trend))
 
 
 def render_missing_page(day: date, zone: ZoneInfo) -> str:
-    """What stands in the place of a report that its neighbours lead to and that is not there."""
+    """Render the page that reports of the days around link to until the day has a report."""
     return _render("missing.html.j2", zone, day=day)
 
 
-def _ours(svg: str) -> Markup:
-    """An image that we drew: it holds numbers and our own words, no text of an event."""
+def _mark_safe(svg: str) -> Markup:
+    """Mark an SVG of `charts` as safe: it contains no text of an event."""
     return Markup(svg)  # noqa: S704 - see above
 
 
-def _day_rows(figures: ReportFigures, colours: list[ChartSeries]) -> list[dict[str, Any]]:
-    """The table behind the chart by day: one row a day with a number for each colour."""
-    parts = [figures.days[list(one.causes)].sum(axis=1) for one in colours]
+def _build_day_rows(figures: ReportFigures, series: list[ChartSeries]) -> list[dict[str, Any]]:
+    """Return the table below the chart by day: a row a day, with the deaths of each series."""
+    columns = [figures.days[list(item.causes)].sum(axis=1) for item in series]
     return [
         {
             "day": day,
-            "deaths": int(figures.days[ALL].iloc[n]),
-            "parts": [int(part.iloc[n]) for part in parts],
+            "deaths": int(figures.days[ALL].iloc[position]),
+            "parts": [int(column.iloc[position]) for column in columns],
         }
-        for n, day in enumerate(figures.window.days)
+        for position, day in enumerate(figures.window.days)
     ]
 
 
-def _heat(figures: ReportFigures) -> dict[str, Any]:
-    """The heat map: types, and rows of cells; a column or a row of others is left out where it is empty."""
-    table = figures.matrix
+def _build_heat_map(table: pd.DataFrame) -> dict[str, Any]:
+    """Return event types and rows of cells, without the `OTHER` row or column if it is empty."""
     most = int(table.drop(index=OTHER, columns=OTHER).to_numpy().max(initial=0))
-    table = table.loc[[name for name in table.index if name != OTHER or table.loc[OTHER].any()]]
-    others = bool(table[OTHER].any())
-    columns = [name for name in table.columns if name != OTHER or others]
+    has_other_row, has_other_column = table.loc[OTHER].any(), bool(table[OTHER].any())
+    rows = [name for name in table.index if name != OTHER or has_other_row]
+    types = [name for name in table.columns if name != OTHER]
+    columns = [*types, OTHER] if has_other_column else types
     return {
-        "types": [name for name in columns if name != OTHER],
-        "others": others,
-        "rows": [(cause, _cells(table.loc[cause, columns], most)) for cause in table.index],
+        "types": types,
+        "has_other_types": has_other_column,
+        "rows": [
+            (
+                cause_id,
+                [
+                    HeatCell(int(deaths), _compute_heat(int(deaths), most))
+                    for deaths in table.loc[cause_id, columns]
+                ],
+            )
+            for cause_id in rows
+        ],
     }
 
 
-def _cells(row: "pd.Series[int]", most: int) -> list[HeatCell]:
-    return [HeatCell(int(deaths), _step(int(deaths), most)) for deaths in row]
-
-
-def _step(deaths: int, most: int) -> int:
-    """On a logarithmic scale, because a cause of ten deaths beside one of a thousand is still to be seen."""
+def _compute_heat(deaths: int, most: int) -> int:
+    """Return a step on a logarithmic scale: ten deaths stay visible next to a thousand."""
     if deaths <= 0:
         return 0
     return min(1 + round((_HEAT_STEPS - 1) * log1p(deaths) / log1p(max(most, 1))), _HEAT_STEPS)
 
 
-def _young_ledger(figures: ReportFigures) -> date | None:
-    """The first day on record, when it is one of those that the day is compared with."""
-    first = figures.ledger_begin
+def _find_ledger_start(figures: ReportFigures) -> date | None:
+    """Return the first recorded day if it is after the first day that the chart shows."""
+    first = figures.first_recorded_day
     return first if first and figures.window.days[0] < first else None
 
 
 def _render(template: str, zone: ZoneInfo, **values: Any) -> str:
-    environment = _environment()
     css = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return environment.get_template(template).render(
-        css=Markup(css),  # noqa: S704 - our own file
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        zone=zone,
-        local=lambda moment: moment.astimezone(zone),
-        days_before=DAYS_BEFORE,
-        **values,
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return (
+        _build_environment()
+        .get_template(template)
+        .render(
+            css=Markup(css),  # noqa: S704 - a file of this package
+            policy=policy,
+            zone=zone,
+            days_before=DAYS_BEFORE,
+            **values,
+        )
     )
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def _build_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -172,28 +179,30 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": lambda value: f"{value:,}",
-        "percent": wording.format_percent,
+        "percent": lambda share: wording.format_percent(share).replace(" ", "\u00a0"),
         "rounded": wording.format_rounded,
-        "duration": text.format_duration,
+        "duration": format_duration,
         "long_day": wording.format_long_day,
         "short_day": wording.format_short_day,
         "weekday": wording.format_weekday,
-        "counted": text.format_count,
+        "counted": format_count,
+        "affected": wording.format_aggregates,
         "utc": wording.format_utc,
-        "iso": lambda value: value.isoformat(timespec="seconds"),
-        "spark": _spark,
-        "slug": lambda state: state.value.replace(" ", "-"),
-        "day_after": lambda day, days: day + timedelta(days=days),
+        "local": lambda moment, zone: moment.astimezone(zone),
+        "iso": lambda moment: moment.isoformat(timespec="seconds"),
+        "add_days": lambda day, days: day + timedelta(days=days),
+        "moment": _format_moment,
+        "sparkline": _draw_cause_sparkline,
     }
-    environment.globals["attempts"] = wording.format_attempts
-    environment.globals["moment"] = _moment
+    environment.globals["format_attempts"] = wording.format_attempts
     return environment
 
 
-def _spark(cause: CauseFigures) -> Markup:
-    return _ours(draw_sparkline(cause.trend, limit=cause.limit if cause.escalating else None))
+def _draw_cause_sparkline(cause: CauseFigures) -> Markup:
+    limit = cause.escalation_limit if cause.above_limit else None
+    return _mark_safe(draw_sparkline(cause.trend, limit=limit))
 
 
-def _moment(value: datetime, day: date) -> str:
-    """A time of the day itself, else its date."""
-    return f"{value:%H:%M}" if value.date() == day else f"{value:%Y-%m-%d}"
+def _format_moment(moment: datetime, day: date) -> str:
+    """Return the time if the moment is on the reported day, else its date."""
+    return f"{moment:%H:%M}" if moment.date() == day else f"{moment:%Y-%m-%d}"

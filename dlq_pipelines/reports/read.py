@@ -1,6 +1,6 @@
-"""What does the ledger say of a day, as it was when the day ended?
+"""Reads the figures of a day from the ledger, as they were at the end of the day.
 
-`read_figures` asks for sums, never for all rows, in one snapshot of the database.
+All statements run in one snapshot of the database and return sums, never all rows.
 """
 
 from collections import Counter
@@ -12,7 +12,6 @@ import pandas as pd
 from psycopg.rows import DictRow
 
 from dlq_pipelines.causes.fingerprint import compute_fingerprint
-from dlq_pipelines.causes.parse import parse_error
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.figures import (
@@ -46,13 +45,18 @@ from dlq_pipelines.reports.states import (
     decide_cause_state,
     is_escalating,
 )
+from dlq_pipelines.reports.wording import format_cause_label, format_utc, summarize_error
 from dlq_pipelines.retries.fixes import build_fix
 from dlq_pipelines.text import sanitize_line, sanitize_text
 
-# Of each event type list, of the latest errors that are read for details, of fixes.
-_TYPES, _ERRORS, _FIXES = 12, 40, 50
-# An error is read with that many characters at each end and shown with fewer: what the cut left of a secret is not.
-_READ_HALF, _SHOWN_HALF, _MARGIN = 5_000, 1_500, 1_000
+_MAX_EVENT_TYPES = 12
+_MAX_FIXES = 50
+_MAX_DETAILS = 5
+# The latest errors of a cause that are searched for details.
+_ERRORS_READ = 40
+# A long error is read with this many characters at each end, and shown with fewer. Of a cut error,
+# the margin at the cut is never shown: it may be half of a secret that redaction cannot recognize.
+_READ_CHARACTERS, _SHOWN_CHARACTERS, _CUT_MARGIN = 5_000, 1_500, 1_000
 _CUT = "\n[...]\n"
 _WEEK = timedelta(days=7)
 
@@ -60,379 +64,431 @@ _WEEK = timedelta(days=7)
 def read_report_figures(
     connection: Connection, window: ReportWindow, *, policy: ReportPolicy, now: datetime
 ) -> ReportFigures:
-    """Read the day's figures.
+    """Read the figures of a day.
 
     Args:
-        connection: in autocommit mode and outside a transaction: the snapshot is a transaction of its own.
+        connection: in autocommit mode and outside a transaction: the snapshot is one of its own.
         window: the day, which must be over.
-        policy: what the installation decides.
-        now: the moment.
+        policy: the settings of the installation.
+        now: the current time.
 
     Raises:
-        RefusedError: the day is not over, or the ledger has forgotten some of its deaths.
+        RefusedError: the day is not over, or the ledger has deleted deaths of the day.
     """
     if now < window.until:
         raise RefusedError(
-            f"{window.day} is not over yet: it can be reported after {window.until:%Y-%m-%d %H:%M} UTC. "
-            "`dlq causes list` shows what is dead now."
+            f"{window.day} is not over yet: it can be reported after {format_utc(window.until)}.",
+            "`dlq causes list` shows what is dead now.",
         )
     with connection.transaction():
         connection.run("report.snapshot")
         connection.run("report.memory")
-        return _Reading(connection, window, policy).figures()
+        return _FiguresReader(connection, window, policy).read()
 
 
-class _Reading:
-    """One snapshot's answers about a day."""
+@dataclass(frozen=True)
+class _CauseEntry:
+    """A cause of the day with its counts, its row of the catalogue and its state."""
+
+    counts: DictRow
+    catalogue: DictRow | None
+    trend: list[int]
+    history: CauseHistory
+    state: CauseState
+    escalation_limit: float | None = None
+    above_limit: bool = False
+
+
+@dataclass(frozen=True)
+class _ErrorFigures:
+    """What the last errors of a cause show."""
+
+    details: tuple[tuple[str, int], ...] = ()
+    errors_read: int = 0
+    sample: ErrorSample | None = None
+
+
+class _FiguresReader:
+    """Reads the figures of a day in the transaction of its connection."""
 
     def __init__(self, connection: Connection, window: ReportWindow, policy: ReportPolicy) -> None:
         self._connection, self._window, self._policy = connection, window, policy
         self._span = {"start": window.start, "until": window.until}
 
-    def figures(self) -> ReportFigures:
-        """All of them."""
-        self._require_remembered()
-        rows = self._causes()
-        totals = self._totals(rows)
-        ids = [row["cause_id"] for row in rows if row["cause_id"] is not None]
-        days = group_deaths_by_day(self._days(rows, totals, ids), self._window, causes=ids)
-        causes = self._ranked(
-            rows, {name: days[name].tolist() for name in (*ids, UNCLASSIFIED)}, totals
+    def read(self) -> ReportFigures:
+        """Read all figures."""
+        self._require_complete_ledger()
+        window = self._window
+        rows = self._count_causes()
+        totals = self._read_totals(rows)
+        days = self._read_days(rows, totals)
+        causes = self._read_causes(rows, days, totals)
+        fix_rows = self._connection.run("report.fixes", limit=_MAX_FIXES, **self._span).fetchall()
+        retention = timedelta(days=self._policy.dead_retention_days)
+        dead = self._connection.fetch_one(
+            "report.dead_events",
+            at=window.until,
+            archive_before=min(window.until, window.until + _WEEK - retention),
         )
-        fixes = self._connection.run("report.fixes", limit=_FIXES, **self._span).fetchall()
-        retained = timedelta(days=self._policy.dead_retention_days)
-        soon = min(self._window.until, self._window.until + _WEEK - retained)
-        still = self._connection.fetch_one(
-            "report.open", at=self._window.until, archive_before=soon
-        )
-        hours = self._connection.run(
-            "report.hours", bounds=self._window.hours, **self._span
-        ).fetchall()
+        first_day = self._connection.fetch_one("report.first_recorded_day", day=window.day)
         return ReportFigures(
-            window=self._window,
+            window=window,
             policy=self._policy,
             totals=totals,
             causes=causes,
             days=days,
-            hours=group_deaths_by_hour(hours, self._window),
-            matrix=self._matrix(list(causes[:MATRIX_CAUSES]), totals.deaths),
-            backlog=self._backlog(still, totals.deaths),
-            ahead=self._ahead(still["archived_soon"]),
-            fixes=self._fixes(fixes),
-            fixes_found=fixes[0]["found"] if fixes else 0,
-            books=self._books(),
-            ledger_begin=self._connection.fetch_one("report.ledger_begin", day=self._window.day)[
-                "day"
-            ],
+            hours=self._read_hours(),
+            matrix=self._read_matrix(list(causes[:MATRIX_CAUSES]), totals.deaths),
+            backlog=self._read_backlog(dead, totals.deaths),
+            upcoming=UpcomingFigures(dead["archived_soon"], self._count_purged_soon()),
+            fixes=self._read_fixes(fix_rows),
+            fixes_found=fix_rows[0]["found"] if fix_rows else 0,
+            reconciliation=self._read_reconciliation(),
+            first_recorded_day=first_day["day"],
         )
 
-    def _require_remembered(self) -> None:
-        if self._connection.fetch_one("report.forgotten", day=self._window.day, **self._span)[
-            "forgotten"
-        ]:
+    def _require_complete_ledger(self) -> None:
+        day = self._window.day
+        row = self._connection.fetch_one("report.is_incomplete", day=day, **self._span)
+        if row["is_incomplete"]:
             raise RefusedError(
-                f"The ledger has forgotten deaths of {self._window.day}, which is past DLQ_LEDGER_RETENTION_DAYS: "
-                "another report would say less. Keep the one that there is."
+                f"The ledger has deleted deaths of {day}: they are past DLQ_LEDGER_RETENTION_DAYS.",
+                "Keep the report that exists; another one would be incomplete.",
             )
 
-    def _causes(self) -> list[DictRow]:
-        """The day's causes by harm, with the distinct aggregates of merged ones counted together."""
+    def _count_causes(self) -> list[DictRow]:
+        """Return the counts of each cause by harm.
+
+        An aggregate that several merged causes affected is counted once.
+        """
         rows = self._connection.run(
-            "report.causes", limit=CAUSES_LISTED, types=_TYPES, **self._span
+            "report.causes", limit=CAUSES_LISTED, types=_MAX_EVENT_TYPES, **self._span
         ).fetchall()
-        merged = [one for row in rows if len(row["members"]) > 1 for one in row["members"]]
-        if merged:
-            counted = self._connection.run("report.merged_aggregates", members=merged, **self._span)
+        members = [member for row in rows if len(row["members"]) > 1 for member in row["members"]]
+        if members:
+            counted = self._connection.run(
+                "report.merged_aggregates", members=members, **self._span
+            )
             aggregates = {row["cause_id"]: row["aggregates"] for row in counted}
             for row in rows:
                 row["aggregates"] = aggregates.get(row["cause_id"], row["aggregates"])
         return rows
 
-    def _totals(self, rows: list[DictRow]) -> DayTotals:
+    def _read_totals(self, rows: list[DictRow]) -> DayTotals:
         if not rows:
-            return DayTotals(0, 0, 0, 0)
-        events = self._connection.fetch_one("report.events", **self._span)["events"]
-        unclassified = sum(row["deaths"] for row in rows if row["cause_id"] is None)
-        return DayTotals(rows[0]["deaths_found"], events, unclassified, rows[0]["causes_found"])
-
-    def _days(self, rows: list[DictRow], totals: DayTotals, ids: list[str]) -> list[dict[str, Any]]:
-        """Deaths by day and cause: the day itself from its causes, those before from the rollup."""
-        window, days = self._window, self._window.days
-        before = self._connection.run(
-            "report.days", causes=ids, first=days[0], day=window.day
-        ).fetchall()
-        waiting = self._connection.run(
-            "report.days_unclassified", bounds=window.day_bounds, start=window.start
+            return DayTotals(deaths=0, events=0, unclassified=0, causes=0)
+        return DayTotals(
+            deaths=rows[0]["deaths_found"],
+            events=self._connection.fetch_one("report.events", **self._span)["events"],
+            unclassified=sum(row["deaths"] for row in rows if row["cause_id"] is None),
+            causes=rows[0]["causes_found"],
         )
+
+    def _read_days(self, rows: list[DictRow], totals: DayTotals) -> pd.DataFrame:
+        """Count deaths by day and cause: earlier days from the rollup, the day from its causes."""
+        window, days = self._window, self._window.days
+        causes = _list_ids(rows)
+        rollup = self._connection.run(
+            "report.days", causes=causes, first=days[0], day=window.day
+        ).fetchall()
+        unclassified = self._connection.run(
+            "report.days_unclassified", bounds=window.day_bounds, start=window.start
+        ).fetchall()
         today = {row["cause_id"] or UNCLASSIFIED: row["deaths"] for row in rows}
         today[OTHER] = totals.deaths - sum(today.values())
-        return [
-            *({**row, "cause_id": row["cause_id"] or OTHER} for row in before),
-            *(
-                {"day": days[row["position"]], "cause_id": UNCLASSIFIED, "deaths": row["deaths"]}
-                for row in waiting
-            ),
-            *(
-                {"day": window.day, "cause_id": cause, "deaths": deaths}
-                for cause, deaths in today.items()
-            ),
-        ]
+        counts = [(row["day"], row["cause_id"] or OTHER, row["deaths"]) for row in rollup]
+        counts += [(days[row["position"]], UNCLASSIFIED, row["deaths"]) for row in unclassified]
+        counts += [(window.day, cause, deaths) for cause, deaths in today.items()]
+        return group_deaths_by_day(
+            [{"day": day, "cause_id": cause, "deaths": deaths} for day, cause, deaths in counts],
+            window,
+            causes=causes,
+        )
 
-    def _ranked(
-        self, rows: list[DictRow], trends: dict[str, list[int]], totals: DayTotals
+    def _read_hours(self) -> pd.DataFrame:
+        rows = self._connection.run("report.hours", bounds=self._window.hours, **self._span)
+        return group_deaths_by_hour(rows.fetchall(), self._window)
+
+    def _read_causes(
+        self, rows: list[DictRow], days: pd.DataFrame, totals: DayTotals
     ) -> tuple[CauseFigures, ...]:
-        """The causes by harm, what people muted last, those that are told in full with their errors."""
-        known = self._described([row["cause_id"] for row in rows if row["cause_id"] is not None])
-        judged = [
-            self._judged(row, known.get(row["cause_id"]), trends[row["cause_id"] or UNCLASSIFIED])
+        """Return the causes by harm, muted ones last."""
+        catalogue = self._read_catalogue(_list_ids(rows))
+        entries = [
+            self._classify(
+                row,
+                catalogue.get(row["cause_id"]),
+                days[row["cause_id"] or UNCLASSIFIED].tolist(),
+            )
             for row in rows
         ]
-        judged.sort(
-            key=lambda one: (
-                one.state is CauseState.MUTED,
-                -one.row["aggregates"],
-                -one.row["deaths"],
+        entries.sort(
+            key=lambda entry: (
+                entry.state is CauseState.MUTED,
+                -entry.counts["aggregates"],
+                -entry.counts["deaths"],
             )
         )
-        full = select_detailed_causes([one.state for one in judged])
-        errors = self._errors(
-            [one.row["cause_id"] for one, whole in zip(judged, full, strict=True) if whole]
+        detailed = select_detailed_causes([entry.state for entry in entries])
+        errors = self._read_errors(
+            [
+                entry.counts["cause_id"]
+                for entry, is_detailed in zip(entries, detailed, strict=True)
+                if is_detailed and entry.counts["cause_id"] is not None
+            ]
         )
         return tuple(
-            CauseFigures(
-                rank=rank,
-                state=one.state,
-                limit=one.limit,
-                escalating=one.escalating,
-                share=one.row["deaths"] / totals.deaths,
-                trend=tuple(one.trend),
-                in_full=whole,
-                **_counted(one.row),
-                **one.said,
-                **errors.get(one.row["cause_id"], {}),
+            _build_cause(
+                rank,
+                entry,
+                errors.get(entry.counts["cause_id"], _ErrorFigures()),
+                is_detailed=is_detailed,
+                deaths_of_day=totals.deaths,
             )
-            for rank, (one, whole) in enumerate(zip(judged, full, strict=True), start=1)
+            for rank, (entry, is_detailed) in enumerate(
+                zip(entries, detailed, strict=True), start=1
+            )
         )
 
-    def _described(self, ids: list[str]) -> dict[str, DictRow]:
-        """What is known of the causes; owner, note and mute as they were at the day's end, templates redacted."""
-        asked = {"causes": ids, "until": self._window.until}
-        rows = self._connection.run("report.described", **asked).fetchall()
-        templates = self._policy.redaction.errors([row["template"] for row in rows])
-        found = {
-            row["cause_id"]: row | {"template": shown}
-            for row, shown in zip(rows, templates, strict=True)
+    def _read_catalogue(self, ids: list[str]) -> dict[str, DictRow]:
+        """Return the catalogue's rows of the causes by their ids, with redacted templates.
+
+        Owner, note and mute are as they were at the end of the day.
+        """
+        until = self._window.until
+        rows = self._connection.run("report.catalogue", causes=ids, until=until).fetchall()
+        templates = self._policy.redaction.redact_errors([row["template"] for row in rows])
+        catalogue = {
+            row["cause_id"]: row | {"template": template}
+            for row, template in zip(rows, templates, strict=True)
         }
-        for change in self._connection.run("report.said_since", **asked):
-            found[change["cause_id"]][change["key"]] = change["value"]
-        return found
+        for change in self._connection.run("report.later_changes", causes=ids, until=until):
+            catalogue[change["cause_id"]][change["key"]] = change["value"]
+        return catalogue
 
-    def _judged(self, row: DictRow, known: DictRow | None, trend: list[int]) -> "_Judged":
-        """Which state the cause was in, by how many deaths on which days."""
-        if known is None:
-            said = _NOT_CLASSIFIED | {"first_seen": row["first"]}
-            return _Judged(row, trend, CauseState.UNCLASSIFIED, None, escalating=False, said=said)
-        muted = known["muted_until"]
-        seen = CauseHistory(
-            first_seen=known["first_seen"],
-            muted_until=datetime.fromisoformat(muted) if isinstance(muted, str) else muted,
-            **{name: known[name] for name in ("fixing", "fixed", "regressed")},
+    def _classify(
+        self, counts: DictRow, catalogue: DictRow | None, trend: list[int]
+    ) -> _CauseEntry:
+        """Decide the state of a cause by its history and its deaths on the days before."""
+        if catalogue is None:
+            history = CauseHistory(first_seen=counts["first_seen"])
+            return _CauseEntry(counts, None, trend, history, CauseState.UNCLASSIFIED)
+        muted_until = catalogue["muted_until"]
+        if isinstance(muted_until, str):  # from the audit log's JSON
+            muted_until = datetime.fromisoformat(muted_until)
+        history = CauseHistory(
+            first_seen=catalogue["first_seen"],
+            muted_until=muted_until,
+            fixing=catalogue["fixing"],
+            fixed=catalogue["fixed"],
+            regressed=catalogue["regressed"],
         )
-        age = (self._window.day - seen.first_seen.astimezone(self._window.zone).date()).days
+        age = (self._window.day - history.first_seen.astimezone(self._window.zone).date()).days
         before = trend[:-1][max(DAYS_BEFORE - age, 0) :] if age > 0 else []
-        worse = is_escalating(row["deaths"], before)
-        word = decide_cause_state(
-            seen, start=self._window.start, until=self._window.until, escalating=worse
+        above_limit = is_escalating(counts["deaths"], before)
+        state = decide_cause_state(
+            history,
+            start=self._window.start,
+            until=self._window.until,
+            escalating=above_limit,
         )
-        return _Judged(
-            row,
-            trend,
-            word,
-            compute_escalation_limit(before) if before else None,
-            worse,
-            said=_said(known, seen),
-        )
+        limit = compute_escalation_limit(before) if before else None
+        return _CauseEntry(counts, catalogue, trend, history, state, limit, above_limit)
 
-    def _matrix(self, causes: list[CauseFigures], deaths: int) -> pd.DataFrame:
+    def _read_matrix(self, causes: list[CauseFigures], deaths: int) -> pd.DataFrame:
         ids = [cause.cause_id for cause in causes]
         rows = self._connection.run(
             "report.types", causes=ids, limit=MATRIX_TYPES, **self._span
         ).fetchall()
-        named = [row | {"event_type": sanitize_line(row["event_type"], 80)} for row in rows]
-        return group_deaths_by_type(named, causes, deaths)
+        shown = [row | {"event_type": sanitize_line(row["event_type"], 80)} for row in rows]
+        return group_deaths_by_type(shown, causes, deaths)
 
-    def _errors(self, causes: list[str | None]) -> dict[str | None, dict[str, Any]]:
-        """Of each cause a sample, and the names in its last errors, all redacted before anything is read from them."""
-        ids = [cause for cause in causes if cause is not None]
+    def _read_errors(self, causes: list[str]) -> dict[str | None, _ErrorFigures]:
+        """Return the sample and the details of each cause, and of the deaths without a cause.
+
+        Errors are redacted before anything is read from them.
+        """
         rows = self._connection.run(
-            "report.samples", causes=ids, half=_READ_HALF, limit=_ERRORS, **self._span
+            "report.samples",
+            causes=causes,
+            half=_READ_CHARACTERS,
+            limit=_ERRORS_READ,
+            **self._span,
         ).fetchall()
-        texts = self._policy.redaction.errors([row["error"] or "" for row in rows])
-        found: dict[str | None, list[tuple[DictRow, str]]] = {}
+        texts = self._policy.redaction.redact_errors([row["error"] or "" for row in rows])
+        by_cause: dict[str | None, list[tuple[DictRow, str]]] = {}
         for row, text in zip(rows, texts, strict=True):
-            found.setdefault(row["cause_id"], []).append((row, text))
-        return {cause: _told_by(errors) for cause, errors in found.items()}
+            by_cause.setdefault(row["cause_id"], []).append((row, text))
+        return {cause: _summarize_errors(errors) for cause, errors in by_cause.items()}
 
-    def _backlog(self, still: DictRow, died: int) -> BacklogFigures:
+    def _read_backlog(self, dead: DictRow, died: int) -> BacklogFigures:
         start, until = self._window.start, self._window.until
-        ask, most = self._connection.fetch_one, self._policy.max_retries
+        fetch_one = self._connection.fetch_one
+        moves = fetch_one("report.archive_moves", **self._span)
+        retries = fetch_one("report.retries", **self._span)
+        parked = fetch_one("report.parked", at=until, max_retries=self._policy.max_retries)
         return BacklogFigures(
-            before=ask("report.open", at=start, archive_before=start)["events"],
-            open=still["events"],
-            oldest=still["oldest"],
-            parked=ask("report.parked", at=until, max_retries=most)["events"],
+            dead_at_start=fetch_one("report.dead_events", at=start, archive_before=start)["events"],
+            dead_at_end=dead["events"],
+            oldest=dead["oldest"],
+            parked=parked["events"],
             died=died,
-            **ask("report.moved", **self._span),
-            **ask("report.retries", **self._span),
+            restored=moves["restored"],
+            retried=retries["retried"],
+            archived=moves["archived"],
+            discarded=moves["discarded"],
+            delivered=retries["delivered"],
+            died_again=retries["died_again"],
+            timed_out=retries["timed_out"],
+            deleted=retries["deleted"],
         )
 
-    def _ahead(self, archived: int) -> UpcomingFigures:
-        """What the retentions take within a week after the day."""
+    def _count_purged_soon(self) -> int | None:
+        """Count archived events that pass their retention within a week; None: never purged."""
         until, days = self._window.until, self._policy.archive_retention_days
         if not days:
-            return UpcomingFigures(archived, None)
-        soon = min(until, until + _WEEK - timedelta(days=days))
-        return UpcomingFigures(
-            archived,
-            self._connection.fetch_one("report.purged_soon", at=until, purge_before=soon)["events"],
-        )
+            return None
+        before = min(until, until + _WEEK - timedelta(days=days))
+        row = self._connection.fetch_one("report.purged_soon", at=until, purge_before=before)
+        return int(row["events"])
 
-    def _fixes(self, rows: list[DictRow]) -> tuple[FixFigures, ...]:
+    def _read_fixes(self, rows: list[DictRow]) -> tuple[FixFigures, ...]:
         if not rows:
             return ()
         stages: dict[int, list[StageFigures]] = {row["id"]: [] for row in rows}
-        asked = {
-            "fixes": list(stages),
-            "since": min(row["flagged_at"] for row in rows),
-            "until": self._window.until,
-        }
-        for row in self._connection.run("report.stages", **asked):
-            stages[row.pop("fix_id")].append(StageFigures(**row))
-        return tuple(self._fix(row, stages[row["id"]]) for row in rows)
+        for row in self._connection.run(
+            "report.stages",
+            fixes=list(stages),
+            since=min(row["flagged_at"] for row in rows),
+            until=self._window.until,
+        ):
+            stages[row["fix_id"]].append(
+                StageFigures(
+                    stage=row["stage"],
+                    released=row["released"],
+                    delivered=row["delivered"],
+                    died_again=row["died_again"],
+                    timed_out=row["timed_out"],
+                    deleted=row["deleted"],
+                )
+            )
+        return tuple(self._build_fix(row, stages[row["id"]]) for row in rows)
 
-    def _fix(self, row: DictRow, stages: list[StageFigures]) -> FixFigures:
-        """The fix as it was: what came of it later is left out."""
+    def _build_fix(self, row: DictRow, stages: list[StageFigures]) -> FixFigures:
+        """Build a fix as it was at the end of the day, without its later end."""
         fix, ended = build_fix(row), bool(row["ended"])
-        pairs = [
-            (one["events"], *self._policy.redaction.errors([one["before"], one["after"]]))
-            for one in fix.evidence
-        ]
+        status = "paused" if row["was_paused"] else "active"
         return FixFigures(
             id=fix.id,
             cause_id=fix.selection.cause,
-            status=str(fix.status) if ended else "paused" if row["was_paused"] else "active",
+            status=str(fix.status) if ended else status,
             ended=ended,
-            targets=sanitize_line(str(fix.selection), 200),
+            selection=sanitize_line(str(fix.selection), 200),
             note=sanitize_line(fix.note, 300),
-            link=sanitize_line(fix.link, 300) if fix.link else None,
-            owner=sanitize_line(fix.owner, 100) if fix.owner else None,
+            link=_sanitize_optional(fix.link, 300),
+            owner=_sanitize_optional(fix.owner, 100),
             flagged_by=sanitize_line(fix.flagged_by, 100),
             flagged_at=fix.flagged_at,
             closed_at=fix.closed_at if ended else None,
-            verdict=sanitize_line(fix.verdict, 300) if ended and fix.verdict else None,
+            verdict=_sanitize_optional(fix.verdict, 300) if ended else None,
             stages=tuple(stages),
-            evidence=tuple(
-                FixEvidence(n, summarize_error(before), summarize_error(after))
-                for n, before, after in pairs
-            )
-            if ended
-            else (),
+            evidence=self._build_evidence(fix.evidence) if ended else (),
         )
 
-    def _books(self) -> ReconciliationFigures | None:
-        row = self._connection.run("report.books", until=self._window.until).fetchone()
-        return ReconciliationFigures(**row | {"examples": tuple(row["examples"])}) if row else None
+    def _build_evidence(self, evidence: tuple[dict[str, Any], ...]) -> tuple[FixEvidence, ...]:
+        pairs = []
+        for item in evidence:
+            before, after = self._policy.redaction.redact_errors([item["before"], item["after"]])
+            pairs.append(
+                FixEvidence(item["events"], summarize_error(before), summarize_error(after))
+            )
+        return tuple(pairs)
+
+    def _read_reconciliation(self) -> ReconciliationFigures | None:
+        row = self._connection.run("report.reconciliation", until=self._window.until).fetchone()
+        if row is None:
+            return None
+        return ReconciliationFigures(
+            checked_at=row["checked_at"],
+            missing=row["missing"],
+            duplicated=row["duplicated"],
+            event_ids=tuple(row["event_ids"]),
+        )
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """A row of the day with what was made of it."""
-
-    row: DictRow
-    trend: list[int]
-    state: CauseState
-    limit: float | None
-    escalating: bool
-    said: dict[str, Any]
+def _list_ids(rows: list[DictRow]) -> list[str]:
+    return [row["cause_id"] for row in rows if row["cause_id"] is not None]
 
 
-_NOT_CLASSIFIED = {"title": "not classified yet", "exception_type": "", "template": ""}
-
-
-def _said(known: DictRow, seen: CauseHistory) -> dict[str, Any]:
-    """What is shown of a cause in words."""
-    exception, template = (
-        sanitize_line(known["exception_type"], 120),
-        sanitize_line(known["template"], 300),
+def _build_cause(
+    rank: int,
+    entry: _CauseEntry,
+    errors: _ErrorFigures,
+    *,
+    is_detailed: bool,
+    deaths_of_day: int,
+) -> CauseFigures:
+    counts, known = entry.counts, entry.catalogue or {}
+    exception_type = sanitize_line(known.get("exception_type", ""), 120)
+    template = sanitize_line(known.get("template", ""), 300)
+    label = format_cause_label(exception_type, template) if known else "not classified yet"
+    types = zip(counts["event_types"], counts["type_deaths"], strict=True)
+    return CauseFigures(
+        rank=rank,
+        cause_id=counts["cause_id"] or UNCLASSIFIED,
+        title=_sanitize_optional(known.get("name"), 120) or label,
+        exception_type=exception_type,
+        template=template,
+        state=entry.state,
+        above_limit=entry.above_limit,
+        escalation_limit=entry.escalation_limit,
+        deaths=counts["deaths"],
+        share=counts["deaths"] / deaths_of_day,
+        aggregates=counts["aggregates"],
+        aggregate_type=_sanitize_optional(counts["aggregate_type"], 80),
+        event_types=tuple((sanitize_line(name, 80), deaths) for name, deaths in types),
+        event_type_count=counts["event_type_count"],
+        first_seen=entry.history.first_seen,
+        last_seen=counts["last_seen"],
+        trend=tuple(entry.trend),
+        attempts=(counts["fewest"], counts["attempts"] / counts["deaths"], counts["most"]),
+        owner=_sanitize_optional(known.get("owner"), 100),
+        note=_sanitize_optional(known.get("note"), 500),
+        muted_until=entry.history.muted_until,
+        details=errors.details,
+        errors_read=errors.errors_read,
+        sample=errors.sample,
+        is_detailed=is_detailed,
     )
-    return {
-        "title": sanitize_line(known["name"], 120)
-        if known["name"]
-        else format_cause_label(exception, template),
-        "exception_type": exception,
-        "template": template,
-        "owner": sanitize_line(known["owner"], 100) if known["owner"] else None,
-        "note": sanitize_line(known["note"], 500) if known["note"] else None,
-        "muted_until": seen.muted_until,
-        "first_seen": seen.first_seen,
-    }
 
 
-def _counted(row: DictRow) -> dict[str, Any]:
-    """The figures of a cause."""
-    types = zip(row["event_types"], row["type_deaths"], strict=True)
-    return {
-        "cause_id": row["cause_id"] or UNCLASSIFIED,
-        "deaths": row["deaths"],
-        "aggregates": row["aggregates"],
-        "event_types": tuple((sanitize_line(name, 80), deaths) for name, deaths in types),
-        "kinds": row["kinds"],
-        "last_seen": row["last"],
-        "attempts": (row["fewest"], row["attempts"] / row["deaths"], row["most"]),
-    }
+def _sanitize_optional(text: str | None, limit: int) -> str | None:
+    return sanitize_line(text, limit) if text else None
 
 
-def _told_by(errors: list[tuple[DictRow, str]]) -> dict[str, Any]:
-    """What the last errors of a cause say: the last one as a sample, and the names that they have in common."""
-    names = Counter(compute_fingerprint(text).detail for _, text in errors if text)
-    names.pop("", None)
-    details = sorted(names.items(), key=lambda one: (-one[1], one[0]))[:5]
+def _summarize_errors(errors: list[tuple[DictRow, str]]) -> _ErrorFigures:
+    """Count the details of the errors; the first error is the sample."""
+    counted = Counter(compute_fingerprint(text).detail for _, text in errors if text)
+    counted.pop("", None)
+    details = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:_MAX_DETAILS]
     row, text = errors[0]
     characters = row["characters"] or 0
-    shown = _both_ends(text, was_cut=characters > 2 * _READ_HALF)
-    sample = (
-        ErrorSample(row["event_id"], summarize_error(text), shown, characters) if text else None
+    shown = _shorten_error(text, was_cut=characters > 2 * _READ_CHARACTERS)
+    return _ErrorFigures(
+        details=tuple((sanitize_line(name, 120), count) for name, count in details),
+        errors_read=len(errors),
+        sample=(
+            ErrorSample(row["event_id"], summarize_error(text), shown, characters) if text else None
+        ),
     )
-    return {
-        "details": tuple((sanitize_line(name, 120), count) for name, count in details),
-        "details_of": len(errors),
-        "sample": sample,
-    }
 
 
-def _both_ends(text: str, *, was_cut: bool) -> str:
-    """Enough of an error to see what failed: some tools say it at the beginning, some at the end.
-
-    Of one that was cut when it was read, nothing that stood close to the cut.
-    """
-    if not was_cut and len(text) <= 2 * _SHOWN_HALF:
+def _shorten_error(text: str, *, was_cut: bool) -> str:
+    """Return the beginning and the end of a long error: either may name the failure."""
+    if not was_cut and len(text) <= 2 * _SHOWN_CHARACTERS:
         return sanitize_text(text)
     head, _, tail = text.partition(_CUT) if was_cut else (text, "", text)
-    margin = _MARGIN if was_cut else 0
-    first = head[: min(_SHOWN_HALF, max(len(head) - margin, 0))]
-    last = tail[max(len(tail) - _SHOWN_HALF, margin) :]
+    margin = _CUT_MARGIN if was_cut else 0
+    first = head[: min(_SHOWN_CHARACTERS, max(len(head) - margin, 0))]
+    last = tail[max(len(tail) - _SHOWN_CHARACTERS, margin) :]
     return sanitize_text(f"{first}{_CUT}{last}")
-
-
-def summarize_error(error: str) -> str:
-    """Exception and message of an error in one line."""
-    failure = parse_error(error)
-    return format_cause_label(
-        sanitize_line(failure.exception_type, 120), sanitize_line(failure.message, 300), limit=300
-    )
-
-
-def format_cause_label(exception: str, message: str, *, limit: int = 160) -> str:
-    """A cause in one line, `TimeoutError: no answer in <n> s`; the type is not said twice."""
-    said = message.startswith(exception) or not message
-    return sanitize_line((message or exception) if said else f"{exception}: {message}", limit)

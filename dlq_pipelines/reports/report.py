@@ -1,9 +1,10 @@
-"""What does the person on call read about yesterday's failures in one minute?
+"""Makes the report of a day and publishes it.
 
-A report is one set of figures told three times: a page for people, Markdown for chats and Dagster's UI, JSON for
-programs. Nothing that happened after the day's end is in it, so a day that is built again is the same bytes, whatever
-was retried, archived or purged since; the files therefore do not say when they were built. Merging or naming causes
-changes past days on purpose, and so does classifying deaths that had waited for it.
+A report renders one set of figures as HTML for people, Markdown for chats and Dagster's UI, and
+JSON for programs. It contains nothing that happened after the end of the day, so a rebuilt report
+has the same bytes, whatever was retried, archived or purged since. For the same reason the files do
+not say when they were built. Merging or naming causes changes past days on purpose, and so does
+the classification of deaths that waited for it.
 """
 
 from collections.abc import Mapping
@@ -24,13 +25,15 @@ from dlq_pipelines.reports.wording import build_headline
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """A day's report.
+    """The report of a day.
 
     Attributes:
-        figures: all that it tells.
-        headline: the day in a few sentences of plain text that strangers wrote parts of: escape it.
-        html: the page; `markdown` and `json`: its twins.
-        places: where the files are, by `html`, `md`, `json` and `index`; empty until it is published.
+        figures: all figures that the report shows.
+        headline: the day in a few sentences of plain text. Contains texts of events: escape it.
+        html: the page.
+        markdown: the report as Markdown.
+        json: the report as JSON.
+        places: where the files are, by `html`, `md`, `json` and `index`; empty until published.
     """
 
     figures: ReportFigures
@@ -42,33 +45,33 @@ class Report:
 
     @property
     def day(self) -> date:
-        """The day that it is about."""
+        """The reported day."""
         return self.figures.window.day
 
 
 def make_report(
     connection: Connection, *, day: date, zone: ZoneInfo, policy: ReportPolicy, now: datetime
 ) -> Report:
-    """Read the ledger and tell the day; writes nothing.
+    """Read the ledger and render the report of a day; write nothing.
 
     Args:
         connection: in autocommit mode and outside a transaction.
         day: the day of `died_at` in `zone`, which must be over.
-        zone: where it is that day.
-        policy: what the installation decides.
-        now: the moment.
+        zone: the time zone of the day.
+        policy: the settings of the installation.
+        now: the current time.
 
     Raises:
-        RefusedError: the day is not over, or the ledger has forgotten some of its deaths.
+        RefusedError: the day is not over, or the ledger has deleted deaths of the day.
     """
     figures = read_report_figures(connection, ReportWindow(day, zone), policy=policy, now=now)
-    said = build_headline(figures)
+    headline = build_headline(figures)
     return Report(
-        figures,
-        said,
-        render_report_page(figures, said),
-        render_report_markdown(figures, said),
-        render_report_json(figures, said),
+        figures=figures,
+        headline=headline,
+        html=render_report_page(figures, headline),
+        markdown=render_report_markdown(figures, headline),
+        json=render_report_json(figures, headline),
     )
 
 
@@ -82,13 +85,20 @@ def build_report(
     now: datetime,
     dry_run: bool = False,
 ) -> Report:
-    """Make the report and put its files, and the list of reports, into their places. See `make_report`.
+    """Make the report of a day and publish its files and the list of reports.
 
-    A dry run says their places and writes nothing.
+    Args:
+        connection: see `make_report`.
+        day: see `make_report`.
+        zone: see `make_report`.
+        target: where the files are written.
+        policy: see `make_report`.
+        now: see `make_report`.
+        dry_run: return the places of the files and write nothing.
 
     Raises:
-        RefusedError: as `make_report` does.
-        DlqError: the target cannot be written to; earlier files stay as they were.
+        RefusedError: see `make_report`.
+        DlqError: the target cannot be written to; earlier files are unchanged.
     """
     report = make_report(connection, day=day, zone=zone, policy=policy, now=now)
     texts = {"html": report.html, "md": report.markdown, "json": report.json}

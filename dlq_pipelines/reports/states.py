@@ -1,7 +1,4 @@
-"""Is a cause new, back, getting worse, being mended or mended?
-
-Pure. What counts as worse is defined here and nowhere else, so that it can be argued about.
-"""
+"""Decides the state of a cause on a day. Pure: it reads no database and no clock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +7,17 @@ from enum import StrEnum
 from math import sqrt
 from statistics import median
 
-# Fewer deaths than this are noise whatever the days before were like.
+# Fewer deaths than this never escalate: they are noise.
 MIN_DEATHS = 10
-# Iglewicz and Hoaglin call a value an outlier when 0.6745 * |x - median| / MAD is more than 3.5.
+# Iglewicz and Hoaglin: a value is an outlier if 0.6745 * |x - median| / MAD is above 3.5.
 ESCALATION_FACTOR = 3.5
-# 1 / 0.6745: by it the median absolute deviation of normally distributed values is their standard deviation.
+# 1 / 0.6745. Times this, the median absolute deviation (MAD) of normally distributed values is
+# their standard deviation.
 ESCALATION_DEVIATIONS = 1.4826
 
 
 class CauseState(StrEnum):
-    """What a person has to know of a cause, in the word that is shown."""
+    """The state of a cause on a day, as it is shown."""
 
     MUTED = "muted"
     FIXING = "fixing"
@@ -28,23 +26,23 @@ class CauseState(StrEnum):
     ESCALATING = "escalating"
     FIXED = "fixed"
     ONGOING = "ongoing"
-    UNCLASSIFIED = "not classified"
+    UNCLASSIFIED = "unclassified"
 
 
-# What somebody should look at in the morning.
+# The states that need a person in the morning.
 URGENT_STATES = (CauseState.NEW, CauseState.REGRESSED, CauseState.ESCALATING)
 
 
 @dataclass(frozen=True)
 class CauseHistory:
-    """What was known of a cause at the end of the day.
+    """What is known of a cause at the end of the day.
 
     Attributes:
-        first_seen: when the first event died of it.
-        muted_until: until when nobody wants to be told, if ever said.
-        fixing: a fix of it, or of a part of it, was open.
-        fixed: the last of its fixes to end had proven that all of it is mended.
-        regressed: since then an event that was written after that fix had died of it.
+        first_seen: its first death.
+        muted_until: when the mute ends; None: not muted.
+        fixing: whether a fix of the cause, or of a part of it, is open.
+        fixed: whether the last verdict on a fix of the whole cause is verified.
+        regressed: whether an event that was written after that fix died of the cause again.
     """
 
     first_seen: datetime
@@ -57,21 +55,21 @@ class CauseHistory:
 def decide_cause_state(
     known: CauseHistory, *, start: datetime, until: datetime, escalating: bool
 ) -> CauseState:
-    """The one word for a cause on a day, the first of these that holds.
+    """Return the state of a cause on a day: the first of these that applies.
 
-    1. muted: people said not to be told, and meant the day's end too.
-    2. fixing: somebody is at it, so nothing else about it is news.
-    3. regressed: it was mended and is back.
-    4. new: its first death was on this day.
-    5. escalating: more deaths than its days before explain.
-    6. fixed: proven to be mended; what still dies of it was written before.
+    1. muted: a person muted the cause beyond the end of the day.
+    2. fixing: a fix is open, so other changes are no news.
+    3. regressed: a fixed cause that died again in an event written after the fix.
+    4. new: the first death was on this day.
+    5. escalating: more deaths than the days before explain.
+    6. fixed: a fix was verified; later deaths are of events written before the fix.
     7. ongoing.
 
     Args:
-        known: of the cause, at the day's end.
-        start: the day's first instant.
-        until: the next day's first instant.
-        escalating: whether `is_escalating` says so.
+        known: of the cause, at the end of the day.
+        start: the first instant of the day.
+        until: the first instant of the next day.
+        escalating: the result of `is_escalating`.
     """
     rules = (
         (CauseState.MUTED, known.muted_until is not None and known.muted_until > until),
@@ -81,22 +79,23 @@ def decide_cause_state(
         (CauseState.ESCALATING, escalating),
         (CauseState.FIXED, known.fixed),
     )
-    return next((word for word, holds in rules if holds), CauseState.ONGOING)
+    return next((state for state, applies in rules if applies), CauseState.ONGOING)
 
 
 def compute_escalation_limit(before: Sequence[int]) -> float:
-    """How many deaths of a cause on a day its days before explain.
+    """Return how many deaths of a cause on a day the days before explain.
 
         median + 3.5 * max(1.4826 * MAD, sqrt(max(median, 1)))
 
-    MAD is the median absolute deviation: up to half of the days may be outliers and move it little, where a mean and a
-    standard deviation follow one bad day for two weeks and are blind meanwhile. The cut 3.5 is that of Iglewicz and
-    Hoaglin, How to Detect and Handle Outliers (1993), pages 11 to 13. The square root is the noise of a count, which is
-    a Poisson variable's: without it, a cause with equal days would escalate by one more death.
+    MAD is the median absolute deviation. Up to half of the days may be outliers and hardly change
+    it. A mean and a standard deviation follow one bad day for two weeks and miss others meanwhile.
+    The factor 3.5 is from Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993), pages 11
+    to 13. The square root is the noise of a count (a Poisson variable). Without it, a cause with
+    equal days would escalate with one more death.
 
     Args:
-        before: deaths on each of the days before since the cause was first seen, days without deaths as 0; at least
-            one, normally 14.
+        before: deaths on each day before since the cause was first seen, 0 for days without deaths.
+            At least one day, normally 14.
     """
     middle = median(before)
     deviation = median(abs(deaths - middle) for deaths in before)
@@ -104,5 +103,5 @@ def compute_escalation_limit(before: Sequence[int]) -> float:
 
 
 def is_escalating(deaths: int, before: Sequence[int]) -> bool:
-    """Whether so many deaths are more than the days before explain, and at least ten. False without a day before."""
+    """Whether the deaths are at least 10 and above the limit. False without a day before."""
     return bool(before) and deaths >= MIN_DEATHS and deaths > compute_escalation_limit(before)

@@ -1,12 +1,19 @@
-"""How is a day said in words and numbers that people read?"""
+"""Formats the figures of a day as text: the headline, causes, counts, durations and dates."""
 
+import re
 from datetime import date, datetime
 
-from dlq_pipelines.reports.figures import DAYS_BEFORE, ReportFigures
-from dlq_pipelines.reports.states import CauseState
-from dlq_pipelines.text import format_count, format_duration
+from dlq_pipelines.causes.parse import parse_error
+from dlq_pipelines.reports.figures import DAYS_BEFORE, CauseFigures, ReportFigures
+from dlq_pipelines.reports.states import URGENT_STATES
+from dlq_pipelines.text import format_count, format_duration, sanitize_line
 
-_TIMES_AS_MANY = 2  # from 200 % above on, a factor is easier to read than a percentage
+# From 200 % more on, a factor is easier to read than a percentage.
+_FACTOR_FROM = 2
+# Means from this on are rounded to whole numbers.
+_WHOLE_FROM = 10
+# Aggregate types that can stand in a sentence, such as `parcel` or `SalesOrder`.
+_PLAIN_NOUN = re.compile(r"[A-Za-z][A-Za-z_-]{0,39}")
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
@@ -15,123 +22,157 @@ _MONTHS = (
 
 
 def build_headline(figures: ReportFigures) -> str:
-    """The day in up to four sentences: how many died, what is different, what hurts most, whether fixes worked."""
+    """Return the day in up to four sentences: deaths, causes, the most harmful cause, fixes."""
     sentences = [
-        _died(figures),
-        _different(figures),
-        _most_harm(figures),
-        _fixes(figures),
-        _left(figures),
+        _describe_deaths(figures),
+        _describe_causes(figures),
+        _describe_most_affected(figures),
+        _describe_fixes(figures),
+        _describe_backlog(figures),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _died(figures: ReportFigures) -> str:
+def _describe_deaths(figures: ReportFigures) -> str:
     totals, day = figures.totals, figures.window.day.isoformat()
+    if not totals.deaths and not figures.mean:
+        return f"No event died on {day} or in the {DAYS_BEFORE} days before."
     if not totals.deaths:
-        before = f"the mean of the {DAYS_BEFORE} days before is {format_rounded(figures.mean)}"
-        return f"No event died on {day}; {before if figures.mean else f'none did in the {DAYS_BEFORE} days before'}."
+        mean = format_rounded(figures.mean)
+        return f"No event died on {day}; the mean of the {DAYS_BEFORE} days before is {mean}."
     times = f" {totals.deaths:,} times" if totals.deaths > totals.events else ""
     return (
-        f"{format_count(totals.events, 'event')} died{times} on {day}, {describe_change(figures)}."
+        f"{format_count(totals.events, 'event')} died{times} on {day}, {_describe_change(figures)}."
     )
 
 
-def describe_change(figures: ReportFigures) -> str:
-    """The day against the mean of the days before, such as `40 % above the mean of the 14 days before (223)`."""
+def _describe_change(figures: ReportFigures) -> str:
+    """Compare the day with the mean, such as `40 % above the mean of the 14 days before (223)`."""
     if figures.change is None:
         return f"none in the {DAYS_BEFORE} days before"
     mean = f"the mean of the {DAYS_BEFORE} days before ({format_rounded(figures.mean)})"
-    percent_more = round(figures.change * 100)
-    if figures.change >= _TIMES_AS_MANY:
+    percent = round(figures.change * 100)
+    if figures.change >= _FACTOR_FROM:
         return f"{figures.change + 1:,.1f} times {mean}"
-    if not percent_more:
-        return f"as many as {mean}"
-    return f"{abs(percent_more)} % {'above' if percent_more > 0 else 'below'} {mean}"
+    if not percent:
+        return f"equal to {mean}"
+    return f"{abs(percent)} % {'above' if percent > 0 else 'below'} {mean}"
 
 
-def _different(figures: ReportFigures) -> str:
-    counts = [
-        (len(figures.in_state(state)), words)
-        for state, words in (
-            (CauseState.NEW, "new"),
-            (CauseState.REGRESSED, "back after {} fix"),
-            (CauseState.ESCALATING, "getting worse"),
-        )
-    ]
-    told = [
-        f"{n:,} {'is' if n == 1 else 'are'} {words.format('its' if n == 1 else 'their')}"
-        for n, words in counts
-        if n
-    ]
+def _describe_causes(figures: ReportFigures) -> str:
     if not figures.totals.deaths:
         return ""
     known = figures.totals.causes
     if not known:
-        return "No cause is known yet."
-    if not told:
-        return "The cause is an old one." if known == 1 else f"All {known:,} causes are old ones."
-    return f"Of {format_count(known, 'cause')}, {', '.join(told)}."
+        return "No death is classified yet."
+    counts = [
+        f"{count:,} {state}"
+        for state in URGENT_STATES
+        if (count := len(figures.list_causes(state)))
+    ]
+    if not counts:
+        return f"No new causes; {known:,} known {'one' if known == 1 else 'ones'}."
+    return f"{format_count(known, 'cause')}: {', '.join(counts)}."
 
 
-def _most_harm(figures: ReportFigures) -> str:
+def _describe_most_affected(figures: ReportFigures) -> str:
     first = next((cause for cause in figures.causes if cause.cause_id), None)
     if first is None:
         return ""
-    return f"Most harm: {first.title} ({format_count(first.aggregates, 'aggregate')}, {format_count(first.deaths, 'death')})."
+    deaths = format_count(first.deaths, "death")
+    return f"Most affected: {_describe_cause(first)}, {format_aggregates(first)}, {deaths}."
 
 
-def _fixes(figures: ReportFigures) -> str:
-    ended = [(len(figures.ended(status)), status) for status in ("verified", "halted")]
-    told = [
-        f"{format_count(n, 'fix', 'fixes')} {'was' if n == 1 else 'were'} {status}"
-        for n, status in ended
-        if n
+def _describe_cause(cause: CauseFigures) -> str:
+    """Return the title, or the exception type and the detail that every error names."""
+    is_named = cause.title != format_cause_label(cause.exception_type, cause.template)
+    if is_named or not cause.exception_type or not cause.details:
+        return cause.title
+    detail, errors = cause.details[0]
+    return f"{cause.exception_type} '{detail}'" if errors == cause.errors_read else cause.title
+
+
+def _describe_fixes(figures: ReportFigures) -> str:
+    counts = [
+        f"{count:,} {status}"
+        for status in ("verified", "halted")
+        if (count := len(figures.list_ended_fixes(status)))
     ]
-    return f"{' and '.join(told)}." if told else ""
+    return f"Fixes that ended: {', '.join(counts)}." if counts else ""
 
 
-def _left(figures: ReportFigures) -> str:
-    """A day without deaths is still one with a backlog."""
+def _describe_backlog(figures: ReportFigures) -> str:
+    """Describe what is still dead after a day without deaths."""
     if figures.totals.deaths or not figures.backlog.oldest:
         return ""
-    age = figures.window.until - figures.backlog.oldest
-    return f"{format_count(figures.backlog.open, 'event')} of earlier days stay dead, the oldest for {format_duration(age)}."
+    events = format_count(figures.backlog.dead_at_end, "event")
+    age = format_duration(figures.window.until - figures.backlog.oldest)
+    verb = "is" if figures.backlog.dead_at_end == 1 else "are"
+    return f"{events} of earlier days {verb} still dead, the oldest for {age}."
+
+
+def format_aggregates(cause: CauseFigures) -> str:
+    """Return the affected aggregates, such as `37 parcels`."""
+    noun = cause.aggregate_type
+    if noun is None or not _PLAIN_NOUN.fullmatch(noun):
+        return format_count(cause.aggregates, "aggregate")
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return format_count(cause.aggregates, noun, f"{noun[:-1]}ies")
+    plural = f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+    return format_count(cause.aggregates, noun, plural)
+
+
+def format_cause_label(exception_type: str, message: str, *, limit: int = 160) -> str:
+    """Return a cause in one line, such as `TimeoutError: no answer in <n> s`.
+
+    A message that begins with the exception type already is not prefixed again.
+    """
+    has_type = message.startswith(exception_type) or not message
+    label = (message or exception_type) if has_type else f"{exception_type}: {message}"
+    return sanitize_line(label, limit)
+
+
+def summarize_error(error: str) -> str:
+    """Return the exception and the message of an error in one line."""
+    parsed = parse_error(error)
+    return format_cause_label(
+        sanitize_line(parsed.exception_type, 120), sanitize_line(parsed.message, 300), limit=300
+    )
 
 
 def format_percent(share: float) -> str:
-    """A share as a percentage: something is never 0 %, and not everything never 100 %."""
-    shown = share * 100
-    if 0 < shown < 1:
+    """Return a share as a percentage. Only an exact 0 is `0 %`, only an exact 1 is `100 %`."""
+    percent = share * 100
+    if 0 < percent < 1:
         return "< 1 %"
-    return "> 99 %" if 99 < shown < 100 else f"{shown:.0f} %"  # noqa: PLR2004 - said above
+    return "> 99 %" if 0 < 100 - percent < 1 else f"{percent:.0f} %"
 
 
 def format_rounded(value: float) -> str:
-    """A mean: one decimal below ten."""
-    return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:,.1f}"  # noqa: PLR2004 - said above
+    """Return a mean, with one decimal below ten."""
+    return f"{value:,.0f}" if value >= _WHOLE_FROM or value == round(value) else f"{value:,.1f}"
 
 
 def format_long_day(day: date) -> str:
-    """`Tuesday, 24 November 2026`, whatever the locale."""
+    """Return `Tuesday, 24 November 2026` in every locale."""
     return f"{_WEEKDAYS[day.weekday()]}, {day.day} {_MONTHS[day.month - 1]} {day.year}"
 
 
 def format_short_day(day: date) -> str:
-    """`24 Nov`."""
+    """Return `24 Nov`."""
     return f"{day.day} {_MONTHS[day.month - 1][:3]}"
 
 
 def format_weekday(day: date) -> str:
-    """`Tuesday`."""
+    """Return `Tuesday`."""
     return _WEEKDAYS[day.weekday()]
 
 
 def format_utc(moment: datetime) -> str:
-    """A moment for people, to the minute."""
+    """Return a time to the minute, such as `2026-11-24 18:30 UTC`."""
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def format_attempts(fewest: int, most: int) -> str:
-    """`5`, or `1 to 5`."""
+    """Return `5`, or `1 to 5`."""
     return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"

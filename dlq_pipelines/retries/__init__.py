@@ -1,1 +1,1 @@
-"""Bringing dead events back: by hand, or in the stages of a flagged fix that proves itself or is halted."""
+"""Retries dead events: by hand, or in the growing stages of a flagged fix."""

@@ -1,18 +1,18 @@
-"""What is the next step of a fix, and what does it say of its cause when it ends?
+"""Advances a fix step by step until it waits or ends, and withdraws, pauses and resumes it.
 
-Each step is a transaction of its own that locks the fix and decides on what it finds, so it does not matter which
-process takes it, or how many try.
+Each step is a transaction of its own that locks the fix and decides on what it finds. So it does
+not matter which process runs the step, or how many try.
 """
 
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.causes.classify import extract_excerpt
 from dlq_pipelines.causes.fingerprint import compute_fingerprint
-from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.batches import (
     FIRST_CURSOR,
@@ -40,23 +40,30 @@ from dlq_pipelines.retries.fix import (
 )
 from dlq_pipelines.retries.fixes import (
     build_fix,
+    build_unknown_fix_error,
     describe_congestion,
     get_fix,
     get_stage_outcomes,
 )
 from dlq_pipelines.retries.settle import settle_outcomes
+from dlq_pipelines.text import format_count
 from dlq_pipelines.validate import validate_positive
 
-# Failed events whose errors are read for a verdict.
-_EVIDENCE = 200
-_SHOWN_PAIRS = 5
+# Failed events whose errors are read for the evidence, and pairs of errors that it shows.
+_MAX_EVIDENCE_EVENTS = 200
+_MAX_EVIDENCE_PAIRS = 5
+_SHOW_HINT = "See `dlq fixes show {}`."
 
 
 @dataclass(frozen=True)
 class AdvanceResult:
-    """What one run did for a fix: events released and settled by it, and the step at which it stopped.
+    """What one run did for a fix.
 
-    `busy` says that another run held the fix, so this one released nothing.
+    Attributes:
+        released: events that the run released.
+        settled: outcomes that the run recorded.
+        step: the step at which the run stopped; None: the fix had ended, or another run held it.
+        busy: another run held the fix, so this run released nothing.
     """
 
     fix: Fix
@@ -67,38 +74,40 @@ class AdvanceResult:
 
 
 @dataclass(frozen=True)
-class _Walk:
-    """How far a walk through the deaths of a fix came, and what it met that may not go now.
+class _Scan:
+    """How far a scan through the deaths of a fix has come.
 
     Attributes:
-        after: behind which death it goes on.
-        moved: it has released something, which may be delivered by now, and then something that the walk passed may
-            follow. So if it passed anything but what is parked, at its end there is another one.
+        after: the cursor after which the next batch begins.
+        has_released: the scan released events. They may be delivered by now, so that events which
+            the scan passed could follow. At its end another scan starts, unless it passed only
+            parked events.
         locked: events that other transactions hold.
-        left: what it met, of use once it has ended.
-        ended: it came from the start to the end, and nothing can follow.
+        left: events that the scan could not release; complete once it has ended.
+        ended: the scan went from start to end, and no event can follow.
     """
 
     after: DeathCursor = FIRST_CURSOR
-    moved: bool = False
+    has_released: bool = False
     locked: int = 0
-    left: Remaining = Remaining()  # noqa: RUF009 - frozen
+    left: Remaining = field(default_factory=Remaining)
     ended: bool = False
 
-    def past(self, page: DeathBatch, *, limit: int) -> "_Walk":
-        """The walk behind that page, of which so many events could have been released."""
-        moved, locked = self.moved or page.taken > 0, self.locked + page.free - page.taken
+    def advance_past(self, batch: DeathBatch, *, limit: int) -> "_Scan":
+        """Return the scan after a batch of which `limit` events could have been released."""
+        has_released = self.has_released or batch.taken > 0
+        locked = self.locked + batch.free - batch.taken
         left = Remaining(
-            *(
-                getattr(self.left, name) + getattr(page, name)
-                for name in ("waiting", "held", "parked")
-            )
+            waiting=self.left.waiting + batch.waiting,
+            held=self.left.held + batch.held,
+            parked=self.left.parked + batch.parked,
         )
-        follows = locked or left.waiting or left.held
-        if limit == page.taken < page.free or (page.ended and moved and follows):
-            return _Walk()
-        after = self.after if page.ended else page.last
-        return _Walk(after=after, moved=moved, locked=locked, left=left, ended=page.ended)
+        may_follow = locked or left.waiting or left.held
+        stage_is_full = limit == batch.taken < batch.free
+        if stage_is_full or (batch.ended and has_released and may_follow):
+            return _Scan()
+        after = self.after if batch.ended else batch.last
+        return _Scan(after, has_released, locked, left, ended=batch.ended)
 
 
 def advance_fix(
@@ -109,13 +118,16 @@ def advance_fix(
     options: RunOptions = RunOptions(),
     terms: FixTerms,
 ) -> AdvanceResult:
-    """Settle what the fix has released, decide, and do the next step, until it has to wait or has ended.
+    """Record the outcomes of a fix, then run its next steps until it has to wait or has ended.
 
-    Running it twice, at once or after being killed, does nothing twice: every step is a transaction of its own that
-    locks the fix and decides afresh on what it finds. Outcomes are written down before the first of them, without that
-    lock, so that a million of them keep nobody from withdrawing the fix.
+    A second run, at the same time or after a crash, repeats nothing: every step is a transaction of
+    its own that locks the fix and decides on what it finds. Outcomes are recorded before the fix is
+    locked. Under its lock, a person who withdraws the fix would wait for a million outcomes.
 
     A dry run is one transaction that is rolled back.
+
+    Raises:
+        NotFoundError: the fix does not exist.
     """
     with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
         settled = _settle_own(connection, fix_id, audit=audit, terms=terms)
@@ -145,14 +157,14 @@ def advance_fix_on_request(
 def withdraw_fix(
     connection: Connection, fix_id: int, *, audit: AuditContext, options: RunOptions = RunOptions()
 ) -> Fix:
-    """End a fix whose claim is taken back. What is released stays with the worker; nothing else follows.
+    """End a fix that proved wrong. Released events stay with the worker; no further stage starts.
 
     Raises:
-        NotFoundError: there is no such fix.
-        RefusedError: it has ended already.
+        NotFoundError: the fix does not exist.
+        RefusedError: the fix has ended already.
     """
     with connection.transaction(force_rollback=options.dry_run):
-        fix = _lock_open(connection, fix_id)
+        fix = _lock_open_fix(connection, fix_id)
         _close(
             connection,
             fix,
@@ -165,11 +177,11 @@ def withdraw_fix(
 def pause_fix(
     connection: Connection, fix_id: int, *, audit: AuditContext, options: RunOptions = RunOptions()
 ) -> Fix:
-    """Let nothing follow until it is resumed. What is released stays with the worker, and its targets stay its own.
+    """Pause a fix: no further stage starts. Released events stay with the worker.
 
     Raises:
-        NotFoundError: there is no such fix.
-        RefusedError: it has ended, or is paused already.
+        NotFoundError: the fix does not exist.
+        RefusedError: the fix has ended, or is paused already.
     """
     return _set_status(
         connection, fix_id, FixStatus.ACTIVE, FixStatus.PAUSED, audit=audit, options=options
@@ -179,11 +191,11 @@ def pause_fix(
 def resume_fix(
     connection: Connection, fix_id: int, *, audit: AuditContext, options: RunOptions = RunOptions()
 ) -> Fix:
-    """Let a paused fix go on where it stopped.
+    """Resume a paused fix at the stage where it stopped.
 
     Raises:
-        NotFoundError: there is no such fix.
-        RefusedError: it has ended, or is not paused.
+        NotFoundError: the fix does not exist.
+        RefusedError: the fix has ended, or is not paused.
     """
     return _set_status(
         connection, fix_id, FixStatus.PAUSED, FixStatus.ACTIVE, audit=audit, options=options
@@ -198,17 +210,17 @@ def _advance(
     audit: AuditContext,
     terms: FixTerms,
 ) -> AdvanceResult:
-    released, walk = 0, _Walk()
+    released, scan = 0, _Scan()
     while True:
         with connection.transaction():
-            fix = _take(connection, fix_id, terms)
+            fix = _lock_fix(connection, fix_id, terms)
             if fix is None or fix.closed_at is not None:
                 return AdvanceResult(
                     get_fix(connection, fix_id), released, settled, None, busy=fix is None
                 )
             policy = fix.policy or terms.policy
-            step = _decide(connection, fix, policy, walk, audit=audit, terms=terms)
-            count, walk = _do(connection, fix, policy, step, walk, audit=audit)
+            step = _decide(connection, fix, policy, scan, audit=audit, terms=terms)
+            count, scan = _run_step(connection, fix, policy, step, scan, audit=audit)
             released += count
             connection.run("fix.stepped", fix_id=fix_id, now=audit.now)
         if isinstance(step, WaitStep | CloseStep):
@@ -222,7 +234,7 @@ def _settle_own(
     audit: AuditContext,
     terms: FixTerms,
 ) -> int:
-    """Settle what an open fix has released; what an ended one left is settled with the retries of people."""
+    """Record the outcomes of an open fix. `settle_retries` records those of an ended one."""
     fix = get_fix(connection, fix_id)
     if fix.closed_at is not None:
         return 0
@@ -232,14 +244,23 @@ def _settle_own(
     )
 
 
-def _take(connection: Connection, fix_id: int, terms: FixTerms) -> Fix | None:
-    """The fix, locked and with all that the installation decides for it; None: another run has it."""
+def _lock_fix(connection: Connection, fix_id: int, terms: FixTerms) -> Fix | None:
+    """Lock a fix and store the installation's values in it; None: another run holds it."""
     row = connection.run("fix.lock", fix_id=fix_id).fetchone()
     if row is None:
         return None
     if row["closed_at"] is None and (row["canary"] is None or row["expires_at"] is None):
         row = connection.fetch_one(
-            "fix.adopt", fix_id=fix_id, expiry=terms.expiry, **vars(terms.policy)
+            "fix.adopt",
+            fix_id=fix_id,
+            expiry=terms.expiry,
+            canary=terms.policy.canary,
+            growth=terms.policy.growth,
+            rate=terms.policy.rate,
+            min_success=terms.policy.min_success,
+            settle_seconds=terms.policy.settle_seconds,
+            max_retries=terms.policy.max_retries,
+            order=terms.policy.order,
         )
     return build_fix(row)
 
@@ -248,52 +269,55 @@ def _decide(
     connection: Connection,
     fix: Fix,
     policy: RetryPolicy,
-    walk: _Walk,
+    scan: _Scan,
     *,
     audit: AuditContext,
     terms: FixTerms,
 ) -> FixStep:
-    if walk.ended and walk.locked:
-        return WaitStep(f"{walk.locked} events are held by other transactions")
-    if walk.ended and (
+    if scan.ended and scan.locked:
+        return WaitStep(f"other transactions hold {format_count(scan.locked, 'event')}")
+    if scan.ended and (
         unclassified := connection.fetch_one("fix.unclassified", fix_id=fix.id)["deaths"]
     ):
         return WaitStep(
-            f"{unclassified} deaths from before the flag have no cause yet, so they may be meant"
+            f"deaths from before the flag that may match it are not classified: {unclassified:,}"
         )
     stage = get_stage_outcomes(connection, fix.id).get(fix.stage, StageOutcomes())
     congested = describe_congestion(connection, now=audit.now, max_backlog=terms.max_backlog)
-    left = walk.left if walk.ended else None
+    left = scan.left if scan.ended else None
     return decide_next_step(fix, policy, stage, now=audit.now, left=left, congested=congested)
 
 
-def _do(
+def _run_step(
     connection: Connection,
     fix: Fix,
     policy: RetryPolicy,
     step: FixStep,
-    walk: _Walk,
+    scan: _Scan,
     *,
     audit: AuditContext,
-) -> tuple[int, _Walk]:
-    """Carry the step out; returns how many events it released, and where the walk stands."""
+) -> tuple[int, _Scan]:
+    """Run the step; return how many events it released, and where the scan stands."""
     match step:
         case ReleaseStep():
-            asked = {
-                **_targets(connection, fix, policy),
-                **build_cursor_parameters(walk.after),
+            parameters = {
+                **build_target_parameters(connection, fix, policy),
+                **build_cursor_parameters(scan.after),
                 "room": min(step.limit, BATCH),
             }
-            page = _release_stage(connection, fix, policy, step.stage, asked, audit=audit)
-            return page.taken, walk.past(page, limit=step.limit)
+            batch = _release_stage(connection, fix, policy, step.stage, parameters, audit=audit)
+            return batch.taken, scan.advance_past(batch, limit=step.limit)
         case CloseStep():
             _close(connection, fix, step, audit=replace(audit, reason=step.verdict))
         case WaitStep():
             pass
-    return 0, walk
+    return 0, scan
 
 
-def _targets(connection: Connection, fix: Fix, policy: RetryPolicy) -> BatchParameters:
+def build_target_parameters(
+    connection: Connection, fix: Fix, policy: RetryPolicy
+) -> BatchParameters:
+    """Return the parameters by which a batch finds the events that a fix targets."""
     return {
         **build_selection_parameters(connection, fix.selection, before=fix.flagged_at),
         "before": fix.flagged_at,
@@ -307,29 +331,44 @@ def _release_stage(
     connection: Connection,
     fix: Fix,
     policy: RetryPolicy,
-    number: int,
-    asked: BatchParameters,
+    stage: int,
+    parameters: BatchParameters,
     *,
     audit: AuditContext,
 ) -> DeathBatch:
-    """Release a page of a stage, which begins with the first event that is released."""
-    stage = {"fix_id": fix.id, "stage": number}
-    signed = replace(audit, reason=f"fix {fix.id}, stage {number}: {fix.note}"[:MAX_REASON_LENGTH])
-    pace = {"seconds_each": compute_release_interval(policy.rate), "now": audit.now}
-    due = connection.fetch_one("retry.next_due", fix_id=fix.id, **pace)["due"]
-    page = release_batch(connection, {**asked, **stage}, audit=signed, rate=policy.rate, due=due)
-    if page.taken:
-        if number > fix.stage:
-            connection.run("fix.begin_stage", **stage, size=policy.size(number), now=audit.now)
-        connection.run("fix.count_released", **stage, events=page.taken)
+    """Release a batch of a stage. The stage begins with the first event that is released."""
+    signed = replace(audit, reason=f"fix {fix.id}, stage {stage}: {fix.note}"[:MAX_REASON_LENGTH])
+    due = connection.fetch_one(
+        "retry.next_due",
+        fix_id=fix.id,
+        seconds_each=compute_release_interval(policy.rate),
+        now=audit.now,
+    )["due"]
+    batch = release_batch(
+        connection,
+        {**parameters, "fix_id": fix.id, "stage": stage},
+        audit=signed,
+        rate=policy.rate,
+        due=due,
+    )
+    if batch.taken:
+        if stage > fix.stage:
+            connection.run(
+                "fix.begin_stage",
+                fix_id=fix.id,
+                stage=stage,
+                size=policy.size(stage),
+                now=audit.now,
+            )
+        connection.run("fix.count_released", fix_id=fix.id, stage=stage, events=batch.taken)
         record_audit_entry(
             connection,
             "retry.stage",
-            {"fix": fix.id, "stage": number},
+            {"fix": fix.id, "stage": stage},
             audit=signed,
-            events=page.taken,
+            events=batch.taken,
         )
-    return page
+    return batch
 
 
 def _close(
@@ -339,8 +378,8 @@ def _close(
     *,
     audit: AuditContext,
 ) -> None:
-    """End the fix, and say of its cause, where it means the whole of it, what is known now."""
-    evidence = _evidence(connection, fix) if close.status is FixStatus.HALTED else []
+    """End a fix. A fix of a whole cause also sets the state of the cause."""
+    evidence = _build_evidence(connection, fix) if close.status is FixStatus.HALTED else []
     connection.run(
         "fix.close",
         fix_id=fix.id,
@@ -352,23 +391,20 @@ def _close(
     record_audit_entry(connection, f"fix.{close.status}", {"fix": fix.id}, audit=audit)
 
 
-def _evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
-    """The new errors beside the old, those that most events failed of first.
+def _build_evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
+    """Pair errors before and after a retry, the most frequent pairs first.
 
-    By fingerprint, because the new deaths need not be classified yet.
+    Pairs have equal fingerprints, because the new deaths may not be classified yet.
     """
     rows = connection.run(
-        "fix.failures", fix_id=fix.id, stage=fix.stage, limit=_EVIDENCE
+        "fix.failures", fix_id=fix.id, stage=fix.stage, limit=_MAX_EVIDENCE_EVENTS
     ).fetchall()
     pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        after = (
-            compute_fingerprint(row["after"]).id
-            if row["outcome"] == "died_again"
-            else str(row["outcome"])
-        )
+        died_again = row["outcome"] == "died_again"
+        after = compute_fingerprint(row["after"]).id if died_again else str(row["outcome"])
         pairs.setdefault((compute_fingerprint(row["before"]).id, after), []).append(row)
-    most = sorted(pairs.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:_SHOWN_PAIRS]
+    most = sorted(pairs.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:_MAX_EVIDENCE_PAIRS]
     return [
         {
             "events": len(rows),
@@ -380,14 +416,14 @@ def _evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
     ]
 
 
-def _lock_open(connection: Connection, fix_id: int) -> Fix:
-    """The fix, locked: a run that has it is waited for, and none finds it as it was."""
+def _lock_open_fix(connection: Connection, fix_id: int) -> Fix:
+    """Lock an open fix. Waits for a run that holds it."""
     row = connection.run("fix.lock_waiting", fix_id=validate_positive("fix_id", fix_id)).fetchone()
     if row is None:
-        raise NotFoundError(f"There is no fix {fix_id}. `dlq fixes list` lists them.")
+        raise build_unknown_fix_error(fix_id)
     fix = build_fix(row)
     if fix.closed_at is not None:
-        raise RefusedError(f"Fix {fix_id} is {fix.status} already. See `dlq fixes list`.")
+        raise RefusedError(f"Fix {fix_id} is {fix.status} already.", _SHOW_HINT.format(fix_id))
     return fix
 
 
@@ -401,9 +437,10 @@ def _set_status(
     options: RunOptions,
 ) -> Fix:
     with connection.transaction(force_rollback=options.dry_run):
-        fix = _lock_open(connection, fix_id)
+        fix = _lock_open_fix(connection, fix_id)
         if fix.status is not old:
-            raise RefusedError(f"Fix {fix_id} is {fix.status}. See `dlq fixes list`.")
+            raise RefusedError(f"Fix {fix_id} is {fix.status}.", _SHOW_HINT.format(fix_id))
         connection.run("fix.set_status", fix_id=fix_id, status=new)
-        record_audit_entry(connection, f"fix.{new}", {"fix": fix_id}, audit=audit)
+        kind = "fix.paused" if new is FixStatus.PAUSED else "fix.resumed"
+        record_audit_entry(connection, kind, {"fix": fix_id}, audit=audit)
         return get_fix(connection, fix_id)

@@ -1,7 +1,8 @@
-"""A fix is a claim. Given what became of the events released so far, what is its next step?
+"""Decides the next step of a fix from the outcomes of the events that it released so far.
 
-Pure: no clock, no database. A fix releases a canary first; each stage that passes is followed by one that is larger.
-When a stage fails the fix is halted; when nothing is left that it may release, and all of it passed, it is verified.
+Pure: no clock, no database. A fix releases a canary first; each stage that passes is followed by a
+larger one. A stage that fails halts the fix. The fix is verified when every stage passed and no
+event is left that it may release.
 """
 
 from dataclasses import dataclass, field
@@ -13,14 +14,8 @@ from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.selection import Selection
 
 RetryOrder = Literal["aggregate", "none"]
-_BOUNDS = {
-    "canary": (1, BATCH),
-    "growth": (1, 1000),
-    "settle_seconds": (1, 604_800),
-    "max_retries": (1, 100),
-}
-# At most; and more than 0, at which nothing would fall due and nothing be proven.
-_ABOVE_ZERO = {"rate": 100_000, "min_success": 1}
+# A canary is released in one batch.
+_MAX_CANARY = BATCH
 
 
 class FixStatus(StrEnum):
@@ -32,26 +27,31 @@ class FixStatus(StrEnum):
     HALTED = "halted"
     WITHDRAWN = "withdrawn"
     EXPIRED = "expired"
+    # No event was left to release. The fix is not verified, because nothing was delivered, and not
+    # halted, because nothing failed.
     REJECTED = "rejected"
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How carefully a fix is tried.
+    """How carefully a fix is tested.
 
     Attributes:
-        canary: events in the first stage. Default 10: few enough to fail in peace.
-        growth: how many times larger each stage is than the one before it. Default 10: a million events are released
-            in six stages, and a fix that fails late has had nine tenths of its successes before.
-        rate: events a second at which released events fall due. Default 50: a recovering upstream is not flooded.
-        min_success: share of a stage that must succeed. Default 0.9: some events die of causes of their own.
-        settle_seconds: how long after its due time an event may stay without outcome. Default 15 minutes.
-        max_retries: an event that died again after so many retries is parked: only a person releases it. Default 3.
-        order: `aggregate`, the default: an event goes when nothing earlier of its aggregate is dead or under way.
-            `none`: all at once, for events that do not build on each other.
+        canary: events in the first stage. Default 10: a false fix fails on few events.
+        growth: size of each stage relative to the one before. Default 10: a million events are
+            released in six stages.
+        rate: events a second at which released events fall due. Default 50: a recovering upstream
+            is not flooded.
+        min_success: share of a stage that must be delivered. Default 0.9: some events die of other
+            causes.
+        settle_seconds: seconds to wait for an outcome after the due time. Default 15 minutes.
+        max_retries: retries after which an event that dies again is parked. Default 3.
+        order: `aggregate`, the default: an event is released once no earlier event of its aggregate
+            is dead or in progress. `none`: in any order, for events that do not depend on each
+            other.
 
     Raises:
-        ValueError: a figure is out of its bounds; the message names it.
+        ValueError: a value is out of its bounds; the message names it.
     """
 
     canary: int = 10
@@ -63,23 +63,27 @@ class RetryPolicy:
     order: RetryOrder = "aggregate"
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _BOUNDS.items():
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(
-                    f"{name} must be from {least} to {most}, not {getattr(self, name)!r}"
-                )
-        for name, most in _ABOVE_ZERO.items():
-            if not 0 < getattr(self, name) <= most:
-                raise ValueError(
-                    f"{name} must be more than 0 and at most {most}, not {getattr(self, name)!r}"
-                )
+        for name, value, least, most in (
+            ("canary", self.canary, 1, _MAX_CANARY),
+            ("growth", self.growth, 1, 1000),
+            ("settle_seconds", self.settle_seconds, 1, 604_800),
+            ("max_retries", self.max_retries, 1, 100),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{name} must be from {least} to {most}, not {value!r}")
+        for name, value, most in (
+            ("rate", self.rate, 100_000),
+            ("min_success", self.min_success, 1),
+        ):
+            if not 0 < value <= most:
+                raise ValueError(f"{name} must be more than 0 and at most {most}, not {value!r}")
         if self.order not in get_args(RetryOrder):
             raise ValueError(f"order must be aggregate or none, not {self.order!r}")
 
     def size(self, stage: int) -> int:
-        """How many events a stage may release; none before the first.
+        """Return how many events a stage may release; 0 before the first stage.
 
-        Bounded by what a bigint holds, which no outbox has.
+        At most 2**62, which a bigint holds and no outbox reaches.
         """
         if stage < 1:
             return 0
@@ -89,7 +93,7 @@ class RetryPolicy:
             return 2**62
 
     def sizes(self, events: int) -> list[int]:
-        """What each stage would release if so many events are there and all succeed."""
+        """Return how many events each stage would release if all of them are delivered."""
         sizes: list[int] = []
         while events > 0:
             sizes.append(min(events, self.size(len(sizes) + 1)))
@@ -99,13 +103,13 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class FixTerms:
-    """What an installation decides for its fixes.
+    """The installation's values for fixes that were flagged without them.
 
     Attributes:
-        policy: of a fix that was flagged without one.
-        expiry: after which a fix that was flagged without an end expires. Default 14 days: an older claim is stale.
-        max_backlog: how far the worker may be behind for a stage to begin. Default 5 minutes: more events would only
-            wait, and their outcomes say nothing of the fix.
+        policy: the policy of a fix.
+        expiry: time after which an unverified fix expires. Default 14 days.
+        max_backlog: queue lag above which no stage begins. Default 5 minutes: more events would
+            only wait, and would time out without saying anything about the fix.
     """
 
     policy: RetryPolicy = RetryPolicy()
@@ -118,12 +122,15 @@ class Fix:
     """A flagged fix as it is stored.
 
     Attributes:
-        selection: the dead events that it targets, as far as they died before `flagged_at`.
-        note: what was mended; `link`: the version or the address of the change; `owner`: whom to ask.
-        policy: None until the first step of a fix that was flagged without one; then the installation's.
-        stage: the last stage that was begun; 0: none yet.
-        verdict: why it ended.
-        evidence: of a halted fix, errors before and after: objects with `events`, `before`, `after`.
+        selection: the dead events that it targets, if they died before `flagged_at`.
+        note: what was fixed.
+        link: version or address of the change.
+        owner: person or team to contact.
+        policy: None before the first step of a fix that was flagged without a policy; that step
+            stores the installation's.
+        stage: the last stage that began; 0: none.
+        verdict: why the fix ended.
+        evidence: errors of a halted fix: objects with `events`, `outcome`, `before` and `after`.
     """
 
     id: int
@@ -145,7 +152,7 @@ class Fix:
 
 @dataclass(frozen=True)
 class StageOutcomes:
-    """What became of the events that one stage released; it may release `size`."""
+    """Events that one stage may release (`size`), released, and their outcomes."""
 
     size: int = 0
     released: int = 0
@@ -156,7 +163,7 @@ class StageOutcomes:
 
     @property
     def waiting(self) -> int:
-        """Released and without outcome yet."""
+        """Released events without an outcome."""
         return self.released - self.delivered - self.failed
 
     @property
@@ -167,12 +174,12 @@ class StageOutcomes:
 
 @dataclass(frozen=True)
 class Remaining:
-    """What a look through all that a fix targets found that it may not release now.
+    """Events that a fix targets and cannot release now.
 
     Attributes:
-        waiting: behind an event of their aggregate that is under way: they may follow it.
-        held: behind an event of their aggregate that is dead.
-        parked: retried too often; a person's to release.
+        waiting: an earlier event of their aggregate is in progress; they may follow it.
+        held: an earlier event of their aggregate is dead.
+        parked: died again after the maximum of retries; only a person releases them.
     """
 
     waiting: int = 0
@@ -182,7 +189,7 @@ class Remaining:
 
 @dataclass(frozen=True)
 class ReleaseStep:
-    """Release up to `limit` events in that stage, which may be a new one."""
+    """Release up to `limit` events in a stage, which may be a new one."""
 
     stage: int
     limit: int
@@ -190,14 +197,14 @@ class ReleaseStep:
 
 @dataclass(frozen=True)
 class WaitStep:
-    """Nothing can be done now, and why."""
+    """Wait, for this reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class CloseStep:
-    """The fix has ended, and why."""
+    """End the fix with this status and verdict."""
 
     status: FixStatus
     verdict: str
@@ -215,29 +222,29 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
     left: Remaining | None,
     congested: str | None = None,
 ) -> FixStep:
-    """Decide.
+    """Decide the next step of an open fix.
 
     Args:
-        fix: not ended.
-        policy: of the fix, or what it takes over.
-        stage: outcomes of its present stage.
-        now: the moment.
-        left: None while there may be events that can be released; otherwise what remains.
-        congested: why no new stage may begin now, when the worker cannot keep up.
+        fix: the open fix.
+        policy: the policy of the fix, or the installation's.
+        stage: outcomes of the current stage.
+        now: the time of the decision.
+        left: events that cannot be released; None while some may be released.
+        congested: why the worker's queue lag allows no new stage; None: it allows one.
     """
     if fix.expires_at is not None and fix.expires_at <= now:
         return CloseStep(
             FixStatus.EXPIRED,
-            f"not proven by {fix.expires_at:%Y-%m-%d %H:%M} UTC, in stage {fix.stage}",
+            f"not verified by {fix.expires_at:%Y-%m-%d %H:%M} UTC, in stage {fix.stage}",
         )
     if fix.status is FixStatus.PAUSED:
         return WaitStep("paused")
     if fix.not_before is not None and fix.not_before > now:
         return WaitStep(f"not before {fix.not_before:%Y-%m-%d %H:%M} UTC")
-    # What a stage has yet to release may still save it.
+    # Events that the stage can still release count as delivered until they are not.
     room = policy.size(fix.stage) - stage.released if left is None else 0
     if not can_stage_pass(stage, policy.min_success, more=room):
-        return CloseStep(FixStatus.HALTED, _shortfall(fix, policy, stage))
+        return CloseStep(FixStatus.HALTED, _describe_shortfall(fix, policy, stage))
     if room > 0:
         return ReleaseStep(fix.stage, min(BATCH, room))
     if stage.waiting:
@@ -250,26 +257,34 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
         )
     if left.waiting:
         return WaitStep(
-            f"{left.waiting} events wait for an earlier one of their aggregate, which was retried elsewhere"
+            f"{left.waiting} events wait for an earlier event of their aggregate, "
+            "which was retried without this fix"
         )
     if fix.stage == 0:
         return CloseStep(
-            FixStatus.REJECTED, "nothing that it targets could be released" + _remains(left)
+            FixStatus.REJECTED, "no targeted event could be released" + _describe_remaining(left)
         )
     return CloseStep(
-        FixStatus.VERIFIED, f"every stage passed; the last was stage {fix.stage}" + _remains(left)
+        FixStatus.VERIFIED,
+        f"every stage passed; the last was stage {fix.stage}" + _describe_remaining(left),
     )
 
 
 def can_stage_pass(stage: StageOutcomes, min_success: float, *, more: int = 0) -> bool:
-    """Whether the stage has succeeded, or still would if all that is outstanding, and `more` that may follow, did."""
+    """Return whether the stage passes if all events without an outcome are delivered.
+
+    Args:
+        stage: outcomes so far.
+        min_success: share that must be delivered.
+        more: events that the stage can still release.
+    """
     released = stage.released + more
-    # Divided, not multiplied: 55 / 100 is the number that 0.55 is read as, and 0.55 * 100 is more than 55.
+    # Divided, not multiplied: 55 / 100 equals the float 0.55, but 0.55 * 100 is more than 55.
     return released == 0 or (released - stage.failed) / released >= min_success
 
 
-def _remains(left: Remaining) -> str:
-    said = [
+def _describe_remaining(left: Remaining) -> str:
+    parts = [
         text
         for count, text in (
             (left.held, f"{left.held} behind an earlier dead event of their aggregate"),
@@ -277,12 +292,12 @@ def _remains(left: Remaining) -> str:
         )
         if count
     ]
-    return f"; still dead: {', '.join(said)}" if said else ""
+    return f"; still dead: {', '.join(parts)}" if parts else ""
 
 
-def _shortfall(fix: Fix, policy: RetryPolicy, stage: StageOutcomes) -> str:
+def _describe_shortfall(fix: Fix, policy: RetryPolicy, stage: StageOutcomes) -> str:
     return (
-        f"stage {fix.stage}: {stage.failed} of {stage.released} failed ({stage.died_again} died again, "
-        f"{stage.timed_out} timed out, {stage.deleted} deleted); "
-        f"at least {policy.min_success:.0%} must succeed"
+        f"stage {fix.stage}: {stage.failed} of {stage.released} failed "
+        f"({stage.died_again} died again, {stage.timed_out} timed out, {stage.deleted} deleted); "
+        f"at least {policy.min_success:.0%} must be delivered"
     )

@@ -1,14 +1,15 @@
-"""Which fixes are there, what would one release, what became of what they released, and which want a step now?"""
+"""Flags, previews, lists and reads fixes, and finds those that need a step."""
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow
 
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions
+from dlq_pipelines.day import parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
@@ -18,6 +19,7 @@ from dlq_pipelines.retries.fix import (
     FixStatus,
     FixTerms,
     ReleaseStep,
+    RetryOrder,
     RetryPolicy,
     StageOutcomes,
     WaitStep,
@@ -30,26 +32,26 @@ from dlq_pipelines.validate import (
     validate_storable,
 )
 
-_LONGEST_LINK, _LONGEST_OWNER = 2_000, 200
+_MAX_LINK_LENGTH, _MAX_OWNER_LENGTH = 2_000, 200
 _SHOWN_STAGES = 20
-# What a person waits for a figure that is good to know.
-_PATIENCE = "5s"
+# A preview does not wait longer for a figure that it can do without.
+_OVERTAKEN_TIMEOUT = "5s"
 
 
 @dataclass(frozen=True)
 class FixFlag:
-    """What somebody says to be mended; the note on it is the act's reason.
+    """A fix to flag. Its note is the reason of the audit context.
 
     Attributes:
-        selection: the dead events that it targets.
-        policy: how carefully it is tried; None: as the installation decides at its first step.
-        link: the version or the address of the change.
-        owner: whom to ask.
-        not_before: when the first stage may begin; None: at once.
-        expires_at: when the fix ends unproven; None: as the installation decides at its first step.
+        selection: the dead events that the fix targets.
+        policy: how carefully the fix is tested; None: the installation's at its first step.
+        link: version or address of the change.
+        owner: person or team to contact.
+        not_before: earliest start of the first stage; None: at once.
+        expires_at: when the fix expires unverified; None: the installation's at its first step.
 
     Raises:
-        ValueError: a text is blank or cannot be stored, or a moment has no time zone.
+        ValueError: a text is blank or not storable, or a time has no time zone.
     """
 
     selection: Selection
@@ -60,11 +62,84 @@ class FixFlag:
     expires_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        for name, most in (("link", _LONGEST_LINK), ("owner", _LONGEST_OWNER)):
-            if (text := getattr(self, name)) is not None:
+        for name, text, most in (
+            ("link", self.link, _MAX_LINK_LENGTH),
+            ("owner", self.owner, _MAX_OWNER_LENGTH),
+        ):
+            if text is not None:
                 validate_storable(name, validate_not_blank(name, text), most=most)
         validate_aware("not_before", self.not_before)
         validate_aware("expires_at", self.expires_at)
+
+
+@dataclass(frozen=True)
+class FlagInput:
+    """Values of a fix as a face was given them; None: not given. See `FixFlag` and `RetryPolicy`.
+
+    Attributes:
+        not_before: a time as text, in the time zone of the installation if the text names none.
+        expiry_days: days after which the fix expires unverified, 1 to 365.
+    """
+
+    link: str | None = None
+    owner: str | None = None
+    not_before: str | None = None
+    expiry_days: int | None = None
+    canary: int | None = None
+    growth: float | None = None
+    rate: float | None = None
+    min_success: float | None = None
+    settle_seconds: int | None = None
+    max_retries: int | None = None
+    order: RetryOrder | None = None
+
+    def build_policy(self, default: RetryPolicy) -> RetryPolicy:
+        """Build the policy; values that were not given are those of `default`.
+
+        Raises:
+            ValueError: a value is out of its bounds; the message names it.
+        """
+        return RetryPolicy(
+            canary=default.canary if self.canary is None else self.canary,
+            growth=default.growth if self.growth is None else self.growth,
+            rate=default.rate if self.rate is None else self.rate,
+            min_success=default.min_success if self.min_success is None else self.min_success,
+            settle_seconds=default.settle_seconds
+            if self.settle_seconds is None
+            else self.settle_seconds,
+            max_retries=default.max_retries if self.max_retries is None else self.max_retries,
+            order=default.order if self.order is None else self.order,
+        )
+
+
+def build_flag(
+    selection: Selection, given: FlagInput, *, terms: FixTerms, zone: tzinfo, now: datetime
+) -> FixFlag:
+    """Build the flag of a fix from the values that a face was given.
+
+    Args:
+        selection: the dead events that the fix targets.
+        given: the values.
+        terms: the installation's values, for those that were not given.
+        zone: the time zone of times that name none.
+        now: the time of the flag, from which the fix expires unless `not_before` is given.
+
+    Raises:
+        ValueError: a value is invalid; the message names it.
+    """
+    expiry, start = terms.expiry, None
+    if given.expiry_days is not None:
+        expiry = timedelta(days=validate_positive("expiry_days", given.expiry_days, most=365))
+    if given.not_before is not None:
+        start = parse_time("not_before", given.not_before, zone)
+    return FixFlag(
+        selection=selection,
+        policy=given.build_policy(terms.policy),
+        link=given.link,
+        owner=given.owner,
+        not_before=start,
+        expires_at=(start or now) + expiry,
+    )
 
 
 @dataclass(frozen=True)
@@ -72,13 +147,14 @@ class FixPreview:
     """What a fix would release.
 
     Attributes:
-        events: dead events that it means.
-        aggregates: how many aggregates they belong to.
-        parked: of the events, those that it passes over because they were retried too often.
-        overtaken: of the events, those that a newer event of their aggregate in the outbox table has passed; None:
-            not known, because the table has no index by aggregate and is too large to count in five seconds.
-        stages: how many events each stage would release if all succeed.
-        seconds: how long the releases take at the policy's rate, without waiting for outcomes.
+        events: dead events that the fix targets.
+        aggregates: aggregates of these events.
+        parked: events among them that the fix skips, because they are parked.
+        overtaken: events among them after which a newer event of their aggregate was delivered;
+            None: unknown, because the table has no index by aggregate and is too large to count in
+            five seconds.
+        stages: events that each stage would release if all are delivered.
+        seconds: time that the releases take at the policy's rate, without waiting for outcomes.
     """
 
     events: int
@@ -90,13 +166,11 @@ class FixPreview:
 
     @property
     def sizes(self) -> str:
-        """The stages in words; of very many the first twenty, and how many more there are."""
+        """Return the stages in words, at most the first twenty."""
         more = len(self.stages) - _SHOWN_STAGES
-        said = (
-            ", ".join(f"{size:,}" for size in self.stages[:_SHOWN_STAGES])
-            or "none, as all are parked"
-        )
-        return f"{said} and {more:,} more stages" if more > 0 else said
+        sizes = ", ".join(f"{size:,}" for size in self.stages[:_SHOWN_STAGES])
+        shown = sizes or "none, as all are parked"
+        return f"{shown} and {more:,} more stages" if more > 0 else shown
 
 
 @dataclass(frozen=True)
@@ -104,8 +178,8 @@ class FixProgress:
     """How far a fix has come.
 
     Attributes:
-        stages: outcomes of each stage that was begun, by its number.
-        next: what it would do if it were looked at now; of a fix that has ended: its verdict.
+        stages: outcomes of each stage that began, by its number.
+        next: the next step of an open fix; the verdict of one that has ended.
     """
 
     fix: Fix
@@ -114,10 +188,10 @@ class FixProgress:
 
 
 def validate_note(note: str) -> str:
-    """The note of a fix, which becomes the reason of the act that flags it.
+    """Return the note of a fix, which becomes the reason in the audit log, if it is valid.
 
     Raises:
-        ValueError: it is blank, too long, or cannot be stored; the message names it as people were asked for it.
+        ValueError: the note is blank, too long, or not storable; the message calls it `note`.
     """
     return validate_storable("note", validate_not_blank("note", note), most=MAX_REASON_LENGTH)
 
@@ -129,14 +203,15 @@ def flag_fix(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> Fix:
-    """State that something is mended upstream. Targets what died of it before `audit.now`; `audit.reason` is the note.
+    """Flag a fix. It targets events that died before `audit.now`; `audit.reason` is its note.
 
     A dry run returns the fix as it would be.
 
     Raises:
-        NotFoundError: no such cause.
-        RefusedError: an open fix targets some of the same events, the cause is merged, or nothing dead is meant.
-        ValueError: it would expire before it begins.
+        NotFoundError: the cause does not exist.
+        RefusedError: an open fix targets some of the same events, the cause is merged into another
+            one, or no dead events match.
+        ValueError: the fix would expire before it begins.
     """
     given = {
         **flag.selection.to_columns(),
@@ -155,11 +230,11 @@ def flag_fix(
                 "fix.place", fix=json.dumps(given, default=str), run_id=audit.run_id
             )["id"]
         except psycopg.errors.NoDataFound as error:
-            raise NotFoundError(error.diag.message_primary or "") from None
+            raise NotFoundError(*_read_message(error)) from None
         except psycopg.errors.RaiseException as error:
-            raise RefusedError(error.diag.message_primary or "") from None
+            raise RefusedError(*_read_message(error)) from None
         except psycopg.errors.InvalidParameterValue as error:
-            raise ValueError(error.diag.message_primary) from None
+            raise ValueError(" ".join(_read_message(error))) from None
         return get_fix(connection, fix_id)
 
 
@@ -170,14 +245,14 @@ def preview_fix(
     audit: AuditContext,
     default: RetryPolicy,
 ) -> FixPreview:
-    """What flagging this fix would do. It is flagged and rolled back first, so it refuses what `flag_fix` does.
+    """Preview a fix. It is flagged and rolled back, so the preview refuses what `flag_fix` does.
 
-    What is counted after that may take seconds, and is counted without a lock.
+    The counts that follow may take seconds and hold no lock.
 
     Args:
         connection: in autocommit mode.
         flag: the fix.
-        audit: who asks.
+        audit: who asks for the preview.
         default: the installation's policy, for a flag without one.
     """
     policy = flag.policy or default
@@ -187,29 +262,29 @@ def preview_fix(
     free = counted["events"] - counted["parked"]
     return FixPreview(
         **counted,
-        overtaken=_overtaken(connection, where),
+        overtaken=_count_overtaken(connection, where),
         stages=policy.sizes(free),
         seconds=free / policy.rate,
     )
 
 
 def get_fix(connection: Connection, fix_id: int) -> Fix:
-    """The fix of that id.
+    """Return the fix of that id.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: the fix does not exist.
     """
     row = connection.run("fix.get", fix_id=validate_positive("fix_id", fix_id)).fetchone()
     if row is None:
-        raise NotFoundError(f"There is no fix {fix_id}. `dlq fixes list` lists them.")
+        raise build_unknown_fix_error(fix_id)
     return build_fix(row)
 
 
 def get_max_retries(connection: Connection, fix_id: int | None, *, default: int) -> int:
-    """After how many retries an event is parked: as the fix says, where one is meant and says it.
+    """Return the retries after which an event is parked: those of the fix if it has a policy.
 
     Raises:
-        NotFoundError: there is no such fix.
+        NotFoundError: the fix does not exist.
     """
     policy = get_fix(connection, fix_id).policy if fix_id is not None else None
     return policy.max_retries if policy else default
@@ -218,27 +293,29 @@ def get_max_retries(connection: Connection, fix_id: int | None, *, default: int)
 def list_fixes(
     connection: Connection, *, limit: int = 100, only_open: bool = False, after: int | None = None
 ) -> list[Fix]:
-    """Fixes, the last flagged first.
+    """Return fixes, the last flagged first.
 
     Args:
         connection: to the ledger.
-        limit: how many at most, 1 to 1,000.
-        only_open: those that have not ended.
-        after: only those flagged before this one: the last one of the page before.
+        limit: 1 to 1,000 fixes.
+        only_open: return only fixes that have not ended.
+        after: the id of the last fix of the previous page.
     """
-    asked = {
-        "limit": validate_positive("limit", limit, most=1000),
-        "after": after and validate_positive("after", after),
-    }
-    return [build_fix(row) for row in connection.run("fix.list", **asked, only_open=only_open)]
+    rows = connection.run(
+        "fix.list",
+        limit=validate_positive("limit", limit, most=1000),
+        after=after and validate_positive("after", after),
+        only_open=only_open,
+    )
+    return [build_fix(row) for row in rows]
 
 
 def list_due_fixes(
     connection: Connection, *, now: datetime, max_backlog: timedelta, limit: int = 20
 ) -> list[Fix]:
-    """Open fixes for which there is something to do, those that were not looked at for longest first.
+    """Return open fixes that need a step, the one advanced longest ago first.
 
-    While the worker is congested, a fix without anything outstanding is not among them: it would begin a stage.
+    While the worker is congested, fixes whose next step would begin a stage are left out.
     """
     congested = describe_congestion(connection, now=now, max_backlog=max_backlog) is not None
     return [
@@ -250,15 +327,16 @@ def list_due_fixes(
 def describe_congestion(
     connection: Connection, *, now: datetime, max_backlog: timedelta
 ) -> str | None:
-    """Why no stage should begin now: the worker is behind by more than that. None if it is not."""
+    """Say why no stage may begin: the queue lag exceeds `max_backlog`. None: it does not."""
     seconds = connection.fetch_one("fix.backlog", now=now)["seconds"]
     if seconds is None or seconds <= max_backlog.total_seconds():
         return None
-    return f"the worker is {seconds:.0f} s behind, at most {max_backlog.total_seconds():.0f} s are allowed"
+    most = max_backlog.total_seconds()
+    return f"the worker is {seconds:.0f} s behind, at most {most:.0f} s are allowed"
 
 
 def get_stage_outcomes(connection: Connection, fix_id: int) -> dict[int, StageOutcomes]:
-    """Outcomes of each stage of the fix, by its number."""
+    """Return the outcomes of each stage of the fix, by its number."""
     return {
         row["stage"]: StageOutcomes(
             size=row["size"],
@@ -275,10 +353,10 @@ def get_stage_outcomes(connection: Connection, fix_id: int) -> dict[int, StageOu
 def get_fix_progress(
     connection: Connection, fix_id: int, *, now: datetime, terms: FixTerms
 ) -> FixProgress:
-    """How far the fix has come, and what it waits for. Reads only, so outcomes not settled yet are not in it.
+    """Return how far the fix has come, and its next step. Counts recorded outcomes only.
 
     Raises:
-        NotFoundError: there is no such fix.
+        NotFoundError: the fix does not exist.
     """
     fix, outcomes = get_fix(connection, fix_id), get_stage_outcomes(connection, fix_id)
     if fix.closed_at is not None:
@@ -341,10 +419,20 @@ def build_fix(row: DictRow) -> Fix:
     )
 
 
-def _overtaken(connection: Connection, where: dict[str, Any]) -> int | None:
+def build_unknown_fix_error(fix_id: int) -> NotFoundError:
+    """Return the error for a fix that does not exist."""
+    return NotFoundError(f"There is no fix {fix_id}.", "`dlq fixes list` lists the fixes.")
+
+
+def _read_message(error: psycopg.Error) -> tuple[str, str]:
+    """Return message and hint of an error that `dlq.place_fix` raised."""
+    return error.diag.message_primary or "", error.diag.message_hint or ""
+
+
+def _count_overtaken(connection: Connection, where: dict[str, Any]) -> int | None:
     try:
         with connection.transaction():
-            connection.run("session.hurry", timeout=_PATIENCE)
+            connection.run("session.hurry", timeout=_OVERTAKEN_TIMEOUT)
             return int(connection.fetch_one("fix.overtaken", **where)["events"])
     except psycopg.errors.QueryCanceled:
         return None

@@ -1,4 +1,4 @@
-"""What has become of one event: when did it die, of what, who retried it, and where is it now?"""
+"""Reads the history of one event: its deaths, its retries, and where it is now."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,18 +14,19 @@ from dlq_pipelines.retries.fixes import build_fix
 from dlq_pipelines.text import RawJson
 from dlq_pipelines.validate import validate_positive
 
-# Of deaths and retries, the last: an event that has died more often is looked at for its last ones.
-_SHOWN = 100
+# Deaths and retries of an event that are read, the latest ones.
+_MAX_ROWS = 100
 
 
 @dataclass(frozen=True)
 class EventDeath:
-    """One time that the event died.
+    """One death of the event.
 
     Attributes:
-        attempts: the worker's tries before it.
-        cause_id: as it is shown; None: not classified yet.
-        discarded_at: when a person gave this death up; then `discarded_by` and `discard_reason` say who, and why.
+        attempts: the worker's attempts before the death.
+        cause_id: the cause that the death is shown as; None: not classified yet.
+        discarded_at: when a person discarded the event; `discarded_by` and `discard_reason` say who
+            and why.
     """
 
     id: int
@@ -40,12 +41,12 @@ class EventDeath:
 
 @dataclass(frozen=True)
 class EventRetry:
-    """One time that it went back to the worker.
+    """One retry of the event.
 
     Attributes:
-        death_id: the death that it answers.
-        fix_id: the fix that released it, in which `stage`; None: a person retried it.
-        payload_before: what the event carried before a person replaced it; None: it was not replaced.
+        death_id: the death after which the event was retried.
+        fix_id: the fix that released the event in `stage`; None: a person retried it.
+        payload_before: the payload that a person replaced; None: it was not replaced.
         outcome: delivered, died_again, timed_out or deleted; None: not known yet.
     """
 
@@ -63,14 +64,16 @@ class EventRetry:
 
 @dataclass(frozen=True)
 class EventHistory:
-    """All that is known of an event that died.
+    """The history of an event that died.
 
     Attributes:
-        place: where it is now: `outbox`, `archive`, `purged` (deleted from the archive by its retention), or `gone`.
-        event: as it is there, its payload unread `Json` as `payload_before` is; None where it is no more.
-        deaths: the last hundred, the last first.
-        retries: the last hundred, the last first.
-        fix: an open one that targets it, or the last one that released it.
+        place: where the event is: `outbox`, `archive`, `purged` (deleted from the archive by
+            retention) or `gone` (in neither table).
+        event: the event as it is there, its payload a `RawJson`, as `payload_before` is; None:
+            the event is in neither table.
+        deaths: at most the last hundred, the latest first.
+        retries: at most the last hundred, the latest first.
+        fix: an open fix that targets the event, or the last fix that released it.
     """
 
     event_id: int
@@ -82,36 +85,36 @@ class EventHistory:
 
 
 def get_event_history(connection: Connection, event_id: int) -> EventHistory:
-    """What has become of the event, as of one moment.
+    """Return the history of an event, read in one snapshot.
 
     Args:
         connection: in autocommit mode.
         event_id: the event.
 
     Raises:
-        NotFoundError: there is no such event, or it has never died.
+        NotFoundError: the event does not exist, or it has never died.
     """
-    asked = {"event_id": validate_positive("event_id", event_id), "limit": _SHOWN}
+    parameters = {"event_id": validate_positive("event_id", event_id), "limit": _MAX_ROWS}
     with connection.transaction():
         connection.run("session.one_moment")
         place = connection.fetch_one("retry.place", event_id=event_id)["place"]
-        deaths = tuple(EventDeath(**row) for row in connection.run("retry.deaths_of", **asked))
+        deaths = tuple(EventDeath(**row) for row in connection.run("retry.deaths_of", **parameters))
         retries = tuple(
-            EventRetry(**_unread(row, "payload_before"))
-            for row in connection.run("retry.retries_of", **asked)
+            EventRetry(**_keep_json_raw(row, "payload_before"))
+            for row in connection.run("retry.retries_of", **parameters)
         )
         row = connection.run("retry.event", event_id=event_id).fetchone()
         fix = connection.run("retry.fix_of", event_id=event_id).fetchone()
     if not deaths:
-        there = (
-            f"Event {event_id} has never died"
+        message = (
+            f"Event {event_id} has never died."
             if row
-            else f"There is no event {event_id} that ever died"
+            else f"There is no event {event_id} that ever died."
         )
-        raise NotFoundError(f"{there}. `dlq dead-events list` says what is dead.")
-    event = OutboxEvent.from_row(_unread(row, "payload")) if row else None
+        raise NotFoundError(message, "`dlq dead-events list` lists the dead events.")
+    event = OutboxEvent.from_row(_keep_json_raw(row, "payload")) if row else None
     return EventHistory(event_id, place, event, deaths, retries, build_fix(fix) if fix else None)
 
 
-def _unread(row: DictRow, column: str) -> DictRow:
+def _keep_json_raw(row: DictRow, column: str) -> DictRow:
     return row | {column: None if row[column] is None else RawJson(row[column])}

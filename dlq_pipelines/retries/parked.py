@@ -1,4 +1,4 @@
-"""Which events died again so often that only a person may release them, and how does a person do it?"""
+"""Lists and releases parked events: dead events that only a person may release."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,17 +11,17 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.retry import retry_selected
 from dlq_pipelines.validate import validate_not_negative, validate_positive
 
-_EVERY = Selection(all=True)
+_ALL = Selection(all=True)
 
 
 @dataclass(frozen=True)
 class ParkedEvent:
-    """A dead event that no fix and no filter releases any more.
+    """A dead event that died again after the maximum of retries.
 
     Attributes:
-        cause_id: of its last death, as it is shown; None: not classified yet.
+        cause_id: the cause that its last death is shown as; None: not classified yet.
         retries: how often it was retried.
-        died_at: its last death.
+        died_at: the time of its last death.
     """
 
     event_id: int
@@ -37,20 +37,20 @@ def list_parked_events(
     connection: Connection,
     *,
     max_retries: int,
-    selection: Selection = _EVERY,
+    selection: Selection = _ALL,
     fix_id: int | None = None,
     after: int = 0,
     limit: int = 100,
 ) -> list[ParkedEvent]:
-    """Parked events in the order of their ids.
+    """Return parked events in the order of their ids.
 
     Args:
         connection: to the outbox.
-        max_retries: after so many retries an event is parked.
-        selection: which of them.
-        fix_id: only those that this fix retried or targets, whenever they died.
-        after: only events with a larger id: the last one of the page before.
-        limit: how many at most, 1 to 5,000.
+        max_retries: retries after which an event is parked.
+        selection: return only selected events.
+        fix_id: return only events that this fix retried or targets, whenever they died.
+        after: the id of the last event of the previous page.
+        limit: 1 to 5,000 events.
     """
     rows = connection.run(
         "retry.parked",
@@ -75,21 +75,21 @@ def release_parked(
     rate: float,
     fix_id: int | None = None,
 ) -> RetryResult:
-    """Retry parked events; what is dead and not parked is passed over.
+    """Retry parked events. Dead events that are not parked are skipped.
 
     Args:
         connection: in autocommit mode.
-        selection: which of them.
-        max_retries: after so many retries an event is parked.
+        selection: retry only selected events.
+        max_retries: retries after which an event is parked.
         audit: who makes the change, and why.
         options: how the change runs.
         rate: events a second at which they fall due.
-        fix_id: only those that this fix retried or targets.
+        fix_id: retry only events that this fix retried or targets.
 
     Raises:
-        NotFoundError: no such cause.
+        NotFoundError: the cause does not exist.
     """
-    done, after = RetryResult(0, 0), 0
+    result, after = RetryResult(0, 0), 0
     while page := list_parked_events(
         connection,
         max_retries=max_retries,
@@ -99,14 +99,13 @@ def release_parked(
         limit=BATCH,
     ):
         after = page[-1].event_id
-        named = Selection(event_ids=tuple(event.event_id for event in page))
-        done += retry_selected(
+        result += retry_selected(
             connection,
-            named,
+            Selection(event_ids=tuple(event.event_id for event in page)),
             audit=audit,
             options=options,
             rate=rate,
             max_retries=None,
-            already=done.events,
+            already=result.events,
         )
-    return done
+    return result

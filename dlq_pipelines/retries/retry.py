@@ -1,4 +1,4 @@
-"""How does a person bring dead events back, paced, each exactly once?"""
+"""Retries dead events for a person, at a rate, each exactly once."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -23,8 +23,8 @@ from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.validate import validate_event_ids, validate_positive, validate_storable
 
-# Of a payload that a person writes, in characters: far more than anybody does.
-_LONGEST_PAYLOAD = 10_000_000
+# Characters of a payload that a person writes: far more than anyone needs.
+_MAX_PAYLOAD_LENGTH = 10_000_000
 
 
 def retry_events(
@@ -35,22 +35,22 @@ def retry_events(
     options: RunOptions = RunOptions(),
     rate: float | None = None,
 ) -> RetryResult:
-    """Retry these events, also parked ones; those that are not dead are passed over.
+    """Retry these events, also parked ones. Events that are not dead are skipped.
 
     Args:
         connection: in autocommit mode.
-        ids: event ids, any number; they are released in transactions of `BATCH`, in the order of their ids.
+        ids: any number of event ids; released in transactions of `BATCH`, in the order of the ids.
         audit: who makes the change, and why.
         options: how the change runs.
-        rate: events a second at which they fall due; None: all now, as fits a handful chosen by a person.
+        rate: events a second at which they fall due; None: all now, for a few chosen events.
 
     Raises:
-        ValueError: there are no ids, or one is no event id.
+        ValueError: there are no ids, or one is not an event id.
     """
-    wanted = validate_event_ids("ids", ids)
+    sorted_ids = validate_event_ids("ids", ids)
     total = RetryResult(0, 0)
-    for start in range(0, len(wanted), BATCH):
-        batch = Selection(event_ids=tuple(wanted[start : start + BATCH]))
+    for start in range(0, len(sorted_ids), BATCH):
+        batch = Selection(event_ids=tuple(sorted_ids[start : start + BATCH]))
         total += retry_selected(
             connection,
             batch,
@@ -73,7 +73,7 @@ def retry_selected(
     max_retries: int | None,
     already: int = 0,
 ) -> RetryResult:
-    """Retry all that a selection means and that is dead now, oldest death first.
+    """Retry the selected events that are dead now, oldest death first.
 
     Args:
         connection: in autocommit mode.
@@ -81,27 +81,27 @@ def retry_selected(
         audit: who makes the change, and why.
         options: how the change runs.
         rate: events a second at which they fall due; None: all now.
-        max_retries: events that died again after so many retries are parked and passed over; None: take them too.
-        already: events that the same act has retried before: these fall due behind them.
+        max_retries: retries after which an event is parked and skipped; None: retry it too.
+        already: events that the same change retried before; these fall due after them.
 
     Raises:
-        NotFoundError: no such cause.
+        NotFoundError: the cause does not exist.
     """
 
-    def take(asked: BatchParameters, taken: int) -> DeathBatch:
+    def take(parameters: BatchParameters, taken: int) -> DeathBatch:
         if options.dry_run:
-            return lock_batch(connection, asked)
+            return lock_batch(connection, parameters)
         due = audit.now + timedelta(seconds=taken * compute_release_interval(rate))
-        page = release_batch(connection, asked, audit=audit, rate=rate, due=due)
-        if page.taken:
+        batch = release_batch(connection, parameters, audit=audit, rate=rate, due=due)
+        if batch.taken:
             record_audit_entry(
                 connection,
                 "retry.selected",
                 summarize_selection(selection),
                 audit=audit,
-                events=page.taken,
+                events=batch.taken,
             )
-        return page
+        return batch
 
     return process_selection(
         connection,
@@ -122,20 +122,20 @@ def retry_event(
     payload: str | None = None,
     allow_edit: bool = False,
 ) -> None:
-    """Retry one dead event, due now, also a parked one.
+    """Retry one dead event now, also a parked one.
 
     Args:
         connection: in autocommit mode.
         event_id: the event.
         audit: who makes the change, and why.
         options: how the change runs.
-        payload: with this payload instead, as JSON text; None: with its own.
-        allow_edit: whether this installation allows another payload.
+        payload: the new payload as JSON text; None: the event keeps its payload.
+        allow_edit: whether this installation allows a new payload.
 
     Raises:
         NotFoundError: the event is not dead.
-        RefusedError: another payload is not allowed here, or another transaction holds the event.
-        ValueError: the payload is no JSON that PostgreSQL can store.
+        RefusedError: a new payload is not allowed, or another transaction holds the event.
+        ValueError: the payload is not JSON that PostgreSQL can store.
     """
     if payload is not None:
         retry_with_payload(
@@ -144,9 +144,8 @@ def retry_event(
     elif not retry_events(connection, [event_id], audit=audit, options=options).events:
         selection = Selection(event_ids=(event_id,))
         with connection.transaction(force_rollback=True):
-            raise _not_retried(
-                event_id, lock_batch(connection, build_batch_parameters(connection, selection))
-            )
+            batch = lock_batch(connection, build_batch_parameters(connection, selection))
+            raise _build_not_retried_error(event_id, batch)
 
 
 def retry_with_payload(
@@ -158,37 +157,38 @@ def retry_with_payload(
     options: RunOptions = RunOptions(),
     allowed: bool,
 ) -> None:
-    """Retry one dead event with another payload. The ledger keeps the one that it had.
+    """Retry one dead event with a new payload. The ledger keeps the old one.
 
     Args:
         connection: in autocommit mode.
         event_id: the event.
-        payload: as JSON text, because numbers that are read and written again may lose digits.
+        payload: JSON text, because numbers that are parsed and written again may lose digits.
         audit: who makes the change, and why.
         options: how the change runs.
-        allowed: whether this installation allows it.
+        allowed: whether this installation allows a new payload.
 
     Raises:
-        RefusedError: this installation does not allow it, or another transaction holds the event.
-        ValueError: the payload is no JSON that PostgreSQL can store.
+        RefusedError: a new payload is not allowed, or another transaction holds the event.
+        ValueError: the payload is not JSON that PostgreSQL can store.
         NotFoundError: the event is not dead.
     """
     if not allowed:
         raise RefusedError(
-            "Payloads may not be edited here. Set DLQ_ALLOW_EDIT=true where that is decided."
+            "This installation does not allow payloads to be edited.",
+            "Set DLQ_ALLOW_EDIT=true to allow it.",
         )
     selection = Selection(event_ids=(validate_positive("event_id", event_id),))
     _require_json(connection, payload)
     with connection.transaction(force_rollback=options.dry_run):
-        asked = build_batch_parameters(connection, selection)
-        page = lock_batch(connection, asked)
-        if not page.taken:
-            raise _not_retried(event_id, page)
+        parameters = build_batch_parameters(connection, selection)
+        batch = lock_batch(connection, parameters)
+        if not batch.taken:
+            raise _build_not_retried_error(event_id, batch)
         if options.dry_run:
             return
-        release_batch(connection, asked, audit=audit)
+        release_batch(connection, parameters, audit=audit)
         connection.run(
-            "retry.replace_payload", event_id=event_id, deaths=page.deaths, payload=payload
+            "retry.replace_payload", event_id=event_id, deaths=batch.deaths, payload=payload
         )
         record_audit_entry(
             connection,
@@ -199,15 +199,16 @@ def retry_with_payload(
         )
 
 
-def _not_retried(event_id: int, page: DeathBatch) -> DlqError:
-    """Why an event that somebody named was not there to be taken."""
-    if page.free:
+def _build_not_retried_error(event_id: int, batch: DeathBatch) -> DlqError:
+    """Return the error for a named event that could not be locked."""
+    if batch.free:
         return RefusedError(
-            f"Event {event_id} is dead, but another transaction holds it. Retry it when that has ended."
+            f"Event {event_id} is dead, but another transaction holds it.",
+            "Retry it when that transaction has ended.",
         )
     return NotFoundError(
-        f"Event {event_id} is not dead, so there is nothing to retry. `dlq dead-events show {event_id}` says what "
-        "became of it."
+        f"Event {event_id} is not dead.",
+        f"`dlq dead-events show {event_id}` shows its history.",
     )
 
 
@@ -215,10 +216,9 @@ def _require_json(connection: Connection, payload: str) -> None:
     try:
         connection.run(
             "retry.read_payload",
-            payload=validate_storable("payload", payload, most=_LONGEST_PAYLOAD),
+            payload=validate_storable("payload", payload, most=_MAX_PAYLOAD_LENGTH),
         )
     except psycopg.DataError as error:
-        why = " ".join(
-            part for part in (error.diag.message_primary, error.diag.message_detail) if part
-        )
-        raise ValueError(f"The payload is no JSON that PostgreSQL can store: {why}") from None
+        parts = (error.diag.message_primary, error.diag.message_detail)
+        reason = " ".join(part for part in parts if part)
+        raise ValueError(f"The payload is not JSON that PostgreSQL can store: {reason}") from None

@@ -1,4 +1,4 @@
-"""What became of the events that were retried?"""
+"""Records what became of retried events."""
 
 from datetime import datetime
 
@@ -10,31 +10,36 @@ from dlq_pipelines.postgres.connect import Connection
 def settle_outcomes(
     connection: Connection, *, now: datetime, settle_seconds: int, fix_id: int | None = None
 ) -> int:
-    """Write down what became of retried events: delivered, died again, timed out or deleted. Returns how many.
-
-    Of the retries that this fix has released; without a fix, of those that people asked for.
+    """Record outcomes: delivered, died again, timed out or deleted. Returns how many.
 
     Args:
-        connection: in autocommit mode: outcomes and counters are written `BATCH` retries a transaction.
-        now: what falls due later is not looked at.
-        settle_seconds: how long after its due time an event may stay without outcome.
-        fix_id: the fix.
+        connection: in autocommit mode; outcomes are written `BATCH` retries a transaction.
+        now: the time of the look; retries that are due later are skipped.
+        settle_seconds: seconds to wait for an outcome after the due time.
+        fix_id: the fix whose retries are looked at; None: retries without a fix.
     """
-    asked = {"now": now, "settle_seconds": settle_seconds, "fix_id": fix_id, "rows": BATCH}
     settled: int = 0
-    key = FIRST_CURSOR
+    cursor = FIRST_CURSOR
     while True:
-        page = connection.fetch_one("retry.settle", **asked, **build_cursor_parameters(key))
-        settled += page["events"]
-        if page["rows"] < BATCH:
+        batch = connection.fetch_one(
+            "retry.settle",
+            now=now,
+            settle_seconds=settle_seconds,
+            fix_id=fix_id,
+            rows=BATCH,
+            **build_cursor_parameters(cursor),
+        )
+        settled += batch["events"]
+        if batch["rows"] < BATCH:
             return settled
-        key = page["last_time"], page["last_id"]
+        cursor = batch["last_time"], batch["last_id"]
 
 
 def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int) -> int:
-    """`settle` what no active fix waits for: retries of people, and what ended or paused fixes left. Returns how many.
+    """Record outcomes that no active fix waits for. Returns how many.
 
-    Also notes up to `BATCH` events that were delivered only after their retry was given up.
+    These are retries without a fix, and those that ended or paused fixes left. Also notes up to
+    `BATCH` events that were delivered after their retry timed out.
     """
     left = [row["id"] for row in connection.run("retry.left_by_fixes")]
     total = sum(

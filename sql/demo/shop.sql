@@ -1,6 +1,6 @@
--- The demo shop's own tables, next to the outbox it writes to. Nothing but the demo creates or reads them.
+-- The demo shop's tables. Only the demo creates and reads them.
 create table if not exists :"outbox_schema".shop_day (
-    day       date        primary key,  -- a day that was played, whole: it is committed at once
+    day       date        primary key,  -- a played day; committed with all of its rows
     seed      bigint      not null,
     events    integer     not null,
     played_at timestamptz not null default now()
@@ -9,7 +9,7 @@ create table if not exists :"outbox_schema".shop_day (
 create table if not exists :"outbox_schema".shop_customer (
     number integer       primary key,
     email  text          not null unique,
-    credit numeric(10,2) not null  -- the most that one order of theirs may cost, in euros
+    credit numeric(10,2) not null  -- maximum of one order, in euros
 );
 
 create table if not exists :"outbox_schema".shop_order (
@@ -17,7 +17,7 @@ create table if not exists :"outbox_schema".shop_order (
     customer     integer       not null references :"outbox_schema".shop_customer,
     amount       numeric(10,2) not null,
     placed_at    timestamptz   not null,
-    confirmed_at timestamptz,  -- these three are what handlers write
+    confirmed_at timestamptz,  -- the handlers write these three
     paid_at      timestamptz,
     invoiced_at  timestamptz
 );
@@ -31,7 +31,7 @@ create table if not exists :"outbox_schema".shop_parcel (
 );
 
 create table if not exists :"outbox_schema".shop_stock_movement (
-    slip      text        primary key,  -- goods leave the shelf once per slip
+    slip      text        primary key,  -- a slip is booked once
     quantity  integer     not null,
     booked_by text        not null,     -- 'hand', or the event that booked it
     booked_at timestamptz not null default now()

@@ -80,8 +80,7 @@ with page as (
         select from :"outbox_schema".:"archive_table" a
         where a.id = page.event_id and a.status = 'dead' and a.dead_at = d.died_at limit 1) a
     left join :"dlq_schema".cause c on c.id = d.cause_id
-    where :"dlq_schema".selects(f, coalesce(c.merged_into, d.cause_id), d.event_type, d.aggregate_type, d.event_id,
-                                d.attempts, d.error, d.died_at)
+    where :"dlq_schema".selects(f, d, coalesce(c.merged_into, d.cause_id))
 ), locked as (
     select free.event_id from judged free
     cross join lateral (

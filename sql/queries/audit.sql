@@ -1,4 +1,4 @@
--- Who did what.
+-- The audit log.
 
 -- name: record
 insert into :"dlq_schema".audit (kind, actor, reason, filter, events, at, run_id)

@@ -102,29 +102,11 @@ from (
 where c.id = seen.cause_id
 
 -- name: place_labels
--- Gives types that have no metric label yet a label of their own, those with most deaths first,
--- while the list is shorter than its limit. All other types count as `other` from now on.
-with tally as (
-    select left(event_type, 100) as event_type, left(aggregate_type, 100) as aggregate_type, deaths
-    from json_to_recordset(%(groups)s::json)
-        as g (event_type text, aggregate_type text, deaths bigint)
-), met as (
-    select 'event_type' as name, event_type as value, sum(deaths) as deaths from tally group by 2
-    union all
-    select 'aggregate_type', aggregate_type, sum(deaths) from tally group by 2
-), unplaced as (
-    select name,
-        value,
-        row_number() over (partition by name order by deaths desc, value collate "C") as place
-    from met
-    where not exists (
-        select from :"dlq_schema".metric_label l where l.name = met.name and l.value = met.value)
-)
+-- Gives types a metric label of their own while the list is shorter than its limit. All other types
+-- count as `other` from now on.
 insert into :"dlq_schema".metric_label (name, value)
 select name, value
-from unplaced u
-where u.place + (
-        select count(*) from :"dlq_schema".metric_label l where l.name = u.name) <= %(labels)s
+from :"dlq_schema".choose_metric_labels(%(groups)s::json, %(labels)s)
 order by 1, 2
 on conflict do nothing
 
@@ -386,7 +368,7 @@ select (select count(*) from :"dlq_schema".death where cause_id is not null)
         + (
             select coalesce(sum(events), 0)::bigint
             from :"dlq_schema".audit
-            where kind = 'ledger.forget'
+            where kind = 'ledger.purge'
         ) as ledger,
     (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".cause_day) as rollup,
     (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".death_count) as counters

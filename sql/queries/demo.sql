@@ -1,23 +1,35 @@
--- What the demo asks of the database besides what everybody may ask.
+-- Statements that only the demo runs.
 
 -- name: state
--- Whether this database is a demo's, and whether that demo was played to its end.
-select exists (select from :"dlq_schema".audit where kind = 'demo.begin') as begun,
+-- Whether a demo began in this database, and whether it was played to its end.
+select
+    exists (select from :"dlq_schema".audit where kind = 'demo.begin') as begun,
     exists (select from :"dlq_schema".audit where kind = 'demo.end') as ended
 
 -- name: forget
--- Empty everything that the demo filled. Only ever run on a database that a demo began in.
-truncate :"outbox_schema".:"outbox_table", :"outbox_schema".:"archive_table", :"dlq_schema".retry,
-    :"dlq_schema".fix_outcome, :"dlq_schema".fix_stage, :"dlq_schema".fix, :"dlq_schema".death, :"dlq_schema".cause_day, :"dlq_schema".cause_alias, :"dlq_schema".cause,
-    :"dlq_schema".export_day, :"dlq_schema".report_day, :"dlq_schema".books, :"dlq_schema".discard,
-    :"dlq_schema".restored, :"dlq_schema".purged, :"dlq_schema".audit restart identity
+-- Empty the outbox, its archive and every table of the schema. Kept: what describes the installation and not
+-- its events. Only run on a database that a demo began in.
+do $$
+begin
+    execute (
+        select 'truncate ' || string_agg(c.oid::regclass::text, ', ') || ' restart identity'
+        from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where c.relkind in ('r', 'p')
+            and (
+                n.nspname = :'dlq_schema' and c.relname not in ('migration', 'installation', 'job_scan')
+                or n.nspname = :'outbox_schema' and c.relname in (:'outbox_table', :'archive_table')
+            )
+    );
+end
+$$
 
 -- name: cause_of
--- The cause whose sample ends so: the demo knows its failures by what was raised.
+-- The cause of an exception type and a message template: the demo knows what it raised.
 select id from :"dlq_schema".cause where exception_type like %(exception)s and template like %(template)s
 
 -- name: summary
--- The closing figures, each from the tables and none from what the demo believes to have done.
+-- The closing figures, each counted in the tables.
 select
     (select count(*) from :"dlq_schema".death) as deaths,
     (select count(distinct event_id) from :"dlq_schema".death) as events_that_died,

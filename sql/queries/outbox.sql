@@ -1,10 +1,10 @@
--- What a worker and an operator say to the outbox table.
+-- Statements of workers and of application code on the outbox table.
 
 -- name: fetch_pending
--- Hand out the events that are due, oldest due first, and lease them: due again only when the lease is over, so no
--- second worker gets them and a worker that died with them loses nothing. skip locked: workers do not queue. By place:
--- to join by id the planner looks up the smallest id, behind all entries of the index that an archive has just left
--- dead, and each fetch took four times as long meanwhile.
+-- Leases due events, oldest due first: they are due again when the lease ends, so no second worker
+-- gets them, and the crash of a worker loses none. skip locked: workers do not wait for each other.
+-- By ctid: for a join by id the planner looks up the smallest id, past all dead index entries that
+-- an archive run has just left, and each fetch took four times as long meanwhile.
 with due as (
     select ctid as place, next_run_at from :"outbox_schema".:"outbox_table"
     where status in ('pending', 'retry') and next_run_at <= clock_timestamp()
@@ -21,12 +21,12 @@ with due as (
 select * from leased order by next_run_at, id
 
 -- name: mark_success
--- Also of one that died meanwhile, where another worker had it after the lease: it is delivered.
+-- Also an event that died meanwhile, because another worker had it after the lease, is delivered.
 update :"outbox_schema".:"outbox_table" set status = 'done', attempts = attempts + 1
 where id = %(id)s and status <> 'done'
 
 -- name: mark_retry
--- A late report about an event that is done or dead by now changes nothing.
+-- A late result of an event that is done or dead changes nothing.
 update :"outbox_schema".:"outbox_table"
 set status = case when attempts + 1 >= %(max_attempts)s then 'dead' else 'retry' end,
     attempts = attempts + 1,
@@ -37,9 +37,19 @@ set status = case when attempts + 1 >= %(max_attempts)s then 'dead' else 'retry'
 where id = %(id)s and status not in ('done', 'dead')
 
 -- name: dead_events
--- Newest death first. The index dlq_dead is read backwards.
-select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
-    last_error, last_error_at, dead_at
+-- The latest death first: the index dlq_dead is read backwards.
+select id,
+    aggregate_type,
+    aggregate_id,
+    event_type,
+    payload,
+    status,
+    attempts,
+    next_run_at,
+    created_at,
+    last_error,
+    last_error_at,
+    dead_at
 from :"outbox_schema".:"outbox_table"
 where status = 'dead'
     and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
@@ -57,24 +67,39 @@ where status = 'dead'
     and (%(since)s::timestamptz is null or dead_at > %(since)s)
 
 -- name: dead_event
-select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
-    last_error, last_error_at, dead_at
+select id,
+    aggregate_type,
+    aggregate_id,
+    event_type,
+    payload,
+    status,
+    attempts,
+    next_run_at,
+    created_at,
+    last_error,
+    last_error_at,
+    dead_at
 from :"outbox_schema".:"outbox_table"
 where id = %(id)s and status = 'dead'
 
 -- name: observe
--- The outbox as it stands, for the observation in Dagster's UI. Reads the two partial indexes, never the done rows.
-select dead.events as dead, dead.oldest as oldest_dead_at, due.events as waiting, due.oldest as oldest_due_at
+-- The state of the outbox for the observation in Dagster. Reads the two partial indexes, never the
+-- delivered events.
+select dead.events as dead,
+    dead.oldest as oldest_dead_at,
+    due.events as waiting,
+    due.oldest as oldest_due_at
 from (
-    select count(*) as events, min(dead_at) as oldest from :"outbox_schema".:"outbox_table" where status = 'dead'
+    select count(*) as events, min(dead_at) as oldest
+    from :"outbox_schema".:"outbox_table" where status = 'dead'
 ) dead, (
     select count(*) as events, min(next_run_at) as oldest
     from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')
 ) due
 
 -- name: rows
--- Of the outbox: counted while that costs nothing, because it is asked every five minutes; then what the planner takes
--- it for.
+-- Rows of the outbox: counted while the table is small, otherwise the planner's estimate, because
+-- the statement runs every five minutes.
 select case when c.reltuples < 100000 then (select count(*) from :"outbox_schema".:"outbox_table")
             else c.reltuples::bigint end as rows
 from pg_catalog.pg_class c where c.oid = :"dlq_schema".outbox_table()

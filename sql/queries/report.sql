@@ -1,290 +1,452 @@
--- The figures of one day's failure report, all as of the day's end. `start` and `until` are the instants between which
--- the day lies in its time zone. What happened at `until` or later is left out, or counted back to how it was then.
+-- The figures of one day's report, as of the end of the day. `start` and `until` are the first
+-- instants of the day and of the next day in its time zone. Statements leave out what happened at
+-- `until` or later, or count back to the state at that time.
 
 -- name: snapshot
--- First in the report's transaction: all figures are of one moment, so the totals agree with the rows.
+-- First in the transaction of a report: all figures are of one snapshot, so totals equal the rows.
 set transaction isolation level repeatable read, read only
 
 -- name: rows
--- Days that have a report.
+-- Number of days that have a report.
 select count(*) as rows from :"dlq_schema".report_day
 
 -- name: memory
--- A day of a million deaths is hashed in memory, and no statement is long enough for compiling it to pay.
-select set_config('work_mem', '96MB', true), set_config('jit', 'off', true),
+-- Lets a day of a million deaths be hashed in memory. Compilation (JIT) costs more than it saves.
+select
+    set_config('work_mem', '96MB', true),
+    set_config('jit', 'off', true),
     set_config('hash_mem_multiplier', '2', true)
 
 -- name: events
--- Distinct events that died: fewer than deaths when one was retried and died again.
+-- Distinct events that died. Fewer than deaths if one was retried and died again.
 select count(*) as events
-from (select event_id from :"dlq_schema".death where died_at >= %(start)s and died_at < %(until)s group by event_id) event
+from (
+    select event_id
+    from :"dlq_schema".death
+    where died_at >= %(start)s and died_at < %(until)s
+    group by event_id
+) event
 
--- name: forgotten
--- Whether the ledger has forgotten deaths that were counted on that day. Asked only where it ever forgot any.
-select case when exists (select from :"dlq_schema".audit where kind = 'ledger.forget') then
+-- name: is_incomplete
+-- Whether the ledger has deleted deaths of the day: the rollup has more than are left. Counts only
+-- if the ledger ever deleted any.
+select case when exists (select from :"dlq_schema".audit where kind = 'ledger.purge') then
     (select coalesce(sum(deaths), 0) from :"dlq_schema".cause_day where day = %(day)s) > (
-        select count(*) from :"dlq_schema".death
+        select count(*)
+        from :"dlq_schema".death
         where died_at >= %(start)s and died_at < %(until)s and cause_id is not null)
-    else false end as forgotten
+    else false end as is_incomplete
 
 -- name: causes
--- The day's causes by harm: how many distinct aggregates they hit, then by deaths; the first `limit` of them, with how
--- many there are, and their `types` most frequent event types. The row without cause_id counts what is not classified
--- yet and is never cut off. Two passes over the day, both hashed: to carry more than the keys through the distinct
--- count costs more than the second pass.
+-- Returns the first `limit` causes of the day by harm: distinct aggregates, then deaths. Each row
+-- has the total number of causes and deaths, and the `types` most frequent event types. The row
+-- without cause_id counts the unclassified deaths and is always included. Two passes over the day,
+-- both hashed: carrying more than the keys through the distinct count costs more than the second.
 with cell as (
-    select coalesce(c.merged_into, d.cause_id) as cause_id, d.event_type, sum(d.deaths)::bigint as deaths,
-        min(d.first) as first, max(d.last) as last, min(d.fewest) as fewest, max(d.most) as most,
+    select coalesce(c.merged_into, d.cause_id) as cause_id,
+        d.event_type,
+        sum(d.deaths)::bigint as deaths,
+        min(d.first_seen) as first_seen,
+        max(d.last_seen) as last_seen,
+        min(d.fewest) as fewest,
+        max(d.most) as most,
         sum(d.attempts)::bigint as attempts
     from (
-        select cause_id, event_type, count(*) as deaths, min(died_at) as first, max(died_at) as last,
-            min(attempts) as fewest, max(attempts) as most, sum(attempts) as attempts
+        select cause_id,
+            event_type,
+            count(*) as deaths,
+            min(died_at) as first_seen,
+            max(died_at) as last_seen,
+            min(attempts) as fewest,
+            max(attempts) as most,
+            sum(attempts) as attempts
         from :"dlq_schema".death
         where died_at >= %(start)s and died_at < %(until)s
         group by cause_id, event_type
-    ) d left join :"dlq_schema".cause c on c.id = d.cause_id
+    ) d
+    left join :"dlq_schema".cause c on c.id = d.cause_id
     group by 1, 2
 ), type as (
-    select *, row_number() over (partition by cause_id order by deaths desc, event_type collate "C") as position
+    select *,
+        row_number() over (
+            partition by cause_id order by deaths desc, event_type collate "C"
+        ) as position
     from cell
 ), counted as (
-    select cause_id, sum(deaths)::bigint as deaths, min(first) as first, max(last) as last, min(fewest) as fewest,
-        max(most) as most, sum(attempts)::bigint as attempts, count(*) as kinds,
-        array_agg(left(event_type, 200) order by position) filter (where position <= %(types)s) as event_types,
+    select cause_id,
+        sum(deaths)::bigint as deaths,
+        min(first_seen) as first_seen,
+        max(last_seen) as last_seen,
+        min(fewest) as fewest,
+        max(most) as most,
+        sum(attempts)::bigint as attempts,
+        count(*) as event_type_count,
+        array_agg(left(event_type, 200) order by position)
+            filter (where position <= %(types)s) as event_types,
         array_agg(deaths order by position) filter (where position <= %(types)s) as type_deaths
-    from type group by cause_id
-), hit as (
-    select coalesce(c.merged_into, d.cause_id) as cause_id, sum(d.aggregates)::bigint as aggregates,
+    from type
+    group by cause_id
+), affected as (
+    select coalesce(c.merged_into, d.cause_id) as cause_id,
+        sum(d.aggregates)::bigint as aggregates,
+        min(d.first_type) as first_type,
+        max(d.last_type) as last_type,
         array_agg(d.cause_id) as members
     from (
-        select cause_id, count(*) as aggregates
+        select cause_id,
+            count(*) as aggregates,
+            min(aggregate_type collate "C") as first_type,
+            max(aggregate_type collate "C") as last_type
         from (
-            select cause_id, aggregate_type, aggregate_id from :"dlq_schema".death
+            select cause_id, aggregate_type, aggregate_id
+            from :"dlq_schema".death
             where died_at >= %(start)s and died_at < %(until)s
             group by cause_id, aggregate_type, aggregate_id
-        ) aggregate group by cause_id
-    ) d left join :"dlq_schema".cause c on c.id = d.cause_id
+        ) aggregate
+        group by cause_id
+    ) d
+    left join :"dlq_schema".cause c on c.id = d.cause_id
     group by 1
 ), ranked as (
-    select counted.*, hit.aggregates, hit.members, count(counted.cause_id) over () as causes_found,
+    select counted.*,
+        affected.aggregates,
+        case when affected.first_type = affected.last_type then
+            left(affected.first_type, 200) end as aggregate_type,
+        affected.members,
+        count(counted.cause_id) over () as causes_found,
         (sum(counted.deaths) over ())::bigint as deaths_found,
-        row_number() over (order by hit.aggregates desc, counted.deaths desc,
-            counted.cause_id collate "C" nulls last) as position
-    from counted join hit on coalesce(hit.cause_id, '') = coalesce(counted.cause_id, '')
+        row_number() over (
+            order by affected.aggregates desc,
+                counted.deaths desc,
+                counted.cause_id collate "C" nulls last
+        ) as position
+    from counted
+    join affected on coalesce(affected.cause_id, '') = coalesce(counted.cause_id, '')
 )
 select * from ranked where position <= %(limit)s or cause_id is null order by position
 
 -- name: merged_aggregates
--- Distinct aggregates of causes that others are merged into: they may have hit the same one.
-select coalesce(c.merged_into, c.id) as cause_id, count(distinct (d.aggregate_type, d.aggregate_id)) as aggregates
+-- Distinct aggregates of causes with merged members. An aggregate that two members affected counts
+-- once.
+select coalesce(c.merged_into, c.id) as cause_id,
+    count(distinct (d.aggregate_type, d.aggregate_id)) as aggregates
 from :"dlq_schema".cause c
-join :"dlq_schema".death d on d.cause_id = c.id and d.died_at >= %(start)s and d.died_at < %(until)s
+join :"dlq_schema".death d
+    on d.cause_id = c.id and d.died_at >= %(start)s and d.died_at < %(until)s
 where c.id = any(%(members)s)
 group by 1
 
--- name: described
--- What is known of these causes, and what their fixes and relapses had made of them at the end of the day. The last of
--- its fixes to end says whether a cause is fixed: a narrower one leaves it open.
-select c.id as cause_id, left(c.exception_type, 300) as exception_type, left(c.template, 1000) as template, c.name,
-    c.owner, c.note, c.muted_until,
-    (select min(m.first_seen) from :"dlq_schema".cause m where m.id = c.id or m.merged_into = c.id) as first_seen,
+-- name: catalogue
+-- The catalogue's rows of these causes, with the state of their fixes and regressions at the end of
+-- the day. As in `fix.close`, the last verdict on a fix of the whole cause says whether the cause is
+-- fixed. Any other end of a fix leaves the cause as it was.
+select c.id as cause_id,
+    left(c.exception_type, 300) as exception_type,
+    left(c.template, 1000) as template,
+    c.name,
+    c.owner,
+    c.note,
+    c.muted_until,
+    (
+        select min(m.first_seen)
+        from :"dlq_schema".cause m
+        where m.id = c.id or m.merged_into = c.id
+    ) as first_seen,
     exists (
-        select from :"dlq_schema".fix f where f.cause_id = c.id and f.flagged_at < %(until)s
-            and (f.closed_at is null or f.closed_at >= %(until)s)) as fixing,
-    coalesce(ended.proven, false) as fixed,
-    coalesce(ended.proven, false) and exists (
-        select from :"dlq_schema".audit o
-        where o.kind = 'cause.regressed' and o.filter ->> 'cause' = c.id
-            and (o.filter ->> 'died_at')::timestamptz > ended.flagged_at
-            and (o.filter ->> 'died_at')::timestamptz < %(until)s) as regressed
+        select from :"dlq_schema".fix f
+        where f.cause_id = c.id
+            and f.flagged_at < %(until)s
+            and (f.closed_at is null or f.closed_at >= %(until)s)
+    ) as fixing,
+    coalesce(ended.is_verified, false) as fixed,
+    coalesce(ended.is_verified, false) and exists (
+        select from :"dlq_schema".audit a
+        where a.kind = 'cause.regressed'
+            and a.filter ->> 'cause' = c.id
+            and (a.filter ->> 'died_at')::timestamptz > ended.flagged_at
+            and (a.filter ->> 'died_at')::timestamptz < %(until)s
+    ) as regressed
 from :"dlq_schema".cause c
 left join lateral (
-    select f.flagged_at, f.status = 'verified' and num_nonnulls(f.event_type, f.aggregate_type, f.event_ids,
-            f.error_contains, f.since, f.until) = 0 as proven
+    select f.flagged_at, f.status = 'verified' as is_verified
     from :"dlq_schema".fix f
-    where f.cause_id = c.id and f.closed_at < %(until)s
-    order by f.closed_at desc, f.id desc limit 1) ended on true
+    where f.cause_id = c.id
+        and f.closed_at < %(until)s
+        and f.status in ('verified', 'halted')
+        and :"dlq_schema".selects_whole_cause(f)
+    order by f.closed_at desc, f.id desc
+    limit 1
+) ended on true
 where c.id = any(%(causes)s)
 
--- name: said_since
--- What people said of these causes after the day, with how it was before: the first change since.
-select distinct on (change ->> 'cause', key) change ->> 'cause' as cause_id, key, change -> 'before' ->> key as value
-from :"dlq_schema".audit o
-cross join lateral jsonb_array_elements(o.filter -> 'changes') change
+-- name: later_changes
+-- Owner, note and mute of these causes as they were before the first change after the day.
+select distinct on (change ->> 'cause', key)
+    change ->> 'cause' as cause_id,
+    key,
+    change -> 'before' ->> key as value
+from :"dlq_schema".audit a
+cross join lateral jsonb_array_elements(a.filter -> 'changes') change
 cross join lateral jsonb_object_keys(change -> 'before') key
-where o.kind in ('cause.owner', 'cause.note', 'cause.mute', 'cause.undo') and o.at >= %(until)s
-    and key in ('owner', 'note', 'muted_until') and change ->> 'cause' = any(%(causes)s)
-order by 1, 2, o.id
+where a.kind in ('cause.owner', 'cause.note', 'cause.mute', 'cause.undo')
+    and a.at >= %(until)s
+    and key in ('owner', 'note', 'muted_until')
+    and change ->> 'cause' = any(%(causes)s)
+order by 1, 2, a.id
 
 -- name: types
--- The event types with most deaths on the day, by cause: those that are named, and all others together (`others`).
+-- Deaths by cause and event type, for the `limit` event types with most deaths on the day. Causes
+-- that are not in `causes` are one row, without cause_id.
 with cell as (
-    select coalesce(c.merged_into, d.cause_id) as cause_id, d.event_type, d.deaths
+    select coalesce(c.merged_into, d.cause_id, '') as cause_id, d.event_type, d.deaths
     from (
-        select cause_id, event_type, count(*) as deaths from :"dlq_schema".death
+        select cause_id, event_type, count(*) as deaths
+        from :"dlq_schema".death
         where died_at >= %(start)s and died_at < %(until)s
         group by cause_id, event_type
-    ) d left join :"dlq_schema".cause c on c.id = d.cause_id
-), most as (
-    select event_type, row_number() over (order by sum(deaths) desc, event_type collate "C") as position
-    from cell group by event_type order by position limit %(limit)s
+    ) d
+    left join :"dlq_schema".cause c on c.id = d.cause_id
+), frequent as (
+    select event_type,
+        row_number() over (order by sum(deaths) desc, event_type collate "C") as position
+    from cell
+    group by event_type
+    order by position
+    limit %(limit)s
 )
-select case when coalesce(cell.cause_id, '') = any(%(causes)s) then coalesce(cell.cause_id, '') end as cause_id,
-    most.position, left(most.event_type, 200) as event_type, sum(cell.deaths)::bigint as deaths
-from cell join most using (event_type)
-group by 1, 2, 3 order by 2, 1
+select case when cell.cause_id = any(%(causes)s) then cell.cause_id end as cause_id,
+    frequent.position,
+    left(frequent.event_type, 200) as event_type,
+    sum(cell.deaths)::bigint as deaths
+from cell
+join frequent using (event_type)
+group by 1, 2, 3
+order by 2, 1
 
 -- name: hours
--- Deaths by hour of the day: `bounds` are the instants at which its 23 to 25 hours begin.
+-- Deaths by hour of the day. `bounds` holds the start of each of its 23 to 25 hours.
 select width_bucket(died_at, %(bounds)s::timestamptz[]) - 1 as position, count(*) as deaths
 from :"dlq_schema".death
 where died_at >= %(start)s and died_at < %(until)s
-group by 1 order by 1
+group by 1
+order by 1
 
 -- name: days
--- Deaths of earlier days by cause, from the rollup, which outlives the ledger. `causes` are told apart.
-select r.day, case when coalesce(c.merged_into, c.id) = any(%(causes)s) then coalesce(c.merged_into, c.id) end as cause_id,
+-- Deaths of earlier days by cause, from the rollup, which is kept longer than the ledger. Causes
+-- that are not in `causes` are one row a day, without cause_id.
+select r.day,
+    case when coalesce(c.merged_into, c.id) = any(%(causes)s) then
+        coalesce(c.merged_into, c.id) end as cause_id,
     sum(r.deaths)::bigint as deaths
 from (
-    select day, cause_id, sum(deaths) as deaths from :"dlq_schema".cause_day
-    where day >= %(first)s and day < %(day)s group by day, cause_id
-) r join :"dlq_schema".cause c on c.id = r.cause_id
-group by 1, 2 order by 1, 2
+    select day, cause_id, sum(deaths) as deaths
+    from :"dlq_schema".cause_day
+    where day >= %(first)s and day < %(day)s
+    group by day, cause_id
+) r
+join :"dlq_schema".cause c on c.id = r.cause_id
+group by 1, 2
+order by 1, 2
 
 -- name: days_unclassified
--- What the rollup does not know yet, by the instants at which the days begin; read from the short queue of such deaths.
+-- Unclassified deaths of earlier days, which the rollup does not have yet. `bounds` holds the start
+-- of each day. Reads the short index of unclassified deaths.
 select width_bucket(died_at, %(bounds)s::timestamptz[]) - 1 as position, count(*) as deaths
-from (select died_at from :"dlq_schema".death where cause_id is null and died_at < %(start)s offset 0) waiting
+from (
+    select died_at
+    from :"dlq_schema".death
+    where cause_id is null and died_at < %(start)s
+    offset 0
+) unclassified
 where died_at >= (%(bounds)s::timestamptz[])[1]
-group by 1 order by 1
+group by 1
+order by 1
 
--- name: ledger_begin
+-- name: first_recorded_day
 select min(day) as day from :"dlq_schema".cause_day where day <= %(day)s
 
 -- name: samples
--- The last errors of the day of each of these causes (and of the unclassified), both ends of long ones. Two branches,
--- because `is not distinct from` uses no index.
-select wanted.cause_id, last.event_id, char_length(last.error) as characters,
+-- The last `limit` errors of the day of each of these causes and of the unclassified deaths; of
+-- long errors, both ends. Two branches, because `is not distinct from` uses no index.
+select wanted.cause_id,
+    last.event_id,
+    char_length(last.error) as characters,
     case when char_length(last.error) <= 2 * %(half)s then last.error
-        else left(last.error, %(half)s) || E'\n[...]\n' || right(last.error, %(half)s) end as error
+        else left(last.error, %(half)s) || E'\n[...]\n' || right(last.error, %(half)s)
+    end as error
 from unnest(%(causes)s::text[] || null::text) with ordinality as wanted (cause_id, position)
 cross join lateral (
     (
-        select latest.* from :"dlq_schema".cause m
+        select latest.*
+        from :"dlq_schema".cause m
         cross join lateral (
-            select d.id, d.event_id, d.error, d.died_at from :"dlq_schema".death d
+            select d.id, d.event_id, d.error, d.died_at
+            from :"dlq_schema".death d
             where d.cause_id = m.id and d.died_at >= %(start)s and d.died_at < %(until)s
-            order by d.died_at desc, d.event_id desc limit %(limit)s
+            order by d.died_at desc, d.event_id desc
+            limit %(limit)s
         ) latest
         where m.id = wanted.cause_id or m.merged_into = wanted.cause_id
-        order by latest.died_at desc, latest.id desc limit %(limit)s
+        order by latest.died_at desc, latest.id desc
+        limit %(limit)s
     )
     union all
     (
-        select d.id, d.event_id, d.error, d.died_at from :"dlq_schema".death d
-        where wanted.cause_id is null and d.cause_id is null and d.died_at >= %(start)s and d.died_at < %(until)s
-        order by d.died_at desc, d.id desc limit %(limit)s
+        select d.id, d.event_id, d.error, d.died_at
+        from :"dlq_schema".death d
+        where wanted.cause_id is null
+            and d.cause_id is null
+            and d.died_at >= %(start)s
+            and d.died_at < %(until)s
+        order by d.died_at desc, d.id desc
+        limit %(limit)s
     )
 ) last
 order by wanted.position, last.died_at desc, last.id desc
 
--- name: open
--- What was dead in the outbox at that moment, and of it what is past its retention at the other one.
-select count(*) as events, min(died_at) as oldest, count(*) filter (where died_at < %(archive_before)s) as archived_soon
+-- name: dead_events
+-- Dead events in the outbox at a time, and how many of them died before another time.
+select count(*) as events,
+    min(died_at) as oldest,
+    count(*) filter (where died_at < %(archive_before)s) as archived_soon
 from :"dlq_schema".dead_at(%(at)s)
 
 -- name: parked
--- What was dead at that moment and had been retried so often before.
-with tried as materialized (
-    select event_id from :"dlq_schema".retry where retried_at < %(at)s
-    group by event_id having count(*) >= %(max_retries)s
+-- Events that were dead at that time and had been retried `max_retries` times before.
+with retried as materialized (
+    select event_id
+    from :"dlq_schema".retry
+    where retried_at < %(at)s
+    group by event_id
+    having count(*) >= %(max_retries)s
 )
-select count(*) as events from tried join :"dlq_schema".dead_at(%(at)s) using (event_id)
+select count(*) as events from retried join :"dlq_schema".dead_at(%(at)s) using (event_id)
 
 -- name: purged_soon
--- What was in the archive at that moment and was archived before the other one: still there, purged or restored since.
-select (select count(*) from :"outbox_schema".:"archive_table" a
-        where a.status = 'dead' and a.dead_at is not null and a.archived_at < %(purge_before)s)
-    + (select count(*) from :"dlq_schema".purged p where p.purged_at >= %(at)s and p.archived_at < %(purge_before)s)
-    + (select count(*) from :"dlq_schema".restored b where b.restored_at >= %(at)s and b.archived_at < %(purge_before)s)
-    as events
+-- Events that were in the archive at one time and were archived before another one: still there,
+-- purged since or restored since.
+select
+    (
+        select count(*)
+        from :"outbox_schema".:"archive_table" a
+        where a.status = 'dead' and a.dead_at is not null and a.archived_at < %(purge_before)s
+    ) + (
+        select count(*)
+        from :"dlq_schema".purged p
+        where p.purged_at >= %(at)s and p.archived_at < %(purge_before)s
+    ) + (
+        select count(*)
+        from :"dlq_schema".restored r
+        where r.restored_at >= %(at)s and r.archived_at < %(purge_before)s
+    ) as events
 
--- name: moved
--- How many dead events left the outbox for the archive on the day, and came back.
-select coalesce(sum(events) filter (where kind <> 'archive.restore'), 0)::bigint as archived,
+-- name: archive_moves
+-- Dead events that were moved to the archive and back on the day.
+select
+    coalesce(sum(events) filter (where kind <> 'archive.restore'), 0)::bigint as archived,
     coalesce(sum(events) filter (where kind = 'archive.discard'), 0)::bigint as discarded,
     coalesce(sum(events) filter (where kind = 'archive.restore'), 0)::bigint as restored
 from :"dlq_schema".audit
-where kind in ('archive.move', 'archive.discard', 'archive.restore') and at >= %(start)s and at < %(until)s
+where kind in ('archive.move', 'archive.discard', 'archive.restore')
+    and at >= %(start)s
+    and at < %(until)s
 
 -- name: retries
--- What was retried on the day, and what became known on it of this or earlier retries.
-select count(*) filter (where retried_at >= %(start)s and retried_at < %(until)s) as retried,
+-- Retries of the day, and the outcomes that were settled on the day, whenever the retry was.
+select
+    count(*) filter (where retried_at >= %(start)s and retried_at < %(until)s) as retried,
     count(*) filter (where settled and outcome = 'delivered') as delivered,
     count(*) filter (where settled and outcome = 'died_again') as died_again,
     count(*) filter (where settled and outcome = 'timed_out') as timed_out,
     count(*) filter (where settled and outcome = 'deleted') as deleted
 from (
-    select retried_at, outcome, settled_at >= %(start)s and settled_at < %(until)s as settled from :"dlq_schema".retry
-    where retried_at >= %(start)s and retried_at < %(until)s or settled_at >= %(start)s and settled_at < %(until)s
+    select retried_at, outcome, settled_at >= %(start)s and settled_at < %(until)s as settled
+    from :"dlq_schema".retry
+    where retried_at >= %(start)s and retried_at < %(until)s
+        or settled_at >= %(start)s and settled_at < %(until)s
 ) r
 
 -- name: fixes
--- Fixes that were open at the end of the day or ended on it, at most `limit`, those that ended first.
-select f.*, f.closed_at < %(until)s as ended, coalesce(paused.kind = 'fix.paused', false) as was_paused,
+-- At most `limit` fixes that were open at the end of the day or ended on it; the ended ones first.
+select f.*,
+    f.closed_at < %(until)s as ended,
+    coalesce(pause.kind = 'fix.paused', false) as was_paused,
     count(*) over () as found
 from :"dlq_schema".fix f
 left join (
     select distinct on (filter ->> 'fix') (filter ->> 'fix')::bigint as fix_id, kind
-    from :"dlq_schema".audit where kind in ('fix.paused', 'fix.active') and at < %(until)s
-    order by filter ->> 'fix', id desc) paused on paused.fix_id = f.id
+    from :"dlq_schema".audit
+    where kind in ('fix.paused', 'fix.resumed') and at < %(until)s
+    order by filter ->> 'fix', id desc
+) pause on pause.fix_id = f.id
 where f.flagged_at < %(until)s and (f.closed_at is null or f.closed_at >= %(start)s)
-order by coalesce(f.closed_at, 'infinity') >= %(until)s, f.id desc limit %(limit)s
+order by coalesce(f.closed_at, 'infinity') >= %(until)s, f.id desc
+limit %(limit)s
 
 -- name: stages
--- The stages of these fixes at the end of the day, from the ledger of retries: the counters of a stage know only now.
+-- The stages of these fixes at the end of the day, from the retries: the counters of a stage have
+-- its present state only.
 select r.fix_id,
     r.stage,
     count(*) as released,
-    count(*) filter (where known and outcome = 'delivered') as delivered,
-    count(*) filter (where known and outcome = 'died_again') as died_again,
-    count(*) filter (where known and outcome = 'timed_out') as timed_out,
-    count(*) filter (where known and outcome = 'deleted') as deleted
+    count(*) filter (where settled and outcome = 'delivered') as delivered,
+    count(*) filter (where settled and outcome = 'died_again') as died_again,
+    count(*) filter (where settled and outcome = 'timed_out') as timed_out,
+    count(*) filter (where settled and outcome = 'deleted') as deleted
 from (
-    select fix_id, stage, outcome, settled_at < %(until)s as known from :"dlq_schema".retry
+    select fix_id, stage, outcome, settled_at < %(until)s as settled
+    from :"dlq_schema".retry
     where retried_at >= %(since)s and retried_at < %(until)s and fix_id = any(%(fixes)s)
 ) r
-group by 1, 2 order by 1, 2
+group by 1, 2
+order by 1, 2
 
--- name: books
--- The last check of the whole ledger before the day's end.
-select checked_at, missing, doubled, examples from :"dlq_schema".books
-where checked_at < %(until)s order by checked_at desc limit 1
+-- name: reconciliation
+-- The last reconciliation before the end of the day.
+select checked_at,
+    missing,
+    doubled as duplicated,
+    examples as event_ids
+from :"dlq_schema".books
+where checked_at < %(until)s
+order by checked_at desc
+limit 1
 
 -- name: lock_publishing
--- One report at a time puts its files: the list of reports is of all that are recorded.
+-- Serializes publishing: the list of reports has all reports that are recorded.
 select pg_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' reports', 0))
 
 -- name: record
 insert into :"dlq_schema".report_day as r (day, headline, figures, files, built_at)
 values (%(day)s, %(headline)s, %(figures)s::jsonb, %(files)s::jsonb, %(now)s)
-on conflict (day) do update set headline = excluded.headline, figures = excluded.figures, files = excluded.files,
+on conflict (day) do update
+set headline = excluded.headline,
+    figures = excluded.figures,
+    files = excluded.files,
     built_at = excluded.built_at
 
 -- name: recorded
-select day, headline, figures, files from :"dlq_schema".report_day
+-- Days that have a report, the last first: all, one day, or days before another one.
+select day, headline, figures, files
+from :"dlq_schema".report_day
 where (%(day)s::date is null or day = %(day)s) and (%(before)s::date is null or day < %(before)s)
-order by day desc limit %(limit)s
+order by day desc
+limit %(limit)s
 
 -- name: is_recorded
-select exists (select from :"dlq_schema".report_day where day = %(day)s) as found
+select exists (select from :"dlq_schema".report_day where day = %(day)s) as is_recorded
 
 -- name: missing_days
--- Of these days those that have no report and should: something died, or an earlier day was reported, so that one was
--- only missed.
+-- The days that need a report and have none. A day needs a report if an event died on it, or if an
+-- earlier day has one.
 select wanted.day
-from unnest(%(days)s::date[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]) as wanted (day, start, until)
-where not exists (select from :"dlq_schema".report_day x where x.day = wanted.day)
-    and (exists (select from :"dlq_schema".report_day x where x.day <= wanted.day)
-        or exists (select from :"dlq_schema".death d where d.died_at >= wanted.start and d.died_at < wanted.until))
+from unnest(%(days)s::date[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+    as wanted (day, start, until)
+where not exists (select from :"dlq_schema".report_day r where r.day = wanted.day)
+    and (
+        exists (select from :"dlq_schema".report_day r where r.day <= wanted.day)
+        or exists (
+            select from :"dlq_schema".death d
+            where d.died_at >= wanted.start and d.died_at < wanted.until)
+    )
 order by wanted.day

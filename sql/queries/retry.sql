@@ -1,11 +1,23 @@
--- Releasing dead events and writing down what became of them.
+-- Retries: releasing dead events, recording their outcomes, and their history.
 
 -- name: take
--- The next deaths that a selection means, oldest first, by key: a page reads so many rows and no more, whatever it finds.
--- Of what may go, as much as there is room for is locked and, where it is to be released, goes back to the worker with
--- its row in the ledger; the rest is counted. One statement, because to hand thousands of ids out and take them back
--- costs as much as the ledger's indexes. What is looked up one by one is compared with `is not distinct from` but for its
--- id: after a storm the planner has not heard of the dead, and an index of those few would be read whole for each.
+-- A batch of the selected deaths, oldest first, in keyset order: it reads at most so many rows,
+-- however few match. Locks as many of the events that may be released as there is room for; if they
+-- are to be released, makes them pending and writes their rows of the ledger. Counts the rest.
+--
+-- One statement. Measured per event: update 5.5 µs, ledger and indexes 4 µs, finding, checking and
+-- locking 4.5 µs. Two statements that pass the ids out and back take 3.4 times a bare update
+-- instead of 2.8.
+--
+-- Rows that are looked up one by one are compared with `is not distinct from`, except for the id:
+-- after a storm the statistics know nothing of the dead events, and the planner would read an index
+-- of all of them for each row.
+--
+-- The batch is driven by causes, by ids or by the outbox. `archive.restorable` and
+-- `dead_event.look` have drives of their own: their second or third source is another table, they
+-- use another order, and only literal limits and orders in each branch keep the index scans. One
+-- shared drive would need the orders and sources as parameters, which the planner cannot turn into
+-- index scans.
 with page as materialized (
     select * from (
         (select d.* from unnest(%(causes)s::text[]) as member (cause_id)
@@ -23,7 +35,8 @@ with page as materialized (
         union all
         (select d.* from (
             select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
-            where e.status = 'dead' and e.dead_at < %(before)s and (e.dead_at, e.id) > (%(after_time)s, %(after_id)s)
+            where e.status = 'dead' and e.dead_at < %(before)s
+                and (e.dead_at, e.id) > (%(after_time)s, %(after_id)s)
                 and %(causes)s::text[] is null and %(event_ids)s::bigint[] is null
             order by e.dead_at, e.id limit %(rows)s) e
          cross join lateral (
@@ -46,7 +59,8 @@ with page as materialized (
                 select from :"outbox_schema".:"outbox_table" o
                 where o.id = r.event_id and o.status in ('pending', 'retry') limit 1) under_way
             where r.aggregate_type = page.aggregate_type and r.aggregate_id = page.aggregate_id
-                and r.event_id < page.event_id and (r.outcome is null or r.outcome = 'timed_out')) then 'waiting'
+                and r.event_id < page.event_id
+                and (r.outcome is null or r.outcome = 'timed_out')) then 'waiting'
         when exists (
             select from :"outbox_schema".:"outbox_table" o
             where o.aggregate_type = page.aggregate_type and o.aggregate_id = page.aggregate_id
@@ -56,67 +70,89 @@ with page as materialized (
     cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     left join tried using (event_id)
     where (tried.event_id is null or page.id <> all(tried.deaths) and tried.by_fix is not true)
-        and :"dlq_schema".selects(f, case when page.cause_id = any(%(causes)s::text[]) then f.cause_id end,
-                                  page.event_type, page.aggregate_type, page.event_id, page.attempts, page.error,
-                                  page.died_at)
+        and :"dlq_schema".selects(
+            f,
+            page:::"dlq_schema".death,
+            case when page.cause_id = any(%(causes)s::text[]) then f.cause_id end)
 ), locked as materialized (
-    select free.death_id, free.place, row_number() over (order by free.died_at, free.event_id) - 1 as n from (
+    select free.death_id,
+        free.place,
+        row_number() over (order by free.died_at, free.event_id) - 1 as n
+    from (
         select free.*, e.place
         from (select * from judged where state = 'free' order by died_at, event_id) free
-        -- Each looked up on its own: the planner takes a join on two columns to find a single row, and would read the
-        -- whole outbox for every page of a cause with many deaths.
+        -- Looked up one by one: the planner expects a join on two columns to find a single row, and
+        -- would read the whole outbox for every batch of a cause with many deaths.
         cross join lateral (
             select e.ctid as place from :"outbox_schema".:"outbox_table" e
-            where e.id = free.event_id and e.dead_at = free.died_at and e.status is not distinct from 'dead'
+            where e.id = free.event_id and e.dead_at = free.died_at
+                and e.status is not distinct from 'dead'
             for update skip locked) e
         limit %(room)s) free
 ), released as (
     update :"outbox_schema".:"outbox_table" e
     set status = 'pending', attempts = 0, dead_at = null,
         next_run_at = %(due)s::timestamptz + make_interval(secs => locked.n * %(seconds_each)s)
-    -- By place: one that was changed since this began is not found there, and passed over like one that somebody holds.
+    -- By ctid: an event that changed since the statement began is not found, and is skipped like a
+    -- locked one.
     from locked where %(release)s and e.ctid = locked.place
     returning locked.death_id, e.id as event_id, e.aggregate_type, e.aggregate_id, e.next_run_at
 ), ledger as (
     insert into :"dlq_schema".retry
-        (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason, retried_at, due_at)
-    select death_id, event_id, aggregate_type, aggregate_id, %(fix_id)s, %(stage)s, %(actor)s, %(reason)s, %(now)s,
+        (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason, retried_at,
+            due_at)
+    select death_id,
+        event_id,
+        aggregate_type,
+        aggregate_id,
+        %(fix_id)s,
+        %(stage)s,
+        %(actor)s,
+        %(reason)s,
+        %(now)s,
         next_run_at
     from released
 ), passed as materialized (
-    -- `not in`, which is looked up in a hash whatever the planner expects.
+    -- `not in` uses a hash table, whatever the planner expects.
     select * from judged where death_id not in (select death_id from locked)
 ), last as (
     select died_at, event_id from page order by died_at desc, event_id desc limit 1
 )
 select case when %(release)s then (select count(*) from released) else taken.events end as taken,
-    case when %(release)s then '{}' else (select coalesce(array_agg(death_id order by n), '{}')::text from locked) end
-        as deaths,
-    taken.events + counted.free as free, counted.waiting, counted.held, counted.parked,
-    (select count(*) from page) as rows, coalesce(last.died_at, %(after_time)s) as last_time,
+    case when %(release)s then '{}' else (
+        select coalesce(array_agg(death_id order by n), '{}')::text from locked) end as deaths,
+    taken.events + counted.free as free,
+    counted.waiting,
+    counted.held,
+    counted.parked,
+    (select count(*) from page) as rows,
+    coalesce(last.died_at, %(after_time)s) as last_time,
     coalesce(last.event_id, %(after_id)s) as last_id
 from (select count(*) as events from locked) taken
 cross join (
-    select count(*) filter (where state = 'free') as free, count(*) filter (where state = 'waiting') as waiting,
-        count(*) filter (where state = 'held') as held, count(*) filter (where state = 'parked') as parked
+    select count(*) filter (where state = 'free') as free,
+        count(*) filter (where state = 'waiting') as waiting,
+        count(*) filter (where state = 'held') as held,
+        count(*) filter (where state = 'parked') as parked
     from passed
     cross join lateral (
         select from :"outbox_schema".:"outbox_table" e
-        where e.id = passed.event_id and e.dead_at = passed.died_at and e.status is not distinct from 'dead'
+        where e.id = passed.event_id and e.dead_at = passed.died_at
+            and e.status is not distinct from 'dead'
         limit 1) e) counted
 left join last on true
 
 -- name: next_due
--- When the next event of a fix may fall due: now, or behind the last of those that it has outstanding.
+-- The due time of the next event of a fix: now, or after its last event without an outcome.
 select greatest(%(now)s::timestamptz, max(due_at) + make_interval(secs => %(seconds_each)s)) as due
 from :"dlq_schema".retry where fix_id = %(fix_id)s and outcome is null
 
 -- name: read_payload
--- Whether PostgreSQL reads it, said before anything is locked.
+-- Fails if PostgreSQL cannot parse the payload. Run before anything is locked.
 select %(payload)s::jsonb
 
 -- name: replace_payload
--- Of an event that was just released; the ledger keeps the payload that it had.
+-- Replaces the payload of an event that was just released. The ledger keeps the old one.
 with event as (
     select id, payload from :"outbox_schema".:"outbox_table" where id = %(event_id)s
 ), kept as (
@@ -126,19 +162,21 @@ with event as (
 update :"outbox_schema".:"outbox_table" set payload = %(payload)s::jsonb where id = %(event_id)s
 
 -- name: settle
--- What became of the retries that a fix has outstanding, or of those of people. A page of them in the order in which
--- they fell due, by key: it reads so many rows and no more, however many are still with the worker.
+-- Records the outcomes of a batch of retries, of a fix or of none, in the order of their due times.
+-- Reads at most so many rows, however many are still with the worker.
 with page as materialized (
     select r.event_id, r.death_id, r.due_at from :"dlq_schema".retry r
-    where r.outcome is null and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null and r.fix_id is null)
-        and r.due_at <= %(now)s  -- before that no worker has an event
+    where r.outcome is null
+        and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null and r.fix_id is null)
+        and r.due_at <= %(now)s  -- no worker takes an event before it is due
         and (r.due_at, r.event_id) > (%(after_time)s, %(after_id)s)
     order by r.fix_id, r.due_at, r.event_id limit %(rows)s
 ), known as materialized (
     select page.event_id, page.death_id, case
-        -- First, because the event may have been retried again since.
+        -- Checked first, because the event may have been retried again since.
         when exists (
-            select from :"dlq_schema".death d where d.event_id = page.event_id and d.id > page.death_id) then 'died_again'
+            select from :"dlq_schema".death d
+            where d.event_id = page.event_id and d.id > page.death_id) then 'died_again'
         -- The application may have moved a delivered event to the archive table.
         when e.status = 'done' or e.status is null and a.status = 'done' then 'delivered'
         when e.status is null then 'deleted'
@@ -146,7 +184,8 @@ with page as materialized (
         end as outcome
     from page
     left join lateral (
-        select o.status from :"outbox_schema".:"outbox_table" o where o.id = page.event_id limit 1) e on true
+        select o.status from :"outbox_schema".:"outbox_table" o
+        where o.id = page.event_id limit 1) e on true
     left join lateral (
         select o.status from :"outbox_schema".:"archive_table" o
         where o.id = page.event_id and e.status is null limit 1) a on true
@@ -154,17 +193,20 @@ with page as materialized (
     select r.place, known.outcome from known
     cross join lateral (
         select r.ctid as place from :"dlq_schema".retry r
-        where r.event_id = known.event_id and r.death_id = known.death_id and coalesce(r.outcome, '') = ''
+        where r.event_id = known.event_id and r.death_id = known.death_id
+            and coalesce(r.outcome, '') = ''
         for update skip locked) r
     where known.outcome is not null
 ), settled as (
     update :"dlq_schema".retry r set outcome = decided.outcome, settled_at = %(now)s
     from decided
-    -- By place, said as an array: joined to five thousand, the planner would rather read the whole ledger.
+    -- By an array of ctids: for a join with five thousand rows the planner would read the whole
+    -- ledger.
     where r.ctid = any(array(select place from decided)) and r.ctid = decided.place
     returning r.fix_id, r.stage, r.outcome
 ), by_fix as (
-    -- Inserted in the order of the key, so that two that settle at once wait for each other instead of deadlocking.
+    -- Inserted in the order of the key, so that two that settle at once wait for each other instead
+    -- of deadlocking.
     insert into :"dlq_schema".fix_outcome as o (fix_id, stage, outcome, events)
     select fix_id, stage, outcome, count(*) from settled where fix_id is not null
     group by fix_id, stage, outcome order by fix_id, stage, outcome
@@ -179,19 +221,22 @@ select (select count(*) from settled) as events, count(*) as rows, max(due_at) a
 from page
 
 -- name: left_by_fixes
--- Fixes that wait for nothing, because they have ended or are paused, and have retries outstanding.
+-- Fixes that have ended or are paused, and have retries without an outcome.
 select f.id from :"dlq_schema".fix f
 cross join lateral (
-    select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null limit 1) outstanding
+    select from :"dlq_schema".retry r
+    where r.fix_id = f.id and r.outcome is null limit 1) outstanding
 where f.status <> 'active' order by f.id
 
 -- name: note_late
--- Events that were delivered after their retry was given up, of the last week. The outcome stays, because so late a
--- delivery proves nothing of a fix; but the application may delete such an event, and then it is not missing.
+-- Notes events that were delivered after their retry timed out, of the last week. The outcome
+-- stays, because such a late delivery proves nothing about a fix. But the application may delete
+-- such an event, and then it is not missing.
 with late as (
     select r.event_id, r.death_id from :"dlq_schema".retry r
     join :"outbox_schema".:"outbox_table" e on e.id = r.event_id and e.status = 'done'
-    where r.outcome = 'timed_out' and r.late_at is null and r.settled_at >= %(now)s::timestamptz - interval '7 days'
+    where r.outcome = 'timed_out' and r.late_at is null
+        and r.settled_at >= %(now)s::timestamptz - interval '7 days'
     order by r.death_id limit %(limit)s
     for update of r skip locked
 )
@@ -199,57 +244,106 @@ update :"dlq_schema".retry r set late_at = %(now)s
 from late where r.event_id = late.event_id and r.death_id = late.death_id
 
 -- name: parked
--- Dead events that were retried so often that only a person releases them, by key in the order of their ids. Led by the
--- retries, of which most events have none: their unique index counts them in that order, without a sort.
-select e.event_id, e.event_type, e.aggregate_type, e.aggregate_id, e.cause_id, tried.retries, e.died_at
+-- Parked events in the order of their ids. Driven by the retries, which most events do not have:
+-- their unique index counts them in that order, without a sort.
+select e.event_id,
+    e.event_type,
+    e.aggregate_type,
+    e.aggregate_id,
+    e.cause_id,
+    tried.retries,
+    e.died_at
 from (
     select r.event_id, count(*) as retries from :"dlq_schema".retry r
-    where r.event_id > %(after)s and (%(event_ids)s::bigint[] is null or r.event_id = any(%(event_ids)s::bigint[]))
+    where r.event_id > %(after)s
+        and (%(event_ids)s::bigint[] is null or r.event_id = any(%(event_ids)s::bigint[]))
     group by r.event_id having count(*) >= %(max_retries)s) tried
-cross join lateral (select d.* from :"dlq_schema".dead_event d where d.event_id = tried.event_id limit 1) e
+cross join lateral (
+    select d.* from :"dlq_schema".dead_event d where d.event_id = tried.event_id limit 1) e
 cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
-where :"dlq_schema".selects(f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)
+where :"dlq_schema".selects(f, e:::"dlq_schema".dead_event)
     and (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
     and (%(fix_id)s::bigint is null
-        or exists (select from :"dlq_schema".retry r where r.event_id = e.event_id and r.fix_id = %(fix_id)s)
         or exists (
-            select from :"dlq_schema".fix x where x.id = %(fix_id)s and :"dlq_schema".selects(
-                x, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at)))
+            select from :"dlq_schema".retry r
+            where r.event_id = e.event_id and r.fix_id = %(fix_id)s)
+        or exists (
+            select from :"dlq_schema".fix x
+            where x.id = %(fix_id)s and :"dlq_schema".selects(x, e:::"dlq_schema".dead_event)))
 order by tried.event_id limit %(limit)s
 
 -- name: place
--- Where an event is.
+-- The place of an event.
 select case
-    when exists (select from :"outbox_schema".:"outbox_table" e where e.id = %(event_id)s) then 'outbox'
-    when exists (select from :"outbox_schema".:"archive_table" a where a.id = %(event_id)s) then 'archive'
+    when exists (
+        select from :"outbox_schema".:"outbox_table" e where e.id = %(event_id)s) then 'outbox'
+    when exists (
+        select from :"outbox_schema".:"archive_table" a where a.id = %(event_id)s) then 'archive'
     when exists (select from :"dlq_schema".purged p where p.event_id = %(event_id)s) then 'purged'
     else 'gone' end as place
 
 -- name: event
-select id, aggregate_type, aggregate_id, event_type, payload::text as payload, status, attempts, next_run_at, created_at,
-    last_error, last_error_at, dead_at
+-- An event from the outbox, otherwise from the archive.
+select id,
+    aggregate_type,
+    aggregate_id,
+    event_type,
+    payload::text as payload,
+    status,
+    attempts,
+    next_run_at,
+    created_at,
+    last_error,
+    last_error_at,
+    dead_at
 from :"outbox_schema".:"outbox_table" where id = %(event_id)s
 union all
-select id, aggregate_type, aggregate_id, event_type, payload::text as payload, status, attempts, next_run_at, created_at,
-    last_error, last_error_at, dead_at
+select id,
+    aggregate_type,
+    aggregate_id,
+    event_type,
+    payload::text as payload,
+    status,
+    attempts,
+    next_run_at,
+    created_at,
+    last_error,
+    last_error_at,
+    dead_at
 from :"outbox_schema".:"archive_table" a where id = %(event_id)s
     and not exists (select from :"outbox_schema".:"outbox_table" e where e.id = a.id)
 
 -- name: deaths_of
-select d.id, d.died_at, d.attempts, d.cause_id, d.error,
-    g.discarded_at, g.actor as discarded_by, g.reason as discard_reason
+select d.id,
+    d.died_at,
+    d.attempts,
+    d.cause_id,
+    d.error,
+    g.discarded_at,
+    g.actor as discarded_by,
+    g.reason as discard_reason
 from :"dlq_schema".shown_death d left join :"dlq_schema".discard g on g.death_id = d.id
 where d.event_id = %(event_id)s order by d.died_at desc limit %(limit)s
 
 -- name: retries_of
-select death_id, fix_id, stage, actor, reason, retried_at, due_at, payload_before::text as payload_before, outcome, settled_at
-from :"dlq_schema".retry where event_id = %(event_id)s order by retried_at desc, death_id desc limit %(limit)s
+select death_id,
+    fix_id,
+    stage,
+    actor,
+    reason,
+    retried_at,
+    due_at,
+    payload_before::text as payload_before,
+    outcome,
+    settled_at
+from :"dlq_schema".retry where event_id = %(event_id)s
+order by retried_at desc, death_id desc limit %(limit)s
 
 -- name: fix_of
--- The open fix that targets an event, else the last one that released it.
+-- The open fix that targets an event, otherwise the last fix that released it.
 select f.* from :"dlq_schema".fix f
 where f.id = (select max(r.fix_id) from :"dlq_schema".retry r where r.event_id = %(event_id)s)
     or f.closed_at is null and exists (
-        select from :"dlq_schema".dead_event e where e.event_id = %(event_id)s and :"dlq_schema".selects(
-            f, e.cause_id, e.event_type, e.aggregate_type, e.event_id, e.attempts, e.error, e.died_at))
+        select from :"dlq_schema".dead_event e
+        where e.event_id = %(event_id)s and :"dlq_schema".selects(f, e))
 order by f.closed_at is null desc, f.id desc limit 1

@@ -5,10 +5,13 @@
 -- server checks every 5 s whether the client of a running statement is connected; TCP keepalives
 -- start after a minute. Otherwise the locks of a killed process would be held until its statement
 -- ends, and those of a lost machine for two hours.
-select set_config('TimeZone', 'UTC', false), set_config('statement_timeout', %(statement_timeout)s, false),
+select set_config('TimeZone', 'UTC', false),
+    set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),
-    case when version() like '%%linux%%' then set_config('client_connection_check_interval', '5s', false) end,
-    set_config('tcp_keepalives_idle', '60', false), set_config('tcp_keepalives_interval', '10', false),
+    case when version() like '%%linux%%'
+        then set_config('client_connection_check_interval', '5s', false) end,
+    set_config('tcp_keepalives_idle', '60', false),
+    set_config('tcp_keepalives_interval', '10', false),
     set_config('tcp_keepalives_count', '6', false)
 
 -- name: one_moment

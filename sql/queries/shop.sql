@@ -1,8 +1,9 @@
--- The demo's shop: what its checkout writes with an event, what its handlers do, and the playing of past days.
+-- The demo's shop: the rows that it writes with an event, the changes of its handlers, and the playing of past
+-- days.
 
 -- name: others
--- What there is of an application's, if anything: where there is no shop, any event; where there is one, an event of a
--- type that it does not write. An outbox may be empty at the moment: its ledger and its audit are looked at, too.
+-- What belongs to an application: without a shop, any event; with one, an event of a type that the shop does not
+-- write. The outbox may be empty, so the ledger and the audit log count too.
 select case
     when to_regclass(format('%%I.%%I', :'outbox_schema', 'shop_day')) is not null then (
         select format('it holds an event of type %%s', event_type) from (
@@ -14,7 +15,7 @@ select case
     when exists (select from :"outbox_schema".:"archive_table") then 'its archive holds events'
     when exists (select from :"dlq_schema".audit where kind = 'demo.begin') then null
     when exists (select from :"dlq_schema".death) then 'its ledger holds deaths'
-    when exists (select from :"dlq_schema".audit) then 'its audit holds operations'
+    when exists (select from :"dlq_schema".audit) then 'its audit log holds entries'
     end as found
 
 -- name: drop
@@ -23,7 +24,7 @@ drop table if exists :"outbox_schema".shop_price_list, :"outbox_schema".shop_mai
     :"outbox_schema".shop_customer, :"outbox_schema".shop_day
 
 -- name: play_day
--- No row: the day was played before.
+-- Returns no row if the day was played before.
 insert into :"outbox_schema".shop_day (day, seed, events) values (%(day)s, %(seed)s, %(events)s)
 on conflict (day) do nothing
 returning day
@@ -54,7 +55,7 @@ insert into :"outbox_schema".shop_price_list (number, supplier, received_at)
 values (%(number)s, %(supplier)s, %(at)s)
 
 -- name: event
--- Due from the moment it was written.
+-- The event is due as soon as it is written.
 insert into :"outbox_schema".:"outbox_table"
     (aggregate_type, aggregate_id, event_type, payload, next_run_at, created_at)
 values (%(aggregate_type)s, %(aggregate_id)s, %(event_type)s, %(payload)s, %(at)s, %(at)s)
@@ -73,8 +74,8 @@ update :"outbox_schema".shop_order set paid_at = clock_timestamp() where number 
 update :"outbox_schema".shop_order set invoiced_at = clock_timestamp() where number = %(order)s
 
 -- name: book_stock
--- An event that is delivered a second time finds its own movement and books nothing. A slip that somebody else
--- booked violates the primary key, as it should.
+-- An event that is delivered twice finds its own movement and books nothing. A slip that was booked by hand
+-- violates the primary key, on purpose.
 insert into :"outbox_schema".shop_stock_movement (slip, quantity, booked_by)
 select %(slip)s, %(quantity)s, %(event)s::text
 where not exists (
@@ -94,16 +95,15 @@ update :"outbox_schema".shop_mail set sent_at = clock_timestamp() where number =
 update :"outbox_schema".shop_price_list set prices = %(prices)s where number = %(number)s
 
 -- name: waiting
--- Events that a worker still has to bring to an end, whether due, backing off or leased.
+-- Events that are neither delivered nor dead: due, backing off or leased.
 select count(*) as events from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')
 
 -- name: backdate
--- A played day is delivered in seconds, today; its events must look as if they had died that day. The only statement
--- of the demo that rewrites the ledger, and nothing outside the demo may: there the ledger is append-only. It moves
--- the deaths of the events created in [start, stop) to the creation plus the four back-offs of 30, 60, 120 and 240
--- seconds and up to a minute and a half of work, no later than the day's last millisecond and than now. Death
--- and event move together, because their equal times are what joins them. Deaths that were classified, and those of
--- events that an operator retried, stay as they are.
+-- A played day is delivered in seconds, today; its deaths must lie on that day. This is the only statement that
+-- rewrites the ledger, which is append-only outside the demo. It moves the deaths of events created in [start,
+-- stop) to the creation plus the four back-offs of 30, 60, 120 and 240 seconds and up to a minute and a half of
+-- work, but no later than the day's last millisecond and than now. Death and event move together, because their
+-- equal times join them. Classified deaths, and deaths of events that a person retried, are not moved.
 with moved as (
     select d.id as death_id, e.id as event_id,
         least(

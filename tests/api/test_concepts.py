@@ -177,7 +177,7 @@ def test_a_fix_is_previewed_flagged_paused_resumed_and_withdrawn(
     assert [kind for kind, _ in read_audit_log(connection)] == [
         "fix.flag",
         "fix.paused",
-        "fix.active",
+        "fix.resumed",
         "fix.withdrawn",
     ]
 

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
+from dlq_pipelines.postgres.embedded.programs import PACKAGE
 from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from tests.retries.fire import (
     archive,
@@ -35,7 +35,7 @@ MOVES = "select count(*) as n from dlq.audit where kind in ('archive.move', 'arc
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec(embedded.PACKAGE) is None, reason="the embedded extra is not installed"
+    importlib.util.find_spec(PACKAGE) is None, reason="the embedded extra is not installed"
 )
 def test_a_kill_at_any_moment_loses_no_event(tmp_path: Path) -> None:
     """50 kills of each job and three crashes of the server, while a worker uses the same table."""

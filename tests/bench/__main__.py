@@ -24,11 +24,11 @@ MODULES = (
 
 def main(names: list[str]) -> int:
     """Measure and print; 1 when a bound is not kept."""
-    print(f"{'what':44} {'ours':>12} {'peer':>12} {'ratio':>7} {'bound':>7}   peer is")  # noqa: T201 - a command
+    print(f"{'what':44} {'ours':>12} {'peer':>12} {'ratio':>7} {'bound':>7}   peer is")
     kept = True
     for name in names or MODULES:
         for figure in import_module(f"tests.bench.{name}").measure():
-            print(figure, flush=True)  # noqa: T201 - a command
+            print(figure, flush=True)
             kept = kept and figure.kept
     return 0 if kept or "BENCH_QUICK" in os.environ else 1
 

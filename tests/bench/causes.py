@@ -1,7 +1,8 @@
-"""How long does a bad day take to classify, and with how much memory?
+"""Measures how long the deaths of a bad day take to classify, and with how much memory.
 
-200,000 deaths of 20,000 distinct texts, a fifth of the day that is promised (1,000,000 in 20 s); the peer is the least
-that any classification must do in the database: the same rows locked, read and given a cause by one statement a batch.
+200,000 deaths of 20,000 distinct texts, a fifth of the promised day (1,000,000 in 20 s). The peer
+is the minimum work of a classification in the database: one statement a batch locks and reads the
+same rows and sets their cause.
 """
 
 import resource
@@ -17,14 +18,21 @@ from tests.databases import scratch_server
 
 DEATHS = sized(200_000)
 FILL = """
-    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
-    select n, 'order', n::text, 'type ' || mod(n, 5), 5, '2026-11-20'::timestamptz + n * interval '400 ms',
-        E'Traceback (most recent call last):\n  File "/app/pay.py", line 42, in pay\n    answer.raise_for_status()\n'
+    insert into dlq.death
+        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
+    select n,
+        'order',
+        n::text,
+        'type ' || mod(n, 5),
+        5,
+        '2026-11-20'::timestamptz + n * interval '400 ms',
+        E'Traceback (most recent call last):\n  File "/app/pay.py", line 42, in pay\n'
+        || E'    answer.raise_for_status()\n'
         || 'requests.exceptions.HTTPError: ' || 400 + mod(n * 7919, 40)
         || ' Client Error for url: https://pay.example/v1/orders/' || mod(n * 7919, 20000)
     from generate_series(1::bigint, %(deaths)s) n
 """
-NAIVE = """
+ONE_CAUSE = """
     with batch as (
         select id, length(error) from dlq.death where cause_id is null and id > %(after)s
         order by id limit %(limit)s for update skip locked
@@ -34,22 +42,23 @@ NAIVE = """
 
 
 def measure() -> Iterator[Figure]:
-    """Seconds for the whole of it; memory is said beside it."""
+    """Yield the seconds of a classification; the label has its peak of memory."""
     with scratch_server() as (_, server):
         database = Database(server.ensure_database("deaths"))
         with database.connect() as connection:
             create_host_tables(connection)
             apply_migrations(connection, load_migrations())
-            peer = _timed(connection, _naive)
-            ours = _timed(connection, _classify)
+            peer = _measure_seconds(connection, _assign_one_cause)
+            ours = _measure_seconds(connection, _classify)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     what = f"classify {DEATHS:,} deaths (peak {peak:.0f} MB)"
     yield Figure(what, ours, peer, 2.0, "one update a batch, nothing fingerprinted")
 
 
-def _timed(connection: Connection, work: Callable[[Connection], None]) -> float:
+def _measure_seconds(connection: Connection, work: Callable[[Connection], None]) -> float:
     connection.execute(
-        "truncate dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry, dlq.fix restart identity cascade"
+        "truncate dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry, dlq.fix"
+        " restart identity cascade"
     )
     connection.execute(FILL, {"deaths": DEATHS})
     connection.execute("vacuum analyze dlq.death")
@@ -63,6 +72,6 @@ def _classify(connection: Connection) -> None:
     assert found.deaths == DEATHS
 
 
-def _naive(connection: Connection) -> None:
+def _assign_one_cause(connection: Connection) -> None:
     for after in range(0, DEATHS, BATCH):
-        connection.execute(NAIVE, {"after": after, "limit": BATCH})
+        connection.execute(ONE_CAUSE, {"after": after, "limit": BATCH})

@@ -1,9 +1,9 @@
-r"""How long does a bad day take to export, and with how much memory?
+r"""Measures how long the deaths of a bad day take to export, and with how much memory.
 
-A million deaths with payloads of about 250 bytes. The peers select the same columns in one statement: `psql \copy` to
-a CSV file, the fastest that everybody has, and pandas.read_sql with to_parquet, what most would write. Each run is a
-process of its own that says its seconds and its peak of memory; the import of its libraries is not counted. `LARGE=1`
-does it all on 3,000,000 deaths besides, and compares the peaks.
+A million deaths with payloads of about 250 bytes. The peers select the same columns in one
+statement: `psql \copy` to a CSV file, the fastest common tool, and pandas.read_sql with
+to_parquet, the most common code. Each run is a process that prints its seconds, without imports,
+and its peak of memory. `LARGE=1` adds 3,000,000 deaths and compares the peaks.
 """
 
 import json
@@ -29,18 +29,39 @@ ROUNDS = 3
 MEGABYTES = 350
 DAY = Day.of(date(2026, 3, 10), ZoneInfo("UTC"))
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
+DAY_DEATHS = Selection(since=DAY.start, until=DAY.until)
 EVENTS = """
-    insert into outbox_event (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, dead_at)
-    select n, 'order', n::text, 'order.type' || mod(n, 5), jsonb_build_object(
-        'order_id', n, 'customer', md5(n::text), 'email', 'u' || n || '@shop.example', 'amount', n * 1.37, 'currency',
-        'EUR', 'note', md5((n * 3)::text), 'items', jsonb_build_array(jsonb_build_object('sku', md5((n * 7)::text),
-        'quantity', mod(n, 9)))), 'dead', 5, '2026-03-10 00:00+00'::timestamptz + n * interval '20 ms'
+    insert into outbox_event
+        (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, dead_at)
+    select n,
+        'order',
+        n::text,
+        'order.type' || mod(n, 5),
+        jsonb_build_object(
+            'order_id', n,
+            'customer', md5(n::text),
+            'email', 'u' || n || '@shop.example',
+            'amount', n * 1.37,
+            'currency', 'EUR',
+            'note', md5((n * 3)::text),
+            'items', jsonb_build_array(
+                jsonb_build_object('sku', md5((n * 7)::text), 'quantity', mod(n, 9)))),
+        'dead',
+        5,
+        '2026-03-10 00:00+00'::timestamptz + n * interval '20 ms'
     from generate_series(1::bigint, %(deaths)s) n
 """
 LEDGER = """
-    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
-    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at,
-        E'Traceback (most recent call last):\n  File "/app/pay.py", line 42, in pay\n    answer.raise_for_status()\n'
+    insert into dlq.death
+        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
+    select id,
+        aggregate_type,
+        aggregate_id,
+        event_type,
+        attempts,
+        dead_at,
+        E'Traceback (most recent call last):\n  File "/app/pay.py", line 42, in pay\n'
+        || E'    answer.raise_for_status()\n'
         || 'requests.exceptions.HTTPError: ' || 400 + mod(id * 7919, 40)
         || ' Client Error for url: https://pay.example/v1/orders/' || mod(id * 7919, 20000),
         'v1-' || mod(id * 7919, 40)
@@ -48,7 +69,12 @@ LEDGER = """
 """
 CAUSES = """
     insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
-    select 'v1-' || n, 'requests.exceptions.HTTPError', (400 + n) || ' Client Error for url: <url>', '', now(), now()
+    select 'v1-' || n,
+        'requests.exceptions.HTTPError',
+        (400 + n) || ' Client Error for url: <url>',
+        '',
+        now(),
+        now()
     from generate_series(0, 39) n
 """
 PEER = """
@@ -62,52 +88,53 @@ PEER = """
 
 
 def measure() -> Iterator[Figure]:
-    """Seconds against both peers, then the peaks."""
-    peaks = []
+    """Yield seconds against both peers, then the peaks of memory."""
+    peaks: list[float] = []
     for deaths in (DEATHS, 3 * DEATHS) if os.environ.get("LARGE") else (DEATHS,):
         with scratch_server() as (folder, server):
             database = Database(server.ensure_database("deaths"), statement_timeout=3600)
             with database.connect() as connection:
                 _fill(connection, deaths)
-            yield from _figures(database.url, folder, deaths, peaks)
+            yield from _compare_with_peers(database.url, folder, deaths, peaks)
     if len(peaks) > 1:
         yield Figure(
             "peak at 3,000,000 deaths", peaks[1], peaks[0], 1.15, "the peak at 1,000,000", unit="MB"
         )
 
 
-def _figures(url: str, folder: Path, deaths: int, peaks: list[float]) -> Iterator[Figure]:
+def _compare_with_peers(
+    url: str, folder: Path, deaths: int, peaks: list[float]
+) -> Iterator[Figure]:
     runs: dict[str, list[float]] = {"copy": [], "parquet": [], "parquet,csv,jsonl": []}
     if deaths == DEATHS:
         runs["pandas"] = []
     megabytes = dict.fromkeys(runs, 0.0)
     for _ in range(ROUNDS):
         for what, seconds in runs.items():
-            said = _run(what, url, folder)
-            seconds.append(said["seconds"])
-            megabytes[what] = max(megabytes[what], said["megabytes"])
+            result = _run(what, url, folder)
+            seconds.append(result["seconds"])
+            megabytes[what] = max(megabytes[what], result["megabytes"])
     copy, parquet, everything, *pandas = (statistics.median(seconds) for seconds in runs.values())
     yield Figure(f"{deaths:,} deaths to Parquet", parquet, copy, 1.4, "psql \\copy to CSV")
     yield Figure(
         f"{deaths:,} deaths to all three formats", everything, copy, 4.0, "psql \\copy to CSV"
     )
-    for seconds in pandas:
+    for peer in pandas:
         yield Figure(
-            f"{deaths:,} deaths to Parquet", parquet, seconds, 0.2, "pandas.read_sql and to_parquet"
+            f"{deaths:,} deaths to Parquet", parquet, peer, 0.2, "pandas.read_sql and to_parquet"
         )
     peaks.append(megabytes["parquet,csv,jsonl"])
     for what in ("parquet", "parquet,csv,jsonl"):
         yield Figure(
-            f"peak, {what}", megabytes[what], MEGABYTES, 1.0, "what is promised", unit="MB"
+            f"peak, {what}", megabytes[what], MEGABYTES, 1.0, "the promised peak", unit="MB"
         )
 
 
 def _fill(connection: Connection, deaths: int) -> None:
     create_host_tables(connection)
     apply_migrations(connection, load_migrations())
-    connection.execute(
-        "set session_replication_role = replica"
-    )  # the ledger is written below, at once
+    # The triggers are off: one statement writes the ledger.
+    connection.execute("set session_replication_role = replica")
     connection.execute(EVENTS, {"deaths": deaths})
     connection.execute(LEDGER)
     connection.execute(CAUSES.encode())
@@ -117,31 +144,27 @@ def _fill(connection: Connection, deaths: int) -> None:
 def _run(what: str, url: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "tests.bench.exports", what, url, str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    said: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return said
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
-def _child(what: str, url: str, folder: Path) -> float:
-    """One run of ours or of a peer; its seconds."""
+def _measure_seconds(what: str, url: str, folder: Path) -> float:
+    """Run an export or a peer in this process."""
     with Database(url).connect() as connection:
         deaths, causes = (
-            connection.render_query("export.deaths", **_values()),
+            connection.render_query("export.deaths", **vars(DAY_DEATHS), limit=None),
             connection.render_query("export.causes"),
         )
         statement = PEER.format(deaths=deaths, causes=causes)
         if what == "copy":
-            return _copy(url, statement, folder)
+            return _run_copy(url, statement, folder)
         if what == "pandas":
-            return _pandas(url, statement, folder)
-        return _export(connection, url, what, folder)
+            return _run_pandas(url, statement, folder)
+        return _run_export(connection, url, what, folder)
 
 
-def _values() -> dict[str, object]:
-    return {**vars(Selection(since=DAY.start, until=DAY.until)), "limit": None}
-
-
-def _copy(url: str, statement: str, folder: Path) -> float:
-    # psql takes it on one line only.
+def _run_copy(url: str, statement: str, folder: Path) -> float:
+    # psql accepts \copy on one line only.
     line = " ".join(line for line in statement.splitlines() if not line.startswith("--"))
     script = f"\\copy ({line}) to '{folder / 'copy.csv'}' csv header"
     begun = time.perf_counter()
@@ -149,7 +172,7 @@ def _copy(url: str, statement: str, folder: Path) -> float:
     return time.perf_counter() - begun
 
 
-def _pandas(url: str, statement: str, folder: Path) -> float:
+def _run_pandas(url: str, statement: str, folder: Path) -> float:
     import pandas as pd
     from sqlalchemy import create_engine, text
 
@@ -162,7 +185,7 @@ def _pandas(url: str, statement: str, folder: Path) -> float:
     return time.perf_counter() - begun
 
 
-def _export(connection: Connection, url: str, formats: str, folder: Path) -> float:
+def _run_export(connection: Connection, url: str, formats: str, folder: Path) -> float:
     from dlq_pipelines.exports.export import export_day
     from dlq_pipelines.exports.manifest import ExportOptions
     from dlq_pipelines.exports.target import open_local_target
@@ -175,12 +198,12 @@ def _export(connection: Connection, url: str, formats: str, folder: Path) -> flo
     return time.perf_counter() - begun
 
 
-def _peak() -> float:
-    """Of this process image alone, in megabytes: getrusage's figure is inherited through fork and exec."""
+def _measure_peak() -> float:
+    """Return the peak of this process in megabytes; getrusage's figure survives fork and exec."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":
-    seconds = _child(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
-    print(json.dumps({"seconds": seconds, "megabytes": _peak()}))  # noqa: T201 - a command
+    seconds = _measure_seconds(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    print(json.dumps({"seconds": seconds, "megabytes": _measure_peak()}))

@@ -1,8 +1,9 @@
-"""How long does one core take to fingerprint an error text, next to masking it with a chain of plain patterns?
+"""Measures how long one core takes to fingerprint an error text.
 
-Times are the process's own, so other programs disturb them little; each figure is the best of some rounds. The peer
-is what a careful line of shell would do: one `re.sub` after the other over the whole text, then a hash. Both read
-texts that they have not seen before; the last figure is of rows that repeat 1,500 texts, as deaths do.
+Times are processor times, so other programs disturb them little. Each figure is the best of three
+rounds. The peer masks the text with a chain of plain patterns, one `re.sub` after the other over
+the whole text, then hashes it. Both read texts that are not cached. In the last figure, rows repeat
+1,500 texts, as deaths do.
 """
 
 import hashlib
@@ -29,20 +30,23 @@ _CHAIN = tuple(
         (r"\d+", "<number>"),
     )
 )
-_FRAME = '  File "/srv/shop/{0}/deliver.py", line {1}, in deliver_{0}\n    return self.session.post(url, json=event)\n'
+_FRAME = (
+    '  File "/srv/shop/{0}/deliver.py", line {1}, in deliver_{0}\n'
+    "    return self.session.post(url, json=event)\n"
+)
 
 
-def chain(text: str) -> str:
-    """The peer: every pattern over the whole text."""
+def mask_and_hash(text: str) -> str:
+    """Apply every pattern to the whole text, then hash it: the peer."""
     for pattern, name in _CHAIN:
         text = pattern.sub(name, text)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def seconds(
+def measure_seconds(
     function: Callable[[str], object], texts: Sequence[str], *, fresh: bool = True
 ) -> float:
-    """Seconds of processor time a text, the best of some rounds; fresh: no round sees a text of another."""
+    """Return the processor time a text, the best of three rounds; fresh: each has other texts."""
     best = math.inf
     for n in range(ROUNDS):
         given = [f"{text} [{n}]" for text in texts] if fresh else texts
@@ -53,8 +57,8 @@ def seconds(
     return best
 
 
-def traceback_of(text: str, number: int) -> str:
-    """The text as the last line of a traceback of 1 to 3 kB."""
+def build_traceback(text: str, number: int) -> str:
+    """Build a traceback of 1 to 3 kB that ends in the text."""
     frames = "".join(
         _FRAME.format(f"part{(number * 7 + n) % 90}", n) for n in range(8 + number % 14)
     )
@@ -62,8 +66,8 @@ def traceback_of(text: str, number: int) -> str:
     return f"Traceback (most recent call last):\n{frames}{typed}"
 
 
-def distinct(texts: Sequence[str], count: int) -> list[str]:
-    """As many texts, all different: repeated ones get a number into their first line."""
+def build_distinct_texts(texts: Sequence[str], count: int) -> list[str]:
+    """Build `count` distinct texts: each gets a number in its first line."""
     return [
         f"{(line := texts[n % len(texts)].partition(chr(10)))[0]} {n}{line[1]}{line[2]}"
         for n in range(count)
@@ -71,26 +75,28 @@ def distinct(texts: Sequence[str], count: int) -> list[str]:
 
 
 def measure() -> Iterator[Figure]:
-    """A text of each kind; 40,000 a second are 25 us each, 1,000,000 rows a second 1 us."""
+    """Yield a figure for each kind of text: 25 us are 40,000 texts a second."""
     own = [text for text, _ in labelled_errors()]
     kinds = {"a message": own} | {name: [text for text, _ in labelled_file(name)] for name in FILES}
     kinds["a traceback of 1-3 kB"] = [
-        traceback_of(text.partition("\n")[0], n) for n, text in enumerate(own)
+        build_traceback(text.partition("\n")[0], n) for n, text in enumerate(own)
     ]
     for kind, given in kinds.items():
-        texts = distinct(given, TEXTS)
+        texts = build_distinct_texts(given, TEXTS)
         yield Figure(
             f"fingerprint {kind}",
-            seconds(compute_cause_key, texts),
-            seconds(chain, texts),
+            measure_seconds(compute_cause_key, texts),
+            measure_seconds(mask_and_hash, texts),
             BOUND,
             "a chain of re.sub",
         )
     repeated = [kinds["a traceback of 1-3 kB"][n % 1_500] for n in range(ROWS)]
-    hashed = seconds(lambda text: hashlib.sha256(text.encode()).digest(), repeated, fresh=False)
+    hashed = measure_seconds(
+        lambda text: hashlib.sha256(text.encode()).digest(), repeated, fresh=False
+    )
     yield Figure(
         "fingerprint a row that repeats",
-        seconds(compute_cause_key, repeated, fresh=False),
+        measure_seconds(compute_cause_key, repeated, fresh=False),
         hashed,
         2.0,
         "its SHA-256",

@@ -1,8 +1,8 @@
-"""What do our trigger and indexes cost a worker that knows nothing of us?
+"""Measures what triggers and indexes cost a worker that does not know this project.
 
-Two databases on one server: the application's table as it is, and the same after `dlq migrate`. The same worker takes
-turns on them in short blocks, so that what else the machine does meets both alike; a block's time is the median of its
-transactions, and the figure the median over blocks.
+There are two databases on one server: the application's table as it is, and after `dlq migrate`. A
+worker alternates between them in short blocks, so that other load affects both alike. The time of a
+block is the median of its transactions, and the figure is the median over blocks.
 """
 
 import statistics
@@ -23,12 +23,16 @@ ERROR = (
     + '  File "/app/worker.py", line 42, in handle\n' * 30
     + "TimeoutError"
 )
-# What workers of this kind send for an attempt, the last or a successful one; each is a transaction.
-DIE = "update outbox_event set status = 'dead', attempts = attempts + 1, last_error = %(error)s where id = %(id)s"
+# Statements of a worker for its last attempt and for a success; each is a transaction.
+DIE = """
+    update outbox_event set status = 'dead', attempts = attempts + 1, last_error = %(error)s
+    where id = %(id)s
+"""
 SUCCEED = "update outbox_event set status = 'done', attempts = attempts + 1 where id = %(id)s"
 FILL = """
     insert into outbox_event (aggregate_type, aggregate_id, event_type, payload)
-    select 'order', n::text, 'order.placed', jsonb_build_object('order', n, 'text', repeat('x', 500))
+    select 'order', n::text, 'order.placed', jsonb_build_object('order', n, 'text', repeat('x',
+        500))
     from generate_series(1, %(rows)s) n
 """
 

@@ -1,8 +1,7 @@
-"""How long does the report of a bad day take, with how much memory, and how large is it?
+"""Measures the report of a bad day: seconds, peak memory and size of the page.
 
-A million deaths of 500 causes on one day, fourteen days before it, and every event dead in the outbox. Each run is a
-process of its own that says its seconds, its peak of memory and the size of its page; the import of its libraries is
-not counted.
+The day has a million deaths of 500 causes, fourteen days before it, and every event is dead in the
+outbox. Each run is a process of its own. The import of its libraries is not counted.
 """
 
 import json
@@ -25,13 +24,15 @@ DEATHS, CAUSES, ROUNDS = sized(1_000_000), 500, 3
 DAY = Day.of(date(2026, 3, 10), ZoneInfo("UTC"))
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 EVENTS = """
-    insert into outbox_event (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, dead_at)
+    insert into outbox_event
+        (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, dead_at)
     select n, 'order', mod(n * 7919, 800000)::text, 'order.type' || mod(n, 12), '{}', 'dead', 5,
         '2026-03-10 00:00+00'::timestamptz + n * interval '80 ms'
     from generate_series(1::bigint, %(deaths)s) n
 """
 LEDGER = """
-    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
+    insert into dlq.death
+        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
     select id, aggregate_type, aggregate_id, event_type, attempts, dead_at,
         E'Traceback (most recent call last):\n'
         || repeat(E'  File "/app/pay.py", line 42, in pay\n    send(order)\n', 8)
@@ -42,19 +43,22 @@ LEDGER = """
 """
 CATALOGUE = """
     insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
-    select 'v1-' || n, 'requests.exceptions.HTTPError', (400 + n) || ' Client Error for url: <url>', '',
-        '2026-02-01Z', '2026-03-10Z'
+    select 'v1-' || n, 'requests.exceptions.HTTPError',
+        (400 + n) || ' Client Error for url: <url>', '', '2026-02-01Z', '2026-03-10Z'
     from generate_series(0, %(causes)s - 1) n
 """
 HISTORY = """
     insert into dlq.cause_day (day, cause_id, event_type, aggregate_type, deaths)
-    select '2026-03-10'::date - ago, 'v1-' || n, 'order.type' || kind, 'order', 10 + mod(n * ago, 100)
-    from generate_series(1, 14) ago, generate_series(0, %(causes)s - 1) n, generate_series(0, 11) kind
+    select '2026-03-10'::date - ago, 'v1-' || n, 'order.type' || kind, 'order',
+        10 + mod(n * ago, 100)
+    from generate_series(1, 14) ago,
+        generate_series(0, %(causes)s - 1) n,
+        generate_series(0, 11) kind
 """
 
 
 def measure() -> Iterator[Figure]:
-    """Seconds, the peak, and the largest of the files."""
+    """Measure the median time, the peak memory and the largest page."""
     with scratch_server() as (folder, server):
         database = Database(server.ensure_database("deaths"), statement_timeout=3600)
         with database.connect() as connection:
@@ -71,9 +75,8 @@ def measure() -> Iterator[Figure]:
 def _fill(connection: Connection) -> None:
     create_host_tables(connection)
     apply_migrations(connection, load_migrations())
-    connection.execute(
-        "set session_replication_role = replica"
-    )  # the ledger is written below, at once
+    # No triggers: LEDGER writes the ledger at once.
+    connection.execute("set session_replication_role = replica")
     connection.execute(EVENTS, {"deaths": DEATHS})
     for statement in (LEDGER, CATALOGUE, HISTORY):
         connection.execute(statement, {"causes": CAUSES})
@@ -83,19 +86,19 @@ def _fill(connection: Connection) -> None:
 def _run(url: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "tests.bench.reports", url, str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    said: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return said
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def _child(url: str, folder: Path) -> dict[str, float]:
-    """One report; what it took."""
+    """Build one report and return what it took."""
     from dlq_pipelines.exports.target import open_local_target
     from dlq_pipelines.reports.figures import ReportPolicy
     from dlq_pipelines.reports.report import build_report
 
     target = open_local_target(folder, "reports")
     with Database(url).connect() as connection:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         built = build_report(
             connection,
             day=DAY.date,
@@ -104,17 +107,17 @@ def _child(url: str, folder: Path) -> dict[str, float]:
             policy=ReportPolicy(),
             now=NOW,
         )
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
     assert built.figures.totals.deaths == DEATHS
     page = Path(built.places["html"]).stat().st_size / 1e6
     return {"seconds": seconds, "megabytes": _peak(), "page": page}
 
 
 def _peak() -> float:
-    """Of this process image alone, in megabytes: getrusage's figure is inherited through fork and exec."""
+    """Return the peak memory of this process in MB; getrusage inherits it through fork and exec."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":
-    print(json.dumps(_child(sys.argv[1], Path(sys.argv[2]))))  # noqa: T201 - a command
+    print(json.dumps(_child(sys.argv[1], Path(sys.argv[2]))))

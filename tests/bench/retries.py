@@ -1,7 +1,8 @@
-"""What do the ledger, the order and the pacing of a fix cost beside a bare update of the same rows?
+"""Measures what ledger, order and pace of a fix cost, compared with a bare update of the rows.
 
-And what does the sensor's question cost, twice a minute, where much has died and much is under way? Each release begins
-on rows that were just written, the two take turns, and a figure is the median of its rounds.
+Also measures the sensor's query, which runs twice a minute, with many dead events and open retries.
+Each release begins on rows that were just written, releases and updates alternate, and a figure is
+the median of its rounds.
 """
 
 import statistics
@@ -28,50 +29,65 @@ from tests.databases import scratch_server
 ROUNDS, EVENTS, FEW = 3, sized(100_000), sized(50_000)
 FIXES, DEAD, UNDER_WAY = sized(1_000), sized(1_000_000), 200
 ERROR = "requests.exceptions.ReadTimeout: no answer within 5 seconds"
-# Few stages, so that what is timed is releasing, and a rate at which all is due before the next step.
+# Few stages, so that releases are timed, and a rate at which all is due before the next step.
 POLICY = RetryPolicy(canary=BATCH, growth=1000.0, rate=100_000.0)
 TERMS = FixTerms()
 EMPTY = """
-    truncate outbox_event, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry, dlq.fix_outcome, dlq.fix_stage,
+    truncate outbox_event, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry,
+        dlq.fix_outcome, dlq.fix_stage,
         dlq.fix, dlq.audit restart identity cascade
 """
 FILL = """
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at)
-    select 'order', n::text, 'order.placed', jsonb_build_object('order', n, 'text', repeat('x', 200)), 'dead', 5,
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
+            last_error_at)
+    select 'order', n::text, 'order.placed', jsonb_build_object('order', n, 'text', repeat('x',
+        200)), 'dead', 5,
         %(error)s, now()
     from generate_series(1, %(rows)s) n
 """
-BARE = "update outbox_event set status = 'pending', attempts = 0, next_run_at = %(now)s where id = any(%(ids)s)"
+BARE = """
+    update outbox_event set status = 'pending', attempts = 0, next_run_at = %(now)s
+    where id = any(%(ids)s)
+"""
 DELIVERED = "update outbox_event set status = 'done' where status = 'pending'"
-# A thousand fixes, each with a cause of its own, a thousand dead events, and a stage that the worker has not reached.
+# A thousand fixes, each with its own cause, a thousand dead events, and a stage that is waiting.
 CROWD = """
     alter table outbox_event disable trigger user;
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, last_error, dead_at)
-    select 'order', n::text, 'order.placed', '{{}}', 'dead', 5, '2026-11-19Z', 'Error' || mod(n, {fixes}) || ': x',
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at,
+            last_error, dead_at)
+    select 'order', n::text, 'order.placed', '{{}}', 'dead', 5, '2026-11-19Z', 'Error' || mod(n,
+        {fixes}) || ': x',
         '2026-11-19Z'::timestamptz + n * interval '1 ms'
     from generate_series(1, {dead}) n;
     alter table outbox_event enable trigger user;
     insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
-    select 'cause ' || n, 'Error' || n, 'x', 'x', '2026-11-19Z', '2026-11-19Z' from generate_series(0, {fixes} - 1) n;
-    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
-    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error, 'cause ' || mod(id, {fixes})
+    select 'cause ' || n, 'Error' || n, 'x', 'x', '2026-11-19Z',
+        '2026-11-19Z' from generate_series(0, {fixes} - 1) n;
+    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at,
+        error, cause_id)
+    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error,
+        'cause ' || mod(id, {fixes})
     from outbox_event order by id;
-    insert into dlq.fix (cause_id, note, flagged_by, flagged_at, expires_at, canary, growth, rate, min_success,
+    insert into dlq.fix (cause_id, note, flagged_by, flagged_at, expires_at, canary, growth, rate,
+        min_success,
         settle_seconds, max_retries, "order", stage)
-    select 'cause ' || n, 'n', 'ann', '2026-11-20Z', 'infinity', {under_way}, 10, 50, 0.9, 900, 3, 'aggregate', 1
+    select 'cause ' || n, 'n', 'ann', '2026-11-20Z', 'infinity', {under_way}, 10, 50, 0.9, 900, 3,
+        'aggregate', 1
     from generate_series(0, {fixes} - 1) n;
     insert into dlq.retry
-        (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason, retried_at, due_at)
+        (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason,
+            retried_at, due_at)
     select d.id, d.event_id, d.aggregate_type, d.aggregate_id, f.id, 1, 'a', 'r', now(), now()
     from dlq.death d join dlq.fix f using (cause_id) where d.event_id <= {fixes} * {under_way};
-    update outbox_event set status = 'pending', dead_at = null, next_run_at = now() where id <= {fixes} * {under_way};
+    update outbox_event set status = 'pending', dead_at = null,
+        next_run_at = now() where id <= {fixes} * {under_way};
 """
 
 
 def measure() -> Iterator[Figure]:
-    """Releasing 100,000 events, the memory that takes, and the question of a sensor among 1,000 fixes."""
+    """Measure a release of 100,000 events, its memory, and the sensor's query among 1,000 fixes."""
     with scratch_server() as (_, server):
         database = Database(server.ensure_database("retries"))
         with database.connect() as connection:
@@ -83,7 +99,8 @@ def measure() -> Iterator[Figure]:
 
 
 def _released(connection: Connection) -> Figure:
-    ours, peer = [], []
+    ours: list[float] = []
+    peer: list[float] = []
     for turn in range(ROUNDS):
         # The one that goes first changes each time.
         for times, work in ((ours, _staged), (peer, _bare))[:: 1 if turn % 2 else -1]:
@@ -146,7 +163,7 @@ def _bare(connection: Connection, events: int) -> float:
 
 
 def _staged(connection: Connection, events: int) -> float:
-    """All of it is released; that events are delivered in between, and that this is written down, is not timed."""
+    """Release all events. Deliveries between the stages and their outcomes are not timed."""
     now = datetime.now(UTC)
     fix = flag_fix(
         connection,

@@ -1,4 +1,4 @@
-"""Error texts whose cause is known: files of `tests/data/causes`, and format strings there that are filled in."""
+"""Loads error texts whose cause is known from tests/data/causes, and fills in format strings."""
 
 import csv
 import json
@@ -64,20 +64,20 @@ _VALUES = [
 def labelled_errors(
     name: str = "formats", *, variants: int = 8, seed: int = 7
 ) -> list[tuple[str, str]]:
-    """Texts and their labels, the format strings."""
+    """Return texts made of format strings, each with its format string as label."""
     chance = random.Random(seed)
     lines = (DATA / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return [(fill(line, chance), line) for line in lines if line[0] != "#" for _ in range(variants)]
 
 
 def labelled_file(name: str) -> list[tuple[str, str]]:
-    """Texts and their labels, the groups of a csv."""
+    """Return the texts of a CSV file with their groups as labels."""
     with (DATA / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return [(row["content"], row["event_id"]) for row in csv.DictReader(file)]
 
 
 def fill(line: str, chance: random.Random) -> str:
-    """The format string with values made by `chance`."""
+    """Fill the format string with values made by `chance`."""
     text = line.replace("\\n", "\n").replace("\\t", "\t").replace("\\\\", "\\")
     return re.sub(
         r"\{(\w+)\}",
@@ -89,7 +89,7 @@ def fill(line: str, chance: random.Random) -> str:
 def grouping(
     texts: Iterable[tuple[str, str]], key: Callable[[str], Hashable]
 ) -> tuple[float, float]:
-    """GA, the share of texts whose group is exactly right, and FGA, the F1 over groups."""
+    """Return GA, the share of texts whose group is exactly right, and FGA, the F1 over groups."""
     truth: dict[str, set[int]] = defaultdict(set)
     found: dict[Hashable, set[int]] = defaultdict(set)
     at = -1
@@ -118,7 +118,8 @@ def _path(chance: random.Random) -> str:
 
 
 def _file(chance: random.Random) -> str:
-    return f"{chance.choice(_WORDS)}{chance.choice(['', '_2', '-new'])}.{chance.choice(['csv', 'js', 'json', 'rs'])}"
+    name = f"{chance.choice(_WORDS)}{chance.choice(['', '_2', '-new'])}"
+    return f"{name}.{chance.choice(['csv', 'js', 'json', 'rs'])}"
 
 
 def _hex(length: int) -> Callable[[random.Random], str]:
@@ -130,7 +131,8 @@ def _ip(chance: random.Random) -> str:
 
 
 def _host(chance: random.Random) -> str:
-    return f"{chance.choice(_WORDS)}{chance.choice(['', '-2', '.eu'])}.{chance.choice(['internal', 'example.com'])}"
+    name = f"{chance.choice(_WORDS)}{chance.choice(['', '-2', '.eu'])}"
+    return f"{name}.{chance.choice(['internal', 'example.com'])}"
 
 
 def _url_path(chance: random.Random) -> str:

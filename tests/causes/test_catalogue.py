@@ -1,4 +1,4 @@
-"""The list of causes: those that hurt most now first."""
+"""The list of causes: those with most dead events now come first."""
 
 from zoneinfo import ZoneInfo
 
@@ -13,8 +13,8 @@ from tests.rows import add_events, kill
 ERRORS = {"KeyError: 'x'": "id <= 5", "HTTP 503": "id between 6 and 8", "oops": "id = 9"}
 
 
-def test_causes_are_listed_by_what_is_dead_now_and_then_by_deaths(connection: Connection) -> None:
-    """Five died of the first and four were delivered since; the ledger's count stays."""
+def test_list_is_ordered_by_dead_events_and_then_by_deaths(connection: Connection) -> None:
+    """Four of the five events that died of the first cause were delivered since."""
     add_events(connection, 9)
     for error, where in ERRORS.items():
         kill(connection, error, where=where)
@@ -32,8 +32,8 @@ def test_causes_are_listed_by_what_is_dead_now_and_then_by_deaths(connection: Co
     assert list_causes(connection, limit=1) == causes[:1]
 
 
-def test_an_event_that_died_of_two_causes_is_dead_of_the_last(connection: Connection) -> None:
-    """Its first death counts in the ledger, not among what is dead now."""
+def test_event_with_two_causes_is_dead_of_the_last(connection: Connection) -> None:
+    """Its first death counts in the ledger, but not as a dead event."""
     add_events(connection, 1)
     kill(connection, "HTTP 503")
     connection.execute("update outbox_event set status = 'pending'")
@@ -46,7 +46,6 @@ def test_an_event_that_died_of_two_causes_is_dead_of_the_last(connection: Connec
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1001, True])
-def test_a_limit_is_bounded(connection: Connection, limit: int) -> None:
-    """From 1 to 1,000."""
+def test_limit_is_from_1_to_1000(connection: Connection, limit: int) -> None:
     with pytest.raises(ValueError, match="limit"):
         list_causes(connection, limit=limit)

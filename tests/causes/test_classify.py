@@ -1,4 +1,4 @@
-"""Classification: is every death counted once, however many run, die or come late?"""
+"""Classification counts every death once: concurrent runs, killed runs, late commits."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -14,18 +14,26 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from tests.rows import add_events, kill, one
 
 ROLLUP_OF_LEDGER = """
-    select (died_at at time zone 'UTC')::date as day, cause_id, event_type, aggregate_type, count(*) as deaths
+    select (died_at at time zone 'UTC')::date as day,
+        cause_id,
+        event_type,
+        aggregate_type,
+        count(*) as deaths
     from dlq.death group by 1, 2, 3, 4 order by 1, 2, 3, 4
 """
-ROLLUP = "select day, cause_id, event_type, aggregate_type, deaths from dlq.cause_day order by 1, 2, 3, 4"
+ROLLUP = """
+    select day, cause_id, event_type, aggregate_type, deaths
+    from dlq.cause_day order by 1, 2, 3, 4
+"""
 
 
 def add_deaths(
     connection: Connection, errors: list[str | None], died_at: datetime | None = None
 ) -> None:
-    """Rows of the ledger, in this order."""
+    """Insert rows into the ledger, in this order."""
     connection.execute(
-        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)"
+        "insert into dlq.death"
+        " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)"
         " select given.n, 'order', given.n::text, 'order.placed', 5,"
         " coalesce(%s::timestamptz, '2026-03-10 12:00+00') + given.n * interval '1 us', given.text"
         " from unnest(%s::text[]) with ordinality as given (text, n) order by given.n",
@@ -44,8 +52,8 @@ def unclassified(connection: Connection) -> int:
     return int(one(connection, "select count(*) from dlq.death where cause_id is null")["count"])
 
 
-def test_every_death_gets_the_cause_of_its_text(connection: Connection) -> None:
-    """In batches; the catalogue holds each cause once, with its first text; a second run finds nothing."""
+def test_each_death_gets_the_cause_of_its_text(connection: Connection) -> None:
+    """In batches. Each cause has its first text as sample. A second run finds nothing."""
     add_deaths(
         connection,
         [f"KeyError: 'order-{n}'" if n % 3 else f"HTTP 503 after {n} ms" for n in range(12_000)],
@@ -58,7 +66,10 @@ def test_every_death_gets_the_cause_of_its_text(connection: Connection) -> None:
     causes = connection.execute("select id, sample from dlq.cause order by sample").fetchall()
     assert [row["sample"] for row in causes] == ["HTTP 503 after 0 ms", "KeyError: 'order-1'"]
     assert {row["id"] for row in causes} == set(found.new_causes)
-    wrong = "select count(*) from dlq.death where (cause_id = %s) is distinct from (error like 'KeyError%%')"
+    wrong = (
+        "select count(*) from dlq.death"
+        " where (cause_id = %s) is distinct from (error like 'KeyError%%')"
+    )
     assert connection.execute(wrong, [compute_cause_key("KeyError: 'x'")]).fetchone() == {
         "count": 0
     }
@@ -66,7 +77,6 @@ def test_every_death_gets_the_cause_of_its_text(connection: Connection) -> None:
 
 
 def test_missing_and_blank_errors_are_one_cause(connection: Connection) -> None:
-    """A worker that says nothing is a cause too."""
     add_deaths(connection, [None, "", "  \n", "\x1b[0m"])
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     assert one(connection, "select template, sample from dlq.cause") == {
@@ -76,10 +86,9 @@ def test_missing_and_blank_errors_are_one_cause(connection: Connection) -> None:
     assert_rollup_is_ledger(connection)
 
 
-def test_two_at_once_count_nothing_twice(
+def test_concurrent_runs_count_each_death_once(
     connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four runs on the same queue share its deaths among them."""
     monkeypatch.setattr(classify, "BATCH", 50)
     add_deaths(connection, [f"Error{'ABCDEFG'[n % 7]}: {n}" for n in range(3000)])
 
@@ -97,10 +106,10 @@ def test_two_at_once_count_nothing_twice(
     assert_rollup_is_ledger(connection)
 
 
-def test_a_run_that_is_killed_is_gone_on_with(
+def test_next_run_completes_a_killed_run(
     connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server ends its session in the third batch: two batches are done, the third is not begun."""
+    """The server ends the session in the third batch: two batches are committed."""
     monkeypatch.setattr(classify, "BATCH", 10)
     add_deaths(connection, [f"KeyError: {n}" for n in range(35)])
     connection.execute(
@@ -108,7 +117,8 @@ def test_a_run_that_is_killed_is_gone_on_with(
         " $$ begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$"
     )
     connection.execute(
-        "create trigger killing before update on dlq.death for each row when (new.id = 25) execute function killing()"
+        "create trigger killing before update on dlq.death"
+        " for each row when (new.id = 25) execute function killing()"
     )
     with database.connect() as dying, pytest.raises(psycopg.errors.AdminShutdown):
         classify_deaths(dying, zone=ZoneInfo("UTC"))
@@ -119,10 +129,9 @@ def test_a_run_that_is_killed_is_gone_on_with(
     assert_rollup_is_ledger(connection)
 
 
-def test_a_lower_id_that_commits_late_is_not_lost(
+def test_lower_id_that_commits_later_is_classified(
     connection: Connection, database: Database
 ) -> None:
-    """The queue is what has no cause, not what is above a mark."""
     add_events(connection, 2)
     with database.connect() as slow:
         with slow.transaction():
@@ -136,12 +145,13 @@ def test_a_lower_id_that_commits_late_is_not_lost(
     assert unclassified(connection) == 0
 
 
-def test_the_times_of_a_cause_widen_both_ways(connection: Connection) -> None:
-    """An older death that comes later moves the first time back; its sample stays."""
+def test_first_and_last_time_of_a_cause_widen(connection: Connection) -> None:
+    """An older death that is recorded later moves the first time back; the sample stays."""
     noon = datetime(2026, 3, 10, 12, tzinfo=UTC)
     for days in (0, 2, -3):
         connection.execute(
-            "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)"
+            "insert into dlq.death"
+            " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)"
             " values (1, 'order', '1', 'order.placed', 5, %s, %s)",
             [noon + timedelta(days=days), f"KeyError: {days}"],
         )
@@ -157,8 +167,8 @@ def test_the_times_of_a_cause_widen_both_ways(connection: Connection) -> None:
     ("zone", "day"),
     [("UTC", "2026-03-29"), ("Europe/Berlin", "2026-03-30"), ("America/New_York", "2026-03-29")],
 )
-def test_a_day_of_the_rollup_is_the_time_zones(connection: Connection, zone: str, day: str) -> None:
-    """Half an hour before midnight UTC, on the night after Berlin's clocks went forward."""
+def test_rollup_counts_days_of_the_time_zone(connection: Connection, zone: str, day: str) -> None:
+    """Half an hour before midnight UTC, in the night after summer time began in Berlin."""
     add_deaths(connection, ["boom"], datetime(2026, 3, 29, 23, 30, tzinfo=UTC))
     classify_deaths(connection, zone=ZoneInfo(zone))
     assert one(connection, "select day::text, deaths from dlq.cause_day") == {
@@ -167,8 +177,8 @@ def test_a_day_of_the_rollup_is_the_time_zones(connection: Connection, zone: str
     }
 
 
-def test_a_merged_fingerprint_leads_to_its_cause(connection: Connection) -> None:
-    """An alias decides: the death is of the cause that its fingerprint was merged into, and none is minted."""
+def test_alias_decides_the_cause_of_a_fingerprint(connection: Connection) -> None:
+    """No new cause is created."""
     add_deaths(connection, ["KeyError: 1"])
     (kept,) = classify_deaths(connection, zone=ZoneInfo("UTC")).new_causes
     alias = compute_cause_key("LookupError: 1")
@@ -181,8 +191,8 @@ def test_a_merged_fingerprint_leads_to_its_cause(connection: Connection) -> None
     assert_rollup_is_ledger(connection)
 
 
-def test_the_queue_is_read_by_its_index(connection: Connection) -> None:
-    """However long the ledger is, what has a cause already is not read again."""
+def test_queue_is_read_by_its_index(connection: Connection) -> None:
+    """Classified deaths are not read again."""
     add_deaths(connection, ["boom"] * 20_000)
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     add_deaths(connection, ["boom"] * 10, datetime(2026, 3, 11, tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""What failed, according to texts as workers store them."""
+"""Parsing of error texts as workers store them."""
 
 import pytest
 
@@ -6,7 +6,10 @@ from dlq_pipelines.causes.parse import ParsedError, find_app_frame, normalize_te
 
 HEAD = "Traceback (most recent call last):\n"
 OWN = '  File "/srv/shop/orders.py", line 12, in place\n    run(order)\n    ^^^^^^^^^^\n'
-LIBRARY = '  File "/venv/lib/python3.11/site-packages/requests/api.py", line 59, in request\n    return session()\n'
+LIBRARY = (
+    '  File "/venv/lib/python3.11/site-packages/requests/api.py", line 59, in request\n'
+    "    return session()\n"
+)
 DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
 DIRECT = "\nThe above exception was the direct cause of the following exception:\n\n"
 TYPE, MESSAGE, ROOT = (
@@ -34,11 +37,14 @@ GROUP = """  + Exception Group Traceback (most recent call last):
 """
 REFUSED = "java.net.ConnectException"
 JAVA = (
-    "java.lang.IllegalStateException: Lost order 17\n\tat java.base/java.util.Map.get(Map.java:10)\n"
-    f"\tat com.shop.Sender.send(Sender.java:10)\nCaused by: {REFUSED}: Connection refused\n\t... 23 more"
+    "java.lang.IllegalStateException: Lost order 17\n"
+    "\tat java.base/java.util.Map.get(Map.java:10)\n"
+    "\tat com.shop.Sender.send(Sender.java:10)\n"
+    f"Caused by: {REFUSED}: Connection refused\n\t... 23 more"
 )
 NODE = (
-    "/app/send.js:10\n    throw err;\n    ^\n\nError: delivery failed\n    at send (/app/send.js:10:5) {\n"
+    "/app/send.js:10\n    throw err;\n    ^\n\n"
+    "Error: delivery failed\n    at send (/app/send.js:10:5) {\n"
     "  [cause]: TypeError: Invalid URL\n      at new URL (node:internal/url:775:36)\n}"
 )
 DOTNET = (
@@ -65,13 +71,13 @@ def failure(
         (HEAD + OWN + "__main__.f.<locals>.Odd: x", failure("__main__.f.<locals>.Odd", "x")),
     ],
 )
-def test_the_exception_stands_after_the_frames(text: str, expected: ParsedError) -> None:
+def test_exception_follows_the_frames(text: str, expected: ParsedError) -> None:
     assert parse_error(text) == expected
 
 
 @pytest.mark.parametrize("link", [DURING, DIRECT])
 def test_python_prints_the_root_first(link: str) -> None:
-    """Of three links the first is the root and the last the outer exception."""
+    """Of three exceptions the first is the root and the last the outer one."""
     text = HEAD + FIRST + link + HEAD + LIBRARY + "KeyError: 'a'\n" + link + HEAD + OWN + LOST
     assert parse_error(text) == failure(TYPE, MESSAGE, ROOT)
 
@@ -83,10 +89,13 @@ def test_python_prints_the_root_first(link: str) -> None:
         (NODE, failure("Error", "delivery failed", "TypeError")),
         (DOTNET, failure("System.TimeoutException", "Could not ship", "System.IOException")),
         ("IOException\n\tat com.shop.A.b(A.java:1)", failure("IOException", "")),
-        ('Exception in thread "main" java.io.IOException: gone', failure("java.io.IOException", "gone")),
+        (
+            'Exception in thread "main" java.io.IOException: gone',
+            failure("java.io.IOException", "gone"),
+        ),
     ],
-)  # fmt: skip
-def test_others_print_the_root_last(text: str, expected: ParsedError) -> None:
+)
+def test_other_languages_print_the_root_last(text: str, expected: ParsedError) -> None:
     assert parse_error(text) == expected
 
 
@@ -106,13 +115,13 @@ def test_others_print_the_root_last(text: str, expected: ParsedError) -> None:
         (LOST, ""),
     ],
 )
-def test_the_place_is_the_innermost_of_the_application(text: str, frame: str) -> None:
-    """And the innermost at all where none of its own is left."""
+def test_frame_is_the_innermost_of_the_application(text: str, frame: str) -> None:
+    """Without a frame of the application it is the innermost frame."""
     assert find_app_frame(text) == frame
 
 
-def test_the_causes_of_a_group_are_its_leaves() -> None:
-    """In whatever order its tasks failed."""
+def test_root_types_of_a_group_are_its_leaves() -> None:
+    """Independent of the order in which its tasks failed."""
     message = "unhandled errors in a TaskGroup (2 sub-exceptions)"
     expected = failure("ExceptionGroup", message, "KeyError+ValueError")
     swapped = (
@@ -130,18 +139,21 @@ def test_the_causes_of_a_group_are_its_leaves() -> None:
         (OWN + LOST, failure(TYPE, MESSAGE, truncated=True)),
         ("    run(order)\n" + OWN + LOST, failure(TYPE, MESSAGE, truncated=True)),
         (FIRST + DURING + HEAD + OWN + LOST, failure(TYPE, MESSAGE, ROOT, truncated=True)),
-        ("    return session()\n" + FIRST + DURING + HEAD + OWN + LOST, failure(TYPE, MESSAGE, ROOT, truncated=True)),
+        (
+            "    return session()\n" + FIRST + DURING + HEAD + OWN + LOST,
+            failure(TYPE, MESSAGE, ROOT, truncated=True),
+        ),
         (HEAD + LIBRARY + OWN, failure("", "", truncated=True)),
         (HEAD + FIRST + DURING + HEAD + OWN, failure("", "", ROOT, truncated=True)),
         (JAVA[JAVA.index("\tat com") :], failure(REFUSED, "Connection refused", truncated=True)),
     ],
-)  # fmt: skip
-def test_what_is_left_of_a_traceback_is_read(text: str, expected: ParsedError) -> None:
+)
+def test_truncated_traceback_is_parsed(text: str, expected: ParsedError) -> None:
     assert parse_error(text) == expected
 
 
 @pytest.mark.parametrize("link", [DURING, DIRECT])
-def test_the_root_is_found_wherever_a_head_is_cut_off_before_it(link: str) -> None:
+def test_root_is_found_if_the_text_is_cut_off_before_it(link: str) -> None:
     whole = HEAD + OWN + FIRST + link + HEAD + LIBRARY + OWN + LOST
     for start in range(whole.index("ConnectionResetError") + 1):
         cut = parse_error(whole[start:])
@@ -169,7 +181,7 @@ def test_the_root_is_found_wherever_a_head_is_cut_off_before_it(link: str) -> No
         ("支付失败:余额不足", "", "支付失败:余额不足"),
     ],
 )
-def test_a_name_in_front_is_a_type_where_it_looks_like_one(
+def test_leading_name_is_a_type_if_it_looks_like_one(
     text: str, exception_type: str, message: str
 ) -> None:
     assert parse_error(text)[:3] == (exception_type, "", message)
@@ -185,15 +197,15 @@ def test_a_name_in_front_is_a_type_where_it_looks_like_one(
         " LINE 1: x HINT: y",
     ],
 )
-def test_further_fields_are_no_part_of_the_message(rest: str) -> None:
+def test_further_fields_are_not_part_of_the_message(rest: str) -> None:
     assert (
         parse_error("psycopg.errors.UniqueViolation: duplicate key" + rest).message
         == "duplicate key"
     )
 
 
-def test_a_line_that_announces_more_is_read_on() -> None:
-    """A colon or an open bracket at the end."""
+def test_message_continues_after_an_open_end() -> None:
+    """The line ends in a colon, an open bracket or `with`."""
     assert parse_error(
         "thread 'main' panicked at src/main.rs:2:5:\nout of bounds"
     ).message.endswith(":5: out of bounds")
@@ -206,22 +218,26 @@ def test_a_line_that_announces_more_is_read_on() -> None:
     "line",
     ["Reason: Not Found", "ErrorCode:BlobNotFound", "The server responded with: {'error': 'x'}"],
 )
-def test_a_further_line_that_says_what_went_wrong_is_part_of_the_message(line: str) -> None:
+def test_line_with_the_reason_is_part_of_the_message(line: str) -> None:
     assert (
         parse_error(f"shop.ApiError: request failed\nRequestId: 7\n{line}\nmore").message
         == f"request failed {line}"
     )
 
 
-def test_a_validation_says_which_rules_were_broken_and_where() -> None:
-    """In one order, whatever the order of the fields."""
-    amount = "\namount\n  Input should be a valid decimal [type=decimal_type, input_value='a', input_type=str]"
+def test_validation_is_reduced_to_its_broken_rules() -> None:
+    """Sorted, independent of the order of the fields."""
+    amount = (
+        "\namount\n  Input should be a valid decimal"
+        " [type=decimal_type, input_value='a', input_type=str]"
+    )
     sku = "\nitems.0.sku\n  Field required [type=missing, input_value={}, input_type=dict]"
     read = parse_error(
         f"pydantic_core._pydantic_core.ValidationError: 2 validation errors for Order{amount}{sku}"
     )
     assert read.message == (
-        "validation failed: Field required [type=missing]; Input should be a valid decimal [type=decimal_type]"
+        "validation failed: Field required [type=missing];"
+        " Input should be a valid decimal [type=decimal_type]"
     )
     assert read.names == ("Order.amount", "Order.items.0.sku")
     assert (
@@ -230,8 +246,8 @@ def test_a_validation_says_which_rules_were_broken_and_where() -> None:
     )
 
 
-def test_a_text_is_cut_to_both_ends_before_it_is_read() -> None:
-    """What is examined has a bound, and keeps the type in front and the exception at the end."""
+def test_long_text_is_reduced_to_both_ends() -> None:
+    """The type at the beginning and the exception at the end remain."""
     assert len(normalize_text("é\x1b[1m\r\n" * 5_000_000)) < 40_000
     text = HEAD + OWN * 100_000 + LOST
     assert parse_error(text) == failure(TYPE, MESSAGE)

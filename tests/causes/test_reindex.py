@@ -1,7 +1,6 @@
-"""A new version of the fingerprint: ids stay, aliases are added."""
+"""A reindex after a new version of the fingerprint keeps ids and adds aliases."""
 
 import hashlib
-from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -26,7 +25,7 @@ TYPES = [
 
 
 def _next_version(error: str | None) -> Fingerprint:
-    """Version 2: sees the two first types as one, and every message of the third apart."""
+    """Version 2: joins the first two types, and separates the messages of the third."""
     old = compute_fingerprint(error)
     kind = "ConnectionError" if (error or "").endswith(": no") else (error or "")
     return old._replace(id=f"v2-{hashlib.sha256(kind.encode()).hexdigest()[:16]}")
@@ -39,7 +38,7 @@ def _die(connection: Connection, error: str, count: int) -> None:
 
 @pytest.fixture
 def upgraded(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Connection:
-    """A catalogue of version 1 in a process of version 2."""
+    """Create a catalogue of version 1, then switch the process to version 2."""
     for error, count in zip(TYPES, (3, 2, 1), strict=True):
         _die(connection, error, count)
     classify.classify_deaths(connection, zone=UTC_ZONE)
@@ -50,18 +49,18 @@ def upgraded(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Connect
     return connection
 
 
-def test_without_a_reindex_nothing_is_classified_by_another_version(upgraded: Connection) -> None:
-    """Every text would mint a second cause beside its own; the message names the command."""
+def test_classification_by_a_new_version_requires_a_reindex(upgraded: Connection) -> None:
+    """Without it, every text would get a second cause. The message names the command."""
     _die(upgraded, TYPES[0], 1)
     with pytest.raises(RefusedError, match="dlq causes reindex --dry-run"):
         classify.classify_deaths(upgraded, zone=UTC_ZONE)
     assert one(upgraded, "select count(*) as n from dlq.death where cause_id is null")["n"] == 1
 
 
-def test_a_reindex_leads_new_fingerprints_to_the_causes_that_have_most_of_their_deaths(
+def test_reindex_adds_new_fingerprints_to_the_causes_with_most_deaths(
     upgraded: Connection,
 ) -> None:
-    """Ids and deaths stay as they are; later deaths find the same causes."""
+    """Ids and deaths stay; later deaths get the same causes."""
     before = upgraded.execute("select id, cause_id from dlq.death order by id").fetchall()
     plan = plan_reindex(upgraded)
     refused, reset, other = (compute_cause_key(error) for error in TYPES)
@@ -93,9 +92,7 @@ def test_a_reindex_leads_new_fingerprints_to_the_causes_that_have_most_of_their_
     }
 
 
-def test_a_cause_whose_deaths_are_gone_keeps_its_sample_for_the_reindex(
-    upgraded: Connection,
-) -> None:
-    """The ledger may have been purged; the cause is not."""
+def test_reindex_uses_the_sample_of_a_cause_without_deaths(upgraded: Connection) -> None:
+    """The ledger is purged, the catalogue is not."""
     upgraded.execute("delete from dlq.death")
     assert {alias.cause_id for alias in plan_reindex(upgraded)} >= {compute_cause_key(TYPES[2])}

@@ -1,4 +1,4 @@
-"""Near-identical causes are proposed with their evidence, never merged."""
+"""Similar causes are proposed with their evidence, never merged."""
 
 from datetime import UTC, datetime
 
@@ -30,16 +30,17 @@ LEFT = _cause("a", "could not book slip <id> at depot north", deaths=9)
     ],
     ids=["one word differs", "one word more", "two words differ"],
 )
-def test_equal_but_for_one_word(other: str, differs: tuple[str, str] | None) -> None:
-    """The larger cause comes first; the words at the place where they differ are the evidence."""
+def test_templates_equal_but_for_one_word_are_a_pair(
+    other: str, differs: tuple[str, str] | None
+) -> None:
+    """The larger cause comes first; the differing words are the evidence."""
     found = find_similar_causes([_cause("b", other), LEFT])
     assert [(one.cause.id, one.other.id, one.differs) for one in found] == (
         [("a", "b", differs)] if differs else []
     )
 
 
-def test_another_exception_type_is_another_cause() -> None:
-    """Whatever the message."""
+def test_other_exception_type_is_not_proposed() -> None:
     assert (
         find_similar_causes(
             [LEFT, _cause("b", LEFT.template[:-5] + "south", exception_type="KeyError")]
@@ -48,8 +49,8 @@ def test_another_exception_type_is_another_cause() -> None:
     )
 
 
-def test_short_messages_and_many_alike_are_not_proposed() -> None:
-    """One word of four says everything, and so does a code that tells seven causes apart."""
+def test_short_and_numerous_templates_are_not_proposed() -> None:
+    """One word of three matters, and so does a code that distinguishes seven causes."""
     assert (
         find_similar_causes(
             [_cause("a", "connection was refused"), _cause("b", "connection was reset")]

@@ -1,8 +1,7 @@
-"""Which words of a message stay, and what stands in the others' place."""
+"""Templates: which words of a message stay, and which placeholders replace the others."""
 
 import re
-from re import _constants as constants  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
+from importlib import import_module
 
 import pytest
 from hypothesis import given
@@ -10,6 +9,8 @@ from hypothesis import strategies as st
 
 from dlq_pipelines.causes import parse, tokens
 from dlq_pipelines.causes.template import build_template
+
+constants, parser = import_module("re._constants"), import_module("re._parser")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ from dlq_pipelines.causes.template import build_template
         ("cannot open <a <b> c> now", "cannot open <object> now"),
     ],
 )
-def test_values_become_placeholders_of_their_kind(message: str, text: str) -> None:
+def test_value_becomes_a_placeholder_of_its_kind(message: str, text: str) -> None:
     assert build_template(message).text == text
 
 
@@ -83,7 +84,7 @@ def test_values_become_placeholders_of_their_kind(message: str, text: str) -> No
         ("there is already a table named orders", "there is already a table named <name>"),
     ],
 )
-def test_a_plain_word_is_a_value_where_a_name_is_announced(message: str, text: str) -> None:
+def test_plain_word_is_a_value_where_a_name_is_announced(message: str, text: str) -> None:
     assert build_template(message).text == text
 
 
@@ -145,8 +146,8 @@ def test_prose_stays(message: str) -> None:
         ("23505: duplicate key", "23505"),
     ],
 )
-def test_a_code_stays_where_it_tells_what_went_wrong(message: str, code: str) -> None:
-    """In the text, and so in the hash."""
+def test_code_of_a_failure_stays(message: str, code: str) -> None:
+    """In the text and in the key."""
     assert code in build_template(message).text
     assert (
         build_template(message).key
@@ -176,7 +177,7 @@ def test_a_code_stays_where_it_tells_what_went_wrong(message: str, code: str) ->
         ("getattr expected at least 2 arguments, got 1", "pop expected 1 argument, got 0"),
     ],
 )
-def test_how_many_and_of_what_kind_the_values_are_does_not_matter(one: str, other: str) -> None:
+def test_number_and_kind_of_values_do_not_change_the_key(one: str, other: str) -> None:
     assert build_template(one).key == build_template(other).key
 
 
@@ -197,12 +198,11 @@ def test_how_many_and_of_what_kind_the_values_are_does_not_matter(one: str, othe
         ("ConnectionError('Broken pipe')", "ConnectionError('Name not known')"),
     ],
 )
-def test_a_message_inside_a_message_is_read(one: str, other: str) -> None:
+def test_nested_message_is_read(one: str, other: str) -> None:
     assert build_template(one).key != build_template(other).key
 
 
-def test_names_that_are_hidden_are_told() -> None:
-    """Once each, in their order."""
+def test_hidden_names_are_returned_once_in_their_order() -> None:
     found = build_template('insert on table "orders" violates "orders_fkey" of "orders" for 17')
     assert found.names == ("orders", "orders_fkey")
 
@@ -211,14 +211,13 @@ def test_names_that_are_hidden_are_told() -> None:
     st.text(st.sampled_from("'\"`\\(){}[]<>:=,. aZ1_-/é单"), max_size=400) | st.text(max_size=400)
 )
 def test_any_message_has_a_template(message: str) -> None:
-    """Of hostile punctuation, too; and only its beginning is looked at."""
+    """Including hostile punctuation. Only the beginning is read."""
     padded = f"{message:x<1000}"
     assert build_template(padded) == build_template(padded + message * 9)
     assert build_template(message).text.count("\n") == 0
 
 
-def test_messages_inside_messages_end() -> None:
-    """Whatever is nested and never closed."""
+def test_nesting_without_end_is_bounded() -> None:
     for opening in (
         'msg="',
         "msg='msg=\"",
@@ -230,7 +229,7 @@ def test_messages_inside_messages_end() -> None:
 
 
 def _repeats(pattern: object) -> list[tuple[str, bool]]:
-    """Repetitions without a small bound that may give back what they took, and whether one of them holds another."""
+    """List the repetitions that can backtrack, and whether each contains another one."""
     found = []
     for operator, argument in pattern:  # type: ignore[attr-defined]
         greedy = operator in {constants.MAX_REPEAT, constants.MIN_REPEAT} and argument[1] > 400
@@ -260,8 +259,8 @@ def _parts(argument: object) -> list[object]:
     ],
     ids=lambda pattern: pattern.pattern.strip()[:20],
 )
-def test_no_repetition_that_can_be_taken_back_holds_another(pattern: re.Pattern[str]) -> None:
-    """What makes a pattern take exponential time cannot be written here unnoticed."""
+def test_no_backtracking_repetition_contains_another(pattern: re.Pattern[str]) -> None:
+    """Such a pattern could take exponential time."""
     assert not [
         outer for outer in _repeats(parser.parse(pattern.pattern, pattern.flags)) if outer[1]
     ]

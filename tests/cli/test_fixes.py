@@ -178,8 +178,8 @@ def test_every_option_of_flag_is_stored(
     shown = _words(dlq("fixes", "show", str(row["id"])))
     assert (
         f"selection cause {CAUSE}, event type order.placed, aggregate type order, "
-        "events 1, 2, 99, attempts 5, error with answer, dead since 2026-01-01 00:00:00+01, "
-        "dead before 2099-07-01 12:00:00+02, dead before "
+        "error with answer, attempts 5, dead since 2026-01-01 00:00:00+01, "
+        "dead before 2099-07-01 12:00:00+02, events 1, 2, 99, dead before "
     ) in shown
     assert "next waits: not before 2090-01-01 00:00 UTC" in shown
 
@@ -197,7 +197,7 @@ def test_every_option_of_flag_is_stored(
         (["--all", "--canary", "0"], 2, "canary must be from 1"),
         (["--all", "--rate", "nan"], 2, "rate must be more than 0"),
         (["--all", "--since", "yesterday"], 2, "since: 'yesterday' is no time"),
-        (["--all", "--not-before", "soon"], 2, "--not-before: 'soon' is no time"),
+        (["--all", "--not-before", "soon"], 2, "not_before: 'soon' is no time"),
         (
             ["--all", "--not-before", "9999-12-31"],
             2,
@@ -418,7 +418,7 @@ def test_a_paused_fix_continues_when_it_is_resumed(
         dlq("fixes", "resume", str(flagged), "--reason", "x")
     )
     assert list_fixes(connection)[0].status is FixStatus.ACTIVE
-    assert _kinds(connection) == ["fix.flag", "fix.paused", "fix.active"]
+    assert _kinds(connection) == ["fix.flag", "fix.paused", "fix.resumed"]
 
 
 def test_advancing_releases_a_stage_and_records_the_person(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.embedded.programs import find_programs
 from dlq_pipelines.postgres.migrate import create_host_tables, load_migrations
 from tests.cli.conftest import Run
+from tests.memory import remove_data
 from tests.rows import one
 
 LABELS = [migration.label for migration in load_migrations()]
@@ -87,7 +87,7 @@ def test_the_printed_scripts_create_the_same_database_as_the_command(
 ) -> None:
     """Both scripts run through psql, in the order that the help names."""
     psql = [
-        str(embedded._package() / "pginstall18" / "bin" / "psql"),
+        str(find_programs() / "psql"),
         "-qXf",
         "-",
         "-d",
@@ -116,7 +116,7 @@ def test_without_a_database_url_migrate_prepares_the_embedded_server(tmp_path: P
         data = (tmp_path / "postgres").resolve()
         assert not (data / "postmaster.pid").exists()
     finally:
-        shutil.rmtree((tmp_path / "postgres").resolve(), ignore_errors=True)
+        remove_data(tmp_path)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "migrate`" in refused.stderr
     assert (migrated.returncode, migrated.stderr.splitlines()[0]) == (0, f"applying {LABELS[0]}")

@@ -20,7 +20,7 @@ def _berlin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_building_twice_writes_the_same_files(dlq: Run, connection: Connection, home: Path) -> None:
     """The files of each day, and the list of reports."""
-    story.tell(connection)
+    story.create_story(connection)
     first = dlq("reports", "build", "--day", "2026-11-20", "--days", "2", "--json")
     assert first.code == 0, first.err
     rows = json.loads(first.out)["reports"]
@@ -42,7 +42,7 @@ def test_a_dry_run_lists_the_files_and_writes_none(
     dlq: Run, connection: Connection, home: Path
 ) -> None:
     """With the days, headlines, places and refusals of a real run."""
-    story.tell(connection)
+    story.create_story(connection)
     command = ("reports", "build", "--day", "2026-11-20", "--days", "2")
     would = json.loads(dlq(*command, "--dry-run", "--json").out)["reports"]
     assert not (home / "reports").exists()
@@ -60,7 +60,7 @@ def test_reports_are_written_to_the_uri_of_the_settings(
     dlq: Run, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The redaction of exports applies to them."""
-    story.tell(connection)
+    story.create_story(connection)
     monkeypatch.setenv("DLQ_REPORT_URI", (tmp_path / "elsewhere").as_uri())
     monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", r"stock\.internal:\d+")
     assert dlq("reports", "build", "--day", "2026-11-20").code == 0
@@ -71,7 +71,7 @@ def test_reports_are_written_to_the_uri_of_the_settings(
 
 def test_show_writes_no_file(dlq: Run, connection: Connection, home: Path) -> None:
     """It prints plain text in a pipe, or Markdown or JSON."""
-    story.tell(connection)
+    story.create_story(connection)
     shown = dlq("reports", "show", "--day", "2026-11-20")
     assert (shown.code, shown.out.splitlines()[0]) == (0, "# 2026-11-20")
     assert "| 1 | ConnectionRefusedError: " in shown.out
@@ -92,7 +92,7 @@ def test_open_starts_the_browser(
     dlq: Run, connection: Connection, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """$BROWSER gets the page, which is built first if it does not exist."""
-    story.tell(connection)
+    story.create_story(connection)
     called, browser = tmp_path / "called", tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {called}\n', encoding="utf-8")
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)

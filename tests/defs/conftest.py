@@ -1,4 +1,4 @@
-"""A real Dagster instance: its records in a database of the test server's, as `dlq up` keeps them."""
+"""A real Dagster instance with its records in a database of the test server."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

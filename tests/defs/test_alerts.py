@@ -1,7 +1,7 @@
-"""Does Dagster's part of alerts ask only when there is something to do, and know which jobs failed?"""
+"""The alert sensor and its job: when they run, and which failed jobs they record."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import pytest
 
 from dlq_pipelines.alerts.checks import CHECK_DESCRIPTIONS
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.defs import alerts, health
+from dlq_pipelines.defs import alerts, resources
+from dlq_pipelines.defs.collect import list_check_steps, list_job_names, map_daily_assets
+from dlq_pipelines.defs.health import record_success_hook
 from dlq_pipelines.defs.resources import OutboxResource, get_location_tag
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import build_alert_sender
@@ -23,8 +25,8 @@ from tests.rows import add_events, kill, one
 SECRET = "whsec_" + "QUJD" * 8
 
 
-def ask(instance: dg.DagsterInstance) -> Any:
-    """A tick of the sensor, as the daemon makes it."""
+def evaluate_sensor(instance: dg.DagsterInstance) -> Any:
+    """Evaluate the sensor as the daemon does."""
     context = dg.build_sensor_context(
         instance=instance, definitions=defs, resources={"outbox": OutboxResource()}
     )
@@ -33,41 +35,43 @@ def ask(instance: dg.DagsterInstance) -> Any:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two dead events are a backlog, and no job ran yet."""
+    """Two dead events are a backlog."""
     monkeypatch.setenv("DLQ_BACKLOG_WARN", "1")
 
 
-def test_where_nothing_is_to_be_told_the_sensor_asks_for_nothing(
+def test_the_sensor_skips_when_no_alert_has_changed(
     instance: dg.DagsterInstance,
 ) -> None:
-    tick = ask(instance)
+    tick = evaluate_sensor(instance)
     assert tick.run_requests == []
-    assert tick.skip_message == "Nothing is to be told."
+    assert tick.skip_message == "No alert has changed and no message waits."
 
 
 @pytest.mark.usefixtures("few")
 def test_an_alert_goes_from_the_sensor_to_the_channel(
     connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the sensor itself has changed nothing."""
+    """The sensor itself changes nothing."""
     with http_server() as web:
         monkeypatch.setenv("DLQ_ALERT_URLS", f"http://{web.host}/")
         monkeypatch.setenv("DLQ_WEBHOOK_SECRET", SECRET)
         add_events(connection, 2)
         kill(connection, "boom")
-        (request,) = ask(instance).run_requests or []
+        (request,) = evaluate_sensor(instance).run_requests or []
         assert request.run_key
         assert one(connection, "select count(*) from dlq.alert") == {"count": 0}
         assert job("send_alerts", run_config=request.run_config).success
         assert len(web.requests) == 1
-        assert ask(instance).skip_message == "Nothing is to be told."
+        assert evaluate_sensor(instance).skip_message == (
+            "No alert has changed and no message waits."
+        )
 
 
 @pytest.mark.usefixtures("few")
-def test_what_was_decided_is_sent_where_deciding_takes_too_long(
+def test_earlier_notices_are_sent_even_if_a_rule_times_out(
     connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A busy database holds up no message that lies there, and what is not known then is told with it."""
+    """A busy database delays no queued message, and the rule that timed out is named."""
     with http_server() as web:
         monkeypatch.setenv("DLQ_ALERT_URLS", f"json://{web.host}/")
         add_events(connection, 2)
@@ -78,31 +82,35 @@ def test_what_was_decided_is_sent_where_deciding_takes_too_long(
         connection.execute("update dlq.alert_channel set due_at = now()")
         connection.execute("alter table dlq.cause rename to cause_elsewhere")
         connection.execute(
-            "create view dlq.cause as select * from dlq.cause_elsewhere where pg_sleep(60)::text is not null"
+            "create view dlq.cause as select * from dlq.cause_elsewhere where pg_sleep(60)::text"
+            " is not null"
         )
         web.status = 200
-        assert len(ask(instance).run_requests or []) == 1
+        assert len(evaluate_sensor(instance).run_requests or []) == 1
         assert job("send_alerts").success
         assert len(web.requests) == 2
         assert "Whether there is something to tell of new_cause is not known" in web.requests[1][1]
-        assert "Nothing is to be told." in (ask(instance).skip_message or "")
+        assert "No alert has changed and no message waits." in (
+            evaluate_sensor(instance).skip_message or ""
+        )
 
 
-def test_a_database_that_is_away_skips_the_tick(
+def test_an_unavailable_database_skips_the_tick(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
-    tick = ask(instance)
+    tick = evaluate_sensor(instance)
     assert tick.run_requests == []
     assert "PostgreSQL does not answer" in (tick.skip_message or "")
     assert "s3cr3t" not in (tick.skip_message or "")
 
 
-def test_the_digest_of_a_day_is_told_once_and_no_channel_fails_a_report(
+def test_the_digest_of_a_day_is_sent_once_and_no_channel_fails_a_report(
     connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of yesterday, not of days that are built anew; sent by the next run that sends."""
-    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    """Only of yesterday, not of days that are built again; the next run sends it."""
+    monkeypatch.setattr(resources, "get_utc_now", lambda: datetime(2026, 4, 1, 12, tzinfo=UTC))
+    yesterday = "2026-03-31"
     monkeypatch.setenv("DLQ_REPORT_DIGEST", "true")
     monkeypatch.setenv("DLQ_ALERT_URLS", "nonsense")
     assert job("build_report", partition_key=yesterday).success
@@ -114,7 +122,7 @@ def test_the_digest_of_a_day_is_told_once_and_no_channel_fails_a_report(
             "key": f"digest:{yesterday}",
             "kind": "digest",
         }
-        assert len(ask(instance).run_requests or []) == 1
+        assert len(evaluate_sensor(instance).run_requests or []) == 1
         assert job("send_alerts").success
         ((_, body),) = web.requests
     assert json.loads(body)["title"].startswith(f"DAILY DIGEST: Dead events {yesterday}: 0 deaths")
@@ -132,14 +140,14 @@ def ours(job: Job) -> Job:
 
 @pytest.fixture
 def in_the_way(home: Path) -> Path:
-    """A file where exports want their folder; without it they succeed."""
+    """A file in the place of the exports' folder; exports succeed once it is deleted."""
     home.mkdir(exist_ok=True)
     (home / "exports").write_text("in the way")
     return home / "exports"
 
 
-def told(connection: Connection) -> dict[str, Any]:
-    """The alert about exports as it is now, after a run that decides and sends."""
+def read_export_alert(connection: Connection) -> dict[str, Any]:
+    """Return the current alert about exports."""
     return one(
         connection,
         "select summary, detail, severity, missing_since is not null as over from dlq.alert"
@@ -150,17 +158,17 @@ def told(connection: Connection) -> dict[str, Any]:
 def test_a_day_that_failed_is_an_alert_until_that_day_succeeds(
     connection: Connection, instance: dg.DagsterInstance, ours: Job, in_the_way: Path
 ) -> None:
-    """Known from Dagster, so a killed run counts too; that it succeeds is written down by the run.
+    """A failure is read from Dagster, so a killed run counts; a success is recorded by the run.
 
-    As each morning: what was refused is asked for again first, and yesterday, which succeeds, after it.
+    As each morning, the refused day is requested first, and yesterday, which succeeds, after it.
     """
     failed = ours("export_day", partition_key="2026-01-01")
     assert not failed.success
     in_the_way.unlink()
     assert ours("export_day", partition_key="2026-01-02").success
-    assert len(ask(instance).run_requests or []) == 1
+    assert len(evaluate_sensor(instance).run_requests or []) == 1
     assert ours("send_alerts").success
-    alert = told(connection)
+    alert = read_export_alert(connection)
     assert (alert["summary"], alert["severity"]) == (
         "The job export_day failed for 2026-01-01",
         "warning",
@@ -170,20 +178,20 @@ def test_a_day_that_failed_is_an_alert_until_that_day_succeeds(
         "re-execute it there, or backfill the days once that is mended. `dlq doctor`"
         in alert["detail"]
     )
-    assert ask(instance).skip_message == "Nothing is to be told."
+    assert evaluate_sensor(instance).skip_message == "No alert has changed and no message waits."
     assert ours("export_day", partition_key="2026-01-03").success
     ours("send_alerts")
-    assert not told(connection)["over"]
+    assert not read_export_alert(connection)["over"]
     assert ours("export_day", partition_key="2026-01-01").success
-    assert len(ask(instance).run_requests or []) == 1
+    assert len(evaluate_sensor(instance).run_requests or []) == 1
     ours("send_alerts")
-    assert told(connection)["over"]
+    assert read_export_alert(connection)["over"]
 
 
-def test_of_a_backfill_the_days_that_failed_are_told_and_no_other(
+def test_a_backfill_alerts_only_for_the_days_that_failed(
     connection: Connection, instance: dg.DagsterInstance, ours: Job, in_the_way: Path
 ) -> None:
-    """A backfill from an asset's page is of no job of ours, and a run of many days does what it can."""
+    """A backfill from the page of an asset belongs to no job; its other days succeed."""
     everything = defs.resolve_implicit_global_asset_job_def()
     export = dg.AssetKey("dead_event_export")
 
@@ -205,35 +213,40 @@ def test_of_a_backfill_the_days_that_failed_are_told_and_no_other(
     kill(connection, "boom")
     connection.execute("update dlq.death set died_at = '2026-01-04 12:00+00'")
     assert not backfill("2026-01-02", "2026-01-06")
-    assert len(ask(instance).run_requests or []) == 1
+    assert len(evaluate_sensor(instance).run_requests or []) == 1
     ours("send_alerts")
-    assert told(connection)["summary"] == "The job export_day failed for 2026-01-01 and 2026-01-04"
+    assert read_export_alert(connection)["summary"] == (
+        "The job export_day failed for 2026-01-01 and 2026-01-04"
+    )
     assert ours("classify_deaths").success
     assert backfill("2026-01-01", "2026-01-04")
     ours("send_alerts")
-    assert told(connection)["over"]
+    assert read_export_alert(connection)["over"]
 
 
-def test_no_failure_is_lost_where_there_are_more_than_one_look_takes(
+def test_no_failure_is_lost_if_there_are_more_than_one_scan_reads(
     connection: Connection,
     instance: dg.DagsterInstance,
     ours: Job,
     in_the_way: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The sensor asks until all were looked at, also those that are nobody's matter."""
-    monkeypatch.setattr(alerts, "_RUNS_A_LOOK", 2)
+    """The sensor requests runs until all failed runs are scanned."""
+    monkeypatch.setattr(alerts, "_RUNS_PER_SCAN", 2)
     for name in ("2026-01-05", "2026-01-04", "2026-01-03", "2026-01-02", "2026-01-01"):
         assert not ours("export_day", partition_key=name).success
     in_the_way.unlink()
     for name in ("2026-01-04", "2026-01-05"):
         assert ours("export_day", partition_key=name).success
-    looks = 0
-    while ask(instance).run_requests:
+    scans = 0
+    while evaluate_sensor(instance).run_requests:
         assert ours("send_alerts").success
-        looks += 1
-        assert looks < 10
-    failed = "select day from dlq.job_run where failed_at > coalesce(succeeded_at, '-infinity') order by day"
+        scans += 1
+        assert scans < 10
+    failed = (
+        "select day from dlq.job_run where failed_at > coalesce(succeeded_at, '-infinity')"
+        " order by day"
+    )
     assert [row["day"] for row in connection.execute(failed)] == [
         "2026-01-01",
         "2026-01-02",
@@ -241,26 +254,26 @@ def test_no_failure_is_lost_where_there_are_more_than_one_look_takes(
     ]
 
 
-def test_a_run_of_another_outbox_on_the_instance_is_not_ours(
+def test_runs_of_another_code_location_are_ignored(
     connection: Connection,
     instance: dg.DagsterInstance,
     job: Job,
     in_the_way: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its failures are no alerts of ours, and its runs under way hold up none of ours."""
+    """Its failures raise no alert, and its runs in progress delay none of ours."""
     theirs = {"dagster/code_location": "other_outbox"}
     assert in_the_way.exists()
     assert not job("export_day", partition_key="2026-01-01", tags=theirs).success
-    assert ask(instance).skip_message == "Nothing is to be told."
+    assert evaluate_sensor(instance).skip_message == "No alert has changed and no message waits."
     monkeypatch.setenv("DLQ_BACKLOG_WARN", "0")
     add_events(connection, 1)
     kill(connection, "boom")
     fix = one(
-        connection, "select dlq.flag_fix(note => 'mended', event_type => 'order.placed') as id"
+        connection, "select dlq.flag_fix(note => 'fixed', event_type => 'order.placed') as id"
     )
     flagged = defs.resolve_sensor_def("fix_flag_sensor")
-    for tags, asked in ((theirs, 1), (get_location_tag(), 0)):
+    for tags, requested in ((theirs, 1), (get_location_tag(), 0)):
         step = {"ops": {"retry_stage_op": {"config": {"fix_id": fix["id"]}}}}
         for name, config, more in (
             ("send_alerts", {}, {}),
@@ -272,45 +285,41 @@ def test_a_run_of_another_outbox_on_the_instance_is_not_ours(
                 tags=tags | more,
                 status=dg.DagsterRunStatus.STARTED,
             )
-        assert len(ask(instance).run_requests or []) == asked
+        assert len(evaluate_sensor(instance).run_requests or []) == requested
         context = dg.build_sensor_context(
             instance=instance, definitions=defs, resources={"outbox": OutboxResource()}
         )
-        assert len(flagged.evaluate_tick(context).run_requests or []) == asked
+        assert len(flagged.evaluate_tick(context).run_requests or []) == requested
 
 
-def test_a_run_that_dagster_tries_again_is_no_failure_yet(
+def test_a_run_that_dagster_retries_is_no_failure_yet(
     instance: dg.DagsterInstance, ours: Job, in_the_way: Path
 ) -> None:
     assert in_the_way.exists()
     tries_again = {"dagster/max_retries": "1", "dagster/retry_on_asset_or_op_failure": "true"}
     assert not ours("export_day", partition_key="2026-01-01", tags=tries_again).success
-    assert ask(instance).skip_message == "Nothing is to be told."
+    assert evaluate_sensor(instance).skip_message == "No alert has changed and no message waits."
 
 
-def test_every_job_of_ours_is_watched_and_says_when_it_succeeded() -> None:
-    ours = [
-        one_job
-        for one_job in defs.get_repository_def().get_all_jobs()
-        if not one_job.name.startswith("__")
+def test_every_job_records_its_success_by_the_one_step_that_does_its_work() -> None:
+    """The jobs, their checks and their daily assets are derived from what `defs/` defines."""
+    jobs = [
+        job for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")
     ]
-    assert {one_job.name for one_job in ours} == set(health.JOBS)
-    assert {
-        one_job.name for one_job in ours if health.record_success_hook in one_job.hook_defs
-    } == set(health.JOBS)
-    assert all(
-        health.JOBS[one_job.name] in {node.name for node in one_job.all_node_defs}
-        for one_job in ours
-    )
-    assert {one_job.name for one_job in ours if one_job.partitions_def} == set(
-        health.DAILY.values()
-    )
+    assert {job.name for job in jobs} == list_job_names()
+    for job in jobs:
+        assert record_success_hook in job.hook_defs
+        work = {node.name for node in job.all_node_defs} - list_check_steps()
+        assert len(work) == 1, job.name
+    daily = map_daily_assets()
+    assert daily == {"dead_event_export": "export_day", "failure_report": "build_report"}
+    assert {job.name for job in jobs if job.partitions_def} == set(daily.values())
 
 
-def test_a_job_whose_work_fails_has_not_succeeded_because_a_check_of_it_did(
+def test_a_passed_check_does_not_make_a_failed_job_successful(
     connection: Connection, job: Job
 ) -> None:
-    """The backlog is counted where nothing can be classified."""
+    """The backlog is counted although no death can be classified."""
     add_events(connection, 1)
     kill(connection, "boom")
     connection.execute(
@@ -324,21 +333,24 @@ def test_a_job_whose_work_fails_has_not_succeeded_because_a_check_of_it_did(
         False,
         [True],
     )
-    succeeded = "select count(*) from dlq.job_run where job = 'classify_deaths' and succeeded_at is not null"
+    succeeded = (
+        "select count(*) from dlq.job_run where job = 'classify_deaths' and succeeded_at"
+        " is not null"
+    )
     assert one(connection, succeeded) == {"count": 0}
     connection.execute("drop trigger no on dlq.cause")
     assert job("classify_deaths").success
     assert one(connection, succeeded) == {"count": 1}
 
 
-def test_every_check_is_written_down_for_metrics(
+def test_every_check_is_recorded_for_metrics(
     connection: Connection, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The checks of days too: the last result. Of a backlog one alert tells, not two."""
+    """The last result of each check. A backlog raises one alert, not two."""
     monkeypatch.setenv("DLQ_BACKLOG_ERROR", "1")
     add_events(connection, 2)
     kill(connection, "boom")
-    day = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    day = "2026-03-31"
     for name, options in (
         ("classify_deaths", {}),
         ("export_day", {"partition_key": day}),
@@ -359,17 +371,18 @@ def test_every_check_is_written_down_for_metrics(
     assert alerts_of_it.fetchall() == [{"key": "backlog", "severity": "critical"}]
 
 
-def test_what_the_books_say_is_kept_for_metrics_and_alerts(
+def test_a_missing_event_is_recorded_for_metrics_and_alerts(
     connection: Connection, job: Job
 ) -> None:
-    """An event that is nowhere is critical."""
+    """The alert is critical."""
     add_events(connection, 1)
     kill(connection, "boom")
     connection.execute("delete from outbox_event")
     job("archive_dead_events")
     assert one(
         connection,
-        "select passed, severity, figures->'missing' as missing from dlq.check_result where name = 'books_balance'",
+        "select passed, severity, figures->'missing' as missing from dlq.check_result where name"
+        " = 'books_balance'",
     ) == {"passed": False, "severity": "critical", "missing": 1}
     job("send_alerts")
     alert = one(
@@ -383,7 +396,7 @@ def test_what_the_books_say_is_kept_for_metrics_and_alerts(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"alert_urls": "slack://s3cr3t/b/c nonsense"}, "DLQ_ALERT_URLS: entry 2 is no address: "),
         (
@@ -397,9 +410,9 @@ def test_what_the_books_say_is_kept_for_metrics_and_alerts(
         ),
     ],
 )
-def test_an_address_that_cannot_be_used_is_said_without_it(
-    given: dict[str, str], said: str
+def test_an_invalid_address_is_reported_without_its_secret(
+    given: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(DlqError, match=said) as raised:
+    with pytest.raises(DlqError, match=message) as raised:
         build_alert_sender(Settings(**given))  # type: ignore[arg-type]
     assert "s3cr3t" not in str(raised.value)

@@ -1,6 +1,6 @@
-"""Assets, checks, jobs and the sensor through Dagster, with its records in PostgreSQL."""
+"""Assets, checks, jobs and the sensor, run by Dagster with its records in PostgreSQL."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.defs.reports import _page
+from dlq_pipelines.defs.reports import _build_page_link
 from dlq_pipelines.defs.resources import OutboxResource, get_location_tag
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.conftest import _new_database, database_url
@@ -19,30 +19,38 @@ from tests.defs.conftest import Job
 from tests.rows import one
 
 ERROR = "TimeoutError: no answer"
-YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
-DAYS = [(YESTERDAY - timedelta(days=days)).isoformat() for days in (2, 1, 0)]
+LAST = date(2026, 3, 31)
+DAYS = ["2026-03-29", "2026-03-30", "2026-03-31"]
 ALL_OF_IT = {"ops": {"dead_event_archive": {"config": {"older_than_days": 0, "dry_run": False}}}}
 COUNTS = """
-    select (select count(*) from outbox_event) as outbox, (select count(*) from outbox_event_archive) as archive,
-           (select count(*) from dlq.death) as deaths, (select sum(deaths) from dlq.cause_day) as counted,
-           (select count(*) from dlq.cause) as causes, (select sum(rows) from dlq.export_day) as exported,
+    select (select count(*) from outbox_event) as outbox,
+           (select count(*) from outbox_event_archive) as archive,
+           (select count(*) from dlq.death) as deaths,
+           (select sum(deaths) from dlq.cause_day) as counted,
+           (select count(*) from dlq.cause) as causes,
+           (select sum(rows) from dlq.export_day) as exported,
            (select coalesce(sum(events), 0) from dlq.audit) as changed
 """
 
 DIED = """
-    insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)
+    insert into outbox_event
+        (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)
     select 'order', n::text, 'e', '{}', 'dead', error, day::date + interval '12 hours'
-    from (values (%s, %s, %s)) given (events, error, day), generate_series(1, given.events::integer) n
+    from (values (%s, %s, %s)) given (events, error, day),
+        generate_series(1, given.events::integer) n
 """
-STAGE_NOBODY_RELEASED = """
-    with f as (insert into dlq.fix (every, note, flagged_by, flagged_at) values (true, 'n', 'a', now()))
-    insert into dlq.fix_stage (fix_id, stage, size, begun_at, released) values (1, 1, 10, now(), 1)
+STAGE_WITHOUT_RELEASE = """
+    with f as (
+        insert into dlq.fix ("all", note, flagged_by, flagged_at) values (true, 'n', 'a', now())
+    )
+    insert into dlq.fix_stage (fix_id, stage, size, begun_at, released)
+    values (1, 1, 10, now(), 1)
 """
 
 
 @pytest.fixture(autouse=True)
 def _three_days_of_deaths(connection: Connection) -> None:
-    """Two deaths on each of the last three days."""
+    """Two deaths on each of three days."""
     for day in DAYS:
         connection.execute(DIED, [2, ERROR, day])
 
@@ -70,10 +78,10 @@ def _play_all(job: Job) -> list[dg.ExecuteInProcessResult]:
     ]
 
 
-def test_the_whole_day_runs_and_runs_again_without_doubling_anything(
+def test_all_jobs_run_twice_without_counting_anything_twice(
     connection: Connection, instance: dg.DagsterInstance, job: Job
 ) -> None:
-    """Each range of days in one run with metadata of its own for each day, and every check passes."""
+    """A range of days is one run with metadata for each day, and every check passes."""
     for result in _play_all(job):
         assert result.success
         assert [
@@ -81,8 +89,14 @@ def test_the_whole_day_runs_and_runs_again_without_doubling_anything(
         ] == []
     before = one(connection, COUNTS)
     assert before == {
-        "outbox": 0, "archive": 6, "deaths": 6, "counted": 6, "causes": 1, "exported": 6, "changed": 6,
-    }  # fmt: skip
+        "outbox": 0,
+        "archive": 6,
+        "deaths": 6,
+        "counted": 6,
+        "causes": 1,
+        "exported": 6,
+        "changed": 6,
+    }
     for day in DAYS:
         export, report = (
             _metadata(instance, asset, day) for asset in ("dead_event_export", "failure_report")
@@ -103,7 +117,7 @@ def test_ninety_days_are_exported_in_one_run(
     connection: Connection, instance: dg.DagsterInstance, job: Job
 ) -> None:
     """With metadata a day and one check over all of them."""
-    days = [(YESTERDAY - timedelta(days=days)).isoformat() for days in range(89, -1, -1)]
+    days = [(LAST - timedelta(days=days)).isoformat() for days in range(89, -1, -1)]
     assert days[0] >= "2026-01-01"
     job("classify_deaths")
     result = job("export_day", tags=_range(days[0], days[-1]))
@@ -112,9 +126,8 @@ def test_ninety_days_are_exported_in_one_run(
     assert (found.passed, found.metadata["differences"].value) == (True, [])
     rows = [_metadata(instance, "dead_event_export", day)["dagster/row_count"] for day in days]
     assert rows == [0] * 87 + [2, 2, 2]
-    assert one(connection, "select count(*), count(verified_at) as verified from dlq.export_day") == {
-        "count": 90, "verified": 90,
-    }  # fmt: skip
+    counted = one(connection, "select count(*), count(verified_at) as verified from dlq.export_day")
+    assert counted == {"count": 90, "verified": 90}
 
 
 @pytest.mark.parametrize(
@@ -134,15 +147,15 @@ def test_a_day_that_is_refused_stops_no_other_of_its_run(
     asset: str,
     reason: str,
 ) -> None:
-    """Of three days one is refused: the others are done, known to Dagster with their figures, and it alone is named."""
+    """One of three days is refused and named; Dagster has the figures of the other two."""
     job("classify_deaths")
     connection.execute(
         "update dlq.death set cause_id = null where died_at < %s::date + 1", [DAYS[0]]
     )
     (home / "reports" / f"{DAYS[0]}.json" / "in the way").mkdir(parents=True)
-    said = _said(job(name, tags=_range(DAYS[0], DAYS[-1])))
-    assert said.startswith("1 of 3 days was refused, the others are done. ")
-    assert reason in said
+    message = _read_failure(job(name, tags=_range(DAYS[0], DAYS[-1])))
+    assert message.startswith("1 of 3 days was refused; the others are done. ")
+    assert reason in message
     assert instance.get_materialized_partitions(dg.AssetKey(asset)) == set(DAYS[1:])
     rows = [_metadata(instance, asset, day)["dagster/row_count"] for day in DAYS[1:]]
     assert rows == ([2, 2] if asset == "dead_event_export" else [1, 2])
@@ -151,21 +164,23 @@ def test_a_day_that_is_refused_stops_no_other_of_its_run(
 def test_days_before_the_database_went_away_stay_on_record(
     connection: Connection, instance: dg.DagsterInstance, job: Job
 ) -> None:
-    """The second of two days meets it."""
+    """The connection breaks on the second of two days."""
     job("classify_deaths")
     connection.execute(
         "create function away() returns trigger language plpgsql as $$ begin"
-        f" if new.day = '{DAYS[1]}' then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$;"
-        " create trigger away before insert on dlq.export_day for each row execute function away()".encode()
+        f" if new.day = '{DAYS[1]}' then perform pg_terminate_backend(pg_backend_pid()); end if;"
+        " return new; end $$;"
+        " create trigger away before insert on dlq.export_day for each row execute function"
+        " away()".encode()
     )
-    assert "PostgreSQL refused" in _said(job("export_day", tags=_range(*DAYS[:2])))
+    assert "PostgreSQL refused" in _read_failure(job("export_day", tags=_range(*DAYS[:2])))
     assert instance.get_materialized_partitions(dg.AssetKey("dead_event_export")) == {DAYS[0]}
 
 
-def test_a_run_observes_the_outbox_and_tells_its_causes(
+def test_a_run_observes_the_outbox_and_shows_its_causes(
     instance: dg.DagsterInstance, job: Job
 ) -> None:
-    """What a person asks next is on the materialization."""
+    """The figures are metadata of the materialization."""
     (materialized,) = job("classify_deaths").asset_materializations_for_node("dead_event_causes")
     metadata = {key: value.value for key, value in materialized.metadata.items()}
     assert (
@@ -173,7 +188,7 @@ def test_a_run_observes_the_outbox_and_tells_its_causes(
         metadata["new_causes"],
         metadata["dagster/row_count"],
     ) == (6, 1, 1)
-    assert compute_cause_key(ERROR) in metadata["causes"]
+    assert compute_cause_key(ERROR) in str(metadata["causes"])
     seen = (
         instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1)
         .records[0]
@@ -184,9 +199,7 @@ def test_a_run_observes_the_outbox_and_tells_its_causes(
     assert seen.metadata["dagster/row_count"].value == 6
     assert str(seen.metadata["dagster/table_name"].value).endswith(".public.outbox_event")
     assert str(seen.metadata["dagster/uri"].value).startswith("postgresql://")
-    assert "last_error" in {
-        column.name for column in seen.metadata["dagster/column_schema"].value.columns
-    }
+    assert "last_error" in _columns(seen.metadata["dagster/column_schema"].value)
 
 
 def test_the_catalog_knows_the_tables_before_a_run_as_a_run_finds_them(
@@ -201,7 +214,10 @@ def test_the_catalog_knows_the_tables_before_a_run_as_a_run_finds_them(
         .records[0]
         .asset_observation
     )
-    found = {"outbox_event": seen, "failure_report": None}
+    found: dict[str, dg.AssetObservation | dg.AssetMaterialization | None] = {
+        "outbox_event": seen,
+        "failure_report": None,
+    }
     for key in ("dead_event_causes", "dead_event_archive", "archive_purge"):
         found[key] = (
             instance.fetch_materializations(dg.AssetKey(key), limit=1)
@@ -209,12 +225,12 @@ def test_the_catalog_knows_the_tables_before_a_run_as_a_run_finds_them(
             .asset_materialization
         )
     with OutboxResource().session() as session:
-        report_day = session.table("dlq", "report_day")
+        report_day = session.describe_table("dlq", "report_day")
     for spec in defs.resolve_all_asset_specs():
         if spec.key.to_user_string() not in found:
             continue
         event = found[spec.key.to_user_string()]
-        by_run = (
+        by_run: dict[str, Any] = (
             {name: value.value for name, value in event.metadata.items()} if event else report_day
         )
         assert _columns(spec.metadata["dagster/column_schema"]) == _columns(
@@ -226,7 +242,8 @@ def test_the_catalog_knows_the_tables_before_a_run_as_a_run_finds_them(
             assert str(by_run["dagster/uri"]).endswith(f"#{place}")
 
 
-def _columns(schema: dg.TableSchema) -> dict[str, tuple[str, bool]]:
+def _columns(schema: object) -> dict[str, tuple[str, bool]]:
+    assert isinstance(schema, dg.TableSchema)
     return {column.name: (column.type, column.constraints.nullable) for column in schema.columns}
 
 
@@ -234,7 +251,7 @@ def _columns(schema: dg.TableSchema) -> dict[str, tuple[str, bool]]:
 def test_a_backlog_above_either_bound_fails(
     job: Job, monkeypatch: pytest.MonkeyPatch, warn: int, error: int
 ) -> None:
-    """Also where somebody lowered the one that is an error below the one that is a warning."""
+    """Also if the bound of the error is below the bound of the warning."""
     monkeypatch.setenv("DLQ_BACKLOG_WARN", str(warn))
     monkeypatch.setenv("DLQ_BACKLOG_ERROR", str(error))
     (found,) = [
@@ -246,7 +263,7 @@ def test_a_backlog_above_either_bound_fails(
 
 
 @pytest.mark.parametrize(
-    ("name", "cook", "check"),
+    ("name", "change", "check"),
     [
         (
             "classify_deaths",
@@ -255,35 +272,37 @@ def test_a_backlog_above_either_bound_fails(
         ),
         (
             "classify_deaths",
-            STAGE_NOBODY_RELEASED,
+            STAGE_WITHOUT_RELEASE,
             "stages_match_ledger",
         ),
         ("archive_dead_events", "delete from outbox_event where id = 1", "books_balance"),
     ],
 )
-def test_a_check_fails_when_its_books_are_cooked(
-    connection: Connection, job: Job, name: str, cook: str, check: str
+def test_a_check_fails_when_another_process_changes_its_tables(
+    connection: Connection, job: Job, name: str, change: str, check: str
 ) -> None:
     """And passes before."""
     job("classify_deaths")
-    for cooked in (False, True):
-        if cooked:
-            connection.execute(cook.encode())
+    for changed in (False, True):
+        if changed:
+            connection.execute(change.encode())
         found = {
             check.check_name: check.passed for check in job(name).get_asset_check_evaluations()
         }
-        assert (found.pop(check), set(found.values()) <= {True}) == (not cooked, True)
+        assert (found.pop(check), set(found.values()) <= {True}) == (not changed, True)
 
 
 def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(
     connection: Connection, job: Job
 ) -> None:
-    """Verification compares the files with the ledger of that moment, so it is shown on the day's own files."""
+    """Verification compares the files with the current ledger."""
     job("classify_deaths")
     connection.execute(
         "create function late() returns trigger language plpgsql as $$ begin"
-        " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
-        " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by id desc limit 1; return new; end $$;"
+        " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
+        " died_at, cause_id)"
+        " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by id desc limit"
+        " 1; return new; end $$;"
         "create trigger late after insert on dlq.export_day for each row execute function late()"
     )
     result = job("export_day", partition_key=DAYS[-1])
@@ -300,9 +319,9 @@ def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(
 def test_many_days_are_reported_in_one_run(
     connection: Connection, instance: dg.DagsterInstance, job: Job
 ) -> None:
-    """With metadata a day: headline, causes as a table, the chart inline, links to the files; one check of all."""
+    """Each day has its headline, causes, chart and links; one check covers all days."""
     job("classify_deaths")
-    days = [(YESTERDAY - timedelta(days=days)).isoformat() for days in range(29, -1, -1)]
+    days = [(LAST - timedelta(days=days)).isoformat() for days in range(29, -1, -1)]
     result = job("build_report", tags=_range(days[0], days[-1]))
     assert result.success
     (found,) = result.get_asset_check_evaluations()
@@ -322,29 +341,31 @@ def test_many_days_are_reported_in_one_run(
     assert shown["open_at_the_days_end"] == 6
 
 
-def test_the_report_check_fails_and_stops_on_a_figure_that_is_not_the_ledgers(
+def test_the_report_check_fails_on_a_total_that_the_ledger_does_not_have(
     connection: Connection, job: Job
 ) -> None:
-    """A death that is recorded while the report is put into place."""
+    """A death is recorded while the report is published."""
     job("classify_deaths")
     connection.execute(
         "create function late() returns trigger language plpgsql as $$ begin"
-        " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
-        " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by died_at desc limit 1; return new;"
-        " end $$; create trigger late after insert on dlq.report_day for each row execute function late()"
+        " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
+        " died_at, cause_id)"
+        " select 99, 'o', '1', 'e', 5, died_at, cause_id from dlq.death order by died_at desc"
+        " limit 1; return new;"
+        " end $$; create trigger late after insert on dlq.report_day for each row execute"
+        " function late()"
     )
     (found,) = job("build_report", partition_key=DAYS[-1]).get_asset_check_evaluations()
     assert (found.passed, found.blocking) == (False, True)
-    assert (
-        f"{DAYS[-1]}: the report says 2 deaths of the day, the ledger 3"
-        in found.metadata["differences"].value
-    )
+    differences = found.metadata["differences"].value
+    assert isinstance(differences, list)
+    assert f"{DAYS[-1]}: the report has 2 deaths, the ledger 3" in differences
 
 
-def test_what_reports_hide_and_where_they_go_is_the_installations(
+def test_settings_decide_what_reports_redact_and_where_they_are(
     instance: dg.DagsterInstance, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the variables of the run."""
+    """The variables of the run apply."""
     job("classify_deaths")
     monkeypatch.setenv("DLQ_REPORT_URI", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", "answer")
@@ -373,37 +394,35 @@ def test_what_reports_hide_and_where_they_go_is_the_installations(
     ],
 )
 def test_a_report_is_a_link_where_a_browser_follows_it(place: str, shown: dg.MetadataValue) -> None:
-    assert _page(place) == shown
+    assert _build_page_link(place) == shown
 
 
-def _failure(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
-    """All that the UI shows of a failed run."""
+def _read_log(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
+    """Return all that the UI shows of a failed run."""
     return "\n".join(str(entry) for entry in instance.all_logs(result.run_id))
 
 
-def test_what_is_refused_is_said_without_a_stack_trace(
-    instance: dg.DagsterInstance, job: Job
-) -> None:
-    """The next step is named."""
+def test_a_refusal_has_no_stack_trace(instance: dg.DagsterInstance, job: Job) -> None:
+    """It names the next step."""
     result = job("export_day", partition_key=DAYS[0])
     assert not result.success
-    told = _failure(instance, result)
-    assert f"2 deaths of {DAYS[0]} have no cause yet. Materialize dead_event_causes" in told
-    assert "exports/export.py" not in told
+    log = _read_log(instance, result)
+    assert f"2 deaths of {DAYS[0]} have no cause yet. Materialize dead_event_causes" in log
+    assert "exports/export.py" not in log
 
 
-def test_a_rule_for_what_to_hide_is_refused_before_anything_is_exported(
+def test_an_invalid_redaction_rule_is_refused_before_the_export(
     connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a run too, which may have another environment than the definitions had when they were loaded."""
+    """Also by a run whose environment differs from that of the loaded definitions."""
     job("classify_deaths")
     monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", "(")
-    told = _failure(instance, job("export_day", partition_key=DAYS[0]))
-    assert "DLQ_EXPORT_REDACT_ERRORS: '(' is no pattern that RE2 reads" in told
+    log = _read_log(instance, job("export_day", partition_key=DAYS[0]))
+    assert "DLQ_EXPORT_REDACT_ERRORS: '(' is not a valid RE2 pattern" in log
     assert one(connection, "select count(*) from dlq.export_day") == {"count": 0}
 
 
-def test_exports_read_from_a_replica_and_say_what_it_lags_behind(
+def test_exports_read_from_a_replica_and_report_its_lag(
     *,
     connection: Connection,
     instance: dg.DagsterInstance,
@@ -412,7 +431,7 @@ def test_exports_read_from_a_replica_and_say_what_it_lags_behind(
     server_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A copy of the database stands for it; what died since is missing, until the export is made from where it is."""
+    """A copy of the database is the replica; later deaths are missing in it."""
     job("classify_deaths")
     connection.close()
     name = str(conninfo_to_dict(database.url)["dbname"])
@@ -422,7 +441,7 @@ def test_exports_read_from_a_replica_and_say_what_it_lags_behind(
         primary.execute(DIED, [1, ERROR, DAYS[0]])
         job("classify_deaths")
         behind = job("export_day", partition_key=DAYS[0])
-        assert "the record has 2 rows, the ledger 3" in _failure(instance, behind)
+        assert "the record has 2 rows, the ledger 3" in _read_log(instance, behind)
         monkeypatch.delenv("DLQ_EXPORT_DATABASE_URL")
         assert job("export_day", partition_key=DAYS[0]).success
         assert one(primary, "select rows from dlq.export_day where verified_at is not null") == {
@@ -430,17 +449,17 @@ def test_exports_read_from_a_replica_and_say_what_it_lags_behind(
         }
 
 
-def test_a_database_that_is_away_is_said_without_its_password(
+def test_an_unavailable_database_is_reported_without_its_password(
     instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the run, and by the sensor as a skipped tick."""
+    """By the run, and by the sensor's skipped tick."""
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
-    told = _failure(instance, job("classify_deaths"))
-    assert "PostgreSQL does not answer" in told
+    log = _read_log(instance, job("classify_deaths"))
+    assert "PostgreSQL does not answer" in log
     skipped = _tick(instance).skip_message
     assert skipped is not None
     assert "PostgreSQL does not answer" in skipped
-    assert "s3cr3t" not in told + skipped
+    assert "s3cr3t" not in log + skipped
 
 
 def _tick(instance: dg.DagsterInstance) -> Any:
@@ -451,34 +470,36 @@ def _tick(instance: dg.DagsterInstance) -> Any:
     )
 
 
-ASKED = {"every": True, "reason": "asked", "actor": "bob"}
-FLAG = {"cause_id": compute_cause_key(ERROR), "note": "mended", "actor": "ann"}
+CONFIG = {"all": True, "reason": "requested", "actor": "bob"}
+FLAG = {"cause": compute_cause_key(ERROR), "note": "fixed", "actor": "ann"}
 
 
-def _told(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    """What the UI shows of a job's only step."""
+def _read_metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """Return the metadata of a job's only step."""
     (output,) = [
         event for event in result.all_node_events if event.event_type_value == "STEP_OUTPUT"
     ]
     return {key: value.value for key, value in output.step_output_data.metadata.items()}
 
 
-def _said(result: dg.ExecuteInProcessResult) -> str:
-    """Why a job's only step failed."""
+def _read_failure(result: dg.ExecuteInProcessResult) -> str:
+    """Return why a job's only step failed."""
     (failure,) = [
         event for event in result.all_node_events if event.event_type_value == "STEP_FAILURE"
     ]
-    return str(failure.step_failure_data.user_failure_data.description)
+    failed = failure.step_failure_data.user_failure_data
+    assert failed is not None
+    return str(failed.description)
 
 
 def _flag(job: Job, **config: object) -> dg.ExecuteInProcessResult:
     return job("flag_fix", run_config={"ops": {"flag_fix_op": {"config": {**FLAG, **config}}}})
 
 
-def test_flagging_a_fix_is_a_dry_run_unless_it_is_said(connection: Connection, job: Job) -> None:
-    """The dry run tells how many it would target."""
+def test_flagging_a_fix_is_a_dry_run_by_default(connection: Connection, job: Job) -> None:
+    """The dry run returns the number of events that it would target."""
     job("classify_deaths")
-    would = _told(_flag(job))
+    would = _read_metadata(_flag(job))
     assert (would["events"], would["aggregates"], would["stages"]) == (6, 2, "6")
     assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
     assert _flag(job, dry_run=False).success
@@ -488,12 +509,12 @@ def test_flagging_a_fix_is_a_dry_run_unless_it_is_said(connection: Connection, j
     assert audit == {"kind": "fix.flag", "actor": "ann", "events": 6, "by_run": True}
 
 
-def test_the_sensor_leads_a_fix_to_its_end(
+def test_the_sensor_runs_a_fix_to_its_end(
     connection: Connection, database: Database, instance: dg.DagsterInstance, job: Job
 ) -> None:
-    """It asks for a run where there is something to do, and only then; the requested runs do it."""
+    """It requests a run only when a step is due."""
     job("classify_deaths")
-    assert _tick(instance).skip_message == "No fix wants a step."
+    assert _tick(instance).skip_message == "No step of a fix is due."
     _flag(job, dry_run=False)
     (request,) = _tick(instance).run_requests
     assert (
@@ -502,7 +523,7 @@ def test_the_sensor_leads_a_fix_to_its_end(
     )
     assert job("retry_stage", run_config=request.run_config, tags=request.tags).success
     for _ in range(3):  # an aggregate has three events, one after the other
-        assert _tick(instance).skip_message == "No fix wants a step."
+        assert _tick(instance).skip_message == "No step of a fix is due."
         with OutboxRepository(database.url) as repository:
             connection.execute(
                 "update outbox_event set next_run_at = now() where status = 'pending'"
@@ -515,7 +536,7 @@ def test_the_sensor_leads_a_fix_to_its_end(
     assert one(connection, "select status from dlq.cause") == {"status": "fixed"}
 
 
-def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another(
+def test_a_run_in_progress_prevents_a_second_and_a_failed_run_is_requested_again(
     instance: dg.DagsterInstance, job: Job
 ) -> None:
     """A failed run must not lose the fix."""
@@ -527,7 +548,7 @@ def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another
         run_config=request.run_config,
         tags=get_location_tag() | request.tags,
     )
-    assert _tick(instance).skip_message == "1 fixes want a step; each has a run already."
+    assert _tick(instance).skip_message == "1 fixes have a due step; a run of each is in progress."
     instance.report_run_failed(waiting)
     assert len(_tick(instance).run_requests) == 1
 
@@ -538,14 +559,14 @@ def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another
         ({"canary": 0}, "canary must be from 1 to 5000"),
         ({"expiry_days": 0}, "expiry_days must be"),
         ({"since": "yesterday"}, "since: 'yesterday' is no time"),
-        ({"every": True}, "every dead event and a filter"),
-        ({"cause_id": None}, "no filter was given"),
-        ({"cause_id": "v1-0000000000000000"}, "There is no cause 'v1-0000000000000000'"),
+        ({"all": True}, "all cannot be combined with filters"),
+        ({"cause": None}, "no filter was given"),
+        ({"cause": "v1-0000000000000000"}, "There is no cause 'v1-0000000000000000'"),
         ({"note": " "}, "note must not be empty"),
-        ({"note": "a\x00b"}, "note holds NUL, or half of a character"),
-        ({"note": "n" * 10_001}, "note has 10001 characters, at most 10000 are kept"),
-        ({"actor": "a\x00b"}, "actor holds NUL, or half of a character"),
-        ({"actor": "a" * 301}, "actor has 301 characters, at most 300 are kept"),
+        ({"note": "a\x00b"}, "note contains NUL or half of a surrogate pair"),
+        ({"note": "n" * 10_001}, "note has 10001 characters; the maximum is 10000"),
+        ({"actor": "a\x00b"}, "actor contains NUL or half of a surrogate pair"),
+        ({"actor": "a" * 301}, "actor has 301 characters; the maximum is 300"),
         ({"link": " "}, "link must not be empty"),
         (
             {"not_before": "9999-12-31"},
@@ -557,48 +578,49 @@ def test_a_fix_with_a_run_under_way_gets_no_second_and_a_failed_one_gets_another
     ids=lambda value: value if isinstance(value, str) else "",
 )
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_what_cannot_be_flagged_is_one_clear_sentence(
+def test_an_invalid_flag_is_one_clear_sentence(
     connection: Connection, job: Job, wrong: dict[str, object], named: str, *, dry_run: bool
 ) -> None:
-    """The Launchpad takes these values; the operation refuses them, names the field and changes nothing."""
+    """The Launchpad accepts these values; the op refuses them and names the field."""
     job("classify_deaths")
-    assert named in _said(_flag(job, dry_run=dry_run, **wrong))
+    assert named in _read_failure(_flag(job, dry_run=dry_run, **wrong))
     assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
 
 
 def test_a_halted_fix_shows_its_stage_and_the_errors(
     connection: Connection, instance: dg.DagsterInstance, job: Job
 ) -> None:
-    """In the run's metadata; run again from the UI it changes nothing and shows the same."""
+    """In the run's metadata; a second run changes nothing and shows the same."""
     job("classify_deaths")
     _flag(job, dry_run=False, order="none")
     (request,) = _tick(instance).run_requests
-    released = _told(job("retry_stage", run_config=request.run_config, tags=request.tags))
+    released = _read_metadata(job("retry_stage", run_config=request.run_config, tags=request.tags))
     assert (released["status"], released["released_now"]) == ("active", 6)
     assert released["next"] == "6 events of stage 1 have no outcome yet"
     connection.execute(
-        "update outbox_event set status = 'dead', last_error = 'KeyError: 1' where status = 'pending'"
+        "update outbox_event set status = 'dead', last_error = 'KeyError: 1' where status ="
+        " 'pending'"
     )
     connection.execute("update dlq.retry set due_at = now() - interval '1 second'")
     (request,) = _tick(instance).run_requests
     halted = [
-        _told(job("retry_stage", run_config=request.run_config, tags=request.tags))
+        _read_metadata(job("retry_stage", run_config=request.run_config, tags=request.tags))
         for _ in range(2)
     ]
-    assert [(told["status"], told["settled_now"]) for told in halted] == [
+    assert [(step["status"], step["settled_now"]) for step in halted] == [
         ("halted", 6),
         ("halted", 0),
     ]
-    for told in halted:
-        assert "6 of 6 failed" in told["next"]
-        assert "| 1 | 10 | 6 | 0 | 6 | 0 | 0 | 0 |" in told["stages"]
-        assert "KeyError: 1" in told["errors"]
-        assert "TimeoutError" in told["errors"]
+    for step in halted:
+        assert "6 of 6 failed" in step["next"]
+        assert "| 1 | 10 | 6 | 0 | 6 | 0 | 0 | 0 |" in step["stages"]
+        assert "KeyError: 1" in step["errors"]
+        assert "TimeoutError" in step["errors"]
 
 
 def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> None:
-    """Dry by default; a bad id is said in one line."""
-    config = {"event_ids": [1, 2, 99], "reason": "asked", "actor": "bob"}
+    """A dry run by default; an invalid id is reported in one line."""
+    config = {"event_ids": [1, 2, 99], "reason": "requested", "actor": "bob"}
 
     def retry(**more: object) -> dg.ExecuteInProcessResult:
         return job(
@@ -615,22 +637,28 @@ def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> 
         connection, "select array_agg(event_id order by event_id) as ids from dlq.retry"
     ) == {"ids": [1, 2]}
     assert not retry(event_ids=[0]).success
-    assert "no filter was given" in _said(retry(event_ids=None))
-    assert _told(retry(event_ids=None, error_contains="no answer", dry_run=False))["events"] == 4
+    assert "no filter was given" in _read_failure(retry(event_ids=None))
+    assert (
+        _read_metadata(retry(event_ids=None, error_contains="no answer", dry_run=False))["events"]
+        == 4
+    )
 
 
-def test_a_retry_by_hand_keeps_the_installations_pace_unless_it_names_one(
+def test_a_retry_by_hand_has_the_installations_rate_unless_it_sets_one(
     connection: Connection, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Six events: at one a second the last falls due five seconds after the first, at two in half of that."""
+    """At one event a second the sixth falls due after five seconds, at two in half of that."""
     monkeypatch.setenv("DLQ_RETRY_RATE", "1")
     for more, seconds in (({}, 5.0), ({"rate": 2.0}, 2.5)):
         connection.execute("update outbox_event set status = 'dead' where status = 'pending'")
-        config = {**ASKED, **more, "dry_run": False}
+        config = {**CONFIG, **more, "dry_run": False}
         assert job(
             "retry_dead_events", run_config={"ops": {"retry_dead_events_op": {"config": config}}}
         ).success
-        due = "select extract(epoch from max(next_run_at) - min(next_run_at))::float as seconds from outbox_event"
+        due = (
+            "select extract(epoch from max(next_run_at) - min(next_run_at))::float as seconds"
+            " from outbox_event"
+        )
         assert one(connection, due) == {"seconds": seconds}
 
 
@@ -653,39 +681,39 @@ def test_a_retry_by_hand_keeps_the_installations_pace_unless_it_names_one(
         ("retry_stage", "retry_stage_op", {"fix_id": 0}, "fix_id must be a whole number from 1"),
         ("retry_stage", "retry_stage_op", {"fix_id": 77}, "There is no fix 77"),
         *(
-            ("retry_dead_events", "retry_dead_events_op", {**ASKED, **wrong}, named)
+            ("retry_dead_events", "retry_dead_events_op", {**CONFIG, **wrong}, named)
             for wrong, named in (
                 ({"rate": 0.0}, "rate must be more than 0 and at most 100000, not 0.0"),
                 ({"rate": float("nan")}, "rate must be more than 0 and at most 100000, not nan"),
                 ({"rate": 2e5}, "rate must be more than 0 and at most 100000, not 200000.0"),
-                ({"attempts": -1, "every": False}, "attempts must be a whole number"),
-                ({"reason": "a\x00b"}, "reason holds NUL, or half of a character"),
-                ({"reason": "r" * 10_001}, "reason has 10001 characters, at most 10000 are kept"),
-                ({"actor": "a\x00b"}, "actor holds NUL, or half of a character"),
+                ({"attempts": -1, "all": False}, "attempts must be a whole number"),
+                ({"reason": "a\x00b"}, "reason contains NUL or half of a surrogate pair"),
+                ({"reason": "r" * 10_001}, "reason has 10001 characters; the maximum is 10000"),
+                ({"actor": "a\x00b"}, "actor contains NUL or half of a surrogate pair"),
                 ({"since": "9999-12-31"}, "since: 9999-12-31 lies outside the years"),
                 (
-                    {"cause_id": "nope", "every": False},
-                    "There is no cause 'nope'. `dlq causes list` lists them.",
+                    {"cause": "nope", "all": False},
+                    "There is no cause 'nope'. `dlq causes list` lists the causes.",
                 ),
             )
         ),
     ],
 )
-def test_a_figure_out_of_its_bounds_is_one_clear_sentence(
+def test_a_value_out_of_range_is_one_clear_sentence(
     *, connection: Connection, job: Job, name: str, op: str, config: dict[str, object], named: str
 ) -> None:
-    """As with a fix: said by the operation, because the Launchpad takes it, and nothing is changed."""
+    """The op refuses it, because the Launchpad accepts it; nothing is changed."""
     for more in ({},) if name == "retry_stage" else ({}, {"dry_run": False}):
-        said = _said(job(name, run_config={"ops": {op: {"config": config | more}}}))
-        assert named in said
-        assert "\n" not in said
+        message = _read_failure(job(name, run_config={"ops": {op: {"config": config | more}}}))
+        assert named in message
+        assert "\n" not in message
     assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
 
 
-def test_an_archive_by_hand_only_counts_and_its_schedule_moves(
+def test_an_archive_run_by_hand_is_a_dry_run_and_its_schedule_moves_events(
     connection: Connection, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Safe by default, as every other change in the Launchpad."""
+    """As every other change in the Launchpad."""
     monkeypatch.setenv("DLQ_DEAD_RETENTION_DAYS", "0")
     job("classify_deaths")
     job("export_day", tags=_range(DAYS[0], DAYS[-1]))
@@ -703,7 +731,7 @@ def test_an_archive_by_hand_only_counts_and_its_schedule_moves(
 
 
 def test_dagster_keeps_its_records_in_postgresql(instance: dg.DagsterInstance, job: Job) -> None:
-    """Runs, events and schedules: SQLite would hide what its storage sends to the server."""
+    """SQLite would hide the statements that Dagster sends to PostgreSQL."""
     result = job("classify_deaths")
     for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
         assert "Postgres" in type(storage).__name__

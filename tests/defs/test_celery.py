@@ -1,10 +1,10 @@
-"""Exports on two machines' workers, one of which dies in the middle of a day; of a whole month in `make drill`."""
+"""Exports on two workers, one of which is killed in the middle of a day."""
 
 import json
 import signal
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -15,14 +15,13 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.settings import Settings
 from tests.rows import one
-from tests.spread import NO_REDIS, REDIS, exporting, kill, redis, said, worker
+from tests.spread import NO_REDIS, REDIS, exporting, kill, read_results, redis, worker
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason=NO_REDIS)
-YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
-DAYS = [(YESTERDAY - timedelta(days=n)).isoformat() for n in range(9, -1, -1)]
+DAYS = [(date(2026, 3, 31) - timedelta(days=n)).isoformat() for n in range(9, -1, -1)]
 SLOW = DAYS[3]
 A_DAY = 20
-# The first export of one day takes longer than it needs to find out who is at it and to kill that worker.
+# The first export of one day sleeps until the test has found and killed its worker.
 SLOWLY = f"""
     create sequence attempts;
     create function slowly() returns trigger language plpgsql as $$ begin
@@ -41,7 +40,7 @@ ASLEEP = (
 def _celery(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """The environment of all processes: the same instance, the same Redis, the same folder of exports."""
+    """Give all processes the same instance, Redis and folder of exports."""
     assert instance.is_persistent
     with redis(tmp_path) as url:
         monkeypatch.setenv("DLQ_EXECUTOR", "celery")
@@ -50,13 +49,15 @@ def _celery(
 
 
 @pytest.mark.usefixtures("_celery")
-def test_ten_days_are_exported_though_a_worker_is_killed_on_the_way(
+def test_ten_days_are_exported_although_a_worker_is_killed(
     connection: Connection, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    """The other one takes over its day; each death is in the files of its day, once."""
+    """The other worker takes over the day; each death is in the files of its day, once."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-        " select 'order', n::text, 'e', '{}', 'dead', 'boom', day::timestamptz + n * interval '1 hour'"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " last_error, dead_at)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'boom', day::timestamptz + n * interval '1"
+        " hour'"
         " from unnest(%s::date[]) day, generate_series(1, %s) n",
         [DAYS, A_DAY],
     )
@@ -69,7 +70,7 @@ def test_ten_days_are_exported_though_a_worker_is_killed_on_the_way(
     ):
         killed = _busy_with_the_slow_day(connection, instance)
         kill({"one": first, "two": second}[killed])
-        succeeded = said(runs)
+        succeeded = read_results(runs)
 
     assert succeeded == dict.fromkeys(DAYS, True)
     workers = {day: _workers(instance, day) for day in DAYS}
@@ -80,15 +81,15 @@ def test_ten_days_are_exported_though_a_worker_is_killed_on_the_way(
         "select count(*), sum(rows) as rows, count(verified_at) as verified from dlq.export_day"
     )
     assert one(connection, recorded) == {"count": 10, "rows": 10 * A_DAY, "verified": 10}
-    _require_the_files_to_be_the_ledger(connection, Settings().home / "exports" / "dead_events")
+    _assert_files_match_ledger(connection, Settings().home / "exports" / "dead_events")
     assert set(instance.get_materialized_partitions(dg.AssetKey("dead_event_export"))) == set(DAYS)
 
 
 @pytest.mark.usefixtures("_celery")
-def test_a_worker_that_is_stopped_ends_the_step_that_it_has_begun(
+def test_a_stopped_worker_finishes_its_step(
     connection: Connection, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    """As its service stops it: a signal to the process that was started, and to no child of it."""
+    """A service manager signals only the process that it started."""
     connection.execute(SLOWLY.replace("60", "4").encode())
     with worker("one", tmp_path, visibility_seconds=60) as only, exporting([SLOW]) as runs:
         _busy_with_the_slow_day(connection, instance)
@@ -96,9 +97,10 @@ def test_a_worker_that_is_stopped_ends_the_step_that_it_has_begun(
         assert only.wait(60) == 0
         exported = one(
             connection,
-            "select count(verified_at), (select last_value from attempts) as tries from dlq.export_day",
+            "select count(verified_at), (select last_value from attempts) as tries from"
+            " dlq.export_day",
         )
-        succeeded = said(runs)
+        succeeded = read_results(runs)
     assert exported == {"count": 1, "tries": 1}
     assert succeeded == {SLOW: True}
 
@@ -106,24 +108,24 @@ def test_a_worker_that_is_stopped_ends_the_step_that_it_has_begun(
 def _busy_with_the_slow_day(connection: Connection, instance: dg.DagsterInstance) -> str:
     until = time.monotonic() + 120
     while not one(connection, ASLEEP)["count"]:
-        assert time.monotonic() < until, "no worker has begun the slow day"
+        assert time.monotonic() < until, "no worker has started the slow day"
         time.sleep(0.1)
     (name,) = _workers(instance, SLOW)
     return name
 
 
 def _workers(instance: dg.DagsterInstance, day: str) -> list[str]:
-    """Who executed the day's step, first to last."""
+    """Return the workers that executed the day's step, first to last."""
     (run_id,) = instance.get_run_ids(dg.RunsFilter(tags={"dagster/partition": day}))
     events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-    told = [
+    workers = [
         entry.get_dagster_event().engine_event_data.metadata.get("Celery worker")
         for entry in events
     ]
-    return [str(value.value).partition("@")[0] for value in told if value]
+    return [str(value.value).partition("@")[0] for value in workers if value]
 
 
-def _require_the_files_to_be_the_ledger(connection: Connection, folder: Path) -> None:
+def _assert_files_match_ledger(connection: Connection, folder: Path) -> None:
     ledger = connection.execute(
         "select id, died_at::date::text as day from dlq.death order by id"
     ).fetchall()

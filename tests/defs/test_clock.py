@@ -1,4 +1,4 @@
-"""Days of 23 and 25 hours: does each schedule run once a day, is each death in the export of one day?"""
+"""Days of 23 and 25 hours: each schedule runs once, each death is exported once."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def test_each_daily_schedule_runs_once_on_each_day(name: str, day: date, hours: 
 def test_causes_are_looked_for_every_five_minutes_through_the_change(
     name: str, day: date, hours: int
 ) -> None:
-    """The hour that comes twice has its ticks twice; the one that is left out has none."""
+    """A repeated hour has its ticks twice, a skipped hour has none."""
     ticks = [
         tick.timestamp()
         for tick in _ticks("causes_every_five_minutes", ZoneInfo(name), day, day + timedelta(1))
@@ -90,7 +90,7 @@ def test_a_partition_is_the_day_of_the_wall_clock(name: str, day: date, hours: i
 def test_what_ran_on_time_is_fresh_on_the_day_of_the_change(
     name: str, day: date, hours: int, asset: str, hour: float
 ) -> None:
-    """From its schedule's hour to the deadline of its freshness the wall clock may be put back."""
+    """The clock may go back between the schedule and the deadline of the freshness policy."""
     assert hours in {23, 25}
     policy = REPOSITORY.asset_graph.get(dg.AssetKey(asset)).freshness_policy
     assert isinstance(policy, CronFreshnessPolicy)
@@ -116,19 +116,20 @@ def test_what_ran_on_time_is_fresh_on_the_day_of_the_change(
 def test_every_death_of_the_three_days_is_exported_once(
     connection: Connection, database: Database, tmp_path: Path, change: tuple[str, date, int]
 ) -> None:
-    """A death each half hour, through the change: none is lost, none is in two days."""
+    """A death every half hour: each is in the export of exactly one day."""
     name, day, hours = change
     zone, target = ZoneInfo(name), open_local_target(tmp_path)
     days = [Day.of(day + timedelta(days=n), zone) for n in (-1, 0, 1)]
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " last_error, dead_at)"
         " select 'o', at::text, 'e', '{}', 'dead', 'boom', at"
         " from generate_series(%s::timestamptz, %s::timestamptz, interval '30 minutes') at",
         [days[0].start, days[-1].until - timedelta(minutes=30)],
     )
     classify_deaths(connection, zone=zone)
     now = datetime(2026, 12, 1, tzinfo=UTC)
-    exported = Counter()
+    exported: Counter[date] = Counter()
     for one in days:
         exported[one.date] = export_day(
             connection, url=database.url, day=one, target=target, now=now

@@ -1,4 +1,4 @@
-"""What Dagster finds: complete, described, scheduled in the right zone, and loadable by each of its commands."""
+"""What Dagster finds: complete, described, scheduled, and loadable by each command."""
 
 import json
 import os
@@ -54,9 +54,9 @@ SCHEDULES = {
 JOBS = {job.name: job for job in REPOSITORY.get_all_jobs() if not job.name.startswith("__")}
 SPECS = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 MARKDOWN: dict[str, Any] = SPECS | JOBS
-# The UI shows these texts as they stand.
-PLAIN: dict[str, Any] = {
-    one.name: one for one in (*REPOSITORY.schedule_defs, *REPOSITORY.sensor_defs)
+# The UI shows these texts unrendered.
+PLAIN: dict[str, Any] = {schedule.name: schedule for schedule in REPOSITORY.schedule_defs} | {
+    sensor.name: sensor for sensor in REPOSITORY.sensor_defs
 }
 DESCRIBED = MARKDOWN | PLAIN
 GRAPH = REPOSITORY.asset_graph
@@ -74,16 +74,16 @@ def test_nothing_is_missing_from_the_catalog() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(DESCRIBED))
-def test_every_definition_says_what_it_does_when_what_it_changes_and_how_to_rerun_it(
+def test_every_definition_describes_itself(
     name: str,
 ) -> None:
-    """First what, then the three, as a list where the UI renders one; and whom to ask."""
-    assert all(len(part) > 10 for part in _said(name)), _said(name)
+    """Each has a summary, when it runs, what it changes and how to rerun it, and an owner."""
+    assert all(len(part) > 10 for part in _split_description(name)), _split_description(name)
     assert DESCRIBED[name].owners == ["team:data-platform"]
 
 
-def _said(name: str) -> list[str]:
-    """What a definition does, when, what it changes, and how to rerun it."""
+def _split_description(name: str) -> list[str]:
+    """Return the summary, When, Changes and Rerun of a definition."""
     text, parts = DESCRIBED[name].description or "", ("When", "Changes", "Rerun")
     if name in MARKDOWN:
         return _parts(text, *parts)
@@ -95,9 +95,9 @@ def _said(name: str) -> list[str]:
 @pytest.mark.parametrize(
     "key", sorted(GRAPH.asset_check_keys, key=str), ids=lambda key: str(key.name)
 )
-def test_every_check_says_what_a_failure_means_and_what_to_do(key: dg.AssetCheckKey) -> None:
-    said = _parts(GRAPH.get_check_spec(key).description, "Failure", "To do")
-    assert all(len(part) > 10 for part in said), said
+def test_every_check_describes_its_failure_and_the_remedy(key: dg.AssetCheckKey) -> None:
+    parts = _parts(GRAPH.get_check_spec(key).description, "Failure", "To do")
+    assert all(len(part) > 10 for part in parts), parts
 
 
 CATALOG = """
@@ -105,8 +105,9 @@ import json
 from dlq_pipelines.definitions import defs
 specs = defs.resolve_all_asset_specs()
 print(json.dumps({s.key.to_user_string(): [
-    s.metadata.get("dagster/table_name"), s.metadata.get("dagster/uri"), sorted(s.kinds), s.group_name,
-    len(s.metadata["dagster/column_schema"].columns), s.freshness_policy is not None] for s in specs}))
+    s.metadata.get("dagster/table_name"), s.metadata.get("dagster/uri"), sorted(s.kinds),
+    s.group_name, len(s.metadata["dagster/column_schema"].columns),
+    s.freshness_policy is not None] for s in specs}))
 """
 OF_A_SERVER = {
     "DLQ_DATABASE_URL": "postgresql://ann:s3cr3t@db.example.com/shop",
@@ -146,7 +147,7 @@ OF_A_SERVER = {
 def test_the_catalog_is_full_before_any_run(
     given: dict[str, str], database: str, server: str | None, exports: str, reports: str
 ) -> None:
-    """Table, address, columns, kinds, group and freshness of each asset, by the settings alone and without secrets."""
+    """Table, address, columns, kinds, group and freshness, from the settings, without secrets."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("DLQ_")
     } | given
@@ -201,12 +202,12 @@ def test_the_catalog_is_full_before_any_run(
     }
 
 
-def test_no_sentence_stands_in_several_descriptions() -> None:
-    """What is true of all of them says nothing of one."""
+def test_no_sentence_is_in_two_descriptions() -> None:
+    """A sentence that fits every definition describes none."""
     sentences = [
         sentence
         for name in DESCRIBED
-        for part in _said(name)
+        for part in _split_description(name)
         for sentence in re.split(r"(?<=[.:]) ", part)
         if len(sentence) > 60
     ]
@@ -215,8 +216,8 @@ def test_no_sentence_stands_in_several_descriptions() -> None:
     )
 
 
-def test_the_words_of_every_description_are_the_settings_and_definitions_of_today() -> None:
-    """A job or variable that is renamed must not live on in them."""
+def test_every_description_names_existing_settings_and_definitions() -> None:
+    """A renamed job or variable must be renamed there too."""
     known = {f"DLQ_{name.upper()}" for name in Settings.model_fields} | {"DLQ_SCHEMA"}
     for name, one in DESCRIBED.items():
         assert set(re.findall(r"DLQ_[A-Z_]+", one.description)) <= known, name
@@ -227,22 +228,23 @@ def test_the_words_of_every_description_are_the_settings_and_definitions_of_toda
 
 
 def _parts(text: str | None, *names: str) -> list[str]:
-    """What the description says first, and the items of its list, which have these names in this order."""
+    """Return the summary and the items of the list, which must have these names in order."""
     first, *items = re.split(r"\n+- ", text or "")
     assert [item.partition(":**")[0] for item in items] == [f"**{name}" for name in names], text
     return [first, *(" ".join(item.partition(":**")[2].split()) for item in items)]
 
 
-def test_schedules_run_at_their_hours_and_stand_still_by_default() -> None:
-    """A laptop must not archive production: they run where DLQ_AUTOSTART says so."""
+def test_schedules_run_at_their_hours_and_are_stopped_by_default() -> None:
+    """A laptop must not archive production: DLQ_AUTOSTART starts them."""
     found = {schedule.name: schedule for schedule in REPOSITORY.schedule_defs}
     assert {name: schedule.cron_schedule for name, schedule in found.items()} == SCHEDULES
-    for thing in (*found.values(), *REPOSITORY.sensor_defs):
-        assert thing.default_status.value == "STOPPED"
+    statuses = {schedule.default_status.value for schedule in found.values()}
+    statuses |= {sensor.default_status.value for sensor in REPOSITORY.sensor_defs}
+    assert statuses == {"STOPPED"}
 
 
 def test_the_time_zone_and_the_start_are_the_settings() -> None:
-    """Read when the definitions are loaded."""
+    """They are read when the definitions load."""
     code = (
         "import json; from dlq_pipelines.definitions import defs; r = defs.get_repository_def();"
         "print(json.dumps([[s.execution_timezone, s.default_status.value] for s in r.schedule_defs]"
@@ -267,7 +269,7 @@ def test_the_time_zone_and_the_start_are_the_settings() -> None:
     ids=lambda words: words,
 )
 def test_a_command_of_dagster_loads_the_definitions(command: str, tmp_path: Path) -> None:
-    """In the project's root, without a database: nothing is asked before a run."""
+    """In the project's root, without a database."""
     program, *arguments = command.split()
     given = os.environ | {
         "DAGSTER_HOME": str(tmp_path),
@@ -287,7 +289,7 @@ def test_a_command_of_dagster_loads_the_definitions(command: str, tmp_path: Path
 
 
 def test_dagster_dev_in_the_root_serves_the_location_and_ends_on_ctrl_c(tmp_path: Path) -> None:
-    """With nothing left running."""
+    """No process is left."""
     port = _free_port()
     given = os.environ | {"DAGSTER_HOME": str(tmp_path), "DLQ_HOME": str(tmp_path / "dlq")}
     running = subprocess.Popen(
@@ -296,7 +298,7 @@ def test_dagster_dev_in_the_root_serves_the_location_and_ends_on_ctrl_c(tmp_path
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs yet
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
         assert _jobs_served(port) >= {"flag_fix", "retry_stage", "export_day"}
@@ -308,17 +310,20 @@ def test_dagster_dev_in_the_root_serves_the_location_and_ends_on_ctrl_c(tmp_path
 
 
 def _jobs_served(port: int) -> set[str]:
-    """The jobs of the loaded location, once it answers."""
-    query = "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } pipelines { name } } } } }"
-    asked = urllib.request.Request(
+    """Wait for the code location and return its jobs."""
+    query = (
+        "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name }"
+        " pipelines { name } } } } }"
+    )
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/graphql",
         json.dumps({"query": query}).encode(),
         {"Content-Type": "application/json"},
     )
-    until = monotonic() + 90
+    until = monotonic() + 240
     while monotonic() < until:
         try:
-            with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310 - http, and our own
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
                 nodes = json.load(answer)["data"]["repositoriesOrError"]["nodes"]
         except (urllib.error.URLError, ConnectionError):
             sleep(0.2)
@@ -327,3 +332,24 @@ def _jobs_served(port: int) -> set[str]:
             assert nodes[0]["location"]["name"] == "dlq_pipelines"
             return {job["name"] for job in nodes[0]["pipelines"]}
     raise AssertionError("dagster dev serves no location")
+
+
+def test_no_definition_route_or_command_runs_a_statement_itself() -> None:
+    """Each calls a function of a concept's folder, which runs the statement."""
+    package = ROOT / "dlq_pipelines"
+    files = [
+        package / "definitions.py",
+        *(file for face in ("defs", "cli", "api") for file in package.glob(f"{face}/**/*.py")),
+    ]
+    assert len(files) > 40
+    # Health asks whether the database answers, which is no statement of a concept.
+    statements = {
+        file.name: found
+        for file in files
+        if (
+            found := re.findall(
+                r'\.(?:run|fetch_one|execute)\(\s*"([^"]+)"', file.read_text("utf-8")
+            )
+        )
+    }
+    assert statements == {"health.py": ["session.ping"]}

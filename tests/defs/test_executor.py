@@ -1,4 +1,4 @@
-"""`DLQ_EXECUTOR`: does each of its values lead to Dagster's executor, and is it said what one lacks?"""
+"""`DLQ_EXECUTOR`: each value selects an executor, and a missing extra is named."""
 
 import json
 import os
@@ -18,7 +18,8 @@ LOAD = (
     "import json, sys; from dlq_pipelines.definitions import defs;"
     "jobs = [j for j in defs.get_repository_def().get_all_jobs()];"
     "print(json.dumps([sorted({j.executor_def.name for j in jobs}),"
-    " sorted({m.partition('.')[0] for m in sys.modules} & {'dagster_celery', 'celery', 'dagster_k8s', 'kubernetes'})]))"
+    " sorted({m.partition('.')[0] for m in sys.modules} & {'dagster_celery', 'celery',"
+    " 'dagster_k8s', 'kubernetes'})]))"
 )
 REDIS = "redis://:s3cr3t@127.0.0.1:6379/0"
 
@@ -32,10 +33,10 @@ REDIS = "redis://:s3cr3t@127.0.0.1:6379/0"
         ("k8s", "k8s", ["dagster_k8s", "kubernetes"]),
     ],
 )
-def test_every_job_has_the_executor_and_nobody_pays_for_another(
+def test_every_job_has_the_executor_and_no_other_is_imported(
     executor: str, name: str, imported: list[str]
 ) -> None:
-    """In a process of its own, as a code location loads them."""
+    """In its own process, as a code location loads the definitions."""
     given = os.environ | {"DLQ_EXECUTOR": executor, "DLQ_CELERY_URL": REDIS}
     done = subprocess.run(
         [sys.executable, "-c", LOAD],
@@ -51,7 +52,7 @@ def test_every_job_has_the_executor_and_nobody_pays_for_another(
 @pytest.mark.parametrize(
     ("executor", "package"), [("celery", "dagster_celery"), ("k8s", "dagster_k8s")]
 )
-def test_an_extra_that_is_missing_is_said_with_the_command_that_brings_it(
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, executor: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -63,18 +64,18 @@ def test_an_extra_that_is_missing_is_said_with_the_command_that_brings_it(
     )
 
 
-def test_celery_without_its_redis_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before a run waits for a worker that nobody can reach."""
+def test_celery_without_its_redis_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the definitions load, before a run waits for a worker."""
     monkeypatch.delenv("DLQ_CELERY_URL", raising=False)
     with pytest.raises(DlqError, match="needs DLQ_CELERY_URL"):
         select_executor(Settings(executor=Executor.CELERY))
 
 
 @pytest.mark.parametrize(("days", "most"), [("", None), ("1", 1), ("7", 7)])
-def test_the_days_of_a_backfill_share_a_run_or_so_many_of_them_do(
+def test_a_run_of_a_backfill_has_all_days_or_the_configured_number(
     days: str, most: int | None
 ) -> None:
-    """Exports and reports alike."""
+    """Of exports and of reports."""
     code = (
         "import json; from dlq_pipelines.definitions import defs;"
         "print(json.dumps([defs.resolve_assets_def(n).backfill_policy.max_partitions_per_run"
@@ -92,8 +93,8 @@ def test_the_days_of_a_backfill_share_a_run_or_so_many_of_them_do(
     assert json.loads(done.stdout) == [most, most]
 
 
-def test_days_wait_for_no_other_and_writers_of_the_same_rows_take_turns() -> None:
-    """A pool of one slot for the exports would spread a month over workers that wait for each other."""
+def test_days_run_in_parallel_and_writers_of_the_same_rows_take_turns() -> None:
+    """With the writers' pool, the exports of a month would wait for each other."""
     from dlq_pipelines.definitions import defs
 
     pools = {

@@ -1,7 +1,6 @@
-"""What a run says when it cannot go on: one sentence that names the next step, and no secret."""
+"""The message of a failed run: one sentence that names the next step, and no secret."""
 
 import os
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -12,22 +11,22 @@ from dlq_pipelines.postgres.connect import Connection
 from tests.defs.conftest import Job
 from tests.rows import add_events, kill, one
 
-YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+DAY = "2026-03-31"
 
 
-def _said(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
-    """The step's failure as the UI shows it; what else the log holds names neither the database nor our own frames."""
+def _read_failure(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
+    """Return the failure as the UI shows it; the log holds no DSN and none of our frames."""
     assert not result.success
     log = "\n".join(str(entry) for entry in instance.all_logs(result.run_id))
     assert os.environ["DLQ_DATABASE_URL"] not in log
-    # The trace ends at the definition and its session: what happened below is in the sentence.
+    # The trace ends at the definition and its session; the sentence has the reason.
     assert "dlq_pipelines/exports" not in log
     assert "dlq_pipelines/causes" not in log
     assert "psycopg" not in log
     failed, *_ = (event for event in result.all_events if event.is_step_failure)
-    told = failed.step_failure_data.user_failure_data
-    assert told is not None
-    return str(told.description)
+    failure = failed.step_failure_data.user_failure_data
+    assert failure is not None
+    return str(failure.description)
 
 
 @pytest.mark.parametrize(
@@ -41,38 +40,42 @@ def _said(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> st
         ("raise 'permission denied' using errcode = '42501'", "permission denied"),
     ],
 )
-def test_a_database_that_refuses_in_the_middle_is_said(
+def test_a_database_error_in_the_middle_is_reported(
     connection: Connection, instance: dg.DagsterInstance, job: Job, action: str, words: str
 ) -> None:
-    """Nothing of the batch is done; the next run does it."""
+    """The batch is rolled back; the next run repeats it."""
     add_events(connection, 2)
     kill(connection, "boom")
     connection.execute(
-        f"create function refuse() returns trigger language plpgsql as $$ begin {action}; return new; end $$;"
-        " create trigger refuse before insert on dlq.cause for each row execute function refuse()".encode()
+        f"create function refuse() returns trigger language plpgsql as $$ begin {action}; return"
+        " new; end $$;"
+        " create trigger refuse before insert on dlq.cause for each row"
+        " execute function refuse()".encode()
     )
-    said = _said(instance, job("classify_deaths"))
-    assert said == f"PostgreSQL refused: {words}. Check the role and the server, then run it again."
+    message = _read_failure(instance, job("classify_deaths"))
+    assert (
+        message == f"PostgreSQL refused: {words}. Check the role and the server, then run it again."
+    )
     connection.execute("drop trigger refuse on dlq.cause")
     assert job("classify_deaths").success
     assert one(connection, "select deaths from dlq.cause_day") == {"deaths": 2}
 
 
-def test_a_folder_that_cannot_be_written_is_said(
+def test_a_folder_that_cannot_be_written_is_named(
     instance: dg.DagsterInstance, job: Job, home: Path
 ) -> None:
-    """With its name."""
     (home / "exports").write_text("in the way")
-    assert str(home / "exports") in _said(instance, job("export_day", partition_key=YESTERDAY))
+    assert str(home / "exports") in _read_failure(instance, job("export_day", partition_key=DAY))
 
 
 def test_a_server_that_does_not_answer_is_named_with_its_reason(
     instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Host, port and why; never the account."""
+    """Host, port and reason; never the account."""
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
-    assert _said(instance, job("classify_deaths")) == (
-        'PostgreSQL does not answer: connection to server at "127.0.0.1", port 1 failed: Connection refused. '
+    assert _read_failure(instance, job("classify_deaths")) == (
+        'PostgreSQL does not answer: connection to server at "127.0.0.1", port 1 failed:'
+        " Connection refused. "
         "Check DLQ_DATABASE_URL and the server, then run `dlq migrate --check`."
     )
 
@@ -80,14 +83,16 @@ def test_a_server_that_does_not_answer_is_named_with_its_reason(
 def test_what_a_failed_check_guards_is_not_archived(
     connection: Connection, instance: dg.DagsterInstance
 ) -> None:
-    """The export's check blocks: no event leaves the outbox on the word of files that are not whole."""
+    """The export's check blocks: no event leaves the outbox unless its day's files are complete."""
     add_events(connection, 1)
     connection.execute("update outbox_event set status = 'dead', last_error = 'boom'")
-    connection.execute("update outbox_event set dead_at = dead_at - interval '1 day'")
-    connection.execute("update dlq.death set died_at = died_at - interval '1 day'")
+    connection.execute(f"update outbox_event set dead_at = '{DAY} 12:00+00'".encode())
+    connection.execute(f"update dlq.death set died_at = '{DAY} 12:00+00'".encode())
     connection.execute(
-        "create function cook() returns trigger language plpgsql as $$ begin new.rows := 7; return new; end $$;"
-        " create trigger cook before insert on dlq.export_day for each row execute function cook()"
+        "create function change() returns trigger language plpgsql as $$ begin new.rows := 7;"
+        " return new; end $$;"
+        " create trigger change before insert on dlq.export_day for each row execute function"
+        " change()"
     )
     assets = [
         defs.resolve_assets_def(name)
@@ -96,7 +101,7 @@ def test_what_a_failed_check_guards_is_not_archived(
     result = dg.materialize(
         assets,
         instance=instance,
-        partition_key=YESTERDAY,
+        partition_key=DAY,
         run_config={
             "ops": {"dead_event_archive": {"config": {"older_than_days": 0, "dry_run": False}}}
         },
@@ -105,7 +110,9 @@ def test_what_a_failed_check_guards_is_not_archived(
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed, check.blocking) == ("export_is_complete", False, True)
     materialized = {
-        event.asset_key.to_user_string() for event in result.get_asset_materialization_events()
+        event.asset_key.to_user_string()
+        for event in result.get_asset_materialization_events()
+        if event.asset_key
     }
     assert materialized == {"dead_event_causes", "dead_event_export"}
     assert one(connection, "select count(*) from outbox_event") == {"count": 1}

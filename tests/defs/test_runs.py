@@ -1,4 +1,4 @@
-"""The clean-up of Dagster's own records: what goes, and that nothing goes with it which anybody looks at."""
+"""The clean-up of Dagster's runs: which it deletes, and which records it keeps."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
+from dagster_postgres import PostgresRunStorage
 
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.resources import LOCATION, get_location_tag
@@ -16,8 +17,7 @@ from tests.defs.conftest import Job
 from tests.rows import add_events, kill
 
 TAG = get_location_tag()
-YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
-DAYS = [(YESTERDAY - timedelta(days=n)).isoformat() for n in (2, 1, 0)]
+DAYS = ["2026-03-29", "2026-03-30", "2026-03-31"]
 RANGE = {
     "dagster/asset_partition_range_start": DAYS[0],
     "dagster/asset_partition_range_end": DAYS[-1],
@@ -27,7 +27,7 @@ DELETING = {"ops": {"clean_up_runs_op": {"config": {"dry_run": False}}}}
 
 
 class Ours:
-    """Runs jobs with the tag that the code location's own runs have, and remembers what they are called."""
+    """Runs jobs with the tag of the code location's own runs."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -46,23 +46,29 @@ def _left(instance: dg.DagsterInstance) -> set[str]:
     return set(instance.get_run_ids(dg.RunsFilter(tags=TAG)))
 
 
+def _connect_to_storage(instance: dg.DagsterInstance) -> psycopg.Connection[Any]:
+    storage = instance.run_storage
+    assert isinstance(storage, PostgresRunStorage)
+    return psycopg.connect(storage.postgres_url.replace("+psycopg2", ""), autocommit=True)
+
+
 def _soon() -> datetime:
     return datetime.now(UTC) + timedelta(minutes=1)
 
 
 def _status(instance: dg.DagsterInstance, day: str) -> tuple[bool, Any]:
-    """Whether a day counts as exported, and what the UI shows of it."""
+    """Return whether a day counts as exported, and the metadata that the UI shows."""
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=EXPORT, asset_partitions=[day]), limit=1
     ).records
-    materialized = day in instance.get_materialized_partitions(EXPORT)
-    return materialized, records[0].asset_materialization.metadata if records else None
+    found = records[0].asset_materialization if records else None
+    return day in instance.get_materialized_partitions(EXPORT), found and found.metadata
 
 
-def test_what_was_overtaken_goes_and_the_last_word_on_each_day_stays(
+def test_superseded_runs_are_deleted_and_the_latest_record_of_each_day_is_kept(
     instance: dg.DagsterInstance, ours: Ours
 ) -> None:
-    """Three days in one run, one of them again: the first run is still the last word on two days."""
+    """After one day is exported again, the first run has the latest record of two days."""
     overtaken = ours("classify_deaths")
     last = ours("classify_deaths")
     three_days, again = ours("export_day", tags=RANGE), ours("export_day", partition_key=DAYS[0])
@@ -83,10 +89,10 @@ def test_what_was_overtaken_goes_and_the_last_word_on_each_day_stays(
     assert clean_up_runs(instance, before=_soon()).deleted == 0
 
 
-def test_a_failed_attempt_stays_until_the_next_one(
+def test_a_failed_attempt_is_kept_until_the_next_one(
     instance: dg.DagsterInstance, ours: Ours, home: Path
 ) -> None:
-    """A day that failed is shown as failed, not as missing."""
+    """The UI shows the day as failed, not as missing."""
     (home / "exports").write_text("in the way")
     first, second = (ours("export_day", partition_key=DAYS[0]) for _ in range(2))
     assert clean_up_runs(instance, before=_soon()).deleted == 1
@@ -98,10 +104,10 @@ def test_a_failed_attempt_stays_until_the_next_one(
     assert _left(instance) == {third}
 
 
-def test_an_observation_and_a_check_of_their_own_stay(
+def test_a_failed_run_with_an_observation_is_kept(
     connection: Connection, instance: dg.DagsterInstance, ours: Ours
 ) -> None:
-    """A run that failed after it observed the outbox is what says how many events are dead."""
+    """It holds the latest observation of the outbox."""
     succeeded = ours("classify_deaths")
     add_events(connection, 2)
     kill(connection, "boom")
@@ -133,12 +139,12 @@ def test_an_observation_and_a_check_of_their_own_stay(
         "a root",
     ],
 )
-def test_runs_that_must_stay_stay(
+def test_these_runs_are_kept(
     instance: dg.DagsterInstance, ours: Ours, kept: dg.DagsterRunStatus | str
 ) -> None:
-    """Unfinished ones whatever their age, those of other code locations, and one that others were retried from."""
+    """Unfinished runs, runs of other code locations, and the root of a retried run."""
     config = {
-        "ops": {"retry_dead_events_op": {"config": {"reason": "r", "actor": "a", "every": True}}}
+        "ops": {"retry_dead_events_op": {"config": {"reason": "r", "actor": "a", "all": True}}}
     }
     run = ours(
         "retry_dead_events",
@@ -146,9 +152,7 @@ def test_runs_that_must_stay_stay(
         tags={"dagster/code_location": "x"} if kept == "another's" else {},
     )
     gone = ours("retry_dead_events", run_config=config)
-    with psycopg.connect(
-        instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True
-    ) as storage:  # type: ignore[attr-defined]
+    with _connect_to_storage(instance) as storage:
         if isinstance(kept, dg.DagsterRunStatus):
             storage.execute("update runs set status = %s where run_id = %s", [kept.value, run])
     if kept == "a root":
@@ -162,7 +166,7 @@ def test_runs_that_must_stay_stay(
 def test_a_limit_a_dry_run_and_a_crash_between_lose_nothing(
     instance: dg.DagsterInstance, ours: Ours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oldest first; a run whose events are gone is found again."""
+    """Deletes the oldest first; finds a run whose events are deleted already."""
     runs = [ours("classify_deaths") for _ in range(4)]
     assert clean_up_runs(instance, before=_soon(), dry_run=True).deleted == 3
     assert _left(instance) == set(runs)
@@ -182,16 +186,15 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_the_job_keeps_to_the_retention_and_deletes_only_when_it_is_told_to(
+def test_the_job_respects_the_retention_and_is_a_dry_run_by_default(
     instance: dg.DagsterInstance, ours: Ours, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the Launchpad it counts; by its schedule it deletes."""
+    """Its schedule deletes."""
     old, last = ours("classify_deaths"), ours("classify_deaths")
-    with psycopg.connect(
-        instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True
-    ) as storage:  # type: ignore[attr-defined]
+    with _connect_to_storage(instance) as storage:
         storage.execute(
-            "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() - interval '91 days'"
+            "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() -"
+            " interval '91 days'"
         )
         counted = job("clean_up_runs")
         monkeypatch.setenv("DLQ_RUN_RETENTION_DAYS", "92")
@@ -214,15 +217,14 @@ def test_the_job_keeps_to_the_retention_and_deletes_only_when_it_is_told_to(
 def test_a_location_of_another_name_has_its_own_runs_cleaned_up(
     instance: dg.DagsterInstance, job: Job
 ) -> None:
-    """The one of Dagster's Helm chart: the clean-up's own run says what it is called."""
+    """Such as Dagster's Helm chart: the tag of the clean-up's run has the name."""
     chart = {"dagster/code_location": "dlq-pipelines"}
     old = job("classify_deaths", tags=chart).run_id
     others = [job("classify_deaths", tags=TAG).run_id for _ in range(2)]
-    with psycopg.connect(
-        instance.run_storage.postgres_url.replace("+psycopg2", ""), autocommit=True
-    ) as storage:  # type: ignore[attr-defined]
+    with _connect_to_storage(instance) as storage:
         storage.execute(
-            "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() - interval '91 days'"
+            "update runs set end_time = end_time - 91 * 86400, update_timestamp = now() -"
+            " interval '91 days'"
         )
     last = job("classify_deaths", tags=chart).run_id
     assert job("clean_up_runs", tags=chart, run_config=DELETING).success
@@ -231,7 +233,7 @@ def test_a_location_of_another_name_has_its_own_runs_cleaned_up(
 
 
 def test_the_name_of_the_location_is_that_of_the_workspaces() -> None:
-    """Or no run would ever be ours."""
+    """Otherwise no run would have the tag."""
     root = Path(__file__).parents[2]
     for workspace in (root / "workspace.yaml", root / "deploy" / "workspace.yaml"):
         assert f"location_name: {LOCATION}\n" in workspace.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The daily schedules: which days do they ask for, after a first day, an outage, a refusal, with the database away?"""
+"""The days that daily schedules request: on the first day, after an outage or a refusal."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -17,12 +17,14 @@ NIGHT = datetime(2026, 11, 21, 6, tzinfo=UTC)
 Ask = Callable[..., dict[str, str]]
 RECORD = {
     "export_daily": (
-        "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at, verified_at)"
+        "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at,"
+        " verified_at)"
         " values (%(day)s, %(day)s::date, %(day)s::date + 1, 0, '[]', now(), now())"
         " on conflict (day) do update set verified_at = now()"
     ),
     "report_daily": (
-        "insert into dlq.report_day (day, headline, figures, files, built_at) values (%(day)s, '', '{}', '[]', now())"
+        "insert into dlq.report_day (day, headline, figures, files, built_at) values (%(day)s,"
+        " '', '{}', '[]', now())"
     ),
 }
 
@@ -38,7 +40,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def ask(name: str, monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """Evaluate the schedule as the daemon does; the days that it asks for, with their run keys."""
+    """Evaluate the schedule as the daemon does; return the requested days and run keys."""
     monkeypatch.setenv("DLQ_TIMEZONE", "UTC")
 
     def tick(at: datetime = NIGHT) -> dict[str, str]:
@@ -55,20 +57,21 @@ def ask(name: str, monkeypatch: pytest.MonkeyPatch) -> Ask:
 
 def _die(connection: Connection, day: str) -> None:
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " last_error, dead_at)"
         " values ('order', '1', 'e', '{}', 'dead', 'boom', %s::date + interval '12 hours')",
         [day],
     )
 
 
-def test_the_first_morning_asks_for_yesterday_alone(connection: Connection, ask: Ask) -> None:
-    """And not for two weeks in which nobody was here."""
+def test_the_first_morning_requests_only_yesterday(connection: Connection, ask: Ask) -> None:
+    """The two weeks before the installation are not requested."""
     assert list(ask()) == [_ago(1)]
     _die(connection, _ago(20))
     assert list(ask()) == [_ago(1)]
 
 
-def test_days_on_which_events_died_before_the_first_morning_are_asked_for(
+def test_earlier_days_with_deaths_are_requested_on_the_first_morning(
     connection: Connection, ask: Ask
 ) -> None:
     _die(connection, _ago(9))
@@ -76,10 +79,10 @@ def test_days_on_which_events_died_before_the_first_morning_are_asked_for(
     assert list(ask()) == [_ago(9), _ago(3), _ago(1)]
 
 
-def test_days_that_an_outage_missed_are_asked_for_once_it_is_over(
+def test_days_that_an_outage_missed_are_requested_after_it(
     connection: Connection, ask: Ask, name: str
 ) -> None:
-    """Those without a death too: they have a file and a page as any other day."""
+    """Days without a death too: they have a file and a page as any other day."""
     for days in (8, 7, 4):
         connection.execute(RECORD[name].encode(), {"day": _ago(days)})
     assert list(ask()) == [_ago(6), _ago(5), _ago(3), _ago(2), _ago(1)]
@@ -87,10 +90,10 @@ def test_days_that_an_outage_missed_are_asked_for_once_it_is_over(
     assert list(ask()) == [_ago(days) for days in (14, 13, 12, 11, 10, 9, 6, 5, 3, 2, 1)]
 
 
-def test_a_tick_that_is_evaluated_twice_asks_for_the_same_runs_and_the_next_one_for_others(
+def test_a_tick_evaluated_twice_requests_the_same_runs_and_the_next_tick_others(
     connection: Connection, ask: Ask
 ) -> None:
-    """So nothing is doubled, and a day that was refused is tried again."""
+    """No run is doubled, and a refused day is requested again."""
     _die(connection, _ago(3))
     first = ask()
     assert ask() == first
@@ -100,7 +103,7 @@ def test_a_tick_that_is_evaluated_twice_asks_for_the_same_runs_and_the_next_one_
 
 
 @pytest.mark.parametrize("name", ["export_daily"], indirect=False)
-def test_an_export_that_was_not_found_sound_is_asked_for_again(
+def test_an_export_that_is_not_verified_is_requested_again(
     connection: Connection, ask: Ask, name: str
 ) -> None:
     connection.execute(RECORD[name].encode(), {"day": _ago(2)})
@@ -109,7 +112,7 @@ def test_an_export_that_was_not_found_sound_is_asked_for_again(
     assert list(ask()) == [_ago(2), _ago(1)]
 
 
-def test_without_the_database_yesterday_is_asked_for_and_its_run_will_say_why(
+def test_without_the_database_yesterday_is_requested(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")

@@ -1,4 +1,4 @@
-"""What an engineer sees and clicks: Dagster's UI in a real browser, on `dlq up` with the embedded server."""
+"""Dagster's UI in a real browser, on `dlq up` with the embedded server."""
 
 import os
 import re
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import psutil
 import psycopg
@@ -25,29 +26,37 @@ from playwright.sync_api import Page, expect, sync_playwright
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.installation import create_tables
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Database
+from dlq_pipelines.postgres.embedded import start_server
+from tests.memory import remove_data
+from tests.noon import find_noon_zone
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no browser here; it comes with: apt-get install chromium"
 )
-# In the order of the lineage: each needs what the one before it made.
+# In the order of the lineage: each reads what the one before it wrote.
 ASSETS = ("dead_event_causes", "dead_event_export", "failure_report", "dead_event_archive")
 DAILY = ("dead_event_export", "failure_report")
 DEAD_YESTERDAY = """
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at, dead_at)
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
+         last_error_at, dead_at)
     select 'order', n::text, 'order.placed', '{}', 'dead', 5,
-           case n % 3 when 0 then 'KeyError: ''postcode''' else 'ConnectionRefusedError: [Errno 111] refused' end,
-           died_at, died_at
+        case n % 3
+            when 0 then 'KeyError: ''postcode'''
+            else 'ConnectionRefusedError: [Errno 111] refused'
+        end,
+        died_at, died_at
     from generate_series(1, 30) n, (select now() - interval '1 day' as died_at) yesterday
 """
-# Of a cause of their own, so that a fix can mean them; of orders that nothing else waits for.
+# With their own cause for the fix, and in aggregates without other events.
 DEAD_SINCE = """
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at, dead_at)
-    select 'parcel', n::text, 'parcel.sent', '{}', 'dead', 5, 'TimeoutError: no answer', now(), now()
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
+         last_error_at, dead_at)
+    select 'parcel', n::text, 'parcel.sent', '{}', 'dead', 5, 'TimeoutError: no answer',
+        now(), now()
     from generate_series(1, 25) n
 """
 ARCHIVE = """
@@ -61,7 +70,7 @@ ops:
   flag_fix_op:
     config:
       event_type: parcel.sent
-      note: the carrier answers again
+      note: the carrier responds again
       actor: ann
       dry_run: false
 """
@@ -75,20 +84,20 @@ COUNTS = """
 
 @dataclass
 class Served:
-    """A running `dlq up`: the address of its UI, its process, and the database that it works on."""
+    """A running `dlq up`: the address of its UI, its process and its database."""
 
     url: str
     process: psutil.Process
     database: str
     data: Path
 
-    def counts(self) -> tuple[int, ...]:
-        """Rows of every table that an asset writes."""
+    def count_rows(self) -> tuple[Any, ...]:
+        """Count the rows of every table that an asset writes."""
         with psycopg.connect(self.database) as connection:
             return connection.execute(COUNTS).fetchone() or ()
 
-    def family(self) -> list[psutil.Process]:
-        """Every process that it has started, and PostgreSQL's, which is nobody's child."""
+    def list_processes(self) -> list[psutil.Process]:
+        """Return all of its processes, and PostgreSQL's, which is not its child."""
         server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
         return [self.process, *self.process.children(recursive=True), server, *server.children()]
 
@@ -97,30 +106,30 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`dlq up` on thirty events that died yesterday."""
     home = tmp_path_factory.mktemp("ui") / "dlq"
-    with embedded.start_server(home) as server:
+    with start_server(home) as server:
         database = Database(server.ensure_database("outbox"))
         create_tables(database)
         with database.connect() as connection:
             connection.execute(DEAD_YESTERDAY.encode())
-    # Retention 0: what died yesterday may be archived today. Nothing by itself: the clicks are what is tested.
+    # Retention 0: events that died yesterday can be archived. No autostart: the test clicks.
     given = {
         "DLQ_HOME": str(home),
         "DLQ_AUTOSTART": "false",
         "DLQ_DEAD_RETENTION_DAYS": "0",
-        "DLQ_TIMEZONE": "UTC",
+        "DLQ_TIMEZONE": find_noon_zone(),
     }
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "DAGSTER_"))
     } | given
     port = _free_port()
-    command = [Path(sys.executable).with_name("dlq"), "up", "--port", str(port)]
+    command = [str(Path(sys.executable).with_name("dlq")), "up", "--port", str(port)]
     with (home / "up.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     served = Served(
         f"http://127.0.0.1:{port}",
         psutil.Process(process.pid),
         database.url,
-        embedded._data_folder(home),
+        (home / "postgres").resolve(),
     )
     try:
         _wait_for(f"{served.url}/server_info", process)
@@ -128,12 +137,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
-        shutil.rmtree(served.data, ignore_errors=True)
+        remove_data(home)
 
 
 @pytest.fixture
 def page(served: Served) -> Iterator[Page]:
-    """A page of a fresh browser."""
+    """Open a page in a new browser."""
     with sync_playwright() as playwright:
         # Chromium's own sandbox does not start for root.
         browser = playwright.chromium.launch(
@@ -146,8 +155,8 @@ def page(served: Served) -> Iterator[Page]:
         browser.close()
 
 
-def test_the_lineage_shows_the_way_of_the_data(page: Page) -> None:
-    """Five assets, and no dialog before them that asks for an e-mail address."""
+def test_the_lineage_shows_every_asset(page: Page) -> None:
+    """No dialog asks for an e-mail address first."""
     page.goto("/asset-groups")
     for asset in ("outbox_event", *ASSETS):
         expect(page.get_by_text(asset, exact=True).first).to_be_visible()
@@ -155,33 +164,33 @@ def test_the_lineage_shows_the_way_of_the_data(page: Page) -> None:
 
 
 def test_every_asset_is_materialized_and_re_executed_by_clicks(page: Page, served: Served) -> None:
-    """The first run does the work; the second doubles nothing. The archive only counts until it is told to move."""
+    """A second run changes nothing. The archive is a dry run by default."""
     for asset in ASSETS:
         _materialize(page, asset)
-        before = served.counts()
+        before = served.count_rows()
         _re_execute(page)
-        assert served.counts() == before, asset
+        assert served.count_rows() == before, asset
     assert before == (30, 0, 30, 2, 30, 30, None)
     _archive(page)
-    assert served.counts() == (0, 30, 30, 2, 30, 30, 30)
+    assert served.count_rows() == (0, 30, 30, 2, 30, 30, 30)
     _re_execute(page)
-    assert served.counts() == (0, 30, 30, 2, 30, 30, 30)
+    assert served.count_rows() == (0, 30, 30, 2, 30, 30, 30)
 
     page.goto("/assets/failure_report?view=events")
     expect(
-        page.get_by_role("cell", name=re.compile("^30 events died on .*Most harm: ")).first
+        page.get_by_role("cell", name=re.compile("^30 events died on .*Most affected: ")).first
     ).to_be_visible()
     page.get_by_text("[Show Markdown]").click()
     expect(page.get_by_role("img", name="deaths a day by cause").first).to_be_visible()
 
 
 def test_ninety_days_are_exported_by_one_backfill_in_one_run(page: Page, served: Served) -> None:
-    """Each day with its own record; the day that was exported before is replaced, not doubled."""
+    """Each day has its own record; a day that was exported before is replaced."""
     page.goto("/assets/dead_event_export")
     page.get_by_role("button", name=re.compile("Materialize…$")).click()
     page.get_by_role("dialog").get_by_role("button", name="All", exact=True).click()
     page.get_by_role("button", name="Launch backfill").click()
-    _until(served, "select count(*) = 90 and sum(rows) = 30 from dlq.export_day")
+    _wait_until(served, "select count(*) = 90 and sum(rows) = 30 from dlq.export_day")
     page.goto("/runs")
     expect(page.get_by_text(re.compile("90 partitions")).first).to_be_visible()
     page.goto("/assets/dead_event_export?view=partitions")
@@ -189,7 +198,7 @@ def test_ninety_days_are_exported_by_one_backfill_in_one_run(page: Page, served:
 
 
 def test_a_fix_flagged_in_the_launchpad_is_followed_to_verified(page: Page, served: Served) -> None:
-    """The sensor is switched on, a worker delivers, and the last stage's run says what came of it."""
+    """With the sensor on and a worker that delivers; the last run shows the outcomes."""
     with psycopg.connect(served.database) as connection:
         connection.execute(DEAD_SINCE)
     _materialize(page, "dead_event_causes")
@@ -200,13 +209,13 @@ def test_a_fix_flagged_in_the_launchpad_is_followed_to_verified(page: Page, serv
 
     page.goto("/locations/dlq_pipelines/sensors/fix_flag_sensor")
     page.locator("label:has(input[type=checkbox])").first.click()
-    with _worker(served):
-        _until(served, "select status = 'verified' from dlq.fix", seconds=240)
+    with _run_worker(served):
+        _wait_until(served, "select status = 'verified' from dlq.fix", seconds=240)
     page.goto("/locations/dlq_pipelines/jobs/retry_stage/runs")
     page.get_by_role("link").filter(has_text=re.compile("^[0-9a-f]{8}$")).first.click()
     expect(page.get_by_text("Fix 1 is verified")).to_be_visible()
     page.get_by_text("[Show Markdown]").click()
-    expect(page.get_by_role("dialog").get_by_text("dead again")).to_be_visible()
+    expect(page.get_by_role("dialog").get_by_text("died again")).to_be_visible()
     with psycopg.connect(served.database) as connection:
         outcomes = connection.execute(
             "select stage, count(*) filter (where outcome = 'delivered') from dlq.retry group by 1"
@@ -214,8 +223,8 @@ def test_a_fix_flagged_in_the_launchpad_is_followed_to_verified(page: Page, serv
         assert sorted(outcomes.fetchall()) == [(1, 10), (2, 15)]
 
 
-def test_every_schedule_and_sensor_says_what_it_does(page: Page) -> None:
-    """Listed under Automation, and on its own page with its description, as it was written."""
+def test_every_schedule_and_sensor_shows_its_description(page: Page) -> None:
+    """It is listed under Automation, and its page has the description."""
     repository = defs.get_repository_def()
     pages = {one.name: ("schedules", one.description or "") for one in repository.schedule_defs}
     pages |= {one.name: ("sensors", one.description or "") for one in repository.sensor_defs}
@@ -228,8 +237,8 @@ def test_every_schedule_and_sensor_says_what_it_does(page: Page) -> None:
         expect(page.get_by_text(description, exact=True)).to_be_visible()
 
 
-def test_a_job_and_an_asset_say_what_they_do_in_a_list(page: Page) -> None:
-    """Their Markdown is rendered: when, what it changes and how to rerun it are items that begin in bold."""
+def test_a_job_and_an_asset_show_their_description_as_a_list(page: Page) -> None:
+    """Their Markdown is rendered: each item begins in bold."""
     for place in (
         "/locations/dlq_pipelines/jobs/archive_dead_events",
         "/assets/dead_event_archive",
@@ -241,16 +250,16 @@ def test_a_job_and_an_asset_say_what_they_do_in_a_list(page: Page) -> None:
 
 
 def test_ctrl_c_ends_every_process(served: Served) -> None:
-    """Dagster's, and the embedded PostgreSQL that only it used."""
-    family = served.family()
-    assert len(family) > 8
+    """Dagster's processes, and the embedded PostgreSQL that only it used."""
+    processes = served.list_processes()
+    assert len(processes) > 8
     served.process.send_signal(signal.SIGINT)
-    _, alive = psutil.wait_procs(family, timeout=60)
+    _, alive = psutil.wait_procs(processes, timeout=60)
     assert alive == []
 
 
 def _materialize(page: Page, asset: str) -> None:
-    """Materialize from the asset's page, the latest day where it has days, and follow the run to its success."""
+    """Materialize an asset, the latest day if it has days, and wait for the run's success."""
     page.goto(f"/assets/{asset}")
     page.get_by_role(
         "button", name=re.compile("Materialize…$" if asset in DAILY else "Materialize$")
@@ -273,7 +282,7 @@ def _archive(page: Page) -> None:
 
 
 def _configure(page: Page, config: str) -> None:
-    """Replace what the Launchpad suggests."""
+    """Replace the Launchpad's config."""
     page.locator(".CodeMirror").click()
     page.keyboard.press("Control+a")
     page.keyboard.insert_text(config)
@@ -289,8 +298,8 @@ def _re_execute(page: Page) -> None:
 
 
 @contextmanager
-def _worker(served: Served) -> Iterator[None]:
-    """Delivers whatever is due, with success, as long as the block lasts."""
+def _run_worker(served: Served) -> Iterator[None]:
+    """Deliver all due events for the length of the block."""
     stop = Event()
 
     def deliver() -> None:
@@ -308,8 +317,8 @@ def _worker(served: Served) -> Iterator[None]:
             delivering.result(30)
 
 
-def _until(served: Served, condition: str, *, seconds: float = 90) -> None:
-    """Until a query that returns one truth returns true."""
+def _wait_until(served: Served, condition: str, *, seconds: float = 90) -> None:
+    """Wait until a query returns true."""
     until = time.monotonic() + seconds
     with psycopg.connect(served.database, autocommit=True) as connection:
         while True:
@@ -335,11 +344,11 @@ def _free_port() -> int:
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Until the UI answers; Dagster takes up to ten seconds on two cores."""
-    until = time.monotonic() + 90
+    """Wait until the UI answers; Dagster takes up to ten seconds on two cores."""
+    until = time.monotonic() + 240
     while True:
         try:
-            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - http, and our own
+            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310
         except (urllib.error.URLError, ConnectionError):
             assert process.poll() is None, "dlq up has ended"
             assert time.monotonic() < until, f"{url} does not answer"

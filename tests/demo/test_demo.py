@@ -1,6 +1,6 @@
-"""`dlq demo`, played once with a kill in its middle: is what it says, shows and leaves behind true?
+"""`dlq demo`, killed once and continued: its output, its rows and its files.
 
-Each figure of the closing words is compared with SQL of the test's own.
+Each closing figure is compared with the test's own SQL.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from dlq_pipelines.demo.demo import play_demo
 from dlq_pipelines.settings import read_settings
 play_demo(read_settings(), reset="--reset" in sys.argv, events={EVENTS})
 """
-# A row in a transaction keeps that transaction's number in xmin until it is changed, and nobody changes these.
+# A row keeps the number of its transaction in xmin until it is changed, and nothing changes these.
 WITNESS = """
     create table witness (event_id bigint primary key);
     create function witness() returns trigger language plpgsql as
@@ -47,7 +47,7 @@ PAST = """
     select died_at at time zone 'Europe/Berlin' as died_at from dlq.death
     where died_at < date_trunc('day', now(), 'Europe/Berlin')
 """
-# Business rows that no handler has changed, because their events died, by the name that these have in the payload.
+# Business rows that no handler has changed because their events died, by their payload field.
 UNTOUCHED = {
     ("newsletter.sent", "mail"): "select number as name, xmin from shop_mail where sent_at is null",
     (
@@ -63,14 +63,14 @@ UNTOUCHED = {
 
 @dataclass(frozen=True)
 class Demo:
-    """Where it was played, and what it said: on a terminal until it was killed, then to a pipe."""
+    """The demo's installation and its output: on a terminal until the kill, then to a pipe."""
 
     database: Database
     home: Path
     dagster: str
     environment: Mapping[str, str]
     shown: str
-    said: str
+    output: str
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start the demo again."""
@@ -79,7 +79,7 @@ class Demo:
 
 @pytest.fixture(scope="module")
 def demo(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """Killed in the middle of a Dagster run, then played to its end."""
+    """Kill the demo in the middle of a Dagster run, then play it to its end."""
     home = tmp_path_factory.mktemp("demo") / "dlq"
     with with_dagster(server_url) as url:
         database = Database(url)
@@ -87,7 +87,7 @@ def demo(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         with database.connect() as connection:
             connection.execute(WITNESS.encode())
             dagster = make_conninfo(server_url, dbname=f"{connection.info.dbname}_dagster")
-            environment = os.environ | {
+            environment = dict(os.environ) | {
                 "DLQ_DATABASE_URL": url,
                 "DLQ_HOME": str(home),
                 "DLQ_TIMEZONE": "Europe/Berlin",
@@ -98,9 +98,9 @@ def demo(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                 _wait_for(lambda: _in_a_run_after_the_second_export(connection, dagster), killed)
                 killed.kill()
                 killed.wait()
-        said, _ = (again := _start(environment)).communicate(timeout=200)
-        assert again.returncode == 0, said
-        yield Demo(database, home, dagster, environment, "".join(shown), said)
+        output, _ = (again := _start(environment)).communicate(timeout=200)
+        assert again.returncode == 0, output
+        yield Demo(database, home, dagster, environment, "".join(shown), output)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def instance(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dagster
 
 
 def test_the_closing_figures_are_the_tables(demo: Demo, connection: Connection) -> None:
-    """Deaths, events, causes, exported rows and days, retries, archived, still dead, done, waiting."""
+    """Every figure is counted again."""
     tables = {
         "deaths": "select count(*) from dlq.death",
         "events": "select count(distinct event_id) from dlq.death",
@@ -130,30 +130,31 @@ def test_the_closing_figures_are_the_tables(demo: Demo, connection: Connection) 
         "exported": f"select count(*) from ({PAST}) past",
         "days": f"select count(distinct died_at::date) from ({PAST}) past",
         "retried": "select count(*) from dlq.retry",
-        "delivered": "select count(*) from dlq.retry join outbox_event e on e.id = event_id where e.status = 'done'",
+        "delivered": "select count(*) from dlq.retry join outbox_event e on e.id = event_id"
+        " where e.status = 'done'",
         "again": "select count(*) - count(distinct event_id) from dlq.death",
         "archived": "select count(*) from outbox_event_archive",
         "dead": "select count(*) from outbox_event where status = 'dead'",
         "done": "select count(*) from outbox_event where status = 'done'",
         "waiting": "select count(*) from outbox_event where status not in ('done', 'dead')",
     }
-    figures = re.findall(r"\d[\d,]*", demo.said.partition("\n\n")[2].partition("Fix 1")[0])
-    said = dict(zip(tables, (int(figure.replace(",", "")) for figure in figures), strict=True))
-    assert said == {
+    figures = re.findall(r"\d[\d,]*", demo.output.partition("\n\n")[2].partition("Fix 1")[0])
+    printed = dict(zip(tables, (int(figure.replace(",", "")) for figure in figures), strict=True))
+    assert printed == {
         name: next(iter(one(connection, statement).values())) for name, statement in tables.items()
     }
-    assert said["causes"] == 8
-    assert said["days"] == 14
-    assert said["waiting"] == 0
+    assert printed["causes"] == 8
+    assert printed["days"] == 14
+    assert printed["waiting"] == 0
     assert (
-        said["dead"] + said["done"] + said["archived"]
+        printed["dead"] + printed["done"] + printed["archived"]
         == one(connection, "select count(*) from witness")["count"]
     )
     assert abs(one(connection, "select count(*) from witness")["count"] - EVENTS) <= 14
 
 
 def test_a_terminal_shows_bars_and_nothing_of_dagsters_log(demo: Demo) -> None:
-    """Each line that was ever drawn is one of the two bars that were begun."""
+    """Each line that was drawn belongs to one of the two bars that were started."""
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", demo.shown)
     lines = {line.partition("  ")[0] for line in re.split(r"[\r\n]+", plain) if line.strip()}
     assert lines == {
@@ -164,14 +165,14 @@ def test_a_terminal_shows_bars_and_nothing_of_dagsters_log(demo: Demo) -> None:
 
 
 def test_every_step_is_announced_where_the_output_is_piped(demo: Demo) -> None:
-    """And Dagster's log is beside the figures, not between them."""
-    assert [line for line in demo.said.splitlines() if line.endswith(" ...")] == [
+    """Dagster's log is in its own file."""
+    assert [line for line in demo.output.splitlines() if line.endswith(" ...")] == [
         "Playing the shop's days: orders, events, workers ...",
         "Classifying, exporting and reporting each day ...",
         "Trying two flagged fixes: sensor, runs, workers ...",
         "Classifying what died again, archiving old events ...",
     ]
-    assert "RUN_SUCCESS" not in demo.said
+    assert "RUN_SUCCESS" not in demo.output
     assert "RUN_SUCCESS" in (demo.home / "demo.log").read_text()
 
 
@@ -179,10 +180,11 @@ def test_every_step_is_announced_where_the_output_is_piped(demo: Demo) -> None:
 def test_business_rows_and_their_events_were_written_in_one_transaction(
     connection: Connection, event_type: str, field: str
 ) -> None:
-    """The row that a dead event announces is of the transaction in which the event was inserted."""
+    """The business row has the transaction in which its event was inserted."""
     rows = connection.execute(
         f"select business.xmin = w.xmin as same from ({UNTOUCHED[event_type, field]}) business"
-        f" join ({_everywhere(connection)}) e on e.event_type = %s and e.payload ->> %s = business.name"
+        f" join ({_everywhere(connection)}) e on e.event_type = %s and e.payload ->> %s ="
+        " business.name"
         " join witness w on w.event_id = e.id",
         [event_type, field],
     ).fetchall()
@@ -194,7 +196,7 @@ def test_business_rows_and_their_events_were_written_in_one_transaction(
 
 
 def test_every_death_has_the_genuine_traceback_of_its_exception(connection: Connection) -> None:
-    """All eight kinds, each of them one cause, after five attempts; what is dead carries its last death's text."""
+    """Eight causes, each after five attempts; a dead event has the error of its last death."""
     causes: dict[str, set[str]] = {}
     for death in connection.execute("select event_type, attempts, error, cause_id from dlq.death"):
         (fault,) = (
@@ -223,7 +225,8 @@ def test_the_true_fix_is_verified_and_the_false_one_halted_at_its_canary(
     true, false = connection.execute(
         "select f.status, c.status as cause, f.stage, array_agg(r.outcome::text) as outcomes,"
         " count(*) filter (where r.stage = 1) as canary,"
-        " (select count(*) from dlq.death d where d.cause_id = f.cause_id and d.died_at < f.flagged_at) as targets"
+        " (select count(*) from dlq.death d where d.cause_id = f.cause_id and d.died_at <"
+        " f.flagged_at) as targets"
         " from dlq.fix f join dlq.cause c on c.id = f.cause_id join dlq.retry r on r.fix_id = f.id"
         " group by f.id, c.id order by f.id"
     ).fetchall()
@@ -244,17 +247,17 @@ def test_the_true_fix_is_verified_and_the_false_one_halted_at_its_canary(
     assert false["targets"] > 10
     assert one(connection, "select count(*) from shop_parcel where label is null")["count"] == 0
     assert re.search(
-        rf"Fix 1 by shipping-team .*: VERIFIED after {true['targets']} events;", demo.said
+        rf"Fix 1 by shipping-team .*: VERIFIED after {true['targets']} events;", demo.output
     )
     assert re.search(
-        r"Fix 2 by payments-team .*: HALTED after 10 events; stage 1: 10 of 10 failed", demo.said
+        r"Fix 2 by payments-team .*: HALTED after 10 events; stage 1: 10 of 10 failed", demo.output
     )
 
 
 def test_its_runs_and_assets_are_in_the_instance_that_dlq_up_opens(
     connection: Connection, instance: dg.DagsterInstance
 ) -> None:
-    """The killed run is gone; every run succeeded; every change names its run; every day has its partition."""
+    """The killed run is deleted, every change names its run, every day has its partition."""
     runs = {run.run_id: run for run in instance.get_runs()}
     assert {run.status for run in runs.values()} == {dg.DagsterRunStatus.SUCCESS}
     assert {run.tags["dlq/demo"] for run in runs.values()} == {"true"}
@@ -285,16 +288,17 @@ def test_its_runs_and_assets_are_in_the_instance_that_dlq_up_opens(
         assert instance.get_materialized_partitions(dg.AssetKey(asset)) == days
 
 
-def test_the_report_and_the_export_that_it_names_exist_and_open(
+def test_the_report_and_the_export_that_it_prints_exist_and_open(
     demo: Demo, connection: Connection
 ) -> None:
-    """Yesterday's: the deaths of the report and the rows of the export are the ledger's."""
+    """Those of yesterday have the deaths of the ledger."""
     report, export = (
-        Path(re.findall(rf"{name}: +(/.*)", demo.said)[0]) for name in ("A report", "An export")
+        Path(re.findall(rf"{name}: +(/.*)", demo.output)[0]) for name in ("A report", "An export")
     )
     day = report.stem
     died = connection.execute(
-        "select event_id from dlq.death where (died_at at time zone 'Europe/Berlin')::date = %s order by 1",
+        "select event_id from dlq.death where (died_at at time zone 'Europe/Berlin')::date = %s"
+        " order by 1",
         [day],
     ).fetchall()
     assert export.parent.name == f"died_on={day}"
@@ -315,35 +319,42 @@ def test_playing_it_again_shows_the_same_and_changes_no_table(
     demo: Demo, connection: Connection
 ) -> None:
     before, runs = _counts(connection), _count_of_runs(demo)
-    said, _ = (again := demo.start()).communicate(timeout=60)
+    output, _ = (again := demo.start()).communicate(timeout=60)
     assert again.returncode == 0
-    assert said.startswith("The demo was played before")
-    assert said.partition("\n\n")[2] == demo.said.partition("\n\n")[2]
+    assert output.startswith("The demo was played before")
+    assert output.partition("\n\n")[2] == demo.output.partition("\n\n")[2]
     assert _counts(connection) == before
     assert _count_of_runs(demo) == runs
 
 
-def test_what_it_left_is_told_without_its_files(demo: Demo, tmp_path: Path) -> None:
-    """Another home, the same database: the figures are there, the files are not, and that is said."""
-    elsewhere = demo.environment | {"DLQ_HOME": str(tmp_path)}
-    said, _ = (again := _start(elsewhere)).communicate(timeout=60)
-    assert again.returncode == 0, said
-    assert said.count("none is left in ") == 2
+def test_a_demo_whose_files_are_in_another_home_is_refused(
+    demo: Demo, connection: Connection, tmp_path: Path
+) -> None:
+    """The same database and a new home: old figures would describe files that are not there."""
+    before = _counts(connection)
+    elsewhere = {**demo.environment, "DLQ_HOME": str(tmp_path)}
+    output, _ = (again := _start(elsewhere)).communicate(timeout=60)
+    assert again.returncode != 0
+    assert f"its reports and exports are not in {tmp_path.resolve()}" in output
+    assert "`dlq demo --reset` deletes that demo and plays it again" in output
+    assert "deaths" not in output
+    assert _counts(connection) == before
 
 
-def test_a_reset_forgets_everything_and_starts_anew(demo: Demo, connection: Connection) -> None:
-    """Seen after the first new day, before Dagster has anything to do: no fix, cause, file or run is left."""
-    connection.execute("drop function witness cascade")  # ids begin anew, too
+def test_a_reset_deletes_the_demo_and_plays_it_again(demo: Demo, connection: Connection) -> None:
+    """Checked after the first new day: no fix, cause, file or run is left."""
+    connection.execute("drop function witness cascade")  # ids start at 1 again
     before = one(connection, "select max(at) as at from dlq.audit")["at"]
-    anew = demo.start("--reset")
-    _wait_for(lambda: _began_after(connection, before), anew)
-    anew.kill()
-    anew.communicate()
+    again = demo.start("--reset")
+    _wait_for(lambda: _began_after(connection, before), again)
+    again.kill()
+    again.communicate()
     for table in (
         "dlq.fix",
         "dlq.retry",
         "dlq.cause",
         "dlq.cause_day",
+        "dlq.death_count",
         "dlq.export_day",
         "outbox_event_archive",
     ):
@@ -364,12 +375,12 @@ def _start(
 
 @contextmanager
 def _terminal() -> Iterator[tuple[int, list[str]]]:
-    """A terminal to write to, and the pieces of what was written, complete at the end of the `with` block."""
+    """Yield a terminal, and the list of its output, complete at the end of the block."""
     screen, terminal = os.openpty()
     shown: list[str] = []
 
     def read() -> None:
-        with contextlib.suppress(OSError):  # nobody has it open any more
+        with contextlib.suppress(OSError):  # no process has it open
             while piece := os.read(screen, 65536):
                 shown.append(piece.decode(errors="replace"))
 
@@ -404,16 +415,17 @@ def _in_a_run_after_the_second_export(connection: Connection, dagster: str) -> b
 
 
 def _began_after(connection: Connection, moment: object) -> bool:
-    begun = "select from dlq.audit where kind = 'demo.begin' and at > %s"
-    if connection.execute(begun.encode(), [moment]).fetchone() is None:
+    started = "select from dlq.audit where kind = 'demo.begin' and at > %s"
+    if connection.execute(started.encode(), [moment]).fetchone() is None:
         return False
     return bool(one(connection, "select count(*) from shop_day")["count"])
 
 
 def _everywhere(connection: Connection) -> str:
-    """A query for the events in the outbox and in its archive."""
+    """Return a query for the events in the outbox and in its archive."""
     rows = connection.execute(
-        "select attname from pg_attribute where attrelid = 'outbox_event'::regclass and attnum > 0 order by attnum"
+        "select attname from pg_attribute where attrelid = 'outbox_event'::regclass and attnum >"
+        " 0 order by attnum"
     ).fetchall()
     columns = ", ".join(row["attname"] for row in rows)
     return (
@@ -422,9 +434,10 @@ def _everywhere(connection: Connection) -> str:
 
 
 def _counts(connection: Connection) -> dict[str, int]:
-    """Rows of every table."""
+    """Count the rows of every table."""
     tables = connection.execute(
-        "select format('%I.%I', schemaname, tablename) as name from pg_tables where schemaname in ('public', 'dlq')"
+        "select format('%I.%I', schemaname, tablename) as name from pg_tables where schemaname"
+        " in ('public', 'dlq')"
     ).fetchall()
     return {
         table["name"]: one(connection, f"select count(*) from {table['name']}")["count"]

@@ -1,4 +1,4 @@
-"""Is a day of the shop written whole, once, the same for the same seed, and do its deaths fall into it?"""
+"""The shop's days: written once and whole, repeatable by seed, with their deaths on the day."""
 
 import random
 from collections.abc import Iterator
@@ -12,6 +12,8 @@ import dagster as dg
 import psycopg
 import pytest
 
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.counts import DeathCounts, count_classified_deaths
 from dlq_pipelines.demo import shop
 from dlq_pipelines.demo.demo import _forget, _mark
 from dlq_pipelines.demo.handlers import Handlers
@@ -30,7 +32,10 @@ ZONE = ZoneInfo("Europe/Berlin")
 # The night to the 25th is an hour longer there: this day has 25 hours.
 DAY = ShopDay(9, date(2026, 10, 25), 300)
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-EVENTS = "select event_type, aggregate_id, payload, created_at, next_run_at from outbox_event order by id"
+EVENTS = (
+    "select event_type, aggregate_id, payload, created_at, next_run_at from outbox_event"
+    " order by id"
+)
 
 
 @pytest.fixture
@@ -65,7 +70,10 @@ def test_every_event_of_an_order_has_its_business_row(open_shop: Connection) -> 
     orders = _one(open_shop, "select count(*) from shop_order")
     assert orders > 0
     for event_type in ("order.placed", "payment.captured", "invoice.issued"):
-        announced = "select count(*) from outbox_event join shop_order on number = aggregate_id where event_type = %s"
+        announced = (
+            "select count(*) from outbox_event join shop_order on number = aggregate_id"
+            " where event_type = %s"
+        )
         assert _one(open_shop, announced, (event_type,)) == orders
     assert _one(
         open_shop, "select count(*) from outbox_event where event_type = 'parcel.shipped'"
@@ -86,7 +94,7 @@ def test_a_day_that_was_played_is_not_played_again(open_shop: Connection) -> Non
     shop.play_day(open_shop, DAY, zone=ZONE, seed=1, now=NOW)
 
     assert shop.play_day(open_shop, DAY, zone=ZONE, seed=2, now=NOW) == shop.PlayedDay(
-        acts=0, events=0
+        actions=0, events=0
     )
     assert _one(open_shop, "select count(*) from outbox_event") == DAY.events
 
@@ -101,7 +109,7 @@ def test_a_day_that_is_not_over_is_played_in_its_hours_so_far(open_shop: Connect
 
 
 def test_a_refused_business_row_leaves_neither_rows_nor_events(open_shop: Connection) -> None:
-    first, second = (_clerk().checkout(NOW) for _ in range(2))
+    first, second = (_clerk().place_order(NOW) for _ in range(2))
     shop.write_actions(open_shop, [first])
     parcel = replace(
         second, rows=[("shop.parcel", {"order": first.events[0].aggregate_id, "at": NOW})]
@@ -116,7 +124,7 @@ def test_a_refused_business_row_leaves_neither_rows_nor_events(open_shop: Connec
 
 
 def test_a_refused_event_leaves_no_business_row(open_shop: Connection) -> None:
-    mail = _clerk().mail(NOW)
+    mail = _clerk().write_mail(NOW)
     broken = replace(mail, events=[replace(mail.events[0], payload={"text": "\x00"})])
 
     with pytest.raises(psycopg.DataError):
@@ -158,7 +166,7 @@ def test_one_fault_begins_on_day_nine_one_vanishes_and_one_has_a_spike(
     assert spike > 5 * max(throttled)
 
 
-def test_opening_the_shop_twice_is_harmless_and_closing_it_leaves_no_table(
+def test_creating_the_shop_twice_is_safe_and_dropping_it_leaves_no_table(
     open_shop: Connection,
 ) -> None:
     shop.play_day(open_shop, DAY, zone=ZONE, seed=1, now=NOW)
@@ -171,48 +179,50 @@ def test_opening_the_shop_twice_is_harmless_and_closing_it_leaves_no_table(
 
 
 @pytest.mark.parametrize("table", ["outbox_event", "outbox_event_archive"])
-def test_no_shop_is_opened_over_the_events_of_an_application(
+def test_no_shop_is_created_over_the_events_of_an_application(
     connection: Connection, table: str
 ) -> None:
     connection.execute(
-        f"insert into {table} (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at,"
+        f"insert into {table} (id, aggregate_type, aggregate_id, event_type, payload, status,"
+        " attempts, next_run_at,"
         " created_at) values (1, 'a', '1', 'order.placed', '{}', 'done', 1, now(), now())"
     )
 
-    with pytest.raises(RefusedError, match="outbox of its own"):
+    with pytest.raises(RefusedError, match="needs its own outbox"):
         shop.create_shop(connection)
 
     assert _one(connection, "select count(*) from pg_tables where tablename like 'shop\\_%'") == 0
 
 
 @pytest.mark.parametrize(
-    ("left", "said"),
+    ("left", "reason"),
     [
         ("delete from outbox_event", "its ledger holds deaths"),
         (
             """delete from outbox_event; delete from dlq.death; insert into dlq.audit
-               (kind, actor, reason, filter, events, at) values ('archive.purge', 'ann', 'r', '{}', 1, now())""",
-            "its audit holds operations",
+               (kind, actor, reason, filter, events, at)
+               values ('archive.purge', 'ann', 'r', '{}', 1, now())""",
+            "its audit log holds entries",
         ),
     ],
 )
-def test_no_shop_is_opened_over_a_ledger_whose_outbox_is_empty_at_the_moment(
-    connection: Connection, left: str, said: str
+def test_no_shop_is_created_over_a_ledger_whose_outbox_is_empty(
+    connection: Connection, left: str, reason: str
 ) -> None:
-    """What an application's events left behind is as much its own as they were."""
+    """The ledger and the audit log of an application belong to it too."""
     add_events(connection, 1)
     kill(connection, "boom")
     connection.execute(left.encode())
-    with pytest.raises(RefusedError, match=said):
+    with pytest.raises(RefusedError, match=reason):
         shop.create_shop(connection)
     assert _one(connection, "select count(*) from pg_tables where tablename like 'shop\\_%'") == 0
 
 
 @pytest.mark.parametrize("gone", ["select", "delete from outbox_event"])
-def test_no_demo_is_played_or_forgotten_once_an_application_writes_beside_the_shop(
+def test_no_demo_is_played_or_reset_once_an_application_writes_to_the_outbox(
     open_shop: Connection, gone: str, tmp_path: Path
 ) -> None:
-    """Its events are found by their type, and what died of them; neither a reset nor another demo touches them."""
+    """Its events and deaths are found by type; neither a reset nor another demo changes them."""
     _mark(open_shop, "demo.begin")
     add_events(open_shop, 2, event_type="real.event")
     kill(open_shop, "boom")
@@ -229,8 +239,38 @@ def test_no_demo_is_played_or_forgotten_once_an_application_writes_beside_the_sh
     assert _one(open_shop, "select count(*) from dlq.death") == 2
 
 
+# What describes the installation and not its events.
+KEPT = {"migration", "installation", "job_look"}
+
+
+def test_a_reset_empties_every_table_and_all_counts_agree_afterwards(
+    open_shop: Connection, database: Database, called: ProviderServers, tmp_path: Path
+) -> None:
+    """A table that a later migration adds is emptied too: the tables are read from the catalog."""
+    _mark(open_shop, "demo.begin")
+    shop.play_day(open_shop, replace(DAY, events=60), zone=ZONE, seed=3, now=NOW)
+    drain_outbox(database, Handlers(called))
+    classify_deaths(open_shop, zone=ZONE)
+    assert count_classified_deaths(open_shop).rollup > 0
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        _forget(open_shop, instance, Settings(home=tmp_path))
+
+    assert count_classified_deaths(open_shop) == DeathCounts(0, 0, 0)
+    tables = [
+        row["name"]
+        for row in open_shop.execute(
+            "select tablename as name from pg_tables where schemaname = 'dlq'"
+        )
+    ]
+    filled = {name for name in tables if _one(open_shop, f"select count(*) from dlq.{name}")}
+    assert filled == KEPT
+    assert _one(open_shop, "select count(*) from outbox_event") == 0
+    assert _one(open_shop, "select count(*) from outbox_event_archive") == 0
+
+
 def test_the_shop_knows_its_own_types(called: ProviderServers) -> None:
-    """Those that its handlers deliver."""
+    """Its handlers deliver exactly these."""
     assert Handlers(called)._handlers.keys() == shop.EVENT_TYPES
 
 
@@ -259,7 +299,7 @@ def test_a_death_of_the_last_minutes_is_moved_no_further_than_the_end_of_the_day
 ) -> None:
     _, stop = shop.compute_day_bounds(DAY.date, ZONE)
     clerk = _clerk({Fault.DECIMAL_COMMA: 1})
-    shop.write_actions(open_shop, [clerk.price_list(stop - timedelta(seconds=2))])
+    shop.write_actions(open_shop, [clerk.receive_prices(stop - timedelta(seconds=2))])
     drain_outbox(database, Handlers(called))
 
     shop.backdate_deaths(open_shop, DAY.date, zone=ZONE, now=stop - timedelta(seconds=1))
@@ -276,7 +316,7 @@ def test_classified_and_retried_deaths_and_those_of_other_days_stay_where_they_a
     start, stop = shop.compute_day_bounds(DAY.date, ZONE)
     shop.write_actions(
         open_shop,
-        [clerk.price_list(at) for at in (start, start, stop, start - timedelta(seconds=1))],
+        [clerk.receive_prices(at) for at in (start, start, stop, start - timedelta(seconds=1))],
     )
     drain_outbox(database, Handlers(called))
     classified, retried = (
@@ -317,16 +357,17 @@ def _clerk(faults: dict[Fault, float] | None = None) -> Clerk:
 
 
 def test_without_an_order_there_is_nothing_to_pack() -> None:
-    assert [event.event_type for event in _clerk().act(ShopEventKind.PARCEL, NOW).events] == [
-        "newsletter.sent"
-    ]
+    assert [
+        event.event_type for event in _clerk().make_action(ShopEventKind.PARCEL, NOW).events
+    ] == ["newsletter.sent"]
 
 
-def _deaths(connection: Connection) -> list[dict[str, object]]:
-    """Every event that is dead with its death, by the equal times that join them."""
+def _deaths(connection: Connection) -> list[dict[str, Any]]:
+    """Return every dead event with its death, joined by their equal times."""
     return connection.execute(
         "select e.id, e.created_at, e.dead_at, e.last_error_at, d.died_at from outbox_event e"
-        " join dlq.death d on d.event_id = e.id and d.died_at = e.dead_at where e.status = 'dead' order by e.id"
+        " join dlq.death d on d.event_id = e.id and d.died_at = e.dead_at where e.status ="
+        " 'dead' order by e.id"
     ).fetchall()
 
 

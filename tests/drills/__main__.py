@@ -1,6 +1,6 @@
-"""What survives being killed, many times? `make drill` takes minutes; the quick version of each is a test.
+"""Kills exports many times and checks their files. Takes minutes; a test does it a few times.
 
-`SEED=7 make drill` plays the same moments again.
+`SEED=7 make drill` repeats the moments of a run.
 """
 
 import os
@@ -16,18 +16,17 @@ KILLS = 60
 
 
 def main() -> int:
-    """Play the drills; an assertion ends them."""
+    """Run the drill; an assertion ends it."""
     seed = int(os.environ.get("SEED") or secrets.randbelow(10**6))
-    print(f"seed {seed}", flush=True)  # noqa: T201 - a command
+    print(f"seed {seed}", flush=True)
     with scratch_server() as (folder, server):
         database = Database(server.ensure_database("drill"))
         with database.connect() as connection:
             create_host_tables(connection)
             apply_migrations(connection, load_migrations())
         hit = survive_kills(database, folder / "exports", kills=KILLS, seed=seed)
-    print(
-        f"exports: {KILLS} kills, {hit} of them before the end; every file whole, the last export complete"
-    )
+    print(f"exports: {KILLS} kills, {hit} before the end")
+    print("every file is complete, and so is the last export")
     return 0
 
 

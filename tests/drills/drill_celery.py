@@ -1,7 +1,8 @@
-"""A month of exports as people start it: a backfill that the daemon splits into runs, whose steps two workers take."""
+"""A backfill of a month: the daemon splits it into runs, and two workers take their steps."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -12,13 +13,12 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.definitions import defs
 from tests.production import UTC as ZONE
-from tests.production import Production, production, wait_until
+from tests.production import Production, run_production, wait_until
 from tests.rows import one
 from tests.spread import NO_REDIS, REDIS, kill, redis, worker
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason=NO_REDIS)
-YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
-DAYS = [(YESTERDAY - timedelta(days=n)).isoformat() for n in range(29, -1, -1)]
+DAYS = [(date(2026, 3, 31) - timedelta(days=n)).isoformat() for n in range(29, -1, -1)]
 A_DAY = 2_000
 EXPORT = dg.AssetKey("dead_event_export")
 
@@ -32,34 +32,43 @@ def test_a_backfill_of_thirty_days_goes_on_after_a_worker_is_killed(tmp_path: Pa
             "DLQ_DAYS_PER_RUN": "1",
             "DLQ_AUTOSTART": "false",
         }
-        with production(tmp_path, **variables) as running:
-            _month_of_deaths(running)
-            given = {"visibility_seconds": 60, "environment": running.environment}
-            with worker("one", tmp_path, **given) as first, worker("two", tmp_path, **given):
-                begun = time.monotonic()
-                _backfill(running)
-                wait_until(lambda: _exported(running) >= 8, "nothing is exported", seconds=300)
+        with run_production(tmp_path, **variables) as running:
+            _add_month_of_deaths(running)
+            start = partial(worker, visibility_seconds=60, environment=running.environment)
+            with start("one", tmp_path) as first, start("two", tmp_path):
+                started = time.monotonic()
+                _start_backfill(running)
+                wait_until(
+                    lambda: _count_exported_days(running) >= 8, "nothing is exported", seconds=300
+                )
                 kill(first)
-                after = _exported(running)
-                wait_until(lambda: _ended(running), "the backfill does not end", seconds=900)
-                seconds = time.monotonic() - begun
-            _require_whole(running, tmp_path / "dlq" / "exports" / "dead_events")
-            told = f"30 days of {A_DAY:,} deaths in {seconds:.0f} s, one of two workers killed after {after} of them"
-            print(f"\n{told}: {_runs(running)} runs, each death in one file")  # noqa: T201 - a drill prints its figures
+                after = _count_exported_days(running)
+                wait_until(
+                    lambda: _has_backfill_ended(running), "the backfill does not end", seconds=900
+                )
+                seconds = time.monotonic() - started
+            _assert_complete(running, tmp_path / "dlq" / "exports" / "dead_events")
+            figures = (
+                f"30 days of {A_DAY:,} deaths in {seconds:.0f} s, one of two workers killed"
+                f" after {after} of them"
+            )
+            print(f"\n{figures}: {_count_runs(running)} runs, each death in one file")
 
 
-def _month_of_deaths(running: Production) -> None:
+def _add_month_of_deaths(running: Production) -> None:
     with running.database.connect() as connection:
         connection.execute(
-            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-            " select 'order', n::text, 'e', '{}', 'dead', 'boom', day::timestamptz + n * interval '40 seconds'"
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload,"
+            " status, last_error, dead_at)"
+            " select 'order', n::text, 'e', '{}', 'dead', 'boom', day::timestamptz + n *"
+            " interval '40 seconds'"
             " from unnest(%s::date[]) day, generate_series(1, %s) n",
             [DAYS, A_DAY],
         )
         classify_deaths(connection, zone=ZONE)
 
 
-def _backfill(running: Production) -> None:
+def _start_backfill(running: Production) -> None:
     with running.instance() as instance:
         instance.add_backfill(
             PartitionBackfill.from_asset_partitions(
@@ -78,12 +87,12 @@ def _backfill(running: Production) -> None:
         )
 
 
-def _exported(running: Production) -> int:
+def _count_exported_days(running: Production) -> int:
     with running.database.connect() as connection:
         return int(one(connection, "select count(*) from dlq.export_day")["count"])
 
 
-def _ended(running: Production) -> bool:
+def _has_backfill_ended(running: Production) -> bool:
     with running.instance() as instance:
         found = instance.get_backfill("drill")
     assert found is not None
@@ -93,12 +102,12 @@ def _ended(running: Production) -> bool:
     return found.status is BulkActionStatus.COMPLETED_SUCCESS
 
 
-def _runs(running: Production) -> int:
+def _count_runs(running: Production) -> int:
     with running.instance() as instance:
         return instance.get_runs_count()
 
 
-def _require_whole(running: Production, folder: Path) -> None:
+def _assert_complete(running: Production, folder: Path) -> None:
     with running.database.connect() as connection:
         counted = one(
             connection,

@@ -1,4 +1,4 @@
-"""What a production instance goes on after: each failure happens for real, and the figures are printed."""
+"""Failures of a production instance: each really happens, and the figures are printed."""
 
 import time
 from collections import Counter
@@ -11,39 +11,44 @@ import psycopg
 import pytest
 from dagster._grpc.client import DagsterGrpcClient
 
-from tests.production import CANARY, Production, production, wait_until
+from tests.production import CANARY, Production, run_production, wait_until
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
-    """One installation for all of them: it goes on after each."""
-    with production(tmp_path_factory.mktemp("production")) as made:
+    """One installation for all failures: it continues after each."""
+    with run_production(tmp_path_factory.mktemp("production")) as made:
         first = made.flag("begin")
-        print(f"\nfrom the start to the first released fix: {made.wait_for_release(first):.0f} s")  # noqa: T201 - a drill prints its figures
+        print(f"\nfrom the start to the first released fix: {made.wait_for_release(first):.0f} s")
         yield made
 
 
-def _tell(what: str, running: Production, fix: int, seconds: float) -> None:
-    runs = [run.status.value for run in running.runs(fix)]
+def _print_figures(what: str, running: Production, fix: int, seconds: float) -> None:
+    runs = [run.status.value for run in running.list_runs(fix)]
     print(
-        f"\n{what}: released {running.released(fix)[0]} of {CANARY}, each once, {seconds:.0f} s after; runs: {runs}"
+        f"\n{what}: released {running.count_released(fix)[0]} of {CANARY}, each once,"
+        f" {seconds:.0f} s"
+        f" after; runs: {runs}"
     )
 
 
-def test_the_database_is_away_for_a_minute(running: Production) -> None:
-    """The schedule whose time comes meanwhile makes up for it; the fix that is flagged after it is released."""
+def test_the_database_is_stopped_for_a_minute(running: Production) -> None:
+    """The schedule that was due catches up; a fix that is flagged afterwards is released."""
     daemon = running.units[1]
     starts = daemon.starts
     due = time.time() // 300 * 300 + 300
     time.sleep(max(due - time.time() - 20, 0))
-    running.take_the_database_away(60)
+    running.stop_database(60)
     back = time.time()
-    wait_until(lambda: _ticks(running)[due], "the schedule's tick is lost", seconds=180)
+    wait_until(
+        lambda: _count_runs_by_tick(running)[due], "the schedule's tick is lost", seconds=180
+    )
     print(
-        f"\nthe schedule that was due while the database was away ran {time.time() - back:.0f} s after it came back"
+        f"\nthe schedule that was due while the database was away ran {time.time() - back:.0f} s"
+        " after it came back"
     )
     fix = running.flag("away")
-    _tell(
+    _print_figures(
         f"database away for 60 s, daemon started {daemon.starts - starts} times again",
         running,
         fix,
@@ -52,7 +57,7 @@ def test_the_database_is_away_for_a_minute(running: Production) -> None:
 
 
 def test_the_daemon_is_killed(running: Production) -> None:
-    """In the middle of what it does; nothing is requested twice."""
+    """No run is requested twice."""
     fix = running.flag("daemon")
     daemon = running.units[1]
     killed = 0
@@ -60,15 +65,18 @@ def test_the_daemon_is_killed(running: Production) -> None:
         daemon.kill()
         killed += 1
         time.sleep(4)
-    _tell(f"daemon killed {killed} times", running, fix, running.wait_for_release(fix))
+    _print_figures(f"daemon killed {killed} times", running, fix, running.wait_for_release(fix))
 
 
 def test_the_code_location_is_reloaded_in_mid_tick(running: Production) -> None:
-    """The tick waits for a lock while its process is replaced; the fix is released by a later one."""
+    """The tick waits for a lock while its process is replaced; a later tick releases the fix."""
     fix = running.flag("reload")
     with psycopg.connect(running.database.url) as lock:
         lock.execute("lock table dlq.fix in access exclusive mode")
-        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%fix%'"
+        waiting = (
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and"
+            " query like '%fix%'"
+        )
         with psycopg.connect(running.database.url, autocommit=True) as watch:
             wait_until(
                 lambda: watch.execute(waiting).fetchone() != (0,),
@@ -76,35 +84,41 @@ def test_the_code_location_is_reloaded_in_mid_tick(running: Production) -> None:
                 seconds=90,
             )
         DagsterGrpcClient(port=running.port, host="127.0.0.1").reload_code(timeout=60)
-    _tell("code location reloaded in mid-tick", running, fix, running.wait_for_release(fix))
+    _print_figures(
+        "code location reloaded in mid-tick", running, fix, running.wait_for_release(fix)
+    )
 
 
 def test_the_code_location_is_killed_with_its_runs(running: Production) -> None:
-    """What was under way ends by the monitoring; the location is back and answers."""
+    """Run monitoring ends the runs in progress; the location answers again."""
     code = running.units[0]
     starts = code.starts
     code.kill()
     wait_until(lambda: code.starts > starts, "the code location is not started again", seconds=30)
     fix = running.flag("code")
-    _tell("code location killed", running, fix, running.wait_for_release(fix))
+    _print_figures("code location killed", running, fix, running.wait_for_release(fix))
 
 
 def test_a_run_worker_is_killed_with_its_lock_held(running: Production) -> None:
-    """The fence frees with its connection, the run is retried, and the events are released once."""
+    """The lock ends with its connection, the run is retried, and the events are released once."""
     assert kill_a_run_with_its_lock_held(running, "worker") >= 2
 
 
 def kill_a_run_with_its_lock_held(running: Production, name: str) -> int:
-    """Kill the first run of a fix while it holds the fix and has written its events; how many runs there were."""
+    """Kill a fix's first run while it holds the lock; return the number of its runs."""
     with psycopg.connect(running.database.url, autocommit=True) as connection:
         connection.execute(
             "create or replace function hold() returns trigger language plpgsql as $$ begin"
             " if nextval('holds') = 1 then perform pg_sleep(120); end if; return null; end $$;"
             " drop sequence if exists holds; create sequence holds;"
-            " create or replace trigger hold after insert on dlq.retry for each row execute function hold()"
+            " create or replace trigger hold after insert on dlq.retry for each row execute"
+            " function hold()"
         )
         fix = running.flag(name)
-        asleep = "select pid from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
+        asleep = (
+            "select pid from pg_stat_activity where wait_event = 'PgSleep' and datname ="
+            " current_database()"
+        )
         wait_until(
             lambda: connection.execute(asleep).fetchone(), "no run holds the fix", seconds=90
         )
@@ -114,25 +128,25 @@ def kill_a_run_with_its_lock_held(running: Production, name: str) -> int:
             ).fetchall()
             == []
         )
-        (run,) = running.runs(fix)
-        _worker_of(running, run.run_id).kill()
+        (run,) = running.list_runs(fix)
+        _find_worker(running, run.run_id).kill()
         killed = time.monotonic()
         wait_until(
             lambda: not connection.execute(asleep).fetchone(),
-            "the server works for the dead",
+            "the killed run's statement goes on",
             seconds=30,
         )
-        print(f"\nthe lock of the killed run was free after {time.monotonic() - killed:.1f} s")  # noqa: T201 - see above
+        print(f"\nthe lock of the killed run was free after {time.monotonic() - killed:.1f} s")
         seconds = running.wait_for_release(fix)
         connection.execute("drop trigger hold on dlq.retry")
-    runs = running.runs(fix)
+    runs = running.list_runs(fix)
     assert runs[0].status.value == "FAILURE"
-    _tell("run worker killed with its fix locked", running, fix, seconds)
+    _print_figures("run worker killed with its fix locked", running, fix, seconds)
     return len(runs)
 
 
-def _worker_of(running: Production, run_id: str) -> psutil.Process:
-    """The process that says so in the run's own log."""
+def _find_worker(running: Production, run_id: str) -> psutil.Process:
+    """Return the process whose id is in the run's log."""
     with running.instance() as instance:
         text = " ".join(
             str(entry.get_dagster_event().message)
@@ -147,15 +161,15 @@ def _worker_of(running: Production, run_id: str) -> psutil.Process:
 
 
 def test_each_time_of_a_schedule_had_one_run(running: Production) -> None:
-    """Through all of the above."""
-    ticks = _ticks(running)
-    print(f"\n{len(ticks)} times of the schedule, runs each: {sorted(ticks.values())}")  # noqa: T201 - a drill prints its figures
+    """Through all of the failures above."""
+    ticks = _count_runs_by_tick(running)
+    print(f"\n{len(ticks)} times of the schedule, runs each: {sorted(ticks.values())}")
     assert ticks
     assert set(ticks.values()) == {1}
 
 
-def _ticks(running: Production) -> Counter[float]:
-    """Runs of the schedule that runs every five minutes, by the time that they were due."""
+def _count_runs_by_tick(running: Production) -> Counter[float]:
+    """Count the runs of the five-minute schedule by their due time."""
     wanted = dg.RunsFilter(
         job_name="classify_deaths", tags={"dagster/schedule_name": "causes_every_five_minutes"}
     )
@@ -168,14 +182,14 @@ def _ticks(running: Production) -> Counter[float]:
 
 
 def test_two_daemons_run_by_mistake(running: Production) -> None:
-    """Each looks for fixes; whoever comes second finds the fix busy or done."""
+    """Both evaluate the sensor; the second finds the fix locked or advanced."""
     second = running.start("dlq-daemon")
     try:
         fixes = [running.flag(f"twice{n}") for n in range(3)]
         seconds = [running.wait_for_release(fix) for fix in fixes]
         for fix in fixes:
-            _tell("two daemons", running, fix, max(seconds))
+            _print_figures("two daemons", running, fix, max(seconds))
         time.sleep(35)  # another tick of both
-        assert all(running.released(fix) == (CANARY, CANARY, CANARY) for fix in fixes)
+        assert all(running.count_released(fix) == (CANARY, CANARY, CANARY) for fix in fixes)
     finally:
         second.stop()

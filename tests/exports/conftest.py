@@ -1,4 +1,4 @@
-"""An S3 of moto's, as a server of its own."""
+"""Fixtures: an S3 server of moto."""
 
 import logging
 import urllib.request
@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[str]:
-    """The address of a running server."""
+    """Start the server; yield its address."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -20,7 +20,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The server with an empty bucket `bucket`, and the environment that leads to it."""
+    """Create an empty bucket `bucket` and the environment variables for it."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "s3cr3t",
@@ -29,7 +29,7 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it writes a line a request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
     for method, path in (("POST", "moto-api/reset"), ("PUT", "bucket")):
         with urllib.request.urlopen(
             urllib.request.Request(f"http://{s3_server}/{path}", method=method)

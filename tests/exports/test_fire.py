@@ -1,4 +1,4 @@
-"""An export that is killed, or whose disk is full or read-only: no half file, and the next one ends it."""
+"""Kills, full and read-only disks leave no partial file; the next export completes the day."""
 
 import os
 import resource
@@ -13,7 +13,7 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from tests.drills.exports import CHILD, add_deaths, require_whole, survive_kills
 
 ROOT = Path(__file__).parents[2]
-# In a mount namespace of its own: a small disk that fills up, and one that turns read-only. Prints what was said.
+# In its own mount namespace: a small disk that fills up, then turns read-only. Prints the errors.
 DISKS = """
 import subprocess, sys
 from pathlib import Path
@@ -24,18 +24,24 @@ from dlq_pipelines.postgres.connect import Database
 from tests.drills import exports as drill
 
 database, folder = Database(sys.argv[1]), Path(sys.argv[2])
-mount = lambda options: subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
-seen = lambda: {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "filler"}
 
-def refused(target):
-    before = seen()
+def mount(options):
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    subprocess.run(command, check=True)
+
+def read_files():
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "filler")
+    return {str(path): path.read_bytes() for path in files}
+
+def require_refusal(target):
+    before = read_files()
     try:
         drill.export(database, target)
     except DlqError as error:
         print(error)
-        assert seen() == before
+        assert read_files() == before
     else:
-        raise AssertionError("it was not refused")
+        raise AssertionError("the export was not refused")
 
 mount("size=16m")
 target = open_local_target(folder)
@@ -51,10 +57,10 @@ with filler.open("wb", buffering=0) as file:
         pass
 with filler.open("r+b") as file:
     file.truncate(filler.stat().st_size - 200_000)
-refused(target)
+require_refusal(target)
 filler.unlink()
 mount("remount,ro")
-refused(target)
+require_refusal(target)
 mount("remount,rw,size=16m")
 drill.export(database, target)
 with database.connect() as connection:
@@ -62,19 +68,19 @@ with database.connect() as connection:
 """
 
 
-def test_a_killed_export_leaves_nothing_half(database: Database, tmp_path: Path) -> None:
-    """A few moments of the many that `make drill` tries."""
+def test_killed_export_leaves_no_partial_file(database: Database, tmp_path: Path) -> None:
+    """`make drill` kills more exports."""
     assert survive_kills(database, tmp_path, kills=6, seed=1) > 0
 
 
-def test_a_disk_that_is_full_or_read_only_is_said_and_leaves_the_old_files(
+def test_full_or_read_only_disk_is_reported_and_keeps_the_old_files(
     connection: Connection, database: Database, tmp_path: Path
 ) -> None:
-    """The space of the unfinished files is given back, and once there is room the day is exported."""
-    # Root needs no namespace of users, in which it could not enter the server's folder.
+    """The space of unfinished files is freed. The day is exported once there is room."""
+    # Root needs no user namespace, in which it could not enter the folder of the server.
     own_disks = ["unshare", "-m" if os.getuid() == 0 else "-rm"]
     if not shutil.which("unshare") or subprocess.run([*own_disks, "true"], check=False).returncode:
-        pytest.skip("this machine lets nobody mount a disk of their own")
+        pytest.skip("unprivileged mounts are disabled")
     add_deaths(connection, 20_000)
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -86,16 +92,16 @@ def test_a_disk_that_is_full_or_read_only_is_said_and_leaves_the_old_files(
         "then export the day again.",
     )
     assert done.stdout.splitlines() == [
-        f"{begin}No space left on device. Mend that, {end}",
-        f"{begin}Read-only file system. Mend that, {end}",
+        f"{begin}No space left on device. Resolve this, {end}",
+        f"{begin}Read-only file system. Resolve this, {end}",
         "[]",
     ]
 
 
-def test_a_file_that_grows_too_long_is_said_and_leaves_the_old_files(
+def test_file_size_limit_is_reported_and_keeps_the_old_files(
     connection: Connection, database: Database, tmp_path: Path
 ) -> None:
-    """By the limit of the process, which is what a quota does too."""
+    """The limit of a process has the same effect as a quota."""
     add_deaths(connection, 20_000)
     command = [sys.executable, "-c", CHILD, database.url, str(tmp_path / "x"), str(tmp_path)]
     done = subprocess.run(
@@ -107,7 +113,7 @@ def test_a_file_that_grows_too_long_is_said_and_leaves_the_old_files(
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
     assert done.stderr.splitlines()[-1].endswith(
-        "dead_events: File too large. Mend that, then export the day again."
+        "dead_events: File too large. Resolve this, then export the day again."
     )
     assert [path for path in (tmp_path / "x").rglob("*") if path.is_file()] == []
     require_whole(tmp_path / "x" / "dead_events")

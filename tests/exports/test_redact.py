@@ -1,4 +1,4 @@
-"""What is hidden of payloads and errors: just that, exactly that, whatever the text; bad rules are refused."""
+"""Redaction hides exactly what the rules match, in any text; invalid rules are refused."""
 
 import hmac
 import json
@@ -17,7 +17,7 @@ KEY = b"a key of 16 bytes"
 
 
 def hidden(rules: str, payload: str) -> str | None:
-    return parse_redaction(rules, "", KEY).payload(payload)
+    return parse_redaction(rules, "", KEY).redact_payload(payload)
 
 
 def hashed(text: str) -> str:
@@ -38,33 +38,56 @@ def hashed(text: str) -> str:
         ("drop $", '{"a": 1}', None),
         ("mask $", '{"a": 1}', '"***"'),
         ("mask $.a", '{"a": {"b": [1, {}]}, "c": 1}', '{"a": "***", "c": 1}'),
-        ("mask $..email", '{"email": 1, "x": [{"email": [2]}, [{"email": 3}]]}',
-         '{"email": "***", "x": [{"email": "***"}, [{"email": "***"}]]}'),
-        ("mask $.x[*].y", '{"x": [{"y": 1}, {"z": 2}, 3], "y": 4}', '{"x": [{"y": "***"}, {"z": 2}, 3], "y": 4}'),
+        (
+            "mask $..email",
+            '{"email": 1, "x": [{"email": [2]}, [{"email": 3}]]}',
+            '{"email": "***", "x": [{"email": "***"}, [{"email": "***"}]]}',
+        ),
+        (
+            "mask $.x[*].y",
+            '{"x": [{"y": 1}, {"z": 2}, 3], "y": 4}',
+            '{"x": [{"y": "***"}, {"z": 2}, 3], "y": 4}',
+        ),
         ("mask $..a.b", '{"a": {"a": {"b": 1}}, "b": 2}', '{"a": {"a": {"b": "***"}}, "b": 2}'),
         ("mask $['a b;\\'c\"']", '{"a b;\'c\\"": 1}', '{"a b;\'c\\"": "***"}'),
         ('mask $["日本"][1]', '{"日本": [1, 2]}', '{"日本": [1, "***"]}'),
         ("mask $.straße", '{"straße": 1}', '{"straße": "***"}'),
-        ("mask $.email", '{"\\u0065mail": 1}', '{"\\u0065mail": "***"}'),  # of a column of type json
+        (
+            "mask $.email",
+            '{"\\u0065mail": 1}',
+            '{"\\u0065mail": "***"}',
+        ),  # of a column of type json
         ("mask $.a", '{"a": 1, "a": 2}', '{"a": "***", "a": "***"}'),
         ("mask $.0", '{"0": 1}', "refused"),
         ("mask $['0']", '{"0": 1}', '{"0": "***"}'),
         ("mask $['0']", "[1]", "[1]"),
         ("mask $[0]", '{"0": 1}', '{"0": 1}'),
-        ("mask $.a", ' { "b" : [ 1 , { } ] , "a" : "x" } ', ' { "b" : [ 1 , { } ] , "a" : "***" } '),
+        (
+            "mask $.a",
+            ' { "b" : [ 1 , { } ] , "a" : "x" } ',
+            ' { "b" : [ 1 , { } ] , "a" : "***" } ',
+        ),
         ("hash $.a", '{"a": "Zoë"}', f'{{"a": "{hashed("Zoë")}"}}'),
         ("hash $.a", '{"a": "Zo\\u00eb"}', f'{{"a": "{hashed("Zoë")}"}}'),
         ("hash $.a", '{"a": 9007199254740993}', f'{{"a": "{hashed("9007199254740993")}"}}'),
-        ("hash $.a; mask $.a.b; drop $.c; mask $.c", '{"a": 1, "c": 2}', f'{{"a": "{hashed("1")}"}}'),
+        (
+            "hash $.a; mask $.a.b; drop $.c; mask $.c",
+            '{"a": 1, "c": 2}',
+            f'{{"a": "{hashed("1")}"}}',
+        ),
         ("hash $.a; mask $..a", '{"a": 1}', '{"a": "***"}'),
         ("mask $.a; drop $.*", '{"a": 1}', "{}"),
-        ("mask $.absent", '{"n": 12345678901234567890.1200, "e": 1E9}', '{"n": 12345678901234567890.1200, "e": 1E9}'),
+        (
+            "mask $.absent",
+            '{"n": 12345678901234567890.1200, "e": 1E9}',
+            '{"n": 12345678901234567890.1200, "e": 1E9}',
+        ),
     ],
-)  # fmt: skip
-def test_what_a_path_leads_to_is_hidden_and_nothing_else_is_touched(
+)
+def test_rules_hide_exactly_what_their_paths_match(
     rules: str, payload: str, shown: str | None
 ) -> None:
-    """Every other character stays as it was."""
+    """Every other character stays."""
     if shown == "refused":
         with pytest.raises(DlqError):
             hidden(rules, payload)
@@ -83,7 +106,7 @@ JSON = st.recursive(
 
 
 def expected(value: Any) -> Any:
-    """What `drop $..a; mask $..b` leaves."""
+    """Apply `drop $..a; mask $..b` to a parsed value."""
     if isinstance(value, dict):
         return {
             key: "***" if key == "b" else expected(inner)
@@ -94,10 +117,10 @@ def expected(value: Any) -> Any:
 
 
 @given(value=JSON, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
-def test_any_payload_stays_json_without_what_is_hidden(
+def test_redacted_payload_is_json_without_hidden_values(
     *, value: Any, indent: int | None, ascii_only: bool
 ) -> None:
-    """Against the same rules on the parsed value."""
+    """The same rules on the parsed value have the same result."""
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     shown = hidden("drop $..a; mask $..b", text)
     assert shown is not None
@@ -105,15 +128,27 @@ def test_any_payload_stays_json_without_what_is_hidden(
 
 
 @pytest.mark.parametrize(
-    "payload", ["", "x", '{"a": 1', '{"a" 1}', '{"a": 1} x', "[1 2]", '"open', '{"b": ["x}', "{,}", '["\\"" "'],
-)  # fmt: skip
-def test_a_payload_that_is_no_json_is_masked_as_a_whole(payload: str) -> None:
-    """A column of another type than jsonb may hold anything; what cannot be searched is not let out."""
+    "payload",
+    [
+        "",
+        "x",
+        '{"a": 1',
+        '{"a" 1}',
+        '{"a": 1} x',
+        "[1 2]",
+        '"open',
+        '{"b": ["x}',
+        "{,}",
+        '["\\"" "',
+    ],
+)
+def test_invalid_json_is_masked_as_a_whole(payload: str) -> None:
+    """Only a column of type jsonb is always valid."""
     assert hidden("mask $.a", payload) == MASK
 
 
-def test_a_payload_of_any_depth_and_length_is_read() -> None:
-    """No recursion to exhaust, and nothing that grows with the square of the length."""
+def test_deep_and_long_payloads_are_redacted() -> None:
+    """Without recursion, and in linear time."""
     depth = 200_000
     assert (
         hidden("mask $..a", "[" * depth + '{"a": 1}' + "]" * depth)
@@ -145,21 +180,21 @@ def _batch(error: str | None, template: str | None = None) -> pa.RecordBatch:
 def test_matches_in_errors_and_templates_are_replaced(
     patterns: str, error: str | None, shown: str | None
 ) -> None:
-    """The template is made of the error, so it may say the same."""
-    batch = parse_redaction("", patterns, None).batch(_batch(error, error))
+    """A template comes from an error and may contain the same text."""
+    batch = parse_redaction("", patterns, None).redact_batch(_batch(error, error))
     assert batch.schema.equals(EXPORT_SCHEMA)
     assert (batch.column("error")[0].as_py(), batch.column("template")[0].as_py()) == (shown, shown)
 
 
-def test_no_pattern_takes_exponential_time() -> None:
-    """What never ends in a backtracking engine is done here before the test's time is up."""
+def test_patterns_take_linear_time() -> None:
+    """A backtracking engine would not finish."""
     error = "a" * 100_000 + "!"
-    batch = parse_redaction("", r"(a+)+$" + "\n" + r"(a|aa)+b", None).batch(_batch(error))
+    batch = parse_redaction("", r"(a+)+$" + "\n" + r"(a|aa)+b", None).redact_batch(_batch(error))
     assert batch.column("error")[0].as_py() == error
 
 
 @pytest.mark.parametrize(
-    ("payload", "errors", "key", "said"),
+    ("payload", "errors", "key", "message"),
     [
         ("hide $.a", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: a rule is drop, mask or hash and a path"),
         ("mask a", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: a rule is drop"),
@@ -167,30 +202,29 @@ def test_no_pattern_takes_exponential_time() -> None:
             "mask $.a $.b",
             "",
             KEY,
-            "DLQ_EXPORT_REDACT_PAYLOAD: 'mask $.a' is followed by ' $.b', which is no step",
+            "DLQ_EXPORT_REDACT_PAYLOAD: 'mask $.a' is followed by ' $.b', not by a step of a path.",
         ),
         ("mask $.a[", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: 'mask $.a' is followed by '['"),
         ("mask $.a..", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: "),
         ("mask $...a", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: "),
         ("mask $['a", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: "),
         ("mask $.a;; drop $.b", "", KEY, "DLQ_EXPORT_REDACT_PAYLOAD: "),
-        ("hash $.a", "", None, "DLQ_EXPORT_HASH_KEY: a rule of DLQ_EXPORT_REDACT_PAYLOAD hashes"),
-        ("", "(", KEY, "DLQ_EXPORT_REDACT_ERRORS: '(' is no pattern that RE2 reads"),
+        ("hash $.a", "", None, "DLQ_EXPORT_HASH_KEY is required because a rule uses `hash`."),
+        ("", "(", KEY, "DLQ_EXPORT_REDACT_ERRORS: '(' is not a valid RE2 pattern"),
         ("", "(?=a)", KEY, "DLQ_EXPORT_REDACT_ERRORS: "),
         ("", r"(a)\1", KEY, "DLQ_EXPORT_REDACT_ERRORS: "),
-        ("", "ok\na*", KEY, "DLQ_EXPORT_REDACT_ERRORS: 'a*' matches nothing at all"),
+        ("", "ok\na*", KEY, "DLQ_EXPORT_REDACT_ERRORS: 'a*' matches the empty text"),
     ],
 )
-def test_a_rule_that_cannot_be_understood_is_refused_by_the_name_of_its_variable(
-    payload: str, errors: str, key: bytes | None, said: str
+def test_invalid_rule_is_refused_with_the_name_of_its_variable(
+    payload: str, errors: str, key: bytes | None, message: str
 ) -> None:
-    """Once, before anything is exported with it."""
     with pytest.raises(DlqError) as raised:
         parse_redaction(payload, errors, key)
-    assert str(raised.value).startswith(said)
+    assert raised.value.message.startswith(message)
 
 
-def test_the_key_is_in_no_text() -> None:
+def test_key_is_never_shown() -> None:
     redaction = parse_redaction("hash $.a", "x", KEY)
     assert KEY.decode() not in repr(redaction) + json.dumps(redaction.describe())
     assert redaction.describe() == {"payload": ["hash $.a"], "errors": ["x"]}

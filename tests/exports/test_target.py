@@ -1,4 +1,4 @@
-"""Where exports go: by a folder or a URI; a place that cannot be had is said in a sentence without its secrets."""
+"""Targets: a folder or a URI; errors name the target without its secrets."""
 
 import json
 from datetime import UTC, date, datetime
@@ -32,8 +32,10 @@ NAMES = [
 @pytest.fixture
 def deaths(connection: Connection) -> None:
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-        " select 'o', n::text, 'e', jsonb_build_object('n', n), 'dead', 'boom', %s from generate_series(1, 1000) n",
+        "insert into outbox_event"
+        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " select 'o', n::text, 'e', jsonb_build_object('n', n), 'dead', 'boom', %s"
+        " from generate_series(1, 1000) n",
         [DAY.start],
     )
     classify_deaths(connection, zone=UTC_ZONE)
@@ -53,10 +55,10 @@ def keys(root: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("deaths")
-def test_a_day_goes_to_s3_and_is_verified_there(
+def test_day_is_exported_to_s3_and_verified_there(
     connection: Connection, database: Database, s3: str, tmp_path: Path
 ) -> None:
-    """By AWS_* variables alone; the same bytes as in a folder; nothing unfinished stays here."""
+    """With AWS_* variables alone. The bytes are those of a folder. The staging folder is empty."""
     target = open_target(
         "s3://bucket/some prefix/exports/".replace(" ", "%20"), staging=tmp_path / "staging"
     )
@@ -73,14 +75,13 @@ def test_a_day_goes_to_s3_and_is_verified_there(
 
 
 @pytest.mark.usefixtures("deaths")
-def test_s3_by_query_parameters(
+def test_s3_is_configured_by_query_parameters(
     connection: Connection,
     database: Database,
     s3: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Those that pyarrow understands."""
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     options = f"region=eu-central-1&scheme=http&endpoint_override={s3}"
@@ -97,10 +98,10 @@ def test_s3_by_query_parameters(
 
 
 @pytest.mark.usefixtures("deaths", "s3")
-def test_a_rerun_replaces_the_objects_of_a_day(
+def test_second_export_replaces_the_objects_of_a_day(
     connection: Connection, database: Database, tmp_path: Path
 ) -> None:
-    """And removes those of a format that is no longer asked for; a lost or changed object is found."""
+    """It removes those of unwanted formats. Verification finds missing and changed objects."""
     target = open_target("s3://bucket/x", staging=tmp_path)
     export(database, target)
     export(database, target, ExportFormat.PARQUET)
@@ -109,21 +110,21 @@ def test_a_rerun_replaces_the_objects_of_a_day(
     with files.open_output_stream(f"{path}/{NAMES[3]}") as stream:
         stream.write(b"half")
     assert verify_day(connection, day=DAY, target=target, now=NOW) == [
-        f"{NAMES[3]} differs from its sum in the record"
+        f"{NAMES[3]} differs from its checksum in the record"
     ]
     files.delete_file(f"{path}/{NAMES[2]}")
     assert f"{NAMES[2]} is missing" in verify_day(connection, day=DAY, target=target, now=NOW)
 
 
 @pytest.mark.usefixtures("deaths")
-def test_an_upload_that_fails_leaves_no_manifest(
+def test_failed_upload_leaves_no_manifest(
     connection: Connection,
     database: Database,
     tmp_path: Path,
     s3: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Objects of two exports are never named by one manifest; the next export mends it."""
+    """No manifest names objects of two exports. The next export completes the day."""
     target = open_target("s3://bucket/x", staging=tmp_path)
     export(database, target)
     put = Target.put
@@ -150,7 +151,7 @@ def test_an_upload_that_fails_leaves_no_manifest(
 
 @pytest.mark.usefixtures("deaths", "s3")
 @pytest.mark.parametrize(
-    ("uri", "said"),
+    ("uri", "message"),
     [
         ("s3://nobody/x", "s3://nobody/x/dead_events: .*NO_SUCH_BUCKET"),
         (
@@ -159,11 +160,11 @@ def test_an_upload_that_fails_leaves_no_manifest(
         ),
     ],
 )
-def test_a_store_that_refuses_is_said_without_its_secrets(
-    connection: Connection, database: Database, tmp_path: Path, uri: str, said: str
+def test_storage_error_names_the_target_without_secrets(
+    connection: Connection, database: Database, tmp_path: Path, uri: str, message: str
 ) -> None:
-    """And the day is not taken for exported."""
-    with pytest.raises(DlqError, match=f"cannot be written to {said}") as raised:
+    """The day does not count as exported."""
+    with pytest.raises(DlqError, match=f"cannot be written to {message}") as raised:
         export(database, open_target(uri, staging=tmp_path))
     assert "s3cr3t" not in str(raised.value)
     assert connection.execute("select verified_at from dlq.export_day").fetchall() == [
@@ -182,15 +183,15 @@ def test_a_store_that_refuses_is_said_without_its_secrets(
         "file://ann:s3cr3t@host/x",
     ],
 )
-def test_a_uri_that_cannot_be_used_is_said_without_its_secrets(uri: str, tmp_path: Path) -> None:
+def test_invalid_uri_is_refused_without_secrets(uri: str, tmp_path: Path) -> None:
     with pytest.raises(DlqError, match="DLQ_EXPORT_URI cannot be used: ") as raised:
         open_target(uri, staging=tmp_path)
     assert "s3cr3t" not in str(raised.value)
     assert raised.value.__suppress_context__
 
 
-def test_a_folder_is_named_as_a_path_or_as_a_uri(database: Database, tmp_path: Path) -> None:
-    """Spaces and all."""
+def test_folder_is_given_as_a_path_or_a_uri(database: Database, tmp_path: Path) -> None:
+    """With a space in its name."""
     folder = tmp_path / "a b"
     for uri in (str(folder), folder.as_uri()):
         target = open_target(uri, staging=tmp_path / "unused")
@@ -200,7 +201,6 @@ def test_a_folder_is_named_as_a_path_or_as_a_uri(database: Database, tmp_path: P
     assert not (tmp_path / "unused").exists()
 
 
-def test_googles_storage_is_the_same_code(tmp_path: Path) -> None:
-    """Opening it asks no server; nothing further is tried here."""
+def test_google_storage_is_opened_without_a_connection(tmp_path: Path) -> None:
     target = open_target("gs://bucket/x", staging=tmp_path)
     assert (target.uri, target.local) == ("gs://bucket/x/dead_events", None)

@@ -1,4 +1,4 @@
-"""What a scrape says: true, bounded, of one moment, and never less than before."""
+"""Tests a scrape: correct, bounded, of one snapshot, with counters that never decrease."""
 
 import os
 import random
@@ -34,7 +34,7 @@ Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def text(database: Database) -> str:
-    """A scrape by a process that has just started."""
+    """Scrape from a process that has just started."""
     registry = CollectorRegistry()
     registry.register(
         DeadLetterCollector(
@@ -45,7 +45,7 @@ def text(database: Database) -> str:
 
 
 def scrape(database: Database) -> Series:
-    """Every sample by its name and labels."""
+    """Return every sample by its name and labels."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text(database))
@@ -73,8 +73,10 @@ def counters(series: Series) -> Series:
     }
 
 
-def test_a_death_is_counted_at_once_and_once(connection: Connection, database: Database) -> None:
-    """Before it has a cause and after."""
+def test_a_death_is_counted_at_once_and_only_once(
+    connection: Connection, database: Database
+) -> None:
+    """Before it is classified and afterwards."""
     add_events(connection, 3)
     kill(connection, "boom", attempts=5)
     for unclassified in (3, 0):
@@ -103,15 +105,13 @@ def test_a_death_is_counted_at_once_and_once(connection: Connection, database: D
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_counter_goes_down_whatever_happens(
-    connection: Connection, database: Database, seed: int
-) -> None:
-    """Retries, archive, restore, purge, a ledger that forgets, and a new process each time."""
+def test_no_counter_decreases(connection: Connection, database: Database, seed: int) -> None:
+    """After retries, archive, restore and purges, with a new process for each scrape."""
     chance = random.Random(seed)
     died: Counter[str] = Counter()
     before: Series = {}
     for step in range(30):
-        _something_happens(connection, chance, died, step)
+        _do_something(connection, chance, died, step)
         seen = scrape(database)
         lower = {
             key: (before[key], seen[key])
@@ -121,7 +121,7 @@ def test_no_counter_goes_down_whatever_happens(
         assert lower == {}, step
         assert {key[0] for key in before.keys() - seen.keys()} <= {
             "dlq_oldest_archived_event_timestamp_seconds",
-            "dispatchbox_dead_events_current",  # of a type that was not classified yet
+            "dispatchbox_dead_events_current",  # of an unclassified type
         }
         by_type = Counter(
             {
@@ -132,11 +132,11 @@ def test_no_counter_goes_down_whatever_happens(
         assert by_type == died
         before = seen
     assert (
-        one(connection, "select count(*) from dlq.audit where kind = 'ledger.forget'")["count"] > 0
+        one(connection, "select count(*) from dlq.audit where kind = 'ledger.purge'")["count"] > 0
     )
 
 
-def _something_happens(
+def _do_something(
     connection: Connection, chance: random.Random, died: Counter[str], step: int
 ) -> None:
     later = datetime.now(UTC) + timedelta(days=5000 + step)
@@ -184,10 +184,10 @@ def _something_happens(
             purge_deaths(connection, before=later, audit=audit())
 
 
-def test_the_days_of_a_job_that_failed_are_counted_until_they_succeed(
+def test_failed_days_of_a_job_count_until_they_succeed(
     connection: Connection, database: Database
 ) -> None:
-    """Whatever else succeeds; and since when we are there is said, for what never succeeded."""
+    """Other days do not matter. The time of the installation is exposed."""
     now = datetime.now(UTC)
     days = ("2026-01-01", "2026-01-02")
     record_job_failures(
@@ -200,18 +200,21 @@ def test_the_days_of_a_job_that_failed_are_counted_until_they_succeed(
     assert value(seen, "dlq_installed_timestamp_seconds") <= now.timestamp()
 
 
-def test_a_scrape_is_of_one_moment(
+def test_a_scrape_is_one_snapshot(
     connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While deaths get their causes, none is seen twice and none is missed."""
+    """While deaths are classified, none is counted twice and none is missed."""
     add_events(connection, 3_000)
     connection.execute("update outbox_event set status = 'dead', last_error = 'boom'")
-    monkeypatch.setattr(classify, "BATCH", 50)
+    monkeypatch.setattr(classify, "BATCH", 500)
+    scraped = threading.Semaphore(0)  # each batch waits until a scrape has ended
     working = threading.Thread(
-        target=classify_deaths, args=(connection,), kwargs={"zone": UTC_ZONE}
+        target=classify_deaths,
+        args=(connection,),
+        kwargs={"zone": UTC_ZONE, "progress": lambda _: scraped.acquire()},
     )
     working.start()
-    rounds = 0
+    scrapes = 0
     while working.is_alive():
         seen = scrape(database)
         assert sum(named(seen, "dispatchbox_dead_events_total").values()) == 3_000
@@ -219,15 +222,14 @@ def test_a_scrape_is_of_one_moment(
         assert deaths == 3_000
         shown = sum(named(seen, "dlq_cause_deaths_total").values())
         assert shown + value(seen, "dlq_unclassified_deaths") == 3_000
-        rounds += 1
+        scrapes += 1
+        scraped.release()
     working.join()
-    assert rounds > 2
+    assert scrapes >= 6
 
 
-def test_types_beyond_the_fiftieth_are_other_and_none_goes_down(
-    connection: Connection, database: Database
-) -> None:
-    """However many an application invents; those that were met first keep their names."""
+def test_types_beyond_the_fiftieth_are_other(connection: Connection, database: Database) -> None:
+    """The first ones keep their labels, and no counter decreases."""
     before: Series = {}
     for wave in range(4):
         for kind in range(40):
@@ -251,15 +253,16 @@ def test_types_beyond_the_fiftieth_are_other_and_none_goes_down(
     )
 
 
-def test_what_is_dead_of_hundreds_of_types_adds_up(
+def test_dead_events_of_hundreds_of_types_add_up(
     connection: Connection, database: Database
 ) -> None:
-    """An application that writes an id into the type makes no series of it, and no scrape that never ends."""
+    """An application that writes an id into the type does not create a series for each id."""
     for kinds in (499, 500, 700):
         connection.execute("truncate outbox_event")
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
-            " select 'order', '1', 'paid ' || mod(n, %s), '{}', 'dead' from generate_series(1, 2100) n",
+            " select 'order', '1', 'paid ' || mod(n, %s), '{}', 'dead'"
+            " from generate_series(1, 2100) n",
             [kinds],
         )
         current = named(scrape(database), "dispatchbox_dead_events_current")
@@ -267,10 +270,10 @@ def test_what_is_dead_of_hundreds_of_types_adds_up(
         assert len(current) <= 52
 
 
-def test_causes_beyond_the_fiftieth_are_other_until_they_matter(
+def test_causes_beyond_the_fiftieth_are_other_until_they_grow(
     connection: Connection, database: Database
 ) -> None:
-    """A cause that outgrows another takes its place; `other` keeps what it counted."""
+    """A cause that outgrows another one replaces it; `other` keeps its count."""
     add_events(connection, 180)
     for n in range(60):
         kill(
@@ -293,31 +296,34 @@ def test_causes_beyond_the_fiftieth_are_other_until_they_matter(
     assert len(named(after, "dlq_cause_info")) == 50
 
 
-def test_two_causes_of_equal_size_do_not_take_turns(connection: Connection) -> None:
-    """Series that come and go every five minutes would be as many as there are causes."""
+def test_two_causes_of_equal_size_do_not_alternate(connection: Connection) -> None:
+    """Otherwise every cause would have a series sooner or later."""
     add_events(connection, 51)
     for n in range(51):
         kill(connection, f"Error{n:02}Exception: x", where=f"id = {n + 1}")
         classify_deaths(connection, zone=UTC_ZONE)
-    query = "select array_agg(cause_id order by cause_id) as ids from dlq.cause_count where shown and cause_id <> 'other'"
+    query = (
+        "select array_agg(cause_id order by cause_id) as ids"
+        " from dlq.cause_count where shown and cause_id <> 'other'"
+    )
     shown = one(connection, query)["ids"]
     refresh_shown_causes(connection, now=datetime.now(UTC))
     assert one(connection, query)["ids"] == shown
     assert len(shown) == 50
 
 
-def test_while_the_database_is_away_only_that_is_said() -> None:
-    """Not that nothing is dead."""
+def test_without_the_database_the_only_sample_is_dlq_up() -> None:
+    """It does not expose zeros."""
     away = Database("postgresql://ann:s3cr3t@127.0.0.1:1/none")
     assert scrape(away) == {("dlq_up", ()): 0.0}
 
 
-def test_a_database_that_is_not_migrated_is_no_zero(empty_database: Database) -> None:
+def test_without_migrations_the_only_sample_is_dlq_up(empty_database: Database) -> None:
     assert scrape(empty_database) == {("dlq_up", ()): 0.0}
 
 
-def test_hostile_labels_stay_labels(connection: Connection, database: Database) -> None:
-    """A line end or a quote in a type begins no line of its own."""
+def test_hostile_labels_are_escaped(connection: Connection, database: Database) -> None:
+    """A line end or a quote in a type does not start another sample."""
     hostile = 'a"} 1\ndlq_up 0\n\\'
     add_events(connection, 1, event_type=hostile)
     kill(connection, "boom")
@@ -332,8 +338,8 @@ def test_hostile_labels_stay_labels(connection: Connection, database: Database) 
     )
 
 
-def test_promtool_finds_nothing_to_say(connection: Connection, database: Database) -> None:
-    """`promtool check metrics`: names, units and help as Prometheus wants them."""
+def test_promtool_accepts_the_metrics(connection: Connection, database: Database) -> None:
+    """`promtool check metrics` checks names, units and help texts."""
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is missing: apt-get install prometheus")
@@ -352,22 +358,22 @@ def test_promtool_finds_nothing_to_say(connection: Connection, database: Databas
 
 
 def test_a_scrape_reads_indexes_and_small_tables(connection: Connection) -> None:
-    """What is dead is counted from an index alone, and the ledger is not read."""
+    """Dead events are counted from an index alone, and the ledger is not scanned."""
     add_events(connection, 30_000)
     connection.execute(
         "update outbox_event set status = 'dead', last_error = 'boom' where id <= 10000"
     )
     classify_deaths(connection, zone=UTC_ZONE)
     connection.execute(
-        "update outbox_event set status = 'dead', last_error = 'boom' where id between 10000 and 20000"
+        "update outbox_event set status = 'dead', last_error = 'boom'"
+        " where id between 10000 and 20000"
     )
     connection.execute("vacuum analyze")
     plans: dict[str, str] = {}
-    for name in ("dead", "unclassified", "state", "causes", "acts"):
-        statement = f"explain {connection.render_query(f'metrics.{name}', labels=50, max_retries=3)}".encode()
-        plans[name] = "\n".join(
-            row["QUERY PLAN"] for row in connection.execute(statement).fetchall()
-        )
+    for name in ("dead", "unclassified", "state", "causes", "moved_events"):
+        query = connection.render_query(f"metrics.{name}", labels=50, max_retries=3)
+        rows = connection.execute(f"explain {query}".encode()).fetchall()
+        plans[name] = "\n".join(row["QUERY PLAN"] for row in rows)
     assert "Index Only Scan using dlq_dead_types" in plans["dead"], plans["dead"]
     assert "Index Only Scan using death_unclassified_type" in plans["unclassified"], plans[
         "unclassified"

@@ -1,4 +1,4 @@
-"""Lists and figures of what is dead: whole, exact, and read from the indexes however much there is."""
+"""Lists and counts of dead events: complete, exact, and read from indexes."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from dlq_pipelines.outbox.dead_events import (
-    DeadEventPage,
     StatsDimension,
     count_dead_events,
     get_dead_event_stats,
@@ -21,11 +20,13 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def _fill(connection: Connection, count: int) -> None:
-    """Dead events of four types and three causes, one a minute; two of each minute died in the same moment."""
+    """Add dead events of four types and three causes, one a minute; pairs die at the same time."""
     connection.execute("alter table outbox_event disable trigger user")
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,"
-        " dead_at) select 'kind' || mod(n, 2), n::text, 'type' || mod(n, 4), '{}', 'dead', mod(n, 5), 'Error ' || n,"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " attempts, last_error,"
+        " dead_at) select 'kind' || mod(n, 2), n::text, 'type' || mod(n, 4), '{}', 'dead', mod(n,"
+        " 5), 'Error ' || n,"
         " '2026-02-01Z'::timestamptz + (n / 2) * interval '1 minute' from generate_series(1, %s) n",
         [count],
     )
@@ -35,8 +36,10 @@ def _fill(connection: Connection, count: int) -> None:
         " select 'c' || n, 'Error', n::text, '', now(), now() from generate_series(0, 2) n"
     )
     connection.execute(
-        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)"
-        " select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error, 'c' || mod(id, 3)"
+        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
+        " died_at, error, cause_id)"
+        " select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error, 'c'"
+        " || mod(id, 3)"
         " from outbox_event order by id"
     )
     connection.execute("vacuum analyze")
@@ -45,11 +48,13 @@ def _fill(connection: Connection, count: int) -> None:
 def _all(connection: Connection, selection: Selection, *, limit: int) -> list[int]:
     """Every event of the pages, one after the other."""
     ids: list[int] = []
-    page: DeadEventPage | None = None
-    while page is None or page.next:
-        page = list_dead_events(connection, selection, limit=limit, after=page and page.next)
+    after: str | None = None
+    while True:
+        page = list_dead_events(connection, selection, limit=limit, after=after)
         ids += [event.id for event in page.events]
-    return ids
+        after = page.next
+        if after is None:
+            return ids
 
 
 @pytest.mark.parametrize(
@@ -75,7 +80,7 @@ def _all(connection: Connection, selection: Selection, *, limit: int) -> list[in
 def test_pages_by_key_and_by_offset_hold_each_event_once_in_order(
     connection: Connection, selection: Selection, where: str
 ) -> None:
-    """Through more than one look of 5,000 rows, with deaths of the same moment, and as many as are counted."""
+    """More than one scan of 5,000 rows, with equal times of death, and as many as are counted."""
     _fill(connection, 12_000)
     rows = connection.execute(
         f"select id from outbox_event where {where} order by dead_at desc, id desc".encode()
@@ -135,10 +140,10 @@ def test_what_is_not_classified_yet_is_counted_as_that(connection: Connection) -
         ({"limit": 0}, "limit must be a whole number from 1 to 1000"),
         ({"limit": 1001}, "limit must be a whole number from 1 to 1000"),
         ({"offset": -1}, "offset must be"),
-        ({"after": "x"}, "after is none that a page gave"),
-        ({"after": "é"}, "after is none that a page gave"),
-        ({"after": "f" * 22}, "after is none that a page gave"),
-        ({"after": "AAZg_EESMAAAAAAAAA9CQA", "offset": 1}, "offset and after were both given"),
+        ({"after": "x"}, "Invalid cursor"),
+        ({"after": "é"}, "Invalid cursor"),
+        ({"after": "f" * 22}, "Invalid cursor"),
+        ({"after": "AAZg_EESMAAAAAAAAA9CQA", "offset": 1}, "offset cannot be combined with after"),
     ],
 )
 def test_a_page_that_is_none_is_refused(
@@ -177,7 +182,7 @@ AGES = {"bounds": [1, 2, 3, 4], "hour": NOW, "day": NOW, "week": NOW, "month": N
 def test_what_is_dead_is_found_by_its_indexes(
     connection: Connection, name: str, values: dict[str, Any], index: str
 ) -> None:
-    """Also behind many delivered events: no statement reads the table itself, and none sorts what is dead."""
+    """Also after many deliveries, no statement reads the table itself or sorts dead events."""
     _fill(connection, 20_000)
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
@@ -185,7 +190,8 @@ def test_what_is_dead_is_found_by_its_indexes(
     )
     connection.execute("vacuum analyze")
     connection.execute("set max_parallel_workers_per_gather = 0")
-    statement = f"explain (analyze, timing off, costs off) {connection.render_query(f'dead_event.{name}', **values)}"
+    query = connection.render_query(f"dead_event.{name}", **values)
+    statement = f"explain (analyze, timing off, costs off) {query}"
     plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement.encode()))
     assert index in plan, plan
     assert "Seq Scan on outbox_event" not in plan, plan

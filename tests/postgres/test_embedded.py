@@ -1,5 +1,6 @@
-"""The embedded server: real processes, real signals, a real folder of its own for every test."""
+"""The embedded server, with real processes and signals; every test has a home of its own."""
 
+import hashlib
 import importlib.util
 import os
 import pwd
@@ -23,22 +24,25 @@ import psycopg
 import pytest
 import sqlalchemy
 
+import dlq_pipelines
 from dlq_pipelines.errors import DatabaseUnavailableError
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.embedded import start_server
+from dlq_pipelines.postgres.embedded.cluster import SETTINGS
+from dlq_pipelines.postgres.embedded.programs import PACKAGE, STATE_DIRECTORY
 
-REPOSITORY = Path(embedded.__file__).parents[2]
+REPOSITORY = Path(dlq_pipelines.__file__).parents[1]
 PACKAGES = Path(sysconfig.get_paths()["purelib"])
 ROOT = os.geteuid() == 0
-TMP = Path("/tmp")  # noqa: S108 - pytest's own folders are closed to other accounts
+TMP = Path("/tmp")  # noqa: S108 - other accounts cannot enter pytest's own folders
+ACCOUNT_FILES = [Path("/etc/passwd"), Path("/etc/group"), Path("/etc/shadow")]
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec(embedded.PACKAGE) is None,
+    importlib.util.find_spec(PACKAGE) is None,
     reason="the extra dlq-pipelines[embedded] is not installed",
 )
 only_root = pytest.mark.skipif(not ROOT, reason="only root runs the server as another account")
 
-# A process that uses the server until a line arrives on its standard input.
+# A process that uses the server until it reads a line on its standard input.
 USER = """
 import sys
 from pathlib import Path
@@ -59,33 +63,29 @@ class User:
     def __init__(
         self, home: Path, python: Sequence[str] = (sys.executable,), **options: Any
     ) -> None:
-        self.process = subprocess.Popen(
-            [*python, "-c", USER, str(home)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            **options,
-        )
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        command = [*python, "-c", USER, str(home)]
+        self.process = subprocess.Popen(command, text=True, **pipes, **options)
 
-    def answer(self) -> str:
-        """The url of the server that it started or found, or the error."""
+    def read_answer(self) -> str:
+        """The server's URL, or the error message."""
         assert self.process.stdout
         line: str = self.process.stdout.readline()
         return line.strip()
 
     def leave(self) -> None:
-        """Let it release the server and end."""
+        """Make the process release the server and end."""
         self.process.communicate("\n", timeout=90)
 
     def kill(self) -> None:
-        """End it as the kernel's out-of-memory killer would."""
+        """Kill the process with SIGKILL."""
         self.process.kill()
         self.process.communicate(timeout=90)
 
 
 @pytest.fixture
 def cleanup() -> Iterator[Callable[[Path], Path]]:
-    """Register a home whose server, data and socket folder are to be removed at the end."""
+    """Register a home whose server and data are removed after the test."""
     homes: list[Path] = []
 
     def register(home: Path) -> Path:
@@ -94,7 +94,7 @@ def cleanup() -> Iterator[Callable[[Path], Path]]:
 
     yield register
     for home in homes:
-        remove(home)
+        remove_servers(home)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def home(tmp_path: Path, cleanup: Callable[[Path], Path]) -> Path:
 
 @pytest.fixture
 def user() -> Iterator[Callable[..., User]]:
-    """Start other users, of which none outlives the test."""
+    """Start other users, which end with the test."""
     users: list[User] = []
 
     def begin(*args: Any, **options: Any) -> User:
@@ -116,39 +116,50 @@ def user() -> Iterator[Callable[..., User]]:
         each.kill()
 
 
-def remove(home: Path) -> None:
-    data = Path(os.path.realpath(home / "postgres"))
-    for process in postmasters(home):
-        process.send_signal(signal.SIGQUIT)
-        process.wait(30)
-    if data.parent == embedded.STAGE:
-        shutil.rmtree(data, ignore_errors=True)
-    for folder in TMP.glob(f"dlq-*-{embedded._digest(data)}"):
+def find_data(home: Path) -> Path:
+    return Path(os.path.realpath(home / "postgres"))
+
+
+def find_folders(home: Path) -> list[Path]:
+    """The folders of root's state directory that were created for a home at this path."""
+    links = STATE_DIRECTORY.glob("cluster-*/home")
+    return [link.parent for link in links if link.readlink() == home]
+
+
+def remove_servers(home: Path) -> None:
+    folders = find_folders(home) if ROOT else []
+    for data in [find_data(home), *(folder / "data" for folder in folders)]:
+        for process in find_postmasters(data):
+            process.send_signal(signal.SIGQUIT)
+            process.wait(30)
+        digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:12]
+        for folder in TMP.glob(f"dlq-*-{digest}"):
+            shutil.rmtree(folder)
+    for folder in folders:
         shutil.rmtree(folder)
 
 
-def postmasters(home: Path) -> list[psutil.Process]:
-    """The main server processes of this home's data folder that are alive.
+def find_postmasters(data: Path) -> list[psutil.Process]:
+    """The living main processes of servers on a data folder.
 
-    A child that was forked this moment still bears its parent's command line; it is not one.
+    A child that was forked a moment ago still has its parent's command line, and is left out.
     """
-    data = os.path.realpath(home / "postgres")
     servers = {
         process.pid: process
         for process in psutil.process_iter(["cmdline", "ppid"])
         if (line := process.info["cmdline"])
         and line[0].endswith("bin/postgres")
-        and line[-2:] == ["-D", data]
+        and line[-2:] == ["-D", str(data)]
     }
     return [process for process in servers.values() if process.info["ppid"] not in servers]
 
 
-def postmaster(home: Path) -> psutil.Process:
-    (only,) = postmasters(home)
+def find_postmaster(home: Path) -> psutil.Process:
+    (only,) = find_postmasters(find_data(home))
     return only
 
 
-def answers(url: str) -> bool:
+def is_answering(url: str) -> bool:
     try:
         with psycopg.connect(url) as connection:
             return connection.execute("select 1").fetchone() == (1,)
@@ -156,64 +167,78 @@ def answers(url: str) -> bool:
         return False
 
 
-def crash(home: Path) -> None:
-    """Kill the main server process as the kernel's out-of-memory killer would."""
-    process = postmaster(home)
+def kill_server(home: Path) -> None:
+    """Kill the main server process with SIGKILL."""
+    process = find_postmaster(home)
     process.kill()
     process.wait(30)
 
 
-def seen(paths: Sequence[Path]) -> dict[Path, tuple[int, int, int]]:
+def keep_answer(url: str) -> None:
+    """Store the row that `read_kept_answer` reads."""
+    with psycopg.connect(url) as connection:
+        connection.execute("create table kept as select 42 as answer")
+
+
+def read_kept_answer(url: str) -> Any:
+    """The stored row; None: the database is empty."""
+    with psycopg.connect(url) as connection:
+        if connection.execute("select to_regclass('kept')").fetchone() == (None,):
+            return None
+        return connection.execute("select answer from kept").fetchone()
+
+
+def read_ownership(paths: Sequence[Path]) -> dict[Path, tuple[int, int, int]]:
     """Mode, owner and group of folders and of every folder above them."""
     folders = {folder for path in paths for folder in (path, *path.parents)}
     return {folder: (s.st_mode, s.st_uid, s.st_gid) for folder in folders for s in [folder.stat()]}
 
 
-# --- start ---------------------------------------------------------------------------------------------------------
+# --- start ----------------------------------------------------------------------------------------
 
 
-def test_a_start_from_nothing_answers_as_postgresql_18_in_utc(home: Path) -> None:
-    """No preparation is needed: one call, and there is a server with the settings that this project counts on."""
+def test_a_new_home_gets_a_postgresql_18_with_our_settings(home: Path) -> None:
     with start_server(home) as server, psycopg.connect(server.url()) as connection:
         assert connection.execute("select 1").fetchone() == (1,)
         assert connection.info.server_version >= 180000
-        shown = {name: connection.execute(f"show {name}").fetchone() for name in embedded.SETTINGS}
-        assert shown == {name: (value,) for name, value in embedded.SETTINGS.items()}
+        shown = {name: connection.execute(f"show {name}").fetchone() for name in SETTINGS}
+        assert shown == {name: (value,) for name, value in SETTINGS.items()}
         assert connection.execute("show fsync").fetchone() == ("on",)
         assert connection.execute("show server_encoding").fetchone() == ("UTF8",)
 
 
-def test_processes_that_start_at_once_get_one_server(home: Path, user: Callable[..., User]) -> None:
-    """However many begin together in an empty home, one of them creates the data and starts the server."""
+def test_processes_that_start_at_once_share_one_server(
+    home: Path, user: Callable[..., User]
+) -> None:
+    """In a new home, one of the processes creates the data and starts the server."""
     users = [user(home) for _ in range(3)]
-    (url,) = {each.answer() for each in users}
-    assert answers(url)
-    assert len(postmasters(home)) == 1
+    (url,) = {each.read_answer() for each in users}
+    assert is_answering(url)
+    assert find_postmaster(home)
+    assert len(find_folders(home)) == ROOT
 
 
-def test_threads_that_start_at_once_get_one_server(home: Path) -> None:
-    """Locks hold between the threads of one process as between processes."""
+def test_threads_that_start_at_once_share_one_server(home: Path) -> None:
+    """The locks work between the threads of one process as between processes."""
     with ThreadPoolExecutor(4) as pool:
         servers = list(pool.map(start_server, [home] * 4))
-    assert len(postmasters(home)) == 1
+    assert find_postmaster(home)
     for server in servers:
-        assert answers(server.url())
+        assert is_answering(server.url())
         server.release()
-    assert postmasters(home) == []
+    assert find_postmasters(find_data(home)) == []
 
 
-def test_data_is_still_there_after_a_stop_and_a_start(home: Path) -> None:
-    """The server comes and goes; what was written stays."""
-    with start_server(home) as server, psycopg.connect(server.ensure_database("dlq")) as connection:
-        connection.execute("create table kept as select 42 as answer")
-    with start_server(home) as server, psycopg.connect(server.url("dlq")) as connection:
-        assert connection.execute("select answer from kept").fetchone() == (42,)
+def test_data_survives_a_stop_and_a_start(home: Path) -> None:
+    with start_server(home) as server:
+        keep_answer(server.ensure_database("dlq"))
+    with start_server(home) as server:
+        assert read_kept_answer(server.url("dlq")) == (42,)
 
 
-def test_a_relative_and_a_linked_home_are_the_same_home(
+def test_a_relative_path_and_a_link_name_the_same_home(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One folder is one server, however it is written."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(home)
     with (
@@ -224,56 +249,56 @@ def test_a_relative_and_a_linked_home_are_the_same_home(
         assert first.url() == second.url() == third.url()
 
 
-# --- stop ----------------------------------------------------------------------------------------------------------
+# --- stop -----------------------------------------------------------------------------------------
 
 
-def test_the_last_user_stops_the_server_and_an_earlier_leaver_does_not(
-    home: Path, user: Callable[..., User]
-) -> None:
-    """The server lives exactly as long as somebody uses it, whoever started it."""
+def test_the_last_user_stops_the_server(home: Path, user: Callable[..., User]) -> None:
+    """The server stays while any process uses it, also when the process that started it ends."""
     first = user(home)
-    url = first.answer()
+    url = first.read_answer()
     second = user(home)
-    assert second.answer() == url
+    assert second.read_answer() == url
     first.leave()
-    assert answers(url)
+    assert is_answering(url)
     second.leave()
-    assert postmasters(home) == []
-    assert not answers(url)
+    assert find_postmasters(find_data(home)) == []
+    assert not is_answering(url)
 
 
 def test_two_uses_in_one_process_count_as_two(home: Path) -> None:
-    """A library that releases its own use does not take the server from its caller, and twice is once."""
+    """The release of one use keeps the server for the other; a second release does nothing."""
     with start_server(home) as outer:
         inner = start_server(home)
         inner.release()
         inner.release()
-        assert answers(outer.url())
-    assert postmasters(home) == []
+        assert is_answering(outer.url())
+    assert find_postmasters(find_data(home)) == []
 
 
-def test_the_end_of_a_process_that_never_released_stops_the_server(home: Path) -> None:
-    """Leaving is not the caller's duty: the interpreter's exit does it."""
-    program = "import sys, pathlib, dlq_pipelines.postgres.embedded as e; e.start(pathlib.Path(sys.argv[1]))"
+def test_the_end_of_a_process_releases_the_server(home: Path) -> None:
+    program = (
+        "import sys, pathlib, dlq_pipelines.postgres.embedded as embedded;"
+        "embedded.start_server(pathlib.Path(sys.argv[1]))"
+    )
     subprocess.run([sys.executable, "-c", program, str(home)], check=True, timeout=120)
     assert (home / "postgres" / "PG_VERSION").read_text() == "18\n"
-    assert postmasters(home) == []
+    assert find_postmasters(find_data(home)) == []
 
 
-def test_a_killed_user_leaves_no_lock_behind(home: Path, user: Callable[..., User]) -> None:
-    """Locks die with their holder: after a SIGKILL the next user starts at once and, as the last, stops the server."""
+def test_a_killed_user_leaves_no_lock(home: Path, user: Callable[..., User]) -> None:
+    """After a SIGKILL the next user starts at once and, as the last one, stops the server."""
     killed = user(home)
-    url = killed.answer()
+    url = killed.read_answer()
     killed.kill()
-    assert answers(url)
-    begun = time.monotonic()
+    assert is_answering(url)
+    began = time.monotonic()
     with start_server(home):
-        assert time.monotonic() - begun < 5
-    assert postmasters(home) == []
+        assert time.monotonic() - began < 5
+    assert find_postmasters(find_data(home)) == []
 
 
-def test_a_forked_child_that_releases_does_not_stop_its_parents_server(home: Path) -> None:
-    """A fork copies the object, not the use."""
+def test_a_forked_child_does_not_stop_its_parents_server(home: Path) -> None:
+    """A fork copies the object, and is not another user."""
     program = f"import os\n{USER}".replace(
         "        print(server.url(), flush=True)\n        sys.stdin.readline()\n",
         "        child = os.fork()\n"
@@ -284,144 +309,148 @@ def test_a_forked_child_that_releases_does_not_stop_its_parents_server(home: Pat
         "        import psycopg\n"
         "        print(psycopg.connect(server.url()).execute('select 1').fetchone())\n",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(home)],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=120,
-    )
+    command = [sys.executable, "-c", program, str(home)]
+    done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=120)
     assert done.stdout.strip() == "(1,)", done.stderr
-    assert postmasters(home) == []
+    assert find_postmasters(find_data(home)) == []
 
 
-def test_an_interrupt_in_the_terminal_does_not_reach_the_server(
-    home: Path, user: Callable[..., User]
-) -> None:
-    """Ctrl-C ends the process that started the server, and not the server that others use."""
-    # A run in the background of a script ignores SIGINT, and so would what it starts.
-    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
-    starter = user(home, process_group=0, stderr=subprocess.DEVNULL, **heeding)
-    url = starter.answer()
+def test_ctrl_c_does_not_reach_the_server(home: Path, user: Callable[..., User]) -> None:
+    """Ctrl-C ends the process that started the server; other users keep the server."""
+    # A test run in the background ignores SIGINT, and its children inherit that.
+    handler = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    starter = user(home, process_group=0, stderr=subprocess.DEVNULL, **handler)
+    url = starter.read_answer()
     with start_server(home):
         os.killpg(starter.process.pid, signal.SIGINT)
         starter.process.wait(90)
-        assert answers(url)
+        assert is_answering(url)
 
 
-# --- crashes -------------------------------------------------------------------------------------------------------
+# --- crashes --------------------------------------------------------------------------------------
 
 
 def test_a_committed_row_survives_a_killed_server(home: Path) -> None:
-    """After SIGKILL of the server the next start recovers by itself, with everything that was committed."""
+    """The next start recovers what was committed before the SIGKILL."""
     with start_server(home) as server:
-        with psycopg.connect(server.url()) as connection:
-            connection.execute("create table kept as select 42 as answer")
-        crash(home)
+        keep_answer(server.url())
+        kill_server(home)
         assert (home / "postgres" / "postmaster.pid").exists()
-        with start_server(home) as again, psycopg.connect(again.url()) as connection:
-            assert connection.execute("select answer from kept").fetchone() == (42,)
-        assert answers(server.url())
+        with start_server(home) as again:
+            assert read_kept_answer(again.url()) == (42,)
+        assert is_answering(server.url())
 
 
-def test_processes_that_outlive_a_killed_server_for_a_moment_are_waited_for(home: Path) -> None:
-    """A start right after a crash does not fail because the old server's memory is still in use."""
+def test_a_start_waits_for_the_processes_of_a_killed_server(home: Path) -> None:
+    """A process of the old server still uses its memory for a moment."""
     with start_server(home) as server, psycopg.connect(server.url()) as connection:
         backend = psutil.Process(connection.info.backend_pid)
         backend.suspend()
-        crash(home)
+        kill_server(home)
         threading.Timer(1.5, backend.resume).start()
-        begun = time.monotonic()
+        began = time.monotonic()
         with start_server(home) as again:
-            assert answers(again.url())
-        assert time.monotonic() - begun > 1
+            assert is_answering(again.url())
+        assert time.monotonic() - began > 1
 
 
-def test_a_stale_pid_file_whose_number_belongs_to_another_process_now_is_recovered(
-    home: Path,
-) -> None:
-    """A process number that was given away since the crash is no running server, and its new owner is left alone."""
+def test_a_stale_pid_file_with_the_number_of_another_process_is_removed(home: Path) -> None:
+    """The other process is not a server and is left alone."""
     with start_server(home) as server:
-        dead = postmaster(home).pid
-        crash(home)
+        dead = find_postmaster(home).pid
+        kill_server(home)
         data = home / "postgres"
-        account = (
-            {"user": data.stat().st_uid} if ROOT else {}
-        )  # PostgreSQL itself ignores other accounts' processes
-        bystander = subprocess.Popen(["sleep", "300"], cwd="/", **account)  # type: ignore[call-overload]
+        # PostgreSQL itself ignores the processes of other accounts.
+        account: dict[str, Any] = {"user": data.stat().st_uid} if ROOT else {}
+        bystander = subprocess.Popen(["sleep", "300"], cwd="/", **account)
         try:
             for lock_file in (data / "postmaster.pid", data / ".s.PGSQL.5432.lock"):
-                lock_file.write_text(
-                    lock_file.read_text().replace(str(dead), str(bystander.pid), 1)
-                )
+                content = lock_file.read_text().replace(str(dead), str(bystander.pid), 1)
+                lock_file.write_text(content)
             with start_server(home) as again:
-                assert answers(again.url())
+                assert is_answering(again.url())
             assert bystander.poll() is None
         finally:
             bystander.kill()
             bystander.wait()
-        assert answers(server.url())
+        assert is_answering(server.url())
 
 
-def test_an_interrupted_creation_begins_again(home: Path) -> None:
-    """What a killed initdb left half done is not taken for a database."""
+def test_an_interrupted_initdb_begins_again(home: Path) -> None:
+    """The files of a killed initdb are not taken for a database."""
     with start_server(home):
         pass
-    data = Path(os.path.realpath(home / "postgres"))
-    (home / "postgres").unlink() if ROOT else None
-    data.rename(data.with_name(f"{data.name}.new"))
-    (data.with_name(f"{data.name}.new") / "global" / "pg_control").unlink()
+    data = find_data(home)
+    owner = data.stat()
+    fresh = data.rename(data.with_name(f"{data.name}.new"))
+    (fresh / "global" / "pg_control").unlink()
+    if ROOT:
+        data.mkdir(mode=0o700)
+        os.chown(data, owner.st_uid, owner.st_gid)
     with start_server(home) as server:
-        assert answers(server.url())
-    assert not data.with_name(f"{data.name}.new").exists()
+        assert is_answering(server.url())
+    assert not fresh.exists()
 
 
-# --- errors --------------------------------------------------------------------------------------------------------
+def test_a_start_that_is_killed_at_any_moment_can_be_repeated(
+    home: Path, user: Callable[..., User], cleanup: Callable[[Path], Path]
+) -> None:
+    """Whatever a killed start leaves, the next one finds or creates one data folder."""
+    began = time.monotonic()
+    user(cleanup(home.with_name("measured"))).read_answer()
+    seconds = time.monotonic() - began
+    for moment in range(6):
+        killed = user(home)
+        time.sleep(seconds * moment / 6)
+        killed.kill()
+    with start_server(home) as server:
+        assert is_answering(server.url())
+        assert find_postmaster(home)
+    assert len(find_folders(home)) == ROOT
 
 
-def test_data_of_another_major_version_is_named_and_not_touched(home: Path) -> None:
-    """The message says which folder, which version, and what to do."""
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def test_data_of_another_major_version_is_refused(home: Path) -> None:
+    """The message names the folder, its version and the remedy; the folder stays as it is."""
     with start_server(home):
         pass
     version = home / "postgres" / "PG_VERSION"
     version.write_text("16\n")
-    with pytest.raises(
-        DatabaseUnavailableError, match=r"made by PostgreSQL 16.*runs PostgreSQL 18"
-    ) as caught:
+    expected = r"PostgreSQL 16 created .*runs PostgreSQL 18"
+    with pytest.raises(DatabaseUnavailableError, match=expected) as caught:
         start_server(home)
-    assert os.path.realpath(home / "postgres") in str(caught.value)
+    assert str(find_data(home)) in str(caught.value)
     assert version.read_text() == "16\n"
 
 
-def test_a_server_that_cannot_start_says_why_and_where_its_log_is(home: Path) -> None:
-    """The server's own words reach the person who must audit on them, at once."""
+def test_a_server_that_cannot_start_gives_its_reason_and_its_log(home: Path) -> None:
     with start_server(home):
         pass
     with (home / "postgres" / "postgresql.conf").open("a") as settings:
         settings.write("no_such_setting = 1\n")
-    begun = time.monotonic()
-    with pytest.raises(
-        DatabaseUnavailableError, match=r'unrecognized .*"no_such_setting".*FATAL'
-    ) as caught:
+    began = time.monotonic()
+    expected = r'unrecognized .*"no_such_setting".*FATAL'
+    with pytest.raises(DatabaseUnavailableError, match=expected) as caught:
         start_server(home)
-    assert time.monotonic() - begun < 10
-    assert f"{os.path.realpath(home / 'postgres')}/log" in str(caught.value)
+    assert time.monotonic() - began < 10
+    assert f"{find_data(home)}/log" in str(caught.value)
 
 
-def test_a_failure_after_the_log_is_open_is_quoted_from_the_log(home: Path) -> None:
-    """Also what the server says late, such as damaged control data, is in the message."""
+def test_a_reason_that_is_only_in_the_log_is_in_the_message(home: Path) -> None:
+    """The server reports damaged control data after it opened its log."""
     with start_server(home):
         pass
     for segment in (home / "postgres" / "pg_wal").glob("0000*"):
         segment.unlink()
-    with pytest.raises(
-        DatabaseUnavailableError, match=r"(FATAL|PANIC):  could not locate a valid checkpoint"
-    ):
+    expected = r"(FATAL|PANIC):  could not locate a valid checkpoint"
+    with pytest.raises(DatabaseUnavailableError, match=expected):
         start_server(home)
 
 
-def test_a_folder_that_is_no_database_is_refused(home: Path) -> None:
-    """Somebody's files are not initialised over."""
+def test_a_folder_with_other_files_is_refused(home: Path) -> None:
+    """The files stay as they are."""
     folder = home / "postgres"
     folder.mkdir(parents=True)
     (folder / "thesis.txt").write_text("precious")
@@ -433,190 +462,145 @@ def test_a_folder_that_is_no_database_is_refused(home: Path) -> None:
 
 
 def test_without_the_wheel_the_message_names_the_extra(tmp_path: Path) -> None:
-    """A machine without the extra learns the command that installs it."""
     links = tmp_path / "packages"
     links.mkdir()
     for entry in PACKAGES.iterdir():
-        if not entry.name.startswith(embedded.PACKAGE):
+        if not entry.name.startswith(PACKAGE):
             (links / entry.name).symlink_to(entry)
     program = f"import sys; sys.path += {[str(links), str(REPOSITORY)]!r}\n{USER}"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", program, str(tmp_path / "home")],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-    )
+    command = [sys.executable, "-S", "-c", program, str(tmp_path / "home")]
+    done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=60)
     assert "pip install 'dlq-pipelines[embedded]'" in done.stdout, done.stderr
     assert "DLQ_DATABASE_URL" in done.stdout
 
 
-# --- who can reach it ----------------------------------------------------------------------------------------------
+# --- who can reach it -----------------------------------------------------------------------------
 
 
 def test_nothing_listens_on_tcp(home: Path) -> None:
-    """Neither the network nor the loopback leads to the server."""
+    """Neither the network nor the loopback reaches the server."""
     with start_server(home) as server:
         with psycopg.connect(server.url()) as connection:
             assert connection.execute("show listen_addresses").fetchone() == ("",)
-        main = postmaster(home)
+        main = find_postmaster(home)
         family = [main, *main.children(recursive=True)]
         assert len(family) > 1
         assert [c for process in family for c in process.net_connections(kind="inet")] == []
 
 
-def test_only_the_servers_account_enters_the_folder_of_the_socket(home: Path) -> None:
-    """Log-in is by trust, so the folder's mode is what keeps other accounts out."""
+def test_only_the_servers_account_can_enter_the_socket_folder(home: Path) -> None:
+    """Every login is trusted, so the folder's mode keeps other accounts out."""
     with start_server(home) as server:
         (folder,) = parse_qs(urlsplit(server.url()).query)["host"]
         status = Path(folder).stat()
         assert stat.S_IMODE(status.st_mode) == 0o700
-        assert status.st_uid == postmaster(home).uids().effective
+        assert status.st_uid == find_postmaster(home).uids().effective
         assert stat.S_ISSOCK((Path(folder) / ".s.PGSQL.5432").stat().st_mode)
 
 
-def by_psycopg(url: str) -> Any:
+def query_by_psycopg(url: str) -> Any:
     with psycopg.connect(url) as connection:
         return connection.execute("select current_database()").fetchone()
 
 
-def by_sqlalchemy(url: str) -> Any:
+def query_by_sqlalchemy(url: str) -> Any:
     engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg2://", 1))
     with engine.connect() as connection:
-        row = connection.execute(sqlalchemy.text("select current_database()")).fetch_one()
+        row = connection.execute(sqlalchemy.text("select current_database()")).one()
     engine.dispose()
     return tuple(row)
 
 
-def by_adbc(url: str) -> Any:
+def query_by_adbc(url: str) -> Any:
     with adbc_driver_postgresql.dbapi.connect(url) as connection, connection.cursor() as cursor:
         cursor.execute("select current_database()::text")
         return cursor.fetchone()
 
 
-@pytest.mark.parametrize("driver", [by_psycopg, by_sqlalchemy, by_adbc])
+@pytest.mark.parametrize("query", [query_by_psycopg, query_by_sqlalchemy, query_by_adbc])
 @pytest.mark.parametrize(
     "folder",
     ["home", "deep/" * 40 + "home", "a, b:c@d $(exit 3) \"q\" 'q' % ü"],
     ids=["plain", "long", "odd"],
 )
-def test_the_url_works_with_every_driver_wherever_the_home_is(
+def test_the_url_works_with_every_driver_and_path(
     tmp_path: Path,
     cleanup: Callable[[Path], Path],
     monkeypatch: pytest.MonkeyPatch,
     folder: str,
-    driver: Callable[[str], Any],
+    query: Callable[[str], Any],
 ) -> None:
-    """Paths that are long or odd, a PGPORT of some other server: the url leads to ours."""
+    """A long path, special characters and the PGPORT of another server do not change the URL."""
     monkeypatch.setenv("PGPORT", "6543")
     with start_server(cleanup(tmp_path / folder)) as server:
-        assert driver(server.ensure_database("dlq-Test_1")) == ("dlq-Test_1",)
+        assert query(server.ensure_database("dlq-Test_1")) == ("dlq-Test_1",)
 
 
-def test_a_database_may_have_a_name_that_needs_quoting(home: Path) -> None:
-    """Neither the statement nor the url is built by pasting the name in."""
+def test_the_name_of_a_database_is_quoted(home: Path) -> None:
     name = 'd/l "q"? \'; drop database ü'
     with start_server(home) as server:
-        assert by_psycopg(server.ensure_database(name)) == by_adbc(server.url(name)) == (name,)
+        assert query_by_psycopg(server.ensure_database(name)) == (name,)
+        assert query_by_adbc(server.url(name)) == (name,)
 
 
-def test_a_database_that_many_ask_for_at_once_is_created_once(home: Path) -> None:
-    """Everybody who asks gets the url; nobody sees that another was faster."""
+def test_a_database_that_many_create_at_once_is_created_once(home: Path) -> None:
+    """Every caller gets the URL, and none gets an error."""
     with start_server(home) as server:
         with ThreadPoolExecutor(8) as pool:
             urls = list(pool.map(server.ensure_database, ["dlq"] * 8))
         assert set(urls) == {server.url("dlq")}
-        assert answers(urls[0])
+        assert is_answering(urls[0])
 
 
-def test_a_server_that_is_gone_is_reported_as_unavailable(home: Path) -> None:
-    """Callers have one kind of error to catch."""
+def test_a_server_that_ended_is_reported_as_unavailable(home: Path) -> None:
     with start_server(home) as server:
-        crash(home)
+        kill_server(home)
         with pytest.raises(DatabaseUnavailableError, match="'dlq'"):
             server.ensure_database("dlq")
 
 
-# --- root ----------------------------------------------------------------------------------------------------------
+# --- root: accounts and folders -------------------------------------------------------------------
 
 
 @only_root
 def test_root_changes_no_existing_folder_and_no_account(
     tmp_path: Path, cleanup: Callable[[Path], Path]
 ) -> None:
-    """The machine is as it was, except for one new folder in /var/lib: no mode, no owner, no account is changed."""
+    """Root's start creates one folder in /var/lib and changes no mode, owner or account."""
     home = cleanup(tmp_path / "closed" / "home")
     home.mkdir(parents=True)
     home.parent.chmod(0o700)
     home.chmod(0o700)
-    watched = [
-        home,
-        PACKAGES / embedded.PACKAGE / "pginstall18" / "bin",
-        PACKAGES,
-        REPOSITORY,
-        Path("/var/lib"),
-    ]
-    watched += [Path("/root"), Path(sys.executable).resolve().parent, TMP]
-    before, accounts = (
-        seen(watched),
-        [Path(p).read_bytes() for p in ("/etc/passwd", "/etc/group", "/etc/shadow")],
-    )
+    watched = [home, PACKAGES / PACKAGE / "pginstall18" / "bin", PACKAGES, REPOSITORY]
+    watched += [Path("/var/lib"), Path("/root"), Path(sys.executable).resolve().parent, TMP]
+    before = read_ownership(watched)
+    accounts = [path.read_bytes() for path in ACCOUNT_FILES]
     with start_server(home) as server:
-        assert answers(server.url())
-        process = postmaster(home)
-        assert 0 not in {process.uids().real, process.uids().effective, process.uids().saved}
-        assert 0 not in {process.gids().real, process.gids().effective, process.gids().saved}
-    assert seen(watched) == before
-    assert [Path(p).read_bytes() for p in ("/etc/passwd", "/etc/group", "/etc/shadow")] == accounts
+        assert is_answering(server.url())
+        process = find_postmaster(home)
+        uids, gids = process.uids(), process.gids()
+        assert 0 not in {uids.real, uids.effective, uids.saved}
+        assert 0 not in {gids.real, gids.effective, gids.saved}
+    assert read_ownership(watched) == before
+    assert [path.read_bytes() for path in ACCOUNT_FILES] == accounts
 
 
 @only_root
-def test_root_keeps_programs_that_nobody_else_can_change_and_data_that_nobody_else_can_read(
-    home: Path,
-) -> None:
-    """What runs as the server's account is root's; what it writes is its own."""
+def test_root_owns_the_programs_and_only_the_servers_account_reads_the_data(home: Path) -> None:
     with start_server(home):
-        data = Path(os.path.realpath(home / "postgres"))
-        assert data.parent == embedded.STAGE
+        data = find_data(home)
+        assert data.parent.parent == STATE_DIRECTORY
         assert stat.S_IMODE(data.stat().st_mode) == 0o700
-        (programs,) = embedded.STAGE.glob("pgserver-0*[0-9]")
-        for path in (embedded.STAGE, programs, *programs.rglob("*")):
+        (programs,) = STATE_DIRECTORY.glob("pgserver-0*[0-9]")
+        for path in (STATE_DIRECTORY, data.parent, programs, *programs.rglob("*")):
             status = path.lstat()
             assert status.st_uid == 0
             assert path.is_symlink() or not status.st_mode & 0o022
 
 
 @only_root
-def test_a_moved_home_is_told_how_to_take_its_data_along(
-    home: Path, cleanup: Callable[[Path], Path]
-) -> None:
-    """Two homes never share one server's data, and the command that is shown repairs a move."""
-    with start_server(home) as server, psycopg.connect(server.url()) as connection:
-        connection.execute("create table kept as select 42 as answer")
-    moved = cleanup(home.rename(home.with_name("moved")))
-    with pytest.raises(
-        DatabaseUnavailableError, match=r"If this home was moved, run `.*`"
-    ) as caught:
-        start_server(moved)
-    command = str(caught.value).split("`")[1]
-    subprocess.run(["/bin/sh", "-c", command], check=True)
-    with start_server(moved) as server, psycopg.connect(server.url()) as connection:
-        assert connection.execute("select answer from kept").fetchone() == (42,)
-
-
-@only_root
-def test_a_link_to_data_that_is_gone_does_not_become_an_empty_database(home: Path) -> None:
-    """A new container with an old volume is told that the data is missing."""
-    with start_server(home):
-        pass
-    shutil.rmtree(os.path.realpath(home / "postgres"))
-    with pytest.raises(DatabaseUnavailableError, match="which is gone"):
-        start_server(home)
-
-
-@only_root
-def test_root_serves_a_home_that_another_account_made_as_that_account() -> None:
-    """The owner of the data folder is who the server runs as; the folder stays where it is."""
+def test_root_runs_the_server_of_another_accounts_home_as_that_account() -> None:
+    """The data folder's owner runs the server, and the folder stays where it is."""
     nobody = pwd.getpwnam("nobody")
     base = TMP / f"dlq-test-{os.getpid()}"
     (base / "postgres").mkdir(parents=True, mode=0o700)
@@ -624,108 +608,279 @@ def test_root_serves_a_home_that_another_account_made_as_that_account() -> None:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     try:
         with start_server(base) as server:
-            assert answers(server.url())
-            assert postmaster(base).uids().effective == nobody.pw_uid
+            assert is_answering(server.url())
+            assert find_postmaster(base).uids().effective == nobody.pw_uid
         assert not (base / "postgres").is_symlink()
     finally:
-        remove(base)
+        remove_servers(base)
         shutil.rmtree(base)
 
 
-# --- without root --------------------------------------------------------------------------------------------------
+# --- root: which data folder belongs to a home ----------------------------------------------------
 
 
-def unprivileged_python() -> tuple[list[str], dict[str, Any]]:
-    """A Python of our version that `nobody` can run with our packages, and how to run it."""
+@only_root
+def test_a_home_that_was_deleted_and_created_again_begins_with_an_empty_database(
+    home: Path,
+) -> None:
+    """The data of the deleted home is removed."""
+    with start_server(home) as server:
+        keep_answer(server.url())
+    (old,) = find_folders(home)
+    shutil.rmtree(home)
+    with start_server(home) as server:
+        assert read_kept_answer(server.url()) is None
+        assert not old.exists()
+        keep_answer(server.url())
+    with start_server(home) as server:
+        assert read_kept_answer(server.url()) == (42,)
+
+
+@only_root
+def test_a_process_that_still_uses_a_deleted_home_keeps_its_server(home: Path) -> None:
+    """A home that is created again meanwhile gets another server."""
+    with start_server(home) as old:
+        keep_answer(old.url())
+        (folder,) = find_folders(home)
+        shutil.rmtree(home)
+        with start_server(home) as new:
+            assert read_kept_answer(new.url()) is None
+            assert read_kept_answer(old.url()) == (42,)
+    assert find_postmasters(folder / "data") == []
+    shutil.rmtree(home)
+    with start_server(home):
+        assert not folder.exists()
+
+
+@only_root
+def test_the_running_server_of_a_deleted_home_keeps_its_data(
+    home: Path, user: Callable[..., User], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server without users runs on after a SIGKILL of its last user."""
+    last = user(home)
+    url = last.read_answer()
+    last.kill()
+    (folder,) = find_folders(home)
+    shutil.rmtree(home)
+    with start_server(home):
+        assert is_answering(url)
+        assert f"{folder} holds the database of an earlier home at {home}" in caplog.text
+
+
+@only_root
+def test_a_process_of_a_killed_server_keeps_the_data_of_a_deleted_home(
+    home: Path, user: Callable[..., User]
+) -> None:
+    """The data is removed once that process ended."""
+    last = user(home)
+    with psycopg.connect(last.read_answer()) as connection:
+        backend = psutil.Process(connection.info.backend_pid)
+        backend.suspend()
+        kill_server(home)
+    last.kill()
+    (folder,) = find_folders(home)
+    shutil.rmtree(home)
+    with start_server(home):
+        assert (folder / "data" / "PG_VERSION").exists()
+    backend.kill()
+    backend.wait(30)
+    shutil.rmtree(home)
+    with start_server(home):
+        assert not folder.exists()
+
+
+@only_root
+def test_a_moved_home_keeps_its_data_when_another_is_created_at_its_old_path(
+    home: Path, cleanup: Callable[[Path], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The moved home is refused until it runs the command of the message."""
+    with start_server(home) as server:
+        keep_answer(server.url())
+    (folder,) = find_folders(home)
+    moved = cleanup(home.rename(home.with_name("it's moved")))
+    with start_server(home) as server:
+        assert read_kept_answer(server.url()) is None
+        assert f"{folder} holds the database of an earlier home at {home}" in caplog.text
+    expected = r"If that home was moved here, run `.*`\. If"
+    with pytest.raises(DatabaseUnavailableError, match=expected) as caught:
+        start_server(moved)
+    subprocess.run(["/bin/sh", "-c", str(caught.value).split("`")[1]], check=True)
+    with start_server(moved) as server, start_server(home) as other:
+        assert read_kept_answer(server.url()) == (42,)
+        assert read_kept_answer(other.url()) is None
+
+
+@only_root
+def test_a_copied_home_does_not_share_the_data_of_the_original(
+    home: Path, cleanup: Callable[[Path], Path]
+) -> None:
+    """The message has the command that begins with an empty database."""
+    with start_server(home) as server:
+        keep_answer(server.url())
+        copy = cleanup(home.with_name("copy"))
+        shutil.copytree(home, copy, symlinks=True)
+        expected = r"If this home is a copy, run `rm .*`"
+        with pytest.raises(DatabaseUnavailableError, match=expected) as caught:
+            start_server(copy)
+        subprocess.run(["/bin/sh", "-c", str(caught.value).split("`")[3]], check=True)
+        with start_server(copy) as other:
+            assert read_kept_answer(other.url()) is None
+        assert read_kept_answer(server.url()) == (42,)
+
+
+@only_root
+@pytest.mark.parametrize("is_known", [True, False], ids=["restored", "other filesystem"])
+def test_data_stays_when_the_deletion_of_its_link_is_not_certain(
+    home: Path, cleanup: Callable[[Path], Path], is_known: bool
+) -> None:
+    """A restored link is registered again; without a hard link, data is never removed."""
+    with start_server(home) as server:
+        keep_answer(server.url())
+    data = find_data(home)
+    (home / "postgres").unlink()
+    (home / "postgres").symlink_to(data)
+    if is_known:
+        with start_server(home):
+            pass
+        cleanup(home.rename(home.with_name("moved")))
+    else:
+        (data.parent / "link").unlink()
+        shutil.rmtree(home)
+    with start_server(home) as server:
+        assert read_kept_answer(server.url()) is None
+    assert (data / "PG_VERSION").exists()
+
+
+@only_root
+@pytest.mark.parametrize("has_home", [True, False])
+def test_the_folder_of_a_killed_start_is_removed(home: Path, has_home: bool) -> None:
+    """A start that is killed before it creates the link leaves an empty folder."""
+    remains = STATE_DIRECTORY / f"cluster-test-{os.getpid()}-{has_home}"
+    remains.mkdir()
+    if has_home:
+        (remains / "home").symlink_to(home)
+        (remains / "data").mkdir()
+    with start_server(home):
+        assert not remains.exists()
+
+
+@only_root
+def test_a_link_to_missing_data_is_refused(home: Path) -> None:
+    """A link without its data, as in a new container with an old volume, is no new home."""
+    with start_server(home):
+        pass
+    shutil.rmtree(find_data(home))
+    with pytest.raises(DatabaseUnavailableError, match="which does not exist"):
+        start_server(home)
+
+
+@only_root
+def test_a_link_that_another_account_planted_is_refused(
+    home: Path, cleanup: Callable[[Path], Path]
+) -> None:
+    """The owner of a home can neither use another home's database nor another account's files."""
+    victim = cleanup(home.with_name("victim"))
+    with start_server(victim) as server:
+        keep_answer(server.url())
+    foreign = home.with_name("foreign")
+    foreign.mkdir(mode=0o700)
+    os.chown(foreign, pwd.getpwnam("daemon").pw_uid, -1)
+    home.mkdir()
+    link = home / "postgres"
+    for data in (find_data(victim), foreign):
+        link.symlink_to(data)
+        os.chown(link, pwd.getpwnam("nobody").pw_uid, -1, follow_symlinks=False)
+        with pytest.raises(DatabaseUnavailableError, match=f"links to {data}"):
+            start_server(home)
+        link.unlink()
+    assert list(foreign.iterdir()) == []
+
+
+# --- without root ---------------------------------------------------------------------------------
+
+
+def find_unprivileged_python() -> tuple[list[str], dict[str, Any]]:
+    """A Python of our version that `nobody` can run with our packages, and its process options."""
     nobody = pwd.getpwnam("nobody")
-    paths = os.pathsep.join([str(REPOSITORY), str(PACKAGES)])
-    options: dict[str, Any] = {
-        "user": nobody.pw_uid,
-        "group": nobody.pw_gid,
-        "extra_groups": [],
-        "cwd": "/",
-    }
+    options: dict[str, Any] = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    options |= {"cwd": "/"}
     options["env"] = {
-        "PYTHONPATH": paths,
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(PACKAGES)]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PATH": os.defpath,
         "PGPORT": "6543",
     }
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for python in filter(
-        None, [sys.executable, shutil.which(version, path="/usr/local/bin:/usr/bin")]
-    ):
+    found = shutil.which(version, path="/usr/local/bin:/usr/bin")
+    for python in filter(None, [sys.executable, found]):
+        probe = [python, "-c", "import psycopg, dlq_pipelines.postgres.embedded"]
         try:
-            probe = [python, "-c", "import psycopg, dlq_pipelines.postgres.embedded"]
-            if (
-                subprocess.run(
-                    probe, capture_output=True, check=False, timeout=60, **options
-                ).returncode
-                == 0
-            ):
-                return [python], options
+            done = subprocess.run(probe, capture_output=True, check=False, timeout=60, **options)
         except OSError:
             continue
+        if done.returncode == 0:
+            return [python], options
     pytest.skip("the account nobody can run no Python of this version with these packages")
 
 
 @pytest.fixture
 def unprivileged(user: Callable[..., User]) -> Iterator[tuple[Path, Callable[[Path], User]]]:
-    """A folder of an unprivileged account, and a way to use a server as that account."""
-    python, options = unprivileged_python() if ROOT else ([sys.executable], {})
+    """A folder of an unprivileged account, and a function that starts a user as that account."""
+    python, options = find_unprivileged_python() if ROOT else ([sys.executable], {})
     base = TMP / f"dlq-test-{os.getpid()}-{time.monotonic_ns() % 10**6}"
     base.mkdir(mode=0o700)
     os.chown(base, options.get("user", -1), options.get("group", -1))
     yield base, lambda home: user(home, python, **options)
     for home in [path.parent for path in base.rglob("postgres") if path.is_dir()]:
-        remove(home)
+        remove_servers(home)
     shutil.rmtree(base)
 
 
 @pytest.mark.parametrize("folder", ["home", "deep/" * 40 + "home"], ids=["plain", "long"])
-def test_an_unprivileged_account_runs_everything_as_itself_in_its_home(
+def test_an_unprivileged_account_keeps_everything_in_its_home(
     unprivileged: tuple[Path, Callable[[Path], User]], folder: str
 ) -> None:
-    """Without root there is no link and no folder elsewhere but, for a long path, one for the socket."""
+    """The home has no link, and only a long path needs a socket folder elsewhere."""
     base, use = unprivileged
     home = base / folder
     first, second = use(home), use(home)
-    url = first.answer()
-    assert second.answer() == url
-    assert answers(url.replace("port=6543", "port=5432"))
+    url = first.read_answer()
+    assert second.read_answer() == url
+    assert is_answering(url.replace("port=6543", "port=5432"))
     data = home / "postgres"
     assert not data.is_symlink()
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
-    assert data.stat().st_uid == base.stat().st_uid == postmaster(home).uids().effective
+    owner = find_postmaster(home).uids().effective
+    assert data.stat().st_uid == base.stat().st_uid == owner
     first.leave()
-    assert answers(url)
+    assert is_answering(url)
     second.leave()
-    assert postmasters(home) == []
+    assert find_postmasters(find_data(home)) == []
 
 
 def test_a_socket_folder_that_is_open_to_others_is_refused(
     unprivileged: tuple[Path, Callable[[Path], User]],
 ) -> None:
-    """In /tmp anybody can prepare a folder; the server does not offer itself in one that others can enter."""
+    """Any account can create a folder in /tmp; the server only uses a closed one of its own."""
     base, use = unprivileged
     home = base / ("deep/" * 40) / "home"
-    honest = use(home)
-    (folder,) = parse_qs(urlsplit(honest.answer()).query)["host"]
+    first = use(home)
+    (folder,) = parse_qs(urlsplit(first.read_answer()).query)["host"]
     assert Path(folder).parent == TMP
-    honest.leave()
+    first.leave()
     Path(folder).chmod(0o755)
-    assert "belongs to another account or is open to others" in use(home).answer()
-    assert postmasters(home) == []
+    assert "another account owns it or can enter it" in use(home).read_answer()
+    assert find_postmasters(find_data(home)) == []
 
 
 @only_root
-def test_an_unprivileged_account_cannot_use_roots_home_and_is_told(
+def test_an_unprivileged_account_cannot_use_roots_home(
     unprivileged: tuple[Path, Callable[[Path], User]],
 ) -> None:
-    """A home that root used first is refused with a way out, not with a stack trace."""
+    """The message names the remedy."""
     base, use = unprivileged
     home = base / "home"
     with start_server(home):
-        answer = use(home).answer()
+        answer = use(home).read_answer()
     assert "Permission denied" in answer
     assert "choose another DLQ_HOME" in answer

@@ -1,4 +1,4 @@
-"""The S3 of the exports' tests serves reports too."""
+"""Shares the S3 server of the export tests."""
 
 from tests.exports.conftest import s3, s3_server
 

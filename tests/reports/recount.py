@@ -87,7 +87,7 @@ def _compare_causes(
         reported = (
             cause.deaths,
             cause.aggregates,
-            cause.kinds,
+            cause.event_type_count,
             cause.last_seen,
             cause.attempts[0],
             cause.attempts[2],
@@ -158,9 +158,17 @@ def _compare_backlog(
         yield name, getattr(backlog, name), value
     retention = {"dead": policy.dead_retention_days, "archived": policy.archive_retention_days}
     ahead = _fetch_one(connection, "ahead", **retention, **day)
-    yield "events that the archive takes within a week", figures.ahead.archived, ahead["archived"]
-    if figures.ahead.purged is not None:
-        yield "events that the purge deletes within a week", figures.ahead.purged, ahead["purged"]
+    yield (
+        "events that the archive takes within a week",
+        figures.upcoming.archived,
+        ahead["archived"],
+    )
+    if figures.upcoming.purged is not None:
+        yield (
+            "events that the purge deletes within a week",
+            figures.upcoming.purged,
+            ahead["purged"],
+        )
 
 
 def _compare_fixes(

@@ -1,6 +1,6 @@
--- A report's figures counted a second time, by statements that share nothing with those of report.sql: PostgreSQL says
--- when the day begins and ends, rows are counted where the report reads sums, and what was dead is followed forward
--- from its death where the report counts back from now.
+-- A report's figures counted a second time, by statements that share nothing with those of report.sql: PostgreSQL
+-- computes when the day begins and ends, rows are counted where the report reads sums, and events are followed
+-- forward from their deaths where the report counts back from now.
 
 -- name: totals
 select count(*) as deaths, count(distinct d.event_id) as events, count(*) - count(d.cause_id) as unclassified,
@@ -50,8 +50,8 @@ where day >= %(day)s::date - 14 and day < %(day)s::date
 group by day
 
 -- name: open
--- Forward: the last death of each event before the day's end, unless it was answered before that. What is neither dead
--- of it now nor left on record is in nobody's books: the report calls it unexplained.
+-- The last death of each event before the end of the day, unless the event was retried or archived before. An event
+-- that is neither dead now nor recorded as moved is not counted: the report calls it unexplained.
 with bounds as (
     select (%(day)s::date)::timestamp at time zone %(zone)s as start,
         (%(day)s::date + 1)::timestamp at time zone %(zone)s as until
@@ -78,7 +78,7 @@ with bounds as (
             select from :"dlq_schema".restored s where s.event_id = last.event_id and s.died_at = last.died_at
                 and s.archived_at < last.moment and s.restored_at >= last.moment)
 )
-select count(*) filter (where moment = start) as before, count(*) filter (where moment = until) as open,
+select count(*) filter (where moment = start) as dead_at_start, count(*) filter (where moment = until) as dead_at_end,
     min(died_at) filter (where moment = until) as oldest,
     count(*) filter (where moment = until and (
         select count(*) from :"dlq_schema".retry r where r.event_id = dead.event_id and r.retried_at < until
@@ -86,8 +86,8 @@ select count(*) filter (where moment = start) as before, count(*) filter (where 
 from bounds left join dead on true
 
 -- name: flows
--- From the rows that were written of each event, where the report adds up the audit. An event that was purged and that
--- came back from a backup is none.
+-- From the rows that were written of each event, where the report adds up the audit. An event that was purged and
+-- came back from a backup does not count.
 with bounds as (
     select (%(day)s::date)::timestamp at time zone %(zone)s as start,
         (%(day)s::date + 1)::timestamp at time zone %(zone)s as until

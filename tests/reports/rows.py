@@ -1,4 +1,4 @@
-"""Deaths and causes straight into the ledger, where a test wants single figures rather than a story."""
+"""Inserts deaths and causes into the ledger, for tests of single figures."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from dlq_pipelines.postgres.connect import Connection
 def add_cause(
     connection: Connection, cause: str, exception: str = "TimeoutError", template: str = "no answer"
 ) -> None:
-    """A cause of which nothing has died yet."""
+    """Insert a cause without deaths."""
     connection.execute(
         "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
         " values (%s, %s, %s, 'sample', 'infinity', '-infinity')",
@@ -26,25 +26,28 @@ def add_death(
     aggregate: str = "1",
     error: str | None = "boom",
 ) -> None:
-    """A death on record whose event is delivered since."""
+    """Insert a death whose event was delivered since."""
     connection.execute(
-        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)"
+        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
+        " died_at, error, cause_id)"
         " values (%s, 'order', %s, %s, 5, %s, %s, %s)",
         [event, aggregate, event_type, at, error, cause],
     )
 
 
 def count_again(connection: Connection, zone: str = "Europe/Berlin") -> None:
-    """Bring rollup and catalogue to what the ledger says, as the classification does."""
+    """Update rollup and catalogue from the ledger, as the classification does."""
     connection.execute("truncate dlq.cause_day")
     connection.execute(
         "insert into dlq.cause_day (day, cause_id, event_type, aggregate_type, deaths)"
-        " select (died_at at time zone %s)::date, cause_id, event_type, aggregate_type, count(*) from dlq.death"
+        " select (died_at at time zone %s)::date, cause_id, event_type, aggregate_type, count(*)"
+        " from dlq.death"
         " where cause_id is not null group by 1, 2, 3, 4",
         [zone],
     )
     connection.execute(
         "update dlq.cause c set first_seen = d.first, last_seen = d.last from"
-        " (select cause_id, min(died_at) as first, max(died_at) as last from dlq.death group by 1) d"
+        " (select cause_id, min(died_at) as first, max(died_at) as last"
+        " from dlq.death group by 1) d"
         " where d.cause_id = c.id"
     )

@@ -1,4 +1,4 @@
-"""Three weeks of a shop's dead events, told by the functions that change them, up to the end of one day."""
+"""Plays three weeks of a shop's dead events with the functions of the package, up to one day."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -27,7 +27,8 @@ NOW = datetime(2026, 11, 21, 5, tzinfo=UTC)
 POLICY = ReportPolicy(dead_retention_days=14, archive_retention_days=21)
 _TERMS = FixTerms()
 _TRACE = (
-    'Traceback (most recent call last):\n  File "/srv/shop/worker.py", line 88, in run\n    handler(event)\n'
+    "Traceback (most recent call last):\n"
+    '  File "/srv/shop/worker.py", line 88, in run\n    handler(event)\n'
     '  File "/srv/shop/handlers/{place}.py", line 41, in handle\n    {code}\n'
 )
 
@@ -43,7 +44,8 @@ DOUBLE = (
 )
 ROUTE = (
     _TRACE.format(place="payments", code="response.raise_for_status()")
-    + "requests.exceptions.HTTPError: 503 Server Error: Service Unavailable for url: https://pay.example/v2/charges"
+    + "requests.exceptions.HTTPError: 503 Server Error: Service Unavailable for url: "
+    "https://pay.example/v2/charges"
 )
 CARRIER = (
     _TRACE.format(place="shipping", code="carrier.book(parcel)")
@@ -57,7 +59,7 @@ MAIL = (
 
 @dataclass
 class Story:
-    """The database of the story, and the fixes that the day ends with."""
+    """The database of the story, and the fixes of its last day."""
 
     connection: Connection
     label_fix: int = 0
@@ -75,14 +77,15 @@ def add_deaths(
     attempts: int = 5,
     aggregates: int = 10_000,
 ) -> None:
-    """Events that died one after the other from that moment on, written an hour before."""
+    """Insert events that died one after the other, each written an hour before its death."""
     connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,"
-        " last_error_at, dead_at, created_at, next_run_at)"
-        " select 'order', mod(e, %(aggregates)s)::text, %(type)s, '{}', 'dead', %(attempts)s, %(error)s, at, at,"
-        " at - interval '1 hour', at from ("
-        " select n + coalesce((select max(id) from outbox_event), 0) as e, %(at)s::timestamptz + n * %(minutes)s *"
-        " interval '1 minute' as at from generate_series(1, %(count)s) n) death",
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " attempts, last_error, last_error_at, dead_at, created_at, next_run_at)"
+        " select 'order', mod(e, %(aggregates)s)::text, %(type)s, '{}', 'dead', %(attempts)s,"
+        " %(error)s, at, at, at - interval '1 hour', at from ("
+        " select n + coalesce((select max(id) from outbox_event), 0) as e,"
+        " %(at)s::timestamptz + n * %(minutes)s * interval '1 minute' as at"
+        " from generate_series(1, %(count)s) n) death",
         {
             "count": count,
             "error": error,
@@ -95,8 +98,8 @@ def add_deaths(
     )
 
 
-def tell(connection: Connection) -> Story:
-    """All that happened until the day ended; the last deaths are not classified yet."""
+def create_story(connection: Connection) -> Story:
+    """Play everything until the end of the day. The last deaths are not classified yet."""
     start = WINDOW.start
     for ago in range(20, 0, -1):
         at = start - timedelta(days=ago) + timedelta(hours=7)
@@ -107,14 +110,14 @@ def tell(connection: Connection) -> Story:
             add_deaths(connection, 5, CARRIER, at, event_type="parcel.packed")
         add_deaths(connection, 3, ROUTE, at, event_type="order.paid")
     classify_deaths(connection, zone=BERLIN)
-    _mend_the_carrier(connection, start - timedelta(days=5, hours=10))
+    _verify_carrier_fix(connection, start - timedelta(days=5, hours=10))
     story = Story(connection)
-    _the_day(story, start)
+    _play_day(story, start)
     return story
 
 
-def _mend_the_carrier(connection: Connection, now: datetime) -> None:
-    """A fix that was verified days ago."""
+def _verify_carrier_fix(connection: Connection, now: datetime) -> None:
+    """Verify a fix days before the day."""
     carrier = flag_fix(
         connection,
         FixFlag(Selection(cause=compute_cause_key(CARRIER)), RetryPolicy(order="none")),
@@ -123,7 +126,7 @@ def _mend_the_carrier(connection: Connection, now: datetime) -> None:
     _advance(connection, carrier.id, now, deliver=True, times=6)
 
 
-def _the_day(story: Story, start: datetime) -> None:
+def _play_day(story: Story, start: datetime) -> None:
     connection, hour = story.connection, timedelta(hours=1)
     archive_dead_events(
         connection,
@@ -163,12 +166,12 @@ def _the_day(story: Story, start: datetime) -> None:
         start + timedelta(days=9),
         audit=AuditContext("ann", "customers'", start + 9 * hour),
     )
-    _fixes_of_the_day(story, start)
+    _play_fixes(story, start)
     add_deaths(connection, 4, "connection reset by peer", start + 23 * hour, minutes=2)
 
 
-def _fixes_of_the_day(story: Story, start: datetime) -> None:
-    """One goes on when the day ends, one was halted."""
+def _play_fixes(story: Story, start: datetime) -> None:
+    """Flag two fixes: one is open at the end of the day, one is halted."""
     connection, now = story.connection, start + timedelta(hours=11)
     label = FixFlag(
         Selection(cause=compute_cause_key(LABEL)),
@@ -188,7 +191,7 @@ def _fixes_of_the_day(story: Story, start: datetime) -> None:
 
 
 def _advance(connection: Connection, fix: int, now: datetime, *, deliver: bool, times: int) -> None:
-    """Steps of a fix, its events delivered or dead again in between; the last release stays without outcome."""
+    """Advance a fix; deliver or kill its events in between. The last release has no outcome."""
     for _ in range(times):
         advance_fix(connection, fix, audit=AuditContext("sensor", "due", now), terms=_TERMS)
         now += timedelta(minutes=30)
@@ -201,7 +204,8 @@ def _advance(connection: Connection, fix: int, now: datetime, *, deliver: bool, 
                 [ROUTE, fix],
             )
             connection.execute(
-                "with moved as (update outbox_event e set dead_at = %(at)s where dead_at > %(until)s returning id)"
+                "with moved as (update outbox_event e set dead_at = %(at)s"
+                " where dead_at > %(until)s returning id)"
                 " update dlq.death d set died_at = %(at)s from moved where d.event_id = moved.id"
                 " and d.died_at > %(until)s",
                 {"at": now - timedelta(minutes=5), "until": WINDOW.until},
@@ -210,8 +214,8 @@ def _advance(connection: Connection, fix: int, now: datetime, *, deliver: bool, 
     advance_fix(connection, fix, audit=AuditContext("sensor", "due", now), terms=_TERMS)
 
 
-def go_on(story: Story) -> None:
-    """All that may happen after the day: deaths, retries, fixes that end, people's words, archive, purge, restore."""
+def continue_story(story: Story) -> None:
+    """Play later changes: deaths, retries, fixes, notes, archive, restore, purge."""
     connection, now = story.connection, WINDOW.until + timedelta(hours=2)
     classify_deaths(connection, zone=BERLIN)
     ids = [

@@ -1,8 +1,8 @@
-"""What a person sees: the page in a real browser, light and dark, at three widths, printed, with hostile texts.
+"""Tests the pages in a real browser: light and dark, at three widths, printed, with hostile texts.
 
-The layout is guarded by what the browser measures. Reference screenshots lost: system fonts differ from machine to
-machine, so their tolerance would have to hide what they are for. A picture is still taken, and looked at for what only
-pixels show: that colours are drawn, and that what is dark is dark.
+The browser measures the layout. Reference screenshots are not used: system fonts differ between
+machines, and a tolerance for that hides real differences. A screenshot is taken for what only
+pixels show: that colors are drawn, and that the dark page is dark.
 """
 
 import base64
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Literal, Protocol
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 
 from dlq_pipelines.exports.target import open_local_target
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -27,8 +27,9 @@ from tests.reports.test_report import LATER, hostile
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no browser here; it comes with: apt-get install chromium"
+    CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"
 )
+ColorScheme = Literal["light", "dark"]
 WIDTHS = (1280, 768, 375)
 PAGES = (
     "story/2026-11-20.html",
@@ -37,21 +38,23 @@ PAGES = (
     "story/index.html",
     "hostile/2026-11-20.html",
 )
-# What the page measures of itself: elements that leave it, and what overlaps in a row of figures.
+# Elements that are outside of the page, and the position of each section.
 LEAVING = """
     () => [...document.body.querySelectorAll('*')].filter(e => {
         const box = e.getBoundingClientRect();
-        return box.width && (box.right > innerWidth + 1 || box.left < -1) && !e.closest('.scroll, pre, .hidden, .spark')
-            && !e.closest('thead');
+        return box.width && (box.right > innerWidth + 1 || box.left < -1)
+            && !e.closest('.scroll, pre, .hidden, .spark, thead');
     }).map(e => `${e.tagName}.${e.className} ${e.textContent.slice(0, 40)}`)
 """
 TOPS = """
-    () => ['.lead', '.minute', '.facts', '.charts', '#causes', '#heat', '#fixes', '#keeping', 'footer']
-        .map(one => document.querySelector(one).getBoundingClientRect().top)
+    () => [
+        '.lead', '.minute', '.facts', '.charts', '#causes', '#heat', '#fixes', '#retention',
+        'footer'
+    ].map(name => document.querySelector(name).getBoundingClientRect().top)
 """
 
-# Of a picture: the colour in its corner, and those of more than 40 pixels.
-COLOURS = """
+# The color in the corner of a picture, and all colors of more than 40 pixels.
+COLORS = """
     async picture => {
         const bytes = Uint8Array.from(atob(picture), one => one.charCodeAt(0));
         const image = await createImageBitmap(new Blob([bytes], {type: 'image/png'}));
@@ -62,21 +65,22 @@ COLOURS = """
             const colour = `${data[at]},${data[at + 1]},${data[at + 2]}`;
             counts.set(colour, (counts.get(colour) ?? 0) + 1);
         }
-        return [`${data[0]},${data[1]},${data[2]}`, [...counts].filter(one => one[1] > 40).map(one => one[0])];
+        const common = [...counts].filter(one => one[1] > 40).map(one => one[0]);
+        return [`${data[0]},${data[1]},${data[2]}`, common];
     }
 """
 
 
 @pytest.fixture(scope="module")
 def reports(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The story's day, the quiet one after it, their list, and a day of hostile texts."""
+    """Build the reports of the story's day, of the quiet day after it, and of hostile texts."""
     folder = tmp_path_factory.mktemp("reports")
-    for name, tell in (("story", story.tell), ("hostile", hostile)):
+    for name, play in (("story", story.create_story), ("hostile", hostile)):
         with (
             _new_database(server_url, template) as database,
             Database(database_url(server_url, database)).connect() as connection,
         ):
-            tell(connection)
+            play(connection)
             _build(connection, folder / name, days=2 if name == "story" else 1)
     return folder
 
@@ -106,27 +110,39 @@ def browser() -> Iterator[Browser]:
 
 
 @dataclass
-class Seen:
-    """An open page and what it did: requests beside its own file, and what the console said."""
+class OpenPage:
+    """An open page with its requests and the messages of its console."""
 
     page: Page
     requests: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+
+class OpenFunction(Protocol):
+    """Opens a page at a width, in light or dark."""
+
+    def __call__(self, name: str, *, width: int = 1280, scheme: ColorScheme = "light") -> OpenPage:
+        """Open the page."""
 
 
 @pytest.fixture
-def see(browser: Browser, reports: Path) -> Iterator[Any]:
-    """Open a page at a width, in light or dark."""
+def see(browser: Browser, reports: Path) -> Iterator[OpenFunction]:
+    """Return a function that opens a page at a width, in light or dark."""
     contexts = []
 
-    def open_page(name: str, *, width: int = 1280, scheme: str = "light") -> Seen:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    def open_page(name: str, *, width: int = 1280, scheme: ColorScheme = "light") -> OpenPage:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
-        seen = Seen(context.new_page())
+        seen = OpenPage(context.new_page())
+
+        def record_dialog(dialog: Dialog) -> None:
+            seen.messages.append(dialog.message)
+            dialog.dismiss()
+
         seen.page.on("request", lambda request: seen.requests.append(request.url))
-        seen.page.on("console", lambda message: seen.said.append(message.text))
-        seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
-        seen.page.on("dialog", lambda dialog: (seen.said.append(dialog.message), dialog.dismiss()))
+        seen.page.on("console", lambda message: seen.messages.append(message.text))
+        seen.page.on("pageerror", lambda error: seen.messages.append(str(error)))
+        seen.page.on("dialog", record_dialog)
         seen.page.goto((reports / name).as_uri())
         return seen
 
@@ -138,41 +154,41 @@ def see(browser: Browser, reports: Path) -> Iterator[Any]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_runs_is_fetched_or_leaves_the_page_and_accessibility_rules_hold(
-    see: Any, reports: Path, name: str, width: int, scheme: str
+def test_page_is_self_contained_fits_and_is_accessible(
+    see: OpenFunction, reports: Path, name: str, width: int, scheme: ColorScheme
 ) -> None:
-    """One request, a silent console, no element beyond the edges, folded or not; all rules of axe-core's, unfolded."""
+    """One request, an empty console, nothing beyond the edges, no axe-core violation."""
     seen = see(name, width=width, scheme=scheme)
     assert seen.page.evaluate(LEAVING) == []
     seen.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert seen.page.evaluate(LEAVING) == []
     assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert seen.requests == [(reports / name).as_uri()]
-    assert seen.said == []
+    assert seen.messages == []
     found = Axe().run(seen.page)
     assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_page_is_read_from_top_to_bottom_in_the_order_of_need(see: Any, width: int) -> None:
-    """What is different, figures, charts, causes, fixes, books: each below the one before it."""
+def test_sections_are_in_order(see: OpenFunction, width: int) -> None:
+    """Headline, urgent causes, totals, charts, causes, fixes, retention."""
     tops = see(PAGES[0], width=width).page.evaluate(TOPS)
     assert tops == sorted(tops)
     assert tops[1] < (900 if width > 400 else 1_000)
 
 
 @pytest.mark.parametrize(("width", "columns"), [(1280, 4), (768, 2), (375, 1)])
-def test_what_is_different_stands_side_by_side_where_there_is_room(
-    see: Any, width: int, columns: int
-) -> None:
-    """Four boxes in a row, two, or one below the other; charts fill their places."""
+def test_urgent_causes_use_the_available_width(see: OpenFunction, width: int, columns: int) -> None:
+    """Four boxes in a row, two, or one. Charts fill their figures."""
     page = see(PAGES[0], width=width).page
     lefts = page.evaluate(
-        "[...document.querySelectorAll('.minute > div')].map(one => Math.round(one.getBoundingClientRect().left))"
+        "[...document.querySelectorAll('.minute > div')]"
+        ".map(one => Math.round(one.getBoundingClientRect().left))"
     )
     assert len(set(lefts)) == columns
     boxes = page.evaluate(
-        "[...document.querySelectorAll('figure > svg')].map(one => [one.getBoundingClientRect().width,"
+        "[...document.querySelectorAll('figure > svg')]"
+        ".map(one => [one.getBoundingClientRect().width,"
         " one.parentElement.getBoundingClientRect().width])"
     )
     assert [round(svg) for svg, _ in boxes] == [round(place) for _, place in boxes]
@@ -181,22 +197,23 @@ def test_what_is_different_stands_side_by_side_where_there_is_room(
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_figures_of_a_cause_do_not_overlap(see: Any, width: int) -> None:
-    """No text lies on another one."""
+def test_figures_of_a_cause_do_not_overlap(see: OpenFunction, width: int) -> None:
+    """No text overlaps another one."""
     overlapping = see(PAGES[0], width=width).page.evaluate("""
         () => [...document.querySelectorAll('.cause')].flatMap(cause => {
-            const boxes = [...cause.querySelectorAll('h3, .template, .types, .figs > div, .said > *')]
-                .map(one => one.getBoundingClientRect()).filter(box => box.width && box.height);
+            const parts = cause.querySelectorAll('h3, .template, .types, .figs > div, .notes > *');
+            const boxes = [...parts].map(one => one.getBoundingClientRect())
+                .filter(box => box.width && box.height);
             return boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b =>
                 Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
-                Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1).map(b => [cause.id, a.top, b.top]));
+                Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1
+            ).map(b => [cause.id, a.top, b.top]));
         })
     """)
     assert overlapping == []
 
 
-def test_links_lead_to_causes_fixes_and_neighbours(see: Any) -> None:
-    """By clicks."""
+def test_links_open_causes_fixes_and_other_days(see: OpenFunction) -> None:
     page = see(PAGES[0]).page
     page.get_by_role("link", name="psycopg.errors.UniqueViolation").first.click()
     assert page.url.endswith("#cause-2")
@@ -208,14 +225,14 @@ def test_links_lead_to_causes_fixes_and_neighbours(see: Any) -> None:
         page.get_by_role("heading", level=1).inner_text().startswith("Saturday, 21 November 2026")
     )
     page.get_by_role("link", name="22 Nov").click()
-    assert page.get_by_text("There is no report of this day yet.").is_visible()
+    assert page.get_by_text("There is no report for this day yet.").is_visible()
     page.get_by_role("link", name="All days").click()
     page.get_by_role("link", name="2026-11-20").click()
     assert page.url.endswith("2026-11-20.html")
 
 
-def test_a_sample_unfolds_without_a_script(see: Any) -> None:
-    """The traceback is there for who asks."""
+def test_a_sample_unfolds_without_a_script(see: OpenFunction) -> None:
+    """A click shows the traceback."""
     page = see(PAGES[0]).page
     trace = page.locator("#cause-1 pre")
     assert not trace.is_visible()
@@ -224,8 +241,8 @@ def test_a_sample_unfolds_without_a_script(see: Any) -> None:
     assert 'File "/srv/shop/worker.py", line 88' in trace.inner_text()
 
 
-def test_the_printed_page_has_what_matters(see: Any, tmp_path: Path) -> None:
-    """On white, without what can only be clicked; a few sheets."""
+def test_printed_page_is_white_and_short(see: OpenFunction, tmp_path: Path) -> None:
+    """On white, without navigation, on a few sheets."""
     page = see(PAGES[0], width=760, scheme="dark").page
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -239,11 +256,13 @@ def test_the_printed_page_has_what_matters(see: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_screenshot_shows_what_is_drawn(see: Any, width: int, scheme: str) -> None:
-    """The ground is light or dark, each of the chart's colours and the darkest heat are on it."""
+def test_screenshot_has_the_colors_of_the_scheme(
+    see: OpenFunction, width: int, scheme: ColorScheme
+) -> None:
+    """A light or dark background, the colors of the chart and the darkest cell of the heat map."""
     page = see(PAGES[0], width=width, scheme=scheme).page
     picture = base64.b64encode(page.screenshot(full_page=True)).decode()
-    ground, colours = page.context.new_page().evaluate(COLOURS, picture)
-    assert ground == ("253,253,252" if scheme == "light" else "20,23,26")
+    background, colors = page.context.new_page().evaluate(COLORS, picture)
+    assert background == ("253,253,252" if scheme == "light" else "20,23,26")
     heat = "220,156,87" if scheme == "light" else "124,89,48"
-    assert {"74,127,181", "208,139,62", "77,154,138", "181,97,111", heat} <= set(colours)
+    assert {"74,127,181", "208,139,62", "77,154,138", "181,97,111", heat} <= set(colors)

@@ -1,4 +1,4 @@
-"""Charts: the same figures are the same bytes, and no text of an event is in them."""
+"""Tests the charts: equal figures give equal bytes, and no text of an event is in a chart."""
 
 from datetime import timedelta
 from xml.etree import ElementTree as ET
@@ -33,16 +33,16 @@ def seven_causes(connection: Connection) -> ReportFigures:
     return read_report_figures(connection, WINDOW, policy=ReportPolicy(), now=NOW)
 
 
-def test_the_same_figures_are_the_same_svg(connection: Connection) -> None:
-    """No generated ids, no clock."""
+def test_equal_figures_give_equal_svg(connection: Connection) -> None:
+    """No generated ids and no clock."""
     figures = seven_causes(connection)
     assert draw_days_chart(figures) == draw_days_chart(figures)
     assert draw_hours_chart(figures) == draw_hours_chart(figures)
     assert ' id="' not in draw_days_chart(figures) + draw_hours_chart(figures)
 
 
-def test_charts_are_wellformed_named_and_transparent(connection: Connection) -> None:
-    """A screen reader hears the numbers; the page's colour shows through; nothing of the causes' text is inside."""
+def test_charts_are_well_formed_labelled_and_transparent(connection: Connection) -> None:
+    """Numbers for screen readers, the background of the page, and no text of a cause."""
     figures = seven_causes(connection)
     for svg in (
         draw_days_chart(figures),
@@ -59,19 +59,19 @@ def test_charts_are_wellformed_named_and_transparent(connection: Connection) -> 
     assert "2026-11-20: 49" in draw_days_chart(figures)
 
 
-def test_the_largest_causes_have_colours_and_the_rest_one(connection: Connection) -> None:
-    """Five causes, the others together, the unclassified: every death has a colour."""
+def test_five_causes_have_a_color_and_the_rest_shares_one(connection: Connection) -> None:
+    """Five causes, the others together, the unclassified: every death has a color."""
     figures = seven_causes(connection)
     found = build_chart_series(figures)
     assert [one.causes[0] for one in found[:5]] == ["c0", "c1", "c2", "c3", "c4"]
     assert [one.label for one in found[5:]] == ["other causes", "not classified yet"]
-    assert len({one.colour for one in found}) == len({one.name for one in found}) == 7
+    assert len({one.color for one in found}) == len({one.css_class for one in found}) == 7
     drawn = sum(int(figures.days[list(one.causes)].to_numpy().sum()) for one in found)
     assert drawn == 50
 
 
-def test_a_sparkline_has_one_bar_a_day_and_the_day_stands_out() -> None:
-    """Also where nothing died at all; the limit is drawn where the day is past it."""
+def test_sparkline_has_one_bar_a_day_and_accents_the_last() -> None:
+    """Also without deaths. The limit is drawn if the last day is above it."""
     bars = ET.fromstring(draw_sparkline([0, 5, 10]))
     assert [bar.attrib for bar in bars] == [
         {"class": "past", "d": "M0 24v-0.5h5v0.5zM7 24v-12h5v12z"},

@@ -1,7 +1,8 @@
-"""Figures of a day: which deaths count, on which day, at which hour, in which order."""
+"""Tests the figures of a day: which deaths are counted, by day, hour, cause and type."""
 
 import random
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -20,8 +21,9 @@ from dlq_pipelines.reports.figures import (
     ReportWindow,
     select_detailed_causes,
 )
-from dlq_pipelines.reports.read import format_cause_label, read_report_figures
+from dlq_pipelines.reports.read import read_report_figures
 from dlq_pipelines.reports.states import CauseState
+from dlq_pipelines.reports.wording import format_cause_label
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY
 from tests.rows import one
@@ -38,7 +40,7 @@ def read(
 
 @pytest.fixture
 def three_weeks(connection: Connection) -> Connection:
-    """Deaths of five causes, and unclassified ones, from three weeks before the day to a week after it."""
+    """Deaths of five causes and unclassified ones, from three weeks before to a week after."""
     chance = random.Random(20)
     causes = ["a", "b", "c", "d", "e"]
     for cause in causes:
@@ -58,13 +60,14 @@ def three_weeks(connection: Connection) -> Connection:
     return connection
 
 
-def test_every_figure_is_what_sql_counts_on_the_local_day(three_weeks: Connection) -> None:
-    """Causes, days, hours and totals agree with plain counts by PostgreSQL's own time zones."""
+def test_figures_equal_plain_counts_of_the_local_day(three_weeks: Connection) -> None:
+    """Causes, days, hours and totals equal counts by PostgreSQL's time zones."""
     figures = read(three_weeks, ReportWindow(DAY, BERLIN))
     local = "(died_at at time zone 'Europe/Berlin')"
     counted = three_weeks.execute(
-        f"select coalesce(cause_id, '') as cause, count(*) as deaths, count(distinct aggregate_id) as aggregates,"
-        f" max(died_at) as last_seen from dlq.death where {local}::date = %s group by 1",
+        f"select coalesce(cause_id, '') as cause, count(*) as deaths,"
+        f" count(distinct aggregate_id) as aggregates, max(died_at) as last_seen"
+        f" from dlq.death where {local}::date = %s group by 1",
         [DAY],
     ).fetchall()
     by_day = three_weeks.execute(
@@ -85,7 +88,8 @@ def test_every_figure_is_what_sql_counts_on_the_local_day(three_weeks: Connectio
     assert {day: deaths for day, deaths in figures.days[ALL].items() if deaths} == {
         row["day"]: row["deaths"] for row in by_day
     }
-    assert {int(h.label[:2]): h.deaths for h in figures.hours.itertuples() if h.deaths} == {
+    hours = figures.hours.to_dict("records")
+    assert {int(h["label"][:2]): h["deaths"] for h in hours if h["deaths"]} == {
         row["hour"]: row["deaths"] for row in by_hour
     }
     assert figures.mean == pytest.approx(
@@ -96,7 +100,7 @@ def test_every_figure_is_what_sql_counts_on_the_local_day(three_weeks: Connectio
 
 
 def test_parts_add_up_to_totals(three_weeks: Connection) -> None:
-    """Hours, causes, the heat map and the last day's columns are the same deaths cut differently."""
+    """Hours, causes, the heat map and the last day have the same sum."""
     figures = read(three_weeks, ReportWindow(DAY, BERLIN))
     deaths = figures.totals.deaths
     assert figures.hours["deaths"].sum() == sum(cause.deaths for cause in figures.causes) == deaths
@@ -110,7 +114,7 @@ def test_parts_add_up_to_totals(three_weeks: Connection) -> None:
 def test_causes_are_ranked_by_distinct_aggregates_and_muted_ones_come_last(
     connection: Connection,
 ) -> None:
-    """One order that dies ten times is one harm."""
+    """Ten deaths of one order are one affected aggregate."""
     window = ReportWindow(DAY, BERLIN)
     for cause in ("often", "wide", "quiet"):
         add_cause(connection, cause)
@@ -128,8 +132,8 @@ def test_causes_are_ranked_by_distinct_aggregates_and_muted_ones_come_last(
     assert figures.causes[2].state is CauseState.MUTED
 
 
-def test_a_merged_cause_counts_as_its_own_and_an_aggregate_once(connection: Connection) -> None:
-    """Two members that hit the same order hit one."""
+def test_merged_causes_are_one_and_count_an_aggregate_once(connection: Connection) -> None:
+    """Two members that affected the same order affected one."""
     window = ReportWindow(DAY, BERLIN)
     for cause in ("root", "member", "other"):
         add_cause(connection, cause)
@@ -180,7 +184,7 @@ def test_the_day_begins_with_its_first_instant_and_ends_before_the_next(
 def test_a_day_has_as_many_hours_as_the_clock_gives_it(
     connection: Connection, day: date, zone: str, hours: int
 ) -> None:
-    """One death in each hour of the day is one in each bar, whatever the clock did."""
+    """One death in each hour of the day is one in each bar."""
     window = ReportWindow(day, ZoneInfo(zone))
     for hour in range(hours):
         add_death(connection, window.start + timedelta(hours=hour, minutes=30), event=hour)
@@ -190,13 +194,13 @@ def test_a_day_has_as_many_hours_as_the_clock_gives_it(
     assert figures.hours["label"].is_unique
 
 
-def test_an_hour_that_comes_twice_is_told_apart() -> None:
-    """On the day the clock is put back, 02:00 is shown with its offset."""
+def test_a_repeated_hour_has_its_utc_offset() -> None:
+    """On the day on which the clock goes back, 02:00 comes twice."""
     labels = ReportWindow(date(2026, 10, 25), BERLIN).hour_labels
     assert labels[:5] == ["00:00", "01:00", "02:00 (+0200)", "02:00 (+0100)", "03:00"]
 
 
-def test_a_cause_is_new_on_the_day_of_its_first_death_and_was_so_when_looked_at_later(
+def test_a_cause_is_new_on_the_day_of_its_first_death_in_later_reports_too(
     connection: Connection,
 ) -> None:
     window = ReportWindow(DAY, BERLIN)
@@ -218,8 +222,8 @@ def test_a_cause_is_new_on_the_day_of_its_first_death_and_was_so_when_looked_at_
     assert causes["fresh"].last_seen == window.start + timedelta(hours=1)
 
 
-def test_a_cause_is_judged_by_the_days_since_it_was_first_seen(connection: Connection) -> None:
-    """A hundred a day since three days is no rise from nothing."""
+def test_a_cause_is_compared_with_the_days_since_its_first_death(connection: Connection) -> None:
+    """Days before its first death are not counted as days without deaths."""
     window = ReportWindow(DAY, BERLIN)
     add_cause(connection, "young")
     for ago in range(4):
@@ -229,14 +233,44 @@ def test_a_cause_is_judged_by_the_days_since_it_was_first_seen(connection: Conne
             )
     (cause,) = read(connection, window).causes
     assert cause.trend[-4:] == (20, 20, 20, 20)
-    assert cause.limit == pytest.approx(20 + 3.5 * 20**0.5)
-    assert (cause.escalating, cause.state) == (False, CauseState.ONGOING)
+    assert cause.escalation_limit == pytest.approx(20 + 3.5 * 20**0.5)
+    assert (cause.above_limit, cause.state) == (False, CauseState.ONGOING)
 
 
-def test_smaller_causes_are_summed_up_and_the_unclassified_never_cut_off(
+@pytest.mark.parametrize(
+    ("fixes", "state"),
+    [
+        ([("null", "verified")], CauseState.FIXED),
+        ([("5", "verified")], CauseState.ONGOING),
+        ([("null", "verified"), ("5", "halted")], CauseState.FIXED),
+        ([("null", "verified"), ("null", "withdrawn")], CauseState.FIXED),
+        ([("null", "verified"), ("null", "halted")], CauseState.ONGOING),
+    ],
+    ids=["whole", "part", "part halted later", "withdrawn later", "halted later"],
+)
+def test_only_a_verified_fix_of_the_whole_cause_makes_it_fixed(
+    connection: Connection, fixes: list[tuple[str, str]], state: CauseState
+) -> None:
+    """A fix of some of its deaths, such as those with five attempts, leaves the cause as it is."""
+    window = ReportWindow(DAY, BERLIN)
+    add_cause(connection, "a")
+    add_death(connection, window.start - timedelta(days=200), cause="a", event=1)
+    add_death(connection, window.start + timedelta(hours=1), cause="a", event=2)
+    for hours, (attempts, status) in enumerate(fixes):
+        flagged_at = window.start - timedelta(hours=20 - hours)
+        connection.execute(
+            "insert into dlq.fix (cause_id, attempts, note, flagged_by, flagged_at, status, closed_at)"
+            f" values ('a', {attempts}, 'v2', 'ann', %s, %s, %s)".encode(),
+            [flagged_at, status, flagged_at + timedelta(minutes=30)],
+        )
+    (cause,) = read(connection, window).causes
+    assert cause.state is state
+
+
+def test_causes_beyond_the_limit_are_summed_and_unclassified_deaths_are_listed(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list ends after so many causes; the totals do not."""
+    """The list has a limit; the totals have all deaths."""
     monkeypatch.setattr("dlq_pipelines.reports.read.CAUSES_LISTED", 50)
     window = ReportWindow(DAY, BERLIN)
     for cause in range(60):
@@ -258,15 +292,15 @@ def test_smaller_causes_are_summed_up_and_the_unclassified_never_cut_off(
     assert figures.matrix.to_numpy().sum() == figures.totals.deaths == 121
 
 
-def test_what_is_urgent_is_told_in_full_however_small() -> None:
-    """Beside those with most harm."""
+def test_small_urgent_causes_have_details() -> None:
+    """In addition to the most harmful causes."""
     states = [CauseState.ONGOING] * 40 + [CauseState.NEW] * 30 + [CauseState.UNCLASSIFIED]
     full = select_detailed_causes(states)
     assert [at for at, whole in enumerate(full) if whole] == [*range(25), *range(40, 65), 70]
 
 
 def test_the_sample_is_the_days_last_error_and_bounded(connection: Connection) -> None:
-    """Not one of another day, and not all of a megabyte."""
+    """Neither an error of another day nor a whole megabyte."""
     window = ReportWindow(DAY, BERLIN)
     add_cause(connection, "c")
     add_death(connection, window.start, cause="c", event=1, error="early")
@@ -284,18 +318,18 @@ def test_the_sample_is_the_days_last_error_and_bounded(connection: Connection) -
     assert sample.text == "a" * 1_500 + "\n[...]\n" + "z" * 1_500
 
 
-def test_the_names_in_the_last_errors_are_counted(connection: Connection) -> None:
-    """What tells sub-causes apart: which key was missing."""
+def test_details_of_the_last_errors_are_counted(connection: Connection) -> None:
+    """Here, the missing key."""
     window = ReportWindow(DAY, BERLIN)
     add_cause(connection, "c")
     for n, key in enumerate(["postcode"] * 3 + ["city"] * 2):
         add_death(connection, window.start, cause="c", event=n, error=f"KeyError: '{key}'")
     (cause,) = read(connection, window).causes
-    assert (cause.details, cause.details_of) == ((("postcode", 3), ("city", 2)), 5)
+    assert (cause.details, cause.errors_read) == ((("postcode", 3), ("city", 2)), 5)
 
 
-def test_what_must_not_leave_is_in_no_figure(connection: Connection) -> None:
-    """Samples, summaries, names and templates are redacted as exports are, also at the place where a text was cut."""
+def test_secrets_are_redacted_in_every_figure(connection: Connection) -> None:
+    """Samples, summaries, details and templates, also where a long error was cut."""
     window = ReportWindow(DAY, BERLIN)
     policy = ReportPolicy(redaction=parse_redaction("", r"token-\w+", None))
     add_cause(connection, "c", template="refused token-abc")
@@ -317,7 +351,7 @@ def test_what_must_not_leave_is_in_no_figure(connection: Connection) -> None:
 
 
 def test_a_day_that_is_not_over_is_refused(connection: Connection) -> None:
-    """Its figures would be no day's."""
+    """A report needs the whole day."""
     window = ReportWindow(DAY, BERLIN)
     with pytest.raises(
         RefusedError, match=r"2026-11-20 is not over yet: it can be reported after 2026-11-20 23:00"
@@ -327,8 +361,8 @@ def test_a_day_that_is_not_over_is_refused(connection: Connection) -> None:
         )
 
 
-def test_a_day_that_the_ledger_has_forgotten_is_refused(connection: Connection) -> None:
-    """The report that there is says more than another would."""
+def test_a_day_whose_deaths_are_deleted_is_refused(connection: Connection) -> None:
+    """The existing report is complete; another one would not be."""
     window = ReportWindow(DAY, BERLIN)
     add_cause(connection, "c")
     for event in range(3):
@@ -336,40 +370,43 @@ def test_a_day_that_the_ledger_has_forgotten_is_refused(connection: Connection) 
     assert read(connection, window).totals.deaths == 3
     connection.execute("delete from dlq.death where event_id = 1")
     connection.execute(
-        "insert into dlq.audit (kind, actor, reason, filter, events, at) values ('ledger.forget', 'a', 'r', '{}',"
-        " 1, now())"
+        "insert into dlq.audit (kind, actor, reason, filter, events, at)"
+        " values ('ledger.purge', 'a', 'r', '{}', 1, now())"
     )
     with pytest.raises(
-        RefusedError, match=r"forgotten deaths of 2026-11-20.*Keep the one that there is"
+        RefusedError, match=r"deleted deaths of 2026-11-20.*Keep the report that exists"
     ):
         read_report_figures(connection, window, policy=ReportPolicy(), now=LATER)
 
 
 def test_figures_are_read_by_indexes(connection: Connection) -> None:
-    """No statement reads the whole ledger, the whole rollup or the whole audit where it need not."""
+    """No statement scans the whole ledger, rollup or audit log."""
     window = ReportWindow(DAY, BERLIN)
     connection.execute("set enable_seqscan = off")
     span = {"start": window.start, "until": window.until}
-    asked = {
+    statements: dict[str, tuple[str, dict[str, Any]]] = {
         "report.causes": ("death_day", {**span, "limit": 50, "types": 5}),
         "report.events": ("death_day", span),
         "report.types": ("death_day", {**span, "causes": ["a"], "limit": 5}),
         "report.hours": ("death_day", {**span, "bounds": window.hours}),
         "report.merged_aggregates": ("death_", {**span, "members": ["a"]}),
-        "report.days": ("cause_day_pkey", {"causes": ["a"], "first": window.days[0], "day": DAY}),
+        "report.days": (
+            "cause_day_pkey",
+            {"causes": ["a"], "first": window.days[0], "day": DAY},
+        ),
         "report.days_unclassified": (
             "death_unclassified",
             {"bounds": window.day_bounds, "start": window.start},
         ),
         "report.samples": ("death_cause", {**span, "causes": ["a"], "half": 10, "limit": 5}),
-        "report.open": ("dlq_dead", {"at": window.until, "archive_before": window.until}),
-        "report.moved": ("operation_kind", span),
+        "report.dead_events": ("dlq_dead", {"at": window.until, "archive_before": window.until}),
+        "report.archive_moves": ("audit_kind", span),
         "report.retries": ("retry_time", span),
         "report.stages": ("retry_", {"since": window.start, "until": window.until, "fixes": [1]}),
         "report.purged_soon": ("purged_time", {"at": window.until, "purge_before": window.start}),
-        "report.said_since": ("operation_kind", {"until": window.until, "causes": ["a"]}),
+        "report.later_changes": ("audit_kind", {"until": window.until, "causes": ["a"]}),
     }
-    for name, (index, values) in asked.items():
+    for name, (index, values) in statements.items():
         plan = connection.execute(
             f"explain {connection.render_query(name, **values)}".encode()
         ).fetchall()
@@ -380,15 +417,18 @@ def test_figures_are_read_by_indexes(connection: Connection) -> None:
 
 
 def test_reading_changes_nothing(three_weeks: Connection) -> None:
-    """The snapshot is read only; the settings of its transaction end with it."""
+    """The snapshot is read-only, and its settings end with its transaction."""
     read(three_weeks, ReportWindow(DAY, BERLIN))
-    assert one(three_weeks, "select current_setting('transaction_read_only') as r, current_setting('jit') as jit") == {
-        "r": "off", "jit": one(three_weeks, "select reset_val as v from pg_settings where name = 'jit'")["v"],
-    }  # fmt: skip
+    jit = one(three_weeks, "select reset_val as jit from pg_settings where name = 'jit'")
+    assert one(
+        three_weeks,
+        "select current_setting('transaction_read_only') as read_only,"
+        " current_setting('jit') as jit",
+    ) == {"read_only": "off", **jit}
 
 
 def test_a_cause_reads_as_one_line() -> None:
-    """The exception's type is said once and the line has an end."""
+    """The exception type is not repeated."""
     assert format_cause_label("KeyError", "'id'") == "KeyError: 'id'"
     assert format_cause_label("KeyError", "KeyError: 'id'") == "KeyError: 'id'"
     assert format_cause_label("KeyError", "") == "KeyError"

@@ -1,4 +1,4 @@
-"""The daily report: what it says, that it never changes, where it goes, and that strangers' texts stay texts."""
+"""Tests the daily report: its texts, stable bytes, publishing, and hostile texts."""
 
 import json
 import os
@@ -35,15 +35,16 @@ SCHEMA = json.loads(
     (Path(dlq_pipelines.reports.__file__).parent / "report.schema.json").read_text(encoding="utf-8")
 )
 HOSTILE = (
-    '<script>alert(1)</script>"\' onmouseover=alert(1) x="</pre></bdi></details><img src=x onerror=alert(1)>'
-    "{{ 7*7 }} \x1b]0;pwned\x07\x1b[31m & &lt;b&gt; ]]> --> </style><svg onload=alert(1)> \u202eevil"
+    '<script>alert(1)</script>"\' onmouseover=alert(1) x="</pre></bdi></details>'
+    "<img src=x onerror=alert(1)>{{ 7*7 }} \x1b]0;pwned\x07\x1b[31m & &lt;b&gt; ]]> -->"
+    " </style><svg onload=alert(1)> \u202eevil"
     " [x](javascript:alert(1)) | a | https://evil.example"
 )
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: its tags with attributes, and its text."""
+    """Parses a page: its tags with attributes, and its text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -80,7 +81,7 @@ def build(connection: Connection, target: Target, *, ago: int = 0) -> Report:
 
 
 def add_days(connection: Connection, *, before: int, on_the_day: int) -> None:
-    """`before` deaths on each of the 14 days before and `on_the_day` on the day, all of one cause."""
+    """Insert deaths of one cause on each of the 14 days before, and on the day."""
     add_cause(connection, "slow", "TimeoutError", "no answer in <n> s")
     for ago in range(1, 15):
         for event in range(before):
@@ -103,48 +104,52 @@ def add_days(connection: Connection, *, before: int, on_the_day: int) -> None:
         (
             10,
             14,
-            "14 events died on 2026-11-20, 40 % above the mean of the 14 days before (10). The cause is an old one.",
+            (
+                "14 events died on 2026-11-20, 40 % above the mean of the 14 days before (10)."
+                " No new causes; 1 known one."
+            ),
         ),
         (10, 4, "4 events died on 2026-11-20, 60 % below the mean of the 14 days before (10). "),
         (2, 9, "9 events died on 2026-11-20, 4.5 times the mean of the 14 days before (2). "),
         (
             3,
             30,
-            "30 events died on 2026-11-20, 10.0 times the mean of the 14 days before (3). Of 1 cause, 1 is getting",
+            (
+                "30 events died on 2026-11-20, 10.0 times the mean of the 14 days before (3)."
+                " 1 cause: 1 escalating."
+            ),
         ),
-        (1, 1, "1 event died on 2026-11-20, as many as the mean of the 14 days before (1). "),
-        (0, 3, "3 events died on 2026-11-20, none in the 14 days before. Of 1 cause, 1 is new. "),
+        (1, 1, "1 event died on 2026-11-20, equal to the mean of the 14 days before (1). "),
+        (0, 3, "3 events died on 2026-11-20, none in the 14 days before. 1 cause: 1 new. "),
     ],
 )
-def test_the_headline_says_how_unusual_the_day_is(
+def test_headline_compares_the_day_with_the_days_before(
     connection: Connection, before: int, on_the_day: int, words: str
 ) -> None:
-    """The number, what it is compared with, what is different, and what hurts most."""
+    """Deaths, comparison, causes, and the most affected cause."""
     add_days(connection, before=before, on_the_day=on_the_day)
     report = make(connection)
     assert report.headline.startswith(words)
     deaths = f"{on_the_day} death{'s' * (on_the_day > 1)}"
-    assert (
-        f"Most harm: TimeoutError: no answer in <n> s (1 aggregate, {deaths})." in report.headline
-    )
+    assert f"Most affected: TimeoutError: no answer in <n> s, 1 order, {deaths}." in report.headline
     assert report.headline in Page(report.html).text.replace("\u00a0", " ")
 
 
 def test_an_event_that_died_twice_is_one_event(connection: Connection) -> None:
-    """Deaths and events are not the same thing; without a known cause the headline says so."""
+    """Without a classified death, the headline says so."""
     for hour in (1, 5):
         add_death(connection, WINDOW.start + timedelta(hours=hour), event=7)
     report = make(connection)
     assert (
-        report.headline
-        == "1 event died 2 times on 2026-11-20, none in the 14 days before. No cause is known yet."
+        report.headline == "1 event died 2 times on 2026-11-20, none in the 14 days before."
+        " No death is classified yet."
     )
     assert [cause.title for cause in report.figures.causes] == ["not classified yet"]
 
 
-def test_the_story_is_told(connection: Connection) -> None:
-    """New, back, worse, being mended, muted; which fix worked and which did not; what the backlog did."""
-    told = story.tell(connection)
+def test_the_story_has_its_states_fixes_and_backlog(connection: Connection) -> None:
+    """New, regressed, escalating, fixing and muted causes; an open and a halted fix."""
+    played = story.create_story(connection)
     figures = make(connection, story.POLICY).figures
     states = {cause.cause_id: cause.state for cause in figures.causes}
     assert states == {
@@ -160,7 +165,7 @@ def test_the_story_is_told(connection: Connection) -> None:
     assert by_id[compute_cause_key(story.LABEL)].owner == "shipping-team"
     assert (by_id[compute_cause_key(story.REFUSED)].note or "").startswith("Runbook")
     assert [(fix.id, fix.status, fix.ended) for fix in figures.fixes] == [
-        (told.route_fix, "halted", True), (told.label_fix, "active", False),
+        (played.route_fix, "halted", True), (played.label_fix, "active", False),
     ]  # fmt: skip
     route, label = figures.fixes
     assert [vars(stage) for stage in label.stages] == [
@@ -176,34 +181,36 @@ def test_the_story_is_told(connection: Connection) -> None:
     ]
     assert (route.released, route.died_again, len(route.evidence)) == (10, 10, 1)
     backlog = figures.backlog
-    assert (backlog.opened, backlog.retried, backlog.archived, backlog.unexplained) == (
+    assert (backlog.added, backlog.retried, backlog.archived, backlog.unexplained) == (
         167,
         116,
         135,
         0,
     )
-    assert backlog.open == backlog.before + 167 - 116 - 135
+    assert backlog.dead_at_end == backlog.dead_at_start + 167 - 116 - 135
     assert (backlog.delivered, backlog.died_again) == (10, 10)
     assert figures.totals.unclassified == 4
-    assert figures.books is not None
-    assert (figures.books.missing, figures.books.doubled) == (0, 0)
-    assert figures.ahead.archived == one(
-        connection, "select count(*) as n from outbox_event where status = 'dead' and dead_at < '2026-11-13 23:00Z'"
-    )["n"]  # fmt: skip
+    assert figures.reconciliation is not None
+    assert (figures.reconciliation.missing, figures.reconciliation.duplicated) == (0, 0)
+    due = one(
+        connection,
+        "select count(*) as n from outbox_event"
+        " where status = 'dead' and dead_at < '2026-11-13 23:00Z'",
+    )
+    assert figures.upcoming.archived == due["n"]
 
 
-def test_a_past_day_is_the_same_bytes_whatever_happened_since(
-    connection: Connection, tmp_path: Path
-) -> None:
-    """Deaths, retries, fixes that end or are flagged, owners, notes, mutes, discards, archive, restore and purge."""
-    told = story.tell(connection)
+def test_a_rebuilt_day_has_the_same_bytes(connection: Connection, tmp_path: Path) -> None:
+    """After deaths, retries, fixes, owners, notes, mutes, discards, archive, restore and purge."""
+    played = story.create_story(connection)
     classify_deaths(connection, zone=BERLIN)
     first = build(connection, open_local_target(tmp_path / "first", ""))
     before = one(connection, "select count(*) as n from outbox_event where status = 'dead'")["n"]
-    story.go_on(told)
+    story.continue_story(played)
     moved = one(
         connection,
-        "select (select count(*) from dlq.purged) as purged, (select count(*) from dlq.restored) as r",
+        "select (select count(*) from dlq.purged) as purged,"
+        " (select count(*) from dlq.restored) as r",
     )
     assert moved["purged"] > 200
     assert moved["r"] == 15
@@ -218,9 +225,9 @@ def test_a_past_day_is_the_same_bytes_whatever_happened_since(
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
-def test_every_day_of_the_story_is_the_same_bytes_afterwards(connection: Connection) -> None:
-    """Also the days before: whose fix was under way, what was archived later."""
-    told = story.tell(connection)
+def test_all_days_of_the_story_have_the_same_bytes_later(connection: Connection) -> None:
+    """Also days with an open fix, or with events that are archived later."""
+    played = story.create_story(connection)
     classify_deaths(connection, zone=BERLIN)
 
     def days() -> list[str]:
@@ -236,12 +243,12 @@ def test_every_day_of_the_story_is_the_same_bytes_afterwards(connection: Connect
         ]
 
     before = days()
-    story.go_on(told)
+    story.continue_story(played)
     assert days() == before
 
 
 def test_only_merging_and_naming_change_a_past_day(connection: Connection) -> None:
-    """On purpose: they say what the failures were all along."""
+    """On purpose: they correct what the failures are."""
     add_days(connection, before=1, on_the_day=3)
     before = make(connection).json
     set_cause_text(connection, "slow", "owner", "ann", audit=AuditContext("ann", "r", LATER))
@@ -258,39 +265,39 @@ def test_only_merging_and_naming_change_a_past_day(connection: Connection) -> No
     assert make(connection).figures.causes[0].cause_id == "root"
 
 
-def test_a_pause_of_a_fix_is_told_as_it_was(connection: Connection) -> None:
-    """Paused when the day ended, whatever became of it."""
-    told = story.tell(connection)
+def test_a_paused_fix_is_paused_in_later_reports(connection: Connection) -> None:
+    """It was paused at the end of the day and resumed later."""
+    played = story.create_story(connection)
     paused = AuditContext("ann", "look first", WINDOW.until - timedelta(hours=1))
-    pause_fix(connection, told.label_fix, audit=paused)
-    resume_fix(connection, told.label_fix, audit=AuditContext("ann", "go on", WINDOW.until))
+    pause_fix(connection, played.label_fix, audit=paused)
+    resume_fix(connection, played.label_fix, audit=AuditContext("ann", "go on", WINDOW.until))
     assert [fix.status for fix in make(connection).figures.fixes] == ["halted", "paused"]
 
 
-def test_what_was_lost_is_said_as_unexplained(connection: Connection) -> None:
-    """A dead event that somebody deleted: the books of its day do not balance."""
-    story.tell(connection)
+def test_deleted_dead_events_are_unexplained(connection: Connection) -> None:
+    """The balance of the day shows how many are missing."""
+    story.create_story(connection)
     connection.execute(
         "delete from outbox_event where id in (select id from outbox_event where status = 'dead'"
         " order by dead_at desc limit 2)"
     )
     report = make(connection, story.POLICY)
     assert report.figures.backlog.unexplained == 2
-    assert "2 fewer than that: changed by other hands." in Page(report.html).text
+    assert "2 fewer: deleted or changed outside dlq-pipelines." in Page(report.html).text
     assert "**2 unexplained**" in report.markdown
 
 
-def test_a_check_of_the_books_that_found_a_loss_is_said(connection: Connection) -> None:
-    """The last one before the day's end, whatever later ones found."""
+def test_the_last_reconciliation_of_the_day_is_shown(connection: Connection) -> None:
+    """Later ones do not change the report."""
     connection.execute(
         "insert into dlq.books values (%s, 2, 1, '{7,8,9}'), (%s, 0, 0, '{}')",
         [WINDOW.start, WINDOW.until],
     )
-    assert "misses 2 events and finds 1 twice: 7, 8, 9." in Page(make(connection).html).text
+    assert "found 2 missing events and 1 duplicated: 7, 8, 9." in Page(make(connection).html).text
 
 
 def hostile(connection: Connection) -> None:
-    """An error, an exception type, a template, types, words and a fix that are markup."""
+    """Insert markup as error, exception type, template, types, notes and fix."""
     add_cause(connection, "evil", HOSTILE, HOSTILE[::-1] + HOSTILE)
     add_death(
         connection, WINDOW.start, cause="evil", error=HOSTILE, event_type=HOSTILE, aggregate=HOSTILE
@@ -312,15 +319,15 @@ def hostile(connection: Connection) -> None:
         }
     ]
     connection.execute(
-        "insert into dlq.fix (cause_id, note, link, owner, flagged_by, flagged_at, status, verdict, closed_at,"
-        " evidence) values ('evil', %(text)s, 'javascript:alert(1)', left(%(text)s, 200), %(text)s, %(at)s, 'halted',"
-        " %(text)s, %(at)s, %(evidence)s)",
+        "insert into dlq.fix (cause_id, note, link, owner, flagged_by, flagged_at, status, verdict,"
+        " closed_at, evidence) values ('evil', %(text)s, 'javascript:alert(1)',"
+        " left(%(text)s, 200), %(text)s, %(at)s, 'halted', %(text)s, %(at)s, %(evidence)s)",
         {"text": HOSTILE, "at": WINDOW.start + timedelta(hours=1), "evidence": json.dumps(pairs)},
     )
 
 
 def test_hostile_texts_are_inert_in_the_page(connection: Connection) -> None:
-    """Shown, not obeyed; no link leads anywhere but to this page and its neighbours."""
+    """Shown as text; links go to the page itself and to other reports only."""
     hostile(connection)
     page = Page(make(connection).html)
     names = {tag for tag, _ in page.tags}
@@ -341,7 +348,7 @@ def test_hostile_texts_are_inert_in_the_page(connection: Connection) -> None:
 
 
 def test_hostile_texts_are_inert_in_markdown_and_digest(connection: Connection) -> None:
-    """No tag, link, code or cell comes out of an error."""
+    """No tag, link, code or table cell comes from an error."""
     hostile(connection)
     report = make(connection)
     for text in (report.markdown, build_digest(report).markdown):
@@ -355,8 +362,8 @@ def test_hostile_texts_are_inert_in_markdown_and_digest(connection: Connection) 
     assert report.json.isascii()
 
 
-def test_the_page_fetches_nothing_and_allows_nothing(connection: Connection) -> None:
-    """A policy that forbids everything but its own style sheet, and no address in it."""
+def test_page_fetches_nothing_and_allows_only_its_style(connection: Connection) -> None:
+    """The content security policy allows the style sheet alone; the page has no URL."""
     add_days(connection, before=1, on_the_day=3)
     html = make(connection).html
     (policy,) = [found["content"] for tag, found in Page(html).tags if found.get("http-equiv")]
@@ -372,9 +379,9 @@ def test_the_page_fetches_nothing_and_allows_nothing(connection: Connection) -> 
     }
 
 
-def test_the_page_can_be_read_without_seeing_it(connection: Connection) -> None:
-    """Language, title, landmarks, scopes, a name for every picture and a table behind each chart."""
-    story.tell(connection)
+def test_page_is_readable_by_screen_readers(connection: Connection) -> None:
+    """Language, title, landmarks, scopes, a label for every image, a table for each chart."""
+    story.create_story(connection)
     page = Page(make(connection).html)
     assert [found["lang"] for tag, found in page.tags if tag == "html"] == ["en"]
     names = [tag for tag, _ in page.tags]
@@ -392,9 +399,9 @@ def test_the_page_can_be_read_without_seeing_it(connection: Connection) -> None:
     assert page.text.count("As a table") == 2
 
 
-def test_a_day_without_deaths_says_so_and_is_still_useful(connection: Connection) -> None:
-    """What is left, what waits, the fixes, and the days before are there to look at."""
-    story.tell(connection)
+def test_a_day_without_deaths_shows_the_backlog(connection: Connection) -> None:
+    """Dead events, fixes and the days before are shown."""
+    story.create_story(connection)
     quiet = make_report(
         connection, day=DAY + timedelta(days=1), zone=BERLIN, policy=story.POLICY, now=LATER
     )
@@ -402,7 +409,7 @@ def test_a_day_without_deaths_says_so_and_is_still_useful(connection: Connection
     assert quiet.headline.startswith(
         "No event died on 2026-11-21; the mean of the 14 days before is 3"
     )
-    assert "367 events of earlier days stay dead, the oldest for 15 days." in quiet.headline
+    assert "367 events of earlier days are still dead, the oldest for 15 days." in quiet.headline
     assert "No event died on this day." in page.text
     assert "2026-11-20: 167" in quiet.html
     assert "labels read the new field" in page.text
@@ -412,43 +419,44 @@ def test_a_day_without_deaths_says_so_and_is_still_useful(connection: Connection
 def test_an_empty_ledger_makes_a_report(connection: Connection) -> None:
     """The first day of an installation."""
     report = make(connection)
-    assert report.headline == "No event died on 2026-11-20; none did in the 14 days before."
+    assert report.headline == "No event died on 2026-11-20 or in the 14 days before."
     assert Page(report.html).text
     jsonschema.validate(json.loads(report.json), SCHEMA)
 
 
-def test_the_json_twin_is_what_its_schema_says(connection: Connection) -> None:
-    """Of the story and of hostile texts; the schema itself is sound and forbids what it does not name."""
+def test_json_matches_its_schema(connection: Connection) -> None:
+    """For the story and for hostile texts. The schema is valid and forbids other fields."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     validator = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker())
     hostile(connection)
     validator.validate(json.loads(make(connection).json))
     connection.execute(
-        "truncate dlq.death, dlq.cause_day, dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.cause cascade"
+        "truncate dlq.death, dlq.cause_day, dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.cause"
+        " cascade"
     )
-    story.tell(connection)
+    story.create_story(connection)
     report = make(connection, story.POLICY)
-    said = json.loads(report.json)
-    validator.validate(said)
+    content = json.loads(report.json)
+    validator.validate(content)
     assert (
-        said["totals"]["deaths"]
+        content["totals"]["deaths"]
         == report.figures.totals.deaths
-        == sum(hour["deaths"] for hour in said["hours"])
+        == sum(hour["deaths"] for hour in content["hours"])
     )
-    matrix = said["causes_by_event_type"]["rows"]
+    matrix = content["causes_by_event_type"]["rows"]
     assert (
         sum(sum(row["deaths"]) + row["other_event_types"] for row in matrix)
-        == said["totals"]["deaths"]
+        == content["totals"]["deaths"]
     )
-    said["more"] = 1
-    assert not validator.is_valid(said)
+    content["more"] = 1
+    assert not validator.is_valid(content)
 
 
-def test_files_lists_and_neighbours_are_put_into_place(
+def test_files_index_and_missing_pages_are_published(
     connection: Connection, tmp_path: Path
 ) -> None:
-    """Three files a day, a list of all days with their figures, and no link that leads nowhere."""
-    story.tell(connection)
+    """Three files a day, a list of all days with their figures, and no broken link."""
+    story.create_story(connection)
     target = open_local_target(tmp_path, "")
     for ago in (0, 1, 2):
         report = build(connection, target, ago=ago)
@@ -457,12 +465,14 @@ def test_files_lists_and_neighbours_are_put_into_place(
         *(f"2026-11-{day}.{suffix}" for day in (18, 19, 20) for suffix in ("html", "md", "json")),
     }  # fmt: skip
     assert report.places["html"] == str(tmp_path / "2026-11-18.html")
-    assert "There is no report of this day yet." in (tmp_path / "2026-11-21.html").read_text(
+    assert "There is no report for this day yet." in (tmp_path / "2026-11-21.html").read_text(
         encoding="utf-8"
     )
     index = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     listed = [found["href"] for tag, found in index.tags if tag == "a"]
-    assert listed == [f"2026-11-{day}.html" for day in (20, 20, 19, 18)]  # the last day leads
+    assert listed == [
+        f"2026-11-{day}.html" for day in (20, 20, 19, 18)
+    ]  # the headline of the last day is first
     for file in tmp_path.glob("*.html"):
         links = [
             str(found["href"])
@@ -481,20 +491,16 @@ def test_files_lists_and_neighbours_are_put_into_place(
     assert "No event died" in (tmp_path / "2026-11-21.html").read_text(encoding="utf-8")
 
 
-def test_a_page_of_no_report_never_replaces_a_report(
-    connection: Connection, tmp_path: Path
-) -> None:
-    """Days are built in any order, and recorded ones keep their files."""
+def test_a_missing_page_never_replaces_a_report(connection: Connection, tmp_path: Path) -> None:
+    """Days are built in any order."""
     target = open_local_target(tmp_path, "")
     pages = {ago: build(connection, target, ago=ago).html for ago in (1, 3, 2, 0)}
     for ago, html in pages.items():
         assert (tmp_path / f"{DAY - timedelta(days=ago)}.html").read_text(encoding="utf-8") == html
 
 
-def test_reports_go_to_s3_where_browsers_show_them(
-    connection: Connection, s3: str, tmp_path: Path
-) -> None:
-    """The same bytes as in a folder, with their content types; `open` fetches the page."""
+def test_reports_are_published_to_s3(connection: Connection, s3: str, tmp_path: Path) -> None:
+    """With the same bytes as in a folder, and with content types; the page can be fetched."""
     staging = tmp_path / "staging"
     target = open_target(
         "s3://bucket/team/reports", staging=staging, folder="", setting="DLQ_REPORT_URI"
@@ -517,10 +523,10 @@ def test_reports_go_to_s3_where_browsers_show_them(
     assert fetch_report_page(target, DAY - timedelta(days=1), folder=tmp_path / "pages") is None
 
 
-def test_a_failed_write_leaves_the_earlier_file(
+def test_a_full_disk_leaves_the_earlier_files(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk at the wrong moment costs nothing that was there, leaves no litter, and is said in a sentence."""
+    """Files and record are unchanged, no partial file is left, and the error names the cause."""
     target = open_local_target(tmp_path, "")
     before = build(connection, target).html
     files = {file.name for file in tmp_path.iterdir()}
@@ -540,8 +546,8 @@ def test_a_failed_write_leaves_the_earlier_file(
     assert one(connection, "select headline, files from dlq.report_day") == recorded
 
 
-def test_the_record_knows_the_files_that_lie_there(connection: Connection, tmp_path: Path) -> None:
-    """Sizes and sums, as an export's row does."""
+def test_the_record_has_the_published_files(connection: Connection, tmp_path: Path) -> None:
+    """With their sizes."""
     build(connection, open_local_target(tmp_path, ""))
     files = one(connection, "select files from dlq.report_day")["files"]
     assert {file["name"]: file["bytes"] for file in files} == {
@@ -551,28 +557,28 @@ def test_the_record_knows_the_files_that_lie_there(connection: Connection, tmp_p
 
 
 def test_the_digest_fits_a_channel(connection: Connection, tmp_path: Path) -> None:
-    """A title, the headline, five causes and where the report is; no more than a screen of a phone."""
-    story.tell(connection)
+    """A title, the headline, five causes and the place of the report, in 1,500 characters."""
+    story.create_story(connection)
     report = build(connection, open_local_target(tmp_path, ""))
-    said = build_digest(report)
-    assert said.title == "Dead events 2026-11-20: 167 deaths, 1 new, 1 regressed, 2 escalating"
-    assert said.text.splitlines()[0] == report.headline
-    assert [line[:15] for line in said.text.splitlines()[1:3]] == [
+    digest = build_digest(report)
+    assert digest.title == "Dead events 2026-11-20: 167 deaths, 1 new, 1 regressed, 2 escalating"
+    assert digest.text.splitlines()[0] == report.headline
+    assert [line[:15] for line in digest.text.splitlines()[1:3]] == [
         "- escalating: C",
         "- new: psycopg.",
     ]
-    assert said.text.splitlines()[-1] == str(tmp_path / "2026-11-20.html")
-    assert len(said.text) < 1_500
-    assert "**escalating** ConnectionRefusedError" in said.markdown
+    assert digest.text.splitlines()[-1] == str(tmp_path / "2026-11-20.html")
+    assert len(digest.text) < 1_500
+    assert "**escalating** ConnectionRefusedError" in digest.markdown
     assert build_digest(make(connection)).text.count("\n") == 5
 
 
-def test_markdown_shows_ten_causes_and_counts_the_rest(connection: Connection) -> None:
-    """Chats and Dagster's UI have no room for more."""
+def test_markdown_lists_ten_causes_and_counts_the_rest(connection: Connection) -> None:
+    """Chats and Dagster's UI have little room."""
     for number in range(12):
         add_cause(connection, f"c{number:02}")
         add_death(connection, WINDOW.start, cause=f"c{number:02}", event=number)
     count_again(connection)
     text = make(connection).markdown
     assert len(re.findall(r"^\| \d+ \|", text, re.MULTILINE)) == 10
-    assert "2 more causes with less harm: see the HTML report." in text
+    assert "2 more causes in the HTML report." in text

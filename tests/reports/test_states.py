@@ -1,4 +1,4 @@
-"""The words for a cause: what counts as worse, and which of two words is said."""
+"""Tests the states of a cause and the limit above which it escalates."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -45,10 +45,10 @@ DAYS = st.lists(COUNTS, min_size=1, max_size=14)
         (CauseHistory(START - timedelta(microseconds=1)), False, CauseState.ONGOING),
     ],
 )
-def test_the_first_rule_that_holds_is_the_word(
+def test_the_first_rule_that_applies_gives_the_state(
     known: CauseHistory, word: CauseState, *, escalating: bool
 ) -> None:
-    """In the order of the docstring."""
+    """In the order of the docstring of `decide_cause_state`."""
     assert decide_cause_state(known, start=START, until=UNTIL, escalating=escalating) is word
 
 
@@ -61,27 +61,27 @@ def test_the_order_of_the_days_does_not_matter(before: list[int], chance: random
 
 @given(DAYS)
 def test_a_usual_day_never_escalates(before: list[int]) -> None:
-    """Neither the median, nor a day that is like all others."""
+    """Neither the median nor a day that equals all others."""
     assert compute_escalation_limit(before) > median(before)
     assert not is_escalating(before[0], [before[0]] * 14)
 
 
 @given(COUNTS, DAYS)
-def test_a_worse_day_escalates_where_a_better_one_does(deaths: int, before: list[int]) -> None:
+def test_more_deaths_escalate_where_fewer_do(deaths: int, before: list[int]) -> None:
     if is_escalating(deaths, before):
         assert is_escalating(deaths + 1, before)
 
 
 @given(st.integers(1, 10_000), st.lists(st.integers(10**6, 10**9), max_size=6))
-def test_bad_days_in_the_past_hide_no_bad_day_now(usual: int, bad: list[int]) -> None:
-    """Up to six of fourteen: a mean and a standard deviation would follow the first of them."""
+def test_outliers_in_the_past_do_not_change_the_limit(usual: int, bad: list[int]) -> None:
+    """Up to six of fourteen. A mean and a standard deviation would follow the first one."""
     before = [usual] * (14 - len(bad)) + bad
     assert compute_escalation_limit(before) == compute_escalation_limit([usual] * 14)
     assert is_escalating(usual * 20, before) == (usual * 20 >= MIN_DEATHS)
 
 
-def test_chance_alone_seldom_escalates() -> None:
-    """Counts that only vary as counts do: fewer than one day in two hundred."""
+def test_random_noise_seldom_escalates() -> None:
+    """Fewer than one day in two hundred of a Poisson-like count."""
     chance = random.Random(11)
     days = [sum(chance.random() < 0.05 for _ in range(1_000)) for _ in range(5_000)]
     alarms = sum(is_escalating(days[at], days[at - 14 : at]) for at in range(14, len(days)))
@@ -91,23 +91,23 @@ def test_chance_alone_seldom_escalates() -> None:
 @pytest.mark.parametrize(
     ("deaths", "before", "worse"),
     [
-        (9, [0] * 14, False),  # few are noise
+        (9, [0] * 14, False),  # fewer than 10 are noise
         (10, [0] * 14, True),
         (60, [50] * 14, False),
         (80, [50] * 14, True),
         (120, [100, 20, 80, 110, 30, 90, 105, 25, 95, 100, 15, 100, 90, 110], False),
         (400, [100, 20, 80, 110, 30, 90, 105, 25, 95, 100, 15, 100, 90, 110], True),
-        (500, [], False),  # new on the day: that is another word
+        (500, [], False),  # its state is new
         (500, [100], True),
         (130, [100], False),
     ],
 )
-def test_what_is_worse_by_example(deaths: int, before: list[int], *, worse: bool) -> None:
+def test_examples_of_escalation(deaths: int, before: list[int], *, worse: bool) -> None:
     assert is_escalating(deaths, before) == worse
 
 
 def test_the_limit_is_the_formula_of_its_docstring() -> None:
-    """By hand: 11 is the median and 2 that of the deviations 0 1 2 3 89; 70 and 30 in the second."""
+    """Computed by hand: medians 11 and 70, medians of the deviations 2 and 30."""
     assert compute_escalation_limit([10, 11, 8, 13, 100]) == pytest.approx(
         11 + 3.5 * max(1.4826 * 2, 11**0.5)
     )

@@ -1,7 +1,7 @@
-"""Processes that work on one outbox until they are told to stop, or are killed.
+"""Processes that work on one outbox until they are stopped or killed.
 
-Each is what runs in production: a worker, a sensor with its runs, the jobs of the archive. A server that goes away is
-waited for, as their next run would.
+Each does what runs in production: a worker, a sensor with its runs, the jobs of the archive. They
+wait for a server that does not answer, as their next run would.
 """
 
 import multiprocessing
@@ -35,20 +35,22 @@ from tests.retries.machine import ASTRAY, AUDITED, IN_ONE_PLACE
 
 ERROR = "TimeoutError: no answer"
 TERMS = FixTerms(max_backlog=timedelta(days=1))
-# Children begin as copies of a process that has imported everything, so a new one is there in milliseconds.
+# Children are forks of a process that has imported everything, so they start in milliseconds.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload([__name__])
 
 
 def audit() -> AuditContext:
-    """Now, by somebody, for a reason."""
-    return AuditContext("job", "its time has come", datetime.now(UTC))
+    """Return an audit context."""
+    return AuditContext("job", "scheduled", datetime.now(UTC))
 
 
 @contextmanager
 def at_work(stop: Event, *jobs: tuple[Callable[..., None], Any]) -> Iterator[list[BaseProcess]]:
-    """Processes of these jobs. At the end of the block they stop, and none of them has failed."""
-    started = [processes.Process(target=job, args=(*args, stop)) for job, args in jobs]
+    """Run these jobs in processes. At the end of the block they stop; none may have failed."""
+    started: list[BaseProcess] = [
+        processes.Process(target=job, args=(*args, stop)) for job, args in jobs
+    ]
     for process in started:
         process.start()
     try:
@@ -62,9 +64,9 @@ def at_work(stop: Event, *jobs: tuple[Callable[..., None], Any]) -> Iterator[lis
 
 
 def work(url: str, failing: str, lease: int, stop: Event) -> None:
-    """A worker: every other attempt at events of the types that fail lets them die, all else is delivered.
+    """Run a worker: every other attempt at an event of a failing type fails, the rest is delivered.
 
-    A lease of so many seconds has to be over before another worker gets what a broken connection left.
+    Another worker gets the events of a broken connection when the lease ends.
     """
     while not stop.is_set():
         try:
@@ -82,8 +84,9 @@ def work(url: str, failing: str, lease: int, stop: Event) -> None:
 
 
 def sense(url: str, batch: int, stop: Event) -> None:
-    """A sensor and its runs: each fix with something to do takes its next step, in batches of that size."""
-    fix.BATCH = batches.BATCH = settle.BATCH = batch
+    """Run a sensor and its runs: they advance each fix that needs a step, in small batches."""
+    for module in (fix, batches, settle):
+        vars(module)["BATCH"] = batch
 
     def step(connection: Connection) -> None:
         for due in list_due_fixes(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog):
@@ -94,7 +97,7 @@ def sense(url: str, batch: int, stop: Event) -> None:
 
 
 def archive(url: str, stop: Event) -> None:
-    """The archive's job."""
+    """Run the job of the archive."""
     _again(
         url,
         lambda c: archive_dead_events(
@@ -105,12 +108,12 @@ def archive(url: str, stop: Event) -> None:
 
 
 def restore(url: str, stop: Event) -> None:
-    """Somebody who brings back what was just archived."""
+    """Restore archived events again and again."""
     _again(url, lambda c: restore_events(c, Selection(all=True), audit=audit()), stop)
 
 
 def purge(url: str, stop: Event) -> None:
-    """The purge, of what was archived a moment ago."""
+    """Run the purge of events that were just archived."""
     _again(
         url,
         lambda c: purge_archive(
@@ -121,8 +124,9 @@ def purge(url: str, stop: Event) -> None:
 
 
 def in_small_batches(job: Callable[[str, Event], None], url: str, stop: Event) -> None:
-    """The same job with much to interrupt."""
-    archive_.BATCH = restore_.BATCH = purge_.BATCH = 7
+    """Run a job in small batches, so that a kill can interrupt many."""
+    for module in (archive_, restore_, purge_):
+        vars(module)["BATCH"] = 7
     job(url, stop)
 
 

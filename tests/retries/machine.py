@@ -1,4 +1,4 @@
-"""What people, workers and jobs do to dead events, in any order, and what must hold after each of their acts.
+"""A state machine of what people, workers and jobs do to dead events, with its invariants.
 
 Time is the machine's own: it passes when a rule says so. Workers take only what is due by it.
 """
@@ -57,8 +57,10 @@ FIRST = [
 # Enough for every fix of an example to end; more is one that does not.
 MOST_ROUNDS = 200
 EMPTY = """
-    truncate outbox_event, outbox_event_archive, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry,
-        dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.discard, dlq.purged, dlq.audit restart identity cascade
+    truncate outbox_event, outbox_event_archive, dlq.death, dlq.cause_day, dlq.cause_alias,
+        dlq.cause, dlq.retry,
+        dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.discard, dlq.purged, dlq.audit
+        restart identity cascade
 """
 EVENTS = """
     select e.id, e.aggregate_id, e.event_type, e.status, e.dead_at, d.id as death_id, d.cause_id,
@@ -77,7 +79,8 @@ ASTRAY = """
 """
 OUTCOMES = """
     select r.death_id, case
-        when exists (select from dlq.death d where d.event_id = r.event_id and d.id > r.death_id) then 'died_again'
+        when exists (select from dlq.death d where d.event_id = r.event_id and d.id > r.death_id)
+            then 'died_again'
         when e.status = 'done' then 'delivered' end as outcome
     from dlq.retry r left join outbox_event e on e.id = r.event_id where r.outcome is null
 """
@@ -85,7 +88,10 @@ IN_ONE_PLACE = """
     select (select count(*) from outbox_event) + (select count(*) from outbox_event_archive)
         + (select count(*) from dlq.purged) as n
 """
-AUDITED = "select coalesce(sum(events), 0)::bigint as n from dlq.audit where kind in ('retry.stage', 'retry.selected')"
+AUDITED = """
+    select coalesce(sum(events), 0)::bigint as n from dlq.audit
+    where kind in ('retry.stage', 'retry.selected')
+"""
 
 policies = st.builds(
     RetryPolicy,
@@ -110,7 +116,7 @@ selections = st.one_of(
 
 
 class Retries(RuleBasedStateMachine):
-    """An outbox of a few aggregates, its worker, and everybody who brings dead events back or puts them away."""
+    """An outbox of a few aggregates, its worker, and all who retry or archive dead events."""
 
     def __init__(
         self, database: Database, connection: Connection, worker: OutboxRepository
@@ -131,7 +137,7 @@ class Retries(RuleBasedStateMachine):
     def rows(self, statement: str) -> list[dict[str, Any]]:
         return self.connection.execute(statement.encode()).fetchall()
 
-    # --- the application and its worker ------------------------------------------------------------------------------
+    # --- the application and its worker ---
 
     @initialize(written=written, selection=selections, policy=policies)
     def begin(
@@ -149,7 +155,8 @@ class Retries(RuleBasedStateMachine):
         for aggregate, event_type in written:
             self.events += 1
             self.connection.execute(
-                "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+                "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload,"
+                " status, last_error)"
                 " values ('order', %s, %s, '{}', 'dead', %s)",
                 [str(aggregate), event_type, error],
             )
@@ -175,7 +182,7 @@ class Retries(RuleBasedStateMachine):
     def wait(self, minutes: int) -> None:
         self.passed += timedelta(minutes=minutes)
 
-    # --- fixes -------------------------------------------------------------------------------------------------------
+    # --- fixes ---
 
     @rule(selection=selections, policy=policies)
     def flag(self, selection: Selection, policy: RetryPolicy) -> None:
@@ -184,7 +191,7 @@ class Retries(RuleBasedStateMachine):
 
     @rule()
     def sense(self) -> None:
-        """What the sensor asks for is done."""
+        """Run what the sensor requests."""
         for fix in list_due_fixes(self.connection, now=self.now, max_backlog=TERMS.max_backlog):
             self.step(fix)
 
@@ -241,7 +248,7 @@ class Retries(RuleBasedStateMachine):
             in_order(before, [row["event_id"] for row in released])
         return {row["event_id"] for row in released}
 
-    # --- people and jobs ---------------------------------------------------------------------------------------------
+    # --- people and jobs ---
 
     @rule(wanted=ids)
     def retry_by_hand(self, wanted: list[int]) -> None:
@@ -268,11 +275,11 @@ class Retries(RuleBasedStateMachine):
         self.settled_as(expected)
 
     def outcomes(self) -> dict[int, str | None]:
-        """What is to be written of each retry that has no outcome yet; None: nothing is known before its time-out."""
+        """Return the expected outcome of each open retry; None: unknown before it times out."""
         return {row["death_id"]: row["outcome"] for row in self.rows(OUTCOMES)}
 
     def settled_as(self, expected: dict[int, str | None]) -> None:
-        """What has an outcome now that it had not before has the right one."""
+        """Assert that each new outcome is the expected one."""
         for row in self.rows(
             "select death_id, outcome, settled_at, due_at from dlq.retry where outcome is not null"
         ):
@@ -282,7 +289,7 @@ class Retries(RuleBasedStateMachine):
 
     @rule()
     def archive(self) -> None:
-        """Everything that no open fix means."""
+        """Archive all events that no open fix targets."""
         before = datetime.now(UTC)
         fixes = list_fixes(self.connection, only_open=True)
         stay = {row["id"] for row in self.rows(EVENTS) if any(meant(fix, row) for fix in fixes)}
@@ -316,7 +323,7 @@ class Retries(RuleBasedStateMachine):
     def purge(self) -> None:
         purge_archive(self.connection, before=self.now - timedelta(hours=12), audit=self.audit())
 
-    # --- what must hold ----------------------------------------------------------------------------------------------
+    # --- invariants ---
 
     @invariant()
     def every_event_is_in_exactly_one_place(self) -> None:
@@ -329,7 +336,7 @@ class Retries(RuleBasedStateMachine):
 
     @invariant()
     def ledger_outbox_and_audit_agree(self) -> None:
-        """A retry for each event that was brought back, none for one that is dead, and all of them audited."""
+        """Each released event has a retry, a dead event has none, and all retries are audited."""
         assert self.rows(ASTRAY) == []
         assert self.rows(AUDITED) == self.rows("select count(*) as n from dlq.retry")
         assert self.connection.run("fix.stages_difference").fetchall() == []

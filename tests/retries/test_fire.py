@@ -1,4 +1,4 @@
-"""Under fire: killed processes, crashed servers, crowds, races. Every target is released once and nothing is lost."""
+"""Killed processes, crashed servers and races: targets are released once, no event is lost."""
 
 import importlib.util
 import os
@@ -18,8 +18,9 @@ import pytest
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.postgres import embedded
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.embedded import start_server
+from dlq_pipelines.postgres.embedded.programs import PACKAGE
 from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import Fix, RetryPolicy
@@ -56,11 +57,13 @@ class Wave(NamedTuple):
 
 
 def wave(connection: Connection, number: int, count: int) -> Wave:
-    """Three events an aggregate. Those of odd waves, which need no order, die again every other time."""
+    """Add three events an aggregate. Those of odd waves, which need no order, may die again."""
     kind = FAILS if number % 2 else DELIVERED
     rows = connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
-        " select 'order', %(number)s || '-' || n / 3, %(kind)s || %(number)s, '{}', 'dead', %(error)s"
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " last_error)"
+        " select 'order', %(number)s || '-' || n / 3, %(kind)s || %(number)s, '{}', 'dead',"
+        " %(error)s"
         " from generate_series(1, %(count)s) n returning id",
         {"number": number, "kind": kind, "error": ERROR, "count": count},
     ).fetchall()
@@ -92,7 +95,7 @@ class Server:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.uses = [embedded.start_server(home)]
+        self.uses = [start_server(home)]
         self.url = self.uses[0].ensure_database("fire")
 
     def crash(self) -> None:
@@ -101,7 +104,7 @@ class Server:
         main = psutil.Process(int((data / "postmaster.pid").read_text().split("\n", 1)[0]))
         main.send_signal(signal.SIGQUIT)
         main.wait(30)
-        self.uses.append(embedded.start_server(self.home))
+        self.uses.append(start_server(self.home))
 
     def release(self) -> None:
         for use in self.uses:
@@ -109,7 +112,7 @@ class Server:
 
 
 def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> None:
-    """Steps of fixes are killed, and sometimes the server with them, until they were killed often enough."""
+    """Kill steps of fixes, and sometimes the server, until enough were killed."""
     server, stop = Server(folder / "home"), processes.Event()
     try:
         database = Database(server.url)
@@ -153,11 +156,11 @@ def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> N
 
 
 def crowded(database: Database, *, fixes: int, count: int) -> None:
-    """Eight workers, two sensors, an archiver, somebody who restores, and a purge, on that many events at once."""
+    """Run eight workers, two sensors, archive, restore and purge at once on that many events."""
     url, stop = database.url, processes.Event()
     with database.connect() as connection:
         waves = [wave(connection, number, count) for number in range(fixes)]
-        # Eight workers on two cores may stall for seconds, and no connection breaks: nobody is to get another's events.
+        # Eight workers on two cores may stall for seconds: no worker may get another's events.
         crowd = [(work, (url, FAILS, 60))] * 8 + [(sense, (url, 500))] * 2
         with at_work(stop, *crowd, (archive, (url,)), (restore, (url,)), (purge, (url,))):
             wait_until(lambda: not list_fixes(connection, only_open=True))
@@ -172,7 +175,7 @@ def crowded(database: Database, *, fixes: int, count: int) -> None:
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec(embedded.PACKAGE) is None, reason="the embedded extra is not installed"
+    importlib.util.find_spec(PACKAGE) is None, reason="the embedded extra is not installed"
 )
 def test_a_fix_whose_runs_and_server_are_killed_releases_every_target_once(tmp_path: Path) -> None:
     """50 kills and three crashes of the server, beside a worker that delivers."""

@@ -1,4 +1,4 @@
-"""The decision of a fix, whatever the world makes of what it releases."""
+"""Decisions of a fix for any outcomes of the events that it releases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.retries.fix import (
-    BATCH,
     CloseStep,
     Fix,
     FixStatus,
@@ -46,7 +46,7 @@ FIX = Fix(
 
 @dataclass
 class Event:
-    """A dead event that a fix targets, the outcome that awaits it, and the aggregate that it belongs to."""
+    """A dead event that a fix targets, with its future outcome and its aggregate."""
 
     outcome: str
     aggregate: int
@@ -60,7 +60,7 @@ class Event:
 
 @dataclass
 class World:
-    """What a fix targets, in the order of the events' writing, and others who hold some of it locked."""
+    """The targets of a fix in the order of their ids, some of them locked by others."""
 
     events: list[Event]
     policy: RetryPolicy
@@ -225,7 +225,7 @@ def test_a_fix_is_halted_exactly_when_its_stage_can_no_longer_pass(world: World)
 
 @given(worlds())
 def test_verified_means_that_nothing_is_left_that_could_be_tried(world: World) -> None:
-    """What is left is behind an event that was not delivered; rejected means that nothing was tried."""
+    """The rest follows an event that was not delivered; rejected: no event was released."""
     closed = play(world)
     if closed.status is FixStatus.VERIFIED:
         assert not world.free()
@@ -272,7 +272,7 @@ def test_a_preview_says_what_each_stage_would_release() -> None:
 
 
 def test_a_fix_waits_where_it_is_told_to() -> None:
-    """Paused, before its time, and while the worker cannot keep up; what is under way goes on all the same."""
+    """It waits while paused, too early, or behind a slow worker; a stage in progress continues."""
     passed = StageOutcomes(size=10, released=10, delivered=10)
     assert decide(replace(FIX, status=FixStatus.PAUSED)) == WaitStep("paused")
     assert decide(replace(FIX, not_before=NOW + timedelta(minutes=1))) == WaitStep(

@@ -1,4 +1,4 @@
-"""`dlq.flag_fix`: can an upstream team flag its fix from SQL, signed by its own role, and do nothing else?"""
+"""`dlq.flag_fix`: another team flags a fix in SQL, signed by its role, and can do nothing else."""
 
 import re
 from collections.abc import Iterator
@@ -38,7 +38,8 @@ STATEMENTS = {
     "S": ["select nextval('{}')", "select last_value from {}"],
 }
 FUNCTIONS = """
-    select p.oid::regprocedure::text as name from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+    select p.oid::regprocedure::text as name from pg_proc p join pg_namespace n on n.oid =
+        p.pronamespace
     where n.nspname = 'dlq' and has_function_privilege(%s, p.oid, 'execute') order by 1
 """
 
@@ -78,7 +79,7 @@ Team = psycopg.Connection[dict[str, Any]]
 def test_a_team_flags_its_fix_as_the_readme_says(
     connection: Connection, team: Team, cause: str
 ) -> None:
-    """Signed by the role that is connected, at the server's time, with the installation's stages; then it runs."""
+    """It is signed by the role, dated by the server, and takes the installation's policy."""
     began = datetime.now(UTC) - timedelta(seconds=1)
     statement = re.sub(r"v1-[0-9a-f]{16}", cause, FLAG)
     assert statement != FLAG
@@ -106,7 +107,8 @@ def test_every_argument_of_the_function_is_a_field_of_the_fix(
     connection: Connection, team: Team, cause: str
 ) -> None:
     team.execute(
-        "select dlq.flag_fix('mended', cause => %s, event_type => 'order.paid', aggregate_type => 'order',"
+        "select dlq.flag_fix('mended', cause => %s, event_type => 'order.paid', aggregate_type =>"
+        " 'order',"
         " event_ids => array[3, 4, 5], error_contains => 'no answer', since => '2026-01-01Z',"
         " until => '2099-01-01Z', link => 'v42', owner => 'checkout', not_before => '2030-01-01Z',"
         " expires_at => '2031-01-01Z')",
@@ -137,10 +139,10 @@ def test_every_argument_of_the_function_is_a_field_of_the_fix(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("'mended'", "without any filter targets every dead event"),
+        ("'mended'", "without a filter would target every dead event"),
         ("' ', \"all\" => true", "note must not be empty"),
         ("'mended', cause => 'v1-nothing'", "no cause 'v1-nothing'"),
-        ("'mended', event_type => 'never.seen'", "No dead event is meant"),
+        ("'mended', event_type => 'never.seen'", "No dead events match"),
         ("'mended', \"all\" => true, event_type => 'order.paid'", "violates check constraint"),
     ],
 )
@@ -154,7 +156,7 @@ def test_what_cannot_be_flagged_is_said_to_the_team_and_changes_nothing(
 
 
 def test_the_team_can_do_nothing_else(connection: Connection, team: Team, cause: str) -> None:
-    """No table, view or sequence of ours or of the outbox, no other function, and nothing of its own among ours."""
+    """It has no right on tables, views, sequences or other functions, and cannot create any."""
     relations = connection.execute(RELATIONS.encode()).fetchall()
     assert {"dlq.fix", "dlq.death", "dlq.dead_event", "outbox_event", "outbox_event_archive"} <= {
         row["name"] for row in relations
@@ -175,7 +177,7 @@ def test_the_team_can_do_nothing_else(connection: Connection, team: Team, cause:
         "insert into dlq.fix (note) values ('x')",
         "update dlq.fix set status = 'verified'",
         "update outbox_event set status = 'pending'",
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload) values ('a', 'b', 'c', '{}')",
+        "insert into outbox_event (aggregate_type, aggregate_id) values ('a', 'b')",
         "create table dlq.mine (id int)",
         "create function dlq.mine() returns int language sql return 1",
         "drop function dlq.flag_fix",
@@ -191,7 +193,7 @@ def test_the_team_can_do_nothing_else(connection: Connection, team: Team, cause:
 def test_nothing_that_the_team_creates_is_called_in_its_place(
     team: Team, connection: Connection, cause: str
 ) -> None:
-    """The function looks for names in our schema alone, so a table or an operator of the team's is never met."""
+    """The function pins its search path, so it finds no table or operator of the team."""
     team.execute(
         "create temp table fix (id int); create temp table cause (id text, merged_into text)"
     )

@@ -9,4 +9,5 @@ create table :"dlq_schema".migration (
     applied_at timestamptz not null default now(),
     primary key (series, number)
 );
-comment on table :"dlq_schema".migration is 'Migrations that were applied, with the checksums of their files.';
+comment on table :"dlq_schema".migration
+    is 'Migrations that were applied, with the checksums of their files.';

@@ -7,25 +7,29 @@ create table :"dlq_schema".cause (
     sample         text        not null,
     first_seen     timestamptz not null,
     last_seen      timestamptz not null,
-    status         text        not null default 'open' check (status in ('open', 'fixing', 'fixed', 'regressed')),
-    fixed_at       timestamptz,  -- since when events met the mended upstream: what is written later and dies is a relapse
-    -- What people say of it.
+    status         text        not null default 'open'
+                   check (status in ('open', 'fixing', 'fixed', 'regressed')),
+    -- Since when the cause is fixed: an event that was written later and dies is a regression.
+    fixed_at       timestamptz,
+    -- Set by people.
     name           text check (name <> ''),
     owner          text check (owner <> ''),
     note           text check (note <> ''),
     muted_until    timestamptz,
-    merged_into    text references :"dlq_schema".cause,  -- never a merged one: one step leads to the cause that is shown
+    -- Never a merged cause, so one step leads to the cause that is shown.
+    merged_into    text references :"dlq_schema".cause,
     check (merged_into <> id),
     check ((status in ('fixed', 'regressed')) = (fixed_at is not null))
 );
-comment on table :"dlq_schema".cause is 'A class of failures with one root. Ids never change.';
+comment on table :"dlq_schema".cause
+    is 'A class of failures with one root cause. Ids never change.';
 create index cause_merged on :"dlq_schema".cause (merged_into) where merged_into is not null;
 
 create table :"dlq_schema".cause_alias (
     fingerprint text primary key,
     cause_id    text not null references :"dlq_schema".cause
 );
-comment on table :"dlq_schema".cause_alias is 'Which cause a fingerprint leads to.';
+comment on table :"dlq_schema".cause_alias is 'The cause of each fingerprint.';
 
 create table :"dlq_schema".death (
     id             bigint generated always as identity primary key,
@@ -36,19 +40,30 @@ create table :"dlq_schema".death (
     attempts       integer     not null,
     died_at        timestamptz not null,
     error          text,
-    cause_id       text,  -- of dlq.cause; cause_day's reference guards it, checking it a death costs a third of classifying
-    -- One event dies once at one moment: what makes recording a death idempotent.
+    -- Dlq.cause; cause_day has the reference, because checking it for each death costs a third of
+    -- classifying.
+    cause_id       text,
+    -- An event dies once at one time, so recording a death is idempotent.
     unique (event_id, died_at)
 );
-comment on table :"dlq_schema".death is 'One row a transition of an event to dead. Append-only; cause_id is filled in once.';
+comment on table :"dlq_schema".death
+    is 'One row for each transition of an event to dead. Append-only; cause_id is set once.';
 create index death_unclassified on :"dlq_schema".death (id) where cause_id is null;
 create index death_day on :"dlq_schema".death (died_at, id);
--- Not of the unclassified ones: a worker that records a death then pays for one index less.
-create index death_cause on :"dlq_schema".death (cause_id, died_at, event_id) where cause_id is not null;
+-- Without unclassified deaths, so that a worker that records a death maintains one index less.
+create index death_cause on :"dlq_schema".death (cause_id, died_at, event_id)
+    where cause_id is not null;
 
--- What people see: a death has the cause that its own is merged into.
+-- A death is shown as the cause that its own cause is merged into.
 create view :"dlq_schema".shown_death as
-select d.id, d.event_id, d.aggregate_type, d.aggregate_id, d.event_type, d.attempts, d.died_at, d.error,
+select d.id,
+    d.event_id,
+    d.aggregate_type,
+    d.aggregate_id,
+    d.event_type,
+    d.attempts,
+    d.died_at,
+    d.error,
     coalesce(c.merged_into, d.cause_id) as cause_id
 from :"dlq_schema".death d left join :"dlq_schema".cause c on c.id = d.cause_id;
 comment on view :"dlq_schema".shown_death is 'Every death with the cause that it is shown as.';
@@ -61,7 +76,8 @@ create table :"dlq_schema".cause_day (
     deaths         bigint not null check (deaths > 0),
     primary key (day, cause_id, event_type, aggregate_type)
 );
-comment on table :"dlq_schema".cause_day is 'Deaths a day and cause. Stays when the ledger is purged.';
+comment on table :"dlq_schema".cause_day
+    is 'Deaths by day and cause. Stays when the ledger is purged.';
 
 create table :"dlq_schema".audit (
     id     bigint generated always as identity primary key,
@@ -71,15 +87,17 @@ create table :"dlq_schema".audit (
     filter jsonb       not null,
     events bigint      not null check (events >= 0),
     at     timestamptz not null,
-    run_id text  -- of Dagster, when a run did it
+    run_id text  -- the Dagster run, if one made the change
 );
-comment on table :"dlq_schema".audit is 'Who changed what, with which filter, when, how many events.';
--- What was done on a day, of a kind, and sums of a kind for metrics: one row a batch of 5,000 events pays for it.
+comment on table :"dlq_schema".audit
+    is 'Who changed what, with which filter, when, how many events.';
+-- For the changes of a day by kind, and for the sums by kind in metrics. There is one row a batch
+-- of 5,000 events.
 create index audit_kind on :"dlq_schema".audit (kind, at) include (events);
 
 create table :"dlq_schema".fix (
     id             bigint generated always as identity primary key,
-    -- Which deaths: all that these say together. Null: not asked for.
+    -- The selection: deaths that match all of these. Null: not given.
     cause_id       text references :"dlq_schema".cause,
     event_type     text check (event_type <> ''),
     aggregate_type text check (aggregate_type <> ''),
@@ -88,18 +106,20 @@ create table :"dlq_schema".fix (
     error_contains text check (error_contains <> '' and length(error_contains) <= 1000),
     since     timestamptz,
     until     timestamptz check (until > since),
-    "all"          boolean     not null default false,  -- all dead events, said aloud
-    check ("all" = (num_nonnulls(cause_id, event_type, aggregate_type, event_ids, attempts, error_contains,
-                                 since, until) = 0)),
-    -- What is claimed, by whom.
+    -- All dead events; explicit, because an empty filter may be a forgotten one.
+    "all"          boolean     not null default false,
+    check ("all" = (num_nonnulls(cause_id, event_type, aggregate_type, event_ids, attempts,
+                                 error_contains, since, until) = 0)),
+    -- The claim, and who makes it.
     note           text        not null check (note <> '' and length(note) <= 10000),
-    link           text        check (link <> '' and length(link) <= 2000),  -- the version or the address of the change
+    -- Version or address of the change.
+    link           text        check (link <> '' and length(link) <= 2000),
     owner          text        check (owner <> '' and length(owner) <= 200),
     flagged_by     text        not null check (flagged_by <> ''),
     flagged_at     timestamptz not null,
     not_before     timestamptz,
     expires_at     timestamptz,
-    -- How carefully it is tried. All null until the first step: it takes the installation's.
+    -- The policy. All null until the first step, which stores the installation's.
     canary         integer          check (canary between 1 and 5000),
     growth         double precision check (growth between 1 and 1000),
     rate           double precision check (rate > 0 and rate <= 100000),
@@ -107,43 +127,53 @@ create table :"dlq_schema".fix (
     settle_seconds integer          check (settle_seconds between 1 and 604800),
     max_retries    integer          check (max_retries between 1 and 100),
     "order"        text             check ("order" in ('aggregate', 'none')),
-    check (num_nulls(canary, growth, rate, min_success, settle_seconds, max_retries, "order") in (0, 7)),
-    -- Of a fix of a whole cause: what was known of the cause before. It stays true where the fix ends without a verdict.
+    check (num_nulls(canary, growth, rate, min_success, settle_seconds, max_retries, "order")
+           in (0, 7)),
+    -- Set for a fix of a whole cause alone: the state of the cause before, which returns if the fix
+    -- ends without a verdict.
     cause_status   text,
     cause_fixed_at timestamptz,
-    -- What came of it.
-    stage          integer     not null default 0,  -- the last stage that was begun; 0: none yet
-    stepped_at     timestamptz,                     -- when a run last looked at it
+    -- Progress and result.
+    stage          integer     not null default 0,  -- the last stage that began; 0: none
+    stepped_at     timestamptz,                     -- when a run last advanced it
     status         text        not null default 'active'
-                   check (status in ('active', 'paused', 'verified', 'halted', 'withdrawn', 'expired', 'rejected')),
+                   check (status in ('active', 'paused', 'verified', 'halted', 'withdrawn',
+                                     'expired', 'rejected')),
     verdict        text,
-    evidence       jsonb       not null default '[]',  -- of a halted one: [{events, before, after}], errors old and new
+    -- Of a halted fix: [{events, outcome, before, after}].
+    evidence       jsonb       not null default '[]',
     closed_at      timestamptz,
     check ((status in ('active', 'paused')) = (closed_at is null))
 );
-comment on table :"dlq_schema".fix is 'A statement that a cause is mended upstream. Targets the deaths before flagged_at.';
+comment on table :"dlq_schema".fix
+    is 'A claim that a cause or another selection is resolved. Targets deaths before flagged_at.';
 create index fix_open on :"dlq_schema".fix (cause_id) where closed_at is null;
--- Two flags for the same cause at once would count each other's successes as proof.
+-- Two open fixes of one whole cause would count each other's successes as proof.
 create unique index fix_open_cause on :"dlq_schema".fix (cause_id)
-    where closed_at is null and num_nonnulls(event_type, aggregate_type, event_ids, attempts, error_contains,
-                                             since, until) = 0;
+    where closed_at is null and cause_status is not null;
 
--- Whether a fix means this death. The one place that knows what a selection says: count, release, overlap and archive
--- all ask it. A function of scalars, which the planner writes into the statement; `cause` is the one that is shown.
-create function :"dlq_schema".selects(
-    fix :"dlq_schema".fix, cause text, event_type text, aggregate_type text, event_id bigint, attempts integer,
-    error text, died_at timestamptz
-) returns boolean language sql immutable parallel safe as $$
-    select (fix.cause_id is null or cause = fix.cause_id)
-        and (fix.event_type is null or event_type = fix.event_type)
-        and (fix.aggregate_type is null or aggregate_type = fix.aggregate_type)
-        and (fix.event_ids is null or event_id = any(fix.event_ids))
-        and (fix.attempts is null or attempts = fix.attempts)
-        and (fix.since is null or died_at >= fix.since)
-        and (fix.until is null or died_at < fix.until)
-        and died_at < fix.flagged_at
-        and (fix.error_contains is null or position(fix.error_contains in error) > 0)
-$$;
+-- Whether a fix selects a death that is shown as this cause. The only definition of a selection:
+-- every statement that counts, releases or archives calls it. The planner inlines it, also where a
+-- row of a subquery is cast to dlq.death.
+create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema".death, cause text)
+    returns boolean language sql immutable parallel safe
+    return (fix.cause_id is null or cause = fix.cause_id)
+        and (fix.event_type is null or death.event_type = fix.event_type)
+        and (fix.aggregate_type is null or death.aggregate_type = fix.aggregate_type)
+        and (fix.event_ids is null or death.event_id = any(fix.event_ids))
+        and (fix.attempts is null or death.attempts = fix.attempts)
+        and (fix.since is null or death.died_at >= fix.since)
+        and (fix.until is null or death.died_at < fix.until)
+        and death.died_at < fix.flagged_at
+        and (fix.error_contains is null or position(fix.error_contains in death.error) > 0);
+
+-- Whether a fix selects all deaths of its cause. Only such a fix changes the state of the cause: a
+-- narrower one says nothing about the other deaths.
+create function :"dlq_schema".selects_whole_cause(fix :"dlq_schema".fix)
+    returns boolean language sql immutable parallel safe
+    return fix.cause_id is not null
+        and num_nonnulls(fix.event_type, fix.aggregate_type, fix.event_ids, fix.attempts,
+                         fix.error_contains, fix.since, fix.until) = 0;
 
 create table :"dlq_schema".fix_stage (
     fix_id    bigint      not null references :"dlq_schema".fix,
@@ -155,22 +185,25 @@ create table :"dlq_schema".fix_stage (
 );
 comment on table :"dlq_schema".fix_stage is 'One release of a fix. The first stage is the canary.';
 
--- Outcomes are counted as they are written. Counting the ledger at each step would read a fix of a million events
--- hundreds of times.
+-- Outcomes are counted as they are written. Counting the ledger at each step would read a fix of a
+-- million events hundreds of times.
 create table :"dlq_schema".fix_outcome (
     fix_id  bigint  not null,
     stage   integer not null,
     outcome text    not null check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted')),
     events  bigint  not null check (events > 0),
-    purged  bigint  not null default 0 check (purged <= events),  -- of these, purged from the ledger with their deaths
+    -- Of these, purged from the ledger with their deaths.
+    purged  bigint  not null default 0 check (purged <= events),
     primary key (fix_id, stage, outcome),
     foreign key (fix_id, stage) references :"dlq_schema".fix_stage
 );
-comment on table :"dlq_schema".fix_outcome is 'Events of each stage by their outcome. Stays when the ledger is purged.';
+comment on table :"dlq_schema".fix_outcome
+    is 'Events of each stage by their outcome. Stays when the ledger is purged.';
 
 create table :"dlq_schema".retry (
-    -- A death is answered by one retry: the next needs a new death. Without references, which would cost a release a
-    -- quarter of its time: the statement that writes a row has just read its death and holds the lock of its fix.
+    -- A death is retried once; the next retry needs a new death. Without references, which would
+    -- cost a release a quarter of its time: the statement that writes a row has just read its death
+    -- and holds the lock of its fix.
     death_id       bigint      not null,
     event_id       bigint      not null,
     aggregate_type text        not null,
@@ -181,28 +214,34 @@ create table :"dlq_schema".retry (
     reason         text        not null check (reason <> ''),
     retried_at     timestamptz not null,
     due_at         timestamptz not null,
-    payload_before jsonb,  -- the event's own payload, where a person retried it with another
-    outcome        text        check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted')),
+    payload_before jsonb,  -- the old payload, if a person retried the event with a new one
+    outcome        text
+                   check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted')),
     settled_at     timestamptz,
-    late_at        timestamptz,  -- of a timed-out one: when it was seen to be delivered after all
+    late_at        timestamptz,  -- of a retry that timed out: when its delivery was noted
     primary key (event_id, death_id),
     check ((fix_id is null) = (stage is null)),
     check ((outcome is null) = (settled_at is null)),
     check (late_at is null or outcome = 'timed_out')
 );
-comment on table :"dlq_schema".retry is 'One row a retried event: which death it answers, when it falls due, what became of it.';
+comment on table :"dlq_schema".retry
+    is 'One row for each retry of an event: its death, due time and outcome.';
 create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where outcome is null;
--- What an event waits for that is to follow an earlier one of its aggregate.
+-- For an event that waits for an earlier event of its aggregate.
 create index retry_aggregate on :"dlq_schema".retry (aggregate_id, aggregate_type, event_id)
     where outcome is null or outcome = 'timed_out';
-create index retry_edited on :"dlq_schema".retry (event_id, death_id) where payload_before is not null;
--- What was retried or settled on a day. Rows are written in the order of time, so their pages tell it and a release
--- pays for no further entry.
-create index retry_time on :"dlq_schema".retry using brin (retried_at, settled_at) with (pages_per_range = 32);
--- What failed of a stage.
-create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id) where outcome in ('died_again', 'timed_out', 'deleted');
--- Events that failed again and again, counted each minute.
-create index retry_failed_event on :"dlq_schema".retry (event_id) where outcome in ('died_again', 'timed_out', 'deleted');
+create index retry_edited on :"dlq_schema".retry (event_id, death_id)
+    where payload_before is not null;
+-- For the retries and outcomes of a day. Rows are written in the order of time, so a BRIN index is
+-- enough, and a release writes no further index entry.
+create index retry_time on :"dlq_schema".retry using brin (retried_at, settled_at)
+    with (pages_per_range = 32);
+-- For the failed retries of a stage.
+create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id)
+    where outcome in ('died_again', 'timed_out', 'deleted');
+-- For the count of parked events, each minute.
+create index retry_failed_event on :"dlq_schema".retry (event_id)
+    where outcome in ('died_again', 'timed_out', 'deleted');
 
 create table :"dlq_schema".discard (
     death_id     bigint      primary key references :"dlq_schema".death,
@@ -211,18 +250,23 @@ create table :"dlq_schema".discard (
     reason       text        not null check (reason <> ''),
     discarded_at timestamptz not null
 );
-comment on table :"dlq_schema".discard is 'Dead events that a person gave up: archived at once, retried only by their id.';
+comment on table :"dlq_schema".discard
+    is 'Dead events that a person discarded: archived at once, restored only by their ids.';
 create index discard_event on :"dlq_schema".discard (event_id);
 
+-- Ids are kept as long as the ledger knows the events. With a count in the audit log alone, a loss
+-- could hide behind a purge, because no id could be named.
 create table :"dlq_schema".purged (
     event_id     bigint      primary key,
     audit_id bigint      not null references :"dlq_schema".audit,
     purged_at    timestamptz not null,
-    -- As the archive had it: a report of a day before the purge still counts the event as archived, or as dead.
+    -- As in the archive: a report of a day before the purge still counts the event as archived or
+    -- dead.
     died_at      timestamptz,
     archived_at  timestamptz
 );
-comment on table :"dlq_schema".purged is 'Events that were deleted from the archive, for as long as the ledger knows them.';
+comment on table :"dlq_schema".purged
+    is 'Events that the purge deleted from the archive. Kept while the ledger has their deaths.';
 create index purged_time on :"dlq_schema".purged using brin (purged_at) with (pages_per_range = 32);
 
 create table :"dlq_schema".restored (
@@ -232,7 +276,8 @@ create table :"dlq_schema".restored (
     restored_at timestamptz not null
 );
 create index restored_event on :"dlq_schema".restored (event_id);
-comment on table :"dlq_schema".restored is 'Stays in the archive that ended with a restore: what a report of a day in between has to know.';
+comment on table :"dlq_schema".restored
+    is 'Stays in the archive that a restore ended, for reports of the days in between.';
 
 create table :"dlq_schema".books (
     checked_at timestamptz primary key,
@@ -240,10 +285,13 @@ create table :"dlq_schema".books (
     doubled    bigint not null,
     examples   bigint[] not null
 );
-comment on table :"dlq_schema".books is 'What each check of the books found: events that are nowhere, or in both tables.';
+comment on table :"dlq_schema".books
+    is 'Results of each reconciliation: events that are missing, or in both tables.';
 
 create table :"dlq_schema".export_day (
     day         date        primary key,
+    -- The instants of the day as it was exported. The database does not know the time zone, and a
+    -- changed setting must not move the events of half a day.
     starts_at   timestamptz not null,
     ends_at     timestamptz not null check (ends_at > starts_at),
     rows        bigint      not null,
@@ -251,16 +299,19 @@ create table :"dlq_schema".export_day (
     last_id     bigint,
     files       jsonb       not null,  -- [{name, bytes, sha256}], the manifest last
     exported_at timestamptz not null,
-    verified_at timestamptz,  -- when the files were read again and found whole; null: not yet, or they are not
-    forgotten   bigint      not null default 0  -- deaths of the day that the ledger has forgotten since
+    -- When the files were read again and found complete; null: not verified.
+    verified_at timestamptz,
+    -- Deaths of the day that were purged from the ledger since.
+    forgotten   bigint      not null default 0
 );
-comment on table :"dlq_schema".export_day is 'What was exported for a day: when it began and ended, its files with sizes and sums.';
+comment on table :"dlq_schema".export_day
+    is 'The export of each day: its bounds, and its files with sizes and checksums.';
 
 create table :"dlq_schema".report_day (
     day       date        primary key,
     headline  text        not null,
-    figures   jsonb       not null,  -- what the list of reports shows of it
+    figures   jsonb       not null,  -- the figures that the list of reports shows
     files     jsonb       not null,  -- [{name, bytes, sha256}]
     built_at  timestamptz not null
 );
-comment on table :"dlq_schema".report_day is 'The last report that was built of each day.';
+comment on table :"dlq_schema".report_day is 'The last report that was built for each day.';

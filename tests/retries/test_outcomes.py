@@ -1,0 +1,162 @@
+"""Outcomes of retried events."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.advance import (
+    withdraw_fix,
+)
+from dlq_pipelines.retries.fix import FixStatus
+from dlq_pipelines.retries.fixes import (
+    get_stage_outcomes,
+)
+from dlq_pipelines.retries.retry import (
+    retry_events,
+)
+from dlq_pipelines.retries.settle import settle_outcomes, settle_retries
+from tests.retries.helpers import (
+    add_dead,
+    advance,
+    build_audit,
+    count_by_status,
+    flag_cause,
+    get_now,
+    run_worker,
+    wait_until_blocked,
+)
+from tests.rows import one
+
+# As an application does that tidies its own table.
+ARCHIVED_AS_DONE = """
+    with moved as (delete from outbox_event returning *)
+    insert into outbox_event_archive
+    select id, aggregate_type, aggregate_id, event_type, payload, 'done', attempts, next_run_at,
+        created_at
+    from moved
+"""
+
+
+@pytest.mark.parametrize(
+    ("happens", "outcome"),
+    [
+        ("update outbox_event set status = 'done'", "delivered"),
+        ("update outbox_event set status = 'dead'", "died_again"),
+        ("delete from outbox_event", "deleted"),
+        (ARCHIVED_AS_DONE, "delivered"),
+        ("select 1", "timed_out"),
+    ],
+    ids=["delivered", "died again", "deleted", "archived as done", "nothing in time"],
+)
+def test_an_outcome_is_what_became_of_the_event(
+    connection: Connection, happens: str, outcome: str
+) -> None:
+    """Before the time-out an event that has done nothing has no outcome."""
+    add_dead(connection, 1)
+    fix = flag_cause(connection)
+    advance(connection, fix)
+    connection.execute(happens.encode())
+    early = settle_outcomes(connection, now=get_now(), settle_seconds=60, fix_id=fix.id)
+    late = settle_outcomes(
+        connection, now=get_now() + timedelta(seconds=120), settle_seconds=60, fix_id=fix.id
+    )
+    assert (early, late) == ((0, 1) if outcome == "timed_out" else (1, 0))
+    assert one(connection, "select outcome from dlq.retry") == {"outcome": outcome}
+
+
+def test_an_outcome_in_time_or_none_is_final(connection: Connection, database: Database) -> None:
+    """Delivered too late, an event is done and proves nothing."""
+    add_dead(connection, 1)
+    fix = flag_cause(connection)
+    advance(connection, fix)
+    assert advance(connection, fix, later=120).fix.status is FixStatus.HALTED
+    run_worker(database, delivers=True)
+    assert settle_outcomes(connection, now=get_now() + timedelta(days=1), settle_seconds=60) == 0
+    assert one(connection, "select outcome from dlq.retry") == {"outcome": "timed_out"}
+    assert count_by_status(connection) == {"done": 1}
+
+
+def test_an_event_delivered_late_and_then_deleted_is_not_missing(connection: Connection) -> None:
+    """Its outcome stays; one that was never seen to be delivered is missed."""
+    add_dead(connection, 2)
+    retry_events(connection, [1, 2], audit=build_audit())
+    assert (
+        settle_retries(connection, now=get_now() + timedelta(seconds=120), settle_seconds=60) == 2
+    )
+    connection.execute("update outbox_event set status = 'done' where id = 1")
+    assert settle_retries(connection, now=get_now() + timedelta(days=1), settle_seconds=60) == 0
+    connection.execute("delete from outbox_event")
+    assert one(connection, "select array_agg(outcome) as o from dlq.retry") == {
+        "o": ["timed_out"] * 2
+    }
+    assert connection.fetch_one("archive.unaccounted") == {
+        "missing": 1,
+        "doubled": 0,
+        "examples": [2],
+    }
+
+
+def test_each_retry_of_an_event_has_an_outcome_of_its_own(
+    connection: Connection, database: Database
+) -> None:
+    """Retried, dead again, retried, delivered, and only then looked at."""
+    add_dead(connection, 1)
+    for delivers in (False, True):
+        retry_events(connection, [1], audit=build_audit(reason="asked"))
+        run_worker(database, delivers=delivers)
+    assert settle_outcomes(connection, now=get_now(), settle_seconds=60) == 2
+    assert one(connection, "select array_agg(outcome order by death_id) as o from dlq.retry") == {
+        "o": ["died_again", "delivered"]
+    }
+
+
+def test_outcomes_of_an_ended_fix_are_recorded_with_those_of_retries_by_hand(
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an active fix are its own business."""
+    add_dead(connection, 8)
+    fix = flag_cause(connection)
+    advance(connection, fix)
+    retry_events(connection, [8], audit=build_audit(reason="asked"))
+    run_worker(database, delivers=True)
+    assert settle_outcomes(connection, now=get_now(), settle_seconds=60) == 1
+    assert one(connection, "select event_id from dlq.retry where outcome = 'delivered'") == {
+        "event_id": 8
+    }
+    withdraw_fix(connection, fix.id, audit=build_audit(reason="rolled back"))
+    monkeypatch.setattr("dlq_pipelines.retries.settle.BATCH", 2)
+    assert settle_retries(connection, now=get_now(), settle_seconds=60) == 3
+    assert get_stage_outcomes(connection, fix.id)[1].delivered == 3
+
+
+def test_outcomes_after_a_batch_without_any_are_recorded(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the worker has not come to stands at the head of what is outstanding, and stays."""
+    add_dead(connection, 5)
+    retry_events(connection, range(1, 6), audit=build_audit(), rate=100_000)
+    connection.execute("update outbox_event set status = 'done' where id = 5")
+    monkeypatch.setattr("dlq_pipelines.retries.settle.BATCH", 2)
+    assert settle_retries(connection, now=get_now(), settle_seconds=60) == 1
+    assert one(connection, "select event_id from dlq.retry where outcome = 'delivered'") == {
+        "event_id": 5
+    }
+
+
+def test_a_fix_is_not_locked_while_its_outcomes_are_recorded(
+    connection: Connection, database: Database
+) -> None:
+    """They may be millions; a person who withdraws it does not wait for them."""
+    add_dead(connection, 3)
+    fix = flag_cause(connection)
+    advance(connection, fix)
+    run_worker(database, delivers=True)
+    with ThreadPoolExecutor(1) as pool, database.connect() as own:
+        with connection.transaction():
+            connection.execute("select from dlq.fix_stage for update")
+            advancing = pool.submit(advance, own, fix)
+            wait_until_blocked(own, by=connection)
+            connection.execute("select from dlq.fix for update nowait")
+        assert advancing.result().settled == 3

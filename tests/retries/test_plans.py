@@ -1,0 +1,249 @@
+"""Plans and costs of the statements."""
+
+import re
+from dataclasses import replace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.outbox.batches import FIRST_CURSOR, build_batch_parameters
+from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.advance import (
+    build_target_parameters,
+)
+from dlq_pipelines.retries.fix import Fix, RetryPolicy
+from dlq_pipelines.retries.fixes import (
+    FixFlag,
+    flag_fix,
+)
+from dlq_pipelines.retries.retry import (
+    retry_selected,
+)
+from dlq_pipelines.retries.settle import settle_retries
+from tests.retries.helpers import add_dead, advance, build_audit, get_now
+from tests.rows import one
+
+
+def test_a_batch_of_outcomes_costs_the_same_for_any_number_of_retries(
+    connection: Connection,
+) -> None:
+    """Counted in database pages: the ledger is not scanned to find or to write outcomes."""
+    costs = []
+    for more in (4_000, 16_000):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+            " last_error)"
+            " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, %s) n",
+            [more],
+        )
+        retry_selected(
+            connection, Selection(all=True), audit=build_audit(), rate=100_000, max_retries=None
+        )
+        connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+        connection.execute("vacuum analyze")
+        with connection.transaction(force_rollback=True):
+            costs.append(_pages(connection, "retry.settle", **_outstanding(), fix_id=None))
+    assert costs[1] < 1.5 * costs[0], costs
+
+
+def test_a_storm_without_statistics_costs_no_more(connection: Connection) -> None:
+    """An index that the planner takes for a small one is never read whole for each event."""
+    add_dead(connection, 4_000)
+    retry_selected(
+        connection, Selection(all=True), audit=build_audit(), rate=None, max_retries=None
+    )
+    connection.execute("update outbox_event set status = 'done'")
+    settle_retries(connection, now=get_now(), settle_seconds=60)
+    connection.execute("vacuum analyze")
+    costs = {}
+    for heard in (False, True):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+            " last_error)"
+            " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, 2000) n"
+        )
+        for statement, asked in (
+            ("retry.take", _free(connection)),
+            ("retry.settle", {**_outstanding(), "fix_id": None}),
+        ):
+            if heard:
+                connection.execute("vacuum analyze")
+            costs[statement, heard] = _pages(connection, statement, **{**asked, "rows": 5_000})
+            connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+    assert one(connection, "select count(*) from dlq.retry where outcome = 'delivered'") == {
+        "count": 8_000
+    }
+    for statement in ("retry.take", "retry.settle"):
+        assert costs[statement, False] < 1.5 * costs[statement, True], costs
+
+
+def _free(connection: Connection) -> dict[str, Any]:
+    """All that is dead, released at once."""
+    who = {
+        "actor": "ann",
+        "reason": "asked",
+        "now": get_now(),
+        "due": get_now(),
+        "seconds_each": 0.0,
+        "release": True,
+    }
+    return {**build_batch_parameters(connection, Selection(all=True)), **who, "ordered": True}
+
+
+def _explain(connection: Connection, statement: str, **values: object) -> str:
+    text = connection.render_query(statement, **values)
+    return "\n".join(
+        row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()).fetchall()
+    )
+
+
+def _pages(connection: Connection, statement: str, **values: object) -> int:
+    """Pages of the database that the statement looks at."""
+    text = connection.render_query(statement, **values)
+    (plan,) = one(connection, f"explain (analyze, buffers, format json) {text}")["QUERY PLAN"]
+    return int(plan["Plan"]["Shared Hit Blocks"]) + int(plan["Plan"]["Shared Read Blocks"])
+
+
+def _outstanding() -> dict[str, Any]:
+    return {
+        "now": get_now(),
+        "settle_seconds": 60,
+        "after_time": FIRST_CURSOR[0],
+        "after_id": 0,
+        "rows": 100,
+    }
+
+
+@pytest.fixture(params=[500, 1], ids=["of many causes", "of one cause"])
+def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Connection, Fix]:
+    """Add 20,000 dead events, a fix that has released its canary, and earlier retries."""
+    connection.execute(
+        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+        " last_error)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'Error' || n %% %s || ': x' from"
+        " generate_series(1, 20000) n",
+        [request.param],
+    )
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    cause = one(connection, "select cause_id from dlq.death limit 1")["cause_id"]
+    fix = flag_fix(
+        connection, FixFlag(Selection(cause=cause), RetryPolicy(canary=20)), audit=build_audit()
+    )
+    advance(connection, fix)
+    connection.execute(
+        "insert into outbox_event_archive select 100000 + id, aggregate_type, aggregate_id,"
+        " event_type, payload,"
+        " status, attempts, next_run_at, created_at from outbox_event"
+    )
+    connection.execute(
+        "with past as (insert into dlq.death"
+        " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
+        " select 200000 + n, 'order',"
+        " n::text, 'e', 5, '2026-01-01Z', 'v1-past' from generate_series(1, 20000) n returning *)"
+        " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason,"
+        " retried_at, due_at,"
+        " outcome, settled_at) select id, event_id, aggregate_type, aggregate_id, 'a', 'r',"
+        " died_at, died_at, 'delivered',"
+        " died_at from past"
+    )
+    connection.execute("analyze")
+    return connection, fix
+
+
+def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
+    assert fix.policy is not None
+    walk = {"after_time": FIRST_CURSOR[0], "after_id": 0, "rows": 5000, "room": 5, "stage": 1}
+    by_type = replace(fix, selection=Selection(event_type="e"))
+    by_ids = replace(fix, selection=Selection(event_ids=(1, 2, 3)))
+    parked = {
+        **build_selection_parameters(connection, Selection(all=True), before=get_now()),
+        "max_retries": 3,
+        "after": 0,
+        "limit": 100,
+    }
+    walk |= {
+        "release": True,
+        "due": get_now(),
+        "seconds_each": 0.1,
+        "now": get_now(),
+        "actor": "a",
+        "reason": "r",
+    }
+    return {
+        "retry.take": {**build_target_parameters(connection, fix, fix.policy), **walk},
+        "retry.take of a page": {
+            **build_target_parameters(connection, fix, fix.policy),
+            **walk,
+            "room": 5000,
+        },
+        "retry.take of a type": {
+            **build_target_parameters(connection, by_type, fix.policy),
+            **walk,
+        },
+        "retry.take of ids": {**build_target_parameters(connection, by_ids, fix.policy), **walk},
+        "retry.take without a release": {
+            **build_target_parameters(connection, fix, fix.policy),
+            **walk,
+            "release": False,
+        },
+        "retry.note_late": {"now": get_now(), "limit": 100},
+        "retry.next_due": {"now": get_now(), "fix_id": fix.id, "seconds_each": 0.1},
+        "retry.settle": _outstanding() | {"fix_id": fix.id},
+        "retry.settle of people": _outstanding() | {"fix_id": None},
+        "retry.left_by_fixes": {},
+        "fix.due": {"now": get_now(), "limit": 20, "congested": False},
+        "fix.unclassified": {"fix_id": fix.id},
+        "fix.backlog": {"now": get_now()},
+        "fix.failures": {"fix_id": fix.id, "stage": 1, "limit": 100},
+        "retry.parked": parked | {"fix_id": None},
+        "retry.parked of a fix": parked | {"fix_id": fix.id},
+        "retry.deaths_of": {"event_id": 7, "limit": 100},
+        "retry.retries_of": {"event_id": 7, "limit": 100},
+        "retry.fix_of": {"event_id": 7},
+    }
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "retry.take",
+        "retry.take of a page",
+        "retry.take of a type",
+        "retry.take of ids",
+        "retry.take without a release",
+        "retry.next_due",
+        "retry.note_late",
+        "retry.settle",
+        "retry.settle of people",
+        "retry.left_by_fixes",
+        "fix.due",
+        "fix.unclassified",
+        "fix.backlog",
+        "fix.failures",
+        "retry.parked",
+        "retry.parked of a fix",
+        "retry.deaths_of",
+        "retry.retries_of",
+        "retry.fix_of",
+    ],
+)
+def test_no_statement_of_a_fix_reads_whole_tables(
+    crowded: tuple[Connection, Fix], statement: str
+) -> None:
+    """Each uses an index on the fix or on its cause, also if the cause is the only one."""
+    connection, fix = crowded
+    plan = _explain(
+        connection, statement.partition(" ")[0], **_statements(connection, fix)[statement]
+    )
+    assert not re.search(r"Seq Scan on (death|retry|outbox_event|outbox_event_archive)\b", plan), (
+        plan
+    )
+    # Counted in the order of the ledger's index: a page ends where it is full.
+    assert not statement.startswith("retry.parked") or (
+        "GroupAggregate" in plan and "Sort" not in plan
+    ), plan
+    # The sensor's query, twice a minute, reads open retries and not all deaths of the cause.
+    assert statement != "fix.due" or not re.search(r"\bdeath\b", plan), plan

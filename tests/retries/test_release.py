@@ -1,0 +1,238 @@
+"""Releases: due times, batches, concurrency and crashes."""
+
+import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from dlq_pipelines.outbox.batches import FIRST_CURSOR
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.advance import (
+    AdvanceResult,
+    build_target_parameters,
+)
+from dlq_pipelines.retries.fix import FixStatus, RetryPolicy, WaitStep
+from dlq_pipelines.retries.fixes import (
+    get_fix,
+    get_stage_outcomes,
+)
+from tests.retries.helpers import (
+    ERROR,
+    POLICY,
+    add_dead,
+    advance,
+    count_by_status,
+    flag_cause,
+    get_now,
+    run_worker,
+)
+from tests.rows import one
+
+
+def test_released_events_have_no_attempts_and_fall_due_at_the_rate(connection: Connection) -> None:
+    """Attempts 0, no dead_at, due n / rate apart, oldest death first; the error is kept."""
+    add_dead(connection, 4)
+    advance(connection, flag_cause(connection, policy=RetryPolicy(canary=4, rate=2.0)))
+    rows = connection.execute(
+        "select id, attempts, dead_at, last_error, next_run_at - min(next_run_at) over () as after"
+        " from outbox_event order by next_run_at"
+    ).fetchall()
+    assert [(row["id"], row["after"].total_seconds()) for row in rows] == [
+        (1, 0),
+        (2, 0.5),
+        (3, 1),
+        (4, 1.5),
+    ]
+    assert {(row["attempts"], row["dead_at"], row["last_error"]) for row in rows} == {
+        (0, None, ERROR)
+    }
+
+
+def test_runs_at_once_release_nothing_twice(connection: Connection, database: Database) -> None:
+    """One run holds the fix; the others return."""
+    add_dead(connection, 40)
+    fix = flag_cause(connection, policy=RetryPolicy(canary=20, rate=1000.0))
+
+    def run(_: int) -> AdvanceResult:
+        with database.connect() as own:
+            return advance(own, fix)
+
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(run, range(6)))
+    assert sum(one.released for one in done) == 20
+    assert count_by_status(connection) == {"dead": 20, "pending": 20}
+    assert one(
+        connection, "select count(*) as n, count(distinct event_id) as d from dlq.retry"
+    ) == {"n": 20, "d": 20}
+
+
+@pytest.mark.parametrize("table", ["dlq.retry", "dlq.audit"])
+def test_a_release_that_fails_midway_leaves_nothing_of_itself(
+    connection: Connection, database: Database, table: str
+) -> None:
+    """Whichever of its writes fails; the next run does the whole of it."""
+    add_dead(connection, 5)
+    fix = flag_cause(connection)
+    connection.execute(
+        "create function die() returns trigger language plpgsql as"
+        " $$ begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$;"
+        f"create trigger die before insert on {table} for each row execute function die()".encode()
+    )
+    with database.connect() as own, pytest.raises(psycopg.OperationalError):
+        advance(own, fix)
+    assert count_by_status(connection) == {"dead": 5}
+    assert one(connection, "select count(*) as n from dlq.retry")["n"] == 0
+    connection.execute(f"drop trigger die on {table}".encode())
+    assert advance(connection, fix).released == 3
+
+
+def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with equal times of death; an event that was locked at first is released at the end."""
+    monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 10)
+    add_dead(connection, 30)
+    connection.execute("update outbox_event set dead_at = '2026-11-20 12:00Z'")
+    connection.execute("update dlq.death set died_at = '2026-11-20 12:00Z'")
+    fix = flag_cause(connection, policy=RetryPolicy(canary=40, rate=1.0))
+    with database.connect() as other, other.transaction():
+        other.execute("select from outbox_event where id = 4 for update")
+        done = advance(connection, fix)
+    assert (done.released, done.step) == (29, WaitStep("other transactions hold 1 event"))
+    rows = connection.execute(
+        "select event_id, due_at - retried_at as after from dlq.retry order by due_at"
+    ).fetchall()
+    assert [row["event_id"] for row in rows] == [n for n in range(1, 31) if n != 4]
+    assert [row["after"] for row in rows] == [timedelta(seconds=n) for n in range(29)]
+    audit = (
+        "select array_agg(events order by id) as events from dlq.audit where kind = 'retry.stage'"
+    )
+    assert one(connection, audit) == {"events": [10, 10, 9]}
+    assert advance(connection, fix).released == 1
+    last = one(
+        connection, "select max(due_at) - min(due_at) as after from dlq.retry where event_id <> 4"
+    )["after"]
+    late = one(connection, "select max(due_at) - min(due_at) as after from dlq.retry")["after"]
+    assert late == last + timedelta(seconds=1)
+
+
+def test_an_event_that_changes_during_the_statement_waits_for_the_next_run(
+    connection: Connection, database: Database
+) -> None:
+    """As if somebody still held it: it stays dead, whole, and without a row in the ledger."""
+    add_dead(connection, 3)
+    fix = flag_cause(connection)
+    assert fix.policy is not None
+    walk = {"after_time": FIRST_CURSOR[0], "after_id": 0, "rows": 5000, "room": 5000, "stage": 1}
+    sign = {
+        "release": True,
+        "due": get_now(),
+        "seconds_each": 0.1,
+        "now": get_now(),
+        "actor": "a",
+        "reason": "r",
+    }
+    text = connection.render_query(
+        "retry.take", **build_target_parameters(connection, fix, fix.policy), **walk, **sign
+    )
+    slow = text.replace(
+        "    from page\n    cross join", "    from page cross join pg_sleep(1)\n    cross join"
+    )
+    assert slow != text
+    with database.connect() as other, ThreadPoolExecutor() as pool:
+        page = pool.submit(lambda: connection.execute(slow.encode()).fetchone())
+        while not one(
+            other, "select count(*) as n from pg_stat_activity where wait_event = 'PgSleep'"
+        )["n"]:
+            time.sleep(0.01)
+        other.execute("update outbox_event set payload = '{}' where id = 2")
+        found = page.result()
+    assert found is not None
+    assert (found["free"], found["taken"]) == (3, 2)
+    assert one(
+        connection, "select array_agg(event_id order by event_id) as ids from dlq.retry"
+    ) == {"ids": [1, 3]}
+    assert count_by_status(connection) == {"dead": 1, "pending": 2}
+    assert advance(connection, fix).released == 1
+
+
+def test_a_run_that_released_everything_does_not_scan_again(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six events in pages of two: three that release, and one that finds the end."""
+    monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 2)
+    monkeypatch.setattr("dlq_pipelines.outbox.batches.BATCH", 2)
+    add_dead(connection, 6)
+    fix = flag_cause(connection, policy=replace(POLICY, canary=10))
+    statements: list[str] = []
+    run = connection.run
+
+    def recorded(name: str, /, **values: object) -> psycopg.Cursor[dict[str, Any]]:
+        statements.append(name)
+        return run(name, **values)
+
+    monkeypatch.setattr(connection, "run", recorded)
+    assert advance(connection, fix).released == 6
+    assert statements.count("retry.take") == 4
+
+
+def _doomed(
+    monkeypatch: pytest.MonkeyPatch, database: Database, killer: Connection, after: int
+) -> Connection:
+    """Open a connection whose server process is killed after that many statements."""
+    own = database.open()
+    run, count = own.run, itertools.count(1)
+
+    def counted(name: str, /, **values: object) -> psycopg.Cursor[dict[str, object]]:
+        cursor = run(name, **values)
+        if next(count) == after:
+            killer.execute("select pg_terminate_backend(%s, 5000)", [own.info.backend_pid])
+        return cursor
+
+    monkeypatch.setattr(own, "run", counted)
+    return own
+
+
+def test_the_next_run_continues_after_a_kill_at_any_statement(
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events, ledger and audit log agree after each kill, and nothing is done twice."""
+    monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 2)  # several releases a stage
+    books = """
+        select (select count(*) from outbox_event where status <> 'dead') as events,
+            (select count(*) from dlq.retry) as ledger,
+            (select coalesce(sum(events),
+                0)::int from dlq.audit where kind = 'retry.stage') as audit
+    """
+    for after in itertools.count(1):
+        add_dead(connection, 5)
+        fix, kills = flag_cause(connection, policy=RetryPolicy(canary=2, rate=1000.0)), 0
+        for _ in ("the canary", "the rest", "the verdict"):
+            with _doomed(monkeypatch, database, connection, after) as own:
+                try:
+                    advance(own, fix)
+                except psycopg.OperationalError:
+                    kills += 1
+            assert len(set(one(connection, books).values())) == 1
+            advance(connection, fix)
+            run_worker(database, delivers=True)
+        released = {
+            number: (stage.released, stage.delivered)
+            for number, stage in get_stage_outcomes(connection, fix.id).items()
+        }
+        assert (get_fix(connection, fix.id).status, released) == (
+            FixStatus.VERIFIED,
+            {1: (2, 2), 2: (3, 3)},
+        )
+        assert (
+            one(connection, "select count(*) as n from dlq.audit where kind = 'fix.verified'")["n"]
+            == after
+        )
+        if not kills:
+            break
+    assert after > 15

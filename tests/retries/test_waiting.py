@@ -1,0 +1,157 @@
+"""Fixes that wait: paused, too early, or behind a slow worker; and how they expire."""
+
+from datetime import timedelta
+
+import pytest
+
+from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.advance import (
+    advance_fix,
+    pause_fix,
+    resume_fix,
+)
+from dlq_pipelines.retries.fix import FixStatus, FixTerms, RetryPolicy, WaitStep
+from dlq_pipelines.retries.fixes import (
+    FixFlag,
+    flag_fix,
+    get_fix,
+    get_stage_outcomes,
+    list_due_fixes,
+)
+from dlq_pipelines.retries.settle import settle_retries
+from tests.retries.helpers import (
+    CAUSE,
+    POLICY,
+    TERMS,
+    add_dead,
+    advance,
+    build_audit,
+    count_by_status,
+    flag_cause,
+    get_cause_status,
+    get_now,
+    list_due,
+    run_worker,
+)
+from tests.rows import add_events, one
+
+
+def test_a_paused_fix_releases_nothing_until_it_is_resumed(
+    connection: Connection, database: Database
+) -> None:
+    """It keeps its targets, its outcomes are written down, and both acts are in the audit."""
+    add_dead(connection, 8)
+    fix = flag_cause(connection)
+    advance(connection, fix)
+    assert pause_fix(connection, fix.id, audit=build_audit()).status is FixStatus.PAUSED
+    run_worker(database, delivers=True)
+    assert (advance(connection, fix).released, list_due(connection)) == (0, [])
+    assert get_stage_outcomes(connection, fix.id)[1].delivered == 3
+    with pytest.raises(RefusedError, match="is paused"):
+        pause_fix(connection, fix.id, audit=build_audit())
+    with pytest.raises(RefusedError, match=f"Fix {fix.id} is open"):
+        flag_cause(connection)
+    assert resume_fix(connection, fix.id, audit=build_audit()).status is FixStatus.ACTIVE
+    with pytest.raises(RefusedError, match="is active"):
+        resume_fix(connection, fix.id, audit=build_audit())
+    assert advance(connection, fix).released == 5
+    kinds = one(connection, "select array_agg(kind order by id) as kinds from dlq.audit")["kinds"]
+    assert kinds == ["fix.flag", "retry.stage", "fix.paused", "fix.resumed", "retry.stage"]
+
+
+def test_outcomes_of_a_paused_fix_are_settled_without_it(
+    connection: Connection, database: Database
+) -> None:
+    """As those of ended ones, by the job that settles what people retried."""
+    add_dead(connection, 2)
+    fix = flag_cause(connection)
+    advance(connection, fix)
+    pause_fix(connection, fix.id, audit=build_audit())
+    run_worker(database, delivers=True)
+    assert settle_retries(connection, now=get_now(), settle_seconds=60) == 2
+    assert get_stage_outcomes(connection, fix.id)[1].delivered == 2
+
+
+def test_no_stage_begins_while_the_worker_is_far_behind(connection: Connection) -> None:
+    """Nor does the sensor ask for it; outcomes are written down all the same."""
+    add_dead(connection, 8)
+    fix = flag_cause(connection)
+    advance(connection, fix)
+    connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+    add_events(connection, 1)
+    connection.execute(
+        "update outbox_event set next_run_at = now() - interval '10 min' where status = 'pending'"
+    )
+    terms = FixTerms(max_backlog=timedelta(minutes=5))
+    assert list_due_fixes(connection, now=get_now(), max_backlog=terms.max_backlog) == [
+        get_fix(connection, fix.id)
+    ]
+    done = advance_fix(connection, fix.id, audit=build_audit(), terms=terms)
+    assert isinstance(done.step, WaitStep)
+    assert (done.settled, done.released, done.step.reason[:21]) == (3, 0, "the worker is 600 s b")
+    assert list_due_fixes(connection, now=get_now(), max_backlog=terms.max_backlog) == []
+    connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+    assert advance_fix(connection, fix.id, audit=build_audit(), terms=terms).released == 5
+
+
+def test_a_fix_begins_not_before_its_time_and_ends_at_its_last(connection: Connection) -> None:
+    """Expired, it is closed, its cause is open, and what it released stays with the worker."""
+    add_dead(connection, 8)
+    flag = FixFlag(
+        Selection(cause=CAUSE),
+        POLICY,
+        not_before=get_now() + timedelta(hours=1),
+        expires_at=get_now() + timedelta(hours=3),
+    )
+    fix = flag_fix(connection, flag, audit=build_audit())
+    assert (list_due(connection), advance(connection, fix).released) == ([], 0)
+    assert list_due(connection, later=3601)
+    assert advance(connection, fix, later=3601).released == 3
+    assert list_due(connection, later=3 * 3600 + 1)
+    done = advance(connection, fix, later=3 * 3600 + 1)
+    assert (done.fix.status, get_cause_status(connection)) == (FixStatus.EXPIRED, "open")
+    assert count_by_status(connection) == {"dead": 5, "pending": 3}
+
+
+def test_a_fix_without_a_policy_stores_the_installations_at_its_first_step(
+    connection: Connection, database: Database
+) -> None:
+    """At its first step; so its verdict has one policy whatever the settings become."""
+    add_dead(connection, 8)
+    fix = flag_fix(connection, FixFlag(Selection(cause=CAUSE)), audit=build_audit())
+    assert (fix.policy, fix.expires_at) == (None, None)
+    advance_fix(connection, fix.id, audit=build_audit(), terms=FixTerms(POLICY, timedelta(days=3)))
+    taken = get_fix(connection, fix.id)
+    assert (taken.policy, taken.expires_at) == (POLICY, fix.flagged_at + timedelta(days=3))
+    run_worker(database, delivers=True)
+    advance_fix(connection, fix.id, audit=build_audit(), terms=FixTerms(RetryPolicy(canary=1)))
+    assert get_fix(connection, fix.id).policy == POLICY
+
+
+def test_the_expiry_of_a_fix_counts_from_its_earliest_start(connection: Connection) -> None:
+    """Flagged for a day after its expiry would be over, it is tried all the same."""
+    add_dead(connection, 1)
+    day = get_now() + timedelta(days=20)
+    fix = flag_fix(
+        connection, FixFlag(Selection(cause=CAUSE), POLICY, not_before=day), audit=build_audit()
+    )
+    assert advance(connection, fix, later=20 * 86_400 + 60).released == 1
+    assert get_fix(connection, fix.id).expires_at == day + TERMS.expiry
+
+
+def test_a_fix_that_is_paused_before_its_first_step_expires_too(connection: Connection) -> None:
+    """A step tells it when, and the sensor asks for that once."""
+    add_dead(connection, 1)
+    fix = flag_fix(connection, FixFlag(Selection(cause=CAUSE), POLICY), audit=build_audit())
+    pause_fix(connection, fix.id, audit=build_audit())
+    assert [due.id for due in list_due(connection)] == [fix.id]
+    assert advance(connection, fix).step == WaitStep("paused")
+    assert (list_due(connection), get_fix(connection, fix.id).expires_at) == (
+        [],
+        fix.flagged_at + TERMS.expiry,
+    )
+    later = TERMS.expiry.total_seconds() + 60
+    assert [due.id for due in list_due(connection, later=later)] == [fix.id]
+    assert advance(connection, fix, later=later).fix.status is FixStatus.EXPIRED

@@ -289,7 +289,7 @@ def test_the_workspace_reads_the_address_of_the_code_location_from_variables(
         "DLQ_CODE_HOST": "127.0.0.1",
         "DLQ_CODE_PORT": "1",
     }
-    command = [BIN / "dagster", "job", "list", "-w", DEPLOY / "workspace.yaml"]
+    command = [str(BIN / "dagster"), "job", "list", "-w", str(DEPLOY / "workspace.yaml")]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
     )

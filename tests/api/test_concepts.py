@@ -277,8 +277,9 @@ def test_an_export_is_the_file_of_the_command_line(
     file = tmp_path / f"deaths.{format}"
     file.write_bytes(answer.content)
     reader = {"jsonl": "read_json", "csv": "read_csv", "parquet": "read_parquet"}[format]
-    rows = duckdb.sql(f"select event_id, error from {reader}('{file}') order by 1").fetchall()
-    assert rows == [(n, "TimeoutError: no answer") for n in (1, 2, 3)]
+    rows = duckdb.sql(f"select event_id, error from {reader}('{file}') order by 1")
+    assert rows is not None
+    assert rows.fetchall() == [(n, "TimeoutError: no answer") for n in (1, 2, 3)]
     assert b"A-1" not in answer.content
     if format == "parquet":
         assert pq.read_schema(file).names == EXPORT_SCHEMA.names

@@ -184,7 +184,7 @@ def test_a_retry_needs_no_body_and_runs_once(api: httpx.Client, connection: Conn
     assert audit == {
         "kind": "retry.selected",
         "actor": "api",
-        "reason": "asked for over HTTP",
+        "reason": "requested over HTTP",
         "events": 1,
     }
 
@@ -211,7 +211,7 @@ def test_a_batch_without_dead_events_is_not_found(
         )
         assert answer == {
             "error": "None of these events is dead.",
-            "hint": "`dlq dead-events show ID` shows what became of an event.",
+            "hint": "`dlq dead-events show ID` shows the history of one.",
             "code": "not_found",
         }
     assert one(connection, "select count(*) from dlq.audit") == {"count": 0}

@@ -12,7 +12,7 @@ from dlq_pipelines import OutboxRepository
 from dlq_pipelines.api.filters import SelectionBody, SelectionQuery
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.cli.app import app as command_line
-from dlq_pipelines.defs.retries import SelectionConfig
+from dlq_pipelines.defs.retries import FlagFixConfig, RetryEventsConfig
 from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
@@ -107,7 +107,8 @@ def test_every_face_has_every_filter_under_the_same_name() -> None:
     assert filters | {"event_ids", "all"} == {item.name for item in fields(Selection)}
     assert set(SelectionQuery.model_fields) == filters | {"event_ids"}
     assert set(SelectionBody.model_fields) >= filters | {"event_ids", "all"}
-    assert set(SelectionConfig.model_fields) == filters | {"event_ids", "all"}
+    for config in (FlagFixConfig, RetryEventsConfig):
+        assert set(config.model_fields) >= filters | {"event_ids", "all"}, config
     (group,) = [group for group in command_line.registered_groups if group.name == "dead-events"]
     assert group.typer_instance is not None
     commands = {

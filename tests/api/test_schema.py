@@ -1,6 +1,7 @@
 """Tests with generated requests that every route does what `/openapi.json` describes."""
 
 from itertools import product
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -23,7 +24,9 @@ from tests.api.conftest import Serve
 from tests.rows import add_events, kill
 
 
-def invalid_data_rejection(context: CheckContext, response: Response, case: Case) -> bool | None:
+def invalid_data_rejection(
+    context: CheckContext, response: Response, case: Case[Any]
+) -> bool | None:
     """Accept 413, which the check of schemathesis does not count as a rejection."""
     return None if response.status_code == 413 else negative_data_rejection(context, response, case)
 
@@ -67,7 +70,7 @@ def test_every_response_is_as_described(serve: Serve, connection: Connection) ->
             suppress_health_check=list(HealthCheck),
         )
         @given(case=operation.as_strategy(generation_mode=mode))
-        def validate(case: Case) -> None:
+        def validate(case: Case[Any]) -> None:
             requests[case.operation.label] = requests.get(case.operation.label, 0) + 1
             case.validate_response(case.call(), checks=CHECKS)
 

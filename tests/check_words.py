@@ -7,27 +7,26 @@ markers. Only its first letter may be a capital, because Python's `is None` is n
 import re
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PHRASES = ROOT / ".codespell" / "phrases.txt"
-# Texts of others, and texts that list the words.
+# Files by others, and the lists of words themselves.
 _SKIPPED = re.compile(r"(?:LICENSE|\.codespell/.*|tests/data/.*|.*\.(?:lock|png|svg))\Z")
 _GAP = r"\s+(?:(?:\#+|--|//)\s+)?"
 _WORDS = rf"(?:[\w`'-]+{_GAP}){{1,4}}"
 
 
 def read_phrases() -> dict[str, str]:
-    """The suggestion for each phrase."""
+    """Return the suggestion for each phrase."""
     lines = PHRASES.read_text(encoding="utf-8").splitlines()
     pairs = [line.partition(" -> ") for line in lines if line and not line.startswith("#")]
     return {phrase: suggestion for phrase, _, suggestion in pairs}
 
 
-def pattern_for(phrase: str) -> re.Pattern[str]:
-    """A pattern for the phrase, in which `...` stands for one to four words."""
+def compile_pattern(phrase: str) -> re.Pattern[str]:
+    """Return a pattern for the phrase, in which `...` stands for one to four words."""
     first, *rest = phrase.split()
     text = rf"\b[{first[0].upper()}{first[0]}]{re.escape(first[1:])}{_GAP}"
     for word in rest:
@@ -36,15 +35,15 @@ def pattern_for(phrase: str) -> re.Pattern[str]:
 
 
 def find_phrases(text: str, phrases: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """The line and the phrase of each match in a text."""
+    """Yield the line and the phrase of each match in a text."""
     for phrase in phrases:
-        for found in pattern_for(phrase).finditer(text):
-            yield text.count("\n", 0, found.start()) + 1, phrase
+        for match in compile_pattern(phrase).finditer(text):
+            yield text.count("\n", 0, match.start()) + 1, phrase
 
 
 def main() -> int:
-    """Print each match as `file:line: phrase ==> suggestion`; 1 if there is any."""
-    listed = subprocess.run(
+    """Print each match as `file:line: phrase ==> suggestion`; return 1 if there is any."""
+    files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
@@ -52,8 +51,8 @@ def main() -> int:
         check=True,
     ).stdout.split()
     phrases = read_phrases()
-    folders: Counter[str] = Counter()
-    for name in listed:
+    count = 0
+    for name in files:
         path = ROOT / name
         if _SKIPPED.match(name) or not path.is_file():
             continue
@@ -62,9 +61,9 @@ def main() -> int:
             text = re.sub(r"{%.*?%}", "", text)
         for line, phrase in sorted(find_phrases(text, phrases)):
             print(f"{name}:{line}: {phrase} ==> {phrases[phrase]}")
-            folders[name.rpartition("/")[0] or "."] += 1
-    print(f"{folders.total()} phrases found")
-    return 1 if folders else 0
+            count += 1
+    print(f"{count} phrases found")
+    return 1 if count else 0
 
 
 if __name__ == "__main__":

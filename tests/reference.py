@@ -1,6 +1,6 @@
 """Generates the tables of docs/reference.md from the definitions and a migrated database.
 
-`make docs` writes them, and a test compares them. Facts that the code holds are not typed again.
+`make docs` writes the tables, and tests/test_docs.py compares them.
 """
 
 import re
@@ -19,15 +19,19 @@ from tests.databases import scratch_server
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 TABLES = """
-    select c.relname as name, coalesce(obj_description(c.oid, 'pg_class'), '') as said,
-        (select string_agg(a.attname, ', ' order by a.attnum) from pg_attribute a
+    select c.relname as name,
+        coalesce(obj_description(c.oid, 'pg_class'), '') as content,
+        (select string_agg(a.attname, ', ' order by a.attnum)
+         from pg_attribute a
          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
-    from pg_class c where c.relnamespace = 'dlq'::regnamespace and c.relkind in ('r', 'v') order by c.relname
+    from pg_class c
+    where c.relnamespace = 'dlq'::regnamespace and c.relkind in ('r', 'v')
+    order by c.relname
 """
 
 
-def definitions() -> str:
-    """Assets, checks, jobs, schedules and sensors with the first sentence of their descriptions."""
+def render_definitions() -> str:
+    """Render assets, checks, jobs, schedules and sensors with the first sentence about each."""
     repository = defs.get_repository_def()
     graph = repository.asset_graph
     checks = [graph.get_check_spec(key) for key in sorted(graph.asset_check_keys)]
@@ -46,57 +50,60 @@ def definitions() -> str:
             if not job.name.startswith("__")
         ),
         *(
-            (f"schedule, {_cron(one)}", one.name, one.description)
-            for one in repository.schedule_defs
+            (f"schedule, {_get_cron(schedule)}", schedule.name, schedule.description)
+            for schedule in repository.schedule_defs
         ),
-        *(("sensor", one.name, one.description) for one in repository.sensor_defs),
+        *(("sensor", sensor.name, sensor.description) for sensor in repository.sensor_defs),
     ]
-    lines = [f"| {kind} | `{name}` | {_first(text or '')} |" for kind, name, text in rows]
+    lines = [
+        f"| {kind} | `{name}` | {_extract_first_sentence(text or '')} |"
+        for kind, name, text in rows
+    ]
     return "\n".join(["| | name | description |", "| --- | --- | --- |", *lines])
 
 
-def tables(connection: Connection) -> str:
-    """Tables and views of the schema `dlq` with their columns."""
+def render_tables(connection: Connection) -> str:
+    """Render tables and views of the schema `dlq` with their columns."""
     rows = connection.execute(TABLES.encode()).fetchall()
-    lines = [f"| `{row['name']}` | {row['said']} | {row['columns']} |" for row in rows]
+    lines = [f"| `{row['name']}` | {row['content']} | {row['columns']} |" for row in rows]
     return "\n".join(["| name | content | columns |", "| --- | --- | --- |", *lines])
 
 
-def alert_rules() -> str:
-    """Alerts by key: when each fires, repeats and resolves."""
+def render_alert_rules() -> str:
+    """Render alerts by key: when each fires, repeats and resolves."""
     lines = [
         f"| `{rule.key}` | {rule.when} | {', '.join(rule.severities)} "
-        f"| {rule.event_type or 'none'} | {_reminder(rule)} | {rule.ends} |"
+        f"| {rule.event_type or 'none'} | {_describe_reminder(rule)} | {rule.ends} |"
         for rule in ALERT_RULES.values()
     ]
     header = "| key | fires when | severity | event type | reminder | resolves when |"
     return "\n".join([header, "| --- | --- | --- | --- | --- | --- |", *lines])
 
 
-def _reminder(rule: AlertRule) -> str:
+def _describe_reminder(rule: AlertRule) -> str:
     if rule.again is None:
         return "after the cool-down"
     return "none" if rule.again == NEVER else f"after {rule.again.days} days"
 
 
-def exposed_metrics(connection: Connection) -> str:
-    """The metrics that a scrape exposes, from the collector itself."""
+def render_metrics(connection: Connection) -> str:
+    """Render the metrics that the collector exposes."""
     read = partial(read_metrics_snapshot, connection, max_retries=3, archive_retention_days=365)
     lines = [
-        f"| `{one.name}{'_total' if one.type == 'counter' else ''}` | {one.type} "
-        f"| {', '.join(getattr(one, '_labelnames', ()))} | {one.documentation} |"
-        for one in DeadLetterCollector(read).collect()
+        f"| `{metric.name}{'_total' if metric.type == 'counter' else ''}` | {metric.type} "
+        f"| {', '.join(getattr(metric, '_labelnames', ()))} | {metric.documentation} |"
+        for metric in DeadLetterCollector(read).collect()
     ]
     return "\n".join(["| name | type | labels | meaning |", "| --- | --- | --- | --- |", *lines])
 
 
-def page(text: str, connection: Connection) -> str:
-    """The text of the page with its tables generated again."""
+def render_page(text: str, connection: Connection) -> str:
+    """Return the text of the page with its tables generated again."""
     for name, table in (
-        ("definitions", definitions()),
-        ("tables", tables(connection)),
-        ("alerts", alert_rules()),
-        ("metrics", exposed_metrics(connection)),
+        ("definitions", render_definitions()),
+        ("tables", render_tables(connection)),
+        ("alerts", render_alert_rules()),
+        ("metrics", render_metrics(connection)),
     ):
         begin, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, _, rest = text.partition(begin)
@@ -104,12 +111,12 @@ def page(text: str, connection: Connection) -> str:
     return text
 
 
-def _cron(schedule: dg.ScheduleDefinition | object) -> str:
+def _get_cron(schedule: dg.ScheduleDefinition | object) -> str:
     return str(getattr(schedule, "cron_schedule", ""))
 
 
-def _first(text: str) -> str:
-    """The first sentence of a text, in one line."""
+def _extract_first_sentence(text: str) -> str:
+    """Return the first sentence of a text in one line, escaped for a table."""
     line = " ".join(text.split())
     return re.split(r"(?<=\.) ", line, maxsplit=1)[0].replace("|", "\\|")
 
@@ -122,7 +129,7 @@ def main() -> int:
     ):
         create_host_tables(connection)
         apply_migrations(connection, load_migrations())
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), connection), encoding="utf-8")
+        PAGE.write_text(render_page(PAGE.read_text(encoding="utf-8"), connection), encoding="utf-8")
     return 0
 
 

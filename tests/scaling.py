@@ -1,7 +1,7 @@
-"""What grows how? Times, memory and bytes at one, five and ten million dead events: `make scaling`, half an hour.
+"""Measures times, memory and bytes at one, five and ten million dead events.
 
-The events died over thirty days of 20,000 texts. What is measured is what people wait for and what the disk holds; the
-table that it prints is the one in docs/scaling.md.
+`make scaling` takes half an hour and prints the table of docs/scaling.md. The events died over
+thirty days, with 20,000 distinct error texts.
 """
 
 import resource
@@ -40,28 +40,36 @@ FIRST = date(2026, 3, 1)
 NOW = datetime(2026, 4, 20, tzinfo=UTC)
 EVENTS = """
     insert into outbox_event
-        (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, dead_at, next_run_at)
-    select n, 'order', n::text, 'order.type' || mod(n, 12), jsonb_build_object('order', n, 'text', repeat('x', 200)),
-        'dead', 5, 'requests.exceptions.HTTPError: ' || 400 + mod(n * 7919, 40)
+        (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
+        dead_at, next_run_at)
+    select n, 'order', n::text, 'order.type' || mod(n, 12),
+        jsonb_build_object('order', n, 'text', repeat('x', 200)), 'dead', 5,
+        'requests.exceptions.HTTPError: ' || 400 + mod(n * 7919, 40)
         || ' Client Error for url: https://pay.example/v1/orders/' || mod(n * 7919, 20000),
         '2026-03-01Z'::timestamptz + n * interval '30 days' / %(events)s, '2026-03-01Z'
     from generate_series(1::bigint, %(events)s) n
 """
 LEDGER = """
-    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
-    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error from outbox_event order by id
+    insert into dlq.death
+        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
+    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error
+    from outbox_event order by id
 """
 SIZES = """
-    select pg_table_size('outbox_event') as outbox, pg_indexes_size('outbox_event') as outbox_indexes,
-        (select sum(pg_relation_size(indexrelid)) from pg_index where indrelid = 'outbox_event'::regclass
-            and indexrelid::regclass::text like '%%dlq\\_%%') as ours,
-        pg_table_size('dlq.death') as ledger, pg_indexes_size('dlq.death') as ledger_indexes
+    select pg_table_size('outbox_event') as outbox,
+        pg_indexes_size('outbox_event') as outbox_indexes,
+        (select sum(pg_relation_size(indexrelid))
+         from pg_index
+         where indrelid = 'outbox_event'::regclass
+            and indexrelid::regclass::text like '%%dlq\\_%%') as dlq_indexes,
+        pg_table_size('dlq.death') as ledger,
+        pg_indexes_size('dlq.death') as ledger_indexes
 """
 
 
 def main(sizes: list[int]) -> int:
-    """Measure each size in a process of its own server, and print the table."""
-    columns = [measured(size) for size in sizes]
+    """Measure each size on a server of its own, and print the table."""
+    columns = [measure_size(size) for size in sizes]
     print("|", *(f"| {size:,}" for size in sizes), "|")
     print("| --- |" + " ---: |" * len(sizes))
     for name in columns[0]:
@@ -69,79 +77,84 @@ def main(sizes: list[int]) -> int:
     return 0
 
 
-def measured(events: int) -> dict[str, str]:
-    """Every figure at that size, by its name."""
+def measure_size(events: int) -> dict[str, str]:
+    """Return each figure of this number of dead events, by its row of docs/scaling.md."""
     with scratch_server() as (folder, server):
         database = Database(server.ensure_database("scaling"), statement_timeout=3600)
         with database.connect() as connection:
             _fill(connection, events)
-            said = {"classify all of it": _took(lambda: classify_deaths(connection, zone=UTC_DAYS))}
+            classified = _measure_time(lambda: classify_deaths(connection, zone=UTC_DAYS))
+            figures = {"classify all deaths": classified}
             connection.execute("vacuum analyze")
             sizes = connection.execute(SIZES.encode()).fetchone() or {}
-            said |= _asked(connection, database)
-            said |= _a_day(connection, database, folder)
-            said["check the books of all of it"] = _took(
-                lambda: reconcile_events(connection, now=NOW)
+            figures |= _measure_frequent_queries(connection, database)
+            figures |= _measure_day(connection, database, folder)
+            figures["reconciliation"] = _measure_time(lambda: reconcile_events(connection, now=NOW))
+            all_indexes, own_indexes = (
+                _format_megabytes(sizes[name]) for name in ("outbox_indexes", "dlq_indexes")
             )
-            said |= {
-                "outbox table": _megabytes(sizes["outbox"]),
-                "its indexes, of these ours": f"{_megabytes(sizes['outbox_indexes'])}, {_megabytes(sizes['ours'])}",
-                "ledger of deaths": _megabytes(sizes["ledger"]),
-                "its indexes": _megabytes(sizes["ledger_indexes"]),
-                "peak of this process": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB",
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            figures |= {
+                "outbox table": _format_megabytes(sizes["outbox"]),
+                "its indexes (indexes of dlq-pipelines)": f"{all_indexes} ({own_indexes})",
+                "ledger of deaths": _format_megabytes(sizes["ledger"]),
+                "its indexes": _format_megabytes(sizes["ledger_indexes"]),
+                "peak memory of the process": f"{peak:.0f} MB",
             }
     print(f"{events:,} done", file=sys.stderr, flush=True)
-    return said
+    return figures
 
 
 def _fill(connection: Connection, events: int) -> None:
     create_host_tables(connection)
     apply_migrations(connection, load_migrations())
-    connection.execute(
-        "set session_replication_role = replica"
-    )  # the ledger is written below, at once
+    # No triggers: LEDGER writes the ledger at once.
+    connection.execute("set session_replication_role = replica")
     connection.execute(EVENTS, {"events": events})
     connection.execute(LEDGER.encode())
     connection.execute("set session_replication_role = origin")
     connection.execute("vacuum analyze")
 
 
-def _asked(connection: Connection, database: Database) -> dict[str, str]:
-    """What is asked all day."""
+def _measure_frequent_queries(connection: Connection, database: Database) -> dict[str, str]:
+    """Measure a page, the counts, a scrape and a tick of a sensor."""
     registry = CollectorRegistry()
     registry.register(
         DeadLetterCollector(
             build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)
         )
     )
-    kinds = (StatsDimension.EVENT_TYPE, StatsDimension.AGGREGATE_TYPE)
+    by_type = (StatsDimension.EVENT_TYPE, StatsDimension.AGGREGATE_TYPE)
     return {
-        "first page of dead events": _took(lambda: list_dead_events(connection), rounds=5),
-        "total and by types": _took(
-            lambda: get_dead_event_stats(connection, now=NOW, by=kinds), rounds=5
+        "first page of dead events": _measure_time(lambda: list_dead_events(connection), rounds=5),
+        "total and counts by type": _measure_time(
+            lambda: get_dead_event_stats(connection, now=NOW, by=by_type), rounds=5
         ),
-        "a scrape of /metrics": _took(lambda: generate_latest(registry), rounds=5),
-        "the question of fix_flag_sensor": _took(
+        "a scrape of /metrics": _measure_time(lambda: generate_latest(registry), rounds=5),
+        "a tick of fix_flag_sensor": _measure_time(
             lambda: list_due_fixes(connection, now=NOW, max_backlog=timedelta(minutes=5)), rounds=5
         ),
     }
 
 
-def _a_day(connection: Connection, database: Database, folder: Path) -> dict[str, str]:
-    """A thirtieth of it, and a fix of ten thousand."""
+def _measure_day(connection: Connection, database: Database, folder: Path) -> dict[str, str]:
+    """Measure the jobs of a day, a thirtieth of the deaths, and a fix of ten thousand events."""
     day, reports = Day.of(FIRST + timedelta(days=1), UTC_DAYS), open_local_target(folder, "reports")
-    exports, audit = open_local_target(folder / "exports"), AuditContext("scaling", "measured", NOW)
+    exports, audit = (
+        open_local_target(folder / "exports"),
+        AuditContext("scaling", "measurement", NOW),
+    )
     policy = RetryPolicy(canary=BATCH, growth=1.0, rate=100_000.0, order="none")
     ids = Selection(event_ids=tuple(range(1, 10_001)))
     fix = flag_fix(connection, FixFlag(ids, policy), audit=audit)
-    said = {
-        "export and verify a day": _took(
+    figures = {
+        "export and verify a day": _measure_time(
             lambda: (
                 export_day(connection, url=database.url, day=day, target=exports, now=NOW),
                 verify_day(connection, day=day, target=exports, now=NOW),
             )
         ),
-        "report of a day": _took(
+        "report of a day": _measure_time(
             lambda: build_report(
                 connection,
                 day=day.date,
@@ -151,30 +164,30 @@ def _a_day(connection: Connection, database: Database, folder: Path) -> dict[str
                 now=NOW,
             )
         ),
-        f"release {BATCH:,} events of a fix": _took(
+        f"release {BATCH:,} events of a fix": _measure_time(
             lambda: advance_fix(connection, fix.id, audit=audit, terms=FixTerms())
         ),
-        "archive a day, with that fix open": _took(
+        "archive a day, with that fix open": _measure_time(
             lambda: archive_dead_events(
                 connection, before=day.until, only_exported=True, audit=audit
             )
         ),
     }
     size = sum(path.stat().st_size for path in (folder / "exports").rglob("*.parquet"))
-    return said | {"a day as Parquet": _megabytes(size)}
+    return figures | {"a day as Parquet": _format_megabytes(size)}
 
 
-def _took(work: Callable[[], object], *, rounds: int = 1) -> str:
+def _measure_time(work: Callable[[], object], *, rounds: int = 1) -> str:
     seconds = []
     for _ in range(rounds):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         work()
-        seconds.append(time.perf_counter() - begun)
-    middle = statistics.median(seconds)
-    return f"{middle * 1000:.0f} ms" if middle < 1 else f"{middle:.1f} s"
+        seconds.append(time.perf_counter() - started)
+    median = statistics.median(seconds)
+    return f"{median * 1000:.0f} ms" if median < 1 else f"{median:.1f} s"
 
 
-def _megabytes(size: int) -> str:
+def _format_megabytes(size: int) -> str:
     return f"{int(size) / 1e6:,.0f} MB"
 
 

@@ -1,7 +1,7 @@
 """Takes the screenshots of the documentation: `make screens`.
 
-It plays the demo, clicks through the UI, and saves the pictures in docs/images. The pictures are for
-readers; tests/reports and tests/defs test the screens.
+It plays the demo, clicks through the UI, and saves the pictures in docs/images. The tests of the
+screens are in tests/reports and tests/defs.
 """
 
 import os
@@ -47,26 +47,28 @@ ops:
 # cause appears, and a known cause escalates.
 EVENING = """
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at, dead_at)
-    select 'order', n::text, 'label.printed', '{{}}', 'dead', 5, what.error, at, at
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
+        last_error_at, dead_at)
+    select 'order', n::text, 'label.printed', '{{}}', 'dead', 5, failure.error, at, at
     from (values
-        (24, (select d.error from dlq.death d join dlq.fix f using (cause_id) where f.status = 'verified' limit 1)),
+        (24, (select d.error from dlq.death d join dlq.fix f using (cause_id)
+              where f.status = 'verified' limit 1)),
         (19, 'ssl.SSLCertVerificationError: certificate verify failed: certificate has expired'),
         (37, (select error from dlq.death where error like '%UniqueViolation%' limit 1))
-    ) what (deaths, error), generate_series(1, what.deaths) n,
-    lateral (select now() + ('{midnight}' - now()) * n / (what.deaths + 1) as at) moment
+    ) failure (deaths, error), generate_series(1, failure.deaths) n,
+    lateral (select now() + ('{midnight}' - now()) * n / (failure.deaths + 1) as at) moment
 """
 
 
 def main() -> int:
     """Play the demo, serve the UI, and take the pictures."""
     first = datetime.now(UTC).date() - timedelta(days=14)
-    given = {
+    variables = {
         "DLQ_HOME": str(SHOP / "dlq"),
         "DLQ_TIMEZONE": "UTC",
         "DLQ_PARTITIONS_START": first.isoformat(),
     }
-    os.environ.update(given)
+    os.environ.update(variables)
     SHOP.mkdir()
     try:
         subprocess.run([DLQ, "demo"], check=True)
@@ -112,16 +114,18 @@ def _take_lineage(page: Page) -> None:
     page.get_by_text(re.compile(r"Materializing|\b0 / ")).first.wait_for(state="hidden")
     page.wait_for_timeout(1_500)  # the graph is animated
     top, left, right, bottom = (
-        _bounding_box(first)["y"], _bounding_box(last)["x"],
-        _bounding_box(page.get_by_text("failure_report", exact=True).last)["x"], _bounding_box(last)["y"],
-    )  # fmt: skip
+        _find_bounding_box(first)["y"],
+        _find_bounding_box(last)["x"],
+        _find_bounding_box(page.get_by_text("failure_report", exact=True).last)["x"],
+        _find_bounding_box(last)["y"],
+    )
     # An asset is 320 pixels wide and 190 high, with its kinds.
     clip = FloatRect(x=left - 60, y=top - 30, width=right - left + 400, height=bottom - top + 220)
     page.screenshot(path=IMAGES / "lineage.png", clip=clip)
     page.set_viewport_size(WINDOW)
 
 
-def _bounding_box(found: Locator) -> FloatRect:
+def _find_bounding_box(found: Locator) -> FloatRect:
     found.wait_for()
     box = found.bounding_box()
     assert box is not None
@@ -137,14 +141,14 @@ def _take_days(page: Page) -> None:
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="All", exact=True).click()
     dialog.get_by_text("Backfills all partitions in a single run").wait_for()
-    begin, end = (
-        _bounding_box(dialog.get_by_text(re.compile("Launch runs to materialize"))),
-        _bounding_box(dialog.get_by_role("button", name="Launch backfill")),
+    heading, button = (
+        _find_bounding_box(dialog.get_by_text(re.compile("Launch runs to materialize"))),
+        _find_bounding_box(dialog.get_by_role("button", name="Launch backfill")),
     )
     page.mouse.move(0, 0)
     page.wait_for_timeout(1_000)
-    left, top = begin["x"] - 44, begin["y"] - 12
-    right, bottom = end["x"] + end["width"] + 20, end["y"] + end["height"] + 12
+    left, top = heading["x"] - 44, heading["y"] - 12
+    right, bottom = button["x"] + button["width"] + 20, button["y"] + button["height"] + 12
     page.screenshot(
         path=IMAGES / "backfill.png",
         clip=FloatRect(x=left, y=top, width=right - left, height=bottom - top),
@@ -161,8 +165,8 @@ def _take_days(page: Page) -> None:
     page.wait_for_url(lambda url: url != first and "/runs/" in url)
     _wait_for_success(page)
     # Below the steps of the run.
-    after = _bounding_box(page.get_by_text("Preparing", exact=False).first)
-    _take(page, "re-execution", bottom=after["y"] + after["height"] + 8)
+    last_row = _find_bounding_box(page.get_by_text("Preparing", exact=False).first)
+    _take(page, "re-execution", bottom=last_row["y"] + last_row["height"] + 8)
     page.goto("/assets/failure_report?view=events")
     page.get_by_text("[Show Markdown]").first.wait_for()
     _take(page, "report-in-dagster", bottom=_find_bottom(page.locator("td")))
@@ -176,7 +180,7 @@ def _take_fix(page: Page) -> None:
     page.keyboard.insert_text(FLAG)
     page.get_by_text("No errors").wait_for()
     page.locator(".CodeMirror-line").nth(4).click()  # shows the description of the field
-    page.get_by_text("Only say what it would do").last.evaluate(
+    page.get_by_text("Only preview the stages").last.evaluate(
         "line => line.scrollIntoView({block: 'start'})"
     )
     page.get_by_text("dry_run", exact=True).last.hover()
@@ -188,11 +192,11 @@ def _take_fix(page: Page) -> None:
     _take(page, "preview")
 
     page.goto("/runs?q[]=tag:dlq/fix=1")
-    _run_links(page).first.click()
+    _find_run_links(page).first.click()
     _wait_for_success(page)
     _filter_log(page, "retry_stage_op")
     page.get_by_text("[Show Markdown]").first.click()
-    page.get_by_role("dialog").get_by_text("dead again").wait_for()
+    page.get_by_role("dialog").get_by_text("died again").wait_for()
     _take(page, "fix-verified")
 
 
@@ -206,7 +210,7 @@ def _wait_for_success(page: Page) -> None:
     page.get_by_text("Success", exact=True).first.wait_for()
 
 
-def _run_links(page: Page) -> Locator:
+def _find_run_links(page: Page) -> Locator:
     return page.get_by_role("link").filter(has_text=re.compile("^[0-9a-f]{8}$"))
 
 
@@ -217,7 +221,7 @@ def _filter_log(page: Page, step: str) -> None:
 
 
 def _find_bottom(lines: Locator) -> float:
-    """The bottom of the last of these lines that is completely in the window."""
+    """Return the bottom of the last of these lines that is completely in the window."""
     ends = [box["y"] + box["height"] for line in lines.all() if (box := line.bounding_box())]
     return max(end for end in ends if end <= WINDOW["height"])
 
@@ -257,10 +261,10 @@ def _serve() -> Iterator[None]:
     """Run `dlq up` for the length of a `with` block."""
     running = subprocess.Popen([DLQ, "up", "--port", str(PORT)], stdout=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 90
+        deadline = time.monotonic() + 90
         while not _is_serving():
-            if time.monotonic() > until:
-                raise TimeoutError("dlq up does not answer")
+            if time.monotonic() > deadline:
+                raise TimeoutError("`dlq up` does not answer on " + ADDRESS)
             time.sleep(0.2)
         yield
     finally:

@@ -17,7 +17,7 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.api.conftest import serving
 from tests.cli.test_main import _environment, _seed
-from tests.reference import PAGE, page
+from tests.reference import PAGE, render_page
 from tests.rows import add_events, kill, one
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +97,7 @@ def test_every_how_to_guide_runs(
 def test_the_tables_of_the_reference_are_up_to_date(connection: Connection) -> None:
     """`make docs` writes them."""
     text = PAGE.read_text(encoding="utf-8")
-    assert text == page(text, connection)
+    assert text == render_page(text, connection)
     assert re.findall(r"^\| `\w+` \|  \|.*$", text, re.MULTILINE) == []
 
 

@@ -1,7 +1,7 @@
-"""Tests that deploy/README.md ends with a working installation.
+"""Tests that the commands of deploy/README.md result in a working installation.
 
-Commands that need root, systemd, podman, helm or kubectl are not run. A test checks that the units,
-commands and options that they name exist.
+Commands that need root, systemd, podman, helm or kubectl are not run. A test checks that their
+units, commands and options exist.
 """
 
 import re
@@ -32,22 +32,24 @@ LINES = [
     for line in text.replace("\\\n", " ").splitlines()
 ]
 DEAD_FOR_LONG = """
-    insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status, next_run_at)
-    select 'order', n::text, 'order.placed', '{}', 'dead', now() - interval '40 days' from generate_series(1, 3) n
+    insert into outbox_event
+        (aggregate_type, aggregate_id, event_type, payload, status, next_run_at)
+    select 'order', n::text, 'order.placed', '{}', 'dead', now() - interval '40 days'
+    from generate_series(1, 3) n
 """
 
 
-def _block(word: str) -> str:
-    """The only snippet that contains the word."""
-    (text,) = [str(text) for _, text in BLOCKS if word in text]
+def find_snippet(part: str) -> str:
+    """Return the only snippet that contains this part."""
+    (text,) = [str(text) for _, text in BLOCKS if part in text]
     return text
 
 
-def test_the_guide_ends_with_a_working_installation(tmp_path: Path) -> None:
-    """With its SQL, commands and variables, on a server whose outbox has dead events."""
+def test_the_commands_of_the_guide_install_dlq_pipelines(tmp_path: Path) -> None:
+    """With the guide's SQL, commands and variables, on a server whose outbox has dead events."""
     with scratch_server() as (_, server), http_server() as chat:
         owner = Database(server.url("postgres"))
-        for statement in _block("create database dagster").split(";\n"):
+        for statement in find_snippet("create database dagster").split(";\n"):
             with owner.connect() as connection:
                 connection.execute(statement.encode())
         shop = Database(server.ensure_database("shop"))
@@ -55,19 +57,19 @@ def test_the_guide_ends_with_a_working_installation(tmp_path: Path) -> None:
             create_host_tables(connection)
             connection.execute(DEAD_FOR_LONG.encode())
 
-        migrating = _block("dlq migrate --plan").replace(
+        migration = find_snippet("dlq migrate --plan").replace(
             "postgresql://owner@host/shop", f"'{shop.url}'"
         )
         subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", migrating], env=_environment(), check=True
+            ["bash", "-euo", "pipefail", "-c", migration], env=_environment(), check=True
         )
         with shop.connect() as connection:
-            connection.execute(_block("in role dlq_operator").encode())
+            connection.execute(find_snippet("in role dlq_operator").encode())
 
-        given = _variables(shop.url, server.url("dagster"), chat, tmp_path)
-        units = [Unit(name, given, tmp_path) for name in ("dlq-code-location", "dlq-daemon")]
+        variables = build_variables(shop.url, server.url("dagster"), chat, tmp_path)
+        units = [Unit(name, variables, tmp_path) for name in ("dlq-code-location", "dlq-daemon")]
         try:
-            _check_installation(given, tmp_path)
+            check_installation(variables, tmp_path)
         finally:
             for unit in units:
                 unit.stop()
@@ -78,11 +80,13 @@ def test_the_guide_ends_with_a_working_installation(tmp_path: Path) -> None:
             ) == {"sum": 3}
 
 
-def _variables(shop: str, dagster: str, chat: Received, folder: Path) -> dict[str, str]:
-    """The variables of the guide, with the addresses and secrets of this test."""
-    written = dict(line.split("=", 1) for line in _block("DLQ_CODE_PORT=4000").splitlines())
+def build_variables(shop: str, dagster: str, chat: Received, folder: Path) -> dict[str, str]:
+    """Return the variables of the guide with the addresses and secrets of this test."""
+    documented = dict(
+        line.split("=", 1) for line in find_snippet("DLQ_CODE_PORT=4000").splitlines()
+    )
     token = subprocess.run(
-        [DLQ, *shlex.split(_block("dlq tokens new"))[1:]],
+        [DLQ, *shlex.split(find_snippet("dlq tokens new"))[1:]],
         capture_output=True,
         text=True,
         check=True,
@@ -98,80 +102,94 @@ def _variables(shop: str, dagster: str, chat: Received, folder: Path) -> dict[st
         "DLQ_ALERT_URLS": f"json://{chat.host}/",
         "DLQ_API_TOKENS": token.stdout.split()[-1],
     }
-    assert own.keys() <= written.keys()
+    assert own.keys() <= documented.keys()
     (folder / "dagster").mkdir()
     (folder / "dagster" / "dagster.yaml").write_bytes((DEPLOY / "dagster.yaml").read_bytes())
-    places = {"DAGSTER_HOME": str(folder / "dagster"), "DLQ_HOME": str(folder)}
-    return _environment() | written | own | places
+    folders = {"DAGSTER_HOME": str(folder / "dagster"), "DLQ_HOME": str(folder)}
+    return _environment() | documented | own | folders
 
 
-def _check_installation(given: dict[str, str], folder: Path) -> None:
+def check_installation(variables: dict[str, str], folder: Path) -> None:
     """Run step 6 line by line, and the export command that `dlq doctor` prints."""
-    _, *lines = [line for line in LINES if line in _flat(_block("dagster job launch")).splitlines()]
+    _, *lines = [
+        line
+        for line in LINES
+        if line in join_continued_lines(find_snippet("dagster job launch")).splitlines()
+    ]
     for line in lines:
         if line == "dlq doctor":
             continue
-        until = time.monotonic() + 60  # the units have just been started
-        while (done := _run(line, given, folder)).returncode and time.monotonic() < until:
+        deadline = time.monotonic() + 60  # the units have just been started
+        while (
+            done := run_command(line, variables, folder)
+        ).returncode and time.monotonic() < deadline:
             time.sleep(1)
         assert done.returncode == 0, (line, done.stdout, done.stderr)
-    until = time.monotonic() + 60
-    while (
-        "deaths wait" in (found := _run("dlq doctor", given, folder).stdout)
-        and "; 0 deaths wait" not in found
+    deadline = time.monotonic() + 60
+    while "not classified yet: 0 deaths" not in (
+        report := run_command("dlq doctor", variables, folder).stdout
     ):
-        assert time.monotonic() < until, found
+        assert time.monotonic() < deadline, report
         time.sleep(1)
-    (command,) = re.findall(r"DLQ_PARTITIONS_START=.*|dagster asset .*", found)
-    printed = _flat(_block("--partition-range"))
+    (command,) = re.findall(r"DLQ_PARTITIONS_START=.*|dagster asset .*", report)
+    printed = join_continued_lines(find_snippet("--partition-range"))
     assert re.sub(r"\d{4}-\d\d-\d\d", "DAY", command) in re.sub(r"\d{4}-\d\d-\d\d", "DAY", printed)
-    assert _run(command, given, folder).returncode == 0
-    done = _run("dlq doctor", given, folder)
+    assert run_command(command, variables, folder).returncode == 0
+    done = run_command("dlq doctor", variables, folder)
     assert done.returncode == 0, done.stdout
 
 
-def _flat(block: str) -> str:
-    """One command a line, without comments."""
+def join_continued_lines(block: str) -> str:
+    """Return the commands of a snippet, one a line and without comments."""
     return "\n".join(
         re.sub(r" +", " ", line.partition("  #")[0]).strip()
         for line in block.replace("\\\n", " ").splitlines()
     )
 
 
-def _run(line: str, given: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
-    line = line.replace("/etc/dlq", str(DEPLOY)).replace("4000", given["DLQ_CODE_PORT"])
+def run_command(
+    line: str, variables: dict[str, str], folder: Path
+) -> "subprocess.CompletedProcess[str]":
+    """Run a line of the guide with the paths and the port of this test."""
+    line = line.replace("/etc/dlq", str(DEPLOY)).replace("4000", variables["DLQ_CODE_PORT"])
     return subprocess.run(
-        ["bash", "-c", line], env=given, cwd=folder, capture_output=True, text=True, check=False
+        ["bash", "-c", line],
+        env=variables,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
 def test_the_commands_that_are_not_run_exist() -> None:
-    """Units of this repository, and options of the commands, in containers too."""
-    named = {
+    """The units are in this repository; commands and options exist, also those in containers."""
+    units = {
         word
         for line in LINES
         if line.startswith("systemctl ")
         for word in re.findall(r"\bdlq-[a-z-]+", line)
     }
-    assert named == {unit.stem for unit in UNITS}
-    asked = [line for line in LINES if re.match(r"dlq |podman run .* dlq-pipelines dlq ", line)]
-    assert len(asked) > 6
-    for line in asked:
-        _require_command(shlex.split(line.partition("|")[0].rpartition("dlq-pipelines ")[2]))
+    assert units == {unit.stem for unit in UNITS}
+    commands = [line for line in LINES if re.match(r"dlq |podman run .* dlq-pipelines dlq ", line)]
+    assert len(commands) > 6
+    for line in commands:
+        require_command(shlex.split(line.partition("|")[0].rpartition("dlq-pipelines ")[2]))
     for words in (
         shlex.split(line.rpartition("dlq-pipelines ")[2])
         for line in LINES
         if not line.startswith("helm")
     ):
         program = next(
-            (place for place, word in enumerate(words) if re.fullmatch("dagster[a-z-]*", word)),
+            (index for index, word in enumerate(words) if re.fullmatch("dagster[a-z-]*", word)),
             None,
         )
         if program is not None:
-            _require_options(words[program:])
+            require_options(words[program:])
 
 
-def _require_command(words: list[str]) -> None:
+def require_command(words: list[str]) -> None:
+    """Check that `dlq` has this command with these options."""
     command = typer.main.get_command(app)
     for word in words[1:]:
         if word.startswith("-"):
@@ -181,18 +199,19 @@ def _require_command(words: list[str]) -> None:
     assert not hasattr(command, "commands"), words
 
 
-def _require_options(words: list[str]) -> None:
+def require_options(words: list[str]) -> None:
+    """Check that the help of this command names its options."""
     options = [word for word in words if word.startswith("-")]
-    first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
-    helped = subprocess.run(
+    first = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
+    help_text = subprocess.run(
         [BIN / words[0], *words[1:first], "--help"], capture_output=True, text=True, check=False
     )
-    assert helped.returncode == 0, words
-    assert [option for option in options if option not in helped.stdout] == [], words
+    assert help_text.returncode == 0, words
+    assert [option for option in options if option not in help_text.stdout] == [], words
 
 
 def test_every_variable_of_the_guide_is_read_by_a_process() -> None:
-    """All variables of the text, snippets and Kubernetes files are in the table or below it."""
+    """All variables of the text, snippets and Kubernetes files are in the table or after it."""
     known = set(re.findall(r"^\| `(DLQ_\w+)`", TABLE, re.MULTILINE)) | set(
         re.findall(r"`(DLQ_\w+)`", README.rpartition("<!-- end of settings -->")[2])
     )
@@ -201,7 +220,7 @@ def test_every_variable_of_the_guide_is_read_by_a_process() -> None:
 
 
 def test_the_api_in_kubernetes_has_the_image_and_restrictions_of_the_code_location() -> None:
-    """One image, one secret, and a command that exists."""
+    """It has the same image and secret, and its command exists."""
     deployment, service = yaml.safe_load_all(
         (DEPLOY / "kubernetes-api.yaml").read_text(encoding="utf-8")
     )
@@ -213,10 +232,10 @@ def test_the_api_in_kubernetes_has_the_image_and_restrictions_of_the_code_locati
     assert api["securityContext"] == location["securityContext"]
     assert pod["securityContext"] == location["podSecurityContext"]
     assert api["envFrom"] == [{"secretRef": secret} for secret in location["envSecrets"]]
-    assert {one["name"]: one["value"] for one in api["env"]}.items() >= {
-        one["name"]: one["value"]
-        for one in location["env"]
-        if one["name"].endswith(("_URI", "_TIMEZONE"))
+    assert {item["name"]: item["value"] for item in api["env"]}.items() >= {
+        item["name"]: item["value"]
+        for item in location["env"]
+        if item["name"].endswith(("_URI", "_TIMEZONE"))
     }.items()
-    _require_command(api["args"])
+    require_command(api["args"])
     assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]

@@ -8,7 +8,7 @@ import dagster as dg
 import psycopg
 from pydantic import Field, create_model
 
-from dlq_pipelines.audit import AuditContext
+from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.defs.describe import describe_automation
 from dlq_pipelines.defs.health import record_success_hook
 from dlq_pipelines.defs.partitions import SENSORS_START
@@ -308,6 +308,7 @@ def retry_dead_events_op(
             session.connection,
             config.build_selection(session),
             audit=AuditContext(config.actor, config.reason, session.now, context.run_id),
+            options=RunOptions(dry_run=config.dry_run),
             rate=resolve_rate(config.rate, session.settings),
             max_retries=None if config.parked else session.settings.max_retries,
         )

@@ -1,45 +1,55 @@
-"""What does it cost to archive in batches that keep the books, beside one statement that moves the same rows?
+"""Measures what it costs to archive in batches with an audit log, and whether a worker notices.
 
-And does a worker notice? A million dead events are moved by either. While ours moves them, a worker fetches and reports
-as it did before. Each move begins on rows that were just written, the two take turns, and a figure is the median of its
-rounds.
+The peer is one statement that moves the same million dead events. During an archive, a worker
+fetches and reports events as it did before. Each move begins on rows that were just written, the
+two alternate, and a figure is the median of its rounds.
 """
 
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from dlq_pipelines import OutboxRepository
-from dlq_pipelines.archive import archive
-from dlq_pipelines.audit import AuditContext
+from dlq_pipelines.archive.archive import archive_dead_events
+from dlq_pipelines.audit import AuditContext, RunOptions
+from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
-from tests.bench.figure import Figure, sized
+from tests.bench.figure import TARGET, Figure, sized
 from tests.databases import scratch_server
 
 ROUNDS = 3
 EVENTS = sized(1_000_000)
-WAITING = sized(200_000)
+PENDING = sized(200_000)
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 EMPTY = """
-    truncate outbox_event, outbox_event_archive, dlq.death, dlq.export_day, dlq.audit restart identity cascade
+    truncate outbox_event, outbox_event_archive, dlq.death, dlq.export_day, dlq.audit
+        restart identity cascade
 """
-# Ten days of deaths, all exported, and what a worker has to do.
+# Ten days of deaths, all exported, and pending events for a worker.
 FILL = f"""
     alter table outbox_event disable trigger user;
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, last_error_at, dead_at)
-    select 'order', n::text, 'order.placed', jsonb_build_object('order', n, 'text', repeat('x', 220)), 'dead', 5,
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
+        last_error_at, dead_at)
+    select 'order', n::text, 'order.placed',
+        jsonb_build_object('order', n, 'text', repeat('x', 220)), 'dead', 5,
         'TimeoutError: no answer', at, at
-    from (select n, '2026-10-01Z'::timestamptz + n * interval '864 ms' as at from generate_series(1, {EVENTS}) n) d;
+    from (
+        select n, '2026-10-01Z'::timestamptz + n * interval '864 ms' as at
+        from generate_series(1, {EVENTS}) n
+    ) d;
     insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, next_run_at)
-    select 'order', n::text, 'order.placed', '{{}}', '2026-10-01Z'::timestamptz + n * interval '1 ms'
-    from generate_series(1, {WAITING}) n;
+    select 'order', n::text, 'order.placed', '{{}}',
+        '2026-10-01Z'::timestamptz + n * interval '1 ms'
+    from generate_series(1, {PENDING}) n;
     alter table outbox_event enable trigger user;
-    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
+    insert into dlq.death
+        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
     select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error
     from outbox_event where status = 'dead' order by id;
     insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at, verified_at)
@@ -47,39 +57,50 @@ FILL = f"""
     from (select date_trunc('day', died_at, 'UTC') as day from dlq.death) d group by day;
 """
 PEER = """
-    with moved as (delete from outbox_event where status = 'dead' and dead_at < %(before)s returning *)
-    insert into outbox_event_archive (id, aggregate_type, aggregate_id, event_type, payload, status, attempts,
-        next_run_at, created_at, last_error, last_error_at, dead_at, archived_at)
-    select id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at, created_at,
-        last_error, last_error_at, dead_at, now() from moved
+    with moved as (
+        delete from outbox_event where status = 'dead' and dead_at < %(before)s returning *
+    )
+    insert into outbox_event_archive (id, aggregate_type, aggregate_id, event_type, payload, status,
+        attempts, next_run_at, created_at, last_error, last_error_at, dead_at, archived_at)
+    select id, aggregate_type, aggregate_id, event_type, payload, status,
+        attempts, next_run_at, created_at, last_error, last_error_at, dead_at, now()
+    from moved
 """
 
 
 def measure() -> Iterator[Figure]:
-    """The move, its longest transaction, and a worker's fetch meanwhile."""
+    """Yield the seconds of the archive, its longest transaction, and a worker's fetch during it."""
     with scratch_server() as (_, server):
         database = Database(server.ensure_database("archive"))
         with database.connect() as connection:
             create_host_tables(connection)
             apply_migrations(connection, load_migrations())
-            ours, peer, batches = [], [], []
+            ours: list[float] = []
+            peer: list[float] = []
+            batches: list[float] = []
             for turn in range(ROUNDS):
-                # The one that goes first changes each time.
-                for times, move in ((ours, _archive), (peer, _at_once))[:: 1 if turn % 2 else -1]:
+                # The one that goes first changes each round.
+                moves = ((ours, _archive_in_batches), (peer, _archive_at_once))
+                for times, move in moves[:: 1 if turn % 2 else -1]:
                     _prepare(connection)
-                    begun = time.perf_counter()
+                    started = time.perf_counter()
                     batches += move(connection)
-                    times.append(time.perf_counter() - begun)
-            what = f"archive {EVENTS:,} events in {len(batches) // ROUNDS} batches"
+                    times.append(time.perf_counter() - started)
             yield Figure(
-                what, statistics.median(ours), statistics.median(peer), 1.2, "one statement"
+                f"archive {EVENTS:,} events in {EVENTS // BATCH} batches",
+                statistics.median(ours),
+                statistics.median(peer),
+                1.2,
+                "one statement",
             )
-            yield Figure("its longest transaction", max(batches), 0.5, 1.0, "what is promised")
+            yield Figure("its longest transaction", max(batches), 0.5, 1.0, TARGET)
             _prepare(connection)
-        alone = _fetching(database, lambda: time.sleep(5))
+        alone = _measure_fetch(database, lambda: time.sleep(5))
         with database.connect() as connection:
-            meanwhile = _fetching(database, lambda: _archive(connection))
-        yield Figure("a worker's fetch meanwhile", meanwhile, alone, 2.0, "the same worker alone")
+            during = _measure_fetch(database, lambda: _archive_in_batches(connection))
+        yield Figure(
+            "a worker's fetch during the archive", during, alone, 2.0, "the same worker alone"
+        )
 
 
 def _prepare(connection: Connection) -> None:
@@ -89,54 +110,42 @@ def _prepare(connection: Connection) -> None:
     connection.execute("checkpoint")
 
 
-def _at_once(connection: Connection) -> list[float]:
+def _archive_at_once(connection: Connection) -> list[float]:
     connection.execute(PEER, {"before": NOW})
     return []
 
 
-def _archive(connection: Connection) -> list[float]:
-    """Seconds of each transaction."""
-    seconds: list[float] = []
-    last = time.perf_counter()
-    record = archive.record_operation
-
-    def recorded(*args: object, **kwargs: object) -> int:
-        nonlocal last
-        seconds.append(time.perf_counter() - last)
-        last = time.perf_counter()
-        return record(*args, **kwargs)  # type: ignore[arg-type]
-
-    archive.record_operation = recorded  # type: ignore[assignment]
-    try:
-        done = archive.archive_dead_events(
-            connection,
-            before=NOW,
-            only_exported=True,
-            audit=AuditContext("bench", "retention", NOW + timedelta(days=30)),
-        )
-    finally:
-        archive.record_operation = record
-    assert done.moved == EVENTS, done
-    return seconds
+def _archive_in_batches(connection: Connection) -> list[float]:
+    """Archive all dead events; return the seconds of each transaction."""
+    times = [time.perf_counter()]
+    result = archive_dead_events(
+        connection,
+        before=NOW,
+        only_exported=True,
+        audit=AuditContext("bench", "retention", NOW + timedelta(days=30)),
+        options=RunOptions(progress=lambda _: times.append(time.perf_counter())),
+    )
+    assert (result.moved, result.batches) == (EVENTS, EVENTS // BATCH), result
+    return [end - start for start, end in pairwise(times)]
 
 
-def _fetching(database: Database, meanwhile: object) -> float:
-    """The median of a worker's fetches, in seconds, while that is done."""
+def _measure_fetch(database: Database, during: Callable[[], object]) -> float:
+    """Return the median seconds of a worker's fetch while `during` runs."""
     stop = threading.Event()
 
     def work() -> list[float]:
         seconds = []
         with OutboxRepository(database.url) as repository:
             while not stop.is_set():
-                begun = time.perf_counter()
+                started = time.perf_counter()
                 events = repository.fetch_pending(20)
-                seconds.append(time.perf_counter() - begun)
+                seconds.append(time.perf_counter() - started)
                 for event in events:
                     repository.mark_success(event.id)
         return seconds
 
     with ThreadPoolExecutor(1) as pool:
         worker = pool.submit(work)
-        meanwhile()  # type: ignore[operator]
+        during()
         stop.set()
         return statistics.median(worker.result())

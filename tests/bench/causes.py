@@ -51,8 +51,8 @@ def measure() -> Iterator[Figure]:
             peer = _measure_seconds(connection, _assign_one_cause)
             ours = _measure_seconds(connection, _classify)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    what = f"classify {DEATHS:,} deaths (peak {peak:.0f} MB)"
-    yield Figure(what, ours, peer, 2.0, "one update a batch, nothing fingerprinted")
+    operation = f"classify {DEATHS:,} deaths (peak {peak:.0f} MB)"
+    yield Figure(operation, ours, peer, 2.0, "one update a batch, without fingerprints")
 
 
 def _measure_seconds(connection: Connection, work: Callable[[Connection], None]) -> float:
@@ -62,9 +62,9 @@ def _measure_seconds(connection: Connection, work: Callable[[Connection], None])
     )
     connection.execute(FILL, {"deaths": DEATHS})
     connection.execute("vacuum analyze dlq.death")
-    begun = time.perf_counter()
+    started = time.perf_counter()
     work(connection)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def _classify(connection: Connection) -> None:

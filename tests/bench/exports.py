@@ -21,7 +21,7 @@ from dlq_pipelines.day import Day
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
-from tests.bench.figure import Figure, sized
+from tests.bench.figure import TARGET, Figure, sized
 from tests.databases import scratch_server
 
 DEATHS = sized(1_000_000)
@@ -98,7 +98,12 @@ def measure() -> Iterator[Figure]:
             yield from _compare_with_peers(database.url, folder, deaths, peaks)
     if len(peaks) > 1:
         yield Figure(
-            "peak at 3,000,000 deaths", peaks[1], peaks[0], 1.15, "the peak at 1,000,000", unit="MB"
+            f"peak memory of {3 * DEATHS:,} deaths",
+            peaks[1],
+            peaks[0],
+            1.15,
+            f"peak memory of {DEATHS:,} deaths",
+            unit="MB",
         )
 
 
@@ -110,24 +115,19 @@ def _compare_with_peers(
         runs["pandas"] = []
     megabytes = dict.fromkeys(runs, 0.0)
     for _ in range(ROUNDS):
-        for what, seconds in runs.items():
-            result = _run(what, url, folder)
+        for work, seconds in runs.items():
+            result = _run(work, url, folder)
             seconds.append(result["seconds"])
-            megabytes[what] = max(megabytes[what], result["megabytes"])
+            megabytes[work] = max(megabytes[work], result["megabytes"])
     copy, parquet, everything, *pandas = (statistics.median(seconds) for seconds in runs.values())
-    yield Figure(f"{deaths:,} deaths to Parquet", parquet, copy, 1.4, "psql \\copy to CSV")
-    yield Figure(
-        f"{deaths:,} deaths to all three formats", everything, copy, 4.0, "psql \\copy to CSV"
-    )
+    operation, csv = f"export {deaths:,} deaths to", "psql \\copy to CSV"
+    yield Figure(f"{operation} Parquet", parquet, copy, 1.4, csv)
+    yield Figure(f"{operation} all three formats", everything, copy, 4.0, csv)
     for peer in pandas:
-        yield Figure(
-            f"{deaths:,} deaths to Parquet", parquet, peer, 0.2, "pandas.read_sql and to_parquet"
-        )
+        yield Figure(f"{operation} Parquet", parquet, peer, 0.2, "pandas.read_sql and to_parquet")
     peaks.append(megabytes["parquet,csv,jsonl"])
-    for what in ("parquet", "parquet,csv,jsonl"):
-        yield Figure(
-            f"peak, {what}", megabytes[what], MEGABYTES, 1.0, "the promised peak", unit="MB"
-        )
+    for formats, name in (("parquet", "Parquet"), ("parquet,csv,jsonl", "all three formats")):
+        yield Figure(f"peak memory, {name}", megabytes[formats], MEGABYTES, 1.0, TARGET, unit="MB")
 
 
 def _fill(connection: Connection, deaths: int) -> None:
@@ -141,14 +141,14 @@ def _fill(connection: Connection, deaths: int) -> None:
     connection.execute("vacuum analyze")
 
 
-def _run(what: str, url: str, folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench.exports", what, url, str(folder)]
+def _run(work: str, url: str, folder: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.bench.exports", work, url, str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def _measure_seconds(what: str, url: str, folder: Path) -> float:
+def _measure_seconds(work: str, url: str, folder: Path) -> float:
     """Run an export or a peer in this process."""
     with Database(url).connect() as connection:
         deaths, causes = (
@@ -156,20 +156,20 @@ def _measure_seconds(what: str, url: str, folder: Path) -> float:
             connection.render_query("export.causes"),
         )
         statement = PEER.format(deaths=deaths, causes=causes)
-        if what == "copy":
+        if work == "copy":
             return _run_copy(url, statement, folder)
-        if what == "pandas":
+        if work == "pandas":
             return _run_pandas(url, statement, folder)
-        return _run_export(connection, url, what, folder)
+        return _run_export(connection, url, work, folder)
 
 
 def _run_copy(url: str, statement: str, folder: Path) -> float:
     # psql accepts \copy on one line only.
     line = " ".join(line for line in statement.splitlines() if not line.startswith("--"))
     script = f"\\copy ({line}) to '{folder / 'copy.csv'}' csv header"
-    begun = time.perf_counter()
+    started = time.perf_counter()
     subprocess.run(["psql", "-qX", url, "-c", script], check=True)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def _run_pandas(url: str, statement: str, folder: Path) -> float:
@@ -177,12 +177,12 @@ def _run_pandas(url: str, statement: str, folder: Path) -> float:
     from sqlalchemy import create_engine, text
 
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg2://", 1))
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with engine.connect() as connection:
         pd.read_sql(text(statement.replace(":", "\\:")), connection).to_parquet(
             folder / "pandas.parquet"
         )
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def _run_export(connection: Connection, url: str, formats: str, folder: Path) -> float:
@@ -193,9 +193,9 @@ def _run_export(connection: Connection, url: str, formats: str, folder: Path) ->
 
     options = ExportOptions(tuple(ExportFormat(name) for name in formats.split(",")))
     target = open_local_target(folder / "exports")
-    begun = time.perf_counter()
+    started = time.perf_counter()
     export_day(connection, url=url, day=DAY, target=target, now=NOW, options=options)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def _measure_peak() -> float:

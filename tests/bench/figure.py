@@ -1,24 +1,35 @@
-"""One measured figure and what it is compared with."""
+"""Defines a figure: a measurement, its peer, and the bound of their ratio."""
 
 import os
 from dataclasses import dataclass
 from typing import Literal
 
-# A twentieth of the rows: to see that everything still runs. Ratios of so few rows are no figures.
+# On a twentieth of the rows a run only shows that everything works: its ratios mean nothing.
 QUICK = "BENCH_QUICK" in os.environ
+# The peer is a fixed limit.
+TARGET = "target"
 
 
 def sized(full: int) -> int:
-    """How many rows this run has where a full one has so many."""
+    """Return the number of rows of this run, given that of a full run."""
     return full // 20 if QUICK else full
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What ours and the peer take for the same work, in seconds or MB, and the highest ratio that is promised."""
+    """A measurement of dlq-pipelines and of a peer that does the same work.
 
-    what: str
-    ours: float
+    Attributes:
+        operation: what was measured; a row of docs/benchmarks.md.
+        measured: seconds or MB of dlq-pipelines.
+        peer: seconds or MB of the peer.
+        bound: the highest ratio that is accepted.
+        peer_is: what the peer is.
+        unit: of both values.
+    """
+
+    operation: str
+    measured: float
     peer: float
     bound: float
     peer_is: str
@@ -26,22 +37,23 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        """Ours over the peer's."""
-        return self.ours / self.peer
+        """The measured value divided by the peer's."""
+        return self.measured / self.peer
 
     @property
-    def kept(self) -> bool:
-        """Whether the promise holds."""
+    def is_within_bound(self) -> bool:
+        """Whether the ratio is at most the bound."""
         return self.ratio <= self.bound
 
     def __str__(self) -> str:
-        mark = "" if self.kept or QUICK else "   PAST ITS BOUND"
-        times = f"{self._shown(self.ours):>12} {self._shown(self.peer):>12}"
-        return f"{self.what:44} {times} {self.ratio:7.3f} {self.bound:7.2f}   {self.peer_is}{mark}"
+        mark = "" if self.is_within_bound or QUICK else "   EXCEEDS ITS BOUND"
+        values = f"{self._format(self.measured):>12} {self._format(self.peer):>12}"
+        ratios = f"{self.ratio:7.3f} {self.bound:7.2f}"
+        return f"{self.operation:44} {values} {ratios}   {self.peer_is}{mark}"
 
-    def _shown(self, value: float) -> str:
-        return (
-            f"{value * 1e6:.1f} us"
-            if self.unit == "s" and value < 1
-            else f"{value:.2f} {self.unit}"
-        )
+    def _format(self, value: float) -> str:
+        if self.unit == "s" and value < 0.001:
+            return f"{value * 1e6:.1f} µs"
+        if self.unit == "s" and value < 1:
+            return f"{value * 1e3:.{1 if value < 0.01 else 0}f} ms"
+        return f"{value:.2f} {self.unit}"

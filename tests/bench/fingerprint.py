@@ -14,8 +14,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 from dlq_pipelines.causes.fingerprint import compute_cause_key
 from tests.bench.figure import Figure, sized
-from tests.causes.labelled import FILES, labelled_errors, labelled_file
+from tests.causes.labelled import labelled_errors, labelled_file
 
+# The rows of docs/benchmarks.md, and the files of tests/data/causes.
+KINDS = {
+    "PostgreSQL message, 2 kB": "pg_message_2k",
+    "psycopg message, 2 kB": "pg_psycopg_2k",
+    "CPython message, 2 kB": "cpython_message_2k",
+    "CPython traceback, 2 kB": "cpython_traceback_2k",
+    "CPython exception as raised": "cpython_raised",
+}
+TRACEBACK = "traceback of 1 to 3 kB"
 ROUNDS, TEXTS, ROWS, BOUND = 3, sized(20_000), sized(200_000), 4.5
 _CHAIN = tuple(
     (re.compile(pattern), name)
@@ -46,14 +55,20 @@ def mask_and_hash(text: str) -> str:
 def measure_seconds(
     function: Callable[[str], object], texts: Sequence[str], *, fresh: bool = True
 ) -> float:
-    """Return the processor time a text, the best of three rounds; fresh: each has other texts."""
+    """Return the processor seconds per text, the best of three rounds.
+
+    Args:
+        function: what is measured.
+        texts: its arguments.
+        fresh: change the texts in each round, so that none is cached.
+    """
     best = math.inf
     for n in range(ROUNDS):
-        given = [f"{text} [{n}]" for text in texts] if fresh else texts
+        inputs = [f"{text} [{n}]" for text in texts] if fresh else texts
         start = time.process_time()
-        for text in given:
+        for text in inputs:
             function(text)
-        best = min(best, (time.process_time() - start) / len(given))
+        best = min(best, (time.process_time() - start) / len(inputs))
     return best
 
 
@@ -77,25 +92,25 @@ def build_distinct_texts(texts: Sequence[str], count: int) -> list[str]:
 def measure() -> Iterator[Figure]:
     """Yield a figure for each kind of text: 25 us are 40,000 texts a second."""
     own = [text for text, _ in labelled_errors()]
-    kinds = {"a message": own} | {name: [text for text, _ in labelled_file(name)] for name in FILES}
-    kinds["a traceback of 1-3 kB"] = [
-        build_traceback(text.partition("\n")[0], n) for n, text in enumerate(own)
-    ]
-    for kind, given in kinds.items():
-        texts = build_distinct_texts(given, TEXTS)
+    kinds = {"message": own} | {
+        kind: [text for text, _ in labelled_file(file)] for kind, file in KINDS.items()
+    }
+    kinds[TRACEBACK] = [build_traceback(text.partition("\n")[0], n) for n, text in enumerate(own)]
+    for kind, examples in kinds.items():
+        texts = build_distinct_texts(examples, TEXTS)
         yield Figure(
-            f"fingerprint {kind}",
+            f"fingerprint: {kind}",
             measure_seconds(compute_cause_key, texts),
             measure_seconds(mask_and_hash, texts),
             BOUND,
             "a chain of re.sub",
         )
-    repeated = [kinds["a traceback of 1-3 kB"][n % 1_500] for n in range(ROWS)]
+    repeated = [kinds[TRACEBACK][n % 1_500] for n in range(ROWS)]
     hashed = measure_seconds(
         lambda text: hashlib.sha256(text.encode()).digest(), repeated, fresh=False
     )
     yield Figure(
-        "fingerprint a row that repeats",
+        "fingerprint: repeated text",
         measure_seconds(compute_cause_key, repeated, fresh=False),
         hashed,
         2.0,

@@ -18,7 +18,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
-from tests.bench.figure import Figure, sized
+from tests.bench.figure import TARGET, Figure, sized
 from tests.databases import scratch_server
 
 EVENTS = sized(1_000_000)
@@ -53,7 +53,7 @@ FILL = f"""
 
 
 def measure() -> Iterator[Figure]:
-    """Measure whole scrapes: connect, read, render the text."""
+    """Yield the seconds of whole scrapes, from connection to text, and of the alert query."""
     with scratch_server() as (_, server):
         database = Database(server.ensure_database("metrics"))
         with database.connect() as connection:
@@ -63,18 +63,16 @@ def measure() -> Iterator[Figure]:
             yield _measure_scrape(
                 database,
                 connection,
-                f"a scrape, {EVENTS:,} dead, none classified",
+                f"scrape, {EVENTS:,} dead and unclassified",
                 unclassified=EVENTS,
             )
             classify_deaths(connection, zone=ZoneInfo("UTC"))
-            yield _measure_scrape(
-                database, connection, f"a scrape, {EVENTS:,} dead", unclassified=0
-            )
+            yield _measure_scrape(database, connection, f"scrape, {EVENTS:,} dead", unclassified=0)
             yield _measure_alert_query(connection)
 
 
 def _measure_scrape(
-    database: Database, connection: Connection, what: str, *, unclassified: int
+    database: Database, connection: Connection, operation: str, *, unclassified: int
 ) -> Figure:
     connection.execute("vacuum analyze")
     registry = CollectorRegistry()
@@ -94,9 +92,9 @@ def _measure_scrape(
         == _sum_samples(text, "dispatchbox_dead_events_current")
         == EVENTS
     )
-    # A million unclassified deaths are counted as well, for the five minutes until they are.
-    promised = 0.25 if unclassified else 0.1
-    return Figure(what, statistics.median(seconds), promised, 1.0, "what is promised")
+    # A million unclassified deaths are counted as well, until the job classifies them.
+    target = 0.25 if unclassified else 0.1
+    return Figure(operation, statistics.median(seconds), target, 1.0, TARGET)
 
 
 def _measure_alert_query(connection: Connection) -> Figure:
@@ -111,8 +109,8 @@ def _measure_alert_query(connection: Connection) -> Figure:
         with connection.transaction():
             assert list_transitions(connection, now=datetime.now(UTC), policy=AlertPolicy())
         seconds.append(time.perf_counter() - started)
-    what = f"the alert sensor's query, {EVENTS:,} dead"
-    return Figure(what, statistics.median(seconds), 0.25, 1.0, "what is promised")
+    operation = f"alert sensor, {EVENTS:,} dead"
+    return Figure(operation, statistics.median(seconds), 0.25, 1.0, TARGET)
 
 
 def _sum_samples(text: str, name: str) -> float:

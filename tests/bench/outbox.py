@@ -31,14 +31,14 @@ DIE = """
 SUCCEED = "update outbox_event set status = 'done', attempts = attempts + 1 where id = %(id)s"
 FILL = """
     insert into outbox_event (aggregate_type, aggregate_id, event_type, payload)
-    select 'order', n::text, 'order.placed', jsonb_build_object('order', n, 'text', repeat('x',
-        500))
+    select 'order', n::text, 'order.placed',
+        jsonb_build_object('order', n, 'text', repeat('x', 500))
     from generate_series(1, %(rows)s) n
 """
 
 
 def measure() -> Iterator[Figure]:
-    """A death and a success, with and without us."""
+    """Yield the seconds of a death and of a success, with and without dlq-pipelines."""
     with scratch_server() as (_, server):
         bare = Database(server.ensure_database("bare"))
         ours = Database(server.ensure_database("migrated"))
@@ -50,16 +50,16 @@ def measure() -> Iterator[Figure]:
             connection.execute("alter table outbox_event add column last_error text")
         with ours.connect() as connection:
             apply_migrations(connection, load_migrations())
-        for what, statement, bound in (("a death", DIE, 1.25), ("a success", SUCCEED, 1.10)):
+        for operation, statement, bound in (("a death", DIE, 1.25), ("a success", SUCCEED, 1.10)):
             with (
-                psycopg.connect(ours.url, autocommit=True) as left,
-                psycopg.connect(bare.url, autocommit=True) as right,
+                psycopg.connect(ours.url, autocommit=True) as migrated,
+                psycopg.connect(bare.url, autocommit=True) as plain,
             ):
-                yield _compare(what, statement, left, right, bound)
+                yield _compare(operation, statement, migrated, plain, bound)
 
 
 def _compare(
-    what: str, statement: str, ours: psycopg.Connection, peer: psycopg.Connection, bound: float
+    operation: str, statement: str, ours: psycopg.Connection, peer: psycopg.Connection, bound: float
 ) -> Figure:
     for connection in (ours, peer):
         connection.execute("truncate outbox_event restart identity")
@@ -67,23 +67,23 @@ def _compare(
         connection.execute("vacuum analyze outbox_event")
     times: dict[psycopg.Connection, list[float]] = {ours: [], peer: []}
     for block in range(BLOCKS):
-        # The one that goes first changes each time: a checkpoint may wait for whoever comes second.
+        # The one that goes first changes each time: a checkpoint may delay the second.
         for connection in (ours, peer)[:: 1 if block % 2 else -1]:
-            times[connection].append(_block(connection, statement, block))
+            times[connection].append(_measure_block(connection, statement, block))
     return Figure(
-        what,
+        operation,
         statistics.median(times[ours]),
         statistics.median(times[peer]),
         bound,
-        "the table without us",
+        "the table without dlq-pipelines",
     )
 
 
-def _block(connection: psycopg.Connection, statement: str, block: int) -> float:
-    """The median of a block's transactions, in seconds."""
+def _measure_block(connection: psycopg.Connection, statement: str, block: int) -> float:
+    """Return the median seconds of a transaction in a block."""
     seconds = []
     for row in range(block * BLOCK + 1, (block + 1) * BLOCK + 1):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         connection.execute(statement, {"id": row, "error": ERROR}, prepare=True)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)

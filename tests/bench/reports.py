@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from dlq_pipelines.day import Day
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
-from tests.bench.figure import Figure, sized
+from tests.bench.figure import TARGET, Figure, sized
 from tests.databases import scratch_server
 
 DEATHS, CAUSES, ROUNDS = sized(1_000_000), 500, 3
@@ -58,18 +58,17 @@ HISTORY = """
 
 
 def measure() -> Iterator[Figure]:
-    """Measure the median time, the peak memory and the largest page."""
+    """Yield the median seconds, the peak memory and the size of the largest page."""
     with scratch_server() as (folder, server):
         database = Database(server.ensure_database("deaths"), statement_timeout=3600)
         with database.connect() as connection:
             _fill(connection)
         runs = [_run(database.url, folder) for _ in range(ROUNDS)]
-    what, promised = f"the report of {DEATHS:,} deaths, {CAUSES} causes", "what is promised"
-    yield Figure(what, statistics.median(run["seconds"] for run in runs), 5.0, 1.0, promised)
-    yield Figure(
-        "its peak of memory", max(run["megabytes"] for run in runs), 400.0, 1.0, promised, unit="MB"
-    )
-    yield Figure("its page", max(run["page"] for run in runs), 1.0, 1.0, promised, unit="MB")
+    operation = f"report of {DEATHS:,} deaths, {CAUSES} causes"
+    yield Figure(operation, statistics.median(run["seconds"] for run in runs), 5.0, 1.0, TARGET)
+    peak = max(run["megabytes"] for run in runs)
+    yield Figure("its peak memory", peak, 400.0, 1.0, TARGET, unit="MB")
+    yield Figure("its page", max(run["page"] for run in runs), 1.0, 1.0, TARGET, unit="MB")
 
 
 def _fill(connection: Connection) -> None:
@@ -90,8 +89,8 @@ def _run(url: str, folder: Path) -> dict[str, float]:
     return result
 
 
-def _child(url: str, folder: Path) -> dict[str, float]:
-    """Build one report and return what it took."""
+def _measure_report(url: str, folder: Path) -> dict[str, float]:
+    """Build one report; return its seconds, peak memory and page size."""
     from dlq_pipelines.exports.target import open_local_target
     from dlq_pipelines.reports.figures import ReportPolicy
     from dlq_pipelines.reports.report import build_report
@@ -110,14 +109,14 @@ def _child(url: str, folder: Path) -> dict[str, float]:
         seconds = time.perf_counter() - started
     assert built.figures.totals.deaths == DEATHS
     page = Path(built.places["html"]).stat().st_size / 1e6
-    return {"seconds": seconds, "megabytes": _peak(), "page": page}
+    return {"seconds": seconds, "megabytes": _measure_peak(), "page": page}
 
 
-def _peak() -> float:
+def _measure_peak() -> float:
     """Return the peak memory of this process in MB; getrusage inherits it through fork and exec."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":
-    print(json.dumps(_child(sys.argv[1], Path(sys.argv[2]))))
+    print(json.dumps(_measure_report(sys.argv[1], Path(sys.argv[2]))))

@@ -1,4 +1,4 @@
-"""Measures what ledger, order and pace of a fix cost, compared with a bare update of the rows.
+"""Measures what ledger, order and pace of a fix cost, compared with a plain update of the rows.
 
 Also measures the sensor's query, which runs twice a minute, with many dead events and open retries.
 Each release begins on rows that were just written, releases and updates alternate, and a figure is
@@ -23,30 +23,28 @@ from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixStatus, FixTerms, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, list_due_fixes
 from dlq_pipelines.retries.settle import settle_outcomes
-from tests.bench.figure import Figure, sized
+from tests.bench.figure import TARGET, Figure, sized
 from tests.databases import scratch_server
 
-ROUNDS, EVENTS, FEW = 3, sized(100_000), sized(50_000)
-FIXES, DEAD, UNDER_WAY = sized(1_000), sized(1_000_000), 200
+ROUNDS, EVENTS, HALF = 3, sized(100_000), sized(50_000)
+FIXES, DEAD, OUTSTANDING = sized(1_000), sized(1_000_000), 200
 ERROR = "requests.exceptions.ReadTimeout: no answer within 5 seconds"
 # Few stages, so that releases are timed, and a rate at which all is due before the next step.
 POLICY = RetryPolicy(canary=BATCH, growth=1000.0, rate=100_000.0)
 TERMS = FixTerms()
 EMPTY = """
     truncate outbox_event, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry,
-        dlq.fix_outcome, dlq.fix_stage,
-        dlq.fix, dlq.audit restart identity cascade
+        dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.audit restart identity cascade
 """
 FILL = """
     insert into outbox_event
         (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
-            last_error_at)
-    select 'order', n::text, 'order.placed', jsonb_build_object('order', n, 'text', repeat('x',
-        200)), 'dead', 5,
-        %(error)s, now()
+        last_error_at)
+    select 'order', n::text, 'order.placed',
+        jsonb_build_object('order', n, 'text', repeat('x', 200)), 'dead', 5, %(error)s, now()
     from generate_series(1, %(rows)s) n
 """
-BARE = """
+UPDATE = """
     update outbox_event set status = 'pending', attempts = 0, next_run_at = %(now)s
     where id = any(%(ids)s)
 """
@@ -56,95 +54,95 @@ CROWD = """
     alter table outbox_event disable trigger user;
     insert into outbox_event
         (aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at,
-            last_error, dead_at)
-    select 'order', n::text, 'order.placed', '{{}}', 'dead', 5, '2026-11-19Z', 'Error' || mod(n,
-        {fixes}) || ': x',
-        '2026-11-19Z'::timestamptz + n * interval '1 ms'
+        last_error, dead_at)
+    select 'order', n::text, 'order.placed', '{{}}', 'dead', 5, '2026-11-19Z',
+        'Error' || mod(n, {fixes}) || ': x', '2026-11-19Z'::timestamptz + n * interval '1 ms'
     from generate_series(1, {dead}) n;
     alter table outbox_event enable trigger user;
     insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
-    select 'cause ' || n, 'Error' || n, 'x', 'x', '2026-11-19Z',
-        '2026-11-19Z' from generate_series(0, {fixes} - 1) n;
-    insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at,
-        error, cause_id)
+    select 'cause ' || n, 'Error' || n, 'x', 'x', '2026-11-19Z', '2026-11-19Z'
+    from generate_series(0, {fixes} - 1) n;
+    insert into dlq.death
+        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
     select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error,
         'cause ' || mod(id, {fixes})
     from outbox_event order by id;
-    insert into dlq.fix (cause_id, note, flagged_by, flagged_at, expires_at, canary, growth, rate,
-        min_success,
+    insert into dlq.fix
+        (cause_id, note, flagged_by, flagged_at, expires_at, canary, growth, rate, min_success,
         settle_seconds, max_retries, "order", stage)
-    select 'cause ' || n, 'n', 'ann', '2026-11-20Z', 'infinity', {under_way}, 10, 50, 0.9, 900, 3,
+    select 'cause ' || n, 'n', 'ann', '2026-11-20Z', 'infinity', {outstanding}, 10, 50, 0.9, 900, 3,
         'aggregate', 1
     from generate_series(0, {fixes} - 1) n;
     insert into dlq.retry
         (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason,
-            retried_at, due_at)
+        retried_at, due_at)
     select d.id, d.event_id, d.aggregate_type, d.aggregate_id, f.id, 1, 'a', 'r', now(), now()
-    from dlq.death d join dlq.fix f using (cause_id) where d.event_id <= {fixes} * {under_way};
-    update outbox_event set status = 'pending', dead_at = null,
-        next_run_at = now() where id <= {fixes} * {under_way};
+    from dlq.death d join dlq.fix f using (cause_id) where d.event_id <= {fixes} * {outstanding};
+    update outbox_event set status = 'pending', dead_at = null, next_run_at = now()
+    where id <= {fixes} * {outstanding};
 """
 
 
 def measure() -> Iterator[Figure]:
-    """Measure a release of 100,000 events, its memory, and the sensor's query among 1,000 fixes."""
+    """Yield the seconds and memory of a release of 100,000 events, and the sensor's query."""
     with scratch_server() as (_, server):
         database = Database(server.ensure_database("retries"))
         with database.connect() as connection:
             create_host_tables(connection)
             apply_migrations(connection, load_migrations())
-            yield _released(connection)
-            yield _memory(connection)
-            yield _asked(connection)
+            yield _measure_release(connection)
+            yield _measure_memory(connection)
+            yield _measure_sensor_query(connection)
 
 
-def _released(connection: Connection) -> Figure:
+def _measure_release(connection: Connection) -> Figure:
     ours: list[float] = []
     peer: list[float] = []
     for turn in range(ROUNDS):
-        # The one that goes first changes each time.
-        for times, work in ((ours, _staged), (peer, _bare))[:: 1 if turn % 2 else -1]:
+        # The one that goes first changes each round.
+        for times, work in ((ours, _release_in_stages), (peer, _update_rows))[
+            :: 1 if turn % 2 else -1
+        ]:
             _prepare(connection, EVENTS)
             times.append(work(connection, EVENTS))
-    what = f"release {EVENTS:,} events of a fix"
     return Figure(
-        what,
+        f"release {EVENTS:,} events of a fix",
         statistics.median(ours),
         statistics.median(peer),
         2.5,
-        f"a bare update, {BATCH:,} a statement",
+        f"an update, {BATCH:,} rows a statement",
     )
 
 
-def _memory(connection: Connection) -> Figure:
+def _measure_memory(connection: Connection) -> Figure:
     peaks = []
-    for events in (FEW, EVENTS):
+    for events in (HALF, EVENTS):
         _prepare(connection, events)
         tracemalloc.start()
-        _staged(connection, events)
+        _release_in_stages(connection, events)
         peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
         tracemalloc.stop()
     return Figure(
-        f"memory to release {EVENTS:,} events", peaks[1], peaks[0], 1.1, f"{FEW:,} events", "MB"
+        f"memory to release {EVENTS:,} events", peaks[1], peaks[0], 1.1, f"{HALF:,} events", "MB"
     )
 
 
-def _asked(connection: Connection) -> Figure:
+def _measure_sensor_query(connection: Connection) -> Figure:
     connection.execute(EMPTY)
-    connection.execute(CROWD.format(fixes=FIXES, dead=DEAD, under_way=UNDER_WAY).encode())
+    connection.execute(CROWD.format(fixes=FIXES, dead=DEAD, outstanding=OUTSTANDING).encode())
     connection.execute("vacuum analyze")
     seconds = []
     for _ in range(11):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         due = list_due_fixes(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
         assert due == []
-    what = f"the sensor's question, {FIXES:,} fixes, {DEAD:,} dead"
-    return Figure(what, statistics.median(seconds), 0.05, 1.0, "what is promised")
+    operation = f"fix sensor, {FIXES:,} fixes, {DEAD:,} dead"
+    return Figure(operation, statistics.median(seconds), 0.05, 1.0, TARGET)
 
 
 def _prepare(connection: Connection, events: int) -> None:
-    """Dead, classified, and nothing else."""
+    """Fill the outbox with dead and classified events only."""
     connection.execute(EMPTY)
     connection.execute(FILL, {"rows": events, "error": ERROR})
     classify_deaths(connection, zone=ZoneInfo("UTC"))
@@ -152,31 +150,31 @@ def _prepare(connection: Connection, events: int) -> None:
     connection.execute("checkpoint")
 
 
-def _bare(connection: Connection, events: int) -> float:
+def _update_rows(connection: Connection, events: int) -> float:
     now = datetime.now(UTC)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for first in range(1, events + 1, BATCH):
         connection.execute(
-            BARE, {"now": now, "ids": list(range(first, min(first + BATCH, events + 1)))}
+            UPDATE, {"now": now, "ids": list(range(first, min(first + BATCH, events + 1)))}
         )
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
-def _staged(connection: Connection, events: int) -> float:
+def _release_in_stages(connection: Connection, events: int) -> float:
     """Release all events. Deliveries between the stages and their outcomes are not timed."""
     now = datetime.now(UTC)
     fix = flag_fix(
         connection,
         FixFlag(Selection(cause=compute_cause_key(ERROR)), POLICY),
-        audit=AuditContext("ann", "mended", now),
+        audit=AuditContext("ann", "resolved", now),
     )
     seconds, released = 0.0, 0
     while released < events:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         done = advance_fix(
             connection, fix.id, audit=AuditContext("sensor", "due", now), terms=TERMS
         )
-        seconds += time.perf_counter() - begun
+        seconds += time.perf_counter() - started
         released += done.released
         connection.execute(DELIVERED)
         connection.execute("vacuum analyze outbox_event")

@@ -1,4 +1,4 @@
-"""How long does somebody wait who types a command or a tab, loads the definitions, or brings Dagster up?"""
+"""Measures how long a command, a completion, the definitions and `dlq up` take to start."""
 
 import os
 import signal
@@ -12,49 +12,53 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.figure import Figure
+from tests.bench.figure import TARGET, Figure
 from tests.databases import scratch_server
 
 ROUNDS = 5
 BIN = Path(sys.executable).parent
-TAB = {"_DLQ_COMPLETE": "complete_bash", "COMP_WORDS": "dlq dead-events re", "COMP_CWORD": "2"}
+COMPLETION = {
+    "_DLQ_COMPLETE": "complete_bash",
+    "COMP_WORDS": "dlq dead-events re",
+    "COMP_CWORD": "2",
+}
 
 
 def measure() -> Iterator[Figure]:
-    """The help, what a shell asks for at each tab, the definitions, and `dlq up` until its first answer."""
-    yield Figure("dlq --help", _seconds([str(BIN / "dlq"), "--help"]), 0.4, 1.0, "what is promised")
-    yield Figure(
-        "completing a word in bash",
-        _seconds([str(BIN / "dlq")], **TAB),
-        0.4,
-        1.0,
-        "what is promised of help",
-    )
+    """Yield the seconds of each command, and of `dlq up` until its first answer."""
+    dlq = str(BIN / "dlq")
+    yield Figure("dlq --help", _measure_command([dlq, "--help"]), 0.4, 1.0, TARGET)
+    completing = _measure_command([dlq], **COMPLETION)
+    yield Figure("completing a word in bash", completing, 0.4, 1.0, "target of dlq --help")
     load = [sys.executable, "-c", "import dlq_pipelines.definitions"]
-    yield Figure("loading the definitions", _seconds(load), 2.5, 1.0, "what is promised")
+    yield Figure("loading the definitions", _measure_command(load), 2.5, 1.0, TARGET)
     with scratch_server() as (folder, _):
-        yield Figure("dlq up until it answers", _up(folder / "home"), 20.0, 1.0, "what is promised")
+        yield Figure("dlq up until it answers", _measure_up(folder / "home"), 20.0, 1.0, TARGET)
 
 
-def _seconds(command: list[str], **environment: str) -> float:
-    """The median of a few runs after one that warms the caches."""
+def _measure_command(command: list[str], **environment: str) -> float:
+    """Return the median seconds of a few runs, after one that warms the caches."""
     seconds = []
     for _ in range(ROUNDS + 1):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         done = subprocess.run(
             command, env=os.environ | environment, check=False, capture_output=True
         )
         assert done.stdout or not done.returncode, done.stderr
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])
 
 
-def _up(home: Path) -> float:
-    """With the tables and Dagster's database made on the way, as on the first day."""
+def _measure_up(home: Path) -> float:
+    """Return the seconds of the first start, which also creates the tables and Dagster's database.
+
+    Raises:
+        OSError: the server ended, or did not answer within two minutes.
+    """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    begun = time.perf_counter()
+    started = time.perf_counter()
     running = subprocess.Popen(
         [BIN / "dlq", "up", "--port", str(port)],
         env=os.environ | {"DLQ_HOME": str(home)},
@@ -66,11 +70,11 @@ def _up(home: Path) -> float:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5).close()
             except (urllib.error.URLError, ConnectionError):
-                if running.poll() is not None or time.perf_counter() - begun > 120:
+                if running.poll() is not None or time.perf_counter() - started > 120:
                     raise
                 time.sleep(0.05)
             else:
-                return time.perf_counter() - begun
+                return time.perf_counter() - started
     finally:
         running.send_signal(signal.SIGINT)
         running.wait(60)

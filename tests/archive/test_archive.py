@@ -19,7 +19,7 @@ from dlq_pipelines.archive.restore import restore_events
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
-from dlq_pipelines.defs.archive import no_event_is_missing, dead_event_archive
+from dlq_pipelines.defs.archive import dead_event_archive, no_event_is_missing
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.errors import RefusedError, SchemaError
 from dlq_pipelines.exports.export import export_day, verify_day

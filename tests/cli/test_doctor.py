@@ -23,7 +23,7 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings, read_settings
 from tests.cli.conftest import Run
 from tests.cli.test_main import _environment
-from tests.postgres.test_roles import _granted
+from tests.postgres.test_roles import granted_roles
 from tests.rows import add_events, kill, one
 
 CHECKS = [
@@ -195,7 +195,7 @@ def test_the_rights_check_requires_what_the_roles_script_grants_to_the_operator(
     dlq: Run, connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exactly: an installation by deploy/README.md passes, and no right is missed."""
-    with _granted(database) as urls:
+    with granted_roles(database) as urls:
         monkeypatch.setenv("DLQ_DATABASE_URL", urls["operator"])
         assert _run_doctor(dlq)[1]["rights"]["ok"] is True
         (operator,) = [

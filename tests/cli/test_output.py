@@ -236,7 +236,7 @@ def test_a_change_is_printed_in_every_format(dlq: Run) -> None:
 
 def test_the_server_accepts_a_new_token(dlq: Run) -> None:
     """The entry for the environment has only the hash of the secret."""
-    from dlq_pipelines.api.auth import _digest, read_tokens
+    from dlq_pipelines.api.auth import _hash_token, read_tokens
 
     printed = dlq("tokens", "new", "grafana", "--scope", "read").out
     secret, entry = (line.split()[-1] for line in printed.splitlines())
@@ -244,7 +244,7 @@ def test_the_server_accepts_a_new_token(dlq: Run) -> None:
     assert (token.name, token.scope, token.digest, secret in entry) == (
         "grafana",
         "read",
-        _digest(secret),
+        _hash_token(secret),
         False,
     )
 
@@ -253,6 +253,6 @@ def test_the_server_accepts_a_new_token(dlq: Run) -> None:
     assert (token.name, token.scope, token.digest) == (
         created["name"],
         created["scope"],
-        _digest(created["token"]),
+        _hash_token(created["token"]),
     )
     assert created["scope"] == "admin"

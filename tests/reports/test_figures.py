@@ -259,7 +259,8 @@ def test_only_a_verified_fix_of_the_whole_cause_makes_it_fixed(
     for hours, (attempts, status) in enumerate(fixes):
         flagged_at = window.start - timedelta(hours=20 - hours)
         connection.execute(
-            "insert into dlq.fix (cause_id, attempts, note, flagged_by, flagged_at, status, closed_at)"
+            "insert into dlq.fix"
+            " (cause_id, attempts, note, flagged_by, flagged_at, status, closed_at)"
             f" values ('a', {attempts}, 'v2', 'ann', %s, %s, %s)".encode(),
             [flagged_at, status, flagged_at + timedelta(minutes=30)],
         )

@@ -23,7 +23,7 @@ def main() -> int:
     for name, statement in load_queries(TableNames()).items():
         texts[name] = _PARAMETER.sub("$1", statement.decode()).replace("%%", "%")
     errors = [f"{name}: {error}" for name, text in texts.items() if (error := _find_error(text))]
-    print("\n".join([*errors, f"{len(texts)} SQL texts parsed, {len(errors)} with errors"]))  # noqa: T201 - a command
+    print("\n".join([*errors, f"{len(texts)} SQL texts parsed, {len(errors)} with errors"]))
     return 1 if errors else 0
 
 

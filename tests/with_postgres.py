@@ -25,7 +25,7 @@ def main() -> int:
         version = subprocess.run(
             [programs / "postgres", "--version"], capture_output=True, text=True, check=True
         )
-        print(f"Testing on {version.stdout.strip()}", flush=True)  # noqa: T201 - a command
+        print(f"Testing on {version.stdout.strip()}", flush=True)
         return subprocess.run(
             sys.argv[split + 1 :], env=os.environ | {"DLQ_TEST_DATABASE_URL": url}, check=False
         ).returncode

@@ -57,7 +57,7 @@ def main() -> int:
         if _SKIPPED.match(name) or not path.is_file():
             continue
         text = path.read_text(encoding="utf-8")
-        if path.suffix == ".j2":  # Jinja spells a test like a phrase
+        if path.suffix == ".j2":  # tags are code, and Jinja has a test for none
             text = re.sub(r"{%.*?%}", "", text)
         for line, phrase in sorted(find_phrases(text, phrases)):
             print(f"{name}:{line}: {phrase} ==> {phrases[phrase]}")

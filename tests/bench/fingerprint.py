@@ -90,7 +90,7 @@ def build_distinct_texts(texts: Sequence[str], count: int) -> list[str]:
 
 
 def measure() -> Iterator[Figure]:
-    """Yield a figure for each kind of text: 25 us are 40,000 texts a second."""
+    """Yield a figure for each kind of text: 25 µs are 40,000 texts a second."""
     own = [text for text, _ in labelled_errors()]
     kinds = {"message": own} | {
         kind: [text for text, _ in labelled_file(file)] for kind, file in KINDS.items()

@@ -100,9 +100,8 @@ def _measure_release(connection: Connection) -> Figure:
     peer: list[float] = []
     for turn in range(ROUNDS):
         # The one that goes first changes each round.
-        for times, work in ((ours, _release_in_stages), (peer, _update_rows))[
-            :: 1 if turn % 2 else -1
-        ]:
+        works = ((ours, _release_in_stages), (peer, _update_rows))
+        for times, work in works[:: 1 if turn % 2 else -1]:
             _prepare(connection, EVENTS)
             times.append(work(connection, EVENTS))
     return Figure(

@@ -44,7 +44,8 @@ _LOG = "demo.log"
 _TAGS = {"dlq/demo": "true"}
 # Events older than a week are archived, so that fourteen days leave something to archive.
 _ARCHIVE_AFTER_DAYS = 7
-_MAX_FIX_SECONDS = 120
+# The fixes end in half a minute; a slow or busy machine takes several times that.
+_MAX_FIX_SECONDS = 600
 _IDLE_SECONDS = 0.25
 _ASSETS = (
     "dead_event_causes",
@@ -249,7 +250,7 @@ def _try_fixes(
             progress.update(bar, completed=2 - len(open_fixes))
             if time.monotonic() > give_up:
                 raise DlqError(
-                    "The fixes did not end in two minutes.",
+                    "The fixes did not end in ten minutes.",
                     "`dlq fixes list` shows their progress.",
                 )
             _evaluate_sensor(sensor, instance)

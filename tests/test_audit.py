@@ -89,7 +89,7 @@ OPERATIONS: dict[str, tuple[Callable[..., None], Callable[[Connection, RunOption
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_what_is_meant_only_since_somebody_was_asked_stays(
+def test_events_that_match_after_the_confirmation_stay(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Two events die after three were counted: three are changed, in batches of two."""
@@ -102,23 +102,23 @@ def test_what_is_meant_only_since_somebody_was_asked_stays(
         "retries.retry",
     ):
         monkeypatch.setattr(f"dlq_pipelines.{module}.BATCH", 2)
-    come, do = OPERATIONS[name]
-    come(connection, 3)
-    told: list[int] = []
+    add, change = OPERATIONS[name]
+    add(connection, 3)
+    reported: list[int] = []
 
     def permit(events: int) -> None:
         assert events == 3
-        told.clear()
-        come(connection, 2)
+        reported.clear()
+        add(connection, 2)
 
-    options = RunOptions(progress=told.append)
+    options = RunOptions(progress=reported.append)
     assert (
         run_after_permission(
-            lambda options: do(connection, options), options, count=int, permit=permit
+            lambda options: change(connection, options), options, count=int, permit=permit
         )
         == 3
     )
     assert one(connection, "select sum(events) from dlq.audit where actor = 'bob'") == {"sum": 3}
-    assert (2 in told, told[-1], sorted(told)) == (True, 3, told)
-    # With nobody to ask, all that is meant goes.
-    assert do(connection, RunOptions()) == 2
+    assert (2 in reported, reported[-1], sorted(reported)) == (True, 3, reported)
+    # Without a limit, all matching events are changed.
+    assert change(connection, RunOptions()) == 2

@@ -1,4 +1,4 @@
-"""Exports on two workers, one of which is killed in the middle of a day."""
+"""Exports on two workers while one worker is killed in the middle of a day."""
 
 import json
 import signal

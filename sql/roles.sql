@@ -1,12 +1,12 @@
--- Four roles with the least rights that their work needs. Run it as the owner of the tables, who may also create roles,
--- and again after every `dlq migrate`: it takes all rights on our schema away from the four and gives anew what
--- follows.
+-- Creates four roles with least privileges. Run it as the owner of the tables with the right to create roles, and again
+-- after every `dlq migrate`: it revokes all rights on the schema from the four roles and grants them again. `alter
+-- default privileges` cannot express that a table is append-only.
 --
 --     dlq migrate --print roles | psql
 --
--- operator: Dagster's jobs, and people with the command line or the HTTP API. reader: reports, dashboards, queries.
--- flagger: states that something is fixed, and nothing else. worker: takes events and reports what became of them.
--- None can log in: create accounts for people and processes and make them members. `create role` is repeatable here.
+-- operator: Dagster's jobs, and people who use the command line or the HTTP API. reader: reports, dashboards, queries.
+-- flagger: flags fixes, and nothing else. worker: takes events and records their outcomes.
+-- None of the roles can log in: create accounts for people and processes and make them members.
 
 select format('create role %I', name) from (values (:'operator'), (:'reader'), (:'flagger'), (:'worker')) as r (name)
 where not exists (select from pg_catalog.pg_roles where rolname = name)

@@ -55,7 +55,10 @@ class Route:
 
 
 def compute_channel_id(url: str) -> str:
-    """Return an id for a URL that can be shown."""
+    """Return an id for a URL that can be shown.
+
+    Any part of a URL can be a secret, and a position in the list changes with the list.
+    """
     return f"{url.partition('://')[0].lower()}:{sha256(url.encode()).hexdigest()[:6]}"
 
 

@@ -275,6 +275,7 @@ def post_retry_batch(
         count=count_events,
         permit=body.permit("retry"),
     )
+    # 404 as for a single event: a success with 0 events would hide wrong ids.
     if body.names_only and not done.events:
         raise build_nothing_taken_error(done, "dead")
     return build_change_response("Retried", done, body)

@@ -1,7 +1,8 @@
 """Limits how many types and causes the metrics show by name; no counter ever decreases.
 
 Classification counts deaths under the names that are shown. The first 50 types keep their labels
-for good. The shown causes change with what dies. Everything else counts as `other`.
+for good. The shown causes change with what dies. Everything else counts as `other`. Deaths never
+move between series, because `rate()` would see a burst; a sum over causes can count a death twice.
 """
 
 from dataclasses import dataclass

@@ -40,6 +40,7 @@ FileFormat = Annotated[
 DescribeFile = Annotated[
     bool, typer.Option("--json", help="Print the file's rows, bytes and SHA-256 as JSON.")
 ]
+# No offset: a stream that skips deaths reads them all the same. `--since` continues an export.
 MaxDeaths = Annotated[
     int | None,
     typer.Option(min=1, max=BIGINT_MAX, help="Maximum number of deaths. Default: all."),

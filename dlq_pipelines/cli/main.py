@@ -3,7 +3,8 @@
 import os
 import sys
 
-# The exit codes of a program that SIGINT or SIGPIPE ends.
+# The exit codes of a program that SIGINT or SIGPIPE ends. With 0, `dlq migrate --check | head -1`
+# would report success.
 _INTERRUPTED, _NO_READER = 130, 141
 
 

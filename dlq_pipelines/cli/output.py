@@ -70,7 +70,10 @@ def list_columns(row_class: type, *added: str) -> tuple[str, ...]:
 
 
 def print_json(value: object) -> None:
-    """Print JSON in ASCII, so that a terminal executes no control sequence of a hostile text."""
+    """Print JSON in ASCII, so that a terminal executes no control sequence of a hostile text.
+
+    The output is one object, as over HTTP: a plain array could not have `next`.
+    """
     typer.echo(_NOT_ASCII.sub(_escape_character, render_json(value, indent=2)))
 
 

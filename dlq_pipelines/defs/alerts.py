@@ -110,6 +110,7 @@ def send_alerts_job() -> None:
         "Requests a send_alerts run when an alert fires, is due again or has ended, when a run of "
         "a job failed, or when a message waits to be sent.",
         when="Every minute.",
+        # A run every minute would add 1,440 runs a day to Dagster's records.
         changes="Nothing: the sensor reads a bounded part of indexes, and the run that it requests "
         "writes.",
         rerun="The next tick reads the database again, so a missed tick loses no alert.",

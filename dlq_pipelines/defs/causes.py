@@ -25,6 +25,8 @@ from dlq_pipelines.text import render_markdown_table
 _SHOWN_ROWS = 20
 _settings = read_settings()
 
+# Without a freshness policy: Dagster judges freshness by materializations, and this asset is only
+# observed. `dead_event_causes` observes it and has a policy.
 outbox_event = dg.AssetSpec(
     "outbox_event",
     description=describe_definition(

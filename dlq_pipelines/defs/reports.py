@@ -53,6 +53,7 @@ _settings = read_settings()
     # The table lists the pages; the URI is where they are.
     metadata=describe_table(_settings, _settings.schema_name, "report_day", REPORT_DAY)
     | {"dagster/uri": get_reports_uri(_settings)},
+    # Part of the asset: an asset check with partitions of its own is a preview feature of Dagster.
     check_specs=[
         dg.AssetCheckSpec(
             _CHECK,

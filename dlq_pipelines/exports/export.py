@@ -349,7 +349,10 @@ def _write_files(
     *,
     replaced: int | None,
 ) -> ExportedRows:
-    """Write a file for each format, without the suffix that readers look for."""
+    """Write a file for each format, without the suffix that readers look for.
+
+    Polars reads every file of the folder as data, and DuckDB's `*/*.parquet` matches hidden folders.
+    """
     totals = _Totals()
     with ExitStack() as stack:
         writers = [

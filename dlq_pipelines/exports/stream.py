@@ -1,7 +1,8 @@
 """Streams deaths out of PostgreSQL as Arrow batches.
 
 ADBC reads PostgreSQL's binary COPY. The server sends as fast as the client reads, so memory stays
-that of a batch.
+that of a batch. One connection: two that read alternate slices take 2.7 s instead of 3.2 s for a
+million deaths, but need 100 MB more than an export may use.
 """
 
 from collections.abc import Generator

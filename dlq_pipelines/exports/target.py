@@ -2,7 +2,8 @@
 
 Files are written in a staging folder first. A local target has that folder on the same disk, and a
 complete file is renamed into its place. In an object store the file is uploaded, and the object
-appears when the upload ends.
+appears when the upload ends: an upload that was closed halfway would become an object too, and its
+checksum would need a second read.
 """
 
 import hashlib

@@ -80,6 +80,7 @@ def load_migrations(folder: Path = SQL_FOLDER / "migrations") -> list[Migration]
         for series in ("dlq", "outbox")
         for file in (folder / series).glob("[0-9][0-9][0-9][0-9]_*.sql")
     ]
+    # dlq before outbox: a trigger needs the function of its schema.
     return sorted(found, key=lambda migration: (migration.number, migration.series))
 
 

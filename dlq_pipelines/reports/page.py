@@ -116,7 +116,11 @@ def _build_day_rows(figures: ReportFigures, series: list[ChartSeries]) -> list[d
 
 
 def _build_heat_map(table: pd.DataFrame) -> dict[str, Any]:
-    """Return event types and rows of cells, without the `OTHER` row or column if it is empty."""
+    """Return event types and rows of cells, without the `OTHER` row or column if it is empty.
+
+    The heat map is an HTML table, because its numbers are its cells: it needs no second table for
+    screen readers, and it follows the dark mode.
+    """
     most = int(table.drop(index=OTHER, columns=OTHER).to_numpy().max(initial=0))
     has_other_row, has_other_column = table.loc[OTHER].any(), bool(table[OTHER].any())
     rows = [name for name in table.index if name != OTHER or has_other_row]

@@ -232,7 +232,8 @@ group by 1
 order by 1
 
 -- name: days
--- Deaths of earlier days by cause, from the rollup, which is kept longer than the ledger. Causes
+-- Deaths of earlier days by cause, from the rollup: the ledger would be 14 more days to read. The
+-- days are those of the time zone in which the deaths were classified. Causes
 -- that are not in `causes` are one row a day, without cause_id.
 select r.day,
     case when coalesce(c.merged_into, c.id) = any(%(causes)s) then

@@ -24,8 +24,8 @@ from dlq_pipelines.validate import validate_positive, validate_storable
 
 CauseTextColumn = Literal["name", "owner", "note"]
 _MAX_LENGTH: dict[CauseTextColumn, int] = {"name": 200, "owner": 200, "note": 10_000}
-# A mute always ends: a permanent one is how failures are forgotten. A leap year, so that a year from
-# any day is allowed.
+# A mute always ends: a permanent one is how failures are forgotten. A leap year, so that a year
+# from any day is allowed.
 MAX_MUTE = timedelta(days=366)
 # The latest deaths whose errors are read for the details of a cause.
 _DETAIL_DEATHS = 1_000

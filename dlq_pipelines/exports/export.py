@@ -351,7 +351,8 @@ def _write_files(
 ) -> ExportedRows:
     """Write a file for each format, without the suffix that readers look for.
 
-    Polars reads every file of the folder as data, and DuckDB's `*/*.parquet` matches hidden folders.
+    Polars reads every file of the folder as data, and DuckDB's `*/*.parquet` matches hidden
+    folders.
     """
     totals = _Totals()
     with ExitStack() as stack:

@@ -9,7 +9,7 @@ import dagster as dg
 import psycopg
 from pydantic import Field, create_model
 
-from dlq_pipelines.audit import AuditContext
+from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.day import parse_time
 from dlq_pipelines.defs.describe import describe_automation
 from dlq_pipelines.defs.health import record_success_hook
@@ -314,6 +314,7 @@ def retry_dead_events_op(
             audit=AuditContext(config.actor, config.reason, session.now, context.run_id),
             rate=resolve_rate(config.rate, session.settings),
             max_retries=None if config.parked else session.settings.max_retries,
+            options=RunOptions(dry_run=config.dry_run),
         )
     context.log.info(
         f"{'Dry run: would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events."

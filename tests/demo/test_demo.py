@@ -26,9 +26,11 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.databases import with_dagster
 from tests.demo.test_handlers import LAST_LINE, _matches
+from tests.noon import find_noon_zone
 from tests.rows import one
 
 EVENTS = 4000
+ZONE = find_noon_zone()
 PLAY = f"""
 import sys
 from dlq_pipelines.demo.demo import play_demo
@@ -43,9 +45,9 @@ WITNESS = """
     create trigger witness after insert on outbox_event for each row execute function witness();
 """
 # The deaths of days that are over, in the demo's time zone.
-PAST = """
-    select died_at at time zone 'Europe/Berlin' as died_at from dlq.death
-    where died_at < date_trunc('day', now(), 'Europe/Berlin')
+PAST = f"""
+    select died_at at time zone '{ZONE}' as died_at from dlq.death
+    where died_at < date_trunc('day', now(), '{ZONE}')
 """
 # Business rows that no handler has changed because their events died, by their payload field.
 UNTOUCHED = {
@@ -90,7 +92,7 @@ def demo(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             environment = dict(os.environ) | {
                 "DLQ_DATABASE_URL": url,
                 "DLQ_HOME": str(home),
-                "DLQ_TIMEZONE": "Europe/Berlin",
+                "DLQ_TIMEZONE": ZONE,
                 "TERM": "xterm",
             }
             with _terminal() as (terminal, shown):
@@ -297,7 +299,7 @@ def test_the_report_and_the_export_that_it_prints_exist_and_open(
     )
     day = report.stem
     died = connection.execute(
-        "select event_id from dlq.death where (died_at at time zone 'Europe/Berlin')::date = %s"
+        f"select event_id from dlq.death where (died_at at time zone '{ZONE}')::date = %s"
         " order by 1",
         [day],
     ).fetchall()

@@ -123,7 +123,7 @@ def test_a_preview_without_a_count_of_overtaken_events_says_so(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _add_dead_events(connection, 1)
-    monkeypatch.setattr("dlq_pipelines.retries.fixes._overtaken", lambda *_: None)
+    monkeypatch.setattr("dlq_pipelines.retries.fixes._count_overtaken", lambda *_: None)
     assert "overtaken not known" in _words(dlq(*FLAG, "--dry-run"))
 
 
@@ -201,7 +201,7 @@ def test_every_option_of_flag_is_stored(
         (
             ["--all", "--not-before", "9999-12-31"],
             2,
-            "--not-before: 9999-12-31 lies outside the years 1900 to 9000.",
+            "not_before: 9999-12-31 lies outside the years 1900 to 9000.",
         ),
         (["--all", "--note", " "], 2, "note must not be empty"),
         (["--all", "--expiry-days", "0"], 2, "0 is not in the range"),

@@ -333,7 +333,11 @@ def test_discarded_events_are_archived_and_restored_by_id(
         (("GET", "/6", None), 404, "has never died"),
         (("GET", "/x", None), 400, "event_id: "),
         (("GET", "/99999999999999999999", None), 400, "event_id: "),
-        (("POST", "/6/retry", None), 404, "Event 6 is not dead"),
+        (
+            ("POST", "/6/retry", None),
+            404,
+            "Event 6 is not dead. `dlq dead-events show 6` shows its history.",
+        ),
         (("POST", "/1/retry", {"reason": " "}), 400, "reason must not be empty"),
         (("POST", "/1/retry", {"payload": "{}"}), 409, "DLQ_ALLOW_EDIT=true"),
         (("POST", "/1/retry", {"reasn": "x"}), 400, "reasn: "),
@@ -374,6 +378,7 @@ def test_an_invalid_request_is_refused_and_changes_nothing(
     before = connection.execute(SELECT_EVENTS.encode()).fetchall()
     method, path, body = request_
     answer = api.request(method, f"/api/dead-events{path}", json=body)
-    assert error in read_json(answer, status)["error"]
+    refused = read_json(answer, status)
+    assert error in f"{refused['error']} {refused['hint']}"
     assert connection.execute(SELECT_EVENTS.encode()).fetchall() == before
     assert one(connection, "select count(*) from dlq.audit") == {"count": 0}

@@ -112,8 +112,7 @@ def test_every_face_has_every_filter_under_the_same_name() -> None:
     (group,) = [group for group in command_line.registered_groups if group.name == "dead-events"]
     assert group.typer_instance is not None
     commands = {
-        command.name or getattr(command.callback, "__name__", ""): command.callback
-        for command in group.typer_instance.registered_commands
+        command.name: command.callback for command in group.typer_instance.registered_commands
     }
-    for name in ("list", "stats", "retry_batch", "export", "discard"):
+    for name in ("list", "stats", "retry-batch", "export", "discard"):
         assert filters | {"all"} <= set(getattr(commands[name], "__annotations__", {})), name

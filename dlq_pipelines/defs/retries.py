@@ -311,7 +311,6 @@ def retry_dead_events_op(
             options=RunOptions(dry_run=config.dry_run),
             rate=resolve_rate(config.rate, session.settings),
             max_retries=None if config.parked else session.settings.max_retries,
-            options=RunOptions(dry_run=config.dry_run),
         )
     context.log.info(
         f"{'Dry run: would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events."

@@ -51,7 +51,7 @@ def flag_cause(
     connection: Connection, *, policy: RetryPolicy = POLICY, event_type: str | None = None
 ) -> Fix:
     flag = FixFlag(Selection(cause=CAUSE, event_type=event_type), policy)
-    return flag_fix(connection, flag, audit=build_audit("ann", "mended"))
+    return flag_fix(connection, flag, audit=build_audit("ann", "fixed"))
 
 
 def advance(connection: Connection, fix: Fix, *, later: float = 0) -> AdvanceResult:

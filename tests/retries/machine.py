@@ -228,7 +228,7 @@ class Retries(RuleBasedStateMachine):
                 change(self.connection, fix.id, audit=self.audit())
 
     def step(self, fix: Fix) -> set[int]:
-        """One run of a fix; returns what it released, all of which had to be released by it."""
+        """Run a fix once; check that it may release these events, and return their number."""
         before = {row["id"]: row for row in self.rows(EVENTS)}
         known = {row["death_id"] for row in self.rows("select death_id from dlq.retry")}
         expected = self.outcomes()
@@ -242,7 +242,7 @@ class Retries(RuleBasedStateMachine):
         for row in released:
             event = before[row["event_id"]]
             assert (row["fix_id"], row["death_id"]) == (fix.id, event["death_id"])
-            assert meant(fix, event)
+            assert is_selected(fix, event)
             assert event["retries"] < fix.policy.max_retries  # type: ignore[union-attr]
         if fix.policy and fix.policy.order == "aggregate":
             in_order(before, [row["event_id"] for row in released])
@@ -292,7 +292,9 @@ class Retries(RuleBasedStateMachine):
         """Archive all events that no open fix targets."""
         before = datetime.now(UTC)
         fixes = list_fixes(self.connection, only_open=True)
-        stay = {row["id"] for row in self.rows(EVENTS) if any(meant(fix, row) for fix in fixes)}
+        stay = {
+            row["id"] for row in self.rows(EVENTS) if any(is_selected(fix, row) for fix in fixes)
+        }
         would = archive_dead_events(
             self.connection,
             before=before,
@@ -362,8 +364,8 @@ class Retries(RuleBasedStateMachine):
         fixing = {
             row["id"] for row in self.rows("select id from dlq.cause where status = 'fixing'")
         }
-        meant = [fix.selection for fix in list_fixes(self.connection, only_open=True)]
-        assert fixing == {one.cause for one in meant if one.to_json().keys() == {"cause"}}
+        selections = [fix.selection for fix in list_fixes(self.connection, only_open=True)]
+        assert fixing == {one.cause for one in selections if one.to_json().keys() == {"cause"}}
 
     def teardown(self) -> None:
         """Every fix that is resumed, and whose events are delivered, ends before it expires."""
@@ -382,7 +384,7 @@ class Retries(RuleBasedStateMachine):
         self.stages_keep_their_policy()
 
 
-def meant(fix: Fix, event: dict[str, Any]) -> bool:
+def is_selected(fix: Fix, event: dict[str, Any]) -> bool:
     """Whether the fix targets the event as it is dead now."""
     selection = fix.selection
     return bool(

@@ -141,11 +141,11 @@ def test_a_dry_run_rolls_back_the_applications_triggers(
     """Theirs of statements run for a statement that changes no row, too."""
     add_dead(connection, 3)
     connection.execute(
-        "create table told (at timestamptz); create function tell() returns trigger language"
+        "create table called (at timestamptz); create function record_call() returns trigger language"
         " plpgsql as"
-        " $$ begin insert into told values (now()); return null; end $$;"
-        " create trigger tell after update on outbox_event for each statement execute function"
-        " tell()"
+        " $$ begin insert into called values (now()); return null; end $$;"
+        " create trigger record_call after update on outbox_event for each statement execute function"
+        " record_call()"
     )
     looks = (
         lambda: retry_events(
@@ -168,9 +168,9 @@ def test_a_dry_run_rolls_back_the_applications_triggers(
     )
     for look in looks:
         look()
-        assert one(connection, "select count(*) from told") == {"count": 0}
+        assert one(connection, "select count(*) from called") == {"count": 0}
     retry_events(connection, [1, 2], audit=build_audit())
-    assert one(connection, "select count(*) from told") == {"count": 1}
+    assert one(connection, "select count(*) from called") == {"count": 1}
 
 
 def test_many_ids_are_released_in_batches_at_one_pace(connection: Connection) -> None:

@@ -125,9 +125,9 @@ def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> N
                 with database.connect() as connection:
                     if not list_fixes(connection, only_open=True):
                         waves.append(wave(connection, len(waves), count))
-                # Told by an event of its own: who is killed while he looks at it leaves it locked.
-                told = processes.Event()
-                run = processes.Process(target=sense, args=(server.url, 7, told))
+                # With its own event: a process that is killed while it reads an event leaves the event locked.
+                stop_run = processes.Event()
+                run = processes.Process(target=sense, args=(server.url, 7, stop_run))
                 run.start()
                 time.sleep(random.uniform(0.05, 0.4))
                 if number % (kills // crashes) == 1:
@@ -178,7 +178,7 @@ def crowded(database: Database, *, fixes: int, count: int) -> None:
     importlib.util.find_spec(PACKAGE) is None, reason="the embedded extra is not installed"
 )
 def test_a_fix_whose_runs_and_server_are_killed_releases_every_target_once(tmp_path: Path) -> None:
-    """50 kills and three crashes of the server, beside a worker that delivers."""
+    """50 kills and three crashes of the server, while a worker delivers."""
     killed_at_random(tmp_path, kills=50, crashes=3, count=240)
 
 

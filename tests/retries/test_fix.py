@@ -271,7 +271,7 @@ def test_a_preview_says_what_each_stage_would_release() -> None:
     assert RetryPolicy().sizes(0) == []
 
 
-def test_a_fix_waits_where_it_is_told_to() -> None:
+def test_a_fix_waits_for_its_conditions() -> None:
     """It waits while paused, too early, or behind a slow worker; a stage in progress continues."""
     passed = StageOutcomes(size=10, released=10, delivered=10)
     assert decide(replace(FIX, status=FixStatus.PAUSED)) == WaitStep("paused")

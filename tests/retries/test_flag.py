@@ -57,7 +57,7 @@ def test_flagging_writes_the_fix_the_cause_and_the_audit(connection: Connection)
     assert audit == {
         "kind": "fix.flag",
         "actor": "ann",
-        "reason": "mended",
+        "reason": "fixed",
         "filter": {"fix": fix.id},
         "events": 2,
     }
@@ -65,7 +65,7 @@ def test_flagging_writes_the_fix_the_cause_and_the_audit(connection: Connection)
 
 
 def test_an_invalid_fix_is_refused_and_changes_nothing(connection: Connection) -> None:
-    """An unknown cause, a second fix for one, a cause of which nothing is dead."""
+    """An unknown cause, a second fix of a cause, a cause without dead events."""
     with pytest.raises(NotFoundError, match="no cause"):
         flag_cause(connection)
     add_dead(connection, 1)
@@ -122,8 +122,8 @@ def test_a_selection_selects_the_same_events_in_every_statement(
     connection.execute(
         "update outbox_event e set dead_at = d.died_at from dlq.death d where d.event_id = e.id"
     )
-    selection, meant = SELECTORS[name]
-    assert preview(connection, selection).events == len(meant)
+    selection, expected = SELECTORS[name]
+    assert preview(connection, selection).events == len(expected)
     by_hand = retry_selected(
         connection,
         selection,
@@ -132,7 +132,7 @@ def test_a_selection_selects_the_same_events_in_every_statement(
         rate=50.0,
         max_retries=3,
     )
-    assert by_hand.events == len(meant)
+    assert by_hand.events == len(expected)
     fix = flag_fix(
         connection,
         FixFlag(selection, replace(POLICY, canary=10, order="none")),
@@ -146,10 +146,10 @@ def test_a_selection_selects_the_same_events_in_every_statement(
         audit=build_audit(),
         options=RunOptions(dry_run=True),
     ).moved
-    assert moved == 4 - len(meant)
+    assert moved == 4 - len(expected)
     advance(connection, fix)
     released = one(connection, "select array_agg(event_id) as ids from dlq.retry")["ids"]
-    assert set(released) == meant
+    assert set(released) == expected
 
 
 def test_fixes_that_target_the_same_events_are_refused(connection: Connection) -> None:
@@ -248,7 +248,7 @@ def test_a_flag_dated_by_a_fast_clock_does_not_target_deaths_of_its_own_retries(
 ) -> None:
     """Deaths are dated by the server; so is the flag."""
     add_dead(connection, 1)
-    ahead = AuditContext("ann", "mended", get_now() + timedelta(hours=1))
+    ahead = AuditContext("ann", "fixed", get_now() + timedelta(hours=1))
     fix = flag_fix(connection, FixFlag(Selection(cause=CAUSE), POLICY), audit=ahead)
     assert fix.flagged_at <= one(connection, "select clock_timestamp() as now")["now"]
 

@@ -125,7 +125,7 @@ def test_every_argument_of_the_function_is_a_field_of_the_fix(
         until=datetime(2099, 1, 1, tzinfo=UTC),
     )
     assert (fix.note, fix.link, fix.owner, fix.status) == (
-        "mended",
+        "fixed",
         "v42",
         "checkout",
         FixStatus.ACTIVE,

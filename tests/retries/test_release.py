@@ -75,7 +75,7 @@ def test_runs_at_once_release_nothing_twice(connection: Connection, database: Da
 def test_a_release_that_fails_midway_leaves_nothing_of_itself(
     connection: Connection, database: Database, table: str
 ) -> None:
-    """Whichever of its writes fails; the next run does the whole of it."""
+    """Any of its writes can fail; the next run releases the whole stage."""
     add_dead(connection, 5)
     fix = flag_cause(connection)
     connection.execute(

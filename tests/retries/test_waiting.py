@@ -142,7 +142,7 @@ def test_the_expiry_of_a_fix_counts_from_its_earliest_start(connection: Connecti
 
 
 def test_a_fix_that_is_paused_before_its_first_step_expires_too(connection: Connection) -> None:
-    """A step tells it when, and the sensor asks for that once."""
+    """A step stores when, and the sensor requests that step once."""
     add_dead(connection, 1)
     fix = flag_fix(connection, FixFlag(Selection(cause=CAUSE), POLICY), audit=build_audit())
     pause_fix(connection, fix.id, audit=build_audit())

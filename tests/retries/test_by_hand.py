@@ -141,11 +141,11 @@ def test_a_dry_run_rolls_back_the_applications_triggers(
     """Theirs of statements run for a statement that changes no row, too."""
     add_dead(connection, 3)
     connection.execute(
-        "create table called (at timestamptz); create function record_call() returns trigger language"
-        " plpgsql as"
+        "create table called (at timestamptz);"
+        " create function record_call() returns trigger language plpgsql as"
         " $$ begin insert into called values (now()); return null; end $$;"
-        " create trigger record_call after update on outbox_event for each statement execute function"
-        " record_call()"
+        " create trigger record_call after update on outbox_event"
+        " for each statement execute function record_call()"
     )
     looks = (
         lambda: retry_events(

@@ -125,7 +125,8 @@ def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> N
                 with database.connect() as connection:
                     if not list_fixes(connection, only_open=True):
                         waves.append(wave(connection, len(waves), count))
-                # With its own event: a process that is killed while it reads an event leaves the event locked.
+                # With its own event: a process that is killed while it reads an
+                # event leaves the event locked.
                 stop_run = processes.Event()
                 run = processes.Process(target=sense, args=(server.url, 7, stop_run))
                 run.start()

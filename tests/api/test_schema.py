@@ -40,6 +40,9 @@ CHECKS = [
     invalid_data_rejection,
     unsupported_method,
 ]
+# uvicorn refuses a longer request line before the API reads it, and answers with this text.
+LONGEST_REQUEST_LINE = 65_536
+NOT_HTTP = b"Invalid HTTP request received."
 # Valid and invalid requests of each route. All of them take half a minute.
 EXAMPLES = 20
 
@@ -72,7 +75,11 @@ def test_every_response_is_as_described(serve: Serve, connection: Connection) ->
         @given(case=operation.as_strategy(generation_mode=mode))
         def validate(case: Case[Any]) -> None:
             requests[case.operation.label] = requests.get(case.operation.label, 0) + 1
-            case.validate_response(case.call(), checks=CHECKS)
+            response = case.call()
+            if response.content == NOT_HTTP:
+                assert len(str(response.request.url)) > LONGEST_REQUEST_LINE
+            else:
+                case.validate_response(response, checks=CHECKS)
 
         validate()
     routes = httpx.get(f"{client.base_url}/openapi.json").json()["paths"]

@@ -44,7 +44,7 @@ def parse_time(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
         value = dt.datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
-            f"{name}: {text!r} is no time. Write it as 2026-11-24 or 2026-11-24T18:30."
+            f"{name}: {text!r} is not a time. Write it as 2026-11-24 or 2026-11-24T18:30."
         ) from None
     try:
         validate_year(value)

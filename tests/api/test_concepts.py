@@ -191,7 +191,7 @@ def test_a_fix_is_previewed_flagged_paused_resumed_and_withdrawn(
         ({"all": True, "note": " "}, 400, "note must not be empty"),
         ({"all": True, "note": "x", "canary": 0}, 400, "canary must be from 1"),
         ({"all": True, "note": "x", "link": ""}, 400, "link must not be empty"),
-        ({"all": True, "note": "x", "not_before": "soon"}, 400, "not_before: 'soon' is no time"),
+        ({"all": True, "note": "x", "not_before": "soon"}, 400, "not_before: 'soon' is not a time"),
         (
             {"all": True, "note": "x", "not_before": "9999-12-31"},
             400,

@@ -229,7 +229,7 @@ def test_retry_releases_a_parked_event_now(dlq: Run, connection: Connection) -> 
         (["retry-batch", "3", "99", "--reason", "x"], 3, "None of these events is dead"),
         (["retry-batch", "--all", "--cause", "c", "--reason", "x"], 2, "cannot be combined"),
         (["retry-batch", "--all", "--rate", "-1", "--reason", "x"], 2, "rate"),
-        (["retry-batch", "--since", "x", "--reason", "x"], 2, "since: 'x' is no time"),
+        (["retry-batch", "--since", "x", "--reason", "x"], 2, "since: 'x' is not a time"),
     ],
 )
 def test_a_refused_command_changes_nothing(

@@ -196,8 +196,8 @@ def test_every_option_of_flag_is_stored(
         (["--event-type", "never.seen"], 4, "No dead event"),
         (["--all", "--canary", "0"], 2, "canary must be from 1"),
         (["--all", "--rate", "nan"], 2, "rate must be more than 0"),
-        (["--all", "--since", "yesterday"], 2, "since: 'yesterday' is no time"),
-        (["--all", "--not-before", "soon"], 2, "not_before: 'soon' is no time"),
+        (["--all", "--since", "yesterday"], 2, "since: 'yesterday' is not a time"),
+        (["--all", "--not-before", "soon"], 2, "not_before: 'soon' is not a time"),
         (
             ["--all", "--not-before", "9999-12-31"],
             2,

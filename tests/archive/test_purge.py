@@ -289,7 +289,7 @@ def test_batches_use_the_index(connection: Connection) -> None:
         ("purge", {"before": NOW, "limit": 10}),
         ("count_purgeable", {"before": NOW}),
         (
-            "forget",
+            "purge_deaths",
             {"before": NOW, "limit": 10, "after_time": NOW - timedelta(days=9999), "after_id": 0},
         ),
     ):
@@ -298,7 +298,7 @@ def test_batches_use_the_index(connection: Connection) -> None:
             row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode())
         )
         assert "Seq Scan on outbox_event_archive" not in plan, plan
-        assert name == "forget" or "Index Cond: (archived_at < " in plan, plan
+        assert name == "purge_deaths" or "Index Cond: (archived_at < " in plan, plan
 
 
 @pytest.mark.usefixtures("home")

@@ -54,7 +54,7 @@ def test_an_unknown_alert_cannot_be_silenced(dlq: Run) -> None:
     printed = dlq("alerts", "silence", "nothing", "--reason", "known")
     assert (printed.code, printed.err) == (
         3,
-        "dlq: There is no alert 'nothing'. `dlq alerts list` lists them by their keys.\n",
+        "dlq: There is no alert 'nothing'. `dlq alerts list` lists alerts by their keys.\n",
     )
 
 

@@ -475,7 +475,7 @@ def test_an_invalid_connection_string_is_not_printed(
     _assert_one_line(dlq("causes", "list"), "DLQ_DATABASE_URL is not a connection string")
     monkeypatch.setenv("DLQ_DATABASE_URL", f"postgresql://shop:s3cr@{NEVER_SHOWN}@127.0.0.1:1/shop")
     for command in (("causes", "list"), ("serve",)):
-        _assert_one_line(dlq(*command), "An @ in a password is written %40")
+        _assert_one_line(dlq(*command), "In a password, escape @ as %40")
 
 
 @pytest.mark.parametrize(
@@ -493,7 +493,7 @@ def test_an_invalid_connection_string_is_not_printed(
                 "insert into dlq.migration (series, number, name, checksum)"
                 " values ('dlq', 9999, '9999_later', 'x')"
             ),
-            r"dlq/9999_later, which this release does not know: .* Install that release\.",
+            r"the migration dlq/9999_later of a newer release\. Install that release\.",
         ),
     ],
     ids=["too old", "too new"],

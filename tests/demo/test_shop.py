@@ -240,7 +240,7 @@ def test_no_demo_is_played_or_reset_once_an_application_writes_to_the_outbox(
 
 
 # What describes the installation and not its events.
-KEPT = {"migration", "installation", "job_look"}
+KEPT = {"migration", "installation", "job_scan"}
 
 
 def test_a_reset_empties_every_table_and_all_counts_agree_afterwards(

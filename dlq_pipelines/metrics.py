@@ -63,7 +63,7 @@ def read_metrics_snapshot(
         archive_retention_days: days that archived events are kept; 0: they are never purged.
     """
     with connection.transaction():
-        connection.run("session.one_moment")
+        connection.run("session.use_one_snapshot")
         connection.run("metrics.bound")
         return MetricsSnapshot(
             deaths=connection.run("metrics.deaths").fetchall(),
@@ -268,7 +268,7 @@ def _build_archive_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
             events.get("archive.purge", 0),
         ),
         (
-            "dlq_forgotten_deaths",
+            "dlq_purged_deaths",
             "Deaths deleted from the ledger after its retention. Other counters include them.",
             events.get("ledger.purge", 0),
         ),

@@ -246,7 +246,7 @@ def evaluate_alerts(
                 _queue_notice(
                     connection, transition, transition.notice, now=now, routes=policy.routes
                 )
-        connection.run("alert.forget", before=now - _RETENTION, now=now)
+        connection.run("alert.delete_old", before=now - _RETENTION, now=now)
         return transitions
 
 

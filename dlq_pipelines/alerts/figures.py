@@ -59,7 +59,7 @@ def read_alert_figures(
         max_retries: number of retries after which an event is parked.
         archive_retention_days: days that archived events are kept; 0: without limit.
     """
-    connection.run("session.hurry", timeout=_STATEMENT_TIMEOUT)
+    connection.run("session.set_statement_timeout", timeout=_STATEMENT_TIMEOUT)
     muted = connection.fetch_one("alert.muted", now=now)["ids"]
     reader = _FigureReader(connection)
     counts = _count_events(reader, muted, now, thresholds, max_retries, archive_retention_days)

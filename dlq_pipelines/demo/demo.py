@@ -103,7 +103,7 @@ def play_demo(settings: Settings, *, reset: bool, events: int = 20_000) -> None:
         dg.DagsterInstance.get() as instance,
     ):
         if reset:
-            _forget(connection, instance, settings)
+            _empty(connection, instance, settings)
         if not connection.fetch_one("demo.state")["ended"]:
             _remove_unfinished(instance)
             _play(connection, instance, settings, events, console)
@@ -136,7 +136,7 @@ def _require_files(connection: Connection, settings: Settings) -> None:
         )
 
 
-def _forget(connection: Connection, instance: dg.DagsterInstance, settings: Settings) -> None:
+def _empty(connection: Connection, instance: dg.DagsterInstance, settings: Settings) -> None:
     """Delete a demo: its rows, files and runs. Does nothing if no demo began here."""
     if not connection.fetch_one("demo.state")["begun"]:
         return
@@ -144,7 +144,7 @@ def _forget(connection: Connection, instance: dg.DagsterInstance, settings: Sett
         # Checked again: the application may have written its first event in the meantime.
         shop.require_own_database(connection)
         shop.drop_shop(connection)
-        connection.run("demo.forget")
+        connection.run("demo.empty_tables")
     for folder in (get_exports_folder(settings), get_reports_folder(settings)):
         shutil.rmtree(folder, ignore_errors=True)
     for run in instance.get_runs(dg.RunsFilter(tags=_TAGS)):

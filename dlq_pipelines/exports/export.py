@@ -169,7 +169,7 @@ def verify_day(connection: Connection, *, day: Day, target: Target, now: datetim
         return [f"{day.date} was never exported"]
     counted = (
         connection.fetch_one("export.count_day", start=day.start, until=day.until)["deaths"]
-        + recorded["forgotten"]
+        + recorded["purged"]
     )
     differences = (
         []
@@ -302,7 +302,7 @@ def _count_replaced_deaths(connection: Connection, target: Target, day: Day) -> 
     recorded = connection.run("export.recorded_day", day=day.date).fetchone()
     if recorded is None or not any(target.has(name) for name in _list_possible_files(day)):
         return None
-    return int(recorded["rows"] + recorded["forgotten"])
+    return int(recorded["rows"] + recorded["purged"])
 
 
 def _get_folder(day: Day) -> str:

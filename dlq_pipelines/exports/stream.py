@@ -54,7 +54,7 @@ def stream_deaths(
     )
     try:
         with adbc.connect(url) as stream, stream.cursor() as cursor:
-            cursor.execute(connection.render_query("session.one_moment"))
+            cursor.execute(connection.render_query("session.use_one_snapshot"))
             cursor.execute(configure)
             cursor.fetchall()
             cursor.execute(connection.render_query("export.causes"))

@@ -141,7 +141,7 @@ def list_dead_events(
     plain = _reads_outbox_only(selection)
     parameters = _build_parameters(connection, selection)
     with connection.transaction():
-        connection.run("session.one_moment")
+        connection.run("session.use_one_snapshot")
         ids = _find_ids(connection, parameters, key, wanted=wanted, skipped=skipped, plain=plain)
         rows = connection.run(
             "dead_event.events", ids=ids[:limit], longest=_MAX_TEXT_LENGTH
@@ -189,7 +189,7 @@ def get_dead_event_stats(
         "month": month,
     }
     with connection.transaction():
-        connection.run("session.one_moment")
+        connection.run("session.use_one_snapshot")
         counted = (
             _count_in_outbox(connection, parameters, by)
             if _reads_outbox_only(selection)

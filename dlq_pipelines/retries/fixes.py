@@ -432,7 +432,7 @@ def _read_message(error: psycopg.Error) -> tuple[str, str]:
 def _count_overtaken(connection: Connection, where: dict[str, Any]) -> int | None:
     try:
         with connection.transaction():
-            connection.run("session.hurry", timeout=_OVERTAKEN_TIMEOUT)
+            connection.run("session.set_statement_timeout", timeout=_OVERTAKEN_TIMEOUT)
             return int(connection.fetch_one("fix.overtaken", **where)["events"])
     except psycopg.errors.QueryCanceled:
         return None

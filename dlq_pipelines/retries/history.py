@@ -96,7 +96,7 @@ def get_event_history(connection: Connection, event_id: int) -> EventHistory:
     """
     parameters = {"event_id": validate_positive("event_id", event_id), "limit": _MAX_ROWS}
     with connection.transaction():
-        connection.run("session.one_moment")
+        connection.run("session.use_one_snapshot")
         place = connection.fetch_one("retry.place", event_id=event_id)["place"]
         deaths = tuple(EventDeath(**row) for row in connection.run("retry.deaths_of", **parameters))
         retries = tuple(

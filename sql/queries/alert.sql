@@ -185,7 +185,7 @@ with notice as (
 )
 select count(*) as notices from notice
 
--- name: forget
+-- name: delete_old
 -- Delete notices before a time, a bounded number at a time, and alerts that resolved before it.
 with old as (
     select id from :"dlq_schema".alert_notice where at < %(before)s order by at limit 1000

@@ -170,7 +170,7 @@ with page as (
         and gone.deaths > 0
     order by x.day for update of x
 ), counted_deaths as (
-    update :"dlq_schema".export_day x set forgotten = x.forgotten + day.deaths from day where x.day = day.day
+    update :"dlq_schema".export_day x set purged = x.purged + day.deaths from day where x.day = day.day
 ), restored as (
     delete from :"dlq_schema".restored b using deaths where b.event_id = deaths.event_id and b.died_at = deaths.died_at
 ), purged as (

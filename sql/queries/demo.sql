@@ -6,7 +6,7 @@ select
     exists (select from :"dlq_schema".audit where kind = 'demo.begin') as begun,
     exists (select from :"dlq_schema".audit where kind = 'demo.end') as ended
 
--- name: forget
+-- name: empty_tables
 -- Empty the outbox, its archive and every table of the schema. Kept: what describes the installation and not
 -- its events. Only run on a database that a demo began in.
 do $$

@@ -93,7 +93,7 @@ set starts_at = excluded.starts_at,
     files = excluded.files,
     exported_at = excluded.exported_at,
     verified_at = null,
-    forgotten = 0
+    purged = 0
 
 -- name: record_verified
 -- Records when the files were last sound; null if they were not. Ignores a later export.
@@ -102,7 +102,7 @@ set verified_at = %(verified_at)s
 where day = %(day)s and exported_at = %(exported_at)s
 
 -- name: recorded_day
-select day, rows, forgotten, first_id, last_id, files, exported_at
+select day, rows, purged, first_id, last_id, files, exported_at
 from :"dlq_schema".export_day
 where day = %(day)s
 

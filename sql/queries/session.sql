@@ -14,11 +14,11 @@ select set_config('TimeZone', 'UTC', false),
     set_config('tcp_keepalives_interval', '10', false),
     set_config('tcp_keepalives_count', '6', false)
 
--- name: one_moment
+-- name: use_one_snapshot
 -- The first statement of a transaction: all later ones see the same snapshot.
 set transaction isolation level repeatable read, read only
 
--- name: hurry
+-- name: set_statement_timeout
 -- Set the statement timeout for the rest of the transaction.
 select set_config('statement_timeout', %(timeout)s, true)
 

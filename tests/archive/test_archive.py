@@ -266,7 +266,7 @@ def test_the_rest_of_a_day_is_archived_after_a_part_of_its_deaths_was_purged(
     with pytest.raises(RefusedError, match="another export would hold less"):
         export_and_verify(connection, database, tmp_path, days_ago=31)
     assert run_archive(connection, only_exported=True) == ArchiveResult(moved=2, batches=1, left=0)
-    counts = "select rows, forgotten from dlq.export_day order by day"
+    counts = "select rows, purged from dlq.export_day order by day"
     assert [tuple(row.values()) for row in connection.execute(counts.encode())] == [(1, 0), (3, 2)]
 
 

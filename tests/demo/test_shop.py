@@ -15,7 +15,7 @@ import pytest
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.counts import DeathCounts, count_classified_deaths
 from dlq_pipelines.demo import shop
-from dlq_pipelines.demo.demo import _forget, _mark
+from dlq_pipelines.demo.demo import _empty, _mark
 from dlq_pipelines.demo.handlers import Handlers
 from dlq_pipelines.demo.servers import ProviderServers, run_provider_servers
 from dlq_pipelines.demo.shop import CAMPAIGN_DAY, Clerk, Fault, ShopDay, ShopEventKind
@@ -234,7 +234,7 @@ def test_no_demo_is_played_or_reset_once_an_application_writes_to_the_outbox(
         pytest.raises(RefusedError, match=r"real\.event"),
         dg.DagsterInstance.ephemeral() as instance,
     ):
-        _forget(open_shop, instance, Settings(home=tmp_path))
+        _empty(open_shop, instance, Settings(home=tmp_path))
     assert _one(open_shop, "select array_agg(id) from outbox_event") == before
     assert _one(open_shop, "select count(*) from dlq.death") == 2
 
@@ -254,7 +254,7 @@ def test_a_reset_empties_every_table_and_all_counts_agree_afterwards(
     assert count_classified_deaths(open_shop).rollup > 0
 
     with dg.DagsterInstance.ephemeral() as instance:
-        _forget(open_shop, instance, Settings(home=tmp_path))
+        _empty(open_shop, instance, Settings(home=tmp_path))
 
     assert count_classified_deaths(open_shop) == DeathCounts(0, 0, 0)
     tables = [

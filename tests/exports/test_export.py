@@ -592,7 +592,7 @@ def test_repeated_export_has_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    "lost", ["purged", "forgotten", "deleted by the application once delivered"]
+    "lost", ["event purged", "death purged", "deleted by the application once delivered"]
 )
 def test_day_with_deleted_events_is_not_exported_again(
     connection: Connection, export: Export, folder: Path, lost: str
@@ -613,7 +613,7 @@ def test_day_with_deleted_events_is_not_exported_again(
         with pytest.raises(RefusedError):
             export(now=NOW + timedelta(days=1))
         (folder / name).unlink()
-    assert export(now=NOW + timedelta(days=1)).rows == (1 if lost == "forgotten" else 2)
+    assert export(now=NOW + timedelta(days=1)).rows == (1 if lost == "death purged" else 2)
 
 
 def _lose_an_event(connection: Connection, how: str) -> None:
@@ -628,7 +628,7 @@ def _lose_an_event(connection: Connection, how: str) -> None:
         "update outbox_event_archive set archived_at = %s where id = 2", [NOW + timedelta(days=9)]
     )
     purge_archive(connection, before=NOW + timedelta(days=1), audit=audit)
-    if how == "forgotten":
+    if how == "death purged":
         purge_deaths(connection, before=NOW, audit=audit)
 
 
@@ -637,7 +637,7 @@ def test_day_with_events_purged_before_its_first_export_is_exported(
 ) -> None:
     """The archive did not wait for the export, and there are no files to keep."""
     add_death(connection, payload=PAYLOAD)
-    _lose_an_event(connection, "purged")
+    _lose_an_event(connection, "event purged")
     assert export().rows == 1
     assert verify_day(connection, day=DAY, folder=folder) == []
 
@@ -665,7 +665,7 @@ def test_files_of_a_broken_export_are_not_replaced_by_fewer_rows(
     add_death(connection)
     export()
     break_off(export, folder)
-    _lose_an_event(connection, "purged")
+    _lose_an_event(connection, "event purged")
     with pytest.raises(RefusedError, match="another export would hold less"):
         export(now=NOW + timedelta(days=2))
 

@@ -141,7 +141,17 @@ def _do_something(
 ) -> None:
     later = datetime.now(UTC) + timedelta(days=5000 + step)
     match chance.choice(
-        ["die", "die", "classify", "retry", "deliver", "archive", "restore", "purge", "forget"]
+        [
+            "die",
+            "die",
+            "classify",
+            "retry",
+            "deliver",
+            "archive",
+            "restore",
+            "purge",
+            "purge deaths",
+        ]
     ):
         case "die":
             kind = chance.choice(["order.placed", "order.paid", "parcel.sent"])
@@ -177,7 +187,7 @@ def _do_something(
             restore_events(connection, Selection(all=True), audit=audit())
         case "purge":
             purge_archive(connection, before=later, audit=audit())
-        case "forget":
+        case "purge deaths":
             classify_deaths(connection, zone=UTC_ZONE)
             archive_dead_events(connection, before=later, only_exported=False, audit=audit())
             purge_archive(connection, before=later, audit=audit())

@@ -302,7 +302,7 @@ create table :"dlq_schema".export_day (
     -- When the files were read again and found complete; null: not verified.
     verified_at timestamptz,
     -- Deaths of the day that were purged from the ledger since.
-    forgotten   bigint      not null default 0
+    purged      bigint      not null default 0
 );
 comment on table :"dlq_schema".export_day
     is 'The export of each day: its bounds, and its files with sizes and checksums.';

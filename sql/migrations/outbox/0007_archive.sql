@@ -139,7 +139,7 @@ end
 $$;
 
 -- The times of the days before that moment whose export was verified and still holds every death, also those that the
--- ledger has forgotten since; neighbours are one range. A death that committed late makes its day incomplete until it is
+-- ledger has purged since; neighbours are one range. A death that committed late makes its day incomplete until it is
 -- exported again.
 create function :"dlq_schema".exported_times(before timestamptz) returns tstzmultirange language sql stable
 begin atomic
@@ -147,7 +147,7 @@ begin atomic
     from :"dlq_schema".export_day x
     where x.starts_at < before and x.verified_at is not null
         and x.ends_at > (select min(e.dead_at) from :"outbox_schema".:"outbox_table" e where e.status = 'dead')
-        and x.rows = x.forgotten + (
+        and x.rows = x.purged + (
             select count(*) from :"dlq_schema".death d where d.died_at >= x.starts_at and d.died_at < x.ends_at);
 end;
 

@@ -402,7 +402,7 @@ def test_a_missing_event_is_recorded_for_metrics_and_alerts(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"alert_urls": "slack://s3cr3t/b/c nonsense"}, "DLQ_ALERT_URLS: entry 2 is no address: "),
+        ({"alert_urls": "slack://s3cr3t/b/c nonsense"}, "DLQ_ALERT_URLS: entry 2 is not a URL: "),
         (
             {"alert_urls": "nonsense://s3cr3t"},
             r"DLQ_ALERT_URLS: entry 1 \(nonsense:\w{6}\) is not an Apprise address",

@@ -77,6 +77,6 @@ def test_a_kill_at_any_moment_loses_no_event(tmp_path: Path) -> None:
             no_event_is_missing(connection, events=60 * rounds)
             audit = "select sum(events)::int as n from dlq.audit where kind = 'archive.purge'"
             assert one(connection, audit) == {"n": 60 * rounds}
-            assert one(connection, MOVES)["n"] > rounds
+            assert one(connection, MOVES)["n"] >= rounds
     finally:
         server.release()

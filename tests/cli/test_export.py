@@ -153,7 +153,7 @@ def test_the_redaction_of_exports_applies(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--output", "x", "--since", "yesterday"], 2, "no time. Write it as 2026-11-24"),
+        (["--output", "x", "--since", "yesterday"], 2, "not a time. Write it as 2026-11-24"),
         (["--output", "x", "--cause", "v1-none"], 3, "There is no cause 'v1-none'."),
         (["--output", "nowhere/x"], 1, "No such file or directory: 'nowhere/x'"),
         (["--output", "-", "99", "999"], 3, "None of these events ever died. List dead"),

@@ -278,7 +278,7 @@ def test_the_flagger_can_flag_a_fix_in_its_own_name(connection: Connection, urls
     kill(connection, "boom")
     classify_deaths(connection, zone=UTC_ZONE)
     with psycopg.connect(urls["flagger"], autocommit=True) as flagger:
-        flagger.execute("select dlq.flag_fix('mended', \"all\" => true)")
+        flagger.execute("select dlq.flag_fix('fixed', \"all\" => true)")
     (fix,) = list_fixes(connection)
     assert fix.flagged_by == conninfo_to_dict(urls["flagger"])["user"]
 
@@ -347,7 +347,7 @@ FORBIDDEN = {
         "alter table outbox_event disable trigger all",
     ],
     "reader": [
-        "select dlq.flag_fix('mended', \"all\" => true)",
+        "select dlq.flag_fix('fixed', \"all\" => true)",
         "select dlq.move_to_archive(array[1], now())",
         "update dlq.cause set note = 'x'",
         "select archive_dead_outbox_events(0)",
@@ -362,7 +362,7 @@ FORBIDDEN = {
     "worker": [
         "update outbox_event set payload = '{}'",
         "update outbox_event set dead_at = null",
-        "select dlq.flag_fix('mended', \"all\" => true)",
+        "select dlq.flag_fix('fixed', \"all\" => true)",
     ],
 }
 

@@ -107,7 +107,7 @@ def test_every_argument_of_the_function_is_a_field_of_the_fix(
     connection: Connection, team: Team, cause: str
 ) -> None:
     team.execute(
-        "select dlq.flag_fix('mended', cause => %s, event_type => 'order.paid', aggregate_type =>"
+        "select dlq.flag_fix('fixed', cause => %s, event_type => 'order.paid', aggregate_type =>"
         " 'order',"
         " event_ids => array[3, 4, 5], error_contains => 'no answer', since => '2026-01-01Z',"
         " until => '2099-01-01Z', link => 'v42', owner => 'checkout', not_before => '2030-01-01Z',"
@@ -139,11 +139,11 @@ def test_every_argument_of_the_function_is_a_field_of_the_fix(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("'mended'", "without a filter would target every dead event"),
+        ("'fixed'", "without a filter would target every dead event"),
         ("' ', \"all\" => true", "note must not be empty"),
-        ("'mended', cause => 'v1-nothing'", "no cause 'v1-nothing'"),
-        ("'mended', event_type => 'never.seen'", "No dead events match"),
-        ("'mended', \"all\" => true, event_type => 'order.paid'", "violates check constraint"),
+        ("'fixed', cause => 'v1-nothing'", "no cause 'v1-nothing'"),
+        ("'fixed', event_type => 'never.seen'", "No dead events match"),
+        ("'fixed', \"all\" => true, event_type => 'order.paid'", "violates check constraint"),
     ],
 )
 @pytest.mark.usefixtures("cause")
@@ -198,5 +198,5 @@ def test_nothing_that_the_team_creates_is_called_in_its_place(
         "create temp table fix (id int); create temp table cause (id text, merged_into text)"
     )
     team.execute("set search_path = pg_temp, dlq, public")
-    team.execute("select dlq.flag_fix('mended', cause => %s)", [cause])
+    team.execute("select dlq.flag_fix('fixed', cause => %s)", [cause])
     assert [fix.selection.cause for fix in list_fixes(connection)] == [cause]

@@ -5,8 +5,8 @@ import getpass
 import json
 import os
 import pty
-import select
 import re
+import select
 import signal
 import subprocess
 import sys

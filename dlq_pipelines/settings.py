@@ -73,14 +73,10 @@ class Settings(BaseSettings):
         default="UTC", description="Time zone of days (partitions, reports) and schedules."
     )
     outbox_schema: Identifier = Field(
-        default="public", description="Schema of the application's outbox tables."
+        default="public", description="Schema of the application's outbox table."
     )
     outbox_table: Identifier = Field(
         default="outbox_event", description="The application's outbox table."
-    )
-    archive_table: Identifier = Field(
-        default="outbox_event_archive",
-        description="Archive of dead events; created if it does not exist.",
     )
     schema_name: Identifier = Field(
         default="dlq",
@@ -415,7 +411,6 @@ class Settings(BaseSettings):
         return TableNames(
             outbox_schema=self.outbox_schema,
             outbox_table=self.outbox_table,
-            archive_table=self.archive_table,
             dlq_schema=self.schema_name,
         )
 

@@ -17,7 +17,7 @@ begin;
 revoke all on schema :"dlq_schema" from :"operator", :"reader", :"flagger", :"worker";
 revoke all on all tables in schema :"dlq_schema" from :"operator", :"reader", :"flagger", :"worker";
 revoke all on all functions in schema :"dlq_schema" from :"operator", :"reader", :"flagger", :"worker";
-revoke all on :"outbox_schema".:"outbox_table", :"outbox_schema".:"archive_table"
+revoke all on :"outbox_schema".:"outbox_table"
     from :"operator", :"reader", :"flagger", :"worker";
 
 -- The operator writes our tables and moves events between the application's two.
@@ -35,22 +35,20 @@ where n.nspname = :'dlq_schema' and prokind = 'f' and prorettype <> 'trigger'::r
 -- Append-only tables: the audit log, the migrations and the ledger. In the ledger the trigger adds deaths, jobs fill in
 -- the cause, and the purge deletes the oldest.
 revoke update, delete on :"dlq_schema".audit from :"operator";
-revoke insert, update, delete on :"dlq_schema".migration from :"operator";
-revoke insert, update on :"dlq_schema".death from :"operator";
-grant update (cause_id) on :"dlq_schema".death to :"operator";
+revoke insert, update, delete on :"dlq_schema".migration, :"dlq_schema".attachment from :"operator";
+revoke update on :"dlq_schema".death from :"operator";
+grant update (cause_id, ended_at) on :"dlq_schema".death to :"operator";
 -- What is never deleted.
 revoke delete on :"dlq_schema".cause, :"dlq_schema".cause_alias, :"dlq_schema".cause_day, :"dlq_schema".fix,
     :"dlq_schema".fix_stage, :"dlq_schema".fix_outcome, :"dlq_schema".export_day from :"operator";
 -- A retry makes events pending; with DLQ_ALLOW_EDIT it may replace the payload.
-grant select, insert, delete, update (status, attempts, next_run_at, dead_at, payload)
+grant select, insert, delete, update (status, attempts, next_run_at, payload)
     on :"outbox_schema".:"outbox_table" to :"operator";
--- The right to update is what a row lock asks for; nothing in the archive is ever changed.
-grant select, insert, delete, update (archived_at) on :"outbox_schema".:"archive_table" to :"operator";
 
 -- The reader reads, payloads included, and may call what changes nothing.
 grant usage on schema :"outbox_schema", :"dlq_schema" to :"reader";
 grant select on all tables in schema :"dlq_schema" to :"reader";
-grant select on :"outbox_schema".:"outbox_table", :"outbox_schema".:"archive_table" to :"reader";
+grant select on :"outbox_schema".:"outbox_table" to :"reader";
 select format('grant execute on function %s to %I', p.oid::regprocedure, :'reader')
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = pronamespace
 where n.nspname = :'dlq_schema' and prokind = 'f' and provolatile <> 'v' and not prosecdef

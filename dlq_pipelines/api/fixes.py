@@ -217,7 +217,7 @@ def get_parked(
         limit=query.limit,
     )
     return ParkedPage(
-        found, len(found), query.limit, found[-1].event_id if len(found) == query.limit else None
+        found, len(found), query.limit, found[-1].death_id if len(found) == query.limit else None
     )
 
 

@@ -1,4 +1,4 @@
-"""Moves dead events from the outbox to the archive table, by age or because a person discards them.
+"""Moves dead events from the outbox to the archive, by age or because a person discards them.
 
 Events move in batches. One statement deletes and inserts a batch, in one transaction with its
 audit entry. A killed run leaves whole batches moved and all other events in place; the next run
@@ -38,7 +38,7 @@ class ArchiveResult:
         moved: number of events.
         batches: number of transactions.
         left: number of events that are old enough and stay, because an open fix targets them, their
-            day is not exported, the archive has an event of the same id, or the limit was reached.
+            day is not exported, a row of the application refers to them, or the limit was reached.
             Excludes rows that other transactions lock; the next run moves those.
     """
 
@@ -65,8 +65,8 @@ def archive_dead_events(
         options: how the run goes.
 
     Raises:
-        SchemaError: the archive table lacks a column of the outbox table, or a constraint of the
-            archive table rejects an event.
+        SchemaError: the archive lacks a column of the outbox table, or archiving an event would
+            change rows that refer to it.
     """
     where: dict[str, object] = {"before": before, "times": None}
     if only_exported:
@@ -111,36 +111,37 @@ def discard_events(
     Args:
         connection: in autocommit mode.
         selection: the dead events, including events that are not exported or that an open fix
-            targets; the fix continues without them. An event stays if the archive has its id.
+            targets; the fix continues without them. An event stays if a row of the application
+            refers to it.
         audit: who discards, and why; the ledger keeps both with each event.
         options: how the change runs.
 
     Raises:
         NotFoundError: the cause does not exist.
-        SchemaError: the archive table lacks a column of the outbox table, or a constraint of the
-            archive table rejects an event.
+        SchemaError: the archive lacks a column of the outbox table, or archiving an event would
+            change rows that refer to it.
     """
 
     def discard_batch(parameters: BatchParameters, _: int) -> DeathBatch:
         page = lock_batch(connection, parameters)
-        free = connection.fetch_one("archive.discardable", deaths=page.deaths)
-        if free["events"] and not options.dry_run:
-            with explain_archive_refusal():
-                connection.fetch_one(
-                    "archive.discard",
-                    deaths=free["deaths"],
-                    actor=audit.actor,
-                    reason=audit.reason,
-                    now=audit.now,
-                )
+        with explain_archive_refusal():
+            # Also in a dry run, which rolls back: rows that refer to an event keep it in the outbox.
+            events = connection.fetch_one(
+                "archive.discard",
+                deaths=page.deaths,
+                actor=audit.actor,
+                reason=audit.reason,
+                now=audit.now,
+            )["events"]
+        if events:
             record_audit_entry(
                 connection,
                 "archive.discard",
                 summarize_selection(selection),
                 audit=audit,
-                events=free["events"],
+                events=events,
             )
-        return replace(page, taken=free["events"], free=page.free - page.taken + free["events"])
+        return replace(page, taken=events, free=page.free - page.taken + events)
 
     return process_selection(
         connection, selection, discard_batch, max_retries=None, options=options

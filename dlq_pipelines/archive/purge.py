@@ -47,7 +47,7 @@ def purge_archive(
     while limit := options.remaining_in_batch(events, BATCH):
         with connection.transaction():
             purged = connection.fetch_one("archive.purge", before=before, limit=limit)
-            count = len(purged["ids"])
+            count = len(purged["deaths"])
             if count:
                 filter_ = {"before": before.isoformat()}
                 audit_id = record_audit_entry(

@@ -1,6 +1,6 @@
 """Restores archived events to the outbox as dead, for a fix that came late.
 
-An event returns with the time of its death, so that the ledger records no second death. One
+An event returns as dead of the same death, so that the ledger records no second one. One
 statement deletes and inserts a batch, in one transaction with its audit entry.
 """
 
@@ -56,8 +56,8 @@ def restore_events(
 
     Raises:
         NotFoundError: the cause does not exist.
-        SchemaError: the archive table lacks a column of the outbox table, or a constraint of the
-            outbox table rejects an event.
+        SchemaError: the archive lacks a column of the outbox table, or a constraint of the outbox
+            table rejects an event.
     """
     where = build_selection_parameters(connection, selection, before=None)
     total = RestoreResult(0, 0, 0, 0, 0)
@@ -65,20 +65,20 @@ def restore_events(
     while True:
         with connection.transaction():
             page = connection.fetch_one("archive.restorable", limit=BATCH, **where, **after)
-            ids = page["ids"][: options.remaining_in_batch(total.events, BATCH)]
-            if ids and not options.dry_run:
+            deaths = page["deaths"][: options.remaining_in_batch(total.events, BATCH)]
+            if deaths and not options.dry_run:
                 with explain_archive_refusal():
-                    connection.fetch_one("archive.restore", ids=ids, now=audit.now)
+                    connection.fetch_one("archive.restore", deaths=deaths, now=audit.now)
                 record_audit_entry(
                     connection,
                     "archive.restore",
                     summarize_selection(selection),
                     audit=audit,
-                    events=len(ids),
+                    events=len(deaths),
                 )
         total = RestoreResult(
-            total.events + len(ids),
-            total.batches + bool(ids),
+            total.events + len(deaths),
+            total.batches + bool(deaths),
             total.blocked + page["blocked"],
             total.discarded + page["discarded"],
             total.locked + page["locked"],

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from dlq_pipelines.causes.counts import CAUSES_SHOWN, LABELS
 from dlq_pipelines.causes.fingerprint import VERSION, compute_cause_key, compute_fingerprint
 from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.outbox.batches import FIRST_CURSOR, build_cursor_parameters
 from dlq_pipelines.postgres.connect import Connection
 
 BATCH = 5_000
@@ -48,16 +49,19 @@ def classify_deaths(
         RefusedError: another version of the fingerprint made the catalogue, which is not reindexed.
     """
     _require_current_version(connection)
-    deaths = batches = after = 0
+    deaths = batches = 0
+    after = FIRST_CURSOR
     new_causes: list[str] = []
     cache = FingerprintCache()
     while True:
         with connection.transaction():
-            batch = connection.fetch_one("cause.take_batch", limit=BATCH, after=after)
-            if not batch["ids"] and not after:
+            batch = connection.fetch_one(
+                "cause.take_batch", limit=BATCH, **build_cursor_parameters(after)
+            )
+            if not batch["ids"] and after == FIRST_CURSOR:
                 return ClassificationResult(deaths, batches, tuple(new_causes))
             if not batch["ids"]:
-                after = 0  # start again: transactions may have committed lower ids meanwhile
+                after = FIRST_CURSOR  # again: earlier deaths may have committed meanwhile
                 continue
             fingerprints = cache.fingerprint_deaths(connection, batch["ids"], batch["digests"])
             causes, created = _lock_causes(connection, fingerprints, cache.samples)
@@ -66,7 +70,7 @@ def classify_deaths(
         batches += 1
         new_causes += created
         progress(deaths)
-        after = batch["ids"][-1]
+        after = batch["last_time"], batch["last_id"]
 
 
 def _assign_causes(

@@ -389,7 +389,7 @@ def list_parked_events_command(
     print_page(
         "events",
         [asdict(event) for event in found],
-        cursor=found[-1].event_id if len(found) == limit else None,
+        cursor=found[-1].death_id if len(found) == limit else None,
         format=format,
         brief=[_summarize_parked_event(event) for event in found],
         empty="No event is parked."

@@ -26,7 +26,7 @@ from dlq_pipelines.settings import read_settings
 from dlq_pipelines.validate import validate_not_negative
 
 _settings = read_settings()
-_TABLE = describe_table(_settings, _settings.outbox_schema, _settings.archive_table, ARCHIVE)
+_TABLE = describe_table(_settings, _settings.schema_name, "archived", ARCHIVE)
 
 
 class ArchiveConfig(dg.Config):
@@ -104,7 +104,7 @@ def dead_event_archive(
 def _build_table_metadata(session: Session) -> dict[str, Any]:
     """Describe the archive table after a run, and what the next purges delete."""
     settings = session.settings
-    return session.describe_table(settings.outbox_schema, settings.archive_table) | {
+    return session.describe_table(settings.schema_name, "archived") | {
         "dagster/row_count": count_archive_rows(session.connection),
         "purged_within_a_week": _count_purged_within_a_week(session),
     }
@@ -165,12 +165,13 @@ def archive_purge(
 
 @dg.asset_check(asset=dead_event_archive, description=describe_check("no_event_is_missing"))
 def no_event_is_missing(outbox: OutboxResource) -> dg.AssetCheckResult:
-    """Find events of the ledger that are in neither table, or in both."""
+    """Find events of the ledger that are in neither table, or in both, and deaths it missed."""
     with outbox.session() as session:
         found = reconcile_events(session.connection, now=session.now)
         figures = {
             "missing": found.missing,
             "duplicated": found.duplicated,
+            "missed": found.missed,
             "event_ids": list(found.event_ids),
         }
         return report_check_result(

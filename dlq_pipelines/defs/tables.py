@@ -26,13 +26,16 @@ _EVENT: tuple[Column, ...] = (
     ("next_run_at", _TIME, False, "Due time: when a worker may take the event next."),
     ("created_at", _TIME, False, "When the application wrote the event."),
 )
-_DEAD: tuple[Column, ...] = (
+_ERROR: tuple[Column, ...] = (
     ("last_error", "text", True, "Error of the last failed attempt."),
     ("last_error_at", _TIME, True, "When that attempt failed."),
-    ("dead_at", _TIME, True, "When the event died; null unless it is dead."),
 )
-OUTBOX = _EVENT + _DEAD
-ARCHIVE = (*_EVENT, ("archived_at", _TIME, True, "When the event was archived."), *_DEAD)
+OUTBOX = _EVENT + _ERROR
+ARCHIVE: tuple[Column, ...] = (
+    *OUTBOX,
+    ("dlq_death_id", "bigint", False, "Death after which the event was archived."),
+    ("dlq_archived_at", _TIME, False, "When the event was archived."),
+)
 CAUSE: tuple[Column, ...] = (
     ("id", "text", False, "First fingerprint of the cause; it never changes."),
     ("exception_type", "text", False, "Class of the exception."),

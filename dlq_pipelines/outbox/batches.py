@@ -16,7 +16,7 @@ from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
 
-# Keyset cursor of deaths: (died_at, event_id).
+# Keyset cursor of deaths: (died_at, death_id).
 DeathCursor = tuple[datetime, int]
 # Parameters of the statement that takes a batch, by their names.
 BatchParameters = dict[str, Any]
@@ -59,7 +59,7 @@ class DeathBatch:
         parked: events that were retried too often.
         rows: deaths that were read; fewer than `BATCH` in the last batch.
         last_time: the cursor's time after this batch.
-        last_id: the cursor's event after this batch.
+        last_id: the cursor's death after this batch.
     """
 
     taken: int

@@ -142,12 +142,12 @@ def list_dead_events(
     parameters = _build_parameters(connection, selection)
     with connection.transaction():
         connection.run("session.use_one_snapshot")
-        ids = _find_ids(connection, parameters, key, wanted=wanted, skipped=skipped, plain=plain)
+        deaths = _find_deaths(connection, parameters, key, wanted=wanted, skipped=skipped, plain=plain)
         rows = connection.run(
-            "dead_event.events", ids=ids[:limit], longest=_MAX_TEXT_LENGTH
+            "dead_event.events", deaths=deaths[:limit], longest=_MAX_TEXT_LENGTH
         ).fetchall()
     events = tuple(_build_listed_event(row) for row in rows)
-    return DeadEventPage(events, _encode_cursor(events[-1]) if len(ids) > limit else None)
+    return DeadEventPage(events, _encode_cursor(rows[-1]) if len(deaths) > limit else None)
 
 
 def _build_listed_event(row: DictRow) -> DeadEvent:
@@ -224,7 +224,7 @@ def _build_parameters(connection: Connection, selection: Selection) -> dict[str,
     }
 
 
-def _find_ids(
+def _find_deaths(
     connection: Connection,
     parameters: dict[str, Any],
     key: tuple[Any, int],
@@ -233,7 +233,7 @@ def _find_ids(
     skipped: int,
     plain: bool,
 ) -> list[int]:
-    """Return the ids of the next `wanted` events after `skipped` others.
+    """Return the deaths of the next `wanted` events after `skipped` others.
 
     For a plain selection PostgreSQL skips them; otherwise they are read and dropped.
     """
@@ -245,8 +245,8 @@ def _find_ids(
         page = connection.fetch_one(
             "dead_event.look", **parameters, **before, rows=rows, offset=offset
         )
-        found += page["ids"]
-        # Skipped ids are dropped at once, so memory stays that of a page.
+        found += page["deaths"]
+        # Skipped deaths are dropped at once, so memory stays that of a page.
         past, found = past - min(past, len(found)), found[min(past, len(found)) :]
         if len(found) >= wanted or page["rows"] < rows:
             return found[:wanted]
@@ -301,16 +301,15 @@ def _list_ages(counted: Counter[float | None]) -> tuple[AgeCount, ...]:
     )
 
 
-def _encode_cursor(event: DeadEvent) -> str:
-    """Return the cursor of an event as an opaque text."""
-    assert event.dead_at is not None  # noqa: S101 - it is dead
-    micros = (event.dead_at - _EPOCH) // timedelta(microseconds=1)
-    return base64.urlsafe_b64encode(_CURSOR.pack(micros, event.id)).decode().rstrip("=")
+def _encode_cursor(row: DictRow) -> str:
+    """Return the cursor of a listed event, its last death, as an opaque text."""
+    micros = (row["dead_at"] - _EPOCH) // timedelta(microseconds=1)
+    return base64.urlsafe_b64encode(_CURSOR.pack(micros, row["death_id"])).decode().rstrip("=")
 
 
 def _decode_cursor(after: str) -> tuple[datetime, int]:
     try:
-        micros, event_id = _CURSOR.unpack(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
-        return _EPOCH + timedelta(microseconds=micros), event_id
+        micros, death_id = _CURSOR.unpack(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
+        return _EPOCH + timedelta(microseconds=micros), death_id
     except (binascii.Error, struct.error, ValueError, OverflowError):
         raise ValueError(INVALID_CURSOR) from None

@@ -1,38 +1,68 @@
-"""Compares the ledger with outbox and archive: finds events that are missing or in both."""
+"""Compares the outbox, the ledger and the archive: finds missed deaths and missing events."""
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 
+from dlq_pipelines.outbox import BATCH
+from dlq_pipelines.outbox.batches import FIRST_CURSOR, build_cursor_parameters
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.postgres.missed import PAUSE_SECONDS, record_missed_deaths
 
 
 @dataclass(frozen=True)
 class ReconciliationResult:
-    """The result of a reconciliation of the whole ledger.
+    """The result of a reconciliation of the whole outbox and ledger.
 
     Attributes:
         missing: events in neither table that no retry delivered and no purge deleted.
         duplicated: events in both tables.
-        event_ids: at most 20 of them.
+        missed: deaths that no trigger saw, recorded now.
+        event_ids: at most 20 missing or duplicated events.
     """
 
     missing: int
     duplicated: int
-    event_ids: tuple[int, ...] = ()
+    missed: int = 0
+    event_ids: tuple[str, ...] = ()
 
     @property
     def is_balanced(self) -> bool:
-        """Whether no event is missing and none is in both tables."""
-        return not self.missing and not self.duplicated
+        """Whether no event is missing, none is in both tables, and no death was missed."""
+        return not (self.missing or self.duplicated or self.missed)
 
 
 def reconcile_events(connection: Connection, *, now: datetime) -> ReconciliationResult:
-    """Look for every event of the ledger; store the result for the report of the day."""
+    """Compare all events, record missed deaths, and store the result for the report of the day.
+
+    Args:
+        connection: in autocommit mode.
+        now: the time of the reconciliation.
+    """
+    missed = record_missed_deaths(connection, now=now, is_missed=True)
+    end_stale_deaths(connection)
     with connection.transaction():
-        found = connection.fetch_one("archive.unaccounted")
+        found = connection.fetch_one("reconcile.unaccounted")
         found["event_ids"] = found["event_ids"] or []
-        connection.run("archive.record_reconciliation", now=now, **found)
-    return ReconciliationResult(found["missing"], found["duplicated"], tuple(found["event_ids"]))
+        connection.run("reconcile.record", now=now, missed=missed, **found)
+    return ReconciliationResult(
+        found["missing"], found["duplicated"], missed, tuple(found["event_ids"])
+    )
+
+
+def end_stale_deaths(connection: Connection) -> int:
+    """End deaths of events that are no longer dead, which no trigger saw. Return how many."""
+    ended: int = 0
+    cursor = FIRST_CURSOR
+    while True:
+        batch = connection.fetch_one(
+            "reconcile.end_stale", limit=BATCH, **build_cursor_parameters(cursor)
+        )
+        ended += batch["ended"]
+        if batch["rows"] < BATCH:
+            return ended
+        cursor = batch["last_time"], batch["last_id"]
+        time.sleep(PAUSE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -55,6 +85,6 @@ class OutboxState:
 
 
 def read_outbox_state(connection: Connection) -> OutboxState:
-    """Read the state of the outbox from its two partial indexes."""
-    found = connection.fetch_one("outbox.observe")
-    return OutboxState(**found, rows=connection.fetch_one("outbox.rows")["rows"])
+    """Read the state of the outbox from its dead and its waiting events."""
+    found = connection.fetch_one("reconcile.observe")
+    return OutboxState(**found, rows=connection.fetch_one("reconcile.rows")["rows"])

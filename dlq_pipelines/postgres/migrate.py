@@ -1,52 +1,47 @@
 """Applies migrations and checks that the database has the schema of this release.
 
-Migrations are SQL files in two series: `sql/migrations/dlq` (our own schema) and
-`sql/migrations/outbox` (additive changes to the application's tables). They are applied in the
-order of their numbers, `dlq` first where numbers are equal.
-
-A file runs in one transaction with the row that records it, unless its first line is
-`-- transaction: none`. Then its statements, separated by blank lines, run one by one and must be
-idempotent. With `lock timeout: none` they wait for locks without limit: a concurrent index build
-waits for older transactions while the application goes on.
+Migrations are SQL files in `sql/migrations`, for our own schema, applied in the order of their
+numbers, each in one transaction with the row that records it. Then `sql/outbox` is attached to the
+application's table in one transaction: views and functions that know its columns, and last the
+triggers that record deaths.
 """
 
 import hashlib
-import re
+import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import psycopg
 
-from dlq_pipelines.errors import DlqError, SchemaError
+from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.postgres.queries import SQL_FOLDER, TableNames, bind_names
-
-MigrationSeries = Literal["outbox", "dlq"]
+from dlq_pipelines.postgres.missed import record_missed_deaths
+from dlq_pipelines.postgres.queries import (
+    SQL_FOLDER,
+    TableNames,
+    bind_names,
+    list_relations,
+)
+from dlq_pipelines.postgres.shape import REFERENCE_SHAPE
 
 # The key of the advisory lock that one `dlq migrate` at a time holds: "dlqm" in ASCII.
 _RUNNER_LOCK = 0x646C716D
 _RUNNER_WAIT_SECONDS = 60.0
 _LOCK_TRIES = 10
-_STATEMENT_END = re.compile(r";[ \t]*\n[ \t]*\n")
+# How the attachment to the application's table is listed among the migrations.
+_ATTACHMENT = 9999
 
 
 @dataclass(frozen=True)
 class Migration:
-    """One file: its series, its number in that series, and its text with psql variables."""
+    """One file: its number, its name, and its text with psql variables."""
 
-    series: MigrationSeries
     number: int
     name: str
     text: str
-
-    @property
-    def label(self) -> str:
-        """The name that people see, such as `dlq/0001_schema`."""
-        return f"{self.series}/{self.name}"
 
     @property
     def checksum(self) -> str:
@@ -54,65 +49,81 @@ class Migration:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
-    def transactional(self) -> bool:
-        """Whether the file runs in one transaction."""
-        return not self.text.startswith("-- transaction: none")
-
-    @property
-    def waits_for_locks(self) -> bool:
-        """Whether it waits for locks without limit, because no other session waits for it."""
-        return self.text.startswith("-- transaction: none, lock timeout: none")
-
-    @property
-    def statements(self) -> list[str]:
-        """The statements that are sent to the server one by one."""
-        return (
-            [self.text]
-            if self.transactional
-            else [s for s in _STATEMENT_END.split(self.text) if s.strip()]
-        )
+    def is_attachment(self) -> bool:
+        """Whether this is `sql/outbox`, which is applied again whenever it or the table changes."""
+        return self.number == _ATTACHMENT
 
 
-def load_migrations(folder: Path = SQL_FOLDER / "migrations") -> list[Migration]:
+def load_migrations(folder: Path = SQL_FOLDER) -> list[Migration]:
     """Return every migration of this release in the order of application."""
-    found = [
-        Migration(series, int(file.name[:4]), file.stem, file.read_text(encoding="utf-8"))
-        for series in ("dlq", "outbox")
-        for file in (folder / series).glob("[0-9][0-9][0-9][0-9]_*.sql")
+    files = sorted((folder / "migrations").glob("[0-9][0-9][0-9][0-9]_*.sql"))
+    attached = sorted((folder / "outbox").glob("[0-9]_*.sql"))
+    return [
+        *(Migration(int(file.name[:4]), file.stem, file.read_text("utf-8")) for file in files),
+        Migration(_ATTACHMENT, "outbox", "\n".join(file.read_text("utf-8") for file in attached)),
     ]
-    # dlq before outbox: a trigger needs the function of its schema.
-    return sorted(found, key=lambda migration: (migration.number, migration.series))
 
 
-def list_pending_migrations(connection: Connection, migrations: list[Migration]) -> list[Migration]:
+def list_pending_migrations(
+    connection: Connection,
+    migrations: list[Migration],
+    shape: Mapping[str, str] | None = None,
+) -> list[Migration]:
     """Return the migrations that this database lacks.
+
+    Args:
+        connection: to the database.
+        migrations: those of this release.
+        shape: the SQL that stands for the application's columns, to compare with what is attached;
+            None: whichever it is.
 
     Raises:
         SchemaError: an applied file was edited, or a newer release migrated the database.
     """
-    applied = _applied(connection)
-    known = {(migration.series, migration.number): migration for migration in migrations}
-    for key, (name, checksum) in applied.items():
-        migration = known.get(key)
+    applied = _list_applied(connection)
+    known = {migration.number: migration for migration in migrations}
+    for number, (name, checksum) in applied.items():
+        migration = known.get(number)
         if migration is None:
             raise SchemaError(
-                f"The database has the migration {key[0]}/{name} of a newer release.",
+                f"The database has the migration {name} of a newer release.",
                 "Install that release.",
             )
         if migration.checksum != checksum:
             raise SchemaError(
-                f"Migration {migration.label} was edited after it was applied.",
+                f"Migration {migration.name} was edited after it was applied.",
                 "Restore the released file and put the change into a new migration.",
             )
     return [
-        migration for migration in migrations if (migration.series, migration.number) not in applied
+        migration
+        for migration in migrations
+        if (
+            not _is_attached(connection, migration, shape)
+            if migration.is_attachment
+            else migration.number not in applied
+        )
     ]
+
+
+def _is_attached(
+    connection: Connection, migration: Migration, shape: Mapping[str, str] | None
+) -> bool:
+    if not connection.fetch_one("migration.exists")["found"]:
+        return False
+    row = connection.run("migration.attached").fetchone()
+    return (
+        row is not None
+        and row["recorded_at"] is not None
+        and row["checksum"] == migration.checksum
+        and (shape is None or row["shape"] == dict(shape))
+    )
 
 
 def apply_migrations(
     connection: Connection,
     migrations: list[Migration],
     *,
+    shape: Mapping[str, str] = REFERENCE_SHAPE,
     report: Callable[[str], None] = lambda _: None,
 ) -> list[Migration]:
     """Apply the pending migrations and return them.
@@ -120,8 +131,8 @@ def apply_migrations(
     Args:
         connection: in autocommit mode, with the rights of the tables' owner.
         migrations: normally the result of `load_migrations`.
-        report: called before each step with a sentence: which migration is applied, and which
-            sessions it waits for.
+        shape: the SQL that stands for the columns of the application's table.
+        report: called before each step with a sentence.
 
     Raises:
         SchemaError: the outbox table does not exist or a column has the wrong type; another
@@ -129,7 +140,7 @@ def apply_migrations(
             not granted in ten tries of `lock_timeout` each. Migrations that were applied before
             stay applied, and the next run continues after them.
     """
-    if not list_pending_migrations(connection, migrations):
+    if not list_pending_migrations(connection, migrations, shape):
         return []
     if not connection.fetch_one("migration.host_exists")["found"]:
         table = f"{connection.names.outbox_schema}.{connection.names.outbox_table}"
@@ -138,12 +149,15 @@ def apply_migrations(
             "Set DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE, and run `dlq migrate` again.",
         )
     with _hold_runner_lock(connection):
-        pending = list_pending_migrations(connection, migrations)
+        pending = list_pending_migrations(connection, migrations, shape)
         for migration in pending:
-            report(f"applying {migration.label}")
-            if migration.waits_for_locks:
-                _report_long_transactions(connection, report)
-            _apply(connection, migration)
+            report(f"applying {migration.name}")
+            _apply(connection, migration, shape)
+        # The triggers record what dies from here on. Events that were dead before follow, in
+        # batches of their own transactions; a killed run goes on with the next `dlq migrate`.
+        now = connection.fetch_one("session.clock")["now"]
+        record_missed_deaths(connection, now=now, is_missed=False)
+        connection.run("migration.record_existing")
     return pending
 
 
@@ -156,24 +170,23 @@ def require_current(connection: Connection) -> None:
     missing = list_pending_migrations(connection, load_migrations())
     if missing:
         raise SchemaError(
-            f"The database lacks {len(missing)} migration(s), first {missing[0].label}.",
+            f"The database lacks {len(missing)} migration(s), first {missing[0].name}.",
             "Run `dlq migrate`.",
         )
 
 
-def render_migrations(series: MigrationSeries, names: TableNames) -> str:
-    """Return a series as one script for `psql -f`, to apply migrations with other tools.
+def render_migrations(names: TableNames, shape: Mapping[str, str] = REFERENCE_SHAPE) -> str:
+    """Return all migrations as one script for `psql -f`, to apply them with other tools.
 
     Table names are psql variables whose defaults are the configured names. The script records what
-    it applies, so `dlq migrate` skips it. Apply the series `dlq` first: the trigger of the series
-    `outbox` calls its functions.
+    it applies, so `dlq migrate` skips it.
     """
-    migrations = [migration for migration in load_migrations() if migration.series == series]
     head = [
-        f"-- dlq-pipelines: migrations of the series {series}. Apply dlq before outbox.",
-        *_declare_variables(asdict(names)),
+        "-- dlq-pipelines: all migrations.",
+        *_declare_variables(asdict(names) | list_relations(names) | dict(shape)),
     ]
-    return "\n".join([*head, *map(_render_migration, migrations), ""])
+    scripts = [_render_migration(migration, shape) for migration in load_migrations()]
+    return "\n".join([*head, *scripts, ""])
 
 
 def render_roles(names: TableNames) -> str:
@@ -193,30 +206,33 @@ def _declare_variables(defaults: dict[str, str]) -> Iterator[str]:
         yield from (f"\\if :{{?{token}}}", "\\else", f"\\set {token} '{value}'", "\\endif")
 
 
-def _render_migration(migration: Migration) -> str:
-    record = (  # the name and checksum of our own file
-        'insert into :"dlq_schema".migration (series, number, name, checksum) values '  # noqa: S608
-        f"('{migration.series}', {migration.number}, '{migration.name}', '{migration.checksum}');"
-    )
+def _render_migration(migration: Migration, shape: Mapping[str, str]) -> str:
+    if migration.is_attachment:
+        given = json.dumps(dict(shape)).replace("'", "''")
+        record = (  # the checksum of our own files, and our own SQL
+            'delete from :"dlq_schema".attachment;\n'  # noqa: S608
+            'insert into :"dlq_schema".attachment (checksum, shape) values '
+            f"('{migration.checksum}', '{given}');"
+        )
+    else:
+        record = (  # the name and checksum of our own file
+            'insert into :"dlq_schema".migration (number, name, checksum) values '  # noqa: S608
+            f"({migration.number}, '{migration.name}', '{migration.checksum}');"
+        )
     body = f"{migration.text.rstrip()}\n{record}"
-    timeout = "0" if migration.waits_for_locks else "5s"
-    head = f"\n-- {migration.label}\nset lock_timeout = '{timeout}';\n"
-    return head + (f"begin;\n{body}\ncommit;" if migration.transactional else body)
+    return f"\n-- {migration.name}\nset lock_timeout = '5s';\nbegin;\n{body}\ncommit;"
 
 
-def _applied(connection: Connection) -> dict[tuple[MigrationSeries, int], tuple[str, str]]:
+def _list_applied(connection: Connection) -> dict[int, tuple[str, str]]:
     if not connection.fetch_one("migration.exists")["found"]:
         return {}
     rows = connection.run("migration.applied").fetchall()
-    return {(row["series"], row["number"]): (row["name"], row["checksum"]) for row in rows}
+    return {row["number"]: (row["name"], row["checksum"]) for row in rows}
 
 
 @contextmanager
 def _hold_runner_lock(connection: Connection) -> Iterator[None]:
-    """Hold the runner lock, without a statement timeout, because an index build can take hours.
-
-    The lock is polled: a blocked wait holds a snapshot that a concurrent index build waits for.
-    """
+    """Hold the lock that one `dlq migrate` at a time holds, without a statement timeout."""
     give_up = time.monotonic() + _RUNNER_WAIT_SECONDS
     while not connection.fetch_one("migration.try_lock", key=_RUNNER_LOCK)["locked"]:
         if time.monotonic() > give_up:
@@ -245,26 +261,20 @@ def _override_timeouts(connection: Connection, **timeouts: str) -> Iterator[None
             connection.run("migration.set_timeouts", **before)
 
 
-def _report_long_transactions(connection: Connection, report: Callable[[str], None]) -> None:
-    """Report the sessions with an open transaction, as far as this role can see them."""
-    for session in connection.run("migration.long_transactions"):
-        report(
-            f"  waiting for session {session['pid']} ({session['program'] or 'unnamed'}, role "
-            f"{session['role']}) to end its transaction, open since "
-            f"{session['since']:%Y-%m-%d %H:%M:%S} UTC; the application goes on"
-        )
-
-
-def _apply(connection: Connection, migration: Migration) -> None:
+def _apply(connection: Connection, migration: Migration, shape: Mapping[str, str]) -> None:
     for attempt in range(1, _LOCK_TRIES + 1):
         try:
-            return _apply_once(connection, migration)
+            with connection.transaction():
+                text = bind_names(migration.text, connection.names, shape)
+                connection.execute(text.encode())
+                _record(connection, migration, shape)
+            return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if attempt < _LOCK_TRIES:
                 time.sleep(0.2 * attempt)
         except psycopg.errors.InsufficientPrivilege as error:
             raise SchemaError(
-                f"Migration {migration.label}: {error.diag.message_primary}.",
+                f"Migration {migration.name}: {error.diag.message_primary}.",
                 "Run `dlq migrate` as the owner of the outbox table.",
             ) from None
         except psycopg.errors.ObjectNotInPrerequisiteState as error:
@@ -272,32 +282,22 @@ def _apply(connection: Connection, migration: Migration) -> None:
                 error.diag.message_primary or "", error.diag.message_hint or ""
             ) from None
     raise SchemaError(
-        f"Migration {migration.label} got no lock in {_LOCK_TRIES} tries: a long transaction holds "
+        f"Migration {migration.name} got no lock in {_LOCK_TRIES} tries: a long transaction holds "
         "the table or its rows.",
         "End that transaction (pg_stat_activity shows it) and run `dlq migrate` again.",
     )
 
 
-def _apply_once(connection: Connection, migration: Migration) -> None:
-    if migration.transactional:
-        with connection.transaction():
-            _execute(connection, migration)
-            _record(connection, migration)
+def _record(connection: Connection, migration: Migration, shape: Mapping[str, str]) -> None:
+    if migration.is_attachment:
+        connection.run(
+            "migration.record_attachment",
+            checksum=migration.checksum,
+            shape=json.dumps(dict(shape)),
+        )
         return
-    with _override_timeouts(connection, lock="0") if migration.waits_for_locks else nullcontext():
-        _execute(connection, migration)
-    _record(connection, migration)
-
-
-def _execute(connection: Connection, migration: Migration) -> None:
-    for statement in migration.statements:
-        connection.execute(bind_names(statement, connection.names).encode())
-
-
-def _record(connection: Connection, migration: Migration) -> None:
     connection.run(
         "migration.record",
-        series=migration.series,
         number=migration.number,
         name=migration.name,
         checksum=migration.checksum,
@@ -305,21 +305,8 @@ def _record(connection: Connection, migration: Migration) -> None:
 
 
 def create_host_tables(connection: Connection) -> None:
-    """Create the reference tables for the demo and for tests, unless the outbox table exists.
-
-    Raises:
-        DlqError: the archive table exists without the outbox table.
-    """
+    """Create the reference table for the demo and for tests, unless the outbox table exists."""
     if connection.fetch_one("migration.host_exists")["found"]:
         return
-    try:
-        connection.execute(
-            bind_names(
-                (SQL_FOLDER / "host" / "outbox_event.sql").read_text(), connection.names
-            ).encode()
-        )
-    except psycopg.errors.DuplicateTable as error:
-        raise DlqError(
-            f"{error.diag.message_primary}, but the outbox table does not.",
-            "Set DLQ_OUTBOX_TABLE and DLQ_ARCHIVE_TABLE to tables that belong together.",
-        ) from None
+    text = (SQL_FOLDER / "host" / "outbox_event.sql").read_text("utf-8")
+    connection.execute(bind_names(text, connection.names).encode())

@@ -24,27 +24,42 @@ SQL_FOLDER = next(
 _NAME = re.compile(r"^-- name: ([a-z_0-9]+)$", re.MULTILINE)
 _IDENTIFIER = re.compile(r':"([a-z_]+)"')
 _LITERAL = re.compile(r"(?<!:):'([a-z_]+)'")
+_RAW = re.compile(r"(?<!:)(::)?:([a-z_]+)\b")
 
 
 @dataclass(frozen=True)
 class TableNames:
-    """Names of tables and schemas. The archive table is in the schema of the outbox table."""
+    """The names of the application's table and of our schema."""
 
     outbox_schema: str = "public"
     outbox_table: str = "outbox_event"
-    archive_table: str = "outbox_event_archive"
     dlq_schema: str = "dlq"
 
 
-def bind_names(text: str, names: TableNames) -> str:
-    """Replace the psql variables of a text: `:"name"` by an identifier, `:'name'` by a literal.
+def bind_names(text: str, names: TableNames, shape: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Replace the psql variables of a text.
+
+    `:"name"` becomes an identifier, `:'name'` a literal, and `:name` the SQL that `shape` has.
 
     Raises:
-        KeyError: a variable is not a field of `TableNames`.
+        KeyError: a variable is neither a field of `TableNames` nor in `shape`.
     """
-    values = asdict(names)
+    values = {**asdict(names), **list_relations(names), **shape}
     text = _IDENTIFIER.sub(lambda token: sql.Identifier(values[token[1]]).as_string(None), text)
-    return _LITERAL.sub(lambda token: sql.Literal(values[token[1]]).as_string(None), text)
+    text = _LITERAL.sub(lambda token: sql.Literal(values[token[1]]).as_string(None), text)
+    return _RAW.sub(
+        lambda token: f"{token[1] or ''}{shape[token[2]]}" if token[2] in shape else token[0], text
+    )
+
+
+def list_relations(names: TableNames) -> dict[str, str]:
+    """Return qualified names as texts, for statements that PostgreSQL puts together itself."""
+    ours = {
+        f"{name}_regclass": sql.Identifier(names.dlq_schema, name).as_string(None)
+        for name in ("archived", "dead_now", "fix", "wanted")
+    }
+    outbox = sql.Identifier(names.outbox_schema, names.outbox_table).as_string(None)
+    return {**ours, "outbox_regclass": outbox}
 
 
 @lru_cache(maxsize=16)

@@ -337,7 +337,7 @@ class ReconciliationFigures:
     checked_at: datetime
     missing: int
     duplicated: int
-    event_ids: tuple[int, ...]
+    event_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,11 +19,13 @@ class ParkedEvent:
     """A dead event that died again after the maximum of retries.
 
     Attributes:
+        death_id: its last death, which is the cursor of the next page.
         cause_id: the cause that its last death is shown as; None: not classified yet.
         retries: how often it was retried.
         died_at: the time of its last death.
     """
 
+    death_id: int
     event_id: int
     event_type: str
     aggregate_type: str
@@ -42,14 +44,14 @@ def list_parked_events(
     after: int = 0,
     limit: int = 100,
 ) -> list[ParkedEvent]:
-    """Return parked events in the order of their ids.
+    """Return parked events in the order of their last deaths.
 
     Args:
         connection: to the outbox.
         max_retries: retries after which an event is parked.
         selection: return only selected events.
         fix_id: return only events that this fix retried or targets, whenever they died.
-        after: the id of the last event of the previous page.
+        after: the death of the last event of the previous page.
         limit: 1 to 5,000 events.
     """
     rows = connection.run(
@@ -98,7 +100,7 @@ def release_parked(
         after=after,
         limit=BATCH,
     ):
-        after = page[-1].event_id
+        after = page[-1].death_id
         result += retry_selected(
             connection,
             Selection(event_ids=tuple(event.event_id for event in page)),

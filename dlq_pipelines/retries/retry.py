@@ -187,9 +187,7 @@ def retry_with_payload(
         if options.dry_run:
             return
         release_batch(connection, parameters, audit=audit)
-        connection.run(
-            "retry.replace_payload", event_id=event_id, deaths=batch.deaths, payload=payload
-        )
+        connection.run("retry.replace_payload", deaths=batch.deaths, payload=payload)
         record_audit_entry(
             connection,
             "retry.payload",

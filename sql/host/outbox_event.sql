@@ -1,5 +1,5 @@
--- The application's own tables, as applications with a transactional outbox have them: the reference for tests and
--- the demo. A real installation already has its tables and never runs this file.
+-- The application's own table, as applications with a transactional outbox have it: the reference for
+-- tests and the demo. A real installation already has its table and never runs this file.
 create schema if not exists :"outbox_schema";
 
 create table :"outbox_schema".:"outbox_table" (
@@ -16,18 +16,3 @@ create table :"outbox_schema".:"outbox_table" (
 
 -- What a worker polls.
 create index on :"outbox_schema".:"outbox_table" (next_run_at) where status in ('pending', 'retry');
-
-create table :"outbox_schema".:"archive_table" (
-    id             bigint      primary key,
-    aggregate_type text        not null,
-    aggregate_id   text        not null,
-    event_type     text        not null,
-    payload        jsonb       not null,
-    status         text        not null,
-    attempts       integer     not null,
-    next_run_at    timestamptz not null,
-    created_at     timestamptz not null,
-    archived_at    timestamptz default now()
-);
-
-create index on :"outbox_schema".:"archive_table" (archived_at);

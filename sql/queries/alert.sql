@@ -13,22 +13,18 @@ from (select id from muted union all select m.id from :"dlq_schema".cause m wher
 select count(*) as events
 from (
     select from (
-        select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
-        where e.status = 'dead' order by e.dead_at desc, e.id desc limit %(look)s) e
-    where not exists (
-        select from :"dlq_schema".death d
-        where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
+        select n.cause_id from :"dlq_schema".dead_now n
+        order by n.died_at desc, n.death_id desc limit %(look)s) n
+    where n.cause_id is null or n.cause_id <> all(%(muted)s::text[])
     limit %(most)s) counted
 
 -- name: oldest
 -- Time of the oldest death whose event is still dead and whose cause is not muted, among the `look` oldest.
-select min(e.dead_at) as died_at
+select min(n.died_at) as died_at
 from (
-    select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
-    where e.status = 'dead' order by e.dead_at, e.id limit %(look)s) e
-where not exists (
-    select from :"dlq_schema".death d
-    where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
+    select n.died_at, n.cause_id from :"dlq_schema".dead_now n
+    order by n.died_at, n.death_id limit %(look)s) n
+where n.cause_id is null or n.cause_id <> all(%(muted)s::text[])
 
 -- name: window
 -- Deaths since a time by event type, of causes that are not muted: the latest `most` among the latest `look` deaths.
@@ -93,21 +89,22 @@ order by f.closed_at desc, f.id limit %(limit)s
 -- An index-only scan of failed retries leads; each event with enough of them is looked up.
 select count(*) as events
 from (
-    select r.event_id from :"dlq_schema".retry r where r.outcome in ('died_again', 'timed_out', 'deleted')
-    group by r.event_id having count(*) >= %(max_retries)s) tried
+    select r.event_id, r.event_created_at from :"dlq_schema".retry r
+    where r.outcome in ('died_again', 'timed_out', 'deleted')
+    group by r.event_id, r.event_created_at having count(*) >= %(max_retries)s) tried
 cross join lateral (
-    select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
-    where e.id = tried.event_id and e.status = 'dead' limit 1) e
-where not exists (
-    select from :"dlq_schema".death d
-    where d.event_id = e.id and d.died_at = e.dead_at and d.cause_id = any(%(muted)s::text[]))
+    select n.cause_id from :"dlq_schema".dead_now n
+    where n.event_id = tried.event_id
+        and n.event_created_at is not distinct from tried.event_created_at
+    limit 1) n
+where n.cause_id is null or n.cause_id <> all(%(muted)s::text[])
 
 -- name: purged_soon
 -- Number of events archived before a time, which the purge will delete, at most `look`.
 select count(*) as events
-from (select from :"outbox_schema".:"archive_table" a
-      where a.status = 'dead' and a.dead_at is not null and a.archived_at < %(before)s
-      order by a.archived_at, a.id limit %(look)s) soon
+from (select from :"dlq_schema".archive a
+      where a.archived_at < %(before)s
+      order by a.archived_at, a.death_id limit %(look)s) soon
 
 -- name: failed_checks
 select name, severity, figures, checked_at

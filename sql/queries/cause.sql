@@ -2,19 +2,22 @@
 
 -- name: take_batch
 -- Locks the next unclassified deaths and returns their ids with the digests of their errors. The
--- texts stay in the database: a text that a thousand deaths share is fetched once. Pages by id, so
--- that a batch does not scan what earlier batches classified.
+-- texts stay in the database: a text that a thousand deaths share is fetched once. Pages by time and id,
+-- so that a batch does not scan what earlier batches classified.
 with batch as (
-    select id, error
+    select id, died_at, error
     from :"dlq_schema".death
-    where cause_id is null and id > %(after)s
-    order by id
+    where cause_id is null and (died_at, id) > (%(after_time)s, %(after_id)s)
+    order by died_at, id
     limit %(limit)s
     for update skip locked
 )
-select coalesce(array_agg(id order by id), '{}') as ids,
+select coalesce(array_agg(id order by died_at, id), '{}') as ids,
     coalesce(
-        array_agg(sha256(convert_to(coalesce(error, ''), 'UTF8')) order by id), '{}') as digests
+        array_agg(sha256(convert_to(coalesce(error, ''), 'UTF8')) order by died_at, id),
+        '{}') as digests,
+    max(died_at) as last_time,
+    (array_agg(id order by died_at desc, id desc))[1] as last_id
 from batch
 
 -- name: fetch_errors
@@ -51,14 +54,28 @@ with cause as (
 select count(*) as created from cause
 
 -- name: assign
--- Writes the cause of each death. Returns the number of deaths, and as JSON the groups that the
--- statements below add to the rollups in the same transaction.
+-- Writes the cause of each death, and adds those whose events are still dead to dlq.dead. Returns
+-- the number of deaths, and as JSON the groups that the statements below add to the rollups in the
+-- same transaction.
 with assigned as (
     update :"dlq_schema".death d
     set cause_id = given.cause_id
     from unnest(%(deaths)s::bigint[], %(causes)s::text[]) as given (death_id, cause_id)
     where d.id = given.death_id and d.cause_id is null
-    returning d.died_at, d.cause_id, d.event_type, d.aggregate_type, d.attempts
+    returning d.*
+), still_dead as (
+    insert into :"dlq_schema".dead
+    select id,
+        event_id,
+        event_created_at,
+        aggregate_type,
+        aggregate_id,
+        event_type,
+        died_at,
+        cause_id
+    from assigned
+    where ended_at is null
+    on conflict (death_id) do nothing
 ), grouped as (
     select cause_id,
         event_type,
@@ -213,11 +230,7 @@ delete from :"dlq_schema".death_hour where hour < %(until)s
 -- of a merged cause are added to the cause that it is merged into. `id` and the cursor are null
 -- where they do not apply.
 with now as (
-    select d.cause_id, count(*) as dead
-    from :"outbox_schema".:"outbox_table" e
-    join :"dlq_schema".death d on d.event_id = e.id and d.died_at = e.dead_at
-    where e.status = 'dead'
-    group by 1
+    select cause_id, count(*) as dead from :"dlq_schema".dead group by 1
 ), rollup as (
     select cause_id, sum(deaths)::bigint as deaths from :"dlq_schema".cause_day group by 1
 ), shown as (
@@ -303,7 +316,7 @@ select distinct error from (
     select error
     from :"dlq_schema".death
     where cause_id = any(%(ids)s::text[])
-    order by died_at desc, event_id desc
+    order by died_at desc, id desc
     limit %(limit)s
 ) latest
 
@@ -317,12 +330,10 @@ with found as (
     cross join lateral (
         select min(d.died_at) as died_at
         from :"dlq_schema".death d
-        left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
-        left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
         where d.cause_id = any(array(
                 select m.id from :"dlq_schema".cause m where m.id = f.id or m.merged_into = f.id))
             and d.died_at > f.fixed_at
-            and coalesce(e.created_at, a.created_at) > f.fixed_at
+            and d.event_created_at > f.fixed_at
     ) again
     where f.status = 'fixed' and again.died_at is not null
     order by f.id

@@ -17,8 +17,9 @@ begin
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where c.relkind in ('r', 'p')
             and (
-                n.nspname = :'dlq_schema' and c.relname not in ('migration', 'installation', 'job_scan')
-                or n.nspname = :'outbox_schema' and c.relname in (:'outbox_table', :'archive_table')
+                n.nspname = :'dlq_schema' and c.relname not in (
+                    'migration', 'attachment', 'installation', 'job_scan')
+                or n.nspname = :'outbox_schema' and c.relname = :'outbox_table'
             )
     );
 end
@@ -39,7 +40,7 @@ select
     (select count(*) from :"dlq_schema".retry) as retried,
     (select count(*) from :"dlq_schema".retry where outcome = 'delivered') as retried_done,
     (select count(*) from :"dlq_schema".retry where outcome = 'died_again') as retried_dead,
-    (select count(*) from :"outbox_schema".:"archive_table" where status = 'dead') as archived,
+    (select count(*) from :"dlq_schema".archive) as archived,
     (select count(*) from :"outbox_schema".:"outbox_table" where status = 'dead') as still_dead,
     (select count(*) from :"outbox_schema".:"outbox_table" where status = 'done') as done,
     (select count(*) from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')) as waiting

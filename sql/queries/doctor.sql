@@ -2,21 +2,19 @@
 
 -- name: triggers
 -- The triggers that record deaths. For one that does not fire: the statement that remedies it. A
--- missing trigger is created by its migration, once that is no longer recorded as applied.
+-- missing trigger is created by `dlq migrate`, once the attachment is no longer recorded.
 select
     wanted.name,
     coalesce(t.tgenabled in ('O', 'A'), false) as fires,
     t.oid is null as is_missing,
     case
-        when t.oid is null then format(
-            'delete from %%I.migration where name = ''0003_record_deaths''', :'dlq_schema'
-        )
+        when t.oid is null then format('delete from %%I.attachment', :'dlq_schema')
         else format(
             'alter table %%I.%%I enable trigger %%I',
             :'outbox_schema', :'outbox_table', wanted.name
         )
     end as remedy
-from unnest(array['dlq_death_update', 'dlq_death_insert', 'dlq_death_inserted']) as wanted (name)
+from unnest(array['dlq_insert', 'dlq_update', 'dlq_delete', 'dlq_truncate']) as wanted (name)
 left join pg_catalog.pg_trigger t
     on t.tgname = wanted.name
     and t.tgrelid = format('%%I.%%I', :'outbox_schema', :'outbox_table')::regclass
@@ -30,10 +28,12 @@ with narrower (relation, privilege, columns) as (  -- these columns only; null: 
     from (values
         ('audit', 'update'),
         ('audit', 'delete'),
+        ('attachment', 'insert'),
+        ('attachment', 'update'),
+        ('attachment', 'delete'),
         ('migration', 'insert'),
         ('migration', 'update'),
         ('migration', 'delete'),
-        ('death', 'insert'),
         ('cause', 'delete'),
         ('cause_alias', 'delete'),
         ('cause_day', 'delete'),
@@ -43,10 +43,9 @@ with narrower (relation, privilege, columns) as (  -- these columns only; null: 
         ('export_day', 'delete')
     ) revoked (name, privilege)
     union all values
-        (format('%%I.%%I', :'dlq_schema', 'death'), 'update', array['cause_id']),
+        (format('%%I.%%I', :'dlq_schema', 'death'), 'update', array['cause_id', 'ended_at']),
         (format('%%I.%%I', :'outbox_schema', :'outbox_table'), 'update',
-            array['status', 'attempts', 'next_run_at', 'dead_at', 'payload']),
-        (format('%%I.%%I', :'outbox_schema', :'archive_table'), 'update', array['archived_at'])
+            array['status', 'attempts', 'next_run_at', 'payload'])
 ), known as (
     select
         c.oid,
@@ -55,7 +54,7 @@ with narrower (relation, privilege, columns) as (  -- these columns only; null: 
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     where (n.nspname = :'dlq_schema' and c.relkind in ('r', 'p', 'v', 'm'))
-        or (n.nspname = :'outbox_schema' and c.relname in (:'outbox_table', :'archive_table'))
+        or (n.nspname = :'outbox_schema' and c.relname = :'outbox_table')
 ), need as (
     select
         known.oid,
@@ -101,11 +100,11 @@ from :"dlq_schema".death where cause_id is null
 -- requires.
 select
     count(*) as events,
-    min(e.dead_at) as first,
-    max(e.dead_at) as last
-from :"outbox_schema".:"outbox_table" e
-where e.status = 'dead' and e.dead_at < %(before)s
-    and not e.dead_at <@ (select :"dlq_schema".exported_times(%(before)s))
+    min(n.died_at) as first,
+    max(n.died_at) as last
+from :"dlq_schema".dead_now n
+where n.died_at < %(before)s
+    and not n.died_at <@ (select :"dlq_schema".exported_times(%(before)s))
 
 -- name: daemons
 -- The age of each daemon's last heartbeat, from Dagster's table in Dagster's database.

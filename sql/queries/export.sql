@@ -16,28 +16,32 @@ select d.id as death_id,
             select exists (
                 select from :"dlq_schema".retry r where r.payload_before is not null)
         ) then (
-            select r.payload_before::text
+            select r.payload_before
             from :"dlq_schema".retry r
             where r.event_id = d.event_id
+                and r.event_created_at is not distinct from d.event_created_at
                 and r.death_id >= d.id
                 and r.payload_before is not null
             order by r.death_id
             limit 1
         ) end,
-        e.payload::text,
-        a.payload::text
+        o.payload,
+        a.payload
     ) as payload,
-    coalesce(e.created_at, a.created_at) as created_at,
+    d.event_created_at as created_at,
     d.attempts,
     d.died_at,
     d.error,
     d.cause_id as fingerprint
 from :"dlq_schema".death d
-left join :"outbox_schema".:"outbox_table" e on e.id = d.event_id
-left join :"outbox_schema".:"archive_table" a on a.id = d.event_id
+left join :"dlq_schema".outbox o
+    on o.id = d.event_id and o.created_at is not distinct from d.event_created_at
+left join :"dlq_schema".archive a
+    on a.id = d.event_id and a.created_at is not distinct from d.event_created_at
 where (%(since)s::timestamptz is null or d.died_at >= %(since)s::timestamptz)
     and (%(until)s::timestamptz is null or d.died_at < %(until)s::timestamptz)
-    and (%(event_ids)s::bigint[] is null or d.event_id = any(%(event_ids)s::bigint[]))
+    and (%(event_ids)s::text[] is null
+        or d.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
     and (%(attempts)s::integer is null or d.attempts = %(attempts)s::integer)
     and (%(event_type)s::text is null or d.event_type = %(event_type)s::text)
     and (%(aggregate_type)s::text is null or d.aggregate_type = %(aggregate_type)s::text)

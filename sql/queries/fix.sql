@@ -15,11 +15,14 @@ order by id
 with target as (
     select e.event_id, e.aggregate_type, e.aggregate_id,
         %(max_retries)s <= (
-            select count(*) from :"dlq_schema".retry r where r.event_id = e.event_id) as parked
+            select count(*) from :"dlq_schema".retry r
+            where r.event_id = e.event_id
+                and r.event_created_at is not distinct from e.event_created_at) as parked
     from :"dlq_schema".dead_event e
     cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
-        and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
+        and (%(event_ids)s::text[] is null
+            or e.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
         and :"dlq_schema".selects(f, e)
 )
 select count(*) as events, count(distinct (aggregate_type, aggregate_id)) as aggregates,
@@ -34,12 +37,16 @@ select count(*) as events
 from :"dlq_schema".dead_event e
 cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
 where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
-    and (%(event_ids)s::bigint[] is null or e.event_id = any(%(event_ids)s::bigint[]))
+    and (%(event_ids)s::text[] is null
+            or e.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
     and :"dlq_schema".selects(f, e)
-    and exists (select from :"outbox_schema".:"outbox_table" newer
-                where newer.aggregate_type = e.aggregate_type
-                    and newer.aggregate_id = e.aggregate_id
-                    and newer.id > e.event_id and newer.status = 'done')
+    and e.aggregate_id <> ''
+    and exists (
+        select from :"dlq_schema".outbox newer
+        where newer.aggregate_type = e.aggregate_type
+            and newer.aggregate_id = e.aggregate_id
+            and (newer.created_at, newer.id) > (e.event_created_at, e.event_id)
+            and newer.delivered)
 
 -- name: get
 select * from :"dlq_schema".fix where id = %(fix_id)s
@@ -60,8 +67,8 @@ select * from :"dlq_schema".fix where id = %(fix_id)s for update
 -- name: backlog
 -- The queue lag: seconds since the oldest due event fell due. Driven by the index that workers
 -- poll.
-select extract(epoch from %(now)s::timestamptz - min(next_run_at))::float8 as seconds
-from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')
+select extract(epoch from %(now)s::timestamptz - min(due_at))::float8 as seconds
+from :"dlq_schema".outbox where waiting
 
 -- name: due
 -- Open fixes that need a step, the one advanced longest ago first. A fix needs a step if
@@ -82,11 +89,13 @@ where f.closed_at is null and (
                 select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null)
         or exists (
             select from (
-                select r.event_id, r.due_at from :"dlq_schema".retry r
+                select r.death_id, r.event_id, r.event_created_at, r.due_at
+                from :"dlq_schema".retry r
                 where r.fix_id = f.id and r.outcome is null and r.due_at <= %(now)s
                 order by r.due_at limit 20) r
-            left join :"outbox_schema".:"outbox_table" e on e.id = r.event_id
-            where e.id is null or e.status in ('done', 'dead')
+            left join :"dlq_schema".outbox o
+                on o.id = r.event_id and o.created_at is not distinct from r.event_created_at
+            where o.id is null or o.delivered or o.dead
                 or r.due_at + make_interval(secs => f.settle_seconds) <= %(now)s)))
 order by f.stepped_at nulls first, f.id limit %(limit)s
 
@@ -175,7 +184,9 @@ from :"dlq_schema".retry r
 join :"dlq_schema".death d on d.id = r.death_id
 left join lateral (
     select a.error from :"dlq_schema".death a
-    where a.event_id = r.event_id and a.died_at > d.died_at
+    where a.event_id = r.event_id
+        and a.event_created_at is not distinct from r.event_created_at
+        and a.died_at > d.died_at
     order by a.died_at limit 1) again on true
 where r.fix_id = %(fix_id)s and r.stage = %(stage)s
     and r.outcome in ('died_again', 'timed_out', 'deleted')

@@ -17,7 +17,7 @@ from :"dlq_schema".death_count
 with tally as materialized (
     select event_type, aggregate_type, attempts, count(*) as deaths
     from :"dlq_schema".death
-    where cause_id is null and attempts >= 0
+    where cause_id is null
     group by 1, 2, 3
 ), label as (
     select name, value
@@ -36,24 +36,24 @@ group by 1, 2, 3
 -- name: dead
 -- Events that are dead now by their labels; types without a label are `other`. Walks from one pair
 -- of types to the next in the index and counts each there: half the work of grouping, which compares
--- each row. After 500 pairs, the rest is one number.
+-- each row. After 500 pairs, the rest is one number. The few unclassified deaths are grouped.
 with recursive kind as (
     (
-        select event_type, aggregate_type, 1 as n
-        from :"outbox_schema".:"outbox_table"
-        where status = 'dead'
-        order by event_type, aggregate_type
+        select left(event_type, 100) as event_type, left(aggregate_type, 100) as aggregate_type,
+            1 as n
+        from :"dlq_schema".dead
+        order by left(event_type, 100), left(aggregate_type, 100)
         limit 1
     )
     union all
     select next.event_type, next.aggregate_type, kind.n + 1
     from kind
     cross join lateral (
-        select e.event_type, e.aggregate_type
-        from :"outbox_schema".:"outbox_table" e
-        where e.status = 'dead'
-            and (e.event_type, e.aggregate_type) > (kind.event_type, kind.aggregate_type)
-        order by e.event_type, e.aggregate_type
+        select left(d.event_type, 100) as event_type, left(d.aggregate_type, 100) as aggregate_type
+        from :"dlq_schema".dead d
+        where (left(d.event_type, 100), left(d.aggregate_type, 100))
+            > (kind.event_type, kind.aggregate_type)
+        order by left(d.event_type, 100), left(d.aggregate_type, 100)
         limit 1
     ) next
     where kind.n < 500
@@ -62,16 +62,20 @@ with recursive kind as (
     from kind
     cross join lateral (
         select count(*) as deaths
-        from :"outbox_schema".:"outbox_table" e
-        where e.status = 'dead'
-            and e.event_type = kind.event_type
-            and e.aggregate_type = kind.aggregate_type
+        from :"dlq_schema".dead d
+        where left(d.event_type, 100) = kind.event_type
+            and left(d.aggregate_type, 100) = kind.aggregate_type
     ) c
 ), tally as materialized (
     select event_type, aggregate_type, deaths from counted
     union all
+    select left(event_type, 100), left(aggregate_type, 100), count(*)
+    from :"dlq_schema".death
+    where cause_id is null and ended_at is null
+    group by 1, 2
+    union all
     select 'other', 'other', (
-            select count(*) from :"outbox_schema".:"outbox_table" where status = 'dead'
+            select count(*) from :"dlq_schema".dead
         ) - (select sum(deaths)::bigint from counted)
     where (select count(*) from kind) = 500
 ), label as (
@@ -122,12 +126,10 @@ group by 1
 -- name: state
 select
     extract(epoch from clock_timestamp() - (
-        select min(dead_at) from :"outbox_schema".:"outbox_table" where status = 'dead'
+        select min(died_at) from :"dlq_schema".dead_now
     ))::float8 as oldest_dead_seconds,
     extract(epoch from (
-        select min(archived_at)
-        from :"outbox_schema".:"archive_table"
-        where status = 'dead' and dead_at is not null
+        select min(archived_at) from :"dlq_schema".archive
     ))::float8 as oldest_archived,
     (select count(*) from :"dlq_schema".retry where outcome is null) as outstanding,
     (select count(*) from :"dlq_schema".death_notice) as unannounced,
@@ -137,18 +139,19 @@ select
     (
         select count(*)
         from (
-            select r.event_id
+            select r.event_id, r.event_created_at
             from :"dlq_schema".retry r
             where r.outcome in ('died_again', 'timed_out', 'deleted')
-            group by r.event_id
+            group by 1, 2
             having count(*) >= %(max_retries)s
         ) retried
         cross join lateral (
             select
-            from :"outbox_schema".:"outbox_table" e
-            where e.id = retried.event_id and e.status = 'dead'
+            from :"dlq_schema".dead_now n
+            where n.event_id = retried.event_id
+                and n.event_created_at is not distinct from retried.event_created_at
             limit 1
-        ) e
+        ) n
     ) as parked
 
 -- name: checks

@@ -11,11 +11,23 @@ select exists (
 ) as found
 
 -- name: applied
-select series, number, name, checksum from :"dlq_schema".migration order by number, series
+select number, name, checksum from :"dlq_schema".migration order by number
 
 -- name: record
-insert into :"dlq_schema".migration (series, number, name, checksum)
-values (%(series)s, %(number)s, %(name)s, %(checksum)s)
+insert into :"dlq_schema".migration (number, name, checksum)
+values (%(number)s, %(name)s, %(checksum)s)
+
+-- name: attached
+select checksum, shape, recorded_at from :"dlq_schema".attachment
+
+-- name: record_attachment
+with old as (
+    delete from :"dlq_schema".attachment
+)
+insert into :"dlq_schema".attachment (checksum, shape) values (%(checksum)s, %(shape)s::jsonb)
+
+-- name: record_existing
+update :"dlq_schema".attachment set recorded_at = clock_timestamp()
 
 -- name: try_lock
 select pg_try_advisory_lock(%(key)s) as locked
@@ -28,12 +40,3 @@ select current_setting('statement_timeout') as statement, current_setting('lock_
 
 -- name: set_timeouts
 select set_config('statement_timeout', %(statement)s, false), set_config('lock_timeout', %(lock)s, false)
-
--- name: long_transactions
--- Sessions whose transactions a concurrent index build waits for. When the transaction of another role began is visible
--- to members of pg_read_all_stats only.
-select pid, usename as role, application_name as program, xact_start as since
-from pg_catalog.pg_stat_activity
-where datname = current_database() and pid <> pg_backend_pid() and xact_start < now() - interval '1 second'
-    and (backend_xid is not null or backend_xmin is not null)
-order by xact_start limit 3

@@ -16,7 +16,7 @@ with due as (
     set next_run_at = clock_timestamp() + make_interval(secs => %(lease)s)
     from due where e.ctid = due.place
     returning e.id, e.aggregate_type, e.aggregate_id, e.event_type, e.payload, e.status, e.attempts,
-        due.next_run_at, e.created_at, e.last_error, e.last_error_at, e.dead_at
+        due.next_run_at, e.created_at, e.last_error, e.last_error_at, null::timestamptz as dead_at
 )
 select * from leased order by next_run_at, id
 
@@ -37,69 +37,58 @@ set status = case when attempts + 1 >= %(max_attempts)s then 'dead' else 'retry'
 where id = %(id)s and status not in ('done', 'dead')
 
 -- name: dead_events
--- The latest death first: the index dlq_dead is read backwards.
-select id,
-    aggregate_type,
-    aggregate_id,
-    event_type,
-    payload,
-    status,
-    attempts,
-    next_run_at,
-    created_at,
-    last_error,
-    last_error_at,
-    dead_at
-from :"outbox_schema".:"outbox_table"
-where status = 'dead'
-    and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
-    and (%(event_type)s::text is null or event_type = %(event_type)s)
-    and (%(since)s::timestamptz is null or dead_at > %(since)s)
-order by dead_at desc, id desc
-limit %(limit)s offset %(offset)s
+-- The latest death first.
+select o.id,
+    o.aggregate_type,
+    o.aggregate_id,
+    o.event_type,
+    o.payload::jsonb as payload,
+    o.status,
+    o.attempts,
+    o.due_at as next_run_at,
+    o.created_at,
+    o.error as last_error,
+    o.error_at as last_error_at,
+    n.died_at as dead_at
+from (
+    select n.* from :"dlq_schema".dead_now n
+    where (%(aggregate_type)s::text is null or n.aggregate_type = %(aggregate_type)s)
+        and (%(event_type)s::text is null or n.event_type = %(event_type)s)
+        and (%(since)s::timestamptz is null or n.died_at > %(since)s)
+    order by n.died_at desc, n.death_id desc
+    limit %(limit)s offset %(offset)s
+) n
+cross join lateral (
+    select o.* from :"dlq_schema".outbox o
+    where o.id = n.event_id and o.created_at is not distinct from n.event_created_at and o.dead
+    limit 1) o
+order by n.died_at desc, n.death_id desc
 
 -- name: count_dead_events
 select count(*) as events
-from :"outbox_schema".:"outbox_table"
-where status = 'dead'
-    and (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
+from :"dlq_schema".dead_now
+where (%(aggregate_type)s::text is null or aggregate_type = %(aggregate_type)s)
     and (%(event_type)s::text is null or event_type = %(event_type)s)
-    and (%(since)s::timestamptz is null or dead_at > %(since)s)
+    and (%(since)s::timestamptz is null or died_at > %(since)s)
 
 -- name: dead_event
-select id,
-    aggregate_type,
-    aggregate_id,
-    event_type,
-    payload,
-    status,
-    attempts,
-    next_run_at,
-    created_at,
-    last_error,
-    last_error_at,
-    dead_at
-from :"outbox_schema".:"outbox_table"
-where id = %(id)s and status = 'dead'
-
--- name: observe
--- The state of the outbox for the observation in Dagster. Reads the two partial indexes, never the
--- delivered events.
-select dead.events as dead,
-    dead.oldest as oldest_dead_at,
-    due.events as waiting,
-    due.oldest as oldest_due_at
-from (
-    select count(*) as events, min(dead_at) as oldest
-    from :"outbox_schema".:"outbox_table" where status = 'dead'
-) dead, (
-    select count(*) as events, min(next_run_at) as oldest
-    from :"outbox_schema".:"outbox_table" where status in ('pending', 'retry')
-) due
-
--- name: rows
--- Rows of the outbox: counted while the table is small, otherwise the planner's estimate, because
--- the statement runs every five minutes.
-select case when c.reltuples < 100000 then (select count(*) from :"outbox_schema".:"outbox_table")
-            else c.reltuples::bigint end as rows
-from pg_catalog.pg_class c where c.oid = :"dlq_schema".outbox_table()
+select o.id,
+    o.aggregate_type,
+    o.aggregate_id,
+    o.event_type,
+    o.payload::jsonb as payload,
+    o.status,
+    o.attempts,
+    o.due_at as next_run_at,
+    o.created_at,
+    o.error as last_error,
+    o.error_at as last_error_at,
+    n.died_at as dead_at
+from :"dlq_schema".dead_now n
+cross join lateral (
+    select o.* from :"dlq_schema".outbox o
+    where o.id = n.event_id and o.created_at is not distinct from n.event_created_at and o.dead
+    limit 1) o
+where n.event_id = (:"dlq_schema".event_ids(array[%(id)s::text]))[1]
+order by n.death_id desc
+limit 1

@@ -21,10 +21,10 @@ select
 -- Distinct events that died. Fewer than deaths if one was retried and died again.
 select count(*) as events
 from (
-    select event_id
+    select event_id, event_created_at
     from :"dlq_schema".death
     where died_at >= %(start)s and died_at < %(until)s
-    group by event_id
+    group by event_id, event_created_at
 ) event
 
 -- name: is_incomplete
@@ -284,7 +284,7 @@ cross join lateral (
             select d.id, d.event_id, d.error, d.died_at
             from :"dlq_schema".death d
             where d.cause_id = m.id and d.died_at >= %(start)s and d.died_at < %(until)s
-            order by d.died_at desc, d.event_id desc
+            order by d.died_at desc, d.id desc
             limit %(limit)s
         ) latest
         where m.id = wanted.cause_id or m.merged_into = wanted.cause_id
@@ -315,13 +315,18 @@ from :"dlq_schema".dead_at(%(at)s)
 -- name: parked
 -- Events that were dead at that time and had been retried `max_retries` times before.
 with retried as materialized (
-    select event_id
+    select event_id, event_created_at
     from :"dlq_schema".retry
     where retried_at < %(at)s
-    group by event_id
+    group by event_id, event_created_at
     having count(*) >= %(max_retries)s
 )
-select count(*) as events from retried join :"dlq_schema".dead_at(%(at)s) using (event_id)
+select count(*) as events
+from :"dlq_schema".dead_at(%(at)s) n
+join :"dlq_schema".death d on d.id = n.death_id
+join retried
+    on retried.event_id = d.event_id
+    and retried.event_created_at is not distinct from d.event_created_at
 
 -- name: purged_soon
 -- Events that were in the archive at one time and were archived before another one: still there,
@@ -329,8 +334,8 @@ select count(*) as events from retried join :"dlq_schema".dead_at(%(at)s) using 
 select
     (
         select count(*)
-        from :"outbox_schema".:"archive_table" a
-        where a.status = 'dead' and a.dead_at is not null and a.archived_at < %(purge_before)s
+        from :"dlq_schema".archive a
+        where a.archived_at < %(purge_before)s
     ) + (
         select count(*)
         from :"dlq_schema".purged p

@@ -4,7 +4,7 @@
 -- PostgreSQL computes when the day begins and ends in the time zone of the report.
 select
     count(*) as deaths,
-    count(distinct d.event_id) as events,
+    count(distinct (d.event_id, d.event_created_at)) as events,
     count(*) - count(d.cause_id) as unclassified,
     count(distinct d.cause_id) as causes
 from :"dlq_schema".shown_death d

@@ -3,106 +3,121 @@
 -- name: take
 -- A batch of the selected deaths, oldest first, in keyset order: it reads at most so many rows,
 -- however few match. Locks as many of the events that may be released as there is room for; if they
--- are to be released, makes them pending and writes their rows of the ledger. Counts the rest.
+-- are to be released, makes them due and writes their rows of the ledger. Counts the rest.
 --
--- One statement. Measured per event: update 5.5 µs, ledger and indexes 4 µs, finding, checking and
--- locking 4.5 µs. Two statements that pass the ids out and back take 3.4 times a bare update
--- instead of 2.8.
+-- One statement: two statements that pass the ids out and back take a third longer.
 --
--- Rows that are looked up one by one are compared with `is not distinct from`, except for the id:
--- after a storm the statistics know nothing of the dead events, and the planner would read an index
--- of all of them for each row.
+-- Rows are looked up one by one (`lateral` with `limit 1`): after a storm the statistics know
+-- nothing of the dead events, and the planner would read all of a table for each batch.
 --
--- The batch is driven by causes, by ids or by the outbox. `archive.restorable` and
--- `dead_event.look` have drives of their own: their second or third source is another table, they
--- use another order, and only literal limits and orders in each branch keep the index scans. One
--- shared drive would need the orders and sources as parameters, which the planner cannot turn into
--- index scans.
+-- The batch is driven by causes, by ids or by everything that is dead. `archive.restorable` and
+-- `dead_event.look` have drives of their own: their sources and orders differ, and only literal
+-- limits and orders in each branch keep the index scans.
 with page as materialized (
     select * from (
-        (select d.* from unnest(%(causes)s::text[]) as member (cause_id)
+        (select n.* from unnest(%(causes)s::text[]) as member (cause_id)
          cross join lateral (
-            select d.* from :"dlq_schema".death d
-            where d.cause_id = member.cause_id and d.died_at < %(before)s
-                and (d.died_at, d.event_id) > (%(after_time)s, %(after_id)s)
-            order by d.died_at, d.event_id limit %(rows)s) d
-         where %(event_ids)s::bigint[] is null)
+            select n.* from :"dlq_schema".dead n
+            where n.cause_id = member.cause_id and n.died_at < %(before)s
+                and (n.died_at, n.death_id) > (%(after_time)s, %(after_id)s)
+            order by n.died_at, n.death_id limit %(rows)s) n
+         where %(event_ids)s::text[] is null)
         union all
-        (select d.* from :"dlq_schema".death d
-         where d.event_id = any(%(event_ids)s::bigint[]) and d.died_at < %(before)s
-            and (d.died_at, d.event_id) > (%(after_time)s, %(after_id)s)
-         order by d.died_at, d.event_id limit %(rows)s)
+        (select n.* from :"dlq_schema".dead_now n
+         where n.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[]))
+            and n.died_at < %(before)s
+            and (n.died_at, n.death_id) > (%(after_time)s, %(after_id)s)
+         order by n.died_at, n.death_id limit %(rows)s)
         union all
-        (select d.* from (
-            select e.id, e.dead_at from :"outbox_schema".:"outbox_table" e
-            where e.status = 'dead' and e.dead_at < %(before)s
-                and (e.dead_at, e.id) > (%(after_time)s, %(after_id)s)
-                and %(causes)s::text[] is null and %(event_ids)s::bigint[] is null
-            order by e.dead_at, e.id limit %(rows)s) e
-         cross join lateral (
-            select d.* from :"dlq_schema".death d
-            where d.event_id = e.id and d.died_at is not distinct from e.dead_at limit 1) d)
+        (select n.* from :"dlq_schema".dead_now n
+         where n.died_at < %(before)s
+            and (n.died_at, n.death_id) > (%(after_time)s, %(after_id)s)
+            and %(causes)s::text[] is null and %(event_ids)s::text[] is null
+         order by n.died_at, n.death_id limit %(rows)s)
     ) drive
-    order by died_at, event_id limit %(rows)s
+    order by died_at, death_id limit %(rows)s
 ), tried as materialized (
-    select r.event_id, count(*) as retries, array_agg(r.death_id) as deaths,
+    select r.event_id, r.event_created_at, count(*) as retries, array_agg(r.death_id) as deaths,
         bool_or(r.fix_id = %(fix_id)s) as by_fix
     from :"dlq_schema".retry r where r.event_id = any(array(select event_id from page))
-    group by r.event_id
+    group by r.event_id, r.event_created_at
 ), judged as materialized (
-    select page.id as death_id, page.event_id, page.died_at, case
+    select page.*, case
         when %(max_retries)s::integer is not null and tried.retries >= %(max_retries)s then 'parked'
-        when not %(ordered)s then 'free'
+        when not %(ordered)s or page.aggregate_id = '' then 'free'
         when exists (
             select from :"dlq_schema".retry r
             cross join lateral (
-                select from :"outbox_schema".:"outbox_table" o
-                where o.id = r.event_id and o.status in ('pending', 'retry') limit 1) under_way
-            where r.aggregate_type = page.aggregate_type and r.aggregate_id = page.aggregate_id
-                and r.event_id < page.event_id
+                select from :"dlq_schema".outbox o
+                where o.id = r.event_id
+                    and coalesce(o.dead, false) = false and coalesce(o.delivered, false) = false
+                limit 1) under_way
+            where hashtext(r.aggregate_id) = hashtext(page.aggregate_id)
+                and r.aggregate_id = page.aggregate_id and r.aggregate_type = page.aggregate_type
+                and (coalesce(r.event_created_at, '-infinity'), r.event_id)
+                    < (coalesce(page.event_created_at, '-infinity'), page.event_id)
                 and (r.outcome is null or r.outcome = 'timed_out')) then 'waiting'
         when exists (
-            select from :"outbox_schema".:"outbox_table" o
-            where o.aggregate_type = page.aggregate_type and o.aggregate_id = page.aggregate_id
-                and o.id < page.event_id and o.status = 'dead') then 'held'
+            select from :"dlq_schema".dead n
+            where hashtext(n.aggregate_id) = hashtext(page.aggregate_id)
+                and n.aggregate_id = page.aggregate_id and n.aggregate_type = page.aggregate_type
+                and (coalesce(n.event_created_at, '-infinity'), n.event_id)
+                    < (coalesce(page.event_created_at, '-infinity'), page.event_id)
+            ) or exists (
+            -- Few, and not by aggregate in any index.
+            select from :"dlq_schema".death d
+            where d.cause_id is null and d.ended_at is null
+                and d.aggregate_id = page.aggregate_id and d.aggregate_type = page.aggregate_type
+                and (coalesce(d.event_created_at, '-infinity'), d.event_id)
+                    < (coalesce(page.event_created_at, '-infinity'), page.event_id)) then 'held'
         else 'free' end as state
     from page
+    cross join lateral (
+        select d.* from :"dlq_schema".death d where d.id = page.death_id limit 1) death
     cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
-    left join tried using (event_id)
-    where (tried.event_id is null or page.id <> all(tried.deaths) and tried.by_fix is not true)
+    left join tried
+        on tried.event_id = page.event_id
+        and tried.event_created_at is not distinct from page.event_created_at
+    where (tried.event_id is null
+            or page.death_id <> all(tried.deaths) and tried.by_fix is not true)
         and :"dlq_schema".selects(
             f,
-            page:::"dlq_schema".death,
+            death:::"dlq_schema".death,
             case when page.cause_id = any(%(causes)s::text[]) then f.cause_id end)
 ), locked as materialized (
-    select free.death_id,
-        free.place,
-        row_number() over (order by free.died_at, free.event_id) - 1 as n
+    select free.*, row_number() over (order by free.died_at, free.death_id) - 1 as n
     from (
-        select free.*, e.place
-        from (select * from judged where state = 'free' order by died_at, event_id) free
-        -- Looked up one by one: the planner expects a join on two columns to find a single row, and
-        -- would read the whole outbox for every batch of a cause with many deaths.
+        select free.death_id, free.died_at
+        from (select * from judged where state = 'free' order by died_at, death_id) free
         cross join lateral (
-            select e.ctid as place from :"outbox_schema".:"outbox_table" e
-            where e.id = free.event_id and e.dead_at = free.died_at
-                and e.status is not distinct from 'dead'
-            for update skip locked) e
+            select from :"dlq_schema".outbox o
+            where o.id = free.event_id
+                and o.created_at is not distinct from free.event_created_at
+                and o.dead
+            limit 1 for update skip locked) o
         limit %(room)s) free
-), released as (
-    update :"outbox_schema".:"outbox_table" e
-    set status = 'pending', attempts = 0, dead_at = null,
-        next_run_at = %(due)s::timestamptz + make_interval(secs => locked.n * %(seconds_each)s)
-    -- By ctid: an event that changed since the statement began is not found, and is skipped like a
-    -- locked one.
-    from locked where %(release)s and e.ctid = locked.place
-    returning locked.death_id, e.id as event_id, e.aggregate_type, e.aggregate_id, e.next_run_at
+), released as materialized (
+    select unnest(:"dlq_schema".release_events(
+        array(select death_id from locked order by n),
+        array(select %(due)s::timestamptz + make_interval(secs => n * %(seconds_each)s)
+              from locked order by n))) as death_id
+    where %(release)s
 ), ledger as (
-    insert into :"dlq_schema".retry
-        (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason, retried_at,
-            due_at)
+    insert into :"dlq_schema".retry (
+        death_id,
+        event_id,
+        event_created_at,
+        aggregate_type,
+        aggregate_id,
+        fix_id,
+        stage,
+        actor,
+        reason,
+        retried_at,
+        due_at)
     select death_id,
         event_id,
+        event_created_at,
         aggregate_type,
         aggregate_id,
         %(fix_id)s,
@@ -110,13 +125,15 @@ with page as materialized (
         %(actor)s,
         %(reason)s,
         %(now)s,
-        next_run_at
+        %(due)s::timestamptz + make_interval(secs => locked.n * %(seconds_each)s)
     from released
+    join locked using (death_id)
+    join judged using (death_id)
 ), passed as materialized (
     -- `not in` uses a hash table, whatever the planner expects.
     select * from judged where death_id not in (select death_id from locked)
 ), last as (
-    select died_at, event_id from page order by died_at desc, event_id desc limit 1
+    select died_at, death_id from page order by died_at desc, death_id desc limit 1
 )
 select case when %(release)s then (select count(*) from released) else taken.events end as taken,
     case when %(release)s then '{}' else (
@@ -127,7 +144,7 @@ select case when %(release)s then (select count(*) from released) else taken.eve
     counted.parked,
     (select count(*) from page) as rows,
     coalesce(last.died_at, %(after_time)s) as last_time,
-    coalesce(last.event_id, %(after_id)s) as last_id
+    coalesce(last.death_id, %(after_id)s) as last_id
 from (select count(*) as events from locked) taken
 cross join (
     select count(*) filter (where state = 'free') as free,
@@ -136,10 +153,11 @@ cross join (
         count(*) filter (where state = 'parked') as parked
     from passed
     cross join lateral (
-        select from :"outbox_schema".:"outbox_table" e
-        where e.id = passed.event_id and e.dead_at = passed.died_at
-            and e.status is not distinct from 'dead'
-        limit 1) e) counted
+        select from :"dlq_schema".outbox o
+        where o.id = passed.event_id
+            and o.created_at is not distinct from passed.event_created_at
+            and o.dead
+        limit 1) o) counted
 left join last on true
 
 -- name: next_due
@@ -149,60 +167,59 @@ from :"dlq_schema".retry where fix_id = %(fix_id)s and outcome is null
 
 -- name: read_payload
 -- Fails if PostgreSQL cannot parse the payload. Run before anything is locked.
-select %(payload)s::jsonb
+select :"dlq_schema".read_payload(%(payload)s)
 
 -- name: replace_payload
 -- Replaces the payload of an event that was just released. The ledger keeps the old one.
-with event as (
-    select id, payload from :"outbox_schema".:"outbox_table" where id = %(event_id)s
-), kept as (
-    update :"dlq_schema".retry r set payload_before = event.payload
-    from event where r.event_id = event.id and r.death_id = any(%(deaths)s::bigint[])
+with kept as (
+    update :"dlq_schema".retry r set payload_before = o.payload
+    from :"dlq_schema".outbox o
+    where r.death_id = any(%(deaths)s::bigint[]) and o.id = r.event_id
+        and o.created_at is not distinct from r.event_created_at
+    returning r.event_id, r.event_created_at
 )
-update :"outbox_schema".:"outbox_table" set payload = %(payload)s::jsonb where id = %(event_id)s
+select :"dlq_schema".set_payload(event_id, event_created_at, %(payload)s) from kept
 
 -- name: settle
 -- Records the outcomes of a batch of retries, of a fix or of none, in the order of their due times.
 -- Reads at most so many rows, however many are still with the worker.
 with page as materialized (
-    select r.event_id, r.death_id, r.due_at from :"dlq_schema".retry r
+    select r.death_id, r.event_id, r.event_created_at, r.due_at from :"dlq_schema".retry r
     where r.outcome is null
         and (r.fix_id = %(fix_id)s or %(fix_id)s::bigint is null and r.fix_id is null)
         and r.due_at <= %(now)s  -- no worker takes an event before it is due
-        and (r.due_at, r.event_id) > (%(after_time)s, %(after_id)s)
-    order by r.fix_id, r.due_at, r.event_id limit %(rows)s
+        and (r.due_at, r.death_id) > (%(after_time)s, %(after_id)s)
+    order by r.fix_id, r.due_at, r.death_id limit %(rows)s
 ), known as materialized (
-    select page.event_id, page.death_id, case
+    select page.death_id, case
         -- Checked first, because the event may have been retried again since.
         when exists (
             select from :"dlq_schema".death d
-            where d.event_id = page.event_id and d.id > page.death_id) then 'died_again'
-        -- The application may have moved a delivered event to the archive table.
-        when e.status = 'done' or e.status is null and a.status = 'done' then 'delivered'
-        when e.status is null then 'deleted'
+            where d.event_id = page.event_id
+                and d.event_created_at is not distinct from page.event_created_at
+                and d.id > page.death_id) then 'died_again'
+        when o.delivered then 'delivered'
+        when o.id is null then 'deleted'
         when page.due_at + make_interval(secs => %(settle_seconds)s) <= %(now)s then 'timed_out'
         end as outcome
     from page
     left join lateral (
-        select o.status from :"outbox_schema".:"outbox_table" o
-        where o.id = page.event_id limit 1) e on true
-    left join lateral (
-        select o.status from :"outbox_schema".:"archive_table" o
-        where o.id = page.event_id and e.status is null limit 1) a on true
+        select o.id, o.delivered from :"dlq_schema".outbox o
+        where o.id = page.event_id
+            and o.created_at is not distinct from page.event_created_at
+        limit 1) o on true
 ), decided as materialized (
-    select r.place, known.outcome from known
+    select r.death_id, known.outcome from known
     cross join lateral (
-        select r.ctid as place from :"dlq_schema".retry r
-        where r.event_id = known.event_id and r.death_id = known.death_id
-            and coalesce(r.outcome, '') = ''
-        for update skip locked) r
+        select r.death_id from :"dlq_schema".retry r
+        where r.death_id = known.death_id and coalesce(r.outcome, '') = ''
+        limit 1 for update skip locked) r
     where known.outcome is not null
 ), settled as (
     update :"dlq_schema".retry r set outcome = decided.outcome, settled_at = %(now)s
     from decided
-    -- By an array of ctids: for a join with five thousand rows the planner would read the whole
-    -- ledger.
-    where r.ctid = any(array(select place from decided)) and r.ctid = decided.place
+    -- By an array: for a join with five thousand rows the planner would read the whole table.
+    where r.death_id = any(array(select death_id from decided)) and r.death_id = decided.death_id
     returning r.fix_id, r.stage, r.outcome
 ), by_fix as (
     -- Inserted in the order of the key, so that two that settle at once wait for each other instead
@@ -217,7 +234,7 @@ with page as materialized (
     on conflict (outcome) do update set retries = t.retries + excluded.retries
 )
 select (select count(*) from settled) as events, count(*) as rows, max(due_at) as last_time,
-    (array_agg(event_id order by due_at desc, event_id desc))[1] as last_id
+    (array_agg(death_id order by due_at desc, death_id desc))[1] as last_id
 from page
 
 -- name: left_by_fixes
@@ -233,20 +250,22 @@ where f.status <> 'active' order by f.id
 -- stays, because such a late delivery proves nothing about a fix. But the application may delete
 -- such an event, and then it is not missing.
 with late as (
-    select r.event_id, r.death_id from :"dlq_schema".retry r
-    join :"outbox_schema".:"outbox_table" e on e.id = r.event_id and e.status = 'done'
+    select r.death_id from :"dlq_schema".retry r
+    join :"dlq_schema".outbox o
+        on o.id = r.event_id and o.created_at is not distinct from r.event_created_at
+        and o.delivered
     where r.outcome = 'timed_out' and r.late_at is null
         and r.settled_at >= %(now)s::timestamptz - interval '7 days'
     order by r.death_id limit %(limit)s
     for update of r skip locked
 )
 update :"dlq_schema".retry r set late_at = %(now)s
-from late where r.event_id = late.event_id and r.death_id = late.death_id
+from late where r.death_id = late.death_id
 
 -- name: parked
--- Parked events in the order of their ids. Driven by the retries, which most events do not have:
--- their unique index counts them in that order, without a sort.
-select e.event_id,
+-- Parked events in the order of their deaths. Driven by the retries, which most events do not have.
+select e.death_id,
+    e.event_id,
     e.event_type,
     e.aggregate_type,
     e.aggregate_id,
@@ -254,64 +273,79 @@ select e.event_id,
     tried.retries,
     e.died_at
 from (
-    select r.event_id, count(*) as retries from :"dlq_schema".retry r
-    where r.event_id > %(after)s
-        and (%(event_ids)s::bigint[] is null or r.event_id = any(%(event_ids)s::bigint[]))
-    group by r.event_id having count(*) >= %(max_retries)s) tried
+    select r.event_id, r.event_created_at, count(*) as retries from :"dlq_schema".retry r
+    where %(event_ids)s::text[] is null
+        or r.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[]))
+    group by r.event_id, r.event_created_at having count(*) >= %(max_retries)s) tried
 cross join lateral (
-    select d.* from :"dlq_schema".dead_event d where d.event_id = tried.event_id limit 1) e
+    select d.* from :"dlq_schema".dead_event d
+    where d.event_id = tried.event_id
+        and d.event_created_at is not distinct from tried.event_created_at
+    limit 1) e
 cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
-where :"dlq_schema".selects(f, e:::"dlq_schema".dead_event)
+where e.death_id > %(after)s
+    and :"dlq_schema".selects(f, e:::"dlq_schema".dead_event)
     and (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
     and (%(fix_id)s::bigint is null
         or exists (
             select from :"dlq_schema".retry r
-            where r.event_id = e.event_id and r.fix_id = %(fix_id)s)
+            where r.event_id = e.event_id
+                and r.event_created_at is not distinct from e.event_created_at
+                and r.fix_id = %(fix_id)s)
         or exists (
             select from :"dlq_schema".fix x
             where x.id = %(fix_id)s and :"dlq_schema".selects(x, e:::"dlq_schema".dead_event)))
-order by tried.event_id limit %(limit)s
+order by e.death_id limit %(limit)s
 
 -- name: place
 -- The place of an event.
+with given as (select (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1] as id)
 select case
+    when exists (select from :"dlq_schema".outbox o where o.id = given.id) then 'outbox'
+    when exists (select from :"dlq_schema".archive a where a.id = given.id) then 'archive'
     when exists (
-        select from :"outbox_schema".:"outbox_table" e where e.id = %(event_id)s) then 'outbox'
-    when exists (
-        select from :"outbox_schema".:"archive_table" a where a.id = %(event_id)s) then 'archive'
-    when exists (select from :"dlq_schema".purged p where p.event_id = %(event_id)s) then 'purged'
+        select from :"dlq_schema".purged p where p.event_id = given.id) then 'purged'
     else 'gone' end as place
+from given
 
 -- name: event
--- An event from the outbox, otherwise from the archive.
-select id,
-    aggregate_type,
-    aggregate_id,
-    event_type,
-    payload::text as payload,
-    status,
-    attempts,
-    next_run_at,
-    created_at,
-    last_error,
-    last_error_at,
-    dead_at
-from :"outbox_schema".:"outbox_table" where id = %(event_id)s
-union all
-select id,
-    aggregate_type,
-    aggregate_id,
-    event_type,
-    payload::text as payload,
-    status,
-    attempts,
-    next_run_at,
-    created_at,
-    last_error,
-    last_error_at,
-    dead_at
-from :"outbox_schema".:"archive_table" a where id = %(event_id)s
-    and not exists (select from :"outbox_schema".:"outbox_table" e where e.id = a.id)
+-- An event from the outbox, otherwise the last one of the id from the archive.
+with given as (select (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1] as id)
+select event.*, (
+        select max(d.died_at) from :"dlq_schema".death d
+        where d.event_id = event.id
+            and d.event_created_at is not distinct from event.created_at
+            and event.status = 'dead') as dead_at
+from (
+    select o.id,
+        o.aggregate_type,
+        o.aggregate_id,
+        o.event_type,
+        o.payload,
+        o.status,
+        o.attempts,
+        o.due_at as next_run_at,
+        o.created_at,
+        o.error as last_error,
+        o.error_at as last_error_at
+    from :"dlq_schema".outbox o where o.id = (select id from given)
+    union all
+    select a.id,
+        a.aggregate_type,
+        a.aggregate_id,
+        a.event_type,
+        a.payload,
+        a.status,
+        a.attempts,
+        a.due_at,
+        a.created_at,
+        a.error,
+        a.error_at
+    from (
+        select a.* from :"dlq_schema".archive a where a.id = (select id from given)
+        order by a.archived_at desc limit 1) a
+    where not exists (select from :"dlq_schema".outbox o where o.id = a.id)
+) event
 
 -- name: deaths_of
 select d.id,
@@ -323,7 +357,8 @@ select d.id,
     g.actor as discarded_by,
     g.reason as discard_reason
 from :"dlq_schema".shown_death d left join :"dlq_schema".discard g on g.death_id = d.id
-where d.event_id = %(event_id)s order by d.died_at desc limit %(limit)s
+where d.event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
+order by d.died_at desc, d.id desc limit %(limit)s
 
 -- name: retries_of
 select death_id,
@@ -333,17 +368,19 @@ select death_id,
     reason,
     retried_at,
     due_at,
-    payload_before::text as payload_before,
+    payload_before,
     outcome,
     settled_at
-from :"dlq_schema".retry where event_id = %(event_id)s
+from :"dlq_schema".retry
+where event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
 order by retried_at desc, death_id desc limit %(limit)s
 
 -- name: fix_of
 -- The open fix that targets an event, otherwise the last fix that released it.
-select f.* from :"dlq_schema".fix f
-where f.id = (select max(r.fix_id) from :"dlq_schema".retry r where r.event_id = %(event_id)s)
+with given as (select (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1] as id)
+select f.* from :"dlq_schema".fix f cross join given
+where f.id = (select max(r.fix_id) from :"dlq_schema".retry r where r.event_id = given.id)
     or f.closed_at is null and exists (
         select from :"dlq_schema".dead_event e
-        where e.event_id = %(event_id)s and :"dlq_schema".selects(f, e))
+        where e.event_id = given.id and :"dlq_schema".selects(f, e))
 order by f.closed_at is null desc, f.id desc limit 1

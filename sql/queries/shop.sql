@@ -8,11 +8,11 @@ select case
     when to_regclass(format('%%I.%%I', :'outbox_schema', 'shop_day')) is not null then (
         select format('it holds an event of type %%s', event_type) from (
             select event_type from :"outbox_schema".:"outbox_table"
-            union all select event_type from :"outbox_schema".:"archive_table"
+            union all select event_type from :"dlq_schema".archive
             union all select event_type from :"dlq_schema".death
         ) known where event_type <> all(%(types)s) limit 1)
     when exists (select from :"outbox_schema".:"outbox_table") then 'its outbox holds events'
-    when exists (select from :"outbox_schema".:"archive_table") then 'its archive holds events'
+    when exists (select from :"dlq_schema".archive) then 'its archive holds events'
     when exists (select from :"dlq_schema".audit where kind = 'demo.begin') then null
     when exists (select from :"dlq_schema".death) then 'its ledger holds deaths'
     when exists (select from :"dlq_schema".audit) then 'its audit log holds entries'
@@ -102,8 +102,7 @@ select count(*) as events from :"outbox_schema".:"outbox_table" where status in 
 -- A played day is delivered in seconds, today; its deaths must lie on that day. This is the only statement that
 -- rewrites the ledger, which is append-only outside the demo. It moves the deaths of events created in [start,
 -- stop) to the creation plus the four back-offs of 30, 60, 120 and 240 seconds and up to a minute and a half of
--- work, but no later than the day's last millisecond and than now. Death and event move together, because their
--- equal times join them. Classified deaths, and deaths of events that a person retried, are not moved.
+-- work, but no later than the day's last millisecond and than now. Classified deaths, and deaths of events that a person retried, are not moved.
 with moved as (
     select d.id as death_id, e.id as event_id,
         least(
@@ -112,12 +111,13 @@ with moved as (
             %(now)s::timestamptz
         ) as at
     from :"outbox_schema".:"outbox_table" e
-    join :"dlq_schema".death d on d.event_id = e.id and d.died_at = e.dead_at
+    join :"dlq_schema".death d
+        on d.event_id = e.id and d.event_created_at = e.created_at and d.ended_at is null
     where e.status = 'dead' and d.cause_id is null
         and e.created_at >= %(start)s and e.created_at < %(stop)s
         and not exists (select from :"dlq_schema".retry r where r.event_id = e.id)
 ), events as (
-    update :"outbox_schema".:"outbox_table" e set dead_at = moved.at, last_error_at = moved.at
+    update :"outbox_schema".:"outbox_table" e set last_error_at = moved.at
     from moved where e.id = moved.event_id
 ), deaths as (
     update :"dlq_schema".death d set died_at = moved.at from moved where d.id = moved.death_id

@@ -170,7 +170,7 @@ create function :"dlq_schema".flag_fix(
     cause text default null,
     event_type text default null,
     aggregate_type text default null,
-    event_ids bigint[] default null,
+    event_ids :event_id_type[] default null,
     error_contains text default null,
     since timestamptz default null,
     until timestamptz default null,

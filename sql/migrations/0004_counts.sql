@@ -95,10 +95,4 @@ create table :"dlq_schema".retry_count (
 comment on table :"dlq_schema".retry_count is
     'Outcomes of retries without a fix. fix_outcome has those of fixes.';
 
--- Lets a scrape count unclassified deaths by type from the index alone. Recording a death costs one
--- percent more. `attempts >= 0` is always true, and only the scrape has it as a condition: the
--- planner must not choose this index for a statement that takes unclassified deaths by id.
-create index death_unclassified_type on :"dlq_schema".death (event_type, aggregate_type, attempts)
-    where cause_id is null and attempts >= 0;
-
 revoke all on all functions in schema :"dlq_schema" from public;

@@ -1,0 +1,356 @@
+-- Moves of events. They write to the application's table by its key, and tell the triggers by a
+-- setting of the transaction that the ledger is written here, by set. Functions pin no search path:
+-- the application's own triggers fire and may look up names by it.
+
+create or replace function :"dlq_schema".outbox_table() returns regclass
+    language sql stable as $$ select :'outbox_regclass'::regclass $$;
+
+-- The columns that an event takes with it. Generated ones are archived and not restored.
+create or replace function :"dlq_schema".moved_columns(with_generated boolean) returns text
+    language plpgsql stable
+as $$
+declare
+    columns text;
+    lacking text;
+begin
+    select string_agg(format('%I', o.attname), ', ' order by o.attnum)
+            filter (where with_generated or o.attgenerated = ''),
+        string_agg(format('%I', o.attname), ', ' order by o.attnum) filter (where a.attname is null)
+    into columns, lacking
+    from pg_catalog.pg_attribute o
+    left join pg_catalog.pg_attribute a
+        on a.attrelid = :'archived_regclass'::regclass
+        and a.attname = o.attname
+        and not a.attisdropped
+    where o.attrelid = :'outbox_regclass'::regclass and o.attnum > 0 and not o.attisdropped;
+    if lacking is not null then
+        raise exception 'The archive lacks the columns % of %, so events would lose them.',
+            lacking, :'outbox_regclass'
+            using errcode = 'object_not_in_prerequisite_state', hint = 'Run `dlq migrate`.';
+    end if;
+    return columns;
+end
+$$;
+
+-- Conditions on a row `o` of the application's table under which no foreign key refuses its
+-- deletion, such as `not exists (select from line r where r.event_id = o.id)`.
+create or replace function :"dlq_schema".unreferenced() returns text
+    language plpgsql stable
+as $$
+declare
+    conditions text := 'true';
+    reference  record;
+begin
+    for reference in
+        select c.conrelid::regclass as referencing, c.conname, c.confdeltype, (
+            select string_agg(format('r.%I = o.%I', child.attname, parent.attname), ' and ')
+            from unnest(c.conkey, c.confkey) as key (child, parent)
+            join pg_catalog.pg_attribute child
+                on child.attrelid = c.conrelid and child.attnum = key.child
+            join pg_catalog.pg_attribute parent
+                on parent.attrelid = c.confrelid and parent.attnum = key.parent) as matches
+        from pg_catalog.pg_constraint c
+        where c.contype = 'f' and c.confrelid = :'outbox_regclass'::regclass
+            and c.conparentid = 0
+    loop
+        if reference.confdeltype not in ('a', 'r') then
+            raise exception 'Archiving an event would change rows of %: the foreign key % says on '
+                'delete %.', reference.referencing, reference.conname,
+                case reference.confdeltype when 'c' then 'cascade' when 'n' then 'set null'
+                    else 'set default' end
+                using errcode = 'object_not_in_prerequisite_state',
+                    hint = 'Change the foreign key to `on delete restrict`.';
+        end if;
+        conditions := conditions || format(
+            ' and not exists (select from %s r where %s)',
+            reference.referencing, reference.matches);
+    end loop;
+    return conditions;
+end
+$$;
+
+-- Archives the dead events of these deaths, which the caller has locked. Returns the deaths of the
+-- events that it moved. Deleted and inserted by one statement, so an event is never in both tables
+-- or in neither.
+create or replace function :"dlq_schema".archive_events(deaths bigint[], archived_at timestamptz)
+    returns bigint[] language plpgsql
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    columns constant text := :"dlq_schema".moved_columns(true);
+    moved   bigint[];
+begin
+    perform set_config('dlq.moving', :'dlq_schema', true);
+    execute format('
+        with target as materialized (
+            select n.death_id, n.event_id, n.event_created_at
+            from %1$s n where n.death_id = any($1)
+        ), moved as (
+            delete from %2$s o using target
+            where %3$s = target.event_id
+                and (%4$s) is not distinct from target.event_created_at
+                and (%5$s)
+            returning o.*, target.death_id
+        ), archived as (
+            insert into %6$s (%7$s, dlq_death_id, dlq_archived_at)
+            select %7$s, death_id, $2 from moved
+            returning dlq_death_id
+        )
+        select coalesce(array_agg(dlq_death_id), ''{}'') from archived',
+        :'dead_now_regclass', :'outbox_regclass', :'o_id', :'o_created_at', :'o_dead',
+        :'archived_regclass', columns)
+    into moved using deaths, archived_at;
+    perform set_config('dlq.moving', '', true);
+    perform :"dlq_schema".end_deaths(moved);
+    return moved;
+end
+$$;
+
+-- Archives one batch: the next page of dead events, the oldest first, by keyset pagination, at most
+-- `room` of them. An event stays if an open fix targets it, if another transaction holds it, or if a
+-- row of the application refers to it.
+create or replace function :"dlq_schema".archive_batch(
+    before timestamptz,
+    times tstzmultirange,
+    after_time timestamptz,
+    after_id bigint,
+    size integer,
+    room integer,
+    archived_at timestamptz,
+    out moved bigint,
+    out rows bigint,
+    out last_time timestamptz,
+    out last_id bigint
+) language plpgsql
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    deaths bigint[];
+begin
+    execute format('
+        with page as materialized (
+            select n.death_id, n.event_id, n.event_created_at, n.died_at
+            from %1$s n
+            where n.died_at < $1 and (n.died_at, n.death_id) > ($3, $4)
+            order by n.died_at, n.death_id limit $5
+        ), locked as (
+            select page.death_id from page
+            cross join lateral (
+                select from %2$s o
+                where %3$s = page.event_id
+                    and (%4$s) is not distinct from page.event_created_at
+                    and (%5$s) and %6$s
+                limit 1 for update skip locked) o
+            where ($2 is null or page.died_at <@ $2)
+                and not (
+                    -- While no fix is open, none is looked up.
+                    exists (select from %7$s f where f.closed_at is null)
+                    and exists (
+                        select from %8$s w where w.death_id = page.death_id offset 0))
+            limit $6
+        ), last as (
+            select died_at, death_id from page order by died_at desc, death_id desc limit 1
+        )
+        select array(select death_id from locked), (select count(*) from page), last.died_at,
+            last.death_id
+        from (values (1)) one left join last on true',
+        :'dead_now_regclass', :'outbox_regclass', :'o_id', :'o_created_at', :'o_dead',
+        :"dlq_schema".unreferenced(), :'fix_regclass', :'wanted_regclass')
+    into deaths, rows, last_time, last_id using before, times, after_time, after_id, size, room;
+    moved := cardinality(:"dlq_schema".archive_events(deaths, archived_at));
+end
+$$;
+
+-- The number of events that `archive_batch` would move, for a dry run.
+create or replace function :"dlq_schema".count_movable(before timestamptz, times tstzmultirange)
+    returns bigint language plpgsql stable
+as $$
+declare
+    events bigint;
+begin
+    execute format('
+        select count(*) from %1$s n
+        where n.died_at < $1
+            and ($2 is null or n.died_at <@ $2)
+            and exists (
+                select from %2$s o
+                where %3$s = n.event_id
+                    and (%4$s) is not distinct from n.event_created_at
+                    and (%5$s) and %6$s)
+            and not exists (select from %7$s w where w.death_id = n.death_id)',
+        :'dead_now_regclass', :'outbox_regclass', :'o_id', :'o_created_at', :'o_dead',
+        :"dlq_schema".unreferenced(), :'wanted_regclass')
+    into events using before, times;
+    return events;
+end
+$$;
+
+-- Returns archived events to the outbox, as dead of the same death.
+create or replace function :"dlq_schema".restore_events(deaths bigint[]) returns bigint
+    language plpgsql
+    set enable_seqscan = off
+as $$
+declare
+    columns constant text := :"dlq_schema".moved_columns(false);
+    moved   bigint[];
+begin
+    perform set_config('dlq.moving', :'dlq_schema', true);
+    execute format('
+        with moved as (
+            delete from %1$s where dlq_death_id = any($1) returning *
+        ), restored as (
+            insert into %2$s (%3$s) overriding system value select %3$s from moved
+        )
+        select coalesce(array_agg(dlq_death_id), ''{}'') from moved',
+        :'archived_regclass', :'outbox_regclass', columns)
+    into moved using deaths;
+    perform set_config('dlq.moving', '', true);
+    -- First the unclassified deaths: the update waits for a classification of the same death.
+    update :"dlq_schema".death set ended_at = null where id = any(moved) and cause_id is null;
+    insert into :"dlq_schema".dead
+    select id, event_id, event_created_at, aggregate_type, aggregate_id, event_type, died_at,
+        cause_id
+    from :"dlq_schema".death where id = any(moved) and cause_id is not null
+    on conflict do nothing;
+    return cardinality(moved);
+end
+$$;
+
+-- Makes the dead events of these deaths due again, which the caller has locked. Returns the deaths
+-- of the events that it released.
+create or replace function :"dlq_schema".release_events(deaths bigint[], due timestamptz[])
+    returns bigint[] language plpgsql
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    released bigint[];
+begin
+    perform set_config('dlq.moving', :'dlq_schema', true);
+    with given as materialized (
+        select n.death_id, n.event_id, n.event_created_at, given.due
+        from unnest(deaths, release_events.due) as given (death_id, due)
+        join :"dlq_schema".dead_now n on n.death_id = given.death_id
+    ), released_now as (
+        update :"outbox_schema".:"outbox_table" o
+        set :release
+        from given
+        where :o_id = given.event_id
+            and (:o_created_at) is not distinct from given.event_created_at
+            and (:o_dead)
+        returning given.death_id
+    )
+    select coalesce(array_agg(death_id), '{}') into released from released_now;
+    perform set_config('dlq.moving', '', true);
+    perform :"dlq_schema".end_deaths(released);
+    return released;
+end
+$$;
+
+-- Fails if the text is no value of the payload's type.
+create or replace function :"dlq_schema".read_payload(payload text) returns void
+    language plpgsql stable
+as $$
+begin
+    perform payload:::payload_type;
+end
+$$;
+
+-- Replaces the payload of an event.
+create or replace function :"dlq_schema".set_payload(
+    event :event_id_type, written_at timestamptz, new_payload text
+) returns void language sql
+as $$
+    update :"outbox_schema".:"outbox_table" o
+    set :payload_column = new_payload:::payload_type
+    where :o_id = event and (:o_created_at) is not distinct from written_at
+$$;
+
+-- The times of the days before that moment whose export was verified and still holds every death,
+-- also those that the ledger has purged since; neighbours are one range. A death that committed
+-- late makes its day incomplete until it is exported again.
+create or replace function :"dlq_schema".exported_times(before timestamptz)
+    returns tstzmultirange language sql stable
+as $$
+    select coalesce(range_agg(tstzrange(x.starts_at, x.ends_at)), '{}')
+    from :"dlq_schema".export_day x
+    where x.starts_at < before and x.verified_at is not null
+        and x.ends_at > (select min(n.died_at) from :"dlq_schema".dead_now n)
+        and x.rows = x.purged + (
+            select count(*) from :"dlq_schema".death d
+            where d.died_at >= x.starts_at and d.died_at < x.ends_at)
+$$;
+
+-- For people who schedule with pg_cron: archives events of days that are exported, in one
+-- transaction. `select dlq.archive_dead_outbox_events(30)` returns how many events it moved, at
+-- most 100,000 a call.
+create or replace function :"dlq_schema".archive_dead_outbox_events(
+    retention_days integer default 30
+) returns bigint language plpgsql
+as $$
+declare
+    before constant timestamptz := now() - make_interval(days => retention_days);
+    times  tstzmultirange;
+    batch  record;
+    total  bigint := 0;
+begin
+    if retention_days is null or retention_days < 0 then
+        raise exception 'retention_days must be 0 or more'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    times := :"dlq_schema".exported_times(before);
+    select '-infinity'::timestamptz as last_time, 0::bigint as last_id into batch;
+    loop
+        select * from :"dlq_schema".archive_batch(
+            before, times, batch.last_time, batch.last_id, 5000, 5000, now())
+        into batch;
+        total := total + batch.moved;
+        exit when batch.rows < 5000 or total >= 100000;
+    end loop;
+    if total > 0 then
+        insert into :"dlq_schema".audit (kind, actor, reason, filter, events, at)
+        values (
+            'archive.move',
+            session_user,
+            format('archive_dead_outbox_events(%s)', retention_days),
+            jsonb_build_object('before', before),
+            total,
+            now());
+    end if;
+    return total;
+end
+$$;
+
+-- What was dead in the outbox at a moment, by where it is now or how it has left since: still dead,
+-- retried, archived, or archived and purged. What was in the archive then and was restored later
+-- had left already. So a past day's backlog is counted back from now, and costs what has happened
+-- since.
+create or replace function :"dlq_schema".dead_at(moment timestamptz)
+    returns table (death_id bigint, event_id :event_id_type, died_at timestamptz)
+    language sql stable
+as $$
+    select s.death_id, s.event_id, s.died_at
+    from (
+        select n.death_id, n.event_id, n.died_at
+        from :"dlq_schema".dead_now n
+        where n.died_at < moment
+        union all
+        select d.id, d.event_id, d.died_at
+        from :"dlq_schema".retry r
+        join :"dlq_schema".death d on d.id = r.death_id
+        where r.retried_at >= moment and d.died_at < moment
+        union all
+        select d.id, d.event_id, d.died_at
+        from :"dlq_schema".archived a
+        join :"dlq_schema".death d on d.id = a.dlq_death_id
+        where a.dlq_archived_at >= moment and d.died_at < moment
+        union all
+        select p.death_id, p.event_id, p.died_at
+        from :"dlq_schema".purged p
+        where p.purged_at >= moment and p.archived_at >= moment and p.died_at < moment
+    ) s
+    where not exists (
+        select from :"dlq_schema".restored b
+        where b.death_id = s.death_id and b.archived_at < moment and b.restored_at >= moment)
+$$;
+
+revoke all on all functions in schema :"dlq_schema" from public;

@@ -36,18 +36,17 @@ def park(connection: Connection, ids: list[int], *, retries: int = 3) -> None:
     """Add earlier deaths and retries to dead events: three retries park them."""
     with connection.transaction():
         connection.execute(
-            "with past as (insert into dlq.death"
-            " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error,"
-            " cause_id)"
-            " select d.event_id, d.aggregate_type, d.aggregate_id, d.event_type, d.attempts,"
-            " d.died_at - n * interval '1 hour', d.error, d.cause_id"
-            " from outbox_event e join dlq.death d on d.event_id = e.id and d.died_at = e.dead_at,"
-            " generate_series(1, %s) n where e.id = any(%s) returning *)"
-            " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor,"
-            " reason, retried_at,"
-            " due_at, outcome, settled_at) select id, event_id, aggregate_type, aggregate_id,"
-            " 'ann', 'asked', died_at,"
-            " died_at, 'died_again', died_at from past",
+            "with past as (insert into dlq.death (event_id, event_created_at, aggregate_type,"
+            " aggregate_id, event_type, attempts, died_at, error, cause_id, ended_at)"
+            " select d.event_id, d.event_created_at, d.aggregate_type, d.aggregate_id,"
+            " d.event_type, d.attempts, d.died_at - n * interval '1 hour', d.error,"
+            " d.own_cause_id, d.died_at"
+            " from dlq.dead_event d, generate_series(1, %s) n where d.event_id = any(%s)"
+            " returning *)"
+            " insert into dlq.retry (death_id, event_id, event_created_at, aggregate_type,"
+            " aggregate_id, actor, reason, retried_at, due_at, outcome, settled_at)"
+            " select id, event_id, event_created_at, aggregate_type, aggregate_id, 'ann', 'asked',"
+            " died_at, died_at, 'died_again', died_at from past",
             [retries, ids],
         )
 

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 
 class Script(StrEnum):
-    """A script that can be printed: one of the two lines of migrations, or the roles."""
+    """A script that can be printed: the migrations, or the roles."""
 
-    OUTBOX = "outbox"
-    DLQ = "dlq"
+    MIGRATIONS = "migrations"
     ROLES = "roles"
 
 
@@ -34,7 +33,7 @@ def migrate_command(
     print_: Annotated[
         Script | None,
         typer.Option(
-            "--print", help="Print migrations of one line, or the roles, as a script for psql."
+            "--print", help="Print the migrations, or the roles, as a script for psql."
         ),
     ] = None,
     format: OutputFormat = OutputFormat.TABLE,
@@ -42,8 +41,8 @@ def migrate_command(
     """Apply pending migrations. Running it again changes nothing.
 
     Example: `dlq migrate --plan`, then `dlq migrate`. With your own tools:
-    `dlq migrate --print dlq | psql -f -`, then the same with `--print outbox`. Roles with the least
-    rights: `dlq migrate --print roles | psql`.
+    `dlq migrate --print migrations | psql -f -`. Roles with the least rights:
+    `dlq migrate --print roles | psql`.
     """
     from dlq_pipelines.installation import find_database
     from dlq_pipelines.postgres import migrate as runner
@@ -57,14 +56,14 @@ def migrate_command(
     with find_database(settings).connect() as connection:
         if plan or check:
             missing = runner.list_pending_migrations(connection, migrations)
-            _print_plan([migration.label for migration in missing], check=check, format=format)
+            _print_plan([migration.name for migration in missing], check=check, format=format)
             return
         if settings.database_url is None:  # no application has created them
             runner.create_host_tables(connection)
         applied = runner.apply_migrations(
             connection, migrations, report=lambda line: typer.echo(line, err=True)
         )
-    _print_migrations([migration.label for migration in applied], applied=True, format=format)
+    _print_migrations([migration.name for migration in applied], applied=True, format=format)
     _print_summary(f"{len(applied)} applied; the database is up to date.", format)
 
 
@@ -100,10 +99,4 @@ def _print_summary(line: str, format: OutputFormat) -> None:
 def _render_script(script: Script, names: "TableNames") -> str:
     from dlq_pipelines.postgres.migrate import render_migrations, render_roles
 
-    match script:
-        case Script.ROLES:
-            return render_roles(names)
-        case Script.OUTBOX:
-            return render_migrations("outbox", names)
-        case Script.DLQ:
-            return render_migrations("dlq", names)
+    return render_roles(names) if script is Script.ROLES else render_migrations(names)

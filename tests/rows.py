@@ -55,3 +55,13 @@ def one(connection: Connection, statement: str) -> dict[str, Any]:
     """The single row of a statement."""
     (row,) = connection.execute(statement.encode()).fetchall()
     return row
+
+
+def date_deaths(connection: Connection, at: str, *, where: str = "true") -> None:
+    """Set the times of deaths, with an SQL expression over the death `d`, wherever they are kept."""
+    connection.execute(
+        f"with dated as (update dlq.death d set died_at = {at} where {where}"
+        " returning id, died_at)"
+        " update dlq.dead n set died_at = dated.died_at from dated"
+        " where n.death_id = dated.id".encode()
+    )

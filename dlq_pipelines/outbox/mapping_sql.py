@@ -387,7 +387,9 @@ def _render_attempts(rendered: MappingSql, alias: str) -> str:
     if column.base_type not in _NUMBERS:
         raise _refuse(rendered.mapping, "columns.attempts", column, "Map a column of numbers.")
     reference = _refer(alias, column.name)
-    clamped = f"greatest(least({reference}, {INTEGER_MAX}), 0)"
+    # The nearest real to the largest integer is larger.
+    number = f"{reference}::pg_catalog.float8" if column.base_type == "real" else reference
+    clamped = f"greatest(least({number}, {INTEGER_MAX}), 0)"
     return f"case when {reference} is not null then {clamped} end::pg_catalog.int4"
 
 

@@ -275,23 +275,27 @@ def list_state_columns(columns: Sequence[ColumnFacts]) -> tuple[str, ...]:
 
 
 def propose_mapping(
-    facts: OutboxTableFacts, *, dead_values: Sequence[str | int] = ()
+    facts: OutboxTableFacts,
+    *,
+    dead_values: Sequence[str | int] = (),
+    delivered_values: Sequence[str | int] = (),
 ) -> ProposedMapping:
     """Propose a mapping for a table.
 
     Args:
         facts: what is known of the table.
         dead_values: values of the state column that mean dead, if a person said so.
+        delivered_values: the same for delivered.
 
     Raises:
         RefusedError: nothing in the table is ever dead, or which rows are dead is not known; the
             message has the reason.
     """
-    if not dead_values:
+    if not dead_values and not delivered_values:
         preset = find_preset(facts)
         if preset is not None:
             return _propose_preset(facts, preset)
-    return _Proposal(facts, dead_values).build()
+    return _Proposal(facts, dead_values, delivered_values).build()
 
 
 def find_preset(facts: OutboxTableFacts) -> str | None:
@@ -381,8 +385,14 @@ _STATE_TYPES = frozenset({"text", "character varying", "character"}) | _INTEGER_
 class _Proposal:
     """Collects the lines of a mapping, section by section."""
 
-    def __init__(self, facts: OutboxTableFacts, dead_values: Sequence[str | int]) -> None:
-        self.facts, self.dead_values = facts, tuple(dead_values)
+    def __init__(
+        self,
+        facts: OutboxTableFacts,
+        dead_values: Sequence[str | int],
+        delivered_values: Sequence[str | int],
+    ) -> None:
+        self.facts = facts
+        self.dead_values, self.delivered_values = tuple(dead_values), tuple(delivered_values)
         self.questions: list[str] = []
         self.columns = self._map_columns()
         self.state = self._find_state()
@@ -409,7 +419,9 @@ class _Proposal:
         reasons = [offer.reason for offer in proposed.offers if not offer.is_offered]
         costs = [_comment(reason) for reason in dict.fromkeys(reasons)]
         lines = ["# What this mapping does not offer:", *costs] if costs else []
-        lines += ["# Check:", *map(_comment, self.questions)] if self.questions else []
+        lines += (
+            ["# Check:", *(_comment(f"- {q}") for q in self.questions)] if self.questions else []
+        )
         head = f"{chr(10).join(lines)}\n\n" if lines else ""
         return replace(proposed, text=head + proposed.text)
 
@@ -542,7 +554,8 @@ class _Proposal:
     def _set_pending_number(self) -> None:
         """The lowest number that is not negative: states are numbered from the first."""
         numbers = [int(v) for v in self.values if re.fullmatch(r"-?\d{1,18}", v)]
-        waiting = [n for n in sorted(numbers) if n >= 0 and n not in self.dead_values]
+        ended = (*self.dead_values, *self.delivered_values)
+        waiting = [n for n in sorted(numbers) if n >= 0 and n not in ended]
         if self.state is not None and waiting:
             self.retry[self.state] = str(waiting[0])
             self.questions.append(f"{self.state}: is {waiting[0]} the state of a waiting event?")
@@ -577,7 +590,8 @@ class _Proposal:
 
     def _find_delivered(self) -> str | None:
         if self.state is not None:
-            values = self._pick_states(_DELIVERED_WORDS, is_dead=False)
+            found = self._pick_states(_DELIVERED_WORDS, is_dead=False)
+            values = self.delivered_values or found
             if values:
                 return _write_condition("delivered", self.state, values)
         column = self._find_column(_DELIVERED_TIMES, lambda c: _is_time(c) and c.nullable)
@@ -636,8 +650,8 @@ class _Proposal:
             else "A row waits until it is delivered and deleted"
         )
         return RefusedError(
-            f"Nothing in {name} is ever dead. {reason}: no column tells an event whose worker gave "
-            "up from one that waits.",
+            f"Nothing in {name} is ever dead. {reason}: no column distinguishes an event whose "
+            "worker gave up from one that waits.",
             "Let the worker store that it gave up, in a column such as status or dead_at, and "
             "adopt the table again.",
         )

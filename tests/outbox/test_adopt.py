@@ -161,7 +161,8 @@ def test_numbers_of_states_are_asked_for(empty_database: Database) -> None:
         assert "which value of status means dead is not known. Values: 0 (1), 90 (1)." in str(
             caught.value
         )
-        proposed = propose_mapping(facts, dead_values=[90])
+        proposed = propose_mapping(facts, dead_values=[90], delivered_values=[100])
+        assert not {o.operation: o.reason for o in proposed.offers}["fixes"]
         assert_loads_again(proposed)
         assert proposed.mapping.id == "id"
         connection.execute("delete from outbox_events where status = 0")

@@ -1,7 +1,7 @@
 """Proposes a mapping for a table, from its columns and the states that its rows have.
 
-A table of a known project gets that project's preset. Otherwise names and types decide, and each
-line of the proposal says what it was taken from. The proposal is a TOML text that loads as it is.
+A table of a known project gets that project's preset. Otherwise names, types and states decide, and
+the proposal says what a person should check. It is a TOML text that loads as it is.
 """
 
 import json
@@ -12,18 +12,39 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.outbox.adopt_words import (
+    CANONICAL_NAMES,
+    DEAD_FLAGS,
+    DEAD_TIMES,
+    DEAD_WORDS,
+    DELIVERED_FLAGS,
+    DELIVERED_TIMES,
+    DELIVERED_WORDS,
+    INTEGER_TYPES,
+    KEY_TYPES,
+    MAX_ATTEMPTS,
+    PENDING_WORDS,
+    STATE_COLUMNS,
+    TIME_TYPES,
+    TYPES,
+    WORKING_WORDS,
+)
 from dlq_pipelines.outbox.mapping import (
-    ComparisonKind,
-    Mapping,
-    MappingError,
-    list_mapped_columns,
     list_presets,
-    list_tests,
     load_mapping,
     parse_mapping,
     read_preset,
 )
-from dlq_pipelines.outbox.mapping_sql import ColumnFacts, Offer, render_mapping
+from dlq_pipelines.outbox.mapping_offers import Offer
+from dlq_pipelines.outbox.mapping_sql import render_mapping
+from dlq_pipelines.outbox.mapping_types import (
+    ColumnFacts,
+    ComparisonKind,
+    Mapping,
+    MappingError,
+    list_mapped_columns,
+    list_tests,
+)
 
 
 @dataclass(frozen=True)
@@ -74,194 +95,6 @@ class ProposedMapping:
     questions: tuple[str, ...] = ()
 
 
-# Words of states, most certain first. Compared in lower case, without underscores.
-DEAD_WORDS = (
-    "dead",
-    "deadletter",
-    "deadlettered",
-    "discarded",
-    "abandoned",
-    "exhausted",
-    "poisoned",
-    "parked",
-    "blocked",
-    "failed",
-    "failure",
-    "error",
-    "errored",
-)
-_DELIVERED_WORDS = (
-    "done",
-    "delivered",
-    "sent",
-    "published",
-    "completed",
-    "complete",
-    "processed",
-    "succeeded",
-    "success",
-    "finished",
-    "dispatched",
-    "relayed",
-)
-_WORKING_WORDS = ("processing", "working", "running", "inprogress", "executing", "doing", "locked")
-_PENDING_WORDS = (
-    "pending",
-    "new",
-    "created",
-    "ready",
-    "queued",
-    "available",
-    "waiting",
-    "scheduled",
-    "todo",
-    "open",
-    "retry",
-    "retrying",
-    "retryable",
-    "unsent",
-    "unpublished",
-    "notsent",
-)
-
-# Names of columns, most certain first.
-_STATE_COLUMNS = ("status", "state", "statusname", "eventstatus", "messagestatus", "outboxstatus")
-_DEAD_TIMES = (
-    "deadat",
-    "diedat",
-    "abandonedat",
-    "discardedat",
-    "deadletteredat",
-    "failedat",
-    "blockedat",
-    "exhaustedat",
-)
-_DEAD_FLAGS = ("dead", "isdead", "blocked", "isblocked", "failed", "isfailed", "abandoned")
-_DELIVERED_TIMES = (
-    "processedat",
-    "publishedat",
-    "sentat",
-    "deliveredat",
-    "completedat",
-    "dispatchedat",
-    "finishedat",
-    "processed",
-    "processedon",
-    "processedonutc",
-)
-_DELIVERED_FLAGS = ("processed", "published", "sent", "delivered", "completed", "isprocessed")
-_MAX_ATTEMPTS = ("maxattempts", "maxretries", "maxretrycount", "attemptslimit", "retrylimit")
-_CANONICAL_NAMES = {
-    "aggregate_type": ("aggregatetype", "entitytype", "aggregate", "resourcetype"),
-    "aggregate_id": (
-        "aggregateid",
-        "aggregateidentifier",
-        "entityid",
-        "recordkey",
-        "partitionkey",
-        "orderingkey",
-        "messagekey",
-        "groupid",
-        "resourceid",
-    ),
-    "event_type": (
-        "eventtype",
-        "messagetype",
-        "eventname",
-        "type",
-        "kind",
-        "topic",
-        "destination",
-        "name",
-        "routingkey",
-        "jobtype",
-        "taskname",
-    ),
-    "payload": (
-        "payload",
-        "body",
-        "data",
-        "content",
-        "message",
-        "eventdata",
-        "eventpayload",
-        "serializedevent",
-        "args",
-        "value",
-        "event",
-    ),
-    "attempts": (
-        "attempts",
-        "attempt",
-        "attemptcount",
-        "retrycount",
-        "retries",
-        "retry",
-        "failurecount",
-        "tries",
-        "deliveryattempts",
-        "publishattempts",
-        "attemptsmade",
-    ),
-    "due_at": (
-        "nextrunat",
-        "nextrun",
-        "nextattemptat",
-        "nextattempttime",
-        "nextretryat",
-        "nextretry",
-        "availableat",
-        "scheduledat",
-        "runat",
-        "dueat",
-        "retryat",
-        "visibleat",
-        "processafter",
-    ),
-    "created_at": (
-        "createdat",
-        "created",
-        "occurredat",
-        "occurredon",
-        "occurredonutc",
-        "insertedat",
-        "addedat",
-        "added",
-        "createtime",
-        "creationtime",
-        "createdon",
-        "timestamp",
-    ),
-    "error": (
-        "lasterror",
-        "error",
-        "errormessage",
-        "lasterrormessage",
-        "failurereason",
-        "exception",
-        "errordetails",
-        "errortext",
-        "reason",
-        "lastexception",
-        "errors",
-    ),
-}
-_LABEL_TYPES = frozenset(
-    {"text", "character varying", "character", "uuid", "smallint", "integer", "bigint", "name"}
-)
-_INTEGER_TYPES = frozenset({"smallint", "integer", "bigint"})
-_TIME_TYPES = frozenset({"timestamp with time zone", "timestamp without time zone"})
-_TYPES = {
-    "aggregate_type": _LABEL_TYPES,
-    "aggregate_id": _LABEL_TYPES,
-    "event_type": _LABEL_TYPES,
-    "payload": frozenset({"json", "jsonb", "text", "character varying", "bytea"}),
-    "attempts": _INTEGER_TYPES | {"numeric"},
-    "due_at": _TIME_TYPES,
-    "created_at": _TIME_TYPES,
-    "error": frozenset({"text", "character varying", "jsonb"}),
-}
-_KEY_TYPES = _INTEGER_TYPES | {"uuid", "text", "character varying"}
 _NOT_A_LETTER = re.compile(r"[\W_]+")
 
 
@@ -270,7 +103,7 @@ def list_state_columns(columns: Sequence[ColumnFacts]) -> tuple[str, ...]:
     return tuple(
         column.name
         for column in columns
-        if _simplify(column.name) in _STATE_COLUMNS and _is_state(column)
+        if _simplify(column.name) in STATE_COLUMNS and _is_state(column)
     )
 
 
@@ -379,7 +212,7 @@ def _is_state(column: ColumnFacts) -> bool:
     return not column.is_array and (column.is_enum or column.base_type in _STATE_TYPES)
 
 
-_STATE_TYPES = frozenset({"text", "character varying", "character"}) | _INTEGER_TYPES
+_STATE_TYPES = frozenset({"text", "character varying", "character"}) | INTEGER_TYPES
 
 
 class _Proposal:
@@ -429,15 +262,15 @@ class _Proposal:
 
     def _map_columns(self) -> dict[str, ColumnFacts]:
         found = {"id": self._find_key()}
-        for key, names in _CANONICAL_NAMES.items():
+        for key, names in CANONICAL_NAMES.items():
             column = self._find_column(names, partial(_can_hold, key), found)
             if column is not None:
                 found[key] = column
-        died = self._find_column(_DEAD_TIMES, _is_time, found)
+        died = self._find_column(DEAD_TIMES, _is_time, found)
         return found | ({"died_at": died} if died is not None else {})
 
     def _find_key(self) -> ColumnFacts:
-        by_name = {c.name: c for c in self.facts.columns if c.base_type in _KEY_TYPES}
+        by_name = {c.name: c for c in self.facts.columns if c.base_type in KEY_TYPES}
         key = [by_name[name] for name in self.facts.key if name in by_name]
         if len(key) == 1 and len(self.facts.key) == 1:
             return key[0]
@@ -464,7 +297,7 @@ class _Proposal:
         return None
 
     def _find_state(self) -> str | None:
-        column = self._find_column(_STATE_COLUMNS, _is_state)
+        column = self._find_column(STATE_COLUMNS, _is_state)
         return column.name if column else None
 
     def _write_head(self) -> str:
@@ -515,7 +348,7 @@ class _Proposal:
 
     def _pick_states(self, words: Sequence[str], *, is_dead: bool) -> tuple[str, ...]:
         """Return the known values that are such words; of a free text, guesses in its style."""
-        if self._state_column().base_type in _INTEGER_TYPES:
+        if self._state_column().base_type in INTEGER_TYPES:
             return ()
         known = sorted(
             (words.index(_simplify(value)), value)
@@ -523,7 +356,13 @@ class _Proposal:
             if _simplify(value) in words
         )
         if known and is_dead:  # failed is not dead where there is a state dead
-            return tuple(value for rank, value in known if _is_as_certain(rank, known[0][0]))
+            best = known[0][0]
+            if not _is_certain(best):
+                self.questions.append(
+                    f"{self.state}: does {known[0][1]} mean that the worker gave up, or does it "
+                    "try again?"
+                )
+            return tuple(value for rank, value in known if _is_certain(rank) == _is_certain(best))
         if known or self._state_column().is_enum or not is_dead:
             return tuple(value for _, value in known)
         guesses = tuple(_restyle(word, self.values) for word in ("dead", "failed"))
@@ -540,10 +379,10 @@ class _Proposal:
         if self.state is None:
             return
         words = {_simplify(value): value for value in self.values}
-        found = next((words[word] for word in _PENDING_WORDS if word in words), None)
+        found = next((words[word] for word in PENDING_WORDS if word in words), None)
         if found is not None:
             self.retry[self.state] = _quote(found)
-        elif self._state_column().base_type in _INTEGER_TYPES:
+        elif self._state_column().base_type in INTEGER_TYPES:
             self._set_pending_number()
         elif self.values and not self._state_column().is_enum:
             self.retry[self.state] = _quote(_restyle("pending", self.values))
@@ -574,7 +413,7 @@ class _Proposal:
         return _write_section("dead", column.name, "{ null = false }")
 
     def _find_dead_flag(self) -> str | None:
-        column = self._find_column(_DEAD_FLAGS, lambda c: c.base_type == "boolean")
+        column = self._find_column(DEAD_FLAGS, lambda c: c.base_type == "boolean")
         if column is None:
             return None
         self.retry[column.name] = "false"
@@ -582,7 +421,7 @@ class _Proposal:
 
     def _find_used_up(self) -> str | None:
         attempts = self.columns.get("attempts")
-        most = self._find_column(_MAX_ATTEMPTS, lambda c: c.base_type in _INTEGER_TYPES)
+        most = self._find_column(MAX_ATTEMPTS, lambda c: c.base_type in INTEGER_TYPES)
         if attempts is None or most is None:
             return None
         self.questions.append("Is an event dead while its worker makes the last attempt?")
@@ -590,33 +429,33 @@ class _Proposal:
 
     def _find_delivered(self) -> str | None:
         if self.state is not None:
-            found = self._pick_states(_DELIVERED_WORDS, is_dead=False)
+            found = self._pick_states(DELIVERED_WORDS, is_dead=False)
             values = self.delivered_values or found
             if values:
                 return _write_condition("delivered", self.state, values)
-        column = self._find_column(_DELIVERED_TIMES, lambda c: _is_time(c) and c.nullable)
+        column = self._find_column(DELIVERED_TIMES, lambda c: _is_time(c) and c.nullable)
         if column is not None:
             return _write_section("delivered", column.name, "{ null = false }")
-        column = self._find_column(_DELIVERED_FLAGS, lambda c: c.base_type == "boolean")
+        column = self._find_column(DELIVERED_FLAGS, lambda c: c.base_type == "boolean")
         if column is not None:
             return _write_section("delivered", column.name, "true")
         return self._guess_delivered()
 
     def _guess_delivered(self) -> str | None:
-        if self.state is None or self._state_column().base_type in _INTEGER_TYPES:
+        if self.state is None or self._state_column().base_type in INTEGER_TYPES:
             self.questions.append("delivered: how does a delivered row look, or is it deleted?")
             return None
         if self._state_column().is_enum:
             self.questions.append("delivered: are delivered rows deleted?")
             return 'delivered = "deleted"'
-        guesses = tuple(_restyle(word, self.values) for word in _DELIVERED_WORDS[:8])
+        guesses = tuple(_restyle(word, self.values) for word in DELIVERED_WORDS[:8])
         self.questions.append(f"delivered: which value of {self.state} does a delivered row have?")
         return _write_condition("delivered", self.state, guesses)
 
     def _find_working(self) -> str | None:
         if self.state is None:
             return None
-        values = self._pick_states(_WORKING_WORDS, is_dead=False)
+        values = self._pick_states(WORKING_WORDS, is_dead=False)
         return _write_condition("working", self.state, values) if values else None
 
     def _write_retry(self) -> str | None:
@@ -643,7 +482,7 @@ class _Proposal:
                 f"{name}: which value of {self.state} means dead is not known. Values: {seen}.",
                 "Pass the values that mean dead, or write the mapping by hand.",
             )
-        done = self._find_column(_DELIVERED_TIMES, lambda c: _is_time(c) and c.nullable)
+        done = self._find_column(DELIVERED_TIMES, lambda c: _is_time(c) and c.nullable)
         reason = (
             f"A row waits or is delivered, by {done.name}"
             if done is not None
@@ -664,17 +503,16 @@ _LOCKS = frozenset({"lockedby", "lockedat", "lockeduntil", "claimedby", "claimed
 def _can_hold(key: str, column: ColumnFacts) -> bool:
     if column.is_array:
         return key == "error" and column.base_type in {"text[]", "jsonb[]", "character varying[]"}
-    return column.base_type in _TYPES[key] or (column.is_enum and key.endswith("_type"))
+    return column.base_type in TYPES[key] or (column.is_enum and key.endswith("_type"))
 
 
 def _is_time(column: ColumnFacts) -> bool:
-    return column.base_type in _TIME_TYPES
+    return column.base_type in TIME_TYPES
 
 
-def _is_as_certain(rank: int, best: int) -> bool:
+def _is_certain(rank: int) -> bool:
     """Words before `failed` are certain; where one of them occurs, `failed` is something else."""
-    failed = DEAD_WORDS.index("failed")
-    return (rank < failed) == (best < failed)
+    return rank < DEAD_WORDS.index("failed")
 
 
 def _restyle(word: str, values: Sequence[str] | dict[str, int]) -> str:

@@ -5,202 +5,49 @@ is refused by its name. `mapping_sql` renders a mapping for the columns that a t
 """
 
 import difflib
-import re
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
-from zoneinfo import ZoneInfo
+from typing import Any
 
-from dlq_pipelines.errors import DlqError
+from dlq_pipelines.outbox.mapping_types import (
+    CANONICAL_COLUMNS,
+    MAX_IDENTIFIER_BYTES,
+    AssignmentKind,
+    ColumnSource,
+    ColumnTest,
+    ComparisonKind,
+    ConstantText,
+    JoinedText,
+    Mapping,
+    MappingError,
+    RetryAssignment,
+    RowCondition,
+    Scalar,
+    ValueSource,
+    is_identifier,
+    is_time_zone,
+    split_table_name,
+)
 from dlq_pipelines.validate import BIGINT_MAX, is_storable
+
+__all__ = [
+    "DEFAULT_PRESET",
+    "PRESET_FOLDER",
+    "Mapping",
+    "MappingError",
+    "list_presets",
+    "load_mapping",
+    "parse_mapping",
+    "read_preset",
+]
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "dispatchbox"
 
-# PostgreSQL's NAMEDATALEN - 1.
-_MAX_IDENTIFIER_BYTES = 63
 _MAX_FILE_BYTES = 1_000_000
 _MAX_VALUES = 200
-
-# A value of a state, or what a retry sets.
-Scalar = str | int | bool
-
-
-class MappingError(DlqError):
-    """A mapping that cannot be read, or that does not fit its table."""
-
-    code: ClassVar[str] = "mapping_invalid"
-
-
-@dataclass(frozen=True)
-class ColumnSource:
-    """A value that is read from one column.
-
-    Attributes:
-        column: the column of the application's table.
-        last_element: read the last element of the array, or of the JSON array.
-        field: the path of a field of the JSON value; empty: the value itself.
-        pattern: a regular expression of PostgreSQL; the value is what its first group matches.
-        decodes_json: the match is the inside of a JSON string, whose escapes are decoded.
-        is_optional: the value is null if the table does not have the column.
-    """
-
-    column: str
-    last_element: bool = False
-    field: tuple[str, ...] = ()
-    pattern: str | None = None
-    decodes_json: bool = False
-    is_optional: bool = False
-
-
-@dataclass(frozen=True)
-class ConstantText:
-    """A value that is the same for every row."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class JoinedText:
-    """Several values that are joined by a separator; nulls are left out."""
-
-    parts: tuple[ColumnSource, ...]
-    separator: str = ": "
-
-
-ValueSource = ColumnSource | ConstantText | JoinedText
-
-
-class ComparisonKind(StrEnum):
-    """A comparison of a column."""
-
-    EQUALS = "equals"
-    IS_NULL = "null"
-    AT_LEAST = "at_least"
-    LESS_THAN = "less_than"
-    HAS_KEY = "has_key"
-
-
-@dataclass(frozen=True)
-class ColumnTest:
-    """One comparison of a column.
-
-    Attributes:
-        values: `equals`: one of them; `null`: whether the column is null; `has_key`: the key of the
-            JSON object; otherwise the number to compare with, or nothing.
-        other_column: the column to compare with, for `at_least` and `less_than`.
-    """
-
-    column: str
-    kind: ComparisonKind
-    values: tuple[Scalar, ...] = ()
-    other_column: str | None = None
-
-
-@dataclass(frozen=True)
-class RowCondition:
-    """A condition of a row: one of the alternatives holds, and of it every test.
-
-    No alternative never holds; an alternative without tests always holds.
-    """
-
-    alternatives: tuple[tuple[ColumnTest, ...], ...] = ()
-
-    @property
-    def is_always(self) -> bool:
-        """Whether every row meets the condition."""
-        return () in self.alternatives
-
-
-class AssignmentKind(StrEnum):
-    """What a retry sets a column to."""
-
-    CONSTANT = "constant"
-    NULL = "null"
-    DUE = "due"
-
-
-@dataclass(frozen=True)
-class RetryAssignment:
-    """A column that a retry sets.
-
-    Attributes:
-        value: the constant.
-        plus_days: days that are added to the due time.
-    """
-
-    column: str
-    kind: AssignmentKind
-    value: Scalar = ""
-    plus_days: int = 0
-
-
-@dataclass(frozen=True)
-class Mapping:
-    """Which columns and states of an application's table mean what.
-
-    Attributes:
-        name: the preset or the file.
-        schema: the schema of the table.
-        table: the table.
-        id: the key column.
-        time_zone: the zone of timestamps without a time zone.
-        dead: when a row is a dead event.
-        delivered: when a row is delivered; None: unknown.
-        deleted_is_delivered: whether a deleted row counts as delivered.
-        waiting: when the worker will take a row; None: neither dead, delivered nor working.
-        working: when the worker holds a row; None: not visible in the table.
-        retry: what a retry sets; None: a retry is not possible.
-    """
-
-    name: str
-    schema: str
-    table: str
-    id: str
-    dead: RowCondition
-    aggregate_type: ValueSource | None = None
-    aggregate_id: ValueSource | None = None
-    event_type: ValueSource | None = None
-    payload: ColumnSource | None = None
-    attempts: ColumnSource | None = None
-    due_at: ColumnSource | None = None
-    created_at: ColumnSource | None = None
-    error: ValueSource | None = None
-    died_at: ColumnSource | None = None
-    time_zone: str = "UTC"
-    delivered: RowCondition | None = None
-    deleted_is_delivered: bool = False
-    waiting: RowCondition | None = None
-    working: RowCondition | None = None
-    retry: tuple[RetryAssignment, ...] | None = None
-
-    def with_table(self, table: str) -> "Mapping":
-        """Return the same mapping for another table, given as `schema.table` or `table`."""
-        schema, name = split_table_name(table)
-        return replace(self, schema=schema, table=name)
-
-    def with_time_zone(self, time_zone: str) -> "Mapping":
-        """Return the same mapping for timestamps of another time zone."""
-        return replace(self, time_zone=_read_time_zone(_Node(self.name, (), time_zone)))
-
-
-# Keys of `[columns]`, in the order of the canonical view.
-CANONICAL_COLUMNS = (
-    "id",
-    "aggregate_type",
-    "aggregate_id",
-    "event_type",
-    "payload",
-    "attempts",
-    "due_at",
-    "created_at",
-    "error",
-    "died_at",
-)
 _TEXT_COLUMNS = frozenset({"aggregate_type", "aggregate_id", "event_type", "error"})
 _CONSTANT_COLUMNS = frozenset({"aggregate_type", "event_type"})
 _TOP_KEYS = ("table", "time_zone", "columns", "dead", "delivered", "waiting", "working", "retry")
@@ -250,69 +97,6 @@ def parse_mapping(text: str, name: str) -> Mapping:
             f"{name} is not valid TOML: {error}.", "Correct the line that the message names."
         ) from None
     return _read_mapping(_Node(name, (), document))
-
-
-def list_mapped_columns(mapping: Mapping) -> tuple[str, ...]:
-    """Return every column of the table that a mapping names."""
-    sources = (
-        source
-        for key in CANONICAL_COLUMNS[1:]
-        for source in list_column_sources(getattr(mapping, key))
-    )
-    names = [*list_required_columns(mapping), *(source.column for source in sources)]
-    return tuple(dict.fromkeys(names))
-
-
-def list_required_columns(mapping: Mapping) -> tuple[str, ...]:
-    """Return the key and the columns of conditions and of a retry: none of them is optional."""
-    names = [mapping.id]
-    for condition in (mapping.dead, mapping.delivered, mapping.waiting, mapping.working):
-        for test in list_tests(condition):
-            names += [test.column, *filter(None, [test.other_column])]
-    names += (assignment.column for assignment in mapping.retry or ())
-    return tuple(dict.fromkeys(names))
-
-
-def list_column_sources(source: ValueSource | None) -> tuple[ColumnSource, ...]:
-    """Return the columns that a value is read from."""
-    if isinstance(source, ColumnSource):
-        return (source,)
-    return source.parts if isinstance(source, JoinedText) else ()
-
-
-def list_tests(condition: RowCondition | None) -> Iterator[ColumnTest]:
-    """Yield every test of a condition."""
-    for alternative in condition.alternatives if condition else ():
-        yield from alternative
-
-
-def split_table_name(text: str) -> tuple[str, str]:
-    """Return schema and table of `schema.table` or `table`; the default schema is public.
-
-    A part that contains a dot is quoted as in SQL: `public."outbox.event"`.
-
-    Raises:
-        MappingError: the text is not a table name.
-    """
-    parts = [_unquote(part) for part in _TABLE_PART.findall(text)] if _TABLE.match(text) else []
-    if not parts or not all(_is_identifier(part) for part in parts):
-        raise MappingError(
-            f"{text!r} is not a table name.", "Write schema.table, such as public.outbox_event."
-        )
-    return ("public", parts[0]) if len(parts) == 1 else (parts[0], parts[1])
-
-
-_PART = r'"(?:[^"\x00]|"")+"|[^".\x00]+'
-_TABLE_PART = re.compile(_PART)
-_TABLE = re.compile(rf"(?:{_PART})(?:\.(?:{_PART}))?\Z")
-
-
-def _unquote(part: str) -> str:
-    return part[1:-1].replace('""', '"') if part.startswith('"') else part
-
-
-def _is_identifier(name: str) -> bool:
-    return 0 < len(name.encode("utf-8", "replace")) <= _MAX_IDENTIFIER_BYTES and is_storable(name)
 
 
 def _suggest(name: str, known: tuple[str, ...]) -> str:
@@ -428,9 +212,9 @@ def _read_string(node: _Node) -> str:
 
 def _read_identifier(node: _Node) -> str:
     name = _read_string(node)
-    if not _is_identifier(name):
+    if not is_identifier(name):
         raise node.refuse(
-            f"{_shorten(name)} is longer than the {_MAX_IDENTIFIER_BYTES} bytes of an identifier",
+            f"{_shorten(name)} is longer than the {MAX_IDENTIFIER_BYTES} bytes of an identifier",
             "Write the name of a column.",
         )
     return name
@@ -438,13 +222,7 @@ def _read_identifier(node: _Node) -> str:
 
 def _read_time_zone(node: _Node) -> str:
     name = _read_string(node)
-    try:
-        ZoneInfo(name)
-    except (OSError, ValueError):  # ZoneInfoNotFoundError is a KeyError
-        pass
-    except KeyError:
-        pass
-    else:
+    if is_time_zone(name):
         return name
     raise node.refuse(
         f"{_shorten(name)} is not a time zone", "Write a name such as UTC or Europe/Berlin."

@@ -7,13 +7,16 @@ worker would `take` and deliver an event that waits.
 import re
 from pathlib import Path
 
-from dlq_pipelines.outbox.mapping import CANONICAL_COLUMNS, Mapping
 from dlq_pipelines.outbox.mapping_sql import (
     CONDITIONS,
-    ColumnFacts,
     MappingSql,
     quote_identifier,
     render_mapping,
+)
+from dlq_pipelines.outbox.mapping_types import (
+    CANONICAL_COLUMNS,
+    ColumnFacts,
+    Mapping,
 )
 from dlq_pipelines.postgres.connect import Connection
 

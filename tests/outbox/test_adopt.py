@@ -15,13 +15,16 @@ from dlq_pipelines.outbox.adopt import (
     propose_mapping,
 )
 from dlq_pipelines.outbox.mapping import (
-    Mapping,
-    MappingError,
     list_presets,
     load_mapping,
     parse_mapping,
 )
-from dlq_pipelines.outbox.mapping_sql import ColumnFacts, quote_identifier
+from dlq_pipelines.outbox.mapping_sql import quote_identifier
+from dlq_pipelines.outbox.mapping_types import (
+    ColumnFacts,
+    Mapping,
+    MappingError,
+)
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.outbox.table_shapes import (
     SHAPES,

@@ -11,18 +11,21 @@ from hypothesis import strategies as st
 
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.outbox.mapping import (
+    list_presets,
+    load_mapping,
+    parse_mapping,
+)
+from dlq_pipelines.outbox.mapping_sql import CONDITIONS, render_mapping
+from dlq_pipelines.outbox.mapping_types import (
     CANONICAL_COLUMNS,
+    ColumnFacts,
     ColumnSource,
     Mapping,
     MappingError,
     RowCondition,
     list_mapped_columns,
-    list_presets,
-    load_mapping,
-    parse_mapping,
     split_table_name,
 )
-from dlq_pipelines.outbox.mapping_sql import CONDITIONS, ColumnFacts, render_mapping
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.outbox.table_shapes import name_table, render_for, write_select
 

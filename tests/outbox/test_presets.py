@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from dlq_pipelines.outbox.mapping import (
-    CANONICAL_COLUMNS,
     DEFAULT_PRESET,
     PRESET_FOLDER,
     list_presets,
@@ -13,6 +12,9 @@ from dlq_pipelines.outbox.mapping import (
     read_preset,
 )
 from dlq_pipelines.outbox.mapping_sql import MappingSql
+from dlq_pipelines.outbox.mapping_types import (
+    CANONICAL_COLUMNS,
+)
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.outbox.table_shapes import name_table, read_shape, render_for, write_select
 

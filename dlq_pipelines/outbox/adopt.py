@@ -38,7 +38,7 @@ from dlq_pipelines.outbox.mapping import (
 from dlq_pipelines.outbox.mapping_offers import Offer
 from dlq_pipelines.outbox.mapping_sql import render_mapping
 from dlq_pipelines.outbox.mapping_types import (
-    ColumnFacts,
+    MappedColumn,
     ComparisonKind,
     Mapping,
     MappingError,
@@ -66,7 +66,7 @@ class OutboxTableFacts:
 
     schema: str
     table: str
-    columns: tuple[ColumnFacts, ...]
+    columns: tuple[MappedColumn, ...]
     key: tuple[str, ...] = ()
     states: dict[str, tuple[StateCount, ...]] = field(default_factory=dict)
 
@@ -98,7 +98,7 @@ class ProposedMapping:
 _NOT_A_LETTER = re.compile(r"[\W_]+")
 
 
-def list_state_columns(columns: Sequence[ColumnFacts]) -> tuple[str, ...]:
+def list_state_columns(columns: Sequence[MappedColumn]) -> tuple[str, ...]:
     """Return the columns whose values a proposal wants to know."""
     return tuple(
         column.name
@@ -208,7 +208,7 @@ def _simplify(name: str) -> str:
     return _NOT_A_LETTER.sub("", name).casefold()
 
 
-def _is_state(column: ColumnFacts) -> bool:
+def _is_state(column: MappedColumn) -> bool:
     return not column.is_array and (column.is_enum or column.base_type in _STATE_TYPES)
 
 
@@ -260,7 +260,7 @@ class _Proposal:
 
     # Columns.
 
-    def _map_columns(self) -> dict[str, ColumnFacts]:
+    def _map_columns(self) -> dict[str, MappedColumn]:
         found = {"id": self._find_key()}
         for key, names in CANONICAL_NAMES.items():
             column = self._find_column(names, partial(_can_hold, key), found)
@@ -269,7 +269,7 @@ class _Proposal:
         died = self._find_column(DEAD_TIMES, _is_time, found)
         return found | ({"died_at": died} if died is not None else {})
 
-    def _find_key(self) -> ColumnFacts:
+    def _find_key(self) -> MappedColumn:
         by_name = {c.name: c for c in self.facts.columns if c.base_type in KEY_TYPES}
         key = [by_name[name] for name in self.facts.key if name in by_name]
         if len(key) == 1 and len(self.facts.key) == 1:
@@ -286,9 +286,9 @@ class _Proposal:
     def _find_column(
         self,
         names: Sequence[str],
-        suits: Callable[[ColumnFacts], bool],
-        taken: dict[str, ColumnFacts] | None = None,
-    ) -> ColumnFacts | None:
+        suits: Callable[[MappedColumn], bool],
+        taken: dict[str, MappedColumn] | None = None,
+    ) -> MappedColumn | None:
         used = {column.name for column in (taken or {}).values()}
         for name in names:
             for column in self.facts.columns:
@@ -372,7 +372,7 @@ class _Proposal:
         )
         return guesses
 
-    def _state_column(self) -> ColumnFacts:
+    def _state_column(self) -> MappedColumn:
         return next(c for c in self.facts.columns if c.name == self.state)
 
     def _set_pending_state(self) -> None:
@@ -500,13 +500,13 @@ _DEAD_TABLE = re.compile(r"dead_?letter|failed|dlq|poison", re.IGNORECASE)
 _LOCKS = frozenset({"lockedby", "lockedat", "lockeduntil", "claimedby", "claimedat", "workerid"})
 
 
-def _can_hold(key: str, column: ColumnFacts) -> bool:
+def _can_hold(key: str, column: MappedColumn) -> bool:
     if column.is_array:
         return key == "error" and column.base_type in {"text[]", "jsonb[]", "character varying[]"}
     return column.base_type in TYPES[key] or (column.is_enum and key.endswith("_type"))
 
 
-def _is_time(column: ColumnFacts) -> bool:
+def _is_time(column: MappedColumn) -> bool:
     return column.base_type in TIME_TYPES
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dlq_pipelines.outbox.mapping_types import (
     AssignmentKind,
-    ColumnFacts,
+    MappedColumn,
     Mapping,
     ValueSource,
     list_column_sources,
@@ -28,7 +28,7 @@ class Offer:
         return not self.reason
 
 
-def list_offers(mapping: Mapping, facts: dict[str, ColumnFacts]) -> tuple[Offer, ...]:
+def list_offers(mapping: Mapping, facts: dict[str, MappedColumn]) -> tuple[Offer, ...]:
     """Return every operation: what a mapping cannot express narrows what is offered."""
     retry = _explain_retry(mapping)
     return (
@@ -61,7 +61,7 @@ _ABSENT = {
 }
 
 
-def _explain(mapping: Mapping, facts: dict[str, ColumnFacts], key: str) -> str:
+def _explain(mapping: Mapping, facts: dict[str, MappedColumn], key: str) -> str:
     source: ValueSource | None = getattr(mapping, key)
     if source is None:
         return _ABSENT[key]

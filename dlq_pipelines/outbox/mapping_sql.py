@@ -16,7 +16,7 @@ from dlq_pipelines.outbox.mapping_offers import Offer, list_offers
 from dlq_pipelines.outbox.mapping_types import (
     CANONICAL_COLUMNS,
     AssignmentKind,
-    ColumnFacts,
+    MappedColumn,
     ColumnSource,
     ColumnTest,
     ComparisonKind,
@@ -69,7 +69,7 @@ class MappingSql:
     """
 
     mapping: Mapping
-    columns: MappingProxyType[str, ColumnFacts] = field(repr=False)
+    columns: MappingProxyType[str, MappedColumn] = field(repr=False)
     event_id_type: str
     payload_cast: str | None
     offers: tuple[Offer, ...]
@@ -115,7 +115,7 @@ class MappingSql:
         return next(offer for offer in self.offers if offer.operation == operation)
 
 
-def render_mapping(mapping: Mapping, columns: Iterable[ColumnFacts]) -> MappingSql:
+def render_mapping(mapping: Mapping, columns: Iterable[MappedColumn]) -> MappingSql:
     """Return the SQL texts of a mapping for the columns of its table.
 
     Raises:
@@ -156,7 +156,7 @@ def _check_alias(alias: str) -> str:
     return alias
 
 
-def _refuse(mapping: Mapping, key: str, column: ColumnFacts, remedy: str) -> MappingError:
+def _refuse(mapping: Mapping, key: str, column: MappedColumn, remedy: str) -> MappingError:
     return MappingError(
         f"{mapping.name}: {key}: column {column.name!r} of {mapping.schema}.{mapping.table} has "
         f"the type {column.type}, which cannot be served.",
@@ -167,7 +167,7 @@ def _refuse(mapping: Mapping, key: str, column: ColumnFacts, remedy: str) -> Map
 # Which columns there are.
 
 
-def _check_columns(mapping: Mapping, facts: dict[str, ColumnFacts]) -> None:
+def _check_columns(mapping: Mapping, facts: dict[str, MappedColumn]) -> None:
     optional = {
         source.column
         for key in CANONICAL_COLUMNS[1:]
@@ -183,7 +183,7 @@ def _check_columns(mapping: Mapping, facts: dict[str, ColumnFacts]) -> None:
             )
 
 
-def _find_event_id_type(mapping: Mapping, facts: dict[str, ColumnFacts]) -> str:
+def _find_event_id_type(mapping: Mapping, facts: dict[str, MappedColumn]) -> str:
     column = facts[mapping.id]
     if column.base_type in _INTEGERS:
         return "bigint"
@@ -199,7 +199,7 @@ def _find_event_id_type(mapping: Mapping, facts: dict[str, ColumnFacts]) -> str:
     )
 
 
-def _find_payload_cast(mapping: Mapping, facts: dict[str, ColumnFacts]) -> str | None:
+def _find_payload_cast(mapping: Mapping, facts: dict[str, MappedColumn]) -> str | None:
     if mapping.payload is None or mapping.payload.column not in facts:
         return None
     column = facts[mapping.payload.column]
@@ -289,7 +289,7 @@ _MAX_DECODED = 10_000_000
 
 
 def _render_last_element(
-    mapping: Mapping, key: str, column: ColumnFacts, text: str
+    mapping: Mapping, key: str, column: MappedColumn, text: str
 ) -> tuple[str, str]:
     if column.is_array:
         element = f"({text})[pg_catalog.array_upper({text}, 1)]"
@@ -305,7 +305,7 @@ def _render_last_element(
 
 
 def _render_plain_text(
-    mapping: Mapping, key: str, source: ColumnSource, column: ColumnFacts, value: tuple[str, str]
+    mapping: Mapping, key: str, source: ColumnSource, column: MappedColumn, value: tuple[str, str]
 ) -> str:
     text, type_ = value
     if source.field and type_ != "jsonb":
@@ -398,7 +398,7 @@ _EXPRESSIONS: dict[str, Callable[[MappingSql, str], str]] = {
 }
 
 
-def _find_column(rendered: MappingSql, source: ColumnSource | None) -> ColumnFacts | None:
+def _find_column(rendered: MappingSql, source: ColumnSource | None) -> MappedColumn | None:
     return None if source is None else rendered.columns.get(source.column)
 
 
@@ -456,14 +456,14 @@ def _write_scalar(value: Scalar) -> str:
     return str(value)
 
 
-def _check_conditions(mapping: Mapping, facts: dict[str, ColumnFacts]) -> None:
+def _check_conditions(mapping: Mapping, facts: dict[str, MappedColumn]) -> None:
     for name in CONDITIONS:
         for test in list_tests(getattr(mapping, name)):
             _check_test(mapping, name, test, facts)
 
 
 def _check_test(
-    mapping: Mapping, name: str, test: ColumnTest, facts: dict[str, ColumnFacts]
+    mapping: Mapping, name: str, test: ColumnTest, facts: dict[str, MappedColumn]
 ) -> None:
     key, column = f"{name}.{test.column}", facts[test.column]
     if test.kind is ComparisonKind.HAS_KEY and column.base_type != "jsonb":
@@ -477,7 +477,7 @@ def _check_test(
 
 
 def _check_comparison(
-    mapping: Mapping, key: str, column: ColumnFacts, other: ColumnFacts | None
+    mapping: Mapping, key: str, column: MappedColumn, other: MappedColumn | None
 ) -> None:
     numbers = column.base_type in _NUMBERS and (other is None or other.base_type in _NUMBERS)
     times = other is not None and column.base_type == other.base_type in _TIMES
@@ -487,7 +487,7 @@ def _check_comparison(
         )
 
 
-def _check_scalar(mapping: Mapping, key: str, column: ColumnFacts, value: Scalar) -> None:
+def _check_scalar(mapping: Mapping, key: str, column: MappedColumn, value: Scalar) -> None:
     """Refuse a constant that is not of the column's kind: the column would never have it."""
     if column.is_array or column.base_type in _JSON | _TIMES | {"bytea", "uuid", "date"}:
         raise _refuse(mapping, key, column, "Compare it with {null = true} or {null = false}.")
@@ -508,7 +508,7 @@ _SCALAR_WORDS: dict[type, str] = {
 }
 
 
-def _expect_scalar(column: ColumnFacts) -> type | None:
+def _expect_scalar(column: MappedColumn) -> type | None:
     if column.base_type in _NUMBERS:
         return int
     if column.base_type == "boolean":
@@ -532,7 +532,7 @@ def _render_assignment(rendered: MappingSql, assignment: RetryAssignment, due: s
     return f"pg_catalog.timezone({quote_literal(rendered.mapping.time_zone)}, ({due}))"
 
 
-def _check_assignment(mapping: Mapping, assignment: RetryAssignment, column: ColumnFacts) -> None:
+def _check_assignment(mapping: Mapping, assignment: RetryAssignment, column: MappedColumn) -> None:
     key = f"retry.{assignment.column}"
     if column.is_generated:
         raise MappingError(

@@ -180,7 +180,7 @@ class Mapping:
 
 
 @dataclass(frozen=True)
-class ColumnFacts:
+class MappedColumn:
     """A column of the application's table.
 
     Attributes:

@@ -225,6 +225,10 @@ as $$
 declare
     released bigint[];
 begin
+    if not :can_release then
+        raise exception 'The mapping of this outbox has no [retry].'
+            using errcode = 'object_not_in_prerequisite_state';
+    end if;
     perform set_config('dlq.moving', :'dlq_schema', true);
     with given as materialized (
         select n.death_id, n.event_id, n.event_created_at, given.due
@@ -246,6 +250,14 @@ begin
 end
 $$;
 
+-- What became of a released event whose row is gone.
+create or replace function :"dlq_schema".vanished_outcome() returns text
+    language sql immutable as $$ select :vanished $$;
+
+-- Operations, each with the reason why it is not offered, or an empty text.
+create or replace function :"dlq_schema".offers() returns jsonb
+    language sql immutable as $$ select :offers::jsonb $$;
+
 -- Fails if the text is no value of the payload's type.
 create or replace function :"dlq_schema".read_payload(payload text) returns void
     language plpgsql stable
@@ -261,7 +273,7 @@ create or replace function :"dlq_schema".set_payload(
 ) returns void language sql
 as $$
     update :"outbox_schema".:"outbox_table" o
-    set :payload_column = new_payload:::payload_type
+    set :payload_change
     where :o_id = event and (:o_created_at) is not distinct from written_at
 $$;
 

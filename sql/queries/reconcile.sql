@@ -36,8 +36,11 @@ with page as materialized (
         coalesce(event_type, ''),
         coalesce(attempts, 0),
         error,
-        -- Nobody knows when it died: nearest to it is the time at which its last attempt was due.
-        case when isfinite(due_at) and due_at > '0001-01-01Z' then least(due_at, %(now)s)
+        -- Where no column says when it died, nearest to it is the time at which its last attempt
+        -- was due.
+        case
+            when isfinite(died_at) and died_at between '0001-01-02Z' and %(now)s then died_at
+            when isfinite(due_at) and due_at between '0001-01-02Z' and %(now)s then due_at
             else %(now)s end,
         %(is_missed)s
     from missed

@@ -199,7 +199,7 @@ with page as materialized (
                 and d.event_created_at is not distinct from page.event_created_at
                 and d.id > page.death_id) then 'died_again'
         when o.delivered then 'delivered'
-        when o.id is null then 'deleted'
+        when o.id is null then :"dlq_schema".vanished_outcome()
         when page.due_at + make_interval(secs => %(settle_seconds)s) <= %(now)s then 'timed_out'
         end as outcome
     from page
@@ -315,7 +315,7 @@ select event.*, (
         select max(d.died_at) from :"dlq_schema".death d
         where d.event_id = event.id
             and d.event_created_at is not distinct from event.created_at
-            and event.status = 'dead') as dead_at
+            and event.dead) as dead_at
 from (
     select o.id,
         o.aggregate_type,
@@ -327,7 +327,8 @@ from (
         o.due_at as next_run_at,
         o.created_at,
         o.error as last_error,
-        o.error_at as last_error_at
+        o.error_at as last_error_at,
+        o.dead
     from :"dlq_schema".outbox o where o.id = (select id from given)
     union all
     select a.id,
@@ -340,7 +341,8 @@ from (
         a.due_at,
         a.created_at,
         a.error,
-        a.error_at
+        a.error_at,
+        a.dead
     from (
         select a.* from :"dlq_schema".archive a where a.id = (select id from given)
         order by a.archived_at desc limit 1) a

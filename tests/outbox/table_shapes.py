@@ -15,7 +15,7 @@ from dlq_pipelines.outbox.mapping_sql import (
 )
 from dlq_pipelines.outbox.mapping_types import (
     CANONICAL_COLUMNS,
-    ColumnFacts,
+    MappedColumn,
     Mapping,
 )
 from dlq_pipelines.postgres.connect import Connection
@@ -31,7 +31,7 @@ def read_shape(name: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def inspect_columns(connection: Connection, schema: str, table: str) -> list[ColumnFacts]:
+def inspect_columns(connection: Connection, schema: str, table: str) -> list[MappedColumn]:
     """Return the columns of a table from the catalog."""
     rows = connection.execute(
         """
@@ -48,7 +48,7 @@ def inspect_columns(connection: Connection, schema: str, table: str) -> list[Col
         (schema, table),
     ).fetchall()
     return [
-        ColumnFacts(
+        MappedColumn(
             row["attname"],
             row["type"],
             row["is_enum"],

@@ -21,7 +21,7 @@ from dlq_pipelines.outbox.mapping import (
 )
 from dlq_pipelines.outbox.mapping_sql import quote_identifier
 from dlq_pipelines.outbox.mapping_types import (
-    ColumnFacts,
+    MappedColumn,
     Mapping,
     MappingError,
 )
@@ -189,9 +189,9 @@ def test_every_shape_is_a_preset_or_played_here() -> None:
     assert set(SHAPES) == set(list_presets()) | set(OTHERS)
 
 
-def columns(**types: str) -> tuple[ColumnFacts, ...]:
+def columns(**types: str) -> tuple[MappedColumn, ...]:
     return tuple(
-        ColumnFacts(
+        MappedColumn(
             name, type_.removeprefix("not null "), nullable=not type_.startswith("not null ")
         )
         for name, type_ in types.items()
@@ -217,7 +217,7 @@ TIME = "timestamp with time zone"
     ],
 )
 def test_deaths_are_found_without_a_state(
-    table: str, found: tuple[ColumnFacts, ...], dead: str, retry: str
+    table: str, found: tuple[MappedColumn, ...], dead: str, retry: str
 ) -> None:
     proposed = propose_mapping(OutboxTableFacts("public", table, found))
     assert_loads_again(proposed)
@@ -254,7 +254,7 @@ def test_words_of_states_decide(
 
 
 def test_labels_of_an_enum_are_states() -> None:
-    state = ColumnFacts("state", "job_state", is_enum=True, labels=("todo", "doing", "failed"))
+    state = MappedColumn("state", "job_state", is_enum=True, labels=("todo", "doing", "failed"))
     facts = OutboxTableFacts("public", "t", (*columns(id="bigint"), state))
     assert list_state_columns(facts.columns) == ("state",)
     mapping = propose_mapping(facts).mapping
@@ -297,7 +297,7 @@ TYPES = st.sampled_from(
 def test_any_table_is_proposed_or_refused(
     pairs: list[tuple[str, str]], states: list[str], table: str
 ) -> None:
-    found = tuple(ColumnFacts(name, type_) for name, type_ in pairs)
+    found = tuple(MappedColumn(name, type_) for name, type_ in pairs)
     counts = tuple(StateCount(state, 1) for state in states)
     facts = OutboxTableFacts(
         "public", table, found, (), dict.fromkeys(list_state_columns(found), counts)

@@ -18,7 +18,7 @@ from dlq_pipelines.outbox.mapping import (
 from dlq_pipelines.outbox.mapping_sql import CONDITIONS, render_mapping
 from dlq_pipelines.outbox.mapping_types import (
     CANONICAL_COLUMNS,
-    ColumnFacts,
+    MappedColumn,
     ColumnSource,
     Mapping,
     MappingError,
@@ -224,9 +224,9 @@ def test_any_text_is_loaded_or_refused(text: str) -> None:
 # Rendering.
 
 
-def facts(**types: str) -> list[ColumnFacts]:
+def facts(**types: str) -> list[MappedColumn]:
     return [
-        ColumnFacts(name, type_, is_array=type_.endswith("[]")) for name, type_ in types.items()
+        MappedColumn(name, type_, is_array=type_.endswith("[]")) for name, type_ in types.items()
     ]
 
 
@@ -268,10 +268,10 @@ def test_types_that_cannot_be_served_are_refused(
 def test_a_retry_is_checked_against_its_columns() -> None:
     given_facts = {c.name: c for c in facts(id="uuid", st="text", n="integer")}
     for retry, column, problem in (
-        ("n = {null = true}", ColumnFacts("n", "integer", nullable=False), "does not allow null"),
-        ("n = {due = true}", ColumnFacts("n", "integer"), "has the type integer"),
-        ("n = 'a'", ColumnFacts("n", "integer"), "has the type integer"),
-        ("n = 1", ColumnFacts("n", "integer", is_generated=True), "is generated"),
+        ("n = {null = true}", MappedColumn("n", "integer", nullable=False), "does not allow null"),
+        ("n = {due = true}", MappedColumn("n", "integer"), "has the type integer"),
+        ("n = 'a'", MappedColumn("n", "integer"), "has the type integer"),
+        ("n = 1", MappedColumn("n", "integer", is_generated=True), "is generated"),
     ):
         mapping = load(f"{SMALL}[retry]\nst = 'new'\n{retry}")
         with pytest.raises(MappingError, match=problem):
@@ -279,7 +279,7 @@ def test_a_retry_is_checked_against_its_columns() -> None:
 
 
 def test_labels_of_an_enum_are_checked() -> None:
-    column = ColumnFacts("st", "state", is_enum=True, labels=("new", "done"))
+    column = MappedColumn("st", "state", is_enum=True, labels=("new", "done"))
     with pytest.raises(MappingError, match="'dead' is not a label"):
         render_mapping(load(SMALL), [*facts(id="uuid"), column])
 

@@ -1,0 +1,148 @@
+"""Turns a mapping into the SQL that stands for the application's columns in `sql/outbox`."""
+
+import json
+
+from dlq_pipelines.outbox.inspect import TableFacts
+from dlq_pipelines.outbox.mapping_sql import (
+    MappingSql,
+    quote_identifier,
+    quote_literal,
+    render_mapping,
+)
+from dlq_pipelines.outbox.mapping_types import (
+    CANONICAL_COLUMNS,
+    ColumnSource,
+    ComparisonKind,
+    Mapping,
+    MappedColumn,
+    RowCondition,
+)
+
+# Columns that the reference application gets, because its table has none for the error.
+_ADDED = {"last_error": "text", "last_error_at": "timestamp with time zone"}
+_TEXTS = ("text", "character varying")
+
+
+def list_mapped_facts(table: TableFacts) -> tuple[MappedColumn, ...]:
+    """Return the columns of a table as the mapping needs them."""
+    return tuple(
+        MappedColumn(
+            column.name,
+            column.base_type if column.is_domain else column.type,
+            is_enum=column.category == "enum",
+            is_array=column.category == "array",
+            nullable=column.nullable,
+            is_generated=column.generated,
+        )
+        for column in table.columns
+    )
+
+
+def build_shape(mapping: Mapping, table: TableFacts) -> dict[str, str]:
+    """Return the variables of `sql/outbox` for a mapping and its table.
+
+    Raises:
+        MappingError: the mapping does not fit the table.
+    """
+    added = list_added_columns(mapping, table)
+    columns = (
+        *list_mapped_facts(table),
+        *(MappedColumn(name, _ADDED[name]) for name in added),
+    )
+    rendered = render_mapping(mapping, columns)
+    known = {column.name for column in columns}
+    return {
+        "event_id_type": rendered.event_id_type,
+        "id_column": quote_identifier(mapping.id),
+        **{f"{alias}_id": rendered.expression("id", alias) for alias in ("o", "new", "old")},
+        **{f"{alias}_dead": rendered.condition("dead", alias) for alias in ("o", "new", "old")},
+        "o_created_at": rendered.expression("created_at", "o"),
+        "new_death": _render_death(rendered),
+        "outbox_columns": _render_columns(rendered, "o", known),
+        "archive_columns": _render_columns(rendered, "a", known),
+        "add_columns": _render_added(mapping, added),
+        **_render_changes(rendered),
+        "vanished": quote_literal("delivered" if mapping.deleted_is_delivered else "deleted"),
+        "offers": quote_literal(
+            json.dumps({offer.operation: offer.reason for offer in rendered.offers})
+        ),
+    }
+
+
+def list_added_columns(mapping: Mapping, table: TableFacts) -> list[str]:
+    """Return the columns that `dlq migrate` adds to the table: those for the error, if any."""
+    error = mapping.error
+    wants_error = isinstance(error, ColumnSource) and error.is_optional
+    if not wants_error:
+        return []
+    return [name for name in _ADDED if table.find_column(name) is None]
+
+
+def _render_added(mapping: Mapping, added: list[str]) -> str:
+    if not added:
+        return ""
+    table = f"{quote_identifier(mapping.schema)}.{quote_identifier(mapping.table)}"
+    columns = ", ".join(f"add column if not exists {name} {_ADDED[name]}" for name in added)
+    return f"alter table {table} {columns};"
+
+
+def _render_death(rendered: MappingSql) -> str:
+    texts = ("aggregate_type", "aggregate_id", "event_type")
+    values = [
+        rendered.expression("created_at", "new"),
+        *(f"coalesce({rendered.expression(name, 'new')}, '')" for name in texts),
+        f"coalesce({rendered.expression('attempts', 'new')}, 0)",
+        rendered.expression("error", "new"),
+    ]
+    return ",\n            ".join(values)
+
+
+def _render_columns(rendered: MappingSql, alias: str, known: set[str]) -> str:
+    error_at = (
+        f"{alias}.last_error_at" if "last_error_at" in known else "null::pg_catalog.timestamptz"
+    )
+    columns = {
+        **{name: rendered.expression(name, alias) for name in CANONICAL_COLUMNS},
+        "error_at": error_at,
+        "status": _render_status(rendered, alias),
+        "dead": rendered.condition("dead", alias),
+        "delivered": rendered.condition("delivered", alias),
+        "waiting": rendered.condition("waiting", alias),
+        "working": rendered.condition("working", alias),
+    }
+    return ",\n    ".join(f"{text} as {name}" for name, text in columns.items())
+
+
+def _render_status(rendered: MappingSql, alias: str) -> str:
+    """The application's own word for the state where one column has it, else ours."""
+    column = _find_state_column(rendered.mapping.dead)
+    facts = rendered.columns.get(column) if column else None
+    if facts is not None and (facts.is_enum or facts.base_type in _TEXTS):
+        return f"{alias}.{quote_identifier(facts.name)}::pg_catalog.text"
+    dead, delivered = (rendered.condition(name, alias) for name in ("dead", "delivered"))
+    return f"case when {dead} then 'dead' when {delivered} then 'done' else 'pending' end"
+
+
+def _find_state_column(dead: RowCondition) -> str | None:
+    columns = {
+        test.column
+        for alternative in dead.alternatives
+        for test in alternative
+        if test.kind is ComparisonKind.EQUALS
+    }
+    return columns.pop() if len(columns) == 1 else None
+
+
+def _render_changes(rendered: MappingSql) -> dict[str, str]:
+    """What a retry and a new payload write; without either, statements that change nothing."""
+    mapping, cast = rendered.mapping, rendered.payload_cast
+    same = f"{quote_identifier(mapping.id)} = o.{quote_identifier(mapping.id)}"
+    payload = mapping.payload
+    return {
+        "can_release": "false" if mapping.retry is None else "true",
+        "release": same if mapping.retry is None else rendered.release_assignments("given.due"),
+        "payload_change": same
+        if payload is None or cast is None
+        else f"{quote_identifier(payload.column)} = new_payload::{cast}",
+        "payload_type": cast or "pg_catalog.text",
+    }

@@ -213,8 +213,8 @@ ALERT_RULES = {
     ),
     "deaths": AlertRule(
         "deaths:EVENT_TYPE",
-        "at least `DLQ_ALERT_MIN_DEATHS` events of a type died within an hour, more than the hours "
-        "of the two weeks before explain",
+        "at least `DLQ_ALERT_MIN_DEATHS` events of a type died within an hour, unusually many "
+        "compared with the hours of the previous two weeks",
         (Severity.CRITICAL,),
         "the deaths of the last hour are usual again",
         "its own",

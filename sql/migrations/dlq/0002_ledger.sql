@@ -277,7 +277,7 @@ create table :"dlq_schema".restored (
 );
 create index restored_event on :"dlq_schema".restored (event_id);
 comment on table :"dlq_schema".restored
-    is 'Stays in the archive that a restore ended, for reports of the days in between.';
+    is 'From when to when each restored event was in the archive, for reports of those days.';
 
 create table :"dlq_schema".reconciliation (
     checked_at timestamptz primary key,

@@ -96,6 +96,7 @@ class ParkedQuery(SelectionQuery):
 class ReleaseParkedBody(SelectionBody):
     """Parked events by their ids, by a fix or by filters."""
 
+    all: bool = Field(default=False, description="All parked events. Excludes filters.")
     reason: Reason
     fix: OfFix = None
     rate: Rate = None

@@ -37,15 +37,10 @@ if TYPE_CHECKING:
     from dlq_pipelines.postgres.connect import Connection
 
 T = TypeVar("T")
-app = typer.Typer(help="The causes of death.", no_args_is_help=True)
+app = typer.Typer(help="The causes of death.\n\nExample: `dlq causes list`", no_args_is_help=True)
 CauseId = Annotated[
     str, typer.Argument(help="The cause, as `dlq causes list` lists it.", metavar="CAUSE")
 ]
-
-
-@app.callback()
-def causes_command() -> None:
-    """The causes of death."""
 
 
 @app.command("list")

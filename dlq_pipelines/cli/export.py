@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -47,7 +48,7 @@ MaxDeaths = Annotated[
 ]
 
 
-@with_filters
+@partial(with_filters, everything="All deaths")
 def export_deaths_command(
     filters: GivenFilters,
     output: OutputFile,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
     from dlq_pipelines.retries.fixes import FixPreview
     from dlq_pipelines.retries.parked import ParkedEvent
 
-app = typer.Typer(help="Fixes and the events that they retry.", no_args_is_help=True)
+app = typer.Typer(
+    help="Fixes and the events that they retry.\n\nExample: `dlq fixes list --open`",
+    no_args_is_help=True,
+)
 FixId = Annotated[
     int, typer.Argument(min=1, help="The fix, as `dlq fixes list` lists it.", metavar="FIX")
 ]
@@ -107,11 +111,6 @@ def with_policy(command: Callable[..., None]) -> Callable[..., None]:
         return {"policy": {name: value for name, value in values.items() if value is not None}}
 
     return with_options(command, {"policy": _POLICY_OPTIONS}, gather)
-
-
-@app.callback()
-def fixes_command() -> None:
-    """Fixes and the events that they retry."""
 
 
 @app.command("flag")
@@ -357,7 +356,7 @@ def withdraw_fix_command(
 
 @app.command("parked")
 @with_output_format
-@with_filters
+@partial(with_filters, everything="All parked events")
 def list_parked_events_command(
     filters: GivenFilters,
     fix: FixOption = None,
@@ -402,7 +401,7 @@ def list_parked_events_command(
 
 @app.command("release-parked")
 @with_output_format
-@with_filters
+@partial(with_filters, everything="All parked events")
 def release_parked_command(
     filters: GivenFilters,
     reason: Reason,

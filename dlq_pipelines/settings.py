@@ -6,7 +6,7 @@ the environment.
 
 import base64
 import re
-from datetime import date, timedelta
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -418,11 +418,6 @@ class Settings(BaseSettings):
     def zone(self) -> ZoneInfo:
         """The time zone of days and schedules."""
         return ZoneInfo(self.timezone)
-
-    @property
-    def settle_timeout(self) -> timedelta:
-        """`settle_timeout_seconds` as a duration."""
-        return timedelta(seconds=self.settle_timeout_seconds)
 
 
 def read_settings() -> Settings:

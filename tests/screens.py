@@ -4,6 +4,7 @@ It plays the demo, clicks through the UI, and saves the pictures in docs/images.
 screens are in tests/reports and tests/defs.
 """
 
+import atexit
 import os
 import re
 import shutil
@@ -70,20 +71,23 @@ def main() -> int:
     }
     os.environ.update(variables)
     SHOP.mkdir()
-    try:
-        subprocess.run([DLQ, "demo"], check=True)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), chromium_sandbox=os.geteuid() != 0
-            )
-            with _serve():
-                _take_interface(browser.new_page(base_url=ADDRESS, viewport=WINDOW))
-            _take_report(browser.new_page(viewport={"width": 1100, "height": 900}))
-            browser.close()
-    finally:
-        remove_data(SHOP / "dlq")
-        shutil.rmtree(SHOP)
+    # Functions registered later, which stop the server, run earlier.
+    atexit.register(_remove_shop)
+    subprocess.run([DLQ, "demo"], check=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), chromium_sandbox=os.geteuid() != 0
+        )
+        with _serve():
+            _take_interface(browser.new_page(base_url=ADDRESS, viewport=WINDOW))
+        _take_report(browser.new_page(viewport={"width": 1100, "height": 900}))
+        browser.close()
     return 0
+
+
+def _remove_shop() -> None:
+    remove_data(SHOP / "dlq")
+    shutil.rmtree(SHOP)
 
 
 def _take_interface(page: Page) -> None:

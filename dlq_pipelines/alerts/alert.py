@@ -145,14 +145,12 @@ def decide_transition(
     if found.silenced_until is not None and found.silenced_until > now:
         return None if found == alert else AlertTransition(found, None)
     if found.notified_at is None or finding.severity.rank > found.severity.rank:
-        return AlertTransition(
-            replace(_update_text(found, finding), notified_at=now), NoticeKind.FIRED
-        )
-    if now - found.notified_at >= (finding.again or cooldown):
-        return AlertTransition(
-            replace(_update_text(found, finding), notified_at=now), NoticeKind.REPEATED
-        )
-    return None if found == alert else AlertTransition(found, None)
+        notice = NoticeKind.FIRED
+    elif now - found.notified_at >= (finding.again or cooldown):
+        notice = NoticeKind.REPEATED
+    else:
+        return None if found == alert else AlertTransition(found, None)
+    return AlertTransition(replace(_update_text(found, finding), notified_at=now), notice)
 
 
 def _decide_resolution(alert: Alert, now: datetime) -> AlertTransition | None:

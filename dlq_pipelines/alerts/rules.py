@@ -213,8 +213,8 @@ ALERT_RULES = {
     ),
     "deaths": AlertRule(
         "deaths:EVENT_TYPE",
-        "at least `DLQ_ALERT_MIN_DEATHS` events of a type died within an hour, more than the hours "
-        "of the two weeks before explain",
+        "at least `DLQ_ALERT_MIN_DEATHS` events of a type died within an hour, unusually many "
+        "compared with the hours of the previous two weeks",
         (Severity.CRITICAL,),
         "the deaths of the last hour are usual again",
         "its own",
@@ -372,26 +372,20 @@ def _find_spikes(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Find
 
 
 def _find_causes(figures: AlertFigures) -> Iterator[Finding]:
-    for cause in figures.new_causes:
-        yield _build_finding(
-            "new_cause",
-            Severity.WARNING,
-            f"New cause: {sanitize_line(cause.title, 200)}",
-            f"First seen at {cause.since:%Y-%m-%d %H:%M} UTC. "
-            f"`dlq causes show {cause.id}` shows details.",
-            of=cause.id,
-            event_type=cause.event_type,
-        )
-    for cause in figures.regressed:
-        yield _build_finding(
-            "regressed",
-            Severity.WARNING,
-            f"Regressed cause: {sanitize_line(cause.title, 200)}",
-            f"It was fixed at {cause.since:%Y-%m-%d %H:%M} UTC. "
-            f"`dlq causes show {cause.id}` shows details.",
-            of=cause.id,
-            event_type=cause.event_type,
-        )
+    for rule, title, since, causes in (
+        ("new_cause", "New cause", "First seen", figures.new_causes),
+        ("regressed", "Regressed cause", "It was fixed", figures.regressed),
+    ):
+        for cause in causes:
+            yield _build_finding(
+                rule,
+                Severity.WARNING,
+                f"{title}: {sanitize_line(cause.title, 200)}",
+                f"{since} at {cause.since:%Y-%m-%d %H:%M} UTC. "
+                f"`dlq causes show {cause.id}` shows details.",
+                of=cause.id,
+                event_type=cause.event_type,
+            )
 
 
 def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:

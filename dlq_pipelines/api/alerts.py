@@ -10,22 +10,19 @@ from pydantic import Field
 from dlq_pipelines.alerts.alert import Alert, list_alerts, silence_alert
 from dlq_pipelines.alerts.delivery import Channel, list_channels
 from dlq_pipelines.api.auth import Admin, Reader
-from dlq_pipelines.api.filters import After, Body, DryRun, Limit, Reason
+from dlq_pipelines.api.filters import After, ChangeBody, Limit
 from dlq_pipelines.api.session import Outbox
-from dlq_pipelines.audit import RunOptions
 
 router = APIRouter(prefix="/api/alerts", tags=["alerts"])
 
 
-class SilenceBody(Body):
+class SilenceBody(ChangeBody):
     """The alert to silence, and for how many hours; 0 ends the silence."""
 
     key: str = Field(
         min_length=1, max_length=500, description="Key of the alert, as the list shows it."
     )
     hours: float = Field(default=8, ge=0, le=720)
-    reason: Reason
-    dry_run: DryRun = False
 
 
 @dataclass(frozen=True)
@@ -66,11 +63,6 @@ def get_alerts(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None
 @router.post("/silence")
 def post_silence(caller: Admin, body: SilenceBody, outbox: Outbox) -> Alert:
     """Silence an alert for some hours. The notice of its resolution is sent anyway."""
-    audit = caller.sign(body.reason)
-    return silence_alert(
-        outbox,
-        body.key,
-        audit.now + timedelta(hours=body.hours) if body.hours else None,
-        audit=audit,
-        options=RunOptions(dry_run=body.dry_run),
-    )
+    change = body.sign(caller)
+    until = change["audit"].now + timedelta(hours=body.hours) if body.hours else None
+    return silence_alert(outbox, body.key, until, **change)

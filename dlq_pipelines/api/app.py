@@ -33,6 +33,12 @@ from dlq_pipelines.settings import Settings
 
 # One module per concept, in the order of the documentation.
 CONCEPTS = (dead_events, causes, fixes, archive, reports, alerts, audit, metrics)
+# uvicorn answers a longer request line itself, before the guard and the error handlers see it.
+_DESCRIPTION = """\
+A request line has at most 64 KiB. The server answers a longer one with status 400 and plain text,
+instead of the JSON of all other errors. Changes take their arguments, such as `event_ids`, in the
+body, which has at most 1 MiB.
+"""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # One connection per request thread would be 40; ten keep a database of ordinary size responsive.
 _MAX_CONNECTIONS = 10
@@ -67,6 +73,7 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     app = _Api(
         title="dlq-pipelines",
         summary="Dead-letter operations for a PostgreSQL transactional outbox.",
+        description=_DESCRIPTION,
         version="1",
         docs_url=None,
         redoc_url=None,

@@ -43,6 +43,7 @@ class ArchiveBody(PurgeBody):
 class RestoreBody(SelectionBody):
     """Archived events by their ids or by filters."""
 
+    all: bool = Field(default=False, description="All archived events. Excludes filters.")
     reason: Reason
 
 

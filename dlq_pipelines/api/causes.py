@@ -7,15 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import AfterValidator, Field
 
-from dlq_pipelines.api.auth import Admin, Caller, Reader
-from dlq_pipelines.api.filters import After, Body, DryRun, Limit, Reason, validate_storable_text
+from dlq_pipelines.api.auth import Admin, Reader
+from dlq_pipelines.api.filters import After, ChangeBody, Limit, validate_storable_text
 from dlq_pipelines.api.session import Outbox
-from dlq_pipelines.audit import RunOptions
 from dlq_pipelines.causes.catalogue import (
     Cause,
     CauseChange,
     CauseDescription,
-    CauseTextColumn,
     describe_cause,
     list_causes,
     merge_causes,
@@ -25,7 +23,6 @@ from dlq_pipelines.causes.catalogue import (
     undo_change,
 )
 from dlq_pipelines.causes.similar import MergeProposal, find_similar_causes
-from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.validate import BIGINT_MAX
 
 router = APIRouter(prefix="/api/causes", tags=["causes"])
@@ -36,11 +33,8 @@ CauseId = Annotated[
 ]
 
 
-class CauseChangeRequest(Body):
+class CauseChangeRequest(ChangeBody):
     """Why a cause is changed."""
-
-    reason: Reason
-    dry_run: DryRun = False
 
 
 class MergeBody(CauseChangeRequest):
@@ -127,12 +121,7 @@ def get_similar_causes(_: Reader, outbox: Outbox) -> SimilarList:
 @router.post("/undo")
 def post_undo(caller: Admin, body: UndoBody, outbox: Outbox) -> CauseChange:
     """Undo a change. It is refused if the cause was changed again since."""
-    return undo_change(
-        outbox,
-        body.audit_id,
-        audit=caller.sign(body.reason),
-        options=RunOptions(dry_run=body.dry_run),
-    )
+    return undo_change(outbox, body.audit_id, **body.sign(caller))
 
 
 @router.get("/{cause}")
@@ -144,13 +133,7 @@ def get_cause(_: Reader, cause: CauseId, outbox: Outbox) -> CauseDescription:
 @router.post("/{cause}/merge")
 def post_merge(caller: Admin, cause: CauseId, body: MergeBody, outbox: Outbox) -> CauseChange:
     """Merge a cause into another one. Its deaths keep their cause, so a split restores it."""
-    return merge_causes(
-        outbox,
-        cause,
-        into=body.into,
-        audit=caller.sign(body.reason),
-        options=RunOptions(dry_run=body.dry_run),
-    )
+    return merge_causes(outbox, cause, into=body.into, **body.sign(caller))
 
 
 @router.post("/{cause}/split")
@@ -158,55 +141,30 @@ def post_split(
     caller: Admin, cause: CauseId, body: CauseChangeRequest, outbox: Outbox
 ) -> CauseChange:
     """Split a merged cause from the other one."""
-    return split_cause(
-        outbox, cause, audit=caller.sign(body.reason), options=RunOptions(dry_run=body.dry_run)
-    )
+    return split_cause(outbox, cause, **body.sign(caller))
 
 
 @router.post("/{cause}/rename")
 def post_rename(caller: Admin, cause: CauseId, body: RenameBody, outbox: Outbox) -> CauseChange:
     """Name a cause."""
-    return _set_text(outbox, cause, "name", body.name, body, caller)
+    return set_cause_text(outbox, cause, "name", body.name, **body.sign(caller))
 
 
 @router.post("/{cause}/own")
 def post_own(caller: Admin, cause: CauseId, body: OwnBody, outbox: Outbox) -> CauseChange:
     """Set the owner of a cause."""
-    return _set_text(outbox, cause, "owner", body.owner, body, caller)
+    return set_cause_text(outbox, cause, "owner", body.owner, **body.sign(caller))
 
 
 @router.post("/{cause}/note")
 def post_note(caller: Admin, cause: CauseId, body: NoteBody, outbox: Outbox) -> CauseChange:
     """Set the note of a cause."""
-    return _set_text(outbox, cause, "note", body.text, body, caller)
+    return set_cause_text(outbox, cause, "note", body.text, **body.sign(caller))
 
 
 @router.post("/{cause}/mute")
 def post_mute(caller: Admin, cause: CauseId, body: MuteBody, outbox: Outbox) -> CauseChange:
     """Mute the alerts of a cause for some days. Counts, reports and retries continue."""
-    audit = caller.sign(body.reason)
-    return mute_cause(
-        outbox,
-        cause,
-        audit.now + timedelta(days=body.days) if body.days else None,
-        audit=audit,
-        options=RunOptions(dry_run=body.dry_run),
-    )
-
-
-def _set_text(
-    outbox: Connection,
-    cause: str,
-    column: CauseTextColumn,
-    text: str,
-    body: CauseChangeRequest,
-    caller: Caller,
-) -> CauseChange:
-    return set_cause_text(
-        outbox,
-        cause,
-        column,
-        text,
-        audit=caller.sign(body.reason),
-        options=RunOptions(dry_run=body.dry_run),
-    )
+    change = body.sign(caller)
+    until = change["audit"].now + timedelta(days=body.days) if body.days else None
+    return mute_cause(outbox, cause, until, **change)

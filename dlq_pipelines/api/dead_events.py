@@ -2,6 +2,7 @@
 them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -262,7 +263,7 @@ def post_retry_batch(
     selection = body.build_selection(settings.zone)
     most = None if body.parked or body.event_ids else settings.max_retries
     rate = resolve_rate(body.rate, settings)
-    done = run_after_permission(
+    return change_events(
         lambda options: retry_selected(
             outbox,
             selection,
@@ -271,14 +272,10 @@ def post_retry_batch(
             rate=rate,
             max_retries=most,
         ),
-        RunOptions(dry_run=body.dry_run),
-        count=count_events,
-        permit=body.permit("retry"),
+        body,
+        verb="retry",
+        done="Retried",
     )
-    # 404 as for a single event: a success with 0 events would hide wrong ids.
-    if body.names_only and not done.events:
-        raise build_nothing_taken_error(done, "dead")
-    return build_change_response("Retried", done, body)
 
 
 @router.post("/discard")
@@ -287,17 +284,14 @@ def post_discard(
 ) -> ChangeResponse:
     """Discard dead events: archive them at once with a reason. Only their ids restore them."""
     selection = body.build_selection(settings.zone)
-    done = run_after_permission(
+    return change_events(
         lambda options: discard_events(
             outbox, selection, audit=caller.sign(body.reason), options=options
         ),
-        RunOptions(dry_run=body.dry_run),
-        count=count_events,
-        permit=body.permit("discard"),
+        body,
+        verb="discard",
+        done="Discarded",
     )
-    if body.names_only and not done.events:
-        raise build_nothing_taken_error(done, "dead")
-    return build_change_response("Discarded", done, body)
 
 
 def _json(found: DeadEventPageResponse | EventHistory) -> Response:
@@ -305,17 +299,40 @@ def _json(found: DeadEventPageResponse | EventHistory) -> Response:
     return Response(render_json(found), media_type="application/json")
 
 
-def count_events(done: RetryResult) -> int:
-    """Return the number of events of a result."""
-    return done.events
+def change_events(
+    change: Callable[[RunOptions], RetryResult],
+    body: SelectionBody,
+    *,
+    verb: str,
+    done: str,
+    kind: str = "dead",
+) -> ChangeResponse:
+    """Change many events, at most `body.at_most`, and return the response.
 
+    Args:
+        change: makes the change, or counts it in a dry run.
+        body: of the request.
+        verb: names the change, such as "retry".
+        done: its past participle, such as "Retried".
+        kind: the kind of events, for the error that none was changed.
 
-def build_change_response(verb: str, done: RetryResult, body: SelectionBody) -> ChangeResponse:
-    """Return the response to a change of many events; `verb` is its past participle."""
-    message = f"{'Would be ' + verb.lower() if body.dry_run else verb}: {done.events:,} events."
-    if done.locked:
+    Raises:
+        NotFoundError: none of the named events could be changed, as for a single event: a success
+            with 0 events would hide wrong ids.
+        RefusedError: the events are more than `body.at_most`.
+    """
+    result = run_after_permission(
+        change,
+        RunOptions(dry_run=body.dry_run),
+        count=lambda result: result.events,
+        permit=body.permit(verb),
+    )
+    if body.names_only and not result.events:
+        raise build_nothing_taken_error(result, kind)
+    message = f"{'Would be ' + done.lower() if body.dry_run else done}: {result.events:,} events."
+    if result.locked:
         message += (
-            f" Skipped: {done.locked:,}, locked by other transactions or died after the count."
+            f" Skipped: {result.locked:,}, locked by other transactions or died after the count."
         )
-    requested = len(set(body.event_ids)) if body.event_ids else done.events
-    return ChangeResponse("success", message, requested, done.events, done.locked, body.dry_run)
+    requested = len(set(body.event_ids)) if body.event_ids else result.events
+    return ChangeResponse("success", message, requested, result.events, result.locked, body.dry_run)

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import Field as DataclassField
 from datetime import tzinfo
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
-from dlq_pipelines.audit import CONFIRM_ABOVE, MAX_REASON_LENGTH
+from dlq_pipelines.api.auth import Caller
+from dlq_pipelines.audit import CONFIRM_ABOVE, MAX_REASON_LENGTH, AuditContext, RunOptions
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.validate import BIGINT_MAX, INTEGER_MAX, NOT_STORABLE, is_storable
@@ -89,6 +90,24 @@ class SelectionQuery(_FilterParameters):
             if any(_LOST_PLUS.search(given[name] or "") for name in ("since", "until")):
                 raise ValueError(f"{error} In a URL a + is a space: escape it as %2B.") from None
             raise
+
+
+class SignedChange(TypedDict):
+    """The arguments that every change takes."""
+
+    audit: AuditContext
+    options: RunOptions
+
+
+class ChangeBody(Body):
+    """Why something is changed."""
+
+    reason: Reason
+    dry_run: DryRun = False
+
+    def sign(self, caller: Caller) -> SignedChange:
+        """Return who makes the change and why, and how it runs."""
+        return {"audit": caller.sign(self.reason), "options": RunOptions(dry_run=self.dry_run)}
 
 
 class AtMost(Body):

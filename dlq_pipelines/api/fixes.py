@@ -1,6 +1,6 @@
 """Serves `/api/fixes`: flags, lists and steers fixes, and releases parked events."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -8,12 +8,10 @@ from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
 from dlq_pipelines.api.auth import Reader, Retrier
-from dlq_pipelines.api.dead_events import ChangeResponse, Rate, build_change_response, count_events
-from dlq_pipelines.api.filters import Body, DryRun, Limit, Reason, SelectionBody, SelectionQuery
+from dlq_pipelines.api.dead_events import ChangeResponse, Rate, change_events
+from dlq_pipelines.api.filters import ChangeBody, Limit, Reason, SelectionBody, SelectionQuery
 from dlq_pipelines.api.session import ApiSettings, Outbox
-from dlq_pipelines.audit import RunOptions, run_after_permission
 from dlq_pipelines.installation import build_fix_terms, resolve_rate
-from dlq_pipelines.outbox.batches import build_nothing_taken_error
 from dlq_pipelines.retries.advance import pause_fix, resume_fix, withdraw_fix
 from dlq_pipelines.retries.fix import Fix, StageOutcomes
 from dlq_pipelines.retries.fixes import (
@@ -78,11 +76,8 @@ class FlagFixBody(SelectionBody):
     dry_run: bool = Field(default=True, description="Return a preview; false flags the fix.")
 
 
-class FixChangeRequest(Body):
+class FixChangeRequest(ChangeBody):
     """Why a fix is changed."""
-
-    reason: Reason
-    dry_run: DryRun = False
 
 
 class ParkedQuery(SelectionQuery):
@@ -96,6 +91,7 @@ class ParkedQuery(SelectionQuery):
 class ReleaseParkedBody(SelectionBody):
     """Parked events by their ids, by a fix or by filters."""
 
+    all: bool = Field(default=False, description="All parked events. Excludes filters.")
     reason: Reason
     fix: OfFix = None
     rate: Rate = None
@@ -174,19 +170,7 @@ def post_fix(
     audit, terms = caller.sign(validate_note(body.note)), build_fix_terms(settings)
     flag = build_flag(
         body.build_selection(settings.zone),
-        FlagInput(
-            link=body.link,
-            owner=body.owner,
-            not_before=body.not_before,
-            expiry_days=body.expiry_days,
-            canary=body.canary,
-            growth=body.growth,
-            rate=body.rate,
-            min_success=body.min_success,
-            settle_seconds=body.settle_seconds,
-            max_retries=body.max_retries,
-            order=body.order,
-        ),
+        FlagInput(**body.model_dump(include={item.name for item in fields(FlagInput)})),
         terms=terms,
         zone=settings.zone,
         now=audit.now,
@@ -230,11 +214,9 @@ def post_release_parked(
     Events that are not parked are skipped.
     """
     selection = body.build_selection(settings.zone, default_all=body.fix is not None)
-    most, rate = (
-        get_max_retries(outbox, body.fix, default=settings.max_retries),
-        resolve_rate(body.rate, settings),
-    )
-    done = run_after_permission(
+    most = get_max_retries(outbox, body.fix, default=settings.max_retries)
+    rate = resolve_rate(body.rate, settings)
+    return change_events(
         lambda options: release_parked(
             outbox,
             selection,
@@ -244,13 +226,11 @@ def post_release_parked(
             options=options,
             rate=rate,
         ),
-        RunOptions(dry_run=body.dry_run),
-        count=count_events,
-        permit=body.permit("retry"),
+        body,
+        verb="retry",
+        done="Retried",
+        kind="parked",
     )
-    if body.names_only and not done.events:
-        raise build_nothing_taken_error(done, "parked")
-    return build_change_response("Retried", done, body)
 
 
 @router.get("/{fix_id}")
@@ -264,22 +244,16 @@ def get_fix(_: Reader, fix_id: FixId, outbox: Outbox, settings: ApiSettings) -> 
 @router.post("/{fix_id}/pause")
 def post_pause(caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: Outbox) -> Fix:
     """Pause a fix: no further stage is released. Released events stay with the worker."""
-    return pause_fix(
-        outbox, fix_id, audit=caller.sign(body.reason), options=RunOptions(dry_run=body.dry_run)
-    )
+    return pause_fix(outbox, fix_id, **body.sign(caller))
 
 
 @router.post("/{fix_id}/resume")
 def post_resume(caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: Outbox) -> Fix:
     """Resume a paused fix where it stopped."""
-    return resume_fix(
-        outbox, fix_id, audit=caller.sign(body.reason), options=RunOptions(dry_run=body.dry_run)
-    )
+    return resume_fix(outbox, fix_id, **body.sign(caller))
 
 
 @router.post("/{fix_id}/withdraw")
 def post_withdraw(caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: Outbox) -> Fix:
     """Withdraw a fix: no further stage is released. Released events stay with the worker."""
-    return withdraw_fix(
-        outbox, fix_id, audit=caller.sign(body.reason), options=RunOptions(dry_run=body.dry_run)
-    )
+    return withdraw_fix(outbox, fix_id, **body.sign(caller))

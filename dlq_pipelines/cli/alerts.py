@@ -32,12 +32,10 @@ if TYPE_CHECKING:
     # A command imports what it needs when it runs.
     from dlq_pipelines.alerts.alert import Alert
 
-app = typer.Typer(help="Alerts and the channels that they are sent to.", no_args_is_help=True)
-
-
-@app.callback()
-def alerts_command() -> None:
-    """Alerts and the channels that they are sent to."""
+app = typer.Typer(
+    help="Alerts and the channels that they are sent to.\n\nExample: `dlq alerts list`",
+    no_args_is_help=True,
+)
 
 
 @app.command("list")

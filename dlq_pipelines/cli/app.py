@@ -7,11 +7,13 @@ Ctrl-C, 141 output closed by its reader.
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import click
 import typer
+import typer.main
 from rich.console import Console
+from typer.core import TyperArgument, TyperCommand
 
 from dlq_pipelines.cli import (
     alerts,
@@ -29,13 +31,24 @@ from dlq_pipelines.cli import (
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.text import sanitize_line
 
+
+class _Argument(TyperArgument):
+    """A positional argument that keeps its help, which click 8.5 resets after Typer has set it."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.help = given["help"]
+
+
+typer.main.TyperArgument = _Argument  # type: ignore[attr-defined]
+# Typer lists the arguments itself; click would list them a second time.
+TyperCommand.format_arguments = lambda *_: None  # type: ignore[method-assign]
 # Help has boxes on a terminal and is plain text anywhere else.
 _IS_TERMINAL = bool(sys.stdout and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb")
 app = typer.Typer(
     name="dlq",
-    help="Dead-letter operations for a PostgreSQL transactional outbox.",
     epilog="Exit codes: 0 done, 1 failed, 2 usage error, 3 not found or not dead, 4 refused, "
-    "130 interrupted by Ctrl-C.",
+    "130 interrupted by Ctrl-C, 141 output closed by its reader.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown" if _IS_TERMINAL else None,
@@ -79,7 +92,10 @@ def dlq_command(
         ),
     ] = False,
 ) -> None:
-    """Dead-letter operations for a PostgreSQL transactional outbox."""
+    """Dead-letter operations for a PostgreSQL transactional outbox.
+
+    Example: `dlq causes list`, then `dlq dead-events list --limit 5`
+    """
 
 
 def run() -> int:

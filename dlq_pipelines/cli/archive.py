@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -24,13 +25,10 @@ from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.text import format_count
 
-app = typer.Typer(help="The archive of dead events.", no_args_is_help=True)
+app = typer.Typer(
+    help="The archive of dead events.\n\nExample: `dlq archive run --dry-run`", no_args_is_help=True
+)
 RetentionReason = Annotated[str, typer.Option("--reason", help=REASON_HELP)]
-
-
-@app.callback()
-def archive_command() -> None:
-    """The archive of dead events."""
 
 
 @app.command("run")
@@ -82,7 +80,7 @@ def archive_dead_events_command(
 
 @app.command("restore")
 @with_output_format
-@with_filters
+@partial(with_filters, everything="All archived events")
 def restore_events_command(
     filters: GivenFilters,
     reason: Reason,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,18 +34,11 @@ if TYPE_CHECKING:
     # A command imports what it needs when it runs.
     from dlq_pipelines.audit import AuditContext, RunOptions
     from dlq_pipelines.causes.catalogue import CauseChange, CauseTextColumn
-    from dlq_pipelines.postgres.connect import Connection
 
-T = TypeVar("T")
-app = typer.Typer(help="The causes of death.", no_args_is_help=True)
+app = typer.Typer(help="The causes of death.\n\nExample: `dlq causes list`", no_args_is_help=True)
 CauseId = Annotated[
     str, typer.Argument(help="The cause, as `dlq causes list` lists it.", metavar="CAUSE")
 ]
-
-
-@app.callback()
-def causes_command() -> None:
-    """The causes of death."""
 
 
 @app.command("list")
@@ -59,7 +52,8 @@ def list_causes_command(
     """
     from dlq_pipelines.causes.catalogue import Cause, list_causes
 
-    found = _run_on_database(lambda connection: list_causes(connection, limit=limit, after=after))
+    with open_session() as (connection, _):
+        found = list_causes(connection, limit=limit, after=after)
     now = datetime.now(UTC)
     brief = [
         {
@@ -93,7 +87,8 @@ def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE
     """
     from dlq_pipelines.causes.catalogue import describe_cause
 
-    found = _run_on_database(lambda connection: describe_cause(connection, cause))
+    with open_session() as (connection, _):
+        found = describe_cause(connection, cause)
     if format is not OutputFormat.TABLE:
         print_record(asdict(found), format=format)
         return
@@ -163,9 +158,8 @@ def list_similar_causes_command(format: OutputFormat = OutputFormat.TABLE) -> No
     from dlq_pipelines.causes.catalogue import list_causes
     from dlq_pipelines.causes.similar import MergeProposal, find_similar_causes
 
-    proposals = _run_on_database(
-        lambda connection: find_similar_causes(list_causes(connection, limit=1000))
-    )
+    with open_session() as (connection, _):
+        proposals = find_similar_causes(list_causes(connection, limit=1000))
     brief = [
         {
             "merge": proposal.other.id,
@@ -204,11 +198,8 @@ def merge_causes_command(
     """
     from dlq_pipelines.causes.catalogue import merge_causes
 
-    audit, options = prepare_change(actor, reason, dry_run=dry_run)
-    change = _run_on_database(
-        lambda connection: merge_causes(connection, cause, into=into, audit=audit, options=options)
-    )
-    _print_cause_change(change, format=format)
+    prepared = prepare_change(actor, reason, dry_run=dry_run)
+    _change_cause(merge_causes, cause, into=into, prepared=prepared, format=format)
 
 
 @app.command("split")
@@ -226,11 +217,8 @@ def split_cause_command(
     """
     from dlq_pipelines.causes.catalogue import split_cause
 
-    audit, options = prepare_change(actor, reason, dry_run=dry_run)
-    change = _run_on_database(
-        lambda connection: split_cause(connection, cause, audit=audit, options=options)
-    )
-    _print_cause_change(change, format=format)
+    prepared = prepare_change(actor, reason, dry_run=dry_run)
+    _change_cause(split_cause, cause, prepared=prepared, format=format)
 
 
 @app.command("rename")
@@ -306,12 +294,9 @@ def mute_cause_command(
     """
     from dlq_pipelines.causes.catalogue import mute_cause
 
-    audit, options = prepare_change(actor, reason, dry_run=dry_run)
-    until = audit.now + timedelta(days=days) if days else None
-    change = _run_on_database(
-        lambda connection: mute_cause(connection, cause, until, audit=audit, options=options)
-    )
-    _print_cause_change(change, format=format)
+    prepared = prepare_change(actor, reason, dry_run=dry_run)
+    until = prepared[0].now + timedelta(days=days) if days else None
+    _change_cause(mute_cause, cause, until, prepared=prepared, format=format)
 
 
 @app.command("undo")
@@ -331,11 +316,8 @@ def undo_cause_change_command(
     """
     from dlq_pipelines.causes.catalogue import undo_change
 
-    audit, options = prepare_change(actor, reason, dry_run=dry_run)
-    undone = _run_on_database(
-        lambda connection: undo_change(connection, change, audit=audit, options=options)
-    )
-    _print_cause_change(undone, format=format)
+    prepared = prepare_change(actor, reason, dry_run=dry_run)
+    _change_cause(undo_change, change, prepared=prepared, format=format)
 
 
 @app.command("reindex")
@@ -377,24 +359,13 @@ def _set_text(
     column: "CauseTextColumn",
     cause: str,
     text: str,
-    change: "tuple[AuditContext, RunOptions]",
+    prepared: "tuple[AuditContext, RunOptions]",
     *,
     format: OutputFormat,
 ) -> None:
     from dlq_pipelines.causes.catalogue import set_cause_text
 
-    audit, options = change
-    changed = _run_on_database(
-        lambda connection: set_cause_text(
-            connection, cause, column, text, audit=audit, options=options
-        )
-    )
-    _print_cause_change(changed, format=format)
-
-
-def _run_on_database(action: Callable[["Connection"], T]) -> T:
-    with open_session() as (connection, _):
-        return action(connection)
+    _change_cause(set_cause_text, cause, column, text, prepared=prepared, format=format)
 
 
 def _join_list(value: Any) -> Any:
@@ -402,8 +373,17 @@ def _join_list(value: Any) -> Any:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def _print_cause_change(change: "CauseChange", *, format: OutputFormat) -> None:
-    """Print what was changed, and the command that undoes it."""
+def _change_cause(
+    change_cause: Callable[..., "CauseChange"],
+    *arguments: Any,
+    prepared: "tuple[AuditContext, RunOptions]",
+    format: OutputFormat,
+    **given: Any,
+) -> None:
+    """Change a cause; print what was changed, and the command that undoes it."""
+    audit, options = prepared
+    with open_session() as (connection, _):
+        change = change_cause(connection, *arguments, audit=audit, options=options, **given)
     if format is not OutputFormat.TABLE:
         print_record(asdict(change), format=format)
         return

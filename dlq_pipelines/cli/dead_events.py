@@ -47,17 +47,14 @@ if TYPE_CHECKING:
     from dlq_pipelines.outbox.dead_events import AgeCount
     from dlq_pipelines.retries.history import EventDeath, EventHistory, EventRetry
 
-app = typer.Typer(help="Events that died.", no_args_is_help=True)
+app = typer.Typer(
+    help="Events that died.\n\nExample: `dlq dead-events list --limit 5`", no_args_is_help=True
+)
 app.command("export")(export_deaths_command)
 EventId = Annotated[int, typer.Argument(min=1, help="The event's id.", metavar="ID")]
 # Characters of a payload or an error in the terminal; `--json` prints all of them.
 _MAX_SHOWN = 20_000
 _UNCLASSIFIED = "not classified yet"
-
-
-@app.callback()
-def dead_events_command() -> None:
-    """Events that died."""
 
 
 @app.command("list")
@@ -285,9 +282,9 @@ def discard_events_command(
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Archive dead events now, never to be retried.
+    """Archive dead events now, with a reason.
 
-    The reason is kept. A discarded event can be restored only by its id.
+    A discarded event is retried only after a person has restored it by its id.
 
     Example: `dlq dead-events discard 17 --reason "a test order"`
     """

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -47,7 +48,7 @@ MaxDeaths = Annotated[
 ]
 
 
-@with_filters
+@partial(with_filters, everything="All deaths")
 def export_deaths_command(
     filters: GivenFilters,
     output: OutputFile,
@@ -76,11 +77,7 @@ def export_deaths_command(
         show_progress("Reading", "death") as report,
     ):
         selection = Selection.build(filters, settings.zone, ids, default_all=True)
-        file_format = (
-            ExportFormat.JSONL
-            if format in (DownloadFormat.JSON, DownloadFormat.JSONL)
-            else ExportFormat(format)
-        )
+        file_format = ExportFormat("jsonl" if format is DownloadFormat.JSON else format)
         rows = export_selected(
             connection,
             url=find_database(settings).url,
@@ -94,18 +91,18 @@ def export_deaths_command(
             raise NotFoundError(
                 "None of these events ever died.", "List dead events: `dlq dead-events list`."
             )
-    if json:
-        _print_file_description(output, rows)
-        return
-    place = "the standard output" if output == _STDOUT else sanitize_line(output, 500)
-    typer.echo(f"{format_count(rows, 'death')} to {place}", err=True)
+    _print_file_description(output, rows, json=json)
 
 
-def _print_file_description(file: str, rows: int) -> None:
+def _print_file_description(file: str, rows: int, *, json: bool) -> None:
     from dlq_pipelines.exports.target import measure_file
 
-    written = measure_file(Path(file), file)
-    print_json({"file": file, "rows": rows, "bytes": written.bytes, "sha256": written.sha256})
+    if json:
+        written = measure_file(Path(file), file)
+        print_json({"file": file, "rows": rows, "bytes": written.bytes, "sha256": written.sha256})
+        return
+    place = "the standard output" if file == _STDOUT else sanitize_line(file, 500)
+    typer.echo(f"{format_count(rows, 'death')} to {place}", err=True)
 
 
 @contextmanager

@@ -17,13 +17,20 @@ GivenFilters = Mapping[str, Any]
 EventIds = Annotated[
     list[int] | None, typer.Argument(help="Ids of events.", metavar="[ID]...", min=1)
 ]
-_ALL = Annotated[bool, typer.Option("--all", help="All dead events. Excludes filters.")]
 
 
-def with_filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of all filters to a command, which receives them as `filters`."""
+def with_filters(
+    command: Callable[..., None], *, everything: str = "All dead events"
+) -> Callable[..., None]:
+    """Add the options of all filters to a command, which receives them as `filters`.
+
+    Args:
+        command: called with keywords.
+        everything: names what `--all` selects.
+    """
+    select_all = typer.Option("--all", help=f"{everything}. Excludes filters.")
     options = [build_option(item.name, _build_annotation(item), None) for item in FILTERS]
-    options.append(build_option("all", _ALL, False))
+    options.append(build_option("all", Annotated[bool, select_all], False))
 
     def gather(given: dict[str, Any]) -> dict[str, Any]:
         return {"filters": {option.name: given.pop(option.name) for option in options}}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
     from dlq_pipelines.retries.fixes import FixPreview
     from dlq_pipelines.retries.parked import ParkedEvent
 
-app = typer.Typer(help="Fixes and the events that they retry.", no_args_is_help=True)
+app = typer.Typer(
+    help="Fixes and the events that they retry.\n\nExample: `dlq fixes list --open`",
+    no_args_is_help=True,
+)
 FixId = Annotated[
     int, typer.Argument(min=1, help="The fix, as `dlq fixes list` lists it.", metavar="FIX")
 ]
@@ -55,42 +59,49 @@ FixOption = Annotated[
 IdOption = Annotated[
     list[int] | None, typer.Option("--id", min=1, help="Events with this id (repeatable).")
 ]
-NotBefore = Annotated[
-    str | None,
-    typer.Option(metavar="TIME", help="Earliest start of the first stage. Default: now."),
-]
-ExpiryDays = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=365, help="Days after which it ends unverified. Default: DLQ_FIX_EXPIRY_DAYS."
-    ),
-]
 _NO_VERDICT = "not decided yet"
 
 
-def _build_policy_option(name: str, value_type: Any, description: str, variable: str) -> Any:
-    option = typer.Option(help=f"{description} Default: {variable}.")
-    return build_option(name, Annotated[value_type | None, option], None)
+def _build_flag_option(
+    name: str, value_type: Any, description: str, default: str = "", **given: Any
+) -> Any:
+    help_text = f"{description} Default: {default}." if default else description
+    return build_option(
+        name, Annotated[value_type | None, typer.Option(help=help_text, **given)], None
+    )
 
 
-# The options of a policy, by the names of `RetryPolicy`.
-_POLICY_OPTIONS = (
-    _build_policy_option("canary", int, "Events in the first stage.", "DLQ_CANARY"),
-    _build_policy_option("growth", float, "Growth factor from stage to stage.", "DLQ_GROWTH"),
+# Options by the names of `FlagInput`.
+_FLAG_OPTIONS = (
+    _build_flag_option("link", str, "Version or address of the change."),
+    _build_flag_option("owner", str, "Who answers questions about it."),
+    _build_flag_option(
+        "not_before", str, "Earliest start of the first stage.", "now", metavar="TIME"
+    ),
+    _build_flag_option(
+        "expiry_days",
+        int,
+        "Days after which it ends unverified.",
+        "DLQ_FIX_EXPIRY_DAYS",
+        min=1,
+        max=365,
+    ),
+    _build_flag_option("canary", int, "Events in the first stage.", "DLQ_CANARY"),
+    _build_flag_option("growth", float, "Growth factor from stage to stage.", "DLQ_GROWTH"),
     build_option("rate", Rate, None),
-    _build_policy_option(
+    _build_flag_option(
         "min_success", float, "Share of a stage that must succeed.", "DLQ_MIN_SUCCESS"
     ),
-    _build_policy_option(
+    _build_flag_option(
         "settle_seconds",
         int,
         "Seconds to wait for an outcome after the due time.",
         "DLQ_SETTLE_TIMEOUT_SECONDS",
     ),
-    _build_policy_option(
+    _build_flag_option(
         "max_retries", int, "Retries after which an event is parked.", "DLQ_MAX_RETRIES"
     ),
-    _build_policy_option(
+    _build_flag_option(
         "order",
         Literal["aggregate", "none"],
         "aggregate: release events of an aggregate one after the other.",
@@ -99,36 +110,26 @@ _POLICY_OPTIONS = (
 )
 
 
-def with_policy(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a policy to a command, which receives the given ones as `policy`."""
+def with_flag_input(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of `FlagInput` to a command, which receives them as `flag_input`."""
 
     def gather(given: dict[str, Any]) -> dict[str, Any]:
-        values = {option.name: given.pop(option.name) for option in _POLICY_OPTIONS}
-        return {"policy": {name: value for name, value in values.items() if value is not None}}
+        return {"flag_input": {option.name: given.pop(option.name) for option in _FLAG_OPTIONS}}
 
-    return with_options(command, {"policy": _POLICY_OPTIONS}, gather)
-
-
-@app.callback()
-def fixes_command() -> None:
-    """Fixes and the events that they retry."""
+    return with_options(command, {"flag_input": _FLAG_OPTIONS}, gather)
 
 
 @app.command("flag")
 @with_output_format
 @with_filters
-@with_policy
+@with_flag_input
 def flag_fix_command(
     *,
     filters: GivenFilters,
     note: Annotated[str, typer.Option(help="What was fixed, in one sentence.")],
     actor: Actor,
     ids: IdOption = None,
-    link: Annotated[str | None, typer.Option(help="Version or address of the change.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Who answers questions about it.")] = None,
-    not_before: NotBefore = None,
-    expiry_days: ExpiryDays = None,
-    policy: dict[str, Any],
+    flag_input: dict[str, Any],
     dry_run: DryRun = False,
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
@@ -142,30 +143,22 @@ def flag_fix_command(
     same without `--dry-run`.
     """
     from dlq_pipelines.installation import build_fix_terms
-    from dlq_pipelines.retries.fixes import (
-        FlagInput,
-        build_flag,
-        flag_fix,
-        preview_fix,
-        validate_note,
-    )
+    from dlq_pipelines.retries import fixes
 
-    audit, _ = prepare_change(actor, validate_note(note), dry_run=dry_run)
+    audit, _ = prepare_change(actor, fixes.validate_note(note), dry_run=dry_run)
     with open_session() as (connection, settings):
         terms = build_fix_terms(settings)
-        flag = build_flag(
+        flag = fixes.build_flag(
             Selection.build(filters, settings.zone, ids),
-            FlagInput(
-                link=link, owner=owner, not_before=not_before, expiry_days=expiry_days, **policy
-            ),
+            fixes.FlagInput(**flag_input),
             terms=terms,
             zone=settings.zone,
             now=audit.now,
         )
-        preview = preview_fix(connection, flag, audit=audit, default=terms.policy)
+        preview = fixes.preview_fix(connection, flag, audit=audit, default=terms.policy)
         if not dry_run:
             confirm_events("release", preview.events, yes=yes)
-        fix = None if dry_run else flag_fix(connection, flag, audit=audit)
+        fix = None if dry_run else fixes.flag_fix(connection, flag, audit=audit)
     if format is OutputFormat.JSON:
         print_record({"dry_run": dry_run, "preview": preview, "fix": fix}, format=format)
     elif fix is None:
@@ -357,7 +350,7 @@ def withdraw_fix_command(
 
 @app.command("parked")
 @with_output_format
-@with_filters
+@partial(with_filters, everything="All parked events")
 def list_parked_events_command(
     filters: GivenFilters,
     fix: FixOption = None,
@@ -402,7 +395,7 @@ def list_parked_events_command(
 
 @app.command("release-parked")
 @with_output_format
-@with_filters
+@partial(with_filters, everything="All parked events")
 def release_parked_command(
     filters: GivenFilters,
     reason: Reason,

@@ -32,18 +32,15 @@ class ReportFormat(StrEnum):
     MARKDOWN = "markdown"
 
 
-app = typer.Typer(help="The daily failure reports.", no_args_is_help=True)
+app = typer.Typer(
+    help="The daily failure reports.\n\nExample: `dlq reports show`", no_args_is_help=True
+)
 Day = Annotated[
     str | None,
     typer.Option(
         metavar="DATE", help="The day, such as 2026-11-24, in DLQ_TIMEZONE. Default: yesterday."
     ),
 ]
-
-
-@app.callback()
-def reports_command() -> None:
-    """The daily failure reports."""
 
 
 @app.command("build")

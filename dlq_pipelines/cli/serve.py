@@ -7,7 +7,10 @@ import typer
 
 from dlq_pipelines.cli.output import print_json
 
-tokens_app = typer.Typer(help="Tokens of the HTTP API.", no_args_is_help=True)
+tokens_app = typer.Typer(
+    help="Tokens of the HTTP API.\n\nExample: `dlq tokens new grafana --scope read`",
+    no_args_is_help=True,
+)
 
 
 def serve_command(
@@ -28,11 +31,6 @@ def serve_command(
     line = f"Serving on http://{address}:{port}, described at /docs. Ctrl-C stops it."
     announce = partial(typer.echo, line, err=True)
     raise typer.Exit(serve_api(read_settings(), host=host, port=port, announce=announce))
-
-
-@tokens_app.callback()
-def tokens_command() -> None:
-    """Tokens of the HTTP API."""
 
 
 @tokens_app.command("new")

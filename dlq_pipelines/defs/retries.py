@@ -1,7 +1,7 @@
 """Flags fixes, releases their stages, and retries dead events by hand."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, Literal, TypeVar
 
 import dagster as dg
@@ -126,21 +126,12 @@ class FlagFixConfig(SelectionConfig):
         Raises:
             ValueError: a field is invalid; the message names it.
         """
+        given = self.model_dump(include={item.name for item in fields(FlagInput)})
+        if self.order == "installation's":
+            del given["order"]
         return build_flag(
             self.build_selection(session),
-            FlagInput(
-                link=self.link,
-                owner=self.owner,
-                not_before=self.not_before,
-                expiry_days=self.expiry_days,
-                canary=self.canary,
-                growth=self.growth,
-                rate=self.rate,
-                min_success=self.min_success,
-                settle_seconds=self.settle_seconds,
-                max_retries=self.max_retries,
-                order=None if self.order == "installation's" else self.order,
-            ),
+            FlagInput(**given),
             terms=build_fix_terms(session.settings),
             zone=session.settings.zone,
             now=session.now,

@@ -52,10 +52,9 @@ def export_selected(
         rows += batch.num_rows
         progress(rows)
 
+    deaths = stream_deaths(connection, url=url, selection=selection, limit=limit)
     try:
-        with closing(
-            stream_deaths(connection, url=url, selection=selection, limit=limit)
-        ) as batches:
+        with closing(deaths) as batches:
             write_batches(map(redaction.redact_batch, batches), [writer], count)
         writer.close({f"dlq.{name}": str(value) for name, value in selection.to_json().items()})
     except BaseException:

@@ -137,14 +137,8 @@ def export_day(
         with _lock_day(connection, day):
             _require_same_record(connection, day, files, now)
             _publish_files(target, staging, day, options)
-    return ExportResult(
-        day.date,
-        target.place(_get_folder(day).rstrip("/")),
-        rows.rows,
-        rows.first_id,
-        rows.last_id,
-        tuple(files),
-    )
+    folder = target.place(_get_folder(day).rstrip("/"))
+    return ExportResult(day.date, folder, **vars(rows), files=tuple(files))
 
 
 def verify_day(connection: Connection, *, day: Day, target: Target, now: datetime) -> list[str]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.exports.formats import EXPORT_SCHEMA
-from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.postgres.connect import Connection
 
 _LOCK_TIMEOUT = "5s"
@@ -42,13 +42,7 @@ def stream_deaths(
     ids = selection.event_ids
     statement = connection.render_query(
         "export.deaths",
-        cause=selection.cause,
-        event_type=selection.event_type,
-        aggregate_type=selection.aggregate_type,
-        error_contains=selection.error_contains,
-        attempts=selection.attempts,
-        since=selection.since,
-        until=selection.until,
+        **{item.name: getattr(selection, item.name) for item in FILTERS},
         event_ids=None if ids is None else list(ids),
         limit=limit,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from dlq_pipelines.reports.report import Report
 from dlq_pipelines.reports.states import URGENT_STATES
 from dlq_pipelines.reports.wording import format_aggregates
-from dlq_pipelines.text import escape_markdown, format_count
+from dlq_pipelines.text import format_count
 
 _MAX_CAUSES = 5
 
@@ -17,12 +17,10 @@ class ReportDigest:
     Attributes:
         title: one line.
         text: headline, causes and the place of the report, as plain text.
-        markdown: the same as Markdown, with texts of events escaped.
     """
 
     title: str
     text: str
-    markdown: str
 
 
 def build_digest(report: Report) -> ReportDigest:
@@ -34,17 +32,10 @@ def build_digest(report: Report) -> ReportDigest:
         for state in URGENT_STATES
         if (count := len(figures.list_causes(state)))
     ]
-    plain = [report.headline]
-    marked = [f"**{escape_markdown(report.headline, 1_000)}**", ""]
+    lines = [report.headline]
     for cause in figures.causes[:_MAX_CAUSES]:
         affected = f"{format_count(cause.deaths, 'death')}, {format_aggregates(cause)}"
-        plain.append(f"- {cause.state}: {cause.title} ({affected})")
-        marked.append(f"- **{cause.state}** {escape_markdown(cause.title)} ({affected})")
+        lines.append(f"- {cause.state}: {cause.title} ({affected})")
     if place := report.places.get("html"):
-        plain.append(place)
-        marked += ["", escape_markdown(place)]
-    return ReportDigest(
-        title=f"Dead events {report.day}: {', '.join(counts)}",
-        text="\n".join(plain),
-        markdown="\n".join(marked),
-    )
+        lines.append(place)
+    return ReportDigest(f"Dead events {report.day}: {', '.join(counts)}", "\n".join(lines))

@@ -1,6 +1,10 @@
-"""Renders the report as JSON for programs. `report.schema.json` describes each field."""
+"""Renders the report as JSON for programs. `report.schema.json` describes each field.
+
+Causes, fixes and the reconciliation have the fields of their figures, in that order.
+"""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,24 +65,16 @@ def _build_totals(figures: ReportFigures) -> dict[str, Any]:
 def _build_backlog(figures: ReportFigures) -> dict[str, Any]:
     backlog, oldest = figures.backlog, figures.backlog.oldest
     age = None if oldest is None else int((figures.window.until - oldest).total_seconds())
+    counts = (
+        *("parked", "added", "died", "restored", "removed", "retried", "archived", "discarded"),
+        *("unexplained", "delivered", "died_again", "timed_out", "deleted"),
+    )
     return {
         "dead_at_start": backlog.dead_at_start,
         "dead_at_end": backlog.dead_at_end,
         "oldest": _format_time(oldest),
         "oldest_age_seconds": age,
-        "parked": backlog.parked,
-        "added": backlog.added,
-        "died": backlog.died,
-        "restored": backlog.restored,
-        "removed": backlog.removed,
-        "retried": backlog.retried,
-        "archived": backlog.archived,
-        "discarded": backlog.discarded,
-        "unexplained": backlog.unexplained,
-        "delivered": backlog.delivered,
-        "died_again": backlog.died_again,
-        "timed_out": backlog.timed_out,
-        "deleted": backlog.deleted,
+        **{name: getattr(backlog, name) for name in counts},
     }
 
 
@@ -86,51 +82,24 @@ def _build_reconciliation(figures: ReportFigures) -> dict[str, Any] | None:
     reconciliation = figures.reconciliation
     if reconciliation is None:
         return None
-    return {
-        "checked_at": _format_time(reconciliation.checked_at),
-        "missing": reconciliation.missing,
-        "duplicated": reconciliation.duplicated,
-        "event_ids": list(reconciliation.event_ids),
-    }
+    return asdict(reconciliation) | {"checked_at": _format_time(reconciliation.checked_at)}
 
 
 def _build_cause(cause: CauseFigures) -> dict[str, Any]:
     fewest, mean, most = cause.attempts
-    limit, sample = cause.escalation_limit, cause.sample
-    return {
-        "rank": cause.rank,
+    limit = cause.escalation_limit
+    return asdict(cause) | {
         "cause_id": cause.cause_id or None,
-        "title": cause.title,
-        "exception_type": cause.exception_type,
-        "template": cause.template,
-        "state": cause.state.value,
-        "above_limit": cause.above_limit,
         "escalation_limit": None if limit is None else round(limit, 3),
-        "deaths": cause.deaths,
         "share": round(cause.share, 6),
-        "aggregates": cause.aggregates,
-        "aggregate_type": cause.aggregate_type,
         "event_types": [
             {"event_type": name, "deaths": deaths} for name, deaths in cause.event_types
         ],
-        "event_type_count": cause.event_type_count,
         "first_seen": _format_time(cause.first_seen),
         "last_seen": _format_time(cause.last_seen),
-        "trend": list(cause.trend),
         "attempts": {"fewest": fewest, "mean": round(mean, 3), "most": most},
-        "owner": cause.owner,
-        "note": cause.note,
         "muted_until": _format_time(cause.muted_until),
         "details": [{"detail": name, "errors": errors} for name, errors in cause.details],
-        "errors_read": cause.errors_read,
-        "sample": sample
-        and {
-            "event_id": sample.event_id,
-            "summary": sample.summary,
-            "text": sample.text,
-            "characters": sample.characters,
-        },
-        "is_detailed": cause.is_detailed,
     }
 
 
@@ -151,35 +120,8 @@ def _build_matrix(figures: ReportFigures) -> dict[str, Any]:
 
 
 def _build_fix(fix: FixFigures) -> dict[str, Any]:
-    return {
-        "id": fix.id,
-        "cause_id": fix.cause_id,
-        "status": fix.status,
-        "ended": fix.ended,
-        "selection": fix.selection,
-        "note": fix.note,
-        "link": fix.link,
-        "owner": fix.owner,
-        "flagged_by": fix.flagged_by,
-        "flagged_at": _format_time(fix.flagged_at),
-        "closed_at": _format_time(fix.closed_at),
-        "verdict": fix.verdict,
-        "stages": [
-            {
-                "stage": stage.stage,
-                "released": stage.released,
-                "delivered": stage.delivered,
-                "died_again": stage.died_again,
-                "timed_out": stage.timed_out,
-                "deleted": stage.deleted,
-            }
-            for stage in fix.stages
-        ],
-        "evidence": [
-            {"events": pair.events, "before": pair.before, "after": pair.after}
-            for pair in fix.evidence
-        ],
-    }
+    times = {"flagged_at": _format_time(fix.flagged_at), "closed_at": _format_time(fix.closed_at)}
+    return asdict(fix) | times
 
 
 def _format_time(moment: datetime | None) -> str | None:

@@ -333,14 +333,8 @@ class _FiguresReader:
             oldest=dead["oldest"],
             parked=parked["events"],
             died=died,
-            restored=moves["restored"],
-            retried=retries["retried"],
-            archived=moves["archived"],
-            discarded=moves["discarded"],
-            delivered=retries["delivered"],
-            died_again=retries["died_again"],
-            timed_out=retries["timed_out"],
-            deleted=retries["deleted"],
+            **moves,
+            **retries,
         )
 
     def _count_purged_soon(self) -> int | None:
@@ -362,16 +356,7 @@ class _FiguresReader:
             since=min(row["flagged_at"] for row in rows),
             until=self._window.until,
         ):
-            stages[row["fix_id"]].append(
-                StageFigures(
-                    stage=row["stage"],
-                    released=row["released"],
-                    delivered=row["delivered"],
-                    died_again=row["died_again"],
-                    timed_out=row["timed_out"],
-                    deleted=row["deleted"],
-                )
-            )
+            stages[row.pop("fix_id")].append(StageFigures(**row))
         return tuple(self._build_fix(row, stages[row["id"]]) for row in rows)
 
     def _build_fix(self, row: DictRow, stages: list[StageFigures]) -> FixFigures:
@@ -408,12 +393,7 @@ class _FiguresReader:
         row = self._connection.run("report.reconciliation", until=self._window.until).fetchone()
         if row is None:
             return None
-        return ReconciliationFigures(
-            checked_at=row["checked_at"],
-            missing=row["missing"],
-            duplicated=row["duplicated"],
-            event_ids=tuple(row["event_ids"]),
-        )
+        return ReconciliationFigures(**row | {"event_ids": tuple(row["event_ids"])})
 
 
 def _list_ids(rows: list[DictRow]) -> list[str]:

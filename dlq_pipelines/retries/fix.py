@@ -255,19 +255,20 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
             if congested
             else ReleaseStep(fix.stage + 1, min(BATCH, policy.size(fix.stage + 1)))
         )
+    return _decide_last_step(fix, left)
+
+
+def _decide_last_step(fix: Fix, left: Remaining) -> FixStep:
+    """Decide the next step of a fix that cannot release any event now."""
     if left.waiting:
         return WaitStep(
             f"{left.waiting} events wait for an earlier event of their aggregate, "
             "which was retried without this fix"
         )
+    status, verdict = FixStatus.VERIFIED, f"every stage passed; the last was stage {fix.stage}"
     if fix.stage == 0:
-        return CloseStep(
-            FixStatus.REJECTED, "no targeted event could be released" + _describe_remaining(left)
-        )
-    return CloseStep(
-        FixStatus.VERIFIED,
-        f"every stage passed; the last was stage {fix.stage}" + _describe_remaining(left),
-    )
+        status, verdict = FixStatus.REJECTED, "no targeted event could be released"
+    return CloseStep(status, verdict + _describe_remaining(left))
 
 
 def can_stage_pass(stage: StageOutcomes, min_success: float, *, more: int = 0) -> bool:

@@ -352,6 +352,15 @@ def send_bytes(api: httpx.Client, sent: bytes) -> HTTPResponse:
     return answer
 
 
+def test_the_description_names_the_limit_of_a_request_line(api: httpx.Client) -> None:
+    """A longer one gets no JSON, because uvicorn answers before the API can."""
+    answer = send_bytes(api, b"GET /?" + b"x" * 65_536 + b" HTTP/1.1\r\n\r\n")
+    assert (answer.status, answer.headers.get_content_type()) == (400, "text/plain")
+    described = api.get("/openapi.json").json()["info"]["description"]
+    assert "at most 64 KiB" in described
+    assert "plain text" in described
+
+
 def test_a_page_of_another_site_cannot_change_data(serve: Serve, connection: Connection) -> None:
     """CORS does not prevent a cross-site form; the guard refuses its origin."""
     client = serve(api_cors_origins="https://ops.example.com")

@@ -21,7 +21,7 @@ from dlq_pipelines.day import Day
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
-from tests.bench.figure import TARGET, Figure, sized
+from tests.bench.figure import TARGET, Figure, measure_peak, run_module, sized
 from tests.databases import scratch_server
 
 DEATHS = sized(1_000_000)
@@ -116,7 +116,7 @@ def _compare_with_peers(
     megabytes = dict.fromkeys(runs, 0.0)
     for _ in range(ROUNDS):
         for work, seconds in runs.items():
-            result = _run(work, url, folder)
+            result = run_module("tests.bench.exports", work, url, str(folder))
             seconds.append(result["seconds"])
             megabytes[work] = max(megabytes[work], result["megabytes"])
     copy, parquet, everything, *pandas = (statistics.median(seconds) for seconds in runs.values())
@@ -139,13 +139,6 @@ def _fill(connection: Connection, deaths: int) -> None:
     connection.execute(LEDGER)
     connection.execute(CAUSES.encode())
     connection.execute("vacuum analyze")
-
-
-def _run(work: str, url: str, folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench.exports", work, url, str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
 
 
 def _measure_seconds(work: str, url: str, folder: Path) -> float:
@@ -198,12 +191,6 @@ def _run_export(connection: Connection, url: str, formats: str, folder: Path) ->
     return time.perf_counter() - started
 
 
-def _measure_peak() -> float:
-    """Return the peak of this process in megabytes; getrusage's figure survives fork and exec."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
 if __name__ == "__main__":
     seconds = _measure_seconds(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
-    print(json.dumps({"seconds": seconds, "megabytes": _measure_peak()}))
+    print(json.dumps({"seconds": seconds, "megabytes": measure_peak()}))

@@ -1,7 +1,11 @@
 """Defines a figure: a measurement, its peer, and the bound of their ratio."""
 
+import json
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 # On a twentieth of the rows a run only shows that everything works: its ratios mean nothing.
@@ -13,6 +17,21 @@ TARGET = "target"
 def sized(full: int) -> int:
     """Return the number of rows of this run, given that of a full run."""
     return full // 20 if QUICK else full
+
+
+def run_module(module: str, *arguments: str) -> dict[str, float]:
+    """Run a module in its own process, and return the JSON of its last line."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], check=True, capture_output=True, text=True
+    )
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def measure_peak() -> float:
+    """Return the peak memory of this process in MB; getrusage inherits it through fork and exec."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 @dataclass(frozen=True)

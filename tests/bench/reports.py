@@ -6,7 +6,6 @@ outbox. Each run is a process of its own. The import of its libraries is not cou
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from zoneinfo import ZoneInfo
 from dlq_pipelines.day import Day
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
-from tests.bench.figure import TARGET, Figure, sized
+from tests.bench.figure import TARGET, Figure, measure_peak, run_module, sized
 from tests.databases import scratch_server
 
 DEATHS, CAUSES, ROUNDS = sized(1_000_000), 500, 3
@@ -63,7 +62,7 @@ def measure() -> Iterator[Figure]:
         database = Database(server.ensure_database("deaths"), statement_timeout=3600)
         with database.connect() as connection:
             _fill(connection)
-        runs = [_run(database.url, folder) for _ in range(ROUNDS)]
+        runs = [run_module("tests.bench.reports", database.url, str(folder)) for _ in range(ROUNDS)]
     operation = f"report of {DEATHS:,} deaths, {CAUSES} causes"
     yield Figure(operation, statistics.median(run["seconds"] for run in runs), 5.0, 1.0, TARGET)
     peak = max(run["megabytes"] for run in runs)
@@ -80,13 +79,6 @@ def _fill(connection: Connection) -> None:
     for statement in (LEDGER, CATALOGUE, HISTORY):
         connection.execute(statement, {"causes": CAUSES})
     connection.execute("vacuum analyze")
-
-
-def _run(url: str, folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench.reports", url, str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
 
 
 def _measure_report(url: str, folder: Path) -> dict[str, float]:
@@ -109,13 +101,7 @@ def _measure_report(url: str, folder: Path) -> dict[str, float]:
         seconds = time.perf_counter() - started
     assert built.figures.totals.deaths == DEATHS
     page = Path(built.places["html"]).stat().st_size / 1e6
-    return {"seconds": seconds, "megabytes": _measure_peak(), "page": page}
-
-
-def _measure_peak() -> float:
-    """Return the peak memory of this process in MB; getrusage inherits it through fork and exec."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return {"seconds": seconds, "megabytes": measure_peak(), "page": page}
 
 
 if __name__ == "__main__":

@@ -1,13 +1,25 @@
-"""Runs the command line in the test's process."""
+"""Runs the command line in the test's process, on dead events of one cause."""
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.cli.main import main
+from dlq_pipelines.postgres.connect import Connection
+from tests.rows import add_events, kill
+
+ERROR = (
+    'Traceback (most recent call last):\n  File "a.py", line 1, in send\nTimeoutError: no answer'
+)
+CAUSE = compute_cause_key(ERROR)
 
 
 @dataclass(frozen=True)
@@ -20,6 +32,30 @@ class Ended:
 
 
 Run = Callable[..., Ended]
+
+
+def add_dead_events(
+    connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed"
+) -> None:
+    """Add dead events and classify them."""
+    add_events(connection, count, payload='{"sku": "A-1"}', event_type=event_type)
+    kill(connection, error, attempts=5, where="status = 'pending'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+
+
+def read_json(ended: Ended) -> dict[str, Any]:
+    """Return the JSON that a command printed."""
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.out.isascii()
+    answer: dict[str, Any] = json.loads(ended.out)
+    return answer
+
+
+def read_words(ended: Ended) -> str:
+    """Return what a command printed, in one line of single spaces."""
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.out.expandtabs().replace("\n", "").isprintable()
+    return " ".join(ended.out.split())
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -11,20 +10,15 @@ import pytest
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixTerms
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from dlq_pipelines.text import format_count
-from tests.cli.conftest import Ended, Run
+from tests.cli.conftest import CAUSE, ERROR, Ended, Run, add_dead_events, read_json, read_words
 from tests.rows import add_events, kill, one, park
 
-ERROR = (
-    'Traceback (most recent call last):\n  File "a.py", line 1, in send\nTimeoutError: no answer'
-)
-CAUSE = compute_cause_key(ERROR)
 HOSTILE = "\x1b[2J[bold]\x9b31m\u202eZoë"
 HISTORY_KEYS = {"event_id", "place", "event", "deaths", "retries", "fix"}
 DEATH_KEYS = {
@@ -42,28 +36,6 @@ def _build_audit(reason: str = "asked") -> AuditContext:
     return AuditContext("ann", reason, datetime.now(UTC))
 
 
-def _add_dead_events(
-    connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed"
-) -> None:
-    add_events(connection, count, payload='{"sku": "A-1"}', event_type=event_type)
-    kill(connection, error, attempts=5, where="status = 'pending'")
-    classify_deaths(connection, zone=ZoneInfo("UTC"))
-
-
-def _read(ended: Ended) -> dict[str, Any]:
-    assert (ended.code, ended.err) == (0, ""), ended
-    assert ended.out.isascii()
-    answer: dict[str, Any] = json.loads(ended.out)
-    return answer
-
-
-def _words(ended: Ended) -> str:
-    """Return what a command printed, in one line of single spaces."""
-    assert (ended.code, ended.err) == (0, ""), ended
-    assert ended.out.expandtabs().replace("\n", "").isprintable()
-    return " ".join(ended.out.split())
-
-
 def _pending(connection: Connection) -> set[int]:
     return {
         row["id"]
@@ -76,7 +48,7 @@ def test_show_prints_the_whole_history_of_an_event(
 ) -> None:
     """It died, was retried with a new payload, died of another cause, and a fix released it."""
     monkeypatch.setenv("DLQ_ALLOW_EDIT", "true")
-    _add_dead_events(connection, 2)
+    add_dead_events(connection, 2)
     assert (
         dlq("dead-events", "retry", "1", "--reason", "no sku", "--payload", '{"sku": "B-2"}').code
         == 0
@@ -85,10 +57,10 @@ def test_show_prints_the_whole_history_of_an_event(
     kill(connection, "KeyError: 'postcode'", attempts=3, where="id = 1")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     fix = flag_fix(connection, FixFlag(Selection(all=True)), audit=_build_audit("fixed"))
-    assert _read(dlq("dead-events", "show", "1", "--json"))["fix"]["status"] == "active"
+    assert read_json(dlq("dead-events", "show", "1", "--json"))["fix"]["status"] == "active"
     advance_fix(connection, fix.id, audit=_build_audit(), terms=FixTerms())
 
-    history = _read(dlq("dead-events", "show", "1", "--json"))
+    history = read_json(dlq("dead-events", "show", "1", "--json"))
     assert history.keys() == HISTORY_KEYS
     assert all(death.keys() == DEATH_KEYS for death in history["deaths"])
     assert all(retry.keys() == RETRY_KEYS for retry in history["retries"])
@@ -109,7 +81,7 @@ def test_show_prints_the_whole_history_of_an_event(
         death["id"] for death in history["deaths"]
     ]
 
-    printed = _words(dlq("dead-events", "show", "1"))
+    printed = read_words(dlq("dead-events", "show", "1"))
     for words in (
         "place outbox", "status pending", f"fix {fix.id}, active: fixed", "KeyError: 'postcode'",
         f"5 {CAUSE} TimeoutError: no answer", f"{fix.id}, stage 1 not known yet",
@@ -121,7 +93,7 @@ def test_show_prints_the_whole_history_of_an_event(
 
 def test_show_finds_an_event_outside_the_outbox(dlq: Run, connection: Connection) -> None:
     """In the archive, purged, or deleted by the application."""
-    _add_dead_events(connection, 3)
+    add_dead_events(connection, 3)
     archive_dead_events(
         connection, before=datetime.now(UTC), only_exported=False, audit=_build_audit()
     )
@@ -132,7 +104,9 @@ def test_show_finds_an_event_outside_the_outbox(dlq: Run, connection: Connection
         " insert into dlq.purged (event_id, audit_id, purged_at)"
         " select gone.id, operation.id, now() from gone, operation where gone.id = 2"
     )
-    shown = {event: _read(dlq("dead-events", "show", str(event), "--json")) for event in (1, 2, 3)}
+    shown = {
+        event: read_json(dlq("dead-events", "show", str(event), "--json")) for event in (1, 2, 3)
+    }
     assert [shown[event]["place"] for event in shown] == ["archive", "purged", "gone"]
     assert [shown[event]["event"] and shown[event]["event"]["status"] for event in shown] == [
         "dead",
@@ -140,17 +114,19 @@ def test_show_finds_an_event_outside_the_outbox(dlq: Run, connection: Connection
         None,
     ]
     assert [len(shown[event]["deaths"]) for event in shown] == [1, 1, 1]
-    assert "place purged" in _words(dlq("dead-events", "show", "2"))
+    assert "place purged" in read_words(dlq("dead-events", "show", "2"))
 
 
 def test_show_names_who_discarded_an_event_and_why(dlq: Run, connection: Connection) -> None:
-    _add_dead_events(connection, 1)
+    add_dead_events(connection, 1)
     connection.execute(
         "insert into dlq.discard (death_id, event_id, actor, reason, discarded_at)"
         " select id, event_id, 'bob', 'a test order', now() from dlq.death"
     )
-    assert "by bob: a test order" in _words(dlq("dead-events", "show", "1"))
-    assert _read(dlq("dead-events", "show", "1", "--json"))["deaths"][0]["discarded_by"] == "bob"
+    assert "by bob: a test order" in read_words(dlq("dead-events", "show", "1"))
+    assert (
+        read_json(dlq("dead-events", "show", "1", "--json"))["deaths"][0]["discarded_by"] == "bob"
+    )
 
 
 def test_hostile_texts_are_shown_inert(dlq: Run, connection: Connection) -> None:
@@ -175,7 +151,7 @@ def test_a_very_long_text_is_cut_in_tables_and_whole_in_json(
     out = dlq("dead-events", "show", "1").out
     assert len(out) < 50_000
     assert "more characters; --json prints all of them" in out
-    history = _read(dlq("dead-events", "show", "1", "--json"))
+    history = read_json(dlq("dead-events", "show", "1", "--json"))
     assert (len(history["event"]["payload"]["x"]), len(history["deaths"][0]["error"])) == (
         30_000,
         30_010,
@@ -184,19 +160,21 @@ def test_a_very_long_text_is_cut_in_tables_and_whole_in_json(
 
 def test_retry_releases_a_parked_event_now(dlq: Run, connection: Connection) -> None:
     """Ledger and audit log record who and why; the output names the next command."""
-    _add_dead_events(connection, 2)
+    add_dead_events(connection, 2)
     park(connection, [1])
     before = connection.execute(UNCHANGED.encode()).fetchall()
-    assert "Would retry event 1." in _words(
+    assert "Would retry event 1." in read_words(
         dlq("dead-events", "retry", "1", "--reason", "corrected", "--dry-run")
     )
     assert connection.execute(UNCHANGED.encode()).fetchall() == before
-    printed = _words(dlq("dead-events", "retry", "1", "--reason", "corrected", "--actor", "ann"))
+    printed = read_words(
+        dlq("dead-events", "retry", "1", "--reason", "corrected", "--actor", "ann")
+    )
     assert printed == "Event 1 is pending again. See its outcome: `dlq dead-events show 1`."
     assert _pending(connection) == {1}
     audit = one(connection, "select kind, actor, reason, events from dlq.audit")
     assert audit == {"kind": "retry.selected", "actor": "ann", "reason": "corrected", "events": 1}
-    assert _read(dlq("dead-events", "retry", "2", "--reason", "x", "--json")) == {
+    assert read_json(dlq("dead-events", "retry", "2", "--reason", "x", "--json")) == {
         "event_id": 2,
         "events": 1,
         "dry_run": False,
@@ -236,7 +214,7 @@ def test_a_refused_command_changes_nothing(
     dlq: Run, connection: Connection, arguments: list[str], code: int, message: str
 ) -> None:
     """3: unknown or not dead; 2: an argument; 4: refused."""
-    _add_dead_events(connection, 2)
+    add_dead_events(connection, 2)
     add_events(connection, 1)
     before = connection.execute(UNCHANGED.encode()).fetchall()
     ended = dlq("dead-events", *arguments)
@@ -250,7 +228,7 @@ def test_a_payload_comes_from_an_argument_or_a_file_and_keeps_its_digits(
 ) -> None:
     """If DLQ_ALLOW_EDIT permits it. Invalid JSON and missing files are errors."""
     monkeypatch.setenv("DLQ_ALLOW_EDIT", "true")
-    _add_dead_events(connection, 2)
+    add_dead_events(connection, 2)
     text = '{"price": 12345678901234567890.10}'
     (tmp_path / "payload.json").write_text(text, encoding="utf-8")
 
@@ -285,8 +263,8 @@ def test_a_batch_selects_dead_events_by_ids_or_by_a_filter(
     dlq: Run, connection: Connection, chosen: list[str], retried: set[int]
 ) -> None:
     """A dry run counts the same. Parked events need an id or --parked. --rate sets the pace."""
-    _add_dead_events(connection, 2, event_type="a")
-    _add_dead_events(connection, 2, event_type="b", error="KeyError: 'sku'")
+    add_dead_events(connection, 2, event_type="a")
+    add_dead_events(connection, 2, event_type="b", error="KeyError: 'sku'")
     add_events(connection, 1, event_type="a")
     park(connection, [1])
     connection.execute("update dlq.death set died_at = '2026-01-01Z' where event_id = 4")
@@ -300,7 +278,7 @@ def test_a_batch_selects_dead_events_by_ids_or_by_a_filter(
         "--rate",
         "4",
     )
-    would = _read(dlq(*command, "--dry-run", "--json"))
+    would = read_json(dlq(*command, "--dry-run", "--json"))
     assert would == {
         "events": len(retried),
         "batches": 1,
@@ -309,7 +287,7 @@ def test_a_batch_selects_dead_events_by_ids_or_by_a_filter(
         "dry_run": True,
     }
     assert _pending(connection) == {5}
-    printed = _words(dlq(*command))
+    printed = read_words(dlq(*command))
     assert f"Retried {format_count(len(retried), 'dead event')} at 4 per second" in printed
     assert ("Skipped: 1 named event." in printed) == (chosen[0] == "1")
     assert _pending(connection) == retried | {5}
@@ -325,24 +303,24 @@ def test_locked_events_are_skipped_and_counted(
     dlq: Run, connection: Connection, database: Database, verb: str
 ) -> None:
     """A locked event is not reported as not dead; the other events are changed."""
-    _add_dead_events(connection, 3)
+    add_dead_events(connection, 3)
     with database.connect() as other, other.transaction():
         other.execute("select from outbox_event where id = 2 for update")
         refused = dlq("dead-events", verb, "2", "--reason", "x")
         assert (refused.code, refused.out) == (4, "")
         assert "Other transactions hold this event." in refused.err
         by_type = dlq("dead-events", verb, "--error-contains", "no answer", "--reason", "x")
-        assert "Skipped: 1 dead event, locked by another transaction" in _words(by_type)
+        assert "Skipped: 1 dead event, locked by another transaction" in read_words(by_type)
     assert one(
         connection, "select array_agg(id) as ids from outbox_event where status = 'dead'"
     ) == {"ids": [2]}
-    done = _read(dlq("dead-events", verb, "2", "--reason", "x", "--json"))
+    done = read_json(dlq("dead-events", verb, "2", "--reason", "x", "--json"))
     assert (done["events"], done["locked"]) == (1, 0)
 
 
 def test_a_filter_without_matches_is_no_error(dlq: Run, connection: Connection) -> None:
-    _add_dead_events(connection, 1)
-    printed = _words(
+    add_dead_events(connection, 1)
+    printed = read_words(
         dlq("dead-events", "retry-batch", "--event-type", "never.seen", "--reason", "x")
     )
     assert printed == "No dead events match this filter. Nothing was changed."
@@ -351,10 +329,10 @@ def test_a_filter_without_matches_is_no_error(dlq: Run, connection: Connection) 
 def test_a_retry_of_more_than_a_thousand_events_needs_a_confirmation(
     dlq: Run, connection: Connection
 ) -> None:
-    _add_dead_events(connection, 1_001)
+    add_dead_events(connection, 1_001)
     command = ("dead-events", "retry-batch", "--all", "--reason", "x")
     ended = dlq(*command)
     assert (ended.code, ended.out, "would retry 1,001 events" in ended.err) == (4, "", True)
     assert _pending(connection) == set()
-    assert "due within 20 s" in _words(dlq(*command, "--yes"))
+    assert "due within 20 s" in read_words(dlq(*command, "--yes"))
     assert len(_pending(connection)) == 1_001

@@ -13,13 +13,10 @@ import sys
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from dlq_pipelines.audit import AuditContext
-from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.installation import build_fix_terms
 from dlq_pipelines.outbox.selection import Selection
@@ -29,13 +26,9 @@ from dlq_pipelines.retries.fix import FixStatus
 from dlq_pipelines.retries.fixes import FixPreview, list_fixes
 from dlq_pipelines.settings import Settings
 from dlq_pipelines.text import format_count
-from tests.cli.conftest import Ended, Run
-from tests.rows import add_events, kill, one, park
+from tests.cli.conftest import CAUSE, Run, add_dead_events, read_json, read_words
+from tests.rows import kill, one, park
 
-ERROR = (
-    'Traceback (most recent call last):\n  File "a.py", line 1, in send\nTimeoutError: no answer'
-)
-CAUSE = compute_cause_key(ERROR)
 NO_SKU = "KeyError: 'sku'"
 HOSTILE = "\x1b[2J\x1b[31m[bold]TimeoutError[/bold]: \x9b2Jno\u202e answer"
 # The JSON keys that scripts rely on.
@@ -65,28 +58,6 @@ PARKED_KEYS = {
 FLAG = ("fixes", "flag", "--cause", CAUSE, "--note", "fixed in v42")
 
 
-def _add_dead_events(
-    connection: Connection, count: int, *, error: str = ERROR, event_type: str = "order.placed"
-) -> None:
-    add_events(connection, count, event_type=event_type)
-    kill(connection, error, attempts=5, where="status = 'pending'")
-    classify_deaths(connection, zone=ZoneInfo("UTC"))
-
-
-def _read(ended: Ended) -> dict[str, Any]:
-    assert (ended.code, ended.err) == (0, ""), ended
-    assert ended.out.isascii()
-    answer: dict[str, Any] = json.loads(ended.out)
-    return answer
-
-
-def _words(ended: Ended) -> str:
-    """Return what a command printed, in one line of single spaces."""
-    assert (ended.code, ended.err) == (0, ""), ended
-    assert ended.out.expandtabs().replace("\n", "").isprintable()
-    return " ".join(ended.out.split())
-
-
 def _advance(connection: Connection, fix: int) -> None:
     audit = AuditContext("sensor", "a step is due", datetime.now(UTC))
     advance_fix(connection, fix, audit=audit, terms=build_fix_terms(Settings()))
@@ -98,20 +69,20 @@ def _kinds(connection: Connection) -> list[str]:
 
 def test_a_dry_run_prints_a_preview_and_changes_nothing(dlq: Run, connection: Connection) -> None:
     """Events, aggregates, parked, overtaken, stages and time, with equal values in JSON."""
-    _add_dead_events(connection, 60)
+    add_dead_events(connection, 60)
     park(connection, [3])
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
         " select aggregate_type, aggregate_id, 'later', '{}', 'done' from outbox_event"
         " where id in (1, 2)"
     )
-    printed = _words(dlq(*FLAG, "--rate", "0.5", "--dry-run"))
+    printed = read_words(dlq(*FLAG, "--rate", "0.5", "--dry-run"))
     assert printed == (
         "would release value events 60 aggregates 60 parked 1 overtaken 2 stages 10, 49 "
         "time 1 min 58 s at 0.5 per second, and the time of the worker "
         "Nothing was changed: this was a dry run."
     )
-    would = _read(dlq(*FLAG, "--rate", "0.5", "--dry-run", "--json"))
+    would = read_json(dlq(*FLAG, "--rate", "0.5", "--dry-run", "--json"))
     assert (would["dry_run"], would["fix"], would["preview"]) == (
         True,
         None,
@@ -123,17 +94,17 @@ def test_a_dry_run_prints_a_preview_and_changes_nothing(dlq: Run, connection: Co
 def test_a_preview_without_a_count_of_overtaken_events_says_so(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _add_dead_events(connection, 1)
+    add_dead_events(connection, 1)
     monkeypatch.setattr("dlq_pipelines.retries.fixes._count_overtaken", lambda *_: None)
-    assert "overtaken not known" in _words(dlq(*FLAG, "--dry-run"))
+    assert "overtaken not known" in read_words(dlq(*FLAG, "--dry-run"))
 
 
 def test_flagging_prints_the_next_command_and_records_the_account(
     dlq: Run, connection: Connection
 ) -> None:
     """With the policy of the settings, and equal values in JSON."""
-    _add_dead_events(connection, 2)
-    printed = _words(dlq(*FLAG, "--link", "v42", "--owner", "team-shipping"))
+    add_dead_events(connection, 2)
+    printed = read_words(dlq(*FLAG, "--link", "v42", "--owner", "team-shipping"))
     (fix,) = list_fixes(connection)
     assert (
         f"Fix {fix.id} is flagged. It targets 2 dead events, in stages of 2. The fix_flag_sensor"
@@ -147,7 +118,7 @@ def test_flagging_prints_the_next_command_and_records_the_account(
     )  # fmt: skip
     assert fix.expires_at is not None
     assert fix.expires_at - fix.flagged_at == terms.expiry
-    (row,) = _read(dlq("fixes", "list", "--json"))["fixes"]
+    (row,) = read_json(dlq("fixes", "list", "--json"))["fixes"]
     assert (row.keys(), row["id"], row["selection"]["cause"]) == (FIX_KEYS, fix.id, CAUSE)
 
 
@@ -156,14 +127,14 @@ def test_every_option_of_flag_is_stored(
 ) -> None:
     """Times without a zone are in DLQ_TIMEZONE."""
     monkeypatch.setenv("DLQ_TIMEZONE", "Europe/Berlin")
-    _add_dead_events(connection, 2)
+    add_dead_events(connection, 2)
     options = (
         "--event-type order.placed --aggregate-type order --id 1 --id 2 --id 99 --attempts 5"
         " --error-contains answer --since 2026-01-01 --until 2099-07-01T12:00"
         " --not-before 2090-01-01T00:00+00:00 --expiry-days 3 --canary 7 --growth 2.5 --rate 9"
         " --min-success 0.75 --settle-seconds 60 --max-retries 5 --order none --actor ann --json"
     )
-    row = _read(dlq(*FLAG, *options.split()))["fix"]
+    row = read_json(dlq(*FLAG, *options.split()))["fix"]
     assert row["selection"] == {
         "cause": CAUSE, "event_type": "order.placed", "aggregate_type": "order",
         "event_ids": [1, 2, 99], "attempts": 5, "error_contains": "answer",
@@ -176,7 +147,7 @@ def test_every_option_of_flag_is_stored(
     assert (row["not_before"], row["expires_at"], row["flagged_by"]) == (
         "2090-01-01T00:00:00Z", "2090-01-04T00:00:00Z", "ann",
     )  # fmt: skip
-    shown = _words(dlq("fixes", "show", str(row["id"])))
+    shown = read_words(dlq("fixes", "show", str(row["id"])))
     assert (
         f"selection cause {CAUSE}, event type order.placed, aggregate type order, "
         "error with answer, attempts 5, dead since 2026-01-01 00:00:00+01, "
@@ -213,7 +184,7 @@ def test_every_option_of_flag_is_stored(
 def test_a_refused_flag_changes_nothing(
     dlq: Run, connection: Connection, options: list[str], code: int, message: str
 ) -> None:
-    _add_dead_events(connection, 1)
+    add_dead_events(connection, 1)
     ended = dlq("fixes", "flag", "--note", "fixed", *options)
     assert (ended.code, ended.out) == (code, ""), ended
     assert message in ended.err
@@ -224,7 +195,7 @@ def test_a_fix_of_more_than_a_thousand_events_needs_a_confirmation(
     dlq: Run, connection: Connection
 ) -> None:
     """Without a terminal it is refused unless --yes is given."""
-    _add_dead_events(connection, 1_001)
+    add_dead_events(connection, 1_001)
     ended = dlq(*FLAG)
     assert (ended.code, ended.out) == (4, "")
     assert "would release 1,001 events" in ended.err
@@ -268,7 +239,7 @@ def test_declining_the_confirmation_changes_nothing(
     home: Path, connection: Connection, answer: str, code: int, last_line: str
 ) -> None:
     """On a terminal of its own, with real keys."""
-    _add_dead_events(connection, 1_001)
+    add_dead_events(connection, 1_001)
     ours, theirs = pty.openpty()
     running = subprocess.Popen(
         [str(Path(sys.executable).parent / "dlq"), *FLAG],
@@ -298,7 +269,7 @@ def test_a_terminal_asks_for_the_confirmation(
     home: Path, connection: Connection, answer: str, code: int
 ) -> None:
     """The question is on stderr, so that stdout stays clean for programs."""
-    _add_dead_events(connection, 1_001)
+    add_dead_events(connection, 1_001)
     terminal, end = pty.openpty()
     try:
         os.write(terminal, f"{answer}\n".encode())
@@ -319,24 +290,24 @@ def test_a_terminal_asks_for_the_confirmation(
 
 
 def test_the_open_option_lists_open_fixes_only(dlq: Run, connection: Connection) -> None:
-    _add_dead_events(connection, 1, event_type="a")
-    _add_dead_events(connection, 1, event_type="b")
+    add_dead_events(connection, 1, event_type="a")
+    add_dead_events(connection, 1, event_type="b")
     for event_type in ("a", "b"):
         assert dlq("fixes", "flag", "--event-type", event_type, "--note", "n").code == 0
     first = min(fix.id for fix in list_fixes(connection))
     assert dlq("fixes", "withdraw", str(first), "--reason", "x").code == 0
-    everything = _read(dlq("fixes", "list", "--json"))["fixes"]
-    only_open = _read(dlq("fixes", "list", "--open", "--json"))["fixes"]
+    everything = read_json(dlq("fixes", "list", "--json"))["fixes"]
+    only_open = read_json(dlq("fixes", "list", "--open", "--json"))["fixes"]
     assert (len(everything), only_open) == (2, everything[:1])
     assert dlq("fixes", "withdraw", str(only_open[0]["id"]), "--reason", "x").code == 0
-    assert _words(dlq("fixes", "list", "--open")) == "No fix is open."
+    assert read_words(dlq("fixes", "list", "--open")) == "No fix is open."
 
 
 def test_an_open_fix_shows_its_stages_and_the_next_step(dlq: Run, connection: Connection) -> None:
     """With the same words in JSON."""
-    _add_dead_events(connection, 30)
-    flagged = _read(dlq(*FLAG, "--canary", "4", "--json"))["fix"]
-    shown = _words(dlq("fixes", "show", str(flagged["id"])))
+    add_dead_events(connection, 30)
+    flagged = read_json(dlq(*FLAG, "--canary", "4", "--json"))["fix"]
+    shown = read_words(dlq("fixes", "show", str(flagged["id"])))
     assert "next releases up to 4 events in stage 1, or ends if none is left" in shown
     assert "No stage has started yet." in shown
     assert (
@@ -344,7 +315,7 @@ def test_an_open_fix_shows_its_stages_and_the_next_step(dlq: Run, connection: Co
         in shown
     )
     _advance(connection, flagged["id"])
-    shown_whole = _read(dlq("fixes", "show", str(flagged["id"]), "--json"))
+    shown_whole = read_json(dlq("fixes", "show", str(flagged["id"]), "--json"))
     assert shown_whole.keys() == {"fix", "stages", "next"}
     assert shown_whole["fix"].keys() == FIX_KEYS
     assert shown_whole["stages"] == [
@@ -361,23 +332,23 @@ def test_an_open_fix_shows_its_stages_and_the_next_step(dlq: Run, connection: Co
     ]
     assert shown_whole["stages"][0].keys() == STAGE_KEYS
     assert shown_whole["next"] == "waits: 4 events of stage 1 have no outcome yet"
-    assert f"next {shown_whole['next']}" in _words(dlq("fixes", "show", str(flagged["id"])))
+    assert f"next {shown_whole['next']}" in read_words(dlq("fixes", "show", str(flagged["id"])))
 
 
 def test_a_halted_fix_shows_old_and_new_errors_with_hostile_text_inert(
     dlq: Run, connection: Connection
 ) -> None:
-    _add_dead_events(connection, 3, error=HOSTILE)
-    flagged = _read(dlq("fixes", "flag", "--all", "--note", HOSTILE, "--json"))["fix"]
+    add_dead_events(connection, 3, error=HOSTILE)
+    flagged = read_json(dlq("fixes", "flag", "--all", "--note", HOSTILE, "--json"))["fix"]
     _advance(connection, flagged["id"])
     kill(connection, "KeyError: 'postcode'", where="status = 'pending'")
     connection.execute("update dlq.retry set due_at = now() - interval '1 s'")
     _advance(connection, flagged["id"])
-    shown = _words(dlq("fixes", "show", str(flagged["id"])))
+    shown = read_words(dlq("fixes", "show", str(flagged["id"])))
     assert "verdict stage 1: 3 of 3 failed (3 died again" in shown
     assert re.search(r"3 \S*TimeoutError\S*: no answer KeyError: 'postcode'$", shown), shown
     assert "note [bold]TimeoutError[/bold]: no answer" in shown
-    answer = _read(dlq("fixes", "show", str(flagged["id"]), "--json"))
+    answer = read_json(dlq("fixes", "show", str(flagged["id"]), "--json"))
     fix = answer["fix"]
     assert (fix["status"], [pair["after"] for pair in fix["evidence"]]) == (
         "halted",
@@ -389,7 +360,7 @@ def test_a_halted_fix_shows_old_and_new_errors_with_hostile_text_inert(
 @pytest.fixture
 def flagged(dlq: Run, connection: Connection) -> int:
     """A fix of one dead event."""
-    _add_dead_events(connection, 1)
+    add_dead_events(connection, 1)
     assert dlq(*FLAG).code == 0
     return list_fixes(connection)[0].id
 
@@ -400,7 +371,7 @@ def test_a_withdrawal_records_the_person(
 ) -> None:
     """The account, unless --actor names another. The cause is open again."""
     actor = named[-1] if named else getpass.getuser()
-    printed = _words(dlq("fixes", "withdraw", str(flagged), "--reason", "rolled back", *named))
+    printed = read_words(dlq("fixes", "withdraw", str(flagged), "--reason", "rolled back", *named))
     assert f"withdrawn by {actor}: rolled back" in printed
     assert "dlq fixes flag --note ...`" in printed
     (fix,) = list_fixes(connection)
@@ -415,13 +386,13 @@ def test_a_paused_fix_continues_when_it_is_resumed(
 ) -> None:
     """Each prints the next command. Pausing twice and resuming twice are refused."""
     assert dlq("fixes", "resume", str(flagged), "--reason", "x").code == 4
-    assert f"dlq fixes resume {flagged} --reason ...`" in _words(
+    assert f"dlq fixes resume {flagged} --reason ...`" in read_words(
         dlq("fixes", "pause", str(flagged), "--reason", "x")
     )
     assert list_fixes(connection)[0].status is FixStatus.PAUSED
-    assert "next waits: paused" in _words(dlq("fixes", "show", str(flagged)))
+    assert "next waits: paused" in read_words(dlq("fixes", "show", str(flagged)))
     assert dlq("fixes", "pause", str(flagged), "--reason", "x").code == 4
-    assert f"dlq fixes show {flagged}`" in _words(
+    assert f"dlq fixes show {flagged}`" in read_words(
         dlq("fixes", "resume", str(flagged), "--reason", "x")
     )
     assert list_fixes(connection)[0].status is FixStatus.ACTIVE
@@ -432,8 +403,8 @@ def test_advancing_releases_a_stage_and_records_the_person(
     dlq: Run, connection: Connection
 ) -> None:
     """A dry run prints the same and changes nothing. Advancing again releases nothing twice."""
-    _add_dead_events(connection, 3)
-    fix = str(_read(dlq(*FLAG, "--canary", "2", "--json"))["fix"]["id"])
+    add_dead_events(connection, 3)
+    fix = str(read_json(dlq(*FLAG, "--canary", "2", "--json"))["fix"]["id"])
     step = {
         "fix": int(fix),
         "status": "active",
@@ -442,14 +413,16 @@ def test_advancing_releases_a_stage_and_records_the_person(
         "settled": 0,
         "step": "waits: 2 events of stage 1 have no outcome yet",
     }
-    would = _read(dlq("fixes", "advance", fix, "--dry-run", "--json"))
+    would = read_json(dlq("fixes", "advance", fix, "--dry-run", "--json"))
     assert would == step | {"dry_run": True}
     assert _kinds(connection) == ["fix.flag"]
-    assert "Nothing was changed" in _words(dlq("fixes", "advance", fix, "--dry-run"))
+    assert "Nothing was changed" in read_words(dlq("fixes", "advance", fix, "--dry-run"))
 
-    done = _read(dlq("fixes", "advance", fix, "--actor", "ann", "--reason", "no sensor", "--json"))
+    done = read_json(
+        dlq("fixes", "advance", fix, "--actor", "ann", "--reason", "no sensor", "--json")
+    )
     assert done == step | {"dry_run": False}
-    again = _words(dlq("fixes", "advance", fix))
+    again = read_words(dlq("fixes", "advance", fix))
     assert again.endswith(
         f"{fix} active not decided yet 0 0 {step['step']} To follow it: `dlq fixes show {fix}`."
     )
@@ -468,10 +441,10 @@ def test_advancing_records_outcomes_and_ends_the_fix(
     assert dlq("fixes", "advance", str(flagged)).code == 0
     connection.execute("update outbox_event set status = 'done'")
     connection.execute("update dlq.retry set due_at = now() - interval '1 s'")
-    done = _read(dlq("fixes", "advance", str(flagged), "--json"))
+    done = read_json(dlq("fixes", "advance", str(flagged), "--json"))
     assert (done["status"], done["settled"], done["step"]) == ("verified", 1, "ended: verified")
     assert done["verdict"] == list_fixes(connection)[0].verdict
-    ended = _read(dlq("fixes", "advance", str(flagged), "--json"))
+    ended = read_json(dlq("fixes", "advance", str(flagged), "--json"))
     assert (ended["status"], ended["step"]) == ("verified", "has already ended: verified")
 
 
@@ -486,7 +459,7 @@ def test_a_dry_run_prints_the_new_status_and_changes_nothing(
     dlq: Run, connection: Connection, flagged: int, command: str
 ) -> None:
     before = one(connection, "select *, xmin from dlq.fix")
-    printed = _words(dlq("fixes", command, str(flagged), "--reason", "x", "--dry-run"))
+    printed = read_words(dlq("fixes", command, str(flagged), "--reason", "x", "--dry-run"))
     assert re.search(
         f"{flagged} (paused|withdrawn) .*Nothing was changed: this was a dry run.$", printed
     ), printed
@@ -497,8 +470,8 @@ def test_a_dry_run_prints_the_new_status_and_changes_nothing(
 def test_json_of_a_change_is_the_fix_as_listed(dlq: Run, flagged: int) -> None:
     """The same fields as `dlq fixes list --json`."""
     for command in ("pause", "resume", "withdraw"):
-        changed = _read(dlq("fixes", command, str(flagged), "--reason", "x", "--json"))
-        assert [changed] == _read(dlq("fixes", "list", "--json"))["fixes"]
+        changed = read_json(dlq("fixes", command, str(flagged), "--reason", "x", "--json"))
+        assert [changed] == read_json(dlq("fixes", "list", "--json"))["fixes"]
 
 
 @pytest.mark.parametrize("command", ["pause", "withdraw"])
@@ -543,34 +516,37 @@ def test_an_ended_fix_cannot_be_changed(dlq: Run, connection: Connection, flagge
 
 def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Connection) -> None:
     """Only dead events with the maximum of retries."""
-    _add_dead_events(connection, 4, event_type="a")
-    _add_dead_events(connection, 2, event_type="b", error=NO_SKU)
+    add_dead_events(connection, 4, event_type="a")
+    add_dead_events(connection, 2, event_type="b", error=NO_SKU)
     park(connection, [1, 2, 5])
     park(connection, [3], retries=2)
     park(connection, [4])
     connection.execute("update outbox_event set status = 'done', dead_at = null where id = 4")
-    rows = _read(dlq("fixes", "parked", "--json"))["events"]
+    rows = read_json(dlq("fixes", "parked", "--json"))["events"]
     assert [(row["event_id"], row["retries"]) for row in rows] == [(1, 3), (2, 3), (5, 3)]
     assert all(row.keys() == PARKED_KEYS for row in rows)
     assert [
         row["event_id"]
-        for row in _read(dlq("fixes", "parked", "--cause", CAUSE, "--json"))["events"]
+        for row in read_json(dlq("fixes", "parked", "--cause", CAUSE, "--json"))["events"]
     ] == [1, 2]
     assert [
-        row["event_id"] for row in _read(dlq("fixes", "parked", "--limit", "2", "--json"))["events"]
+        row["event_id"]
+        for row in read_json(dlq("fixes", "parked", "--limit", "2", "--json"))["events"]
     ] == [1, 2]
     for format in ("table", "csv"):
         page = dlq("fixes", "parked", "--limit", "2", "--format", format)
         assert (page.out.count("\n"), page.err) == (3, "There may be more: --after 2\n")
-    assert _read(dlq("fixes", "parked", "--limit", "2", "--json"))["next"] == 2
+    assert read_json(dlq("fixes", "parked", "--limit", "2", "--json"))["next"] == 2
     assert [
-        row["event_id"] for row in _read(dlq("fixes", "parked", "--after", "2", "--json"))["events"]
+        row["event_id"]
+        for row in read_json(dlq("fixes", "parked", "--after", "2", "--json"))["events"]
     ] == [5]
     assert (
-        _words(dlq("fixes", "parked", "--event-type", "c")) == "No parked events match this filter."
+        read_words(dlq("fixes", "parked", "--event-type", "c"))
+        == "No parked events match this filter."
     )
     died = one(connection, "select dead_at as at from outbox_event where id = 5")["at"]
-    assert _words(dlq("fixes", "parked", "--event-type", "b")) == (
+    assert read_words(dlq("fixes", "parked", "--event-type", "b")) == (
         "event type aggregate cause retries last death "
         f"5 b order 1 {compute_cause_key(NO_SKU)} 3 {died:%Y-%m-%d %H:%M:%S}+00"
     )
@@ -589,8 +565,8 @@ def test_release_parked_selects_parked_events_by_ids_or_filters(
     dlq: Run, connection: Connection, chosen: list[str], released: set[int]
 ) -> None:
     """Paced, in the ledger and the audit; a dry run counts the same and changes nothing."""
-    _add_dead_events(connection, 4, event_type="a")
-    _add_dead_events(connection, 2, event_type="b", error=NO_SKU)
+    add_dead_events(connection, 4, event_type="a")
+    add_dead_events(connection, 2, event_type="b", error=NO_SKU)
     park(connection, [1, 2, 5])
     command = (
         "fixes",
@@ -603,7 +579,7 @@ def test_release_parked_selects_parked_events_by_ids_or_filters(
         "--actor",
         "ann",
     )
-    would = _read(dlq(*command, "--dry-run", "--json"))
+    would = read_json(dlq(*command, "--dry-run", "--json"))
     assert would == {
         "events": len(released),
         "batches": 1,
@@ -614,7 +590,7 @@ def test_release_parked_selects_parked_events_by_ids_or_filters(
     assert one(connection, "select count(*) from outbox_event where status = 'dead'") == {
         "count": 6
     }
-    printed = _words(dlq(*command))
+    printed = read_words(dlq(*command))
     assert f"Retried {format_count(len(released), 'dead event')} at 2 per second" in printed
     pending = connection.execute(
         "select id, next_run_at from outbox_event where status = 'pending'"
@@ -635,25 +611,27 @@ def test_the_fix_option_selects_parked_events_that_the_fix_skipped_or_released(
     dlq: Run, connection: Connection
 ) -> None:
     """Counted by its own limit; others stay."""
-    _add_dead_events(connection, 3, event_type="a")
-    _add_dead_events(connection, 1, event_type="b")
+    add_dead_events(connection, 3, event_type="a")
+    add_dead_events(connection, 1, event_type="b")
     park(connection, [1], retries=2)
     park(connection, [2], retries=1)
     park(connection, [4], retries=9)
     assert dlq("fixes", "flag", "--event-type", "a", "--note", "n", "--max-retries", "2").code == 0
     fix = str(list_fixes(connection)[0].id)
     assert [
-        row["event_id"] for row in _read(dlq("fixes", "parked", "--fix", fix, "--json"))["events"]
+        row["event_id"]
+        for row in read_json(dlq("fixes", "parked", "--fix", fix, "--json"))["events"]
     ] == [1]
     _advance(connection, int(fix))
     kill(connection, "KeyError: of something else", where="id = 2")
     assert [
-        row["event_id"] for row in _read(dlq("fixes", "parked", "--fix", fix, "--json"))["events"]
+        row["event_id"]
+        for row in read_json(dlq("fixes", "parked", "--fix", fix, "--json"))["events"]
     ] == [1, 2]
-    assert "Retried 2 dead events" in _words(
+    assert "Retried 2 dead events" in read_words(
         dlq("fixes", "release-parked", "--fix", fix, "--reason", "corrected")
     )
-    assert [row["event_id"] for row in _read(dlq("fixes", "parked", "--json"))["events"]] == [4]
+    assert [row["event_id"] for row in read_json(dlq("fixes", "parked", "--json"))["events"]] == [4]
 
 
 @pytest.mark.parametrize(
@@ -669,7 +647,7 @@ def test_the_fix_option_selects_parked_events_that_the_fix_skipped_or_released(
 def test_a_refused_release_changes_nothing(
     dlq: Run, connection: Connection, chosen: list[str], code: int, message: str
 ) -> None:
-    _add_dead_events(connection, 2)
+    add_dead_events(connection, 2)
     park(connection, [1])
     ended = dlq("fixes", "release-parked", *chosen, "--reason", "x")
     assert (ended.code, ended.out, message in ended.err) == (code, "", True), ended

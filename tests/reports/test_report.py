@@ -347,16 +347,12 @@ def test_hostile_texts_are_inert_in_the_page(connection: Connection) -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page.text)
 
 
-def test_hostile_texts_are_inert_in_markdown_and_digest(connection: Connection) -> None:
+def test_hostile_texts_are_inert_in_markdown(connection: Connection) -> None:
     """No tag, link, code or table cell comes from an error."""
     hostile(connection)
     report = make(connection)
-    for text in (report.markdown, build_digest(report).markdown):
-        assert "<script" not in text
-        assert "](javascript" not in text
-        assert "https://evil" not in text
-        assert "`" not in text
-        assert "\x1b" not in text
+    for hostile_text in ("<script", "](javascript", "https://evil", "`", "\x1b"):
+        assert hostile_text not in report.markdown
     rows = [line for line in report.markdown.splitlines() if line.startswith("| ")]
     assert {line.count(" | ") for line in rows} == {9}
     assert report.json.isascii()
@@ -569,7 +565,6 @@ def test_the_digest_fits_a_channel(connection: Connection, tmp_path: Path) -> No
     ]
     assert digest.text.splitlines()[-1] == str(tmp_path / "2026-11-20.html")
     assert len(digest.text) < 1_500
-    assert "**escalating** ConnectionRefusedError" in digest.markdown
     assert build_digest(make(connection)).text.count("\n") == 5
 
 

@@ -16,12 +16,11 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, SchemaError
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.embedded import start_server
 from dlq_pipelines.postgres.migrate import (
-    apply_migrations,
     create_host_tables,
-    load_migrations,
     require_current,
 )
 from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
@@ -114,7 +113,7 @@ def create_tables(database: Database) -> None:
     """Create the reference application's tables if there is no outbox table, then migrate."""
     with database.connect() as connection:
         create_host_tables(connection)
-        apply_migrations(connection, load_migrations())
+        install_outbox(connection)
 
 
 def prepare_dagster(settings: Settings) -> dict[str, str]:

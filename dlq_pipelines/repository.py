@@ -29,7 +29,13 @@ from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.queries import TableNames
 from dlq_pipelines.retries.retry import retry_events
-from dlq_pipelines.validate import validate_aware, validate_not_negative, validate_positive
+from dlq_pipelines.validate import (
+    EventId,
+    validate_aware,
+    validate_event_id,
+    validate_not_negative,
+    validate_positive,
+)
 
 _ACTOR = "OutboxRepository"
 # Characters of a stored error: more than any useful traceback. Longer texts would bloat the table.
@@ -92,11 +98,11 @@ class OutboxRepository:
         )
         return [OutboxEvent.from_row(row) for row in rows]
 
-    def mark_success(self, event_id: int) -> None:
+    def mark_success(self, event_id: EventId) -> None:
         """Record that the event was delivered."""
-        self._connected().run("outbox.mark_success", id=validate_positive("event_id", event_id))
+        self._connected().run("outbox.mark_success", id=validate_event_id("event_id", event_id))
 
-    def mark_retry(self, event_id: int, error: str | BaseException | None = None) -> None:
+    def mark_retry(self, event_id: EventId, error: str | BaseException | None = None) -> None:
         """Record a failed attempt: the event is due again later, or dead after `max_attempts`.
 
         Args:
@@ -106,7 +112,7 @@ class OutboxRepository:
         """
         self._connected().run(
             "outbox.mark_retry",
-            id=validate_positive("event_id", event_id),
+            id=validate_event_id("event_id", event_id),
             error=format_error_text(sys.exception() if error is None else error),
             max_attempts=self.max_attempts,
             backoff=self.retry_backoff_seconds,
@@ -174,20 +180,20 @@ class OutboxRepository:
         )
         return int(row["events"])
 
-    def get_dead_event(self, event_id: int) -> OutboxEvent | None:
+    def get_dead_event(self, event_id: EventId) -> OutboxEvent | None:
         """Return the event; None if it is not dead or does not exist."""
         row = (
             self._connected()
-            .run("outbox.dead_event", id=validate_positive("event_id", event_id))
+            .run("outbox.dead_event", id=validate_event_id("event_id", event_id))
             .fetchone()
         )
         return OutboxEvent.from_row(row) if row else None
 
-    def retry_dead_event(self, event_id: int) -> bool:
+    def retry_dead_event(self, event_id: EventId) -> bool:
         """Retry a dead event now. Return False if it is not dead or is locked by others."""
-        return self.retry_dead_events_batch([validate_positive("event_id", event_id)]) == 1
+        return self.retry_dead_events_batch([validate_event_id("event_id", event_id)]) == 1
 
-    def retry_dead_events_batch(self, ids: Sequence[int]) -> int:
+    def retry_dead_events_batch(self, ids: Sequence[EventId]) -> int:
         """Retry those of the events that are dead; return how many were retried."""
         audit = AuditContext(_ACTOR, "retry_dead_events_batch", datetime.now(UTC))
         return retry_events(self._connected(), ids, audit=audit).events

@@ -6,6 +6,7 @@ the environment.
 
 import base64
 import re
+from dataclasses import replace
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dlq_pipelines.errors import DlqError
+from dlq_pipelines.outbox.mapping import Mapping, load_mapping
 from dlq_pipelines.postgres.queries import TableNames
 
 # PostgreSQL's NAMEDATALEN - 1.
@@ -72,11 +74,15 @@ class Settings(BaseSettings):
     timezone: str = Field(
         default="UTC", description="Time zone of days (partitions, reports) and schedules."
     )
-    outbox_schema: Identifier = Field(
-        default="public", description="Schema of the application's outbox table."
+    outbox_mapping: str = Field(
+        default="dispatchbox",
+        description="Mapping of the application's outbox table: a preset or a TOML file.",
     )
-    outbox_table: Identifier = Field(
-        default="outbox_event", description="The application's outbox table."
+    outbox_schema: Identifier | None = Field(
+        default=None, description="Schema of the outbox table; unset: that of the mapping."
+    )
+    outbox_table: Identifier | None = Field(
+        default=None, description="The outbox table; unset: that of the mapping."
     )
     schema_name: Identifier = Field(
         default="dlq",
@@ -406,11 +412,25 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def mapping(self) -> Mapping:
+        """The mapping of the outbox table.
+
+        Raises:
+            MappingError: there is no such preset or file, or it is not a mapping.
+        """
+        found = load_mapping(self.outbox_mapping)
+        return replace(
+            found,
+            schema=self.outbox_schema or found.schema,
+            table=self.outbox_table or found.table,
+        )
+
+    @property
     def names(self) -> TableNames:
         """The names of the tables in statements."""
         return TableNames(
-            outbox_schema=self.outbox_schema,
-            outbox_table=self.outbox_table,
+            outbox_schema=self.mapping.schema,
+            outbox_table=self.mapping.table,
             dlq_schema=self.schema_name,
         )
 

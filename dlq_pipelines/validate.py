@@ -5,6 +5,10 @@ from datetime import datetime
 
 BIGINT_MAX = 2**63 - 1
 INTEGER_MAX = 2**31 - 1
+# The key of an event: a number, or a uuid or a text as text.
+EventId = int | str
+# Far more than fits into an index of PostgreSQL.
+_MAX_ID_LENGTH = 10_000
 NOT_STORABLE = "contains NUL or half of a surrogate pair, which PostgreSQL cannot store"
 
 
@@ -33,16 +37,35 @@ def _validate_whole_number(name: str, value: int, *, least: int, most: int) -> i
     return value
 
 
-def validate_event_ids(name: str, values: Sequence[int]) -> list[int]:
-    """Return the distinct ids in ascending order, which is the order in which rows are locked.
+def parse_event_id(text: str) -> EventId:
+    """Return the id that a text stands for: a number if it is written as one, else the text."""
+    is_number = text.removeprefix("-").isdecimal() and text.isascii() and str(int(text)) == text
+    return int(text) if is_number and abs(int(text)) <= BIGINT_MAX else text
+
+
+def validate_event_id(name: str, value: EventId) -> EventId:
+    """Return the id if it is a number, or a text that PostgreSQL can store.
+
+    PostgreSQL finds out whether it is an id of this outbox, whose key has one type.
+
+    Raises:
+        ValueError: otherwise; the message names the argument.
+    """
+    if isinstance(value, str):
+        return validate_storable(name, validate_not_blank(name, value), most=_MAX_ID_LENGTH)
+    return _validate_whole_number(name, value, least=-BIGINT_MAX - 1, most=BIGINT_MAX)
+
+
+def validate_event_ids(name: str, values: Sequence[EventId]) -> list[EventId]:
+    """Return the distinct ids in a fixed order.
 
     Raises:
         ValueError: there are no ids, or one is not an event id; the message names the argument.
     """
-    ids = sorted({validate_positive(name, value) for value in values})
+    ids = {validate_event_id(name, value) for value in values}
     if not ids:
         raise ValueError(f"{name} must hold at least one event id")
-    return ids
+    return sorted(ids, key=lambda id_: (isinstance(id_, str), id_))
 
 
 def validate_not_blank(name: str, text: str) -> str:

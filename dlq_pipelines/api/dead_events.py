@@ -38,10 +38,10 @@ from dlq_pipelines.retries.history import EventHistory, get_event_history
 from dlq_pipelines.retries.retry import retry_event, retry_selected
 from dlq_pipelines.settings import ExportFormat
 from dlq_pipelines.text import render_json
-from dlq_pipelines.validate import BIGINT_MAX
+from dlq_pipelines.validate import EventId, parse_event_id
 
 router = APIRouter(prefix="/api/dead-events", tags=["dead-events"])
-EventIdPath = Annotated[int, Path(ge=1, le=BIGINT_MAX, description="Id of the event.")]
+EventIdPath = Annotated[str, Path(min_length=1, max_length=10_000, description="Id of the event.")]
 Rate = Annotated[
     float | None,
     Field(
@@ -149,7 +149,7 @@ class RetryOneResponse:
 
     status: Literal["success"]
     message: str
-    event_id: int
+    event_id: EventId
     dry_run: bool
 
 
@@ -226,7 +226,7 @@ def get_export(
 @router.get("/{event_id}", response_model=EventHistory)
 def get_event(_: Reader, event_id: EventIdPath, outbox: Outbox) -> Response:
     """Return the history of an event that ever died: its deaths, retries, fix and payload."""
-    return _json(get_event_history(outbox, event_id))
+    return _json(get_event_history(outbox, parse_event_id(event_id)))
 
 
 @router.post("/{event_id}/retry")
@@ -242,14 +242,14 @@ def post_retry(
     audit = caller.sign(body.reason)
     retry_event(
         outbox,
-        event_id,
+        parse_event_id(event_id),
         audit=audit,
         options=RunOptions(dry_run=body.dry_run),
         payload=body.payload,
         allow_edit=settings.allow_edit,
     )
     message = f"Event {event_id} {'would be' if body.dry_run else 'is'} pending again."
-    return RetryOneResponse("success", message, event_id, body.dry_run)
+    return RetryOneResponse("success", message, parse_event_id(event_id), body.dry_run)
 
 
 @router.post("/retry-batch")

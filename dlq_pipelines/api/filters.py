@@ -24,7 +24,11 @@ def validate_storable_text(value: Any) -> Any:
     return value
 
 
-EventId = Annotated[int, Field(ge=1, le=BIGINT_MAX)]
+# A number, or a uuid or a text, as the key of the outbox is.
+GivenEventId = (
+    Annotated[int, Field(ge=-BIGINT_MAX - 1, le=BIGINT_MAX)]
+    | Annotated[str, Field(min_length=1, max_length=10_000)]
+)
 Reason = Annotated[
     str,
     Field(min_length=1, max_length=MAX_REASON_LENGTH, description="The reason, for the audit log."),
@@ -77,7 +81,7 @@ _FilterBody = create_model("_FilterBody", __base__=Body, **_declared)
 class SelectionQuery(_FilterParameters):
     """The filters of a request that reads. Without any, it selects all dead events."""
 
-    event_ids: list[EventId] | None = Field(
+    event_ids: list[GivenEventId] | None = Field(
         default=None, max_length=1_000, description="These events only; repeatable."
     )
 
@@ -131,7 +135,7 @@ class SelectionBody(_FilterBody, AtMost):
     Events named by their ids need no confirmation.
     """
 
-    event_ids: list[EventId] | None = Field(
+    event_ids: list[GivenEventId] | None = Field(
         default=None, min_length=1, max_length=10_000, description="These events only."
     )
     all: bool = Field(default=False, description="All dead events. Excludes filters.")

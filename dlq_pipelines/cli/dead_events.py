@@ -41,6 +41,7 @@ from dlq_pipelines.cli.retrying import (
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.text import format_count, format_seconds, sanitize_text
+from dlq_pipelines.validate import parse_event_id
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -51,7 +52,7 @@ app = typer.Typer(
     help="Events that died.\n\nExample: `dlq dead-events list --limit 5`", no_args_is_help=True
 )
 app.command("export")(export_deaths_command)
-EventId = Annotated[int, typer.Argument(min=1, help="The event's id.", metavar="ID")]
+EventId = Annotated[str, typer.Argument(help="The event's id.", metavar="ID")]
 # Characters of a payload or an error in the terminal; `--json` prints all of them.
 _MAX_SHOWN = 20_000
 _UNCLASSIFIED = "not classified yet"
@@ -152,7 +153,7 @@ def show_event_command(event: EventId, format: OutputFormat = OutputFormat.TABLE
     from dlq_pipelines.retries.history import get_event_history
 
     with open_session() as (connection, settings):
-        found = get_event_history(connection, event)
+        found = get_event_history(connection, parse_event_id(event))
     if format is not OutputFormat.TABLE:
         print_record(asdict(found), format=format)
         return
@@ -205,7 +206,7 @@ def retry_event_command(
     with open_session() as (connection, settings):
         retry_event(
             connection,
-            event,
+            parse_event_id(event),
             audit=audit,
             options=options,
             payload=text,
@@ -213,7 +214,7 @@ def retry_event_command(
         )
     print_change(
         f"Would retry event {event}." if dry_run else f"Event {event} is pending again.",
-        {"event_id": event, "events": 1},
+        {"event_id": parse_event_id(event), "events": 1},
         hint=f"See its outcome: `dlq dead-events show {event}`.",
         dry_run=dry_run,
         format=format,

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 # The value of each filter by its name, and of `all`.
 GivenFilters = Mapping[str, Any]
-EventIds = Annotated[
-    list[int] | None, typer.Argument(help="Ids of events.", metavar="[ID]...", min=1)
-]
+EventIds = Annotated[list[str] | None, typer.Argument(help="Ids of events.", metavar="[ID]...")]
 
 
 def with_filters(

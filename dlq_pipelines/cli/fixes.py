@@ -57,7 +57,7 @@ FixOption = Annotated[
     int | None, typer.Option("--fix", min=1, help="Events that this fix released or targets.")
 ]
 IdOption = Annotated[
-    list[int] | None, typer.Option("--id", min=1, help="Events with this id (repeatable).")
+    list[str] | None, typer.Option("--id", help="Events with this id (repeatable).")
 ]
 _NO_VERDICT = "not decided yet"
 

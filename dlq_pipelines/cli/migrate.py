@@ -11,7 +11,8 @@ from dlq_pipelines.text import format_count
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
-    from dlq_pipelines.postgres.queries import TableNames
+    from dlq_pipelines.outbox.mapping import Mapping
+    from dlq_pipelines.postgres.connect import Connection
 
 
 class Script(StrEnum):
@@ -32,9 +33,7 @@ def migrate_command(
     ] = False,
     print_: Annotated[
         Script | None,
-        typer.Option(
-            "--print", help="Print the migrations, or the roles, as a script for psql."
-        ),
+        typer.Option("--print", help="Print the migrations, or the roles, as a script for psql."),
     ] = None,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
@@ -45,23 +44,23 @@ def migrate_command(
     `dlq migrate --print roles | psql`.
     """
     from dlq_pipelines.installation import find_database
-    from dlq_pipelines.postgres import migrate as runner
+    from dlq_pipelines.outbox.install import install_outbox, list_pending
+    from dlq_pipelines.postgres.migrate import create_host_tables
     from dlq_pipelines.settings import read_settings
 
     settings = read_settings()
-    if print_ is not None:
-        typer.echo(_render_script(print_, settings.names))
-        return
-    migrations = runner.load_migrations()
     with find_database(settings).connect() as connection:
+        if print_ is not None:
+            typer.echo(_render_script(print_, connection, settings.mapping))
+            return
         if plan or check:
-            missing = runner.list_pending_migrations(connection, migrations)
+            missing = list_pending(connection, settings.mapping)
             _print_plan([migration.name for migration in missing], check=check, format=format)
             return
-        if settings.database_url is None:  # no application has created them
-            runner.create_host_tables(connection)
-        applied = runner.apply_migrations(
-            connection, migrations, report=lambda line: typer.echo(line, err=True)
+        if settings.database_url is None:  # no application has created it
+            create_host_tables(connection)
+        applied = install_outbox(
+            connection, settings.mapping, report=lambda line: typer.echo(line, err=True)
         )
     _print_migrations([migration.name for migration in applied], applied=True, format=format)
     _print_summary(f"{len(applied)} applied; the database is up to date.", format)
@@ -96,7 +95,10 @@ def _print_summary(line: str, format: OutputFormat) -> None:
         typer.echo(line)
 
 
-def _render_script(script: Script, names: "TableNames") -> str:
+def _render_script(script: Script, connection: "Connection", mapping: "Mapping") -> str:
+    from dlq_pipelines.outbox.install import describe_shape
     from dlq_pipelines.postgres.migrate import render_migrations, render_roles
 
-    return render_roles(names) if script is Script.ROLES else render_migrations(names)
+    if script is Script.ROLES:
+        return render_roles(connection.names)
+    return render_migrations(connection.names, describe_shape(connection, mapping))

@@ -52,7 +52,7 @@ def retry_many(
 
 def print_retried(
     done: "RetryResult",
-    ids: Sequence[int] | None,
+    ids: Sequence[str] | None,
     *,
     rate: float,
     dry_run: bool,

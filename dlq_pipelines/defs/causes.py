@@ -41,7 +41,9 @@ outbox_event = dg.AssetSpec(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres"},
-    metadata=describe_table(_settings, _settings.outbox_schema, _settings.outbox_table, OUTBOX),
+    metadata=describe_table(
+        _settings, _settings.names.outbox_schema, _settings.names.outbox_table, OUTBOX
+    ),
 )
 
 
@@ -122,7 +124,7 @@ def _render_similar_causes(causes: Sequence[Cause]) -> str:
 
 def _observe_outbox(context: dg.AssetExecutionContext, session: Session) -> None:
     settings, state = session.settings, read_outbox_state(session.connection)
-    metadata = session.describe_table(settings.outbox_schema, settings.outbox_table) | {
+    metadata = session.describe_table(settings.names.outbox_schema, settings.names.outbox_table) | {
         "dagster/row_count": state.rows,
         "dead": state.dead,
         "oldest_dead_at": str(state.oldest_dead_at),

@@ -43,7 +43,7 @@ def stream_deaths(
     statement = connection.render_query(
         "export.deaths",
         **{item.name: getattr(selection, item.name) for item in FILTERS},
-        event_ids=None if ids is None else list(ids),
+        event_ids=None if ids is None else [str(id_) for id_ in ids],
         limit=limit,
     )
     try:

@@ -38,8 +38,8 @@ from dlq_pipelines.outbox.mapping import (
 from dlq_pipelines.outbox.mapping_offers import Offer
 from dlq_pipelines.outbox.mapping_sql import render_mapping
 from dlq_pipelines.outbox.mapping_types import (
-    MappedColumn,
     ComparisonKind,
+    MappedColumn,
     Mapping,
     MappingError,
     list_mapped_columns,

@@ -4,6 +4,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from dlq_pipelines.validate import EventId
+
 if TYPE_CHECKING:  # the command line reads filters before it needs a database
     from psycopg.rows import DictRow
 
@@ -22,7 +24,7 @@ class OutboxEvent:
         dead_at: when the event died; None unless it is dead.
     """
 
-    id: int
+    id: EventId
     aggregate_type: str
     aggregate_id: str
     event_type: str

@@ -16,12 +16,12 @@ from dlq_pipelines.outbox.mapping_offers import Offer, list_offers
 from dlq_pipelines.outbox.mapping_types import (
     CANONICAL_COLUMNS,
     AssignmentKind,
-    MappedColumn,
     ColumnSource,
     ColumnTest,
     ComparisonKind,
     ConstantText,
     JoinedText,
+    MappedColumn,
     Mapping,
     MappingError,
     RetryAssignment,

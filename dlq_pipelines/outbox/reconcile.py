@@ -8,6 +8,7 @@ from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.batches import FIRST_CURSOR, build_cursor_parameters
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.postgres.missed import PAUSE_SECONDS, record_missed_deaths
+from dlq_pipelines.validate import EventId, parse_event_id
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ReconciliationResult:
     missing: int
     duplicated: int
     missed: int = 0
-    event_ids: tuple[str, ...] = ()
+    event_ids: tuple[EventId, ...] = ()
 
     @property
     def is_balanced(self) -> bool:
@@ -46,7 +47,10 @@ def reconcile_events(connection: Connection, *, now: datetime) -> Reconciliation
         found["event_ids"] = found["event_ids"] or []
         connection.run("reconcile.record", now=now, missed=missed, **found)
     return ReconciliationResult(
-        found["missing"], found["duplicated"], missed, tuple(found["event_ids"])
+        found["missing"],
+        found["duplicated"],
+        missed,
+        tuple(map(parse_event_id, found["event_ids"])),
     )
 
 

@@ -10,6 +10,8 @@ from dlq_pipelines.day import format_time, parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.validate import (
     INTEGER_MAX,
+    EventId,
+    parse_event_id,
     validate_aware,
     validate_event_ids,
     validate_not_blank,
@@ -86,7 +88,7 @@ class Selection:
     until: datetime | None = _filter(
         "Events that died before that time.", "dead before", str, "TIME"
     )
-    event_ids: tuple[int, ...] | None = None
+    event_ids: tuple[EventId, ...] | None = None
     all: bool = False
 
     def __post_init__(self) -> None:
@@ -119,7 +121,7 @@ class Selection:
         cls,
         given: Mapping[str, Any],
         zone: tzinfo,
-        event_ids: Sequence[int] | None = None,
+        event_ids: Sequence[EventId] | None = None,
         *,
         default_all: bool = False,
     ) -> Self:
@@ -129,7 +131,8 @@ class Selection:
             given: the value of each filter by its name, times as text; None where it was not given.
                 May hold `all`.
             zone: the time zone of times that name none.
-            event_ids: select these events only; empty or None: not asked for.
+            event_ids: select these events only, a number as a number or a text; empty or None: not
+                asked for.
             default_all: select all dead events if nothing was given, for commands that change
                 nothing or narrow the selection by themselves.
 
@@ -141,7 +144,7 @@ class Selection:
             if (text := filters[name]) is not None:
                 filters[name] = parse_time(name, text, zone)
         if event_ids:
-            filters["event_ids"] = tuple(event_ids)
+            filters["event_ids"] = tuple(parse_event_id(str(id_)) for id_ in event_ids)
         nothing_given = not any(value is not None for value in filters.values())
         return cls(**filters, all=bool(given.get("all")) or (default_all and nothing_given))
 
@@ -194,7 +197,7 @@ def _format_value(value: str | int | datetime) -> str:
     return format_time(value) if isinstance(value, datetime) else str(value)
 
 
-def _format_ids(ids: Sequence[int]) -> str:
+def _format_ids(ids: Sequence[EventId]) -> str:
     more = len(ids) - _LISTED_IDS
     return ", ".join(map(str, ids[:_LISTED_IDS])) + (f" and {more:,} more" if more > 0 else "")
 
@@ -220,7 +223,7 @@ def build_selection_parameters(
         "selection": json.dumps({**selection.to_columns(), "flagged_at": flagged_at}),
         # What an index can be asked for.
         "causes": None if cause is None else list_cause_members(connection, cause),
-        "event_ids": None if ids is None else list(ids),
+        "event_ids": None if ids is None else [str(id_) for id_ in ids],
     }
 
 

@@ -1,6 +1,7 @@
 """Turns a mapping into the SQL that stands for the application's columns in `sql/outbox`."""
 
 import json
+from collections.abc import Sequence
 
 from dlq_pipelines.outbox.inspect import TableFacts
 from dlq_pipelines.outbox.mapping_sql import (
@@ -13,8 +14,8 @@ from dlq_pipelines.outbox.mapping_types import (
     CANONICAL_COLUMNS,
     ColumnSource,
     ComparisonKind,
-    Mapping,
     MappedColumn,
+    Mapping,
     RowCondition,
 )
 
@@ -38,17 +39,20 @@ def list_mapped_facts(table: TableFacts) -> tuple[MappedColumn, ...]:
     )
 
 
-def build_shape(mapping: Mapping, table: TableFacts) -> dict[str, str]:
-    """Return the variables of `sql/outbox` for a mapping and its table.
+def build_shape(mapping: Mapping, given: Sequence[MappedColumn]) -> dict[str, str]:
+    """Return the variables of `sql/outbox` for a mapping and the columns of its table.
+
+    The same before and after the error's columns were added, so that it can be compared.
 
     Raises:
         MappingError: the mapping does not fit the table.
     """
-    added = list_added_columns(mapping, table)
-    columns = (
-        *list_mapped_facts(table),
-        *(MappedColumn(name, _ADDED[name]) for name in added),
-    )
+    added = list_added_columns(mapping)
+    names = {column.name for column in given}
+    columns = [
+        *given,
+        *(MappedColumn(name, _ADDED[name]) for name in added if name not in names),
+    ]
     rendered = render_mapping(mapping, columns)
     known = {column.name for column in columns}
     return {
@@ -69,13 +73,10 @@ def build_shape(mapping: Mapping, table: TableFacts) -> dict[str, str]:
     }
 
 
-def list_added_columns(mapping: Mapping, table: TableFacts) -> list[str]:
-    """Return the columns that `dlq migrate` adds to the table: those for the error, if any."""
+def list_added_columns(mapping: Mapping) -> list[str]:
+    """Return the columns that `dlq migrate` adds to the table if it lacks them."""
     error = mapping.error
-    wants_error = isinstance(error, ColumnSource) and error.is_optional
-    if not wants_error:
-        return []
-    return [name for name in _ADDED if table.find_column(name) is None]
+    return list(_ADDED) if isinstance(error, ColumnSource) and error.is_optional else []
 
 
 def _render_added(mapping: Mapping, added: list[str]) -> str:

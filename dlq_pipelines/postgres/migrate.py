@@ -25,7 +25,6 @@ from dlq_pipelines.postgres.queries import (
     bind_names,
     list_relations,
 )
-from dlq_pipelines.postgres.shape import REFERENCE_SHAPE
 
 # The key of the advisory lock that one `dlq migrate` at a time holds: "dlqm" in ASCII.
 _RUNNER_LOCK = 0x646C716D
@@ -123,7 +122,7 @@ def apply_migrations(
     connection: Connection,
     migrations: list[Migration],
     *,
-    shape: Mapping[str, str] = REFERENCE_SHAPE,
+    shape: Mapping[str, str],
     report: Callable[[str], None] = lambda _: None,
 ) -> list[Migration]:
     """Apply the pending migrations and return them.
@@ -175,7 +174,7 @@ def require_current(connection: Connection) -> None:
         )
 
 
-def render_migrations(names: TableNames, shape: Mapping[str, str] = REFERENCE_SHAPE) -> str:
+def render_migrations(names: TableNames, shape: Mapping[str, str]) -> str:
     """Return all migrations as one script for `psql -f`, to apply them with other tools.
 
     Table names are psql variables whose defaults are the configured names. The script records what
@@ -264,11 +263,7 @@ def _override_timeouts(connection: Connection, **timeouts: str) -> Iterator[None
 def _apply(connection: Connection, migration: Migration, shape: Mapping[str, str]) -> None:
     for attempt in range(1, _LOCK_TRIES + 1):
         try:
-            with connection.transaction():
-                text = bind_names(migration.text, connection.names, shape)
-                connection.execute(text.encode())
-                _record(connection, migration, shape)
-            return
+            return _apply_once(connection, migration, shape)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if attempt < _LOCK_TRIES:
                 time.sleep(0.2 * attempt)
@@ -286,6 +281,12 @@ def _apply(connection: Connection, migration: Migration, shape: Mapping[str, str
         "the table or its rows.",
         "End that transaction (pg_stat_activity shows it) and run `dlq migrate` again.",
     )
+
+
+def _apply_once(connection: Connection, migration: Migration, shape: Mapping[str, str]) -> None:
+    with connection.transaction():
+        connection.execute(bind_names(migration.text, connection.names, shape).encode())
+        _record(connection, migration, shape)
 
 
 def _record(connection: Connection, migration: Migration, shape: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from dlq_pipelines.day import compute_midnight, validate_year
 from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.reports.states import URGENT_STATES, CauseState
+from dlq_pipelines.validate import EventId
 
 # A day is compared with the two whole weeks before it, so each weekday has the same weight.
 DAYS_BEFORE = 14
@@ -128,7 +129,7 @@ class ErrorSample:
         characters: the length of the whole error.
     """
 
-    event_id: int
+    event_id: EventId
     summary: str
     text: str
     characters: int
@@ -337,7 +338,7 @@ class ReconciliationFigures:
     checked_at: datetime
     missing: int
     duplicated: int
-    event_ids: tuple[str, ...]
+    event_ids: tuple[EventId, ...]
 
 
 @dataclass(frozen=True, eq=False)

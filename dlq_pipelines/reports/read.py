@@ -48,6 +48,7 @@ from dlq_pipelines.reports.states import (
 from dlq_pipelines.reports.wording import format_cause_label, format_utc, summarize_error
 from dlq_pipelines.retries.fixes import build_fix
 from dlq_pipelines.text import sanitize_line, sanitize_text
+from dlq_pipelines.validate import parse_event_id
 
 _MAX_EVENT_TYPES = 12
 _MAX_FIXES = 50
@@ -393,7 +394,9 @@ class _FiguresReader:
         row = self._connection.run("report.reconciliation", until=self._window.until).fetchone()
         if row is None:
             return None
-        return ReconciliationFigures(**row | {"event_ids": tuple(row["event_ids"])})
+        return ReconciliationFigures(
+            **row | {"event_ids": tuple(map(parse_event_id, row["event_ids"]))}
+        )
 
 
 def _list_ids(rows: list[DictRow]) -> list[str]:

@@ -12,7 +12,7 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Fix
 from dlq_pipelines.retries.fixes import build_fix
 from dlq_pipelines.text import RawJson
-from dlq_pipelines.validate import validate_positive
+from dlq_pipelines.validate import EventId, validate_event_id
 
 # Deaths and retries of an event that are read, the latest ones.
 _MAX_ROWS = 100
@@ -76,7 +76,7 @@ class EventHistory:
         fix: an open fix that targets the event, or the last fix that released it.
     """
 
-    event_id: int
+    event_id: EventId
     place: str
     event: OutboxEvent | None
     deaths: tuple[EventDeath, ...]
@@ -84,7 +84,7 @@ class EventHistory:
     fix: Fix | None
 
 
-def get_event_history(connection: Connection, event_id: int) -> EventHistory:
+def get_event_history(connection: Connection, event_id: EventId) -> EventHistory:
     """Return the history of an event, read in one snapshot.
 
     Args:
@@ -94,7 +94,7 @@ def get_event_history(connection: Connection, event_id: int) -> EventHistory:
     Raises:
         NotFoundError: the event does not exist, or it has never died.
     """
-    parameters = {"event_id": validate_positive("event_id", event_id), "limit": _MAX_ROWS}
+    parameters = {"event_id": validate_event_id("event_id", event_id), "limit": _MAX_ROWS}
     with connection.transaction():
         connection.run("session.use_one_snapshot")
         place = connection.fetch_one("retry.place", event_id=event_id)["place"]

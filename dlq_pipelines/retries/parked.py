@@ -9,7 +9,7 @@ from dlq_pipelines.outbox.batches import RetryResult
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.retry import retry_selected
-from dlq_pipelines.validate import validate_not_negative, validate_positive
+from dlq_pipelines.validate import EventId, validate_not_negative, validate_positive
 
 _ALL = Selection(all=True)
 
@@ -26,7 +26,7 @@ class ParkedEvent:
     """
 
     death_id: int
-    event_id: int
+    event_id: EventId
     event_type: str
     aggregate_type: str
     aggregate_id: str

@@ -21,7 +21,12 @@ from dlq_pipelines.outbox.batches import (
 )
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.validate import validate_event_ids, validate_positive, validate_storable
+from dlq_pipelines.validate import (
+    EventId,
+    validate_event_id,
+    validate_event_ids,
+    validate_storable,
+)
 
 # Characters of a payload that a person writes: far more than anyone needs.
 _MAX_PAYLOAD_LENGTH = 10_000_000
@@ -29,7 +34,7 @@ _MAX_PAYLOAD_LENGTH = 10_000_000
 
 def retry_events(
     connection: Connection,
-    ids: Sequence[int],
+    ids: Sequence[EventId],
     *,
     audit: AuditContext,
     options: RunOptions = RunOptions(),
@@ -115,7 +120,7 @@ def retry_selected(
 
 def retry_event(
     connection: Connection,
-    event_id: int,
+    event_id: EventId,
     *,
     audit: AuditContext,
     options: RunOptions = RunOptions(),
@@ -150,7 +155,7 @@ def retry_event(
 
 def retry_with_payload(
     connection: Connection,
-    event_id: int,
+    event_id: EventId,
     payload: str,
     *,
     audit: AuditContext,
@@ -177,7 +182,7 @@ def retry_with_payload(
             "This installation does not allow payloads to be edited.",
             "Set DLQ_ALLOW_EDIT=true to allow it.",
         )
-    selection = Selection(event_ids=(validate_positive("event_id", event_id),))
+    selection = Selection(event_ids=(validate_event_id("event_id", event_id),))
     _require_json(connection, payload)
     with connection.transaction(force_rollback=options.dry_run):
         parameters = build_batch_parameters(connection, selection)
@@ -197,7 +202,7 @@ def retry_with_payload(
         )
 
 
-def _build_not_retried_error(event_id: int, batch: DeathBatch) -> DlqError:
+def _build_not_retried_error(event_id: EventId, batch: DeathBatch) -> DlqError:
     """Return the error for a named event that could not be locked."""
     if batch.free:
         return RefusedError(

@@ -16,6 +16,7 @@ from rich.console import Console
 from typer.core import TyperArgument, TyperCommand
 
 from dlq_pipelines.cli import (
+    adopt,
     alerts,
     archive,
     causes,
@@ -53,6 +54,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown" if _IS_TERMINAL else None,
 )
+app.command("adopt")(adopt.adopt_command)
 app.command("migrate")(migrate.migrate_command)
 app.command("doctor")(doctor.doctor_command)
 app.command("demo")(demo.demo_command)

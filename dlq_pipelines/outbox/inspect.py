@@ -25,6 +25,8 @@ class ColumnFacts:
         max_length: of `varchar(n)` and `char(n)`; None: no limit.
         generated: computed by PostgreSQL; an identity column is not generated.
         has_default: whether an insert may omit the column although it is not nullable.
+        default_text: the default, if it is a constant.
+        labels: of an enum.
     """
 
     name: str
@@ -36,6 +38,8 @@ class ColumnFacts:
     nullable: bool
     generated: bool
     has_default: bool
+    default_text: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ class SessionFacts:
 
 @dataclass(frozen=True)
 class StateCounts:
-    """The values of the column `status` with their counts, the most frequent first.
+    """The values of a column with their counts, the most frequent first.
 
     Attributes:
         states: at most 20; None is the null state.
@@ -196,7 +200,8 @@ def inspect_table(connection: Connection, schema: str, table: str) -> TableFacts
         oid=row["oid"],
         owner=row["owner"],
         columns=tuple(
-            ColumnFacts(**column) for column in connection.run("inspect.columns", oid=row["oid"])
+            ColumnFacts(**column | {"labels": tuple(column["labels"])})
+            for column in connection.run("inspect.columns", oid=row["oid"])
         ),
         primary_key=primary[0] if primary else (),
         unique_keys=tuple(tuple(key["columns"]) for key in keys if not key["is_primary"]),
@@ -270,26 +275,30 @@ def _read_server_process(connection: Connection) -> int:
     return int(connection.fetch_one("inspect.server_process")["pid"])
 
 
-def count_states(connection: Connection) -> StateCounts:
-    """Count the values of the column `status`: all of them for three seconds, else a sample.
+def count_states(connection: Connection, column: str) -> StateCounts:
+    """Count the values of a column of the outbox: all for three seconds, else in a sample.
 
     Args:
         connection: in autocommit mode.
+        column: such as `status`.
 
     Raises:
         psycopg.errors.QueryCanceled: even the sample took longer than three seconds.
     """
     try:
-        return StateCounts(_count_states_within_timeout(connection, "inspect.states"), False)
+        found = _count_states_within_timeout(connection, "inspect.states", column=column)
+        return StateCounts(found, is_sample=False)
     except psycopg.errors.QueryCanceled:
         rows = connection.fetch_one("inspect.estimated_rows")["rows"]
         percent = min(100.0, 100.0 * _SAMPLE_ROWS / max(rows, 1))
-        states = _count_states_within_timeout(connection, "inspect.sampled_states", percent=percent)
-        return StateCounts(states, True)
+        found = _count_states_within_timeout(
+            connection, "inspect.sampled_states", column=column, percent=percent
+        )
+        return StateCounts(found, is_sample=True)
 
 
 def _count_states_within_timeout(
-    connection: Connection, statement: str, **values: float
+    connection: Connection, statement: str, **values: float | str
 ) -> tuple[tuple[str | None, int], ...]:
     with connection.transaction():
         connection.run("session.set_statement_timeout", timeout=_COUNT_TIMEOUT)

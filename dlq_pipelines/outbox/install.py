@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import psycopg
+
 from dlq_pipelines.errors import SchemaError
-from dlq_pipelines.outbox.inspect import TableFacts, inspect_table
+from dlq_pipelines.outbox.adopt import OutboxTableFacts, StateCount, list_state_columns
+from dlq_pipelines.outbox.inspect import TableFacts, count_states, inspect_table
 from dlq_pipelines.outbox.mapping import Mapping, load_mapping
 from dlq_pipelines.outbox.shape import build_shape, list_mapped_facts
 from dlq_pipelines.postgres.connect import Connection
@@ -78,3 +81,36 @@ def require_table(connection: Connection) -> TableFacts:
             "`dlq migrate` again.",
         )
     return table
+
+
+def read_outbox_facts(connection: Connection, schema: str, name: str) -> OutboxTableFacts:
+    """Return what a proposal of a mapping needs to know of a table. Changes nothing.
+
+    Args:
+        connection: in autocommit mode. From here on its statements name this table.
+        schema: of the table.
+        name: of the table.
+
+    Raises:
+        SchemaError: the table does not exist.
+    """
+    connection.names = replace(connection.names, outbox_schema=schema, outbox_table=name)
+    table = require_table(connection)
+    columns = list_mapped_facts(table)
+    states = {
+        column: _list_values(connection, table, column) for column in list_state_columns(columns)
+    }
+    return OutboxTableFacts(schema, name, columns, table.primary_key, states)
+
+
+def _list_values(connection: Connection, table: TableFacts, column: str) -> tuple[StateCount, ...]:
+    """Return the values that a column has, and its default: the state of a new event."""
+    try:
+        found = count_states(connection, column).states
+    except psycopg.errors.QueryCanceled:
+        found = ()
+    values = {value: rows for value, rows in found if value is not None}
+    facts = table.find_column(column)
+    if facts is not None and facts.default_text is not None:
+        values.setdefault(facts.default_text, 0)
+    return tuple(StateCount(value, rows) for value, rows in values.items())

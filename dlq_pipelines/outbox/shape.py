@@ -33,6 +33,7 @@ def list_mapped_facts(table: TableFacts) -> tuple[MappedColumn, ...]:
             is_enum=column.category == "enum",
             is_array=column.category == "array",
             nullable=column.nullable,
+            labels=column.labels,
             is_generated=column.generated,
         )
         for column in table.columns

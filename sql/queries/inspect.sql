@@ -68,10 +68,20 @@ select a.attname as name,
         then base.modifier - 4 end as max_length,
     not a.attnotnull as nullable,
     a.attgenerated <> '' as generated,
-    a.atthasdef or a.attidentity <> '' as has_default
+    a.atthasdef or a.attidentity <> '' as has_default,
+    -- Of a default such as `'pending'::text` or `0`, the value.
+    substring(
+        pg_catalog.pg_get_expr(d.adbin, d.adrelid) from '^\(?''([^'']*)''::|^(\d+)$'
+    ) as default_text,
+    array(
+        select e.enumlabel::text from pg_catalog.pg_enum e
+        where e.enumtypid = t.oid order by e.enumsortorder
+    ) as labels
 from base
 join pg_catalog.pg_type t on t.oid = base.type_id and t.typtype <> 'd'
 join pg_catalog.pg_attribute a on a.attrelid = %(oid)s::bigint::oid and a.attnum = base.attnum
+left join pg_catalog.pg_attrdef d
+    on d.adrelid = a.attrelid and d.adnum = a.attnum and a.attgenerated = ''
 order by a.attnum
 
 -- name: keys
@@ -150,15 +160,15 @@ select current_setting('server_version_num')::integer as server_version,
 select pg_catalog.pg_backend_pid() as pid
 
 -- name: states
--- The state values of the outbox with their counts.
-select status::text as state, count(*) as events
-from :"outbox_schema".:"outbox_table"
+-- The values of a column of the outbox with their counts.
+select to_jsonb(o) ->> %(column)s as state, count(*) as events
+from :"outbox_schema".:"outbox_table" o
 group by 1 order by 2 desc, 1 limit 20
 
 -- name: sampled_states
 -- The same from a sample of the table's pages.
-select status::text as state, count(*) as events
-from :"outbox_schema".:"outbox_table"
+select to_jsonb(o) ->> %(column)s as state, count(*) as events
+from :"outbox_schema".:"outbox_table" o
     tablesample system (%(percent)s) repeatable (1)
 group by 1 order by 2 desc, 1 limit 20
 

@@ -76,7 +76,10 @@ def _all(connection: Connection, selection: Selection, *, limit: int) -> list[in
             Selection(since=datetime(2026, 2, 2, tzinfo=UTC), until=NOW),
             "died_at >= '2026-02-02Z'",
         ),
-        (Selection(event_ids=tuple(range(2, 9_000, 3))), "mod(event_id, 3) = 2 and event_id < 9000"),
+        (
+            Selection(event_ids=tuple(range(2, 9_000, 3))),
+            "mod(event_id, 3) = 2 and event_id < 9000",
+        ),
     ],
     ids=str,
 )

@@ -236,9 +236,7 @@ def test_no_statement_of_a_fix_reads_whole_tables(
     plan = _explain(
         connection, statement.partition(" ")[0], **_statements(connection, fix)[statement]
     )
-    assert not re.search(r"Seq Scan on (death|dead|retry|outbox_event|archived)\b", plan), (
-        plan
-    )
+    assert not re.search(r"Seq Scan on (death|dead|retry|outbox_event|archived)\b", plan), plan
     # Counted in the order of the ledger's index: a page ends where it is full.
     assert not statement.startswith("retry.parked") or (
         "GroupAggregate" in plan and "Sort" not in plan

@@ -20,7 +20,7 @@ revoke all on all functions in schema :"dlq_schema" from :"operator", :"reader",
 revoke all on :"outbox_schema".:"outbox_table"
     from :"operator", :"reader", :"flagger", :"worker";
 
--- The operator writes our tables and moves events between the application's two.
+-- The operator writes our tables and moves events between the outbox and the archive.
 grant usage on schema :"outbox_schema", :"dlq_schema" to :"operator";
 select format('grant %s on %s to %I',
     case when relkind in ('r', 'p') then 'select, insert, update, delete' else 'select' end, c.oid::regclass, :'operator')
@@ -41,6 +41,10 @@ grant update (cause_id, ended_at) on :"dlq_schema".death to :"operator";
 -- What is never deleted.
 revoke delete on :"dlq_schema".cause, :"dlq_schema".cause_alias, :"dlq_schema".cause_day, :"dlq_schema".fix,
     :"dlq_schema".fix_stage, :"dlq_schema".fix_outcome, :"dlq_schema".export_day from :"operator";
+-- To lock an event through the view, PostgreSQL wants the right to update some column of it: an
+-- expression, which nobody can update. The view has the rights of its owner.
+grant update (dead) on :"dlq_schema".outbox to :"operator";
+grant update (dead) on :"dlq_schema".archive to :"operator";
 -- A retry makes events pending; with DLQ_ALLOW_EDIT it may replace the payload.
 grant select, insert, delete, update (status, attempts, next_run_at, payload)
     on :"outbox_schema".:"outbox_table" to :"operator";

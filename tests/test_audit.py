@@ -13,7 +13,7 @@ from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.parked import release_parked
 from dlq_pipelines.retries.retry import retry_events, retry_selected
-from tests.rows import one, park
+from tests.rows import date_deaths, one, park
 
 NOW = datetime.now(UTC)
 EVERY = Selection(all=True)
@@ -24,10 +24,12 @@ def _die(connection: Connection, count: int) -> None:
     """Events that died forty days ago, and are known only now."""
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-        " last_error, dead_at)"
-        " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', now() - interval '40 days'"
-        " from generate_series(1, %s) n",
+        " last_error)"
+        " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1' from generate_series(1, %s) n",
         [count],
+    )
+    date_deaths(
+        connection, "died_at - interval '40 days'", where="died_at > now() - interval '1 day'"
     )
 
 

@@ -14,7 +14,7 @@ from dlq_pipelines import OutboxRepository
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.repository import format_error_text
-from tests.rows import add_events, kill, one
+from tests.rows import add_events, date_deaths, kill, one
 
 
 @pytest.fixture
@@ -166,8 +166,8 @@ def test_the_trigger_records_deaths_of_workers_that_know_nothing_of_us(
         " on conflict do nothing"
     )
     rows = connection.execute(
-        "select d.event_id, d.attempts, d.died_at = e.dead_at as same from dlq.death d"
-        " join outbox_event e on e.id = d.event_id order by 1"
+        "select d.event_id, d.attempts, d.event_created_at = e.created_at as same"
+        " from dlq.death d join outbox_event e on e.id = d.event_id order by 1"
     ).fetchall()
     assert rows == [
         {"event_id": 1, "attempts": 3, "same": True},
@@ -197,7 +197,7 @@ def test_a_success_calls_nothing_of_ours(connection: Connection) -> None:
         plan = connection.execute(
             "explain (analyze) update outbox_event set status = %s", [status]
         ).fetchall()
-        called[status] = "Trigger dlq_death_update" in str(plan)
+        called[status] = "Trigger dlq_update" in str(plan)
     assert called == {"retry": False, "done": False, "dead": True}
 
 
@@ -219,7 +219,7 @@ def test_lists_and_counts_share_their_filters(
         "update outbox_event set event_type = 'order.paid', aggregate_type = 'payment' where id > 4"
     )
     kill(connection, "boom")
-    middle = one(connection, "select dead_at from outbox_event where id = 3")["dead_at"]
+    middle = one(connection, "select died_at from dlq.death where event_id = 3")["died_at"]
     assert [event.id for event in repository.fetch_dead_events()] == [6, 5, 4, 3, 2, 1]
     assert [event.id for event in repository.fetch_dead_events(limit=2, offset=1)] == [5, 4]
     assert [event.id for event in repository.fetch_dead_events(event_type="order.paid")] == [6, 5]
@@ -244,10 +244,8 @@ def test_retrying_resets_attempts_and_keeps_the_history(
     assert repository.retry_dead_event(1) is True
     assert repository.retry_dead_event(1) is False
     assert repository.retry_dead_event(99) is False
-    row = one(
-        connection, "select status, attempts, dead_at, last_error from outbox_event where id = 1"
-    )
-    assert row == {"status": "pending", "attempts": 0, "dead_at": None, "last_error": "boom"}
+    row = one(connection, "select status, attempts, last_error from outbox_event where id = 1")
+    assert row == {"status": "pending", "attempts": 0, "last_error": "boom"}
     kill(connection, "boom again", where="id = 1")
     ledger = connection.execute(
         "select error from dlq.death where event_id = 1 order by id"
@@ -268,13 +266,11 @@ def test_cleaning_up_archives_and_deletes_nothing(
     """Old dead events are in the archive as they were; young ones stay."""
     add_events(connection, 3)
     kill(connection, "boom")
-    connection.execute(
-        "update outbox_event set dead_at = dead_at - interval '40 days' where id < 3"
-    )
+    date_deaths(connection, "died_at - interval '40 days'", where="event_id < 3")
     before = connection.execute("select * from outbox_event where id < 3 order by id").fetchall()
     assert repository.cleanup_old_dead_events() == 2
     assert repository.cleanup_old_dead_events() == 0
-    after = connection.execute("select * from outbox_event_archive order by id").fetchall()
+    after = connection.execute("select * from dlq.archived order by id").fetchall()
     assert [{key: row[key] for key in before[0]} for row in after] == before
     assert one(connection, "select count(*) from outbox_event") == {"count": 1}
 
@@ -408,7 +404,7 @@ def test_polling_uses_the_workers_index_and_lists_use_ours(connection: Connectio
         " 'done' end"
         " from generate_series(1, 20000) n"
     )
-    connection.execute("analyze outbox_event")
+    connection.execute("analyze")
     filters = {
         "aggregate_type": None,
         "event_type": None,
@@ -418,13 +414,13 @@ def test_polling_uses_the_workers_index_and_lists_use_ours(connection: Connectio
         ("outbox.fetch_pending", {"limit": 100, "lease": 60}),
         ("outbox.dead_events", {"limit": 100, "offset": 0, **filters}),
         ("outbox.count_dead_events", filters),
-        ("outbox.observe", {}),
+        ("reconcile.observe", {}),
     ):
         plan = connection.execute(
             f"explain {connection.render_query(name, **values)}".encode()
         ).fetchall()
         text = "\n".join(row["QUERY PLAN"] for row in plan)
-        assert "Seq Scan" not in text, f"{name}\n{text}"
+        assert "Seq Scan on outbox_event" not in text, f"{name}\n{text}"
         if name == "outbox.fetch_pending":
             # For a join by id the planner looks for the smallest id, past all dead index entries.
             assert "Tid Scan" in text

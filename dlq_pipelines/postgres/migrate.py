@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.postgres.connect import Connection
@@ -23,7 +24,6 @@ from dlq_pipelines.postgres.queries import (
     SQL_FOLDER,
     TableNames,
     bind_names,
-    list_relations,
 )
 
 # The key of the advisory lock that one `dlq migrate` at a time holds: "dlqm" in ASCII.
@@ -177,14 +177,11 @@ def require_current(connection: Connection) -> None:
 def render_migrations(names: TableNames, shape: Mapping[str, str]) -> str:
     """Return all migrations as one script for `psql -f`, to apply them with other tools.
 
-    Table names are psql variables whose defaults are the configured names. The script records what
-    it applies, so `dlq migrate` skips it.
+    Names are written out, because psql replaces no variable in the body of a function. The script
+    records what it applies; `dlq migrate` then only records the events that were dead before.
     """
-    head = [
-        "-- dlq-pipelines: all migrations.",
-        *_declare_variables(asdict(names) | list_relations(names) | dict(shape)),
-    ]
-    scripts = [_render_migration(migration, shape) for migration in load_migrations()]
+    head = ["-- dlq-pipelines: all migrations.", "\\set ON_ERROR_STOP on"]
+    scripts = [_render_migration(migration, names, shape) for migration in load_migrations()]
     return "\n".join([*head, *scripts, ""])
 
 
@@ -205,20 +202,21 @@ def _declare_variables(defaults: dict[str, str]) -> Iterator[str]:
         yield from (f"\\if :{{?{token}}}", "\\else", f"\\set {token} '{value}'", "\\endif")
 
 
-def _render_migration(migration: Migration, shape: Mapping[str, str]) -> str:
+def _render_migration(migration: Migration, names: TableNames, shape: Mapping[str, str]) -> str:
+    schema = sql.Identifier(names.dlq_schema).as_string(None)
     if migration.is_attachment:
         given = json.dumps(dict(shape)).replace("'", "''")
         record = (  # the checksum of our own files, and our own SQL
-            'delete from :"dlq_schema".attachment;\n'  # noqa: S608
-            'insert into :"dlq_schema".attachment (checksum, shape) values '
+            f"delete from {schema}.attachment;\n"  # noqa: S608
+            f"insert into {schema}.attachment (checksum, shape) values "
             f"('{migration.checksum}', '{given}');"
         )
     else:
         record = (  # the name and checksum of our own file
-            'insert into :"dlq_schema".migration (number, name, checksum) values '  # noqa: S608
+            f"insert into {schema}.migration (number, name, checksum) values "  # noqa: S608
             f"({migration.number}, '{migration.name}', '{migration.checksum}');"
         )
-    body = f"{migration.text.rstrip()}\n{record}"
+    body = f"{bind_names(migration.text.rstrip(), names, shape)}\n{record}"
     return f"\n-- {migration.name}\nset lock_timeout = '5s';\nbegin;\n{body}\ncommit;"
 
 

@@ -44,7 +44,7 @@ def list_parked_events(
     after: int = 0,
     limit: int = 100,
 ) -> list[ParkedEvent]:
-    """Return parked events in the order of their last deaths.
+    """Return parked events in the order of their ids.
 
     Args:
         connection: to the outbox.

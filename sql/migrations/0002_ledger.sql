@@ -342,7 +342,7 @@ create table :"dlq_schema".retry (
 );
 comment on table :"dlq_schema".retry
     is 'One row for each retry of an event: its death, due time and outcome.';
-create index retry_event on :"dlq_schema".retry (event_id);
+create index retry_event on :"dlq_schema".retry (event_id, event_created_at);
 create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where outcome is null;
 -- For an event that waits for an earlier event of its aggregate.
 create index retry_aggregate on :"dlq_schema".retry (hashtext(aggregate_id))

@@ -44,6 +44,8 @@ with narrower (relation, privilege, columns) as (  -- these columns only; null: 
     ) revoked (name, privilege)
     union all values
         (format('%%I.%%I', :'dlq_schema', 'death'), 'update', array['cause_id', 'ended_at']),
+        (format('%%I.%%I', :'dlq_schema', 'outbox'), 'update', array['dead']),
+        (format('%%I.%%I', :'dlq_schema', 'archive'), 'update', array['dead']),
         (format('%%I.%%I', :'outbox_schema', :'outbox_table'), 'update',
             array['status', 'attempts', 'next_run_at', 'payload'])
 ), known as (
@@ -64,7 +66,7 @@ with narrower (relation, privilege, columns) as (  -- these columns only; null: 
     from known
     cross join unnest(array['select', 'insert', 'update', 'delete']) as p (privilege)
     left join narrower on narrower.relation = known.relation and narrower.privilege = p.privilege
-    where (known.is_table or p.privilege = 'select')
+    where (known.is_table or p.privilege = 'select' or narrower.columns is not null)
         and (narrower.relation is null or narrower.columns is not null)
 )
 select

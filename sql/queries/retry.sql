@@ -263,7 +263,8 @@ update :"dlq_schema".retry r set late_at = %(now)s
 from late where r.death_id = late.death_id
 
 -- name: parked
--- Parked events in the order of their deaths. Driven by the retries, which most events do not have.
+-- Parked events in the order of their ids, after that of a death. Driven by the retries, which most
+-- events do not have: their index counts them in that order, without a sort.
 select e.death_id,
     e.event_id,
     e.event_type,
@@ -274,8 +275,10 @@ select e.death_id,
     e.died_at
 from (
     select r.event_id, r.event_created_at, count(*) as retries from :"dlq_schema".retry r
-    where %(event_ids)s::text[] is null
-        or r.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[]))
+    where (%(after)s = 0
+            or r.event_id > (select d.event_id from :"dlq_schema".death d where d.id = %(after)s))
+        and (%(event_ids)s::text[] is null
+            or r.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
     group by r.event_id, r.event_created_at having count(*) >= %(max_retries)s) tried
 cross join lateral (
     select d.* from :"dlq_schema".dead_event d
@@ -283,8 +286,7 @@ cross join lateral (
         and d.event_created_at is not distinct from tried.event_created_at
     limit 1) e
 cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
-where e.death_id > %(after)s
-    and :"dlq_schema".selects(f, e:::"dlq_schema".dead_event)
+where :"dlq_schema".selects(f, e:::"dlq_schema".dead_event)
     and (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
     and (%(fix_id)s::bigint is null
         or exists (
@@ -295,7 +297,7 @@ where e.death_id > %(after)s
         or exists (
             select from :"dlq_schema".fix x
             where x.id = %(fix_id)s and :"dlq_schema".selects(x, e:::"dlq_schema".dead_event)))
-order by e.death_id limit %(limit)s
+order by tried.event_id, tried.event_created_at limit %(limit)s
 
 -- name: place
 -- The place of an event.

@@ -14,7 +14,7 @@ from dlq_pipelines.outbox.dead_events import (
 )
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
-from tests.rows import add_events, kill, one
+from tests.rows import add_events, date_deaths, kill, one
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -24,10 +24,9 @@ def _fill(connection: Connection, count: int) -> None:
     connection.execute("alter table outbox_event disable trigger user")
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-        " attempts, last_error,"
-        " dead_at) select 'kind' || mod(n, 2), n::text, 'type' || mod(n, 4), '{}', 'dead', mod(n,"
-        " 5), 'Error ' || n,"
-        " '2026-02-01Z'::timestamptz + (n / 2) * interval '1 minute' from generate_series(1, %s) n",
+        " attempts, last_error)"
+        " select 'kind' || mod(n, 2), n::text, 'type' || mod(n, 4), '{}', 'dead', mod(n, 5),"
+        " 'Error ' || n from generate_series(1, %s) n",
         [count],
     )
     connection.execute("alter table outbox_event enable trigger user")
@@ -36,11 +35,15 @@ def _fill(connection: Connection, count: int) -> None:
         " select 'c' || n, 'Error', n::text, '', now(), now() from generate_series(0, 2) n"
     )
     connection.execute(
-        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
-        " died_at, error, cause_id)"
-        " select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error, 'c'"
-        " || mod(id, 3)"
-        " from outbox_event order by id"
+        "insert into dlq.death (event_id, event_created_at, aggregate_type, aggregate_id,"
+        " event_type, attempts, died_at, error, cause_id)"
+        " select id, created_at, aggregate_type, aggregate_id, event_type, attempts,"
+        " '2026-02-01Z'::timestamptz + (id / 2) * interval '1 minute', last_error,"
+        " 'c' || mod(id, 3) from outbox_event order by id"
+    )
+    connection.execute(
+        "insert into dlq.dead select id, event_id, event_created_at, aggregate_type, aggregate_id,"
+        " event_type, died_at, cause_id from dlq.death"
     )
     connection.execute("vacuum analyze")
 
@@ -63,17 +66,20 @@ def _all(connection: Connection, selection: Selection, *, limit: int) -> list[in
         (Selection(all=True), "true"),
         (Selection(event_type="type1"), "event_type = 'type1'"),
         (Selection(attempts=3), "attempts = 3"),
-        (Selection(cause="c1"), "mod(id, 3) = 1"),
+        (Selection(cause="c1"), "mod(event_id, 3) = 1"),
         (
             Selection(cause="c1", aggregate_type="kind0"),
-            "mod(id, 3) = 1 and aggregate_type = 'kind0'",
+            "mod(event_id, 3) = 1 and aggregate_type = 'kind0'",
         ),
-        (Selection(error_contains="r 77"), "last_error like 'Error 77%'"),
+        (Selection(error_contains="r 77"), "error like 'Error 77%'"),
         (
             Selection(since=datetime(2026, 2, 2, tzinfo=UTC), until=NOW),
-            "dead_at >= '2026-02-02Z'",
+            "died_at >= '2026-02-02Z'",
         ),
-        (Selection(event_ids=tuple(range(2, 9_000, 3))), "mod(id, 3) = 2 and id < 9000"),
+        (
+            Selection(event_ids=tuple(range(2, 9_000, 3))),
+            "mod(event_id, 3) = 2 and event_id < 9000",
+        ),
     ],
     ids=str,
 )
@@ -83,9 +89,9 @@ def test_pages_by_key_and_by_offset_hold_each_event_once_in_order(
     """More than one scan of 5,000 rows, with equal times of death, and as many as are counted."""
     _fill(connection, 12_000)
     rows = connection.execute(
-        f"select id from outbox_event where {where} order by dead_at desc, id desc".encode()
+        f"select event_id from dlq.death where {where} order by died_at desc, id desc".encode()
     )
-    expected = [row["id"] for row in rows]
+    expected = [row["event_id"] for row in rows]
     assert _all(connection, selection, limit=701) == expected
     late = list_dead_events(connection, selection, limit=10, offset=len(expected) - 5)
     assert ([event.id for event in late.events], late.next) == (expected[-5:], None)
@@ -102,9 +108,7 @@ def test_a_page_goes_on_where_the_last_one_ended_whatever_happened_meanwhile(
     add_events(connection, 6)
     kill(connection, "x")
     first = list_dead_events(connection, limit=2)
-    connection.execute(
-        "update outbox_event set status = 'pending', dead_at = null where id in (4, 5)"
-    )
+    connection.execute("update outbox_event set status = 'pending' where id in (4, 5)")
     add_events(connection, 1)
     kill(connection, "y", where="status = 'pending' and id = 7")
     rest = list_dead_events(connection, limit=10, after=first.next)
@@ -117,8 +121,7 @@ def test_ages_are_counted_from_the_moment_that_was_given(connection: Connection)
     kill(connection, "x")
     for event, age in enumerate((0, 3_599, 3_600, 604_800, 9_999_999), 1):
         died = NOW - timedelta(seconds=age)
-        connection.execute("update outbox_event set dead_at = %s where id = %s", [died, event])
-        connection.execute("update dlq.death set died_at = %s where event_id = %s", [died, event])
+        date_deaths(connection, f"timestamptz '{died}'", where=f"event_id = {event}")
     for selection in (Selection(all=True), Selection(error_contains="x")):
         ages = get_dead_event_stats(connection, selection, now=NOW, by=[StatsDimension.AGE]).by_age
         assert [(age.from_seconds, age.events) for age in ages] == [
@@ -161,22 +164,22 @@ AGES = {"bounds": [1, 2, 3, 4], "hour": NOW, "day": NOW, "week": NOW, "month": N
 @pytest.mark.parametrize(
     ("name", "values", "index"),
     [
-        ("look", {**PAGE, "before_time": "infinity", "before_id": 2**63 - 1}, "dlq_dead"),
-        ("look", {**PAGE, "before_time": "2026-02-01T01:00Z", "before_id": 3}, "dlq_dead"),
+        ("look", {**PAGE, "before_time": "infinity", "before_id": 2**63 - 1}, "dead_time"),
+        ("look", {**PAGE, "before_time": "2026-02-01T01:00Z", "before_id": 3}, "dead_time"),
         (
             "look",
             {**PAGE, "before_time": "infinity", "before_id": 1, "causes": ["c1"]},
-            "death_cause",
+            "dead_cause",
         ),
         (
             "look",
             {**PAGE, "before_time": "infinity", "before_id": 1, "event_ids": [1, 2]},
-            "outbox_event_pkey",
+            "dead_event_id",
         ),
-        ("events", {"ids": [1, 2, 3], "longest": 9}, "outbox_event_pkey"),
-        ("types", FOLDED, "Index Only Scan using dlq_dead_types"),
-        ("types", {**FOLDED, "event_type": "type1"}, "Index Only Scan using dlq_dead_types"),
-        ("ages", AGES, "Index Only Scan using dlq_dead"),
+        ("events", {"deaths": [1, 2, 3], "longest": 9}, "outbox_event_pkey"),
+        ("types", FOLDED, "on dead"),
+        ("types", {**FOLDED, "event_type": "type1"}, "on dead"),
+        ("ages", AGES, "Index Only Scan using dead_time"),
     ],
 )
 def test_what_is_dead_is_found_by_its_indexes(

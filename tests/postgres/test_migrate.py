@@ -1,10 +1,7 @@
 """Tests the migrations: concurrency, locks, existing tables, and the printed script."""
 
-import re
 import subprocess
 import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,10 +17,10 @@ from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.installation import open_connection
+from dlq_pipelines.outbox.reconcile import reconcile_events
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import (
-    MigrationSeries,
     apply_migrations,
     create_host_tables,
     list_pending_migrations,
@@ -31,13 +28,13 @@ from dlq_pipelines.postgres.migrate import (
     render_migrations,
     require_current,
 )
+from dlq_pipelines.postgres.missed import record_missed_deaths
 from dlq_pipelines.postgres.queries import TableNames
 from dlq_pipelines.repository import OutboxRepository
 from dlq_pipelines.settings import read_settings
 from tests.rows import one
 
-SERIES: tuple[MigrationSeries, ...] = ("dlq", "outbox")
-HOSTILE = TableNames('My "App', 'out"box', "Ar'chive %s", "d l%q")
+HOSTILE = TableNames('My "App', "out\"box's %s", "d l%q")
 
 
 def test_a_second_run_applies_nothing(connection: Connection) -> None:
@@ -49,18 +46,18 @@ def test_an_applied_file_that_was_edited_is_refused(connection: Connection) -> N
     """Its checksum differs, and nothing is applied."""
     edited = load_migrations()
     edited[1] = replace(edited[1], text=edited[1].text + "\n-- an edit\n")
-    with pytest.raises(SchemaError, match=f"{edited[1].label} was edited"):
+    with pytest.raises(SchemaError, match=f"{edited[1].name} was edited"):
         apply_migrations(connection, edited)
 
 
 def test_a_database_of_a_newer_release_is_refused(connection: Connection) -> None:
     """The database has a migration that this release does not know."""
     with pytest.raises(SchemaError, match="newer"):
-        list_pending_migrations(connection, load_migrations()[:-1])
+        list_pending_migrations(connection, load_migrations()[1:])
 
 
 def test_concurrent_runs_apply_each_file_once(empty_database: Database) -> None:
-    """The runs wait for each other, even during a concurrent index build."""
+    """The runs wait for each other."""
     with empty_database.connect() as connection:
         create_host_tables(connection)
 
@@ -107,7 +104,7 @@ def test_the_migration_of_a_table_in_use_keeps_all_rows_and_records_dead_events(
             "select count(*) as events, count(*) filter (where status = 'dead') as dead,"
             " (select count(*) from dlq.death) as deaths,"
             " (select count(*) from dlq.death d join outbox_event e"
-            " on e.id = d.event_id and e.dead_at = d.died_at) as matched,"
+            " on e.id = d.event_id and e.created_at = d.event_created_at) as matched,"
             " (select count(*) from dlq.death where died_at < now() - interval '2 days') as dated"
             " from outbox_event"
         ).fetchone()
@@ -139,236 +136,77 @@ def test_the_migration_gives_up_if_the_table_stays_locked(empty_database: Databa
         create_host_tables(connection)
         with application.transaction():
             application.execute("select * from outbox_event limit 1")
-            with pytest.raises(SchemaError, match="outbox/0001_columns got no lock"):
+            with pytest.raises(SchemaError, match="Migration outbox got no lock"):
                 apply_migrations(connection, load_migrations())
         applied = apply_migrations(connection, load_migrations())
-    assert next(migration.label for migration in applied) == "outbox/0001_columns"
+    assert [migration.name for migration in applied] == ["outbox"]
 
 
-def test_the_migration_does_not_skip_a_locked_dead_event(empty_database: Database) -> None:
-    """Its death would be missing. The run gives up, and the next one applies the file."""
-    upto = next(
-        n
-        for n, migration in enumerate(load_migrations())
-        if migration.label == "outbox/0004_existing_deaths"
-    )
-    impatient = replace(empty_database, lock_timeout=0.05)
-    with impatient.connect() as connection, impatient.connect() as application:
-        create_host_tables(connection)
-        connection.execute(
-            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
-            " select 'order', n::text, 'order.placed', '{}', 'dead' from generate_series(1, 3) n"
-        )
-        apply_migrations(connection, load_migrations()[:upto])
-        with application.transaction():
-            application.execute("select from outbox_event where id = 2 for update")
-            with pytest.raises(SchemaError, match="outbox/0004_existing_deaths got no lock"):
-                apply_migrations(connection, load_migrations())
-        apply_migrations(connection, load_migrations())
-        recorded = connection.execute(
-            "select event_id from dlq.dead_event order by event_id"
-        ).fetchall()
-    assert [row["event_id"] for row in recorded] == [1, 2, 3]
-
-
-@pytest.fixture
-def old_reader(empty_database: Database) -> Iterator[Connection]:
-    """A transaction with an old snapshot and without a lock on the outbox."""
-    with empty_database.connect() as connection, empty_database.connect() as reader:
-        create_host_tables(connection)
-        reader.execute("set application_name = 'report'; begin isolation level repeatable read")
-        reader.execute("select count(*) from pg_class")
-        yield reader
-
-
-def is_waiting_for_transaction(connection: Connection) -> bool:
-    """Return whether an index build waits for another transaction to end."""
-    waiting = (
-        "select exists (select from pg_stat_activity"
-        " where datname = current_database() and wait_event = 'virtualxid')"
-    )
-    return bool(one(connection, waiting)["exists"])
-
-
-def list_indexes(connection: Connection) -> dict[str, bool]:
-    """Return whether each index of the package is valid."""
-    found = connection.execute(
-        "select c.relname as name, i.indisvalid as valid"
-        " from pg_index i join pg_class c on c.oid = i.indexrelid"
-        " where c.relname like 'dlq%' and c.relkind = 'i'"
-    )
-    return {row["name"]: row["valid"] for row in found}
-
-
-def test_an_index_build_waits_for_an_old_transaction_without_blocking_the_application(
-    empty_database: Database, old_reader: Connection
-) -> None:
-    """It waits longer than the lock timeout, and reports the session that it waits for."""
-    impatient = replace(empty_database, lock_timeout=0.05)
-    reported: list[str] = []
-    with (
-        impatient.connect() as connection,
-        impatient.connect() as application,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        old_reader.execute("select pg_sleep(1.1)")  # shorter transactions are not reported
-        running = pool.submit(
-            apply_migrations, connection, load_migrations(), report=reported.append
-        )
-        while not is_waiting_for_transaction(application):
-            assert not running.done()
-        application.execute("set statement_timeout = '60s'")
-        for _ in range(10):
-            application.execute(
-                "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload)"
-                " values ('o', '1', 'e', '{}');"
-                " update outbox_event set attempts = 1; delete from outbox_event"
-            )
-            assert is_waiting_for_transaction(application), "the build started again"
-            time.sleep(0.1)
-        old_reader.execute("commit")
-        assert running.result() == load_migrations()
-        assert list_indexes(application) == dict.fromkeys(
-            ("dlq_dead", "dlq_dead_aggregate", "dlq_dead_types", "dlq_archived"), True
-        )
-        assert one(connection, "show lock_timeout") == {"lock_timeout": "50ms"}
-    (waiting,) = [line for line in reported if "waiting" in line]
-    assert reported.index(waiting) == reported.index("applying outbox/0002_dead_indexes") + 1
-    session = f"waiting for session {old_reader.info.backend_pid} (report, role postgres)"
-    assert f"{session} to end its transaction" in waiting
-
-
-def test_an_index_build_that_waits_for_its_lock_blocks_no_write(empty_database: Database) -> None:
-    """VACUUM and other index builds hold a conflicting lock; writers do not queue behind it."""
-    impatient = replace(empty_database, lock_timeout=0.05)
-    upto = next(
-        n
-        for n, migration in enumerate(load_migrations())
-        if migration.label == "outbox/0002_dead_indexes"
-    )
-    with (
-        impatient.connect() as connection,
-        impatient.connect() as application,
-        empty_database.connect() as vacuum,
-    ):
-        create_host_tables(connection)
-        apply_migrations(connection, load_migrations()[:upto])
-        with ThreadPoolExecutor(1) as pool:
-            with vacuum.transaction():
-                vacuum.execute("lock table outbox_event in share update exclusive mode")
-                running = pool.submit(apply_migrations, connection, load_migrations())
-                while not one(application, "select count(*) as n from pg_locks where not granted")[
-                    "n"
-                ]:
-                    assert not running.done()
-                application.execute(
-                    "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload)"
-                    " values ('o', '1', 'e', '{}');"
-                    " update outbox_event set attempts = 1; delete from outbox_event"
-                )
-            assert len(running.result()) == len(load_migrations()) - upto
-
-
-def test_the_printed_script_waits_for_an_old_transaction_too(
-    empty_database: Database, old_reader: Connection, tmp_path: Path
-) -> None:
-    """Its other statements have a lock timeout of five seconds, here of 50 ms."""
-    for series in SERIES:
-        (tmp_path / f"{series}.sql").write_text(
-            render_migrations(series, TableNames()).replace("'5s'", "'50ms'")
-        )
-    run_psql(empty_database, tmp_path / "dlq.sql")
-    with empty_database.connect() as connection, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run_psql, empty_database, tmp_path / "outbox.sql")
-        while not is_waiting_for_transaction(connection):
-            assert not running.done()
-        time.sleep(0.3)  # longer than the lock timeout of the other statements
-        old_reader.execute("commit")
-        running.result()
-        assert list_pending_migrations(connection, load_migrations()) == []
-        assert render_migrations("outbox", TableNames()).count("set lock_timeout = '5s';\n") == 5
-
-
-def test_existing_dead_events_are_recorded_with_the_time_of_death_of_the_application(
+def test_existing_dead_events_are_recorded_once_with_an_estimated_time(
     empty_database: Database,
 ) -> None:
-    """Or an estimate where it has none; each once, even after a run that was killed."""
+    """The time at which the last attempt was due; a run that was killed midway goes on."""
     with empty_database.connect() as connection:
         create_host_tables(connection)
-        connection.execute("alter table outbox_event add dead_at timestamptz")
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-            " dead_at, next_run_at)"
+            " next_run_at)"
             " select 'order', n::text, 'order.placed', '{}',"
             " case n % 4 when 0 then 'pending' else 'dead' end,"
-            " case when n % 4 > 1"
-            " then '2026-01-01Z'::timestamptz + n / 100 * interval '1 hour' end,"
-            " '2026-02-01Z' from generate_series(1, 16000) n"
+            " case n % 4 when 1 then '2026-02-01Z' when 2 then '-infinity' else 'infinity' end"
+            "::timestamptz from generate_series(1, 16000) n"
         )
-        upto = [migration.label for migration in load_migrations()].index(
-            "outbox/0004_existing_deaths"
-        )
-        apply_migrations(connection, load_migrations()[:upto])
+        apply_migrations(connection, load_migrations())
         # As a run that was killed.
-        connection.execute(
-            "insert into dlq.death"
-            " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at)"
-            " select id, aggregate_type, aggregate_id, event_type, attempts, dead_at"
-            " from outbox_event where id < 3000 and dead_at is not null"
-        )
+        connection.execute("delete from dlq.death where event_id >= 3000")
+        connection.execute("update dlq.attachment set recorded_at = null")
+        assert [
+            migration.name for migration in list_pending_migrations(connection, load_migrations())
+        ] == ["outbox"]
         connection.execute("update outbox_event set status = 'dead' where id = 16000")
         apply_migrations(connection, load_migrations())
         found = one(
             connection,
-            "select count(*), count(*) filter (where e.dead_at = d.died_at) as matched,"
+            "select count(*),"
+            " count(*) filter (where e.created_at = d.event_created_at) as matched,"
             " count(distinct d.event_id) as events,"
-            " count(*) filter (where d.died_at < '2026-02-01Z') as dated,"
-            " count(*) filter (where d.died_at = '2026-02-01Z') as estimated"
+            " count(*) filter (where d.died_at = '2026-02-01Z') as estimated,"
+            " count(*) filter (where d.died_at > now() - interval '1 hour') as now,"
+            " count(*) filter (where d.was_missed) as missed"
             " from dlq.death d join outbox_event e on e.id = d.event_id and e.status = 'dead'",
         )
         assert found == {
             "count": 12001,
             "matched": 12001,
             "events": 12001,
-            "dated": 8000,
             "estimated": 4000,
+            "now": 8001,
+            "missed": 0,
         }
         assert one(connection, "select count(*) as n from dlq.dead_event") == {"n": 12001}
 
 
-@pytest.mark.parametrize(
-    ("table", "column", "type_", "wanted"),
-    [
-        ("outbox_event", "dead_at", "timestamp", "timestamptz"),
-        ("outbox_event", "last_error_at", "text", "timestamptz"),
-        ("outbox_event_archive", "last_error", "jsonb", "text"),
-    ],
-)
-def test_a_column_of_the_application_with_another_type_is_refused(
-    empty_database: Database, table: str, column: str, type_: str, wanted: str
+def test_a_locked_dead_event_is_recorded_by_the_next_reconciliation(
+    empty_database: Database,
 ) -> None:
-    """Before the first change of its tables, with the command that corrects the column."""
-    with empty_database.connect() as connection:
+    """The migration waits for no transaction that holds a row."""
+    with empty_database.connect() as connection, empty_database.connect() as application:
         create_host_tables(connection)
-        connection.execute(f"alter table {table} add {column} {type_}".encode())
-        with pytest.raises(
-            SchemaError, match=f"The column {column} of public.{table} is {type_}.*`dlq migrate`"
-        ) as raised:
-            apply_migrations(connection, load_migrations())
-        columns = (
-            "select count(*) as n from pg_attribute"
-            " where attname in ('dead_at', 'last_error_at', 'last_error')"
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+            " select 'order', n::text, 'order.placed', '{}', 'dead' from generate_series(1, 3) n"
         )
-        assert one(connection, columns) == {"n": 1}
-        correction = re.findall(r"`(alter table .*?);`", str(raised.value))[0]
-        connection.execute(correction.encode())
         apply_migrations(connection, load_migrations())
-        found = connection.execute(
-            "select distinct format_type(atttypid, -1)::regtype = %s::regtype as corrected"
-            " from pg_attribute where attname = %s",
-            [wanted, column],
+        connection.execute("delete from dlq.death")
+        with application.transaction():
+            application.execute("select from outbox_event where id = 2 for update")
+            now = datetime.now(UTC)
+            assert record_missed_deaths(connection, now=now, is_missed=False) == 2
+        assert reconcile_events(connection, now=datetime.now(UTC)).missed == 1
+        recorded = connection.execute(
+            "select event_id from dlq.dead_event order by event_id"
         ).fetchall()
-        assert found == [{"corrected": True}]
+    assert [row["event_id"] for row in recorded] == [1, 2, 3]
 
 
 def test_hostile_names_work_throughout(empty_database: Database) -> None:
@@ -406,11 +244,14 @@ def test_the_printed_script_runs_under_plain_psql(
     database = replace(empty_database, names=names)
     with database.connect() as connection:
         create_host_tables(connection)
-    for series in SERIES:
-        script = tmp_path / f"{series}.sql"
-        script.write_text(render_migrations(series, names))
-        run_psql(database, script)
+    script = tmp_path / "all.sql"
+    script.write_text(render_migrations(names))
+    run_psql(database, script)
     with database.connect() as connection:
+        # What was dead before is recorded by `dlq migrate`, in batches.
+        assert [
+            migration.name for migration in apply_migrations(connection, load_migrations())
+        ] == ["outbox"]
         assert list_pending_migrations(connection, load_migrations()) == []
         add_death(database)
         assert classify_deaths(connection, zone=read_settings().zone).deaths == 1

@@ -72,9 +72,9 @@ FUNCTIONS = """
 OPERATOR_RIGHTS = {
     "dlq.audit": {"select", "insert"},
     "dlq.migration": {"select"},
-    "dlq.death": {"select", "delete"},  # and update of the cause
+    "dlq.attachment": {"select"},
+    "dlq.death": {"select", "insert", "delete"},  # and update of the cause and the end
     "outbox_event": {"select", "insert", "delete"},  # and update of the columns of a retry
-    "outbox_event_archive": {"select", "insert", "delete"},
 }
 NEVER_DELETED = {
     "cause",
@@ -191,14 +191,12 @@ def test_the_operator_can_run_every_job_and_command(
             now=now + timedelta(days=2),
         )
         run_archive(operator)
-        for name in ("archive.unaccounted", "cause.rollup_difference", "outbox.observe"):
+        for name in ("reconcile.unaccounted", "cause.rollup_difference", "reconcile.observe"):
             operator.fetch_one(name)
         operator.run("fix.stages_difference")
         operator.run("archive.columns_lacking")
-        operator.execute("select public.archive_dead_outbox_events(1000)")
-    assert one(connection, "select count(*) from outbox_event_archive where status = 'dead'") == {
-        "count": 0
-    }
+        operator.execute("select dlq.archive_dead_outbox_events(1000)")
+    assert one(connection, "select count(*) from dlq.archived") == {"count": 0}
     assert one(connection, "select count(*) > 0 as audited from dlq.audit where actor = 'ann'") == {
         "audited": True
     }
@@ -333,7 +331,7 @@ def is_refused(account: psycopg.Connection, statement: str) -> bool:
 FORGE = """
     create temp table forged (like outbox_event);
     create trigger t after insert on forged
-        for each row execute function dlq.record_inserted_death()
+        for each row execute function dlq.record_change()
 """
 FORBIDDEN = {
     "operator": [
@@ -342,26 +340,29 @@ FORBIDDEN = {
         "update dlq.migration set checksum = ''",
         "update outbox_event set event_type = 'x'",
         "update outbox_event set last_error = 'x'",
-        "update outbox_event_archive set payload = '{}'",
+        "update dlq.outbox set event_type = 'x'",
+        "insert into dlq.outbox (id) values (1)",
+        "delete from dlq.archive",
+        "update dlq.migration set name = 'x'",
         FORGE,
         "alter table outbox_event disable trigger all",
     ],
     "reader": [
         "select dlq.flag_fix('fixed', \"all\" => true)",
-        "select dlq.move_to_archive(array[1], now())",
+        "select dlq.archive_events(array[1], now())",
         "update dlq.cause set note = 'x'",
-        "select archive_dead_outbox_events(0)",
+        "select dlq.archive_dead_outbox_events(0)",
         "select from outbox_event for update",
     ],
     "flagger": [
         "select dlq.place_fix(null)",
-        "select dlq.move_to_outbox(array[1])",
-        "select archive_dead_outbox_events(0)",
+        "select dlq.restore_events(array[1])",
+        "select dlq.archive_dead_outbox_events(0)",
         "update outbox_event set status = 'pending'",
     ],
     "worker": [
         "update outbox_event set payload = '{}'",
-        "update outbox_event set dead_at = null",
+        "update outbox_event set event_type = 'x'",
         "select dlq.flag_fix('fixed', \"all\" => true)",
     ],
 }
@@ -400,7 +401,7 @@ def test_a_role_creates_nothing_in_the_schema_and_calls_only_the_functions_it_ne
     refused = {row["name"] for row in connection.execute(FUNCTIONS.encode(), [user, False])}
     match role:
         case "operator":
-            assert refused == {"record_death", "record_inserted_death", "date_death"}
+            assert refused == {"record_change"}
         case "reader":
             assert callable_
             assert all(row["reads"] for row in callable_)
@@ -414,7 +415,6 @@ def test_roles_work_with_names_that_need_quotes(empty_database: Database) -> Non
     names = TableNames(
         outbox_schema='shop "1"',
         outbox_table="out box",
-        archive_table="arch'ive",
         dlq_schema="dead letters",
     )
     database = replace(empty_database, names=names)

@@ -57,15 +57,15 @@ FIRST = [
 # Enough for every fix of an example to end; more is one that does not.
 MOST_ROUNDS = 200
 EMPTY = """
-    truncate outbox_event, outbox_event_archive, dlq.death, dlq.cause_day, dlq.cause_alias,
+    truncate outbox_event, dlq.archived, dlq.death, dlq.dead, dlq.cause_day, dlq.cause_alias,
         dlq.cause, dlq.retry,
         dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.discard, dlq.purged, dlq.audit
         restart identity cascade
 """
 EVENTS = """
-    select e.id, e.aggregate_id, e.event_type, e.status, e.dead_at, d.id as death_id, d.cause_id,
+    select e.id, e.aggregate_id, e.event_type, e.status, d.died_at, d.death_id, d.cause_id,
         (select count(*) from dlq.retry r where r.event_id = e.id) as retries
-    from outbox_event e left join dlq.death d on d.event_id = e.id and d.died_at = e.dead_at
+    from outbox_event e left join dlq.dead d on d.event_id = e.id
 """
 # A dead event whose death was answered by a retry, and one that left the state without one.
 ASTRAY = """
@@ -73,7 +73,7 @@ ASTRAY = """
     from (select distinct on (event_id) * from dlq.death order by event_id, died_at desc) d
     left join dlq.retry r on r.death_id = d.id
     left join outbox_event e on e.id = d.event_id
-    left join outbox_event_archive a on a.id = d.event_id
+    left join dlq.archive a on a.id = d.event_id
     where (coalesce(e.status, a.status) = 'dead') is distinct from (r.death_id is null)
         and not exists (select from dlq.purged p where p.event_id = d.event_id)
 """
@@ -84,8 +84,10 @@ OUTCOMES = """
         when e.status = 'done' then 'delivered' end as outcome
     from dlq.retry r left join outbox_event e on e.id = r.event_id where r.outcome is null
 """
+KNOWN_AS_DEAD = "select event_id as id from dlq.dead_now order by 1"
+DEAD = "select id from outbox_event where status = 'dead' order by 1"
 IN_ONE_PLACE = """
-    select (select count(*) from outbox_event) + (select count(*) from outbox_event_archive)
+    select (select count(*) from outbox_event) + (select count(*) from dlq.archive)
         + (select count(*) from dlq.purged) as n
 """
 AUDITED = """
@@ -329,12 +331,16 @@ class Retries(RuleBasedStateMachine):
 
     @invariant()
     def every_event_is_in_exactly_one_place(self) -> None:
-        assert self.connection.fetch_one("archive.unaccounted") == {
+        assert self.connection.fetch_one("reconcile.unaccounted") == {
             "missing": 0,
             "duplicated": 0,
             "event_ids": None,
         }
         assert self.rows(IN_ONE_PLACE)[0]["n"] == self.events
+
+    @invariant()
+    def what_is_known_as_dead_is_dead(self) -> None:
+        assert self.rows(KNOWN_AS_DEAD) == self.rows(DEAD)
 
     @invariant()
     def ledger_outbox_and_audit_agree(self) -> None:
@@ -389,7 +395,7 @@ def is_selected(fix: Fix, event: dict[str, Any]) -> bool:
     selection = fix.selection
     return bool(
         event["status"] == "dead"
-        and event["dead_at"] < fix.flagged_at
+        and event["died_at"] < fix.flagged_at
         and selection.cause in {None, event["cause_id"]}
         and selection.event_type in {None, event["event_type"]}
         and (selection.event_ids is None or event["id"] in selection.event_ids)

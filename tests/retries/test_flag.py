@@ -43,7 +43,7 @@ from tests.retries.helpers import (
     preview,
     wait_until_blocked,
 )
-from tests.rows import add_events, kill, one
+from tests.rows import add_events, date_deaths, kill, one
 
 
 def test_flagging_writes_the_fix_the_cause_and_the_audit(connection: Connection) -> None:
@@ -115,13 +115,7 @@ def test_a_selection_selects_the_same_events_in_every_statement(
     add_dead(connection, 2, event_type="a")
     add_dead(connection, 1, event_type="b")
     add_dead(connection, 1, event_type="b", error="KeyError: no 'sku_%' in it")
-    connection.execute(
-        "update dlq.death set died_at = timestamptz '2026-11-20 12:00Z' + event_id * interval '1"
-        " min'"
-    )
-    connection.execute(
-        "update outbox_event e set dead_at = d.died_at from dlq.death d where d.event_id = e.id"
-    )
+    date_deaths(connection, "timestamptz '2026-11-20 12:00Z' + event_id * interval '1 min'")
     selection, expected = SELECTORS[name]
     assert preview(connection, selection).events == len(expected)
     by_hand = retry_selected(
@@ -196,23 +190,29 @@ def test_a_preview_changes_nothing(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asks", "counted_from"),
+    ("asks", "hold"),
     [
-        (lambda own: preview(own, Selection(cause=CAUSE)).events, "dlq.retry"),
-        (lambda own: flag_cause(own).id, "outbox_event"),
+        (lambda own: preview(own, Selection(cause=CAUSE)).events, "lock table dlq.retry"),
+        (lambda own: flag_cause(own).id, "select pg_advisory_xact_lock(7)"),
     ],
     ids=["previewed", "flagged"],
 )
 def test_while_targets_are_counted_deaths_are_classified_and_others_may_flag(
-    connection: Connection, database: Database, asks: Callable[[Connection], int], counted_from: str
+    connection: Connection, database: Database, asks: Callable[[Connection], int], hold: str
 ) -> None:
     """It may take seconds, and a preview comes before every flag over HTTP."""
     add_dead(connection, 1)
     add_events(connection, 1)
     kill(connection, ERROR, where="status = 'pending'")
+    # A count that waits, as a long one does.
+    connection.execute(
+        "create or replace function dlq.selects(fix dlq.fix, death dlq.death, cause text)"
+        " returns boolean language plpgsql as"
+        " $$ begin perform pg_advisory_xact_lock_shared(7); return true; end $$"
+    )
     with ThreadPoolExecutor(1) as pool, database.connect() as own, database.connect() as other:
         with other.transaction():
-            other.execute(f"lock table {counted_from}".encode())
+            other.execute(hold.encode())
             asking = pool.submit(asks, own)
             wait_until_blocked(own, by=connection)
             assert classify_deaths(connection, zone=ZoneInfo("UTC")).deaths == 1

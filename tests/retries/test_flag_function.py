@@ -158,7 +158,7 @@ def test_what_cannot_be_flagged_is_said_to_the_team_and_changes_nothing(
 def test_the_team_can_do_nothing_else(connection: Connection, team: Team, cause: str) -> None:
     """It has no right on tables, views, sequences or other functions, and cannot create any."""
     relations = connection.execute(RELATIONS.encode()).fetchall()
-    assert {"dlq.fix", "dlq.death", "dlq.dead_event", "outbox_event", "outbox_event_archive"} <= {
+    assert {"dlq.fix", "dlq.death", "dlq.dead_event", "outbox_event", "dlq.archived"} <= {
         row["name"] for row in relations
     }
     for row in relations:
@@ -172,8 +172,8 @@ def test_the_team_can_do_nothing_else(connection: Connection, team: Team, cause:
     assert allowed == ["dlq.flag_fix"]
     for statement in (
         "select dlq.place_fix(null)",
-        "select dlq.move_to_archive(array[1], now())",
-        "select archive_dead_outbox_events(0)",
+        "select dlq.archive_events(array[1], now())",
+        "select dlq.archive_dead_outbox_events(0)",
         "insert into dlq.fix (note) values ('x')",
         "update dlq.fix set status = 'verified'",
         "update outbox_event set status = 'pending'",

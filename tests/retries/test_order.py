@@ -31,7 +31,7 @@ from tests.retries.helpers import (
     preview,
     run_worker,
 )
-from tests.rows import one
+from tests.rows import date_deaths, one
 
 
 def test_of_an_aggregate_the_next_event_follows_when_the_one_before_is_done(
@@ -39,10 +39,7 @@ def test_of_an_aggregate_the_next_event_follows_when_the_one_before_is_done(
 ) -> None:
     """One at a time, in one stage, oldest first, though the later one died first."""
     chain(connection, 3)
-    connection.execute("update dlq.death set died_at = died_at - event_id * interval '1 minute'")
-    connection.execute(
-        "update outbox_event e set dead_at = d.died_at from dlq.death d where d.event_id = e.id"
-    )
+    date_deaths(connection, "died_at - event_id * interval '1 minute'")
     fix = flag_cause(connection)
     for number in (1, 2, 3):
         assert advance(connection, fix).released == 1

@@ -31,15 +31,15 @@ from tests.retries.helpers import (
     get_now,
     run_worker,
 )
-from tests.rows import one
+from tests.rows import date_deaths, one
 
 
 def test_released_events_have_no_attempts_and_fall_due_at_the_rate(connection: Connection) -> None:
-    """Attempts 0, no dead_at, due n / rate apart, oldest death first; the error is kept."""
+    """Attempts 0, due n / rate apart, oldest death first; the error is kept."""
     add_dead(connection, 4)
     advance(connection, flag_cause(connection, policy=RetryPolicy(canary=4, rate=2.0)))
     rows = connection.execute(
-        "select id, attempts, dead_at, last_error, next_run_at - min(next_run_at) over () as after"
+        "select id, attempts, last_error, next_run_at - min(next_run_at) over () as after"
         " from outbox_event order by next_run_at"
     ).fetchall()
     assert [(row["id"], row["after"].total_seconds()) for row in rows] == [
@@ -48,9 +48,7 @@ def test_released_events_have_no_attempts_and_fall_due_at_the_rate(connection: C
         (3, 1),
         (4, 1.5),
     ]
-    assert {(row["attempts"], row["dead_at"], row["last_error"]) for row in rows} == {
-        (0, None, ERROR)
-    }
+    assert {(row["attempts"], row["last_error"]) for row in rows} == {(0, ERROR)}
 
 
 def test_runs_at_once_release_nothing_twice(connection: Connection, database: Database) -> None:
@@ -97,8 +95,7 @@ def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
     """Also with equal times of death; an event that was locked at first is released at the end."""
     monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 10)
     add_dead(connection, 30)
-    connection.execute("update outbox_event set dead_at = '2026-11-20 12:00Z'")
-    connection.execute("update dlq.death set died_at = '2026-11-20 12:00Z'")
+    date_deaths(connection, "timestamptz '2026-11-20 12:00Z'")
     fix = flag_cause(connection, policy=RetryPolicy(canary=40, rate=1.0))
     with database.connect() as other, other.transaction():
         other.execute("select from outbox_event where id = 4 for update")
@@ -121,10 +118,15 @@ def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
     assert late == last + timedelta(seconds=1)
 
 
-def test_an_event_that_changes_during_the_statement_waits_for_the_next_run(
-    connection: Connection, database: Database
+@pytest.mark.parametrize(
+    ("change", "released"),
+    [("payload = '[1]'", [1, 2, 3]), ("status = 'done'", [1, 3])],
+    ids=["still dead", "no longer dead"],
+)
+def test_an_event_that_changes_during_the_statement_is_released_only_if_it_is_dead(
+    connection: Connection, database: Database, change: str, released: list[int]
 ) -> None:
-    """As if somebody still held it: it stays dead, whole, and without a row in the ledger."""
+    """As it is when it is locked; one that is not dead by then has no row in the ledger."""
     add_dead(connection, 3)
     fix = flag_cause(connection)
     assert fix.policy is not None
@@ -150,15 +152,21 @@ def test_an_event_that_changes_during_the_statement_waits_for_the_next_run(
             other, "select count(*) as n from pg_stat_activity where wait_event = 'PgSleep'"
         )["n"]:
             time.sleep(0.01)
-        other.execute("update outbox_event set payload = '{}' where id = 2")
+        other.execute(f"update outbox_event set {change} where id = 2".encode())
         found = page.result()
     assert found is not None
-    assert (found["free"], found["taken"]) == (3, 2)
+    assert (found["free"], found["taken"]) == (3, len(released))
     assert one(
         connection, "select array_agg(event_id order by event_id) as ids from dlq.retry"
-    ) == {"ids": [1, 3]}
-    assert count_by_status(connection) == {"dead": 1, "pending": 2}
-    assert advance(connection, fix).released == 1
+    ) == {"ids": released}
+    assert one(
+        connection,
+        "select array_agg(id order by id) as ids from outbox_event where status = 'pending'",
+    ) == {"ids": released}
+    assert one(connection, f"select {change} as kept from outbox_event where id = 2") == {
+        "kept": True
+    }
+    assert one(connection, "select count(*) from dlq.dead_now") == {"count": 0}
 
 
 def test_a_run_that_released_everything_does_not_scan_again(

@@ -41,7 +41,7 @@ from tests.retries.helpers import (
     preview,
     run_worker,
 )
-from tests.rows import one
+from tests.rows import date_deaths, one
 
 
 def test_a_true_fix_goes_from_its_canary_to_verified(
@@ -167,10 +167,12 @@ def _unclassified_before(connection: Connection, fix: Fix, *event_types: str) ->
     for number, event_type in enumerate(event_types):
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-            " last_error, dead_at)"
-            " values ('order', %s, %s, '{}', 'dead', %s, %s)",
-            [f"late {number}", event_type, ERROR, fix.flagged_at - timedelta(minutes=1)],
+            " last_error)"
+            " values ('order', %s, %s, '{}', 'dead', %s)",
+            [f"late {number}", event_type, ERROR],
         )
+    before = fix.flagged_at - timedelta(minutes=1)
+    date_deaths(connection, f"timestamptz '{before}'", where="cause_id is null")
 
 
 def test_a_fix_is_due_when_a_step_would_do_something(

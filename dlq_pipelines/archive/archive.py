@@ -92,7 +92,7 @@ def archive_dead_events(
                 filter_, events = {"before": before.isoformat()}, batch["moved"]
                 record_audit_entry(connection, "archive.move", filter_, audit=audit, events=events)
         moved, batches = moved + batch["moved"], batches + bool(batch["moved"])
-        left += batch["rows"] - batch["moved"]
+        left += batch["rows"] - batch["moved"] - batch["locked"]
         options.progress(moved)
         if batch["rows"] < BATCH:
             return ArchiveResult(moved, batches, left)
@@ -125,7 +125,7 @@ def discard_events(
     def discard_batch(parameters: BatchParameters, _: int) -> DeathBatch:
         page = lock_batch(connection, parameters)
         with explain_archive_refusal():
-            # Also in a dry run, which rolls back: rows that refer to an event keep it in the outbox.
+            # Also in a dry run, which rolls back: an event stays if a row refers to it.
             events = connection.fetch_one(
                 "archive.discard",
                 deaths=page.deaths,

@@ -46,6 +46,7 @@ def migrate_command(
     """
     from dlq_pipelines.installation import find_database
     from dlq_pipelines.postgres import migrate as runner
+    from dlq_pipelines.postgres.shape import REFERENCE_SHAPE
     from dlq_pipelines.settings import read_settings
 
     settings = read_settings()
@@ -55,7 +56,7 @@ def migrate_command(
     migrations = runner.load_migrations()
     with find_database(settings).connect() as connection:
         if plan or check:
-            missing = runner.list_pending_migrations(connection, migrations)
+            missing = runner.list_pending_migrations(connection, migrations, REFERENCE_SHAPE)
             _print_plan([migration.name for migration in missing], check=check, format=format)
             return
         if settings.database_url is None:  # no application has created them

@@ -29,7 +29,7 @@ from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import apply_migrations, load_migrations
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
-from tests.rows import date_deaths, one
+from tests.rows import deaths_at, one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ZONE = ZoneInfo("Europe/Berlin")
@@ -68,12 +68,10 @@ def add_deaths_at(
     connection: Connection, count: int, at: datetime, error: str = "x", event_type: str = "paid"
 ) -> None:
     """Add dead events with this time of death."""
-    with connection.transaction():
-        last = one(connection, "select coalesce(max(id), 0) as id from dlq.death")["id"]
+    with deaths_at(connection, at):
         connection.execute(
             INSERT_DEAD, {"count": count, "at": at, "error": error, "type": event_type}
         )
-        date_deaths(connection, f"timestamptz '{at.isoformat()}'", where=f"d.id > {last}")
 
 
 def add_deaths(

@@ -22,7 +22,7 @@ from dlq_pipelines.retries.fix import FixTerms, StageOutcomes
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, get_stage_outcomes
 from dlq_pipelines.retries.retry import retry_events
 from dlq_pipelines.retries.settle import settle_retries
-from tests.rows import add_events, date_deaths, kill, one
+from tests.rows import add_events, date_deaths, deaths_at, kill, one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUDIT = AuditContext("job", "retention", NOW)
@@ -36,8 +36,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def add_deaths(connection: Connection, count: int, *, days_ago: int) -> None:
     """Add classified dead events that died so many days ago."""
-    with connection.transaction():
-        last = one(connection, "select coalesce(max(id), 0) as id from dlq.death")["id"]
+    with deaths_at(connection, NOW - timedelta(days=days_ago)):
         connection.execute(
             "insert into outbox_event"
             " (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
@@ -45,8 +44,6 @@ def add_deaths(connection: Connection, count: int, *, days_ago: int) -> None:
             " from generate_series(1, %s) n",
             [count],
         )
-        at = NOW - timedelta(days=days_ago)
-        date_deaths(connection, f"timestamptz '{at.isoformat()}'", where=f"d.id > {last}")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
 
 

@@ -25,7 +25,7 @@ from dlq_pipelines.postgres.migrate import apply_migrations, load_migrations
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
-from tests.rows import date_deaths, one
+from tests.rows import deaths_at, one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUDIT = AuditContext("ann", "late fix", NOW)
@@ -42,20 +42,14 @@ def add_dead_events(
     connection: Connection, count: int, *, error: str = ERROR, event_type: str = "e"
 ) -> None:
     """Add classified dead events, one death a minute."""
-    with connection.transaction():
-        last = one(connection, "select coalesce(max(id), 0) as id from dlq.death")["id"]
+    first = f"timestamptz '{(NOW - timedelta(days=40)).isoformat()}'"
+    with deaths_at(connection, f"{first} + d.aggregate_id::int * interval '1 minute'"):
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
             " attempts, last_error)"
             " select 'order', n::text, %s, '{\"n\": 12345678901234567890.10}', 'dead', 5, %s"
             " from generate_series(1, %s) n order by n",
             [event_type, error, count],
-        )
-        at = NOW - timedelta(days=40)
-        date_deaths(
-            connection,
-            f"timestamptz '{at.isoformat()}' + d.aggregate_id::int * interval '1 minute'",
-            where=f"d.id > {last}",
         )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
 

@@ -1,5 +1,8 @@
 """Rows that tests start from, written in SQL as an application would."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from dlq_pipelines.postgres.connect import Connection
@@ -58,10 +61,20 @@ def one(connection: Connection, statement: str) -> dict[str, Any]:
 
 
 def date_deaths(connection: Connection, at: str, *, where: str = "true") -> None:
-    """Set the times of deaths, with an SQL expression over the death `d`, wherever they are kept."""
+    """Set the times of deaths, with an SQL expression over the death `d`."""
     connection.execute(
         f"with dated as (update dlq.death d set died_at = {at} where {where}"
         " returning id, died_at)"
         " update dlq.dead n set died_at = dated.died_at from dated"
         " where n.death_id = dated.id".encode()
     )
+
+
+@contextmanager
+def deaths_at(connection: Connection, at: datetime | str) -> Iterator[None]:
+    """Date the deaths that the block records: a time, or an SQL expression over the death `d`."""
+    text = at if isinstance(at, str) else f"timestamptz '{at.isoformat()}'"
+    with connection.transaction():
+        last = one(connection, "select coalesce(max(id), 0) as id from dlq.death")["id"]
+        yield
+        date_deaths(connection, text, where=f"d.id > {last}")

@@ -92,7 +92,7 @@ def archive_dead_events(
                 filter_, events = {"before": before.isoformat()}, batch["moved"]
                 record_audit_entry(connection, "archive.move", filter_, audit=audit, events=events)
         moved, batches = moved + batch["moved"], batches + bool(batch["moved"])
-        left += batch["rows"] - batch["moved"]
+        left += batch["rows"] - batch["moved"] - batch["locked"]
         options.progress(moved)
         if batch["rows"] < BATCH:
             return ArchiveResult(moved, batches, left)

@@ -89,9 +89,11 @@ class _Totals:
         ids = pc.min_max(batch.column("death_id")).as_py()
         self.rows += batch.num_rows
         self.unclassified += batch.column("cause_id").null_count
-        self.deleted += batch.column("created_at").null_count
         self.first = ids["min"] if self.first is None else min(self.first, ids["min"])
         self.last = ids["max"] if self.last is None else max(self.last, ids["max"])
+
+    def add_deleted(self, deaths: int) -> None:
+        self.deleted += deaths
 
 
 def export_day(
@@ -326,8 +328,12 @@ def _stage_files(
     """Write the day's files to the staging folder, the manifest last."""
     replaced = _count_replaced_deaths(connection, target, day)
     selection = Selection(since=day.start, until=day.until)
-    with closing(stream_deaths(connection, url=url, selection=selection)) as batches:
-        rows = _write_files(staging, batches, day, options, replaced=replaced)
+    totals = _Totals()
+    stream = stream_deaths(
+        connection, url=url, selection=selection, report_deleted=totals.add_deleted
+    )
+    with closing(stream) as batches:
+        rows = _write_files(staging, batches, day, options, totals, replaced=replaced)
     files = [
         measure_file(staging / format, _get_file_name(day, format)) for format in options.formats
     ]
@@ -340,6 +346,7 @@ def _write_files(
     batches: Iterator[pa.RecordBatch],
     day: Day,
     options: ExportOptions,
+    totals: _Totals,
     *,
     replaced: int | None,
 ) -> ExportedRows:
@@ -348,7 +355,6 @@ def _write_files(
     Polars reads every file of the folder as data, and DuckDB's `*/*.parquet` matches hidden
     folders.
     """
-    totals = _Totals()
     with ExitStack() as stack:
         writers = [
             stack.enter_context(_open_writer(staging / format, format))

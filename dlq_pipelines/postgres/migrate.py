@@ -74,7 +74,8 @@ def list_pending_migrations(
         connection: to the database.
         migrations: those of this release.
         shape: the SQL that stands for the application's columns, to compare with what is attached;
-            None: whichever it is.
+            None: whichever it is. With a shape, columns that the application has added since are
+            pending too: without it, a new column stops nothing but the archive.
 
     Raises:
         SchemaError: an applied file was edited, or a newer release migrated the database.
@@ -114,7 +115,13 @@ def _is_attached(
         row is not None
         and row["recorded_at"] is not None
         and row["checksum"] == migration.checksum
-        and (shape is None or row["shape"] == dict(shape))
+        and (
+            shape is None
+            or (
+                row["shape"] == dict(shape)
+                and all(row["archived_as"] for row in connection.run("archive.columns_lacking"))
+            )
+        )
     )
 
 

@@ -12,11 +12,19 @@ as $$
 declare
     columns text;
     lacking text;
+    changed text;
 begin
     select string_agg(format('%I', o.attname), ', ' order by o.attnum)
             filter (where with_generated or o.attgenerated = ''),
-        string_agg(format('%I', o.attname), ', ' order by o.attnum) filter (where a.attname is null)
-    into columns, lacking
+        string_agg(format('%I', o.attname), ', ' order by o.attnum)
+            filter (where a.attname is null),
+        string_agg(
+            format('alter column %I type %s',
+                o.attname,
+                pg_catalog.format_type(o.atttypid, o.atttypmod)),
+            ', ' order by o.attnum)
+            filter (where (o.atttypid, o.atttypmod) <> (a.atttypid, a.atttypmod))
+    into columns, lacking, changed
     from pg_catalog.pg_attribute o
     left join pg_catalog.pg_attribute a
         on a.attrelid = :'archived_regclass'::regclass
@@ -27,6 +35,12 @@ begin
         raise exception 'The archive lacks the columns % of %, so events would lose them.',
             lacking, :'outbox_regclass'
             using errcode = 'object_not_in_prerequisite_state', hint = 'Run `dlq migrate`.';
+    end if;
+    if changed is not null then
+        raise exception 'The archive has columns of % with their old types, so events would change.',
+            :'outbox_regclass'
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = format('Run `alter table %s %s`.', :'archived_regclass', changed);
     end if;
     return columns;
 end
@@ -70,7 +84,7 @@ end
 $$;
 
 -- Archives the dead events of these deaths, which the caller has locked. Returns the deaths of the
--- events that it moved. Deleted and inserted by one statement, so an event is never in both tables
+-- events that it moved. An event stays if a row of the application refers to it. Deleted and inserted by one statement, so an event is never in both tables
 -- or in neither.
 create or replace function :"dlq_schema".archive_events(deaths bigint[], archived_at timestamptz)
     returns bigint[] language plpgsql
@@ -89,7 +103,7 @@ begin
             delete from %2$s o using target
             where %3$s = target.event_id
                 and (%4$s) is not distinct from target.event_created_at
-                and (%5$s)
+                and (%5$s) and %8$s
             returning o.*, target.death_id
         ), archived as (
             insert into %6$s (%7$s, dlq_death_id, dlq_archived_at)
@@ -98,7 +112,7 @@ begin
         )
         select coalesce(array_agg(dlq_death_id), ''{}'') from archived',
         :'dead_now_regclass', :'outbox_regclass', :'o_id', :'o_created_at', :'o_dead',
-        :'archived_regclass', columns)
+        :'archived_regclass', columns, :"dlq_schema".unreferenced())
     into moved using deaths, archived_at;
     perform set_config('dlq.moving', '', true);
     perform :"dlq_schema".end_deaths(moved);
@@ -108,7 +122,7 @@ $$;
 
 -- Archives one batch: the next page of dead events, the oldest first, by keyset pagination, at most
 -- `room` of them. An event stays if an open fix targets it, if another transaction holds it, or if a
--- row of the application refers to it.
+-- row of the application refers to it. Of the rows that it read, `locked` are held by others.
 create or replace function :"dlq_schema".archive_batch(
     before timestamptz,
     times tstzmultirange,
@@ -118,6 +132,7 @@ create or replace function :"dlq_schema".archive_batch(
     room integer,
     archived_at timestamptz,
     out moved bigint,
+    out locked bigint,
     out rows bigint,
     out last_time timestamptz,
     out last_id bigint
@@ -133,30 +148,44 @@ begin
             from %1$s n
             where n.died_at < $1 and (n.died_at, n.death_id) > ($3, $4)
             order by n.died_at, n.death_id limit $5
-        ), locked as (
-            select page.death_id from page
-            cross join lateral (
-                select from %2$s o
-                where %3$s = page.event_id
-                    and (%4$s) is not distinct from page.event_created_at
-                    and (%5$s) and %6$s
-                limit 1 for update skip locked) o
+        ), free as materialized (
+            select page.* from page
             where ($2 is null or page.died_at <@ $2)
                 and not (
                     -- While no fix is open, none is looked up.
                     exists (select from %7$s f where f.closed_at is null)
                     and exists (
                         select from %8$s w where w.death_id = page.death_id offset 0))
+        ), taken as materialized (
+            select free.death_id from free
+            cross join lateral (
+                select from %2$s o
+                where %3$s = free.event_id
+                    and (%4$s) is not distinct from free.event_created_at
+                    and (%5$s) and %6$s
+                limit 1 for update skip locked) o
             limit $6
         ), last as (
             select died_at, death_id from page order by died_at desc, death_id desc limit 1
         )
-        select array(select death_id from locked), (select count(*) from page), last.died_at,
+        select array(select death_id from taken),
+            -- Looked up again only if some are missing.
+            case when (select count(*) from taken) < least($6, (select count(*) from free)) then (
+                select count(*) from free
+                cross join lateral (
+                    select from %2$s o
+                    where %3$s = free.event_id
+                        and (%4$s) is not distinct from free.event_created_at
+                        and (%5$s) and %6$s
+                    limit 1) o
+                where free.death_id not in (select death_id from taken)) else 0 end,
+            (select count(*) from page),
+            last.died_at,
             last.death_id
         from (values (1)) one left join last on true',
         :'dead_now_regclass', :'outbox_regclass', :'o_id', :'o_created_at', :'o_dead',
         :"dlq_schema".unreferenced(), :'fix_regclass', :'wanted_regclass')
-    into deaths, rows, last_time, last_id using before, times, after_time, after_id, size, room;
+    into deaths, locked, rows, last_time, last_id using before, times, after_time, after_id, size, room;
     moved := cardinality(:"dlq_schema".archive_events(deaths, archived_at));
 end
 $$;

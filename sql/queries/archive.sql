@@ -9,7 +9,7 @@ select :"dlq_schema".exported_times(%(before)s)::text as times
 select :"dlq_schema".count_movable(%(before)s, %(times)s::tstzmultirange) as events
 
 -- name: move_batch
-select moved, rows, last_time, last_id
+select moved, locked, rows, last_time, last_id
 from :"dlq_schema".archive_batch(
     %(before)s,
     %(times)s::tstzmultirange,
@@ -63,8 +63,8 @@ with page as (
          order by a.archived_at, a.death_id limit %(limit)s)
     ) drive
     order by at, death_id limit %(limit)s
-), judged as materialized (
-    select page.death_id, case
+), known as (
+    select page.death_id, d.event_id, case
         when exists (
             select from :"dlq_schema".outbox o where o.id = d.event_id) then 'blocked'
         when %(event_ids)s::text[] is null and exists (
@@ -78,6 +78,13 @@ with page as (
         select from :"dlq_schema".archive a where a.death_id = page.death_id limit 1) a
     left join :"dlq_schema".cause c on c.id = d.cause_id
     where :"dlq_schema".selects(f, d:::"dlq_schema".death, coalesce(c.merged_into, d.cause_id))
+), judged as materialized (
+    -- The outbox has room for one of several archived events of the same id.
+    select death_id, case
+        when state = 'free' and row_number() over (
+            partition by event_id, state order by death_id desc) > 1 then 'blocked'
+        else state end as state
+    from known
 ), locked as (
     select free.death_id from judged free
     cross join lateral (
@@ -222,5 +229,5 @@ left join pg_catalog.pg_attribute a
 where o.attrelid = :"dlq_schema".outbox_table()
     and o.attnum > 0
     and not o.attisdropped
-    and (a.attname is null or a.atttypid <> o.atttypid)
+    and (a.attname is null or (a.atttypid, a.atttypmod) <> (o.atttypid, o.atttypmod))
 order by o.attnum

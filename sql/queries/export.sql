@@ -32,7 +32,8 @@ select d.id as death_id,
     d.attempts,
     d.died_at,
     d.error,
-    d.cause_id as fingerprint
+    d.cause_id as fingerprint,
+    o.id is null and a.id is null as is_deleted
 from :"dlq_schema".death d
 left join :"dlq_schema".outbox o
     on o.id = d.event_id and o.created_at is not distinct from d.event_created_at

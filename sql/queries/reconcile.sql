@@ -101,7 +101,10 @@ with event as (
                 and r.event_created_at is not distinct from event.event_created_at
                 and (r.outcome = 'delivered' or r.late_at is not null))
         or exists (
-            select from :"dlq_schema".purged p where p.event_id = event.event_id)))
+            select from :"dlq_schema".purged p
+            join :"dlq_schema".death d on d.id = p.death_id
+            where p.event_id = event.event_id
+                and d.event_created_at is not distinct from event.event_created_at)))
 )
 select count(*) filter (where not in_outbox) as missing,
     count(*) filter (where in_outbox) as duplicated,

@@ -27,8 +27,8 @@ from tests.rows import one
 
 DEAD = """
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)
-    select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', now() - interval '1 hour'
+        (aggregate_type, aggregate_id, event_type, payload, status, last_error)
+    select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1'
     from generate_series(1, 60) n
 """
 MOVES = "select count(*) as n from dlq.audit where kind in ('archive.move', 'archive.restore')"

@@ -22,7 +22,7 @@ from dlq_pipelines.retries.fix import FixTerms, StageOutcomes
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, get_stage_outcomes
 from dlq_pipelines.retries.retry import retry_events
 from dlq_pipelines.retries.settle import settle_retries
-from tests.rows import add_events, kill, one
+from tests.rows import add_events, date_deaths, deaths_at, kill, one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUDIT = AuditContext("job", "retention", NOW)
@@ -34,16 +34,22 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(purge, "BATCH", 10)
 
 
+def add_deaths(connection: Connection, count: int, *, days_ago: int) -> None:
+    """Add classified dead events that died so many days ago."""
+    with deaths_at(connection, NOW - timedelta(days=days_ago)):
+        connection.execute(
+            "insert into outbox_event"
+            " (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+            " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1'"
+            " from generate_series(1, %s) n",
+            [count],
+        )
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+
+
 def add_archived_events(connection: Connection, count: int, *, days_ago: int) -> None:
     """Add dead events that were archived so many days ago, a day after their death."""
-    connection.execute(
-        "insert into outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-        " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', %s"
-        " from generate_series(1, %s) n",
-        [NOW - timedelta(days=days_ago + 1), count],
-    )
-    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    add_deaths(connection, count, days_ago=days_ago + 1)
     audit = AuditContext("job", "retention", NOW - timedelta(days=days_ago))
     archive_dead_events(connection, before=NOW, only_exported=False, audit=audit)
 
@@ -55,65 +61,60 @@ def run_purge(connection: Connection, *, days: int = 365, dry_run: bool = False)
 
 
 def count_archive(connection: Connection) -> int:
-    """Return the number of rows of the archive table."""
-    return int(one(connection, "select count(*) as n from outbox_event_archive")["n"])
+    """Return the number of archived events."""
+    return int(one(connection, "select count(*) as n from dlq.archived")["n"])
 
 
 def test_old_archived_events_are_deleted_and_recorded(connection: Connection) -> None:
     """In batches, each with its audit entry. The books balance; a second run deletes nothing."""
     add_archived_events(connection, 25, days_ago=366)
     add_archived_events(connection, 3, days_ago=364)
-    # An event that the application archived.
-    connection.execute("update outbox_event_archive set status = 'done' where id = 25")
-    assert count_purgeable(connection, before=NOW - timedelta(days=365)) == 24
-    assert run_purge(connection, dry_run=True) == PurgeResult(24, 3)
+    before = NOW - timedelta(days=365)
+    assert count_purgeable(connection, before=before) == 25
+    assert connection.fetch_one("alert.purged_soon", before=before, look=100) == {"events": 25}
+    assert (
+        connection.fetch_one("metrics.state", max_retries=3)["oldest_archived"]
+        == (NOW - timedelta(days=366)).timestamp()
+    )
+    assert run_purge(connection, dry_run=True) == PurgeResult(25, 3)
     assert count_archive(connection) == 28
-    assert run_purge(connection) == PurgeResult(24, 3)
+    assert run_purge(connection) == PurgeResult(25, 3)
     assert run_purge(connection) == PurgeResult(0, 0)
-    assert count_archive(connection) == 4
+    assert count_archive(connection) == 3
     audit = (
         "select array_agg(events order by id) as events from dlq.audit where kind = 'archive.purge'"
     )
-    assert one(connection, audit) == {"events": [10, 10, 4]}
+    assert one(connection, audit) == {"events": [10, 10, 5]}
     counted = "select count(*) as n, count(distinct audit_id) as operations from dlq.purged"
-    assert one(connection, counted) == {"n": 24, "operations": 3}
-    assert connection.fetch_one("archive.unaccounted") == BALANCED
+    assert one(connection, counted) == {"n": 25, "operations": 3}
+    assert connection.fetch_one("reconcile.unaccounted") == BALANCED
 
 
 def test_a_purge_hides_no_lost_event(connection: Connection) -> None:
     """The check names an event that was deleted without a record."""
     add_archived_events(connection, 5, days_ago=366)
-    connection.execute("delete from outbox_event_archive where id = 2")
+    connection.execute("delete from dlq.archived where id = 2")
     assert run_purge(connection) == PurgeResult(4, 1)
-    assert connection.fetch_one("archive.unaccounted") == {
+    assert connection.fetch_one("reconcile.unaccounted") == {
         "missing": 1,
         "duplicated": 0,
-        "event_ids": [2],
+        "event_ids": ["2"],
     }
 
 
-def test_events_that_the_application_archived_are_not_purged(connection: Connection) -> None:
-    """Such rows have no time of death. Alerts and metrics do not count them either."""
-    add_archived_events(connection, 2, days_ago=366)
-    connection.execute(
-        "insert into outbox_event_archive"
-        " select 100 + n, 'order', n::text, 'e', '{}', 'dead', 5, now(), now(), %s"
-        " from generate_series(1, 30) n",
-        [NOW - timedelta(days=900)],
-    )
-    before = NOW - timedelta(days=365)
-    assert count_purgeable(connection, before=before) == 2
-    assert connection.fetch_one("alert.purged_soon", before=before, look=100) == {"events": 2}
-    assert (
-        connection.fetch_one("metrics.state", max_retries=3)["oldest_archived"]
-        == (NOW - timedelta(days=366)).timestamp()
-    )
-    assert run_purge(connection) == PurgeResult(2, 1)
-    assert one(connection, "select count(*) as n, min(id) as first from outbox_event_archive") == {
-        "n": 30,
-        "first": 101,
+def test_the_purge_of_an_event_hides_no_other_event_of_its_id(connection: Connection) -> None:
+    """Ids begin again after a truncate. The second event of the id is lost, and it is found."""
+    add_archived_events(connection, 1, days_ago=366)
+    connection.execute("truncate outbox_event restart identity")
+    add_archived_events(connection, 1, days_ago=364)
+    assert run_purge(connection) == PurgeResult(1, 1)
+    assert connection.fetch_one("reconcile.unaccounted") == BALANCED
+    connection.execute("delete from dlq.archived")
+    assert connection.fetch_one("reconcile.unaccounted") == {
+        "missing": 1,
+        "duplicated": 0,
+        "event_ids": ["1"],
     }
-    assert connection.fetch_one("archive.unaccounted") == BALANCED
 
 
 @pytest.mark.parametrize("table", ["dlq.audit", "dlq.purged"])
@@ -138,7 +139,7 @@ def test_a_purge_that_fails_deletes_nothing_without_a_record(
     ) == (15, 10)
     connection.execute(f"drop trigger die on {table}".encode())
     assert run_purge(connection) == PurgeResult(15, 2)
-    assert connection.fetch_one("archive.unaccounted") == BALANCED
+    assert connection.fetch_one("reconcile.unaccounted") == BALANCED
 
 
 def test_deaths_are_purged_once_their_event_is_delivered_or_purged(connection: Connection) -> None:
@@ -149,14 +150,7 @@ def test_deaths_are_purged_once_their_event_is_delivered_or_purged(connection: C
     add_archived_events(connection, 12, days_ago=1200)  # 1 to 12: purged
     run_purge(connection)
     add_archived_events(connection, 1, days_ago=1200)  # 13: still in the archive
-    connection.execute(
-        "insert into outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-        " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', %s"
-        " from generate_series(14, 18) n",
-        [NOW - timedelta(days=1200)],
-    )
-    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    add_deaths(connection, 5, days_ago=1200)  # 14 to 18
     retry_events(connection, [15, 16, 17], audit=AUDIT)
     connection.execute("update outbox_event set status = 'done' where id in (15, 16)")
     connection.execute(
@@ -180,7 +174,7 @@ def test_deaths_are_purged_once_their_event_is_delivered_or_purged(connection: C
     assert kept == {"ids": [13, 14, 16, 17, 18]}
     assert one(connection, "select sum(deaths) as n from dlq.cause_day") == rollup
     assert one(connection, "select count(*) as n from dlq.purged")["n"] == 0
-    assert connection.fetch_one("archive.unaccounted") == BALANCED
+    assert connection.fetch_one("reconcile.unaccounted") == BALANCED
     assert connection.fetch_one("cause.rollup_difference") == {
         "ledger": 18,
         "rollup": 18,
@@ -197,13 +191,13 @@ def test_the_record_of_a_purge_lasts_until_the_last_death_of_the_event_is_purged
     """So does the record of a restore, which reports of that time need."""
     add_archived_events(connection, 2, days_ago=1094)
     connection.execute(
-        "insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
-        " died_at, error, cause_id)"
-        " select event_id, aggregate_type, aggregate_id, event_type, attempts,"
+        "insert into dlq.death (event_id, event_created_at, aggregate_type, aggregate_id,"
+        " event_type, attempts, died_at, error, cause_id)"
+        " select event_id, event_created_at, aggregate_type, aggregate_id, event_type, attempts,"
         " died_at - interval '1 week', error, cause_id from dlq.death where event_id = 1"
     )
     connection.execute(
-        "insert into dlq.restored select event_id, died_at, died_at, died_at from dlq.death"
+        "insert into dlq.restored select id, event_id, died_at, died_at, died_at from dlq.death"
     )
     recorded = "select array_agg(event_id order by event_id) as ids from dlq.{}"
     run_purge(connection)
@@ -215,7 +209,7 @@ def test_the_record_of_a_purge_lasts_until_the_last_death_of_the_event_is_purged
         == one(connection, recorded.format("restored"))
         == {"ids": [1, 2]}
     )
-    assert connection.fetch_one("archive.unaccounted") == BALANCED
+    assert connection.fetch_one("reconcile.unaccounted") == BALANCED
     assert purge_deaths(connection, before=NOW - timedelta(days=1000), audit=AUDIT) == PurgeResult(
         2, 1
     )
@@ -277,12 +271,14 @@ def test_deaths_are_kept_while_a_retry_without_outcome_needs_them(
 
 
 def test_batches_use_the_index(connection: Connection) -> None:
-    """Most rows of the archive table belong to the application."""
+    """Few of the archived events are old enough."""
     add_archived_events(connection, 400, days_ago=366)
     connection.execute(
-        "insert into outbox_event_archive"
-        " select 1000 + n, 'order', n::text, 'e', '{}', 'done', 1, now(), now()"
-        " from generate_series(1, 20000) n"
+        "insert into dlq.archived (id, aggregate_type, aggregate_id, event_type, payload, status,"
+        " created_at, dlq_death_id, dlq_archived_at)"
+        " select 1000 + n, 'order', n::text, 'e', '{}', 'dead', now(), 1000 + n, %s"
+        " from generate_series(1, 20000) n",
+        [NOW],
     )
     connection.execute("analyze")
     for name, values in (
@@ -297,8 +293,8 @@ def test_batches_use_the_index(connection: Connection) -> None:
         plan = "\n".join(
             row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode())
         )
-        assert "Seq Scan on outbox_event_archive" not in plan, plan
-        assert name == "purge_deaths" or "Index Cond: (archived_at < " in plan, plan
+        assert "Seq Scan on archived" not in plan, plan
+        assert name == "purge_deaths" or "Index Cond: (dlq_archived_at < " in plan, plan
 
 
 @pytest.mark.usefixtures("home")
@@ -306,7 +302,7 @@ def test_the_dry_run_of_the_asset_has_the_figures_of_the_purge(connection: Conne
     """The retentions are those of the installation."""
     add_events(connection, 2)
     kill(connection, "ValueError: alpha broke")
-    connection.execute("update dlq.death set died_at = died_at - interval '1200 days'")
+    date_deaths(connection, "died_at - interval '1200 days'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     connection.execute("update outbox_event set status = 'done'")
     add_archived_events(connection, 3, days_ago=500)

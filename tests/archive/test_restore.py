@@ -21,10 +21,11 @@ from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import apply_migrations, load_migrations
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
-from tests.rows import one
+from tests.rows import deaths_at, one
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUDIT = AuditContext("ann", "late fix", NOW)
@@ -41,13 +42,15 @@ def add_dead_events(
     connection: Connection, count: int, *, error: str = ERROR, event_type: str = "e"
 ) -> None:
     """Add classified dead events, one death a minute."""
-    connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-        " attempts, last_error, dead_at)"
-        " select 'order', n::text, %s, '{\"n\": 12345678901234567890.10}', 'dead',"
-        " 5, %s, %s::timestamptz + n * interval '1 minute' from generate_series(1, %s) n",
-        [event_type, error, NOW - timedelta(days=40), count],
-    )
+    first = f"timestamptz '{(NOW - timedelta(days=40)).isoformat()}'"
+    with deaths_at(connection, f"{first} + d.aggregate_id::int * interval '1 minute'"):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+            " attempts, last_error)"
+            " select 'order', n::text, %s, '{\"n\": 12345678901234567890.10}', 'dead', 5, %s"
+            " from generate_series(1, %s) n order by n",
+            [event_type, error, count],
+        )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
 
 
@@ -63,15 +66,24 @@ def count_events(connection: Connection) -> tuple[int, int]:
     counts = one(
         connection,
         "select (select count(*) from outbox_event) as outbox,"
-        " (select count(*) from outbox_event_archive) as archive",
+        " (select count(*) from dlq.archived) as archive",
     )
     return counts["outbox"], counts["archive"]
 
 
 def test_a_restored_event_is_unchanged_and_has_no_second_death(connection: Connection) -> None:
-    """All its columns and the ledger stay the same when it is archived and restored again."""
+    """Byte by byte, with generated columns and values that only their types keep apart."""
+    connection.execute(
+        "alter table outbox_event add column number numeric default 1.10,"
+        " add column raw bytea default '\\x00ff', add column tags text[] default '{a,NULL,\"\"}',"
+        ' add column document json default \'{ "a" : 1, "a":2}\','
+        " add column at timestamp default 'infinity', add column code char(5) default 'x',"
+        " add column twice bigint generated always as (id * 2) stored,"
+        " add column \"select\" text default ''"
+    )
+    apply_migrations(connection, load_migrations())
     add_dead_events(connection, 25)
-    rows = "select *, payload::text as payload from outbox_event order by id"
+    rows = "select e::text as row, e.payload::text from outbox_event e order by id"
     before = connection.execute(rows).fetchall()
     for _ in range(2):
         assert run_archive(connection) == 25
@@ -85,7 +97,7 @@ def test_a_restored_event_is_unchanged_and_has_no_second_death(connection: Conne
         "select array_agg(events order by id) as n from dlq.audit where kind = 'archive.restore'"
     )
     assert one(connection, audit) == {"n": [10, 10, 5] * 2}
-    assert connection.fetch_one("archive.unaccounted") == {
+    assert connection.fetch_one("reconcile.unaccounted") == {
         "missing": 0,
         "duplicated": 0,
         "event_ids": None,
@@ -140,6 +152,24 @@ def test_blocked_and_discarded_events_stay_archived_and_are_counted(connection: 
     assert one(connection, "select count(*) as n from dlq.discard") == {"n": 0}
 
 
+def test_one_of_two_archived_events_of_the_same_id_is_restored(connection: Connection) -> None:
+    """Ids begin again after a truncate. The outbox has room for one: the last that died."""
+    for _ in range(2):
+        add_dead_events(connection, 2)
+        run_archive(connection)
+        connection.execute("truncate outbox_event restart identity")
+    for restored in (2, 0):
+        done = restore_events(connection, ALL, audit=AUDIT)
+        assert done == RestoreResult(restored, restored // 2, blocked=2, discarded=0, locked=0)
+    kept = "select array_agg(dlq_death_id order by dlq_death_id) as ids from dlq.archived"
+    assert one(connection, kept) == {"ids": [1, 2]}
+    assert connection.fetch_one("reconcile.unaccounted") == {
+        "missing": 0,
+        "duplicated": 0,
+        "event_ids": None,
+    }
+
+
 def test_locked_events_stay_archived_and_are_counted(
     connection: Connection, database: Database
 ) -> None:
@@ -148,7 +178,7 @@ def test_locked_events_stay_archived_and_are_counted(
     run_archive(connection)
     named = Selection(event_ids=(1, 2))
     with database.connect() as other, other.transaction():
-        other.execute("select from outbox_event_archive where id < 3 for update")
+        other.execute("select from dlq.archived where id < 3 for update")
         held = restore_events(connection, named, audit=AUDIT)
         assert held == RestoreResult(0, 0, blocked=0, discarded=0, locked=2)
         for dry_run in (True, False):
@@ -233,8 +263,9 @@ def test_no_page_scans_whole_tables(connection: Connection, selection: Selection
     add_dead_events(connection, 3000)
     run_archive(connection)
     connection.execute(
-        "insert into outbox_event_archive"
-        " select 10000 + n, 'o', n::text, 'e', '{}', 'done', 1, now(), now()"
+        "insert into dlq.archived (id, aggregate_type, aggregate_id, event_type, payload, status,"
+        " created_at, dlq_death_id, dlq_archived_at)"
+        " select 10000 + n, 'o', n::text, 'e', '{}', 'dead', now(), 10000 + n, now()"
         " from generate_series(1, 20000) n"
     )
     connection.execute(
@@ -255,5 +286,5 @@ def test_no_page_scans_whole_tables(connection: Connection, selection: Selection
     }
     text = connection.render_query("archive.restorable", **values, after_id=0)
     plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
-    assert "Seq Scan on outbox_event" not in plan, plan
-    assert "Seq Scan on death" not in plan, plan
+    for table in ("outbox_event", "archived", "death"):
+        assert f"Seq Scan on {table}" not in plan, plan

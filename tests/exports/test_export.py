@@ -42,9 +42,10 @@ from dlq_pipelines.exports.manifest import ExportOptions
 from dlq_pipelines.exports.redact import parse_redaction
 from dlq_pipelines.exports.target import open_local_target
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import apply_migrations, load_migrations
 from dlq_pipelines.retries.retry import retry_events, retry_with_payload
 from dlq_pipelines.settings import ExportFormat
-from tests.rows import one
+from tests.rows import deaths_at, one
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAY = Day.of(date(2026, 3, 10), BERLIN)
@@ -93,7 +94,7 @@ LEDGER = """
         c.template
     from dlq.death d join dlq.cause c on c.id = d.cause_id
     left join (select id, payload, created_at from outbox_event
-        union all select id, payload, created_at from outbox_event_archive) e on e.id = d.event_id
+        union all select id, payload, created_at from dlq.archived) e on e.id = d.event_id
     where (d.died_at at time zone 'Europe/Berlin')::date = %s
     order by d.died_at, d.id
 """
@@ -186,12 +187,12 @@ def add_unclassified(
     payload: str = "{}",
     aggregate: str = "1",
 ) -> None:
-    connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-        " attempts, last_error, dead_at)"
-        " values ('order', %s, 'order.placed', %s::jsonb, 'dead', 5, %s, %s)",
-        [aggregate, payload, error, died_at],
-    )
+    with deaths_at(connection, died_at):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+            " attempts, last_error) values ('order', %s, 'order.placed', %s::jsonb, 'dead', 5, %s)",
+            [aggregate, payload, error],
+        )
 
 
 def ledger(connection: Connection, day: Day = DAY) -> list[dict[str, Any]]:
@@ -217,7 +218,7 @@ def query_duckdb(query: str) -> list[Any]:
 def stalled_stream(database: Database) -> Iterator[None]:
     """Block the stream of every export during the block by a lock on the archive."""
     with database.connect() as blocker, blocker.transaction():
-        blocker.execute("lock table outbox_event_archive in access exclusive mode")
+        blocker.execute("lock table dlq.archived in access exclusive mode")
         yield
 
 
@@ -331,14 +332,18 @@ def test_payload_column_may_have_the_type_json(
     connection: Connection, export: Export, folder: Path
 ) -> None:
     """It keeps spaces, repeated members and the escape of NUL, and so does the export."""
-    connection.execute("alter table outbox_event alter payload type json")
-    payload = '{ "nul": "\\u0000", "n": 1.00, "n": 1e2 }'
     connection.execute(
-        "insert into outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
-        " values ('o', '1', 'e', %s::json, 'dead', %s)",
-        [payload, DAY.start],
+        "drop view dlq.outbox, dlq.archive;"
+        " alter table outbox_event alter payload type json; delete from dlq.attachment"
     )
+    apply_migrations(connection, load_migrations())
+    payload = '{ "nul": "\\u0000", "n": 1.00, "n": 1e2 }'
+    with deaths_at(connection, DAY.start):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
+            " values ('o', '1', 'e', %s::json, 'dead')",
+            [payload],
+        )
     classify_deaths(connection, zone=BERLIN)
     export(redaction=parse_redaction("drop $.absent", "", None))
     assert pq.ParquetFile(folder / PARQUET).read()["payload"].to_pylist() == [payload]
@@ -625,7 +630,7 @@ def _lose_an_event(connection: Connection, how: str) -> None:
         return
     archive_dead_events(connection, before=DAY.until, only_exported=False, audit=audit)
     connection.execute(
-        "update outbox_event_archive set archived_at = %s where id = 2", [NOW + timedelta(days=9)]
+        "update dlq.archived set dlq_archived_at = %s where id = 2", [NOW + timedelta(days=9)]
     )
     purge_archive(connection, before=NOW + timedelta(days=1), audit=audit)
     if how == "death purged":
@@ -733,10 +738,29 @@ def test_death_of_a_deleted_event_is_exported_without_payload(
 ) -> None:
     """The application may delete its rows; the ledger keeps the death."""
     add_death(connection, payload=PAYLOAD)
+    created = one(connection, "select created_at from outbox_event")["created_at"]
     connection.execute("delete from outbox_event")
     export()
     (row,) = pq.ParquetFile(folder / PARQUET).read().to_pylist()
-    assert (row["payload"], row["created_at"], row["error"]) == (None, None, "KeyError: 'postcode'")
+    assert (row["payload"], row["created_at"], row["error"]) == (
+        None,
+        created,
+        "KeyError: 'postcode'",
+    )
+
+
+def test_death_has_the_payload_of_its_own_event(
+    connection: Connection, export: Export, folder: Path
+) -> None:
+    """Ids begin again after a truncate: another event, dead and archived, has the id now."""
+    add_death(connection, payload='{"n": 1}')
+    audit = AuditContext("test", "test", NOW)
+    archive_dead_events(connection, before=NOW, only_exported=False, audit=audit)
+    connection.execute("truncate outbox_event restart identity")
+    add_death(connection, payload='{"n": 2}')
+    export()
+    rows = pq.ParquetFile(folder / PARQUET).read().to_pylist()
+    assert [(row["event_id"], row["payload"]) for row in rows] == [(1, '{"n": 1}'), (1, '{"n": 2}')]
 
 
 def test_broken_stream_leaves_the_old_files(
@@ -750,14 +774,13 @@ def test_broken_stream_leaves_the_old_files(
     add_death(connection)
     export()
     before = contents(folder)
-    connection.execute(
-        "insert into outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, attempts, dead_at)"
-        " select 'order', n::text, 'order.placed', to_jsonb(repeat(md5(n::text), 100)), 'dead', 5,"
-        " %s"
-        " from generate_series(1, 20000) n",
-        [DAY.start],
-    )
+    with deaths_at(connection, DAY.start):
+        connection.execute(
+            "insert into outbox_event"
+            " (aggregate_type, aggregate_id, event_type, payload, status, attempts)"
+            " select 'order', n::text, 'order.placed', to_jsonb(repeat(md5(n::text), 100)), 'dead',"
+            " 5 from generate_series(1, 20000) n"
+        )
     classify_deaths(connection, zone=BERLIN)
     # The first batch is read, and the next one only once the session has ended.
     begun, ended = threading.Event(), threading.Event()

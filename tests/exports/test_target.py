@@ -17,6 +17,7 @@ from dlq_pipelines.exports.manifest import ExportOptions
 from dlq_pipelines.exports.target import Target, open_target
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import ExportFormat
+from tests.rows import deaths_at
 
 UTC_ZONE = ZoneInfo("UTC")
 DAY = Day.of(date(2026, 3, 10), UTC_ZONE)
@@ -31,13 +32,13 @@ NAMES = [
 
 @pytest.fixture
 def deaths(connection: Connection) -> None:
-    connection.execute(
-        "insert into outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
-        " select 'o', n::text, 'e', jsonb_build_object('n', n), 'dead', 'boom', %s"
-        " from generate_series(1, 1000) n",
-        [DAY.start],
-    )
+    with deaths_at(connection, DAY.start):
+        connection.execute(
+            "insert into outbox_event"
+            " (aggregate_type, aggregate_id, event_type, payload, status, last_error)"
+            " select 'o', n::text, 'e', jsonb_build_object('n', n), 'dead', 'boom'"
+            " from generate_series(1, 1000) n"
+        )
     classify_deaths(connection, zone=UTC_ZONE)
 
 

@@ -143,7 +143,7 @@ def _again(url: str, do: Callable[[Connection], object], stop: Event) -> None:
 
 def no_event_is_missing(connection: Connection, *, events: int) -> None:
     """Nothing is lost or doubled; outbox, ledger, stages and audit agree."""
-    assert connection.fetch_one("archive.unaccounted") == {
+    assert connection.fetch_one("reconcile.unaccounted") == {
         "missing": 0,
         "duplicated": 0,
         "event_ids": None,

@@ -125,7 +125,7 @@ def discard_events(
     def discard_batch(parameters: BatchParameters, _: int) -> DeathBatch:
         page = lock_batch(connection, parameters)
         with explain_archive_refusal():
-            # Also in a dry run, which rolls back: rows that refer to an event keep it in the outbox.
+            # Also in a dry run, which rolls back: a row that refers to an event keeps it here.
             events = connection.fetch_one(
                 "archive.discard",
                 deaths=page.deaths,

@@ -32,9 +32,7 @@ def migrate_command(
     ] = False,
     print_: Annotated[
         Script | None,
-        typer.Option(
-            "--print", help="Print the migrations, or the roles, as a script for psql."
-        ),
+        typer.Option("--print", help="Print the migrations, or the roles, as a script for psql."),
     ] = None,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:

@@ -75,7 +75,7 @@ def list_pending_migrations(
         connection: to the database.
         migrations: those of this release.
         shape: the SQL that stands for the application's columns, to compare with what is attached;
-            None: whichever it is.
+            None: not compared.
 
     Raises:
         SchemaError: an applied file was edited, or a newer release migrated the database.
@@ -268,7 +268,6 @@ def _apply(connection: Connection, migration: Migration, shape: Mapping[str, str
                 text = bind_names(migration.text, connection.names, shape)
                 connection.execute(text.encode())
                 _record(connection, migration, shape)
-            return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if attempt < _LOCK_TRIES:
                 time.sleep(0.2 * attempt)
@@ -281,6 +280,8 @@ def _apply(connection: Connection, migration: Migration, shape: Mapping[str, str
             raise SchemaError(
                 error.diag.message_primary or "", error.diag.message_hint or ""
             ) from None
+        else:
+            return
     raise SchemaError(
         f"Migration {migration.name} got no lock in {_LOCK_TRIES} tries: a long transaction holds "
         "the table or its rows.",

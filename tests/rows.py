@@ -65,3 +65,12 @@ def date_deaths(connection: Connection, at: str, *, where: str = "true") -> None
         " update dlq.dead n set died_at = dated.died_at from dated"
         " where n.death_id = dated.id".encode()
     )
+
+
+def date_deaths_by_due_times(connection: Connection) -> None:
+    """Let each dead event have died when its last attempt was due."""
+    date_deaths(
+        connection,
+        "(select o.next_run_at from outbox_event o where o.id = d.event_id)",
+        where="exists (select from outbox_event o where o.id = d.event_id and o.status = 'dead')",
+    )

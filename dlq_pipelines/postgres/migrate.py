@@ -23,7 +23,7 @@ from dlq_pipelines.postgres.queries import (
     SQL_FOLDER,
     TableNames,
     bind_names,
-    list_relations,
+    load_queries,
 )
 from dlq_pipelines.postgres.shape import REFERENCE_SHAPE
 
@@ -176,17 +176,15 @@ def require_current(connection: Connection) -> None:
 
 
 def render_migrations(names: TableNames, shape: Mapping[str, str] = REFERENCE_SHAPE) -> str:
-    """Return all migrations as one script for `psql -f`, to apply them with other tools.
+    """Return all migrations as one script of plain SQL, to apply them with other tools.
 
-    Table names are psql variables whose defaults are the configured names. The script records what
-    it applies, so `dlq migrate` skips it.
+    The script records what it applies, and the deaths of events that were dead before, so
+    `dlq migrate` skips it.
     """
-    head = [
-        "-- dlq-pipelines: all migrations.",
-        *_declare_variables(asdict(names) | list_relations(names) | dict(shape)),
-    ]
-    scripts = [_render_migration(migration, shape) for migration in load_migrations()]
-    return "\n".join([*head, *scripts, ""])
+    scripts = [_render_migration(migration, names, shape) for migration in load_migrations()]
+    return "\n".join(
+        ["-- dlq-pipelines: all migrations.", *scripts, _render_existing_deaths(names), ""]
+    )
 
 
 def render_roles(names: TableNames) -> str:
@@ -206,21 +204,40 @@ def _declare_variables(defaults: dict[str, str]) -> Iterator[str]:
         yield from (f"\\if :{{?{token}}}", "\\else", f"\\set {token} '{value}'", "\\endif")
 
 
-def _render_migration(migration: Migration, shape: Mapping[str, str]) -> str:
+def _render_migration(migration: Migration, names: TableNames, shape: Mapping[str, str]) -> str:
     if migration.is_attachment:
         given = json.dumps(dict(shape)).replace("'", "''")
-        record = (  # the checksum of our own files, and our own SQL
-            'delete from :"dlq_schema".attachment;\n'  # noqa: S608
-            'insert into :"dlq_schema".attachment (checksum, shape) values '
-            f"('{migration.checksum}', '{given}');"
-        )
+        target = 'delete from :"dlq_schema".attachment;\ninsert into :"dlq_schema".attachment'
+        columns, values = "checksum, shape", f"'{migration.checksum}', '{given}'"
     else:
-        record = (  # the name and checksum of our own file
-            'insert into :"dlq_schema".migration (number, name, checksum) values '  # noqa: S608
-            f"({migration.number}, '{migration.name}', '{migration.checksum}');"
-        )
-    body = f"{migration.text.rstrip()}\n{record}"
-    return f"\n-- {migration.name}\nset lock_timeout = '5s';\nbegin;\n{body}\ncommit;"
+        target = 'insert into :"dlq_schema".migration'
+        columns = "number, name, checksum"
+        values = f"{migration.number}, '{migration.name}', '{migration.checksum}'"
+    return "\n".join(
+        [
+            f"\n-- {migration.name}",
+            "set lock_timeout = '5s';",
+            "begin;",
+            bind_names(migration.text.rstrip(), names, shape),
+            f"{bind_names(target, names)} ({columns}) values ({values});",
+            "commit;",
+        ]
+    )
+
+
+def _render_existing_deaths(names: TableNames) -> str:
+    queries = load_queries(names)
+    statement = queries["reconcile.record_missed"].decode()
+    for parameter, value in (
+        ("after", "null"),
+        ("limit", "null"),
+        ("now", "clock_timestamp()"),
+        ("is_missed", "false"),
+    ):
+        statement = statement.replace(f"%({parameter})s", value)
+    recorded = queries["migration.record_existing"].decode()
+    script = f"\n-- events that were dead before\nbegin;\n{statement};\n{recorded};\ncommit;"
+    return script.replace("%%", "%")
 
 
 def _list_applied(connection: Connection) -> dict[int, tuple[str, str]]:

@@ -20,8 +20,7 @@ CAUSES = """
         (select sum(deaths)::int from dlq.cause_day r where r.cause_id = c.id) as deaths,
         (
             select count(*)
-            from dlq.death d
-            join outbox_event e on e.id = d.event_id and e.dead_at = d.died_at
+            from dlq.dead d
             where d.cause_id = c.id
         ) as dead
     from dlq.cause c
@@ -54,7 +53,7 @@ def _causes_and_fixes(connection: Connection) -> None:
         "update dlq.death"
         " set cause_id = 'c' || case when id < 2 then 1 when id < 4 then 2 else 3 end"
     )
-    connection.execute("update outbox_event set status = 'done', dead_at = null where id = 7")
+    connection.execute("update outbox_event set status = 'done' where id = 7")
     connection.execute(
         "insert into dlq.cause_day (day, cause_id, event_type, aggregate_type, deaths)"
         " select date '2026-11-20' + n, cause_id, event_type, 'order', count(*)"

@@ -17,7 +17,7 @@ import pytest
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.postgres.connect import Connection
 from tests.cli.conftest import Run
-from tests.rows import add_events, kill, one, park
+from tests.rows import add_events, date_deaths, kill, one, park
 
 DLQ = str(Path(sys.executable).parent / "dlq")
 HOSTILE = "=cmd|'/c calc'!A1\t\x1b[2J\n\u202e"
@@ -103,8 +103,7 @@ def test_a_copied_time_works_in_a_filter_even_in_the_repeated_hour(
     monkeypatch.setenv("DLQ_TIMEZONE", "America/New_York")
     times = {1: "2026-11-01T05:30:07Z", 2: "2026-11-01T06:30:07Z", 3: "2026-11-01T07:30:07Z"}
     for event, at in times.items():
-        connection.execute("update outbox_event set dead_at = %s where id = %s", [at, event])
-        connection.execute("update dlq.death set died_at = %s where event_id = %s", [at, event])
+        date_deaths(connection, f"'{at}'", where=f"d.event_id = {event}")
     listed = [line.split("\t") for line in dlq("dead-events", "list").out.splitlines()[1:]]
     died = {int(cells[0]): cells[1] for cells in listed}
     assert died == {

@@ -74,3 +74,13 @@ def date_deaths_by_due_times(connection: Connection) -> None:
         "(select o.next_run_at from outbox_event o where o.id = d.event_id)",
         where="exists (select from outbox_event o where o.id = d.event_id and o.status = 'dead')",
     )
+
+
+def set_causes(connection: Connection, cause: str, *, where: str = "true") -> None:
+    """Give unclassified deaths the cause of an SQL expression, as the classification does."""
+    connection.execute(
+        "with classified as ("
+        f"update dlq.death set cause_id = {cause} where cause_id is null and {where} returning *)"
+        " insert into dlq.dead select id, event_id, event_created_at, aggregate_type, aggregate_id,"
+        " event_type, died_at, cause_id from classified where ended_at is null".encode()
+    )

@@ -144,8 +144,8 @@ def test_the_daemon_of_a_deployment_is_found_in_its_own_database(
 @pytest.mark.parametrize(
     "harm",
     [
-        "alter table outbox_event disable trigger dlq_death_update",
-        "drop trigger dlq_death_inserted on outbox_event",
+        "alter table outbox_event disable trigger dlq_update",
+        "drop trigger dlq_insert on outbox_event",
     ],
 )
 def test_the_remedy_restores_a_trigger_that_does_not_fire(
@@ -174,7 +174,9 @@ def test_the_remedy_grants_missing_rights(
     connection.execute(sql.SQL("create role {} login").format(name))
     connection.execute(sql.SQL("grant usage on schema dlq to {}").format(name))
     connection.execute(
-        sql.SQL("grant select on dlq.migration, outbox_event, dlq.death to {}").format(name)
+        sql.SQL(
+            "grant select on dlq.migration, dlq.attachment, outbox_event, dlq.death to {}"
+        ).format(name)
     )
     try:
         monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role))
@@ -305,7 +307,7 @@ def test_the_exports_check_reads_indexes_only(connection: Connection) -> None:
     connection.execute("vacuum analyze")
     text = connection.render_query("doctor.unexported", before=datetime(2026, 3, 10, tzinfo=UTC))
     plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
-    assert "Index Scan using dead_time on dead" in plan, plan
+    assert "Index Only Scan using dead_time on dead" in plan, plan
     assert "Seq Scan on outbox_event" not in plan, plan
     assert "Seq Scan on death" not in plan, plan
 

@@ -36,7 +36,7 @@ from tests.alerts.servers import Received, http_server
 from tests.cli.conftest import Ended, Run
 from tests.cli.test_fixes import FIX_KEYS
 from tests.databases import with_dagster
-from tests.rows import add_events, kill, one, park
+from tests.rows import add_events, kill, one, park, set_causes
 
 BIN = Path(sys.executable).parent
 DLQ = str(BIN / "dlq")
@@ -576,7 +576,7 @@ def _seed(connection: Connection) -> None:
         "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
         " select 'v1-' || n, 'KeyError', n::text, '', now(), now() from generate_series(1, 50) n"
     )
-    connection.execute("update dlq.death set cause_id = 'v1-' || event_id")
+    set_causes(connection, "'v1-' || event_id")
     connection.execute(
         "insert into dlq.fix (cause_id, note, flagged_by, flagged_at)"
         " select 'v1-' || n, 'fixed', 'me', now() from generate_series(1, 50) n order by n"
@@ -615,10 +615,7 @@ def _add_dead_event(connection: Connection, cause: str) -> None:
     """Add a dead event of that cause."""
     add_events(connection, 1)
     kill(connection, "KeyError: 'postcode'", where="status = 'pending'")
-    connection.execute(
-        "update dlq.death set cause_id = %s where event_id = (select max(id) from outbox_event)",
-        [cause],
-    )
+    set_causes(connection, f"'{cause}'", where="event_id = (select max(id) from outbox_event)")
 
 
 def _environment() -> dict[str, str]:

@@ -190,7 +190,7 @@ def test_a_list_continues_at_the_cursor_that_it_printed(dlq: Run) -> None:
     [
         (["dead-events", "list", "--event-type", "nobody's"], "id,aggregate_type,"),
         (["fixes", "list"], "id,selection,"),
-        (["fixes", "parked"], "event_id,"),
+        (["fixes", "parked"], "death_id,"),
         (["alerts", "list"], "key,rule,"),
         (["alerts", "list", "--channels"], "id,waiting,"),
     ],
@@ -205,7 +205,11 @@ def test_csv_without_rows_has_its_header(dlq: Run, listed: list[str], first: str
 
 def test_json_has_times_as_over_http(dlq: Run, connection: Connection) -> None:
     """ISO 8601 in UTC."""
-    connection.execute("update outbox_event set created_at = '2026-11-24 18:30:00.5+02'")
+    connection.execute(
+        "insert into outbox_event"
+        " (aggregate_type, aggregate_id, event_type, payload, status, created_at)"
+        " values ('order', '1', 'e', '{}', 'dead', '2026-11-24 18:30:00.5+02')"
+    )
     (event, *_) = json.loads(dlq("dead-events", "list", "--json").out)["events"]
     assert event["created_at"] == "2026-11-24T16:30:00.500000Z"
 

@@ -61,7 +61,7 @@ def one(connection: Connection, statement: str) -> dict[str, Any]:
 
 
 def date_deaths(connection: Connection, at: str, *, where: str = "true") -> None:
-    """Set the times of deaths, with an SQL expression over the death `d`."""
+    """Set the times of deaths with an SQL expression over the death `d`."""
     connection.execute(
         f"with dated as (update dlq.death d set died_at = {at} where {where}"
         " returning id, died_at)"
@@ -78,3 +78,22 @@ def deaths_at(connection: Connection, at: datetime | str) -> Iterator[None]:
         last = one(connection, "select coalesce(max(id), 0) as id from dlq.death")["id"]
         yield
         date_deaths(connection, text, where=f"d.id > {last}")
+
+
+def date_deaths_by_due_times(connection: Connection) -> None:
+    """Let each dead event have died when its last attempt was due."""
+    date_deaths(
+        connection,
+        "(select o.next_run_at from outbox_event o where o.id = d.event_id)",
+        where="exists (select from outbox_event o where o.id = d.event_id and o.status = 'dead')",
+    )
+
+
+def set_causes(connection: Connection, cause: str, *, where: str = "true") -> None:
+    """Give unclassified deaths the cause of an SQL expression, as the classification does."""
+    connection.execute(
+        "with classified as ("
+        f"update dlq.death set cause_id = {cause} where cause_id is null and {where} returning *)"
+        " insert into dlq.dead select id, event_id, event_created_at, aggregate_type, aggregate_id,"
+        " event_type, died_at, cause_id from classified where ended_at is null".encode()
+    )

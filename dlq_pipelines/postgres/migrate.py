@@ -24,6 +24,7 @@ from dlq_pipelines.postgres.queries import (
     SQL_FOLDER,
     TableNames,
     bind_names,
+    load_queries,
 )
 
 # The key of the advisory lock that one `dlq migrate` at a time holds: "dlqm" in ASCII.
@@ -182,14 +183,15 @@ def require_current(connection: Connection) -> None:
 
 
 def render_migrations(names: TableNames, shape: Mapping[str, str]) -> str:
-    """Return all migrations as one script for `psql -f`, to apply them with other tools.
+    """Return all migrations as one script of plain SQL, to apply them with other tools.
 
-    Names are written out, because psql replaces no variable in the body of a function. The script
-    records what it applies; `dlq migrate` then only records the events that were dead before.
+    The script records what it applies, and the deaths of events that were dead before, so
+    `dlq migrate` skips it.
     """
-    head = ["-- dlq-pipelines: all migrations.", "\\set ON_ERROR_STOP on"]
     scripts = [_render_migration(migration, names, shape) for migration in load_migrations()]
-    return "\n".join([*head, *scripts, ""])
+    return "\n".join(
+        ["-- dlq-pipelines: all migrations.", *scripts, _render_existing_deaths(names), ""]
+    )
 
 
 def render_roles(names: TableNames) -> str:
@@ -210,21 +212,39 @@ def _declare_variables(defaults: dict[str, str]) -> Iterator[str]:
 
 
 def _render_migration(migration: Migration, names: TableNames, shape: Mapping[str, str]) -> str:
-    schema = sql.Identifier(names.dlq_schema).as_string(None)
     if migration.is_attachment:
         given = json.dumps(dict(shape)).replace("'", "''")
-        record = (  # the checksum of our own files, and our own SQL
-            f"delete from {schema}.attachment;\n"  # noqa: S608
-            f"insert into {schema}.attachment (checksum, shape) values "
-            f"('{migration.checksum}', '{given}');"
-        )
+        target = 'delete from :"dlq_schema".attachment;\ninsert into :"dlq_schema".attachment'
+        columns, values = "checksum, shape", f"'{migration.checksum}', '{given}'"
     else:
-        record = (  # the name and checksum of our own file
-            f"insert into {schema}.migration (number, name, checksum) values "  # noqa: S608
-            f"({migration.number}, '{migration.name}', '{migration.checksum}');"
-        )
-    body = f"{bind_names(migration.text.rstrip(), names, shape)}\n{record}"
-    return f"\n-- {migration.name}\nset lock_timeout = '5s';\nbegin;\n{body}\ncommit;"
+        target = 'insert into :"dlq_schema".migration'
+        columns = "number, name, checksum"
+        values = f"{migration.number}, '{migration.name}', '{migration.checksum}'"
+    return "\n".join(
+        [
+            f"\n-- {migration.name}",
+            "set lock_timeout = '5s';",
+            "begin;",
+            bind_names(migration.text.rstrip(), names, shape),
+            f"{bind_names(target, names)} ({columns}) values ({values});",
+            "commit;",
+        ]
+    )
+
+
+def _render_existing_deaths(names: TableNames) -> str:
+    queries = load_queries(names)
+    statement = queries["reconcile.record_missed"].decode()
+    for parameter, value in (
+        ("after", "null"),
+        ("limit", "null"),
+        ("now", "clock_timestamp()"),
+        ("is_missed", "false"),
+    ):
+        statement = statement.replace(f"%({parameter})s", value)
+    recorded = queries["migration.record_existing"].decode()
+    script = f"\n-- events that were dead before\nbegin;\n{statement};\n{recorded};\ncommit;"
+    return script.replace("%%", "%")
 
 
 def _list_applied(connection: Connection) -> dict[int, tuple[str, str]]:
@@ -281,6 +301,8 @@ def _apply(connection: Connection, migration: Migration, shape: Mapping[str, str
             raise SchemaError(
                 error.diag.message_primary or "", error.diag.message_hint or ""
             ) from None
+        else:
+            return
     raise SchemaError(
         f"Migration {migration.name} got no lock in {_LOCK_TRIES} tries: a long transaction holds "
         "the table or its rows.",

@@ -1,5 +1,5 @@
--- Moves of events. They write to the application's table by its key, and tell the triggers by a
--- setting of the transaction that the ledger is written here, by set. Functions pin no search path:
+-- Moves of events. They write to the application's table by its key, and a setting of the
+-- transaction shows the triggers that the ledger is written here, for all events at once. Functions pin no search path:
 -- the application's own triggers fire and may look up names by it.
 
 create or replace function :"dlq_schema".outbox_table() returns regclass

@@ -18,7 +18,7 @@ from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.postgres.connect import Connection
 from tests.api.conftest import Serve
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
-from tests.rows import add_events, kill, one, park
+from tests.rows import add_events, date_deaths, kill, one, park, set_causes
 
 
 @pytest.fixture(autouse=True)
@@ -224,18 +224,13 @@ def test_parked_events_are_listed_and_released(api: httpx.Client, connection: Co
 
 def test_archive_purge_and_restore_run_over_http(serve: Serve, connection: Connection) -> None:
     api = serve(archive_requires_export=False)
-    connection.execute(
-        "update outbox_event set dead_at = dead_at - interval '31 days' where id < 3"
-    )
-    connection.execute(
-        "update dlq.death set died_at = died_at - interval '31 days' where event_id < 3"
-    )
+    date_deaths(connection, "died_at - interval '31 days'", where="d.event_id < 3")
     reason = {"reason": "by hand"}
     assert read_json(api.post("/api/archive/run", json={**reason, "dry_run": True}))["moved"] == 2
     assert api.post("/api/archive/run", json={**reason, "at_most": 1}).status_code == 409
     assert read_json(api.post("/api/archive/run", json=reason))["moved"] == 2
     connection.execute(
-        "update outbox_event_archive set archived_at = now() - interval '366 days' where id = 1"
+        "update dlq.archived set dlq_archived_at = now() - interval '366 days' where id = 1"
     )
     assert read_json(api.post("/api/archive/purge", json=reason))["events"] == 1
     assert (
@@ -335,8 +330,7 @@ def test_a_report_is_built_listed_and_read(
     api: httpx.Client, connection: Connection, home: Path
 ) -> None:
     """The response is the JSON file of the report."""
-    connection.execute("update outbox_event set dead_at = '2026-03-01T12:00Z'")
-    connection.execute("update dlq.death set died_at = '2026-03-01T12:00Z'")
+    date_deaths(connection, "'2026-03-01T12:00Z'")
     assert (
         "There is no report of 2026-03-01"
         in read_json(api.get("/api/reports/2026-03-01"), 404)["error"]
@@ -393,13 +387,14 @@ def test_the_pages_of_every_list_are_the_whole_list(
     connection: Connection,
 ) -> None:
     """Over HTTP and on the command line, each row once, even if figures change between pages."""
+    connection.execute("delete from dlq.dead")
     connection.execute("update dlq.death set cause_id = null")
     connection.execute("truncate dlq.cause cascade")
     connection.execute(
         "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
         " select 'c' || n, 'KeyError', 'x', '', now(), now() from generate_series(1, 7) n"
     )
-    connection.execute("update dlq.death set cause_id = 'c' || case when id < 3 then 5 else id end")
+    set_causes(connection, "'c' || case when id < 3 then 5 else id end")
     connection.execute(
         "insert into dlq.fix (event_ids, note, flagged_by, flagged_at, status, closed_at, verdict)"
         " select array[n], 'x', 'me', now(), 'withdrawn', now(), 'x' from generate_series(1, 7) n"
@@ -433,9 +428,7 @@ def test_the_pages_of_every_list_are_the_whole_list(
             if name == "causes":  # new deaths of a cause of this page move no later cause
                 add_events(connection, 1)
                 kill(connection, "x", where="status = 'pending'")
-                connection.execute(
-                    f"update dlq.death set cause_id = '{whole[0]}' where cause_id is null".encode()
-                )
+                set_causes(connection, f"'{whole[0]}'")
         assert seen == whole, name
         assert printed == ([] if name == "reports" else whole)
     for name, cursor in (

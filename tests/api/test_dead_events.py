@@ -8,7 +8,7 @@ import pytest
 
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.postgres.connect import Connection, Database
-from tests.rows import add_events, kill, one, park
+from tests.rows import add_events, date_deaths, kill, one, park
 
 ERROR = "TimeoutError: no answer"
 SELECT_EVENTS = "select *, xmin from outbox_event order by id"
@@ -120,11 +120,7 @@ def test_the_filter_for_a_cause_includes_merged_causes(
 def test_statistics_are_grouped_by_type_aggregate_cause_and_age(
     api: httpx.Client, connection: Connection
 ) -> None:
-    connection.execute("update outbox_event set dead_at = now() - interval '2 hours' where id = 1")
-    connection.execute(
-        "update dlq.death set died_at = (select dead_at from outbox_event where id = 1)"
-        " where event_id = 1"
-    )
+    date_deaths(connection, "now() - interval '2 hours'", where="d.event_id = 1")
     body = read_json(api.get("/api/dead-events/stats"))
     assert {"total", "aggregate_type", "event_type"} <= body.keys()
     assert (body["total"], body["aggregate_type"], body["event_type"]) == (5, None, None)
@@ -290,7 +286,7 @@ def test_discarded_events_are_archived_and_restored_by_id(
     )
     restore = {"event_ids": [1], "reason": "a mistake"}
     with database.connect() as other, other.transaction():
-        other.execute("select from outbox_event_archive for update")
+        other.execute("select from dlq.archived for update")
         held = read_json(api.post("/api/archive/restore", json=restore), 409)
         assert "Other transactions hold this event." in held["error"]
     restored = read_json(api.post("/api/archive/restore", json=restore))

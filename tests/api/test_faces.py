@@ -16,7 +16,7 @@ from dlq_pipelines.defs.retries import FlagFixConfig, RetryEventsConfig
 from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
-from tests.rows import add_events, kill
+from tests.rows import add_events, date_deaths, kill
 
 # Filters, as the command line and HTTP take them.
 SELECTIONS: list[dict[str, Any]] = [
@@ -41,12 +41,7 @@ def dead(connection: Connection) -> None:
         add_events(connection, 30, event_type=event_type)
         kill(connection, error, attempts=attempts, where="status = 'pending'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    connection.execute(
-        "update outbox_event set dead_at = '2026-01-01Z'::timestamptz + id * interval '5 days'"
-    )
-    connection.execute(
-        "update dlq.death d set died_at = e.dead_at from outbox_event e where e.id = d.event_id"
-    )
+    date_deaths(connection, "'2026-01-01Z'::timestamptz + d.event_id * interval '5 days'")
     connection.execute(
         "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
         " values ('v1-a', 'KeyError', 'x', '', now(), now())"

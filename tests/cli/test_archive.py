@@ -12,7 +12,7 @@ from dlq_pipelines.cli.app import app
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import read_settings
-from tests.rows import one
+from tests.rows import date_deaths_by_due_times, one
 
 pytestmark = pytest.mark.usefixtures("home")
 Dlq = Callable[..., Any]
@@ -36,18 +36,19 @@ def dlq(monkeypatch: pytest.MonkeyPatch) -> Dlq:
 def _add_dead_events(connection: Connection, count: int, *, days_ago: int) -> None:
     connection.execute(
         "insert into outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, next_run_at)"
         " select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1', now() - %s * interval '1 day'"
         " from generate_series(1, %s) n",
         [days_ago, count],
     )
+    date_deaths_by_due_times(connection)
     classify_deaths(connection, zone=read_settings().zone)
 
 
 def _count_events(connection: Connection) -> tuple[int, ...]:
     counts = (
         "select (select count(*) from outbox_event) as outbox,"
-        " (select count(*) from outbox_event_archive) as archive"
+        " (select count(*) from dlq.archived) as archive"
     )
     return tuple(one(connection, counts).values())
 
@@ -98,7 +99,7 @@ def test_locked_archived_events_are_skipped_and_counted(
     dlq("archive", "run")
     restore = ["archive", "restore", "--reason", "late fix"]
     with database.connect() as other, other.transaction():
-        other.execute("select from outbox_event_archive where id = 1 for update")
+        other.execute("select from dlq.archived where id = 1 for update")
         with pytest.raises(RefusedError, match="Other transactions hold this event"):
             dlq(*restore, "1")
         printed = CliRunner().invoke(app, [*restore, "--all"]).stdout
@@ -113,7 +114,7 @@ def test_purge_deletes_events_past_their_retention(
     _add_dead_events(connection, 3, days_ago=31)
     dlq("archive", "run")
     connection.execute(
-        "update outbox_event_archive set archived_at = now() - interval '366 days' where id < 3"
+        "update dlq.archived set dlq_archived_at = now() - interval '366 days' where id < 3"
     )
     assert dlq("archive", "purge", "--dry-run")["events"] == 2
     assert dlq("archive", "purge") == {
@@ -133,7 +134,7 @@ def test_a_thousand_events_need_no_confirmation(connection: Connection, dlq: Dlq
     assert dlq("archive", "run")["moved"] == 1000
     assert dlq("archive", "restore", "--all", "--reason", "all")["events"] == 1000
     assert dlq("dead-events", "discard", "--all", "--reason", "all")["events"] == 1000
-    connection.execute("update outbox_event_archive set archived_at = now() - interval '366 days'")
+    connection.execute("update dlq.archived set dlq_archived_at = now() - interval '366 days'")
     assert dlq("archive", "purge")["events"] == 1000
     _add_dead_events(connection, 1000, days_ago=31)
     assert dlq("dead-events", "retry-batch", "--all", "--reason", "all")["events"] == 1000
@@ -153,7 +154,7 @@ def test_more_events_need_a_confirmation(connection: Connection, dlq: Dlq) -> No
         dlq("dead-events", "discard", "--all", "--reason", "all")
     assert _count_events(connection) == (1001, 0)
     dlq("archive", "run", "--yes")
-    connection.execute("update outbox_event_archive set archived_at = now() - interval '366 days'")
+    connection.execute("update dlq.archived set dlq_archived_at = now() - interval '366 days'")
     with pytest.raises(RefusedError, match="would delete 1,001 events"):
         dlq("archive", "purge")
     assert _count_events(connection) == (0, 1001)

@@ -17,7 +17,7 @@ from dlq_pipelines.retries.fix import FixTerms
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from dlq_pipelines.text import format_count
 from tests.cli.conftest import CAUSE, ERROR, Ended, Run, add_dead_events, read_json, read_words
-from tests.rows import add_events, kill, one, park
+from tests.rows import add_events, date_deaths, kill, one, park
 
 HOSTILE = "\x1b[2J[bold]\x9b31m\u202eZoë"
 HISTORY_KEYS = {"event_id", "place", "event", "deaths", "retries", "fix"}
@@ -98,11 +98,12 @@ def test_show_finds_an_event_outside_the_outbox(dlq: Run, connection: Connection
         connection, before=datetime.now(UTC), only_exported=False, audit=_build_audit()
     )
     connection.execute(
-        "with gone as (delete from outbox_event_archive where id > 1 returning id),"
+        "with gone as (delete from dlq.archived where id > 1 returning *),"
         " operation as (insert into dlq.audit (kind, actor, reason, filter, events, at)"
         " values ('x', 'x', 'x', '{}', 1, now()) returning id)"
-        " insert into dlq.purged (event_id, audit_id, purged_at)"
-        " select gone.id, operation.id, now() from gone, operation where gone.id = 2"
+        " insert into dlq.purged (death_id, event_id, audit_id, purged_at, died_at, archived_at)"
+        " select dlq_death_id, gone.id, operation.id, now(), now(), now()"
+        " from gone, operation where gone.id = 2"
     )
     shown = {
         event: read_json(dlq("dead-events", "show", str(event), "--json")) for event in (1, 2, 3)
@@ -267,8 +268,7 @@ def test_a_batch_selects_dead_events_by_ids_or_by_a_filter(
     add_dead_events(connection, 2, event_type="b", error="KeyError: 'sku'")
     add_events(connection, 1, event_type="a")
     park(connection, [1])
-    connection.execute("update dlq.death set died_at = '2026-01-01Z' where event_id = 4")
-    connection.execute("update outbox_event set dead_at = '2026-01-01Z' where id = 4")
+    date_deaths(connection, "'2026-01-01Z'", where="d.event_id = 4")
     command = (
         "dead-events",
         "retry-batch",

@@ -24,7 +24,7 @@ from dlq_pipelines.settings import Settings, read_settings
 from tests.cli.conftest import Run
 from tests.cli.test_main import _environment
 from tests.postgres.test_roles import granted_roles
-from tests.rows import add_events, kill, one
+from tests.rows import add_events, date_deaths_by_due_times, kill, one
 
 CHECKS = [
     "connection",
@@ -144,8 +144,8 @@ def test_the_daemon_of_a_deployment_is_found_in_its_own_database(
 @pytest.mark.parametrize(
     "harm",
     [
-        "alter table outbox_event disable trigger dlq_death_update",
-        "drop trigger dlq_death_inserted on outbox_event",
+        "alter table outbox_event disable trigger dlq_update",
+        "drop trigger dlq_insert on outbox_event",
     ],
 )
 def test_the_remedy_restores_a_trigger_that_does_not_fire(
@@ -174,13 +174,15 @@ def test_the_remedy_grants_missing_rights(
     connection.execute(sql.SQL("create role {} login").format(name))
     connection.execute(sql.SQL("grant usage on schema dlq to {}").format(name))
     connection.execute(
-        sql.SQL("grant select on dlq.migration, outbox_event, dlq.death to {}").format(name)
+        sql.SQL(
+            "grant select on dlq.migration, dlq.attachment, outbox_event, dlq.death to {}"
+        ).format(name)
     )
     try:
         monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role))
         rights = _run_doctor(dlq)[1]["rights"]
         assert rights["ok"] is False
-        columns = "status, attempts, next_run_at, dead_at, payload"
+        columns = "status, attempts, next_run_at, payload"
         assert f"grant delete, insert, update ({columns}) on public.outbox_event to {role}" in str(
             rights["remedy"]
         )
@@ -295,15 +297,17 @@ def test_the_exports_check_reads_indexes_only(connection: Connection) -> None:
     """It scans neither table."""
     connection.execute(
         "insert into outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
+        " (aggregate_type, aggregate_id, event_type, payload, status, next_run_at)"
         " select 'order', n::text, 'e', '{}', case when n % 4 = 0 then 'dead' else 'done' end,"
-        " case when n % 4 = 0 then '2026-03-01'::timestamptz + n * interval '1 minute' end"
+        " '2026-03-01'::timestamptz + n * interval '1 minute'"
         " from generate_series(1, 40000) n"
     )
+    date_deaths_by_due_times(connection)
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
     connection.execute("vacuum analyze")
     text = connection.render_query("doctor.unexported", before=datetime(2026, 3, 10, tzinfo=UTC))
     plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
-    assert "Index Only Scan using dlq_dead on outbox_event" in plan, plan
+    assert "Index Only Scan using dead_time on dead" in plan, plan
     assert "Seq Scan on outbox_event" not in plan, plan
     assert "Seq Scan on death" not in plan, plan
 
@@ -312,12 +316,13 @@ def _add_deaths(connection: Connection, days: list[str]) -> None:
     """Add an event that died at noon for each of these days, and classify it."""
     connection.execute(
         "insert into outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, next_run_at)"
         " select 'order', '1', 'e', '{}', 'dead', 'TimeoutError: x',"
         " day::timestamptz + interval '12 hours'"
         " from unnest(%s::text[]) day",
         [[f"{day}T00:00Z" for day in days]],
     )
+    date_deaths_by_due_times(connection)
     classify_deaths(connection, zone=ZoneInfo("UTC"))
 
 
@@ -325,7 +330,7 @@ def test_a_check_is_skipped_if_a_check_that_it_depends_on_fails(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the schema of this release, and without a database."""
-    connection.execute("delete from dlq.migration where series = 'outbox' and number > 1")
+    connection.execute("delete from dlq.migration where number > 1")
     found = _run_doctor(dlq)[1]
     assert (found["schema"]["ok"], found["schema"]["remedy"]) == (False, "dlq migrate")
     assert [found[name]["ok"] for name in ("trigger", "rights", "clock", "backlog", "exports")] == [

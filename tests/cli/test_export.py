@@ -18,6 +18,7 @@ import pytest
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.postgres.connect import Connection
+from tests.rows import date_deaths_by_due_times
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -27,11 +28,12 @@ def run(home: Path, connection: Connection, tmp_path: Path) -> Run:
     """Return a function that runs the command in its own folder, with five deaths of two types."""
     connection.execute(
         "insert into outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, next_run_at)"
         " select 'order', n::text, 'order.' || mod(n, 2),"
         " jsonb_build_object('n', n, 'pin', 'hush'), 'dead', 'KeyError: ' || n,"
         " '2026-03-10T12:00Z'::timestamptz + n * interval '1 hour' from generate_series(1, 5) n"
     )
+    date_deaths_by_due_times(connection)
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     assert home.parent == tmp_path
 
@@ -179,7 +181,7 @@ def test_an_interrupted_export_leaves_the_old_file(
     """A locked table interrupts the stream."""
     (tmp_path / "deaths.json").write_text("old")
     with connection.transaction():
-        connection.execute("lock table outbox_event_archive in access exclusive mode")
+        connection.execute("lock table dlq.archived in access exclusive mode")
         done = run("--output", "deaths.json")
     assert (done.returncode, b"a table was locked" in done.stderr) == (1, True)
     assert (tmp_path / "deaths.json").read_text() == "old"
@@ -191,10 +193,11 @@ def test_a_reader_that_stops_ends_it_silently(connection: Connection) -> None:
     """Such as `| head -1`."""
     connection.execute(
         "insert into outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, dead_at)"
+        " (aggregate_type, aggregate_id, event_type, payload, status, next_run_at)"
         " select 'order', n::text, 'e', to_jsonb(repeat('x', 1000)), 'dead', '2026-03-09'"
         " from generate_series(1, 9000) n"
     )
+    date_deaths_by_due_times(connection)
     command = [str(Path(sys.executable).parent / "dlq"), "dead-events", "export", "--output", "-"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)

@@ -521,7 +521,7 @@ def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Con
     park(connection, [1, 2, 5])
     park(connection, [3], retries=2)
     park(connection, [4])
-    connection.execute("update outbox_event set status = 'done', dead_at = null where id = 4")
+    connection.execute("update outbox_event set status = 'done' where id = 4")
     rows = read_json(dlq("fixes", "parked", "--json"))["events"]
     assert [(row["event_id"], row["retries"]) for row in rows] == [(1, 3), (2, 3), (5, 3)]
     assert all(row.keys() == PARKED_KEYS for row in rows)
@@ -545,7 +545,7 @@ def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Con
         read_words(dlq("fixes", "parked", "--event-type", "c"))
         == "No parked events match this filter."
     )
-    died = one(connection, "select dead_at as at from outbox_event where id = 5")["at"]
+    died = one(connection, "select died_at as at from dlq.dead_event where event_id = 5")["at"]
     assert read_words(dlq("fixes", "parked", "--event-type", "b")) == (
         "event type aggregate cause retries last death "
         f"5 b order 1 {compute_cause_key(NO_SKU)} 3 {died:%Y-%m-%d %H:%M:%S}+00"

@@ -8,7 +8,7 @@ import pytest
 
 from dlq_pipelines.postgres.connect import Connection
 from tests.cli.conftest import Run
-from tests.rows import add_events, kill
+from tests.rows import add_events, kill, set_causes
 
 # Terminal codes (7 and 8 bit), a title, markup, a direction override, a cell end.
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]a[/bold red]\x9b31m\u202eb\r\n| Zoë \x7f日本"
@@ -20,8 +20,7 @@ CAUSES = """
         (select sum(deaths)::int from dlq.cause_day r where r.cause_id = c.id) as deaths,
         (
             select count(*)
-            from dlq.death d
-            join outbox_event e on e.id = d.event_id and e.dead_at = d.died_at
+            from dlq.dead d
             where d.cause_id = c.id
         ) as dead
     from dlq.cause c
@@ -50,11 +49,8 @@ def _causes_and_fixes(connection: Connection) -> None:
         " '', timestamptz '2026-11-20 12:00:00.5+00', now() from generate_series(1, 3) n",
         [HOSTILE],
     )
-    connection.execute(
-        "update dlq.death"
-        " set cause_id = 'c' || case when id < 2 then 1 when id < 4 then 2 else 3 end"
-    )
-    connection.execute("update outbox_event set status = 'done', dead_at = null where id = 7")
+    set_causes(connection, "'c' || case when id < 2 then 1 when id < 4 then 2 else 3 end")
+    connection.execute("update outbox_event set status = 'done' where id = 7")
     connection.execute(
         "insert into dlq.cause_day (day, cause_id, event_type, aggregate_type, deaths)"
         " select date '2026-11-20' + n, cause_id, event_type, 'order', count(*)"

@@ -36,7 +36,7 @@ from tests.alerts.servers import Received, http_server
 from tests.cli.conftest import Ended, Run
 from tests.cli.test_fixes import FIX_KEYS
 from tests.databases import with_dagster
-from tests.rows import add_events, kill, one, park
+from tests.rows import add_events, kill, one, park, set_causes
 
 BIN = Path(sys.executable).parent
 DLQ = str(BIN / "dlq")
@@ -410,7 +410,7 @@ def test_ctrl_c_during_the_imports_ends_it_silently() -> None:
         "dead-events export --output - --format parquet",
         "reports show",
         "causes --help",
-        "migrate --print dlq",
+        "migrate --print migrations",
     ],
 )
 def test_a_reader_that_stops_ends_it_silently(connection: Connection, arguments: str) -> None:
@@ -512,15 +512,12 @@ def test_an_invalid_connection_string_is_not_printed(
     ("change", "message"),
     [
         (
-            "delete from dlq.migration where series = 'outbox' and number > 1",
+            "delete from dlq.migration where number > 1",
             r"lacks \d+ migration.*Run `dlq migrate`\.",
         ),
         (
-            (
-                "insert into dlq.migration (series, number, name, checksum)"
-                " values ('dlq', 9999, '9999_later', 'x')"
-            ),
-            r"the migration dlq/9999_later of a newer release\. Install that release\.",
+            ("insert into dlq.migration (number, name, checksum) values (1000, '1000_later', 'x')"),
+            r"the migration 1000_later of a newer release\. Install that release\.",
         ),
     ],
     ids=["too old", "too new"],
@@ -606,7 +603,7 @@ def _seed(connection: Connection) -> None:
         "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
         " select 'v1-' || n, 'KeyError', n::text, '', now(), now() from generate_series(1, 50) n"
     )
-    connection.execute("update dlq.death set cause_id = 'v1-' || event_id")
+    set_causes(connection, "'v1-' || event_id")
     connection.execute(
         "insert into dlq.fix (cause_id, note, flagged_by, flagged_at)"
         " select 'v1-' || n, 'fixed', 'me', now() from generate_series(1, 50) n order by n"
@@ -645,10 +642,7 @@ def _add_dead_event(connection: Connection, cause: str) -> None:
     """Add a dead event of that cause."""
     add_events(connection, 1)
     kill(connection, "KeyError: 'postcode'", where="status = 'pending'")
-    connection.execute(
-        "update dlq.death set cause_id = %s where event_id = (select max(id) from outbox_event)",
-        [cause],
-    )
+    set_causes(connection, f"'{cause}'", where="event_id = (select max(id) from outbox_event)")
 
 
 def _environment() -> dict[str, str]:

@@ -14,9 +14,9 @@ from dlq_pipelines.postgres.embedded.programs import find_programs
 from dlq_pipelines.postgres.migrate import create_host_tables, load_migrations
 from tests.cli.conftest import Run
 from tests.memory import remove_data
-from tests.rows import one
+from tests.rows import add_events, one
 
-LABELS = [migration.label for migration in load_migrations()]
+LABELS = [migration.name for migration in load_migrations()]
 # All objects that a migration could change: relations with columns, functions, triggers.
 CATALOGUE = """
     select coalesce(string_agg(o, E'\\n' order by o), '') as objects from (
@@ -51,8 +51,8 @@ def application(
             1,
             f"dlq: The database lacks {len(LABELS)} migrations. Run `dlq migrate`.",
         ),
-        (["--print", "outbox"], 0, f"-- {LABELS[-1]}"),
-        (["--print", "dlq"], 0, f"-- {LABELS[0]}"),
+        (["--print", "migrations"], 0, f"-- {LABELS[0]}"),
+        (["--print", "migrations"], 0, f"-- {LABELS[-1]}"),
     ],
 )
 def test_plan_check_and_print_change_nothing(
@@ -75,17 +75,14 @@ def test_migrate_applies_the_plan_once(dlq: Run, application: Connection) -> Non
     assert first.err.splitlines() == [f"applying {label}" for label in LABELS]
     assert first.out == f"{len(LABELS)} applied; the database is up to date.\n"
     assert second.out == "0 applied; the database is up to date.\n"
-    applied = application.execute(
-        "select series || '/' || name as label from dlq.migration order by number, series"
-    ).fetchall()
-    assert [row["label"] for row in applied] == LABELS
+    applied = application.execute("select name from dlq.migration order by number").fetchall()
+    assert [*(row["name"] for row in applied), "outbox"] == LABELS
     assert dlq("migrate", "--check").code == dlq("migrate", "--plan").code == 0
 
 
-def test_the_printed_scripts_create_the_same_database_as_the_command(
+def test_the_printed_script_creates_the_same_database_as_the_command(
     dlq: Run, application: Connection, connection: Connection
 ) -> None:
-    """Both scripts run through psql, in the order that the help names."""
     psql = [
         str(find_programs() / "psql"),
         "-qXf",
@@ -94,10 +91,15 @@ def test_the_printed_scripts_create_the_same_database_as_the_command(
         application.info.dsn,
     ]
     environment = os.environ | {"PGPASSWORD": application.info.password}
-    for line in ("dlq", "outbox"):
-        script = dlq("migrate", "--print", line).out
-        subprocess.run(psql, input=script, text=True, check=True, env=environment)
+    add_events(application, 2)
+    application.execute("update outbox_event set status = 'dead' where id = 1")
+    script = dlq("migrate", "--print", "migrations").out
+    subprocess.run(psql, input=script, text=True, check=True, env=environment)
     assert dlq("migrate", "--check").out == "The database is up to date.\n"
+    assert one(application, "select event_id, was_missed from dlq.death") == {
+        "event_id": 1,
+        "was_missed": False,
+    }
     assert one(application, CATALOGUE) == one(connection, CATALOGUE)
 
 

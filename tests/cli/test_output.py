@@ -17,7 +17,7 @@ import pytest
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.postgres.connect import Connection
 from tests.cli.conftest import Run
-from tests.rows import add_events, kill, one, park
+from tests.rows import add_events, date_deaths, kill, one, park
 
 DLQ = str(Path(sys.executable).parent / "dlq")
 HOSTILE = "=cmd|'/c calc'!A1\t\x1b[2J\n\u202e"
@@ -103,8 +103,7 @@ def test_a_copied_time_works_in_a_filter_even_in_the_repeated_hour(
     monkeypatch.setenv("DLQ_TIMEZONE", "America/New_York")
     times = {1: "2026-11-01T05:30:07Z", 2: "2026-11-01T06:30:07Z", 3: "2026-11-01T07:30:07Z"}
     for event, at in times.items():
-        connection.execute("update outbox_event set dead_at = %s where id = %s", [at, event])
-        connection.execute("update dlq.death set died_at = %s where event_id = %s", [at, event])
+        date_deaths(connection, f"'{at}'", where=f"d.event_id = {event}")
     listed = [line.split("\t") for line in dlq("dead-events", "list").out.splitlines()[1:]]
     died = {int(cells[0]): cells[1] for cells in listed}
     assert died == {
@@ -191,7 +190,7 @@ def test_a_list_continues_at_the_cursor_that_it_printed(dlq: Run) -> None:
     [
         (["dead-events", "list", "--event-type", "nobody's"], "id,aggregate_type,"),
         (["fixes", "list"], "id,selection,"),
-        (["fixes", "parked"], "event_id,"),
+        (["fixes", "parked"], "death_id,"),
         (["alerts", "list"], "key,rule,"),
         (["alerts", "list", "--channels"], "id,waiting,"),
     ],
@@ -206,7 +205,11 @@ def test_csv_without_rows_has_its_header(dlq: Run, listed: list[str], first: str
 
 def test_json_has_times_as_over_http(dlq: Run, connection: Connection) -> None:
     """ISO 8601 in UTC."""
-    connection.execute("update outbox_event set created_at = '2026-11-24 18:30:00.5+02'")
+    connection.execute(
+        "insert into outbox_event"
+        " (aggregate_type, aggregate_id, event_type, payload, status, created_at)"
+        " values ('order', '1', 'e', '{}', 'dead', '2026-11-24 18:30:00.5+02')"
+    )
     (event, *_) = json.loads(dlq("dead-events", "list", "--json").out)["events"]
     assert event["created_at"] == "2026-11-24T16:30:00.500000Z"
 

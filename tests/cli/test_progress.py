@@ -13,7 +13,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.cli import progress
 from dlq_pipelines.postgres.connect import Connection
 from tests.cli.conftest import Run
-from tests.rows import park
+from tests.rows import date_deaths_by_due_times, park
 
 
 class Clock:
@@ -30,9 +30,10 @@ class Clock:
 def _add_dead_events(connection: Connection) -> None:
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-        " last_error, dead_at) select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1',"
+        " last_error, next_run_at) select 'order', n::text, 'e', '{}', 'dead', 'KeyError: 1',"
         " now() - interval '40 days' from generate_series(1, 3) n"
     )
+    date_deaths_by_due_times(connection)
 
 
 LONG_WORK = (

@@ -336,7 +336,7 @@ def test_classified_and_retried_deaths_and_those_of_other_days_stay_where_they_a
 def test_the_shop_runs_in_tables_with_hostile_names(
     empty_database: Database, called: ProviderServers
 ) -> None:
-    database = Database(empty_database.url, TableNames('My "App', "out%box", "Archive; --", "d'lq"))
+    database = Database(empty_database.url, TableNames('My "App', "out%box; --", "d'lq"))
     with database.connect() as connection:
         create_host_tables(connection)
         apply_migrations(connection, load_migrations())

@@ -5,17 +5,36 @@ import sys
 
 import pglast
 
+from dlq_pipelines.outbox.mapping import load_mapping
+from dlq_pipelines.outbox.mapping_types import MappedColumn
+from dlq_pipelines.outbox.shape import build_shape
 from dlq_pipelines.postgres.migrate import load_migrations
 from dlq_pipelines.postgres.queries import SQL_FOLDER, TableNames, bind_names, load_queries
-from dlq_pipelines.postgres.shape import REFERENCE_SHAPE
 
 _PARAMETER = re.compile(r"%\([a-z_]+\)s")
+
+
+_TIME = "timestamp with time zone"
+_SHAPE = build_shape(
+    load_mapping("dispatchbox"),
+    [
+        MappedColumn("id", "bigint"),
+        MappedColumn("aggregate_type", "text"),
+        MappedColumn("aggregate_id", "text"),
+        MappedColumn("event_type", "text"),
+        MappedColumn("payload", "jsonb"),
+        MappedColumn("status", "text"),
+        MappedColumn("attempts", "integer"),
+        MappedColumn("next_run_at", _TIME),
+        MappedColumn("created_at", _TIME),
+    ],
+)
 
 
 def main() -> int:
     """Parse all SQL texts; print the errors and return 1 if there are any."""
     texts = {
-        migration.name: bind_names(migration.text, TableNames(), REFERENCE_SHAPE)
+        migration.name: bind_names(migration.text, TableNames(), _SHAPE)
         for migration in load_migrations()
     }
     for file in (*SQL_FOLDER.glob("host/*.sql"), *SQL_FOLDER.glob("demo/*.sql")):

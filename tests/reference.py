@@ -13,8 +13,9 @@ import dagster as dg
 from dlq_pipelines.alerts.rules import ALERT_RULES, NEVER, AlertRule
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.metrics import DeadLetterCollector, read_metrics_snapshot
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.databases import scratch_server
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -128,7 +129,7 @@ def main() -> int:
         Database(server.ensure_database("docs")).connect() as connection,
     ):
         create_host_tables(connection)
-        apply_migrations(connection, load_migrations())
+        install_outbox(connection)
         PAGE.write_text(render_page(PAGE.read_text(encoding="utf-8"), connection), encoding="utf-8")
     return 0
 

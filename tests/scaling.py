@@ -24,10 +24,11 @@ from dlq_pipelines.exports.target import open_local_target
 from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.dead_events import StatsDimension, get_dead_event_stats, list_dead_events
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.reconcile import reconcile_events
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from dlq_pipelines.reports.figures import ReportPolicy
 from dlq_pipelines.reports.report import build_report
 from dlq_pipelines.retries.advance import advance_fix
@@ -107,7 +108,7 @@ def measure_size(events: int) -> dict[str, str]:
 
 def _fill(connection: Connection, events: int) -> None:
     create_host_tables(connection)
-    apply_migrations(connection, load_migrations())
+    install_outbox(connection)
     # No triggers: LEDGER writes the ledger at once.
     connection.execute("set session_replication_role = replica")
     connection.execute(EVENTS, {"events": events})

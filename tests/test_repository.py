@@ -98,7 +98,7 @@ def test_eight_workers_never_share_an_event(connection: Connection, database: Da
         with OutboxRepository(database.url) as repository:
             while batch := repository.fetch_pending(25):
                 with lock:
-                    handed.update(event.id for event in batch)
+                    handed.update(int(event.id) for event in batch)
                 for event in batch[::2]:
                     repository.mark_success(event.id)
 

@@ -25,9 +25,9 @@ from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.errors import RefusedError, SchemaError
 from dlq_pipelines.exports.export import export_day, verify_day
 from dlq_pipelines.exports.target import open_local_target
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, load_migrations
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from tests.rows import deaths_at, one
 
@@ -494,7 +494,7 @@ def test_columns_that_the_application_adds_are_archived_after_a_migration(
         ("Trace id", "uuid", None),
         ("n", "bigint", None),
     ]
-    apply_migrations(connection, load_migrations())
+    install_outbox(connection)
     assert connection.run("archive.columns_lacking").fetchall() == []
     connection.execute(
         "update outbox_event set \"Trace id\" = ('00000000-0000-0000-0000-00000000000' || id)::uuid"
@@ -516,9 +516,9 @@ def test_columns_that_the_application_adds_are_archived_after_a_migration(
 def test_a_column_with_another_type_in_the_archive_stops_it(connection: Connection) -> None:
     """It would round the value. The hint is the statement that resolves it."""
     connection.execute("alter table outbox_event add column amount numeric(10,1)")
-    apply_migrations(connection, load_migrations())
+    install_outbox(connection)
     connection.execute("alter table outbox_event alter column amount type numeric(12,3)")
-    assert apply_migrations(connection, load_migrations()) == []
+    assert install_outbox(connection) == []
     add_deaths(connection, 1, days_ago=31)
     connection.execute("update outbox_event set amount = 1.234")
     with pytest.raises(SchemaError, match="with their old types") as raised:
@@ -535,7 +535,7 @@ def test_a_column_with_another_type_in_the_archive_stops_it(connection: Connecti
 def test_columns_that_the_application_drops_stay_in_the_archive(connection: Connection) -> None:
     """Events that have no value for them are archived and restored without a migration."""
     connection.execute("alter table outbox_event add column tenant text not null default 'acme'")
-    apply_migrations(connection, load_migrations())
+    install_outbox(connection)
     add_deaths(connection, 1, days_ago=32)
     assert run_archive(connection).moved == 1
     connection.execute("alter table outbox_event drop column tenant")
@@ -618,7 +618,7 @@ def test_ids_that_are_generated_always_stay_the_same(empty_database: Database) -
             " created_at timestamptz not null default now(),"
             " amount numeric generated always as ((payload ->> 'n')::numeric / 10) stored)"
         )
-        apply_migrations(connection, load_migrations())
+        install_outbox(connection)
         add_deaths(connection, 3, days_ago=31)
         rows = "select * from outbox_event order by id"
         before = connection.execute(rows).fetchall()

@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.postgres.embedded.programs import PACKAGE
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.retries.fire import (
     archive,
     at_work,
@@ -44,7 +45,7 @@ def test_a_kill_at_any_moment_loses_no_event(tmp_path: Path) -> None:
         database = Database(server.url)
         with database.connect() as connection:
             create_host_tables(connection)
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
         with at_work(stop, (work, (server.url, "none", 1))):
             for number in range(rounds):
                 with database.connect() as connection:

@@ -19,9 +19,9 @@ from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, load_migrations
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
@@ -81,7 +81,7 @@ def test_a_restored_event_is_unchanged_and_has_no_second_death(connection: Conne
         " add column twice bigint generated always as (id * 2) stored,"
         " add column \"select\" text default ''"
     )
-    apply_migrations(connection, load_migrations())
+    install_outbox(connection)
     add_dead_events(connection, 25)
     rows = "select e::text as row, e.payload::text from outbox_event e order by id"
     before = connection.execute(rows).fetchall()

@@ -15,9 +15,10 @@ from dlq_pipelines.outbox.dead_events import (
     get_dead_event_stats,
     list_dead_events,
 )
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.bench.figure import TARGET, Figure, sized
 from tests.databases import scratch_server
 
@@ -50,7 +51,7 @@ def measure() -> Iterator[Figure]:
         database = Database(server.ensure_database("api"))
         with database.connect() as connection:
             create_host_tables(connection)
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
             connection.execute(FILL.format(dead=DEAD).encode())
             connection.execute("vacuum analyze")
             yield from _measure_pages(connection)

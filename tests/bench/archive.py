@@ -17,8 +17,9 @@ from dlq_pipelines import OutboxRepository
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.outbox import BATCH
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.bench.figure import TARGET, Figure, sized
 from tests.databases import scratch_server
 
@@ -74,7 +75,7 @@ def measure() -> Iterator[Figure]:
         database = Database(server.ensure_database("archive"))
         with database.connect() as connection:
             create_host_tables(connection)
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
             ours: list[float] = []
             peer: list[float] = []
             batches: list[float] = []

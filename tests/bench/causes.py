@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.causes.classify import BATCH, classify_deaths
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.bench.figure import Figure, sized
 from tests.databases import scratch_server
 
@@ -47,7 +48,7 @@ def measure() -> Iterator[Figure]:
         database = Database(server.ensure_database("deaths"))
         with database.connect() as connection:
             create_host_tables(connection)
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
             peer = _measure_seconds(connection, _assign_one_cause)
             ours = _measure_seconds(connection, _classify)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

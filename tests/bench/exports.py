@@ -18,9 +18,10 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.day import Day
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.bench.figure import TARGET, Figure, measure_peak, run_module, sized
 from tests.databases import scratch_server
 
@@ -132,7 +133,7 @@ def _compare_with_peers(
 
 def _fill(connection: Connection, deaths: int) -> None:
     create_host_tables(connection)
-    apply_migrations(connection, load_migrations())
+    install_outbox(connection)
     # The triggers are off: one statement writes the ledger.
     connection.execute("set session_replication_role = replica")
     connection.execute(EVENTS, {"deaths": deaths})

@@ -16,8 +16,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from dlq_pipelines.alerts.alert import AlertPolicy, list_transitions
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.metrics import DeadLetterCollector, build_snapshot_reader
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.bench.figure import TARGET, Figure, sized
 from tests.databases import scratch_server
 
@@ -58,7 +59,7 @@ def measure() -> Iterator[Figure]:
         database = Database(server.ensure_database("metrics"))
         with database.connect() as connection:
             create_host_tables(connection)
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
             connection.execute(FILL.encode())
             yield _measure_scrape(
                 database,

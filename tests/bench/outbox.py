@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import psycopg
 
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.bench.figure import Figure
 from tests.databases import scratch_server
 
@@ -49,7 +50,7 @@ def measure() -> Iterator[Figure]:
             # The worker stores its error in both, so both write the same row.
             connection.execute("alter table outbox_event add column last_error text")
         with ours.connect() as connection:
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
         for operation, statement, bound in (("a death", DIE, 1.25), ("a success", SUCCEED, 1.10)):
             with (
                 psycopg.connect(ours.url, autocommit=True) as migrated,

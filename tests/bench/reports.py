@@ -14,8 +14,9 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.day import Day
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.bench.figure import TARGET, Figure, measure_peak, run_module, sized
 from tests.databases import scratch_server
 
@@ -72,7 +73,7 @@ def measure() -> Iterator[Figure]:
 
 def _fill(connection: Connection) -> None:
     create_host_tables(connection)
-    apply_migrations(connection, load_migrations())
+    install_outbox(connection)
     # No triggers: LEDGER writes the ledger at once.
     connection.execute("set session_replication_role = replica")
     connection.execute(EVENTS, {"deaths": DEATHS})

@@ -16,9 +16,10 @@ from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.outbox import BATCH
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixStatus, FixTerms, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, list_due_fixes
@@ -89,7 +90,7 @@ def measure() -> Iterator[Figure]:
         database = Database(server.ensure_database("retries"))
         with database.connect() as connection:
             create_host_tables(connection)
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
             yield _measure_release(connection)
             yield _measure_memory(connection)
             yield _measure_sensor_query(connection)

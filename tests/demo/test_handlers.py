@@ -19,6 +19,7 @@ from dlq_pipelines.demo.worker import WorkResult, drain_outbox, run_workers
 from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.repository import OutboxRepository
+from dlq_pipelines.validate import EventId
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LAST_LINE = {
@@ -191,7 +192,7 @@ def test_the_false_repair_breaks_no_healthy_payment(
 def test_several_workers_never_deliver_one_event_twice(
     open_shop: Connection, database: Database, called: ProviderServers
 ) -> None:
-    seen: Counter[tuple[int, int]] = Counter()
+    seen: Counter[tuple[EventId, int]] = Counter()
     threads: set[int] = set()
 
     class Counting(Handlers):

@@ -21,8 +21,9 @@ from dlq_pipelines.demo.servers import ProviderServers, run_provider_servers
 from dlq_pipelines.demo.shop import CAMPAIGN_DAY, Clerk, Fault, ShopDay, ShopEventKind
 from dlq_pipelines.demo.worker import drain_outbox
 from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from dlq_pipelines.postgres.queries import TableNames
 from dlq_pipelines.repository import OutboxRepository
 from dlq_pipelines.settings import Settings
@@ -339,7 +340,7 @@ def test_the_shop_runs_in_tables_with_hostile_names(
     database = Database(empty_database.url, TableNames('My "App', "out%box; --", "d'lq"))
     with database.connect() as connection:
         create_host_tables(connection)
-        apply_migrations(connection, load_migrations())
+        install_outbox(connection)
         shop.create_shop(connection)
         shop.play_day(connection, replace(DAY, events=60), zone=ZONE, seed=3, now=NOW)
 

@@ -7,8 +7,9 @@ import os
 import secrets
 import sys
 
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.databases import scratch_server
 from tests.drills.exports import survive_kills
 
@@ -23,7 +24,7 @@ def main() -> int:
         database = Database(server.ensure_database("drill"))
         with database.connect() as connection:
             create_host_tables(connection)
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
         hit = survive_kills(database, folder / "exports", kills=KILLS, seed=seed)
     print(f"exports: {KILLS} kills, {hit} before the end")
     print("every file is complete, and so is the last export")

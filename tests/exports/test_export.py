@@ -41,8 +41,8 @@ from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.exports.manifest import ExportOptions
 from dlq_pipelines.exports.redact import parse_redaction
 from dlq_pipelines.exports.target import open_local_target
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, load_migrations
 from dlq_pipelines.retries.retry import retry_events, retry_with_payload
 from dlq_pipelines.settings import ExportFormat
 from tests.rows import deaths_at, one
@@ -336,7 +336,7 @@ def test_payload_column_may_have_the_type_json(
         "drop view dlq.outbox, dlq.archive;"
         " alter table outbox_event alter payload type json; delete from dlq.attachment"
     )
-    apply_migrations(connection, load_migrations())
+    install_outbox(connection)
     payload = '{ "nul": "\\u0000", "n": 1.00, "n": 1e2 }'
     with deaths_at(connection, DAY.start):
         connection.execute(

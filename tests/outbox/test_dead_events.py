@@ -14,6 +14,7 @@ from dlq_pipelines.outbox.dead_events import (
 )
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.validate import EventId
 from tests.rows import add_events, date_deaths, kill, one
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -48,9 +49,9 @@ def _fill(connection: Connection, count: int) -> None:
     connection.execute("vacuum analyze")
 
 
-def _all(connection: Connection, selection: Selection, *, limit: int) -> list[int]:
+def _all(connection: Connection, selection: Selection, *, limit: int) -> list[EventId]:
     """Every event of the pages, one after the other."""
-    ids: list[int] = []
+    ids: list[EventId] = []
     after: str | None = None
     while True:
         page = list_dead_events(connection, selection, limit=limit, after=after)

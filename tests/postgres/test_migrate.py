@@ -17,6 +17,7 @@ from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.installation import open_connection
+from dlq_pipelines.outbox.install import describe_shape, install_outbox
 from dlq_pipelines.outbox.reconcile import reconcile_events
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -39,7 +40,7 @@ HOSTILE = TableNames('My "App', "out\"box's %s", "d l%q")
 
 def test_a_second_run_applies_nothing(connection: Connection) -> None:
     assert list_pending_migrations(connection, load_migrations()) == []
-    assert apply_migrations(connection, load_migrations()) == []
+    assert install_outbox(connection) == []
 
 
 def test_an_applied_file_that_was_edited_is_refused(connection: Connection) -> None:
@@ -47,7 +48,7 @@ def test_an_applied_file_that_was_edited_is_refused(connection: Connection) -> N
     edited = load_migrations()
     edited[1] = replace(edited[1], text=edited[1].text + "\n-- an edit\n")
     with pytest.raises(SchemaError, match=f"{edited[1].name} was edited"):
-        apply_migrations(connection, edited)
+        apply_migrations(connection, edited, shape=describe_shape(connection))
 
 
 def test_a_database_of_a_newer_release_is_refused(connection: Connection) -> None:
@@ -63,7 +64,7 @@ def test_concurrent_runs_apply_each_file_once(empty_database: Database) -> None:
 
     def run(_: int) -> int:
         with empty_database.connect() as connection:
-            return len(apply_migrations(connection, load_migrations()))
+            return len(install_outbox(connection))
 
     with ThreadPoolExecutor(8) as pool:
         applied = list(pool.map(run, range(8)))
@@ -76,7 +77,7 @@ def test_without_an_outbox_table_nothing_is_applied(empty_database: Database) ->
     """The error names the settings, and the schema `dlq` is not created."""
     with empty_database.connect() as connection:
         with pytest.raises(SchemaError, match="DLQ_OUTBOX_TABLE"):
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
         assert not connection.fetch_one("migration.exists")["found"]
 
 
@@ -97,7 +98,7 @@ def test_the_migration_of_a_table_in_use_keeps_all_rows_and_records_dead_events(
         with ThreadPoolExecutor(1) as pool:
             worker = pool.submit(run_simple_worker, empty_database, started, stop)
             started.wait()
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
             stop.set()
             died = worker.result()
         found = connection.execute(
@@ -137,8 +138,8 @@ def test_the_migration_gives_up_if_the_table_stays_locked(empty_database: Databa
         with application.transaction():
             application.execute("select * from outbox_event limit 1")
             with pytest.raises(SchemaError, match="Migration outbox got no lock"):
-                apply_migrations(connection, load_migrations())
-        applied = apply_migrations(connection, load_migrations())
+                install_outbox(connection)
+        applied = install_outbox(connection)
     assert [migration.name for migration in applied] == ["outbox"]
 
 
@@ -156,7 +157,7 @@ def test_existing_dead_events_are_recorded_once_with_an_estimated_time(
             " case n % 4 when 1 then '2026-02-01Z' when 2 then '-infinity' else 'infinity' end"
             "::timestamptz from generate_series(1, 16000) n"
         )
-        apply_migrations(connection, load_migrations())
+        install_outbox(connection)
         # As a run that was killed.
         connection.execute("delete from dlq.death where event_id >= 3000")
         connection.execute("update dlq.attachment set recorded_at = null")
@@ -164,7 +165,7 @@ def test_existing_dead_events_are_recorded_once_with_an_estimated_time(
             migration.name for migration in list_pending_migrations(connection, load_migrations())
         ] == ["outbox"]
         connection.execute("update outbox_event set status = 'dead' where id = 16000")
-        apply_migrations(connection, load_migrations())
+        install_outbox(connection)
         found = one(
             connection,
             "select count(*),"
@@ -196,7 +197,7 @@ def test_a_locked_dead_event_is_recorded_by_the_next_reconciliation(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
             " select 'order', n::text, 'order.placed', '{}', 'dead' from generate_series(1, 3) n"
         )
-        apply_migrations(connection, load_migrations())
+        install_outbox(connection)
         connection.execute("delete from dlq.death")
         with application.transaction():
             application.execute("select from outbox_event where id = 2 for update")
@@ -214,7 +215,7 @@ def test_hostile_names_work_throughout(empty_database: Database) -> None:
     database = replace(empty_database, names=HOSTILE)
     with database.connect() as connection:
         create_host_tables(connection)
-        apply_migrations(connection, load_migrations())
+        install_outbox(connection)
         add_death(database)
         assert classify_deaths(connection, zone=read_settings().zone).deaths == 1
         with OutboxRepository(database.url, names=HOSTILE) as repository:
@@ -244,14 +245,12 @@ def test_the_printed_script_runs_under_plain_psql(
     database = replace(empty_database, names=names)
     with database.connect() as connection:
         create_host_tables(connection)
+        text = render_migrations(names, describe_shape(connection))
     script = tmp_path / "all.sql"
-    script.write_text(render_migrations(names))
+    script.write_text(text)
     run_psql(database, script)
     with database.connect() as connection:
-        # What was dead before is recorded by `dlq migrate`, in batches.
-        assert [
-            migration.name for migration in apply_migrations(connection, load_migrations())
-        ] == ["outbox"]
+        assert install_outbox(connection) == []
         assert list_pending_migrations(connection, load_migrations()) == []
         add_death(database)
         assert classify_deaths(connection, zone=read_settings().zone).deaths == 1

@@ -32,12 +32,11 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.exports.export import export_day, verify_day
 from dlq_pipelines.exports.target import open_local_target
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import (
-    apply_migrations,
     create_host_tables,
-    load_migrations,
     render_roles,
     require_current,
 )
@@ -420,7 +419,7 @@ def test_roles_work_with_names_that_need_quotes(empty_database: Database) -> Non
     database = replace(empty_database, names=names)
     with database.connect() as owner:
         create_host_tables(owner)
-        apply_migrations(owner, load_migrations())
+        install_outbox(owner)
         with granted_roles(database, names) as urls:
             with replace(database, url=urls["operator"]).connect() as operator:
                 assert classify_deaths(operator, zone=UTC_ZONE).deaths == 0

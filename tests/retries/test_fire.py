@@ -17,11 +17,12 @@ import pytest
 
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
 from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.embedded import start_server
 from dlq_pipelines.postgres.embedded.programs import PACKAGE
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import Fix, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, list_fixes
@@ -118,7 +119,7 @@ def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> N
         database = Database(server.url)
         with database.connect() as connection:
             create_host_tables(connection)
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
         waves: list[Wave] = []
         with at_work(stop, (work, (server.url, FAILS, 1))):
             for number in range(kills):

@@ -1,6 +1,6 @@
 -- Moves of events. They write to the application's table by its key, and a setting of the
--- transaction shows the triggers that the ledger is written here, for all events at once. Functions pin no search path:
--- the application's own triggers fire and may look up names by it.
+-- transaction shows the triggers that the ledger is written here, for all events at once. Functions
+-- pin no search path: the application's own triggers fire and may look up names by it.
 
 create or replace function :"dlq_schema".outbox_table() returns regclass
     language sql stable as $$ select :'outbox_regclass'::regclass $$;
@@ -84,8 +84,8 @@ end
 $$;
 
 -- Archives the dead events of these deaths, which the caller has locked. Returns the deaths of the
--- events that it moved. An event stays if a row of the application refers to it. Deleted and inserted by one statement, so an event is never in both tables
--- or in neither.
+-- events that it moved. An event stays if a row of the application refers to it. One statement
+-- deletes and inserts, so an event is never in both tables or in neither.
 create or replace function :"dlq_schema".archive_events(deaths bigint[], archived_at timestamptz)
     returns bigint[] language plpgsql
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -185,7 +185,8 @@ begin
         from (values (1)) one left join last on true',
         :'dead_now_regclass', :'outbox_regclass', :'o_id', :'o_created_at', :'o_dead',
         :"dlq_schema".unreferenced(), :'fix_regclass', :'wanted_regclass')
-    into deaths, locked, rows, last_time, last_id using before, times, after_time, after_id, size, room;
+    into deaths, locked, rows, last_time, last_id
+    using before, times, after_time, after_id, size, room;
     moved := cardinality(:"dlq_schema".archive_events(deaths, archived_at));
 end
 $$;

@@ -63,8 +63,11 @@ with page as materialized (
                 and n.aggregate_id = page.aggregate_id and n.aggregate_type = page.aggregate_type
                 and (coalesce(n.event_created_at, '-infinity'), n.event_id)
                     < (coalesce(page.event_created_at, '-infinity'), page.event_id)
-            ) or exists (
-            -- Few, and not by aggregate in any index.
+            -- Those without a cause are in no index by aggregate: hashed once for the batch.
+            ) or (page.aggregate_type, page.aggregate_id) in (
+                select d.aggregate_type, d.aggregate_id from :"dlq_schema".death d
+                where d.cause_id is null and d.ended_at is null)
+            and exists (
             select from :"dlq_schema".death d
             where d.cause_id is null and d.ended_at is null
                 and d.aggregate_id = page.aggregate_id and d.aggregate_type = page.aggregate_type

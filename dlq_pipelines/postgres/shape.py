@@ -22,7 +22,7 @@ def _list_columns(alias: str) -> str:
     states = {
         "dead": f"{alias}.status operator(pg_catalog.=) 'dead'",
         "delivered": f"{alias}.status operator(pg_catalog.=) 'done'",
-        "waiting": f"{alias}.status operator(pg_catalog.=) any (array['pending', 'retry'])",
+        "waiting": f"{alias}.status operator(pg_catalog.=) any ('{{pending,retry}}')",
     }
     return ",\n    ".join([*listed, *(f"{text} as {name}" for name, text in states.items())])
 

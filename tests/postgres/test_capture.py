@@ -423,3 +423,46 @@ def test_a_restore_that_a_classification_overtakes_is_known_as_dead_once(
         assert classify(connection) == 1
     assert list_known(connection) == [1]
     assert one(connection, "select count(*) from dlq.dead") == {"count": 1}
+
+
+def test_a_change_in_repeatable_read_during_a_classification_is_found_by_the_reconciliation(
+    connection: Connection, database: Database
+) -> None:
+    """The trigger cannot see what the classification wrote, and does not refuse the change."""
+    add_events(connection, 1)
+    kill(connection, "boom")
+    with database.connect() as other:
+        other.execute("begin isolation level repeatable read")
+        other.execute("select from outbox_event")
+        assert classify(connection) == 1
+        other.execute("update outbox_event set status = 'done'")
+        other.execute("commit")
+    assert one(connection, "select status from outbox_event") == {"status": "done"}
+    reconcile(connection)
+    assert list_known(connection) == []
+
+
+def test_the_trigger_calls_nothing_that_a_worker_could_put_in_its_way(
+    connection: Connection,
+) -> None:
+    """It has the rights of its owner and the search path of the worker."""
+    add_events(connection, 1)
+    connection.execute(
+        "create table called (by text);"
+        "create schema evil;"
+        "create function evil.call(oid) returns boolean language plpgsql as"
+        " $$ begin insert into public.called values ('regclass'); return true; end $$;"
+        "create domain evil.regclass as oid check (evil.call(value));"
+        "create function evil.same(text, text) returns boolean language plpgsql as"
+        " $$ begin insert into public.called values ('='); return true; end $$;"
+        "create operator evil.= (leftarg = text, rightarg = text, function = evil.same);"
+        "create function evil.clock_timestamp() returns timestamptz language plpgsql as"
+        " $$ begin insert into public.called values ('clock'); return now(); end $$"
+    )
+    connection.execute("set search_path = evil, public, pg_catalog")
+    connection.execute("update outbox_event set status = 'dead'")
+    connection.execute("update outbox_event set status = 'done'")
+    connection.execute("alter table dlq.death rename to lost")  # not even the id is recorded
+    connection.execute("update outbox_event set status = 'dead'")
+    connection.execute("reset search_path")
+    assert one(connection, "select count(*) from called") == {"count": 0}

@@ -7,6 +7,7 @@ import pglast
 
 from dlq_pipelines.postgres.migrate import load_migrations
 from dlq_pipelines.postgres.queries import SQL_FOLDER, TableNames, bind_names, load_queries
+from dlq_pipelines.postgres.shape import REFERENCE_SHAPE
 
 _PARAMETER = re.compile(r"%\([a-z_]+\)s")
 
@@ -14,7 +15,8 @@ _PARAMETER = re.compile(r"%\([a-z_]+\)s")
 def main() -> int:
     """Parse all SQL texts; print the errors and return 1 if there are any."""
     texts = {
-        migration.label: bind_names(migration.text, TableNames()) for migration in load_migrations()
+        migration.name: bind_names(migration.text, TableNames(), REFERENCE_SHAPE)
+        for migration in load_migrations()
     }
     for file in (*SQL_FOLDER.glob("host/*.sql"), *SQL_FOLDER.glob("demo/*.sql")):
         texts[str(file.relative_to(SQL_FOLDER))] = bind_names(

@@ -142,7 +142,9 @@ def list_dead_events(
     parameters = _build_parameters(connection, selection)
     with connection.transaction():
         connection.run("session.use_one_snapshot")
-        deaths = _find_deaths(connection, parameters, key, wanted=wanted, skipped=skipped, plain=plain)
+        deaths = _find_deaths(
+            connection, parameters, key, wanted=wanted, skipped=skipped, plain=plain
+        )
         rows = connection.run(
             "dead_event.events", deaths=deaths[:limit], longest=_MAX_TEXT_LENGTH
         ).fetchall()

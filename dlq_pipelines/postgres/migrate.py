@@ -266,7 +266,6 @@ def _apply(connection: Connection, migration: Migration, shape: Mapping[str, str
                 text = bind_names(migration.text, connection.names, shape)
                 connection.execute(text.encode())
                 _record(connection, migration, shape)
-            return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if attempt < _LOCK_TRIES:
                 time.sleep(0.2 * attempt)
@@ -279,6 +278,8 @@ def _apply(connection: Connection, migration: Migration, shape: Mapping[str, str
             raise SchemaError(
                 error.diag.message_primary or "", error.diag.message_hint or ""
             ) from None
+        else:
+            return
     raise SchemaError(
         f"Migration {migration.name} got no lock in {_LOCK_TRIES} tries: a long transaction holds "
         "the table or its rows.",

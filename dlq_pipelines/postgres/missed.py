@@ -28,7 +28,8 @@ def record_missed_deaths(
         is_missed: mark the deaths as missed; False for those from before the triggers.
         progress: called after each batch with the number of events read.
     """
-    recorded = read = 0
+    recorded: int = 0
+    read: int = 0
     after: str | None = None
     while True:
         batch = connection.fetch_one(

@@ -36,7 +36,9 @@ class TableNames:
     dlq_schema: str = "dlq"
 
 
-def bind_names(text: str, names: TableNames, shape: Mapping[str, str] = MappingProxyType({})) -> str:
+def bind_names(
+    text: str, names: TableNames, shape: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Replace the psql variables of a text.
 
     `:"name"` becomes an identifier, `:'name'` a literal, and `:name` the SQL that `shape` has.

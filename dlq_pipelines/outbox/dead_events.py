@@ -148,7 +148,7 @@ def list_dead_events(
         rows = connection.run(
             "dead_event.events", deaths=deaths[:limit], longest=_MAX_TEXT_LENGTH
         ).fetchall()
-    events = tuple(_build_listed_event(row) for row in rows)
+    events = tuple(_build_listed_event(row) for row in rows if row["id"] is not None)
     return DeadEventPage(events, _encode_cursor(rows[-1]) if len(deaths) > limit else None)
 
 

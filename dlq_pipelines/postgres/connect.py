@@ -8,11 +8,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.abc import Buffer
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.json import set_json_loads
 
 from dlq_pipelines.errors import DatabaseUnavailableError
@@ -24,6 +27,26 @@ if TYPE_CHECKING:
 
 _NOT_A_URL = "DLQ_DATABASE_URL is not a connection string."
 _URL_HINT = "Write postgresql://user:password@host:5432/database."
+
+
+# Python's times end here; a day less, so that each time zone can show them.
+_EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
+_LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+
+
+class _BoundedTimeLoader(TimestamptzLoader):
+    """Loads times that Python does not have, such as infinity, as its earliest or latest."""
+
+    def load(self, data: Buffer) -> datetime:
+        text = bytes(data)
+        if text == b"infinity":
+            return _LATEST
+        if text == b"-infinity" or text.endswith(b" BC"):
+            return _EARLIEST
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return _LATEST
 
 
 class Connection(psycopg.Connection[DictRow]):
@@ -140,6 +163,7 @@ class Database:
     def _configure(self, connection: Connection) -> None:
         connection.names = self.names
         set_json_loads(_parse_json, connection)
+        connection.adapters.register_loader("timestamptz", _BoundedTimeLoader)
         connection.run(
             "session.configure",
             statement_timeout=_milliseconds(self.statement_timeout),

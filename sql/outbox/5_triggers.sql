@@ -47,7 +47,7 @@ exception when others then
                 :new_id, '', '', '', 0, null, pg_catalog.clock_timestamp());
         end if;
     exception when others then
-        raise warning 'dlq-pipelines did not record a change of %: %', tg_relid::regclass, sqlerrm;
+        raise warning 'dlq-pipelines did not record a change of %: %', tg_relid::pg_catalog.regclass, sqlerrm;
     end;
     return null;
 end

@@ -48,7 +48,8 @@ select coalesce((
 from page
 
 -- name: events
--- The events of these deaths that are still dead, with the cause that they are shown as. Payloads
+-- The events of these deaths, with the cause that they are shown as. The columns of one that is no
+-- longer dead, although no trigger saw it, are null. Payloads
 -- are returned as text, because some JSON is too deep or has too many digits for parsers, and are
 -- cut to the length that may be shown.
 select d.id as death_id,
@@ -70,10 +71,10 @@ select d.id as death_id,
 from unnest(%(deaths)s::bigint[]) as given (death_id)
 cross join lateral (
     select d.* from :"dlq_schema".death d where d.id = given.death_id limit 1) d
-cross join lateral (
+left join lateral (
     select o.* from :"dlq_schema".outbox o
     where o.id = d.event_id and o.created_at is not distinct from d.event_created_at and o.dead
-    limit 1) o
+    limit 1) o on true
 left join :"dlq_schema".cause c on c.id = d.cause_id
 order by d.died_at desc, d.id desc
 

@@ -31,7 +31,7 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries import advance, fix, settle
 from dlq_pipelines.retries.fix import FixTerms
 from dlq_pipelines.retries.fixes import list_due_fixes
-from tests.retries.machine import ASTRAY, AUDITED, IN_ONE_PLACE
+from tests.retries.machine import ASTRAY, AUDITED, DEAD, IN_ONE_PLACE, KNOWN_AS_DEAD
 
 ERROR = "TimeoutError: no answer"
 TERMS = FixTerms(max_backlog=timedelta(days=1))
@@ -150,6 +150,10 @@ def no_event_is_missing(connection: Connection, *, events: int) -> None:
     }
     assert connection.execute(IN_ONE_PLACE).fetchone() == {"n": events}
     assert connection.execute(ASTRAY).fetchall() == []
+    assert (
+        connection.execute(KNOWN_AS_DEAD.encode()).fetchall()
+        == connection.execute(DEAD.encode()).fetchall()
+    )
     assert (
         connection.execute(AUDITED).fetchone()
         == connection.execute("select count(*) as n from dlq.retry").fetchone()

@@ -308,6 +308,11 @@ def _build_check_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         "Events that the last reconciliation found missing or duplicated; absent before the first.",
         unaccounted,
     )
+    yield CounterMetricFamily(
+        "dlq_missed_deaths",
+        "Deaths that no trigger saw and that a reconciliation recorded.",
+        value=snapshot.state["missed"],
+    )
 
 
 def _build_job_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:

@@ -57,17 +57,21 @@ CHECK_DESCRIPTIONS = {
         "`dlq doctor`.",
     ),
     "no_event_is_missing": CheckDescription(
-        "Every event that ever died is in the outbox, in the archive, or delivered.",
-        "Events are missing or duplicated: another program deleted or copied rows.",
+        "Every event that ever died is in the outbox, in the archive, or delivered, and every "
+        "death was recorded by a trigger.",
+        "Events are missing or duplicated: another program deleted or copied rows. Or deaths were "
+        "missed: the triggers of the outbox table were disabled or dropped. The reconciliation "
+        "has recorded those deaths.",
         "`dlq dead-events show ID` shows the history of an event. Stop `purge_weekly`, and "
-        "restore missing rows from a backup or from the export of the day.",
+        "restore missing rows from a backup or from the export of the day. If deaths were missed, "
+        "run `dlq doctor`, which names disabled triggers.",
     ),
     "archive_has_every_column": CheckDescription(
         "The archive table has every column of the outbox table.",
         "The application added or changed a column. Nothing is archived, because events would "
         "lose that column.",
-        "Add the named columns to the archive table with `alter table`, nullable and of the same "
-        "type.",
+        "Run `dlq migrate`, which adds the named columns to the archive. For a changed type, run "
+        "the statement that `dlq archive run` names.",
     ),
     "nothing_stays_too_long": CheckDescription(
         "No dead event is older than the retention and a day, unless an open fix targets it.",

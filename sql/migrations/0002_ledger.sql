@@ -81,8 +81,6 @@ comment on table :"dlq_schema".dead is 'Dead events whose last death is classifi
 create index dead_event_id on :"dlq_schema".dead (event_id);
 create index dead_time on :"dlq_schema".dead (died_at, death_id);
 create index dead_cause on :"dlq_schema".dead (cause_id, died_at, death_id);
--- An index row holds 2,700 bytes; a text of the application may be longer.
-create index dead_type on :"dlq_schema".dead (left(event_type, 100), left(aggregate_type, 100));
 create index dead_aggregate on :"dlq_schema".dead (hashtext(aggregate_id));
 
 -- A death is shown as the cause that its own cause is merged into.

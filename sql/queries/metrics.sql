@@ -1,11 +1,13 @@
 -- What a scrape reads, in one snapshot: counters from the small tables that classification and
--- settlement write, dead events from an index, and nothing that grows with the ledger.
+-- settlement write, dead events from dlq.dead, and nothing that grows with the ledger.
 
 -- name: bound
--- Until the end of the transaction. Compilation (JIT) costs more than it saves.
+-- Until the end of the transaction. Compilation (JIT) costs more than it saves. A table that has an
+-- index for the condition is never scanned whole, even if the statistics know nothing of a storm.
 select
     set_config('statement_timeout', '5s', true),
-    set_config('jit', 'off', true)
+    set_config('jit', 'off', true),
+    set_config('enable_seqscan', 'off', true)
 
 -- name: deaths
 select event_type, aggregate_type, attempts_up_to, deaths, attempts
@@ -34,50 +36,29 @@ left join label a on a.name = 'aggregate_type' and a.value = left(tally.aggregat
 group by 1, 2, 3
 
 -- name: dead
--- Events that are dead now by their labels; types without a label are `other`. Walks from one pair
--- of types to the next in the index and counts each there: half the work of grouping, which compares
--- each row. After 500 pairs, the rest is one number. The few unclassified deaths are grouped.
-with recursive kind as (
-    (
-        select left(event_type, 100) as event_type, left(aggregate_type, 100) as aggregate_type,
-            1 as n
-        from :"dlq_schema".dead
-        order by left(event_type, 100), left(aggregate_type, 100)
-        limit 1
-    )
-    union all
-    select next.event_type, next.aggregate_type, kind.n + 1
-    from kind
-    cross join lateral (
-        select left(d.event_type, 100) as event_type, left(d.aggregate_type, 100) as aggregate_type
-        from :"dlq_schema".dead d
-        where (left(d.event_type, 100), left(d.aggregate_type, 100))
-            > (kind.event_type, kind.aggregate_type)
-        order by left(d.event_type, 100), left(d.aggregate_type, 100)
-        limit 1
-    ) next
-    where kind.n < 500
-), counted as materialized (
-    select kind.event_type, kind.aggregate_type, c.deaths
-    from kind
-    cross join lateral (
-        select count(*) as deaths
-        from :"dlq_schema".dead d
-        where left(d.event_type, 100) = kind.event_type
-            and left(d.aggregate_type, 100) = kind.aggregate_type
-    ) c
+-- Events that are dead now by their labels; types without a label are `other`. Reads dlq.dead once
+-- and groups it by the stored texts, which takes half the time of an index of their first 100
+-- characters. The 500 pairs of types with most dead events are considered, and the rest is one
+-- number. The few unclassified deaths are grouped too.
+with counted as materialized (
+    select event_type, aggregate_type, count(*) as deaths from :"dlq_schema".dead group by 1, 2
+), frequent as materialized (
+    select event_type, aggregate_type, deaths from counted order by deaths desc limit 500
 ), tally as materialized (
-    select event_type, aggregate_type, deaths from counted
+    select left(event_type, 100) as event_type,
+        left(aggregate_type, 100) as aggregate_type,
+        sum(deaths)::bigint as deaths
+    from frequent
+    group by 1, 2
     union all
     select left(event_type, 100), left(aggregate_type, 100), count(*)
     from :"dlq_schema".death
     where cause_id is null and ended_at is null
     group by 1, 2
     union all
-    select 'other', 'other', (
-            select count(*) from :"dlq_schema".dead
-        ) - (select sum(deaths)::bigint from counted)
-    where (select count(*) from kind) = 500
+    select 'other', 'other', (sum(deaths) - (select sum(deaths) from frequent))::bigint
+    from counted
+    having count(*) > 500
 ), label as (
     select name, value
     from :"dlq_schema".choose_metric_labels((select json_agg(tally) from tally), %(labels)s)
@@ -133,6 +114,7 @@ select
     ))::float8 as oldest_archived,
     (select count(*) from :"dlq_schema".retry where outcome is null) as outstanding,
     (select count(*) from :"dlq_schema".death_notice) as unannounced,
+    (select coalesce(sum(missed), 0)::bigint from :"dlq_schema".reconciliation) as missed,
     (
         select extract(epoch from min(created_at)) from :"dlq_schema".installation
     )::float8 as installed,

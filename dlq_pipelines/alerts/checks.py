@@ -63,11 +63,11 @@ CHECK_DESCRIPTIONS = {
         "restore missing rows from a backup or from the export of the day.",
     ),
     "archive_has_every_column": CheckDescription(
-        "The archive table has every column of the outbox table.",
+        "The archive has every column of the outbox table.",
         "The application added or changed a column. Nothing is archived, because events would "
         "lose that column.",
-        "Add the named columns to the archive table with `alter table`, nullable and of the same "
-        "type.",
+        "`dlq migrate` adds new columns to `dlq.archived`. For a changed type, run the statement "
+        "that the error of `dlq archive run` names.",
     ),
     "nothing_stays_too_long": CheckDescription(
         "No dead event is older than the retention and a day, unless an open fix targets it.",

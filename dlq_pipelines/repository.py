@@ -199,7 +199,7 @@ class OutboxRepository:
         return retry_events(self._connected(), ids, audit=audit).events
 
     def cleanup_old_dead_events(self, older_than_days: int = 30) -> int:
-        """Move events that died longer ago to the archive table; return how many."""
+        """Move events that died longer ago to the archive; return how many."""
         days = validate_not_negative("older_than_days", older_than_days, most=36_500)
         audit = AuditContext(_ACTOR, f"cleanup_old_dead_events({days})", datetime.now(UTC))
         before = audit.now - timedelta(days=days)

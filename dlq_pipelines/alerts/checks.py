@@ -67,11 +67,11 @@ CHECK_DESCRIPTIONS = {
         "run `dlq doctor`, which names disabled triggers.",
     ),
     "archive_has_every_column": CheckDescription(
-        "The archive table has every column of the outbox table.",
+        "The archive has every column of the outbox table.",
         "The application added or changed a column. Nothing is archived, because events would "
         "lose that column.",
-        "Run `dlq migrate`, which adds the named columns to the archive. For a changed type, run "
-        "the statement that `dlq archive run` names.",
+        "`dlq migrate` adds new columns to `dlq.archived`. For a changed type, run the statement "
+        "that the error of `dlq archive run` names.",
     ),
     "nothing_stays_too_long": CheckDescription(
         "No dead event is older than the retention and a day, unless an open fix targets it.",

@@ -1,1 +1,1 @@
-"""Moving dead events to the archive table without losing one."""
+"""Moving dead events to the archive without losing one."""

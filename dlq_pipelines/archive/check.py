@@ -1,4 +1,4 @@
-"""Checks the archive table: its rows, its columns, and the dead events that should be in it."""
+"""Checks the archive: its rows, its columns, and the dead events that should be in it."""
 
 from datetime import datetime
 

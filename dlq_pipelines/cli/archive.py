@@ -46,7 +46,7 @@ def archive_dead_events_command(
     yes: Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Move dead events past their retention to the archive table.
+    """Move dead events past their retention to the archive.
 
     Events that an open fix targets stay, and events of days that are not exported.
 

@@ -65,13 +65,13 @@ class PurgeConfig(dg.Config):
 def dead_event_archive(
     context: dg.AssetExecutionContext, config: ArchiveConfig, outbox: OutboxResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
-    """Moves dead events that are **older than the retention** to the archive table.
+    """Moves dead events that are **older than the retention** to the archive.
 
     Only moves events whose day is completely exported and that no open fix targets, in batches of
     5,000; each batch is one statement in its own transaction.
 
     - **When:** at 03:00, with `dry_run: false`. Materialized by hand it is a dry run by default.
-    - **Changes:** rows leave the outbox table for the archive table, with an audit entry a batch.
+    - **Changes:** rows leave the outbox table for the archive, with an audit entry a batch.
     - **Rerun:** at any time: it moves the remaining events. `dlq archive restore` moves them back.
     """
     with outbox.session() as session:
@@ -102,7 +102,7 @@ def dead_event_archive(
 
 
 def _build_table_metadata(session: Session) -> dict[str, Any]:
-    """Describe the archive table after a run, and what the next purges delete."""
+    """Describe the archive after a run, and what the next purges delete."""
     settings = session.settings
     return session.describe_table(settings.schema_name, "archived") | {
         "dagster/row_count": count_archive_rows(session.connection),
@@ -138,7 +138,7 @@ def archive_purge(
     The ids of deleted events stay known, and the daily rollup is kept permanently.
 
     - **When:** on Sundays at 04:00, with `dry_run: false`. By hand it is a dry run by default.
-    - **Changes:** **permanently** deletes rows of the archive table and of the ledger, with an
+    - **Changes:** **permanently** deletes rows of the archive and of the ledger, with an
       audit entry a batch.
     - **Rerun:** at any time: it deletes the remaining rows. Deleted rows cannot be restored.
     """
@@ -215,7 +215,7 @@ archive_job = dg.define_asset_job(
         "that no event is missing.",
         when="At 03:00, by `archive_daily`. Launched by hand it is a dry run, unless `dry_run` is "
         "false.",
-        changes="The outbox table, the archive table and `dlq.audit`.",
+        changes="The outbox table, `dlq.archived` and `dlq.audit`.",
         rerun="Re-execute it with the same configuration: an event moves once.",
     ),
     owners=OWNERS,
@@ -230,7 +230,7 @@ purge_job = dg.define_asset_job(
         "past `DLQ_LEDGER_RETENTION_DAYS`.",
         when="On Sundays at 04:00, by `purge_weekly`. Launched by hand it is a dry run, unless "
         "`dry_run` is false.",
-        changes="The archive table, `dlq.death` and `dlq.audit`.",
+        changes="`dlq.archived`, `dlq.death` and `dlq.audit`.",
         rerun="Re-execute it with the same configuration: it deletes the remaining rows.",
     ),
     owners=OWNERS,
@@ -249,7 +249,7 @@ purge_schedule = dg.ScheduleDefinition(
         "Starts purge_archive with dry_run: false, which permanently deletes rows past their "
         "retention.",
         when="On Sundays at 04:00 in DLQ_TIMEZONE.",
-        changes="The archive table and the ledger of deaths; dlq.audit keeps the number of rows.",
+        changes="`dlq.archived` and the ledger of deaths; dlq.audit keeps the number of rows.",
         rerun="A missed tick can wait for next Sunday; launch purge_archive with dry_run: false to "
         "purge now.",
     ),
@@ -267,7 +267,7 @@ archive_schedule = dg.ScheduleDefinition(
         "Starts archive_dead_events with dry_run: false, so that old dead events leave the table "
         "that workers poll.",
         when="At 03:00 in DLQ_TIMEZONE, after the exports.",
-        changes="Moves rows from the outbox table to the archive table.",
+        changes="Moves rows from the outbox table to the archive.",
         rerun="The next tick moves what a missed one left; launch archive_dead_events with "
         "dry_run: false to archive now.",
     ),

@@ -4,6 +4,7 @@ Error texts and payloads are untrusted: terminals interpret escape codes, browse
 spreadsheets formulas. The templates escape HTML by themselves.
 """
 
+import json
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,6 +65,21 @@ class RawJson:
             lines[-1] += ": " if part == ":" else part
             before = part
         return "\n".join(lines)
+
+
+def wrap_json(text: str) -> RawJson:
+    """Return a JSON text as it is, and any other text as a JSON string."""
+    try:
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=_reject_constant)
+    except RecursionError:
+        return RawJson(text)
+    except ValueError:
+        return RawJson(json.dumps(text))
+    return RawJson(text)
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _tokens(json: str) -> Iterator[str]:

@@ -174,7 +174,7 @@ def show_event_command(event: EventId, format: OutputFormat = OutputFormat.TABLE
                 f"payload before the retry of {format_local_time(retry.retried_at, settings.zone)}",
                 retry.payload_before.indented(),
             )
-    if found.event is not None:
+    if found.event is not None and found.event.payload is not None:
         _print_long_text("payload", found.event.payload.indented())
     _print_long_text("last error", found.deaths[0].error or "none was stored")
 

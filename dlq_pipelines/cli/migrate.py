@@ -1,18 +1,29 @@
-"""`dlq migrate`: migrate the database to the schema of this release."""
+"""`dlq migrate`: migrate the database to the schema of this release, or remove the installation."""
 
+from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlq_pipelines.cli.output import OutputFormat, print_list, with_output_format
+from dlq_pipelines.cli.mutation import (
+    NOTHING_CHANGED,
+    Actor,
+    confirm_change,
+    prepare_change,
+)
+from dlq_pipelines.cli.output import OutputFormat, print_list, print_table, with_output_format
 from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.text import format_count
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
+    from dlq_pipelines.audit import AuditContext
     from dlq_pipelines.outbox.mapping import Mapping
+    from dlq_pipelines.outbox.preflight import PreflightCheck
+    from dlq_pipelines.outbox.remove import RemovalPlan, RemovalScope
     from dlq_pipelines.postgres.connect import Connection
+    from dlq_pipelines.postgres.queries import TableNames
 
 
 class Script(StrEnum):
@@ -24,9 +35,14 @@ class Script(StrEnum):
 
 @with_output_format
 def migrate_command(
+    actor: Actor,
     plan: Annotated[
         bool,
-        typer.Option("--plan", "--dry-run", help="List pending migrations and change nothing."),
+        typer.Option(
+            "--plan",
+            "--dry-run",
+            help="List checks, statements on the table and pending migrations; change nothing.",
+        ),
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 if migrations are pending; change nothing.")
@@ -35,64 +51,233 @@ def migrate_command(
         Script | None,
         typer.Option("--print", help="Print the migrations, or the roles, as a script for psql."),
     ] = None,
+    remove: Annotated[
+        bool,
+        typer.Option("--remove", help="Remove triggers, added columns and the schema instead."),
+    ] = False,
+    keep_ledger: Annotated[
+        bool,
+        typer.Option(
+            "--keep-ledger",
+            help="With --remove: keep the ledger, archived events and the audit log.",
+        ),
+    ] = False,
+    discard_archived: Annotated[
+        bool,
+        typer.Option("--discard-archived", help="With --remove: drop archived events too."),
+    ] = False,
+    reason: Annotated[
+        str, typer.Option(help="With --remove --keep-ledger: why, for the audit log.")
+    ] = "the installation is removed",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --remove: skip the confirmation.")
+    ] = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Apply pending migrations. Running it again changes nothing.
 
+    Checks the outbox table first, and changes nothing if it cannot be served.
+
     Example: `dlq migrate --plan`, then `dlq migrate`. With your own tools:
     `dlq migrate --print migrations | psql -f -`. Roles with the least rights:
-    `dlq migrate --print roles | psql`.
+    `dlq migrate --print roles | psql`. Remove everything: `dlq migrate --remove --plan`, then
+    `dlq migrate --remove`.
     """
     from dlq_pipelines.installation import find_database
-    from dlq_pipelines.outbox.install import install_outbox, list_pending
-    from dlq_pipelines.postgres.migrate import create_host_tables
+    from dlq_pipelines.outbox.remove import RemovalScope
     from dlq_pipelines.settings import read_settings
 
+    _reject_combinations(
+        remove=remove,
+        keep_ledger=keep_ledger,
+        discard_archived=discard_archived,
+        other=check or print_ is not None,
+    )
     settings = read_settings()
+    audit, options = prepare_change(actor, reason, dry_run=plan)
     with find_database(settings).connect() as connection:
         if print_ is not None:
             typer.echo(_render_script(print_, connection, settings.mapping))
-            return
-        if plan or check:
-            missing = list_pending(connection, settings.mapping)
-            _print_plan([migration.name for migration in missing], check=check, format=format)
-            return
-        if settings.database_url is None:  # no application has created it
-            create_host_tables(connection)
-        applied = install_outbox(
-            connection, settings.mapping, report=lambda line: typer.echo(line, err=True)
-        )
-    _print_migrations([migration.name for migration in applied], applied=True, format=format)
-    _print_summary(f"{len(applied)} applied; the database is up to date.", format)
+        elif remove:
+            scope = RemovalScope(keep_ledger, discard_archived)
+            _print_removal(
+                *_remove(connection, scope, audit=audit, dry_run=options.dry_run, yes=yes),
+                format=format,
+            )
+        elif check:
+            _print_check(connection, settings.mapping, format)
+        elif plan:
+            _print_plan(connection, settings.mapping, format)
+        else:
+            _migrate(connection, settings.mapping, format, embedded=settings.database_url is None)
 
 
-def _print_plan(labels: list[str], *, check: bool, format: OutputFormat) -> None:
+def _reject_combinations(
+    *, remove: bool, keep_ledger: bool, discard_archived: bool, other: bool
+) -> None:
+    for name, given in (
+        ("--keep-ledger", keep_ledger),
+        ("--discard-archived", discard_archived),
+    ):
+        if given and not remove:
+            raise ValueError(f"{name} needs --remove.")
+    if keep_ledger and discard_archived:
+        raise ValueError("--keep-ledger cannot be combined with --discard-archived.")
+    if remove and other:
+        raise ValueError("--remove cannot be combined with --check or --print.")
+
+
+def _migrate(
+    connection: "Connection", mapping: "Mapping", format: OutputFormat, *, embedded: bool
+) -> None:
+    from dlq_pipelines.outbox.install import install_outbox
+    from dlq_pipelines.postgres.migrate import create_host_tables
+
+    if embedded:  # no application has created it
+        create_host_tables(connection)
+    applied = install_outbox(connection, mapping, report=lambda line: typer.echo(line, err=True))
+    names = [migration.name for migration in applied]
+    if format is not OutputFormat.TABLE:
+        _print_migrations(names, applied=True, format=format)
+    else:  # people have seen them on stderr
+        typer.echo(f"{len(applied)} applied; the database is up to date.")
+
+
+def _print_check(connection: "Connection", mapping: "Mapping", format: OutputFormat) -> None:
     """Print pending migrations.
 
     Raises:
-        SchemaError: with `check`, if there are any.
+        SchemaError: there are any.
     """
-    _print_migrations(labels, applied=False, format=format)
-    if check and labels:
-        count = format_count(len(labels), "migration")
+    from dlq_pipelines.outbox.install import list_pending
+
+    missing = [migration.name for migration in list_pending(connection, mapping)]
+    _print_migrations(missing, applied=False, format=format)
+    if missing:
+        count = format_count(len(missing), "migration")
         raise SchemaError(f"The database lacks {count}.", "Run `dlq migrate`.")
-    _print_summary("Nothing else is pending." if labels else "The database is up to date.", format)
+    if format is OutputFormat.TABLE:
+        typer.echo("The database is up to date.")
 
 
-def _print_migrations(labels: list[str], *, applied: bool, format: OutputFormat) -> None:
-    """Print which migrations were applied or would be. People have seen applied ones on stderr."""
+def _print_plan(connection: "Connection", mapping: "Mapping", format: OutputFormat) -> None:
+    """Print every check, the statements on the application's table, and pending migrations.
+
+    Raises:
+        SchemaError: the table cannot be served.
+    """
+    from dlq_pipelines.outbox.install import run_preflight
+    from dlq_pipelines.outbox.preflight import require_no_refusal
+
+    checks = run_preflight(connection, mapping)
+    names, statements = _list_pending_statements(connection, mapping)
+    if format is OutputFormat.TABLE:
+        _print_checks(checks)
+        for statement in statements:
+            typer.echo(f"\n{statement}")
+        typer.echo()
+    added = {"checks": [asdict(check) for check in checks], "statements": statements}
+    _print_migrations(names, applied=False, format=format, added=added)
+    require_no_refusal(checks)
+    if format is OutputFormat.TABLE:
+        typer.echo("Nothing else is pending." if names else "The database is up to date.")
+
+
+def _print_checks(checks: "list[PreflightCheck]") -> None:
+    print_table(
+        [
+            {
+                "check": check.name,
+                "result": check.outcome,
+                "found": check.found,
+                "remedy": check.remedy,
+            }
+            for check in checks
+        ]
+    )
+
+
+def _list_pending_statements(
+    connection: "Connection", mapping: "Mapping"
+) -> tuple[list[str], list[str]]:
+    """Return pending migrations and their statements on the table; nothing if it is refused."""
+    from dlq_pipelines.outbox.install import describe_shape, list_pending
+    from dlq_pipelines.outbox.mapping import MappingError
+    from dlq_pipelines.outbox.plan import list_table_statements
+
+    try:
+        shape = describe_shape(connection, mapping)
+    except (MappingError, SchemaError):
+        return [], []
+    missing = list_pending(connection, mapping)
+    statements = list_table_statements(missing, connection.names, shape)
+    return [migration.name for migration in missing], statements
+
+
+def _print_migrations(
+    labels: list[str],
+    *,
+    applied: bool,
+    format: OutputFormat,
+    added: dict[str, Any] | None = None,
+) -> None:
+    """Print which migrations were applied or would be."""
     if format is not OutputFormat.TABLE:
         rows = [{"migration": label, "applied": applied} for label in labels]
-        print_list("migrations", rows, format=format, header=("migration", "applied"))
-    elif not applied:
-        for label in labels:
-            typer.echo(f"would apply {label}")
+        header = ("migration", "applied")
+        print_list("migrations", rows, format=format, header=header, added=added)
+        return
+    for label in labels:
+        typer.echo(f"would apply {label}")
 
 
-def _print_summary(line: str, format: OutputFormat) -> None:
-    """Print the last line, for people only."""
-    if format is OutputFormat.TABLE:
-        typer.echo(line)
+def _remove(
+    connection: "Connection",
+    scope: "RemovalScope",
+    *,
+    audit: "AuditContext",
+    dry_run: bool,
+    yes: bool,
+) -> "tuple[RemovalPlan, bool]":
+    """Return what was removed, or would be, and whether it was."""
+    from dlq_pipelines.outbox.remove import plan_removal, remove_installation
+
+    planned = plan_removal(connection, scope)
+    if dry_run or not planned.statements:
+        return planned, False
+    if not yes:
+        _echo_removal(planned, is_done=False, err=True)
+        _confirm_removal(connection.names)
+    return remove_installation(connection, scope, audit=audit), True
+
+
+def _confirm_removal(names: "TableNames") -> None:
+    confirm_change(
+        f"remove dlq-pipelines from {names.outbox_schema}.{names.outbox_table}",
+        advice="Preview with --plan, or keep the ledger with --keep-ledger.",
+        way="Preview with --plan, then pass --yes.",
+    )
+
+
+def _print_removal(plan: "RemovalPlan", is_done: bool, *, format: OutputFormat) -> None:
+    """Print the statements and what stays."""
+    if format is not OutputFormat.TABLE:
+        rows = [{"statement": statement, "removed": is_done} for statement in plan.statements]
+        header, added = ("statement", "removed"), {"kept": list(plan.kept)}
+        print_list("statements", rows, format=format, header=header, added=added)
+        return
+    _echo_removal(plan, is_done=is_done, err=False)
+    if not plan.statements:
+        typer.echo("Nothing else to remove." if plan.kept else "Nothing is installed.")
+    else:
+        typer.echo("The installation is removed." if is_done else NOTHING_CHANGED)
+
+
+def _echo_removal(plan: "RemovalPlan", *, is_done: bool, err: bool) -> None:
+    for statement in plan.statements:
+        typer.echo(f"{'ran' if is_done else 'would run'} {statement};", err=err)
+    for kept in plan.kept:
+        typer.echo(f"keeps {kept}", err=err)
 
 
 def _render_script(script: Script, connection: "Connection", mapping: "Mapping") -> str:

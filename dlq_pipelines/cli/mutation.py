@@ -65,6 +65,36 @@ def prepare_change(
     return AuditContext(actor, reason, datetime.now(UTC)), RunOptions(dry_run=dry_run)
 
 
+def confirm_change(what: str, *, advice: str, way: str) -> None:
+    """Ask for confirmation of a change.
+
+    Args:
+        what: the rest of "This will ...".
+        advice: what to do if the person declines.
+        way: what to do if nobody can be asked.
+
+    Raises:
+        RefusedError: the person declines or cannot be asked.
+        KeyboardInterrupt: the person answers with Ctrl-C.
+    """
+    if not sys.stdin.isatty():
+        raise RefusedError(
+            f"This would {what} and needs a confirmation, "
+            "but the standard input is no terminal. Nothing was changed.",
+            way,
+        )
+    try:
+        confirmed = typer.confirm(f"This will {what}. Continue?", err=True)
+    except typer.Abort as abort:
+        typer.echo(err=True)
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            typer.echo("Nothing was changed.", err=True)
+            raise KeyboardInterrupt from None
+        raise RefusedError("Nothing was changed: there was no answer.", advice) from None
+    if not confirmed:
+        raise RefusedError("Nothing was changed: the answer was no.", advice)
+
+
 def confirm_events(verb: str, events: int, *, yes: bool) -> None:
     """Ask for confirmation if a change affects many events.
 
@@ -81,22 +111,11 @@ def confirm_events(verb: str, events: int, *, yes: bool) -> None:
 
     if yes or events <= CONFIRM_ABOVE:
         return
-    if not sys.stdin.isatty():
-        raise RefusedError(
-            f"This would {verb} {events:,} events and needs a confirmation, "
-            "but the standard input is no terminal. Nothing was changed.",
-            "Preview with --dry-run, then pass --yes or narrow the filter.",
-        )
-    try:
-        confirmed = typer.confirm(f"This will {verb} {events:,} events. Continue?", err=True)
-    except typer.Abort as abort:
-        typer.echo(err=True)
-        if isinstance(abort.__context__, KeyboardInterrupt):
-            typer.echo("Nothing was changed.", err=True)
-            raise KeyboardInterrupt from None
-        raise RefusedError("Nothing was changed: there was no answer.", _NARROW) from None
-    if not confirmed:
-        raise RefusedError("Nothing was changed: the answer was no.", _NARROW)
+    confirm_change(
+        f"{verb} {events:,} events",
+        advice=_NARROW,
+        way="Preview with --dry-run, then pass --yes or narrow the filter.",
+    )
 
 
 def apply_to_many(

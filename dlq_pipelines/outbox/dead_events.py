@@ -22,7 +22,7 @@ from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.paging import INVALID_CURSOR
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.text import RawJson
+from dlq_pipelines.text import RawJson, wrap_json
 from dlq_pipelines.validate import validate_not_negative, validate_positive
 
 ALL_DEAD_EVENTS = Selection(all=True)
@@ -153,11 +153,12 @@ def list_dead_events(
 
 
 def _build_listed_event(row: DictRow) -> DeadEvent:
-    payload = RawJson(row["payload"])
-    as_text = row.pop("payload_cut") or not payload.is_portable()
-    return DeadEvent.from_row(
-        row | {"payload": payload.text if as_text else payload, "payload_as_text": as_text}
-    )
+    text, is_cut = row["payload"], bool(row.pop("payload_cut"))
+    payload: RawJson | str | None = text
+    as_text = text is not None and (is_cut or not RawJson(text).is_portable())
+    if text is not None and not as_text:
+        payload = wrap_json(text)
+    return DeadEvent.from_row(row | {"payload": payload, "payload_as_text": as_text})
 
 
 def count_dead_events(connection: Connection, selection: Selection = ALL_DEAD_EVENTS) -> int:

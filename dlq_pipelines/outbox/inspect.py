@@ -1,5 +1,6 @@
 """Reads facts about a table of the application, the session and the server. Changes nothing."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,7 +94,7 @@ class RightsFacts:
 
     Attributes:
         is_owner: whether it is the owner, a member of the owner, or a superuser.
-        may_create_in_schema: whether it may create tables and indexes in the table's schema.
+        may_use_schema: whether it may look up the table in its schema.
     """
 
     role: str
@@ -101,7 +102,7 @@ class RightsFacts:
     is_owner: bool
     may_select: bool
     may_trigger: bool
-    may_create_in_schema: bool
+    may_use_schema: bool
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def inspect_table(connection: Connection, schema: str, table: str) -> TableFacts
             row["is_owner"],
             row["may_select"],
             row["may_trigger"],
-            row["may_create_in_schema"],
+            row["may_use_schema"],
         ),
     )
 
@@ -273,6 +274,22 @@ def detect_pooler(connection: Connection) -> PoolerKind:
 
 def _read_server_process(connection: Connection) -> int:
     return int(connection.fetch_one("inspect.server_process")["pid"])
+
+
+def find_bad_patterns(connection: Connection, patterns: Iterable[str]) -> dict[str, str]:
+    """Return the regular expressions that PostgreSQL does not read, with its reasons.
+
+    Args:
+        connection: in autocommit mode.
+        patterns: of a mapping.
+    """
+    found = {}
+    for pattern in patterns:
+        try:
+            connection.run("inspect.pattern", pattern=pattern)
+        except psycopg.errors.InvalidRegularExpression as error:
+            found[pattern] = error.diag.message_primary or "it is invalid"
+    return found
 
 
 def count_states(connection: Connection, column: str) -> StateCounts:

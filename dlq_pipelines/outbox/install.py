@@ -7,9 +7,33 @@ import psycopg
 
 from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.outbox.adopt import OutboxTableFacts, StateCount, list_state_columns
-from dlq_pipelines.outbox.inspect import TableFacts, count_states, inspect_table
-from dlq_pipelines.outbox.mapping import Mapping, load_mapping
-from dlq_pipelines.outbox.shape import build_shape, list_mapped_facts
+from dlq_pipelines.outbox.inspect import (
+    TableFacts,
+    count_states,
+    find_bad_patterns,
+    inspect_session,
+    inspect_table,
+)
+from dlq_pipelines.outbox.mapping import DEFAULT_PRESET, Mapping, MappingError, load_mapping
+from dlq_pipelines.outbox.preflight import (
+    SERVED_KINDS,
+    PreflightCheck,
+    build_missing_check,
+    check_mapping,
+    check_mapping_error,
+    check_owner,
+    check_rights,
+    check_session,
+    check_states,
+    check_table,
+    require_no_refusal,
+)
+from dlq_pipelines.outbox.shape import (
+    build_shape,
+    find_state_column,
+    list_mapped_facts,
+    render_outbox,
+)
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.postgres.migrate import (
     Migration,
@@ -33,13 +57,83 @@ def install_outbox(
         report: called before each step with a sentence.
 
     Raises:
-        SchemaError: the table does not exist or cannot be served; another `dlq migrate` did not
-            finish within a minute; or a lock on the table was not granted. Migrations that were
-            applied before stay applied, and the next run continues after them.
-        MappingError: the mapping does not fit the table.
+        SchemaError: the table does not exist or cannot be served, and nothing was changed; another
+            `dlq migrate` did not finish within a minute; or a lock on the table was not granted.
+            Migrations that were applied before stay applied, and the next run continues after them.
     """
+    migrations = load_migrations()
+    if not _is_pending(connection, mapping, migrations):
+        return []
+    require_no_refusal(run_preflight(connection, mapping))
     shape = describe_shape(connection, mapping)
-    return apply_migrations(connection, load_migrations(), shape=shape, report=report)
+    return apply_migrations(connection, migrations, shape=shape, report=report)
+
+
+def _is_pending(
+    connection: Connection, mapping: Mapping | None, migrations: list[Migration]
+) -> bool:
+    try:
+        shape = describe_shape(connection, mapping)
+    except (SchemaError, MappingError):  # the checks say all that is wrong
+        return True
+    return bool(list_pending_migrations(connection, migrations, shape))
+
+
+def run_preflight(connection: Connection, mapping: Mapping | None = None) -> list[PreflightCheck]:
+    """Run every check of an installation. Changes nothing.
+
+    Args:
+        connection: in autocommit mode, of the role that migrates.
+        mapping: of the outbox table; None: the reference application's.
+    """
+    names, session = connection.names, inspect_session(connection)
+    checks = check_session(session)
+    table = inspect_table(connection, names.outbox_schema, names.outbox_table)
+    if table is None:
+        return [*checks, build_missing_check(names.outbox_schema, names.outbox_table)]
+    given = place_mapping(mapping, table)
+    checks += check_table(table, given)
+    if table.kind not in SERVED_KINDS:
+        return checks
+    return [
+        *checks,
+        *run_mapping_checks(connection, given, table),
+        check_rights(table, session, names.dlq_schema),
+        check_owner(table, given),
+    ]
+
+
+def run_mapping_checks(
+    connection: Connection, mapping: Mapping, table: TableFacts
+) -> list[PreflightCheck]:
+    """Check what the mapping says of its table, and the states that the table has."""
+    try:
+        rendered = render_outbox(mapping, list_mapped_facts(table))
+    except MappingError as error:
+        return [check_mapping_error(error)]
+    bad_patterns = find_bad_patterns(connection, rendered.patterns)
+    return [
+        *check_mapping(mapping, rendered.offers, bad_patterns),
+        *_check_seen_states(connection, mapping, table),
+    ]
+
+
+def _check_seen_states(
+    connection: Connection, mapping: Mapping, table: TableFacts
+) -> list[PreflightCheck]:
+    column = find_state_column(mapping.dead)
+    if column is None or not table.rights.may_select or not table.rights.may_use_schema:
+        return []
+    try:
+        counts = count_states(connection, column)
+    except psycopg.errors.QueryCanceled:
+        return [PreflightCheck("states", "ok", "not counted: the table is too large")]
+    return [check_states(mapping, column, counts)]
+
+
+def place_mapping(mapping: Mapping | None, table: TableFacts) -> Mapping:
+    """Return a mapping, or that of the reference application, for this table."""
+    return replace(mapping or load_mapping(DEFAULT_PRESET), schema=table.schema, table=table.name)
 
 
 def list_pending(connection: Connection, mapping: Mapping | None = None) -> list[Migration]:
@@ -61,8 +155,7 @@ def describe_shape(connection: Connection, mapping: Mapping | None = None) -> di
         MappingError: the mapping does not fit the table.
     """
     table = require_table(connection)
-    given = replace(mapping or load_mapping("dispatchbox"), schema=table.schema, table=table.name)
-    return build_shape(given, list_mapped_facts(table))
+    return build_shape(place_mapping(mapping, table), list_mapped_facts(table))
 
 
 def require_table(connection: Connection) -> TableFacts:
@@ -74,12 +167,8 @@ def require_table(connection: Connection) -> TableFacts:
     names = connection.names
     table = inspect_table(connection, names.outbox_schema, names.outbox_table)
     if table is None:
-        raise SchemaError(
-            f"There is no outbox table {names.outbox_schema}.{names.outbox_table} in this "
-            "database.",
-            "Set DLQ_OUTBOX_MAPPING, or DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE, and run "
-            "`dlq migrate` again.",
-        )
+        missing = build_missing_check(names.outbox_schema, names.outbox_table)
+        raise SchemaError(missing.found, missing.remedy)
     return table
 
 

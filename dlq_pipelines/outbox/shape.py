@@ -20,7 +20,7 @@ from dlq_pipelines.outbox.mapping_types import (
 )
 
 # Columns that the reference application gets, because its table has none for the error.
-_ADDED = {"last_error": "text", "last_error_at": "timestamp with time zone"}
+ADDED_COLUMNS = {"last_error": "text", "last_error_at": "timestamp with time zone"}
 _TEXTS = ("text", "character varying")
 
 
@@ -49,13 +49,8 @@ def build_shape(mapping: Mapping, given: Sequence[MappedColumn]) -> dict[str, st
         MappingError: the mapping does not fit the table.
     """
     added = list_added_columns(mapping)
-    names = {column.name for column in given}
-    columns = [
-        *given,
-        *(MappedColumn(name, _ADDED[name]) for name in added if name not in names),
-    ]
-    rendered = render_mapping(mapping, columns)
-    known = {column.name for column in columns}
+    rendered = render_outbox(mapping, given)
+    known = set(rendered.columns)
     return {
         "event_id_type": rendered.event_id_type,
         "id_column": quote_identifier(mapping.id),
@@ -66,6 +61,7 @@ def build_shape(mapping: Mapping, given: Sequence[MappedColumn]) -> dict[str, st
         "outbox_columns": _render_columns(rendered, "o", known),
         "archive_columns": _render_columns(rendered, "a", known),
         "add_columns": _render_added(mapping, added),
+        "added_names": quote_literal("{" + ",".join(added) + "}"),
         **_render_changes(rendered),
         "vanished": quote_literal("delivered" if mapping.deleted_is_delivered else "deleted"),
         "offers": quote_literal(
@@ -74,17 +70,30 @@ def build_shape(mapping: Mapping, given: Sequence[MappedColumn]) -> dict[str, st
     }
 
 
+def render_outbox(mapping: Mapping, given: Sequence[MappedColumn]) -> MappingSql:
+    """Return the SQL texts of a mapping for the columns that its table has after the migration.
+
+    Raises:
+        MappingError: the mapping does not fit the table.
+    """
+    names = {column.name for column in given}
+    added = (name for name in list_added_columns(mapping) if name not in names)
+    return render_mapping(
+        mapping, [*given, *(MappedColumn(name, ADDED_COLUMNS[name]) for name in added)]
+    )
+
+
 def list_added_columns(mapping: Mapping) -> list[str]:
     """Return the columns that `dlq migrate` adds to the table if it lacks them."""
     error = mapping.error
-    return list(_ADDED) if isinstance(error, ColumnSource) and error.is_optional else []
+    return list(ADDED_COLUMNS) if isinstance(error, ColumnSource) and error.is_optional else []
 
 
 def _render_added(mapping: Mapping, added: list[str]) -> str:
     if not added:
         return ""
     table = f"{quote_identifier(mapping.schema)}.{quote_identifier(mapping.table)}"
-    columns = ", ".join(f"add column if not exists {name} {_ADDED[name]}" for name in added)
+    columns = ", ".join(f"add column if not exists {name} {ADDED_COLUMNS[name]}" for name in added)
     return f"alter table {table} {columns};"
 
 
@@ -117,7 +126,7 @@ def _render_columns(rendered: MappingSql, alias: str, known: set[str]) -> str:
 
 def _render_status(rendered: MappingSql, alias: str) -> str:
     """The application's own word for the state where one column has it, else ours."""
-    column = _find_state_column(rendered.mapping.dead)
+    column = find_state_column(rendered.mapping.dead)
     facts = rendered.columns.get(column) if column else None
     if facts is not None and (facts.is_enum or facts.base_type in _TEXTS):
         return f"{alias}.{quote_identifier(facts.name)}::pg_catalog.text"
@@ -125,7 +134,8 @@ def _render_status(rendered: MappingSql, alias: str) -> str:
     return f"case when {dead} then 'dead' when {delivered} then 'done' else 'pending' end"
 
 
-def _find_state_column(dead: RowCondition) -> str | None:
+def find_state_column(dead: RowCondition) -> str | None:
+    """Return the column whose values make a row dead, if there is exactly one."""
     columns = {
         test.column
         for alternative in dead.alternatives

@@ -155,7 +155,7 @@ def apply_migrations(
             f"There is no outbox table {table} in this database.",
             "Set DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE, and run `dlq migrate` again.",
         )
-    with _hold_runner_lock(connection):
+    with hold_runner_lock(connection):
         pending = list_pending_migrations(connection, migrations, shape)
         for migration in pending:
             report(f"applying {migration.name}")
@@ -255,7 +255,7 @@ def _list_applied(connection: Connection) -> dict[int, tuple[str, str]]:
 
 
 @contextmanager
-def _hold_runner_lock(connection: Connection) -> Iterator[None]:
+def hold_runner_lock(connection: Connection) -> Iterator[None]:
     """Hold the lock that one `dlq migrate` at a time holds, without a statement timeout."""
     give_up = time.monotonic() + _RUNNER_WAIT_SECONDS
     while not connection.fetch_one("migration.try_lock", key=_RUNNER_LOCK)["locked"]:

@@ -11,7 +11,7 @@ from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Fix
 from dlq_pipelines.retries.fixes import build_fix
-from dlq_pipelines.text import RawJson
+from dlq_pipelines.text import wrap_json
 from dlq_pipelines.validate import EventId, validate_event_id
 
 # Deaths and retries of an event that are read, the latest ones.
@@ -117,4 +117,4 @@ def get_event_history(connection: Connection, event_id: EventId) -> EventHistory
 
 
 def _keep_json_raw(row: DictRow, column: str) -> DictRow:
-    return row | {column: None if row[column] is None else RawJson(row[column])}
+    return row | {column: None if row[column] is None else wrap_json(row[column])}

@@ -15,7 +15,10 @@ create table :"dlq_schema".attachment (
     shape       jsonb       not null,  -- the SQL that stands for the application's columns
     attached_at timestamptz not null default now(),
     -- When the deaths of events that were dead before were all recorded.
-    recorded_at timestamptz
+    recorded_at timestamptz,
+    -- The columns that sql/outbox has added to the application's table.
+    added       text[]      not null
+        default coalesce(nullif(current_setting('dlq.added', true), ''), '{}')::text[]
 );
 comment on table :"dlq_schema".attachment
     is 'What is installed on the application''s table. One row.';

@@ -37,7 +37,7 @@ select c.oid::bigint as oid,
     pg_catalog.pg_has_role(current_user, c.relowner, 'usage') as is_owner,
     pg_catalog.has_table_privilege(c.oid, 'select') as may_select,
     pg_catalog.has_table_privilege(c.oid, 'trigger') as may_trigger,
-    pg_catalog.has_schema_privilege(n.oid, 'create') as may_create_in_schema
+    pg_catalog.has_schema_privilege(n.oid, 'usage') as may_use_schema
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_roles r on r.rolname = current_user
@@ -158,6 +158,10 @@ select current_setting('server_version_num')::integer as server_version,
 -- name: server_process
 -- The server process that answers. Behind a transaction pooler it is any of the pool.
 select pg_catalog.pg_backend_pid() as pid
+
+-- name: pattern
+-- Fails if the text is no regular expression.
+select pg_catalog.substring('', %(pattern)s::text)
 
 -- name: states
 -- The values of a column of the outbox with their counts.

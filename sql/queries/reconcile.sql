@@ -99,7 +99,10 @@ with event as (
             select from :"dlq_schema".retry r
             where r.event_id = event.event_id
                 and r.event_created_at is not distinct from event.event_created_at
-                and (r.outcome = 'delivered' or r.late_at is not null))
+                and (r.outcome = 'delivered'
+                    or r.late_at is not null
+                    -- Its worker deletes what it delivers; the outcome is recorded later.
+                    or r.outcome is null and :"dlq_schema".vanished_outcome() = 'delivered'))
         or exists (
             select from :"dlq_schema".purged p
             join :"dlq_schema".death d on d.id = p.death_id

@@ -5,7 +5,12 @@
 -- server checks every 5 s whether the client of a running statement is connected; TCP keepalives
 -- start after a minute. Otherwise the locks of a killed process would be held until its statement
 -- ends, and those of a lost machine for two hours.
+-- Times are read in one format, and transactions see what others commit, whatever a database or a
+-- role has as its default.
 select set_config('TimeZone', 'UTC', false),
+    set_config('DateStyle', 'ISO, MDY', false),
+    set_config('IntervalStyle', 'postgres', false),
+    set_config('default_transaction_isolation', 'read committed', false),
     set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),
     case when version() like '%%linux%%'

@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.embedded import start_server
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.memory import home_in_memory, remove_data
 
 # No generated test depends on the speed of the machine.
@@ -93,7 +94,7 @@ def template(server_url: str) -> Iterator[str]:
     with _new_database(server_url) as name:
         with Database(database_url(server_url, name)).connect() as connection:
             create_host_tables(connection)
-            apply_migrations(connection, load_migrations())
+            install_outbox(connection)
         yield name
 
 

@@ -4,7 +4,6 @@ A `Connection` runs named statements: `connection.run("archive.move_batch", limi
 commits by itself: a transaction belongs to the operation that opened it.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from psycopg.types.string import TextLoader
 from dlq_pipelines.day import AFTER_ALL_TIMES, BEFORE_ALL_TIMES, LAST_FINITE_TIME
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.postgres.queries import TableNames, load_queries
+from dlq_pipelines.text import parse_json_or_text
 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
@@ -145,7 +145,7 @@ class Database:
 
     def _configure(self, connection: Connection) -> None:
         connection.names = self.names
-        set_json_loads(_parse_json, connection)
+        set_json_loads(parse_json_or_text, connection)
         connection.adapters.register_loader("timestamptz", _TimeLoader)
         connection.adapters.register_loader("date", _DayLoader)
         # A uuid is text, as in JSON, cursors and tables.
@@ -214,14 +214,3 @@ class _DayLoader(_TimeLoader):
     """Loads a day; the first or the last that Python has instead of one that it has not."""
 
     first, last, infinite = date.min, date.max, date.max
-
-
-def _parse_json(text: str | bytes) -> Any:
-    """Parse JSON; return the text itself if Python cannot, as for numbers of thousands of digits.
-
-    An exception would keep a worker from every other event of its batch, again and again.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text if isinstance(text, str) else text.decode()

@@ -1,17 +1,21 @@
 """Provides `OutboxRepository`, with which workers and application code use the outbox.
 
 It calls the same functions as the command line. An object is for one thread: each worker has its
-own.
+own. A statement or batch that ends in a deadlock or a serialization failure is tried up to five
+times.
 """
 
+import codecs
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psycopg
+from psycopg.rows import DictRow
 
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.audit import AuditContext
@@ -26,9 +30,11 @@ from dlq_pipelines.outbox.dead_events import (
 )
 from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.postgres.conflicts import retry_after_conflict
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.queries import TableNames
 from dlq_pipelines.retries.retry import retry_events
+from dlq_pipelines.text import parse_json_or_text
 from dlq_pipelines.validate import (
     EventId,
     validate_aware,
@@ -40,6 +46,8 @@ from dlq_pipelines.validate import (
 _ACTOR = "OutboxRepository"
 # Characters of a stored error: more than any useful traceback. Longer texts would bloat the table.
 _MAX_ERROR_LENGTH = 65_536
+# Seconds that a pause between two attempts grows to, unless its base is longer.
+_LONGEST_BACKOFF = 3_600
 
 
 class OutboxRepository:
@@ -47,7 +55,8 @@ class OutboxRepository:
 
     Args:
         dsn: libpq connection string or URI.
-        retry_backoff_seconds: seconds from a failed attempt to the next one.
+        retry_backoff_seconds: seconds from the first failed attempt to the next one. Each later
+            pause is twice as long, up to an hour, and each is up to a quarter longer or shorter.
         connect_timeout: seconds to wait for a connection.
         query_timeout: seconds that one statement may take.
         max_attempts: failed attempts after which an event is dead.
@@ -91,16 +100,12 @@ class OutboxRepository:
     def fetch_pending(self, batch_size: int) -> list[OutboxEvent]:
         """Lease up to `batch_size` due events, oldest due first."""
         limit = validate_positive("batch_size", batch_size, most=10_000)
-        rows = (
-            self._connected()
-            .run("outbox.fetch_pending", limit=limit, lease=self.lease_seconds)
-            .fetchall()
-        )
+        rows = self._run("outbox.fetch_pending", limit=limit, lease=self.lease_seconds)
         return [OutboxEvent.from_row(row) for row in rows]
 
     def mark_success(self, event_id: EventId) -> None:
         """Record that the event was delivered."""
-        self._connected().run("outbox.mark_success", id=validate_event_id("event_id", event_id))
+        self._run("outbox.mark_success", id=validate_event_id("event_id", event_id))
 
     def mark_retry(self, event_id: EventId, error: str | BaseException | None = None) -> None:
         """Record a failed attempt: the event is due again later, or dead after `max_attempts`.
@@ -110,13 +115,20 @@ class OutboxRepository:
             error: the error; an exception is stored with its traceback. None: the exception that is
                 being handled, so inside an `except` block the argument can be omitted.
         """
-        self._connected().run(
-            "outbox.mark_retry",
-            id=validate_event_id("event_id", event_id),
-            error=format_error_text(sys.exception() if error is None else error),
-            max_attempts=self.max_attempts,
-            backoff=self.retry_backoff_seconds,
-        )
+        values = {
+            "id": validate_event_id("event_id", event_id),
+            "max_attempts": self.max_attempts,
+            "backoff": self.retry_backoff_seconds,
+            "longest_backoff": _LONGEST_BACKOFF,
+        }
+        text = format_error_text(sys.exception() if error is None else error)
+        for encoding in (None, self._read_server_codec()):
+            try:
+                self._run("outbox.mark_retry", error=_escape_text(text, encoding), **values)
+            except psycopg.errors.UntranslatableCharacter:
+                continue
+            return
+        self._run("outbox.mark_retry", error=_escape_text(text, "ascii"), **values)
 
     def fetch_dead_events(
         self,
@@ -127,7 +139,7 @@ class OutboxRepository:
         since: datetime | None = None,
     ) -> list[OutboxEvent]:
         """Return dead events, the latest death first. `since`: only deaths after this time."""
-        rows = self._connected().run(
+        rows = self._run(
             "outbox.dead_events",
             limit=validate_positive("limit", limit, most=10_000),
             offset=validate_not_negative("offset", offset),
@@ -135,7 +147,7 @@ class OutboxRepository:
             event_type=event_type,
             since=validate_aware("since", since),
         )
-        return [OutboxEvent.from_row(row) for row in rows]
+        return [_build_event(row) for row in rows]
 
     def list_dead_events(
         self,
@@ -182,12 +194,8 @@ class OutboxRepository:
 
     def get_dead_event(self, event_id: EventId) -> OutboxEvent | None:
         """Return the event; None if it is not dead or does not exist."""
-        row = (
-            self._connected()
-            .run("outbox.dead_event", id=validate_event_id("event_id", event_id))
-            .fetchone()
-        )
-        return OutboxEvent.from_row(row) if row else None
+        row = self._run("outbox.dead_event", id=validate_event_id("event_id", event_id)).fetchone()
+        return _build_event(row) if row else None
 
     def retry_dead_event(self, event_id: EventId) -> bool:
         """Retry a dead event now. Return False if it is not dead or is locked by others."""
@@ -231,6 +239,19 @@ class OutboxRepository:
     ) -> None:
         self.close()
 
+    def _run(self, name: str, **values: Any) -> psycopg.Cursor[DictRow]:
+        """Run one statement; again after a conflict with another transaction."""
+        connection = self._connected()
+        return retry_after_conflict(lambda: connection.run(name, **values))
+
+    def _read_server_codec(self) -> str:
+        """Return Python's name of the database's encoding; ASCII if Python has none."""
+        name = self._connection.info.parameter_status("server_encoding") or ""
+        try:
+            return codecs.lookup(re.sub("^WIN", "cp", name)).name
+        except LookupError:
+            return "ascii"
+
     def _connected(self) -> Connection:
         """Return the connection, reopened if the server closed it, as after a restart."""
         if self._closed:
@@ -239,6 +260,21 @@ class OutboxRepository:
             self._connection.close()
             self._connection = self._database.open()
         return self._connection
+
+
+def _build_event(row: DictRow) -> OutboxEvent:
+    """Build an event whose payload is text: parsed if it is JSON."""
+    payload = row["payload"]
+    return OutboxEvent.from_row(
+        row | {"payload": None if payload is None else parse_json_or_text(payload)}
+    )
+
+
+def _escape_text(text: str | None, encoding: str | None) -> str | None:
+    """Escape the characters that an encoding lacks; None: no character."""
+    if text is None or encoding is None:
+        return text
+    return format_error_text(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def format_error_text(error: str | BaseException | None) -> str | None:

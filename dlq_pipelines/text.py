@@ -82,8 +82,19 @@ def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _tokens(json: str) -> Iterator[str]:
-    return (found[0] for found in _JSON_TOKEN.finditer(json))
+def _tokens(text: str) -> Iterator[str]:
+    return (found[0] for found in _JSON_TOKEN.finditer(text))
+
+
+def parse_json_or_text(text: str | bytes) -> Any:
+    """Parse JSON; return the text itself if Python cannot, as for numbers of thousands of digits.
+
+    An exception would keep a worker from every other event of its batch, again and again.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text if isinstance(text, str) else text.decode()
 
 
 def render_json(value: Any, *, indent: int | None = None) -> str:

@@ -83,7 +83,7 @@ def test_a_failed_attempt_waits_for_the_back_off(
         assert repository.fetch_pending(1) == []
     row = one(
         connection,
-        "select status, attempts, next_run_at - now() > interval '55 s' as later from outbox_event",
+        "select status, attempts, next_run_at - now() > interval '40 s' as later from outbox_event",
     )
     assert row == {"status": "retry", "attempts": 1, "later": True}
 

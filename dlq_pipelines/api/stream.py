@@ -95,6 +95,7 @@ def _chunks(
     def write() -> None:
         from dlq_pipelines.exports.adhoc import export_selected
         from dlq_pipelines.exports.formats import create_writer
+        from dlq_pipelines.exports.stream import read_export_schema
 
         try:
             with os.fdopen(writing, "wb", _CHUNK) as file, state.database.connect() as connection:
@@ -103,7 +104,7 @@ def _chunks(
                     connection,
                     url=state.database.url,
                     selection=selection,
-                    writer=create_writer(format, file),
+                    writer=create_writer(format, file, read_export_schema(connection)),
                     redaction=redaction,
                 )
         except BaseException as error:  # noqa: BLE001 - the reading side raises it

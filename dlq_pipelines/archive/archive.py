@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import psycopg
+from psycopg.rows import DictRow
 
 from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.errors import SchemaError
@@ -24,6 +25,7 @@ from dlq_pipelines.outbox.batches import (
     summarize_selection,
 )
 from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.postgres.conflicts import retry_after_conflict
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import sanitize_line
 
@@ -77,7 +79,8 @@ def archive_dead_events(
         return ArchiveResult(movable, -(-movable // BATCH), max(0, old - movable))
     moved = batches = left = 0
     after = {"after_time": _BEGINNING, "after_id": 0}
-    while True:
+
+    def move_batch() -> DictRow:
         with connection.transaction():
             with explain_archive_refusal():
                 batch = connection.fetch_one(
@@ -91,6 +94,10 @@ def archive_dead_events(
             if batch["moved"]:
                 filter_, events = {"before": before.isoformat()}, batch["moved"]
                 record_audit_entry(connection, "archive.move", filter_, audit=audit, events=events)
+            return batch
+
+    while True:
+        batch = retry_after_conflict(move_batch)
         moved, batches = moved + batch["moved"], batches + bool(batch["moved"])
         left += batch["rows"] - batch["moved"] - batch["locked"]
         options.progress(moved)

@@ -66,6 +66,7 @@ def export_deaths_command(
     """
     from dlq_pipelines.exports.adhoc import export_selected
     from dlq_pipelines.exports.formats import create_writer
+    from dlq_pipelines.exports.stream import read_export_schema
     from dlq_pipelines.installation import build_export_options, find_database
     from dlq_pipelines.settings import ExportFormat
 
@@ -82,7 +83,7 @@ def export_deaths_command(
             connection,
             url=find_database(settings).url,
             selection=selection,
-            writer=create_writer(file_format, file),
+            writer=create_writer(file_format, file, read_export_schema(connection)),
             redaction=build_export_options(settings).redaction,
             progress=report,
             limit=limit,

@@ -529,8 +529,10 @@ def _summarize_evidence(pair: dict[str, Any]) -> dict[str, Any]:
 
 def _format_selection(fix: "Fix", zone: "tzinfo") -> str:
     """Return the selection of a fix, with times in the zone of the filters."""
+    from dlq_pipelines.day import convert_to_zone
+
     selection = fix.selection
-    since, until = (at and at.astimezone(zone) for at in (selection.since, selection.until))
+    since, until = (at and convert_to_zone(at, zone) for at in (selection.since, selection.until))
     return str(replace(selection, since=since, until=until))
 
 

@@ -106,6 +106,8 @@ def _build_metadata(exported: ExportResult) -> Metadata:
         "dagster/uri": dg.MetadataValue.text(folder if "://" in folder else Path(folder).as_uri()),
         "folder": dg.MetadataValue.path(folder),
         "files": dg.MetadataValue.md(render_markdown_table(("file", "bytes", "sha256"), files)),
+        # Null in the files, because no reader can hold them.
+        "unrepresentable_times": dg.MetadataValue.json(exported.unrepresentable_times),
     }
 
 

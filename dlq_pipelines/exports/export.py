@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from dlq_pipelines.exports.manifest import (
     build_manifest,
     compare_manifest,
 )
-from dlq_pipelines.exports.stream import stream_deaths
+from dlq_pipelines.exports.stream import StreamLosses, read_export_schema, stream_deaths
 from dlq_pipelines.exports.target import (
     Target,
     compute_sha256,
@@ -61,7 +61,11 @@ _MAX_QUEUED_BATCHES = 4
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The export of a day: its folder, the number of deaths, the span of their ids, its files."""
+    """The export of a day: its folder, the number of deaths, the span of their ids, its files.
+
+    Attributes:
+        unrepresentable_times: by column, times that are null because no reader can hold them.
+    """
 
     day: date
     folder: str
@@ -69,19 +73,15 @@ class ExportResult:
     first_id: int | None
     last_id: int | None
     files: tuple[ExportedFile, ...]
+    unrepresentable_times: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
 class _Totals:
-    """Totals of the batches so far.
-
-    Attributes:
-        deleted: deaths whose event is in neither table, so without its payload.
-    """
+    """Totals of the batches so far."""
 
     rows: int = 0
     unclassified: int = 0
-    deleted: int = 0
     first: int | None = None
     last: int | None = None
 
@@ -91,9 +91,6 @@ class _Totals:
         self.unclassified += batch.column("cause_id").null_count
         self.first = ids["min"] if self.first is None else min(self.first, ids["min"])
         self.last = ids["max"] if self.last is None else max(self.last, ids["max"])
-
-    def add_deleted(self, deaths: int) -> None:
-        self.deleted += deaths
 
 
 def export_day(
@@ -280,8 +277,8 @@ def _require_classified(day: Day, unclassified: int) -> None:
         )
 
 
-def _require_no_loss(day: Day, totals: _Totals, replaced: int | None) -> None:
-    if replaced is not None and (totals.deleted or totals.rows < replaced):
+def _require_no_loss(day: Day, rows: int, losses: StreamLosses, replaced: int | None) -> None:
+    if replaced is not None and (losses.deleted or rows < replaced):
         raise RefusedError(
             f"{day.date} is exported, and some of its events were deleted since, here or by the "
             "application: another export would hold less.",
@@ -328,52 +325,53 @@ def _stage_files(
     """Write the day's files to the staging folder, the manifest last."""
     replaced = _count_replaced_deaths(connection, target, day)
     selection = Selection(since=day.start, until=day.until)
-    totals = _Totals()
-    stream = stream_deaths(
-        connection, url=url, selection=selection, report_deleted=totals.add_deleted
-    )
-    with closing(stream) as batches:
-        rows = _write_files(staging, batches, day, options, totals, replaced=replaced)
+    schema, losses = read_export_schema(connection), StreamLosses()
+    deaths = stream_deaths(connection, url=url, selection=selection, losses=losses)
+    with closing(deaths) as batches, _open_writers(staging, schema, options) as writers:
+        totals = _write_files(writers, batches, options)
+        # Includes deaths that were committed since the first check.
+        _require_classified(day, totals.unclassified)
+        _require_no_loss(day, totals.rows, losses, replaced)
+        rows = ExportedRows(
+            totals.rows, totals.first, totals.last, dict(losses.unrepresentable_times)
+        )
+        for writer in writers:
+            writer.close(build_file_metadata(day, rows, options))
     files = [
         measure_file(staging / format, _get_file_name(day, format)) for format in options.formats
     ]
-    (staging / MANIFEST).write_bytes(build_manifest(day, rows, files, options))
+    (staging / MANIFEST).write_bytes(build_manifest(day, rows, files, options, schema))
     return rows, [*files, measure_file(staging / MANIFEST, _get_folder(day) + MANIFEST)]
 
 
 def _write_files(
-    staging: Path,
-    batches: Iterator[pa.RecordBatch],
-    day: Day,
-    options: ExportOptions,
-    totals: _Totals,
-    *,
-    replaced: int | None,
-) -> ExportedRows:
-    """Write a file for each format, without the suffix that readers look for.
+    writers: Sequence[ExportWriter], batches: Iterator[pa.RecordBatch], options: ExportOptions
+) -> _Totals:
+    totals = _Totals()
+    write_batches(map(options.redaction.redact_batch, batches), writers, totals.add)
+    return totals
+
+
+@contextmanager
+def _open_writers(
+    staging: Path, schema: pa.Schema, options: ExportOptions
+) -> Iterator[list[ExportWriter]]:
+    """Open a file for each format, without the suffix that readers look for.
 
     Polars reads every file of the folder as data, and DuckDB's `*/*.parquet` matches hidden
     folders.
     """
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(_open_writer(staging / format, format))
+        yield [
+            stack.enter_context(_open_writer(staging / format, format, schema))
             for format in options.formats
         ]
-        write_batches(map(options.redaction.redact_batch, batches), writers, totals.add)
-        # Includes deaths that were committed since the first check.
-        _require_classified(day, totals.unclassified)
-        _require_no_loss(day, totals, replaced)
-        rows = ExportedRows(totals.rows, totals.first, totals.last)
-        for writer in writers:
-            writer.close(build_file_metadata(day, rows, options))
-    return rows
 
 
 @contextmanager
-def _open_writer(path: Path, format: ExportFormat) -> Iterator[ExportWriter]:
+def _open_writer(path: Path, format: ExportFormat, schema: pa.Schema) -> Iterator[ExportWriter]:
     with path.open("wb") as file, open_compressed(format, file) as stream:
-        writer = create_writer(format, stream)
+        writer = create_writer(format, stream, schema)
         try:
             yield writer
         except BaseException:

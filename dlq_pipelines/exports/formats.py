@@ -1,6 +1,6 @@
 """Defines the columns of an export, and writes them as Parquet, CSV and JSON Lines.
 
-A writer takes batches of `EXPORT_SCHEMA` and writes them to an open binary file. The same rows give
+A writer takes batches of one schema and writes them to an open binary file. The same rows give
 the same bytes: no file depends on when or where it was written, or on the sizes of the batches.
 """
 
@@ -37,12 +37,15 @@ EXPORT_SCHEMA = pa.schema(
 )
 COLUMN_DESCRIPTIONS = {
     "death_id": "The death's id in the ledger; each row is one death.",
-    "event_id": "The event that died. It may have other deaths.",
+    "event_id": "The event that died: a number, or a text if the key of the outbox is a uuid or a "
+    "text. It may have other deaths.",
     "aggregate_type": "The type of the aggregate that the event belongs to.",
     "aggregate_id": "The aggregate's id.",
     "event_type": "The type of the event.",
-    "payload": "The event's payload when it died, as JSON text.",
-    "created_at": "When the application wrote the event.",
+    "payload": "The event's payload when it died, as text: JSON as it is stored, bytes as \\x and "
+    "hexadecimal digits.",
+    "created_at": "When the application wrote the event; null if unknown or outside of the years 1 "
+    "to 9999.",
     "attempts": "The number of attempts before the death.",
     "died_at": "The time of the death.",
     "error": "The error of the last attempt.",
@@ -81,7 +84,7 @@ class ExportWriter(Protocol):
     """Writes batches in their order until it is closed or abandoned; the file stays open."""
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Write the rows of a batch of `EXPORT_SCHEMA`."""
+        """Write the rows of a batch."""
 
     def close(self, metadata: Mapping[str, str]) -> None:
         """Complete the file, with the metadata if its format stores any."""
@@ -95,9 +98,19 @@ def get_suffix(format: ExportFormat) -> str:
     return _COMPRESSED_SUFFIX[format]
 
 
-def create_writer(format: ExportFormat, file: BinaryIO) -> ExportWriter:
+def build_export_schema(event_id_type: str) -> pa.Schema:
+    """Return the columns of an export whose event ids have this type: bigint, uuid or text."""
+    if event_id_type == "bigint":
+        return EXPORT_SCHEMA
+    place = EXPORT_SCHEMA.get_field_index("event_id")
+    return EXPORT_SCHEMA.set(place, EXPORT_SCHEMA.field(place).with_type(pa.string()))
+
+
+def create_writer(
+    format: ExportFormat, file: BinaryIO, schema: pa.Schema = EXPORT_SCHEMA
+) -> ExportWriter:
     """Create a writer of this format; CSV and JSON Lines are uncompressed."""
-    return _WRITERS[format](file)
+    return _WRITERS[format](file, schema)
 
 
 @contextmanager
@@ -116,9 +129,10 @@ def open_compressed(format: ExportFormat, file: BinaryIO) -> Iterator[BinaryIO]:
 class _ParquetWriter:
     """Writes row groups of at most `ROW_GROUP_ROWS` and about `ROW_GROUP_BYTES`."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
+        self._schema = schema
         self._writer = pq.ParquetWriter(
-            file, EXPORT_SCHEMA, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS
+            file, schema, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS
         )
         self._waiting: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
@@ -145,7 +159,7 @@ class _ParquetWriter:
 
     def _flush(self) -> None:
         self._writer.write_table(
-            pa.Table.from_batches(self._waiting, EXPORT_SCHEMA), row_group_size=ROW_GROUP_ROWS
+            pa.Table.from_batches(self._waiting, self._schema), row_group_size=ROW_GROUP_ROWS
         )
         self._waiting = []
         self._rows = self._bytes = 0
@@ -154,12 +168,13 @@ class _ParquetWriter:
 class _CsvWriter:
     """Writes UTF-8 with commas and a header; texts are quoted, null is an unquoted empty cell."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._writer = pa_csv.CSVWriter(file, _TEXT_SCHEMA)
+    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
+        self._schema = _write_times_as_text(schema)
+        self._writer = pa_csv.CSVWriter(file, self._schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
         columns = [_neutralize_formulas(_format_times(column, " ")) for column in batch.columns]
-        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_TEXT_SCHEMA))
+        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
 
     def close(self, metadata: Mapping[str, str]) -> None:  # noqa: ARG002 - CSV stores none
         self._writer.close()
@@ -171,7 +186,7 @@ class _CsvWriter:
 class _JsonLinesWriter:
     """Writes an object per line. A payload is text, so that readers keep the digits of numbers."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:  # noqa: ARG002 - of the batches
         self._file = file
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -193,13 +208,16 @@ _WRITERS: dict[ExportFormat, type[_ParquetWriter | _CsvWriter | _JsonLinesWriter
     ExportFormat.CSV: _CsvWriter,
     ExportFormat.JSONL: _JsonLinesWriter,
 }
-# Times as texts: Arrow formats times without zone thirty times faster.
-_TEXT_SCHEMA = pa.schema(
-    [
-        field.with_type(pa.string()) if pa.types.is_timestamp(field.type) else field
-        for field in EXPORT_SCHEMA
-    ]
-)
+
+
+def _write_times_as_text(schema: pa.Schema) -> pa.Schema:
+    """Arrow formats times without zone thirty times faster."""
+    return pa.schema(
+        [
+            field.with_type(pa.string()) if pa.types.is_timestamp(field.type) else field
+            for field in schema
+        ]
+    )
 
 
 def _format_times(column: pa.Array, separator: str) -> pa.Array:

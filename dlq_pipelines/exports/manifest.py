@@ -7,12 +7,14 @@ repeated has the same bytes.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from dlq_pipelines.day import Day
-from dlq_pipelines.exports.formats import EXPORT_SCHEMA, ROW_GROUP_ROWS
+from dlq_pipelines.exports.formats import ROW_GROUP_ROWS
 from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.settings import ExportFormat
 
@@ -30,11 +32,16 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class ExportedRows:
-    """The number of deaths in an export and the span of their ids; None without deaths."""
+    """The number of deaths in an export and the span of their ids; None without deaths.
+
+    Attributes:
+        unrepresentable_times: by column, times that are null because no reader can hold them.
+    """
 
     rows: int
     first_id: int | None
     last_id: int | None
+    unrepresentable_times: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,11 @@ class ExportOptions:
 
 
 def build_manifest(
-    day: Day, rows: ExportedRows, files: Iterable[ExportedFile], options: ExportOptions
+    day: Day,
+    rows: ExportedRows,
+    files: Iterable[ExportedFile],
+    options: ExportOptions,
+    schema: pa.Schema,
 ) -> bytes:
     """Build the manifest of a day as indented JSON."""
     content = {
@@ -62,8 +73,8 @@ def build_manifest(
         **asdict(rows),
         "files": [asdict(file) for file in files],
         "schema": [
-            {"name": field.name, "type": str(field.type), "nullable": bool(field.nullable)}
-            for field in EXPORT_SCHEMA
+            {"name": column.name, "type": str(column.type), "nullable": bool(column.nullable)}
+            for column in schema
         ],
         "settings": {
             "formats": list(options.formats),
@@ -82,7 +93,7 @@ def build_file_metadata(day: Day, rows: ExportedRows, options: ExportOptions) ->
         "dlq.from": _format_utc(day.start),
         "dlq.until": _format_utc(day.until),
         **{
-            f"dlq.{name}": "" if value is None else str(value)
+            f"dlq.{name}": "" if value is None else json.dumps(value)
             for name, value in asdict(rows).items()
         },
         "dlq.redaction": json.dumps(options.redaction.describe(), ensure_ascii=False),

@@ -14,6 +14,7 @@ from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.errors import DlqError, NotFoundError, RefusedError
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
+from dlq_pipelines.postgres.conflicts import retry_after_conflict
 from dlq_pipelines.postgres.connect import Connection
 
 # Keyset cursor of deaths: (died_at, death_id).
@@ -110,10 +111,14 @@ def process_selection(
     """
     parameters = build_batch_parameters(connection, selection, max_retries=max_retries)
     total = RetryResult(0, 0)
+
+    def run_batch() -> DeathBatch:
+        with connection.transaction(force_rollback=options.dry_run):
+            return take(parameters, already + total.events)
+
     while True:
         parameters["room"] = options.remaining_in_batch(already + total.events, BATCH)
-        with connection.transaction(force_rollback=options.dry_run):
-            batch = take(parameters, already + total.events)
+        batch = retry_after_conflict(run_batch)
         total += RetryResult(batch.taken, int(batch.taken > 0), batch.free - batch.taken)
         options.progress(already + total.events)
         if batch.ended:

@@ -4,22 +4,25 @@ A `Connection` runs named statements: `connection.run("archive.move_batch", limi
 commits by itself: a transaction belongs to the operation that opened it.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.abc import Buffer
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Format
 from psycopg.rows import DictRow, dict_row
-from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.json import set_json_loads
+from psycopg.types.string import TextLoader
 
+from dlq_pipelines.day import AFTER_ALL_TIMES, BEFORE_ALL_TIMES, LAST_FINITE_TIME
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.postgres.queries import TableNames, load_queries
+from dlq_pipelines.text import parse_json_or_text
 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
@@ -27,26 +30,6 @@ if TYPE_CHECKING:
 
 _NOT_A_URL = "DLQ_DATABASE_URL is not a connection string."
 _URL_HINT = "Write postgresql://user:password@host:5432/database."
-
-
-# Python's times end here; a day less, so that each time zone can show them.
-_EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
-_LATEST = datetime(9999, 12, 30, tzinfo=UTC)
-
-
-class _BoundedTimeLoader(TimestamptzLoader):
-    """Loads times that Python does not have, such as infinity, as its earliest or latest."""
-
-    def load(self, data: Buffer) -> datetime:
-        text = bytes(data)
-        if text == b"infinity":
-            return _LATEST
-        if text == b"-infinity" or text.endswith(b" BC"):
-            return _EARLIEST
-        try:
-            return super().load(data)
-        except psycopg.DataError:
-            return _LATEST
 
 
 class Connection(psycopg.Connection[DictRow]):
@@ -162,8 +145,11 @@ class Database:
 
     def _configure(self, connection: Connection) -> None:
         connection.names = self.names
-        set_json_loads(_parse_json, connection)
-        connection.adapters.register_loader("timestamptz", _BoundedTimeLoader)
+        set_json_loads(parse_json_or_text, connection)
+        connection.adapters.register_loader("timestamptz", _TimeLoader)
+        connection.adapters.register_loader("date", _DayLoader)
+        # A uuid is text, as in JSON, cursors and tables.
+        connection.adapters.register_loader("uuid", TextLoader)
         connection.run(
             "session.configure",
             statement_timeout=_milliseconds(self.statement_timeout),
@@ -196,12 +182,35 @@ def _build_unavailable_error(error: psycopg.Error) -> DatabaseUnavailableError:
     )
 
 
-def _parse_json(text: str | bytes) -> Any:
-    """Parse JSON; return the text itself if Python cannot, as for numbers of thousands of digits.
+class _TimeLoader(Loader):
+    """Loads a time with psycopg's own loader, and never raises.
 
-    An exception would keep a worker from every other event of its batch, again and again.
+    `infinity`, `-infinity`, years after 9999 and years before 1 are valid in PostgreSQL, but not in
+    Python. An exception would keep a list from every other row, and a worker from every other event
+    of its batch. `day` describes the times that are returned instead.
     """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text if isinstance(text, str) else text.decode()
+
+    first: date = BEFORE_ALL_TIMES
+    last: date = LAST_FINITE_TIME
+    infinite: date = AFTER_ALL_TIMES
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        found = psycopg.adapters.get_loader(oid, Format.TEXT)
+        assert found is not None  # noqa: S101 - psycopg has one for each of its types
+        self._loader = found(oid, context)
+
+    def load(self, data: Buffer) -> Any:
+        try:
+            return self._loader.load(data)
+        except psycopg.DataError:
+            text = bytes(data)
+            if text.startswith(b"-") or text.endswith(b"BC"):
+                return self.first
+            return self.infinite if text == b"infinity" else self.last
+
+
+class _DayLoader(_TimeLoader):
+    """Loads a day; the first or the last that Python has instead of one that it has not."""
+
+    first, last, infinite = date.min, date.max, date.max

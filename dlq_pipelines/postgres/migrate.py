@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psycopg
-from psycopg import sql
 
 from dlq_pipelines.errors import SchemaError
 from dlq_pipelines.postgres.connect import Connection
@@ -301,8 +300,6 @@ def _apply(connection: Connection, migration: Migration, shape: Mapping[str, str
             raise SchemaError(
                 error.diag.message_primary or "", error.diag.message_hint or ""
             ) from None
-        else:
-            return
     raise SchemaError(
         f"Migration {migration.name} got no lock in {_LOCK_TRIES} tries: a long transaction holds "
         "the table or its rows.",

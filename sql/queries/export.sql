@@ -5,9 +5,11 @@
 -- alone: a later retry or archive changes nothing. `fingerprint` is the cause that the death was
 -- given. The payload is the one that the event died with, also if it was retried with another one
 -- since; `retry` is searched only if it has any such payload. Payloads are text: numbers beyond
--- 2^53 must survive every reader. A null filter does not apply, and folds away before planning.
+-- 2^53 must survive every reader. Ids are text, because the key of an outbox may be a number, a uuid
+-- or a text. A time that no reader can hold is null and counted, never another time. A null filter
+-- does not apply, and folds away before planning.
 select d.id as death_id,
-    d.event_id,
+    d.event_id::text as event_id,
     d.aggregate_type,
     d.aggregate_id,
     d.event_type,
@@ -28,11 +30,16 @@ select d.id as death_id,
         o.payload,
         a.payload
     ) as payload,
-    d.event_created_at as created_at,
+    case
+        when d.event_created_at >= '0001-01-01Z' and d.event_created_at < '10000-01-01Z'
+        then d.event_created_at end as created_at,
     d.attempts,
     d.died_at,
     d.error,
     d.cause_id as fingerprint,
+    coalesce(
+        d.event_created_at < '0001-01-01Z' or d.event_created_at >= '10000-01-01Z', false
+    ) as created_at_is_far,
     o.id is null and a.id is null as is_deleted
 from :"dlq_schema".death d
 left join :"dlq_schema".outbox o
@@ -52,6 +59,10 @@ where (%(since)s::timestamptz is null or d.died_at >= %(since)s::timestamptz)
         where m.id = %(cause)s::text or m.merged_into = %(cause)s::text))
 order by d.died_at, d.id
 limit %(limit)s
+
+-- name: event_id_type
+-- The type of event ids: bigint, uuid or text.
+select pg_typeof((:"dlq_schema".event_ids('{}'))[1])::text as type
 
 -- name: causes
 -- The names of each fingerprint. `cause_id` is the cause that it is merged into. A separate

@@ -31,7 +31,12 @@ update :"outbox_schema".:"outbox_table"
 set status = case when attempts + 1 >= %(max_attempts)s then 'dead' else 'retry' end,
     attempts = attempts + 1,
     next_run_at = case when attempts + 1 >= %(max_attempts)s then next_run_at
-                       else clock_timestamp() + make_interval(secs => %(backoff)s) end,
+                       else clock_timestamp() + make_interval(
+                           -- From three to five quarters of the pause, so that events that failed
+                           -- together do not come back together.
+                           secs => (0.75 + 0.5 * random()) * least(
+                               %(backoff)s::float8 * 2 ^ least(attempts, 30),
+                               greatest(%(backoff)s::float8, %(longest_backoff)s))) end,
     last_error = %(error)s,
     last_error_at = clock_timestamp()
 where id = %(id)s and status not in ('done', 'dead')
@@ -42,7 +47,7 @@ select o.id,
     o.aggregate_type,
     o.aggregate_id,
     o.event_type,
-    o.payload::jsonb as payload,
+    o.payload,
     o.status,
     o.attempts,
     o.due_at as next_run_at,
@@ -76,7 +81,7 @@ select o.id,
     o.aggregate_type,
     o.aggregate_id,
     o.event_type,
-    o.payload::jsonb as payload,
+    o.payload,
     o.status,
     o.attempts,
     o.due_at as next_run_at,

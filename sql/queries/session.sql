@@ -4,12 +4,12 @@
 -- One statement instead of libpq's `options`, which poolers such as PgBouncer reject. On Linux the
 -- server checks every 5 s whether the client of a running statement is connected; TCP keepalives
 -- start after a minute. Otherwise the locks of a killed process would be held until its statement
--- ends, and those of a lost machine for two hours.
--- Times are read in one format, and transactions see what others commit, whatever a database or a
--- role has as its default.
+-- ends, and those of a lost machine for two hours. Encoding, isolation level and the style of dates
+-- are what the drivers expect, whatever the database or the role is set to.
 select set_config('TimeZone', 'UTC', false),
     set_config('DateStyle', 'ISO, MDY', false),
     set_config('IntervalStyle', 'postgres', false),
+    set_config('client_encoding', 'UTF8', false),
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('statement_timeout', %(statement_timeout)s, false),
     set_config('lock_timeout', %(lock_timeout)s, false),

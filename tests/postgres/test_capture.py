@@ -15,10 +15,11 @@ from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.outbox.dead_events import list_dead_events
+from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.reconcile import ReconciliationResult, reconcile_events
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables, load_migrations
+from dlq_pipelines.postgres.migrate import create_host_tables
 from dlq_pipelines.retries.retry import retry_events
 from tests.retries.helpers import wait_until_blocked
 from tests.rows import add_events, kill, one
@@ -149,7 +150,7 @@ def test_an_enum_as_status_is_compared_as_one(empty_database: Database) -> None:
         connection.execute(
             "create index on outbox_event (next_run_at) where status in ('pending', 'retry')"
         )
-        apply_migrations(connection, load_migrations())
+        install_outbox(connection)
         add_events(connection, 1)
         connection.execute("update outbox_event set status = 'dead'")
         assert list_known(connection) == [1]
@@ -270,7 +271,7 @@ def test_a_table_in_partitions_by_status_is_followed(empty_database: Database) -
             "create table outbox_dead partition of outbox_event for values in ('dead');"
             "create table outbox_done partition of outbox_event for values in ('done')"
         )
-        apply_migrations(connection, load_migrations())
+        install_outbox(connection)
         add_events(connection, 3)
         kill(connection, "boom")
         assert list_known(connection) == [1, 2, 3]

@@ -6,6 +6,11 @@ from zoneinfo import ZoneInfo
 
 # Far inside the range of datetime, so that adding days and converting time zones cannot overflow.
 _FIRST_YEAR, _LAST_YEAR = 1900, 9000
+# What a time of the database is read as if datetime cannot hold it: -infinity and years before 1,
+# and infinity. A finite time after the year 9999 is read as a microsecond less than infinity.
+BEFORE_ALL_TIMES = dt.datetime.min.replace(tzinfo=dt.UTC)
+AFTER_ALL_TIMES = dt.datetime.max.replace(tzinfo=dt.UTC)
+LAST_FINITE_TIME = AFTER_ALL_TIMES - dt.timedelta(microseconds=1)
 
 # Days that the schedules catch up. After a longer outage a person backfills, and sees the cost.
 CATCH_UP_DAYS = 14
@@ -53,11 +58,24 @@ def parse_time(name: str, text: str, zone: dt.tzinfo) -> dt.datetime:
     return value if value.tzinfo else value.replace(tzinfo=zone)
 
 
+def convert_to_zone(at: dt.datetime, zone: dt.tzinfo) -> dt.datetime:
+    """Return the time in a time zone; in UTC if datetime cannot hold it in that zone."""
+    try:
+        return at.astimezone(zone)
+    except OverflowError:
+        return at.astimezone(dt.UTC)
+
+
 def format_time(at: dt.datetime) -> str:
     """Format a time to the second, in its own zone, as `2026-11-24 18:30:00-05`.
 
-    `parse_time` parses it. The offset is needed because one hour of autumn occurs twice.
+    `parse_time` parses it. The offset is needed because one hour of autumn occurs twice. A time
+    that datetime cannot hold is `before year 1` or `after year 9999`.
     """
+    if at == BEFORE_ALL_TIMES:
+        return "before year 1"
+    if at >= LAST_FINITE_TIME:
+        return "after year 9999"
     offset = f"{at:%z}"
     return f"{at:%Y-%m-%d %H:%M:%S}{offset.removesuffix('00')}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 
-from dlq_pipelines.day import CATCH_UP_DAYS, compute_midnight
+from dlq_pipelines.day import CATCH_UP_DAYS, compute_midnight, convert_to_zone
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import find_database, get_dagster_database_url
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -180,7 +180,9 @@ def _check_exports(connection: Connection, settings: Settings, now: datetime) ->
     unexported = connection.fetch_one("doctor.unexported", before=before)
     if not unexported["events"]:
         return CheckResult(name, True, "the schedules export every day with dead events")
-    first, last = (unexported[end].astimezone(settings.zone).date() for end in ("first", "last"))
+    first, last = (
+        convert_to_zone(unexported[end], settings.zone).date() for end in ("first", "last")
+    )
     found = (
         f"{format_count(unexported['events'], 'dead event')} of {first} to {last} cannot be "
         "archived: their days are not exported, and no schedule exports a day before "

@@ -194,9 +194,9 @@ def _read_zone() -> tzinfo:
 
 def format_local_time(at: datetime, zone: tzinfo) -> str:
     """Return a time in the given zone, written so that filters accept it."""
-    from dlq_pipelines.day import format_time
+    from dlq_pipelines.day import convert_to_zone, format_time
 
-    return format_time(at.astimezone(zone))
+    return format_time(convert_to_zone(at, zone))
 
 
 def _escape_character(found: re.Match[str]) -> str:

@@ -13,11 +13,14 @@ import pyarrow.compute as pc
 
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.exports.formats import EXPORT_SCHEMA
-from dlq_pipelines.outbox.selection import Selection
+from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
 
 _LOCK_TIMEOUT = "5s"
 _BATCH_BYTES = 4 * 2**20
+# Filters that the statement compares by itself. For any other one it calls `dlq.selects`, of which
+# the planner expects a few rows: it would look up a day of a million events one by one.
+_COMPARED_ALONE = {"cause", "event_ids", "since", "until", "all"}
 
 
 def stream_deaths(
@@ -34,24 +37,14 @@ def stream_deaths(
         limit: the maximum number of deaths, the earliest first; None: all.
 
     Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one.
         DatabaseUnavailableError: the stream broke off.
     """
     configure = connection.render_query(
         "session.configure", statement_timeout="0", lock_timeout=_LOCK_TIMEOUT
     )
-    ids = selection.event_ids
-    statement = connection.render_query(
-        "export.deaths",
-        cause=selection.cause,
-        event_type=selection.event_type,
-        aggregate_type=selection.aggregate_type,
-        error_contains=selection.error_contains,
-        attempts=selection.attempts,
-        since=selection.since,
-        until=selection.until,
-        event_ids=None if ids is None else list(ids),
-        limit=limit,
-    )
+    statement = render_deaths_query(connection, selection, limit=limit)
     try:
         with adbc.connect(url) as stream, stream.cursor() as cursor:
             cursor.execute(connection.render_query("session.use_one_snapshot"))
@@ -71,6 +64,27 @@ def stream_deaths(
             "The stream from PostgreSQL broke off: the server went away, or a table was locked.",
             "Export again.",
         ) from None
+
+
+def render_deaths_query(
+    connection: Connection, selection: Selection, *, limit: int | None = None
+) -> str:
+    """Return the statement that reads the selected deaths, the earliest first.
+
+    Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one.
+    """
+    parameters = build_selection_parameters(connection, selection, before=None)
+    if selection.to_json().keys() <= _COMPARED_ALONE:
+        parameters["selection"] = None
+    return connection.render_query(
+        "export.deaths",
+        **parameters,
+        since=selection.since,
+        until=selection.until,
+        limit=limit,
+    )
 
 
 def _add_cause_columns(batch: pa.RecordBatch, causes: pa.Table) -> pa.RecordBatch:

@@ -18,6 +18,7 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
+from dlq_pipelines.day import AFTER_ALL_TIMES, BEFORE_ALL_TIMES
 from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.paging import INVALID_CURSOR
@@ -38,7 +39,11 @@ _MAX_COUNTS = 100
 # stores.
 _MAX_TEXT_LENGTH = 66_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _CURSOR = struct.Struct(">qq")
+# Time and id of the last event of a page; the time as PostgreSQL compares it.
+_Key = tuple[datetime | str, int]
+_FIRST_KEY: _Key = ("infinity", 2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def list_dead_events(
     skipped = validate_not_negative("offset", offset, most=2**31 - 1)
     if after is not None and skipped:
         raise ValueError("offset cannot be combined with after: leave one of them out")
-    key: tuple[Any, int] = ("infinity", 2**63 - 1) if after is None else _decode_cursor(after)
+    key = _FIRST_KEY if after is None else _decode_cursor(after)
     plain = _reads_outbox_only(selection)
     parameters = _build_parameters(connection, selection)
     with connection.transaction():
@@ -227,7 +232,7 @@ def _build_parameters(connection: Connection, selection: Selection) -> dict[str,
 def _find_ids(
     connection: Connection,
     parameters: dict[str, Any],
-    key: tuple[Any, int],
+    key: _Key,
     *,
     wanted: int,
     skipped: int,
@@ -250,7 +255,7 @@ def _find_ids(
         past, found = past - min(past, len(found)), found[min(past, len(found)) :]
         if len(found) >= wanted or page["rows"] < rows:
             return found[:wanted]
-        key, offset, rows = (page["last_time"], page["last_id"]), 0, _SCAN_SIZE
+        key, offset, rows = _build_key(page["last_time"], page["last_id"]), 0, _SCAN_SIZE
 
 
 def _count_in_outbox(
@@ -301,16 +306,22 @@ def _list_ages(counted: Counter[float | None]) -> tuple[AgeCount, ...]:
     )
 
 
+def _build_key(at: datetime, event_id: int) -> _Key:
+    """Return the key after which a page begins; an infinite time stays infinite."""
+    infinite = {BEFORE_ALL_TIMES: "-infinity", AFTER_ALL_TIMES: "infinity"}
+    return infinite.get(at, at), event_id
+
+
 def _encode_cursor(event: DeadEvent) -> str:
     """Return the cursor of an event as an opaque text."""
     assert event.dead_at is not None  # noqa: S101 - it is dead
-    micros = (event.dead_at - _EPOCH) // timedelta(microseconds=1)
+    micros = (event.dead_at - _EPOCH) // _MICROSECOND
     return base64.urlsafe_b64encode(_CURSOR.pack(micros, event.id)).decode().rstrip("=")
 
 
-def _decode_cursor(after: str) -> tuple[datetime, int]:
+def _decode_cursor(after: str) -> _Key:
     try:
         micros, event_id = _CURSOR.unpack(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
-        return _EPOCH + timedelta(microseconds=micros), event_id
+        return _build_key(_EPOCH + micros * _MICROSECOND, event_id)
     except (binascii.Error, struct.error, ValueError, OverflowError):
         raise ValueError(INVALID_CURSOR) from None

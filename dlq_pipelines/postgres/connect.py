@@ -8,13 +8,18 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Format
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import set_json_loads
 
+from dlq_pipelines.day import AFTER_ALL_TIMES, BEFORE_ALL_TIMES, LAST_FINITE_TIME
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.postgres.queries import TableNames, load_queries
 
@@ -140,6 +145,8 @@ class Database:
     def _configure(self, connection: Connection) -> None:
         connection.names = self.names
         set_json_loads(_parse_json, connection)
+        connection.adapters.register_loader("timestamptz", _TimeLoader)
+        connection.adapters.register_loader("date", _DayLoader)
         connection.run(
             "session.configure",
             statement_timeout=_milliseconds(self.statement_timeout),
@@ -167,9 +174,43 @@ def _build_unavailable_error(error: psycopg.Error) -> DatabaseUnavailableError:
     # The first line names the server and the reason; libpq's hints follow.
     reason = str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
     return DatabaseUnavailableError(
-        f"PostgreSQL does not answer: {reason or type(error).__name__}.",
+        f"Cannot connect to PostgreSQL: {reason or type(error).__name__}.",
         "Check DLQ_DATABASE_URL and the server, then run `dlq migrate --check`.",
     )
+
+
+class _TimeLoader(Loader):
+    """Loads a time with psycopg's own loader, and never raises.
+
+    `infinity`, `-infinity`, years after 9999 and years before 1 are valid in PostgreSQL, but not in
+    Python. An exception would keep a list from every other row, and a worker from every other event
+    of its batch. `day` describes the times that are returned instead.
+    """
+
+    first: date = BEFORE_ALL_TIMES
+    last: date = LAST_FINITE_TIME
+    infinite: date = AFTER_ALL_TIMES
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        found = psycopg.adapters.get_loader(oid, Format.TEXT)
+        assert found is not None  # noqa: S101 - psycopg has one for each of its types
+        self._loader = found(oid, context)
+
+    def load(self, data: Buffer) -> Any:
+        try:
+            return self._loader.load(data)
+        except psycopg.DataError:
+            text = bytes(data)
+            if text.startswith(b"-") or text.endswith(b"BC"):
+                return self.first
+            return self.infinite if text == b"infinity" else self.last
+
+
+class _DayLoader(_TimeLoader):
+    """Loads a day; the first or the last that Python has instead of one that it has not."""
+
+    first, last, infinite = date.min, date.max, date.max
 
 
 def _parse_json(text: str | bytes) -> Any:

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.outbox.selection import FILTERS, Selection
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixStatus, FixTerms
@@ -194,32 +194,6 @@ def test_what_cannot_be_flagged_is_said_to_the_team_and_changes_nothing(
     assert not refused.value.diag.constraint_name
     assert len(str(refused.value).splitlines()) < 8
     assert list_fixes(connection) == []
-
-
-def test_every_text_and_time_of_a_fix_has_an_argument_that_is_checked(
-    connection: Connection,
-) -> None:
-    """The list of cases above is complete: a new filter needs its cases."""
-    arguments = one(
-        connection,
-        "select proargnames as names from pg_proc where oid = 'dlq.flag_fix'::regproc",
-    )["names"]
-    filters = {item.name for item in FILTERS}
-    assert filters | {"event_ids", "all"} <= set(arguments)
-    checked = " ".join(
-        str(case)
-        for mark in test_what_cannot_be_flagged_is_said_to_the_team_and_changes_nothing.pytestmark
-        if mark.name == "parametrize"
-        for case in mark.args[1]
-    )
-    assert {name for name in arguments if f"{name} must" in checked} >= filters - {"until"} | {
-        "link",
-        "owner",
-        "note",
-        "not_before",
-        "expires_at",
-        "event_ids",
-    }
 
 
 def test_the_team_can_do_nothing_else(connection: Connection, team: Team, cause: str) -> None:

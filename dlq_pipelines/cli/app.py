@@ -119,9 +119,10 @@ def _describe_error(error: Exception) -> str | None:
         from dlq_pipelines.postgres.transient import describe_transient_error
 
         message = error.diag.message_primary or type(error).__name__
-        hint = (
-            error.diag.message_hint
-            or "Check the role and the server, then run `dlq migrate --check`."
+        hint = error.diag.message_hint or (
+            "Check DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE, then run `dlq doctor`."
+            if isinstance(error, psycopg.errors.UndefinedTable)
+            else "Check the role and the server, then run `dlq doctor`."
         )
         text = describe_transient_error(error) or f"PostgreSQL refused: {message}. {hint}"
     else:

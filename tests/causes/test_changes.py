@@ -282,7 +282,9 @@ def test_undo_is_refused_after_a_later_change(connection: Connection) -> None:
     ):
         undo_change(connection, change.audit_id, audit=AUDIT)
     assert get_cause(connection, KEY).name == "second"
-    with pytest.raises(NotFoundError, match="No change of a cause has the number 999"):
+    with pytest.raises(
+        NotFoundError, match="Change 999 does not exist, or it is not a change of a cause"
+    ):
         undo_change(connection, 999, audit=AUDIT)
 
 

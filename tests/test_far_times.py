@@ -6,6 +6,7 @@ Infinite times, years beyond 9999 and before 1, and fixes that were written by h
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -153,7 +154,7 @@ def test_http_lists_and_shows_fixes_written_by_hand(
 def test_the_sensor_still_advances_a_sound_fix(fixes: int) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_sensor_context(instance=instance)
-        requests = list(fix_flag_sensor(context, outbox=OutboxResource()))
+        requests: list[Any] = list(fix_flag_sensor(context, outbox=OutboxResource()))  # type: ignore[arg-type]
     assert "1" in {request.tags[FIX_TAG] for request in requests if hasattr(request, "tags")}
     assert len(requests) > fixes / 2
 

@@ -1,4 +1,6 @@
-"""Turns docstrings, which FastAPI copies into the OpenAPI description, into texts for its readers.
+"""Turns texts for other readers into texts for callers of the API: docstrings and commands.
+
+FastAPI copies docstrings into the OpenAPI description.
 
 A class describes its fields in the section `Attributes`: each text moves to its field. The sections
 `Args` and `Raises` are for readers of the code.
@@ -10,6 +12,10 @@ from typing import Any
 _SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):\n", re.MULTILINE)
 # A field begins at the first indent; its text may continue at a larger one.
 _FIELD = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.MULTILINE)
+_COMMAND = re.compile(
+    r"`dlq (dead-events|causes|fixes|alerts|reports)"
+    r" (?:(?P<list>list)|(?P<show>show) (\S+)|(?P<change>merge|pause|resume|split|withdraw) (\S+))`"
+)
 _WORDS = {"None": "null", "True": "true", "False": "false"}
 _PYTHON_WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b")
 
@@ -19,6 +25,18 @@ def clean_descriptions(described: dict[str, Any]) -> None:
     for schema in described.get("components", {}).get("schemas", {}).values():
         _describe_fields(schema)
     _clean(described)
+
+
+def translate_commands(text: str) -> str:
+    """Replace commands of `dlq` by the requests that do the same."""
+    return _COMMAND.sub(_translate_command, text)
+
+
+def _translate_command(found: re.Match[str]) -> str:
+    path = f"/api/{found[1]}"
+    if found["list"]:
+        return f"`GET {path}`"
+    return f"`GET {path}/{found[4]}`" if found["show"] else f"`POST {path}/{found[6]}/{found[5]}`"
 
 
 def _describe_fields(schema: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ Ctrl-C, 141 output closed by its reader.
 """
 
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -112,6 +113,10 @@ def _describe_error(error: Exception) -> str | None:
     """Return message and hint in one line; None for a defect, which needs its stack trace."""
     if isinstance(error, click.ClickException):
         text = _describe_usage_error(error)
+    elif isinstance(error, OSError) and error.filename is not None:
+        text = (
+            f"Cannot use {str(error.filename)!r}: {error.strerror}. Check the path and its rights."
+        )
     elif isinstance(error, DlqError | ValueError | OSError):
         text = str(error)
     # An error of psycopg is impossible before its import.
@@ -138,7 +143,10 @@ def _describe_usage_error(error: click.ClickException) -> str:
         message = message.replace(name, plain_name)
     context = error.ctx if isinstance(error, click.UsageError) else None
     words = context.command_path.split()[1:] if context else []
-    return f"{message.rstrip('.')}. See `{' '.join(['dlq', *words, '--help'])}`."
+    # Typer appends the suggestion that click has appended.
+    message = re.sub(r"( Did you mean [^?]*\?)\1", r"\1", message.rstrip("."))
+    end = "" if message.endswith("?") else "."
+    return f"{message}{end} See `{' '.join(['dlq', *words, '--help'])}`."
 
 
 def _exit_code(error: Exception) -> int:

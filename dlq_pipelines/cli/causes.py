@@ -411,8 +411,8 @@ def _print_cause_change(change: "CauseChange", *, format: OutputFormat) -> None:
         {
             "cause": changed.cause,
             "column": column,
-            "before": changed.before[column],
-            "after": value,
+            "before": changed.before[column] or "",
+            "after": value or "",
         }
         for changed in change.changes
         for column, value in changed.after.items()

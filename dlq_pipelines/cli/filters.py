@@ -17,7 +17,9 @@ GivenFilters = Mapping[str, Any]
 EventIds = Annotated[
     list[int] | None, typer.Argument(help="Ids of events.", metavar="[ID]...", min=1)
 ]
-_ALL = Annotated[bool, typer.Option("--all", help="All dead events. Excludes filters.")]
+_ALL = Annotated[
+    bool, typer.Option("--all", help="All dead events. Cannot be combined with filters.")
+]
 
 
 def with_filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -26,7 +28,11 @@ def with_filters(command: Callable[..., None]) -> Callable[..., None]:
     options.append(build_option("all", _ALL, False))
 
     def gather(given: dict[str, Any]) -> dict[str, Any]:
-        return {"filters": {option.name: given.pop(option.name) for option in options}}
+        filters = {option.name: given.pop(option.name) for option in options}
+        narrows = any(filters[item.name] is not None for item in FILTERS) or given.get("ids")
+        if filters["all"] and narrows:
+            raise ValueError("--all cannot be combined with filters or ids. Leave one of them out.")
+        return {"filters": filters}
 
     return with_options(command, {"filters": options}, gather)
 

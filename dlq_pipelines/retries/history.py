@@ -106,12 +106,9 @@ def get_event_history(connection: Connection, event_id: int) -> EventHistory:
         row = connection.run("retry.event", event_id=event_id).fetchone()
         fix = connection.run("retry.fix_of", event_id=event_id).fetchone()
     if not deaths:
-        message = (
-            f"Event {event_id} has never died."
-            if row
-            else f"There is no event {event_id} that ever died."
+        raise NotFoundError(
+            f"Event {event_id} has never died.", "`dlq dead-events list` lists the dead events."
         )
-        raise NotFoundError(message, "`dlq dead-events list` lists the dead events.")
     event = OutboxEvent.from_row(_keep_json_raw(row, "payload")) if row else None
     return EventHistory(event_id, place, event, deaths, retries, build_fix(fix) if fix else None)
 

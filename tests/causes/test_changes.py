@@ -113,7 +113,7 @@ def test_text_is_set_undone_and_bounded(connection: Connection, column: CauseTex
     assert getattr(get_cause(connection, KEY), column) == "Postcode missing"
     undo_change(connection, change.audit_id, audit=AUDIT)
     assert getattr(get_cause(connection, KEY), column) is None
-    for text, reason in (("x" * 10_001, "has 10001 characters"), ("a\0", "contains NUL")):
+    for text, reason in (("x" * 10_001, "has 10001 characters"), ("a\0", "is not valid UTF-8")):
         with pytest.raises(ValueError, match=f"{column} {reason}"):
             set_cause_text(connection, KEY, column, text, audit=AUDIT)
 

@@ -25,9 +25,9 @@ from tests.rows import add_events, kill, one
             "--all cannot be combined with filters or ids. Leave one of them out.",
         ),
         (
-            ["dead-events", "export", "--output", "/nonexistent/x"],
+            ["dead-events", "export", "--output", "/nowhere/x"],
             1,
-            "Cannot use '/nonexistent/x': No such file or directory. Check the path and its rights.",
+            "Cannot use '/nowhere/x': No such file or directory. Check the path and its rights.",
         ),
         (
             ["dead-events", "retry", "1", "--reason", "x", "--payload", "@/nonexistent"],

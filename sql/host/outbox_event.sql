@@ -1,5 +1,6 @@
--- The application's own tables, as applications with a transactional outbox have them: the reference for tests and
--- the demo. A real installation already has its tables and never runs this file.
+-- The application's own tables, as applications with a transactional outbox have them: the
+-- reference for tests and the demo. A real installation already has its tables and never runs this
+-- file.
 create schema if not exists :"outbox_schema";
 
 create table :"outbox_schema".:"outbox_table" (

@@ -446,4 +446,3 @@ def test_the_pages_of_every_list_are_the_whole_list(
     ):
         refused = read_json(api.get(f"/api/{name}", params={"after": cursor}), 400)
         assert refused["error"].startswith(error)
-        )

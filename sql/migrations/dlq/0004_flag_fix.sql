@@ -3,8 +3,8 @@
 -- allow it), invalid_parameter_value (an argument is invalid). Messages and hints are shown to
 -- users.
 
--- Refuses a fix whose values no face could show or use. The columns are read from the table, so that
--- a new text or time is checked too.
+-- Refuses a fix whose values no face could show or use. The columns are read from the table, so
+-- that a new text or time is checked too.
 create function :"dlq_schema".validate_fix(given :"dlq_schema".fix)
     returns void language plpgsql stable set search_path = :"dlq_schema", pg_temp
 as $$

@@ -18,8 +18,9 @@ from dlq_pipelines.postgres.connect import Connection
 
 _LOCK_TIMEOUT = "5s"
 _BATCH_BYTES = 4 * 2**20
-# Filters that the statement compares by itself. For any other one it calls `dlq.selects`, of which
-# the planner expects a few rows: it would look up a day of a million events one by one.
+# Filters that the statement compares by itself. For any other one it calls `dlq.selects`. The
+# planner expects that this selects a few rows, and would look up a day of a million events one by
+# one.
 _COMPARED_ALONE = {"cause", "event_ids", "since", "until", "all"}
 
 

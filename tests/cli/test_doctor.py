@@ -208,10 +208,10 @@ def test_a_wrong_name_of_the_table_is_found(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the remedy names the right one."""
-    monkeypatch.setenv("DLQ_OUTBOX_TABLE", "outbox_evnet")
+    monkeypatch.setenv("DLQ_OUTBOX_TABLE", "outbox_events")
     schema = _run_doctor(dlq)[1]["schema"]
     assert schema["found"] == (
-        "there is no table public.outbox_evnet: DLQ_OUTBOX_SCHEMA or DLQ_OUTBOX_TABLE is wrong"
+        "there is no table public.outbox_events: DLQ_OUTBOX_SCHEMA or DLQ_OUTBOX_TABLE is wrong"
     )
     assert schema["remedy"] == "export DLQ_OUTBOX_SCHEMA=public DLQ_OUTBOX_TABLE=outbox_event"
     ended = dlq("dead-events", "list")

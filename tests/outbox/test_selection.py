@@ -54,7 +54,7 @@ names = pytest.mark.parametrize("name", [item.name for item in FILTERS])
 
 @pytest.fixture(autouse=True)
 def dead(connection: Connection) -> None:
-    """Four dead events, of which each filter selects some."""
+    """Four dead events; each filter selects some of them."""
     for day, row in enumerate(ROWS, 1):
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"

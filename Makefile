@@ -44,6 +44,7 @@ check: $(DEV) ## Check format, lint, words, types, imports, SQL and definitions
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/python tests/check_words.py
+	$(BIN)/python tests/check_lines.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tests/check_sql.py

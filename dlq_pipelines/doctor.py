@@ -35,6 +35,11 @@ _EXPORT = (
 _SET_DAGSTER_URL = "export DLQ_DAGSTER_URL=postgresql+psycopg2://dagster@host:5432/dagster"
 _SET_DATABASE_URL = "export DLQ_DATABASE_URL=postgresql://owner@host/database"
 _NEVER_RAN = "it has never run on this installation"
+# The role of sql/roles.sql that has all rights of an operator.
+_OPERATOR = "dlq_operator"
+_GRANT_ROLES = "dlq migrate --print roles | psql"
+_SCHEMA_DIFFERS = "skipped: the schema is not that of this release"
+_NO_RIGHTS = "skipped: this role lacks rights, see the check of rights"
 
 
 @dataclass(frozen=True)
@@ -92,18 +97,22 @@ def check_installation(
 def _check_database(
     connection: Connection, settings: Settings, now: datetime
 ) -> Iterator[CheckResult]:
-    is_blocked = False
+    skipped = ""
     for name, check in _DATABASE_CHECKS.items():
-        if is_blocked:
-            yield CheckResult(name, None, "skipped: the schema is not that of this release")
+        # The check of rights reads the catalog, which every role may read.
+        if skipped and not (name == "rights" and skipped == _NO_RIGHTS):
+            yield CheckResult(name, None, skipped)
             continue
         try:
             result = check(connection, settings, now)
+        except psycopg.errors.InsufficientPrivilege:
+            result = CheckResult(name, None, _NO_RIGHTS)
         except psycopg.Error as error:
             found = f"PostgreSQL refused: {error.diag.message_primary or error}"
             result = CheckResult(name, False, found, "dlq migrate --check")
         yield result
-        is_blocked = name == "schema" and not result.ok
+        if name == "schema" and not result.ok:
+            skipped = _SCHEMA_DIFFERS if result.ok is False else _NO_RIGHTS
 
 
 def _check_machine(settings: Settings, dagster_url: str | None) -> Iterator[CheckResult]:
@@ -111,12 +120,30 @@ def _check_machine(settings: Settings, dagster_url: str | None) -> Iterator[Chec
     yield _check_disk(settings.home)
 
 
-def _check_schema(connection: Connection, *_: object) -> CheckResult:
+def _check_schema(connection: Connection, settings: Settings, *_: object) -> CheckResult:
+    # On the embedded server, `dlq migrate` creates the table.
+    if settings.database_url and not connection.fetch_one("migration.host_exists")["found"]:
+        return _report_wrong_table(connection)
     try:
         require_current(connection)
     except DlqError as error:
         return CheckResult("schema", False, error.message, "dlq migrate")
     return CheckResult("schema", True, "every migration of this release is applied")
+
+
+def _report_wrong_table(connection: Connection) -> CheckResult:
+    """Report that the settings name no table, with the table that has the triggers if it is one."""
+    names = connection.names
+    found = (
+        f"there is no table {names.outbox_schema}.{names.outbox_table}: DLQ_OUTBOX_SCHEMA or "
+        "DLQ_OUTBOX_TABLE is wrong"
+    )
+    tables = connection.run("doctor.outbox_tables").fetchall()
+    schema, table = "SCHEMA", "TABLE"
+    if len(tables) == 1:
+        schema, table = (shlex.quote(tables[0][part]) for part in ("schema", "name"))
+    remedy = f"export DLQ_OUTBOX_SCHEMA={schema} DLQ_OUTBOX_TABLE={table}"
+    return CheckResult("schema", False, found, remedy)
 
 
 def _check_triggers(connection: Connection, *_: object) -> CheckResult:
@@ -131,12 +158,19 @@ def _check_triggers(connection: Connection, *_: object) -> CheckResult:
 
 
 def _check_rights(connection: Connection, *_: object) -> CheckResult:
-    grants = [row["grant_statement"] for row in connection.run("doctor.rights")]
+    lacking = connection.run("doctor.rights").fetchall()
     role = connection.info.user
-    if not grants:
+    if not lacking:
         return CheckResult("rights", True, f"{role} has all rights that it needs")
-    found = f"{role} lacks rights on {format_count(len(grants), 'table')}"
-    return CheckResult("rights", False, found, _write_psql_command(grants))
+    objects = format_count(len(lacking), "schema or table", "schemas and tables")
+    found = f"{role} lacks rights on {objects}; the remedy needs the owner of the tables"
+    operator = connection.fetch_one("doctor.operator", role=_OPERATOR)
+    grant = _write_psql_command([operator["grant_statement"]])
+    if not operator["is_found"]:
+        return CheckResult("rights", False, found, f"{_GRANT_ROLES} && {grant}")
+    # A member of the role lacks rights if the script has not run since the last migration.
+    remedy = _GRANT_ROLES if operator["is_member"] else grant
+    return CheckResult("rights", False, found, remedy)
 
 
 def _write_psql_command(statements: Iterable[str]) -> str:

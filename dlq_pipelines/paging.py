@@ -10,7 +10,7 @@ import json
 
 from dlq_pipelines.validate import BIGINT_MAX
 
-INVALID_CURSOR = "Invalid cursor: pass the `next` value of the previous page as after."
+INVALID_CURSOR = "Invalid cursor: pass the `next` value of the previous page."
 CursorPart = int | str
 
 

@@ -6,11 +6,12 @@ the environment.
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
@@ -19,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.outbox.mapping import Mapping, load_mapping
 from dlq_pipelines.postgres.queries import TableNames
+from dlq_pipelines.validate import describe_invalid_value
 
 # PostgreSQL's NAMEDATALEN - 1.
 _MAX_IDENTIFIER_BYTES = 63
@@ -273,7 +275,6 @@ class Settings(BaseSettings):
     )
     partitions_start: str = Field(
         default="2026-01-01",
-        pattern=r"^\d{4}-\d{2}-\d{2}$",
         description="First day of the partitions of exports and reports.",
     )
 
@@ -408,8 +409,12 @@ class Settings(BaseSettings):
     @field_validator("partitions_start")
     @classmethod
     def _validate_day(cls, value: str) -> str:
-        date.fromisoformat(value)
-        return value
+        try:
+            if date.fromisoformat(value).isoformat() == value:
+                return value
+        except ValueError:
+            pass
+        raise ValueError(f"{value!r} is not a day such as 2026-01-01")
 
     @property
     def mapping(self) -> Mapping:
@@ -450,10 +455,37 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = str(first["loc"][0]).upper()
-        variable = name if name.startswith("DLQ_") else f"DLQ_{name}"
         raise DlqError(
-            f"{variable}: {first['msg'].removeprefix('Value error, ')}.",
-            "Change or unset it and run the command again.",
+            _describe_invalid_variable(error), "Change or unset it and run the command again."
         ) from None
+
+
+def _describe_invalid_variable(error: ValidationError) -> str:
+    """Name the variable, its value unless it is secret, and what is expected."""
+    first: dict[str, Any] = {**error.errors(include_url=False)[0]}
+    name = str(first["loc"][0])
+    field = next(
+        field
+        for key, field in Settings.model_fields.items()
+        if name in (key, field.validation_alias)
+    )
+    variable = name if name.startswith("DLQ_") else f"DLQ_{name.upper()}"
+    if "SecretStr" in str(field.annotation):
+        del first["input"]
+    if field.annotation in (int, float):
+        kind = "a whole number" if field.annotation is int else "a number"
+        return f"{variable}: {first['input']!r} is not {kind} {_describe_bounds(field.metadata)}."
+    return describe_invalid_value(variable, first)
+
+
+def _describe_bounds(metadata: Sequence[object]) -> str:
+    """Return the bounds of a number: `from 1 to 100`, or `more than 0 and at most 1`."""
+    bounds = {
+        name: getattr(item, name)
+        for item in metadata
+        for name in ("ge", "gt", "le")
+        if hasattr(item, name)
+    }
+    if "gt" in bounds:
+        return f"more than {bounds['gt']:,} and at most {bounds['le']:,}"
+    return f"from {bounds['ge']:,} to {bounds['le']:,}"

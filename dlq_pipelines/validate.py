@@ -1,7 +1,9 @@
 """Checks arguments: numbers, ids, texts and times that PostgreSQL can store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from math import isnan
+from typing import Any
 
 BIGINT_MAX = 2**63 - 1
 INTEGER_MAX = 2**31 - 1
@@ -9,7 +11,40 @@ INTEGER_MAX = 2**31 - 1
 EventId = int | str
 # Far more than fits into an index of PostgreSQL.
 _MAX_ID_LENGTH = 10_000
-NOT_STORABLE = "contains NUL or half of a surrogate pair, which PostgreSQL cannot store"
+NOT_STORABLE = "is not valid UTF-8 or contains NUL"
+_MAX_SHOWN = 60
+# What a value is not, by the type of pydantic's error.
+_EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of this size",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "list_type": "a list",
+    "model_attributes_type": "an object",
+    "model_type": "an object",
+    "dict_type": "an object",
+    "greater_than": "more than {gt:,}",
+    "less_than": "less than {lt:,}",
+    "greater_than_equal": "at least {ge:,}",
+    "less_than_equal": "at most {le:,}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+}
+# What is wrong with an argument, by the type of pydantic's error.
+_WRONG = {
+    "missing": "is required",
+    "extra_forbidden": "is unknown",
+    "string_too_long": "has more than {max_length:,} characters",
+    "string_too_short": "has fewer characters than {min_length:,}",
+    "too_long": "has more than {max_length:,} items",
+    "too_short": "has fewer items than {min_length:,}",
+}
 
 
 def validate_positive(name: str, value: int, *, most: int = BIGINT_MAX) -> int:
@@ -103,6 +138,42 @@ def validate_storable(name: str, text: str, *, most: int) -> str:
     if not is_storable(text):
         raise ValueError(f"{name} {NOT_STORABLE}")
     return text
+
+
+def describe_invalid_value(name: str, error: Mapping[str, Any]) -> str:
+    """Return an error of pydantic as a sentence: the argument, its value, and what is expected.
+
+    Args:
+        name: of the argument, as the caller knows it.
+        error: one of `errors()`. The value is shown if the error has an `input`.
+    """
+    kind, value = error["type"], error.get("input")
+    context = {
+        key: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+        for key, bound in error.get("ctx", {}).items()
+    }
+    if isinstance(value, float) and isnan(value):
+        return f"{name}: NaN is not a number."
+    if kind in _EXPECTED:
+        return f"{name}: {_format_value(error)} is not {_EXPECTED[kind].format(**context)}."
+    if kind in _WRONG:
+        empty = context.get("min_length") == 1
+        return f"{name} {'must not be empty' if empty else _WRONG[kind].format(**context)}."
+    return f"{name}: {error['msg'].removeprefix('Value error, ').rstrip('.')}."
+
+
+def _format_value(error: Mapping[str, Any]) -> str:
+    match error.get("input", ...):
+        case str(text):
+            return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
+        case bool(flag):
+            return str(flag).lower()
+        case int(number) | float(number):
+            return str(number)[:_MAX_SHOWN]
+        case None:
+            return "null"
+        case _:
+            return "the value"
 
 
 def is_storable(text: str) -> bool:

@@ -326,20 +326,23 @@ def _build_finding(
 
 def _find_backlog(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Finding]:
     critical = figures.backlog > thresholds.backlog_error
+    why = "`dlq causes list` shows why they died."
     if critical or figures.backlog > thresholds.backlog:
         yield _build_finding(
             "backlog",
             Severity.CRITICAL if critical else Severity.WARNING,
             f"{_format_figure(figures.backlog, thresholds.count_limit)} events are dead",
-            f"The bound is {thresholds.backlog_error if critical else thresholds.backlog:,}. "
-            "`dlq causes list` shows why they died.",
+            f"The threshold is {thresholds.backlog_error:,} dead events (DLQ_BACKLOG_ERROR). {why}"
+            if critical
+            else f"The threshold is {thresholds.backlog:,} dead events (DLQ_BACKLOG_WARN). {why}",
         )
     if figures.oldest is not None and figures.now - figures.oldest > thresholds.oldest:
         yield _build_finding(
             "oldest",
             Severity.WARNING,
             f"An event has been dead since {figures.oldest:%Y-%m-%d %H:%M} UTC",
-            f"The bound is {thresholds.oldest / timedelta(hours=1):,.0f} hours. "
+            f"The threshold is {thresholds.oldest / timedelta(hours=1):,.0f} hours "
+            "(DLQ_ALERT_OLDEST_HOURS). "
             "Flag a fix, or discard the event.",
         )
     if figures.purged_soon:
@@ -394,7 +397,7 @@ def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:
             "halted",
             Severity.WARNING,
             f"Fix {fix.id} was halted: {sanitize_line(fix.verdict, 200)}",
-            f"Its note: {sanitize_line(fix.note, 200)}. "
+            f"Note of the fix: {sanitize_line(fix.note, 200)}. "
             f"`dlq fixes show {fix.id}` compares the new errors with the old ones.",
             of=fix.id,
             event_type=fix.event_type,
@@ -403,7 +406,8 @@ def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:
         yield _build_finding(
             "parked",
             Severity.WARNING,
-            f"{_format_figure(figures.parked)} events died again after too many retries",
+            f"{_format_figure(figures.parked)} events are parked: they died again after the "
+            "maximum of retries",
             "`dlq fixes parked` lists them; only a person releases them.",
         )
 

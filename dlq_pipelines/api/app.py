@@ -26,6 +26,7 @@ from dlq_pipelines.api import (
 )
 from dlq_pipelines.api.arguments import reject_undescribed_arguments
 from dlq_pipelines.api.auth import read_tokens
+from dlq_pipelines.api.describe import clean_descriptions
 from dlq_pipelines.api.errors import RESPONSES, install_error_handlers
 from dlq_pipelines.api.guard import Guard
 from dlq_pipelines.postgres.connect import Database
@@ -47,11 +48,15 @@ _MAX_EXPORTS = 2
 
 
 class _Api(FastAPI):
-    """An application whose OpenAPI description requires a token only if tokens are set."""
+    """An application whose OpenAPI description requires a token only if tokens are set.
+
+    Its texts are written for readers of the API, not of the code.
+    """
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI description."""
         described = super().openapi()
+        clean_descriptions(described)
         if not self.state.tokens:
             described.get("components", {}).pop("securitySchemes", None)
             for methods in described["paths"].values():

@@ -45,7 +45,7 @@ def _require_described(request: Request, path: str) -> None:
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
             allowed = (
-                f"It takes {', '.join(known)}."
+                f"Known parameters: {', '.join(known)}."
                 if known
                 else "Changes take their arguments in the body."
             )

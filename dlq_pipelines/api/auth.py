@@ -81,7 +81,7 @@ def create_token(name: str, scope: TokenScope) -> tuple[str, Token]:
     secret = f"dlq_{secrets.token_urlsafe(32)}"
     entry = f"{name}:{scope}:{_hash_token(secret)}"
     if not _ENTRY.fullmatch(entry):
-        raise ValueError("name must have at most 64 letters, digits, dots, dashes and underscores")
+        raise ValueError("name must be 1 to 64 letters, digits, dots, dashes or underscores")
     return secret, Token(name, scope, _hash_token(secret))
 
 

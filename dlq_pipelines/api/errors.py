@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from dlq_pipelines.api.describe import translate_commands
 from dlq_pipelines.errors import (
     DatabaseUnavailableError,
     DlqError,
@@ -24,6 +25,7 @@ from dlq_pipelines.errors import (
 )
 from dlq_pipelines.postgres.transient import describe_transient_error
 from dlq_pipelines.text import sanitize_line
+from dlq_pipelines.validate import describe_invalid_value
 
 log = logging.getLogger("dlq.api")
 _MAX_LENGTH = 2_000
@@ -84,7 +86,8 @@ def build_error_response(
 
 def _build_body(status: int, error: str, hint: str = "", code: str = "") -> ErrorResponse:
     code = code or _CODES.get(status, "failed")
-    return ErrorResponse(error=_sanitize(error), hint=_sanitize(hint), code=code)
+    texts = (_sanitize(translate_commands(text)) for text in (error, hint))
+    return ErrorResponse(error=next(texts), hint=next(texts), code=code)
 
 
 def _sanitize(text: str) -> str:
@@ -156,10 +159,12 @@ def _describe_database_error(error: Exception) -> tuple[int, ErrorResponse]:
 
 
 def _describe_invalid_argument(error: RequestValidationError) -> str:
-    """Name the first invalid argument, and why it is invalid, without its value."""
+    """Name the first invalid argument, with its value and what is expected."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         position = first["loc"][-1]
         return f"The body is not JSON: {first['ctx']['error']}, at character {position}."
-    where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    where = ", ".join(
+        f"item {part + 1}" if isinstance(part, int) else str(part) for part in first["loc"][1:]
+    )
+    return describe_invalid_value(where or f"The {first['loc'][0]}", first)

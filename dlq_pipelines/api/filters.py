@@ -20,7 +20,7 @@ from dlq_pipelines.validate import BIGINT_MAX, INTEGER_MAX, NOT_STORABLE, is_sto
 def validate_storable_text(value: Any) -> Any:
     """Reject a text that PostgreSQL cannot store."""
     if isinstance(value, str) and not is_storable(value):
-        raise ValueError(NOT_STORABLE)
+        raise ValueError(f"the text {NOT_STORABLE}")
     return value
 
 
@@ -138,7 +138,9 @@ class SelectionBody(_FilterBody, AtMost):
     event_ids: list[GivenEventId] | None = Field(
         default=None, min_length=1, max_length=10_000, description="These events only."
     )
-    all: bool = Field(default=False, description="All dead events. Excludes filters.")
+    all: bool = Field(
+        default=False, description="All dead events. Cannot be combined with filters."
+    )
     dry_run: DryRun = False
 
     @property

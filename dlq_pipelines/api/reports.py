@@ -17,9 +17,12 @@ router = APIRouter(prefix="/api/reports", tags=["reports"])
 
 def _parse_day(text: str) -> date:
     """Parse an ISO date. Pydantic alone would accept a number of seconds too."""
-    day = date.fromisoformat(text)
-    if day.isoformat() != text:
-        raise ValueError("Write the day as 2026-11-24.")
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or day.isoformat() != text:
+        raise ValueError(f"{text[:60]!r} is not a day. Write it as 2026-11-24.")
     return day
 
 

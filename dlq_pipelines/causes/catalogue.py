@@ -91,7 +91,7 @@ class CauseChange:
     """A change of one or more causes.
 
     Attributes:
-        audit_id: the id of its audit entry, which `undo_change` takes; 0: nothing was changed.
+        audit_id: the id of its audit entry, by which it can be undone; 0: nothing was changed.
         kind: cause.merge, cause.split, cause.name, cause.owner, cause.note, cause.mute or
             cause.undo.
         changes: one for each cause whose columns differ.
@@ -292,7 +292,7 @@ def undo_change(
         ).fetchone()
         if row is None:
             raise NotFoundError(
-                f"No change of a cause has the number {audit_id}.",
+                f"Change {audit_id} does not exist, or it is not a change of a cause.",
                 "`dlq causes show CAUSE` lists the changes of a cause.",
             )
         edits = _build_change(row).changes

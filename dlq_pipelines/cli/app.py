@@ -6,6 +6,7 @@ Ctrl-C, 141 output closed by its reader.
 """
 
 import os
+import re
 import sys
 from typing import Annotated, Any
 
@@ -130,6 +131,10 @@ def _describe_error(error: Exception) -> str | None:
     """Return message and hint in one line; None for a defect, which needs its stack trace."""
     if isinstance(error, click.ClickException):
         text = _describe_usage_error(error)
+    elif isinstance(error, OSError) and error.filename is not None:
+        text = (
+            f"Cannot use {str(error.filename)!r}: {error.strerror}. Check the path and its rights."
+        )
     elif isinstance(error, DlqError | ValueError | OSError):
         text = str(error)
     # An error of psycopg is impossible before its import.
@@ -137,9 +142,10 @@ def _describe_error(error: Exception) -> str | None:
         from dlq_pipelines.postgres.transient import describe_transient_error
 
         message = error.diag.message_primary or type(error).__name__
-        hint = (
-            error.diag.message_hint
-            or "Check the role and the server, then run `dlq migrate --check`."
+        hint = error.diag.message_hint or (
+            "Check DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE, then run `dlq doctor`."
+            if isinstance(error, psycopg.errors.UndefinedTable)
+            else "Check the role and the server, then run `dlq doctor`."
         )
         text = describe_transient_error(error) or f"PostgreSQL refused: {message}. {hint}"
     else:
@@ -155,7 +161,10 @@ def _describe_usage_error(error: click.ClickException) -> str:
         message = message.replace(name, plain_name)
     context = error.ctx if isinstance(error, click.UsageError) else None
     words = context.command_path.split()[1:] if context else []
-    return f"{message.rstrip('.')}. See `{' '.join(['dlq', *words, '--help'])}`."
+    # Typer appends the suggestion that click has appended.
+    message = re.sub(r"( Did you mean [^?]*\?)\1", r"\1", message.rstrip("."))
+    end = "" if message.endswith("?") else "."
+    return f"{message}{end} See `{' '.join(['dlq', *words, '--help'])}`."
 
 
 def _exit_code(error: Exception) -> int:

@@ -391,8 +391,8 @@ def _change_cause(
         {
             "cause": changed.cause,
             "column": column,
-            "before": changed.before[column],
-            "after": value,
+            "before": changed.before[column] or "",
+            "after": value or "",
         }
         for changed in change.changes
         for column, value in changed.after.items()

@@ -26,12 +26,16 @@ def with_filters(
         command: called with keywords.
         everything: names what `--all` selects.
     """
-    select_all = typer.Option("--all", help=f"{everything}. Excludes filters.")
+    select_all = typer.Option("--all", help=f"{everything}. Cannot be combined with filters.")
     options = [build_option(item.name, _build_annotation(item), None) for item in FILTERS]
     options.append(build_option("all", Annotated[bool, select_all], False))
 
     def gather(given: dict[str, Any]) -> dict[str, Any]:
-        return {"filters": {option.name: given.pop(option.name) for option in options}}
+        filters = {option.name: given.pop(option.name) for option in options}
+        narrows = any(filters[item.name] is not None for item in FILTERS) or given.get("ids")
+        if filters["all"] and narrows:
+            raise ValueError("--all cannot be combined with filters or ids. Leave one of them out.")
+        return {"filters": filters}
 
     return with_options(command, {"filters": options}, gather)
 

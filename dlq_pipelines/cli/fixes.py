@@ -1,7 +1,7 @@
 """`dlq fixes`: flag fixes, follow and control them, and release parked events."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -529,11 +529,7 @@ def _summarize_evidence(pair: dict[str, Any]) -> dict[str, Any]:
 
 def _format_selection(fix: "Fix", zone: "tzinfo") -> str:
     """Return the selection of a fix, with times in the zone of the filters."""
-    from dlq_pipelines.day import convert_to_zone
-
-    selection = fix.selection
-    since, until = (at and convert_to_zone(at, zone) for at in (selection.since, selection.until))
-    return str(replace(selection, since=since, until=until))
+    return fix.selection.describe(zone)
 
 
 def _summarize_fix(fix: "Fix", zone: "tzinfo") -> dict[str, Any]:

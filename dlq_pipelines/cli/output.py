@@ -44,6 +44,8 @@ _JSON = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 # so they can be copied whole. A column of longer cells is at least this wide.
 _ONE_LINE = 25
 _GAP = 2
+# Characters of a cell on a terminal.
+_LONGEST_CELL = 500
 # A name and a value: wrapping the value is as legible as a line per value.
 _TWO_COLUMNS = 2
 
@@ -267,8 +269,7 @@ def summarize_failure(error: str | None) -> str:
 
 
 def _format_cell(value: object, zone: tzinfo) -> str:
-    return (
-        format_local_time(value, zone)
-        if isinstance(value, datetime)
-        else sanitize_line(str(value), 500)
-    )
+    if isinstance(value, datetime):
+        return format_local_time(value, zone)
+    # Programs, and people who copy a command from a file, need the whole text.
+    return sanitize_line(str(value), _LONGEST_CELL if sys.stdout.isatty() else sys.maxsize)

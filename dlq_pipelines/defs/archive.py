@@ -71,7 +71,8 @@ def dead_event_archive(
     5,000; each batch is one statement in its own transaction.
 
     - **When:** at 03:00, with `dry_run: false`. Materialized by hand it is a dry run by default.
-    - **Changes:** rows leave the outbox table for the archive, with an audit entry a batch.
+    - **Changes:** rows leave the outbox table for the archive, with one audit entry for each
+      batch.
     - **Rerun:** at any time: it moves the remaining events. `dlq archive restore` moves them back.
     """
     with outbox.session() as session:
@@ -138,8 +139,8 @@ def archive_purge(
     The ids of deleted events stay known, and the daily rollup is kept permanently.
 
     - **When:** on Sundays at 04:00, with `dry_run: false`. By hand it is a dry run by default.
-    - **Changes:** **permanently** deletes rows of the archive and of the ledger, with an
-      audit entry a batch.
+    - **Changes:** **permanently** deletes rows of the archive and of the ledger, with one
+      audit entry for each batch.
     - **Rerun:** at any time: it deletes the remaining rows. Deleted rows cannot be restored.
     """
     with outbox.session() as session:

@@ -134,7 +134,7 @@ export_schedule = build_daily_schedule(
     description=describe_automation(
         "Exports the day that ended at midnight, and the days of the last two weeks that have no "
         "verified export.",
-        when="At 00:30 in DLQ_TIMEZONE, a run a day.",
+        when="At 00:30 in DLQ_TIMEZONE, one run for each day.",
         changes="The files of these days, and their rows in dlq.export_day.",
         rerun="The next tick catches up after a missed one; backfill dead_event_export for older "
         "days.",

@@ -181,7 +181,7 @@ report_schedule = build_daily_schedule(
     description=describe_automation(
         "Builds the report of the day that ended at midnight, and the missing reports of the last "
         "two weeks.",
-        when="At 06:00 in DLQ_TIMEZONE, a run a day.",
+        when="At 06:00 in DLQ_TIMEZONE, one run for each day.",
         changes="The pages of these days, and their rows in dlq.report_day; with "
         "DLQ_REPORT_DIGEST, the queued digest of yesterday.",
         rerun="The next tick builds what a missed one left; backfill failure_report for older "

@@ -275,7 +275,7 @@ def retry_stage_job() -> None:
 
 @add_filters
 class RetryEventsConfig(SelectionConfig):
-    """Dead events to retry by hand, at one rate and without stages."""
+    """Dead events to retry by hand, at a constant rate and without stages."""
 
     reason: str = Field(description="Reason for the audit log.")
     actor: str = Field(description="Who retries the events, for the audit log.")
@@ -311,7 +311,7 @@ def retry_dead_events_op(
 
 @dg.job(name="retry_dead_events", owners=OWNERS, hooks={record_success_hook})
 def retry_dead_events_job() -> None:
-    """Retries **dead events** by ids or filters, at one rate.
+    """Retries **dead events** by ids or filters, at a constant rate.
 
     Flag a fix instead to test the change on a few events first.
 

@@ -12,7 +12,7 @@ from dlq_pipelines.exports.export import write_batches
 from dlq_pipelines.exports.formats import ExportWriter
 from dlq_pipelines.exports.redact import Redaction
 from dlq_pipelines.exports.stream import stream_deaths
-from dlq_pipelines.outbox.selection import Selection, list_cause_members
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
 
 
@@ -43,8 +43,6 @@ def export_selected(
         DatabaseUnavailableError: the stream broke off; the file is incomplete.
         OSError: the file cannot be written.
     """
-    if selection.cause is not None:
-        list_cause_members(connection, selection.cause)
     rows = 0
 
     def count(batch: pa.RecordBatch) -> None:

@@ -15,11 +15,15 @@ import pyarrow.compute as pc
 
 from dlq_pipelines.errors import DatabaseUnavailableError
 from dlq_pipelines.exports.formats import build_export_schema
-from dlq_pipelines.outbox.selection import FILTERS, Selection
+from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
 
 _LOCK_TIMEOUT = "5s"
 _BATCH_BYTES = 4 * 2**20
+# Filters that the statement compares by itself. For any other one it calls `dlq.selects`. The
+# planner expects that this selects a few rows, and would look up a day of a million events one by
+# one.
+_COMPARED_ALONE = {"cause", "event_ids", "since", "until", "all"}
 
 
 @dataclass
@@ -61,6 +65,8 @@ def stream_deaths(
         losses: updated before each batch is yielded.
 
     Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one.
         DatabaseUnavailableError: the stream broke off.
     """
     schema = read_export_schema(connection)
@@ -68,13 +74,7 @@ def stream_deaths(
     configure = connection.render_query(
         "session.configure", statement_timeout="0", lock_timeout=_LOCK_TIMEOUT
     )
-    ids = selection.event_ids
-    statement = connection.render_query(
-        "export.deaths",
-        **{item.name: getattr(selection, item.name) for item in FILTERS},
-        event_ids=None if ids is None else [str(id_) for id_ in ids],
-        limit=limit,
-    )
+    statement = render_deaths_query(connection, selection, limit=limit)
     try:
         with adbc.connect(url) as stream, stream.cursor() as cursor:
             cursor.execute(connection.render_query("session.use_one_snapshot"))
@@ -102,6 +102,27 @@ def _count_losses(batch: pa.RecordBatch, losses: StreamLosses) -> None:
     far = batch.column("created_at_is_far").true_count
     if far:
         losses.unrepresentable_times["created_at"] += far
+
+
+def render_deaths_query(
+    connection: Connection, selection: Selection, *, limit: int | None = None
+) -> str:
+    """Return the statement that reads the selected deaths, the earliest first.
+
+    Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one.
+    """
+    parameters = build_selection_parameters(connection, selection, before=None)
+    if selection.to_json().keys() <= _COMPARED_ALONE:
+        parameters["selection"] = None
+    return connection.render_query(
+        "export.deaths",
+        **parameters,
+        since=selection.since,
+        until=selection.until,
+        limit=limit,
+    )
 
 
 def _add_cause_columns(

@@ -51,7 +51,7 @@ class DeadEvent(OutboxEvent):
     """A dead event in a list, with texts of a bounded length.
 
     Attributes:
-        payload: a `RawJson`; None if the column is null.
+        payload: the JSON as it is stored, not parsed; None if the column is null.
         payload_as_text: whether `payload` is a text, at most the first 66,000 characters of the
             JSON, because the JSON is longer or common parsers fail on it: it has more than 100
             levels or a number of more than 1,000 digits.
@@ -125,7 +125,7 @@ def list_dead_events(
     offset: int = 0,
     after: str | None = None,
 ) -> DeadEventPage:
-    """Return dead events, the latest death first.
+    """Return dead events, the latest death first. Their payloads are of the class `RawJson`.
 
     Args:
         connection: in autocommit mode.

@@ -15,7 +15,7 @@ class OutboxEvent:
     """One row of the outbox table.
 
     Attributes:
-        payload: the payload; its JSON text if Python cannot parse it.
+        payload: the payload; its JSON text if it has too many levels or digits to be parsed.
         status: pending, retry, done or dead.
         attempts: attempts since the event was written or last retried from dead.
         next_run_at: when a worker may take the event next.

@@ -1,12 +1,12 @@
 """Defines which dead events a command selects. Each filter is declared here once."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Self
 
-from dlq_pipelines.day import format_time, parse_time
+from dlq_pipelines.day import convert_to_zone, format_time, parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.validate import (
     INTEGER_MAX,
@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # the command line declares its filters before it needs a dat
 _MAX_TEXT_LENGTH = 1_000
 _MAX_IDS = 10_000
 _LISTED_IDS = 10
+_TIME = "TIME"
+# Columns of dlq.fix whose names differ from those of their filters.
+_COLUMNS = {"cause": "cause_id"}
 
 
 def _filter(description: str, label: str, given_as: type, metavar: str | None = None) -> Any:
@@ -34,7 +37,7 @@ def _filter(description: str, label: str, given_as: type, metavar: str | None = 
         description: its help in every face.
         label: names the filter in a sentence, such as `cause v1-...`.
         given_as: the type that a face accepts; a time is given as text.
-        metavar: names its value in the help of the command line.
+        metavar: names its value in the help of the command line; a time is `_TIME`.
     """
     return field(
         default=None,
@@ -43,6 +46,7 @@ def _filter(description: str, label: str, given_as: type, metavar: str | None = 
             "label": label,
             "given_as": given_as,
             "metavar": metavar,
+            "is_time": metavar == _TIME,
         },
     )
 
@@ -80,40 +84,34 @@ class Selection:
         "Events that died after exactly this many attempts.", "attempts", int
     )
     since: datetime | None = _filter(
-        "Events that died at or after 2026-11-24 or 2026-11-24T18:30, in DLQ_TIMEZONE.",
+        "Events that died at or after this time, such as 2026-11-24 or 2026-11-24T18:30. Times "
+        "without an offset are in DLQ_TIMEZONE.",
         "dead since",
         str,
-        "TIME",
+        _TIME,
     )
     until: datetime | None = _filter(
-        "Events that died before that time.", "dead before", str, "TIME"
+        "Events that died before this time, given in the same way.", "dead before", str, _TIME
     )
     event_ids: tuple[EventId, ...] | None = None
     all: bool = False
 
     def __post_init__(self) -> None:
-        filtered = bool(self.to_json().keys() - {"all"})
+        given = self.to_json()
+        filtered = bool(given.keys() - {"all"})
         if self.all and filtered:
             raise ValueError("all cannot be combined with filters: leave one of them out")
         if not self.all and not filtered:
             raise ValueError(
                 "no filter was given: pass a cause, a type, ids, a text or times, or all"
             )
-        for name, text in (
-            ("cause", self.cause),
-            ("event_type", self.event_type),
-            ("aggregate_type", self.aggregate_type),
-            ("error_contains", self.error_contains),
-        ):
-            if text is not None:
-                validate_storable(name, validate_not_blank(name, text), most=_MAX_TEXT_LENGTH)
+        for item in FILTERS:
+            if item.name in given:
+                _validate_value(item.name, getattr(self, item.name))
         ids = self.event_ids
         if ids is not None and len(validate_event_ids("event_ids", ids)) > _MAX_IDS:
             raise ValueError(f"event_ids must hold at most {_MAX_IDS} ids")
-        if self.attempts is not None:
-            validate_not_negative("attempts", self.attempts, most=INTEGER_MAX)
-        since, until = validate_aware("since", self.since), validate_aware("until", self.until)
-        if since is not None and until is not None and since >= until:
+        if self.since is not None and self.until is not None and self.since >= self.until:
             raise ValueError("since must be before until")
 
     @classmethod
@@ -140,13 +138,27 @@ class Selection:
             ValueError: see the class, or a time cannot be parsed.
         """
         filters = {item.name: given.get(item.name) for item in FILTERS}
-        for name in ("since", "until"):
-            if (text := filters[name]) is not None:
-                filters[name] = parse_time(name, text, zone)
+        for item in FILTERS:
+            if item.metadata["is_time"] and (text := filters[item.name]) is not None:
+                filters[item.name] = parse_time(item.name, text, zone)
         if event_ids:
             filters["event_ids"] = tuple(parse_event_id(str(id_)) for id_ in event_ids)
         nothing_given = not any(value is not None for value in filters.values())
         return cls(**filters, all=bool(given.get("all")) or (default_all and nothing_given))
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Return the selection of a row of `dlq.fix`, without validation.
+
+        A row that was written by hand may have what no face accepts. It must not stop a list. Ids
+        that are null are left out, and nested lists are flattened, as `dlq.selects` does.
+        """
+        selection = object.__new__(cls)
+        for item in fields(cls):
+            object.__setattr__(selection, item.name, row[_COLUMNS.get(item.name, item.name)])
+        if selection.event_ids is not None:
+            object.__setattr__(selection, "event_ids", tuple(_flatten_ids(selection.event_ids)))
+        return selection
 
     @property
     def names_only(self) -> bool:
@@ -154,11 +166,15 @@ class Selection:
         return self.to_json().keys() == {"event_ids"}
 
     def __str__(self) -> str:
-        """Describe the selection in words, with its texts as they were given."""
+        """Describe the selection in words, with its texts and times as they were given."""
+        return self.describe()
+
+    def describe(self, zone: tzinfo | None = None) -> str:
+        """Describe the selection in words, with times in a time zone; None: as they were given."""
         if self.all:
             return "all dead events"
         parts = [
-            f"{item.metadata['label']} {_format_value(value)}"
+            f"{item.metadata['label']} {_format_value(value, zone)}"
             for item in FILTERS
             if (value := getattr(self, item.name)) is not None
         ]
@@ -168,33 +184,44 @@ class Selection:
 
     def to_json(self) -> dict[str, Any]:
         """Return the filters that were given, as JSON holds them."""
-        values = {
-            "cause": self.cause,
-            "event_type": self.event_type,
-            "aggregate_type": self.aggregate_type,
-            "event_ids": self.event_ids,
-            "attempts": self.attempts,
-            "error_contains": self.error_contains,
-            "since": self.since and self.since.isoformat(),
-            "until": self.until and self.until.isoformat(),
-            "all": self.all or None,
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in (values | {"all": self.all or None}).items()
+            if value is not None
         }
-        return {name: value for name, value in values.items() if value is not None}
 
     def to_columns(self) -> dict[str, Any]:
         """Return the filters that were given by their columns in `dlq.fix`."""
-        columns = self.to_json()
-        if (cause := columns.pop("cause", None)) is not None:
-            columns["cause_id"] = cause
-        return columns
+        return {_COLUMNS.get(name, name): value for name, value in self.to_json().items()}
 
 
 # The filters that each face declares. Ids and `all` look different in each face.
 FILTERS = tuple(item for item in fields(Selection) if "description" in item.metadata)
 
 
-def _format_value(value: str | int | datetime) -> str:
-    return format_time(value) if isinstance(value, datetime) else str(value)
+def _validate_value(name: str, value: str | int | datetime) -> None:
+    match value:
+        case str():
+            validate_storable(name, validate_not_blank(name, value), most=_MAX_TEXT_LENGTH)
+        case datetime():
+            validate_aware(name, value)
+        case _:
+            validate_not_negative(name, value, most=INTEGER_MAX)
+
+
+def _flatten_ids(ids: Sequence[Any]) -> Iterator[int]:
+    for value in ids:
+        if isinstance(value, list):
+            yield from _flatten_ids(value)
+        elif value is not None:
+            yield value
+
+
+def _format_value(value: str | int | datetime, zone: tzinfo | None) -> str:
+    if not isinstance(value, datetime):
+        return str(value)
+    return format_time(value if zone is None else convert_to_zone(value, zone))
 
 
 def _format_ids(ids: Sequence[EventId]) -> str:
@@ -217,7 +244,7 @@ def build_selection_parameters(
         RefusedError: the cause is merged into another one.
     """
     cause, ids = selection.cause, selection.event_ids
-    flagged_at = "infinity" if before is None else before.isoformat()
+    flagged_at = None if before is None else before.isoformat()
     return {
         # The row of dlq.fix that dlq.selects() compares a death with.
         "selection": json.dumps({**selection.to_columns(), "flagged_at": flagged_at}),

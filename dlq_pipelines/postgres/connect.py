@@ -177,7 +177,7 @@ def _build_unavailable_error(error: psycopg.Error) -> DatabaseUnavailableError:
     # The first line names the server and the reason; libpq's hints follow.
     reason = str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
     return DatabaseUnavailableError(
-        f"PostgreSQL does not answer: {reason or type(error).__name__}.",
+        f"Cannot connect to PostgreSQL: {reason or type(error).__name__}.",
         "Check DLQ_DATABASE_URL and the server, then run `dlq migrate --check`.",
     )
 

@@ -392,17 +392,7 @@ def build_fix(row: DictRow) -> Fix:
         )
     return Fix(
         id=row["id"],
-        selection=Selection(
-            cause=row["cause_id"],
-            event_type=row["event_type"],
-            aggregate_type=row["aggregate_type"],
-            error_contains=row["error_contains"],
-            attempts=row["attempts"],
-            since=row["since"],
-            until=row["until"],
-            event_ids=None if row["event_ids"] is None else tuple(row["event_ids"]),
-            all=row["all"],
-        ),
+        selection=Selection.from_row(row),
         note=row["note"],
         link=row["link"],
         owner=row["owner"],

@@ -46,7 +46,7 @@ class EventRetry:
     Attributes:
         death_id: the death after which the event was retried.
         fix_id: the fix that released the event in `stage`; None: a person retried it.
-        payload_before: the payload that a person replaced; None: it was not replaced.
+        payload_before: the payload that a person replaced, not parsed; None: it was not replaced.
         outcome: delivered, died_again, timed_out or deleted; None: not known yet.
     """
 
@@ -69,8 +69,8 @@ class EventHistory:
     Attributes:
         place: where the event is: `outbox`, `archive`, `purged` (deleted from the archive by
             retention) or `gone` (in neither table).
-        event: the event as it is there, its payload a `RawJson`, as `payload_before` is; None:
-            the event is in neither table.
+        event: the event as it is there, its payload not parsed; None: the event is in neither
+            table.
         deaths: at most the last hundred, the latest first.
         retries: at most the last hundred, the latest first.
         fix: an open fix that targets the event, or the last fix that released it.
@@ -85,7 +85,7 @@ class EventHistory:
 
 
 def get_event_history(connection: Connection, event_id: EventId) -> EventHistory:
-    """Return the history of an event, read in one snapshot.
+    """Return the history of an event, read in one snapshot. Payloads are of the class `RawJson`.
 
     Args:
         connection: in autocommit mode.
@@ -106,12 +106,9 @@ def get_event_history(connection: Connection, event_id: EventId) -> EventHistory
         row = connection.run("retry.event", event_id=event_id).fetchone()
         fix = connection.run("retry.fix_of", event_id=event_id).fetchone()
     if not deaths:
-        message = (
-            f"Event {event_id} has never died."
-            if row
-            else f"There is no event {event_id} that ever died."
+        raise NotFoundError(
+            f"Event {event_id} has never died.", "`dlq dead-events list` lists the dead events."
         )
-        raise NotFoundError(message, "`dlq dead-events list` lists the dead events.")
     event = OutboxEvent.from_row(_keep_json_raw(row, "payload")) if row else None
     return EventHistory(event_id, place, event, deaths, retries, build_fix(fix) if fix else None)
 

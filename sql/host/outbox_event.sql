@@ -1,5 +1,5 @@
--- The application's own table, as applications with a transactional outbox have it: the reference for
--- tests and the demo. A real installation already has its table and never runs this file.
+-- The application's own table, as applications with a transactional outbox have it: the reference
+-- for tests and the demo. A real installation already has its table and never runs this file.
 create schema if not exists :"outbox_schema";
 
 create table :"outbox_schema".:"outbox_table" (

@@ -193,8 +193,6 @@ create table :"dlq_schema".fix (
     until     timestamptz check (until > since),
     -- All dead events; explicit, because an empty filter may be a forgotten one.
     "all"          boolean     not null default false,
-    check ("all" = (num_nonnulls(cause_id, event_type, aggregate_type, event_ids, attempts,
-                                 error_contains, since, until) = 0)),
     -- The claim, and who makes it.
     note           text        not null check (note <> '' and length(note) <= 10000),
     -- Version or address of the change.
@@ -238,8 +236,8 @@ create unique index fix_open_cause on :"dlq_schema".fix (cause_id)
     where closed_at is null and cause_status is not null;
 
 -- Whether a fix selects a death that is shown as this cause. The only definition of a selection:
--- every statement that counts, releases or archives calls it. The planner inlines it, also where a
--- row of a subquery is cast to dlq.death.
+-- every statement that counts, releases, archives or exports calls it. The planner inlines it, also
+-- where a row of a subquery is cast to dlq.death.
 create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema".death, cause text)
     returns boolean language sql immutable parallel safe
     return (fix.cause_id is null or cause = fix.cause_id)
@@ -249,8 +247,18 @@ create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema"
         and (fix.attempts is null or death.attempts = fix.attempts)
         and (fix.since is null or death.died_at >= fix.since)
         and (fix.until is null or death.died_at < fix.until)
-        and death.died_at < fix.flagged_at
+        and (fix.flagged_at is null or death.died_at < fix.flagged_at)
         and (fix.error_contains is null or position(fix.error_contains in death.error) > 0);
+
+-- How many filters a fix has. Every filter of dlq.selects is listed here.
+create function :"dlq_schema".count_filters(fix :"dlq_schema".fix)
+    returns integer language sql immutable parallel safe
+    return num_nonnulls(fix.cause_id, fix.event_type, fix.aggregate_type, fix.event_ids,
+                        fix.attempts, fix.error_contains, fix.since, fix.until);
+-- Also for rows that are written by hand. Without a filter and without "all", such a row would
+-- select every dead event.
+alter table :"dlq_schema".fix add constraint fix_filters_or_all
+    check ("all" = (:"dlq_schema".count_filters(fix) = 0));
 
 -- Whether a fix selects a dead event.
 create function :"dlq_schema".selects(fix :"dlq_schema".fix, event :"dlq_schema".dead_event)
@@ -285,9 +293,19 @@ comment on view :"dlq_schema".wanted is
 -- narrower one says nothing about the other deaths.
 create function :"dlq_schema".selects_whole_cause(fix :"dlq_schema".fix)
     returns boolean language sql immutable parallel safe
-    return fix.cause_id is not null
-        and num_nonnulls(fix.event_type, fix.aggregate_type, fix.event_ids, fix.attempts,
-                         fix.error_contains, fix.since, fix.until) = 0;
+    return fix.cause_id is not null and :"dlq_schema".count_filters(fix) = 1;
+
+-- Whether the filters of two fixes leave open that both select the same event. A filter that is
+-- missing here costs time only, because dlq.place_fix then looks the events up.
+create function :"dlq_schema".can_overlap(a :"dlq_schema".fix, b :"dlq_schema".fix)
+    returns boolean language sql immutable parallel safe
+    return coalesce(a.cause_id = b.cause_id, true)
+        and coalesce(a.event_type = b.event_type, true)
+        and coalesce(a.aggregate_type = b.aggregate_type, true)
+        and coalesce(a.event_ids && b.event_ids, true)
+        and coalesce(a.attempts = b.attempts, true)
+        and coalesce(a.since < b.until, true)
+        and coalesce(b.since < a.until, true);
 
 create table :"dlq_schema".fix_stage (
     fix_id    bigint      not null references :"dlq_schema".fix,

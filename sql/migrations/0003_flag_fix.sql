@@ -3,6 +3,80 @@
 -- allow it), invalid_parameter_value (an argument is invalid). Messages and hints are shown to
 -- users.
 
+-- Refuses a fix whose values no face could show or use. The columns are read from the table, so
+-- that a new text or time is checked too.
+create function :"dlq_schema".validate_fix(given :"dlq_schema".fix)
+    returns void language plpgsql stable set search_path = :"dlq_schema", pg_temp
+as $$
+declare
+    columns  jsonb := to_jsonb(given);
+    argument text;
+    value    text;
+    kind     regtype;
+    most     integer;
+begin
+    for argument, kind, value in
+        select a.attname, a.atttypid, columns ->> a.attname
+        from pg_attribute a
+        where a.attrelid = 'fix'::regclass and a.attnum > 0 and not a.attisdropped
+        order by a.attnum
+    loop
+        argument := case argument when 'cause_id' then 'cause' else argument end;
+        most := case argument when 'note' then 10000 when 'link' then 2000 when 'owner' then 200
+                    else 1000 end;
+        if kind = 'text'::regtype and value !~ '\S' then
+            raise exception '% must not be empty.', argument
+                using errcode = 'invalid_parameter_value',
+                    hint = case argument when 'note' then 'Say what was fixed, in one sentence.'
+                               else format('Pass a text, or leave %s out.', argument) end;
+        elsif kind = 'text'::regtype and length(value) > most then
+            raise exception '% has % characters; the maximum is %.', argument, length(value), most
+                using errcode = 'invalid_parameter_value', hint = 'Shorten it.';
+        -- The years that the other faces accept. Many programs cannot read later or infinite times.
+        elsif kind = 'timestamptz'::regtype
+            and not value::timestamptz between '1900-01-01Z' and '9000-12-31 23:59:59.999999Z' then
+            raise exception '% must lie in the years 1900 to 9000, not at %.', argument, value
+                using errcode = 'invalid_parameter_value',
+                    hint = format('Pass another time, or leave %s out.', argument);
+        end if;
+    end loop;
+    if given.note is null then
+        raise exception 'note must not be empty.'
+            using errcode = 'invalid_parameter_value',
+                hint = 'Say what was fixed, in one sentence.';
+    elsif given."all" and count_filters(given) > 0 then
+        raise exception 'all cannot be combined with filters.'
+            using errcode = 'invalid_parameter_value', hint = 'Leave one of them out.';
+    elsif not coalesce(given."all", false) and count_filters(given) = 0 then
+        raise exception 'A fix without a filter would target every dead event.'
+            using errcode = 'invalid_parameter_value',
+                hint = 'Name a cause, or pass all.';
+    elsif given.attempts < 0 then
+        raise exception 'attempts must not be negative, not %.', given.attempts
+            using errcode = 'invalid_parameter_value', hint = 'Pass 0 or a larger number.';
+    elsif given.since >= given.until then
+        raise exception 'since must be before until.'
+            using errcode = 'invalid_parameter_value',
+                hint = 'Pass an earlier since or a later until.';
+    elsif given.expires_at <= greatest(given.flagged_at, given.not_before) then
+        raise exception 'The fix would expire before it begins.'
+            using errcode = 'invalid_parameter_value',
+                hint = 'Pass a later expires_at or an earlier not_before.';
+    elsif cardinality(given.event_ids) = 0 then
+        raise exception 'event_ids must hold at least one event id.'
+            using errcode = 'invalid_parameter_value', hint = 'Pass ids, or leave event_ids out.';
+    elsif cardinality(given.event_ids) > 10000 then
+        raise exception 'event_ids holds % ids; the maximum is 10000.', cardinality(given.event_ids)
+            using errcode = 'invalid_parameter_value',
+                hint = 'Name a cause, or flag several fixes.';
+    elsif array_ndims(given.event_ids) > 1 or exists (
+            select from unnest(given.event_ids) as id where id is null or id < 1) then
+        raise exception 'event_ids must be a list of ids from 1, without null and nested lists.'
+            using errcode = 'invalid_parameter_value', hint = 'Write it as array[17, 18].';
+    end if;
+end
+$$;
+
 create function :"dlq_schema".place_fix(given :"dlq_schema".fix, run_id text default null)
     returns bigint language plpgsql set search_path = :"dlq_schema", pg_temp
 as $$
@@ -13,26 +87,10 @@ declare
     placed  bigint;
     was     cause;
 begin
-    if coalesce(btrim(given.note), '') = '' then
-        raise exception 'note must not be empty.'
-            using errcode = 'invalid_parameter_value',
-                hint = 'Say what was fixed, in one sentence.';
-    end if;
-    if not coalesce(given."all", false)
-        and num_nonnulls(given.cause_id, given.event_type, given.aggregate_type, given.event_ids,
-                         given.attempts, given.error_contains, given.since, given.until) = 0 then
-        raise exception 'A fix without a filter would target every dead event.'
-            using errcode = 'invalid_parameter_value',
-                hint = 'Name a cause, or pass all.';
-    end if;
     -- Deaths are dated by the clock of the server. A flag dated by a clock that is ahead would
     -- target the deaths of its own retries.
     given.flagged_at := least(given.flagged_at, clock_timestamp());
-    if given.expires_at <= greatest(given.flagged_at, given.not_before) then
-        raise exception 'The fix would expire before it begins.'
-            using errcode = 'invalid_parameter_value',
-                hint = 'Pass a later expires_at or an earlier not_before.';
-    end if;
+    perform validate_fix(given);
 
     -- Counted before anything is locked: the count may take seconds, and others classify deaths and
     -- flag fixes meanwhile.
@@ -68,14 +126,7 @@ begin
     -- of the first: they may die again and halt it.
     select f.id into other from fix f
     where f.closed_at is null
-        and (f.cause_id = given.cause_id or f.cause_id is null or given.cause_id is null)
-        and (f.event_type = given.event_type or f.event_type is null or given.event_type is null)
-        and (f.aggregate_type = given.aggregate_type or f.aggregate_type is null
-            or given.aggregate_type is null)
-        and (f.event_ids && given.event_ids or f.event_ids is null or given.event_ids is null)
-        and (f.attempts = given.attempts or f.attempts is null or given.attempts is null)
-        and coalesce(f.since, '-infinity') < coalesce(given.until, 'infinity')
-        and coalesce(given.since, '-infinity') < coalesce(f.until, 'infinity')
+        and can_overlap(f, given)
         and (selects_whole_cause(f) and selects_whole_cause(given)
             or exists (select from dead_event e where selects(f, e) and selects(given, e)))
     order by f.id limit 1;
@@ -93,62 +144,12 @@ begin
 
     -- The next number, under the lock above. A preview is rolled back, and would use up a number of
     -- a sequence.
-    insert into fix (
-        id,
-        cause_id,
-        event_type,
-        aggregate_type,
-        event_ids,
-        attempts,
-        error_contains,
-        since,
-        until,
-        "all",
-        note,
-        link,
-        owner,
-        flagged_by,
-        flagged_at,
-        not_before,
-        expires_at,
-        canary,
-        growth,
-        rate,
-        min_success,
-        settle_seconds,
-        max_retries,
-        "order",
-        cause_status,
-        cause_fixed_at)
-    overriding system value
-    values (
-        (select coalesce(max(f.id), 0) + 1 from fix f),
-        given.cause_id,
-        given.event_type,
-        given.aggregate_type,
-        given.event_ids,
-        given.attempts,
-        given.error_contains,
-        given.since,
-        given.until,
-        coalesce(given."all", false),
-        given.note,
-        given.link,
-        given.owner,
-        given.flagged_by,
-        given.flagged_at,
-        given.not_before,
-        given.expires_at,
-        given.canary,
-        given.growth,
-        given.rate,
-        given.min_success,
-        given.settle_seconds,
-        given.max_retries,
-        given."order",
-        given.cause_status,
-        given.cause_fixed_at)
-    returning id into placed;
+    given.id := (select coalesce(max(f.id), 0) + 1 from fix f);
+    given."all" := coalesce(given."all", false);
+    given.stage := 0;
+    given.status := 'active';
+    given.evidence := '[]';
+    insert into fix overriding system value select given.* returning id into placed;
     insert into audit (kind, actor, reason, filter, events, at, run_id)
     values (
         'fix.flag',

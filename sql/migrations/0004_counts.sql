@@ -1,6 +1,6 @@
--- The tables that counters of metrics are read from. They are small, are kept when the ledger deletes
--- deaths, and never decrease. The transaction that classifies deaths or settles retries writes them,
--- so workers do not pay for them.
+-- The tables that counters of metrics are read from. They are small, are kept when the ledger
+-- deletes deaths, and never decrease. The transaction that classifies deaths or settles retries
+-- writes them, so workers do not pay for them.
 
 -- Each list of labels only grows, to 50 names. All other types count as `other`: a label that came
 -- and went would break its counter.

@@ -8,12 +8,14 @@ create table :"dlq_schema".job_run (
     failed_run   text,
     primary key (job, day)
 );
-comment on table :"dlq_schema".job_run is 'Last success and last failure of each job, and of each day of a partitioned job.';
+comment on table :"dlq_schema".job_run
+    is 'Last success and last failure of each job, and of each day of a partitioned job.';
 
 create table :"dlq_schema".job_scan (
     scanned_until timestamptz not null default now()
 );
-comment on table :"dlq_schema".job_scan is 'The scan of Dagster runs for failures: runs that ended before this time are done. One row.';
+comment on table :"dlq_schema".job_scan
+    is 'The scan of Dagster runs for failures: runs that ended before this time are done. One row.';
 insert into :"dlq_schema".job_scan default values;
 
 create table :"dlq_schema".check_result (
@@ -23,7 +25,8 @@ create table :"dlq_schema".check_result (
     figures    jsonb       not null,
     checked_at timestamptz not null
 );
-comment on table :"dlq_schema".check_result is 'Last result of each asset check, for metrics and alerts, which cannot afford to run the checks.';
+comment on table :"dlq_schema".check_result
+    is 'Last result of each asset check, for metrics and alerts, which cannot run the checks.';
 
 create table :"dlq_schema".alert (
     key            text        primary key,
@@ -33,7 +36,7 @@ create table :"dlq_schema".alert (
     summary        text        not null,
     detail         text        not null,
     fired_at       timestamptz not null,  -- start of this episode
-    missing_since  timestamptz,           -- since when the rule no longer finds it; it resolves ten minutes later
+    missing_since  timestamptz,  -- since when no rule finds it; it resolves ten minutes later
     notified_at    timestamptz,           -- time of the last notice of this episode
     resolved_at    timestamptz,
     silenced_until timestamptz,
@@ -53,17 +56,20 @@ create table :"dlq_schema".alert_notice (
     detail     text        not null,
     at         timestamptz not null
 );
-comment on table :"dlq_schema".alert_notice is 'Notices, written in the transaction that decides them.';
+comment on table :"dlq_schema".alert_notice
+    is 'Notices, written in the transaction that decides them.';
 create index alert_notice_at on :"dlq_schema".alert_notice (at);
 -- The digest of a day is sent once, however often its report is built.
 create unique index alert_notice_digest on :"dlq_schema".alert_notice (key) where kind = 'digest';
 
--- Never changes. Notices of two installations, or of a recreated database, have equal ids and differ by this one.
+-- Never changes. Notices of two installations, or of a recreated database, have equal ids and
+-- differ by this one.
 create table :"dlq_schema".installation (
     id      uuid        primary key default gen_random_uuid(),
     created_at timestamptz not null default now()
 );
-comment on table :"dlq_schema".installation is 'Identifies this installation to receivers of webhooks. One row.';
+comment on table :"dlq_schema".installation
+    is 'Identifies this installation to receivers of webhooks. One row.';
 insert into :"dlq_schema".installation default values;
 
 create table :"dlq_schema".alert_delivery (
@@ -74,12 +80,14 @@ create table :"dlq_schema".alert_delivery (
     given_up_at timestamptz,
     primary key (notice_id, channel)
 );
-comment on table :"dlq_schema".alert_delivery is 'A notice for a channel. Delivery is at least once: sent_at is written after sending.';
+comment on table :"dlq_schema".alert_delivery
+    is 'A notice for a channel. Delivery is at least once: sent_at is written after sending.';
 create index alert_delivery_open on :"dlq_schema".alert_delivery (channel, notice_id)
     where sent_at is null and given_up_at is null;
 
 create table :"dlq_schema".alert_channel (
-    id         text        primary key,  -- scheme and six hexadecimal digits of the hash of the URL; never the URL
+    -- Scheme and six hexadecimal digits of the hash of the URL; never the URL.
+    id         text        primary key,
     due_at     timestamptz not null,     -- end of the lease or of the back-off
     failures   integer     not null default 0,  -- since the last success
     last_error text,
@@ -87,14 +95,16 @@ create table :"dlq_schema".alert_channel (
     sent       bigint      not null default 0,  -- messages, ever
     failed     bigint      not null default 0
 );
-comment on table :"dlq_schema".alert_channel is 'State of each channel. A channel that fails backs off and delays no other channel.';
+comment on table :"dlq_schema".alert_channel
+    is 'State of each channel. A channel that fails backs off and delays no other channel.';
 
--- Deaths to send to DLQ_DEATH_WEBHOOK_URL, queued once by the transaction that classifies them. A cursor over the ledger
--- would skip deaths that commit late.
+-- Deaths to send to DLQ_DEATH_WEBHOOK_URL, queued once by the transaction that classifies them. A
+-- cursor over the ledger would skip deaths that commit late.
 create table :"dlq_schema".death_notice (
     death_id bigint primary key
 );
-comment on table :"dlq_schema".death_notice is 'Deaths that were not sent to DLQ_DEATH_WEBHOOK_URL yet.';
+comment on table :"dlq_schema".death_notice
+    is 'Deaths that were not sent to DLQ_DEATH_WEBHOOK_URL yet.';
 
 -- For the rules, which run every minute.
 create index cause_new on :"dlq_schema".cause (first_seen) where merged_into is null;

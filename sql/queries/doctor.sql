@@ -20,6 +20,25 @@ left join pg_catalog.pg_trigger t
     and t.tgrelid = format('%%I.%%I', :'outbox_schema', :'outbox_table')::regclass
 order by 1
 
+-- name: outbox_tables
+-- The tables that have the triggers of this project.
+select n.nspname as schema, c.relname as name
+from pg_catalog.pg_trigger t
+join pg_catalog.pg_class c on c.oid = t.tgrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where t.tgname = 'dlq_death_update'
+order by 1, 2
+
+-- name: operator
+-- Whether the role exists and the connected role is a member of it, and the grant of a membership.
+select
+    exists (select from pg_catalog.pg_roles where rolname = %(role)s) as is_found,
+    exists (
+        select from pg_catalog.pg_roles
+        where rolname = %(role)s and pg_has_role(current_user, oid, 'usage')
+    ) as is_member,
+    format('grant %%I to %%I', %(role)s::text, current_user) as grant_statement
+
 -- name: rights
 -- The grants that this role lacks, compared with what sql/roles.sql grants to the operator. The
 -- operator lacks some rights on purpose: an audit log must not be rewritten by its readers.
@@ -88,7 +107,11 @@ where case
     )
 end
 group by need.relation
-order by need.relation
+union all
+select format('grant usage on schema %%I to %%I', nspname, current_user)
+from pg_catalog.pg_namespace
+where nspname in (:'dlq_schema', :'outbox_schema') and not has_schema_privilege(oid, 'usage')
+order by 1
 
 -- name: unclassified
 -- Deaths without a cause, and the age of the oldest.

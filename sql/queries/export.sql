@@ -5,9 +5,11 @@
 -- alone: a later retry or archive changes nothing. `fingerprint` is the cause that the death was
 -- given. The payload is the one that the event died with, also if it was retried with another one
 -- since; `retry` is searched only if it has any such payload. Payloads are text: numbers beyond
--- 2^53 must survive every reader. Ids are text, because the key of an outbox may be a number, a uuid
--- or a text. A time that no reader can hold is null and counted, never another time. A null filter
--- does not apply, and folds away before planning.
+-- 2^53 must survive every reader. Times, ids and causes are compared here, so that an index serves
+-- them; the selection has all filters, and is null if there are no others. What is null folds away
+-- before planning. A death of one of `causes` is shown as the cause of the selection. Ids are text, because
+-- the key of an outbox may be a number, a uuid or a text. A time that no reader can hold is null and
+-- counted, never another time.
 select d.id as death_id,
     d.event_id::text as event_id,
     d.aggregate_type,
@@ -46,17 +48,13 @@ left join :"dlq_schema".outbox o
     on o.id = d.event_id and o.created_at is not distinct from d.event_created_at
 left join :"dlq_schema".archive a
     on a.id = d.event_id and a.created_at is not distinct from d.event_created_at
+cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
 where (%(since)s::timestamptz is null or d.died_at >= %(since)s::timestamptz)
     and (%(until)s::timestamptz is null or d.died_at < %(until)s::timestamptz)
     and (%(event_ids)s::text[] is null
         or d.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
-    and (%(attempts)s::integer is null or d.attempts = %(attempts)s::integer)
-    and (%(event_type)s::text is null or d.event_type = %(event_type)s::text)
-    and (%(aggregate_type)s::text is null or d.aggregate_type = %(aggregate_type)s::text)
-    and (%(error_contains)s::text is null or position(%(error_contains)s::text in d.error) > 0)
-    and (%(cause)s::text is null or d.cause_id in (
-        select m.id from :"dlq_schema".cause m
-        where m.id = %(cause)s::text or m.merged_into = %(cause)s::text))
+    and (%(causes)s::text[] is null or d.cause_id = any(%(causes)s::text[]))
+    and (%(selection)s::jsonb is null or :"dlq_schema".selects(f, d, f.cause_id))
 order by d.died_at, d.id
 limit %(limit)s
 

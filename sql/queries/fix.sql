@@ -101,7 +101,8 @@ order by f.stepped_at nulls first, f.id limit %(limit)s
 
 -- name: adopt
 -- Stores the installation's values in a fix that was flagged without them. Once, so that one policy
--- decides the verdict. The time until it expires begins when the first stage may begin.
+-- decides the verdict. The time until it expires begins when the first stage may begin, or in the
+-- year 9000: a later time, written by hand, could not be added to.
 update :"dlq_schema".fix
 set canary = coalesce(canary, %(canary)s),
     growth = coalesce(growth, %(growth)s),
@@ -110,7 +111,9 @@ set canary = coalesce(canary, %(canary)s),
     settle_seconds = coalesce(settle_seconds, %(settle_seconds)s),
     max_retries = coalesce(max_retries, %(max_retries)s),
     "order" = coalesce("order", %(order)s),
-    expires_at = coalesce(expires_at, greatest(flagged_at, not_before) + %(expiry)s)
+    expires_at = coalesce(
+        expires_at, least(greatest(flagged_at, not_before), '9000-01-01Z'::timestamptz) + %(expiry)s
+    )
 where id = %(fix_id)s
 returning *
 

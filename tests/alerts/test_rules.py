@@ -94,9 +94,9 @@ def test_the_figures_cover_each_rule() -> None:
 @pytest.mark.parametrize(
     ("backlog", "severity", "bound"),
     [
-        (1_001, Severity.WARNING, "The bound is 1,000."),
-        (100_000, Severity.WARNING, "The bound is 1,000."),
-        (100_001, Severity.CRITICAL, "The bound is 100,000."),
+        (1_001, Severity.WARNING, "The threshold is 1,000 dead events (DLQ_BACKLOG_WARN)."),
+        (100_000, Severity.WARNING, "The threshold is 1,000 dead events (DLQ_BACKLOG_WARN)."),
+        (100_001, Severity.CRITICAL, "The threshold is 100,000 dead events (DLQ_BACKLOG_ERROR)."),
     ],
 )
 def test_a_backlog_above_its_second_bound_is_critical(

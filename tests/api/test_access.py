@@ -251,7 +251,7 @@ def test_the_error_of_an_invalid_token_entry_does_not_show_the_entry(
     with pytest.raises(DlqError, match=f"DLQ_API_TOKENS: .*{message}") as raised:
         read_tokens(text)
     assert "s3cr3t" not in str(raised.value)
-    with pytest.raises(ValueError, match="letters, digits"):
+    with pytest.raises(ValueError, match="must be 1 to 64 letters, digits"):
         create_token("two words", TokenScope.READ)
 
 

@@ -1,5 +1,7 @@
 """Tests with generated requests that every route does what `/openapi.json` describes."""
 
+import re
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -84,3 +86,29 @@ def test_every_response_is_as_described(serve: Serve, connection: Connection) ->
         validate()
     routes = httpx.get(f"{client.base_url}/openapi.json").json()["paths"]
     assert len(requests) == sum(len(methods) for methods in routes.values()) > 25
+
+
+def test_descriptions_are_for_readers_of_the_api(serve: Serve) -> None:
+    """They have no sections of docstrings and no words of Python; fields have their texts."""
+    described = serve().get("/openapi.json").json()
+    texts = list(_list_descriptions(described))
+    assert len(texts) > 200
+    words = re.compile(
+        r"(?:Args|Attributes|Raises|Returns):|RawJson|\b(?:None|True|False|Python)\b"
+    )
+    assert [text for text in texts if words.search(text)] == []
+    fix = described["components"]["schemas"]["Fix"]
+    assert fix["description"] == "A flagged fix as it is stored."
+    assert fix["properties"]["stage"]["description"] == "The last stage that began; 0: none."
+    assert fix["properties"]["policy"]["description"].startswith("Null before the first step")
+
+
+def _list_descriptions(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("description"), str):
+            yield part["description"]
+        for value in part.values():
+            yield from _list_descriptions(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _list_descriptions(value)

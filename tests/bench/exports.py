@@ -18,6 +18,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.day import Day
+from dlq_pipelines.exports.stream import render_deaths_query
 from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -146,7 +147,7 @@ def _measure_seconds(work: str, url: str, folder: Path) -> float:
     """Run an export or a peer in this process."""
     with Database(url).connect() as connection:
         deaths, causes = (
-            connection.render_query("export.deaths", **vars(DAY_DEATHS), limit=None),
+            render_deaths_query(connection, DAY_DEATHS),
             connection.render_query("export.causes"),
         )
         statement = PEER.format(deaths=deaths, causes=causes)

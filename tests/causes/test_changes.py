@@ -113,7 +113,7 @@ def test_text_is_set_undone_and_bounded(connection: Connection, column: CauseTex
     assert getattr(get_cause(connection, KEY), column) == "Postcode missing"
     undo_change(connection, change.audit_id, audit=AUDIT)
     assert getattr(get_cause(connection, KEY), column) is None
-    for text, reason in (("x" * 10_001, "has 10001 characters"), ("a\0", "contains NUL")):
+    for text, reason in (("x" * 10_001, "has 10001 characters"), ("a\0", "is not valid UTF-8")):
         with pytest.raises(ValueError, match=f"{column} {reason}"):
             set_cause_text(connection, KEY, column, text, audit=AUDIT)
 
@@ -282,7 +282,9 @@ def test_undo_is_refused_after_a_later_change(connection: Connection) -> None:
     ):
         undo_change(connection, change.audit_id, audit=AUDIT)
     assert get_cause(connection, KEY).name == "second"
-    with pytest.raises(NotFoundError, match="No change of a cause has the number 999"):
+    with pytest.raises(
+        NotFoundError, match="Change 999 does not exist, or it is not a change of a cause"
+    ):
         undo_change(connection, 999, audit=AUDIT)
 
 

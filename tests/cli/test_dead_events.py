@@ -186,7 +186,7 @@ def test_retry_releases_a_parked_event_now(dlq: Run, connection: Connection) -> 
     ("arguments", "code", "message"),
     [
         (["show", "3"], 3, "Event 3 has never died"),
-        (["show", "99"], 3, "no event 99 that ever died"),
+        (["show", "99"], 3, "Event 99 has never died"),
         (["show", "0"], 2, "0 is not in the range"),
         (["show", "9" * 20], 2, "event_id must be a whole number"),
         (["retry", "3", "--reason", "x"], 3, "Event 3 is not dead"),

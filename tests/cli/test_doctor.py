@@ -169,28 +169,55 @@ def test_the_remedy_restores_a_trigger_that_does_not_fire(
 def test_the_remedy_grants_missing_rights(
     dlq: Run, connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    role = f"operator_{connection.info.backend_pid}"
+    """Of a role without any right, by a membership in the operator's role."""
+    role = f"app_{connection.info.backend_pid}"
     name = sql.Identifier(role)
     connection.execute(sql.SQL("create role {} login").format(name))
-    connection.execute(sql.SQL("grant usage on schema dlq to {}").format(name))
-    connection.execute(
-        sql.SQL(
-            "grant select on dlq.migration, dlq.attachment, outbox_event, dlq.death to {}"
-        ).format(name)
-    )
     try:
-        monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role))
-        rights = _run_doctor(dlq)[1]["rights"]
-        assert rights["ok"] is False
-        columns = "status, attempts, next_run_at, payload"
-        assert f"grant delete, insert, update ({columns}) on public.outbox_event to {role}" in str(
-            rights["remedy"]
-        )
-        _run_remedy(rights["remedy"], database)
-        assert _run_doctor(dlq)[1]["rights"]["ok"] is True
+        with granted_roles(database) as urls:
+            (operator,) = _list_operators(connection, urls["operator"])
+            monkeypatch.setattr("dlq_pipelines.doctor._OPERATOR", operator)
+            monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role))
+            found = _run_doctor(dlq)[1]
+            assert [found[check]["ok"] for check in CHECKS[1:7]] == [None, None, False] + [None] * 3
+            assert "lacks rights" in str(found["schema"]["found"])
+            rights = found["rights"]
+            assert rights["remedy"] == f"psql -c 'grant \"{operator}\" to {role}'"
+            assert dlq("doctor").out.count(str(rights["remedy"])) == 1
+            _run_remedy(rights["remedy"], database)
+            found = _run_doctor(dlq)[1]
+            assert [found[check]["ok"] for check in CHECKS[1:7]] == [True] * 6
+
+            connection.execute(
+                sql.SQL("revoke select on dlq.audit from {}").format(sql.Identifier(operator))
+            )
+            rights = _run_doctor(dlq)[1]["rights"]
+            assert rights["remedy"] == "dlq migrate --print roles | psql"
+
+            monkeypatch.setattr("dlq_pipelines.doctor._OPERATOR", "nobody")
+            rights = _run_doctor(dlq)[1]["rights"]
+            assert rights["remedy"] == (
+                f"dlq migrate --print roles | psql && psql -c 'grant nobody to {role}'"
+            )
     finally:
         connection.execute(sql.SQL("drop owned by {}").format(name))
         connection.execute(sql.SQL("drop role {}").format(name))
+
+
+def test_a_wrong_name_of_the_table_is_found(
+    dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the remedy names the right one."""
+    monkeypatch.setenv("DLQ_OUTBOX_TABLE", "outbox_events")
+    schema = _run_doctor(dlq)[1]["schema"]
+    assert schema["found"] == (
+        "there is no table public.outbox_events: DLQ_OUTBOX_SCHEMA or DLQ_OUTBOX_TABLE is wrong"
+    )
+    assert schema["remedy"] == "export DLQ_OUTBOX_SCHEMA=public DLQ_OUTBOX_TABLE=outbox_event"
+    ended = dlq("dead-events", "list")
+    assert (ended.code, "DLQ_OUTBOX_TABLE" in ended.err) == (1, True)
+    connection.execute("drop trigger dlq_death_update on outbox_event")
+    assert "DLQ_OUTBOX_TABLE=TABLE" in str(_run_doctor(dlq)[1]["schema"]["remedy"])
 
 
 def test_the_rights_check_requires_what_the_roles_script_grants_to_the_operator(
@@ -200,9 +227,7 @@ def test_the_rights_check_requires_what_the_roles_script_grants_to_the_operator(
     with granted_roles(database) as urls:
         monkeypatch.setenv("DLQ_DATABASE_URL", urls["operator"])
         assert _run_doctor(dlq)[1]["rights"]["ok"] is True
-        (operator,) = [
-            role for role in _roles_of(connection, urls["operator"]) if role.startswith("operator ")
-        ]
+        (operator,) = _list_operators(connection, urls["operator"])
         given = {
             (row["name"], row["privilege"], row["columns"])
             for row in connection.execute(GIVEN, [operator])
@@ -211,6 +236,7 @@ def test_the_rights_check_requires_what_the_roles_script_grants_to_the_operator(
             grants = [
                 re.fullmatch(r"grant (.*) on (.*) to .*", row["grant_statement"])
                 for row in other.run("doctor.rights")
+                if not row["grant_statement"].startswith("grant usage on schema")
             ]
     needed = {
         (found[2], privilege, ", ".join(sorted(columns.split(", "))) if columns else None)
@@ -221,12 +247,14 @@ def test_the_rights_check_requires_what_the_roles_script_grants_to_the_operator(
     assert needed == given
 
 
-def _roles_of(connection: Connection, url: str) -> list[str]:
+def _list_operators(connection: Connection, url: str) -> list[str]:
+    """Return the operator's role of the account of a connection string."""
     memberships = (
         "select r.rolname as name from pg_auth_members m join pg_roles r on r.oid = m.roleid"
         " join pg_roles a on a.oid = m.member where a.rolname = %s"
     )
-    return [row["name"] for row in connection.execute(memberships, [conninfo_to_dict(url)["user"]])]
+    rows = connection.execute(memberships, [conninfo_to_dict(url)["user"]])
+    return [row["name"] for row in rows if row["name"].startswith("operator ")]
 
 
 def test_a_lagging_worker_and_unclassified_deaths_are_found(
@@ -338,7 +366,7 @@ def test_a_check_is_skipped_if_a_check_that_it_depends_on_fails(
     ] * 5
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://shop:s3cr3t@127.0.0.1:1/shop")
     ended = dlq("doctor")
-    assert (ended.code, "PostgreSQL does not answer" in ended.out, "s3cr3t" in ended.out) == (
+    assert (ended.code, "Cannot connect to PostgreSQL" in ended.out, "s3cr3t" in ended.out) == (
         1,
         True,
         False,

@@ -460,7 +460,7 @@ def test_an_unreachable_server_is_one_line(
             f"postgresql://shop:{NEVER_SHOWN}@127.0.0.1:{taken.getsockname()[1]}/shop",
         )
         ended = dlq(*arguments)
-    _assert_one_line(ended, r"PostgreSQL does not answer: .*`dlq migrate --check`\.")
+    _assert_one_line(ended, r"Cannot connect to PostgreSQL: .*`dlq migrate --check`\.")
 
 
 def test_serve_reports_an_unusable_address_in_one_line(

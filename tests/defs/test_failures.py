@@ -74,7 +74,7 @@ def test_a_server_that_does_not_answer_is_named_with_its_reason(
     """Host, port and reason; never the account."""
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
     assert _read_failure(instance, job("classify_deaths")) == (
-        'PostgreSQL does not answer: connection to server at "127.0.0.1", port 1 failed:'
+        'Cannot connect to PostgreSQL: connection to server at "127.0.0.1", port 1 failed:'
         " Connection refused. "
         "Check DLQ_DATABASE_URL and the server, then run `dlq migrate --check`."
     )

@@ -1,0 +1,223 @@
+"""Tests that no face fails on a row that PostgreSQL accepts and Python cannot hold.
+
+Infinite times, years beyond 9999 and before 1, and fixes that were written by hand.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import httpx
+import pytest
+
+from dlq_pipelines import OutboxRepository
+from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.day import (
+    AFTER_ALL_TIMES,
+    BEFORE_ALL_TIMES,
+    LAST_FINITE_TIME,
+    convert_to_zone,
+    format_time,
+)
+from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.defs.retries import FIX_TAG, fix_flag_sensor
+from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.retries.fix import FixStatus
+from dlq_pipelines.retries.fixes import get_fix, list_fixes
+from tests.api.conftest import api, serve  # noqa: F401 - fixtures
+from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
+from tests.rows import add_events, kill, one
+
+# Columns of `dlq.fix` with values that only a person with rights on the table can write.
+BY_HAND = [
+    ("since", "'-infinity'"),
+    ("since", "'0044-03-15 BC'"),
+    ("until", "'infinity'"),
+    ("until", "'20000-01-01Z'"),
+    ("event_ids", "'{1,null}'"),
+    ("event_ids", "'{{1,2},{3,null}}'"),
+    ("event_ids", "'{0,-1}'"),
+    ("attempts, not_before", "1, '294276-12-31Z'"),
+    ("attempts, not_before, expires_at", "1, 'infinity', 'infinity'"),
+    ("attempts, expires_at", "1, '20000-01-01Z'"),
+    ("error_contains", "' '"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time zone in which the first and the last time of datetime overflow."""
+    monkeypatch.setenv("DLQ_TIMEZONE", "America/New_York")
+
+
+@pytest.fixture
+def fixes(connection: Connection) -> int:
+    """Flag a sound fix, and write the others by hand; return how many there are."""
+    add_events(connection, 3)
+    kill(connection, "KeyError: 'sku'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    connection.execute("select dlq.flag_fix('sound', event_ids => array[3])")
+    for fix_id, (columns, values) in enumerate(BY_HAND, 2):
+        connection.execute(
+            "insert into dlq.fix (id, note, flagged_by, flagged_at, "
+            f"{columns}) overriding system value"
+            f" values ({fix_id}, 'by hand', 'eve', now(), {values})".encode()
+        )
+    return len(BY_HAND) + 1
+
+
+@pytest.fixture
+def far_events(connection: Connection) -> list[int]:
+    """Dead events with times that Python cannot hold, and one without."""
+    add_events(connection, 5)
+    kill(connection, "KeyError: 'sku'", where="id <= 4")
+    for event_id, column, value in (
+        (1, "next_run_at", "infinity"),
+        (2, "created_at", "-infinity"),
+        (3, "created_at", "20000-01-01Z"),
+        (5, "created_at", "0044-03-15 BC"),
+    ):
+        connection.execute(
+            f"update outbox_event set {column} = %s where id = %s", [value, event_id]
+        )
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    return [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "shown"),
+    [
+        ("infinity", AFTER_ALL_TIMES, "after year 9999"),
+        ("20000-01-01Z", LAST_FINITE_TIME, "after year 9999"),
+        ("-infinity", BEFORE_ALL_TIMES, "before year 1"),
+        ("0044-03-15 BC", BEFORE_ALL_TIMES, "before year 1"),
+        ("2026-01-01Z", datetime(2026, 1, 1, tzinfo=UTC), "2025-12-31 19:00:00-05"),
+    ],
+)
+def test_a_time_of_the_database_never_raises(
+    connection: Connection, value: str, expected: datetime, shown: str
+) -> None:
+    """Alone and in arrays; it can also be shown in a time zone in which it overflows."""
+    row = connection.execute(
+        "select %s::timestamptz as at, array[%s::timestamptz] as several", [value, value]
+    ).fetchone()
+    assert row == {"at": expected, "several": [expected]}
+    zone = ZoneInfo("America/New_York")
+    assert format_time(convert_to_zone(expected, zone)) == shown
+
+
+def test_a_day_of_the_database_never_raises(connection: Connection) -> None:
+    row = one(
+        connection,
+        "select array['infinity', '-infinity', '20000-01-01', '0044-03-15 BC', '2026-01-01']"
+        "::date[] as days",
+    )
+    assert row["days"] == [date.max, date.min, date.max, date.min, date(2026, 1, 1)]
+
+
+def test_the_command_line_lists_shows_and_withdraws_fixes_written_by_hand(
+    dlq: Run,  # noqa: F811
+    connection: Connection,
+    fixes: int,
+) -> None:
+    listed = json.loads(dlq("fixes", "list", "--json").out)["fixes"]
+    assert [fix["id"] for fix in listed] == list(range(fixes, 0, -1))
+    assert dlq("fixes", "list").code == 0
+    for fix_id in range(1, fixes + 1):
+        for arguments in (
+            ("show", "--json"),
+            ("show",),
+            ("advance", "--dry-run"),
+            ("withdraw", "--reason", "not sound"),
+        ):
+            ended = dlq("fixes", arguments[0], str(fix_id), *arguments[1:])
+            assert (ended.code, ended.err) == (0, ""), (fix_id, arguments)
+    assert {fix.status for fix in list_fixes(connection)} == {FixStatus.WITHDRAWN}
+
+
+def test_http_lists_and_shows_fixes_written_by_hand(
+    api: httpx.Client,  # noqa: F811
+    fixes: int,
+) -> None:
+    listed = api.get("/api/fixes")
+    assert (listed.status_code, listed.json()["count"]) == (200, fixes)
+    for fix_id in range(1, fixes + 1):
+        assert api.get(f"/api/fixes/{fix_id}").status_code == 200
+        answer = api.post(f"/api/fixes/{fix_id}/withdraw", json={"reason": "not sound"})
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.usefixtures("home")
+def test_the_sensor_still_advances_a_sound_fix(fixes: int) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance)
+        requests: list[Any] = list(fix_flag_sensor(context, outbox=OutboxResource()))  # type: ignore[arg-type]
+    assert "1" in {request.tags[FIX_TAG] for request in requests if hasattr(request, "tags")}
+    assert len(requests) > fixes / 2
+
+
+def test_ids_of_a_fix_written_by_hand_are_those_that_it_selects(
+    connection: Connection, fixes: int
+) -> None:
+    assert fixes > 6
+    ids = [get_fix(connection, fix_id).selection.event_ids for fix_id in (6, 7, 8)]
+    assert ids == [(1,), (1, 2, 3), (0, -1)]
+
+
+def test_dead_events_with_far_times_are_listed_and_shown_in_every_face(
+    dlq: Run,  # noqa: F811
+    api: httpx.Client,  # noqa: F811
+    database: Database,
+    far_events: list[int],
+) -> None:
+    assert dlq("dead-events", "list").out.count("KeyError") == 4
+    printed = json.loads(dlq("dead-events", "list", "--json").out)["events"]
+    listed = api.get("/api/dead-events").json()["events"]
+    with OutboxRepository(database.url) as repository:
+        page = repository.list_dead_events().events
+        assert repository.get_dead_event(1) is not None
+        assert len(repository.fetch_dead_events()) == 4
+    assert [event["id"] for event in printed] == [event["id"] for event in listed] == far_events
+    assert [event.id for event in page] == far_events
+    assert page[-1].next_run_at == AFTER_ALL_TIMES
+    assert page[-2].created_at == BEFORE_ALL_TIMES
+    for event_id in far_events:
+        assert dlq("dead-events", "show", str(event_id)).code == 0
+        assert dlq("dead-events", "show", str(event_id), "--json").code == 0
+        assert api.get(f"/api/dead-events/{event_id}").status_code == 200
+
+
+@pytest.mark.usefixtures("far_events")
+def test_a_worker_gets_its_whole_batch(database: Database, connection: Connection) -> None:
+    """Although the time of one event is before all others."""
+    add_events(connection, 2)
+    with OutboxRepository(database.url) as repository:
+        assert {event.id for event in repository.fetch_pending(10)} == {5, 6, 7}
+        repository.mark_success(5)
+    assert one(connection, "select status from outbox_event where id = 5") == {"status": "done"}
+
+
+@pytest.mark.usefixtures("far_events")
+@pytest.mark.parametrize("value", ["infinity", "-infinity"])
+def test_pages_of_events_that_died_at_an_infinite_time_end(
+    connection: Connection, database: Database, value: str
+) -> None:
+    """Each event is listed once."""
+    connection.execute("update outbox_event set dead_at = %s where status = 'dead'", [value])
+    connection.execute("update dlq.death set died_at = %s", [value])
+    with OutboxRepository(database.url) as repository:
+        pages = list(_read_pages(repository))
+    assert pages == [[4], [3], [2], [1]]
+
+
+def _read_pages(repository: OutboxRepository) -> Iterator[list[int]]:
+    after: str | None = None
+    for _ in range(10):
+        page = repository.list_dead_events(limit=1, after=after)
+        yield [int(event.id) for event in page.events]
+        after = page.next
+        if after is None:
+            return

@@ -29,7 +29,7 @@ from dlq_pipelines.retries.fix import FixStatus
 from dlq_pipelines.retries.fixes import get_fix, list_fixes
 from tests.api.conftest import api, serve  # noqa: F401 - fixtures
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
-from tests.rows import add_events, kill, one
+from tests.rows import add_events, date_deaths, kill, one
 
 # Columns of `dlq.fix` with values that only a person with rights on the table can write.
 BY_HAND = [
@@ -206,8 +206,7 @@ def test_pages_of_events_that_died_at_an_infinite_time_end(
     connection: Connection, database: Database, value: str
 ) -> None:
     """Each event is listed once."""
-    connection.execute("update outbox_event set dead_at = %s where status = 'dead'", [value])
-    connection.execute("update dlq.death set died_at = %s", [value])
+    date_deaths(connection, f"timestamptz '{value}'")
     with OutboxRepository(database.url) as repository:
         pages = list(_read_pages(repository))
     assert pages == [[4], [3], [2], [1]]

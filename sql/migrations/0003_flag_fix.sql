@@ -70,8 +70,8 @@ begin
             using errcode = 'invalid_parameter_value',
                 hint = 'Name a cause, or flag several fixes.';
     elsif array_ndims(given.event_ids) > 1 or exists (
-            select from unnest(given.event_ids) as id where id is null or id < 1) then
-        raise exception 'event_ids must be a list of ids from 1, without null and nested lists.'
+            select from unnest(given.event_ids) as id where id is null) then
+        raise exception 'event_ids must be a list of ids, without null and nested lists.'
             using errcode = 'invalid_parameter_value', hint = 'Write it as array[17, 18].';
     end if;
 end

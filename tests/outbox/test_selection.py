@@ -3,7 +3,6 @@
 import io
 import json
 from dataclasses import fields
-from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -30,7 +29,7 @@ from dlq_pipelines.settings import ExportFormat
 from tests.api.conftest import api, serve  # noqa: F401 - fixtures
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.retries.helpers import POLICY, advance, build_audit
-from tests.rows import one
+from tests.rows import date_deaths, one
 
 UTC = ZoneInfo("UTC")
 # A value of each filter, as the faces take it, and the events that it selects.
@@ -58,9 +57,10 @@ def dead(connection: Connection) -> None:
     for day, row in enumerate(ROWS, 1):
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-            " last_error, attempts, dead_at) values (%s, %s, %s, '{}', 'dead', %s, %s, %s)",
-            [row[1], str(day), row[0], row[2], row[3], datetime(2026, 3, day, 13, tzinfo=UTC)],
+            " last_error, attempts) values (%s, %s, %s, '{}', 'dead', %s, %s)",
+            [row[1], str(day), row[0], row[2], row[3]],
         )
+    date_deaths(connection, "timestamptz '2026-02-28 13:00Z' + d.event_id * interval '1 day'")
     classify_deaths(connection, zone=UTC)
 
 

@@ -90,6 +90,7 @@ def _build_reconciliation(figures: ReportFigures) -> dict[str, Any] | None:
         "checked_at": _format_time(reconciliation.checked_at),
         "missing": reconciliation.missing,
         "duplicated": reconciliation.duplicated,
+        "missed": reconciliation.missed,
         "event_ids": list(reconciliation.event_ids),
     }
 

@@ -412,6 +412,7 @@ class _FiguresReader:
             checked_at=row["checked_at"],
             missing=row["missing"],
             duplicated=row["duplicated"],
+            missed=row["missed"],
             event_ids=tuple(row["event_ids"]),
         )
 

@@ -73,7 +73,6 @@ def fixes(connection: Connection) -> int:
 def far_events(connection: Connection) -> list[int]:
     """Dead events with times that Python cannot hold, and one without."""
     add_events(connection, 5)
-    kill(connection, "KeyError: 'sku'", where="id <= 4")
     for event_id, column, value in (
         (1, "next_run_at", "infinity"),
         (2, "created_at", "-infinity"),
@@ -83,6 +82,7 @@ def far_events(connection: Connection) -> list[int]:
         connection.execute(
             f"update outbox_event set {column} = %s where id = %s", [value, event_id]
         )
+    kill(connection, "KeyError: 'sku'", where="id <= 4")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     return [4, 3, 2, 1]
 

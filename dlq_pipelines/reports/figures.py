@@ -332,12 +332,14 @@ class ReconciliationFigures:
         checked_at: when it ran.
         missing: events with a death that are neither in the outbox nor in the archive.
         duplicated: events that are in both.
+        missed: deaths that no trigger saw, which it recorded.
         event_ids: some of them.
     """
 
     checked_at: datetime
     missing: int
     duplicated: int
+    missed: int
     event_ids: tuple[EventId, ...]
 
 

@@ -113,7 +113,8 @@ def _render_retention(figures: ReportFigures) -> str:
         lines.append(
             f"last reconciliation {format_utc(reconciliation.checked_at)}:"
             f" {format_count(reconciliation.missing, 'event')} missing,"
-            f" {reconciliation.duplicated:,} duplicated"
+            f" {reconciliation.duplicated:,} duplicated,"
+            f" {format_count(reconciliation.missed, 'death')} missed"
         )
     return _render_list(*lines)
 

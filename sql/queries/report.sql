@@ -412,6 +412,7 @@ order by 1, 2
 select checked_at,
     missing,
     duplicated,
+    missed,
     event_ids
 from :"dlq_schema".reconciliation
 where checked_at < %(until)s

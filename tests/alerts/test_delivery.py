@@ -677,7 +677,8 @@ def test_the_statements_of_each_minute_scan_no_large_table(connection: Connectio
         table.removeprefix("dlq."): one(connection, f"select count(*) from {table}")["count"]
         for table in (
             "outbox_event",
-            "outbox_event_archive",
+            "dlq.archived",
+            "dlq.dead",
             "dlq.death",
             "dlq.retry",
             "dlq.death_notice",

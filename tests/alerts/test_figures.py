@@ -83,7 +83,7 @@ def test_figures_exclude_muted_causes(connection: Connection, read: ReadFigures)
         {"order.placed": 3},
         [loud],
     )
-    oldest = one(connection, "select min(dead_at) from outbox_event where id <= 3")["min"]
+    oldest = one(connection, "select min(died_at) from dlq.dead where event_id <= 3")["min"]
     assert read(now + timedelta(minutes=50)).oldest == oldest
     later = read(now + timedelta(days=2))
     assert (later.backlog, later.window, later.new_causes) == (15, {}, ())
@@ -313,9 +313,9 @@ def test_parked_events_and_events_before_a_purge_are_counted(
     park(connection, [1, 2])
     assert read().parked == 2
     connection.execute(
-        "insert into outbox_event_archive (id, aggregate_type, aggregate_id, event_type, payload,"
-        " status, attempts, next_run_at, created_at, dead_at, archived_at)"
-        " select 1000 + n, 'order', '1', 'x', '{}', 'dead', 1, now(), now(), now(),"
+        "insert into dlq.archived (id, aggregate_type, aggregate_id, event_type, payload, status,"
+        " created_at, dlq_death_id, dlq_archived_at)"
+        " select 1000 + n, 'order', '1', 'x', '{}', 'dead', now(), 1000 + n,"
         " %s::timestamptz - n * interval '1 day' from generate_series(350, 370) n",
         [NOW],
     )

@@ -197,8 +197,7 @@ def test_queue_is_read_by_its_index(connection: Connection) -> None:
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     add_deaths(connection, ["boom"] * 10, datetime(2026, 3, 11, tzinfo=UTC))
     connection.execute("vacuum analyze dlq.death")
-    statement = (
-        f"explain {connection.render_query('cause.take_batch', after=0, limit=5000)}".encode()
-    )
+    values = {"after_time": datetime(1, 1, 1, tzinfo=UTC), "after_id": 0, "limit": 5000}
+    statement = f"explain {connection.render_query('cause.take_batch', **values)}".encode()
     plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement).fetchall())
     assert "Index Scan using death_unclassified on death" in plan, plan

@@ -3,7 +3,7 @@
 -- forward from their deaths where the report counts back from now.
 
 -- name: totals
-select count(*) as deaths, count(distinct d.event_id) as events, count(*) - count(d.cause_id) as unclassified,
+select count(*) as deaths, count(distinct (d.event_id, d.event_created_at)) as events, count(*) - count(d.cause_id) as unclassified,
     count(distinct d.cause_id) as causes
 from :"dlq_schema".shown_death d
 where d.died_at >= (%(day)s::date)::timestamp at time zone %(zone)s
@@ -56,32 +56,36 @@ with bounds as (
     select (%(day)s::date)::timestamp at time zone %(zone)s as start,
         (%(day)s::date + 1)::timestamp at time zone %(zone)s as until
 ), last as (
-    select b.moment, d.id, d.event_id, d.died_at
+    select b.moment, d.id, d.event_id, d.event_created_at, d.died_at
     from (select start as moment from bounds union all select until from bounds) b
     cross join lateral (
-        select distinct on (d.event_id) d.id, d.event_id, d.died_at from :"dlq_schema".death d
-        where d.died_at < b.moment order by d.event_id, d.died_at desc
+        select distinct on (d.event_id, d.event_created_at) d.id, d.event_id, d.event_created_at, d.died_at
+        from :"dlq_schema".death d
+        where d.died_at < b.moment order by d.event_id, d.event_created_at, d.died_at desc
     ) d
 ), dead as (
     select last.* from last
     left join :"dlq_schema".retry r on r.event_id = last.event_id and r.death_id = last.id
     left join :"outbox_schema".:"outbox_table" e
-        on e.id = last.event_id and e.status = 'dead' and e.dead_at = last.died_at
-    left join :"outbox_schema".:"archive_table" a
-        on a.id = last.event_id and a.status = 'dead' and a.dead_at = last.died_at
-    left join :"dlq_schema".purged p on p.event_id = last.event_id and p.died_at = last.died_at
+        on e.id = last.event_id and e.status = 'dead' and e.created_at = last.event_created_at
+            and not exists (
+                select from :"dlq_schema".death later where later.event_id = e.id
+                    and later.event_created_at = e.created_at and later.id > last.id)
+    left join :"dlq_schema".archived a on a.dlq_death_id = last.id
+    left join :"dlq_schema".purged p on p.death_id = last.id
     where (r.retried_at is null or r.retried_at >= last.moment)
-        and (a.archived_at is null or a.archived_at >= last.moment)
+        and (a.dlq_archived_at is null or a.dlq_archived_at >= last.moment)
         and (p.archived_at is null or p.archived_at >= last.moment)
         and (r.death_id is not null or e.id is not null or a.id is not null or p.event_id is not null)
         and not exists (
-            select from :"dlq_schema".restored s where s.event_id = last.event_id and s.died_at = last.died_at
+            select from :"dlq_schema".restored s where s.death_id = last.id
                 and s.archived_at < last.moment and s.restored_at >= last.moment)
 )
 select count(*) filter (where moment = start) as dead_at_start, count(*) filter (where moment = until) as dead_at_end,
     min(died_at) filter (where moment = until) as oldest,
     count(*) filter (where moment = until and (
-        select count(*) from :"dlq_schema".retry r where r.event_id = dead.event_id and r.retried_at < until
+        select count(*) from :"dlq_schema".retry r
+        where r.event_id = dead.event_id and r.event_created_at = dead.event_created_at and r.retried_at < until
     ) >= %(max_retries)s) as parked
 from bounds left join dead on true
 
@@ -102,10 +106,10 @@ select
         where r.outcome = 'died_again' and r.settled_at >= b.start and r.settled_at < b.until) as died_again,
     (select count(*) from :"dlq_schema".restored s, bounds b where s.restored_at >= b.start and s.restored_at < b.until)
         as restored,
-    (select count(*) from :"outbox_schema".:"archive_table" a, bounds b
-        where a.status = 'dead' and a.dead_at is not null and a.archived_at >= b.start and a.archived_at < b.until)
+    (select count(*) from :"dlq_schema".archived a, bounds b
+        where a.dlq_archived_at >= b.start and a.dlq_archived_at < b.until)
     + (select count(*) from :"dlq_schema".purged p, bounds b
-        where p.died_at is not null and p.archived_at >= b.start and p.archived_at < b.until)
+        where p.archived_at >= b.start and p.archived_at < b.until)
     + (select count(*) from :"dlq_schema".restored s, bounds b where s.archived_at >= b.start and s.archived_at < b.until)
         as archived
 
@@ -113,7 +117,7 @@ select
 with bounds as (
     select (%(day)s::date + 1)::timestamp at time zone %(zone)s as until
 ), archived as (
-    select a.archived_at from :"outbox_schema".:"archive_table" a where a.status = 'dead' and a.dead_at is not null
+    select a.dlq_archived_at as archived_at from :"dlq_schema".archived a
     union all
     select p.archived_at from :"dlq_schema".purged p, bounds b where p.purged_at >= b.until
     union all

@@ -19,6 +19,7 @@ from dlq_pipelines.retries.advance import advance_fix, pause_fix, withdraw_fix
 from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from dlq_pipelines.retries.retry import retry_events
+from tests.rows import date_deaths, deaths_at
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAY = date(2026, 11, 20)
@@ -78,24 +79,25 @@ def add_deaths(
     aggregates: int = 10_000,
 ) -> None:
     """Insert events that died one after the other, each written an hour before its death."""
-    connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-        " attempts, last_error, last_error_at, dead_at, created_at, next_run_at)"
-        " select 'order', mod(e, %(aggregates)s)::text, %(type)s, '{}', 'dead', %(attempts)s,"
-        " %(error)s, at, at, at - interval '1 hour', at from ("
-        " select n + coalesce((select max(id) from outbox_event), 0) as e,"
-        " %(at)s::timestamptz + n * %(minutes)s * interval '1 minute' as at"
-        " from generate_series(1, %(count)s) n) death",
-        {
-            "count": count,
-            "error": error,
-            "at": at,
-            "type": event_type,
-            "minutes": minutes,
-            "attempts": attempts,
-            "aggregates": aggregates,
-        },
-    )
+    with deaths_at(connection, "d.event_created_at + interval '1 hour'"):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+            " attempts, last_error, last_error_at, created_at, next_run_at)"
+            " select 'order', mod(e, %(aggregates)s)::text, %(type)s, '{}', 'dead', %(attempts)s,"
+            " %(error)s, at, at - interval '1 hour', at from ("
+            " select n + coalesce((select max(id) from outbox_event), 0) as e,"
+            " %(at)s::timestamptz + n * %(minutes)s * interval '1 minute' as at"
+            " from generate_series(1, %(count)s) n) death",
+            {
+                "count": count,
+                "error": error,
+                "at": at,
+                "type": event_type,
+                "minutes": minutes,
+                "attempts": attempts,
+                "aggregates": aggregates,
+            },
+        )
 
 
 def create_story(connection: Connection) -> Story:
@@ -203,12 +205,11 @@ def _advance(connection: Connection, fix: int, now: datetime, *, deliver: bool, 
                 " and id in (select event_id from dlq.retry where fix_id = %s)",
                 [ROUTE, fix],
             )
-            connection.execute(
-                "with moved as (update outbox_event e set dead_at = %(at)s"
-                " where dead_at > %(until)s returning id)"
-                " update dlq.death d set died_at = %(at)s from moved where d.event_id = moved.id"
-                " and d.died_at > %(until)s",
-                {"at": now - timedelta(minutes=5), "until": WINDOW.until},
+            died_at = (now - timedelta(minutes=5)).isoformat()
+            date_deaths(
+                connection,
+                f"timestamptz '{died_at}'",
+                where=f"d.died_at > timestamptz '{WINDOW.until.isoformat()}'",
             )
             classify_deaths(connection, zone=BERLIN)
     advance_fix(connection, fix, audit=AuditContext("sensor", "due", now), terms=_TERMS)

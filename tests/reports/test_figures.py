@@ -400,7 +400,7 @@ def test_figures_are_read_by_indexes(connection: Connection) -> None:
             {"bounds": window.day_bounds, "start": window.start},
         ),
         "report.samples": ("death_cause", {**span, "causes": ["a"], "half": 10, "limit": 5}),
-        "report.dead_events": ("dlq_dead", {"at": window.until, "archive_before": window.until}),
+        "report.dead_events": ("dead_time", {"at": window.until, "archive_before": window.until}),
         "report.archive_moves": ("audit_kind", span),
         "report.retries": ("retry_time", span),
         "report.stages": ("retry_", {"since": window.start, "until": window.until, "fixes": [1]}),

@@ -194,8 +194,7 @@ def test_the_story_has_its_states_fixes_and_backlog(connection: Connection) -> N
     assert (figures.reconciliation.missing, figures.reconciliation.duplicated) == (0, 0)
     due = one(
         connection,
-        "select count(*) as n from outbox_event"
-        " where status = 'dead' and dead_at < '2026-11-13 23:00Z'",
+        "select count(*) as n from dlq.dead_now where died_at < '2026-11-13 23:00Z'",
     )
     assert figures.upcoming.archived == due["n"]
 
@@ -278,8 +277,8 @@ def test_deleted_dead_events_are_unexplained(connection: Connection) -> None:
     """The balance of the day shows how many are missing."""
     story.create_story(connection)
     connection.execute(
-        "delete from outbox_event where id in (select id from outbox_event where status = 'dead'"
-        " order by dead_at desc limit 2)"
+        "delete from outbox_event where id in ("
+        "select event_id from dlq.dead_now order by died_at desc limit 2)"
     )
     report = make(connection, story.POLICY)
     assert report.figures.backlog.unexplained == 2
@@ -290,10 +289,21 @@ def test_deleted_dead_events_are_unexplained(connection: Connection) -> None:
 def test_the_last_reconciliation_of_the_day_is_shown(connection: Connection) -> None:
     """Later ones do not change the report."""
     connection.execute(
-        "insert into dlq.reconciliation values (%s, 2, 1, '{7,8,9}'), (%s, 0, 0, '{}')",
+        "insert into dlq.reconciliation values (%s, 2, 1, 3, '{7,8,9}'), (%s, 0, 0, 0, '{}')",
         [WINDOW.start, WINDOW.until],
     )
-    assert "found 2 missing events and 1 duplicated: 7, 8, 9." in Page(make(connection).html).text
+    report = make(connection)
+    text = Page(report.html).text
+    assert "found 2 missing events and 1 duplicated: 7, 8, 9." in text
+    assert "It recorded 3 deaths that no trigger saw. Run dlq doctor." in text
+    assert "2 events missing, 1 duplicated, 3 deaths missed" in report.markdown
+    assert json.loads(report.json)["reconciliation"] == {
+        "checked_at": "2026-11-19T23:00:00Z",
+        "missing": 2,
+        "duplicated": 1,
+        "missed": 3,
+        "event_ids": ["7", "8", "9"],
+    }
 
 
 def hostile(connection: Connection) -> None:

@@ -26,7 +26,7 @@ from dlq_pipelines.postgres.migrate import apply_migrations, create_host_tables,
 from dlq_pipelines.postgres.queries import TableNames
 from dlq_pipelines.repository import OutboxRepository
 from dlq_pipelines.settings import Settings
-from tests.rows import add_events, kill
+from tests.rows import add_events, kill, set_causes
 
 ZONE = ZoneInfo("Europe/Berlin")
 # The night to the 25th is an hour longer there: this day has 25 hours.
@@ -178,7 +178,7 @@ def test_creating_the_shop_twice_is_safe_and_dropping_it_leaves_no_table(
     assert _one(open_shop, "select count(*) from pg_tables where tablename like 'shop\\_%'") == 0
 
 
-@pytest.mark.parametrize("table", ["outbox_event", "outbox_event_archive"])
+@pytest.mark.parametrize("table", ["outbox_event", "dlq.archived"])
 def test_no_shop_is_created_over_the_events_of_an_application(
     connection: Connection, table: str
 ) -> None:
@@ -266,7 +266,7 @@ def test_a_reset_empties_every_table_and_all_counts_agree_afterwards(
     filled = {name for name in tables if _one(open_shop, f"select count(*) from dlq.{name}")}
     assert filled == KEPT
     assert _one(open_shop, "select count(*) from outbox_event") == 0
-    assert _one(open_shop, "select count(*) from outbox_event_archive") == 0
+    assert _one(open_shop, "select count(*) from dlq.archived") == 0
 
 
 def test_the_shop_knows_its_own_types(called: ProviderServers) -> None:
@@ -285,7 +285,7 @@ def test_backdated_deaths_lie_in_their_day_after_their_creation_and_stay_joined_
     deaths = _deaths(open_shop)
     assert moved == len(deaths) > 0
     for death in deaths:
-        assert death["died_at"] == death["dead_at"] == death["last_error_at"]
+        assert death["died_at"] == death["last_error_at"]
         assert (
             death["created_at"] <= death["died_at"] <= death["created_at"] + timedelta(minutes=10)
         )
@@ -323,7 +323,7 @@ def test_classified_and_retried_deaths_and_those_of_other_days_stay_where_they_a
         row["id"] for row in open_shop.execute("select id from outbox_event order by id limit 2")
     )
     open_shop.execute("insert into dlq.cause values ('c', 'ValueError', 't', 's', now(), now())")
-    open_shop.execute("update dlq.death set cause_id = 'c' where event_id = %s", [classified])
+    set_causes(open_shop, "'c'", where=f"event_id = {classified}")
     with OutboxRepository(database.url) as repository:
         assert repository.retry_dead_event(retried)
     drain_outbox(database, Handlers(called))
@@ -363,11 +363,10 @@ def test_without_an_order_there_is_nothing_to_pack() -> None:
 
 
 def _deaths(connection: Connection) -> list[dict[str, Any]]:
-    """Return every dead event with its death, joined by their equal times."""
+    """Return every dead event with its death."""
     return connection.execute(
-        "select e.id, e.created_at, e.dead_at, e.last_error_at, d.died_at from outbox_event e"
-        " join dlq.death d on d.event_id = e.id and d.died_at = e.dead_at where e.status ="
-        " 'dead' order by e.id"
+        "select e.id, e.created_at, e.last_error_at, d.died_at from outbox_event e"
+        " join dlq.dead_event d on d.event_id = e.id where e.status = 'dead' order by e.id"
     ).fetchall()
 
 

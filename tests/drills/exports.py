@@ -25,6 +25,7 @@ from dlq_pipelines.day import Day
 from dlq_pipelines.exports.export import export_day, verify_day
 from dlq_pipelines.exports.target import Target, open_local_target
 from dlq_pipelines.postgres.connect import Connection, Database
+from tests.rows import date_deaths_by_due_times
 
 UTC_ZONE = ZoneInfo("UTC")
 DAY = Day.of(date(2026, 3, 10), UTC_ZONE)
@@ -53,12 +54,13 @@ def add_deaths(connection: Connection, count: int) -> None:
     """Add classified deaths of the day, with payloads that do not compress well."""
     connection.execute(
         "insert into outbox_event"
-        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)"
+        " (aggregate_type, aggregate_id, event_type, payload, status, last_error, next_run_at)"
         " select 'o', n::text, 'e',"
         " jsonb_build_object('n', n, 'text', md5(n::text) || md5((n + 1)::text)),"
         " 'dead', 'boom', %s from generate_series(1, %s) n",
         [DAY.start, count],
     )
+    date_deaths_by_due_times(connection)
     classify_deaths(connection, zone=UTC_ZONE)
 
 

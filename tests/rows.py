@@ -80,12 +80,13 @@ def deaths_at(connection: Connection, at: datetime | str) -> Iterator[None]:
         date_deaths(connection, text, where=f"d.id > {last}")
 
 
-def date_deaths_by_due_times(connection: Connection) -> None:
+def date_deaths_by_due_times(connection: Connection, *, where: str = "true") -> None:
     """Let each dead event have died when its last attempt was due."""
     date_deaths(
         connection,
         "(select o.next_run_at from outbox_event o where o.id = d.event_id)",
-        where="exists (select from outbox_event o where o.id = d.event_id and o.status = 'dead')",
+        where="exists (select from outbox_event o where o.id = d.event_id and o.status = 'dead')"
+        f" and {where}",
     )
 
 

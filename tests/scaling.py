@@ -42,27 +42,27 @@ NOW = datetime(2026, 4, 20, tzinfo=UTC)
 EVENTS = """
     insert into outbox_event
         (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
-        dead_at, next_run_at)
+        next_run_at)
     select n, 'order', n::text, 'order.type' || mod(n, 12),
         jsonb_build_object('order', n, 'text', repeat('x', 200)), 'dead', 5,
         'requests.exceptions.HTTPError: ' || 400 + mod(n * 7919, 40)
         || ' Client Error for url: https://pay.example/v1/orders/' || mod(n * 7919, 20000),
-        '2026-03-01Z'::timestamptz + n * interval '30 days' / %(events)s, '2026-03-01Z'
+        '2026-03-01Z'::timestamptz + n * interval '30 days' / %(events)s
     from generate_series(1::bigint, %(events)s) n
 """
 LEDGER = """
     insert into dlq.death
-        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
-    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error
+        (event_id, event_created_at, aggregate_type, aggregate_id, event_type, attempts,
+        died_at, error)
+    select id, created_at, aggregate_type, aggregate_id, event_type, attempts, next_run_at,
+        last_error
     from outbox_event order by id
 """
 SIZES = """
     select pg_table_size('outbox_event') as outbox,
         pg_indexes_size('outbox_event') as outbox_indexes,
-        (select sum(pg_relation_size(indexrelid))
-         from pg_index
-         where indrelid = 'outbox_event'::regclass
-            and indexrelid::regclass::text like '%%dlq\\_%%') as dlq_indexes,
+        pg_table_size('dlq.dead') as dead,
+        pg_indexes_size('dlq.dead') as dead_indexes,
         pg_table_size('dlq.death') as ledger,
         pg_indexes_size('dlq.death') as ledger_indexes
 """
@@ -91,15 +91,14 @@ def measure_size(events: int) -> dict[str, str]:
             figures |= _measure_frequent_queries(connection, database)
             figures |= _measure_day(connection, database, folder)
             figures["reconciliation"] = _measure_time(lambda: reconcile_events(connection, now=NOW))
-            all_indexes, own_indexes = (
-                _format_megabytes(sizes[name]) for name in ("outbox_indexes", "dlq_indexes")
-            )
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             figures |= {
                 "outbox table": _format_megabytes(sizes["outbox"]),
-                "its indexes (indexes of dlq-pipelines)": f"{all_indexes} ({own_indexes})",
+                "indexes of the outbox table": _format_megabytes(sizes["outbox_indexes"]),
                 "ledger of deaths": _format_megabytes(sizes["ledger"]),
-                "its indexes": _format_megabytes(sizes["ledger_indexes"]),
+                "indexes of the ledger": _format_megabytes(sizes["ledger_indexes"]),
+                "table of dead events": _format_megabytes(sizes["dead"]),
+                "indexes of the dead events": _format_megabytes(sizes["dead_indexes"]),
                 "peak memory of the process": f"{peak:.0f} MB",
             }
     print(f"{events:,} done", file=sys.stderr, flush=True)

@@ -27,6 +27,7 @@ from dlq_pipelines.installation import build_report_policy, open_connection, ope
 from dlq_pipelines.reports.report import build_report
 from dlq_pipelines.settings import Settings
 from tests.memory import remove_data
+from tests.rows import date_deaths_by_due_times
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 DLQ = Path(sys.executable).with_name("dlq")
@@ -49,7 +50,7 @@ ops:
 EVENING = """
     insert into outbox_event
         (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
-        last_error_at, dead_at)
+        last_error_at, next_run_at)
     select 'order', n::text, 'label.printed', '{{}}', 'dead', 5, failure.error, at, at
     from (values
         (24, (select d.error from dlq.death d join dlq.fix f using (cause_id)
@@ -243,6 +244,7 @@ def _take_report(page: Page) -> None:
     midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
     with open_connection(settings) as connection:
         connection.execute(EVENING.format(midnight=midnight).encode())
+        date_deaths_by_due_times(connection, where="d.cause_id is null")
         classify_deaths(connection, zone=settings.zone)
         mark_regressed_causes(connection, now=midnight)
         report = build_report(

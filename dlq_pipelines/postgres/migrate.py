@@ -188,9 +188,8 @@ def render_migrations(names: TableNames, shape: Mapping[str, str]) -> str:
     `dlq migrate` skips it.
     """
     scripts = [_render_migration(migration, names, shape) for migration in load_migrations()]
-    return "\n".join(
-        ["-- dlq-pipelines: all migrations.", *scripts, _render_existing_deaths(names), ""]
-    )
+    head = ["-- dlq-pipelines: all migrations.", "set client_min_messages = warning;"]
+    return "\n".join([*head, *scripts, _render_existing_deaths(names), ""])
 
 
 def render_roles(names: TableNames) -> str:

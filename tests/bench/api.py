@@ -27,7 +27,8 @@ DEAD, ROUNDS = sized(1_000_000), 11
 FILL = """
     alter table outbox_event disable trigger user;
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error, dead_at)
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
+        next_run_at)
     select 'kind' || mod(n, 5), n::text, 'type' || mod(n, 20),
         jsonb_build_object('order', n, 'text', repeat('x', 200)), 'dead', 5,
         'requests.exceptions.ReadTimeout: no answer within ' || n || ' seconds',
@@ -37,10 +38,16 @@ FILL = """
     insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
     select 'cause ' || n, 'Error', 'x' || n, 'x', now(), now() from generate_series(0, 49) n;
     insert into dlq.death
-        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
-    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error,
+        (event_id, event_created_at, aggregate_type, aggregate_id, event_type, attempts,
+        died_at, error, cause_id)
+    select id, created_at, aggregate_type, aggregate_id, event_type, attempts, next_run_at,
+        last_error,
         'cause ' || mod(id, 50)
     from outbox_event order by id;
+    insert into dlq.dead
+    select id, event_id, event_created_at, aggregate_type, aggregate_id, event_type, died_at,
+        cause_id
+    from dlq.death;
 """
 COUNT_BY_CAUSE = "select cause_id, count(*) from dlq.dead_event group by 1"
 

@@ -28,7 +28,7 @@ EVENTS = sized(1_000_000)
 PENDING = sized(200_000)
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 EMPTY = """
-    truncate outbox_event, outbox_event_archive, dlq.death, dlq.export_day, dlq.audit
+    truncate outbox_event, dlq.archived, dlq.dead, dlq.death, dlq.export_day, dlq.audit
         restart identity cascade
 """
 # Ten days of deaths, all exported, and pending events for a worker.
@@ -36,7 +36,7 @@ FILL = f"""
     alter table outbox_event disable trigger user;
     insert into outbox_event
         (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
-        last_error_at, dead_at)
+        last_error_at, next_run_at)
     select 'order', n::text, 'order.placed',
         jsonb_build_object('order', n, 'text', repeat('x', 220)), 'dead', 5,
         'TimeoutError: no answer', at, at
@@ -50,8 +50,10 @@ FILL = f"""
     from generate_series(1, {PENDING}) n;
     alter table outbox_event enable trigger user;
     insert into dlq.death
-        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
-    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error
+        (event_id, event_created_at, aggregate_type, aggregate_id, event_type, attempts,
+        died_at, error)
+    select id, created_at, aggregate_type, aggregate_id, event_type, attempts, next_run_at,
+        last_error
     from outbox_event where status = 'dead' order by id;
     insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at, verified_at)
     select day, day, day + interval '1 day', count(*), '[]', now(), now()
@@ -59,12 +61,12 @@ FILL = f"""
 """
 PEER = """
     with moved as (
-        delete from outbox_event where status = 'dead' and dead_at < %(before)s returning *
+        delete from outbox_event where status = 'dead' and next_run_at < %(before)s returning *
     )
-    insert into outbox_event_archive (id, aggregate_type, aggregate_id, event_type, payload, status,
-        attempts, next_run_at, created_at, last_error, last_error_at, dead_at, archived_at)
+    insert into dlq.archived (id, aggregate_type, aggregate_id, event_type, payload, status,
+        attempts, next_run_at, created_at, last_error, last_error_at, dlq_death_id, dlq_archived_at)
     select id, aggregate_type, aggregate_id, event_type, payload, status,
-        attempts, next_run_at, created_at, last_error, last_error_at, dead_at, now()
+        attempts, next_run_at, created_at, last_error, last_error_at, id, now()
     from moved
 """
 

@@ -58,8 +58,8 @@ def measure() -> Iterator[Figure]:
 
 def _measure_seconds(connection: Connection, work: Callable[[Connection], None]) -> float:
     connection.execute(
-        "truncate dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry, dlq.fix"
-        " restart identity cascade"
+        "truncate dlq.death, dlq.dead, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry,"
+        " dlq.fix restart identity cascade"
     )
     connection.execute(FILL, {"deaths": DEATHS})
     connection.execute("vacuum analyze dlq.death")

@@ -34,7 +34,7 @@ NOW = datetime(2026, 12, 1, tzinfo=UTC)
 DAY_DEATHS = Selection(since=DAY.start, until=DAY.until)
 EVENTS = """
     insert into outbox_event
-        (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, dead_at)
+        (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at)
     select n,
         'order',
         n::text,
@@ -55,13 +55,15 @@ EVENTS = """
 """
 LEDGER = """
     insert into dlq.death
-        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
+        (event_id, event_created_at, aggregate_type, aggregate_id, event_type, attempts,
+        died_at, error, cause_id)
     select id,
+        created_at,
         aggregate_type,
         aggregate_id,
         event_type,
         attempts,
-        dead_at,
+        next_run_at,
         E'Traceback (most recent call last):\n  File "/app/pay.py", line 42, in pay\n'
         || E'    answer.raise_for_status()\n'
         || 'requests.exceptions.HTTPError: ' || 400 + mod(id * 7919, 40)

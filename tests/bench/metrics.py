@@ -28,7 +28,7 @@ FILL = f"""
     alter table outbox_event disable trigger user;
     insert into outbox_event
         (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
-        last_error_at, dead_at)
+        last_error_at, next_run_at)
     select 'aggregate' || mod(n, 3), n::text, 'order.kind' || mod(n, 12),
         jsonb_build_object('order', n), 'dead', 1 + mod(n, 5),
         'Error' || mod(n, 100) || ': no answer', at, at
@@ -40,8 +40,10 @@ FILL = f"""
     select 'aggregate1', n::text, 'order.kind1', '{{}}', 'done' from generate_series(1, {EVENTS}) n;
     alter table outbox_event enable trigger user;
     insert into dlq.death
-        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error)
-    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error
+        (event_id, event_created_at, aggregate_type, aggregate_id, event_type, attempts,
+        died_at, error)
+    select id, created_at, aggregate_type, aggregate_id, event_type, attempts, next_run_at,
+        last_error
     from outbox_event where status = 'dead' order by id;
     insert into dlq.retry
         (death_id, event_id, aggregate_type, aggregate_id, actor, reason, retried_at, due_at,

@@ -25,15 +25,17 @@ DAY = Day.of(date(2026, 3, 10), ZoneInfo("UTC"))
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 EVENTS = """
     insert into outbox_event
-        (id, aggregate_type, aggregate_id, event_type, payload, status, attempts, dead_at)
+        (id, aggregate_type, aggregate_id, event_type, payload, status, attempts,
+        next_run_at)
     select n, 'order', mod(n * 7919, 800000)::text, 'order.type' || mod(n, 12), '{}', 'dead', 5,
         '2026-03-10 00:00+00'::timestamptz + n * interval '80 ms'
     from generate_series(1::bigint, %(deaths)s) n
 """
 LEDGER = """
     insert into dlq.death
-        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
-    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at,
+        (event_id, event_created_at, aggregate_type, aggregate_id, event_type, attempts,
+        died_at, error, cause_id)
+    select id, created_at, aggregate_type, aggregate_id, event_type, attempts, next_run_at,
         E'Traceback (most recent call last):\n'
         || repeat(E'  File "/app/pay.py", line 42, in pay\n    send(order)\n', 8)
         || 'requests.exceptions.HTTPError: ' || 400 + mod(id * 7919, 40)

@@ -34,8 +34,8 @@ ERROR = "requests.exceptions.ReadTimeout: no answer within 5 seconds"
 POLICY = RetryPolicy(canary=BATCH, growth=1000.0, rate=100_000.0)
 TERMS = FixTerms()
 EMPTY = """
-    truncate outbox_event, dlq.death, dlq.cause_day, dlq.cause_alias, dlq.cause, dlq.retry,
-        dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.audit restart identity cascade
+    truncate outbox_event, dlq.death, dlq.dead, dlq.cause_day, dlq.cause_alias, dlq.cause,
+        dlq.retry, dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.audit restart identity cascade
 """
 FILL = """
     insert into outbox_event
@@ -54,9 +54,9 @@ DELIVERED = "update outbox_event set status = 'done' where status = 'pending'"
 CROWD = """
     alter table outbox_event disable trigger user;
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, attempts, next_run_at,
-        last_error, dead_at)
-    select 'order', n::text, 'order.placed', '{{}}', 'dead', 5, '2026-11-19Z',
+        (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
+        next_run_at)
+    select 'order', n::text, 'order.placed', '{{}}', 'dead', 5,
         'Error' || mod(n, {fixes}) || ': x', '2026-11-19Z'::timestamptz + n * interval '1 ms'
     from generate_series(1, {dead}) n;
     alter table outbox_event enable trigger user;
@@ -64,10 +64,16 @@ CROWD = """
     select 'cause ' || n, 'Error' || n, 'x', 'x', '2026-11-19Z', '2026-11-19Z'
     from generate_series(0, {fixes} - 1) n;
     insert into dlq.death
-        (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, error, cause_id)
-    select id, aggregate_type, aggregate_id, event_type, attempts, dead_at, last_error,
+        (event_id, event_created_at, aggregate_type, aggregate_id, event_type, attempts,
+        died_at, error, cause_id)
+    select id, created_at, aggregate_type, aggregate_id, event_type, attempts, next_run_at,
+        last_error,
         'cause ' || mod(id, {fixes})
     from outbox_event order by id;
+    insert into dlq.dead
+    select id, event_id, event_created_at, aggregate_type, aggregate_id, event_type, died_at,
+        cause_id
+    from dlq.death;
     insert into dlq.fix
         (cause_id, note, flagged_by, flagged_at, expires_at, canary, growth, rate, min_success,
         settle_seconds, max_retries, "order", stage)
@@ -79,7 +85,7 @@ CROWD = """
         retried_at, due_at)
     select d.id, d.event_id, d.aggregate_type, d.aggregate_id, f.id, 1, 'a', 'r', now(), now()
     from dlq.death d join dlq.fix f using (cause_id) where d.event_id <= {fixes} * {outstanding};
-    update outbox_event set status = 'pending', dead_at = null, next_run_at = now()
+    update outbox_event set status = 'pending', next_run_at = now()
     where id <= {fixes} * {outstanding};
 """
 

@@ -16,7 +16,7 @@ from dlq_pipelines.defs.resources import OutboxResource, get_location_tag
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.conftest import _new_database, database_url
 from tests.defs.conftest import Job
-from tests.rows import one
+from tests.rows import date_deaths_by_due_times, one
 
 ERROR = "TimeoutError: no answer"
 LAST = date(2026, 3, 31)
@@ -24,7 +24,7 @@ DAYS = ["2026-03-29", "2026-03-30", "2026-03-31"]
 ALL_OF_IT = {"ops": {"dead_event_archive": {"config": {"older_than_days": 0, "dry_run": False}}}}
 COUNTS = """
     select (select count(*) from outbox_event) as outbox,
-           (select count(*) from outbox_event_archive) as archive,
+           (select count(*) from dlq.archived) as archive,
            (select count(*) from dlq.death) as deaths,
            (select sum(deaths) from dlq.cause_day) as counted,
            (select count(*) from dlq.cause) as causes,
@@ -34,7 +34,7 @@ COUNTS = """
 
 DIED = """
     insert into outbox_event
-        (aggregate_type, aggregate_id, event_type, payload, status, last_error, dead_at)
+        (aggregate_type, aggregate_id, event_type, payload, status, last_error, next_run_at)
     select 'order', n::text, 'e', '{}', 'dead', error, day::date + interval '12 hours'
     from (values (%s, %s, %s)) given (events, error, day),
         generate_series(1, given.events::integer) n
@@ -53,6 +53,7 @@ def _three_days_of_deaths(connection: Connection) -> None:
     """Two deaths on each of three days."""
     for day in DAYS:
         connection.execute(DIED, [2, ERROR, day])
+    date_deaths_by_due_times(connection)
 
 
 def _metadata(instance: dg.DagsterInstance, asset: str, day: str) -> dict[str, Any]:
@@ -149,6 +150,7 @@ def test_a_day_that_is_refused_stops_no_other_of_its_run(
 ) -> None:
     """One of three days is refused and named; Dagster has the figures of the other two."""
     job("classify_deaths")
+    connection.execute("delete from dlq.dead where died_at < %s::date + 1", [DAYS[0]])
     connection.execute(
         "update dlq.death set cause_id = null where died_at < %s::date + 1", [DAYS[0]]
     )
@@ -727,7 +729,7 @@ def test_an_archive_run_by_hand_is_a_dry_run_and_its_schedule_moves_events(
     job("export_day", tags=_range(DAYS[0], DAYS[-1]))
     (counted,) = job("archive_dead_events").asset_materializations_for_node("dead_event_archive")
     assert (counted.metadata["moved"].value, counted.metadata["dry_run"].value) == (6, True)
-    assert one(connection, "select count(*) from outbox_event_archive") == {"count": 0}
+    assert one(connection, "select count(*) from dlq.archived") == {"count": 0}
     context = dg.build_schedule_context(
         scheduled_execution_time=datetime(2026, 11, 21, 3, tzinfo=UTC)
     )
@@ -735,7 +737,7 @@ def test_an_archive_run_by_hand_is_a_dry_run_and_its_schedule_moves_events(
         defs.resolve_schedule_def("archive_daily").evaluate_tick(context).run_requests or []
     )
     assert job("archive_dead_events", run_config=request.run_config).success
-    assert one(connection, "select count(*) from outbox_event_archive") == {"count": 6}
+    assert one(connection, "select count(*) from dlq.archived") == {"count": 6}
 
 
 def test_dagster_keeps_its_records_in_postgresql(instance: dg.DagsterInstance, job: Job) -> None:

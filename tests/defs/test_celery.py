@@ -14,7 +14,7 @@ import pytest
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.settings import Settings
-from tests.rows import one
+from tests.rows import date_deaths_by_due_times, one
 from tests.spread import NO_REDIS, REDIS, exporting, kill, read_results, redis, worker
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason=NO_REDIS)
@@ -55,12 +55,13 @@ def test_ten_days_are_exported_although_a_worker_is_killed(
     """The other worker takes over the day; each death is in the files of its day, once."""
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-        " last_error, dead_at)"
+        " last_error, next_run_at)"
         " select 'order', n::text, 'e', '{}', 'dead', 'boom', day::timestamptz + n * interval '1"
         " hour'"
         " from unnest(%s::date[]) day, generate_series(1, %s) n",
         [DAYS, A_DAY],
     )
+    date_deaths_by_due_times(connection)
     classify_deaths(connection, zone=Settings().zone)
     connection.execute(SLOWLY.encode())
     with (

@@ -18,6 +18,7 @@ from dlq_pipelines.definitions import defs
 from dlq_pipelines.exports.export import export_day, verify_day
 from dlq_pipelines.exports.target import open_local_target
 from dlq_pipelines.postgres.connect import Connection, Database
+from tests.rows import date_deaths_by_due_times
 
 REPOSITORY = defs.get_repository_def()
 # The days on which the clocks change, and how long they are.
@@ -122,11 +123,12 @@ def test_every_death_of_the_three_days_is_exported_once(
     days = [Day.of(day + timedelta(days=n), zone) for n in (-1, 0, 1)]
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-        " last_error, dead_at)"
+        " last_error, next_run_at)"
         " select 'o', at::text, 'e', '{}', 'dead', 'boom', at"
         " from generate_series(%s::timestamptz, %s::timestamptz, interval '30 minutes') at",
         [days[0].start, days[-1].until - timedelta(minutes=30)],
     )
+    date_deaths_by_due_times(connection)
     classify_deaths(connection, zone=zone)
     now = datetime(2026, 12, 1, tzinfo=UTC)
     exported: Counter[date] = Counter()

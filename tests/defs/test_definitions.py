@@ -186,14 +186,14 @@ def test_the_catalog_is_full_before_any_run(
             True,
         ],
         "dead_event_archive": [
-            *table("public.outbox_event_archive"),
+            *table("dlq.archived"),
             ["postgres"],
             "dead_letters",
             13,
             True,
         ],
         "archive_purge": [
-            *table("public.outbox_event_archive"),
+            *table("dlq.archived"),
             ["postgres"],
             "dead_letters",
             13,

@@ -9,7 +9,7 @@ import pytest
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.postgres.connect import Connection
 from tests.defs.conftest import Job
-from tests.rows import add_events, kill, one
+from tests.rows import add_events, date_deaths, kill, one
 
 DAY = "2026-03-31"
 
@@ -86,8 +86,7 @@ def test_what_a_failed_check_guards_is_not_archived(
     """The export's check blocks: no event leaves the outbox unless its day's files are complete."""
     add_events(connection, 1)
     connection.execute("update outbox_event set status = 'dead', last_error = 'boom'")
-    connection.execute(f"update outbox_event set dead_at = '{DAY} 12:00+00'".encode())
-    connection.execute(f"update dlq.death set died_at = '{DAY} 12:00+00'".encode())
+    date_deaths(connection, f"'{DAY} 12:00+00'")
     connection.execute(
         "create function change() returns trigger language plpgsql as $$ begin new.rows := 7;"
         " return new; end $$;"

@@ -9,6 +9,7 @@ import pytest
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.postgres.connect import Connection
+from tests.rows import date_deaths_by_due_times
 
 pytestmark = pytest.mark.usefixtures("home")
 REPOSITORY = defs.get_repository_def()
@@ -58,10 +59,11 @@ def ask(name: str, monkeypatch: pytest.MonkeyPatch) -> Ask:
 def _die(connection: Connection, day: str) -> None:
     connection.execute(
         "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-        " last_error, dead_at)"
+        " last_error, next_run_at)"
         " values ('order', '1', 'e', '{}', 'dead', 'boom', %s::date + interval '12 hours')",
         [day],
     )
+    date_deaths_by_due_times(connection)
 
 
 def test_the_first_morning_requests_only_yesterday(connection: Connection, ask: Ask) -> None:

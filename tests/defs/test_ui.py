@@ -30,6 +30,7 @@ from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.postgres.embedded import start_server
 from tests.memory import remove_data
 from tests.noon import find_noon_zone
+from tests.rows import date_deaths_by_due_times
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
@@ -41,7 +42,7 @@ DAILY = ("dead_event_export", "failure_report")
 DEAD_YESTERDAY = """
     insert into outbox_event
         (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
-         last_error_at, dead_at)
+         last_error_at, next_run_at)
     select 'order', n::text, 'order.placed', '{}', 'dead', 5,
         case n % 3
             when 0 then 'KeyError: ''postcode'''
@@ -54,7 +55,7 @@ DEAD_YESTERDAY = """
 DEAD_SINCE = """
     insert into outbox_event
         (aggregate_type, aggregate_id, event_type, payload, status, attempts, last_error,
-         last_error_at, dead_at)
+         last_error_at, next_run_at)
     select 'parcel', n::text, 'parcel.sent', '{}', 'dead', 5, 'TimeoutError: no answer',
         now(), now()
     from generate_series(1, 25) n
@@ -75,7 +76,7 @@ ops:
       dry_run: false
 """
 COUNTS = """
-    select (select count(*) from outbox_event), (select count(*) from outbox_event_archive),
+    select (select count(*) from outbox_event), (select count(*) from dlq.archived),
            (select count(*) from dlq.death), (select count(*) from dlq.cause),
            (select sum(deaths) from dlq.cause_day), (select sum(rows) from dlq.export_day),
            (select sum(events) from dlq.audit)
@@ -111,6 +112,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         create_tables(database)
         with database.connect() as connection:
             connection.execute(DEAD_YESTERDAY.encode())
+            date_deaths_by_due_times(connection)
     # Retention 0: events that died yesterday can be archived. No autostart: the test clicks.
     given = {
         "DLQ_HOME": str(home),

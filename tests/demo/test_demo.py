@@ -135,7 +135,7 @@ def test_the_closing_figures_are_the_tables(demo: Demo, connection: Connection) 
         "delivered": "select count(*) from dlq.retry join outbox_event e on e.id = event_id"
         " where e.status = 'done'",
         "again": "select count(*) - count(distinct event_id) from dlq.death",
-        "archived": "select count(*) from outbox_event_archive",
+        "archived": "select count(*) from dlq.archived",
         "dead": "select count(*) from outbox_event where status = 'dead'",
         "done": "select count(*) from outbox_event where status = 'done'",
         "waiting": "select count(*) from outbox_event where status not in ('done', 'dead')",
@@ -215,7 +215,7 @@ def test_every_death_has_the_genuine_traceback_of_its_exception(connection: Conn
     assert len(set().union(*causes.values())) == 8
     same = connection.execute(
         f"select e.last_error = d.error as same from ({_everywhere(connection)}) e"
-        " join dlq.death d on d.event_id = e.id and d.died_at = e.dead_at where e.status = 'dead'"
+        " join dlq.dead_event d on d.event_id = e.id where e.status = 'dead'"
     ).fetchall()
     assert len(same) > 100
     assert all(row["same"] for row in same)
@@ -358,7 +358,7 @@ def test_a_reset_deletes_the_demo_and_plays_it_again(demo: Demo, connection: Con
         "dlq.cause_day",
         "dlq.death_count",
         "dlq.export_day",
-        "outbox_event_archive",
+        "dlq.archived",
     ):
         assert one(connection, f"select count(*) from {table}")["count"] == 0, table
     assert one(connection, "select count(*) from outbox_event")["count"] < EVENTS
@@ -430,9 +430,7 @@ def _everywhere(connection: Connection) -> str:
         " 0 order by attnum"
     ).fetchall()
     columns = ", ".join(row["attname"] for row in rows)
-    return (
-        f"select {columns} from outbox_event union all select {columns} from outbox_event_archive"
-    )
+    return f"select {columns} from outbox_event union all select {columns} from dlq.archived"
 
 
 def _counts(connection: Connection) -> dict[str, int]:

@@ -14,7 +14,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.definitions import defs
 from tests.production import UTC as ZONE
 from tests.production import Production, run_production, wait_until
-from tests.rows import one
+from tests.rows import date_deaths_by_due_times, one
 from tests.spread import NO_REDIS, REDIS, kill, redis, worker
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason=NO_REDIS)
@@ -59,12 +59,13 @@ def _add_month_of_deaths(running: Production) -> None:
     with running.database.connect() as connection:
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload,"
-            " status, last_error, dead_at)"
+            " status, last_error, next_run_at)"
             " select 'order', n::text, 'e', '{}', 'dead', 'boom', day::timestamptz + n *"
             " interval '40 seconds'"
             " from unnest(%s::date[]) day, generate_series(1, %s) n",
             [DAYS, A_DAY],
         )
+        date_deaths_by_due_times(connection)
         classify_deaths(connection, zone=ZONE)
 
 

@@ -225,11 +225,11 @@ def test_a_role_that_may_not_migrate_is_refused_with_the_grants(
             empty_database,
             application,
             f"belongs to postgres, and {role} is not a member",
-            f"grant select on public.outbox_event to {role}; grant trigger on",
+            f"grant select on public.outbox_event to {role}; grant update on",
             f"grant create on database {name} to {role}",
         )
         application.execute(
-            f"reset role; grant select, trigger on outbox_event to {role};"
+            f"reset role; grant select, update, trigger on outbox_event to {role};"
             f" grant create on database {name} to {role};"
             " alter table outbox_event add last_error text, add last_error_at timestamptz;"
             f" set role {role}".encode()

@@ -94,6 +94,7 @@ class RightsFacts:
 
     Attributes:
         is_owner: whether it is the owner, a member of the owner, or a superuser.
+        may_update: whether it may lock rows; any column is enough.
         may_use_schema: whether it may look up the table in its schema.
     """
 
@@ -101,6 +102,7 @@ class RightsFacts:
     is_superuser: bool
     is_owner: bool
     may_select: bool
+    may_update: bool
     may_trigger: bool
     may_use_schema: bool
 
@@ -219,6 +221,7 @@ def inspect_table(connection: Connection, schema: str, table: str) -> TableFacts
             row["is_superuser"],
             row["is_owner"],
             row["may_select"],
+            row["may_update"],
             row["may_trigger"],
             row["may_use_schema"],
         ),

@@ -8,8 +8,6 @@ from dlq_pipelines.postgres.queries import TableNames, bind_names
 
 _STATEMENT_END = re.compile(r";[ \t]*\n[ \t]*\n")
 _COMMENT = re.compile(r"\A(?:--[^\n]*\n|\s*\n)+")
-# Other statements of `sql/outbox` create objects in our own schema.
-_ON_TABLE = re.compile(r"\A(?:alter table|create or replace trigger) ")
 
 
 def list_table_statements(
@@ -22,12 +20,13 @@ def list_table_statements(
         names: the names of the tables.
         shape: the SQL that stands for the table's columns.
     """
-    return [
+    attachments = [migration.text for migration in migrations if migration.is_attachment]
+    added = [shape["add_columns"]] if attachments and shape["add_columns"] else []
+    return added + [
         statement
-        for migration in migrations
-        if migration.is_attachment
-        for statement in _split_statements(bind_names(migration.text, names, shape))
-        if _ON_TABLE.match(statement)
+        for text in attachments
+        for statement in _split_statements(bind_names(text, names, shape))
+        if statement.startswith("create or replace trigger ")
     ]
 
 

@@ -411,6 +411,7 @@ def check_rights(table: TableFacts, session: SessionFacts, dlq_schema: str) -> P
     needed = [
         (rights.may_use_schema, f"usage on schema {_quote_name(table.schema)}"),
         (rights.may_select, f"select on {place}"),
+        (rights.may_update, f"update on {place}"),
         (rights.may_trigger, f"trigger on {place}"),
         (session.may_create_in_database, f"create on database {_quote_name(session.database)}")
         if session.may_create_in_dlq_schema is None

@@ -11,4 +11,17 @@ select set_config('dlq.added', array(
     union
     select unnest(x.added) from :"dlq_schema".attachment x)::text, true);
 
-:add_columns
+-- Only the owner may alter the table, also where the columns exist.
+do $$
+begin
+    if exists (
+        select from unnest(:added_names::text[]) as wanted (name)
+        where not exists (
+            select from pg_catalog.pg_attribute a
+            where a.attrelid = :'outbox_regclass'::regclass
+                and a.attname = wanted.name
+                and not a.attisdropped)) then
+        :add_columns
+    end if;
+end
+$$;

@@ -36,6 +36,7 @@ select c.oid::bigint as oid,
     r.rolsuper as is_superuser,
     pg_catalog.pg_has_role(current_user, c.relowner, 'usage') as is_owner,
     pg_catalog.has_table_privilege(c.oid, 'select') as may_select,
+    pg_catalog.has_any_column_privilege(c.oid, 'update') as may_update,
     pg_catalog.has_table_privilege(c.oid, 'trigger') as may_trigger,
     pg_catalog.has_schema_privilege(n.oid, 'usage') as may_use_schema
 from pg_catalog.pg_class c

@@ -12,7 +12,11 @@ declare
     targets bigint;
     placed  bigint;
     was     cause;
+    refusal constant text := offers() ->> 'fixes';
 begin
+    if refusal <> '' then
+        raise exception '%', refusal;
+    end if;
     if coalesce(btrim(given.note), '') = '' then
         raise exception 'note must not be empty.'
             using errcode = 'invalid_parameter_value',

@@ -11,6 +11,7 @@ from psycopg.rows import DictRow
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions
 from dlq_pipelines.day import parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.outbox.offers import require_offer
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import (
@@ -49,6 +50,7 @@ class FixFlag:
         owner: person or team to contact.
         not_before: earliest start of the first stage; None: at once.
         expires_at: when the fix expires unverified; None: the installation's at its first step.
+        requires_order: the order of aggregates was asked for, and is not just the installation's.
 
     Raises:
         ValueError: a text is blank or not storable, or a time has no time zone.
@@ -60,6 +62,7 @@ class FixFlag:
     owner: str | None = None
     not_before: datetime | None = None
     expires_at: datetime | None = None
+    requires_order: bool = False
 
     def __post_init__(self) -> None:
         for name, text, most in (
@@ -139,6 +142,7 @@ def build_flag(
         owner=given.owner,
         not_before=start,
         expires_at=(start or now) + expiry,
+        requires_order=given.order == "aggregate",
     )
 
 
@@ -210,9 +214,11 @@ def flag_fix(
     Raises:
         NotFoundError: the cause does not exist.
         RefusedError: an open fix targets some of the same events, the cause is merged into another
-            one, or no dead events match.
+            one, no dead events match, or the mapping of the outbox offers no fixes or no order.
         ValueError: the fix would expire before it begins.
     """
+    if flag.requires_order:
+        require_offer(connection, "order")
     given = {
         **flag.selection.to_columns(),
         **(asdict(flag.policy) if flag.policy else {}),

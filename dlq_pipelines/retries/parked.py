@@ -6,6 +6,7 @@ from datetime import datetime
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.batches import RetryResult
+from dlq_pipelines.outbox.offers import require_offer
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.retry import retry_selected
@@ -90,7 +91,9 @@ def release_parked(
 
     Raises:
         NotFoundError: the cause does not exist.
+        RefusedError: the mapping of the outbox offers no retries.
     """
+    require_offer(connection, "retries")
     result, after = RetryResult(0, 0), 0
     while page := list_parked_events(
         connection,

@@ -1,6 +1,7 @@
 """Retries dead events for a person, at a rate, each exactly once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 import psycopg
@@ -19,6 +20,7 @@ from dlq_pipelines.outbox.batches import (
     release_batch,
     summarize_selection,
 )
+from dlq_pipelines.outbox.offers import require_offer
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.validate import (
@@ -30,6 +32,11 @@ from dlq_pipelines.validate import (
 
 # Characters of a payload that a person writes: far more than anyone needs.
 _MAX_PAYLOAD_LENGTH = 10_000_000
+_PAYLOAD_NAMES = {
+    "pg_catalog.jsonb": "JSON",
+    "pg_catalog.json": "JSON",
+    "pg_catalog.bytea": "a bytea",
+}
 
 
 def retry_events(
@@ -51,6 +58,7 @@ def retry_events(
 
     Raises:
         ValueError: there are no ids, or one is not an event id.
+        RefusedError: the mapping of the outbox offers no retries.
     """
     sorted_ids = validate_event_ids("ids", ids)
     total = RetryResult(0, 0)
@@ -91,7 +99,9 @@ def retry_selected(
 
     Raises:
         NotFoundError: the cause does not exist.
+        RefusedError: the mapping of the outbox offers no retries.
     """
+    require_offer(connection, "retries")
 
     def take(parameters: BatchParameters, taken: int) -> DeathBatch:
         if options.dry_run:
@@ -134,13 +144,14 @@ def retry_event(
         event_id: the event.
         audit: who makes the change, and why.
         options: how the change runs.
-        payload: the new payload as JSON text; None: the event keeps its payload.
+        payload: the new payload as text; None: the event keeps its payload.
         allow_edit: whether this installation allows a new payload.
 
     Raises:
         NotFoundError: the event is not dead.
-        RefusedError: a new payload is not allowed, or another transaction holds the event.
-        ValueError: the payload is not JSON that PostgreSQL can store.
+        RefusedError: the mapping of the outbox offers no retries or no new payload, a new payload
+            is not allowed, or another transaction holds the event.
+        ValueError: the payload is not a value that PostgreSQL can store.
     """
     if payload is not None:
         retry_with_payload(
@@ -167,14 +178,16 @@ def retry_with_payload(
     Args:
         connection: in autocommit mode.
         event_id: the event.
-        payload: JSON text, because numbers that are parsed and written again may lose digits.
+        payload: text, because numbers of JSON that are parsed and written again may lose digits;
+            bytes in hexadecimal, as PostgreSQL prints them.
         audit: who makes the change, and why.
         options: how the change runs.
         allowed: whether this installation allows a new payload.
 
     Raises:
-        RefusedError: a new payload is not allowed, or another transaction holds the event.
-        ValueError: the payload is not JSON that PostgreSQL can store.
+        RefusedError: a new payload is not allowed, the mapping of the outbox offers none, or
+            another transaction holds the event.
+        ValueError: the payload is not a value that PostgreSQL can store.
         NotFoundError: the event is not dead.
     """
     if not allowed:
@@ -183,7 +196,8 @@ def retry_with_payload(
             "Set DLQ_ALLOW_EDIT=true to allow it.",
         )
     selection = Selection(event_ids=(validate_event_id("event_id", event_id),))
-    _require_json(connection, payload)
+    require_offer(connection, "edited_payloads")
+    _require_payload(connection, payload)
     with connection.transaction(force_rollback=options.dry_run):
         parameters = build_batch_parameters(connection, selection)
         batch = lock_batch(connection, parameters)
@@ -192,7 +206,8 @@ def retry_with_payload(
         if options.dry_run:
             return
         release_batch(connection, parameters, audit=audit)
-        connection.run("retry.replace_payload", deaths=batch.deaths, payload=payload)
+        with _explain_payload_errors(connection):
+            connection.run("retry.replace_payload", deaths=batch.deaths, payload=payload)
         record_audit_entry(
             connection,
             "retry.payload",
@@ -215,13 +230,20 @@ def _build_not_retried_error(event_id: EventId, batch: DeathBatch) -> DlqError:
     )
 
 
-def _require_json(connection: Connection, payload: str) -> None:
+def _require_payload(connection: Connection, payload: str) -> None:
+    """Require a payload that PostgreSQL can parse, before any event is locked."""
+    text = validate_storable("payload", payload, most=_MAX_PAYLOAD_LENGTH)
+    with _explain_payload_errors(connection):
+        connection.run("retry.read_payload", payload=text)
+
+
+@contextmanager
+def _explain_payload_errors(connection: Connection) -> Iterator[None]:
+    type_ = connection.fetch_one("retry.payload_type")["type"]
     try:
-        connection.run(
-            "retry.read_payload",
-            payload=validate_storable("payload", payload, most=_MAX_PAYLOAD_LENGTH),
-        )
+        yield
     except psycopg.DataError as error:
         parts = (error.diag.message_primary, error.diag.message_detail)
         reason = " ".join(part for part in parts if part)
-        raise ValueError(f"The payload is not JSON that PostgreSQL can store: {reason}") from None
+        name = _PAYLOAD_NAMES.get(type_, "a text")
+        raise ValueError(f"The payload is not {name} that PostgreSQL can store: {reason}") from None

@@ -97,3 +97,7 @@ cross join lateral (
 where n.event_id = (:"dlq_schema".event_ids(array[%(id)s::text]))[1]
 order by n.death_id desc
 limit 1
+
+-- name: offers
+-- Operations, each with the reason why the mapping does not offer it, or an empty text.
+select :"dlq_schema".offers() as offers

@@ -172,6 +172,10 @@ from :"dlq_schema".retry where fix_id = %(fix_id)s and outcome is null
 -- Fails if PostgreSQL cannot parse the payload. Run before anything is locked.
 select :"dlq_schema".read_payload(%(payload)s)
 
+-- name: payload_type
+-- The type that the text of a payload is cast to.
+select shape ->> 'payload_type' as type from :"dlq_schema".attachment
+
 -- name: replace_payload
 -- Replaces the payload of an event that was just released. The ledger keeps the old one.
 with kept as (

@@ -88,24 +88,9 @@ declare
     was     cause;
     refusal constant text := offers() ->> 'fixes';
 begin
-<<<<<<< HEAD
-=======
     if refusal <> '' then
         raise exception '%', refusal;
     end if;
-    if coalesce(btrim(given.note), '') = '' then
-        raise exception 'note must not be empty.'
-            using errcode = 'invalid_parameter_value',
-                hint = 'Say what was fixed, in one sentence.';
-    end if;
-    if not coalesce(given."all", false)
-        and num_nonnulls(given.cause_id, given.event_type, given.aggregate_type, given.event_ids,
-                         given.attempts, given.error_contains, given.since, given.until) = 0 then
-        raise exception 'A fix without a filter would target every dead event.'
-            using errcode = 'invalid_parameter_value',
-                hint = 'Name a cause, or pass all.';
-    end if;
->>>>>>> exp
     -- Deaths are dated by the clock of the server. A flag dated by a clock that is ahead would
     -- target the deaths of its own retries.
     given.flagged_at := least(given.flagged_at, clock_timestamp());

@@ -47,6 +47,7 @@ STAGE_KEYS = {
     "waiting",
 }
 PARKED_KEYS = {
+    "death_id",
     "event_id",
     "event_type",
     "aggregate_type",

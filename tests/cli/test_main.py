@@ -556,7 +556,7 @@ def test_hostile_text_in_an_error_is_inert(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["fixes", "list", "--help"], ["migrate", "--print", "dlq"]],
+    [["--help"], ["fixes", "list", "--help"], ["migrate", "--print", "migrations"]],
     ids=" ".join,
 )
 def test_commands_without_data_import_no_heavy_module(arguments: list[str]) -> None:

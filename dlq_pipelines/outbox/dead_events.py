@@ -51,10 +51,10 @@ class DeadEvent(OutboxEvent):
     """A dead event in a list, with texts of a bounded length.
 
     Attributes:
-        payload: a `RawJson`; None if the column is null.
-        payload_as_text: whether `payload` is a text, at most the first 66,000 characters of the
-            JSON, because the JSON is longer or common parsers fail on it: it has more than 100
-            levels or a number of more than 1,000 digits.
+        payload: a `RawJson`, or a text; None if the column is null or not mapped.
+        payload_as_text: whether `payload` is a text, at most its first 66,000 characters, because
+            it is longer, no JSON, or JSON on which common parsers fail: it has more than 100 levels
+            or a number of more than 1,000 digits.
         last_error_cut: whether `last_error` is the first 66,000 characters of a longer text.
         cause_id: the cause that its death is shown as; None: not classified yet.
     """
@@ -158,10 +158,11 @@ def list_dead_events(
 
 
 def _build_listed_event(row: DictRow) -> DeadEvent:
-    payload = RawJson(row["payload"])
-    as_text = row.pop("payload_cut") or not payload.is_portable()
+    text, is_cut = row["payload"], row.pop("payload_cut")
+    payload = None if text is None else RawJson(text)
+    as_text = payload is not None and (is_cut or not payload.is_portable())
     return DeadEvent.from_row(
-        row | {"payload": payload.text if as_text else payload, "payload_as_text": as_text}
+        row | {"payload": text if as_text else payload, "payload_as_text": as_text}
     )
 
 

@@ -44,15 +44,16 @@ class RawJson:
         return self.text
 
     def is_portable(self) -> bool:
-        """Return whether it has at most 100 levels and no number of more than 1,000 characters."""
-        if len(self.text) <= min(2 * _DEEPEST, _LONGEST_NUMBER):
-            return True
+        """Return whether common parsers read it.
+
+        It is JSON with at most 100 levels and no number of more than 1,000 characters.
+        """
         depth = 0
-        for part in _tokens(self.text):
+        for part in _tokens(self.text) if len(self.text) > 2 * _DEEPEST else ():
             depth += (part in "[{") - (part in "]}")
             if depth > _DEEPEST or (len(part) > _LONGEST_NUMBER and not part.startswith('"')):
                 return False
-        return True
+        return is_json(self.text)
 
     def indented(self) -> str:
         """Return it in indented lines, each value as it is written. The indent has a maximum."""
@@ -67,23 +68,23 @@ class RawJson:
         return "\n".join(lines)
 
 
-def wrap_json(text: str) -> RawJson:
-    """Return a JSON text as it is, and any other text as a JSON string."""
-    try:
-        json.loads(text, parse_int=str, parse_float=str, parse_constant=_reject_constant)
-    except RecursionError:
-        return RawJson(text)
-    except ValueError:
-        return RawJson(json.dumps(text))
-    return RawJson(text)
-
-
-def _reject_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _tokens(text: str) -> Iterator[str]:
     return (found[0] for found in _JSON_TOKEN.finditer(text))
+
+
+def is_json(text: str) -> bool:
+    """Return whether the text is valid JSON that is not nested too deeply for Python."""
+    try:
+        # Numbers are not converted: Python refuses those of thousands of digits.
+        json.loads(text, parse_int=len, parse_float=len, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
+    raise ValueError(name)
 
 
 def parse_json_or_text(text: str | bytes) -> Any:

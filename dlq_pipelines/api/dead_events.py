@@ -3,9 +3,9 @@ them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -34,7 +34,14 @@ from dlq_pipelines.outbox.dead_events import (
     get_dead_event_stats,
     list_dead_events,
 )
-from dlq_pipelines.retries.history import EventHistory, get_event_history
+from dlq_pipelines.outbox.event import OutboxEvent
+from dlq_pipelines.retries.fix import Fix
+from dlq_pipelines.retries.history import (
+    EventDeath,
+    EventHistory,
+    EventRetry,
+    get_event_history,
+)
 from dlq_pipelines.retries.retry import retry_event, retry_selected
 from dlq_pipelines.settings import ExportFormat
 from dlq_pipelines.text import render_json
@@ -100,7 +107,7 @@ class RetryOneBody(Body):
     payload: str | None = Field(
         default=None,
         max_length=1_000_000,
-        description="Replace the payload: JSON as text, so that no number loses a digit. "
+        description="Replace the payload: as text, so that no number of JSON loses a digit. "
         "The ledger keeps the original. Requires DLQ_ALLOW_EDIT=true.",
     )
     dry_run: DryRun = False
@@ -133,6 +140,50 @@ class DeadEventPageResponse:
     limit: int
     offset: int
     next: str | None
+
+
+@dataclass(frozen=True)
+class EventHistoryResponse:
+    """An event that ever died: its row, and its deaths, retries and fix.
+
+    `place` is where the event is: `outbox`, `archive`, `purged` (deleted from the archive by
+    retention) or `gone` (in neither table); then the fields of its row are null. `payload_as_text`
+    is true if the payload is no JSON: `payload` is then its text. Deaths and retries are at most
+    the last hundred, the latest first.
+    """
+
+    id: EventId
+    aggregate_type: str | None
+    aggregate_id: str | None
+    event_type: str | None
+    payload: Any
+    payload_as_text: bool
+    status: str | None
+    attempts: int | None
+    next_run_at: datetime | None
+    created_at: datetime | None
+    last_error: str | None
+    last_error_at: datetime | None
+    dead_at: datetime | None
+    place: str
+    deaths: tuple[EventDeath, ...]
+    retries: tuple[EventRetry, ...]
+    fix: Fix | None
+
+    @classmethod
+    def build(cls, found: EventHistory) -> Self:
+        """Build from the history of an event."""
+        row: dict[str, Any] = dict.fromkeys(item.name for item in fields(OutboxEvent))
+        if found.event is not None:
+            row |= vars(found.event)
+        return cls(
+            **row | {"id": found.event_id},
+            payload_as_text=isinstance(row["payload"], str),
+            place=found.place,
+            deaths=found.deaths,
+            retries=found.retries,
+            fix=found.fix,
+        )
 
 
 @dataclass(frozen=True)
@@ -223,10 +274,11 @@ def get_export(
     return ExportResponse(chunks, media_type=_MEDIA[format_], headers=headers)
 
 
-@router.get("/{event_id}", response_model=EventHistory)
+@router.get("/{event_id}", response_model=EventHistoryResponse)
 def get_event(_: Reader, event_id: EventIdPath, outbox: Outbox) -> Response:
-    """Return the history of an event that ever died: its deaths, retries, fix and payload."""
-    return _json(get_event_history(outbox, parse_event_id(event_id)))
+    """Return an event that ever died, with its deaths, retries and fix."""
+    found = get_event_history(outbox, parse_event_id(event_id))
+    return _json(EventHistoryResponse.build(found))
 
 
 @router.post("/{event_id}/retry")
@@ -294,7 +346,7 @@ def post_discard(
     )
 
 
-def _json(found: DeadEventPageResponse | EventHistory) -> Response:
+def _json(found: DeadEventPageResponse | EventHistoryResponse) -> Response:
     """Return JSON with payloads as they are stored: parsing them can lose digits or fail."""
     return Response(render_json(found), media_type="application/json")
 

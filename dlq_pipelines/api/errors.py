@@ -152,6 +152,8 @@ def _describe_database_error(error: Exception) -> tuple[int, ErrorResponse]:
             hint = "The server's log shows why; /ready shows when the database is back."
             code = DatabaseUnavailableError.code
             return 503, _build_body(503, "The database does not answer.", hint, code)
+        case psycopg.errors.InvalidParameterValue() if message and error.diag.message_hint:
+            return 400, _build_body(400, message, error.diag.message_hint)
         case psycopg.DataError() | psycopg.IntegrityError():
             return 400, _build_body(400, f"A value cannot be stored: {message or error}")
         case _:

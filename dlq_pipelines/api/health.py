@@ -18,9 +18,9 @@ _POOL_TIMEOUT = 2.0
 
 @dataclass(frozen=True)
 class Health:
-    """The process is up."""
+    """The process is up: `ok`."""
 
-    status: str = "up"
+    status: str = "ok"
 
 
 @dataclass(frozen=True)

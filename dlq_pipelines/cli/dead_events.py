@@ -40,7 +40,7 @@ from dlq_pipelines.cli.retrying import (
 )
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.text import format_count, format_seconds, sanitize_text
+from dlq_pipelines.text import RawJson, format_count, format_seconds, sanitize_text
 from dlq_pipelines.validate import parse_event_id
 
 if TYPE_CHECKING:
@@ -172,10 +172,10 @@ def show_event_command(event: EventId, format: OutputFormat = OutputFormat.TABLE
         if retry.payload_before is not None:
             _print_long_text(
                 f"payload before the retry of {format_local_time(retry.retried_at, settings.zone)}",
-                retry.payload_before.indented(),
+                _indent_payload(retry.payload_before),
             )
     if found.event is not None and found.event.payload is not None:
-        _print_long_text("payload", found.event.payload.indented())
+        _print_long_text("payload", _indent_payload(found.event.payload))
     _print_long_text("last error", found.deaths[0].error or "none was stored")
 
 
@@ -339,6 +339,10 @@ def _summarize_event(found: "EventHistory") -> dict[str, Any]:
     if fix is not None:
         summary["fix"] = f"{fix.id}, {fix.status}: {fix.note}"
     return summary
+
+
+def _indent_payload(payload: RawJson | str) -> str:
+    return payload.indented() if isinstance(payload, RawJson) else payload
 
 
 def _summarize_death(death: "EventDeath") -> dict[str, Any]:

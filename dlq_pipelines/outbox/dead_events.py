@@ -23,7 +23,7 @@ from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
 from dlq_pipelines.paging import INVALID_CURSOR
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.text import RawJson, wrap_json
+from dlq_pipelines.text import RawJson
 from dlq_pipelines.validate import validate_not_negative, validate_positive
 
 ALL_DEAD_EVENTS = Selection(all=True)
@@ -51,10 +51,10 @@ class DeadEvent(OutboxEvent):
     """A dead event in a list, with texts of a bounded length.
 
     Attributes:
-        payload: the JSON as it is stored, not parsed; None if the column is null.
-        payload_as_text: whether `payload` is a text, at most the first 66,000 characters of the
-            JSON, because the JSON is longer or common parsers fail on it: it has more than 100
-            levels or a number of more than 1,000 digits.
+        payload: a `RawJson`, or a text; None if the column is null or not mapped.
+        payload_as_text: whether `payload` is a text, at most its first 66,000 characters, because
+            it is longer, no JSON, or JSON on which common parsers fail: it has more than 100 levels
+            or a number of more than 1,000 digits.
         last_error_cut: whether `last_error` is the first 66,000 characters of a longer text.
         cause_id: the cause that its death is shown as; None: not classified yet.
     """
@@ -158,12 +158,12 @@ def list_dead_events(
 
 
 def _build_listed_event(row: DictRow) -> DeadEvent:
-    text, is_cut = row["payload"], bool(row.pop("payload_cut"))
-    payload: RawJson | str | None = text
-    as_text = text is not None and (is_cut or not RawJson(text).is_portable())
-    if text is not None and not as_text:
-        payload = wrap_json(text)
-    return DeadEvent.from_row(row | {"payload": payload, "payload_as_text": as_text})
+    text, is_cut = row["payload"], row.pop("payload_cut")
+    payload = None if text is None else RawJson(text)
+    as_text = payload is not None and (is_cut or not payload.is_portable())
+    return DeadEvent.from_row(
+        row | {"payload": text if as_text else payload, "payload_as_text": as_text}
+    )
 
 
 def count_dead_events(connection: Connection, selection: Selection = ALL_DEAD_EVENTS) -> int:

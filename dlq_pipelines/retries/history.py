@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg.rows import DictRow
-
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import Fix
 from dlq_pipelines.retries.fixes import build_fix
-from dlq_pipelines.text import wrap_json
+from dlq_pipelines.text import RawJson, is_json
 from dlq_pipelines.validate import EventId, validate_event_id
 
 # Deaths and retries of an event that are read, the latest ones.
@@ -69,8 +67,8 @@ class EventHistory:
     Attributes:
         place: where the event is: `outbox`, `archive`, `purged` (deleted from the archive by
             retention) or `gone` (in neither table).
-        event: the event as it is there, its payload not parsed; None: the event is in neither
-            table.
+        event: the event as it is there; None: the event is in neither table. Its payload is a
+            `RawJson`, or a text if it is no JSON, as `payload_before` is.
         deaths: at most the last hundred, the latest first.
         retries: at most the last hundred, the latest first.
         fix: an open fix that targets the event, or the last fix that released it.
@@ -100,7 +98,7 @@ def get_event_history(connection: Connection, event_id: EventId) -> EventHistory
         place = connection.fetch_one("retry.place", event_id=event_id)["place"]
         deaths = tuple(EventDeath(**row) for row in connection.run("retry.deaths_of", **parameters))
         retries = tuple(
-            EventRetry(**_keep_json_raw(row, "payload_before"))
+            EventRetry(**row | {"payload_before": _build_payload(row["payload_before"])})
             for row in connection.run("retry.retries_of", **parameters)
         )
         row = connection.run("retry.event", event_id=event_id).fetchone()
@@ -109,9 +107,10 @@ def get_event_history(connection: Connection, event_id: EventId) -> EventHistory
         raise NotFoundError(
             f"Event {event_id} has never died.", "`dlq dead-events list` lists the dead events."
         )
-    event = OutboxEvent.from_row(_keep_json_raw(row, "payload")) if row else None
+    event = OutboxEvent.from_row(row | {"payload": _build_payload(row["payload"])}) if row else None
     return EventHistory(event_id, place, event, deaths, retries, build_fix(fix) if fix else None)
 
 
-def _keep_json_raw(row: DictRow, column: str) -> DictRow:
-    return row | {column: None if row[column] is None else wrap_json(row[column])}
+def _build_payload(text: str | None) -> RawJson | str | None:
+    """Keep JSON as it is written; a text that is no JSON becomes a string of JSON."""
+    return RawJson(text) if text is not None and is_json(text) else text

@@ -157,8 +157,8 @@ def test_an_event_is_shown_with_its_history(api: httpx.Client) -> None:
         == 200
     )
     body = read_json(api.get("/api/dead-events/1"))
-    assert {"event", "deaths", "retries", "fix"} <= body.keys()
-    assert body["event"]["status"] == "pending"
+    assert {"id", "place", "deaths", "retries", "fix"} <= body.keys()
+    assert body["status"] == "pending"
     assert [retry["reason"] for retry in body["retries"]] == ["the carrier is back"]
     assert [death["error"] for death in body["deaths"]] == [ERROR]
 

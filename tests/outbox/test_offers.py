@@ -78,7 +78,7 @@ def test_fixes_are_refused_if_no_success_is_visible(empty_database: Database) ->
 
 
 def test_an_order_is_refused_only_if_it_was_asked_for(empty_database: Database) -> None:
-    """The installation's default order applies to aggregates, of which there are none."""
+    """The default order of the installation applies to aggregates, and there are none."""
     terms = FixTerms()
     with install_tasks(empty_database) as (_, connection):
         add_task(connection, ID, "{}")

@@ -74,7 +74,7 @@ def list_pending_migrations(
         connection: to the database.
         migrations: those of this release.
         shape: the SQL that stands for the application's columns, to compare with what is attached;
-            None: whichever it is. With a shape, columns that the application has added since are
+            None: not compared. With a shape, columns that the application has added since are
             pending too: without it, a new column stops nothing but the archive.
 
     Raises:

@@ -165,7 +165,7 @@ def test_an_enum_as_status_is_compared_as_one(empty_database: Database) -> None:
 def test_an_event_that_a_trigger_of_the_application_kills_is_recorded(
     connection: Connection, timing: str
 ) -> None:
-    """Whichever way its row becomes dead."""
+    """However its row becomes dead."""
     body = (
         "new.status := 'dead'; return new;"
         if timing == "before"

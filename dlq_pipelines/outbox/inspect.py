@@ -254,7 +254,7 @@ def inspect_session(connection: Connection) -> SessionFacts:
 
 
 def detect_pooler(connection: Connection) -> PoolerKind:
-    """Find out whether a pooler is between this connection and the server,, and its kind.
+    """Find out whether a pooler is between this connection and the server, and its kind.
 
     A pooler invents the process id that libpq is given at the start. If that differs from the
     process that answers, a second connection is opened: a process that answers both, or a process

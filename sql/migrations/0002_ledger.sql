@@ -34,8 +34,8 @@ comment on table :"dlq_schema".cause_alias is 'The cause of each fingerprint.';
 create table :"dlq_schema".death (
     id             bigint generated always as identity primary key,
     event_id       :event_id_type not null,
-    -- With the id the identity of the event: ids may begin again after a truncate or a restore. Null
-    -- or infinite where the application's value is.
+    -- With the id the identity of the event: ids may begin again after a truncate or a restore.
+    -- Null or infinite where the application's value is.
     event_created_at timestamptz,
     -- Empty where the application's value is null or its table has no such column.
     aggregate_type text        not null,
@@ -121,7 +121,8 @@ select d.id,
     d.cause_id
 from :"dlq_schema".death d
 where d.cause_id is null and d.ended_at is null;
-comment on view :"dlq_schema".dead_now is 'What is dead now, by death, with the cause of each death.';
+comment on view :"dlq_schema".dead_now
+    is 'What is dead now, by death, with the cause of each death.';
 
 create view :"dlq_schema".dead_event as
 select n.death_id,
@@ -387,8 +388,8 @@ comment on table :"dlq_schema".discard
     is 'Dead events that a person discarded: archived at once, restored only by their ids.';
 create index discard_event on :"dlq_schema".discard (event_id);
 
--- Deaths are kept here as long as the ledger knows them. With a count in the audit log alone, a loss
--- could hide behind a purge, because no event could be named.
+-- Deaths are kept here as long as the ledger knows them. With a count in the audit log alone, a
+-- loss could hide behind a purge, because no event could be named.
 create table :"dlq_schema".purged (
     death_id    bigint      primary key,
     event_id    :event_id_type not null,

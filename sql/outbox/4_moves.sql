@@ -37,7 +37,8 @@ begin
             using errcode = 'object_not_in_prerequisite_state', hint = 'Run `dlq migrate`.';
     end if;
     if changed is not null then
-        raise exception 'The archive has columns of % with their old types, so events would change.',
+        raise exception
+            'The archive has columns of % with their old types, so events would change.',
             :'outbox_regclass'
             using errcode = 'object_not_in_prerequisite_state',
                 hint = format('Run `alter table %s %s`.', :'archived_regclass', changed);
@@ -121,8 +122,8 @@ end
 $$;
 
 -- Archives one batch: the next page of dead events, the oldest first, by keyset pagination, at most
--- `room` of them. An event stays if an open fix targets it, if another transaction holds it, or if a
--- row of the application refers to it. Of the rows that it read, `locked` are held by others.
+-- `room` of them. An event stays if an open fix targets it, if another transaction holds it, or if
+-- a row of the application refers to it. Of the rows that it read, `locked` are held by others.
 create or replace function :"dlq_schema".archive_batch(
     before timestamptz,
     times tstzmultirange,

@@ -2,9 +2,9 @@
 -- schema. It pins no search path, which would cost a death 7 of 60 microseconds: every name and
 -- operator in it is qualified instead, so that no other object can be put in its way.
 --
--- It never refuses the application's write. A row that cannot be recorded in full, for example after
--- a mapped column was dropped, is recorded by its id. What is not recorded at all is found by the
--- reconciliation.
+-- It never refuses the application's write. A row that cannot be recorded in full, for example
+-- after a mapped column was dropped, is recorded by its id. What is not recorded at all is found by
+-- the reconciliation.
 create or replace function :"dlq_schema".record_change() returns trigger
     language plpgsql security definer
 as $$
@@ -47,7 +47,8 @@ exception when others then
                 :new_id, '', '', '', 0, null, pg_catalog.clock_timestamp());
         end if;
     exception when others then
-        raise warning 'dlq-pipelines did not record a change of %: %', tg_relid::pg_catalog.regclass, sqlerrm;
+        raise warning 'dlq-pipelines did not record a change of %: %',
+            tg_relid::pg_catalog.regclass, sqlerrm;
     end;
     return null;
 end
@@ -60,7 +61,8 @@ revoke all on function :"dlq_schema".record_change() from public;
 -- have left it. An update that moves a row to another partition is a delete and an insert.
 create or replace trigger dlq_insert after insert on :"outbox_schema".:"outbox_table"
     for each row when (
-        (:new_dead) and pg_catalog.current_setting('dlq.moving', true) is distinct from :'dlq_schema')
+        (:new_dead)
+        and pg_catalog.current_setting('dlq.moving', true) is distinct from :'dlq_schema')
     execute function :"dlq_schema".record_change();
 
 create or replace trigger dlq_update after update on :"outbox_schema".:"outbox_table"
@@ -71,7 +73,8 @@ create or replace trigger dlq_update after update on :"outbox_schema".:"outbox_t
 
 create or replace trigger dlq_delete after delete on :"outbox_schema".:"outbox_table"
     for each row when (
-        (:old_dead) and pg_catalog.current_setting('dlq.moving', true) is distinct from :'dlq_schema')
+        (:old_dead)
+        and pg_catalog.current_setting('dlq.moving', true) is distinct from :'dlq_schema')
     execute function :"dlq_schema".record_change();
 
 create or replace trigger dlq_truncate after truncate on :"outbox_schema".:"outbox_table"

@@ -2,8 +2,8 @@
 
 -- name: take_batch
 -- Locks the next unclassified deaths and returns their ids with the digests of their errors. The
--- texts stay in the database: a text that a thousand deaths share is fetched once. Pages by time and id,
--- so that a batch does not scan what earlier batches classified.
+-- texts stay in the database: a text that a thousand deaths share is fetched once. Pages by time
+-- and id, so that a batch does not scan what earlier batches classified.
 with batch as (
     select id, died_at, error
     from :"dlq_schema".death

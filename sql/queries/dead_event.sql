@@ -1,4 +1,5 @@
--- Lists and counts of dead events. A filter that is null folds away before the statement is planned.
+-- Lists and counts of dead events. A filter that is null folds away before the statement is
+-- planned.
 
 -- name: look
 -- A batch of selected deaths, the latest first, in keyset order: it reads at most so many rows,
@@ -41,7 +42,8 @@ with page as materialized (
     where :"dlq_schema".selects(f, d:::"dlq_schema".death, coalesce(c.merged_into, d.cause_id))
 )
 select coalesce((
-        select array_agg(death_id order by died_at desc, death_id desc) from found), '{}') as deaths,
+        select array_agg(death_id order by died_at desc, death_id desc)
+        from found), '{}') as deaths,
     count(*) as rows,
     min(died_at) as last_time,
     (array_agg(death_id order by died_at, death_id))[1] as last_id

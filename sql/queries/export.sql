@@ -7,9 +7,9 @@
 -- since; `retry` is searched only if it has any such payload. Payloads are text: numbers beyond
 -- 2^53 must survive every reader. Times, ids and causes are compared here, so that an index serves
 -- them; the selection has all filters, and is null if there are no others. What is null folds away
--- before planning. A death of one of `causes` is shown as the cause of the selection. Ids are text, because
--- the key of an outbox may be a number, a uuid or a text. A time that no reader can hold is null and
--- counted, never another time.
+-- before planning. A death of one of `causes` is shown as the cause of the selection. Ids are text,
+-- because the key of an outbox may be a number, a uuid or a text. A time that no reader can hold is
+-- null and counted, never another time.
 select d.id as death_id,
     d.event_id::text as event_id,
     d.aggregate_type,

@@ -120,8 +120,8 @@ values (%(now)s, %(missing)s, %(duplicated)s, %(missed)s, %(event_ids)s)
 on conflict (checked_at) do nothing
 
 -- name: observe
--- The state of the outbox for the observation in Dagster. Reads what is dead and, by an index of the
--- application's, what waits; never the delivered events.
+-- The state of the outbox for the observation in Dagster. Reads what is dead and, by an index of
+-- the application's, what waits; never the delivered events.
 select dead.events as dead,
     dead.oldest as oldest_dead_at,
     due.events as waiting,

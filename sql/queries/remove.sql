@@ -1,5 +1,6 @@
--- What `dlq migrate --remove` removes. Only what exists is listed, so it works after a migration that
--- stopped half-way, after the table was renamed or dropped, and running it again lists nothing.
+-- What `dlq migrate --remove` removes. Only what exists is listed, so it works after a migration
+-- that stopped half-way, after the table was renamed or dropped, and running it again lists
+-- nothing.
 
 -- name: blockers
 -- Views and foreign keys of the application or of other people that need what would be dropped.
@@ -50,8 +51,8 @@ where f.nspname = :'dlq_schema' and p.proname = 'record_change' and t.tgparentid
 order by n.nspname, c.relname, t.tgname
 
 -- name: added
--- Columns that the attachment added and that still exist: of the table with our triggers, or else of
--- the table with the configured name.
+-- Columns that the attachment added and that still exist: of the table with our triggers, or else
+-- of the table with the configured name.
 with attached as (
     select distinct t.tgrelid as oid
     from pg_catalog.pg_trigger t

@@ -216,7 +216,7 @@ archive_job = dg.define_asset_job(
         "that no event is missing.",
         when="At 03:00, by `archive_daily`. Launched by hand it is a dry run, unless `dry_run` is "
         "false.",
-        changes="The outbox table, `dlq.archived` and `dlq.audit`.",
+        changes="The outbox table, the archive and `dlq.audit`.",
         rerun="Re-execute it with the same configuration: an event moves once.",
     ),
     owners=OWNERS,
@@ -231,7 +231,7 @@ purge_job = dg.define_asset_job(
         "past `DLQ_LEDGER_RETENTION_DAYS`.",
         when="On Sundays at 04:00, by `purge_weekly`. Launched by hand it is a dry run, unless "
         "`dry_run` is false.",
-        changes="`dlq.archived`, `dlq.death` and `dlq.audit`.",
+        changes="The archive, `dlq.death` and `dlq.audit`.",
         rerun="Re-execute it with the same configuration: it deletes the remaining rows.",
     ),
     owners=OWNERS,
@@ -250,7 +250,7 @@ purge_schedule = dg.ScheduleDefinition(
         "Starts purge_archive with dry_run: false, which permanently deletes rows past their "
         "retention.",
         when="On Sundays at 04:00 in DLQ_TIMEZONE.",
-        changes="`dlq.archived` and the ledger of deaths; dlq.audit keeps the number of rows.",
+        changes="The archive and the ledger of deaths; dlq.audit keeps the number of rows.",
         rerun="A missed tick can wait for next Sunday; launch purge_archive with dry_run: false to "
         "purge now.",
     ),

@@ -168,7 +168,7 @@ def test_the_catalog_is_full_before_any_run(
         ]
 
     assert json.loads(done.stdout) == {
-        "outbox_event": [*table("public.outbox_event"), ["postgres"], "dead_letters", 12, False],
+        "outbox_event": [*table("public.outbox_event"), ["postgres"], "dead_letters", 11, False],
         "dead_event_causes": [
             *table("dlq.cause"),
             ["postgres", "python"],

@@ -159,7 +159,7 @@ def _check_error_texts(connection: Connection, settings: Settings, _: datetime) 
     """Without an error text, all deaths are one cause."""
     counted = connection.fetch_one("doctor.error_texts")
     deaths, without = counted["deaths"], counted["without_text"]
-    found = f"{without:,} of {format_count(deaths, 'death')} have no error text"
+    found = f"{without:,} of {deaths:,} deaths have no error text"
     error = settings.mapping.error
     if not deaths or without < deaths or error is None:
         return CheckResult("error texts", True, found)

@@ -361,5 +361,5 @@ def test_states_and_missing_error_texts_are_found(dlq: Run, connection: Connecti
     connection.execute("update outbox_event set status = 'FAILED' where id = 2")
     found = _run_doctor(dlq)[1]
     assert (found["states"]["ok"], "FAILED: 1" in found["states"]["found"]) == (False, True)
-    assert found["error texts"]["found"] == "1 of 1 death have no error text"
+    assert found["error texts"]["found"] == "1 of 1 deaths have no error text"
     assert "last_error" in found["error texts"]["remedy"]

@@ -16,6 +16,15 @@ import psycopg
 from dlq_pipelines.day import CATCH_UP_DAYS, compute_midnight, convert_to_zone
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import find_database, get_dagster_database_url
+from dlq_pipelines.outbox.inspect import inspect_session
+from dlq_pipelines.outbox.install import (
+    check_seen_states,
+    place_mapping,
+    require_table,
+    run_mapping_checks,
+)
+from dlq_pipelines.outbox.preflight import check_session, check_table
+from dlq_pipelines.outbox.shape import list_added_columns
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import require_current
 from dlq_pipelines.settings import Settings
@@ -146,7 +155,62 @@ def _report_wrong_table(connection: Connection) -> CheckResult:
     return CheckResult("schema", False, found, remedy)
 
 
+def _check_table(connection: Connection, settings: Settings, _: datetime) -> CheckResult:
+    """Run the checks of `dlq migrate --plan`, but for those of the role and way that migrate."""
+    table = require_table(connection)
+    mapping = place_mapping(settings.mapping, table)
+    checks = [
+        *(check for check in check_session(inspect_session(connection)) if check.name != "pooler"),
+        *check_table(table, mapping),
+        *run_mapping_checks(connection, mapping, table),
+    ]
+    checks = [check for check in checks if check.name != "states"]
+    refused = [check for check in checks if check.outcome == "refused"]
+    if refused:
+        found = " ".join(check.found for check in refused)
+        return CheckResult("table", False, found, " ".join(check.remedy for check in refused))
+    limits = [f"{check.name}: {check.found}" for check in checks if check.outcome == "warning"]
+    passed = f"{format_count(len(checks) - len(limits), 'check')} passed"
+    return CheckResult("table", True, " ".join([f"{passed}.", *limits]) if limits else passed)
+
+
+def _check_states(connection: Connection, settings: Settings, _: datetime) -> CheckResult:
+    table = require_table(connection)
+    checks = check_seen_states(connection, place_mapping(settings.mapping, table), table)
+    if not checks:
+        return CheckResult("states", True, "no single column decides what is dead")
+    return CheckResult("states", checks[0].outcome == "ok", checks[0].found, checks[0].remedy)
+
+
+def _check_error_texts(connection: Connection, settings: Settings, _: datetime) -> CheckResult:
+    """Without an error text, all deaths are one cause."""
+    counted = connection.fetch_one("doctor.error_texts")
+    deaths, without = counted["deaths"], counted["without_text"]
+    found = f"{without:,} of {deaths:,} deaths have no error text"
+    error = settings.mapping.error
+    if not deaths or without < deaths or error is None:
+        return CheckResult("error texts", True, found)
+    names = settings.names
+    columns = list_added_columns(settings.mapping)
+    if columns:
+        remedy = (
+            f"let the worker update {names.outbox_schema}.{names.outbox_table} "  # noqa: S608
+            "set last_error = <error text>, last_error_at = now() where id = <id>"
+        )
+    else:
+        remedy = (
+            f"let the worker store the error text that the mapping {settings.mapping.name} maps"
+        )
+    return CheckResult("error texts", False, found, remedy)
+
+
 def _check_triggers(connection: Connection, *_: object) -> CheckResult:
+    others = [row["name"] for row in connection.run("doctor.other_tables")]
+    if others:
+        found = f"the triggers are on {', '.join(others)}, which has another name than the outbox"
+        return CheckResult(
+            "trigger", False, found, "dlq migrate --remove --keep-ledger && dlq migrate"
+        )
     rows = connection.run("doctor.triggers").fetchall()
     silent = [row for row in rows if not row["fires"]]
     if not silent:
@@ -271,9 +335,12 @@ def _check_disk(home: Path) -> CheckResult:
 
 _DATABASE_CHECKS: dict[str, Callable[[Connection, Settings, datetime], CheckResult]] = {
     "schema": _check_schema,
+    "table": _check_table,
+    "states": _check_states,
     "trigger": _check_triggers,
     "rights": _check_rights,
     "clock": _check_clock,
     "backlog": _check_backlog,
     "exports": _check_exports,
+    "error texts": _check_error_texts,
 }

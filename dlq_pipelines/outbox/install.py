@@ -114,13 +114,14 @@ def run_mapping_checks(
     bad_patterns = find_bad_patterns(connection, rendered.patterns)
     return [
         *check_mapping(mapping, rendered.offers, bad_patterns),
-        *_check_seen_states(connection, mapping, table),
+        *check_seen_states(connection, mapping, table),
     ]
 
 
-def _check_seen_states(
+def check_seen_states(
     connection: Connection, mapping: Mapping, table: TableFacts
 ) -> list[PreflightCheck]:
+    """Compare the states that the table has with those of the mapping; empty: no state column."""
     column = find_state_column(mapping.dead)
     if column is None or not table.rights.may_select or not table.rights.may_use_schema:
         return []

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
 
+# The C function in which PL/pgSQL raises what a function of ours refuses.
+_RAISE = "exec_stmt_raise"
 _NOT_A_URL = "DLQ_DATABASE_URL is not a connection string."
 _URL_HINT = "Write postgresql://user:password@host:5432/database."
 
@@ -38,8 +40,19 @@ class Connection(psycopg.Connection[DictRow]):
     names: TableNames = TableNames()
 
     def run(self, name: str, /, **values: Any) -> psycopg.Cursor[DictRow]:
-        """Execute a named statement, `concept.statement`, with these values."""
-        return self.execute(load_queries(self.names)[name], values)
+        """Execute a named statement, `concept.statement`, with these values.
+
+        Raises:
+            ValueError: one of our functions refuses an argument, such as an event id of another
+                type; the message names the argument and its remedy.
+        """
+        try:
+            return self.execute(load_queries(self.names)[name], values)
+        except psycopg.errors.InvalidParameterValue as error:
+            if error.diag.source_function != _RAISE:
+                raise
+            parts = (error.diag.message_primary, error.diag.message_hint)
+            raise ValueError(" ".join(part for part in parts if part)) from None
 
     def fetch_one(self, name: str, /, **values: Any) -> DictRow:
         """Return the row of a statement that always returns exactly one, such as an aggregate."""

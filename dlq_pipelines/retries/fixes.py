@@ -239,8 +239,6 @@ def flag_fix(
             raise NotFoundError(*_read_message(error)) from None
         except psycopg.errors.RaiseException as error:
             raise RefusedError(*_read_message(error)) from None
-        except psycopg.errors.InvalidParameterValue as error:
-            raise ValueError(" ".join(_read_message(error))) from None
         return get_fix(connection, fix_id)
 
 

@@ -139,3 +139,22 @@ select
 from daemon_heartbeats
 where daemon_type in ('SCHEDULER', 'SENSOR', 'QUEUED_RUN_COORDINATOR')
 order by 1
+
+-- name: other_tables
+-- Tables of another name that have our triggers: the outbox was renamed, and another took its name.
+select distinct t.tgrelid::regclass::text as name
+from pg_catalog.pg_trigger t
+join pg_catalog.pg_proc p on p.oid = t.tgfoid
+join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+where n.nspname = :'dlq_schema' and p.proname = 'record_change' and t.tgparentid = 0
+    and t.tgrelid is distinct from pg_catalog.to_regclass(
+        pg_catalog.format('%%I.%%I', :'outbox_schema', :'outbox_table'))
+order by 1
+
+-- name: error_texts
+-- Deaths of what is dead now, and how many of them have no error text.
+select count(*) as deaths, count(*) filter (where coalesce(d.error, '') = '') as without_text
+from (
+    select death_id from :"dlq_schema".dead_now order by died_at desc limit 10000
+) n
+join :"dlq_schema".death d on d.id = n.death_id

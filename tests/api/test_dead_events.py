@@ -400,3 +400,15 @@ def test_an_invalid_request_is_refused_and_changes_nothing(
     assert error in f"{refused['error']} {refused['hint']}"
     assert connection.execute(SELECT_EVENTS.encode()).fetchall() == before
     assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
+
+
+def test_an_id_of_another_type_is_refused_with_the_type(api: httpx.Client) -> None:
+    """Its type is known to the database alone."""
+    for answer in (
+        api.get("/api/dead-events/c0ffee"),
+        api.post("/api/dead-events/c0ffee/retry", json={"reason": "fixed"}),
+    ):
+        assert answer.status_code == 400, answer.text
+        assert "Not an event id of this outbox" in answer.text
+        assert "have the type bigint" in answer.text
+        assert "cannot be stored" not in answer.text

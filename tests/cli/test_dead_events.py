@@ -336,3 +336,11 @@ def test_a_retry_of_more_than_a_thousand_events_needs_a_confirmation(
     assert _pending(connection) == set()
     assert "due within 20 s" in read_words(dlq(*command, "--yes"))
     assert len(_pending(connection)) == 1_001
+
+
+def test_an_id_of_another_type_is_a_usage_error(dlq: Run) -> None:
+    """Its type is known to the database alone."""
+    for command in (["show"], ["retry", "--reason", "fixed"]):
+        ended = dlq("dead-events", *command, "c0ffee")
+        assert (ended.code, "Not an event id of this outbox" in ended.err) == (2, True), ended
+        assert "Ids of this outbox have the type bigint." in " ".join(ended.err.split())

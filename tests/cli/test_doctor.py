@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -29,11 +30,14 @@ from tests.rows import add_events, date_deaths_by_due_times, kill, one
 CHECKS = [
     "connection",
     "schema",
+    "table",
+    "states",
     "trigger",
     "rights",
     "clock",
     "backlog",
     "exports",
+    "error texts",
     "Dagster daemon",
     "disk",
 ]
@@ -69,7 +73,7 @@ GIVEN = """
 """
 
 
-def _run_doctor(dlq: Run) -> tuple[int, dict[str, dict[str, object]]]:
+def _run_doctor(dlq: Run) -> tuple[int, dict[str, dict[str, Any]]]:
     ended = dlq("doctor", "--json")
     found = {check["check"]: check for check in json.loads(ended.out)["checks"]}
     assert list(found) == CHECKS
@@ -106,7 +110,7 @@ def test_a_sound_installation_passes_every_check(dlq: Run, dagster: Database) ->
     with dagster.connect() as connection:
         connection.execute(HEARTBEATS.format(seconds=5).encode())
     code, found = _run_doctor(dlq)
-    assert (code, [check["ok"] for check in found.values()]) == (0, [True] * 9)
+    assert (code, [check["ok"] for check in found.values()]) == (0, [True] * len(CHECKS))
 
 
 def test_a_daemon_without_heartbeat_is_found(dlq: Run, dagster: Database) -> None:
@@ -371,3 +375,25 @@ def test_a_check_is_skipped_if_a_check_that_it_depends_on_fails(
         True,
         False,
     )
+
+
+def test_a_table_that_took_the_name_of_the_outbox_is_found(
+    dlq: Run, connection: Connection
+) -> None:
+    connection.execute(
+        "alter table outbox_event rename to outbox_old;"
+        " create table outbox_event (like outbox_old including all)"
+    )
+    found = _run_doctor(dlq)[1]["trigger"]
+    assert (found["ok"], "outbox_old" in found["found"]) == (False, True)
+
+
+def test_states_and_missing_error_texts_are_found(dlq: Run, connection: Connection) -> None:
+    """A state that the mapping does not know, and deaths that are all one cause."""
+    add_events(connection, 2)
+    kill(connection, None, where="id = 1")
+    connection.execute("update outbox_event set status = 'FAILED' where id = 2")
+    found = _run_doctor(dlq)[1]
+    assert (found["states"]["ok"], "FAILED: 1" in found["states"]["found"]) == (False, True)
+    assert found["error texts"]["found"] == "1 of 1 deaths have no error text"
+    assert "last_error" in found["error texts"]["remedy"]

@@ -32,7 +32,8 @@ _ERROR: tuple[Column, ...] = (
 )
 OUTBOX = _EVENT + _ERROR
 ARCHIVE: tuple[Column, ...] = (
-    *OUTBOX,
+    # No constraint of the application applies to what it has archived.
+    *((name, type_, True, description) for name, type_, _, description in OUTBOX),
     ("dlq_death_id", "bigint", False, "Death after which the event was archived."),
     ("dlq_archived_at", _TIME, False, "When the event was archived."),
 )

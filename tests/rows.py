@@ -58,7 +58,7 @@ def one(connection: Connection, statement: str) -> dict[str, Any]:
 
 
 def date_deaths(connection: Connection, at: str, *, where: str = "true") -> None:
-    """Set the times of deaths, with an SQL expression over the death `d`, wherever they are kept."""
+    """Set the times of deaths, with an SQL expression over the death `d`, in every table."""
     connection.execute(
         f"with dated as (update dlq.death d set died_at = {at} where {where}"
         " returning id, died_at)"

@@ -18,8 +18,8 @@ from dlq_pipelines.outbox.mapping import (
 from dlq_pipelines.outbox.mapping_sql import CONDITIONS, render_mapping
 from dlq_pipelines.outbox.mapping_types import (
     CANONICAL_COLUMNS,
-    MappedColumn,
     ColumnSource,
+    MappedColumn,
     Mapping,
     MappingError,
     RowCondition,

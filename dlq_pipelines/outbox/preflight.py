@@ -284,7 +284,7 @@ def _check_key(table: TableFacts, mapping: Mapping) -> PreflightCheck:
             "key",
             "warning",
             f"The key is ({', '.join(first[0])}): {column} alone may repeat, and then created_at "
-            "decides which event is meant.",
+            "decides which event it is.",
             f"Write each {column} once.",
         )
     later = [key for key in keys if column in key]

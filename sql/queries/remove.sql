@@ -35,7 +35,7 @@ where n.nspname = :'dlq_schema'
 order by 1
 
 -- name: triggers
--- Our triggers on whichever table has them. A role that does not own the table drops them with their
+-- Our triggers on any table that has them. A role that does not own the table drops them with their
 -- function instead.
 select pg_catalog.format(
     'drop trigger if exists %%I on %%I.%%I', t.tgname, n.nspname, c.relname) as statement

@@ -27,12 +27,18 @@ PAGES = [
 ]
 # Other snippets need a server of their own, systemd or a cluster; other tests cover them.
 RUN = ("sh", "sql", "python")
+OWN_TABLE = "Use it on your own table"
 _SLACK = f"T{'1' * 8}/B{'1' * 8}/{'a' * 24}"
 
 
-def blocks(page: Path, languages: Sequence[str] = RUN, *, under: str = "") -> list[tuple[str, str]]:
+def blocks(
+    page: Path, languages: Sequence[str] = RUN, *, under: str = "", without: str = ""
+) -> list[tuple[str, str]]:
     """The snippets of a page, or of one of its sections, in these languages: language and text."""
     text = page.read_text(encoding="utf-8")
+    if without:
+        before, _, after = text.partition(f"\n## {without}\n")
+        text = f"{before}\n## {after.partition(chr(10) + '## ')[2]}"
     if under:
         text = text.partition(f"\n## {under}\n")[2].partition("\n## ")[0]
     found = re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -40,7 +46,13 @@ def blocks(page: Path, languages: Sequence[str] = RUN, *, under: str = "") -> li
 
 
 def play(
-    page: Path, database: Database, folder: Path, *, languages: Sequence[str] = RUN, under: str = ""
+    page: Path,
+    database: Database,
+    folder: Path,
+    *,
+    languages: Sequence[str] = RUN,
+    under: str = "",
+    without: str = "",
 ) -> None:
     """Run the snippets of a page, or of one of its sections, in their order."""
     (folder / "sql").symlink_to(ROOT / "sql")
@@ -52,7 +64,7 @@ def play(
         "BROWSER": "true",
     }
     (folder / "dagster").mkdir()
-    for language, text in blocks(page, languages, under=under):
+    for language, text in blocks(page, languages, under=under, without=without):
         if language == "sql":
             with database.connect() as connection:
                 for statement in text.split(";\n"):
@@ -89,9 +101,28 @@ def test_every_how_to_guide_runs(
     _seed(connection)
     # Otherwise the fix that is flagged in SQL overlaps with an open one.
     connection.execute("delete from dlq.fix where id > 1")
-    play(ROOT / "docs" / "how-to.md", database, tmp_path)
+    play(ROOT / "docs" / "how-to.md", database, tmp_path, without=OWN_TABLE)
     assert sorted(path.name for path in tmp_path.glob("deaths.*")) == ["deaths.csv", "deaths.jsonl"]
     assert one(connection, "select status from dlq.fix where id = 1") == {"status": "withdrawn"}
+
+
+def test_the_guide_for_an_own_table_runs(empty_database: Database, tmp_path: Path) -> None:
+    """With other names, a uuid key and an event that is dead already."""
+    with empty_database.connect() as connection:
+        connection.execute(
+            "create table jobs (id uuid primary key default gen_random_uuid(), kind text not null,"
+            " body json not null, state text not null default 'queued', tries smallint not null"
+            " default 0, error text, created_at timestamptz not null default now());"
+            " insert into jobs (kind, body, state, tries, error)"
+            " values ('mail', '{}', 'failed', 3, 'TimeoutError: no answer')"
+        )
+        play(ROOT / "docs" / "how-to.md", empty_database, tmp_path, under=OWN_TABLE)
+        left = "select to_regnamespace('dlq') as schema, count(*) as triggers from pg_trigger t"
+        assert one(connection, f"{left} where t.tgrelid = 'jobs'::regclass") == {
+            "schema": None,
+            "triggers": 0,
+        }
+        assert one(connection, "select state, tries from jobs") == {"state": "failed", "tries": 3}
 
 
 def test_the_tables_of_the_reference_are_up_to_date(connection: Connection) -> None:

@@ -73,11 +73,13 @@ def _tokens(text: str) -> Iterator[str]:
 
 
 def is_json(text: str) -> bool:
-    """Return whether the text is valid JSON that is not nested too deeply for Python."""
+    """Return whether the text is JSON, also if it is nested too deeply for Python."""
     try:
         # Numbers are not converted: Python refuses those of thousands of digits.
         json.loads(text, parse_int=len, parse_float=len, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        return True
+    except ValueError:
         return False
     return True
 

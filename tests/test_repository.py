@@ -283,12 +283,12 @@ def test_cleaning_up_archives_and_deletes_nothing(
         (lambda r: r.fetch_dead_events(limit=0), "limit"),
         (lambda r: r.fetch_dead_events(offset=-1), "offset"),
         (lambda r: r.fetch_dead_events(since=datetime(2026, 1, 1)), "since"),  # noqa: DTZ001
-        (lambda r: r.mark_success(-1), "event_id"),
+        (lambda r: r.mark_success(-(2**63) - 1), "event_id"),
         (lambda r: r.mark_retry(2**63), "event_id"),
-        (lambda r: r.get_dead_event("7"), "event_id"),
-        (lambda r: r.retry_dead_event(0), "event_id"),
+        (lambda r: r.get_dead_event(" "), "event_id"),
+        (lambda r: r.retry_dead_event(True), "event_id"),
         (lambda r: r.retry_dead_events_batch([]), "ids"),
-        (lambda r: r.retry_dead_events_batch([1, -3]), "ids"),
+        (lambda r: r.retry_dead_events_batch([1, "x\x00"]), "ids"),
         (lambda r: r.cleanup_old_dead_events(-1), "older_than_days"),
     ],
 )

@@ -29,8 +29,9 @@ def test_the_defaults_are_as_documented() -> None:
         "database_url": None,
         "home": Path(".dlq"),
         "timezone": "UTC",
-        "outbox_schema": "public",
-        "outbox_table": "outbox_event",
+        "outbox_mapping": "dispatchbox",
+        "outbox_schema": None,
+        "outbox_table": None,
         "schema_name": "dlq",
         "dead_retention_days": 30,
         "archive_requires_export": True,
@@ -215,7 +216,7 @@ def test_every_variable_with_a_validator_has_an_invalid_value() -> None:
         "DLQ_EXPORT_REDACT_PAYLOAD",
         "DLQ_EXPORT_REDACT_ERRORS",
     }
-    elsewhere |= {"DLQ_API_TOKENS", "DLQ_ALERT_URLS"}
+    elsewhere |= {"DLQ_API_TOKENS", "DLQ_ALERT_URLS", "DLQ_OUTBOX_MAPPING"}
     assert {variable for variable, _ in BAD} == VARIABLES.keys() - elsewhere
 
 

@@ -81,10 +81,12 @@ def migrate_command(
     Example: `dlq migrate --plan`, then `dlq migrate`. With your own tools:
     `dlq migrate --print migrations | psql -f -`. Roles with the least rights:
     `dlq migrate --print roles | psql`. Remove everything: `dlq migrate --remove --plan`, then
-    `dlq migrate --remove`.
+    `dlq migrate --remove --yes`.
     """
     from dlq_pipelines.installation import find_database
+    from dlq_pipelines.outbox.install import describe_shape
     from dlq_pipelines.outbox.remove import RemovalScope
+    from dlq_pipelines.postgres.migrate import render_migrations, render_roles
     from dlq_pipelines.settings import read_settings
 
     _reject_combinations(
@@ -95,9 +97,13 @@ def migrate_command(
     )
     settings = read_settings()
     audit, options = prepare_change(actor, reason, dry_run=plan)
+    if print_ is Script.ROLES:
+        typer.echo(render_roles(settings.names))
+        return
     with find_database(settings).connect() as connection:
-        if print_ is not None:
-            typer.echo(_render_script(print_, connection, settings.mapping))
+        if print_ is Script.MIGRATIONS:
+            shape = describe_shape(connection, settings.mapping)
+            typer.echo(render_migrations(connection.names, shape))
         elif remove:
             scope = RemovalScope(keep_ledger, discard_archived)
             _print_removal(
@@ -278,12 +284,3 @@ def _echo_removal(plan: "RemovalPlan", *, is_done: bool, err: bool) -> None:
         typer.echo(f"{'ran' if is_done else 'would run'} {statement};", err=err)
     for kept in plan.kept:
         typer.echo(f"keeps {kept}", err=err)
-
-
-def _render_script(script: Script, connection: "Connection", mapping: "Mapping") -> str:
-    from dlq_pipelines.outbox.install import describe_shape
-    from dlq_pipelines.postgres.migrate import render_migrations, render_roles
-
-    if script is Script.ROLES:
-        return render_roles(connection.names)
-    return render_migrations(connection.names, describe_shape(connection, mapping))

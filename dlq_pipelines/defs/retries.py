@@ -48,7 +48,7 @@ _FIXES_PER_TICK = 20
 class SelectionConfig(dg.Config):
     """Config of a job that selects dead events; `add_filters` adds a field for each filter."""
 
-    event_ids: list[str] | None = Field(
+    event_ids: list[Any] | None = Field(
         default=None, description="These events, at most 10,000 ids."
     )
     all: bool = Field(

@@ -51,7 +51,7 @@ class DeadEvent(OutboxEvent):
     """A dead event in a list, with texts of a bounded length.
 
     Attributes:
-        payload: a `RawJson`, or a text; None if the column is null or not mapped.
+        payload: JSON, or a text; null if the column is null or not mapped.
         payload_as_text: whether `payload` is a text, at most its first 66,000 characters, because
             it is longer, no JSON, or JSON on which common parsers fail: it has more than 100 levels
             or a number of more than 1,000 digits.
@@ -125,7 +125,7 @@ def list_dead_events(
     offset: int = 0,
     after: str | None = None,
 ) -> DeadEventPage:
-    """Return dead events, the latest death first. Their payloads are of the class `RawJson`.
+    """Return dead events, the latest death first. Their payloads keep their JSON text.
 
     Args:
         connection: in autocommit mode.

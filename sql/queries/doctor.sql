@@ -26,7 +26,7 @@ select n.nspname as schema, c.relname as name
 from pg_catalog.pg_trigger t
 join pg_catalog.pg_class c on c.oid = t.tgrelid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where t.tgname = 'dlq_death_update'
+where t.tgname = 'dlq_update'
 order by 1, 2
 
 -- name: operator

@@ -336,8 +336,8 @@ def test_discarded_events_are_archived_and_restored_by_id(
         (("GET", "/export?format=xml", None), 400, "format: "),
         (("GET", "/99", None), 404, "Event 99 has never died"),
         (("GET", "/6", None), 404, "has never died"),
-        (("GET", "/x", None), 400, "event_id: 'x' is not a whole number."),
-        (("GET", "/99999999999999999999", None), 400, "event_id: "),
+        (("GET", "/x", None), 400, "Not an event id of this outbox"),
+        (("GET", "/99999999999999999999", None), 400, "Not an event id of this outbox"),
         (
             ("POST", "/6/retry", None),
             404,
@@ -363,12 +363,12 @@ def test_discarded_events_are_archived_and_restored_by_id(
         (
             ("POST", "/retry-batch", {"event_ids": [True]}),
             400,
-            "event_ids, item 1: true is not a whole",
+            "event_ids, item 1",
         ),
         (
-            ("POST", "/retry-batch", {"event_ids": ["1"]}),
+            ("POST", "/retry-batch", {"event_ids": ["x"], "reason": "x"}),
             400,
-            "event_ids, item 1: '1' is not a whole",
+            "Not an event id of this outbox",
         ),
         (
             ("POST", "/retry-batch", {"attempts": False}),
@@ -382,7 +382,6 @@ def test_discarded_events_are_archived_and_restored_by_id(
             "all cannot be combined with filters",
         ),
         (("POST", "/discard", {"event_ids": [1]}), 400, "reason is required."),
-        (("POST", "/retry-batch", {"event_ids": [0]}), 400, "event_ids, item 1: 0 is not at least"),
         (("PUT", "/1", None), 405, "Method Not Allowed"),
     ],
 )

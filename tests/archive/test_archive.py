@@ -879,5 +879,5 @@ def test_the_asset_archives_by_the_retention_and_its_check_finds_a_lost_event(
     assert (check.passed, check.metadata["missing"].value, check.metadata["event_ids"].value) == (
         False,
         1,
-        ["4"],
+        [4],
     )

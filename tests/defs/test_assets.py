@@ -449,6 +449,7 @@ def test_exports_read_from_a_replica_and_report_its_lag(
         monkeypatch.setenv("DLQ_EXPORT_DATABASE_URL", database_url(server_url, replica))
         assert job("export_day", partition_key=DAYS[0]).success
         primary.execute(DIED, [1, ERROR, DAYS[0]])
+        date_deaths_by_due_times(primary)
         job("classify_deaths")
         behind = job("export_day", partition_key=DAYS[0])
         assert "the record has 2 rows, the ledger 3" in _read_log(instance, behind)

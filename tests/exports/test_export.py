@@ -375,6 +375,7 @@ def test_parquet_has_even_row_groups_and_metadata(
     }
     assert stored == {
         "dlq.version": "1",
+        "dlq.unrepresentable_times": "{}",
         "dlq.day": "2026-03-10",
         "dlq.from": "2026-03-09T23:00:00Z",
         "dlq.until": "2026-03-10T23:00:00Z",

@@ -295,6 +295,7 @@ def test_a_transaction_pooler_is_refused_before_anything_starts(
         assert detect_pooler(pooled) == "transaction"
         refuse(empty_database, pooled, "a transaction pooler", "Connect directly")
     locks = "select count(*) as n from pg_locks where locktype = 'advisory'"
+    locks += " and database = (select oid from pg_database where datname = current_database())"
     assert one(application, locks) == {"n": 0}
 
 

@@ -302,7 +302,7 @@ def test_the_last_reconciliation_of_the_day_is_shown(connection: Connection) -> 
         "missing": 2,
         "duplicated": 1,
         "missed": 3,
-        "event_ids": ["7", "8", "9"],
+        "event_ids": [7, 8, 9],
     }
 
 

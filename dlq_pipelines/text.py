@@ -73,13 +73,11 @@ def _tokens(text: str) -> Iterator[str]:
 
 
 def is_json(text: str) -> bool:
-    """Return whether the text is JSON, also if it is nested too deeply for Python."""
+    """Return whether the text is valid JSON that is not nested too deeply for Python."""
     try:
         # Numbers are not converted: Python refuses those of thousands of digits.
         json.loads(text, parse_int=len, parse_float=len, parse_constant=_refuse_constant)
-    except RecursionError:
-        return True
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

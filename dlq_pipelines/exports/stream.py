@@ -114,8 +114,6 @@ def render_deaths_query(
         RefusedError: the cause is merged into another one.
     """
     parameters = build_selection_parameters(connection, selection, before=None)
-    if parameters["event_ids"] is not None:  # the stream's driver reports no reason
-        connection.run("export.check_ids", event_ids=parameters["event_ids"])
     if selection.to_json().keys() <= _COMPARED_ALONE:
         parameters["selection"] = None
     return connection.render_query(

@@ -242,16 +242,31 @@ def build_selection_parameters(
     Raises:
         NotFoundError: the cause does not exist.
         RefusedError: the cause is merged into another one.
+        ValueError: an id is none of this outbox, whose key has another type.
     """
-    cause, ids = selection.cause, selection.event_ids
+    cause = selection.cause
+    ids = list_event_ids(connection, selection)
     flagged_at = None if before is None else before.isoformat()
     return {
         # The row of dlq.fix that dlq.selects() compares a death with.
         "selection": json.dumps({**selection.to_columns(), "flagged_at": flagged_at}),
         # What an index can be asked for.
         "causes": None if cause is None else list_cause_members(connection, cause),
-        "event_ids": None if ids is None else [str(id_) for id_ in ids],
+        "event_ids": ids,
     }
+
+
+def list_event_ids(connection: "Connection", selection: Selection) -> list[str] | None:
+    """Return the selected ids as texts; None if the selection names none.
+
+    Raises:
+        ValueError: an id is none of this outbox, whose key has another type.
+    """
+    if selection.event_ids is None:
+        return None
+    ids = [str(id_) for id_ in selection.event_ids]
+    connection.run("dead_event.check_ids", event_ids=ids)
+    return ids
 
 
 def list_cause_members(connection: "Connection", cause: str) -> list[str]:

@@ -12,7 +12,11 @@ from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions
 from dlq_pipelines.day import parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.offers import require_offer
-from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
+from dlq_pipelines.outbox.selection import (
+    Selection,
+    build_selection_parameters,
+    list_event_ids,
+)
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.fix import (
     CloseStep,
@@ -230,6 +234,7 @@ def flag_fix(
         "flagged_by": audit.actor,
         "flagged_at": audit.now,
     }
+    list_event_ids(connection, flag.selection)
     with connection.transaction(force_rollback=options.dry_run):
         try:
             fix_id = connection.fetch_one(

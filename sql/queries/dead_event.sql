@@ -1,6 +1,10 @@
 -- Lists and counts of dead events. A filter that is null folds away before the statement is
 -- planned.
 
+-- name: check_ids
+-- Fails if an id is none of this outbox.
+select cardinality(:"dlq_schema".event_ids(%(event_ids)s::text[])) as ids
+
 -- name: look
 -- A batch of selected deaths, the latest first, in keyset order: it reads at most so many rows,
 -- however few match. Driven by the causes, by the ids, or by everything that is dead. `lateral`

@@ -62,10 +62,6 @@ limit %(limit)s
 -- The type of event ids: bigint, uuid or text.
 select pg_typeof((:"dlq_schema".event_ids('{}'))[1])::text as type
 
--- name: check_ids
--- Fails if an id is none of this outbox.
-select cardinality(:"dlq_schema".event_ids(%(event_ids)s::text[])) as ids
-
 -- name: causes
 -- The names of each fingerprint. `cause_id` is the cause that it is merged into. A separate
 -- statement: a million rows need not carry the same few texts across the network. Measured: a

@@ -328,6 +328,7 @@ SHAPES = {
         "dry_run",
     },
     "dlq reports build": {"reports"},
+    "dlq adopt public.outbox_event": {"mapping", "preset", "not_offered", "questions"},
     "dlq alerts list": {"alerts", "next"},
     "dlq alerts test --dry-run": {"channels", "dry_run"},
     "dlq alerts silence backlog --reason x --dry-run": {*ALERT_KEYS, "dry_run"},

@@ -393,10 +393,8 @@ def test_a_missing_event_is_recorded_for_metrics_and_alerts(
         connection, "select severity, detail from dlq.alert where key = 'check:no_event_is_missing'"
     )
     assert alert["severity"] == "critical"
-    assert (
-        "in the outbox, in the archive, or delivered" in alert["detail"]
-        and "missing 1; event ids 1; missed 0; duplicated 0." in alert["detail"]
-    )
+    assert "in the outbox, in the archive, or delivered" in alert["detail"]
+    assert "missing 1" in alert["detail"]
 
 
 @pytest.mark.parametrize(

@@ -647,7 +647,7 @@ def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> 
     assert one(
         connection, "select array_agg(event_id order by event_id) as ids from dlq.retry"
     ) == {"ids": [1, 2]}
-    assert not retry(event_ids=[0]).success
+    assert not retry(event_ids=["zero"]).success
     assert "no filter was given" in _read_failure(retry(event_ids=None))
     assert (
         _read_metadata(retry(event_ids=None, error_contains="no answer", dry_run=False))["events"]

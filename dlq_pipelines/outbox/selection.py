@@ -242,7 +242,7 @@ def build_selection_parameters(
     Raises:
         NotFoundError: the cause does not exist.
         RefusedError: the cause is merged into another one.
-        ValueError: an id is none of this outbox, whose key has another type.
+        ValueError: an id has not the type of the keys of this outbox.
     """
     cause = selection.cause
     ids = list_event_ids(connection, selection)
@@ -260,7 +260,7 @@ def list_event_ids(connection: "Connection", selection: Selection) -> list[str] 
     """Return the selected ids as texts; None if the selection names none.
 
     Raises:
-        ValueError: an id is none of this outbox, whose key has another type.
+        ValueError: an id has not the type of the keys of this outbox.
     """
     if selection.event_ids is None:
         return None

@@ -2,7 +2,7 @@
 -- planned.
 
 -- name: check_ids
--- Fails if an id is none of this outbox.
+-- Fails if an id cannot be one of this outbox.
 select cardinality(:"dlq_schema".event_ids(%(event_ids)s::text[])) as ids
 
 -- name: look

@@ -223,10 +223,11 @@ with page as materialized (
         limit 1 for update skip locked) r
     where known.outcome is not null
 ), settled as (
-    update :"dlq_schema".retry r set outcome = decided.outcome, settled_at = %(now)s
-    from decided
-    -- By an array: for a join with five thousand rows the planner would read the whole table.
-    where r.death_id = any(array(select death_id from decided)) and r.death_id = decided.death_id
+    update :"dlq_schema".retry r set outcome = o.outcome, settled_at = %(now)s
+    -- By an array for each outcome: for a join with five thousand rows the planner would read the
+    -- whole table, or all of these rows for each of them.
+    from (select outcome, array_agg(death_id) as deaths from decided group by outcome) o
+    where r.death_id = any(o.deaths)
     returning r.fix_id, r.stage, r.outcome
 ), by_fix as (
     -- Inserted in the order of the key, so that two that settle at once wait for each other instead

@@ -24,10 +24,11 @@ test: $(DEV) ## Run the test suite on a real PostgreSQL
 
 # The folders whose tests speak SQL; the others test faces, which another server does not change.
 # Without those that kill processes or drive a browser: they take long, and test no statement.
-SQL_TESTS ?= tests/alerts tests/archive tests/causes tests/exports tests/metrics tests/outbox \
-    tests/postgres tests/reports tests/retries tests/test_audit.py tests/test_repository.py \
+SQL_TESTS ?= tests/archive tests/causes tests/exports tests/metrics tests/outbox tests/postgres \
+    tests/retries tests/test_audit.py tests/test_repository.py \
     --ignore-glob '*/test_fire.py' --ignore-glob '*/test_browser.py' \
-    --ignore-glob '*/test_embedded*.py' --ignore-glob '*/test_adopt.py' --ignore-glob '*/test_machine.py'
+    --ignore-glob '*/test_embedded*.py' --ignore-glob '*/test_adopt.py' \
+    --ignore-glob '*/test_install.py' --ignore-glob '*/test_machine.py'
 
 test-postgres: $(DEV) ## Run the tests that speak SQL on Debian's PostgreSQL (PGBIN=/usr/lib/postgresql/15/bin)
 	$(BIN)/python -m tests.with_postgres $(PGBIN) -- $(BIN)/pytest -n $(JOBS) $(SQL_TESTS)

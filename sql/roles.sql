@@ -46,8 +46,10 @@ revoke delete on :"dlq_schema".cause, :"dlq_schema".cause_alias, :"dlq_schema".c
 grant update (dead) on :"dlq_schema".outbox to :"operator";
 grant update (dead) on :"dlq_schema".archive to :"operator";
 -- A retry makes events pending; with DLQ_ALLOW_EDIT it may replace the payload.
-grant select, insert, delete, update (status, attempts, next_run_at, payload)
-    on :"outbox_schema".:"outbox_table" to :"operator";
+select format('grant select, insert, delete, update (%s) on %I.%I to %I',
+    string_agg(quote_ident(name), ', '), :'outbox_schema', :'outbox_table', :'operator')
+from unnest(:"dlq_schema".written_columns()) as written (name)
+\gexec
 
 -- The reader reads, payloads included, and may call what changes nothing.
 grant usage on schema :"outbox_schema", :"dlq_schema" to :"reader";
@@ -63,7 +65,13 @@ grant execute on function :"dlq_schema".flag_fix to :"flagger";
 
 -- The worker sees nothing of ours: the trigger that records deaths has the rights of its owner.
 grant usage on schema :"outbox_schema" to :"worker";
-grant select, update (status, attempts, next_run_at, last_error, last_error_at)
-    on :"outbox_schema".:"outbox_table" to :"worker";
+-- These are the columns that OutboxRepository writes; a worker of another table has rights of its own.
+select format('grant select%s on %I.%I to %I',
+    coalesce(', update (' || string_agg(quote_ident(a.attname), ', ') || ')', ''),
+    :'outbox_schema', :'outbox_table', :'worker')
+from pg_catalog.pg_attribute a
+where a.attrelid = :"dlq_schema".outbox_table() and not a.attisdropped
+    and a.attname in ('status', 'attempts', 'next_run_at', 'last_error', 'last_error_at')
+\gexec
 
 commit;

@@ -14,6 +14,9 @@ from dlq_pipelines.alerts.rules import ALERT_RULES, NEVER, AlertRule
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.metrics import DeadLetterCollector, read_metrics_snapshot
 from dlq_pipelines.outbox.install import install_outbox
+from dlq_pipelines.outbox.mapping import list_presets, load_mapping
+from dlq_pipelines.outbox.mapping_offers import list_offers
+from dlq_pipelines.outbox.mapping_types import MappedColumn, list_mapped_columns
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.databases import scratch_server
@@ -98,10 +101,26 @@ def render_metrics(connection: Connection) -> str:
     return "\n".join(["| name | type | labels | meaning |", "| --- | --- | --- | --- |", *lines])
 
 
+def render_presets() -> str:
+    """Render the presets: their tables, keys of the mapping, and what each does not offer."""
+    lines = []
+    for name in list_presets():
+        mapping = load_mapping(name)
+        facts = {column: MappedColumn(column, "text") for column in list_mapped_columns(mapping)}
+        lacking = [o.operation for o in list_offers(mapping, facts) if not o.is_offered]
+        table = mapping.table if mapping.schema == "public" else f"{mapping.schema}.{mapping.table}"
+        retry = ", ".join(assignment.column for assignment in mapping.retry or ())
+        row = (f"`{name}`", f"`{table}`", retry or "not offered", ", ".join(lacking) or "nothing")
+        lines.append(f"| {' | '.join(row)} |")
+    header = "| preset | table | a retry sets | not offered |"
+    return "\n".join([header, "| --- | --- | --- | --- |", *lines])
+
+
 def render_page(text: str, connection: Connection) -> str:
     """Return the text of the page with its tables generated again."""
     for name, table in (
         ("definitions", render_definitions()),
+        ("presets", render_presets()),
         ("tables", render_tables(connection)),
         ("alerts", render_alert_rules()),
         ("metrics", render_metrics(connection)),

@@ -5,7 +5,6 @@ Infinite times, years beyond 9999 and before 1, and fixes that were written by h
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,9 +17,6 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import (
     AFTER_ALL_TIMES,
     BEFORE_ALL_TIMES,
-    LAST_FINITE_TIME,
-    convert_to_zone,
-    format_time,
 )
 from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.defs.retries import FIX_TAG, fix_flag_sensor
@@ -85,37 +81,6 @@ def far_events(connection: Connection) -> list[int]:
     kill(connection, "KeyError: 'sku'", where="id <= 4")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     return [4, 3, 2, 1]
-
-
-@pytest.mark.parametrize(
-    ("value", "expected", "shown"),
-    [
-        ("infinity", AFTER_ALL_TIMES, "after year 9999"),
-        ("20000-01-01Z", LAST_FINITE_TIME, "after year 9999"),
-        ("-infinity", BEFORE_ALL_TIMES, "before year 1"),
-        ("0044-03-15 BC", BEFORE_ALL_TIMES, "before year 1"),
-        ("2026-01-01Z", datetime(2026, 1, 1, tzinfo=UTC), "2025-12-31 19:00:00-05"),
-    ],
-)
-def test_a_time_of_the_database_never_raises(
-    connection: Connection, value: str, expected: datetime, shown: str
-) -> None:
-    """Alone and in arrays; it can also be shown in a time zone in which it overflows."""
-    row = connection.execute(
-        "select %s::timestamptz as at, array[%s::timestamptz] as several", [value, value]
-    ).fetchone()
-    assert row == {"at": expected, "several": [expected]}
-    zone = ZoneInfo("America/New_York")
-    assert format_time(convert_to_zone(expected, zone)) == shown
-
-
-def test_a_day_of_the_database_never_raises(connection: Connection) -> None:
-    row = one(
-        connection,
-        "select array['infinity', '-infinity', '20000-01-01', '0044-03-15 BC', '2026-01-01']"
-        "::date[] as days",
-    )
-    assert row["days"] == [date.max, date.min, date.max, date.min, date(2026, 1, 1)]
 
 
 def test_the_command_line_lists_shows_and_withdraws_fixes_written_by_hand(

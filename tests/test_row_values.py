@@ -1,11 +1,10 @@
-"""Tests that values of the database which Python cannot hold stop no list and no worker."""
+"""Tests how values of the database are read: far times, days and uuids."""
 
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from dlq_pipelines import OutboxRepository
 from dlq_pipelines.day import (
     AFTER_ALL_TIMES,
     BEFORE_ALL_TIMES,
@@ -13,8 +12,8 @@ from dlq_pipelines.day import (
     convert_to_zone,
     format_time,
 )
-from dlq_pipelines.postgres.connect import Connection, Database
-from tests.rows import add_events, kill, one
+from dlq_pipelines.postgres.connect import Connection
+from tests.rows import one
 
 
 @pytest.mark.parametrize(
@@ -53,20 +52,3 @@ def test_a_uuid_is_text(connection: Connection) -> None:
     text = "0b0e5b0c-6c6b-4b8c-9f6c-0123456789ab"
     row = one(connection, f"select '{text}'::uuid as id, array['{text}'::uuid] as ids")
     assert row == {"id": text, "ids": [text]}
-
-
-def test_rows_with_far_times_stop_neither_lists_nor_a_worker(
-    connection: Connection, database: Database
-) -> None:
-    add_events(connection, 6)
-    connection.execute("update outbox_event set created_at = '-infinity' where id = 2")
-    kill(connection, "KeyError: 'sku'", where="id <= 3")
-    connection.execute("update outbox_event set next_run_at = 'infinity' where id = 1")
-    connection.execute("update outbox_event set created_at = '0044-03-15 BC' where id = 5")
-    with OutboxRepository(database.url) as repository:
-        page = repository.list_dead_events(limit=1)
-        rest = repository.list_dead_events(after=page.next)
-        assert [event.id for event in (*page.events, *rest.events)] == [3, 2, 1]
-        assert rest.events[0].created_at == BEFORE_ALL_TIMES
-        assert len(repository.fetch_dead_events()) == 3
-        assert {event.id for event in repository.fetch_pending(10)} == {4, 5, 6}

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow
@@ -70,40 +72,45 @@ def archive_dead_events(
         SchemaError: the archive lacks a column of the outbox table, or archiving an event would
             change rows that refer to it.
     """
-    where: dict[str, object] = {"before": before, "times": None}
+    where: dict[str, Any] = {"before": before, "times": None}
     if only_exported:
         where["times"] = connection.fetch_one("archive.exported_times", before=before)["times"]
     if options.dry_run:
-        movable = connection.fetch_one("archive.count_movable", **where)["events"]
-        old = connection.fetch_one("archive.count_old", before=before)["events"]
-        return ArchiveResult(movable, -(-movable // BATCH), max(0, old - movable))
+        return _count_movable(connection, where)
     moved = batches = left = 0
-    after = {"after_time": _BEGINNING, "after_id": 0}
-
-    def move_batch() -> DictRow:
-        with connection.transaction():
-            with explain_archive_refusal():
-                batch = connection.fetch_one(
-                    "archive.move_batch",
-                    limit=BATCH,
-                    room=options.remaining_in_batch(moved, BATCH),
-                    now=audit.now,
-                    **where,
-                    **after,
-                )
-            if batch["moved"]:
-                filter_, events = {"before": before.isoformat()}, batch["moved"]
-                record_audit_entry(connection, "archive.move", filter_, audit=audit, events=events)
-            return batch
-
+    after: dict[str, Any] = {"after_time": _BEGINNING, "after_id": 0}
     while True:
-        batch = retry_after_conflict(move_batch)
+        room = options.remaining_in_batch(moved, BATCH)
+        batch = retry_after_conflict(
+            partial(_move_batch, connection, where | after | {"room": room}, audit)
+        )
         moved, batches = moved + batch["moved"], batches + bool(batch["moved"])
         left += batch["rows"] - batch["moved"] - batch["locked"]
         options.progress(moved)
         if batch["rows"] < BATCH:
             return ArchiveResult(moved, batches, left)
         after = {"after_time": batch["last_time"], "after_id": batch["last_id"]}
+
+
+def _count_movable(connection: Connection, where: dict[str, Any]) -> ArchiveResult:
+    movable = connection.fetch_one("archive.count_movable", **where)["events"]
+    old = connection.fetch_one("archive.count_old", before=where["before"])["events"]
+    return ArchiveResult(movable, -(-movable // BATCH), max(0, old - movable))
+
+
+def _move_batch(connection: Connection, where: dict[str, Any], audit: AuditContext) -> DictRow:
+    with connection.transaction():
+        with explain_archive_refusal():
+            batch = connection.fetch_one("archive.move_batch", limit=BATCH, now=audit.now, **where)
+        if batch["moved"]:
+            record_audit_entry(
+                connection,
+                "archive.move",
+                {"before": where["before"].isoformat()},
+                audit=audit,
+                events=batch["moved"],
+            )
+        return batch
 
 
 def discard_events(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dlq_pipelines.outbox.remove import RemovalPlan, RemovalScope
     from dlq_pipelines.postgres.connect import Connection
     from dlq_pipelines.postgres.queries import TableNames
+    from dlq_pipelines.settings import Settings
 
 
 class Script(StrEnum):
@@ -33,45 +34,50 @@ class Script(StrEnum):
     ROLES = "roles"
 
 
+_Plan = Annotated[
+    bool,
+    typer.Option(
+        "--plan",
+        "--dry-run",
+        help="List checks, statements on the table and pending migrations; change nothing.",
+    ),
+]
+_Check = Annotated[
+    bool, typer.Option("--check", help="Exit with 1 if migrations are pending; change nothing.")
+]
+_Print = Annotated[
+    Script | None,
+    typer.Option("--print", help="Print the migrations, or the roles, as a script for psql."),
+]
+_Remove = Annotated[
+    bool, typer.Option("--remove", help="Remove triggers, added columns and the schema instead.")
+]
+_KeepLedger = Annotated[
+    bool,
+    typer.Option(
+        "--keep-ledger", help="With --remove: keep the ledger, archived events and the audit log."
+    ),
+]
+_DiscardArchived = Annotated[
+    bool, typer.Option("--discard-archived", help="With --remove: drop archived events too.")
+]
+_RemovalReason = Annotated[
+    str, typer.Option(help="With --remove --keep-ledger: why, for the audit log.")
+]
+_Yes = Annotated[bool, typer.Option("--yes", help="With --remove: skip the confirmation.")]
+
+
 @with_output_format
 def migrate_command(
     actor: Actor,
-    plan: Annotated[
-        bool,
-        typer.Option(
-            "--plan",
-            "--dry-run",
-            help="List checks, statements on the table and pending migrations; change nothing.",
-        ),
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 if migrations are pending; change nothing.")
-    ] = False,
-    print_: Annotated[
-        Script | None,
-        typer.Option("--print", help="Print the migrations, or the roles, as a script for psql."),
-    ] = None,
-    remove: Annotated[
-        bool,
-        typer.Option("--remove", help="Remove triggers, added columns and the schema instead."),
-    ] = False,
-    keep_ledger: Annotated[
-        bool,
-        typer.Option(
-            "--keep-ledger",
-            help="With --remove: keep the ledger, archived events and the audit log.",
-        ),
-    ] = False,
-    discard_archived: Annotated[
-        bool,
-        typer.Option("--discard-archived", help="With --remove: drop archived events too."),
-    ] = False,
-    reason: Annotated[
-        str, typer.Option(help="With --remove --keep-ledger: why, for the audit log.")
-    ] = "the installation is removed",
-    yes: Annotated[
-        bool, typer.Option("--yes", help="With --remove: skip the confirmation.")
-    ] = False,
+    plan: _Plan = False,
+    check: _Check = False,
+    print_: _Print = None,
+    remove: _Remove = False,
+    keep_ledger: _KeepLedger = False,
+    discard_archived: _DiscardArchived = False,
+    reason: _RemovalReason = "the installation is removed",
+    yes: _Yes = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Apply pending migrations. Running it again changes nothing.
@@ -84,32 +90,20 @@ def migrate_command(
     `dlq migrate --remove --yes`.
     """
     from dlq_pipelines.installation import find_database
-    from dlq_pipelines.outbox.install import describe_shape
     from dlq_pipelines.outbox.remove import RemovalScope
-    from dlq_pipelines.postgres.migrate import render_migrations, render_roles
     from dlq_pipelines.settings import read_settings
 
-    _reject_combinations(
-        remove=remove,
-        keep_ledger=keep_ledger,
-        discard_archived=discard_archived,
-        other=check or print_ is not None,
-    )
+    scope = RemovalScope(keep_ledger, discard_archived)
+    _reject_combinations(scope, remove=remove, other=check or print_ is not None)
     settings = read_settings()
     audit, options = prepare_change(actor, reason, dry_run=plan)
-    if print_ is Script.ROLES:
-        typer.echo(render_roles(settings.names))
+    if print_ is not None:
+        _print_script(print_, settings)
         return
     with find_database(settings).connect() as connection:
-        if print_ is Script.MIGRATIONS:
-            shape = describe_shape(connection, settings.mapping)
-            typer.echo(render_migrations(connection.names, shape))
-        elif remove:
-            scope = RemovalScope(keep_ledger, discard_archived)
-            _print_removal(
-                *_remove(connection, scope, audit=audit, dry_run=options.dry_run, yes=yes),
-                format=format,
-            )
+        if remove:
+            removed = _remove(connection, scope, audit=audit, dry_run=options.dry_run, yes=yes)
+            _print_removal(*removed, format=format)
         elif check:
             _print_check(connection, settings.mapping, format)
         elif plan:
@@ -118,16 +112,28 @@ def migrate_command(
             _migrate(connection, settings.mapping, format, embedded=settings.database_url is None)
 
 
-def _reject_combinations(
-    *, remove: bool, keep_ledger: bool, discard_archived: bool, other: bool
-) -> None:
+def _print_script(script: Script, settings: "Settings") -> None:
+    """Print a script. That of the roles needs no database."""
+    from dlq_pipelines.installation import find_database
+    from dlq_pipelines.outbox.install import describe_shape
+    from dlq_pipelines.postgres.migrate import render_migrations, render_roles
+
+    if script is Script.ROLES:
+        typer.echo(render_roles(settings.names))
+        return
+    with find_database(settings).connect() as connection:
+        shape = describe_shape(connection, settings.mapping)
+        typer.echo(render_migrations(connection.names, shape))
+
+
+def _reject_combinations(scope: "RemovalScope", *, remove: bool, other: bool) -> None:
     for name, given in (
-        ("--keep-ledger", keep_ledger),
-        ("--discard-archived", discard_archived),
+        ("--keep-ledger", scope.keep_ledger),
+        ("--discard-archived", scope.discard_archived),
     ):
         if given and not remove:
             raise ValueError(f"{name} needs --remove.")
-    if keep_ledger and discard_archived:
+    if scope.keep_ledger and scope.discard_archived:
         raise ValueError("--keep-ledger cannot be combined with --discard-archived.")
     if remove and other:
         raise ValueError("--remove cannot be combined with --check or --print.")

@@ -62,6 +62,7 @@ class OutboxTableFacts:
     Attributes:
         key: the columns of its primary key; empty: unknown or none.
         states: the values of columns that `list_state_columns` names, by column.
+        time_zone: the default zone of the database's sessions.
     """
 
     schema: str
@@ -69,6 +70,7 @@ class OutboxTableFacts:
     columns: tuple[MappedColumn, ...]
     key: tuple[str, ...] = ()
     states: dict[str, tuple[StateCount, ...]] = field(default_factory=dict)
+    time_zone: str = "UTC"
 
     @property
     def full_name(self) -> str:
@@ -307,7 +309,8 @@ class _Proposal:
         ]
         if any(c.base_type == "timestamp without time zone" for c in self.columns.values()):
             lines.append(
-                'time_zone = "UTC"  # timestamps without time zone: where they are written'
+                f"time_zone = {_quote(self.facts.time_zone)}"
+                "  # timestamps without time zone: where they are written"
             )
             self.questions.append("time_zone: in which zone does the application write timestamps?")
         return "\n".join(lines)

@@ -15,6 +15,7 @@ from dlq_pipelines.outbox.inspect import (
     inspect_table,
 )
 from dlq_pipelines.outbox.mapping import DEFAULT_PRESET, Mapping, MappingError, load_mapping
+from dlq_pipelines.outbox.mapping_types import is_time_zone
 from dlq_pipelines.outbox.preflight import (
     SERVED_KINDS,
     PreflightCheck,
@@ -190,7 +191,10 @@ def read_outbox_facts(connection: Connection, schema: str, name: str) -> OutboxT
     states = {
         column: _list_values(connection, table, column) for column in list_state_columns(columns)
     }
-    return OutboxTableFacts(schema, name, columns, table.primary_key, states)
+    zone = connection.fetch_one("inspect.time_zone")["time_zone"]
+    return OutboxTableFacts(
+        schema, name, columns, table.primary_key, states, zone if is_time_zone(zone) else "UTC"
+    )
 
 
 def _list_values(connection: Connection, table: TableFacts, column: str) -> tuple[StateCount, ...]:

@@ -317,7 +317,7 @@ def _render_plain_text(
             "Use a pattern instead, or a generated jsonb column.",
         )
     if type_ == "jsonb":
-        path = quote_literal(_write_array(source.field))
+        path = quote_literal(write_array(source.field))
         return f"({text} operator(pg_catalog.#>>) {path})"
     if type_ == "bytea" or type_.endswith("[]"):
         raise _refuse(
@@ -368,9 +368,23 @@ def _render_time(key: str) -> Callable[[MappingSql, str], str]:
         reference = _refer(alias, column.name)
         if column.base_type == "timestamp with time zone":
             return reference
-        return _render_zone(reference, rendered.mapping.time_zone)
+        zone = _require_time_zone(rendered.mapping, f"columns.{key}", column)
+        return _render_zone(reference, zone)
 
     return render
+
+
+def _require_time_zone(mapping: Mapping, key: str, column: MappedColumn) -> str:
+    """Return the zone of timestamps; the database cannot know the zone of the application."""
+    if mapping.time_zone is None:
+        raise _refuse(
+            mapping,
+            key,
+            column,
+            "Write a mapping with the zone in which the application writes such timestamps: "
+            '`dlq adopt TABLE --write FILE`, and in the file time_zone = "Europe/Berlin".',
+        )
+    return mapping.time_zone
 
 
 def _render_zone(reference: str, zone: str) -> str:
@@ -406,7 +420,7 @@ def _refer(alias: str, column: str) -> str:
     return f"{alias}.{quote_identifier(column)}"
 
 
-def _write_array(values: Iterable[str]) -> str:
+def write_array(values: Iterable[str]) -> str:
     """Return the text of a PostgreSQL array."""
     quoted = (value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
     return "{" + ",".join(f'"{value}"' for value in quoted) + "}"
@@ -432,7 +446,7 @@ def _render_test(test: ColumnTest, alias: str) -> str:
     if test.kind is ComparisonKind.IS_NULL:
         return f"({reference} is {'null' if test.values[0] else 'not null'})"
     if test.kind is ComparisonKind.EQUALS and len(test.values) > 1:
-        values = quote_literal(_write_array(map(_write_scalar, test.values)))
+        values = quote_literal(write_array(map(_write_scalar, test.values)))
         return f"({reference} operator(pg_catalog.=) any ({values}))"
     operand = (
         _refer(alias, test.other_column)
@@ -527,9 +541,11 @@ def _render_assignment(rendered: MappingSql, assignment: RetryAssignment, due: s
     if assignment.plus_days:
         days = f"pg_catalog.make_interval(days => {assignment.plus_days})"
         due = f"({due}) operator(pg_catalog.+) {days}"
-    if rendered.columns[assignment.column].base_type == "timestamp with time zone":
+    column = rendered.columns[assignment.column]
+    if column.base_type == "timestamp with time zone":
         return f"({due})"
-    return f"pg_catalog.timezone({quote_literal(rendered.mapping.time_zone)}, ({due}))"
+    zone = _require_time_zone(rendered.mapping, f"retry.{assignment.column}", column)
+    return f"pg_catalog.timezone({quote_literal(zone)}, ({due}))"
 
 
 def _check_assignment(mapping: Mapping, assignment: RetryAssignment, column: MappedColumn) -> None:
@@ -545,5 +561,7 @@ def _check_assignment(mapping: Mapping, assignment: RetryAssignment, column: Map
         )
     if assignment.kind is AssignmentKind.DUE and column.base_type not in _TIMES:
         raise _refuse(mapping, key, column, "A due time needs timestamp with or without time zone.")
+    if assignment.kind is AssignmentKind.DUE and column.base_type != "timestamp with time zone":
+        _require_time_zone(mapping, key, column)
     if assignment.kind is AssignmentKind.CONSTANT and column.base_type not in _TIMES:
         _check_scalar(mapping, key, column, assignment.value)

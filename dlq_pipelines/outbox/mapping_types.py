@@ -135,7 +135,8 @@ class Mapping:
         schema: the schema of the table.
         table: the table.
         id: the key column.
-        time_zone: the zone of timestamps without a time zone.
+        time_zone: the zone of timestamps without a time zone; None: the mapping names none, and
+            such timestamps are refused, because a wrong zone makes every due time wrong by hours.
         dead: when a row is a dead event.
         delivered: when a row is delivered; None: unknown.
         deleted_is_delivered: whether a deleted row counts as delivered.
@@ -158,7 +159,7 @@ class Mapping:
     created_at: ColumnSource | None = None
     error: ValueSource | None = None
     died_at: ColumnSource | None = None
-    time_zone: str = "UTC"
+    time_zone: str | None = None
     delivered: RowCondition | None = None
     deleted_is_delivered: bool = False
     waiting: RowCondition | None = None

@@ -9,6 +9,7 @@ from dlq_pipelines.outbox.mapping_sql import (
     quote_identifier,
     quote_literal,
     render_mapping,
+    write_array,
 )
 from dlq_pipelines.outbox.mapping_types import (
     CANONICAL_COLUMNS,
@@ -150,7 +151,11 @@ def _render_changes(rendered: MappingSql) -> dict[str, str]:
     mapping, cast = rendered.mapping, rendered.payload_cast
     same = f"{quote_identifier(mapping.id)} = o.{quote_identifier(mapping.id)}"
     payload = mapping.payload
+    # The right to update a column is also the right to lock a row, so there is always one.
+    written = [assignment.column for assignment in mapping.retry or ()]
+    written += [] if payload is None or cast is None else [payload.column]
     return {
+        "written_columns": quote_literal(write_array(dict.fromkeys(written or [mapping.id]))),
         "can_release": "false" if mapping.retry is None else "true",
         "release": same if mapping.retry is None else rendered.release_assignments("given.due"),
         "payload_change": same

@@ -208,13 +208,8 @@ def retry_with_payload(
         release_batch(connection, parameters, audit=audit)
         with _explain_payload_errors(connection):
             connection.run("retry.replace_payload", deaths=batch.deaths, payload=payload)
-        record_audit_entry(
-            connection,
-            "retry.payload",
-            {"event_ids": [event_id]},
-            audit=audit,
-            events=1,
-        )
+        filter_ = {"event_ids": [event_id]}
+        record_audit_entry(connection, "retry.payload", filter_, audit=audit, events=1)
 
 
 def _build_not_retried_error(event_id: EventId, batch: DeathBatch) -> DlqError:

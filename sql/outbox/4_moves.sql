@@ -281,6 +281,11 @@ begin
 end
 $$;
 
+-- The columns of the application's table that retries write. The roles get the right to update
+-- these alone, and `dlq doctor` reads them from the catalog, which every role may read.
+create or replace function :"dlq_schema".written_columns() returns text[]
+    language sql immutable as $$ select :written_columns::text[] $$;
+
 -- What became of a released event whose row is gone.
 create or replace function :"dlq_schema".vanished_outcome() returns text
     language sql immutable as $$ select :vanished $$;

@@ -64,9 +64,14 @@ with narrower (relation, privilege, columns) as (  -- these columns only; null: 
     union all values
         (format('%%I.%%I', :'dlq_schema', 'death'), 'update', array['cause_id', 'ended_at']),
         (format('%%I.%%I', :'dlq_schema', 'outbox'), 'update', array['dead']),
-        (format('%%I.%%I', :'dlq_schema', 'archive'), 'update', array['dead']),
-        (format('%%I.%%I', :'outbox_schema', :'outbox_table'), 'update',
-            array['status', 'attempts', 'next_run_at', 'payload'])
+        (format('%%I.%%I', :'dlq_schema', 'archive'), 'update', array['dead'])
+    union all
+    -- From the text of the function: a role without rights may not call it.
+    select format('%%I.%%I', :'outbox_schema', :'outbox_table'), 'update',
+        substring(p.prosrc from '\{.*\}')::text[]
+    from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace and n.nspname = :'dlq_schema'
+    where p.proname = 'written_columns'
 ), known as (
     select
         c.oid,
@@ -92,7 +97,9 @@ select
     format(
         'grant %%s on %%s to %%I',
         string_agg(
-            need.privilege || coalesce(' (' || array_to_string(need.columns, ', ') || ')', ''),
+            need.privilege || coalesce(' (' || (
+                select string_agg(quote_ident(name), ', ') from unnest(need.columns) as c (name)
+            ) || ')', ''),
             ', ' order by need.privilege
         ),
         need.relation,

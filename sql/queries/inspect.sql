@@ -156,6 +156,11 @@ select current_setting('server_version_num')::integer as server_version,
     (select pg_catalog.has_schema_privilege(n.oid, 'create') from pg_catalog.pg_namespace n
         where n.nspname = :'dlq_schema') as may_create_in_dlq_schema
 
+-- name: time_zone
+-- The zone that sessions of the application have unless they set one.
+select case when s.reset_val in ('Etc/UTC', 'GMT') then 'UTC' else s.reset_val end as time_zone
+from pg_catalog.pg_settings s where s.name = 'TimeZone'
+
 -- name: server_process
 -- The server process that answers. Behind a transaction pooler it is any of the pool.
 select pg_catalog.pg_backend_pid() as pid

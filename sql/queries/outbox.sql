@@ -3,10 +3,10 @@
 -- name: fetch_pending
 -- Leases due events, oldest due first: they are due again when the lease ends, so no second worker
 -- gets them, and the crash of a worker loses none. skip locked: workers do not wait for each other.
--- By ctid: for a join by id the planner looks up the smallest id, past all dead index entries that
--- an archive run has just left, and each fetch took four times as long meanwhile.
+-- By an array of ids: for a join the planner looks up the smallest id, past all dead index entries
+-- that an archive run has just left, and each fetch took four times as long meanwhile.
 with due as (
-    select ctid as place, next_run_at from :"outbox_schema".:"outbox_table"
+    select id, next_run_at from :"outbox_schema".:"outbox_table"
     where status in ('pending', 'retry') and next_run_at <= clock_timestamp()
     order by next_run_at, id
     limit %(limit)s
@@ -14,11 +14,21 @@ with due as (
 ), leased as (
     update :"outbox_schema".:"outbox_table" e
     set next_run_at = clock_timestamp() + make_interval(secs => %(lease)s)
-    from due where e.ctid = due.place
-    returning e.id, e.aggregate_type, e.aggregate_id, e.event_type, e.payload, e.status, e.attempts,
-        due.next_run_at, e.created_at, e.last_error, e.last_error_at, null::timestamptz as dead_at
+    where e.id = any(array(select id from due))
+    returning e.id,
+        e.aggregate_type,
+        e.aggregate_id,
+        e.event_type,
+        e.payload,
+        e.status,
+        e.attempts,
+        e.created_at,
+        e.last_error,
+        e.last_error_at
 )
-select * from leased order by next_run_at, id
+select leased.*, due.next_run_at, null::timestamptz as dead_at
+from leased join due using (id)
+order by due.next_run_at, id
 
 -- name: mark_success
 -- Also an event that died meanwhile, because another worker had it after the lease, is delivered.

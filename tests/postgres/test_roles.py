@@ -46,8 +46,10 @@ from dlq_pipelines.reports.report import build_report, make_report
 from dlq_pipelines.retries.advance import advance_fix, withdraw_fix
 from dlq_pipelines.retries.fix import FixTerms
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, list_due_fixes, list_fixes, preview_fix
-from dlq_pipelines.retries.retry import retry_with_payload
+from dlq_pipelines.retries.retry import retry_selected, retry_with_payload
 from dlq_pipelines.retries.settle import settle_retries
+from tests.other_outboxes import install_shape
+from tests.outbox.table_shapes import read_shape
 from tests.rows import add_events, kill, one
 
 UTC_ZONE = ZoneInfo("UTC")
@@ -431,3 +433,22 @@ def test_roles_work_with_names_that_need_quotes(empty_database: Database) -> Non
                 )
             with OutboxRepository(urls["worker"], names=names) as repository:
                 assert repository.fetch_pending(1) == []
+
+
+def test_the_roles_have_the_rights_that_another_mapping_needs(empty_database: Database) -> None:
+    """On a uuid key and other names the operator retries, and may write no other column."""
+    with install_shape(empty_database, "django-outbox-pattern") as (database, owner):
+        for section in ("write", "give up"):
+            owner.execute(read_shape("django-outbox-pattern")[section].encode())
+        with granted_roles(database, database.names) as urls:
+            with replace(database, url=urls["operator"]).connect() as operator:
+                assert operator.run("doctor.rights").fetchall() == []
+                audit = AuditContext("ann", "asked", datetime.now(UTC))
+                done = retry_selected(
+                    operator, Selection(all=True), audit=audit, rate=None, max_retries=None
+                )
+                assert done.events == 1
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    operator.execute("update published set destination = 'x'")
+            with replace(database, url=urls["worker"]).connect() as worker:
+                assert one(worker, "select count(*) as n from published") == {"n": 1}

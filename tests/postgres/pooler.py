@@ -19,18 +19,21 @@ class TransactionPooler:
         self.idle: list[socket.socket] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
+        self.clients: list[tuple[socket.socket, threading.Thread]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self.listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+                thread = threading.Thread(target=self._serve, args=(client,), daemon=True)
+                self.clients.append((client, thread))
+                thread.start()
 
     def _serve(self, client: socket.socket) -> None:
-        server = socket.socket(socket.AF_UNIX)
-        server.connect(self.socket_path)
-        with suppress(OSError, EOFError):
+        with suppress(OSError, EOFError), client:
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self.socket_path)
             _relay(client, server, replace_key=True)
             self.idle.append(server)
             while select.select([client], [], []):
@@ -41,9 +44,14 @@ class TransactionPooler:
                     self.idle.append(server)
 
     def close(self) -> None:
-        """Close the listener and all idle sessions."""
-        for opened in (self.listener, *self.idle):
-            opened.close()
+        """Close the listener, end all clients, and close the sessions once no thread uses them."""
+        self.listener.close()
+        for client, thread in self.clients:
+            with suppress(OSError):  # a client that left is closed already
+                client.shutdown(socket.SHUT_RDWR)
+            thread.join()
+        for session in self.idle:
+            session.close()
 
 
 def _relay(client: socket.socket, server: socket.socket, *, replace_key: bool = False) -> None:

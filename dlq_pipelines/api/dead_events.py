@@ -3,7 +3,7 @@ them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -34,7 +34,6 @@ from dlq_pipelines.outbox.dead_events import (
     get_dead_event_stats,
     list_dead_events,
 )
-from dlq_pipelines.outbox.event import OutboxEvent
 from dlq_pipelines.retries.fix import Fix
 from dlq_pipelines.retries.history import (
     EventDeath,
@@ -173,17 +172,7 @@ class EventHistoryResponse:
     @classmethod
     def build(cls, found: EventHistory) -> Self:
         """Build from the history of an event."""
-        row: dict[str, Any] = dict.fromkeys(item.name for item in fields(OutboxEvent))
-        if found.event is not None:
-            row |= vars(found.event)
-        return cls(
-            **row | {"id": found.event_id},
-            payload_as_text=isinstance(row["payload"], str),
-            place=found.place,
-            deaths=found.deaths,
-            retries=found.retries,
-            fix=found.fix,
-        )
+        return cls(**found.to_record())
 
 
 @dataclass(frozen=True)

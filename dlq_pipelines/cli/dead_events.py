@@ -122,7 +122,7 @@ def count_dead_events_command(
         selection = Selection.build(filters, settings.zone, ids, default_all=True)
         found = get_dead_event_stats(connection, selection, now=datetime.now(UTC))
     if format is OutputFormat.JSON:
-        print_record(asdict(found), format=format)
+        print_record(found.to_record(), format=format)
         return
     groups = {
         "event type": found.by_event_type,
@@ -155,7 +155,7 @@ def show_event_command(event: EventId, format: OutputFormat = OutputFormat.TABLE
     with open_session() as (connection, settings):
         found = get_event_history(connection, parse_event_id(event))
     if format is not OutputFormat.TABLE:
-        print_record(asdict(found), format=format)
+        print_record(found.to_record(), format=format)
         return
     print_table([{"field": key, "value": value} for key, value in _summarize_event(found).items()])
     typer.echo()

@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from datetime import datetime, tzinfo
 from enum import StrEnum
 from typing import Annotated, Any
@@ -217,7 +217,7 @@ def _write_csv(rows: Sequence[Mapping[str, Any]], header: Sequence[str]) -> None
 def _format_csv_cell(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, list | tuple | dict | RawJson):
+    if isinstance(value, list | tuple | dict | RawJson) or is_dataclass(value):
         return render_json(value)
     if isinstance(value, datetime):
         return render_json(value).strip('"')

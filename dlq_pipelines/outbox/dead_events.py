@@ -143,7 +143,7 @@ def list_dead_events(
     if after is not None and skipped:
         raise ValueError("offset cannot be combined with after: leave one of them out")
     key = _FIRST_KEY if after is None else _decode_cursor(after)
-    plain = _reads_outbox_only(selection)
+    plain = _reads_dead_only(selection)
     parameters = _build_parameters(connection, selection)
     with connection.transaction():
         connection.run("session.use_one_snapshot")
@@ -199,8 +199,8 @@ def get_dead_event_stats(
     with connection.transaction():
         connection.run("session.use_one_snapshot")
         counted = (
-            _count_in_outbox(connection, parameters, by)
-            if _reads_outbox_only(selection)
+            _count_dead(connection, parameters, by)
+            if _reads_dead_only(selection)
             else _count_selected(connection, parameters)
         )
 
@@ -217,8 +217,8 @@ def get_dead_event_stats(
     )
 
 
-def _reads_outbox_only(selection: Selection) -> bool:
-    """Return whether columns of the outbox table alone select the events."""
+def _reads_dead_only(selection: Selection) -> bool:
+    """Return whether the columns of `dlq.dead_now` alone select the events."""
     return selection.to_json().keys() <= {"event_type", "aggregate_type", "since", "until", "all"}
 
 
@@ -261,7 +261,7 @@ def _find_deaths(
         key, offset, rows = _build_key(page["last_time"], page["last_id"]), 0, _SCAN_SIZE
 
 
-def _count_in_outbox(
+def _count_dead(
     connection: Connection, parameters: dict[str, Any], by: Collection[StatsDimension]
 ) -> dict[StatsDimension, Counter[Any]]:
     """Count types and ages by the indexes of the outbox table, causes by the ledger."""

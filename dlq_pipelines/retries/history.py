@@ -1,6 +1,6 @@
 """Reads the history of one event: its deaths, its retries, and where it is now."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -81,6 +81,20 @@ class EventHistory:
     retries: tuple[EventRetry, ...]
     fix: Fix | None
 
+    def to_record(self) -> dict[str, Any]:
+        """Return the event's fields and those of its history on one level."""
+        event: dict[str, Any] = dict.fromkeys(item.name for item in fields(OutboxEvent))
+        if self.event is not None:
+            event |= vars(self.event)
+        return event | {
+            "id": self.event_id,
+            "payload_as_text": isinstance(event["payload"], str),
+            "place": self.place,
+            "deaths": self.deaths,
+            "retries": self.retries,
+            "fix": self.fix,
+        }
+
 
 def get_event_history(connection: Connection, event_id: EventId) -> EventHistory:
     """Return the history of an event, read in one snapshot. Payloads are of the class `RawJson`.
@@ -92,21 +106,25 @@ def get_event_history(connection: Connection, event_id: EventId) -> EventHistory
     Raises:
         NotFoundError: the event does not exist, or it has never died.
     """
-    parameters = {"event_id": validate_event_id("event_id", event_id), "limit": _MAX_ROWS}
+    id_ = validate_event_id("event_id", event_id)
     with connection.transaction():
         connection.run("session.use_one_snapshot")
-        place = connection.fetch_one("retry.place", event_id=event_id)["place"]
+        known = connection.run("retry.identify", event_id=id_).fetchone()
+        if known is None:
+            raise NotFoundError(
+                f"Event {event_id} has never died.",
+                "`dlq dead-events list` lists the dead events.",
+            )
+        identity = {"event_id": id_, "created_at": known["created_at"]}
+        parameters = identity | {"limit": _MAX_ROWS}
+        place = connection.fetch_one("retry.place", **identity)["place"]
         deaths = tuple(EventDeath(**row) for row in connection.run("retry.deaths_of", **parameters))
         retries = tuple(
             EventRetry(**row | {"payload_before": _build_payload(row["payload_before"])})
             for row in connection.run("retry.retries_of", **parameters)
         )
-        row = connection.run("retry.event", event_id=event_id).fetchone()
-        fix = connection.run("retry.fix_of", event_id=event_id).fetchone()
-    if not deaths:
-        raise NotFoundError(
-            f"Event {event_id} has never died.", "`dlq dead-events list` lists the dead events."
-        )
+        row = connection.run("retry.event", **identity).fetchone()
+        fix = connection.run("retry.fix_of", **identity).fetchone()
     event = OutboxEvent.from_row(row | {"payload": _build_payload(row["payload"])}) if row else None
     return EventHistory(event_id, place, event, deaths, retries, build_fix(fix) if fix else None)
 

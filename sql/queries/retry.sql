@@ -307,27 +307,49 @@ where :"dlq_schema".selects(f, e:::"dlq_schema".dead_event)
             where x.id = %(fix_id)s and :"dlq_schema".selects(x, e:::"dlq_schema".dead_event)))
 order by tried.event_id, tried.event_created_at limit %(limit)s
 
+-- name: identify
+-- When the last event with this id that died was created. Ids may begin again after a truncate or a
+-- restore: earlier events with the same id are others.
+select d.event_created_at as created_at
+from :"dlq_schema".death d
+where d.event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
+order by d.died_at desc, d.id desc limit 1
+
 -- name: place
 -- The place of an event.
-with given as (select (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1] as id)
+with given as (
+    select (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1] as id,
+        %(created_at)s::timestamptz as created_at
+)
 select case
-    when exists (select from :"dlq_schema".outbox o where o.id = given.id) then 'outbox'
-    when exists (select from :"dlq_schema".archive a where a.id = given.id) then 'archive'
     when exists (
-        select from :"dlq_schema".purged p where p.event_id = given.id) then 'purged'
+        select from :"dlq_schema".outbox o
+        where o.id = given.id and o.created_at is not distinct from given.created_at) then 'outbox'
+    when exists (
+        select from :"dlq_schema".archive a
+        where a.id = given.id and a.created_at is not distinct from given.created_at) then 'archive'
+    when exists (
+        select from :"dlq_schema".purged p
+        join :"dlq_schema".death d on d.id = p.death_id
+        where p.event_id = given.id
+            and d.event_created_at is not distinct from given.created_at) then 'purged'
     else 'gone' end as place
 from given
 
 -- name: event
--- An event from the outbox, otherwise the last one of the id from the archive.
-with given as (select (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1] as id)
+-- An event from the outbox, otherwise from the archive.
+with given as (
+    select (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1] as id,
+        %(created_at)s::timestamptz as created_at
+)
 select event.*, (
         select max(d.died_at) from :"dlq_schema".death d
         where d.event_id = event.id
             and d.event_created_at is not distinct from event.created_at
             and event.dead) as dead_at
 from (
-    select o.id,
+    select 1 as place,
+        o.id,
         o.aggregate_type,
         o.aggregate_id,
         o.event_type,
@@ -341,7 +363,8 @@ from (
         o.dead
     from :"dlq_schema".outbox o where o.id = (select id from given)
     union all
-    select a.id,
+    select 2,
+        a.id,
         a.aggregate_type,
         a.aggregate_id,
         a.event_type,
@@ -353,11 +376,10 @@ from (
         a.error,
         a.error_at,
         a.dead
-    from (
-        select a.* from :"dlq_schema".archive a where a.id = (select id from given)
-        order by a.archived_at desc limit 1) a
-    where not exists (select from :"dlq_schema".outbox o where o.id = a.id)
+    from :"dlq_schema".archive a where a.id = (select id from given)
 ) event
+join given on event.created_at is not distinct from given.created_at
+order by event.place limit 1
 
 -- name: deaths_of
 select d.id,
@@ -370,6 +392,7 @@ select d.id,
     g.reason as discard_reason
 from :"dlq_schema".shown_death d left join :"dlq_schema".discard g on g.death_id = d.id
 where d.event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
+    and d.event_created_at is not distinct from %(created_at)s::timestamptz
 order by d.died_at desc, d.id desc limit %(limit)s
 
 -- name: retries_of
@@ -385,14 +408,23 @@ select death_id,
     settled_at
 from :"dlq_schema".retry
 where event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
+    and event_created_at is not distinct from %(created_at)s::timestamptz
 order by retried_at desc, death_id desc limit %(limit)s
 
 -- name: fix_of
 -- The open fix that targets an event, otherwise the last fix that released it.
-with given as (select (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1] as id)
+with given as (
+    select (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1] as id,
+        %(created_at)s::timestamptz as created_at
+)
 select f.* from :"dlq_schema".fix f cross join given
-where f.id = (select max(r.fix_id) from :"dlq_schema".retry r where r.event_id = given.id)
+where f.id = (
+        select max(r.fix_id) from :"dlq_schema".retry r
+        where r.event_id = given.id
+            and r.event_created_at is not distinct from given.created_at)
     or f.closed_at is null and exists (
         select from :"dlq_schema".dead_event e
-        where e.event_id = given.id and :"dlq_schema".selects(f, e))
+        where e.event_id = given.id
+            and e.event_created_at is not distinct from given.created_at
+            and :"dlq_schema".selects(f, e))
 order by f.closed_at is null desc, f.id desc limit 1

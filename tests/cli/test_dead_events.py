@@ -64,7 +64,7 @@ def test_show_prints_the_whole_history_of_an_event(
     assert history.keys() == HISTORY_KEYS
     assert all(death.keys() == DEATH_KEYS for death in history["deaths"])
     assert all(retry.keys() == RETRY_KEYS for retry in history["retries"])
-    assert (history["place"], history["event"]["status"], history["event"]["payload"]) == (
+    assert (history["place"], history["status"], history["payload"]) == (
         "outbox", "pending", {"sku": "B-2"},
     )  # fmt: skip
     assert [(death["error"], death["attempts"]) for death in history["deaths"]] == [
@@ -109,7 +109,7 @@ def test_show_finds_an_event_outside_the_outbox(dlq: Run, connection: Connection
         event: read_json(dlq("dead-events", "show", str(event), "--json")) for event in (1, 2, 3)
     }
     assert [shown[event]["place"] for event in shown] == ["archive", "purged", "gone"]
-    assert [shown[event]["event"] and shown[event]["event"]["status"] for event in shown] == [
+    assert [shown[event]["status"] for event in shown] == [
         "dead",
         None,
         None,
@@ -153,7 +153,7 @@ def test_a_very_long_text_is_cut_in_tables_and_whole_in_json(
     assert len(out) < 50_000
     assert "more characters; --json prints all of them" in out
     history = read_json(dlq("dead-events", "show", "1", "--json"))
-    assert (len(history["event"]["payload"]["x"]), len(history["deaths"][0]["error"])) == (
+    assert (len(history["payload"]["x"]), len(history["deaths"][0]["error"])) == (
         30_000,
         30_010,
     )

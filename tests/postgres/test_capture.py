@@ -20,6 +20,7 @@ from dlq_pipelines.outbox.reconcile import ReconciliationResult, reconcile_event
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import create_host_tables
+from dlq_pipelines.retries.history import get_event_history
 from dlq_pipelines.retries.retry import retry_events
 from tests.retries.helpers import wait_until_blocked
 from tests.rows import add_events, kill, one
@@ -307,6 +308,8 @@ def test_an_event_with_a_reused_id_inherits_nothing(connection: Connection) -> N
     assert list_known(connection) == [1]
     parked = connection.fetch_one("reconcile.observe")
     assert parked["dead"] == 1
+    history = get_event_history(connection, 1)
+    assert (history.place, len(history.deaths), history.retries) == ("outbox", 1, ())
     done = retry_events(connection, [1], audit=make_audit())
     assert done.events == 1
 

@@ -122,7 +122,7 @@ def count_dead_events_command(
         selection = Selection.build(filters, settings.zone, ids, default_all=True)
         found = get_dead_event_stats(connection, selection, now=datetime.now(UTC))
     if format is OutputFormat.JSON:
-        print_record(found.to_record(), format=format)
+        print_record(asdict(found), format=format)
         return
     groups = {
         "event type": found.by_event_type,

@@ -85,7 +85,7 @@ def test_any_payload_is_listed_and_shown(
     assert found["payload"] == (payload if is_text else shown)
     (printed,) = json.loads(dlq("dead-events", "list", "--json").out)["events"]
     assert (printed["id"], printed["payload"]) == (ID, shown)
-    assert json.loads(dlq("dead-events", "show", ID, "--json").out)["event_id"] == ID
+    assert json.loads(dlq("dead-events", "show", ID, "--json").out)["id"] == ID
     for command in (("list",), ("list", "--format", "csv"), ("show", ID)):
         ended = dlq("dead-events", *command)
         assert ended.code == 0, ended.err

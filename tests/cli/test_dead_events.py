@@ -1,12 +1,14 @@
 """Checks `dlq dead-events`: show, retry, retry-batch, discard."""
 
 import json
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from dlq_pipelines.api.dead_events import EventHistoryResponse
 from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
@@ -20,7 +22,7 @@ from tests.cli.conftest import CAUSE, ERROR, Ended, Run, add_dead_events, read_j
 from tests.rows import add_events, date_deaths, kill, one, park
 
 HOSTILE = "\x1b[2J[bold]\x9b31m\u202eZoë"
-HISTORY_KEYS = {"event_id", "place", "event", "deaths", "retries", "fix"}
+HISTORY_KEYS = {field.name for field in fields(EventHistoryResponse)}
 DEATH_KEYS = {
     "id", "died_at", "attempts", "cause_id", "error", "discarded_at", "discarded_by",
     "discard_reason",

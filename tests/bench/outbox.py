@@ -51,7 +51,7 @@ def measure() -> Iterator[Figure]:
             connection.execute("alter table outbox_event add column last_error text")
         with ours.connect() as connection:
             install_outbox(connection)
-        for operation, statement, bound in (("a death", DIE, 1.25), ("a success", SUCCEED, 1.10)):
+        for operation, statement, bound in (("a death", DIE, 1.35), ("a success", SUCCEED, 1.15)):
             with (
                 psycopg.connect(ours.url, autocommit=True) as migrated,
                 psycopg.connect(bare.url, autocommit=True) as plain,

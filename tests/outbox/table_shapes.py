@@ -1,7 +1,7 @@
 """Reads the tables of `shapes/`, and inspects a table as an installation would.
 
-A file has sections: `create` the table, `write` an event, its worker's `give up`, and how the
-worker would `take` and deliver an event that waits.
+A file has sections: `create` the table, `write` an event, its worker's `give up`, how the worker
+would `take` an event that waits, and how it would `deliver` what it has taken.
 """
 
 import re
@@ -27,7 +27,7 @@ SHAPES = sorted(file.stem for file in FOLDER.glob("*.sql"))
 def read_shape(name: str) -> dict[str, str]:
     """Return the statements of a shape by section."""
     text = (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
-    parts = re.split(r"(?m)^-- (create|write|give up|take)$", text)
+    parts = re.split(r"(?m)^-- (create|write|give up|take|deliver)$", text)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 

@@ -129,10 +129,10 @@ def test_names_and_types_decide_for_other_tables(
         assert_loads_again(proposed)
         assert proposed.preset is None
         connection.execute(shape["give up"])
-        assert_served(connection, proposed.mapping, shape["take"])
+        assert_served(connection, proposed.mapping, shape)
 
 
-def assert_served(connection: Connection, mapping: Mapping, take: str) -> None:
+def assert_served(connection: Connection, mapping: Mapping, shape: dict[str, str]) -> None:
     """The dead row is read, a retry makes its worker take it, and then it is delivered."""
     rendered = render_for(connection, mapping)
     (row,) = connection.execute(write_select(rendered)).fetchall()
@@ -140,12 +140,13 @@ def assert_served(connection: Connection, mapping: Mapping, take: str) -> None:
     assert row["event_type"] == "order.placed"
     assert row["payload"] == '{"total": 3}'
     assert row["aggregate_id"] is not None
-    assert connection.execute(take).rowcount == 0
+    assert connection.execute(shape["take"]).rowcount == 0
     connection.execute(
         f"update {name_table(mapping)} o set {rendered.release_assignments('now()')} "
         f"where {rendered.condition('dead')}"
     )
-    assert connection.execute(take).rowcount == 1
+    assert connection.execute(shape["take"]).rowcount == 1
+    assert connection.execute(shape["deliver"]).rowcount == 1
     (row,) = connection.execute(write_select(rendered)).fetchall()
     if mapping.delivered is not None:
         assert (row["dead"], row["delivered"], row["waiting"]) == (False, True, False)
@@ -169,7 +170,7 @@ def test_numbers_of_states_are_asked_for(empty_database: Database) -> None:
         assert_loads_again(proposed)
         assert proposed.mapping.id == "id"
         connection.execute("delete from outbox_events where status = 0")
-        assert_served(connection, proposed.mapping, shape["take"])
+        assert_served(connection, proposed.mapping, shape)
         assert "Check:" in proposed.text
         assert any("0 the state of a waiting event" in question for question in proposed.questions)
 

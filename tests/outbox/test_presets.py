@@ -116,6 +116,12 @@ def test_its_worker_takes_a_retried_event(empty_database: Database, preset: str)
         assert row["waiting"] is True
         assert row["attempts"] in {0, None}
         assert connection.execute(shape["take"]).rowcount == 1
+        (row,) = read_view(connection, rendered)
+        assert not row["dead"]
+        assert not row["delivered"]
+        is_visible = rendered.mapping.working is not None
+        assert (row["working"], row["waiting"]) == (is_visible, not is_visible)
+        assert connection.execute(shape["deliver"]).rowcount == 1
         rows = read_view(connection, rendered)
         assert [row["delivered"] for row in rows] in ([True], [])
         assert rows or rendered.mapping.deleted_is_delivered

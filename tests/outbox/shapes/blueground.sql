@@ -20,5 +20,11 @@ values (1, 'order.placed', 'PENDING', '{"total": 3}', '7', 0, now() at time zone
 -- give up
 update outbox_item set status = 'FAILED', retries = 5;
 -- take
-update outbox_item set status = 'COMPLETED'
+update outbox_item
+set status = 'RUNNING', last_execution = now() at time zone 'utc',
+    rerun_after = now() at time zone 'utc' + interval '1 hour'
 where status = 'PENDING' and next_run <= now() at time zone 'utc';
+-- deliver
+update outbox_item
+set status = 'COMPLETED', delete_after = now() at time zone 'utc' + interval '10 days'
+where status = 'RUNNING';

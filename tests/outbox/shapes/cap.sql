@@ -19,5 +19,9 @@ update cap.published
 set "StatusName" = 'Failed', "Retries" = 50, "ExpiresAt" = now() + interval '15 days',
     "Content" = '{"Headers":{"cap-msg-id":"1","cap-exception":"KeyError--\u003Ex"},"Value":{}}';
 -- take
-update cap.published set "StatusName" = 'Succeeded'
+select from cap.published
+where "Retries" < 50 and "StatusName" in ('Failed', 'Scheduled') for update skip locked;
+-- deliver
+update cap.published
+set "StatusName" = 'Succeeded', "ExpiresAt" = now() at time zone 'utc' + interval '1 day'
 where "Retries" < 50 and "StatusName" in ('Failed', 'Scheduled');

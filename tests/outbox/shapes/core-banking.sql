@@ -16,4 +16,6 @@ values ('order', 7, 'order.placed', '{"total": 3}');
 -- give up
 update outbox_message set status = 'FAILED', error_message = 'KeyError: x';
 -- take
-update outbox_message set status = 'SENT' where status = 'PENDING';
+select from outbox_message where status = 'PENDING' for update skip locked;
+-- deliver
+update outbox_message set status = 'SENT', error_message = null where status = 'PENDING';

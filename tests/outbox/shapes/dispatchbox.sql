@@ -16,5 +16,8 @@ values ('order', '7', 'order.placed', '{"total": 3}');
 -- give up
 update outbox_event set status = 'dead', attempts = 5;
 -- take
+select from outbox_event
+where status in ('pending', 'retry') and next_run_at <= now() for update skip locked;
+-- deliver
 update outbox_event set status = 'done', attempts = attempts + 1
 where status in ('pending', 'retry') and next_run_at <= now();

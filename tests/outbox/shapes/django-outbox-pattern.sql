@@ -17,4 +17,6 @@ values (gen_random_uuid(), null, 'order.placed', '{"total": 3}', now(), now() + 
 -- give up
 update published set status = -1, retry = 50, expires_at = now() - interval '1 day';
 -- take
-update published set status = 2 where status = 1 and expires_at >= now();
+select from published where status = 1 and expires_at >= now() for update skip locked;
+-- deliver
+update published set status = 2, retry = 1 where status = 1 and expires_at >= now();

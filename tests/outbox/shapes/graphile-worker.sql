@@ -22,6 +22,11 @@ create table graphile_worker._private_jobs (
 -- write
 insert into graphile_worker._private_jobs (task_id, payload) values (1, '{"total": 3}');
 -- give up
-update graphile_worker._private_jobs set attempts = 25, last_error = 'KeyError: x';
+update graphile_worker._private_jobs
+set attempts = 25, last_error = 'KeyError: x', locked_by = null, locked_at = null;
 -- take
-delete from graphile_worker._private_jobs where is_available and run_at <= now();
+update graphile_worker._private_jobs
+set attempts = attempts + 1, locked_by = 'worker', locked_at = now()
+where is_available and run_at <= now();
+-- deliver
+delete from graphile_worker._private_jobs where locked_by = 'worker';

@@ -18,5 +18,9 @@ values ('a', '{"total": 3}', now() at time zone 'utc', 0, false, 0, false);
 -- give up
 update txno_outbox set blocked = true, attempts = 5;
 -- take
-update txno_outbox set processed = true
+select from txno_outbox
+where nextattempttime <= now() at time zone 'utc' and not blocked and not processed
+for update skip locked;
+-- deliver
+delete from txno_outbox
 where nextattempttime <= now() at time zone 'utc' and not blocked and not processed;

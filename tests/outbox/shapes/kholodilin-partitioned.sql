@@ -19,6 +19,9 @@ create table outbox_events_archive partition of outbox_events for values from (1
 insert into outbox_events (aggregate_id, partition_key, event_type, payload, status)
 values ('7', '7', 'order.placed', '{"total": 3}', 0);
 -- give up
-update outbox_events set status = 90, retry_count = 5;
+update outbox_events set status = 90, retry_count = 5, locked_by = null, locked_until = null;
 -- take
-update outbox_events set status = 100 where status = 0 and locked_by is null;
+update outbox_events set locked_by = 'worker', locked_until = now() + interval '1 minute'
+where status = 0 and locked_by is null;
+-- deliver
+update outbox_events set status = 100, locked_by = null, locked_until = null where status = 0;

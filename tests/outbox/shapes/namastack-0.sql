@@ -18,5 +18,8 @@ values ('a', 'NEW', '7', 'order.placed', '{"total": 3}', now() at time zone 'utc
 -- give up
 update outbox_record set status = 'FAILED', retry_count = 3;
 -- take
+select from outbox_record
+where status = 'NEW' and next_retry_at <= now() at time zone 'utc' for update skip locked;
+-- deliver
 update outbox_record set status = 'COMPLETED', completed_at = now() at time zone 'utc'
 where status = 'NEW' and next_retry_at <= now() at time zone 'utc';

@@ -20,5 +20,8 @@ values ('a', 'NEW', '7', 'order.placed', '{"total": 3}', null, now(), null, 0, n
 -- give up
 update outbox_record set status = 'FAILED', failure_count = 3, failure_reason = 'KeyError: x';
 -- take
+select from outbox_record
+where status = 'NEW' and next_retry_at <= now() for update skip locked;
+-- deliver
 update outbox_record set status = 'COMPLETED', completed_at = now()
 where status = 'NEW' and next_retry_at <= now();

@@ -26,6 +26,10 @@ set state = 'discarded', attempt = 20, discarded_at = timezone('utc', now()),
     errors = array['{"attempt": 1, "error": "first"}', '{"attempt": 20, "error": "KeyError: x"}']
              ::jsonb[];
 -- take
-update oban_jobs set state = 'completed', completed_at = timezone('utc', now())
+update oban_jobs
+set state = 'executing', attempt = attempt + 1, attempted_at = timezone('utc', now())
 where state in ('available', 'scheduled', 'retryable') and attempt < max_attempts
     and scheduled_at <= timezone('utc', now());
+-- deliver
+update oban_jobs set state = 'completed', completed_at = timezone('utc', now())
+where state = 'executing';

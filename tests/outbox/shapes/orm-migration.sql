@@ -18,4 +18,6 @@ values ('order', gen_random_uuid(), 'order.placed', '{"total": 3}');
 -- give up
 update outbox_events set status = 'dead', attempts = 5, error = 'KeyError: x';
 -- take
+select from outbox_events where status = 'pending' for update skip locked;
+-- deliver
 update outbox_events set status = 'processed', processed_at = now() where status = 'pending';

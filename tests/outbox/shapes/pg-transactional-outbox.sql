@@ -23,6 +23,12 @@ values (gen_random_uuid(), 'order', '7', 'order.placed', '{"total": 3}');
 update outbox.outbox
 set abandoned_at = clock_timestamp(), started_attempts = 5, finished_attempts = 5;
 -- take
-update outbox.outbox set processed_at = clock_timestamp(), finished_attempts = 1
+update outbox.outbox
+set locked_until = clock_timestamp() + interval '5 seconds',
+    started_attempts = started_attempts + 1
 where processed_at is null and abandoned_at is null and locked_until <= now()
     and started_attempts < 5;
+-- deliver
+update outbox.outbox
+set processed_at = clock_timestamp(), finished_attempts = finished_attempts + 1
+where processed_at is null and abandoned_at is null and started_attempts > finished_attempts;

@@ -24,5 +24,9 @@ values ('order', 'order.placed', '7', '{"total": 3}');
 -- give up
 update procrastinate_jobs set status = 'failed', attempts = 5;
 -- take
-update procrastinate_jobs set status = 'succeeded', attempts = attempts + 1
+update procrastinate_jobs set status = 'doing'
 where status = 'todo' and (scheduled_at is null or scheduled_at <= now());
+-- deliver
+update procrastinate_jobs
+set status = 'succeeded', abort_requested = false, attempts = attempts + 1
+where status = 'doing';

@@ -29,5 +29,9 @@ update river_job
 set state = 'discarded', attempt = 25, finalized_at = now(),
     errors = array['{"at": "", "attempt": 25, "error": "KeyError: x", "trace": ""}']::jsonb[];
 -- take
-update river_job set state = 'completed', attempt = attempt + 1, finalized_at = now()
+update river_job
+set state = 'running', attempt = attempt + 1, attempted_at = now(),
+    attempted_by = array_append(attempted_by, 'worker')
 where state = 'available' and scheduled_at <= now();
+-- deliver
+update river_job set state = 'completed', finalized_at = now() where state = 'running';

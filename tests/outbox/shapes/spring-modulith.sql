@@ -16,5 +16,10 @@ values (gen_random_uuid(), 'mail', 'order.placed', '{"total": 3}', now(), null, 
 -- give up
 update event_publication set status = 'FAILED', completion_attempts = 3;
 -- take
-update event_publication set status = 'COMPLETED', completion_date = now()
+update event_publication
+set status = 'RESUBMITTED', completion_attempts = completion_attempts + 1,
+    last_resubmission_date = now()
 where completion_date is null and status <> 'RESUBMITTED' and status <> 'FAILED';
+-- deliver
+update event_publication set status = 'COMPLETED', completion_date = now()
+where completion_date is null and status = 'RESUBMITTED';

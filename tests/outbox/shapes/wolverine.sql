@@ -17,4 +17,6 @@ insert into wolverine.wolverine_dead_letters
 values (gen_random_uuid(), null, '\x7b5c', 'order.placed', 'local://orders', 'shop', 'KeyError',
         'x', now(), false);
 -- take
+select from wolverine.wolverine_dead_letters where replayable for update skip locked;
+-- deliver
 delete from wolverine.wolverine_dead_letters where replayable;

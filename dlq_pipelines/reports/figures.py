@@ -218,8 +218,10 @@ class CauseFigures:
         above_limit: whether the day had more deaths than that, whatever the state.
         share: of the deaths of the day, 0 to 1.
         aggregates: distinct aggregates with a death, which rank the causes: by deaths alone, one
-            order that dies all day would precede a hundred orders that died once.
-        aggregate_type: the type of all these aggregates; None if there are several types.
+            order that dies all day would precede a hundred orders that died once. An event without
+            an aggregate counts for itself.
+        aggregate_type: the type of all these aggregates, `event` for events without one; None if
+            there are several types.
         event_types: the most frequent event types with their deaths.
         event_type_count: number of event types.
         trend: deaths by day, oldest first, the day last.

@@ -156,7 +156,7 @@ class FixPreview:
 
     Attributes:
         events: dead events that the fix targets.
-        aggregates: aggregates of these events.
+        aggregates: aggregates of these events; an event without one counts for itself.
         parked: events among them that the fix skips, because they are parked.
         overtaken: events among them after which a newer event of their aggregate was delivered;
             None: unknown, because the table has no index by aggregate and is too large to count in

@@ -25,7 +25,12 @@ with target as (
             or e.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
         and :"dlq_schema".selects(f, e)
 )
-select count(*) as events, count(distinct (aggregate_type, aggregate_id)) as aggregates,
+select count(*) as events,
+    -- An event without an aggregate stands for itself.
+    count(distinct (
+        aggregate_type,
+        aggregate_id,
+        case when aggregate_id = '' then event_id end)) as aggregates,
     count(*) filter (where parked) as parked
 from target
 

@@ -101,8 +101,16 @@ with event as (
                 and r.event_created_at is not distinct from event.event_created_at
                 and (r.outcome = 'delivered'
                     or r.late_at is not null
-                    -- Its worker deletes what it delivers; the outcome is recorded later.
-                    or r.outcome is null and :"dlq_schema".vanished_outcome() = 'delivered'))
+                    -- Its worker deletes what it delivers: the outcome is recorded later, or the
+                    -- delivery came after the retry had timed out.
+                    or :"dlq_schema".vanished_outcome() = 'delivered'
+                        and coalesce(r.outcome, 'timed_out') = 'timed_out'
+                        and not exists (
+                            select from :"dlq_schema".death again
+                            where again.event_id = event.event_id
+                                and again.event_created_at
+                                    is not distinct from event.event_created_at
+                                and again.id > r.death_id)))
         or exists (
             select from :"dlq_schema".purged p
             join :"dlq_schema".death d on d.id = p.death_id

@@ -95,13 +95,18 @@ with cell as (
     from (
         select cause_id,
             count(*) as aggregates,
-            min(aggregate_type collate "C") as first_type,
-            max(aggregate_type collate "C") as last_type
+            min(affected_type collate "C") as first_type,
+            max(affected_type collate "C") as last_type
         from (
-            select cause_id, aggregate_type, aggregate_id
+            -- An event without an aggregate stands for itself.
+            select cause_id,
+                case when aggregate_id = '' then 'event' else aggregate_type end as affected_type
             from :"dlq_schema".death
             where died_at >= %(start)s and died_at < %(until)s
-            group by cause_id, aggregate_type, aggregate_id
+            group by cause_id,
+                aggregate_type,
+                aggregate_id,
+                case when aggregate_id = '' then event_id end
         ) aggregate
         group by cause_id
     ) d
@@ -129,7 +134,10 @@ select * from ranked where position <= %(limit)s or cause_id is null order by po
 -- Distinct aggregates of causes with merged members. An aggregate that two members affected counts
 -- once.
 select coalesce(c.merged_into, c.id) as cause_id,
-    count(distinct (d.aggregate_type, d.aggregate_id)) as aggregates
+    count(distinct (
+        d.aggregate_type,
+        d.aggregate_id,
+        case when d.aggregate_id = '' then d.event_id end)) as aggregates
 from :"dlq_schema".cause c
 join :"dlq_schema".death d
     on d.cause_id = c.id and d.died_at >= %(start)s and d.died_at < %(until)s

@@ -10,7 +10,10 @@ where d.died_at >= (%(day)s::date)::timestamp at time zone %(zone)s
     and d.died_at < (%(day)s::date + 1)::timestamp at time zone %(zone)s
 
 -- name: causes
-select d.cause_id, count(*) as deaths, count(distinct (d.aggregate_type, d.aggregate_id)) as aggregates,
+select d.cause_id, count(*) as deaths, count(distinct (
+        case when d.aggregate_id = '' then 'event' else d.aggregate_type end,
+        coalesce(nullif(d.aggregate_id, ''), d.event_id::text))) as aggregates,
+   
     count(distinct d.event_type) as event_types, max(d.died_at) as last_seen, min(d.attempts) as fewest,
     max(d.attempts) as most
 from :"dlq_schema".shown_death d
@@ -66,8 +69,8 @@ with bounds as (
 ), dead as (
     select last.* from last
     left join :"dlq_schema".retry r on r.event_id = last.event_id and r.death_id = last.id
-    left join :"outbox_schema".:"outbox_table" e
-        on e.id = last.event_id and e.status = 'dead' and e.created_at = last.event_created_at
+    left join :"dlq_schema".outbox e
+        on e.id = last.event_id and e.dead and e.created_at is not distinct from last.event_created_at
             and not exists (
                 select from :"dlq_schema".death later where later.event_id = e.id
                     and later.event_created_at = e.created_at and later.id > last.id)

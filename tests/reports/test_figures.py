@@ -23,7 +23,7 @@ from dlq_pipelines.reports.figures import (
 )
 from dlq_pipelines.reports.read import read_report_figures
 from dlq_pipelines.reports.states import CauseState
-from dlq_pipelines.reports.wording import format_cause_label
+from dlq_pipelines.reports.wording import format_aggregates, format_cause_label
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY
 from tests.rows import one
@@ -130,6 +130,28 @@ def test_causes_are_ranked_by_distinct_aggregates_and_muted_ones_come_last(
         (1, "wide", 3, 3), (2, "often", 1, 10), (3, "quiet", 5, 5),
     ]  # fmt: skip
     assert figures.causes[2].state is CauseState.MUTED
+
+
+def test_an_event_without_an_aggregate_counts_for_itself(connection: Connection) -> None:
+    """An event that dies twice is one, also in a cause that two causes were merged into."""
+    window = ReportWindow(DAY, BERLIN)
+    for cause in ("few", "many", "member"):
+        add_cause(connection, cause)
+    for event in range(3):
+        add_death(connection, window.start, cause="many", event=event, aggregate="")
+        add_death(connection, window.start, cause="member", event=event, aggregate="")
+    for n in range(9):
+        add_death(
+            connection, window.start + timedelta(minutes=n), cause="few", event=20, aggregate=""
+        )
+    count_again(connection)
+    merge_causes(connection, "member", into="many", audit=AuditContext("ann", "one", LATER))
+    figures = read(connection, window)
+    assert [(c.cause_id, c.aggregates, c.deaths) for c in figures.causes] == [
+        ("many", 3, 6),
+        ("few", 1, 9),
+    ]
+    assert format_aggregates(figures.causes[0]) == "3 events"
 
 
 def test_merged_causes_are_one_and_count_an_aggregate_once(connection: Connection) -> None:

@@ -8,7 +8,8 @@ third of a second to create.
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -22,6 +23,14 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.embedded import start_server
 from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.memory import home_in_memory, remove_data
+from tests.shapes import (
+    REFERENCE,
+    SHAPES,
+    OutboxShape,
+    ShapedOutbox,
+    install_other_shape,
+    name_database,
+)
 
 # No generated test depends on the speed of the machine.
 settings.register_profile("dlq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -117,6 +126,38 @@ def connection(database: Database) -> Iterator[Connection]:
     """An open connection to `database`, in autocommit mode."""
     with database.connect() as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def find_template(
+    request: pytest.FixtureRequest, server_url: str
+) -> Iterator[Callable[[OutboxShape], str]]:
+    """A function that returns the database to clone for a shape, installed at its first use."""
+    names: dict[str, str] = {}
+    with ExitStack() as databases:
+
+        def find(shape: OutboxShape) -> str:
+            if shape is REFERENCE:
+                return str(request.getfixturevalue("template"))
+            if shape.name not in names:
+                name = databases.enter_context(_new_database(server_url))
+                install_other_shape(database_url(server_url, name), shape)
+                names[shape.name] = name
+            return names[shape.name]
+
+        yield find
+
+
+@pytest.fixture(params=SHAPES)
+def outbox(
+    request: pytest.FixtureRequest, server_url: str, find_template: Callable[[OutboxShape], str]
+) -> Iterator[ShapedOutbox]:
+    """An installed outbox for one test, which runs for each shape."""
+    shape = SHAPES[request.param]
+    with _new_database(server_url, find_template(shape)) as name:
+        database = name_database(database_url(server_url, name), shape)
+        with database.connect() as opened:
+            yield ShapedOutbox(shape, database, opened)
 
 
 @pytest.fixture

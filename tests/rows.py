@@ -1,11 +1,12 @@
 """Rows that tests start from, written in SQL as an application would."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.validate import EventId
 
 
 def add_events(
@@ -35,7 +36,7 @@ def kill(
             )
 
 
-def park(connection: Connection, ids: list[int], *, retries: int = 3) -> None:
+def park(connection: Connection, ids: Sequence[EventId], *, retries: int = 3) -> None:
     """Add earlier deaths and retries to dead events: three retries park them."""
     with connection.transaction():
         connection.execute(
@@ -44,13 +45,14 @@ def park(connection: Connection, ids: list[int], *, retries: int = 3) -> None:
             " select d.event_id, d.event_created_at, d.aggregate_type, d.aggregate_id,"
             " d.event_type, d.attempts, d.died_at - n * interval '1 hour', d.error,"
             " d.own_cause_id, d.died_at"
-            " from dlq.dead_event d, generate_series(1, %s) n where d.event_id = any(%s)"
+            " from dlq.dead_event d, generate_series(1, %s) n"
+            " where d.event_id = any(dlq.event_ids(%s::text[]))"
             " returning *)"
             " insert into dlq.retry (death_id, event_id, event_created_at, aggregate_type,"
             " aggregate_id, actor, reason, retried_at, due_at, outcome, settled_at)"
             " select id, event_id, event_created_at, aggregate_type, aggregate_id, 'ann', 'asked',"
             " died_at, died_at, 'died_again', died_at from past",
-            [retries, ids],
+            [retries, [str(id_) for id_ in ids]],
         )
 
 

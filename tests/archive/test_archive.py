@@ -30,6 +30,7 @@ from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from tests.rows import deaths_at, one
+from tests.shapes import ShapedOutbox
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ZONE = ZoneInfo("Europe/Berlin")
@@ -84,6 +85,19 @@ def add_deaths(
 ) -> None:
     """Add dead events that died so many days ago."""
     add_deaths_at(connection, count, NOW - timedelta(days=days_ago), error, event_type)
+
+
+def add_old_deaths(
+    outbox: ShapedOutbox,
+    count: int,
+    *,
+    days_ago: float,
+    error: str = "KeyError: 'a'",
+    event_type: str = "paid",
+) -> None:
+    """Add dead events of any shape that died so many days ago."""
+    with deaths_at(outbox.connection, NOW - timedelta(days=days_ago)):
+        outbox.add_dead(count, error=error, event_type=event_type, classified=False)
 
 
 def flag_first_cause(
@@ -142,38 +156,32 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "BATCH", 10)
 
 
-def test_old_dead_events_are_archived_unchanged(connection: Connection) -> None:
+def test_old_dead_events_are_archived_unchanged(outbox: ShapedOutbox) -> None:
     """Other events stay in the outbox. A second run archives nothing."""
-    add_deaths(connection, 2, days_ago=31)
-    add_deaths(connection, 3, days_ago=29)
-    connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload)"
-        " values ('o', '1', 'e', '{}')"
-    )
-    connection.execute(
-        "update outbox_event set last_error = 'Zoë', next_run_at = '2026-01-02', attempts = 7,"
-        " last_error_at = '2026-01-03' where id = 1"
-    )
-    before = connection.execute(
-        "select *, payload::text as payload from outbox_event where id <= 2 order by id"
-    ).fetchall()
+    connection = outbox.connection
+    add_old_deaths(outbox, 2, days_ago=31)
+    add_old_deaths(outbox, 3, days_ago=29)
+    outbox.add_events(1)
+    outbox.give_up([1], "Zoë", attempts=7)
+    rows = f"select *, {outbox.shape.columns['payload']} as text from {{}} order by {{}}"
+    key, table = outbox.shape.key, outbox.shape.table
+    before = connection.execute(rows.format(table, f"{key} limit 2").encode()).fetchall()
     assert run_archive(connection) == ArchiveResult(moved=2, batches=1, left=0)
-    after = connection.execute(
-        "select *, payload::text as payload from dlq.archived order by id"
-    ).fetchall()
+    after = connection.execute(rows.format("dlq.archived", key).encode()).fetchall()
     assert after == [
         {**row, "dlq_death_id": death, "dlq_archived_at": NOW}
         for death, row in enumerate(before, start=1)
     ]
-    assert count_events(connection) == (4, 2)
+    assert outbox.count_rows() == (4, 2)
     assert run_archive(connection) == ArchiveResult(moved=0, batches=0, left=0)
     assert count_audited_events(connection) == 2
 
 
 @pytest.mark.usefixtures("_small_batches")
-def test_events_are_archived_in_batches_each_with_its_audit_entry(connection: Connection) -> None:
+def test_events_are_archived_in_batches_each_with_its_audit_entry(outbox: ShapedOutbox) -> None:
     """Batches can divide events that died at the same microsecond."""
-    add_deaths(connection, 25, days_ago=40)
+    connection = outbox.connection
+    add_old_deaths(outbox, 25, days_ago=40)
     assert run_archive(connection) == ArchiveResult(moved=25, batches=3, left=0)
     rows = connection.execute(
         "select events, filter, actor, reason from dlq.audit order by id"
@@ -217,16 +225,17 @@ def test_a_dry_run_returns_the_result_of_the_real_run(
     [(0, None, {1, 2, 3}), (0, "paid", {1, 2}), (32, None, {1}), (32, "paid", {1})],
 )
 def test_events_that_an_open_fix_selects_stay(
-    connection: Connection, flagged_days_ago: int, event_type: str | None, kept: set[int]
+    outbox: ShapedOutbox, flagged_days_ago: int, event_type: str | None, kept: set[int]
 ) -> None:
     """Events of its cause and type that died before it was flagged stay until it is closed."""
-    add_deaths(connection, 1, days_ago=33)
-    add_deaths(connection, 1, days_ago=31)
-    add_deaths(connection, 1, days_ago=31, event_type="sent")
-    add_deaths(connection, 1, days_ago=33, error="ValueError: b")
+    connection = outbox.connection
+    add_old_deaths(outbox, 1, days_ago=33)
+    add_old_deaths(outbox, 1, days_ago=31)
+    add_old_deaths(outbox, 1, days_ago=31, event_type="sent")
+    add_old_deaths(outbox, 1, days_ago=33, error="ValueError: b")
     fix = flag_first_cause(connection, days_ago=flagged_days_ago, event_type=event_type)
     assert run_archive(connection) == ArchiveResult(moved=4 - len(kept), batches=1, left=len(kept))
-    assert {row["id"] for row in connection.execute("select id from outbox_event")} == kept
+    assert {row["n"] for row in outbox.read_rows()} == kept
     connection.execute(
         "update dlq.fix set status = 'halted', closed_at = now() where id = %s", [fix]
     )
@@ -297,38 +306,39 @@ def test_the_day_of_an_event_is_the_day_in_the_time_zone_of_the_export(
     assert run_archive(connection, only_exported=True).moved == 1
 
 
-def test_an_event_whose_id_is_in_the_archive_already_is_archived(connection: Connection) -> None:
+def test_an_event_whose_id_is_in_the_archive_already_is_archived(outbox: ShapedOutbox) -> None:
     """Ids begin again after a truncate. The archive has both events, and both are accounted for."""
-    add_deaths(connection, 3, days_ago=32)
+    connection = outbox.connection
+    add_old_deaths(outbox, 3, days_ago=32)
     assert run_archive(connection).moved == 3
-    connection.execute("truncate outbox_event restart identity")
-    add_deaths(connection, 2, days_ago=31)
+    connection.execute(f"truncate {outbox.shape.table}".encode())
+    outbox.written = 0  # ids begin again
+    add_old_deaths(outbox, 2, days_ago=31)
     assert run_archive(connection) == ArchiveResult(moved=2, batches=1, left=0)
-    assert count_events(connection) == (0, 5)
-    ids = "select array_agg(id order by dlq_death_id) as ids from dlq.archived"
+    assert outbox.count_rows() == (0, 5)
+    ids = f"select array_agg({outbox.shape.number} order by dlq_death_id) as ids from dlq.archived"
     assert one(connection, ids) == {"ids": [1, 2, 3, 1, 2]}
     assert connection.fetch_one("reconcile.unaccounted") == BALANCED
 
 
 @pytest.mark.usefixtures("_small_batches")
-def test_a_killed_run_leaves_whole_batches_and_the_next_run_continues(
-    connection: Connection, database: Database
-) -> None:
+def test_a_killed_run_leaves_whole_batches_and_the_next_run_continues(outbox: ShapedOutbox) -> None:
     """The connection ends in the third batch, after the move and before its audit entry."""
-    add_deaths(connection, 45, days_ago=31)
+    connection = outbox.connection
+    add_old_deaths(outbox, 45, days_ago=31)
     connection.execute(
         "create function die() returns trigger language plpgsql as $$ begin"
         " if (select count(*) from dlq.audit) = 2"
         " then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$;"
         "create trigger die before insert on dlq.audit for each row execute function die()"
     )
-    with database.connect() as own, pytest.raises(psycopg.OperationalError):
+    with outbox.database.connect() as own, pytest.raises(psycopg.OperationalError):
         run_archive(own)
-    assert count_events(connection) == (25, 20)
+    assert outbox.count_rows() == (25, 20)
     assert count_audited_events(connection) == 20
     connection.execute("drop trigger die on dlq.audit")
     assert run_archive(connection).moved == 25
-    assert count_events(connection) == (0, 45)
+    assert outbox.count_rows() == (0, 45)
 
 
 @pytest.mark.usefixtures("_small_batches")
@@ -375,14 +385,15 @@ def test_a_run_does_not_wait_for_another(connection: Connection, database: Datab
     assert count_audited_events(connection) == 45
 
 
-def test_a_concurrently_retried_event_stays(connection: Connection, database: Database) -> None:
+def test_a_concurrently_retried_event_stays(outbox: ShapedOutbox) -> None:
     """A locked row is skipped; the next run reads it again."""
-    add_deaths(connection, 2, days_ago=31)
-    with database.connect() as other, other.transaction():
-        other.execute("update outbox_event set status = 'pending' where id = 1")
+    connection = outbox.connection
+    add_old_deaths(outbox, 2, days_ago=31)
+    with outbox.database.connect() as other, other.transaction():
+        outbox.try_again([1], due=NOW, through=other)
         assert run_archive(connection).moved == 1
     assert run_archive(connection) == ArchiveResult(moved=0, batches=0, left=0)
-    assert count_events(connection) == (1, 1)
+    assert outbox.count_rows() == (1, 1)
 
 
 DELETE = "delete from outbox_event where id = 2;"
@@ -637,30 +648,32 @@ def test_ids_that_are_generated_always_stay_the_same(empty_database: Database) -
         assert connection.execute(rows).fetchall() == before
 
 
-def test_discarded_events_are_archived_at_once_with_their_reason(connection: Connection) -> None:
+def test_discarded_events_are_archived_at_once_with_their_reason(outbox: ShapedOutbox) -> None:
     """Regardless of age and export. The ledger has actor and reason; a dry run only counts."""
-    add_deaths(connection, 3, days_ago=0.1)
+    connection = outbox.connection
+    add_old_deaths(outbox, 3, days_ago=0.1)
     audit = AuditContext("ann", "test data", NOW)
-    selection = Selection(event_ids=(1, 3, 99))
+    ids = outbox.event_ids(1, 3, 99)
+    selection = Selection(event_ids=tuple(ids))
     assert (
         discard_events(connection, selection, audit=audit, options=RunOptions(dry_run=True)).events
         == 2
     )
-    assert count_events(connection) == (3, 0)
+    assert outbox.count_rows() == (3, 0)
     assert discard_events(connection, selection, audit=audit).events == 2
     assert discard_events(connection, selection, audit=audit).events == 0
-    assert count_events(connection) == (1, 2)
+    assert outbox.count_rows() == (1, 2)
     discarded = connection.execute(
-        "select event_id, actor, reason, discarded_at from dlq.discard order by 1"
+        "select event_id::text, actor, reason, discarded_at from dlq.discard order by 1"
     ).fetchall()
     assert [tuple(row.values()) for row in discarded] == [
-        (n, "ann", "test data", NOW) for n in (1, 3)
+        (str(id_), "ann", "test data", NOW) for id_ in ids[:2]
     ]
     entry = one(connection, "select kind, events, filter from dlq.audit")
     assert entry == {
         "kind": "archive.discard",
         "events": 2,
-        "filter": {"event_ids": [1, 3, 99], "more": 0},
+        "filter": {"event_ids": ids, "more": 0},
     }
     assert connection.fetch_one("reconcile.unaccounted") == BALANCED
 

@@ -23,6 +23,7 @@ from dlq_pipelines.retries.fixes import FixFlag, flag_fix, get_stage_outcomes
 from dlq_pipelines.retries.retry import retry_events
 from dlq_pipelines.retries.settle import settle_retries
 from tests.rows import add_events, date_deaths, deaths_at, kill, one
+from tests.shapes import ShapedOutbox
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUDIT = AuditContext("job", "retention", NOW)
@@ -54,6 +55,20 @@ def add_archived_events(connection: Connection, count: int, *, days_ago: int) ->
     archive_dead_events(connection, before=NOW, only_exported=False, audit=audit)
 
 
+def add_old_deaths(outbox: ShapedOutbox, count: int, *, days_ago: int) -> None:
+    """Add classified dead events of any shape that died so many days ago."""
+    with deaths_at(outbox.connection, NOW - timedelta(days=days_ago)):
+        outbox.add_dead(count, classified=False)
+    classify_deaths(outbox.connection, zone=ZoneInfo("UTC"))
+
+
+def add_old_archived_events(outbox: ShapedOutbox, count: int, *, days_ago: int) -> None:
+    """Add dead events of any shape that were archived so many days ago, a day after their death."""
+    add_old_deaths(outbox, count, days_ago=days_ago + 1)
+    audit = AuditContext("job", "retention", NOW - timedelta(days=days_ago))
+    archive_dead_events(outbox.connection, before=NOW, only_exported=False, audit=audit)
+
+
 def run_purge(connection: Connection, *, days: int = 365, dry_run: bool = False) -> PurgeResult:
     """Purge what was archived more than so many days ago."""
     before, options = NOW - timedelta(days=days), RunOptions(dry_run=dry_run)
@@ -65,10 +80,11 @@ def count_archive(connection: Connection) -> int:
     return int(one(connection, "select count(*) as n from dlq.archived")["n"])
 
 
-def test_old_archived_events_are_deleted_and_recorded(connection: Connection) -> None:
+def test_old_archived_events_are_deleted_and_recorded(outbox: ShapedOutbox) -> None:
     """In batches, each with its audit entry. The books balance; a second run deletes nothing."""
-    add_archived_events(connection, 25, days_ago=366)
-    add_archived_events(connection, 3, days_ago=364)
+    connection = outbox.connection
+    add_old_archived_events(outbox, 25, days_ago=366)
+    add_old_archived_events(outbox, 3, days_ago=364)
     before = NOW - timedelta(days=365)
     assert count_purgeable(connection, before=before) == 25
     assert connection.fetch_one("alert.purged_soon", before=before, look=100) == {"events": 25}
@@ -90,15 +106,16 @@ def test_old_archived_events_are_deleted_and_recorded(connection: Connection) ->
     assert connection.fetch_one("reconcile.unaccounted") == BALANCED
 
 
-def test_a_purge_hides_no_lost_event(connection: Connection) -> None:
+def test_a_purge_hides_no_lost_event(outbox: ShapedOutbox) -> None:
     """The check names an event that was deleted without a record."""
-    add_archived_events(connection, 5, days_ago=366)
-    connection.execute("delete from dlq.archived where id = 2")
+    connection = outbox.connection
+    add_old_archived_events(outbox, 5, days_ago=366)
+    connection.execute("delete from dlq.archived where dlq_death_id = 2")
     assert run_purge(connection) == PurgeResult(4, 1)
     assert connection.fetch_one("reconcile.unaccounted") == {
         "missing": 1,
         "duplicated": 0,
-        "event_ids": ["2"],
+        "event_ids": [str(outbox.event_id(2))],
     }
 
 
@@ -142,19 +159,20 @@ def test_a_purge_that_fails_deletes_nothing_without_a_record(
     assert connection.fetch_one("reconcile.unaccounted") == BALANCED
 
 
-def test_deaths_are_purged_once_their_event_is_delivered_or_purged(connection: Connection) -> None:
+def test_deaths_are_purged_once_their_event_is_delivered_or_purged(outbox: ShapedOutbox) -> None:
     """Deaths of dead, archived and pending events stay, deaths without an outcome, and the rollup.
 
     A dry run returns the number and changes nothing.
     """
-    add_archived_events(connection, 12, days_ago=1200)  # 1 to 12: purged
+    connection = outbox.connection
+    add_old_archived_events(outbox, 12, days_ago=1200)  # 1 to 12: purged
     run_purge(connection)
-    add_archived_events(connection, 1, days_ago=1200)  # 13: still in the archive
-    add_deaths(connection, 5, days_ago=1200)  # 14 to 18
-    retry_events(connection, [15, 16, 17], audit=AUDIT)
-    connection.execute("update outbox_event set status = 'done' where id in (15, 16)")
+    add_old_archived_events(outbox, 1, days_ago=1200)  # 13: still in the archive
+    add_old_deaths(outbox, 5, days_ago=1200)  # 14 to 18
+    retry_events(connection, outbox.event_ids(15, 16, 17), audit=AUDIT)
+    outbox.deliver([15, 16])
     connection.execute(
-        "update dlq.retry set outcome = 'delivered', settled_at = now() where event_id = 15"
+        "update dlq.retry set outcome = 'delivered', settled_at = now() where death_id = 15"
     )
     rollup = one(connection, "select sum(deaths) as n from dlq.cause_day")
     ledger = (
@@ -170,8 +188,9 @@ def test_deaths_are_purged_once_their_event_is_delivered_or_purged(connection: C
     assert purge_deaths(connection, before=NOW - timedelta(days=1095), audit=AUDIT) == PurgeResult(
         13, 2
     )
-    kept = one(connection, "select array_agg(event_id order by event_id) as ids from dlq.death")
-    assert kept == {"ids": [13, 14, 16, 17, 18]}
+    kept = connection.execute("select event_id::text from dlq.death order by id").fetchall()
+    ids = map(str, outbox.event_ids(13, 14, 16, 17, 18))
+    assert [row["event_id"] for row in kept] == list(ids)
     assert one(connection, "select sum(deaths) as n from dlq.cause_day") == rollup
     assert one(connection, "select count(*) as n from dlq.purged")["n"] == 0
     assert connection.fetch_one("reconcile.unaccounted") == BALANCED

@@ -26,6 +26,7 @@ from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from tests.rows import deaths_at, one
+from tests.shapes import ShapedOutbox
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUDIT = AuditContext("ann", "late fix", NOW)
@@ -52,6 +53,17 @@ def add_dead_events(
             [event_type, error, count],
         )
     classify_deaths(connection, zone=ZoneInfo("UTC"))
+
+
+def add_old_deaths(
+    outbox: ShapedOutbox, count: int, *, error: str = ERROR, event_type: str = "e"
+) -> None:
+    """Add classified dead events of any shape, one death a minute."""
+    first = f"timestamptz '{(NOW - timedelta(days=40)).isoformat()}'"
+    before = outbox.written
+    with deaths_at(outbox.connection, f"{first} + (d.id - {before}) * interval '1 minute'"):
+        outbox.add_dead(count, error=error, event_type=event_type, classified=False)
+    classify_deaths(outbox.connection, zone=ZoneInfo("UTC"))
 
 
 def run_archive(connection: Connection) -> int:
@@ -120,44 +132,53 @@ def test_a_restored_event_is_unchanged_and_has_no_second_death(connection: Conne
     ids=["a cause", "ids", "a type", "a text", "times", "all"],
 )
 def test_only_selected_events_are_restored(
-    connection: Connection, selection: Selection, restored: set[int]
+    outbox: ShapedOutbox, selection: Selection, restored: set[int]
 ) -> None:
     """The dry run returns the same number and changes nothing."""
-    add_dead_events(connection, 3)
-    add_dead_events(connection, 2, error="ValueError: other", event_type="f")
+    connection = outbox.connection
+    add_old_deaths(outbox, 3)
+    add_old_deaths(outbox, 2, error="ValueError: other", event_type="f")
+    before = outbox.read_text()
     run_archive(connection)
+    if selection.event_ids is not None:
+        ids = tuple(map(int, selection.event_ids))
+        selection = replace(selection, event_ids=tuple(outbox.event_ids(*ids)))
     assert restore_events(
         connection, selection, audit=AUDIT, options=RunOptions(dry_run=True)
     ).events == len(restored)
-    assert count_events(connection) == (0, 5)
+    assert outbox.count_rows() == (0, 5)
     assert restore_events(connection, selection, audit=AUDIT).events == len(restored)
-    assert {row["id"] for row in connection.execute("select id from outbox_event")} == restored
+    assert {row["n"] for row in outbox.read_rows()} == restored
+    assert set(outbox.read_text()) <= set(before)
 
 
-def test_blocked_and_discarded_events_stay_archived_and_are_counted(connection: Connection) -> None:
+def test_blocked_and_discarded_events_stay_archived_and_are_counted(outbox: ShapedOutbox) -> None:
     """A discarded event is restored if its id is given."""
-    add_dead_events(connection, 3)
-    discard_events(connection, Selection(event_ids=(1,)), audit=AUDIT)
+    connection = outbox.connection
+    add_old_deaths(outbox, 3)
+    first, second = outbox.event_ids(1, 2)
+    discard_events(connection, Selection(event_ids=(first,)), audit=AUDIT)
     run_archive(connection)
-    connection.execute(
-        "insert into outbox_event (id, aggregate_type, aggregate_id, event_type, payload)"
-        " values (2, 'o', '1', 'e', '{}')"
-    )
+    outbox.written = 1  # the next event has the id of the second
+    outbox.add_events(1)
     assert restore_events(connection, ALL, audit=AUDIT) == RestoreResult(
         1, 1, blocked=1, discarded=1, locked=0
     )
-    assert restore_events(connection, Selection(event_ids=(1, 2)), audit=AUDIT) == RestoreResult(
+    named = Selection(event_ids=(first, second))
+    assert restore_events(connection, named, audit=AUDIT) == RestoreResult(
         1, 1, blocked=1, discarded=0, locked=0
     )
     assert one(connection, "select count(*) as n from dlq.discard") == {"n": 0}
 
 
-def test_one_of_two_archived_events_of_the_same_id_is_restored(connection: Connection) -> None:
+def test_one_of_two_archived_events_of_the_same_id_is_restored(outbox: ShapedOutbox) -> None:
     """Ids begin again after a truncate. The outbox has room for one: the last that died."""
+    connection = outbox.connection
     for _ in range(2):
-        add_dead_events(connection, 2)
+        add_old_deaths(outbox, 2)
         run_archive(connection)
-        connection.execute("truncate outbox_event restart identity")
+        connection.execute(f"truncate {outbox.shape.table}".encode())
+        outbox.written = 0  # ids begin again
     for restored in (2, 0):
         done = restore_events(connection, ALL, audit=AUDIT)
         assert done == RestoreResult(restored, restored // 2, blocked=2, discarded=0, locked=0)
@@ -170,21 +191,21 @@ def test_one_of_two_archived_events_of_the_same_id_is_restored(connection: Conne
     }
 
 
-def test_locked_events_stay_archived_and_are_counted(
-    connection: Connection, database: Database
-) -> None:
+def test_locked_events_stay_archived_and_are_counted(outbox: ShapedOutbox) -> None:
     """In a dry run too. The error for given ids names the reason."""
-    add_dead_events(connection, 3)
+    connection = outbox.connection
+    add_old_deaths(outbox, 3)
     run_archive(connection)
-    named = Selection(event_ids=(1, 2))
-    with database.connect() as other, other.transaction():
-        other.execute("select from dlq.archived where id < 3 for update")
+    first, second = outbox.event_ids(1, 2)
+    named = Selection(event_ids=(first, second))
+    with outbox.database.connect() as other, other.transaction():
+        other.execute("select from dlq.archived order by dlq_death_id limit 2 for update")
         held = restore_events(connection, named, audit=AUDIT)
         assert held == RestoreResult(0, 0, blocked=0, discarded=0, locked=2)
         for dry_run in (True, False):
             done = restore_events(connection, ALL, audit=AUDIT, options=RunOptions(dry_run=dry_run))
             assert done == RestoreResult(1, 1, blocked=0, discarded=0, locked=2)
-    assert count_events(connection) == (1, 2)
+    assert outbox.count_rows() == (1, 2)
     for done, kind, message in (
         (held, RefusedError, "Other transactions hold these 2 events"),
         (
@@ -202,8 +223,9 @@ def test_locked_events_stay_archived_and_are_counted(
         assert (type(error), message in str(error)) == (kind, True)
 
 
-def test_a_later_fix_releases_restored_events(connection: Connection) -> None:
-    add_dead_events(connection, 3)
+def test_a_later_fix_releases_restored_events(outbox: ShapedOutbox) -> None:
+    connection = outbox.connection
+    add_old_deaths(outbox, 3)
     run_archive(connection)
     restore_events(connection, ALL, audit=AUDIT)
     now = datetime.now(UTC)

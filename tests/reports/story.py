@@ -20,6 +20,7 @@ from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
 from dlq_pipelines.retries.retry import retry_events
 from tests.rows import date_deaths, deaths_at
+from tests.shapes import ShapedOutbox, adapt_connection
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAY = date(2026, 11, 20)
@@ -60,15 +61,15 @@ MAIL = (
 
 @dataclass
 class Story:
-    """The database of the story, and the fixes of its last day."""
+    """The outbox of the story, and the fixes of its last day."""
 
-    connection: Connection
+    outbox: ShapedOutbox
     label_fix: int = 0
     route_fix: int = 0
 
 
 def add_deaths(
-    connection: Connection,
+    outbox: ShapedOutbox,
     count: int,
     error: str,
     at: datetime,
@@ -79,57 +80,52 @@ def add_deaths(
     aggregates: int = 10_000,
 ) -> None:
     """Insert events that died one after the other, each written an hour before its death."""
-    with deaths_at(connection, "d.event_created_at + interval '1 hour'"):
-        connection.execute(
-            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-            " attempts, last_error, last_error_at, created_at, next_run_at)"
-            " select 'order', mod(e, %(aggregates)s)::text, %(type)s, '{}', 'dead', %(attempts)s,"
-            " %(error)s, at, at - interval '1 hour', at from ("
-            " select n + coalesce((select max(id) from outbox_event), 0) as e,"
-            " %(at)s::timestamptz + n * %(minutes)s * interval '1 minute' as at"
-            " from generate_series(1, %(count)s) n) death",
-            {
-                "count": count,
-                "error": error,
-                "at": at,
-                "type": event_type,
-                "minutes": minutes,
-                "attempts": attempts,
-                "aggregates": aggregates,
-            },
+    with deaths_at(outbox.connection, "d.event_created_at + interval '1 hour'"):
+        numbers = outbox.add_events(count, event_type=event_type, aggregates=aggregates)
+        died = (
+            f"timestamptz '{at.isoformat()}'"
+            f" + (n - {numbers[0] - 1}) * {minutes} * interval '1 minute'"
         )
+        outbox.date_events(numbers, created=f"{died} - interval '1 hour'", due=died)
+        outbox.give_up_together(numbers, error, attempts=attempts)
 
 
-def create_story(connection: Connection) -> Story:
-    """Play everything until the end of the day. The last deaths are not classified yet."""
-    start = WINDOW.start
+def create_story(given: Connection | ShapedOutbox) -> Story:
+    """Play everything until the end of the day. The last deaths are not classified yet.
+
+    Args:
+        given: an outbox, or a connection to the reference table.
+    """
+    outbox = given if isinstance(given, ShapedOutbox) else adapt_connection(given)
+    connection, start = outbox.connection, WINDOW.start
     for ago in range(20, 0, -1):
         at = start - timedelta(days=ago) + timedelta(hours=7)
-        add_deaths(connection, 6 + ago % 3, LABEL, at, event_type="order.paid")
-        add_deaths(connection, 4 + ago % 2, REFUSED, at + timedelta(hours=3))
-        add_deaths(connection, 8, MAIL, at, event_type="letter.due", attempts=2)
+        add_deaths(outbox, 6 + ago % 3, LABEL, at, event_type="order.paid")
+        add_deaths(outbox, 4 + ago % 2, REFUSED, at + timedelta(hours=3))
+        add_deaths(outbox, 8, MAIL, at, event_type="letter.due", attempts=2)
         if ago > 6:
-            add_deaths(connection, 5, CARRIER, at, event_type="parcel.packed")
-        add_deaths(connection, 3, ROUTE, at, event_type="order.paid")
+            add_deaths(outbox, 5, CARRIER, at, event_type="parcel.packed")
+        add_deaths(outbox, 3, ROUTE, at, event_type="order.paid")
     classify_deaths(connection, zone=BERLIN)
-    _verify_carrier_fix(connection, start - timedelta(days=5, hours=10))
-    story = Story(connection)
+    _verify_carrier_fix(outbox, start - timedelta(days=5, hours=10))
+    story = Story(outbox)
     _play_day(story, start)
     return story
 
 
-def _verify_carrier_fix(connection: Connection, now: datetime) -> None:
+def _verify_carrier_fix(outbox: ShapedOutbox, now: datetime) -> None:
     """Verify a fix days before the day."""
     carrier = flag_fix(
-        connection,
+        outbox.connection,
         FixFlag(Selection(cause=compute_cause_key(CARRIER)), RetryPolicy(order="none")),
         audit=AuditContext("shipping-team", "the carrier's new address", now),
     )
-    _advance(connection, carrier.id, now, deliver=True, times=6)
+    _advance(outbox, carrier.id, now, deliver=True, times=6)
 
 
 def _play_day(story: Story, start: datetime) -> None:
-    connection, hour = story.connection, timedelta(hours=1)
+    outbox, hour = story.outbox, timedelta(hours=1)
+    connection = outbox.connection
     archive_dead_events(
         connection,
         before=start - timedelta(days=14),
@@ -137,15 +133,15 @@ def _play_day(story: Story, start: datetime) -> None:
         audit=AuditContext("archive", "retention", start + 3 * hour),
     )
     reconcile_events(connection, now=start + 3 * hour)
-    add_deaths(connection, 7, LABEL, start + 2 * hour, event_type="order.paid")
-    add_deaths(connection, 12, CARRIER, start + 6 * hour, event_type="parcel.packed")
-    add_deaths(connection, 76, REFUSED, start + 8 * hour, minutes=3)
-    add_deaths(connection, 22, REFUSED, start + 8 * hour, event_type="order.cancelled", minutes=9)
+    add_deaths(outbox, 7, LABEL, start + 2 * hour, event_type="order.paid")
+    add_deaths(outbox, 12, CARRIER, start + 6 * hour, event_type="parcel.packed")
+    add_deaths(outbox, 76, REFUSED, start + 8 * hour, minutes=3)
+    add_deaths(outbox, 22, REFUSED, start + 8 * hour, event_type="order.cancelled", minutes=9)
     for name, count in (("orders_reference_key", 19), ("payments_pkey", 8)):
         add_deaths(
-            connection, count, DOUBLE.format(name=name), start + 10 * hour, event_type="order.paid"
+            outbox, count, DOUBLE.format(name=name), start + 10 * hour, event_type="order.paid"
         )
-    add_deaths(connection, 9, MAIL, start + 9 * hour, event_type="letter.due", attempts=2)
+    add_deaths(outbox, 9, MAIL, start + 9 * hour, event_type="letter.due", attempts=2)
     classify_deaths(connection, zone=BERLIN)
     mark_regressed_causes(connection, now=start + 7 * hour)
     set_cause_text(
@@ -169,12 +165,13 @@ def _play_day(story: Story, start: datetime) -> None:
         audit=AuditContext("ann", "customers'", start + 9 * hour),
     )
     _play_fixes(story, start)
-    add_deaths(connection, 4, "connection reset by peer", start + 23 * hour, minutes=2)
+    add_deaths(outbox, 4, "connection reset by peer", start + 23 * hour, minutes=2)
 
 
 def _play_fixes(story: Story, start: datetime) -> None:
     """Flag two fixes: one is open at the end of the day, one is halted."""
-    connection, now = story.connection, start + timedelta(hours=11)
+    outbox, now = story.outbox, start + timedelta(hours=11)
+    connection = outbox.connection
     label = FixFlag(
         Selection(cause=compute_cause_key(LABEL)),
         RetryPolicy(order="none"),
@@ -184,27 +181,27 @@ def _play_fixes(story: Story, start: datetime) -> None:
     story.label_fix = flag_fix(
         connection, label, audit=AuditContext("shipping-team", "labels read the new field", now)
     ).id
-    _advance(connection, story.label_fix, now, deliver=True, times=1)
+    _advance(outbox, story.label_fix, now, deliver=True, times=1)
     route = FixFlag(Selection(cause=compute_cause_key(ROUTE)), RetryPolicy(order="none"))
     story.route_fix = flag_fix(
         connection, route, audit=AuditContext("payments-team", "route v2 works again", now)
     ).id
-    _advance(connection, story.route_fix, now, deliver=False, times=1)
+    _advance(outbox, story.route_fix, now, deliver=False, times=1)
 
 
-def _advance(connection: Connection, fix: int, now: datetime, *, deliver: bool, times: int) -> None:
+def _advance(outbox: ShapedOutbox, fix: int, now: datetime, *, deliver: bool, times: int) -> None:
     """Advance a fix; deliver or kill its events in between. The last release has no outcome."""
+    connection = outbox.connection
     for _ in range(times):
         advance_fix(connection, fix, audit=AuditContext("sensor", "due", now), terms=_TERMS)
         now += timedelta(minutes=30)
         if deliver:
-            connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+            outbox.deliver(outbox.list_numbers("waiting"))
         else:
-            connection.execute(
-                "update outbox_event set status = 'dead', last_error = %s where status = 'pending'"
-                " and id in (select event_id from dlq.retry where fix_id = %s)",
-                [ROUTE, fix],
-            )
+            retried = "select event_id::text as id from dlq.retry where fix_id = %s"
+            ids = {row["id"] for row in connection.execute(retried, [fix])}
+            waiting = outbox.list_numbers("waiting")
+            outbox.give_up([n for n in waiting if str(outbox.event_id(n)) in ids], ROUTE)
             died_at = (now - timedelta(minutes=5)).isoformat()
             date_deaths(
                 connection,
@@ -217,16 +214,12 @@ def _advance(connection: Connection, fix: int, now: datetime, *, deliver: bool, 
 
 def continue_story(story: Story) -> None:
     """Play later changes: deaths, retries, fixes, notes, archive, restore, purge."""
-    connection, now = story.connection, WINDOW.until + timedelta(hours=2)
+    outbox, now = story.outbox, WINDOW.until + timedelta(hours=2)
+    connection = outbox.connection
     classify_deaths(connection, zone=BERLIN)
-    ids = [
-        row["id"]
-        for row in connection.execute(
-            "select id from outbox_event where status = 'dead' order by id"
-        )
-    ]
+    ids = outbox.event_ids(*outbox.list_numbers("dead"))
     retry_events(connection, ids[:40], audit=AuditContext("ann", "asked", now))
-    _advance(connection, story.label_fix, now, deliver=True, times=3)
+    _advance(outbox, story.label_fix, now, deliver=True, times=3)
     later = flag_fix(
         connection,
         FixFlag(Selection(cause=compute_cause_key(REFUSED))),
@@ -258,8 +251,8 @@ def continue_story(story: Story) -> None:
         now + timedelta(days=3),
         audit=AuditContext("ann", "known", now),
     )
-    add_deaths(connection, 30, CARRIER, now, event_type="parcel.packed")
-    add_deaths(connection, 3, "a new one", now)
+    add_deaths(outbox, 30, CARRIER, now, event_type="parcel.packed")
+    add_deaths(outbox, 3, "a new one", now)
     classify_deaths(connection, zone=BERLIN)
     mark_regressed_causes(connection, now=now)
     discard_events(

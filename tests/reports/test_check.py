@@ -16,6 +16,7 @@ from tests.reports import story
 from tests.reports.recount import find_report_differences
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY
+from tests.shapes import ShapedOutbox
 
 
 def read(connection: Connection, *, ago: int = 0) -> ReportFigures:
@@ -27,11 +28,10 @@ def read(connection: Connection, *, ago: int = 0) -> ReportFigures:
     )
 
 
-def test_days_of_the_story_equal_the_ledger_then_and_later(
-    connection: Connection,
-) -> None:
+def test_days_of_the_story_equal_the_ledger_then_and_later(outbox: ShapedOutbox) -> None:
     """A backlog counted back from now equals one followed forward from each death."""
-    played = story.create_story(connection)
+    connection = outbox.connection
+    played = story.create_story(outbox)
     for continues in (False, True):
         if continues:
             story.continue_story(played)
@@ -39,9 +39,10 @@ def test_days_of_the_story_equal_the_ledger_then_and_later(
             assert find_report_differences(connection, read(connection, ago=ago)) == []
 
 
-def test_merged_causes_equal_the_ledger(connection: Connection) -> None:
+def test_merged_causes_equal_the_ledger(outbox: ShapedOutbox) -> None:
     """An aggregate that both affected is counted once."""
-    story.create_story(connection)
+    connection = outbox.connection
+    story.create_story(outbox)
     merge_causes(
         connection,
         compute_cause_key(story.MAIL),

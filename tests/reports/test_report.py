@@ -29,6 +29,7 @@ from tests.reports import story
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY, WINDOW
 from tests.rows import one
+from tests.shapes import ShapedOutbox
 
 LATER = datetime(2027, 6, 1, tzinfo=UTC)
 SCHEMA = json.loads(
@@ -147,9 +148,10 @@ def test_an_event_that_died_twice_is_one_event(connection: Connection) -> None:
     assert [cause.title for cause in report.figures.causes] == ["not classified yet"]
 
 
-def test_the_story_has_its_states_fixes_and_backlog(connection: Connection) -> None:
+def test_the_story_has_its_states_fixes_and_backlog(outbox: ShapedOutbox) -> None:
     """New, regressed, escalating, fixing and muted causes; an open and a halted fix."""
-    played = story.create_story(connection)
+    connection = outbox.connection
+    played = story.create_story(outbox)
     figures = make(connection, story.POLICY).figures
     states = {cause.cause_id: cause.state for cause in figures.causes}
     assert states == {
@@ -199,12 +201,13 @@ def test_the_story_has_its_states_fixes_and_backlog(connection: Connection) -> N
     assert figures.upcoming.archived == due["n"]
 
 
-def test_a_rebuilt_day_has_the_same_bytes(connection: Connection, tmp_path: Path) -> None:
+def test_a_rebuilt_day_has_the_same_bytes(outbox: ShapedOutbox, tmp_path: Path) -> None:
     """After deaths, retries, fixes, owners, notes, mutes, discards, archive, restore and purge."""
-    played = story.create_story(connection)
+    connection = outbox.connection
+    played = story.create_story(outbox)
     classify_deaths(connection, zone=BERLIN)
     first = build(connection, open_local_target(tmp_path / "first", ""))
-    before = one(connection, "select count(*) as n from outbox_event where status = 'dead'")["n"]
+    before = outbox.count_states()["dead"]
     story.continue_story(played)
     moved = one(
         connection,
@@ -213,10 +216,7 @@ def test_a_rebuilt_day_has_the_same_bytes(connection: Connection, tmp_path: Path
     )
     assert moved["purged"] > 200
     assert moved["r"] == 15
-    assert (
-        one(connection, "select count(*) as n from outbox_event where status = 'dead'")["n"]
-        < before / 4
-    )
+    assert outbox.count_states()["dead"] < before / 4
     second = build(connection, open_local_target(tmp_path / "second", ""))
     assert (second.html, second.markdown, second.json) == (first.html, first.markdown, first.json)
     for suffix in ("html", "md", "json"):
@@ -224,9 +224,10 @@ def test_a_rebuilt_day_has_the_same_bytes(connection: Connection, tmp_path: Path
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
-def test_all_days_of_the_story_have_the_same_bytes_later(connection: Connection) -> None:
+def test_all_days_of_the_story_have_the_same_bytes_later(outbox: ShapedOutbox) -> None:
     """Also days with an open fix, or with events that are archived later."""
-    played = story.create_story(connection)
+    connection = outbox.connection
+    played = story.create_story(outbox)
     classify_deaths(connection, zone=BERLIN)
 
     def days() -> list[str]:

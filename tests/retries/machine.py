@@ -14,7 +14,6 @@ from zoneinfo import ZoneInfo
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dlq_pipelines import OutboxRepository
 from dlq_pipelines.archive.archive import archive_dead_events, discard_events
 from dlq_pipelines.archive.purge import purge_archive
 from dlq_pipelines.archive.restore import restore_events
@@ -23,7 +22,6 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import advance_fix, pause_fix, resume_fix, withdraw_fix
 from dlq_pipelines.retries.fix import Fix, FixStatus, FixTerms, RetryPolicy, can_stage_pass
 from dlq_pipelines.retries.fixes import (
@@ -35,6 +33,7 @@ from dlq_pipelines.retries.fixes import (
 )
 from dlq_pipelines.retries.retry import retry_events, retry_selected
 from dlq_pipelines.retries.settle import settle_retries
+from tests.shapes import ShapedOutbox
 
 ERRORS = ("TimeoutError: no answer", "KeyError: 'sku'")
 CAUSES = tuple(compute_cause_key(error) for error in ERRORS)
@@ -57,37 +56,39 @@ FIRST = [
 # Enough for every fix of an example to end; more is one that does not.
 MOST_ROUNDS = 200
 EMPTY = """
-    truncate outbox_event, dlq.archived, dlq.death, dlq.dead, dlq.cause_day, dlq.cause_alias,
+    truncate {table}, dlq.archived, dlq.death, dlq.dead, dlq.cause_day, dlq.cause_alias,
         dlq.cause, dlq.retry,
         dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.discard, dlq.purged, dlq.audit
         restart identity cascade
 """
 EVENTS = """
-    select e.id, e.aggregate_id, e.event_type, e.status, d.died_at, d.death_id, d.cause_id,
+    select e.*, d.died_at, d.death_id, d.cause_id,
         (select count(*) from dlq.retry r where r.event_id = e.id) as retries
-    from outbox_event e left join dlq.dead d on d.event_id = e.id
+    from (select {number} as n, {key} as id, {aggregate} as aggregate_id,
+              {event_type} as event_type, {state} as state from {table}) e
+    left join dlq.dead d on d.event_id = e.id
 """
 # A dead event whose death was answered by a retry, and one that left the state without one.
 ASTRAY = """
     select d.event_id
     from (select distinct on (event_id) * from dlq.death order by event_id, died_at desc) d
     left join dlq.retry r on r.death_id = d.id
-    left join outbox_event e on e.id = d.event_id
+    left join ({events}) e on e.id = d.event_id
     left join dlq.archive a on a.id = d.event_id
-    where (coalesce(e.status, a.status) = 'dead') is distinct from (r.death_id is null)
+    where coalesce(e.state = 'dead', a.dead, false) is distinct from (r.death_id is null)
         and not exists (select from dlq.purged p where p.event_id = d.event_id)
 """
 OUTCOMES = """
     select r.death_id, case
         when exists (select from dlq.death d where d.event_id = r.event_id and d.id > r.death_id)
             then 'died_again'
-        when e.status = 'done' then 'delivered' end as outcome
-    from dlq.retry r left join outbox_event e on e.id = r.event_id where r.outcome is null
+        when e.state = 'done' or e.id is null then 'delivered' end as outcome
+    from dlq.retry r left join ({events}) e on e.id = r.event_id where r.outcome is null
 """
 KNOWN_AS_DEAD = "select event_id as id from dlq.dead_now order by 1"
-DEAD = "select id from outbox_event where status = 'dead' order by 1"
+DEAD = "select id from ({events}) e where state = 'dead' order by 1"
 IN_ONE_PLACE = """
-    select (select count(*) from outbox_event) + (select count(*) from dlq.archive)
+    select (select count(*) from {table}) + (select count(*) from dlq.archive)
         + (select count(*) from dlq.purged) as n
 """
 AUDITED = """
@@ -105,28 +106,40 @@ policies = st.builds(
     max_retries=st.integers(1, 2),
     order=st.sampled_from(["aggregate", "none"]),
 )
-ids = st.lists(st.integers(1, 20), min_size=1, max_size=6, unique=True)
-outcomes = st.lists(st.sampled_from(["done"] * 6 + ["dead", "retry"]), min_size=1, max_size=8)
+numbers = st.lists(st.integers(1, 20), min_size=1, max_size=6, unique=True)
+# Taken: the worker stops before it has a result, and takes the event again later.
+results = ["done"] * 6 + ["dead", "retry", "taken"]
+outcomes = st.lists(st.sampled_from(results), min_size=1, max_size=8)
 written = st.lists(st.tuples(st.integers(1, 6), st.sampled_from("ab")), min_size=1, max_size=6)
-selections = st.one_of(
-    st.builds(Selection, cause=st.sampled_from(CAUSES)),
-    st.builds(Selection, event_type=st.sampled_from("ab")),
-    st.builds(Selection, cause=st.sampled_from(CAUSES), event_type=st.sampled_from("ab")),
-    st.builds(Selection, event_ids=ids.map(tuple)),
-    st.just(Selection(all=True)),
+# Filters of a selection, with numbers in place of ids.
+selections: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.builds(dict, cause=st.sampled_from(CAUSES)),
+    st.builds(dict, event_type=st.sampled_from("ab")),
+    st.builds(dict, cause=st.sampled_from(CAUSES), event_type=st.sampled_from("ab")),
+    st.builds(dict, event_ids=numbers),
+    st.just({"all": True}),
 )
+Filters = dict[str, Any]
 
 
 class Retries(RuleBasedStateMachine):
     """An outbox of a few aggregates, its worker, and all who retry or archive dead events."""
 
-    def __init__(
-        self, database: Database, connection: Connection, worker: OutboxRepository
-    ) -> None:
+    def __init__(self, outbox: ShapedOutbox) -> None:
         super().__init__()
-        self.database, self.connection, self.worker = database, connection, worker
-        connection.execute(EMPTY)
-        self.events = 0
+        self.outbox, self.connection = outbox, outbox.connection
+        shape = outbox.shape
+        words = {
+            "table": shape.table,
+            "number": shape.number,
+            "key": shape.key,
+            "aggregate": shape.aggregate,
+            "event_type": shape.columns["event_type"],
+            "state": outbox.state,
+        }
+        self.words = {**words, "events": EVENTS.format(**words)}
+        outbox.written = outbox.deleted = 0
+        self.connection.execute(EMPTY.format(**words).encode())
         self.passed = timedelta()
 
     @property
@@ -137,13 +150,19 @@ class Retries(RuleBasedStateMachine):
         return AuditContext("ann", "because", self.now)
 
     def rows(self, statement: str) -> list[dict[str, Any]]:
-        return self.connection.execute(statement.encode()).fetchall()
+        return self.connection.execute(statement.format(**self.words).encode()).fetchall()
+
+    def select(self, filters: Filters) -> Selection:
+        """Return the selection of filters, with ids in place of numbers."""
+        if "event_ids" in filters:
+            return Selection(event_ids=tuple(self.outbox.event_ids(*filters["event_ids"])))
+        return Selection(**filters)
 
     # --- the application and its worker ---
 
     @initialize(written=written, selection=selections, policy=policies)
     def begin(
-        self, written: list[tuple[int, str]], selection: Selection, policy: RetryPolicy
+        self, written: list[tuple[int, str]], selection: Filters, policy: RetryPolicy
     ) -> None:
         """Much has died, some of it twice, and one fix is flagged."""
         self.die(FIRST + written, ERRORS[0])
@@ -155,29 +174,23 @@ class Retries(RuleBasedStateMachine):
     def die(self, written: list[tuple[int, str]], error: str) -> None:
         """Events of some aggregates are written and die."""
         for aggregate, event_type in written:
-            self.events += 1
-            self.connection.execute(
-                "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload,"
-                " status, last_error)"
-                " values ('order', %s, %s, '{}', 'dead', %s)",
-                [str(aggregate), event_type, error],
+            self.outbox.give_up(
+                self.outbox.add_events(1, aggregate=str(aggregate), event_type=event_type), error
             )
         classify_deaths(self.connection, zone=ZoneInfo("UTC"))
 
     @rule(outcomes=outcomes)
     def work(self, outcomes: list[str]) -> None:
         """A worker takes what is due, oldest due first."""
-        due = self.connection.execute(
-            "select id from outbox_event where status in ('pending', 'retry') and next_run_at <= %s"
-            " order by next_run_at, id limit %s",
-            [self.now, len(outcomes)],
-        ).fetchall()
-        for row, outcome in zip(due, outcomes, strict=False):
-            self.worker.max_attempts = 1 if outcome == "dead" else 99
+        left = self.outbox.list_numbers("working")
+        due = [*left, *self.outbox.take(len(outcomes), now=self.now)]
+        for number, outcome in zip(due, outcomes, strict=False):
             if outcome == "done":
-                self.worker.mark_success(row["id"])
-            else:
-                self.worker.mark_retry(row["id"], ERRORS[row["id"] % 2])
+                self.outbox.deliver([number])
+            elif outcome == "dead":
+                self.outbox.give_up([number], ERRORS[number % 2])
+            elif outcome == "retry":
+                self.outbox.try_again([number], due=self.now + timedelta(seconds=30))
         classify_deaths(self.connection, zone=ZoneInfo("UTC"))
 
     @rule(minutes=st.sampled_from([1, 1, 2, 30, 24 * 60]))
@@ -187,9 +200,10 @@ class Retries(RuleBasedStateMachine):
     # --- fixes ---
 
     @rule(selection=selections, policy=policies)
-    def flag(self, selection: Selection, policy: RetryPolicy) -> None:
+    def flag(self, selection: Filters, policy: RetryPolicy) -> None:
         with suppress(*REFUSED):
-            flag_fix(self.connection, FixFlag(selection, policy), audit=self.audit())
+            flag = FixFlag(self.select(selection), policy)
+            flag_fix(self.connection, flag, audit=self.audit())
 
     @rule()
     def sense(self) -> None:
@@ -217,8 +231,8 @@ class Retries(RuleBasedStateMachine):
         """When the next stage could begin, and others hold many of the events."""
         self.passed += timedelta(seconds=30)
         self.work(["done"] * 20)
-        with self.database.connect() as other, other.transaction():
-            other.execute("select from outbox_event where id = any(%s) for update", [held])
+        with self.outbox.database.connect() as other, other.transaction():
+            self.outbox.lock_rows(other, held)
             for fix in list_fixes(self.connection)[nth : nth + 1]:
                 released = self.step(fix)
                 assert not released & set(held)
@@ -230,7 +244,7 @@ class Retries(RuleBasedStateMachine):
                 change(self.connection, fix.id, audit=self.audit())
 
     def step(self, fix: Fix) -> set[int]:
-        """Run a fix once; check that it may release these events, and return their number."""
+        """Run a fix once; check that it may release these events, and return their numbers."""
         before = {row["id"]: row for row in self.rows(EVENTS)}
         known = {row["death_id"] for row in self.rows("select death_id from dlq.retry")}
         expected = self.outcomes()
@@ -244,31 +258,44 @@ class Retries(RuleBasedStateMachine):
         for row in released:
             event = before[row["event_id"]]
             assert (row["fix_id"], row["death_id"]) == (fix.id, event["death_id"])
-            assert is_selected(fix, event)
+            assert self.is_selected(fix, event)
             assert event["retries"] < fix.policy.max_retries  # type: ignore[union-attr]
-        if fix.policy and fix.policy.order == "aggregate":
-            in_order(before, [row["event_id"] for row in released])
-        return {row["event_id"] for row in released}
+        numbers = [before[row["event_id"]]["n"] for row in released]
+        if fix.policy and fix.policy.order == "aggregate" and self.outbox.shape.has_aggregates:
+            in_order({row["n"]: row for row in before.values()}, numbers)
+        return set(numbers)
+
+    def is_selected(self, fix: Fix, event: dict[str, Any]) -> bool:
+        """Whether the fix targets the event as it is dead now."""
+        selection = fix.selection
+        id_ = self.outbox.event_id(event["n"])
+        return bool(
+            event["state"] == "dead"
+            and event["died_at"] < fix.flagged_at
+            and selection.cause in {None, event["cause_id"]}
+            and selection.event_type in {None, event["event_type"]}
+            and (selection.event_ids is None or id_ in selection.event_ids)
+        )
 
     # --- people and jobs ---
 
-    @rule(wanted=ids)
+    @rule(wanted=numbers)
     def retry_by_hand(self, wanted: list[int]) -> None:
-        dead = {row["id"] for row in self.rows(EVENTS) if row["status"] == "dead"}
+        dead = {row["n"] for row in self.rows(EVENTS) if row["state"] == "dead"}
+        ids = self.outbox.event_ids(*wanted)
         would = retry_events(
-            self.connection, wanted, audit=self.audit(), options=RunOptions(dry_run=True)
+            self.connection, ids, audit=self.audit(), options=RunOptions(dry_run=True)
         ).events
         assert (
-            retry_events(self.connection, wanted, audit=self.audit()).events
+            retry_events(self.connection, ids, audit=self.audit()).events
             == would
             == len(dead & set(wanted))
         )
 
     @rule(selection=selections, most=st.sampled_from([None, 1]))
-    def retry_by_filter(self, selection: Selection, most: int | None) -> None:
-        retry_selected(
-            self.connection, selection, audit=self.audit(), rate=1000.0, max_retries=most
-        )
+    def retry_by_filter(self, selection: Filters, most: int | None) -> None:
+        chosen = self.select(selection)
+        retry_selected(self.connection, chosen, audit=self.audit(), rate=1000.0, max_retries=most)
 
     @rule()
     def settle(self) -> None:
@@ -295,7 +322,9 @@ class Retries(RuleBasedStateMachine):
         before = datetime.now(UTC)
         fixes = list_fixes(self.connection, only_open=True)
         stay = {
-            row["id"] for row in self.rows(EVENTS) if any(is_selected(fix, row) for fix in fixes)
+            row["n"]
+            for row in self.rows(EVENTS)
+            if any(self.is_selected(fix, row) for fix in fixes)
         }
         would = archive_dead_events(
             self.connection,
@@ -308,19 +337,19 @@ class Retries(RuleBasedStateMachine):
             self.connection, before=before, only_exported=False, audit=self.audit()
         )
         assert done == would
-        assert {row["id"] for row in self.rows(EVENTS) if row["status"] == "dead"} == stay
+        assert {row["n"] for row in self.rows(EVENTS) if row["state"] == "dead"} == stay
 
     @rule(selection=selections)
-    def restore(self, selection: Selection) -> None:
-        would = restore_events(
-            self.connection, selection, audit=self.audit(), options=RunOptions(dry_run=True)
-        )
-        assert restore_events(self.connection, selection, audit=self.audit()) == would
+    def restore(self, selection: Filters) -> None:
+        chosen, dry_run = self.select(selection), RunOptions(dry_run=True)
+        would = restore_events(self.connection, chosen, audit=self.audit(), options=dry_run)
+        assert restore_events(self.connection, chosen, audit=self.audit()) == would
         assert would.blocked == 0
 
-    @rule(wanted=ids)
+    @rule(wanted=numbers)
     def discard(self, wanted: list[int]) -> None:
-        discard_events(self.connection, Selection(event_ids=tuple(wanted)), audit=self.audit())
+        selection = self.select({"event_ids": wanted})
+        discard_events(self.connection, selection, audit=self.audit())
 
     @precondition(lambda self: self.passed > timedelta(days=1))
     @rule()
@@ -336,7 +365,7 @@ class Retries(RuleBasedStateMachine):
             "duplicated": 0,
             "event_ids": None,
         }
-        assert self.rows(IN_ONE_PLACE)[0]["n"] == self.events
+        assert self.rows(IN_ONE_PLACE)[0]["n"] + self.outbox.deleted == self.outbox.written
 
     @invariant()
     def what_is_known_as_dead_is_dead(self) -> None:
@@ -390,18 +419,6 @@ class Retries(RuleBasedStateMachine):
         self.stages_keep_their_policy()
 
 
-def is_selected(fix: Fix, event: dict[str, Any]) -> bool:
-    """Whether the fix targets the event as it is dead now."""
-    selection = fix.selection
-    return bool(
-        event["status"] == "dead"
-        and event["died_at"] < fix.flagged_at
-        and selection.cause in {None, event["cause_id"]}
-        and selection.event_type in {None, event["event_type"]}
-        and (selection.event_ids is None or event["id"] in selection.event_ids)
-    )
-
-
 def in_order(before: dict[int, dict[str, Any]], released: list[int]) -> None:
     """Of an aggregate one event, with none before it that was dead or retried and under way."""
     assert all(
@@ -410,6 +427,6 @@ def in_order(before: dict[int, dict[str, Any]], released: list[int]) -> None:
     )
     for event, (number, earlier) in itertools.product(released, before.items()):
         if number < event and earlier["aggregate_id"] == before[event]["aggregate_id"]:
-            assert earlier["status"] == "done" or (
-                earlier["status"] != "dead" and not earlier["retries"]
+            assert earlier["state"] == "done" or (
+                earlier["state"] != "dead" and not earlier["retries"]
             )

@@ -39,13 +39,13 @@ from tests.retries.helpers import (
     add_dead,
     advance,
     build_audit,
-    count_by_status,
     flag_cause,
     get_cause_status,
     get_now,
     run_worker,
 )
 from tests.rows import add_events, kill, one, park
+from tests.shapes import ShapedOutbox
 
 
 @pytest.mark.parametrize("blank", ["actor", "reason"])
@@ -60,36 +60,37 @@ def test_an_audit_context_needs_an_actor_and_a_reason(connection: Connection, bl
     assert one(connection, "select count(*) as n from dlq.audit")["n"] == 0
 
 
-def test_a_retry_by_hand_skips_events_that_are_not_dead(connection: Connection) -> None:
+def test_a_retry_by_hand_skips_events_that_are_not_dead(outbox: ShapedOutbox) -> None:
     """And a second time retries nothing; the audit says who, why and which."""
-    add_dead(connection, 3)
-    add_events(connection, 1)
+    connection = outbox.connection
+    outbox.add_dead(3)
+    outbox.add_events(1)
     retried = retry_events(
-        connection, [1, 3, 4, 99, 3], audit=AuditContext("bob", "asked", get_now(), "run-2")
+        connection,
+        outbox.event_ids(1, 3, 4, 99, 3),
+        audit=AuditContext("bob", "asked", get_now(), "run-2"),
     )
     assert (retried.events, retried.batches) == (2, 1)
-    assert retry_events(connection, [1, 3], audit=build_audit(reason="asked")).events == 0
-    assert count_by_status(connection) == {"dead": 1, "pending": 3}
+    again = outbox.event_ids(1, 3)
+    assert retry_events(connection, again, audit=build_audit(reason="asked")).events == 0
+    assert outbox.count_states() == {"dead": 1, "waiting": 3}
     audit = one(connection, "select kind, actor, reason, filter, events, run_id from dlq.audit")
-    shown = {"event_ids": [1, 3, 4, 99], "more": 0}
+    shown = {"event_ids": outbox.event_ids(1, 3, 4, 99), "more": 0}
     assert audit == {
         "kind": "retry.selected", "actor": "bob", "reason": "asked", "filter": shown, "events": 2,
         "run_id": "run-2",
     }  # fmt: skip
 
 
-def test_a_dry_run_counts_and_changes_nothing(connection: Connection) -> None:
+def test_a_dry_run_counts_and_changes_nothing(outbox: ShapedOutbox) -> None:
     """The same events as the real one."""
-    add_dead(connection, 3)
-    assert (
-        retry_events(
-            connection, [1, 2, 99], audit=build_audit(), options=RunOptions(dry_run=True)
-        ).events
-        == 2
-    )
-    assert count_by_status(connection) == {"dead": 3}
+    connection = outbox.connection
+    outbox.add_dead(3)
+    ids, dry_run = outbox.event_ids(1, 2, 99), RunOptions(dry_run=True)
+    assert retry_events(connection, ids, audit=build_audit(), options=dry_run).events == 2
+    assert outbox.count_states() == {"dead": 3}
     assert one(connection, "select count(*) as n from dlq.audit")["n"] == 0
-    assert retry_events(connection, [1, 2, 99], audit=build_audit()).events == 2
+    assert retry_events(connection, ids, audit=build_audit()).events == 2
 
 
 def test_a_dry_run_of_a_change_of_a_fix_changes_nothing(
@@ -192,11 +193,12 @@ def test_many_ids_are_released_in_batches_at_one_pace(connection: Connection) ->
 
 
 def test_parked_events_are_released_page_by_page_at_one_pace(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    outbox: ShapedOutbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many they are, a page of them is held at a time. A dry run counts them all."""
-    add_dead(connection, 6)
-    park(connection, [1, 2, 3, 5, 6])
+    connection = outbox.connection
+    outbox.add_dead(6)
+    park(connection, outbox.event_ids(1, 2, 3, 5, 6))
     monkeypatch.setattr("dlq_pipelines.retries.parked.BATCH", 2)
 
     def release(*, dry_run: bool = False) -> RetryResult:
@@ -212,51 +214,51 @@ def test_parked_events_are_released_page_by_page_at_one_pace(
     assert release(dry_run=True) == RetryResult(5, 3)
     assert release() == RetryResult(5, 3)
     assert release() == RetryResult(0, 0)
-    assert count_by_status(connection) == {"dead": 1, "pending": 5}
-    span = one(
-        connection,
-        "select max(next_run_at) - min(next_run_at) as span from outbox_event where status ="
-        " 'pending'",
-    )
-    assert span["span"] == timedelta(seconds=0.4)
+    assert outbox.count_states() == {"dead": 1, "waiting": 5}
+    due = [outbox.read_row(number)["due_at"] for number in outbox.list_numbers("waiting")]
+    assert max(due) - min(due) == timedelta(seconds=0.4)
     assert one(connection, "select array_agg(events order by id) as e from dlq.audit") == {
         "e": [2, 2, 1]
     }
 
 
-def test_the_error_of_a_locked_event_says_so(connection: Connection, database: Database) -> None:
+def test_the_error_of_a_locked_event_says_so(outbox: ShapedOutbox) -> None:
     """Not that it is not dead; with its payload or another; a moment later it is retried."""
-    add_dead(connection, 1)
-    with database.connect() as other, other.transaction():
-        other.execute("select from outbox_event where id = 1 for update")
+    connection = outbox.connection
+    outbox.add_dead(1)
+    event = outbox.event_id(1)
+    with outbox.database.connect() as other, other.transaction():
+        outbox.lock_rows(other, [1])
+        held = f"Event {event} is dead, but another transaction holds it"
         for payload in (None, "{}"):
-            with pytest.raises(
-                RefusedError, match="Event 1 is dead, but another transaction holds it"
-            ):
-                retry_event(connection, 1, audit=build_audit(), payload=payload, allow_edit=True)
-    retry_event(connection, 1, audit=build_audit())
-    with pytest.raises(NotFoundError, match="Event 1 is not dead"):
-        retry_event(connection, 1, audit=build_audit())
+            with pytest.raises(RefusedError, match=held):
+                retry_event(
+                    connection, event, audit=build_audit(), payload=payload, allow_edit=True
+                )
+    retry_event(connection, event, audit=build_audit())
+    with pytest.raises(NotFoundError, match=f"Event {event} is not dead"):
+        retry_event(connection, event, audit=build_audit())
 
 
-def test_a_retry_with_another_payload_keeps_the_original(connection: Connection) -> None:
+def test_a_retry_with_another_payload_keeps_the_original(outbox: ShapedOutbox) -> None:
     """In the ledger, with who and why; only where it is allowed, and only of a dead event."""
-    add_events(connection, 2, payload='{"sku": null, "price": 12345678901234567890.10}')
-    kill(connection, ERROR, where="id = 1")
-    park(connection, [1])  # of deaths before, which the ledger learned of after this one
+    connection = outbox.connection
+    outbox.add_events(2, payload='{"sku": null, "price": 12345678901234567890.10}')
+    event, alive = outbox.event_ids(1, 2)
+    outbox.give_up([1])
+    park(connection, [event])  # of deaths before, which the ledger learned of after this one
     new = '{"sku": "A-1", "price": 0.12345678901234567890}'
     with pytest.raises(RefusedError, match="DLQ_ALLOW_EDIT"):
-        retry_with_payload(connection, 1, new, audit=build_audit(), allowed=False)
-    with pytest.raises(NotFoundError, match="Event 2 is not dead"):
-        retry_with_payload(connection, 2, new, audit=build_audit(), allowed=True)
+        retry_with_payload(connection, event, new, audit=build_audit(), allowed=False)
+    with pytest.raises(NotFoundError, match=f"Event {alive} is not dead"):
+        retry_with_payload(connection, alive, new, audit=build_audit(), allowed=True)
     retry_with_payload(
-        connection, 1, new, audit=build_audit(), options=RunOptions(dry_run=True), allowed=True
+        connection, event, new, audit=build_audit(), options=RunOptions(dry_run=True), allowed=True
     )
-    assert count_by_status(connection) == {"dead": 1, "pending": 1}
-    retry_with_payload(connection, 1, new, audit=build_audit(), allowed=True)
-    assert one(connection, "select payload::text, status from outbox_event where id = 1") == {
-        "payload": new, "status": "pending",
-    }  # fmt: skip
+    assert outbox.count_states() == {"dead": 1, "waiting": 1}
+    retry_with_payload(connection, event, new, audit=build_audit(), allowed=True)
+    row = outbox.read_row(1)
+    assert (row["payload"], row["state"]) == (new, "waiting")
     kept = one(
         connection,
         "select payload_before::text as before, actor, reason from dlq.retry where outcome is null",

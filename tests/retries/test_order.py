@@ -4,6 +4,8 @@ from dataclasses import replace
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from dlq_pipelines.audit import RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.outbox.selection import Selection
@@ -21,33 +23,35 @@ from dlq_pipelines.retries.settle import settle_outcomes
 from tests.retries.helpers import (
     CAUSE,
     POLICY,
-    add_dead,
     advance,
     build_audit,
     chain,
-    count_by_status,
     flag_cause,
     get_now,
     preview,
     run_worker,
 )
-from tests.rows import date_deaths, one
+from tests.rows import date_deaths
+from tests.shapes import ShapedOutbox
+
+# The shape with text keys has no aggregates.
+ORDERED = pytest.mark.parametrize("outbox", ["reference", "uuid"], indirect=True)
 
 
+@ORDERED
 def test_of_an_aggregate_the_next_event_follows_when_the_one_before_is_done(
-    connection: Connection, database: Database
+    outbox: ShapedOutbox,
 ) -> None:
     """One at a time, in one stage, oldest first, though the later one died first."""
-    chain(connection, 3)
-    date_deaths(connection, "died_at - event_id * interval '1 minute'")
+    connection = outbox.connection
+    outbox.add_dead(3, aggregate="7")
+    date_deaths(connection, "died_at - d.id * interval '1 minute'")
     fix = flag_cause(connection)
     for number in (1, 2, 3):
         assert advance(connection, fix).released == 1
-        assert one(
-            connection, "select array_agg(id) as ids from outbox_event where status = 'pending'"
-        )["ids"] == [number]
+        assert outbox.list_numbers("waiting") == [number]
         assert advance(connection, fix).released == 0
-        run_worker(database, delivers=True)
+        outbox.run_worker(delivers=True)
     assert advance(connection, fix).fix.status is FixStatus.VERIFIED
     assert get_stage_outcomes(connection, fix.id)[1].delivered == 3
 
@@ -76,44 +80,46 @@ def test_without_order_all_events_of_an_aggregate_are_released_at_once(
     )
 
 
-def test_events_after_a_dead_one_are_held_and_counted(
-    connection: Connection, database: Database
-) -> None:
+@ORDERED
+def test_events_after_a_dead_one_are_held_and_counted(outbox: ShapedOutbox) -> None:
     """Behind a death of another cause, which this fix does not target."""
-    chain(connection, 1, error="KeyError: 'sku'")
-    chain(connection, 2)
-    add_dead(connection, 1)
+    connection = outbox.connection
+    outbox.add_dead(1, aggregate="7", error="KeyError: 'sku'")
+    outbox.add_dead(2, aggregate="7")
+    outbox.add_dead(1)
     fix = flag_cause(connection)
     assert advance(connection, fix).released == 1
-    run_worker(database, delivers=True)
+    outbox.run_worker(delivers=True)
     done = advance(connection, fix)
     assert done.fix.status is FixStatus.VERIFIED
     assert (done.fix.verdict or "").endswith("2 behind an earlier dead event of their aggregate")
-    assert count_by_status(connection) == {"dead": 3, "done": 1}
+    assert outbox.count_states() == {"dead": 3, "done": 1}
 
 
-def test_a_fix_waits_for_an_earlier_event_that_a_person_retried(
-    connection: Connection, database: Database
-) -> None:
+@ORDERED
+def test_a_fix_waits_for_an_earlier_event_that_a_person_retried(outbox: ShapedOutbox) -> None:
     """And goes on when that is delivered."""
-    chain(connection, 2)
+    connection = outbox.connection
+    outbox.add_dead(2, aggregate="7")
     fix = flag_cause(connection)
-    retry_events(connection, [1], audit=build_audit())
-    assert advance(connection, fix).step == WaitStep(
+    retry_events(connection, outbox.event_ids(1), audit=build_audit())
+    wait = WaitStep(
         "1 events wait for an earlier event of their aggregate, which was retried without this fix"
     )
-    run_worker(database, delivers=True)
+    assert advance(connection, fix).step == wait
+    taken = outbox.take()
+    assert advance(connection, fix).step == wait
+    outbox.deliver(taken)
     assert advance(connection, fix).released == 1
 
 
-def test_an_event_that_died_again_after_three_retries_is_parked(
-    connection: Connection, database: Database
-) -> None:
+def test_an_event_that_died_again_after_three_retries_is_parked(outbox: ShapedOutbox) -> None:
     """No fix releases it, filters skip it unless asked, and a retry by id releases it."""
-    add_dead(connection, 2)
+    connection = outbox.connection
+    outbox.add_dead(2)
     for _ in range(3):
-        retry_events(connection, [1], audit=build_audit())
-        run_worker(database, delivers=False)
+        retry_events(connection, outbox.event_ids(1), audit=build_audit())
+        outbox.run_worker(delivers=False)
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     settle_outcomes(connection, now=get_now(), settle_seconds=60)
     assert preview(connection, Selection(cause=CAUSE)) == FixPreview(
@@ -121,7 +127,7 @@ def test_an_event_that_died_again_after_three_retries_is_parked(
     )
     fix = flag_cause(connection)
     assert advance(connection, fix).released == 1
-    run_worker(database, delivers=True)
+    outbox.run_worker(delivers=True)
     assert (advance(connection, fix).fix.verdict or "").endswith("still dead: 1 parked")
 
     def would(most: int | None) -> int:
@@ -135,4 +141,4 @@ def test_an_event_that_died_again_after_three_retries_is_parked(
         ).events
 
     assert (would(3), would(None)) == (0, 1)
-    assert retry_events(connection, [1], audit=build_audit()).events == 1
+    assert retry_events(connection, outbox.event_ids(1), audit=build_audit()).events == 1

@@ -32,23 +32,18 @@ from tests.retries.helpers import (
     run_worker,
 )
 from tests.rows import date_deaths, one
+from tests.shapes import ShapedOutbox
 
 
-def test_released_events_have_no_attempts_and_fall_due_at_the_rate(connection: Connection) -> None:
+def test_released_events_have_no_attempts_and_fall_due_at_the_rate(outbox: ShapedOutbox) -> None:
     """Attempts 0, due n / rate apart, oldest death first; the error is kept."""
-    add_dead(connection, 4)
+    connection = outbox.connection
+    outbox.add_dead(4)
     advance(connection, flag_cause(connection, policy=RetryPolicy(canary=4, rate=2.0)))
-    rows = connection.execute(
-        "select id, attempts, last_error, next_run_at - min(next_run_at) over () as after"
-        " from outbox_event order by next_run_at"
-    ).fetchall()
-    assert [(row["id"], row["after"].total_seconds()) for row in rows] == [
-        (1, 0),
-        (2, 0.5),
-        (3, 1),
-        (4, 1.5),
-    ]
-    assert {(row["attempts"], row["last_error"]) for row in rows} == {(0, ERROR)}
+    rows = outbox.read_rows()
+    after = [(row["due_at"] - rows[0]["due_at"]).total_seconds() for row in rows]
+    assert after == [0, 0.5, 1, 1.5]
+    assert {(row["attempts"], row["error"]) for row in rows} == {(0, ERROR)}
 
 
 def test_runs_at_once_release_nothing_twice(connection: Connection, database: Database) -> None:
@@ -90,30 +85,33 @@ def test_a_release_that_fails_midway_leaves_nothing_of_itself(
 
 
 def test_a_stage_of_many_events_is_released_in_batches_at_one_pace(
-    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+    outbox: ShapedOutbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also with equal times of death; an event that was locked at first is released at the end."""
+    connection = outbox.connection
     monkeypatch.setattr("dlq_pipelines.retries.fix.BATCH", 10)
-    add_dead(connection, 30)
+    outbox.add_dead(30)
     date_deaths(connection, "timestamptz '2026-11-20 12:00Z'")
     fix = flag_cause(connection, policy=RetryPolicy(canary=40, rate=1.0))
-    with database.connect() as other, other.transaction():
-        other.execute("select from outbox_event where id = 4 for update")
+    with outbox.database.connect() as other, other.transaction():
+        outbox.lock_rows(other, [4])
         done = advance(connection, fix)
     assert (done.released, done.step) == (29, WaitStep("other transactions hold 1 event"))
     rows = connection.execute(
         "select event_id, due_at - retried_at as after from dlq.retry order by due_at"
     ).fetchall()
-    assert [row["event_id"] for row in rows] == [n for n in range(1, 31) if n != 4]
+    ids = [str(outbox.event_id(n)) for n in range(1, 31) if n != 4]
+    assert [str(row["event_id"]) for row in rows] == ids
     assert [row["after"] for row in rows] == [timedelta(seconds=n) for n in range(29)]
     audit = (
         "select array_agg(events order by id) as events from dlq.audit where kind = 'retry.stage'"
     )
     assert one(connection, audit) == {"events": [10, 10, 9]}
     assert advance(connection, fix).released == 1
-    last = one(
-        connection, "select max(due_at) - min(due_at) as after from dlq.retry where event_id <> 4"
-    )["after"]
+    others = f"where event_id <> '{outbox.event_id(4)}'"
+    last = one(connection, f"select max(due_at) - min(due_at) as after from dlq.retry {others}")[
+        "after"
+    ]
     late = one(connection, "select max(due_at) - min(due_at) as after from dlq.retry")["after"]
     assert late == last + timedelta(seconds=1)
 

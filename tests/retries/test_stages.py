@@ -33,7 +33,6 @@ from tests.retries.helpers import (
     add_dead,
     advance,
     build_audit,
-    count_by_status,
     flag_cause,
     get_cause_status,
     get_now,
@@ -42,24 +41,24 @@ from tests.retries.helpers import (
     run_worker,
 )
 from tests.rows import date_deaths, one
+from tests.shapes import ShapedOutbox
 
 
-def test_a_true_fix_goes_from_its_canary_to_verified(
-    connection: Connection, database: Database
-) -> None:
+def test_a_true_fix_goes_from_its_canary_to_verified(outbox: ShapedOutbox) -> None:
     """Canary, outcomes, the rest, outcomes; the cause is fixed and every event is done."""
-    add_dead(connection, 8)
+    connection = outbox.connection
+    outbox.add_dead(8)
     fix = flag_cause(connection)
     assert advance(connection, fix).released == 3
-    assert count_by_status(connection) == {"dead": 5, "pending": 3}
+    assert outbox.count_states() == {"dead": 5, "waiting": 3}
     assert advance(connection, fix).released == 0
-    run_worker(database, delivers=True)
+    outbox.run_worker(delivers=True)
     done = advance(connection, fix)
     assert (done.settled, done.released) == (3, 5)
-    run_worker(database, delivers=True)
+    outbox.run_worker(delivers=True)
     done = advance(connection, fix)
     assert (done.fix.status, done.settled) == (FixStatus.VERIFIED, 5)
-    assert count_by_status(connection) == {"done": 8}
+    assert outbox.count_states() == {"done": 8}
     assert get_cause_status(connection) == "fixed"
     assert {
         number: (stage.released, stage.delivered)
@@ -77,31 +76,33 @@ def test_a_true_fix_goes_from_its_canary_to_verified(
     ]
 
 
-def test_a_false_fix_is_halted_at_its_canary(connection: Connection, database: Database) -> None:
+def test_a_false_fix_is_halted_at_its_canary(outbox: ShapedOutbox) -> None:
     """Nothing more is released, then or later; the verdict says what died; the cause is open."""
-    add_dead(connection, 8)
+    connection = outbox.connection
+    outbox.add_dead(8)
     fix = flag_cause(connection)
     advance(connection, fix)
-    run_worker(database, delivers=False)
+    outbox.run_worker(delivers=False)
     done = advance(connection, fix)
     assert done.fix.status is FixStatus.HALTED
     assert "3 of 3 failed (3 died again" in (done.fix.verdict or "")
     assert advance(connection, fix).released == 0
-    assert count_by_status(connection) == {"dead": 8}
+    assert outbox.count_states() == {"dead": 8}
     assert get_cause_status(connection) == "open"
     assert list_due(connection, later=86_400) == []
 
 
-def test_a_withdrawn_fix_releases_nothing_more(connection: Connection, database: Database) -> None:
+def test_a_withdrawn_fix_releases_nothing_more(outbox: ShapedOutbox) -> None:
     """What is released stays with the worker; the cause is open; a second time is refused."""
-    add_dead(connection, 8)
+    connection = outbox.connection
+    outbox.add_dead(8)
     fix = flag_cause(connection)
     advance(connection, fix)
     done = withdraw_fix(connection, fix.id, audit=build_audit(reason="rolled back"))
     assert (done.status, done.verdict) == (FixStatus.WITHDRAWN, "withdrawn by bob: rolled back")
-    run_worker(database, delivers=True)
+    outbox.run_worker(delivers=True)
     assert advance(connection, fix).released == 0
-    assert count_by_status(connection) == {"dead": 5, "done": 3}
+    assert outbox.count_states() == {"dead": 5, "done": 3}
     assert get_cause_status(connection) == "open"
     with pytest.raises(RefusedError, match=f"Fix {fix.id} is withdrawn already"):
         withdraw_fix(connection, fix.id, audit=build_audit(reason="again"))
@@ -111,75 +112,67 @@ def test_a_withdrawn_fix_releases_nothing_more(connection: Connection, database:
     assert kinds == ["fix.flag", "retry.stage", "fix.withdrawn"]
 
 
-def test_deaths_after_the_flag_are_never_targets(
-    connection: Connection, database: Database
-) -> None:
+def test_deaths_after_the_flag_are_never_targets(outbox: ShapedOutbox) -> None:
     """What dies again is not the fix's own prey, so a fix always ends."""
-    add_dead(connection, 3)
+    connection = outbox.connection
+    outbox.add_dead(3)
     fix = flag_cause(connection, policy=RetryPolicy(canary=3, min_success=0.3, rate=1000.0))
-    add_dead(connection, 4)
+    outbox.add_dead(4)
     advance(connection, fix)
-    run_worker(database, delivers=True)
+    outbox.run_worker(delivers=True)
     assert advance(connection, fix).fix.status is FixStatus.VERIFIED
-    assert count_by_status(connection) == {"done": 3, "dead": 4}
+    assert outbox.count_states() == {"done": 3, "dead": 4}
 
 
-def test_a_fix_of_an_event_type_leaves_the_others(connection: Connection) -> None:
+def test_a_fix_of_an_event_type_leaves_the_others(outbox: ShapedOutbox) -> None:
     """Count and release have the same filter."""
-    add_dead(connection, 2, event_type="a")
-    add_dead(connection, 3, event_type="b")
+    connection = outbox.connection
+    outbox.add_dead(2, event_type="a")
+    outbox.add_dead(3, event_type="b")
     assert preview(connection, Selection(cause=CAUSE, event_type="b")).events == 3
     advance(connection, flag_cause(connection, event_type="b"))
-    assert one(
-        connection,
-        "select array_agg(distinct event_type) as t from outbox_event where status = 'pending'",
-    ) == {"t": ["b"]}
+    waiting = outbox.list_numbers("waiting")
+    assert {outbox.read_row(number)["event_type"] for number in waiting} == {"b"}
 
 
-def test_a_fix_without_events_to_release_is_rejected(connection: Connection) -> None:
+def test_a_fix_without_events_to_release_is_rejected(outbox: ShapedOutbox) -> None:
     """Neither verified nor halted: nothing was tried."""
-    add_dead(connection, 1)
+    connection = outbox.connection
+    outbox.add_dead(1)
     fix = flag_cause(connection)
-    retry_events(connection, [1], audit=build_audit(reason="by hand"))
+    retry_events(connection, outbox.event_ids(1), audit=build_audit(reason="by hand"))
     assert advance(connection, fix).fix.status is FixStatus.REJECTED
     assert get_cause_status(connection) == "open"
 
 
-def test_a_fix_does_not_end_while_unclassified_deaths_may_match_it(
-    connection: Connection, database: Database
-) -> None:
+def test_a_fix_does_not_end_while_unclassified_deaths_may_match_it(outbox: ShapedOutbox) -> None:
     """Deaths that turn out to have its cause are released too; other types do not delay it."""
-    add_dead(connection, 3, event_type="a")
+    connection = outbox.connection
+    outbox.add_dead(3, event_type="a")
     fix = flag_cause(connection, event_type="a", policy=replace(POLICY, canary=10))
-    _unclassified_before(connection, fix, "a", "a", "b")
+    _unclassified_before(outbox, fix, "a", "a", "b")
     wait = WaitStep("deaths from before the flag that may match it are not classified: 2")
     assert advance(connection, fix).step == wait
-    run_worker(database, delivers=True)
+    outbox.run_worker(delivers=True)
     assert advance(connection, fix).step == wait
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     assert advance(connection, fix).released == 2
-    run_worker(database, delivers=True)
+    outbox.run_worker(delivers=True)
     assert advance(connection, fix).fix.status is FixStatus.VERIFIED
 
 
-def _unclassified_before(connection: Connection, fix: Fix, *event_types: str) -> None:
+def _unclassified_before(outbox: ShapedOutbox, fix: Fix, *event_types: str) -> None:
     """Events of these types died before the fix was flagged, and nobody has classified them yet."""
-    for number, event_type in enumerate(event_types):
-        connection.execute(
-            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-            " last_error)"
-            " values ('order', %s, %s, '{}', 'dead', %s)",
-            [f"late {number}", event_type, ERROR],
-        )
+    for event_type in event_types:
+        outbox.add_dead(1, event_type=event_type, classified=False)
     before = fix.flagged_at - timedelta(minutes=1)
-    date_deaths(connection, f"timestamptz '{before}'", where="cause_id is null")
+    date_deaths(outbox.connection, f"timestamptz '{before}'", where="cause_id is null")
 
 
-def test_a_fix_is_due_when_a_step_would_do_something(
-    connection: Connection, database: Database
-) -> None:
+def test_a_fix_is_due_when_a_step_would_do_something(outbox: ShapedOutbox) -> None:
     """It is due when flagged, when an outcome is not recorded, and when a retry times out."""
-    add_dead(connection, 8)
+    connection = outbox.connection
+    outbox.add_dead(8)
     fix = flag_cause(connection)
 
     def due(later: float = 0) -> bool:
@@ -188,41 +181,39 @@ def test_a_fix_is_due_when_a_step_would_do_something(
     assert due()
     advance(connection, fix)
     assert (due(), due(later=59), due(later=61)) == (False, False, True)
-    connection.execute("update outbox_event set status = 'done' where id = 1")
+    outbox.deliver([1])
     assert due()
     advance(connection, fix)
     assert not due()
-    run_worker(database, delivers=True)
+    outbox.run_worker(delivers=True)
     advance(connection, fix)
-    assert (count_by_status(connection), due()) == ({"done": 3, "pending": 5}, False)
-    run_worker(database, delivers=True)
+    assert (outbox.count_states(), due()) == ({"done": 3, "waiting": 5}, False)
+    outbox.run_worker(delivers=True)
     assert due()
     assert advance(connection, fix).fix.status is FixStatus.VERIFIED
     assert not due(later=61)
 
 
-def test_locked_events_are_released_by_a_later_step(
-    connection: Connection, database: Database
-) -> None:
+def test_locked_events_are_released_by_a_later_step(outbox: ShapedOutbox) -> None:
     """A run does not wait for them, and the fix stays due."""
-    add_dead(connection, 2)
+    connection = outbox.connection
+    outbox.add_dead(2)
     fix = flag_cause(connection)
-    with database.connect() as other, other.transaction():
-        other.execute("select from outbox_event for update")
+    with outbox.database.connect() as other, other.transaction():
+        outbox.lock_rows(other)
         assert advance(connection, fix).released == 0
         assert list_due(connection) == [get_fix(connection, fix.id)]
     assert advance(connection, fix).released == 2
 
 
-def test_a_halted_fix_shows_errors_before_and_after(connection: Connection) -> None:
+def test_a_halted_fix_shows_errors_before_and_after(outbox: ShapedOutbox) -> None:
     """Those of most events first, and what had no outcome as such."""
-    add_dead(connection, 4)
+    connection = outbox.connection
+    outbox.add_dead(4)
     fix = flag_cause(connection, policy=replace(POLICY, canary=4))
     advance(connection, fix)
     for event, error in ((1, "KeyError: 'a'"), (2, "KeyError: 'b'"), (3, ERROR)):
-        connection.execute(
-            "update outbox_event set status = 'dead', last_error = %s where id = %s", [error, event]
-        )
+        outbox.give_up([event], error)
     done = advance(connection, fix, later=120)
     assert done.fix.status is FixStatus.HALTED
     shown = [(e["events"], e["outcome"], e["before"], e["after"]) for e in done.fix.evidence]

@@ -28,25 +28,24 @@ from tests.retries.helpers import (
     add_dead,
     advance,
     build_audit,
-    count_by_status,
     flag_cause,
     get_cause_status,
     get_now,
     list_due,
     run_worker,
 )
-from tests.rows import add_events, one
+from tests.rows import one
+from tests.shapes import ShapedOutbox
 
 
-def test_a_paused_fix_releases_nothing_until_it_is_resumed(
-    connection: Connection, database: Database
-) -> None:
+def test_a_paused_fix_releases_nothing_until_it_is_resumed(outbox: ShapedOutbox) -> None:
     """It keeps its targets, its outcomes are written down, and both acts are in the audit."""
-    add_dead(connection, 8)
+    connection = outbox.connection
+    outbox.add_dead(8)
     fix = flag_cause(connection)
     advance(connection, fix)
     assert pause_fix(connection, fix.id, audit=build_audit()).status is FixStatus.PAUSED
-    run_worker(database, delivers=True)
+    outbox.run_worker(delivers=True)
     assert (advance(connection, fix).released, list_due(connection)) == (0, [])
     assert get_stage_outcomes(connection, fix.id)[1].delivered == 3
     with pytest.raises(RefusedError, match="is paused"):
@@ -74,16 +73,15 @@ def test_outcomes_of_a_paused_fix_are_settled_without_it(
     assert get_stage_outcomes(connection, fix.id)[1].delivered == 2
 
 
-def test_no_stage_begins_while_the_worker_is_far_behind(connection: Connection) -> None:
+def test_no_stage_begins_while_the_worker_is_far_behind(outbox: ShapedOutbox) -> None:
     """Nor does the sensor ask for it; outcomes are written down all the same."""
-    add_dead(connection, 8)
+    connection = outbox.connection
+    outbox.add_dead(8)
     fix = flag_cause(connection)
     advance(connection, fix)
-    connection.execute("update outbox_event set status = 'done' where status = 'pending'")
-    add_events(connection, 1)
-    connection.execute(
-        "update outbox_event set next_run_at = now() - interval '10 min' where status = 'pending'"
-    )
+    outbox.deliver(outbox.list_numbers("waiting"))
+    outbox.add_events(1)
+    outbox.date_due("now() - interval '10 min'")
     terms = FixTerms(max_backlog=timedelta(minutes=5))
     assert list_due_fixes(connection, now=get_now(), max_backlog=terms.max_backlog) == [
         get_fix(connection, fix.id)
@@ -92,13 +90,14 @@ def test_no_stage_begins_while_the_worker_is_far_behind(connection: Connection) 
     assert isinstance(done.step, WaitStep)
     assert (done.settled, done.released, done.step.reason[:21]) == (3, 0, "the worker is 600 s b")
     assert list_due_fixes(connection, now=get_now(), max_backlog=terms.max_backlog) == []
-    connection.execute("update outbox_event set status = 'done' where status = 'pending'")
+    outbox.deliver(outbox.list_numbers("waiting"))
     assert advance_fix(connection, fix.id, audit=build_audit(), terms=terms).released == 5
 
 
-def test_a_fix_begins_not_before_its_time_and_ends_at_its_last(connection: Connection) -> None:
+def test_a_fix_begins_not_before_its_time_and_ends_at_its_last(outbox: ShapedOutbox) -> None:
     """Expired, it is closed, its cause is open, and what it released stays with the worker."""
-    add_dead(connection, 8)
+    connection = outbox.connection
+    outbox.add_dead(8)
     flag = FixFlag(
         Selection(cause=CAUSE),
         POLICY,
@@ -112,7 +111,7 @@ def test_a_fix_begins_not_before_its_time_and_ends_at_its_last(connection: Conne
     assert list_due(connection, later=3 * 3600 + 1)
     done = advance(connection, fix, later=3 * 3600 + 1)
     assert (done.fix.status, get_cause_status(connection)) == (FixStatus.EXPIRED, "open")
-    assert count_by_status(connection) == {"dead": 5, "pending": 3}
+    assert outbox.count_states() == {"dead": 5, "waiting": 3}
 
 
 def test_a_fix_without_a_policy_stores_the_installations_at_its_first_step(

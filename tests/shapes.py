@@ -32,7 +32,7 @@ create type shop."Phase" as enum ('queued', 'sending', 'sent', 'given up');
 create table shop."Message" (
     "MessageId" uuid primary key,
     "Entity" varchar(40) not null,
-    "EntityId" varchar(40) not null,
+    "EntityId" varchar(300) not null,
     "Kind" varchar(100) not null,
     "Body" json not null,
     "Phase" shop."Phase" not null default 'queued',
@@ -183,6 +183,7 @@ REFERENCE = OutboxShape(
         "error": "last_error",
         "payload": "payload::text",
         "event_type": "event_type",
+        "created_at": "created_at",
     },
     states={"dead": "status = 'dead'", "waiting": "status in ('pending', 'retry')"}
     | {"done": "status = 'done'", "working": "false"},
@@ -210,6 +211,7 @@ UUID_KEYS = OutboxShape(
         "error": '"Failure"',
         "payload": '"Body"::text',
         "event_type": '"Kind"',
+        "created_at": "timezone('Asia/Kolkata', \"WrittenAt\")",
     },
     states={"dead": "\"Phase\" = 'given up'", "waiting": "\"Phase\" = 'queued'"}
     | {"done": "\"Phase\" = 'sent'", "working": "\"Phase\" = 'sending'"},
@@ -234,7 +236,8 @@ TEXT_KEYS = OutboxShape(
     number="substr(key, 5)::bigint",
     insert="(key, name, body) select 'job/' || lpad(n::text, 6, '0'), {event_type}, {payload}",
     aggregate="''",
-    columns={"attempts": "tries", "error": "problem", "payload": "body", "event_type": "name"},
+    columns={"attempts": "tries", "error": "problem", "payload": "body"}
+    | {"event_type": "name", "created_at": "written"},
     states={"dead": "state = 9", "waiting": "state = 0", "done": "false", "working": "false"},
     sets={
         "dead": "state = 9, tries = {attempts}, problem = {error}",
@@ -412,7 +415,7 @@ class ShapedOutbox:
     # What a person sees in the table.
 
     def read_row(self, number: int) -> dict[str, Any]:
-        """Return an event: its state, attempts, error, payload, type and due time."""
+        """Return an event: its state, attempts, error, payload, type and times."""
         (row,) = self.read_rows(f"where {self._where([number])}")
         return row
 

@@ -40,12 +40,14 @@ from dlq_pipelines.exports.export import verify_day as verify
 from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.exports.manifest import ExportOptions
 from dlq_pipelines.exports.redact import parse_redaction
+from dlq_pipelines.exports.stream import read_export_schema
 from dlq_pipelines.exports.target import open_local_target
 from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.retry import retry_events, retry_with_payload
 from dlq_pipelines.settings import ExportFormat
 from tests.rows import deaths_at, one
+from tests.shapes import REFERENCE, ShapedOutbox, adapt_connection
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAY = Day.of(date(2026, 3, 10), BERLIN)
@@ -83,7 +85,7 @@ LEDGER = """
         d.aggregate_type,
         d.aggregate_id,
         d.event_type,
-        e.payload::text as payload,
+        e.payload,
         e.created_at,
         d.attempts,
         d.died_at,
@@ -93,8 +95,8 @@ LEDGER = """
         c.exception_type,
         c.template
     from dlq.death d join dlq.cause c on c.id = d.cause_id
-    left join (select id, payload, created_at from outbox_event
-        union all select id, payload, created_at from dlq.archived) e on e.id = d.event_id
+    left join (select {key} as id, {payload} as payload, {created_at} as created_at from {table}
+        union all select {key}, {payload}, {created_at} from dlq.archived) e on e.id = d.event_id
     where (d.died_at at time zone 'Europe/Berlin')::date = %s
     order by d.died_at, d.id
 """
@@ -127,8 +129,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def export(database: Database, folder: Path) -> Export:
-    """A function that exports a day on its own connection."""
+def export(request: pytest.FixtureRequest, folder: Path) -> Export:
+    """A function that exports a day of the test's outbox on its own connection."""
+    is_shaped = "outbox" in request.fixturenames
+    database: Database = (
+        request.getfixturevalue("outbox").database
+        if is_shaped
+        else request.getfixturevalue("database")
+    )
 
     def run(day: Day = DAY, now: datetime = NOW, **options: Any) -> ExportResult:
         with database.connect() as connection:
@@ -179,6 +187,21 @@ def add_death(
     classify_deaths(connection, zone=BERLIN)
 
 
+def add_old_death(
+    outbox: ShapedOutbox,
+    died_at: datetime = DAY.start + timedelta(hours=12),
+    error: str | None = "KeyError: 'postcode'",
+    *,
+    payload: str = "{}",
+    aggregate: str = "1",
+) -> None:
+    """Add an event of any shape that died at that time, classified."""
+    with deaths_at(outbox.connection, died_at):
+        numbers = outbox.add_events(1, payload=payload, aggregate=aggregate)
+        outbox.give_up(numbers, error)
+    classify_deaths(outbox.connection, zone=BERLIN)
+
+
 def add_unclassified(
     connection: Connection,
     died_at: datetime,
@@ -196,7 +219,18 @@ def add_unclassified(
 
 
 def ledger(connection: Connection, day: Day = DAY) -> list[dict[str, Any]]:
-    return connection.execute(LEDGER.encode(), [day.date]).fetchall()
+    return read_ledger(adapt_connection(connection), day)
+
+
+def read_ledger(outbox: ShapedOutbox, day: Day = DAY) -> list[dict[str, Any]]:
+    """Return the deaths of a day as the export must have them."""
+    shape = outbox.shape
+    statement = LEDGER.format(key=shape.key, table=shape.table, **shape.columns)
+    rows = outbox.connection.execute(statement.encode(), [day.date]).fetchall()
+    return [
+        {**row, "event_id": row["event_id"] if shape is REFERENCE else str(row["event_id"])}
+        for row in rows
+    ]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -237,16 +271,16 @@ def wait_for_stalled_stream(connection: Connection) -> None:
 
 
 def test_parquet_equals_the_ledger_in_every_reader(
-    connection: Connection, export: Export, folder: Path
+    outbox: ShapedOutbox, export: Export, folder: Path
 ) -> None:
     """In pyarrow, pandas and DuckDB: numbers beyond 2^53, Unicode, escapes, nulls."""
     for text in HOSTILE:
-        add_death(connection, error=text, payload=PAYLOAD, aggregate=text or "-")
+        add_old_death(outbox, error=text, payload=PAYLOAD, aggregate=text or "-")
     exported = export()
-    expected = ledger(connection)
+    expected = read_ledger(outbox)
     assert (exported.rows, exported.first_id, exported.last_id) == (len(HOSTILE), 1, len(HOSTILE))
     path = folder / PARQUET
-    assert pq.read_schema(path).equals(EXPORT_SCHEMA)
+    assert pq.read_schema(path).equals(read_export_schema(outbox.connection))
     assert pq.ParquetFile(path).read().to_pylist() == expected
     assert pd.read_parquet(path)["payload"].tolist() == [row["payload"] for row in expected]
     rows = query_duckdb(f"select payload, error, died_at::varchar from read_parquet('{path}')")
@@ -284,10 +318,10 @@ def test_csv_equals_the_ledger_and_no_cell_is_a_formula(
     assert [cell for cell in cells if cell.startswith(formulas)] == []
 
 
-def test_json_lines_equal_the_ledger(connection: Connection, export: Export, folder: Path) -> None:
+def test_json_lines_equal_the_ledger(outbox: ShapedOutbox, export: Export, folder: Path) -> None:
     """A payload is text, so that no reader turns its numbers into doubles."""
     for text in [*HOSTILE, "".join(map(chr, range(1, 0x80))), "\u2028\ufeff\U0010ffff\\"]:
-        add_death(connection, error=text, payload=PAYLOAD, aggregate=text or "-")
+        add_old_death(outbox, error=text, payload=PAYLOAD, aggregate=text or "-")
     export()
     with gzip.open(folder / JSONL, "rt", newline="\n", encoding="utf-8") as stream:
         rows = [json.loads(line) for line in stream]
@@ -298,7 +332,7 @@ def test_json_lines_equal_the_ledger(connection: Connection, export: Export, fol
                 for name in ("created_at", "died_at")
             }
         )
-    assert rows == ledger(connection)
+    assert rows == read_ledger(outbox)
     read = query_duckdb(
         f"select payload, error from read_json('{folder / JSONL}') order by died_at, death_id"
     )
@@ -571,21 +605,20 @@ def test_death_committed_during_the_export_is_found_by_verification(
 
 
 def test_repeated_export_has_the_same_bytes(
-    connection: Connection, export: Export, folder: Path
+    outbox: ShapedOutbox, export: Export, folder: Path
 ) -> None:
     """Events that were retried, changed, died again or were archived change no past death."""
+    connection = outbox.connection
     for hour in range(6):
-        add_death(connection, DAY.start + timedelta(hours=hour), payload=PAYLOAD)
+        add_old_death(outbox, DAY.start + timedelta(hours=hour), payload=PAYLOAD)
     export()
     before = contents(folder)
-    retry_with_payload(
-        connection, 1, '{"edited": true}', audit=AuditContext("ann", "fixed", NOW), allowed=True
-    )
-    retry_events(connection, [2, 3], audit=AuditContext("ann", "fixed", NOW))
-    connection.execute("update outbox_event set status = 'dead', last_error = 'again' where id = 1")
-    retry_with_payload(
-        connection, 1, '{"edited": "again"}', audit=AuditContext("ann", "fixed", NOW), allowed=True
-    )
+    first, *others = outbox.event_ids(1, 2, 3)
+    audit = AuditContext("ann", "fixed", NOW)
+    retry_with_payload(connection, first, '{"edited": true}', audit=audit, allowed=True)
+    retry_events(connection, others, audit=audit)
+    outbox.give_up([1], "again")
+    retry_with_payload(connection, first, '{"edited": "again"}', audit=audit, allowed=True)
     moved = archive_dead_events(
         connection, before=DAY.until, only_exported=False, audit=AuditContext("test", "test", NOW)
     ).moved
@@ -601,14 +634,14 @@ def test_repeated_export_has_the_same_bytes(
     "lost", ["event purged", "death purged", "deleted by the application once delivered"]
 )
 def test_day_with_deleted_events_is_not_exported_again(
-    connection: Connection, export: Export, folder: Path, lost: str
+    outbox: ShapedOutbox, export: Export, folder: Path, lost: str
 ) -> None:
     """The existing files hold more. Once they are moved away, the rest is exported."""
-    add_death(connection, payload=PAYLOAD)
-    add_death(connection, payload=PAYLOAD)
+    add_old_death(outbox, payload=PAYLOAD)
+    add_old_death(outbox, payload=PAYLOAD)
     export()
     before = contents(folder)
-    _lose_an_event(connection, lost)
+    _lose_an_event(outbox, lost)
     with pytest.raises(
         RefusedError,
         match=r"2026-03-10 is exported, and some .* move them away \(died_on=2026-03-10/_manif",
@@ -622,16 +655,17 @@ def test_day_with_deleted_events_is_not_exported_again(
     assert export(now=NOW + timedelta(days=1)).rows == (1 if lost == "death purged" else 2)
 
 
-def _lose_an_event(connection: Connection, how: str) -> None:
-    audit = AuditContext("job", "retention", NOW)
+def _lose_an_event(outbox: ShapedOutbox, how: str) -> None:
+    connection, audit = outbox.connection, AuditContext("job", "retention", NOW)
     if how.startswith("deleted"):
-        retry_events(connection, [1], audit=audit)
-        connection.execute("update outbox_event set status = 'done' where id = 1")
-        connection.execute("delete from outbox_event where status = 'done'")
+        retry_events(connection, outbox.event_ids(1), audit=audit)
+        outbox.deliver([1])
+        outbox.delete_rows([1])
         return
     archive_dead_events(connection, before=DAY.until, only_exported=False, audit=audit)
     connection.execute(
-        "update dlq.archived set dlq_archived_at = %s where id = 2", [NOW + timedelta(days=9)]
+        "update dlq.archived set dlq_archived_at = %s where dlq_death_id = 2",
+        [NOW + timedelta(days=9)],
     )
     purge_archive(connection, before=NOW + timedelta(days=1), audit=audit)
     if how == "death purged":
@@ -643,7 +677,7 @@ def test_day_with_events_purged_before_its_first_export_is_exported(
 ) -> None:
     """The archive did not wait for the export, and there are no files to keep."""
     add_death(connection, payload=PAYLOAD)
-    _lose_an_event(connection, "event purged")
+    _lose_an_event(adapt_connection(connection), "event purged")
     assert export().rows == 1
     assert verify_day(connection, day=DAY, folder=folder) == []
 
@@ -671,7 +705,7 @@ def test_files_of_a_broken_export_are_not_replaced_by_fewer_rows(
     add_death(connection)
     export()
     break_off(export, folder)
-    _lose_an_event(connection, "event purged")
+    _lose_an_event(adapt_connection(connection), "event purged")
     with pytest.raises(RefusedError, match="another export would hold less"):
         export(now=NOW + timedelta(days=2))
 
@@ -717,13 +751,12 @@ def test_export_changes_nothing_after_a_concurrent_export(
     assert (pq.read_metadata(folder / PARQUET).num_rows, list(folder.glob(".*"))) == (2, [])
 
 
-def test_second_export_replaces_the_day(
-    connection: Connection, export: Export, folder: Path
-) -> None:
+def test_second_export_replaces_the_day(outbox: ShapedOutbox, export: Export, folder: Path) -> None:
     """It contains a death that was committed after the first export."""
-    add_death(connection)
+    connection = outbox.connection
+    add_old_death(outbox)
     export()
-    add_death(connection)
+    add_old_death(outbox)
     assert verify_day(connection, day=DAY, folder=folder) == [
         "the record has 1 rows, the ledger 2",
         *(f"{name} has 1 rows, the ledger 2" for name in (PARQUET, CSV, JSONL)),
@@ -735,12 +768,12 @@ def test_second_export_replaces_the_day(
 
 
 def test_death_of_a_deleted_event_is_exported_without_payload(
-    connection: Connection, export: Export, folder: Path
+    outbox: ShapedOutbox, export: Export, folder: Path
 ) -> None:
     """The application may delete its rows; the ledger keeps the death."""
-    add_death(connection, payload=PAYLOAD)
-    created = one(connection, "select created_at from outbox_event")["created_at"]
-    connection.execute("delete from outbox_event")
+    add_old_death(outbox, payload=PAYLOAD)
+    created = outbox.read_row(1)["created_at"]
+    outbox.delete_rows([1])
     export()
     (row,) = pq.ParquetFile(folder / PARQUET).read().to_pylist()
     assert (row["payload"], row["created_at"], row["error"]) == (
@@ -751,17 +784,23 @@ def test_death_of_a_deleted_event_is_exported_without_payload(
 
 
 def test_death_has_the_payload_of_its_own_event(
-    connection: Connection, export: Export, folder: Path
+    outbox: ShapedOutbox, export: Export, folder: Path
 ) -> None:
     """Ids begin again after a truncate: another event, dead and archived, has the id now."""
-    add_death(connection, payload='{"n": 1}')
+    connection = outbox.connection
+    add_old_death(outbox, payload='{"n": 1}')
     audit = AuditContext("test", "test", NOW)
     archive_dead_events(connection, before=NOW, only_exported=False, audit=audit)
-    connection.execute("truncate outbox_event restart identity")
-    add_death(connection, payload='{"n": 2}')
+    connection.execute(f"truncate {outbox.shape.table}".encode())
+    outbox.written = 0  # ids begin again
+    add_old_death(outbox, payload='{"n": 2}')
     export()
     rows = pq.ParquetFile(folder / PARQUET).read().to_pylist()
-    assert [(row["event_id"], row["payload"]) for row in rows] == [(1, '{"n": 1}'), (1, '{"n": 2}')]
+    event = outbox.event_id(1)
+    assert [(row["event_id"], row["payload"]) for row in rows] == [
+        (event, '{"n": 1}'),
+        (event, '{"n": 2}'),
+    ]
 
 
 def test_broken_stream_leaves_the_old_files(
@@ -933,15 +972,16 @@ def test_concurrent_exports_leave_files_that_match_their_manifest(
     ],
 )
 def test_verification_names_each_difference(
-    connection: Connection,
+    outbox: ShapedOutbox,
     export: Export,
     folder: Path,
     tamper: Callable[[Connection, Path], object],
     differences: list[str],
 ) -> None:
     """It compares the files with the manifest, and the manifest with the ledger."""
+    connection = outbox.connection
     for _ in range(2):
-        add_death(connection)
+        add_old_death(outbox)
     export()
     assert verify_day(connection, day=DAY, folder=folder) == []
     tamper(connection, folder)

@@ -79,7 +79,7 @@ with bounds as (
     where (r.retried_at is null or r.retried_at >= last.moment)
         and (a.dlq_archived_at is null or a.dlq_archived_at >= last.moment)
         and (p.archived_at is null or p.archived_at >= last.moment)
-        and (r.death_id is not null or e.id is not null or a.id is not null or p.event_id is not null)
+        and (r.death_id is not null or e.id is not null or a.dlq_death_id is not null or p.event_id is not null)
         and not exists (
             select from :"dlq_schema".restored s where s.death_id = last.id
                 and s.archived_at < last.moment and s.restored_at >= last.moment)

@@ -81,7 +81,10 @@ comment on table :"dlq_schema".dead is 'Dead events whose last death is classifi
 create index dead_event_id on :"dlq_schema".dead (event_id);
 create index dead_time on :"dlq_schema".dead (died_at, death_id);
 create index dead_cause on :"dlq_schema".dead (cause_id, died_at, death_id);
-create index dead_aggregate on :"dlq_schema".dead (hashtext(aggregate_id));
+-- Without events that have no aggregate: in a table without aggregates these are all events, of one
+-- key, and the planner would read all of what is dead instead.
+create index dead_aggregate on :"dlq_schema".dead (hashtext(aggregate_id))
+    where aggregate_id <> '';
 
 -- A death is shown as the cause that its own cause is merged into.
 create view :"dlq_schema".shown_death as
@@ -363,7 +366,7 @@ create index retry_event on :"dlq_schema".retry (event_id, event_created_at);
 create index retry_outstanding on :"dlq_schema".retry (fix_id, due_at) where outcome is null;
 -- For an event that waits for an earlier event of its aggregate.
 create index retry_aggregate on :"dlq_schema".retry (hashtext(aggregate_id))
-    where outcome is null or outcome = 'timed_out';
+    where aggregate_id <> '' and (outcome is null or outcome = 'timed_out');
 create index retry_edited on :"dlq_schema".retry (event_id, death_id)
     where payload_before is not null;
 -- For the retries and outcomes of a day. Rows are written in the order of time, so a BRIN index is

@@ -52,14 +52,14 @@ with page as materialized (
                 where o.id = r.event_id
                     and coalesce(o.dead, false) = false and coalesce(o.delivered, false) = false
                 limit 1) under_way
-            where hashtext(r.aggregate_id) = hashtext(page.aggregate_id)
+            where hashtext(r.aggregate_id) = hashtext(page.aggregate_id) and r.aggregate_id <> ''
                 and r.aggregate_id = page.aggregate_id and r.aggregate_type = page.aggregate_type
                 and (coalesce(r.event_created_at, '-infinity'), r.event_id)
                     < (coalesce(page.event_created_at, '-infinity'), page.event_id)
                 and (r.outcome is null or r.outcome = 'timed_out')) then 'waiting'
         when exists (
             select from :"dlq_schema".dead n
-            where hashtext(n.aggregate_id) = hashtext(page.aggregate_id)
+            where hashtext(n.aggregate_id) = hashtext(page.aggregate_id) and n.aggregate_id <> ''
                 and n.aggregate_id = page.aggregate_id and n.aggregate_type = page.aggregate_type
                 and (coalesce(n.event_created_at, '-infinity'), n.event_id)
                     < (coalesce(page.event_created_at, '-infinity'), page.event_id)

@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -148,16 +148,30 @@ def find_template(
         yield find
 
 
+@pytest.fixture(scope="session")
+def open_outbox(
+    server_url: str, find_template: Callable[[OutboxShape], str]
+) -> Callable[[OutboxShape], AbstractContextManager[ShapedOutbox]]:
+    """A function that opens a new outbox of a shape, for fixtures that several tests share."""
+
+    @contextmanager
+    def open_new(shape: OutboxShape) -> Iterator[ShapedOutbox]:
+        with _new_database(server_url, find_template(shape)) as name:
+            database = name_database(database_url(server_url, name), shape)
+            with database.connect() as opened:
+                yield ShapedOutbox(shape, database, opened)
+
+    return open_new
+
+
 @pytest.fixture(params=SHAPES)
 def outbox(
-    request: pytest.FixtureRequest, server_url: str, find_template: Callable[[OutboxShape], str]
+    request: pytest.FixtureRequest,
+    open_outbox: Callable[[OutboxShape], AbstractContextManager[ShapedOutbox]],
 ) -> Iterator[ShapedOutbox]:
     """An installed outbox for one test, which runs for each shape."""
-    shape = SHAPES[request.param]
-    with _new_database(server_url, find_template(shape)) as name:
-        database = name_database(database_url(server_url, name), shape)
-        with database.connect() as opened:
-            yield ShapedOutbox(shape, database, opened)
+    with open_outbox(SHAPES[request.param]) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ without time zone; and one with text keys and without aggregates, whose worker d
 delivered.
 """
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +26,7 @@ from dlq_pipelines.validate import EventId
 from tests.rows import one
 
 ERROR = "TimeoutError: no answer"
+_QUOTE = '"'
 
 _UUID_TABLE = """
 create schema shop;
@@ -88,7 +90,7 @@ create table job (
     written timestamptz default now(),
     problem text
 );
-create index on job (due) where state <> 9;
+create index on job (due);
 """
 _TEXT_MAPPING = """
 table = "public.job"
@@ -120,6 +122,7 @@ class OutboxShape:
     Attributes:
         key: the key column.
         number: the number of an event, from its key.
+        key_of: the key of an event, from its number `n`.
         insert: columns of an insert: key, aggregate, type and payload; the latter as text.
         aggregate: the aggregate of an event.
         states: the condition of each state.
@@ -137,6 +140,7 @@ class OutboxShape:
     mapping: Mapping
     key: str
     number: str
+    key_of: str
     insert: str
     aggregate: str
     columns: dict[str, str]
@@ -175,6 +179,7 @@ REFERENCE = OutboxShape(
     mapping=load_mapping(DEFAULT_PRESET),
     key="id",
     number="id",
+    key_of="n",
     insert="(id, aggregate_type, aggregate_id, event_type, payload)"
     " select n, 'order', {aggregate}, {event_type}, {payload}::jsonb",
     aggregate="aggregate_id",
@@ -203,6 +208,7 @@ UUID_KEYS = OutboxShape(
     mapping=parse_mapping(_UUID_MAPPING, "uuid.toml"),
     key='"MessageId"',
     number="('x' || right(\"MessageId\"::text, 12))::bit(48)::bigint",
+    key_of="lpad(to_hex(n), 32, '0')::uuid",
     insert='("MessageId", "Entity", "EntityId", "Kind", "Body")'
     " select lpad(to_hex(n), 32, '0')::uuid, 'order', {aggregate}, {event_type}, {payload}::json",
     aggregate='"EntityId"',
@@ -234,6 +240,7 @@ TEXT_KEYS = OutboxShape(
     mapping=parse_mapping(_TEXT_MAPPING, "text.toml"),
     key="key",
     number="substr(key, 5)::bigint",
+    key_of="'job/' || lpad(n::text, 6, '0')",
     insert="(key, name, body) select 'job/' || lpad(n::text, 6, '0'), {event_type}, {payload}",
     aggregate="''",
     columns={"attempts": "tries", "error": "problem", "payload": "body"}
@@ -364,6 +371,15 @@ class ShapedOutbox:
             self.shape.sets["dead"].format(attempts=attempts, error=_literal(error)), numbers
         )
 
+    def give_up_all(self, error: str, *, where: str = "true") -> None:
+        """Let waiting events die, with an error as an SQL expression over the number `n`."""
+        sets = self.shape.sets["dead"].format(attempts=5, error=error)
+        number, table, key = self.shape.number, self.shape.table, self.shape.key
+        self.connection.execute(
+            f"update {table} t set {sets} from (select {key} as id, {number} as n from {table}"
+            f" where {self.shape.states['waiting']}) o where t.{key} = o.id and {where}".encode()
+        )
+
     def take(self, limit: int = 1000, *, now: datetime | None = None) -> list[int]:
         """Take due events, the oldest first; where the table shows it, they are under way."""
         at = "now()" if now is None else _literal(now.isoformat())
@@ -463,6 +479,29 @@ class ShapedOutbox:
         """The expression of a row's state in the words of this adapter."""
         cases = (f"when {text} then '{state}'" for state, text in self.shape.states.items())
         return f"case {' '.join(cases)} end"
+
+    @property
+    def table_name(self) -> str:
+        """The table as a plan names it, without its schema."""
+        return self.shape.table.rpartition(".")[2]
+
+    @property
+    def key_index(self) -> str:
+        """The index of the key as a plan names it."""
+        name = f"{self.table_name.strip(_QUOTE)}_pkey"
+        return f"{_QUOTE}{name}{_QUOTE}" if self.table_name.startswith(_QUOTE) else name
+
+    @property
+    def scan(self) -> str:
+        """A regular expression for a plan that reads the whole table, or one of the ledger."""
+        table = re.escape(self.table_name)
+        return rf"Seq Scan on (death|dead|retry|archived|{table})(\s|$)"
+
+    def explain(self, statement: str, **values: object) -> str:
+        """Return the plan of a named statement."""
+        text = self.connection.render_query(statement, **values)
+        rows = self.connection.execute(f"explain {text}".encode()).fetchall()
+        return "\n".join(row["QUERY PLAN"] for row in rows)
 
     def lock_rows(self, other: Connection, numbers: Collection[int] | None = None) -> None:
         """Lock events, or all of them, in the transaction of another connection."""

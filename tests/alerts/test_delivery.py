@@ -47,6 +47,7 @@ from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.alerts.servers import Received, free_port, http_server, smtp_server
 from tests.rows import add_events, kill, one
+from tests.shapes import ShapedOutbox
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 NOW = datetime.now(UTC)
@@ -665,18 +666,18 @@ def explain_statements(connection: Connection) -> dict[str, str]:
     return plans
 
 
-def test_the_statements_of_each_minute_scan_no_large_table(connection: Connection) -> None:
-    add_events(connection, 20_000)
-    connection.execute(
-        "update outbox_event set status = 'dead', last_error = 'Error' || mod(id, 50) || ': x'"
-        " where id < 9000"
-    )
-    add_classified_deaths(connection, 2_000)
+def test_the_statements_of_each_minute_scan_no_large_table(outbox: ShapedOutbox) -> None:
+    connection = outbox.connection
+    outbox.add_events(20_000)
+    outbox.give_up_all("'Error' || mod(n, 50) || ': x'", where="n < 9000")
+    outbox.add_events(2_000)
+    outbox.give_up_all("'requests.exceptions.ReadTimeout: no answer'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"), announce=True)
     connection.execute("vacuum analyze")
     counts = {
-        table.removeprefix("dlq."): one(connection, f"select count(*) from {table}")["count"]
+        table.rpartition(".")[2]: one(connection, f"select count(*) from {table}")["count"]
         for table in (
-            "outbox_event",
+            outbox.shape.table,
             "dlq.archived",
             "dlq.dead",
             "dlq.death",

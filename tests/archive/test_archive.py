@@ -746,26 +746,24 @@ def test_a_missing_and_a_duplicate_event_are_both_found(connection: Connection) 
     }
 
 
-def test_batches_use_the_index_of_dead_events(connection: Connection) -> None:
+def test_batches_use_the_index_of_dead_events(outbox: ShapedOutbox) -> None:
     """The outbox is read by its key, and not at all for the count of the dry run."""
-    connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
-        " select 'order', n::text, 'e', '{}', case n % 10 when 0 then 'dead' else 'done' end"
-        " from generate_series(1, 20000) n"
-    )
+    connection = outbox.connection
+    outbox.add_events(20_000)
+    outbox.give_up_all("'x'", where="n % 10 = 0")
     classify_deaths(connection, zone=ZONE)
     connection.execute("analyze")
     before, times = NOW + timedelta(days=365), "{[2026-01-01,2028-01-01)}"
     text = connection.render_query("archive.count_old", before=before)
     old = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()))
-    assert "outbox_event" not in old, old
+    assert outbox.table_name not in old, old
     assert "Scan using death_unclassified on death" in old, old
     plan = explain_batch(connection, before, times, NOW, 7, 100)
     assert "Seq Scan on" not in plan, plan
     for index in ("dead_time on dead", "death_unclassified on death"):
         condition = r"Index Cond: \(\(died_at < .*ROW\(died_at, (death_)?id\) > ROW\("
         assert re.search(rf"Scan using {index} .*\n *{condition}", plan), plan
-    assert "Scan using outbox_event_pkey on outbox_event o" in plan, plan
+    assert f"Scan using {outbox.key_index} on {outbox.table_name} o" in plan, plan
 
 
 @pytest.mark.parametrize("classified", [True, False])
@@ -797,14 +795,15 @@ def test_a_batch_costs_the_same_for_any_number_of_events(
     "selection", [Selection(event_type="e"), Selection(event_ids=tuple(range(1, 10_001)))]
 )
 def test_the_events_of_a_fix_are_looked_up_by_index(
-    connection: Connection, selection: Selection
+    outbox: ShapedOutbox, selection: Selection
 ) -> None:
     """Event by event, in a page of 5,000: a hash would read the whole ledger for each batch."""
-    connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status)"
-        " select 'order', n::text, 'e', '{}', 'dead' from generate_series(1, 20000) n"
-    )
+    connection = outbox.connection
+    outbox.add_events(20_000, event_type="e")
+    outbox.give_up_all("'x'")
     classify_deaths(connection, zone=ZONE)
+    if selection.event_ids is not None:
+        selection = Selection(event_ids=tuple(outbox.event_ids(*range(1, 10_001))))
     flag_fix(connection, FixFlag(selection), audit=AuditContext("ann", "fixed", datetime.now(UTC)))
     connection.execute("analyze")
     plan = explain_batch(

@@ -289,14 +289,14 @@ def test_deaths_are_kept_while_a_retry_without_outcome_needs_them(
     assert purge_deaths(connection, before=later, audit=audit) == PurgeResult(2, 1)
 
 
-def test_batches_use_the_index(connection: Connection) -> None:
+def test_batches_use_the_index(outbox: ShapedOutbox) -> None:
     """Few of the archived events are old enough."""
-    add_archived_events(connection, 400, days_ago=366)
+    connection = outbox.connection
+    add_old_archived_events(outbox, 400, days_ago=366)
+    outbox.add_events(20_000)
     connection.execute(
-        "insert into dlq.archived (id, aggregate_type, aggregate_id, event_type, payload, status,"
-        " created_at, dlq_death_id, dlq_archived_at)"
-        " select 1000 + n, 'order', n::text, 'e', '{}', 'dead', now(), 1000 + n, %s"
-        " from generate_series(1, 20000) n",
+        f"insert into dlq.archived select t.*, {outbox.shape.number}, %s"
+        f" from {outbox.shape.table} t".encode(),
         [NOW],
     )
     connection.execute("analyze")

@@ -1,7 +1,11 @@
 """Plans and costs of the statements."""
 
+import itertools
 import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -25,6 +29,7 @@ from dlq_pipelines.retries.retry import (
 from dlq_pipelines.retries.settle import settle_retries
 from tests.retries.helpers import add_dead, advance, build_audit, get_now
 from tests.rows import one
+from tests.shapes import SHAPES, OutboxShape, ShapedOutbox
 
 
 def test_a_batch_of_outcomes_costs_the_same_for_any_number_of_retries(
@@ -32,7 +37,7 @@ def test_a_batch_of_outcomes_costs_the_same_for_any_number_of_retries(
 ) -> None:
     """Counted in database pages: the ledger is not scanned to find or to write outcomes."""
     costs = []
-    for more in (4_000, 16_000):
+    for more in (2_000, 8_000):
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
             " last_error)"
@@ -93,13 +98,6 @@ def _free(connection: Connection) -> dict[str, Any]:
     return {**build_batch_parameters(connection, Selection(all=True)), **who, "ordered": True}
 
 
-def _explain(connection: Connection, statement: str, **values: object) -> str:
-    text = connection.render_query(statement, **values)
-    return "\n".join(
-        row["QUERY PLAN"] for row in connection.execute(f"explain {text}".encode()).fetchall()
-    )
-
-
 def _pages(connection: Connection, statement: str, **values: object) -> int:
     """Pages of the database that the statement looks at."""
     text = connection.render_query(statement, **values)
@@ -117,16 +115,28 @@ def _outstanding() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(params=[500, 1], ids=["of many causes", "of one cause"])
-def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Connection, Fix]:
-    """Add 20,000 dead events, a fix that has released its canary, and earlier retries."""
-    connection.execute(
-        "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-        " last_error)"
-        " select 'order', n::text, 'e', '{}', 'dead', 'Error' || n %% %s || ': x' from"
-        " generate_series(1, 20000) n",
-        [request.param],
-    )
+@pytest.fixture(
+    scope="module",
+    params=itertools.product(SHAPES, [500, 1]),
+    ids=lambda given: f"{given[0]}, {'many causes' if given[1] > 1 else 'one cause'}",
+)
+def crowded(
+    request: pytest.FixtureRequest,
+    open_outbox: Callable[[OutboxShape], AbstractContextManager[ShapedOutbox]],
+) -> Iterator[tuple[ShapedOutbox, Fix]]:
+    """Add 20,000 dead events, a fix that has released its canary, and earlier retries.
+
+    Explained only, so all statements share it.
+    """
+    name, causes = request.param
+    with open_outbox(SHAPES[name]) as outbox:
+        yield outbox, _crowd(outbox, causes)
+
+
+def _crowd(outbox: ShapedOutbox, causes: int) -> Fix:
+    connection, shape = outbox.connection, outbox.shape
+    outbox.add_events(20_000)
+    outbox.give_up_all(f"'Error' || n % {causes} || ': x'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     cause = one(connection, "select cause_id from dlq.death limit 1")["cause_id"]
     fix = flag_fix(
@@ -134,28 +144,29 @@ def crowded(request: pytest.FixtureRequest, connection: Connection) -> tuple[Con
     )
     advance(connection, fix)
     connection.execute(
-        "insert into dlq.archived select e.*, 100000 + id, now() from outbox_event e"
+        f"insert into dlq.archived select e.*, 100000 + {shape.number}, now()"
+        f" from {shape.table} e".encode()
     )
     connection.execute(
         "with past as (insert into dlq.death"
         " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
-        " select 200000 + n, 'order',"
-        " n::text, 'e', 5, '2026-01-01Z', 'v1-past' from generate_series(1, 20000) n returning *)"
+        f" select {shape.key_of}, 'order', n::text, 'e', 5, '2026-01-01Z', 'v1-past'"
+        " from generate_series(200001, 220000) n returning *)"
         " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason,"
-        " retried_at, due_at,"
-        " outcome, settled_at) select id, event_id, aggregate_type, aggregate_id, 'a', 'r',"
-        " died_at, died_at, 'delivered',"
-        " died_at from past"
+        " retried_at, due_at, outcome, settled_at)"
+        " select id, event_id, aggregate_type, aggregate_id, 'a', 'r', died_at, died_at,"
+        " 'delivered', died_at from past".encode()
     )
     connection.execute("analyze")
-    return connection, fix
+    return fix
 
 
-def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
+def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
     assert fix.policy is not None
+    connection, event = outbox.connection, outbox.event_id(7)
     walk = {"after_time": FIRST_CURSOR[0], "after_id": 0, "rows": 5000, "room": 5, "stage": 1}
     by_type = replace(fix, selection=Selection(event_type="e"))
-    by_ids = replace(fix, selection=Selection(event_ids=(1, 2, 3)))
+    by_ids = replace(fix, selection=Selection(event_ids=tuple(outbox.event_ids(1, 2, 3))))
     parked = {
         **build_selection_parameters(connection, Selection(all=True), before=get_now()),
         "max_retries": 3,
@@ -198,9 +209,17 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "fix.failures": {"fix_id": fix.id, "stage": 1, "limit": 100},
         "retry.parked": parked | {"fix_id": None},
         "retry.parked of a fix": parked | {"fix_id": fix.id},
-        "retry.deaths_of": {"event_id": 7, "limit": 100},
-        "retry.retries_of": {"event_id": 7, "limit": 100},
-        "retry.fix_of": {"event_id": 7},
+        "retry.deaths_of": {"event_id": event, "limit": 100},
+        "retry.retries_of": {"event_id": event, "limit": 100},
+        "retry.fix_of": {"event_id": event},
+        "outbox.dead_events": {
+            "limit": 100,
+            "offset": 0,
+            "aggregate_type": None,
+            "event_type": None,
+            "since": get_now() - timedelta(days=1),
+        },
+        "outbox.dead_event": {"id": event},
     }
 
 
@@ -226,17 +245,18 @@ def _statements(connection: Connection, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.deaths_of",
         "retry.retries_of",
         "retry.fix_of",
+        "outbox.dead_events",
+        "outbox.dead_event",
     ],
 )
 def test_no_statement_of_a_fix_reads_whole_tables(
-    crowded: tuple[Connection, Fix], statement: str
+    crowded: tuple[ShapedOutbox, Fix], statement: str
 ) -> None:
     """Each uses an index on the fix or on its cause, also if the cause is the only one."""
-    connection, fix = crowded
-    plan = _explain(
-        connection, statement.partition(" ")[0], **_statements(connection, fix)[statement]
-    )
-    assert not re.search(r"Seq Scan on (death|dead|retry|outbox_event|archived)\b", plan), plan
+    outbox, fix = crowded
+    values = _statements(outbox, fix)[statement]
+    plan = outbox.explain(statement.partition(" ")[0], **values)
+    assert not re.search(outbox.scan, plan), plan
     # Counted in the order of the ledger's index: a page ends where it is full.
     assert not statement.startswith("retry.parked") or (
         "GroupAggregate" in plan and "Sort" not in plan

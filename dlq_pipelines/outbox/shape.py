@@ -65,6 +65,9 @@ def build_shape(mapping: Mapping, given: Sequence[MappedColumn]) -> dict[str, st
         "added_names": quote_literal("{" + ",".join(added) + "}"),
         **_render_changes(rendered),
         "vanished": quote_literal("delivered" if mapping.deleted_is_delivered else "deleted"),
+        "deletion_is_loss": "true"
+        if mapping.delivered is not None and not mapping.deleted_is_delivered
+        else "false",
         "offers": quote_literal(
             json.dumps({offer.operation: offer.reason for offer in rendered.offers})
         ),

@@ -101,10 +101,10 @@ with event as (
                 and r.event_created_at is not distinct from event.event_created_at
                 and (r.outcome = 'delivered'
                     or r.late_at is not null
-                    -- Its worker deletes what it delivers: the outcome is recorded later, or the
-                    -- delivery came after the retry had timed out.
-                    or :"dlq_schema".vanished_outcome() = 'delivered'
-                        and coalesce(r.outcome, 'timed_out') = 'timed_out'
+                    -- A deletion may be the delivery: the outcome is recorded later, or the retry had
+                    -- timed out, or nothing says what is delivered.
+                    or not :"dlq_schema".deletion_is_loss()
+                        and coalesce(r.outcome, 'timed_out') in ('timed_out', 'deleted')
                         and not exists (
                             select from :"dlq_schema".death again
                             where again.event_id = event.event_id

@@ -1,6 +1,6 @@
 """What a mapping does not offer is refused with its reason; what it offers works on any payload."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -10,6 +10,7 @@ from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox.offers import require_offer
+from dlq_pipelines.outbox.reconcile import reconcile_events
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
@@ -22,6 +23,7 @@ from dlq_pipelines.retries.retry import (
     retry_selected,
     retry_with_payload,
 )
+from dlq_pipelines.retries.settle import settle_retries
 from tests.other_outboxes import add_task, install_shape, install_tasks
 from tests.rows import one
 
@@ -68,13 +70,23 @@ def test_every_retry_is_refused_without_a_way_to_retry(empty_database: Database)
 
 
 def test_fixes_are_refused_if_no_success_is_visible(empty_database: Database) -> None:
-    """Retries by hand are offered."""
+    """Retries by hand are offered and time out. What is deleted after one is not missing."""
     with install_tasks(empty_database, knows_delivered=False) as (_, connection):
         add_task(connection, ID, "{}")
         classify_deaths(connection, zone=ZONE)
         with pytest.raises(RefusedError, match=r"^The mapping has no delivered: whether a retry"):
             flag_fix(connection, FixFlag(ALL), audit=sign())
         assert retry_events(connection, [ID], audit=sign()).events == 1
+        connection.execute("update task set state = 'done'")
+        later = datetime.now(UTC) + timedelta(hours=1)
+        assert settle_retries(connection, now=datetime.now(UTC), settle_seconds=60) == 0
+        assert settle_retries(connection, now=later, settle_seconds=60) == 1
+        assert one(connection, "select outcome from dlq.retry") == {"outcome": "timed_out"}
+        connection.execute("delete from task")
+        assert reconcile_events(connection, now=later).is_balanced
+        add_task(connection, ID, "{}")
+        connection.execute("delete from task")
+        assert reconcile_events(connection, now=later + timedelta(hours=1)).missing == 1
 
 
 def test_an_order_is_refused_only_if_it_was_asked_for(empty_database: Database) -> None:

@@ -290,8 +290,8 @@ create or replace function :"dlq_schema".written_columns() returns text[]
 create or replace function :"dlq_schema".vanished_outcome() returns text
     language sql immutable as $$ select :vanished $$;
 
--- Whether a released event whose row is gone may be lost. Not if its worker deletes what it delivers,
--- and not if the mapping does not say what is delivered: applications delete what they delivered.
+-- Whether a released event whose row is gone may be lost. Not if its worker deletes what it
+-- delivers, and not if nothing says what is delivered: applications delete what they delivered.
 create or replace function :"dlq_schema".deletion_is_loss() returns boolean
     language sql immutable as $$ select :deletion_is_loss $$;
 

@@ -101,8 +101,8 @@ with event as (
                 and r.event_created_at is not distinct from event.event_created_at
                 and (r.outcome = 'delivered'
                     or r.late_at is not null
-                    -- A deletion may be the delivery: the outcome is recorded later, or the retry had
-                    -- timed out, or nothing says what is delivered.
+                    -- A deletion may be the delivery: the outcome is recorded later, or the retry
+                    -- had timed out, or nothing says what is delivered.
                     or not :"dlq_schema".deletion_is_loss()
                         and coalesce(r.outcome, 'timed_out') in ('timed_out', 'deleted')
                         and not exists (

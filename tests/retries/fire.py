@@ -31,7 +31,15 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries import advance, fix, settle
 from dlq_pipelines.retries.fix import FixTerms
 from dlq_pipelines.retries.fixes import list_due_fixes
-from tests.retries.machine import ASTRAY, AUDITED, DEAD, IN_ONE_PLACE, KNOWN_AS_DEAD
+from tests.retries.machine import (
+    ASTRAY,
+    AUDITED,
+    DEAD,
+    IN_ONE_PLACE,
+    KNOWN_AS_DEAD,
+    build_words,
+)
+from tests.shapes import adapt_connection
 
 ERROR = "TimeoutError: no answer"
 TERMS = FixTerms(max_backlog=timedelta(days=1))
@@ -148,11 +156,12 @@ def no_event_is_missing(connection: Connection, *, events: int) -> None:
         "duplicated": 0,
         "event_ids": None,
     }
-    assert connection.execute(IN_ONE_PLACE).fetchone() == {"n": events}
-    assert connection.execute(ASTRAY).fetchall() == []
+    words = build_words(adapt_connection(connection))
+    assert connection.execute(IN_ONE_PLACE.format(**words).encode()).fetchone() == {"n": events}
+    assert connection.execute(ASTRAY.format(**words).encode()).fetchall() == []
     assert (
         connection.execute(KNOWN_AS_DEAD.encode()).fetchall()
-        == connection.execute(DEAD.encode()).fetchall()
+        == connection.execute(DEAD.format(**words).encode()).fetchall()
     )
     assert (
         connection.execute(AUDITED).fetchone()

@@ -122,24 +122,29 @@ selections: st.SearchStrategy[dict[str, Any]] = st.one_of(
 Filters = dict[str, Any]
 
 
+def build_words(outbox: ShapedOutbox) -> dict[str, str]:
+    """Return what the statements of this module call the table, its columns and its events."""
+    shape = outbox.shape
+    words = {
+        "table": shape.table,
+        "number": shape.number,
+        "key": shape.key,
+        "aggregate": shape.aggregate,
+        "event_type": shape.columns["event_type"],
+        "state": outbox.state,
+    }
+    return {**words, "events": EVENTS.format(**words)}
+
+
 class Retries(RuleBasedStateMachine):
     """An outbox of a few aggregates, its worker, and all who retry or archive dead events."""
 
     def __init__(self, outbox: ShapedOutbox) -> None:
         super().__init__()
         self.outbox, self.connection = outbox, outbox.connection
-        shape = outbox.shape
-        words = {
-            "table": shape.table,
-            "number": shape.number,
-            "key": shape.key,
-            "aggregate": shape.aggregate,
-            "event_type": shape.columns["event_type"],
-            "state": outbox.state,
-        }
-        self.words = {**words, "events": EVENTS.format(**words)}
+        self.words = build_words(outbox)
         outbox.written = outbox.deleted = 0
-        self.connection.execute(EMPTY.format(**words).encode())
+        self.connection.execute(EMPTY.format(**self.words).encode())
         self.passed = timedelta()
 
     @property

@@ -164,6 +164,7 @@ def _crowd(outbox: ShapedOutbox, causes: int) -> Fix:
 def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
     assert fix.policy is not None
     connection, event = outbox.connection, outbox.event_id(7)
+    identity = {"event_id": event, "created_at": outbox.read_row(7)["created_at"]}
     walk = {"after_time": FIRST_CURSOR[0], "after_id": 0, "rows": 5000, "room": 5, "stage": 1}
     by_type = replace(fix, selection=Selection(event_type="e"))
     by_ids = replace(fix, selection=Selection(event_ids=tuple(outbox.event_ids(1, 2, 3))))
@@ -209,9 +210,9 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         "fix.failures": {"fix_id": fix.id, "stage": 1, "limit": 100},
         "retry.parked": parked | {"fix_id": None},
         "retry.parked of a fix": parked | {"fix_id": fix.id},
-        "retry.deaths_of": {"event_id": event, "limit": 100},
-        "retry.retries_of": {"event_id": event, "limit": 100},
-        "retry.fix_of": {"event_id": event},
+        "retry.deaths_of": identity | {"limit": 100},
+        "retry.retries_of": identity | {"limit": 100},
+        "retry.fix_of": identity,
         "outbox.dead_events": {
             "limit": 100,
             "offset": 0,

@@ -8,7 +8,7 @@ from tests.cli.conftest import Run
 from tests.rows import add_events, kill, one
 
 ERROR = "KeyError: 'sku'"
-CAUSE = compute_cause_key(ERROR)
+CAUSE = compute_cause_key(ERROR).id
 
 
 def test_classify_gives_deaths_their_cause_once(dlq: Run, connection: Connection) -> None:

@@ -549,7 +549,7 @@ def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Con
     died = one(connection, "select died_at as at from dlq.dead_event where event_id = 5")["at"]
     assert read_words(dlq("fixes", "parked", "--event-type", "b")) == (
         "event type aggregate cause retries last death "
-        f"5 b order 1 {compute_cause_key(NO_SKU)} 3 {died:%Y-%m-%d %H:%M:%S}+00"
+        f"5 b order 1 {compute_cause_key(NO_SKU).id} 3 {died:%Y-%m-%d %H:%M:%S}+00"
     )
 
 

@@ -37,7 +37,7 @@ from dlq_pipelines.retries.retry import retry_events, retry_selected
 from dlq_pipelines.retries.settle import settle_retries
 
 ERRORS = ("TimeoutError: no answer", "KeyError: 'sku'")
-CAUSES = tuple(compute_cause_key(error) for error in ERRORS)
+CAUSES = tuple(compute_cause_key(error).id for error in ERRORS)
 # What the present state does not allow.
 REFUSED = (NotFoundError, RefusedError)
 TERMS = FixTerms(max_backlog=timedelta(hours=1))

@@ -246,8 +246,7 @@ def retry_events_command(
     skipped.
 
     Example: `dlq dead-events retry-batch 17 18 --reason "carrier is back"`, or with a filter:
-    `dlq dead-events retry-batch --cause v1-3f9a0c6d2b7e4a51 --detail postcode --reason "patched"
-    --dry-run`
+    `dlq dead-events retry-batch --detail postcode --reason "carrier is back" --dry-run`
     """
     from dlq_pipelines.installation import resolve_rate
     from dlq_pipelines.retries.retry import retry_selected

@@ -245,29 +245,3 @@ def test_a_list_shows_the_details_with_most_deaths_of_each_cause(connection: Con
     (cause,) = list_causes(connection)
     assert [detail.detail for detail in cause.details] == [NAMES[5], *sorted(NAMES[:5])[:4]]
     assert len(get_cause(connection, KEY).details) == 6
-
-
-def test_the_dead_events_of_a_detail_are_found_by_an_index(connection: Connection) -> None:
-    """Also if most dead events share the cause."""
-    connection.execute(
-        "insert into dlq.dead select n, n, now(), 'order', n::text, 'e', now(), 'c',"
-        " case when mod(n, 1000) = 0 then 'rare' else 'often' end from generate_series(1, 20000) n"
-    )
-    connection.execute("analyze dlq.dead")
-    values = {
-        "causes": ["c"],
-        "detail": "rare",
-        "event_ids": None,
-        "selection": '{"detail": "rare"}',
-        "before_time": "infinity",
-        "before_id": 2**62,
-        "rows": 100,
-        "offset": 0,
-        "event_type": None,
-        "aggregate_type": None,
-        "since": None,
-        "until": None,
-    }
-    look = connection.render_query("dead_event.look", **values)
-    plan = connection.execute(f"explain {look}".encode()).fetchall()
-    assert "dead_detail" in "\n".join(row["QUERY PLAN"] for row in plan)

@@ -91,7 +91,8 @@ LEDGER = """
         d.cause_id as fingerprint,
         d.cause_id,
         c.exception_type,
-        c.template
+        c.template,
+        d.detail
     from dlq.death d join dlq.cause c on c.id = d.cause_id
     left join (select id, payload, created_at from outbox_event
         union all select id, payload, created_at from dlq.archived) e on e.id = d.event_id

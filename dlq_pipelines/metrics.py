@@ -43,6 +43,7 @@ class MetricsSnapshot:
     causes: Rows
     retries: Rows
     fixes: Rows
+    open_fixes: Rows
     moved_events: Rows
     checks: Rows
     jobs: Rows
@@ -72,6 +73,7 @@ def read_metrics_snapshot(
             causes=connection.run("metrics.causes").fetchall(),
             retries=connection.run("metrics.retries").fetchall(),
             fixes=connection.run("metrics.fixes").fetchall(),
+            open_fixes=connection.run("metrics.open_fixes").fetchall(),
             moved_events=connection.run("metrics.moved_events").fetchall(),
             checks=connection.run("metrics.checks").fetchall(),
             jobs=connection.run("metrics.jobs").fetchall(),
@@ -245,6 +247,14 @@ def _build_retry_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     for status in FixStatus:
         fixes.add_metric((status,), counted.get(status, 0))
     yield fixes
+    info = GaugeMetricFamily(
+        "dlq_open_fix_info",
+        "Always 1. Status, cause and detail of an open fix; empty if it names none. At most 50.",
+        labels=("fix", "status", "cause_id", "detail"),
+    )
+    for row in snapshot.open_fixes:
+        info.add_metric((str(row["id"]), row["status"], row["cause_id"], row["detail"]), 1)
+    yield info
 
 
 def _build_archive_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:

@@ -37,7 +37,7 @@ where n.nspname = :'dlq_schema' and prokind = 'f' and prorettype <> 'trigger'::r
 revoke update, delete on :"dlq_schema".audit from :"operator";
 revoke insert, update, delete on :"dlq_schema".migration, :"dlq_schema".attachment from :"operator";
 revoke update on :"dlq_schema".death from :"operator";
-grant update (cause_id, ended_at) on :"dlq_schema".death to :"operator";
+grant update (cause_id, detail, ended_at) on :"dlq_schema".death to :"operator";
 -- What is never deleted.
 revoke delete on :"dlq_schema".cause, :"dlq_schema".cause_alias, :"dlq_schema".cause_day, :"dlq_schema".fix,
     :"dlq_schema".fix_stage, :"dlq_schema".fix_outcome, :"dlq_schema".export_day from :"operator";

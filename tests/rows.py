@@ -92,11 +92,13 @@ def date_deaths_by_due_times(connection: Connection, *, where: str = "true") -> 
     )
 
 
-def set_causes(connection: Connection, cause: str, *, where: str = "true") -> None:
+def set_causes(
+    connection: Connection, cause: str, *, where: str = "true", detail: str = ""
+) -> None:
     """Give unclassified deaths the cause of an SQL expression, as the classification does."""
     connection.execute(
-        "with classified as ("
-        f"update dlq.death set cause_id = {cause} where cause_id is null and {where} returning *)"
+        f"with classified as (update dlq.death set cause_id = {cause}, detail = '{detail}'"
+        f" where cause_id is null and {where} returning *)"
         " insert into dlq.dead select id, event_id, event_created_at, aggregate_type, aggregate_id,"
-        " event_type, died_at, cause_id from classified where ended_at is null".encode()
+        " event_type, died_at, cause_id, detail from classified where ended_at is null".encode()
     )

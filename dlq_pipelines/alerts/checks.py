@@ -29,12 +29,12 @@ CHECK_DESCRIPTIONS = {
         "flag a fix.",
     ),
     "rollup_matches_ledger": CheckDescription(
-        "The daily rollup counts every classified death once.",
+        "The daily rollup and the details count every classified death once.",
         "Reports of past days and metrics are wrong by the difference that the figures show: "
         "another program wrote to the ledger or to its counts.",
         "The ledger `dlq.death` is authoritative. Check tables, triggers and rights with `dlq "
-        "doctor`, and restore `dlq.cause_day` and `dlq.death_count` from a backup or from the "
-        "ledger.",
+        "doctor`, and restore `dlq.cause_day`, `dlq.cause_detail` and `dlq.death_count` from a "
+        "backup or from the ledger.",
     ),
     "stages_match_ledger": CheckDescription(
         "The counted outcomes of every stage equal the outcomes of its retries.",

@@ -251,6 +251,7 @@ def _build_death_event(row: DictRow, source: str) -> dict[str, Any]:
         "aggregate_id",
         "attempts",
         "cause_id",
+        "detail",
         "exception_type",
     )
     return build_cloud_event(

@@ -35,8 +35,8 @@ _STATEMENT_TIMEOUT = "3s"
 # Dead events that are read to find events of causes that are not muted: a million take a second.
 _MUTED_LOOKBACK = 1_000_000
 _MAX_LISTED = 50
-# Days of a job that its alert names.
-_NAMED_DAYS = 3
+# Days of a job, and details of a cause, that an alert names.
+_NAMED_DAYS, _NAMED_DETAILS = 3, 3
 _NEW, _HALTED, _PURGE_AHEAD = timedelta(days=1), timedelta(days=3), timedelta(days=7)
 
 
@@ -121,8 +121,21 @@ def _read_lists(
                 "new_cause", "alert.new_causes", since=now - _NEW, muted=muted, limit=limit
             )
         ),
+        new_details=_build_causes(
+            reader.read_list(
+                "new_detail",
+                "alert.new_details",
+                since=now - _NEW,
+                age=_NEW,
+                muted=muted,
+                limit=limit,
+                details=_NAMED_DETAILS,
+            )
+        ),
         regressed=_build_causes(
-            reader.read_list("regressed", "alert.regressed", muted=muted, limit=limit)
+            reader.read_list(
+                "regressed", "alert.regressed", muted=muted, limit=limit, details=_NAMED_DETAILS
+            )
         ),
         halted=_build_halted_fixes(
             reader.read_list(

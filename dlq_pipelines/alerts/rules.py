@@ -29,6 +29,7 @@ _COUNTING_RULES = {"backlog", "oldest", "deaths", "parked"}
 # Rules whose findings end with time, and what the end does not mean.
 _EXPIRING_RULES = {
     "new_cause": " The cause is no longer new. That does not mean that it is resolved.",
+    "new_detail": " The details are no longer new. That does not mean that they are resolved.",
     "halted": " The halt is some days old, or a later fix was flagged. "
     "That does not mean that the cause is resolved.",
 }
@@ -73,12 +74,21 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class AlertCause:
-    """A cause, its title, since when it is news, and the event type that died last."""
+    """A cause that is news, or whose details are.
+
+    Attributes:
+        since: since when; of what regressed, the time of its fix.
+        event_type: the event type that died last.
+        details: the first of its details that are news.
+        details_found: the number of these details.
+    """
 
     id: str
     title: str
     since: datetime
     event_type: str | None
+    details: Sequence[str] = ()
+    details_found: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,7 @@ class AlertFigures:
     window: Mapping[str, int] = field(default_factory=dict)
     baseline: Mapping[str, Sequence[int]] = field(default_factory=dict)
     new_causes: Sequence[AlertCause] = ()
+    new_details: Sequence[AlertCause] = ()
     regressed: Sequence[AlertCause] = ()
     halted: Sequence[HaltedFix] = ()
     parked: int = 0
@@ -161,7 +172,7 @@ class AlertFigures:
 
     def explain_resolution(self, rule: str, key: str) -> str:
         """Return what the end of a finding does not mean; empty if it means a resolution."""
-        if rule in {"new_cause", "regressed"} and key.partition(":")[2] in self.muted:
+        if rule in {"new_cause", "new_detail", "regressed"} and key.partition(":")[2] in self.muted:
             return " The cause was muted, not resolved."
         if rule in _EXPIRING_RULES:
             return _EXPIRING_RULES[rule]
@@ -227,11 +238,19 @@ ALERT_RULES = {
         "of its last death",
         NEVER,
     ),
+    "new_detail": AlertRule(
+        "new_detail:CAUSE",
+        "events die of a known cause and name details that were first seen within a day",
+        (Severity.WARNING,),
+        "the details are a day old, or the cause is muted or merged",
+        "of its last death",
+        NEVER,
+    ),
     "regressed": AlertRule(
         "regressed:CAUSE",
-        "an event that was written after a verified fix died of the same cause",
+        "an event that was written after a verified fix died of the same cause or detail",
         (Severity.WARNING,),
-        "a fix of the cause is flagged, or the cause is muted or merged",
+        "a fix of the cause or of each detail is flagged, or the cause is muted or merged",
         "of its last death",
     ),
     "halted": AlertRule(
@@ -377,18 +396,26 @@ def _find_spikes(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Find
 def _find_causes(figures: AlertFigures) -> Iterator[Finding]:
     for rule, title, since, causes in (
         ("new_cause", "New cause", "First seen", figures.new_causes),
+        ("new_detail", "New detail", "First seen", figures.new_details),
         ("regressed", "Regressed cause", "It was fixed", figures.regressed),
     ):
         for cause in causes:
             yield _build_finding(
                 rule,
                 Severity.WARNING,
-                f"{title}: {sanitize_line(cause.title, 200)}",
+                f"{title}: {sanitize_line(cause.title, 200)}{_list_details(cause)}",
                 f"{since} at {cause.since:%Y-%m-%d %H:%M} UTC. "
                 f"`dlq causes show {cause.id}` shows details.",
                 of=cause.id,
                 event_type=cause.event_type,
             )
+
+
+def _list_details(cause: AlertCause) -> str:
+    """Return the details in brackets, such as ` ('postcode', 'sku' and 3 more)`."""
+    more = cause.details_found - len(cause.details)
+    named = ", ".join(f"'{sanitize_line(detail, 60)}'" for detail in cause.details)
+    return f" ({named}{f' and {more:,} more' if more > 0 else ''})" if named else ""
 
 
 def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ small update, and undoing it is exact. The audit log keeps the values before and
 """
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,8 @@ from typing import Literal
 from psycopg.rows import DictRow
 
 from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
-from dlq_pipelines.causes.fingerprint import compute_fingerprint
+from dlq_pipelines.causes.classify import MAX_DETAILS, DetailKey
+from dlq_pipelines.causes.title import build_title
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import build_merged_cause_error, build_unknown_cause_error
 from dlq_pipelines.paging import decode_cursor, encode_cursor
@@ -27,10 +28,30 @@ _MAX_LENGTH: dict[CauseTextColumn, int] = {"name": 200, "owner": 200, "note": 10
 # A mute always ends: a permanent one is how failures are forgotten. A leap year, so that a year
 # from any day is allowed.
 MAX_MUTE = timedelta(days=366)
-# The latest deaths whose errors are read for the details of a cause.
-_DETAIL_DEATHS = 1_000
-_LISTED_DETAILS = 20
+# Details that a list shows of each cause.
+_LISTED_DETAILS = 5
 _LISTED_CHANGES = 50
+
+
+@dataclass(frozen=True)
+class CauseDetail:
+    """What errors of a cause name, such as a missing key or a host.
+
+    Attributes:
+        detail: the name; `other` counts the details beyond the first 200.
+        status: open, fixing, fixed or regressed.
+        fixed_at: the time of the fix, of a detail that is fixed or regressed.
+        deaths: all deaths that name it.
+        dead: events that are dead now because of it.
+    """
+
+    detail: str
+    status: str
+    fixed_at: datetime | None
+    first_seen: datetime
+    last_seen: datetime
+    deaths: int
+    dead: int
 
 
 @dataclass(frozen=True)
@@ -45,6 +66,7 @@ class Cause:
         deaths: all deaths of the cause and its members, from the rollup.
         dead: events that are dead now because of it.
         members: the causes that are merged into it.
+        details: its details with most deaths, those of the members included: five in a list.
     """
 
     id: str
@@ -61,11 +83,15 @@ class Cause:
     deaths: int
     dead: int
     members: tuple[str, ...]
+    details: tuple[CauseDetail, ...]
 
     @property
     def title(self) -> str:
-        """Its name, or else its exception type and template in one line."""
-        return self.name or ": ".join(part for part in (self.exception_type, self.template) if part)
+        """Its name, or else its exception type and template, or the detail of most deaths."""
+        details = [(detail.detail, detail.deaths) for detail in self.details[:1]]
+        return self.name or build_title(
+            self.exception_type, self.template, details, deaths=self.deaths
+        )
 
     @property
     def cursor(self) -> str:
@@ -107,17 +133,14 @@ class CauseChange:
 
 @dataclass(frozen=True)
 class CauseDescription:
-    """A cause with its details, its changes and a sample.
+    """A cause with all its details, its changes and a sample.
 
     Attributes:
-        details: what its latest errors name, such as a constraint or a missing key, with the number
-            of distinct texts.
         changes: what people changed, the latest first.
         sample: one of its errors.
     """
 
     cause: Cause
-    details: dict[str, int]
     changes: list[CauseChange]
     sample: str
 
@@ -148,7 +171,7 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
         NotFoundError: the cause does not exist.
         RefusedError: the cause is merged into another one, which the message names.
     """
-    found = _fetch_causes(connection, limit=1, cause_id=cause_id)
+    found = _fetch_causes(connection, limit=1, cause_id=cause_id, details=MAX_DETAILS + 1)
     if found:
         return found[0]
     row = connection.run("cause.get", id=cause_id).fetchone()
@@ -158,22 +181,16 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
 
 
 def describe_cause(connection: Connection, cause_id: str) -> CauseDescription:
-    """Return a cause with its details, its changes and a sample.
+    """Return a cause with all its details, its changes and a sample.
 
     Raises:
         NotFoundError: the cause does not exist.
         RefusedError: the cause is merged into another one, which the message names.
     """
     cause = get_cause(connection, cause_id)
-    errors = connection.run(
-        "cause.list_latest_errors", ids=[cause.id, *cause.members], limit=_DETAIL_DEATHS
-    )
-    details = Counter(compute_fingerprint(row["error"]).detail for row in errors)
-    details.pop("", None)
     changes = connection.run("cause.list_changes", id=cause_id, limit=_LISTED_CHANGES)
     return CauseDescription(
         cause,
-        details=dict(details.most_common(_LISTED_DETAILS)),
         changes=[_build_change(row) for row in changes],
         sample=connection.fetch_one("cause.get", id=cause_id)["sample"],
     )
@@ -311,8 +328,19 @@ def mark_regressed_causes(connection: Connection, *, now: datetime) -> tuple[str
     return tuple(row["id"] for row in connection.run("cause.mark_regressed", now=now))
 
 
+def mark_regressed_details(connection: Connection, *, now: datetime) -> tuple[DetailKey, ...]:
+    """Mark fixed details regressed if an event died of them that was written after the fix."""
+    rows = connection.run("cause.mark_regressed_details", now=now)
+    return tuple(DetailKey(row["cause_id"], row["detail"]) for row in rows)
+
+
 def _fetch_causes(
-    connection: Connection, *, limit: int, cause_id: str | None = None, after: str | None = None
+    connection: Connection,
+    *,
+    limit: int,
+    cause_id: str | None = None,
+    after: str | None = None,
+    details: int = _LISTED_DETAILS,
 ) -> list[Cause]:
     dead, deaths, last_id = (
         (None, None, None) if after is None else decode_cursor(after, int, int, str)
@@ -324,7 +352,10 @@ def _fetch_causes(
         after_dead=dead,
         after_deaths=deaths,
         after_id=last_id,
-    )
+    ).fetchall()
+    by_cause: defaultdict[str, list[CauseDetail]] = defaultdict(list)
+    for row in connection.run("cause.details", ids=[row["id"] for row in rows], limit=details):
+        by_cause[row.pop("cause_id")].append(CauseDetail(**row))
     return [
         Cause(
             id=row["id"],
@@ -341,6 +372,7 @@ def _fetch_causes(
             deaths=row["deaths"],
             dead=row["dead"],
             members=tuple(row["members"]),
+            details=tuple(by_cause[row["id"]]),
         )
         for row in rows
     ]
@@ -387,6 +419,8 @@ def _apply_change(
     if edits and not options.dry_run:
         for edit in edits:
             connection.run("cause.update", id=edit.cause, columns=json.dumps(edit.after))
+        if any("merged_into" in edit.after for edit in edits):
+            connection.run("cause.align_details", ids=_list_affected_causes(edits))
         changes = [asdict(edit) for edit in edits]
         audit_id = record_audit_entry(connection, kind, {"changes": changes}, audit=audit)
     return CauseChange(audit_id, kind, audit.actor, audit.reason, audit.now, edits)

@@ -1,16 +1,22 @@
-"""Classifies deaths: gives each new death its cause and counts the deaths of each day and cause.
+"""Classifies deaths: gives each new death its cause and its detail, and counts them.
 
 The queue is `cause_id is null`, not a watermark: ids commit out of order. A batch is a transaction
 that locks its deaths, assigns their causes and adds them to the rollups. Concurrent runs and a run
 that is killed therefore count no death twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from dlq_pipelines.causes.counts import CAUSES_SHOWN, LABELS
-from dlq_pipelines.causes.fingerprint import VERSION, compute_cause_key, compute_fingerprint
+from dlq_pipelines.causes.fingerprint import (
+    VERSION,
+    CauseKey,
+    compute_cause_key,
+    compute_fingerprint,
+)
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox.batches import FIRST_CURSOR, build_cursor_parameters
 from dlq_pipelines.postgres.connect import Connection
@@ -19,15 +25,26 @@ BATCH = 5_000
 # Digests of texts whose fingerprint a run caches: about 20 MB. Most days have fewer distinct texts.
 _CACHED_TEXTS = 100_000
 _SAMPLE_CHARACTERS = 20_000
+# Further details of a cause count as one: as many rows would say nothing.
+MAX_DETAILS = 200
+OTHER_DETAIL = "other"
+
+
+class DetailKey(NamedTuple):
+    """A detail of a cause."""
+
+    cause: str
+    detail: str
 
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """Counts of a classification, and the ids of the causes that it created."""
+    """Counts of a classification, the causes that it created, and new details of known causes."""
 
     deaths: int
     batches: int
-    new_causes: tuple[str, ...]
+    new_causes: tuple[str, ...] = ()
+    new_details: tuple[DetailKey, ...] = ()
 
 
 def classify_deaths(
@@ -37,7 +54,7 @@ def classify_deaths(
     announce: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ClassificationResult:
-    """Give every unclassified death its cause.
+    """Give every unclassified death its cause and its detail.
 
     Args:
         connection: in autocommit mode.
@@ -52,21 +69,30 @@ def classify_deaths(
     deaths = batches = 0
     after = FIRST_CURSOR
     new_causes: list[str] = []
-    cache = FingerprintCache()
+    cache, details = FingerprintCache(), _DetailPlaces()
     while True:
         with connection.transaction():
             batch = connection.fetch_one(
                 "cause.take_batch", limit=BATCH, **build_cursor_parameters(after)
             )
             if not batch["ids"] and after == FIRST_CURSOR:
-                return ClassificationResult(deaths, batches, tuple(new_causes))
+                return ClassificationResult(
+                    deaths, batches, tuple(new_causes), details.list_new(except_of=new_causes)
+                )
             if not batch["ids"]:
                 after = FIRST_CURSOR  # again: earlier deaths may have committed meanwhile
                 continue
-            fingerprints = cache.fingerprint_deaths(connection, batch["ids"], batch["digests"])
-            causes, created = _lock_causes(connection, fingerprints, cache.samples)
-            named = [causes[fingerprint] for fingerprint in fingerprints]
-            deaths += _assign_causes(connection, batch["ids"], named, zone, announce=announce)
+            keys = cache.fingerprint_deaths(connection, batch["ids"], batch["digests"])
+            distinct = list(dict.fromkeys(keys))
+            causes, created = _lock_causes(connection, {key.id for key in distinct}, cache.samples)
+            named = details.place(
+                connection, [DetailKey(causes[key.id], key.detail) for key in distinct]
+            )
+            place_of = {key: place for place, key in enumerate(distinct, start=1)}
+            places = [place_of[key] for key in keys]
+            deaths += _assign_causes(
+                connection, batch["ids"], places, named, zone, announce=announce
+            )
         batches += 1
         new_causes += created
         progress(deaths)
@@ -74,12 +100,30 @@ def classify_deaths(
 
 
 def _assign_causes(
-    connection: Connection, ids: list[int], causes: list[str], zone: ZoneInfo, *, announce: bool
+    connection: Connection,
+    ids: list[int],
+    places: list[int],
+    named: list[DetailKey],
+    zone: ZoneInfo,
+    *,
+    announce: bool,
 ) -> int:
-    """Write the causes of a batch and count its deaths, in its transaction; return how many."""
-    assigned = connection.fetch_one("cause.assign", deaths=ids, causes=causes, zone=zone.key)
+    """Write the causes of a batch and count its deaths, in its transaction; return how many.
+
+    A place is that of the death's cause in `named`: numbers take a fraction of the time of texts.
+    """
+    assigned = connection.fetch_one(
+        "cause.assign",
+        deaths=ids,
+        places=places,
+        causes=[key.cause for key in named],
+        details=[key.detail for key in named],
+        zone=zone.key,
+    )
     groups = assigned["groups"]
     connection.run("cause.roll_up_days", groups=groups)
+    if assigned["details"] is not None:
+        connection.run("cause.count_details", details=assigned["details"])
     connection.run("cause.widen_times", groups=groups)
     connection.run("cause.place_labels", groups=groups, labels=LABELS)
     connection.run("cause.count_types", groups=groups)
@@ -89,21 +133,59 @@ def _assign_causes(
     return int(assigned["deaths"])
 
 
+class _DetailPlaces:
+    """The details under which a run counts, and those that it was the first to see.
+
+    A detail keeps its place for good, so what a run has read of it stays true.
+    """
+
+    def __init__(self) -> None:
+        self._placed: dict[DetailKey, DetailKey] = {}
+        self._new: list[DetailKey] = []
+
+    def place(self, connection: Connection, keys: list[DetailKey]) -> list[DetailKey]:
+        """Return the keys as they are stored: details beyond the limit of a cause are `other`.
+
+        The causes are locked.
+        """
+        if len(self._placed) > _CACHED_TEXTS:
+            self._placed.clear()
+        unread = {key for key in keys if key.detail} - self._placed.keys()
+        if unread:
+            self._placed |= {key: key for key in unread}
+            for row in connection.run(
+                "cause.place_details",
+                causes=[key.cause for key in unread],
+                details=[key.detail for key in unread],
+                most=MAX_DETAILS,
+            ):
+                key = DetailKey(row["cause_id"], row["detail"])
+                if not row["is_placed"]:
+                    self._placed[key] = DetailKey(key.cause, OTHER_DETAIL)
+                if row["is_new"]:
+                    self._new.append(key)
+        return [self._placed.get(key, key) for key in keys]
+
+    def list_new(self, *, except_of: Collection[str]) -> tuple[DetailKey, ...]:
+        """Return the details that are new, without those of these causes."""
+        return tuple(sorted(key for key in self._new if key.cause not in set(except_of)))
+
+
 class FingerprintCache:
-    """Caches the ids of fingerprints by the digest of the error text, for one run.
+    """Caches the keys of causes by the digest of the error text, for one run.
 
     Attributes:
         samples: one text for each fingerprint that the last batch computed.
     """
 
     def __init__(self) -> None:
-        self._known: dict[bytes, str] = {}
+        self._known: dict[bytes, CauseKey] = {}
         self.samples: dict[str, str] = {}
 
     def fingerprint_deaths(
         self, connection: Connection, ids: list[int], digests: list[bytes]
-    ) -> list[str]:
-        """Return the id of the fingerprint of each death; fetch only texts that are not cached."""
+    ) -> list[CauseKey]:
+        """Return the key of the cause of each death; fetch only texts that are not cached."""
         if len(self._known) > _CACHED_TEXTS:
             self._known.clear()
         unread = {
@@ -115,19 +197,18 @@ class FingerprintCache:
         self.samples = {}
         for row in connection.run("cause.fetch_errors", ids=list(digest_of)) if digest_of else ():
             key = self._known[digest_of[row["id"]]] = compute_cause_key(row["error"])
-            self.samples.setdefault(key, row["error"] or "")
+            self.samples.setdefault(key.id, row["error"] or "")
         return [self._known[digest] for digest in digests]
 
 
 def _lock_causes(
-    connection: Connection, fingerprints: list[str], samples: dict[str, str]
+    connection: Connection, wanted: set[str], samples: dict[str, str]
 ) -> tuple[dict[str, str], list[str]]:
     """Return the cause of each fingerprint, locked, and the causes that this run created.
 
     Locks and creates in the order of ids: two runs that create the same causes wait for each other
     instead of deadlocking.
     """
-    wanted = set(fingerprints)
     created: list[str] = []
     while True:
         rows = connection.run("cause.lock_by_fingerprint", fingerprints=list(wanted)).fetchall()

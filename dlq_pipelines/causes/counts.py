@@ -26,28 +26,31 @@ def refresh_shown_causes(connection: Connection, *, now: datetime) -> None:
 
 @dataclass(frozen=True)
 class DeathCounts:
-    """Classified deaths, counted in three places that must agree.
+    """Classified deaths, counted in places that must agree.
 
     Attributes:
         ledger: deaths in the ledger, and those that it has deleted.
         rollup: deaths in the daily rollup.
         counters: deaths in the counters of the metrics.
+        ledger_details: of `ledger`, those that name a detail.
+        details: deaths in the details of causes.
     """
 
     ledger: int
     rollup: int
     counters: int
+    ledger_details: int
+    details: int
 
     @property
     def agree(self) -> bool:
-        """Whether the three are equal."""
-        return self.ledger == self.rollup == self.counters
+        """Whether all deaths, and those that name a detail, are equal everywhere."""
+        return self.ledger == self.rollup == self.counters and self.ledger_details == self.details
 
 
 def count_classified_deaths(connection: Connection) -> DeathCounts:
     """Count the classified deaths in each place, in one snapshot."""
-    row = connection.fetch_one("cause.rollup_difference")
-    return DeathCounts(row["ledger"], row["rollup"], row["counters"])
+    return DeathCounts(**connection.fetch_one("cause.rollup_difference"))
 
 
 def count_causes(connection: Connection) -> int:

@@ -11,12 +11,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dlq_pipelines.causes.parse import ParsedError, find_app_frame, parse_error
-from dlq_pipelines.causes.template import Template, build_template, build_template_key
+from dlq_pipelines.causes.template import Template, build_template
 
 VERSION = 1
 # The cache holds texts: their number and length bound its memory.
 _CACHED_TEXTS, _LONGEST_CACHED = 2_048, 8_192
 _MAX_NAMES = 5
+_MAX_DETAIL = 200
 _POSITION = re.compile(r" \([^()]{1,200}, line [0-9]+\)\Z")
 
 
@@ -66,22 +67,29 @@ def compute_fingerprint(error: str | None) -> Fingerprint:
     )
 
 
-def compute_cause_key(error: str | None) -> str:
-    """Compute the id alone, in half the time: the parts that are only shown are left out."""
+class CauseKey(NamedTuple):
+    """The id of the fingerprint, and the detail: the first name of the message; "" without one."""
+
+    id: str
+    detail: str
+
+
+def compute_cause_key(error: str | None) -> CauseKey:
+    """Compute id and detail alone: the parts that are only shown are left out."""
     text = error or ""
     return _cached_cause_key(text) if len(text) <= _LONGEST_CACHED else _compute_uncached_key(text)
 
 
-def _compute_uncached_key(text: str) -> str:
+def _compute_uncached_key(text: str) -> CauseKey:
     failure = parse_error(text)
     message = _select_message(failure)
-    named = message or failure.exception_type
-    return _hash_failure(
-        failure,
-        build_template_key(message)
-        if named
-        else _describe_cut_off_error(failure, find_app_frame(text)).key,
+    found = (
+        build_template(message)
+        if message or failure.exception_type
+        else _describe_cut_off_error(failure, find_app_frame(text))
     )
+    names = failure.names or found.names or ("",)
+    return CauseKey(_hash_failure(failure, found.key), names[0][:_MAX_DETAIL])
 
 
 _cached_cause_key = lru_cache(_CACHED_TEXTS)(_compute_uncached_key)

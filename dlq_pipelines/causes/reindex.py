@@ -40,14 +40,14 @@ def plan_reindex(
     """
     deaths: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in connection.run("cause.list_samples"):
-        deaths[compute_cause_key(row["sample"])][row["id"]] += 0
+        deaths[compute_cause_key(row["sample"]).id][row["id"]] += 0
     cache, after, read = FingerprintCache(), 0, 0
     while rows := connection.run("cause.fetch_classified", after=after, limit=BATCH).fetchall():
         keys = cache.fingerprint_deaths(
             connection, [row["id"] for row in rows], [row["digest"] for row in rows]
         )
         for row, key in zip(rows, keys, strict=True):
-            deaths[key][row["cause_id"]] += 1
+            deaths[key.id][row["cause_id"]] += 1
         after, read = rows[-1]["id"], read + len(rows)
         progress(read)
     return sorted(

@@ -1,12 +1,12 @@
-"""Brings causes up to date with the ledger: classifies deaths, marks regressed causes."""
+"""Brings causes up to date with the ledger: classifies deaths, marks what regressed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from dlq_pipelines.causes.catalogue import mark_regressed_causes
-from dlq_pipelines.causes.classify import classify_deaths
+from dlq_pipelines.causes.catalogue import mark_regressed_causes, mark_regressed_details
+from dlq_pipelines.causes.classify import DetailKey, classify_deaths
 from dlq_pipelines.causes.counts import refresh_shown_causes
 from dlq_pipelines.postgres.connect import Connection
 
@@ -18,12 +18,16 @@ class CauseUpdate:
     Attributes:
         deaths: the number of deaths that were given their cause.
         new_causes: the ids of causes never seen before.
+        new_details: details never seen before, of causes that were.
         regressed: the ids of fixed causes that an event died of again.
+        regressed_details: fixed details that an event died of again.
     """
 
     deaths: int
     new_causes: tuple[str, ...]
+    new_details: tuple[DetailKey, ...]
     regressed: tuple[str, ...]
+    regressed_details: tuple[DetailKey, ...]
 
 
 def update_causes(
@@ -34,7 +38,7 @@ def update_causes(
     announce: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> CauseUpdate:
-    """Classify unclassified deaths, choose the causes that metrics show, mark regressed causes.
+    """Classify unclassified deaths, choose the causes that metrics show, mark regressed ones.
 
     Repeatable: classified deaths are not counted again.
 
@@ -50,5 +54,10 @@ def update_causes(
     """
     classified = classify_deaths(connection, zone=zone, announce=announce, progress=progress)
     refresh_shown_causes(connection, now=now)
-    regressed = mark_regressed_causes(connection, now=now)
-    return CauseUpdate(classified.deaths, classified.new_causes, regressed)
+    return CauseUpdate(
+        classified.deaths,
+        classified.new_causes,
+        classified.new_details,
+        mark_regressed_causes(connection, now=now),
+        mark_regressed_details(connection, now=now),
+    )

@@ -33,7 +33,7 @@ from dlq_pipelines.text import format_count, sanitize_text
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
     from dlq_pipelines.audit import AuditContext, RunOptions
-    from dlq_pipelines.causes.catalogue import CauseChange, CauseTextColumn
+    from dlq_pipelines.causes.catalogue import CauseChange, CauseDetail, CauseTextColumn
 
 app = typer.Typer(help="The causes of death.\n\nExample: `dlq causes list`", no_args_is_help=True)
 CauseId = Annotated[
@@ -62,6 +62,7 @@ def list_causes_command(
             "dead now": cause.dead,
             "deaths": cause.deaths,
             "title": cause.title[:100],
+            "details": ", ".join(_describe_detail(detail) for detail in cause.details),
             "owner": cause.owner or "",
         }
         for cause in found
@@ -74,14 +75,14 @@ def list_causes_command(
         brief=brief,
         empty="No causes yet: nothing has died and been classified.",
         header=list_columns(Cause, "state"),
-        optional=("owner", "deaths", "state"),
+        optional=("owner", "details", "deaths", "state"),
     )
 
 
 @app.command("show")
 @with_output_format
 def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Show a cause with its details, changes and a sample.
+    """Show a cause with its details, its changes and a sample.
 
     Example: `dlq causes show v1-3f9a0c6d2b7e4a51`
     """
@@ -92,12 +93,24 @@ def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE
     if format is not OutputFormat.TABLE:
         print_record(asdict(found), format=format)
         return
-    fields = asdict(found.cause) | {"state": found.cause.state(datetime.now(UTC))}
+    fields = asdict(found.cause) | {"state": found.cause.state(datetime.now(UTC)), "details": None}
     print_table(
         [{"field": key, "value": _join_list(value)} for key, value in fields.items() if value]
     )
     print_table(
-        [{"detail": key, "texts": _join_list(texts)} for key, texts in found.details.items()]
+        [
+            {
+                "detail": detail.detail,
+                "state": detail.status,
+                "dead now": detail.dead,
+                "deaths": detail.deaths,
+                "first seen": detail.first_seen,
+                "last seen": detail.last_seen,
+            }
+            for detail in found.cause.details
+        ],
+        empty="Its errors name no detail.",
+        optional=("first seen", "last seen"),
     )
     changes = [
         {
@@ -118,8 +131,8 @@ def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE
 def classify_deaths_command(format: OutputFormat = OutputFormat.TABLE) -> None:
     """Classify deaths that have no cause yet.
 
-    Also marks fixed causes as regressed if an event died of them again. The Dagster asset
-    dead_event_causes does the same every five minutes. Repeatable.
+    Also marks fixed causes and details as regressed if an event died of them again. The Dagster
+    asset dead_event_causes does the same every five minutes. Repeatable.
 
     Example: `dlq causes classify`
     """
@@ -139,11 +152,18 @@ def classify_deaths_command(format: OutputFormat = OutputFormat.TABLE) -> None:
     typer.echo(
         f"Classified {format_count(update.deaths, 'death')}: "
         f"{format_count(len(update.new_causes), 'new cause')}, "
-        f"{format_count(len(update.regressed), 'regressed cause')}."
+        f"{format_count(len(update.new_details), 'new detail')}, "
+        f"{format_count(len(update.regressed), 'regressed cause')}, "
+        f"{format_count(len(update.regressed_details), 'regressed detail')}."
     )
-    for state, causes in (("new", update.new_causes), ("regressed", update.regressed)):
+    for state, causes, details in (
+        ("new", update.new_causes, update.new_details),
+        ("regressed", update.regressed, update.regressed_details),
+    ):
         for cause in causes:
             typer.echo(f"{state}: {cause}")
+        for key in details:
+            typer.echo(f"{state}: {key.cause} {sanitize_text(key.detail)}")
 
 
 @app.command("similar")
@@ -366,6 +386,12 @@ def _set_text(
     from dlq_pipelines.causes.catalogue import set_cause_text
 
     _change_cause(set_cause_text, cause, column, text, prepared=prepared, format=format)
+
+
+def _describe_detail(detail: "CauseDetail") -> str:
+    """Return a detail with its deaths, and with its state unless it is open."""
+    state = "" if detail.status == "open" else f", {detail.status}"
+    return f"{detail.detail} ({detail.deaths:,}{state})"
 
 
 def _join_list(value: Any) -> Any:

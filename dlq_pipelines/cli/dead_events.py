@@ -88,6 +88,7 @@ def list_dead_events_command(
             "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
             "attempts": event.attempts,
             "cause": event.cause_id or _UNCLASSIFIED,
+            "detail": event.detail or "",
             "error": summarize_failure(event.last_error)[:100],
         }
         for event in page.events
@@ -102,7 +103,7 @@ def list_dead_events_command(
         if selection.all and not offset and not after
         else "No dead events match this filter.",
         header=list_columns(DeadEvent),
-        optional=("attempts", "aggregate", "type"),
+        optional=("attempts", "detail", "aggregate", "type"),
     )
 
 
@@ -160,7 +161,8 @@ def show_event_command(event: EventId, format: OutputFormat = OutputFormat.TABLE
     print_table([{"field": key, "value": value} for key, value in _summarize_event(found).items()])
     typer.echo()
     print_table(
-        [_summarize_death(death) for death in found.deaths], optional=("discarded", "attempts")
+        [_summarize_death(death) for death in found.deaths],
+        optional=("discarded", "attempts", "detail"),
     )
     typer.echo()
     print_table(
@@ -244,7 +246,7 @@ def retry_events_command(
     skipped.
 
     Example: `dlq dead-events retry-batch 17 18 --reason "carrier is back"`, or with a filter:
-    `dlq dead-events retry-batch --event-type order.placed --reason "carrier is back" --dry-run`
+    `dlq dead-events retry-batch --detail postcode --reason "carrier is back" --dry-run`
     """
     from dlq_pipelines.installation import resolve_rate
     from dlq_pipelines.retries.retry import retry_selected
@@ -351,6 +353,7 @@ def _summarize_death(death: "EventDeath") -> dict[str, Any]:
         "died": death.died_at,
         "attempts": death.attempts,
         "cause": death.cause_id or _UNCLASSIFIED,
+        "detail": death.detail or "",
         "error": summarize_failure(death.error),
         "discarded": discarded,
     }

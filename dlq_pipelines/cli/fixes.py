@@ -140,7 +140,7 @@ def flag_fix_command(
     succeeded. Otherwise the fix halts.
 
     Example: `dlq fixes flag --cause v1-3f9a0c6d2b7e4a51 --note "fixed in v42" --dry-run`, then the
-    same without `--dry-run`.
+    same without `--dry-run`; for one detail of a cause, add `--detail postcode`.
     """
     from dlq_pipelines.installation import build_fix_terms
     from dlq_pipelines.retries import fixes
@@ -455,6 +455,7 @@ def _summarize_parked_event(event: "ParkedEvent") -> dict[str, Any]:
         "type": event.event_type,
         "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
         "cause": event.cause_id or "not classified yet",
+        "detail": event.detail or "",
         "retries": event.retries,
         "last death": event.died_at,
     }

@@ -63,12 +63,12 @@ def dead_event_causes(
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
     """Assigns a **cause** to every new death: exception type and message template.
 
-    Classifies deaths in batches of 5,000, and records the outcomes of events that were retried by
-    hand.
+    Classifies deaths in batches of 5,000, with the **detail** that each error names, and records
+    the outcomes of events that were retried by hand.
 
     - **When:** every five minutes, with the job `classify_deaths`.
-    - **Changes:** `dlq.death.cause_id`, `dlq.cause`, the counts in `dlq.cause_day`, and
-      `dlq.retry.outcome`.
+    - **Changes:** `dlq.death.cause_id` and `.detail`, `dlq.cause`, `dlq.cause_detail`, the counts
+      in `dlq.cause_day`, and `dlq.retry.outcome`.
     - **Rerun:** at any time, even twice at once: no death is counted twice.
     """
     with outbox.session() as session:
@@ -90,15 +90,24 @@ def dead_event_causes(
             (c.id, c.title[:160], c.state(session.now), c.dead, c.deaths, c.owner or "")
             for c in causes[:_SHOWN_ROWS]
         ]
+        details = [
+            (c.id, d.detail, d.status, d.dead, d.deaths, f"{d.first_seen:%Y-%m-%d %H:%M}")
+            for c in causes[:_SHOWN_ROWS]
+            for d in c.details
+        ]
     header = ("cause", "title", "state", "dead now", "deaths", "owner")
+    detail_header = ("cause", "detail", "state", "dead now", "deaths", "first seen (UTC)")
     return dg.MaterializeResult(
         metadata=table
         | {
             "deaths_classified": update.deaths,
             "new_causes": len(update.new_causes),
+            "new_details": len(update.new_details),
             "regressed": len(update.regressed),
+            "regressed_details": len(update.regressed_details),
             "retries_settled": settled,
             "causes": dg.MetadataValue.md(render_markdown_table(header, rows)),
+            "details": dg.MetadataValue.md(render_markdown_table(detail_header, details)),
             "similar_causes": dg.MetadataValue.md(_render_similar_causes(causes)),
         }
     )
@@ -202,7 +211,8 @@ causes_schedule = dg.ScheduleDefinition(
     description=describe_automation(
         "Starts classify_deaths, so that new deaths have a cause within five minutes.",
         when="Every five minutes.",
-        changes="dlq.death.cause_id, dlq.cause, dlq.cause_day and dlq.retry.outcome.",
+        changes="dlq.death.cause_id and detail, dlq.cause, dlq.cause_detail, dlq.cause_day and "
+        "dlq.retry.outcome.",
         rerun="Not needed after a missed tick: the next one classifies those deaths.",
     ),
 )

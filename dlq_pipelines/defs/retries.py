@@ -171,14 +171,14 @@ def flag_fix_op(
 def flag_fix_job() -> None:
     """Flags a **fix** and retries the affected events in stages.
 
-    A fix claims that a cause, or another selection of dead events, is resolved; it targets events
-    that died before now. The `fix_flag_sensor` releases a canary, waits for the worker's outcomes,
-    and continues with larger stages, or halts with the reason.
+    A fix claims that a cause, one of its details, or another selection of dead events, is resolved;
+    it targets events that died before now. The `fix_flag_sensor` releases a canary, waits for the
+    worker's outcomes, and continues with larger stages, or halts with the reason.
 
     - **When:** when a person launches it. `dry_run` is on by default and previews the number of
       events and the stages.
-    - **Changes:** adds a row to `dlq.fix` and an audit entry, and the cause is `fixing`. No event
-      moves yet.
+    - **Changes:** adds a row to `dlq.fix` and an audit entry, and the cause, or its detail, is
+      `fixing`. No event moves yet.
     - **Rerun:** a failed run unchanged. An open fix is not flagged again; a halted one can be
       flagged again once the cause is resolved.
     """

@@ -55,13 +55,14 @@ _ASSETS = (
     "outbox_event",
 )
 
-# Actor and note of the fix, exception type and template of the cause, and the change that is
-# deployed.
+# Actor and note of the fix, exception type and template of the cause, its detail, and the change
+# that is deployed.
 _TRUE_FIX = (
     "shipping-team",
     "labels read the app's new field postal_code",
     "KeyError",
     "%",
+    "postcode",
     Repair.PARCEL_FIELDS,
 )
 _FALSE_FIX = (
@@ -69,6 +70,7 @@ _FALSE_FIX = (
     "the provider has restored route v2",
     "%HTTPError",
     "%503%",
+    None,
     Repair.PAYMENT_ROUTE,
 )
 
@@ -234,13 +236,15 @@ def _try_fixes(
     progress: Progress,
 ) -> None:
     flagged = {fix.flagged_by for fix in list_fixes(connection)}
-    for actor, note, exception, template, repair in (_TRUE_FIX, _FALSE_FIX):
+    for actor, note, exception, template, detail, repair in (_TRUE_FIX, _FALSE_FIX):
         handlers.deploy(repair)
         if actor not in flagged:
             cause = connection.fetch_one("demo.cause_of", exception=exception, template=template)[
                 "id"
             ]
             config = {"cause": cause, "note": note, "actor": actor, "dry_run": False}
+            if detail is not None:
+                config["detail"] = detail
             _run_job(instance, "flag_fix", run_config={"ops": {"flag_fix_op": {"config": config}}})
     bar = _add_bar(progress, "Trying two flagged fixes: sensor, runs, workers", 2)
     sensor = defs.resolve_sensor_def("fix_flag_sensor")

@@ -12,6 +12,7 @@ Every failure is a real exception:
 | `stock.reserved` | the slip was booked by hand | `psycopg.errors.UniqueViolation` |
 | `prices.received` | the supplier writes decimal commas | `json.decoder.JSONDecodeError` |
 | `parcel.shipped` | the app sends `postal_code` | `KeyError: 'postcode'` |
+| `invoice.issued` | the line has no `sku` | `KeyError: 'sku'`, another detail of the same cause |
 
 The demo flags a fix for two of them: see `Repair`.
 """
@@ -39,7 +40,8 @@ class Repair(StrEnum):
     """A change that the shop deploys to resolve a cause.
 
     PARCEL_FIELDS resolves it: the label is printed from `postal_code` if an address has no
-    `postcode`, so parcels that died of `KeyError: 'postcode'` are delivered when retried.
+    `postcode`, so parcels that died of `KeyError: 'postcode'` are delivered when retried. It says
+    nothing about the invoices that die of `KeyError: 'sku'`.
     PAYMENT_ROUTE does not: the shop calls the provider's route v2, which answers
     `HTTP Error 503: Service Unavailable` for the same acquirer, as v1 did.
     """
@@ -125,9 +127,11 @@ class Handlers:
         connection.run("shop.settle_payment", order=order)
 
     def _issue_invoice(self, connection: Connection, event: OutboxEvent) -> None:
+        line = event.payload["line"]
+        text = f"{line['quantity']} x {line['sku']}"
         if event.payload["ledger"] == "legacy":
             _post(f"{self._services.bookkeeping}/invoices", event.payload)
-        connection.run("shop.issue_invoice", order=event.payload["order"])
+        connection.run("shop.issue_invoice", order=event.payload["order"], line=text)
 
     def _label_parcel(self, connection: Connection, event: OutboxEvent) -> None:
         address = event.payload["address"]

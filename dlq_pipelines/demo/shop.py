@@ -56,6 +56,7 @@ class Fault(StrEnum):
     SLIP_TAKEN = "slip taken"
     DECIMAL_COMMA = "decimal comma"
     RENAMED_FIELD = "renamed field"
+    MISSING_SKU = "missing sku"
 
 
 def _percent(*days: int) -> tuple[float, ...]:
@@ -76,6 +77,8 @@ FAULTS: Final[Mapping[Fault, tuple[float, ...]]] = {
     Fault.DECIMAL_COMMA: _percent(2, 2, 4, 4, 4, 6, 6, 8, 8, 10, 12, 12, 14, 16),
     # The app's release of day 9 renames the field, and more customers install it each day.
     Fault.RENAMED_FIELD: _percent(0, 0, 0, 0, 0, 0, 0, 0, 6, 10, 14, 18, 22, 26),
+    # The same cause as the renamed field, with another detail: a missing key of an invoice.
+    Fault.MISSING_SKU: _percent(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2),
 }
 
 # Relative number of events of each of the fourteen days, and of each hour of a day.
@@ -457,13 +460,15 @@ class Clerk:
         return ShopEvent("payment.captured", "payment", order, payload)
 
     def _build_invoice(self, order: str, amount: Decimal) -> ShopEvent:
-        ledger = "legacy" if self._has_fault(Fault.LEGACY_LEDGER) else "own"
-        return ShopEvent(
-            "invoice.issued",
-            "invoice",
-            order,
-            {"order": order, "amount": str(amount), "ledger": ledger},
-        )
+        is_legacy = self._has_fault(Fault.LEGACY_LEDGER)
+        is_missing = not is_legacy and self._has_fault(Fault.MISSING_SKU)
+        payload = {
+            "order": order,
+            "amount": str(amount),
+            "ledger": "legacy" if is_legacy else "own",
+            "line": {"article" if is_missing else "sku": f"sku-{order}", "quantity": 1},
+        }
+        return ShopEvent("invoice.issued", "invoice", order, payload)
 
     def _next_number(self, kind: ShopEventKind) -> str:
         self._count[kind] += 1

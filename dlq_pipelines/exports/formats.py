@@ -33,6 +33,7 @@ EXPORT_SCHEMA = pa.schema(
         pa.field("cause_id", pa.string()),
         pa.field("exception_type", pa.string()),
         pa.field("template", pa.string()),
+        pa.field("detail", pa.string()),
     ]
 )
 COLUMN_DESCRIPTIONS = {
@@ -53,6 +54,7 @@ COLUMN_DESCRIPTIONS = {
     "cause_id": "The cause that this cause is merged into, or the same.",
     "exception_type": "The exception type of the cause.",
     "template": "The message of the cause without values.",
+    "detail": "What the error names, such as a missing key; empty if it names nothing.",
 }
 ROW_GROUP_ROWS = 131_072
 # A row group stays in memory until it is written: rows with long texts make smaller groups.
@@ -73,6 +75,7 @@ _DICTIONARY_COLUMNS = [
     "cause_id",
     "exception_type",
     "template",
+    "detail",
 ]
 # Spreadsheets execute a cell that begins so; a leading apostrophe makes it text. A text that begins
 # with an apostrophe gets another one, so that removing one always restores the text.

@@ -83,7 +83,7 @@ class Redaction:
 
     Attributes:
         rules: for payloads.
-        patterns: for errors and templates.
+        patterns: for errors, templates and details.
         key: for rules that hash.
     """
 
@@ -103,7 +103,7 @@ class Redaction:
                 for text in batch.column("payload").to_pylist()
             ]
             batch = _replace_column(batch, "payload", pa.array(payloads, pa.string()))
-        for name in ("error", "template") if self.patterns else ():
+        for name in ("error", "template", "detail") if self.patterns else ():
             batch = _replace_column(batch, name, self._redact_errors(batch.column(name)))
         return batch
 
@@ -127,7 +127,7 @@ class Redaction:
         return f'"{hmac.digest(self.key, hashed.encode(errors="surrogatepass"), "sha256").hex()}"'
 
     def redact_errors(self, texts: Sequence[str]) -> list[str]:
-        """Hide what the patterns match in errors or templates."""
+        """Hide what the patterns match in errors, templates or details."""
         redacted = self._redact_errors(pa.array(texts, pa.string()))
         return [str(text) for text in redacted.to_pylist()]
 

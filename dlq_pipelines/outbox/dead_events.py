@@ -57,11 +57,13 @@ class DeadEvent(OutboxEvent):
             or a number of more than 1,000 digits.
         last_error_cut: whether `last_error` is the first 66,000 characters of a longer text.
         cause_id: the cause that its death is shown as; None: not classified yet.
+        detail: what its error names, such as a missing key; empty if it names nothing.
     """
 
     payload_as_text: bool = False
     last_error_cut: bool = False
     cause_id: str | None = None
+    detail: str | None = None
 
 
 @dataclass(frozen=True)

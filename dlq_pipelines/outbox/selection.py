@@ -57,6 +57,8 @@ class Selection:
 
     Attributes:
         cause: events of this cause, or of a cause that is merged into it.
+        detail: events whose error names this detail, such as a missing key, as stored in the
+            ledger; of the cause if one is given.
         event_type: events of this type.
         aggregate_type: events of this type of aggregate.
         error_contains: events whose error contains this text, case-sensitive, at most 1,000
@@ -74,6 +76,9 @@ class Selection:
 
     cause: str | None = _filter(
         "Events of this cause, as `dlq causes list` lists it.", "cause", str, "CAUSE"
+    )
+    detail: str | None = _filter(
+        "Events whose error names this detail, as `dlq causes show` lists it.", "detail", str
     )
     event_type: str | None = _filter("Events of this type.", "event type", str)
     aggregate_type: str | None = _filter("Events of this type of aggregate.", "aggregate type", str)
@@ -252,6 +257,7 @@ def build_selection_parameters(
         "selection": json.dumps({**selection.to_columns(), "flagged_at": flagged_at}),
         # What an index can be asked for.
         "causes": None if cause is None else list_cause_members(connection, cause),
+        "detail": selection.detail,
         "event_ids": ids,
     }
 

@@ -177,6 +177,7 @@ class FixFigures:
 
     id: int
     cause_id: str | None
+    detail: str | None
     status: str
     ended: bool
     selection: str
@@ -207,13 +208,27 @@ class FixFigures:
 
 
 @dataclass(frozen=True)
+class DetailFigures:
+    """What errors of a cause named on the day, such as a missing key.
+
+    Attributes:
+        state: as that of a cause; the details of a new cause are no news of their own.
+    """
+
+    detail: str
+    deaths: int
+    state: CauseState
+
+
+@dataclass(frozen=True)
 class CauseFigures:
     """A cause on the day, or the deaths without a cause yet.
 
     Attributes:
         rank: position by harm, from 1.
         cause_id: empty for the deaths without a cause yet.
-        title: the name of the cause, or its exception type and template.
+        title: the name of the cause, or its exception type and template, with the detail that most
+            deaths of the day name.
         escalation_limit: deaths that the days before explain; None without such days.
         above_limit: whether the day had more deaths than that, whatever the state.
         share: of the deaths of the day, 0 to 1.
@@ -226,9 +241,7 @@ class CauseFigures:
         event_type_count: number of event types.
         trend: deaths by day, oldest first, the day last.
         attempts: fewest, mean and most attempts before death.
-        details: what the last errors name, such as a constraint or a key, with the number of
-            errors that name it.
-        errors_read: number of errors that were searched for details.
+        details: the details with most deaths, and new and regressed ones; at most 20.
         sample: the last error; None if none was recorded or the cause has no details.
         is_detailed: whether the page shows the cause with details; otherwise it only lists it.
     """
@@ -254,8 +267,7 @@ class CauseFigures:
     owner: str | None = None
     note: str | None = None
     muted_until: datetime | None = None
-    details: tuple[tuple[str, int], ...] = ()
-    errors_read: int = 0
+    details: tuple[DetailFigures, ...] = ()
     sample: ErrorSample | None = None
     is_detailed: bool = False
 
@@ -405,6 +417,10 @@ class ReportFigures:
     def list_causes(self, state: CauseState) -> list[CauseFigures]:
         """Return the listed causes in a state."""
         return [cause for cause in self.causes if cause.state is state]
+
+    def count_details(self, state: CauseState) -> int:
+        """Return the number of details of the listed causes that are in a state."""
+        return sum(detail.state is state for cause in self.causes for detail in cause.details)
 
     def list_ended_fixes(self, status: str) -> list[FixFigures]:
         """Return the fixes that ended on the day with a status."""

@@ -99,7 +99,6 @@ def _build_cause(cause: CauseFigures) -> dict[str, Any]:
         "last_seen": _format_time(cause.last_seen),
         "attempts": {"fewest": fewest, "mean": round(mean, 3), "most": most},
         "muted_until": _format_time(cause.muted_until),
-        "details": [{"detail": name, "errors": errors} for name, errors in cause.details],
     }
 
 

@@ -4,6 +4,7 @@ from dlq_pipelines.reports.figures import DAYS_BEFORE, CauseFigures, FixFigures,
 from dlq_pipelines.reports.wording import (
     format_aggregates,
     format_attempts,
+    format_details,
     format_percent,
     format_rounded,
     format_utc,
@@ -19,7 +20,7 @@ from dlq_pipelines.text import (
 _MAX_CAUSES = 10
 _MAX_EVENT_TYPES = 3
 _CAUSE_HEADER = (
-    *("#", "cause", "state", "affected", "deaths"),
+    *("#", "cause", "details", "state", "affected", "deaths"),
     *("share", "first seen", "attempts", "event types", "owner"),
 )
 
@@ -53,6 +54,7 @@ def _build_row(cause: CauseFigures, figures: ReportFigures) -> tuple[object, ...
     return (
         cause.rank,
         cause.title,
+        format_details(cause),
         cause.state.value,
         format_aggregates(cause),
         cause.deaths,
@@ -83,8 +85,7 @@ def _render_totals(figures: ReportFigures) -> str:
 
 
 def _render_fix(fix: FixFigures) -> str:
-    target = fix.selection if fix.cause_id is None else f"cause {fix.cause_id}"
-    text = f"{fix.note} ({target})"
+    text = f"{fix.note} ({fix.selection})"
     if fix.released:
         text += f"; {fix.delivered:,} of {fix.released:,} delivered, {fix.died_again:,} died again"
     if fix.verdict:

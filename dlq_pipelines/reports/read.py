@@ -3,7 +3,7 @@
 All statements run in one snapshot of the database and return sums, never all rows.
 """
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from psycopg.rows import DictRow
 
-from dlq_pipelines.causes.fingerprint import compute_fingerprint
+from dlq_pipelines.causes.title import build_title
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.figures import (
@@ -24,6 +24,7 @@ from dlq_pipelines.reports.figures import (
     BacklogFigures,
     CauseFigures,
     DayTotals,
+    DetailFigures,
     ErrorSample,
     FixEvidence,
     FixFigures,
@@ -52,9 +53,8 @@ from dlq_pipelines.validate import parse_event_id
 
 _MAX_EVENT_TYPES = 12
 _MAX_FIXES = 50
-_MAX_DETAILS = 5
-# The latest errors of a cause that are searched for details.
-_ERRORS_READ = 40
+# Details of a cause with most deaths, and all that are shown with the new and regressed ones.
+_FREQUENT_DETAILS, _MAX_DETAILS = 5, 20
 # A long error is read with this many characters at each end, and shown with fewer. Of a cut error,
 # the margin at the cut is never shown: it may be half of a secret that redaction cannot recognize.
 _READ_CHARACTERS, _SHOWN_CHARACTERS, _CUT_MARGIN = 5_000, 1_500, 1_000
@@ -98,15 +98,6 @@ class _CauseEntry:
     state: CauseState
     escalation_limit: float | None = None
     above_limit: bool = False
-
-
-@dataclass(frozen=True)
-class _ErrorFigures:
-    """What the last errors of a cause show."""
-
-    details: tuple[tuple[str, int], ...] = ()
-    errors_read: int = 0
-    sample: ErrorSample | None = None
 
 
 class _FiguresReader:
@@ -231,7 +222,8 @@ class _FiguresReader:
             )
         )
         detailed = select_detailed_causes([entry.state for entry in entries])
-        errors = self._read_errors(
+        details = self._read_details({entry.counts["cause_id"]: entry for entry in entries})
+        samples = self._read_samples(
             [
                 entry.counts["cause_id"]
                 for entry, is_detailed in zip(entries, detailed, strict=True)
@@ -242,7 +234,8 @@ class _FiguresReader:
             _build_cause(
                 rank,
                 entry,
-                errors.get(entry.counts["cause_id"], _ErrorFigures()),
+                details.get(entry.counts["cause_id"], ()),
+                samples.get(entry.counts["cause_id"]),
                 is_detailed=is_detailed,
                 deaths_of_day=totals.deaths,
             )
@@ -304,23 +297,54 @@ class _FiguresReader:
         shown = [row | {"event_type": sanitize_line(row["event_type"], 80)} for row in rows]
         return group_deaths_by_type(shown, causes, deaths)
 
-    def _read_errors(self, causes: list[str]) -> dict[str | None, _ErrorFigures]:
-        """Return the sample and the details of each cause, and of the deaths without a cause.
+    def _read_details(
+        self, entries: dict[str | None, _CauseEntry]
+    ) -> dict[str, tuple[DetailFigures, ...]]:
+        """Return the redacted details of each cause, those with most deaths first."""
+        rows = self._connection.run(
+            "report.details",
+            causes=[cause for cause in entries if cause is not None],
+            limit=_FREQUENT_DETAILS,
+            **self._span,
+        ).fetchall()
+        names = self._policy.redaction.redact_errors([row["detail"] for row in rows])
+        details: defaultdict[str, list[DetailFigures]] = defaultdict(list)
+        for row, name in zip(rows, names, strict=True):
+            state = self._decide_detail_state(row, entries[row["cause_id"]].history)
+            details[row["cause_id"]].append(
+                DetailFigures(sanitize_line(name, 120), row["deaths"], state)
+            )
+        return {cause: tuple(found[:_MAX_DETAILS]) for cause, found in details.items()}
 
-        Errors are redacted before anything is read from them.
-        """
+    def _decide_detail_state(self, row: DictRow, cause: CauseHistory) -> CauseState:
+        is_old_enough = cause.first_seen < self._window.start
+        history = CauseHistory(
+            first_seen=row["first_seen"] if is_old_enough else cause.first_seen,
+            muted_until=cause.muted_until,
+            fixing=row["fixing"] or cause.fixing,
+            fixed=row["fixed"],
+            regressed=row["regressed"],
+        )
+        state = decide_cause_state(
+            history, start=self._window.start, until=self._window.until, escalating=False
+        )
+        # Everything about a new cause is new.
+        return CauseState.ONGOING if state is CauseState.NEW and not is_old_enough else state
+
+    def _read_samples(self, causes: list[str]) -> dict[str | None, ErrorSample]:
+        """Return the last error of each cause, and of the deaths without a cause, redacted."""
         rows = self._connection.run(
             "report.samples",
             causes=causes,
             half=_READ_CHARACTERS,
-            limit=_ERRORS_READ,
             **self._span,
         ).fetchall()
         texts = self._policy.redaction.redact_errors([row["error"] or "" for row in rows])
-        by_cause: dict[str | None, list[tuple[DictRow, str]]] = {}
-        for row, text in zip(rows, texts, strict=True):
-            by_cause.setdefault(row["cause_id"], []).append((row, text))
-        return {cause: _summarize_errors(errors) for cause, errors in by_cause.items()}
+        return {
+            row["cause_id"]: _build_sample(row, text)
+            for row, text in zip(rows, texts, strict=True)
+            if text
+        }
 
     def _read_backlog(self, dead: DictRow, died: int) -> BacklogFigures:
         start, until = self._window.start, self._window.until
@@ -367,6 +391,7 @@ class _FiguresReader:
         return FixFigures(
             id=fix.id,
             cause_id=fix.selection.cause,
+            detail=_sanitize_optional(fix.selection.detail, 200),
             status=str(fix.status) if ended else status,
             ended=ended,
             selection=sanitize_line(str(fix.selection), 200),
@@ -406,7 +431,8 @@ def _list_ids(rows: list[DictRow]) -> list[str]:
 def _build_cause(
     rank: int,
     entry: _CauseEntry,
-    errors: _ErrorFigures,
+    details: tuple[DetailFigures, ...],
+    sample: ErrorSample | None,
     *,
     is_detailed: bool,
     deaths_of_day: int,
@@ -414,7 +440,9 @@ def _build_cause(
     counts, known = entry.counts, entry.catalogue or {}
     exception_type = sanitize_line(known.get("exception_type", ""), 120)
     template = sanitize_line(known.get("template", ""), 300)
-    label = format_cause_label(exception_type, template) if known else "not classified yet"
+    counted = [(detail.detail, detail.deaths) for detail in details]
+    message = build_title("", template, counted, deaths=counts["deaths"])
+    label = format_cause_label(exception_type, message) if known else "not classified yet"
     types = zip(counts["event_types"], counts["type_deaths"], strict=True)
     return CauseFigures(
         rank=rank,
@@ -438,9 +466,8 @@ def _build_cause(
         owner=_sanitize_optional(known.get("owner"), 100),
         note=_sanitize_optional(known.get("note"), 500),
         muted_until=entry.history.muted_until,
-        details=errors.details,
-        errors_read=errors.errors_read,
-        sample=errors.sample,
+        details=details,
+        sample=sample,
         is_detailed=is_detailed,
     )
 
@@ -449,21 +476,10 @@ def _sanitize_optional(text: str | None, limit: int) -> str | None:
     return sanitize_line(text, limit) if text else None
 
 
-def _summarize_errors(errors: list[tuple[DictRow, str]]) -> _ErrorFigures:
-    """Count the details of the errors; the first error is the sample."""
-    counted = Counter(compute_fingerprint(text).detail for _, text in errors if text)
-    counted.pop("", None)
-    details = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:_MAX_DETAILS]
-    row, text = errors[0]
+def _build_sample(row: DictRow, text: str) -> ErrorSample:
     characters = row["characters"] or 0
     shown = _shorten_error(text, was_cut=characters > 2 * _READ_CHARACTERS)
-    return _ErrorFigures(
-        details=tuple((sanitize_line(name, 120), count) for name, count in details),
-        errors_read=len(errors),
-        sample=(
-            ErrorSample(row["event_id"], summarize_error(text), shown, characters) if text else None
-        ),
-    )
+    return ErrorSample(row["event_id"], summarize_error(text), shown, characters)
 
 
 def _shorten_error(text: str, *, was_cut: bool) -> str:

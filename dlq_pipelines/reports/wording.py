@@ -5,7 +5,7 @@ from datetime import date, datetime
 
 from dlq_pipelines.causes.parse import parse_error
 from dlq_pipelines.reports.figures import DAYS_BEFORE, CauseFigures, ReportFigures
-from dlq_pipelines.reports.states import URGENT_STATES
+from dlq_pipelines.reports.states import URGENT_STATES, CauseState
 from dlq_pipelines.text import format_count, format_duration, sanitize_line
 
 # From 200 % more on, a factor is easier to read than a percentage.
@@ -70,6 +70,11 @@ def _describe_causes(figures: ReportFigures) -> str:
         for state in URGENT_STATES
         if (count := len(figures.list_causes(state)))
     ]
+    counts += [
+        format_count(count, f"{state} detail")
+        for state in (CauseState.NEW, CauseState.REGRESSED)
+        if (count := figures.count_details(state))
+    ]
     if not counts:
         return f"No new causes; {known:,} known {'one' if known == 1 else 'ones'}."
     return f"{format_count(known, 'cause')}: {', '.join(counts)}."
@@ -80,16 +85,7 @@ def _describe_most_affected(figures: ReportFigures) -> str:
     if first is None:
         return ""
     deaths = format_count(first.deaths, "death")
-    return f"Most affected: {_describe_cause(first)}, {format_aggregates(first)}, {deaths}."
-
-
-def _describe_cause(cause: CauseFigures) -> str:
-    """Return the title, or the exception type and the detail that every error names."""
-    is_named = cause.title != format_cause_label(cause.exception_type, cause.template)
-    if is_named or not cause.exception_type or not cause.details:
-        return cause.title
-    detail, errors = cause.details[0]
-    return f"{cause.exception_type} '{detail}'" if errors == cause.errors_read else cause.title
+    return f"Most affected: {first.title}, {format_aggregates(first)}, {deaths}."
 
 
 def _describe_fixes(figures: ReportFigures) -> str:
@@ -120,6 +116,15 @@ def format_aggregates(cause: CauseFigures) -> str:
         return format_count(cause.aggregates, noun, f"{noun[:-1]}ies")
     plural = f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
     return format_count(cause.aggregates, noun, plural)
+
+
+def format_details(cause: CauseFigures) -> str:
+    """Return the details with their deaths and states, such as `postcode 37, sku 3 (new)`."""
+    return ", ".join(
+        f"{detail.detail} {detail.deaths:,}"
+        + ("" if detail.state is CauseState.ONGOING else f" ({detail.state})")
+        for detail in cause.details
+    )
 
 
 def format_cause_label(exception_type: str, message: str, *, limit: int = 160) -> str:

@@ -23,6 +23,7 @@ class EventDeath:
     Attributes:
         attempts: the worker's attempts before the death.
         cause_id: the cause that the death is shown as; None: not classified yet.
+        detail: what the error names, such as a missing key; empty if it names nothing.
         discarded_at: when a person discarded the event; `discarded_by` and `discard_reason` say who
             and why.
     """
@@ -31,6 +32,7 @@ class EventDeath:
     died_at: datetime
     attempts: int
     cause_id: str | None
+    detail: str | None
     error: str | None
     discarded_at: datetime | None
     discarded_by: str | None

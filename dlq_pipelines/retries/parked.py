@@ -22,6 +22,7 @@ class ParkedEvent:
     Attributes:
         death_id: its last death, which is the cursor of the next page.
         cause_id: the cause that its last death is shown as; None: not classified yet.
+        detail: what its last error names; empty if it names nothing.
         retries: how often it was retried.
         died_at: the time of its last death.
     """
@@ -32,6 +33,7 @@ class ParkedEvent:
     aggregate_type: str
     aggregate_id: str
     cause_id: str | None
+    detail: str | None
     retries: int
     died_at: datetime
 

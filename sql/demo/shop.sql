@@ -17,9 +17,10 @@ create table if not exists :"outbox_schema".shop_order (
     customer     integer       not null references :"outbox_schema".shop_customer,
     amount       numeric(10,2) not null,
     placed_at    timestamptz   not null,
-    confirmed_at timestamptz,  -- the handlers write these three
+    confirmed_at timestamptz,  -- the handlers write these four
     paid_at      timestamptz,
-    invoiced_at  timestamptz
+    invoiced_at  timestamptz,
+    invoice_line text
 );
 
 create table if not exists :"outbox_schema".shop_parcel (

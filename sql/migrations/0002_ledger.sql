@@ -31,6 +31,26 @@ create table :"dlq_schema".cause_alias (
 );
 comment on table :"dlq_schema".cause_alias is 'The cause of each fingerprint.';
 
+-- A shown cause has a row for each detail of its members too, with no deaths of its own: the state
+-- of a detail is that of the row of the shown cause, as the state of a merged cause is.
+create table :"dlq_schema".cause_detail (
+    cause_id   text        not null references :"dlq_schema".cause,
+    detail     text        not null check (detail <> ''),
+    first_seen timestamptz not null,
+    last_seen  timestamptz not null,
+    deaths     bigint      not null check (deaths >= 0),
+    -- Of these, purged from the ledger.
+    purged     bigint      not null default 0 check (purged <= deaths),
+    status     text        not null default 'open'
+               check (status in ('open', 'fixing', 'fixed', 'regressed')),
+    -- Since when the detail is fixed, as in dlq.cause.
+    fixed_at   timestamptz,
+    primary key (cause_id, detail),
+    check ((status in ('fixed', 'regressed')) = (fixed_at is not null))
+);
+comment on table :"dlq_schema".cause_detail is
+    'What the errors of a cause name: its second level. Stays when the ledger is purged.';
+
 create table :"dlq_schema".death (
     id             bigint generated always as identity primary key,
     event_id       :event_id_type not null,
@@ -47,6 +67,8 @@ create table :"dlq_schema".death (
     -- Dlq.cause; cause_day has the reference, because checking it for each death costs a third of
     -- classifying.
     cause_id       text,
+    -- What the error names, such as a missing key; empty if it names nothing. Set with cause_id.
+    detail         text,
     -- Set only if the event stopped being dead before its death was classified. For a classified
     -- death, dlq.dead says whether its event is still dead.
     ended_at       timestamptz,
@@ -54,7 +76,7 @@ create table :"dlq_schema".death (
     was_missed     boolean     not null default false
 );
 comment on table :"dlq_schema".death
-    is 'One row for each transition of an event to dead. Append-only; cause_id is set once.';
+    is 'One row for each transition of an event to dead. Append-only; its cause is set once.';
 -- An application's worker pays for these three indexes and the key. What only jobs need is in
 -- dlq.dead, which the classification fills. Measured without waiting for the disk: a death takes 37
 -- microseconds without a trigger, 80 with this table, and 95 if the worker writes dlq.dead too.
@@ -75,12 +97,16 @@ create table :"dlq_schema".dead (
     aggregate_id     text          not null,
     event_type       text          not null,
     died_at          timestamptz   not null,
-    cause_id         text          not null
+    cause_id         text          not null,
+    detail           text          not null default ''
 );
 comment on table :"dlq_schema".dead is 'Dead events whose last death is classified.';
 create index dead_event_id on :"dlq_schema".dead (event_id);
 create index dead_time on :"dlq_schema".dead (died_at, death_id);
 create index dead_cause on :"dlq_schema".dead (cause_id, died_at, death_id);
+-- For the details of a cause that most of the dead events share.
+create index dead_detail on :"dlq_schema".dead (cause_id, detail, died_at, death_id)
+    where detail <> '';
 -- Without events that have no aggregate: in a table without aggregates these are all events, of one
 -- key, and the planner would read all of what is dead instead.
 create index dead_aggregate on :"dlq_schema".dead (hashtext(aggregate_id))
@@ -98,7 +124,8 @@ select d.id,
     d.died_at,
     d.error,
     d.was_missed,
-    coalesce(c.merged_into, d.cause_id) as cause_id
+    coalesce(c.merged_into, d.cause_id) as cause_id,
+    d.detail
 from :"dlq_schema".death d left join :"dlq_schema".cause c on c.id = d.cause_id;
 comment on view :"dlq_schema".shown_death is 'Every death with the cause that it is shown as.';
 
@@ -111,7 +138,8 @@ select n.death_id,
     n.aggregate_id,
     n.event_type,
     n.died_at,
-    n.cause_id
+    n.cause_id,
+    n.detail
 from :"dlq_schema".dead n
 union all
 select d.id,
@@ -121,7 +149,8 @@ select d.id,
     d.aggregate_id,
     d.event_type,
     d.died_at,
-    d.cause_id
+    d.cause_id,
+    d.detail
 from :"dlq_schema".death d
 where d.cause_id is null and d.ended_at is null;
 comment on view :"dlq_schema".dead_now
@@ -138,11 +167,28 @@ select n.death_id,
     n.died_at,
     d.error,
     n.cause_id as own_cause_id,
-    coalesce(c.merged_into, n.cause_id) as cause_id
+    coalesce(c.merged_into, n.cause_id) as cause_id,
+    n.detail
 from :"dlq_schema".dead_now n
 join :"dlq_schema".death d on d.id = n.death_id
 left join :"dlq_schema".cause c on c.id = n.cause_id;
 comment on view :"dlq_schema".dead_event is 'Dead events with their last death and its cause.';
+
+-- A detail of a merged cause counts for the cause that it is merged into.
+create view :"dlq_schema".shown_detail as
+select coalesce(c.merged_into, c.id) as cause_id,
+    k.detail,
+    min(k.first_seen) as first_seen,
+    max(k.last_seen) as last_seen,
+    sum(k.deaths)::bigint as deaths,
+    coalesce(max(k.status) filter (where c.merged_into is null), 'open') as status,
+    max(k.fixed_at) filter (where c.merged_into is null) as fixed_at
+from :"dlq_schema".cause_detail k
+join :"dlq_schema".cause c on c.id = k.cause_id
+group by 1, 2
+having sum(k.deaths) > 0;
+comment on view :"dlq_schema".shown_detail is
+    'The details of each cause with those of the causes that are merged into it.';
 
 -- Ends deaths: their events are no longer dead. First the unclassified ones: the update waits for a
 -- classification of the same death, and the delete, a statement of its own, finds what it inserted.
@@ -188,6 +234,7 @@ create table :"dlq_schema".fix (
     id             bigint generated always as identity primary key,
     -- The selection: deaths that match all of these. Null: not given.
     cause_id       text references :"dlq_schema".cause,
+    detail         text check (detail <> ''),
     event_type     text check (event_type <> ''),
     aggregate_type text check (aggregate_type <> ''),
     event_ids      :event_id_type[] check (cardinality(event_ids) between 1 and 10000),
@@ -216,10 +263,10 @@ create table :"dlq_schema".fix (
     "order"        text             check ("order" in ('aggregate', 'none')),
     check (num_nulls(canary, growth, rate, min_success, settle_seconds, max_retries, "order")
            in (0, 7)),
-    -- Set for a fix of a whole cause alone: the state of the cause before, which returns if the fix
-    -- ends without a verdict.
-    cause_status   text,
-    cause_fixed_at timestamptz,
+    -- Set for a fix of a whole cause or of one of its details: the state of that cause or detail
+    -- before, which returns if the fix ends without a verdict.
+    status_before   text,
+    fixed_at_before timestamptz,
     -- Progress and result.
     stage          integer     not null default 0,  -- the last stage that began; 0: none
     stepped_at     timestamptz,                     -- when a run last advanced it
@@ -235,9 +282,9 @@ create table :"dlq_schema".fix (
 comment on table :"dlq_schema".fix
     is 'A claim that a cause or another selection is resolved. Targets deaths before flagged_at.';
 create index fix_open on :"dlq_schema".fix (cause_id) where closed_at is null;
--- Two open fixes of one whole cause would count each other's successes as proof.
-create unique index fix_open_cause on :"dlq_schema".fix (cause_id)
-    where closed_at is null and cause_status is not null;
+-- Two open fixes of one whole cause or detail would count each other's successes as proof.
+create unique index fix_open_cause on :"dlq_schema".fix (cause_id, coalesce(detail, ''))
+    where closed_at is null and status_before is not null;
 
 -- Whether a fix selects a death that is shown as this cause. The only definition of a selection:
 -- every statement that counts, releases, archives or exports calls it. The planner inlines it, also
@@ -245,6 +292,7 @@ create unique index fix_open_cause on :"dlq_schema".fix (cause_id)
 create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema".death, cause text)
     returns boolean language sql immutable parallel safe
     return (fix.cause_id is null or cause = fix.cause_id)
+        and (fix.detail is null or death.detail = fix.detail)
         and (fix.event_type is null or death.event_type = fix.event_type)
         and (fix.aggregate_type is null or death.aggregate_type = fix.aggregate_type)
         and (fix.event_ids is null or death.event_id = any(fix.event_ids))
@@ -257,8 +305,8 @@ create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema"
 -- How many filters a fix has. Every filter of dlq.selects is listed here.
 create function :"dlq_schema".count_filters(fix :"dlq_schema".fix)
     returns integer language sql immutable parallel safe
-    return num_nonnulls(fix.cause_id, fix.event_type, fix.aggregate_type, fix.event_ids,
-                        fix.attempts, fix.error_contains, fix.since, fix.until);
+    return num_nonnulls(fix.cause_id, fix.detail, fix.event_type, fix.aggregate_type,
+                        fix.event_ids, fix.attempts, fix.error_contains, fix.since, fix.until);
 -- Also for rows that are written by hand. Without a filter and without "all", such a row would
 -- select every dead event.
 alter table :"dlq_schema".fix add constraint fix_filters_or_all
@@ -280,6 +328,7 @@ create function :"dlq_schema".selects(fix :"dlq_schema".fix, event :"dlq_schema"
             event.died_at,
             event.error,
             event.own_cause_id,
+            event.detail,
             null::timestamptz,
             false
         ):::"dlq_schema".death,
@@ -293,17 +342,21 @@ join :"dlq_schema".fix f on f.closed_at is null and :"dlq_schema".selects(f, e);
 comment on view :"dlq_schema".wanted is
     'Deaths that an open fix targets: their events are not archived.';
 
--- Whether a fix selects all deaths of its cause. Only such a fix changes the state of the cause: a
--- narrower one says nothing about the other deaths.
+-- Whether a fix selects all deaths of its cause, or all that name one detail of it. Only such a fix
+-- changes the state of the cause or of the detail: a narrower one says nothing about the others.
 create function :"dlq_schema".selects_whole_cause(fix :"dlq_schema".fix)
     returns boolean language sql immutable parallel safe
     return fix.cause_id is not null and :"dlq_schema".count_filters(fix) = 1;
+create function :"dlq_schema".selects_whole_detail(fix :"dlq_schema".fix)
+    returns boolean language sql immutable parallel safe
+    return num_nonnulls(fix.cause_id, fix.detail) = 2 and :"dlq_schema".count_filters(fix) = 2;
 
 -- Whether the filters of two fixes leave open that both select the same event. A filter that is
 -- missing here costs time only, because dlq.place_fix then looks the events up.
 create function :"dlq_schema".can_overlap(a :"dlq_schema".fix, b :"dlq_schema".fix)
     returns boolean language sql immutable parallel safe
     return coalesce(a.cause_id = b.cause_id, true)
+        and coalesce(a.detail = b.detail, true)
         and coalesce(a.event_type = b.event_type, true)
         and coalesce(a.aggregate_type = b.aggregate_type, true)
         and coalesce(a.event_ids && b.event_ids, true)

@@ -86,6 +86,7 @@ declare
     targets bigint;
     placed  bigint;
     was     cause;
+    whole   constant boolean := selects_whole_cause(given) or selects_whole_detail(given);
     refusal constant text := offers() ->> 'fixes';
 begin
     if refusal <> '' then
@@ -126,12 +127,13 @@ begin
     end if;
 
     -- The selections are compared first. Events are looked up only if the selections alone leave
-    -- the overlap open. Two fixes of one whole cause overlap even while the worker has all events
-    -- of the first: they may die again and halt it.
+    -- the overlap open. Two fixes of one whole cause or detail, or of a cause and one of its
+    -- details, overlap even while the worker has all events of the first: they may die again and
+    -- halt it.
     select f.id into other from fix f
     where f.closed_at is null
         and can_overlap(f, given)
-        and (selects_whole_cause(f) and selects_whole_cause(given)
+        and (f.status_before is not null and whole
             or exists (select from dead_event e where selects(f, e) and selects(given, e)))
     order by f.id limit 1;
     if found then
@@ -141,9 +143,15 @@ begin
 
     -- A fix of a part of a cause does not change the cause: it says nothing about the other deaths.
     if selects_whole_cause(given) then
-        given.cause_status := was.status;
-        given.cause_fixed_at := was.fixed_at;
+        given.status_before := was.status;
+        given.fixed_at_before := was.fixed_at;
         update cause set status = 'fixing', fixed_at = null where id = given.cause_id;
+    elsif whole then
+        select status, fixed_at into given.status_before, given.fixed_at_before
+        from cause_detail k where k.cause_id = given.cause_id and k.detail = given.detail
+        for update;
+        update cause_detail k set status = 'fixing', fixed_at = null
+        where k.cause_id = given.cause_id and k.detail = given.detail;
     end if;
 
     -- The next number, under the lock above. A preview is rolled back, and would use up a number of
@@ -184,7 +192,8 @@ create function :"dlq_schema".flag_fix(
     owner text default null,
     not_before timestamptz default null,
     expires_at timestamptz default null,
-    attempts integer default null
+    attempts integer default null,
+    detail text default null
 ) returns bigint
     language plpgsql security definer set search_path = :"dlq_schema", pg_temp
 as $$
@@ -193,6 +202,7 @@ declare
 begin
     given.note := note;
     given.cause_id := cause;
+    given.detail := detail;
     given.event_type := event_type;
     given.aggregate_type := aggregate_type;
     given.event_ids := event_ids;

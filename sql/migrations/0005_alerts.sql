@@ -109,5 +109,8 @@ comment on table :"dlq_schema".death_notice
 -- For the rules, which run every minute.
 create index cause_new on :"dlq_schema".cause (first_seen) where merged_into is null;
 create index cause_regressed on :"dlq_schema".cause (id) where status = 'regressed';
+create index cause_detail_new on :"dlq_schema".cause_detail (first_seen);
+create index cause_detail_regressed on :"dlq_schema".cause_detail (cause_id)
+    where status = 'regressed';
 create index cause_muted on :"dlq_schema".cause (id) where muted_until is not null;
 create index fix_halted on :"dlq_schema".fix (closed_at) where status = 'halted';

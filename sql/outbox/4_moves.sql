@@ -239,8 +239,15 @@ begin
     -- First the unclassified deaths: the update waits for a classification of the same death.
     update :"dlq_schema".death set ended_at = null where id = any(moved) and cause_id is null;
     insert into :"dlq_schema".dead
-    select id, event_id, event_created_at, aggregate_type, aggregate_id, event_type, died_at,
-        cause_id
+    select id,
+        event_id,
+        event_created_at,
+        aggregate_type,
+        aggregate_id,
+        event_type,
+        died_at,
+        cause_id,
+        coalesce(detail, '')
     from :"dlq_schema".death where id = any(moved) and cause_id is not null
     on conflict do nothing;
     return cardinality(moved);

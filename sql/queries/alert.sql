@@ -63,14 +63,61 @@ left join lateral (
 where c.merged_into is null and c.first_seen > %(since)s and c.id <> all(%(muted)s::text[])
 order by c.first_seen desc, c.id limit %(limit)s
 
--- name: regressed
-select c.id, coalesce(c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), '')))
-        as title, c.fixed_at as since, last.event_type
-from :"dlq_schema".cause c
+-- name: new_details
+-- Causes that are not muted, with their details that were first seen since a time, and at least `age` after the cause:
+-- a new cause has nothing but new details. With the event type of the latest death.
+select c.id,
+    coalesce(
+        c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), ''))) as title,
+    fresh.since,
+    last.event_type,
+    fresh.details[:%(details)s] as details,
+    cardinality(fresh.details) as details_found
+from (
+    select shown.id, min(k.first_seen) as since, array_agg(k.detail order by k.first_seen desc, k.detail) as details
+    from (
+        select coalesce(c.merged_into, c.id) as cause_id, k.detail, min(k.first_seen) as first_seen
+        from :"dlq_schema".cause_detail k
+        join :"dlq_schema".cause c on c.id = k.cause_id
+        where k.first_seen > %(since)s and k.first_seen < 'infinity' and k.detail <> 'other'
+        group by 1, 2
+    ) k
+    join :"dlq_schema".cause shown on shown.id = k.cause_id
+    where k.first_seen > shown.first_seen + %(age)s::interval
+        and shown.id <> all(%(muted)s::text[])
+        and not exists (
+            select from :"dlq_schema".shown_detail s
+            where s.cause_id = k.cause_id and s.detail = k.detail and s.first_seen <= %(since)s)
+    group by 1
+) fresh
+join :"dlq_schema".cause c on c.id = fresh.id
 left join lateral (
     select left(d.event_type, 200) as event_type from :"dlq_schema".death d
     where d.cause_id = c.id order by d.died_at desc limit 1) last on true
-where c.status = 'regressed' and c.merged_into is null and c.id <> all(%(muted)s::text[])
+order by fresh.since desc, c.id limit %(limit)s
+
+-- name: regressed
+-- Causes that are regressed or have regressed details and no open fix, and are not muted.
+with detail as (
+    select k.cause_id, max(k.fixed_at) as fixed_at, array_agg(k.detail order by k.detail) as details
+    from :"dlq_schema".cause_detail k where k.status = 'regressed' group by 1
+)
+select c.id,
+    coalesce(
+        c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), ''))) as title,
+    coalesce(c.fixed_at, detail.fixed_at) as since,
+    last.event_type,
+    coalesce(detail.details[:%(details)s], '{}') as details,
+    coalesce(cardinality(detail.details), 0) as details_found
+from (
+    select id from :"dlq_schema".cause where status = 'regressed' union select cause_id from detail
+) found
+join :"dlq_schema".cause c on c.id = found.id
+left join detail on detail.cause_id = c.id
+left join lateral (
+    select left(d.event_type, 200) as event_type from :"dlq_schema".death d
+    where d.cause_id = c.id order by d.died_at desc limit 1) last on true
+where c.merged_into is null and c.status <> 'fixing' and c.id <> all(%(muted)s::text[])
 order by c.id limit %(limit)s
 
 -- name: halted
@@ -307,7 +354,8 @@ select (select min(death_id) from :"dlq_schema".death_notice) is not null and no
 -- name: queued_deaths
 -- The next deaths to send, by id. A death that was purged from the ledger has no columns.
 select n.death_id, d.event_id, d.event_type, d.aggregate_type, d.aggregate_id, d.attempts, d.died_at,
-    coalesce(c.merged_into, d.cause_id) as cause_id, left(c.exception_type, 200) as exception_type
+    coalesce(c.merged_into, d.cause_id) as cause_id, left(c.exception_type, 200) as exception_type,
+    d.detail
 from (select death_id from :"dlq_schema".death_notice order by death_id limit %(limit)s) n
 left join :"dlq_schema".death d on d.id = n.death_id
 left join :"dlq_schema".cause c on c.id = d.cause_id

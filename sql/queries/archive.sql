@@ -145,8 +145,8 @@ set audit_id = excluded.audit_id,
 -- Deletes deaths past the retention of the ledger whose events are in neither table: delivered, or
 -- purged. The index death_day leads, by keyset pagination, because deaths of existing events stay.
 -- An outcome that is not recorded yet follows from a later death, so all deaths of its event stay
--- until then. Deleted deaths stay counted in the export of their day and in the outcomes of their
--- stage.
+-- until then. Deleted deaths stay counted in the export of their day, in their detail and in the
+-- outcomes of their stage.
 with page as (
     select d.id, d.event_id, d.event_created_at, d.died_at from :"dlq_schema".death d
     where d.died_at < %(before)s and d.cause_id is not null
@@ -186,7 +186,14 @@ with page as (
     delete from :"dlq_schema".dead n using target where n.death_id = target.id
 ), deaths as (
     delete from :"dlq_schema".death d using target where d.id = target.id
-    returning d.id, d.died_at
+    returning d.id, d.died_at, d.cause_id, d.detail
+), details as (
+    -- Every row exists already, as above.
+    insert into :"dlq_schema".cause_detail as k
+        (cause_id, detail, first_seen, last_seen, deaths, purged)
+    select cause_id, detail, min(died_at), max(died_at), count(*), count(*) from deaths
+    where detail <> '' group by cause_id, detail order by cause_id, detail
+    on conflict (cause_id, detail) do update set purged = k.purged + excluded.purged
 ), day as (
     select x.day, gone.deaths from :"dlq_schema".export_day x
     cross join lateral (

@@ -53,15 +53,62 @@ with cause as (
 )
 select count(*) as created from cause
 
+-- name: place_details
+-- Gives new details of causes a row while their cause has fewer than the limit, and the cause that
+-- it is merged into another one. Returns the new details with whether they have a row: the others
+-- are `other`. The causes are locked, so that concurrent runs decide alike.
+with given as (
+    select *
+    from unnest(%(causes)s::text[], %(details)s::text[]) as given (cause_id, detail)
+), unplaced as (
+    select g.cause_id,
+        c.merged_into,
+        g.detail,
+        row_number() over (partition by g.cause_id order by g.detail collate "C") as place
+    from given g
+    join :"dlq_schema".cause c on c.id = g.cause_id
+    where not exists (
+        select from :"dlq_schema".cause_detail k
+        where k.cause_id = g.cause_id and k.detail = g.detail)
+), decided as (
+    select u.*,
+        u.place + (
+            select count(*)
+            from :"dlq_schema".cause_detail k
+            where k.cause_id = u.cause_id and k.detail <> 'other'
+        ) <= %(most)s as is_placed,
+        exists (
+            select from :"dlq_schema".cause_detail k
+            where k.cause_id = u.merged_into and k.detail = u.detail
+        ) as is_shown
+    from unplaced u
+), stored as (
+    select cause_id, merged_into, case when is_placed then detail else 'other' end as detail
+    from decided
+), created as (
+    insert into :"dlq_schema".cause_detail (cause_id, detail, first_seen, last_seen, deaths)
+    select cause_id, detail, 'infinity', '-infinity', 0
+    from (
+        select cause_id, detail from stored
+        union
+        select merged_into, detail from stored where merged_into is not null
+    ) wanted
+    order by cause_id, detail
+    on conflict do nothing
+)
+select cause_id, detail, is_placed, is_placed and not is_shown as is_new from decided
+
 -- name: assign
--- Writes the cause of each death, and adds those whose events are still dead to dlq.dead. Returns
--- the number of deaths, and as JSON the groups that the statements below add to the rollups in the
--- same transaction.
+-- Writes the cause and the detail of each death, and adds those whose events are still dead to
+-- dlq.dead. Returns the number of deaths, and as JSON the groups that the statements below add to
+-- the rollups in the same transaction.
 with assigned as (
     update :"dlq_schema".death d
-    set cause_id = given.cause_id
-    from unnest(%(deaths)s::bigint[], %(causes)s::text[]) as given (death_id, cause_id)
-    where d.id = given.death_id and d.cause_id is null
+    set cause_id = given.cause_id, detail = given.detail
+    from unnest(%(deaths)s::bigint[], %(places)s::bigint[]) as death (id, place)
+    join unnest(%(causes)s::text[], %(details)s::text[]) with ordinality
+        as given (cause_id, detail, place) using (place)
+    where d.id = death.id and d.cause_id is null
     returning d.*
 ), still_dead as (
     insert into :"dlq_schema".dead
@@ -72,7 +119,8 @@ with assigned as (
         aggregate_id,
         event_type,
         died_at,
-        cause_id
+        cause_id,
+        detail
     from assigned
     where ended_at is null
     on conflict (death_id) do nothing
@@ -89,9 +137,19 @@ with assigned as (
         max(died_at) as last_death
     from assigned
     group by 1, 2, 3, 4, 5, 6
+), detailed as (
+    select cause_id,
+        detail,
+        count(*) as deaths,
+        min(died_at) as first_death,
+        max(died_at) as last_death
+    from assigned
+    where detail <> ''
+    group by 1, 2
 )
 select coalesce(sum(deaths), 0)::bigint as deaths,
-    coalesce(json_agg(grouped), '[]')::text as groups
+    coalesce(json_agg(grouped), '[]')::text as groups,
+    (select json_agg(detailed)::text from detailed) as details
 from grouped
 
 -- name: roll_up_days
@@ -105,6 +163,22 @@ group by 1, 2, 3, 4
 order by 1, 2, 3, 4
 on conflict (day, cause_id, event_type, aggregate_type) do update
 set deaths = r.deaths + excluded.deaths
+
+-- name: count_details
+insert into :"dlq_schema".cause_detail as k (cause_id, detail, first_seen, last_seen, deaths)
+select cause_id, detail, first_death, last_death, deaths
+from json_to_recordset(%(details)s::json) as g (
+    cause_id text,
+    detail text,
+    first_death timestamptz,
+    last_death timestamptz,
+    deaths bigint
+)
+order by 1, 2
+on conflict (cause_id, detail) do update
+set deaths = k.deaths + excluded.deaths,
+    first_seen = least(k.first_seen, excluded.first_seen),
+    last_seen = greatest(k.last_seen, excluded.last_seen)
 
 -- name: widen_times
 -- `lock_by_fingerprint` holds the locks of these causes already.
@@ -267,6 +341,66 @@ where (%(id)s::text is null or c.id = %(id)s)
 order by shown.dead desc, shown.deaths desc, c.id
 limit %(limit)s
 
+-- name: details
+-- The first `limit` details of each of these causes by deaths, with the events that are dead now.
+with now as (
+    select coalesce(c.merged_into, c.id) as cause_id, n.detail, count(*) as dead
+    from :"dlq_schema".dead n
+    join :"dlq_schema".cause c on c.id = n.cause_id
+    where n.detail <> '' and (c.id = any(%(ids)s::text[]) or c.merged_into = any(%(ids)s::text[]))
+    group by 1, 2
+), ranked as (
+    select s.*,
+        row_number() over (
+            partition by s.cause_id order by s.deaths desc, s.detail collate "C"
+        ) as place
+    from :"dlq_schema".shown_detail s
+    where s.cause_id = any(%(ids)s::text[])
+)
+select r.cause_id,
+    r.detail,
+    r.status,
+    r.fixed_at,
+    r.first_seen,
+    r.last_seen,
+    r.deaths,
+    coalesce(now.dead, 0) as dead
+from ranked r
+left join now using (cause_id, detail)
+where r.place <= %(limit)s
+order by r.cause_id, r.place
+
+-- name: align_details
+-- After a merge or a split: a shown cause has a row for each detail of its members, with the state
+-- of theirs if it had none, and no row that none of them needs.
+with member as (
+    select coalesce(c.merged_into, c.id) as shown, k.*
+    from :"dlq_schema".cause_detail k
+    join :"dlq_schema".cause c on c.id = k.cause_id
+    where coalesce(c.merged_into, c.id) = any(%(ids)s::text[])
+), unneeded as (
+    delete from :"dlq_schema".cause_detail k
+    where k.cause_id = any(%(ids)s::text[])
+        and k.deaths = 0
+        and not exists (
+            select from member m
+            where m.shown = k.cause_id and m.detail = k.detail and m.deaths > 0)
+)
+insert into :"dlq_schema".cause_detail
+    (cause_id, detail, first_seen, last_seen, deaths, status, fixed_at)
+select distinct on (shown, detail)
+    shown,
+    detail,
+    'infinity'::timestamptz,
+    '-infinity'::timestamptz,
+    0,
+    status,
+    fixed_at
+from member
+where deaths > 0 and shown <> cause_id
+order by shown, detail, cause_id
+on conflict do nothing
+
 -- name: get
 select id, merged_into, sample from :"dlq_schema".cause where id = %(id)s
 
@@ -310,28 +444,29 @@ where closed_at is null and cause_id = any(%(ids)s::text[])
 order by id
 limit 1
 
--- name: list_latest_errors
--- The distinct texts among the latest errors of these causes.
-select distinct error from (
-    select error
-    from :"dlq_schema".death
-    where cause_id = any(%(ids)s::text[])
-    order by died_at desc, id desc
-    limit %(limit)s
-) latest
-
 -- name: mark_regressed
 -- Marks a fixed cause as regressed if an event died of it that was written after the fix. An event
--- that was written before the fix proves nothing: a retry may have been its second attempt. The
--- audit log records the first of these deaths: the cause is regressed since then.
+-- that was written before the fix proves nothing: a retry may have been its second attempt. Nor
+-- does a detail that was first seen after the fix, which is news of its own. The audit log records
+-- the first of these deaths: the cause is regressed since then.
 with found as (
     select f.id, again.died_at
     from :"dlq_schema".cause f
     cross join lateral (
+        select array_agg(m.id) as ids
+        from :"dlq_schema".cause m
+        where m.id = f.id or m.merged_into = f.id
+    ) member
+    cross join lateral (
+        select array_agg(k.detail) || array['', 'other'] as details
+        from :"dlq_schema".cause_detail k
+        where k.cause_id = any(member.ids) and k.first_seen <= f.fixed_at
+    ) known
+    cross join lateral (
         select min(d.died_at) as died_at
         from :"dlq_schema".death d
-        where d.cause_id = any(array(
-                select m.id from :"dlq_schema".cause m where m.id = f.id or m.merged_into = f.id))
+        where d.cause_id = any(member.ids)
+            and coalesce(d.detail, '') = any(known.details)
             and d.died_at > f.fixed_at
             and d.event_created_at > f.fixed_at
     ) again
@@ -356,6 +491,49 @@ with found as (
 )
 select id from regressed order by id
 
+-- name: mark_regressed_details
+-- As above, for the details of a cause.
+with found as (
+    select k.cause_id, k.detail, again.died_at
+    from :"dlq_schema".cause_detail k
+    join :"dlq_schema".cause c on c.id = k.cause_id and c.merged_into is null
+    cross join lateral (
+        select array_agg(m.cause_id) as ids
+        from :"dlq_schema".cause_detail m
+        join :"dlq_schema".cause own on own.id = m.cause_id
+        where (own.id = k.cause_id or own.merged_into = k.cause_id)
+            and m.detail = k.detail
+            and m.last_seen > k.fixed_at
+    ) member
+    cross join lateral (
+        select min(d.died_at) as died_at
+        from :"dlq_schema".death d
+        where d.cause_id = any(member.ids)
+            and d.detail = k.detail
+            and d.died_at > k.fixed_at
+            and d.event_created_at > k.fixed_at
+    ) again
+    where k.status = 'fixed' and again.died_at is not null
+    order by k.cause_id, k.detail
+    for update of k
+), regressed as (
+    update :"dlq_schema".cause_detail k
+    set status = 'regressed'
+    from found
+    where k.cause_id = found.cause_id and k.detail = found.detail
+    returning k.cause_id, k.detail, found.died_at
+), recorded as (
+    insert into :"dlq_schema".audit (kind, actor, reason, filter, events, at)
+    select 'detail.regressed',
+        'dead_event_causes',
+        'an event written after the fix died of it again',
+        jsonb_build_object('cause', cause_id, 'detail', detail, 'died_at', died_at),
+        0,
+        %(now)s
+    from regressed
+)
+select cause_id, detail from regressed order by 1, 2
+
 -- name: fetch_classified
 -- Classified deaths in the order of their ids, with the digests of their errors, for a reindex.
 select id, cause_id, sha256(convert_to(coalesce(error, ''), 'UTF8')) as digest
@@ -373,16 +551,26 @@ insert into :"dlq_schema".cause_alias (fingerprint, cause_id) values (%(fingerpr
 on conflict (fingerprint) do nothing
 
 -- name: rollup_difference
--- Three counts of classified deaths that must be equal, read in one snapshot. The audit log has the
--- number of deaths that the ledger purged.
-select (select count(*) from :"dlq_schema".death where cause_id is not null)
-        + (
-            select coalesce(sum(events), 0)::bigint
-            from :"dlq_schema".audit
-            where kind = 'ledger.purge'
-        ) as ledger,
+-- Three counts of classified deaths that must be equal, and two of those with a detail, read in one
+-- snapshot. The audit log has the number of deaths that the ledger purged.
+select kept.deaths + (
+        select coalesce(sum(events), 0)::bigint
+        from :"dlq_schema".audit
+        where kind = 'ledger.purge'
+    ) as ledger,
     (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".cause_day) as rollup,
-    (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".death_count) as counters
+    (select coalesce(sum(deaths), 0)::bigint from :"dlq_schema".death_count) as counters,
+    kept.detailed + detail.purged as ledger_details,
+    detail.deaths as details
+from (
+    select count(*) as deaths, count(*) filter (where detail <> '') as detailed
+    from :"dlq_schema".death
+    where cause_id is not null
+) kept
+cross join (
+    select coalesce(sum(deaths), 0)::bigint as deaths, coalesce(sum(purged), 0)::bigint as purged
+    from :"dlq_schema".cause_detail
+) detail
 
 -- name: rows
 -- Rows of the table, merged causes included.

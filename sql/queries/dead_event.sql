@@ -15,6 +15,7 @@ with page as materialized (
          cross join lateral (
             select n.died_at, n.death_id from :"dlq_schema".dead n
             where n.cause_id = member.cause_id
+                and (%(detail)s::text is null or n.detail = %(detail)s)
                 and (n.died_at, n.death_id) < (%(before_time)s::timestamptz, %(before_id)s)
                 and (%(since)s::timestamptz is null or n.died_at >= %(since)s)
                 and (%(until)s::timestamptz is null or n.died_at < %(until)s)
@@ -28,6 +29,7 @@ with page as materialized (
         union all
         (select n.died_at, n.death_id from :"dlq_schema".dead_now n
          where (n.died_at, n.death_id) < (%(before_time)s::timestamptz, %(before_id)s)
+            and (%(detail)s::text is null or n.detail = %(detail)s)
             and (%(event_type)s::text is null or n.event_type = %(event_type)s)
             and (%(aggregate_type)s::text is null or n.aggregate_type = %(aggregate_type)s)
             and (%(since)s::timestamptz is null or n.died_at >= %(since)s)
@@ -73,7 +75,8 @@ select d.id as death_id,
     coalesce(length(o.error) > %(longest)s, false) as last_error_cut,
     o.error_at as last_error_at,
     d.died_at as dead_at,
-    coalesce(c.merged_into, d.cause_id) as cause_id
+    coalesce(c.merged_into, d.cause_id) as cause_id,
+    d.detail
 from unnest(%(deaths)s::bigint[]) as given (death_id)
 cross join lateral (
     select d.* from :"dlq_schema".death d where d.id = given.death_id limit 1) d
@@ -139,6 +142,7 @@ with target as (
     from :"dlq_schema".dead_event e
     cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
+        and (%(detail)s::text is null or e.detail = %(detail)s)
         and (%(event_ids)s::text[] is null
             or e.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
         and :"dlq_schema".selects(f, e)

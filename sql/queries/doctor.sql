@@ -62,7 +62,8 @@ with narrower (relation, privilege, columns) as (  -- these columns only; null: 
         ('export_day', 'delete')
     ) revoked (name, privilege)
     union all values
-        (format('%%I.%%I', :'dlq_schema', 'death'), 'update', array['cause_id', 'ended_at']),
+        (format('%%I.%%I', :'dlq_schema', 'death'), 'update',
+            array['cause_id', 'detail', 'ended_at']),
         (format('%%I.%%I', :'dlq_schema', 'outbox'), 'update', array['dead']),
         (format('%%I.%%I', :'dlq_schema', 'archive'), 'update', array['dead'])
     union all

@@ -39,6 +39,7 @@ select d.id as death_id,
     d.died_at,
     d.error,
     d.cause_id as fingerprint,
+    d.detail,
     coalesce(
         d.event_created_at < '0001-01-01Z' or d.event_created_at >= '10000-01-01Z', false
     ) as created_at_is_far,

@@ -21,6 +21,7 @@ with target as (
     from :"dlq_schema".dead_event e
     cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
     where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
+        and (%(detail)s::text is null or e.detail = %(detail)s)
         and (%(event_ids)s::text[] is null
             or e.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
         and :"dlq_schema".selects(f, e)
@@ -42,6 +43,7 @@ select count(*) as events
 from :"dlq_schema".dead_event e
 cross join jsonb_populate_record(null:::"dlq_schema".fix, %(selection)s::jsonb) f
 where (%(causes)s::text[] is null or e.own_cause_id = any(%(causes)s::text[]))
+    and (%(detail)s::text is null or e.detail = %(detail)s)
     and (%(event_ids)s::text[] is null
             or e.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
     and :"dlq_schema".selects(f, e)
@@ -123,13 +125,14 @@ where id = %(fix_id)s
 returning *
 
 -- name: unclassified
--- Counts unclassified deaths that the fix would select if they had its cause. Driven by the index
--- of unclassified deaths.
+-- Counts unclassified deaths that the fix would select if they had its cause and detail. Driven by
+-- the index of unclassified deaths.
 select count(*) as deaths
 from :"dlq_schema".fix f
+cross join lateral jsonb_populate_record(f, '{"detail": null}') wider
 join :"dlq_schema".death d on d.cause_id is null
-    and :"dlq_schema".selects(f, d, f.cause_id)
-where f.id = %(fix_id)s and f.cause_id is not null
+    and :"dlq_schema".selects(wider, d, f.cause_id)
+where f.id = %(fix_id)s and num_nonnulls(f.cause_id, f.detail) > 0
 
 -- name: begin_stage
 with stage as (
@@ -158,9 +161,9 @@ order by s.stage
 update :"dlq_schema".fix set stepped_at = %(now)s where id = %(fix_id)s
 
 -- name: close
--- Ends a fix. A fix of a whole cause sets the state of the cause. Verified: the cause is fixed
--- since the flag. Halted: the cause is open. Any other end proves nothing, so the cause returns to
--- its earlier state.
+-- Ends a fix. A fix of a whole cause, or of one of its details, sets the state of that. Verified:
+-- it is fixed since the flag, with a cause its details that were seen before. Halted: it is open.
+-- Any other end proves nothing, so its earlier state returns.
 with closed as (
     update :"dlq_schema".fix
     set status = %(status)s,
@@ -169,17 +172,42 @@ with closed as (
         closed_at = %(now)s
     where id = %(fix_id)s and closed_at is null
     returning *
+), outcome as (
+    select cause_id,
+        detail,
+        flagged_at,
+        status = 'verified' as is_verified,
+        case status
+            when 'verified' then 'fixed'
+            when 'halted' then 'open'
+            else status_before end as status,
+        case status
+            when 'verified' then flagged_at
+            when 'halted' then null
+            else fixed_at_before end as fixed_at
+    from closed
+    where status_before is not null
+), cause as (
+    update :"dlq_schema".cause c
+    set status = o.status, fixed_at = o.fixed_at
+    from outcome o
+    where c.id = o.cause_id and o.detail is null
+), detail as (
+    select k.cause_id, k.detail
+    from :"dlq_schema".cause_detail k
+    join outcome o on o.cause_id = k.cause_id
+    where k.detail = o.detail
+        or o.detail is null and o.is_verified and exists (
+            select from :"dlq_schema".shown_detail s
+            where s.cause_id = k.cause_id and s.detail = k.detail and s.first_seen <= o.flagged_at)
+    order by k.cause_id, k.detail
+    for update of k
 )
-update :"dlq_schema".cause c
-set status = case f.status
-        when 'verified' then 'fixed'
-        when 'halted' then 'open'
-        else f.cause_status end,
-    fixed_at = case f.status
-        when 'verified' then f.flagged_at
-        when 'halted' then null
-        else f.cause_fixed_at end
-from closed f where c.id = f.cause_id and f.cause_status is not null
+update :"dlq_schema".cause_detail k
+set status = o.status, fixed_at = o.fixed_at
+from detail
+cross join outcome o
+where k.cause_id = detail.cause_id and k.detail = detail.detail
 
 -- name: set_status
 update :"dlq_schema".fix set status = %(status)s where id = %(fix_id)s

@@ -95,6 +95,14 @@ group by 1
 -- name: fixes
 select status, count(*) as fixes from :"dlq_schema".fix group by 1
 
+-- name: open_fixes
+-- The last open fixes. Texts are shortened as other labels are.
+select id, status, coalesce(cause_id, '') as cause_id, left(coalesce(detail, ''), 100) as detail
+from :"dlq_schema".fix
+where closed_at is null
+order by id desc
+limit 50
+
 -- name: moved_events
 -- Events by the operation that archived, restored or deleted them, from the audit log, which is
 -- never purged.

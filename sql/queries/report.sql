@@ -163,6 +163,7 @@ select c.id as cause_id,
     exists (
         select from :"dlq_schema".fix f
         where f.cause_id = c.id
+            and f.detail is null
             and f.flagged_at < %(until)s
             and (f.closed_at is null or f.closed_at >= %(until)s)
     ) as fixing,
@@ -186,6 +187,76 @@ left join lateral (
     limit 1
 ) ended on true
 where c.id = any(%(causes)s)
+
+-- name: details
+-- Deaths of the day by detail, of these causes, with the state of each detail at the end of the day
+-- as in `catalogue`: the first `limit` details of a cause, and the new and regressed ones. A fix of
+-- the whole cause that is verified fixes the details that were seen before it.
+with day as (
+    select coalesce(c.merged_into, c.id) as cause_id, d.detail, sum(d.deaths)::bigint as deaths
+    from (
+        select cause_id, detail, count(*) as deaths
+        from :"dlq_schema".death
+        where died_at >= %(start)s and died_at < %(until)s and detail <> ''
+        group by cause_id, detail
+    ) d
+    join :"dlq_schema".cause c on c.id = d.cause_id
+    group by 1, 2
+), ranked as (
+    select day.*,
+        s.first_seen,
+        row_number() over (
+            partition by day.cause_id order by day.deaths desc, day.detail collate "C"
+        ) as position
+    from day
+    join :"dlq_schema".shown_detail s using (cause_id, detail)
+    where day.cause_id = any(%(causes)s)
+), known as (
+    select r.*,
+        exists (
+            select from :"dlq_schema".fix f
+            where f.cause_id = r.cause_id
+                and f.detail = r.detail
+                and f.flagged_at < %(until)s
+                and (f.closed_at is null or f.closed_at >= %(until)s)
+        ) as fixing,
+        coalesce(ended.is_verified, false) as fixed,
+        coalesce(ended.is_verified, false) and exists (
+            select from :"dlq_schema".audit a
+            where a.kind = 'detail.regressed'
+                and a.filter ->> 'cause' = r.cause_id
+                and a.filter ->> 'detail' = r.detail
+                and (a.filter ->> 'died_at')::timestamptz > ended.flagged_at
+                and (a.filter ->> 'died_at')::timestamptz < %(until)s
+        ) as regressed
+    from ranked r
+    left join lateral (
+        select f.flagged_at, f.status = 'verified' as is_verified
+        from :"dlq_schema".fix f
+        where f.cause_id = r.cause_id
+            and f.closed_at < %(until)s
+            and (
+                f.detail = r.detail
+                    and f.status in ('verified', 'halted')
+                    and :"dlq_schema".selects_whole_detail(f)
+                or f.status = 'verified'
+                    and f.flagged_at >= r.first_seen
+                    and :"dlq_schema".selects_whole_cause(f)
+            )
+        order by f.closed_at desc, f.id desc
+        limit 1
+    ) ended on true
+)
+select cause_id,
+    left(detail, 200) as detail,
+    deaths,
+    first_seen,
+    fixing,
+    fixed,
+    regressed
+from known
+where position <= %(limit)s or first_seen >= %(start)s or regressed
+order by cause_id, position
 
 -- name: later_changes
 -- Owner, note and mute of these causes as they were before the first change after the day.
@@ -275,8 +346,8 @@ order by 1
 select min(day) as day from :"dlq_schema".cause_day where day <= %(day)s
 
 -- name: samples
--- The last `limit` errors of the day of each of these causes and of the unclassified deaths; of
--- long errors, both ends. Two branches, because `is not distinct from` uses no index.
+-- The last error of the day of each of these causes and of the unclassified deaths; of a long
+-- error, both ends. Two branches, because `is not distinct from` uses no index.
 select wanted.cause_id,
     last.event_id,
     char_length(last.error) as characters,
@@ -293,11 +364,11 @@ cross join lateral (
             from :"dlq_schema".death d
             where d.cause_id = m.id and d.died_at >= %(start)s and d.died_at < %(until)s
             order by d.died_at desc, d.id desc
-            limit %(limit)s
+            limit 1
         ) latest
         where m.id = wanted.cause_id or m.merged_into = wanted.cause_id
         order by latest.died_at desc, latest.id desc
-        limit %(limit)s
+        limit 1
     )
     union all
     (
@@ -308,10 +379,10 @@ cross join lateral (
             and d.died_at >= %(start)s
             and d.died_at < %(until)s
         order by d.died_at desc, d.id desc
-        limit %(limit)s
+        limit 1
     )
 ) last
-order by wanted.position, last.died_at desc, last.id desc
+order by wanted.position
 
 -- name: dead_events
 -- Dead events in the outbox at a time, and how many of them died before another time.

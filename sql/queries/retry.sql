@@ -19,6 +19,7 @@ with page as materialized (
          cross join lateral (
             select n.* from :"dlq_schema".dead n
             where n.cause_id = member.cause_id and n.died_at < %(before)s
+                and (%(detail)s::text is null or n.detail = %(detail)s)
                 and (n.died_at, n.death_id) > (%(after_time)s, %(after_id)s)
             order by n.died_at, n.death_id limit %(rows)s) n
          where %(event_ids)s::text[] is null)
@@ -32,6 +33,7 @@ with page as materialized (
         (select n.* from :"dlq_schema".dead_now n
          where n.died_at < %(before)s
             and (n.died_at, n.death_id) > (%(after_time)s, %(after_id)s)
+            and (%(detail)s::text is null or n.detail = %(detail)s)
             and %(causes)s::text[] is null and %(event_ids)s::text[] is null
          order by n.died_at, n.death_id limit %(rows)s)
     ) drive
@@ -279,6 +281,7 @@ select e.death_id,
     e.aggregate_type,
     e.aggregate_id,
     e.cause_id,
+    e.detail,
     tried.retries,
     e.died_at
 from (
@@ -386,6 +389,7 @@ select d.id,
     d.died_at,
     d.attempts,
     d.cause_id,
+    d.detail,
     d.error,
     g.discarded_at,
     g.actor as discarded_by,

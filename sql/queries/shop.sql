@@ -71,7 +71,9 @@ where o.number = %(order)s
 update :"outbox_schema".shop_order set paid_at = clock_timestamp() where number = %(order)s
 
 -- name: issue_invoice
-update :"outbox_schema".shop_order set invoiced_at = clock_timestamp() where number = %(order)s
+update :"outbox_schema".shop_order
+set invoiced_at = clock_timestamp(), invoice_line = %(line)s
+where number = %(order)s
 
 -- name: book_stock
 -- An event that is delivered twice finds its own movement and books nothing. A slip that was booked by hand

@@ -560,6 +560,7 @@ def test_deaths_are_sent_in_batches_with_cause_and_without_payload(
         "aggregate_id",
         "attempts",
         "cause_id",
+        "detail",
         "exception_type",
     }
     assert events[0]["data"]["exception_type"] == "requests.exceptions.ReadTimeout"
@@ -635,6 +636,8 @@ def explain_statements(connection: Connection) -> dict[str, str]:
         "before": NOW,
         "muted": ["v1-x"],
         "look": 1_000_000,
+        "age": timedelta(days=1),
+        "details": 3,
         "most": 20_000,
         "limit": 50,
         "event_types": ["order.placed"],
@@ -650,6 +653,7 @@ def explain_statements(connection: Connection) -> dict[str, str]:
         "window",
         "usual",
         "new_causes",
+        "new_details",
         "regressed",
         "halted",
         "parked",

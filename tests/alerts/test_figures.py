@@ -306,6 +306,42 @@ def test_regressed_causes_and_halted_fixes_are_read(
     assert read().halted == ()
 
 
+def test_new_details_of_known_causes_are_read_one_row_a_cause(
+    connection: Connection, read: ReadFigures
+) -> None:
+    """Not those of a new cause, of a muted one, nor those that another member had before."""
+    known = add_cause(connection, "KeyError: 'sku'")
+    member = add_cause(connection, "LookupError: 'city'")
+    connection.execute("update dlq.cause set first_seen = %s", [NOW - timedelta(days=9)])
+    connection.execute("update dlq.cause_detail set first_seen = %s", [NOW - timedelta(days=9)])
+    merge_causes(connection, member, into=known, audit=AUDIT)
+    add_cause(connection, "AttributeError: no attribute 'total'")
+    assert read().new_details == ()
+    for name in ("postcode", "street", "country", "phone", "city"):
+        add_events(connection, 1, event_type="order.paid")
+        kill(connection, f"KeyError: '{name}'", where="status = 'pending'")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    now = datetime.now(UTC)
+    (found,) = read(now).new_details
+    assert (found.id, found.event_type, found.details_found) == (known, "order.paid", 4)
+    assert len(set(found.details)) == 3
+    assert "city" not in found.details
+    assert read(now + timedelta(days=2)).new_details == ()
+    mute_cause(connection, known, now + timedelta(days=3), audit=replace(AUDIT, now=now))
+    assert read(now).new_details == ()
+
+
+def test_regressed_details_are_read_with_their_cause_unless_a_fix_of_it_is_open(
+    connection: Connection, read: ReadFigures
+) -> None:
+    cause = add_cause(connection, "KeyError: 'sku'")
+    connection.execute("update dlq.cause_detail set status = 'regressed', fixed_at = now()")
+    (found,) = read().regressed
+    assert (found.id, found.details, found.details_found) == (cause, ["sku"], 1)
+    connection.execute("update dlq.cause set status = 'fixing'")
+    assert read().regressed == ()
+
+
 def test_parked_events_and_events_before_a_purge_are_counted(
     connection: Connection, read: ReadFigures
 ) -> None:

@@ -30,6 +30,7 @@ NOW = datetime(2026, 11, 24, 18, 30, tzinfo=UTC)
 COOLDOWN = timedelta(hours=4)
 QUIET = AlertFigures(NOW)
 CAUSE = AlertCause("v1-1", "ReadTimeout: no answer", NOW - timedelta(hours=2), "order.placed")
+DETAILED = replace(CAUSE, details=["sku", "city"], details_found=5)
 
 FIRING = {
     "backlog": replace(QUIET, backlog=1_001),
@@ -38,6 +39,7 @@ FIRING = {
         QUIET, window={"order.placed": 20}, baseline={"order.placed": [0] * 336}
     ),
     "new_cause:v1-1": replace(QUIET, new_causes=[CAUSE]),
+    "new_detail:v1-1": replace(QUIET, new_details=[DETAILED]),
     "regressed:v1-1": replace(QUIET, regressed=[CAUSE]),
     "halted:7": replace(QUIET, halted=[HaltedFix(7, "fixed", "3 of 10 died again", None)]),
     "parked": replace(QUIET, parked=1),
@@ -65,6 +67,19 @@ def test_figures_at_their_bounds_have_no_findings() -> None:
         baseline={"x": [0] * 336},
     )
     assert evaluate_rules(QUIET, Thresholds()) == evaluate_rules(at_the_bounds, Thresholds()) == []
+
+
+def test_an_alert_names_the_first_details_that_are_news_and_counts_the_others() -> None:
+    summaries = [
+        finding.summary
+        for finding in evaluate_rules(
+            replace(QUIET, new_details=[DETAILED], regressed=[DETAILED]), Thresholds()
+        )
+    ]
+    assert summaries == [
+        "New detail: ReadTimeout: no answer ('sku', 'city' and 3 more)",
+        "Regressed cause: ReadTimeout: no answer ('sku', 'city' and 3 more)",
+    ]
 
 
 @pytest.mark.parametrize("key", FIRING)
@@ -197,6 +212,7 @@ def test_untrusted_text_in_a_finding_stays_one_bounded_line(text: str) -> None:
         window={text: 500},
         baseline={text: [0] * 336},
         new_causes=[replace(CAUSE, title=text)],
+        new_details=[replace(CAUSE, title=text, details=[text])],
         halted=[HaltedFix(1, text, text, None)],
         failed_checks=[
             FailedCheck("no_event_is_missing", Severity.WARNING, {"event_ids": [text]}, NOW)

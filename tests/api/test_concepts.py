@@ -63,6 +63,8 @@ def test_causes_are_listed_and_shown(api: httpx.Client, causes: dict[str, str]) 
         "TimeoutError: no answer",
         [],
     )
+    (detail,) = read_json(api.get(f"/api/causes/{causes['KeyError']}"))["cause"]["details"]
+    assert (detail["status"], detail["deaths"], detail["dead"]) == ("open", 1, 1)
     assert read_json(api.get("/api/causes/similar")) == {"pairs": [], "count": 0}
     assert "no cause" in api.get("/api/causes/v1-nothing").json()["error"]
 

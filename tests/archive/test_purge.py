@@ -198,6 +198,8 @@ def test_deaths_are_purged_once_their_event_is_delivered_or_purged(outbox: Shape
         "ledger": 18,
         "rollup": 18,
         "counters": 18,
+        "ledger_details": 0,
+        "details": 0,
     }
     assert purge_deaths(connection, before=NOW - timedelta(days=1095), audit=AUDIT) == PurgeResult(
         0, 0

@@ -120,12 +120,14 @@ def test_a_restored_event_is_unchanged_and_has_no_second_death(connection: Conne
 @pytest.mark.parametrize(
     ("selection", "restored"),
     [
-        (Selection(cause=compute_cause_key(ERROR)), {1, 2, 3}),
+        (Selection(cause=compute_cause_key(ERROR).id), {1, 2, 3}),
         (Selection(event_ids=(2, 5, 99)), {2, 5}),
         (Selection(event_type="f"), {4, 5}),
         (Selection(error_contains="other"), {4, 5}),
         (
-            Selection(cause=compute_cause_key(ERROR), since=NOW - timedelta(days=40, minutes=-3)),
+            Selection(
+                cause=compute_cause_key(ERROR).id, since=NOW - timedelta(days=40, minutes=-3)
+            ),
             {3},
         ),
         (ALL, {1, 2, 3, 4, 5}),
@@ -230,7 +232,7 @@ def test_a_later_fix_releases_restored_events(outbox: ShapedOutbox) -> None:
     run_archive(connection)
     restore_events(connection, ALL, audit=AUDIT)
     now = datetime.now(UTC)
-    flag = FixFlag(Selection(cause=compute_cause_key(ERROR)), RetryPolicy())
+    flag = FixFlag(Selection(cause=compute_cause_key(ERROR).id), RetryPolicy())
     fix = flag_fix(connection, flag, audit=replace(AUDIT, now=now))
     assert (
         advance_fix(connection, fix.id, audit=replace(AUDIT, now=now), terms=FixTerms()).released
@@ -278,7 +280,7 @@ def test_a_killed_run_leaves_whole_batches_and_the_next_run_continues(
 
 @pytest.mark.parametrize(
     "selection",
-    [ALL, Selection(cause=compute_cause_key(ERROR)), Selection(event_ids=(1, 2))],
+    [ALL, Selection(cause=compute_cause_key(ERROR).id), Selection(event_ids=(1, 2))],
     ids=str,
 )
 def test_no_page_scans_whole_tables(outbox: ShapedOutbox, selection: Selection) -> None:

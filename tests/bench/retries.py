@@ -171,7 +171,7 @@ def _release_in_stages(connection: Connection, events: int) -> float:
     now = datetime.now(UTC)
     fix = flag_fix(
         connection,
-        FixFlag(Selection(cause=compute_cause_key(ERROR)), POLICY),
+        FixFlag(Selection(cause=compute_cause_key(ERROR).id), POLICY),
         audit=AuditContext("ann", "resolved", now),
     )
     seconds, released = 0.0, 0

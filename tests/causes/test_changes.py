@@ -41,7 +41,7 @@ ERRORS = {
     "reset": "ConnectionResetError: reset",
     "key": "KeyError: 'a'",
 }
-REFUSED, RESET, KEY = (compute_cause_key(ERRORS[name]) for name in ("refused", "reset", "key"))
+REFUSED, RESET, KEY = (compute_cause_key(ERRORS[name]).id for name in ("refused", "reset", "key"))
 
 
 @pytest.fixture(autouse=True)

@@ -45,7 +45,7 @@ def test_only_an_event_written_after_the_fix_is_a_regression(
     )
     kill(connection, error, where="status = 'pending'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    cause, now = compute_cause_key(ERROR), datetime.now(UTC)
+    cause, now = compute_cause_key(ERROR).id, datetime.now(UTC)
     assert mark_regressed_causes(connection, now=now) == ((cause,) if regressed else ())
     status = one(connection, f"select status from dlq.cause where id = '{cause}'")["status"]
     assert status == ("regressed" if regressed else "fixed")

@@ -14,7 +14,21 @@ def _cause(
     id_: str, template: str, *, deaths: int = 1, exception_type: str = "ValueError"
 ) -> Cause:
     return Cause(
-        id_, exception_type, template, "open", None, None, None, None, None, NOW, NOW, deaths, 0, ()
+        id_,
+        exception_type,
+        template,
+        "open",
+        None,
+        None,
+        None,
+        None,
+        None,
+        NOW,
+        NOW,
+        deaths,
+        0,
+        (),
+        (),
     )
 
 

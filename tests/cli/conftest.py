@@ -19,7 +19,7 @@ from tests.rows import add_events, kill
 ERROR = (
     'Traceback (most recent call last):\n  File "a.py", line 1, in send\nTimeoutError: no answer'
 )
-CAUSE = compute_cause_key(ERROR)
+CAUSE = compute_cause_key(ERROR).id
 
 
 @dataclass(frozen=True)

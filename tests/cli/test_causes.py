@@ -1,6 +1,7 @@
 """Checks `dlq causes classify`."""
 
 import json
+import re
 
 from dlq_pipelines.causes.fingerprint import compute_cause_key
 from dlq_pipelines.postgres.connect import Connection
@@ -8,7 +9,7 @@ from tests.cli.conftest import Run
 from tests.rows import add_events, kill, one
 
 ERROR = "KeyError: 'sku'"
-CAUSE = compute_cause_key(ERROR)
+CAUSE = compute_cause_key(ERROR).id
 
 
 def test_classify_gives_deaths_their_cause_once(dlq: Run, connection: Connection) -> None:
@@ -16,11 +17,44 @@ def test_classify_gives_deaths_their_cause_once(dlq: Run, connection: Connection
     kill(connection, ERROR)
     classified = dlq("causes", "classify", "--json")
     assert (classified.code, classified.err) == (0, "")
-    assert json.loads(classified.out) == {"deaths": 3, "new_causes": [CAUSE], "regressed": []}
+    assert json.loads(classified.out) == {
+        "deaths": 3,
+        "new_causes": [CAUSE],
+        "new_details": [],
+        "regressed": [],
+        "regressed_details": [],
+    }
     causes = connection.execute("select distinct cause_id as id from dlq.death").fetchall()
     assert causes == [{"id": CAUSE}]
     again = dlq("causes", "classify")
-    assert again.out == "Classified 0 deaths: 0 new causes, 0 regressed causes.\n"
+    assert again.out == (
+        "Classified 0 deaths: 0 new causes, 0 new details, 0 regressed causes, "
+        "0 regressed details.\n"
+    )
+
+
+def test_details_are_shown_with_their_states_and_select_events(
+    dlq: Run, connection: Connection
+) -> None:
+    key = compute_cause_key("KeyError: 'sku'").id
+    for error in ("KeyError: 'sku'", "KeyError: 'city'", "KeyError: 'city'"):
+        add_events(connection, 1)
+        kill(connection, error, where="status = 'pending'")
+    dlq("causes", "classify")
+    connection.execute(
+        "update dlq.cause_detail set status = 'fixed', fixed_at = now() - interval '1 hour'"
+        " where detail = 'sku'"
+    )
+    (cause,) = json.loads(dlq("causes", "list", "--json").out)["causes"]
+    found = {detail["detail"]: (detail["status"], detail["deaths"]) for detail in cause["details"]}
+    assert found == {"city": ("open", 2), "sku": ("fixed", 1)}
+    assert re.search(r"^sku\s+fixed\s+1\s+1", dlq("causes", "show", key).out, re.MULTILINE)
+    assert dlq("causes", "classify").out.endswith(f"regressed: {key} sku\n")
+    listed = json.loads(dlq("dead-events", "list", "--cause", key, "--detail", "sku", "--json").out)
+    assert [event["detail"] for event in listed["events"]] == ["sku"]
+    retried = dlq("dead-events", "retry-batch", "--detail", "sku", "--reason", "x", "--yes")
+    assert "1 " in retried.out
+    assert one(connection, "select array_agg(event_id) as ids from dlq.retry") == {"ids": [1]}
 
 
 def test_classify_marks_a_fixed_cause_that_died_again_as_regressed(
@@ -33,6 +67,7 @@ def test_classify_marks_a_fixed_cause_that_died_again_as_regressed(
     add_events(connection, 1)
     kill(connection, ERROR, where="status = 'pending'")
     assert dlq("causes", "classify").out == (
-        f"Classified 1 death: 0 new causes, 1 regressed cause.\nregressed: {CAUSE}\n"
+        "Classified 1 death: 0 new causes, 0 new details, 1 regressed cause, "
+        f"0 regressed details.\nregressed: {CAUSE}\n"
     )
     assert one(connection, "select status from dlq.cause") == {"status": "regressed"}

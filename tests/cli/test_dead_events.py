@@ -24,7 +24,7 @@ from tests.rows import add_events, date_deaths, kill, one, park
 HOSTILE = "\x1b[2J[bold]\x9b31m\u202eZoë"
 HISTORY_KEYS = {field.name for field in fields(EventHistoryResponse)}
 DEATH_KEYS = {
-    "id", "died_at", "attempts", "cause_id", "error", "discarded_at", "discarded_by",
+    "id", "died_at", "attempts", "cause_id", "detail", "error", "discarded_at", "discarded_by",
     "discard_reason",
 }  # fmt: skip
 RETRY_KEYS = {

@@ -53,6 +53,7 @@ PARKED_KEYS = {
     "aggregate_type",
     "aggregate_id",
     "cause_id",
+    "detail",
     "retries",
     "died_at",
 }
@@ -137,7 +138,7 @@ def test_every_option_of_flag_is_stored(
     )
     row = read_json(dlq(*FLAG, *options.split()))["fix"]
     assert row["selection"] == {
-        "cause": CAUSE, "event_type": "order.placed", "aggregate_type": "order",
+        "cause": CAUSE, "detail": None, "event_type": "order.placed", "aggregate_type": "order",
         "event_ids": [1, 2, 99], "attempts": 5, "error_contains": "answer",
         "since": "2025-12-31T23:00:00Z", "until": "2099-07-01T10:00:00Z", "all": False,
     }  # fmt: skip
@@ -548,8 +549,8 @@ def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Con
     )
     died = one(connection, "select died_at as at from dlq.dead_event where event_id = 5")["at"]
     assert read_words(dlq("fixes", "parked", "--event-type", "b")) == (
-        "event type aggregate cause retries last death "
-        f"5 b order 1 {compute_cause_key(NO_SKU)} 3 {died:%Y-%m-%d %H:%M:%S}+00"
+        "event type aggregate cause detail retries last death "
+        f"5 b order 1 {compute_cause_key(NO_SKU).id} sku 3 {died:%Y-%m-%d %H:%M:%S}+00"
     )
 
 

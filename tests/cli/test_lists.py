@@ -16,7 +16,7 @@ INERT = "[bold red]a[/bold red]b | Zoë 日本"
 CAUSES = """
     select
         c.id, exception_type, template, status, status as state, fixed_at, name, owner, note,
-        muted_until, array[]::text[] as members, first_seen, last_seen,
+        muted_until, array[]::text[] as members, array[]::text[] as details, first_seen, last_seen,
         (select sum(deaths)::int from dlq.cause_day r where r.cause_id = c.id) as deaths,
         (
             select count(*)
@@ -28,10 +28,10 @@ CAUSES = """
 """
 FIXES = """
     select
-        id, cause_id as cause, event_type, aggregate_type, event_ids, attempts, error_contains,
-        since, until, "all", note, link, owner, flagged_by, flagged_at, not_before, expires_at,
-        stage, status, verdict, evidence, closed_at, canary, growth, rate, min_success,
-        settle_seconds, max_retries, "order"
+        id, cause_id as cause, detail, event_type, aggregate_type, event_ids, attempts,
+        error_contains, since, until, "all", note, link, owner, flagged_by, flagged_at,
+        not_before, expires_at, stage, status, verdict, evidence, closed_at, canary, growth,
+        rate, min_success, settle_seconds, max_retries, "order"
     from dlq.fix
     order by id desc
 """
@@ -88,7 +88,7 @@ def test_json_has_the_rows_of_the_tables_in_inert_characters(
         (
             "causes",
             [
-                "cause state dead now deaths title owner",
+                "cause state dead now deaths title details owner",
                 "c3 open 3 8 3",
                 f"c2 open 2 4 KeyError: {INERT}",
                 "c1 open 1 2 KeyError: 1",

@@ -289,8 +289,10 @@ SHAPES = {
     },
     "dlq archive purge --dry-run": {"events", "batches", "older_than_days", "dry_run"},
     "dlq causes list": {"causes", "next"},
-    "dlq causes show v1-2": {"cause", "details", "changes", "sample"},
-    "dlq causes classify": {"deaths", "new_causes", "regressed"},
+    "dlq causes show v1-2": {"cause", "changes", "sample"},
+    "dlq causes classify": {
+        *("deaths", "new_causes", "new_details", "regressed", "regressed_details"),
+    },
     "dlq causes similar": {"pairs"},
     "dlq causes merge v1-3f9a0c6d2b7e4a51 v1-51c2aa07e9b3d846 --reason x --dry-run": {
         "audit_id",
@@ -604,7 +606,7 @@ def _seed(connection: Connection) -> None:
         "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
         " select 'v1-' || n, 'KeyError', n::text, '', now(), now() from generate_series(1, 50) n"
     )
-    set_causes(connection, "'v1-' || event_id")
+    set_causes(connection, "'v1-' || event_id", detail="postcode")
     connection.execute(
         "insert into dlq.fix (cause_id, note, flagged_by, flagged_at)"
         " select 'v1-' || n, 'fixed', 'me', now() from generate_series(1, 50) n order by n"
@@ -643,7 +645,8 @@ def _add_dead_event(connection: Connection, cause: str) -> None:
     """Add a dead event of that cause."""
     add_events(connection, 1)
     kill(connection, "KeyError: 'postcode'", where="status = 'pending'")
-    set_causes(connection, f"'{cause}'", where="event_id = (select max(id) from outbox_event)")
+    newest = "event_id = (select max(id) from outbox_event)"
+    set_causes(connection, f"'{cause}'", where=newest, detail="postcode")
 
 
 def _environment() -> dict[str, str]:

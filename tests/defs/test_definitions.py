@@ -176,7 +176,7 @@ def test_the_catalog_is_full_before_any_run(
             13,
             True,
         ],
-        "dead_event_export": [None, exports, ["parquet", "postgres"], "dead_letters", 14, True],
+        "dead_event_export": [None, exports, ["parquet", "postgres"], "dead_letters", 15, True],
         "failure_report": [
             table("dlq.report_day")[0],
             reports,

@@ -198,7 +198,7 @@ def test_business_rows_and_their_events_were_written_in_one_transaction(
 
 
 def test_every_death_has_the_genuine_traceback_of_its_exception(connection: Connection) -> None:
-    """Eight causes, each after five attempts; a dead event has the error of its last death."""
+    """Nine faults of eight causes, each after five attempts; a dead event has its last error."""
     causes: dict[str, set[str]] = {}
     for death in connection.execute("select event_type, attempts, error, cause_id from dlq.death"):
         (fault,) = (
@@ -211,7 +211,7 @@ def test_every_death_has_the_genuine_traceback_of_its_exception(connection: Conn
         assert "handlers.py" in death["error"]
         assert death["attempts"] == 5
     assert causes.keys() == LAST_LINE.keys()
-    assert [len(ids) for ids in causes.values()] == [1] * 8
+    assert [len(ids) for ids in causes.values()] == [1] * 9
     assert len(set().union(*causes.values())) == 8
     same = connection.execute(
         f"select e.last_error = d.error as same from ({_everywhere(connection)}) e"
@@ -225,19 +225,25 @@ def test_the_true_fix_is_verified_and_the_false_one_halted_at_its_canary(
     demo: Demo, connection: Connection
 ) -> None:
     true, false = connection.execute(
-        "select f.status, c.status as cause, f.stage, array_agg(r.outcome::text) as outcomes,"
+        "select f.status, c.status as cause, f.stage, max(k.status) as detail,"
+        " array_agg(r.outcome::text) as outcomes,"
         " count(*) filter (where r.stage = 1) as canary,"
         " (select count(*) from dlq.death d where d.cause_id = f.cause_id and d.died_at <"
-        " f.flagged_at) as targets"
+        " f.flagged_at and d.detail = coalesce(f.detail, d.detail)) as targets"
         " from dlq.fix f join dlq.cause c on c.id = f.cause_id join dlq.retry r on r.fix_id = f.id"
+        " left join dlq.cause_detail k on (k.cause_id, k.detail) = (f.cause_id, f.detail)"
         " group by f.id, c.id order by f.id"
     ).fetchall()
-    assert (true["status"], true["cause"], true["stage"], true["canary"]) == (
+    assert (true["status"], true["cause"], true["detail"], true["stage"], true["canary"]) == (
         "verified",
+        "open",
         "fixed",
         2,
         10,
     )
+    assert one(connection, "select status from dlq.cause_detail where detail = 'sku'") == {
+        "status": "open"
+    }
     assert true["outcomes"] == ["delivered"] * true["targets"]
     assert (false["status"], false["cause"], false["stage"], false["canary"]) == (
         "halted",

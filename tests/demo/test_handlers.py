@@ -6,19 +6,28 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from dlq_pipelines.audit import AuditContext
+from dlq_pipelines.causes.catalogue import get_cause
+from dlq_pipelines.causes.update import CauseUpdate, update_causes
 from dlq_pipelines.demo import shop
 from dlq_pipelines.demo.handlers import Handlers, Repair, UnknownEventError
 from dlq_pipelines.demo.servers import ProviderServers, find_closed_port, run_provider_servers
 from dlq_pipelines.demo.shop import CITIES, Clerk, Fault, ShopAction
 from dlq_pipelines.demo.worker import WorkResult, drain_outbox, run_workers
 from dlq_pipelines.outbox.event import OutboxEvent
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.repository import OutboxRepository
+from dlq_pipelines.retries.advance import advance_fix
+from dlq_pipelines.retries.fix import FixStatus, FixTerms, RetryPolicy
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix, get_fix
 from dlq_pipelines.validate import EventId
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -49,6 +58,7 @@ LAST_LINE = {
         r"json\.decoder\.JSONDecodeError: .*: line 1 column \d+ \(char \d+\)",
     ),
     Fault.RENAMED_FIELD: ("parcel.shipped", r"KeyError: 'postcode'"),
+    Fault.MISSING_SKU: ("invoice.issued", r"KeyError: 'sku'"),
 }
 
 
@@ -151,6 +161,47 @@ def test_the_true_repair_ships_the_parcels_that_died(
     assert len(labels) == 2
     assert all(any(postcode in label for postcode, _ in CITIES) for label in labels)
     assert _statuses(open_shop) == {"done": 16}
+
+
+def test_a_fix_of_one_detail_stays_verified_when_another_detail_of_its_cause_dies(
+    open_shop: Connection, database: Database, handlers: Handlers
+) -> None:
+    """The parcels' `KeyError: 'postcode'` is fixed; an invoice dies of `KeyError: 'sku'` later."""
+
+    def update() -> CauseUpdate:
+        return update_causes(open_shop, now=datetime.now(UTC), zone=ZoneInfo("UTC"))
+
+    def play(*faults: Fault, number: int) -> None:
+        shop.write_actions(open_shop, _one_of_each(*faults, number=number))
+        open_shop.execute("update outbox_event set created_at = now() where status = 'pending'")
+        drain_outbox(database, handlers)
+
+    play(Fault.RENAMED_FIELD, number=1)
+    (cause,) = update().new_causes
+    policy = RetryPolicy(canary=1, settle_seconds=60, max_retries=3)
+    audit = AuditContext("shipping-team", "postal_code", datetime.now(UTC))
+    flag = FixFlag(Selection(cause=cause, detail="postcode"), policy)
+    fix = flag_fix(open_shop, flag, audit=audit)
+    handlers.deploy(Repair.PARCEL_FIELDS)
+    for _ in range(2):
+        advance_fix(
+            open_shop, fix.id, audit=replace(audit, now=datetime.now(UTC)), terms=FixTerms()
+        )
+        drain_outbox(database, handlers)
+    play(Fault.MISSING_SKU, number=2)
+    found = update()
+    assert (found.new_details, found.regressed, found.regressed_details) == (
+        ((cause, "sku"),),
+        (),
+        (),
+    )
+    shown = get_cause(open_shop, cause)
+    assert shown.status == "open"
+    assert {detail.detail: detail.status for detail in shown.details} == {
+        "postcode": "fixed",
+        "sku": "open",
+    }
+    assert get_fix(open_shop, fix.id).status is FixStatus.VERIFIED
 
 
 def test_the_false_repair_calls_the_new_route_and_the_same_payments_die_again(

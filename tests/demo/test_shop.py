@@ -258,7 +258,7 @@ def test_a_reset_empties_every_table_and_all_counts_agree_afterwards(
     with dg.DagsterInstance.ephemeral() as instance:
         _empty(open_shop, instance, Settings(home=tmp_path))
 
-    assert count_classified_deaths(open_shop) == DeathCounts(0, 0, 0)
+    assert count_classified_deaths(open_shop) == DeathCounts(0, 0, 0, 0, 0)
     tables = [
         row["name"]
         for row in open_shop.execute(

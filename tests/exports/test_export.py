@@ -93,7 +93,8 @@ LEDGER = """
         d.cause_id as fingerprint,
         d.cause_id,
         c.exception_type,
-        c.template
+        c.template,
+        d.detail
     from dlq.death d join dlq.cause c on c.id = d.cause_id
     left join (select {key} as id, {payload} as payload, {created_at} as created_at from {table}
         union all select {key}, {payload}, {created_at} from dlq.archived) e on e.id = d.event_id

@@ -40,14 +40,14 @@ def _fill(connection: Connection, count: int) -> None:
     )
     connection.execute(
         "insert into dlq.death (event_id, event_created_at, aggregate_type, aggregate_id,"
-        " event_type, attempts, died_at, error, cause_id)"
+        " event_type, attempts, died_at, error, cause_id, detail)"
         " select id, created_at, aggregate_type, aggregate_id, event_type, attempts,"
         " '2026-02-01Z'::timestamptz + (id / 2) * interval '1 minute', last_error,"
-        " 'c' || mod(id, 3) from outbox_event order by id"
+        " 'c' || mod(id, 3), 'd' || mod(id, 100) from outbox_event order by id"
     )
     connection.execute(
         "insert into dlq.dead select id, event_id, event_created_at, aggregate_type, aggregate_id,"
-        " event_type, died_at, cause_id from dlq.death"
+        " event_type, died_at, cause_id, detail from dlq.death"
     )
     connection.execute("vacuum analyze")
 
@@ -190,7 +190,15 @@ def test_a_page_that_is_none_is_refused(
 
 
 FOLDED = {"event_type": None, "aggregate_type": None, "since": None, "until": None}
-PAGE = {"causes": None, "event_ids": None, "selection": "{}", "rows": 101, "offset": 0, **FOLDED}
+PAGE = {
+    "causes": None,
+    "detail": None,
+    "event_ids": None,
+    "selection": "{}",
+    "rows": 101,
+    "offset": 0,
+    **FOLDED,
+}
 AGES = {"bounds": [1, 2, 3, 4], "hour": NOW, "day": NOW, "week": NOW, "month": NOW, **FOLDED}
 
 
@@ -203,6 +211,17 @@ AGES = {"bounds": [1, 2, 3, 4], "hour": NOW, "day": NOW, "week": NOW, "month": N
             "look",
             {**PAGE, "before_time": "infinity", "before_id": 1, "causes": ["c1"]},
             "dead_cause",
+        ),
+        (
+            "look",
+            {
+                **PAGE,
+                "before_time": "infinity",
+                "before_id": 1,
+                "causes": ["c1"],
+                "detail": "d1",
+            },
+            "dead_detail",
         ),
         (
             "look",

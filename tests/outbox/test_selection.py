@@ -34,7 +34,8 @@ from tests.rows import date_deaths, one
 UTC = ZoneInfo("UTC")
 # A value of each filter, as the faces take it, and the events that it selects.
 SAMPLES: dict[str, tuple[Any, set[int]]] = {
-    "cause": (compute_cause_key("KeyError: 'sku'"), {1, 2}),
+    "cause": (compute_cause_key("KeyError: 'sku'").id, {1, 2}),
+    "detail": ("sku", {1, 2}),
     "event_type": ("order.paid", {2, 4}),
     "aggregate_type": ("parcel", {3}),
     "error_contains": ("answer", {3, 4}),

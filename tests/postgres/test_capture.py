@@ -370,7 +370,14 @@ def test_an_event_that_stops_being_dead_during_its_classification_is_not_known_a
                 "insert into dlq.cause (id, exception_type, template, sample, first_seen,"
                 " last_seen) values ('c', 'Error', '', '', now(), now())"
             )
-            own.fetch_one("cause.assign", deaths=batch["ids"], causes=["c"], zone="UTC")
+            own.fetch_one(
+                "cause.assign",
+                deaths=batch["ids"],
+                places=[1],
+                causes=["c"],
+                details=[""],
+                zone="UTC",
+            )
             changing = pool.submit(change_it, other)
             wait_until_blocked(other, by=connection)
         changing.result()
@@ -409,7 +416,14 @@ def test_an_event_that_is_restored_during_the_classification_of_its_death_is_kno
                 "insert into dlq.cause (id, exception_type, template, sample, first_seen,"
                 " last_seen) values ('c', 'Error', '', '', now(), now())"
             )
-            own.fetch_one("cause.assign", deaths=batch["ids"], causes=["c"], zone="UTC")
+            own.fetch_one(
+                "cause.assign",
+                deaths=batch["ids"],
+                places=[1],
+                causes=["c"],
+                details=[""],
+                zone="UTC",
+            )
             restoring = pool.submit(restore_events, other, ALL, audit=make_audit())
             wait_until_blocked(other, by=connection)
         assert restoring.result().events == 1

@@ -45,8 +45,8 @@ def test_merged_causes_equal_the_ledger(outbox: ShapedOutbox) -> None:
     story.create_story(outbox)
     merge_causes(
         connection,
-        compute_cause_key(story.MAIL),
-        into=compute_cause_key(story.REFUSED),
+        compute_cause_key(story.MAIL).id,
+        into=compute_cause_key(story.REFUSED).id,
         audit=AuditContext("ann", "one", story.NOW),
     )
     assert find_report_differences(connection, read(connection)) == []

@@ -16,6 +16,7 @@ from dlq_pipelines.reports.figures import (
     ALL,
     OTHER,
     UNCLASSIFIED,
+    DetailFigures,
     ReportFigures,
     ReportPolicy,
     ReportWindow,
@@ -23,7 +24,7 @@ from dlq_pipelines.reports.figures import (
 )
 from dlq_pipelines.reports.read import read_report_figures
 from dlq_pipelines.reports.states import CauseState
-from dlq_pipelines.reports.wording import format_aggregates, format_cause_label
+from dlq_pipelines.reports.wording import build_headline, format_aggregates, format_cause_label
 from tests.reports.rows import add_cause, add_death, count_again
 from tests.reports.story import BERLIN, DAY
 from tests.rows import one
@@ -341,14 +342,53 @@ def test_the_sample_is_the_days_last_error_and_bounded(connection: Connection) -
     assert sample.text == "a" * 1_500 + "\n[...]\n" + "z" * 1_500
 
 
-def test_details_of_the_last_errors_are_counted(connection: Connection) -> None:
-    """Here, the missing key."""
+def test_details_of_the_day_are_counted_with_their_states(connection: Connection) -> None:
+    """A title says the detail of at least 80 % of the deaths. What is new was never seen before."""
     window = ReportWindow(DAY, BERLIN)
-    add_cause(connection, "c")
-    for n, key in enumerate(["postcode"] * 3 + ["city"] * 2):
-        add_death(connection, window.start, cause="c", event=n, error=f"KeyError: '{key}'")
+    add_cause(connection, "c", "KeyError", "<name>")
+    before = window.start - timedelta(days=1)
+    for n, (at, key) in enumerate(
+        [(before, "postcode"), *[(window.start, "postcode")] * 8, *[(window.start, "sku")] * 2]
+    ):
+        add_death(connection, at, cause="c", event=n, detail=key)
+    figures = read(connection, window)
+    (cause,) = figures.causes
+    assert cause.title == "KeyError: 'postcode'"
+    assert cause.details == (
+        DetailFigures("postcode", 8, CauseState.ONGOING),
+        DetailFigures("sku", 2, CauseState.NEW),
+    )
+    assert "1 cause: 1 escalating, 1 new detail." in build_headline(figures)
+    add_death(connection, window.start, cause="c", event=99, detail="city")
+    assert read(connection, window).causes[0].title == "KeyError: <name>"
+
+
+def test_a_detail_regresses_on_the_day_of_its_death_and_its_cause_does_not(
+    connection: Connection,
+) -> None:
+    """The last verdict before the end of the day counts, as for a cause."""
+    window = ReportWindow(DAY, BERLIN)
+    add_cause(connection, "c", "KeyError", "<name>")
+    flagged = window.start - timedelta(days=2)
+    for n, (at, key) in enumerate(
+        [(flagged - timedelta(hours=1), "sku"), (window.start, "sku"), (window.start, "id")]
+    ):
+        add_death(connection, at, cause="c", event=n, detail=key)
+    connection.execute(
+        "insert into dlq.fix (cause_id, detail, note, flagged_by, flagged_at, status, closed_at)"
+        " values ('c', 'sku', 'fixed', 'ann', %s, 'verified', %s)",
+        [flagged, flagged + timedelta(hours=1)],
+    )
+    connection.execute(
+        "insert into dlq.audit (kind, actor, reason, filter, events, at) values"
+        " ('detail.regressed', 'a', 'r', jsonb_build_object('cause', 'c', 'detail', 'sku',"
+        " 'died_at', %s::timestamptz), 0, now())",
+        [window.start],
+    )
     (cause,) = read(connection, window).causes
-    assert (cause.details, cause.errors_read) == ((("postcode", 3), ("city", 2)), 5)
+    states = {detail.detail: detail.state for detail in cause.details}
+    assert states == {"sku": CauseState.REGRESSED, "id": CauseState.NEW}
+    assert cause.state is CauseState.ONGOING
 
 
 def test_secrets_are_redacted_in_every_figure(connection: Connection) -> None:

@@ -25,7 +25,7 @@ from dlq_pipelines.retries.fixes import (
 from tests.rows import add_events, kill, one
 
 ERROR = "TimeoutError: no answer"
-CAUSE = compute_cause_key(ERROR)
+CAUSE = compute_cause_key(ERROR).id
 POLICY = RetryPolicy(canary=3, rate=1000.0, min_success=0.9, settle_seconds=60)
 TERMS = FixTerms(max_backlog=timedelta(hours=1))
 

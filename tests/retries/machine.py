@@ -36,7 +36,7 @@ from dlq_pipelines.retries.settle import settle_retries
 from tests.shapes import ShapedOutbox
 
 ERRORS = ("TimeoutError: no answer", "KeyError: 'sku'")
-CAUSES = tuple(compute_cause_key(error) for error in ERRORS)
+CAUSES = tuple(compute_cause_key(error).id for error in ERRORS)
 # What the present state does not allow.
 REFUSED = (NotFoundError, RefusedError)
 TERMS = FixTerms(max_backlog=timedelta(hours=1))

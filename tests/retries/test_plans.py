@@ -168,6 +168,7 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
     walk = {"after_time": FIRST_CURSOR[0], "after_id": 0, "rows": 5000, "room": 5, "stage": 1}
     by_type = replace(fix, selection=Selection(event_type="e"))
     by_ids = replace(fix, selection=Selection(event_ids=tuple(outbox.event_ids(1, 2, 3))))
+    by_detail = replace(fix, selection=replace(fix.selection, detail="d"))
     parked = {
         **build_selection_parameters(connection, Selection(all=True), before=get_now()),
         "max_retries": 3,
@@ -191,6 +192,10 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         },
         "retry.take of a type": {
             **build_target_parameters(connection, by_type, fix.policy),
+            **walk,
+        },
+        "retry.take of a detail": {
+            **build_target_parameters(connection, by_detail, fix.policy),
             **walk,
         },
         "retry.take of ids": {**build_target_parameters(connection, by_ids, fix.policy), **walk},
@@ -230,6 +235,7 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.take",
         "retry.take of a page",
         "retry.take of a type",
+        "retry.take of a detail",
         "retry.take of ids",
         "retry.take without a release",
         "retry.next_due",

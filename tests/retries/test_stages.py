@@ -278,7 +278,7 @@ def test_the_fix_advanced_longest_ago_comes_first(connection: Connection) -> Non
         add_dead(connection, 1, error=error)
         flag_fix(
             connection,
-            FixFlag(Selection(cause=compute_cause_key(error)), POLICY),
+            FixFlag(Selection(cause=compute_cause_key(error).id), POLICY),
             audit=build_audit(),
         )
     connection.execute("update dlq.fix set stepped_at = now() where id = 1")

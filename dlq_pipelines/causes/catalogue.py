@@ -167,6 +167,8 @@ def list_causes(
 def get_cause(connection: Connection, cause_id: str) -> Cause:
     """Return the cause with the figures of the causes that are merged into it.
 
+    The id of a cause of an earlier version of the fingerprint leads to its first successor.
+
     Raises:
         NotFoundError: the cause does not exist.
         RefusedError: the cause is merged into another one, which the message names.
@@ -177,6 +179,8 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
     row = connection.run("cause.get", id=cause_id).fetchone()
     if row is None:
         raise build_unknown_cause_error(cause_id)
+    if row["outdated"]:
+        return get_cause(connection, row["merged_into"])
     raise build_merged_cause_error(cause_id, row["merged_into"])
 
 
@@ -188,11 +192,11 @@ def describe_cause(connection: Connection, cause_id: str) -> CauseDescription:
         RefusedError: the cause is merged into another one, which the message names.
     """
     cause = get_cause(connection, cause_id)
-    changes = connection.run("cause.list_changes", id=cause_id, limit=_LISTED_CHANGES)
+    changes = connection.run("cause.list_changes", id=cause.id, limit=_LISTED_CHANGES)
     return CauseDescription(
         cause,
         changes=[_build_change(row) for row in changes],
-        sample=connection.fetch_one("cause.get", id=cause_id)["sample"],
+        sample=connection.fetch_one("cause.get", id=cause.id)["sample"],
     )
 
 

@@ -69,7 +69,7 @@ def classify_deaths(
     deaths = batches = 0
     after = FIRST_CURSOR
     new_causes: list[str] = []
-    cache, details = FingerprintCache(), _DetailPlaces()
+    cache, details = FingerprintCache(), DetailPlaces()
     while True:
         with connection.transaction():
             batch = connection.fetch_one(
@@ -84,12 +84,9 @@ def classify_deaths(
                 continue
             keys = cache.fingerprint_deaths(connection, batch["ids"], batch["digests"])
             distinct = list(dict.fromkeys(keys))
-            causes, created = _lock_causes(connection, {key.id for key in distinct}, cache.samples)
-            named = details.place(
-                connection, [DetailKey(causes[key.id], key.detail) for key in distinct]
-            )
-            place_of = {key: place for place, key in enumerate(distinct, start=1)}
-            places = [place_of[key] for key in keys]
+            causes, created = lock_causes(connection, {key.id for key in distinct}, cache.samples)
+            named = details.place_all(connection, causes, distinct)
+            places = place_keys(keys, distinct)
             deaths += _assign_causes(
                 connection, batch["ids"], places, named, zone, announce=announce
             )
@@ -133,7 +130,13 @@ def _assign_causes(
     return int(assigned["deaths"])
 
 
-class _DetailPlaces:
+def place_keys(keys: list[CauseKey], distinct: list[CauseKey]) -> list[int]:
+    """Return the place of each key in `distinct`, from 1."""
+    place_of = {key: place for place, key in enumerate(distinct, start=1)}
+    return [place_of[key] for key in keys]
+
+
+class DetailPlaces:
     """The details under which a run counts, and those that it was the first to see.
 
     A detail keeps its place for good, so what a run has read of it stays true.
@@ -143,11 +146,17 @@ class _DetailPlaces:
         self._placed: dict[DetailKey, DetailKey] = {}
         self._new: list[DetailKey] = []
 
-    def place(self, connection: Connection, keys: list[DetailKey]) -> list[DetailKey]:
+    def place_all(
+        self, connection: Connection, causes: dict[str, str], distinct: list[CauseKey]
+    ) -> list[DetailKey]:
         """Return the keys as they are stored: details beyond the limit of a cause are `other`.
 
-        The causes are locked.
+        Args:
+            connection: in a transaction that holds the locks of the causes.
+            causes: the cause of each fingerprint.
+            distinct: the keys, each once.
         """
+        keys = [DetailKey(causes[key.id], key.detail) for key in distinct]
         if len(self._placed) > _CACHED_TEXTS:
             self._placed.clear()
         unread = {key for key in keys if key.detail} - self._placed.keys()
@@ -201,7 +210,7 @@ class FingerprintCache:
         return [self._known[digest] for digest in digests]
 
 
-def _lock_causes(
+def lock_causes(
     connection: Connection, wanted: set[str], samples: dict[str, str]
 ) -> tuple[dict[str, str], list[str]]:
     """Return the cause of each fingerprint, locked, and the causes that this run created.
@@ -242,10 +251,10 @@ def extract_excerpt(text: str) -> str:
 
 
 def _require_current_version(connection: Connection) -> None:
-    """Without aliases of its version, each known cause would get a duplicate."""
+    """Before a reindex began, each known cause would get a second one, announced as new."""
     state = connection.fetch_one("cause.check_version", version=f"v{VERSION}")
-    if state["used"] and not state["current"]:
+    if state["outdated"] and not state["current"]:
         raise RefusedError(
-            f"The catalogue of causes has no fingerprints of version v{VERSION}.",
+            f"The causes in the ledger are not of version v{VERSION} of the fingerprint.",
             "Preview the change with `dlq causes reindex --dry-run`, then run it without.",
         )

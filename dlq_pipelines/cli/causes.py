@@ -348,31 +348,43 @@ def reindex_causes_command(
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Map new fingerprints to known causes.
+    """Classify the ledger anew after an upgrade with a new version of the fingerprint.
 
-    Needed after an upgrade with a new version of the fingerprint.
+    Each cause of the earlier version leads to its successors from then on. Run it as the role that
+    migrates, beside the running system; after an interruption, run it again.
 
     Example: `dlq causes reindex --dry-run`
     """
-    from dlq_pipelines.causes.reindex import CauseAlias, apply_reindex, plan_reindex
+    from dlq_pipelines.causes.reindex import CauseSuccession, plan_reindex, reindex_causes
 
-    audit, options = prepare_change(actor, reason, dry_run=dry_run)
-    with open_session() as (connection, _):
-        with show_progress("Reading the ledger", "death") as report:
-            aliases = plan_reindex(connection, progress=report)
-        added = apply_reindex(connection, aliases, audit=audit, options=options)
-    rows = [asdict(alias) for alias in aliases]
+    audit, _ = prepare_change(actor, reason, dry_run=dry_run)
+    with open_session() as (connection, settings), show_progress("Classifying", "death") as report:
+        found = (
+            plan_reindex(connection, progress=report)
+            if dry_run
+            else reindex_causes(connection, zone=settings.zone, audit=audit, progress=report)
+        )
     print_list(
-        "aliases",
-        rows,
+        "causes",
+        [asdict(succession) for succession in found],
         format=format,
-        brief=[row | {"others": _join_list(row["others"])} for row in rows],
-        empty="The ledger is empty: there are no fingerprints to map.",
-        header=list_columns(CauseAlias),
-        added={"added": added, "dry_run": dry_run},
+        brief=[
+            {
+                "cause": succession.cause_id,
+                "deaths": sum(successor.deaths for successor in succession.successors),
+                "successors": ", ".join(
+                    f"{successor.cause_id} ({successor.deaths:,})"
+                    for successor in succession.successors
+                ),
+            }
+            for succession in found
+        ],
+        empty="The ledger has no deaths of an earlier version.",
+        header=list_columns(CauseSuccession),
+        added={"dry_run": dry_run},
     )
-    if format is OutputFormat.TABLE:
-        typer.echo(NOTHING_CHANGED if dry_run else f"{format_count(added, 'fingerprint')} added.")
+    if format is OutputFormat.TABLE and dry_run:
+        typer.echo(NOTHING_CHANGED)
 
 
 def _set_text(

@@ -31,6 +31,17 @@ create table :"dlq_schema".cause_alias (
 );
 comment on table :"dlq_schema".cause_alias is 'The cause of each fingerprint.';
 
+-- After a new version of the fingerprint: a cause of an earlier version leads to these.
+create table :"dlq_schema".cause_successor (
+    cause_id     text   not null references :"dlq_schema".cause,
+    successor_id text   not null references :"dlq_schema".cause,
+    deaths       bigint not null check (deaths > 0),
+    primary key (cause_id, successor_id)
+);
+comment on table :"dlq_schema".cause_successor
+    is 'What the deaths of causes of earlier versions of the fingerprint became, by a reindex.';
+create index cause_successor_of on :"dlq_schema".cause_successor (successor_id);
+
 -- A shown cause has a row for each detail of its members too, with no deaths of its own: the state
 -- of a detail is that of the row of the shown cause, as the state of a merged cause is.
 create table :"dlq_schema".cause_detail (

@@ -24,8 +24,13 @@ from batch
 select id, error from :"dlq_schema".death where id = any(%(ids)s::bigint[])
 
 -- name: check_version
--- used: whether the catalogue has any fingerprint. current: whether it has one of this version.
-select exists (select from :"dlq_schema".cause_alias) as used,
+-- outdated: whether the ledger has deaths of causes of an earlier version. current: whether a
+-- fingerprint of this version is known.
+select exists (
+        select from :"dlq_schema".cause c
+        where c.id not like %(version)s || '-%%'
+            and exists (select from :"dlq_schema".death d where d.cause_id = c.id)
+    ) as outdated,
     exists (
         select from :"dlq_schema".cause_alias where fingerprint like %(version)s || '-%%'
     ) as current
@@ -402,7 +407,13 @@ order by shown, detail, cause_id
 on conflict do nothing
 
 -- name: get
-select id, merged_into, sample from :"dlq_schema".cause where id = %(id)s
+-- outdated: whether a reindex has led the cause to its successors.
+select c.id,
+    c.merged_into,
+    c.sample,
+    exists (select from :"dlq_schema".cause_successor s where s.cause_id = c.id) as outdated
+from :"dlq_schema".cause c
+where c.id = %(id)s
 
 -- name: lock
 -- Locks the causes, the causes that they are merged into and those merged into them, in the order
@@ -533,22 +544,6 @@ with found as (
     from regressed
 )
 select cause_id, detail from regressed order by 1, 2
-
--- name: fetch_classified
--- Classified deaths in the order of their ids, with the digests of their errors, for a reindex.
-select id, cause_id, sha256(convert_to(coalesce(error, ''), 'UTF8')) as digest
-from :"dlq_schema".death
-where id > %(after)s and cause_id is not null
-order by id
-limit %(limit)s
-
--- name: list_samples
--- One error of each cause, also where the ledger no longer has its deaths.
-select id, sample from :"dlq_schema".cause order by id
-
--- name: add_alias
-insert into :"dlq_schema".cause_alias (fingerprint, cause_id) values (%(fingerprint)s, %(cause_id)s)
-on conflict (fingerprint) do nothing
 
 -- name: rollup_difference
 -- Three counts of classified deaths that must be equal, and two of those with a detail, read in one

@@ -1,98 +1,250 @@
-"""A reindex after a new version of the fingerprint keeps ids and adds aliases."""
+"""A reindex after a new version of the fingerprint leads each cause to its successors."""
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from dlq_pipelines.audit import AuditContext, RunOptions
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes import classify, reindex
-from dlq_pipelines.causes.fingerprint import Fingerprint, compute_cause_key, compute_fingerprint
-from dlq_pipelines.causes.reindex import CauseAlias, apply_reindex, plan_reindex
+from dlq_pipelines.causes.catalogue import get_cause, merge_causes, mute_cause, set_cause_text
+from dlq_pipelines.causes.fingerprint import VERSION, CauseKey, compute_cause_key
+from dlq_pipelines.causes.reindex import (
+    CauseSuccession,
+    Successor,
+    build_inheritance,
+    plan_reindex,
+    reindex_causes,
+)
 from dlq_pipelines.errors import RefusedError
+from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.fixes import FixFlag, flag_fix, get_fix
 from tests.rows import add_events, kill, one
 
-NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+# After the deaths, which the server dates: a fix targets those before its flag.
+NOW = datetime(2040, 1, 1, tzinfo=UTC)
 AUDIT = AuditContext("ann", "upgrade", NOW)
-UTC_ZONE = ZoneInfo("UTC")
+ZONE = ZoneInfo("UTC")
 TYPES = [
     "ConnectionRefusedError: no",
     "ConnectionResetError: no",
     "ConnectionResetError: no, not now",
 ]
+REFUSED, RESET, LATER = (compute_cause_key(error).id for error in TYPES)
 
 
-def _next_version(error: str | None) -> Fingerprint:
-    """Version 2: joins the first two types, and separates the messages of the third."""
-    old = compute_fingerprint(error)
-    kind = "ConnectionError" if (error or "").endswith(": no") else (error or "")
-    return old._replace(id=f"v2-{hashlib.sha256(kind.encode()).hexdigest()[:16]}")
+def compute_next_key(error: str | None) -> CauseKey:
+    """Return the key of the next version: it joins two types, and separates deaths by a word."""
+    text = error or ""
+    kind = "ConnectionError" if text.endswith(": no") else text
+    digest = hashlib.sha256(kind.encode()).hexdigest()[:16]
+    return CauseKey(f"v{VERSION + 1}-{digest}", detail="no" if kind == "ConnectionError" else "")
 
 
-def _die(connection: Connection, error: str, count: int) -> None:
+BOTH, LATER_NEXT = compute_next_key(TYPES[0]).id, compute_next_key(TYPES[2]).id
+
+
+def let_die(connection: Connection, error: str, count: int) -> None:
+    """Add events and let them die of an error."""
     add_events(connection, count)
     kill(connection, error, where="status = 'pending'")
 
 
+def classify_all(connection: Connection) -> classify.ClassificationResult:
+    return classify.classify_deaths(connection, zone=ZONE)
+
+
 @pytest.fixture
-def upgraded(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Connection:
-    """Create a catalogue of version 1, then switch the process to version 2."""
+def classified(connection: Connection) -> Connection:
+    """Create a catalogue of the present version."""
     for error, count in zip(TYPES, (3, 2, 1), strict=True):
-        _die(connection, error, count)
-    classify.classify_deaths(connection, zone=UTC_ZONE)
-    monkeypatch.setattr(classify, "VERSION", 2)
-    for module in (classify, reindex):
-        monkeypatch.setattr(module, "compute_cause_key", _next_version)
-    monkeypatch.setattr(classify, "compute_fingerprint", _next_version)
+        let_die(connection, error, count)
+    classify_all(connection)
     return connection
 
 
-def test_classification_by_a_new_version_requires_a_reindex(upgraded: Connection) -> None:
-    """Without it, every text would get a second cause. The message names the command."""
-    _die(upgraded, TYPES[0], 1)
-    with pytest.raises(RefusedError, match="dlq causes reindex --dry-run"):
-        classify.classify_deaths(upgraded, zone=UTC_ZONE)
-    assert one(upgraded, "select count(*) as n from dlq.death where cause_id is null")["n"] == 1
+def upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switch this process to the next version."""
+    for module in (classify, reindex):
+        monkeypatch.setattr(module, "VERSION", VERSION + 1)
+    monkeypatch.setattr(classify, "compute_cause_key", compute_next_key)
 
 
-def test_reindex_adds_new_fingerprints_to_the_causes_with_most_deaths(
-    upgraded: Connection,
+def test_classification_by_a_new_version_requires_a_reindex(
+    classified: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ids and deaths stay; later deaths get the same causes."""
-    before = upgraded.execute("select id, cause_id from dlq.death order by id").fetchall()
-    plan = plan_reindex(upgraded)
-    refused, reset, other = (compute_cause_key(error).id for error in TYPES)
-    both = _next_version(TYPES[0]).id
-    assert CauseAlias(both, refused, 3, (reset,)) in plan
-    assert CauseAlias(_next_version(TYPES[2]).id, other, 1, ()) in plan
-    assert apply_reindex(upgraded, plan, audit=AUDIT, options=RunOptions(dry_run=True)) == 2
-    assert (
-        one(upgraded, "select count(*) as n from dlq.cause_alias where fingerprint like 'v2-%'")[
-            "n"
-        ]
-        == 0
-    )
-    assert apply_reindex(upgraded, plan, audit=AUDIT) == 2
-    assert apply_reindex(upgraded, plan_reindex(upgraded), audit=AUDIT) == 0
-    _die(upgraded, TYPES[1], 1)
-    assert classify.classify_deaths(upgraded, zone=UTC_ZONE).new_causes == ()
-    assert (
-        upgraded.execute("select id, cause_id from dlq.death order by id limit 6").fetchall()
-        == before
-    )
-    assert (
-        one(upgraded, "select cause_id from dlq.death order by id desc limit 1")["cause_id"]
-        == refused
-    )
-    assert one(upgraded, "select kind, filter from dlq.audit") == {
-        "kind": "cause.reindex",
-        "filter": {"aliases": 2},
-    }
+    """Without it, every text would get a second cause. The message names the command."""
+    upgrade(monkeypatch)
+    let_die(classified, TYPES[0], 1)
+    with pytest.raises(RefusedError, match="not of version"):
+        classify_all(classified)
+    assert one(classified, "select count(*) as n from dlq.death where cause_id is null")["n"] == 1
 
 
-def test_reindex_uses_the_sample_of_a_cause_without_deaths(upgraded: Connection) -> None:
-    """The ledger is purged, the catalogue is not."""
-    upgraded.execute("delete from dlq.death")
-    assert {alias.cause_id for alias in plan_reindex(upgraded)} >= {compute_cause_key(TYPES[2]).id}
+def test_causes_lead_to_their_successors(
+    classified: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dry run says what the run does. Deaths, dead events and rollups have the new causes."""
+    upgrade(monkeypatch)
+    rollup = count_rollups(classified)
+    expected = [
+        CauseSuccession(REFUSED, (Successor(BOTH, 3),)),
+        CauseSuccession(RESET, (Successor(BOTH, 2),)),
+        CauseSuccession(LATER, (Successor(LATER_NEXT, 1),)),
+    ]
+    planned = plan_reindex(classified)
+    assert planned == expected
+    assert one(classified, "select count(*) as n from dlq.cause_successor") == {"n": 0}
+    assert reindex_causes(classified, zone=ZONE, audit=AUDIT) == expected
+    assert reindex_causes(classified, zone=ZONE, audit=AUDIT) == []
+    assert count_rollups(classified) == rollup
+    cause = get_cause(classified, BOTH)
+    assert (cause.deaths, cause.dead, [(d.detail, d.deaths) for d in cause.details]) == (
+        5,
+        5,
+        [("no", 5)],
+    )
+    assert get_cause(classified, REFUSED).id == get_cause(classified, RESET).id == BOTH
+    let_die(classified, TYPES[1], 1)
+    assert classify_all(classified).new_causes == ()
+    assert get_cause(classified, BOTH).deaths == 6
+    difference = classified.fetch_one("cause.rollup_difference")
+    assert difference["ledger"] == difference["rollup"] == difference["counters"] == 7
+    assert difference["ledger_details"] == difference["details"] == 6
+
+
+def count_rollups(connection: Connection) -> list[dict[str, object]]:
+    """Return the deaths of each day and type, whatever their cause."""
+    return connection.execute(
+        "select day, event_type, aggregate_type, sum(deaths) as deaths from dlq.cause_day"
+        " group by 1, 2, 3 order by 1, 2, 3"
+    ).fetchall()
+
+
+def test_one_cause_can_become_several(
+    classified: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name goes to the one with most deaths; owner and note go to all; so does an open fix."""
+    monkeypatch.setattr(
+        classify, "compute_cause_key", lambda _error: CauseKey(f"v{VERSION}-one", detail="")
+    )
+    let_die(classified, "TimeoutError: slow", 3)
+    let_die(classified, "TimeoutError: slower", 1)
+    classify_all(classified)
+    old = f"v{VERSION}-one"
+    for column, text in (("name", "Slow"), ("owner", "ops"), ("note", "since May")):
+        set_cause_text(classified, old, column, text, audit=AUDIT)  # type: ignore[arg-type]
+    mute_cause(classified, old, NOW + timedelta(days=1), audit=AUDIT)
+    fix = flag_fix(classified, FixFlag(Selection(cause=old)), audit=AUDIT)
+    upgrade(monkeypatch)
+    (found,) = [s for s in reindex_causes(classified, zone=ZONE, audit=AUDIT) if s.cause_id == old]
+    first, second = (get_cause(classified, s.cause_id) for s in found.successors)
+    assert [s.deaths for s in found.successors] == [3, 1]
+    assert (first.name, first.owner, first.note, first.status) == (
+        "Slow",
+        "ops",
+        "since May",
+        "fixing",
+    )
+    assert (second.name, second.owner, second.note, second.status) == (
+        None,
+        "ops",
+        "since May",
+        "open",
+    )
+    assert first.muted_until == second.muted_until == NOW + timedelta(days=1)
+    assert get_fix(classified, fix.id).selection.cause == first.id
+
+
+def test_merges_stay(classified: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Successors of a merged cause are shown as the successor of the cause it was merged into."""
+    merge_causes(classified, LATER, into=REFUSED, audit=AUDIT)
+    upgrade(monkeypatch)
+    reindex_causes(classified, zone=ZONE, audit=AUDIT)
+    cause = get_cause(classified, BOTH)
+    assert cause.deaths == 6
+    assert set(cause.members) >= {LATER_NEXT, LATER, REFUSED, RESET}
+    merged = classified.execute(
+        "select m.id from dlq.cause c join dlq.cause m on m.id = c.merged_into"
+        " where m.merged_into is not null"
+    ).fetchall()
+    assert merged == []
+
+
+def test_two_open_fixes_of_causes_that_become_one(
+    classified: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one of the larger cause goes on; the other ends, and says why."""
+    flags = [FixFlag(Selection(cause=cause)) for cause in (REFUSED, RESET)]
+    first, second = (flag_fix(classified, flag, audit=AUDIT) for flag in flags)
+    upgrade(monkeypatch)
+    reindex_causes(classified, zone=ZONE, audit=AUDIT)
+    assert get_fix(classified, first.id).status == "active"
+    ended = get_fix(classified, second.id)
+    assert (ended.status, ended.selection.cause) == ("withdrawn", BOTH)
+    assert f"fix {first.id}" in str(ended.verdict)
+    assert get_cause(classified, BOTH).status == "fixing"
+
+
+@pytest.mark.parametrize("stop_at", range(1, 7))
+def test_an_interrupted_run_is_started_again(
+    classified: Connection, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    """After any number of transactions the next run ends in the same state."""
+    upgrade(monkeypatch)
+    monkeypatch.setattr(reindex, "BATCH", 2)
+    calls = 0
+    finish, move = reindex._finish_cause, reindex._move_batch
+
+    def count_calls() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > stop_at:
+            raise KeyboardInterrupt
+
+    def finish_counted(*given: object, **options: object) -> object:
+        count_calls()
+        return finish(*given, **options)  # type: ignore[arg-type]
+
+    def move_counted(*given: object) -> object:
+        count_calls()
+        return move(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reindex, "_finish_cause", finish_counted)
+    monkeypatch.setattr(reindex, "_move_batch", move_counted)
+    with pytest.raises(KeyboardInterrupt):
+        reindex_causes(classified, zone=ZONE, audit=AUDIT)
+    calls = -1_000
+    reindex_causes(classified, zone=ZONE, audit=AUDIT)
+    assert plan_reindex(classified) == []
+    successors = classified.execute(
+        "select cause_id, successor_id, deaths from dlq.cause_successor order by deaths desc"
+    ).fetchall()
+    assert [tuple(row.values()) for row in successors] == [
+        (REFUSED, BOTH, 3),
+        (RESET, BOTH, 2),
+        (LATER, LATER_NEXT, 1),
+    ]
+    assert get_cause(classified, BOTH).deaths == 5
+
+
+@pytest.mark.parametrize(
+    ("own", "left", "has_other", "expected"),
+    [
+        ("open", "fixed", False, "fixed"),
+        ("fixed", "open", True, "open"),
+        ("fixed", "regressed", True, "regressed"),
+        ("open", "fixed", True, "open"),
+        ("fixing", "open", True, "fixing"),
+        ("regressed", "fixing", True, "fixing"),
+    ],
+)
+def test_of_two_predecessors_the_state_that_asks_most_counts(
+    own: str, left: str, has_other: bool, expected: str
+) -> None:
+    empty = dict.fromkeys(("name", "owner", "note", "muted_until"))
+    row = {"id": "a", "status": own, "fixed_at": None, **empty}
+    found = build_inheritance(empty, row, (left, NOW), is_first=True, has_other=has_other)
+    assert found["status"] == expected

@@ -15,7 +15,7 @@ from typing import Literal
 from psycopg.rows import DictRow
 
 from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
-from dlq_pipelines.causes.classify import MAX_DETAILS, DetailKey
+from dlq_pipelines.causes.classify import MAX_DETAILS, DetailKey, extract_excerpt
 from dlq_pipelines.causes.title import build_title
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import build_merged_cause_error, build_unknown_cause_error
@@ -137,12 +137,12 @@ class CauseDescription:
 
     Attributes:
         changes: what people changed, the latest first.
-        sample: one of its errors.
+        sample: its latest error, both ends of a long one; None: the ledger has no death of it.
     """
 
     cause: Cause
     changes: list[CauseChange]
-    sample: str
+    sample: str | None
 
 
 def list_causes(
@@ -192,11 +192,12 @@ def describe_cause(connection: Connection, cause_id: str) -> CauseDescription:
         RefusedError: the cause is merged into another one, which the message names.
     """
     cause = get_cause(connection, cause_id)
+    latest = connection.run("cause.latest_error", ids=[cause.id, *cause.members]).fetchone()
     changes = connection.run("cause.list_changes", id=cause.id, limit=_LISTED_CHANGES)
     return CauseDescription(
         cause,
         changes=[_build_change(row) for row in changes],
-        sample=connection.fetch_one("cause.get", id=cause.id)["sample"],
+        sample=None if latest is None else extract_excerpt(latest["error"] or ""),
     )
 
 

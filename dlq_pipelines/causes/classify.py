@@ -239,7 +239,6 @@ def _create_cause(connection: Connection, key: str, sample: str) -> bool:
         id=key,
         exception_type=fingerprint.exception_type,
         template=fingerprint.template,
-        sample=extract_excerpt(sample),
     )
     return bool(row["created"])
 

@@ -123,7 +123,8 @@ def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE
         for change in found.changes
     ]
     print_table(changes, empty="It was never changed.", optional=("reason", "kind"))
-    typer.echo(f"\n{sanitize_text(found.sample)}")
+    if found.sample is not None:
+        typer.echo(f"\n{sanitize_text(found.sample)}")
 
 
 @app.command("classify")

@@ -41,7 +41,6 @@ CAUSE: tuple[Column, ...] = (
     ("id", "text", False, "First fingerprint of the cause; it never changes."),
     ("exception_type", "text", False, "Class of the exception."),
     ("template", "text", False, "Message without its values."),
-    ("sample", "text", False, "One of the cause's errors."),
     ("first_seen", _TIME, False, "First death of the cause."),
     ("last_seen", _TIME, False, "Last death of the cause."),
     ("status", "text", False, "open, fixing, fixed or regressed."),

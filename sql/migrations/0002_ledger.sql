@@ -4,7 +4,6 @@ create table :"dlq_schema".cause (
     id             text        primary key,  -- minted once: the first fingerprint that was seen
     exception_type text        not null,
     template       text        not null,
-    sample         text        not null,
     first_seen     timestamptz not null,
     last_seen      timestamptz not null,
     status         text        not null default 'open'

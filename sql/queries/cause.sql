@@ -48,8 +48,8 @@ for update of c
 -- name: create
 -- Creates the cause of a fingerprint; returns 0 if a concurrent run created it first.
 with cause as (
-    insert into :"dlq_schema".cause (id, exception_type, template, sample, first_seen, last_seen)
-    values (%(id)s, %(exception_type)s, %(template)s, %(sample)s, 'infinity', '-infinity')
+    insert into :"dlq_schema".cause (id, exception_type, template, first_seen, last_seen)
+    values (%(id)s, %(exception_type)s, %(template)s, 'infinity', '-infinity')
     on conflict (id) do nothing
     returning id
 ), alias as (
@@ -410,10 +410,24 @@ on conflict do nothing
 -- outdated: whether a reindex has led the cause to its successors.
 select c.id,
     c.merged_into,
-    c.sample,
     exists (select from :"dlq_schema".cause_successor s where s.cause_id = c.id) as outdated
 from :"dlq_schema".cause c
 where c.id = %(id)s
+
+-- name: latest_error
+-- The latest error of these causes that the ledger has. No cause keeps a copy, so the retention of
+-- the ledger reaches every error.
+select latest.error
+from unnest(%(ids)s::text[]) as member (cause_id)
+cross join lateral (
+    select d.error, d.died_at, d.id
+    from :"dlq_schema".death d
+    where d.cause_id = member.cause_id
+    order by d.died_at desc, d.id desc
+    limit 1
+) latest
+order by latest.died_at desc, latest.id desc
+limit 1
 
 -- name: lock
 -- Locks the causes, the causes that they are merged into and those merged into them, in the order

@@ -393,8 +393,8 @@ def test_the_pages_of_every_list_are_the_whole_list(
     connection.execute("update dlq.death set cause_id = null")
     connection.execute("truncate dlq.cause cascade")
     connection.execute(
-        "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
-        " select 'c' || n, 'KeyError', 'x', '', now(), now() from generate_series(1, 7) n"
+        "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
+        " select 'c' || n, 'KeyError', 'x', now(), now() from generate_series(1, 7) n"
     )
     set_causes(connection, "'c' || case when id < 3 then 5 else id end")
     connection.execute(

@@ -43,8 +43,8 @@ def dead(connection: Connection) -> None:
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     date_deaths(connection, "'2026-01-01Z'::timestamptz + d.event_id * interval '5 days'")
     connection.execute(
-        "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
-        " values ('v1-a', 'KeyError', 'x', '', now(), now())"
+        "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
+        " values ('v1-a', 'KeyError', 'x', now(), now())"
     )
     connection.execute(
         "update dlq.cause set merged_into = 'v1-a'"

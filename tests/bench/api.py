@@ -35,8 +35,8 @@ FILL = """
         '2026-10-25Z'::timestamptz + n * interval '2.6 s'
     from generate_series(1, {dead}) n;
     alter table outbox_event enable trigger user;
-    insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
-    select 'cause ' || n, 'Error', 'x' || n, 'x', now(), now() from generate_series(0, 49) n;
+    insert into dlq.cause (id, exception_type, template, first_seen, last_seen)
+    select 'cause ' || n, 'Error', 'x' || n, now(), now() from generate_series(0, 49) n;
     insert into dlq.death
         (event_id, event_created_at, aggregate_type, aggregate_id, event_type, attempts,
         died_at, error, cause_id)

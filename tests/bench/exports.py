@@ -72,11 +72,10 @@ LEDGER = """
     from outbox_event
 """
 CAUSES = """
-    insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
+    insert into dlq.cause (id, exception_type, template, first_seen, last_seen)
     select 'v1-' || n,
         'requests.exceptions.HTTPError',
         (400 + n) || ' Client Error for url: <url>',
-        '',
         now(),
         now()
     from generate_series(0, 39) n

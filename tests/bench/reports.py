@@ -44,9 +44,9 @@ LEDGER = """
     from outbox_event
 """
 CATALOGUE = """
-    insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
+    insert into dlq.cause (id, exception_type, template, first_seen, last_seen)
     select 'v1-' || n, 'requests.exceptions.HTTPError',
-        (400 + n) || ' Client Error for url: <url>', '', '2026-02-01Z', '2026-03-10Z'
+        (400 + n) || ' Client Error for url: <url>', '2026-02-01Z', '2026-03-10Z'
     from generate_series(0, %(causes)s - 1) n
 """
 HISTORY = """

@@ -60,8 +60,8 @@ CROWD = """
         'Error' || mod(n, {fixes}) || ': x', '2026-11-19Z'::timestamptz + n * interval '1 ms'
     from generate_series(1, {dead}) n;
     alter table outbox_event enable trigger user;
-    insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)
-    select 'cause ' || n, 'Error' || n, 'x', 'x', '2026-11-19Z', '2026-11-19Z'
+    insert into dlq.cause (id, exception_type, template, first_seen, last_seen)
+    select 'cause ' || n, 'Error' || n, 'x', '2026-11-19Z', '2026-11-19Z'
     from generate_series(0, {fixes} - 1) n;
     insert into dlq.death
         (event_id, event_created_at, aggregate_type, aggregate_id, event_type, attempts,

@@ -43,10 +43,10 @@ def _causes_and_fixes(connection: Connection) -> None:
     add_events(connection, 7)
     kill(connection, "boom")
     connection.execute(
-        "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
+        "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
         " select 'c' || n, case when n < 3 then 'KeyError' else '' end,"
         " case n when 2 then %s else n::text end,"
-        " '', timestamptz '2026-11-20 12:00:00.5+00', now() from generate_series(1, 3) n",
+        " timestamptz '2026-11-20 12:00:00.5+00', now() from generate_series(1, 3) n",
         [HOSTILE],
     )
     set_causes(connection, "'c' || case when id < 2 then 1 when id < 4 then 2 else 3 end")

@@ -603,8 +603,8 @@ def _seed(connection: Connection) -> None:
     add_events(connection, 50)
     kill(connection, "KeyError: 'postcode'", attempts=5)
     connection.execute(
-        "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
-        " select 'v1-' || n, 'KeyError', n::text, '', now(), now() from generate_series(1, 50) n"
+        "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
+        " select 'v1-' || n, 'KeyError', n::text, now(), now() from generate_series(1, 50) n"
     )
     set_causes(connection, "'v1-' || event_id", detail="postcode")
     connection.execute(
@@ -620,8 +620,8 @@ def _seed(connection: Connection) -> None:
     for cause, root in {"v1-root": None, **named, **split}.items():
         connection.execute(
             "insert into dlq.cause"
-            " (id, exception_type, template, sample, first_seen, last_seen, merged_into)"
-            " values (%s, 'KeyError', '<text>', '', now(), now(), %s)",
+            " (id, exception_type, template, first_seen, last_seen, merged_into)"
+            " values (%s, 'KeyError', '<text>', now(), now(), %s)",
             [cause, root],
         )
         _add_dead_event(connection, cause)

@@ -35,8 +35,8 @@ def _fill(connection: Connection, count: int) -> None:
     )
     connection.execute("alter table outbox_event enable trigger user")
     connection.execute(
-        "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
-        " select 'c' || n, 'Error', n::text, '', now(), now() from generate_series(0, 2) n"
+        "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
+        " select 'c' || n, 'Error', n::text, now(), now() from generate_series(0, 2) n"
     )
     connection.execute(
         "insert into dlq.death (event_id, event_created_at, aggregate_type, aggregate_id,"
@@ -65,8 +65,8 @@ def filled(
         outbox.give_up_all("'Error ' || n")
         outbox.add_events(40_000)
         connection.execute(
-            "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
-            " select 'c' || n, 'Error', n::text, '', now(), now() from generate_series(0, 2) n"
+            "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
+            " select 'c' || n, 'Error', n::text, now(), now() from generate_series(0, 2) n"
         )
         connection.execute(
             "update dlq.death set cause_id = 'c' || mod(id, 3),"

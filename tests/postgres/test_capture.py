@@ -367,8 +367,8 @@ def test_an_event_that_stops_being_dead_during_its_classification_is_not_known_a
         with own.transaction():
             batch = own.fetch_one("cause.take_batch", limit=9, after_time="-infinity", after_id=0)
             own.execute(
-                "insert into dlq.cause (id, exception_type, template, sample, first_seen,"
-                " last_seen) values ('c', 'Error', '', '', now(), now())"
+                "insert into dlq.cause (id, exception_type, template, first_seen,"
+                " last_seen) values ('c', 'Error', '', now(), now())"
             )
             own.fetch_one(
                 "cause.assign",
@@ -413,8 +413,8 @@ def test_an_event_that_is_restored_during_the_classification_of_its_death_is_kno
         with own.transaction():
             batch = own.fetch_one("cause.take_batch", limit=9, after_time="-infinity", after_id=0)
             own.execute(
-                "insert into dlq.cause (id, exception_type, template, sample, first_seen,"
-                " last_seen) values ('c', 'Error', '', '', now(), now())"
+                "insert into dlq.cause (id, exception_type, template, first_seen,"
+                " last_seen) values ('c', 'Error', '', now(), now())"
             )
             own.fetch_one(
                 "cause.assign",

@@ -10,8 +10,8 @@ def add_cause(
 ) -> None:
     """Insert a cause without deaths."""
     connection.execute(
-        "insert into dlq.cause (id, exception_type, template, sample, first_seen, last_seen)"
-        " values (%s, %s, %s, 'sample', 'infinity', '-infinity')",
+        "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
+        " values (%s, %s, %s, 'infinity', '-infinity')",
         [cause, exception, template],
     )
 

@@ -39,8 +39,13 @@ MOVES = "select count(*) as n from dlq.audit where kind in ('archive.move', 'arc
     importlib.util.find_spec(PACKAGE) is None, reason="the embedded extra is not installed"
 )
 def test_a_kill_at_any_moment_loses_no_event(tmp_path: Path) -> None:
-    """50 kills of each job and three crashes of the server, while a worker uses the same table."""
-    server, stop, rounds = Server(tmp_path / "home"), processes.Event(), 50
+    """`make drill` kills more often."""
+    kill_jobs(tmp_path, rounds=18)
+
+
+def kill_jobs(folder: Path, *, rounds: int) -> None:
+    """Kill each job in each round while a worker uses the same table, and the server at times."""
+    server, stop = Server(folder / "home"), processes.Event()
     try:
         database = Database(server.url)
         with database.connect() as connection:
@@ -63,7 +68,7 @@ def test_a_kill_at_any_moment_loses_no_event(tmp_path: Path) -> None:
                     while one(connection, MOVES)["n"] == moves:  # there is something to interrupt
                         time.sleep(0.01)
                 time.sleep(random.uniform(0, 0.2))
-                if number % 20 == 1:
+                if number % 8 == 1:
                     server.crash()
                 for job in random.sample(jobs, len(jobs)):
                     assert job.is_alive()

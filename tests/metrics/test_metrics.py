@@ -341,6 +341,21 @@ def test_two_causes_of_equal_size_do_not_alternate(connection: Connection) -> No
     assert len(shown) == 50
 
 
+def test_an_open_fix_has_a_series_with_its_cause_and_its_detail(
+    connection: Connection, database: Database
+) -> None:
+    """At most fifty. A fix that has ended has none."""
+    connection.execute(
+        "insert into dlq.fix (event_type, detail, note, flagged_by, flagged_at, status, closed_at)"
+        " select case when n > 1 then 'e' end, 'sku', 'fixed', 'ann', now(),"
+        " case when n > 2 then 'active' else 'halted' end, case when n < 3 then now() end"
+        " from generate_series(1, 60) n"
+    )
+    found = named(scrape(database), "dlq_open_fix_info")
+    assert len(found) == 50
+    assert (("cause_id", ""), ("detail", "sku"), ("fix", "60"), ("status", "active")) in found
+
+
 def test_without_the_database_the_only_sample_is_dlq_up() -> None:
     """It does not expose zeros."""
     away = Database("postgresql://ann:s3cr3t@127.0.0.1:1/none")

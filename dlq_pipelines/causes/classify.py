@@ -114,7 +114,7 @@ class FingerprintCache:
         digest_of = {id_: digest for digest, id_ in unread.items()}
         self.samples = {}
         for row in connection.run("cause.fetch_errors", ids=list(digest_of)) if digest_of else ():
-            key = self._known[digest_of[row["id"]]] = compute_cause_key(row["error"])
+            key = self._known[digest_of[row["id"]]] = compute_cause_key(row["error"]).id
             self.samples.setdefault(key, row["error"] or "")
         return [self._known[digest] for digest in digests]
 

@@ -1,8 +1,8 @@
 """Computes the fingerprint of an error text: failures with the same fingerprint have one cause.
 
-Pure. The fingerprint hashes the exception type, the type at the root of the chain and the template
-of the message. Its id holds the version of the rules, because an id must never change its meaning.
-Names of columns and the place in the code are shown but not hashed.
+Pure. The fingerprint hashes the exception type, the template of the message, and type and template
+at the root of the chain; the templates hold the codes. Its id holds the version of the rules,
+because an id must never change its meaning. The detail and the place in the code are not hashed.
 """
 
 import hashlib
@@ -10,26 +10,50 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from dlq_pipelines.causes.parse import ParsedError, find_app_frame, parse_error
+from dlq_pipelines.causes.condense import condense_message
+from dlq_pipelines.causes.detail import choose_detail
+from dlq_pipelines.causes.parse import ExceptionLink, ParsedError, find_app_frame, parse_error
 from dlq_pipelines.causes.template import Template, build_template, build_template_key
+from dlq_pipelines.causes.vocabulary import FAILURE_KEYS, MONTHS
 
-VERSION = 1
+VERSION = 2
 # The cache holds texts: their number and length bound its memory.
 _CACHED_TEXTS, _LONGEST_CACHED = 2_048, 8_192
-_MAX_NAMES = 5
+_CACHED_MASKS = 8_192
+_MAX_DETAIL = 200
+# Shorter texts are masked first: most texts of a cause differ only in a number.
+_LONGEST_MASKED = 1_000
+_STATUS = len(" 503")
+_NUMBER = re.compile(r" [0-9]++(?=[ ,;)\n]|: |\.?\Z)")
+_BEFORE_CODES = FAILURE_KEYS | {month.lower() for month in MONTHS} | {"port"}
+_BARE_NAME = re.compile(r"[\w./$:-]+")
 _POSITION = re.compile(r" \([^()]{1,200}, line [0-9]+\)\Z")
+# The names of a cause in its title, if one detail makes up at least this share of it.
+TITLE_SHARE = 0.8
+_NAMED = re.compile(r"<(?:name|word)>")
+
+_Names = tuple[tuple[str, str], ...] | list[tuple[str, str]]
+
+
+class CauseKey(NamedTuple):
+    """What classifies a death: the id of its fingerprint, and the detail of its cause."""
+
+    id: str
+    detail: str
 
 
 class Fingerprint(NamedTuple):
     """The fingerprint of an error text, and the parts of the text that people read.
 
     Attributes:
-        id: such as `v1-3f9a0c6d2b7e4a51`: the version and 64 bits of SHA-256.
+        id: such as `v2-3f9a0c6d2b7e4a51`: the version and 64 bits of SHA-256.
         exception_type: with its module; empty if the text names none.
         template: the message with typed placeholders.
         root_type: the type at the root of the chain; empty without a chain.
+        root_template: the message at the root of the chain with typed placeholders.
         code: the codes of the failing system: HTTP status, errno, SQLSTATE, exit code.
-        detail: names that distinguish the failures of a cause: constraint, column, missing key.
+        detail: what the message names that shows whose problem it is, such as a constraint; where
+            it names nothing, the innermost function of the application.
         frame: the innermost frame in the application's own code.
         truncated: a part of the traceback is missing.
     """
@@ -38,6 +62,7 @@ class Fingerprint(NamedTuple):
     exception_type: str
     template: str
     root_type: str = ""
+    root_template: str = ""
     code: str = ""
     detail: str = ""
     frame: str = ""
@@ -47,59 +72,155 @@ class Fingerprint(NamedTuple):
 def compute_fingerprint(error: str | None) -> Fingerprint:
     """Compute the fingerprint of an error text; None and blank texts share one."""
     text = error or ""
+    id_, detail = compute_cause_key(text)
     failure = parse_error(text)
-    message, frame = _select_message(failure), find_app_frame(text)
+    frame = find_app_frame(text)
+    message, _ = _select_message(failure.exception_type, failure.message)
     found = (
         build_template(message)
         if message or failure.exception_type
         else _describe_cut_off_error(failure, frame)
     )
+    roots = [_build_root_template(root) for root in failure.roots]
+    codes = [*found.codes, *(code for built in roots for code in built.codes)]
     return Fingerprint(
-        id=_hash_failure(failure, found.key),
+        id=id_,
         exception_type=failure.exception_type,
         template=found.text,
         root_type=failure.root_type,
-        code=" ".join(dict.fromkeys(found.codes)),
-        detail=", ".join((failure.names or found.names)[:_MAX_NAMES]),
+        root_template=" + ".join(dict.fromkeys(built.text for built in roots)),
+        code=" ".join(dict.fromkeys(codes)),
+        detail=detail,
         frame=frame,
         truncated=failure.truncated,
     )
 
 
-def compute_cause_key(error: str | None) -> str:
-    """Compute the id alone, in half the time: the parts that are only shown are left out."""
+def compute_cause_key(error: str | None) -> CauseKey:
+    """Compute id and detail alone: the parts that are only shown are left out."""
     text = error or ""
     return _cached_cause_key(text) if len(text) <= _LONGEST_CACHED else _compute_uncached_key(text)
 
 
-def _compute_uncached_key(text: str) -> str:
+def compute_cause_id(error: str | None) -> str:
+    """Compute the id alone."""
+    return compute_cause_key(error).id
+
+
+def _compute_uncached_key(text: str) -> CauseKey:
+    if len(text) < _LONGEST_MASKED:
+        masked = _NUMBER.sub(_mask_number, text)
+        if masked != text:
+            return _compute_masked_key(masked)
+    return _compute_unmasked_key(text)
+
+
+def _mask_number(found: re.Match[str]) -> str:
+    """Replace a plain number that follows a word by zero; codes and statuses stay."""
+    number, text, start = found[0], found.string, found.start()
+    if len(number) == _STATUS and number[1] in "45":
+        return number
+    word = text[text.rfind(" ", 0, start) + 1 : start]
+    if not word.isalpha() or word.lower() in _BEFORE_CODES:
+        return number
+    return " 0"
+
+
+def _compute_unmasked_key(text: str) -> CauseKey:
     failure = parse_error(text)
-    message = _select_message(failure)
-    named = message or failure.exception_type
-    return _hash_failure(
-        failure,
-        build_template_key(message)
-        if named
-        else _describe_cut_off_error(failure, find_app_frame(text)).key,
-    )
+    message, names = _select_message(failure.exception_type, failure.message)
+    all_names: list[tuple[str, str]] = [*_name_fields(failure), *names]
+    keys = []
+    for root in failure.roots:
+        root_message, root_names = _select_message(root.type, root.message)
+        root_key, hidden = build_template_key(root_message)
+        keys.append((root.type, root_key))
+        all_names += root_names
+        all_names += _name_key(root.type, hidden)
+    if message or failure.exception_type:
+        key, hidden = build_template_key(message)
+        all_names += _name_key(failure.exception_type, hidden)
+    else:
+        key = _describe_cut_off_error(failure, find_app_frame(text)).key
+    detail = _choose_detail(failure, all_names, text)
+    return CauseKey(_hash_failure(failure.exception_type, key, keys), detail)
 
 
 _cached_cause_key = lru_cache(_CACHED_TEXTS)(_compute_uncached_key)
+_compute_masked_key = lru_cache(_CACHED_MASKS)(_compute_unmasked_key)
 
 
-def _select_message(failure: ParsedError) -> str:
-    """Return the message without the exception's name, which some libraries repeat in front."""
-    message = failure.message.removeprefix(f"{_strip_module(failure.exception_type)}: ")
+def build_title(exception_type: str, template: str, detail: str = "", share: float = 0.0) -> str:
+    """Return what names a cause: its type and its template.
+
+    The detail is part of the title if its share of the cause is 80 % or more: `KeyError:
+    'postcode'`. It replaces the only name in the template, or follows it in parentheses.
+    """
+    shown = template
+    if detail and share >= TITLE_SHARE:
+        quoted = f"'{detail}'" if template == "<name>" else detail
+        if len(_NAMED.findall(template)) == 1:
+            shown = _NAMED.sub(lambda _: quoted, template)
+        else:
+            shown = f"{template} ({detail})".strip()
+    name = _strip_module(exception_type)
+    return ": ".join(part for part in (name, shown) if part)
+
+
+def _name_fields(failure: ParsedError) -> list[tuple[str, str]]:
+    """Return the fields of a validation as one name, in sorted order."""
+    if not failure.names:
+        return []
+    return [("constraint", ", ".join(sorted(set(failure.names)))[:_MAX_DETAIL])]
+
+
+def _choose_detail(failure: ParsedError, names: _Names, text: str) -> str:
+    detail = choose_detail(names) if names else ""
     if (
-        message[-1:] == ")"
-    ):  # a syntax error without its traceback: "invalid syntax (orders.py, line 7)"
+        not detail
+        and not failure.truncated
+        and ('  File "' in text or "\tat " in text or "\n   at" in text or "\n    at" in text)
+    ):
+        detail = find_app_frame(text, is_own=True)[:_MAX_DETAIL]
+    return detail
+
+
+def _name_key(exception_type: str, hidden: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the hidden names; the whole message of a KeyError is the name of a key."""
+    noun = _NAMING_TYPES.get(_strip_module(exception_type)) if len(hidden) == 1 else None
+    return [(noun, hidden[0][1])] if noun and not hidden[0][0] else hidden
+
+
+# Their whole message is the name of what is missing.
+_NAMING_TYPES = {
+    "ClassNotFoundException": "class",
+    "KeyError": "key",
+    "LookupError": "key",
+    "NoClassDefFoundError": "class",
+    "NoSuchElementException": "key",
+    "NoSuchFieldError": "field",
+    "UnknownHostException": "host",
+}
+
+
+def _build_root_template(root: ExceptionLink) -> Template:
+    return build_template(_select_message(root.type, root.message)[0])
+
+
+def _select_message(exception_type: str, message: str) -> tuple[str, _Names]:
+    """Return the condensed message without the exception's name, which some libraries repeat."""
+    name = _strip_module(exception_type)
+    if name and message.startswith(name):
+        message = message.removeprefix(f"{name}: ")
+    if message[-1:] == ")":  # a syntax error without its traceback: "... (orders.py, line 7)"
         message = _POSITION.sub("", message)
+    if name in _NAMING_TYPES and _BARE_NAME.fullmatch(message):
+        message = f"'{message}'"
+    text, names = condense_message(message)
     # A message in angle brackets, as urllib writes it: "<urlopen error timed out>".
-    return (
-        message[1:-1]
-        if message[:1] == "<" and message[-1:] == ">" and " error " in message
-        else message
-    )
+    if text[:1] == "<" and text[-1:] == ">" and " error " in text:
+        text = text[1:-1]
+    return text, names
 
 
 def _describe_cut_off_error(failure: ParsedError, frame: str) -> Template:
@@ -114,10 +235,9 @@ def _strip_module(exception_type: str) -> str:
     return exception_type.rpartition(".")[2]
 
 
-def _hash_failure(failure: ParsedError, key: str) -> str:
-    root = _strip_module(failure.root_type) if failure.root_type != failure.exception_type else ""
-    hashed = f"{_strip_module(failure.exception_type)}\n{root}\n{key}".encode(
-        errors="backslashreplace"
-    )
-    digest = hashlib.sha256(hashed).hexdigest()
+def _hash_failure(exception_type: str, key: str, roots: list[tuple[str, str]]) -> str:
+    hashed = f"{exception_type.rpartition('.')[2]}\n{key}"
+    if roots:  # sorted: the tasks of a group fail in any order
+        hashed += "".join(sorted({f"\n{_strip_module(name)}\n{root}" for name, root in roots}))
+    digest = hashlib.sha256(hashed.encode(errors="backslashreplace")).hexdigest()
     return f"v{VERSION}-{digest[:16]}"

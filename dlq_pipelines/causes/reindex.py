@@ -40,7 +40,7 @@ def plan_reindex(
     """
     deaths: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in connection.run("cause.list_samples"):
-        deaths[compute_cause_key(row["sample"])][row["id"]] += 0
+        deaths[compute_cause_key(row["sample"]).id][row["id"]] += 0
     cache, after, read = FingerprintCache(), 0, 0
     while rows := connection.run("cause.fetch_classified", after=after, limit=BATCH).fetchall():
         keys = cache.fingerprint_deaths(

@@ -8,7 +8,7 @@ import pytest
 
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes import classify, reindex
-from dlq_pipelines.causes.fingerprint import Fingerprint, compute_cause_key, compute_fingerprint
+from dlq_pipelines.causes.fingerprint import Fingerprint, compute_cause_id, compute_fingerprint
 from dlq_pipelines.causes.reindex import CauseAlias, apply_reindex, plan_reindex
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
@@ -25,10 +25,10 @@ TYPES = [
 
 
 def _next_version(error: str | None) -> Fingerprint:
-    """Version 2: joins the first two types, and separates the messages of the third."""
+    """Version 3: joins the first two types, and separates the messages of the third."""
     old = compute_fingerprint(error)
     kind = "ConnectionError" if (error or "").endswith(": no") else (error or "")
-    return old._replace(id=f"v2-{hashlib.sha256(kind.encode()).hexdigest()[:16]}")
+    return old._replace(id=f"v3-{hashlib.sha256(kind.encode()).hexdigest()[:16]}")
 
 
 def _die(connection: Connection, error: str, count: int) -> None:
@@ -38,13 +38,13 @@ def _die(connection: Connection, error: str, count: int) -> None:
 
 @pytest.fixture
 def upgraded(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Connection:
-    """Create a catalogue of version 1, then switch the process to version 2."""
+    """Create a catalogue of version 2, then switch the process to version 3."""
     for error, count in zip(TYPES, (3, 2, 1), strict=True):
         _die(connection, error, count)
     classify.classify_deaths(connection, zone=UTC_ZONE)
-    monkeypatch.setattr(classify, "VERSION", 2)
+    monkeypatch.setattr(classify, "VERSION", 3)
     for module in (classify, reindex):
-        monkeypatch.setattr(module, "compute_cause_key", lambda error: _next_version(error).id)
+        monkeypatch.setattr(module, "compute_cause_key", _next_version)
     monkeypatch.setattr(classify, "compute_fingerprint", _next_version)
     return connection
 
@@ -63,13 +63,13 @@ def test_reindex_adds_new_fingerprints_to_the_causes_with_most_deaths(
     """Ids and deaths stay; later deaths get the same causes."""
     before = upgraded.execute("select id, cause_id from dlq.death order by id").fetchall()
     plan = plan_reindex(upgraded)
-    refused, reset, other = (compute_cause_key(error) for error in TYPES)
+    refused, reset, other = (compute_cause_id(error) for error in TYPES)
     both = _next_version(TYPES[0]).id
     assert CauseAlias(both, refused, 3, (reset,)) in plan
     assert CauseAlias(_next_version(TYPES[2]).id, other, 1, ()) in plan
     assert apply_reindex(upgraded, plan, audit=AUDIT, options=RunOptions(dry_run=True)) == 2
     assert (
-        one(upgraded, "select count(*) as n from dlq.cause_alias where fingerprint like 'v2-%'")[
+        one(upgraded, "select count(*) as n from dlq.cause_alias where fingerprint like 'v3-%'")[
             "n"
         ]
         == 0
@@ -95,4 +95,4 @@ def test_reindex_adds_new_fingerprints_to_the_causes_with_most_deaths(
 def test_reindex_uses_the_sample_of_a_cause_without_deaths(upgraded: Connection) -> None:
     """The ledger is purged, the catalogue is not."""
     upgraded.execute("delete from dlq.death")
-    assert {alias.cause_id for alias in plan_reindex(upgraded)} >= {compute_cause_key(TYPES[2])}
+    assert {alias.cause_id for alias in plan_reindex(upgraded)} >= {compute_cause_id(TYPES[2])}

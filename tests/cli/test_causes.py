@@ -2,13 +2,13 @@
 
 import json
 
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.postgres.connect import Connection
 from tests.cli.conftest import Run
 from tests.rows import add_events, kill, one
 
 ERROR = "KeyError: 'sku'"
-CAUSE = compute_cause_key(ERROR)
+CAUSE = compute_cause_id(ERROR)
 
 
 def test_classify_gives_deaths_their_cause_once(dlq: Run, connection: Connection) -> None:

@@ -17,7 +17,9 @@ from dlq_pipelines.causes.vocabulary import (
 
 _MAX_BODY = 8_000
 _MAX_VALUE = 400
-_JSON_START = re.compile(r"(?:\[\s*)?\{\s*\\?['\"](?=[\w@$])")
+_JSON_START = re.compile(
+    r"(?:\[\s*)?\{\s*\\?['\"](?=[\w@$])|(?<![\w)] )(?<!\w)(?:\[\s*)?\{\s*(?P<bare>[A-Za-z_]\w*: )"
+)
 _MARKUP_START = re.compile(
     r"(?i)<(?:!doctype|html|\?xml|error(?:response)?[\s>]|(?:soap|soapenv|s|env)[:\w-]*:|head>|fault)"
 )
@@ -28,6 +30,8 @@ _PAIR = re.compile(
       |(?P<number>-?[0-9]{1,9}\b)|\[\s*"(?P<first>(?:[^"\\]|\\.)*+)")""",
     re.VERBOSE,
 )
+# A key without quotes, as Node and MongoDB print objects.
+_BARE_KEY = re.compile(r"(?<=[{,\s])([A-Za-z_]\w{0,40}): ")
 _TAG = re.compile(
     r"(?i)<(?:\w{1,20}:)?(?P<key>code|message|faultcode|faultstring|reason|description|detail"
     r"|errorcode|errormessage|error|text)(?: [^<>]{0,100})?>(?P<value>[^<]{1,400})"
@@ -99,6 +103,8 @@ def summarize_data(message: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         lead, rest = lead[:-1], rest[1:]
     if lead[-1:] == "[" and rest[:1] == "]":
         lead, rest = lead[:-1], rest[1:]
+    if begin["bare"]:
+        body = _BARE_KEY.sub(r'"\1": ', body)
     found, names = ({}, ()) if is_data else _read_pairs(body)
     if BODY_STRONG_KEYS.isdisjoint(found) and not _has_error_status(found):
         return f"{lead}<object>{rest}", ()

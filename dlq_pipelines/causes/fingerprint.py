@@ -19,20 +19,24 @@ from dlq_pipelines.causes.vocabulary import FAILURE_KEYS, MONTHS
 VERSION = 2
 # The cache holds texts: their number and length bound its memory.
 _CACHED_TEXTS, _LONGEST_CACHED = 2_048, 8_192
-_CACHED_MASKS = 8_192
+_CACHED_MESSAGES = 8_192
 _MAX_DETAIL = 200
-# Shorter texts are masked first: most texts of a cause differ only in a number.
+# The numbers of shorter messages are masked before they are looked up.
 _LONGEST_MASKED = 1_000
 _STATUS = len(" 503")
 _NUMBER = re.compile(r" [0-9]++(?=[ ,;)\n]|: |\.?\Z)")
 _BEFORE_CODES = FAILURE_KEYS | {month.lower() for month in MONTHS} | {"port"}
+_CLOSING = frozenset("\"'`)]")
 _BARE_NAME = re.compile(r"[\w./$:-]+")
 _POSITION = re.compile(r" \([^()]{1,200}, line [0-9]+\)\Z")
 # The names of a cause in its title, if one detail makes up at least this share of it.
 TITLE_SHARE = 0.8
 _NAMED = re.compile(r"<(?:name|word)>")
 
-_Names = tuple[tuple[str, str], ...] | list[tuple[str, str]]
+_Names = tuple[tuple[str, str], ...]
+_Reading = tuple[str, _Names]
+# A text without any of these has no frames.
+_FRAMES = ('  File "', "\tat ", "\n   at", "\n    at")
 
 
 class CauseKey(NamedTuple):
@@ -75,7 +79,7 @@ def compute_fingerprint(error: str | None) -> Fingerprint:
     id_, detail = compute_cause_key(text)
     failure = parse_error(text)
     frame = find_app_frame(text)
-    message, _ = _select_message(failure.exception_type, failure.message)
+    message, _ = _select_message(_strip_module(failure.exception_type), failure.message)
     found = (
         build_template(message)
         if message or failure.exception_type
@@ -108,46 +112,59 @@ def compute_cause_id(error: str | None) -> str:
 
 
 def _compute_uncached_key(text: str) -> CauseKey:
-    if len(text) < _LONGEST_MASKED:
-        masked = _NUMBER.sub(_mask_number, text)
-        if masked != text:
-            return _compute_masked_key(masked)
-    return _compute_unmasked_key(text)
-
-
-def _mask_number(found: re.Match[str]) -> str:
-    """Replace a plain number that follows a word by zero; codes and statuses stay."""
-    number, text, start = found[0], found.string, found.start()
-    if len(number) == _STATUS and number[1] in "45":
-        return number
-    word = text[text.rfind(" ", 0, start) + 1 : start]
-    if not word.isalpha() or word.lower() in _BEFORE_CODES:
-        return number
-    return " 0"
-
-
-def _compute_unmasked_key(text: str) -> CauseKey:
     failure = parse_error(text)
-    message, names = _select_message(failure.exception_type, failure.message)
-    all_names: list[tuple[str, str]] = [*_name_fields(failure), *names]
+    names = _name_fields(failure)
     keys = []
     for root in failure.roots:
-        root_message, root_names = _select_message(root.type, root.message)
-        root_key, hidden = build_template_key(root_message)
-        keys.append((root.type, root_key))
-        all_names += root_names
-        all_names += _name_key(root.type, hidden)
-    if message or failure.exception_type:
-        key, hidden = build_template_key(message)
-        all_names += _name_key(failure.exception_type, hidden)
+        key, found = _read_message(root.type, root.message)
+        keys.append((root.type, key))
+        names += found
+    if failure.message or failure.exception_type:
+        key, found = _read_message(failure.exception_type, failure.message)
+        names += found
     else:
         key = _describe_cut_off_error(failure, find_app_frame(text)).key
-    detail = _choose_detail(failure, all_names, text)
+    detail = choose_detail(names) if names else ""
+    if not detail and not failure.truncated and any(mark in text for mark in _FRAMES):
+        detail = find_app_frame(text, is_own=True)[:_MAX_DETAIL]
     return CauseKey(_hash_failure(failure.exception_type, key, keys), detail)
 
 
 _cached_cause_key = lru_cache(_CACHED_TEXTS)(_compute_uncached_key)
-_compute_masked_key = lru_cache(_CACHED_MASKS)(_compute_unmasked_key)
+
+
+def _read_message(exception_type: str, message: str) -> _Reading:
+    """Return the key of a message, and the names in it with their nouns.
+
+    Most messages of a cause differ in a number only, and share a reading.
+    """
+    name = exception_type.rpartition(".")[2]
+    if len(message) >= _LONGEST_MASKED:
+        return _read_masked_message(name, message)
+    return _read_cached_message(name, _NUMBER.sub(_mask_number, message))
+
+
+def _read_masked_message(name: str, message: str) -> _Reading:
+    text, names = _select_message(name, message)
+    key, hidden = build_template_key(text)
+    noun = _NAMING_TYPES.get(name)
+    if noun and len(hidden) == 1 and not hidden[0][0]:
+        hidden = [(noun, hidden[0][1])]
+    return key, (*names, *hidden)
+
+
+_read_cached_message = lru_cache(_CACHED_MESSAGES)(_read_masked_message)
+
+
+def _mask_number(found: re.Match[str]) -> str:
+    """Replace a plain number that follows a word or a quote by zero; codes and statuses stay."""
+    number, text, start = found[0], found.string, found.start()
+    if len(number) == _STATUS and number[1] in "45":
+        return number
+    if text[start - 1 : start] in _CLOSING:
+        return " 0"
+    word = text[text.rfind(" ", 0, start) + 1 : start]
+    return number if not word.isalpha() or word.lower() in _BEFORE_CODES else " 0"
 
 
 def build_title(exception_type: str, template: str, detail: str = "", share: float = 0.0) -> str:
@@ -174,23 +191,6 @@ def _name_fields(failure: ParsedError) -> list[tuple[str, str]]:
     return [("constraint", ", ".join(sorted(set(failure.names)))[:_MAX_DETAIL])]
 
 
-def _choose_detail(failure: ParsedError, names: _Names, text: str) -> str:
-    detail = choose_detail(names) if names else ""
-    if (
-        not detail
-        and not failure.truncated
-        and ('  File "' in text or "\tat " in text or "\n   at" in text or "\n    at" in text)
-    ):
-        detail = find_app_frame(text, is_own=True)[:_MAX_DETAIL]
-    return detail
-
-
-def _name_key(exception_type: str, hidden: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the hidden names; the whole message of a KeyError is the name of a key."""
-    noun = _NAMING_TYPES.get(_strip_module(exception_type)) if len(hidden) == 1 else None
-    return [(noun, hidden[0][1])] if noun and not hidden[0][0] else hidden
-
-
 # Their whole message is the name of what is missing.
 _NAMING_TYPES = {
     "ClassNotFoundException": "class",
@@ -204,12 +204,11 @@ _NAMING_TYPES = {
 
 
 def _build_root_template(root: ExceptionLink) -> Template:
-    return build_template(_select_message(root.type, root.message)[0])
+    return build_template(_select_message(_strip_module(root.type), root.message)[0])
 
 
-def _select_message(exception_type: str, message: str) -> tuple[str, _Names]:
+def _select_message(name: str, message: str) -> tuple[str, _Names]:
     """Return the condensed message without the exception's name, which some libraries repeat."""
-    name = _strip_module(exception_type)
     if name and message.startswith(name):
         message = message.removeprefix(f"{name}: ")
     if message[-1:] == ")":  # a syntax error without its traceback: "... (orders.py, line 7)"

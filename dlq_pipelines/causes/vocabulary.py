@@ -70,7 +70,7 @@ KINDS = _set(
     " channel class collation collector column columns command configuration connector constant"
     " constraint consumer container conversion country currency cursor customer database dialect"
     " dictionary directory domain dtype encoding entity event exchange extension family field"
-    " file function group handler host image index job key keyspace language library mapping"
+    " file function group handler host image index job key keyspace language level library mapping"
     " method model module name named namespace node object operator option order package"
     " parameter parameters parser partition plugin pod policy portal procedure project property"
     " provider publication queue region relation repository role routine rule savepoint schema"
@@ -234,7 +234,7 @@ NAMED_KINDS = _set(
 )
 """Nouns before a name or before its colon: the detail of a cause."""
 
-COUNTRY_LEADS = _set("country currency for from in land locale of pair rate region to")
+COUNTRY_LEADS = _set("country currency for from in land locale location of pair rate region to")
 """Before two capitals, which are a country; before `ALL` or `TRY`, which are currencies then."""
 
 NO_COUNTRIES = _set(

@@ -11,13 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlq_pipelines.causes.detail import choose_detail
 from dlq_pipelines.causes.fingerprint import (
     Fingerprint,
     _cached_cause_key,
+    _read_masked_message,
+    _read_message,
     compute_cause_id,
     compute_cause_key,
     compute_fingerprint,
 )
+from dlq_pipelines.causes.tokens import KEPT_START, WORD_START
 from tests.causes.labelled import DATA, FILES, LANGUAGES, grouping, labelled_errors, labelled_file
 
 PAIRS = [
@@ -62,6 +66,7 @@ def test_labelled_pair_is_one_cause_or_two(case: dict[str, str]) -> None:
         ("formats_held_out", 0.97, 0.95),
         ("formats_workers", 0.97, 0.97),
         ("ecosystems", 0.95, 0.93),
+        ("ecosystems_second", 0.95, 0.95),
     ],
 )
 def test_texts_of_one_format_string_are_one_cause(name: str, share: float, f1: float) -> None:
@@ -217,6 +222,51 @@ def test_any_text_has_one_id(text: str) -> None:
     _cached_cause_key.cache_clear()
     assert seen == compute_cause_id(text) == compute_fingerprint(text).id
     assert compute_cause_key(text).detail == compute_fingerprint(text).detail
+
+
+FRAGMENTS = [
+    *("a", "Aa ", "1 ", "503 ", "a: ", "(", ")", "[", '{"a": ', "'", '"', "`", "<a", "<title>"),
+    *(
+        "\\",
+        "\n",
+        "\nCaused by: ",
+        "\nCaused by:\n",
+        " ---> ",
+        "[cause]: ",
+        "[errors]: [",
+        ": SELECT ",
+    ),
+    *("Traceback (most recent call last):\n", '\n  File "a", line 1, in b', "x@y.z': (550, b'"),
+    *("\nThe above exception was the direct cause", "http://", "$", "2026-01-01 00:00:00 ", "%A{"),
+    *("ERROR [main] ", "a=b ", " (after 1", "** (A) ", "\n    at x (", "\nNext ", "\nStack trace:"),
+    *(
+        "\n   0: a",
+        "+- Exception Group Traceback (most recent call last):\n",
+        "é1",
+        KEPT_START,
+        f"{WORD_START}a",
+    ),
+]
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=60).map("".join))
+def test_any_mixture_of_marks_has_one_cause_and_one_detail(text: str) -> None:
+    found = compute_fingerprint(text)
+    assert compute_cause_key(text) == (found.id, found.detail)
+
+
+@pytest.mark.parametrize("unit", FRAGMENTS)
+def test_text_of_ten_megabytes_has_a_cause(unit: str) -> None:
+    text = "ValueError: " + unit * (10_000_000 // len(unit))
+    assert compute_cause_id(text) == compute_cause_id(text)
+
+
+@given(st.sampled_from([text for text, _ in labelled_errors(variants=1)]), st.integers(0, 10**9))
+def test_masked_number_is_read_as_the_number_would_be(text: str, number: int) -> None:
+    """The cache of messages changes no result."""
+    for message in (f"{text} {number}", f"{number} {text}", text.replace(" ", f" {number} ", 1)):
+        read, full = _read_message("Error", message), _read_masked_message("Error", message)
+        assert (read[0], choose_detail(read[1])) == (full[0], choose_detail(full[1]))
 
 
 hostile = st.text(

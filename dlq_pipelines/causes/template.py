@@ -32,6 +32,7 @@ from dlq_pipelines.causes.tokens import (
     SHAPE,
     TOKEN,
     UNIT,
+    UNIT_END,
     UNIT_START,
     WORD_START,
 )
@@ -227,8 +228,10 @@ class _Reader:
         """Read the words after a key."""
         if key in FAILURE_KEYS:
             return reduce_words(text) if self.is_key else text
-        if key in VALUE_KEYS and not is_failure(text.lower()) and not COMPLAINT.search(text):
-            return "<text>"
+        if key in VALUE_KEYS:
+            if not is_failure(text.lower()) and not COMPLAINT.search(text):
+                return "<text>"
+            return reduce_words(text) if self.is_key else text
         self.names.append((key, text.partition(" ")[0]))
         return _hide_first_word(text)
 
@@ -251,18 +254,24 @@ class _Reader:
         if key and key not in FAILURE_KEYS:
             self.names.append((key, text))
             return "<word>"
-        if front in KINDS:
-            self.names.append((front, text))
+        noun = self._find_capital_noun(text, front, found)
+        if noun:
+            self.names.append((noun, text))
             return "<name>"
-        if "_" in text and self._is_rejected_value(front, found):
-            self.names.append((self.noun, text))
-            return "<name>"
-        if text in _ANSWERS:
-            return "<word>"
-        if len(text) < _WORDY and _is_currency_or_country(text, front):
-            self.names.append(("currency", text))
-            return "<name>"
+        if text in _UNITS and front[-1:].isdigit():
+            return f"{UNIT_START}{text}{UNIT_END}"
         return text if SQL_WORDS.isdisjoint(text.split(" ")) else "<keyword>"
+
+    def _find_capital_noun(self, text: str, front: str, found: re.Match[str]) -> str:
+        """Return the noun for capitals that are a value: a name, a currency, a country."""
+        if front in KINDS:
+            return front
+        if "_" in text and front == ":" and self._is_rejected_value(front, found):
+            return self.noun or "value"
+        if text in _ANSWERS:
+            return "value"
+        is_code = len(text) < _WORDY and _is_currency_or_country(text, front)
+        return "currency" if is_code else ""
 
     def read_url(self, token: str, _found: re.Match[str], _key: str) -> str:
         if self.before not in _ADVICE:
@@ -581,6 +590,7 @@ _POOL = re.compile(r"host='(?P<host>[^']{1,200})', port=(?P<port>[0-9]{1,5})")
 _FROM_LEADS = frozenset(("for", "from", "of", "image", "repository"))
 _CODE_ENDS = ("_constraint", "_violation", "_error", "_failure", "_exception")
 _VALIDATED = ("Validation failed", "validation failed", "Validation error")
+_UNITS = frozenset(("KB", "MB", "GB", "TB"))
 _ANSWERS = frozenset(("YES", "NO"))
 _ADVICE = frozenset(("see", "visit", "info", "check", "docs", "at", "help"))
 _WORDS_TOO = frozenset(("ALL", "PEN", "SOS", "TOP", "TRY"))

@@ -67,14 +67,15 @@ SENTENCE_KEYS = _set("desc description detail details message msg reason")
 
 KINDS = _set(
     "account aggregate argument attribute backend branch bucket called caller carrier cast"
-    " channel class collation collector column columns command configuration connector constant"
-    " constraint consumer container conversion country currency cursor customer database dialect"
-    " dictionary directory domain dtype encoding entity event exchange extension family field"
-    " file function group handler host image index job key keyspace language level library mapping"
-    " method model module name named namespace node object operator option order package"
-    " parameter parameters parser partition plugin pod policy portal procedure project property"
-    " provider publication queue region relation repository role routine rule savepoint schema"
-    " sequence server service statement statistics stream subscription table tables tablespace"
+    " channel city class collation collector column columns command configuration connector"
+    " constant constraint consumer container conversion country courier currency cursor customer"
+    " database depot dialect dictionary directory domain driver dtype encoding entity event"
+    " exchange extension family field file function group handler host image index job key"
+    " keyspace language level library mapping method model module name named namespace node"
+    " object operator option order package parameter parameters parser partition plugin pod"
+    " policy portal procedure product project property provider publication queue region"
+    " relation repository role routine rule savepoint schema sequence server service shop"
+    " statement station statistics store stream subscription supplier table tables tablespace"
     " task template tenant tipo topic trigger typ type types user variable view views warehouse"
     " worker workspace wrapper"
 )
@@ -218,7 +219,7 @@ COUNTED_NOUNS = _set(
 
 NOISE_NAMES = _set(
     "access connection data element entries entry error errors false format id item key level"
-    " lock name names nil none null object pool rate record request response result row string"
+    " lock name names nil none null object pool port rate record request response result row string"
     " that the this transaction true undefined unknown value values"
 )
 """Never a name of what failed."""

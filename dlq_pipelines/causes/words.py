@@ -235,7 +235,7 @@ def _starts_with_name(words: list[str]) -> bool:
 
 def _find_announcing_noun(place: _Place) -> str:
     """Return the noun that announces this word as a name; empty without one."""
-    word, one, _, _, after, _, is_before_last = place
+    word, one, two, _, after, _, is_before_last = place
     if after == "operation" and one == "the" and word[0].isupper():
         return after
     if word.lower() not in FIELD_ADJECTIVES:
@@ -245,8 +245,9 @@ def _find_announcing_noun(place: _Place) -> str:
             return "host"
     if one not in _ANNOUNCING or word in FUNCTION_WORDS or _is_state(place) or word[0] == "<":
         return ""
-    is_kind = word in KINDS and not (one in _OWNERS and after in VERBS)
-    if one in HOST_LEADS and word not in KINDS:
+    is_owned = (one in _OWNERS and after in VERBS) or (one == "host" and two == "resolve")
+    is_kind = word in KINDS and not is_owned
+    if one in HOST_LEADS and (word not in KINDS or one != "resolve"):
         return one
     return one if one in KINDS and not is_kind and _is_announced_name(place) else ""
 

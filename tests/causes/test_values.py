@@ -181,3 +181,40 @@ def test_counted_and_numbered_things_have_no_status(text: str) -> None:
 def test_code_is_a_code_only_where_a_failure_announces_it(text: str, *, is_code: bool) -> None:
     one, other = compute_cause_id(text.format(10000)), compute_cause_id(text.format(20000))
     assert (one != other) == is_code
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Couldn't find Order with 'id'=7", "Couldn't find User with 'id'=9"),
+        ("No handler for event order.created", "No handler for event mail.sent"),
+        ("Depot Gdansk is closed", "Depot Warsaw is closed"),
+        ("user anna not found", "user jens not found"),
+        ("worker-7d9f8c6b5-x2x4z died", "worker-55c99-abcde died"),
+        ("size 10 MB exceeds 5 MB", "size 10 KB exceeds 5 KB"),
+        ("Retry 3/5 failed", "Retry 4/5 failed"),
+        ("IBAN DE89370400440532013000 invalid", "IBAN PL61109010140000071219812874 invalid"),
+        ("no courier for Berlin", "no courier for Paris"),
+    ],
+)
+def test_name_of_any_kind_is_a_value(one: str, other: str) -> None:
+    assert compute_cause_id(one) == compute_cause_id(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Cannot connect to server", "Cannot connect to database"),
+        ("failed with Bad Gateway", "failed with Gateway Timeout"),
+        ("Order 7: customer is blocked", "Order 7: customer is unknown"),
+        ("Validation failed: Email can't be blank", "Validation failed: Email is invalid"),
+        ("Delivery failed: 'No rate was found'", "Delivery failed: 'No address was found'"),
+        ("Invalid address: street missing", "Invalid address: city missing"),
+        ("label not printed: printer offline", "label not printed: paper jam"),
+        ("connect ECONNREFUSED 10.0.0.1:80", "connect ETIMEDOUT 10.0.0.1:80"),
+        ("price is negative", "price is missing"),
+        ("cancelled by Customer Service", "cancelled by customer"),
+    ],
+)
+def test_reason_is_not_a_value(one: str, other: str) -> None:
+    assert compute_cause_id(one) != compute_cause_id(other)

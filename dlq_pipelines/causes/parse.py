@@ -1,18 +1,23 @@
-"""Parses an error text into exception type, root type and message.
+"""Parses an error text into the outer exception and the exceptions at the root of its chain.
 
-A worker stores a message, a traceback of Python, Java, .NET or Node with its chain of causes, or a
-part of one. The parser skips frames and finds the relevant lines by the marks around them, so a
-traceback of a few kilobytes costs little more than a message.
+A worker stores a message, a traceback of Python, Java, .NET, Node, Ruby, PHP, Rust or Elixir with
+its chain of causes, or a part of one. The parser skips frames and finds the relevant lines by the
+marks around them, so a traceback of a few kilobytes costs little more than a message.
 """
 
 import re
 import unicodedata
 from typing import NamedTuple
 
+from dlq_pipelines.causes.prefix import strip_log_prefix
 from dlq_pipelines.text import sanitize_text
 
 # An error may be megabytes long. Python prints the outer exception last, other languages first.
 _HALF = 16_384
+_MAX_MESSAGE, _MAX_BODY = 2_000, 8_000
+# An exception group may have thousands of leaves.
+_MAX_LEAVES = 20
+_SHORT, _MAX_AWAITED = 200, 2
 
 _PYTHON = "Traceback (most recent call last):"
 _PYTHON_GROUP = "Exception Group Traceback (most recent call last):"
@@ -27,53 +32,75 @@ _MARGIN = re.compile(r"(?m)^[ |+-]*(?: [0-9]+ -+$)?")
 # The first line after the frames that is not indented names the exception.
 _RAISED = re.compile(r"\n([A-Za-z_][\w.<>]{0,200}+)(?:: ?|(?=\n|\Z))")
 # Elsewhere the name must look like an exception: "OrderError: ", "Error [ERR_ASSERTION]: ",
-# "SqlException (0x80131904): ".
-_TYPED = re.compile(
+# "SqlException (0x80131904): ", "SocketException (111): ".
+_TYPE = (
     r"(?P<type>(?:[A-Za-z_]\w{0,100}+(?:\.|::|\\|\$))*+"
-    r"(?:[A-Z]\w*?(?:Error|Exception|Warning|Failure|Fault|Timeout|Interrupt|Exit)"
+    r"(?:_?[A-Z]\w*?(?:Error|Exception|Warning|Failure|Fault|Timeout|Interrupt|Exit|Rendezvous)"
     r"|[A-Z][a-z]++(?:[A-Z][a-z]++)++|Error"
-    r"|(?<=\.)[A-Z][A-Za-z]+|(?<=[.:])(?:error|timeout|gaierror|herror)))"
-    r"(?: \[(?P<code>[A-Z][A-Z0-9_]*+)\]| \(0x[0-9A-Fa-f]{8}\))?+(?:: ?|\Z)"
+    r"|(?<=[.$])[A-Z][A-Za-z]+|(?<=::)[A-Z][A-Za-z0-9]+|(?<=[.:])(?:error|timeout|gaierror|herror)))"
+)
+_TYPED = re.compile(
+    rf"{_TYPE}"
+    r"(?:`[0-9]\[[\w.,`\[\] ]{1,200}\])?"
+    r"(?: \[(?P<code>[A-Z][A-Z0-9_]*+)\]| \(0x[0-9A-Fa-f]{8}\)| \((?P<number>[0-9]{1,6})\))?+"
+    r"(?:: ?|\Z)"
 )
 _REPR = re.compile(
     r"(?P<type>[A-Za-z_][\w.]{0,200}+)\((?P<quote>['\"])(?P<message>.*)(?P=quote),?\)"
 )
-# The prefixes that runtimes and logs write before the first line.
+# Ruby and Rails: "ActiveRecord::RecordNotFound (Couldn't find Order):". The end may be cut off.
+_RUBY = re.compile(rf"{_TYPE} \((?=[A-Za-z])(?P<message>.+)")
+_ELIXIR = re.compile(r"\*\* \((?P<type>[A-Za-z][\w.]{0,200}+)\) ?")
+_PHP = re.compile(r"exception '(?P<type>[\w\\]{1,200}+)' with message '")
+_PANIC = re.compile(
+    r"thread '[^'\n]{0,100}' (?:\([0-9]+\) )?panicked at (?:'|[^\s,]{1,300}:[0-9]+:[0-9]+:\s+)"
+)
+_PANIC_PLACE = re.compile(r"', [^\s,']{1,300}:[0-9]+(?::[0-9]+)?\Z")
+# The prefixes that runtimes write before the first line.
 _LEADS = re.compile(
-    r"(?:Exception in thread \"[^\"\n]{0,200}\" |Uncaught |Unhandled exception\. "
-    r"|Unhandled Exception: |Caused by: |PHP Fatal error:  Uncaught |\[?(?:ERROR|FATAL)\]?:\s+)"
+    r"(?:Exception in thread \"[^\"\n]{0,200}\" |(?:Unc|C)aught |Unhandled exception\. "
+    r"|Unhandled [Ee]xception:\s|Caused by: |(?:PHP )?Fatal error:  ?(?:Uncaught )?"
+    r"|\[?(?:ERROR|FATAL)\]?:[ \t]{1,8}){1,3}"
 )
-_LINKS = ("\nCaused by: ", "---> ", "[cause]: ")
-# Node's causes all have the type "Error"; their code distinguishes them:
-# "Error: connect ECONNREFUSED 10.0.0.7:443".
-_CAUSE = re.compile(
-    r"(?:\nCaused by: |---> |\[cause\]: )(?:\([^()\n]{0,100}\) ?)?"
-    r"(?P<type>[A-Za-z_][\w.$]{0,200}+)(?:(?<=: Error): [a-z ]{0,40}(?P<code>E[A-Z_]{3,40}+)\b)?"
-)
-_FRAME = re.compile(r"\n\s+at ([\w.$<>\[\] /@-]{1,200})")
+_LEAD_LETTERS, _SPECIAL = frozenset("EUCFPc[u"), frozenset("*[et")
+# Where the next cause of a chain begins. "Caused by:" at the end of a line precedes lines.
+_LINK = re.compile(r"(?:\nCaused by: ?| ---> |\[cause\]: |\n *\*\* \(EXIT\) |\nCaused by:\n)")
+_INNER = re.compile(r"\(Inner Exception #[0-9]+\) ?")
+_LEAF = re.compile(r"\n\s+(?P<head>(?:[A-Z]\w{0,80})?Error(?: \[[A-Z_0-9]+\])?: [^\n]{1,300})")
+_NUMBERED = re.compile(r"(?:\A|\n) {1,8}(?P<number>[0-9]{1,2}): +(?P<message>[^\n]*)")
+_FRAME = re.compile(r"\n\s+at ([\w.$<>\[\] /@-]{1,200})([^\n]{0,300})")
+_RUNTIME_PLACE = re.compile(r"node_modules|node:|\A:|<anonymous>")
 _PYTHON_PLACE = re.compile(r'File "([^"\n]{1,500})", line [0-9]+(?:, in (\S{1,200}))?')
 _LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python3|[\\/]Lib[\\/]|<frozen |<string>")
 _RUNTIME = (
-    "java.",
-    "javax.",
-    "jdk.",
-    "sun.",
-    "System.",
-    "node:",
-    "Object.<anonymous>",
-    "new NodeError",
+    *("java.", "javax.", "jakarta.", "jdk.", "sun.", "kotlin.", "kotlinx.", "scala.", "akka."),
+    *("com.fasterxml.", "com.mysql.", "com.zaxxer.", "feign.", "io.grpc.", "io.lettuce."),
+    *("io.netty.", "okhttp3.", "org.apache.", "org.eclipse.", "org.hibernate.", "reactor."),
+    *("org.postgresql.", "org.springframework.", "System.", "Microsoft.", "Npgsql."),
+    *("node:", "process.", "new", "ignore-listed", "Object.<anonymous>"),
 )
 
 # PostgreSQL's further fields, which some drivers join into one line. Their values differ by event.
 _FIELDS = (" LINE 1: ", " DETAIL: ", " HINT: ", " CONTEXT: ", " Detail: ", " Hint: ", " Position: ")
 # A further line with the reason of the failure: "Reason: Not Found", "ErrorCode:BlobNotFound".
 _REASON_LINE = re.compile(
-    r"\n[ \t]*+(?:Error ?Code|Error|Reason|Status|The server responded with|error|status) ?[:=]"
-    r"[^\n]{1,300}+"
+    r"\n[ \t]*+(?:Error ?Code|Error|Error [Mm]essage|Reason|Status|The server responded with|error"
+    r"|status|Code|Response(?: content| body)?) ?[:=][^\n]{1,300}+"
 )
 _OPEN_ENDS = (":", "{", "(", "[", "with")
+# Lines between an open end and the reason: echoed source with its arrow, rulers, bullets alone.
+_ECHO = re.compile(r"\s*(?:→|>|[0-9]+\s|[-=~^*]+\s*\Z|[})\]]|\Z|at |/\S+:[0-9]+)")
+_DATA = ("{", "[{")
+_MARKUP = ("<html", "<head", "<body", "<?xml", "<!doct", "<error", "<soap", "<s:env", "<env:")
 _VALIDATION = re.compile(r"[0-9]+ validation errors? for (\S{1,200})")
 _INVALID_FIELD = re.compile(r"\n(\S[^\n]{0,200})\n +([^\n]{1,300}?) [\[(]type=([\w.]{1,100})")
+
+
+class ExceptionLink(NamedTuple):
+    """One exception of a chain: its type, empty if unnamed, and its message."""
+
+    type: str
+    message: str
 
 
 class ParsedError(NamedTuple):
@@ -87,6 +114,7 @@ class ParsedError(NamedTuple):
         truncated: a part of the traceback is missing.
         names: what the message concerns but does not name in its first line, such as the fields
             of a validation.
+        roots: the exception at the root of the chain with its message, or the leaves of a group.
     """
 
     exception_type: str
@@ -94,36 +122,51 @@ class ParsedError(NamedTuple):
     message: str
     truncated: bool
     names: tuple[str, ...] = ()
+    roots: tuple[ExceptionLink, ...] = ()
+
+
+# The exception that a line names, its message, and the names of the fields of a validation.
+_Head = tuple[str, str, tuple[str, ...]]
 
 
 def parse_error(error: str) -> ParsedError:
     """Parse an error text."""
-    text = normalize_text(error)
+    text = strip_log_prefix(normalize_text(error))
+    if "\n" not in text and " ---> " not in text:
+        head = _read_head(text, 0)
+        return ParsedError(head[0], "", head[1], text.startswith(("at ", "... ")), head[2])
     if _PYTHON_GROUP in text:
         return _parse_python_group(text)
     start = _find_last_frame(text)
     return _parse_other(text) if start < 0 else _parse_python(text, start)
 
 
-def find_app_frame(error: str) -> str:
-    """Return the innermost frame in the application's own code; empty without a trace."""
+def find_app_frame(error: str, *, is_own: bool = False) -> str:
+    """Return the innermost frame in the application's own code; empty without a trace.
+
+    If all frames are in libraries, it is the innermost of them, or with `is_own` empty.
+    """
     text = normalize_text(error)
-    return (
-        _find_other_app_frame(text) if _find_last_frame(text) < 0 else _find_python_app_frame(text)
-    )
+    find = _find_other_app_frame if _find_last_frame(text) < 0 else _find_python_app_frame
+    frame, own = find(text)
+    return own if is_own else own or frame
 
 
 def _find_last_frame(text: str) -> int:
     """Return the offset of a Python traceback's last frame, or of its head if it has no frames.
 
-    Returns -1 if the text has no Python traceback.
+    Returns -1 if the text has no Python traceback. Frames as Rollbar prints them follow a head that
+    names a class: they are no traceback.
     """
     if "Traceback" not in text and 'File "' not in text:
         return -1
     frame = text.rfind(_PYTHON_FRAME)
-    return max(
-        frame, text.find(_PYTHON, frame + 1), 0 if text.startswith(_PYTHON_FRAME[1:]) else -1
-    )
+    head = text.find(_PYTHON, frame + 1)
+    if frame >= 0 and head < 0 and _PYTHON not in text and not text.startswith(_PYTHON_FRAME[1:]):
+        first = text[:500].partition("\n")[0]
+        if not _RAISED.search(text, frame) and _TYPED.match(first):
+            return -1
+    return max(frame, head, 0 if text.startswith(_PYTHON_FRAME[1:]) else -1)
 
 
 def normalize_text(error: str) -> str:
@@ -144,11 +187,12 @@ def _parse_python(text: str, start: int) -> ParsedError:
         else []
     )
     headless = not text.startswith(_PYTHON) and _is_headless(text)
-    root = _find_python_root(text, min(links)) if links else ""
+    root = _find_python_root(text, min(links)) if links else None
+    roots, root_type = ((root,), root.type) if root else ((), "")
     if raised is None:
-        return ParsedError("", root, "", truncated=True)
+        return ParsedError("", root_type, "", truncated=True, roots=roots)
     message, names = _read_message(text, raised.end())
-    return ParsedError(raised[1], root, message, headless, names)
+    return ParsedError(raised[1], root_type, message, headless, names, roots)
 
 
 def _is_headless(text: str) -> bool:
@@ -157,17 +201,19 @@ def _is_headless(text: str) -> bool:
     return frame >= 0 and _PYTHON not in text[:frame]
 
 
-def _find_python_root(text: str, link: int) -> str:
-    """Return the type of the first exception: Python prints the root of a chain first."""
+def _find_python_root(text: str, link: int) -> ExceptionLink | None:
+    """Return the first exception: Python prints the root of a chain first."""
     after = max(text.rfind(_PYTHON_FRAME, 0, link), text.rfind(_PYTHON, 0, link))
-    if after < 0 and (typed := _TYPED.match(text)):
-        return typed["type"]
+    if after < 0 and (typed := _TYPED.match(text[: min(link, 500)].partition("\n")[0])):
+        return ExceptionLink(typed["type"], _read_message(text[:link], typed.end())[0])
     raised = _RAISED.search(text, max(after, 0), link)
-    return raised[1] if raised else ""
+    if raised is None:
+        return None
+    return ExceptionLink(raised[1], _read_message(text[:link], raised.end())[0])
 
 
-def _find_python_app_frame(text: str) -> str:
-    """Return the last frame outside libraries; the last frame if all are in libraries."""
+def _find_python_app_frame(text: str) -> tuple[str, str]:
+    """Return the last frame, and the last frame outside libraries."""
     end, innermost = len(text), ""
     for _ in range(30):
         end = text.rfind('  File "', 0, end)
@@ -177,8 +223,8 @@ def _find_python_app_frame(text: str) -> str:
         shown = _format_place(place[1], place[2])
         innermost = innermost or shown
         if not _LIBRARY.search(place[1]):
-            return shown
-    return innermost
+            return innermost, shown
+    return innermost, ""
 
 
 def _format_place(path: str, function: str | None) -> str:
@@ -187,52 +233,139 @@ def _format_place(path: str, function: str | None) -> str:
 
 
 def _parse_python_group(text: str) -> ParsedError:
-    """Parse an exception group. Its root types are its leaves, sorted: tasks fail in any order."""
+    """Parse an exception group. Its roots are its leaves: tasks fail in any order."""
     flat = "\n" + _MARGIN.sub("", text)
-    types = [
-        found[1] for found in _RAISED.finditer(flat) if found[1].rpartition(".")[2][:1].isupper()
+    raised = [
+        found for found in _RAISED.finditer(flat) if found[1].rpartition(".")[2][:1].isupper()
     ]
-    outer = next((found for found in _RAISED.finditer(flat) if found[1].endswith("Group")), None)
-    leaves = sorted(
-        {
-            name
-            for name in types
-            if not name.endswith("Group") and name not in ("Exception", "Traceback")
-        }
-    )
+    outer = next((found for found in raised if found[1].endswith("Group")), None)
+    leaves = {
+        ExceptionLink(found[1], _read_message(flat, found.end())[0])
+        for found in raised
+        if not found[1].endswith("Group") and found[1] not in ("Exception", "Traceback")
+    }
     message = _read_message(flat, outer.end())[0] if outer else ""
     return ParsedError(
-        outer[1] if outer else "", "+".join(leaves), message, truncated=outer is None
+        outer[1] if outer else "",
+        "+".join(sorted({leaf.type for leaf in leaves})),
+        message,
+        truncated=outer is None,
+        roots=tuple(sorted(leaves)[:_MAX_LEAVES]),
     )
 
 
 def _parse_other(text: str) -> ParsedError:
-    """Parse a message, or a trace of Java, .NET or Node: outer exception first, root last."""
+    """Parse a message, or a trace of another language: outer exception first, root last."""
     start, cut = _find_primary_line(text)
-    if lead := _LEADS.match(text, start):
+    roots: tuple[ExceptionLink, ...]
+    if "\nNext " in text and "\nStack trace:" in text:  # PHP prints the root first
+        outer = text.rfind("\nNext ") + len("\nNext ")
+        head, roots = _read_head(text, outer), (_link(_read_head(text, start)),)
+    elif _is_report(text):
+        head, roots = _parse_report(text)
+    else:
+        head = _read_head(text, start)
+        roots = () if cut else _find_roots(text)
+    root_type = "+".join(sorted({root.type for root in roots if root.type}))
+    return ParsedError(head[0], root_type, head[1], cut, head[2], roots)
+
+
+def _link(head: _Head) -> ExceptionLink:
+    return ExceptionLink(head[0], head[1])
+
+
+def _is_report(text: str) -> bool:
+    """Whether the text is a report of eyre: "Error: " and numbered lines."""
+    return text.startswith("Error:") and _NUMBERED.match(text.partition("\n")[2][:40]) is not None
+
+
+def _parse_report(text: str) -> tuple[_Head, tuple[ExceptionLink, ...]]:
+    lines = list(_NUMBERED.finditer("\n" + text.partition("\n")[2].partition("\n\n")[0]))
+    head: _Head = ("Error", lines[0]["message"].strip(), ())
+    roots = (ExceptionLink("", lines[-1]["message"].strip()),) if len(lines) > 1 else ()
+    return head, roots
+
+
+def _read_head(text: str, start: int) -> _Head:
+    """Read the exception and the message at `start`."""
+    if text[start : start + 1] in _LEAD_LETTERS and (lead := _LEADS.match(text, start)):
         start = lead.end()
-    first = text[start : start + 2_000].partition("\n")[0].rstrip()
+    first = text[start : start + _MAX_MESSAGE]
+    if "\n" in first:
+        first = first.partition("\n")[0].rstrip()
+    if first[:1] in _SPECIAL and (head := _read_special_head(text, start, first)):
+        return head
     # A type ends at a colon, or at the end of a line that has at most a code after it.
     typed = _TYPED.match(first) if ":" in first or first.count(" ") <= 1 else None
     if typed:
         exception_type = typed["type"] + (f" [{typed['code']}]" if typed["code"] else "")
         message, names = _read_message(text, start + typed.end())
-    elif first[-1:] == ")" and (quoted := _REPR.fullmatch(first)):
-        exception_type, message, names = quoted["type"], quoted["message"], ()
-    else:
-        exception_type = ""
-        message, names = _read_message(text, start)
-    alone = cut or (len(first) == len(text) and " ---> " not in first)
-    return ParsedError(exception_type, "" if alone else _find_root(text), message, cut, names)
+        number = f"error {typed['number']}: " if typed["number"] else ""
+        return exception_type, number + message, names
+    if first[-1:] == ")" and (quoted := _REPR.fullmatch(first)):
+        return quoted["type"], quoted["message"], ()
+    if " (" in first and (ruby := _RUBY.match(first)):
+        qualifier, _, message = ruby["message"].partition("): ")
+        if not message or "(" in qualifier:
+            message = ruby["message"].removesuffix(":").removesuffix(")")
+        return ruby["type"], _strip_fields(message), ()
+    return "", *_read_message(text, start)
 
 
-def _find_root(text: str) -> str:
-    """Return the type of the last cause: all languages but Python print the root last."""
-    at = max(text.rfind(link) for link in _LINKS)
-    cause = _CAUSE.match(text, at) if at >= 0 else None
-    if cause is None:
-        return ""
-    return f"{cause['type']} [{cause['code']}]" if cause["code"] else cause["type"]
+def _read_special_head(text: str, start: int, first: str) -> _Head | None:
+    """Read the first line of Elixir, of Node's inspect(), of PHP 5 and of a panic."""
+    if elixir := _ELIXIR.match(first):
+        return elixir["type"], *_read_message(text, start + elixir.end())
+    if first[0] == "[" and (typed := _TYPED.match(first[1:])):
+        message = first[1 + typed.end() :].removesuffix("{").rstrip().removesuffix("]")
+        code = f" [{typed['code']}]" if typed["code"] else ""
+        return typed["type"] + code, _strip_fields(message), ()
+    if php := _PHP.match(first):
+        message = text[start + php.end() : start + _MAX_MESSAGE].partition("\nStack trace:")[0]
+        return php["type"], message.rpartition("' in ")[0] or message, ()
+    if panic := _PANIC.match(text, start):
+        message = text[panic.end() : panic.end() + _MAX_MESSAGE].partition("\n")[0]
+        return "panic", _PANIC_PLACE.sub("", message), ()
+    return None
+
+
+def _find_roots(text: str) -> tuple[ExceptionLink, ...]:
+    """Return the last cause: all languages but Python and PHP print the root last."""
+    link = None
+    for found in _LINK.finditer(text):
+        link = found
+    if link is None:
+        return ()
+    if link[0] == "[cause]: " and (leaves := _find_leaves(text, link.end())):
+        return leaves
+    if link[0].endswith(":\n") or text[link.end() : link.end() + 1] == "\n":
+        return _find_lines(text, link.end())
+    at = link.end()
+    if inner := _INNER.match(text, at):
+        at = inner.end()
+    end = text.find("\n", at)
+    head = _read_head(text if end < 0 else text[: at + _MAX_BODY], at)
+    return (_link(head),)
+
+
+def _find_leaves(text: str, start: int) -> tuple[ExceptionLink, ...]:
+    """Return the errors of an AggregateError that has no message of its own."""
+    errors = text.find("[errors]: [", start)
+    if errors < 0:
+        return ()
+    heads = {_link(_read_head(leaf["head"], 0)) for leaf in _LEAF.finditer(text, errors)}
+    return tuple(sorted(heads)[:_MAX_LEAVES])
+
+
+def _find_lines(text: str, start: int) -> tuple[ExceptionLink, ...]:
+    """Return the last of Rust's numbered causes, or the exception that Ruby prints on a line."""
+    block = text[start : start + _MAX_BODY].strip("\n").partition("\n\n")[0]
+    numbered = None
+    for found in _NUMBERED.finditer(block):
+        numbered = found
+    if numbered:
+        return (ExceptionLink("", numbered["message"].strip()),)
+    return (_link(_read_head(block.lstrip(), 0)),) if block else ()
 
 
 def _find_primary_line(text: str) -> tuple[int, bool]:
@@ -247,32 +380,64 @@ def _find_primary_line(text: str) -> tuple[int, bool]:
     return 0, False
 
 
-def _find_other_app_frame(text: str) -> str:
+def _find_other_app_frame(text: str) -> tuple[str, str]:
+    """Return the first frame, and the first frame outside libraries."""
     if " at " not in text and "\tat " not in text:
-        return ""
-    frames = [found[1].strip() for found in _FRAME.finditer(text[:8_192])]
-    own = (frame for frame in frames if not frame.startswith(_RUNTIME))
-    return next(own, frames[0] if frames else "")
+        return "", ""
+    first = ""
+    for found in _FRAME.finditer(text[:8_192]):
+        frame = found[1].strip()
+        first = first or frame
+        if not frame.startswith(_RUNTIME) and not _RUNTIME_PLACE.search(found[2]):
+            return first, frame
+    return first, ""
 
 
 def _read_message(text: str, start: int) -> tuple[str, tuple[str, ...]]:
     """Return the message at `start`, and the names of the fields that a validation rejects."""
     end = text.find("\n", start)
     if end < 0:
-        return _strip_fields(text[start:].strip()), ()
+        message = text[start:].strip()
+        return message if len(message) < _SHORT and ": " not in message else _strip_fields(
+            message
+        ), ()
     message = text[start:end].strip()
     if checked := _VALIDATION.match(message):
         return _summarize_validation(checked[1], text[end : end + 4_096])
+    if (
+        message.startswith(_DATA)
+        or message.endswith(_DATA)
+        or ("<" in message and any(mark in message.lower() for mark in _MARKUP))
+    ):
+        return text[start : start + _MAX_BODY].strip(), ()
     awaited = text[start - 1 : start] in {":", " "} if not message else message.endswith(_OPEN_ENDS)
     if awaited:
-        message = " ".join([message, *text[end : end + 2_000].split("\n")[1:3]]).strip()
+        message = _read_awaited_lines(message, text[end : end + _MAX_MESSAGE])
+    elif message.count('"') % 2:
+        message = " ".join([message, *text[end : end + _MAX_MESSAGE].split("\n")[1:3]])
     elif reason := _REASON_LINE.search(text, end, end + 500):
         message += reason[0].replace("\n", " ", 1)
     return _strip_fields(message), ()
 
 
+def _read_awaited_lines(message: str, rest: str) -> str:
+    """Append the lines after an open end, up to a line that ends the sentence."""
+    lines = [message] if message else []
+    for line in rest.split("\n")[1:]:
+        if line.startswith("Traceback"):
+            break
+        if lines and not lines[-1].endswith(_OPEN_ENDS) and len(lines) > _MAX_AWAITED:
+            break
+        if not _ECHO.match(line):
+            lines.append(line.strip())
+            # The status of gRPC precedes its details: "status = X", "details = y".
+            if not lines[-1].endswith((*_OPEN_ENDS, ",")) and not lines[-1].startswith("status = "):
+                break
+    return " ".join(lines)
+
+
 def _strip_fields(message: str) -> str:
-    message = message[:2_000].partition(" ---> ")[0]
+    message = message[:_MAX_MESSAGE].partition(" ---> ")[0]
     if ": " in message:
         for field in _FIELDS:
             message = message.partition(field)[0]

@@ -1,4 +1,4 @@
-"""Proposes pairs of causes to merge: their templates are equal but for one word.
+"""Proposes causes to merge: pairs and groups whose templates are equal but for one word.
 
 A person decides: two failures that differ in one word may need two fixes.
 """
@@ -12,7 +12,8 @@ from dlq_pipelines.causes.catalogue import Cause
 
 # In a short message one word matters: "connection refused" and "connection reset" are two causes.
 _MIN_WORDS = 5
-# If more causes than this share all but one word, that word matters, as an error code does.
+# More causes than this that share all but one word are one group instead of pairs: the word is a
+# value that the template shows, unless it is a code.
 _MAX_ALIKE = 5
 
 
@@ -34,6 +35,29 @@ class MergeProposal:
 
 
 @dataclass(frozen=True)
+class MergeGroup:
+    """Causes that differ in one word only, with the evidence: "15 causes differ only in <word>".
+
+    Attributes:
+        cause: the one with most deaths, to merge the others into.
+        others: the others, the one with most deaths first.
+        differs: the word of each at the place where they differ, in the same order.
+        template: the common template, with `…` at that place.
+        words: the number of words that all templates share.
+    """
+
+    cause: Cause
+    others: tuple[Cause, ...]
+    differs: tuple[str, ...]
+    template: str
+    words: int
+
+    def describe_difference(self) -> str:
+        """Return the evidence as a sentence."""
+        return f"{len(self.others) + 1} causes differ only in one word: {self.template}"
+
+
+@dataclass(frozen=True)
 class _Shortened:
     """A cause whose template lost the word at one place; None: it lost none."""
 
@@ -50,6 +74,34 @@ def find_similar_causes(causes: Sequence[Cause]) -> list[MergeProposal]:
     found = {(pair.cause.id, pair.other.id): pair for pair in _list_pairs(causes)}
     return sorted(
         found.values(), key=lambda pair: (-pair.other.deaths, pair.cause.id, pair.other.id)
+    )
+
+
+def find_similar_groups(causes: Sequence[Cause]) -> list[MergeGroup]:
+    """Return groups of more than five causes with one exception type that differ in one word.
+
+    Words with digits are codes, which matter. The groups with most causes come first.
+    """
+    groups = []
+    for (_, words), alike in _group_by_shortened_template(causes).items():
+        by_place: defaultdict[int, list[_Shortened]] = defaultdict(list)
+        for item in alike:
+            if item.at is not None and not any(map(str.isdigit, item.word)):
+                by_place[item.at].append(item)
+        for at, items in by_place.items():
+            if len(items) > _MAX_ALIKE:
+                groups.append(_build_group(items, words, at))
+    return sorted(groups, key=lambda group: (-len(group.others), group.cause.id, group.template))
+
+
+def _build_group(items: list[_Shortened], words: tuple[str, ...], at: int) -> MergeGroup:
+    ranked = sorted(items, key=lambda item: (-item.cause.deaths, item.cause.id))
+    return MergeGroup(
+        ranked[0].cause,
+        tuple(item.cause for item in ranked[1:]),
+        tuple(item.word for item in ranked),
+        " ".join([*words[:at], "…", *words[at:]]),
+        len(words),
     )
 
 

@@ -22,34 +22,47 @@ from dlq_pipelines.causes.tokens import (
     COMPLAINT,
     CONSTRUCT,
     DIGITS,
-    ERROR_STATUS,
-    FAILURE,
+    KEPT_END,
+    KEPT_START,
     LONG_TYPE,
+    MARKS,
     PLACEHOLDER,
     PLAIN_STATUS,
-    PLURAL,
     ROW,
     SHAPE,
     TOKEN,
+    UNIT,
+    UNIT_END,
+    UNIT_START,
+    WORD_START,
 )
 from dlq_pipelines.causes.vocabulary import (
-    ABBREVIATIONS,
-    ANSWER_VERBS,
-    ANSWER_WORDS,
     CODE_WORDS,
+    COUNTED_NOUNS,
+    COUNTRY_LEADS,
+    CURRENCIES,
     FAILURE_KEYS,
-    FOUND_WORDS,
-    FUNCTION_WORDS,
+    HOST_LEADS,
     KINDS,
-    NAME_LEADS,
-    PREDICATES,
+    NAMED_KINDS,
+    NO_COUNTRIES,
+    NUMBER_NOUNS,
     SENTENCE_KEYS,
     SQL_WORDS,
+    STATUS_LEADS,
     STATUS_WORDS,
-    THINGS,
-    TYPE_LEADS,
     TYPE_NAMES,
-    VERBS,
+    VALUE_KEYS,
+)
+from dlq_pipelines.causes.words import (
+    FRONTS,
+    NUMBER_FRONT,
+    WORD_FRONT,
+    hide_names,
+    hide_subject,
+    is_failure,
+    reduce_words,
+    show_type,
 )
 
 # Characters of a message that are read: its beginning distinguishes causes.
@@ -58,7 +71,8 @@ _MAX_CODE = 40
 # Digits of an HTTP status, and of a database's code before a message, "23505: duplicate key".
 # Shorter numbers before a message are line numbers.
 _STATUS, _SQLSTATE = 3, (4, 5)
-# Runs of plain words repeat in most texts. None exceeds a message: their number bounds the memory.
+_LAST_WORD = re.compile(r"([\w'/.-]*)(\W*)\Z")
+# None exceeds a message: their number bounds the memory.
 _CACHE_SIZE = 2_048
 
 
@@ -69,25 +83,33 @@ class Template(NamedTuple):
         text: with typed placeholders, for people.
         key: with one placeholder for all types, for the hash.
         codes: the codes of the failure, such as a status or an errno.
-        names: the identifiers that are hidden, such as columns and keys.
+        names: the identifiers that are hidden, such as columns and keys, each with the noun that
+            announces it.
     """
 
     text: str
     key: str
     codes: tuple[str, ...]
-    names: tuple[str, ...]
+    names: tuple[tuple[str, str], ...]
 
 
 def build_template(message: str) -> Template:
     """Build the template of a message; line ends count as spaces."""
-    reader = _Reader(_normalize_line(message))
+    line = _normalize_line(message)
+    reader = _Reader(line)
     text = reader.read()
-    return Template(text, _build_key(text), tuple(reader.codes), tuple(dict.fromkeys(reader.names)))
+    return Template(
+        MARKS.sub("", text),
+        _build_key(_Reader(line, is_key=True).read()),
+        tuple(reader.codes),
+        tuple(dict.fromkeys(reader.names)),
+    )
 
 
-def build_template_key(message: str) -> str:
-    """Build only the key of a message's template."""
-    return _build_key(_Reader(_normalize_line(message)).read())
+def build_template_key(message: str) -> tuple[str, list[tuple[str, str]]]:
+    """Build only the key of a message's template and the names that it hides."""
+    reader = _Reader(_normalize_line(message), is_key=True)
+    return _build_key(reader.read()), reader.names
 
 
 def _normalize_line(message: str) -> str:
@@ -95,17 +117,20 @@ def _normalize_line(message: str) -> str:
 
 
 def _build_key(text: str) -> str:
-    key = PLACEHOLDER.sub("<>", text)
-    key = ROW.sub(_collapse_row, key)
+    """Reduce all placeholders to one; the words are reduced already, a run at a time."""
+    if UNIT_START in text:
+        text = UNIT.sub("", text)
+    if "<" in text or WORD_START in text:
+        key = PLACEHOLDER.sub("<>", text)
+        if key.count("<>") > 1 or "[" in key or "{" in key:
+            key = ROW.sub(_collapse_row, key)
+    elif "[" in text or "{" in text:
+        key = ROW.sub(_collapse_row, text)
+    else:
+        key = text
     if "argument" in key:
         key = ARITY.sub("", key)
-    # The plural depends on a value: "1 argument was", "2 arguments were".
-    return (
-        PLURAL.sub("", key)
-        .replace(" were ", " wa ")
-        .replace(" are ", " is ")
-        .replace(" have ", " ha ")
-    )
+    return key.rstrip(" .")
 
 
 def _collapse_row(row: re.Match[str]) -> str:
@@ -121,30 +146,29 @@ def _classify_token(text: str) -> str:
         and (text.isalpha() or ("_" in text and text[0] != "_"))
     ):
         return "name"
+    if "/" in text and CURRENCIES.issuperset(text.split("/")):
+        return "name"
     shape = SHAPE.fullmatch(text)
     return (shape.lastgroup if shape else None) or "text"
-
-
-@lru_cache(_CACHE_SIZE)
-def _is_failure(word: str) -> bool:
-    """Whether a word in lower case, or a part of an identifier, names a failure."""
-    return FAILURE.search(word) is not None
 
 
 class _Reader:
     """Reads a message from left to right, with the preceding token as context.
 
     Attributes:
+        is_key: read for the key, not for people.
         before: the preceding word or mark, in lower case.
         key: the key of the value that follows.
+        noun: the last noun that can announce a name.
     """
 
-    __slots__ = ("before", "codes", "key", "message", "names")
+    __slots__ = ("before", "codes", "is_key", "key", "message", "names", "noun")
 
-    def __init__(self, message: str) -> None:
-        self.message, self.before, self.key = message, "", ""
+    def __init__(self, message: str, *, is_key: bool = False) -> None:
+        self.message, self.before, self.key, self.noun = message, "", "", ""
+        self.is_key = is_key
         self.codes: list[str] = []
-        self.names: list[str] = []
+        self.names: list[tuple[str, str]] = []
 
     def read(self) -> str:
         shown: list[str] = []
@@ -155,47 +179,112 @@ class _Reader:
                 text = text[1:]
             shown.append(_READERS[found.lastgroup](self, text, found, key))
         text = "".join(shown)
-        text = LONG_TYPE.sub("<type>", text) if "> " in text else text
+        if "time zone" in text or "precision" in text or "varying" in text:
+            text = LONG_TYPE.sub("<type>", text)
         return CONSTRUCT.sub(r"\1 <type>", text) if "cannot " in text else text
 
     def read_prose(self, text: str, found: re.Match[str], key: str) -> str:
         """Keep plain words; hide those in the place of a value."""
         front = self.before
-        shown, names, self.before = _hide_names(text, front if front in _FRONTS else "word")
+        if front == "host" and self.message[found.start() - 1] == ":" and " " not in text:
+            self.names.append((front, text))
+            return "<name>"
+        if front not in FRONTS:
+            run = hide_names(text, _classify_front(front))
+        else:
+            run = hide_names(text, front)
+        self.before = run.last
         if key:
-            return text if key in FAILURE_KEYS else _hide_first_word(text)
+            return self._read_value(text, key)
         if " " not in text and (
             self._is_rejected_value(front, found)
             if front == ":"
             else self._is_bracketed_value(text, found)
         ):
+            self.names.append((self.noun, text))
             return "<word>"
-        if names:
-            self.names += names
+        if run.noun:
+            self.noun = run.noun
+        if run.names:
+            self.names += run.names
+        shown = run.key if self.is_key else run.text
+        if front == ":" and text[0].isupper():
+            return self._read_clause(text, shown)
         return shown
+
+    def _read_clause(self, text: str, shown: str) -> str:
+        """Read a capitalised word after a colon: an operation, or the field of a validation."""
+        if self.noun == "operation" and text.isalpha():
+            self.names.append((self.noun, text))
+            return "<name>"
+        if not self.message.startswith(_VALIDATED):
+            return shown
+        shown, subject = hide_subject(shown)
+        if subject:
+            self.names.append(("field", subject))
+        return shown
+
+    def _read_value(self, text: str, key: str) -> str:
+        """Read the words after a key."""
+        if key in FAILURE_KEYS:
+            return reduce_words(text) if self.is_key else text
+        if key in VALUE_KEYS:
+            if not is_failure(text.lower()) and not COMPLAINT.search(text):
+                return "<text>"
+            return reduce_words(text) if self.is_key else text
+        self.names.append((key, text.partition(" ")[0]))
+        return _hide_first_word(text)
 
     def _is_rejected_value(self, front: str, found: re.Match[str]) -> bool:
         """Whether this single word ends a complaint about it: "invalid level: loud"."""
-        last = front == ":" and found.end() == len(self.message)
+        end = found.end()
+        last = front == ":" and (
+            end == len(self.message)
+            or (self.noun in NAMED_KINDS and self.message[end : end + 1] == ":")
+        )
         return (
             last
-            and COMPLAINT.search(self.message) is not None
-            and not _is_failure(found[0].lower())
+            and (not self.message.isascii() or COMPLAINT.search(self.message) is not None)
+            and not is_failure(found[0].lower())
         )
 
-    def read_capitals(self, text: str, _found: re.Match[str], key: str) -> str:
+    def read_capitals(self, text: str, found: re.Match[str], key: str) -> str:
         """Keep names of errors, ECONNREFUSED; hide words of SQL and HTTP and names of variables."""
         front, self.before = self.before, text.lower()
         if key and key not in FAILURE_KEYS:
+            self.names.append((key, text))
             return "<word>"
-        if front in KINDS:
-            self.names.append(text)
+        noun = self._find_capital_noun(text, front, found)
+        if noun:
+            self.names.append((noun, text))
             return "<name>"
+        if text in _UNITS and front[-1:].isdigit():
+            return f"{UNIT_START}{text}{UNIT_END}"
         return text if SQL_WORDS.isdisjoint(text.split(" ")) else "<keyword>"
 
-    def read_url(self, _token: str, _found: re.Match[str], _key: str) -> str:
+    def _find_capital_noun(self, text: str, front: str, found: re.Match[str]) -> str:
+        """Return the noun for capitals that are a value: a name, a currency, a country."""
+        if front in KINDS:
+            return front
+        if "_" in text and front == ":" and self._is_rejected_value(front, found):
+            return self.noun or "value"
+        if text in _ANSWERS:
+            return "value"
+        is_code = len(text) < _WORDY and _is_currency_or_country(text, front)
+        return "currency" if is_code else ""
+
+    def read_url(self, token: str, _found: re.Match[str], _key: str) -> str:
+        if self.before not in _ADVICE:
+            self.names.append(("url", token))
         self.before = ""
         return "<url>"
+
+    def read_kept(self, text: str, _found: re.Match[str], _key: str) -> str:
+        """Keep a code that was found in a body or a tuple."""
+        code = text.strip(KEPT_START + KEPT_END)
+        self.before = code.lower()
+        self.codes.append(code)
+        return code
 
     def read_raised(self, text: str, _found: re.Match[str], _key: str) -> str:
         """Keep an exception inside the message without its quote, so that its words are read."""
@@ -211,57 +300,97 @@ class _Reader:
         name = text.strip("'\" =:")
         self.before = self.key = name.lower()
         if text[0] not in "'\"":
-            return "<type>=" if name in TYPE_NAMES else f"{name}="
+            return f"{show_type(name)}=" if name in TYPE_NAMES else f"{name}="
         return f"{name}: " if self.key in FAILURE_KEYS else ""
 
     def read_quoted(self, text: str, found: re.Match[str], key: str) -> str:
         """Hide quoted text, unless it is a message or an HTTP status."""
         front, self.before = self.before, ""
-        content = text.lstrip("bru")[1:-1]
+        content = text[1:-1] if text[0] not in "bru" else text.lstrip("bru")[1:-1]
         whole = found.start() == 0 and found.end() == len(self.message)
+        if " " not in content and content[:1] not in _NESTED and key not in FAILURE_KEYS:
+            if (front in CODE_WORDS or content[:1].isdigit()) and _is_status(content, front):
+                self.codes.append(content[:3] if content[0].isdigit() else content)
+                return content
+            value = self._hide_as(_classify_token(content), content, key or front)
+            return f'"{value}"' if text[0] == '"' and not whole and not key else value
         if (
             key in FAILURE_KEYS
             or content.startswith(('{"', '[{"'))
-            or ((whole or front in SENTENCE_KEYS) and content.count(" ") > 1)
+            or (
+                content.count(" ") > 1
+                and (whole or front in SENTENCE_KEYS or self._is_reason(front, content, found))
+            )
         ):
             return self._read_nested_message(content)
         if (front in CODE_WORDS or content[:1].isdigit()) and _is_status(content, front):
             self.codes.append(content[:3] if content[0].isdigit() else content)
             return content
-        value = self._hide_value(content)
+        value = self._hide_value(content, key or front)
         # The quotes of repr() depend on the value's type; other quotes belong to the message.
         return f'"{value}"' if text[0] == '"' and not whole and not key else value
 
     def _read_nested_message(self, content: str) -> str:
         """Read a message inside the message. Each level needs another quote, so there are few."""
-        inner = _Reader(content)
+        inner = _Reader(content, is_key=self.is_key)
         text = inner.read()
         self.codes += inner.codes
         self.names += inner.names
         return text
 
-    def _hide_value(self, content: str) -> str:
-        return self._hide_as("text" if " " in content else _classify_token(content), content)
+    def _is_reason(self, front: str, content: str, found: re.Match[str]) -> bool:
+        """Whether a quoted sentence after a colon states the reason: "failed: 'No such rate'"."""
+        start = found.start()
+        return (
+            front == ":"
+            and not any(map(str.isdigit, content))
+            and COMPLAINT.search(self.message, 0, start) is None
+            and self.noun not in VALUE_KEYS
+        )
 
-    def _hide_as(self, kind: str, value: str) -> str:
+    def _hide_value(self, content: str, front: str) -> str:
+        kind = "text" if " " in content else _classify_token(content)
+        return self._hide_as(kind, content, front)
+
+    def _hide_as(self, kind: str, value: str, front: str) -> str:
         if kind in _NAME_KINDS:
-            self.names.append(value)
+            self.names.append((self._find_noun(front), value))
             return "<name>"
+        if kind in _PLACE_KINDS:
+            self.names.append((kind, value))
+        elif kind == "path" and front in NAMED_KINDS:
+            self.names.append((front, value.rpartition("/")[2]))
+        elif "://" in value:
+            self.names.append(("url", value[value.find("http") :]))
         return f"<{kind}>"
+
+    def _find_noun(self, front: str) -> str:
+        """Return the noun that announces a name: the word before it, or before its colon."""
+        if front not in _PAUSES:
+            return front
+        return "" if self.noun == "type" else self.noun
 
     def read_object(self, text: str, _found: re.Match[str], _key: str) -> str:
         self.before = ""
+        if PLACEHOLDER.fullmatch(text):
+            return text
         return self._hide_repr("object", text)
 
     def read_call(self, text: str, _found: re.Match[str], _key: str) -> str:
         """Hide a call or a repr() with its arguments; keep the name of an exception."""
-        self.before = ""
+        front, self.before = self.before, ""
         name, _, arguments = text.partition("(")
-        if not name.islower() and _is_failure(name.lower()):
+        if not name.islower() and is_failure(name.lower()):
             return name + self._hide_repr("call", "(" + arguments)
+        if "host=" in arguments and (pool := _POOL.search(arguments)):
+            self.names += (("host", pool["host"]), ("port", pool["port"]))
+        elif front in NAMED_KINDS or arguments == ")":
+            self.names.append((front if front in NAMED_KINDS else "call", name))
         return self._hide_repr("call", text)
 
     def _hide_repr(self, kind: str, text: str) -> str:
+        if not _CODE_MARKS.intersection(text):
+            return f"<{kind}>"
         codes = CODE_IN_REPR.findall(text)
         self.codes += (code.strip("[]") for code in codes)
         return f"<{' '.join((kind, *codes))}>"
@@ -287,6 +416,11 @@ class _Reader:
 
     def read_stop(self, text: str, _found: re.Match[str], _key: str) -> str:
         """Keep a mark that ends a clause."""
+        if text == ":":
+            if self.before in VALUE_KEYS:
+                self.key = self.before
+            elif self.before in HOST_LEADS or self.before == "host":
+                return text
         if text != ":" or self.before not in FAILURE_KEYS:
             self.before = text[-1]
         return text
@@ -296,9 +430,18 @@ class _Reader:
         front, self.before = self.before, text
         if key:
             is_code = key in FAILURE_KEYS
+            if key == "port":
+                self.names.append((key, text))
+        elif front in CODE_WORDS:
+            is_code = True
+        elif len(text) == _STATUS and text[0] in "45" and text.isdigit():
+            is_code = self._is_lone_status(found)
         else:
-            likely = len(text) == _STATUS or front == "(" or not found.start()
-            is_code = front in CODE_WORDS or (likely and self._is_number_code(text, front, found))
+            is_code = (front == "(" or not found.start()) and self._is_number_code(
+                text, front, found
+            )
+            if front == "port":
+                self.names.append((front, text))
         if is_code:
             self.codes.append(text)
             return text
@@ -313,24 +456,43 @@ class _Reader:
         if self._is_code(bare, front, key):
             self.codes.append(bare)
             return text
+        if bare[0] in ":%" and bare[1:].replace(".", "").isidentifier():
+            return self._read_atom(text, bare, rest, front)
         kind = _classify_token(bare)
+        if kind == "word" and "/" in bare and front in _FROM_LEADS:
+            kind = "path"
         if kind == "text":
             return "<text>" if bare.isascii() else DIGITS.sub("<number>", bare) + rest
         if key and key not in FAILURE_KEYS:
+            if kind in _NAME_KINDS or kind in _PLACE_KINDS:
+                self.names.append((key, bare))
             return f"<{kind}>{rest}"
         if (
             front not in KINDS
-            and not self._is_rejected_value(front, found)
+            and not (front == ":" and self._is_rejected_value(front, found))
             and self._keeps_token(kind, bare, found)
         ):
             return text
-        return self._hide_as(kind, bare) + rest
+        if self.message.startswith(" operation", found.end()):
+            front = "operation"
+        elif kind == "path" and rest and front == ":":
+            front = "file"
+        return self._hide_as(kind, bare, front) + rest
+
+    def _read_atom(self, text: str, bare: str, rest: str, front: str) -> str:
+        """Keep an atom or a struct of Elixir, {:error, :timeout}, unless it is announced."""
+        word = bare[1:]
+        noun = self._find_noun(front)
+        if noun in KINDS or noun in _STATES:
+            self.names.append((noun, word))
+            return f'"<name>"{rest}' if front == ":" else f"<name>{rest}"
+        return text
 
     def _is_bracketed_value(self, text: str, found: re.Match[str]) -> bool:
         """Whether this single word in brackets is a value: "index [orders]"."""
         if self.message[found.end() : found.end() + 1] not in _CLOSING or not text.islower():
             return False
-        return self.message[found.start() - 2 : found.start()] in _OPENING and not _is_failure(text)
+        return self.message[found.start() - 2 : found.start()] in _OPENING and not is_failure(text)
 
     def _is_code(self, bare: str, front: str, key: str) -> bool:
         if key in FAILURE_KEYS and key not in SENTENCE_KEYS:
@@ -341,33 +503,44 @@ class _Reader:
         """Whether an identifier names a failure, or a token is prose."""
         if kind == "name":
             word = bare.lower()
-            return word in CODE_WORDS or _is_failure(word) or self._is_lone_code(bare, found)
+            return word in CODE_WORDS or is_failure(word) or self._is_lone_code(bare, found)
         return kind in _KEPT_KINDS or (kind == "symbol" and not bare.strip(".-\u2013\u2014"))
 
     def _is_lone_code(self, bare: str, found: re.Match[str]) -> bool:
         """Whether this code is in parentheses, "(SlowDown)", or alone, "do_not_honor"."""
-        if bare[0].isupper():
-            around = (
-                self.message[found.start() - 1 : found.start()]
-                + self.message[found.end() : found.end() + 1]
-            )
-            return around == "()" and bare.isalpha()
+        start, end = found.span()
+        if self.message[start - 1 : start] == "(" and self.message[end : end + 1] == ")":
+            return bare.isalpha() if bare[0].isupper() else bare.endswith(_CODE_ENDS)
         return len(bare) == len(self.message) and bare.islower() and bare.replace("_", "").isalpha()
 
     def _is_number_code(self, number: str, front: str, found: re.Match[str]) -> bool:
-        """Whether a number is a code, "(111: refused)", "23505: duplicate", or an HTTP status."""
-        mark = self.message[found.end() : found.end() + 1]
-        if mark == ":" and (front == "(" or (found.start() == 0 and len(number) in _SQLSTATE)):
+        """Whether a number is a code before a message: "(111: refused)", "23505: duplicate"."""
+        return self.message[found.end() : found.end() + 1] == ":" and (
+            front == "(" or len(number) in _SQLSTATE
+        )
+
+    def _is_lone_status(self, found: re.Match[str]) -> bool:
+        """Whether a number between 400 and 599 is an HTTP status: neither counted nor a number."""
+        start, end = found.start("number"), found.end()
+        word = self.message[end : end + 30].lstrip(": ").partition(" ")[0].strip(".,:;)]")
+        if word in STATUS_WORDS:
             return True
-        if not ERROR_STATUS.fullmatch(number):
+        if word in COUNTED_NOUNS or _is_plural(word):
             return False
-        if front == "(" and mark == ")":
-            return True
-        after = self.message[found.end() : found.end() + 40].lstrip(": ")
-        word = after.partition(" ")[0].strip(".,:;)")
-        if word in STATUS_WORDS or (front in ANSWER_VERBS and word in FUNCTION_WORDS):
-            return True
-        return (front in ANSWER_WORDS or found.start() == 0) and not word[:1].islower()
+        lead = _LAST_WORD.search(self.message[max(0, start - 40) : start].rstrip("+- ") + " ")
+        return lead is None or not lead[1] or _announces_status(lead[1], lead[2].strip())
+
+
+def _announces_status(lead: str, marks: str) -> bool:
+    """Whether a status can follow a word and the marks behind it: "failed:", "https://a/b"."""
+    before = lead.rpartition("-")[2].lower()
+    if "/" in before:
+        return True
+    if before == "code":  # "postal code 427"; "error code" is seen before
+        return False
+    if not marks:
+        return before in STATUS_LEADS
+    return before not in NUMBER_NOUNS and before not in KINDS and not _is_plural(before)
 
 
 def _is_status(content: str, front: str) -> bool:
@@ -380,83 +553,52 @@ def _is_status(content: str, front: str) -> bool:
     )
 
 
-@lru_cache(_CACHE_SIZE)
-def _hide_names(text: str, front: str) -> tuple[str, tuple[str, ...], str]:
-    """Hide the words where a name or a type is announced.
-
-    Returns the text, the hidden names, and the last word.
-    """
-    words = text.split(" ")
-    last = words[-1].lower()
-    if front not in _ANNOUNCING and _MARKERS.isdisjoint(words) and words[1:3] != ["is", "not"]:
-        return text, (), last
-    three, two, one = "", "", front
-    names = []
-    if not front and _starts_with_name(words):
-        names.append(words[0])
-        words[0] = "<name>"
-    for at, word in enumerate(words):
-        after = words[at + 1] if at + 1 < len(words) else ""
-        if word in ABBREVIATIONS or (
-            one and after in THINGS and (word in TYPE_NAMES or word[0].isupper())
-        ):
-            words[at] = "<type>"
-        elif one in _ANNOUNCING and word not in FUNCTION_WORDS:
-            if (
-                one in KINDS
-                and word not in KINDS
-                and _is_announced_name(word, one, two, three, after)
-            ):
-                words[at] = "<name>"
-                names.append(word)
-            elif _is_announced_type(word, one, two, after, alone=len(words) == 1):
-                words[at] = "<type>"
-        three, two, one = two, one, word.lower()
-    return " ".join(words), tuple(names), last
+def _is_plural(word: str) -> bool:
+    """Whether a word in lower case looks like the plural of a counted noun."""
+    return (
+        len(word) > _WORDY
+        and word.isalpha()
+        and word.islower()
+        and word.endswith("s")
+        and not word.endswith(("ss", "us", "is"))
+    )
 
 
-def _starts_with_name(words: list[str]) -> bool:
-    """Whether the text denies something about a name: "orders is not defined"."""
-    is_named = words[1:3] == ["is", "not"] and not PREDICATES.isdisjoint(words[3:4])
-    return is_named and words[0] not in ABBREVIATIONS
+def _is_currency_or_country(text: str, front: str) -> bool:
+    if len(text) == _COUNTRY:
+        return front in COUNTRY_LEADS and text not in NO_COUNTRIES
+    return text in CURRENCIES and (
+        text not in _WORDS_TOO or front in COUNTRY_LEADS or front[-1:].isdigit()
+    )
+
+
+def _classify_front(front: str) -> str:
+    """Return the class of a token in front of words that has no effect of its own."""
+    if front[-1:].isdigit():
+        return NUMBER_FRONT
+    return "" if front in _STOPS else WORD_FRONT
 
 
 def _hide_first_word(text: str) -> str:
     return "<word>" + text[len(text.partition(" ")[0]) :]
 
 
-def _is_announced_name(word: str, one: str, two: str, three: str, after: str) -> bool:
-    """Whether a kind announces a name: "for table orders", "table orders does"."""
-    if word.endswith("ed"):  # "the server disconnected"
-        return False
-    return (
-        one in {"called", "named", "type"}
-        or two in NAME_LEADS
-        or three in NAME_LEADS
-        or (not two and after in VERBS)
-        or "-" in word
-    )
-
-
-def _is_announced_type(word: str, one: str, two: str, after: str, *, alone: bool) -> bool:
-    """Whether a type is announced: "got Order", ", not Order", "to integer", "(integer, text)"."""
-    if (
-        one == "got"
-        or (one == "not" and two == "," and not after)
-        or (one == "valid" and word[0].isupper())
-    ):
-        return True
-    if one == "," and after in FOUND_WORDS:
-        return word in TYPE_NAMES or word[0].isupper()
-    return word in TYPE_NAMES and (one in TYPE_LEADS or (one in {"(", ","} and alone))
-
-
-_ANNOUNCING = KINDS | TYPE_LEADS | {"got", "valid", "(", ","}
+_WORDY, _COUNTRY = 5, 2
+_STOPS = frozenset((".", "!", "?", ";"))
+_CODE_MARKS, _NESTED = frozenset(".[= "), frozenset(("{", "["))
+_POOL = re.compile(r"host='(?P<host>[^']{1,200})', port=(?P<port>[0-9]{1,5})")
+_FROM_LEADS = frozenset(("for", "from", "of", "image", "repository"))
+_CODE_ENDS = ("_constraint", "_violation", "_error", "_failure", "_exception")
+_VALIDATED = ("Validation failed", "validation failed", "Validation error")
+_UNITS = frozenset(("KB", "MB", "GB", "TB"))
+_ANSWERS = frozenset(("YES", "NO"))
+_ADVICE = frozenset(("see", "visit", "info", "check", "docs", "at", "help"))
+_WORDS_TOO = frozenset(("ALL", "PEN", "SOS", "TOP", "TRY"))
+_STATES = frozenset(("state", "status"))
+_PAUSES = frozenset((":", ",", "(", "[", "=", "", "and", "or"))
 _OPENING, _CLOSING = frozenset((" [", " (")), frozenset("])")
-_MARKERS = _ANNOUNCING | THINGS | ABBREVIATIONS | {"Got", "Found"}
-# Every other token before words has the same effect as "word".
-_FRONTS = _ANNOUNCING | NAME_LEADS | {""}
 _NAME_KINDS = frozenset(("dunder", "enum", "name", "word"))
+_PLACE_KINDS = frozenset(("host", "url", "call"))
 _KEPT_KINDS = frozenset(("dunder", "enum", "vendor", "word"))
 _READERS: dict[str | None, Callable[[_Reader, str, re.Match[str], str], str]] = {
     "prose": _Reader.read_prose,
@@ -467,6 +609,7 @@ _READERS: dict[str | None, Callable[[_Reader, str, re.Match[str], str], str]] = 
     "key": _Reader.read_pair,
     "quoted": _Reader.read_quoted,
     "symbol": _Reader.read_symbol,
+    "kept": _Reader.read_kept,
     "object": _Reader.read_object,
     "call": _Reader.read_call,
     "number": _Reader.read_number,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 # From this share of the deaths on, a title says the detail instead of a placeholder.
 _MIN_SHARE = 0.8
 # The placeholder of a name, as templates write it, with or without quotes.
-_NAME = re.compile(r"""(["'`]?)<name>\1""")
+_NAME = re.compile(r"""(["'`]?)<(?:name|word)>\1""")
 
 
 def build_title(
@@ -29,6 +29,8 @@ def build_title(
 
 def _name_detail(template: str, detail: str) -> str:
     """Put the detail in place of the only name of a template, otherwise after it."""
+    if _NAME.fullmatch(template):
+        return f"'{detail}'"
     if len(_NAME.findall(template)) == 1:
-        return _NAME.sub(lambda _: f"'{detail}'", template)
+        return _NAME.sub(lambda found: f"{found[1]}{detail}{found[1]}", template)
     return f"{template} ({detail})".lstrip() if detail not in template else template

@@ -8,10 +8,18 @@ import re
 
 from dlq_pipelines.causes.vocabulary import VENDOR_CODES
 
+# Characters for private use mark what the reader has decided, from text to key:
+# a code that stays; a word that people read and that counts as a placeholder; a unit, which
+# belongs to the number before it.
+KEPT_START, KEPT_END = chr(0xE000), chr(0xE001)
+WORD_START, WORD_END = chr(0xE004), chr(0xE005)
+UNIT_START, UNIT_END = chr(0xE006), chr(0xE007)
+MARKS = re.compile(f"[{KEPT_START}-{UNIT_END}]")
+
 # A plain word ends before a space, a closing mark or the end. "a.b", "a_b", "a1" and "a=b" are not
 # plain words.
 _END = r"(?=[,;)\]}[]|['\"](?!\w)|\ (?!=\ )|[.:!?…]++(?:\ |\Z)|\Z)"
-_WORD = rf"(?![bru]['\"])[A-Za-z][a-z]*+(?:['\u2019-][a-z]++)*+(?:\(e?s\))?+{_END}"
+_WORD = rf"(?![bru]['\"])[A-Za-z][a-z]*+(?:['\u2019-][A-Z]?+[a-z]++)*+(?:\(e?s\))?+{_END}"
 # A lookbehind has a fixed width in Python, so each suffix of an exception has its own.
 _RAISED = "|".join(
     f"(?<={name})"
@@ -43,9 +51,10 @@ TOKEN = re.compile(
       )(?![A-Za-z0-9_]))
   | (?P<symbol>[-+*/%<>=!&|^~@]{{1,3}}+(?=:?+(?:\ |\Z)))
   # The qualified name of a function in Python: "ship.<locals>.<lambda>()".
-  | (?P<call>\.?(?:[A-Za-z_$][\w.$]*+|<(?:locals|lambda|genexpr|(?:list|dict|set)comp)>\.?)++
+  | (?P<call>\.?(?:[A-Za-z_$][\w.$\#]*+|<(?:locals|lambda|genexpr|(?:list|dict|set)comp)>\.?)++
       \((?:[^()]++|\([^()]*+\))*+\))
   | (?P<object><[A-Za-z_/!?](?:[^<>]++|<[^<>]*+>)*+>|\#<[^<>]*+>)
+  | (?P<kept>{KEPT_START}[^{KEPT_END}]{{1,99}}+{KEPT_END}?)
   | (?P<chunk>(?![.:!?…]++(?:\ |\Z))[^\s'"`“”«»„(),;<>\[\]{{}}=]++)
   | (?P<mark>[^\w\s])
     )""",
@@ -61,7 +70,7 @@ SHAPE = re.compile(
     rf"""
     (?P<number>[-+~*]?[0-9]++(?:[,_][0-9]++)*+(?:\.[0-9]*+)?+(?:[eE][-+]?[0-9]++)?+%?)
   | (?P<quantity>-?(?:
-      [0-9]++(?:\.[0-9]++)?+(?:ns|us|µs|ms|min|[smhdw]|[kKMGTP]?i?[bB]|[kKMGT])/?)++s?)
+      [0-9]++(?:\.[0-9]++)?+(?:ns|us|µs|ms|min|[smhdw]|[kKMGTP]?i?[bB]|[KMGTP]i|[kKMGT])/?)++s?)
   | (?P<time>[0-9]{{4}}[-/][0-9]{{2}}[-/][0-9]{{2}}(?:[T_][0-9:.,]++)?+(?:Z|[-+][0-9:]++)?+
       |[0-9]{{1,2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:[.,][0-9]++)?+)?+(?:Z|[-+][0-9:]++)?+)
   | (?P<uuid>[0-9a-fA-F]{{8}}-(?:[0-9a-fA-F]{{4}}-){{3}}[0-9a-fA-F]{{12}})
@@ -74,6 +83,7 @@ SHAPE = re.compile(
   | (?P<hash>(?=[a-fA-F]*+[0-9])[0-9a-fA-F]{{8,128}})
   | (?P<vendor>(?:{"|".join(sorted(VENDOR_CODES))})-?[0-9]{{3,6}}[A-Z]?)
   | (?P<word>[A-Za-z]++(?:[/-][A-Za-z]++)++)
+  | (?P<call>[A-Z][\w.]*+\.[a-z_]\w*+[!?]?/[0-9]{{1,2}})
   | (?P<path>(?:~|\.{{1,2}})?/.*+|[A-Za-z]:\\.*+|[\w.@+-]++/.*+
       |[\w-]++(?:\.[\w-]++)*?\.(?:{_EXTENSIONS})(?::[0-9:]++)?+)
   | (?P<host>[A-Za-z_][\w-]*+(?:\.[\w-]++)*+:[0-9]{{1,5}}|localhost)
@@ -89,19 +99,18 @@ SHAPE = re.compile(
 FAILURE = re.compile(
     "abort|cancel|conflict|declined|denied|duplicate|error|exception|exceed|exhausted|expired|fail"
     "|forbidden|found|insufficient|invalid|limit|missing|no_?such|refused|required|throttl"
-    "|timed_?out|timeout|unauthori|unavailable|unknown|unsupported"
+    "|timed_?out|timeout|unauthori|unavailable|unknown|unsupported|violat"
     r"|\b(?:busy|closed|corrupt(?:ed)?|dead|disabled|down|empty|full|killed|locked|lost|reset"
     r"|stopped)\b"
 )
 # Digits next to letters of a script without spaces: "订单12345".
-DIGITS = re.compile(r"(?<![A-Za-z_])[-+]?[0-9][0-9.,]*+")
+DIGITS = re.compile(r"[A-Za-z_]*+[-+]?[0-9][0-9A-Za-z_.,]*+(?:-[0-9A-Za-z_]++)*+")
 CODE = re.compile(r"-?(?:0x[0-9A-Fa-f]{1,8}|[A-Z]{0,4}[0-9][0-9A-Z.]{0,11})")
-ERROR_STATUS = re.compile(r"[45][0-9]{2}")
 PLAIN_STATUS = re.compile(r"[1-5][0-9]{2}(?: (?P<word>[A-Z][\w-]*+).*+)?")
 # <Response [404]>, <StatusCode.NOT_FOUND: (5, 'not found')>, Response(status=503),
 # <Future at 0x7f raised Timeout>
 CODE_IN_REPR = re.compile(
-    r"\[[1-5][0-9]{2}\]|\b\w++\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++"
+    r"\[[1-5][0-9]{2}\]|\b\w*?(?:Code|Status|Signals|State|Reason|Err\w*)\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++"
     r"|(?<=raised )\w++"
 )
 COMPLAINT = re.compile(
@@ -111,14 +120,19 @@ COMPLAINT = re.compile(
 )
 
 # SQL types of several words, whose first word is already hidden.
-LONG_TYPE = re.compile(r"<(?:name|type|word)>(?: (?:with(?:out)? time zone|precision|varying)\b)++")
+LONG_TYPE = re.compile(
+    rf"(?:<(?:name|type|word)>|{WORD_START}\w+{WORD_END})"
+    r"(?: (?:with(?:out)? time zone|precision|varying)\b)++"
+)
 # The name of a syntactic construct, which a compiler fills in like the name of a type.
 CONSTRUCT = re.compile(
-    r"\b(assign to|delete|expressions with) (?:(?:[a-z-]++|<[a-z]++>) )?"
-    r"(?:None|True|False|list|tuple|attribute|call|comparison|comprehension|display|ellipsis"
-    r"|expression|literal|<name>|subscript)(?!\w)"
+    r"\b(assign to|delete|expressions? with)"
+    rf" (?:(?:[a-z-]++|<[a-z]++>|{WORD_START}\w+{WORD_END}) )?"
+    r"(?:None|True|False|list|tuple|attribute|call|comparison|comprehension|display|ellipsis?"
+    rf"|expression|literal|<name>|subscript|{WORD_START}\w+{WORD_END})(?!\w)"
 )
-PLACEHOLDER = re.compile(r"<[a-z]+>")
+PLACEHOLDER = re.compile(f"<[a-z]+>|{WORD_START}[^{WORD_END}]*+{WORD_END}")
+UNIT = re.compile(f" ?{UNIT_START}[^{UNIT_END}]*+{UNIT_END}")
 # A row of placeholders counts as one: the length of a list and the depth of a structure are values
 # too. One set of characters begins every row, which lets the search skip the text in between.
 _OPEN, _CLOSED = r"[\[{(\"]*+", r"(?:\[\])*+[\]})\"]*+"
@@ -135,4 +149,5 @@ ARITY = re.compile(
     r"|(?<=but <>) (?:positional )?arguments? \(and <> [a-z-]+ arguments?\)"
     r"|\A\w+(?= expected (?:at (?:least|most) )?<> argument)"
 )
-PLURAL = re.compile(r"s\b(?<=[a-z][a-z]s)")
+# What depends on a number: "rows", "row(s)", "entries".
+PLURAL = re.compile(r"(?<=[a-z][a-z])(?:ies|s|\(e?s\))(?!\w)")

@@ -11,19 +11,38 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
+def _list(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
 CODE_WORDS = _set(
-    "code err errno error errorcode exit exitcode exited hresult http https rc returncode signal"
-    " sqlstate status statuscode winerror"
+    "code err errno error errorcode exit exitcode exited hresult http https rc returncode"
+    " signal sqlstate status statuscode winerror"
 )
 """Before a number or a token with digits: the token is a code, not a count."""
 
-ANSWER_WORDS = _set(
-    "answered api got received responded response returned server upstream was with"
+CODE_LEADS = _set(
+    "and api error exit exited failure fault got http native non-zero nonzero received reply"
+    " response result return returned server sql status unexpected vendor with"
 )
-"""Before a number between 400 and 599: the number is most likely an HTTP status."""
+"""Before "code": it announces a code, unlike in "postal code"."""
 
-ANSWER_VERBS = _set("answered responded response returned")
-"""Before such a number inside a sentence too: "answered 503 after 30s", but "got 404 rows"."""
+STATUS_LEADS = CODE_WORDS | _set(
+    "a again an and answer answered answers api backend because client endpoint err errors fail"
+    " failed failing fails failure gateway gave gives got http httpstatus non-200 non-2xx of"
+    " proxy raised receive received receives replied reply request responded responds response"
+    " return returned returning returns said says see sees sent server service still threw"
+    " throws unexpected unsuccessful upstream was webhook with"
+)
+"""Before a number between 400 and 599: the number is an HTTP status."""
+
+NUMBER_NOUNS = _set(
+    "amount article at batch between bill capacity character column count customer expected id"
+    " index invoice item length limit line list lot max maximum min minimum no number offset"
+    " order page parcel part pid port position postcode price product qty quantity range row"
+    " size step ticket total user value version weight zip"
+)
+"""Before such a number with a colon, a bracket or a comma: it is a value."""
 
 STATUS_WORDS = frozenset(status.phrase.split()[0] for status in HTTPStatus) | {
     "Client",
@@ -47,29 +66,31 @@ SENTENCE_KEYS = _set("desc description detail details message msg reason")
 """Keys whose quoted value is a sentence, also after a bare colon."""
 
 KINDS = _set(
-    "account aggregate argument attribute backend branch bucket called carrier cast channel class"
-    " collation column columns command configuration connector constant constraint consumer"
-    " container conversion country currency cursor customer database dialect dictionary directory"
-    " domain dtype encoding entity event exchange extension family field file function group"
-    " handler host image index job key keyspace language library mapping method model module named"
-    " namespace node object operator option order package parameter parameters parser partition"
-    " plugin pod policy portal procedure project property provider publication queue region"
-    " relation repository role routine rule savepoint schema sequence server service statement"
-    " statistics stream subscription table tables tablespace task template tenant topic trigger"
-    " type types user variable view views warehouse worker workspace wrapper"
+    "account aggregate argument attribute backend branch bucket called caller carrier cast"
+    " channel city class collation collector column columns command configuration connector"
+    " constant constraint consumer container conversion country courier currency cursor customer"
+    " database depot dialect dictionary directory domain driver dtype encoding entity event"
+    " exchange extension family field file function group handler host image index job key"
+    " keyspace language level library mapping method model module name named namespace node"
+    " object operator option order package parameter parameters parser partition plugin pod"
+    " policy portal procedure product project property provider publication queue region"
+    " relation repository role routine rule savepoint schema sequence server service shop"
+    " statement station statistics store stream subscription supplier table tables tablespace"
+    " task template tenant tipo topic trigger typ type types user variable view views warehouse"
+    " worker workspace wrapper"
 )
 """Nouns before a name: "for table orders", "unknown topic orders"."""
 
 NAME_LEADS = _set(
-    "ambiguous by drop duplicate for from in invalid missing no of on such the to undefined"
-    " uninitialized unknown unrecognized unsupported with"
+    "ambiguous by drop duplicate find for from in invalid missing no of on resolve such the to"
+    " undefined uninitialized unknown unrecognized unsupported with"
 )
 """Before such a noun: a name follows."""
 
 VERBS = _set(
-    "already are can can't cannot contains could did didn't do does doesn't exists failed had has"
-    " have is isn't may must not refused requires returned should takes violates was were will"
-    " would"
+    "already are can can't cannot contains could did didn't do does doesn't exists failed had"
+    " has have is isn't may must not refused requires returned should takes violates was were"
+    " will would"
 )
 FUNCTION_WORDS = VERBS | _set(
     "a after an and as at because been before but by for from here if in into it of on or than"
@@ -80,8 +101,8 @@ FUNCTION_WORDS = VERBS | _set(
 TYPE_NAMES = _set(
     "False None True array bigint bool boolean bytea bytes date decimal dict double false float"
     " function int integer interval json jsonb jsonpath list money nil none null number numeric"
-    " object real record set smallint str string text time timestamp timestamptz timetz true tuple"
-    " undefined varchar xml"
+    " object real record set smallint str string text time timestamp timestamptz timetz true"
+    " tuple undefined varchar xml"
 )
 """Names of types in Python and SQL. At the beginning they are prose: "integer out of range"."""
 
@@ -89,8 +110,8 @@ ABBREVIATIONS = _set("False None True bool bytearray dict int str tuple")
 """Types and values of Python that are not English words: the program fills them in anywhere."""
 
 TYPE_LEADS = _set(
-    "and but expected expects found from given instead not of or passed received return returned"
-    " returns to type types"
+    "and but expected expects found from given instead not of or passed received return"
+    " returned returns to type types"
 )
 """Before the name of a type: the program filled it in."""
 
@@ -106,11 +127,139 @@ FOUND_WORDS = _set("found given instead received")
 SQL_WORDS = _set(
     "ALTER ANALYZE AND AS ATTACH BEGIN BY CALL CASE CAST CLUSTER COALESCE COLUMN COMMIT"
     " CONCURRENTLY CONSTRAINT COPY CREATE CURSOR CYCLE DATABASE DECLARE DEFAULT DELETE DETACH"
-    " DISCARD DISTINCT DO DOMAIN DROP EXCEPT EXECUTE EXPLAIN FETCH FILTER FROM FUNCTION GET GRANT"
-    " GROUP HAVING HEAD INDEX INSERT INTERSECT INTO JOIN LIMIT LISTEN LOCK LOCKED MERGE NOTIFY OF"
-    " OFFSET ON OPTIONS ORDER PATCH POST PREPARE PREPARED PROCEDURE PUT REFRESH REINDEX RELEASE"
-    " RETURNING REVOKE ROLE ROLLBACK SAVEPOINT SCHEMA SEARCH SELECT SEQUENCE SET SHARE SKIP TABLE"
-    " TABLESPACE TIES TO TRANSACTION TRIGGER TRUNCATE TYPE UNION UPDATE VACUUM VALUES VIEW WHERE"
-    " WINDOW WITH WITHIN"
+    " DISCARD DISTINCT DO DOMAIN DROP EXCEPT EXECUTE EXPLAIN FETCH FILTER FROM FUNCTION GET"
+    " GRANT GROUP HAVING HEAD INDEX INSERT INTERSECT INTO JOIN LIMIT LISTEN LOCK LOCKED MERGE"
+    " NOTIFY OF OFFSET ON OPTIONS ORDER PATCH POST PREPARE PREPARED PROCEDURE PUT REFRESH"
+    " REINDEX RELEASE RETURNING REVOKE ROLE ROLLBACK SAVEPOINT SCHEMA SEARCH SELECT SEQUENCE SET"
+    " SHARE SKIP TABLE TABLESPACE TIES TO TRANSACTION TRIGGER TRUNCATE TYPE UNION UPDATE VACUUM"
+    " VALUES VIEW WHERE WINDOW WITH WITHIN"
 )
 """Keywords of SQL and methods of HTTP, which programs fill in like names. No constraints."""
+
+BODY_CODE_KEYS = _list(
+    "status statuscode httpstatus httpstatuscode httpcode type exception error errortype"
+    " exceptiontype code errorcode errcode errno faultcode declinecode subcode errorsubcode"
+    " reasoncode"
+)
+"""Keys of a body whose value is a code, in the order in which they are shown."""
+
+BODY_SENTENCE_KEYS = _list(
+    "title message msg errormessage errormsg err errors detail details description"
+    " errordescription errordetail reason faultstring text str cause"
+)
+"""Keys of a body whose value is a sentence, in the order in which they are shown."""
+
+BODY_KEYS = frozenset(BODY_CODE_KEYS) | frozenset(BODY_SENTENCE_KEYS)
+
+BODY_STRONG_KEYS = _set(
+    "cause code declinecode detail details err errcode errno error errorcode errordescription"
+    " errordetail errormessage errormsg errors errortype exception faultcode faultstring message"
+    " msg reason"
+)
+"""A body with such a key states a failure; one without is data, unless it has a status."""
+
+BODY_NAME_KEYS = _set(
+    "attribute bucket column constraint field fields index param parameter pointer property"
+    " queue table topic"
+)
+"""Keys of a body whose value names what failed."""
+
+HOST_LEADS = _set("lookup enotfound eai_again getaddrinfo resolve")
+"""Before the name of a host without a dot: "getaddrinfo ENOTFOUND kafka"."""
+
+MONTHS = _set(
+    "Apr April Aug August Dec December Feb February Jan January Jul July Jun June Mar March May"
+    " Nov November Oct October Sep Sept September"
+)
+WEEKDAYS = _set(
+    "Fri Friday Mon Monday Sat Saturday Sun Sunday Thu Thur Thurs Thursday Tue Tues Tuesday Wed"
+    " Wednesday"
+)
+
+CURRENCIES = _set(
+    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTC"
+    " BTN BWP BYN BZD CAD CDF CHF CLF CLP CNH CNY COP CRC CUC CUP CVE CZK DJF DKK DOP DZD EGP"
+    " ERN ETB ETH EUR FJD FKP GBP GEL GGP GHS GIP GMD GNF GTQ GYD HKD HNL HRK HTG HUF IDR ILS"
+    " IMP INR IQD IRR ISK JEP JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD"
+    " LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD"
+    " OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SLL"
+    " SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD USDT UYU UZS"
+    " VES VND VUV WST XAF XAG XAU XCD XDR XOF XPD XPF XPT YER ZAR ZMW ZWL"
+)
+"""Codes of currencies; `ALL`, `TOP` and `TRY` are words of SQL and of English too."""
+
+UNITS = _set(
+    "bits byte byte(s) bytes day day(s) days gb gib h hour hour(s) hours kb kib mb mib"
+    " microseconds millis millisecond milliseconds min mins minute minute(s) minutes month"
+    " months ms msec msecs percent s sec second second(s) seconds secs week weeks year years µs"
+)
+"""After a number: the unit belongs to the value."""
+
+PERSON_LEADS = _set(
+    "account agent assignee author beneficiary buyer by cardholder client contact courier"
+    " customer debtor driver employee for from holder manager member mr mrs ms owner passenger"
+    " patient payee payer person recipient sender to user with"
+)
+"""Before two or more capitalised words, which are the name of a person or of a company."""
+
+VALUE_KEYS = _set(
+    "address carrier city client comment company contact country customer driver email input"
+    " name note owner phone place product recipient sender street supplier title user value"
+    " vendor"
+)
+"""Before a colon or an equals sign: the words that follow are a value."""
+
+COUNTED_NOUNS = _set(
+    "attempt attempts byte bytes characters chars columns days events fields gb gib hours items"
+    " iterations jobs kb kib lines mb messages mib minutes ms orders pages parcels parts percent"
+    " pieces points records requests results retries rows sec seconds secs steps times tokens"
+    " tries units users values words"
+)
+"""After a number between 400 and 599: it is a count, not a status."""
+
+NOISE_NAMES = _set(
+    "access connection data element entries entry error errors false format id item key level"
+    " lock name names nil none null object pool port rate record request response result row string"
+    " that the this transaction true undefined unknown value values"
+)
+"""Never a name of what failed."""
+
+NAMED_KINDS = _set(
+    "argument arguments attribute bucket channel class collection column columns component"
+    " config constraint container database dependency enotfound exchange field fields file"
+    " function getaddrinfo header host hostname index job key keys lookup member method missing"
+    " module named namespace node operation option parameter parameters partition permission pod"
+    " policy property queue reading relation resource role routing schema scope secret sequence"
+    " server service setting settings stream subscription table task template topic topics type"
+    " user variable variables vhost view"
+)
+"""Nouns before a name or before its colon: the detail of a cause."""
+
+COUNTRY_LEADS = _set("country currency for from in land locale location of pair rate region to")
+"""Before two capitals, which are a country; before `ALL` or `TRY`, which are currencies then."""
+
+NO_COUNTRIES = _set(
+    "AI API CI CPU DB DNS EC HR HTTP ID IO IP IT JS OK OS PC PG QA S3 TS UI UX VM XML"
+)
+"""Two capitals after such a word that are no country."""
+
+TITLE_WORDS = _set(
+    "Access Already Bad Broken Busy Cannot Client Closed Connection Does Empty Gateway I"
+    " Internal Is Length Locked Method No None Not Out Payload Peer Please Precondition Proxy"
+    " Reset Security Segmentation Server Service Temporarily This Too Try Unable Upgrade Use"
+    " Your"
+)
+"""Capitalised words that state something and are no names."""
+
+ARTICLES = _set("a an any each every no that the this your")
+"""Before a compound noun, which is no name: "the server certificate has expired"."""
+
+FIELD_ADJECTIVES = (
+    FUNCTION_WORDS
+    | NAME_LEADS
+    | _set(
+        "each every first key last mandatory missing nullable one optional primary required same"
+        " some such this"
+    )
+)
+"""Before "field": it is not named. Other words are names: "denied for orders field"."""

@@ -18,7 +18,7 @@ from dlq_pipelines.archive.restore import (
 )
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
@@ -120,14 +120,12 @@ def test_a_restored_event_is_unchanged_and_has_no_second_death(connection: Conne
 @pytest.mark.parametrize(
     ("selection", "restored"),
     [
-        (Selection(cause=compute_cause_key(ERROR).id), {1, 2, 3}),
+        (Selection(cause=compute_cause_id(ERROR)), {1, 2, 3}),
         (Selection(event_ids=(2, 5, 99)), {2, 5}),
         (Selection(event_type="f"), {4, 5}),
         (Selection(error_contains="other"), {4, 5}),
         (
-            Selection(
-                cause=compute_cause_key(ERROR).id, since=NOW - timedelta(days=40, minutes=-3)
-            ),
+            Selection(cause=compute_cause_id(ERROR), since=NOW - timedelta(days=40, minutes=-3)),
             {3},
         ),
         (ALL, {1, 2, 3, 4, 5}),
@@ -232,7 +230,7 @@ def test_a_later_fix_releases_restored_events(outbox: ShapedOutbox) -> None:
     run_archive(connection)
     restore_events(connection, ALL, audit=AUDIT)
     now = datetime.now(UTC)
-    flag = FixFlag(Selection(cause=compute_cause_key(ERROR).id), RetryPolicy())
+    flag = FixFlag(Selection(cause=compute_cause_id(ERROR)), RetryPolicy())
     fix = flag_fix(connection, flag, audit=replace(AUDIT, now=now))
     assert (
         advance_fix(connection, fix.id, audit=replace(AUDIT, now=now), terms=FixTerms()).released
@@ -280,7 +278,7 @@ def test_a_killed_run_leaves_whole_batches_and_the_next_run_continues(
 
 @pytest.mark.parametrize(
     "selection",
-    [ALL, Selection(cause=compute_cause_key(ERROR).id), Selection(event_ids=(1, 2))],
+    [ALL, Selection(cause=compute_cause_id(ERROR)), Selection(event_ids=(1, 2))],
     ids=str,
 )
 def test_no_page_scans_whole_tables(outbox: ShapedOutbox, selection: Selection) -> None:

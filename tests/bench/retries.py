@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection
@@ -171,7 +171,7 @@ def _release_in_stages(connection: Connection, events: int) -> float:
     now = datetime.now(UTC)
     fix = flag_fix(
         connection,
-        FixFlag(Selection(cause=compute_cause_key(ERROR).id), POLICY),
+        FixFlag(Selection(cause=compute_cause_id(ERROR)), POLICY),
         audit=AuditContext("ann", "resolved", now),
     )
     seconds, released = 0.0, 0

@@ -18,6 +18,7 @@ FILES = (
     "cpython_traceback_2k",
     "cpython_raised",
 )
+LANGUAGES = tuple(f"languages/{path.stem}" for path in sorted((DATA / "languages").glob("*.csv")))
 _WORDS = [
     "orders",
     "invoice",

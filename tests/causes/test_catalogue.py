@@ -6,7 +6,7 @@ import pytest
 
 from dlq_pipelines.causes.catalogue import list_causes
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.postgres.connect import Connection
 from tests.rows import add_events, kill
 
@@ -27,7 +27,7 @@ def test_list_is_ordered_by_dead_events_and_then_by_deaths(connection: Connectio
         ("oops", 1, 1, "open"),
     ]
     assert [cause.id for cause in causes] == [
-        compute_cause_key(error).id for error in ("HTTP 503", "KeyError: 'x'", "oops")
+        compute_cause_id(error) for error in ("HTTP 503", "KeyError: 'x'", "oops")
     ]
     assert list_causes(connection, limit=1) == causes[:1]
 

@@ -25,7 +25,7 @@ from dlq_pipelines.causes.catalogue import (
     undo_change,
 )
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -41,7 +41,7 @@ ERRORS = {
     "reset": "ConnectionResetError: reset",
     "key": "KeyError: 'a'",
 }
-REFUSED, RESET, KEY = (compute_cause_key(ERRORS[name]).id for name in ("refused", "reset", "key"))
+REFUSED, RESET, KEY = (compute_cause_id(ERRORS[name]) for name in ("refused", "reset", "key"))
 
 
 @pytest.fixture(autouse=True)

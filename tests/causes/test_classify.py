@@ -9,7 +9,7 @@ import pytest
 
 from dlq_pipelines.causes import classify
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.rows import add_events, kill, one
 
@@ -69,9 +69,7 @@ def test_each_death_gets_the_cause_of_its_text(connection: Connection) -> None:
         "select count(*) from dlq.death"
         " where (cause_id = %s) is distinct from (error like 'KeyError%%')"
     )
-    assert connection.execute(wrong, [compute_cause_key("KeyError: 'x'").id]).fetchone() == {
-        "count": 0
-    }
+    assert connection.execute(wrong, [compute_cause_id("KeyError: 'x'")]).fetchone() == {"count": 0}
     assert_rollup_is_ledger(connection)
 
 
@@ -176,7 +174,7 @@ def test_alias_decides_the_cause_of_a_fingerprint(connection: Connection) -> Non
     """No new cause is created."""
     add_deaths(connection, ["KeyError: 1"])
     (kept,) = classify_deaths(connection, zone=ZoneInfo("UTC")).new_causes
-    alias = compute_cause_key("LookupError: 1").id
+    alias = compute_cause_id("LookupError: 1")
     connection.execute(
         "insert into dlq.cause_alias (fingerprint, cause_id) values (%s, %s)", [alias, kept]
     )

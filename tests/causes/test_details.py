@@ -229,6 +229,7 @@ def test_a_fixed_detail_regresses_by_the_death_of_a_merged_cause(connection: Con
         ("<name>", [("other", 10)], "KeyError: <name>"),
         ("<name>", [], "KeyError: <name>"),
         ("no '<name>' here", [("sku", 10)], "KeyError: no 'sku' here"),
+        ('no "<word>" here', [("sku", 10)], 'KeyError: no "sku" here'),
         ("<name> of <name>", [("sku", 10)], "KeyError: <name> of <name> (sku)"),
         ("no sku", [("sku", 10)], "KeyError: no sku"),
         ("", [("sku", 10)], "KeyError: (sku)"),

@@ -11,15 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlq_pipelines.causes.detail import choose_detail
 from dlq_pipelines.causes.fingerprint import (
     Fingerprint,
     _cached_cause_key,
+    _read_masked_message,
+    _read_message,
+    compute_cause_id,
     compute_cause_key,
     compute_fingerprint,
 )
-from tests.causes.labelled import DATA, FILES, grouping, labelled_errors, labelled_file
+from dlq_pipelines.causes.tokens import KEPT_START, WORD_START
+from tests.causes.labelled import DATA, FILES, LANGUAGES, grouping, labelled_errors, labelled_file
 
-POLICY = json.loads((DATA / "policy_cases.json").read_text(encoding="utf-8"))["cases"]
+PAIRS = [
+    case
+    for name in ("policy_cases", "pairs")
+    for case in json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))["cases"]
+]
 FRAME = '  File "/srv/shop/{}.py", line {}, in place\n    run()\n'
 HEAD = "Traceback (most recent call last):\n"
 NODE = "    at send (/srv/shop/send.js:4:7) {{\n  [cause]: Error: {}\n}}"
@@ -35,11 +44,12 @@ def traceback(error: str, *, module: str = "orders", line: int = 7) -> str:
 CHAIN = traceback("KeyError: 'sku'") + DURING + traceback("shop.LostError: order 17")
 
 
-@pytest.mark.parametrize("case", POLICY, ids=lambda case: f"{case['library']}-{case['why']}")
+@pytest.mark.parametrize("case", PAIRS, ids=lambda case: f"{case['library']}-{case['why']}")
 def test_labelled_pair_is_one_cause_or_two(case: dict[str, str]) -> None:
     a, b = compute_fingerprint(case["a"]), compute_fingerprint(case["b"])
     if case["want"] == "different-subcause":
-        assert (a.id, a.detail) != (b.id, b.detail)
+        assert a.id == b.id
+        assert a.detail != b.detail
     else:
         assert (a.id == b.id) == (case["want"] == "same"), (a, b)
 
@@ -55,16 +65,26 @@ def test_labelled_pair_is_one_cause_or_two(case: dict[str, str]) -> None:
         ("formats", 0.96, 0.91),
         ("formats_held_out", 0.97, 0.95),
         ("formats_workers", 0.97, 0.97),
+        ("ecosystems", 0.95, 0.93),
+        ("ecosystems_second", 0.95, 0.95),
     ],
 )
 def test_texts_of_one_format_string_are_one_cause(name: str, share: float, f1: float) -> None:
     """Neither the share of exactly right groups nor the F1 falls below these figures."""
-    found = grouping(
-        labelled_file(name) if name in FILES else labelled_errors(name),
-        lambda error: compute_cause_key(error).id,
-    )
+    is_file = (DATA / f"{name}.csv").exists()
+    found = grouping(labelled_file(name) if is_file else labelled_errors(name), compute_cause_id)
     assert found[0] >= share, found
     assert found[1] >= f1, found
+
+
+@pytest.mark.parametrize(
+    ("names", "share", "f1"), [(FILES[:4], 0.93, 0.93), (LANGUAGES, 0.97, 0.97)]
+)
+def test_mean_of_the_labelled_files(names: tuple[str, ...], share: float, f1: float) -> None:
+    """Of the texts of PostgreSQL and CPython, and of those of nine ecosystems."""
+    found = [grouping(labelled_file(name), compute_cause_id) for name in names]
+    assert sum(one for one, _ in found) / len(found) >= share, found
+    assert sum(other for _, other in found) / len(found) >= f1, found
 
 
 @pytest.mark.parametrize(
@@ -92,7 +112,7 @@ def test_texts_of_one_format_string_are_one_cause(name: str, share: float, f1: f
     ],
 )
 def test_form_of_the_text_does_not_change_the_cause(one: str, other: str) -> None:
-    assert compute_cause_key(one).id == compute_cause_key(other).id
+    assert compute_cause_id(one) == compute_cause_id(other)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +129,7 @@ def test_form_of_the_text_does_not_change_the_cause(one: str, other: str) -> Non
 )  # fmt: skip
 def test_other_type_message_or_root_is_another_cause(one: str, other: str | None) -> None:
     """A traceback that is cut off elsewhere in the code is another cause too."""
-    assert compute_cause_key(one).id != compute_cause_key(other).id
+    assert compute_cause_id(one) != compute_cause_id(other)
 
 
 @pytest.mark.parametrize("error", [None, "", " ", "\n\t\r\n"])
@@ -124,7 +144,7 @@ def test_shown_parts_are_in_their_fields() -> None:
         "\nDETAIL:  Key (id)=(1)"
     )
     found = compute_fingerprint(text)
-    assert re.fullmatch(r"v1-[0-9a-f]{16}", found.id)
+    assert re.fullmatch(r"v2-[0-9a-f]{16}", found.id)
     assert found[1:] == Fingerprint(
         "",
         exception_type="psycopg.errors.UniqueViolation",
@@ -138,23 +158,23 @@ def test_shown_parts_are_in_their_fields() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (None, "v1-a630232fcc8cc7d7"),
-        ("KeyError: 'a'", "v1-7f0e650af891c426"),
-        ("HTTP 503", "v1-eef10eaf58495fa2"),
-        ("Order 17 not found", "v1-8a90837c5a1c1f15"),
+        (None, "v2-8cb236e742e391a8"),
+        ("KeyError: 'a'", "v2-3cf8038e074f4e5e"),
+        ("HTTP 503", "v2-fe39cf5d47014481"),
+        ("Order 17 not found", "v2-65fe3eaa93c4f433"),
     ],
 )
 def test_id_never_changes(text: str | None, expected: str) -> None:
     """A change of the rules that changes one of these ids needs a new version."""
-    assert compute_cause_key(text).id == expected
+    assert compute_cause_id(text) == expected
 
 
 def test_another_process_computes_the_same_ids() -> None:
     """With another hash seed, and in another order."""
     texts = [text for text, _ in labelled_errors(variants=2)]
     program = (
-        "import json, sys; from dlq_pipelines.causes.fingerprint import compute_cause_key;"
-        "print(json.dumps([compute_cause_key(text).id for text in json.load(sys.stdin)]))"
+        "import json, sys; from dlq_pipelines.causes.fingerprint import compute_cause_id;"
+        "print(json.dumps([compute_cause_id(text) for text in json.load(sys.stdin)]))"
     )
     for seed in ("1", "2"):
         done = subprocess.run(
@@ -162,7 +182,7 @@ def test_another_process_computes_the_same_ids() -> None:
             input=json.dumps(texts[::-1]), text=True, capture_output=True, check=True,
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
-        assert json.loads(done.stdout)[::-1] == [compute_cause_key(text).id for text in texts]
+        assert json.loads(done.stdout)[::-1] == [compute_cause_id(text) for text in texts]
 
 
 values = (
@@ -179,9 +199,8 @@ values = (
 
 @given(values, values)
 def test_values_do_not_change_the_cause(one: str, other: str) -> None:
-    assert (
-        compute_cause_key(f"ShipmentLost: parcel {one} never left").id
-        == compute_cause_key(f"ShipmentLost: parcel {other} never left").id
+    assert compute_cause_id(f"ShipmentLost: parcel {one} never left") == compute_cause_id(
+        f"ShipmentLost: parcel {other} never left"
     )
 
 
@@ -193,17 +212,61 @@ def test_values_do_not_change_the_cause(one: str, other: str) -> None:
     )
 )
 def test_plain_words_change_the_cause(words: list[str]) -> None:
-    assert (
-        compute_cause_key(" ".join(words)).id != compute_cause_key(" ".join([*words, "again"])).id
-    )
+    assert compute_cause_id(" ".join(words)) != compute_cause_id(" ".join([*words, "again"]))
 
 
 @given(st.text(max_size=300) | st.sampled_from([text for text, _ in labelled_errors(variants=1)]))
 def test_any_text_has_one_id(text: str) -> None:
     """With and without the cache, alone and as part of the fingerprint."""
-    seen = compute_cause_key(text).id
+    seen = compute_cause_id(text)
     _cached_cause_key.cache_clear()
-    assert seen == compute_cause_key(text).id == compute_fingerprint(text).id
+    assert seen == compute_cause_id(text) == compute_fingerprint(text).id
+    assert compute_cause_key(text).detail == compute_fingerprint(text).detail
+
+
+FRAGMENTS = [
+    *("a", "Aa ", "1 ", "503 ", "a: ", "(", ")", "[", '{"a": ', "'", '"', "`", "<a", "<title>"),
+    *(
+        "\\",
+        "\n",
+        "\nCaused by: ",
+        "\nCaused by:\n",
+        " ---> ",
+        "[cause]: ",
+        "[errors]: [",
+        ": SELECT ",
+    ),
+    *("Traceback (most recent call last):\n", '\n  File "a", line 1, in b', "x@y.z': (550, b'"),
+    *("\nThe above exception was the direct cause", "http://", "$", "2026-01-01 00:00:00 ", "%A{"),
+    *("ERROR [main] ", "a=b ", " (after 1", "** (A) ", "\n    at x (", "\nNext ", "\nStack trace:"),
+    *(
+        "\n   0: a",
+        "+- Exception Group Traceback (most recent call last):\n",
+        "é1",
+        KEPT_START,
+        f"{WORD_START}a",
+    ),
+]
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=60).map("".join))
+def test_any_mixture_of_marks_has_one_cause_and_one_detail(text: str) -> None:
+    found = compute_fingerprint(text)
+    assert compute_cause_key(text) == (found.id, found.detail)
+
+
+@pytest.mark.parametrize("unit", FRAGMENTS)
+def test_text_of_ten_megabytes_has_a_cause(unit: str) -> None:
+    text = "ValueError: " + unit * (10_000_000 // len(unit))
+    assert compute_cause_id(text) == compute_cause_id(text)
+
+
+@given(st.sampled_from([text for text, _ in labelled_errors(variants=1)]), st.integers(0, 10**9))
+def test_masked_number_is_read_as_the_number_would_be(text: str, number: int) -> None:
+    """The cache of messages changes no result."""
+    for message in (f"{text} {number}", f"{number} {text}", text.replace(" ", f" {number} ", 1)):
+        read, full = _read_message("Error", message), _read_masked_message("Error", message)
+        assert (read[0], choose_detail(read[1])) == (full[0], choose_detail(full[1]))
 
 
 hostile = st.text(
@@ -214,15 +277,13 @@ hostile = st.text(
 @given(hostile)
 def test_text_and_its_decomposed_form_are_one_cause(text: str) -> None:
     """Also if a terminal code precedes a combining mark or separates it from its letter."""
-    assert (
-        compute_cause_key(unicodedata.normalize("NFD", text)).id
-        == compute_cause_key(unicodedata.normalize("NFC", text)).id
+    assert compute_cause_id(unicodedata.normalize("NFD", text)) == compute_cause_id(
+        unicodedata.normalize("NFC", text)
     )
 
 
 @given(st.text(st.characters(exclude_characters="\x1b\x9b"), max_size=99))
 def test_composition_and_colours_do_not_change_the_cause(text: str) -> None:
-    assert (
-        compute_cause_key(f"\x1b[31m{unicodedata.normalize('NFD', text)}\x1b[0m").id
-        == compute_cause_key(f"\x1b[1m{text}").id
-    )
+    assert compute_cause_id(
+        f"\x1b[31m{unicodedata.normalize('NFD', text)}\x1b[0m"
+    ) == compute_cause_id(f"\x1b[1m{text}")

@@ -7,7 +7,7 @@ import pytest
 
 from dlq_pipelines.causes.catalogue import mark_regressed_causes
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.postgres.connect import Connection
 from tests.rows import add_events, kill, one
 
@@ -45,7 +45,7 @@ def test_only_an_event_written_after_the_fix_is_a_regression(
     )
     kill(connection, error, where="status = 'pending'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
-    cause, now = compute_cause_key(ERROR).id, datetime.now(UTC)
+    cause, now = compute_cause_id(ERROR), datetime.now(UTC)
     assert mark_regressed_causes(connection, now=now) == ((cause,) if regressed else ())
     status = one(connection, f"select status from dlq.cause where id = '{cause}'")["status"]
     assert status == ("regressed" if regressed else "fixed")

@@ -9,7 +9,7 @@ import pytest
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes import classify, reindex
 from dlq_pipelines.causes.catalogue import get_cause, merge_causes, mute_cause, set_cause_text
-from dlq_pipelines.causes.fingerprint import VERSION, CauseKey, compute_cause_key
+from dlq_pipelines.causes.fingerprint import VERSION, CauseKey, compute_cause_id
 from dlq_pipelines.causes.reindex import (
     CauseSuccession,
     Successor,
@@ -32,7 +32,7 @@ TYPES = [
     "ConnectionResetError: no",
     "ConnectionResetError: no, not now",
 ]
-REFUSED, RESET, LATER = (compute_cause_key(error).id for error in TYPES)
+REFUSED, RESET, LATER = (compute_cause_id(error) for error in TYPES)
 
 
 def compute_next_key(error: str | None) -> CauseKey:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dlq_pipelines.causes.catalogue import Cause
-from dlq_pipelines.causes.similar import find_similar_causes
+from dlq_pipelines.causes.similar import find_similar_causes, find_similar_groups
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -75,3 +75,27 @@ def test_short_and_numerous_templates_are_not_proposed() -> None:
         _cause(str(code), f"the server answered with status {code}") for code in range(500, 507)
     ]
     assert find_similar_causes(codes) == []
+
+
+def test_many_causes_that_differ_in_one_word_are_one_group() -> None:
+    """The largest cause comes first, whatever the order in which the causes are read."""
+    depots = ["north", "south", "east", "west", "harbour", "airport", "central"]
+    causes = [
+        _cause(depot, f"could not book slip <id> at depot {depot}", deaths=n)
+        for n, depot in enumerate(depots)
+    ]
+    for order in (causes, causes[::-1]):
+        (group,) = find_similar_groups(order)
+        assert group.cause.id == "central"
+        assert [other.id for other in group.others] == depots[-2::-1]
+        assert group.differs == tuple(depots[::-1])
+        assert group.words == 7
+        assert group.describe_difference() == (
+            "7 causes differ only in one word: could not book slip <id> at depot …"
+        )
+
+
+def test_codes_and_few_causes_are_no_group() -> None:
+    codes = [_cause(str(code), f"the server answered with status {code}") for code in range(7)]
+    assert find_similar_groups(codes) == []
+    assert find_similar_groups([_cause(name, f"no slot for depot {name}") for name in "abc"]) == []

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlq_pipelines.causes import parse, tokens
+from dlq_pipelines.causes import (
+    bodies,
+    condense,
+    detail,
+    fingerprint,
+    parse,
+    prefix,
+    template,
+    tokens,
+    words,
+)
 from dlq_pipelines.causes.template import build_template
 
 constants, parser = import_module("re._constants"), import_module("re._parser")
@@ -48,6 +58,9 @@ constants, parser = import_module("re._constants"), import_module("re._parser")
         ("bad byte b'x'", "bad byte <name>"),
         ("Command '['tar', '-x', 'a b']' failed", "Command <text> failed"),
         ('not a map: "{"a": 1}"', "not a map: {<number>}"),
+        ("unknown payee Anna Kowalska", "unknown payee <name>"),
+        ("due on Monday, 3 March 2026", "due on <time>, <number> <time> <number>"),
+        ("no price in EUR", "no price in <name>"),
         ("cannot open <a <b> c> now", "cannot open <object> now"),
     ],
 )
@@ -65,16 +78,16 @@ def test_value_becomes_a_placeholder_of_its_kind(message: str, text: str) -> Non
         ),
         ("domain postcode does not allow it", "domain <name> does not allow it"),
         ("missing variable DATABASE", "missing variable <name>"),
-        ("cannot convert text to integer", "cannot convert text to <type>"),
-        ("must be a mapping, not Order", "must be a mapping, not <type>"),
-        ("expected str but got list", "expected <type> but got <type>"),
+        ("cannot convert text to Basket", "cannot convert text to <name>"),
+        ("must be a mapping, not Order", "must be a mapping, not <name>"),
+        ("expected str but got list", "expected str but got list"),
         ("not a boolean: nope", "not a boolean: <word>"),
         ("value of type timestamp without time zone", "value of type <type>"),
-        ("cannot unpack non-iterable Order object", "cannot unpack non-iterable <type> object"),
-        ("invalid int value", "invalid <type> value"),
-        ("expected str, bytes found", "expected <type>, <type> found"),
-        ("None is not a dict", "<type> is not a <type>"),
-        ("is not a valid Status", "is not a valid <type>"),
+        ("cannot unpack non-iterable Order object", "cannot unpack non-iterable <name> object"),
+        ("invalid int value", "invalid int value"),
+        ("expected str, bytes found", "expected str, bytes found"),
+        ("None is not a dict", "None is not a dict"),
+        ("is not a valid Status", "is not a valid <name>"),
         ("cannot assign to function call here", "cannot assign to <type> here"),
         ("cannot delete None", "cannot delete <type>"),
         ("no alias of index [orders]", "no alias of index [<word>]"),
@@ -203,8 +216,8 @@ def test_nested_message_is_read(one: str, other: str) -> None:
 
 
 def test_hidden_names_are_returned_once_in_their_order() -> None:
-    found = build_template('insert on table "orders" violates "orders_fkey" of "orders" for 17')
-    assert found.names == ("orders", "orders_fkey")
+    found = build_template('insert on table "orders" violates constraint "orders_fkey" for 17')
+    assert found.names == (("table", "orders"), ("constraint", "orders_fkey"))
 
 
 @given(
@@ -253,7 +266,17 @@ def _parts(argument: object) -> list[object]:
     "pattern",
     [
         value
-        for module in (tokens, parse)
+        for module in (
+            bodies,
+            condense,
+            detail,
+            fingerprint,
+            parse,
+            prefix,
+            template,
+            tokens,
+            words,
+        )
         for value in vars(module).values()
         if isinstance(value, re.Pattern)
     ],

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.cli.main import main
 from dlq_pipelines.postgres.connect import Connection
 from tests.rows import add_events, kill
@@ -19,7 +19,7 @@ from tests.rows import add_events, kill
 ERROR = (
     'Traceback (most recent call last):\n  File "a.py", line 1, in send\nTimeoutError: no answer'
 )
-CAUSE = compute_cause_key(ERROR).id
+CAUSE = compute_cause_id(ERROR)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 import json
 import re
 
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.postgres.connect import Connection
 from tests.cli.conftest import Run
 from tests.rows import add_events, kill, one
 
 ERROR = "KeyError: 'sku'"
-CAUSE = compute_cause_key(ERROR).id
+CAUSE = compute_cause_id(ERROR)
 
 
 def test_classify_gives_deaths_their_cause_once(dlq: Run, connection: Connection) -> None:
@@ -36,7 +36,7 @@ def test_classify_gives_deaths_their_cause_once(dlq: Run, connection: Connection
 def test_details_are_shown_with_their_states_and_select_events(
     dlq: Run, connection: Connection
 ) -> None:
-    key = compute_cause_key("KeyError: 'sku'").id
+    key = compute_cause_id("KeyError: 'sku'")
     for error in ("KeyError: 'sku'", "KeyError: 'city'", "KeyError: 'city'"):
         add_events(connection, 1)
         kill(connection, error, where="status = 'pending'")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from dlq_pipelines.audit import AuditContext
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.installation import build_fix_terms
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
@@ -550,7 +550,7 @@ def test_parked_events_are_listed_by_pages_and_filters(dlq: Run, connection: Con
     died = one(connection, "select died_at as at from dlq.dead_event where event_id = 5")["at"]
     assert read_words(dlq("fixes", "parked", "--event-type", "b")) == (
         "event type aggregate cause detail retries last death "
-        f"5 b order 1 {compute_cause_key(NO_SKU).id} sku 3 {died:%Y-%m-%d %H:%M:%S}+00"
+        f"5 b order 1 {compute_cause_id(NO_SKU)} sku 3 {died:%Y-%m-%d %H:%M:%S}+00"
     )
 
 

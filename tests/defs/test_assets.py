@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from dlq_pipelines import OutboxRepository
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.reports import _build_page_link
 from dlq_pipelines.defs.resources import OutboxResource, get_location_tag
@@ -190,7 +190,7 @@ def test_a_run_observes_the_outbox_and_shows_its_causes(
         metadata["new_causes"],
         metadata["dagster/row_count"],
     ) == (6, 1, 1)
-    assert compute_cause_key(ERROR).id in str(metadata["causes"])
+    assert compute_cause_id(ERROR) in str(metadata["causes"])
     seen = (
         instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1)
         .records[0]
@@ -482,7 +482,7 @@ def _tick(instance: dg.DagsterInstance) -> Any:
 
 
 CONFIG = {"all": True, "reason": "requested", "actor": "bob"}
-FLAG = {"cause": compute_cause_key(ERROR).id, "note": "fixed", "actor": "ann"}
+FLAG = {"cause": compute_cause_id(ERROR), "note": "fixed", "actor": "ann"}
 
 
 def _read_metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
@@ -530,7 +530,7 @@ def test_the_sensor_runs_a_fix_to_its_end(
     (request,) = _tick(instance).run_requests
     assert (
         request.tags.items()
-        >= {"dlq/fix": "1", "dlq/stage": "0", "dlq/cause": compute_cause_key(ERROR).id}.items()
+        >= {"dlq/fix": "1", "dlq/stage": "0", "dlq/cause": compute_cause_id(ERROR)}.items()
     )
     assert job("retry_stage", run_config=request.run_config, tags=request.tags).success
     for _ in range(3):  # an aggregate has three events, one after the other

@@ -15,7 +15,7 @@ from dlq_pipelines import OutboxRepository
 from dlq_pipelines.archive.archive import discard_events
 from dlq_pipelines.audit import RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.exports.adhoc import export_selected
 from dlq_pipelines.exports.formats import create_writer
@@ -34,7 +34,7 @@ from tests.rows import date_deaths, one
 UTC = ZoneInfo("UTC")
 # A value of each filter, as the faces take it, and the events that it selects.
 SAMPLES: dict[str, tuple[Any, set[int]]] = {
-    "cause": (compute_cause_key("KeyError: 'sku'").id, {1, 2}),
+    "cause": (compute_cause_id("KeyError: 'sku'"), {1, 2}),
     "detail": ("sku", {1, 2}),
     "event_type": ("order.paid", {2, 4}),
     "aggregate_type": ("parcel", {3}),

@@ -10,7 +10,7 @@ from dlq_pipelines.archive.restore import restore_events
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.catalogue import mark_regressed_causes, mute_cause, set_cause_text
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.outbox.reconcile import reconcile_events
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
@@ -117,7 +117,7 @@ def _verify_carrier_fix(outbox: ShapedOutbox, now: datetime) -> None:
     """Verify a fix days before the day."""
     carrier = flag_fix(
         outbox.connection,
-        FixFlag(Selection(cause=compute_cause_key(CARRIER).id), RetryPolicy(order="none")),
+        FixFlag(Selection(cause=compute_cause_id(CARRIER)), RetryPolicy(order="none")),
         audit=AuditContext("shipping-team", "the carrier's new address", now),
     )
     _advance(outbox, carrier.id, now, deliver=True, times=6)
@@ -146,21 +146,21 @@ def _play_day(story: Story, start: datetime) -> None:
     mark_regressed_causes(connection, now=start + 7 * hour)
     set_cause_text(
         connection,
-        compute_cause_key(LABEL).id,
+        compute_cause_id(LABEL),
         "owner",
         "shipping-team",
         audit=AuditContext("ann", "theirs", start + 9 * hour),
     )
     set_cause_text(
         connection,
-        compute_cause_key(REFUSED).id,
+        compute_cause_id(REFUSED),
         "note",
         "Runbook: restart the stock service's sidecar first.",
         audit=AuditContext("ann", "known", start + 9 * hour),
     )
     mute_cause(
         connection,
-        compute_cause_key(MAIL).id,
+        compute_cause_id(MAIL),
         start + timedelta(days=9),
         audit=AuditContext("ann", "customers'", start + 9 * hour),
     )
@@ -173,7 +173,7 @@ def _play_fixes(story: Story, start: datetime) -> None:
     outbox, now = story.outbox, start + timedelta(hours=11)
     connection = outbox.connection
     label = FixFlag(
-        Selection(cause=compute_cause_key(LABEL).id),
+        Selection(cause=compute_cause_id(LABEL)),
         RetryPolicy(order="none"),
         link="v42",
         owner="shipping-team",
@@ -182,7 +182,7 @@ def _play_fixes(story: Story, start: datetime) -> None:
         connection, label, audit=AuditContext("shipping-team", "labels read the new field", now)
     ).id
     _advance(outbox, story.label_fix, now, deliver=True, times=1)
-    route = FixFlag(Selection(cause=compute_cause_key(ROUTE).id), RetryPolicy(order="none"))
+    route = FixFlag(Selection(cause=compute_cause_id(ROUTE)), RetryPolicy(order="none"))
     story.route_fix = flag_fix(
         connection, route, audit=AuditContext("payments-team", "route v2 works again", now)
     ).id
@@ -222,7 +222,7 @@ def continue_story(story: Story) -> None:
     _advance(outbox, story.label_fix, now, deliver=True, times=3)
     later = flag_fix(
         connection,
-        FixFlag(Selection(cause=compute_cause_key(REFUSED).id)),
+        FixFlag(Selection(cause=compute_cause_id(REFUSED))),
         audit=AuditContext("ann", "stock is back", now),
     )
     pause_fix(connection, later.id, audit=AuditContext("ann", "wait", now))
@@ -230,24 +230,24 @@ def continue_story(story: Story) -> None:
     for cause in (LABEL, CARRIER, MAIL):
         set_cause_text(
             connection,
-            compute_cause_key(cause).id,
+            compute_cause_id(cause),
             "owner",
             "someone else",
             audit=AuditContext("ann", "moved", now),
         )
         set_cause_text(
             connection,
-            compute_cause_key(cause).id,
+            compute_cause_id(cause),
             "note",
             "a later note",
             audit=AuditContext("ann", "moved", now),
         )
     mute_cause(
-        connection, compute_cause_key(MAIL).id, None, audit=AuditContext("ann", "loud again", now)
+        connection, compute_cause_id(MAIL), None, audit=AuditContext("ann", "loud again", now)
     )
     mute_cause(
         connection,
-        compute_cause_key(REFUSED).id,
+        compute_cause_id(REFUSED),
         now + timedelta(days=3),
         audit=AuditContext("ann", "known", now),
     )

@@ -8,7 +8,7 @@ import pytest
 
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.catalogue import merge_causes
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.figures import ALL, ReportFigures, ReportWindow
 from dlq_pipelines.reports.read import read_report_figures
@@ -45,8 +45,8 @@ def test_merged_causes_equal_the_ledger(outbox: ShapedOutbox) -> None:
     story.create_story(outbox)
     merge_causes(
         connection,
-        compute_cause_key(story.MAIL).id,
-        into=compute_cause_key(story.REFUSED).id,
+        compute_cause_id(story.MAIL),
+        into=compute_cause_id(story.REFUSED),
         audit=AuditContext("ann", "one", story.NOW),
     )
     assert find_report_differences(connection, read(connection)) == []

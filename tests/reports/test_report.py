@@ -15,7 +15,7 @@ import dlq_pipelines.reports
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.catalogue import merge_causes, set_cause_text
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.target import Target, open_local_target, open_target
 from dlq_pipelines.postgres.connect import Connection
@@ -155,17 +155,17 @@ def test_the_story_has_its_states_fixes_and_backlog(outbox: ShapedOutbox) -> Non
     figures = make(connection, story.POLICY).figures
     states = {cause.cause_id: cause.state for cause in figures.causes}
     assert states == {
-        compute_cause_key(story.REFUSED).id: CauseState.ESCALATING,
-        compute_cause_key(story.DOUBLE.format(name="x")).id: CauseState.NEW,
-        compute_cause_key(story.CARRIER).id: CauseState.REGRESSED,
-        compute_cause_key(story.ROUTE).id: CauseState.ESCALATING,
-        compute_cause_key(story.LABEL).id: CauseState.FIXING,
-        compute_cause_key(story.MAIL).id: CauseState.MUTED,
+        compute_cause_id(story.REFUSED): CauseState.ESCALATING,
+        compute_cause_id(story.DOUBLE.format(name="x")): CauseState.NEW,
+        compute_cause_id(story.CARRIER): CauseState.REGRESSED,
+        compute_cause_id(story.ROUTE): CauseState.ESCALATING,
+        compute_cause_id(story.LABEL): CauseState.FIXING,
+        compute_cause_id(story.MAIL): CauseState.MUTED,
         "": CauseState.UNCLASSIFIED,
     }
     by_id = {cause.cause_id: cause for cause in figures.causes}
-    assert by_id[compute_cause_key(story.LABEL).id].owner == "shipping-team"
-    assert (by_id[compute_cause_key(story.REFUSED).id].note or "").startswith("Runbook")
+    assert by_id[compute_cause_id(story.LABEL)].owner == "shipping-team"
+    assert (by_id[compute_cause_id(story.REFUSED)].note or "").startswith("Runbook")
     assert [(fix.id, fix.status, fix.ended) for fix in figures.fixes] == [
         (played.route_fix, "halted", True), (played.label_fix, "active", False),
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import (
@@ -25,7 +25,7 @@ from dlq_pipelines.retries.fixes import (
 from tests.rows import add_events, kill, one
 
 ERROR = "TimeoutError: no answer"
-CAUSE = compute_cause_key(ERROR).id
+CAUSE = compute_cause_id(ERROR)
 POLICY = RetryPolicy(canary=3, rate=1000.0, min_success=0.9, settle_seconds=60)
 TERMS = FixTerms(max_backlog=timedelta(hours=1))
 

@@ -19,7 +19,7 @@ from dlq_pipelines.archive.purge import purge_archive
 from dlq_pipelines.archive.restore import restore_events
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.retries.advance import advance_fix, pause_fix, resume_fix, withdraw_fix
@@ -36,7 +36,7 @@ from dlq_pipelines.retries.settle import settle_retries
 from tests.shapes import ShapedOutbox
 
 ERRORS = ("TimeoutError: no answer", "KeyError: 'sku'")
-CAUSES = tuple(compute_cause_key(error).id for error in ERRORS)
+CAUSES = tuple(compute_cause_id(error) for error in ERRORS)
 # What the present state does not allow.
 REFUSED = (NotFoundError, RefusedError)
 TERMS = FixTerms(max_backlog=timedelta(hours=1))

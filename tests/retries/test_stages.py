@@ -8,7 +8,7 @@ import pytest
 
 from dlq_pipelines.audit import MAX_REASON_LENGTH
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.causes.fingerprint import compute_cause_key
+from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
@@ -278,7 +278,7 @@ def test_the_fix_advanced_longest_ago_comes_first(connection: Connection) -> Non
         add_dead(connection, 1, error=error)
         flag_fix(
             connection,
-            FixFlag(Selection(cause=compute_cause_key(error).id), POLICY),
+            FixFlag(Selection(cause=compute_cause_id(error)), POLICY),
             audit=build_audit(),
         )
     connection.execute("update dlq.fix set stepped_at = now() where id = 1")

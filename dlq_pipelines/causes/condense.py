@@ -1,0 +1,182 @@
+"""Reduces a message to what states the failure: without bodies, SQL, places and lists."""
+
+import re
+from typing import NamedTuple
+
+from dlq_pipelines.causes.bodies import keep_code, summarize_data, summarize_markup
+from dlq_pipelines.causes.tokens import FAILURE
+
+_Names = tuple[tuple[str, str], ...]
+
+# No mark that any rule needs: the message is prose.
+_PLAIN = re.compile(r"[^<{\[(=:]*+\Z")
+
+_TUPLE = re.compile(
+    r"\A\((?:b?['\"](?P<state>[0-9A-Z]{5})['\"]|(?P<number>-?[0-9]{1,5})), ?b?(?P<mark>['\"])"
+)
+_CALLED = re.compile(
+    r"\A[A-Za-z_][\w.]*\((?P<number>[0-9]{1,5}), ?(?P<mark>['\"])(?P<rest>.*)\)\Z", re.DOTALL
+)
+_HTTP_ERROR = re.compile(
+    r"<HttpError (?P<status>[0-9]{3}) when requesting (?P<url>\S{1,2000}) returned "
+)
+
+_STATEMENT = (
+    r"(?:(?:SELECT|INSERT INTO|UPDATE|DELETE FROM|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|WITH) ?\S"
+    r"|(?:select|insert into|delete from) [`\"\w*(]|update (?:[`\"]|[\w.]+ set )"
+    r"|(?:begin|commit|rollback) transaction)"
+)
+_SQL_TAIL = re.compile(
+    r" \((?:Connection: \w+, |SQL: )| \[SQL: |\s+SQL: ?\[|\s+query: |\s+\[parameters: "
+)
+_SQL_HEAD = re.compile(rf"(?i:failed query: )?{_STATEMENT}")
+_SQL_REASON = re.compile(r" - (?=(?:[a-z]+: )?[A-Za-z][\w'-]* [a-z])")
+_SQL_INSIDE = re.compile(
+    r"; SQL \[[^\]]*+\]|(?<=executing) (?:'[^']*+(?:''[^']*+)*+'|\"[^\"]*+\"|a query)"
+    r"(?: with params \[[^\]]*+\])?(?=:)"
+)
+_HEAD_LETTERS, _TAIL_LETTERS = 6, 4
+_HEAD_VERBS = frozenset(("select", "insert", "update", "delete", "failed"))
+_TAIL_VERBS = frozenset(("sele", "inse", "upda", "dele", "begi", "comm", "roll", "save", "with"))
+
+_PHP_MARKS = (".php:", ".php(", ".php on")
+_PHP_PLACE = re.compile(
+    r" in (?:/|[A-Z]:\\|\S{1,80}/)[^:\n]{0,300}\.php(?::[0-9]+|\([0-9]+\)| on line [0-9]+)"
+)
+_SOURCE_PLACE = re.compile(r"\s+at \[Source: ")
+_REFERENCE = re.compile(r"\(through reference chain: ([^()\n]{1,200})")
+_ROUTE = re.compile(r"(?<=/)\[(?:\.\.\.)?\w+\]")
+_IPV6 = re.compile(r"\[[0-9a-fA-F]{0,4}:[0-9a-fA-F:.]{1,45}\]:[0-9]{1,5}")
+
+_ITEM = r"['\"`]?[\w.$-]+['\"`]?"
+_LIST_LEADS = ("are", " of", "choices", "options", "allowed", "available", "accepted", "values")
+_LISTED = re.compile(
+    r"(?P<lead>\b(?:are|is one of|one of|choices|options|allowed|available|accepted|supported"
+    r"|valid values|known)\b[^:,\n]{0,40}: ?)"
+    rf"{_ITEM}(?:, ?{_ITEM})++(?:,? (?:and|or) {_ITEM})?"
+)
+_ONE_LISTED = re.compile(r"\b([a-z]++): \[([A-Za-z_][\w.$-]*+)\](?![(\w])")
+_BRACKETED = re.compile(r"\[(?P<items>[A-Za-z_$][\w.$-]*+(?:, ?[\w.$-]+)++)\](?!\()")
+_REASONS = re.compile(r"reasons?\b|errors?\b|failures?\b|because")
+
+_FIGURES = re.compile(
+    r" \((?:after [0-9](?:[^()\n]|\([^()]{0,9}\)){0,100}"
+    r"|(?:[\w ]{1,30}+[=:] ?-?[0-9][\w.]*(?:, ?)?)++)\)"
+)
+_ID_MARKS = ("ID:", "Id:", "id:", "ID=", "Id=", "id=")
+_REQUEST_ID = re.compile(
+    r"(?i)[,;]?\s?(?<![\w.])(?:(?:extended )?request|activity|connection|correlation|event|host|log"
+    r"|message|ray|session|span|trace|tracking)[ _-]?id['\"]?\s?[:=]\s?['\"]?[\w+/=.-]+['\"]?"
+)
+_COMMAND_MARKS = (": not found", "No such file", "command not found")
+_MISSING_COMMAND = re.compile(
+    r"(?<=: )(?:line [0-9]+: )?[\w./-]+(?=: (?:(?:command )?not found|No such file))"
+)
+
+
+class CondensedMessage(NamedTuple):
+    """A message without data, and the names that its body or its place holds."""
+
+    text: str
+    names: _Names = ()
+
+
+def condense_message(message: str) -> CondensedMessage:
+    """Reduce a message; one without any mark of data stays as it is."""
+    is_query = message[:_HEAD_LETTERS].lower() in _HEAD_VERBS
+    if not is_query and _PLAIN.match(message):
+        return CondensedMessage(message)
+    message, names = _condense_data(message)
+    if ": " in message:
+        message = _cut_statement(message)
+    if is_query and _SQL_HEAD.match(message):
+        reasons = list(_SQL_REASON.finditer(message))
+        message = message[reasons[-1].end() :] if reasons else message
+    if any(mark in message for mark in _PHP_MARKS):
+        message = _PHP_PLACE.sub("", message)
+    if "[" in message:
+        message, found = _condense_brackets(message)
+        names += found
+    return CondensedMessage(_condense_noise(message), names)
+
+
+def _condense_data(message: str) -> tuple[str, _Names]:
+    """Replace tuples and bodies by what they state."""
+    names: _Names = ()
+    if message[:1] == "(" or message[-1:] == ")":
+        message = _open_tuple(message)
+    if "<" in message:
+        if error := _HTTP_ERROR.match(message):
+            names = (("url", error["url"]),)
+            reason = message[error.end() :].partition('". Details')[0].strip('">')
+            message = f"{keep_code(error['status'])} {reason}"
+        message = summarize_markup(message)
+    if "{" in message:
+        message, found = summarize_data(message)
+        names += found
+    return message, names
+
+
+def _open_tuple(message: str) -> str:
+    """Turn a tuple that states a failure into prose: "(1062, 'Duplicate entry')"."""
+    if message[0] == "(" and (opened := _TUPLE.match(message)):
+        rest = message[opened.end() :].removesuffix(")").rstrip(",").removesuffix(opened["mark"])
+        return f"{keep_code(opened['state'] or opened['number'])} {rest}"
+    if called := _CALLED.match(message):
+        mark = called["mark"]
+        rest = called["rest"].rstrip(",").removesuffix(mark).replace(f"{mark}, {mark}", ": ")
+        return f"{keep_code(called['number'])} {rest}"
+    return message
+
+
+def _cut_statement(message: str) -> str:
+    """Cut the statement that a library quotes, or appends after a colon or in brackets."""
+    if "SQL" in message or "query: " in message or "executing" in message:
+        message = _SQL_INSIDE.sub("", message)
+        tail = _SQL_TAIL.search(message)
+        message = message[: tail.start()] if tail and tail.start() else message
+    at = message.find(": ")
+    while at >= 0:
+        verb = message[at + 2 : at + 2 + _TAIL_LETTERS].lower()
+        if verb in _TAIL_VERBS and _SQL_HEAD.match(message, at + 2):
+            return message[:at].rstrip() or message
+        at = message.find(": ", at + 2)
+    return message
+
+
+def _condense_brackets(message: str) -> tuple[str, _Names]:
+    """Replace lists and places in square brackets."""
+    names: _Names = ()
+    if "]:" in message:
+        message = _IPV6.sub("<ip>", message)
+    if "[Source: " in message:
+        names = tuple(("field", name) for name in _REFERENCE.findall(message))
+        message = _SOURCE_PLACE.split(message, maxsplit=1)[0]
+    if "/[" in message:
+        message = _ROUTE.sub("x", message)
+    if ": [" in message:
+        message = message.removesuffix(": [no body]")
+        names += tuple(_ONE_LISTED.findall(message))
+        message = _ONE_LISTED.sub(r"\1: <list>", message)
+    return _BRACKETED.sub(_condense_list, message), names
+
+
+def _condense_list(found: re.Match[str]) -> str:
+    """Hide a list; of a list of reasons keep the items that name a failure, in sorted order."""
+    if not _REASONS.search(found.string, max(0, found.start() - 30), found.start()):
+        return "<list>"
+    failures = sorted({item for item in found["items"].split(", ") if FAILURE.search(item.lower())})
+    return f"[{', '.join(failures)}]" if failures else "<list>"
+
+
+def _condense_noise(message: str) -> str:
+    """Cut figures and the ids of requests; hide lists without brackets and missing commands."""
+    if " (" in message:
+        message = _FIGURES.sub("", message)
+    if ": " in message and ", " in message and any(lead in message for lead in _LIST_LEADS):
+        message = _LISTED.sub(r"\g<lead><list>", message)
+    if any(mark in message for mark in _ID_MARKS):
+        message = _REQUEST_ID.sub("", message)
+    if any(mark in message for mark in _COMMAND_MARKS):
+        message = _MISSING_COMMAND.sub("<name>", message)
+    return message.replace("nil:NilClass", "nil")

@@ -1,0 +1,77 @@
+"""Chooses the detail of a failure: the one name in a message that shows whose problem it is.
+
+A constraint, column, key, field or attribute comes before a topic or a queue, these before a host,
+an operation and a table. Values that look generated are never a detail.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from dlq_pipelines.causes.vocabulary import NOISE_NAMES, TYPE_NAMES
+
+_MAX_LENGTH = 200
+_RANKS = (
+    "constraint",
+    (
+        "column columns field fields key keys attribute property member parameter parameters"
+        " argument arguments missing variable variables option setting settings reading header"
+        " named name param"
+    ),
+    "topic topics queue exchange bucket stream subscription routing channel vhost index",
+    "host hostname server enotfound lookup getaddrinfo resolve node url broker endpoint service",
+    "operation table relation collection schema sequence view database module dependency file",
+    (
+        "function method call class type permission scope role user secret resource pod container"
+        " namespace job task template component config partition policy currency"
+    ),
+)
+_RANK_OF = {kind: rank for rank, kinds in enumerate(_RANKS) for kind in kinds.split()}
+_UNRANKED, _REJECTED = len(_RANKS), len(_RANKS) + 1
+_HOST_RANK = _RANK_OF["host"]
+_URL = re.compile(
+    r"[A-Za-z][\w+.:-]*://(?:[^/@\s]*@)?(?P<host>\[[^\]]*\]|[^/:?#\s'\"]+)(?P<port>:[0-9]+)?"
+)
+# Digits alone, three digits in a row, an e-mail, a hash, an address of IP, a number with letters
+# in front (A-77), or letters and digits that take turns, as in the name of a pod.
+_GENERATED = re.compile(
+    r"[^A-Za-z]*|.*[0-9]{4}.*|.*@.*|[0-9a-fA-F-]{8,}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}.*"
+    r"|[A-Z]{1,5}[-_]?[0-9]+|(?:.*?[A-Za-z][0-9]+(?=[A-Za-z])){2}.*|.*[-_][0-9]{3,}.*|<.*"
+    r"|[a-z]{2,5}_(?=[A-Za-z]*[0-9])[A-Za-z0-9]{8,}",
+    re.DOTALL,
+)
+_IDENTIFIER = re.compile(r"[A-Za-z]++(?:[_.][A-Za-z_]++)++|[A-Za-z][a-z]++(?:[A-Z][a-z]++)++")
+_INDEX = re.compile(r"(?<=[.\[])[0-9]+(?=[.\]]|\Z)")
+_NOISE = NOISE_NAMES | TYPE_NAMES | {"character", "char", "nonetype"}
+_TRIMMED = "'\"`\u00ab\u00bb\u201e\u201c\u201d\u2018\u2019[]{}()<>,;:=. "
+
+
+def choose_detail(names: Iterable[tuple[str, str]]) -> str:
+    """Return the name that distinguishes the failure best; empty if no name does."""
+    best, best_rank, port = "", _REJECTED, ""
+    for kind, value in names:
+        rank = _RANK_OF.get(kind, _UNRANKED)
+        if kind == "at" and "." in value:  # server at "db.internal"
+            rank = _HOST_RANK
+        if kind == "port":
+            port = port or value
+        elif rank < best_rank:
+            name = _normalize_name(kind, value)
+            if name and (rank < _UNRANKED or _IDENTIFIER.fullmatch(name)):
+                best, best_rank = name, rank
+    if best_rank == _HOST_RANK and port and ":" not in best:
+        best = f"{best}:{port}"
+    return best
+
+
+@lru_cache(2_048)
+def _normalize_name(kind: str, value: str) -> str:
+    """Return a name without quotes, indexes and paths; empty if it looks generated."""
+    if kind == "url" or "://" in value:
+        found = _URL.match(value)
+        value = f"{found['host'].lower()}{found['port'] or ''}" if found else ""
+    name = value.strip(_TRIMMED)[:_MAX_LENGTH]
+    bare = name.rpartition(":")[0] or name if _RANK_OF.get(kind) == _HOST_RANK else name
+    if not name or name.lower() in _NOISE or _GENERATED.fullmatch(bare):
+        return ""
+    return _INDEX.sub("*", name) if "." in name or "[" in name else name

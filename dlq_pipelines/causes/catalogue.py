@@ -167,7 +167,7 @@ def list_causes(
 def get_cause(connection: Connection, cause_id: str) -> Cause:
     """Return the cause with the figures of the causes that are merged into it.
 
-    The id of a cause of an earlier version of the fingerprint leads to its first successor.
+    The id of a cause of an earlier version of the fingerprint points to its first successor.
 
     Raises:
         NotFoundError: the cause does not exist.

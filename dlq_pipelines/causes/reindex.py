@@ -1,6 +1,6 @@
 """Classifies the ledger anew after a new version of the fingerprint.
 
-A cause of an earlier version keeps its row and leads to its successors: the causes that its deaths
+A cause of an earlier version keeps its row and points to its successors: the causes that its deaths
 have now. A batch of deaths is a transaction, and so is the end of a cause. What was not finished
 stays due, so a run that was killed is started again. Deaths are recorded and classified meanwhile.
 """
@@ -42,7 +42,7 @@ class CauseSuccession:
     """What became of a cause of an earlier version.
 
     Attributes:
-        cause_id: the cause of the earlier version. It leads to its first successor.
+        cause_id: the cause of the earlier version. It points to its first successor.
         successors: those with most deaths first.
     """
 

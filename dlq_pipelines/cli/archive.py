@@ -94,7 +94,7 @@ def restore_events_command(
 
     A fix can target them again. Discarded events are restored only by their ids.
 
-    Example: `dlq archive restore --cause v1-3f9a0c6d2b7e4a51 --reason "fixed late" --dry-run`
+    Example: `dlq archive restore --cause v2-3f9a0c6d2b7e4a51 --reason "fixed late" --dry-run`
     """
     from dlq_pipelines.archive.restore import build_nothing_restored_error, restore_events
 

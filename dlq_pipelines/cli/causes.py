@@ -84,7 +84,7 @@ def list_causes_command(
 def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE) -> None:
     """Show a cause with its details, its changes and a sample.
 
-    Example: `dlq causes show v1-3f9a0c6d2b7e4a51`
+    Example: `dlq causes show v2-3f9a0c6d2b7e4a51`
     """
     from dlq_pipelines.causes.catalogue import describe_cause
 
@@ -215,7 +215,7 @@ def merge_causes_command(
     """Merge a cause into another one. Its deaths keep it, so a split undoes the merge.
 
     Example:
-    `dlq causes merge v1-3f9a0c6d2b7e4a51 v1-51c2aa07e9b3d846 --reason "same timeout" --dry-run`
+    `dlq causes merge v2-3f9a0c6d2b7e4a51 v2-51c2aa07e9b3d846 --reason "same timeout" --dry-run`
     """
     from dlq_pipelines.causes.catalogue import merge_causes
 
@@ -234,7 +234,7 @@ def split_cause_command(
 ) -> None:
     """Split a merged cause off again.
 
-    Example: `dlq causes split v1-9d0c55aa01b2c3d4 --reason "two different services" --dry-run`
+    Example: `dlq causes split v2-9d0c55aa01b2c3d4 --reason "two different services" --dry-run`
     """
     from dlq_pipelines.causes.catalogue import split_cause
 
@@ -255,7 +255,7 @@ def rename_cause_command(
     """Name a cause.
 
     Example:
-    `dlq causes rename v1-3f9a0c6d2b7e4a51 "Carrier closed" --reason "known since May" --dry-run`
+    `dlq causes rename v2-3f9a0c6d2b7e4a51 "Carrier closed" --reason "known since May" --dry-run`
     """
     _set_text("name", cause, name, prepare_change(actor, reason, dry_run=dry_run), format=format)
 
@@ -273,7 +273,7 @@ def note_cause_command(
     """Write the note of a cause.
 
     Example:
-    `dlq causes note v1-3f9a0c6d2b7e4a51 "See runbook 7" --reason "on-call asked" --dry-run`
+    `dlq causes note v2-3f9a0c6d2b7e4a51 "See runbook 7" --reason "on-call asked" --dry-run`
     """
     _set_text("note", cause, text, prepare_change(actor, reason, dry_run=dry_run), format=format)
 
@@ -291,7 +291,7 @@ def own_cause_command(
     """Set the owner of a cause.
 
     Example:
-    `dlq causes own v1-3f9a0c6d2b7e4a51 team-shipping --reason "their service" --dry-run`
+    `dlq causes own v2-3f9a0c6d2b7e4a51 team-shipping --reason "their service" --dry-run`
     """
     _set_text("owner", cause, owner, prepare_change(actor, reason, dry_run=dry_run), format=format)
 
@@ -311,7 +311,7 @@ def mute_cause_command(
     """Send no alerts of a cause for some days. It is still counted, reported and retried.
 
     Example:
-    `dlq causes mute v1-3f9a0c6d2b7e4a51 --days 3 --reason "fix is due on Friday" --dry-run`
+    `dlq causes mute v2-3f9a0c6d2b7e4a51 --days 3 --reason "fix is due on Friday" --dry-run`
     """
     from dlq_pipelines.causes.catalogue import mute_cause
 
@@ -351,8 +351,8 @@ def reindex_causes_command(
 ) -> None:
     """Classify the ledger anew after an upgrade with a new version of the fingerprint.
 
-    Each cause of the earlier version leads to its successors from then on. Run it as the role that
-    migrates, beside the running system; after an interruption, run it again.
+    Each cause of the earlier version points to its successors from then on. Run it as the role that
+    migrates, while the system runs; after an interruption, run it again.
 
     Example: `dlq causes reindex --dry-run`
     """

@@ -139,7 +139,7 @@ def flag_fix_command(
     Its dead events are retried in growing stages. A stage starts only if the stage before it
     succeeded. Otherwise the fix halts.
 
-    Example: `dlq fixes flag --cause v1-3f9a0c6d2b7e4a51 --note "fixed in v42" --dry-run`, then the
+    Example: `dlq fixes flag --cause v2-3f9a0c6d2b7e4a51 --note "fixed in v42" --dry-run`, then the
     same without `--dry-run`; for one detail of a cause, add `--detail postcode`.
     """
     from dlq_pipelines.installation import build_fix_terms

@@ -35,7 +35,7 @@ def _filter(description: str, label: str, given_as: type, metavar: str | None = 
 
     Args:
         description: its help in every face.
-        label: names the filter in a sentence, such as `cause v1-...`.
+        label: names the filter in a sentence, such as `cause v2-...`.
         given_as: the type that a face accepts; a time is given as text.
         metavar: names its value in the help of the command line; a time is `_TIME`.
     """

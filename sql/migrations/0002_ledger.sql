@@ -30,7 +30,7 @@ create table :"dlq_schema".cause_alias (
 );
 comment on table :"dlq_schema".cause_alias is 'The cause of each fingerprint.';
 
--- After a new version of the fingerprint: a cause of an earlier version leads to these.
+-- After a new version of the fingerprint: a cause of an earlier version points to these.
 create table :"dlq_schema".cause_successor (
     cause_id     text   not null references :"dlq_schema".cause,
     successor_id text   not null references :"dlq_schema".cause,

@@ -221,7 +221,7 @@ begin
 end
 $$;
 comment on function :"dlq_schema".flag_fix
-    is 'Flag a fix: select dlq.flag_fix(''fixed in v42'', cause => ''v1-...'').';
+    is 'Flag a fix: select dlq.flag_fix(''fixed in v42'', cause => ''v2-...'').';
 
 -- PostgreSQL lets every role execute a new function. Here only the owner may, until a role is
 -- granted it.

@@ -634,7 +634,7 @@ def explain_statements(connection: Connection) -> dict[str, str]:
         "since": NOW - timedelta(hours=1),
         "until": NOW,
         "before": NOW,
-        "muted": ["v1-x"],
+        "muted": ["v2-x"],
         "look": 1_000_000,
         "age": timedelta(days=1),
         "details": 3,

@@ -29,7 +29,7 @@ from dlq_pipelines.alerts.rules import (
 NOW = datetime(2026, 11, 24, 18, 30, tzinfo=UTC)
 COOLDOWN = timedelta(hours=4)
 QUIET = AlertFigures(NOW)
-CAUSE = AlertCause("v1-1", "ReadTimeout: no answer", NOW - timedelta(hours=2), "order.placed")
+CAUSE = AlertCause("v2-1", "ReadTimeout: no answer", NOW - timedelta(hours=2), "order.placed")
 DETAILED = replace(CAUSE, details=["sku", "city"], details_found=5)
 
 FIRING = {
@@ -38,9 +38,9 @@ FIRING = {
     "deaths:order.placed": replace(
         QUIET, window={"order.placed": 20}, baseline={"order.placed": [0] * 336}
     ),
-    "new_cause:v1-1": replace(QUIET, new_causes=[CAUSE]),
-    "new_detail:v1-1": replace(QUIET, new_details=[DETAILED]),
-    "regressed:v1-1": replace(QUIET, regressed=[CAUSE]),
+    "new_cause:v2-1": replace(QUIET, new_causes=[CAUSE]),
+    "new_detail:v2-1": replace(QUIET, new_details=[DETAILED]),
+    "regressed:v2-1": replace(QUIET, regressed=[CAUSE]),
     "halted:7": replace(QUIET, halted=[HaltedFix(7, "fixed", "3 of 10 died again", None)]),
     "parked": replace(QUIET, parked=1),
     "purge_ahead": replace(QUIET, purged_soon=LOOKBACK),

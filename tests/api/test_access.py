@@ -72,7 +72,7 @@ def list_routes(client: httpx.Client) -> list[tuple[str, str, dict[str, Any]]]:
 
 def fill_path(path: str) -> str:
     """Return a path of the description with values for its parameters."""
-    return path.format(event_id=1, fix_id=1, cause="v1-none", day="2999-01-01")
+    return path.format(event_id=1, fix_id=1, cause="v2-none", day="2999-01-01")
 
 
 def test_an_unknown_token_is_refused_before_the_body_is_read(

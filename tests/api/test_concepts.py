@@ -66,7 +66,7 @@ def test_causes_are_listed_and_shown(api: httpx.Client, causes: dict[str, str]) 
     (detail,) = read_json(api.get(f"/api/causes/{causes['KeyError']}"))["cause"]["details"]
     assert (detail["status"], detail["deaths"], detail["dead"]) == ("open", 1, 1)
     assert read_json(api.get("/api/causes/similar")) == {"pairs": [], "count": 0}
-    assert "no cause" in api.get("/api/causes/v1-nothing").json()["error"]
+    assert "no cause" in api.get("/api/causes/v2-nothing").json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_fix_is_previewed_flagged_paused_resumed_and_withdrawn(
     ("body", "status", "error"),
     [
         ({"note": "x"}, 400, "no filter was given"),
-        ({"cause": "v1-nothing", "note": "x"}, 404, "no cause"),
+        ({"cause": "v2-nothing", "note": "x"}, 404, "no cause"),
         ({"event_type": "nobody's", "note": "x"}, 409, "No dead events match"),
         ({"all": True, "note": " "}, 400, "note must not be empty"),
         ({"all": True, "note": "x", "canary": 0}, 400, "canary must be from 1"),

@@ -233,7 +233,7 @@ def test_an_unknown_or_merged_cause_is_refused_as_a_filter(
     merged, root = (row["id"] for row in connection.execute("select id from dlq.cause order by id"))
     connection.execute("update dlq.cause set merged_into = %s where id = %s", [root, merged])
     for cause, status, error, hint in (
-        ("v1-nosuch", 404, "There is no cause 'v1-nosuch'.", "`GET /api/causes`"),
+        ("v2-nosuch", 404, "There is no cause 'v2-nosuch'.", "`GET /api/causes`"),
         (
             merged,
             409,

@@ -25,8 +25,8 @@ SELECTIONS: list[dict[str, Any]] = [
     {"aggregate_type": "order", "attempts": 3},
     {"error_contains": "postcode"},
     {"since": "2026-01-01", "until": "2026-06-01T12:00"},
-    {"cause": "v1-a"},
-    {"cause": "v1-a", "event_type": "order.placed", "since": "2026-01-02T00:00+00:00"},
+    {"cause": "v2-a"},
+    {"cause": "v2-a", "event_type": "order.placed", "since": "2026-01-02T00:00+00:00"},
     {"event_type": "nobody's"},
 ]
 
@@ -44,11 +44,11 @@ def dead(connection: Connection) -> None:
     date_deaths(connection, "'2026-01-01Z'::timestamptz + d.event_id * interval '5 days'")
     connection.execute(
         "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
-        " values ('v1-a', 'KeyError', 'x', now(), now())"
+        " values ('v2-a', 'KeyError', 'x', now(), now())"
     )
     connection.execute(
-        "update dlq.cause set merged_into = 'v1-a'"
-        " where exception_type = 'KeyError' and id <> 'v1-a'"
+        "update dlq.cause set merged_into = 'v2-a'"
+        " where exception_type = 'KeyError' and id <> 'v2-a'"
     )
 
 

@@ -77,8 +77,8 @@ def test_hints_are_requests_instead_of_commands(api: httpx.Client, connection: C
 @pytest.mark.parametrize(
     ("command", "request_"),
     [
-        ("`dlq causes show v1-a`", "`GET /api/causes/v1-a`"),
-        ("`dlq causes split v1-a`", "`POST /api/causes/v1-a/split`"),
+        ("`dlq causes show v2-a`", "`GET /api/causes/v2-a`"),
+        ("`dlq causes split v2-a`", "`POST /api/causes/v2-a/split`"),
         ("`dlq migrate`", "`dlq migrate`"),
         ("`dlq causes reindex --dry-run`", "`dlq causes reindex --dry-run`"),
     ],

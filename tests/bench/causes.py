@@ -38,7 +38,7 @@ ONE_CAUSE = """
         select id, length(error) from dlq.death where cause_id is null and id > %(after)s
         order by id limit %(limit)s for update skip locked
     )
-    update dlq.death d set cause_id = 'v1-one' from batch where batch.id = d.id
+    update dlq.death d set cause_id = 'v2-one' from batch where batch.id = d.id
 """
 
 

@@ -68,12 +68,12 @@ LEDGER = """
         || E'    answer.raise_for_status()\n'
         || 'requests.exceptions.HTTPError: ' || 400 + mod(id * 7919, 40)
         || ' Client Error for url: https://pay.example/v1/orders/' || mod(id * 7919, 20000),
-        'v1-' || mod(id * 7919, 40)
+        'v2-' || mod(id * 7919, 40)
     from outbox_event
 """
 CAUSES = """
     insert into dlq.cause (id, exception_type, template, first_seen, last_seen)
-    select 'v1-' || n,
+    select 'v2-' || n,
         'requests.exceptions.HTTPError',
         (400 + n) || ' Client Error for url: <url>',
         now(),

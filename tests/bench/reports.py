@@ -40,18 +40,18 @@ LEDGER = """
         || repeat(E'  File "/app/pay.py", line 42, in pay\n    send(order)\n', 8)
         || 'requests.exceptions.HTTPError: ' || 400 + mod(id * 7919, 40)
         || ' Client Error for url: https://pay.example/v1/orders/' || mod(id * 7919, 20000),
-        'v1-' || floor(%(causes)s * power(mod(id * 7919, 10007) / 10007.0, 2))
+        'v2-' || floor(%(causes)s * power(mod(id * 7919, 10007) / 10007.0, 2))
     from outbox_event
 """
 CATALOGUE = """
     insert into dlq.cause (id, exception_type, template, first_seen, last_seen)
-    select 'v1-' || n, 'requests.exceptions.HTTPError',
+    select 'v2-' || n, 'requests.exceptions.HTTPError',
         (400 + n) || ' Client Error for url: <url>', '2026-02-01Z', '2026-03-10Z'
     from generate_series(0, %(causes)s - 1) n
 """
 HISTORY = """
     insert into dlq.cause_day (day, cause_id, event_type, aggregate_type, deaths)
-    select '2026-03-10'::date - ago, 'v1-' || n, 'order.type' || kind, 'order',
+    select '2026-03-10'::date - ago, 'v2-' || n, 'order.type' || kind, 'order',
         10 + mod(n * ago, 100)
     from generate_series(1, 14) ago,
         generate_series(0, %(causes)s - 1) n,

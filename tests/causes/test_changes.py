@@ -338,9 +338,9 @@ def test_dry_run_returns_the_same_and_changes_nothing(
     ("change", "error", "words"),
     [
         (lambda c: merge_causes(c, KEY, into=KEY, audit=AUDIT), ValueError, "itself"),
-        (lambda c: merge_causes(c, KEY, into="v1-none", audit=AUDIT), NotFoundError, "v1-none"),
+        (lambda c: merge_causes(c, KEY, into="v2-none", audit=AUDIT), NotFoundError, "v2-none"),
         (lambda c: split_cause(c, KEY, audit=AUDIT), RefusedError, "nothing to split"),
-        (lambda c: get_cause(c, "v1-none"), NotFoundError, "no cause 'v1-none'"),
+        (lambda c: get_cause(c, "v2-none"), NotFoundError, "no cause 'v2-none'"),
         (lambda _: AuditContext(" ", "because", NOW), ValueError, "actor must not be empty"),
         (lambda _: AuditContext("ann", "", NOW), ValueError, "reason must not be empty"),
     ],

@@ -166,7 +166,7 @@ def test_every_option_of_flag_is_stored(
         (["--event-type", " "], 2, "event_type must not be empty"),
         (["--cause", ""], 2, "cause must not be empty"),
         (["--since", "2026-01-02", "--until", "2026-01-01"], 2, "since must be before until"),
-        (["--cause", "v1-nothing"], 3, "no cause 'v1-nothing'"),
+        (["--cause", "v2-nothing"], 3, "no cause 'v2-nothing'"),
         (["--event-type", "never.seen"], 4, "No dead event"),
         (["--all", "--canary", "0"], 2, "canary must be from 1"),
         (["--all", "--rate", "nan"], 2, "rate must be more than 0"),

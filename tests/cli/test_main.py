@@ -289,21 +289,21 @@ SHAPES = {
     },
     "dlq archive purge --dry-run": {"events", "batches", "older_than_days", "dry_run"},
     "dlq causes list": {"causes", "next"},
-    "dlq causes show v1-2": {"cause", "changes", "sample"},
+    "dlq causes show v2-2": {"cause", "changes", "sample"},
     "dlq causes classify": {
         *("deaths", "new_causes", "new_details", "regressed", "regressed_details"),
     },
     "dlq causes similar": {"pairs"},
-    "dlq causes merge v1-3f9a0c6d2b7e4a51 v1-51c2aa07e9b3d846 --reason x --dry-run": {
+    "dlq causes merge v2-3f9a0c6d2b7e4a51 v2-51c2aa07e9b3d846 --reason x --dry-run": {
         "audit_id",
         "kind",
         "changes",
     },
-    "dlq causes split v1-9d0c55aa01b2c3d4 --reason x --dry-run": {"audit_id", "kind", "changes"},
-    "dlq causes rename v1-2 x --reason x --dry-run": {"audit_id", "kind", "changes"},
-    "dlq causes note v1-2 x --reason x --dry-run": {"audit_id", "kind", "changes"},
-    "dlq causes own v1-2 x --reason x --dry-run": {"audit_id", "kind", "changes"},
-    "dlq causes mute v1-2 --reason x --dry-run": {"audit_id", "kind", "changes"},
+    "dlq causes split v2-9d0c55aa01b2c3d4 --reason x --dry-run": {"audit_id", "kind", "changes"},
+    "dlq causes rename v2-2 x --reason x --dry-run": {"audit_id", "kind", "changes"},
+    "dlq causes note v2-2 x --reason x --dry-run": {"audit_id", "kind", "changes"},
+    "dlq causes own v2-2 x --reason x --dry-run": {"audit_id", "kind", "changes"},
+    "dlq causes mute v2-2 --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes undo 12 --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes reindex --dry-run": {"aliases", "added", "dry_run"},
     "dlq fixes flag --event-type letter --note x --dry-run": {"dry_run", "preview", "fix"},
@@ -604,20 +604,20 @@ def _seed(connection: Connection) -> None:
     kill(connection, "KeyError: 'postcode'", attempts=5)
     connection.execute(
         "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
-        " select 'v1-' || n, 'KeyError', n::text, now(), now() from generate_series(1, 50) n"
+        " select 'v2-' || n, 'KeyError', n::text, now(), now() from generate_series(1, 50) n"
     )
-    set_causes(connection, "'v1-' || event_id", detail="postcode")
+    set_causes(connection, "'v2-' || event_id", detail="postcode")
     connection.execute(
         "insert into dlq.fix (cause_id, note, flagged_by, flagged_at)"
-        " select 'v1-' || n, 'fixed', 'me', now() from generate_series(1, 50) n order by n"
+        " select 'v2-' || n, 'fixed', 'me', now() from generate_series(1, 50) n order by n"
     )
-    named = {cause: None for line in examples() for cause in re.findall(r"v1-[0-9a-f]{16}", line)}
+    named = {cause: None for line in examples() for cause in re.findall(r"v2-[0-9a-f]{16}", line)}
     split = {
-        cause: "v1-root"
+        cause: "v2-root"
         for line in examples()
         for cause in re.findall(r"dlq causes split (\S+)", line)
     }
-    for cause, root in {"v1-root": None, **named, **split}.items():
+    for cause, root in {"v2-root": None, **named, **split}.items():
         connection.execute(
             "insert into dlq.cause"
             " (id, exception_type, template, first_seen, last_seen, merged_into)"
@@ -633,7 +633,7 @@ def _seed(connection: Connection) -> None:
         "insert into dlq.alert (key, rule, severity, summary, detail, fired_at)"
         " values ('backlog', 'backlog', 'warning', '1,001 events are dead', '', now())"
     )
-    change = '{"changes": [{"cause": "v1-2", "before": {"name": "x"}, "after": {"name": null}}]}'
+    change = '{"changes": [{"cause": "v2-2", "before": {"name": "x"}, "after": {"name": null}}]}'
     connection.execute(
         "insert into dlq.audit (kind, actor, reason, filter, events, at)"
         " select 'cause.name', 'me', 'so', %s::jsonb, 0, now() from generate_series(1, 12)",

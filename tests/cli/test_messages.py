@@ -15,7 +15,7 @@ from tests.rows import add_events, kill, one
     ("arguments", "code", "message"),
     [
         (
-            ["dead-events", "list", "--all", "--cause", "v1-a"],
+            ["dead-events", "list", "--all", "--cause", "v2-a"],
             2,
             "--all cannot be combined with filters or ids. Leave one of them out.",
         ),

@@ -572,7 +572,7 @@ def test_a_run_in_progress_prevents_a_second_and_a_failed_run_is_requested_again
         ({"since": "yesterday"}, "since: 'yesterday' is not a time"),
         ({"all": True}, "all cannot be combined with filters"),
         ({"cause": None}, "no filter was given"),
-        ({"cause": "v1-0000000000000000"}, "There is no cause 'v1-0000000000000000'"),
+        ({"cause": "v2-0000000000000000"}, "There is no cause 'v2-0000000000000000'"),
         ({"note": " "}, "note must not be empty"),
         ({"note": "a\x00b"}, "note is not valid UTF-8 or contains NUL"),
         ({"note": "n" * 10_001}, "note has 10001 characters; the maximum is 10000"),

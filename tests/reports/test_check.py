@@ -116,7 +116,7 @@ def test_a_wrong_total_is_found(connection: Connection, field: str) -> None:
     "change",
     [
         {"deaths": 1}, {"aggregates": 999}, {"event_type_count": 5}, {"attempts": (1, 1.0, 9)},
-        {"last_seen": story.WINDOW.start}, {"cause_id": "v1-0"},
+        {"last_seen": story.WINDOW.start}, {"cause_id": "v2-0"},
     ],
     ids=str,
 )  # fmt: skip

@@ -29,7 +29,7 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 OUTCOMES = st.sampled_from(["delivered", "died_again", "timed_out", "deleted"])
 FIX = Fix(
     id=1,
-    selection=Selection(cause="v1-x"),
+    selection=Selection(cause="v2-x"),
     note="note",
     link=None,
     owner=None,

@@ -81,7 +81,7 @@ def test_a_team_flags_its_fix_as_the_readme_says(
 ) -> None:
     """It is signed by the role, dated by the server, and takes the installation's policy."""
     began = datetime.now(UTC) - timedelta(seconds=1)
-    statement = re.sub(r"v1-[0-9a-f]{16}", cause, FLAG)
+    statement = re.sub(r"v2-[0-9a-f]{16}", cause, FLAG)
     assert statement != FLAG
     placed = team.execute(statement.encode()).fetchone()
     (fix,) = list_fixes(connection)
@@ -141,7 +141,7 @@ def test_every_argument_of_the_function_is_a_field_of_the_fix(
     [
         ("'fixed'", "without a filter would target every dead event"),
         ("' ', \"all\" => true", "note must not be empty"),
-        ("'fixed', cause => 'v1-nothing'", "no cause 'v1-nothing'"),
+        ("'fixed', cause => 'v2-nothing'", "no cause 'v2-nothing'"),
         ("'fixed', event_type => 'never.seen'", "No dead events match"),
         (
             "'fixed', \"all\" => true, event_type => 'order.paid'",

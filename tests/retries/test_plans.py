@@ -150,7 +150,7 @@ def _crowd(outbox: ShapedOutbox, causes: int) -> Fix:
     connection.execute(
         "with past as (insert into dlq.death"
         " (event_id, aggregate_type, aggregate_id, event_type, attempts, died_at, cause_id)"
-        f" select {shape.key_of}, 'order', n::text, 'e', 5, '2026-01-01Z', 'v1-past'"
+        f" select {shape.key_of}, 'order', n::text, 'e', 5, '2026-01-01Z', 'v2-past'"
         " from generate_series(200001, 220000) n returning *)"
         " insert into dlq.retry (death_id, event_id, aggregate_type, aggregate_id, actor, reason,"
         " retried_at, due_at, outcome, settled_at)"

@@ -20,10 +20,13 @@ from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.target import Target, open_local_target, open_target
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.digest import build_digest
-from dlq_pipelines.reports.figures import ReportPolicy
+from dlq_pipelines.reports.figures import ReportPolicy, ReportWindow
+from dlq_pipelines.reports.json_report import render_report_json
 from dlq_pipelines.reports.publish import fetch_report_page
+from dlq_pipelines.reports.read import read_report_figures
 from dlq_pipelines.reports.report import Report, build_report, make_report
 from dlq_pipelines.reports.states import CauseState
+from dlq_pipelines.reports.wording import build_headline
 from dlq_pipelines.retries.advance import pause_fix, resume_fix
 from tests.reports import story
 from tests.reports.rows import add_cause, add_death, count_again
@@ -231,16 +234,16 @@ def test_all_days_of_the_story_have_the_same_bytes_later(outbox: ShapedOutbox) -
     classify_deaths(connection, zone=BERLIN)
 
     def days() -> list[str]:
-        return [
-            make_report(
+        read = [
+            read_report_figures(
                 connection,
-                day=DAY - timedelta(days=ago),
-                zone=BERLIN,
+                ReportWindow(DAY - timedelta(days=ago), BERLIN),
                 policy=story.POLICY,
                 now=LATER,
-            ).json
+            )
             for ago in range(0, 16, 3)
         ]
+        return [render_report_json(figures, build_headline(figures)) for figures in read]
 
     before = days()
     story.continue_story(played)

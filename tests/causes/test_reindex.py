@@ -94,8 +94,9 @@ def test_causes_lead_to_their_successors(
         CauseSuccession(RESET, (Successor(BOTH, 2),)),
         CauseSuccession(LATER, (Successor(LATER_NEXT, 1),)),
     ]
-    planned = plan_reindex(classified)
-    assert planned == expected
+    read: list[int] = []
+    planned = plan_reindex(classified, progress=read.append)
+    assert (planned, read) == (expected, [3, 5, 6])
     assert one(classified, "select count(*) as n from dlq.cause_successor") == {"n": 0}
     assert reindex_causes(classified, zone=ZONE, audit=AUDIT) == expected
     assert reindex_causes(classified, zone=ZONE, audit=AUDIT) == []

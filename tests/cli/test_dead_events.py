@@ -86,7 +86,7 @@ def test_show_prints_the_whole_history_of_an_event(
     printed = read_words(dlq("dead-events", "show", "1"))
     for words in (
         "place outbox", "status pending", f"fix {fix.id}, active: fixed", "KeyError: 'postcode'",
-        f"5 {CAUSE} TimeoutError: no answer", f"{fix.id}, stage 1 not known yet",
+        f"5 {CAUSE} a.py in send TimeoutError: no answer", f"{fix.id}, stage 1 not known yet",
         'payload: { "sku": "B-2" }', "payload before the retry of", '{ "sku": "A-1" }',
         "last error: KeyError: 'postcode'",
     ):  # fmt: skip

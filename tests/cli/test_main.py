@@ -268,7 +268,7 @@ SHAPES = {
     "dlq doctor": {"checks"},
     "dlq dead-events list": {"events", "next"},
     "dlq dead-events stats": {"total", "by_event_type", "by_aggregate_type", "by_cause", "by_age"},
-    "dlq dead-events show 17": {"event_id", "place", "event", "deaths", "retries", "fix"},
+    "dlq dead-events show 17": {"id", "place", "payload", "deaths", "retries", "fix"},
     "dlq dead-events retry 17 --reason x --dry-run": {"event_id", "events", "dry_run"},
     "dlq dead-events retry-batch 17 --reason x --dry-run": {
         "events",
@@ -305,7 +305,7 @@ SHAPES = {
     "dlq causes own v2-2 x --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes mute v2-2 --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes undo 12 --reason x --dry-run": {"audit_id", "kind", "changes"},
-    "dlq causes reindex --dry-run": {"aliases", "added", "dry_run"},
+    "dlq causes reindex --dry-run": {"causes", "dry_run"},
     "dlq fixes flag --event-type letter --note x --dry-run": {"dry_run", "preview", "fix"},
     "dlq fixes list": {"fixes", "next"},
     "dlq fixes show 1": {"fix", "stages", "next"},

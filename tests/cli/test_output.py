@@ -57,8 +57,17 @@ def test_a_terminal_gets_columns_and_a_pipe_gets_tabs(dlq: Run) -> None:
     """With the same cells; `cut -f` separates them in a pipe."""
     piped = dlq("dead-events", "list", "--limit", "2").out
     lines = [line.split("\t") for line in piped.splitlines()]
-    assert [len(line) for line in lines] == [7, 7, 7]
-    assert lines[0] == ["event", "died", "type", "aggregate", "attempts", "cause", "error"]
+    assert [len(line) for line in lines] == [8, 8, 8]
+    assert lines[0] == [
+        "event",
+        "died",
+        "type",
+        "aggregate",
+        "attempts",
+        "cause",
+        "detail",
+        "error",
+    ]
     assert [line[0] for line in lines[1:]] == ["3", "2"]
     assert "\x1b" not in piped
     shown = _run_on_terminal("dead-events", "list", "--limit", "2")

@@ -55,7 +55,6 @@ LONG_WORK = (
         "fixes release-parked --all --reason x",
         ["Counting the events to retry: 1 event", "Retry: 1 event"],
     ),
-    ("causes reindex", ["Reading the ledger: 6 deaths"]),
     ("reports build --days 2", ["Build: 1 of 2 reports", "Build: 2 of 2 reports"]),
     ("dead-events export --output deaths.json", ["Reading: 6 deaths"]),
     ("causes classify", ["Classify: 3 deaths"]),

@@ -403,7 +403,7 @@ def _terminal() -> Iterator[tuple[int, list[str]]]:
 
 
 def _wait_for(condition: Callable[[], bool], running: "subprocess.Popen[str]") -> None:
-    give_up = time.monotonic() + 240
+    give_up = time.monotonic() + 600
     while not condition():
         assert running.poll() is None, running.communicate()[0] if running.stdout else ""
         assert time.monotonic() < give_up

@@ -324,7 +324,7 @@ def test_classified_and_retried_deaths_and_those_of_other_days_stay_where_they_a
     classified, retried = (
         row["id"] for row in open_shop.execute("select id from outbox_event order by id limit 2")
     )
-    open_shop.execute("insert into dlq.cause values ('c', 'ValueError', 't', 's', now(), now())")
+    open_shop.execute("insert into dlq.cause values ('c', 'ValueError', 't', now(), now())")
     set_causes(open_shop, "'c'", where=f"event_id = {classified}")
     with OutboxRepository(database.url) as repository:
         assert repository.retry_dead_event(retried)

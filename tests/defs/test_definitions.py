@@ -189,14 +189,14 @@ def test_the_catalog_is_full_before_any_run(
             *table("dlq.archived"),
             ["postgres"],
             "dead_letters",
-            12,
+            13,
             True,
         ],
         "archive_purge": [
             *table("dlq.archived"),
             ["postgres"],
             "dead_letters",
-            12,
+            13,
             True,
         ],
     }

@@ -178,7 +178,7 @@ class Production:
                 r.dagster_run for r in instance.get_run_records(_filter_runs(fix), ascending=True)
             ]
 
-    def wait_for_release(self, fix: int, *, seconds: float = 150) -> float:
+    def wait_for_release(self, fix: int, *, seconds: float = 400) -> float:
         """Wait until the fix has released its canary once, and return the seconds."""
         started = time.monotonic()
         wait_until(

@@ -22,7 +22,12 @@ from dlq_pipelines.causes.catalogue import (
     split_cause,
     undo_change,
 )
-from dlq_pipelines.causes.similar import MergeProposal, find_similar_causes
+from dlq_pipelines.causes.similar import (
+    MergeGroup,
+    MergeProposal,
+    find_similar_causes,
+    find_similar_groups,
+)
 from dlq_pipelines.validate import BIGINT_MAX
 
 router = APIRouter(prefix="/api/causes", tags=["causes"])
@@ -94,9 +99,10 @@ class CauseList:
 
 @dataclass(frozen=True)
 class SimilarList:
-    """Pairs of causes whose messages differ in one word."""
+    """Pairs of causes whose messages differ in one word, and groups of more than five of them."""
 
     pairs: list[MergeProposal]
+    groups: list[MergeGroup]
     count: int
 
 
@@ -114,8 +120,9 @@ def get_causes(_: Reader, outbox: Outbox, limit: Limit = 50, after: After = None
 @router.get("/similar")
 def get_similar_causes(_: Reader, outbox: Outbox) -> SimilarList:
     """Propose causes to merge, whose messages differ in one word. Nothing is merged by itself."""
-    found = find_similar_causes(list_causes(outbox, limit=1000))
-    return SimilarList(list(found), len(found))
+    causes = list_causes(outbox, limit=1000)
+    found = find_similar_causes(causes)
+    return SimilarList(found, find_similar_groups(causes), len(found))
 
 
 @router.post("/undo")

@@ -105,7 +105,8 @@ def reindex_causes(
             after, count = moved
             done += count
             progress(done)
-    return [_finish_cause(connection, cause["id"], audit=audit) for cause in pending]
+    finished = [_finish_cause(connection, cause["id"], audit=audit) for cause in pending]
+    return [succession for succession in finished if succession.successors]
 
 
 def _list_pending(connection: Connection) -> list[DictRow]:
@@ -155,33 +156,51 @@ def _move_batch(
 
 
 def _finish_cause(connection: Connection, cause_id: str, *, audit: AuditContext) -> CauseSuccession:
-    """Hand a cause over to its successors, in one transaction."""
+    """Hand a cause over to its successors, in one transaction.
+
+    Once only: a concurrent run may have finished it, or an older process may have classified more
+    of its deaths since. A cause whose deaths the ledger purged meanwhile has no successor.
+    """
     with connection.transaction():
         successors = _list_successors(connection, cause_id)
         ids = [successor.cause_id for successor in successors]
         rows = {row["id"]: row for row in connection.run("cause.lock", ids=[cause_id, *ids])}
-        old, first = rows[cause_id], ids[0]
-        target = old["merged_into"]
-        if target is None:
-            _hand_over_state(connection, old, [rows[id_] for id_ in ids], audit=audit)
-            target = rows[first]["merged_into"] or first
-        else:
-            _merge_successors(connection, cause_id, ids, target)
-        connection.run("reindex.move_fixes", cause_id=cause_id, successor_id=first)
-        connection.run("reindex.move_members", cause_id=cause_id, target=target)
-        connection.run("reindex.merge", cause_id=cause_id, target=target)
-        connection.run("reindex.move_aliases", cause_id=cause_id, successor_id=first)
+        state = connection.fetch_one("reindex.is_finished", cause_id=cause_id)
+        if ids and not state["finished"]:
+            _hand_over_cause(connection, rows, cause_id, ids, audit=audit)
         connection.run("reindex.end_details", cause_id=cause_id)
-        connection.run("cause.align_details", ids=[target, *ids])
         succession = CauseSuccession(cause_id, successors)
-        record_audit_entry(
-            connection,
-            "cause.reindex",
-            asdict(succession),
-            audit=audit,
-            events=sum(successor.deaths for successor in successors),
-        )
+        if ids:
+            record_audit_entry(
+                connection,
+                "cause.reindex",
+                asdict(succession),
+                audit=audit,
+                events=sum(successor.deaths for successor in successors),
+            )
     return succession
+
+
+def _hand_over_cause(
+    connection: Connection,
+    rows: Mapping[str, DictRow],
+    cause_id: str,
+    ids: list[str],
+    *,
+    audit: AuditContext,
+) -> None:
+    """Give the successors what the cause has, and show it as the first of them."""
+    first, target = ids[0], rows[cause_id]["merged_into"]
+    if target is None:
+        _hand_over_state(connection, rows[cause_id], [rows[id_] for id_ in ids], audit=audit)
+        target = rows[first]["merged_into"] or first
+    else:
+        _merge_successors(connection, cause_id, ids, target)
+    connection.run("reindex.move_fixes", cause_id=cause_id, successor_id=first)
+    connection.run("reindex.move_members", cause_id=cause_id, target=target)
+    connection.run("reindex.merge", cause_id=cause_id, target=target)
+    connection.run("reindex.move_aliases", cause_id=cause_id, successor_id=first)
+    connection.run("cause.align_details", ids=[target, *ids])
 
 
 def _hand_over_state(
@@ -217,9 +236,11 @@ def _hand_over_state(
             successor_id=successor["id"],
             is_first=successor["id"] == first,
         )
-    connection.run(
+    withdrawn = connection.run(
         "reindex.withdraw_second_fixes", cause_id=old["id"], successor_id=first, now=audit.now
     )
+    for row in withdrawn.fetchall():
+        record_audit_entry(connection, "fix.withdrawn", {"fix": row["id"]}, audit=audit)
 
 
 def build_inheritance(

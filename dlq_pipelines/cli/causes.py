@@ -172,15 +172,21 @@ def classify_deaths_command(format: OutputFormat = OutputFormat.TABLE) -> None:
 def list_similar_causes_command(format: OutputFormat = OutputFormat.TABLE) -> None:
     """Propose causes to merge.
 
-    Prints pairs of causes whose messages differ in one word. Changes nothing.
+    Prints pairs of causes whose messages differ in one word, and larger groups of such causes.
+    Changes nothing.
 
     Example: `dlq causes similar`
     """
     from dlq_pipelines.causes.catalogue import list_causes
-    from dlq_pipelines.causes.similar import MergeProposal, find_similar_causes
+    from dlq_pipelines.causes.similar import (
+        MergeProposal,
+        find_similar_causes,
+        find_similar_groups,
+    )
 
     with open_session() as (connection, _):
-        proposals = find_similar_causes(list_causes(connection, limit=1000))
+        causes = list_causes(connection, limit=1000)
+    proposals, groups = find_similar_causes(causes), find_similar_groups(causes)
     brief = [
         {
             "merge": proposal.other.id,
@@ -199,7 +205,16 @@ def list_similar_causes_command(format: OutputFormat = OutputFormat.TABLE) -> No
         empty="No two causes differ in only one word.",
         header=list_columns(MergeProposal),
         optional=("title", "deaths"),
+        added={"groups": [asdict(group) for group in groups]},
     )
+    for group in groups if format is OutputFormat.TABLE else ():
+        typer.echo(f"\n{sanitize_text(group.describe_difference())}")
+        print_table(
+            [
+                {"cause": cause.id, "word": word, "deaths": cause.deaths}
+                for cause, word in zip((group.cause, *group.others), group.differs, strict=True)
+            ]
+        )
 
 
 @app.command("merge")

@@ -9,7 +9,7 @@ import dagster as dg
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.causes.catalogue import Cause, list_causes
 from dlq_pipelines.causes.counts import count_causes, count_classified_deaths
-from dlq_pipelines.causes.similar import find_similar_causes
+from dlq_pipelines.causes.similar import find_similar_causes, find_similar_groups
 from dlq_pipelines.causes.update import update_causes
 from dlq_pipelines.defs.describe import describe_automation, describe_check, describe_definition
 from dlq_pipelines.defs.health import record_success_hook, report_check_result
@@ -19,7 +19,7 @@ from dlq_pipelines.defs.tables import CAUSE, OUTBOX, describe_table
 from dlq_pipelines.outbox.reconcile import read_outbox_state
 from dlq_pipelines.retries.settle import list_inconsistent_stages, settle_retries
 from dlq_pipelines.settings import read_settings
-from dlq_pipelines.text import render_markdown_table
+from dlq_pipelines.text import escape_markdown, render_markdown_table
 
 # Rows of a table in the UI; `dlq causes list` has the others.
 _SHOWN_ROWS = 20
@@ -114,10 +114,14 @@ def dead_event_causes(
 
 
 def _render_similar_causes(causes: Sequence[Cause]) -> str:
-    """List pairs that a person may merge. No causes are merged automatically."""
+    """List pairs and groups that a person may merge. No causes are merged automatically."""
     pairs = find_similar_causes(causes)[:_SHOWN_ROWS]
+    groups = [
+        f"{escape_markdown(group.describe_difference())}; the largest is {group.cause.id}."
+        for group in find_similar_groups(causes)[:_SHOWN_ROWS]
+    ]
     if not pairs:
-        return "No two causes differ in a single word."
+        return "\n\n".join(groups) or "No two causes differ in a single word."
     rows = [
         (
             pair.other.id,
@@ -128,7 +132,8 @@ def _render_similar_causes(causes: Sequence[Cause]) -> str:
         )
         for pair in pairs
     ]
-    return render_markdown_table(("merge", "into", "first error", "second error", "deaths"), rows)
+    header = ("merge", "into", "first error", "second error", "deaths")
+    return "\n\n".join([render_markdown_table(header, rows), *groups])
 
 
 def _observe_outbox(context: dg.AssetExecutionContext, session: Session) -> None:

@@ -164,6 +164,12 @@ from :"dlq_schema".cause_successor
 where cause_id = %(cause_id)s
 order by deaths desc, successor_id
 
+-- name: is_finished
+-- Whether the cause was handed over: no fingerprint points to it any more. Asked under its lock.
+select not exists (
+    select from :"dlq_schema".cause_alias a where a.cause_id = %(cause_id)s
+) as finished
+
 -- name: has_finished_predecessors
 -- Whether another cause that is finished has the same successor.
 select exists (
@@ -231,6 +237,7 @@ where f.cause_id = %(cause_id)s
     and first.closed_at is null
     and first.status_before is not null
     and first.detail is not distinct from f.detail
+returning f.id
 
 -- name: move_fixes
 -- An open fix follows the first successor alone: it never selects more than it did.

@@ -65,7 +65,11 @@ def test_causes_are_listed_and_shown(api: httpx.Client, causes: dict[str, str]) 
     )
     (detail,) = read_json(api.get(f"/api/causes/{causes['KeyError']}"))["cause"]["details"]
     assert (detail["status"], detail["deaths"], detail["dead"]) == ("open", 1, 1)
-    assert read_json(api.get("/api/causes/similar")) == {"pairs": [], "count": 0}
+    assert read_json(api.get("/api/causes/similar")) == {
+        "pairs": [],
+        "groups": [],
+        "count": 0,
+    }
     assert "no cause" in api.get("/api/causes/v2-nothing").json()["error"]
 
 
@@ -441,3 +445,13 @@ def test_the_pages_of_every_list_are_the_whole_list(
     ):
         refused = read_json(api.get(f"/api/{name}", params={"after": cursor}), 400)
         assert refused["error"].startswith(error)
+
+
+def test_groups_of_similar_causes_are_proposed(api: httpx.Client, connection: Connection) -> None:
+    connection.execute(
+        "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
+        " select 'v2-' || word, 'E', 'no slot is free at depot ' || word, now(), now()"
+        " from unnest('{north,south,east,west,harbour,airport}'::text[]) as word"
+    )
+    (group,) = read_json(api.get("/api/causes/similar"))["groups"]
+    assert (len(group["others"]), group["template"]) == (5, "no slot is free at depot …")

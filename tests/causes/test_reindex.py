@@ -19,7 +19,7 @@ from dlq_pipelines.causes.reindex import (
 )
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, get_fix
 from tests.rows import add_events, kill, one
 
@@ -187,6 +187,57 @@ def test_two_open_fixes_of_causes_that_become_one(
     assert (ended.status, ended.selection.cause) == ("withdrawn", BOTH)
     assert f"fix {first.id}" in str(ended.verdict)
     assert get_cause(classified, BOTH).status == "fixing"
+
+
+def test_two_runs_at_once_hand_each_cause_over_once(
+    classified: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The successors of one cause stay two causes, although both runs finish it."""
+    monkeypatch.setattr(
+        classify, "compute_cause_key", lambda _error: CauseKey(f"v{VERSION}-one", detail="")
+    )
+    let_die(classified, "TimeoutError: slow", 3)
+    let_die(classified, "TimeoutError: slower", 1)
+    classify_all(classified)
+    upgrade(monkeypatch)
+    pending = reindex._list_pending(classified)
+    with database.connect() as other:
+        reindex_causes(other, zone=ZONE, audit=AUDIT)
+    monkeypatch.setattr(reindex, "_list_pending", lambda _: pending)
+    reindex_causes(classified, zone=ZONE, audit=AUDIT)
+    first, second = (compute_next_key(f"TimeoutError: {word}").id for word in ("slow", "slower"))
+    assert (get_cause(classified, first).deaths, get_cause(classified, second).deaths) == (3, 1)
+
+
+def test_deaths_that_an_older_process_classified_later_move_too(
+    classified: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the reindex. What people said of the causes meanwhile stays."""
+    upgrade(monkeypatch)
+    reindex_causes(classified, zone=ZONE, audit=AUDIT)
+    set_cause_text(classified, BOTH, "owner", "team-b", audit=AUDIT)
+    let_die(classified, TYPES[0], 1)
+    monkeypatch.setattr(classify, "VERSION", VERSION)
+    monkeypatch.setattr(classify, "compute_cause_key", lambda _: CauseKey(BOTH, ""))
+    classify_all(classified)
+    classified.execute(
+        "update dlq.death set cause_id = %s where id = (select max(id) from dlq.death)", [REFUSED]
+    )
+    monkeypatch.setattr(classify, "compute_cause_key", compute_next_key)
+    assert [s.cause_id for s in reindex_causes(classified, zone=ZONE, audit=AUDIT)] == [REFUSED]
+    assert get_cause(classified, BOTH).owner == "team-b"
+    assert plan_reindex(classified) == []
+
+
+def test_a_cause_whose_deaths_are_purged_meanwhile_stays(
+    classified: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade(monkeypatch)
+    pending = reindex._list_pending(classified)
+    classified.execute("delete from dlq.death")
+    monkeypatch.setattr(reindex, "_list_pending", lambda _: pending)
+    assert reindex_causes(classified, zone=ZONE, audit=AUDIT) == []
+    assert get_cause(classified, REFUSED).id == REFUSED
 
 
 @pytest.mark.parametrize("stop_at", range(1, 7))

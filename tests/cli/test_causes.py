@@ -5,7 +5,7 @@ import re
 
 from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.postgres.connect import Connection
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, read_json
 from tests.rows import add_events, kill, one
 
 ERROR = "KeyError: 'sku'"
@@ -71,3 +71,22 @@ def test_classify_marks_a_fixed_cause_that_died_again_as_regressed(
         f"0 regressed details.\nregressed: {CAUSE}\n"
     )
     assert one(connection, "select status from dlq.cause") == {"status": "regressed"}
+
+
+def test_a_group_of_causes_that_differ_in_one_word_is_proposed(
+    dlq: Run, connection: Connection
+) -> None:
+    """By name and with each word, in the terminal and as JSON."""
+    depots = ("north", "south", "east", "west", "harbour", "airport")
+    for depot in depots:
+        connection.execute(
+            "insert into dlq.cause (id, exception_type, template, first_seen, last_seen)"
+            " values (%s, 'E', %s, now(), now())",
+            [f"v2-{depot}", f"no slot is free at depot {depot} today"],
+        )
+    printed = dlq("causes", "similar").out
+    assert "6 causes differ only in one word: no slot is free at depot … today" in printed
+    assert all(f"v2-{depot}\t{depot}" in printed for depot in depots)
+    (group,) = read_json(dlq("causes", "similar", "--json"))["groups"]
+    assert sorted(group["differs"]) == sorted(depots)
+    assert len(group["others"]) == 5

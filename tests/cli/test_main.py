@@ -293,7 +293,7 @@ SHAPES = {
     "dlq causes classify": {
         *("deaths", "new_causes", "new_details", "regressed", "regressed_details"),
     },
-    "dlq causes similar": {"pairs"},
+    "dlq causes similar": {"pairs", "groups"},
     "dlq causes merge v2-3f9a0c6d2b7e4a51 v2-51c2aa07e9b3d846 --reason x --dry-run": {
         "audit_id",
         "kind",

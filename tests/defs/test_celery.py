@@ -18,8 +18,8 @@ from tests.rows import date_deaths_by_due_times, one
 from tests.spread import NO_REDIS, REDIS, exporting, kill, read_results, redis, worker
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason=NO_REDIS)
-DAYS = [(date(2026, 3, 31) - timedelta(days=n)).isoformat() for n in range(9, -1, -1)]
-SLOW = DAYS[3]
+DAYS = [(date(2026, 3, 31) - timedelta(days=n)).isoformat() for n in range(4, -1, -1)]
+SLOW = DAYS[2]
 A_DAY = 20
 # The first export of one day sleeps until the test has found and killed its worker.
 SLOWLY = f"""
@@ -49,7 +49,7 @@ def _celery(
 
 
 @pytest.mark.usefixtures("_celery")
-def test_ten_days_are_exported_although_a_worker_is_killed(
+def test_five_days_are_exported_although_a_worker_is_killed(
     connection: Connection, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     """The other worker takes over the day; each death is in the files of its day, once."""
@@ -81,7 +81,11 @@ def test_ten_days_are_exported_although_a_worker_is_killed(
     recorded = (
         "select count(*), sum(rows) as rows, count(verified_at) as verified from dlq.export_day"
     )
-    assert one(connection, recorded) == {"count": 10, "rows": 10 * A_DAY, "verified": 10}
+    assert one(connection, recorded) == {
+        "count": len(DAYS),
+        "rows": len(DAYS) * A_DAY,
+        "verified": len(DAYS),
+    }
     _assert_files_match_ledger(connection, Settings().home / "exports" / "dead_events")
     assert set(instance.get_materialized_partitions(dg.AssetKey("dead_event_export"))) == set(DAYS)
 
@@ -107,7 +111,7 @@ def test_a_stopped_worker_finishes_its_step(
 
 
 def _busy_with_the_slow_day(connection: Connection, instance: dg.DagsterInstance) -> str:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while not one(connection, ASLEEP)["count"]:
         assert time.monotonic() < until, "no worker has started the slow day"
         time.sleep(0.1)

@@ -18,7 +18,7 @@ import pytest
 
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.settings import Settings
-from tests.defs.test_ui import _free_port
+from tests.clicks import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -290,7 +290,7 @@ def test_a_command_of_dagster_loads_the_definitions(command: str, tmp_path: Path
 
 def test_dagster_dev_in_the_root_serves_the_location_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     """No process is left."""
-    port = _free_port()
+    port = free_port()
     given = os.environ | {"DAGSTER_HOME": str(tmp_path), "DLQ_HOME": str(tmp_path / "dlq")}
     running = subprocess.Popen(
         [BIN / "dagster", "dev", "-p", str(port)],

@@ -63,8 +63,7 @@ def read_metrics_snapshot(
         max_retries: retries after which an event that dies again is parked.
         archive_retention_days: days that archived events are kept; 0: they are never purged.
     """
-    with connection.transaction():
-        connection.run("session.use_one_snapshot")
+    with connection.snapshot():
         connection.run("metrics.bound")
         return MetricsSnapshot(
             deaths=connection.run("metrics.deaths").fetchall(),

@@ -72,7 +72,11 @@ def stream_deaths(
     schema = read_export_schema(connection)
     losses = losses or StreamLosses()
     configure = connection.render_query(
-        "session.configure", statement_timeout="0", lock_timeout=_LOCK_TIMEOUT
+        "session.configure",
+        statement_timeout="0",
+        lock_timeout=_LOCK_TIMEOUT,
+        local=True,
+        process=None,
     )
     statement = render_deaths_query(connection, selection, limit=limit)
     try:

@@ -147,8 +147,7 @@ def list_dead_events(
     key = _FIRST_KEY if after is None else _decode_cursor(after)
     plain = _reads_dead_only(selection)
     parameters = _build_parameters(connection, selection)
-    with connection.transaction():
-        connection.run("session.use_one_snapshot")
+    with connection.snapshot():
         deaths = _find_deaths(
             connection, parameters, key, wanted=wanted, skipped=skipped, plain=plain
         )
@@ -198,8 +197,7 @@ def get_dead_event_stats(
         "week": week,
         "month": month,
     }
-    with connection.transaction():
-        connection.run("session.use_one_snapshot")
+    with connection.snapshot():
         counted = (
             _count_dead(connection, parameters, by)
             if _reads_dead_only(selection)

@@ -1,4 +1,4 @@
-"""Connects to PostgreSQL, in UTC and with timeouts.
+"""Connects to PostgreSQL, in UTC and with timeouts, also through a transaction pooler.
 
 A `Connection` runs named statements: `connection.run("archive.move_batch", limit=5000)`. It never
 commits by itself: a transaction belongs to the operation that opened it.
@@ -11,10 +11,11 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import IsolationLevel
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import Format
+from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
@@ -38,6 +39,34 @@ class Connection(psycopg.Connection[DictRow]):
     """A psycopg connection that runs the statements of `sql/queries`, bound to its table names."""
 
     names: TableNames = TableNames()
+    # Set at the start of each transaction; None: set for the session, which nobody else uses.
+    local_settings: dict[str, str] | None = None
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[psycopg.Transaction]:
+        """Begin a transaction, or a savepoint inside of one. See psycopg."""
+        begins = not self._is_in_transaction()
+        with super().transaction(savepoint_name, force_rollback) as transaction:
+            if begins and self.local_settings is not None:
+                self.run("session.configure", **self.local_settings, local=True, process=None)
+            yield transaction
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Begin a read-only transaction in which every statement sees the same rows."""
+        levels = self.isolation_level, self.read_only
+        self.isolation_level, self.read_only = IsolationLevel.REPEATABLE_READ, True
+        try:
+            with self.transaction():
+                yield
+        finally:
+            if not self.closed:
+                self.isolation_level, self.read_only = levels
+
+    def _is_in_transaction(self) -> bool:
+        return self.info.transaction_status != TransactionStatus.IDLE
 
     def run(self, name: str, /, **values: Any) -> psycopg.Cursor[DictRow]:
         """Execute a named statement, `concept.statement`, with these values.
@@ -46,6 +75,9 @@ class Connection(psycopg.Connection[DictRow]):
             ValueError: one of our functions refuses an argument, such as an event id of another
                 type; the message names the argument and its remedy.
         """
+        if self.local_settings is not None and not self._is_in_transaction():
+            with self.transaction():
+                return self.run(name, **values)
         try:
             return self.execute(load_queries(self.names)[name], values)
         except psycopg.errors.InvalidParameterValue as error:
@@ -89,6 +121,9 @@ class Database:
 
     def open(self) -> Connection:
         """Open a connection in autocommit mode, in UTC and with the timeouts set on the server.
+
+        Behind a pooler they are set for each transaction, because the application uses the session
+        of the server before and after it.
 
         In autocommit mode only `with connection.transaction():` begins a transaction, and a read
         leaves none open.
@@ -163,11 +198,16 @@ class Database:
         connection.adapters.register_loader("date", _DayLoader)
         # A uuid is text, as in JSON, cursors and tables.
         connection.adapters.register_loader("uuid", TextLoader)
-        connection.run(
-            "session.configure",
-            statement_timeout=_milliseconds(self.statement_timeout),
-            lock_timeout=_milliseconds(self.lock_timeout),
-        )
+        settings = {
+            "statement_timeout": _milliseconds(self.statement_timeout),
+            "lock_timeout": _milliseconds(self.lock_timeout),
+        }
+        process = connection.info.backend_pid
+        if not connection.run(
+            "session.configure", **settings, local=False, process=process
+        ).rowcount:
+            connection.isolation_level = IsolationLevel.READ_COMMITTED
+            connection.local_settings = settings
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:

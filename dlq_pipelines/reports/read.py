@@ -81,8 +81,7 @@ def read_report_figures(
             f"{window.day} is not over yet: it can be reported after {format_utc(window.until)}.",
             "`dlq causes list` shows what is dead now.",
         )
-    with connection.transaction():
-        connection.run("report.snapshot")
+    with connection.snapshot():
         connection.run("report.memory")
         return _FiguresReader(connection, window, policy).read()
 

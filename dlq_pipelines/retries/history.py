@@ -109,8 +109,7 @@ def get_event_history(connection: Connection, event_id: EventId) -> EventHistory
         NotFoundError: the event does not exist, or it has never died.
     """
     id_ = validate_event_id("event_id", event_id)
-    with connection.transaction():
-        connection.run("session.use_one_snapshot")
+    with connection.snapshot():
         known = connection.run("retry.identify", event_id=id_).fetchone()
         if known is None:
             raise NotFoundError(

@@ -2,10 +2,6 @@
 -- instants of the day and of the next day in its time zone. Statements leave out what happened at
 -- `until` or later, or count back to the state at that time.
 
--- name: snapshot
--- First in the transaction of a report: all figures are of one snapshot, so totals equal the rows.
-set transaction isolation level repeatable read, read only
-
 -- name: rows
 -- Number of days that have a report.
 select count(*) as rows from :"dlq_schema".report_day

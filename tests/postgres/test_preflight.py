@@ -17,7 +17,6 @@ from dlq_pipelines.outbox.inspect import (
     SessionFacts,
     StateCounts,
     count_states,
-    detect_pooler,
     inspect_session,
 )
 from dlq_pipelines.outbox.install import install_outbox, run_preflight
@@ -27,7 +26,6 @@ from dlq_pipelines.outbox.preflight import PreflightCheck, check_session, check_
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import read_settings
 from tests.postgres.dumps import dump_schema
-from tests.postgres.pooler import pooled_url
 from tests.rows import one
 
 COLUMNS = {
@@ -281,22 +279,6 @@ def test_a_trigger_with_the_name_of_ours_is_refused(
     install_outbox(application)
     application.names = replace(application.names, dlq_schema="dlq")
     refuse(empty_database, application, "4 triggers with the name of ours", "dlq_insert")
-
-
-def test_a_transaction_pooler_is_refused_before_anything_starts(
-    empty_database: Database, application: Connection
-) -> None:
-    """Also where only one connection is open. No advisory lock is left in its sessions."""
-    if "host=" not in empty_database.url:
-        pytest.skip("the pooler of the tests connects to a Unix socket")
-    create_outbox(application)
-    assert detect_pooler(application) == "none"
-    with pooled_url(empty_database.url) as url, Database(url).connect() as pooled:
-        assert detect_pooler(pooled) == "transaction"
-        refuse(empty_database, pooled, "a transaction pooler", "Connect directly")
-    locks = "select count(*) as n from pg_locks where locktype = 'advisory'"
-    locks += " and database = (select oid from pg_database where datname = current_database())"
-    assert one(application, locks) == {"n": 0}
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,7 @@ def find_report_differences(connection: Connection, figures: ReportFigures) -> l
         connection: in autocommit mode and outside a transaction: all is counted in one snapshot.
         figures: of the report, just built: a death that is recorded later makes a difference.
     """
-    with connection.transaction():
-        connection.run("report.snapshot")
+    with connection.snapshot():
         connection.run("report.memory")
         return [
             f"{figures.window.day}: the report has {reported} {what}, the ledger {found}"

@@ -45,8 +45,9 @@ CHECKS = [
 # uvicorn refuses a longer request line before the API reads it, and answers with this text.
 LONGEST_REQUEST_LINE = 65_536
 NOT_HTTP = b"Invalid HTTP request received."
-# Valid and invalid requests of each route. All of them take half a minute.
-EXAMPLES = 20
+# Valid and invalid requests of each route. All of them take a quarter of a
+# minute.
+EXAMPLES = 10
 
 
 def test_every_response_is_as_described(serve: Serve, connection: Connection) -> None:

@@ -1,39 +1,67 @@
 """A real Dagster instance with its records in a database of the test server."""
 
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
+from dagster_postgres import (
+    PostgresEventLogStorage,
+    PostgresRunStorage,
+    PostgresScheduleStorage,
+)
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.installation import prepare_dagster
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings
+from tests.conftest import database_url
 
 Job = Callable[..., dg.ExecuteInProcessResult]
+CopyDagster = Callable[[str], AbstractContextManager[None]]
 
 
 @pytest.fixture
 def instance(
-    home: Path, database: Database, server_url: str, monkeypatch: pytest.MonkeyPatch
+    home: Path, database: Database, copy_dagster: CopyDagster, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
     """The instance of the test's installation."""
     home.mkdir()
     monkeypatch.setenv("DLQ_TIMEZONE", "UTC")
-    for name, value in prepare_dagster(Settings()).items():
-        monkeypatch.setenv(name, value)
-    with dg.DagsterInstance.get() as opened:
-        yield opened
-    name = str(psycopg.conninfo.conninfo_to_dict(database.url)["dbname"])
-    with psycopg.connect(make_conninfo(server_url), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("drop database {} with (force)").format(sql.Identifier(f"{name}_dagster"))
-        )
+    with copy_dagster(f"{conninfo_to_dict(database.url)['dbname']}_dagster"):
+        for name, value in prepare_dagster(Settings()).items():
+            monkeypatch.setenv(name, value)
+        with dg.DagsterInstance.get() as opened:
+            yield opened
+
+
+@pytest.fixture(scope="session")
+def copy_dagster(server_url: str) -> Iterator[CopyDagster]:
+    """Copy a database with Dagster's tables: Dagster takes seconds to create and stamp them."""
+    template = f"dagster_template_{uuid.uuid4().hex[:12]}"
+
+    def run(statement: str, *names: str) -> None:
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+    @contextmanager
+    def copy(name: str) -> Iterator[None]:
+        run("create database {} template {}", name, template)
+        yield
+        run("drop database {} with (force)", name)
+
+    run("create database {}", template)
+    url = database_url(server_url, template).replace("postgresql://", "postgresql+psycopg2://", 1)
+    for storage in (PostgresRunStorage, PostgresEventLogStorage, PostgresScheduleStorage):
+        storage(url).dispose()
+    yield copy
+    run("drop database {} with (force)", template)
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from dlq_pipelines import OutboxRepository
+from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.reports import _build_page_link
 from dlq_pipelines.defs.resources import OutboxResource, get_location_tag
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.settings import Settings
 from tests.conftest import _new_database, database_url
 from tests.defs.conftest import Job
 from tests.rows import date_deaths_by_due_times, one
@@ -114,21 +116,21 @@ def test_all_jobs_run_twice_without_counting_anything_twice(
     assert one(connection, COUNTS) == before
 
 
-def test_ninety_days_are_exported_in_one_run(
+def test_thirty_days_are_exported_in_one_run(
     connection: Connection, instance: dg.DagsterInstance, job: Job
 ) -> None:
     """With metadata a day and one check over all of them."""
-    days = [(LAST - timedelta(days=days)).isoformat() for days in range(89, -1, -1)]
+    days = [(LAST - timedelta(days=days)).isoformat() for days in range(29, -1, -1)]
     assert days[0] >= "2026-01-01"
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     result = job("export_day", tags=_range(days[0], days[-1]))
     assert result.success
     (found,) = result.get_asset_check_evaluations()
     assert (found.passed, found.metadata["differences"].value) == (True, [])
     rows = [_metadata(instance, "dead_event_export", day)["dagster/row_count"] for day in days]
-    assert rows == [0] * 87 + [2, 2, 2]
+    assert rows == [0] * 27 + [2, 2, 2]
     counted = one(connection, "select count(*), count(verified_at) as verified from dlq.export_day")
-    assert counted == {"count": 90, "verified": 90}
+    assert counted == {"count": 30, "verified": 30}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_a_day_that_is_refused_stops_no_other_of_its_run(
     reason: str,
 ) -> None:
     """One of three days is refused and named; Dagster has the figures of the other two."""
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     connection.execute("delete from dlq.dead where died_at < %s::date + 1", [DAYS[0]])
     connection.execute(
         "update dlq.death set cause_id = null where died_at < %s::date + 1", [DAYS[0]]
@@ -167,7 +169,7 @@ def test_days_before_the_database_went_away_stay_on_record(
     connection: Connection, instance: dg.DagsterInstance, job: Job
 ) -> None:
     """The connection breaks on the second of two days."""
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     connection.execute(
         "create function away() returns trigger language plpgsql as $$ begin"
         f" if new.day = '{DAYS[1]}' then perform pg_terminate_backend(pg_backend_pid()); end if;"
@@ -292,7 +294,7 @@ def test_a_check_fails_when_another_process_changes_its_tables(
     """And passes before."""
     # The deaths are of fixed days, past the usual retention.
     monkeypatch.setenv("DLQ_DEAD_RETENTION_DAYS", "3650")
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     for changed in (False, True):
         if changed:
             connection.execute(change.encode())
@@ -306,7 +308,7 @@ def test_the_export_check_fails_on_a_death_that_is_not_in_the_files(
     connection: Connection, job: Job
 ) -> None:
     """Verification compares the files with the current ledger."""
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     connection.execute(
         "create function late() returns trigger language plpgsql as $$ begin"
         " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
@@ -330,8 +332,8 @@ def test_many_days_are_reported_in_one_run(
     connection: Connection, instance: dg.DagsterInstance, job: Job
 ) -> None:
     """Each day has its headline, causes, chart and links; one check covers all days."""
-    job("classify_deaths")
-    days = [(LAST - timedelta(days=days)).isoformat() for days in range(29, -1, -1)]
+    classify_deaths(connection, zone=Settings().zone)
+    days = [(LAST - timedelta(days=days)).isoformat() for days in range(9, -1, -1)]
     result = job("build_report", tags=_range(days[0], days[-1]))
     assert result.success
     (found,) = result.get_asset_check_evaluations()
@@ -340,7 +342,7 @@ def test_many_days_are_reported_in_one_run(
         True,
         [],
     )
-    assert one(connection, "select count(*) from dlq.report_day") == {"count": 30}
+    assert one(connection, "select count(*) from dlq.report_day") == {"count": 10}
     shown = _metadata(instance, "failure_report", days[-1])
     assert shown["headline"].startswith(f"2 events died on {days[-1]}")
     assert "| 1 | TimeoutError: no answer |  | ongoing | 2 orders | 2 | 100 %" in shown["causes"]
@@ -355,7 +357,7 @@ def test_the_report_check_fails_on_a_total_that_the_ledger_does_not_have(
     connection: Connection, job: Job
 ) -> None:
     """A death is recorded while the report is published."""
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     connection.execute(
         "create function late() returns trigger language plpgsql as $$ begin"
         " insert into dlq.death (event_id, aggregate_type, aggregate_id, event_type, attempts,"
@@ -425,7 +427,7 @@ def test_an_invalid_redaction_rule_is_refused_before_the_export(
     connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also by a run whose environment differs from that of the loaded definitions."""
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", "(")
     log = _read_log(instance, job("export_day", partition_key=DAYS[0]))
     assert "DLQ_EXPORT_REDACT_ERRORS: '(' is not a valid RE2 pattern" in log
@@ -442,7 +444,7 @@ def test_exports_read_from_a_replica_and_report_its_lag(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A copy of the database is the replica; later deaths are missing in it."""
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     connection.close()
     name = str(conninfo_to_dict(database.url)["dbname"])
     with _new_database(server_url, name) as replica, database.connect() as primary:
@@ -509,7 +511,7 @@ def _flag(job: Job, **config: object) -> dg.ExecuteInProcessResult:
 
 def test_flagging_a_fix_is_a_dry_run_by_default(connection: Connection, job: Job) -> None:
     """The dry run returns the number of events that it would target."""
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     would = _read_metadata(_flag(job))
     assert (would["events"], would["aggregates"], would["stages"]) == (6, 2, "6")
     assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
@@ -524,7 +526,7 @@ def test_the_sensor_runs_a_fix_to_its_end(
     connection: Connection, database: Database, instance: dg.DagsterInstance, job: Job
 ) -> None:
     """It requests a run only when a step is due."""
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     assert _tick(instance).skip_message == "No step of a fix is due."
     _flag(job, dry_run=False)
     (request,) = _tick(instance).run_requests
@@ -588,13 +590,13 @@ def test_a_run_in_progress_prevents_a_second_and_a_failed_run_is_requested_again
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-@pytest.mark.parametrize("dry_run", [True, False])
 def test_an_invalid_flag_is_one_clear_sentence(
-    connection: Connection, job: Job, wrong: dict[str, object], named: str, *, dry_run: bool
+    connection: Connection, job: Job, wrong: dict[str, object], named: str
 ) -> None:
     """The Launchpad accepts these values; the op refuses them and names the field."""
-    job("classify_deaths")
-    assert named in _read_failure(_flag(job, dry_run=dry_run, **wrong))
+    classify_deaths(connection, zone=Settings().zone)
+    for dry_run in (True, False):
+        assert named in _read_failure(_flag(job, dry_run=dry_run, **wrong))
     assert one(connection, "select count(*) as n from dlq.fix") == {"n": 0}
 
 
@@ -602,7 +604,7 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
     connection: Connection, instance: dg.DagsterInstance, job: Job
 ) -> None:
     """In the run's metadata; a second run changes nothing and shows the same."""
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     _flag(job, dry_run=False, order="none")
     (request,) = _tick(instance).run_requests
     released = _read_metadata(job("retry_stage", run_config=request.run_config, tags=request.tags))
@@ -726,7 +728,7 @@ def test_an_archive_run_by_hand_is_a_dry_run_and_its_schedule_moves_events(
 ) -> None:
     """As every other change in the Launchpad."""
     monkeypatch.setenv("DLQ_DEAD_RETENTION_DAYS", "0")
-    job("classify_deaths")
+    classify_deaths(connection, zone=Settings().zone)
     job("export_day", tags=_range(DAYS[0], DAYS[-1]))
     (counted,) = job("archive_dead_events").asset_materializations_for_node("dead_event_archive")
     assert (counted.metadata["moved"].value, counted.metadata["dry_run"].value) == (6, True)

@@ -138,7 +138,11 @@ def test_every_panel_has_a_description_and_no_two_overlap() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["check rules --lint=all --lint-fatal rules.yml", "test rules rules_test.yml"]
+    "command",
+    [
+        "check rules --lint=all --lint-fatal rules.yml",
+        "test rules rules_test.yml rules_days_test.yml",
+    ],
 )
 def test_promtool_accepts_the_rules_and_their_cases(command: str) -> None:
     promtool = shutil.which("promtool")
@@ -159,7 +163,7 @@ def test_every_alert_has_a_case_in_which_it_fires() -> None:
     cases = set(
         re.findall(
             r"alertname: (\w+)\n\s+exp_alerts:\n",
-            (RULES.parent / "rules_test.yml").read_text("utf-8"),
+            "".join(file.read_text("utf-8") for file in RULES.parent.glob("*_test.yml")),
         )
     )
     assert alerts == cases

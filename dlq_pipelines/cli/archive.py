@@ -70,11 +70,20 @@ def archive_dead_events_command(
     did = "Would archive" if dry_run else "Archived"
     print_change(
         f"{did} {format_count(done.moved, 'dead event')} that died more than "
-        f"{format_count(days, 'day')} ago; {done.left:,} as old stay, because a fix targets them "
-        "or their day is not exported.",
+        f"{format_count(days, 'day')} ago.{_describe_left(done.left, dry_run=dry_run)}",
         asdict(done) | {"older_than_days": days},
         dry_run=dry_run,
         format=format,
+    )
+
+
+def _describe_left(left: int, *, dry_run: bool) -> str:
+    if not left:
+        return ""
+    stay = "would stay" if dry_run else "stay" if left > 1 else "stays"
+    return (
+        f" {format_count(left, 'event')} as old {stay}, for one of these reasons: an open fix"
+        " targets it, its day is not exported, or a row of the application refers to it."
     )
 
 

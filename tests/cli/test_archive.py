@@ -72,6 +72,27 @@ def test_archive_run_moves_events_past_their_retention(connection: Connection, d
     assert [tuple(row.values()) for row in audit] == [("ann", "retention", 3), ("ann", "space", 2)]
 
 
+def test_archive_run_says_why_an_old_event_stays(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of the application refers to one of three events; the dry run says it too."""
+    monkeypatch.setenv("DLQ_ARCHIVE_REQUIRES_EXPORT", "false")
+    _add_dead_events(connection, 3, days_ago=31)
+    connection.execute("create table delivery (event_id bigint references outbox_event)")
+    connection.execute("insert into delivery values (2)")
+    planned, done = (
+        " ".join(CliRunner().invoke(app, ["archive", "run", given]).stdout.split())
+        for given in ("--dry-run", "--yes")
+    )
+    assert planned.startswith(
+        "Would archive 2 dead events that died more than 30 days ago. 1 event"
+    )
+    assert "would stay" in planned
+    assert "a row of the application refers to it" in planned
+    assert done.startswith("Archived 2 dead events that died more than 30 days ago. 1 event as old")
+    assert _count_events(connection) == (1, 2)
+
+
 def test_restore_and_discard_undo_each_other(connection: Connection, dlq: Dlq) -> None:
     """A discarded event is restored only by its id."""
     _add_dead_events(connection, 3, days_ago=31)

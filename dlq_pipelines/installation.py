@@ -185,7 +185,7 @@ def _build_uri(conninfo: str) -> str:
 
 
 def build_fix_terms(settings: Settings) -> FixTerms:
-    """Return the default policy, expiry and maximum backlog of fixes."""
+    """Return the default policy, expiry, maximum backlog and look-ahead of fixes."""
     policy = RetryPolicy(
         canary=settings.canary,
         growth=settings.growth,
@@ -199,6 +199,7 @@ def build_fix_terms(settings: Settings) -> FixTerms:
         policy,
         timedelta(days=settings.fix_expiry_days),
         timedelta(seconds=settings.max_backlog_seconds),
+        timedelta(seconds=settings.lookahead_seconds),
     )
 
 

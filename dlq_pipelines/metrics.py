@@ -28,7 +28,7 @@ from dlq_pipelines.retries.fix import FixStatus
 
 # The upper bounds of the histogram, as `dlq.attempts_bucket` has them; the last one is no bound.
 _BOUNDS = (1, 2, 3, 5, 10, 20, 50, 2_147_483_647)
-_OUTCOMES = ("delivered", "died_again", "timed_out", "deleted")
+_OUTCOMES = ("delivered", "died_again", "timed_out", "deleted", "recalled")
 _SEVERITIES = ("info", "warning", "critical")
 Rows = list[DictRow]
 

@@ -194,7 +194,14 @@ class Settings(BaseSettings):
         default=300,
         ge=1,
         le=604_800,
-        description="Maximum queue lag at which a stage of a fix starts.",
+        description="Maximum queue lag at which a fix releases events.",
+    )
+    lookahead_seconds: int = Field(
+        default=600,
+        ge=60,
+        le=86_400,
+        description="Seconds before its due time at which an event is released at the earliest: "
+        "what a halt has to recall.",
     )
     allow_edit: bool = Field(default=False, description="Allow retries with an edited payload.")
     alert_urls: SecretStr | None = Field(

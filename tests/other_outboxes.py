@@ -18,7 +18,7 @@ create table task (
     body {payload},
     state text not null default 'new',
     tries integer not null default 0,
-    due timestamptz not null default now(),
+    due {due} not null default now(),
     written timestamptz default now(),
     failure text
 )
@@ -64,6 +64,7 @@ def install_tasks(
     *,
     id_type: str = "uuid",
     payload_type: str = "text",
+    due_type: str = "timestamptz",
     offers_retries: bool = True,
     knows_delivered: bool = True,
 ) -> Iterator[tuple[Database, Connection]]:
@@ -74,7 +75,7 @@ def install_tasks(
     )
     found = replace(database, names=TableNames("public", "task"))
     with found.connect() as connection:
-        connection.execute(_TABLE.format(id=id_type, payload=payload_type).encode())
+        connection.execute(_TABLE.format(id=id_type, payload=payload_type, due=due_type).encode())
         install_outbox(connection, parse_mapping(text, "task.toml"))
         yield found, connection
 

@@ -495,7 +495,7 @@ class ShapedOutbox:
     def scan(self) -> str:
         """A regular expression for a plan that reads the whole table, or one of the ledger."""
         table = re.escape(self.table_name)
-        return rf"Seq Scan on (death|dead|retry|archived|{table})(\s|$)"
+        return rf"Seq Scan on (death|dead|retry|recalled|archived|{table})(\s|$)"
 
     def explain(self, statement: str, **values: object) -> str:
         """Return the plan of a named statement."""

@@ -110,6 +110,30 @@ class MappingSql:
             for assignment in self.mapping.retry
         )
 
+    def release_before(self) -> str:
+        """Return what a retry overwrites in a row `o`: an array of texts, null without retries."""
+        texts = (
+            f"{_refer('o', assignment.column)}::pg_catalog.text"
+            for assignment in self.mapping.retry or ()
+        )
+        return f"array[{', '.join(texts)}]" if self.mapping.retry else "null::pg_catalog.text[]"
+
+    def release_unchanged(self, due_expression: str) -> str:
+        """Return whether a row `o` is as a retry left it, and no worker has taken it.
+
+        Args:
+            due_expression: the due time of the retry, a `timestamptz`.
+        """
+        tests = [
+            _render_written(self, assignment, due_expression)
+            for assignment in self.mapping.retry or ()
+        ]
+        # A worker may write other columns than a retry does.
+        others = [
+            f"{self.condition(name)} is not true" for name in ("dead", "delivered", "working")
+        ]
+        return f"({' and '.join([*tests, *others])})" if self.mapping.retry else "(false)"
+
     def find_offer(self, operation: str) -> Offer:
         """Return whether an operation is possible, and why not."""
         return next(offer for offer in self.offers if offer.operation == operation)
@@ -546,6 +570,18 @@ def _render_assignment(rendered: MappingSql, assignment: RetryAssignment, due: s
         return f"({due})"
     zone = _require_time_zone(rendered.mapping, f"retry.{assignment.column}", column)
     return f"pg_catalog.timezone({quote_literal(zone)}, ({due}))"
+
+
+def _render_written(rendered: MappingSql, assignment: RetryAssignment, due: str) -> str:
+    """Test that a column has what a retry assigns, as its type stores it."""
+    reference = _refer("o", assignment.column)
+    if assignment.kind is AssignmentKind.NULL:
+        return f"{reference} is null"
+    value = _render_assignment(rendered, assignment, due)
+    if assignment.kind is AssignmentKind.DUE:
+        # With the precision of the column: `timestamp(0)` rounds to seconds.
+        value = f"{value}::{rendered.columns[assignment.column].type}"
+    return f"{reference} is not distinct from {value}"
 
 
 def _check_assignment(mapping: Mapping, assignment: RetryAssignment, column: MappedColumn) -> None:

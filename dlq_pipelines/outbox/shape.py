@@ -125,6 +125,8 @@ def _render_columns(rendered: MappingSql, alias: str, known: set[str]) -> str:
         "waiting": rendered.condition("waiting", alias),
         "working": rendered.condition("working", alias),
     }
+    if alias == "o":  # the archive releases nothing
+        columns["release_before"] = rendered.release_before()
     return ",\n    ".join(f"{text} as {name}" for name, text in columns.items())
 
 
@@ -159,6 +161,11 @@ def _render_changes(rendered: MappingSql) -> dict[str, str]:
     written += [] if payload is None or cast is None else [payload.column]
     return {
         "written_columns": quote_literal(write_array(dict.fromkeys(written or [mapping.id]))),
+        "released_columns": quote_literal(
+            write_array(assignment.column for assignment in mapping.retry or ())
+        ),
+        "release_unchanged": rendered.release_unchanged("given.due"),
+        "can_recall": "true" if rendered.find_offer("pace").is_offered else "false",
         "can_release": "false" if mapping.retry is None else "true",
         "release": same if mapping.retry is None else rendered.release_assignments("given.due"),
         "payload_change": same

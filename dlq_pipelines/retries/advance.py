@@ -31,10 +31,12 @@ from dlq_pipelines.retries.fix import (
     FixStatus,
     FixStep,
     FixTerms,
+    Pace,
     ReleaseStep,
     Remaining,
     RetryPolicy,
     StageOutcomes,
+    StoppedFix,
     WaitStep,
     decide_next_step,
 )
@@ -43,8 +45,10 @@ from dlq_pipelines.retries.fixes import (
     build_unknown_fix_error,
     describe_congestion,
     get_fix,
+    get_next_due,
     get_stage_outcomes,
 )
+from dlq_pipelines.retries.recall import STOPPED, recall_released, recall_stopped_fix
 from dlq_pipelines.retries.settle import settle_outcomes
 from dlq_pipelines.text import format_count
 from dlq_pipelines.validate import validate_positive
@@ -64,6 +68,8 @@ class AdvanceResult:
         settled: outcomes that the run recorded.
         step: the step at which the run stopped; None: the fix had ended, or another run held it.
         busy: another run held the fix, so this run released nothing.
+        recalled: released events that the run made dead again, because the fix does not go on.
+        with_worker: released events that a worker had taken or that were due; 0 if it goes on.
     """
 
     fix: Fix
@@ -71,6 +77,8 @@ class AdvanceResult:
     settled: int
     step: FixStep | None
     busy: bool = False
+    recalled: int = 0
+    with_worker: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,9 @@ def advance_fix(
 ) -> AdvanceResult:
     """Record the outcomes of a fix, then run its next steps until it has to wait or has ended.
 
+    A fix that is paused or has ended recalls what no worker has taken: the run that paused or ended
+    it may have been killed before its recall was complete.
+
     A second run, at the same time or after a crash, repeats nothing: every step is a transaction of
     its own that locks the fix and decides on what it finds. Outcomes are recorded before the fix is
     locked. Under its lock, a person who withdraws the fix would wait for a million outcomes.
@@ -131,7 +142,12 @@ def advance_fix(
     """
     with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
         settled = _settle_own(connection, fix_id, audit=audit, terms=terms)
-        return _advance(connection, fix_id, settled, audit=audit, terms=terms)
+        done = _advance(connection, fix_id, settled, audit=audit, terms=terms)
+        if done.busy or done.fix.status not in STOPPED:
+            return done
+        reason = f"fix {fix_id} is {done.fix.status}: {done.fix.verdict or 'by a person'}"
+        signed = replace(audit, reason=reason[:MAX_REASON_LENGTH])
+        return replace(done, **vars(recall_released(connection, fix_id, audit=signed)))
 
 
 def advance_fix_on_request(
@@ -156,36 +172,32 @@ def advance_fix_on_request(
 
 def withdraw_fix(
     connection: Connection, fix_id: int, *, audit: AuditContext, options: RunOptions = RunOptions()
-) -> Fix:
-    """End a fix that proved wrong. Released events stay with the worker; no further stage starts.
+) -> StoppedFix:
+    """End a fix that proved wrong, and recall its released events that no worker has taken.
 
     Raises:
         NotFoundError: the fix does not exist.
         RefusedError: the fix has ended already.
     """
-    with connection.transaction(force_rollback=options.dry_run):
-        fix = _lock_open_fix(connection, fix_id)
-        _close(
-            connection,
-            fix,
-            CloseStep(FixStatus.WITHDRAWN, f"withdrawn by {audit.actor}: {audit.reason}"),
-            audit=audit,
-        )
-        return get_fix(connection, fix_id)
+    close = CloseStep(FixStatus.WITHDRAWN, f"withdrawn by {audit.actor}: {audit.reason}")
+    with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
+        with connection.transaction():
+            _close(connection, _lock_open_fix(connection, fix_id), close, audit=audit)
+        return recall_stopped_fix(connection, fix_id, audit=audit)
 
 
 def pause_fix(
     connection: Connection, fix_id: int, *, audit: AuditContext, options: RunOptions = RunOptions()
-) -> Fix:
-    """Pause a fix: no further stage starts. Released events stay with the worker.
+) -> StoppedFix:
+    """Pause a fix: no further event is released, and what no worker has taken is recalled.
 
     Raises:
         NotFoundError: the fix does not exist.
         RefusedError: the fix has ended, or is paused already.
     """
-    return _set_status(
-        connection, fix_id, FixStatus.ACTIVE, FixStatus.PAUSED, audit=audit, options=options
-    )
+    with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
+        _set_status(connection, fix_id, FixStatus.ACTIVE, FixStatus.PAUSED, audit=audit)
+        return recall_stopped_fix(connection, fix_id, audit=audit)
 
 
 def resume_fix(
@@ -197,9 +209,9 @@ def resume_fix(
         NotFoundError: the fix does not exist.
         RefusedError: the fix has ended, or is not paused.
     """
-    return _set_status(
-        connection, fix_id, FixStatus.PAUSED, FixStatus.ACTIVE, audit=audit, options=options
-    )
+    with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
+        _set_status(connection, fix_id, FixStatus.PAUSED, FixStatus.ACTIVE, audit=audit)
+        return get_fix(connection, fix_id)
 
 
 def _advance(
@@ -222,7 +234,8 @@ def _advance(
             step = _decide(connection, fix, policy, scan, audit=audit, terms=terms)
             count, scan = _run_step(connection, fix, policy, step, scan, audit=audit)
             released += count
-            connection.run("fix.stepped", fix_id=fix_id, now=audit.now)
+            refill_at = step.until if isinstance(step, WaitStep) else None
+            connection.run("fix.stepped", fix_id=fix_id, now=audit.now, refill_at=refill_at)
         if isinstance(step, WaitStep | CloseStep):
             return AdvanceResult(get_fix(connection, fix_id), released, settled, step)
 
@@ -284,8 +297,15 @@ def _decide(
         )
     stage = get_stage_outcomes(connection, fix.id).get(fix.stage, StageOutcomes())
     congested = describe_congestion(connection, now=audit.now, max_backlog=terms.max_backlog)
-    left = scan.left if scan.ended else None
-    return decide_next_step(fix, policy, stage, now=audit.now, left=left, congested=congested)
+    return decide_next_step(
+        fix,
+        policy,
+        stage,
+        now=audit.now,
+        left=scan.left if scan.ended else None,
+        congested=congested,
+        pace=Pace(get_next_due(connection, fix.id, policy, now=audit.now), terms.lookahead),
+    )
 
 
 def _run_step(
@@ -338,12 +358,7 @@ def _release_stage(
 ) -> DeathBatch:
     """Release a batch of a stage. The stage begins with the first event that is released."""
     signed = replace(audit, reason=f"fix {fix.id}, stage {stage}: {fix.note}"[:MAX_REASON_LENGTH])
-    due = connection.fetch_one(
-        "retry.next_due",
-        fix_id=fix.id,
-        seconds_each=compute_release_interval(policy.rate),
-        now=audit.now,
-    )["due"]
+    due = get_next_due(connection, fix.id, policy, now=audit.now)
     batch = release_batch(
         connection,
         {**parameters, "fix_id": fix.id, "stage": stage},
@@ -360,7 +375,14 @@ def _release_stage(
                 size=policy.size(stage),
                 now=audit.now,
             )
-        connection.run("fix.count_released", fix_id=fix.id, stage=stage, events=batch.taken)
+        connection.run(
+            "fix.count_released",
+            fix_id=fix.id,
+            stage=stage,
+            events=batch.taken,
+            due=due,
+            seconds_each=compute_release_interval(policy.rate),
+        )
         record_audit_entry(
             connection,
             "retry.stage",
@@ -428,19 +450,12 @@ def _lock_open_fix(connection: Connection, fix_id: int) -> Fix:
 
 
 def _set_status(
-    connection: Connection,
-    fix_id: int,
-    old: FixStatus,
-    new: FixStatus,
-    *,
-    audit: AuditContext,
-    options: RunOptions,
-) -> Fix:
-    with connection.transaction(force_rollback=options.dry_run):
+    connection: Connection, fix_id: int, old: FixStatus, new: FixStatus, *, audit: AuditContext
+) -> None:
+    with connection.transaction():
         fix = _lock_open_fix(connection, fix_id)
         if fix.status is not old:
             raise RefusedError(f"Fix {fix_id} is {fix.status}.", _SHOW_HINT.format(fix_id))
-        connection.run("fix.set_status", fix_id=fix_id, status=new)
+        connection.run("fix.set_status", fix_id=fix_id, status=new, now=audit.now)
         kind = "fix.paused" if new is FixStatus.PAUSED else "fix.resumed"
         record_audit_entry(connection, kind, {"fix": fix_id}, audit=audit)
-        return get_fix(connection, fix_id)

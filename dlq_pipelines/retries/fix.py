@@ -16,6 +16,8 @@ from dlq_pipelines.outbox.selection import Selection
 RetryOrder = Literal["aggregate", "none"]
 # A canary is released in one batch.
 _MAX_CANARY = BATCH
+# What a stop cannot recall, because workers take it meanwhile, is a small part of ten minutes.
+DEFAULT_LOOKAHEAD = timedelta(minutes=10)
 
 
 class FixStatus(StrEnum):
@@ -108,13 +110,15 @@ class FixTerms:
     Attributes:
         policy: the policy of a fix.
         expiry: time after which an unverified fix expires. Default 14 days.
-        max_backlog: queue lag above which no stage begins. Default 5 minutes: more events would
-            only wait, and would time out without saying anything about the fix.
+        max_backlog: queue lag above which no event is released. Default 5 minutes: more events
+            would only wait, and would time out without saying anything about the fix.
+        lookahead: how far ahead of its due time an event is released at most. Default 10 minutes.
     """
 
     policy: RetryPolicy = RetryPolicy()
     expiry: timedelta = timedelta(days=14)
     max_backlog: timedelta = timedelta(minutes=5)
+    lookahead: timedelta = DEFAULT_LOOKAHEAD
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,26 @@ class Fix:
 
 
 @dataclass(frozen=True)
+class StoppedFix(Fix):
+    """A fix that was paused, halted or withdrawn, and what became of its released events.
+
+    Attributes:
+        recalled: released events that are dead again, because no worker had taken them.
+        with_worker: released events that a worker has taken or that are due.
+    """
+
+    recalled: int = 0
+    with_worker: int = 0
+
+
+@dataclass(frozen=True)
 class StageOutcomes:
-    """Events that one stage may release (`size`), released, and their outcomes."""
+    """Events that one stage may release (`size`), released, and their outcomes.
+
+    Attributes:
+        recalled: events that were released and recalled. They prove nothing, and the stage may
+            release as many again.
+    """
 
     size: int = 0
     released: int = 0
@@ -160,11 +182,17 @@ class StageOutcomes:
     died_again: int = 0
     timed_out: int = 0
     deleted: int = 0
+    recalled: int = 0
+
+    @property
+    def tried(self) -> int:
+        """Released events that were not recalled."""
+        return self.released - self.recalled
 
     @property
     def waiting(self) -> int:
         """Released events without an outcome."""
-        return self.released - self.delivered - self.failed
+        return self.tried - self.delivered - self.failed
 
     @property
     def failed(self) -> int:
@@ -197,9 +225,14 @@ class ReleaseStep:
 
 @dataclass(frozen=True)
 class WaitStep:
-    """Wait, for this reason."""
+    """Wait, for this reason.
+
+    Attributes:
+        until: when the stage can go on; None: an outcome, a person or another time decides.
+    """
 
     reason: str
+    until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +246,24 @@ class CloseStep:
 FixStep = ReleaseStep | WaitStep | CloseStep
 
 
+@dataclass(frozen=True)
+class Pace:
+    """When the next event of a fix falls due.
+
+    Attributes:
+        next_due: now, or at the rate of the fix after the event that it released last.
+        lookahead: an event is released at most this long before it falls due.
+    """
+
+    next_due: datetime
+    lookahead: timedelta = DEFAULT_LOOKAHEAD
+
+    def count_due(self, rate: float, *, now: datetime) -> int:
+        """Return how many more events fall due within the look-ahead, at so many a second."""
+        seconds = (now + self.lookahead - self.next_due).total_seconds()
+        return 0 if seconds < 0 else int(seconds * rate) + 1
+
+
 def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
     fix: Fix,
     policy: RetryPolicy,
@@ -221,6 +272,7 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
     now: datetime,
     left: Remaining | None,
     congested: str | None = None,
+    pace: Pace | None = None,
 ) -> FixStep:
     """Decide the next step of an open fix.
 
@@ -230,7 +282,8 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
         stage: outcomes of the current stage.
         now: the time of the decision.
         left: events that cannot be released; None while some may be released.
-        congested: why the worker's queue lag allows no new stage; None: it allows one.
+        congested: why the worker's queue lag allows no release; None: it allows one.
+        pace: when the next event falls due; None: now.
     """
     if fix.expires_at is not None and fix.expires_at <= now:
         return CloseStep(
@@ -242,23 +295,39 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
     if fix.not_before is not None and fix.not_before > now:
         return WaitStep(f"not before {fix.not_before:%Y-%m-%d %H:%M} UTC")
     # Events that the stage can still release count as delivered until they are not.
-    room = policy.size(fix.stage) - stage.released if left is None else 0
+    room = policy.size(fix.stage) - stage.tried if left is None else 0
     if not can_stage_pass(stage, policy.min_success, more=room):
         return CloseStep(FixStatus.HALTED, _describe_shortfall(fix, policy, stage))
-    if room > 0:
-        return ReleaseStep(fix.stage, min(BATCH, room))
-    if stage.waiting:
+    if room <= 0 and stage.waiting:
         return WaitStep(f"{stage.waiting} events of stage {fix.stage} have no outcome yet")
-    if left is None:
-        return (
-            WaitStep(congested)
-            if congested
-            else ReleaseStep(fix.stage + 1, min(BATCH, policy.size(fix.stage + 1)))
+    if left is not None:
+        return _decide_last_step(fix, stage, left)
+    if congested:
+        return WaitStep(congested, until=now)
+    if room > 0 and stage.waiting and not can_stage_pass(stage, policy.min_success):
+        return WaitStep(
+            f"{stage.failed} of {stage.tried} events failed so far in stage {fix.stage}; it "
+            f"continues once the other {stage.waiting} have an outcome"
         )
-    return _decide_last_step(fix, left)
+    pace = pace or Pace(now)
+    most = pace.count_due(policy.rate, now=now)
+    if most == 0:
+        return _wait_for_due_time(fix, stage, pace)
+    number = fix.stage if room > 0 else fix.stage + 1
+    return ReleaseStep(number, min(BATCH, most, room if room > 0 else policy.size(number)))
 
 
-def _decide_last_step(fix: Fix, left: Remaining) -> FixStep:
+def _wait_for_due_time(fix: Fix, stage: StageOutcomes, pace: Pace) -> WaitStep:
+    """Wait until half of the look-ahead has passed, so that a late run delays no event."""
+    return WaitStep(
+        f"the next event falls due at {pace.next_due:%Y-%m-%d %H:%M:%S} UTC, and no event is "
+        f"released more than {pace.lookahead.total_seconds():.0f} s ahead; "
+        f"{stage.waiting} events of stage {fix.stage} have no outcome yet",
+        until=pace.next_due - pace.lookahead / 2,
+    )
+
+
+def _decide_last_step(fix: Fix, stage: StageOutcomes, left: Remaining) -> FixStep:
     """Decide the next step of a fix that cannot release any event now."""
     if left.waiting:
         return WaitStep(
@@ -266,7 +335,7 @@ def _decide_last_step(fix: Fix, left: Remaining) -> FixStep:
             "which was retried without this fix"
         )
     status, verdict = FixStatus.VERIFIED, f"every stage passed; the last was stage {fix.stage}"
-    if fix.stage == 0:
+    if fix.stage == 0 or (fix.stage == 1 and stage.tried == 0):
         status, verdict = FixStatus.REJECTED, "no targeted event could be released"
     return CloseStep(status, verdict + _describe_remaining(left))
 
@@ -279,7 +348,7 @@ def can_stage_pass(stage: StageOutcomes, min_success: float, *, more: int = 0) -
         min_success: share that must be delivered.
         more: events that the stage can still release.
     """
-    released = stage.released + more
+    released = stage.tried + more
     # Divided, not multiplied: 55 / 100 equals the float 0.55, but 0.55 * 100 is more than 55.
     return released == 0 or (released - stage.failed) / released >= min_success
 
@@ -298,7 +367,7 @@ def _describe_remaining(left: Remaining) -> str:
 
 def _describe_shortfall(fix: Fix, policy: RetryPolicy, stage: StageOutcomes) -> str:
     return (
-        f"stage {fix.stage}: {stage.failed} of {stage.released} failed "
+        f"stage {fix.stage}: {stage.failed} of {stage.tried} failed "
         f"({stage.died_again} died again, {stage.timed_out} timed out, {stage.deleted} deleted); "
         f"at least {policy.min_success:.0%} must be delivered"
     )

@@ -11,6 +11,7 @@ from psycopg.rows import DictRow
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions
 from dlq_pipelines.day import parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.outbox.batches import compute_release_interval
 from dlq_pipelines.outbox.offers import require_offer
 from dlq_pipelines.outbox.selection import (
     Selection,
@@ -23,6 +24,7 @@ from dlq_pipelines.retries.fix import (
     Fix,
     FixStatus,
     FixTerms,
+    Pace,
     ReleaseStep,
     RetryOrder,
     RetryPolicy,
@@ -322,9 +324,9 @@ def list_fixes(
 def list_due_fixes(
     connection: Connection, *, now: datetime, max_backlog: timedelta, limit: int = 20
 ) -> list[Fix]:
-    """Return open fixes that need a step, the one advanced longest ago first.
+    """Return fixes that need a step, the one advanced longest ago first.
 
-    While the worker is congested, fixes whose next step would begin a stage are left out.
+    While the worker is congested, fixes whose next step would release events are left out.
     """
     congested = describe_congestion(connection, now=now, max_backlog=max_backlog) is not None
     return [
@@ -336,7 +338,7 @@ def list_due_fixes(
 def describe_congestion(
     connection: Connection, *, now: datetime, max_backlog: timedelta
 ) -> str | None:
-    """Say why no stage may begin: the queue lag exceeds `max_backlog`. None: it does not."""
+    """Say why no event may be released: the queue lag exceeds `max_backlog`. None: it does not."""
     seconds = connection.fetch_one("fix.backlog", now=now)["seconds"]
     if seconds is None or seconds <= max_backlog.total_seconds():
         return None
@@ -354,9 +356,23 @@ def get_stage_outcomes(connection: Connection, fix_id: int) -> dict[int, StageOu
             died_again=row["outcomes"].get("died_again", 0),
             timed_out=row["outcomes"].get("timed_out", 0),
             deleted=row["outcomes"].get("deleted", 0),
+            recalled=row["outcomes"].get("recalled", 0),
         )
         for row in connection.run("fix.stages", fix_id=fix_id)
     }
+
+
+def get_next_due(
+    connection: Connection, fix_id: int, policy: RetryPolicy, *, now: datetime
+) -> datetime:
+    """Return when the next event of a fix falls due at its rate: now, or after its last one."""
+    found: datetime = connection.fetch_one(
+        "retry.next_due",
+        fix_id=fix_id,
+        seconds_each=compute_release_interval(policy.rate),
+        now=now,
+    )["due"]
+    return found
 
 
 def get_fix_progress(
@@ -372,13 +388,22 @@ def get_fix_progress(
         return FixProgress(fix, outcomes, fix.verdict or "")
     policy, stage = fix.policy or terms.policy, outcomes.get(fix.stage, StageOutcomes())
     congested = describe_congestion(connection, now=now, max_backlog=terms.max_backlog)
-    match decide_next_step(fix, policy, stage, now=now, left=None, congested=congested):
+    step = decide_next_step(
+        fix,
+        policy,
+        stage,
+        now=now,
+        left=None,
+        congested=congested,
+        pace=Pace(get_next_due(connection, fix_id, policy, now=now), terms.lookahead),
+    )
+    match step:
         case WaitStep(reason):
             return FixProgress(fix, outcomes, f"waits: {reason}")
         case CloseStep(status, verdict):
             return FixProgress(fix, outcomes, f"will be {status}: {verdict}")
         case ReleaseStep(number, _):
-            room = policy.size(number) - (stage.released if number == fix.stage else 0)
+            room = policy.size(number) - (stage.tried if number == fix.stage else 0)
             return FixProgress(
                 fix,
                 outcomes,

@@ -47,7 +47,8 @@ class EventRetry:
         death_id: the death after which the event was retried.
         fix_id: the fix that released the event in `stage`; None: a person retried it.
         payload_before: the payload that a person replaced, not parsed; None: it was not replaced.
-        outcome: delivered, died_again, timed_out or deleted; None: not known yet.
+        outcome: delivered, died_again, timed_out, deleted or recalled; None: not known yet.
+        recalled_by: who recalled the event, and `recall_reason` why.
     """
 
     death_id: int
@@ -60,6 +61,8 @@ class EventRetry:
     payload_before: Any
     outcome: str | None
     settled_at: datetime | None
+    recalled_by: str | None
+    recall_reason: str | None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Retries dead events for a person, at a rate, each exactly once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
@@ -23,6 +24,7 @@ from dlq_pipelines.outbox.batches import (
 from dlq_pipelines.outbox.offers import require_offer
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.text import format_seconds
 from dlq_pipelines.validate import (
     EventId,
     validate_event_id,
@@ -126,6 +128,44 @@ def retry_selected(
         options=options,
         already=already,
     )
+
+
+def retry_within_lookahead(
+    retry: Callable[[RunOptions], RetryResult],
+    options: RunOptions,
+    *,
+    rate: float,
+    lookahead: timedelta,
+) -> RetryResult:
+    """Retry events unless the last of them would fall due beyond the look-ahead.
+
+    Refused and not released in parts: a second command would not wait for the events of the first
+    and would double their rate. A fix releases events as time passes.
+
+    Args:
+        retry: retries the events, or counts them in a dry run.
+        options: how the change runs.
+        rate: events a second at which they fall due.
+        lookahead: an event is released at most this long before it falls due.
+
+    Raises:
+        RefusedError: the events fall due later; nothing was changed.
+    """
+    most = int(lookahead.total_seconds() * rate) + 1
+    if options.dry_run or options.limit is None or options.limit > most:
+        counted = retry(replace(options, dry_run=True))
+        if counted.events > most:
+            raise RefusedError(
+                f"{counted.events:,} events at {rate:g} per second fall due within "
+                f"{format_seconds(counted.events / rate)}, but no event is released more than "
+                f"{format_seconds(lookahead.total_seconds())} ahead: at most {most:,} at this "
+                "rate. Nothing was changed.",
+                "Flag a fix, which releases events as time passes: `dlq fixes flag`. Or narrow the "
+                "filter, or raise the rate.",
+            )
+        if options.dry_run:
+            return counted
+    return retry(replace(options, limit=min(most, options.limit or most)))
 
 
 def retry_event(

@@ -212,6 +212,27 @@ begin
 end
 $$;
 
+-- Reopens deaths: their events are dead again. First the unclassified ones, as above.
+create function :"dlq_schema".reopen_deaths(deaths bigint[]) returns void language plpgsql
+    set enable_seqscan = off
+as $$
+begin
+    update :"dlq_schema".death set ended_at = null where id = any(deaths) and cause_id is null;
+    insert into :"dlq_schema".dead
+    select id,
+        event_id,
+        event_created_at,
+        aggregate_type,
+        aggregate_id,
+        event_type,
+        died_at,
+        cause_id,
+        coalesce(detail, '')
+    from :"dlq_schema".death where id = any(deaths) and cause_id is not null
+    on conflict do nothing;
+end
+$$;
+
 -- A death is shown as the cause that its own cause is merged into.
 create table :"dlq_schema".cause_day (
     day            date   not null,
@@ -280,6 +301,9 @@ create table :"dlq_schema".fix (
     -- Progress and result.
     stage          integer     not null default 0,  -- the last stage that began; 0: none
     stepped_at     timestamptz,                     -- when a run last advanced it
+    last_due_at    timestamptz,  -- of the event that it released last; the next one is due later
+    -- When its stage can go on although events have no outcome yet; null: it waits for outcomes.
+    refill_at      timestamptz,
     status         text        not null default 'active'
                    check (status in ('active', 'paused', 'verified', 'halted', 'withdrawn',
                                      'expired', 'rejected')),
@@ -292,6 +316,9 @@ create table :"dlq_schema".fix (
 comment on table :"dlq_schema".fix
     is 'A claim that a cause or another selection is resolved. Targets deaths before flagged_at.';
 create index fix_open on :"dlq_schema".fix (cause_id) where closed_at is null;
+-- For fixes that ended with released events that are not due yet.
+create index fix_stopped on :"dlq_schema".fix (closed_at)
+    where status in ('halted', 'withdrawn', 'expired');
 -- Two open fixes of one whole cause or detail would count each other's successes as proof.
 create unique index fix_open_cause on :"dlq_schema".fix (cause_id, coalesce(detail, ''))
     where closed_at is null and status_before is not null;
@@ -379,7 +406,8 @@ create table :"dlq_schema".fix_stage (
     stage     integer     not null check (stage > 0),
     size      bigint      not null check (size > 0),  -- how many events it may release
     begun_at  timestamptz not null,
-    released  bigint      not null default 0 check (released <= size),
+    -- Also those that were recalled: of these the stage may release as many again.
+    released  bigint      not null default 0 check (released >= 0),
     primary key (fix_id, stage)
 );
 comment on table :"dlq_schema".fix_stage is 'One release of a fix. The first stage is the canary.';
@@ -389,7 +417,8 @@ comment on table :"dlq_schema".fix_stage is 'One release of a fix. The first sta
 create table :"dlq_schema".fix_outcome (
     fix_id  bigint  not null,
     stage   integer not null,
-    outcome text    not null check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted')),
+    outcome text    not null
+            check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted', 'recalled')),
     events  bigint  not null check (events > 0),
     -- Of these, purged from the ledger with their deaths.
     purged  bigint  not null default 0 check (purged <= events),
@@ -415,6 +444,9 @@ create table :"dlq_schema".retry (
     retried_at     timestamptz not null,
     due_at         timestamptz not null,
     payload_before text,  -- the old payload, if a person retried the event with a new one
+    -- Until the outcome is known: what the release overwrote, as texts in the order of
+    -- dlq.released_columns.
+    row_before     text[],
     outcome        text
                    check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted')),
     settled_at     timestamptz,
@@ -442,6 +474,32 @@ create index retry_failed on :"dlq_schema".retry (fix_id, stage, event_id)
 -- For the count of parked events, each minute.
 create index retry_failed_event on :"dlq_schema".retry (event_id)
     where outcome in ('died_again', 'timed_out', 'deleted');
+
+-- A recalled event is dead of the same death again, which can then be retried again. So the row
+-- leaves dlq.retry, and no count of retries includes it.
+create table :"dlq_schema".recalled (
+    death_id       bigint      not null,
+    event_id       :event_id_type not null,
+    event_created_at timestamptz,
+    aggregate_type text        not null,
+    aggregate_id   text        not null,
+    fix_id         bigint,
+    stage          integer,
+    actor          text        not null check (actor <> ''),
+    reason         text        not null check (reason <> ''),
+    retried_at     timestamptz not null,
+    due_at         timestamptz not null,
+    recalled_at    timestamptz not null,
+    recalled_by    text        not null check (recalled_by <> ''),
+    recall_reason  text        not null check (recall_reason <> ''),
+    check ((fix_id is null) = (stage is null))
+);
+comment on table :"dlq_schema".recalled
+    is 'Retries that were recalled before a worker took their events. As dlq.retry, and by whom.';
+create index recalled_death on :"dlq_schema".recalled (death_id);
+create index recalled_event on :"dlq_schema".recalled (event_id);
+create index recalled_time on :"dlq_schema".recalled using brin (retried_at, recalled_at)
+    with (pages_per_range = 32);
 
 create table :"dlq_schema".discard (
     death_id     bigint      primary key references :"dlq_schema".death,

@@ -236,20 +236,7 @@ begin
         :'archived_regclass', :'outbox_regclass', columns)
     into moved using deaths;
     perform set_config('dlq.moving', '', true);
-    -- First the unclassified deaths: the update waits for a classification of the same death.
-    update :"dlq_schema".death set ended_at = null where id = any(moved) and cause_id is null;
-    insert into :"dlq_schema".dead
-    select id,
-        event_id,
-        event_created_at,
-        aggregate_type,
-        aggregate_id,
-        event_type,
-        died_at,
-        cause_id,
-        coalesce(detail, '')
-    from :"dlq_schema".death where id = any(moved) and cause_id is not null
-    on conflict do nothing;
+    perform :"dlq_schema".reopen_deaths(moved);
     return cardinality(moved);
 end
 $$;
@@ -285,6 +272,108 @@ begin
     perform set_config('dlq.moving', '', true);
     perform :"dlq_schema".end_deaths(released);
     return released;
+end
+$$;
+
+-- The columns that a release overwrites, in the order of dlq.retry.row_before.
+create or replace function :"dlq_schema".released_columns() returns text[]
+    language sql immutable as $$ select :released_columns::text[] $$;
+
+-- Whether a worker waits for the due time of a released event. Otherwise it may hold the event
+-- although its row shows nothing, and no event is recalled.
+create or replace function :"dlq_schema".can_recall() returns boolean
+    language sql immutable as $$ select :can_recall $$;
+
+-- Makes released events dead of the same deaths again, with the values that the release overwrote.
+-- An event stays with the worker if another transaction holds it, or if its row is not as the
+-- release left it: the lock is taken first, and then the state decides. Returns the deaths of the
+-- events that it recalled.
+create or replace function :"dlq_schema".recall_events(
+    deaths bigint[], recalled_at timestamptz, recalled_by text, recall_reason text
+) returns bigint[] language plpgsql
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    assignments text;
+    recalled    bigint[];
+begin
+    if not :"dlq_schema".can_recall() or cardinality(deaths) = 0 then
+        return '{}';
+    end if;
+    -- The types as they are now: an application may widen a column meanwhile.
+    select string_agg(
+        format('%I = (given.row_before)[%s]::%s',
+            c.name,
+            c.place,
+            pg_catalog.format_type(a.atttypid, a.atttypmod)),
+        ', ')
+    into assignments
+    from unnest(:"dlq_schema".released_columns()) with ordinality as c (name, place)
+    join pg_catalog.pg_attribute a
+        on a.attrelid = :'outbox_regclass'::regclass
+        and a.attname = c.name
+        and not a.attisdropped;
+    perform set_config('dlq.moving', :'dlq_schema', true);
+    execute format('
+        with given as materialized (
+            -- A payload that a person edited is not put back, so such a retry stays.
+            select r.death_id, r.event_id, r.event_created_at, r.due_at as due, r.row_before
+            from %1$s r
+            where r.death_id = any($1)
+                and r.outcome is null
+                and r.row_before is not null
+                and r.payload_before is null
+            for update skip locked
+        ), free as materialized (
+            select given.* from given
+            cross join lateral (
+                select from %2$s o
+                where %3$s = given.event_id
+                    and (%4$s) is not distinct from given.event_created_at
+                    and %5$s
+                limit 1 for update skip locked) o
+        ), recalled_now as (
+            update %2$s o
+            set %6$s
+            from free given
+            where %3$s = given.event_id and (%4$s) is not distinct from given.event_created_at
+            returning given.death_id
+        )
+        select coalesce(array_agg(death_id), ''{}'') from recalled_now',
+        :'retry_regclass', :'outbox_regclass', :'o_id', :'o_created_at', :'release_unchanged',
+        assignments)
+    into recalled using deaths;
+    perform set_config('dlq.moving', '', true);
+    perform :"dlq_schema".reopen_deaths(recalled);
+    with gone as (
+        delete from :"dlq_schema".retry r where r.death_id = any(recalled) returning r.*
+    ), by_fix as (
+        insert into :"dlq_schema".fix_outcome as o (fix_id, stage, outcome, events)
+        select fix_id, stage, 'recalled', count(*) from gone where fix_id is not null
+        group by fix_id, stage order by fix_id, stage
+        on conflict (fix_id, stage, outcome) do update set events = o.events + excluded.events
+    ), by_hand as (
+        insert into :"dlq_schema".retry_count as t (outcome, retries)
+        select 'recalled', count(*) from gone where fix_id is null having count(*) > 0
+        on conflict (outcome) do update set retries = t.retries + excluded.retries
+    )
+    insert into :"dlq_schema".recalled
+    select death_id,
+        event_id,
+        event_created_at,
+        aggregate_type,
+        aggregate_id,
+        fix_id,
+        stage,
+        actor,
+        reason,
+        retried_at,
+        due_at,
+        recall_events.recalled_at,
+        recall_events.recalled_by,
+        recall_events.recall_reason
+    from gone;
+    return recalled;
 end
 $$;
 
@@ -381,9 +470,9 @@ end
 $$;
 
 -- What was dead in the outbox at a moment, by where it is now or how it has left since: still dead,
--- retried, archived, or archived and purged. What was in the archive then and was restored later
--- had left already. So a past day's backlog is counted back from now, and costs what has happened
--- since.
+-- retried, archived, or archived and purged. What was in the archive then and was restored later,
+-- or was released then and was recalled later, had left already. So a past day's backlog is counted
+-- back from now, and costs what has happened since.
 create or replace function :"dlq_schema".dead_at(moment timestamptz)
     returns table (death_id bigint, event_id :event_id_type, died_at timestamptz)
     language sql stable
@@ -411,6 +500,9 @@ as $$
     where not exists (
         select from :"dlq_schema".restored b
         where b.death_id = s.death_id and b.archived_at < moment and b.restored_at >= moment)
+        and not exists (
+            select from :"dlq_schema".recalled b
+            where b.death_id = s.death_id and b.retried_at < moment and b.recalled_at >= moment)
 $$;
 
 revoke all on all functions in schema :"dlq_schema" from public;

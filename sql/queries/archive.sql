@@ -172,12 +172,17 @@ with page as (
 ), retries as (
     delete from :"dlq_schema".retry r using target where r.death_id = target.id
     returning r.fix_id, r.stage, r.outcome
+), recalls as (
+    delete from :"dlq_schema".recalled r using target where r.death_id = target.id
+    returning r.fix_id, r.stage, 'recalled' as outcome
 ), outcomes as (
     -- Every row exists already, because its outcome was counted when it was written: only `purged`
     -- changes. In the order of the key, as the days below, so that two at once wait for each other
     -- instead of deadlocking.
     insert into :"dlq_schema".fix_outcome as o (fix_id, stage, outcome, events, purged)
-    select fix_id, stage, outcome, count(*), count(*) from retries where fix_id is not null
+    select fix_id, stage, outcome, count(*), count(*)
+    from (select * from retries union all select * from recalls) gone
+    where fix_id is not null
     group by fix_id, stage, outcome order by fix_id, stage, outcome
     on conflict (fix_id, stage, outcome) do update set purged = o.purged + excluded.purged
 ), discards as (

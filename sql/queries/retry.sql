@@ -97,10 +97,11 @@ with page as materialized (
             free.event_id,
             free.event_created_at,
             free.aggregate_type,
-            free.aggregate_id
+            free.aggregate_id,
+            o.release_before
         from (select * from judged where state = 'free' order by died_at, death_id) free
         cross join lateral (
-            select from :"dlq_schema".outbox o
+            select o.release_before from :"dlq_schema".outbox o
             where o.id = free.event_id
                 and o.created_at is not distinct from free.event_created_at
                 and o.dead
@@ -124,7 +125,8 @@ with page as materialized (
         actor,
         reason,
         retried_at,
-        due_at)
+        due_at,
+        row_before)
     select death_id,
         event_id,
         event_created_at,
@@ -135,7 +137,8 @@ with page as materialized (
         %(actor)s,
         %(reason)s,
         %(now)s,
-        %(due)s::timestamptz + make_interval(secs => locked.n * %(seconds_each)s)
+        %(due)s::timestamptz + make_interval(secs => locked.n * %(seconds_each)s),
+        release_before
     from locked
     -- `is true`: a join of rows that the planner takes for one would be a nested loop. It took 5 s
     -- for a batch of 5,000.
@@ -172,9 +175,10 @@ cross join (
 left join last on true
 
 -- name: next_due
--- The due time of the next event of a fix: now, or after its last event without an outcome.
-select greatest(%(now)s::timestamptz, max(due_at) + make_interval(secs => %(seconds_each)s)) as due
-from :"dlq_schema".retry where fix_id = %(fix_id)s and outcome is null
+-- The due time of the next event of a fix: now, or at the pace of the fix after its last event.
+select greatest(
+    %(now)s::timestamptz, last_due_at + make_interval(secs => %(seconds_each)s)) as due
+from :"dlq_schema".fix where id = %(fix_id)s
 
 -- name: read_payload
 -- Fails if PostgreSQL cannot parse the payload. Run before anything is locked.
@@ -231,7 +235,9 @@ with page as materialized (
         limit 1 for update skip locked) r
     where known.outcome is not null
 ), settled as (
-    update :"dlq_schema".retry r set outcome = o.outcome, settled_at = %(now)s
+    -- What has an outcome is not recalled.
+    update :"dlq_schema".retry r
+    set outcome = o.outcome, settled_at = %(now)s, row_before = null
     -- By an array for each outcome: for a join with five thousand rows the planner would read the
     -- whole table, or all of these rows for each of them.
     from (select outcome, array_agg(death_id) as deaths from decided group by outcome) o
@@ -406,6 +412,40 @@ where d.event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
 order by d.died_at desc, d.id desc limit %(limit)s
 
 -- name: retries_of
+-- The retries of an event, also those that were recalled.
+with tried as (
+    select death_id,
+        fix_id,
+        stage,
+        actor,
+        reason,
+        retried_at,
+        due_at,
+        payload_before,
+        outcome,
+        settled_at,
+        null as recalled_by,
+        null as recall_reason,
+        event_created_at
+    from :"dlq_schema".retry
+    where event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
+    union all
+    select death_id,
+        fix_id,
+        stage,
+        actor,
+        reason,
+        retried_at,
+        due_at,
+        null,
+        'recalled',
+        recalled_at,
+        recalled_by,
+        recall_reason,
+        event_created_at
+    from :"dlq_schema".recalled
+    where event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
+)
 select death_id,
     fix_id,
     stage,
@@ -415,10 +455,11 @@ select death_id,
     due_at,
     payload_before,
     outcome,
-    settled_at
-from :"dlq_schema".retry
-where event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
-    and event_created_at is not distinct from %(created_at)s::timestamptz
+    settled_at,
+    recalled_by,
+    recall_reason
+from tried
+where event_created_at is not distinct from %(created_at)s::timestamptz
 order by retried_at desc, death_id desc limit %(limit)s
 
 -- name: fix_of

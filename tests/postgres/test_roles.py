@@ -215,7 +215,7 @@ def edit_causes(operator: Connection) -> None:
 
 
 def run_fix(operator: Connection, owner: Connection) -> None:
-    """Preview, flag, advance and withdraw a fix."""
+    """Preview, flag, advance and withdraw a fix, and recall what it released."""
     cause = next(cause.id for cause in list_causes(operator) if cause.dead == 20)
     flag = FixFlag(Selection(cause=cause))
     assert preview_fix(operator, flag, audit=make_audit(), default=FixTerms().policy).events == 20
@@ -223,9 +223,9 @@ def run_fix(operator: Connection, owner: Connection) -> None:
     (due,) = list_due_fixes(operator, now=datetime.now(UTC), max_backlog=timedelta(days=1))
     assert advance_fix(operator, due.id, audit=make_audit(), terms=FixTerms()).released == 10
     owner.execute("update outbox_event set status = 'done' where status = 'pending'")
-    later = AuditContext("ann", "a step is due", datetime.now(UTC) + timedelta(seconds=2))
+    later = AuditContext("ann", "a step is due", datetime.now(UTC) + timedelta(seconds=60))
     assert advance_fix(operator, fix.id, audit=later, terms=FixTerms()).released == 10
-    withdraw_fix(operator, fix.id, audit=make_audit())
+    assert withdraw_fix(operator, fix.id, audit=make_audit()).recalled == 10
 
 
 def run_archive(operator: Connection) -> None:

@@ -8,7 +8,7 @@ import multiprocessing
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
@@ -24,13 +24,14 @@ from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.purge import purge_archive
 from dlq_pipelines.archive.restore import restore_events
 from dlq_pipelines.audit import AuditContext
-from dlq_pipelines.errors import DatabaseUnavailableError
+from dlq_pipelines.errors import DatabaseUnavailableError, RefusedError
 from dlq_pipelines.outbox import batches
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries import advance, fix, settle
+from dlq_pipelines.retries import advance, fix, recall, settle
+from dlq_pipelines.retries.advance import pause_fix, resume_fix, withdraw_fix
 from dlq_pipelines.retries.fix import FixTerms
-from dlq_pipelines.retries.fixes import list_due_fixes
+from dlq_pipelines.retries.fixes import list_due_fixes, list_fixes
 from tests.retries.machine import (
     ASTRAY,
     AUDITED,
@@ -42,7 +43,8 @@ from tests.retries.machine import (
 from tests.shapes import adapt_connection
 
 ERROR = "TimeoutError: no answer"
-TERMS = FixTerms(max_backlog=timedelta(days=1))
+# A short look-ahead, so that stages are refilled within a test.
+TERMS = FixTerms(max_backlog=timedelta(days=1), lookahead=timedelta(seconds=3))
 # Children are forks of a process that has imported everything, so they start in milliseconds.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload([__name__])
@@ -93,7 +95,7 @@ def work(url: str, failing: str, lease: int, stop: Event) -> None:
 
 def sense(url: str, batch: int, stop: Event) -> None:
     """Run a sensor and its runs: they advance each fix that needs a step, in small batches."""
-    for module in (fix, batches, settle):
+    for module in (fix, batches, settle, recall):
         vars(module)["BATCH"] = batch
 
     def step(connection: Connection) -> None:
@@ -102,6 +104,24 @@ def sense(url: str, batch: int, stop: Event) -> None:
         settle.settle_retries(connection, now=datetime.now(UTC), settle_seconds=60)
 
     _again(url, step, stop)
+
+
+def change_minds(url: str, batch: int, stop: Event) -> None:
+    """Pause and resume open fixes, withdraw some, and recall what they released, again and again.
+
+    In small batches, so that a kill can interrupt many.
+    """
+    vars(recall)["BATCH"] = batch
+
+    def change(connection: Connection) -> None:
+        for found in list_fixes(connection, limit=3):
+            decide = random.choice([pause_fix] * 4 + [resume_fix] * 8 + [withdraw_fix])
+            for act in (decide, recall.recall_fix):
+                with suppress(RefusedError):
+                    act(connection, found.id, audit=audit())
+        time.sleep(0.2)
+
+    _again(url, change, stop)
 
 
 def archive(url: str, stop: Event) -> None:

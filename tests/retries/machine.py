@@ -31,6 +31,7 @@ from dlq_pipelines.retries.fixes import (
     list_due_fixes,
     list_fixes,
 )
+from dlq_pipelines.retries.recall import recall_fix, recall_retries
 from dlq_pipelines.retries.retry import retry_events, retry_selected
 from dlq_pipelines.retries.settle import settle_retries
 from tests.shapes import ShapedOutbox
@@ -39,7 +40,7 @@ ERRORS = ("TimeoutError: no answer", "KeyError: 'sku'")
 CAUSES = tuple(compute_cause_id(error) for error in ERRORS)
 # What the present state does not allow.
 REFUSED = (NotFoundError, RefusedError)
-TERMS = FixTerms(max_backlog=timedelta(hours=1))
+TERMS = FixTerms(max_backlog=timedelta(hours=1), lookahead=timedelta(seconds=90))
 # Aggregates of one, two and three events, and their types.
 FIRST = [
     (1, "a"),
@@ -57,7 +58,7 @@ FIRST = [
 MOST_ROUNDS = 200
 EMPTY = """
     truncate {table}, dlq.archived, dlq.death, dlq.dead, dlq.cause_day, dlq.cause_alias,
-        dlq.cause, dlq.retry,
+        dlq.cause, dlq.retry, dlq.recalled,
         dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.discard, dlq.purged, dlq.audit
         restart identity cascade
 """
@@ -91,16 +92,30 @@ IN_ONE_PLACE = """
     select (select count(*) from {table}) + (select count(*) from dlq.archive)
         + (select count(*) from dlq.purged) as n
 """
+# Released less recalled, as the audit log has them.
 AUDITED = """
-    select coalesce(sum(events), 0)::bigint as n from dlq.audit
-    where kind in ('retry.stage', 'retry.selected')
+    select coalesce(sum(case kind when 'retry.recall' then -events else events end), 0)::bigint as n
+    from dlq.audit where kind in ('retry.stage', 'retry.selected', 'retry.recall')
+"""
+RECALLED = """
+    select (select count(*) from dlq.recalled) as kept, coalesce(sum(events), 0)::bigint as audited
+    from dlq.audit where kind = 'retry.recall'
+"""
+# Scheduled by a fix that does not go on, or further ahead than anything may be.
+SCHEDULED = """
+    select r.death_id from dlq.retry r
+    join (select {key} as id, {due} as due_at from {table} where {waiting}) e
+        on e.id = r.event_id and e.due_at = r.due_at
+    left join dlq.fix f on f.id = r.fix_id
+    where r.outcome is null and r.payload_before is null and r.due_at > '{now}'
+        and (f.status <> 'active' or r.due_at > r.retried_at + interval '10 min')
 """
 
 policies = st.builds(
     RetryPolicy,
     canary=st.integers(1, 3),
     growth=st.sampled_from([1.0, 2.0, 10.0]),
-    rate=st.just(1000.0),
+    rate=st.sampled_from([1000.0, 0.02]),
     min_success=st.sampled_from([0.3, 0.9, 1.0]),
     settle_seconds=st.just(60),
     max_retries=st.integers(1, 2),
@@ -132,6 +147,8 @@ def build_words(outbox: ShapedOutbox) -> dict[str, str]:
         "aggregate": shape.aggregate,
         "event_type": shape.columns["event_type"],
         "state": outbox.state,
+        "due": shape.due,
+        "waiting": shape.states["waiting"],
     }
     return {**words, "events": EVENTS.format(**words)}
 
@@ -248,6 +265,42 @@ class Retries(RuleBasedStateMachine):
             with suppress(*REFUSED):
                 change(self.connection, fix.id, audit=self.audit())
 
+    @rule(nth=st.integers(0, 1))
+    def halt_without_recall(self, nth: int) -> None:
+        """A process is killed between the change of a fix and its recall."""
+        for fix in list_fixes(self.connection, only_open=True)[nth : nth + 1]:
+            self.connection.run(
+                "fix.close",
+                fix_id=fix.id,
+                status=FixStatus.WITHDRAWN,
+                verdict="killed",
+                evidence="[]",
+                now=self.now,
+            )
+            stuck = bool(self.scheduled())
+            due = list_due_fixes(self.connection, now=self.now, max_backlog=TERMS.max_backlog)
+            assert (fix.id in {one.id for one in due}) == stuck
+            self.step(fix)
+
+    @rule(nth=st.integers(0, 1))
+    def recall(self, nth: int) -> None:
+        """A person recalls what a fix left, again and again."""
+        for fix in list_fixes(self.connection)[nth : nth + 1]:
+            with suppress(*REFUSED):
+                done = recall_fix(self.connection, fix.id, audit=self.audit())
+                assert done.recalled == 0
+
+    @rule(selection=selections)
+    def recall_by_hand(self, selection: Filters) -> None:
+        chosen, dry_run = self.select(selection), RunOptions(dry_run=True)
+        would = recall_retries(self.connection, chosen, audit=self.audit(), options=dry_run)
+        assert recall_retries(self.connection, chosen, audit=self.audit()) == would
+
+    def scheduled(self) -> list[dict[str, Any]]:
+        """Return what is scheduled although it must not be."""
+        statement = SCHEDULED.format(**self.words, now=self.now.isoformat())
+        return self.connection.execute(statement.encode()).fetchall()
+
     def step(self, fix: Fix) -> set[int]:
         """Run a fix once; check that it may release these events, and return their numbers."""
         before = {row["id"]: row for row in self.rows(EVENTS)}
@@ -258,6 +311,7 @@ class Retries(RuleBasedStateMachine):
             row for row in self.rows("select * from dlq.retry") if row["death_id"] not in known
         ]
         assert len(released) == done.released
+        assert all(row["due_at"] <= row["retried_at"] + TERMS.lookahead for row in released)
         self.settled_as(expected)
         assert not released or fix.status is FixStatus.ACTIVE
         for row in released:
@@ -299,8 +353,16 @@ class Retries(RuleBasedStateMachine):
 
     @rule(selection=selections, most=st.sampled_from([None, 1]))
     def retry_by_filter(self, selection: Filters, most: int | None) -> None:
-        chosen = self.select(selection)
-        retry_selected(self.connection, chosen, audit=self.audit(), rate=1000.0, max_retries=most)
+        # Due within seconds, or later, so that a recall finds some.
+        for rate in (1000.0, 0.1):
+            retry_selected(
+                self.connection,
+                self.select(selection),
+                audit=self.audit(),
+                options=RunOptions(limit=5),
+                rate=rate,
+                max_retries=most,
+            )
 
     @rule()
     def settle(self) -> None:
@@ -381,7 +443,14 @@ class Retries(RuleBasedStateMachine):
         """Each released event has a retry, a dead event has none, and all retries are audited."""
         assert self.rows(ASTRAY) == []
         assert self.rows(AUDITED) == self.rows("select count(*) as n from dlq.retry")
+        (recalled,) = self.rows(RECALLED)
+        assert recalled["kept"] == recalled["audited"]
         assert self.connection.run("fix.stages_difference").fetchall() == []
+
+    @invariant()
+    def nothing_is_scheduled_that_was_stopped(self) -> None:
+        """Nor further ahead than ten minutes."""
+        assert self.scheduled() == []
 
     @invariant()
     def nothing_that_is_dead_here_was_given_up(self) -> None:
@@ -394,7 +463,7 @@ class Retries(RuleBasedStateMachine):
         for fix in list_fixes(self.connection):
             for number, stage in get_stage_outcomes(self.connection, fix.id).items():
                 assert fix.policy
-                assert stage.released <= stage.size == fix.policy.size(number)
+                assert 0 <= stage.tried <= stage.size == fix.policy.size(number)
                 if number < fix.stage:
                     assert stage.waiting == 0
                     assert can_stage_pass(stage, fix.policy.min_success)

@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import psutil
@@ -23,16 +24,18 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.embedded import start_server
 from dlq_pipelines.postgres.embedded.programs import PACKAGE
 from dlq_pipelines.postgres.migrate import create_host_tables
-from dlq_pipelines.retries.advance import advance_fix
+from dlq_pipelines.retries.advance import advance_fix, withdraw_fix
 from dlq_pipelines.retries.fix import Fix, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, list_fixes
 from dlq_pipelines.retries.retry import retry_events
+from dlq_pipelines.retries.settle import settle_retries
 from tests.retries.fire import (
     ERROR,
     TERMS,
     archive,
     at_work,
     audit,
+    change_minds,
     no_event_is_missing,
     processes,
     purge,
@@ -40,6 +43,7 @@ from tests.retries.fire import (
     sense,
     work,
 )
+from tests.retries.machine import RECALLED
 from tests.rows import one
 
 FAILS, DELIVERED = "fails", "delivered"
@@ -48,6 +52,23 @@ POLICIES = {
     DELIVERED: RetryPolicy(canary=5, growth=2.0, rate=100_000.0),
     FAILS: RetryPolicy(canary=40, growth=2.0, rate=100_000.0, min_success=0.01, order="none"),
 }
+# Deliveries as the table itself has seen them.
+DELIVERIES = """
+    create table delivery (event_id bigint not null);
+    create function note_delivery() returns trigger language plpgsql as
+        $$ begin insert into delivery values (new.id); return null; end $$;
+    create trigger note_delivery after update on outbox_event
+        for each row when (new.status = 'done' and old.status <> 'done')
+        execute function note_delivery()
+"""
+DELIVERED_TWICE = "select event_id from delivery group by 1 having count(*) > 1"
+SCHEDULED = """
+    select count(*) as n from dlq.retry r
+    join outbox_event e on e.id = r.event_id and e.status = 'pending' and e.next_run_at = r.due_at
+    where r.outcome is null and r.due_at > now()
+"""
+AUDIT_ENTRIES = "select count(*) as n from dlq.audit where kind in ('retry.stage', 'retry.recall')"
+PENDING = "select count(*) as n from outbox_event where status in ('pending', 'retry')"
 
 
 class Wave(NamedTuple):
@@ -57,7 +78,9 @@ class Wave(NamedTuple):
     events: list[int]
 
 
-def wave(connection: Connection, number: int, count: int) -> Wave:
+def wave(
+    connection: Connection, number: int, count: int, policy: RetryPolicy | None = None
+) -> Wave:
     """Add three events an aggregate. Those of odd waves, which need no order, may die again."""
     kind = FAILS if number % 2 else DELIVERED
     rows = connection.execute(
@@ -70,7 +93,9 @@ def wave(connection: Connection, number: int, count: int) -> Wave:
     ).fetchall()
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     fix = flag_fix(
-        connection, FixFlag(Selection(event_type=f"{kind}{number}"), POLICIES[kind]), audit=audit()
+        connection,
+        FixFlag(Selection(event_type=f"{kind}{number}"), policy or POLICIES[kind]),
+        audit=audit(),
     )
     return Wave(fix, sorted(row["id"] for row in rows))
 
@@ -157,6 +182,58 @@ def killed_at_random(folder: Path, *, kills: int, crashes: int, count: int) -> N
         server.release()
 
 
+def _has_begun(connection: Connection, before: dict[str, Any]) -> bool:
+    return one(connection, AUDIT_ENTRIES) != before or not list_fixes(connection, only_open=True)
+
+
+def stopped_at_random(database: Database, *, kills: int, count: int) -> int:
+    """Kill those who refill, pause, withdraw and recall, while four workers and the archive run.
+
+    Returns how many events were recalled.
+    """
+    url, fixes = database.url, list[Fix]()
+    policy = RetryPolicy(canary=count, rate=count / 6, min_success=0.5, order="none")
+    with database.connect() as connection:
+        connection.execute(DELIVERIES)
+        jobs = [(work, (url, "nothing", 60))] * 4 + [(archive, (url,))]
+        with at_work(processes.Event(), *jobs):
+            for number in range(kills):
+                if not list_fixes(connection, only_open=True):
+                    # The archive takes what is dead and targeted by no fix.
+                    with connection.transaction():
+                        fixes.append(wave(connection, 2 * number, count, policy).fix)
+                # With their own event, as above.
+                stop_run = processes.Event()
+                runs = [
+                    processes.Process(target=job, args=(url, 7, stop_run))
+                    for job in (sense, change_minds)
+                ]
+                before = one(connection, AUDIT_ENTRIES)
+                for run in runs:
+                    run.start()
+                # A process needs long to begin on a busy machine.
+                wait_until(partial(_has_begun, connection, before))
+                time.sleep(random.uniform(0.0, 0.6))
+                for run in runs:
+                    assert run.is_alive()
+                    run.kill()
+                    run.join()
+            for fix in list_fixes(connection, only_open=True):
+                withdraw_fix(connection, fix.id, audit=audit())
+            # Whatever the kills interrupted, the sensor completes, and nothing falls due later.
+            with at_work(processes.Event(), (sense, (url, 500))):
+                wait_until(lambda: one(connection, SCHEDULED)["n"] == 0)
+            wait_until(lambda: one(connection, PENDING)["n"] == 0)
+        settle_retries(connection, now=audit().now, settle_seconds=600)
+        no_event_is_missing(connection, events=count * len(fixes))
+        # Each delivery was of a release of its own.
+        assert connection.execute(DELIVERED_TWICE).fetchall() == []
+        recalls = "select kept = audited as agree, kept from (" + RECALLED + ") counted"
+        counted = one(connection, recalls)
+        assert counted["agree"]
+        return int(counted["kept"])
+
+
 def crowded(database: Database, *, fixes: int, count: int) -> None:
     """Run eight workers, two sensors, archive, restore and purge at once on that many events."""
     url, stop = database.url, processes.Event()
@@ -182,6 +259,11 @@ def crowded(database: Database, *, fixes: int, count: int) -> None:
 def test_a_fix_whose_runs_and_server_are_killed_releases_every_target_once(tmp_path: Path) -> None:
     """20 kills and three crashes of the server, while a worker delivers; `make drill` has more."""
     killed_at_random(tmp_path, kills=20, crashes=3, count=240)
+
+
+def test_a_fix_that_is_stopped_by_killed_processes_keeps_the_books(database: Database) -> None:
+    """Twelve kills; `make drill` has fifty. Each target is delivered at most once a release."""
+    assert stopped_at_random(database, kills=12, count=300) > 0
 
 
 def test_a_crowd_on_the_same_events_keeps_the_books(database: Database) -> None:

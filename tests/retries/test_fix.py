@@ -16,6 +16,7 @@ from dlq_pipelines.retries.fix import (
     Fix,
     FixStatus,
     FixStep,
+    Pace,
     ReleaseStep,
     Remaining,
     RetryPolicy,
@@ -272,19 +273,79 @@ def test_a_preview_says_what_each_stage_would_release() -> None:
 
 
 def test_a_fix_waits_for_its_conditions() -> None:
-    """It waits while paused, too early, or behind a slow worker; a stage in progress continues."""
+    """It waits while paused, too early, or behind a slow worker, also within a stage."""
     passed = StageOutcomes(size=10, released=10, delivered=10)
     assert decide(replace(FIX, status=FixStatus.PAUSED)) == WaitStep("paused")
     assert decide(replace(FIX, not_before=NOW + timedelta(minutes=1))) == WaitStep(
         "not before 2026-11-20 00:01 UTC"
     )
     assert decide(replace(FIX, not_before=NOW)) == ReleaseStep(1, 10)
-    assert decide(replace(FIX, stage=1), passed, congested="slow") == WaitStep("slow")
-    assert decide(
-        replace(FIX, stage=1), StageOutcomes(size=10, released=4), congested="slow"
-    ) == ReleaseStep(1, 6)
+    slow = WaitStep("slow", until=NOW)
+    assert decide(replace(FIX, stage=1), passed, congested="slow") == slow
+    assert decide(replace(FIX, stage=1), StageOutcomes(size=10, released=4), congested="slow") == (
+        slow
+    )
     failed = StageOutcomes(size=10, released=10, died_again=9, delivered=1)
-    assert decide(replace(FIX, stage=1), failed, congested="slow") != WaitStep("slow")
+    assert decide(replace(FIX, stage=1), failed, congested="slow") != slow
+
+
+def test_nothing_is_released_far_ahead_of_its_due_time() -> None:
+    """A stage waits until half of the look-ahead has passed; a slow rate releases one by one."""
+    begun, size = replace(FIX, stage=1), StageOutcomes(size=5000, released=601)
+    policy = RetryPolicy(canary=5000, rate=1.0)
+    for next_due, most in ((0, 601), (300, 301), (600, 1)):
+        pace = Pace(NOW + timedelta(seconds=next_due))
+        assert decide_next_step(begun, policy, size, now=NOW, left=None, pace=pace) == ReleaseStep(
+            1, most
+        )
+    late = Pace(NOW + timedelta(seconds=601))
+    step = decide_next_step(begun, policy, size, now=NOW, left=None, pace=late)
+    assert isinstance(step, WaitStep)
+    assert step.until == NOW + timedelta(seconds=301)
+    assert step.reason.startswith("the next event falls due at 2026-11-20 00:10:01 UTC, and no")
+    slow = Pace(NOW + timedelta(days=1), timedelta(minutes=1))
+    assert slow.count_due(0.001, now=NOW) == 0
+    assert slow.count_due(0.001, now=NOW + timedelta(days=1)) == 1
+
+
+@given(
+    rate=st.floats(0.001, 100_000),
+    ahead=st.integers(0, 86_400),
+    seconds=st.integers(60, 86_400),
+)
+def test_the_last_event_of_a_release_is_due_within_the_look_ahead(
+    rate: float, ahead: int, seconds: int
+) -> None:
+    """And one more would not be."""
+    pace = Pace(NOW + timedelta(seconds=ahead), timedelta(seconds=seconds))
+    most = pace.count_due(rate, now=NOW)
+    assert most == 0 or ahead + (most - 1) / rate <= seconds + 1e-6
+    assert ahead + most / rate >= seconds - 1e-6
+
+
+def test_a_stage_that_fails_so_far_releases_no_more_before_the_outcomes() -> None:
+    """The halt comes when the whole stage cannot pass; until then few events follow."""
+    begun = replace(FIX, stage=1)
+    policy = RetryPolicy(canary=1000)
+    bad = StageOutcomes(size=1000, released=100, died_again=50, delivered=20)
+    step = decide_next_step(begun, policy, bad, now=NOW, left=None)
+    assert step == WaitStep(
+        "50 of 100 events failed so far in stage 1; it continues once the other 30 have an outcome"
+    )
+    known = replace(bad, delivered=50)
+    assert decide_next_step(begun, policy, known, now=NOW, left=None) == ReleaseStep(1, 900)
+    failed = replace(bad, died_again=101, delivered=0, released=101)
+    assert isinstance(decide_next_step(begun, policy, failed, now=NOW, left=None), CloseStep)
+
+
+def test_recalled_events_prove_nothing_and_make_room_again() -> None:
+    """They are neither delivered nor failed, and a fix without any other is rejected."""
+    recalled = StageOutcomes(size=10, released=10, delivered=2, recalled=8)
+    assert (recalled.tried, recalled.waiting, recalled.failed) == (2, 0, 0)
+    assert decide(replace(FIX, stage=1), recalled) == ReleaseStep(1, 8)
+    all_of_it = StageOutcomes(size=10, released=10, recalled=10)
+    step = decide(replace(FIX, stage=1), all_of_it, left=Remaining())
+    assert step == CloseStep(FixStatus.REJECTED, "no targeted event could be released")
 
 
 def test_a_fix_that_is_never_proven_expires() -> None:

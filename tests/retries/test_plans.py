@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.outbox.batches import FIRST_CURSOR, build_batch_parameters
 from dlq_pipelines.outbox.selection import Selection, build_selection_parameters
@@ -157,6 +158,11 @@ def _crowd(outbox: ShapedOutbox, causes: int) -> Fix:
         " select id, event_id, aggregate_type, aggregate_id, 'a', 'r', died_at, died_at,"
         " 'delivered', died_at from past".encode()
     )
+    connection.execute(
+        "insert into dlq.recalled select death_id, event_id, event_created_at, aggregate_type,"
+        " aggregate_id, fix_id, stage, actor, reason, retried_at, due_at, now(), 'eve', 'stop'"
+        " from dlq.retry"
+    )
     connection.execute("analyze")
     return fix
 
@@ -183,6 +189,8 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         "actor": "a",
         "reason": "r",
     }
+    recall = {"selection": None, "causes": None}
+    by_filter = build_selection_parameters(connection, by_type.selection, before=None)
     return {
         "retry.take": {**build_target_parameters(connection, fix, fix.policy), **walk},
         "retry.take of a page": {
@@ -218,6 +226,11 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.deaths_of": identity | {"limit": 100},
         "retry.retries_of": identity | {"limit": 100},
         "retry.fix_of": identity,
+        "recall.take": walk | recall | {"fix_id": fix.id},
+        "recall.take of people": walk | recall | {"fix_id": None, **by_filter},
+        "recall.count_with_worker": recall | {"fix_id": fix.id},
+        "recall.count_with_worker of people": by_filter | {"fix_id": None},
+        "recall.reset_pace": {"fix_id": fix.id, "now": get_now()},
         "outbox.dead_events": {
             "limit": 100,
             "offset": 0,
@@ -252,6 +265,11 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         "retry.deaths_of",
         "retry.retries_of",
         "retry.fix_of",
+        "recall.take",
+        "recall.take of people",
+        "recall.count_with_worker",
+        "recall.count_with_worker of people",
+        "recall.reset_pace",
         "outbox.dead_events",
         "outbox.dead_event",
     ],
@@ -270,3 +288,35 @@ def test_no_statement_of_a_fix_reads_whole_tables(
     ), plan
     # The sensor's query, twice a minute, reads open retries and not all deaths of the cause.
     assert statement != "fix.due" or not re.search(r"\bdeath\b", plan), plan
+
+
+def test_a_batch_of_a_recall_costs_the_same_for_any_number_of_retries(
+    connection: Connection,
+) -> None:
+    """Counted in database pages, with what the function of the batch reads and writes."""
+    costs = []
+    for more in (2_000, 16_000):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+            " last_error)"
+            " select 'order', n::text, 'e', '{}', 'dead', 'x' from generate_series(1, %s) n",
+            [more],
+        )
+        later = AuditContext("bob", "asked", get_now() + timedelta(minutes=5))
+        retry_selected(connection, Selection(all=True), audit=later, rate=None, max_retries=None)
+        connection.execute("vacuum analyze")
+        batch = {
+            "fix_id": None,
+            "selection": None,
+            "causes": None,
+            "now": get_now(),
+            "after_time": FIRST_CURSOR[0],
+            "after_id": 0,
+            "rows": 100,
+            "actor": "eve",
+            "reason": "stop",
+        }
+        with connection.transaction(force_rollback=True):
+            costs.append(_pages(connection, "recall.take", **batch))
+            assert one(connection, "select count(*) from dlq.recalled") == {"count": 100}
+    assert costs[1] < 1.5 * costs[0], costs

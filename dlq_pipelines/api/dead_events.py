@@ -24,7 +24,7 @@ from dlq_pipelines.api.session import ApiSettings, Outbox
 from dlq_pipelines.api.stream import ExportResponse, export_stream
 from dlq_pipelines.archive.archive import discard_events
 from dlq_pipelines.audit import RunOptions, run_after_permission
-from dlq_pipelines.installation import build_export_options, resolve_rate
+from dlq_pipelines.installation import build_export_options, build_fix_terms, resolve_rate
 from dlq_pipelines.outbox.batches import RetryResult, build_nothing_taken_error
 from dlq_pipelines.outbox.dead_events import (
     MAX_PAGE_SIZE,
@@ -41,7 +41,8 @@ from dlq_pipelines.retries.history import (
     EventRetry,
     get_event_history,
 )
-from dlq_pipelines.retries.retry import retry_event, retry_selected
+from dlq_pipelines.retries.recall import RecallResult, recall_retries
+from dlq_pipelines.retries.retry import retry_event, retry_selected, retry_within_lookahead
 from dlq_pipelines.settings import ExportFormat
 from dlq_pipelines.text import render_json
 from dlq_pipelines.validate import EventId, parse_event_id
@@ -122,6 +123,15 @@ class RetryManyBody(SelectionBody):
     rate: Rate = None
 
 
+class RecallBody(SelectionBody):
+    """Events that people retried, by their ids or by filters, and the reason to recall them."""
+
+    all: bool = Field(
+        default=False, description="All events that people retried. Excludes filters."
+    )
+    reason: Reason
+
+
 class DiscardBody(SelectionBody):
     """Dead events by their ids or by filters, and the reason to discard them."""
 
@@ -190,6 +200,13 @@ class RetryOneResponse:
     status: Literal["success"]
     message: str
     event_id: EventId
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class RecallResponse(RecallResult):
+    """Events that are dead again, and released events that stay with the worker."""
+
     dry_run: bool
 
 
@@ -299,24 +316,46 @@ def post_retry_batch(
 ) -> ChangeResponse:
     """Retry dead events at a rate, without the verification of a fix.
 
-    Events that are not dead are skipped.
+    Events that are not dead are skipped. All must fall due within DLQ_LOOKAHEAD_SECONDS.
     """
     selection = body.build_selection(settings.zone)
     most = None if body.parked or body.event_ids else settings.max_retries
     rate = resolve_rate(body.rate, settings)
     return change_events(
-        lambda options: retry_selected(
-            outbox,
-            selection,
-            audit=caller.sign(body.reason),
-            options=options,
+        lambda options: retry_within_lookahead(
+            lambda options: retry_selected(
+                outbox,
+                selection,
+                audit=caller.sign(body.reason),
+                options=options,
+                rate=rate,
+                max_retries=most,
+            ),
+            options,
             rate=rate,
-            max_retries=most,
+            lookahead=build_fix_terms(settings).lookahead,
         ),
         body,
         verb="retry",
         done="Retried",
     )
+
+
+@router.post("/recall")
+def post_recall(
+    caller: Retrier, body: RecallBody, outbox: Outbox, settings: ApiSettings
+) -> RecallResponse:
+    """Recall events that people retried and no worker has taken: they are dead again.
+
+    `POST /api/fixes/{fix_id}/pause` recalls what a fix released.
+    """
+    done = recall_retries(
+        outbox,
+        body.build_selection(settings.zone),
+        audit=caller.sign(body.reason),
+        options=RunOptions(dry_run=body.dry_run),
+    )
+    return RecallResponse(**vars(done), dry_run=body.dry_run)
 
 
 @router.post("/discard")

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
 from dlq_pipelines.api.auth import Reader, Retrier
-from dlq_pipelines.api.dead_events import ChangeResponse, Rate, change_events
+from dlq_pipelines.api.dead_events import ChangeResponse, Rate, RecallResponse, change_events
 from dlq_pipelines.api.filters import ChangeBody, Limit, Reason, SelectionBody, SelectionQuery
 from dlq_pipelines.api.session import ApiSettings, Outbox
 from dlq_pipelines.installation import build_fix_terms, resolve_rate
 from dlq_pipelines.retries.advance import pause_fix, resume_fix, withdraw_fix
-from dlq_pipelines.retries.fix import Fix, StageOutcomes
+from dlq_pipelines.retries.fix import Fix, StageOutcomes, StoppedFix
 from dlq_pipelines.retries.fixes import (
     FixPreview,
     FlagInput,
@@ -26,6 +26,8 @@ from dlq_pipelines.retries.fixes import (
     validate_note,
 )
 from dlq_pipelines.retries.parked import ParkedEvent, list_parked_events, release_parked
+from dlq_pipelines.retries.recall import recall_fix
+from dlq_pipelines.retries.retry import retry_within_lookahead
 from dlq_pipelines.validate import BIGINT_MAX
 
 router = APIRouter(prefix="/api/fixes", tags=["fixes"])
@@ -217,14 +219,19 @@ def post_release_parked(
     most = get_max_retries(outbox, body.fix, default=settings.max_retries)
     rate = resolve_rate(body.rate, settings)
     return change_events(
-        lambda options: release_parked(
-            outbox,
-            selection,
-            max_retries=most,
-            fix_id=body.fix,
-            audit=caller.sign(body.reason),
-            options=options,
+        lambda options: retry_within_lookahead(
+            lambda options: release_parked(
+                outbox,
+                selection,
+                max_retries=most,
+                fix_id=body.fix,
+                audit=caller.sign(body.reason),
+                options=options,
+                rate=rate,
+            ),
+            options,
             rate=rate,
+            lookahead=build_fix_terms(settings).lookahead,
         ),
         body,
         verb="retry",
@@ -242,8 +249,10 @@ def get_fix(_: Reader, fix_id: FixId, outbox: Outbox, settings: ApiSettings) -> 
 
 
 @router.post("/{fix_id}/pause")
-def post_pause(caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: Outbox) -> Fix:
-    """Pause a fix: no further stage is released. Released events stay with the worker."""
+def post_pause(
+    caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: Outbox
+) -> StoppedFix:
+    """Pause a fix: no further event is released. What no worker has taken is recalled."""
     return pause_fix(outbox, fix_id, **body.sign(caller))
 
 
@@ -254,6 +263,20 @@ def post_resume(caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: 
 
 
 @router.post("/{fix_id}/withdraw")
-def post_withdraw(caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: Outbox) -> Fix:
-    """Withdraw a fix: no further stage is released. Released events stay with the worker."""
+def post_withdraw(
+    caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: Outbox
+) -> StoppedFix:
+    """Withdraw a fix: no further event is released. What no worker has taken is recalled."""
     return withdraw_fix(outbox, fix_id, **body.sign(caller))
+
+
+@router.post("/{fix_id}/recall")
+def post_fix_recall(
+    caller: Retrier, fix_id: FixId, body: FixChangeRequest, outbox: Outbox
+) -> RecallResponse:
+    """Recall released events of a fix that is paused or has ended.
+
+    Pause, withdraw and a halt do this by themselves; this completes what was interrupted.
+    """
+    done = recall_fix(outbox, fix_id, **body.sign(caller))
+    return RecallResponse(**vars(done), dry_run=body.dry_run)

@@ -1,7 +1,8 @@
 """`dlq dead-events`: list, show, export, retry and discard events that died."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +36,7 @@ from dlq_pipelines.cli.retrying import (
     Rate,
     describe_skipped,
     print_nothing_done,
+    print_recalled,
     print_retried,
     retry_many,
 )
@@ -242,8 +244,8 @@ def retry_events_command(
 ) -> None:
     """Retry dead events by ids or by a filter.
 
-    They fall due at a rate, without the verification of a fix. Ids of events that are not dead are
-    skipped.
+    They fall due at a rate, without the verification of a fix, all within DLQ_LOOKAHEAD_SECONDS:
+    for more events, flag a fix. Ids of events that are not dead are skipped.
 
     Example: `dlq dead-events retry-batch 17 18 --reason "carrier is back"`, or with a filter:
     `dlq dead-events retry-batch --detail postcode --reason "carrier is back" --dry-run`
@@ -266,11 +268,41 @@ def retry_events_command(
                 max_retries=max_retries,
             ),
             options,
+            pace=(events_per_second, timedelta(seconds=settings.lookahead_seconds)),
             by_ids=selection.names_only,
             kind="dead",
             yes=yes,
         )
     print_retried(done, ids, rate=events_per_second, dry_run=dry_run, format=format)
+
+
+@app.command("recall")
+@with_output_format
+@partial(with_filters, everything="All events that people retried")
+def recall_events_command(
+    filters: GivenFilters,
+    reason: Reason,
+    actor: Actor,
+    ids: EventIds = None,
+    dry_run: DryRun = False,
+    format: OutputFormat = OutputFormat.TABLE,
+) -> None:
+    """Recall events that people retried and no worker has taken.
+
+    They are dead again. Events that a worker has taken, or that are due, stay with the worker. To
+    recall what a fix released: `dlq fixes pause`. Repeatable.
+
+    Example: `dlq dead-events recall --event-type order.placed --reason "carrier is down again"`, or
+    everything: `dlq dead-events recall --all --reason "carrier is down again" --dry-run`
+    """
+    from dlq_pipelines.retries.recall import recall_retries
+
+    audit, options = prepare_change(actor, reason, dry_run=dry_run)
+    with open_session() as (connection, settings):
+        selection = Selection.build(filters, settings.zone, ids)
+        done = recall_retries(connection, selection, audit=audit, options=options)
+    hint = "See an event: `dlq dead-events show ID`."
+    print_recalled(done, hint=hint, dry_run=dry_run, format=format)
 
 
 @app.command("discard")
@@ -360,12 +392,13 @@ def _summarize_death(death: "EventDeath") -> dict[str, Any]:
 
 
 def _summarize_retry(retry: "EventRetry") -> dict[str, Any]:
+    recalled = f" by {retry.recalled_by}: {retry.recall_reason}" if retry.recalled_by else ""
     return {
         "retried": retry.retried_at,
         "due": retry.due_at,
         "actor": retry.actor,
         "fix": "" if retry.fix_id is None else f"{retry.fix_id}, stage {retry.stage}",
-        "outcome": retry.outcome or "not known yet",
+        "outcome": (retry.outcome or "not known yet") + recalled,
         "reason": retry.reason,
     }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,7 +31,13 @@ from dlq_pipelines.cli.output import (
     summarize_failure,
     with_output_format,
 )
-from dlq_pipelines.cli.retrying import Rate, print_retried, retry_many
+from dlq_pipelines.cli.retrying import (
+    Rate,
+    describe_recall,
+    print_recalled,
+    print_retried,
+    retry_many,
+)
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.text import format_count, format_seconds
@@ -274,6 +280,8 @@ def advance_fix_command(
         "verdict": result.fix.verdict,
         "released": result.released,
         "settled": result.settled,
+        "recalled": result.recalled,
+        "with_worker": result.with_worker,
         "step": _describe_step(result),
     }
     if format is not OutputFormat.TABLE:
@@ -292,13 +300,15 @@ def pause_fix_command(
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Pause a fix: no further events are released. Released events stay with the worker.
+    """Pause a fix: no further events are released.
+
+    Released events that no worker has taken are recalled: they are dead again.
 
     Example: `dlq fixes pause 1 --reason "carrier asked us to wait"`
     """
     from dlq_pipelines.retries.advance import pause_fix
 
-    hint = f"Fix {fix} is paused. To resume it: `dlq fixes resume {fix} --reason ...`."
+    hint = f"To resume it: `dlq fixes resume {fix} --reason ...`."
     prepared = prepare_change(actor, reason, dry_run=dry_run)
     _change_fix(pause_fix, fix, hint, prepared=prepared, format=format)
 
@@ -337,15 +347,42 @@ def withdraw_fix_command(
 ) -> None:
     """Withdraw a fix.
 
-    The fix ends, and no further events are released. Released events stay with the worker.
+    The fix ends, and no further events are released. Released events that no worker has taken are
+    recalled: they are dead again.
 
     Example: `dlq fixes withdraw 1 --reason "rolled back upstream"`
     """
     from dlq_pipelines.retries.advance import withdraw_fix
 
-    hint = f"Fix {fix} is withdrawn. Once the cause is resolved: `dlq fixes flag --note ...`."
+    hint = "Once the cause is resolved: `dlq fixes flag --note ...`."
     prepared = prepare_change(actor, reason, dry_run=dry_run)
     _change_fix(withdraw_fix, fix, hint, prepared=prepared, format=format)
+
+
+@app.command("recall")
+@with_output_format
+def recall_fix_command(
+    fix: FixId,
+    reason: Reason,
+    actor: Actor,
+    dry_run: DryRun = False,
+    format: OutputFormat = OutputFormat.TABLE,
+) -> None:
+    """Recall released events of a fix that is paused or has ended.
+
+    Pause, withdraw and a halt do this by themselves. Repeatable: it completes a recall that was
+    interrupted. Events that a worker has taken, or that are due, stay with the worker.
+
+    Example: `dlq fixes recall 1 --reason "rolled back upstream" --dry-run`
+    """
+    from dlq_pipelines.retries.recall import recall_fix
+
+    audit, options = prepare_change(actor, reason, dry_run=dry_run)
+    with open_session() as (connection, _):
+        done = recall_fix(connection, fix, audit=audit, options=options)
+    print_recalled(
+        done, hint=f"See the fix: `dlq fixes show {fix}`.", dry_run=dry_run, format=format
+    )
 
 
 @app.command("parked")
@@ -434,6 +471,7 @@ def release_parked_command(
                 rate=events_per_second,
             ),
             options,
+            pace=(events_per_second, timedelta(seconds=settings.lookahead_seconds)),
             by_ids=selection.names_only,
             kind="parked",
             yes=yes,
@@ -470,10 +508,18 @@ def _change_fix(
     format: OutputFormat,
 ) -> None:
     """Change a fix and print its new state."""
+    from dlq_pipelines.retries.fix import StoppedFix
+
     audit, options = prepared
     with open_session() as (connection, _):
         fix = change(connection, fix_id, audit=audit, options=options)
-    _print_fix(fix, NOTHING_CHANGED if options.dry_run else hint, format=format)
+    if isinstance(fix, StoppedFix):
+        verb = "would be" if options.dry_run else "is"
+        sentence = f"Fix {fix.id} {verb} {fix.status}; {describe_recall(fix)}."
+        hint = f"{sentence}\n{NOTHING_CHANGED if options.dry_run else hint}"
+    elif options.dry_run:
+        hint = NOTHING_CHANGED
+    _print_fix(fix, hint, format=format)
 
 
 def _print_fix(fix: "Fix", hint: str, *, format: OutputFormat) -> None:
@@ -510,8 +556,10 @@ def _describe_step(result: "AdvanceResult") -> str:
     if result.busy:
         return "skipped: another run is advancing this fix"
     if isinstance(result.step, WaitStep):
-        return f"waits: {result.step.reason}"
-    return f"{'ended' if result.step else 'has already ended'}: {result.fix.status.value}"
+        waits = f"waits: {result.step.reason}"
+        return f"{waits}; {describe_recall(result)}" if result.recalled else waits
+    ended = f"{'ended' if result.step else 'has already ended'}: {result.fix.status.value}"
+    return f"{ended}; {describe_recall(result)}" if result.recalled else ended
 
 
 def _summarize_stage(number: int, stage: "StageOutcomes") -> dict[str, Any]:

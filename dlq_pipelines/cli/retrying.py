@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from dlq_pipelines.archive.restore import RestoreResult
     from dlq_pipelines.audit import RunOptions
     from dlq_pipelines.outbox.batches import RetryResult
+    from dlq_pipelines.retries.advance import AdvanceResult
+    from dlq_pipelines.retries.fix import StoppedFix
+    from dlq_pipelines.retries.recall import RecallResult
 
 Rate = Annotated[
     float | None, typer.Option(help="Events per second that fall due. Default: DLQ_RETRY_RATE.")
@@ -25,6 +29,7 @@ def retry_many(
     retry: "Callable[[RunOptions], RetryResult]",
     options: "RunOptions",
     *,
+    pace: tuple[float, timedelta],
     by_ids: bool,
     kind: str,
     yes: bool,
@@ -34,14 +39,17 @@ def retry_many(
     Args:
         retry: retries the events, or counts them in a dry run.
         options: how the retry runs.
+        pace: events a second that fall due, and how far ahead of it they may be released.
         by_ids: the events are named by their ids only, so it is an error if none is retried.
         kind: the kind of events, for that error: "dead" or "parked".
         yes: skip the confirmation.
     """
     from dlq_pipelines.outbox.batches import build_nothing_taken_error
+    from dlq_pipelines.retries.retry import retry_within_lookahead
 
+    rate, lookahead = pace
     return apply_to_many(
-        retry,
+        lambda options: retry_within_lookahead(retry, options, rate=rate, lookahead=lookahead),
         options,
         verb="retry",
         count=lambda done: done.events,
@@ -77,6 +85,27 @@ def print_retried(
         dry_run=dry_run,
         format=format,
     )
+
+
+def print_recalled(done: "RecallResult", *, hint: str, dry_run: bool, format: OutputFormat) -> None:
+    """Print how many events are recalled, and how many stay with the worker."""
+    verb = "Would recall" if dry_run else "Recalled"
+    print_change(
+        f"{verb} {format_count(done.recalled, 'event')}; {_describe_left(done)}.",
+        asdict(done),
+        hint=hint,
+        dry_run=dry_run,
+        format=format,
+    )
+
+
+def describe_recall(done: "RecallResult | StoppedFix | AdvanceResult") -> str:
+    """Return what became of released events: `953 recalled, 47 are with the worker`."""
+    return f"{done.recalled:,} recalled, {_describe_left(done)}"
+
+
+def _describe_left(done: "RecallResult | StoppedFix | AdvanceResult") -> str:
+    return f"{done.with_worker:,} {'is' if done.with_worker == 1 else 'are'} with the worker"
 
 
 def print_nothing_done(done: "RetryResult") -> None:

@@ -35,7 +35,8 @@ from dlq_pipelines.retries.fixes import (
     preview_fix,
     validate_note,
 )
-from dlq_pipelines.retries.retry import retry_selected
+from dlq_pipelines.retries.recall import RecallResult, recall_fix, recall_retries
+from dlq_pipelines.retries.retry import retry_selected, retry_within_lookahead
 from dlq_pipelines.text import escape_markdown, render_markdown_table
 
 FIX_TAG = "dlq/fix"
@@ -211,7 +212,8 @@ def retry_stage_op(
     context.log.info(
         f"Another run is advancing fix {result.fix.id}."
         if result.busy
-        else f"Fix {result.fix.id} is {result.fix.status}."
+        else f"Fix {result.fix.id} is {result.fix.status}; {result.released:,} events released, "
+        f"{result.recalled:,} recalled, {result.with_worker:,} are with the worker."
     )
 
 
@@ -227,11 +229,22 @@ def _build_step_metadata(
         "died again",
         "timed out",
         "deleted",
+        "recalled",
         "waiting",
     )
     rows = [
-        (n, s.size, s.released, s.delivered, s.died_again, s.timed_out, s.deleted, s.waiting)
-        for n, s in outcomes.items()
+        (
+            number,
+            stage.size,
+            stage.released,
+            stage.delivered,
+            stage.died_again,
+            stage.timed_out,
+            stage.deleted,
+            stage.recalled,
+            stage.waiting,
+        )
+        for number, stage in outcomes.items()
     ]
     fix, step = result.fix, result.step
     next_step = fix.verdict or (
@@ -242,6 +255,8 @@ def _build_step_metadata(
         "status": str(fix.status),
         "released_now": result.released,
         "settled_now": result.settled,
+        "recalled_now": result.recalled,
+        "with_worker": result.with_worker,
         "next": escape_markdown(next_step),
         "stages": dg.MetadataValue.md(render_markdown_table(header, rows)),
     }
@@ -266,7 +281,8 @@ def retry_stage_job() -> None:
 
     - **When:** the `fix_flag_sensor` launches it when a step of a fix is due.
     - **Changes:** `dlq.fix`, its stages and `dlq.retry`; released events are pending again and
-      fall due at the rate of the fix.
+      fall due at the rate of the fix, within the look-ahead. A fix that is paused or has ended
+      recalls released events that no worker has taken: they are dead again.
     - **Rerun:** with the same fix, at any time: each step is decided from the ledger, so no event
       is released twice.
     """
@@ -295,13 +311,20 @@ def retry_dead_events_op(
 ) -> None:
     """Retry the selected dead events; with `dry_run`, count them."""
     with outbox.session() as session:
-        retried = retry_selected(
-            session.connection,
-            config.build_selection(session),
-            audit=AuditContext(config.actor, config.reason, session.now, context.run_id),
-            options=RunOptions(dry_run=config.dry_run),
-            rate=resolve_rate(config.rate, session.settings),
-            max_retries=None if config.parked else session.settings.max_retries,
+        selection = config.build_selection(session)
+        rate = resolve_rate(config.rate, session.settings)
+        retried = retry_within_lookahead(
+            lambda options: retry_selected(
+                session.connection,
+                selection,
+                audit=AuditContext(config.actor, config.reason, session.now, context.run_id),
+                options=options,
+                rate=rate,
+                max_retries=None if config.parked else session.settings.max_retries,
+            ),
+            RunOptions(dry_run=config.dry_run),
+            rate=rate,
+            lookahead=build_fix_terms(session.settings).lookahead,
         )
     context.log.info(
         f"{'Dry run: would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events."
@@ -311,9 +334,9 @@ def retry_dead_events_op(
 
 @dg.job(name="retry_dead_events", owners=OWNERS, hooks={record_success_hook})
 def retry_dead_events_job() -> None:
-    """Retries **dead events** by ids or filters, at a constant rate.
+    """Retries **dead events** by ids or filters, at a constant rate, all within the look-ahead.
 
-    Flag a fix instead to test the change on a few events first.
+    Flag a fix instead to test the change on a few events first, or to retry more.
 
     - **When:** when a person launches it. `dry_run` is on by default and counts the events.
     - **Changes:** each event is `pending` with no attempts and a paced `next_run_at`; adds a row
@@ -323,14 +346,78 @@ def retry_dead_events_job() -> None:
     retry_dead_events_op()
 
 
+@add_filters
+class RecallConfig(SelectionConfig):
+    """Released events to recall: those of a fix, or those that people retried, by filters."""
+
+    all: bool = Field(
+        default=False,
+        description="All events that people retried. Cannot be combined with filters.",
+    )
+    fix_id: int | None = Field(
+        default=None,
+        description="Events of this fix, which is paused or has ended. Excludes filters.",
+    )
+    reason: str = Field(description="Reason for the audit log.")
+    actor: str = Field(description="Who recalls the events, for the audit log.")
+    dry_run: bool = Field(
+        default=True, description="Only count the events. Set to false to recall them."
+    )
+
+    def recall(self, session: Session, audit: AuditContext) -> RecallResult:
+        """Recall the events of the fix, or those that the filters select.
+
+        Raises:
+            ValueError: the filters are invalid, or both a fix and filters are given.
+        """
+        options = RunOptions(dry_run=self.dry_run)
+        given = self.model_dump(exclude={"fix_id", "reason", "actor", "dry_run"})
+        if self.fix_id is None:
+            selection = self.build_selection(session)
+            return recall_retries(session.connection, selection, audit=audit, options=options)
+        if any(value not in (None, False) for value in given.values()):
+            raise ValueError("fix_id cannot be combined with filters: leave one of them empty.")
+        return recall_fix(session.connection, self.fix_id, audit=audit, options=options)
+
+
+@dg.op(pool=POOL)
+def recall_events_op(
+    context: dg.OpExecutionContext, config: RecallConfig, outbox: OutboxResource
+) -> None:
+    """Recall released events that no worker has taken; with `dry_run`, count them."""
+    with outbox.session() as session:
+        audit = AuditContext(config.actor, config.reason, session.now, context.run_id)
+        done = config.recall(session, audit)
+    context.log.info(
+        f"{'Dry run: would recall' if config.dry_run else 'Recalled'} {done.recalled:,} events; "
+        f"{done.with_worker:,} are with the worker."
+    )
+    context.add_output_metadata(asdict(done))
+
+
+@dg.job(name="recall_events", owners=OWNERS, hooks={record_success_hook})
+def recall_events_job() -> None:
+    """Recalls **released events** that fall due later and that no worker has taken.
+
+    Pausing, withdrawing or halting a fix does this by itself; this job is for events that people
+    retried, and for a recall that was interrupted.
+
+    - **When:** when a person launches it. `dry_run` is on by default and counts the events.
+    - **Changes:** each event is dead again, of the same death; its row moves from `dlq.retry` to
+      `dlq.recalled`, with an audit entry for every 5,000.
+    - **Rerun:** at any time: what a worker has taken stays with the worker.
+    """
+    recall_events_op()
+
+
 @dg.sensor(
     job=retry_stage_job,
     minimum_interval_seconds=30,
     default_status=SENSORS_START,
     owners=OWNERS,
     description=describe_automation(
-        "Requests a retry_stage run for each fix with a due step, such as a new fix or a stage "
-        "with outcomes, unless a run of that fix is in progress.",
+        "Requests a retry_stage run for each fix with a due step, such as a new fix, a stage with "
+        "outcomes or a recall that was interrupted, unless a run of that fix is in progress.",
         when="Every 30 seconds, for at most 20 fixes.",
         changes="Nothing: the sensor reads, and the runs that it requests write.",
         rerun="The next tick reads the database again, without a cursor, so a missed tick or a "

@@ -34,12 +34,14 @@ from tests.rows import add_events, kill, one
 RETRIES = {
     "/api/dead-events/{event_id}/retry",
     "/api/dead-events/retry-batch",
+    "/api/dead-events/recall",
     "/api/archive/restore",
     "/api/fixes",
     "/api/fixes/release-parked",
     "/api/fixes/{fix_id}/pause",
     "/api/fixes/{fix_id}/resume",
     "/api/fixes/{fix_id}/withdraw",
+    "/api/fixes/{fix_id}/recall",
 }
 # JSON that PostgreSQL stores and that parsers refuse or change.
 HARD_JSON = [

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,9 +14,12 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
+from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.advance import advance_fix
+from dlq_pipelines.retries.fix import FixTerms
 from tests.api.conftest import Serve
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, date_deaths, kill, one, park, set_causes
@@ -186,6 +190,34 @@ def test_a_fix_is_previewed_flagged_paused_resumed_and_withdrawn(
         "fix.resumed",
         "fix.withdrawn",
     ]
+
+
+def test_what_a_stopped_fix_or_a_person_released_is_recalled(
+    api: httpx.Client, connection: Connection
+) -> None:
+    """Pause and withdraw say how many; an active fix is refused; a dry run changes nothing."""
+    body = {"all": True, "note": "fixed", "canary": 9, "rate": 0.01, "order": "none"}
+    fix = read_json(api.post("/api/fixes", json={**body, "dry_run": False}))["fix"]["id"]
+    url = f"/api/fixes/{fix}"
+    audit = AuditContext("sensor", "due", datetime.now(UTC))
+    advance_fix(connection, fix, audit=audit, terms=FixTerms())
+    assert api.post(f"{url}/recall", json={"reason": "x"}).status_code == 409
+    paused = read_json(api.post(f"{url}/pause", json={"reason": "slow"}))
+    assert (paused["status"], paused["recalled"], paused["with_worker"]) == ("paused", 4, 1)
+    again = read_json(api.post(f"{url}/recall", json={"reason": "again"}))
+    assert again == {"recalled": 0, "with_worker": 1, "dry_run": False}
+    read_json(api.post(f"{url}/withdraw", json={"reason": "wrong"}))
+    retry = {"all": True, "rate": 0.01, "reason": "by hand"}
+    assert read_json(api.post("/api/dead-events/retry-batch", json=retry))["processed"] == 4
+    recall = {"event_type": "order.paid", "reason": "stop"}
+    would = read_json(api.post("/api/dead-events/recall", json={**recall, "dry_run": True}))
+    assert (would["recalled"], would["dry_run"]) == (2, True)
+    assert read_json(api.post("/api/dead-events/recall", json=recall))["recalled"] == 2
+    refused = api.post("/api/dead-events/retry-batch", json={**retry, "rate": 0.001})
+    assert (refused.status_code, "no event is released more than" in refused.json()["error"]) == (
+        409,
+        True,
+    )
 
 
 @pytest.mark.parametrize(

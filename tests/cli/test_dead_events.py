@@ -29,7 +29,7 @@ DEATH_KEYS = {
 }  # fmt: skip
 RETRY_KEYS = {
     "death_id", "fix_id", "stage", "actor", "reason", "retried_at", "due_at", "payload_before",
-    "outcome", "settled_at",
+    "outcome", "settled_at", "recalled_by", "recall_reason",
 }  # fmt: skip
 UNCHANGED = "select *, xmin from outbox_event order by id"
 
@@ -338,6 +338,39 @@ def test_a_retry_of_more_than_a_thousand_events_needs_a_confirmation(
     assert _pending(connection) == set()
     assert "due within 20 s" in read_words(dlq(*command, "--yes"))
     assert len(_pending(connection)) == 1_001
+
+
+def test_a_retry_beyond_the_look_ahead_is_refused_with_the_figure(
+    dlq: Run, connection: Connection
+) -> None:
+    """A fix releases them as time passes."""
+    add_dead_events(connection, 12)
+    command = ("dead-events", "retry-batch", "--all", "--rate", "0.01", "--reason", "x")
+    for options in ((), ("--yes",), ("--dry-run",)):
+        ended = dlq(*command, *options)
+        printed = " ".join(ended.err.split())
+        assert (ended.code, ended.out) == (4, ""), ended
+        assert "12 events at 0.01 per second fall due within 20 min" in printed
+        assert "at most 7 at this rate. Nothing was changed." in printed
+        assert "`dlq fixes flag`" in printed
+    assert _pending(connection) == set()
+
+
+def test_recall_makes_retried_events_dead_again(dlq: Run, connection: Connection) -> None:
+    """By a filter, with a dry run; the history names who recalled an event."""
+    add_dead_events(connection, 5)
+    assert dlq("dead-events", "retry-batch", "--all", "--rate", "0.01", "--reason", "x").code == 0
+    command = ("dead-events", "recall", "--event-type", "order.placed", "--reason", "stop")
+    would = read_words(dlq(*command, "--dry-run"))
+    assert would.startswith("Would recall 4 events; 1 is with the worker. Nothing was changed")
+    assert len(_pending(connection)) == 5
+    done = read_json(dlq(*command, "--actor", "eve", "--json"))
+    assert done == {"recalled": 4, "with_worker": 1, "dry_run": False}
+    assert read_words(dlq(*command)).startswith("Recalled 0 events; 1 is with the worker.")
+    assert len(_pending(connection)) == 1
+    assert "recalled by eve: stop" in read_words(dlq("dead-events", "show", "5"))
+    ended = dlq("dead-events", "recall", "--reason", "x")
+    assert (ended.code, "no filter was given" in ended.err) == (2, True)
 
 
 def test_an_id_of_another_type_is_a_usage_error(dlq: Run) -> None:

@@ -44,6 +44,7 @@ STAGE_KEYS = {
     "died_again",
     "timed_out",
     "deleted",
+    "recalled",
     "waiting",
 }
 PARKED_KEYS = {
@@ -329,6 +330,7 @@ def test_an_open_fix_shows_its_stages_and_the_next_step(dlq: Run, connection: Co
             "died_again": 0,
             "timed_out": 0,
             "deleted": 0,
+            "recalled": 0,
             "waiting": 4,
         }
     ]
@@ -413,6 +415,8 @@ def test_advancing_releases_a_stage_and_records_the_person(
         "verdict": None,
         "released": 2,
         "settled": 0,
+        "recalled": 0,
+        "with_worker": 0,
         "step": "waits: 2 events of stage 1 have no outcome yet",
     }
     would = read_json(dlq("fixes", "advance", fix, "--dry-run", "--json"))
@@ -426,7 +430,7 @@ def test_advancing_releases_a_stage_and_records_the_person(
     assert done == step | {"dry_run": False}
     again = read_words(dlq("fixes", "advance", fix))
     assert again.endswith(
-        f"{fix} active not decided yet 0 0 {step['step']} To follow it: `dlq fixes show {fix}`."
+        f"{fix} active not decided yet 0 0 0 0 {step['step']} To follow it: `dlq fixes show {fix}`."
     )
     audit = connection.execute("select kind, actor, reason from dlq.audit order by id").fetchall()
     account = getpass.getuser()
@@ -470,10 +474,33 @@ def test_a_dry_run_prints_the_new_status_and_changes_nothing(
 
 
 def test_json_of_a_change_is_the_fix_as_listed(dlq: Run, flagged: int) -> None:
-    """The same fields as `dlq fixes list --json`."""
+    """The same fields as `dlq fixes list --json`, and what was recalled."""
     for command in ("pause", "resume", "withdraw"):
         changed = read_json(dlq("fixes", command, str(flagged), "--reason", "x", "--json"))
+        if command != "resume":
+            assert (changed.pop("recalled"), changed.pop("with_worker")) == (0, 0)
         assert [changed] == read_json(dlq("fixes", "list", "--json"))["fixes"]
+
+
+def test_pause_and_withdraw_say_what_they_recalled(dlq: Run, connection: Connection) -> None:
+    """And `recall` recalls nothing that is due, nothing twice, and nothing of an active fix."""
+    add_dead_events(connection, 30)
+    fix = str(read_json(dlq(*FLAG, "--canary", "20", "--rate", "1", "--json"))["fix"]["id"])
+    _advance(connection, int(fix))
+    active = dlq("fixes", "recall", fix, "--reason", "x")
+    assert (active.code, f"Fix {fix} is active" in active.err) == (4, True)
+    would = read_words(dlq("fixes", "pause", fix, "--reason", "x", "--dry-run"))
+    assert re.search(rf"Fix {fix} would be paused; \d+ recalled, \d+ (is|are) with the wor", would)
+    done = read_words(dlq("fixes", "pause", fix, "--reason", "slow", "--actor", "ann"))
+    found = re.search(rf"Fix {fix} is paused; (\d+) recalled, (\d+) (?:is|are) with the work", done)
+    assert found is not None
+    assert int(found[1]) + int(found[2]) == 20
+    again = read_json(dlq("fixes", "recall", fix, "--reason", "x", "--json"))
+    assert again == {"recalled": 0, "with_worker": int(found[2]), "dry_run": False}
+    assert "recalled" in read_words(dlq("fixes", "show", fix))
+    assert "; 0 recalled" in read_words(dlq("fixes", "withdraw", fix, "--reason", "wrong"))
+    audited = "select actor, reason, events from dlq.audit where kind = 'retry.recall'"
+    assert one(connection, audited) == {"actor": "ann", "reason": "slow", "events": int(found[1])}
 
 
 @pytest.mark.parametrize("command", ["pause", "withdraw"])

@@ -626,7 +626,7 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
     ]
     for step in halted:
         assert "6 of 6 failed" in step["next"]
-        assert "| 1 | 10 | 6 | 0 | 6 | 0 | 0 | 0 |" in step["stages"]
+        assert "| 1 | 10 | 6 | 0 | 6 | 0 | 0 | 0 | 0 |" in step["stages"]
         assert "KeyError: 1" in step["errors"]
         assert "TimeoutError" in step["errors"]
 
@@ -655,6 +655,27 @@ def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> 
         _read_metadata(retry(event_ids=None, error_contains="no answer", dry_run=False))["events"]
         == 4
     )
+
+
+@pytest.mark.usefixtures("connection")
+def test_released_events_are_recalled_by_a_job(job: Job) -> None:
+    """Those of people by filters, those of a fix by its id; a dry run by default."""
+
+    def recall(**config: object) -> dict[str, Any]:
+        given = {"reason": "stop", "actor": "eve", **config}
+        done = job("recall_events", run_config={"ops": {"recall_events_op": {"config": given}}})
+        return _read_metadata(done) if done.success else {"failure": _read_failure(done)}
+
+    config = {**CONFIG, "rate": 0.01, "dry_run": False}
+    assert job(
+        "retry_dead_events", run_config={"ops": {"retry_dead_events_op": {"config": config}}}
+    ).success
+    assert recall(all=True) == {"recalled": 5, "with_worker": 1}
+    assert recall(all=True, dry_run=False) == {"recalled": 5, "with_worker": 1}
+    assert recall(all=True, dry_run=False) == {"recalled": 0, "with_worker": 1}
+    assert "There is no fix 77" in recall(fix_id=77)["failure"]
+    assert "fix_id cannot be combined with filters" in recall(fix_id=77, all=True)["failure"]
+    assert "no filter was given" in recall()["failure"]
 
 
 def test_a_retry_by_hand_has_the_installations_rate_unless_it_sets_one(

@@ -145,11 +145,13 @@ class StageFigures:
     died_again: int
     timed_out: int
     deleted: int
+    recalled: int
 
     @property
     def waiting(self) -> int:
         """Released events without an outcome."""
-        return self.released - self.delivered - self.died_again - self.timed_out - self.deleted
+        failed = self.died_again + self.timed_out + self.deleted
+        return self.released - self.delivered - failed - self.recalled
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,8 @@ class FixFigures:
 
     @property
     def released(self) -> int:
-        """Released events."""
-        return sum(stage.released for stage in self.stages)
+        """Released events that were not recalled."""
+        return sum(stage.released - stage.recalled for stage in self.stages)
 
     @property
     def delivered(self) -> int:
@@ -290,6 +292,7 @@ class BacklogFigures:
         died_again: retries that were found dead on the day.
         timed_out: retries whose wait for an outcome ended on the day.
         deleted: retries whose event was found deleted on the day.
+        recalled: released events that were made dead again on the day, before a worker took them.
     """
 
     dead_at_start: int
@@ -305,11 +308,12 @@ class BacklogFigures:
     died_again: int
     timed_out: int
     deleted: int
+    recalled: int
 
     @property
     def added(self) -> int:
         """Events that became dead in the outbox on the day."""
-        return self.died + self.restored
+        return self.died + self.restored + self.recalled
 
     @property
     def removed(self) -> int:

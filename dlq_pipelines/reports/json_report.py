@@ -67,7 +67,7 @@ def _build_backlog(figures: ReportFigures) -> dict[str, Any]:
     age = None if oldest is None else int((figures.window.until - oldest).total_seconds())
     counts = (
         *("parked", "added", "died", "restored", "removed", "retried", "archived", "discarded"),
-        *("unexplained", "delivered", "died_again", "timed_out", "deleted"),
+        *("unexplained", "delivered", "died_again", "timed_out", "deleted", "recalled"),
     )
     return {
         "dead_at_start": backlog.dead_at_start,

@@ -439,12 +439,18 @@ select
     count(*) filter (where settled and outcome = 'delivered') as delivered,
     count(*) filter (where settled and outcome = 'died_again') as died_again,
     count(*) filter (where settled and outcome = 'timed_out') as timed_out,
-    count(*) filter (where settled and outcome = 'deleted') as deleted
+    count(*) filter (where settled and outcome = 'deleted') as deleted,
+    count(*) filter (where settled and outcome = 'recalled') as recalled
 from (
     select retried_at, outcome, settled_at >= %(start)s and settled_at < %(until)s as settled
     from :"dlq_schema".retry
     where retried_at >= %(start)s and retried_at < %(until)s
         or settled_at >= %(start)s and settled_at < %(until)s
+    union all
+    select retried_at, 'recalled', recalled_at >= %(start)s and recalled_at < %(until)s
+    from :"dlq_schema".recalled
+    where retried_at >= %(start)s and retried_at < %(until)s
+        or recalled_at >= %(start)s and recalled_at < %(until)s
 ) r
 
 -- name: fixes
@@ -473,10 +479,15 @@ select r.fix_id,
     count(*) filter (where settled and outcome = 'delivered') as delivered,
     count(*) filter (where settled and outcome = 'died_again') as died_again,
     count(*) filter (where settled and outcome = 'timed_out') as timed_out,
-    count(*) filter (where settled and outcome = 'deleted') as deleted
+    count(*) filter (where settled and outcome = 'deleted') as deleted,
+    count(*) filter (where settled and outcome = 'recalled') as recalled
 from (
     select fix_id, stage, outcome, settled_at < %(until)s as settled
     from :"dlq_schema".retry
+    where retried_at >= %(since)s and retried_at < %(until)s and fix_id = any(%(fixes)s)
+    union all
+    select fix_id, stage, 'recalled', recalled_at < %(until)s
+    from :"dlq_schema".recalled
     where retried_at >= %(since)s and retried_at < %(until)s and fix_id = any(%(fixes)s)
 ) r
 group by 1, 2

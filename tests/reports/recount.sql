@@ -83,6 +83,9 @@ with bounds as (
         and not exists (
             select from :"dlq_schema".restored s where s.death_id = last.id
                 and s.archived_at < last.moment and s.restored_at >= last.moment)
+        and not exists (
+            select from :"dlq_schema".recalled s where s.death_id = last.id
+                and s.retried_at < last.moment and s.recalled_at >= last.moment)
 )
 select count(*) filter (where moment = start) as dead_at_start, count(*) filter (where moment = until) as dead_at_end,
     min(died_at) filter (where moment = until) as oldest,
@@ -102,7 +105,10 @@ with bounds as (
 select
     (select count(*) from :"dlq_schema".death d, bounds b where d.died_at >= b.start and d.died_at < b.until) as died,
     (select count(*) from :"dlq_schema".retry r, bounds b where r.retried_at >= b.start and r.retried_at < b.until)
+    + (select count(*) from :"dlq_schema".recalled s, bounds b where s.retried_at >= b.start and s.retried_at < b.until)
         as retried,
+    (select count(*) from :"dlq_schema".recalled s, bounds b
+        where s.recalled_at >= b.start and s.recalled_at < b.until) as recalled,
     (select count(*) from :"dlq_schema".retry r, bounds b
         where r.outcome = 'delivered' and r.settled_at >= b.start and r.settled_at < b.until) as delivered,
     (select count(*) from :"dlq_schema".retry r, bounds b
@@ -133,7 +139,9 @@ select (
         where a.archived_at < b.until and a.archived_at < b.until + make_interval(days => 7 - %(archived)s)) as purged
 
 -- name: fixes
-select f.id as fix_id, coalesce(f.closed_at < b.until, false) as ended, count(r.death_id) as released,
+select f.id as fix_id, coalesce(f.closed_at < b.until, false) as ended, count(r.death_id) + (
+        select count(*) from :"dlq_schema".recalled s
+        where s.fix_id = f.id and s.retried_at < b.until and s.recalled_at >= b.until) as released,
     count(r.death_id) filter (where r.outcome = 'delivered' and r.settled_at < b.until) as delivered,
     count(r.death_id) filter (where r.outcome = 'died_again' and r.settled_at < b.until) as died_again
 from :"dlq_schema".fix f

@@ -18,7 +18,8 @@ from dlq_pipelines.reports.figures import ReportPolicy, ReportWindow
 from dlq_pipelines.retries.advance import advance_fix, pause_fix, withdraw_fix
 from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
-from dlq_pipelines.retries.retry import retry_events
+from dlq_pipelines.retries.recall import recall_retries
+from dlq_pipelines.retries.retry import retry_events, retry_selected
 from tests.rows import date_deaths, deaths_at
 from tests.shapes import ShapedOutbox, adapt_connection
 
@@ -212,10 +213,28 @@ def _advance(outbox: ShapedOutbox, fix: int, now: datetime, *, deliver: bool, ti
     advance_fix(connection, fix, audit=AuditContext("sensor", "due", now), terms=_TERMS)
 
 
+def release_far_ahead(story: Story) -> None:
+    """Retry parcels of the day by hand, due in decades, and recall those of one hour that day."""
+    connection, hour = story.outbox.connection, timedelta(hours=1)
+    retry_selected(
+        connection,
+        Selection(event_type="parcel.packed"),
+        audit=AuditContext("ann", "asked", WINDOW.start + 12 * hour),
+        rate=1e-9,
+        max_retries=None,
+    )
+    recall_retries(
+        connection,
+        Selection(event_type="parcel.packed", since=WINDOW.start + 7 * hour),
+        audit=AuditContext("ann", "too early", WINDOW.start + 13 * hour),
+    )
+
+
 def continue_story(story: Story) -> None:
-    """Play later changes: deaths, retries, fixes, notes, archive, restore, purge."""
+    """Play later changes: deaths, retries, recalls, fixes, notes, archive, restore, purge."""
     outbox, now = story.outbox, WINDOW.until + timedelta(hours=2)
     connection = outbox.connection
+    recall_retries(connection, Selection(all=True), audit=AuditContext("ann", "stop", now))
     classify_deaths(connection, zone=BERLIN)
     ids = outbox.event_ids(*outbox.list_numbers("dead"))
     retry_events(connection, ids[:40], audit=AuditContext("ann", "asked", now))

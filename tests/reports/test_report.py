@@ -181,8 +181,17 @@ def test_the_story_has_its_states_fixes_and_backlog(outbox: ShapedOutbox) -> Non
             "died_again": 0,
             "timed_out": 0,
             "deleted": 0,
+            "recalled": 0,
         },
-        {"stage": 2, "released": 96, "delivered": 0, "died_again": 0, "timed_out": 0, "deleted": 0},
+        {
+            "stage": 2,
+            "released": 96,
+            "delivered": 0,
+            "died_again": 0,
+            "timed_out": 0,
+            "deleted": 0,
+            "recalled": 0,
+        },
     ]
     assert (route.released, route.died_again, len(route.evidence)) == (10, 10, 1)
     backlog = figures.backlog
@@ -205,9 +214,10 @@ def test_the_story_has_its_states_fixes_and_backlog(outbox: ShapedOutbox) -> Non
 
 
 def test_a_rebuilt_day_has_the_same_bytes(outbox: ShapedOutbox, tmp_path: Path) -> None:
-    """After deaths, retries, fixes, owners, notes, mutes, discards, archive, restore and purge."""
+    """After deaths, retries, recalls, fixes, notes, mutes, discards, archive, restore and purge."""
     connection = outbox.connection
     played = story.create_story(outbox)
+    story.release_far_ahead(played)
     classify_deaths(connection, zone=BERLIN)
     first = build(connection, open_local_target(tmp_path / "first", ""))
     before = outbox.count_states()["dead"]
@@ -215,8 +225,11 @@ def test_a_rebuilt_day_has_the_same_bytes(outbox: ShapedOutbox, tmp_path: Path) 
     moved = one(
         connection,
         "select (select count(*) from dlq.purged) as purged,"
-        " (select count(*) from dlq.restored) as r",
+        " (select count(*) from dlq.restored) as r,"
+        f" (select count(*) from dlq.recalled where recalled_at < '{WINDOW.until}') as that_day,"
+        " (select count(*) from dlq.recalled) as recalled",
     )
+    assert (moved["that_day"], moved["recalled"]) == (4, 11)
     assert moved["purged"] > 200
     assert moved["r"] == 15
     assert outbox.count_states()["dead"] < before / 4
@@ -231,6 +244,7 @@ def test_all_days_of_the_story_have_the_same_bytes_later(outbox: ShapedOutbox) -
     """Also days with an open fix, or with events that are archived later."""
     connection = outbox.connection
     played = story.create_story(outbox)
+    story.release_far_ahead(played)
     classify_deaths(connection, zone=BERLIN)
 
     def days() -> list[str]:

@@ -1,4 +1,4 @@
-"""Measures what ledger, order and pace of a fix cost, compared with a plain update of the rows.
+"""Measures what ledger, order, pace and recall cost, compared with a plain update of the rows.
 
 Also measures the sensor's query, which runs twice a minute, with many dead events and open retries.
 Each release begins on rows that were just written, releases and updates alternate, and a figure is
@@ -23,6 +23,8 @@ from dlq_pipelines.postgres.migrate import create_host_tables
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixStatus, FixTerms, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, list_due_fixes
+from dlq_pipelines.retries.recall import recall_retries
+from dlq_pipelines.retries.retry import retry_selected
 from dlq_pipelines.retries.settle import settle_outcomes
 from tests.bench.figure import TARGET, Figure, sized
 from tests.databases import scratch_server
@@ -35,7 +37,8 @@ POLICY = RetryPolicy(canary=BATCH, growth=1000.0, rate=100_000.0)
 TERMS = FixTerms()
 EMPTY = """
     truncate outbox_event, dlq.death, dlq.dead, dlq.cause_day, dlq.cause_alias, dlq.cause,
-        dlq.retry, dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.audit restart identity cascade
+        dlq.retry, dlq.recalled, dlq.fix_outcome, dlq.fix_stage, dlq.fix, dlq.audit
+        restart identity cascade
 """
 FILL = """
     insert into outbox_event
@@ -47,6 +50,10 @@ FILL = """
 """
 UPDATE = """
     update outbox_event set status = 'pending', attempts = 0, next_run_at = %(now)s
+    where id = any(%(ids)s)
+"""
+UPDATE_BACK = """
+    update outbox_event set status = 'dead', attempts = 5, next_run_at = %(now)s
     where id = any(%(ids)s)
 """
 DELIVERED = "update outbox_event set status = 'done' where status = 'pending'"
@@ -81,9 +88,10 @@ CROWD = """
         'aggregate', 1
     from generate_series(0, {fixes} - 1) n;
     insert into dlq.retry
-        (death_id, event_id, aggregate_type, aggregate_id, fix_id, stage, actor, reason,
-        retried_at, due_at)
-    select d.id, d.event_id, d.aggregate_type, d.aggregate_id, f.id, 1, 'a', 'r', now(), now()
+        (death_id, event_id, event_created_at, aggregate_type, aggregate_id, fix_id, stage, actor,
+        reason, retried_at, due_at)
+    select d.id, d.event_id, d.event_created_at, d.aggregate_type, d.aggregate_id, f.id, 1, 'a',
+        'r', now(), now()
     from dlq.death d join dlq.fix f using (cause_id) where d.event_id <= {fixes} * {outstanding};
     update outbox_event set status = 'pending', next_run_at = now()
     where id <= {fixes} * {outstanding};
@@ -91,13 +99,14 @@ CROWD = """
 
 
 def measure() -> Iterator[Figure]:
-    """Yield the seconds and memory of a release of 100,000 events, and the sensor's query."""
+    """Yield the cost of releasing and recalling 100,000 events, and of the sensor's query."""
     with scratch_server() as (_, server):
         database = Database(server.ensure_database("retries"))
         with database.connect() as connection:
             create_host_tables(connection)
             install_outbox(connection)
             yield _measure_release(connection)
+            yield _measure_recall(connection)
             yield _measure_memory(connection)
             yield _measure_sensor_query(connection)
 
@@ -116,6 +125,26 @@ def _measure_release(connection: Connection) -> Figure:
         statistics.median(ours),
         statistics.median(peer),
         2.5,
+        f"an update, {BATCH:,} rows a statement",
+    )
+
+
+def _measure_recall(connection: Connection) -> Figure:
+    ours: list[float] = []
+    peer: list[float] = []
+    for turn in range(ROUNDS):
+        works = ((ours, _recall), (peer, _update_back))
+        for times, work in works[:: 1 if turn % 2 else -1]:
+            _prepare(connection, EVENTS)
+            _release_by_hand(connection)
+            connection.execute("vacuum analyze")
+            connection.execute("checkpoint")
+            times.append(work(connection, EVENTS))
+    return Figure(
+        f"recall {EVENTS:,} events",
+        statistics.median(ours),
+        statistics.median(peer),
+        2.0,
         f"an update, {BATCH:,} rows a statement",
     )
 
@@ -162,6 +191,32 @@ def _update_rows(connection: Connection, events: int) -> float:
     for first in range(1, events + 1, BATCH):
         connection.execute(
             UPDATE, {"now": now, "ids": list(range(first, min(first + BATCH, events + 1)))}
+        )
+    return time.perf_counter() - started
+
+
+def _release_by_hand(connection: Connection) -> None:
+    """Release all events, due later."""
+    later = AuditContext("bob", "asked", datetime.now(UTC) + timedelta(minutes=9))
+    retry_selected(connection, Selection(all=True), audit=later, rate=None, max_retries=None)
+
+
+def _recall(connection: Connection, events: int) -> float:
+    started = time.perf_counter()
+    done = recall_retries(
+        connection, Selection(all=True), audit=AuditContext("eve", "stop", datetime.now(UTC))
+    )
+    seconds = time.perf_counter() - started
+    assert done.recalled == events
+    return seconds
+
+
+def _update_back(connection: Connection, events: int) -> float:
+    now = datetime.now(UTC)
+    started = time.perf_counter()
+    for first in range(1, events + 1, BATCH):
+        connection.execute(
+            UPDATE_BACK, {"now": now, "ids": list(range(first, min(first + BATCH, events + 1)))}
         )
     return time.perf_counter() - started
 

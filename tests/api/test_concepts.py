@@ -203,13 +203,13 @@ def test_what_a_stopped_fix_or_a_person_released_is_recalled(
     advance_fix(connection, fix, audit=audit, terms=FixTerms())
     assert api.post(f"{url}/recall", json={"reason": "x"}).status_code == 409
     paused = read_json(api.post(f"{url}/pause", json={"reason": "slow"}))
-    assert (paused["status"], paused["recalled"], paused["with_worker"]) == ("paused", 4, 1)
+    assert (paused["status"], paused["recalled"], paused["with_worker"]) == ("paused", 3, 1)
     again = read_json(api.post(f"{url}/recall", json={"reason": "again"}))
     assert again == {"recalled": 0, "with_worker": 1, "dry_run": False}
     read_json(api.post(f"{url}/withdraw", json={"reason": "wrong"}))
     retry = {"all": True, "rate": 0.01, "reason": "by hand"}
-    assert read_json(api.post("/api/dead-events/retry-batch", json=retry))["processed"] == 4
-    recall = {"event_type": "order.paid", "reason": "stop"}
+    assert read_json(api.post("/api/dead-events/retry-batch", json=retry))["processed"] == 3
+    recall = {"all": True, "reason": "stop"}
     would = read_json(api.post("/api/dead-events/recall", json={**recall, "dry_run": True}))
     assert (would["recalled"], would["dry_run"]) == (2, True)
     assert read_json(api.post("/api/dead-events/recall", json=recall))["recalled"] == 2

@@ -64,7 +64,7 @@ GRAPH = REPOSITORY.asset_graph
 
 def test_nothing_is_missing_from_the_catalog() -> None:
     assert set(SPECS) == ASSETS
-    assert len(JOBS) == 10
+    assert len(JOBS) == 11
     assert {key.name for key in GRAPH.asset_check_keys} == CHECKS
     assert {schedule.name for schedule in REPOSITORY.schedule_defs} == set(SCHEDULES)
     assert {sensor.name for sensor in REPOSITORY.sensor_defs} == {

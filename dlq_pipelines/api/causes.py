@@ -43,9 +43,10 @@ class CauseChangeRequest(ChangeBody):
 
 
 class MergeBody(CauseChangeRequest):
-    """The cause to merge into."""
+    """The cause to merge into, and further causes that become part of it in the same change."""
 
     into: str = Field(max_length=200)
+    also: list[Annotated[str, Field(max_length=200)]] = Field(default=[], max_length=1000)
 
 
 class RenameBody(CauseChangeRequest):
@@ -140,7 +141,7 @@ def get_cause(_: Reader, cause: CauseId, outbox: Outbox) -> CauseDescription:
 @router.post("/{cause}/merge")
 def post_merge(caller: Admin, cause: CauseId, body: MergeBody, outbox: Outbox) -> CauseChange:
     """Merge a cause into another one. Its deaths keep their cause, so a split restores it."""
-    return merge_causes(outbox, cause, into=body.into, **body.sign(caller))
+    return merge_causes(outbox, cause, into=body.into, also=body.also, **body.sign(caller))
 
 
 @router.post("/{cause}/split")

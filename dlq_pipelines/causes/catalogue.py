@@ -206,22 +206,32 @@ def merge_causes(
     cause_id: str,
     *,
     into: str,
+    also: Sequence[str] = (),
     audit: AuditContext,
     options: RunOptions = RunOptions(),
 ) -> CauseChange:
     """Show a cause, and the causes that are merged into it, as another cause.
 
+    Args:
+        connection: in autocommit mode.
+        cause_id: the cause that becomes part of another one.
+        into: the other one.
+        also: further causes that become part of it. All are one change, which one undo undoes.
+        audit: who makes the change, and why.
+        options: how the change runs.
+
     Raises:
-        NotFoundError: one of the two does not exist.
-        RefusedError: one of the two is merged into another cause, or has an open fix.
-        ValueError: both are the same cause.
+        NotFoundError: one of the causes does not exist; none is merged.
+        RefusedError: one of the causes is merged into another cause, or has an open fix.
+        ValueError: a cause would be merged into itself.
     """
-    if cause_id == into:
-        raise ValueError(f"Cause {cause_id} cannot be merged into itself.")
+    given = list(dict.fromkeys([cause_id, *also]))
+    if into in given:
+        raise ValueError(f"Cause {into} cannot be merged into itself.")
     with connection.transaction():
-        rows = _lock_shown_causes(connection, [cause_id, into])
-        _require_no_open_fix(connection, [cause_id, into])
-        moving = [row for row in rows if cause_id in {row["id"], row["merged_into"]}]
+        rows = _lock_shown_causes(connection, [*given, into])
+        _require_no_open_fix(connection, [*given, into])
+        moving = [row for row in rows if not {row["id"], row["merged_into"]}.isdisjoint(given)]
         wanted = [(row, {"merged_into": into}) for row in moving]
         return _apply_change(connection, "cause.merge", wanted, audit, options)
 

@@ -215,19 +215,26 @@ def list_similar_causes_command(format: OutputFormat = OutputFormat.TABLE) -> No
                 for cause, word in zip((group.cause, *group.others), group.differs, strict=True)
             ]
         )
+        ids = " ".join(cause.id for cause in (*group.others, group.cause))
+        typer.echo(f"To merge them: dlq causes merge {ids} --reason ...")
 
 
 @app.command("merge")
 @with_output_format
 def merge_causes_command(
-    cause: CauseId,
-    into: Annotated[str, typer.Argument(help="The cause that it becomes part of.", metavar="INTO")],
+    causes: Annotated[
+        list[str],
+        typer.Argument(help="The causes, as `dlq causes list` lists them.", metavar="CAUSE..."),
+    ],
+    into: Annotated[
+        str, typer.Argument(help="The cause that they become part of.", metavar="INTO")
+    ],
     reason: Reason,
     actor: Actor,
     dry_run: DryRun = False,
     format: OutputFormat = OutputFormat.TABLE,
 ) -> None:
-    """Merge a cause into another one. Its deaths keep it, so a split undoes the merge.
+    """Merge causes into another one. Their deaths keep them, so a split undoes the merge.
 
     Example:
     `dlq causes merge v2-3f9a0c6d2b7e4a51 v2-51c2aa07e9b3d846 --reason "same timeout" --dry-run`
@@ -235,7 +242,9 @@ def merge_causes_command(
     from dlq_pipelines.causes.catalogue import merge_causes
 
     prepared = prepare_change(actor, reason, dry_run=dry_run)
-    _change_cause(merge_causes, cause, into=into, prepared=prepared, format=format)
+    _change_cause(
+        merge_causes, causes[0], into=into, also=causes[1:], prepared=prepared, format=format
+    )
 
 
 @app.command("split")

@@ -487,3 +487,10 @@ def test_groups_of_similar_causes_are_proposed(api: httpx.Client, connection: Co
     )
     (group,) = read_json(api.get("/api/causes/similar"))["groups"]
     assert (len(group["others"]), group["template"]) == (5, "no slot is free at depot …")
+    first, *also = (cause["id"] for cause in group["others"])
+    body = {"into": group["cause"]["id"], "also": also, "reason": "one yard"}
+    change = read_json(api.post(f"/api/causes/{first}/merge", json=body))
+    assert len(change["changes"]) == 5
+    body = {"into": first, "also": [first], "reason": "one yard"}
+    refused = read_json(api.post(f"/api/causes/{group['cause']['id']}/merge", json=body), 400)
+    assert "cannot be merged into itself" in refused["error"]

@@ -90,3 +90,11 @@ def test_a_group_of_causes_that_differ_in_one_word_is_proposed(
     (group,) = read_json(dlq("causes", "similar", "--json"))["groups"]
     assert sorted(group["differs"]) == sorted(depots)
     assert len(group["others"]) == 5
+
+    (command,) = re.findall("To merge them: dlq (.*) --reason", printed)
+    merged = dlq(*command.split(), "--reason", "one yard")
+    count = "select count(merged_into) as merged, min(merged_into) as into from dlq.cause"
+    assert one(connection, count) == {"merged": 5, "into": group["cause"]["id"]}
+    (change,) = re.findall(r"dlq causes undo (\d+)", merged.out)
+    assert dlq("causes", "undo", change, "--reason", "two yards").code == 0
+    assert one(connection, count) == {"merged": 0, "into": None}

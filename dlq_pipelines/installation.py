@@ -29,6 +29,7 @@ from dlq_pipelines.settings import Settings
 if TYPE_CHECKING:  # pyarrow takes half a second to import, which no other command should wait for
     from dlq_pipelines.alerts.alert import AlertPolicy
     from dlq_pipelines.alerts.delivery import Sender
+    from dlq_pipelines.erase import ErasureTerms
     from dlq_pipelines.exports.manifest import ExportOptions
     from dlq_pipelines.exports.target import Target
     from dlq_pipelines.reports.figures import ReportPolicy
@@ -342,6 +343,13 @@ def get_exports_uri(settings: Settings) -> str:
 
     uri = settings.export_uri
     return redact_uri(str(get_exports_folder(settings)) if uri is None else uri.get_secret_value())
+
+
+def build_erasure_terms(settings: Settings) -> "ErasureTerms":
+    """Return the days and the places of files that may have copies of an erased event."""
+    from dlq_pipelines.erase import ErasureTerms
+
+    return ErasureTerms(settings.zone, get_exports_uri(settings), get_reports_uri(settings))
 
 
 def build_export_options(settings: Settings) -> "ExportOptions":

@@ -33,7 +33,8 @@ from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = pronamespace
 where n.nspname = :'dlq_schema' and prokind = 'f' and prorettype <> 'trigger'::regtype
 \gexec
 -- Append-only tables: the audit log, the migrations and the ledger. In the ledger the trigger adds deaths, jobs fill in
--- the cause, and the purge deletes the oldest.
+-- the cause, and the purge deletes the oldest. `dlq erase` empties errors and payloads by dlq.erase_event alone, which
+-- has the rights of its owner: the operator may empty them, and not write others.
 revoke update, delete on :"dlq_schema".audit from :"operator";
 revoke insert, update, delete on :"dlq_schema".migration, :"dlq_schema".attachment from :"operator";
 revoke update on :"dlq_schema".death from :"operator";

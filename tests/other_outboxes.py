@@ -15,12 +15,12 @@ _TABLE = """
 create table task (
     id {id} primary key,
     kind text,
-    body {payload},
+    body {payload}{required},
     state text not null default 'new',
     tries integer not null default 0,
     due {due} not null default now(),
     written timestamptz default now(),
-    failure text
+    failure text{required} default {no_failure}
 )
 """
 _MAPPING = """
@@ -67,15 +67,26 @@ def install_tasks(
     due_type: str = "timestamptz",
     offers_retries: bool = True,
     knows_delivered: bool = True,
+    requires_texts: bool = False,
 ) -> Iterator[tuple[Database, Connection]]:
-    """Yield the database of a table `task` with these types, installed, and a connection."""
+    """Yield the database of a table `task` with these types, installed, and a connection.
+
+    With `requires_texts`, neither the payload nor the error may be null.
+    """
     text = _MAPPING.format(
         delivered='delivered = [{ state = "done" }]' if knows_delivered else "",
         retry=_RETRY if offers_retries else "",
     )
     found = replace(database, names=TableNames("public", "task"))
     with found.connect() as connection:
-        connection.execute(_TABLE.format(id=id_type, payload=payload_type, due=due_type).encode())
+        table = _TABLE.format(
+            id=id_type,
+            payload=payload_type,
+            due=due_type,
+            required=" not null" if requires_texts else "",
+            no_failure="''" if requires_texts else "null",
+        )
+        connection.execute(table.encode())
         install_outbox(connection, parse_mapping(text, "task.toml"))
         yield found, connection
 

@@ -67,7 +67,7 @@ class PurgeResponse(PurgeResult):
 class RestoreResponse(RestoreResult):
     """Result of the restore; of a dry run, what a real run would do."""
 
-    dry_run: bool
+    dry_run: bool = False
 
 
 @router.post("/run")

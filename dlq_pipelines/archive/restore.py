@@ -29,6 +29,7 @@ class RestoreResult:
         blocked: number of events that stay because the outbox has an event of the same id.
         discarded: number of events that stay because they were discarded and not named by id.
         locked: number of events that stay because other transactions lock them.
+        erased: number of events that stay because their payloads were erased.
     """
 
     events: int
@@ -36,6 +37,7 @@ class RestoreResult:
     blocked: int
     discarded: int
     locked: int
+    erased: int = 0
 
 
 def restore_events(
@@ -82,6 +84,7 @@ def restore_events(
             total.blocked + page["blocked"],
             total.discarded + page["discarded"],
             total.locked + page["locked"],
+            total.erased + page["erased"],
         )
         options.progress(total.events)
         if page["rows"] < BATCH:
@@ -97,6 +100,11 @@ def build_nothing_restored_error(done: RestoreResult) -> DlqError:
         return RefusedError(
             f"{format_count(done.blocked, 'event stays', 'events stay')} archived: "
             "the outbox has an event of the same id."
+        )
+    if done.erased:
+        return RefusedError(
+            f"The payload of {format_count(done.erased, 'event')} was erased: "
+            "a retry would deliver an empty one."
         )
     return NotFoundError(
         "None of these events is archived as dead.",

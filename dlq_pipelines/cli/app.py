@@ -24,6 +24,7 @@ from dlq_pipelines.cli import (
     dead_events,
     demo,
     doctor,
+    erase,
     fixes,
     migrate,
     reports,
@@ -58,6 +59,7 @@ app = typer.Typer(
 app.command("adopt")(adopt.adopt_command)
 app.command("migrate")(migrate.migrate_command)
 app.command("doctor")(doctor.doctor_command)
+app.command("erase")(erase.erase_events_command)
 app.command("demo")(demo.demo_command)
 app.command("up")(up.up_command)
 app.command("serve")(serve.serve_command)

@@ -101,7 +101,7 @@ def restore_events_command(
 ) -> None:
     """Restore archived events to the outbox as dead.
 
-    A fix can target them again. Discarded events are restored only by their ids.
+    A fix can target them again. Discarded events are restored only by their ids, erased ones never.
 
     Example: `dlq archive restore --cause v2-3f9a0c6d2b7e4a51 --reason "fixed late" --dry-run`
     """
@@ -121,7 +121,8 @@ def restore_events_command(
     did = "Would restore" if dry_run else "Restored"
     print_change(
         f"{did} {format_count(done.events, 'dead event')}; {done.blocked:,} stay because the "
-        f"outbox has their id, {done.discarded:,} because they were discarded. "
+        f"outbox has their id, {done.discarded:,} because they were discarded, {done.erased:,} "
+        "because they were erased. "
         f"{describe_skipped(done)}".rstrip(),
         asdict(done),
         dry_run=dry_run,

@@ -18,11 +18,21 @@ from dlq_pipelines.outbox.mapping_types import (
     MappedColumn,
     Mapping,
     RowCondition,
+    list_column_sources,
 )
 
 # Columns that the reference application gets, because its table has none for the error.
 ADDED_COLUMNS = {"last_error": "text", "last_error_at": "timestamp with time zone"}
 _TEXTS = ("text", "character varying")
+# What `dlq erase` writes to a column that may not be null.
+_EMPTY_VALUES = {
+    "json": "{}",
+    "jsonb": "{}",
+    "text": "",
+    "character varying": "",
+    "character": "",
+    "bytea": "",
+}
 
 
 def list_mapped_facts(table: TableFacts) -> tuple[MappedColumn, ...]:
@@ -57,6 +67,7 @@ def build_shape(mapping: Mapping, given: Sequence[MappedColumn]) -> dict[str, st
         "id_column": quote_identifier(mapping.id),
         **{f"{alias}_id": rendered.expression("id", alias) for alias in ("o", "new", "old")},
         **{f"{alias}_dead": rendered.condition("dead", alias) for alias in ("o", "new", "old")},
+        "o_delivered": rendered.condition("delivered", "o"),
         "o_created_at": rendered.expression("created_at", "o"),
         "new_death": _render_death(rendered),
         "outbox_columns": _render_columns(rendered, "o", known),
@@ -156,6 +167,7 @@ def _render_changes(rendered: MappingSql) -> dict[str, str]:
     mapping, cast = rendered.mapping, rendered.payload_cast
     same = f"{quote_identifier(mapping.id)} = o.{quote_identifier(mapping.id)}"
     payload = mapping.payload
+    erasures = _list_erasures(rendered)
     # The right to update a column is also the right to lock a row, so there is always one.
     written = [assignment.column for assignment in mapping.retry or ()]
     written += [] if payload is None or cast is None else [payload.column]
@@ -172,4 +184,42 @@ def _render_changes(rendered: MappingSql) -> dict[str, str]:
         if payload is None or cast is None
         else f"{quote_identifier(payload.column)} = new_payload::{cast}",
         "payload_type": cast or "pg_catalog.text",
+        "erasure": ", ".join(
+            f"{quote_identifier(name)} = {empty}" for name, empty in erasures.items()
+        )
+        or same,
+        "is_erased": " and ".join(map(_render_is_erased, erasures.items())) or "true",
     }
+
+
+def _list_erasures(rendered: MappingSql) -> dict[str, str]:
+    """Return the columns that `dlq erase` empties, those of payload and error, with what they get.
+
+    Null where the table allows it, else the empty value of the type. A column that may not be null
+    and whose type has none, such as a number or an enum, holds a code and no text: it stays. So
+    does a generated one, which follows from the others.
+    """
+    sources = [rendered.mapping.payload, *list_column_sources(rendered.mapping.error)]
+    names = dict.fromkeys(source.column for source in sources if source is not None)
+    columns = [rendered.columns[name] for name in names if name in rendered.columns]
+    return {
+        column.name: empty
+        for column in columns
+        if not column.is_generated and (empty := _find_empty_value(column)) is not None
+    }
+
+
+def _find_empty_value(column: MappedColumn) -> str | None:
+    if column.nullable:
+        return "null"
+    empty = "{}" if column.is_array else _EMPTY_VALUES.get(column.base_type)
+    return None if empty is None else quote_literal(empty)
+
+
+def _render_is_erased(erasure: tuple[str, str]) -> str:
+    name, empty = erasure
+    column = f"o.{quote_identifier(name)}"
+    if empty == "null":
+        return f"{column} is null"
+    # An empty bytea is written as \x.
+    return f"{column}::pg_catalog.text in ({empty}, '\\x')"

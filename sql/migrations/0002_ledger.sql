@@ -83,7 +83,10 @@ create table :"dlq_schema".death (
     -- death, dlq.dead says whether its event is still dead.
     ended_at       timestamptz,
     -- Whether the reconciliation recorded the death, because no trigger saw it.
-    was_missed     boolean     not null default false
+    was_missed     boolean     not null default false,
+    -- When `dlq erase` removed the error, and the payload of the archived event. Such an event is
+    -- never restored.
+    erased_at      timestamptz
 );
 comment on table :"dlq_schema".death
     is 'One row for each transition of an event to dead. Append-only; its cause is set once.';
@@ -96,6 +99,8 @@ create index death_unclassified on :"dlq_schema".death (died_at, id) where cause
 -- Without unclassified deaths, so that a worker that records a death maintains one index less.
 create index death_cause on :"dlq_schema".death (cause_id, died_at, id)
     where cause_id is not null;
+-- For the files that still hold erased data. A worker pays nothing for it.
+create index death_erased on :"dlq_schema".death (erased_at) where erased_at is not null;
 
 -- The classification inserts a row for each death that it classifies and whose event is still dead.
 -- It is deleted when the event is released, archived, or no longer dead for any other reason.
@@ -367,7 +372,8 @@ create function :"dlq_schema".selects(fix :"dlq_schema".fix, event :"dlq_schema"
             event.own_cause_id,
             event.detail,
             null::timestamptz,
-            false
+            false,
+            null::timestamptz
         ):::"dlq_schema".death,
         event.cause_id);
 

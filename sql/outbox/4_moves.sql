@@ -414,6 +414,95 @@ as $$
     where :o_id = event and (:o_created_at) is not distinct from written_at
 $$;
 
+-- Empties payload and error of an event: in the ledger, in the archive, and in the outbox once it
+-- is delivered. The caller has locked the event, and has archived it if it is dead. Returns the
+-- number of rows and of deaths that it emptied, and of rows of the outbox that it left, because a
+-- worker still needs them.
+--
+-- The operator may execute it and may not write an error or a payload otherwise, so it has the
+-- rights of its owner. It therefore pins the search path, unlike the moves: a trigger of the
+-- application looks up names in the schema of the outbox.
+create or replace function :"dlq_schema".erase_event(
+    event :event_id_type,
+    now timestamptz,
+    out emptied bigint,
+    out kept bigint,
+    out deaths bigint
+) language plpgsql
+    security definer
+    set search_path = :"outbox_schema", pg_temp
+    set enable_seqscan = off
+as $$
+declare
+    stays_delivered boolean;
+begin
+    with erased as (
+        update :"outbox_schema".:"outbox_table" o
+        set :erasure
+        where (:o_id) = erase_event.event and coalesce((:o_delivered), false) and not (:is_erased)
+        returning coalesce((:o_delivered), false) as delivered
+    )
+    select count(*), coalesce(bool_and(delivered), true) into emptied, stays_delivered from erased;
+    if not stays_delivered then
+        raise exception 'By the mapping of this outbox, event % would no longer be delivered.',
+            erase_event.event
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = 'Let the condition `delivered` read another column than payload and error.';
+    end if;
+    select count(*) into kept
+    from :"outbox_schema".:"outbox_table" o
+    where (:o_id) = erase_event.event and not coalesce((:o_delivered), false) and not (:is_erased);
+    with erased as (
+        update :"dlq_schema".archived o
+        set :erasure
+        where (:o_id) = erase_event.event and not (:is_erased)
+        returning 1
+    )
+    select emptied + count(*) into emptied from erased;
+    -- The cause and the detail stay: they count deaths, and have no values of an event.
+    update :"dlq_schema".death d
+    set error = null, erased_at = erase_event.now
+    where d.event_id = erase_event.event and d.erased_at is null;
+    get diagnostics deaths = row_count;
+end
+$$;
+
+-- The columns of this schema that match one of these patterns, with the number of rows. Reads every
+-- column of every table whose type can hold a text, also those that later releases add.
+create or replace function :"dlq_schema".find_texts(patterns text[])
+    returns table (place text, rows bigint) language plpgsql stable
+as $$
+declare
+    given record;
+begin
+    for given in
+        select format('%s.%s', t.relname, a.attname) as name,
+            t.oid::regclass as relation,
+            format(
+                case when a.atttypid = 'bytea'::regtype
+                    then 'encode(t.%I, ''hex'')' else 't.%I::text' end,
+                a.attname) as value
+        from pg_catalog.pg_namespace n
+        join pg_catalog.pg_class t on t.relnamespace = n.oid
+        join pg_catalog.pg_attribute a on a.attrelid = t.oid
+        join pg_catalog.pg_type y on y.oid = a.atttypid
+        where n.nspname = :'dlq_schema'
+            and t.relkind in ('r', 'p')
+            and a.attnum > 0
+            and not a.attisdropped
+            -- Not booleans, times, time spans, numbers and ids.
+            and y.typcategory not in ('B', 'D', 'T', 'N')
+            and a.atttypid <> 'uuid'::regtype
+        order by 1
+    loop
+        return query execute format(
+            'select %L::text, count(*) from %s t where %s like any($1) having count(*) > 0',
+            given.name, given.relation, given.value)
+        using patterns;
+    end loop;
+end
+$$;
+
 -- The times of the days before that moment whose export was verified and still holds every death,
 -- also those that the ledger has purged since; neighbours are one range. A death that committed
 -- late makes its day incomplete until it is exported again.

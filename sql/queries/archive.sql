@@ -39,8 +39,8 @@ select count(*) as events from :"dlq_schema".dead_now where died_at < %(before)s
 
 -- name: restorable
 -- The next archived events of a selection, by keyset pagination: a page reads a bounded number of
--- rows. The cause, the ids or the archive itself lead. An event stays if the outbox has its id; a
--- discarded event is restored by its id only.
+-- rows. The cause, the ids or the archive itself lead. An event stays if the outbox has its id, or
+-- if it was erased; a discarded event is restored by its id only.
 with page as (
     select * from (
         (select d.id as death_id, d.died_at as at
@@ -67,6 +67,8 @@ with page as (
     select page.death_id, d.event_id, case
         when exists (
             select from :"dlq_schema".outbox o where o.id = d.event_id) then 'blocked'
+        -- A retry of an erased event would deliver an empty payload.
+        when d.erased_at is not null then 'erased'
         when %(event_ids)s::text[] is null and exists (
             select from :"dlq_schema".discard g where g.death_id = d.id) then 'discarded'
         else 'free' end as state
@@ -95,6 +97,7 @@ with page as (
 select coalesce((select array_agg(death_id order by death_id) from locked), '{}') as deaths,
     (select count(*) from judged where state = 'blocked') as blocked,
     (select count(*) from judged where state = 'discarded') as discarded,
+    (select count(*) from judged where state = 'erased') as erased,
     (select count(*) from judged where state = 'free') - (select count(*) from locked) as locked,
     count(*) as rows,
     max(at) as last_time,

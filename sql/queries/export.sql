@@ -43,7 +43,8 @@ select d.id as death_id,
     coalesce(
         d.event_created_at < '0001-01-01Z' or d.event_created_at >= '10000-01-01Z', false
     ) as created_at_is_far,
-    o.id is null and a.id is null as is_deleted
+    -- The data of an erased event is not lost by another export.
+    o.id is null and a.id is null and d.erased_at is null as is_deleted
 from :"dlq_schema".death d
 left join :"dlq_schema".outbox o
     on o.id = d.event_id and o.created_at is not distinct from d.event_created_at

@@ -285,6 +285,41 @@ def test_archive_purge_and_restore_run_over_http(serve: Serve, connection: Conne
     )
 
 
+def test_events_are_erased_by_id_and_by_text(api: httpx.Client, connection: Connection) -> None:
+    """A text needs `at_most`, as a filter does. The audit log keeps the ids, and no text."""
+    body = {"text": "A-1", "reason": "request of a customer"}
+    assert "at least 4 characters" in read_json(api.post("/api/erase", json=body), 400)["error"]
+    body["text"] = '"A-1"'
+    planned = read_json(api.post("/api/erase", json={**body, "dry_run": True}))
+    assert [event["event_id"] for event in planned["events"]] == [1, 2, 3]
+    refused = api.post("/api/erase", json={**body, "at_most": 2})
+    assert (refused.status_code, "would erase 3 events" in refused.json()["error"]) == (409, True)
+    assert read_audit_log(connection) == []
+    done = read_json(api.post("/api/erase", json={"event_ids": [1], "reason": "asked"}))
+    assert done == {
+        "events": [{"event_id": 1, "rows": 1, "kept": 0, "deaths": 1}],
+        "files": [],
+        "left": [],
+        "dry_run": False,
+    }
+    done = read_json(api.post("/api/erase", json=body))
+    assert [event["event_id"] for event in done["events"]] == [2, 3]
+    assert read_json(api.get("/api/dead-events/1"))["payload"] == {}
+    assert (
+        "no event 99"
+        in read_json(api.post("/api/erase", json={"event_ids": [99], "reason": "x"}), 404)["error"]
+    )
+    assert (
+        "nothing to erase" in read_json(api.post("/api/erase", json={"reason": "x"}), 400)["error"]
+    )
+    (filter_, *_) = connection.execute(
+        "select distinct filter from dlq.audit where kind = 'event.erase' order by 1"
+    ).fetchall()
+    assert filter_ == {"filter": {"event": "1"}}
+    restored = api.post("/api/archive/restore", json={"event_ids": [1], "reason": "x"})
+    assert (restored.status_code, "was erased" in restored.json()["error"]) == (409, True)
+
+
 def test_the_audit_log_is_read_in_pages(api: httpx.Client) -> None:
     for event in (1, 2, 3):
         read_json(api.post(f"/api/dead-events/{event}/retry", json={"reason": f"r{event}"}))

@@ -103,7 +103,8 @@ def test_restore_and_discard_undo_each_other(connection: Connection, dlq: Dlq) -
     )
     assert dlq("dead-events", "discard", "1", "--reason", "a test order")["events"] == 1
     assert dlq("archive", "restore", "--all", "--reason", "all of it") == {
-        "events": 1, "batches": 1, "blocked": 0, "discarded": 1, "locked": 0, "dry_run": False,
+        "events": 1, "batches": 1, "blocked": 0, "discarded": 1, "locked": 0, "erased": 0,
+        "dry_run": False,
     }  # fmt: skip
     assert dlq("archive", "restore", "1", "--reason", "a mistake")["events"] == 1
     with pytest.raises(NotFoundError, match="None of these events is archived as dead"):

@@ -285,8 +285,10 @@ SHAPES = {
         "blocked",
         "discarded",
         "locked",
+        "erased",
         "dry_run",
     },
+    "dlq erase --event 17 --reason x --dry-run": {"events", "files", "left", "dry_run"},
     "dlq archive purge --dry-run": {"events", "batches", "older_than_days", "dry_run"},
     "dlq causes list": {"causes", "next"},
     "dlq causes show v2-2": {"cause", "changes", "sample"},
@@ -345,9 +347,9 @@ def test_json_is_an_object_with_the_keys_that_scripts_rely_on(
     add_events(connection, 1, event_type="letter")
     kill(connection, "KeyError: 'stamp'", where="event_type = 'letter'")
     monkeypatch.setenv("DLQ_ALERT_URLS", "json://127.0.0.1:9/")
+    alone = {"migrate", "doctor", "adopt", "erase"}
     assert {name for name in commands() if name not in NO_ROWS - {"dlq migrate"}} == {
-        " ".join(line.split()[: 2 if line.split()[1] in {"migrate", "doctor", "adopt"} else 3])
-        for line in SHAPES
+        " ".join(line.split()[: 2 if line.split()[1] in alone else 3]) for line in SHAPES
     }
     for line, keys in SHAPES.items():
         ended = dlq(*line.split()[1:], "--json")

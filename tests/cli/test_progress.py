@@ -46,6 +46,10 @@ LONG_WORK = (
         "dead-events discard --all --reason x",
         ["Counting the events to discard: 3 events", "Discard: 3 events"],
     ),
+    (
+        "erase --event 1 --event 2 --reason x --dry-run",
+        ["Erase: 1 of 2 events", "Erase: 2 of 2 events"],
+    ),
     ("archive restore 1 2 3 --reason x --yes", ["Restore: 3 events"]),
     (
         "dead-events retry-batch 1 2 --reason x",

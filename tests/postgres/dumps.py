@@ -1,4 +1,4 @@
-"""Compares the schema of a database before and after a change, as pg_dump writes it."""
+"""Reads the schema or the data of a database as pg_dump writes them, to compare or to search."""
 
 import os
 import subprocess
@@ -11,15 +11,25 @@ from dlq_pipelines.postgres.embedded.programs import find_programs
 
 def dump_schema(database: Database) -> str:
     """Return the schema of a whole database as pg_dump writes it."""
+    # Newer versions guard the script with a random word.
+    text = _dump(database, "--schema-only")
+    return "\n".join(line for line in text.splitlines() if "restrict" not in line)
+
+
+def dump_data(database: Database) -> str:
+    """Return the rows of all tables of a whole database, one a line."""
+    return _dump(database, "--data-only")
+
+
+def _dump(database: Database, what: str) -> str:
     parts = conninfo_to_dict(database.url)
     options = ["-h", str(parts["host"]), "-U", str(parts["user"]), "-d", str(parts["dbname"])]
     port = ["-p", str(parts["port"])] if "port" in parts else []
     done = subprocess.run(
-        [str(find_programs() / "pg_dump"), "--schema-only", *options, *port],
+        [str(find_programs() / "pg_dump"), what, *options, *port],
         env=os.environ | {"PGPASSWORD": str(parts.get("password") or "")},
         capture_output=True,
         text=True,
         check=True,
     )
-    # Newer versions guard the script with a random word.
-    return "\n".join(line for line in done.stdout.splitlines() if "restrict" not in line)
+    return done.stdout

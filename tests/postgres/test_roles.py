@@ -30,6 +30,8 @@ from dlq_pipelines.causes.catalogue import (
 )
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
+from dlq_pipelines.erase import ErasureTerms, erase_events, list_erasable_events
+from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.exports.export import export_day, verify_day
 from dlq_pipelines.exports.target import open_local_target
 from dlq_pipelines.outbox.install import install_outbox
@@ -294,6 +296,30 @@ def list_rights(role: str, table: str, *, is_table: bool) -> set[str]:
     if role == "reader":
         return {"select"}
     return {"select"} if (role, table) == ("worker", "outbox_event") else set()
+
+
+def test_the_operator_may_erase_events_and_other_roles_may_not(
+    connection: Connection, urls: Urls
+) -> None:
+    """A dead one and a delivered one. The error says which role may."""
+    add_events(connection, 2, payload='{"mail": "a"}')
+    kill(connection, "boom at maria@example.org")
+    connection.execute("update outbox_event set status = 'done' where id = 2")
+    terms = ErasureTerms(UTC_ZONE, "exports", "reports")
+    for role in ("reader", "flagger", "worker"):
+        with (
+            Database(urls[role]).connect() as account,
+            pytest.raises(RefusedError, match=r"may not erase: permission denied.* operator"),
+        ):
+            erase_events(account, [1], terms=terms, audit=make_audit())
+    with Database(urls["operator"]).connect() as operator:
+        ids = list_erasable_events(operator, [1, 2], "maria@example.org")
+        done = erase_events(
+            operator, ids, terms=terms, audit=make_audit(), text="maria@example.org"
+        )
+        assert [(event.rows, event.deaths) for event in done.events] == [(1, 1), (1, 1)]
+        assert done.left == ()
+        assert operator.run("doctor.rights").fetchall() == []
 
 
 @pytest.mark.parametrize("role", ROLES)

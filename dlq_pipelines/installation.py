@@ -25,6 +25,7 @@ from dlq_pipelines.postgres.migrate import (
 )
 from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
 from dlq_pipelines.settings import Settings
+from dlq_pipelines.text import RedactTexts
 
 if TYPE_CHECKING:  # pyarrow takes half a second to import, which no other command should wait for
     from dlq_pipelines.alerts.alert import AlertPolicy
@@ -246,6 +247,7 @@ def build_alert_sender(settings: Settings) -> "Sender":
         routes,
         deaths.get_secret_value() if deaths else None,
         secret.get_secret_value() if secret else None,
+        build_redact_errors(settings),
     )
 
 
@@ -269,6 +271,7 @@ def build_alert_policy(settings: Settings) -> "AlertPolicy":
         settings.max_retries,
         settings.archive_retention_days,
         build_alert_sender(settings).routes,
+        build_redact_errors(settings),
     )
 
 
@@ -350,6 +353,17 @@ def build_erasure_terms(settings: Settings) -> "ErasureTerms":
     from dlq_pipelines.erase import ErasureTerms
 
     return ErasureTerms(settings.zone, get_exports_uri(settings), get_reports_uri(settings))
+
+
+def build_redact_errors(settings: Settings) -> RedactTexts:
+    """Return what hides the matches of `DLQ_EXPORT_REDACT_ERRORS` in errors, templates and details.
+
+    Raises:
+        DlqError: a redaction rule is invalid.
+    """
+    if not settings.export_redact_errors:
+        return list  # and pyarrow is not imported
+    return build_export_options(settings).redaction.redact_errors
 
 
 def build_export_options(settings: Settings) -> "ExportOptions":

@@ -136,8 +136,9 @@ class Settings(BaseSettings):
     )
     export_redact_errors: str = Field(
         default="",
-        description="Regular expressions (RE2), one per line. Each match in errors and templates "
-        "of exports and reports becomes [redacted].",
+        description="Regular expressions (RE2), one per line. Each match in errors, templates and "
+        "details becomes [redacted] in exports, reports, alerts and Dagster, and in the samples of "
+        "causes. Commands and routes for single events show them whole.",
     )
     export_hash_key: SecretStr | None = Field(
         default=None,

@@ -7,7 +7,7 @@ spreadsheets formulas. The templates escape HTML by themselves.
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -30,6 +30,9 @@ _JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s"\[\]{},:]+')
 _DEEPEST, _LONGEST_NUMBER = 100, 1_000
 _WIDEST_INDENT = 40
 _LINK_START = re.compile(r"(?i)(?<=://)|(?<=www)(?=\.)|(?<=@)|(?<=mailto:)|(?<=xmpp:)")
+
+# Hides parts of texts, such as secrets; returns as many texts, in their order.
+RedactTexts = Callable[[Sequence[str]], Sequence[str]]
 
 
 class RawJson:

@@ -17,6 +17,7 @@ from dlq_pipelines.audit import AuditContext, RunOptions, record_audit_entry
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.paging import decode_cursor, encode_cursor
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.text import RedactTexts
 from dlq_pipelines.validate import validate_positive
 
 # A finding that returns within this time continues the same alert. Without it a figure near its
@@ -92,6 +93,7 @@ class AlertPolicy:
         max_retries: number of retries after which an event is parked.
         archive_retention_days: days that archived events are kept; 0: without limit.
         routes: which channel receives which notices.
+        redact: hides parts of the titles and details of causes.
     """
 
     thresholds: Thresholds = Thresholds()  # noqa: RUF009 - frozen
@@ -99,6 +101,7 @@ class AlertPolicy:
     max_retries: int = 3
     archive_retention_days: int = 365
     routes: tuple[Route, ...] = ()
+    redact: RedactTexts = list
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,7 @@ def list_transitions(
         thresholds=policy.thresholds,
         max_retries=policy.max_retries,
         archive_retention_days=policy.archive_retention_days,
+        redact=policy.redact,
     )
     found = {finding.key: finding for finding in evaluate_rules(figures, policy.thresholds)}
     known = {

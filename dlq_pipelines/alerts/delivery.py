@@ -29,6 +29,7 @@ from dlq_pipelines.alerts.notify import (
 from dlq_pipelines.alerts.routes import Route, compute_channel_id, select_channels
 from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.text import RedactTexts
 
 # Longer than sending a message takes, so that no other run sends it at the same time.
 _LEASE = timedelta(seconds=4 * DEADLINE_SECONDS)
@@ -44,11 +45,12 @@ _BATCHES_PER_RUN = 25
 
 @dataclass(frozen=True)
 class Sender:
-    """The channels, and the secret that signs webhooks."""
+    """The channels, the secret that signs webhooks, and what hides parts of details of deaths."""
 
     routes: tuple[Route, ...] = ()
     deaths_url: str | None = field(default=None, repr=False)
     secret: str | None = field(default=None, repr=False)
+    redact: RedactTexts = list
 
     @property
     def urls(self) -> dict[str, str]:
@@ -227,7 +229,11 @@ def send_death_events(
         rows = connection.run("alert.queued_deaths", limit=DEATHS_PER_BATCH).fetchall()
         if not rows:
             break
-        events = [_build_death_event(row, source) for row in rows if row["event_id"] is not None]
+        events = [
+            _build_death_event(row, source, sender.redact)
+            for row in rows
+            if row["event_id"] is not None
+        ]
         send = partial(send_webhook, url, sender.secret or "", events, now=now)
         error = send_in_parallel({channel: send}, seconds=seconds)[channel] if events else None
         if error is None:
@@ -240,10 +246,12 @@ def send_death_events(
     return sent, error
 
 
-def _build_death_event(row: DictRow, source: str) -> dict[str, Any]:
-    """Return a death as a CloudEvent, without error and payload: exports redact those, this does
-    not.
+def _build_death_event(row: DictRow, source: str, redact: RedactTexts) -> dict[str, Any]:
+    """Return a death as a CloudEvent, without error and payload: the receiver has no need of them.
+
+    The detail is a part of the error.
     """
+    detail = row["detail"] and redact([row["detail"]])[0]
     names = (
         "event_id",
         "event_type",
@@ -260,7 +268,7 @@ def _build_death_event(row: DictRow, source: str) -> dict[str, Any]:
         source=source,
         subject=str(row["event_id"]),
         at=row["died_at"],
-        data={name: row[name] for name in names},
+        data={name: row[name] for name in names} | {"detail": detail},
     )
 
 

@@ -28,6 +28,7 @@ from dlq_pipelines.alerts.rules import (
     Thresholds,
 )
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.text import RedactTexts
 
 _log = logging.getLogger("dlq.alerts")
 # Timeout of each statement. All together stay below the 60 seconds of a sensor tick.
@@ -47,6 +48,7 @@ def read_alert_figures(
     thresholds: Thresholds,
     max_retries: int,
     archive_retention_days: int,
+    redact: RedactTexts = list,
 ) -> AlertFigures:
     """Read all figures, each statement within three seconds.
 
@@ -58,13 +60,18 @@ def read_alert_figures(
         thresholds: the bounds of the rules, which limit what is counted.
         max_retries: number of retries after which an event is parked.
         archive_retention_days: days that archived events are kept; 0: without limit.
+        redact: hides parts of the titles and details of causes, which come from errors.
     """
     connection.run("session.set_statement_timeout", timeout=_STATEMENT_TIMEOUT)
     muted = connection.fetch_one("alert.muted", now=now)["ids"]
     reader = _FigureReader(connection)
     counts = _count_events(reader, muted, now, thresholds, max_retries, archive_retention_days)
+    figures = _read_lists(reader, counts, muted)
     return replace(
-        _read_lists(reader, counts, muted),
+        figures,
+        new_causes=_redact_causes(figures.new_causes, redact),
+        new_details=_redact_causes(figures.new_details, redact),
+        regressed=_redact_causes(figures.regressed, redact),
         muted=frozenset(muted),
         timed_out=frozenset(reader.timed_out),
         cut=frozenset(reader.cut),
@@ -183,6 +190,14 @@ class _FigureReader:
 
 def _build_causes(rows: Iterable[DictRow]) -> tuple[AlertCause, ...]:
     return tuple(AlertCause(**row) for row in rows)
+
+
+def _redact_causes(causes: Sequence[AlertCause], redact: RedactTexts) -> tuple[AlertCause, ...]:
+    """Before the texts are cut: a pattern may not match half of a secret."""
+    return tuple(
+        replace(cause, title=redact([cause.title])[0], details=redact(cause.details))
+        for cause in causes
+    )
 
 
 def _build_halted_fixes(rows: Iterable[DictRow]) -> tuple[HaltedFix, ...]:

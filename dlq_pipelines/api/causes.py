@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from dlq_pipelines.api.auth import Admin, Reader
 from dlq_pipelines.api.filters import After, ChangeBody, Limit, validate_storable_text
-from dlq_pipelines.api.session import Outbox
+from dlq_pipelines.api.session import ApiSettings, Outbox
 from dlq_pipelines.causes.catalogue import (
     Cause,
     CauseChange,
@@ -28,6 +28,7 @@ from dlq_pipelines.causes.similar import (
     find_similar_causes,
     find_similar_groups,
 )
+from dlq_pipelines.installation import build_redact_errors
 from dlq_pipelines.validate import BIGINT_MAX
 
 router = APIRouter(prefix="/api/causes", tags=["causes"])
@@ -133,9 +134,12 @@ def post_undo(caller: Admin, body: UndoBody, outbox: Outbox) -> CauseChange:
 
 
 @router.get("/{cause}")
-def get_cause(_: Reader, cause: CauseId, outbox: Outbox) -> CauseDescription:
-    """Return a cause with its details, its changes and a sample."""
-    return describe_cause(outbox, cause)
+def get_cause(_: Reader, cause: CauseId, outbox: Outbox, settings: ApiSettings) -> CauseDescription:
+    """Return a cause with its details, its changes and a sample.
+
+    DLQ_EXPORT_REDACT_ERRORS applies to the sample.
+    """
+    return describe_cause(outbox, cause, redact=build_redact_errors(settings))
 
 
 @router.post("/{cause}/merge")

@@ -8,7 +8,7 @@ small update, and undoing it is exact. The audit log keeps the values before and
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -21,6 +21,7 @@ from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import build_merged_cause_error, build_unknown_cause_error
 from dlq_pipelines.paging import decode_cursor, encode_cursor
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.text import RedactTexts
 from dlq_pipelines.validate import validate_positive, validate_storable
 
 CauseTextColumn = Literal["name", "owner", "note"]
@@ -184,8 +185,33 @@ def get_cause(connection: Connection, cause_id: str) -> Cause:
     raise build_merged_cause_error(cause_id, row["merged_into"])
 
 
-def describe_cause(connection: Connection, cause_id: str) -> CauseDescription:
+def redact_causes(causes: Iterable[Cause], redact: RedactTexts) -> list[Cause]:
+    """Return causes whose templates and details hide what they should, and so their titles."""
+    return [
+        replace(
+            cause,
+            template=redact([cause.template])[0],
+            details=tuple(
+                replace(detail, detail=shown)
+                for detail, shown in zip(
+                    cause.details, redact([detail.detail for detail in cause.details]), strict=True
+                )
+            ),
+        )
+        for cause in causes
+    ]
+
+
+def describe_cause(
+    connection: Connection, cause_id: str, *, redact: RedactTexts = list
+) -> CauseDescription:
     """Return a cause with all its details, its changes and a sample.
+
+    Args:
+        connection: to the ledger.
+        cause_id: the cause.
+        redact: hides parts of the sample. Template and details are shown as they are stored,
+            because filters take them.
 
     Raises:
         NotFoundError: the cause does not exist.
@@ -197,7 +223,8 @@ def describe_cause(connection: Connection, cause_id: str) -> CauseDescription:
     return CauseDescription(
         cause,
         changes=[_build_change(row) for row in changes],
-        sample=None if latest is None else extract_excerpt(latest["error"] or ""),
+        # Before the cut: a pattern may not match half of a secret.
+        sample=None if latest is None else extract_excerpt(redact([latest["error"] or ""])[0]),
     )
 
 

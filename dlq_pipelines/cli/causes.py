@@ -84,12 +84,15 @@ def list_causes_command(
 def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE) -> None:
     """Show a cause with its details, its changes and a sample.
 
+    DLQ_EXPORT_REDACT_ERRORS applies to the sample.
+
     Example: `dlq causes show v2-3f9a0c6d2b7e4a51`
     """
     from dlq_pipelines.causes.catalogue import describe_cause
+    from dlq_pipelines.installation import build_redact_errors
 
-    with open_session() as (connection, _):
-        found = describe_cause(connection, cause)
+    with open_session() as (connection, settings):
+        found = describe_cause(connection, cause, redact=build_redact_errors(settings))
     if format is not OutputFormat.TABLE:
         print_record(asdict(found), format=format)
         return

@@ -7,7 +7,7 @@ from datetime import timedelta
 import dagster as dg
 
 from dlq_pipelines.alerts.rules import Severity
-from dlq_pipelines.causes.catalogue import Cause, list_causes
+from dlq_pipelines.causes.catalogue import Cause, list_causes, redact_causes
 from dlq_pipelines.causes.counts import count_causes, count_classified_deaths
 from dlq_pipelines.causes.similar import find_similar_causes, find_similar_groups
 from dlq_pipelines.causes.update import update_causes
@@ -16,6 +16,7 @@ from dlq_pipelines.defs.health import record_success_hook, report_check_result
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
 from dlq_pipelines.defs.tables import CAUSE, OUTBOX, describe_table
+from dlq_pipelines.installation import build_redact_errors
 from dlq_pipelines.outbox.reconcile import read_outbox_state
 from dlq_pipelines.retries.settle import list_inconsistent_stages, settle_retries
 from dlq_pipelines.settings import read_settings
@@ -83,7 +84,7 @@ def dead_event_causes(
         settled = settle_retries(
             connection, now=session.now, settle_seconds=settings.settle_timeout_seconds
         )
-        causes = list_causes(connection, limit=1000)
+        causes = redact_causes(list_causes(connection, limit=1000), build_redact_errors(settings))
         table = session.describe_table(settings.schema_name, "cause")
         table["dagster/row_count"] = count_causes(connection)
         rows = [

@@ -21,7 +21,7 @@ from dlq_pipelines.defs.resources import (
     is_run_in_progress,
 )
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.installation import build_fix_terms, resolve_rate
+from dlq_pipelines.installation import build_fix_terms, build_redact_errors, resolve_rate
 from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.retries.advance import AdvanceResult, advance_fix
 from dlq_pipelines.retries.fix import StageOutcomes, WaitStep
@@ -37,7 +37,7 @@ from dlq_pipelines.retries.fixes import (
 )
 from dlq_pipelines.retries.recall import RecallResult, recall_fix, recall_retries
 from dlq_pipelines.retries.retry import retry_selected, retry_within_lookahead
-from dlq_pipelines.text import escape_markdown, render_markdown_table
+from dlq_pipelines.text import RedactTexts, escape_markdown, render_markdown_table
 
 FIX_TAG = "dlq/fix"
 STAGE_TAG = "dlq/stage"
@@ -208,7 +208,8 @@ def retry_stage_op(
             terms=build_fix_terms(session.settings),
         )
         outcomes = get_stage_outcomes(session.connection, config.fix_id)
-    context.add_output_metadata(_build_step_metadata(result, outcomes))
+        redact = build_redact_errors(session.settings)
+    context.add_output_metadata(_build_step_metadata(result, outcomes, redact))
     context.log.info(
         f"Another run is advancing fix {result.fix.id}."
         if result.busy
@@ -218,9 +219,9 @@ def retry_stage_op(
 
 
 def _build_step_metadata(
-    result: AdvanceResult, outcomes: dict[int, StageOutcomes]
+    result: AdvanceResult, outcomes: dict[int, StageOutcomes], redact: RedactTexts
 ) -> dict[str, Any]:
-    """Return the progress of a fix, its next step, and the errors that ended it."""
+    """Return the progress of a fix, its next step, and the redacted errors that ended it."""
     header = (
         "stage",
         "size",
@@ -261,7 +262,9 @@ def _build_step_metadata(
         "stages": dg.MetadataValue.md(render_markdown_table(header, rows)),
     }
     if fix.evidence:
-        errors = [(e["events"], e["outcome"], e["before"], e["after"]) for e in fix.evidence]
+        errors = [
+            (e["events"], e["outcome"], *redact([e["before"], e["after"]])) for e in fix.evidence
+        ]
         metadata["errors"] = dg.MetadataValue.md(
             render_markdown_table(("events", "outcome", "before", "after"), errors)
         )

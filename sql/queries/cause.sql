@@ -415,14 +415,14 @@ from :"dlq_schema".cause c
 where c.id = %(id)s
 
 -- name: latest_error
--- The latest error of these causes that the ledger has. No cause keeps a copy, so the retention of
--- the ledger reaches every error.
+-- The latest error of these causes that the ledger has and that was not erased. No cause keeps a
+-- copy, so the retention of the ledger and `dlq erase` reach every error.
 select latest.error
 from unnest(%(ids)s::text[]) as member (cause_id)
 cross join lateral (
     select d.error, d.died_at, d.id
     from :"dlq_schema".death d
-    where d.cause_id = member.cause_id
+    where d.cause_id = member.cause_id and d.erased_at is null
     order by d.died_at desc, d.id desc
     limit 1
 ) latest

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from dlq_pipelines.alerts.rules import Severity, Thresholds
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.errors import NotFoundError
+from dlq_pipelines.exports.redact import parse_redaction
 from dlq_pipelines.postgres.connect import Connection, Database
 from tests.alerts.servers import Received, free_port, http_server, smtp_server
 from tests.rows import add_events, kill, one
@@ -492,6 +494,42 @@ def test_an_email_shows_hostile_text_without_links_mentions_or_markup(
                 "\u202e",
             ):
                 assert active not in text, (part.get_content_type(), active)
+
+
+def test_parts_of_errors_are_redacted_in_every_message(
+    connection: Connection, web: Received
+) -> None:
+    """In webhooks, in messages through Apprise, in e-mails, and in the list of alerts."""
+    redact = parse_redaction("", "post[a-z]+", None).redact_errors
+    add_events(connection, 2)
+    kill(connection, "KeyError: 'postcode'", where="id = 1")
+    kill(connection, "ValueError: the postman has no van", where="id = 2")
+    classify_deaths(connection, zone=ZoneInfo("UTC"), announce=True)
+    with smtp_server() as (port, accepted):
+        to = replace(
+            make_sender(
+                f"http://{web.host}/hook",
+                f"json://{web.host}/json",
+                f"mailto://localhost:{port}?smtp=127.0.0.1&mode=insecure"
+                "&from=dlq@example.com&to=ops@example.com",
+                deaths=f"http://{web.host}/deaths",
+            ),
+            redact=redact,
+        )
+        policy = AlertPolicy(Thresholds(), routes=to.routes, redact=redact)
+        assert len(evaluate_alerts(connection, now=NOW, policy=policy) or ()) == 2
+        assert set(deliver_messages(connection, to, now=NOW).values()) == {None}
+        assert send_death_events(connection, to, now=NOW) == (2, None)
+    (mail,) = (email.message_from_bytes(sent, policy=email.policy.default) for sent in accepted)
+    parts = [part.get_content() for part in mail.walk() if part.get_content_maintype() == "text"]
+    summaries = [alert.summary for alert in list_alerts(connection)]
+    texts = [*(body for _, body in web.requests), *parts, "\n".join(summaries)]
+    assert len(texts) >= 5
+    for text in texts:
+        assert "[redacted]" in text, text
+        assert "postcode" not in text
+        assert "postman" not in text
+    assert evaluate_alerts(connection, now=NOW, policy=policy) == []
 
 
 def test_neutralized_text_stays_readable() -> None:

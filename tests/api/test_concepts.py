@@ -77,6 +77,12 @@ def test_causes_are_listed_and_shown(api: httpx.Client, causes: dict[str, str]) 
     assert "no cause" in api.get("/api/causes/v2-nothing").json()["error"]
 
 
+def test_the_sample_of_a_cause_is_redacted(serve: Serve, causes: dict[str, str]) -> None:
+    client = serve(export_redact_errors="no answer")
+    shown = read_json(client.get(f"/api/causes/{causes['TimeoutError']}"))
+    assert shown["sample"] == "TimeoutError: [redacted]"
+
+
 @pytest.mark.parametrize(
     ("command", "argument", "column"),
     [("rename", "name", "name"), ("own", "owner", "owner"), ("note", "text", "note")],

@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.postgres.connect import Connection
 from tests.cli.conftest import Run, read_json
@@ -55,6 +57,21 @@ def test_details_are_shown_with_their_states_and_select_events(
     retried = dlq("dead-events", "retry-batch", "--detail", "sku", "--reason", "x", "--yes")
     assert "1 " in retried.out
     assert one(connection, "select array_agg(event_id) as ids from dlq.retry") == {"ids": [1]}
+
+
+def test_a_sample_is_redacted_before_it_is_cut(
+    dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token of 3,000 characters in the middle would be shown in two halves."""
+    monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", r"Bearer \S+")
+    error = f"AuthError: refused {'x' * 300}. Bearer {'s3cret' * 500} {'y' * 300}"
+    add_events(connection, 1)
+    kill(connection, error)
+    dlq("causes", "classify")
+    cause = compute_cause_id(error)
+    sample = read_json(dlq("causes", "show", cause, "--json"))["sample"]
+    assert sample == f"AuthError: refused {'x' * 300}. [redacted] {'y' * 300}"
+    assert "[redacted]" in dlq("causes", "show", cause).out
 
 
 def test_classify_marks_a_fixed_cause_that_died_again_as_regressed(

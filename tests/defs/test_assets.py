@@ -631,6 +631,40 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
         assert "TimeoutError" in step["errors"]
 
 
+def test_no_record_of_a_run_has_redacted_errors(
+    connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither metadata of assets, checks and runs nor logs: of causes, fixes, alerts, reports."""
+    monkeypatch.setenv("DLQ_EXPORT_REDACT_ERRORS", "answer\npost[a-z]+")
+    for error in ("KeyError: 'postcode'", "ValueError: the postman has no van"):
+        connection.execute(DIED, [1, error, DAYS[-1]])
+    ran = [job("classify_deaths"), _flag(job, dry_run=False, order="none")]
+    (request,) = _tick(instance).run_requests
+    ran.append(job("retry_stage", run_config=request.run_config, tags=request.tags))
+    connection.execute(
+        "update outbox_event set status = 'dead', last_error = $$KeyError: 'postcode'$$"
+        " where status = 'pending'"
+    )
+    connection.execute("update dlq.retry set due_at = now() - interval '1 second'")
+    (request,) = _tick(instance).run_requests
+    ran.append(job("retry_stage", run_config=request.run_config, tags=request.tags))
+    errors = _read_metadata(ran[-1])["errors"]
+    assert errors.count("redacted") == 2
+    ran += [job("classify_deaths"), job("send_alerts")]
+    assert "redacted" in _read_metadata(ran[-1])["alerts"]
+    ran.append(job("build_report", tags=_range(DAYS[0], DAYS[-1])))
+    assert all(result.success for result in ran)
+    for result in ran:
+        log = _read_log(instance, result)
+        assert "no answer" not in log
+        assert "postcode" not in log
+        assert "postman" not in log
+    (classified,) = ran[0].asset_materializations_for_node("dead_event_causes")
+    shown = {key: str(value.value) for key, value in classified.metadata.items()}
+    assert "redacted" in shown["causes"]
+    assert "redacted" in shown["details"]
+
+
 def test_named_events_are_retried_by_a_job(connection: Connection, job: Job) -> None:
     """A dry run by default; an invalid id is reported in one line."""
     config = {"event_ids": [1, 2, 99], "reason": "requested", "actor": "bob"}

@@ -145,10 +145,23 @@ class Settings(BaseSettings):
         min_length=16,
         description="Key of the rule `hash` (HMAC-SHA256). The same key gives the same hashes.",
     )
+    export_retention_days: int = Field(
+        default=0,
+        ge=0,
+        le=36500,
+        description="Days after which the files of an exported day are deleted; 0: never. The day "
+        "still counts as exported.",
+    )
     report_uri: SecretStr | None = Field(
         default=None,
         description="Target of reports: a folder, s3://bucket/prefix or gs://bucket/prefix; "
         "unset: `reports` in DLQ_HOME. DLQ_EXPORT_REDACT_ERRORS applies.",
+    )
+    report_retention_days: int = Field(
+        default=0,
+        ge=0,
+        le=36500,
+        description="Days after which the files of a day's report are deleted; 0: never.",
     )
     canary: int = Field(
         default=10, ge=1, le=5000, description="Events in the first stage of a fix."

@@ -21,7 +21,9 @@ from dlq_pipelines.defs.health import record_success_hook, report_check_result
 from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
 from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
 from dlq_pipelines.defs.tables import ARCHIVE, describe_table
+from dlq_pipelines.exports.purge import FilePurgeResult, purge_export_files
 from dlq_pipelines.outbox.reconcile import reconcile_events
+from dlq_pipelines.reports.purge import purge_report_files
 from dlq_pipelines.settings import read_settings
 from dlq_pipelines.validate import validate_not_negative
 
@@ -133,15 +135,16 @@ def _count_purged_within_a_week(session: Session) -> int:
 def archive_purge(
     context: dg.AssetExecutionContext, config: PurgeConfig, outbox: OutboxResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
-    """Deletes archived events and deaths that are **past their retention**.
+    """Deletes archived events, deaths and files that are **past their retention**.
 
-    `DLQ_ARCHIVE_RETENTION_DAYS` applies to the archive, `DLQ_LEDGER_RETENTION_DAYS` to the ledger.
-    The ids of deleted events stay known, and the daily rollup is kept permanently.
+    `DLQ_ARCHIVE_RETENTION_DAYS` applies to the archive, `DLQ_LEDGER_RETENTION_DAYS` to the ledger,
+    `DLQ_EXPORT_RETENTION_DAYS` and `DLQ_REPORT_RETENTION_DAYS` to files. The ids of deleted events
+    stay known, days without files still count as exported, and the daily rollup is kept.
 
     - **When:** on Sundays at 04:00, with `dry_run: false`. By hand it is a dry run by default.
-    - **Changes:** **permanently** deletes rows of the archive and of the ledger, with one
-      audit entry for each batch.
-    - **Rerun:** at any time: it deletes the remaining rows. Deleted rows cannot be restored.
+    - **Changes:** **permanently** deletes rows of the archive and of the ledger, and files of
+      exports and reports, with one audit entry for each batch and for each day.
+    - **Rerun:** at any time: it deletes what is left. Deleted rows cannot be restored.
     """
     with outbox.session() as session:
         settings, connection = session.settings, session.connection
@@ -154,14 +157,44 @@ def archive_purge(
         if settings.ledger_retention_days:
             before = audit.now - timedelta(days=settings.ledger_retention_days)
             deaths = purge_deaths(connection, before=before, audit=audit, options=options)
+        exports, reports = _purge_files(session, audit, options)
         return dg.MaterializeResult(
             metadata=_build_table_metadata(session)
             | {
                 "events_purged": events.events,
                 "deaths_purged": deaths.events,
+                "export_files_deleted": exports.files,
+                "report_files_deleted": reports.files,
                 "dry_run": config.dry_run,
             }
         )
+
+
+def _purge_files(
+    session: Session, audit: AuditContext, options: RunOptions
+) -> tuple[FilePurgeResult, FilePurgeResult]:
+    """Delete the files of exports and of reports that are past their retention."""
+    settings, connection = session.settings, session.connection
+    today = audit.now.astimezone(settings.zone).date()
+    exports = reports = FilePurgeResult(0, 0)
+    if settings.export_retention_days:
+        exports = purge_export_files(
+            connection,
+            before=today - timedelta(days=settings.export_retention_days),
+            target=session.exports_target,
+            audit=audit,
+            options=options,
+        )
+    if settings.report_retention_days:
+        reports = purge_report_files(
+            connection,
+            before=today - timedelta(days=settings.report_retention_days),
+            zone=settings.zone,
+            target=session.reports_target,
+            audit=audit,
+            options=options,
+        )
+    return exports, reports
 
 
 @dg.asset_check(asset=dead_event_archive, description=describe_check("no_event_is_missing"))
@@ -227,12 +260,12 @@ purge_job = dg.define_asset_job(
     "purge_archive",
     selection=dg.AssetSelection.assets(archive_purge),
     description=describe_definition(
-        "**Permanently** deletes archived events past `DLQ_ARCHIVE_RETENTION_DAYS` and deaths "
-        "past `DLQ_LEDGER_RETENTION_DAYS`.",
+        "**Permanently** deletes archived events past `DLQ_ARCHIVE_RETENTION_DAYS`, deaths past "
+        "`DLQ_LEDGER_RETENTION_DAYS`, and files past the retention of exports and reports.",
         when="On Sundays at 04:00, by `purge_weekly`. Launched by hand it is a dry run, unless "
         "`dry_run` is false.",
-        changes="The archive, `dlq.death` and `dlq.audit`.",
-        rerun="Re-execute it with the same configuration: it deletes the remaining rows.",
+        changes="The archive, `dlq.death`, `dlq.audit`, and files of exports and reports.",
+        rerun="Re-execute it with the same configuration: it deletes what is left.",
     ),
     owners=OWNERS,
     hooks={record_success_hook},
@@ -247,10 +280,10 @@ purge_schedule = dg.ScheduleDefinition(
     default_status=SCHEDULES_START,
     owners=OWNERS,
     description=describe_automation(
-        "Starts purge_archive with dry_run: false, which permanently deletes rows past their "
-        "retention.",
+        "Starts purge_archive with dry_run: false, which permanently deletes rows and files past "
+        "their retention.",
         when="On Sundays at 04:00 in DLQ_TIMEZONE.",
-        changes="The archive and the ledger of deaths; dlq.audit keeps the number of rows.",
+        changes="The archive, the ledger of deaths, and files; dlq.audit keeps their numbers.",
         rerun="A missed tick can wait for next Sunday; launch purge_archive with dry_run: false to "
         "purge now.",
     ),

@@ -57,6 +57,7 @@ REPORT_DAY: tuple[Column, ...] = (
     ("figures", "jsonb", False, "Figures that the list of reports shows."),
     ("files", "jsonb", False, "Name, size in bytes and SHA-256 of each file."),
     ("built_at", _TIME, False, "When the report was last built."),
+    ("deleted_at", _TIME, True, "When the retention deleted its files."),
 )
 
 

@@ -136,7 +136,7 @@ def export_day(
         with _lock_day(connection, day):
             _require_same_record(connection, day, files, now)
             _publish_files(target, staging, day, options)
-    folder = target.place(_get_folder(day).rstrip("/"))
+    folder = target.place(_get_folder(day.date).rstrip("/"))
     return ExportResult(day.date, folder, **vars(rows), files=tuple(files))
 
 
@@ -283,7 +283,7 @@ def _require_no_loss(day: Day, rows: int, losses: StreamLosses, replaced: int | 
             f"{day.date} is exported, and some of its events were deleted since, here or by the "
             "application: another export would hold less.",
             "Keep the existing files; or, to export what is left, move them away "
-            f"({', '.join(_list_possible_files(day))}) and export the day again.",
+            f"({', '.join(list_possible_files(day.date))}) and export the day again.",
         )
 
 
@@ -293,24 +293,25 @@ def _count_replaced_deaths(connection: Connection, target: Target, day: Day) -> 
     The manifest may be missing if an export broke off. Each of the other files is complete.
     """
     recorded = connection.run("export.recorded_day", day=day.date).fetchone()
-    if recorded is None or not any(target.has(name) for name in _list_possible_files(day)):
+    if recorded is None or not any(target.has(name) for name in list_possible_files(day.date)):
         return None
     return int(recorded["rows"] + recorded["purged"])
 
 
-def _get_folder(day: Day) -> str:
-    return f"died_on={day.date}/"
+def _get_folder(day: date) -> str:
+    return f"died_on={day}/"
 
 
-def _get_file_name(day: Day, format: ExportFormat) -> str:
-    return f"{_FORMAT_FOLDER[format]}{_get_folder(day)}part-00000.{get_suffix(format)}"
-
-
-def _list_possible_files(day: Day) -> list[str]:
+def list_possible_files(day: date) -> list[str]:
+    """Return the names of the files that an export of a day can write, the manifest first."""
     return [
         _get_folder(day) + MANIFEST,
         *(_get_file_name(day, format) for format in ExportFormat),
     ]
+
+
+def _get_file_name(day: date, format: ExportFormat) -> str:
+    return f"{_FORMAT_FOLDER[format]}{_get_folder(day)}part-00000.{get_suffix(format)}"
 
 
 def _stage_files(
@@ -338,10 +339,11 @@ def _stage_files(
         for writer in writers:
             writer.close(build_file_metadata(day, rows, options))
     files = [
-        measure_file(staging / format, _get_file_name(day, format)) for format in options.formats
+        measure_file(staging / format, _get_file_name(day.date, format))
+        for format in options.formats
     ]
     (staging / MANIFEST).write_bytes(build_manifest(day, rows, files, options, schema))
-    return rows, [*files, measure_file(staging / MANIFEST, _get_folder(day) + MANIFEST)]
+    return rows, [*files, measure_file(staging / MANIFEST, _get_folder(day.date) + MANIFEST)]
 
 
 def _write_files(
@@ -397,13 +399,13 @@ def _record_export(
 
 def _publish_files(target: Target, staging: Path, day: Day, options: ExportOptions) -> None:
     """Move the files to their places. The manifest is absent while files of two exports mix."""
-    target.remove(_get_folder(day) + MANIFEST)
+    target.remove(_get_folder(day.date) + MANIFEST)
     for format in ExportFormat:
         if format in options.formats:
-            target.put(staging / format, _get_file_name(day, format))
+            target.put(staging / format, _get_file_name(day.date, format))
         else:
-            target.remove(_get_file_name(day, format))
-    target.put(staging / MANIFEST, _get_folder(day) + MANIFEST)
+            target.remove(_get_file_name(day.date, format))
+    target.put(staging / MANIFEST, _get_folder(day.date) + MANIFEST)
 
 
 def _compare_file(

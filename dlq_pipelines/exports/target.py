@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -91,6 +91,12 @@ class Target:
         self._files.delete_file(self._path(name))
         if self.local is not None:
             _sync((self.local / name).parent)
+
+    def remove_empty_folder(self, name: str) -> None:
+        """Delete a local folder if nothing is in it. An object store has no folders."""
+        if self.local is not None:
+            with suppress(OSError):
+                (self.local / name).rmdir()
 
     def has(self, name: str) -> bool:
         """Whether the file exists."""

@@ -61,8 +61,19 @@ def publish_report(
             for file in files:
                 target.put(file, file.name)
             _put_missing_pages(connection, target, staging, day, zone)
-            index = render_index_page(list_reports(connection), zone)
-            target.put(_write_file(staging, _INDEX_FILE, index), _INDEX_FILE)
+            put_index(connection, target, staging, zone)
+
+
+def put_index(connection: Connection, target: Target, staging: Path, zone: ZoneInfo) -> None:
+    """Write the list of all recorded reports."""
+    index = render_index_page(list_reports(connection), zone)
+    target.put(_write_file(staging, _INDEX_FILE, index), _INDEX_FILE)
+
+
+def put_missing_page(target: Target, staging: Path, day: date, zone: ZoneInfo) -> None:
+    """Write the page that says that a day has no report."""
+    name = get_report_file_name(day)
+    target.put(_write_file(staging, name, render_missing_page(day, zone)), name)
 
 
 def locate_report_files(target: Target, day: date, suffixes: Iterable[str]) -> dict[str, str]:
@@ -176,4 +187,4 @@ def _put_missing_pages(
         name = get_report_file_name(neighbor)
         is_recorded = connection.fetch_one("report.is_recorded", day=neighbor)["is_recorded"]
         if not is_recorded and not target.has(name):
-            target.put(_write_file(staging, name, render_missing_page(neighbor, zone)), name)
+            put_missing_page(target, staging, neighbor, zone)

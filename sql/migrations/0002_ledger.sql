@@ -570,7 +570,10 @@ create table :"dlq_schema".export_day (
     -- When the files were read again and found complete; null: not verified.
     verified_at timestamptz,
     -- Deaths of the day that were purged from the ledger since.
-    purged      bigint      not null default 0
+    purged      bigint      not null default 0,
+    -- When the retention deleted the files. The day still counts as exported: its events were
+    -- handed over, and another export would only bring the files back.
+    deleted_at  timestamptz
 );
 comment on table :"dlq_schema".export_day
     is 'The export of each day: its bounds, and its files with sizes and checksums.';
@@ -580,6 +583,7 @@ create table :"dlq_schema".report_day (
     headline  text        not null,
     figures   jsonb       not null,  -- the figures that the list of reports shows
     files     jsonb       not null,  -- [{name, bytes, sha256}]
-    built_at  timestamptz not null
+    built_at  timestamptz not null,
+    deleted_at timestamptz           -- when the retention deleted the files
 );
 comment on table :"dlq_schema".report_day is 'The last report that was built for each day.';

@@ -124,12 +124,16 @@ join :"dlq_schema".export_day x
     on died.died_at >= x.starts_at
     and died.died_at < x.ends_at
     and x.exported_at < died.erased_at
+    and x.deleted_at is null
 cross join jsonb_array_elements(x.files) as file
 where file ->> 'name' not like '%%.json'
 union
 select 'report', file ->> 'name'
 from reported
-join :"dlq_schema".report_day r on r.day = reported.day and r.built_at < reported.erased_at
+join :"dlq_schema".report_day r
+    on r.day = reported.day
+    and r.built_at < reported.erased_at
+    and r.deleted_at is null
 cross join jsonb_array_elements(r.files) as file
 order by kind, name
 

@@ -109,7 +109,8 @@ set starts_at = excluded.starts_at,
     files = excluded.files,
     exported_at = excluded.exported_at,
     verified_at = null,
-    purged = 0
+    purged = 0,
+    deleted_at = null
 
 -- name: record_verified
 -- Records when the files were last sound; null if they were not. Ignores a later export.
@@ -121,6 +122,16 @@ where day = %(day)s and exported_at = %(exported_at)s
 select day, rows, purged, first_id, last_id, files, exported_at
 from :"dlq_schema".export_day
 where day = %(day)s
+
+-- name: expired_days
+-- Days before that day whose files were not deleted, the oldest first: all, or one day.
+select day, files
+from :"dlq_schema".export_day
+where day < %(before)s and deleted_at is null and (%(day)s::date is null or day = %(day)s)
+order by day
+
+-- name: record_deleted
+update :"dlq_schema".export_day set deleted_at = %(now)s where day = %(day)s
 
 -- name: missing_days
 -- The days that have no sound export and need one: an event died, or an earlier day was exported,

@@ -4,7 +4,7 @@
 
 -- name: rows
 -- Number of days that have a report.
-select count(*) as rows from :"dlq_schema".report_day
+select count(*) as rows from :"dlq_schema".report_day where deleted_at is null
 
 -- name: memory
 -- Lets a day of a million deaths be hashed in memory. Compilation (JIT) costs more than it saves.
@@ -516,22 +516,42 @@ on conflict (day) do update
 set headline = excluded.headline,
     figures = excluded.figures,
     files = excluded.files,
-    built_at = excluded.built_at
+    built_at = excluded.built_at,
+    deleted_at = null
 
 -- name: recorded
 -- Days that have a report, the last first: all, one day, or days before another one.
 select day, headline, figures, files
 from :"dlq_schema".report_day
-where (%(day)s::date is null or day = %(day)s) and (%(before)s::date is null or day < %(before)s)
+where deleted_at is null
+    and (%(day)s::date is null or day = %(day)s)
+    and (%(before)s::date is null or day < %(before)s)
 order by day desc
 limit %(limit)s
 
 -- name: is_recorded
-select exists (select from :"dlq_schema".report_day where day = %(day)s) as is_recorded
+select exists (
+    select from :"dlq_schema".report_day where day = %(day)s and deleted_at is null
+) as is_recorded
+
+-- name: expired_days
+-- Days before that day whose files were not deleted, the oldest first: all, or one day.
+select day, files
+from :"dlq_schema".report_day
+where day < %(before)s and deleted_at is null and (%(day)s::date is null or day = %(day)s)
+order by day
+
+-- name: record_deleted
+update :"dlq_schema".report_day set deleted_at = %(now)s where day = %(day)s
+
+-- name: is_deleted
+select exists (
+    select from :"dlq_schema".report_day where day = %(day)s and deleted_at is not null
+) as is_deleted
 
 -- name: missing_days
 -- The days that need a report and have none. A day needs a report if an event died on it, or if an
--- earlier day has one.
+-- earlier day has one. A day whose files the retention deleted needs none again.
 select wanted.day
 from unnest(%(days)s::date[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
     as wanted (day, start, until)

@@ -182,7 +182,7 @@ def test_the_catalog_is_full_before_any_run(
             reports,
             ["pandas", "postgres"],
             "dead_letters",
-            5,
+            6,
             True,
         ],
         "dead_event_archive": [

@@ -135,6 +135,7 @@ def test_an_event_that_a_worker_may_take_keeps_its_payload(outbox: ShapedOutbox)
     retry_event(connection, id_, audit=make_audit())
     assert erase(connection, id_).events == (ErasedEvent(id_, rows=0, kept=1, deaths=1),)
     assert MAIL in str(outbox.read_row(personal)["payload"])
+    assert one(connection, "select count(row_before) as n from dlq.retry") == {"n": 0}
     if outbox.shape.deletes_delivered:
         outbox.give_up([personal], ERROR)
         assert erase(connection, id_).events == (ErasedEvent(id_, rows=1, kept=0, deaths=1),)

@@ -61,10 +61,12 @@ from :"dlq_schema".erase_event(
     (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1], %(now)s)
 
 -- name: payloads
+-- Payloads before an edit, and what a release overwrote, such as the error of an outbox that clears
+-- it. So a released event that was erased is not recalled: it stays with its worker.
 update :"dlq_schema".retry
-set payload_before = null
+set payload_before = null, row_before = null
 where event_id = (:"dlq_schema".event_ids(array[%(event_id)s::text]))[1]
-    and payload_before is not null
+    and (payload_before is not null or row_before is not null)
 
 -- name: evidence
 -- Errors in the evidence of halted fixes. By `erased_at` older reports are found.

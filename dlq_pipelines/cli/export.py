@@ -1,6 +1,7 @@
 """`dlq dead-events export`: write selected deaths to one file."""
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,11 +71,11 @@ def export_deaths_command(
     from dlq_pipelines.installation import build_export_options, find_database
     from dlq_pipelines.settings import ExportFormat
 
-    if json and output == _STDOUT:
-        raise ValueError("--json describes a file, not the standard output. Pass --output FILE.")
+    if json and (output == _STDOUT or _is_stream(output)):
+        raise ValueError("--json describes a file, not a stream. Pass --output FILE.")
     with (
         open_session() as (connection, settings),
-        _open_atomically(output, format) as file,
+        _open_output(output, format) as file,
         show_progress("Reading", "death") as report,
     ):
         selection = Selection.build(filters, settings.zone, ids, default_all=True)
@@ -107,8 +108,11 @@ def _print_file_description(file: str, rows: int, *, json: bool) -> None:
 
 
 @contextmanager
-def _open_atomically(output: str, format: DownloadFormat) -> Iterator[BinaryIO]:
-    """Yield the file to write. It gets its name once complete; an error leaves the old file."""
+def _open_output(output: str, format: DownloadFormat) -> Iterator[BinaryIO]:
+    """Yield the file to write. It gets its name once complete; an error leaves the old file.
+
+    A fifo and a character device, such as /dev/null, are written to and never replaced.
+    """
     if output == _STDOUT:
         if format is DownloadFormat.PARQUET and sys.stdout.isatty():
             raise ValueError(
@@ -117,7 +121,11 @@ def _open_atomically(output: str, format: DownloadFormat) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    place = Path(output)
+    if _is_stream(output):
+        with Path(output).open("wb") as stream:
+            yield stream
+        return
+    place = Path(output).resolve()  # a symbolic link stays, and its target gets the new file
     unfinished = place.with_name(f".{place.name}-{os.getpid()}")
     try:
         with unfinished.open("xb") as file:
@@ -132,3 +140,21 @@ def _open_atomically(output: str, format: DownloadFormat) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # it was renamed or never created
             unfinished.unlink()
+
+
+def _is_stream(output: str) -> bool:
+    """Whether a file is a fifo or a character device, also behind a symbolic link.
+
+    Raises:
+        ValueError: it is neither that nor a file that can be replaced.
+    """
+    try:
+        mode = Path(output).stat().st_mode
+    except OSError:
+        return False  # new, or unreadable: the system says so when the file is opened
+    if stat.S_ISREG(mode):
+        return False
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        return True
+    kind = "a folder" if stat.S_ISDIR(mode) else "a socket or a block device"
+    raise ValueError(f"{sanitize_line(output, 500)} is {kind}: pass --output FILE.")

@@ -5,9 +5,11 @@ import hashlib
 import io
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -186,6 +188,42 @@ def test_an_interrupted_export_leaves_the_old_file(
     assert (done.returncode, b"a table was locked" in done.stderr) == (1, True)
     assert (tmp_path / "deaths.json").read_text() == "old"
     assert [path.name for path in tmp_path.glob(".deaths*")] == []
+
+
+def test_only_a_regular_file_is_replaced(run: Run, tmp_path: Path) -> None:
+    """A fifo and a device are written to, a symbolic link keeps pointing to its file."""
+    (tmp_path / "deaths.json").write_text("old")
+    (tmp_path / "latest").symlink_to("deaths.json")
+    assert run("--output", "latest").returncode == 0
+    assert (tmp_path / "latest").readlink() == Path("deaths.json")
+    assert len((tmp_path / "deaths.json").read_text().splitlines()) == 5
+
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit((tmp_path / "pipe").read_bytes)
+        assert run("--output", "pipe").returncode == 0
+        assert len(reading.result(60).splitlines()) == 5
+    assert stat.S_ISFIFO((tmp_path / "pipe").lstat().st_mode)
+
+    done = run("--output", "pipe", "--json")
+    assert (done.returncode, b"not a stream" in done.stderr) == (2, True)
+    done = run("--output", ".")
+    assert (done.returncode, b". is a folder" in done.stderr) == (2, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root creates device nodes")
+def test_a_device_is_never_replaced(run: Run, tmp_path: Path) -> None:
+    """The numbers are those of /dev/null and /dev/full, in the test's own folder."""
+    for name, minor in (("null", 3), ("full", 7)):
+        try:
+            os.mknod(tmp_path / name, stat.S_IFCHR | 0o600, os.makedev(1, minor))
+        except PermissionError:
+            pytest.skip("this container may not create device nodes")
+    assert run("--output", "null").returncode == 0
+    done = run("--output", "full")
+    assert (done.returncode, b"No space left on device" in done.stderr) == (1, True)
+    for name in ("null", "full"):
+        assert stat.S_ISCHR((tmp_path / name).lstat().st_mode)
 
 
 @pytest.mark.usefixtures("run")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 
-from dlq_pipelines.day import CATCH_UP_DAYS, compute_midnight, convert_to_zone
+from dlq_pipelines.day import CATCH_UP_DAYS, Day, compute_midnight, convert_to_zone
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import find_database, get_dagster_database_url
 from dlq_pipelines.outbox.inspect import inspect_session
@@ -267,7 +267,7 @@ def _check_backlog(connection: Connection, settings: Settings, now: datetime) ->
 
 
 def _check_exports(connection: Connection, settings: Settings, now: datetime) -> CheckResult:
-    """Find deaths from before the first schedule, or from an outage longer than its catch-up."""
+    """Find deaths that no schedule exports, and days whose files the schedule will replace."""
     name = "exports"
     if not settings.archive_requires_export:
         return CheckResult(name, True, "the archive does not wait for exports")
@@ -277,7 +277,7 @@ def _check_exports(connection: Connection, settings: Settings, now: datetime) ->
     before = compute_midnight(first_scheduled, settings.zone)
     unexported = connection.fetch_one("doctor.unexported", before=before)
     if not unexported["events"]:
-        return CheckResult(name, True, "the schedules export every day with dead events")
+        return _check_exported_days(connection, settings, today)
     first, last = (
         convert_to_zone(unexported[end], settings.zone).date() for end in ("first", "last")
     )
@@ -287,6 +287,29 @@ def _check_exports(connection: Connection, settings: Settings, now: datetime) ->
         f"{first_scheduled}"
     )
     return CheckResult(name, False, found, _write_export_command(settings, first, last, start))
+
+
+def _check_exported_days(connection: Connection, settings: Settings, today: date) -> CheckResult:
+    """Find exported days with a death that was recorded since, or with other bounds now."""
+    from dlq_pipelines.exports.export import list_days_without_export
+
+    recorded = {row["day"] for row in connection.run("export.recorded_days")}
+    start = min(recorded, default=today)
+    days = [
+        Day.of(start + timedelta(days=number), settings.zone)
+        for number in range((today - start).days)
+    ]
+    differing = [day for day in list_days_without_export(connection, days) if day in recorded]
+    if not differing:
+        return CheckResult("exports", True, "the schedules export every day with dead events")
+    found = (
+        f"{format_count(len(differing), 'exported day')} from {differing[0]} to {differing[-1]} "
+        "must be exported again: a death was recorded since, or DLQ_TIMEZONE was changed. The "
+        "schedule export_daily does it at 00:30"
+    )
+    first_partition = date.fromisoformat(settings.partitions_start)
+    command = _write_export_command(settings, differing[0], differing[-1], first_partition)
+    return CheckResult("exports", False, found, command)
 
 
 def _write_export_command(settings: Settings, first: date, last: date, start: date) -> str:

@@ -72,7 +72,8 @@ def dead_event_export(
     day is refused until it has ended and all of its deaths have a cause, and while another run
     exports it.
 
-    - **When:** at 00:30 for the day before, and for missed days of the last two weeks.
+    - **When:** at 00:30 for the day before, for missed days of the last two weeks, and for days
+      with a death that was recorded since, or with other bounds by `DLQ_TIMEZONE`.
     - **Changes:** the day's files and its row in `dlq.export_day`; no event.
     - **Rerun:** any day, or a backfill of any range in one run: files are replaced, and a refused
       day stops no other day.
@@ -132,8 +133,8 @@ export_schedule = build_daily_schedule(
     cron="30 0 * * *",
     list_missing=list_days_without_export,
     description=describe_automation(
-        "Exports the day that ended at midnight, and the days of the last two weeks that have no "
-        "verified export.",
+        "Exports the day that ended at midnight, the days of the last two weeks that have no "
+        "verified export, and earlier days whose files are not right any more.",
         when="At 00:30 in DLQ_TIMEZONE, one run for each day.",
         changes="The files of these days, and their rows in dlq.export_day.",
         rerun="The next tick catches up after a missed one; backfill dead_event_export for older "

@@ -8,7 +8,7 @@ import dagster as dg
 import psycopg
 
 from dlq_pipelines.alerts.jobs import record_job_success
-from dlq_pipelines.day import CATCH_UP_DAYS, Day
+from dlq_pipelines.day import Day
 from dlq_pipelines.defs.collect import map_daily_assets
 from dlq_pipelines.defs.health import report_check_result
 from dlq_pipelines.defs.resources import OWNERS, OutboxResource, Session, get_utc_now
@@ -55,7 +55,7 @@ def build_daily_schedule(
         job: of an asset with daily partitions.
         name: of the schedule.
         cron: when, by the clock in `DLQ_TIMEZONE`.
-        list_missing: returns the days that still have to be done.
+        list_missing: of all past days, returns those that still have to be done.
         description: for the UI.
     """
 
@@ -63,7 +63,7 @@ def build_daily_schedule(
         context: dg.ScheduleEvaluationContext, outbox: OutboxResource
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         at = context.scheduled_execution_time
-        days = DAYS.get_partition_keys(current_time=at)[-CATCH_UP_DAYS:]
+        days = DAYS.get_partition_keys(current_time=at)
         if not days:
             yield dg.SkipReason("No day has ended yet.")
         for day in [*_read_missing_days(outbox, list_missing, days[:-1]), *days[-1:]]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg.rows import DictRow
 
-from dlq_pipelines.day import Day
+from dlq_pipelines.day import CATCH_UP_DAYS, Day
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.exports.formats import (
     ExportWriter,
@@ -183,15 +183,22 @@ def verify_day(connection: Connection, *, day: Day, target: Target, now: datetim
 
 
 def list_days_without_export(connection: Connection, days: Sequence[Day]) -> list[date]:
-    """Return the days that need an export and have no verified one.
+    """Return the days that need an export and have no verified one that holds all of their deaths.
 
-    A day needs an export if an event died on it, or if an earlier day was exported.
+    The last two weeks need one if an event died on them, or if an earlier day was exported. An
+    older day needs another one if a death of it was recorded since, or if `DLQ_TIMEZONE` was
+    changed, so that the day has other bounds.
+
+    Args:
+        connection: in autocommit mode.
+        days: all days until now, in their order.
     """
     rows = connection.run(
         "export.missing_days",
         days=[day.date for day in days],
         starts=[day.start for day in days],
         ends=[day.until for day in days],
+        recent=[place >= len(days) - CATCH_UP_DAYS for place in range(len(days))],
     )
     return [row["day"] for row in rows]
 
@@ -295,6 +302,12 @@ def _count_replaced_deaths(connection: Connection, target: Target, day: Day) -> 
     recorded = connection.run("export.recorded_day", day=day.date).fetchone()
     if recorded is None or not any(target.has(name) for name in list_possible_files(day.date)):
         return None
+    start, until = recorded["starts_at"], recorded["ends_at"]
+    if (start, until) != (day.start, day.until):
+        # Files of another time zone. Nothing is lost if the ledger still has all of their deaths.
+        kept = connection.fetch_one("export.count_day", start=start, until=until)["deaths"]
+        if kept >= recorded["rows"]:
+            return 0
     return int(recorded["rows"] + recorded["purged"])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 
-from dlq_pipelines.day import Day
+from dlq_pipelines.day import CATCH_UP_DAYS, Day
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.figures import ReportFigures
 
@@ -32,10 +32,15 @@ def find_total_differences(connection: Connection, figures: ReportFigures) -> li
 
 
 def list_days_without_report(connection: Connection, days: Sequence[Day]) -> list[date]:
-    """Return the days that need a report and have none.
+    """Return the days of the last two weeks that need a report and have none.
 
     A day needs a report if an event died on it, or if an earlier day has one.
+
+    Args:
+        connection: in autocommit mode.
+        days: all days until now, in their order.
     """
+    days = days[-CATCH_UP_DAYS:]
     rows = connection.run(
         "report.missing_days",
         days=[day.date for day in days],

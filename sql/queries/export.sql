@@ -119,9 +119,12 @@ set verified_at = %(verified_at)s
 where day = %(day)s and exported_at = %(exported_at)s
 
 -- name: recorded_day
-select day, rows, purged, first_id, last_id, files, exported_at
+select day, starts_at, ends_at, rows, purged, first_id, last_id, files, exported_at
 from :"dlq_schema".export_day
 where day = %(day)s
+
+-- name: recorded_days
+select day from :"dlq_schema".export_day
 
 -- name: expired_days
 -- Days before that day whose files were not deleted, the oldest first: all, or one day.
@@ -134,18 +137,37 @@ order by day
 update :"dlq_schema".export_day set deleted_at = %(now)s where day = %(day)s
 
 -- name: missing_days
--- The days that have no sound export and need one: an event died, or an earlier day was exported,
--- so that the schedule missed this one.
+-- The days that need an export and have no sound one. Of the recent days, those that the schedule
+-- missed: an event died, or an earlier day was exported. Of all days, those whose files are not
+-- right any more: a death committed after the export, or the time zone was changed. Then the bounds
+-- of the day are others, and what died in the hours between can belong to a day without an export.
+-- Not if the ledger has less than the files.
 select wanted.day
-from unnest(%(days)s::date[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
-    as wanted (day, start, until)
-where not exists (
-        select from :"dlq_schema".export_day x
-        where x.day = wanted.day and x.verified_at is not null)
-    and (
-        exists (select from :"dlq_schema".export_day x where x.day <= wanted.day)
-        or exists (
-            select from :"dlq_schema".death d
-            where d.died_at >= wanted.start and d.died_at < wanted.until)
-    )
+from unnest(
+    %(days)s::date[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(recent)s::boolean[])
+    as wanted (day, start, until, is_recent)
+left join :"dlq_schema".export_day x on x.day = wanted.day
+cross join lateral (
+    select count(*) as deaths
+    from :"dlq_schema".death d
+    where d.died_at >= wanted.start and d.died_at < wanted.until
+) now_in_day
+where case
+    when x.verified_at is null and wanted.is_recent then
+        now_in_day.deaths > 0
+        or exists (select from :"dlq_schema".export_day e where e.day <= wanted.day)
+    when x.day is null then
+        now_in_day.deaths > 0
+        and exists (
+            select from :"dlq_schema".export_day e
+            where e.starts_at < wanted.until and e.ends_at > wanted.start)
+    when x.verified_at is null or x.purged > 0 then false
+    when x.deleted_at is not null and not exists (
+        select from :"dlq_schema".dead_now n
+        where n.died_at >= wanted.start and n.died_at < wanted.until) then false
+    when (x.starts_at, x.ends_at) = (wanted.start, wanted.until) then x.rows < now_in_day.deaths
+    else x.rows <= (
+        select count(*) from :"dlq_schema".death d
+        where d.died_at >= x.starts_at and d.died_at < x.ends_at)
+end
 order by wanted.day

@@ -315,6 +315,31 @@ def test_the_remedy_exports_days_that_no_schedule_exports(
     assert (moved.moved, moved.left) == (3, 1)
 
 
+@pytest.mark.usefixtures("home")
+def test_the_exports_check_finds_days_whose_files_are_not_right_any_more(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A death was recorded after the export, or the time zone was changed."""
+    monkeypatch.setenv("DLQ_TIMEZONE", "UTC")
+    day = f"{NOW - timedelta(days=30):%Y-%m-%d}"
+    _add_deaths(connection, [day])
+    connection.execute(
+        "insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at,"
+        " verified_at) select %(day)s::date, start, start + interval '1 day', 1, '[]', now(), now()"
+        " from (select %(day)s::timestamp at time zone 'UTC' as start) given",
+        {"day": day},
+    )
+    assert _check("exports").ok is True
+    monkeypatch.setenv("DLQ_TIMEZONE", "Asia/Tokyo")
+    exports = _check("exports")
+    assert exports.found.startswith(f"1 exported day from {day} to {day} must be exported again")
+    assert exports.remedy.endswith(f"--partition-range {day}...{day}")
+    monkeypatch.setenv("DLQ_TIMEZONE", "UTC")
+    connection.execute("update dlq.export_day set rows = 0")
+    connection.execute("update outbox_event set status = 'done'")
+    assert _check("exports").found == exports.found
+
+
 def test_the_exports_check_passes_if_the_archive_needs_no_exports(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

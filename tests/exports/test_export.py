@@ -46,7 +46,7 @@ from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.retry import retry_events, retry_with_payload
 from dlq_pipelines.settings import ExportFormat
-from tests.rows import deaths_at, one
+from tests.rows import add_events, deaths_at, kill, one
 from tests.shapes import REFERENCE, ShapedOutbox, adapt_connection
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -497,6 +497,69 @@ def test_merge_changes_the_cause_but_not_the_fingerprint(
         (own[1], own[1]),
     ]
     assert rows[0]["exception_type"] == "TimeoutError"
+
+
+def add_deaths(connection: Connection, count: int, at: str) -> None:
+    """Add classified deaths at a time."""
+    with deaths_at(connection, f"timestamptz '{at}'"):
+        add_events(connection, count)
+        kill(connection, "boom", where="status = 'pending'")
+    classify_deaths(connection, zone=BERLIN)
+
+
+def test_a_death_that_commits_late_makes_its_day_due_again(
+    connection: Connection, export: Export, folder: Path
+) -> None:
+    """The archive waits for the next export, also of a day long ago, and then goes on."""
+    days = [Day.of(DAY.date + timedelta(days=later), BERLIN) for later in range(30)]
+    add_deaths(connection, 3, "2026-03-10T12:00Z")
+    export()
+    assert verify_day(connection, day=DAY, folder=folder) == []
+    assert counts_as_exported(connection)
+    assert DAY.date not in list_days_without_export(connection, days)
+    add_deaths(connection, 1, "2026-03-10T13:00Z")
+    assert not counts_as_exported(connection)
+    assert list_days_without_export(connection, days)[0] == DAY.date
+    audit = AuditContext("job", "retention", NOW)
+    assert archive_dead_events(connection, before=NOW, only_exported=True, audit=audit).moved == 0
+    assert export(now=NOW + timedelta(hours=1)).rows == 4
+    assert verify_day(connection, day=DAY, folder=folder) == []
+    assert archive_dead_events(connection, before=NOW, only_exported=True, audit=audit).moved == 4
+
+
+def test_another_time_zone_exports_all_days_again(
+    connection: Connection, database: Database, tmp_path: Path
+) -> None:
+    """Each death is in one file again, and the archive goes on. A second look finds nothing."""
+    for hour in range(0, 72, 3):
+        add_deaths(connection, 1, f"2026-03-{10 + hour // 24}T{hour % 24:02}:30Z")
+    target, audit = open_local_target(tmp_path / "exports"), AuditContext("job", "retention", NOW)
+
+    def export_all(zone: ZoneInfo) -> list[date]:
+        days = [Day.of(date(2026, 3, 1) + timedelta(days=n), zone) for n in range(60)]
+        due = list_days_without_export(connection, days)
+        for day in days:
+            if day.date in due:
+                export_day(connection, url=database.url, day=day, target=target, now=NOW)
+                assert verify(connection, day=day, target=target, now=NOW) == []
+        return due
+
+    for day in (date(2026, 3, 10), date(2026, 3, 11), date(2026, 3, 12)):
+        utc = Day.of(day, ZoneInfo("UTC"))
+        export_day(connection, url=database.url, day=utc, target=target, now=NOW)
+        assert verify(connection, day=utc, target=target, now=NOW) == []
+    tokyo = ZoneInfo("Asia/Tokyo")
+    assert [str(day) for day in export_all(tokyo)[:4]] == [
+        "2026-03-10", "2026-03-11", "2026-03-12", "2026-03-13",
+    ]  # fmt: skip
+    assert export_all(tokyo) == []
+    exported = [
+        number
+        for file in (tmp_path / "exports").rglob("*.parquet")
+        for number in pq.read_table(file, columns=["death_id"])["death_id"].to_pylist()
+    ]
+    assert sorted(exported) == list(range(1, 25))
+    assert archive_dead_events(connection, before=NOW, only_exported=True, audit=audit).moved == 24
 
 
 @pytest.mark.parametrize(

@@ -289,8 +289,8 @@ def recall_events_command(
 ) -> None:
     """Recall events that people retried and no worker has taken.
 
-    They are dead again. Events that a worker has taken, or that are due, stay with the worker. To
-    recall what a fix released: `dlq fixes pause`. Repeatable.
+    They are dead again. Events that a worker has taken, or that are due, stay with the worker. What
+    a fix released is recalled when the fix is paused or withdrawn. Repeatable.
 
     Example: `dlq dead-events recall --event-type order.placed --reason "carrier is down again"`, or
     everything: `dlq dead-events recall --all --reason "carrier is down again" --dry-run`

@@ -373,7 +373,7 @@ def recall_fix_command(
     Pause, withdraw and a halt do this by themselves. Repeatable: it completes a recall that was
     interrupted. Events that a worker has taken, or that are due, stay with the worker.
 
-    Example: `dlq fixes recall 1 --reason "rolled back upstream" --dry-run`
+    Example: `dlq fixes recall 2 --reason "rolled back upstream" --dry-run`
     """
     from dlq_pipelines.retries.recall import recall_fix
 

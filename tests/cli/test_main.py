@@ -323,6 +323,8 @@ SHAPES = {
     "dlq fixes pause 1 --reason x --dry-run": FIX_KEYS,
     "dlq fixes resume 2 --reason x --dry-run": FIX_KEYS,
     "dlq fixes withdraw 1 --reason x --dry-run": FIX_KEYS,
+    "dlq fixes recall 2 --reason x --dry-run": {"recalled", "with_worker", "dry_run"},
+    "dlq dead-events recall --all --reason x --dry-run": {"recalled", "with_worker", "dry_run"},
     "dlq fixes parked": {"events", "next"},
     "dlq fixes release-parked 23 --reason x --dry-run": {
         "events",

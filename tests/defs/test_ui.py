@@ -104,7 +104,8 @@ def test_a_fix_flagged_in_the_launchpad_is_followed_to_verified(page: Page, serv
     page.goto("/locations/dlq_pipelines/jobs/retry_stage/runs")
     page.get_by_role("link").filter(has_text=re.compile("^[0-9a-f]{8}$")).first.click()
     expect(page.get_by_text("Fix 1 is verified")).to_be_visible()
-    page.get_by_text("[Show Markdown]").click()
+    # A button that unfolds the metadata can cover the link.
+    page.get_by_text("[Show Markdown]").dispatch_event("click")
     expect(page.get_by_role("dialog").get_by_text("died again")).to_be_visible()
     with psycopg.connect(served.database) as connection:
         outcomes = connection.execute(

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,6 +221,12 @@ def stopped_at_random(database: Database, *, kills: int, count: int) -> int:
                     assert run.is_alive()
                     run.kill()
                     run.join()
+            # Released within seconds and due within minutes: something is recalled on any machine.
+            slow = replace(policy, rate=1.0)
+            with connection.transaction():
+                fixes.append(wave(connection, 2 * kills, count, slow).fix)
+            terms = replace(TERMS, lookahead=timedelta(minutes=10))
+            advance_fix(connection, fixes[-1].id, audit=audit(), terms=terms)
             for fix in list_fixes(connection, only_open=True):
                 withdraw_fix(connection, fix.id, audit=audit())
             # Whatever the kills interrupted, the sensor completes, and nothing falls due later.

@@ -5,8 +5,8 @@ before stays, and so does what holds data: archived events and error texts.
 """
 
 import re
-import time
 from dataclasses import dataclass
+from functools import partial
 
 import psycopg
 from psycopg import sql
@@ -16,10 +16,9 @@ from dlq_pipelines.errors import RefusedError, SchemaError
 from dlq_pipelines.outbox.inspect import inspect_session
 from dlq_pipelines.outbox.preflight import check_session, require_no_refusal
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.postgres.migrate import hold_runner_lock, load_migrations
+from dlq_pipelines.postgres.migrate import hold_runner_lock, load_migrations, retry_for_lock
 from dlq_pipelines.text import format_count
 
-_LOCK_TRIES = 10
 _TABLE = re.compile(r'^create table (?:if not exists )?:"dlq_schema"\.(\w+)', re.MULTILINE)
 _VIEW = re.compile(r'^create view :"dlq_schema"\.(\w+)', re.MULTILINE)
 _FUNCTION = re.compile(r'^create (?:or replace )?function :"dlq_schema"\.(\w+)', re.MULTILINE)
@@ -184,25 +183,20 @@ def _remove_with_retries(
     connection: Connection, scope: RemovalScope, *, audit: AuditContext
 ) -> RemovalPlan:
     """Remove; try again while the application holds a lock, because it queues behind a wait."""
-    for attempt in range(1, _LOCK_TRIES + 1):
-        try:
-            return _remove_once(connection, scope, audit=audit)
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            time.sleep(0.2 * attempt)
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise SchemaError(
-                f"The removal is not permitted: {error.diag.message_primary}.",
-                "Run `dlq migrate --remove` as the owner of the outbox table.",
-            ) from None
-        except psycopg.errors.DependentObjectsStillExist as error:
-            raise RefusedError(
-                f"Nothing was removed: {error.diag.message_primary} ({error.diag.message_detail}).",
-                "Drop what needs it, and run `dlq migrate --remove` again.",
-            ) from None
-    raise SchemaError(
-        f"The removal got no lock in {_LOCK_TRIES} tries: a long transaction holds the table.",
-        "End that transaction (pg_stat_activity shows it) and run the command again.",
-    )
+    try:
+        return retry_for_lock(
+            connection, partial(_remove_once, connection, scope, audit=audit), name="The removal"
+        )
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SchemaError(
+            f"The removal is not permitted: {error.diag.message_primary}.",
+            "Run `dlq migrate --remove` as the owner of the outbox table.",
+        ) from None
+    except psycopg.errors.DependentObjectsStillExist as error:
+        raise RefusedError(
+            f"Nothing was removed: {error.diag.message_primary} ({error.diag.message_detail}).",
+            "Drop what needs it, and run `dlq migrate --remove` again.",
+        ) from None
 
 
 def _remove_once(

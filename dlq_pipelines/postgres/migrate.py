@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 
@@ -26,10 +28,13 @@ from dlq_pipelines.postgres.queries import (
     load_queries,
 )
 
+Result = TypeVar("Result")
 # The key of the advisory lock that one `dlq migrate` at a time holds: "dlqm" in ASCII.
 _RUNNER_LOCK = 0x646C716D
 _RUNNER_WAIT_SECONDS = 60.0
-_LOCK_TRIES = 10
+# The application queues behind a lock that waits: a second in three at most, for 90 s.
+_LOCK_TRIES = 30
+_PAUSES_PER_WAIT = 2
 # How the attachment to the application's table is listed among the migrations.
 _ATTACHMENT = 9999
 
@@ -143,8 +148,8 @@ def apply_migrations(
     Raises:
         SchemaError: the outbox table does not exist or a column has the wrong type; another
             `dlq migrate` did not finish within a minute; or a lock on the application's table was
-            not granted in ten tries of `lock_timeout` each. Migrations that were applied before
-            stay applied, and the next run continues after them.
+            not granted (see `retry_for_lock`). Migrations that were applied before stay applied,
+            and the next run continues after them.
     """
     if not list_pending_migrations(connection, migrations, shape):
         return []
@@ -283,27 +288,45 @@ def _override_timeouts(connection: Connection, **timeouts: str) -> Iterator[None
             connection.run("migration.set_timeouts", **before)
 
 
-def _apply(connection: Connection, migration: Migration, shape: Mapping[str, str]) -> None:
-    for attempt in range(1, _LOCK_TRIES + 1):
-        try:
-            return _apply_once(connection, migration, shape)
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            if attempt < _LOCK_TRIES:
-                time.sleep(0.2 * attempt)
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise SchemaError(
-                f"Migration {migration.name}: {error.diag.message_primary}.",
-                "Run `dlq migrate` as the owner of the outbox table.",
-            ) from None
-        except psycopg.errors.ObjectNotInPrerequisiteState as error:
-            raise SchemaError(
-                error.diag.message_primary or "", error.diag.message_hint or ""
-            ) from None
+def retry_for_lock(connection: Connection, change: Callable[[], Result], *, name: str) -> Result:
+    """Make a change of the application's table, with short waits for its locks and pauses between.
+
+    Args:
+        connection: in autocommit mode. A wait takes its `lock_timeout`, at most a second.
+        change: a transaction of its own, which is repeated if it got no lock.
+        name: what is done, for the error.
+
+    Raises:
+        SchemaError: no lock was granted in 30 tries.
+    """
+    milliseconds = connection.fetch_one("migration.lock_wait")["milliseconds"]
+    with _override_timeouts(connection, lock=f"{milliseconds}ms"):
+        for _ in range(_LOCK_TRIES):
+            try:
+                return change()
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+                time.sleep(_PAUSES_PER_WAIT * milliseconds / 1000)
     raise SchemaError(
-        f"Migration {migration.name} got no lock in {_LOCK_TRIES} tries: a long transaction holds "
-        "the table or its rows.",
-        "End that transaction (pg_stat_activity shows it) and run `dlq migrate` again.",
+        f"{name} got no lock in {_LOCK_TRIES} tries: a long transaction holds the table or its "
+        "rows.",
+        "End that transaction (pg_stat_activity shows it) and run the command again.",
     )
+
+
+def _apply(connection: Connection, migration: Migration, shape: Mapping[str, str]) -> None:
+    try:
+        retry_for_lock(
+            connection,
+            partial(_apply_once, connection, migration, shape),
+            name=f"Migration {migration.name}",
+        )
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SchemaError(
+            f"Migration {migration.name}: {error.diag.message_primary}.",
+            "Run `dlq migrate` as the owner of the outbox table.",
+        ) from None
+    except psycopg.errors.ObjectNotInPrerequisiteState as error:
+        raise SchemaError(error.diag.message_primary or "", error.diag.message_hint or "") from None
 
 
 def _apply_once(connection: Connection, migration: Migration, shape: Mapping[str, str]) -> None:

@@ -38,5 +38,11 @@ select pg_advisory_unlock(%(key)s)
 -- name: timeouts
 select current_setting('statement_timeout') as statement, current_setting('lock_timeout') as lock
 
+-- name: lock_wait
+-- How long a statement waits for a lock: by lock_timeout, which 0 disables, and at most a second.
+select coalesce(least(nullif(setting::integer, 0), 1000), 1000) as milliseconds
+from pg_settings
+where name = 'lock_timeout'
+
 -- name: set_timeouts
 select set_config('statement_timeout', %(statement)s, false), set_config('lock_timeout', %(lock)s, false)

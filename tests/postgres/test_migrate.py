@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,7 @@ from dlq_pipelines.postgres.missed import record_missed_deaths
 from dlq_pipelines.postgres.queries import TableNames
 from dlq_pipelines.repository import OutboxRepository
 from dlq_pipelines.settings import read_settings
-from tests.rows import one
+from tests.rows import add_events, one
 
 HOSTILE = TableNames('My "App', "out\"box's %s", "d l%q")
 
@@ -131,7 +132,7 @@ def run_simple_worker(database: Database, started: threading.Event, stop: thread
 
 
 def test_the_migration_gives_up_if_the_table_stays_locked(empty_database: Database) -> None:
-    """After ten short tries, because the application queues behind a lock that waits."""
+    """After thirty short tries, because the application queues behind a lock that waits."""
     impatient = replace(empty_database, lock_timeout=0.05)
     with impatient.connect() as connection, impatient.connect() as application:
         create_host_tables(connection)
@@ -141,6 +142,25 @@ def test_the_migration_gives_up_if_the_table_stays_locked(empty_database: Databa
                 install_outbox(connection)
         applied = install_outbox(connection)
     assert [migration.name for migration in applied] == ["outbox"]
+
+
+def test_the_application_waits_a_short_time_behind_a_migration(empty_database: Database) -> None:
+    """A transaction of the application holds the table. Between the tries its others go on."""
+    with (
+        replace(empty_database, lock_timeout=0.2).connect() as connection,
+        empty_database.connect() as holder,
+        replace(empty_database, lock_timeout=1.5).connect() as application,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        create_host_tables(connection)
+        with holder.transaction():
+            holder.execute("lock table outbox_event in row exclusive mode")
+            migrating = pool.submit(install_outbox, connection)
+            for _ in range(5):
+                add_events(application, 1)
+                time.sleep(0.2)
+            assert not migrating.done()
+        assert migrating.result(60)
 
 
 def test_existing_dead_events_are_recorded_once_with_an_estimated_time(

@@ -14,7 +14,6 @@ from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.audit import AuditContext, list_audit_entries
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.errors import RefusedError, SchemaError
-from dlq_pipelines.outbox import remove
 from dlq_pipelines.outbox.install import describe_shape, install_outbox
 from dlq_pipelines.outbox.remove import (
     RemovalPlan,
@@ -310,7 +309,7 @@ def test_a_long_transaction_of_the_application_is_named(
     empty_database: Database, application: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_outbox(application)
-    monkeypatch.setattr(remove, "_LOCK_TRIES", 2)
+    monkeypatch.setattr(migrate, "_LOCK_TRIES", 2)
     application.execute("set lock_timeout = '50ms'")
     with psycopg.connect(empty_database.url) as reader:
         reader.execute("select * from outbox_event")

@@ -173,16 +173,23 @@ def apply_migrations(
 
 
 def require_current(connection: Connection) -> None:
-    """Check that the database has the schema of this release.
+    """Check that the database has the schema of this release, and shows all rows of the outbox.
 
     Raises:
-        SchemaError: migrations are pending.
+        SchemaError: migrations are pending, or row level security hides rows: with hidden rows
+            nothing would seem to be dead.
     """
     missing = list_pending_migrations(connection, load_migrations())
     if missing:
         raise SchemaError(
             f"The database lacks {len(missing)} migration(s), first {missing[0].name}.",
             "Run `dlq migrate`.",
+        )
+    roles = connection.fetch_one("migration.hidden_from")["roles"]
+    if roles:
+        raise SchemaError(
+            f"Row level security hides rows of the outbox from {roles}: nothing would seem dead.",
+            "Use roles that it does not apply to: `alter role ... bypassrls`.",
         )
 
 

@@ -10,6 +10,23 @@ select exists (
     where n.nspname = :'outbox_schema' and c.relname = :'outbox_table'
 ) as found
 
+-- name: hidden_from
+-- Roles from which row level security hides rows of the outbox: this role, if it reads the table
+-- itself, and the owner of the view through which it reads.
+select coalesce(string_agg(r.rolname, ', ' order by r.rolname), '') as roles
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+left join pg_catalog.pg_class v on v.oid = to_regclass(format('%%I.outbox', :'dlq_schema'))
+join pg_catalog.pg_roles r
+    on r.oid = v.relowner
+    or r.rolname = current_user and has_table_privilege(c.oid, 'select')
+where n.nspname = :'outbox_schema'
+    and c.relname = :'outbox_table'
+    and c.relrowsecurity
+    and not r.rolsuper
+    and not r.rolbypassrls
+    and (c.relforcerowsecurity or not pg_has_role(r.oid, c.relowner, 'usage'))
+
 -- name: applied
 select number, name, checksum from :"dlq_schema".migration order by number
 

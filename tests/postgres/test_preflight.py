@@ -24,6 +24,7 @@ from dlq_pipelines.outbox.mapping import load_mapping, parse_mapping, read_prese
 from dlq_pipelines.outbox.mapping_types import Mapping
 from dlq_pipelines.outbox.preflight import PreflightCheck, check_session, check_states
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.postgres.migrate import require_current
 from dlq_pipelines.settings import read_settings
 from tests.postgres.dumps import dump_schema
 from tests.rows import one
@@ -206,6 +207,35 @@ def test_row_level_security_that_hides_rows_is_refused(
     finally:
         application.execute(
             f"reset role; drop table outbox_event; drop owned by {role}; drop role {role}".encode()
+        )
+
+
+def test_rows_that_are_hidden_after_the_installation_are_no_empty_list(
+    application: Connection,
+) -> None:
+    """Every command says so: with hidden rows nothing would seem to be dead."""
+    create_outbox(application)
+    name = application.info.dbname
+    role = f"owner_{name}"
+    application.execute(
+        f"create role {role} login; alter table outbox_event owner to {role};"
+        f" grant create on database {name} to {role}; set role {role}".encode()
+    )
+    try:
+        install_outbox(application)
+        application.execute("alter table outbox_event enable row level security")
+        require_current(application)
+        application.execute("alter table outbox_event force row level security")
+        with pytest.raises(SchemaError, match=f"hides rows of the outbox from {role}: nothing"):
+            require_current(application)
+        # The views read with the rights of their owner, whoever asks.
+        application.execute("reset role")
+        with pytest.raises(SchemaError, match=f"from {role}: nothing"):
+            require_current(application)
+    finally:
+        application.execute(
+            "reset role; drop schema if exists dlq cascade; drop table outbox_event;"
+            f" drop owned by {role}; drop role {role}".encode()
         )
 
 

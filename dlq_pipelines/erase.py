@@ -6,9 +6,10 @@ discarded, because a retry would deliver an empty payload, and the archive keeps
 payload and error. A delivered event is emptied where it is. Any other event keeps its payload,
 which a worker still needs; it is erased by the next run after its worker has ended.
 
-What stays, on purpose: the deaths with their times, causes and details, so that all counts and the
-reconciliation still hold; and the texts that people wrote, such as notes and reasons. With a text,
-every column of every table of our schema is searched for what is left.
+What stays, on purpose: the deaths with their times, causes, and the details that other deaths have
+too, so that all counts and the reconciliation still hold; and the texts that people wrote, such as
+notes and reasons. With a text, every column of every table of our schema is searched for what is
+left.
 """
 
 import json

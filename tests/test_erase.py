@@ -268,6 +268,25 @@ def test_a_text_erases_every_event_and_lists_what_is_left(
     assert (again.events, again.left) == ((), done.left)
 
 
+def test_a_detail_goes_with_its_last_death(connection: Connection, database: Database) -> None:
+    """It can be a name. A detail of other deaths stays, and is counted as before."""
+    add_events(connection, 4)
+    kill(connection, "KeyError: 'maria'", where="id < 3")
+    kill(connection, "KeyError: 'postcode'", where="id > 2")
+    classify_deaths(connection, zone=UTC_ZONE)
+    counted = "select detail, deaths from dlq.cause_detail order by 1"
+    erase(connection, 1)
+    erase(connection, 3)
+    assert [row["detail"] for row in connection.execute(counted)] == ["maria", "postcode"]
+    erase(connection, 2)
+    assert connection.execute(counted).fetchall() == [{"detail": "postcode", "deaths": 2}]
+    assert "maria" not in dump_data(database)
+    details = "select event_id, detail from dlq.death order by 1"
+    assert [tuple(row.values()) for row in connection.execute(details)] == [
+        (1, ""), (2, ""), (3, "postcode"), (4, "postcode"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ['say "hi"', "Müller\\", "100 % sure_", "日本🎉 Straße"])
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_a_text_is_found_as_json_writes_it(

@@ -64,11 +64,14 @@ def _propose(table: str, dead: list[str], delivered: list[str]) -> "ProposedMapp
     from dlq_pipelines.installation import find_database
     from dlq_pipelines.outbox.adopt import propose_mapping
     from dlq_pipelines.outbox.install import read_outbox_facts
+    from dlq_pipelines.outbox.mapping import DEFAULT_PRESET
     from dlq_pipelines.outbox.mapping_types import split_table_name
     from dlq_pipelines.settings import read_settings
 
     schema, name = split_table_name(table)
-    with find_database(read_settings()).connect() as connection:
+    # DLQ_OUTBOX_MAPPING may name the file that this command is to write.
+    settings = read_settings().model_copy(update={"outbox_mapping": DEFAULT_PRESET})
+    with find_database(settings).connect() as connection:
         facts = read_outbox_facts(connection, schema, name)
     return propose_mapping(
         facts,

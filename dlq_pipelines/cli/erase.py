@@ -87,12 +87,12 @@ def erase_events_command(
         added=found | {"dry_run": dry_run},
     )
     if format is OutputFormat.TABLE:
-        _print_rest(done)
+        _print_rest(done, dry_run=dry_run)
         if dry_run:
             typer.echo(NOTHING_CHANGED)
 
 
-def _print_rest(done: "ErasureResult") -> None:
+def _print_rest(done: "ErasureResult", *, dry_run: bool) -> None:
     """Print what is left to do by hand."""
     kept = sum(1 for erased in done.events if erased.kept)
     if kept:
@@ -105,4 +105,5 @@ def _print_rest(done: "ErasureResult") -> None:
         for file in done.files:
             typer.echo(f"  {file}")
     for left in done.left:
-        typer.echo(f"The text is left in {left.place}: {format_count(left.rows, 'row')}.")
+        found = "is now" if dry_run else "is left"
+        typer.echo(f"The text {found} in {left.place}: {format_count(left.rows, 'row')}.")

@@ -125,7 +125,11 @@ def propose_mapping(
     Raises:
         RefusedError: nothing in the table is ever dead, or which rows are dead is not known; the
             message has the reason.
+        ValueError: a value means both.
     """
+    for value in dead_values:
+        if value in delivered_values:
+            raise ValueError(f"{value!r} cannot mean both dead and delivered.")
     if not dead_values and not delivered_values:
         preset = find_preset(facts)
         if preset is not None:

@@ -183,9 +183,28 @@ def _read_mapping(root: _Node) -> Mapping:
         **_read_columns(root.child("columns")),
         **optional,
     )
+    if mapping.delivered is not None and _overlap(mapping.dead, mapping.delivered):
+        raise root.child("delivered").refuse(
+            "a row that is dead would be delivered too", "Let a row meet one of the two conditions."
+        )
     if mapping.retry is not None:
         _check_retry(root.child("retry"), mapping)
     return mapping
+
+
+def _overlap(one: RowCondition, other: RowCondition) -> bool:
+    """Whether a row surely can meet both: they share an alternative, or a value of a column."""
+    return any(
+        mine == theirs
+        or (
+            len(mine) == len(theirs) == 1
+            and mine[0].kind is theirs[0].kind is ComparisonKind.EQUALS
+            and mine[0].column == theirs[0].column
+            and not set(mine[0].values).isdisjoint(theirs[0].values)
+        )
+        for mine in one.alternatives
+        for theirs in other.alternatives
+    )
 
 
 _MISSING = {

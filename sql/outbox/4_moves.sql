@@ -459,11 +459,38 @@ begin
         returning 1
     )
     select emptied + count(*) into emptied from erased;
-    -- The cause and the detail stay: they count deaths, and have no values of an event.
+    -- The cause stays: it counts deaths, and has no values of an event.
     update :"dlq_schema".death d
     set error = null, erased_at = erase_event.now
     where d.event_id = erase_event.event and d.erased_at is null;
     get diagnostics deaths = row_count;
+    -- A detail that only erased deaths have goes too: it may be what has to be erased.
+    with gone as materialized (
+        select distinct d.cause_id, d.detail
+        from :"dlq_schema".death d
+        where d.event_id = erase_event.event
+            and d.detail <> ''
+            and not exists (
+                select from :"dlq_schema".death other
+                where other.cause_id = d.cause_id
+                    and other.detail = d.detail
+                    and other.erased_at is null)
+    ), emptied as (
+        update :"dlq_schema".death d
+        set detail = ''
+        from gone
+        where d.cause_id = gone.cause_id and d.detail = gone.detail
+    ), dead_emptied as (
+        update :"dlq_schema".dead n
+        set detail = ''
+        from gone
+        where n.cause_id = gone.cause_id and n.detail = gone.detail
+    )
+    delete from :"dlq_schema".cause_detail k
+    using gone
+    join :"dlq_schema".cause c on c.id = gone.cause_id
+    where k.detail = gone.detail
+        and (k.cause_id = gone.cause_id or k.cause_id = c.merged_into and k.deaths = 0);
 end
 $$;
 

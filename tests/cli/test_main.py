@@ -745,3 +745,16 @@ def _wait_until_refused(connection: Connection, role: str) -> None:
         except psycopg.OperationalError:
             return
         time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("connection")
+def test_adopt_writes_the_file_that_the_variable_names(
+    dlq: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not exist yet. A value that would mean dead and delivered is refused."""
+    file = tmp_path / "outbox.toml"
+    monkeypatch.setenv("DLQ_OUTBOX_MAPPING", str(file))
+    refused = dlq("adopt", "outbox_event", "--dead", "x", "--delivered", "x", "--write", str(file))
+    assert (refused.code, refused.err) == (2, "dlq: 'x' cannot mean both dead and delivered.\n")
+    assert dlq("adopt", "outbox_event", "--write", str(file)).code == 0
+    assert file.exists()

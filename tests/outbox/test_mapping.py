@@ -104,6 +104,7 @@ def test_what_is_no_table_name_is_refused(name: str) -> None:
         (SMALL + "[delivered]\nst = {nul = true}", "unknown key 'nul'", "Did you mean 'null'"),
         (SMALL + "[delivered]\nst = {}", "exactly one comparison", "{null = true}"),
         (SMALL + "[delivered]\nst = {at_least = true}", "cannot be compared", "a number"),
+        (SMALL + '[delivered]\nst = ["done", "dead"]', "would be delivered too", "one of the two"),
         (small("delivered = 'gone'"), "is not 'always' or 'deleted'", "Write a condition"),
         (small("working = 'deleted'"), "working: 'deleted' is not 'always'", "Write a condition"),
         (small("delivered = []"), "delivered: the list is empty", "Write a condition"),

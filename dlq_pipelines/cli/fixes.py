@@ -66,6 +66,8 @@ IdOption = Annotated[
     list[str] | None, typer.Option("--id", help="Events with this id (repeatable).")
 ]
 _NO_VERDICT = "not decided yet"
+# Seconds that `advance` waits for an outcome that lets the next event of an aggregate follow.
+_IDLE_SECONDS = 1.0
 
 
 def _build_flag_option(
@@ -261,18 +263,24 @@ def advance_fix_command(
 ) -> None:
     """Advance a fix by one step now.
 
-    Records outcomes, then releases events, waits, or ends the fix. The fix_flag_sensor does the
-    same every 30 seconds. Repeatable.
+    Records outcomes, then releases events, waits, or ends the fix. Goes on while outcomes arrive
+    that let the next event of an aggregate follow, for at most 25 seconds. The fix_flag_sensor does
+    the same every 30 seconds. Repeatable.
 
     Example: `dlq fixes advance 1 --dry-run`
     """
     from dlq_pipelines.installation import build_fix_terms
-    from dlq_pipelines.retries.advance import advance_fix_on_request
+    from dlq_pipelines.retries.advance import Patience, advance_fix_on_request
 
     audit, options = prepare_change(actor, reason, dry_run=dry_run)
     with open_session() as (connection, settings):
         result = advance_fix_on_request(
-            connection, fix, audit=audit, options=options, terms=build_fix_terms(settings)
+            connection,
+            fix,
+            audit=audit,
+            options=options,
+            terms=build_fix_terms(settings),
+            patience=Patience(_IDLE_SECONDS, lambda: datetime.now(UTC)),
         )
     row = {
         "fix": result.fix.id,

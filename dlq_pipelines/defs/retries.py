@@ -18,12 +18,13 @@ from dlq_pipelines.defs.resources import (
     OutboxResource,
     Session,
     describe_skip,
+    get_utc_now,
     is_run_in_progress,
 )
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import build_fix_terms, build_redact_errors, resolve_rate
 from dlq_pipelines.outbox.selection import FILTERS, Selection
-from dlq_pipelines.retries.advance import AdvanceResult, advance_fix
+from dlq_pipelines.retries.advance import AdvanceResult, Patience, advance_fix
 from dlq_pipelines.retries.fix import StageOutcomes, WaitStep
 from dlq_pipelines.retries.fixes import (
     FixFlag,
@@ -44,6 +45,9 @@ STAGE_TAG = "dlq/stage"
 CAUSE_TAG = "dlq/cause"
 # Fixes that a tick requests runs for; the next tick is 30 seconds later.
 _FIXES_PER_TICK = 20
+# Seconds that a step waits for an outcome that lets the next event of an aggregate follow: most
+# workers look for due events every five seconds or more often.
+_IDLE_SECONDS = 5.0
 
 
 class SelectionConfig(dg.Config):
@@ -206,6 +210,7 @@ def retry_stage_op(
             config.fix_id,
             audit=audit,
             terms=build_fix_terms(session.settings),
+            patience=Patience(_IDLE_SECONDS, get_utc_now),
         )
         outcomes = get_stage_outcomes(session.connection, config.fix_id)
         redact = build_redact_errors(session.settings)
@@ -285,7 +290,8 @@ def retry_stage_job() -> None:
     - **When:** the `fix_flag_sensor` launches it when a step of a fix is due.
     - **Changes:** `dlq.fix`, its stages and `dlq.retry`; released events are pending again and
       fall due at the rate of the fix, within the look-ahead. A fix that is paused or has ended
-      recalls released events that no worker has taken: they are dead again.
+      recalls released events that no worker has taken: they are dead again. The run goes on for
+      at most 25 seconds while the next events of aggregates can follow.
     - **Rerun:** with the same fix, at any time: each step is decided from the ledger, so no event
       is released twice.
     """

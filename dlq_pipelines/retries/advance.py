@@ -5,8 +5,11 @@ not matter which process runs the step, or how many try.
 """
 
 import json
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions, record_audit_entry
@@ -49,7 +52,7 @@ from dlq_pipelines.retries.fixes import (
     get_stage_outcomes,
 )
 from dlq_pipelines.retries.recall import STOPPED, recall_released, recall_stopped_fix
-from dlq_pipelines.retries.settle import settle_outcomes
+from dlq_pipelines.retries.settle import settle_outcomes, settle_page
 from dlq_pipelines.text import format_count
 from dlq_pipelines.validate import validate_positive
 
@@ -57,6 +60,13 @@ from dlq_pipelines.validate import validate_positive
 _MAX_EVIDENCE_EVENTS = 200
 _MAX_EVIDENCE_PAIRS = 5
 _SHOW_HINT = "See `dlq fixes show {}`."
+# Shorter than the interval of the sensor: between two runs of a fix, other jobs that write get the
+# slot of the pool.
+_MAX_FOLLOWING = 25.0
+# Between two looks for outcomes: short after an outcome, and longer the longer none arrives.
+_MIN_PAUSE, _MAX_PAUSE = 0.002, 0.5
+# If a run that follows aggregates is killed, the sensor requests another after this time.
+_FOLLOWING_LEASE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,23 @@ class AdvanceResult:
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How long a run waits for outcomes, to release the next events of the same aggregates.
+
+    Attributes:
+        idle: seconds without an outcome after which the run ends.
+        clock: returns the current time.
+        total: seconds after which the run ends although outcomes arrive. Default 25.
+        sleep: waits for so many seconds.
+    """
+
+    idle: float
+    clock: Callable[[], datetime]
+    total: float = _MAX_FOLLOWING
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
 class _Scan:
     """How far a scan through the deaths of a fix has come.
 
@@ -93,6 +120,7 @@ class _Scan:
         locked: events that other transactions hold.
         left: events that the scan could not release; complete once it has ended.
         ended: the scan went from start to end, and no event can follow.
+        may_follow: this is a new scan, because events may follow those that were just released.
     """
 
     after: DeathCursor = FIRST_CURSOR
@@ -100,6 +128,7 @@ class _Scan:
     locked: int = 0
     left: Remaining = field(default_factory=Remaining)
     ended: bool = False
+    may_follow: bool = False
 
     def advance_past(self, batch: DeathBatch, *, limit: int) -> "_Scan":
         """Return the scan after a batch that could release up to `limit` events."""
@@ -111,9 +140,10 @@ class _Scan:
             parked=self.left.parked + batch.parked,
         )
         may_follow = locked or left.waiting or left.held
-        stage_is_full = limit == batch.taken < batch.free
-        if stage_is_full or (batch.ended and has_released and may_follow):
+        if limit == batch.taken < batch.free:
             return _Scan()
+        if batch.ended and has_released and may_follow:
+            return _Scan(may_follow=True)
         after = self.after if batch.ended else batch.last
         return _Scan(after, has_released, locked, left, ended=batch.ended)
 
@@ -125,8 +155,12 @@ def advance_fix(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
     terms: FixTerms,
+    patience: Patience | None = None,
 ) -> AdvanceResult:
     """Record the outcomes of a fix, then run its next steps until it has to wait or has ended.
+
+    With `patience`, a fix that keeps the order of aggregates goes on while outcomes arrive: the
+    next event of an aggregate is released as soon as its predecessor is delivered.
 
     A fix that is paused or has ended recalls what no worker has taken: the run that paused or ended
     it may have been killed before its recall was complete.
@@ -135,14 +169,17 @@ def advance_fix(
     its own that locks the fix and decides on what it finds. Outcomes are recorded before the fix is
     locked. Under its lock, a person who withdraws the fix would wait for a million outcomes.
 
-    A dry run is one transaction that is rolled back.
+    A dry run is one transaction that is rolled back, and waits for no outcome.
 
     Raises:
         NotFoundError: the fix does not exist.
     """
     with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
         settled = _settle_own(connection, fix_id, audit=audit, terms=terms)
-        done = _advance(connection, fix_id, settled, audit=audit, terms=terms)
+        follows = patience is not None and not options.dry_run
+        done = _advance(connection, fix_id, settled, audit=audit, terms=terms, follows=follows)
+        if patience and follows:
+            done = _follow_aggregates(connection, done, audit=audit, terms=terms, patience=patience)
         if done.busy or done.fix.status not in STOPPED:
             return done
         reason = f"fix {fix_id} is {done.fix.status}: {done.fix.verdict or 'by a person'}"
@@ -157,6 +194,7 @@ def advance_fix_on_request(
     audit: AuditContext,
     options: RunOptions = RunOptions(),
     terms: FixTerms,
+    patience: Patience | None = None,
 ) -> AdvanceResult:
     """Record that a person requests a step, with the reason, then advance the fix.
 
@@ -167,7 +205,9 @@ def advance_fix_on_request(
     if not options.dry_run:
         with connection.transaction():
             record_audit_entry(connection, "fix.advance", {"fix": fix_id}, audit=audit)
-    return advance_fix(connection, fix_id, audit=audit, options=options, terms=terms)
+    return advance_fix(
+        connection, fix_id, audit=audit, options=options, terms=terms, patience=patience
+    )
 
 
 def withdraw_fix(
@@ -221,7 +261,9 @@ def _advance(
     *,
     audit: AuditContext,
     terms: FixTerms,
+    follows: bool = False,
 ) -> AdvanceResult:
+    """Run the next steps; `follows`: leave to the caller what follows the events of this run."""
     released, scan = 0, _Scan()
     while True:
         with connection.transaction():
@@ -231,13 +273,204 @@ def _advance(
                     get_fix(connection, fix_id), released, settled, None, busy=fix is None
                 )
             policy = fix.policy or terms.policy
-            step = _decide(connection, fix, policy, scan, audit=audit, terms=terms)
-            count, scan = _run_step(connection, fix, policy, step, scan, audit=audit)
+            due = get_next_due(connection, fix.id, policy, now=audit.now)
+            congested = describe_congestion(
+                connection, now=audit.now, max_backlog=terms.max_backlog
+            )
+            pace = Pace(due, terms.lookahead)
+            step = _decide(
+                connection, fix, policy, scan, now=audit.now, congested=congested, pace=pace
+            )
+            if follows and scan.may_follow and isinstance(step, ReleaseStep):
+                step = WaitStep(
+                    "more events follow as soon as those of their aggregates have ended"
+                )
+            count, scan = _run_step(connection, fix, policy, step, scan, due=due, audit=audit)
             released += count
             refill_at = step.until if isinstance(step, WaitStep) else None
             connection.run("fix.stepped", fix_id=fix_id, now=audit.now, refill_at=refill_at)
         if isinstance(step, WaitStep | CloseStep):
             return AdvanceResult(get_fix(connection, fix_id), released, settled, step)
+
+
+def _follow_aggregates(
+    connection: Connection,
+    done: AdvanceResult,
+    *,
+    audit: AuditContext,
+    terms: FixTerms,
+    patience: Patience,
+) -> AdvanceResult:
+    """Release the next events of aggregates while outcomes arrive; return the result of the run.
+
+    What is released between two steps is what follows the outcomes of this run. The step at the
+    end reads all dead events again: it finds what others settled, and begins the next stage.
+    """
+    ends_at = patience.clock() + timedelta(seconds=patience.total)
+    while _has_followers(connection, done, patience):
+        following = _Following(connection, done.fix, audit, terms, patience, ends_at)
+        following.run()
+        if not following.settled and not following.stopped:
+            break
+        signed = replace(audit, now=patience.clock())
+        step = _advance(
+            connection, done.fix.id, following.settled, audit=signed, terms=terms, follows=True
+        )
+        done = replace(
+            step,
+            released=done.released + following.released + step.released,
+            settled=done.settled + step.settled,
+        )
+        if patience.clock() >= ends_at:
+            break
+    return done
+
+
+def _has_followers(connection: Connection, done: AdvanceResult, patience: Patience) -> bool:
+    """Return whether an outcome that may arrive soon lets an event of its aggregate follow."""
+    fix = done.fix
+    if (
+        fix.status is not FixStatus.ACTIVE
+        or fix.policy is None
+        or fix.policy.order != "aggregate"
+        or not isinstance(done.step, WaitStep)
+        or done.step.until is not None
+    ):
+        return False
+    until = patience.clock() + timedelta(seconds=patience.idle)
+    found: bool = connection.fetch_one(
+        "retry.has_followers", fix_id=fix.id, until=until, rows=BATCH
+    )["found"]
+    return found
+
+
+class _Following:
+    """Settles the outcomes of a fix as they arrive, and releases what follows them.
+
+    Between two looks it holds no lock and no transaction. Each release is a transaction of its own
+    that locks the fix and decides as any other step does.
+
+    Attributes:
+        released: events that were released.
+        settled: outcomes that were recorded.
+        stopped: the fix was paused or has ended meanwhile.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        fix: Fix,
+        audit: AuditContext,
+        terms: FixTerms,
+        patience: Patience,
+        ends_at: datetime,
+    ) -> None:
+        self.released = self.settled = 0
+        self.stopped = False
+        self._connection = connection
+        self._fix = fix
+        self._policy = fix.policy or terms.policy
+        self._audit = audit
+        self._terms = terms
+        self._patience = patience
+        self._ends_at = ends_at
+        self._target = build_target_parameters(connection, fix, self._policy)
+        # Events that had no room in the stage, or that other transactions held.
+        self._left: list[str] = []
+        self._congestion: tuple[datetime, str | None] | None = None
+        self._leased_at = datetime.min.replace(tzinfo=UTC)
+
+    def run(self) -> None:
+        """Go on until no outcome arrives, another kind of step is due, or the time is over."""
+        cursor, clock = FIRST_CURSOR, self._patience.clock
+        now = heard = clock()
+        while now < self._ends_at and (now - heard).total_seconds() < self._patience.idle:
+            page = settle_page(
+                self._connection,
+                now=now,
+                settle_seconds=self._policy.settle_seconds,
+                fix_id=self._fix.id,
+                after=cursor,
+            )
+            cursor = page.next or FIRST_CURSOR
+            if page.events:
+                self.settled += page.events
+                heard = clock()
+                if not self._release(page.delivered):
+                    return
+            elif get_fix(self._connection, self._fix.id).status is not FixStatus.ACTIVE:
+                self.stopped = True
+                return
+            # Never more than half of the time is spent on looking.
+            cost, silence = clock() - now, clock() - heard
+            pause = min(max(silence.total_seconds() / 4, _MIN_PAUSE), _MAX_PAUSE)
+            self._patience.sleep(pause if page.events else max(pause, cost.total_seconds()))
+            now = clock()
+
+    def _release(self, delivered: str) -> bool:
+        """Release what follows these deaths; return whether to go on."""
+        followers = self._connection.fetch_one("retry.find_followers", deaths=delivered)
+        event_ids = [*self._left, *followers["event_ids"]][:BATCH]
+        audit = replace(self._audit, now=self._patience.clock())
+        with self._connection.transaction():
+            fix = _lock_fix(self._connection, self._fix.id, self._terms)
+            if fix is None or fix.closed_at is not None:
+                return False
+            due = get_next_due(self._connection, fix.id, self._policy, now=audit.now)
+            step = _decide(
+                self._connection,
+                fix,
+                self._policy,
+                _Scan(),
+                now=audit.now,
+                congested=self._describe_congestion(audit.now),
+                pace=Pace(due, self._terms.lookahead),
+            )
+            if isinstance(step, WaitStep):
+                self._left = event_ids
+                return step.until is None and fix.status is FixStatus.ACTIVE
+            # The full step ends a fix, and begins a stage: other events may be in it as well.
+            if isinstance(step, CloseStep) or step.stage != fix.stage:
+                return False
+            if not event_ids:
+                return get_stage_outcomes(self._connection, fix.id)[fix.stage].waiting > 0
+            parameters = {
+                **self._target,
+                **build_cursor_parameters(FIRST_CURSOR),
+                "event_ids": event_ids,
+                "room": step.limit,
+            }
+            batch = _release_stage(
+                self._connection,
+                fix,
+                self._policy,
+                step.stage,
+                parameters,
+                due=due,
+                audit=audit,
+            )
+            self._extend_lease(audit.now)
+        self.released += batch.taken
+        self._left = event_ids if batch.free > batch.taken else []
+        return True
+
+    def _describe_congestion(self, now: datetime) -> str | None:
+        """Say why no event may be released; looked up once a second."""
+        if self._congestion is None or now >= self._congestion[0] + timedelta(seconds=1):
+            most = self._terms.max_backlog
+            self._congestion = (
+                now,
+                describe_congestion(self._connection, now=now, max_backlog=most),
+            )
+        return self._congestion[1]
+
+    def _extend_lease(self, now: datetime) -> None:
+        """Let the sensor request another run if this one is killed; written twice a minute."""
+        if now > self._leased_at + _FOLLOWING_LEASE / 2:
+            self._leased_at = now
+            self._connection.run(
+                "fix.stepped", fix_id=self._fix.id, now=now, refill_at=now + _FOLLOWING_LEASE
+            )
 
 
 def _settle_own(
@@ -284,8 +517,9 @@ def _decide(
     policy: RetryPolicy,
     scan: _Scan,
     *,
-    audit: AuditContext,
-    terms: FixTerms,
+    now: datetime,
+    congested: str | None,
+    pace: Pace,
 ) -> FixStep:
     if scan.ended and scan.locked:
         return WaitStep(f"other transactions hold {format_count(scan.locked, 'event')}")
@@ -296,15 +530,14 @@ def _decide(
             f"deaths from before the flag that may match it are not classified: {unclassified:,}"
         )
     stage = get_stage_outcomes(connection, fix.id).get(fix.stage, StageOutcomes())
-    congested = describe_congestion(connection, now=audit.now, max_backlog=terms.max_backlog)
     return decide_next_step(
         fix,
         policy,
         stage,
-        now=audit.now,
+        now=now,
         left=scan.left if scan.ended else None,
         congested=congested,
-        pace=Pace(get_next_due(connection, fix.id, policy, now=audit.now), terms.lookahead),
+        pace=pace,
     )
 
 
@@ -315,6 +548,7 @@ def _run_step(
     step: FixStep,
     scan: _Scan,
     *,
+    due: datetime,
     audit: AuditContext,
 ) -> tuple[int, _Scan]:
     """Run the step; return how many events it released, and where the scan stands."""
@@ -325,7 +559,9 @@ def _run_step(
                 **build_cursor_parameters(scan.after),
                 "room": min(step.limit, BATCH),
             }
-            batch = _release_stage(connection, fix, policy, step.stage, parameters, audit=audit)
+            batch = _release_stage(
+                connection, fix, policy, step.stage, parameters, due=due, audit=audit
+            )
             return batch.taken, scan.advance_past(batch, limit=step.limit)
         case CloseStep():
             _close(connection, fix, step, audit=replace(audit, reason=step.verdict))
@@ -354,11 +590,14 @@ def _release_stage(
     stage: int,
     parameters: BatchParameters,
     *,
+    due: datetime,
     audit: AuditContext,
 ) -> DeathBatch:
-    """Release a batch of a stage. The stage begins with the first event that is released."""
+    """Release a batch of a stage, its first event due then.
+
+    The stage begins with the first event that is released.
+    """
     signed = replace(audit, reason=f"fix {fix.id}, stage {stage}: {fix.note}"[:MAX_REASON_LENGTH])
-    due = get_next_due(connection, fix.id, policy, now=audit.now)
     batch = release_batch(
         connection,
         {**parameters, "fix_id": fix.id, "stage": stage},

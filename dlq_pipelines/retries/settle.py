@@ -1,10 +1,26 @@
 """Records what became of retried events."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from dlq_pipelines.outbox import BATCH
-from dlq_pipelines.outbox.batches import FIRST_CURSOR, build_cursor_parameters
+from dlq_pipelines.outbox.batches import FIRST_CURSOR, DeathCursor, build_cursor_parameters
 from dlq_pipelines.postgres.connect import Connection
+
+
+@dataclass(frozen=True)
+class SettledPage:
+    """A page of retries without an outcome, and the outcomes that it recorded.
+
+    Attributes:
+        events: outcomes that were recorded.
+        delivered: the deaths of those that were delivered, as the text of a PostgreSQL array.
+        next: the cursor after which the next page begins; None: this is the last page.
+    """
+
+    events: int
+    delivered: str
+    next: DeathCursor | None
 
 
 def settle_outcomes(
@@ -18,21 +34,36 @@ def settle_outcomes(
         settle_seconds: seconds to wait for an outcome after the due time.
         fix_id: the fix whose retries are looked at; None: retries without a fix.
     """
-    settled: int = 0
-    cursor = FIRST_CURSOR
+    settled, cursor = 0, FIRST_CURSOR
     while True:
-        batch = connection.fetch_one(
-            "retry.settle",
-            now=now,
-            settle_seconds=settle_seconds,
-            fix_id=fix_id,
-            rows=BATCH,
-            **build_cursor_parameters(cursor),
+        page = settle_page(
+            connection, now=now, settle_seconds=settle_seconds, fix_id=fix_id, after=cursor
         )
-        settled += batch["events"]
-        if batch["rows"] < BATCH:
+        settled += page.events
+        if page.next is None:
             return settled
-        cursor = batch["last_time"], batch["last_id"]
+        cursor = page.next
+
+
+def settle_page(
+    connection: Connection,
+    *,
+    now: datetime,
+    settle_seconds: int,
+    fix_id: int | None,
+    after: DeathCursor,
+) -> SettledPage:
+    """Record the outcomes of the next `BATCH` retries after a cursor. See `settle_outcomes`."""
+    row = connection.fetch_one(
+        "retry.settle",
+        now=now,
+        settle_seconds=settle_seconds,
+        fix_id=fix_id,
+        rows=BATCH,
+        **build_cursor_parameters(after),
+    )
+    following = None if row["rows"] < BATCH else (row["last_time"], row["last_id"])
+    return SettledPage(row["events"], row["delivered"], following)
 
 
 def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int) -> int:

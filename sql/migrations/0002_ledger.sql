@@ -123,8 +123,10 @@ create index dead_cause on :"dlq_schema".dead (cause_id, died_at, death_id);
 create index dead_detail on :"dlq_schema".dead (cause_id, detail, died_at, death_id)
     where detail <> '';
 -- Without events that have no aggregate: in a table without aggregates these are all events, of one
--- key, and the planner would read all of what is dead instead.
-create index dead_aggregate on :"dlq_schema".dead (hashtext(aggregate_id))
+-- key, and the planner would read all of what is dead instead. In the order of the events, so that
+-- the first one of a long aggregate is found without reading the others.
+create index dead_aggregate on :"dlq_schema".dead
+    (hashtext(aggregate_id), (coalesce(event_created_at, '-infinity'::timestamptz)), event_id)
     where aggregate_id <> '';
 
 -- A death is shown as the cause that its own cause is merged into.

@@ -60,11 +60,19 @@ with page as materialized (
                     < (coalesce(page.event_created_at, '-infinity'), page.event_id)
                 and (r.outcome is null or r.outcome = 'timed_out')) then 'waiting'
         when exists (
-            select from :"dlq_schema".dead n
-            where hashtext(n.aggregate_id) = hashtext(page.aggregate_id) and n.aggregate_id <> ''
-                and n.aggregate_id = page.aggregate_id and n.aggregate_type = page.aggregate_type
-                and (coalesce(n.event_created_at, '-infinity'), n.event_id)
-                    < (coalesce(page.event_created_at, '-infinity'), page.event_id)
+            select from (
+                -- The first one alone: an aggregate may have thousands of dead events.
+                select n.event_created_at, n.event_id from :"dlq_schema".dead n
+                where hashtext(n.aggregate_id) = hashtext(page.aggregate_id)
+                    and n.aggregate_id <> ''
+                    and n.aggregate_id = page.aggregate_id
+                    and n.aggregate_type = page.aggregate_type
+                order by hashtext(n.aggregate_id),
+                    coalesce(n.event_created_at, '-infinity'::timestamptz),
+                    n.event_id
+                limit 1) n
+            where (coalesce(n.event_created_at, '-infinity'), n.event_id)
+                < (coalesce(page.event_created_at, '-infinity'), page.event_id)
             -- Those without a cause are in no index by aggregate: hashed once for the batch.
             ) or (page.aggregate_type, page.aggregate_id) in (
                 select d.aggregate_type, d.aggregate_id from :"dlq_schema".death d
@@ -242,7 +250,7 @@ with page as materialized (
     -- whole table, or all of these rows for each of them.
     from (select outcome, array_agg(death_id) as deaths from decided group by outcome) o
     where r.death_id = any(o.deaths)
-    returning r.fix_id, r.stage, r.outcome
+    returning r.death_id, r.fix_id, r.stage, r.outcome
 ), by_fix as (
     -- Inserted in the order of the key, so that two that settle at once wait for each other instead
     -- of deadlocking.
@@ -255,9 +263,43 @@ with page as materialized (
     select outcome, count(*) from settled where fix_id is null group by outcome order by outcome
     on conflict (outcome) do update set retries = t.retries + excluded.retries
 )
-select (select count(*) from settled) as events, count(*) as rows, max(due_at) as last_time,
+select (select count(*) from settled) as events,
+    (select coalesce(array_agg(death_id), '{}')::text from settled where outcome = 'delivered')
+        as delivered,
+    count(*) as rows,
+    max(due_at) as last_time,
     (array_agg(death_id order by due_at desc, death_id desc))[1] as last_id
 from page
+
+-- name: find_followers
+-- The first dead event of the aggregate of each of these retries: its ids as texts.
+select coalesce(array_agg(follower.event_id::text), '{}') as event_ids
+from (
+    select distinct r.aggregate_type, r.aggregate_id from :"dlq_schema".retry r
+    where r.death_id = any(%(deaths)s::bigint[]) and r.aggregate_id <> '') delivered
+cross join lateral (
+    select n.event_id from :"dlq_schema".dead n
+    where hashtext(n.aggregate_id) = hashtext(delivered.aggregate_id) and n.aggregate_id <> ''
+        and n.aggregate_id = delivered.aggregate_id
+        and n.aggregate_type = delivered.aggregate_type
+    order by hashtext(n.aggregate_id),
+        coalesce(n.event_created_at, '-infinity'::timestamptz),
+        n.event_id
+    limit 1) follower
+
+-- name: has_followers
+-- Whether a dead event waits for one that the fix released and that is due by then. Reads at most
+-- so many retries, the first that are due.
+select exists (
+    select from (
+        select r.aggregate_type, r.aggregate_id from :"dlq_schema".retry r
+        where r.fix_id = %(fix_id)s and r.outcome is null and r.due_at <= %(until)s
+        order by r.fix_id, r.due_at limit %(rows)s) r
+    cross join lateral (
+        select from :"dlq_schema".dead n
+        where hashtext(n.aggregate_id) = hashtext(r.aggregate_id) and n.aggregate_id <> ''
+            and n.aggregate_id = r.aggregate_id and n.aggregate_type = r.aggregate_type
+        limit 1) n) as found
 
 -- name: left_by_fixes
 -- Fixes that have ended or are paused, and have retries without an outcome.

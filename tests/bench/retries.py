@@ -6,9 +6,11 @@ the median of its rounds.
 """
 
 import statistics
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -20,7 +22,7 @@ from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import create_host_tables
-from dlq_pipelines.retries.advance import advance_fix
+from dlq_pipelines.retries.advance import Patience, advance_fix
 from dlq_pipelines.retries.fix import FixStatus, FixTerms, RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, list_due_fixes
 from dlq_pipelines.retries.recall import recall_retries
@@ -30,6 +32,7 @@ from tests.bench.figure import TARGET, Figure, sized
 from tests.databases import scratch_server
 
 ROUNDS, EVENTS, HALF = 3, sized(100_000), sized(50_000)
+CHAIN = sized(20_000)
 FIXES, DEAD, OUTSTANDING = sized(1_000), sized(1_000_000), 200
 ERROR = "requests.exceptions.ReadTimeout: no answer within 5 seconds"
 # Few stages, so that releases are timed, and a rate at which all is due before the next step.
@@ -55,6 +58,13 @@ UPDATE = """
 UPDATE_BACK = """
     update outbox_event set status = 'dead', attempts = 5, next_run_at = %(now)s
     where id = any(%(ids)s)
+"""
+# A worker that delivers each event as soon as it is due.
+DELIVER_DUE = """
+    update outbox_event set status = 'done' where id in (
+        select id from outbox_event
+        where status in ('pending', 'retry') and next_run_at <= now()
+        order by next_run_at limit 50 for update skip locked)
 """
 DELIVERED = "update outbox_event set status = 'done' where status = 'pending'"
 # A thousand fixes, each with its own cause, a thousand dead events, and a stage that is waiting.
@@ -107,6 +117,7 @@ def measure() -> Iterator[Figure]:
             install_outbox(connection)
             yield _measure_release(connection)
             yield _measure_recall(connection)
+            yield _measure_chain(database, connection)
             yield _measure_memory(connection)
             yield _measure_sensor_query(connection)
 
@@ -147,6 +158,71 @@ def _measure_recall(connection: Connection) -> Figure:
         2.0,
         f"an update, {BATCH:,} rows a statement",
     )
+
+
+def _measure_chain(database: Database, connection: Connection) -> Figure:
+    """Measure events of one aggregate, each released when its predecessor is delivered."""
+    times = {}
+    for name, work in (("ours", _follow_chain), ("peer", _update_one_by_one)):
+        _prepare(connection, CHAIN)
+        connection.execute("update outbox_event set aggregate_id = '7'")
+        connection.execute("update dlq.death set aggregate_id = '7'")
+        connection.execute("update dlq.dead set aggregate_id = '7'")
+        connection.execute("vacuum analyze")
+        with _worker(database):
+            started = time.perf_counter()
+            work(connection, CHAIN)
+            times[name] = time.perf_counter() - started
+    return Figure(
+        f"{CHAIN:,} events of one aggregate in order",
+        times["ours"],
+        times["peer"],
+        15.0,
+        "a script that updates the next row when the last one is delivered",
+    )
+
+
+@contextmanager
+def _worker(database: Database) -> Iterator[None]:
+    """Run a worker on a thread."""
+    stop = threading.Event()
+
+    def work() -> None:
+        with database.connect() as own:
+            while not stop.is_set():
+                if not own.execute(DELIVER_DUE).rowcount:
+                    time.sleep(0.001)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _follow_chain(connection: Connection, events: int) -> None:
+    """Run steps of a fix, one after the other, until it is verified."""
+    fix = flag_fix(
+        connection,
+        FixFlag(Selection(cause=compute_cause_id(ERROR)), RetryPolicy(rate=100_000.0)),
+        audit=AuditContext("ann", "resolved", datetime.now(UTC)),
+    )
+    patience, released = Patience(5, lambda: datetime.now(UTC)), 0
+    while fix.closed_at is None:
+        audit = AuditContext("sensor", "due", datetime.now(UTC))
+        done = advance_fix(connection, fix.id, audit=audit, terms=TERMS, patience=patience)
+        fix, released = done.fix, released + done.released
+    assert (fix.status, released) == (FixStatus.VERIFIED, events)
+
+
+def _update_one_by_one(connection: Connection, events: int) -> None:
+    is_done = "select status = 'done' as done from outbox_event where id = %s"
+    for number in range(1, events + 1):
+        connection.execute(UPDATE, {"now": datetime.now(UTC), "ids": [number]})
+        while not connection.execute(is_done, [number]).fetchall()[0]["done"]:
+            time.sleep(0.001)
 
 
 def _measure_memory(connection: Connection) -> Figure:

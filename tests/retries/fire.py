@@ -45,6 +45,8 @@ from tests.shapes import adapt_connection
 ERROR = "TimeoutError: no answer"
 # A short look-ahead, so that stages are refilled within a test.
 TERMS = FixTerms(max_backlog=timedelta(days=1), lookahead=timedelta(seconds=3))
+# Shorter than those of a run, so that a kill interrupts all parts of a step.
+PATIENCE = advance.Patience(0.2, lambda: datetime.now(UTC), total=1)
 # Children are forks of a process that has imported everything, so they start in milliseconds.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload([__name__])
@@ -100,7 +102,7 @@ def sense(url: str, batch: int, stop: Event) -> None:
 
     def step(connection: Connection) -> None:
         for due in list_due_fixes(connection, now=datetime.now(UTC), max_backlog=TERMS.max_backlog):
-            advance.advance_fix(connection, due.id, audit=audit(), terms=TERMS)
+            advance.advance_fix(connection, due.id, audit=audit(), terms=TERMS, patience=PATIENCE)
         settle.settle_retries(connection, now=datetime.now(UTC), settle_seconds=60)
 
     _again(url, step, stop)

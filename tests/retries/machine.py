@@ -22,7 +22,7 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.errors import NotFoundError, RefusedError
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.retries.advance import advance_fix, pause_fix, resume_fix, withdraw_fix
+from dlq_pipelines.retries.advance import Patience, advance_fix, pause_fix, resume_fix, withdraw_fix
 from dlq_pipelines.retries.fix import Fix, FixStatus, FixTerms, RetryPolicy, can_stage_pass
 from dlq_pipelines.retries.fixes import (
     FixFlag,
@@ -247,6 +247,19 @@ class Retries(RuleBasedStateMachine):
         """Somebody runs the step of a fix again, be it open or not."""
         for fix in list_fixes(self.connection)[nth : nth + 1]:
             self.step(fix)
+
+    @rule(nth=st.integers(0, 1), outcomes=outcomes)
+    def follow(self, nth: int, outcomes: list[str]) -> None:
+        """The step of a fix goes on while the worker takes one event after the other."""
+        left = [*outcomes]
+        patience = Patience(
+            0.02,
+            lambda: self.now,
+            total=1,
+            sleep=lambda _: self.work([left.pop()] if left else []),
+        )
+        for fix in list_fixes(self.connection)[nth : nth + 1]:
+            advance_fix(self.connection, fix.id, audit=self.audit(), terms=TERMS, patience=patience)
 
     @rule(nth=st.integers(0, 1), held=st.lists(st.integers(1, 16), min_size=6, unique=True))
     def rerun_while_held(self, nth: int, held: list[int]) -> None:

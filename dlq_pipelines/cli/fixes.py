@@ -553,19 +553,26 @@ def _print_preview(preview: "FixPreview", policy: "RetryPolicy", *, format: Outp
         "time": f"{format_seconds(preview.seconds)} at {policy.rate:g} per second, "
         "and the time of the worker",
     }
+    if preview.deletion_is_loss:
+        figures["a deleted event"] = (
+            "counts as lost; if the worker deletes what it has delivered, map `delivered` to "
+            "deleted first"
+        )
     print_table([{"would release": name, "value": value} for name, value in figures.items()])
     typer.echo(NOTHING_CHANGED)
 
 
 def _describe_step(result: "AdvanceResult") -> str:
     """Return the step at which the advance stopped, as a sentence."""
-    from dlq_pipelines.retries.fix import WaitStep
+    from dlq_pipelines.retries.fix import PauseStep, WaitStep
 
     if result.busy:
         return "skipped: another run is advancing this fix"
     if isinstance(result.step, WaitStep):
         waits = f"waits: {result.step.reason}"
         return f"{waits}; {describe_recall(result)}" if result.recalled else waits
+    if isinstance(result.step, PauseStep):
+        return f"paused: {result.step.verdict}"
     ended = f"{'ended' if result.step else 'has already ended'}: {result.fix.status.value}"
     return f"{ended}; {describe_recall(result)}" if result.recalled else ended
 

@@ -35,6 +35,7 @@ from dlq_pipelines.retries.fix import (
     FixStep,
     FixTerms,
     Pace,
+    PauseStep,
     ReleaseStep,
     Remaining,
     RetryPolicy,
@@ -245,6 +246,8 @@ def resume_fix(
 ) -> Fix:
     """Resume a paused fix at the stage where it stopped.
 
+    Deleted events count as delivered from now on if the mapping says so now.
+
     Raises:
         NotFoundError: the fix does not exist.
         RefusedError: the fix has ended, or is not paused.
@@ -289,7 +292,7 @@ def _advance(
             released += count
             refill_at = step.until if isinstance(step, WaitStep) else None
             connection.run("fix.stepped", fix_id=fix_id, now=audit.now, refill_at=refill_at)
-        if isinstance(step, WaitStep | CloseStep):
+        if isinstance(step, WaitStep | CloseStep | PauseStep):
             return AdvanceResult(get_fix(connection, fix_id), released, settled, step)
 
 
@@ -430,7 +433,7 @@ class _Following:
                 self._left = event_ids
                 return step.until is None and fix.status is FixStatus.ACTIVE
             # The full step ends a fix, and begins a stage: other events may be in it as well.
-            if isinstance(step, CloseStep) or step.stage != fix.stage:
+            if not isinstance(step, ReleaseStep) or step.stage != fix.stage:
                 return False
             if not event_ids:
                 return get_stage_outcomes(self._connection, fix.id)[fix.stage].waiting > 0
@@ -565,6 +568,9 @@ def _run_step(
             return batch.taken, scan.advance_past(batch, limit=step.limit)
         case CloseStep():
             _close(connection, fix, step, audit=replace(audit, reason=step.verdict))
+        case PauseStep(verdict):
+            signed = replace(audit, reason=verdict)
+            _pause(connection, fix, verdict, audit=signed)
         case WaitStep():
             pass
     return 0, scan
@@ -652,6 +658,14 @@ def _close(
     record_audit_entry(connection, f"fix.{close.status}", {"fix": fix.id}, audit=audit)
 
 
+def _pause(connection: Connection, fix: Fix, verdict: str, *, audit: AuditContext) -> None:
+    """Pause a fix whose outcomes cannot decide, until a person does."""
+    connection.run(
+        "fix.set_status", fix_id=fix.id, status=FixStatus.PAUSED, verdict=verdict, now=audit.now
+    )
+    record_audit_entry(connection, "fix.paused", {"fix": fix.id}, audit=audit)
+
+
 def _build_evidence(connection: Connection, fix: Fix) -> list[dict[str, Any]]:
     """Pair errors before and after a retry, the most frequent pairs first.
 
@@ -695,6 +709,8 @@ def _set_status(
         fix = _lock_open_fix(connection, fix_id)
         if fix.status is not old:
             raise RefusedError(f"Fix {fix_id} is {fix.status}.", _SHOW_HINT.format(fix_id))
-        connection.run("fix.set_status", fix_id=fix_id, status=new, now=audit.now)
+        connection.run("fix.set_status", fix_id=fix_id, status=new, verdict=None, now=audit.now)
+        if new is FixStatus.ACTIVE:
+            connection.run("retry.recount_deleted", fix_id=fix_id)
         kind = "fix.paused" if new is FixStatus.PAUSED else "fix.resumed"
         record_audit_entry(connection, kind, {"fix": fix_id}, audit=audit)

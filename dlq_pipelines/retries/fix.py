@@ -5,7 +5,7 @@ larger one. A stage that fails halts the fix. The fix is verified when every sta
 event is left that it may release.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal, get_args
@@ -133,7 +133,7 @@ class Fix:
         policy: None before the first step of a fix that was flagged without a policy; that step
             stores the installation's.
         stage: the last stage that began; 0: none.
-        verdict: why the fix ended.
+        verdict: why the fix ended, or why its outcomes could not decide and it was paused.
         evidence: errors of a halted fix: objects with `events`, `outcome`, `before` and `after`.
     """
 
@@ -243,7 +243,14 @@ class CloseStep:
     verdict: str
 
 
-FixStep = ReleaseStep | WaitStep | CloseStep
+@dataclass(frozen=True)
+class PauseStep:
+    """Pause the fix with this verdict, until a person decides."""
+
+    verdict: str
+
+
+FixStep = ReleaseStep | WaitStep | CloseStep | PauseStep
 
 
 @dataclass(frozen=True)
@@ -291,13 +298,13 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
             f"not verified by {fix.expires_at:%Y-%m-%d %H:%M} UTC, in stage {fix.stage}",
         )
     if fix.status is FixStatus.PAUSED:
-        return WaitStep("paused")
+        return WaitStep(f"paused: {fix.verdict}" if fix.verdict else "paused")
     if fix.not_before is not None and fix.not_before > now:
         return WaitStep(f"not before {fix.not_before:%Y-%m-%d %H:%M} UTC")
     # Events that the stage can still release count as delivered until they are not.
     room = policy.size(fix.stage) - stage.tried if left is None else 0
     if not can_stage_pass(stage, policy.min_success, more=room):
-        return CloseStep(FixStatus.HALTED, _describe_shortfall(fix, policy, stage))
+        return _decide_failed_stage(fix, policy, stage, more=room)
     if room <= 0 and stage.waiting:
         return WaitStep(f"{stage.waiting} events of stage {fix.stage} have no outcome yet")
     if left is not None:
@@ -351,6 +358,29 @@ def can_stage_pass(stage: StageOutcomes, min_success: float, *, more: int = 0) -
     released = stage.tried + more
     # Divided, not multiplied: 55 / 100 equals the float 0.55, but 0.55 * 100 is more than 55.
     return released == 0 or (released - stage.failed) / released >= min_success
+
+
+def _decide_failed_stage(
+    fix: Fix, policy: RetryPolicy, stage: StageOutcomes, *, more: int
+) -> CloseStep | PauseStep:
+    if _are_deletions_ambiguous(stage, policy.min_success, more=more):
+        return PauseStep(_describe_deletions(stage))
+    return CloseStep(FixStatus.HALTED, _describe_shortfall(fix, policy, stage))
+
+
+def _are_deletions_ambiguous(stage: StageOutcomes, min_success: float, *, more: int) -> bool:
+    """Return whether the worker may have deleted what it delivered, and the stage may pass then."""
+    if not stage.deleted or stage.delivered or stage.timed_out:
+        return False
+    return can_stage_pass(replace(stage, deleted=0), min_success, more=more)
+
+
+def _describe_deletions(stage: StageOutcomes) -> str:
+    return (
+        f"{stage.deleted:,} of {stage.tried:,} released events were deleted, and none was "
+        "delivered. If the worker deletes what it has delivered, map `delivered` to deleted and "
+        "resume; otherwise withdraw"
+    )
 
 
 def _describe_remaining(left: Remaining) -> str:

@@ -25,6 +25,7 @@ from dlq_pipelines.retries.fix import (
     FixStatus,
     FixTerms,
     Pace,
+    PauseStep,
     ReleaseStep,
     RetryOrder,
     RetryPolicy,
@@ -165,6 +166,8 @@ class FixPreview:
             five seconds.
         stages: events that each stage would release if all are delivered.
         seconds: time that the releases take at the policy's rate, without waiting for outcomes.
+        deletion_is_loss: an event that the worker deletes counts as lost, because the mapping
+            expects a delivered state.
     """
 
     events: int
@@ -173,6 +176,7 @@ class FixPreview:
     overtaken: int | None
     stages: list[int]
     seconds: float
+    deletion_is_loss: bool = False
 
     @property
     def sizes(self) -> str:
@@ -276,6 +280,7 @@ def preview_fix(
         overtaken=_count_overtaken(connection, where),
         stages=policy.sizes(free),
         seconds=free / policy.rate,
+        deletion_is_loss=connection.fetch_one("fix.deletion_is_loss")["is_loss"],
     )
 
 
@@ -402,6 +407,8 @@ def get_fix_progress(
             return FixProgress(fix, outcomes, f"waits: {reason}")
         case CloseStep(status, verdict):
             return FixProgress(fix, outcomes, f"will be {status}: {verdict}")
+        case PauseStep(verdict):
+            return FixProgress(fix, outcomes, f"will be paused: {verdict}")
         case ReleaseStep(number, _):
             room = policy.size(number) - (stage.tried if number == fix.stage else 0)
             return FixProgress(

@@ -427,7 +427,7 @@ create table :"dlq_schema".fix_outcome (
     stage   integer not null,
     outcome text    not null
             check (outcome in ('delivered', 'died_again', 'timed_out', 'deleted', 'recalled')),
-    events  bigint  not null check (events > 0),
+    events  bigint  not null check (events >= 0),
     -- Of these, purged from the ledger with their deaths.
     purged  bigint  not null default 0 check (purged <= events),
     primary key (fix_id, stage, outcome),

@@ -35,6 +35,9 @@ select count(*) as events,
     count(*) filter (where parked) as parked
 from target
 
+-- name: deletion_is_loss
+select :"dlq_schema".deletion_is_loss() as is_loss
+
 -- name: overtaken
 -- Counts targets after which a newer event of their aggregate was delivered: retried now, they
 -- arrive out of order. The application's table need not have an index by aggregate, so this may
@@ -241,7 +244,9 @@ where k.cause_id = detail.cause_id and k.detail = detail.detail
 -- name: set_status
 -- A fix that is resumed can go on at once.
 update :"dlq_schema".fix
-set status = %(status)s, refill_at = case when %(status)s = 'active' then %(now)s::timestamptz end
+set status = %(status)s,
+    verdict = %(verdict)s,
+    refill_at = case when %(status)s = 'active' then %(now)s::timestamptz end
 where id = %(fix_id)s
 
 -- name: failures

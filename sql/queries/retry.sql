@@ -301,6 +301,25 @@ select exists (
             and n.aggregate_id = r.aggregate_id and n.aggregate_type = r.aggregate_type
         limit 1) n) as found
 
+-- name: recount_deleted
+-- Counts the deleted events of a fix as delivered, if the mapping says by now that its worker
+-- deletes what it has delivered.
+with recounted as (
+    update :"dlq_schema".retry r set outcome = 'delivered'
+    where r.fix_id = %(fix_id)s and r.outcome = 'deleted'
+        and :"dlq_schema".vanished_outcome() = 'delivered'
+    returning r.fix_id, r.stage
+), counted as (
+    select fix_id, stage, count(*) as events from recounted group by fix_id, stage
+), fewer as (
+    update :"dlq_schema".fix_outcome o set events = o.events - c.events
+    from counted c
+    where o.fix_id = c.fix_id and o.stage = c.stage and o.outcome = 'deleted'
+)
+insert into :"dlq_schema".fix_outcome as o (fix_id, stage, outcome, events)
+select fix_id, stage, 'delivered', events from counted order by fix_id, stage
+on conflict (fix_id, stage, outcome) do update set events = o.events + excluded.events
+
 -- name: left_by_fixes
 -- Fixes that have ended or are paused, and have retries without an outcome.
 select f.id from :"dlq_schema".fix f

@@ -83,13 +83,15 @@ def test_a_dry_run_prints_a_preview_and_changes_nothing(dlq: Run, connection: Co
     assert printed == (
         "would release value events 60 aggregates 60 parked 1 overtaken 2 stages 10, 49 "
         "time 1 min 58 s at 0.5 per second, and the time of the worker "
+        "a deleted event counts as lost; if the worker deletes what it has delivered, "
+        "map `delivered` to deleted first "
         "Nothing was changed: this was a dry run."
     )
     would = read_json(dlq(*FLAG, "--rate", "0.5", "--dry-run", "--json"))
     assert (would["dry_run"], would["fix"], would["preview"]) == (
         True,
         None,
-        vars(FixPreview(60, 60, 1, 2, [10, 49], 118.0)),
+        vars(FixPreview(60, 60, 1, 2, [10, 49], 118.0, deletion_is_loss=True)),
     )
     assert (list_fixes(connection), _kinds(connection)) == ([], [])
 

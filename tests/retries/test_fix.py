@@ -17,6 +17,7 @@ from dlq_pipelines.retries.fix import (
     FixStatus,
     FixStep,
     Pace,
+    PauseStep,
     ReleaseStep,
     Remaining,
     RetryPolicy,
@@ -125,6 +126,8 @@ class World:
                 self.release(number, limit)
             case WaitStep():
                 self.settle()
+            case PauseStep(verdict):  # a person ends it
+                self.steps.append(CloseStep(FixStatus.WITHDRAWN, verdict))
         return step
 
     def release(self, number: int, limit: int) -> None:
@@ -173,7 +176,8 @@ def play(world: World) -> CloseStep:
 def test_a_fix_always_ends_and_says_why(world: World) -> None:
     """Whatever the outcomes and the policy."""
     closed = play(world)
-    assert closed.status in {FixStatus.VERIFIED, FixStatus.HALTED, FixStatus.REJECTED}
+    ends = {FixStatus.VERIFIED, FixStatus.HALTED, FixStatus.WITHDRAWN, FixStatus.REJECTED}
+    assert closed.status in ends
     assert closed.verdict
 
 
@@ -211,8 +215,11 @@ def test_an_aggregate_keeps_its_order(world: World) -> None:
 
 
 @given(worlds())
-def test_a_fix_is_halted_exactly_when_its_stage_can_no_longer_pass(world: World) -> None:
-    """As soon as that is certain, and not while what the stage may yet release could save it."""
+def test_a_fix_is_stopped_exactly_when_its_stage_can_no_longer_pass(world: World) -> None:
+    """As soon as that is certain, and not while what the stage may yet release could save it.
+
+    It is paused if only deletions fail the stage and nothing was delivered, otherwise halted.
+    """
     while not world.closed:
         stage, looked = world.stage(world.fix.stage), world.looked
         step = world.step()
@@ -220,8 +227,15 @@ def test_a_fix_is_halted_exactly_when_its_stage_can_no_longer_pass(world: World)
             continue
         room = 0 if looked else stage.size - stage.released
         most = stage.released + room
+        fails = not world.passes(most - stage.failed, most)
+        ambiguous = (
+            stage.deleted > 0
+            and stage.delivered == stage.timed_out == 0
+            and world.passes(most - stage.died_again, most)
+        )
         halted = isinstance(step, CloseStep) and step.status is FixStatus.HALTED
-        assert halted == (not world.passes(most - stage.failed, most))
+        assert halted == (fails and not ambiguous)
+        assert isinstance(step, PauseStep) == (fails and ambiguous)
 
 
 @given(worlds())

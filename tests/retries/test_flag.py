@@ -183,7 +183,13 @@ def test_a_preview_changes_nothing(connection: Connection) -> None:
     add_dead(connection, 25)
     policy = RetryPolicy(canary=2, growth=3.0, rate=5.0)
     assert preview(connection, Selection(cause=CAUSE), policy) == FixPreview(
-        events=25, aggregates=25, parked=0, overtaken=0, stages=[2, 6, 17], seconds=5.0
+        events=25,
+        aggregates=25,
+        parked=0,
+        overtaken=0,
+        stages=[2, 6, 17],
+        seconds=5.0,
+        deletion_is_loss=True,
     )
     assert (list_fixes(connection), get_cause_status(connection)) == ([], "open")
     assert one(connection, "select count(*) as n from dlq.audit")["n"] == 0

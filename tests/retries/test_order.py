@@ -125,7 +125,13 @@ def test_an_event_that_died_again_after_three_retries_is_parked(outbox: ShapedOu
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     settle_outcomes(connection, now=get_now(), settle_seconds=60)
     assert preview(connection, Selection(cause=CAUSE)) == FixPreview(
-        events=2, aggregates=2, parked=1, overtaken=0, stages=[1], seconds=0.001
+        events=2,
+        aggregates=2,
+        parked=1,
+        overtaken=0,
+        stages=[1],
+        seconds=0.001,
+        deletion_is_loss=not outbox.shape.deletes_delivered,
     )
     fix = flag_cause(connection)
     assert advance(connection, fix).released == 1

@@ -1,15 +1,16 @@
 """Outcomes of retried events."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from dlq_pipelines.outbox.install import install_outbox
+from dlq_pipelines.outbox.mapping_types import RowCondition
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.retries.advance import (
-    withdraw_fix,
-)
-from dlq_pipelines.retries.fix import FixStatus
+from dlq_pipelines.retries.advance import resume_fix, withdraw_fix
+from dlq_pipelines.retries.fix import FixStatus, PauseStep, WaitStep
 from dlq_pipelines.retries.fixes import (
     get_stage_outcomes,
 )
@@ -28,6 +29,8 @@ from tests.retries.helpers import (
 )
 from tests.rows import one
 from tests.shapes import ShapedOutbox
+
+KEPT = pytest.mark.parametrize("outbox", ["reference", "uuid"], indirect=True)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,48 @@ def test_an_outcome_in_time_or_none_is_final(outbox: ShapedOutbox) -> None:
     assert settle_outcomes(connection, now=get_now() + timedelta(days=1), settle_seconds=60) == 0
     assert one(connection, "select outcome from dlq.retry") == {"outcome": "timed_out"}
     assert outbox.count_states() == {"done": 1}
+
+
+@KEPT
+def test_a_stage_of_which_all_is_deleted_pauses_the_fix_until_the_mapping_says_what_it_means(
+    outbox: ShapedOutbox,
+) -> None:
+    """Many workers delete what they deliver: the outcomes count then, and the fix goes on."""
+    connection = outbox.connection
+    outbox.add_dead(5)
+    fix = flag_cause(connection)
+    advance(connection, fix)
+    outbox.delete_rows(outbox.list_numbers("waiting"))
+    done = advance(connection, fix)
+    assert done.step == PauseStep(
+        "3 of 3 released events were deleted, and none was delivered. If the worker deletes what "
+        "it has delivered, map `delivered` to deleted and resume; otherwise withdraw"
+    )
+    assert done.fix.status is FixStatus.PAUSED
+    assert advance(connection, fix).step == WaitStep(f"paused: {done.step.verdict}")
+    resume_fix(connection, fix.id, audit=build_audit())
+    assert advance(connection, fix).fix.status is FixStatus.PAUSED  # nothing has changed
+    deletes = replace(outbox.shape.mapping, delivered=RowCondition(), deleted_is_delivered=True)
+    install_outbox(connection, deletes)
+    assert resume_fix(connection, fix.id, audit=build_audit()).verdict is None
+    assert get_stage_outcomes(connection, fix.id)[1].delivered == 3
+    assert connection.run("fix.stages_difference").fetchall() == []
+    assert advance(connection, fix).released == 2
+    outbox.delete_rows(outbox.list_numbers("waiting"))
+    assert advance(connection, fix).fix.status is FixStatus.VERIFIED
+
+
+@KEPT
+def test_deaths_in_a_stage_halt_it_although_the_others_were_deleted(outbox: ShapedOutbox) -> None:
+    """Whatever the deletions mean, the stage failed."""
+    connection = outbox.connection
+    outbox.add_dead(5)
+    fix = flag_cause(connection)
+    advance(connection, fix)
+    first, *others = outbox.list_numbers("waiting")
+    outbox.give_up([first])
+    outbox.delete_rows(others)
+    assert advance(connection, fix).fix.status is FixStatus.HALTED
 
 
 def test_an_event_delivered_late_and_then_deleted_is_not_missing(outbox: ShapedOutbox) -> None:

@@ -553,6 +553,11 @@ def _print_preview(preview: "FixPreview", policy: "RetryPolicy", *, format: Outp
         "time": f"{format_seconds(preview.seconds)} at {policy.rate:g} per second, "
         "and the time of the worker",
     }
+    if policy.order == "aggregate" and preview.longest > 1:
+        figures["time"] = (
+            f"{format_seconds(preview.seconds)} at {policy.rate:g} per second; {preview.longest:,} "
+            "events of one aggregate follow one another, each as soon as the worker delivers"
+        )
     if preview.deletion_is_loss:
         figures["a deleted event"] = (
             "counts as lost; if the worker deletes what it has delivered, map `delivered` to "

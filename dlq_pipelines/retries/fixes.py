@@ -153,6 +153,10 @@ def build_flag(
     )
 
 
+# From the release of an event to that of its successor, with a worker that looks every second.
+_SECONDS_IN_ORDER = 1.0
+
+
 @dataclass(frozen=True)
 class FixPreview:
     """What a fix would release.
@@ -165,7 +169,10 @@ class FixPreview:
             None: unknown, because the table has no index by aggregate and is too large to count in
             five seconds.
         stages: events that each stage would release if all are delivered.
-        seconds: time that the releases take at the policy's rate, without waiting for outcomes.
+        longest: the most events of one aggregate, without parked ones. In the order of aggregates
+            each is released once its predecessor is delivered.
+        seconds: time that the releases take: at the policy's rate, or a second for each event of
+            the longest aggregate if that is more. Most workers look for events every second.
         deletion_is_loss: an event that the worker deletes counts as lost, because the mapping
             expects a delivered state.
     """
@@ -173,6 +180,7 @@ class FixPreview:
     events: int
     aggregates: int
     parked: int
+    longest: int
     overtaken: int | None
     stages: list[int]
     seconds: float
@@ -275,11 +283,12 @@ def preview_fix(
     where = build_selection_parameters(connection, flag.selection, before=audit.now)
     counted = connection.fetch_one("fix.preview", max_retries=policy.max_retries, **where)
     free = counted["events"] - counted["parked"]
+    chain = counted["longest"] if policy.order == "aggregate" and counted["longest"] > 1 else 0
     return FixPreview(
         **counted,
         overtaken=_count_overtaken(connection, where),
         stages=policy.sizes(free),
-        seconds=free / policy.rate,
+        seconds=max(free / policy.rate, chain * _SECONDS_IN_ORDER),
         deletion_is_loss=connection.fetch_one("fix.deletion_is_loss")["is_loss"],
     )
 

@@ -32,7 +32,17 @@ select count(*) as events,
         aggregate_type,
         aggregate_id,
         case when aggregate_id = '' then event_id end)) as aggregates,
-    count(*) filter (where parked) as parked
+    count(*) filter (where parked) as parked,
+    -- The most events of one aggregate: they are released one after the other.
+    coalesce((
+        select max(events) from (
+            select count(*) as events from target
+            where not parked
+            group by
+                aggregate_type,
+                aggregate_id,
+                case when aggregate_id = '' then event_id end) one_aggregate
+    ), 0) as longest
 from target
 
 -- name: deletion_is_loss

@@ -91,9 +91,24 @@ def test_a_dry_run_prints_a_preview_and_changes_nothing(dlq: Run, connection: Co
     assert (would["dry_run"], would["fix"], would["preview"]) == (
         True,
         None,
-        vars(FixPreview(60, 60, 1, 2, [10, 49], 118.0, deletion_is_loss=True)),
+        vars(FixPreview(60, 60, 1, 1, 2, [10, 49], 118.0, deletion_is_loss=True)),
     )
     assert (list_fixes(connection), _kinds(connection)) == ([], [])
+
+
+def test_a_preview_says_what_follows_in_the_order_of_an_aggregate(
+    dlq: Run, connection: Connection
+) -> None:
+    """A second for each event of the longest aggregate, unless the fix keeps no order."""
+    add_dead_events(connection, 60)
+    connection.execute("update outbox_event set aggregate_id = '1'")
+    connection.execute("update dlq.dead set aggregate_id = '1'")
+    printed = read_words(dlq(*FLAG, "--dry-run"))
+    assert "time 1 min at 50 per second; 60 events of one aggregate follow one another" in printed
+    would = read_json(dlq(*FLAG, "--dry-run", "--json"))["preview"]
+    assert (would["longest"], would["seconds"]) == (60, 60.0)
+    would = read_json(dlq(*FLAG, "--order", "none", "--dry-run", "--json"))["preview"]
+    assert (would["longest"], would["seconds"]) == (60, 1.2)
 
 
 def test_a_preview_without_a_count_of_overtaken_events_says_so(

@@ -128,6 +128,7 @@ def test_an_event_that_died_again_after_three_retries_is_parked(outbox: ShapedOu
         events=2,
         aggregates=2,
         parked=1,
+        longest=1,
         overtaken=0,
         stages=[1],
         seconds=0.001,

@@ -228,7 +228,7 @@ def test_rows_that_are_hidden_after_the_installation_are_no_empty_list(
         application.execute("alter table outbox_event force row level security")
         with pytest.raises(SchemaError, match=f"hides rows of the outbox from {role}: nothing"):
             require_current(application)
-        # The views read with the rights of their owner, whoever asks.
+        # The views read with the rights of their owner.
         application.execute("reset role")
         with pytest.raises(SchemaError, match=f"from {role}: nothing"):
             require_current(application)

@@ -1,14 +1,15 @@
 """Chooses the detail of a failure: the one name in a message that shows whose problem it is.
 
 A constraint, column, key, field or attribute comes before a topic or a queue, these before a host,
-an operation and a table. Values that look generated are never a detail.
+an operation and a table. Values that look generated are never a detail, nor is the name of a person
+or of a person's account.
 """
 
 import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from dlq_pipelines.causes.vocabulary import NOISE_NAMES, TYPE_NAMES
+from dlq_pipelines.causes.vocabulary import NOISE_NAMES, PERSONS, TYPE_NAMES
 
 _MAX_LENGTH = 200
 _RANKS = (
@@ -22,7 +23,7 @@ _RANKS = (
     "host hostname server enotfound lookup getaddrinfo resolve node url broker endpoint service",
     "operation table relation collection schema sequence view database module dependency file",
     (
-        "function method call class type permission scope role user secret resource pod container"
+        "function method call class type permission scope role secret resource pod container"
         " namespace job task template component config partition policy currency"
     ),
 )
@@ -43,6 +44,17 @@ _GENERATED = re.compile(
 _IDENTIFIER = re.compile(r"[A-Za-z]++(?:[_.][A-Za-z_]++)++|[A-Za-z][a-z]++(?:[A-Z][a-z]++)++")
 _INDEX = re.compile(r"(?<=[.\[])[0-9]+(?=[.\]]|\Z)")
 _NOISE = NOISE_NAMES | TYPE_NAMES | {"character", "char", "nonetype"}
+# "user 'CORP\\anna'", "owner: anna", "db_user=anna", "customer with the name "Anna"".
+_PERSON = re.compile(
+    rf"""(?i:(?<![a-z])(?:{"|".join(sorted(PERSONS))})(?:[ _-]?(?:names?|id|login|account))?+
+    (?:\ (?:with|the|named|called|of|is|name|id))*+)['"]?\s?[:=]?\s?[(<]?
+    (?<!\w)(?:'(?P<one>[^']{{1,200}})'|"(?P<two>[^"]{{1,200}})"|`(?P<three>[^`']{{1,200}})['`]
+    |(?P<bare>[^\s'"`,;:()<>]{{1,200}}))""",
+    re.VERBOSE,
+)
+# A role that logs in is a person's or a program's account.
+_ACCOUNTS = PERSONS | {"by"}
+_LOGIN = re.compile(r"(?i)\blog[- ]?in\b|authenticat|password")
 _TRIMMED = "'\"`\u00ab\u00bb\u201e\u201c\u201d\u2018\u2019[]{}()<>,;:=. "
 
 
@@ -62,6 +74,16 @@ def choose_detail(names: Iterable[tuple[str, str]]) -> str:
     if best_rank == _HOST_RANK and port and ":" not in best:
         best = f"{best}:{port}"
     return best
+
+
+def drop_persons(message: str, names: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the names in a message without those of persons and of their accounts."""
+    persons = {
+        (found[1] or found[2] or found[3] or found[4]).rstrip(".!?")
+        for found in _PERSON.finditer(message)
+    }
+    kinds = _ACCOUNTS | {"role"} if _LOGIN.search(message) else _ACCOUNTS
+    return [name for name in names if name[0] not in kinds and name[1] not in persons]
 
 
 @lru_cache(2_048)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dlq_pipelines.causes.condense import condense_message
-from dlq_pipelines.causes.detail import choose_detail
+from dlq_pipelines.causes.detail import choose_detail, drop_persons
 from dlq_pipelines.causes.parse import ExceptionLink, ParsedError, find_app_frame, parse_error
 from dlq_pipelines.causes.template import Template, build_template, build_template_key
 from dlq_pipelines.causes.vocabulary import FAILURE_KEYS, MONTHS
@@ -144,6 +144,8 @@ def _read_message(exception_type: str, message: str) -> _Reading:
 def _read_masked_message(name: str, message: str) -> _Reading:
     text, names = _select_message(name, message)
     key, hidden = build_template_key(text)
+    if hidden:
+        hidden = drop_persons(text, hidden)
     noun = _NAMING_TYPES.get(name)
     if noun and len(hidden) == 1 and not hidden[0][0]:
         hidden = [(noun, hidden[0][1])]

@@ -264,7 +264,9 @@ class _Reader:
 
     def _find_capital_noun(self, text: str, front: str, found: re.Match[str]) -> str:
         """Return the noun for capitals that are a value: a name, a currency, a country."""
-        if front in KINDS:
+        if front in KINDS or (
+            front == "by" and _TAKEN.search(self.message, max(0, found.start() - 20), found.start())
+        ):
             return front
         if "_" in text and front == ":" and self._is_rejected_value(front, found):
             return self.noun or "value"
@@ -587,6 +589,10 @@ _WORDY, _COUNTRY = 5, 2
 _STOPS = frozenset((".", "!", "?", ";"))
 _CODE_MARKS, _NESTED = frozenset(".[= "), frozenset(("{", "["))
 _POOL = re.compile(r"host='(?P<host>[^']{1,200})', port=(?P<port>[0-9]{1,5})")
+_TAKEN = re.compile(
+    r"\b(?:approved|assigned|changed|created|edited|held|locked|opened|out|owned|reserved|used)"
+    r" by\Z"
+)
 _FROM_LEADS = frozenset(("for", "from", "of", "image", "repository"))
 _CODE_ENDS = ("_constraint", "_violation", "_error", "_failure", "_exception")
 _VALIDATED = ("Validation failed", "validation failed", "Validation error")

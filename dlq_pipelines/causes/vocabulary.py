@@ -195,11 +195,14 @@ UNITS = _set(
 )
 """After a number: the unit belongs to the value."""
 
-PERSON_LEADS = _set(
-    "account agent assignee author beneficiary buyer by cardholder client contact courier"
-    " customer debtor driver employee for from holder manager member mr mrs ms owner passenger"
-    " patient payee payer person recipient sender to user with"
+PERSONS = _set(
+    "account agent assignee author beneficiary benutzer buyer cardholder client customer"
+    " debtor driver employee holder konto kunde login manager nutzer owner passenger patient payee"
+    " payer person principal recipient sender uid user users usuario utente utilisateur"
 )
+"""Before the name of a person, which is never a detail."""
+
+PERSON_LEADS = PERSONS | _set("by contact courier for from member mr mrs ms to with")
 """Before two or more capitalised words, which are the name of a person or of a company."""
 
 VALUE_KEYS = _set(

@@ -56,6 +56,17 @@ _PANIC = re.compile(
     r"thread '[^'\n]{0,100}' (?:\([0-9]+\) )?panicked at (?:'|[^\s,]{1,300}:[0-9]+:[0-9]+:\s+)"
 )
 _PANIC_PLACE = re.compile(r"', [^\s,']{1,300}:[0-9]+(?::[0-9]+)?\Z")
+# C++: "terminate called after throwing an instance of 'T'\n  what():  message".
+_TERMINATE = re.compile(
+    r"(?:libc\+\+abi(?:\.dylib)?: )?terminat(?:e|ing)\b[^'\n:]{0,60} (?:instance of|of type) '?"
+    r"(?P<type>[A-Za-z_](?:\w|::|[<>*& ,])*+)'?(?:\s+what\(\):[ \t]*+|: |(?=\n|\Z))"
+)
+# SQL Server and Sybase: "Msg 2627, Level 14, State 1, Line 3\nmessage", also localized.
+_MSG = re.compile(
+    r"(?:Msg|Meldung|Message|Messaggio|Mens\.?) (?P<number>[0-9]{1,6})"
+    r"(?:, [A-Z][a-z]{2,9} [^\s,:]{1,200})+[:.]?\s+(?:Server '[^'\n]{1,99}',[^\n:]{0,200}:\s+)?"
+)
+_HEADERS = ("libc++", "terminat", "Msg ", "Me")
 # The prefixes that runtimes write before the first line.
 _LEADS = re.compile(
     r"(?:Exception in thread \"[^\"\n]{0,200}\" |(?:Unc|C)aught |Unhandled exception\. "
@@ -295,6 +306,8 @@ def _read_head(text: str, start: int) -> _Head:
         first = first.partition("\n")[0].rstrip()
     if first[:1] in _SPECIAL and (head := _read_special_head(text, start, first)):
         return head
+    if first.startswith(_HEADERS) and (head := _read_header(text, start)):
+        return head
     # A type ends at a colon, or at the end of a line that has at most a code after it.
     typed = _TYPED.match(first) if ":" in first or first.count(" ") <= 1 else None
     if typed:
@@ -326,6 +339,16 @@ def _read_special_head(text: str, start: int, first: str) -> _Head | None:
     if panic := _PANIC.match(text, start):
         message = text[panic.end() : panic.end() + _MAX_MESSAGE].partition("\n")[0]
         return "panic", _PANIC_PLACE.sub("", message), ()
+    return None
+
+
+def _read_header(text: str, start: int) -> _Head | None:
+    """Read the line that C++ or SQL Server prints before the message."""
+    if header := _MSG.match(text, start):
+        message, names = _read_message(text, header.end())
+        return "", f"error {header['number']}: {message}", names
+    if header := _TERMINATE.match(text, start):
+        return header["type"], *_read_message(text, header.end())
     return None
 
 

@@ -6,13 +6,14 @@ keys nor the indentation belongs to a cause.
 
 import re
 
-from dlq_pipelines.causes.tokens import FAILURE, KEPT_END, KEPT_START
+from dlq_pipelines.causes.tokens import COMPLAINT, FAILURE, KEPT_END, KEPT_START
 from dlq_pipelines.causes.vocabulary import (
     BODY_CODE_KEYS,
     BODY_KEYS,
     BODY_NAME_KEYS,
     BODY_SENTENCE_KEYS,
     BODY_STRONG_KEYS,
+    VERBS,
 )
 
 _MAX_BODY = 8_000
@@ -39,8 +40,34 @@ _TAG = re.compile(
 _TITLE = re.compile(
     r"(?is)<title[^<>]{0,100}>\s*(.{1,200}?)\s*</title|<h1[^<>]{0,100}>\s*([^<]{1,200})"
 )
+# A field with what is wrong with it, as a list, or as a text inside an object of errors:
+# {"email": ["is invalid"]}, {"errors": {"email": "is invalid"}}. Django shows ErrorDetail(...).
+_REJECTED_FIELD = re.compile(
+    r"""(?P<mark>['"])(?P<field>[A-Za-z_][^'"\n]{0,80}+)(?P=mark)\s*+:\s*+(?P<list>\[\s*+)?+
+    (?:\w{1,30}\((?:string|message)=)?+
+    (?:"(?P<double>(?:[^"\\]|\\.)++)"|'(?P<single>(?:[^'\\]|\\.|'(?=\w))++)')""",
+    re.VERBOSE,
+)
+_ERRORS_OBJECT = re.compile(r"['\"](?:\w{0,40}[eE]rrors|violations)['\"]\s*:\s*\{")
+_REJECTION = re.compile(r"(?i)\b(?:at (?:least|most)|ensure|less|more|only|required|too|valid)\b")
 _CODE_VALUE = re.compile(r"[A-Za-z_][\w.:/-]{0,60}+|-?[0-9]{1,6}")
 _ERROR_STATUS = re.compile(r"[45][0-9]{2}")
+_NO_FIELDS = frozenset(
+    [
+        "__all__",
+        "base",
+        "detail",
+        "details",
+        "error",
+        "errors",
+        "message",
+        "messages",
+        "msg",
+        "nonFieldErrors",
+        "non_field_errors",
+        "reason",
+    ]
+)
 _NOTHING = frozenset(("None", "null", "nil", "undefined", "true", "false", "True", "False"))
 _GENERATED = re.compile(r"[0-9a-fA-F]{8,}|[0-9]{4,}|://|@")
 _DATA_LEAD = re.compile(
@@ -106,10 +133,15 @@ def summarize_data(message: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     if begin["bare"]:
         body = _BARE_KEY.sub(r'"\1": ', body)
     found, names = ({}, ()) if is_data else _read_pairs(body)
-    if BODY_STRONG_KEYS.isdisjoint(found) and not _has_error_status(found):
+    rejections, fields = ([], "") if is_data else _read_rejected_fields(body)
+    if fields:
+        names = (*names, ("field", fields))
+    states_failure = not BODY_STRONG_KEYS.isdisjoint(found) or _has_error_status(found)
+    parts = (_order_parts(found) if states_failure else []) or rejections
+    if not parts and not states_failure:
         return f"{lead}<object>{rest}", ()
     before = lead.lower()
-    said = [part for part in _order_parts(found) if _strip_marks(part).lower() not in before]
+    said = [part for part in parts if _strip_marks(part).lower() not in before]
     return f"{lead}{': '.join(said)}{rest}".rstrip(" :"), names
 
 
@@ -125,6 +157,32 @@ def _read_pairs(body: str) -> tuple[dict[str, str], tuple[tuple[str, str], ...]]
         elif value and key in BODY_KEYS:
             found.setdefault(key, value[:_MAX_VALUE])
     return found, tuple(names)
+
+
+def _read_rejected_fields(body: str) -> tuple[list[str], str]:
+    """Return what is wrong with fields, in sorted order, and their names."""
+    errors = _ERRORS_OBJECT.search(body)
+    start = errors.end() if errors else len(body)
+    sentences, fields = set(), set()
+    for pair in _REJECTED_FIELD.finditer(body):
+        field, sentence = pair["field"], pair["double"] or pair["single"]
+        is_error = pair.start() >= start and (pair["list"] or field.lower() not in BODY_KEYS)
+        if is_error or (pair["list"] and " " in sentence and _is_rejection(sentence)):
+            if field not in _NO_FIELDS:
+                fields.add(field)
+            named = rf"(?i)\A((?:the )?){re.escape(field.replace('_', ' '))}\b"
+            sentences.add(re.sub(named, r"\1'field'", sentence[:_MAX_VALUE]))
+    return ["; ".join(sorted(sentences))] if sentences else [], ", ".join(sorted(fields))
+
+
+def _is_rejection(sentence: str) -> bool:
+    """Whether a text says what is wrong with a field: "can't be blank", "Ensure this ..."."""
+    return (
+        sentence.endswith(".")
+        or not VERBS.isdisjoint(sentence.split(" "))
+        or COMPLAINT.search(sentence) is not None
+        or _REJECTION.search(sentence) is not None
+    )
 
 
 def _condense_struct(found: re.Match[str]) -> str:

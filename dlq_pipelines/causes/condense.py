@@ -60,7 +60,8 @@ _BRACKETED = re.compile(r"\[(?P<items>[A-Za-z_$][\w.$-]*+(?:, ?[\w.$-]+)++)\](?!
 _REASONS = re.compile(r"reasons?\b|errors?\b|failures?\b|because")
 
 _FIGURES = re.compile(
-    r" \((?:after [0-9](?:[^()\n]|\([^()]{0,9}\)){0,100}"
+    r" \((?!(?i:[a-z ]{0,10}(?:err|code|reason|status)))"
+    r"(?:after [0-9](?:[^()\n]|\([^()]{0,9}\)){0,100}"
     r"|(?:[\w ]{1,30}+[=:] ?-?[0-9][\w.]*(?:, ?)?)++)\)"
 )
 _ID_MARKS = ("ID:", "Id:", "id:", "ID=", "Id=", "id=")
@@ -69,9 +70,13 @@ _REQUEST_ID = re.compile(
     r"|message|ray|session|span|trace|tracking)[ _-]?id['\"]?\s?[:=]\s?['\"]?[\w+/=.-]+['\"]?"
 )
 _COMMAND_MARKS = (": not found", "No such file", "command not found")
+# "deliver.sh: line 12: jq: command not found", "sh: 1: jq: not found", "bash: jq: not found".
 _MISSING_COMMAND = re.compile(
-    r"(?<=: )(?:line [0-9]+: )?[\w./-]+(?=: (?:(?:command )?not found|No such file))"
+    r"(?:\A\S{1,200}: (?:line )?[0-9]+: |(?<=: )(?:line [0-9]+: )?)(?P<command>[\w./-]+)"
+    r"(?=: (?:(?:command )?not found|No such file))"
 )
+# What Active Directory says in hexadecimal digits: an expired password, a locked account.
+_DIRECTORY_CODE = re.compile(r"(?<=error, data )[0-9a-f]{1,8}(?=, v[0-9a-f])")
 
 
 class CondensedMessage(NamedTuple):
@@ -97,6 +102,12 @@ def condense_message(message: str) -> CondensedMessage:
     if "[" in message:
         message, found = _condense_brackets(message)
         names += found
+    if any(mark in message for mark in _COMMAND_MARKS):
+        commands = [found["command"] for found in _MISSING_COMMAND.finditer(message)]
+        names += tuple(("missing", command.rpartition("/")[2]) for command in commands)
+        message = _MISSING_COMMAND.sub("<name>", message)
+    if "error, data " in message:
+        message = _DIRECTORY_CODE.sub(lambda found: keep_code(found[0]), message)
     return CondensedMessage(_condense_noise(message), names)
 
 
@@ -170,13 +181,11 @@ def _condense_list(found: re.Match[str]) -> str:
 
 
 def _condense_noise(message: str) -> str:
-    """Cut figures and the ids of requests; hide lists without brackets and missing commands."""
+    """Cut figures and the ids of requests; hide lists without brackets."""
     if " (" in message:
         message = _FIGURES.sub("", message)
     if ": " in message and ", " in message and any(lead in message for lead in _LIST_LEADS):
         message = _LISTED.sub(r"\g<lead><list>", message)
     if any(mark in message for mark in _ID_MARKS):
         message = _REQUEST_ID.sub("", message)
-    if any(mark in message for mark in _COMMAND_MARKS):
-        message = _MISSING_COMMAND.sub("<name>", message)
     return message.replace("nil:NilClass", "nil")

@@ -38,7 +38,7 @@ _URL = re.compile(
 _GENERATED = re.compile(
     r"[^A-Za-z]*|.*[0-9]{4}.*|.*@.*|[0-9a-fA-F-]{8,}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}.*"
     r"|[A-Z]{1,5}[-_]?[0-9]+|(?:.*?[A-Za-z][0-9]+(?=[A-Za-z])){2}.*|.*[-_][0-9]{3,}.*|<.*"
-    r"|[a-z]{2,5}_(?=[A-Za-z]*[0-9])[A-Za-z0-9]{8,}",
+    r"|[A-Za-z]+Err(?:or)?|[a-z]{2,5}_(?=[A-Za-z]*[0-9])[A-Za-z0-9]{8,}",
     re.DOTALL,
 )
 _IDENTIFIER = re.compile(r"[A-Za-z]++(?:[_.][A-Za-z_]++)++|[A-Za-z][a-z]++(?:[A-Z][a-z]++)++")
@@ -63,7 +63,7 @@ def choose_detail(names: Iterable[tuple[str, str]]) -> str:
     best, best_rank, port = "", _REJECTED, ""
     for kind, value in names:
         rank = _RANK_OF.get(kind, _UNRANKED)
-        if kind == "at" and "." in value:  # server at "db.internal"
+        if kind in {"at", "on"} and "." in value:  # server at "db.internal"
             rank = _HOST_RANK
         if kind == "port":
             port = port or value

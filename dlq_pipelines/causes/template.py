@@ -310,6 +310,9 @@ class _Reader:
         front, self.before = self.before, ""
         content = text[1:-1] if text[0] not in "bru" else text.lstrip("bru")[1:-1]
         whole = found.start() == 0 and found.end() == len(self.message)
+        if self._is_quoted_code(content, front, found):
+            self.codes.append(content)
+            return content
         if " " not in content and content[:1] not in _NESTED and key not in FAILURE_KEYS:
             if (front in CODE_WORDS or content[:1].isdigit()) and _is_status(content, front):
                 self.codes.append(content[:3] if content[0].isdigit() else content)
@@ -331,6 +334,18 @@ class _Reader:
         value = self._hide_value(content, key or front)
         # The quotes of repr() depend on the value's type; other quotes belong to the message.
         return f'"{value}"' if text[0] == '"' and not whole and not key else value
+
+    def _is_quoted_code(self, content: str, front: str, found: re.Match[str]) -> bool:
+        """Whether a code is in quotes: "reason '2085' ('MQRC_UNKNOWN_OBJECT_NAME')"."""
+        if front == "(":
+            start = found.start()
+            named = _CONSTANT.fullmatch(content) is not None
+            return named and _CODE_BEFORE.search(self.message, max(0, start - 5), start) is not None
+        return (
+            front in _QUOTED_CODE_LEADS
+            and content.lstrip("-").isdigit()
+            and len(content) < _WORDY + 1
+        )
 
     def _read_nested_message(self, content: str) -> str:
         """Read a message inside the message. Each level needs another quote, so there are few."""
@@ -431,10 +446,10 @@ class _Reader:
         """Hide a plain number, by far the most frequent value, unless it is a code."""
         front, self.before = self.before, text
         if key:
-            is_code = key in FAILURE_KEYS
+            is_code = key in FAILURE_KEYS or key in _NUMBER_CODE_KEYS
             if key == "port":
                 self.names.append((key, text))
-        elif front in CODE_WORDS:
+        elif front in CODE_WORDS or front == "reason":
             is_code = True
         elif len(text) == _STATUS and text[0] in "45" and text.isdigit():
             is_code = self._is_lone_status(found)
@@ -516,7 +531,10 @@ class _Reader:
         return len(bare) == len(self.message) and bare.islower() and bare.replace("_", "").isalpha()
 
     def _is_number_code(self, number: str, front: str, found: re.Match[str]) -> bool:
-        """Whether a number is a code before a message: "(111: refused)", "23505: duplicate"."""
+        """Whether a number is a code: "(111: refused)", "23505: duplicate", "on 'db' (111)"."""
+        if front == "(" and self.message[found.end() : found.end() + 1] == ")":
+            lead = self.message[: found.start()]
+            return _ERRNO.fullmatch(number) is not None and _PLACE_TRIED.search(lead) is not None
         return self.message[found.end() : found.end() + 1] == ":" and (
             front == "(" or len(number) in _SQLSTATE
         )
@@ -593,6 +611,13 @@ _TAKEN = re.compile(
     r"\b(?:approved|assigned|changed|created|edited|held|locked|opened|out|owned|reserved|used)"
     r" by\Z"
 )
+_CONSTANT = re.compile(r"[A-Z][A-Z0-9]*_[A-Z0-9_]+")
+_CODE_BEFORE = re.compile(r"[0-9]['\"]? ?\(\Z")
+_QUOTED_CODE_LEADS = frozenset(("code", "errno", "error", "reason", "sqlcode"))
+_NUMBER_CODE_KEYS = frozenset(("reason_code", "reasoncode", "sqlerrmc", "subcode"))
+# An errno, or one of Winsock's, after what could not be reached.
+_ERRNO = re.compile(r"[0-9]{1,3}|10[0-9]{3}")
+_PLACE_TRIED = re.compile(r"(?i)\b(?:bind|connect|create|open|socket)\b.{0,300}['\"`] \(\Z")
 _FROM_LEADS = frozenset(("for", "from", "of", "image", "repository"))
 _CODE_ENDS = ("_constraint", "_violation", "_error", "_failure", "_exception")
 _VALIDATED = ("Validation failed", "validation failed", "Validation error")

@@ -17,13 +17,13 @@ def _list(words: str) -> tuple[str, ...]:
 
 CODE_WORDS = _set(
     "code err errno error errorcode exit exitcode exited hresult http https rc returncode"
-    " signal sqlstate status statuscode winerror"
+    " signal sqlcode sqlstate status statuscode winerror"
 )
 """Before a number or a token with digits: the token is a code, not a count."""
 
 CODE_LEADS = _set(
-    "and api error exit exited failure fault got http native non-zero nonzero received reply"
-    " response result return returned server sql status unexpected vendor with"
+    "and api completion error exit exited failure fault got http native non-zero nonzero reason"
+    " received reply response result return returned server sql status unexpected vendor with"
 )
 """Before "code": it announces a code, unlike in "postal code"."""
 

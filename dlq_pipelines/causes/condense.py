@@ -9,7 +9,7 @@ from dlq_pipelines.causes.tokens import FAILURE
 _Names = tuple[tuple[str, str], ...]
 
 # No mark that any rule needs: the message is prose.
-_PLAIN = re.compile(r"[^<{\[(=:]*+\Z")
+_PLAIN = re.compile(r"[^<{\[(=:|]*+\Z")
 
 _TUPLE = re.compile(
     r"\A\((?:b?['\"](?P<state>[0-9A-Z]{5})['\"]|(?P<number>-?[0-9]{1,5})), ?b?(?P<mark>['\"])"
@@ -75,6 +75,22 @@ _MISSING_COMMAND = re.compile(
     r"(?:\A\S{1,200}: (?:line )?[0-9]+: |(?<=: )(?:line [0-9]+: )?)(?P<command>[\w./-]+)"
     r"(?=: (?:(?:command )?not found|No such file))"
 )
+# Oracle's and PostgreSQL's qualified names: "SHOP"."ORDERS"."POSTCODE".
+_QUALIFIED = re.compile(r'"\w{1,128}"\.(?:"(?P<table>\w{1,128})"\.)?"(?P<name>\w{1,128})"')
+# Words behind a colon without a space: "TNS:no listener", "SSL routines:f:wrong version number".
+_GLUED = re.compile(
+    r"(?:\b(?:error:[0-9A-Fa-f]{8}:)?(?P<lead>TNS|SSL routines):(?:\w{0,60}:)?)(?=[a-z]+ [a-z])"
+)
+# An acknowledgement of HL7: "MSA|AR|8812|Unsupported message type".
+_SEGMENT = re.compile(r"\b(?P<name>[A-Z][A-Z0-9]{2})\|(?P<code>[A-Z]{1,2})\|(?:[^|\s]{0,99}\|)+")
+_PERL_INPUT = re.compile(r", <\$?\w{1,60}> (?:line|chunk) [0-9]+(?=\.?\Z)")
+_USER_INFO = re.compile(r" UserInfo=(?:0x[0-9a-f]+ )?\{.*", re.DOTALL)
+_FAILING_URL = re.compile(r"\w*URL\w*=(?P<url>https?://[^\s,}]{1,300})")
+_CODING_KEY = re.compile(r'stringValue: "(?P<name>[A-Za-z_]\w{0,100})"')
+# A map of Clojure: {:order-id 8812, :reason :no-address}.
+_KEYWORD_MAP = re.compile(r"\{:[\w./*+!?-]{1,80} (?:[^{}\"]|\"(?:[^\"\\]|\\.)*+\"|\{[^{}]*+\})*+\}")
+_KEYWORD = re.compile(r":(?:[\w.-]{1,60}/)?(?P<key>[a-z-]{1,40}) :(?P<value>[\w./-]{1,80})")
+_KEYWORD_REASONS = frozenset(("cause", "code", "error", "kind", "reason", "status", "type"))
 # What Active Directory says in hexadecimal digits: an expired password, a locked account.
 _DIRECTORY_CODE = re.compile(r"(?<=error, data )[0-9a-f]{1,8}(?=, v[0-9a-f])")
 
@@ -91,7 +107,9 @@ def condense_message(message: str) -> CondensedMessage:
     is_query = message[:_HEAD_LETTERS].lower() in _HEAD_VERBS
     if not is_query and _PLAIN.match(message):
         return CondensedMessage(message)
+    message, found = _condense_runtimes(message)
     message, names = _condense_data(message)
+    names += found
     if ": " in message:
         message = _cut_statement(message)
     if is_query and _SQL_HEAD.match(message):
@@ -109,6 +127,38 @@ def condense_message(message: str) -> CondensedMessage:
     if "error, data " in message:
         message = _DIRECTORY_CODE.sub(lambda found: keep_code(found[0]), message)
     return CondensedMessage(_condense_noise(message), names)
+
+
+def _condense_runtimes(message: str) -> tuple[str, _Names]:
+    """Reduce what one runtime or protocol writes in a form of its own."""
+    names: _Names = ()
+    if '"."' in message:
+        names = tuple(("column", found[2]) for found in _QUALIFIED.finditer(message) if found[1])
+        message = _QUALIFIED.sub(r'"\g<name>"', message)
+    if "TNS:" in message or "SSL routines:" in message:
+        message = _GLUED.sub(r"\g<lead>: ", message)
+    if "|" in message:
+        message = _SEGMENT.sub(
+            lambda found: f"{found['name']} {keep_code(found['code'])}: ", message
+        )
+    if "> " in message:
+        message = _PERL_INPUT.sub("", message)
+    if " UserInfo=" in message:
+        names += tuple(("url", url) for url in _FAILING_URL.findall(message)[:1])
+        message = _USER_INFO.sub("", message)
+    if "stringValue: " in message and (keys := _CODING_KEY.findall(message)):
+        names += (("key", keys[0 if "keyNotFound(" in message else -1]),)
+    if "{:" in message:
+        message = _KEYWORD_MAP.sub(_condense_keywords, message)
+    return message, names
+
+
+def _condense_keywords(found: re.Match[str]) -> str:
+    """Keep the reasons in a map of Clojure, in sorted order."""
+    reasons = {
+        keep_code(value) for key, value in _KEYWORD.findall(found[0]) if key in _KEYWORD_REASONS
+    }
+    return " ".join(sorted(reasons)) or "<object>"
 
 
 def _condense_data(message: str) -> tuple[str, _Names]:

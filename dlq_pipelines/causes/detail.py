@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from dlq_pipelines.causes.vocabulary import NOISE_NAMES, PERSONS, TYPE_NAMES
+from dlq_pipelines.causes.vocabulary import CURRENCIES, NOISE_NAMES, PERSONS, TYPE_NAMES
 
 _MAX_LENGTH = 200
 _RANKS = (
@@ -24,7 +24,7 @@ _RANKS = (
     "operation table relation collection schema sequence view database module dependency file",
     (
         "function method call class type permission scope role secret resource pod container"
-        " namespace job task template component config partition policy currency"
+        " namespace job task template component config partition policy"
     ),
 )
 _RANK_OF = {kind: rank for rank, kinds in enumerate(_RANKS) for kind in kinds.split()}
@@ -38,7 +38,7 @@ _URL = re.compile(
 _GENERATED = re.compile(
     r"[^A-Za-z]*|.*[0-9]{4}.*|.*@.*|[0-9a-fA-F-]{8,}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}.*"
     r"|[A-Z]{1,5}[-_]?[0-9]+|(?:.*?[A-Za-z][0-9]+(?=[A-Za-z])){2}.*|.*[-_][0-9]{3,}.*|<.*"
-    r"|[A-Za-z]+Err(?:or)?|[a-z]{2,5}_(?=[A-Za-z]*[0-9])[A-Za-z0-9]{8,}",
+    r"|[A-Za-z]+Err(?:or)?|#.*|[a-z]{2,5}_(?=[A-Za-z]*[0-9])[A-Za-z0-9]{8,}",
     re.DOTALL,
 )
 _IDENTIFIER = re.compile(r"[A-Za-z]++(?:[_.][A-Za-z_]++)++|[A-Za-z][a-z]++(?:[A-Z][a-z]++)++")
@@ -94,6 +94,7 @@ def _normalize_name(kind: str, value: str) -> str:
         value = f"{found['host'].lower()}{found['port'] or ''}" if found else ""
     name = value.strip(_TRIMMED)[:_MAX_LENGTH]
     bare = name.rpartition(":")[0] or name if _RANK_OF.get(kind) == _HOST_RANK else name
-    if not name or name.lower() in _NOISE or _GENERATED.fullmatch(bare):
+    is_noise = name.lower() in _NOISE and not (kind == "column" and name.isupper())
+    if not name or is_noise or name in CURRENCIES or _GENERATED.fullmatch(bare):
         return ""
     return _INDEX.sub("*", name) if "." in name or "[" in name else name

@@ -376,7 +376,8 @@ class _Reader:
         if kind in _PLACE_KINDS:
             self.names.append((kind, value))
         elif kind == "path" and front in NAMED_KINDS:
-            self.names.append((front, value.rpartition("/")[2]))
+            if not value.rpartition(":")[2].isdigit():  # a place in a source
+                self.names.append((front, value.rpartition("/")[2]))
         elif "://" in value:
             self.names.append(("url", value[value.find("http") :]))
         return f"<{kind}>"

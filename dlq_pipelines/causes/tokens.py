@@ -62,8 +62,9 @@ TOKEN = re.compile(
 )
 
 _EXTENSIONS = (
-    "avro|conf|csv|gz|html?|ini|java|json|js|log|parquet|pdf|proto|py|rb|rs|so|sql|toml|ts|txt"
-    "|xml|ya?ml|zip"
+    "avro|bash|c|clj|conf|cpp|cs|csv|cxx|dart|erl|exs?|fs|go|groovy|gz|h|hpp|hs|html?|ini|java|jl"
+    "|json|[cm]?jsx?|kts?|log|lua|parquet|pdf|php|pm|proto|ps1|py|rb|rs|scala|sh|so|sql|swift|toml"
+    "|tsx?|txt|vb|xml|ya?ml|zip"
 )
 # The kinds of a token without spaces, quotes and brackets. The group's name is its placeholder.
 SHAPE = re.compile(
@@ -112,6 +113,8 @@ PLAIN_STATUS = re.compile(r"[1-5][0-9]{2}(?: (?P<word>[A-Z][\w-]*+).*+)?")
 CODE_IN_REPR = re.compile(
     r"\[[1-5][0-9]{2}\]|\b\w*?(?:Code|Status|Signals|State|Reason|Err\w*)\.[A-Z][A-Z_]++\b|\b(?:status|status_code|code|errno)=\w++"
     r"|(?<=raised )\w++"
+    r"|\bE(?:A(?:CCES|DDR|GAIN|LREADY)|BADF|BUSY|CONN|EXIST|HOST|INTR|INVAL|IO|ISCONN|ISDIR|MFILE"
+    r"|MSGSIZE|NET|NFILE|NO[A-Z]|PERM|PIPE|PROTO|ROFS|TIMEDOUT|WOULDBLOCK)[A-Z]*\b"
 )
 COMPLAINT = re.compile(
     r"(?i)\b(?:already|ambiguous|bad|constraint failed|duplicated?|expected|illegal|invalid"

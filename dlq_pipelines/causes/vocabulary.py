@@ -93,7 +93,8 @@ VERBS = _set(
     " will would"
 )
 FUNCTION_WORDS = VERBS | _set(
-    "a after an and as at because been before but by for from here if in into it of on or than"
+    "a after an and as at because been before but by for from here if in into it matching of on"
+    " or than"
     " that the they this to when where which while with"
 )
 """Never a name."""
@@ -221,9 +222,10 @@ COUNTED_NOUNS = _set(
 """After a number between 400 and 599: it is a count, not a status."""
 
 NOISE_NAMES = _set(
-    "access connection data element entries entry error errors false format id item key level"
-    " lock name names nil none null object pool port rate record request response result row string"
-    " that the this transaction true undefined unknown value values"
+    "access connection data element entries entry error errors false format gen_server gen_statem"
+    " genserver.call id item key level lock name names nil none null object pool port rate record"
+    " request response result row string that the this transaction true undefined unknown"
+    " value values"
 )
 """Never a name of what failed."""
 

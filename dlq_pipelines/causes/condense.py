@@ -91,6 +91,13 @@ _CODING_KEY = re.compile(r'stringValue: "(?P<name>[A-Za-z_]\w{0,100})"')
 _KEYWORD_MAP = re.compile(r"\{:[\w./*+!?-]{1,80} (?:[^{}\"]|\"(?:[^\"\\]|\\.)*+\"|\{[^{}]*+\})*+\}")
 _KEYWORD = re.compile(r":(?:[\w.-]{1,60}/)?(?P<key>[a-z-]{1,40}) :(?P<value>[\w./-]{1,80})")
 _KEYWORD_REASONS = frozenset(("cause", "code", "error", "kind", "reason", "status", "type"))
+# "Mr. Braun", "Frau Dr. Lenz": titles are before names of persons only.
+_TITLE = r"(?:Mrs?|Ms|Dr|Prof|Herrn?|Frau|Mme|Mlle|Sra?)\b\.?"
+_TITLED = re.compile(
+    rf"\b{_TITLE}(?: {_TITLE}){{0,2}} [^\W\d_a-z][\w'\u2019-]{{1,60}}"
+    rf"(?: [A-Z][\w'\u2019-]{{1,60}}){{0,2}}"
+)
+_TITLES = ("Mr", "Ms", "Dr", "Prof", "Herr", "Frau", "Mme", "Mlle", "Sr")
 # What Active Directory says in hexadecimal digits: an expired password, a locked account.
 _DIRECTORY_CODE = re.compile(r"(?<=error, data )[0-9a-f]{1,8}(?=, v[0-9a-f])")
 
@@ -104,6 +111,8 @@ class CondensedMessage(NamedTuple):
 
 def condense_message(message: str) -> CondensedMessage:
     """Reduce a message; one without any mark of data stays as it is."""
+    if any(title in message for title in _TITLES):
+        message = _TITLED.sub("<name>", message)
     is_query = message[:_HEAD_LETTERS].lower() in _HEAD_VERBS
     if not is_query and _PLAIN.match(message):
         return CondensedMessage(message)

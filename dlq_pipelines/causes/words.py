@@ -29,6 +29,7 @@ from dlq_pipelines.causes.vocabulary import (
     NAMED_KINDS,
     NOISE_NAMES,
     PERSON_LEADS,
+    PERSONS,
     PREDICATES,
     STATUS_WORDS,
     THINGS,
@@ -49,6 +50,12 @@ _PERSON = re.compile(
     r"\b((?i:" + "|".join(sorted(PERSON_LEADS)) + r")) "
     r"([A-Z][a-z]*+(?:['\u2019-][A-Z]?+[a-z]++)*+"
     r"(?: [A-Z][a-z]*+(?:['\u2019-][A-Z]?+[a-z]++)*+)++)"
+)
+# One capitalised word between such a word and a verb: "Recipient Anna refused the parcel".
+_NAMED_ALONE = re.compile(
+    r"\b((?i:"
+    + "|".join(sorted(PERSONS | {"client"}))
+    + r")) ([A-Z][a-z]++(?:['\u2019-][A-Z]?+[a-z]++)*+)(?= [a-z])"
 )
 _SINGULAR = {"were": "wa", "are": "is", "have": "ha", "was": "wa", "has": "ha", "do": "doe"}
 _VERB_FORMS = re.compile(r"\b(?:were|are|have|was|has|do)\b")
@@ -156,7 +163,8 @@ def _hide_words(words: list[str], front: str) -> tuple[str, tuple[tuple[str, str
         if not words:
             return unit, ()
         unit += " "
-    words = _PERSON.sub(_hide_person, " ".join(words)).split(" ")
+    text = _PERSON.sub(_hide_person, " ".join(words))
+    words = _NAMED_ALONE.sub(_hide_person_alone, text).split(" ")
     words, names = _hide_proper_names(words)
     three, two, one = "", "", front if front != NUMBER_FRONT else ""
     if not one and _starts_with_name(words):
@@ -183,6 +191,11 @@ def _hide_person(found: re.Match[str]) -> str:
     lead, name = found.groups()
     kept = is_failure(name.lower()) or _DATES.issuperset(name.split(" "))
     return found[0] if kept else f"{lead} <name>"
+
+
+def _hide_person_alone(found: re.Match[str]) -> str:
+    lead, name = found.groups()
+    return found[0] if _is_title([name]) or name in _DATES else f"{lead} <name>"
 
 
 def _hide_proper_names(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:

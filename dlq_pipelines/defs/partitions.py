@@ -66,7 +66,8 @@ def build_daily_schedule(
         days = DAYS.get_partition_keys(current_time=at)
         if not days:
             yield dg.SkipReason("No day has ended yet.")
-        for day in [*_read_missing_days(outbox, list_missing, days[:-1]), *days[-1:]]:
+        missing = _read_missing_days(outbox, list_missing, days)
+        for day in [*(day for day in missing if day not in days[-1:]), *days[-1:]]:
             # The run key holds the tick: a tick that is evaluated twice requests one run, and the
             # next tick requests a refused day again.
             yield dg.RunRequest(run_key=f"{day} at {at:%Y-%m-%d %H:%M}", partition_key=day)

@@ -137,7 +137,7 @@ class CauseDescription:
     """A cause with all its details, its changes and a sample.
 
     Attributes:
-        changes: what people changed, the latest first.
+        changes: what people changed, also merges into the cause, the latest first.
         sample: its latest error, both ends of a long one; None: the ledger has no death of it.
     """
 

@@ -286,6 +286,15 @@ def hold_runner_lock(connection: Connection) -> Iterator[None]:
 @contextmanager
 def _override_timeouts(connection: Connection, **timeouts: str) -> Iterator[None]:
     """Set `statement` or `lock` timeouts for the length of a block; "0" for none."""
+    if (settings := connection.local_settings) is not None:  # each transaction sets them anew
+        connection.local_settings = settings | {
+            f"{name}_timeout": value for name, value in timeouts.items()
+        }
+        try:
+            yield
+        finally:
+            connection.local_settings = settings
+        return
     before = connection.fetch_one("migration.timeouts")
     connection.run("migration.set_timeouts", **(before | timeouts))
     try:

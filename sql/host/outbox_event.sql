@@ -1,5 +1,6 @@
 -- The application's own table, as applications with a transactional outbox have it: the reference
 -- for tests and the demo. A real installation already has its table and never runs this file.
+-- To try it: psql -v outbox_schema=public -v outbox_table=outbox_event -f sql/host/outbox_event.sql
 create schema if not exists :"outbox_schema";
 
 create table :"outbox_schema".:"outbox_table" (

@@ -449,11 +449,18 @@ set (name, owner, note, muted_until, merged_into) = (
 where id = %(id)s
 
 -- name: list_changes
+-- The changes of a cause, and the merges into it with what undid them.
 select id, kind, actor, reason, filter, at
 from :"dlq_schema".audit
+cross join (select jsonb_build_object('merged_into', %(id)s::text) as merged) given
 where kind like 'cause.%%'
-    and filter @> jsonb_build_object(
-        'changes', jsonb_build_array(jsonb_build_object('cause', %(id)s::text)))
+    and (
+        filter @> jsonb_build_object(
+            'changes', jsonb_build_array(jsonb_build_object('cause', %(id)s::text)))
+        or filter @> jsonb_build_object(
+            'changes', jsonb_build_array(jsonb_build_object('after', merged)))
+        or filter @> jsonb_build_object(
+            'changes', jsonb_build_array(jsonb_build_object('before', merged))))
 order by id desc
 limit %(limit)s
 

@@ -113,5 +113,7 @@ def test_a_group_of_causes_that_differ_in_one_word_is_proposed(
     count = "select count(merged_into) as merged, min(merged_into) as into from dlq.cause"
     assert one(connection, count) == {"merged": 5, "into": group["cause"]["id"]}
     (change,) = re.findall(r"dlq causes undo (\d+)", merged.out)
+    shown = read_json(dlq("causes", "show", group["cause"]["id"], "--json"))["changes"]
+    assert [str(entry["audit_id"]) for entry in shown] == [change]
     assert dlq("causes", "undo", change, "--reason", "two yards").code == 0
     assert one(connection, count) == {"merged": 0, "into": None}

@@ -1,4 +1,4 @@
-"""A PgBouncer in transaction mode in front of the server of the tests."""
+"""A PgBouncer in front of the server of the tests."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ NO_PGBOUNCER = "there is no pgbouncer here; it comes with: apt-get install pgbou
 
 
 @contextmanager
-def run_pgbouncer(url: str, *, sessions: int = 1) -> Iterator[str]:
+def run_pgbouncer(url: str, *, sessions: int = 1, mode: str = "transaction") -> Iterator[str]:
     """Yield the URL of the same database through a pool of so many sessions of the server."""
     assert PGBOUNCER is not None
     parts = conninfo_to_dict(url)
@@ -31,7 +31,7 @@ def run_pgbouncer(url: str, *, sessions: int = 1) -> Iterator[str]:
     config.write_text(
         f"[databases]\n* = {server}\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = any\npool_mode = transaction\ndefault_pool_size = {sessions}\n",
+        f"auth_type = any\npool_mode = {mode}\ndefault_pool_size = {sessions}\n",
         encoding="utf-8",
     )
     # It does not run as root.

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from dlq_pipelines import OutboxRepository
 from dlq_pipelines.outbox.inspect import detect_pooler
+from dlq_pipelines.outbox.install import install_outbox
+from dlq_pipelines.postgres import migrate
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import create_host_tables
 from tests.cli.conftest import Run, add_dead_events, dlq  # noqa: F401 - a fixture
@@ -121,3 +124,30 @@ def test_a_migration_is_refused_before_it_starts(
         assert "Connect directly" in ended.err
         assert one(direct, LOCKS) == {"n": 0}
         assert one(direct, "select to_regnamespace('dlq') as dlq") == {"dlq": None}
+
+
+def test_a_migration_has_its_timeouts_behind_a_pooler_of_sessions(
+    empty_database: Database, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None for statements, and a second for locks, in each of its transactions."""
+    assert home
+    seen: list[dict[str, Any]] = []
+    apply_once = migrate._apply_once
+
+    def note(connection: Connection, *given: Any) -> None:
+        with connection.transaction():
+            seen.append(connection.fetch_one("migration.timeouts"))
+        apply_once(connection, *given)
+
+    monkeypatch.setattr(migrate, "_apply_once", note)
+    with (
+        run_pgbouncer(empty_database.url, sessions=3, mode="session") as url,
+        Database(url).connect() as pooled,
+    ):
+        create_host_tables(pooled)
+        assert install_outbox(pooled)
+        assert detect_pooler(pooled) == "session"
+        with pooled.transaction():
+            after = pooled.fetch_one("migration.timeouts")
+    assert {tuple(timeouts.values()) for timeouts in seen} == {("0", "1s")}
+    assert after == {"statement": "5min", "lock": "5s"}

@@ -1,21 +1,28 @@
 """Declares every `DLQ_*` variable, and reads and validates the environment once.
 
-Settings are frozen. A face reads them and passes parts of them on: nothing below the faces reads
-the environment.
+Settings are frozen, and describe one outbox. A face reads them and passes parts of them on: nothing
+below the faces reads the environment.
 """
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping as MappingABC
 from dataclasses import replace
 from datetime import date
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.outbox.mapping import Mapping, load_mapping
@@ -24,6 +31,8 @@ from dlq_pipelines.validate import describe_invalid_value
 
 # PostgreSQL's NAMEDATALEN - 1.
 _MAX_IDENTIFIER_BYTES = 63
+# The prefix of the variables of a process with one outbox.
+PREFIX = "DLQ_"
 
 
 def _validate_identifier(name: str) -> str:
@@ -35,7 +44,17 @@ def _validate_identifier(name: str) -> str:
     return name
 
 
+def _validate_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name):
+        raise ValueError(
+            f"{name!r} is not a name of at most 30 lower-case letters, digits and underscores"
+        )
+    return name
+
+
 Identifier = Annotated[str, AfterValidator(_validate_identifier)]
+# Dagster's names of assets, jobs and pools allow no hyphens.
+Name = Annotated[str, AfterValidator(_validate_name)]
 
 
 class ExportFormat(StrEnum):
@@ -62,7 +81,18 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="DLQ_", env_ignore_empty=True, frozen=True, extra="ignore"
+        env_prefix=PREFIX,
+        env_prefix_target="all",  # also before the alias of DLQ_SCHEMA
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+    )
+
+    name: Name | None = Field(
+        default=None,
+        description="Name of the outbox, if there are several: a prefix of Dagster's definitions, "
+        "the label `outbox` of metrics, and a word of alerts; unset: no prefix, and the label is "
+        "`outbox`.",
     )
 
     database_url: SecretStr | None = Field(
@@ -88,7 +118,7 @@ class Settings(BaseSettings):
     )
     schema_name: Identifier = Field(
         default="dlq",
-        validation_alias="DLQ_SCHEMA",
+        validation_alias="schema",  # a field of this name would hide pydantic's method
         description="Schema of this project's tables.",
     )
     dead_retention_days: int = Field(
@@ -438,6 +468,11 @@ class Settings(BaseSettings):
         raise ValueError(f"{value!r} is not a day such as 2026-01-01")
 
     @property
+    def label(self) -> str:
+        """The name of the outbox in metrics, tags and pools; `outbox` if it has no name."""
+        return self.name or "outbox"
+
+    @property
     def mapping(self) -> Mapping:
         """The mapping of the outbox table.
 
@@ -466,23 +501,74 @@ class Settings(BaseSettings):
         return ZoneInfo(self.timezone)
 
 
-def read_settings() -> Settings:
+class _GivenSettings(Settings):
+    """Settings that the environment does not change."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Use only what is given."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
+def read_settings(prefix: str = PREFIX) -> Settings:
     """Read and validate the environment.
+
+    Args:
+        prefix: of the variables: one process can have several outboxes, such as `ORDERS_` with
+            `ORDERS_DATABASE_URL` and `BILLING_` with `BILLING_DATABASE_URL`.
 
     Raises:
         DlqError: a variable has an invalid value. The message names the variable, and never
             contains a secret.
     """
     try:
-        return Settings()
+        return Settings(_env_prefix=prefix)
     except ValidationError as error:
         raise DlqError(
-            _describe_invalid_variable(error), "Change or unset it and run the command again."
+            _describe_invalid_value(error, lambda name: f"{prefix}{name.upper()}"),
+            "Change or unset it and run the command again.",
         ) from None
 
 
-def _describe_invalid_variable(error: ValidationError) -> str:
-    """Name the variable, its value unless it is secret, and what is expected."""
+def build_settings(values: MappingABC[str, Any]) -> Settings:
+    """Build the settings of an outbox from these values alone; the environment is not read.
+
+    Args:
+        values: by the names of the variables in lower case without `DLQ_`, such as
+            `{"database_url": "postgresql://...", "schema": "dlq_orders"}`.
+
+    Raises:
+        DlqError: a name is unknown or a value is invalid. The message names the setting, and never
+            contains a secret.
+    """
+    if unknown := sorted(set(values) - set(list_setting_names())):
+        close = get_close_matches(unknown[0], list_setting_names(), n=1)
+        raise DlqError(
+            f"{unknown[0]!r} is no setting{f': did you mean {close[0]!r}?' if close else '.'}",
+            "deploy/README.md lists the settings.",
+        )
+    given = {name: value for name, value in values.items() if value is not None and value != ""}
+    try:
+        return _GivenSettings(**given)
+    except ValidationError as error:
+        raise DlqError(_describe_invalid_value(error, str), "Correct it.") from None
+
+
+def list_setting_names() -> list[str]:
+    """Return the names of all settings: those of the variables, in lower case without `DLQ_`."""
+    return [str(field.validation_alias or name) for name, field in Settings.model_fields.items()]
+
+
+def _describe_invalid_value(error: ValidationError, get_shown: Callable[[str], str]) -> str:
+    """Name the setting, its value unless it is secret, and what is expected."""
     first: dict[str, Any] = {**error.errors(include_url=False)[0]}
     name = str(first["loc"][0])
     field = next(
@@ -490,13 +576,13 @@ def _describe_invalid_variable(error: ValidationError) -> str:
         for key, field in Settings.model_fields.items()
         if name in (key, field.validation_alias)
     )
-    variable = name if name.startswith("DLQ_") else f"DLQ_{name.upper()}"
+    shown = get_shown(str(field.validation_alias or name))
     if "SecretStr" in str(field.annotation):
         del first["input"]
     if field.annotation in (int, float):
         kind = "a whole number" if field.annotation is int else "a number"
-        return f"{variable}: {first['input']!r} is not {kind} {_describe_bounds(field.metadata)}."
-    return describe_invalid_value(variable, first)
+        return f"{shown}: {first['input']!r} is not {kind} {_describe_bounds(field.metadata)}."
+    return describe_invalid_value(shown, first)
 
 
 def _describe_bounds(metadata: Sequence[object]) -> str:

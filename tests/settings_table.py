@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from dlq_pipelines.settings import Settings
+from dlq_pipelines.settings import PREFIX, Settings
 
 README = Path(__file__).parents[1] / "deploy" / "README.md"
 BETWEEN = re.compile(
@@ -23,7 +23,7 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         default = field.default
         assert default is not PydanticUndefined, f"{name} has no default"
-        variable = str(field.validation_alias or f"DLQ_{name.upper()}")
+        variable = f"{PREFIX}{str(field.validation_alias or name).upper()}"
         rows.append(f"| `{variable}` | {_shown(default)} | {_escaped(field.description or '')} |")
     return "\n".join(["| variable | default | meaning |", "| --- | --- | --- |", *rows, ""])
 

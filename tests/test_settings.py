@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.settings import Settings, read_settings
+from dlq_pipelines.settings import Settings, build_settings, read_settings
 
 ROOT = Path(__file__).parents[1]
 VARIABLES = {
-    str(field.validation_alias or f"DLQ_{name.upper()}"): name
+    f"DLQ_{str(field.validation_alias or name).upper()}": name
     for name, field in Settings.model_fields.items()
 }
 # Variables of the tests and of Dagster's processes.
@@ -26,6 +26,7 @@ def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_defaults_are_as_documented() -> None:
     assert read_settings().model_dump() == {
+        "name": None,
         "database_url": None,
         "home": Path(".dlq"),
         "timezone": "UTC",
@@ -83,6 +84,7 @@ def test_the_defaults_are_as_documented() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "read"),
     [
+        ("DLQ_NAME", "orders", "orders"),
         ("DLQ_HOME", "/srv/dlq", Path("/srv/dlq")),
         ("DLQ_TIMEZONE", "Europe/Berlin", "Europe/Berlin"),
         ("DLQ_SCHEMA", "letters", "letters"),
@@ -109,6 +111,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, vari
 
 
 BAD = [
+    ("DLQ_NAME", "Orders-2"),
     ("DLQ_TIMEZONE", "Mars/Base"),
     ("DLQ_TIMEZONE", "Europe"),
     ("DLQ_TIMEZONE", "CET"),
@@ -257,3 +260,37 @@ def test_every_variable_is_described() -> None:
 def test_files_name_existing_variables_only(file: Path) -> None:
     named = set(re.findall(r"\bDLQ_[A-Z_]*[A-Z]\b(?!\.\.\.|\*)", file.read_text(encoding="utf-8")))
     assert named <= VARIABLES.keys() | OTHERS
+
+
+def test_two_prefixes_are_two_outboxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLQ_CANARY", "7")
+    monkeypatch.setenv("ORDERS_SCHEMA", "dlq_orders")
+    monkeypatch.setenv("ORDERS_CANARY", "3")
+    monkeypatch.setenv("BILLING_CANARY", "none")
+    orders = read_settings("ORDERS_")
+    assert (orders.schema_name, orders.canary, orders.label) == ("dlq_orders", 3, "outbox")
+    with pytest.raises(DlqError, match="BILLING_CANARY: 'none' is not a whole number"):
+        read_settings("BILLING_")
+
+
+def test_settings_of_values_read_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLQ_CANARY", "7")
+    monkeypatch.setenv("CANARY", "8")
+    monkeypatch.setenv("DLQ_SCHEMA", "elsewhere")
+    given = build_settings({"name": "orders", "retry_rate": "5", "export_formats": ["csv"]})
+    assert (given.canary, given.schema_name, given.label) == (10, "dlq", "orders")
+    assert (given.retry_rate, given.export_formats) == (5.0, ("csv",))
+    assert build_settings({"schema": "dlq_orders"}).schema_name == "dlq_orders"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"databse_url": "x"}, "'databse_url' is no setting: did you mean 'database_url'?"),
+        ({"canary": 0}, "canary: 0 is not a whole number from 1 to 5,000."),
+        ({"schema": "x" * 64}, "schema: .* is longer than the 63 bytes of an identifier"),
+    ],
+)
+def test_wrong_values_name_the_setting(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(DlqError, match=message):
+        build_settings(values)

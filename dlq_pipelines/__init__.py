@@ -4,6 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dlq_pipelines.defs.component import DeadLetterQueue
+    from dlq_pipelines.defs.factory import dead_letter_definitions
     from dlq_pipelines.errors import (
         DatabaseUnavailableError,
         DlqError,
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from dlq_pipelines.outbox.selection import Selection
     from dlq_pipelines.postgres.queries import TableNames
     from dlq_pipelines.repository import OutboxRepository
-    from dlq_pipelines.settings import Settings
+    from dlq_pipelines.settings import Settings, build_settings, read_settings
 
 __all__ = [
     "AgeCount",
@@ -30,6 +32,7 @@ __all__ = [
     "DeadEvent",
     "DeadEventPage",
     "DeadEventStats",
+    "DeadLetterQueue",
     "DlqError",
     "NamedCount",
     "NotFoundError",
@@ -40,9 +43,14 @@ __all__ = [
     "Selection",
     "Settings",
     "TableNames",
+    "build_settings",
+    "dead_letter_definitions",
+    "read_settings",
 ]
 
 _MODULES = {
+    "defs.component": ("DeadLetterQueue",),
+    "defs.factory": ("dead_letter_definitions",),
     "errors": (
         "DatabaseUnavailableError",
         "DlqError",
@@ -61,7 +69,7 @@ _MODULES = {
     "outbox.selection": ("Selection",),
     "postgres.queries": ("TableNames",),
     "repository": ("OutboxRepository",),
-    "settings": ("Settings",),
+    "settings": ("Settings", "build_settings", "read_settings"),
 }
 
 
@@ -71,3 +79,8 @@ def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names before their first use: Dagster finds the component so."""
+    return sorted({*globals(), *__all__})

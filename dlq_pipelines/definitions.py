@@ -1,15 +1,13 @@
-"""The code location: everything that `defs/` defines, the outbox's resource and the executor."""
+"""The code location of one outbox: its definitions and the executor that `DLQ_EXECUTOR` names."""
 
 import dagster as dg
 
-from dlq_pipelines.defs.collect import collect_definitions
 from dlq_pipelines.defs.executor import select_executor
-from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.defs.factory import dead_letter_definitions
+from dlq_pipelines.defs.outbox import load_settings
 from dlq_pipelines.settings import read_settings
 
 defs = dg.Definitions.merge(
-    collect_definitions(),
-    dg.Definitions(
-        resources={"outbox": OutboxResource()}, executor=select_executor(read_settings())
-    ),
+    dead_letter_definitions(read_settings, owners=["team:data-platform"]),
+    dg.Definitions(executor=select_executor(load_settings(read_settings))),
 )

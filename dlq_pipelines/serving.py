@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from dlq_pipelines.errors import DlqError
@@ -33,6 +34,7 @@ def serve_dagster(settings: Settings, *, port: int) -> int:
     environment = os.environ | prepare_dagster(settings)
     if settings.database_url is None:
         environment.setdefault("DLQ_AUTOSTART", "true")
+    set_pool_limit(settings, environment)
     # A shell ignores SIGINT for background jobs. Children inherit that, and Dagster would then stop
     # on neither SIGINT nor SIGTERM.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -63,6 +65,27 @@ def serve_dagster(settings: Settings, *, port: int) -> int:
         return 0
     finally:
         _stop_dagster(child)
+
+
+def set_pool_limit(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Give the pool of the jobs that write one slot in Dagster's instance.
+
+    Raises:
+        DlqError: Dagster cannot use its database.
+    """
+    pool = f"dlq_{settings.label}"
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-m", "dagster", "instance", "concurrency", "set", pool, "1"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise DlqError(
+            f"The limit of the pool {pool} could not be set.",
+            f"`dagster instance concurrency set {pool} 1` shows the reason.",
+        )
 
 
 def _raise_interrupt(*_: object) -> None:

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -101,7 +108,8 @@ class Settings(BaseSettings):
     )
     home: Path = Field(
         default=Path(".dlq"),
-        description="Folder of local data: embedded server, exports, reports, Dagster home.",
+        description="Folder of local data: embedded server, exports, reports, Dagster home; unset "
+        "for an outbox with a name: .dlq/<name>.",
     )
     timezone: str = Field(
         default="UTC", description="Time zone of days (partitions, reports) and schedules."
@@ -357,6 +365,13 @@ class Settings(BaseSettings):
         description="Rate limit of changes per client of the HTTP API.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_folders_apart(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Give a named outbox a home of its own, so that two of a process share no files."""
+        name = values.get("name")
+        return values if not name or values.get("home") else {**values, "home": f".dlq/{name}"}
+
     @field_validator("api_hosts", "api_cors_origins", mode="before")
     @classmethod
     def _split_words(cls, value: object) -> object:
@@ -466,6 +481,18 @@ class Settings(BaseSettings):
         except ValueError:
             pass
         raise ValueError(f"{value!r} is not a day such as 2026-01-01")
+
+    def rename(self, name: str | None) -> "Settings":
+        """Return the settings of the same outbox under another name.
+
+        Raises:
+            ValueError: the name has other characters than lower-case letters, digits and
+                underscores, or more than 30.
+        """
+        if name is None or name == self.name:
+            return self
+        own_home = {} if "home" in self.model_fields_set else {"home": Path(f".dlq/{name}")}
+        return self.model_copy(update={"name": _validate_name(name), **own_home})
 
     @property
     def label(self) -> str:

@@ -62,7 +62,7 @@ def test_the_instance_loads_on_postgres_and_runs_a_job(
             pools = instance.get_concurrency_config().pool_config
             assert (str(pools.pool_granularity), pools.default_pool_limit) == (
                 "PoolGranularity.OP",
-                1,
+                None,
             )
             assert (
                 defs.resolve_job_def("classify_deaths")

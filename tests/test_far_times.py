@@ -5,7 +5,6 @@ Infinite times, years beyond 9999 and before 1, and fixes that were written by h
 
 import json
 from collections.abc import Iterator
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -18,8 +17,8 @@ from dlq_pipelines.day import (
     AFTER_ALL_TIMES,
     BEFORE_ALL_TIMES,
 )
-from dlq_pipelines.defs.resources import OutboxResource
-from dlq_pipelines.defs.retries import FIX_TAG, fix_flag_sensor
+from dlq_pipelines.definitions import defs
+from dlq_pipelines.defs.retries import FIX_TAG
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import FixStatus
 from dlq_pipelines.retries.fixes import get_fix, list_fixes
@@ -118,8 +117,9 @@ def test_http_lists_and_shows_fixes_written_by_hand(
 @pytest.mark.usefixtures("home")
 def test_the_sensor_still_advances_a_sound_fix(fixes: int) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_sensor_context(instance=instance)
-        requests: list[Any] = list(fix_flag_sensor(context, outbox=OutboxResource()))  # type: ignore[arg-type]
+        context = dg.build_sensor_context(instance=instance, definitions=defs)
+        tick = defs.resolve_sensor_def("fix_flag_sensor").evaluate_tick(context)
+        requests = tick.run_requests or []
     assert "1" in {request.tags[FIX_TAG] for request in requests if hasattr(request, "tags")}
     assert len(requests) > fixes / 2
 

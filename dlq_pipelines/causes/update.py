@@ -61,3 +61,8 @@ def update_causes(
         mark_regressed_causes(connection, now=now),
         mark_regressed_details(connection, now=now),
     )
+
+
+def has_unclassified_deaths(connection: Connection) -> bool:
+    """Return whether a death waits for its cause."""
+    return bool(connection.fetch_one("cause.has_unclassified")["found"])

@@ -1,5 +1,6 @@
 """Archives old dead events and purges the archive."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,19 +17,15 @@ from dlq_pipelines.archive.check import (
 from dlq_pipelines.archive.purge import PurgeResult, count_purgeable, purge_archive, purge_deaths
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.defs.describe import describe_automation, describe_check, describe_definition
-from dlq_pipelines.defs.exports import dead_event_export
-from dlq_pipelines.defs.health import record_success_hook, report_check_result
-from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
-from dlq_pipelines.defs.resources import GROUP, OWNERS, POOL, OutboxResource, Session
+from dlq_pipelines.defs.health import report_check_result
+from dlq_pipelines.defs.outbox import Outbox
+from dlq_pipelines.defs.schedules import define_schedule
+from dlq_pipelines.defs.session import Session
 from dlq_pipelines.defs.tables import ARCHIVE, describe_table
 from dlq_pipelines.exports.purge import FilePurgeResult, purge_export_files
 from dlq_pipelines.outbox.reconcile import reconcile_events
 from dlq_pipelines.reports.purge import purge_report_files
-from dlq_pipelines.settings import read_settings
 from dlq_pipelines.validate import validate_not_negative
-
-_settings = read_settings()
-_TABLE = describe_table(_settings, _settings.schema_name, "archived", ARCHIVE)
 
 
 class ArchiveConfig(dg.Config):
@@ -53,55 +50,192 @@ class PurgeConfig(dg.Config):
     )
 
 
-@dg.asset(
-    deps=[dg.AssetDep(dead_event_export, partition_mapping=dg.AllPartitionMapping())],
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"postgres"},
-    pool=POOL,
-    freshness_policy=dg.FreshnessPolicy.cron(
-        deadline_cron="0 5 * * *", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
-    ),
-    metadata=_TABLE,
-)
-def dead_event_archive(
-    context: dg.AssetExecutionContext, config: ArchiveConfig, outbox: OutboxResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
-    """Moves dead events that are **older than the retention** to the archive.
+def define_archive(outbox: Outbox) -> dg.Definitions:
+    """Define the archive, its purge, their checks, jobs and schedules."""
+    archive_job, purge_job = _define_jobs(outbox)
+    archive_schedule = define_schedule(
+        outbox,
+        "archive_daily",
+        job=archive_job,
+        run_config=outbox.build_asset_config("dead_event_archive", ArchiveConfig(dry_run=False)),
+        description=describe_automation(
+            "Starts archive_dead_events with dry_run: false, so that old dead events leave the "
+            "table that workers poll.",
+            when="At 03:00 in DLQ_TIMEZONE, after the exports.",
+            changes="Moves rows from the outbox table to the archive.",
+            rerun="The next tick moves what a missed one left; launch archive_dead_events with "
+            "dry_run: false to archive now.",
+        ),
+    )
+    purge_schedule = define_schedule(
+        outbox,
+        "purge_weekly",
+        job=purge_job,
+        run_config=outbox.build_asset_config("archive_purge", PurgeConfig(dry_run=False)),
+        description=describe_automation(
+            "Starts purge_archive with dry_run: false, which permanently deletes rows and files "
+            "past their retention.",
+            when="On Sundays at 04:00 in DLQ_TIMEZONE.",
+            changes="The archive, the ledger of deaths, and files; dlq.audit keeps their numbers.",
+            rerun="A missed tick can wait for next Sunday; launch purge_archive with dry_run: "
+            "false to purge now.",
+        ),
+    )
+    return dg.Definitions(
+        assets=[_define_archive_asset(outbox), _define_purge_asset(outbox)],
+        asset_checks=_define_checks(outbox),
+        jobs=[archive_job, purge_job],
+        schedules=[*archive_schedule, *purge_schedule],
+    )
 
-    Only moves events whose day is completely exported and that no open fix targets, in batches of
-    5,000; each batch is one statement in its own transaction.
 
-    - **When:** at 03:00, with `dry_run: false`. Materialized by hand it is a dry run by default.
-    - **Changes:** rows leave the outbox table for the archive, with one audit entry for each
-      batch.
-    - **Rerun:** at any time: it moves the remaining events. `dlq archive restore` moves them back.
-    """
-    with outbox.session() as session:
-        settings = session.settings
-        days = (
-            settings.dead_retention_days
-            if config.older_than_days is None
-            else validate_not_negative("older_than_days", config.older_than_days, most=36500)
-        )
-        audit = AuditContext("dead_event_archive", config.reason, session.now, context.run.run_id)
-        archived = archive_dead_events(
-            session.connection,
-            before=audit.now - timedelta(days=days),
-            only_exported=settings.archive_requires_export,
-            audit=audit,
-            options=RunOptions(dry_run=config.dry_run),
-        )
-        return dg.MaterializeResult(
-            metadata=_build_table_metadata(session)
-            | {
-                "moved": archived.moved,
-                "batches": archived.batches,
-                "old_enough_but_left": archived.left,
-                "older_than_days": days,
-                "dry_run": config.dry_run,
-            }
-        )
+def _define_archive_asset(outbox: Outbox) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=outbox.build_key("dead_event_archive"),
+        deps=[
+            dg.AssetDep(
+                outbox.build_key("dead_event_export"), partition_mapping=dg.AllPartitionMapping()
+            )
+        ],
+        group_name=outbox.group,
+        owners=outbox.owners,
+        kinds={"postgres"},
+        pool=outbox.pool,
+        output_required=False,  # a dry run materializes nothing
+        freshness_policy=dg.FreshnessPolicy.cron(
+            deadline_cron="0 5 * * *",
+            lower_bound_delta=timedelta(hours=2),
+            timezone=outbox.settings.timezone,
+        ),
+        metadata=_describe_archive(outbox),
+    )
+    def dead_event_archive(
+        context: dg.AssetExecutionContext, config: ArchiveConfig
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        """Moves dead events that are older than the retention to the archive table.
+
+        Only moves events whose day is completely exported and that no open fix targets, in batches
+        of 5,000; each batch is one statement in its own transaction.
+
+        - **When:** at 03:00, with `dry_run: false`. Materialized by hand it is a dry run by
+          default, which is an observation, runs no checks, and ends no alert.
+        - **Changes:** rows leave the outbox table for the archive, with one audit entry for each
+          batch.
+        - **Rerun:** at any time: it moves the remaining events. `dlq archive restore` moves them
+          back.
+        """
+        with outbox.session() as session:
+            settings = session.settings
+            days = (
+                settings.dead_retention_days
+                if config.older_than_days is None
+                else validate_not_negative("older_than_days", config.older_than_days, most=36500)
+            )
+            audit = AuditContext(
+                "dead_event_archive", config.reason, session.now, context.run.run_id
+            )
+            archived = archive_dead_events(
+                session.connection,
+                before=audit.now - timedelta(days=days),
+                only_exported=settings.archive_requires_export,
+                audit=audit,
+                options=RunOptions(dry_run=config.dry_run),
+            )
+            yield from _report_result(
+                context,
+                session,
+                "archive_dead_events",
+                dry_run=config.dry_run,
+                figures={
+                    "moved": archived.moved,
+                    "batches": archived.batches,
+                    "old_enough_but_left": archived.left,
+                    "older_than_days": days,
+                },
+            )
+
+    return dead_event_archive
+
+
+def _define_purge_asset(outbox: Outbox) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=outbox.build_key("archive_purge"),
+        deps=[outbox.build_key("dead_event_archive")],
+        group_name=outbox.group,
+        owners=outbox.owners,
+        kinds={"postgres"},
+        pool=outbox.pool,
+        output_required=False,  # a dry run materializes nothing
+        freshness_policy=dg.FreshnessPolicy.cron(
+            deadline_cron="0 6 * * 0",
+            lower_bound_delta=timedelta(hours=2),
+            timezone=outbox.settings.timezone,
+        ),
+        metadata=_describe_archive(outbox),
+    )
+    def archive_purge(
+        context: dg.AssetExecutionContext, config: PurgeConfig
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        """Deletes archived events, deaths and files that are past their retention.
+
+        `DLQ_ARCHIVE_RETENTION_DAYS` applies to the archive, `DLQ_LEDGER_RETENTION_DAYS` to the
+        ledger, `DLQ_EXPORT_RETENTION_DAYS` and `DLQ_REPORT_RETENTION_DAYS` to files. The ids of
+        deleted events stay known, days without files still count as exported, and the daily rollup
+        is kept.
+
+        - **When:** on Sundays at 04:00, with `dry_run: false`. By hand it is a dry run by default.
+        - **Changes:** **permanently** deletes rows of the archive and of the ledger, and files of
+          exports and reports, with one audit entry for each batch and for each day.
+        - **Rerun:** at any time: it deletes what is left. Deleted rows cannot be restored.
+        """
+        with outbox.session() as session:
+            settings, connection = session.settings, session.connection
+            audit = AuditContext("archive_purge", "retention", session.now, context.run.run_id)
+            options = RunOptions(dry_run=config.dry_run)
+            events = deaths = PurgeResult(0, 0)
+            if settings.archive_retention_days:
+                before = audit.now - timedelta(days=settings.archive_retention_days)
+                events = purge_archive(connection, before=before, audit=audit, options=options)
+            if settings.ledger_retention_days:
+                before = audit.now - timedelta(days=settings.ledger_retention_days)
+                deaths = purge_deaths(connection, before=before, audit=audit, options=options)
+            exports, reports = _purge_files(session, audit, options)
+            yield from _report_result(
+                context,
+                session,
+                "purge_archive",
+                dry_run=config.dry_run,
+                figures={
+                    "events_purged": events.events,
+                    "deaths_purged": deaths.events,
+                    "export_files_deleted": exports.files,
+                    "report_files_deleted": reports.files,
+                },
+            )
+
+    return archive_purge
+
+
+def _describe_archive(outbox: Outbox) -> dict[str, Any]:
+    settings = outbox.settings
+    return describe_table(settings, settings.schema_name, "archived", ARCHIVE)
+
+
+def _report_result(
+    context: dg.AssetExecutionContext,
+    session: Session,
+    job: str,
+    *,
+    dry_run: bool,
+    figures: dict[str, Any],
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Yield what a run did as a materialization; log a dry run as an observation."""
+    metadata = _build_table_metadata(session) | figures | {"dry_run": dry_run}
+    if dry_run:
+        context.log_event(dg.AssetObservation(context.asset_key, metadata=metadata))
+        return
+    session.record_success(job)
+    yield dg.MaterializeResult(metadata=metadata)
 
 
 def _build_table_metadata(session: Session) -> dict[str, Any]:
@@ -119,55 +253,6 @@ def _count_purged_within_a_week(session: Session) -> int:
     if not days:
         return 0
     return count_purgeable(session.connection, before=session.now - timedelta(days=days - 7))
-
-
-@dg.asset(
-    deps=[dead_event_archive],
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"postgres"},
-    pool=POOL,
-    freshness_policy=dg.FreshnessPolicy.cron(
-        deadline_cron="0 6 * * 0", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
-    ),
-    metadata=_TABLE,
-)
-def archive_purge(
-    context: dg.AssetExecutionContext, config: PurgeConfig, outbox: OutboxResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
-    """Deletes archived events, deaths and files that are **past their retention**.
-
-    `DLQ_ARCHIVE_RETENTION_DAYS` applies to the archive, `DLQ_LEDGER_RETENTION_DAYS` to the ledger,
-    `DLQ_EXPORT_RETENTION_DAYS` and `DLQ_REPORT_RETENTION_DAYS` to files. The ids of deleted events
-    stay known, days without files still count as exported, and the daily rollup is kept.
-
-    - **When:** on Sundays at 04:00, with `dry_run: false`. By hand it is a dry run by default.
-    - **Changes:** **permanently** deletes rows of the archive and of the ledger, and files of
-      exports and reports, with one audit entry for each batch and for each day.
-    - **Rerun:** at any time: it deletes what is left. Deleted rows cannot be restored.
-    """
-    with outbox.session() as session:
-        settings, connection = session.settings, session.connection
-        audit = AuditContext("archive_purge", "retention", session.now, context.run.run_id)
-        options = RunOptions(dry_run=config.dry_run)
-        events = deaths = PurgeResult(0, 0)
-        if settings.archive_retention_days:
-            before = audit.now - timedelta(days=settings.archive_retention_days)
-            events = purge_archive(connection, before=before, audit=audit, options=options)
-        if settings.ledger_retention_days:
-            before = audit.now - timedelta(days=settings.ledger_retention_days)
-            deaths = purge_deaths(connection, before=before, audit=audit, options=options)
-        exports, reports = _purge_files(session, audit, options)
-        return dg.MaterializeResult(
-            metadata=_build_table_metadata(session)
-            | {
-                "events_purged": events.events,
-                "deaths_purged": deaths.events,
-                "export_files_deleted": exports.files,
-                "report_files_deleted": reports.files,
-                "dry_run": config.dry_run,
-            }
-        )
 
 
 def _purge_files(
@@ -197,112 +282,84 @@ def _purge_files(
     return exports, reports
 
 
-@dg.asset_check(asset=dead_event_archive, description=describe_check("no_event_is_missing"))
-def no_event_is_missing(outbox: OutboxResource) -> dg.AssetCheckResult:
-    """Find events of the ledger that are in neither table, or in both, and deaths it missed."""
-    with outbox.session() as session:
-        found = reconcile_events(session.connection, now=session.now)
-        figures = {
-            "missing": found.missing,
-            "duplicated": found.duplicated,
-            "missed": found.missed,
-            "event_ids": list(found.event_ids),
-        }
-        return report_check_result(
-            session, "no_event_is_missing", passed=found.is_balanced, figures=figures
-        )
+def _define_checks(outbox: Outbox) -> list[dg.AssetChecksDefinition]:
+    archive = outbox.build_key("dead_event_archive")
+
+    @dg.asset_check(asset=archive, description=describe_check("no_event_is_missing"))
+    def no_event_is_missing() -> dg.AssetCheckResult:
+        """Find events of the ledger that are in neither table, or in both, and deaths it missed."""
+        with outbox.session() as session:
+            found = reconcile_events(session.connection, now=session.now)
+            figures = {
+                "missing": found.missing,
+                "duplicated": found.duplicated,
+                "missed": found.missed,
+                "event_ids": list(found.event_ids),
+            }
+            return report_check_result(
+                session, "no_event_is_missing", passed=found.is_balanced, figures=figures
+            )
+
+    @dg.asset_check(asset=archive, description=describe_check("archive_has_every_column"))
+    def archive_has_every_column() -> dg.AssetCheckResult:
+        """Find columns that the archive lacks or has in another type, and would lose."""
+        with outbox.session() as session:
+            wrong = ", ".join(list_column_differences(session.connection))
+            return report_check_result(
+                session,
+                "archive_has_every_column",
+                passed=not wrong,
+                figures={"wrong": wrong or "none"},
+            )
+
+    @dg.asset_check(asset=archive, description=describe_check("nothing_stays_too_long"))
+    def nothing_stays_too_long() -> dg.AssetCheckResult:
+        """Count events that should be archived. A warning, because no event is lost."""
+        with outbox.session() as session:
+            days = session.settings.dead_retention_days + 1
+            events = count_overdue_events(
+                session.connection, before=session.now - timedelta(days=days)
+            )
+            return report_check_result(
+                session,
+                "nothing_stays_too_long",
+                passed=not events,
+                severity=Severity.WARNING,
+                figures={"events": events, "older_than_days": days},
+            )
+
+    return [no_event_is_missing, archive_has_every_column, nothing_stays_too_long]
 
 
-@dg.asset_check(asset=dead_event_archive, description=describe_check("archive_has_every_column"))
-def archive_has_every_column(outbox: OutboxResource) -> dg.AssetCheckResult:
-    """Find columns that the archive lacks or has in another type: archiving would lose values."""
-    with outbox.session() as session:
-        wrong = ", ".join(list_column_differences(session.connection))
-        return report_check_result(
-            session,
-            "archive_has_every_column",
-            passed=not wrong,
-            figures={"wrong": wrong or "none"},
-        )
+def _define_jobs(outbox: Outbox) -> tuple[Any, Any]:
+    archive_job = dg.define_asset_job(
+        outbox.build_name("archive_dead_events"),
+        selection=outbox.select("dead_event_archive"),
+        description=describe_definition(
+            "Moves dead events past `DLQ_DEAD_RETENTION_DAYS` to the **archive** table, and checks "
+            "that no event is missing.",
+            when="At 03:00, by `archive_daily`. Launched by hand it is a dry run, unless "
+            "`dry_run` is false.",
+            changes="The outbox table, the archive and `dlq.audit`.",
+            rerun="Re-execute it with the same configuration: an event moves once.",
+        ),
+        owners=outbox.owners,
+        tags=outbox.tags,
+    )
 
-
-@dg.asset_check(asset=dead_event_archive, description=describe_check("nothing_stays_too_long"))
-def nothing_stays_too_long(outbox: OutboxResource) -> dg.AssetCheckResult:
-    """Count events that should be archived. A warning, because no event is lost."""
-    with outbox.session() as session:
-        days = session.settings.dead_retention_days + 1
-        events = count_overdue_events(session.connection, before=session.now - timedelta(days=days))
-        return report_check_result(
-            session,
-            "nothing_stays_too_long",
-            passed=not events,
-            severity=Severity.WARNING,
-            figures={"events": events, "older_than_days": days},
-        )
-
-
-archive_job = dg.define_asset_job(
-    "archive_dead_events",
-    selection=dg.AssetSelection.assets(dead_event_archive),
-    description=describe_definition(
-        "Moves dead events past `DLQ_DEAD_RETENTION_DAYS` to the **archive** table, and checks "
-        "that no event is missing.",
-        when="At 03:00, by `archive_daily`. Launched by hand it is a dry run, unless `dry_run` is "
-        "false.",
-        changes="The outbox table, the archive and `dlq.audit`.",
-        rerun="Re-execute it with the same configuration: an event moves once.",
-    ),
-    owners=OWNERS,
-    hooks={record_success_hook},
-)
-
-purge_job = dg.define_asset_job(
-    "purge_archive",
-    selection=dg.AssetSelection.assets(archive_purge),
-    description=describe_definition(
-        "**Permanently** deletes archived events past `DLQ_ARCHIVE_RETENTION_DAYS`, deaths past "
-        "`DLQ_LEDGER_RETENTION_DAYS`, and files past the retention of exports and reports.",
-        when="On Sundays at 04:00, by `purge_weekly`. Launched by hand it is a dry run, unless "
-        "`dry_run` is false.",
-        changes="The archive, `dlq.death`, `dlq.audit`, and files of exports and reports.",
-        rerun="Re-execute it with the same configuration: it deletes what is left.",
-    ),
-    owners=OWNERS,
-    hooks={record_success_hook},
-)
-
-purge_schedule = dg.ScheduleDefinition(
-    name="purge_weekly",
-    job=purge_job,
-    run_config=dg.RunConfig(ops={"archive_purge": PurgeConfig(dry_run=False)}),
-    cron_schedule="0 4 * * 0",
-    execution_timezone=TIMEZONE,
-    default_status=SCHEDULES_START,
-    owners=OWNERS,
-    description=describe_automation(
-        "Starts purge_archive with dry_run: false, which permanently deletes rows and files past "
-        "their retention.",
-        when="On Sundays at 04:00 in DLQ_TIMEZONE.",
-        changes="The archive, the ledger of deaths, and files; dlq.audit keeps their numbers.",
-        rerun="A missed tick can wait for next Sunday; launch purge_archive with dry_run: false to "
-        "purge now.",
-    ),
-)
-
-archive_schedule = dg.ScheduleDefinition(
-    name="archive_daily",
-    job=archive_job,
-    run_config=dg.RunConfig(ops={"dead_event_archive": ArchiveConfig(dry_run=False)}),
-    cron_schedule="0 3 * * *",
-    execution_timezone=TIMEZONE,
-    default_status=SCHEDULES_START,
-    owners=OWNERS,
-    description=describe_automation(
-        "Starts archive_dead_events with dry_run: false, so that old dead events leave the table "
-        "that workers poll.",
-        when="At 03:00 in DLQ_TIMEZONE, after the exports.",
-        changes="Moves rows from the outbox table to the archive.",
-        rerun="The next tick moves what a missed one left; launch archive_dead_events with "
-        "dry_run: false to archive now.",
-    ),
-)
+    purge_job = dg.define_asset_job(
+        outbox.build_name("purge_archive"),
+        selection=outbox.select("archive_purge"),
+        description=describe_definition(
+            "**Permanently** deletes archived events past `DLQ_ARCHIVE_RETENTION_DAYS`, deaths "
+            "past `DLQ_LEDGER_RETENTION_DAYS`, and files past the retention of exports and "
+            "reports.",
+            when="On Sundays at 04:00, by `purge_weekly`. Launched by hand it is a dry run, unless "
+            "`dry_run` is false.",
+            changes="The archive, `dlq.death`, `dlq.audit`, and files of exports and reports.",
+            rerun="Re-execute it with the same configuration: it deletes what is left.",
+        ),
+        owners=outbox.owners,
+        tags=outbox.tags,
+    )
+    return archive_job, purge_job

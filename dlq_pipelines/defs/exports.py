@@ -1,22 +1,19 @@
 """Exports each day's deaths as files, and verifies them before the archive may rely on them."""
 
-from datetime import timedelta
+from datetime import time
 from pathlib import Path
 
 import dagster as dg
 
-from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.describe import describe_automation, describe_check, describe_definition
-from dlq_pipelines.defs.health import record_success_hook
+from dlq_pipelines.defs.outbox import Outbox
 from dlq_pipelines.defs.partitions import (
-    BACKFILL,
-    DAYS,
-    TIMEZONE,
     Metadata,
-    build_daily_schedule,
+    define_currency_check,
+    define_daily_schedule,
     process_days,
 )
-from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource
+from dlq_pipelines.defs.tables import build_table
 from dlq_pipelines.exports.export import (
     ExportResult,
     export_day,
@@ -25,13 +22,8 @@ from dlq_pipelines.exports.export import (
 )
 from dlq_pipelines.exports.formats import COLUMN_DESCRIPTIONS, EXPORT_SCHEMA
 from dlq_pipelines.installation import build_export_options, get_exports_uri
-from dlq_pipelines.settings import read_settings
-from dlq_pipelines.text import render_markdown_table
 
 _CHECK = "export_is_complete"
-_settings = read_settings()
-# An invalid rule fails when the definitions load, not at 00:30.
-build_export_options(_settings)
 _COLUMNS = dg.TableSchema(
     [
         dg.TableColumn(field.name, str(field.type), description=COLUMN_DESCRIPTIONS[field.name])
@@ -40,63 +32,115 @@ _COLUMNS = dg.TableSchema(
 )
 
 
-@dg.asset(
-    deps=[dead_event_causes],
-    partitions_def=DAYS,
-    backfill_policy=BACKFILL,
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"postgres", "parquet"},
-    # 00:30 to 03:00 takes an hour longer on the day that the clock goes back.
-    freshness_policy=dg.FreshnessPolicy.cron(
-        deadline_cron="0 3 * * *", lower_bound_delta=timedelta(hours=4), timezone=TIMEZONE
-    ),
-    metadata={"dagster/uri": get_exports_uri(_settings), "dagster/column_schema": _COLUMNS},
-    # Part of the asset: an asset check with partitions of its own is a preview feature of Dagster.
-    check_specs=[
-        dg.AssetCheckSpec(
-            _CHECK,
-            asset="dead_event_export",
-            blocking=True,
-            description=describe_check(_CHECK),
-        )
-    ],
-)
-def dead_event_export(
-    context: dg.AssetExecutionContext, outbox: OutboxResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
-    """All deaths of a day as **Parquet**, **CSV** and **JSON Lines**.
-
-    The files are in `died_on=YYYY-MM-DD/`, `_csv/` and `_jsonl/`. `DLQ_EXPORT_URI` sets the target,
-    `DLQ_EXPORT_FORMATS` the formats; `_manifest.json` next to the Parquet file lists the files. A
-    day is refused until it has ended and all of its deaths have a cause, and while another run
-    exports it.
-
-    - **When:** at 00:30 for the day before, for missed days of the last two weeks, and for days
-      with a death that was recorded since, or with other bounds by `DLQ_TIMEZONE`.
-    - **Changes:** the day's files and its row in `dlq.export_day`; no event.
-    - **Rerun:** any day, or a backfill of any range in one run: files are replaced, and a refused
-      day stops no other day.
-    """
-    with outbox.session() as session:
-        connection, target = session.connection, session.exports_target
-        options = build_export_options(session.settings)
-
-        def export(key: str) -> tuple[Metadata, list[str]]:
-            day = session.parse_day(key)
-            exported = export_day(
-                connection,
-                url=session.export_url,
-                day=day,
-                target=target,
-                now=session.now,
-                options=options,
+def define_exports(outbox: Outbox) -> dg.Definitions:
+    """Define the daily export, its job and its schedule."""
+    export_job = dg.define_asset_job(
+        outbox.build_name("export_day"),
+        # Whether the last day is done says nothing about the days of this run.
+        selection=outbox.select("dead_event_export")
+        - outbox.select_check("dead_event_export", "export_is_current"),
+        description=describe_definition(
+            "Exports the deaths of a day, or of a range of days, as **files**, and reads the files "
+            "back.",
+            when="At 00:30, by `export_daily`; by hand for the days that you choose.",
+            changes="The files of these days under `DLQ_EXPORT_URI`, and their rows in "
+            "`dlq.export_day`.",
+            rerun="Re-execute it, or launch a backfill: the files of a day are replaced.",
+        ),
+        owners=outbox.owners,
+        tags=outbox.tags,
+    )
+    export_schedule = define_daily_schedule(
+        outbox,
+        "export_daily",
+        job=export_job,
+        list_missing=list_days_without_export,
+        description=describe_automation(
+            "Exports the day that ended at midnight, the days of the last two weeks that have no "
+            "verified export, and earlier days whose files are not right any more.",
+            when="At 00:30 in DLQ_TIMEZONE, one run for each day.",
+            changes="The files of these days, and their rows in dlq.export_day.",
+            rerun="The next tick catches up after a missed one; backfill dead_event_export for "
+            "older days.",
+        ),
+    )
+    return dg.Definitions(
+        assets=[_define_export_asset(outbox)],
+        asset_checks=[
+            define_currency_check(
+                outbox,
+                "export_is_current",
+                asset="dead_event_export",
+                due=time(3),
+                list_missing=list_days_without_export,
             )
-            context.log.info(f"{key}: exported {exported.rows} deaths to {exported.folder}")
-            differences = verify_day(connection, day=day, target=target, now=session.now)
-            return _build_metadata(exported), [f"{key}: {found}" for found in differences]
+        ],
+        jobs=[export_job],
+        schedules=export_schedule,
+    )
 
-        return process_days(context, session, _CHECK, export)
+
+def _define_export_asset(outbox: Outbox) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=outbox.build_key("dead_event_export"),
+        deps=[outbox.build_key("dead_event_causes")],
+        partitions_def=outbox.days,
+        backfill_policy=outbox.backfill_policy,
+        group_name=outbox.group,
+        owners=outbox.owners,
+        kinds={"postgres", "parquet"},
+        metadata={
+            "dagster/uri": get_exports_uri(outbox.settings),
+            "dagster/column_schema": _COLUMNS,
+        },
+        # Part of the asset: an asset check with partitions of its own is a preview feature of
+        # Dagster.
+        check_specs=[
+            dg.AssetCheckSpec(
+                _CHECK,
+                asset=outbox.build_key("dead_event_export"),
+                blocking=True,
+                description=describe_check(_CHECK),
+            )
+        ],
+    )
+    def dead_event_export(
+        context: dg.AssetExecutionContext,
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
+        """All deaths of a day as Parquet, CSV and JSON Lines.
+
+        The files are in `died_on=YYYY-MM-DD/`, `_csv/` and `_jsonl/`. `DLQ_EXPORT_URI` sets the
+        target, `DLQ_EXPORT_FORMATS` the formats; `_manifest.json` next to the Parquet file lists
+        the files. A day is refused until it has ended and all of its deaths have a cause, and while
+        another run exports it.
+
+        - **When:** at 00:30 for the day before, for missed days of the last two weeks, and for days
+          with a death that was recorded since, or with other bounds by `DLQ_TIMEZONE`.
+        - **Changes:** the day's files and its row in `dlq.export_day`; no event.
+        - **Rerun:** any day, or a backfill of any range in one run: files are replaced, and a
+          refused day stops no other day.
+        """
+        with outbox.session() as session:
+            connection, target = session.connection, session.exports_target
+            options = build_export_options(session.settings)
+
+            def export(key: str) -> tuple[Metadata, list[str]]:
+                day = session.parse_day(key)
+                exported = export_day(
+                    connection,
+                    url=session.export_url,
+                    day=day,
+                    target=target,
+                    now=session.now,
+                    options=options,
+                )
+                context.log.info(f"{key}: exported {exported.rows} deaths to {exported.folder}")
+                differences = verify_day(connection, day=day, target=target, now=session.now)
+                return _build_metadata(exported), [f"{key}: {found}" for found in differences]
+
+            return process_days(context, session, export, job="export_day", check=_CHECK)
+
+    return dead_event_export
 
 
 def _build_metadata(exported: ExportResult) -> Metadata:
@@ -106,38 +150,7 @@ def _build_metadata(exported: ExportResult) -> Metadata:
         "dagster/row_count": dg.MetadataValue.int(exported.rows),
         "dagster/uri": dg.MetadataValue.text(folder if "://" in folder else Path(folder).as_uri()),
         "folder": dg.MetadataValue.path(folder),
-        "files": dg.MetadataValue.md(render_markdown_table(("file", "bytes", "sha256"), files)),
+        "files": build_table(("file", "bytes", "sha256"), files),
         # Null in the files, because no reader can hold them.
         "unrepresentable_times": dg.MetadataValue.json(exported.unrepresentable_times),
     }
-
-
-export_job = dg.define_asset_job(
-    "export_day",
-    selection=dg.AssetSelection.assets(dead_event_export),
-    description=describe_definition(
-        "Exports the deaths of a day, or of a range of days, as **files**, and reads the files "
-        "back.",
-        when="At 00:30, by `export_daily`; by hand for the days that you choose.",
-        changes="The files of these days under `DLQ_EXPORT_URI`, and their rows in "
-        "`dlq.export_day`.",
-        rerun="Re-execute it, or launch a backfill: the files of a day are replaced.",
-    ),
-    owners=OWNERS,
-    hooks={record_success_hook},
-)
-
-export_schedule = build_daily_schedule(
-    export_job,
-    name="export_daily",
-    cron="30 0 * * *",
-    list_missing=list_days_without_export,
-    description=describe_automation(
-        "Exports the day that ended at midnight, the days of the last two weeks that have no "
-        "verified export, and earlier days whose files are not right any more.",
-        when="At 00:30 in DLQ_TIMEZONE, one run for each day.",
-        changes="The files of these days, and their rows in dlq.export_day.",
-        rerun="The next tick catches up after a missed one; backfill dead_event_export for older "
-        "days.",
-    ),
-)

@@ -1,4 +1,4 @@
-"""Records successful jobs and the results of checks, for metrics and alerts."""
+"""Records the results of checks, for metrics and alerts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,22 +6,8 @@ from typing import Any
 import dagster as dg
 
 from dlq_pipelines.alerts.figures import record_check_result
-from dlq_pipelines.alerts.jobs import record_job_success
 from dlq_pipelines.alerts.rules import Severity
-from dlq_pipelines.defs.collect import list_check_steps
-from dlq_pipelines.defs.resources import Session, get_utc_now
-
-
-@dg.success_hook(required_resource_keys={"outbox"})
-def record_success_hook(context: dg.HookContext) -> None:
-    """Record when the job last succeeded; a killed run's failure is read from Dagster.
-
-    Dagster calls the hook after each step, and a check is a step too. Only the step that does the
-    job's work counts.
-    """
-    if context.op.name not in list_check_steps():
-        with context.resources.outbox.session() as session:
-            record_job_success(session.connection, context.job_name, at=get_utc_now())
+from dlq_pipelines.defs.session import Session
 
 
 def report_check_result(

@@ -1,39 +1,20 @@
 """Runs assets a day at a time: which days a schedule requests, and what a refused day stops."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, time, timedelta
 from typing import Any
 
 import dagster as dg
-import psycopg
 
 from dlq_pipelines.alerts.jobs import record_job_success
+from dlq_pipelines.alerts.rules import Severity
 from dlq_pipelines.day import Day
-from dlq_pipelines.defs.collect import map_daily_assets
+from dlq_pipelines.defs.describe import describe_check
 from dlq_pipelines.defs.health import report_check_result
-from dlq_pipelines.defs.resources import OWNERS, OutboxResource, Session, get_utc_now
+from dlq_pipelines.defs.outbox import Outbox
+from dlq_pipelines.defs.session import Session, get_utc_now
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.postgres.connect import Connection
-from dlq_pipelines.settings import read_settings
-
-_settings = read_settings()
-
-TIMEZONE = _settings.timezone
-DAYS = dg.DailyPartitionsDefinition(start_date=_settings.partitions_start, timezone=TIMEZONE)
-# All days of a backfill in one run, or DLQ_DAYS_PER_RUN of them. A run has one step for its days,
-# so only runs spread over machines. One run by default: starting a run takes seconds, exporting a
-# day often less.
-BACKFILL = (
-    dg.BackfillPolicy.multi_run(_settings.days_per_run)
-    if _settings.days_per_run
-    else dg.BackfillPolicy.single_run()
-)
-SCHEDULES_START = (
-    dg.DefaultScheduleStatus.RUNNING if _settings.autostart else dg.DefaultScheduleStatus.STOPPED
-)
-SENSORS_START = (
-    dg.DefaultSensorStatus.RUNNING if _settings.autostart else dg.DefaultSensorStatus.STOPPED
-)
 
 Metadata = Mapping[str, Any]
 _ProcessDay = Callable[[str], tuple[Metadata, list[str]]]
@@ -42,28 +23,30 @@ _ListDays = Callable[[Connection, Sequence[Day]], list[date]]
 _NAMED_DAYS = 10
 
 
-def build_daily_schedule(
-    job: Any, *, name: str, cron: str, list_missing: _ListDays, description: str
-) -> dg.ScheduleDefinition:
-    """Build a schedule that requests the day before and the days that it missed.
+def define_daily_schedule(
+    outbox: Outbox, name: str, *, job: Any, list_missing: _ListDays, description: str
+) -> list[dg.ScheduleDefinition]:
+    """Return a schedule that requests the day before and the days that it missed.
 
     After an outage Dagster evaluates only the last tick, so the schedule reads the missing days
-    from the database. If the database is unavailable, the schedule still requests the day before,
-    and that run fails with the reason.
+    from the database. If the database is unavailable, the tick fails with the reason, and the next
+    one requests its day.
 
     Args:
-        job: of an asset with daily partitions.
+        outbox: the schedule is left out, and the list empty, if it has no cron for it.
         name: of the schedule.
-        cron: when, by the clock in `DLQ_TIMEZONE`.
+        job: of an asset with daily partitions.
         list_missing: of all past days, returns those that still have to be done.
         description: for the UI.
     """
+    if name not in outbox.crons:
+        return []
 
     def request_days(
-        context: dg.ScheduleEvaluationContext, outbox: OutboxResource
+        context: dg.ScheduleEvaluationContext,
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         at = context.scheduled_execution_time
-        days = DAYS.get_partition_keys(current_time=at)
+        days = outbox.days.get_partition_keys(current_time=at)
         if not days:
             yield dg.SkipReason("No day has ended yet.")
         missing = _read_missing_days(outbox, list_missing, days)
@@ -74,43 +57,81 @@ def build_daily_schedule(
 
     decorate = dg.schedule(
         job=job,
-        name=name,
-        cron_schedule=cron,
-        execution_timezone=TIMEZONE,
-        default_status=SCHEDULES_START,
-        owners=OWNERS,
+        name=outbox.build_name(name),
+        cron_schedule=outbox.crons[name],
+        execution_timezone=outbox.settings.timezone,
+        default_status=outbox.schedule_status,
+        owners=outbox.owners,
         description=description,
     )
-    return decorate(request_days)
+    return [decorate(request_days)]
 
 
-def _read_missing_days(
-    outbox: OutboxResource, list_missing: _ListDays, keys: Sequence[str]
-) -> list[str]:
-    try:
+def define_currency_check(
+    outbox: Outbox, name: str, *, asset: str, due: time, list_missing: _ListDays
+) -> dg.AssetChecksDefinition:
+    """Return a check that the last day that is due is done.
+
+    Dagster's freshness policies look at the last materialization of any day, and a backfill of old
+    days would pass them.
+
+    Args:
+        outbox: of the asset.
+        name: of the check.
+        asset: with daily partitions.
+        due: time of the following day at which a day must be done.
+        list_missing: of all past days, returns those that still have to be done.
+    """
+
+    @dg.asset_check(asset=outbox.build_key(asset), name=name, description=describe_check(name))
+    def check() -> dg.AssetCheckResult:
         with outbox.session() as session:
-            days = [session.parse_day(key) for key in keys]
-            return [day.isoformat() for day in list_missing(session.connection, days)]
-    except (dg.Failure, DlqError, psycopg.Error):
-        return []
+            local = session.now.astimezone(session.settings.zone)
+            wait = timedelta(hours=due.hour, minutes=due.minute)
+            days = outbox.days.get_partition_keys(current_time=local - wait)
+            missing = _list_missing_days(session, list_missing, days)
+            return report_check_result(
+                session,
+                name,
+                passed=not days or days[-1] not in missing,
+                severity=Severity.WARNING,
+                figures={"last_day_due": days[-1] if days else "none", "missing": missing[:100]},
+            )
+
+    return check
+
+
+def _read_missing_days(outbox: Outbox, list_missing: _ListDays, keys: Sequence[str]) -> list[str]:
+    with outbox.session() as session:
+        return _list_missing_days(session, list_missing, keys)
+
+
+def _list_missing_days(session: Session, list_missing: _ListDays, keys: Sequence[str]) -> list[str]:
+    days = [session.parse_day(key) for key in keys]
+    return [day.isoformat() for day in list_missing(session.connection, days)]
 
 
 def process_days(
-    context: dg.AssetExecutionContext, session: Session, check: str, process_day: _ProcessDay
+    context: dg.AssetExecutionContext,
+    session: Session,
+    process_day: _ProcessDay,
+    *,
+    job: str,
+    check: str,
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
     """Process the days of a run one by one. A refused day stops no other day.
 
     Args:
         context: of the asset.
         session: records each day's success, in a job or a backfill.
-        check: the asset's check, which passes if no day has a difference.
         process_day: processes a day; returns its metadata and the differences that it found.
+        job: the name of the asset's job without a prefix.
+        check: the asset's check, which passes if no day has a difference.
 
     Raises:
         dagster.Failure: days were refused; the message names them and the reasons.
     """
     done: dict[str, Metadata] = {}
-    job = map_daily_assets()[context.asset_key.to_user_string()]
 
     def process_and_record(key: str) -> tuple[Metadata, list[str]]:
         metadata, differences = process_day(key)
@@ -130,6 +151,7 @@ def process_days(
                 dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
             )
         raise
+    session.record_success(job)
     for key, metadata in done.items():
         context.add_asset_metadata(metadata, partition_key=key)
     return dg.MaterializeResult(check_results=[result])

@@ -1,7 +1,7 @@
 """Builds each day's failure report and compares its totals with the ledger."""
 
 import base64
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,18 +9,15 @@ import dagster as dg
 import psycopg
 
 from dlq_pipelines.alerts.alert import queue_digest
-from dlq_pipelines.defs.causes import dead_event_causes
 from dlq_pipelines.defs.describe import describe_automation, describe_check, describe_definition
-from dlq_pipelines.defs.health import record_success_hook
+from dlq_pipelines.defs.outbox import Outbox
 from dlq_pipelines.defs.partitions import (
-    BACKFILL,
-    DAYS,
-    TIMEZONE,
     Metadata,
-    build_daily_schedule,
+    define_currency_check,
+    define_daily_schedule,
     process_days,
 )
-from dlq_pipelines.defs.resources import GROUP, OWNERS, OutboxResource, Session
+from dlq_pipelines.defs.session import Session
 from dlq_pipelines.defs.tables import REPORT_DAY, describe_table
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import build_alert_sender, build_report_policy, get_reports_uri
@@ -33,68 +30,119 @@ from dlq_pipelines.reports.check import (
 from dlq_pipelines.reports.digest import build_digest
 from dlq_pipelines.reports.markdown import render_causes_markdown
 from dlq_pipelines.reports.report import Report, build_report
-from dlq_pipelines.settings import read_settings
 from dlq_pipelines.text import escape_markdown
 
 _CHECK = "report_equals_ledger"
-_settings = read_settings()
 
 
-@dg.asset(
-    deps=[dead_event_causes],
-    partitions_def=DAYS,
-    backfill_policy=BACKFILL,
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"postgres", "pandas"},
-    freshness_policy=dg.FreshnessPolicy.cron(
-        deadline_cron="0 8 * * *", lower_bound_delta=timedelta(hours=2), timezone=TIMEZONE
-    ),
-    # The table lists the pages; the URI is where they are.
-    metadata=describe_table(_settings, _settings.schema_name, "report_day", REPORT_DAY)
-    | {"dagster/uri": get_reports_uri(_settings)},
-    # Part of the asset: an asset check with partitions of its own is a preview feature of Dagster.
-    check_specs=[
-        dg.AssetCheckSpec(
-            _CHECK,
-            asset="failure_report",
-            blocking=True,
-            description=describe_check(_CHECK),
-        )
-    ],
-)
-def failure_report(
-    context: dg.AssetExecutionContext, outbox: OutboxResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
-    """The failures of a **day**: new, regressed and escalating causes, and the outcomes of fixes.
-
-    Every figure is as of the end of the day: later retries and archive runs do not change it.
-
-    - **When:** at 06:00 for the day before, and for missed days of the last two weeks.
-    - **Changes:** the day's HTML, Markdown and JSON under `DLQ_REPORT_URI`, the `index.html` of
-      all days, and the day's row in `dlq.report_day`.
-    - **Rerun:** any day, or a backfill of any range in one run: the files are the same, and a
-      refused day stops no other day.
-    """
-    with outbox.session() as session:
-        connection = session.connection
-        policy, target = build_report_policy(session.settings), session.reports_target
-
-        def build(key: str) -> tuple[Metadata, list[str]]:
-            report = build_report(
-                connection,
-                day=session.parse_day(key).date,
-                zone=session.settings.zone,
-                target=target,
-                policy=policy,
-                now=session.now,
+def define_reports(outbox: Outbox) -> dg.Definitions:
+    """Define the daily report, its job and its schedule."""
+    report_job = dg.define_asset_job(
+        outbox.build_name("build_report"),
+        # Whether the last day is done says nothing about the days of this run.
+        selection=outbox.select("failure_report")
+        - outbox.select_check("failure_report", "report_is_current"),
+        description=describe_definition(
+            "Builds the **failure report** of a day, or of a range of days, and compares its "
+            "totals with the ledger.",
+            when="At 06:00, by `report_daily`; by hand for the days that you choose.",
+            changes="The pages of these days under `DLQ_REPORT_URI`, and their rows in "
+            "`dlq.report_day`.",
+            rerun="Re-execute it, or launch a backfill: the pages of a past day are the same.",
+        ),
+        owners=outbox.owners,
+        tags=outbox.tags,
+    )
+    report_schedule = define_daily_schedule(
+        outbox,
+        "report_daily",
+        job=report_job,
+        list_missing=list_days_without_report,
+        description=describe_automation(
+            "Builds the report of the day that ended at midnight, and the missing reports of the "
+            "last two weeks.",
+            when="At 06:00 in DLQ_TIMEZONE, one run for each day.",
+            changes="The pages of these days, and their rows in dlq.report_day; with "
+            "DLQ_REPORT_DIGEST, the queued digest of yesterday.",
+            rerun="The next tick builds what a missed one left; backfill failure_report for older "
+            "days.",
+        ),
+    )
+    return dg.Definitions(
+        assets=[_define_report_asset(outbox)],
+        asset_checks=[
+            define_currency_check(
+                outbox,
+                "report_is_current",
+                asset="failure_report",
+                due=time(8),
+                list_missing=list_days_without_report,
             )
-            context.log.info(f"{report.headline} ({report.places['html']})")
-            _queue_digest(context, session, report)
-            differences = find_total_differences(connection, report.figures)
-            return _build_metadata(report, count_reports(connection)), differences
+        ],
+        jobs=[report_job],
+        schedules=report_schedule,
+    )
 
-        return process_days(context, session, _CHECK, build)
+
+def _define_report_asset(outbox: Outbox) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=outbox.build_key("failure_report"),
+        deps=[outbox.build_key("dead_event_causes")],
+        partitions_def=outbox.days,
+        backfill_policy=outbox.backfill_policy,
+        group_name=outbox.group,
+        owners=outbox.owners,
+        kinds={"postgres", "pandas"},
+        # The table lists the pages; the URI is where they are.
+        metadata=describe_table(
+            outbox.settings, outbox.settings.schema_name, "report_day", REPORT_DAY
+        )
+        | {"dagster/uri": get_reports_uri(outbox.settings)},
+        # Part of the asset: an asset check with partitions of its own is a preview feature of
+        # Dagster.
+        check_specs=[
+            dg.AssetCheckSpec(
+                _CHECK,
+                asset=outbox.build_key("failure_report"),
+                blocking=True,
+                description=describe_check(_CHECK),
+            )
+        ],
+    )
+    def failure_report(
+        context: dg.AssetExecutionContext,
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
+        """The failures of a day: new, regressed and escalating causes, and the outcomes of fixes.
+
+        Every figure is as of the end of the day: later retries and archive runs do not change it.
+
+        - **When:** at 06:00 for the day before, and for missed days of the last two weeks.
+        - **Changes:** the day's HTML, Markdown and JSON under `DLQ_REPORT_URI`, the `index.html` of
+          all days, and the day's row in `dlq.report_day`.
+        - **Rerun:** any day, or a backfill of any range in one run: the files are the same, and a
+          refused day stops no other day.
+        """
+        with outbox.session() as session:
+            connection = session.connection
+            policy, target = build_report_policy(session.settings), session.reports_target
+
+            def build(key: str) -> tuple[Metadata, list[str]]:
+                report = build_report(
+                    connection,
+                    day=session.parse_day(key).date,
+                    zone=session.settings.zone,
+                    target=target,
+                    policy=policy,
+                    now=session.now,
+                )
+                context.log.info(f"{report.headline} ({report.places['html']})")
+                _queue_digest(context, session, report)
+                differences = find_total_differences(connection, report.figures)
+                return _build_metadata(report, count_reports(connection)), differences
+
+            return process_days(context, session, build, job="build_report", check=_CHECK)
+
+    return failure_report
 
 
 def _queue_digest(context: dg.AssetExecutionContext, session: Session, report: Report) -> None:
@@ -156,35 +204,3 @@ def _build_page_link(place: str) -> dg.MetadataValue:
             f"https://storage.cloud.google.com/{quote(place.removeprefix('gs://'))}"
         )
     return dg.MetadataValue.path(place)
-
-
-report_job = dg.define_asset_job(
-    "build_report",
-    selection=dg.AssetSelection.assets(failure_report),
-    description=describe_definition(
-        "Builds the **failure report** of a day, or of a range of days, and compares its totals "
-        "with the ledger.",
-        when="At 06:00, by `report_daily`; by hand for the days that you choose.",
-        changes="The pages of these days under `DLQ_REPORT_URI`, and their rows in "
-        "`dlq.report_day`.",
-        rerun="Re-execute it, or launch a backfill: the pages of a past day are the same.",
-    ),
-    owners=OWNERS,
-    hooks={record_success_hook},
-)
-
-report_schedule = build_daily_schedule(
-    report_job,
-    name="report_daily",
-    cron="0 6 * * *",
-    list_missing=list_days_without_report,
-    description=describe_automation(
-        "Builds the report of the day that ended at midnight, and the missing reports of the last "
-        "two weeks.",
-        when="At 06:00 in DLQ_TIMEZONE, one run for each day.",
-        changes="The pages of these days, and their rows in dlq.report_day; with "
-        "DLQ_REPORT_DIGEST, the queued digest of yesterday.",
-        rerun="The next tick builds what a missed one left; backfill failure_report for older "
-        "days.",
-    ),
-)

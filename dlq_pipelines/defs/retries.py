@@ -5,23 +5,13 @@ from dataclasses import asdict, fields
 from typing import Any, Literal, TypeVar
 
 import dagster as dg
-import psycopg
 from pydantic import Field, create_model
 
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.defs.describe import describe_automation
-from dlq_pipelines.defs.health import record_success_hook
-from dlq_pipelines.defs.partitions import SENSORS_START
-from dlq_pipelines.defs.resources import (
-    OWNERS,
-    POOL,
-    OutboxResource,
-    Session,
-    describe_skip,
-    get_utc_now,
-    is_run_in_progress,
-)
-from dlq_pipelines.errors import DlqError
+from dlq_pipelines.defs.outbox import URGENT, Outbox
+from dlq_pipelines.defs.session import Session, get_utc_now, is_run_in_progress
+from dlq_pipelines.defs.tables import build_table
 from dlq_pipelines.installation import build_fix_terms, build_redact_errors, resolve_rate
 from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.retries.advance import AdvanceResult, Patience, advance_fix
@@ -38,9 +28,10 @@ from dlq_pipelines.retries.fixes import (
 )
 from dlq_pipelines.retries.recall import RecallResult, recall_fix, recall_retries
 from dlq_pipelines.retries.retry import retry_selected, retry_within_lookahead
-from dlq_pipelines.text import RedactTexts, escape_markdown, render_markdown_table
+from dlq_pipelines.text import RedactTexts
 
 FIX_TAG = "dlq/fix"
+STATUS_TAG = "dlq/fix_status"
 STAGE_TAG = "dlq/stage"
 CAUSE_TAG = "dlq/cause"
 # Fixes that a tick requests runs for; the next tick is 30 seconds later.
@@ -143,84 +134,10 @@ class FlagFixConfig(SelectionConfig):
         )
 
 
-@dg.op(pool=POOL)
-def flag_fix_op(
-    context: dg.OpExecutionContext, config: FlagFixConfig, outbox: OutboxResource
-) -> None:
-    """Flag a fix; with `dry_run`, preview what it would release."""
-    with outbox.session() as session:
-        flag = config.flag(session)
-        audit = AuditContext(config.actor, validate_note(config.note), session.now, context.run_id)
-        if config.dry_run:
-            would = preview_fix(
-                session.connection,
-                flag,
-                audit=audit,
-                default=build_fix_terms(session.settings).policy,
-            )
-            context.log.info(
-                f"Dry run: the fix would target {would.events:,} dead events "
-                f"in {len(would.stages)} stages."
-            )
-            overtaken = "unknown" if would.overtaken is None else would.overtaken
-            context.add_output_metadata(
-                {**vars(would), "overtaken": overtaken, "stages": would.sizes}
-            )
-            return
-        fix = flag_fix(session.connection, flag, audit=audit)
-    context.log.info(f"Fix {fix.id} is flagged. The fix_flag_sensor releases its canary.")
-    context.add_output_metadata({"fix": fix.id})
-
-
-@dg.job(name="flag_fix", owners=OWNERS, hooks={record_success_hook})
-def flag_fix_job() -> None:
-    """Flags a **fix** and retries the affected events in stages.
-
-    A fix claims that a cause, one of its details, or another selection of dead events, is resolved;
-    it targets events that died before now. The `fix_flag_sensor` releases a canary, waits for the
-    worker's outcomes, and continues with larger stages, or halts with the reason.
-
-    - **When:** when a person launches it. `dry_run` is on by default and previews the number of
-      events and the stages.
-    - **Changes:** adds a row to `dlq.fix` and an audit entry, and the cause, or its detail, is
-      `fixing`. No event moves yet.
-    - **Rerun:** a failed run unchanged. An open fix is not flagged again; a halted one can be
-      flagged again once the cause is resolved.
-    """
-    flag_fix_op()
-
-
 class RetryStageConfig(dg.Config):
     """The fix to advance."""
 
     fix_id: int = Field(description="Id of the fix, as `dlq fixes list` shows it.")
-
-
-@dg.op(pool=POOL)
-def retry_stage_op(
-    context: dg.OpExecutionContext, config: RetryStageConfig, outbox: OutboxResource
-) -> None:
-    """Settle outcomes of a fix, decide its next step and release events."""
-    with outbox.session() as session:
-        audit = AuditContext(
-            "fix_flag_sensor", "a step of the fix is due", session.now, context.run_id
-        )
-        result = advance_fix(
-            session.connection,
-            config.fix_id,
-            audit=audit,
-            terms=build_fix_terms(session.settings),
-            patience=Patience(_IDLE_SECONDS, get_utc_now),
-        )
-        outcomes = get_stage_outcomes(session.connection, config.fix_id)
-        redact = build_redact_errors(session.settings)
-    context.add_output_metadata(_build_step_metadata(result, outcomes, redact))
-    context.log.info(
-        f"Another run is advancing fix {result.fix.id}."
-        if result.busy
-        else f"Fix {result.fix.id} is {result.fix.status}; {result.released:,} events released, "
-        f"{result.recalled:,} recalled, {result.with_worker:,} are with the worker."
-    )
 
 
 def _build_step_metadata(
@@ -263,39 +180,16 @@ def _build_step_metadata(
         "settled_now": result.settled,
         "recalled_now": result.recalled,
         "with_worker": result.with_worker,
-        "next": escape_markdown(next_step),
-        "stages": dg.MetadataValue.md(render_markdown_table(header, rows)),
+        "next": next_step,
+        "stages": build_table(header, rows),
     }
     if fix.evidence:
         errors = [
-            (e["events"], e["outcome"], *redact([e["before"], e["after"]])) for e in fix.evidence
+            (e["events"], e["outcome"], *map(_get_last_line, redact([e["before"], e["after"]])))
+            for e in fix.evidence
         ]
-        metadata["errors"] = dg.MetadataValue.md(
-            render_markdown_table(("events", "outcome", "before", "after"), errors)
-        )
+        metadata["errors"] = build_table(("events", "outcome", "before", "after"), errors)
     return metadata
-
-
-# A step takes seconds. The sensor requests no second run while the first is in progress, so a run
-# that hangs must end.
-@dg.job(
-    name="retry_stage",
-    owners=OWNERS,
-    hooks={record_success_hook},
-    tags={"dagster/max_runtime": "900"},
-)
-def retry_stage_job() -> None:
-    """Advances a fix by a step: records outcomes, then **releases, waits, halts or verifies**.
-
-    - **When:** the `fix_flag_sensor` launches it when a step of a fix is due.
-    - **Changes:** `dlq.fix`, its stages and `dlq.retry`; released events are pending again and
-      fall due at the rate of the fix, within the look-ahead. A fix that is paused or has ended
-      recalls released events that no worker has taken: they are dead again. The run goes on for
-      at most 25 seconds while the next events of aggregates can follow.
-    - **Rerun:** with the same fix, at any time: each step is decided from the ledger, so no event
-      is released twice.
-    """
-    retry_stage_op()
 
 
 @add_filters
@@ -312,47 +206,6 @@ class RetryEventsConfig(SelectionConfig):
     dry_run: bool = Field(
         default=True, description="Only count the events. Set to false to retry them."
     )
-
-
-@dg.op(pool=POOL)
-def retry_dead_events_op(
-    context: dg.OpExecutionContext, config: RetryEventsConfig, outbox: OutboxResource
-) -> None:
-    """Retry the selected dead events; with `dry_run`, count them."""
-    with outbox.session() as session:
-        selection = config.build_selection(session)
-        rate = resolve_rate(config.rate, session.settings)
-        retried = retry_within_lookahead(
-            lambda options: retry_selected(
-                session.connection,
-                selection,
-                audit=AuditContext(config.actor, config.reason, session.now, context.run_id),
-                options=options,
-                rate=rate,
-                max_retries=None if config.parked else session.settings.max_retries,
-            ),
-            RunOptions(dry_run=config.dry_run),
-            rate=rate,
-            lookahead=build_fix_terms(session.settings).lookahead,
-        )
-    context.log.info(
-        f"{'Dry run: would retry' if config.dry_run else 'Retried'} {retried.events:,} dead events."
-    )
-    context.add_output_metadata(asdict(retried))
-
-
-@dg.job(name="retry_dead_events", owners=OWNERS, hooks={record_success_hook})
-def retry_dead_events_job() -> None:
-    """Retries **dead events** by ids or filters, at a constant rate, all within the look-ahead.
-
-    Flag a fix instead to test the change on a few events first, or to retry more.
-
-    - **When:** when a person launches it. `dry_run` is on by default and counts the events.
-    - **Changes:** each event is `pending` with no attempts and a paced `next_run_at`; adds a row
-      to `dlq.retry` for each, and an audit entry for every 5,000.
-    - **Rerun:** at any time: events that are not dead are skipped, so no event is retried twice.
-    """
-    retry_dead_events_op()
 
 
 @add_filters
@@ -389,55 +242,244 @@ class RecallConfig(SelectionConfig):
         return recall_fix(session.connection, self.fix_id, audit=audit, options=options)
 
 
-@dg.op(pool=POOL)
-def recall_events_op(
-    context: dg.OpExecutionContext, config: RecallConfig, outbox: OutboxResource
+def _get_last_line(error: str | None) -> str:
+    """Return the line of a traceback that names the exception: two begin with the same frames."""
+    return next((line for line in reversed((error or "").splitlines()) if line.strip()), "")
+
+
+def _report_status(
+    context: dg.OpExecutionContext,
+    outbox: Outbox,
+    result: AdvanceResult,
+    metadata: dict[str, Any],
 ) -> None:
-    """Recall released events that no worker has taken; with `dry_run`, count them."""
-    with outbox.session() as session:
-        audit = AuditContext(config.actor, config.reason, session.now, context.run_id)
-        done = config.recall(session, audit)
-    context.log.info(
-        f"{'Dry run: would recall' if config.dry_run else 'Recalled'} {done.recalled:,} events; "
-        f"{done.with_worker:,} are with the worker."
+    """Tag the run with the state of the fix, and observe on the asset of causes that it ended."""
+    fix = result.fix
+    context.instance.add_run_tags(context.run_id, {STATUS_TAG: str(fix.status)})
+    if not result.busy and fix.verdict is not None:
+        context.log_event(
+            dg.AssetObservation(
+                outbox.build_key("dead_event_causes"),
+                description=f"Fix {fix.id} is {fix.status}: {fix.verdict}",
+                metadata=metadata,
+            )
+        )
+
+
+def define_retries(outbox: Outbox) -> dg.Definitions:
+    """Define the jobs of fixes and retries, and the sensor of fixes."""
+    retry_stage = _define_retry_stage(outbox)
+    return dg.Definitions(
+        jobs=[
+            _define_flag_fix(outbox),
+            retry_stage,
+            _define_retry_dead_events(outbox),
+            _define_recall_events(outbox),
+        ],
+        sensors=[_define_sensor(outbox, retry_stage)],
     )
-    context.add_output_metadata(asdict(done))
 
 
-@dg.job(name="recall_events", owners=OWNERS, hooks={record_success_hook})
-def recall_events_job() -> None:
-    """Recalls **released events** that fall due later and that no worker has taken.
+def _define_flag_fix(outbox: Outbox) -> dg.JobDefinition:
+    @dg.op(name=outbox.build_name("flag_fix_op"), pool=outbox.pool)
+    def flag_fix_op(context: dg.OpExecutionContext, config: FlagFixConfig) -> None:
+        """Flag a fix; with `dry_run`, preview what it would release."""
+        with outbox.session() as session:
+            flag = config.flag(session)
+            audit = AuditContext(
+                config.actor, validate_note(config.note), session.now, context.run_id
+            )
+            if config.dry_run:
+                would = preview_fix(
+                    session.connection,
+                    flag,
+                    audit=audit,
+                    default=build_fix_terms(session.settings).policy,
+                )
+                context.log.info(
+                    f"Dry run: the fix would target {would.events:,} dead events "
+                    f"in {len(would.stages)} stages."
+                )
+                overtaken = "unknown" if would.overtaken is None else would.overtaken
+                context.add_output_metadata(
+                    {**vars(would), "overtaken": overtaken, "stages": would.sizes}
+                )
+                return
+            fix = flag_fix(session.connection, flag, audit=audit)
+            session.record_success("flag_fix")
+        context.log.info(f"Fix {fix.id} is flagged. The fix_flag_sensor releases its canary.")
+        context.add_output_metadata({"fix": fix.id})
 
-    Pausing, withdrawing or halting a fix does this by itself; this job is for events that people
-    retried, and for a recall that was interrupted.
+    @dg.job(name=outbox.build_name("flag_fix"), owners=outbox.owners, tags=outbox.tags)
+    def flag_fix_job() -> None:
+        """Flags a **fix** and retries the affected events in stages.
 
-    - **When:** when a person launches it. `dry_run` is on by default and counts the events.
-    - **Changes:** each event is dead again, of the same death; its row moves from `dlq.retry` to
-      `dlq.recalled`, with an audit entry for every 5,000.
-    - **Rerun:** at any time: what a worker has taken stays with the worker.
-    """
-    recall_events_op()
+        A fix claims that a cause, one of its details, or another selection of dead events, is
+        resolved; it targets events that died before now. The `fix_flag_sensor` releases a canary,
+        waits for the worker's outcomes, and continues with larger stages, or halts with the reason.
+
+        - **When:** when a person launches it. `dry_run` is on by default and previews the number of
+          events and the stages.
+        - **Changes:** adds a row to `dlq.fix` and an audit entry, and the cause, or its detail, is
+          `fixing`. No event moves yet.
+        - **Rerun:** a failed run unchanged. An open fix is not flagged again; a halted one can be
+          flagged again once the cause is resolved.
+        """
+        flag_fix_op()
+
+    return flag_fix_job
 
 
-@dg.sensor(
-    job=retry_stage_job,
-    minimum_interval_seconds=30,
-    default_status=SENSORS_START,
-    owners=OWNERS,
-    description=describe_automation(
-        "Requests a retry_stage run for each fix with a due step, such as a new fix, a stage with "
-        "outcomes or a recall that was interrupted, unless a run of that fix is in progress.",
-        when="Every 30 seconds, for at most 20 fixes.",
-        changes="Nothing: the sensor reads, and the runs that it requests write.",
-        rerun="The next tick reads the database again, without a cursor, so a missed tick or a "
-        "failed run loses no fix.",
-    ),
-)
-def fix_flag_sensor(
-    context: dg.SensorEvaluationContext, outbox: OutboxResource
-) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Request a run for each fix with a due step and no run in progress."""
-    try:
+def _define_retry_stage(outbox: Outbox) -> dg.JobDefinition:
+    @dg.op(name=outbox.build_name("retry_stage_op"))
+    def retry_stage_op(context: dg.OpExecutionContext, config: RetryStageConfig) -> None:
+        """Settle outcomes of a fix, decide its next step and release events."""
+        with outbox.session() as session:
+            audit = AuditContext(
+                "fix_flag_sensor", "a step of the fix is due", session.now, context.run_id
+            )
+            result = advance_fix(
+                session.connection,
+                config.fix_id,
+                audit=audit,
+                terms=build_fix_terms(session.settings),
+                patience=Patience(_IDLE_SECONDS, get_utc_now),
+            )
+            outcomes = get_stage_outcomes(session.connection, config.fix_id)
+            redact = build_redact_errors(session.settings)
+            session.record_success("retry_stage")
+        metadata = _build_step_metadata(result, outcomes, redact)
+        context.add_output_metadata(metadata)
+        _report_status(context, outbox, result, metadata)
+        context.log.info(
+            f"Another run is advancing fix {result.fix.id}."
+            if result.busy
+            else f"Fix {result.fix.id} is {result.fix.status}; {result.released:,} events "
+            f"released, {result.recalled:,} recalled, {result.with_worker:,} are with the worker."
+        )
+
+    # A step takes seconds. The sensor requests no second run while the first is in progress, so a
+    # run that hangs must end. Its op is outside the pool: the time of a run includes waiting for a
+    # pool.
+    @dg.job(
+        name=outbox.build_name("retry_stage"),
+        owners=outbox.owners,
+        tags={**outbox.tags, **URGENT, "dagster/max_runtime": "900"},
+    )
+    def retry_stage_job() -> None:
+        """Advances a fix by a step: records outcomes, then **releases, waits, halts or verifies**.
+
+        - **When:** the `fix_flag_sensor` launches it when a step of a fix is due.
+        - **Changes:** `dlq.fix`, its stages and `dlq.retry`; released events are pending again and
+          fall due at the rate of the fix, within the look-ahead. A fix that is paused or has ended
+          recalls released events that no worker has taken: they are dead again. The run goes on for
+          at most 25 seconds while the next events of aggregates can follow.
+        - **Rerun:** with the same fix, at any time: each step is decided from the ledger, so no
+          event is released twice.
+        """
+        retry_stage_op()
+
+    return retry_stage_job
+
+
+def _define_retry_dead_events(outbox: Outbox) -> dg.JobDefinition:
+    @dg.op(name=outbox.build_name("retry_dead_events_op"), pool=outbox.pool)
+    def retry_dead_events_op(context: dg.OpExecutionContext, config: RetryEventsConfig) -> None:
+        """Retry the selected dead events; with `dry_run`, count them."""
+        with outbox.session() as session:
+            selection = config.build_selection(session)
+            rate = resolve_rate(config.rate, session.settings)
+            retried = retry_within_lookahead(
+                lambda options: retry_selected(
+                    session.connection,
+                    selection,
+                    audit=AuditContext(config.actor, config.reason, session.now, context.run_id),
+                    options=options,
+                    rate=rate,
+                    max_retries=None if config.parked else session.settings.max_retries,
+                ),
+                RunOptions(dry_run=config.dry_run),
+                rate=rate,
+                lookahead=build_fix_terms(session.settings).lookahead,
+            )
+            if not config.dry_run:
+                session.record_success("retry_dead_events")
+        context.log.info(
+            f"{'Dry run: would retry' if config.dry_run else 'Retried'} {retried.events:,} dead "
+            f"events."
+        )
+        context.add_output_metadata(asdict(retried))
+
+    @dg.job(name=outbox.build_name("retry_dead_events"), owners=outbox.owners, tags=outbox.tags)
+    def retry_dead_events_job() -> None:
+        """Retries **dead events** by ids or filters, at a constant rate, all within the look-ahead.
+
+        Flag a fix instead to test the change on a few events first, or to retry more.
+
+        - **When:** when a person launches it. `dry_run` is on by default and counts the events.
+        - **Changes:** each event is `pending` with no attempts and a paced `next_run_at`; adds a
+          row to `dlq.retry` for each, and an audit entry for every 5,000.
+        - **Rerun:** at any time: events that are not dead are skipped, so no event is retried
+          twice.
+        """
+        retry_dead_events_op()
+
+    return retry_dead_events_job
+
+
+def _define_recall_events(outbox: Outbox) -> dg.JobDefinition:
+    @dg.op(name=outbox.build_name("recall_events_op"), pool=outbox.pool)
+    def recall_events_op(context: dg.OpExecutionContext, config: RecallConfig) -> None:
+        """Recall released events that no worker has taken; with `dry_run`, count them."""
+        with outbox.session() as session:
+            audit = AuditContext(config.actor, config.reason, session.now, context.run_id)
+            done = config.recall(session, audit)
+            if not config.dry_run:
+                session.record_success("recall_events")
+        context.log.info(
+            f"{'Dry run: would recall' if config.dry_run else 'Recalled'} {done.recalled:,} "
+            f"events; {done.with_worker:,} are with the worker."
+        )
+        context.add_output_metadata(asdict(done))
+
+    @dg.job(name=outbox.build_name("recall_events"), owners=outbox.owners, tags=outbox.tags)
+    def recall_events_job() -> None:
+        """Recalls **released events** that fall due later and that no worker has taken.
+
+        Pausing, withdrawing or halting a fix does this by itself; this job is for events that
+        people retried, and for a recall that was interrupted.
+
+        - **When:** when a person launches it. `dry_run` is on by default and counts the events.
+        - **Changes:** each event is dead again, of the same death; its row moves from `dlq.retry`
+          to `dlq.recalled`, with an audit entry for every 5,000.
+        - **Rerun:** at any time: what a worker has taken stays with the worker.
+        """
+        recall_events_op()
+
+    return recall_events_job
+
+
+def _define_sensor(outbox: Outbox, retry_stage_job: dg.JobDefinition) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=outbox.build_name("fix_flag_sensor"),
+        job=retry_stage_job,
+        minimum_interval_seconds=30,
+        default_status=outbox.sensor_status,
+        owners=outbox.owners,
+        description=describe_automation(
+            "Requests a retry_stage run for each fix with a due step, such as a new fix, a stage "
+            "with outcomes or a recall that was interrupted, unless a run of that fix is in "
+            "progress.",
+            when="Every 30 seconds, for at most 20 fixes.",
+            changes="Nothing: the sensor reads, and the runs that it requests write.",
+            rerun="The next tick reads the database again, without a cursor, so a missed tick or a "
+            "failed run loses no fix.",
+        ),
+    )
+    def fix_flag_sensor(
+        context: dg.SensorEvaluationContext,
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        """Request a run for each fix with a due step and no run in progress."""
         with outbox.session() as session:
             now = session.now
             due = list_due_fixes(
@@ -446,28 +488,33 @@ def fix_flag_sensor(
                 max_backlog=build_fix_terms(session.settings).max_backlog,
                 limit=_FIXES_PER_TICK,
             )
-    except (dg.Failure, DlqError, psycopg.Error) as error:
-        yield dg.SkipReason(describe_skip(error))
-        return
-    idle = [
-        fix
-        for fix in due
-        if not is_run_in_progress(context, job=retry_stage_job.name, tags={FIX_TAG: str(fix.id)})
-    ]
-    if not idle:
-        yield dg.SkipReason(
-            f"{len(due)} fixes have a due step; a run of each is in progress."
-            if due
-            else "No step of a fix is due."
-        )
-    for fix in idle:
-        # A run key is used once, even if its run fails. The time makes the key new at each tick.
-        yield dg.RunRequest(
-            run_key=f"fix {fix.id} stage {fix.stage} {now:%Y-%m-%dT%H:%M:%S}",
-            run_config=dg.RunConfig(ops={"retry_stage_op": RetryStageConfig(fix_id=fix.id)}),
-            tags={
-                FIX_TAG: str(fix.id),
-                STAGE_TAG: str(fix.stage),
-                CAUSE_TAG: fix.selection.cause or "several",
-            },
-        )
+        idle = [
+            fix
+            for fix in due
+            if not is_run_in_progress(
+                context, job=retry_stage_job.name, tags={FIX_TAG: str(fix.id)}
+            )
+        ]
+        if not idle:
+            yield dg.SkipReason(
+                f"{len(due)} fixes have a due step; a run of each is in progress."
+                if due
+                else "No step of a fix is due."
+            )
+        for fix in idle:
+            # A run key is used once, even if its run fails. The time makes the key new at each
+            # tick.
+            yield dg.RunRequest(
+                run_key=f"fix {fix.id} stage {fix.stage} {now:%Y-%m-%dT%H:%M:%S}",
+                run_config=outbox.build_run_config(
+                    "retry_stage_op", RetryStageConfig(fix_id=fix.id)
+                ),
+                tags={
+                    **outbox.tags,
+                    FIX_TAG: str(fix.id),
+                    STAGE_TAG: str(fix.stage),
+                    CAUSE_TAG: fix.selection.cause or "several",
+                },
+            )
+
+    return fix_flag_sensor

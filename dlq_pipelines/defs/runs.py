@@ -17,10 +17,9 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from pydantic import Field
 
 from dlq_pipelines.defs.describe import describe_automation
-from dlq_pipelines.defs.health import record_success_hook
-from dlq_pipelines.defs.partitions import SCHEDULES_START, TIMEZONE
-from dlq_pipelines.defs.resources import OWNERS, get_location_tag, get_utc_now
-from dlq_pipelines.settings import read_settings
+from dlq_pipelines.defs.outbox import OUTBOX_TAG, Outbox
+from dlq_pipelines.defs.schedules import define_schedule
+from dlq_pipelines.defs.session import get_location_tag
 
 _ROOT_TAG = "dagster/root_run_id"
 _BACKFILL_TAG = "dagster/backfill"
@@ -57,28 +56,34 @@ class CleanUpResult:
 
 def clean_up_runs(
     instance: dg.DagsterInstance,
+    outbox: Outbox,
     *,
     before: datetime,
     location_tag: Mapping[str, str] | None = None,
     limit: int = _MAX_DELETED,
     dry_run: bool = False,
 ) -> CleanUpResult:
-    """Delete this location's runs that ended before that time, oldest first, with events and logs.
+    """Delete an outbox's runs that ended before that time, oldest first, with events and logs.
+
+    Its runs are those with the tag of its jobs, and those of its assets alone: a run that is
+    launched from the page of an asset has no job. Other runs of the location are never touched.
 
     Events are deleted before their run: if the process is killed between the two, the next
     clean-up finds the run again.
 
     Args:
         instance: Dagster's instance, on persistent storage.
+        outbox: whose runs are deleted.
         before: runs that ended at or after this time are kept.
-        location_tag: the tag of the location's runs; None: the usual one.
+        location_tag: the tag of the location's runs; None: the usual one. Outboxes of two
+            locations may have the same label.
         limit: delete at most this many runs.
         dry_run: only count.
     """
     latest = _LatestRecords(instance)
     deleted = kept = 0
     tag = get_location_tag() if location_tag is None else location_tag
-    for run_id in _list_old_runs(instance, before, tag):
+    for run_id in _list_old_runs(instance, outbox, before, tag):
         if deleted >= limit:
             break
         if latest.are_in(run_id):
@@ -93,7 +98,10 @@ def clean_up_runs(
 
 
 def _list_old_runs(
-    instance: dg.DagsterInstance, before: datetime, location_tag: Mapping[str, str]
+    instance: dg.DagsterInstance,
+    outbox: Outbox,
+    before: datetime,
+    location_tag: Mapping[str, str],
 ) -> list[str]:
     """List all old runs before any is deleted: the cursor of a page is a run that must exist."""
     wanted = dg.RunsFilter(statuses=_FINISHED, tags=location_tag, updated_before=before)
@@ -110,9 +118,17 @@ def _list_old_runs(
             if record.end_time is not None
             and record.end_time < before.timestamp()
             and record.dagster_run.tags.get(_BACKFILL_TAG) not in open_backfills
+            and _is_run_of(record.dagster_run, outbox)
         ]
         cursor = page[-1].dagster_run.run_id
     return found
+
+
+def _is_run_of(run: dg.DagsterRun, outbox: Outbox) -> bool:
+    if OUTBOX_TAG in run.tags:
+        return run.tags[OUTBOX_TAG] == outbox.label
+    selected = run.asset_selection or frozenset()
+    return bool(selected) and selected <= outbox.asset_keys
 
 
 class _LatestRecords:
@@ -201,58 +217,65 @@ class CleanUpConfig(dg.Config):
     )
 
 
-@dg.op
-def clean_up_runs_op(context: dg.OpExecutionContext, config: CleanUpConfig) -> None:
-    """Delete runs past `DLQ_RUN_RETENTION_DAYS`; with `dry_run`, count them."""
-    days = read_settings().run_retention_days
-    if not days:
-        context.log.info("DLQ_RUN_RETENTION_DAYS is 0: no run is deleted.")
-        return
-    result = clean_up_runs(
-        context.instance,
-        before=get_utc_now() - timedelta(days=days),
-        location_tag=get_location_tag(context),
-        dry_run=config.dry_run,
+def define_clean_up(outbox: Outbox) -> dg.Definitions:
+    """Define the clean-up of runs and its schedule."""
+
+    @dg.op(name=outbox.build_name("clean_up_runs_op"))
+    def clean_up_runs_op(context: dg.OpExecutionContext, config: CleanUpConfig) -> None:
+        """Delete runs past `DLQ_RUN_RETENTION_DAYS`; with `dry_run`, count them."""
+        with outbox.session() as session:
+            days, now = session.settings.run_retention_days, session.now
+        if not days:
+            context.log.info("DLQ_RUN_RETENTION_DAYS is 0: no run is deleted.")
+            return
+        if type(context.instance).__module__.startswith("dagster_cloud"):
+            context.log.info("Dagster+ keeps runs by its own retention: no run is deleted.")
+            return
+        result = clean_up_runs(
+            context.instance,
+            outbox,
+            before=now - timedelta(days=days),
+            location_tag=get_location_tag(context),
+            dry_run=config.dry_run,
+        )
+        deleted = "Dry run: would delete" if config.dry_run else "Deleted"
+        context.log.info(
+            f"{deleted} {result.deleted:,} runs that ended more than {days} days ago. "
+            f"{result.kept:,} are kept: they hold the latest record of an asset, a day or a check."
+        )
+        if not config.dry_run:
+            with outbox.session() as session:
+                session.record_success("clean_up_runs")
+        context.add_output_metadata(
+            {"runs_deleted": result.deleted, "runs_kept": result.kept, "dry_run": config.dry_run}
+        )
+
+    @dg.job(name=outbox.build_name("clean_up_runs"), owners=outbox.owners, tags=outbox.tags)
+    def clean_up_runs_job() -> None:
+        """Deletes Dagster's records of **this outbox's old runs**.
+
+        A run is old when it ended more than `DLQ_RUN_RETENTION_DAYS` ago. Keeps all runs that are
+        not of this outbox's jobs or assets, runs of backfills in progress, and runs that hold the
+        latest record of an asset, of one of its days or of a check.
+
+        - **When:** at 05:00, by `clean_up_runs_daily`. Launched by hand it is a dry run, unless
+          `dry_run` is false.
+        - **Changes:** deletes runs from Dagster's own database with their events and captured logs,
+          at most 5,000, oldest first. Changes nothing in the outbox.
+        - **Rerun:** at any time: it deletes the remaining runs.
+        """
+        clean_up_runs_op()
+
+    schedule = define_schedule(
+        outbox,
+        "clean_up_runs_daily",
+        job=clean_up_runs_job,
+        run_config=outbox.build_run_config("clean_up_runs_op", CleanUpConfig(dry_run=False)),
+        description=describe_automation(
+            "Starts clean_up_runs with dry_run: false, so that Dagster's database stops growing.",
+            when="At 05:00 in DLQ_TIMEZONE.",
+            changes="Deletes this outbox's runs that are older than DLQ_RUN_RETENTION_DAYS.",
+            rerun="Not needed after a missed tick: the next one deletes those runs.",
+        ),
     )
-    deleted = "Dry run: would delete" if config.dry_run else "Deleted"
-    context.log.info(
-        f"{deleted} {result.deleted:,} runs that ended more than {days} days ago. "
-        f"{result.kept:,} are kept: they hold the latest record of an asset, a day or a check."
-    )
-    context.add_output_metadata(
-        {"runs_deleted": result.deleted, "runs_kept": result.kept, "dry_run": config.dry_run}
-    )
-
-
-@dg.job(name="clean_up_runs", owners=OWNERS, hooks={record_success_hook})
-def clean_up_runs_job() -> None:
-    """Deletes Dagster's records of **this location's old runs**.
-
-    A run is old when it ended more than `DLQ_RUN_RETENTION_DAYS` ago. Keeps runs of other code
-    locations, runs of backfills in progress, and runs that hold the latest record of an asset, of
-    one of its days or of a check.
-
-    - **When:** at 05:00, by `clean_up_runs_daily`. Launched by hand it is a dry run, unless
-      `dry_run` is false.
-    - **Changes:** deletes runs from Dagster's own database with their events and captured logs, at
-      most 5,000, oldest first. Changes nothing in the outbox.
-    - **Rerun:** at any time: it deletes the remaining runs.
-    """
-    clean_up_runs_op()
-
-
-clean_up_runs_schedule = dg.ScheduleDefinition(
-    name="clean_up_runs_daily",
-    job=clean_up_runs_job,
-    run_config=dg.RunConfig(ops={"clean_up_runs_op": CleanUpConfig(dry_run=False)}),
-    cron_schedule="0 5 * * *",
-    execution_timezone=TIMEZONE,
-    default_status=SCHEDULES_START,
-    owners=OWNERS,
-    description=describe_automation(
-        "Starts clean_up_runs with dry_run: false, so that Dagster's database stops growing.",
-        when="At 05:00 in DLQ_TIMEZONE.",
-        changes="Deletes this location's runs that are older than DLQ_RUN_RETENTION_DAYS.",
-        rerun="Not needed after a missed tick: the next one deletes those runs.",
-    ),
-)
+    return dg.Definitions(jobs=[clean_up_runs_job], schedules=schedule)

@@ -4,7 +4,7 @@ Loading the definitions asks no database anything, not even where the embedded s
 run replaces the columns by those that the table has, the application's own among them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -103,4 +103,20 @@ def build_table_schema(columns: Iterable[Mapping[str, Any]]) -> dg.TableSchema:
             )
             for column in columns
         ]
+    )
+
+
+def build_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.TableMetadataValue:
+    """Return rows as a table of the UI. Numbers stay numbers; other values are shown as text."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    name: value if isinstance(value, bool | int | float) else str(value)
+                    for name, value in zip(header, row, strict=True)
+                }
+            )
+            for row in rows
+        ],
+        schema=dg.TableSchema([dg.TableColumn(name) for name in header]),
     )

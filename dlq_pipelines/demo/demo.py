@@ -20,7 +20,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from dlq_pipelines.audit import AuditContext, record_audit_entry
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.demo import shop
 from dlq_pipelines.demo.handlers import Handlers, Repair
 from dlq_pipelines.demo.servers import run_provider_servers
@@ -264,9 +263,7 @@ def _try_fixes(
 
 def _evaluate_sensor(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> None:
     """Evaluate the sensor and launch the runs that it requests, as Dagster's daemon does."""
-    with dg.build_sensor_context(
-        instance=instance, resources={"outbox": OutboxResource()}, definitions=defs
-    ) as context:
+    with dg.build_sensor_context(instance=instance, definitions=defs) as context:
         requests = sensor.evaluate_tick(context).run_requests or []
     for request in requests:
         _run_job(instance, "retry_stage", run_config=request.run_config, tags=dict(request.tags))

@@ -81,6 +81,11 @@ def settle_retries(connection: Connection, *, now: datetime, settle_seconds: int
     return total
 
 
+def has_unsettled_retries(connection: Connection, *, due_before: datetime) -> bool:
+    """Return whether `settle_retries` has to look at a retry that was due by then."""
+    return bool(connection.fetch_one("retry.has_unsettled", due_before=due_before)["found"])
+
+
 def list_inconsistent_stages(connection: Connection) -> list[tuple[int, int]]:
     """Return fix and number of up to 20 stages whose counted outcomes differ from the ledger."""
     return [(row["fix_id"], row["stage"]) for row in connection.run("fix.stages_difference")]

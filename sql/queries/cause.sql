@@ -20,6 +20,9 @@ select coalesce(array_agg(id order by died_at, id), '{}') as ids,
     (array_agg(id order by died_at desc, id desc))[1] as last_id
 from batch
 
+-- name: has_unclassified
+select exists (select from :"dlq_schema".death where cause_id is null) as found
+
 -- name: fetch_errors
 select id, error from :"dlq_schema".death where id = any(%(ids)s::bigint[])
 

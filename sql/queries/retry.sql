@@ -328,6 +328,21 @@ cross join lateral (
     where r.fix_id = f.id and r.outcome is null limit 1) outstanding
 where f.status <> 'active' order by f.id
 
+-- name: has_unsettled
+-- Whether a retry that no active fix waits for was due by then and has no outcome.
+select exists (
+    select from :"dlq_schema".retry r
+    where r.outcome is null and r.fix_id is null and r.due_at <= %(due_before)s
+) or exists (
+    select from :"dlq_schema".fix f
+    cross join lateral (
+        select from :"dlq_schema".retry r
+        where r.fix_id = f.id and r.outcome is null and r.due_at <= %(due_before)s
+        limit 1
+    ) outstanding
+    where f.status <> 'active'
+) as found
+
 -- name: note_late
 -- Notes events that were delivered after their retry timed out, of the last week. The outcome
 -- stays, because such a late delivery proves nothing about a fix. But the application may delete

@@ -13,8 +13,7 @@ from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.archive.purge import PurgeResult, count_purgeable, purge_archive, purge_deaths
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
-from dlq_pipelines.defs.archive import archive_purge
-from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.definitions import defs
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import advance_fix
@@ -23,6 +22,7 @@ from dlq_pipelines.retries.fixes import FixFlag, flag_fix, get_stage_outcomes
 from dlq_pipelines.retries.retry import retry_events
 from dlq_pipelines.retries.settle import settle_retries
 from tests.rows import add_events, date_deaths, deaths_at, kill, one
+from tests.runs import read_result
 from tests.shapes import ShapedOutbox
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -330,10 +330,8 @@ def test_the_dry_run_of_the_asset_has_the_figures_of_the_purge(connection: Conne
     figures = []
     for dry_run in (True, False, False):
         config = {"ops": {"archive_purge": {"config": {"dry_run": dry_run}}}}
-        run = dg.materialize(
-            [archive_purge], resources={"outbox": OutboxResource()}, run_config=config
-        )
-        metadata = run.asset_materializations_for_node("archive_purge")[0].metadata
+        run = dg.materialize([defs.resolve_assets_def("archive_purge")], run_config=config)
+        metadata = read_result(run, "archive_purge")
         figures.append((metadata["events_purged"].value, metadata["deaths_purged"].value))
     assert figures == [(3, 2), (3, 2), (0, 0)]
     assert one(connection, "select count(*) as n from dlq.death") == {"n": 3}

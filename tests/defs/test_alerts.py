@@ -10,10 +10,9 @@ import pytest
 
 from dlq_pipelines.alerts.checks import CHECK_DESCRIPTIONS
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.defs import alerts, resources
-from dlq_pipelines.defs.collect import list_check_steps, list_job_names, map_daily_assets
-from dlq_pipelines.defs.health import record_success_hook
-from dlq_pipelines.defs.resources import OutboxResource, get_location_tag
+from dlq_pipelines.defs import alerts, session
+from dlq_pipelines.defs.outbox import ASSETS, DAILY_JOBS, JOBS
+from dlq_pipelines.defs.session import get_location_tag
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import build_alert_sender
 from dlq_pipelines.postgres.connect import Connection
@@ -27,9 +26,7 @@ SECRET = "whsec_" + "QUJD" * 8
 
 def evaluate_sensor(instance: dg.DagsterInstance) -> Any:
     """Evaluate the sensor as the daemon does."""
-    context = dg.build_sensor_context(
-        instance=instance, definitions=defs, resources={"outbox": OutboxResource()}
-    )
+    context = dg.build_sensor_context(instance=instance, definitions=defs)
     return defs.resolve_sensor_def("dead_event_alert_sensor").evaluate_tick(context)
 
 
@@ -99,21 +96,20 @@ def test_earlier_notices_are_sent_even_if_a_rule_times_out(
         )
 
 
-def test_an_unavailable_database_skips_the_tick(
+def test_an_unavailable_database_fails_the_tick(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
-    tick = evaluate_sensor(instance)
-    assert tick.run_requests == []
-    assert "Cannot connect to PostgreSQL" in (tick.skip_message or "")
-    assert "s3cr3t" not in (tick.skip_message or "")
+    with pytest.raises(dg.Failure, match="Cannot connect to PostgreSQL") as raised:
+        evaluate_sensor(instance)
+    assert "s3cr3t" not in str(raised.value)
 
 
 def test_the_digest_of_a_day_is_sent_once_and_no_channel_fails_a_report(
     connection: Connection, instance: dg.DagsterInstance, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only of yesterday, not of days that are built again; the next run sends it."""
-    monkeypatch.setattr(resources, "get_utc_now", lambda: datetime(2026, 4, 1, 12, tzinfo=UTC))
+    monkeypatch.setattr(session, "get_utc_now", lambda: datetime(2026, 4, 1, 12, tzinfo=UTC))
     yesterday = "2026-03-31"
     monkeypatch.setenv("DLQ_REPORT_DIGEST", "true")
     monkeypatch.setenv("DLQ_ALERT_URLS", "nonsense")
@@ -290,9 +286,7 @@ def test_runs_of_another_code_location_are_ignored(
                 status=dg.DagsterRunStatus.STARTED,
             )
         assert len(evaluate_sensor(instance).run_requests or []) == requested
-        context = dg.build_sensor_context(
-            instance=instance, definitions=defs, resources={"outbox": OutboxResource()}
-        )
+        context = dg.build_sensor_context(instance=instance, definitions=defs)
         assert len(flagged.evaluate_tick(context).run_requests or []) == requested
 
 
@@ -305,19 +299,49 @@ def test_a_run_that_dagster_retries_is_no_failure_yet(
     assert evaluate_sensor(instance).skip_message == "No alert has changed and no message waits."
 
 
-def test_every_job_records_its_success_by_the_one_step_that_does_its_work() -> None:
-    """The jobs, their checks and their daily assets are derived from what `defs/` defines."""
-    jobs = [
-        job for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")
-    ]
-    assert {job.name for job in jobs} == list_job_names()
-    for job in jobs:
-        assert record_success_hook in job.hook_defs
-        work = {node.name for node in job.all_node_defs} - list_check_steps()
-        assert len(work) == 1, job.name
-    daily = map_daily_assets()
-    assert daily == {"dead_event_export": "export_day", "failure_report": "build_report"}
-    assert {job.name for job in jobs if job.partitions_def} == set(daily.values())
+def test_the_lists_of_jobs_and_assets_are_those_that_are_defined() -> None:
+    repository = defs.get_repository_def()
+    jobs = {job.name: job for job in repository.get_all_jobs() if not job.name.startswith("__")}
+    assert set(jobs) == set(JOBS)
+    assert {name for name, job in jobs.items() if job.partitions_def} == set(DAILY_JOBS.values())
+    keys = repository.asset_graph.get_all_asset_keys()
+    assert {key.to_user_string() for key in keys} == set(ASSETS)
+    specs = [spec for spec in defs.resolve_all_asset_specs() if spec.partitions_def is not None]
+    assert {spec.key.to_user_string() for spec in specs} == set(DAILY_JOBS)
+
+
+def test_a_dry_run_is_an_observation_and_ends_no_alert(
+    connection: Connection, instance: dg.DagsterInstance, ours: Job
+) -> None:
+    """It is no materialization, so it makes no asset fresh, and runs no checks."""
+    key = dg.AssetKey("dead_event_archive")
+    config = {"ops": {"dead_event_archive": {"config": {"older_than_days": -1}}}}
+    assert not ours("archive_dead_events", run_config=config).success
+    assert ours("send_alerts").success
+    state = "select missing_since is not null as over from dlq.alert where key = %s"
+
+    def is_over() -> bool:
+        found = connection.execute(state, ["job:archive_dead_events"]).fetchone()
+        assert found is not None
+        return bool(found["over"])
+
+    assert not is_over()
+    dry = ours("archive_dead_events")
+    assert dry.success
+    assert dry.get_asset_check_evaluations() == []
+    assert instance.fetch_materializations(key, limit=1).records == []
+    (record,) = instance.fetch_observations(key, limit=10).records
+    assert record.asset_observation is not None
+    assert record.asset_observation.metadata["dry_run"].value is True
+    ours("send_alerts")
+    assert not is_over()
+    assert ours(
+        "archive_dead_events",
+        run_config={"ops": {"dead_event_archive": {"config": {"dry_run": False}}}},
+    ).success
+    assert len(instance.fetch_materializations(key, limit=10).records) == 1
+    ours("send_alerts")
+    assert is_over()
 
 
 def test_a_passed_check_does_not_make_a_failed_job_successful(
@@ -332,11 +356,9 @@ def test_a_passed_check_does_not_make_a_failed_job_successful(
     connection.execute(
         "create trigger no before insert on dlq.cause for each row execute function no()"
     )
-    failed = job("classify_deaths")
-    assert (failed.success, [check.passed for check in failed.get_asset_check_evaluations()]) == (
-        False,
-        [True],
-    )
+    failed = job("check_outbox")
+    checks = {check.check_name: check.passed for check in failed.get_asset_check_evaluations()}
+    assert (failed.success, checks["backlog_is_small"]) == (False, True)
     succeeded = (
         "select count(*) from dlq.job_run where job = 'classify_deaths' and succeeded_at"
         " is not null"
@@ -355,11 +377,12 @@ def test_every_check_is_recorded_for_metrics(
     add_events(connection, 2)
     kill(connection, "boom")
     day = "2026-03-31"
+    archive = {"ops": {"dead_event_archive": {"config": {"dry_run": False}}}}
     for name, options in (
-        ("classify_deaths", {}),
+        ("check_outbox", {}),
         ("export_day", {"partition_key": day}),
         ("build_report", {"partition_key": day}),
-        ("archive_dead_events", {}),
+        ("archive_dead_events", {"run_config": archive}),
         ("send_alerts", {}),
     ):
         assert job(name, **options).success
@@ -382,7 +405,8 @@ def test_a_missing_event_is_recorded_for_metrics_and_alerts(
     add_events(connection, 1)
     kill(connection, "boom")
     connection.execute("delete from outbox_event")
-    job("archive_dead_events")
+    archive = {"ops": {"dead_event_archive": {"config": {"dry_run": False}}}}
+    job("archive_dead_events", run_config=archive)
     assert one(
         connection,
         "select passed, severity, figures->'missing' as missing from dlq.check_result where name"

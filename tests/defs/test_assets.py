@@ -13,12 +13,13 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.causes.fingerprint import compute_cause_id
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.reports import _build_page_link
-from dlq_pipelines.defs.resources import OutboxResource, get_location_tag
+from dlq_pipelines.defs.session import get_location_tag
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.conftest import _new_database, database_url
-from tests.defs.conftest import Job
+from tests.defs.conftest import OUTBOX, Job
 from tests.rows import date_deaths_by_due_times, one
+from tests.runs import read_result
 
 ERROR = "TimeoutError: no answer"
 LAST = date(2026, 3, 31)
@@ -212,7 +213,9 @@ def test_the_catalog_knows_the_tables_before_a_run_as_a_run_finds_them(
     """Names, types and nulls of every column, and the last part of the table's name and address."""
     for result in _play_all(job):
         assert result.success
-    job("purge_archive")
+    purge = {"ops": {"archive_purge": {"config": {"dry_run": False}}}}
+    for name, config in (("archive_dead_events", ARCHIVING), ("purge_archive", purge)):
+        assert job(name, run_config=config).success
     seen = (
         instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1)
         .records[0]
@@ -228,7 +231,7 @@ def test_the_catalog_knows_the_tables_before_a_run_as_a_run_finds_them(
             .records[0]
             .asset_materialization
         )
-    with OutboxResource().session() as session:
+    with OUTBOX.session() as session:
         report_day = session.describe_table("dlq", "report_day")
     for spec in defs.resolve_all_asset_specs():
         if spec.key.to_user_string() not in found:
@@ -260,7 +263,7 @@ def test_a_backlog_above_either_bound_fails(
     monkeypatch.setenv("DLQ_BACKLOG_ERROR", str(error))
     (found,) = [
         c
-        for c in job("classify_deaths").get_asset_check_evaluations()
+        for c in job("check_outbox").get_asset_check_evaluations()
         if c.check_name == "backlog_is_small"
     ]
     assert (found.passed, found.severity.value) == (False, "ERROR")
@@ -270,12 +273,12 @@ def test_a_backlog_above_either_bound_fails(
     ("name", "change", "check"),
     [
         (
-            "classify_deaths",
+            "check_outbox",
             "update dlq.cause_day set deaths = deaths + 1",
             "rollup_matches_ledger",
         ),
         (
-            "classify_deaths",
+            "check_outbox",
             STAGE_WITHOUT_RELEASE,
             "stages_match_ledger",
         ),
@@ -299,7 +302,10 @@ def test_a_check_fails_when_another_process_changes_its_tables(
         if changed:
             connection.execute(change.encode())
         found = {
-            check.check_name: check.passed for check in job(name).get_asset_check_evaluations()
+            check.check_name: check.passed
+            for check in job(
+                name, run_config=ARCHIVING if name == "archive_dead_events" else None
+            ).get_asset_check_evaluations()
         }
         assert (found.pop(check), set(found.values()) <= {True}) == (not changed, True)
 
@@ -469,20 +475,17 @@ def test_an_unavailable_database_is_reported_without_its_password(
     monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
     log = _read_log(instance, job("classify_deaths"))
     assert "Cannot connect to PostgreSQL" in log
-    skipped = _tick(instance).skip_message
-    assert skipped is not None
-    assert "Cannot connect to PostgreSQL" in skipped
-    assert "s3cr3t" not in log + skipped
+    with pytest.raises(dg.Failure, match="Cannot connect to PostgreSQL") as raised:
+        _tick(instance)
+    assert "s3cr3t" not in log + str(raised.value)
 
 
 def _tick(instance: dg.DagsterInstance) -> Any:
     sensor = defs.resolve_sensor_def("fix_flag_sensor")
-    resources = {"outbox": OutboxResource()}
-    return sensor.evaluate_tick(
-        dg.build_sensor_context(instance=instance, definitions=defs, resources=resources)
-    )
+    return sensor.evaluate_tick(dg.build_sensor_context(instance=instance, definitions=defs))
 
 
+ARCHIVING = {"ops": {"dead_event_archive": {"config": {"dry_run": False}}}}
 CONFIG = {"all": True, "reason": "requested", "actor": "bob"}
 FLAG = {"cause": compute_cause_id(ERROR), "note": "fixed", "actor": "ann"}
 
@@ -626,9 +629,11 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
     ]
     for step in halted:
         assert "6 of 6 failed" in step["next"]
-        assert "| 1 | 10 | 6 | 0 | 6 | 0 | 0 | 0 | 0 |" in step["stages"]
-        assert "KeyError: 1" in step["errors"]
-        assert "TimeoutError" in step["errors"]
+        (stage,) = (list(record.data.values()) for record in step["stages"].records)
+        assert stage == [1, 10, 6, 0, 6, 0, 0, 0, 0]
+        (errors,) = (record.data for record in step["errors"].records)
+        assert errors["after"] == "KeyError: 1"
+        assert str(errors["before"]).startswith("TimeoutError")
 
 
 def test_no_record_of_a_run_has_redacted_errors(
@@ -648,10 +653,10 @@ def test_no_record_of_a_run_has_redacted_errors(
     connection.execute("update dlq.retry set due_at = now() - interval '1 second'")
     (request,) = _tick(instance).run_requests
     ran.append(job("retry_stage", run_config=request.run_config, tags=request.tags))
-    errors = _read_metadata(ran[-1])["errors"]
+    errors = str(_read_metadata(ran[-1])["errors"].records)
     assert errors.count("redacted") == 2
     ran += [job("classify_deaths"), job("send_alerts")]
-    assert "redacted" in _read_metadata(ran[-1])["alerts"]
+    assert "redacted" in str(_read_metadata(ran[-1])["alerts"].records)
     ran.append(job("build_report", tags=_range(DAYS[0], DAYS[-1])))
     assert all(result.success for result in ran)
     for result in ran:
@@ -785,8 +790,8 @@ def test_an_archive_run_by_hand_is_a_dry_run_and_its_schedule_moves_events(
     monkeypatch.setenv("DLQ_DEAD_RETENTION_DAYS", "0")
     classify_deaths(connection, zone=Settings().zone)
     job("export_day", tags=_range(DAYS[0], DAYS[-1]))
-    (counted,) = job("archive_dead_events").asset_materializations_for_node("dead_event_archive")
-    assert (counted.metadata["moved"].value, counted.metadata["dry_run"].value) == (6, True)
+    counted = read_result(job("archive_dead_events"), "dead_event_archive")
+    assert (counted["moved"].value, counted["dry_run"].value) == (6, True)
     assert one(connection, "select count(*) from dlq.archived") == {"count": 0}
     context = dg.build_schedule_context(
         scheduled_execution_time=datetime(2026, 11, 21, 3, tzinfo=UTC)

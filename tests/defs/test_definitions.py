@@ -38,11 +38,13 @@ CHECKS = {
     "export_is_complete",
     "report_equals_ledger",
     "no_event_is_missing",
+    "export_is_current",
+    "report_is_current",
     "archive_has_every_column",
     "nothing_stays_too_long",
 }
 SCHEDULES = {
-    "causes_every_five_minutes": "*/5 * * * *",
+    "check_hourly": "15 * * * *",
     "export_daily": "30 0 * * *",
     "archive_daily": "0 3 * * *",
     "report_daily": "0 6 * * *",
@@ -64,10 +66,11 @@ GRAPH = REPOSITORY.asset_graph
 
 def test_nothing_is_missing_from_the_catalog() -> None:
     assert set(SPECS) == ASSETS
-    assert len(JOBS) == 11
+    assert len(JOBS) == 12
     assert {key.name for key in GRAPH.asset_check_keys} == CHECKS
     assert {schedule.name for schedule in REPOSITORY.schedule_defs} == set(SCHEDULES)
     assert {sensor.name for sensor in REPOSITORY.sensor_defs} == {
+        "new_death_sensor",
         "fix_flag_sensor",
         "dead_event_alert_sensor",
     }
@@ -176,14 +179,14 @@ def test_the_catalog_is_full_before_any_run(
             12,
             True,
         ],
-        "dead_event_export": [None, exports, ["parquet", "postgres"], "dead_letters", 15, True],
+        "dead_event_export": [None, exports, ["parquet", "postgres"], "dead_letters", 15, False],
         "failure_report": [
             table("dlq.report_day")[0],
             reports,
             ["pandas", "postgres"],
             "dead_letters",
             6,
-            True,
+            False,
         ],
         "dead_event_archive": [
             *table("dlq.archived"),

@@ -113,4 +113,4 @@ def test_days_run_in_parallel_and_writers_of_the_same_rows_take_turns() -> None:
         "dead_event_export",
         "failure_report",
     }
-    assert set(pools.values()) == {None, "dlq_write"}
+    assert set(pools.values()) == {None, "dlq_outbox"}

@@ -10,10 +10,10 @@ import pytest
 from dagster_postgres import PostgresRunStorage
 
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.defs.resources import LOCATION, get_location_tag
 from dlq_pipelines.defs.runs import clean_up_runs
+from dlq_pipelines.defs.session import LOCATION, get_location_tag
 from dlq_pipelines.postgres.connect import Connection
-from tests.defs.conftest import Job
+from tests.defs.conftest import OUTBOX, Job
 from tests.rows import add_events, kill
 
 TAG = get_location_tag()
@@ -75,7 +75,7 @@ def test_superseded_runs_are_deleted_and_the_latest_record_of_each_day_is_kept(
     before = [_status(instance, day) for day in DAYS]
     assert all(materialized for materialized, _ in before)
 
-    done = clean_up_runs(instance, before=_soon())
+    done = clean_up_runs(instance, OUTBOX, before=_soon())
     assert (done.deleted, done.kept) == (1, 3)
     assert _left(instance) == {last, three_days, again}
     assert instance.all_logs(overtaken) == []
@@ -83,10 +83,10 @@ def test_superseded_runs_are_deleted_and_the_latest_record_of_each_day_is_kept(
 
     for day in DAYS[1:]:
         ours("export_day", partition_key=day)
-    assert clean_up_runs(instance, before=_soon()).deleted == 1
+    assert clean_up_runs(instance, OUTBOX, before=_soon()).deleted == 1
     assert three_days not in _left(instance)
     assert all(_status(instance, day)[0] for day in DAYS)
-    assert clean_up_runs(instance, before=_soon()).deleted == 0
+    assert clean_up_runs(instance, OUTBOX, before=_soon()).deleted == 0
 
 
 def test_a_failed_attempt_is_kept_until_the_next_one(
@@ -95,12 +95,12 @@ def test_a_failed_attempt_is_kept_until_the_next_one(
     """The UI shows the day as failed, not as missing."""
     (home / "exports").write_text("in the way")
     first, second = (ours("export_day", partition_key=DAYS[0]) for _ in range(2))
-    assert clean_up_runs(instance, before=_soon()).deleted == 1
+    assert clean_up_runs(instance, OUTBOX, before=_soon()).deleted == 1
     assert _left(instance) == {second}
     (home / "exports").unlink()
     third = ours("export_day", partition_key=DAYS[0])
     assert first != second
-    clean_up_runs(instance, before=_soon())
+    clean_up_runs(instance, OUTBOX, before=_soon())
     assert _left(instance) == {third}
 
 
@@ -118,7 +118,7 @@ def test_a_failed_run_with_an_observation_is_kept(
         "create trigger no before insert on dlq.cause for each row execute function no()"
     )
     failed = ours("classify_deaths")
-    clean_up_runs(instance, before=_soon())
+    clean_up_runs(instance, OUTBOX, before=_soon())
     assert _left(instance) == {succeeded, failed}
     seen = (
         instance.fetch_observations(dg.AssetKey("outbox_event"), limit=1)
@@ -158,7 +158,7 @@ def test_these_runs_are_kept(
     if kept == "a root":
         child = ours("retry_dead_events", run_config=config, tags={"dagster/root_run_id": run})
         instance.report_run_canceling(instance.get_run_by_id(child))  # type: ignore[arg-type]
-    clean_up_runs(instance, before=_soon())
+    clean_up_runs(instance, OUTBOX, before=_soon())
     assert instance.get_run_by_id(run) is not None
     assert gone not in _left(instance)
 
@@ -168,17 +168,17 @@ def test_a_limit_a_dry_run_and_a_crash_between_lose_nothing(
 ) -> None:
     """Deletes the oldest first; finds a run whose events are deleted already."""
     runs = [ours("classify_deaths") for _ in range(4)]
-    assert clean_up_runs(instance, before=_soon(), dry_run=True).deleted == 3
+    assert clean_up_runs(instance, OUTBOX, before=_soon(), dry_run=True).deleted == 3
     assert _left(instance) == set(runs)
-    assert clean_up_runs(instance, before=_soon(), limit=1).deleted == 1
+    assert clean_up_runs(instance, OUTBOX, before=_soon(), limit=1).deleted == 1
     assert _left(instance) == set(runs[1:])
 
     with monkeypatch.context() as crash:
         crash.setattr(type(instance), "delete_run", _interrupted)
         with pytest.raises(KeyboardInterrupt):
-            clean_up_runs(instance, before=_soon())
+            clean_up_runs(instance, OUTBOX, before=_soon())
     assert instance.all_logs(runs[1]) == []
-    assert clean_up_runs(instance, before=_soon()).deleted == 2
+    assert clean_up_runs(instance, OUTBOX, before=_soon()).deleted == 2
     assert _left(instance) == {runs[3]}
 
 

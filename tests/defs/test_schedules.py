@@ -7,7 +7,6 @@ import dagster as dg
 import pytest
 
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.defs.resources import OutboxResource
 from dlq_pipelines.postgres.connect import Connection
 from tests.rows import date_deaths_by_due_times
 
@@ -48,7 +47,6 @@ def ask(name: str, monkeypatch: pytest.MonkeyPatch) -> Ask:
         context = dg.build_schedule_context(
             scheduled_execution_time=at,
             repository_def=REPOSITORY,
-            resources={"outbox": OutboxResource()},
         )
         requests = defs.resolve_schedule_def(name).evaluate_tick(context).run_requests or []
         return {str(request.partition_key): str(request.run_key) for request in requests}
@@ -114,11 +112,17 @@ def test_an_export_that_is_not_verified_is_requested_again(
     assert list(ask()) == [_ago(2), _ago(1)]
 
 
-def test_without_the_database_yesterday_is_requested(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch
+def test_without_the_database_the_tick_fails_and_the_next_one_requests_the_day(
+    connection: Connection, ask: Ask, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DLQ_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
-    assert list(ask()) == [_ago(1)]
+    connection.execute(RECORD[name].encode(), {"day": _ago(2)})
+    with monkeypatch.context() as away:
+        away.setenv("DLQ_DATABASE_URL", "postgresql://ann:s3cr3t@127.0.0.1:1/none")
+        with pytest.raises(dg.DagsterError) as raised:
+            ask()
+    assert "Cannot connect to PostgreSQL" in str(raised.value.__cause__)
+    assert "s3cr3t" not in str(raised.value.__cause__)
+    assert list(ask(NIGHT + timedelta(days=1))) == [_ago(1), TODAY.isoformat()]
 
 
 def test_before_the_first_day_is_over_a_schedule_skips(ask: Ask) -> None:

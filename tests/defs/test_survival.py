@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dlq_pipelines.defs.runs import clean_up_runs
+from tests.defs.conftest import OUTBOX
 from tests.production import run_production
 
 
@@ -24,4 +25,4 @@ def test_a_fix_is_released_once_although_the_database_and_the_daemon_were_away(
             # The clean-up finds the runs of the daemon by their tag; of two runs of fixes neither
             # holds a latest record.
             before = datetime.now(UTC) + timedelta(minutes=1)
-            assert clean_up_runs(instance, before=before, dry_run=True).deleted >= 2
+            assert clean_up_runs(instance, OUTBOX, before=before, dry_run=True).deleted >= 2

@@ -15,8 +15,7 @@ from dlq_pipelines.archive.archive import archive_dead_events
 from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
-from dlq_pipelines.defs.archive import archive_purge
-from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.definitions import defs
 from dlq_pipelines.exports.export import export_day, list_days_without_export, verify_day
 from dlq_pipelines.exports.purge import FilePurgeResult, purge_export_files
 from dlq_pipelines.exports.target import Target, open_local_target, open_target
@@ -27,6 +26,7 @@ from dlq_pipelines.reports.publish import list_reports
 from dlq_pipelines.reports.purge import purge_report_files
 from dlq_pipelines.reports.report import build_report
 from tests.rows import deaths_at, one
+from tests.runs import read_result
 
 UTC_ZONE = ZoneInfo("UTC")
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -250,13 +250,10 @@ def test_the_job_deletes_files_if_a_retention_is_set(
         monkeypatch.setenv("DLQ_EXPORT_RETENTION_DAYS", days)
         monkeypatch.setenv("DLQ_REPORT_RETENTION_DAYS", days)
         result = dg.materialize(
-            [archive_purge],
-            selection=[archive_purge],
-            resources={"outbox": OutboxResource()},
+            [defs.resolve_assets_def("archive_purge")],
             run_config={"ops": {"archive_purge": {"config": {"dry_run": dry_run}}}},
         )
-        (event,) = result.asset_materializations_for_node("archive_purge")
-        metadata = {key: value.value for key, value in event.metadata.items()}
+        metadata = {key: value.value for key, value in read_result(result, "archive_purge").items()}
         found.append((metadata["export_files_deleted"], metadata["report_files_deleted"]))
         assert target.has(list_names(DAYS[0])[0]) == (days == "" or dry_run)
     assert found == [(0, 0), (12, 0), (12, 0)]

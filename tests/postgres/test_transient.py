@@ -5,8 +5,9 @@ import pytest
 
 from dlq_pipelines.api.errors import describe_error
 from dlq_pipelines.cli.app import _describe_error
-from dlq_pipelines.defs.resources import OutboxResource
+from dlq_pipelines.defs.session import open_session
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.settings import read_settings
 
 SLOW = (
     "The database did not answer in time. "
@@ -40,5 +41,5 @@ def test_every_face_reports_a_transient_error(
     status, body = describe_error(raised.value)
     assert (status, body.error, body.code) == (503, message, "transient")
     assert _describe_error(raised.value) == message
-    with pytest.raises(Exception, match=message), OutboxResource().session():
+    with pytest.raises(Exception, match=message), open_session(read_settings, None):
         raise raised.value

@@ -1,6 +1,6 @@
-"""Provides the outbox to Dagster's definitions: a connection, the folders, the time zone."""
+"""Opens the session of a step or a tick: a connection, the folders, the time zone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 
+from dlq_pipelines.alerts.jobs import record_job_success
 from dlq_pipelines.day import Day
 from dlq_pipelines.defs.tables import build_table_schema, build_table_uri
 from dlq_pipelines.errors import DlqError
@@ -22,16 +23,10 @@ from dlq_pipelines.installation import (
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.postgres.tables import read_table_columns
 from dlq_pipelines.postgres.transient import describe_transient_error
-from dlq_pipelines.settings import Settings, read_settings
+from dlq_pipelines.settings import Settings
 
-GROUP = "dead_letters"
-OWNERS = ["team:data-platform"]
-# Writers run one at a time. Each is safe against another by its own locks; the pool spares them
-# the waiting.
-POOL = "dlq_write"
 # The name of the code location in both workspaces. Dagster's tag names the location of a run, also
-# if the location has another name, as in Dagster's Helm chart. Two outboxes are two locations on
-# one instance.
+# if the location has another name, as in Dagster's Helm chart.
 LOCATION = "dlq_pipelines"
 _LOCATION_TAG = "dagster/code_location"
 _UNFINISHED = [
@@ -75,11 +70,6 @@ def is_run_in_progress(
     return bool(context.instance.get_run_records(wanted, limit=1))
 
 
-def describe_skip(error: dg.Failure | DlqError | psycopg.Error) -> str:
-    """Return why a sensor skips its tick, without the connection string."""
-    return error.description or "" if isinstance(error, dg.Failure) else type(error).__name__
-
-
 @dataclass(frozen=True)
 class Session:
     """An open connection and the settings that opened it."""
@@ -108,6 +98,13 @@ class Session:
         """Where reports are written."""
         return open_reports_target(self.settings)
 
+    def record_success(self, job: str) -> None:
+        """Record that a job did its work: a failure of it before is no alert any more.
+
+        A dry run records nothing.
+        """
+        record_job_success(self.connection, job, at=self.now)
+
     def describe_table(self, schema: str, name: str) -> dict[str, Any]:
         """Return a table's metadata for Dagster: name, address and the columns that it has now."""
         info = self.connection.info
@@ -126,34 +123,30 @@ class Session:
         return Day.of(date.fromisoformat(partition_key), self.settings.zone)
 
 
-class OutboxResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields no value itself
-    """The outbox's database, as the `DLQ_*` variables of the process name it.
+@contextmanager
+def open_session(read_settings: Callable[[], Settings], name: str | None) -> Iterator[Session]:
+    """Open a session for the length of a step or a tick.
 
-    The resource has no fields on purpose: a field would show the connection string in the UI.
+    Args:
+        read_settings: returns the settings, or raises why they are wrong.
+        name: of the outbox, with which a failure begins; None: it has no name.
+
+    Raises:
+        dagster.Failure: see `Outbox.session`.
     """
-
-    @contextmanager
-    def session(self) -> Iterator[Session]:
-        """Open a session for the length of a step.
-
-        Raises:
-            dagster.Failure: the database is unavailable, not migrated, or goes away; a file cannot
-                be written; or a `DLQ_*` variable is wrong. The message names the next step, and
-                Dagster's stack trace ends here.
-        """
+    prefix = f"{name}: " if name else ""
+    try:
+        settings = read_settings()
+        connection = open_connection(settings)
         try:
-            settings = read_settings()
-            connection = open_connection(settings)
-            try:
-                yield Session(connection, settings)
-            finally:
-                connection.close()
-        except (DlqError, ValueError, OSError) as error:
-            raise dg.Failure(description=str(error)) from None
-        except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege) as error:
-            raise dg.Failure(
-                description=describe_transient_error(error) or _describe_refusal(error)
-            ) from None
+            yield Session(connection, settings)
+        finally:
+            connection.close()
+    except (DlqError, ValueError, OSError) as error:
+        raise dg.Failure(description=f"{prefix}{error}") from None
+    except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege) as error:
+        reason = describe_transient_error(error) or _describe_refusal(error)
+        raise dg.Failure(description=f"{prefix}{reason}") from None
 
 
 def _describe_refusal(error: psycopg.Error) -> str:

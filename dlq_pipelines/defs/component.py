@@ -1,0 +1,132 @@
+"""The definitions of one outbox as a Dagster component, which a `defs.yaml` configures."""
+
+from typing import Any
+
+import dagster as dg
+from pydantic import Field, create_model
+
+from dlq_pipelines.defs.factory import dead_letter_definitions
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.settings import Settings, build_settings, list_setting_names
+
+# Settings of a process, or of a face that is not Dagster; and those that the component declares.
+_NOT_HERE = {"name", "database_url", "schema", "executor", "celery_url"}
+_DESCRIPTIONS = {
+    str(field.validation_alias or name): field.description or ""
+    for name, field in Settings.model_fields.items()
+}
+# A value may come from a variable, as text.
+_Value = str | int | float | bool | list[str] | None
+_SettingFields: Any = create_model(
+    "_SettingFields",
+    __base__=dg.Model,
+    **{
+        name: (_Value, Field(default=None, description=_DESCRIPTIONS[name]))
+        for name in list_setting_names()
+        if name not in _NOT_HERE and not name.startswith("api_")
+    },
+)
+_DEFS_YAML = """\
+# The dead-letter operations of one outbox. `dg check yaml` checks this file; deploy/README.md of
+# dlq-pipelines describes every setting: the names here are the variables without DLQ_, in lower
+# case. The database must be migrated: DLQ_DATABASE_URL=... DLQ_SCHEMA=dlq dlq migrate
+type: {type}
+
+attributes:
+  name: {name}
+  database_url: "{{{{ env.{variable}_DATABASE_URL }}}}"
+
+  # The application's table: a preset, or a TOML file that `dlq adopt TABLE` writes.
+  outbox_mapping: dispatchbox
+  # The schema of this outbox's records. Two outboxes in a database need two.
+  schema_name: dlq
+
+  owners: []
+  # Crons by the clock in `timezone`; null leaves a schedule out. All start as stopped.
+  # schedules: {{archive_daily: "0 4 * * *", purge_weekly: null}}
+  # timezone: Europe/Berlin
+
+  # dead_retention_days: 30
+  # archive_retention_days: 365
+  # export_uri: s3://bucket/{name}
+  # report_uri: s3://bucket/{name}-reports
+  # alert_urls: "{{{{ env.{variable}_ALERT_URLS }}}}"
+"""
+
+
+class DeadLetterQueueScaffolder(dg.Scaffolder):
+    """Writes a documented `defs.yaml`; the name of the outbox is that of the folder."""
+
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
+        """Write the file."""
+        if request.scaffold_format != "yaml":
+            dg.scaffold_component(request)
+            return
+        name = request.target_path.name.lower().replace("-", "_")
+        text = _DEFS_YAML.format(type=request.type_name, name=name, variable=name.upper())
+        if request.append:
+            with request.target_path.open("a", encoding="utf-8") as file:
+                file.write(f"---\n{text}")
+        else:
+            (request.target_path / "defs.yaml").write_text(text, encoding="utf-8")
+
+
+@dg.scaffold_with(DeadLetterQueueScaffolder)
+class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):  # type: ignore[misc]
+    """Dead-letter operations for one PostgreSQL outbox.
+
+    Archives old dead events, reports why events die, exports them as files, and retries them in
+    stages once a fix is flagged. All settings of dlq-pipelines are attributes, named as their
+    variables in lower case without `DLQ_`. Nothing else is read from the environment, so a
+    project can have many outboxes.
+    """
+
+    name: str = Field(
+        description="Name of the outbox: it begins the names of jobs, schedules and sensors, and "
+        "is in the pool dlq_<name>, in metrics and in alerts.",
+        examples=["orders"],
+    )
+    database_url: str | None = Field(
+        description=_DESCRIPTIONS["database_url"].partition(";")[0],
+        examples=["{{ env.ORDERS_DATABASE_URL }}"],
+    )
+    schema_name: str | None = Field(default=None, description=_DESCRIPTIONS["schema"])
+    key_prefix: list[str] | None = Field(
+        default=None, description="Prefix of the asset keys; unset: the name."
+    )
+    group: str = Field(default="dead_letters", description="Group of the assets.")
+    owners: list[str] = Field(
+        default=[], description="Owners of all definitions.", examples=[["team:data-platform"]]
+    )
+    schedules: dict[str, str | None] = Field(
+        default={},
+        description="Crons that replace the usual ones, by schedule; null leaves it out.",
+        examples=[{"archive_daily": "0 4 * * *", "purge_weekly": None}],
+    )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Build the definitions; a wrong setting fails their runs and ticks, not the location."""
+        del context
+        return dead_letter_definitions(
+            self._read_settings,
+            name=self.name,
+            key_prefix=self.key_prefix,
+            group=self.group,
+            owners=self.owners,
+            schedules=self.schedules,
+        )
+
+    def _read_settings(self) -> Settings:
+        if not self.database_url:
+            raise DlqError(
+                "database_url is not set.", "Set the variable that defs.yaml names for it."
+            )
+        settings = self.model_dump(include=set(_SettingFields.model_fields))
+        return build_settings(
+            {
+                **settings,
+                "name": self.name,
+                "database_url": self.database_url,
+                "schema": self.schema_name,
+            }
+        )

@@ -18,16 +18,22 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.defs.outbox import build_outbox
+from dlq_pipelines.defs.outbox import Outbox, build_outbox
 from dlq_pipelines.installation import prepare_dagster
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings, read_settings
 from tests.conftest import database_url
 
+
+def build_test_outbox(read: Callable[[], Settings], name: str | None = None) -> Outbox:
+    """Build an outbox as the factory does."""
+    return build_outbox(
+        read, name=name, key_prefix=None, group="dead_letters", owners=(), schedules={}
+    )
+
+
 # The outbox without a name, as in the project's own code location.
-OUTBOX = build_outbox(
-    read_settings, name=None, key_prefix=None, group="dead_letters", owners=(), schedules={}
-)
+OUTBOX = build_test_outbox(read_settings)
 Job = Callable[..., dg.ExecuteInProcessResult]
 CopyDagster = Callable[[str], AbstractContextManager[None]]
 

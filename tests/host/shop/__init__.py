@@ -1,0 +1,1 @@
+"""A host's code location, in which dead-letter operations are guests."""

@@ -1,0 +1,1 @@
+"""The host's definitions, a file or a folder each."""

@@ -17,15 +17,12 @@ _DESCRIPTIONS = {
 }
 # A value may come from a variable, as text.
 _Value = str | int | float | bool | list[str] | None
-_SettingFields: Any = create_model(
-    "_SettingFields",
-    __base__=dg.Model,
-    **{
-        name: (_Value, Field(default=None, description=_DESCRIPTIONS[name]))
-        for name in list_setting_names()
-        if name not in _NOT_HERE and not name.startswith("api_")
-    },
-)
+_FIELDS: dict[str, Any] = {
+    name: (_Value, Field(default=None, description=_DESCRIPTIONS[name]))
+    for name in list_setting_names()
+    if name not in _NOT_HERE and not name.startswith("api_")
+}
+_SettingFields = create_model("_SettingFields", __base__=dg.Model, **_FIELDS)
 _DEFS_YAML = """\
 # The dead-letter operations of one outbox. `dg check yaml` checks this file; deploy/README.md of
 # dlq-pipelines describes every setting: the names here are the variables without DLQ_, in lower
@@ -72,7 +69,7 @@ class DeadLetterQueueScaffolder(dg.Scaffolder):
 
 
 @dg.scaffold_with(DeadLetterQueueScaffolder)
-class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):  # type: ignore[misc]
+class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
     """Dead-letter operations for one PostgreSQL outbox.
 
     Archives old dead events, reports why events die, exports them as files, and retries them in
@@ -121,7 +118,7 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):  # type: ign
             raise DlqError(
                 "database_url is not set.", "Set the variable that defs.yaml names for it."
             )
-        settings = self.model_dump(include=set(_SettingFields.model_fields))
+        settings = self.model_dump(include=set(_FIELDS))
         return build_settings(
             {
                 **settings,

@@ -1,6 +1,8 @@
 """A host's code location with own assets, own executor and three outboxes on one instance."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,14 +108,14 @@ def shop(
     return Shop(instance, database, load_shop(monkeypatch))
 
 
-def load_shop(monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
+def load_shop(monkeypatch: pytest.MonkeyPatch, project: Path = HOST) -> dg.Definitions:
     """Load the host's definitions anew."""
-    monkeypatch.syspath_prepend(str(HOST))
+    monkeypatch.syspath_prepend(str(project))
     for module in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
         monkeypatch.delitem(sys.modules, module)
     with monkeypatch.context() as inside:
-        inside.chdir(HOST)
-        return dg.load_from_defs_folder(path_within_project=HOST / "shop")
+        inside.chdir(project)
+        return dg.load_from_defs_folder(path_within_project=project / "shop")
 
 
 def test_everything_of_an_outbox_carries_its_name_and_the_host_keeps_its_own(shop: Shop) -> None:
@@ -296,3 +298,25 @@ def test_a_wrong_variable_of_one_outbox_fails_its_runs_and_ticks_alone(
                 shop.tick(f"{outbox}_{sensor}")
             assert "s3cr3t" not in str(raised.value)
     assert shop.run("load_parcels").success
+
+
+def test_the_snippets_of_the_guide_define_outboxes(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The YAML in a project, and the Python as a location."""
+    guide = (HOST.parents[1] / "docs" / "how-to.md").read_text("utf-8")
+    (text,) = re.findall(r"```yaml\n(type: dlq_pipelines.*?)```", guide, re.DOTALL)
+    (code,) = re.findall(r"```python\n([^`]*dead_letter_definitions.*?)```", guide, re.DOTALL)
+    project = tmp_path / "project"
+    shutil.copytree(HOST, project, ignore=shutil.ignore_patterns("__pycache__"))
+    (project / "shop" / "defs" / "orders" / "defs.yaml").write_text(text, "utf-8")
+    shop.defs = load_shop(monkeypatch, project)
+    schedules = {one.name for one in shop.defs.get_repository_def().schedule_defs}
+    assert "orders_archive_daily" in schedules
+    assert "orders_purge_weekly" not in schedules
+    assert shop.run("orders_classify_deaths").success
+
+    found: dict[str, Any] = {}
+    exec(code, found)  # noqa: S102 - our own guide
+    jobs = set(found["defs"].get_repository_def().job_names)
+    assert jobs >= {f"{name}_{job}" for name in ("orders", "billing") for job in JOBS}

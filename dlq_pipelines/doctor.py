@@ -291,7 +291,7 @@ def _check_exports(connection: Connection, settings: Settings, now: datetime) ->
 
 def _check_exported_days(connection: Connection, settings: Settings, today: date) -> CheckResult:
     """Find exported days with a death that was recorded since, or with other bounds now."""
-    from dlq_pipelines.exports.export import list_days_without_export
+    from dlq_pipelines.exports.missing import list_days_without_export
 
     recorded = {row["day"] for row in connection.run("export.recorded_days")}
     start = min(recorded, default=today)

@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, SchemaError
+from dlq_pipelines.exports.uri import redact_uri
 from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.embedded import start_server
@@ -298,8 +299,6 @@ def open_reports_target(settings: Settings) -> "Target":
 
 def get_reports_uri(settings: Settings) -> str:
     """Return the target of reports without secrets. Contacts no server."""
-    from dlq_pipelines.exports.target import redact_uri
-
     uri = settings.report_uri
     return redact_uri(
         str(get_reports_folder(settings)) if uri is None else uri.get_secret_value(), ""
@@ -342,8 +341,6 @@ def open_exports_target(settings: Settings) -> "Target":
 
 def get_exports_uri(settings: Settings) -> str:
     """Return the target of exports without secrets. Contacts no server."""
-    from dlq_pipelines.exports.target import redact_uri
-
     uri = settings.export_uri
     return redact_uri(str(get_exports_folder(settings)) if uri is None else uri.get_secret_value())
 

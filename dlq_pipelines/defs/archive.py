@@ -22,9 +22,7 @@ from dlq_pipelines.defs.outbox import Outbox
 from dlq_pipelines.defs.schedules import define_schedule
 from dlq_pipelines.defs.session import Session
 from dlq_pipelines.defs.tables import ARCHIVE, describe_table
-from dlq_pipelines.exports.purge import FilePurgeResult, purge_export_files
 from dlq_pipelines.outbox.reconcile import reconcile_events
-from dlq_pipelines.reports.purge import purge_report_files
 from dlq_pipelines.validate import validate_not_negative
 
 
@@ -208,8 +206,8 @@ def _define_purge_asset(outbox: Outbox) -> dg.AssetsDefinition:
                 figures={
                     "events_purged": events.events,
                     "deaths_purged": deaths.events,
-                    "export_files_deleted": exports.files,
-                    "report_files_deleted": reports.files,
+                    "export_files_deleted": exports,
+                    "report_files_deleted": reports,
                 },
             )
 
@@ -255,13 +253,14 @@ def _count_purged_within_a_week(session: Session) -> int:
     return count_purgeable(session.connection, before=session.now - timedelta(days=days - 7))
 
 
-def _purge_files(
-    session: Session, audit: AuditContext, options: RunOptions
-) -> tuple[FilePurgeResult, FilePurgeResult]:
-    """Delete the files of exports and of reports that are past their retention."""
+def _purge_files(session: Session, audit: AuditContext, options: RunOptions) -> tuple[int, int]:
+    """Return the files of exports and of reports deleted because they are past their retention."""
+    from dlq_pipelines.exports.purge import purge_export_files
+    from dlq_pipelines.reports.purge import purge_report_files
+
     settings, connection = session.settings, session.connection
     today = audit.now.astimezone(settings.zone).date()
-    exports = reports = FilePurgeResult(0, 0)
+    exports = reports = 0
     if settings.export_retention_days:
         exports = purge_export_files(
             connection,
@@ -269,7 +268,7 @@ def _purge_files(
             target=session.exports_target,
             audit=audit,
             options=options,
-        )
+        ).files
     if settings.report_retention_days:
         reports = purge_report_files(
             connection,
@@ -278,7 +277,7 @@ def _purge_files(
             target=session.reports_target,
             audit=audit,
             options=options,
-        )
+        ).files
     return exports, reports
 
 

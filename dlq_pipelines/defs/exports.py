@@ -2,6 +2,7 @@
 
 from datetime import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -14,20 +15,18 @@ from dlq_pipelines.defs.partitions import (
     process_days,
 )
 from dlq_pipelines.defs.tables import build_table
-from dlq_pipelines.exports.export import (
-    ExportResult,
-    export_day,
-    list_days_without_export,
-    verify_day,
-)
-from dlq_pipelines.exports.formats import COLUMN_DESCRIPTIONS, EXPORT_SCHEMA
+from dlq_pipelines.exports.columns import EXPORT_COLUMNS
+from dlq_pipelines.exports.missing import list_days_without_export
 from dlq_pipelines.installation import build_export_options, get_exports_uri
+
+if TYPE_CHECKING:
+    from dlq_pipelines.exports.export import ExportResult
 
 _CHECK = "export_is_complete"
 _COLUMNS = dg.TableSchema(
     [
-        dg.TableColumn(field.name, str(field.type), description=COLUMN_DESCRIPTIONS[field.name])
-        for field in EXPORT_SCHEMA
+        dg.TableColumn(column.name, column.type, description=column.description)
+        for column in EXPORT_COLUMNS
     ]
 )
 
@@ -120,6 +119,9 @@ def _define_export_asset(outbox: Outbox) -> dg.AssetsDefinition:
         - **Rerun:** any day, or a backfill of any range in one run: files are replaced, and a
           refused day stops no other day.
         """
+        # pyarrow and the driver take half a second, which loading the definitions should not.
+        from dlq_pipelines.exports.export import export_day, verify_day
+
         with outbox.session() as session:
             connection, target = session.connection, session.exports_target
             options = build_export_options(session.settings)
@@ -143,7 +145,7 @@ def _define_export_asset(outbox: Outbox) -> dg.AssetsDefinition:
     return dead_event_export
 
 
-def _build_metadata(exported: ExportResult) -> Metadata:
+def _build_metadata(exported: "ExportResult") -> Metadata:
     folder = exported.folder
     files = [(file.name, file.bytes, file.sha256) for file in exported.files]
     return {

@@ -3,12 +3,12 @@
 import base64
 from datetime import time, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import dagster as dg
 import psycopg
 
-from dlq_pipelines.alerts.alert import queue_digest
 from dlq_pipelines.defs.describe import describe_automation, describe_check, describe_definition
 from dlq_pipelines.defs.outbox import Outbox
 from dlq_pipelines.defs.partitions import (
@@ -21,16 +21,11 @@ from dlq_pipelines.defs.session import Session
 from dlq_pipelines.defs.tables import REPORT_DAY, describe_table
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import build_alert_sender, build_report_policy, get_reports_uri
-from dlq_pipelines.reports.charts import draw_days_chart
-from dlq_pipelines.reports.check import (
-    count_reports,
-    find_total_differences,
-    list_days_without_report,
-)
-from dlq_pipelines.reports.digest import build_digest
-from dlq_pipelines.reports.markdown import render_causes_markdown
-from dlq_pipelines.reports.report import Report, build_report
+from dlq_pipelines.reports.missing import list_days_without_report
 from dlq_pipelines.text import escape_markdown
+
+if TYPE_CHECKING:
+    from dlq_pipelines.reports.report import Report
 
 _CHECK = "report_equals_ledger"
 
@@ -122,6 +117,10 @@ def _define_report_asset(outbox: Outbox) -> dg.AssetsDefinition:
         - **Rerun:** any day, or a backfill of any range in one run: the files are the same, and a
           refused day stops no other day.
         """
+        # pandas and Altair take a second, which loading the definitions should not.
+        from dlq_pipelines.reports.check import count_reports, find_total_differences
+        from dlq_pipelines.reports.report import build_report
+
         with outbox.session() as session:
             connection = session.connection
             policy, target = build_report_policy(session.settings), session.reports_target
@@ -145,7 +144,7 @@ def _define_report_asset(outbox: Outbox) -> dg.AssetsDefinition:
     return failure_report
 
 
-def _queue_digest(context: dg.AssetExecutionContext, session: Session, report: Report) -> None:
+def _queue_digest(context: dg.AssetExecutionContext, session: Session, report: "Report") -> None:
     """Queue the digest of yesterday once; the next `send_alerts` run sends it.
 
     A digest that cannot be queued does not fail the report.
@@ -153,6 +152,9 @@ def _queue_digest(context: dg.AssetExecutionContext, session: Session, report: R
     today = session.now.astimezone(session.settings.zone).date()
     if not session.settings.report_digest or report.day != today - timedelta(days=1):
         return
+    from dlq_pipelines.alerts.alert import queue_digest
+    from dlq_pipelines.reports.digest import build_digest
+
     digest = build_digest(report)
     try:
         queue_digest(
@@ -168,8 +170,11 @@ def _queue_digest(context: dg.AssetExecutionContext, session: Session, report: R
         context.log.warning(f"The digest was not queued: {reason}")
 
 
-def _build_metadata(report: Report, days: int) -> Metadata:
+def _build_metadata(report: "Report", days: int) -> Metadata:
     """Return the report's headline, figures and links, and how many days its table holds."""
+    from dlq_pipelines.reports.charts import draw_days_chart
+    from dlq_pipelines.reports.markdown import render_causes_markdown
+
     figures = report.figures
     chart = base64.b64encode(draw_days_chart(figures).encode()).decode()
     html = report.places["html"]

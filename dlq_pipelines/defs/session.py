@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
@@ -13,7 +13,6 @@ from dlq_pipelines.alerts.jobs import record_job_success
 from dlq_pipelines.day import Day
 from dlq_pipelines.defs.tables import build_table_schema, build_table_uri
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.exports.target import Target
 from dlq_pipelines.installation import (
     find_database,
     open_connection,
@@ -24,6 +23,9 @@ from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.postgres.tables import read_table_columns
 from dlq_pipelines.postgres.transient import describe_transient_error
 from dlq_pipelines.settings import Settings
+
+if TYPE_CHECKING:  # pyarrow, which not every step needs
+    from dlq_pipelines.exports.target import Target
 
 # The name of the code location in both workspaces. Dagster's tag names the location of a run, also
 # if the location has another name, as in Dagster's Helm chart.
@@ -89,12 +91,12 @@ class Session:
         return find_database(self.settings).url if replica is None else replica.get_secret_value()
 
     @property
-    def exports_target(self) -> Target:
+    def exports_target(self) -> "Target":
         """Where exports are written."""
         return open_exports_target(self.settings)
 
     @property
-    def reports_target(self) -> Target:
+    def reports_target(self) -> "Target":
         """Where reports are written."""
         return open_reports_target(self.settings)
 

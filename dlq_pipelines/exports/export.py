@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg.rows import DictRow
 
-from dlq_pipelines.day import CATCH_UP_DAYS, Day
+from dlq_pipelines.day import Day
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.exports.formats import (
     ExportWriter,
@@ -180,27 +180,6 @@ def verify_day(connection: Connection, *, day: Day, target: Target, now: datetim
         verified_at=None if differences else now,
     )
     return differences
-
-
-def list_days_without_export(connection: Connection, days: Sequence[Day]) -> list[date]:
-    """Return the days that need an export and have no verified one that holds all of their deaths.
-
-    The last two weeks need one if an event died on them, or if an earlier day was exported. An
-    older day needs another one if a death of it was recorded since, or if `DLQ_TIMEZONE` was
-    changed, so that the day has other bounds.
-
-    Args:
-        connection: in autocommit mode.
-        days: all days until now, in their order.
-    """
-    rows = connection.run(
-        "export.missing_days",
-        days=[day.date for day in days],
-        starts=[day.start for day in days],
-        ends=[day.until for day in days],
-        recent=[place >= len(days) - CATCH_UP_DAYS for place in range(len(days))],
-    )
-    return [row["day"] for row in rows]
 
 
 def write_batches(

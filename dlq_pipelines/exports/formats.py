@@ -15,47 +15,21 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from dlq_pipelines.exports.columns import EXPORT_COLUMNS
 from dlq_pipelines.settings import ExportFormat
 
+_TYPES = {
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "string": pa.string(),
+    "timestamp[us, tz=UTC]": pa.timestamp("us", "UTC"),
+}
 EXPORT_SCHEMA = pa.schema(
     [
-        pa.field("death_id", pa.int64(), nullable=False),
-        pa.field("event_id", pa.int64(), nullable=False),
-        pa.field("aggregate_type", pa.string(), nullable=False),
-        pa.field("aggregate_id", pa.string(), nullable=False),
-        pa.field("event_type", pa.string(), nullable=False),
-        pa.field("payload", pa.string()),
-        pa.field("created_at", pa.timestamp("us", "UTC")),
-        pa.field("attempts", pa.int32(), nullable=False),
-        pa.field("died_at", pa.timestamp("us", "UTC"), nullable=False),
-        pa.field("error", pa.string()),
-        pa.field("fingerprint", pa.string()),
-        pa.field("cause_id", pa.string()),
-        pa.field("exception_type", pa.string()),
-        pa.field("template", pa.string()),
-        pa.field("detail", pa.string()),
+        pa.field(column.name, _TYPES[column.type], nullable=column.nullable)
+        for column in EXPORT_COLUMNS
     ]
 )
-COLUMN_DESCRIPTIONS = {
-    "death_id": "The death's id in the ledger; each row is one death.",
-    "event_id": "The event that died: a number, or a text if the key of the outbox is a uuid or a "
-    "text. It may have other deaths.",
-    "aggregate_type": "The type of the aggregate that the event belongs to.",
-    "aggregate_id": "The aggregate's id.",
-    "event_type": "The type of the event.",
-    "payload": "The event's payload when it died, as text: JSON as it is stored, bytes as \\x and "
-    "hexadecimal digits.",
-    "created_at": "When the application wrote the event; null if unknown or outside of the years 1 "
-    "to 9999.",
-    "attempts": "The number of attempts before the death.",
-    "died_at": "The time of the death.",
-    "error": "The error of the last attempt.",
-    "fingerprint": "The cause that the classification gave the death.",
-    "cause_id": "The cause that this cause is merged into, or the same.",
-    "exception_type": "The exception type of the cause.",
-    "template": "The message of the cause without values.",
-    "detail": "What the error names, such as a missing key; empty if it names nothing.",
-}
 ROW_GROUP_ROWS = 131_072
 # A row group stays in memory until it is written: rows with long texts make smaller groups.
 ROW_GROUP_BYTES = 64 * 2**20

@@ -21,9 +21,9 @@ import pyarrow.fs as pa_fs
 
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.exports.manifest import ExportedFile
+from dlq_pipelines.exports.uri import FOLDER, redact_uri
 from dlq_pipelines.text import sanitize_line
 
-FOLDER = "dead_events"
 _READ_SIZE = 2**20
 # Without its content type, a browser downloads a page instead of showing it.
 _CONTENT_TYPE = {
@@ -141,14 +141,6 @@ def open_target(
         return open_local_target(Path(path), folder)
     below = f"/{folder}" if folder else ""
     return Target(redact_uri(uri, folder), staging, None, files, f"{path.rstrip('/')}{below}")
-
-
-def redact_uri(uri: str, folder: str = FOLDER) -> str:
-    """Return the URI of a target without credentials and options. Does not connect."""
-    if "://" not in uri:
-        return (Path(uri) / folder).resolve().as_uri()
-    parts, below = urlsplit(uri), f"/{folder}" if folder else ""
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{below}"
 
 
 def open_local_target(place: Path, folder: str = FOLDER) -> Target:

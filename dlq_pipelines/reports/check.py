@@ -1,9 +1,5 @@
 """Compares the reports with the ledger: the totals of a day, and the days that have no report."""
 
-from collections.abc import Sequence
-from datetime import date
-
-from dlq_pipelines.day import CATCH_UP_DAYS, Day
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.reports.figures import ReportFigures
 
@@ -29,25 +25,6 @@ def find_total_differences(connection: Connection, figures: ReportFigures) -> li
         )
         if reported != ledger[name]
     ]
-
-
-def list_days_without_report(connection: Connection, days: Sequence[Day]) -> list[date]:
-    """Return the days of the last two weeks that need a report and have none.
-
-    A day needs a report if an event died on it, or if an earlier day has one.
-
-    Args:
-        connection: in autocommit mode.
-        days: all days until now, in their order.
-    """
-    days = days[-CATCH_UP_DAYS:]
-    rows = connection.run(
-        "report.missing_days",
-        days=[day.date for day in days],
-        starts=[day.start for day in days],
-        ends=[day.until for day in days],
-    )
-    return [row["day"] for row in rows]
 
 
 def count_reports(connection: Connection) -> int:

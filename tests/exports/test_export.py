@@ -35,10 +35,11 @@ from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.errors import DatabaseUnavailableError, DlqError, RefusedError
 from dlq_pipelines.exports import export as exporting
-from dlq_pipelines.exports.export import ExportResult, export_day, list_days_without_export
+from dlq_pipelines.exports.export import ExportResult, export_day
 from dlq_pipelines.exports.export import verify_day as verify
 from dlq_pipelines.exports.formats import EXPORT_SCHEMA
 from dlq_pipelines.exports.manifest import ExportOptions
+from dlq_pipelines.exports.missing import list_days_without_export
 from dlq_pipelines.exports.redact import parse_redaction
 from dlq_pipelines.exports.stream import read_export_schema
 from dlq_pipelines.exports.target import open_local_target

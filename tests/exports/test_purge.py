@@ -16,12 +16,13 @@ from dlq_pipelines.audit import AuditContext, RunOptions
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.day import Day
 from dlq_pipelines.definitions import defs
-from dlq_pipelines.exports.export import export_day, list_days_without_export, verify_day
+from dlq_pipelines.exports.export import export_day, verify_day
+from dlq_pipelines.exports.missing import list_days_without_export
 from dlq_pipelines.exports.purge import FilePurgeResult, purge_export_files
 from dlq_pipelines.exports.target import Target, open_local_target, open_target
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.reports.check import list_days_without_report
 from dlq_pipelines.reports.figures import ReportPolicy
+from dlq_pipelines.reports.missing import list_days_without_report
 from dlq_pipelines.reports.publish import list_reports
 from dlq_pipelines.reports.purge import purge_report_files
 from dlq_pipelines.reports.report import build_report

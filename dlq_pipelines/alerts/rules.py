@@ -20,8 +20,8 @@ LOOKBACK = 100_000
 DEATHS_LOOKBACK = 20_000
 SPIKE_WINDOW = timedelta(hours=1)
 BASELINE_WINDOW = timedelta(days=14)
-# Fewer hours than a day are no baseline: the nights are missing.
-_MIN_BASELINE_HOURS = 24
+# The label of all event types without a label of their own.
+OTHER_TYPES = "other"
 _MAX_Z_SCORE, _SIGMA_OF_MAD = 3.5, 1.4826
 NEVER = timedelta.max
 # Rules that count events and exclude muted causes.
@@ -140,7 +140,10 @@ class AlertFigures:
         oldest: time of the oldest death among them.
         window: deaths of the last hour by event type, of at most `DEATHS_LOOKBACK` deaths.
         baseline: deaths of each hour of the two weeks before, by event type, including hours
-            without deaths.
+            without deaths. Hours before the installation do not count.
+        unlabelled: event types in `window` that `other` includes, because 50 types have a label;
+            their baseline is that of `other`.
+        began: since when deaths are recorded.
         parked: number of parked events.
         purged_soon: number of archived events that the purge deletes within seven days, at most
             `LOOKBACK`.
@@ -154,6 +157,8 @@ class AlertFigures:
     oldest: datetime | None = None
     window: Mapping[str, int] = field(default_factory=dict)
     baseline: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    unlabelled: frozenset[str] = frozenset()
+    began: datetime | None = None
     new_causes: Sequence[AlertCause] = ()
     new_details: Sequence[AlertCause] = ()
     regressed: Sequence[AlertCause] = ()
@@ -225,7 +230,7 @@ ALERT_RULES = {
     "deaths": AlertRule(
         "deaths:EVENT_TYPE",
         "at least `DLQ_ALERT_MIN_DEATHS` events of a type died within an hour, unusually many "
-        "compared with the hours of the previous two weeks",
+        "compared with the hours of the previous two weeks, since the installation",
         (Severity.CRITICAL,),
         "the deaths of the last hour are usual again",
         "its own",
@@ -307,12 +312,16 @@ class Finding:
 def compute_spike_threshold(hours: Sequence[int]) -> float:
     """Return the number of deaths above which an hour is a spike, given the hours before it.
 
+    0 without an hour before: the minimum number of deaths decides.
+
     The threshold is the median plus 3.5 standard deviations: the modified z-score of Iglewicz and
     Hoaglin (How to Detect and Handle Outliers, 1993). The standard deviation is 1.4826 times the
     median absolute deviation, which past outages do not widen, and at least the square root of the
     median, the deviation of a Poisson count. If most hours have no deaths, both are 0 and the
     minimum number of deaths decides.
     """
+    if not hours:
+        return 0.0
     center = median(hours)
     deviation = _SIGMA_OF_MAD * median(abs(hour - center) for hour in hours)
     return float(center + _MAX_Z_SCORE * max(deviation, sqrt(center)))
@@ -375,22 +384,45 @@ def _find_backlog(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Fin
 
 
 def _find_spikes(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Finding]:
+    """Find types whose deaths are unusual. A type without a label that is one is not in `other`."""
+    others = figures.window.get(OTHER_TYPES, 0)
     for event_type, deaths in figures.window.items():
-        hours = figures.baseline.get(event_type, ())
-        if deaths < thresholds.min_deaths or len(hours) < _MIN_BASELINE_HOURS:
+        if event_type == OTHER_TYPES:
             continue
-        threshold = compute_spike_threshold(hours)
-        if deaths > threshold:
-            shown = sanitize_line(event_type, 100)
-            yield _build_finding(
-                "deaths",
-                Severity.CRITICAL,
-                f"{_format_figure(deaths, DEATHS_LOOKBACK)} events of {shown} died within an hour",
-                f"Up to {threshold:,.0f} are usual, by the {len(hours):,} hours before. "
-                "`dlq causes list` shows why they died.",
-                of=shown,
-                event_type=event_type,
-            )
+        if _is_spike(figures, event_type, deaths, thresholds):
+            others -= deaths * (event_type in figures.unlabelled)
+            yield _build_spike(figures, event_type, deaths)
+    if _is_spike(figures, OTHER_TYPES, others, thresholds):
+        yield _build_spike(figures, OTHER_TYPES, others)
+
+
+def _is_spike(figures: AlertFigures, event_type: str, deaths: int, thresholds: Thresholds) -> bool:
+    limit = compute_spike_threshold(figures.baseline.get(event_type, ()))
+    return deaths >= thresholds.min_deaths and deaths > limit
+
+
+def _build_spike(figures: AlertFigures, event_type: str, deaths: int) -> Finding:
+    shown = sanitize_line(event_type, 100)
+    return _build_finding(
+        "deaths",
+        Severity.CRITICAL,
+        f"{_format_figure(deaths, DEATHS_LOOKBACK)} events{f' of {shown}' if shown else ''} died "
+        "within an hour",
+        f"{_describe_usual(figures, event_type)} `dlq causes list` shows why they died.",
+        of=shown,
+        event_type=event_type,
+    )
+
+
+def _describe_usual(figures: AlertFigures, event_type: str) -> str:
+    hours = figures.baseline.get(event_type, ())
+    limit = compute_spike_threshold(hours)
+    if hours and limit:
+        return f"Up to {limit:,.0f} are usual, by the {len(hours):,} hours before."
+    if hours:
+        return f"In most of the {len(hours):,} hours before none died."
+    since = f" since {figures.began:%Y-%m-%d %H:%M} UTC" if figures.began else ""
+    return f"Deaths are recorded{since} only, so no earlier hour shows what is usual."
 
 
 def _find_causes(figures: AlertFigures) -> Iterator[Finding]:

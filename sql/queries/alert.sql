@@ -27,10 +27,10 @@ from (
 where n.cause_id is null or n.cause_id <> all(%(muted)s::text[])
 
 -- name: window
--- Deaths since a time by event type, of causes that are not muted: the latest `most` among the latest `look` deaths.
--- Event types have the labels of dlq.death_hour.
-select coalesce(l.value, 'other') as event_type, sum(d.deaths)::bigint as deaths
-from (
+-- Deaths since a time by event type, of causes that are not muted: the latest `most` among the latest
+-- `look` deaths. A type without a label in dlq.death_hour, after these deaths are classified, is a row
+-- of its own with at least `least` deaths; the other ones are one row, `other`.
+with tally as materialized (
     select left(event_type, 100) as event_type, count(*) as deaths
     from (
         select event_type from (
@@ -38,19 +38,40 @@ from (
             where died_at > %(since)s order by died_at desc, id desc limit %(look)s) died
         where cause_id is null or cause_id <> all(%(muted)s::text[])
         limit %(most)s) d
-    group by 1) d
-left join :"dlq_schema".metric_label l on l.name = 'event_type' and l.value = d.event_type
-group by 1 order by 1
+    group by 1
+), label as (
+    select value
+    from :"dlq_schema".choose_metric_labels((select json_agg(tally) from tally), %(labels)s)
+    where name = 'event_type'
+), labelled as (
+    select tally.event_type, tally.deaths, label.value is not null as has_label
+    from tally left join label on label.value = tally.event_type
+)
+select case when has_label or deaths >= %(least)s then event_type else 'other' end as event_type,
+    has_label,
+    sum(deaths)::bigint as deaths
+from labelled
+group by 1, 2
+order by 1, 2
 
 -- name: usual
--- Deaths of these types in each hour that had any, and the first hour that was counted.
-select (select min(hour) from :"dlq_schema".death_hour) as began, event_type, array_agg(deaths) as hours
+-- Deaths of these types in each hour that had any.
+select event_type, array_agg(deaths) as hours
 from :"dlq_schema".death_hour
 where hour >= %(since)s and hour < %(until)s and event_type = any(%(event_types)s::text[])
 group by event_type
 
--- name: hours_began
-select min(hour) as began from :"dlq_schema".death_hour
+-- name: recording
+-- Since when deaths are recorded: the installation, or the first recorded death if it is earlier.
+-- Events that were dead before may have no other time of death than the installation, so deaths
+-- count since these were recorded.
+select least(i.created_at, (select min(hour) from :"dlq_schema".death_hour)) as began,
+    case
+        when a.recorded_at < i.created_at + interval '1 hour' then a.recorded_at
+        else i.created_at end as counted_since
+from :"dlq_schema".installation i
+left join :"dlq_schema".attachment a on true
+limit 1
 
 -- name: new_causes
 -- Causes first seen since a time that are not muted, with the event type of the latest death.

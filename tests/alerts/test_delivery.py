@@ -177,13 +177,13 @@ def test_many_alerts_are_one_message(connection: Connection, web: Received) -> N
         "insert into dlq.check_result (name, passed, severity, figures, checked_at)"
         " values ('no_event_is_missing', false, 'critical', '{\"missing\": 1}', now())"
     )
-    assert len(evaluate(connection, to)) == 32
+    assert len(evaluate(connection, to)) == 33
     deliver_messages(connection, to, now=NOW)
     ((_, body),) = web.requests
     message = json.loads(body)
-    assert message["title"] == "dlq: 1 critical, 31 warning"
+    assert message["title"] == "dlq: 2 critical, 31 warning"
     assert message["message"].startswith("CRITICAL: The check no_event_is_missing failed")
-    assert message["message"].endswith("And 12 more: dlq alerts list")
+    assert message["message"].endswith("And 13 more: dlq alerts list")
 
 
 FAILURES = {
@@ -684,12 +684,15 @@ def explain_statements(connection: Connection) -> dict[str, str]:
         "channel": "x",
         "id": "x",
         "keys": [],
+        "least": 20,
+        "labels": 50,
     }
     for name in (
         "backlog",
         "oldest",
         "window",
         "usual",
+        "recording",
         "new_causes",
         "new_details",
         "regressed",

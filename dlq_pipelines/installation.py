@@ -248,6 +248,7 @@ def build_alert_sender(settings: Settings) -> "Sender":
         deaths.get_secret_value() if deaths else None,
         secret.get_secret_value() if secret else None,
         build_redact_errors(settings),
+        settings.name,
     )
 
 

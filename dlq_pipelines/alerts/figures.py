@@ -211,9 +211,10 @@ def _read_deaths(
     reader: _FigureReader, muted: Sequence[str], now: datetime, thresholds: Thresholds
 ) -> dict[str, Any]:
     """Read the deaths of the last hour and those of each hour before."""
-    (recording,) = reader.read_rows("deaths", "alert.recording") or [None]
-    if recording is None:
+    found = reader.read_rows("deaths", "alert.recording")
+    if not found:
         return {}
+    recording = found[0]
     rows = reader.read_rows(
         "deaths",
         "alert.window",

@@ -79,6 +79,7 @@ class AlertCause:
     Attributes:
         since: since when; of what regressed, the time of its fix.
         event_type: the event type that died last.
+        owner: who resolves it.
         details: the first of its details that are news.
         details_found: the number of these details.
     """
@@ -87,18 +88,20 @@ class AlertCause:
     title: str
     since: datetime
     event_type: str | None
+    owner: str | None = None
     details: Sequence[str] = ()
     details_found: int = 0
 
 
 @dataclass(frozen=True)
 class HaltedFix:
-    """A fix that was halted."""
+    """A fix that was halted, with the owner of its cause."""
 
     id: int
     note: str
     verdict: str
     event_type: str | None
+    owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -297,6 +300,7 @@ class Finding:
         summary: the condition in one line that any channel can show.
         detail: further facts and the next step, in one line.
         event_type: the event type that routes it; None: it concerns no single type.
+        owner: the owner of its cause, who routes it; None: nobody owns one.
         again: time until a reminder; None: the cool-down of the installation.
     """
 
@@ -307,6 +311,7 @@ class Finding:
     detail: str
     event_type: str | None = None
     again: timedelta | None = None
+    owner: str | None = None
 
 
 def compute_spike_threshold(hours: Sequence[int]) -> float:
@@ -347,9 +352,13 @@ def _build_finding(
     *,
     of: object = None,
     event_type: str | None = None,
+    owner: str | None = None,
 ) -> Finding:
     key = rule if of is None else f"{rule}:{of}"
-    return Finding(key, rule, severity, summary, detail, event_type, ALERT_RULES[rule].again)
+    again = ALERT_RULES[rule].again
+    if owner:
+        detail = f"Owner: {sanitize_line(owner, 200)}. {detail}"
+    return Finding(key, rule, severity, summary, detail, event_type, again, owner)
 
 
 def _find_backlog(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Finding]:
@@ -440,6 +449,7 @@ def _find_causes(figures: AlertFigures) -> Iterator[Finding]:
                 f"`dlq causes show {cause.id}` shows details.",
                 of=cause.id,
                 event_type=cause.event_type,
+                owner=cause.owner,
             )
 
 
@@ -460,6 +470,7 @@ def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:
             f"`dlq fixes show {fix.id}` compares the new errors with the old ones.",
             of=fix.id,
             event_type=fix.event_type,
+            owner=fix.owner,
         )
     if figures.parked:
         yield _build_finding(

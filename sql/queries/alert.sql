@@ -76,7 +76,7 @@ limit 1
 -- name: new_causes
 -- Causes first seen since a time that are not muted, with the event type of the latest death.
 select c.id, coalesce(c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), '')))
-        as title, c.first_seen as since, last.event_type
+        as title, c.first_seen as since, last.event_type, c.owner
 from :"dlq_schema".cause c
 left join lateral (
     select left(d.event_type, 200) as event_type from :"dlq_schema".death d
@@ -92,6 +92,7 @@ select c.id,
         c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), ''))) as title,
     fresh.since,
     last.event_type,
+    c.owner,
     fresh.details[:%(details)s] as details,
     cardinality(fresh.details) as details_found
 from (
@@ -128,6 +129,7 @@ select c.id,
         c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), ''))) as title,
     coalesce(c.fixed_at, detail.fixed_at) as since,
     last.event_type,
+    c.owner,
     coalesce(detail.details[:%(details)s], '{}') as details,
     coalesce(cardinality(detail.details), 0) as details_found
 from (
@@ -143,8 +145,15 @@ order by c.id limit %(limit)s
 
 -- name: halted
 -- Fixes halted since a time, without those for which a later fix of the same events was flagged.
-select f.id, left(f.note, 500) as note, left(f.verdict, 1000) as verdict, f.event_type
+-- The owner of the cause precedes that of the fix.
+select f.id,
+    left(f.note, 500) as note,
+    left(f.verdict, 1000) as verdict,
+    f.event_type,
+    coalesce(shown.owner, c.owner, f.owner) as owner
 from :"dlq_schema".fix f
+left join :"dlq_schema".cause c on c.id = f.cause_id
+left join :"dlq_schema".cause shown on shown.id = c.merged_into
 where f.status = 'halted' and f.closed_at > %(since)s
     and (f.cause_id is null or f.cause_id <> all(%(muted)s::text[]))
     and not exists (
@@ -229,19 +238,19 @@ select pg_try_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' alerts', 0)
 select * from :"dlq_schema".alert where resolved_at is null or key = any(%(keys)s::text[]) order by key
 
 -- name: put
-insert into :"dlq_schema".alert as a (key, rule, severity, event_type, summary, detail, fired_at, missing_since, notified_at,
+insert into :"dlq_schema".alert as a (key, rule, severity, event_type, owner, summary, detail, fired_at, missing_since, notified_at,
     resolved_at, silenced_until)
-values (%(key)s, %(rule)s, %(severity)s, %(event_type)s, %(summary)s, %(detail)s, %(fired_at)s, %(missing_since)s,
+values (%(key)s, %(rule)s, %(severity)s, %(event_type)s, %(owner)s, %(summary)s, %(detail)s, %(fired_at)s, %(missing_since)s,
     %(notified_at)s, %(resolved_at)s, %(silenced_until)s)
 on conflict (key) do update set rule = excluded.rule, severity = excluded.severity, event_type = excluded.event_type,
-    summary = excluded.summary, detail = excluded.detail, fired_at = excluded.fired_at,
+    owner = excluded.owner, summary = excluded.summary, detail = excluded.detail, fired_at = excluded.fired_at,
     missing_since = excluded.missing_since, notified_at = excluded.notified_at, resolved_at = excluded.resolved_at
 
 -- name: notice
 -- A notice with a delivery for each channel. The digest of a day is queued once.
 with notice as (
-    insert into :"dlq_schema".alert_notice (key, kind, severity, event_type, summary, detail, at)
-    values (%(key)s, %(kind)s, %(severity)s, %(event_type)s, %(summary)s, %(detail)s, %(now)s)
+    insert into :"dlq_schema".alert_notice (key, kind, severity, event_type, owner, summary, detail, at)
+    values (%(key)s, %(kind)s, %(severity)s, %(event_type)s, %(owner)s, %(summary)s, %(detail)s, %(now)s)
     on conflict do nothing
     returning id
 ), delivery as (
@@ -249,6 +258,42 @@ with notice as (
     select notice.id, channel from notice, unnest(%(channels)s::text[]) as given (channel)
 )
 select count(*) as notices from notice
+
+-- name: notified_channels
+-- Channels with a notice of this episode of an alert.
+select coalesce(array_agg(distinct d.channel), '{}') as ids
+from :"dlq_schema".alert_notice n
+join :"dlq_schema".alert_delivery d on d.notice_id = n.id
+where n.key = %(key)s and n.at >= %(fired_at)s
+
+-- name: unsent_notices
+-- Notices of firing alerts that a channel has not received yet.
+select n.id, n.key, n.summary, n.detail
+from :"dlq_schema".alert_notice n
+where n.kind in ('fired', 'repeated')
+    and exists (
+        select from :"dlq_schema".alert_delivery d
+        where d.notice_id = n.id and d.sent_at is null and d.given_up_at is null)
+order by n.id desc limit 1000
+
+-- name: update_notice
+update :"dlq_schema".alert_notice set summary = %(summary)s, detail = %(detail)s where id = %(id)s
+
+-- name: give_up_ended
+-- Give up deliveries of notices whose alert has ended since: the notice of its resolution is sent.
+with ended as (
+    select d.notice_id, d.channel
+    from :"dlq_schema".alert_delivery d
+    join :"dlq_schema".alert_notice n on n.id = d.notice_id
+    join :"dlq_schema".alert a on a.key = n.key
+    where d.sent_at is null and d.given_up_at is null
+        and n.kind in ('fired', 'repeated')
+        and (a.resolved_at is not null or a.fired_at > n.at)
+    order by d.notice_id, d.channel limit 1000
+    for update of d skip locked
+)
+update :"dlq_schema".alert_delivery d set given_up_at = %(now)s
+from ended where d.notice_id = ended.notice_id and d.channel = ended.channel
 
 -- name: delete_old
 -- Delete notices before a time, a bounded number at a time, and alerts that resolved before it.
@@ -294,7 +339,7 @@ select id from :"dlq_schema".installation limit 1
 
 -- name: orphans
 -- Open deliveries of channels that are no longer configured.
-select d.notice_id, d.channel, n.severity, n.event_type
+select d.notice_id, d.channel, n.severity, n.event_type, n.owner
 from :"dlq_schema".alert_delivery d join :"dlq_schema".alert_notice n on n.id = d.notice_id
 where d.sent_at is null and d.given_up_at is null and d.channel <> all(%(ids)s::text[])
 order by d.notice_id, d.channel limit 1000
@@ -322,11 +367,17 @@ update :"dlq_schema".alert_delivery d set given_up_at = %(now)s
 from late where d.notice_id = late.notice_id and d.channel = late.channel
 
 -- name: waiting_channels
--- Channels with open deliveries that are due. A channel that was never used has no row yet.
+-- Channels with open deliveries that are due. A channel that was never used has no row yet. The
+-- notice of an alert that its rule does not find now waits until the alert is found or resolved.
 select given.id from unnest(%(ids)s::text[]) as given (id)
 where exists (
         select from :"dlq_schema".alert_delivery d
-        where d.channel = given.id and d.sent_at is null and d.given_up_at is null)
+        where d.channel = given.id and d.sent_at is null and d.given_up_at is null
+            and not exists (
+                select from :"dlq_schema".alert_notice n
+                join :"dlq_schema".alert a on a.key = n.key
+                where n.id = d.notice_id and n.kind in ('fired', 'repeated')
+                    and a.resolved_at is null and a.missing_since is not null))
     and not exists (select from :"dlq_schema".alert_channel c where c.id = given.id and c.due_at > %(now)s)
 order by given.id
 
@@ -342,10 +393,15 @@ from free where c.id = free.id
 returning c.id
 
 -- name: open_deliveries
--- Open notices of a channel, the oldest first. Counts the attempt.
+-- Open notices of a channel, the oldest first, as waiting_channels counts them. Counts the attempt.
 with open as (
-    select notice_id, channel from :"dlq_schema".alert_delivery
+    select notice_id, channel from :"dlq_schema".alert_delivery d
     where channel = %(channel)s and sent_at is null and given_up_at is null
+        and not exists (
+            select from :"dlq_schema".alert_notice n
+            join :"dlq_schema".alert a on a.key = n.key
+            where n.id = d.notice_id and n.kind in ('fired', 'repeated')
+                and a.resolved_at is null and a.missing_since is not null)
     order by notice_id limit %(limit)s
 ), tried as (
     update :"dlq_schema".alert_delivery d set attempts = d.attempts + 1

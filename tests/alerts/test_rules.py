@@ -377,6 +377,27 @@ def test_an_entry_can_have_a_lowest_severity_and_a_pattern() -> None:
 
 
 @pytest.mark.parametrize(
+    ("conditions", "owner", "event_type", "takes"),
+    [
+        ("owner=pay*:", "payments", None, True),
+        ("owner=pay*:", "orders", "payments", False),
+        ("owner=pay*:", None, "payments", False),
+        ("owner=Ann?Smith:", "Ann Smith", None, True),
+        ("event_type=x:owner=ann:", "ann", "x", True),
+        ("owner=ann:event_type=x:", "ann", "x", True),
+        ("critical:owner=ann:event_type=x:", "ann", "x", False),
+        ("warning:owner=ann:event_type=x:", "ann", "y", False),
+    ],
+)
+def test_an_entry_can_have_a_pattern_for_the_owner(
+    conditions: str, owner: str | None, event_type: str | None, *, takes: bool
+) -> None:
+    (route,) = parse_routes(f"{conditions}slack://a/b/c")
+    assert route.url == "slack://a/b/c"
+    assert route.takes(Severity.WARNING, event_type, owner) == takes
+
+
+@pytest.mark.parametrize(
     ("severity", "event_type", "schemes"),
     [
         (Severity.INFO, None, "slack"),
@@ -399,10 +420,17 @@ def test_a_channel_that_several_entries_select_is_listed_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", ["s3cr3t", "grave:slack://s3cr3t", "critical:", "event_type=:slack://s3cr3t"]
+    "entry",
+    [
+        "s3cr3t",
+        "grave:slack://s3cr3t",
+        "critical:",
+        "event_type=:slack://s3cr3t",
+        "owner=a:owner=s3cr3t:slack://x",
+    ],
 )
 def test_an_invalid_entry_is_refused_and_not_shown(entry: str) -> None:
-    with pytest.raises(ValueError, match="entry 2 is not a URL") as raised:
+    with pytest.raises(ValueError, match="entry 2 (is not a URL|has a condition twice)") as raised:
         parse_routes(f"slack://a/b/c {entry}")
     assert "s3cr3t" not in str(raised.value)
 

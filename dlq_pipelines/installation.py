@@ -273,6 +273,7 @@ def build_alert_policy(settings: Settings) -> "AlertPolicy":
         settings.archive_retention_days,
         build_alert_sender(settings).routes,
         build_redact_errors(settings),
+        settings.zone,
     )
 
 

@@ -7,7 +7,7 @@ decision. `delivery.py` sends the notices.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 
 from dlq_pipelines.alerts.figures import read_alert_figures
@@ -96,6 +96,7 @@ class AlertPolicy:
         archive_retention_days: days that archived events are kept; 0: without limit.
         routes: which channel receives which notices.
         redact: hides parts of the titles and details of causes.
+        zone: the time zone of days.
     """
 
     thresholds: Thresholds = Thresholds()  # noqa: RUF009 - frozen
@@ -104,6 +105,7 @@ class AlertPolicy:
     archive_retention_days: int = 365
     routes: tuple[Route, ...] = ()
     redact: RedactTexts = list
+    zone: tzinfo = UTC
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,7 @@ def _compare_findings(
         thresholds=policy.thresholds,
         max_retries=policy.max_retries,
         archive_retention_days=policy.archive_retention_days,
+        zone=policy.zone,
         redact=policy.redact,
     )
     found = {finding.key: finding for finding in evaluate_rules(figures, policy.thresholds)}

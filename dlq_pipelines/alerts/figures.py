@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import psycopg
@@ -25,6 +25,7 @@ from dlq_pipelines.alerts.rules import (
     SPIKE_WINDOW,
     AlertCause,
     AlertFigures,
+    EscalatingCause,
     FailedCheck,
     FailedJob,
     HaltedFix,
@@ -32,6 +33,8 @@ from dlq_pipelines.alerts.rules import (
     Thresholds,
 )
 from dlq_pipelines.causes.counts import LABELS
+from dlq_pipelines.causes.escalation import DAYS_COMPARED, MIN_DEATHS, is_escalating
+from dlq_pipelines.day import compute_midnight
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import RedactTexts
 
@@ -53,6 +56,7 @@ def read_alert_figures(
     thresholds: Thresholds,
     max_retries: int,
     archive_retention_days: int,
+    zone: tzinfo = UTC,
     redact: RedactTexts = list,
 ) -> AlertFigures:
     """Read all figures, each statement within three seconds.
@@ -65,6 +69,7 @@ def read_alert_figures(
         thresholds: the bounds of the rules, which limit what is counted.
         max_retries: number of retries after which an event is parked.
         archive_retention_days: days that archived events are kept; 0: without limit.
+        zone: the time zone of days.
         redact: hides parts of the titles and details of causes, which come from errors.
     """
     connection.run("session.set_statement_timeout", timeout=_STATEMENT_TIMEOUT)
@@ -72,11 +77,15 @@ def read_alert_figures(
     reader = _FigureReader(connection)
     counts = _count_events(reader, muted, now, thresholds, max_retries, archive_retention_days)
     figures = _read_lists(reader, counts, muted)
+    escalating = _read_escalating(reader, muted, now, zone)
     return replace(
         figures,
         new_causes=_redact_causes(figures.new_causes, redact),
         new_details=_redact_causes(figures.new_details, redact),
         regressed=_redact_causes(figures.regressed, redact),
+        escalating=tuple(
+            replace(found, cause=_redact_causes([found.cause], redact)[0]) for found in escalating
+        ),
         muted=frozenset(muted),
         timed_out=frozenset(reader.timed_out),
         cut=frozenset(reader.cut),
@@ -181,6 +190,30 @@ class _FigureReader:
 
     def sum_events(self, rule: str, statement: str, **values: object) -> int:
         return sum(row["events"] for row in self.read_rows(rule, statement, **values))
+
+
+def _read_escalating(
+    reader: _FigureReader, muted: Sequence[str], now: datetime, zone: tzinfo
+) -> list[EscalatingCause]:
+    """Read the causes that escalate on the day that ended last."""
+    day = now.astimezone(zone).date() - timedelta(days=1)
+    rows = reader.read_list(
+        "escalating",
+        "alert.escalating",
+        day=day,
+        first=day - timedelta(days=DAYS_COMPARED),
+        start=compute_midnight(day, zone),
+        least=MIN_DEATHS,
+        muted=muted,
+        limit=_MAX_LISTED,
+    )
+    found: list[EscalatingCause] = []
+    for row in rows:
+        age = (day - row["since"].astimezone(zone).date()).days
+        days = row.pop("days")[-1 - min(age, DAYS_COMPARED) :]
+        if is_escalating(days[-1], days[:-1]):
+            found.append(EscalatingCause(AlertCause(**row), day, days))
+    return found
 
 
 def _build_causes(rows: Iterable[DictRow]) -> tuple[AlertCause, ...]:

@@ -6,12 +6,13 @@ often. The figures exclude muted causes.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from math import sqrt
 from statistics import median
 
 from dlq_pipelines.alerts.checks import CHECK_DESCRIPTIONS, CHECKS_WITH_OWN_RULE
+from dlq_pipelines.causes.escalation import compute_escalation_limit, is_above_limit
 from dlq_pipelines.text import sanitize_line
 
 # Most rows that a figure counts. A figure that reaches it is a lower bound.
@@ -26,10 +27,13 @@ _MAX_Z_SCORE, _SIGMA_OF_MAD = 3.5, 1.4826
 NEVER = timedelta.max
 # Rules that count events and exclude muted causes.
 _COUNTING_RULES = {"backlog", "oldest", "deaths", "parked"}
+_CAUSE_RULES = {"new_cause", "new_detail", "regressed", "escalating"}
 # Rules whose findings end with time, and what the end does not mean.
 _EXPIRING_RULES = {
     "new_cause": " The cause is no longer new. That does not mean that it is resolved.",
     "new_detail": " The details are no longer new. That does not mean that they are resolved.",
+    "escalating": " The cause did not escalate on the last day. That does not mean that it is "
+    "resolved.",
     "halted": " The halt is some days old, or a later fix was flagged. "
     "That does not mean that the cause is resolved.",
 }
@@ -91,6 +95,21 @@ class AlertCause:
     owner: str | None = None
     details: Sequence[str] = ()
     details_found: int = 0
+
+
+@dataclass(frozen=True)
+class EscalatingCause:
+    """A cause that escalates on the day that ended last.
+
+    Attributes:
+        cause: the cause, since its first death.
+        day: the day.
+        days: its deaths on each day since then or of two weeks before, the day last.
+    """
+
+    cause: AlertCause
+    day: date
+    days: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -165,6 +184,7 @@ class AlertFigures:
     new_causes: Sequence[AlertCause] = ()
     new_details: Sequence[AlertCause] = ()
     regressed: Sequence[AlertCause] = ()
+    escalating: Sequence[EscalatingCause] = ()
     halted: Sequence[HaltedFix] = ()
     parked: int = 0
     purged_soon: int = 0
@@ -180,7 +200,7 @@ class AlertFigures:
 
     def explain_resolution(self, rule: str, key: str) -> str:
         """Return what the end of a finding does not mean; empty if it means a resolution."""
-        if rule in {"new_cause", "new_detail", "regressed"} and key.partition(":")[2] in self.muted:
+        if rule in _CAUSE_RULES and key.partition(":")[2] in self.muted:
             return " The cause was muted, not resolved."
         if rule in _EXPIRING_RULES:
             return _EXPIRING_RULES[rule]
@@ -261,6 +281,15 @@ ALERT_RULES = {
         "a fix of the cause or of each detail is flagged, or the cause is muted or merged",
         "of its last death",
     ),
+    "escalating": AlertRule(
+        "escalating:CAUSE",
+        "a cause escalates on the day that ended last, as in its report: far more deaths than "
+        "usual, or a steady rise",
+        (Severity.WARNING,),
+        "the cause does not escalate on a later day, a fix is flagged, or the cause is muted",
+        "of its last death",
+        timedelta(days=1),
+    ),
     "halted": AlertRule(
         "halted:FIX",
         "a fix was halted",
@@ -338,6 +367,7 @@ def evaluate_rules(figures: AlertFigures, thresholds: Thresholds) -> list[Findin
         *_find_backlog(figures, thresholds),
         *_find_spikes(figures, thresholds),
         *_find_causes(figures),
+        *_find_escalating_causes(figures),
         *_find_fixes(figures),
         *_find_failures(figures),
     ]
@@ -451,6 +481,26 @@ def _find_causes(figures: AlertFigures) -> Iterator[Finding]:
                 event_type=cause.event_type,
                 owner=cause.owner,
             )
+
+
+def _find_escalating_causes(figures: AlertFigures) -> Iterator[Finding]:
+    for found in figures.escalating:
+        cause, deaths, before = found.cause, found.days[-1], found.days[:-1]
+        if is_above_limit(deaths, before):
+            limit = compute_escalation_limit(before)
+            why = f"Up to {limit:,.0f} are usual, by the {len(before)} days before."
+        else:
+            why = f"They rise: {', '.join(f'{day:,}' for day in found.days)} by day."
+        yield _build_finding(
+            "escalating",
+            Severity.WARNING,
+            f"Escalating cause: {sanitize_line(cause.title, 200)}, {deaths:,} deaths on "
+            f"{found.day}",
+            f"{why} `dlq causes show {cause.id}` shows details.",
+            of=cause.id,
+            event_type=cause.event_type,
+            owner=cause.owner,
+        )
 
 
 def _list_details(cause: AlertCause) -> str:

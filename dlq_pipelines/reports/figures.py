@@ -233,6 +233,7 @@ class CauseFigures:
             deaths of the day name.
         escalation_limit: deaths that the days before explain; None without such days.
         above_limit: whether the day had more deaths than that, whatever the state.
+        rising: whether deaths rose steadily until the day, whatever the state.
         share: of the deaths of the day, 0 to 1.
         aggregates: distinct aggregates with a death, which rank the causes: by deaths alone, one
             order that dies all day would precede a hundred orders that died once. An event without
@@ -255,6 +256,7 @@ class CauseFigures:
     template: str
     state: CauseState
     above_limit: bool
+    rising: bool
     escalation_limit: float | None
     deaths: int
     share: float

@@ -11,6 +11,12 @@ from typing import Any
 import pandas as pd
 from psycopg.rows import DictRow
 
+from dlq_pipelines.causes.escalation import (
+    compute_escalation_limit,
+    is_above_limit,
+    is_escalating,
+    is_rising,
+)
 from dlq_pipelines.causes.title import build_title
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
@@ -39,13 +45,7 @@ from dlq_pipelines.reports.figures import (
     group_deaths_by_type,
     select_detailed_causes,
 )
-from dlq_pipelines.reports.states import (
-    CauseHistory,
-    CauseState,
-    compute_escalation_limit,
-    decide_cause_state,
-    is_escalating,
-)
+from dlq_pipelines.reports.states import CauseHistory, CauseState, decide_cause_state
 from dlq_pipelines.reports.wording import format_cause_label, format_utc, summarize_error
 from dlq_pipelines.retries.fixes import build_fix
 from dlq_pipelines.text import sanitize_line, sanitize_text
@@ -97,6 +97,7 @@ class _CauseEntry:
     state: CauseState
     escalation_limit: float | None = None
     above_limit: bool = False
+    rising: bool = False
 
 
 class _FiguresReader:
@@ -278,15 +279,22 @@ class _FiguresReader:
         )
         age = (self._window.day - history.first_seen.astimezone(self._window.zone).date()).days
         before = trend[:-1][max(DAYS_BEFORE - age, 0) :] if age > 0 else []
-        above_limit = is_escalating(counts["deaths"], before)
         state = decide_cause_state(
             history,
             start=self._window.start,
             until=self._window.until,
-            escalating=above_limit,
+            escalating=is_escalating(counts["deaths"], before),
         )
-        limit = compute_escalation_limit(before) if before else None
-        return _CauseEntry(counts, catalogue, trend, history, state, limit, above_limit)
+        return _CauseEntry(
+            counts,
+            catalogue,
+            trend,
+            history,
+            state,
+            compute_escalation_limit(before) if before else None,
+            is_above_limit(counts["deaths"], before),
+            is_rising([*before, counts["deaths"]]),
+        )
 
     def _read_matrix(self, causes: list[CauseFigures], deaths: int) -> pd.DataFrame:
         ids = [cause.cause_id for cause in causes]
@@ -451,6 +459,7 @@ def _build_cause(
         template=template,
         state=entry.state,
         above_limit=entry.above_limit,
+        rising=entry.rising,
         escalation_limit=entry.escalation_limit,
         deaths=counts["deaths"],
         share=counts["deaths"] / deaths_of_day,

@@ -143,6 +143,50 @@ left join lateral (
 where c.merged_into is null and c.status <> 'fixing' and c.id <> all(%(muted)s::text[])
 order by c.id limit %(limit)s
 
+-- name: escalating
+-- Causes with at least `least` deaths on a day that are older than the day, not muted, not regressed
+-- and without an open fix, as reports decide it, with their deaths of each day since `first`.
+with many as (
+    select coalesce(c.merged_into, c.id) as id
+    from :"dlq_schema".cause_day d join :"dlq_schema".cause c on c.id = d.cause_id
+    where d.day = %(day)s
+    group by 1 having sum(d.deaths) >= %(least)s
+    order by sum(d.deaths) desc, 1 limit %(limit)s
+), member as (
+    select many.id, m.id as member_id, min(m.first_seen) over (partition by many.id) as first_seen
+    from many join :"dlq_schema".cause m on m.id = many.id or m.merged_into = many.id
+), deaths as (
+    select member.id, d.day, sum(d.deaths)::bigint as deaths
+    from member
+    join :"dlq_schema".cause_day d
+        on d.cause_id = member.member_id and d.day >= %(first)s and d.day <= %(day)s
+    group by 1, 2
+), known as (
+    select distinct id, first_seen from member
+)
+select c.id,
+    coalesce(
+        c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), ''))) as title,
+    known.first_seen as since,
+    last.event_type,
+    c.owner,
+    (
+        select array_agg(coalesce(deaths.deaths, 0) order by given.day)
+        from generate_series(%(first)s::date, %(day)s::date, '1 day') as given (day)
+        left join deaths on deaths.id = c.id and deaths.day = given.day) as days
+from known
+join :"dlq_schema".cause c on c.id = known.id
+left join lateral (
+    select left(d.event_type, 200) as event_type from :"dlq_schema".death d
+    where d.cause_id = c.id order by d.died_at desc limit 1) last on true
+where known.first_seen < %(start)s
+    and c.status <> 'regressed'
+    and c.id <> all(%(muted)s::text[])
+    and not exists (
+        select from :"dlq_schema".fix f
+        where f.cause_id = c.id and f.detail is null and f.closed_at is null)
+order by c.id
+
 -- name: halted
 -- Fixes halted since a time, without those for which a later fix of the same events was flagged.
 -- The owner of the cause precedes that of the fix.

@@ -775,6 +775,9 @@ def explain_statements(connection: Connection) -> dict[str, str]:
         "id": "x",
         "keys": [],
         "least": 20,
+        "day": NOW.date(),
+        "first": NOW.date() - timedelta(days=14),
+        "start": NOW,
         "labels": 50,
     }
     for name in (
@@ -786,6 +789,7 @@ def explain_statements(connection: Connection) -> dict[str, str]:
         "new_causes",
         "new_details",
         "regressed",
+        "escalating",
         "halted",
         "parked",
         "purged_soon",

@@ -13,11 +13,16 @@ import pytest
 from dlq_pipelines.alerts.alert import AlertPolicy, NoticeKind, evaluate_alerts, list_alerts
 from dlq_pipelines.alerts.figures import read_alert_figures
 from dlq_pipelines.alerts.routes import Route
-from dlq_pipelines.alerts.rules import AlertFigures, Thresholds
+from dlq_pipelines.alerts.rules import AlertFigures, Thresholds, evaluate_rules
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.catalogue import merge_causes, mute_cause
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.reports.figures import ReportPolicy, ReportWindow
+from dlq_pipelines.reports.read import read_report_figures
+from dlq_pipelines.reports.states import CauseState
+from tests.reports.rows import add_cause as add_planted_cause
+from tests.reports.rows import add_death, count_again
 from tests.rows import add_events, kill, one, park
 
 NOW = datetime.now(UTC)
@@ -326,6 +331,56 @@ def test_the_first_burst_of_a_type_is_one_alert_of_its_own(
         " where n.key like 'deaths:%'".replace("%", "%%")
     ).fetchall()
     assert [row["channel"] for row in sent] == [own.channel]
+
+
+def test_reports_and_alerts_call_the_same_causes_escalating(
+    connection: Connection, read: ReadFigures
+) -> None:
+    """A steady rise and a spike, but neither noise, an open fix, a mute nor a new cause."""
+    zone = ZoneInfo("Europe/Berlin")
+    now = datetime.now(UTC)
+    window = ReportWindow(now.astimezone(zone).date() - timedelta(days=1), zone)
+    rise = [1, 2, 4, 5, 7, 9, 14, 18, 20]
+    planted = {
+        "rise": rise,
+        "spike": [9] * 8 + [60],
+        "flat": [12, 9, 14, 11, 8, 13, 9, 12, 13],
+        "fixing": rise,
+        "muted": rise,
+        "new": [60],
+    }
+    for cause, days in planted.items():
+        add_planted_cause(connection, cause)
+        for ago, deaths in enumerate(reversed(days)):
+            at = window.start - timedelta(days=ago) + timedelta(hours=5)
+            for event in range(deaths):
+                add_death(connection, at, cause=cause, event=event)
+    count_again(connection)
+    connection.execute(
+        "insert into dlq.fix (cause_id, note, flagged_by, flagged_at, status)"
+        " values ('fixing', 'fixed', 'ann', %s, 'active')",
+        [window.start],
+    )
+    connection.execute("update dlq.cause set owner = 'ann' where id = 'rise'")
+    connection.execute(
+        "update dlq.cause set muted_until = %s where id = 'muted'", [now + timedelta(days=1)]
+    )
+    report = read_report_figures(connection, window, policy=ReportPolicy(), now=now)
+    reported = {cause.cause_id for cause in report.list_causes(CauseState.ESCALATING)}
+    assert reported == {"rise", "spike"}
+    figures = read(now, zone=zone)
+    assert {found.cause.id for found in figures.escalating} == reported
+    findings = {
+        finding.key: finding
+        for finding in evaluate_rules(figures, Thresholds())
+        if finding.rule == "escalating"
+    }
+    assert set(findings) == {"escalating:rise", "escalating:spike"}
+    rising, spike = findings["escalating:rise"], findings["escalating:spike"]
+    assert rising.summary.endswith(f", 20 deaths on {window.day}")
+    assert rising.detail.startswith("Owner: ann. They rise: 1, 2, 4, 5, 7, 9, 14, 18, 20 by day.")
+    assert spike.detail.startswith("Up to 20 are usual, by the 8 days before.")
+    assert read(now + timedelta(days=1), zone=zone).escalating == ()
 
 
 def test_a_spike_fires_for_its_event_type_alone(connection: Connection) -> None:

@@ -16,6 +16,7 @@ from dlq_pipelines.alerts.rules import (
     NEVER,
     AlertCause,
     AlertFigures,
+    EscalatingCause,
     FailedCheck,
     FailedJob,
     Finding,
@@ -41,6 +42,9 @@ FIRING = {
     "new_cause:v2-1": replace(QUIET, new_causes=[CAUSE]),
     "new_detail:v2-1": replace(QUIET, new_details=[DETAILED]),
     "regressed:v2-1": replace(QUIET, regressed=[CAUSE]),
+    "escalating:v2-1": replace(
+        QUIET, escalating=[EscalatingCause(CAUSE, NOW.date(), [1, 2, 4, 9, 12])]
+    ),
     "halted:7": replace(QUIET, halted=[HaltedFix(7, "fixed", "3 of 10 died again", None)]),
     "parked": replace(QUIET, parked=1),
     "purge_ahead": replace(QUIET, purged_soon=LOOKBACK),
@@ -430,7 +434,7 @@ def test_a_channel_that_several_entries_select_is_listed_once() -> None:
     ],
 )
 def test_an_invalid_entry_is_refused_and_not_shown(entry: str) -> None:
-    with pytest.raises(ValueError, match="entry 2 (is not a URL|has a condition twice)") as raised:
+    with pytest.raises(ValueError, match=r"entry 2 (is not a URL|has a condition twice)") as raised:
         parse_routes(f"slack://a/b/c {entry}")
     assert "s3cr3t" not in str(raised.value)
 

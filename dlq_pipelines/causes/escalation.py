@@ -53,7 +53,7 @@ def is_above_limit(deaths: int, before: Sequence[int]) -> bool:
 def compute_rise_chance(days: Sequence[int]) -> float:
     """Return how likely days without a trend rise as steadily as these, by the Mann-Kendall test.
 
-    The test counts the pairs of days of which the later one has more deaths, less those of which it
+    The test counts the pairs of days whose later one has more deaths, less those whose later one
     has fewer (Mann, Nonparametric Tests Against Trend, Econometrica 13, 1945; Kendall, Rank
     Correlation Methods, 1975). It assumes no distribution, so one extreme day changes little. The
     result is exact for days without ties, and too high with ties.

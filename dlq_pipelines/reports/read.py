@@ -122,7 +122,9 @@ class _FiguresReader:
             at=window.until,
             archive_before=min(window.until, window.until + _WEEK - retention),
         )
-        first_day = self._connection.fetch_one("report.first_recorded_day", day=window.day)
+        first_day = self._connection.fetch_one(
+            "report.first_recorded_day", day=window.day, zone=window.zone.key
+        )
         return ReportFigures(
             window=window,
             policy=self._policy,
@@ -137,6 +139,7 @@ class _FiguresReader:
             fixes_found=fix_rows[0]["found"] if fix_rows else 0,
             reconciliation=self._read_reconciliation(),
             first_recorded_day=first_day["day"],
+            recorded_since=first_day["recorded_since"],
         )
 
     def _require_complete_ledger(self) -> None:

@@ -180,7 +180,7 @@ def test_rises_are_found_in_noise() -> None:
 
 @pytest.mark.parametrize("weekday", range(7))
 def test_a_weekly_pattern_is_no_rise(weekday: int) -> None:
-    """In two whole weeks and a day, whichever weekday is last."""
+    """In two whole weeks and a day, for each weekday as the last day."""
     chance = random.Random(weekday)
     rises = [
         is_rising([draw_poisson(chance, WEEK[(weekday + day) % 7]) for day in range(15)])

@@ -249,6 +249,7 @@ def build_alert_sender(settings: Settings) -> "Sender":
         deaths.get_secret_value() if deaths else None,
         secret.get_secret_value() if secret else None,
         build_redact_errors(settings),
+        settings.name,
     )
 
 
@@ -273,6 +274,7 @@ def build_alert_policy(settings: Settings) -> "AlertPolicy":
         settings.archive_retention_days,
         build_alert_sender(settings).routes,
         build_redact_errors(settings),
+        settings.zone,
     )
 
 

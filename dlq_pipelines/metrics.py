@@ -3,7 +3,8 @@
 Each scrape reads every figure from the database in one snapshot: a restart resets nothing, and
 several processes expose the same values. Counters are read from tables that are never purged, plus
 the deaths that are not classified yet. While the database cannot be read, the only sample is
-`dlq_up 0`, so that no false value is exposed.
+`dlq_up 0`, so that no false value is exposed. Every sample has the label `outbox`, which keeps the
+outboxes of a Prometheus server apart.
 """
 
 from collections import Counter, defaultdict
@@ -88,13 +89,23 @@ class DeadLetterCollector(Collector):
 
     Args:
         read: returns a snapshot. May raise the errors of a database that is not available.
+        outbox: value of the label `outbox`, which is `Settings.label`.
     """
 
-    def __init__(self, read: Callable[[], MetricsSnapshot]) -> None:
+    def __init__(self, read: Callable[[], MetricsSnapshot], *, outbox: str) -> None:
         self._read = read
+        self._outbox = outbox
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all metrics, or `dlq_up 0` alone."""
+        """Yield all metrics, or `dlq_up 0` alone, with the label of the outbox."""
+        for metric in self._collect():
+            metric.samples = [
+                sample._replace(labels={"outbox": self._outbox, **sample.labels})
+                for sample in metric.samples
+            ]
+            yield metric
+
+    def _collect(self) -> Iterator[Metric]:
         try:
             snapshot = self._read()
         except (psycopg.Error, DlqError, OSError):
@@ -396,5 +407,5 @@ def _build_channel_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
 
 
 def _build_gauge(name: str, text: str, value: float | None) -> Metric:
-    """Return a gauge without labels. None: it has no sample."""
+    """Return a gauge without labels of its own. None: it has no sample."""
     return GaugeMetricFamily(name, text, value=value)

@@ -259,8 +259,9 @@ class Settings(BaseSettings):
     alert_urls: SecretStr | None = Field(
         default=None,
         description="Channels of alerts, separated by white space: Apprise addresses, or "
-        "http(s):// for the signed webhook, each as [severity:][event_type=pattern:]scheme://... "
-        "Unset: alerts are only listed.",
+        "http(s):// for the signed webhook, each as "
+        "[severity:][event_type=pattern:][owner=pattern:]scheme://... `owner=` matches the owner "
+        "of the cause. Unset: alerts are only listed.",
     )
     webhook_secret: SecretStr | None = Field(
         default=None,

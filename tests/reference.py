@@ -95,8 +95,8 @@ def render_metrics(connection: Connection) -> str:
     read = partial(read_metrics_snapshot, connection, max_retries=3, archive_retention_days=365)
     lines = [
         f"| `{metric.name}{'_total' if metric.type == 'counter' else ''}` | {metric.type} "
-        f"| {', '.join(getattr(metric, '_labelnames', ()))} | {metric.documentation} |"
-        for metric in DeadLetterCollector(read).collect()
+        f"| {', '.join(('outbox', *getattr(metric, '_labelnames', ())))} | {metric.documentation} |"
+        for metric in DeadLetterCollector(read, outbox="outbox").collect()
     ]
     return "\n".join(["| name | type | labels | meaning |", "| --- | --- | --- | --- |", *lines])
 

@@ -121,7 +121,8 @@ def _measure_frequent_queries(connection: Connection, database: Database) -> dic
     registry = CollectorRegistry()
     registry.register(
         DeadLetterCollector(
-            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)
+            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365),
+            outbox="orders",
         )
     )
     by_type = (StatsDimension.EVENT_TYPE, StatsDimension.AGGREGATE_TYPE)

@@ -16,9 +16,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dlq_pipelines.errors import DatabaseUnavailableError
-from dlq_pipelines.installation import prepare_dagster
+from dlq_pipelines.installation import build_alert_policy, build_alert_sender, prepare_dagster
 from dlq_pipelines.postgres.connect import Connection, Database
-from dlq_pipelines.settings import Settings
+from dlq_pipelines.settings import Settings, build_settings
 from tests.databases import with_dagster
 from tests.rows import one
 
@@ -181,3 +181,18 @@ def _role(connection: Connection, right: str, password: str) -> Iterator[str]:
 def _drop_dagster(connection: Connection) -> None:
     """Drop the database, so that its owner can be dropped."""
     connection.execute(f"drop database {connection.info.dbname}_dagster with (force)".encode())
+
+
+def test_alerts_have_the_name_and_the_days_of_their_outbox() -> None:
+    """And the owners of its routes."""
+    settings = build_settings(
+        {
+            "name": "orders",
+            "timezone": "Europe/Berlin",
+            "alert_urls": "warning:owner=payments:json://localhost",
+        }
+    )
+    sender, policy = build_alert_sender(settings), build_alert_policy(settings)
+    assert (sender.outbox, policy.zone) == ("orders", settings.zone)
+    assert [route.owners for route in policy.routes] == ["payments"]
+    assert build_alert_sender(build_settings({})).outbox is None

@@ -286,7 +286,7 @@ def test_settings_of_values_read_no_variable(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"databse_url": "x"}, "'databse_url' is no setting: did you mean 'database_url'?"),
+        ({"database_ur": "x"}, "'database_ur' is no setting: did you mean 'database_url'?"),
         ({"canary": 0}, "canary: 0 is not a whole number from 1 to 5,000."),
         ({"schema": "x" * 64}, "schema: .* is longer than the 63 bytes of an identifier"),
     ],

@@ -5,9 +5,9 @@ a row for each notice and channel. A crash therefore never loses a notice and ne
 decision. `delivery.py` sends the notices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 
 from dlq_pipelines.alerts.figures import read_alert_figures
@@ -47,6 +47,7 @@ class Alert:
         missing_since: since when the rule no longer finds it, while it still counts as firing.
         notified_at: time of the last notice of this episode; None: none was sent.
         silenced_until: no notices are sent before this time.
+        owner: the owner of its cause.
     """
 
     key: str
@@ -60,6 +61,7 @@ class Alert:
     notified_at: datetime | None = None
     resolved_at: datetime | None = None
     silenced_until: datetime | None = None
+    owner: str | None = None
 
     @property
     def cursor(self) -> str:
@@ -94,6 +96,7 @@ class AlertPolicy:
         archive_retention_days: days that archived events are kept; 0: without limit.
         routes: which channel receives which notices.
         redact: hides parts of the titles and details of causes.
+        zone: the time zone of days.
     """
 
     thresholds: Thresholds = Thresholds()  # noqa: RUF009 - frozen
@@ -102,6 +105,7 @@ class AlertPolicy:
     archive_retention_days: int = 365
     routes: tuple[Route, ...] = ()
     redact: RedactTexts = list
+    zone: tzinfo = UTC
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,13 @@ class AlertTransition:
         alert: its new state.
         notice: the kind of notice to send; None: no notice.
         addition: text that the notice appends to the detail of the alert.
+        new_owner: whether only the channels of the new owner receive the notice.
     """
 
     alert: Alert
     notice: NoticeKind | None
     addition: str = ""
+    new_owner: bool = False
 
 
 def decide_transition(
@@ -126,8 +132,9 @@ def decide_transition(
 
     An alert sends one notice when it fires or becomes more severe, a reminder after each cool-down
     while it lasts, and a notice when it resolves if an earlier one was sent, so that an incident
-    that was opened is closed. A silence holds back all but the last. An alert that resolves and
-    fires again within ten minutes is one episode.
+    that was opened is closed. A new owner of its cause is notified once. A silence holds back all
+    but the notice of the resolution. An alert that resolves and fires again within ten minutes is
+    one episode.
     """
     if finding is None:
         return (
@@ -151,6 +158,8 @@ def decide_transition(
         notice = NoticeKind.FIRED
     elif now - found.notified_at >= (finding.again or cooldown):
         notice = NoticeKind.REPEATED
+    elif finding.owner is not None and finding.owner != found.owner:
+        return AlertTransition(_update_text(found, finding), NoticeKind.FIRED, new_owner=True)
     else:
         return None if found == alert else AlertTransition(found, None)
     return AlertTransition(replace(_update_text(found, finding), notified_at=now), notice)
@@ -178,6 +187,7 @@ def _update_text(alert: Alert, finding: Finding) -> Alert:
         alert,
         severity=highest if notified else finding.severity,
         event_type=alert.event_type if notified else finding.event_type,
+        owner=finding.owner or alert.owner,
         summary=finding.summary,
         detail=finding.detail,
     )
@@ -193,12 +203,20 @@ def list_transitions(
         now: the present time.
         policy: the settings of the installation.
     """
+    return _compare_findings(connection, now=now, policy=policy)[0]
+
+
+def _compare_findings(
+    connection: Connection, *, now: datetime, policy: AlertPolicy
+) -> tuple[list[AlertTransition], dict[str, Finding]]:
+    """Return the alerts that change now, and all findings by their keys."""
     figures = read_alert_figures(
         connection,
         now=now,
         thresholds=policy.thresholds,
         max_retries=policy.max_retries,
         archive_retention_days=policy.archive_retention_days,
+        zone=policy.zone,
         redact=policy.redact,
     )
     found = {finding.key: finding for finding in evaluate_rules(figures, policy.thresholds)}
@@ -222,7 +240,7 @@ def list_transitions(
             transitions.append(
                 over and replace(over, addition=figures.explain_resolution(alert.rule, key))
             )
-    return [transition for transition in transitions if transition is not None]
+    return [transition for transition in transitions if transition is not None], found
 
 
 def evaluate_alerts(
@@ -241,15 +259,33 @@ def evaluate_alerts(
     with connection.transaction():
         if not connection.fetch_one("alert.try_lock")["locked"]:
             return None
-        transitions = list_transitions(connection, now=now, policy=policy)
+        transitions, found = _compare_findings(connection, now=now, policy=policy)
         for transition in transitions:
             connection.run("alert.put", **asdict(transition.alert))
             if transition.notice is not None:
                 _queue_notice(
                     connection, transition, transition.notice, now=now, routes=policy.routes
                 )
+        _update_unsent_notices(connection, found, now=now)
         connection.run("alert.delete_old", before=now - _RETENTION, now=now)
         return transitions
+
+
+def _update_unsent_notices(
+    connection: Connection, found: Mapping[str, Finding], *, now: datetime
+) -> None:
+    """Keep what a failing channel has not received true: new figures, and no alert that ended."""
+    connection.run("alert.give_up_ended", now=now)
+    for notice in connection.run("alert.unsent_notices").fetchall():
+        finding = found.get(notice["key"])
+        text = (notice["summary"], notice["detail"])
+        if finding is not None and text != (finding.summary, finding.detail):
+            connection.run(
+                "alert.update_notice",
+                id=notice["id"],
+                summary=finding.summary,
+                detail=f"{finding.detail} As of {now:%Y-%m-%d %H:%M} UTC.",
+            )
 
 
 def _queue_notice(
@@ -261,7 +297,18 @@ def _queue_notice(
     routes: Sequence[Route],
 ) -> None:
     alert, detail = transition.alert, transition.alert.detail
+    channels = select_channels(routes, alert.severity, alert.event_type, alert.owner)
+    notified: list[str] = []
+    if transition.new_owner or kind is NoticeKind.RESOLVED:
+        notified = connection.fetch_one(
+            "alert.notified_channels", key=alert.key, fired_at=alert.fired_at
+        )["ids"]
+    if transition.new_owner:
+        channels = sorted(set(channels) - set(notified))
+        if not channels:
+            return
     if kind is NoticeKind.RESOLVED:
+        channels = sorted({*channels, *notified})
         end = alert.missing_since or now
         detail = f"It lasted from {alert.fired_at:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC."
     connection.run(
@@ -270,10 +317,11 @@ def _queue_notice(
         kind=kind,
         severity=alert.severity,
         event_type=alert.event_type,
+        owner=alert.owner,
         summary=alert.summary,
         detail=detail + transition.addition,
         now=now,
-        channels=select_channels(routes, alert.severity, alert.event_type),
+        channels=channels,
     )
 
 
@@ -302,6 +350,7 @@ def queue_digest(
         kind=NoticeKind.DIGEST,
         severity=Severity.INFO,
         event_type=None,
+        owner=None,
         summary=summary,
         detail=detail,
         now=now,

@@ -45,12 +45,17 @@ _BATCHES_PER_RUN = 25
 
 @dataclass(frozen=True)
 class Sender:
-    """The channels, the secret that signs webhooks, and what hides parts of details of deaths."""
+    """The channels, the secret that signs webhooks, and what hides parts of details of deaths.
+
+    Attributes:
+        outbox: the name of the outbox, which messages carry; None: it has no name.
+    """
 
     routes: tuple[Route, ...] = ()
     deaths_url: str | None = field(default=None, repr=False)
     secret: str | None = field(default=None, repr=False)
     redact: RedactTexts = list
+    outbox: str | None = None
 
     @property
     def urls(self) -> dict[str, str]:
@@ -67,9 +72,11 @@ class Sender:
     ) -> str | None:
         """Send one message; return the reason of a failure, None for success."""
         if is_webhook(url):
-            events = [build_alert_event(notice, source=source) for notice in notices]
+            events = [
+                build_alert_event(notice, source=source, outbox=self.outbox) for notice in notices
+            ]
             return send_webhook(url, self.secret or "", events, now=now)
-        return send_with_apprise(url, notices, source=source)
+        return send_with_apprise(url, notices, source=source, outbox=self.outbox)
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,9 @@ def deliver_messages(
     for channel in leased:
         most = _PAGES_PER_RUN if is_paging_channel(urls[channel]) else _NOTICES_PER_MESSAGE
         opened[channel] = _read_open_notices(connection, channel, most)
+        if not opened[channel]:  # they have ended since
+            connection.run("alert.channel_worked", id=channel, messages=0, now=now)
+            continue
         jobs[channel] = partial(
             sender.send,
             urls[channel],
@@ -179,7 +189,9 @@ def _readdress_orphans(connection: Connection, sender: Sender, *, now: datetime)
     """
     with connection.transaction():
         for row in _list_orphans(connection, sender):
-            channels = select_channels(sender.routes, Severity(row["severity"]), row["event_type"])
+            channels = select_channels(
+                sender.routes, Severity(row["severity"]), row["event_type"], row["owner"]
+            )
             gone, notice = row["channel"], row["notice_id"]
             connection.run(
                 "alert.readdress", notice=notice, channel=gone, channels=channels, now=now
@@ -230,9 +242,7 @@ def send_death_events(
         if not rows:
             break
         events = [
-            _build_death_event(row, source, sender.redact)
-            for row in rows
-            if row["event_id"] is not None
+            _build_death_event(row, source, sender) for row in rows if row["event_id"] is not None
         ]
         send = partial(send_webhook, url, sender.secret or "", events, now=now)
         error = send_in_parallel({channel: send}, seconds=seconds)[channel] if events else None
@@ -246,12 +256,12 @@ def send_death_events(
     return sent, error
 
 
-def _build_death_event(row: DictRow, source: str, redact: RedactTexts) -> dict[str, Any]:
+def _build_death_event(row: DictRow, source: str, sender: Sender) -> dict[str, Any]:
     """Return a death as a CloudEvent, without error and payload: the receiver has no need of them.
 
     The detail is a part of the error.
     """
-    detail = row["detail"] and redact([row["detail"]])[0]
+    detail = row["detail"] and sender.redact([row["detail"]])[0]
     names = (
         "event_id",
         "event_type",
@@ -268,7 +278,7 @@ def _build_death_event(row: DictRow, source: str, redact: RedactTexts) -> dict[s
         source=source,
         subject=str(row["event_id"]),
         at=row["died_at"],
-        data={name: row[name] for name in names} | {"detail": detail},
+        data={"outbox": sender.outbox} | {name: row[name] for name in names} | {"detail": detail},
     )
 
 

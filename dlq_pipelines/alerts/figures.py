@@ -7,9 +7,12 @@ computing them again takes too long.
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow
@@ -18,15 +21,20 @@ from dlq_pipelines.alerts.rules import (
     BASELINE_WINDOW,
     DEATHS_LOOKBACK,
     LOOKBACK,
+    OTHER_TYPES,
     SPIKE_WINDOW,
     AlertCause,
     AlertFigures,
+    EscalatingCause,
     FailedCheck,
     FailedJob,
     HaltedFix,
     Severity,
     Thresholds,
 )
+from dlq_pipelines.causes.counts import LABELS
+from dlq_pipelines.causes.escalation import DAYS_COMPARED, MIN_DEATHS, is_escalating
+from dlq_pipelines.day import compute_midnight
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.text import RedactTexts
 
@@ -48,6 +56,7 @@ def read_alert_figures(
     thresholds: Thresholds,
     max_retries: int,
     archive_retention_days: int,
+    zone: tzinfo = UTC,
     redact: RedactTexts = list,
 ) -> AlertFigures:
     """Read all figures, each statement within three seconds.
@@ -60,6 +69,7 @@ def read_alert_figures(
         thresholds: the bounds of the rules, which limit what is counted.
         max_retries: number of retries after which an event is parked.
         archive_retention_days: days that archived events are kept; 0: without limit.
+        zone: the time zone of days.
         redact: hides parts of the titles and details of causes, which come from errors.
     """
     connection.run("session.set_statement_timeout", timeout=_STATEMENT_TIMEOUT)
@@ -67,11 +77,15 @@ def read_alert_figures(
     reader = _FigureReader(connection)
     counts = _count_events(reader, muted, now, thresholds, max_retries, archive_retention_days)
     figures = _read_lists(reader, counts, muted)
+    escalating = _read_escalating(reader, muted, now, zone)
     return replace(
         figures,
         new_causes=_redact_causes(figures.new_causes, redact),
         new_details=_redact_causes(figures.new_details, redact),
         regressed=_redact_causes(figures.regressed, redact),
+        escalating=tuple(
+            replace(found, cause=_redact_causes([found.cause], redact)[0]) for found in escalating
+        ),
         muted=frozenset(muted),
         timed_out=frozenset(reader.timed_out),
         cut=frozenset(reader.cut),
@@ -90,16 +104,7 @@ def _count_events(
     # If nothing is muted, the first rows are the answer.
     look, first = (max(_MUTED_LOOKBACK, most), _MUTED_LOOKBACK) if muted else (most, 1)
     oldest = reader.read_rows("oldest", "alert.oldest", muted=muted, look=first)
-    deaths = reader.read_rows(
-        "deaths",
-        "alert.window",
-        since=now - SPIKE_WINDOW,
-        muted=muted,
-        most=DEATHS_LOOKBACK,
-        look=_MUTED_LOOKBACK,
-    )
-    window = {row["event_type"]: row["deaths"] for row in deaths}
-    many = [event_type for event_type, count in window.items() if count >= thresholds.min_deaths]
+    deaths = _read_deaths(reader, muted, now, thresholds)
     purged = None
     if archive_retention_days:
         purged = now - timedelta(days=archive_retention_days) + _PURGE_AHEAD
@@ -107,8 +112,7 @@ def _count_events(
         now=now,
         backlog=reader.sum_events("backlog", "alert.backlog", muted=muted, most=most, look=look),
         oldest=oldest[0]["died_at"] if oldest else None,
-        window=window,
-        baseline=_read_baseline(reader, many, now),
+        **deaths,
         parked=reader.sum_events("parked", "alert.parked", max_retries=max_retries, muted=muted),
         purged_soon=reader.sum_events(
             "purge_ahead", "alert.purged_soon", before=purged, look=LOOKBACK
@@ -188,6 +192,30 @@ class _FigureReader:
         return sum(row["events"] for row in self.read_rows(rule, statement, **values))
 
 
+def _read_escalating(
+    reader: _FigureReader, muted: Sequence[str], now: datetime, zone: tzinfo
+) -> list[EscalatingCause]:
+    """Read the causes that escalate on the day that ended last."""
+    day = now.astimezone(zone).date() - timedelta(days=1)
+    rows = reader.read_list(
+        "escalating",
+        "alert.escalating",
+        day=day,
+        first=day - timedelta(days=DAYS_COMPARED),
+        start=compute_midnight(day, zone),
+        least=MIN_DEATHS,
+        muted=muted,
+        limit=_MAX_LISTED,
+    )
+    found: list[EscalatingCause] = []
+    for row in rows:
+        age = (day - row["since"].astimezone(zone).date()).days
+        days = row.pop("days")[-1 - min(age, DAYS_COMPARED) :]
+        if is_escalating(days[-1], days[:-1]):
+            found.append(EscalatingCause(AlertCause(**row), day, days))
+    return found
+
+
 def _build_causes(rows: Iterable[DictRow]) -> tuple[AlertCause, ...]:
     return tuple(AlertCause(**row) for row in rows)
 
@@ -212,22 +240,67 @@ def _build_failed_jobs(rows: Iterable[DictRow]) -> tuple[FailedJob, ...]:
     return tuple(FailedJob(**row | {"days": tuple(row["days"])}) for row in rows)
 
 
+def _read_deaths(
+    reader: _FigureReader, muted: Sequence[str], now: datetime, thresholds: Thresholds
+) -> dict[str, Any]:
+    """Read the deaths of the last hour and those of each hour before."""
+    found = reader.read_rows("deaths", "alert.recording")
+    if not found:
+        return {}
+    recording = found[0]
+    rows = reader.read_rows(
+        "deaths",
+        "alert.window",
+        since=max(now - SPIKE_WINDOW, recording["counted_since"]),
+        muted=muted,
+        most=DEATHS_LOOKBACK,
+        look=_MUTED_LOOKBACK,
+        least=thresholds.min_deaths,
+        labels=LABELS,
+    )
+    window: Counter[str] = Counter()
+    unlabelled: set[str] = set()
+    for row in rows:
+        window[row["event_type"]] += row["deaths"]
+        if not row["has_label"] and row["event_type"] != OTHER_TYPES:
+            unlabelled.add(row["event_type"])
+            window[OTHER_TYPES] += row["deaths"]
+    many = [name for name, deaths in window.items() if deaths >= thresholds.min_deaths]
+    baseline = _read_baseline(reader, many, unlabelled, now, recording["began"])
+    if "deaths" in reader.timed_out:
+        return {}  # without its baseline every hour would be unusual
+    return {
+        "window": dict(window),
+        "unlabelled": frozenset(unlabelled),
+        "began": recording["began"],
+        "baseline": baseline,
+    }
+
+
 def _read_baseline(
-    reader: _FigureReader, event_types: Sequence[str], now: datetime
+    reader: _FigureReader,
+    event_types: Sequence[str],
+    unlabelled: AbstractSet[str],
+    now: datetime,
+    began: datetime,
 ) -> dict[str, list[int]]:
-    """Read deaths per hour of the two weeks before the window, since recording began."""
+    """Read deaths per hour of the two weeks before the window, since recording began.
+
+    Hours without deaths count as 0. A type without a label is compared with all such types.
+    """
     if not event_types:
         return {}
-    began = next((row["began"] for row in reader.read_rows("deaths", "alert.hours_began")), None)
     until = (now - SPIKE_WINDOW).replace(minute=0, second=0, microsecond=0)
-    since = max(until - BASELINE_WINDOW, began or until)
+    since = max(until - BASELINE_WINDOW, began.replace(minute=0, second=0, microsecond=0))
     hours = max(round((until - since) / timedelta(hours=1)), 0)
+    labels = {name: OTHER_TYPES if name in unlabelled else name for name in event_types}
     rows = reader.read_rows(
-        "deaths", "alert.usual", since=since, until=until, event_types=list(event_types)
+        "deaths", "alert.usual", since=since, until=until, event_types=sorted(set(labels.values()))
     )
     known = {row["event_type"]: row["hours"] for row in rows}
     return {
-        name: known.get(name, []) + [0] * (hours - len(known.get(name, []))) for name in event_types
+        name: known.get(label, []) + [0] * (hours - len(known.get(label, [])))
+        for name, label in labels.items()
     }
 
 

@@ -51,6 +51,7 @@ class Notice:
     summary: str
     detail: str
     at: datetime
+    owner: str | None = None
 
 
 def neutralize_text(text: str) -> str:
@@ -64,11 +65,15 @@ def neutralize_text(text: str) -> str:
     )
 
 
-def format_title(notices: Sequence[Notice]) -> str:
-    """Return the subject: the notice itself, or the number of notices by severity."""
+def format_title(notices: Sequence[Notice], *, outbox: str | None = None) -> str:
+    """Return the subject: the notice itself, or the number of notices by severity.
+
+    It begins with the name of the outbox, if it has one.
+    """
     if len(notices) == 1:
         (only,) = notices
-        return neutralize_text(sanitize_line(f"{_format_kind(only)}: {only.summary}", 200))
+        name = f"{outbox}: " if outbox else ""
+        return neutralize_text(sanitize_line(f"{name}{_format_kind(only)}: {only.summary}", 200))
     firing = [notice for notice in notices if notice.kind in {"fired", "repeated"}]
     counts = [
         (severity, sum(one.severity is severity for one in firing))
@@ -77,7 +82,7 @@ def format_title(notices: Sequence[Notice]) -> str:
     said = [f"{count} {severity}" for severity, count in counts if count]
     over = sum(notice.kind == "resolved" for notice in notices)
     return ", ".join(
-        ["dlq: " + ", ".join(said or [f"{len(notices)} notices"])]
+        [f"{outbox or 'dlq'}: " + ", ".join(said or [f"{len(notices)} notices"])]
         + [f"{over} resolved"] * bool(over)
     )
 
@@ -108,11 +113,10 @@ def _format_kind(notice: Notice) -> str:
             return notice.severity.upper()
 
 
-def build_alert_event(notice: Notice, *, source: str) -> dict[str, Any]:
+def build_alert_event(notice: Notice, *, source: str, outbox: str | None = None) -> dict[str, Any]:
     """Return a notice as a CloudEvent 1.0, with the same source and id each time it is sent."""
-    said = {
-        name: getattr(notice, name) for name in ("key", "kind", "event_type", "summary", "detail")
-    }
+    names = ("key", "kind", "event_type", "owner", "summary", "detail")
+    said = {"outbox": outbox} | {name: getattr(notice, name) for name in names}
     return build_cloud_event(
         f"notice/{notice.id}",
         f"dlq.alert.{notice.kind}",
@@ -144,7 +148,9 @@ def is_paging_channel(url: str) -> bool:
     return url.lower().startswith("pagerduty://")
 
 
-def send_with_apprise(url: str, notices: Sequence[Notice], *, source: str) -> str | None:
+def send_with_apprise(
+    url: str, notices: Sequence[Notice], *, source: str, outbox: str | None = None
+) -> str | None:
     """Send notices to a URL that Apprise supports; return the reason of a failure, None for
     success.
 
@@ -165,16 +171,16 @@ def send_with_apprise(url: str, notices: Sequence[Notice], *, source: str) -> st
     channel = apprise.Apprise()
     channel.add(plugin)
     if not isinstance(plugin, NotifyPagerDuty):
-        return None if _notify(channel, notices) else _NOT_ACCEPTED
+        return None if _notify(channel, notices, outbox) else _NOT_ACCEPTED
     plugin.action, plugin.request_rate_per_sec = PagerDutyAction.MAP, _PAUSE_BETWEEN_PAGES
     for notice in notices:
         plugin.dedup = sha256(f"{source} {notice.key}".encode()).hexdigest()
-        if not _notify(channel, [notice]):
+        if not _notify(channel, [notice], outbox):
             return _NOT_ACCEPTED
     return None
 
 
-def _notify(channel: "Apprise", notices: Sequence[Notice]) -> bool:
+def _notify(channel: "Apprise", notices: Sequence[Notice], outbox: str | None) -> bool:
     """Send one message.
 
     Apprise calls a resolution or a digest a success, which closes an incident in PagerDuty.
@@ -189,7 +195,7 @@ def _notify(channel: "Apprise", notices: Sequence[Notice]) -> bool:
         Severity.INFO: apprise.NotifyType.INFO,
     }
     accepted = channel.notify(
-        title=format_title(notices),
+        title=format_title(notices, outbox=outbox),
         body=format_body(notices),
         notify_type=types[worst] if worst else apprise.NotifyType.SUCCESS,
         body_format=apprise.NotifyFormat.TEXT,

@@ -6,12 +6,13 @@ often. The figures exclude muted causes.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from math import sqrt
 from statistics import median
 
 from dlq_pipelines.alerts.checks import CHECK_DESCRIPTIONS, CHECKS_WITH_OWN_RULE
+from dlq_pipelines.causes.escalation import compute_escalation_limit, is_above_limit
 from dlq_pipelines.text import sanitize_line
 
 # Most rows that a figure counts. A figure that reaches it is a lower bound.
@@ -20,16 +21,19 @@ LOOKBACK = 100_000
 DEATHS_LOOKBACK = 20_000
 SPIKE_WINDOW = timedelta(hours=1)
 BASELINE_WINDOW = timedelta(days=14)
-# Fewer hours than a day are no baseline: the nights are missing.
-_MIN_BASELINE_HOURS = 24
+# The label of all event types without a label of their own.
+OTHER_TYPES = "other"
 _MAX_Z_SCORE, _SIGMA_OF_MAD = 3.5, 1.4826
 NEVER = timedelta.max
 # Rules that count events and exclude muted causes.
 _COUNTING_RULES = {"backlog", "oldest", "deaths", "parked"}
+_CAUSE_RULES = {"new_cause", "new_detail", "regressed", "escalating"}
 # Rules whose findings end with time, and what the end does not mean.
 _EXPIRING_RULES = {
     "new_cause": " The cause is no longer new. That does not mean that it is resolved.",
     "new_detail": " The details are no longer new. That does not mean that they are resolved.",
+    "escalating": " The cause did not escalate on the last day. That does not mean that it is "
+    "resolved.",
     "halted": " The halt is some days old, or a later fix was flagged. "
     "That does not mean that the cause is resolved.",
 }
@@ -79,6 +83,7 @@ class AlertCause:
     Attributes:
         since: since when; of what regressed, the time of its fix.
         event_type: the event type that died last.
+        owner: who resolves it.
         details: the first of its details that are news.
         details_found: the number of these details.
     """
@@ -87,18 +92,35 @@ class AlertCause:
     title: str
     since: datetime
     event_type: str | None
+    owner: str | None = None
     details: Sequence[str] = ()
     details_found: int = 0
 
 
 @dataclass(frozen=True)
+class EscalatingCause:
+    """A cause that escalates on the day that ended last.
+
+    Attributes:
+        cause: the cause, since its first death.
+        day: the day.
+        days: its deaths on each day since then or of two weeks before, the day last.
+    """
+
+    cause: AlertCause
+    day: date
+    days: Sequence[int]
+
+
+@dataclass(frozen=True)
 class HaltedFix:
-    """A fix that was halted."""
+    """A fix that was halted, with the owner of its cause."""
 
     id: int
     note: str
     verdict: str
     event_type: str | None
+    owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +162,10 @@ class AlertFigures:
         oldest: time of the oldest death among them.
         window: deaths of the last hour by event type, of at most `DEATHS_LOOKBACK` deaths.
         baseline: deaths of each hour of the two weeks before, by event type, including hours
-            without deaths.
+            without deaths. Hours before the installation do not count.
+        unlabelled: event types in `window` that `other` includes, because 50 types have a label;
+            their baseline is that of `other`.
+        began: since when deaths are recorded.
         parked: number of parked events.
         purged_soon: number of archived events that the purge deletes within seven days, at most
             `LOOKBACK`.
@@ -154,9 +179,12 @@ class AlertFigures:
     oldest: datetime | None = None
     window: Mapping[str, int] = field(default_factory=dict)
     baseline: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    unlabelled: frozenset[str] = frozenset()
+    began: datetime | None = None
     new_causes: Sequence[AlertCause] = ()
     new_details: Sequence[AlertCause] = ()
     regressed: Sequence[AlertCause] = ()
+    escalating: Sequence[EscalatingCause] = ()
     halted: Sequence[HaltedFix] = ()
     parked: int = 0
     purged_soon: int = 0
@@ -172,7 +200,7 @@ class AlertFigures:
 
     def explain_resolution(self, rule: str, key: str) -> str:
         """Return what the end of a finding does not mean; empty if it means a resolution."""
-        if rule in {"new_cause", "new_detail", "regressed"} and key.partition(":")[2] in self.muted:
+        if rule in _CAUSE_RULES and key.partition(":")[2] in self.muted:
             return " The cause was muted, not resolved."
         if rule in _EXPIRING_RULES:
             return _EXPIRING_RULES[rule]
@@ -225,7 +253,7 @@ ALERT_RULES = {
     "deaths": AlertRule(
         "deaths:EVENT_TYPE",
         "at least `DLQ_ALERT_MIN_DEATHS` events of a type died within an hour, unusually many "
-        "compared with the hours of the previous two weeks",
+        "compared with the hours of the previous two weeks, since the installation",
         (Severity.CRITICAL,),
         "the deaths of the last hour are usual again",
         "its own",
@@ -252,6 +280,15 @@ ALERT_RULES = {
         (Severity.WARNING,),
         "a fix of the cause or of each detail is flagged, or the cause is muted or merged",
         "of its last death",
+    ),
+    "escalating": AlertRule(
+        "escalating:CAUSE",
+        "a cause escalates on the day that ended last, as in its report: far more deaths than "
+        "usual, or a steady rise",
+        (Severity.WARNING,),
+        "the cause does not escalate on a later day, a fix is flagged, or the cause is muted",
+        "of its last death",
+        timedelta(days=1),
     ),
     "halted": AlertRule(
         "halted:FIX",
@@ -292,6 +329,7 @@ class Finding:
         summary: the condition in one line that any channel can show.
         detail: further facts and the next step, in one line.
         event_type: the event type that routes it; None: it concerns no single type.
+        owner: the owner of its cause, who routes it; None: nobody owns one.
         again: time until a reminder; None: the cool-down of the installation.
     """
 
@@ -302,10 +340,13 @@ class Finding:
     detail: str
     event_type: str | None = None
     again: timedelta | None = None
+    owner: str | None = None
 
 
 def compute_spike_threshold(hours: Sequence[int]) -> float:
     """Return the number of deaths above which an hour is a spike, given the hours before it.
+
+    0 without an hour before: the minimum number of deaths decides.
 
     The threshold is the median plus 3.5 standard deviations: the modified z-score of Iglewicz and
     Hoaglin (How to Detect and Handle Outliers, 1993). The standard deviation is 1.4826 times the
@@ -313,6 +354,8 @@ def compute_spike_threshold(hours: Sequence[int]) -> float:
     median, the deviation of a Poisson count. If most hours have no deaths, both are 0 and the
     minimum number of deaths decides.
     """
+    if not hours:
+        return 0.0
     center = median(hours)
     deviation = _SIGMA_OF_MAD * median(abs(hour - center) for hour in hours)
     return float(center + _MAX_Z_SCORE * max(deviation, sqrt(center)))
@@ -324,6 +367,7 @@ def evaluate_rules(figures: AlertFigures, thresholds: Thresholds) -> list[Findin
         *_find_backlog(figures, thresholds),
         *_find_spikes(figures, thresholds),
         *_find_causes(figures),
+        *_find_escalating_causes(figures),
         *_find_fixes(figures),
         *_find_failures(figures),
     ]
@@ -338,9 +382,13 @@ def _build_finding(
     *,
     of: object = None,
     event_type: str | None = None,
+    owner: str | None = None,
 ) -> Finding:
     key = rule if of is None else f"{rule}:{of}"
-    return Finding(key, rule, severity, summary, detail, event_type, ALERT_RULES[rule].again)
+    again = ALERT_RULES[rule].again
+    if owner:
+        detail = f"Owner: {sanitize_line(owner, 200)}. {detail}"
+    return Finding(key, rule, severity, summary, detail, event_type, again, owner)
 
 
 def _find_backlog(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Finding]:
@@ -375,22 +423,45 @@ def _find_backlog(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Fin
 
 
 def _find_spikes(figures: AlertFigures, thresholds: Thresholds) -> Iterator[Finding]:
+    """Find types whose deaths are unusual. A type without a label that is one is not in `other`."""
+    others = figures.window.get(OTHER_TYPES, 0)
     for event_type, deaths in figures.window.items():
-        hours = figures.baseline.get(event_type, ())
-        if deaths < thresholds.min_deaths or len(hours) < _MIN_BASELINE_HOURS:
+        if event_type == OTHER_TYPES:
             continue
-        threshold = compute_spike_threshold(hours)
-        if deaths > threshold:
-            shown = sanitize_line(event_type, 100)
-            yield _build_finding(
-                "deaths",
-                Severity.CRITICAL,
-                f"{_format_figure(deaths, DEATHS_LOOKBACK)} events of {shown} died within an hour",
-                f"Up to {threshold:,.0f} are usual, by the {len(hours):,} hours before. "
-                "`dlq causes list` shows why they died.",
-                of=shown,
-                event_type=event_type,
-            )
+        if _is_spike(figures, event_type, deaths, thresholds):
+            others -= deaths * (event_type in figures.unlabelled)
+            yield _build_spike(figures, event_type, deaths)
+    if _is_spike(figures, OTHER_TYPES, others, thresholds):
+        yield _build_spike(figures, OTHER_TYPES, others)
+
+
+def _is_spike(figures: AlertFigures, event_type: str, deaths: int, thresholds: Thresholds) -> bool:
+    limit = compute_spike_threshold(figures.baseline.get(event_type, ()))
+    return deaths >= thresholds.min_deaths and deaths > limit
+
+
+def _build_spike(figures: AlertFigures, event_type: str, deaths: int) -> Finding:
+    shown = sanitize_line(event_type, 100)
+    return _build_finding(
+        "deaths",
+        Severity.CRITICAL,
+        f"{_format_figure(deaths, DEATHS_LOOKBACK)} events{f' of {shown}' if shown else ''} died "
+        "within an hour",
+        f"{_describe_usual(figures, event_type)} `dlq causes list` shows why they died.",
+        of=shown,
+        event_type=event_type,
+    )
+
+
+def _describe_usual(figures: AlertFigures, event_type: str) -> str:
+    hours = figures.baseline.get(event_type, ())
+    limit = compute_spike_threshold(hours)
+    if hours and limit:
+        return f"Up to {limit:,.0f} are usual, by the {len(hours):,} hours before."
+    if hours:
+        return f"In most of the {len(hours):,} hours before none died."
+    since = f" since {figures.began:%Y-%m-%d %H:%M} UTC" if figures.began else ""
+    return f"Deaths are recorded{since} only, so no earlier hour shows what is usual."
 
 
 def _find_causes(figures: AlertFigures) -> Iterator[Finding]:
@@ -408,7 +479,28 @@ def _find_causes(figures: AlertFigures) -> Iterator[Finding]:
                 f"`dlq causes show {cause.id}` shows details.",
                 of=cause.id,
                 event_type=cause.event_type,
+                owner=cause.owner,
             )
+
+
+def _find_escalating_causes(figures: AlertFigures) -> Iterator[Finding]:
+    for found in figures.escalating:
+        cause, deaths, before = found.cause, found.days[-1], found.days[:-1]
+        if is_above_limit(deaths, before):
+            limit = compute_escalation_limit(before)
+            why = f"Up to {limit:,.0f} are usual, by the {len(before)} days before."
+        else:
+            why = f"They rise: {', '.join(f'{day:,}' for day in found.days)} by day."
+        yield _build_finding(
+            "escalating",
+            Severity.WARNING,
+            f"Escalating cause: {sanitize_line(cause.title, 200)}, {deaths:,} deaths on "
+            f"{found.day}",
+            f"{why} `dlq causes show {cause.id}` shows details.",
+            of=cause.id,
+            event_type=cause.event_type,
+            owner=cause.owner,
+        )
 
 
 def _list_details(cause: AlertCause) -> str:
@@ -428,6 +520,7 @@ def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:
             f"`dlq fixes show {fix.id}` compares the new errors with the old ones.",
             of=fix.id,
             event_type=fix.event_type,
+            owner=fix.owner,
         )
     if figures.parked:
         yield _build_finding(

@@ -36,6 +36,6 @@ def get_metrics(_: Reader, request: Request, settings: ApiSettings) -> Response:
         max_retries=settings.max_retries,
         archive_retention_days=settings.archive_retention_days,
     )
-    registry.register(DeadLetterCollector(read))
+    registry.register(DeadLetterCollector(read, outbox=settings.label))
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"Content-Type": content_type})

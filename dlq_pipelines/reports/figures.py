@@ -233,6 +233,7 @@ class CauseFigures:
             deaths of the day name.
         escalation_limit: deaths that the days before explain; None without such days.
         above_limit: whether the day had more deaths than that, whatever the state.
+        rising: whether deaths rose steadily until the day, whatever the state.
         share: of the deaths of the day, 0 to 1.
         aggregates: distinct aggregates with a death, which rank the causes: by deaths alone, one
             order that dies all day would precede a hundred orders that died once. An event without
@@ -255,6 +256,7 @@ class CauseFigures:
     template: str
     state: CauseState
     above_limit: bool
+    rising: bool
     escalation_limit: float | None
     deaths: int
     share: float
@@ -377,6 +379,8 @@ class ReportFigures:
         fixes_found: number of fixes that were open at the end of the day or ended on it.
         reconciliation: None if none ran before the end of the day.
         first_recorded_day: the first day with a classified death; None without one.
+        recorded_since: the day of the installation, or the first recorded day if it is earlier.
+            The means ignore days before it.
     """
 
     window: ReportWindow
@@ -392,16 +396,24 @@ class ReportFigures:
     fixes_found: int
     reconciliation: ReconciliationFigures | None
     first_recorded_day: date | None
+    recorded_since: date
+
+    @property
+    def recorded_days(self) -> int:
+        """How many of the 14 days before are recorded."""
+        return min(max((self.window.day - self.recorded_since).days, 0), DAYS_BEFORE)
 
     @property
     def mean(self) -> float:
-        """Mean deaths a day in the 14 days before; unrecorded days count as 0."""
-        return float(self.days[ALL].iloc[:-1].mean())
+        """Mean deaths a day in the recorded ones of the 14 days before; 0 without one."""
+        before = self.days[ALL].iloc[:-1].tail(self.recorded_days)
+        return float(before.mean()) if self.recorded_days else 0.0
 
     @property
-    def weekday_mean(self) -> float:
-        """Mean deaths on the same weekday of the two weeks before."""
-        return float(self.days[ALL].iloc[[0, 7]].mean())
+    def weekday_mean(self) -> float | None:
+        """Mean deaths on the same weekday of the two weeks before; None if it is not recorded."""
+        weeks = self.recorded_days // 7
+        return float(self.days[ALL].iloc[[7, 0][:weeks]].mean()) if weeks else None
 
     @property
     def change(self) -> float | None:

@@ -57,7 +57,9 @@ def _build_totals(figures: ReportFigures) -> dict[str, Any]:
         "causes": totals.causes,
         "classified_share": round(totals.classified, 6),
         "mean_of_14_days_before": round(figures.mean, 3),
-        "mean_of_same_weekday": round(figures.weekday_mean, 3),
+        "mean_of_same_weekday": (
+            None if figures.weekday_mean is None else round(figures.weekday_mean, 3)
+        ),
         "change": None if figures.change is None else round(figures.change, 6),
     }
 

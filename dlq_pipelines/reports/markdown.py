@@ -4,6 +4,7 @@ from dlq_pipelines.reports.figures import DAYS_BEFORE, CauseFigures, FixFigures,
 from dlq_pipelines.reports.wording import (
     format_aggregates,
     format_attempts,
+    format_days_before,
     format_details,
     format_percent,
     format_rounded,
@@ -72,9 +73,7 @@ def _render_totals(figures: ReportFigures) -> str:
     if backlog.oldest:
         oldest = f", the oldest for {format_duration(window.until - backlog.oldest)}"
     return _render_list(
-        f"{format_count(totals.deaths, 'death')}; mean of the {DAYS_BEFORE} days before"
-        f" {format_rounded(figures.mean)}, of the last two {format_weekday(window.day)}s"
-        f" {format_rounded(figures.weekday_mean)}",
+        f"{format_count(totals.deaths, 'death')}{_format_means(figures)}",
         f"{format_count(backlog.dead_at_end, 'dead event')} at the end of the day{oldest};"
         f" {backlog.added:,} added, {backlog.removed:,} removed",
         f"{backlog.retried:,} retried; {backlog.delivered:,} delivered,"
@@ -82,6 +81,19 @@ def _render_totals(figures: ReportFigures) -> str:
         f"{backlog.parked:,} parked",
         f"{format_percent(totals.classified)} of the deaths classified",
     )
+
+
+def _format_means(figures: ReportFigures) -> str:
+    """Return the means of the recorded days before; empty without such a day."""
+    if not figures.recorded_days:
+        return ""
+    means = f"; mean of the {format_days_before(figures)} {format_rounded(figures.mean)}"
+    if figures.weekday_mean is not None:
+        weekday = format_weekday(figures.window.day)
+        both = figures.recorded_days == DAYS_BEFORE
+        which = f"last two {weekday}s" if both else f"last {weekday}"
+        means += f", of the {which} {format_rounded(figures.weekday_mean)}"
+    return means
 
 
 def _render_fix(fix: FixFigures) -> str:

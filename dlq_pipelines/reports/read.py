@@ -11,6 +11,12 @@ from typing import Any
 import pandas as pd
 from psycopg.rows import DictRow
 
+from dlq_pipelines.causes.escalation import (
+    compute_escalation_limit,
+    is_above_limit,
+    is_escalating,
+    is_rising,
+)
 from dlq_pipelines.causes.title import build_title
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.postgres.connect import Connection
@@ -39,13 +45,7 @@ from dlq_pipelines.reports.figures import (
     group_deaths_by_type,
     select_detailed_causes,
 )
-from dlq_pipelines.reports.states import (
-    CauseHistory,
-    CauseState,
-    compute_escalation_limit,
-    decide_cause_state,
-    is_escalating,
-)
+from dlq_pipelines.reports.states import CauseHistory, CauseState, decide_cause_state
 from dlq_pipelines.reports.wording import format_cause_label, format_utc, summarize_error
 from dlq_pipelines.retries.fixes import build_fix
 from dlq_pipelines.text import sanitize_line, sanitize_text
@@ -97,6 +97,7 @@ class _CauseEntry:
     state: CauseState
     escalation_limit: float | None = None
     above_limit: bool = False
+    rising: bool = False
 
 
 class _FiguresReader:
@@ -121,7 +122,9 @@ class _FiguresReader:
             at=window.until,
             archive_before=min(window.until, window.until + _WEEK - retention),
         )
-        first_day = self._connection.fetch_one("report.first_recorded_day", day=window.day)
+        first_day = self._connection.fetch_one(
+            "report.first_recorded_day", day=window.day, zone=window.zone.key
+        )
         return ReportFigures(
             window=window,
             policy=self._policy,
@@ -136,6 +139,7 @@ class _FiguresReader:
             fixes_found=fix_rows[0]["found"] if fix_rows else 0,
             reconciliation=self._read_reconciliation(),
             first_recorded_day=first_day["day"],
+            recorded_since=first_day["recorded_since"],
         )
 
     def _require_complete_ledger(self) -> None:
@@ -278,15 +282,22 @@ class _FiguresReader:
         )
         age = (self._window.day - history.first_seen.astimezone(self._window.zone).date()).days
         before = trend[:-1][max(DAYS_BEFORE - age, 0) :] if age > 0 else []
-        above_limit = is_escalating(counts["deaths"], before)
         state = decide_cause_state(
             history,
             start=self._window.start,
             until=self._window.until,
-            escalating=above_limit,
+            escalating=is_escalating(counts["deaths"], before),
         )
-        limit = compute_escalation_limit(before) if before else None
-        return _CauseEntry(counts, catalogue, trend, history, state, limit, above_limit)
+        return _CauseEntry(
+            counts,
+            catalogue,
+            trend,
+            history,
+            state,
+            compute_escalation_limit(before) if before else None,
+            is_above_limit(counts["deaths"], before),
+            is_rising([*before, counts["deaths"]]),
+        )
 
     def _read_matrix(self, causes: list[CauseFigures], deaths: int) -> pd.DataFrame:
         ids = [cause.cause_id for cause in causes]
@@ -451,6 +462,7 @@ def _build_cause(
         template=template,
         state=entry.state,
         above_limit=entry.above_limit,
+        rising=entry.rising,
         escalation_limit=entry.escalation_limit,
         deaths=counts["deaths"],
         share=counts["deaths"] / deaths_of_day,

@@ -4,7 +4,7 @@ import re
 from datetime import date, datetime
 
 from dlq_pipelines.causes.parse import parse_error
-from dlq_pipelines.reports.figures import DAYS_BEFORE, CauseFigures, ReportFigures
+from dlq_pipelines.reports.figures import CauseFigures, ReportFigures
 from dlq_pipelines.reports.states import URGENT_STATES, CauseState
 from dlq_pipelines.text import format_count, format_duration, sanitize_line
 
@@ -35,11 +35,13 @@ def build_headline(figures: ReportFigures) -> str:
 
 def _describe_deaths(figures: ReportFigures) -> str:
     totals, day = figures.totals, figures.window.day.isoformat()
+    if not totals.deaths and not figures.recorded_days:
+        return f"No event died on {day}; no day before is recorded."
     if not totals.deaths and not figures.mean:
-        return f"No event died on {day} or in the {DAYS_BEFORE} days before."
+        return f"No event died on {day} or in the {format_days_before(figures)}."
     if not totals.deaths:
         mean = format_rounded(figures.mean)
-        return f"No event died on {day}; the mean of the {DAYS_BEFORE} days before is {mean}."
+        return f"No event died on {day}; the mean of the {format_days_before(figures)} is {mean}."
     times = f" {totals.deaths:,} times" if totals.deaths > totals.events else ""
     return (
         f"{format_count(totals.events, 'event')} died{times} on {day}, {_describe_change(figures)}."
@@ -48,15 +50,23 @@ def _describe_deaths(figures: ReportFigures) -> str:
 
 def _describe_change(figures: ReportFigures) -> str:
     """Compare the day with the mean, such as `40 % above the mean of the 14 days before (223)`."""
+    if not figures.recorded_days:
+        return "and no day before is recorded"
     if figures.change is None:
-        return f"none in the {DAYS_BEFORE} days before"
-    mean = f"the mean of the {DAYS_BEFORE} days before ({format_rounded(figures.mean)})"
+        return f"none in the {format_days_before(figures)}"
+    mean = f"the mean of the {format_days_before(figures)} ({format_rounded(figures.mean)})"
     percent = round(figures.change * 100)
     if figures.change >= _FACTOR_FROM:
         return f"{figures.change + 1:,.1f} times {mean}"
     if not percent:
         return f"equal to {mean}"
     return f"{abs(percent)} % {'above' if percent > 0 else 'below'} {mean}"
+
+
+def format_days_before(figures: ReportFigures) -> str:
+    """Return how many recorded days the day is compared with, such as `14 days before`."""
+    days = figures.recorded_days
+    return "day before" if days == 1 else f"{days} days before"
 
 
 def _describe_causes(figures: ReportFigures) -> str:

@@ -33,6 +33,7 @@ create table :"dlq_schema".alert (
     rule           text        not null,
     severity       text        not null check (severity in ('info', 'warning', 'critical')),
     event_type     text,
+    owner          text,  -- of its cause
     summary        text        not null,
     detail         text        not null,
     fired_at       timestamptz not null,  -- start of this episode
@@ -52,6 +53,7 @@ create table :"dlq_schema".alert_notice (
     kind       text        not null check (kind in ('fired', 'repeated', 'resolved', 'digest')),
     severity   text        not null,
     event_type text,
+    owner      text,
     summary    text        not null,
     detail     text        not null,
     at         timestamptz not null

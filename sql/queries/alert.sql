@@ -27,10 +27,10 @@ from (
 where n.cause_id is null or n.cause_id <> all(%(muted)s::text[])
 
 -- name: window
--- Deaths since a time by event type, of causes that are not muted: the latest `most` among the latest `look` deaths.
--- Event types have the labels of dlq.death_hour.
-select coalesce(l.value, 'other') as event_type, sum(d.deaths)::bigint as deaths
-from (
+-- Deaths since a time by event type, of causes that are not muted: the latest `most` among the latest
+-- `look` deaths. A type without a label in dlq.death_hour, after these deaths are classified, is a row
+-- of its own with at least `least` deaths; the other ones are one row, `other`.
+with tally as materialized (
     select left(event_type, 100) as event_type, count(*) as deaths
     from (
         select event_type from (
@@ -38,24 +38,45 @@ from (
             where died_at > %(since)s order by died_at desc, id desc limit %(look)s) died
         where cause_id is null or cause_id <> all(%(muted)s::text[])
         limit %(most)s) d
-    group by 1) d
-left join :"dlq_schema".metric_label l on l.name = 'event_type' and l.value = d.event_type
-group by 1 order by 1
+    group by 1
+), label as (
+    select value
+    from :"dlq_schema".choose_metric_labels((select json_agg(tally) from tally), %(labels)s)
+    where name = 'event_type'
+), labelled as (
+    select tally.event_type, tally.deaths, label.value is not null as has_label
+    from tally left join label on label.value = tally.event_type
+)
+select case when has_label or deaths >= %(least)s then event_type else 'other' end as event_type,
+    has_label,
+    sum(deaths)::bigint as deaths
+from labelled
+group by 1, 2
+order by 1, 2
 
 -- name: usual
--- Deaths of these types in each hour that had any, and the first hour that was counted.
-select (select min(hour) from :"dlq_schema".death_hour) as began, event_type, array_agg(deaths) as hours
+-- Deaths of these types in each hour that had any.
+select event_type, array_agg(deaths) as hours
 from :"dlq_schema".death_hour
 where hour >= %(since)s and hour < %(until)s and event_type = any(%(event_types)s::text[])
 group by event_type
 
--- name: hours_began
-select min(hour) as began from :"dlq_schema".death_hour
+-- name: recording
+-- Since when deaths are recorded: the installation, or the first recorded death if it is earlier.
+-- Events that were dead before may have no other time of death than the installation, so deaths
+-- count since these were recorded.
+select least(i.created_at, (select min(hour) from :"dlq_schema".death_hour)) as began,
+    case
+        when a.recorded_at < i.created_at + interval '1 hour' then a.recorded_at
+        else i.created_at end as counted_since
+from :"dlq_schema".installation i
+left join :"dlq_schema".attachment a on true
+limit 1
 
 -- name: new_causes
 -- Causes first seen since a time that are not muted, with the event type of the latest death.
 select c.id, coalesce(c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), '')))
-        as title, c.first_seen as since, last.event_type
+        as title, c.first_seen as since, last.event_type, c.owner
 from :"dlq_schema".cause c
 left join lateral (
     select left(d.event_type, 200) as event_type from :"dlq_schema".death d
@@ -71,6 +92,7 @@ select c.id,
         c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), ''))) as title,
     fresh.since,
     last.event_type,
+    c.owner,
     fresh.details[:%(details)s] as details,
     cardinality(fresh.details) as details_found
 from (
@@ -107,6 +129,7 @@ select c.id,
         c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), ''))) as title,
     coalesce(c.fixed_at, detail.fixed_at) as since,
     last.event_type,
+    c.owner,
     coalesce(detail.details[:%(details)s], '{}') as details,
     coalesce(cardinality(detail.details), 0) as details_found
 from (
@@ -120,10 +143,61 @@ left join lateral (
 where c.merged_into is null and c.status <> 'fixing' and c.id <> all(%(muted)s::text[])
 order by c.id limit %(limit)s
 
+-- name: escalating
+-- Causes with at least `least` deaths on a day that are older than the day, not muted, not regressed
+-- and without an open fix, as reports decide it, with their deaths of each day since `first`.
+with many as (
+    select coalesce(c.merged_into, c.id) as id
+    from :"dlq_schema".cause_day d join :"dlq_schema".cause c on c.id = d.cause_id
+    where d.day = %(day)s
+    group by 1 having sum(d.deaths) >= %(least)s
+    order by sum(d.deaths) desc, 1 limit %(limit)s
+), member as (
+    select many.id, m.id as member_id, min(m.first_seen) over (partition by many.id) as first_seen
+    from many join :"dlq_schema".cause m on m.id = many.id or m.merged_into = many.id
+), deaths as (
+    select member.id, d.day, sum(d.deaths)::bigint as deaths
+    from member
+    join :"dlq_schema".cause_day d
+        on d.cause_id = member.member_id and d.day >= %(first)s and d.day <= %(day)s
+    group by 1, 2
+), known as (
+    select distinct id, first_seen from member
+)
+select c.id,
+    coalesce(
+        c.name, concat_ws(': ', nullif(left(c.exception_type, 200), ''), nullif(left(c.template, 500), ''))) as title,
+    known.first_seen as since,
+    last.event_type,
+    c.owner,
+    (
+        select array_agg(coalesce(deaths.deaths, 0) order by given.day)
+        from generate_series(%(first)s::date, %(day)s::date, '1 day') as given (day)
+        left join deaths on deaths.id = c.id and deaths.day = given.day) as days
+from known
+join :"dlq_schema".cause c on c.id = known.id
+left join lateral (
+    select left(d.event_type, 200) as event_type from :"dlq_schema".death d
+    where d.cause_id = c.id order by d.died_at desc limit 1) last on true
+where known.first_seen < %(start)s
+    and c.status <> 'regressed'
+    and c.id <> all(%(muted)s::text[])
+    and not exists (
+        select from :"dlq_schema".fix f
+        where f.cause_id = c.id and f.detail is null and f.closed_at is null)
+order by c.id
+
 -- name: halted
 -- Fixes halted since a time, without those for which a later fix of the same events was flagged.
-select f.id, left(f.note, 500) as note, left(f.verdict, 1000) as verdict, f.event_type
+-- The owner of the cause precedes that of the fix.
+select f.id,
+    left(f.note, 500) as note,
+    left(f.verdict, 1000) as verdict,
+    f.event_type,
+    coalesce(shown.owner, c.owner, f.owner) as owner
 from :"dlq_schema".fix f
+left join :"dlq_schema".cause c on c.id = f.cause_id
+left join :"dlq_schema".cause shown on shown.id = c.merged_into
 where f.status = 'halted' and f.closed_at > %(since)s
     and (f.cause_id is null or f.cause_id <> all(%(muted)s::text[]))
     and not exists (
@@ -208,19 +282,19 @@ select pg_try_advisory_xact_lock(hashtextextended(:'dlq_schema' || ' alerts', 0)
 select * from :"dlq_schema".alert where resolved_at is null or key = any(%(keys)s::text[]) order by key
 
 -- name: put
-insert into :"dlq_schema".alert as a (key, rule, severity, event_type, summary, detail, fired_at, missing_since, notified_at,
+insert into :"dlq_schema".alert as a (key, rule, severity, event_type, owner, summary, detail, fired_at, missing_since, notified_at,
     resolved_at, silenced_until)
-values (%(key)s, %(rule)s, %(severity)s, %(event_type)s, %(summary)s, %(detail)s, %(fired_at)s, %(missing_since)s,
+values (%(key)s, %(rule)s, %(severity)s, %(event_type)s, %(owner)s, %(summary)s, %(detail)s, %(fired_at)s, %(missing_since)s,
     %(notified_at)s, %(resolved_at)s, %(silenced_until)s)
 on conflict (key) do update set rule = excluded.rule, severity = excluded.severity, event_type = excluded.event_type,
-    summary = excluded.summary, detail = excluded.detail, fired_at = excluded.fired_at,
+    owner = excluded.owner, summary = excluded.summary, detail = excluded.detail, fired_at = excluded.fired_at,
     missing_since = excluded.missing_since, notified_at = excluded.notified_at, resolved_at = excluded.resolved_at
 
 -- name: notice
 -- A notice with a delivery for each channel. The digest of a day is queued once.
 with notice as (
-    insert into :"dlq_schema".alert_notice (key, kind, severity, event_type, summary, detail, at)
-    values (%(key)s, %(kind)s, %(severity)s, %(event_type)s, %(summary)s, %(detail)s, %(now)s)
+    insert into :"dlq_schema".alert_notice (key, kind, severity, event_type, owner, summary, detail, at)
+    values (%(key)s, %(kind)s, %(severity)s, %(event_type)s, %(owner)s, %(summary)s, %(detail)s, %(now)s)
     on conflict do nothing
     returning id
 ), delivery as (
@@ -228,6 +302,42 @@ with notice as (
     select notice.id, channel from notice, unnest(%(channels)s::text[]) as given (channel)
 )
 select count(*) as notices from notice
+
+-- name: notified_channels
+-- Channels with a notice of this episode of an alert.
+select coalesce(array_agg(distinct d.channel), '{}') as ids
+from :"dlq_schema".alert_notice n
+join :"dlq_schema".alert_delivery d on d.notice_id = n.id
+where n.key = %(key)s and n.at >= %(fired_at)s
+
+-- name: unsent_notices
+-- Notices of firing alerts that a channel has not received yet.
+select n.id, n.key, n.summary, n.detail
+from :"dlq_schema".alert_notice n
+where n.kind in ('fired', 'repeated')
+    and exists (
+        select from :"dlq_schema".alert_delivery d
+        where d.notice_id = n.id and d.sent_at is null and d.given_up_at is null)
+order by n.id desc limit 1000
+
+-- name: update_notice
+update :"dlq_schema".alert_notice set summary = %(summary)s, detail = %(detail)s where id = %(id)s
+
+-- name: give_up_ended
+-- Give up deliveries of notices whose alert has ended since: the notice of its resolution is sent.
+with ended as (
+    select d.notice_id, d.channel
+    from :"dlq_schema".alert_delivery d
+    join :"dlq_schema".alert_notice n on n.id = d.notice_id
+    join :"dlq_schema".alert a on a.key = n.key
+    where d.sent_at is null and d.given_up_at is null
+        and n.kind in ('fired', 'repeated')
+        and (a.resolved_at is not null or a.fired_at > n.at)
+    order by d.notice_id, d.channel limit 1000
+    for update of d skip locked
+)
+update :"dlq_schema".alert_delivery d set given_up_at = %(now)s
+from ended where d.notice_id = ended.notice_id and d.channel = ended.channel
 
 -- name: delete_old
 -- Delete notices before a time, a bounded number at a time, and alerts that resolved before it.
@@ -273,7 +383,7 @@ select id from :"dlq_schema".installation limit 1
 
 -- name: orphans
 -- Open deliveries of channels that are no longer configured.
-select d.notice_id, d.channel, n.severity, n.event_type
+select d.notice_id, d.channel, n.severity, n.event_type, n.owner
 from :"dlq_schema".alert_delivery d join :"dlq_schema".alert_notice n on n.id = d.notice_id
 where d.sent_at is null and d.given_up_at is null and d.channel <> all(%(ids)s::text[])
 order by d.notice_id, d.channel limit 1000
@@ -301,11 +411,17 @@ update :"dlq_schema".alert_delivery d set given_up_at = %(now)s
 from late where d.notice_id = late.notice_id and d.channel = late.channel
 
 -- name: waiting_channels
--- Channels with open deliveries that are due. A channel that was never used has no row yet.
+-- Channels with open deliveries that are due. A channel that was never used has no row yet. The
+-- notice of an alert that its rule does not find now waits until the alert is found or resolved.
 select given.id from unnest(%(ids)s::text[]) as given (id)
 where exists (
         select from :"dlq_schema".alert_delivery d
-        where d.channel = given.id and d.sent_at is null and d.given_up_at is null)
+        where d.channel = given.id and d.sent_at is null and d.given_up_at is null
+            and not exists (
+                select from :"dlq_schema".alert_notice n
+                join :"dlq_schema".alert a on a.key = n.key
+                where n.id = d.notice_id and n.kind in ('fired', 'repeated')
+                    and a.resolved_at is null and a.missing_since is not null))
     and not exists (select from :"dlq_schema".alert_channel c where c.id = given.id and c.due_at > %(now)s)
 order by given.id
 
@@ -321,10 +437,15 @@ from free where c.id = free.id
 returning c.id
 
 -- name: open_deliveries
--- Open notices of a channel, the oldest first. Counts the attempt.
+-- Open notices of a channel, the oldest first, as waiting_channels counts them. Counts the attempt.
 with open as (
-    select notice_id, channel from :"dlq_schema".alert_delivery
+    select notice_id, channel from :"dlq_schema".alert_delivery d
     where channel = %(channel)s and sent_at is null and given_up_at is null
+        and not exists (
+            select from :"dlq_schema".alert_notice n
+            join :"dlq_schema".alert a on a.key = n.key
+            where n.id = d.notice_id and n.kind in ('fired', 'repeated')
+                and a.resolved_at is null and a.missing_since is not null)
     order by notice_id limit %(limit)s
 ), tried as (
     update :"dlq_schema".alert_delivery d set attempts = d.attempts + 1

@@ -339,7 +339,13 @@ group by 1
 order by 1
 
 -- name: first_recorded_day
-select min(day) as day from :"dlq_schema".cause_day where day <= %(day)s
+-- The first day with a death, and the day since which deaths are recorded: the installation, or the
+-- first death if it is earlier.
+select first.day,
+    least(first.day, (i.created_at at time zone %(zone)s)::date) as recorded_since
+from :"dlq_schema".installation i
+cross join (select min(day) as day from :"dlq_schema".cause_day where day <= %(day)s) first
+limit 1
 
 -- name: samples
 -- The last error of the day of each of these causes and of the unclassified deaths; of a long

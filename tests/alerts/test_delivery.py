@@ -43,6 +43,7 @@ from dlq_pipelines.alerts.notify import (
 from dlq_pipelines.alerts.routes import compute_channel_id, parse_routes
 from dlq_pipelines.alerts.rules import Severity, Thresholds
 from dlq_pipelines.audit import AuditContext
+from dlq_pipelines.causes.catalogue import mute_cause
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.errors import NotFoundError
 from dlq_pipelines.exports.redact import parse_redaction
@@ -129,9 +130,11 @@ def test_an_alert_is_repeated_after_the_cool_down_and_its_resolution_is_sent(
     to = make_sender(f"http://{web.host}/")
     exceed_backlog(connection)
     evaluate(connection, to)
+    deliver_messages(connection, to, now=NOW)
     assert evaluate(connection, to, now=NOW + timedelta(hours=4)) == [
         ("backlog", NoticeKind.REPEATED)
     ]
+    deliver_messages(connection, to, now=NOW + timedelta(hours=4))
     connection.execute("update outbox_event set status = 'done'")
     assert evaluate(connection, to, now=NOW + timedelta(hours=5)) == [("backlog", None)]
     assert evaluate(connection, to, now=NOW + timedelta(hours=5, minutes=9)) == []
@@ -144,9 +147,95 @@ def test_an_alert_is_repeated_after_the_cool_down_and_its_resolution_is_sent(
         "repeated",
         "resolved",
     ]
-    assert len(web.requests) == 1
+    assert len(web.requests) == 3
     (alert,) = list_alerts(connection)
     assert alert.state(NOW) == "resolved"
+
+
+def test_a_late_notice_has_the_figures_of_the_time_of_sending(
+    connection: Connection, web: Received
+) -> None:
+    """The channel fails when the alert fires, and works an hour later."""
+    to = make_sender(f"http://{web.host}/")
+    exceed_backlog(connection)
+    web.status = 500
+    evaluate(connection, to)
+    deliver_messages(connection, to, now=NOW)
+    web.status = 200
+    web.requests.clear()
+    exceed_backlog(connection)
+    later = NOW + timedelta(hours=1)
+    evaluate(connection, to, now=later)
+    deliver_messages(connection, to, now=later)
+    (event,) = read_events(web)
+    assert (event["data"]["kind"], event["data"]["summary"]) == ("fired", "6 events are dead")
+    assert event["data"]["detail"].endswith(f"As of {later:%Y-%m-%d %H:%M} UTC.")
+
+
+def test_an_alert_that_ended_before_it_was_sent_is_not_sent_as_firing(
+    connection: Connection, web: Received
+) -> None:
+    """Its notice waits while its rule does not find it. Then only the resolution is sent."""
+    to = make_sender(f"http://{web.host}/")
+    exceed_backlog(connection)
+    evaluate(connection, to)
+    connection.execute("update outbox_event set status = 'done'")
+    evaluate(connection, to, now=NOW + timedelta(minutes=1))
+    assert list_ready_channels(connection, to, now=NOW + timedelta(minutes=1)) == []
+    assert deliver_messages(connection, to, now=NOW + timedelta(minutes=1)) == {}
+    later = NOW + timedelta(minutes=11)
+    evaluate(connection, to, now=later)
+    deliver_messages(connection, to, now=later)
+    (event,) = read_events(web)
+    assert (event["data"]["kind"], event["data"]["detail"]) == (
+        "resolved",
+        f"It lasted from {NOW:%Y-%m-%d %H:%M} to {NOW + timedelta(minutes=1):%Y-%m-%d %H:%M} UTC.",
+    )
+
+
+def test_the_owner_of_a_cause_is_notified_when_it_fires_and_when_they_become_the_owner(
+    connection: Connection, web: Received
+) -> None:
+    """Others receive nothing. The resolution reaches every owner that was notified."""
+    to = make_sender(
+        *(f"owner={owner}:json://{web.host}/{owner[:3]}" for owner in ("ann*", "bob", "carl"))
+    )
+    ann, bob, _ = (route.channel for route in to.routes)
+    add_events(connection, 1)
+    kill(connection, "KeyError: 1")
+    (cause,) = classify_deaths(connection, zone=ZoneInfo("UTC")).new_causes
+    connection.execute("update dlq.cause set owner = 'ann of payments'")
+    sent: list[list[str]] = []
+    for minute, owner in ((0, None), (1, "bob"), (2, None)):
+        if owner:
+            connection.execute("update dlq.cause set owner = %s", [owner])
+        now = NOW + timedelta(minutes=minute)
+        evaluate(connection, to, now=now)
+        sent.append(sorted(deliver_messages(connection, to, now=now)))
+    assert sent == [[ann], [bob], []]
+    first, second = (json.loads(body) for _, body in web.requests)
+    assert first["title"] == second["title"] == "WARNING: New cause: KeyError: \u2039number\u203a"
+    assert "Owner: ann of payments. First seen" in first["message"]
+    assert "Owner: bob. First seen" in second["message"]
+    mute_cause(connection, cause, NOW + timedelta(days=2), audit=AuditContext("ann", "known", NOW))
+    for minutes in (30, 41):
+        evaluate(connection, to, now=NOW + timedelta(minutes=minutes))
+    last = deliver_messages(connection, to, now=NOW + timedelta(minutes=41))
+    assert sorted(last) == sorted([ann, bob])
+
+
+def test_messages_carry_the_name_of_the_outbox(connection: Connection, web: Received) -> None:
+    to = replace(make_sender(f"json://{web.host}/", f"http://{web.host}/"), outbox="orders")
+    exceed_backlog(connection)
+    evaluate(connection, to)
+    deliver_messages(connection, to, now=NOW)
+    bodies = [json.loads(body) for _, body in web.requests]
+    ((event,),) = [body for body in bodies if isinstance(body, list)]
+    (message,) = [body for body in bodies if isinstance(body, dict)]
+    assert message["title"] == "orders: WARNING: 3 events are dead"
+    assert event["data"]["outbox"] == "orders"
+    both = [Notice(1, "x", "fired", Severity.WARNING, None, "x", "", NOW)] * 2
+    assert format_title(both, outbox="orders") == "orders: 2 warning"
 
 
 def test_a_silence_ends_by_itself_and_is_audited(connection: Connection) -> None:
@@ -177,13 +266,13 @@ def test_many_alerts_are_one_message(connection: Connection, web: Received) -> N
         "insert into dlq.check_result (name, passed, severity, figures, checked_at)"
         " values ('no_event_is_missing', false, 'critical', '{\"missing\": 1}', now())"
     )
-    assert len(evaluate(connection, to)) == 32
+    assert len(evaluate(connection, to)) == 33
     deliver_messages(connection, to, now=NOW)
     ((_, body),) = web.requests
     message = json.loads(body)
-    assert message["title"] == "dlq: 1 critical, 31 warning"
+    assert message["title"] == "dlq: 2 critical, 31 warning"
     assert message["message"].startswith("CRITICAL: The check no_event_is_missing failed")
-    assert message["message"].endswith("And 12 more: dlq alerts list")
+    assert message["message"].endswith("And 13 more: dlq alerts list")
 
 
 FAILURES = {
@@ -592,6 +681,7 @@ def test_deaths_are_sent_in_batches_with_cause_and_without_payload(
     assert [event["data"]["event_id"] for event in events] == list(range(1, 251))
     assert {event["type"] for event in events} == {"dlq.event.died"}
     assert set(events[0]["data"]) == {
+        "outbox",
         "event_id",
         "event_type",
         "aggregate_type",
@@ -684,15 +774,22 @@ def explain_statements(connection: Connection) -> dict[str, str]:
         "channel": "x",
         "id": "x",
         "keys": [],
+        "least": 20,
+        "day": NOW.date(),
+        "first": NOW.date() - timedelta(days=14),
+        "start": NOW,
+        "labels": 50,
     }
     for name in (
         "backlog",
         "oldest",
         "window",
         "usual",
+        "recording",
         "new_causes",
         "new_details",
         "regressed",
+        "escalating",
         "halted",
         "parked",
         "purged_soon",

@@ -1,6 +1,7 @@
 """Tests the figures that the rules read from the database, without muted causes."""
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,11 +13,16 @@ import pytest
 from dlq_pipelines.alerts.alert import AlertPolicy, NoticeKind, evaluate_alerts, list_alerts
 from dlq_pipelines.alerts.figures import read_alert_figures
 from dlq_pipelines.alerts.routes import Route
-from dlq_pipelines.alerts.rules import AlertFigures, Thresholds
+from dlq_pipelines.alerts.rules import AlertFigures, Thresholds, evaluate_rules
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.causes.catalogue import merge_causes, mute_cause
 from dlq_pipelines.causes.classify import classify_deaths
 from dlq_pipelines.postgres.connect import Connection, Database
+from dlq_pipelines.reports.figures import ReportPolicy, ReportWindow
+from dlq_pipelines.reports.read import read_report_figures
+from dlq_pipelines.reports.states import CauseState
+from tests.reports.rows import add_cause as add_planted_cause
+from tests.reports.rows import add_death, count_again
 from tests.rows import add_events, kill, one, park
 
 NOW = datetime.now(UTC)
@@ -59,7 +65,8 @@ def add_cause(connection: Connection, error: str = "KeyError: 1", count: int = 3
 
 
 def test_without_deaths_all_figures_are_empty(read: ReadFigures) -> None:
-    assert read() == AlertFigures(NOW)
+    found = read()
+    assert found == AlertFigures(NOW, began=found.began)
 
 
 def test_figures_exclude_muted_causes(connection: Connection, read: ReadFigures) -> None:
@@ -263,6 +270,117 @@ def test_the_baseline_includes_hours_without_deaths(
     )
     hours = read().baseline["order.placed"]
     assert (len(hours), sum(hours)) == (336, 12)
+
+
+@pytest.mark.parametrize("installed_ago", [timedelta(0), timedelta(hours=5), timedelta(days=90)])
+def test_the_first_deaths_after_the_installation_are_unusual(
+    connection: Connection, installed_ago: timedelta
+) -> None:
+    """Hours without deaths since the installation count, and the first hour has none before it."""
+    connection.execute("update dlq.installation set created_at = created_at - %s", [installed_ago])
+    add_events(connection, 25, event_type="payment.captured")
+    kill(connection, "TimeoutError: no answer")
+    now = datetime.now(UTC)
+    assert ("deaths:payment.captured", NoticeKind.FIRED) in evaluate(connection, now)
+    (alert,) = [one for one in list_alerts(connection) if one.rule == "deaths"]
+    assert alert.severity == "critical"
+    hours = min(installed_ago // timedelta(hours=1), 336)
+    said = f"In most of the {hours} hours" if hours else "Deaths are recorded since"
+    assert re.sub(r"\b4 hours", "5 hours", alert.detail).startswith(said)
+
+
+def test_events_that_were_dead_before_the_installation_are_no_burst(
+    connection: Connection, read: ReadFigures
+) -> None:
+    """Their times of death may be that of the installation."""
+    add_events(connection, 25)
+    kill(connection, "TimeoutError: no answer")
+    connection.execute("update dlq.installation set created_at = now() - interval '1 minute'")
+    connection.execute("update dlq.attachment set recorded_at = clock_timestamp()")
+    assert read(datetime.now(UTC)).window == {}
+    add_events(connection, 3)
+    kill(connection, "TimeoutError: no answer", where="status = 'pending'")
+    assert read(datetime.now(UTC)).window == {"order.placed": 3}
+
+
+@pytest.mark.parametrize("known_types", [1, 60])
+def test_the_first_burst_of_a_type_is_one_alert_of_its_own(
+    connection: Connection, known_types: int
+) -> None:
+    """Before its deaths are classified and afterwards, also beyond the types with a label."""
+    connection.execute("update dlq.installation set created_at = now() - interval '90 days'")
+    for kind in range(known_types):
+        add_events(connection, 1, event_type=f"busy{kind:02}")
+    kill(connection, "KeyError: 1")
+    classify_deaths(connection, zone=ZoneInfo("UTC"))
+    own, rest = Route("json://own", event_types="refund.*"), Route("json://busy", event_types="b*")
+    policy = AlertPolicy(routes=(own, rest))
+    fired: list[tuple[str, NoticeKind | None]] = []
+    for minute in range(3):
+        if minute == 0:
+            add_events(connection, 30, event_type="refund.failed")
+            kill(connection, "TimeoutError: x", where="status = 'pending'")
+        if minute == 1:
+            classify_deaths(connection, zone=ZoneInfo("UTC"))
+        now = datetime.now(UTC) + timedelta(minutes=minute)
+        changed = evaluate(connection, now, policy)
+        fired += [change for change in changed if change[0].startswith("deaths:")]
+    assert fired == [("deaths:refund.failed", NoticeKind.FIRED)]
+    sent = connection.execute(
+        "select channel from dlq.alert_delivery d join dlq.alert_notice n on n.id = d.notice_id"
+        " where n.key like 'deaths:%'".replace("%", "%%")
+    ).fetchall()
+    assert [row["channel"] for row in sent] == [own.channel]
+
+
+def test_reports_and_alerts_call_the_same_causes_escalating(
+    connection: Connection, read: ReadFigures
+) -> None:
+    """A steady rise and a spike, but neither noise, an open fix, a mute nor a new cause."""
+    zone = ZoneInfo("Europe/Berlin")
+    now = datetime.now(UTC)
+    window = ReportWindow(now.astimezone(zone).date() - timedelta(days=1), zone)
+    rise = [1, 2, 4, 5, 7, 9, 14, 18, 20]
+    planted = {
+        "rise": rise,
+        "spike": [9] * 8 + [60],
+        "flat": [12, 9, 14, 11, 8, 13, 9, 12, 13],
+        "fixing": rise,
+        "muted": rise,
+        "new": [60],
+    }
+    for cause, days in planted.items():
+        add_planted_cause(connection, cause)
+        for ago, deaths in enumerate(reversed(days)):
+            at = window.start - timedelta(days=ago) + timedelta(hours=5)
+            for event in range(deaths):
+                add_death(connection, at, cause=cause, event=event)
+    count_again(connection)
+    connection.execute(
+        "insert into dlq.fix (cause_id, note, flagged_by, flagged_at, status)"
+        " values ('fixing', 'fixed', 'ann', %s, 'active')",
+        [window.start],
+    )
+    connection.execute("update dlq.cause set owner = 'ann' where id = 'rise'")
+    connection.execute(
+        "update dlq.cause set muted_until = %s where id = 'muted'", [now + timedelta(days=1)]
+    )
+    report = read_report_figures(connection, window, policy=ReportPolicy(), now=now)
+    reported = {cause.cause_id for cause in report.list_causes(CauseState.ESCALATING)}
+    assert reported == {"rise", "spike"}
+    figures = read(now, zone=zone)
+    assert {found.cause.id for found in figures.escalating} == reported
+    findings = {
+        finding.key: finding
+        for finding in evaluate_rules(figures, Thresholds())
+        if finding.rule == "escalating"
+    }
+    assert set(findings) == {"escalating:rise", "escalating:spike"}
+    rising, spike = findings["escalating:rise"], findings["escalating:spike"]
+    assert rising.summary.endswith(f", 20 deaths on {window.day}")
+    assert rising.detail.startswith("Owner: ann. They rise: 1, 2, 4, 5, 7, 9, 14, 18, 20 by day.")
+    assert spike.detail.startswith("Up to 20 are usual, by the 8 days before.")
+    assert read(now + timedelta(days=1), zone=zone).escalating == ()
 
 
 def test_a_spike_fires_for_its_event_type_alone(connection: Connection) -> None:

@@ -16,6 +16,7 @@ from dlq_pipelines.alerts.rules import (
     NEVER,
     AlertCause,
     AlertFigures,
+    EscalatingCause,
     FailedCheck,
     FailedJob,
     Finding,
@@ -41,6 +42,9 @@ FIRING = {
     "new_cause:v2-1": replace(QUIET, new_causes=[CAUSE]),
     "new_detail:v2-1": replace(QUIET, new_details=[DETAILED]),
     "regressed:v2-1": replace(QUIET, regressed=[CAUSE]),
+    "escalating:v2-1": replace(
+        QUIET, escalating=[EscalatingCause(CAUSE, NOW.date(), [1, 2, 4, 9, 12])]
+    ),
     "halted:7": replace(QUIET, halted=[HaltedFix(7, "fixed", "3 of 10 died again", None)]),
     "parked": replace(QUIET, parked=1),
     "purge_ahead": replace(QUIET, purged_soon=LOOKBACK),
@@ -198,11 +202,36 @@ def test_more_deaths_are_never_less_of_a_spike(hours: list[int], deaths: int, ou
     assert compute_spike_threshold([*usual, outage]) == compute_spike_threshold(usual)
 
 
-def test_less_than_a_day_of_history_has_no_spikes() -> None:
-    assert (
-        evaluate_rules(replace(QUIET, window={"x": 10_000}, baseline={"x": [0] * 23}), Thresholds())
-        == []
-    )
+@pytest.mark.parametrize(
+    ("hours", "usual"),
+    [
+        ([], "Deaths are recorded since 2026-11-24 11:30 UTC only, so no earlier hour shows what"),
+        ([0] * 3, "In most of the 3 hours before none died."),
+        ([0] * 336, "In most of the 336 hours before none died."),
+        ([9] * 336, "Up to 20 are usual, by the 336 hours before."),
+    ],
+)
+def test_a_first_burst_is_critical_at_once(hours: list[int], usual: str) -> None:
+    """In the first hour after the installation, and after weeks without deaths."""
+    began = datetime(2026, 11, 24, 11, 30, tzinfo=UTC)
+    figures = replace(QUIET, window={"x": 21}, baseline={"x": hours}, began=began)
+    (found,) = evaluate_rules(figures, Thresholds())
+    assert (found.key, found.severity, found.event_type) == ("deaths:x", Severity.CRITICAL, "x")
+    assert found.detail.startswith(usual)
+    assert evaluate_rules(replace(figures, window={"x": 19}), Thresholds()) == []
+
+
+def test_a_type_without_a_label_is_reported_once_under_its_own_name() -> None:
+    """The other types without a label are reported together, if they are unusual without it."""
+    baseline = dict.fromkeys(("new", "other"), [2] * 336)
+    for others, keys in ((19, ["deaths:new"]), (20, ["deaths:new", "deaths:other"])):
+        figures = replace(
+            QUIET,
+            window={"new": 500, "other": 500 + others},
+            baseline=baseline,
+            unlabelled=frozenset({"new"}),
+        )
+        assert [finding.key for finding in evaluate_rules(figures, Thresholds())] == keys
 
 
 @given(text=st.text(max_size=3_000))
@@ -352,6 +381,27 @@ def test_an_entry_can_have_a_lowest_severity_and_a_pattern() -> None:
 
 
 @pytest.mark.parametrize(
+    ("conditions", "owner", "event_type", "takes"),
+    [
+        ("owner=pay*:", "payments", None, True),
+        ("owner=pay*:", "orders", "payments", False),
+        ("owner=pay*:", None, "payments", False),
+        ("owner=Ann?Smith:", "Ann Smith", None, True),
+        ("event_type=x:owner=ann:", "ann", "x", True),
+        ("owner=ann:event_type=x:", "ann", "x", True),
+        ("critical:owner=ann:event_type=x:", "ann", "x", False),
+        ("warning:owner=ann:event_type=x:", "ann", "y", False),
+    ],
+)
+def test_an_entry_can_have_a_pattern_for_the_owner(
+    conditions: str, owner: str | None, event_type: str | None, *, takes: bool
+) -> None:
+    (route,) = parse_routes(f"{conditions}slack://a/b/c")
+    assert route.url == "slack://a/b/c"
+    assert route.takes(Severity.WARNING, event_type, owner) == takes
+
+
+@pytest.mark.parametrize(
     ("severity", "event_type", "schemes"),
     [
         (Severity.INFO, None, "slack"),
@@ -374,10 +424,17 @@ def test_a_channel_that_several_entries_select_is_listed_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", ["s3cr3t", "grave:slack://s3cr3t", "critical:", "event_type=:slack://s3cr3t"]
+    "entry",
+    [
+        "s3cr3t",
+        "grave:slack://s3cr3t",
+        "critical:",
+        "event_type=:slack://s3cr3t",
+        "owner=a:owner=s3cr3t:slack://x",
+    ],
 )
 def test_an_invalid_entry_is_refused_and_not_shown(entry: str) -> None:
-    with pytest.raises(ValueError, match="entry 2 is not a URL") as raised:
+    with pytest.raises(ValueError, match=r"entry 2 (is not a URL|has a condition twice)") as raised:
         parse_routes(f"slack://a/b/c {entry}")
     assert "s3cr3t" not in str(raised.value)
 

@@ -600,7 +600,7 @@ def test_with_pending_migrations_the_server_is_not_ready_and_changes_nothing(
         assert (refused.status_code, refused.json()["error"]) == (503, answer.json()["schema"]), (
             path
         )
-    assert "dlq_up 0.0" in api.get("/metrics").text
+    assert 'dlq_up{outbox="outbox"} 0.0' in api.get("/metrics").text
     assert one(connection, "select count(*) from dlq.audit") == {"count": 0}
     connection.execute(
         "insert into dlq.migration (number, name, checksum) values (2, %(name)s, %(checksum)s)",

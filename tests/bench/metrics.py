@@ -81,7 +81,8 @@ def _measure_scrape(
     registry = CollectorRegistry()
     registry.register(
         DeadLetterCollector(
-            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)
+            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365),
+            outbox="orders",
         )
     )
     seconds = []

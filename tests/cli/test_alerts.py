@@ -85,6 +85,9 @@ def test_a_test_message_reaches_every_channel_and_counts_failures(
         printed = dlq("alerts", "test", "--json")
         assert printed.code == 0
         assert json.loads(web.requests[0][1])["title"] == "INFO: A test of this channel"
+        monkeypatch.setenv("DLQ_NAME", "orders")
+        assert dlq("alerts", "test").code == 0
+        assert json.loads(web.requests[1][1])["title"] == "orders: INFO: A test of this channel"
         monkeypatch.setenv(
             "DLQ_ALERT_URLS", f"json://{web.host}/s3cr3t json://127.0.0.1:{free_port()}/s3cr3t"
         )

@@ -64,7 +64,8 @@ def scrape(connection: Connection, database: Database) -> list[str]:
     registry = CollectorRegistry()
     registry.register(
         DeadLetterCollector(
-            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)
+            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365),
+            outbox="orders",
         )
     )
     return [
@@ -79,9 +80,10 @@ def exposed(scrape: list[str]) -> set[str]:
 
 
 def test_no_metric_has_a_label_that_prometheus_sets(scrape: list[str]) -> None:
-    """Prometheus would rename the label, and no rule would match it."""
+    """Prometheus would rename the label, and no rule would match it. Every one has `outbox`."""
     labels = {label for line in scrape for label in re.findall(r'([a-z_]+)="', line)}
     assert "dlq_job" in labels
+    assert all('outbox="orders"' in line for line in scrape if not line.startswith("python_"))
     assert not labels & {"job", "instance", "pod", "namespace", "service", "endpoint", "container"}
 
 
@@ -105,19 +107,47 @@ def test_every_rule_uses_existing_metrics(exposed: set[str]) -> None:
     assert named <= exposed
 
 
-def test_no_query_counts_a_figure_of_several_servers_twice() -> None:
-    """Each metric is reduced to the maximum of all servers before it is summed or joined."""
+def list_queries() -> list[str]:
+    """The queries of the dashboard and of the rules."""
     queries = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-    queries += re.findall(
-        r"expr: (?:\|\n)?((?:.+\n)+?) +(?:for|labels|- )", RULES.read_text(encoding="utf-8")
-    )
+    rules = RULES.read_text(encoding="utf-8")
+    queries += re.findall(r"expr: (?:\|\n)?((?:.+\n)+?) +(?:for|labels|- |# )", rules)
     assert len(queries) > 30
-    for query in queries:
-        named = re.sub(r"\{[^}]*\}|dlq:\S+|absent\(dlq_up\)|\"dlq_job\"", "", query)
+    return queries
+
+
+def test_no_query_counts_a_figure_of_several_servers_twice() -> None:
+    """Each metric is reduced to one value of all servers before it is summed or joined."""
+    for query in list_queries():
+        named = re.sub(
+            r"\{[^}]*\}|dlq:\S+|dlq_up == 0|absent\(max_over_time\(dlq_up|\"dlq_job\"", "", query
+        )
         reduced = re.findall(
-            r"max without \(instance, pod\) \((?:increase\()?(?:dlq|dispatchbox)_", named
+            r"(?:max|min|sum) without \(instance, pod(?:, event_type, aggregate_type)?\) "
+            r"\((?:(?:increase|\w+_over_time)\()?(?:dlq|dispatchbox)_",
+            named,
         )
         assert len(reduced) == len(NAME.findall(named)), query
+
+
+def test_no_query_lets_an_outbox_hide_another() -> None:
+    """Every sum and join keeps the label `outbox`, and the dashboard can show a single outbox."""
+    for query in list_queries():
+        grouped = re.findall(
+            r"\b(sum|count|avg|topk|max|min)\b(?: (by|without) \(([^)]*)\))?", query
+        )
+        for function, kind, labels in grouped:
+            kept = ("outbox" in labels) == (kind == "by")
+            assert kind, (function, query)
+            assert kept or labels == "le", query
+        for labels in re.findall(r"\bon \(([^)]*)\)", query):
+            assert "outbox" in labels, query
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            names, chosen = NAME.findall(target["expr"]), target["expr"].count('outbox=~"$outbox"')
+            assert chosen == len(names), target["expr"]
+    rules = RULES.read_text(encoding="utf-8")
+    assert rules.count("summary:") == rules.count("$labels.outbox")
 
 
 def test_every_panel_has_a_description_and_no_two_overlap() -> None:

@@ -40,7 +40,8 @@ def text(database: Database) -> str:
     registry = CollectorRegistry()
     registry.register(
         DeadLetterCollector(
-            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365)
+            build_snapshot_reader(database.connect, max_retries=3, archive_retention_days=365),
+            outbox="orders",
         )
     )
     return generate_latest(registry).decode()
@@ -56,7 +57,7 @@ def scrape(database: Database) -> Series:
 
 
 def value(series: Series, name: str, **labels: str) -> float:
-    return series[name, tuple(sorted(labels.items()))]
+    return series[name, tuple(sorted({"outbox": "orders", **labels}.items()))]
 
 
 def named(series: Series, name: str) -> dict[tuple[tuple[str, str], ...], float]:
@@ -353,17 +354,18 @@ def test_an_open_fix_has_a_series_with_its_cause_and_its_detail(
     )
     found = named(scrape(database), "dlq_open_fix_info")
     assert len(found) == 50
-    assert (("cause_id", ""), ("detail", "sku"), ("fix", "60"), ("status", "active")) in found
+    labels = {"cause_id": "", "detail": "sku", "fix": "60", "outbox": "orders", "status": "active"}
+    assert tuple(labels.items()) in found
 
 
 def test_without_the_database_the_only_sample_is_dlq_up() -> None:
     """It does not expose zeros."""
     away = Database("postgresql://ann:s3cr3t@127.0.0.1:1/none")
-    assert scrape(away) == {("dlq_up", ()): 0.0}
+    assert scrape(away) == {("dlq_up", (("outbox", "orders"),)): 0.0}
 
 
 def test_without_migrations_the_only_sample_is_dlq_up(empty_database: Database) -> None:
-    assert scrape(empty_database) == {("dlq_up", ()): 0.0}
+    assert scrape(empty_database) == {("dlq_up", (("outbox", "orders"),)): 0.0}
 
 
 def test_hostile_labels_are_escaped(connection: Connection, database: Database) -> None:

@@ -84,6 +84,12 @@ def build(connection: Connection, target: Target, *, ago: int = 0) -> Report:
     )
 
 
+def install(connection: Connection, *, days_before: int) -> None:
+    """Date the installation some days before the reported day."""
+    installed = WINDOW.start - timedelta(days=days_before, hours=-12)
+    connection.execute("update dlq.installation set created_at = %s", [installed])
+
+
 def add_days(connection: Connection, *, before: int, on_the_day: int) -> None:
     """Insert deaths of one cause on each of the 14 days before, and on the day."""
     add_cause(connection, "slow", "TimeoutError", "no answer in <n> s")
@@ -131,6 +137,7 @@ def test_headline_compares_the_day_with_the_days_before(
     connection: Connection, before: int, on_the_day: int, words: str
 ) -> None:
     """Deaths, comparison, causes, and the most affected cause."""
+    install(connection, days_before=90)
     add_days(connection, before=before, on_the_day=on_the_day)
     report = make(connection)
     assert report.headline.startswith(words)
@@ -139,8 +146,45 @@ def test_headline_compares_the_day_with_the_days_before(
     assert report.headline in Page(report.html).text.replace("\u00a0", " ")
 
 
+@pytest.mark.parametrize(
+    ("days", "words", "means"),
+    [
+        (0, "and no day before is recorded.", ""),
+        (1, "none in the day before.", "; mean of the day before 0"),
+        (3, "80 % above the mean of the 3 days before (3.3).", "; mean of the 3 days before 3.3"),
+        (
+            8,
+            "4.8 times the mean of the 8 days before (1.2).",
+            "; mean of the 8 days before 1.2, of the last Friday 0",
+        ),
+        (
+            60,
+            "8.4 times the mean of the 14 days before (0.7).",
+            "; mean of the 14 days before 0.7, of the last two Fridays 0",
+        ),
+    ],
+)
+def test_the_means_ignore_days_before_the_installation(
+    connection: Connection, days: int, words: str, means: str
+) -> None:
+    """Days since then count, also before the first death. Ten events died two days before."""
+    install(connection, days_before=days)
+    add_cause(connection, "slow")
+    for event in range(10 if days > 1 else 0):
+        add_death(connection, WINDOW.start - timedelta(days=2), cause="slow", event=100 + event)
+    for event in range(6):
+        add_death(connection, WINDOW.start, cause="slow", event=event)
+    count_again(connection)
+    report = make(connection)
+    assert report.headline.startswith(f"6 events died on 2026-11-20, {words}")
+    assert f"6 deaths{means}\n" in report.markdown
+    jsonschema.validate(json.loads(report.json), SCHEMA)
+    assert ("-day mean" in Page(report.html).text) == bool(days)
+
+
 def test_an_event_that_died_twice_is_one_event(connection: Connection) -> None:
     """Without a classified death, the headline says so."""
+    install(connection, days_before=90)
     for hour in (1, 5):
         add_death(connection, WINDOW.start + timedelta(hours=hour), event=7)
     report = make(connection)
@@ -441,10 +485,13 @@ def test_a_day_without_deaths_shows_the_backlog(connection: Connection) -> None:
 
 
 def test_an_empty_ledger_makes_a_report(connection: Connection) -> None:
-    """The first day of an installation."""
+    """The first day of an installation, and a later one."""
     report = make(connection)
-    assert report.headline == "No event died on 2026-11-20 or in the 14 days before."
+    assert report.headline == "No event died on 2026-11-20; no day before is recorded."
     assert Page(report.html).text
+    install(connection, days_before=90)
+    later = make(connection)
+    assert later.headline == "No event died on 2026-11-20 or in the 14 days before."
     jsonschema.validate(json.loads(report.json), SCHEMA)
 
 

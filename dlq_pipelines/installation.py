@@ -23,7 +23,7 @@ from dlq_pipelines.postgres.migrate import (
     create_host_tables,
     require_current,
 )
-from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
+from dlq_pipelines.retries.fix import MAX_RATE, MIN_RATE, FixTerms, RetryPolicy
 from dlq_pipelines.settings import Settings
 from dlq_pipelines.text import RedactTexts
 
@@ -187,7 +187,17 @@ def _build_uri(conninfo: str) -> str:
 
 
 def build_fix_terms(settings: Settings) -> FixTerms:
-    """Return the default policy, expiry, maximum backlog and look-ahead of fixes."""
+    """Return the default policy, expiry, maximum backlog and look-ahead of fixes.
+
+    Raises:
+        DlqError: DLQ_RETRY_RATE is below the minimum.
+    """
+    if settings.retry_rate < MIN_RATE:
+        raise DlqError(
+            f"DLQ_RETRY_RATE: {settings.retry_rate:g} is not a number from {MIN_RATE} to "
+            f"{MAX_RATE:,}.",
+            "Change or unset it and run the command again.",
+        )
     policy = RetryPolicy(
         canary=settings.canary,
         growth=settings.growth,

@@ -113,7 +113,9 @@ with candidate as (
 select f.* from candidate f
 where f.closed_at is null and (
     f.expires_at is null or f.expires_at <= %(now)s
-    or f.status = 'active' and coalesce(f.not_before, '-infinity') <= %(now)s and (
+    or f.status = 'active' and coalesce(f.not_before, '-infinity') <= %(now)s
+        -- An earlier release accepted any rate above 0; such a fix is not advanced.
+        and (f.rate is null or f.rate between 0.001 and 100000) and (
         not %(congested)s and case
             when f.refill_at is null then not exists (
                 select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null)

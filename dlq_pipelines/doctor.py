@@ -27,6 +27,7 @@ from dlq_pipelines.outbox.preflight import check_session, check_table
 from dlq_pipelines.outbox.shape import list_added_columns
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import require_current
+from dlq_pipelines.retries.fixes import measure_queue_lag
 from dlq_pipelines.settings import Settings
 from dlq_pipelines.text import format_count
 
@@ -253,8 +254,9 @@ def _check_clock(connection: Connection, *_: object) -> CheckResult:
 
 
 def _check_backlog(connection: Connection, settings: Settings, now: datetime) -> CheckResult:
-    lag = connection.fetch_one("fix.backlog", now=now)["seconds"] or 0.0
-    if lag > settings.max_backlog_seconds:
+    most = settings.max_backlog_seconds
+    lag, oldest = measure_queue_lag(connection, now=now, most=most)
+    if lag > most:
         found = f"the worker is {lag:,.0f} s behind"
         return CheckResult("backlog", False, found, "start the worker, or more of them")
     unclassified = connection.fetch_one("doctor.unclassified", now=now)
@@ -263,6 +265,8 @@ def _check_backlog(connection: Connection, settings: Settings, now: datetime) ->
         found = f"not classified yet: {deaths}, the oldest {seconds:,.0f} s ago"
         return CheckResult("backlog", False, found, "dlq causes classify")
     found = f"the worker is {max(lag, 0):,.0f} s behind; not classified yet: {deaths}"
+    if oldest > most:
+        found += f"; an event waits for {oldest:,.0f} s, and later ones were taken"
     return CheckResult("backlog", True, found)
 
 

@@ -357,14 +357,26 @@ def list_due_fixes(
     ]
 
 
+def measure_queue_lag(connection: Connection, *, now: datetime, most: float) -> tuple[float, float]:
+    """Return the queue lag and the time for which the oldest due event waits, in seconds.
+
+    The two differ if workers pass that event over. Only if it waits for more than `most` seconds
+    is that looked up.
+    """
+    oldest = connection.fetch_one("fix.oldest_due", now=now)["seconds"] or 0.0
+    if oldest <= most:
+        return oldest, oldest
+    return connection.fetch_one("fix.queue_lag", now=now)["seconds"] or 0.0, oldest
+
+
 def describe_congestion(
     connection: Connection, *, now: datetime, max_backlog: timedelta
 ) -> str | None:
     """Say why no event may be released: the queue lag exceeds `max_backlog`. None: it does not."""
-    seconds = connection.fetch_one("fix.backlog", now=now)["seconds"]
-    if seconds is None or seconds <= max_backlog.total_seconds():
-        return None
     most = max_backlog.total_seconds()
+    seconds, _ = measure_queue_lag(connection, now=now, most=most)
+    if seconds <= most:
+        return None
     return f"the worker is {seconds:.0f} s behind, at most {most:.0f} s are allowed"
 
 

@@ -7,7 +7,6 @@ page cannot read the response, but a POST does harm without it.
 
 import asyncio
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +15,7 @@ from dlq_pipelines.api.auth import Token, authenticate
 from dlq_pipelines.api.connections import ConnectionLimits
 from dlq_pipelines.api.errors import RequestError, build_error_response
 from dlq_pipelines.api.swagger import DOCS_FILES
+from dlq_pipelines.validate import parse_host_name
 
 # Bytes of a body: enough for ten thousand ids or a large payload.
 MAX_BODY_BYTES = 1_048_576
@@ -135,7 +135,7 @@ class Guard:
         host = headers.get("host", "")
         if len(headers.getlist("host")) > 1:
             raise RequestError(400, "A request has one Host header.")
-        if _parse_host(host) not in self._hosts:
+        if parse_host_name(host) not in self._hosts:
             raise RequestError(
                 421,
                 "Unknown host name. DLQ_API_HOSTS lists the accepted host names.",
@@ -159,14 +159,6 @@ class Guard:
             )
         if path not in OPEN and method != "OPTIONS":
             authenticate(self._tokens, headers.get("authorization"))
-
-
-def _parse_host(host: str) -> str:
-    """Return the host without port and brackets in lower case; empty if it is invalid."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "") if "@" not in host and "/" not in host else ""
-    except ValueError:
-        return ""
 
 
 async def _read_body(receive: Receive) -> bytes:

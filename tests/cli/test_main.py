@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -187,6 +188,7 @@ def test_every_long_running_example_starts_and_ends_on_ctrl_c(
                 lambda: _has_played(url) if words[1] == "demo" else _answers(port, words[1]),
                 running,
             )
+            assert words[1] != "up" or _refuses_other_hosts(port)
             family = psutil.Process(running.pid).children(recursive=True)
             os.killpg(running.pid, signal.SIGINT)
             _, err = running.communicate()
@@ -684,6 +686,11 @@ def _answers(port: int, command: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+def _refuses_other_hosts(port: int) -> bool:
+    page = f"http://127.0.0.1:{port}/server_info"
+    return httpx.get(page, headers={"Host": "evil.example.com"}, timeout=5).status_code == 421
 
 
 def _has_played(url: str) -> bool:

@@ -489,3 +489,27 @@ def test_the_trigger_calls_nothing_that_a_worker_could_put_in_its_way(
     connection.execute("update outbox_event set status = 'dead'")
     connection.execute("reset search_path")
     assert one(connection, "select count(*) from called") == {"count": 0}
+
+
+def test_serializable_sessions_that_revive_different_events_do_not_conflict(
+    connection: Connection, database: Database
+) -> None:
+    """The ledger is small and was never analyzed. Without triggers they do not conflict either."""
+    add_events(connection, 2_000)
+    connection.execute("vacuum analyze outbox_event")
+    kill(connection, "KeyError: 'sku'", where="id % 100 = 1")
+    with database.connect() as one_session, database.connect() as other:
+        for session in (one_session, other):
+            session.execute("set default_transaction_isolation = 'serializable'")
+        with one_session.transaction():
+            one_session.execute("update outbox_event set status = 'pending' where id = 1")
+            with other.transaction():
+                other.execute("update outbox_event set status = 'pending' where id = 1901")
+            locks = one(
+                one_session,
+                "select array_agg(relation::regclass::text order by relation) as names"
+                " from pg_locks where pid = pg_backend_pid() and mode = 'SIReadLock'"
+                " and (locktype = 'relation' or relation = 'dlq.death_unclassified'::regclass)",
+            )
+    assert set(locks["names"] or ()) <= {"dlq.dead_event_id"}  # an empty index has no page to lock
+    assert one(connection, "select count(*) from dlq.dead_now") == {"count": 18}

@@ -40,7 +40,7 @@ from dlq_pipelines.cli.retrying import (
 )
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.text import format_count, format_seconds
+from dlq_pipelines.text import format_aggregate, format_count, format_seconds
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -500,7 +500,7 @@ def _summarize_parked_event(event: "ParkedEvent") -> dict[str, Any]:
     return {
         "event": event.event_id,
         "type": event.event_type,
-        "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
+        "aggregate": format_aggregate(event.aggregate_type, event.aggregate_id),
         "cause": event.cause_id or "not classified yet",
         "detail": event.detail or "",
         "retries": event.retries,

@@ -34,6 +34,10 @@ begin
     elsif tg_op operator(pg_catalog.=) 'DELETE' or not coalesce((:new_dead), false) then
         perform :"dlq_schema".end_deaths_of(:old_id);
     else
+        -- The key of a dead event was changed: the old event is gone, and the new one is dead.
+        if tg_op operator(pg_catalog.=) 'UPDATE' and coalesce((:old_dead), false) then
+            perform :"dlq_schema".end_deaths_of(:old_id);
+        end if;
         -- Not now(): a worker's transaction may include all the work of its handler.
         insert into :"dlq_schema".death (
             event_id,
@@ -81,7 +85,8 @@ create or replace trigger dlq_insert after insert on :"outbox_schema".:"outbox_t
 
 create or replace trigger dlq_update after update on :"outbox_schema".:"outbox_table"
     for each row when (
-        coalesce((:new_dead), false) operator(pg_catalog.<>) coalesce((:old_dead), false)
+        (coalesce((:new_dead), false) operator(pg_catalog.<>) coalesce((:old_dead), false)
+            or (:new_dead) and :new_id is distinct from :old_id)
         and pg_catalog.current_setting('dlq.moving', true) is distinct from :'dlq_schema')
     execute function :"dlq_schema".record_change();
 

@@ -765,3 +765,37 @@ def test_adopt_writes_the_file_that_the_variable_names(
     assert (refused.code, refused.err) == (2, "dlq: 'x' cannot mean both dead and delivered.\n")
     assert dlq("adopt", "outbox_event", "--write", str(file)).code == 0
     assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("events", "public.events is a view. Map the table that the view reads."),
+        ("pg_catalog.pg_class", "pg_catalog.pg_class is a system catalog of PostgreSQL."),
+        ("information_schema.tables", "is a system catalog of PostgreSQL."),
+        ("outbox_event_id_seq", "public.outbox_event_id_seq is a sequence."),
+    ],
+)
+def test_adopt_refuses_what_is_no_table_of_an_application(
+    dlq: Run, connection: Connection, table: str, said: str
+) -> None:
+    connection.execute("create view events as select * from outbox_event")
+    refused = dlq("adopt", table)
+    assert refused.code == 4
+    assert said in refused.err
+
+
+def test_an_error_of_a_function_is_one_sentence(dlq: Run, connection: Connection) -> None:
+    connection.execute("create table item (event bigint references outbox_event on delete cascade)")
+    add_events(connection, 1)
+    kill(connection, "boom")
+    refused = dlq("dead-events", "discard", "--all", "--reason", "x", "--yes")
+    assert refused.code == 1
+    assert "says on delete cascade. Change" in refused.err
+
+
+@pytest.mark.parametrize("event", ["", " "])
+@pytest.mark.usefixtures("home")
+def test_an_empty_id_is_refused_by_name(dlq: Run, event: str) -> None:
+    shown = dlq("dead-events", "show", event)
+    assert (shown.code, shown.err) == (2, "dlq: event_id must not be empty\n")

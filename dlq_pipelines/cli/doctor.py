@@ -14,8 +14,8 @@ def doctor_command(format: OutputFormat = OutputFormat.TABLE) -> None:
     """Check the installation.
 
     Checks connection, schema, triggers, rights, clock, backlog, exports, reconciliation, Dagster
-    daemon and disk.
-    Changes nothing. If a check fails, prints the command that remedies it and exits with 1.
+    daemon and disk. Changes nothing. If a check fails, prints the command that remedies it and
+    exits with 1.
 
     Example: `dlq doctor || true`
     """

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import psycopg
 
-from dlq_pipelines.day import CATCH_UP_DAYS, Day, compute_midnight, convert_to_zone
+from dlq_pipelines.day import (
+    CATCH_UP_DAYS,
+    Day,
+    compute_midnight,
+    convert_to_zone,
+    format_time,
+)
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import find_database, get_dagster_database_url
 from dlq_pipelines.outbox.inspect import inspect_session
@@ -27,6 +33,7 @@ from dlq_pipelines.outbox.preflight import check_session, check_table
 from dlq_pipelines.outbox.shape import list_added_columns
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.postgres.migrate import require_current
+from dlq_pipelines.retries.fixes import measure_queue_lag
 from dlq_pipelines.settings import Settings
 from dlq_pipelines.text import format_count
 
@@ -41,6 +48,9 @@ _EXPORT = (
     "dagster asset materialize -m dlq_pipelines.definitions "
     "--select dead_event_export --partition-range"
 )
+# The schedule reconciles daily. A missed tick, or a long one, is no fault.
+_RECONCILED_WITHIN = timedelta(days=2)
+_RECONCILE = "dagster job execute -m dlq_pipelines.definitions -j reconcile_events"
 _SET_DAGSTER_URL = "export DLQ_DAGSTER_URL=postgresql+psycopg2://dagster@host:5432/dagster"
 _SET_DATABASE_URL = "export DLQ_DATABASE_URL=postgresql://owner@host/database"
 _NEVER_RAN = "it has never run on this installation"
@@ -253,8 +263,9 @@ def _check_clock(connection: Connection, *_: object) -> CheckResult:
 
 
 def _check_backlog(connection: Connection, settings: Settings, now: datetime) -> CheckResult:
-    lag = connection.fetch_one("fix.backlog", now=now)["seconds"] or 0.0
-    if lag > settings.max_backlog_seconds:
+    most = settings.max_backlog_seconds
+    lag, oldest = measure_queue_lag(connection, now=now, most=most)
+    if lag > most:
         found = f"the worker is {lag:,.0f} s behind"
         return CheckResult("backlog", False, found, "start the worker, or more of them")
     unclassified = connection.fetch_one("doctor.unclassified", now=now)
@@ -263,7 +274,27 @@ def _check_backlog(connection: Connection, settings: Settings, now: datetime) ->
         found = f"not classified yet: {deaths}, the oldest {seconds:,.0f} s ago"
         return CheckResult("backlog", False, found, "dlq causes classify")
     found = f"the worker is {max(lag, 0):,.0f} s behind; not classified yet: {deaths}"
+    if oldest > most:
+        found += f"; an event waits for {oldest:,.0f} s, and later ones were taken"
     return CheckResult("backlog", True, found)
+
+
+def _check_reconciliation(connection: Connection, settings: Settings, now: datetime) -> CheckResult:
+    """Say when missed deaths were last looked for: no other check finds one."""
+    name = "reconciliation"
+    last = connection.fetch_one("doctor.reconciled")
+    checked_at, first = last["checked_at"], last["first_death"]
+    if checked_at is None:
+        found = "it has never run, so deaths that no trigger saw are not known"
+    else:
+        found = (
+            f"the last one, of {format_time(convert_to_zone(checked_at, settings.zone))}, recorded "
+            f"{format_count(last['missed'], 'missed death')}; {last['missing']:,} missing and "
+            f"{last['duplicated']:,} duplicated events"
+        )
+    since = max((time for time in (checked_at, first) if time is not None), default=now)
+    is_ok = (checked_at is None and first is None) or now - since <= _RECONCILED_WITHIN
+    return CheckResult(name, is_ok, found, "" if is_ok else _RECONCILE)
 
 
 def _check_exports(connection: Connection, settings: Settings, now: datetime) -> CheckResult:
@@ -365,5 +396,6 @@ _DATABASE_CHECKS: dict[str, Callable[[Connection, Settings, datetime], CheckResu
     "clock": _check_clock,
     "backlog": _check_backlog,
     "exports": _check_exports,
+    "reconciliation": _check_reconciliation,
     "error texts": _check_error_texts,
 }

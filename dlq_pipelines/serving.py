@@ -39,6 +39,7 @@ def serve_dagster(settings: Settings, *, port: int) -> int:
     # on neither SIGINT nor SIGTERM.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _raise_interrupt)
+    # `ui_guard` runs `dagster dev`, and keeps pages of other sites out of its UI.
     # `dagster dev` announces `dg dev`, which requires a project folder; a wheel has none.
     quiet = "ignore:Function `dev_command` is superseded"
     command = [
@@ -46,7 +47,7 @@ def serve_dagster(settings: Settings, *, port: int) -> int:
         "-W",
         quiet,
         "-m",
-        "dagster",
+        "dlq_pipelines.ui_guard",
         "dev",
         "-w",
         str(_WORKSPACE),

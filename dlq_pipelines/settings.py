@@ -212,7 +212,7 @@ class Settings(BaseSettings):
     )
     retry_rate: float = Field(
         default=50.0,
-        gt=0,
+        ge=0.001,  # MIN_RATE of a policy
         le=100_000,
         description="Released events that fall due per second.",
     )

@@ -132,6 +132,11 @@ def format_count(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
+def format_aggregate(aggregate_type: str | None, aggregate_id: str | None) -> str:
+    """Return type and id of an aggregate; `none` where the outbox table has neither."""
+    return " ".join(part for part in (aggregate_type, aggregate_id) if part) or "none"
+
+
 def format_seconds(seconds: float) -> str:
     """Return a duration in its two largest units: `4 h 10 min`, `35 s`."""
     if seconds < 1:

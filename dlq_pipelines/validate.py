@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import isnan
 from typing import Any
+from urllib.parse import urlsplit
 
 BIGINT_MAX = 2**63 - 1
 INTEGER_MAX = 2**31 - 1
@@ -112,6 +113,14 @@ def validate_not_blank(name: str, text: str) -> str:
     if not text.strip():
         raise ValueError(f"{name} must not be empty")
     return text
+
+
+def parse_host_name(host: str) -> str:
+    """Return the name in a Host header in lower case, without port and brackets; else empty."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "") if "@" not in host and "/" not in host else ""
+    except ValueError:
+        return ""
 
 
 def validate_aware(name: str, value: datetime | None) -> datetime | None:

@@ -5,6 +5,7 @@ Infinite times, years beyond 9999 and before 1, and fixes that were written by h
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -21,11 +22,12 @@ from dlq_pipelines.definitions import defs
 from dlq_pipelines.defs.retries import FIX_TAG
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import FixStatus
-from dlq_pipelines.retries.fixes import get_fix, list_fixes
+from dlq_pipelines.retries.fixes import get_fix, list_due_fixes, list_fixes
 from tests.api.conftest import api, serve  # noqa: F401 - fixtures
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
 from tests.rows import add_events, date_deaths, kill, one
 
+POLICY = 'canary, growth, rate, min_success, settle_seconds, max_retries, "order"'
 # Columns of `dlq.fix` with values that only a person with rights on the table can write.
 BY_HAND = [
     ("since", "'-infinity'"),
@@ -39,6 +41,13 @@ BY_HAND = [
     ("attempts, not_before, expires_at", "1, 'infinity', 'infinity'"),
     ("attempts, expires_at", "1, '20000-01-01Z'"),
     ("error_contains", "' '"),
+    ("event_type", "e'\\t'"),
+    ("aggregate_type, owner, link", "' ', ' ', ' '"),
+    ("event_ids, detail", "'{}', ' '"),
+    ("attempts, note", "1, ' '"),
+    (f"attempts, {POLICY}", "1, 10, 10, 1e-12, 0.9, 900, 3, 'none'"),
+    (f"attempts, {POLICY}", "1, 10, 10, 'NaN', 'NaN', 0, -1, 'by hand'"),
+    (f"attempts, {POLICY}", "1, null, null, 50, null, null, null, null"),
 ]
 
 
@@ -55,11 +64,18 @@ def fixes(connection: Connection) -> int:
     kill(connection, "KeyError: 'sku'")
     classify_deaths(connection, zone=ZoneInfo("UTC"))
     connection.execute("select dlq.flag_fix('sound', event_ids => array[3])")
+    # As an earlier release created the table: with fewer constraints.
+    connection.execute(
+        "do $$ declare name text; begin for name in select conname from pg_constraint"
+        " where conrelid = 'dlq.fix'::regclass and contype = 'c' loop"
+        " execute format('alter table dlq.fix drop constraint %I', name); end loop; end $$"
+    )
     for fix_id, (columns, values) in enumerate(BY_HAND, 2):
+        note, text = ("", "") if "note" in columns else ("note, ", "'by hand', ")
         connection.execute(
-            "insert into dlq.fix (id, note, flagged_by, flagged_at, "
-            f"{columns}) overriding system value"
-            f" values ({fix_id}, 'by hand', 'eve', now(), {values})".encode()
+            f"insert into dlq.fix (id, {note}flagged_by, flagged_at, {columns})"
+            " overriding system value"
+            f" values ({fix_id}, {text}'eve', now(), {values})".encode()
         )
     return len(BY_HAND) + 1
 
@@ -108,6 +124,7 @@ def test_http_lists_and_shows_fixes_written_by_hand(
 ) -> None:
     listed = api.get("/api/fixes")
     assert (listed.status_code, listed.json()["count"]) == (200, fixes)
+    assert f'dlq_fixes{{status="active"}} {fixes}' in api.get("/metrics").text.replace(".0", "")
     for fix_id in range(1, fixes + 1):
         assert api.get(f"/api/fixes/{fix_id}").status_code == 200
         answer = api.post(f"/api/fixes/{fix_id}/withdraw", json={"reason": "not sound"})
@@ -122,6 +139,24 @@ def test_the_sensor_still_advances_a_sound_fix(fixes: int) -> None:
         requests = tick.run_requests or []
     assert "1" in {request.tags[FIX_TAG] for request in requests if hasattr(request, "tags")}
     assert len(requests) > fixes / 2
+
+
+def test_a_fix_with_an_invalid_policy_is_shown_as_such_and_not_advanced(
+    dlq: Run,  # noqa: F811
+    connection: Connection,
+    fixes: int,
+) -> None:
+    listed = {fix["id"]: fix for fix in json.loads(dlq("fixes", "list", "--json").out)["fixes"]}
+    slow = next(fix for fix in listed.values() if "1e-12" in str(fix["unreadable"]))
+    assert slow["unreadable"] == "rate must be from 0.001 to 100000, not 1e-12"
+    assert dlq("fixes", "list").out.count("its policy is invalid") == 3
+    shown = " ".join(dlq("fixes", "show", str(slow["id"])).out.split())
+    assert "invalid: rate must be from 0.001" in shown
+    assert json.loads(dlq("fixes", "advance", str(slow["id"]), "--json").out)["released"] == 0
+    due = list_due_fixes(connection, now=datetime.now(UTC), max_backlog=timedelta(1), limit=99)
+    assert due
+    assert not {fix.id for fix in due} & {key for key, fix in listed.items() if fix["unreadable"]}
+    assert len(listed) == fixes
 
 
 def test_ids_of_a_fix_written_by_hand_are_those_that_it_selects(

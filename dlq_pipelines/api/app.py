@@ -27,6 +27,7 @@ from dlq_pipelines.api import (
 )
 from dlq_pipelines.api.arguments import reject_undescribed_arguments
 from dlq_pipelines.api.auth import read_tokens
+from dlq_pipelines.api.connections import ConnectionLimits
 from dlq_pipelines.api.describe import clean_descriptions
 from dlq_pipelines.api.errors import RESPONSES, install_error_handlers
 from dlq_pipelines.api.guard import Guard
@@ -109,12 +110,20 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
     return app
 
 
-def wrap_with_guard(app: FastAPI, settings: Settings, *, host: str) -> ASGIApp:
+def wrap_with_guard(
+    app: FastAPI, settings: Settings, *, host: str, limits: ConnectionLimits
+) -> ASGIApp:
     """Wrap the application in its guard, which accepts the names of this machine and of
     `DLQ_API_HOSTS`.
     """
     hosts = {*_LOOPBACK, *settings.api_hosts, host.lower()}
-    return Guard(app, hosts=hosts, origins=settings.api_cors_origins, tokens=app.state.tokens)
+    return Guard(
+        app,
+        hosts=hosts,
+        origins=settings.api_cors_origins,
+        tokens=app.state.tokens,
+        limits=limits,
+    )
 
 
 def _lifespan(database: Database) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

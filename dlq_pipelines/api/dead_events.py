@@ -34,7 +34,7 @@ from dlq_pipelines.outbox.dead_events import (
     get_dead_event_stats,
     list_dead_events,
 )
-from dlq_pipelines.retries.fix import Fix
+from dlq_pipelines.retries.fix import MAX_RATE, MIN_RATE, Fix
 from dlq_pipelines.retries.history import (
     EventDeath,
     EventHistory,
@@ -52,7 +52,9 @@ EventIdPath = Annotated[str, Path(min_length=1, max_length=10_000, description="
 Rate = Annotated[
     float | None,
     Field(
-        gt=0, le=100_000, description="Events per second that fall due; default: DLQ_RETRY_RATE."
+        ge=MIN_RATE,
+        le=MAX_RATE,
+        description="Events per second that fall due; default: DLQ_RETRY_RATE.",
     ),
 ]
 _MEDIA = {

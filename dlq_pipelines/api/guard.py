@@ -7,20 +7,19 @@ page cannot read the response, but a POST does harm without it.
 
 import asyncio
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dlq_pipelines.api.auth import Token, authenticate
+from dlq_pipelines.api.connections import ConnectionLimits
 from dlq_pipelines.api.errors import RequestError, build_error_response
 from dlq_pipelines.api.swagger import DOCS_FILES
+from dlq_pipelines.validate import parse_host_name
 
 # Bytes of a body: enough for ten thousand ids or a large payload.
 MAX_BODY_BYTES = 1_048_576
 _LENGTH_DIGITS = 9
-# Seconds in which a body must arrive.
-_BODY_TIMEOUT = 30
 # Concurrent requests. Forty of them run, the others wait for a thread.
 _MAX_CONCURRENT = 200
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -47,6 +46,7 @@ class Guard:
         origins: other origins whose pages may send changes, such as https://ops.example.com.
         tokens: accepted tokens. Every route outside `OPEN` requires one; if there are none, no
             route does.
+        limits: limits of the connections.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Guard:
         hosts: Iterable[str],
         origins: Iterable[str],
         tokens: tuple[Token, ...],
+        limits: ConnectionLimits,
     ) -> None:
         self._app, self._hosts, self._origins, self._tokens = (
             app,
@@ -64,6 +65,9 @@ class Guard:
             tokens,
         )
         self._running = 0
+        self._limits = limits
+        # The deadlines of bodies that arrive now, the first one first.
+        self._bodies: dict[asyncio.Timeout, None] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request. Any scope other than a request or the lifespan is rejected."""
@@ -80,32 +84,58 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        self._running += 1
         try:
             self._check(scope["method"], scope["path"], Headers(scope=scope))
             if scope["method"] not in _SAFE_METHODS:
-                receive = _replay_body(
-                    await asyncio.wait_for(_read_body(receive), _BODY_TIMEOUT), receive
-                )
+                receive = _replay_body(await self._read_body_in_time(receive), receive)
+            self._check_load()
         except RequestError as error:
             await build_error_response(error.status, str(error), error.headers)(
                 scope, receive, answer
             )
         except TimeoutError:
-            await build_error_response(408, f"The body took longer than {_BODY_TIMEOUT} s.")(
-                scope, receive, answer
-            )
+            late = f"The body did not arrive in time, at most {self._limits.body_seconds:g} s."
+            await build_error_response(408, late, {"Connection": "close"})(scope, receive, answer)
         else:
+            await self._run(scope, receive, answer)
+
+    async def _run(self, scope: Scope, receive: Receive, answer: Send) -> None:
+        self._running += 1
+        try:
             await self._app(scope, receive, answer)
         finally:
             self._running -= 1
+
+    def _check_load(self) -> None:
+        """Raise RequestError if too many requests run."""
+        if self._running >= _MAX_CONCURRENT:
+            raise RequestError(
+                503, "Too many requests are running. Try again.", {"Retry-After": "1"}
+            )
+
+    async def _read_body_in_time(self, receive: Receive) -> bytes:
+        """Read the body. One more than may arrive at a time ends the wait for the first one.
+
+        Raises:
+            TimeoutError: it did not arrive in time, or too many others arrive.
+        """
+        async with asyncio.timeout(self._limits.body_seconds) as deadline:
+            if len(self._bodies) >= self._limits.bodies:
+                first = next(iter(self._bodies))
+                del self._bodies[first]
+                first.reschedule(asyncio.get_running_loop().time())
+            self._bodies[deadline] = None
+            try:
+                return await _read_body(receive)
+            finally:
+                self._bodies.pop(deadline, None)
 
     def _check(self, method: str, path: str, headers: Headers) -> None:
         """Raise RequestError if the request is not for this server or its caller is unknown."""
         host = headers.get("host", "")
         if len(headers.getlist("host")) > 1:
             raise RequestError(400, "A request has one Host header.")
-        if _parse_host(host) not in self._hosts:
+        if parse_host_name(host) not in self._hosts:
             raise RequestError(
                 421,
                 "Unknown host name. DLQ_API_HOSTS lists the accepted host names.",
@@ -127,20 +157,8 @@ class Guard:
             raise RequestError(
                 413, f"A body has at most {MAX_BODY_BYTES:,} bytes.", {"Connection": "close"}
             )
-        if self._running > _MAX_CONCURRENT:
-            raise RequestError(
-                503, "Too many requests are running. Try again.", {"Retry-After": "1"}
-            )
         if path not in OPEN and method != "OPTIONS":
             authenticate(self._tokens, headers.get("authorization"))
-
-
-def _parse_host(host: str) -> str:
-    """Return the host without port and brackets in lower case; empty if it is invalid."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "") if "@" not in host and "/" not in host else ""
-    except ValueError:
-        return ""
 
 
 async def _read_body(receive: Receive) -> bytes:

@@ -12,6 +12,7 @@ import uvicorn
 
 from dlq_pipelines.api.app import create_app, wrap_with_guard
 from dlq_pipelines.api.auth import read_tokens
+from dlq_pipelines.api.connections import ConnectionLimits, choose_limits, limit_connections
 from dlq_pipelines.errors import DlqError, RefusedError
 from dlq_pipelines.installation import find_database, open_connection, prepare_embedded
 from dlq_pipelines.postgres.connect import Database
@@ -78,6 +79,7 @@ def make_server(
     *,
     host: str,
     announce: Callable[[], None] = lambda: None,
+    limits: ConnectionLimits | None = None,
 ) -> uvicorn.Server:
     """Make the server without starting it; its `run` takes the sockets to listen on.
 
@@ -87,13 +89,15 @@ def make_server(
         host: a host name that the server answers to, in addition to the names of the loopback
             interface and those of `DLQ_API_HOSTS`.
         announce: called once the server accepts requests; the default does nothing.
+        limits: limits of its connections; None: those for this process.
 
     Raises:
         DlqError: `DLQ_API_TOKENS` is invalid.
     """
     app = create_app(settings, replace(database, statement_timeout=settings.api_timeout_seconds))
+    limits = limits or choose_limits()
     config = uvicorn.Config(
-        wrap_with_guard(app, settings, host=host),
+        wrap_with_guard(app, settings, host=host, limits=limits),
         ws="none",
         access_log=False,
         # Any client can send X-Forwarded-For, so it does not identify the client.
@@ -101,6 +105,7 @@ def make_server(
         server_header=False,
         log_level="warning",
         timeout_graceful_shutdown=_STOP_SECONDS,
+        **limit_connections(limits),
     )
     return _Server(config, announce)
 

@@ -143,7 +143,7 @@ def _describe_error(error: Exception) -> str | None:
     elif (psycopg := sys.modules.get("psycopg")) and isinstance(error, psycopg.Error):
         from dlq_pipelines.postgres.transient import describe_transient_error
 
-        message = error.diag.message_primary or type(error).__name__
+        message = (error.diag.message_primary or type(error).__name__).rstrip(".")
         hint = error.diag.message_hint or (
             "Check DLQ_OUTBOX_SCHEMA and DLQ_OUTBOX_TABLE, then run `dlq doctor`."
             if isinstance(error, psycopg.errors.UndefinedTable)

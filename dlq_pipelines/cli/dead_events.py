@@ -42,7 +42,13 @@ from dlq_pipelines.cli.retrying import (
 )
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.text import RawJson, format_count, format_seconds, sanitize_text
+from dlq_pipelines.text import (
+    RawJson,
+    format_aggregate,
+    format_count,
+    format_seconds,
+    sanitize_text,
+)
 from dlq_pipelines.validate import parse_event_id
 
 if TYPE_CHECKING:
@@ -87,7 +93,7 @@ def list_dead_events_command(
             "event": event.id,
             "died": event.dead_at,
             "type": event.event_type,
-            "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
+            "aggregate": format_aggregate(event.aggregate_type, event.aggregate_id),
             "attempts": event.attempts,
             "cause": event.cause_id or _UNCLASSIFIED,
             "detail": event.detail or "",
@@ -365,7 +371,7 @@ def _summarize_event(found: "EventHistory") -> dict[str, Any]:
     if event is not None:
         summary |= {
             "type": event.event_type,
-            "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
+            "aggregate": format_aggregate(event.aggregate_type, event.aggregate_id),
             "status": event.status,
             "attempts": event.attempts,
             "written": event.created_at,

@@ -13,8 +13,9 @@ from dlq_pipelines.cli.output import OutputFormat, print_list, with_output_forma
 def doctor_command(format: OutputFormat = OutputFormat.TABLE) -> None:
     """Check the installation.
 
-    Checks connection, schema, triggers, rights, clock, backlog, exports, Dagster daemon and disk.
-    Changes nothing. If a check fails, prints the command that remedies it and exits with 1.
+    Checks connection, schema, triggers, rights, clock, backlog, exports, reconciliation, Dagster
+    daemon and disk. Changes nothing. If a check fails, prints the command that remedies it and
+    exits with 1.
 
     Example: `dlq doctor || true`
     """

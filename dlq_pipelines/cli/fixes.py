@@ -40,7 +40,7 @@ from dlq_pipelines.cli.retrying import (
 )
 from dlq_pipelines.cli.session import open_session
 from dlq_pipelines.outbox.selection import Selection
-from dlq_pipelines.text import format_count, format_seconds
+from dlq_pipelines.text import format_aggregate, format_count, format_seconds
 
 if TYPE_CHECKING:
     # A command imports what it needs when it runs.
@@ -66,6 +66,7 @@ IdOption = Annotated[
     list[str] | None, typer.Option("--id", help="Events with this id (repeatable).")
 ]
 _NO_VERDICT = "not decided yet"
+_INVALID = "its policy is invalid, see `dlq fixes show`"
 # Seconds that `advance` waits for an outcome that lets the next event of an aggregate follow.
 _IDLE_SECONDS = 1.0
 
@@ -204,7 +205,7 @@ def list_fixes_command(
             "selection": _format_selection(fix, settings.zone),
             "flagged": fix.flagged_at,
             "actor": fix.flagged_by,
-            "verdict": fix.verdict or _NO_VERDICT,
+            "verdict": fix.verdict or (fix.unreadable and _INVALID) or _NO_VERDICT,
         }
         for fix in found
     ]
@@ -499,7 +500,7 @@ def _summarize_parked_event(event: "ParkedEvent") -> dict[str, Any]:
     return {
         "event": event.event_id,
         "type": event.event_type,
-        "aggregate": f"{event.aggregate_type} {event.aggregate_id}",
+        "aggregate": format_aggregate(event.aggregate_type, event.aggregate_id),
         "cause": event.cause_id or "not classified yet",
         "detail": event.detail or "",
         "retries": event.retries,
@@ -616,7 +617,9 @@ def _summarize_fix(fix: "Fix", zone: "tzinfo") -> dict[str, Any]:
         "not before": fix.not_before,
         "expires": fix.expires_at,
         "ended": fix.closed_at,
-        "policy": policy
+        "policy": f"invalid: {fix.unreadable}"
+        if fix.unreadable
+        else policy
         and f"{policy.canary:,} events, then {policy.growth:g} times as many per stage, "
         f"{policy.rate:g} per second; {policy.min_success:.0%} must succeed within "
         f"{format_seconds(policy.settle_seconds)}; parked after {policy.max_retries} retries; "

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from dlq_pipelines.retries.recall import RecallResult
 
 Rate = Annotated[
-    float | None, typer.Option(help="Events per second that fall due. Default: DLQ_RETRY_RATE.")
+    float | None,
+    typer.Option(help="Events per second that fall due, at least 0.001. Default: DLQ_RETRY_RATE."),
 ]
 
 

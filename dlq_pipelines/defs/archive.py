@@ -82,7 +82,7 @@ def define_archive(outbox: Outbox) -> dg.Definitions:
     return dg.Definitions(
         assets=[_define_archive_asset(outbox), _define_purge_asset(outbox)],
         asset_checks=_define_checks(outbox),
-        jobs=[archive_job, purge_job],
+        jobs=[archive_job, purge_job, _define_reconcile_job(outbox)],
         schedules=[*archive_schedule, *purge_schedule],
     )
 
@@ -285,10 +285,12 @@ def _define_checks(outbox: Outbox) -> list[dg.AssetChecksDefinition]:
     archive = outbox.build_key("dead_event_archive")
 
     @dg.asset_check(asset=archive, description=describe_check("no_event_is_missing"))
-    def no_event_is_missing() -> dg.AssetCheckResult:
+    def no_event_is_missing(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         """Find events of the ledger that are in neither table, or in both, and deaths it missed."""
         with outbox.session() as session:
             found = reconcile_events(session.connection, now=session.now)
+            if context.run.job_name == outbox.build_name("reconcile_events"):
+                session.record_success("reconcile_events")
             figures = {
                 "missing": found.missing,
                 "duplicated": found.duplicated,
@@ -362,3 +364,19 @@ def _define_jobs(outbox: Outbox) -> tuple[Any, Any]:
         tags=outbox.tags,
     )
     return archive_job, purge_job
+
+
+def _define_reconcile_job(outbox: Outbox) -> Any:
+    return dg.define_asset_job(
+        outbox.build_name("reconcile_events"),
+        selection=outbox.select_check("dead_event_archive", "no_event_is_missing"),
+        description=describe_definition(
+            "Compares outbox, archive and **ledger**: finds missing and duplicated events, and "
+            "records deaths that no trigger saw.",
+            when="Launched by hand, such as after a restore. Each archive run does the same.",
+            changes="Missed deaths in `dlq.death`, and the result of the check.",
+            rerun="At any time: a missed death is recorded once.",
+        ),
+        owners=outbox.owners,
+        tags=outbox.tags,
+    )

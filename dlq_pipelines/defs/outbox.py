@@ -24,6 +24,7 @@ JOBS = (
     "export_day",
     "build_report",
     "archive_dead_events",
+    "reconcile_events",
     "purge_archive",
     "clean_up_runs",
     "flag_fix",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import psycopg
 
-from dlq_pipelines.errors import SchemaError
+from dlq_pipelines.errors import RefusedError, SchemaError
 from dlq_pipelines.outbox.adopt import OutboxTableFacts, StateCount, list_state_columns
 from dlq_pipelines.outbox.inspect import (
     TableFacts,
@@ -20,6 +20,7 @@ from dlq_pipelines.outbox.preflight import (
     SERVED_KINDS,
     PreflightCheck,
     build_missing_check,
+    check_kind,
     check_mapping,
     check_mapping_error,
     check_owner,
@@ -184,9 +185,13 @@ def read_outbox_facts(connection: Connection, schema: str, name: str) -> OutboxT
 
     Raises:
         SchemaError: the table does not exist.
+        RefusedError: it is no table of an application, but for example a view.
     """
     connection.names = replace(connection.names, outbox_schema=schema, outbox_table=name)
     table = require_table(connection)
+    kind = check_kind(table)
+    if kind.outcome == "refused":
+        raise RefusedError(kind.found, kind.remedy)
     columns = list_mapped_facts(table)
     states = {
         column: _list_values(connection, table, column) for column in list_state_columns(columns)

@@ -37,6 +37,7 @@ CheckOutcome = Literal["ok", "warning", "refused"]
 TRIGGER_NAMES = ("dlq_insert", "dlq_update", "dlq_delete", "dlq_truncate")
 _OLDEST_VERSION = 14
 SERVED_KINDS = ("table", "partitioned table")
+_SYSTEM_SCHEMAS = ("pg_catalog", "pg_toast", "information_schema")
 _ARCHIVE_COLUMNS = ("dlq_death_id", "dlq_archived_at")
 _CONDITIONS = ("dead", "delivered", "waiting", "working")
 # Foreign keys by what deleting a row of the outbox does to the rows that reference it.
@@ -154,7 +155,7 @@ def check_table(table: TableFacts, mapping: Mapping) -> list[PreflightCheck]:
         table: the outbox table.
         mapping: of its columns and states.
     """
-    kind = _check_kind(table)
+    kind = check_kind(table)
     if kind.outcome == "refused":
         return [kind]
     return [
@@ -182,7 +183,15 @@ def _quote_name(name: str) -> str:
     return name if name.isidentifier() and name.islower() else sql.Identifier(name).as_string(None)
 
 
-def _check_kind(table: TableFacts) -> PreflightCheck:
+def check_kind(table: TableFacts) -> PreflightCheck:
+    """Check that it is a table, and one of an application."""
+    if table.schema in _SYSTEM_SCHEMAS:
+        return PreflightCheck(
+            "table",
+            "refused",
+            f"{_name_table(table)} is a system catalog of PostgreSQL.",
+            "Map a table of the application.",
+        )
     if table.kind in SERVED_KINDS:
         article = "an ordinary" if table.kind == "table" else "a"
         return PreflightCheck("table", "ok", f"{_name_table(table)} is {article} {table.kind}")

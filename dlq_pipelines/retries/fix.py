@@ -16,6 +16,9 @@ from dlq_pipelines.outbox.selection import Selection
 RetryOrder = Literal["aggregate", "none"]
 # A canary is released in one batch.
 _MAX_CANARY = BATCH
+# One event in 17 minutes. Slower, the default expiry of 14 days ends a fix before a thousand
+# events, and a stage would wait for one event longer than its outcome may take.
+MIN_RATE, MAX_RATE = 0.001, 100_000
 # What a stop cannot recall, because workers take it meanwhile, is a small part of ten minutes.
 DEFAULT_LOOKAHEAD = timedelta(minutes=10)
 
@@ -42,8 +45,8 @@ class RetryPolicy:
         canary: events in the first stage. Default 10: a false fix fails on few events.
         growth: size of each stage relative to the one before. Default 10: a million events are
             released in six stages.
-        rate: events a second at which released events fall due. Default 50: a recovering upstream
-            is not flooded.
+        rate: events a second at which released events fall due, at least `MIN_RATE`. Default 50: a
+            recovering upstream is not flooded.
         min_success: share of a stage that must be delivered. Default 0.9: some events die of other
             causes.
         settle_seconds: seconds to wait for an outcome after the due time. Default 15 minutes.
@@ -68,17 +71,16 @@ class RetryPolicy:
         for name, value, least, most in (
             ("canary", self.canary, 1, _MAX_CANARY),
             ("growth", self.growth, 1, 1000),
+            ("rate", self.rate, MIN_RATE, MAX_RATE),
             ("settle_seconds", self.settle_seconds, 1, 604_800),
             ("max_retries", self.max_retries, 1, 100),
         ):
             if not least <= value <= most:
                 raise ValueError(f"{name} must be from {least} to {most}, not {value!r}")
-        for name, value, most in (
-            ("rate", self.rate, 100_000),
-            ("min_success", self.min_success, 1),
-        ):
-            if not 0 < value <= most:
-                raise ValueError(f"{name} must be more than 0 and at most {most}, not {value!r}")
+        if not 0 < self.min_success <= 1:
+            raise ValueError(
+                f"min_success must be more than 0 and at most 1, not {self.min_success!r}"
+            )
         if self.order not in get_args(RetryOrder):
             raise ValueError(f"order must be aggregate or none, not {self.order!r}")
 
@@ -135,6 +137,9 @@ class Fix:
         stage: the last stage that began; 0: none.
         verdict: why the fix ended, or why its outcomes could not decide and it was paused.
         evidence: errors of a halted fix: objects with `events`, `outcome`, `before` and `after`.
+        unreadable: why the stored policy is invalid, such as a rate below the minimum that an
+            earlier release accepted. Such a fix is not advanced, and can be withdrawn; None: it is
+            valid.
     """
 
     id: int
@@ -152,6 +157,7 @@ class Fix:
     verdict: str | None
     evidence: tuple[dict[str, Any], ...] = field(default=())
     closed_at: datetime | None = None
+    unreadable: str | None = None
 
 
 @dataclass(frozen=True)
@@ -297,10 +303,8 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
             FixStatus.EXPIRED,
             f"not verified by {fix.expires_at:%Y-%m-%d %H:%M} UTC, in stage {fix.stage}",
         )
-    if fix.status is FixStatus.PAUSED:
-        return WaitStep(f"paused: {fix.verdict}" if fix.verdict else "paused")
-    if fix.not_before is not None and fix.not_before > now:
-        return WaitStep(f"not before {fix.not_before:%Y-%m-%d %H:%M} UTC")
+    if held := _describe_hold(fix, now):
+        return WaitStep(held)
     # Events that the stage can still release count as delivered until they are not.
     room = policy.size(fix.stage) - stage.tried if left is None else 0
     if not can_stage_pass(stage, policy.min_success, more=room):
@@ -322,6 +326,17 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
         return _wait_for_due_time(fix, stage, pace)
     number = fix.stage if room > 0 else fix.stage + 1
     return ReleaseStep(number, min(BATCH, most, room if room > 0 else policy.size(number)))
+
+
+def _describe_hold(fix: Fix, now: datetime) -> str | None:
+    """Say why a fix does not go on whatever its outcomes are; None: it may."""
+    if fix.unreadable:
+        return f"its policy is invalid: {fix.unreadable}; withdraw the fix"
+    if fix.status is FixStatus.PAUSED:
+        return f"paused: {fix.verdict}" if fix.verdict else "paused"
+    if fix.not_before is not None and fix.not_before > now:
+        return f"not before {fix.not_before:%Y-%m-%d %H:%M} UTC"
+    return None
 
 
 def _wait_for_due_time(fix: Fix, stage: StageOutcomes, pace: Pace) -> WaitStep:

@@ -1,7 +1,7 @@
 """Flags, previews, lists and reads fixes, and finds those that need a step."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
@@ -343,20 +343,40 @@ def list_due_fixes(
     While the worker is congested, fixes whose next step would release events are left out.
     """
     congested = describe_congestion(connection, now=now, max_backlog=max_backlog) is not None
-    return [
+    found = [
         build_fix(row)
         for row in connection.run("fix.due", now=now, limit=limit, congested=congested)
     ]
+    # A fix whose policy is invalid waits for a person; what was released before a stop is recalled.
+    return [
+        fix
+        for fix in found
+        if not fix.unreadable
+        or fix.closed_at is not None
+        or (fix.expires_at is not None and fix.expires_at <= now)
+    ]
+
+
+def measure_queue_lag(connection: Connection, *, now: datetime, most: float) -> tuple[float, float]:
+    """Return the queue lag and the time for which the oldest due event waits, in seconds.
+
+    The two differ if workers pass that event over. Only if it waits for more than `most` seconds
+    is that looked up.
+    """
+    oldest = connection.fetch_one("fix.oldest_due", now=now)["seconds"] or 0.0
+    if oldest <= most:
+        return oldest, oldest
+    return connection.fetch_one("fix.queue_lag", now=now)["seconds"] or 0.0, oldest
 
 
 def describe_congestion(
     connection: Connection, *, now: datetime, max_backlog: timedelta
 ) -> str | None:
     """Say why no event may be released: the queue lag exceeds `max_backlog`. None: it does not."""
-    seconds = connection.fetch_one("fix.backlog", now=now)["seconds"]
-    if seconds is None or seconds <= max_backlog.total_seconds():
-        return None
     most = max_backlog.total_seconds()
+    seconds, _ = measure_queue_lag(connection, now=now, most=most)
+    if seconds <= most:
+        return None
     return f"the worker is {seconds:.0f} s behind, at most {most:.0f} s are allowed"
 
 
@@ -428,18 +448,17 @@ def get_fix_progress(
 
 
 def build_fix(row: DictRow) -> Fix:
-    """Build a fix from a row of `dlq.fix`."""
-    policy = None
-    if row["canary"] is not None:
-        policy = RetryPolicy(
-            canary=row["canary"],
-            growth=row["growth"],
-            rate=row["rate"],
-            min_success=row["min_success"],
-            settle_seconds=row["settle_seconds"],
-            max_retries=row["max_retries"],
-            order=row["order"],
-        )
+    """Build a fix from a row of `dlq.fix`; one that no face accepts must not stop a list."""
+    policy, unreadable = None, None
+    given = {item.name: row[item.name] for item in fields(RetryPolicy)}
+    if None in given.values():
+        missing = [name for name, value in given.items() if value is None]
+        unreadable = f"{missing[0]} is missing" if len(missing) < len(given) else None
+    else:
+        try:
+            policy = RetryPolicy(**given)
+        except ValueError as error:
+            unreadable = str(error)
     return Fix(
         id=row["id"],
         selection=Selection.from_row(row),
@@ -456,6 +475,7 @@ def build_fix(row: DictRow) -> Fix:
         verdict=row["verdict"],
         evidence=tuple(row["evidence"]),
         closed_at=row["closed_at"],
+        unreadable=unreadable,
     )
 
 

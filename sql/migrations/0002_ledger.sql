@@ -294,7 +294,7 @@ create table :"dlq_schema".fix (
     -- The policy. All null until the first step, which stores the installation's.
     canary         integer          check (canary between 1 and 5000),
     growth         double precision check (growth between 1 and 1000),
-    rate           double precision check (rate > 0 and rate <= 100000),
+    rate           double precision check (rate between 0.001 and 100000),
     min_success    double precision check (min_success > 0 and min_success <= 1),
     settle_seconds integer          check (settle_seconds between 1 and 604800),
     max_retries    integer          check (max_retries between 1 and 100),

@@ -54,6 +54,10 @@ begin
     elsif given.attempts < 0 then
         raise exception 'attempts must not be negative, not %.', given.attempts
             using errcode = 'invalid_parameter_value', hint = 'Pass 0 or a larger number.';
+    elsif given.rate not between 0.001 and 100000 then
+        raise exception 'rate must be from 0.001 to 100000, not %.', given.rate
+            using errcode = 'invalid_parameter_value',
+                hint = 'Pass the events per second that fall due, such as 50.';
     elsif given.since >= given.until then
         raise exception 'since must be before until.'
             using errcode = 'invalid_parameter_value',

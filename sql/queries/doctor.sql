@@ -128,6 +128,17 @@ select
     extract(epoch from %(now)s::timestamptz - min(died_at))::float8 as seconds
 from :"dlq_schema".death where cause_id is null
 
+-- name: reconciled
+-- The last reconciliation, and the first death of the ledger.
+select r.checked_at,
+    r.missing,
+    r.duplicated,
+    r.missed,
+    (select min(died_at) from :"dlq_schema".death) as first_death
+from (select) as always
+left join lateral (
+    select * from :"dlq_schema".reconciliation order by checked_at desc limit 1) r on true
+
 -- name: unexported
 -- Dead events from before a time whose day has no export with every death, which the archive
 -- requires.

@@ -84,11 +84,65 @@ select * from :"dlq_schema".fix where id = %(fix_id)s for update skip locked
 -- Locks a fix for a person's change. Waits for a run that holds it.
 select * from :"dlq_schema".fix where id = %(fix_id)s for update
 
--- name: backlog
--- The queue lag: seconds since the oldest due event fell due. Driven by the index that workers
--- poll.
+-- name: oldest_due
+-- Seconds since the oldest due event fell due; at least the queue lag. Driven by the index that
+-- workers poll.
 select extract(epoch from %(now)s::timestamptz - min(due_at))::float8 as seconds
-from :"dlq_schema".outbox where waiting
+from :"dlq_schema".outbox where waiting and due_at > '-infinity'
+
+-- name: queue_lag
+-- The queue lag: seconds since the oldest due event fell due that the workers have not passed over.
+-- An event that waits although one that fell due later was taken is stuck, and says nothing about
+-- how long a released event would wait: for example, no worker consumes its type. The oldest due
+-- event alone would let one such row stop every fix.
+--
+-- What workers took is seen in the last rows of the outbox, in the last deaths, and in the last
+-- retries with an outcome. Without any of them, as in a new outbox, every due event counts. Each
+-- type may have workers of its own, and one that is behind is not hidden by another one that is
+-- not: ten events or more of a type count if they fell due after the last one of their type that
+-- was taken. Fewer may be rows that no worker can take.
+--
+-- Reads at most 200 rows of each kind and 1,000 due events, each by an index.
+with evidence as materialized (
+    (select o.event_type, o.created_at as due_at
+     from (
+        select o.event_type, o.created_at, o.delivered or o.working as is_taken
+        from :"dlq_schema".outbox o order by o.id desc limit 200) o
+     -- An event is due when it is created, or later: this is the cautious end.
+     where o.is_taken)
+    union all
+    (select d.event_type, d.event_created_at
+     from :"dlq_schema".death d order by d.died_at desc, d.id desc limit 200)
+    union all
+    (select d.event_type, r.due_at
+     from (
+        select r.death_id, r.due_at, r.outcome
+        from :"dlq_schema".retry r order by r.death_id desc limit 200) r
+     cross join lateral (
+        select d.event_type from :"dlq_schema".death d where d.id = r.death_id limit 1) d
+     where r.outcome in ('delivered', 'died_again'))
+), taken as materialized (
+    select event_type, max(due_at) as until from evidence
+    where due_at <= %(now)s group by event_type
+), seen as materialized (
+    select coalesce(min(until), '-infinity') as since, coalesce(max(until), '-infinity') as until
+    from taken
+)
+select extract(epoch from %(now)s::timestamptz - min(due_at))::float8 as seconds
+from (
+    (select min(w.due_at) as due_at
+     from (
+        select o.event_type, o.due_at from :"dlq_schema".outbox o
+        where o.waiting and o.due_at <= %(now)s and o.due_at > (select since from seen)
+        order by o.due_at limit 1000) w
+     join taken using (event_type)
+     where w.due_at > taken.until
+     group by w.event_type having count(*) >= 10)
+    union all
+    (select o.due_at from :"dlq_schema".outbox o
+     where o.waiting and o.due_at <= %(now)s and o.due_at > (select until from seen)
+     order by o.due_at limit 1)
+) not_passed_over
 
 -- name: due
 -- Open fixes that need a step, the one advanced longest ago first. A fix needs a step if
@@ -113,7 +167,9 @@ with candidate as (
 select f.* from candidate f
 where f.closed_at is null and (
     f.expires_at is null or f.expires_at <= %(now)s
-    or f.status = 'active' and coalesce(f.not_before, '-infinity') <= %(now)s and (
+    or f.status = 'active' and coalesce(f.not_before, '-infinity') <= %(now)s
+        -- An earlier release accepted any rate above 0; such a fix is not advanced.
+        and (f.rate is null or f.rate between 0.001 and 100000) and (
         not %(congested)s and case
             when f.refill_at is null then not exists (
                 select from :"dlq_schema".retry r where r.fix_id = f.id and r.outcome is null)

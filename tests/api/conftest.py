@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from dlq_pipelines.api.auth import TokenScope, create_token
+from dlq_pipelines.api.connections import ConnectionLimits
 from dlq_pipelines.api.server import make_server
 from dlq_pipelines.postgres.connect import Database
 from dlq_pipelines.settings import Settings
@@ -20,9 +21,11 @@ Serve = Callable[..., httpx.Client]
 
 
 @contextmanager
-def serving(settings: Settings, database: Database) -> Iterator[str]:
+def serving(
+    settings: Settings, database: Database, limits: ConnectionLimits | None = None
+) -> Iterator[str]:
     """Run the server on a free port; yield its address."""
-    server = make_server(settings, database, host="127.0.0.1")
+    server = make_server(settings, database, host="127.0.0.1", limits=limits)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -32,6 +32,18 @@ from tests.rows import add_events, kill
             '{"event_ids": [1], "rate": 1e9}',
             "rate: 1000000000.0 is not at most 100,000.",
         ),
+        (
+            "POST",
+            "/api/dead-events/retry-batch",
+            '{"event_ids": [1], "rate": 1e-12}',
+            "rate: 1e-12 is not at least 0.001.",
+        ),
+        (
+            "POST",
+            "/api/fixes",
+            '{"all": true, "note": "x", "rate": 1e-12}',
+            "rate: 1e-12 is not at least 0.001.",
+        ),
         ("POST", "/api/dead-events/retry-batch", "[1]", "The body: the value is not an object."),
         ("POST", "/api/fixes", '{"all": true}', "note is required."),
         ("POST", "/api/fixes", '{"all": true, "note": ""}', "note must not be empty."),

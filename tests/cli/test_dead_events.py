@@ -17,7 +17,7 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import FixTerms
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
-from dlq_pipelines.text import format_count
+from dlq_pipelines.text import format_aggregate, format_count
 from tests.cli.conftest import CAUSE, ERROR, Ended, Run, add_dead_events, read_json, read_words
 from tests.rows import add_events, date_deaths, kill, one, park
 
@@ -205,7 +205,8 @@ def test_retry_releases_a_parked_event_now(dlq: Run, connection: Connection) -> 
             "There is no cause 'nope'",
         ),
         (["discard", "--cause", "nope", "--reason", "x"], 3, "There is no cause 'nope'"),
-        (["retry-batch", "--all", "--rate", "0", "--reason", "x"], 2, "rate must be more than 0"),
+        (["retry-batch", "--all", "--rate", "0", "--reason", "x"], 2, "rate must be from 0.001"),
+        (["retry-batch", "--all", "--rate", "1e-12", "--reason", "x"], 2, "not 1e-12"),
         (["retry-batch", "--reason", "x"], 2, "no filter was given"),
         (["retry-batch", "3", "99", "--reason", "x"], 3, "None of these events is dead"),
         (["retry-batch", "--all", "--cause", "c", "--reason", "x"], 2, "cannot be combined"),
@@ -379,3 +380,23 @@ def test_an_id_of_another_type_is_a_usage_error(dlq: Run) -> None:
         ended = dlq("dead-events", *command, "c0ffee")
         assert (ended.code, "Not an event id of this outbox" in ended.err) == (2, True), ended
         assert "Ids of this outbox have the type bigint." in " ".join(ended.err.split())
+
+
+def test_an_event_without_an_aggregate_is_shown_without_one() -> None:
+    assert format_aggregate(None, None) == format_aggregate("", "") == "none"
+    assert format_aggregate("order", "7") == "order 7"
+    assert format_aggregate(None, "7") == "7"
+
+
+def test_a_list_shows_no_aggregate_where_the_table_has_none(
+    dlq: Run, connection: Connection
+) -> None:
+    add_events(connection, 1)
+    connection.execute(
+        "alter table outbox_event alter aggregate_type drop not null,"
+        " alter aggregate_id drop not null"
+    )
+    connection.execute("update outbox_event set aggregate_type = null, aggregate_id = null")
+    kill(connection, "boom")
+    for command in (("list",), ("show", "1")):
+        assert "None" not in dlq("dead-events", *command).out

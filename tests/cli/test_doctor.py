@@ -37,6 +37,7 @@ CHECKS = [
     "clock",
     "backlog",
     "exports",
+    "reconciliation",
     "error texts",
     "Dagster daemon",
     "disk",
@@ -183,8 +184,8 @@ def test_the_remedy_grants_missing_rights(
             monkeypatch.setattr("dlq_pipelines.doctor._OPERATOR", operator)
             monkeypatch.setenv("DLQ_DATABASE_URL", make_conninfo(database.url, user=role))
             found = _run_doctor(dlq)[1]
-            skipped = {check for check in CHECKS[1:10] if found[check]["ok"] is None}
-            assert skipped == {*CHECKS[1:10]} - {"rights"}
+            skipped = {check for check in CHECKS[1:11] if found[check]["ok"] is None}
+            assert skipped == {*CHECKS[1:11]} - {"rights"}
             assert "lacks rights" in str(found["schema"]["found"])
             rights = found["rights"]
             assert rights["remedy"] == f"psql -c 'grant \"{operator}\" to {role}'"
@@ -421,3 +422,25 @@ def test_states_and_missing_error_texts_are_found(dlq: Run, connection: Connecti
     assert (found["states"]["ok"], "FAILED: 1" in str(found["states"]["found"])) == (False, True)
     assert found["error texts"]["found"] == "1 of 1 deaths have no error text"
     assert "last_error" in str(found["error texts"]["remedy"])
+
+
+def test_the_remedy_reconciles_and_finds_a_death_that_no_trigger_saw(
+    dlq: Run, connection: Connection, database: Database, dagster: Database
+) -> None:
+    """Doctor reads no application table for it: it shows when the last reconciliation ran."""
+    assert "it has never run" in str(_run_doctor(dlq)[1]["reconciliation"]["found"])
+    add_events(connection, 2)
+    kill(connection, "boom", where="id = 1")
+    assert _run_doctor(dlq)[1]["reconciliation"]["ok"] is True  # since less than two days
+    connection.execute("update dlq.death set died_at = died_at - interval '3 days'")
+    connection.execute("set session_replication_role = replica")
+    connection.execute("update outbox_event set status = 'dead' where id = 2")
+    connection.execute("reset session_replication_role")
+    failed = _run_doctor(dlq)[1]["reconciliation"]
+    assert failed["ok"] is False
+    _run_remedy(failed["remedy"], database)
+    found = _run_doctor(dlq)[1]["reconciliation"]
+    assert found["ok"] is True
+    assert "recorded 1 missed death; 0 missing" in str(found["found"])
+    assert one(connection, "select count(*) from dlq.dead_now") == {"count": 2}
+    assert dagster

@@ -35,6 +35,7 @@ HOSTILE = "\x1b[2J\x1b[31m[bold]TimeoutError[/bold]: \x9b2Jno\u202e answer"
 FIX_KEYS = {
     "id", "selection", "note", "link", "owner", "flagged_by", "flagged_at", "not_before",
     "expires_at", "policy", "stage", "status", "verdict", "evidence", "closed_at",
+    "unreadable",
 }  # fmt: skip
 STAGE_KEYS = {
     "stage",
@@ -187,7 +188,8 @@ def test_every_option_of_flag_is_stored(
         (["--cause", "v2-nothing"], 3, "no cause 'v2-nothing'"),
         (["--event-type", "never.seen"], 4, "No dead event"),
         (["--all", "--canary", "0"], 2, "canary must be from 1"),
-        (["--all", "--rate", "nan"], 2, "rate must be more than 0"),
+        (["--all", "--rate", "nan"], 2, "rate must be from 0.001"),
+        (["--all", "--rate", "1e-12"], 2, "rate must be from 0.001 to 100000, not 1e-12"),
         (["--since", "yesterday"], 2, "since: 'yesterday' is not a time"),
         (["--all", "--not-before", "soon"], 2, "not_before: 'soon' is not a time"),
         (

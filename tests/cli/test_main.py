@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -187,6 +188,7 @@ def test_every_long_running_example_starts_and_ends_on_ctrl_c(
                 lambda: _has_played(url) if words[1] == "demo" else _answers(port, words[1]),
                 running,
             )
+            assert words[1] != "up" or _refuses_other_hosts(port)
             family = psutil.Process(running.pid).children(recursive=True)
             os.killpg(running.pid, signal.SIGINT)
             _, err = running.communicate()
@@ -686,6 +688,11 @@ def _answers(port: int, command: str) -> bool:
         return False
 
 
+def _refuses_other_hosts(port: int) -> bool:
+    page = f"http://127.0.0.1:{port}/server_info"
+    return httpx.get(page, headers={"Host": "evil.example.com"}, timeout=5).status_code == 421
+
+
 def _has_played(url: str) -> bool:
     with Database(url).connect() as connection:
         found = one(connection, "select to_regclass('shop_day') is not null as found")["found"]
@@ -758,3 +765,37 @@ def test_adopt_writes_the_file_that_the_variable_names(
     assert (refused.code, refused.err) == (2, "dlq: 'x' cannot mean both dead and delivered.\n")
     assert dlq("adopt", "outbox_event", "--write", str(file)).code == 0
     assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("events", "public.events is a view. Map the table that the view reads."),
+        ("pg_catalog.pg_class", "pg_catalog.pg_class is a system catalog of PostgreSQL."),
+        ("information_schema.tables", "is a system catalog of PostgreSQL."),
+        ("outbox_event_id_seq", "public.outbox_event_id_seq is a sequence."),
+    ],
+)
+def test_adopt_refuses_what_is_no_table_of_an_application(
+    dlq: Run, connection: Connection, table: str, said: str
+) -> None:
+    connection.execute("create view events as select * from outbox_event")
+    refused = dlq("adopt", table)
+    assert refused.code == 4
+    assert said in refused.err
+
+
+def test_an_error_of_a_function_is_one_sentence(dlq: Run, connection: Connection) -> None:
+    connection.execute("create table item (event bigint references outbox_event on delete cascade)")
+    add_events(connection, 1)
+    kill(connection, "boom")
+    refused = dlq("dead-events", "discard", "--all", "--reason", "x", "--yes")
+    assert refused.code == 1
+    assert "says on delete cascade. Change" in refused.err
+
+
+@pytest.mark.parametrize("event", ["", " "])
+@pytest.mark.usefixtures("home")
+def test_an_empty_id_is_refused_by_name(dlq: Run, event: str) -> None:
+    shown = dlq("dead-events", "show", event)
+    assert (shown.code, shown.err) == (2, "dlq: event_id must not be empty\n")

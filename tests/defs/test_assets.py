@@ -588,7 +588,7 @@ def test_a_run_in_progress_prevents_a_second_and_a_failed_run_is_requested_again
             {"not_before": "9999-12-31"},
             "not_before: 9999-12-31 lies outside the years 1900 to 9000",
         ),
-        ({"rate": 0.0}, "rate must be more than 0 and at most 100000, not 0.0"),
+        ({"rate": 1e-12}, "rate must be from 0.001 to 100000, not 1e-12"),
         ({"min_success": 0.0}, "min_success must be more than 0 and at most 1, not 0.0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -756,9 +756,9 @@ def test_a_retry_by_hand_has_the_installations_rate_unless_it_sets_one(
         *(
             ("retry_dead_events", "retry_dead_events_op", {**CONFIG, **wrong}, named)
             for wrong, named in (
-                ({"rate": 0.0}, "rate must be more than 0 and at most 100000, not 0.0"),
-                ({"rate": float("nan")}, "rate must be more than 0 and at most 100000, not nan"),
-                ({"rate": 2e5}, "rate must be more than 0 and at most 100000, not 200000.0"),
+                ({"rate": 0.0}, "rate must be from 0.001 to 100000, not 0.0"),
+                ({"rate": float("nan")}, "rate must be from 0.001 to 100000, not nan"),
+                ({"rate": 2e5}, "rate must be from 0.001 to 100000, not 200000.0"),
                 ({"attempts": -1, "all": False}, "attempts must be a whole number"),
                 ({"reason": "a\x00b"}, "reason is not valid UTF-8 or contains NUL"),
                 ({"reason": "r" * 10_001}, "reason has 10001 characters; the maximum is 10000"),

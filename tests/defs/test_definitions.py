@@ -66,7 +66,7 @@ GRAPH = REPOSITORY.asset_graph
 
 def test_nothing_is_missing_from_the_catalog() -> None:
     assert set(SPECS) == ASSETS
-    assert len(JOBS) == 12
+    assert len(JOBS) == 13
     assert {key.name for key in GRAPH.asset_check_keys} == CHECKS
     assert {schedule.name for schedule in REPOSITORY.schedule_defs} == set(SCHEDULES)
     assert {sensor.name for sensor in REPOSITORY.sensor_defs} == {

@@ -250,9 +250,8 @@ def test_what_happened_without_triggers_is_found_by_the_reconciliation(
     connection.execute("update outbox_event set status = 'done' where id in (1, 3)")
     connection.execute("update outbox_event set status = 'dead', last_error = 'x' where id = 4")
     connection.execute(restore.encode())
-    page = list_dead_events(connection, limit=1)
-    assert (page.events, page.next is None) == ((), False)
-    assert [event.id for event in list_dead_events(connection, after=page.next).events] == [2]
+    page = list_dead_events(connection, limit=1)  # a page without a dead event is skipped
+    assert [event.id for event in page.events] == [2]
     result = reconcile(connection)
     assert (result.missed, result.missing, result.duplicated) == (1, 0, 0)
     assert list_known(connection) == [2, 4]
@@ -261,6 +260,26 @@ def test_what_happened_without_triggers_is_found_by_the_reconciliation(
         "error": "x",
     }
     assert reconcile(connection) == BALANCED
+
+
+@pytest.mark.parametrize("classified", [True, False])
+def test_a_dead_event_whose_key_changes_is_another_dead_event(
+    connection: Connection, classified: bool
+) -> None:
+    """The old one is no longer dead; the list shows the new one, and no empty page."""
+    add_events(connection, 3)
+    kill(connection, "boom")
+    if classified:
+        classify(connection)
+    connection.execute("update outbox_event set id = id + 100 where id >= 2")
+    assert list_known(connection) == [1, 102, 103]
+    page = list_dead_events(connection, limit=2)
+    assert {event.id for event in page.events} == {102, 103}
+    assert [event.id for event in list_dead_events(connection, after=page.next).events] == [1]
+    result = reconcile(connection)
+    assert (result.missed, result.event_ids) == (0, (2, 3))  # which no longer exist
+    connection.execute("update outbox_event set attempts = 9, id = id where id = 1")
+    assert one(connection, "select count(*) from dlq.death") == {"count": 5}
 
 
 def test_a_table_in_partitions_by_status_is_followed(empty_database: Database) -> None:
@@ -489,3 +508,27 @@ def test_the_trigger_calls_nothing_that_a_worker_could_put_in_its_way(
     connection.execute("update outbox_event set status = 'dead'")
     connection.execute("reset search_path")
     assert one(connection, "select count(*) from called") == {"count": 0}
+
+
+def test_serializable_sessions_that_revive_different_events_do_not_conflict(
+    connection: Connection, database: Database
+) -> None:
+    """The ledger is small and was never analyzed. Without triggers they do not conflict either."""
+    add_events(connection, 2_000)
+    connection.execute("vacuum analyze outbox_event")
+    kill(connection, "KeyError: 'sku'", where="id % 100 = 1")
+    with database.connect() as one_session, database.connect() as other:
+        for session in (one_session, other):
+            session.execute("set default_transaction_isolation = 'serializable'")
+        with one_session.transaction():
+            one_session.execute("update outbox_event set status = 'pending' where id = 1")
+            with other.transaction():
+                other.execute("update outbox_event set status = 'pending' where id = 1901")
+            locks = one(
+                one_session,
+                "select array_agg(relation::regclass::text order by relation) as names"
+                " from pg_locks where pid = pg_backend_pid() and mode = 'SIReadLock'"
+                " and (locktype = 'relation' or relation = 'dlq.death_unclassified'::regclass)",
+            )
+    assert set(locks["names"] or ()) <= {"dlq.dead_event_id"}  # an empty index has no page to lock
+    assert one(connection, "select count(*) from dlq.dead_now") == {"count": 18}

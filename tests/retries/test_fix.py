@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlq_pipelines.errors import DlqError
+from dlq_pipelines.installation import build_fix_terms
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.retries.fix import (
@@ -26,6 +28,7 @@ from dlq_pipelines.retries.fix import (
     can_stage_pass,
     decide_next_step,
 )
+from dlq_pipelines.settings import read_settings
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 OUTCOMES = st.sampled_from(["delivered", "died_again", "timed_out", "deleted"])
@@ -392,6 +395,8 @@ def test_what_stays_dead_is_said_in_the_verdict() -> None:
         {"canary": 5001},
         {"growth": 0.9},
         {"rate": 0},
+        {"rate": 1e-12},
+        {"rate": 0.0009},
         {"rate": float("nan")},
         {"min_success": 0},
         {"min_success": 1.1},
@@ -405,3 +410,12 @@ def test_a_policy_out_of_bounds_is_refused_by_name(wrong: dict[str, object]) -> 
     """Wherever it was entered."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RetryPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_setting_below_the_minimum_rate_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DLQ_RETRY_RATE", "1e-12")
+    with pytest.raises(DlqError, match=r"DLQ_RETRY_RATE: .*1e-12.* is not a number") as refused:
+        build_fix_terms(read_settings())
+    assert refused.value.hint

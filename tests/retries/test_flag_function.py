@@ -194,6 +194,26 @@ def test_what_cannot_be_flagged_is_said_to_the_team_and_changes_nothing(
     assert list_fixes(connection) == []
 
 
+@pytest.mark.parametrize("rate", ["1e-12", "0.0009", "0", "-1", "NaN", "infinity"])
+@pytest.mark.usefixtures("cause")
+def test_a_rate_out_of_bounds_is_refused_by_name(connection: Connection, rate: str) -> None:
+    """`dlq.flag_fix` has no rate; the owner may call the function behind it with one."""
+    given = (
+        "jsonb_populate_record(null::dlq.fix, jsonb_build_object('note', 'fixed', 'all', true,"
+        " 'flagged_by', 'eve', 'flagged_at', now(), 'canary', 1, 'growth', 2, 'min_success', 1,"
+        f" 'settle_seconds', 60, 'max_retries', 3, 'order', 'none', 'rate', '{rate}'))"
+    )
+    with pytest.raises(psycopg.Error, match=r"rate must be from 0\.001 to 100000") as refused:
+        connection.execute(f"select dlq.place_fix({given})".encode())
+    assert refused.value.diag.message_hint
+    with pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute(
+            "insert into dlq.fix (note, flagged_by, flagged_at, canary, growth, min_success,"
+            ' settle_seconds, max_retries, "order", rate)'
+            f" values ('x', 'eve', now(), 1, 2, 1, 60, 3, 'none', '{rate}')".encode()
+        )
+
+
 def test_the_team_can_do_nothing_else(connection: Connection, team: Team, cause: str) -> None:
     """It has no right on tables, views, sequences or other functions, and cannot create any."""
     relations = connection.execute(RELATIONS.encode()).fetchall()

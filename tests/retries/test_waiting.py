@@ -1,5 +1,6 @@
 """Fixes that wait: paused, too early, or behind a slow worker; and how they expire."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -19,6 +20,7 @@ from dlq_pipelines.retries.fixes import (
     get_fix,
     get_stage_outcomes,
     list_due_fixes,
+    measure_queue_lag,
 )
 from dlq_pipelines.retries.settle import settle_retries
 from tests.retries.helpers import (
@@ -34,7 +36,7 @@ from tests.retries.helpers import (
     list_due,
     run_worker,
 )
-from tests.rows import one
+from tests.rows import add_events, one
 from tests.shapes import ShapedOutbox
 
 
@@ -81,17 +83,68 @@ def test_no_stage_begins_while_the_worker_is_far_behind(outbox: ShapedOutbox) ->
     advance(connection, fix)
     outbox.deliver(outbox.list_numbers("waiting"))
     outbox.add_events(1)
-    outbox.date_due("now() - interval '10 min'")
-    terms = FixTerms(max_backlog=timedelta(minutes=5))
-    assert list_due_fixes(connection, now=get_now(), max_backlog=terms.max_backlog) == [
+    later, terms = get_now() + timedelta(minutes=10), FixTerms(max_backlog=timedelta(minutes=5))
+    assert list_due_fixes(connection, now=later, max_backlog=terms.max_backlog) == [
         get_fix(connection, fix.id)
     ]
-    done = advance_fix(connection, fix.id, audit=build_audit(), terms=terms)
+    audit = replace(build_audit(), now=later)
+    done = advance_fix(connection, fix.id, audit=audit, terms=terms)
     assert isinstance(done.step, WaitStep)
-    assert (done.settled, done.released, done.step.reason[:21]) == (3, 0, "the worker is 600 s b")
-    assert list_due_fixes(connection, now=get_now(), max_backlog=terms.max_backlog) == []
+    assert (done.settled, done.released, done.step.reason[:20]) == (3, 0, "the worker is 600 s ")
+    assert list_due_fixes(connection, now=later, max_backlog=terms.max_backlog) == []
     outbox.deliver(outbox.list_numbers("waiting"))
-    assert advance_fix(connection, fix.id, audit=build_audit(), terms=terms).released == 5
+    assert advance_fix(connection, fix.id, audit=audit, terms=terms).released == 5
+
+
+@pytest.mark.parametrize("stuck", [1, 1_500])
+def test_an_event_that_workers_pass_over_stops_no_fix(outbox: ShapedOutbox, stuck: int) -> None:
+    """No worker consumes its type: it waits for days, and later ones are taken meanwhile."""
+    connection = outbox.connection
+    outbox.add_events(stuck, event_type="nobody.consumes.it")
+    outbox.date_due("now() - interval '3 days'")
+    outbox.add_dead(8)
+    fix = flag_cause(connection)
+    terms = FixTerms(max_backlog=timedelta(minutes=5))
+    assert list_due_fixes(connection, now=get_now(), max_backlog=terms.max_backlog) == [fix]
+    assert advance_fix(connection, fix.id, audit=build_audit(), terms=terms).released == 3
+    lag, oldest = measure_queue_lag(connection, now=get_now(), most=300)
+    assert lag < 60
+    assert int(oldest) == 3 * 86_400
+
+
+def test_a_type_that_is_behind_is_not_hidden_by_another_one(connection: Connection) -> None:
+    """Each type may have workers of its own; few events, or of no known type, may be stuck."""
+    now = get_now()
+    for event_type, minutes, status, count in (
+        ("slow", 60, "done", 1),
+        ("slow", 50, "pending", 10),
+        ("rare", 70, "done", 1),
+        ("rare", 65, "pending", 1),
+        ("fast", 1, "done", 1),
+        ("unknown", 90, "pending", 20),
+    ):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+            " created_at, next_run_at) select 'a', '1', %s, '{}', %s, %s, %s"
+            " from generate_series(1, %s)",
+            [event_type, status, *[now - timedelta(minutes=minutes)] * 2, count],
+        )
+    lag, oldest = measure_queue_lag(connection, now=now, most=300)
+    assert (round(lag), round(oldest)) == (50 * 60, 90 * 60)
+    connection.execute("update outbox_event set status = 'done' where event_type = 'slow'")
+    assert measure_queue_lag(connection, now=now, most=300)[0] == 0
+
+
+@pytest.mark.parametrize("due", ["'-infinity'", "now() - interval '1 hour'"])
+def test_without_a_sign_of_a_worker_every_due_event_counts(
+    connection: Connection, due: str
+) -> None:
+    """An infinite time is not a lag."""
+    add_events(connection, 1)
+    connection.execute(f"update outbox_event set next_run_at = {due}".encode())
+    lag, oldest = measure_queue_lag(connection, now=get_now(), most=300)
+    assert lag == pytest.approx(oldest, abs=1)
+    assert round(lag) == (0 if "infinity" in due else 3600)
 
 
 def test_a_fix_begins_not_before_its_time_and_ends_at_its_last(outbox: ShapedOutbox) -> None:

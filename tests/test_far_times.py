@@ -124,7 +124,9 @@ def test_http_lists_and_shows_fixes_written_by_hand(
 ) -> None:
     listed = api.get("/api/fixes")
     assert (listed.status_code, listed.json()["count"]) == (200, fixes)
-    assert f'dlq_fixes{{status="active"}} {fixes}' in api.get("/metrics").text.replace(".0", "")
+    assert f'dlq_fixes{{outbox="outbox",status="active"}} {fixes}' in api.get(
+        "/metrics"
+    ).text.replace(".0", "")
     for fix_id in range(1, fixes + 1):
         assert api.get(f"/api/fixes/{fix_id}").status_code == 200
         answer = api.post(f"/api/fixes/{fix_id}/withdraw", json={"reason": "not sound"})

@@ -6,10 +6,12 @@ DEV    := .venv/.installed-dev
 # Twice the number of cores of a small machine: many tests wait for daemons.
 JOBS   ?= 4
 
-.PHONY: help setup demo up test test-postgres bench scaling drill check format docs screens lock clean
+.PHONY: help install setup demo up test test-postgres bench scaling drill check format docs screens lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+install: $(STAMP) ## Create .venv with what dlq and Dagster need
 
 setup: $(DEV) ## Create .venv with all development dependencies
 
@@ -67,10 +69,10 @@ docs: $(DEV) ## Generate the tables of the documentation from the code
 	$(BIN)/python -m tests.reference
 
 lock: ## Pin the requirements again (needs uv)
-	uv pip compile $(LOCK) --extra embedded --group pyproject.toml:build -o requirements.lock pyproject.toml
+	uv pip compile $(LOCK) --extra all --group pyproject.toml:build -o requirements.lock pyproject.toml
 	uv pip compile $(LOCK) --all-extras --group pyproject.toml:build --group pyproject.toml:dev \
 	    -c requirements.lock -o requirements-dev.lock pyproject.toml
-	uv pip compile $(LOCK) --extra celery --extra k8s --group pyproject.toml:build -c requirements-dev.lock \
+	uv pip compile $(LOCK) --extra cli --extra api --extra celery --extra k8s --group pyproject.toml:build -c requirements-dev.lock \
 	    -o requirements-deploy.lock pyproject.toml
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-annotate --no-header --quiet --upgrade

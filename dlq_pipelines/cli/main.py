@@ -16,6 +16,14 @@ def main() -> None:
 
         code = run()
         sys.stdout.flush()
+    except ModuleNotFoundError as error:
+        from dlq_pipelines.extras import describe_missing_package
+
+        missing = describe_missing_package(error)
+        if missing is None:
+            raise
+        sys.stderr.write(f"dlq: {missing}\n")
+        code = 1
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except BrokenPipeError:

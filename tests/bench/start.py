@@ -27,11 +27,19 @@ COMPLETION = {
 def measure() -> Iterator[Figure]:
     """Yield the seconds of each command, and of `dlq up` until its first answer."""
     dlq = str(BIN / "dlq")
-    yield Figure("dlq --help", _measure_command([dlq, "--help"]), 0.4, 1.0, TARGET)
+    bare = _measure_command([sys.executable, "-c", "pass"])
+    yield Figure("dlq --help", _measure_command([dlq, "--help"]), bare, 6.0, "python -c pass")
     completing = _measure_command([dlq], **COMPLETION)
-    yield Figure("completing a word in bash", completing, 0.4, 1.0, "target of dlq --help")
+    yield Figure("completing a word in bash", completing, bare, 6.0, "python -c pass")
+    peer = [sys.executable, "-c", "import dagster, dagster_postgres"]
     load = [sys.executable, "-c", "import dlq_pipelines.definitions"]
-    yield Figure("loading the definitions", _measure_command(load), 2.5, 1.0, TARGET)
+    yield Figure(
+        "loading the definitions",
+        _measure_command(load),
+        _measure_command(peer),
+        1.6,
+        "import dagster, dagster_postgres",
+    )
     with scratch_server() as (folder, _):
         yield Figure("dlq up until it answers", _measure_up(folder / "home"), 20.0, 1.0, TARGET)
 

@@ -283,7 +283,7 @@ def _check_reconciliation(connection: Connection, settings: Settings, now: datet
     """Say when missed deaths were last looked for: no other check finds one."""
     name = "reconciliation"
     last = connection.fetch_one("doctor.reconciled")
-    checked_at, first = last["checked_at"], last["first_death"]
+    checked_at, installed_at = last["checked_at"], last["installed_at"]
     if checked_at is None:
         found = "it has never run, so deaths that no trigger saw are not known"
     else:
@@ -292,8 +292,7 @@ def _check_reconciliation(connection: Connection, settings: Settings, now: datet
             f"{format_count(last['missed'], 'missed death')}; {last['missing']:,} missing and "
             f"{last['duplicated']:,} duplicated events"
         )
-    since = max((time for time in (checked_at, first) if time is not None), default=now)
-    is_ok = (checked_at is None and first is None) or now - since <= _RECONCILED_WITHIN
+    is_ok = now - (checked_at or installed_at) <= _RECONCILED_WITHIN
     return CheckResult(name, is_ok, found, "" if is_ok else _RECONCILE)
 
 

@@ -102,12 +102,12 @@ def test_every_path_of_the_readme_exists() -> None:
 
 def test_the_readme_lists_every_schedule_with_its_time() -> None:
     daily = re.findall(r"^\| (\d\d):(\d\d) \|", README, re.MULTILINE)
-    minutes = re.findall(r"^\| every (\d+) minutes \|", README, re.MULTILINE)
+    hourly = re.findall(r"^\| hourly, at :(\d\d) \|", README, re.MULTILINE)
     sundays = re.findall(r"^\| Sunday (\d\d):(\d\d) \|", README, re.MULTILINE)
     listed = {
         *(f"{int(minute)} {int(hour)} * * *" for hour, minute in daily),
         *(f"{int(minute)} {int(hour)} * * 0" for hour, minute in sundays),
-        *(f"*/{n} * * * *" for n in minutes),
+        *(f"{int(minute)} * * * *" for minute in hourly),
     }
     crons = {
         schedule.cron_schedule

@@ -129,12 +129,12 @@ select
 from :"dlq_schema".death where cause_id is null
 
 -- name: reconciled
--- The last reconciliation, and the first death of the ledger.
+-- The last reconciliation, and the installation.
 select r.checked_at,
     r.missing,
     r.duplicated,
     r.missed,
-    (select min(died_at) from :"dlq_schema".death) as first_death
+    (select created_at from :"dlq_schema".installation) as installed_at
 from (select) as always
 left join lateral (
     select * from :"dlq_schema".reconciliation order by checked_at desc limit 1) r on true

@@ -432,7 +432,7 @@ def test_the_remedy_reconciles_and_finds_a_death_that_no_trigger_saw(
     add_events(connection, 2)
     kill(connection, "boom", where="id = 1")
     assert _run_doctor(dlq)[1]["reconciliation"]["ok"] is True  # since less than two days
-    connection.execute("update dlq.death set died_at = died_at - interval '3 days'")
+    connection.execute("update dlq.installation set created_at = now() - interval '3 days'")
     connection.execute("set session_replication_role = replica")
     connection.execute("update outbox_event set status = 'dead' where id = 2")
     connection.execute("reset session_replication_role")

@@ -275,6 +275,7 @@ def build_alert_policy(settings: Settings) -> "AlertPolicy":
         build_alert_sender(settings).routes,
         build_redact_errors(settings),
         settings.zone,
+        settings.dagster_ui_url,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dlq_pipelines.errors import DlqError
 from dlq_pipelines.installation import open_connection, prepare_dagster, prepare_embedded
+from dlq_pipelines.outbox.reconcile import read_first_day
 from dlq_pipelines.settings import Settings
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -30,8 +31,12 @@ def serve_dagster(settings: Settings, *, port: int) -> int:
     if _WORKSPACE is None:
         raise DlqError("workspace.yaml is missing from this installation.", "Install it again.")
     prepare_embedded(settings)
-    open_connection(settings).close()
     environment = os.environ | prepare_dagster(settings)
+    with contextlib.closing(open_connection(settings)) as connection:
+        first = read_first_day(connection, settings.zone)
+    if first is not None:
+        # Otherwise the UI counts days as missing on which nothing was recorded yet.
+        environment.setdefault("DLQ_PARTITIONS_START", first.isoformat())
     if settings.database_url is None:
         environment.setdefault("DLQ_AUTOSTART", "true")
     set_pool_limit(settings, environment)

@@ -308,6 +308,11 @@ class Settings(BaseSettings):
         default=False,
         description="Send a digest of each report to the channels of DLQ_ALERT_URLS.",
     )
+    dagster_ui_url: str | None = Field(
+        default=None,
+        description="Address of Dagster's UI, such as https://dagster.example.com, with which "
+        "alerts of failed jobs link to the run; unset: no links.",
+    )
     autostart: bool = Field(
         default=False, description="Start schedules and sensors as running instead of stopped."
     )
@@ -461,6 +466,14 @@ class Settings(BaseSettings):
         ):
             raise ValueError("write an address that begins with http:// or https://")
         return value
+
+    @field_validator("dagster_ui_url")
+    @classmethod
+    def _validate_ui_url(cls, value: str | None) -> str | None:
+        """Return the address without a slash at its end."""
+        if value is not None and not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", value):
+            raise ValueError("write an address without an account: https://dagster.example.com")
+        return value and value.rstrip("/")
 
     @field_validator("export_formats", mode="before")
     @classmethod

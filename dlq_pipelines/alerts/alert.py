@@ -97,6 +97,7 @@ class AlertPolicy:
         routes: which channel receives which notices.
         redact: hides parts of the titles and details of causes.
         zone: the time zone of days.
+        ui_url: the address of Dagster's UI, for links to runs; None: no links.
     """
 
     thresholds: Thresholds = Thresholds()  # noqa: RUF009 - frozen
@@ -106,6 +107,7 @@ class AlertPolicy:
     routes: tuple[Route, ...] = ()
     redact: RedactTexts = list
     zone: tzinfo = UTC
+    ui_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,10 @@ def _compare_findings(
         zone=policy.zone,
         redact=policy.redact,
     )
-    found = {finding.key: finding for finding in evaluate_rules(figures, policy.thresholds)}
+    found = {
+        finding.key: finding
+        for finding in evaluate_rules(figures, policy.thresholds, policy.ui_url)
+    }
     known = {
         row["key"]: _build_alert(row) for row in connection.run("alert.firing", keys=list(found))
     }

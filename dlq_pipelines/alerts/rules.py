@@ -361,15 +361,23 @@ def compute_spike_threshold(hours: Sequence[int]) -> float:
     return float(center + _MAX_Z_SCORE * max(deviation, sqrt(center)))
 
 
-def evaluate_rules(figures: AlertFigures, thresholds: Thresholds) -> list[Finding]:
-    """Return the findings of all rules, the most severe first."""
+def evaluate_rules(
+    figures: AlertFigures, thresholds: Thresholds, ui_url: str | None = None
+) -> list[Finding]:
+    """Return the findings of all rules, the most severe first.
+
+    Args:
+        figures: what the rules look at.
+        thresholds: bounds of the rules.
+        ui_url: the address of Dagster's UI, for links; None: no links.
+    """
     findings = [
         *_find_backlog(figures, thresholds),
         *_find_spikes(figures, thresholds),
         *_find_causes(figures),
         *_find_escalating_causes(figures),
         *_find_fixes(figures),
-        *_find_failures(figures),
+        *_find_failures(figures, ui_url),
     ]
     return sorted(findings, key=lambda finding: (-finding.severity.rank, finding.key))
 
@@ -532,12 +540,12 @@ def _find_fixes(figures: AlertFigures) -> Iterator[Finding]:
         )
 
 
-def _find_failures(figures: AlertFigures) -> Iterator[Finding]:
+def _find_failures(figures: AlertFigures, ui_url: str | None) -> Iterator[Finding]:
     for check in figures.failed_checks:
         if check.name != CHECKS_WITH_OWN_RULE:
             yield _build_check_finding(check)
     for job in figures.failed_jobs:
-        yield _build_job_finding(job)
+        yield _build_job_finding(job, ui_url)
 
 
 def _build_check_finding(check: FailedCheck) -> Finding:
@@ -561,7 +569,7 @@ def _format_value(value: object) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
-def _build_job_finding(job: FailedJob) -> Finding:
+def _build_job_finding(job: FailedJob, ui_url: str | None) -> Finding:
     """Return what failed, with where to look and how to run it again."""
     last = f"{job.succeeded_at:%Y-%m-%d %H:%M} UTC" if job.succeeded_at else "never"
     days = [*job.days, *([f"{job.more_days:,} more"] if job.more_days else [])]
@@ -573,7 +581,7 @@ def _build_job_finding(job: FailedJob) -> Finding:
         f"The job {job.job} failed" + (f" for {named}" if days else ""),
         f"Dagster shows why in run {job.failed_run} of {job.failed_at:%Y-%m-%d %H:%M} UTC. "
         f"Once the cause is resolved, {repair}. `dlq doctor` checks what jobs need. "
-        f"Last success: {last}.",
+        f"Last success: {last}." + (f" {ui_url}/runs/{job.failed_run}" if ui_url else ""),
         of=job.job,
     )
 

@@ -2,8 +2,10 @@
 
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
+from dlq_pipelines.day import convert_to_zone
 from dlq_pipelines.outbox import BATCH
 from dlq_pipelines.outbox.batches import FIRST_CURSOR, build_cursor_parameters
 from dlq_pipelines.postgres.connect import Connection
@@ -92,3 +94,9 @@ def read_outbox_state(connection: Connection) -> OutboxState:
     """Read the state of the outbox from its dead and its waiting events."""
     found = connection.fetch_one("reconcile.observe")
     return OutboxState(**found, rows=connection.fetch_one("reconcile.rows")["rows"])
+
+
+def read_first_day(connection: Connection, zone: ZoneInfo) -> date | None:
+    """Return the day of the first recorded death in a time zone; None if there is no death."""
+    first: datetime | None = connection.fetch_one("reconcile.first_death")["died_at"]
+    return None if first is None else convert_to_zone(first, zone).date()

@@ -147,3 +147,6 @@ from (
 select case when c.reltuples < 100000 then (select count(*) from :"dlq_schema".outbox)
             else c.reltuples::bigint end as rows
 from pg_catalog.pg_class c where c.oid = :"dlq_schema".outbox_table()
+
+-- name: first_death
+select min(died_at) as died_at from :"dlq_schema".death where died_at > '1900-01-01 00:00+00'

@@ -156,7 +156,11 @@ def read_export_alert(connection: Connection) -> dict[str, Any]:
 
 
 def test_a_day_that_failed_is_an_alert_until_that_day_succeeds(
-    connection: Connection, instance: dg.DagsterInstance, ours: Job, in_the_way: Path
+    connection: Connection,
+    instance: dg.DagsterInstance,
+    ours: Job,
+    in_the_way: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A failure is read from Dagster, so a killed run counts; a success is recorded by the run.
 
@@ -164,6 +168,7 @@ def test_a_day_that_failed_is_an_alert_until_that_day_succeeds(
     """
     failed = ours("export_day", partition_key="2026-01-01")
     assert not failed.success
+    monkeypatch.setenv("DLQ_DAGSTER_UI_URL", "https://dagster.example.com/")
     in_the_way.unlink()
     assert ours("export_day", partition_key="2026-01-02").success
     assert len(evaluate_sensor(instance).run_requests or []) == 1
@@ -174,6 +179,7 @@ def test_a_day_that_failed_is_an_alert_until_that_day_succeeds(
         "warning",
     )
     assert f"Dagster shows why in run {failed.run_id} of " in alert["detail"]
+    assert alert["detail"].endswith(f" https://dagster.example.com/runs/{failed.run_id}")
     assert (
         "Once the cause is resolved, re-execute the run, or backfill the days. `dlq doctor`"
         in alert["detail"]

@@ -21,7 +21,7 @@ from dlq_pipelines.defs.health import report_check_result
 from dlq_pipelines.defs.outbox import Outbox
 from dlq_pipelines.defs.schedules import define_schedule
 from dlq_pipelines.defs.session import Session
-from dlq_pipelines.defs.tables import ARCHIVE, describe_table
+from dlq_pipelines.defs.tables import ARCHIVE, OUTBOX, build_lineage, describe_table
 from dlq_pipelines.outbox.reconcile import reconcile_events
 from dlq_pipelines.validate import validate_not_negative
 
@@ -215,8 +215,11 @@ def _define_purge_asset(outbox: Outbox) -> dg.AssetsDefinition:
 
 
 def _describe_archive(outbox: Outbox) -> dict[str, Any]:
-    settings = outbox.settings
-    return describe_table(settings, settings.schema_name, "archived", ARCHIVE)
+    settings, source = outbox.settings, outbox.build_key("outbox_event")
+    lineage = build_lineage({column: (source, column) for column, *_ in OUTBOX})
+    return describe_table(settings, settings.schema_name, "archived", ARCHIVE) | {
+        "dagster/column_lineage": lineage
+    }
 
 
 def _report_result(

@@ -17,7 +17,7 @@ from dlq_pipelines.defs.health import report_check_result
 from dlq_pipelines.defs.outbox import Outbox
 from dlq_pipelines.defs.schedules import define_schedule
 from dlq_pipelines.defs.session import Session, is_run_in_progress
-from dlq_pipelines.defs.tables import CAUSE, OUTBOX, build_table, describe_table
+from dlq_pipelines.defs.tables import CAUSE, OUTBOX, build_lineage, build_table, describe_table
 from dlq_pipelines.installation import build_redact_errors
 from dlq_pipelines.outbox.reconcile import read_outbox_state
 from dlq_pipelines.retries.settle import (
@@ -137,7 +137,15 @@ def _define_causes_asset(outbox: Outbox) -> dg.AssetsDefinition:
         freshness_policy=dg.FreshnessPolicy.time_window(
             fail_window=timedelta(hours=4), warn_window=timedelta(hours=2)
         ),
-        metadata=describe_table(outbox.settings, outbox.settings.schema_name, "cause", CAUSE),
+        metadata=describe_table(outbox.settings, outbox.settings.schema_name, "cause", CAUSE)
+        | {
+            "dagster/column_lineage": build_lineage(
+                {
+                    column: (outbox.build_key("outbox_event"), "last_error")
+                    for column in ("id", "exception_type", "template")
+                }
+            )
+        },
     )
     def dead_event_causes(
         context: dg.AssetExecutionContext,

@@ -14,7 +14,7 @@ from dlq_pipelines.defs.partitions import (
     define_daily_schedule,
     process_days,
 )
-from dlq_pipelines.defs.tables import build_table
+from dlq_pipelines.defs.tables import build_lineage, build_table
 from dlq_pipelines.exports.columns import EXPORT_COLUMNS
 from dlq_pipelines.exports.missing import list_days_without_export
 from dlq_pipelines.installation import build_export_options, get_exports_uri
@@ -89,6 +89,7 @@ def _define_export_asset(outbox: Outbox) -> dg.AssetsDefinition:
         owners=outbox.owners,
         kinds={"postgres", "parquet"},
         metadata={
+            "dagster/column_lineage": _build_lineage(outbox),
             "dagster/uri": get_exports_uri(outbox.settings),
             "dagster/column_schema": _COLUMNS,
         },
@@ -143,6 +144,21 @@ def _define_export_asset(outbox: Outbox) -> dg.AssetsDefinition:
             return process_days(context, session, export, job="export_day", check=_CHECK)
 
     return dead_event_export
+
+
+def _build_lineage(outbox: Outbox) -> dg.TableColumnLineage:
+    event, cause = outbox.build_key("outbox_event"), outbox.build_key("dead_event_causes")
+    same = ("aggregate_type", "aggregate_id", "event_type", "payload", "created_at", "attempts")
+    return build_lineage(
+        {
+            "event_id": (event, "id"),
+            **{column: (event, column) for column in same},
+            "error": (event, "last_error"),
+            "cause_id": (cause, "id"),
+            "exception_type": (cause, "exception_type"),
+            "template": (cause, "template"),
+        }
+    )
 
 
 def _build_metadata(exported: "ExportResult") -> Metadata:

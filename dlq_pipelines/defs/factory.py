@@ -78,4 +78,12 @@ def dead_letter_definitions(
         # Dagster marks single-run backfills beta, and selections without checks were once.
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.Definitions.merge(*(define(outbox) for define in _CONCEPTS))
+        merged = dg.Definitions.merge(*(define(outbox) for define in _CONCEPTS))
+        return dg.Definitions(
+            # The UI links each asset to its code.
+            assets=dg.with_source_code_references(list(merged.assets or ())),
+            asset_checks=merged.asset_checks,
+            jobs=merged.jobs,
+            schedules=merged.schedules,
+            sensors=merged.sensors,
+        )

@@ -120,3 +120,13 @@ def build_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.T
         ],
         schema=dg.TableSchema([dg.TableColumn(name) for name in header]),
     )
+
+
+def build_lineage(sources: Mapping[str, tuple[dg.AssetKey, str]]) -> dg.TableColumnLineage:
+    """Return from which asset and column each column is."""
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(asset_key=key, column_name=source)]
+            for column, (key, source) in sources.items()
+        }
+    )

@@ -205,6 +205,25 @@ def test_the_catalog_is_full_before_any_run(
     }
 
 
+def test_the_catalog_has_the_lineage_of_columns_and_links_to_the_code() -> None:
+    """Every column of the lineage is one that the asset and its source have."""
+    lineages = 0
+    for name, spec in SPECS.items():
+        if name != "outbox_event":
+            assert "dagster/code_references" in spec.metadata, name
+        lineage = spec.metadata.get("dagster/column_lineage")
+        if lineage is None:
+            continue
+        lineages += 1
+        own = {column.name for column in spec.metadata["dagster/column_schema"].columns}
+        for column, sources in lineage.deps_by_column.items():
+            assert column in own, (name, column)
+            for source in sources:
+                of = SPECS[source.asset_key.to_user_string()].metadata["dagster/column_schema"]
+                assert source.column_name in {found.name for found in of.columns}
+    assert lineages == 4
+
+
 def test_no_sentence_is_in_two_descriptions() -> None:
     """A sentence that fits every definition describes none."""
     sentences = [

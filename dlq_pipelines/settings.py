@@ -153,7 +153,8 @@ class Settings(BaseSettings):
     )
     export_uri: SecretStr | None = Field(
         default=None,
-        description="Target of exports: a folder, s3://bucket/prefix or gs://bucket/prefix; "
+        description="Target of exports: a folder, s3://bucket/prefix, gs://bucket/prefix or "
+        "abfs://container@account.dfs.core.windows.net/prefix; "
         "unset: `exports` in DLQ_HOME. Configure S3 with AWS_* variables or "
         "?region=&scheme=&endpoint_override=.",
     )
@@ -192,7 +193,7 @@ class Settings(BaseSettings):
     )
     report_uri: SecretStr | None = Field(
         default=None,
-        description="Target of reports: a folder, s3://bucket/prefix or gs://bucket/prefix; "
+        description="Target of reports, as DLQ_EXPORT_URI; "
         "unset: `reports` in DLQ_HOME. DLQ_EXPORT_REDACT_ERRORS applies.",
     )
     report_retention_days: int = Field(
@@ -433,11 +434,12 @@ class Settings(BaseSettings):
         """Check the form only. The first write finds out whether the target is reachable."""
         text = value.get_secret_value() if value else ""
         scheme, colon, _ = text.partition("://")
-        if colon and scheme not in {"file", "s3", "gs"}:
+        if colon and scheme not in {"file", "s3", "gs", "abfs", "abfss"}:
             raise ValueError(
-                "write a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix"
+                "write a folder, file:///folder, s3://bucket/prefix, gs://bucket/prefix or "
+                "abfs://container@account.dfs.core.windows.net/prefix"
             )
-        if colon and not re.match(r"file:///|(s3|gs)://([^/@]*@)?[^/?@]+(?=[/?]|\Z)", text):
+        if colon and not re.match(r"file:///|(s3|gs|abfss?)://([^/@]*@)?[^/?@]+(?=[/?]|\Z)", text):
             raise ValueError(
                 f"{scheme}:// needs {'/ and a folder' if scheme == 'file' else 'a bucket'} after it"
             )

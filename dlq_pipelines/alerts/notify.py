@@ -11,6 +11,8 @@ import logging
 import re
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -241,23 +243,33 @@ def send_webhook(
     return _post(url, body.encode(), headers)
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Answers a redirect as an error."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Follow no redirect."""
+
+
 def _post(url: str, body: bytes, headers: Mapping[str, str]) -> str | None:
-    """Post without following redirects: the signature is for the named receiver."""
+    """Post without following redirects: the signature is for the named receiver.
+
+    Through the proxy of the environment (`https_proxy`, `no_proxy`), as Apprise does.
+    """
     parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     if parts.username is not None:
         account = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         headers = {**headers, "Authorization": f"Basic {base64.b64encode(account).decode()}"}
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
     try:
-        connection = kind(parts.hostname or "", parts.port, timeout=_STEP_SECONDS)
-        try:
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("POST", target, body, dict(headers))
-            status = connection.getresponse().status
-        finally:
-            connection.close()
+        request = urllib.request.Request(bare, body, dict(headers), method="POST")  # noqa: S310 - http or https, by the settings
+        opener = urllib.request.build_opener(_NoRedirect)
+        with opener.open(request, timeout=_STEP_SECONDS) as answer:
+            status = answer.status
+    except urllib.error.HTTPError as error:
+        status = error.code
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return f"connection failed: {type(error).__name__}"
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return f"connection failed: {type(reason).__name__}"
     return None if 200 <= status < 300 else f"the server answered {status}"  # noqa: PLR2004 - HTTP's successes
 
 

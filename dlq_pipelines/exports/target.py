@@ -120,7 +120,8 @@ def open_target(
     """Return the target at a folder or a URI that pyarrow supports. Does not connect.
 
     Args:
-        uri: a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix.
+        uri: a folder, file:///folder, s3://bucket/prefix, gs://bucket/prefix or
+            abfs://container@account.dfs.core.windows.net/prefix.
         staging: where files are written before the upload; a local target has its own.
         folder: the folder to create in it; empty: the place itself.
         setting: the variable that has the URI, for messages.
@@ -135,7 +136,8 @@ def open_target(
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DlqError(
             f"{setting} cannot be used: {_strip_secrets(str(error), uri)}.",
-            "Set it to a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix.",
+            "Set it to a folder, file:///folder, s3://bucket/prefix, gs://bucket/prefix or "
+            "abfs://container@account.dfs.core.windows.net/prefix.",
         ) from None
     if isinstance(files, pa_fs.LocalFileSystem):
         return open_local_target(Path(path), folder)

@@ -11,4 +11,8 @@ def redact_uri(uri: str, folder: str = FOLDER) -> str:
     if "://" not in uri:
         return (Path(uri) / folder).resolve().as_uri()
     parts, below = urlsplit(uri), f"/{folder}" if folder else ""
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{below}"
+    account, _, host = parts.netloc.rpartition("@")
+    # abfs://container@account.dfs.core.windows.net/folder
+    container = f"{account}@" if parts.scheme.startswith("abfs") and ":" not in account else ""
+    place = f"{container if account else ''}{host}{parts.path.rstrip('/')}"
+    return f"{parts.scheme}://{place}{below}"

@@ -38,6 +38,7 @@ from dlq_pipelines.alerts.notify import (
     format_body,
     format_title,
     neutralize_text,
+    send_webhook,
     send_with_apprise,
 )
 from dlq_pipelines.alerts.routes import compute_channel_id, parse_routes
@@ -832,3 +833,19 @@ def test_the_statements_of_each_minute_scan_no_large_table(outbox: ShapedOutbox)
         }
         for table in scanned & counts.keys():
             assert counts[table] < 100, f"{name}\n{plan}"
+
+
+def test_a_webhook_goes_through_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Unless `no_proxy` names the receiver."""
+    with http_server() as proxy, http_server() as receiver:
+        monkeypatch.setenv("http_proxy", f"http://{proxy.host}")
+        monkeypatch.setenv("no_proxy", "")
+        event = {"id": "1", "source": "dlq"}
+        secret = "whsec_" + "QUJD" * 8
+        for exempt, reached in (("", proxy), ("127.0.0.1", receiver)):
+            monkeypatch.setenv("no_proxy", exempt)
+            url = f"http://{receiver.host}/hook"
+            assert send_webhook(url, secret, [event], now=datetime.now(UTC)) is None
+            assert len(reached.requests) == 1

@@ -205,3 +205,13 @@ def test_folder_is_given_as_a_path_or_a_uri(database: Database, tmp_path: Path) 
 def test_google_storage_is_opened_without_a_connection(tmp_path: Path) -> None:
     target = open_target("gs://bucket/x", staging=tmp_path)
     assert (target.uri, target.local) == ("gs://bucket/x/dead_events", None)
+
+
+@pytest.mark.parametrize("scheme", ["abfs", "abfss"])
+def test_azure_storage_is_opened_without_a_connection(tmp_path: Path, scheme: str) -> None:
+    """The container stays in the address that people see; a key does not."""
+    place = f"{scheme}://dlq@account.dfs.core.windows.net/x"
+    target = open_target(place, staging=tmp_path)
+    assert (target.uri, target.local) == (f"{place}/dead_events", None)
+    keyed = f"{scheme}://:c2VjcmV0@account.blob.core.windows.net/dlq/x"
+    assert "c2VjcmV0" not in open_target(keyed, staging=tmp_path).uri

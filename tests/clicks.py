@@ -111,7 +111,7 @@ def serve_ui(folder: Path) -> Iterator[Served]:
         (home / "postgres").resolve(),
     )
     try:
-        _wait_for(f"{served.url}/server_info", process)
+        wait_until_served(f"{served.url}/server_info", process)
         yield served
     finally:
         process.send_signal(signal.SIGINT)
@@ -213,14 +213,14 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def wait_until_served(url: str, process: subprocess.Popen[bytes]) -> None:
     """Wait until the UI answers; Dagster takes up to ten seconds on two cores."""
     until = time.monotonic() + 240
     while True:
         try:
             urllib.request.urlopen(url, timeout=5).close()  # noqa: S310
         except (urllib.error.URLError, ConnectionError):
-            assert process.poll() is None, "dlq up has ended"
+            assert process.poll() is None, "Dagster has ended"
             assert time.monotonic() < until, f"{url} does not answer"
             time.sleep(0.2)
         else:

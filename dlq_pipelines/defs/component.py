@@ -91,7 +91,9 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
     key_prefix: list[str] | None = Field(
         default=None, description="Prefix of the asset keys; unset: the name."
     )
-    group: str = Field(default="dead_letters", description="Group of the assets.")
+    group: str | None = Field(
+        default=None, description="Group of the assets; unset: <name>_dead_letters."
+    )
     owners: list[str] = Field(
         default=[], description="Owners of all definitions.", examples=[["team:data-platform"]]
     )

@@ -31,7 +31,7 @@ def dead_letter_definitions(
     *,
     name: str | None = None,
     key_prefix: Sequence[str] | None = None,
-    group: str = "dead_letters",
+    group: str | None = None,
     owners: Sequence[str] = (),
     schedules: Mapping[str, str | None] | None = None,
 ) -> dg.Definitions:
@@ -55,7 +55,7 @@ def dead_letter_definitions(
             `dlq/outbox`, in metrics and in alerts. None: that of the settings (`DLQ_NAME`), or no
             name, for the only outbox of an instance.
         key_prefix: of the asset keys. None: the name.
-        group: of the assets.
+        group: of the assets. None: `dead_letters`, after the name if there is one.
         owners: of all definitions, such as `["team:data-platform"]`.
         schedules: crons that replace the usual ones, by the name of the schedule without prefix;
             None leaves a schedule out: `{"export_daily": "0 1 * * *", "purge_weekly": None}`.

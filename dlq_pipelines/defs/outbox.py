@@ -183,7 +183,7 @@ def build_outbox(
     *,
     name: str | None,
     key_prefix: Sequence[str] | None,
-    group: str,
+    group: str | None,
     owners: Sequence[str],
     schedules: Mapping[str, str | None],
 ) -> Outbox:
@@ -204,7 +204,7 @@ def build_outbox(
         read_settings=lambda: read().rename(name),
         name=loaded.name,
         key_prefix=tuple(filter(None, [loaded.name]) if key_prefix is None else key_prefix),
-        group=group,
+        group=group or "_".join(filter(None, [loaded.name, "dead_letters"])),
         owners=list(owners),
         crons={schedule: cron for schedule, cron in crons.items() if cron},
     )

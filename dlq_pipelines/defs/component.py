@@ -42,6 +42,8 @@ attributes:
   # Crons by the clock in `timezone`; null leaves a schedule out. All start as stopped.
   # schedules: {{archive_daily: "0 4 * * *", purge_weekly: null}}
   # timezone: Europe/Berlin
+  # The first day of exports and reports: that of the first recorded death.
+  # partitions_start: 2026-11-01
 
   # dead_retention_days: 30
   # archive_retention_days: 365

@@ -28,7 +28,7 @@ HOST = Path(__file__).resolve().parents[1] / "host"
 BIN = Path(sys.executable).parent
 OUTBOXES = ("orders", "billing", "letters")
 PREFIXES = {"orders": "orders", "billing": "billing", "letters": "mail/letters"}
-# The last day of which all deaths can be exported, whatever the time of the test is.
+# Yesterday: all of its deaths can be exported, whatever the time of the test is.
 DAY = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
 
 

@@ -1,6 +1,7 @@
 """Dead-letter operations for a PostgreSQL transactional outbox."""
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -77,8 +78,21 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use: psycopg takes 0.1 s, and `dlq --help` does not need it."""
     for module, names in _MODULES.items():
         if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            return getattr(_import(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _import(module: str) -> ModuleType:
+    """Import a module of ours; name the extra of a package that is missing."""
+    from dlq_pipelines.extras import describe_missing_package
+
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = describe_missing_package(error)
+        if missing is None:
+            raise
+        raise ImportError(missing) from None
 
 
 def __dir__() -> list[str]:

@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -40,6 +41,7 @@ from dlq_pipelines.validate import describe_invalid_value
 _MAX_IDENTIFIER_BYTES = 63
 # The prefix of the variables of a process with one outbox.
 PREFIX = "DLQ_"
+NAME_PATTERN = "^[a-z][a-z0-9_]{0,29}$"
 
 
 def _validate_identifier(name: str) -> str:
@@ -52,7 +54,7 @@ def _validate_identifier(name: str) -> str:
 
 
 def _validate_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name):
+    if not re.fullmatch(NAME_PATTERN, name):
         raise ValueError(
             f"{name!r} is not a name of at most 30 lower-case letters, digits and underscores"
         )
@@ -544,6 +546,20 @@ class Settings(BaseSettings):
         return ZoneInfo(self.timezone)
 
 
+class SettingsError(DlqError):
+    """A setting is invalid or missing.
+
+    Attributes:
+        valid: the settings with the default of each invalid one, for what must be known anyway.
+    """
+
+    code = "settings"
+
+    def __init__(self, message: str, hint: str, valid: Settings) -> None:
+        super().__init__(message, hint)
+        self.valid = valid
+
+
 class _GivenSettings(Settings):
     """Settings that the environment does not change."""
 
@@ -569,15 +585,19 @@ def read_settings(prefix: str = PREFIX) -> Settings:
             `ORDERS_DATABASE_URL` and `BILLING_` with `BILLING_DATABASE_URL`.
 
     Raises:
-        DlqError: a variable has an invalid value. The message names the variable, and never
+        SettingsError: a variable has an invalid value. The message names the variable, and never
             contains a secret.
     """
     try:
         return Settings(_env_prefix=prefix)
     except ValidationError as error:
-        raise DlqError(
+        source = EnvSettingsSource(
+            Settings, env_prefix=prefix, env_prefix_target="all", env_ignore_empty=True
+        )
+        raise SettingsError(
             _describe_invalid_value(error, lambda name: f"{prefix}{name.upper()}"),
             "Change or unset it and run the command again.",
+            _drop_invalid_values(error, source()),
         ) from None
 
 
@@ -589,20 +609,31 @@ def build_settings(values: MappingABC[str, Any]) -> Settings:
             `{"database_url": "postgresql://...", "schema": "dlq_orders"}`.
 
     Raises:
-        DlqError: a name is unknown or a value is invalid. The message names the setting, and never
-            contains a secret.
+        SettingsError: a name is unknown or a value is invalid. The message names the setting, and
+            never contains a secret.
     """
+    given = {name: value for name, value in values.items() if value is not None and value != ""}
     if unknown := sorted(set(values) - set(list_setting_names())):
         close = get_close_matches(unknown[0], list_setting_names(), n=1)
-        raise DlqError(
+        raise SettingsError(
             f"{unknown[0]!r} is no setting{f': did you mean {close[0]!r}?' if close else '.'}",
             "deploy/README.md lists the settings.",
+            Settings.model_construct(),
         )
-    given = {name: value for name, value in values.items() if value is not None and value != ""}
     try:
         return _GivenSettings(**given)
     except ValidationError as error:
-        raise DlqError(_describe_invalid_value(error, str), "Correct it.") from None
+        valid = _drop_invalid_values(error, given)
+        raise SettingsError(_describe_invalid_value(error, str), "Correct it.", valid) from None
+
+
+def _drop_invalid_values(error: ValidationError, given: MappingABC[str, Any]) -> Settings:
+    """Return the settings of the valid values."""
+    invalid = {str(found["loc"][0]) for found in error.errors(include_url=False) if found["loc"]}
+    try:
+        return _GivenSettings(**{name: given[name] for name in given if name not in invalid})
+    except ValidationError:  # a value is invalid beside others only
+        return Settings.model_construct()
 
 
 def list_setting_names() -> list[str]:

@@ -84,6 +84,12 @@ def test_a_missing_extra_is_named_with_its_command(light: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["DeadLetterQueue", "dead_letter_definitions"])
+def test_a_public_name_of_dagster_says_what_it_needs(light: Path, name: str) -> None:
+    done = _run(light, f"from dlq_pipelines import {name}")
+    assert "pip install 'dlq-pipelines[dagster]'" in done.stderr
+
+
 def test_every_package_of_an_extra_is_known() -> None:
     """So that each is named when it is missing. `all` has what every face needs."""
     metadata = importlib.metadata.metadata("dlq-pipelines")

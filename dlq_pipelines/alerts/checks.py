@@ -50,13 +50,13 @@ CHECK_DESCRIPTIONS = {
         "target, or unset `DLQ_EXPORT_DATABASE_URL` until the replica has caught up.",
     ),
     "export_is_current": CheckDescription(
-        "At 03:00 the day before has a complete export.",
+        "Two hours after the schedule the day before has a complete export.",
         "The export of the last day did not run, was refused, or lacks a death. The archive keeps "
         "the events of that day in the outbox.",
         "Look at the last runs of `export_day`, and materialize the day of `dead_event_export`.",
     ),
     "report_is_current": CheckDescription(
-        "At 08:00 the day before has a report.",
+        "Two hours after the schedule the day before has a report.",
         "The report of the last day did not run or was refused.",
         "Look at the last runs of `build_report`, and materialize the day of `failure_report`.",
     ),

@@ -50,7 +50,7 @@ def _define_job(outbox: Outbox) -> dg.JobDefinition:
                     context.instance,
                     outbox,
                     since=get_scan_start(session.connection),
-                    location_tag=get_location_tag(context),
+                    location_tag=get_location_tag(context, outbox.name),
                     now=session.now,
                 ),
             )
@@ -85,7 +85,7 @@ def _define_job(outbox: Outbox) -> dg.JobDefinition:
 
     @dg.job(
         name=outbox.build_name("send_alerts"),
-        owners=outbox.owners,
+        owners=outbox.owners or None,
         tags={**outbox.tags, **URGENT},
     )
     def send_alerts_job() -> None:
@@ -133,7 +133,7 @@ def _define_sensor(outbox: Outbox, send_alerts_job: dg.JobDefinition) -> dg.Sens
                 )
         if not has_work:
             yield dg.SkipReason("No alert has changed and no message waits.")
-        elif is_run_in_progress(context, job=send_alerts_job.name):
+        elif is_run_in_progress(context, job=send_alerts_job.name, outbox=outbox.name):
             yield dg.SkipReason("A send_alerts run is in progress.")
         else:
             # A run key is used once, even if its run fails. The time makes the key new at each
@@ -182,7 +182,7 @@ def _has_new_failures(
         context.instance,
         outbox,
         since=get_scan_start(connection),
-        location_tag=get_location_tag(context),
+        location_tag=get_location_tag(context, outbox.name),
         now=now,
     )
     others = [run for run in scan.failed if run.job != "send_alerts"]

@@ -100,11 +100,7 @@ def _define_archive_asset(outbox: Outbox) -> dg.AssetsDefinition:
         kinds={"postgres"},
         pool=outbox.pool,
         output_required=False,  # a dry run materializes nothing
-        freshness_policy=dg.FreshnessPolicy.cron(
-            deadline_cron="0 5 * * *",
-            lower_bound_delta=timedelta(hours=2),
-            timezone=outbox.settings.timezone,
-        ),
+        freshness_policy=outbox.build_freshness("archive_daily", "0 5 * * *", hours=26),
         metadata=_describe_archive(outbox),
     )
     def dead_event_archive(
@@ -164,11 +160,7 @@ def _define_purge_asset(outbox: Outbox) -> dg.AssetsDefinition:
         kinds={"postgres"},
         pool=outbox.pool,
         output_required=False,  # a dry run materializes nothing
-        freshness_policy=dg.FreshnessPolicy.cron(
-            deadline_cron="0 6 * * 0",
-            lower_bound_delta=timedelta(hours=2),
-            timezone=outbox.settings.timezone,
-        ),
+        freshness_policy=outbox.build_freshness("purge_weekly", "0 6 * * 0", hours=170),
         metadata=_describe_archive(outbox),
     )
     def archive_purge(
@@ -347,7 +339,7 @@ def _define_jobs(outbox: Outbox) -> tuple[Any, Any]:
             changes="The outbox table, the archive and `dlq.audit`.",
             rerun="Re-execute it with the same configuration: an event moves once.",
         ),
-        owners=outbox.owners,
+        owners=outbox.owners or None,
         tags=outbox.tags,
     )
 
@@ -363,7 +355,7 @@ def _define_jobs(outbox: Outbox) -> tuple[Any, Any]:
             changes="The archive, `dlq.death`, `dlq.audit`, and files of exports and reports.",
             rerun="Re-execute it with the same configuration: it deletes what is left.",
         ),
-        owners=outbox.owners,
+        owners=outbox.owners or None,
         tags=outbox.tags,
     )
     return archive_job, purge_job
@@ -380,6 +372,6 @@ def _define_reconcile_job(outbox: Outbox) -> Any:
             changes="Missed deaths in `dlq.death`, and the result of the check.",
             rerun="At any time: a missed death is recorded once.",
         ),
-        owners=outbox.owners,
+        owners=outbox.owners or None,
         tags=outbox.tags,
     )

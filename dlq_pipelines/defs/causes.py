@@ -32,6 +32,8 @@ _SHOWN_ROWS = 20
 _DATA_VERSION = dg.DataVersion("ledger")
 # Time after its due time at which a retry's outcome is looked up. Most workers need a few seconds.
 _SETTLE_AFTER = timedelta(minutes=5)
+# The schedules without which there is no such check.
+_SCHEDULES = {"export_is_current": "export_daily", "report_is_current": "report_daily"}
 # The checks that `check_outbox` runs, by asset. The reconciliation reads the whole table, so it
 # runs with the archive only.
 _HOURLY_CHECKS = {
@@ -275,13 +277,14 @@ def _define_jobs(outbox: Outbox) -> tuple[Any, Any]:
             rerun="Launch or re-execute it at any time: it classifies the deaths that have no "
             "cause.",
         ),
-        owners=outbox.owners,
+        owners=outbox.owners or None,
         tags=outbox.tags,
     )
     checks = [
         dg.AssetCheckKey(outbox.build_key(asset), check)
         for asset, names in _HOURLY_CHECKS.items()
         for check in names
+        if _SCHEDULES.get(check, "check_hourly") in {"check_hourly", *outbox.crons}
     ]
     check_job = dg.define_asset_job(
         outbox.build_name("check_outbox"),
@@ -294,7 +297,7 @@ def _define_jobs(outbox: Outbox) -> tuple[Any, Any]:
             changes="The results of the checks, and what `classify_deaths` changes.",
             rerun="Launch it at any time: it checks the present state.",
         ),
-        owners=outbox.owners,
+        owners=outbox.owners or None,
         tags=outbox.tags,
     )
     return classify_job, check_job
@@ -325,7 +328,9 @@ def _define_sensor(outbox: Outbox, classify_job: Any) -> dg.SensorDefinition:
             )
         if not waits:
             yield dg.SkipReason("Every death has a cause, and every retry that was due an outcome.")
-        elif is_run_in_progress(context, job=outbox.build_name("classify_deaths")):
+        elif is_run_in_progress(
+            context, job=outbox.build_name("classify_deaths"), outbox=outbox.name
+        ):
             yield dg.SkipReason("A classify_deaths run is in progress.")
         else:
             # A run key is used once, even if its run fails. The time makes it new at each tick.

@@ -6,27 +6,48 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from dlq_pipelines.defs.factory import dead_letter_definitions
-from dlq_pipelines.errors import DlqError
-from dlq_pipelines.settings import Settings, build_settings, list_setting_names
+from dlq_pipelines.settings import (
+    NAME_PATTERN,
+    Settings,
+    SettingsError,
+    build_settings,
+    list_setting_names,
+)
 
 # Settings of a process, or of a face that is not Dagster; and those that the component declares.
 _NOT_HERE = {"name", "database_url", "schema", "executor", "celery_url"}
+_DEFAULTS = {
+    str(field.validation_alias or name): field.default
+    for name, field in Settings.model_fields.items()
+}
 _DESCRIPTIONS = {
     str(field.validation_alias or name): field.description or ""
     for name, field in Settings.model_fields.items()
 }
-# A value may come from a variable, as text.
-_Value = str | int | float | bool | list[str] | None
+
+
+def _get_type(name: str) -> Any:
+    """Return what a setting may be in YAML. Text too: it may come from a variable."""
+    default = _DEFAULTS[name]
+    if isinstance(default, bool):
+        return bool | str | None
+    if isinstance(default, int):
+        return int | str | None
+    if isinstance(default, float):
+        return float | int | str | None
+    return list[str] | str | None if isinstance(default, tuple) else str | None
+
+
 _FIELDS: dict[str, Any] = {
-    name: (_Value, Field(default=None, description=_DESCRIPTIONS[name]))
+    name: (_get_type(name), Field(default=None, description=_DESCRIPTIONS[name]))
     for name in list_setting_names()
     if name not in _NOT_HERE and not name.startswith("api_")
 }
 _SettingFields = create_model("_SettingFields", __base__=dg.Model, **_FIELDS)
 _DEFS_YAML = """\
-# The dead-letter operations of one outbox. `dg check yaml` checks this file; deploy/README.md of
+# The dead-letter operations of one outbox. `dg check defs` checks this file; deploy/README.md of
 # dlq-pipelines describes every setting: the names here are the variables without DLQ_, in lower
-# case. The database must be migrated: DLQ_DATABASE_URL=... DLQ_SCHEMA=dlq dlq migrate
+# case. Migrate the outbox once: DLQ_DATABASE_URL=... DLQ_SCHEMA=dlq_{name} dlq migrate
 type: {type}
 
 attributes:
@@ -36,7 +57,7 @@ attributes:
   # The application's table: a preset, or a TOML file that `dlq adopt TABLE` writes.
   outbox_mapping: dispatchbox
   # The schema of this outbox's records. Two outboxes in a database need two.
-  schema_name: dlq
+  schema_name: dlq_{name}
 
   owners: []
   # Crons by the clock in `timezone`; null leaves a schedule out. All start as stopped.
@@ -47,6 +68,7 @@ attributes:
 
   # dead_retention_days: 30
   # archive_retention_days: 365
+  # Without targets, files are in .dlq/{name} below the folder of the process.
   # export_uri: s3://bucket/{name}
   # report_uri: s3://bucket/{name}-reports
   # alert_urls: "{{{{ env.{variable}_ALERT_URLS }}}}"
@@ -81,6 +103,7 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
     """
 
     name: str = Field(
+        pattern=NAME_PATTERN,
         description="Name of the outbox: it begins the names of jobs, schedules and sensors, and "
         "is in the pool dlq_<name>, in metrics and in alerts.",
         examples=["orders"],
@@ -118,16 +141,18 @@ class DeadLetterQueue(dg.Component, _SettingFields, dg.Resolvable):
         )
 
     def _read_settings(self) -> Settings:
-        if not self.database_url:
-            raise DlqError(
-                "database_url is not set.", "Set the variable that defs.yaml names for it."
-            )
-        settings = self.model_dump(include=set(_FIELDS))
-        return build_settings(
+        settings = build_settings(
             {
-                **settings,
+                **self.model_dump(include=set(_FIELDS)),
                 "name": self.name,
                 "database_url": self.database_url,
                 "schema": self.schema_name,
             }
         )
+        if settings.database_url is None:  # it would mean the embedded server
+            raise SettingsError(
+                "database_url is not set.",
+                "Set the variable that defs.yaml names for it.",
+                settings,
+            )
+        return settings

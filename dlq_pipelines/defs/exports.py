@@ -1,6 +1,5 @@
 """Exports each day's deaths as files, and verifies them before the archive may rely on them."""
 
-from datetime import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +34,7 @@ def define_exports(outbox: Outbox) -> dg.Definitions:
     """Define the daily export, its job and its schedule."""
     export_job = dg.define_asset_job(
         outbox.build_name("export_day"),
-        # Whether the last day is done says nothing about the days of this run.
-        selection=outbox.select("dead_event_export")
-        - outbox.select_check("dead_event_export", "export_is_current"),
+        selection=outbox.select_days("dead_event_export", "export_is_current", "export_daily"),
         description=describe_definition(
             "Exports the deaths of a day, or of a range of days, as **files**, and reads the files "
             "back.",
@@ -46,7 +43,7 @@ def define_exports(outbox: Outbox) -> dg.Definitions:
             "`dlq.export_day`.",
             rerun="Re-execute it, or launch a backfill: the files of a day are replaced.",
         ),
-        owners=outbox.owners,
+        owners=outbox.owners or None,
         tags=outbox.tags,
     )
     export_schedule = define_daily_schedule(
@@ -65,15 +62,13 @@ def define_exports(outbox: Outbox) -> dg.Definitions:
     )
     return dg.Definitions(
         assets=[_define_export_asset(outbox)],
-        asset_checks=[
-            define_currency_check(
-                outbox,
-                "export_is_current",
-                asset="dead_event_export",
-                due=time(3),
-                list_missing=list_days_without_export,
-            )
-        ],
+        asset_checks=define_currency_check(
+            outbox,
+            "export_is_current",
+            asset="dead_event_export",
+            schedule="export_daily",
+            list_missing=list_days_without_export,
+        ),
         jobs=[export_job],
         schedules=export_schedule,
     )

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
 from dlq_pipelines.defs.session import Session, open_session
 from dlq_pipelines.errors import DlqError
-from dlq_pipelines.settings import Settings
+from dlq_pipelines.installation import get_exports_uri, get_reports_uri
+from dlq_pipelines.settings import Settings, SettingsError
 
 ReadSettings = Callable[[], Settings]
 
@@ -137,6 +139,11 @@ class Outbox:
         """Select an asset with its checks."""
         return dg.AssetSelection.assets(self.build_key(asset))
 
+    def select_days(self, asset: str, check: str, schedule: str) -> dg.AssetSelection:
+        """Select an asset without the check of its last day, which other days do not concern."""
+        selected = self.select(asset)
+        return selected - self.select_check(asset, check) if schedule in self.crons else selected
+
     def select_check(self, asset: str, check: str) -> dg.AssetSelection:
         """Select a check of an asset."""
         return dg.AssetSelection.checks(dg.AssetCheckKey(self.build_key(asset), check))
@@ -153,6 +160,26 @@ class Outbox:
         """Return the config of a run that materializes an asset."""
         return dg.RunConfig(ops={self.build_key(asset).to_python_identifier(): config})
 
+    def build_freshness(
+        self, schedule: str, deadline: str, hours: int
+    ) -> dg.FreshnessPolicy | None:
+        """Return the policy of an asset that a schedule materializes; None without the schedule.
+
+        Args:
+            schedule: materializes the asset.
+            deadline: cron by which it is fresh, at the usual hours of the schedule.
+            hours: longest time between two materializations, at other hours.
+        """
+        if schedule not in self.crons:
+            return None
+        if self.crons[schedule] != CRONS[schedule]:
+            return dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours))
+        return dg.FreshnessPolicy.cron(
+            deadline_cron=deadline,
+            lower_bound_delta=timedelta(hours=2),
+            timezone=self.settings.timezone,
+        )
+
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Open a session for the length of a step or a tick.
@@ -167,15 +194,24 @@ class Outbox:
 
 
 def load_settings(read_settings: ReadSettings) -> Settings:
-    """Return the settings for names and times; the defaults if a variable is wrong.
+    """Return the settings for names and times, with the default of each that is wrong.
 
     The runs and ticks of the outbox fail with the reason. The code location loads, because other
     definitions may be in it.
     """
     try:
-        return read_settings()
-    except DlqError:
-        return Settings.model_construct()
+        settings = read_settings()
+    except SettingsError as error:
+        settings = error.valid
+    except Exception:  # noqa: BLE001 - a host's function may raise anything
+        settings = Settings.model_construct()
+    try:
+        _ = settings.names, get_exports_uri(settings), get_reports_uri(settings)
+    except (DlqError, ValueError, OSError):  # no such mapping, or no such path
+        known = {"outbox_mapping", "home", "export_uri", "report_uri"}
+        defaults = Settings.model_construct()
+        return settings.model_copy(update={name: getattr(defaults, name) for name in known})
+    return settings
 
 
 def build_outbox(

@@ -1,10 +1,11 @@
 """Runs assets a day at a time: which days a schedule requests, and what a refused day stops."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date, time, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._utils.schedules import schedule_execution_time_iterator
 
 from dlq_pipelines.alerts.jobs import record_job_success
 from dlq_pipelines.alerts.rules import Severity
@@ -21,6 +22,8 @@ _ProcessDay = Callable[[str], tuple[Metadata, list[str]]]
 _ListDays = Callable[[Connection, Sequence[Day]], list[date]]
 # Days that a failure names. The others usually fail for the same reasons.
 _NAMED_DAYS = 10
+# Time that the runs of a schedule have before their days count as missing.
+_GRACE = timedelta(hours=2)
 
 
 def define_daily_schedule(
@@ -68,9 +71,9 @@ def define_daily_schedule(
 
 
 def define_currency_check(
-    outbox: Outbox, name: str, *, asset: str, due: time, list_missing: _ListDays
-) -> dg.AssetChecksDefinition:
-    """Return a check that the last day that is due is done.
+    outbox: Outbox, name: str, *, asset: str, schedule: str, list_missing: _ListDays
+) -> list[dg.AssetChecksDefinition]:
+    """Return a check that the last day that is due is done; none without the schedule.
 
     Dagster's freshness policies look at the last materialization of any day, and a backfill of old
     days would pass them.
@@ -79,16 +82,22 @@ def define_currency_check(
         outbox: of the asset.
         name: of the check.
         asset: with daily partitions.
-        due: time of the following day at which a day must be done.
+        schedule: requests the day before. That day must be done `_GRACE` later.
         list_missing: of all past days, returns those that still have to be done.
     """
+    cron = outbox.crons.get(schedule)
+    if cron is None:
+        return []
 
     @dg.asset_check(asset=outbox.build_key(asset), name=name, description=describe_check(name))
     def check() -> dg.AssetCheckResult:
         with outbox.session() as session:
-            local = session.now.astimezone(session.settings.zone)
-            wait = timedelta(hours=due.hour, minutes=due.minute)
-            days = outbox.days.get_partition_keys(current_time=local - wait)
+            requested_at = next(
+                schedule_execution_time_iterator(
+                    (session.now - _GRACE).timestamp(), cron, outbox.settings.timezone, False
+                )
+            )
+            days = outbox.days.get_partition_keys(current_time=requested_at)
             missing = _list_missing_days(session, list_missing, days)
             return report_check_result(
                 session,
@@ -98,7 +107,7 @@ def define_currency_check(
                 figures={"last_day_due": days[-1] if days else "none", "missing": missing[:100]},
             )
 
-    return check
+    return [check]
 
 
 def _read_missing_days(outbox: Outbox, list_missing: _ListDays, keys: Sequence[str]) -> list[str]:

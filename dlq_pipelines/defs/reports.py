@@ -1,7 +1,7 @@
 """Builds each day's failure report and compares its totals with the ledger."""
 
 import base64
-from datetime import time, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -34,9 +34,7 @@ def define_reports(outbox: Outbox) -> dg.Definitions:
     """Define the daily report, its job and its schedule."""
     report_job = dg.define_asset_job(
         outbox.build_name("build_report"),
-        # Whether the last day is done says nothing about the days of this run.
-        selection=outbox.select("failure_report")
-        - outbox.select_check("failure_report", "report_is_current"),
+        selection=outbox.select_days("failure_report", "report_is_current", "report_daily"),
         description=describe_definition(
             "Builds the **failure report** of a day, or of a range of days, and compares its "
             "totals with the ledger.",
@@ -45,7 +43,7 @@ def define_reports(outbox: Outbox) -> dg.Definitions:
             "`dlq.report_day`.",
             rerun="Re-execute it, or launch a backfill: the pages of a past day are the same.",
         ),
-        owners=outbox.owners,
+        owners=outbox.owners or None,
         tags=outbox.tags,
     )
     report_schedule = define_daily_schedule(
@@ -65,15 +63,13 @@ def define_reports(outbox: Outbox) -> dg.Definitions:
     )
     return dg.Definitions(
         assets=[_define_report_asset(outbox)],
-        asset_checks=[
-            define_currency_check(
-                outbox,
-                "report_is_current",
-                asset="failure_report",
-                due=time(8),
-                list_missing=list_days_without_report,
-            )
-        ],
+        asset_checks=define_currency_check(
+            outbox,
+            "report_is_current",
+            asset="failure_report",
+            schedule="report_daily",
+            list_missing=list_days_without_report,
+        ),
         jobs=[report_job],
         schedules=report_schedule,
     )

@@ -310,7 +310,7 @@ def _define_flag_fix(outbox: Outbox) -> dg.JobDefinition:
         context.log.info(f"Fix {fix.id} is flagged. The fix_flag_sensor releases its canary.")
         context.add_output_metadata({"fix": fix.id})
 
-    @dg.job(name=outbox.build_name("flag_fix"), owners=outbox.owners, tags=outbox.tags)
+    @dg.job(name=outbox.build_name("flag_fix"), owners=outbox.owners or None, tags=outbox.tags)
     def flag_fix_job() -> None:
         """Flags a **fix** and retries the affected events in stages.
 
@@ -363,7 +363,7 @@ def _define_retry_stage(outbox: Outbox) -> dg.JobDefinition:
     # pool.
     @dg.job(
         name=outbox.build_name("retry_stage"),
-        owners=outbox.owners,
+        owners=outbox.owners or None,
         tags={**outbox.tags, **URGENT, "dagster/max_runtime": "900"},
     )
     def retry_stage_job() -> None:
@@ -410,7 +410,9 @@ def _define_retry_dead_events(outbox: Outbox) -> dg.JobDefinition:
         )
         context.add_output_metadata(asdict(retried))
 
-    @dg.job(name=outbox.build_name("retry_dead_events"), owners=outbox.owners, tags=outbox.tags)
+    @dg.job(
+        name=outbox.build_name("retry_dead_events"), owners=outbox.owners or None, tags=outbox.tags
+    )
     def retry_dead_events_job() -> None:
         """Retries **dead events** by ids or filters, at a constant rate, all within the look-ahead.
 
@@ -442,7 +444,7 @@ def _define_recall_events(outbox: Outbox) -> dg.JobDefinition:
         )
         context.add_output_metadata(asdict(done))
 
-    @dg.job(name=outbox.build_name("recall_events"), owners=outbox.owners, tags=outbox.tags)
+    @dg.job(name=outbox.build_name("recall_events"), owners=outbox.owners or None, tags=outbox.tags)
     def recall_events_job() -> None:
         """Recalls **released events** that fall due later and that no worker has taken.
 
@@ -492,7 +494,7 @@ def _define_sensor(outbox: Outbox, retry_stage_job: dg.JobDefinition) -> dg.Sens
             fix
             for fix in due
             if not is_run_in_progress(
-                context, job=retry_stage_job.name, tags={FIX_TAG: str(fix.id)}
+                context, job=retry_stage_job.name, outbox=outbox.name, tags={FIX_TAG: str(fix.id)}
             )
         ]
         if not idle:

@@ -235,7 +235,7 @@ def define_clean_up(outbox: Outbox) -> dg.Definitions:
             context.instance,
             outbox,
             before=now - timedelta(days=days),
-            location_tag=get_location_tag(context),
+            location_tag=get_location_tag(context, outbox.name),
             dry_run=config.dry_run,
         )
         deleted = "Dry run: would delete" if config.dry_run else "Deleted"
@@ -250,7 +250,7 @@ def define_clean_up(outbox: Outbox) -> dg.Definitions:
             {"runs_deleted": result.deleted, "runs_kept": result.kept, "dry_run": config.dry_run}
         )
 
-    @dg.job(name=outbox.build_name("clean_up_runs"), owners=outbox.owners, tags=outbox.tags)
+    @dg.job(name=outbox.build_name("clean_up_runs"), owners=outbox.owners or None, tags=outbox.tags)
     def clean_up_runs_job() -> None:
         """Deletes Dagster's records of **this outbox's old runs**.
 

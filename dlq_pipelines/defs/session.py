@@ -47,13 +47,20 @@ def get_utc_now() -> datetime:
 
 def get_location_tag(
     context: dg.OpExecutionContext | dg.SensorEvaluationContext | None = None,
+    outbox: str | None = None,
 ) -> dict[str, str]:
-    """Return the tag that Dagster gives to runs of this code location.
+    """Return the tag that Dagster gives to runs of this code location; empty for a named outbox.
+
+    The names of jobs, keys and the tag of an outbox with a name are its own in the whole instance,
+    and runs that a person launches from the command line have no tag of a location.
 
     Args:
         context: of a run or a sensor of the location. Where it names no location, as in a run from
             the command line, the location has its usual name.
+        outbox: the name of the outbox, if it has one.
     """
+    if outbox is not None:
+        return {}
     if context is None:
         return {_LOCATION_TAG: LOCATION}
     if isinstance(context, dg.SensorEvaluationContext):
@@ -63,11 +70,17 @@ def get_location_tag(
 
 
 def is_run_in_progress(
-    context: dg.SensorEvaluationContext, *, job: str, tags: dict[str, str] | None = None
+    context: dg.SensorEvaluationContext,
+    *,
+    job: str,
+    outbox: str | None,
+    tags: dict[str, str] | None = None,
 ) -> bool:
-    """Return whether a run of this location's job, with these tags, has not ended."""
+    """Return whether a run of an outbox's job, with these tags, has not ended."""
     wanted = dg.RunsFilter(
-        job_name=job, tags={**get_location_tag(context), **(tags or {})}, statuses=_UNFINISHED
+        job_name=job,
+        tags={**get_location_tag(context, outbox), **(tags or {})},
+        statuses=_UNFINISHED,
     )
     return bool(context.instance.get_run_records(wanted, limit=1))
 

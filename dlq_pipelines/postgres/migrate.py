@@ -176,14 +176,24 @@ def require_current(connection: Connection) -> None:
     """Check that the database has the schema of this release, and shows all rows of the outbox.
 
     Raises:
-        SchemaError: migrations are pending, or row level security hides rows: with hidden rows
-            nothing would seem to be dead.
+        SchemaError: migrations are pending; the schema records another table, whose events a run
+            would archive; or row level security hides rows: with hidden rows nothing would seem to
+            be dead.
     """
     missing = list_pending_migrations(connection, load_migrations())
     if missing:
         raise SchemaError(
             f"The database lacks {len(missing)} migration(s), first {missing[0].name}.",
             "Run `dlq migrate`.",
+        )
+    other = connection.run("migration.other_table").fetchone()
+    if other is not None:
+        names = connection.names
+        raise SchemaError(
+            f"The schema {names.dlq_schema} records the deaths of {other['attached']}, not of "
+            f"{names.outbox_schema}.{names.outbox_table}.",
+            "Set the table of that schema, or another schema (DLQ_SCHEMA) for this table, and run "
+            "`dlq migrate`.",
         )
     roles = connection.fetch_one("migration.hidden_from")["roles"]
     if roles:

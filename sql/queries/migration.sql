@@ -34,6 +34,17 @@ select number, name, checksum from :"dlq_schema".migration order by number
 insert into :"dlq_schema".migration (number, name, checksum)
 values (%(number)s, %(name)s, %(checksum)s)
 
+-- name: other_table
+-- The table whose deaths are recorded here, if it is not the one of the settings. It is the text of
+-- a function, because a name that does not exist cannot be cast.
+select attached from (
+    select replace(substring(p.prosrc from $$'(.*)'::regclass$$), $$''$$, $$'$$) as attached
+    from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = :'dlq_schema' and p.proname = 'outbox_table'
+) recorded
+where attached <> :'outbox_regclass'
+
 -- name: attached
 select checksum, shape, recorded_at from :"dlq_schema".attachment
 

@@ -13,8 +13,16 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
-from dlq_pipelines import OutboxRepository, TableNames, read_settings
+from dlq_pipelines import (
+    DeadLetterQueue,
+    OutboxRepository,
+    TableNames,
+    build_settings,
+    dead_letter_definitions,
+    read_settings,
+)
 from dlq_pipelines.defs.outbox import ASSETS, JOBS
 from dlq_pipelines.defs.runs import clean_up_runs
 from dlq_pipelines.defs.session import get_location_tag
@@ -320,3 +328,79 @@ def test_the_snippets_of_the_guide_define_outboxes(
     exec(code, found)  # noqa: S102 - our own guide
     jobs = set(found["defs"].get_repository_def().job_names)
     assert jobs >= {f"{name}_{job}" for name in ("orders", "billing") for job in JOBS}
+
+
+def test_an_outbox_with_the_schema_of_another_is_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would archive the events of the other."""
+    shop.kill("billing", 2, "boom")
+    monkeypatch.setenv("LETTERS_SCHEMA", "dlq_billing")
+    shop.defs = load_shop(monkeypatch)
+    config = {
+        "ops": {
+            "mail__letters__dead_event_archive": {
+                "config": {"dry_run": False, "older_than_days": 0}
+            }
+        }
+    }
+    failed = shop.run("letters_archive_dead_events", run_config=config)
+    assert not failed.success
+    sentence = 'The schema dlq_billing records the deaths of "billing"."outbox_event", not of '
+    with pytest.raises(dg.Failure, match=re.escape(f"letters: {sentence}letters.outbox_event")):
+        shop.tick("letters_new_death_sensor")
+    with shop.connect("billing") as connection:
+        assert one(connection, "select count(*) as n from billing.outbox_event") == {"n": 2}
+
+
+def test_a_wrong_value_leaves_the_valid_ones_and_the_location(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that its sensors still run, and fail in red, at the hours of its time zone."""
+    for name, value in {
+        "LETTERS_AUTOSTART": "true",
+        "LETTERS_TIMEZONE": "Europe/Berlin",
+        "LETTERS_CANARY": "many",
+        "LETTERS_OUTBOX_MAPPING": "nope",
+    }.items():
+        monkeypatch.setenv(name, value)
+    shop.defs = load_shop(monkeypatch)
+    repository = shop.defs.get_repository_def()
+    schedule = repository.get_schedule_def("letters_export_daily")
+    assert (schedule.execution_timezone, schedule.default_status.value) == (
+        "Europe/Berlin",
+        "RUNNING",
+    )
+    with pytest.raises(dg.Failure, match="letters: LETTERS_CANARY: 'many'"):
+        shop.tick("letters_new_death_sensor")
+    monkeypatch.delenv("LETTERS_CANARY")
+    with pytest.raises(dg.Failure, match="letters: .*nope"):
+        shop.tick("letters_new_death_sensor")
+
+
+def test_what_depends_on_a_schedule_follows_it() -> None:
+    """Freshness and the checks of the last day; neither is there without the schedule."""
+    given = build_settings({"database_url": "postgresql://nobody@127.0.0.1:1/none"})
+    crons = {"archive_daily": "0 13 * * *", "purge_weekly": None, "export_daily": None}
+    changed = dead_letter_definitions(given, schedules=crons)
+    specs = {spec.key.to_user_string(): spec for spec in changed.resolve_all_asset_specs()}
+    policy = specs["dead_event_archive"].freshness_policy
+    assert isinstance(policy, TimeWindowFreshnessPolicy)
+    assert specs["archive_purge"].freshness_policy is None
+    checks = {key.name for key in changed.resolve_asset_graph().asset_check_keys}
+    assert "report_is_current" in checks
+    assert "export_is_current" not in checks
+    assert changed.resolve_job_def("check_outbox")
+
+
+def test_the_schema_of_the_component_refuses_wrong_types(shop: Shop) -> None:
+    """So that `dg check` and editors name the line."""
+    assert shop
+    model = DeadLetterQueue.get_model_cls()
+    assert model is not None
+    schema = model.model_json_schema()
+    attributes = schema["properties"]
+    assert schema["additionalProperties"] is False
+    types = {one.get("type") for one in attributes["dead_retention_days"]["anyOf"]}
+    assert types == {"integer", "string", "null"}
+    assert "executor" not in attributes

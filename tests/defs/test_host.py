@@ -374,7 +374,7 @@ def test_a_wrong_value_leaves_the_valid_ones_and_the_location(
     with pytest.raises(dg.Failure, match="letters: LETTERS_CANARY: 'many'"):
         shop.tick("letters_new_death_sensor")
     monkeypatch.delenv("LETTERS_CANARY")
-    with pytest.raises(dg.Failure, match="letters: .*nope"):
+    with pytest.raises(dg.Failure, match=r"letters: .*nope"):
         shop.tick("letters_new_death_sensor")
 
 

@@ -308,6 +308,7 @@ SHAPES = {
     "dlq causes note v2-2 x --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes own v2-2 x --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes mute v2-2 --reason x --dry-run": {"audit_id", "kind", "changes"},
+    "dlq causes probe v2-2 on --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes undo 12 --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes reindex --dry-run": {"causes", "dry_run"},
     "dlq fixes flag --event-type letter --note x --dry-run": {"dry_run", "preview", "fix"},

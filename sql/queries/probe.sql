@@ -51,8 +51,14 @@ with running as materialized (
             select from :"dlq_schema".fix f where f.closed_at is null and f.cause_id = c.id)
         and exists (
             select from :"dlq_schema".cause m
+            -- In the order of the index: the planner would read the whole table if all that is dead
+            -- has one cause.
             cross join lateral (
-                select from :"dlq_schema".dead n where n.cause_id = m.id limit 1) n
+                select
+                from :"dlq_schema".dead n
+                where n.cause_id = m.id
+                order by n.cause_id, n.died_at, n.death_id
+                limit 1) n
             where m.id = c.id or m.merged_into = c.id)
     order by p.next_at nulls first, c.id
     limit %(limit)s
@@ -135,7 +141,11 @@ limit %(limit)s
 select true as found
 from unnest(%(causes)s::text[]) as member (cause_id)
 cross join lateral (
-    select from :"dlq_schema".dead n where n.cause_id = member.cause_id limit 1) n
+    select
+    from :"dlq_schema".dead n
+    where n.cause_id = member.cause_id
+    order by n.cause_id, n.died_at, n.death_id
+    limit 1) n
 limit 1
 
 -- name: record

@@ -46,6 +46,13 @@ TRANSIENT_KINDS = (
             "timed out",
             "timeout expired",
             "timeout exceeded",
+            "timeout after",
+            "i/o timeout",
+            "connect timeout",
+            "connection timeout",
+            "handshake timeout",
+            "network timeout",
+            "pool timeout",
             "deadline exceeded",
             "code=deadlineexceeded",
             "etimedout",
@@ -58,7 +65,8 @@ TRANSIENT_KINDS = (
         types=_split(
             "connection connect connectionrefused connectionreset connectionaborted"
             " connectionclosed connectionlost newconnection apiconnection brokenpipe"
-            " remotedisconnected nohttpresponse noroutetohost brokerunavailable"
+            " endpointconnection sqltransientconnection kafkajsconnection remotedisconnected"
+            " nohttpresponse noroutetohost brokerunavailable"
         ),
         phrases=(
             "connection refused",
@@ -144,8 +152,11 @@ def is_transient(fingerprint: Fingerprint) -> bool:
 
 
 def _is_decisive(code: str) -> bool:
-    """Whether a code is an HTTP status or a SQLSTATE; an errno or an exit code is not."""
-    return bool(_STATUS.fullmatch(code) or _SQLSTATE.fullmatch(code))
+    """Whether a code is an HTTP status or a SQLSTATE; an errno or an exit code is not.
+
+    HY000 is what ODBC and PDO write for any error.
+    """
+    return code != "HY000" and bool(_STATUS.fullmatch(code) or _SQLSTATE.fullmatch(code))
 
 
 def _find_by_code(code: str) -> TransientKind | None:

@@ -1,7 +1,8 @@
 -- Probes: single events of transient causes, released to find out whether the failure has passed.
 
 -- name: due
--- Causes whose probe needs a step, the one that waits longest first: of one cause, or of all.
+-- Causes whose probe needs a step: of one cause, or of all. Outcomes are judged before further
+-- events are released; otherwise the one that waits longest is first.
 -- - The released event has an outcome, or one that no run has recorded yet, or was recalled.
 -- - The fix that a delivered probe flagged has ended.
 -- - A release is due: the cause is open, not muted and wanted, no open fix targets it, and it has
@@ -63,9 +64,9 @@ with running as materialized (
     order by p.next_at nulls first, c.id
     limit %(limit)s
 ), chosen as (
-    select * from running
+    select *, true as is_running from running
     union all
-    select * from ready
+    select *, false from ready
 )
 select c.id as cause_id,
     c.merged_into is null
@@ -87,7 +88,7 @@ join :"dlq_schema".cause c on c.id = chosen.cause_id
 left join :"dlq_schema".probe p on p.cause_id = c.id
 left join :"dlq_schema".retry r on r.death_id = p.death_id
 left join :"dlq_schema".fix f on f.id = p.fix_id
-order by chosen.next_at nulls first, c.id
+order by chosen.is_running desc, chosen.next_at nulls first, c.id
 limit %(limit)s
 
 -- name: try_lock

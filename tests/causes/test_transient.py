@@ -21,6 +21,8 @@ _CHAIN = (
         ("requests.exceptions.ReadTimeout: read", "time-out"),
         ("HTTP 504 Gateway Timeout", "time-out"),
         ("rpc error: code = DeadlineExceeded desc = context", "time-out"),
+        ("read tcp 10.1.2.9:51022->10.0.0.8:6379: i/o timeout", "time-out"),
+        ("PDOException: SQLSTATE[HY000] [2002] Connection refused", "connection"),
         ("ERROR: canceling statement due to statement timeout (SQLSTATE 57014)", "time-out"),
         ("ConnectionRefusedError: [Errno 111] Connection refused", "connection"),
         ("Error: connect ECONNREFUSED 10.0.0.1:5432", "connection"),

@@ -305,6 +305,20 @@ def test_a_halted_fix_of_a_probe_waits_longer(connection: Connection, database: 
     assert probe(connection, minutes=27).released
 
 
+def test_outcomes_are_judged_before_further_events_are_released(
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if more causes wait than a run steps through."""
+    monkeypatch.setattr("dlq_pipelines.retries.probes._CAUSES_PER_RUN", 1)
+    for error in (ERROR, "ConnectionResetError: x", "ConnectionRefusedError: x"):
+        add_dead(connection, 2, error=error)
+    policy = replace(ON, ordered=False)
+    assert len(probe(connection, minutes=10, policy=policy).released) == 1
+    work(database, connection, delivers=True)
+    assert len(probe(connection, minutes=11, policy=policy).fixes) == 1
+    assert len(probe(connection, minutes=12, policy=policy).released) == 1
+
+
 def test_nothing_is_released_while_the_worker_is_behind(connection: Connection) -> None:
     add_dead(connection, 3)
     connection.execute(

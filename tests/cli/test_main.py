@@ -293,7 +293,7 @@ SHAPES = {
     "dlq erase --event 17 --reason x --dry-run": {"events", "files", "left", "dry_run"},
     "dlq archive purge --dry-run": {"events", "batches", "older_than_days", "dry_run"},
     "dlq causes list": {"causes", "next"},
-    "dlq causes show v2-2": {"cause", "changes", "sample"},
+    "dlq causes show v2-2": {"cause", "changes", "sample", "probes"},
     "dlq causes classify": {
         *("deaths", "new_causes", "new_details", "regressed", "regressed_details"),
     },

@@ -289,6 +289,27 @@ def test_a_probe_that_times_out_or_is_recalled_counts_as_failed(connection: Conn
     assert one(connection, "select outcome from dlq.retry")["outcome"] == "timed_out"
 
 
+def test_what_a_person_does_meanwhile_counts_more(
+    connection: Connection, database: Database
+) -> None:
+    """A mute, a switch or a fix while an event is released: its outcome flags nothing."""
+    add_dead(connection, 9)
+    assert probe(connection, minutes=10).released
+    muted = mute_cause(connection, CAUSE, get_now() + timedelta(days=2), audit=build_audit())
+    work(database, connection, delivers=True)
+    assert probe(connection, minutes=11).healed == (CAUSE,)
+    undo_change(connection, muted.audit_id, audit=build_audit())
+    assert probe(connection, minutes=20) == IDLE
+    assert probe(connection, minutes=22).released
+    fix = flag_cause(connection)
+    work(database, connection, delivers=True)
+    assert probe(connection, minutes=23).healed == (CAUSE,)
+    assert [flagged.id for flagged in list_fixes(connection)] == [fix.id]
+    assert list_due(connection, minutes=600) == []
+    withdraw_fix(connection, fix.id, audit=build_audit())
+    assert list_due(connection, minutes=600) == [CAUSE]
+
+
 def test_a_halted_fix_of_a_probe_waits_longer(connection: Connection, database: Database) -> None:
     """One event was delivered by chance: the canary halts, and the wait doubles."""
     add_dead(connection, 30)

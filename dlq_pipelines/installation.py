@@ -25,6 +25,7 @@ from dlq_pipelines.postgres.migrate import (
     require_current,
 )
 from dlq_pipelines.retries.fix import FixTerms, RetryPolicy
+from dlq_pipelines.retries.probe import ProbePolicy
 from dlq_pipelines.settings import Settings
 from dlq_pipelines.text import RedactTexts
 
@@ -203,6 +204,18 @@ def build_fix_terms(settings: Settings) -> FixTerms:
         timedelta(days=settings.fix_expiry_days),
         timedelta(seconds=settings.max_backlog_seconds),
         timedelta(seconds=settings.lookahead_seconds),
+    )
+
+
+def build_probe_policy(settings: Settings) -> ProbePolicy:
+    """Return the policy of probes."""
+    return ProbePolicy(
+        enabled=settings.probes,
+        per_day=settings.probes_per_day,
+        settle_seconds=settings.settle_timeout_seconds,
+        max_retries=settings.max_retries,
+        ordered=settings.retry_order == "aggregate",
+        max_backlog=timedelta(seconds=settings.max_backlog_seconds),
     )
 
 

@@ -258,6 +258,18 @@ class Settings(BaseSettings):
         description="Seconds before its due time at which an event is released at the earliest: "
         "what a halt has to recall.",
     )
+    probes: bool = Field(
+        default=False,
+        description="Release single events of transient causes as probes, and flag a fix once one "
+        "is delivered. `dlq causes probe` overrides it for a cause.",
+    )
+    probes_per_day: int = Field(
+        default=50,
+        ge=1,
+        le=10_000,
+        description="Maximum of events that probes release in a day: an outage of a day takes 9 of "
+        "a cause, so this allows five outages at once.",
+    )
     allow_edit: bool = Field(default=False, description="Allow retries with an edited payload.")
     alert_urls: SecretStr | None = Field(
         default=None,

@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 from dlq_pipelines.alerts.rules import ALERT_RULES, NEVER, AlertRule
+from dlq_pipelines.causes.transient import TRANSIENT_KINDS
 from dlq_pipelines.definitions import defs
 from dlq_pipelines.metrics import DeadLetterCollector, read_metrics_snapshot
 from dlq_pipelines.outbox.install import install_outbox
@@ -116,6 +117,21 @@ def render_presets() -> str:
     return "\n".join([header, "| --- | --- | --- | --- |", *lines])
 
 
+def render_transient_kinds() -> str:
+    """Render the kinds of transient failures and how each is recognized."""
+
+    def join(values: tuple[str, ...]) -> str:
+        return ", ".join(f"`{value}`" for value in values)
+
+    lines = [
+        f"| {kind.name} | {join(kind.statuses)} | {join(kind.sqlstates)} | {join(kind.types)} "
+        f"| {join(kind.phrases)} |"
+        for kind in TRANSIENT_KINDS
+    ]
+    header = "| kind | HTTP status | SQLSTATE | exception type | message |"
+    return "\n".join([header, "| --- | --- | --- | --- | --- |", *lines])
+
+
 def render_page(text: str, connection: Connection) -> str:
     """Return the text of the page with its tables generated again."""
     for name, table in (
@@ -124,6 +140,7 @@ def render_page(text: str, connection: Connection) -> str:
         ("tables", render_tables(connection)),
         ("alerts", render_alert_rules()),
         ("metrics", render_metrics(connection)),
+        ("transient", render_transient_kinds()),
     ):
         begin, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, _, rest = text.partition(begin)

@@ -14,10 +14,12 @@ from dlq_pipelines.causes.catalogue import (
     Cause,
     CauseChange,
     CauseDescription,
+    ProbeMode,
     describe_cause,
     list_causes,
     merge_causes,
     mute_cause,
+    set_cause_probe,
     set_cause_text,
     split_cause,
     undo_change,
@@ -72,6 +74,12 @@ class MuteBody(CauseChangeRequest):
     """Number of days without alerts; 0 ends the mute."""
 
     days: int = Field(default=7, ge=0, le=365)
+
+
+class ProbeBody(CauseChangeRequest):
+    """Whether events are released as probes; `default` follows DLQ_PROBES."""
+
+    mode: ProbeMode
 
 
 class UndoBody(CauseChangeRequest):
@@ -180,3 +188,9 @@ def post_mute(caller: Admin, cause: CauseId, body: MuteBody, outbox: Outbox) -> 
     change = body.sign(caller)
     until = change["audit"].now + timedelta(days=body.days) if body.days else None
     return mute_cause(outbox, cause, until, **change)
+
+
+@router.post("/{cause}/probe")
+def post_probe(caller: Admin, cause: CauseId, body: ProbeBody, outbox: Outbox) -> CauseChange:
+    """Switch the probes of a cause on or off, whatever DLQ_PROBES says."""
+    return set_cause_probe(outbox, cause, body.mode, **body.sign(caller))

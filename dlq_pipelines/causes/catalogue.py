@@ -25,6 +25,7 @@ from dlq_pipelines.text import RedactTexts
 from dlq_pipelines.validate import validate_positive, validate_storable
 
 CauseTextColumn = Literal["name", "owner", "note"]
+ProbeMode = Literal["on", "off", "default"]
 _MAX_LENGTH: dict[CauseTextColumn, int] = {"name": 200, "owner": 200, "note": 10_000}
 # A mute always ends: a permanent one is how failures are forgotten. A leap year, so that a year
 # from any day is allowed.
@@ -64,6 +65,8 @@ class Cause:
         fixed_at: the time of the fix, of a cause that is fixed or regressed.
         name: the name that people gave it; None: it has none.
         muted_until: no alert is sent for the cause before this time.
+        probe: `on` or `off` overrides DLQ_PROBES for the cause; None: it applies.
+        is_transient: such failures pass without a change of code or data.
         deaths: all deaths of the cause and its members, from the rollup.
         dead: events that are dead now because of it.
         members: the causes that are merged into it.
@@ -79,6 +82,8 @@ class Cause:
     owner: str | None
     note: str | None
     muted_until: datetime | None
+    probe: str | None
+    is_transient: bool
     first_seen: datetime
     last_seen: datetime
     deaths: int
@@ -119,8 +124,8 @@ class CauseChange:
 
     Attributes:
         audit_id: the id of its audit entry, by which it can be undone; 0: nothing was changed.
-        kind: cause.merge, cause.split, cause.name, cause.owner, cause.note, cause.mute or
-            cause.undo.
+        kind: cause.merge, cause.split, cause.name, cause.owner, cause.note, cause.mute,
+            cause.probe or cause.undo.
         changes: one for each cause whose columns differ.
     """
 
@@ -331,6 +336,31 @@ def mute_cause(
     return _change_shown_cause(connection, "cause.mute", cause_id, after, audit, options)
 
 
+def set_cause_probe(
+    connection: Connection,
+    cause_id: str,
+    mode: ProbeMode,
+    *,
+    audit: AuditContext,
+    options: RunOptions = RunOptions(),
+) -> CauseChange:
+    """Release events of a cause as probes, or release none, whatever DLQ_PROBES says.
+
+    Args:
+        connection: in autocommit mode.
+        cause_id: the cause. `on` also probes a cause that is not known to be transient.
+        mode: `default` follows DLQ_PROBES, which probes transient causes only.
+        audit: who makes the change, and why.
+        options: how the change runs.
+
+    Raises:
+        NotFoundError: the cause does not exist.
+        RefusedError: the cause is merged into another one.
+    """
+    after: dict[str, str | None] = {"probe": None if mode == "default" else mode}
+    return _change_shown_cause(connection, "cause.probe", cause_id, after, audit, options)
+
+
 def undo_change(
     connection: Connection,
     audit_id: int,
@@ -409,6 +439,8 @@ def _fetch_causes(
             owner=row["owner"],
             note=row["note"],
             muted_until=row["muted_until"],
+            probe=row["probe"],
+            is_transient=row["is_transient"],
             first_seen=row["first_seen"],
             last_seen=row["last_seen"],
             deaths=row["deaths"],

@@ -17,6 +17,7 @@ from dlq_pipelines.causes.fingerprint import (
     compute_cause_key,
     compute_fingerprint,
 )
+from dlq_pipelines.causes.transient import is_transient
 from dlq_pipelines.errors import RefusedError
 from dlq_pipelines.outbox.batches import FIRST_CURSOR, build_cursor_parameters
 from dlq_pipelines.postgres.connect import Connection
@@ -239,6 +240,7 @@ def _create_cause(connection: Connection, key: str, sample: str) -> bool:
         id=key,
         exception_type=fingerprint.exception_type,
         template=fingerprint.template,
+        is_transient=is_transient(fingerprint),
     )
     return bool(row["created"])
 

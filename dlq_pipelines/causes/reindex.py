@@ -272,6 +272,7 @@ def build_inheritance(
         "owner": successor["owner"] or old["owner"],
         "note": successor["note"] or old["note"],
         "muted_until": successor["muted_until"] or old["muted_until"],
+        "probe": successor["probe"] or old["probe"],
         "status": status,
         "fixed_at": fixed_at,
     }

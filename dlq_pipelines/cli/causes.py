@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,21 +83,28 @@ def list_causes_command(
 @app.command("show")
 @with_output_format
 def show_cause_command(cause: CauseId, format: OutputFormat = OutputFormat.TABLE) -> None:
-    """Show a cause with its details, its changes and a sample.
+    """Show a cause with its probes, its details, its changes and a sample.
 
     DLQ_EXPORT_REDACT_ERRORS applies to the sample.
 
     Example: `dlq causes show v2-3f9a0c6d2b7e4a51`
     """
     from dlq_pipelines.causes.catalogue import describe_cause
-    from dlq_pipelines.installation import build_redact_errors
+    from dlq_pipelines.installation import build_probe_policy, build_redact_errors
+    from dlq_pipelines.retries.probes import describe_probes
 
     with open_session() as (connection, settings):
         found = describe_cause(connection, cause, redact=build_redact_errors(settings))
+        probes = describe_probes(connection, found.cause.id, policy=build_probe_policy(settings))
     if format is not OutputFormat.TABLE:
-        print_record(asdict(found), format=format)
+        print_record(asdict(found) | {"probes": asdict(probes)}, format=format)
         return
-    fields = asdict(found.cause) | {"state": found.cause.state(datetime.now(UTC)), "details": None}
+    fields = asdict(found.cause) | {
+        "state": found.cause.state(datetime.now(UTC)),
+        "probe": None,
+        "probes": str(probes),
+        "details": None,
+    }
     print_table(
         [{"field": key, "value": _join_list(value)} for key, value in fields.items() if value]
     )
@@ -345,6 +353,40 @@ def mute_cause_command(
     prepared = prepare_change(actor, reason, dry_run=dry_run)
     until = prepared[0].now + timedelta(days=days) if days else None
     _change_cause(mute_cause, cause, until, prepared=prepared, format=format)
+
+
+class ProbeSwitch(StrEnum):
+    """What a person decides about the probes of a cause."""
+
+    ON = "on"
+    OFF = "off"
+    DEFAULT = "default"
+
+
+@app.command("probe")
+@with_output_format
+def set_cause_probe_command(
+    cause: CauseId,
+    mode: Annotated[
+        ProbeSwitch,
+        typer.Argument(help="default: follow DLQ_PROBES, which probes transient causes only."),
+    ],
+    reason: Reason,
+    actor: Actor,
+    dry_run: DryRun = False,
+    format: OutputFormat = OutputFormat.TABLE,
+) -> None:
+    """Switch the probes of a cause on or off, whatever DLQ_PROBES says.
+
+    A probe releases one dead event from time to time. Once one is delivered, a fix is flagged.
+
+    Example:
+    `dlq causes probe v2-3f9a0c6d2b7e4a51 on --reason "the carrier recovers by itself" --dry-run`
+    """
+    from dlq_pipelines.causes.catalogue import set_cause_probe
+
+    prepared = prepare_change(actor, reason, dry_run=dry_run)
+    _change_cause(set_cause_probe, cause, mode.value, prepared=prepared, format=format)
 
 
 @app.command("undo")

@@ -10,6 +10,7 @@ from dlq_pipelines.defs.archive import define_archive
 from dlq_pipelines.defs.causes import define_causes
 from dlq_pipelines.defs.exports import define_exports
 from dlq_pipelines.defs.outbox import ReadSettings, build_outbox
+from dlq_pipelines.defs.probes import define_probes
 from dlq_pipelines.defs.reports import define_reports
 from dlq_pipelines.defs.retries import define_retries
 from dlq_pipelines.defs.runs import define_clean_up
@@ -21,6 +22,7 @@ _CONCEPTS = (
     define_reports,
     define_archive,
     define_retries,
+    define_probes,
     define_alerts,
     define_clean_up,
 )

@@ -33,6 +33,7 @@ JOBS = (
     "retry_stage",
     "retry_dead_events",
     "recall_events",
+    "probe_causes",
     "send_alerts",
 )
 # The assets, and the jobs of those with daily partitions, whose days succeed and fail on their own.

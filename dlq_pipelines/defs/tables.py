@@ -49,6 +49,8 @@ CAUSE: tuple[Column, ...] = (
     ("owner", "text", True, "Person or team that is responsible."),
     ("note", "text", True, "Comment of a person."),
     ("muted_until", _TIME, True, "The cause raises no alert until this time."),
+    ("probe", "text", True, "on or off: overrides DLQ_PROBES for the cause."),
+    ("is_transient", "boolean", False, "Such failures pass without a change."),
     ("merged_into", "text", True, "Cause under which this one is shown."),
 )
 REPORT_DAY: tuple[Column, ...] = (

@@ -3,7 +3,8 @@
 The shop writes orders and their events in one transaction, workers deliver the events, and some
 deliveries fail. The Dagster jobs then run on the instance that `dlq up` shows. Two fixes are
 flagged: for one the shop corrects its handler, for the other it does not. The sensor, the runs and
-the workers go on until the first fix is verified and the second halted.
+the workers go on until the first fix is verified and the second halted. With `DLQ_PROBES=true` the
+outage of the other companies then ends, and probes find it out and flag a fix of each cause.
 """
 
 import contextlib
@@ -182,6 +183,9 @@ def _play(
             progress.advance(bar)
         _run_days(instance, [day.date for day in days], progress)
         _try_fixes(connection, database, handlers, instance, progress)
+        if settings.probes:
+            called.recovered.set()
+            _probe_causes(connection, database, handlers, instance, progress)
         _finish(instance, progress)
     _mark(connection, "demo.end")
 
@@ -246,27 +250,60 @@ def _try_fixes(
                 config["detail"] = detail
             _run_job(instance, "flag_fix", run_config={"ops": {"flag_fix_op": {"config": config}}})
     bar = _add_bar(progress, "Trying two flagged fixes: sensor, runs, workers", 2)
-    sensor = defs.resolve_sensor_def("fix_flag_sensor")
+    with run_workers(database, handlers):
+        _advance_fixes(connection, instance, progress, bar)
+
+
+def _advance_fixes(
+    connection: Connection, instance: dg.DagsterInstance, progress: Progress, bar: TaskID
+) -> None:
+    """Evaluate the sensor of fixes until all of them have ended."""
+    total = len(list_fixes(connection, only_open=True))
+    give_up = time.monotonic() + _MAX_FIX_SECONDS
+    while open_fixes := list_fixes(connection, only_open=True):
+        progress.update(bar, total=total, completed=total - len(open_fixes))
+        if time.monotonic() > give_up:
+            raise DlqError(
+                "The fixes did not end in ten minutes.",
+                "`dlq fixes list` shows their progress.",
+            )
+        _evaluate_sensor("fix_flag_sensor", "retry_stage", instance)
+        time.sleep(_IDLE_SECONDS)
+    progress.update(bar, total=total, completed=total)
+
+
+def _probe_causes(
+    connection: Connection,
+    database: Database,
+    handlers: Handlers,
+    instance: dg.DagsterInstance,
+    progress: Progress,
+) -> None:
+    """Release a probe of each transient cause, and advance the fixes that they flag."""
+    bar = _add_bar(progress, "Probing transient causes: sensor, runs, workers", 1)
     give_up = time.monotonic() + _MAX_FIX_SECONDS
     with run_workers(database, handlers):
-        while open_fixes := list_fixes(connection, only_open=True):
-            progress.update(bar, completed=2 - len(open_fixes))
-            if time.monotonic() > give_up:
-                raise DlqError(
-                    "The fixes did not end in ten minutes.",
-                    "`dlq fixes list` shows their progress.",
-                )
-            _evaluate_sensor(sensor, instance)
+        while _evaluate_sensor("probe_sensor", "probe_causes", instance) or (
+            connection.fetch_one("demo.has_probes")["found"] and time.monotonic() < give_up
+        ):
             time.sleep(_IDLE_SECONDS)
-    progress.update(bar, completed=2)
+        # A fix waits until what died again has its cause.
+        _run_job(instance, "classify_deaths")
+        _advance_fixes(connection, instance, progress, bar)
+    _evaluate_sensor("probe_sensor", "probe_causes", instance)
 
 
-def _evaluate_sensor(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> None:
-    """Evaluate the sensor and launch the runs that it requests, as Dagster's daemon does."""
+def _evaluate_sensor(name: str, job: str, instance: dg.DagsterInstance) -> bool:
+    """Evaluate the sensor and launch the runs that it requests, as Dagster's daemon does.
+
+    Returns whether it requested a run.
+    """
+    sensor = defs.resolve_sensor_def(name)
     with dg.build_sensor_context(instance=instance, definitions=defs) as context:
         requests = sensor.evaluate_tick(context).run_requests or []
     for request in requests:
-        _run_job(instance, "retry_stage", run_config=request.run_config, tags=dict(request.tags))
+        _run_job(instance, job, run_config=request.run_config, tags=dict(request.tags))
+    return bool(requests)
 
 
 def _finish(instance: dg.DagsterInstance, progress: Progress) -> None:

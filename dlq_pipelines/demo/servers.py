@@ -2,7 +2,8 @@
 
 An HTTP server on the loopback interface plays the payment provider, the mail provider and the
 carrier; the old bookkeeping host is a port on which nothing listens. A response depends only on the
-request, so a delivery that fails once fails every time, until the request changes.
+request, so a delivery that fails once fails every time, until the request changes or the outage of
+the other companies ends.
 """
 
 import json
@@ -30,12 +31,17 @@ _SLOW_ANSWER_SECONDS: Final = 0.25
 
 @dataclass(frozen=True)
 class ProviderServers:
-    """Base URLs of the servers that the shop calls. Nothing listens at `bookkeeping`."""
+    """Base URLs of the servers that the shop calls. Nothing listens at `bookkeeping`.
+
+    Attributes:
+        recovered: set to end the outage: the acquirer, the mailbox provider and the depot work.
+    """
 
     payments: str
     mail: str
     carrier: str
     bookkeeping: str
+    recovered: threading.Event
 
 
 class _Provider(ThreadingHTTPServer):
@@ -45,6 +51,7 @@ class _Provider(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__((LOCALHOST, 0), _Answer)
         self.closing = threading.Event()
+        self.recovered = threading.Event()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that hang up, as the slow depot makes them do; print other errors."""
@@ -64,15 +71,16 @@ class _Answer(BaseHTTPRequestHandler):
         )
 
     def _status(self, request: dict[str, Any]) -> HTTPStatus:
+        is_out = not self.server.recovered.is_set()
         match self.path:
             case "/payments/v1/capture" | "/payments/v2/capture":
-                down = request["acquirer"] == DOWN_ACQUIRER
+                down = is_out and request["acquirer"] == DOWN_ACQUIRER
                 return HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK
             case "/mail/send":
-                throttled = request["to"].endswith(f"@{THROTTLED_DOMAIN}")
+                throttled = is_out and request["to"].endswith(f"@{THROTTLED_DOMAIN}")
                 return HTTPStatus.TOO_MANY_REQUESTS if throttled else HTTPStatus.OK
             case "/carrier/pickup":
-                if request["depot"] == SLOW_DEPOT:
+                if is_out and request["depot"] == SLOW_DEPOT:
                     self.server.closing.wait(_SLOW_ANSWER_SECONDS)
                 return HTTPStatus.OK
         return HTTPStatus.NOT_FOUND
@@ -96,6 +104,7 @@ def run_provider_servers() -> Iterator[ProviderServers]:
                 f"{base}/mail",
                 f"{base}/carrier",
                 f"http://{LOCALHOST}:{closed}",
+                provider.recovered,
             )
         finally:
             provider.closing.set()

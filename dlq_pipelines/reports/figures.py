@@ -363,6 +363,19 @@ class ReconciliationFigures:
     event_ids: tuple[EventId, ...]
 
 
+@dataclass(frozen=True)
+class HealedFigures:
+    """What probes healed on the day, without a person.
+
+    Attributes:
+        events: events that were found delivered on the day, and that no person retried.
+        causes: the causes whose fix by a probe was verified on the day.
+    """
+
+    events: int
+    causes: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class ReportFigures:
     """All figures of a report.
@@ -377,6 +390,7 @@ class ReportFigures:
         upcoming: events that pass their retention soon.
         fixes: at most 50, those that ended on the day first.
         fixes_found: number of fixes that were open at the end of the day or ended on it.
+        healed: by probes on the day; None: no event was delivered by them.
         reconciliation: None if none ran before the end of the day.
         first_recorded_day: the first day with a classified death; None without one.
         recorded_since: the day of the installation, or the first recorded day if it is earlier.
@@ -394,6 +408,7 @@ class ReportFigures:
     upcoming: UpcomingFigures
     fixes: tuple[FixFigures, ...]
     fixes_found: int
+    healed: HealedFigures | None
     reconciliation: ReconciliationFigures | None
     first_recorded_day: date | None
     recorded_since: date

@@ -17,7 +17,7 @@ REPORT_VERSION = 1
 def render_report_json(figures: ReportFigures, headline: str) -> str:
     """Render the report as ASCII, so that a terminal it is printed to obeys nothing in it."""
     window = figures.window
-    content = {
+    content: dict[str, Any] = {
         "version": REPORT_VERSION,
         "day": window.day.isoformat(),
         "time_zone": window.zone.key,
@@ -45,6 +45,8 @@ def render_report_json(figures: ReportFigures, headline: str) -> str:
         "fixes": [_build_fix(fix) for fix in figures.fixes],
         "fixes_not_listed": figures.fixes_found - len(figures.fixes),
     }
+    if figures.healed is not None:
+        content["healed_by_probes"] = asdict(figures.healed)
     return json.dumps(content, indent=1) + "\n"
 
 

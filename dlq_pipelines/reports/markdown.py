@@ -1,6 +1,12 @@
 """Renders the report as Markdown for chats and for Dagster's UI. Texts of events are escaped."""
 
-from dlq_pipelines.reports.figures import DAYS_BEFORE, CauseFigures, FixFigures, ReportFigures
+from dlq_pipelines.reports.figures import (
+    DAYS_BEFORE,
+    CauseFigures,
+    FixFigures,
+    HealedFigures,
+    ReportFigures,
+)
 from dlq_pipelines.reports.wording import (
     format_aggregates,
     format_attempts,
@@ -37,6 +43,8 @@ def render_report_markdown(figures: ReportFigures, headline: str) -> str:
         parts += ["## Causes", render_causes_markdown(figures)]
     if figures.fixes:
         parts += ["## Fixes", "\n".join(_render_fix(fix) for fix in figures.fixes)]
+    if figures.healed is not None:
+        parts += ["## Healed without a person", _render_healed(figures.healed)]
     parts += ["## Retention and reconciliation", _render_retention(figures)]
     return "\n\n".join(parts) + "\n"
 
@@ -103,6 +111,14 @@ def _render_fix(fix: FixFigures) -> str:
     if fix.verdict:
         text += f"; {fix.verdict}"
     return f"- **{fix.status}** fix {fix.id}: {escape_markdown(text, 800)}"
+
+
+def _render_healed(healed: HealedFigures) -> str:
+    causes = ", ".join(escape_markdown(cause) for cause in healed.causes)
+    return _render_list(
+        f"{format_count(healed.events, 'event')} delivered by probes, untouched by a person",
+        *([f"resolved: {causes}"] if causes else []),
+    )
 
 
 def _render_retention(figures: ReportFigures) -> str:

@@ -34,6 +34,7 @@ from dlq_pipelines.reports.figures import (
     ErrorSample,
     FixEvidence,
     FixFigures,
+    HealedFigures,
     ReconciliationFigures,
     ReportFigures,
     ReportPolicy,
@@ -137,6 +138,7 @@ class _FiguresReader:
             upcoming=UpcomingFigures(dead["archived_soon"], self._count_purged_soon()),
             fixes=self._read_fixes(fix_rows),
             fixes_found=fix_rows[0]["found"] if fix_rows else 0,
+            healed=self._read_healed(),
             reconciliation=self._read_reconciliation(),
             first_recorded_day=first_day["day"],
             recorded_since=first_day["recorded_since"],
@@ -424,6 +426,11 @@ class _FiguresReader:
                 FixEvidence(item["events"], summarize_error(before), summarize_error(after))
             )
         return tuple(pairs)
+
+    def _read_healed(self) -> HealedFigures | None:
+        row = self._connection.fetch_one("report.healed", **self._span)
+        healed = HealedFigures(row["events"], tuple(row["causes"]))
+        return healed if healed.events or healed.causes else None
 
     def _read_reconciliation(self) -> ReconciliationFigures | None:
         row = self._connection.run("report.reconciliation", until=self._window.until).fetchone()

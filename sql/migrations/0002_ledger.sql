@@ -15,6 +15,10 @@ create table :"dlq_schema".cause (
     owner          text check (owner <> ''),
     note           text check (note <> ''),
     muted_until    timestamptz,
+    -- Whether events are released as probes: null follows DLQ_PROBES for a transient cause.
+    probe          text check (probe in ('on', 'off')),
+    -- Whether such failures pass by themselves, decided by the first error that was seen.
+    is_transient   boolean     not null default false,
     -- Never a merged cause, so one look-up finds the cause that is shown.
     merged_into    text references :"dlq_schema".cause,
     check (merged_into <> id),
@@ -23,6 +27,9 @@ create table :"dlq_schema".cause (
 comment on table :"dlq_schema".cause
     is 'A class of failures with one root cause. Ids never change.';
 create index cause_merged on :"dlq_schema".cause (merged_into) where merged_into is not null;
+-- The sensor of probes reads these twice a minute, and no other cause.
+create index cause_probed on :"dlq_schema".cause (id)
+    where merged_into is null and (is_transient or probe = 'on');
 
 create table :"dlq_schema".cause_alias (
     fingerprint text primary key,
@@ -508,6 +515,23 @@ create index recalled_death on :"dlq_schema".recalled (death_id);
 create index recalled_event on :"dlq_schema".recalled (event_id);
 create index recalled_time on :"dlq_schema".recalled using brin (retried_at, recalled_at)
     with (pages_per_range = 32);
+
+-- What the next decision about probes needs. Each release is a row of dlq.retry and an audit entry.
+-- One row a cause, so a cause has one probe at a time.
+create table :"dlq_schema".probe (
+    cause_id  text        primary key references :"dlq_schema".cause,
+    tries     integer     not null check (tries >= 0),  -- probes since the cause last healed
+    -- The death whose event was released and whose outcome no run has judged yet.
+    death_id  bigint,
+    fix_id    bigint      references :"dlq_schema".fix,  -- the fix that a delivered probe flagged
+    next_at   timestamptz not null,  -- no probe is released before
+    probed_at timestamptz not null,
+    check (num_nonnulls(death_id, fix_id) <= 1)
+);
+comment on table :"dlq_schema".probe
+    is 'Causes with probes: the event that was released, or the fix that a delivered one flagged.';
+create index probe_running on :"dlq_schema".probe (cause_id)
+    where death_id is not null or fix_id is not null;
 
 create table :"dlq_schema".discard (
     death_id     bigint      primary key references :"dlq_schema".death,

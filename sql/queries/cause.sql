@@ -51,8 +51,15 @@ for update of c
 -- name: create
 -- Creates the cause of a fingerprint; returns 0 if a concurrent run created it first.
 with cause as (
-    insert into :"dlq_schema".cause (id, exception_type, template, first_seen, last_seen)
-    values (%(id)s, %(exception_type)s, %(template)s, 'infinity', '-infinity')
+    insert into :"dlq_schema".cause
+        (id, exception_type, template, is_transient, first_seen, last_seen)
+    values (
+        %(id)s,
+        %(exception_type)s,
+        %(template)s,
+        %(is_transient)s,
+        'infinity',
+        '-infinity')
     on conflict (id) do nothing
     returning id
 ), alias as (
@@ -336,6 +343,8 @@ select c.id,
     c.owner,
     c.note,
     c.muted_until,
+    c.probe,
+    c.is_transient,
     shown.first_seen,
     shown.last_seen,
     shown.deaths,
@@ -446,8 +455,8 @@ for update
 -- name: update
 -- Sets those of the columns that people may write that `columns` names.
 update :"dlq_schema".cause c
-set (name, owner, note, muted_until, merged_into) = (
-    select r.name, r.owner, r.note, r.muted_until, r.merged_into
+set (name, owner, note, muted_until, probe, merged_into) = (
+    select r.name, r.owner, r.note, r.muted_until, r.probe, r.merged_into
     from jsonb_populate_record(c, %(columns)s::jsonb) r)
 where id = %(id)s
 

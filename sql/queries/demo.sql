@@ -25,6 +25,10 @@ begin
 end
 $$
 
+-- name: has_probes
+-- Whether an event that a probe released has no outcome yet.
+select exists (select from :"dlq_schema".probe where death_id is not null) as found
+
 -- name: cause_of
 -- The cause of an exception type and a message template: the demo knows what it raised.
 select id from :"dlq_schema".cause where exception_type like %(exception)s and template like %(template)s

@@ -205,6 +205,7 @@ set name = %(name)s,
     owner = %(owner)s,
     note = %(note)s,
     muted_until = %(muted_until)s,
+    probe = %(probe)s,
     status = %(status)s,
     fixed_at = %(fixed_at)s
 where id = %(id)s

@@ -459,6 +459,27 @@ from (
         or recalled_at >= %(start)s and recalled_at < %(until)s
 ) r
 
+-- name: healed
+-- What probes healed on the day: the causes whose fix was verified, and the events that were found
+-- delivered and that no person retried.
+select (
+        select count(*)
+        from :"dlq_schema".retry r
+        left join :"dlq_schema".fix f on f.id = r.fix_id
+        where r.settled_at >= %(start)s
+            and r.settled_at < %(until)s
+            and r.outcome = 'delivered'
+            and coalesce(f.flagged_by, r.actor) = 'probe'
+    ) as events,
+    (
+        select coalesce(array_agg(f.cause_id order by f.id), '{}')
+        from :"dlq_schema".fix f
+        where f.flagged_by = 'probe'
+            and f.status = 'verified'
+            and f.closed_at >= %(start)s
+            and f.closed_at < %(until)s
+    ) as causes
+
 -- name: fixes
 -- At most `limit` fixes that were open at the end of the day or ended on it; the ended ones first.
 select f.*,

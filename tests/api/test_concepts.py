@@ -128,10 +128,17 @@ def test_causes_are_merged_muted_and_split(
     assert (
         api.post(f"/api/causes/{root}/merge", json={"into": root, "reason": "x"}).status_code == 400
     )
+    switch = {"mode": "on", "reason": "it recovers by itself"}
+    (done,) = read_json(api.post(f"/api/causes/{root}/probe", json=switch))["changes"]
+    assert (done["before"], done["after"]) == ({"probe": None}, {"probe": "on"})
+    assert read_json(api.get(f"/api/causes/{root}"))["cause"]["probe"] == "on"
+    unknown = api.post(f"/api/causes/{root}/probe", json={"mode": "maybe", "reason": "x"})
+    assert unknown.status_code == 400
     assert [kind for kind, _ in read_audit_log(connection)] == [
         "cause.merge",
         "cause.split",
         "cause.mute",
+        "cause.probe",
     ]
 
 

@@ -296,7 +296,7 @@ def test_an_interrupted_run_is_started_again(
 def test_of_two_predecessors_the_state_that_asks_most_counts(
     own: str, left: str, has_other: bool, expected: str
 ) -> None:
-    empty = dict.fromkeys(("name", "owner", "note", "muted_until"))
+    empty = dict.fromkeys(("name", "owner", "note", "muted_until", "probe"))
     row = {"id": "a", "status": own, "fixed_at": None, **empty}
     found = build_inheritance(empty, row, (left, NOW), is_first=True, has_other=has_other)
     assert found["status"] == expected

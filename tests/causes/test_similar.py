@@ -23,6 +23,8 @@ def _cause(
         None,
         None,
         None,
+        None,
+        False,
         NOW,
         NOW,
         deaths,

@@ -59,6 +59,27 @@ def test_details_are_shown_with_their_states_and_select_events(
     assert one(connection, "select array_agg(event_id) as ids from dlq.retry") == {"ids": [1]}
 
 
+def test_the_probes_of_a_cause_are_switched_and_shown(dlq: Run, connection: Connection) -> None:
+    add_events(connection, 2)
+    kill(connection, "TimeoutError: no answer")
+    dlq("causes", "classify")
+    cause = compute_cause_id("TimeoutError: no answer")
+    assert "off (DLQ_PROBES)" in dlq("causes", "show", cause).out
+    switch = ("causes", "probe", cause, "on", "--reason", "it recovers by itself", "--json")
+    (change,) = read_json(dlq(*switch))["changes"]
+    assert change == {"cause": cause, "before": {"probe": None}, "after": {"probe": "on"}}
+    assert "on, the next not before 20" in dlq("causes", "show", cause).out
+    shown = read_json(dlq("causes", "show", cause, "--json"))
+    assert (shown["probes"]["is_on"], shown["probes"]["tries"]) == (True, 0)
+    (audit,) = connection.execute("select kind, reason from dlq.audit").fetchall()
+    assert audit == {"kind": "cause.probe", "reason": "it recovers by itself"}
+    undone = ("causes", "undo", str(shown["changes"][0]["audit_id"]), "--reason", "a mistake")
+    assert dlq(*undone).code == 0
+    assert "off (DLQ_PROBES)" in dlq("causes", "show", cause).out
+    dlq("causes", "probe", cause, "off", "--reason", "each attempt costs money")
+    assert "off (by a person)" in dlq("causes", "show", cause).out
+
+
 def test_a_sample_is_redacted_before_it_is_cut(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,8 @@ INERT = "[bold red]a[/bold red]b | Zoë 日本"
 CAUSES = """
     select
         c.id, exception_type, template, status, status as state, fixed_at, name, owner, note,
-        muted_until, array[]::text[] as members, array[]::text[] as details, first_seen, last_seen,
+        muted_until, probe, is_transient, array[]::text[] as members,
+        array[]::text[] as details, first_seen, last_seen,
         (select sum(deaths)::int from dlq.cause_day r where r.cause_id = c.id) as deaths,
         (
             select count(*)

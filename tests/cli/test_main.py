@@ -293,7 +293,7 @@ SHAPES = {
     "dlq erase --event 17 --reason x --dry-run": {"events", "files", "left", "dry_run"},
     "dlq archive purge --dry-run": {"events", "batches", "older_than_days", "dry_run"},
     "dlq causes list": {"causes", "next"},
-    "dlq causes show v2-2": {"cause", "changes", "sample"},
+    "dlq causes show v2-2": {"cause", "changes", "sample", "probes"},
     "dlq causes classify": {
         *("deaths", "new_causes", "new_details", "regressed", "regressed_details"),
     },
@@ -308,6 +308,7 @@ SHAPES = {
     "dlq causes note v2-2 x --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes own v2-2 x --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes mute v2-2 --reason x --dry-run": {"audit_id", "kind", "changes"},
+    "dlq causes probe v2-2 on --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes undo 12 --reason x --dry-run": {"audit_id", "kind", "changes"},
     "dlq causes reindex --dry-run": {"causes", "dry_run"},
     "dlq fixes flag --event-type letter --note x --dry-run": {"dry_run", "preview", "fix"},

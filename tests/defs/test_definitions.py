@@ -66,12 +66,13 @@ GRAPH = REPOSITORY.asset_graph
 
 def test_nothing_is_missing_from_the_catalog() -> None:
     assert set(SPECS) == ASSETS
-    assert len(JOBS) == 13
+    assert len(JOBS) == 14
     assert {key.name for key in GRAPH.asset_check_keys} == CHECKS
     assert {schedule.name for schedule in REPOSITORY.schedule_defs} == set(SCHEDULES)
     assert {sensor.name for sensor in REPOSITORY.sensor_defs} == {
         "new_death_sensor",
         "fix_flag_sensor",
+        "probe_sensor",
         "dead_event_alert_sensor",
     }
 
@@ -176,7 +177,7 @@ def test_the_catalog_is_full_before_any_run(
             *table("dlq.cause"),
             ["postgres", "python"],
             "dead_letters",
-            12,
+            14,
             True,
         ],
         "dead_event_export": [None, exports, ["parquet", "postgres"], "dead_letters", 15, False],

@@ -175,6 +175,8 @@ def _compare_fixes(
 ) -> Iterator[tuple[str, Any, Any]]:
     found = {row.pop("fix_id"): row for row in _run(connection, "fixes", **day)}
     yield "fixes", figures.fixes_found, len(found)
+    (healed,) = _run(connection, "healed", **day)
+    yield "events that probes healed", figures.healed.events if figures.healed else 0, healed["n"]
     for fix in figures.fixes:
         row = found.get(fix.id, {})
         reported = (fix.ended, fix.released, fix.delivered, fix.died_again)

@@ -151,3 +151,18 @@ cross join (
 left join :"dlq_schema".retry r on r.fix_id = f.id and r.retried_at < b.until
 where f.flagged_at < b.until and (f.closed_at is null or f.closed_at >= b.start)
 group by f.id, b.until
+
+-- name: healed
+with by_probe as (
+    select r.death_id, r.settled_at
+    from :"dlq_schema".retry r
+    where r.outcome = 'delivered' and r.fix_id is null and r.actor = 'probe'
+    union all
+    select r.death_id, r.settled_at
+    from :"dlq_schema".fix f
+    join :"dlq_schema".retry r on r.fix_id = f.id
+    where f.flagged_by = 'probe' and r.outcome = 'delivered'
+)
+select count(*) as n
+from by_probe
+where (settled_at at time zone %(zone)s)::date = %(day)s

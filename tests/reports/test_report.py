@@ -348,6 +348,38 @@ def test_deleted_dead_events_are_unexplained(connection: Connection) -> None:
     assert "**2 unexplained**" in report.markdown
 
 
+def test_what_healed_by_itself_is_shown_if_anything_did(connection: Connection) -> None:
+    """Counted on the day of the outcome; retries of people do not count."""
+    add_cause(connection, "timeout")
+    for event in range(1, 7):
+        add_death(connection, WINDOW.start, cause="timeout", event=event)
+    count_again(connection)
+    before = make(connection)
+    assert "healed_by_probes" not in json.loads(before.json)
+    assert "without a person" not in before.html + before.markdown
+    connection.execute(
+        "insert into dlq.fix (cause_id, note, flagged_by, flagged_at, status, verdict, closed_at)"
+        " values ('timeout', 'n', 'probe', %(at)s, 'verified', 'v', %(at)s)",
+        {"at": WINDOW.start},
+    )
+    connection.execute(
+        "insert into dlq.retry (death_id, event_id, event_created_at, aggregate_type,"
+        " aggregate_id, fix_id, stage, actor, reason, retried_at, due_at, outcome, settled_at)"
+        " select id, event_id, event_created_at, aggregate_type, aggregate_id,"
+        " case when id > 2 then 1 end, case when id > 2 then 1 end,"
+        " case id when 1 then 'probe' when 2 then 'ann' else 'sensor' end, 'r', %(at)s, %(at)s,"
+        " case when id < 6 then 'delivered' else 'died_again' end, %(at)s from dlq.death",
+        {"at": WINDOW.start},
+    )
+    after = make(connection)
+    schema = Path(dlq_pipelines.reports.__file__).with_name("report.schema.json")
+    jsonschema.validate(json.loads(after.json), json.loads(schema.read_text(encoding="utf-8")))
+    assert json.loads(after.json)["healed_by_probes"] == {"events": 4, "causes": ["timeout"]}
+    for text in (after.html, after.markdown):
+        assert "Healed without a person" in text
+        assert "4 events delivered by probes, untouched by a person" in text
+
+
 def test_the_last_reconciliation_of_the_day_is_shown(connection: Connection) -> None:
     """Later ones do not change the report."""
     connection.execute(

@@ -167,6 +167,18 @@ def _crowd(outbox: ShapedOutbox, causes: int) -> Fix:
     return fix
 
 
+def _probe_question() -> dict[str, Any]:
+    return {
+        "cause_id": None,
+        "now": get_now() + timedelta(hours=1),
+        "quiet_since": get_now() + timedelta(minutes=55),
+        "enabled": True,
+        "may_release": True,
+        "settle_seconds": 60,
+        "limit": 20,
+    }
+
+
 def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
     assert fix.policy is not None
     connection, event = outbox.connection, outbox.event_id(7)
@@ -239,6 +251,17 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         "recall.count_with_worker": recall | {"fix_id": fix.id},
         "recall.count_with_worker of people": by_filter | {"fix_id": None},
         "recall.reset_pace": {"fix_id": fix.id, "now": get_now()},
+        "probe.due": _probe_question(),
+        "probe.due of a cause": _probe_question() | {"cause_id": fix.selection.cause},
+        "probe.count_released": {"since": get_now() - timedelta(days=1)},
+        "probe.pick": {
+            "cause_id": fix.selection.cause,
+            "causes": [fix.selection.cause],
+            "max_retries": 3,
+            "rows": 5000,
+            "limit": 100,
+        },
+        "probe.get": {"cause_id": fix.selection.cause, "enabled": True},
         "outbox.dead_events": {
             "limit": 100,
             "offset": 0,
@@ -282,6 +305,11 @@ def _statements(outbox: ShapedOutbox, fix: Fix) -> dict[str, dict[str, Any]]:
         "recall.count_with_worker",
         "recall.count_with_worker of people",
         "recall.reset_pace",
+        "probe.due",
+        "probe.due of a cause",
+        "probe.count_released",
+        "probe.pick",
+        "probe.get",
         "outbox.dead_events",
         "outbox.dead_event",
     ],
@@ -299,7 +327,7 @@ def test_no_statement_of_a_fix_reads_whole_tables(
         "GroupAggregate" in plan and "Sort" not in plan
     ), plan
     # The sensor's query, twice a minute, reads open retries and not all deaths of the cause.
-    assert statement != "fix.due" or not re.search(r"\bdeath\b", plan), plan
+    assert statement not in {"fix.due", "probe.due"} or not re.search(r"\bdeath\b", plan), plan
 
 
 def test_a_batch_of_a_recall_costs_the_same_for_any_number_of_retries(
@@ -332,3 +360,24 @@ def test_a_batch_of_a_recall_costs_the_same_for_any_number_of_retries(
             costs.append(_pages(connection, "recall.take", **batch))
             assert one(connection, "select count(*) from dlq.recalled") == {"count": 100}
     assert costs[1] < 1.5 * costs[0], costs
+
+
+def test_the_question_of_probes_costs_the_same_for_any_number_of_dead_events(
+    connection: Connection,
+) -> None:
+    """Counted in database pages: of each transient cause one row of what is dead is read."""
+    costs = []
+    for more in (2_000, 20_000):
+        connection.execute(
+            "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
+            " last_error)"
+            " select 'order', n::text, 'e', '{}', 'dead', 'TimeoutError: timed out'"
+            " from generate_series(1, %s) n",
+            [more],
+        )
+        classify_deaths(connection, zone=ZoneInfo("UTC"))
+        connection.execute("vacuum analyze")
+        found = connection.run("probe.due", **_probe_question()).fetchall()
+        assert len(found) == 1
+        costs.append(_pages(connection, "probe.due", **_probe_question()))
+    assert costs[1] <= costs[0] + 5, costs

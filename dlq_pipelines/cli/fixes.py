@@ -624,4 +624,14 @@ def _summarize_fix(fix: "Fix", zone: "tzinfo") -> dict[str, Any]:
         f"{policy.rate:g} per second; {policy.min_success:.0%} must succeed within "
         f"{format_seconds(policy.settle_seconds)}; parked after {policy.max_retries} retries; "
         f"order: {policy.order}",
+        "rate": policy and _describe_rate(fix, policy),
     }
+
+
+def _describe_rate(fix: "Fix", policy: "RetryPolicy") -> str:
+    """Return the rate now and that of the policy, and its share if other fixes release events."""
+    current = policy.rate if fix.current_rate is None else fix.current_rate
+    text = f"{current:g} of {policy.rate:g} per second"
+    if fix.release_rate is None or fix.release_rate >= current:
+        return text
+    return f"{text}; the last events were released at {fix.release_rate:g}"

@@ -11,7 +11,6 @@ from psycopg.rows import DictRow
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions
 from dlq_pipelines.day import parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
-from dlq_pipelines.outbox.batches import compute_release_interval
 from dlq_pipelines.outbox.offers import require_offer
 from dlq_pipelines.outbox.selection import (
     Selection,
@@ -33,6 +32,7 @@ from dlq_pipelines.retries.fix import (
     WaitStep,
     decide_next_step,
 )
+from dlq_pipelines.retries.pace import compute_share
 from dlq_pipelines.validate import (
     validate_aware,
     validate_not_blank,
@@ -396,17 +396,20 @@ def get_stage_outcomes(connection: Connection, fix_id: int) -> dict[int, StageOu
     }
 
 
-def get_next_due(
-    connection: Connection, fix_id: int, policy: RetryPolicy, *, now: datetime
-) -> datetime:
-    """Return when the next event of a fix falls due at its rate: now, or after its last one."""
-    found: datetime = connection.fetch_one(
-        "retry.next_due",
-        fix_id=fix_id,
-        seconds_each=compute_release_interval(policy.rate),
-        now=now,
-    )["due"]
-    return found
+def get_pace(
+    connection: Connection, fix_id: int, policy: RetryPolicy, terms: FixTerms, *, now: datetime
+) -> Pace:
+    """Return at which rate a fix releases events now, and when its next one falls due.
+
+    It shares the worker with other fixes that release events. The next event falls due now, or at
+    that rate after the last one.
+    """
+    row = connection.fetch_one("fix.pace", fix_id=fix_id, now=now)
+    own = row["current_rate"] or policy.rate
+    rate = compute_share(own, row["rates"], in_force=row["in_force"])
+    last: datetime | None = row["last_due_at"]
+    due = now if last is None else max(now, last + timedelta(seconds=1 / rate))
+    return Pace(due, terms.lookahead, rate)
 
 
 def get_fix_progress(
@@ -429,7 +432,7 @@ def get_fix_progress(
         now=now,
         left=None,
         congested=congested,
-        pace=Pace(get_next_due(connection, fix_id, policy, now=now), terms.lookahead),
+        pace=get_pace(connection, fix_id, policy, terms, now=now),
     )
     match step:
         case WaitStep(reason):
@@ -476,6 +479,8 @@ def build_fix(row: DictRow) -> Fix:
         evidence=tuple(row["evidence"]),
         closed_at=row["closed_at"],
         unreadable=unreadable,
+        current_rate=row["current_rate"],
+        release_rate=row["release_rate"],
     )
 
 

@@ -35,7 +35,7 @@ HOSTILE = "\x1b[2J\x1b[31m[bold]TimeoutError[/bold]: \x9b2Jno\u202e answer"
 FIX_KEYS = {
     "id", "selection", "note", "link", "owner", "flagged_by", "flagged_at", "not_before",
     "expires_at", "policy", "stage", "status", "verdict", "evidence", "closed_at",
-    "unreadable",
+    "unreadable", "current_rate", "release_rate",
 }  # fmt: skip
 STAGE_KEYS = {
     "stage",
@@ -336,10 +336,14 @@ def test_an_open_fix_shows_its_stages_and_the_next_step(dlq: Run, connection: Co
         "policy 4 events, then 10 times as many per stage, 50 per second; 90% must succeed within"
         in shown
     )
+    assert "rate 50 of 50 per second" in shown
     _advance(connection, flagged["id"])
     shown_whole = read_json(dlq("fixes", "show", str(flagged["id"]), "--json"))
     assert shown_whole.keys() == {"fix", "stages", "next"}
     assert shown_whole["fix"].keys() == FIX_KEYS
+    connection.execute("update dlq.fix set current_rate = 25, release_rate = 12.5")
+    slower = "rate 25 of 50 per second; the last events were released at 12.5"
+    assert slower in read_words(dlq("fixes", "show", str(flagged["id"])))
     assert shown_whole["stages"] == [
         {
             "stage": 1,

@@ -112,6 +112,21 @@ def test_a_preview_says_what_follows_in_the_order_of_an_aggregate(
     assert (would["longest"], would["seconds"]) == (60, 1.2)
 
 
+def test_a_fix_that_cannot_end_before_it_expires_is_refused(
+    dlq: Run, connection: Connection
+) -> None:
+    """In the preview too, with the figures."""
+    add_dead_events(connection, 90)
+    for dry_run in ((), ("--dry-run",)):
+        ran = dlq(*FLAG, "--rate", "0.001", "--expiry-days", "1", *dry_run)
+        assert ran.code != 0
+        assert (
+            "90 events at 0.001 per second take 1 day 01:00:00, and the fix expires in 1 day."
+            in " ".join(ran.err.split())
+        )
+    assert list_fixes(connection) == []
+
+
 def test_a_preview_without_a_count_of_overtaken_events_says_so(
     dlq: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,7 +55,7 @@ def test_failures_halve_the_rate_and_deliveries_return_it(outbox: ShapedOutbox) 
         now += timedelta(seconds=30)
         outbox.deliver(outbox.take(now=now))
         step(connection, fix, now)
-        rates.append(get_fix(connection, fix.id).current_rate)
+        rates.append(get_fix(connection, fix.id).current_rate or 0)
     assert rates[0] == 1.0
     assert rates[-1] == 2.0
     grown = [later - earlier for earlier, later in itertools.pairwise(rates)]

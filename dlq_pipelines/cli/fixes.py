@@ -164,7 +164,9 @@ def flag_fix_command(
             zone=settings.zone,
             now=audit.now,
         )
-        preview = fixes.preview_fix(connection, flag, audit=audit, default=terms.policy)
+        preview = fixes.preview_fix(
+            connection, flag, audit=audit, default=terms.policy, lookahead=terms.lookahead
+        )
         if not dry_run:
             confirm_events("release", preview.events, yes=yes)
         fix = None if dry_run else fixes.flag_fix(connection, flag, audit=audit)
@@ -551,13 +553,13 @@ def _print_preview(preview: "FixPreview", policy: "RetryPolicy", *, format: Outp
         "parked": f"{preview.parked:,}",
         "overtaken": "not known" if preview.overtaken is None else f"{preview.overtaken:,}",
         "stages": preview.sizes,
-        "time": f"{format_seconds(preview.seconds)} at {policy.rate:g} per second, "
-        "and the time of the worker",
+        "time": f"{format_seconds(preview.seconds)} at {policy.rate:g} per second, if the worker "
+        "delivers each event as soon as it is due",
     }
     if policy.order == "aggregate" and preview.longest > 1:
-        figures["time"] = (
-            f"{format_seconds(preview.seconds)} at {policy.rate:g} per second; {preview.longest:,} "
-            "events of one aggregate follow one another, each as soon as the worker delivers"
+        figures["time"] += (
+            f"; {preview.longest:,} events of one aggregate follow one another, each as soon as "
+            "the one before it is delivered"
         )
     if preview.deletion_is_loss:
         figures["a deleted event"] = (

@@ -300,11 +300,13 @@ def _define_flag_fix(outbox: Outbox) -> dg.JobDefinition:
                 config.actor, validate_note(config.note), session.now, context.run_id
             )
             if config.dry_run:
+                terms = build_fix_terms(session.settings)
                 would = preview_fix(
                     session.connection,
                     flag,
                     audit=audit,
-                    default=build_fix_terms(session.settings).policy,
+                    default=terms.policy,
+                    lookahead=terms.lookahead,
                 )
                 context.log.info(
                     f"Dry run: the fix would target {would.events:,} dead events "

@@ -18,7 +18,9 @@ from dlq_pipelines.outbox.selection import (
     list_event_ids,
 )
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.estimate import estimate_seconds
 from dlq_pipelines.retries.fix import (
+    DEFAULT_LOOKAHEAD,
     CloseStep,
     Fix,
     FixStatus,
@@ -153,10 +155,6 @@ def build_flag(
     )
 
 
-# From the release of an event to that of its successor, with a worker that looks every second.
-_SECONDS_IN_ORDER = 1.0
-
-
 @dataclass(frozen=True)
 class FixPreview:
     """What a fix would release.
@@ -171,8 +169,8 @@ class FixPreview:
         stages: events that each stage would release if all are delivered.
         longest: the most events of one aggregate, without parked ones. In the order of aggregates
             each is released once its predecessor is delivered.
-        seconds: time that the releases take: at the policy's rate, or a second for each event of
-            the longest aggregate if that is more. Most workers look for events every second.
+        seconds: time from the first release to the end of the fix, with a worker that delivers each
+            event as soon as it is due: rate, order, stages, and the sensor between them.
         deletion_is_loss: an event that the worker deletes counts as lost, because the mapping
             expects a delivered state.
     """
@@ -267,6 +265,7 @@ def preview_fix(
     *,
     audit: AuditContext,
     default: RetryPolicy,
+    lookahead: timedelta = DEFAULT_LOOKAHEAD,
 ) -> FixPreview:
     """Preview a fix. It is flagged and rolled back, so the preview refuses what `flag_fix` does.
 
@@ -277,18 +276,20 @@ def preview_fix(
         flag: the fix.
         audit: who asks for the preview.
         default: the installation's policy, for a flag without one.
+        lookahead: an event is released at most this long before it falls due.
     """
     policy = flag.policy or default
     flag_fix(connection, flag, audit=audit, options=RunOptions(dry_run=True))
     where = build_selection_parameters(connection, flag.selection, before=audit.now)
     counted = connection.fetch_one("fix.preview", max_retries=policy.max_retries, **where)
-    free = counted["events"] - counted["parked"]
-    chain = counted["longest"] if policy.order == "aggregate" and counted["longest"] > 1 else 0
+    lengths = {int(length): count for length, count in counted.pop("lengths").items()}
+    singles_first = counted.pop("singles_first")
     return FixPreview(
         **counted,
+        longest=max(lengths, default=0),
         overtaken=_count_overtaken(connection, where),
-        stages=policy.sizes(free),
-        seconds=max(free / policy.rate, chain * _SECONDS_IN_ORDER),
+        stages=policy.sizes(counted["events"] - counted["parked"]),
+        seconds=estimate_seconds(policy, lengths, singles_first=singles_first, lookahead=lookahead),
         deletion_is_loss=connection.fetch_one("fix.deletion_is_loss")["is_loss"],
     )
 

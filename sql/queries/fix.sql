@@ -13,7 +13,7 @@ order by id
 -- name: preview
 -- Counts the events that a fix would target, by the same function that releases them.
 with target as (
-    select e.event_id, e.aggregate_type, e.aggregate_id,
+    select e.event_id, e.death_id, e.aggregate_type, e.aggregate_id,
         %(max_retries)s <= (
             select count(*) from :"dlq_schema".retry r
             where r.event_id = e.event_id
@@ -25,24 +25,31 @@ with target as (
         and (%(event_ids)s::text[] is null
             or e.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
         and :"dlq_schema".selects(f, e)
+), one_aggregate as materialized (
+    -- An event without an aggregate stands for itself.
+    select count(*) as events,
+        count(*) filter (where not parked) as length,
+        min(death_id) filter (where not parked) as first_death
+    from target
+    group by aggregate_type, aggregate_id, case when aggregate_id = '' then event_id end
 )
 select count(*) as events,
-    -- An event without an aggregate stands for itself.
-    count(distinct (
-        aggregate_type,
-        aggregate_id,
-        case when aggregate_id = '' then event_id end)) as aggregates,
+    (select count(*) from one_aggregate) as aggregates,
     count(*) filter (where parked) as parked,
-    -- The most events of one aggregate: they are released one after the other.
+    -- How many aggregates have so many events, which are released one after the other.
     coalesce((
-        select max(events) from (
-            select count(*) as events from target
-            where not parked
-            group by
-                aggregate_type,
-                aggregate_id,
-                case when aggregate_id = '' then event_id end) one_aggregate
-    ), 0) as longest
+        select jsonb_object_agg(length, aggregates)
+        from (
+            select length, count(*) as aggregates from one_aggregate
+            where length > 0
+            group by length) one_length
+    ), '{}') as lengths,
+    -- Aggregates of one event that died before those of more events.
+    (
+        select count(*) from one_aggregate
+        where length = 1
+            and first_death < (select min(first_death) from one_aggregate where length > 1)
+    ) as singles_first
 from target
 
 -- name: deletion_is_loss

@@ -215,7 +215,7 @@ def test_a_preview_changes_nothing(connection: Connection) -> None:
         longest=1,
         overtaken=0,
         stages=[2, 6, 17],
-        seconds=5.0,
+        seconds=90.0,
         deletion_is_loss=True,
     )
     assert (list_fixes(connection), get_cause_status(connection)) == ([], "open")

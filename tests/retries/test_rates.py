@@ -10,7 +10,7 @@ from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.advance import advance_fix
 from dlq_pipelines.retries.fix import Fix, FixTerms, RetryPolicy, WaitStep
-from dlq_pipelines.retries.fixes import FixFlag, flag_fix, get_fix
+from dlq_pipelines.retries.fixes import FixFlag, describe_congestion, flag_fix, get_fix
 from tests.retries.helpers import build_audit, flag_cause, get_now
 from tests.rows import one
 from tests.shapes import ShapedOutbox
@@ -77,6 +77,26 @@ def test_a_worker_that_is_behind_halves_the_rate_once(outbox: ShapedOutbox) -> N
         assert isinstance(done.step, WaitStep)
         assert done.step.reason.startswith("the worker is ")
         assert done.fix.current_rate == 1.0
+
+
+@pytest.mark.parametrize(("waiting", "rate"), [(9, 2.0), (10, 1.0)])
+@pytest.mark.parametrize("outbox", ["reference"], indirect=True)
+def test_released_events_that_wait_halve_the_rate_although_the_queue_moves(
+    outbox: ShapedOutbox, waiting: int, rate: float
+) -> None:
+    """Workers take what was written later. Fewer than ten may be events that none consumes."""
+    connection, now = outbox.connection, get_now()
+    for number in range(waiting):
+        outbox.add_dead(1, event_type=f"type {number}", aggregate=str(number))
+    fix = flag_cause(connection, policy=POLICY)
+    assert step(connection, fix, now) == waiting
+    later = outbox.add_events(1, event_type="other", aggregate="other")
+    outbox.date_events(later, *["now() + interval '320 s'"] * 2)
+    outbox.deliver(later)
+    at = now + timedelta(minutes=6)
+    assert describe_congestion(connection, now=at, max_backlog=TERMS.max_backlog) is None
+    step(connection, fix, at)
+    assert (get_fix(connection, fix.id).current_rate or POLICY.rate) == rate
 
 
 @pytest.mark.parametrize("order", ["first", "second"])

@@ -164,7 +164,9 @@ def flag_fix_command(
             zone=settings.zone,
             now=audit.now,
         )
-        preview = fixes.preview_fix(connection, flag, audit=audit, default=terms.policy)
+        preview = fixes.preview_fix(
+            connection, flag, audit=audit, default=terms.policy, lookahead=terms.lookahead
+        )
         if not dry_run:
             confirm_events("release", preview.events, yes=yes)
         fix = None if dry_run else fixes.flag_fix(connection, flag, audit=audit)
@@ -551,13 +553,13 @@ def _print_preview(preview: "FixPreview", policy: "RetryPolicy", *, format: Outp
         "parked": f"{preview.parked:,}",
         "overtaken": "not known" if preview.overtaken is None else f"{preview.overtaken:,}",
         "stages": preview.sizes,
-        "time": f"{format_seconds(preview.seconds)} at {policy.rate:g} per second, "
-        "and the time of the worker",
+        "time": f"{format_seconds(preview.seconds)} at {policy.rate:g} per second, if the worker "
+        "delivers each event as soon as it is due",
     }
     if policy.order == "aggregate" and preview.longest > 1:
-        figures["time"] = (
-            f"{format_seconds(preview.seconds)} at {policy.rate:g} per second; {preview.longest:,} "
-            "events of one aggregate follow one another, each as soon as the worker delivers"
+        figures["time"] += (
+            f"; {preview.longest:,} events of one aggregate follow one another, each as soon as "
+            "the one before it is delivered"
         )
     if preview.deletion_is_loss:
         figures["a deleted event"] = (
@@ -624,4 +626,14 @@ def _summarize_fix(fix: "Fix", zone: "tzinfo") -> dict[str, Any]:
         f"{policy.rate:g} per second; {policy.min_success:.0%} must succeed within "
         f"{format_seconds(policy.settle_seconds)}; parked after {policy.max_retries} retries; "
         f"order: {policy.order}",
+        "rate": policy and _describe_rate(fix, policy),
     }
+
+
+def _describe_rate(fix: "Fix", policy: "RetryPolicy") -> str:
+    """Return the rate now and that of the policy, and its share if other fixes release events."""
+    current = policy.rate if fix.current_rate is None else fix.current_rate
+    text = f"{current:g} of {policy.rate:g} per second"
+    if fix.release_rate is None or fix.release_rate >= current:
+        return text
+    return f"{text}; the last events were released at {fix.release_rate:g}"

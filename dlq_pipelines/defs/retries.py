@@ -15,7 +15,7 @@ from dlq_pipelines.defs.tables import build_table
 from dlq_pipelines.installation import build_fix_terms, build_redact_errors, resolve_rate
 from dlq_pipelines.outbox.selection import FILTERS, Selection
 from dlq_pipelines.retries.advance import AdvanceResult, Patience, advance_fix
-from dlq_pipelines.retries.fix import StageOutcomes, WaitStep
+from dlq_pipelines.retries.fix import Fix, StageOutcomes, WaitStep
 from dlq_pipelines.retries.fixes import (
     FixFlag,
     FlagInput,
@@ -180,6 +180,7 @@ def _build_step_metadata(
         "settled_now": result.settled,
         "recalled_now": result.recalled,
         "with_worker": result.with_worker,
+        **_build_rate_metadata(result.fix),
         "next": next_step,
         "stages": build_table(header, rows),
     }
@@ -190,6 +191,15 @@ def _build_step_metadata(
         ]
         metadata["errors"] = build_table(("events", "outcome", "before", "after"), errors)
     return metadata
+
+
+def _build_rate_metadata(fix: Fix) -> dict[str, float]:
+    """Return the rate of the policy, what the worker can take of it, and the last share of it."""
+    if fix.policy is None:
+        return {}
+    current = fix.policy.rate if fix.current_rate is None else fix.current_rate
+    rates = {"rate": fix.policy.rate, "current_rate": current}
+    return rates if fix.release_rate is None else {**rates, "release_rate": fix.release_rate}
 
 
 @add_filters
@@ -290,11 +300,13 @@ def _define_flag_fix(outbox: Outbox) -> dg.JobDefinition:
                 config.actor, validate_note(config.note), session.now, context.run_id
             )
             if config.dry_run:
+                terms = build_fix_terms(session.settings)
                 would = preview_fix(
                     session.connection,
                     flag,
                     audit=audit,
-                    default=build_fix_terms(session.settings).policy,
+                    default=terms.policy,
+                    lookahead=terms.lookahead,
                 )
                 context.log.info(
                     f"Dry run: the fix would target {would.events:,} dead events "

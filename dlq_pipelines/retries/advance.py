@@ -49,8 +49,14 @@ from dlq_pipelines.retries.fixes import (
     build_unknown_fix_error,
     describe_congestion,
     get_fix,
-    get_next_due,
+    get_pace,
     get_stage_outcomes,
+)
+from dlq_pipelines.retries.pace import (
+    RateNews,
+    adjust_rate,
+    read_rate_state,
+    write_rate_state,
 )
 from dlq_pipelines.retries.recall import STOPPED, recall_released, recall_stopped_fix
 from dlq_pipelines.retries.settle import settle_outcomes, settle_page
@@ -267,7 +273,7 @@ def _advance(
     follows: bool = False,
 ) -> AdvanceResult:
     """Run the next steps; `follows`: leave to the caller what follows the events of this run."""
-    released, scan = 0, _Scan()
+    released, scan, is_judged = 0, _Scan(), False
     while True:
         with connection.transaction():
             fix = _lock_fix(connection, fix_id, terms)
@@ -276,11 +282,13 @@ def _advance(
                     get_fix(connection, fix_id), released, settled, None, busy=fix is None
                 )
             policy = fix.policy or terms.policy
-            due = get_next_due(connection, fix.id, policy, now=audit.now)
             congested = describe_congestion(
                 connection, now=audit.now, max_backlog=terms.max_backlog
             )
-            pace = Pace(due, terms.lookahead)
+            if not is_judged:
+                _judge_rate(connection, fix, policy, terms, congested=congested, now=audit.now)
+                is_judged = True
+            pace = get_pace(connection, fix.id, policy, terms, now=audit.now)
             step = _decide(
                 connection, fix, policy, scan, now=audit.now, congested=congested, pace=pace
             )
@@ -288,7 +296,7 @@ def _advance(
                 step = WaitStep(
                     "more events follow as soon as those of their aggregates have ended"
                 )
-            count, scan = _run_step(connection, fix, policy, step, scan, due=due, audit=audit)
+            count, scan = _run_step(connection, fix, policy, step, scan, pace=pace, audit=audit)
             released += count
             refill_at = step.until if isinstance(step, WaitStep) else None
             connection.run("fix.stepped", fix_id=fix_id, now=audit.now, refill_at=refill_at)
@@ -419,15 +427,16 @@ class _Following:
             fix = _lock_fix(self._connection, self._fix.id, self._terms)
             if fix is None or fix.closed_at is not None:
                 return False
-            due = get_next_due(self._connection, fix.id, self._policy, now=audit.now)
+            congested = self._describe_congestion(fix, audit.now)
+            pace = get_pace(self._connection, fix.id, self._policy, self._terms, now=audit.now)
             step = _decide(
                 self._connection,
                 fix,
                 self._policy,
                 _Scan(),
                 now=audit.now,
-                congested=self._describe_congestion(audit.now),
-                pace=Pace(due, self._terms.lookahead),
+                congested=congested,
+                pace=pace,
             )
             if isinstance(step, WaitStep):
                 self._left = event_ids
@@ -449,7 +458,7 @@ class _Following:
                 self._policy,
                 step.stage,
                 parameters,
-                due=due,
+                pace=pace,
                 audit=audit,
             )
             self._extend_lease(audit.now)
@@ -457,13 +466,14 @@ class _Following:
         self._left = event_ids if batch.free > batch.taken else []
         return True
 
-    def _describe_congestion(self, now: datetime) -> str | None:
-        """Say why no event may be released; looked up once a second."""
+    def _describe_congestion(self, fix: Fix, now: datetime) -> str | None:
+        """Say why no event may be released, and judge the rate; looked up once a second."""
         if self._congestion is None or now >= self._congestion[0] + timedelta(seconds=1):
             most = self._terms.max_backlog
-            self._congestion = (
-                now,
-                describe_congestion(self._connection, now=now, max_backlog=most),
+            congested = describe_congestion(self._connection, now=now, max_backlog=most)
+            self._congestion = (now, congested)
+            _judge_rate(
+                self._connection, fix, self._policy, self._terms, congested=congested, now=now
             )
         return self._congestion[1]
 
@@ -544,6 +554,44 @@ def _decide(
     )
 
 
+def _judge_rate(
+    connection: Connection,
+    fix: Fix,
+    policy: RetryPolicy,
+    terms: FixTerms,
+    *,
+    congested: str | None,
+    now: datetime,
+) -> None:
+    """Adjust the rate of a fix to what the worker achieved."""
+    if fix.status is not FixStatus.ACTIVE:
+        return
+    row = connection.fetch_one("fix.pace", fix_id=fix.id, now=now)
+    stages = get_stage_outcomes(connection, fix.id).values()
+    is_behind = congested is not None or bool(
+        connection.fetch_one("fix.is_behind", fix_id=fix.id, due_before=now - terms.max_backlog)[
+            "is_behind"
+        ]
+    )
+    state = read_rate_state(row["rate_state"], row["current_rate"] or policy.rate)
+    judged = adjust_rate(
+        state,
+        RateNews(
+            outcomes=sum(stage.delivered + stage.failed for stage in stages),
+            failed=sum(stage.failed for stage in stages),
+            is_behind=is_behind,
+            last_due_at=row["last_due_at"],
+        ),
+        rate=policy.rate,
+        min_success=policy.min_success,
+        now=now,
+    )
+    if judged != state:
+        connection.run(
+            "fix.set_rate", fix_id=fix.id, rate=judged.rate, state=write_rate_state(judged)
+        )
+
+
 def _run_step(
     connection: Connection,
     fix: Fix,
@@ -551,7 +599,7 @@ def _run_step(
     step: FixStep,
     scan: _Scan,
     *,
-    due: datetime,
+    pace: Pace,
     audit: AuditContext,
 ) -> tuple[int, _Scan]:
     """Run the step; return how many events it released, and where the scan stands."""
@@ -563,7 +611,7 @@ def _run_step(
                 "room": min(step.limit, BATCH),
             }
             batch = _release_stage(
-                connection, fix, policy, step.stage, parameters, due=due, audit=audit
+                connection, fix, policy, step.stage, parameters, pace=pace, audit=audit
             )
             return batch.taken, scan.advance_past(batch, limit=step.limit)
         case CloseStep():
@@ -596,10 +644,10 @@ def _release_stage(
     stage: int,
     parameters: BatchParameters,
     *,
-    due: datetime,
+    pace: Pace,
     audit: AuditContext,
 ) -> DeathBatch:
-    """Release a batch of a stage, its first event due then.
+    """Release a batch of a stage at its pace.
 
     The stage begins with the first event that is released.
     """
@@ -608,8 +656,8 @@ def _release_stage(
         connection,
         {**parameters, "fix_id": fix.id, "stage": stage},
         audit=signed,
-        rate=policy.rate,
-        due=due,
+        rate=pace.rate,
+        due=pace.next_due,
     )
     if batch.taken:
         if stage > fix.stage:
@@ -625,8 +673,8 @@ def _release_stage(
             fix_id=fix.id,
             stage=stage,
             events=batch.taken,
-            due=due,
-            seconds_each=compute_release_interval(policy.rate),
+            due=pace.next_due,
+            seconds_each=compute_release_interval(pace.rate),
         )
         record_audit_entry(
             connection,

@@ -140,6 +140,10 @@ class Fix:
         unreadable: why the stored policy is invalid, such as a rate below the minimum that an
             earlier release accepted. Such a fix is not advanced, and can be withdrawn; None: it is
             valid.
+        current_rate: events a second that the worker can take of it, by its outcomes; None: the
+            rate of the policy.
+        release_rate: the rate at which it released its last events, which is less while other fixes
+            release theirs; None: it has released none.
     """
 
     id: int
@@ -158,6 +162,8 @@ class Fix:
     evidence: tuple[dict[str, Any], ...] = field(default=())
     closed_at: datetime | None = None
     unreadable: str | None = None
+    current_rate: float | None = None
+    release_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -266,10 +272,12 @@ class Pace:
     Attributes:
         next_due: now, or at the rate of the fix after the event that it released last.
         lookahead: an event is released at most this long before it falls due.
+        rate: events a second now; None: the rate of the policy.
     """
 
     next_due: datetime
     lookahead: timedelta = DEFAULT_LOOKAHEAD
+    rate: float | None = None
 
     def count_due(self, rate: float, *, now: datetime) -> int:
         """Return how many more events fall due within the look-ahead, at so many a second."""
@@ -321,7 +329,7 @@ def decide_next_step(  # noqa: PLR0911 - a table of decisions, one line each
             f"continues once the other {stage.waiting} have an outcome"
         )
     pace = pace or Pace(now)
-    most = pace.count_due(policy.rate, now=now)
+    most = pace.count_due(pace.rate or policy.rate, now=now)
     if most == 0:
         return _wait_for_due_time(fix, stage, pace)
     number = fix.stage if room > 0 else fix.stage + 1

@@ -11,7 +11,6 @@ from psycopg.rows import DictRow
 from dlq_pipelines.audit import MAX_REASON_LENGTH, AuditContext, RunOptions
 from dlq_pipelines.day import parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
-from dlq_pipelines.outbox.batches import compute_release_interval
 from dlq_pipelines.outbox.offers import require_offer
 from dlq_pipelines.outbox.selection import (
     Selection,
@@ -19,7 +18,9 @@ from dlq_pipelines.outbox.selection import (
     list_event_ids,
 )
 from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.retries.estimate import estimate_seconds
 from dlq_pipelines.retries.fix import (
+    DEFAULT_LOOKAHEAD,
     CloseStep,
     Fix,
     FixStatus,
@@ -33,6 +34,7 @@ from dlq_pipelines.retries.fix import (
     WaitStep,
     decide_next_step,
 )
+from dlq_pipelines.retries.pace import compute_share
 from dlq_pipelines.validate import (
     validate_aware,
     validate_not_blank,
@@ -153,10 +155,6 @@ def build_flag(
     )
 
 
-# From the release of an event to that of its successor, with a worker that looks every second.
-_SECONDS_IN_ORDER = 1.0
-
-
 @dataclass(frozen=True)
 class FixPreview:
     """What a fix would release.
@@ -171,8 +169,8 @@ class FixPreview:
         stages: events that each stage would release if all are delivered.
         longest: the most events of one aggregate, without parked ones. In the order of aggregates
             each is released once its predecessor is delivered.
-        seconds: time that the releases take: at the policy's rate, or a second for each event of
-            the longest aggregate if that is more. Most workers look for events every second.
+        seconds: time from the first release to the end of the fix, with a worker that delivers each
+            event as soon as it is due: rate, order, stages, and the sensor between them.
         deletion_is_loss: an event that the worker deletes counts as lost, because the mapping
             expects a delivered state.
     """
@@ -267,6 +265,7 @@ def preview_fix(
     *,
     audit: AuditContext,
     default: RetryPolicy,
+    lookahead: timedelta = DEFAULT_LOOKAHEAD,
 ) -> FixPreview:
     """Preview a fix. It is flagged and rolled back, so the preview refuses what `flag_fix` does.
 
@@ -277,18 +276,20 @@ def preview_fix(
         flag: the fix.
         audit: who asks for the preview.
         default: the installation's policy, for a flag without one.
+        lookahead: an event is released at most this long before it falls due.
     """
     policy = flag.policy or default
     flag_fix(connection, flag, audit=audit, options=RunOptions(dry_run=True))
     where = build_selection_parameters(connection, flag.selection, before=audit.now)
     counted = connection.fetch_one("fix.preview", max_retries=policy.max_retries, **where)
-    free = counted["events"] - counted["parked"]
-    chain = counted["longest"] if policy.order == "aggregate" and counted["longest"] > 1 else 0
+    lengths = {int(length): count for length, count in counted.pop("lengths").items()}
+    singles_first = counted.pop("singles_first")
     return FixPreview(
         **counted,
+        longest=max(lengths, default=0),
         overtaken=_count_overtaken(connection, where),
-        stages=policy.sizes(free),
-        seconds=max(free / policy.rate, chain * _SECONDS_IN_ORDER),
+        stages=policy.sizes(counted["events"] - counted["parked"]),
+        seconds=estimate_seconds(policy, lengths, singles_first=singles_first, lookahead=lookahead),
         deletion_is_loss=connection.fetch_one("fix.deletion_is_loss")["is_loss"],
     )
 
@@ -396,17 +397,20 @@ def get_stage_outcomes(connection: Connection, fix_id: int) -> dict[int, StageOu
     }
 
 
-def get_next_due(
-    connection: Connection, fix_id: int, policy: RetryPolicy, *, now: datetime
-) -> datetime:
-    """Return when the next event of a fix falls due at its rate: now, or after its last one."""
-    found: datetime = connection.fetch_one(
-        "retry.next_due",
-        fix_id=fix_id,
-        seconds_each=compute_release_interval(policy.rate),
-        now=now,
-    )["due"]
-    return found
+def get_pace(
+    connection: Connection, fix_id: int, policy: RetryPolicy, terms: FixTerms, *, now: datetime
+) -> Pace:
+    """Return at which rate a fix releases events now, and when its next one falls due.
+
+    It shares the worker with other fixes that release events. The next event falls due now, or at
+    that rate after the last one.
+    """
+    row = connection.fetch_one("fix.pace", fix_id=fix_id, now=now)
+    own = row["current_rate"] or policy.rate
+    rate = compute_share(own, row["rates"], in_force=row["in_force"])
+    last: datetime | None = row["last_due_at"]
+    due = now if last is None else max(now, last + timedelta(seconds=1 / rate))
+    return Pace(due, terms.lookahead, rate)
 
 
 def get_fix_progress(
@@ -429,7 +433,7 @@ def get_fix_progress(
         now=now,
         left=None,
         congested=congested,
-        pace=Pace(get_next_due(connection, fix_id, policy, now=now), terms.lookahead),
+        pace=get_pace(connection, fix_id, policy, terms, now=now),
     )
     match step:
         case WaitStep(reason):
@@ -476,6 +480,8 @@ def build_fix(row: DictRow) -> Fix:
         evidence=tuple(row["evidence"]),
         closed_at=row["closed_at"],
         unreadable=unreadable,
+        current_rate=row["current_rate"],
+        release_rate=row["release_rate"],
     )
 
 

@@ -316,6 +316,12 @@ create table :"dlq_schema".fix (
     stage          integer     not null default 0,  -- the last stage that began; 0: none
     stepped_at     timestamptz,                     -- when a run last advanced it
     last_due_at    timestamptz,  -- of the event that it released last; the next one is due later
+    -- What the worker can take of its rate, by the outcomes so far; null: all of it.
+    current_rate   double precision check (current_rate > 0),
+    -- At which it released its last events: its share of the worker.
+    release_rate   double precision check (release_rate > 0),
+    -- What the current rate was judged by; see retries/pace.py.
+    rate_state     jsonb,
     -- When its stage can go on although events have no outcome yet; null: it waits for outcomes.
     refill_at      timestamptz,
     status         text        not null default 'active'

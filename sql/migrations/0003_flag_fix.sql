@@ -129,6 +129,19 @@ begin
         raise exception 'No dead events match this fix, so nothing could verify it.'
             using hint = '`dlq causes list` shows what is dead.';
     end if;
+    -- A fix without a rate or an expiry takes those of the installation at its first step.
+    if targets / given.rate
+        > extract(epoch from given.expires_at - greatest(given.flagged_at, given.not_before))
+    then
+        raise exception '% events at % per second take %, and the fix expires in %.',
+            to_char(targets, 'FM999,999,999,999'),
+            given.rate,
+            justify_hours(make_interval(secs => ceil(targets / given.rate))),
+            justify_hours(date_trunc(
+                'second',
+                given.expires_at - greatest(given.flagged_at, given.not_before)))
+            using hint = 'Raise the rate or the expiry, or narrow the filter.';
+    end if;
 
     -- The selections are compared first. Events are looked up only if the selections alone leave
     -- the overlap open. Two fixes of one whole cause or detail, or of a cause and one of its

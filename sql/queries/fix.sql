@@ -13,7 +13,7 @@ order by id
 -- name: preview
 -- Counts the events that a fix would target, by the same function that releases them.
 with target as (
-    select e.event_id, e.aggregate_type, e.aggregate_id,
+    select e.event_id, e.death_id, e.aggregate_type, e.aggregate_id,
         %(max_retries)s <= (
             select count(*) from :"dlq_schema".retry r
             where r.event_id = e.event_id
@@ -25,24 +25,31 @@ with target as (
         and (%(event_ids)s::text[] is null
             or e.event_id = any(:"dlq_schema".event_ids(%(event_ids)s::text[])))
         and :"dlq_schema".selects(f, e)
+), one_aggregate as materialized (
+    -- An event without an aggregate stands for itself.
+    select count(*) as events,
+        count(*) filter (where not parked) as length,
+        min(death_id) filter (where not parked) as first_death
+    from target
+    group by aggregate_type, aggregate_id, case when aggregate_id = '' then event_id end
 )
 select count(*) as events,
-    -- An event without an aggregate stands for itself.
-    count(distinct (
-        aggregate_type,
-        aggregate_id,
-        case when aggregate_id = '' then event_id end)) as aggregates,
+    (select count(*) from one_aggregate) as aggregates,
     count(*) filter (where parked) as parked,
-    -- The most events of one aggregate: they are released one after the other.
+    -- How many aggregates have so many events, which are released one after the other.
     coalesce((
-        select max(events) from (
-            select count(*) as events from target
-            where not parked
-            group by
-                aggregate_type,
-                aggregate_id,
-                case when aggregate_id = '' then event_id end) one_aggregate
-    ), 0) as longest
+        select jsonb_object_agg(length, aggregates)
+        from (
+            select length, count(*) as aggregates from one_aggregate
+            where length > 0
+            group by length) one_length
+    ), '{}') as lengths,
+    -- Aggregates of one event that died before those of more events.
+    (
+        select count(*) from one_aggregate
+        where length = 1
+            and first_death < (select min(first_death) from one_aggregate where length > 1)
+    ) as singles_first
 from target
 
 -- name: deletion_is_loss
@@ -224,6 +231,41 @@ join :"dlq_schema".death d on d.cause_id is null
     and :"dlq_schema".selects(wider, d, f.cause_id)
 where f.id = %(fix_id)s and num_nonnulls(f.cause_id, f.detail) > 0
 
+-- name: pace
+-- How fast a fix releases events, and the rates of the other fixes that release events: one of
+-- theirs fell due within the last minute, or is due later.
+select f.last_due_at, f.current_rate, f.rate_state, others.rates, others.in_force
+from :"dlq_schema".fix f
+cross join (
+    select coalesce(array_agg(coalesce(o.current_rate, o.rate)), '{}') as rates,
+        coalesce(sum(o.release_rate), 0) as in_force
+    from :"dlq_schema".fix o
+    where o.closed_at is null
+        and o.status = 'active'
+        and o.id <> %(fix_id)s
+        and o.rate is not null
+        and o.last_due_at > %(now)s::timestamptz - interval '1 minute') others
+where f.id = %(fix_id)s
+
+-- name: set_rate
+update :"dlq_schema".fix set current_rate = %(rate)s, rate_state = %(state)s::jsonb
+where id = %(fix_id)s
+
+-- name: is_behind
+-- Whether released events wait for longer than they may: ten events or more that no worker has
+-- taken. Fewer may be events that no worker can take. An event that was tried is due later than it
+-- was released for. Reads the hundred that fell due first.
+select count(*) >= 10 as is_behind
+from (
+    select r.event_id, r.event_created_at, r.due_at from :"dlq_schema".retry r
+    where r.fix_id = %(fix_id)s and r.outcome is null and r.due_at < %(due_before)s
+    order by r.fix_id, r.due_at limit 100) r
+cross join lateral (
+    select from :"dlq_schema".outbox o
+    where o.id = r.event_id and o.created_at is not distinct from r.event_created_at
+        and o.waiting and o.due_at < r.due_at + interval '1 s'
+    limit 1) o
+
 -- name: begin_stage
 with stage as (
     insert into :"dlq_schema".fix_stage (fix_id, stage, size, begun_at)
@@ -236,7 +278,8 @@ update :"dlq_schema".fix set stage = %(stage)s where id = %(fix_id)s
 with paced as (
     update :"dlq_schema".fix
     set last_due_at =
-        %(due)s::timestamptz + make_interval(secs => (%(events)s - 1) * %(seconds_each)s)
+            %(due)s::timestamptz + make_interval(secs => (%(events)s - 1) * %(seconds_each)s),
+        release_rate = 1 / %(seconds_each)s
     where id = %(fix_id)s
 )
 update :"dlq_schema".fix_stage set released = released + %(events)s

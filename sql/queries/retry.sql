@@ -182,12 +182,6 @@ cross join (
         limit 1) o) counted
 left join last on true
 
--- name: next_due
--- The due time of the next event of a fix: now, or at the pace of the fix after its last event.
-select greatest(
-    %(now)s::timestamptz, last_due_at + make_interval(secs => %(seconds_each)s)) as due
-from :"dlq_schema".fix where id = %(fix_id)s
-
 -- name: read_payload
 -- Fails if PostgreSQL cannot parse the payload. Run before anything is locked.
 select :"dlq_schema".read_payload(%(payload)s)

@@ -35,7 +35,7 @@ HOSTILE = "\x1b[2J\x1b[31m[bold]TimeoutError[/bold]: \x9b2Jno\u202e answer"
 FIX_KEYS = {
     "id", "selection", "note", "link", "owner", "flagged_by", "flagged_at", "not_before",
     "expires_at", "policy", "stage", "status", "verdict", "evidence", "closed_at",
-    "unreadable",
+    "unreadable", "current_rate", "release_rate",
 }  # fmt: skip
 STAGE_KEYS = {
     "stage",
@@ -83,7 +83,7 @@ def test_a_dry_run_prints_a_preview_and_changes_nothing(dlq: Run, connection: Co
     printed = read_words(dlq(*FLAG, "--rate", "0.5", "--dry-run"))
     assert printed == (
         "would release value events 60 aggregates 60 parked 1 overtaken 2 stages 10, 49 "
-        "time 1 min 58 s at 0.5 per second, and the time of the worker "
+        "time 2 min 30 s at 0.5 per second, if the worker delivers each event as soon as it is due "
         "a deleted event counts as lost; if the worker deletes what it has delivered, "
         "map `delivered` to deleted first "
         "Nothing was changed: this was a dry run."
@@ -92,7 +92,7 @@ def test_a_dry_run_prints_a_preview_and_changes_nothing(dlq: Run, connection: Co
     assert (would["dry_run"], would["fix"], would["preview"]) == (
         True,
         None,
-        vars(FixPreview(60, 60, 1, 1, 2, [10, 49], 118.0, deletion_is_loss=True)),
+        vars(FixPreview(60, 60, 1, 1, 2, [10, 49], 150.0, deletion_is_loss=True)),
     )
     assert (list_fixes(connection), _kinds(connection)) == ([], [])
 
@@ -100,16 +100,32 @@ def test_a_dry_run_prints_a_preview_and_changes_nothing(dlq: Run, connection: Co
 def test_a_preview_says_what_follows_in_the_order_of_an_aggregate(
     dlq: Run, connection: Connection
 ) -> None:
-    """A second for each event of the longest aggregate, unless the fix keeps no order."""
+    """One run releases all of them; without the order, the sensor begins the second stage."""
     add_dead_events(connection, 60)
     connection.execute("update outbox_event set aggregate_id = '1'")
     connection.execute("update dlq.dead set aggregate_id = '1'")
     printed = read_words(dlq(*FLAG, "--dry-run"))
-    assert "time 1 min at 50 per second; 60 events of one aggregate follow one another" in printed
+    assert "time 1 s at 50 per second, if the worker delivers each event as soon as" in printed
+    assert "; 60 events of one aggregate follow one another" in printed
     would = read_json(dlq(*FLAG, "--dry-run", "--json"))["preview"]
-    assert (would["longest"], would["seconds"]) == (60, 60.0)
+    assert (would["longest"], would["seconds"]) == (60, pytest.approx(1.2))
     would = read_json(dlq(*FLAG, "--order", "none", "--dry-run", "--json"))["preview"]
-    assert (would["longest"], would["seconds"]) == (60, 1.2)
+    assert (would["longest"], would["seconds"]) == (60, 60.0)
+
+
+def test_a_fix_that_cannot_end_before_it_expires_is_refused(
+    dlq: Run, connection: Connection
+) -> None:
+    """In the preview too, with the figures."""
+    add_dead_events(connection, 90)
+    for dry_run in ((), ("--dry-run",)):
+        ran = dlq(*FLAG, "--rate", "0.001", "--expiry-days", "1", *dry_run)
+        assert ran.code != 0
+        assert (
+            "90 events at 0.001 per second take 1 day 01:00:00, and the fix expires in 1 day."
+            in " ".join(ran.err.split())
+        )
+    assert list_fixes(connection) == []
 
 
 def test_a_preview_without_a_count_of_overtaken_events_says_so(
@@ -336,10 +352,14 @@ def test_an_open_fix_shows_its_stages_and_the_next_step(dlq: Run, connection: Co
         "policy 4 events, then 10 times as many per stage, 50 per second; 90% must succeed within"
         in shown
     )
+    assert "rate 50 of 50 per second" in shown
     _advance(connection, flagged["id"])
     shown_whole = read_json(dlq("fixes", "show", str(flagged["id"]), "--json"))
     assert shown_whole.keys() == {"fix", "stages", "next"}
     assert shown_whole["fix"].keys() == FIX_KEYS
+    connection.execute("update dlq.fix set current_rate = 25, release_rate = 12.5")
+    slower = "rate 25 of 50 per second; the last events were released at 12.5"
+    assert slower in read_words(dlq("fixes", "show", str(flagged["id"])))
     assert shown_whole["stages"] == [
         {
             "stage": 1,

@@ -612,6 +612,8 @@ def test_a_halted_fix_shows_its_stage_and_the_errors(
     (request,) = _tick(instance).run_requests
     released = _read_metadata(job("retry_stage", run_config=request.run_config, tags=request.tags))
     assert (released["status"], released["released_now"]) == ("active", 6)
+    rates = [released[name] for name in ("rate", "current_rate", "release_rate")]
+    assert len(set(rates)) == 1
     assert released["next"] == "6 events of stage 1 have no outcome yet"
     connection.execute(
         "update outbox_event set status = 'dead', last_error = 'KeyError: 1' where status ="

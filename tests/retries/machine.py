@@ -31,6 +31,7 @@ from dlq_pipelines.retries.fixes import (
     list_due_fixes,
     list_fixes,
 )
+from dlq_pipelines.retries.pace import compute_lowest_rate
 from dlq_pipelines.retries.recall import recall_fix, recall_retries
 from dlq_pipelines.retries.retry import retry_events, retry_selected
 from dlq_pipelines.retries.settle import settle_retries
@@ -109,6 +110,17 @@ SCHEDULED = """
     left join dlq.fix f on f.id = r.fix_id
     where r.outcome is null and r.payload_before is null and r.due_at > '{now}'
         and (f.status <> 'active' or r.due_at > r.retried_at + interval '10 min')
+"""
+
+# Two events of a fix that fall due closer together than its rate allows.
+TOO_FAST = """
+    select r.fix_id, r.due_at, r.gap, f.rate
+    from (
+        select fix_id, due_at,
+            due_at - lag(due_at) over (partition by fix_id order by due_at, death_id) as gap
+        from dlq.retry where fix_id is not null) r
+    join dlq.fix f on f.id = r.fix_id
+    where r.gap < make_interval(secs => 1 / f.rate) - interval '1 ms'
 """
 
 policies = st.builds(
@@ -488,6 +500,17 @@ class Retries(RuleBasedStateMachine):
         }
         selections = [fix.selection for fix in list_fixes(self.connection, only_open=True)]
         assert fixing == {one.cause for one in selections if one.to_json().keys() == {"cause"}}
+
+    @invariant()
+    def rates_stay_in_their_bounds(self) -> None:
+        """And no fix releases events closer together than its own rate allows."""
+        for fix in list_fixes(self.connection):
+            if fix.policy is None or fix.release_rate is None:
+                continue
+            current = fix.policy.rate if fix.current_rate is None else fix.current_rate
+            assert compute_lowest_rate(fix.policy.rate) <= current <= fix.policy.rate
+            assert 0 < fix.release_rate <= fix.policy.rate * (1 + 1e-9)
+        assert self.rows(TOO_FAST) == []
 
     def teardown(self) -> None:
         """Every fix that is resumed, and whose events are delivered, ends before it expires."""

@@ -23,6 +23,7 @@ from dlq_pipelines.retries.fixes import (
     flag_fix,
     get_fix,
     list_fixes,
+    preview_fix,
 )
 from dlq_pipelines.retries.parked import release_parked
 from dlq_pipelines.retries.retry import (
@@ -75,6 +76,31 @@ def test_an_invalid_fix_is_refused_and_changes_nothing(connection: Connection) -
     with pytest.raises(RefusedError, match=f"Fix {first.id} is open"):
         flag_cause(connection)
     assert one(connection, "select count(*) as n from dlq.audit")["n"] == 1
+
+
+def test_a_fix_that_cannot_end_before_it_expires_is_refused_with_the_figures(
+    connection: Connection,
+) -> None:
+    """By the flag and by the preview; at the rate that just suffices it is accepted."""
+    add_dead(connection, 20)
+    start = get_now() + timedelta(days=3)
+    flag = FixFlag(
+        Selection(cause=CAUSE),
+        RetryPolicy(rate=0.001),
+        not_before=start,
+        expires_at=start + timedelta(seconds=19_999),
+    )
+    figures = "20 events at 0.001 per second take 05:33:20, and the fix expires in 05:33:19"
+    for attempt in (
+        lambda: flag_fix(connection, flag, audit=build_audit()),
+        lambda: preview_fix(connection, flag, audit=build_audit(), default=POLICY),
+    ):
+        with pytest.raises(RefusedError, match=figures) as refused:
+            attempt()
+        assert refused.value.hint == "Raise the rate or the expiry, or narrow the filter."
+    assert one(connection, "select count(*) as n from dlq.fix")["n"] == 0
+    longer = replace(flag, expires_at=start + timedelta(seconds=20_001))
+    assert flag_fix(connection, longer, audit=build_audit()).policy == longer.policy
 
 
 def test_of_two_flags_at_once_one_wins(connection: Connection, database: Database) -> None:
@@ -189,7 +215,7 @@ def test_a_preview_changes_nothing(connection: Connection) -> None:
         longest=1,
         overtaken=0,
         stages=[2, 6, 17],
-        seconds=5.0,
+        seconds=90.0,
         deletion_is_loss=True,
     )
     assert (list_fixes(connection), get_cause_status(connection)) == ([], "open")

@@ -131,7 +131,7 @@ def test_an_event_that_died_again_after_three_retries_is_parked(outbox: ShapedOu
         longest=1,
         overtaken=0,
         stages=[1],
-        seconds=0.001,
+        seconds=30.0,
         deletion_is_loss=not outbox.shape.deletes_delivered,
     )
     fix = flag_cause(connection)

@@ -83,7 +83,7 @@ def test_every_make_target_of_the_readme_exists() -> None:
         ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     targets = dict(re.findall(r"^  make (\S+) +(\S.*)$", helped, re.MULTILINE))
-    assert {"setup", "demo", "test", "up"} <= TARGETS <= targets.keys()
+    assert {"install", "demo", "test", "up"} <= TARGETS <= targets.keys()
     for target in targets:
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, check=True)
 

@@ -45,7 +45,7 @@ def _define_probe_causes(outbox: Outbox) -> dg.JobDefinition:
             }
         )
 
-    @dg.job(name=outbox.build_name("probe_causes"), owners=outbox.owners, tags=outbox.tags)
+    @dg.job(name=outbox.build_name("probe_causes"), owners=outbox.owners or None, tags=outbox.tags)
     def probe_causes_job() -> None:
         """Releases **single events** of transient causes, and flags a fix once one is delivered.
 
@@ -91,7 +91,7 @@ def _define_sensor(outbox: Outbox, probe_causes_job: dg.JobDefinition) -> dg.Sen
             )
         if not due:
             yield dg.SkipReason("No step of a probe is due.")
-        elif is_run_in_progress(context, job=outbox.build_name("probe_causes")):
+        elif is_run_in_progress(context, job=outbox.build_name("probe_causes"), outbox=outbox.name):
             yield dg.SkipReason("A probe_causes run is in progress.")
         else:
             # A run key is used once, even if its run fails. The time makes it new at each tick.

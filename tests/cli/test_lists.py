@@ -32,7 +32,8 @@ FIXES = """
         id, cause_id as cause, detail, event_type, aggregate_type, event_ids, attempts,
         error_contains, since, until, "all", note, link, owner, flagged_by, flagged_at,
         not_before, expires_at, stage, status, verdict, evidence, closed_at, canary, growth,
-        rate, min_success, settle_seconds, max_retries, "order"
+        rate, min_success, settle_seconds, max_retries, "order", null as unreadable,
+        current_rate, release_rate
     from dlq.fix
     order by id desc
 """

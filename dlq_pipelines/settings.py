@@ -644,7 +644,7 @@ def _drop_invalid_values(error: ValidationError, given: MappingABC[str, Any]) ->
     invalid = {str(found["loc"][0]) for found in error.errors(include_url=False) if found["loc"]}
     try:
         return _GivenSettings(**{name: given[name] for name in given if name not in invalid})
-    except ValidationError:  # a value is invalid beside others only
+    except ValidationError:  # valid values may be invalid without the others
         return Settings.model_construct()
 
 

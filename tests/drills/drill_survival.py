@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 
 import dagster as dg
 import psutil
@@ -33,21 +32,16 @@ def _print_figures(what: str, running: Production, fix: int, seconds: float) -> 
 
 
 def test_the_database_is_stopped_for_a_minute(running: Production) -> None:
-    """The schedule that was due catches up; a fix that is flagged afterwards is released."""
+    """A death that waits is classified, and a fix that is flagged afterwards is released."""
     daemon = running.units[1]
     starts = daemon.starts
-    due = time.time() // 300 * 300 + 300
-    time.sleep(max(due - time.time() - 20, 0))
     running.stop_database(60)
     back = time.time()
-    wait_until(
-        lambda: _count_runs_by_tick(running)[due], "the schedule's tick is lost", seconds=180
-    )
-    print(
-        f"\nthe schedule that was due while the database was away ran {time.time() - back:.0f} s"
-        " after it came back"
-    )
     fix = running.flag("away")
+    wait_until(
+        lambda: _count_runs_by_request(running), "no death is classified any more", seconds=180
+    )
+    print(f"\ndeaths were classified {time.time() - back:.0f} s after the database came back")
     _print_figures(
         f"database away for 60 s, daemon started {daemon.starts - starts} times again",
         running,
@@ -160,25 +154,22 @@ def _find_worker(running: Production, run_id: str) -> psutil.Process:
     return found
 
 
-def test_each_time_of_a_schedule_had_one_run(running: Production) -> None:
+def test_each_request_of_a_sensor_had_one_run(running: Production) -> None:
     """Through all of the failures above."""
-    ticks = _count_runs_by_tick(running)
-    print(f"\n{len(ticks)} times of the schedule, runs each: {sorted(ticks.values())}")
+    ticks = _count_runs_by_request(running)
+    print(f"\n{len(ticks)} requests of the sensor, runs each: {sorted(ticks.values())}")
     assert ticks
     assert set(ticks.values()) == {1}
 
 
-def _count_runs_by_tick(running: Production) -> Counter[float]:
-    """Count the runs of the five-minute schedule by their due time."""
+def _count_runs_by_request(running: Production) -> Counter[str]:
+    """Count the runs of the sensor that classifies deaths by their keys."""
     wanted = dg.RunsFilter(
-        job_name="classify_deaths", tags={"dagster/schedule_name": "causes_every_five_minutes"}
+        job_name="classify_deaths", tags={"dagster/sensor_name": "new_death_sensor"}
     )
     with running.instance() as instance:
         runs = [run for run in instance.get_runs(wanted) if "dagster/parent_run_id" not in run.tags]
-    return Counter(
-        datetime.fromisoformat(run.tags[".dagster/scheduled_execution_time"]).timestamp()
-        for run in runs
-    )
+    return Counter(run.tags["dagster/run_key"] for run in runs)
 
 
 def test_two_daemons_run_by_mistake(running: Production) -> None:

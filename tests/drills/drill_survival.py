@@ -11,6 +11,7 @@ import pytest
 from dagster._grpc.client import DagsterGrpcClient
 
 from tests.production import CANARY, Production, run_production, wait_until
+from tests.rows import add_events, kill
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +38,14 @@ def test_the_database_is_stopped_for_a_minute(running: Production) -> None:
     starts = daemon.starts
     running.stop_database(60)
     back = time.time()
-    fix = running.flag("away")
+    with running.database.connect() as connection:
+        add_events(connection, 1, event_type="waits")
+        kill(connection, "waits for its cause", where="event_type = 'waits'")
     wait_until(
         lambda: _count_runs_by_request(running), "no death is classified any more", seconds=180
     )
     print(f"\ndeaths were classified {time.time() - back:.0f} s after the database came back")
+    fix = running.flag("away")
     _print_figures(
         f"database away for 60 s, daemon started {daemon.starts - starts} times again",
         running,

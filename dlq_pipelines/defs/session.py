@@ -12,7 +12,7 @@ import psycopg
 from dlq_pipelines.alerts.jobs import record_job_success
 from dlq_pipelines.day import Day
 from dlq_pipelines.defs.tables import build_table_schema, build_table_uri
-from dlq_pipelines.errors import DlqError
+from dlq_pipelines.errors import DatabaseUnavailableError, DlqError
 from dlq_pipelines.installation import (
     find_database,
     open_connection,
@@ -157,6 +157,10 @@ def open_session(read_settings: Callable[[], Settings], name: str | None) -> Ite
             yield Session(connection, settings)
         finally:
             connection.close()
+    except DatabaseUnavailableError as error:
+        # A named outbox has its address in its own setting, which may not be DLQ_DATABASE_URL.
+        hint = "Check the database_url of this outbox, and the server." if name else error.hint
+        raise dg.Failure(description=f"{prefix}{error.message} {hint}") from None
     except (DlqError, ValueError, OSError) as error:
         raise dg.Failure(description=f"{prefix}{error}") from None
     except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege) as error:

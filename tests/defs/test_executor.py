@@ -4,14 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
 
 from dlq_pipelines.defs.executor import select_executor
 from dlq_pipelines.errors import DlqError
+from dlq_pipelines.outbox.reconcile import read_first_day
+from dlq_pipelines.postgres.connect import Connection
+from dlq_pipelines.serving import set_pool_limit
 from dlq_pipelines.settings import Executor, Settings
+from tests.rows import add_events, kill
 
 ROOT = Path(__file__).parents[2]
 LOAD = (
@@ -114,3 +120,22 @@ def test_days_run_in_parallel_and_writers_of_the_same_rows_take_turns() -> None:
         "failure_report",
     }
     assert set(pools.values()) == {None, "dlq_outbox"}
+
+
+def test_dlq_up_gives_the_pool_of_writers_one_slot(instance: dg.DagsterInstance) -> None:
+    """Also where another location has pools: there is no default limit."""
+    before = {pool.name for pool in instance.event_log_storage.get_pool_limits()}
+    set_pool_limit(Settings(name="orders"), os.environ)
+    limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+    assert before == set()
+    assert limits == {"dlq_orders": 1}
+
+
+def test_partitions_begin_at_the_first_recorded_death(connection: Connection) -> None:
+    assert read_first_day(connection, ZoneInfo("UTC")) is None
+    add_events(connection, 2)
+    kill(connection, "boom")
+    for event, at in ((1, "2026-03-30 23:30+00"), (2, "-infinity")):
+        change = "update dlq.death set died_at = %s where event_id = %s"
+        connection.execute(change, [at, event])
+    assert read_first_day(connection, ZoneInfo("Europe/Berlin")) == date(2026, 3, 31)

@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 import subprocess
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +88,11 @@ def initialize_cluster(cluster: Cluster, programs: Path) -> None:
             f"{data} holds files that are not a PostgreSQL database.",
             "Move them away, or choose another DLQ_HOME.",
         )
-    fresh = data.with_name(f"{data.name}.new")
-    if fresh.exists():
-        shutil.rmtree(fresh)
-    fresh.mkdir(mode=0o700)
+    # An initdb can outlive the process that started it and was killed. It goes on writing to its
+    # folder, so each attempt has its own.
+    for abandoned in data.parent.glob(f"{data.name}.new*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f"{data.name}.new-", dir=data.parent))
     if account:
         os.chown(fresh, account.uid, account.gid, follow_symlinks=False)
     _run_initdb(fresh, programs, account)

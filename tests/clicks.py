@@ -13,8 +13,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psutil
 import psycopg
@@ -81,8 +83,8 @@ class Served:
 
 
 @contextmanager
-def serve_ui(folder: Path) -> Iterator[Served]:
-    """Run `dlq up` on thirty events that died yesterday."""
+def serve_ui(folder: Path, *, days: int = 1) -> Iterator[Served]:
+    """Run `dlq up` on thirty events that died yesterday, the last of so many partitions."""
     home = folder / "dlq"
     with start_server(home) as server:
         database = Database(server.ensure_database("outbox"))
@@ -97,6 +99,9 @@ def serve_ui(folder: Path) -> Iterator[Served]:
         "DLQ_DEAD_RETENTION_DAYS": "0",
         "DLQ_TIMEZONE": find_noon_zone(),
     }
+    if days > 1:  # `dlq up` itself begins at the first recorded death
+        today = datetime.now(ZoneInfo(given["DLQ_TIMEZONE"])).date()
+        given["DLQ_PARTITIONS_START"] = (today - timedelta(days=days)).isoformat()
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "DAGSTER_"))
     } | given

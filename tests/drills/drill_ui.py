@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`dlq up` on thirty events that died yesterday."""
-    with serve_ui(tmp_path_factory.mktemp("ui")) as running:
+    with serve_ui(tmp_path_factory.mktemp("ui"), days=90) as running:
         yield running
 
 

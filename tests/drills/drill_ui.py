@@ -60,6 +60,7 @@ def test_every_asset_is_materialized_and_re_executed_by_clicks(page: Page, serve
 
 def test_ninety_days_are_exported_by_one_backfill_in_one_run(page: Page, served: Served) -> None:
     """Each day has its own record; a day that was exported before is replaced."""
+    materialize(page, "dead_event_causes")
     page.goto("/assets/dead_event_export")
     open_days(page).get_by_role("button", name="All", exact=True).click()
     page.get_by_role("button", name="Launch backfill").click()

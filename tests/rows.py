@@ -1,5 +1,6 @@
 """Rows that tests start from, written in SQL as an application would."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -54,6 +55,29 @@ def park(connection: Connection, ids: Sequence[EventId], *, retries: int = 3) ->
             " died_at, died_at, 'died_again', died_at from past",
             [retries, [str(id_) for id_ in ids]],
         )
+
+
+def count_blocked_sessions(connection: Connection) -> int:
+    """Count the sessions of this database that wait for a lock; other tests share the server."""
+    blocked = one(
+        connection,
+        "select count(*) as n from pg_stat_activity"
+        " where datname = current_database() and wait_event_type = 'Lock'",
+    )
+    return int(blocked["n"])
+
+
+def wait_for_blocked_session(connection: Connection, *, more_than: int = 0) -> None:
+    """Wait until another session of this database waits for a lock.
+
+    Raises:
+        AssertionError: None waited within a minute.
+    """
+    for _ in range(6_000):
+        if count_blocked_sessions(connection) > more_than:
+            return
+        time.sleep(0.01)
+    raise AssertionError("no session waits for a lock")
 
 
 def one(connection: Connection, statement: str) -> dict[str, Any]:

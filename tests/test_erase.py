@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -45,7 +44,7 @@ from dlq_pipelines.retries.retry import retry_event
 from tests.other_outboxes import add_task, install_shape, install_tasks
 from tests.outbox.table_shapes import read_shape
 from tests.postgres.dumps import dump_data
-from tests.rows import add_events, date_deaths, kill, one
+from tests.rows import add_events, date_deaths, kill, one, wait_for_blocked_session
 from tests.shapes import ShapedOutbox
 
 UTC_ZONE = ZoneInfo("UTC")
@@ -161,25 +160,12 @@ def test_the_state_after_the_lock_of_a_worker_decides(outbox: ShapedOutbox) -> N
             outbox.lock_rows(worker, [number])
             thread = threading.Thread(target=run)
             thread.start()
-            wait_for_lock(outbox.connection)
+            wait_for_blocked_session(outbox.connection)
             sets = outbox.shape.sets["dead"].format(attempts=5, error=f"'{ERROR}'")
             worker.execute(f"update {outbox.shape.table} set {sets}".encode())
         thread.join()
     assert done[0].events == (ErasedEvent(outbox.event_id(number), rows=1, kept=0, deaths=1),)
     assert count_copies(outbox.database) == 0
-
-
-def wait_for_lock(connection: Connection) -> None:
-    """Wait until another connection to this database waits for a lock."""
-    waiting = (
-        "select count(*) as n from pg_stat_activity"
-        " where datname = current_database() and wait_event_type = 'Lock'"
-    )
-    for _ in range(1_000):
-        if one(connection, waiting)["n"]:
-            return
-        time.sleep(0.01)
-    raise AssertionError("nobody waits")
 
 
 def test_copies_of_fixes_alerts_and_edits_are_erased(
@@ -407,7 +393,7 @@ def test_a_killed_run_is_finished_by_the_next_one(
             process = subprocess.Popen(
                 [sys.executable, "-c", command, *arguments], stdout=subprocess.DEVNULL
             )
-            wait_for_lock(connection)
+            wait_for_blocked_session(connection)
             process.kill()
             process.wait()
         erased = connection.execute("select event_id from dlq.death where error is null order by 1")

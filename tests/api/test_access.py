@@ -29,7 +29,7 @@ from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.settings import Settings
 from tests.api.conftest import Serve, bearer, serving
 from tests.cli.conftest import Run, dlq  # noqa: F401 - a fixture
-from tests.rows import add_events, kill, one
+from tests.rows import add_events, kill, one, wait_for_blocked_session
 
 # Changes that the scope retry allows; all others need the scope admin.
 RETRIES = {
@@ -647,7 +647,6 @@ def test_the_server_completes_requests_under_way_before_it_stops(
 ) -> None:
     """A request waits for a lock, which is released after the server has stopped listening."""
     locked, answers = threading.Event(), list[httpx.Response]()
-    waiting = "select count(*) from pg_locks where relation = 'dlq.audit'::regclass and not granted"
 
     def lock_until_the_server_stops(address: httpx.URL) -> None:
         with database.connect() as other, other.transaction():
@@ -668,8 +667,7 @@ def test_the_server_completes_requests_under_way_before_it_stops(
             )
         )
         requesting.start()
-        while not one(connection, waiting)["count"]:
-            time.sleep(0.01)
+        wait_for_blocked_session(connection)
         assert answers == []
     requesting.join()
     locking.join()

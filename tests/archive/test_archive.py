@@ -28,7 +28,7 @@ from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix
-from tests.rows import deaths_at, one
+from tests.rows import deaths_at, one, wait_for_blocked_session
 from tests.runs import read_result
 from tests.shapes import ShapedOutbox
 
@@ -375,8 +375,7 @@ def test_a_run_does_not_wait_for_another(connection: Connection, database: Datab
         slow.execute("set application_name = 'slow'; set lock_timeout = 0")
         first = pool.submit(run_archive, slow)
         try:
-            while not one(connection, "select count(*) as n from pg_locks where not granted")["n"]:
-                assert not first.done()
+            wait_for_blocked_session(connection)
             assert run_archive(connection) == ArchiveResult(moved=35, batches=4, left=0)
         finally:
             connection.execute("select pg_advisory_unlock(7)")

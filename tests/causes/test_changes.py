@@ -1,7 +1,6 @@
 """Changes of causes: they change what is shown, keep the ledger, and can be undone."""
 
 import random
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -31,7 +30,7 @@ from dlq_pipelines.outbox.selection import Selection
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.fix import RetryPolicy
 from dlq_pipelines.retries.fixes import FixFlag, flag_fix, preview_fix
-from tests.rows import add_events, kill, one
+from tests.rows import add_events, count_blocked_sessions, kill, one, wait_for_blocked_session
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUDIT = AuditContext("ann", "they are one", NOW)
@@ -203,14 +202,9 @@ def _start_and_wait_for_lock(
         with replace(database, lock_timeout=300).connect() as own:
             return change(own)
 
-    waiting = (
-        "select count(*) from pg_stat_activity"
-        " where datname = current_database() and wait_event_type = 'Lock'"
-    )
-    before = one(connection, waiting)["count"]
+    before = count_blocked_sessions(connection)
     result = pool.submit(run)
-    while one(connection, waiting)["count"] == before:
-        time.sleep(0.01)
+    wait_for_blocked_session(connection, more_than=before)
     return result
 
 

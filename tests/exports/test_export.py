@@ -47,7 +47,7 @@ from dlq_pipelines.outbox.install import install_outbox
 from dlq_pipelines.postgres.connect import Connection, Database
 from dlq_pipelines.retries.retry import retry_events, retry_with_payload
 from dlq_pipelines.settings import ExportFormat
-from tests.rows import add_events, deaths_at, kill, one
+from tests.rows import add_events, deaths_at, kill, one, wait_for_blocked_session
 from tests.shapes import REFERENCE, ShapedOutbox, adapt_connection
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -262,14 +262,6 @@ def wait_until(connection: Connection, condition: str) -> None:
     """Wait until the SQL condition is true."""
     while not one(connection, f"select ({condition}) as holds")["holds"]:
         time.sleep(0.01)
-
-
-def wait_for_stalled_stream(connection: Connection) -> None:
-    wait_until(
-        connection,
-        "select count(*) = 1 from pg_stat_activity"
-        " where datname = current_database() and wait_event_type = 'Lock'",
-    )
 
 
 def test_parquet_equals_the_ledger_in_every_reader(
@@ -661,7 +653,7 @@ def test_death_committed_during_the_export_is_found_by_verification(
     with ThreadPoolExecutor(1) as pool:
         with stalled_stream(database):
             running = pool.submit(export)
-            wait_for_stalled_stream(connection)
+            wait_for_blocked_session(connection)
             add_unclassified(connection, DAY.start)
         assert running.result().rows == 1
     assert pq.read_table(folder / PARQUET).column("cause_id").null_count == 0
@@ -973,7 +965,7 @@ def test_one_run_at_a_time_exports_a_day(
     add_death(connection)
     with ThreadPoolExecutor(1) as pool, stalled_stream(database):
         running = pool.submit(export)
-        wait_for_stalled_stream(connection)
+        wait_for_blocked_session(connection)
         with pytest.raises(RefusedError, match="Another run is exporting 2026-03-10"):
             export()
         with pytest.raises(RefusedError, match="is not over yet"):

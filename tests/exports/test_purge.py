@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -26,7 +25,7 @@ from dlq_pipelines.reports.missing import list_days_without_report
 from dlq_pipelines.reports.publish import list_reports
 from dlq_pipelines.reports.purge import purge_report_files
 from dlq_pipelines.reports.report import build_report
-from tests.rows import deaths_at, one
+from tests.rows import deaths_at, one, wait_for_blocked_session
 from tests.runs import read_result
 
 UTC_ZONE = ZoneInfo("UTC")
@@ -181,10 +180,7 @@ def test_a_killed_run_is_finished_by_the_next_one(
     with database.connect() as other, other.transaction():
         other.execute("select from dlq.export_day where day = %s for update", [DAYS[1].date])
         process = subprocess.Popen([sys.executable, "-c", KILLED, database.url, str(tmp_path)])
-        waiting = "select count(*) as n from pg_stat_activity where wait_event_type = 'Lock'"
-        while not one(connection, waiting)["n"]:
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_for_blocked_session(connection)
         process.kill()
         process.wait()
     deleted = "select day from dlq.export_day where deleted_at is not null"

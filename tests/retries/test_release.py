@@ -147,7 +147,9 @@ def test_an_event_that_changes_during_the_statement_is_released_only_if_it_is_de
     with database.connect() as other, ThreadPoolExecutor() as pool:
         page = pool.submit(lambda: connection.execute(slow.encode()).fetchone())
         while not one(
-            other, "select count(*) as n from pg_stat_activity where wait_event = 'PgSleep'"
+            other,
+            "select count(*) as n from pg_stat_activity"
+            " where datname = current_database() and wait_event = 'PgSleep'",
         )["n"]:
             time.sleep(0.01)
         other.execute(f"update outbox_event set {change} where id = 2".encode())

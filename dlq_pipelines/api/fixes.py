@@ -177,7 +177,7 @@ def post_fix(
         zone=settings.zone,
         now=audit.now,
     )
-    would = preview_fix(outbox, flag, audit=audit, default=terms.policy, lookahead=terms.lookahead)
+    would = preview_fix(outbox, flag, audit=audit, default=terms.policy)
     if body.dry_run:
         return FlagFixResponse(dry_run=True, preview=would, fix=None)
     if permit := body.permit("release"):

@@ -164,9 +164,7 @@ def flag_fix_command(
             zone=settings.zone,
             now=audit.now,
         )
-        preview = fixes.preview_fix(
-            connection, flag, audit=audit, default=terms.policy, lookahead=terms.lookahead
-        )
+        preview = fixes.preview_fix(connection, flag, audit=audit, default=terms.policy)
         if not dry_run:
             confirm_events("release", preview.events, yes=yes)
         fix = None if dry_run else fixes.flag_fix(connection, flag, audit=audit)

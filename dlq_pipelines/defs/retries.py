@@ -306,7 +306,6 @@ def _define_flag_fix(outbox: Outbox) -> dg.JobDefinition:
                     flag,
                     audit=audit,
                     default=terms.policy,
-                    lookahead=terms.lookahead,
                 )
                 context.log.info(
                     f"Dry run: the fix would target {would.events:,} dead events "

@@ -1,14 +1,14 @@
-"""Estimates how long a fix takes, by a simulation of its order, stages, settling and look-ahead.
+"""Estimates how long a fix takes, by a simulation of its order, stages and settling.
 
 Pure: no clock, no database. Assumes a worker that delivers each event as soon as it is due, and the
-sensor's interval.
+sensor's interval. The look-ahead slows down no fix: it is at least 60 seconds, two ticks of the
+sensor, so each refill has more than falls due until the next one.
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 
-from dlq_pipelines.retries.fix import DEFAULT_LOOKAHEAD, RetryPolicy
+from dlq_pipelines.retries.fix import RetryPolicy
 
 # The sensor requests a run at each tick. A run goes on for so many seconds while events of
 # aggregates follow one another, if the first of them falls due soon after it began.
@@ -26,7 +26,6 @@ def estimate_seconds(
     lengths: Mapping[int, int],
     *,
     singles_first: int = 0,
-    lookahead: timedelta = DEFAULT_LOOKAHEAD,
 ) -> float:
     """Return the seconds from the first step of a fix to its end, if all events are delivered.
 
@@ -35,19 +34,15 @@ def estimate_seconds(
         lengths: how many aggregates have so many events; without the order of aggregates, each
             event counts as one of its own.
         singles_first: aggregates of one event that died before those of more events.
-        lookahead: an event is released at most this long before it falls due.
     """
     events = sum(length * aggregates for length, aggregates in lengths.items())
     if policy.order != "aggregate":
         lengths = {1: events}
-    # Each tick releases what falls due within the look-ahead, so a short one slows down a fix.
-    window = lookahead.total_seconds() * policy.rate + 1
-    rate = min(policy.rate, window / TICK_SECONDS)
     done, begun, now, longest = 0, 0.0, 0.0, max(lengths, default=0)
     for parts, (number, round_ends, stage_ends, follows) in enumerate(
         _split(policy, lengths, events), start=1
     ):
-        begun, spread = now, number / rate
+        begun, spread = now, number / policy.rate
         # Until then no event is released that another one of its aggregate follows.
         is_followed = follows and done + number > singles_first
         now += max(spread, _SECONDS_IN_ORDER) if longest > 1 else spread

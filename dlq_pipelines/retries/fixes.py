@@ -20,7 +20,6 @@ from dlq_pipelines.outbox.selection import (
 from dlq_pipelines.postgres.connect import Connection
 from dlq_pipelines.retries.estimate import estimate_seconds
 from dlq_pipelines.retries.fix import (
-    DEFAULT_LOOKAHEAD,
     CloseStep,
     Fix,
     FixStatus,
@@ -265,7 +264,6 @@ def preview_fix(
     *,
     audit: AuditContext,
     default: RetryPolicy,
-    lookahead: timedelta = DEFAULT_LOOKAHEAD,
 ) -> FixPreview:
     """Preview a fix. It is flagged and rolled back, so the preview refuses what `flag_fix` does.
 
@@ -276,7 +274,6 @@ def preview_fix(
         flag: the fix.
         audit: who asks for the preview.
         default: the installation's policy, for a flag without one.
-        lookahead: an event is released at most this long before it falls due.
     """
     policy = flag.policy or default
     flag_fix(connection, flag, audit=audit, options=RunOptions(dry_run=True))
@@ -289,7 +286,7 @@ def preview_fix(
         longest=max(lengths, default=0),
         overtaken=_count_overtaken(connection, where),
         stages=policy.sizes(counted["events"] - counted["parked"]),
-        seconds=estimate_seconds(policy, lengths, singles_first=singles_first, lookahead=lookahead),
+        seconds=estimate_seconds(policy, lengths, singles_first=singles_first),
         deletion_is_loss=connection.fetch_one("fix.deletion_is_loss")["is_loss"],
     )
 

@@ -157,6 +157,15 @@ def describe_probes(connection: Connection, cause_id: str, *, policy: ProbePolic
     return ProbeSummary(**row | {"next_at": next_at})
 
 
+@dataclass(frozen=True)
+class _StepResult:
+    """What a step did: it released an event, flagged a fix, or learned that a probe ended well."""
+
+    event_id: str | None = None
+    fix_id: int | None = None
+    ended_well: bool | None = None
+
+
 class _Run:
     """Steps through the probes of causes, and collects what the steps did."""
 
@@ -176,25 +185,22 @@ class _Run:
     def step(self, cause_id: str) -> None:
         """Take the due step of a cause, unless another run does or did."""
 
-        def work() -> str | int | None:
+        def work() -> _StepResult | None:
             with self._connection.transaction():
                 return self._decide_and_write(cause_id)
 
         done = retry_after_conflict(work)
-        match done:
-            case int():
-                self.fixes.append(done)
-            case "healed":
-                self.healed.append(cause_id)
-            case "failed":
-                self.failed.append(cause_id)
-            case None:
-                self.skipped.append(cause_id)
-            case event_id:
-                self.released[cause_id] = event_id.removeprefix("event ")
+        if done is None:
+            self.skipped.append(cause_id)
+        elif done.event_id is not None:
+            self.released[cause_id] = done.event_id
+        elif done.fix_id is not None:
+            self.fixes.append(done.fix_id)
+        else:
+            (self.healed if done.ended_well else self.failed).append(cause_id)
 
-    def _decide_and_write(self, cause_id: str) -> str | int | None:
-        """Return the fix, `healed`, `failed` or the event of the step; None: nothing was done."""
+    def _decide_and_write(self, cause_id: str) -> _StepResult | None:
+        """Return what the step did; None: nothing."""
         if not self._connection.fetch_one("probe.try_lock")["is_locked"]:
             return None
         now = self._audit.now
@@ -215,11 +221,11 @@ class _Run:
             case ProbeAction.RECORD:
                 self._record(state, step)
                 ended_well = state.outcome == "delivered" or state.fix_status == "verified"
-                return "healed" if ended_well else "failed"
+                return _StepResult(ended_well=ended_well)
             case _:
                 return None
 
-    def _release(self, state: ProbeState, step: ProbeStep) -> str | None:
+    def _release(self, state: ProbeState, step: ProbeStep) -> _StepResult | None:
         """Release one event, or record that no event may be released, and wait."""
         connection, policy = self._connection, self._policy
         rows = connection.run(
@@ -260,9 +266,9 @@ class _Run:
             events=1,
         )
         self._record(state, step, death_id=taken)
-        return f"event {event_id}"
+        return _StepResult(event_id=str(event_id))
 
-    def _flag(self, state: ProbeState, step: ProbeStep) -> int | str:
+    def _flag(self, state: ProbeState, step: ProbeStep) -> _StepResult:
         """Flag a fix of the cause, or record why no fix is flagged."""
         dead = self._connection.run(
             "probe.has_dead",
@@ -270,7 +276,7 @@ class _Run:
         ).fetchone()
         if dead is None:
             self._record(state, replace(step, tries=0))
-            return "healed"
+            return _StepResult(ended_well=True)
         audit = self._sign(
             f"event {state.event_id} was delivered by probe {state.tries} of cause {state.cause_id}"
         )
@@ -279,9 +285,9 @@ class _Run:
         except RefusedError:
             # An open fix targets some of the events: its outcomes decide.
             self._record(state, step)
-            return "healed"
+            return _StepResult(ended_well=True)
         self._record(state, step, fix_id=fix.id)
-        return fix.id
+        return _StepResult(fix_id=fix.id)
 
     def _record(
         self,

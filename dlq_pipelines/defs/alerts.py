@@ -17,7 +17,8 @@ from dlq_pipelines.alerts.jobs import (
 )
 from dlq_pipelines.defs.describe import describe_automation
 from dlq_pipelines.defs.outbox import DAILY_JOBS, JOBS, URGENT, Outbox
-from dlq_pipelines.defs.session import get_location_tag, is_run_in_progress
+from dlq_pipelines.defs.sensors import request_run
+from dlq_pipelines.defs.session import get_location_tag
 from dlq_pipelines.defs.tables import build_table
 from dlq_pipelines.installation import build_alert_policy, build_alert_sender
 from dlq_pipelines.postgres.connect import Connection
@@ -88,11 +89,12 @@ def _define_job(outbox: Outbox) -> dg.JobDefinition:
         owners=outbox.owners or None,
         tags={**outbox.tags, **URGENT},
     )
+    @outbox.fill_in
     def send_alerts_job() -> None:
         """Decides which **alerts** fire, are repeated or have ended, and notifies `DLQ_ALERT_URLS`.
 
-        - **When:** the `dead_event_alert_sensor` launches it when there is work.
-        - **Changes:** `dlq.alert` and the tables of its notices; sends messages.
+        - **When:** the `{dead_event_alert_sensor}` launches it when there is work.
+        - **Changes:** `{schema}.alert` and the tables of its notices; sends messages.
         - **Rerun:** at any time: a notice is sent once, except one that a killed run sent and had
           not recorded.
         """
@@ -109,8 +111,9 @@ def _define_sensor(outbox: Outbox, send_alerts_job: dg.JobDefinition) -> dg.Sens
         default_status=outbox.sensor_status,
         owners=outbox.owners,
         description=describe_automation(
-            "Requests a send_alerts run when an alert fires, is due again or has ended, when a "
-            "run of a job failed, or when a message waits to be sent.",
+            outbox,
+            "Requests a run of {send_alerts} when an alert fires, is due again or has ended, when "
+            "a run of a job failed, or when a message waits to be sent.",
             when="Every minute.",
             # A run every minute would add 1,440 runs a day to Dagster's records.
             changes="Nothing: the sensor reads a bounded part of indexes, and the run that it "
@@ -131,14 +134,14 @@ def _define_sensor(outbox: Outbox, send_alerts_job: dg.JobDefinition) -> dg.Sens
                     or _has_new_failures(connection, context, outbox, now)
                     or list_transitions(connection, now=now, policy=build_alert_policy(settings))
                 )
-        if not has_work:
-            yield dg.SkipReason("No alert has changed and no message waits.")
-        elif is_run_in_progress(context, job=send_alerts_job.name, outbox=outbox.name):
-            yield dg.SkipReason("A send_alerts run is in progress.")
-        else:
-            # A run key is used once, even if its run fails. The time makes the key new at each
-            # tick.
-            yield dg.RunRequest(run_key=f"alerts {now:%Y-%m-%dT%H:%M:%S}", tags=outbox.tags)
+        yield request_run(
+            context,
+            outbox,
+            "send_alerts",
+            now=now,
+            has_work=has_work,
+            idle="No alert has changed and no message waits.",
+        )
 
     return dead_event_alert_sensor
 

@@ -57,11 +57,12 @@ def define_archive(outbox: Outbox) -> dg.Definitions:
         job=archive_job,
         run_config=outbox.build_asset_config("dead_event_archive", ArchiveConfig(dry_run=False)),
         description=describe_automation(
-            "Starts archive_dead_events with dry_run: false, so that old dead events leave the "
+            outbox,
+            "Starts {archive_dead_events} with dry_run: false, so that old dead events leave the "
             "table that workers poll.",
-            when="At 03:00 in DLQ_TIMEZONE, after the exports.",
+            when="{archive_daily_at} in DLQ_TIMEZONE, after the exports.",
             changes="Moves rows from the outbox table to the archive.",
-            rerun="The next tick moves what a missed one left; launch archive_dead_events with "
+            rerun="The next tick moves what a missed one left; launch {archive_dead_events} with "
             "dry_run: false to archive now.",
         ),
     )
@@ -71,11 +72,13 @@ def define_archive(outbox: Outbox) -> dg.Definitions:
         job=purge_job,
         run_config=outbox.build_asset_config("archive_purge", PurgeConfig(dry_run=False)),
         description=describe_automation(
-            "Starts purge_archive with dry_run: false, which permanently deletes rows and files "
+            outbox,
+            "Starts {purge_archive} with dry_run: false, which permanently deletes rows and files "
             "past their retention.",
-            when="On Sundays at 04:00 in DLQ_TIMEZONE.",
-            changes="The archive, the ledger of deaths, and files; dlq.audit keeps their numbers.",
-            rerun="A missed tick can wait for next Sunday; launch purge_archive with dry_run: "
+            when="{purge_weekly_at} in DLQ_TIMEZONE.",
+            changes="The archive, the ledger of deaths, and files; {schema}.audit keeps their "
+            "numbers.",
+            rerun="A missed tick can wait for the next one; launch {purge_archive} with dry_run: "
             "false to purge now.",
         ),
     )
@@ -103,6 +106,7 @@ def _define_archive_asset(outbox: Outbox) -> dg.AssetsDefinition:
         freshness_policy=outbox.build_freshness("archive_daily", "0 5 * * *", hours=26),
         metadata=_describe_archive(outbox),
     )
+    @outbox.fill_in
     def dead_event_archive(
         context: dg.AssetExecutionContext, config: ArchiveConfig
     ) -> Iterator[dg.MaterializeResult[None]]:
@@ -111,8 +115,8 @@ def _define_archive_asset(outbox: Outbox) -> dg.AssetsDefinition:
         Only moves events whose day is completely exported and that no open fix targets, in batches
         of 5,000; each batch is one statement in its own transaction.
 
-        - **When:** at 03:00, with `dry_run: false`. Materialized by hand it is a dry run by
-          default, which is an observation, runs no checks, and ends no alert.
+        - **When:** {archive_daily_at}, with `dry_run: false`. Materialized by hand it is a dry run
+          by default, which is an observation, runs no checks, and ends no alert.
         - **Changes:** rows leave the outbox table for the archive, with one audit entry for each
           batch.
         - **Rerun:** at any time: it moves the remaining events. `dlq archive restore` moves them
@@ -163,6 +167,7 @@ def _define_purge_asset(outbox: Outbox) -> dg.AssetsDefinition:
         freshness_policy=outbox.build_freshness("purge_weekly", "0 6 * * 0", hours=170),
         metadata=_describe_archive(outbox),
     )
+    @outbox.fill_in
     def archive_purge(
         context: dg.AssetExecutionContext, config: PurgeConfig
     ) -> Iterator[dg.MaterializeResult[None]]:
@@ -173,7 +178,7 @@ def _define_purge_asset(outbox: Outbox) -> dg.AssetsDefinition:
         deleted events stay known, days without files still count as exported, and the daily rollup
         is kept.
 
-        - **When:** on Sundays at 04:00, with `dry_run: false`. By hand it is a dry run by default.
+        - **When:** {purge_weekly_at}, with `dry_run: false`. By hand it is a dry run by default.
         - **Changes:** **permanently** deletes rows of the archive and of the ledger, and files of
           exports and reports, with one audit entry for each batch and for each day.
         - **Rerun:** at any time: it deletes what is left. Deleted rows cannot be restored.
@@ -332,11 +337,11 @@ def _define_jobs(outbox: Outbox) -> tuple[Any, Any]:
         outbox.build_name("archive_dead_events"),
         selection=outbox.select("dead_event_archive"),
         description=describe_definition(
+            outbox,
             "Moves dead events past `DLQ_DEAD_RETENTION_DAYS` to the **archive** table, and checks "
             "that no event is missing.",
-            when="At 03:00, by `archive_daily`. Launched by hand it is a dry run, unless "
-            "`dry_run` is false.",
-            changes="The outbox table, the archive and `dlq.audit`.",
+            when="{archive_daily_by}. Launched by hand it is a dry run, unless `dry_run` is false.",
+            changes="The outbox table, the archive and `{schema}.audit`.",
             rerun="Re-execute it with the same configuration: an event moves once.",
         ),
         owners=outbox.owners or None,
@@ -347,12 +352,13 @@ def _define_jobs(outbox: Outbox) -> tuple[Any, Any]:
         outbox.build_name("purge_archive"),
         selection=outbox.select("archive_purge"),
         description=describe_definition(
+            outbox,
             "**Permanently** deletes archived events past `DLQ_ARCHIVE_RETENTION_DAYS`, deaths "
             "past `DLQ_LEDGER_RETENTION_DAYS`, and files past the retention of exports and "
             "reports.",
-            when="On Sundays at 04:00, by `purge_weekly`. Launched by hand it is a dry run, unless "
-            "`dry_run` is false.",
-            changes="The archive, `dlq.death`, `dlq.audit`, and files of exports and reports.",
+            when="{purge_weekly_by}. Launched by hand it is a dry run, unless `dry_run` is false.",
+            changes="The archive, `{schema}.death`, `{schema}.audit`, and files of exports and "
+            "reports.",
             rerun="Re-execute it with the same configuration: it deletes what is left.",
         ),
         owners=outbox.owners or None,
@@ -366,10 +372,11 @@ def _define_reconcile_job(outbox: Outbox) -> Any:
         outbox.build_name("reconcile_events"),
         selection=outbox.select_check("dead_event_archive", "no_event_is_missing"),
         description=describe_definition(
+            outbox,
             "Compares outbox, archive and **ledger**: finds missing and duplicated events, and "
             "records deaths that no trigger saw.",
             when="Launched by hand, such as after a restore. Each archive run does the same.",
-            changes="Missed deaths in `dlq.death`, and the result of the check.",
+            changes="Missed deaths in `{schema}.death`, and the result of the check.",
             rerun="At any time: a missed death is recorded once.",
         ),
         owners=outbox.owners or None,

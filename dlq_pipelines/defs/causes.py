@@ -16,7 +16,8 @@ from dlq_pipelines.defs.describe import describe_automation, describe_check, des
 from dlq_pipelines.defs.health import report_check_result
 from dlq_pipelines.defs.outbox import Outbox
 from dlq_pipelines.defs.schedules import define_schedule
-from dlq_pipelines.defs.session import Session, is_run_in_progress
+from dlq_pipelines.defs.sensors import request_run
+from dlq_pipelines.defs.session import Session
 from dlq_pipelines.defs.tables import CAUSE, OUTBOX, build_lineage, build_table, describe_table
 from dlq_pipelines.installation import build_redact_errors
 from dlq_pipelines.outbox.reconcile import read_outbox_state
@@ -89,9 +90,10 @@ def define_causes(outbox: Outbox) -> dg.Definitions:
         job=check_job,
         run_config=None,
         description=describe_automation(
-            "Starts check_outbox, so that a wrong count or a missing day is seen within an hour.",
-            when="At a quarter past each hour.",
-            changes="The results of the checks, and what classify_deaths changes.",
+            outbox,
+            "Starts {check_outbox}, so that a wrong count or a missing day is seen within an hour.",
+            when="{check_hourly_at}.",
+            changes="The results of the checks, and what {classify_deaths} changes.",
             rerun="Not needed after a missed tick: the next one runs all of these checks.",
         ),
     )
@@ -111,6 +113,7 @@ def _build_outbox_spec(outbox: Outbox) -> dg.AssetSpec:
     return dg.AssetSpec(
         outbox.build_key("outbox_event"),
         description=describe_definition(
+            outbox,
             "The application's outbox table: events to deliver, events that wait for their next "
             "attempt, and dead events.",
             when="The application and its workers write to it all the time. Each run of "
@@ -149,6 +152,7 @@ def _define_causes_asset(outbox: Outbox) -> dg.AssetsDefinition:
             )
         },
     )
+    @outbox.fill_in
     def dead_event_causes(
         context: dg.AssetExecutionContext,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
@@ -157,9 +161,9 @@ def _define_causes_asset(outbox: Outbox) -> dg.AssetsDefinition:
         Classifies deaths in batches of 5,000, with the **detail** that each error names, and
         records the outcomes of events that were retried by hand.
 
-        - **When:** within a minute of a death, with the job `classify_deaths`, and every hour.
-        - **Changes:** `dlq.death.cause_id` and `.detail`, `dlq.cause`, `dlq.cause_detail`, the
-          counts in `dlq.cause_day`, and `dlq.retry.outcome`.
+        - **When:** within a minute of a death, with the job `{classify_deaths}`, and every hour.
+        - **Changes:** `{schema}.death.cause_id` and `.detail`, `{schema}.cause`,
+          `{schema}.cause_detail`, the counts in `{schema}.cause_day`, and `{schema}.retry.outcome`.
         - **Rerun:** at any time, even twice at once: no death is counted twice.
         """
         with outbox.session() as session:
@@ -269,9 +273,10 @@ def _define_jobs(outbox: Outbox) -> tuple[Any, Any]:
         outbox.build_name("classify_deaths"),
         selection=outbox.select("dead_event_causes").without_checks(),
         description=describe_definition(
+            outbox,
             "Assigns **causes** to new deaths, observes the outbox, and records outcomes of "
             "retries.",
-            when="Within a minute of a death, by `new_death_sensor`.",
+            when="Within a minute of a death, by `{new_death_sensor}`.",
             changes="The ledger's causes and counts, and outcomes of retries. No table of the "
             "application.",
             rerun="Launch or re-execute it at any time: it classifies the deaths that have no "
@@ -291,10 +296,11 @@ def _define_jobs(outbox: Outbox) -> tuple[Any, Any]:
         selection=outbox.select("dead_event_causes").without_checks()
         | dg.AssetSelection.checks(*checks),
         description=describe_definition(
+            outbox,
             "**Checks** the backlog, the counts, the columns of the archive, and that the last day "
             "has its export and its report.",
-            when="Every hour, by `check_hourly`.",
-            changes="The results of the checks, and what `classify_deaths` changes.",
+            when="{check_hourly_by}.",
+            changes="The results of the checks, and what `{classify_deaths}` changes.",
             rerun="Launch it at any time: it checks the present state.",
         ),
         owners=outbox.owners or None,
@@ -311,7 +317,9 @@ def _define_sensor(outbox: Outbox, classify_job: Any) -> dg.SensorDefinition:
         default_status=outbox.sensor_status,
         owners=outbox.owners,
         description=describe_automation(
-            "Requests a classify_deaths run when a death has no cause or a retry has no outcome.",
+            outbox,
+            "Requests a run of {classify_deaths} when a death has no cause or a retry has no "
+            "outcome.",
             when="Every minute; an idle outbox starts no run.",
             changes="Nothing: the sensor reads two indexes, and the run that it requests writes.",
             rerun="The next tick reads the database again, so a missed tick loses no death.",
@@ -323,17 +331,16 @@ def _define_sensor(outbox: Outbox, classify_job: Any) -> dg.SensorDefinition:
         """Request a run when there is something to classify and no run is in progress."""
         with outbox.session() as session:
             now = session.now
-            waits = has_unclassified_deaths(session.connection) or has_unsettled_retries(
+            has_work = has_unclassified_deaths(session.connection) or has_unsettled_retries(
                 session.connection, due_before=now - _SETTLE_AFTER
             )
-        if not waits:
-            yield dg.SkipReason("Every death has a cause, and every retry that was due an outcome.")
-        elif is_run_in_progress(
-            context, job=outbox.build_name("classify_deaths"), outbox=outbox.name
-        ):
-            yield dg.SkipReason("A classify_deaths run is in progress.")
-        else:
-            # A run key is used once, even if its run fails. The time makes it new at each tick.
-            yield dg.RunRequest(run_key=f"deaths {now:%Y-%m-%dT%H:%M:%S}", tags=outbox.tags)
+        yield request_run(
+            context,
+            outbox,
+            "classify_deaths",
+            now=now,
+            has_work=has_work,
+            idle="Every death has a cause, and every retry that was due an outcome.",
+        )
 
     return new_death_sensor

@@ -36,11 +36,12 @@ def define_exports(outbox: Outbox) -> dg.Definitions:
         outbox.build_name("export_day"),
         selection=outbox.select_days("dead_event_export", "export_is_current", "export_daily"),
         description=describe_definition(
+            outbox,
             "Exports the deaths of a day, or of a range of days, as **files**, and reads the files "
             "back.",
-            when="At 00:30, by `export_daily`; by hand for the days that you choose.",
+            when="{export_daily_by}; by hand for the days that you choose.",
             changes="The files of these days under `DLQ_EXPORT_URI`, and their rows in "
-            "`dlq.export_day`.",
+            "`{schema}.export_day`.",
             rerun="Re-execute it, or launch a backfill: the files of a day are replaced.",
         ),
         owners=outbox.owners or None,
@@ -52,10 +53,11 @@ def define_exports(outbox: Outbox) -> dg.Definitions:
         job=export_job,
         list_missing=list_days_without_export,
         description=describe_automation(
+            outbox,
             "Exports the day that ended at midnight, the days of the last two weeks that have no "
             "verified export, and earlier days whose files are not right any more.",
-            when="At 00:30 in DLQ_TIMEZONE, one run for each day.",
-            changes="The files of these days, and their rows in dlq.export_day.",
+            when="{export_daily_at} in DLQ_TIMEZONE, one run for each day.",
+            changes="The files of these days, and their rows in {schema}.export_day.",
             rerun="The next tick catches up after a missed one; backfill dead_event_export for "
             "older days.",
         ),
@@ -99,6 +101,7 @@ def _define_export_asset(outbox: Outbox) -> dg.AssetsDefinition:
             )
         ],
     )
+    @outbox.fill_in
     def dead_event_export(
         context: dg.AssetExecutionContext,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
@@ -109,9 +112,9 @@ def _define_export_asset(outbox: Outbox) -> dg.AssetsDefinition:
         the files. A day is refused until it has ended and all of its deaths have a cause, and while
         another run exports it.
 
-        - **When:** at 00:30 for the day before, for missed days of the last two weeks, and for days
-          with a death that was recorded since, or with other bounds by `DLQ_TIMEZONE`.
-        - **Changes:** the day's files and its row in `dlq.export_day`; no event.
+        - **When:** {export_daily_at} for the day before, for missed days of the last two weeks, and
+          for days with a death that was recorded since, or with other bounds by `DLQ_TIMEZONE`.
+        - **Changes:** the day's files and its row in `{schema}.export_day`; no event.
         - **Rerun:** any day, or a backfill of any range in one run: files are replaced, and a
           refused day stops no other day.
         """

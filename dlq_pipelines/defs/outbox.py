@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -14,6 +14,7 @@ from dlq_pipelines.installation import get_exports_uri, get_reports_uri
 from dlq_pipelines.settings import Settings, SettingsError
 
 ReadSettings = Callable[[], Settings]
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 # The tag of every run of an outbox's jobs; its value is the outbox's label.
 OUTBOX_TAG = "dlq/outbox"
@@ -36,6 +37,7 @@ JOBS = (
     "probe_causes",
     "send_alerts",
 )
+SENSORS = ("new_death_sensor", "fix_flag_sensor", "probe_sensor", "dead_event_alert_sensor")
 # The assets, and the jobs of those with daily partitions, whose days succeed and fail on their own.
 ASSETS = (
     "outbox_event",
@@ -153,6 +155,26 @@ class Outbox:
         """Return the name of a job, an op, a schedule or a sensor."""
         return f"{self.name}_{name}" if self.name else name
 
+    def fill_in_names(self, text: str) -> str:
+        """Fill in what differs from outbox to outbox.
+
+        `{archive_daily}` is the name of that schedule here, and so for jobs and sensors;
+        `{archive_daily_at}` is "At 03:00", and `{archive_daily_by}` names the schedule too;
+        `{schema}` is the schema of the tables.
+        """
+        words = {name: self.build_name(name) for name in (*JOBS, *CRONS, *SENSORS)}
+        words["schema"] = self.settings.schema_name
+        for name in CRONS:
+            at = describe_cron(self.crons.get(name))
+            words[f"{name}_at"] = at
+            words[f"{name}_by"] = f"{at}, by `{words[name]}`" if name in self.crons else at
+        return text.format(**words)
+
+    def fill_in(self, function: _F) -> _F:
+        """Fill in names and hours in the docstring of a function, which Dagster shows."""
+        function.__doc__ = self.fill_in_names(function.__doc__ or "")
+        return function
+
     def build_run_config(self, op: str, config: dg.Config) -> dg.RunConfig:
         """Return the config of a run with one op."""
         return dg.RunConfig(ops={self.build_name(op): config})
@@ -192,6 +214,20 @@ class Outbox:
         """
         with open_session(self.read_settings, self.name) as session:
             yield session
+
+
+def describe_cron(cron: str | None) -> str:
+    """Return when a schedule runs, as the beginning of a sentence; None: there is no schedule."""
+    if cron is None:
+        return "When a person launches it"
+    match cron.split():
+        case [minute, "*", "*", "*", "*"] if minute.isdigit():
+            return f"Every hour at :{int(minute):02}"
+        case [minute, hour, "*", "*", day] if minute.isdigit() and hour.isdigit():
+            at = f"{int(hour):02}:{int(minute):02}"
+            if day in {"*", "0"}:
+                return f"At {at}" if day == "*" else f"On Sundays at {at}"
+    return f"By the cron {cron}"
 
 
 def load_settings(read_settings: ReadSettings) -> Settings:

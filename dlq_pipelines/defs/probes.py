@@ -7,7 +7,7 @@ import dagster as dg
 from dlq_pipelines.audit import AuditContext
 from dlq_pipelines.defs.describe import describe_automation
 from dlq_pipelines.defs.outbox import Outbox
-from dlq_pipelines.defs.session import is_run_in_progress
+from dlq_pipelines.defs.sensors import request_run
 from dlq_pipelines.defs.tables import build_table
 from dlq_pipelines.installation import build_probe_policy
 from dlq_pipelines.retries.probes import ACTOR, list_due_probes, run_probes
@@ -46,6 +46,7 @@ def _define_probe_causes(outbox: Outbox) -> dg.JobDefinition:
         )
 
     @dg.job(name=outbox.build_name("probe_causes"), owners=outbox.owners or None, tags=outbox.tags)
+    @outbox.fill_in
     def probe_causes_job() -> None:
         """Releases **single events** of transient causes, and flags a fix once one is delivered.
 
@@ -53,9 +54,9 @@ def _define_probe_causes(outbox: Outbox) -> dg.JobDefinition:
         `DLQ_PROBES` is set, or a person switched a cause on with `dlq causes probe`.
 
         - **When:** 5, 10, 20 ... minutes after the last death or probe of a cause, at most 6 hours,
-          by `probe_sensor`; at most `DLQ_PROBES_PER_DAY` events a day.
-        - **Changes:** releases an event with a row in `dlq.retry`; judges its outcome in
-          `dlq.probe`; flags a fix by `probe`. Each has an audit entry.
+          by `{probe_sensor}`; at most `DLQ_PROBES_PER_DAY` events a day.
+        - **Changes:** releases an event with a row in `{schema}.retry`; judges its outcome in
+          `{schema}.probe`; flags a fix by `probe`. Each has an audit entry.
         - **Rerun:** at any time, even twice at once: a cause has one probe at a time.
         """
         probe_causes_op()
@@ -71,7 +72,8 @@ def _define_sensor(outbox: Outbox, probe_causes_job: dg.JobDefinition) -> dg.Sen
         default_status=outbox.sensor_status,
         owners=outbox.owners,
         description=describe_automation(
-            "Requests a probe_causes run when the probe of a cause has a due step.",
+            outbox,
+            "Requests a run of {probe_causes} when the probe of a cause has a due step.",
             when="Every minute; without a due step no run starts.",
             changes="Nothing: the sensor reads, and the run that it requests writes.",
             rerun="The next tick reads the database again, so a missed tick loses no probe.",
@@ -89,12 +91,13 @@ def _define_sensor(outbox: Outbox, probe_causes_job: dg.JobDefinition) -> dg.Sen
                 zone=session.settings.zone,
                 now=now,
             )
-        if not due:
-            yield dg.SkipReason("No step of a probe is due.")
-        elif is_run_in_progress(context, job=outbox.build_name("probe_causes"), outbox=outbox.name):
-            yield dg.SkipReason("A probe_causes run is in progress.")
-        else:
-            # A run key is used once, even if its run fails. The time makes it new at each tick.
-            yield dg.RunRequest(run_key=f"probes {now:%Y-%m-%dT%H:%M:%S}", tags=outbox.tags)
+        yield request_run(
+            context,
+            outbox,
+            "probe_causes",
+            now=now,
+            has_work=bool(due),
+            idle="No step of a probe is due.",
+        )
 
     return probe_sensor

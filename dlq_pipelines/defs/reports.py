@@ -36,11 +36,12 @@ def define_reports(outbox: Outbox) -> dg.Definitions:
         outbox.build_name("build_report"),
         selection=outbox.select_days("failure_report", "report_is_current", "report_daily"),
         description=describe_definition(
+            outbox,
             "Builds the **failure report** of a day, or of a range of days, and compares its "
             "totals with the ledger.",
-            when="At 06:00, by `report_daily`; by hand for the days that you choose.",
+            when="{report_daily_by}; by hand for the days that you choose.",
             changes="The pages of these days under `DLQ_REPORT_URI`, and their rows in "
-            "`dlq.report_day`.",
+            "`{schema}.report_day`.",
             rerun="Re-execute it, or launch a backfill: the pages of a past day are the same.",
         ),
         owners=outbox.owners or None,
@@ -52,10 +53,11 @@ def define_reports(outbox: Outbox) -> dg.Definitions:
         job=report_job,
         list_missing=list_days_without_report,
         description=describe_automation(
+            outbox,
             "Builds the report of the day that ended at midnight, and the missing reports of the "
             "last two weeks.",
-            when="At 06:00 in DLQ_TIMEZONE, one run for each day.",
-            changes="The pages of these days, and their rows in dlq.report_day; with "
+            when="{report_daily_at} in DLQ_TIMEZONE, one run for each day.",
+            changes="The pages of these days, and their rows in {schema}.report_day; with "
             "DLQ_REPORT_DIGEST, the queued digest of yesterday.",
             rerun="The next tick builds what a missed one left; backfill failure_report for older "
             "days.",
@@ -100,6 +102,7 @@ def _define_report_asset(outbox: Outbox) -> dg.AssetsDefinition:
             )
         ],
     )
+    @outbox.fill_in
     def failure_report(
         context: dg.AssetExecutionContext,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster expects it without arguments
@@ -107,9 +110,9 @@ def _define_report_asset(outbox: Outbox) -> dg.AssetsDefinition:
 
         Every figure is as of the end of the day: later retries and archive runs do not change it.
 
-        - **When:** at 06:00 for the day before, and for missed days of the last two weeks.
+        - **When:** {report_daily_at} for the day before, and for missed days of the last two weeks.
         - **Changes:** the day's HTML, Markdown and JSON under `DLQ_REPORT_URI`, the `index.html` of
-          all days, and the day's row in `dlq.report_day`.
+          all days, and the day's row in `{schema}.report_day`.
         - **Rerun:** any day, or a backfill of any range in one run: the files are the same, and a
           refused day stops no other day.
         """

@@ -322,17 +322,18 @@ def _define_flag_fix(outbox: Outbox) -> dg.JobDefinition:
         context.add_output_metadata({"fix": fix.id})
 
     @dg.job(name=outbox.build_name("flag_fix"), owners=outbox.owners or None, tags=outbox.tags)
+    @outbox.fill_in
     def flag_fix_job() -> None:
         """Flags a **fix** and retries the affected events in stages.
 
         A fix claims that a cause, one of its details, or another selection of dead events, is
-        resolved; it targets events that died before now. The `fix_flag_sensor` releases a canary,
+        resolved; it targets events that died before now. The `{fix_flag_sensor}` releases a canary,
         waits for the worker's outcomes, and continues with larger stages, or halts with the reason.
 
         - **When:** when a person launches it. `dry_run` is on by default and previews the number of
           events and the stages.
-        - **Changes:** adds a row to `dlq.fix` and an audit entry, and the cause, or its detail, is
-          `fixing`. No event moves yet.
+        - **Changes:** adds a row to `{schema}.fix` and an audit entry, and the cause, or its
+          detail, is `fixing`. No event moves yet.
         - **Rerun:** a failed run unchanged. An open fix is not flagged again; a halted one can be
           flagged again once the cause is resolved.
         """
@@ -377,14 +378,15 @@ def _define_retry_stage(outbox: Outbox) -> dg.JobDefinition:
         owners=outbox.owners or None,
         tags={**outbox.tags, **URGENT, "dagster/max_runtime": "900"},
     )
+    @outbox.fill_in
     def retry_stage_job() -> None:
         """Advances a fix by a step: records outcomes, then **releases, waits, halts or verifies**.
 
-        - **When:** the `fix_flag_sensor` launches it when a step of a fix is due.
-        - **Changes:** `dlq.fix`, its stages and `dlq.retry`; released events are pending again and
-          fall due at the rate of the fix, within the look-ahead. A fix that is paused or has ended
-          recalls released events that no worker has taken: they are dead again. The run goes on for
-          at most 25 seconds while the next events of aggregates can follow.
+        - **When:** the `{fix_flag_sensor}` launches it when a step of a fix is due.
+        - **Changes:** `{schema}.fix`, its stages and `{schema}.retry`; released events are pending
+          again and fall due at the rate of the fix, within the look-ahead. A fix that is paused or
+          has ended recalls released events that no worker has taken: they are dead again. The run
+          goes on for at most 25 seconds while the next events of aggregates can follow.
         - **Rerun:** with the same fix, at any time: each step is decided from the ledger, so no
           event is released twice.
         """
@@ -424,6 +426,7 @@ def _define_retry_dead_events(outbox: Outbox) -> dg.JobDefinition:
     @dg.job(
         name=outbox.build_name("retry_dead_events"), owners=outbox.owners or None, tags=outbox.tags
     )
+    @outbox.fill_in
     def retry_dead_events_job() -> None:
         """Retries **dead events** by ids or filters, at a constant rate, all within the look-ahead.
 
@@ -431,7 +434,7 @@ def _define_retry_dead_events(outbox: Outbox) -> dg.JobDefinition:
 
         - **When:** when a person launches it. `dry_run` is on by default and counts the events.
         - **Changes:** each event is `pending` with no attempts and a paced `next_run_at`; adds a
-          row to `dlq.retry` for each, and an audit entry for every 5,000.
+          row to `{schema}.retry` for each, and an audit entry for every 5,000.
         - **Rerun:** at any time: events that are not dead are skipped, so no event is retried
           twice.
         """
@@ -456,6 +459,7 @@ def _define_recall_events(outbox: Outbox) -> dg.JobDefinition:
         context.add_output_metadata(asdict(done))
 
     @dg.job(name=outbox.build_name("recall_events"), owners=outbox.owners or None, tags=outbox.tags)
+    @outbox.fill_in
     def recall_events_job() -> None:
         """Recalls **released events** that fall due later and that no worker has taken.
 
@@ -463,8 +467,8 @@ def _define_recall_events(outbox: Outbox) -> dg.JobDefinition:
         people retried, and for a recall that was interrupted.
 
         - **When:** when a person launches it. `dry_run` is on by default and counts the events.
-        - **Changes:** each event is dead again, of the same death; its row moves from `dlq.retry`
-          to `dlq.recalled`, with an audit entry for every 5,000.
+        - **Changes:** each event is dead again, of the same death; its row moves from
+          `{schema}.retry` to `{schema}.recalled`, with an audit entry for every 5,000.
         - **Rerun:** at any time: what a worker has taken stays with the worker.
         """
         recall_events_op()
@@ -480,8 +484,9 @@ def _define_sensor(outbox: Outbox, retry_stage_job: dg.JobDefinition) -> dg.Sens
         default_status=outbox.sensor_status,
         owners=outbox.owners,
         description=describe_automation(
-            "Requests a retry_stage run for each fix with a due step, such as a new fix, a stage "
-            "with outcomes or a recall that was interrupted, unless a run of that fix is in "
+            outbox,
+            "Requests a run of {retry_stage} for each fix with a due step, such as a new fix, a "
+            "stage with outcomes or a recall that was interrupted, unless a run of that fix is in "
             "progress.",
             when="Every 30 seconds, for at most 20 fixes.",
             changes="Nothing: the sensor reads, and the runs that it requests write.",

@@ -251,6 +251,7 @@ def define_clean_up(outbox: Outbox) -> dg.Definitions:
         )
 
     @dg.job(name=outbox.build_name("clean_up_runs"), owners=outbox.owners or None, tags=outbox.tags)
+    @outbox.fill_in
     def clean_up_runs_job() -> None:
         """Deletes Dagster's records of **this outbox's old runs**.
 
@@ -258,7 +259,7 @@ def define_clean_up(outbox: Outbox) -> dg.Definitions:
         not of this outbox's jobs or assets, runs of backfills in progress, and runs that hold the
         latest record of an asset, of one of its days or of a check.
 
-        - **When:** at 05:00, by `clean_up_runs_daily`. Launched by hand it is a dry run, unless
+        - **When:** {clean_up_runs_daily_by}. Launched by hand it is a dry run, unless
           `dry_run` is false.
         - **Changes:** deletes runs from Dagster's own database with their events and captured logs,
           at most 5,000, oldest first. Changes nothing in the outbox.
@@ -272,8 +273,9 @@ def define_clean_up(outbox: Outbox) -> dg.Definitions:
         job=clean_up_runs_job,
         run_config=outbox.build_run_config("clean_up_runs_op", CleanUpConfig(dry_run=False)),
         description=describe_automation(
-            "Starts clean_up_runs with dry_run: false, so that Dagster's database stops growing.",
-            when="At 05:00 in DLQ_TIMEZONE.",
+            outbox,
+            "Starts {clean_up_runs} with dry_run: false, so that Dagster's database stops growing.",
+            when="{clean_up_runs_daily_at} in DLQ_TIMEZONE.",
             changes="Deletes this outbox's runs that are older than DLQ_RUN_RETENTION_DAYS.",
             rerun="Not needed after a missed tick: the next one deletes those runs.",
         ),

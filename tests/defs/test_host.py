@@ -23,7 +23,7 @@ from dlq_pipelines import (
     dead_letter_definitions,
     read_settings,
 )
-from dlq_pipelines.defs.outbox import ASSETS, JOBS
+from dlq_pipelines.defs.outbox import ASSETS, CRONS, JOBS, SENSORS
 from dlq_pipelines.defs.runs import clean_up_runs
 from dlq_pipelines.defs.session import get_location_tag
 from dlq_pipelines.outbox.install import install_outbox
@@ -405,3 +405,27 @@ def test_the_schema_of_the_component_refuses_wrong_types(shop: Shop) -> None:
     types = {one.get("type") for one in attributes["dead_retention_days"]["anyOf"]}
     assert types == {"integer", "string", "null"}
     assert "executor" not in attributes
+
+
+def test_descriptions_have_the_names_hours_and_tables_of_their_outbox() -> None:
+    """A placeholder that is not filled in, or a name of another outbox, would be shown."""
+    given = build_settings(
+        {"database_url": "postgresql://nobody@127.0.0.1:1/none", "schema": "own"}
+    )
+    crons = {"archive_daily": "0 13 * * *", "export_daily": "5 */2 * * *", "purge_weekly": None}
+    defined = dead_letter_definitions(given, name="orders", schedules=crons)
+    repository = defined.get_repository_def()
+    shown: list[Any] = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    shown += [*repository.schedule_defs, *repository.sensor_defs]
+    texts = {one.name: one.description or "" for one in shown} | {
+        spec.key.path[-1]: spec.description or "" for spec in defined.resolve_all_asset_specs()
+    }
+    unprefixed = rf"(?<!orders_)(?<!own\.)\b(?:{'|'.join([*JOBS, *CRONS, *SENSORS])})\b"
+    for name, text in texts.items():
+        assert not re.search(r"[{}]", text), name
+        assert not re.search(unprefixed, text), (name, text)
+        assert not re.search(r"\bdlq\.[a-z]", text), (name, text)
+    assert "At 13:00, by `orders_archive_daily`" in texts["orders_archive_dead_events"]
+    assert "By the cron 5 */2 * * *, by `orders_export_daily`" in texts["orders_export_day"]
+    assert "When a person launches it. Launched" in texts["orders_purge_archive"]
+    assert "`own.cause`" in texts["dead_event_causes"]

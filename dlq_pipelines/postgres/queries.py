@@ -58,7 +58,7 @@ def list_relations(names: TableNames) -> dict[str, str]:
     """Return qualified names as texts, for statements that PostgreSQL puts together itself."""
     ours = {
         f"{name}_regclass": sql.Identifier(names.dlq_schema, name).as_string(None)
-        for name in ("archived", "dead_now", "fix", "retry", "wanted")
+        for name in ("archived", "dead", "dead_now", "death", "fix", "retry", "wanted")
     }
     outbox = sql.Identifier(names.outbox_schema, names.outbox_table).as_string(None)
     return {**ours, "outbox_regclass": outbox}

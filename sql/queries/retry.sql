@@ -30,12 +30,22 @@ with page as materialized (
             and (n.died_at, n.death_id) > (%(after_time)s, %(after_id)s)
          order by n.died_at, n.death_id limit %(rows)s)
         union all
-        (select n.* from :"dlq_schema".dead_now n
+        (select n.* from :"dlq_schema".dead n
          where n.died_at < %(before)s
             and (n.died_at, n.death_id) > (%(after_time)s, %(after_id)s)
             and (%(detail)s::text is null or n.detail = %(detail)s)
             and %(causes)s::text[] is null and %(event_ids)s::text[] is null
          order by n.died_at, n.death_id limit %(rows)s)
+        union all
+        -- Not through dead_now: PostgreSQL sorts all rows of a union in a view.
+        (select d.id, d.event_id, d.event_created_at, d.aggregate_type, d.aggregate_id,
+            d.event_type, d.died_at, d.cause_id, d.detail
+         from :"dlq_schema".death d
+         where d.cause_id is null and d.ended_at is null and d.died_at < %(before)s
+            and (d.died_at, d.id) > (%(after_time)s, %(after_id)s)
+            and %(detail)s::text is null
+            and %(causes)s::text[] is null and %(event_ids)s::text[] is null
+         order by d.died_at, d.id limit %(rows)s)
     ) drive
     order by died_at, death_id limit %(rows)s
 ), tried as materialized (

@@ -31,7 +31,7 @@ EMPTY = """
     truncate outbox_event, dlq.archived, dlq.dead, dlq.death, dlq.export_day, dlq.audit
         restart identity cascade
 """
-# Ten days of deaths, all exported, and pending events for a worker.
+# Ten days of deaths, all classified and exported, and pending events for a worker.
 FILL = f"""
     alter table outbox_event disable trigger user;
     insert into outbox_event
@@ -49,12 +49,19 @@ FILL = f"""
         '2026-10-01Z'::timestamptz + n * interval '1 ms'
     from generate_series(1, {PENDING}) n;
     alter table outbox_event enable trigger user;
+    insert into dlq.cause (id, exception_type, template, first_seen, last_seen)
+    values ('v2-bench', 'TimeoutError', 'no answer', now(), now()) on conflict do nothing;
     insert into dlq.death
         (event_id, event_created_at, aggregate_type, aggregate_id, event_type, attempts,
-        died_at, error)
+        died_at, error, cause_id, detail)
     select id, created_at, aggregate_type, aggregate_id, event_type, attempts, next_run_at,
-        last_error
+        last_error, 'v2-bench', ''
     from outbox_event where status = 'dead' order by id;
+    insert into dlq.dead (death_id, event_id, event_created_at, aggregate_type, aggregate_id,
+        event_type, died_at, cause_id)
+    select id, event_id, event_created_at, aggregate_type, aggregate_id, event_type, died_at,
+        cause_id
+    from dlq.death order by id;
     insert into dlq.export_day (day, starts_at, ends_at, rows, files, exported_at, verified_at)
     select day, day, day + interval '1 day', count(*), '[]', now(), now()
     from (select date_trunc('day', died_at, 'UTC') as day from dlq.death) d group by day;

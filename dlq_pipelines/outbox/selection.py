@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dlq_pipelines.day import convert_to_zone, format_time, parse_time
 from dlq_pipelines.errors import NotFoundError, RefusedError
+from dlq_pipelines.outbox.payload_filter import parse_payload_filter
 from dlq_pipelines.validate import (
     INTEGER_MAX,
     EventId,
@@ -63,6 +64,9 @@ class Selection:
         aggregate_type: events of this type of aggregate.
         error_contains: events whose error contains this text, case-sensitive, at most 1,000
             characters.
+        where: events whose payload matches this jsonpath predicate of PostgreSQL, at most 1,000
+            characters. `build` accepts the short form `PATH=VALUE` too. It reads the payload of
+            each event that the other filters select.
         attempts: events that died after exactly this many attempts.
         since: events that died at or after this time.
         until: events that died before this time.
@@ -84,6 +88,13 @@ class Selection:
     aggregate_type: str | None = _filter("Events of this type of aggregate.", "aggregate type", str)
     error_contains: str | None = _filter(
         "Events whose error contains this text, case-sensitive.", "error with", str, "TEXT"
+    )
+    where: str | None = _filter(
+        "Events whose payload has this value, such as '$.acquirer=northbank', or matches this "
+        "jsonpath predicate, such as '$.amount > 1000 && exists($.card)'.",
+        "where",
+        str,
+        "PATH=VALUE",
     )
     attempts: int | None = _filter(
         "Events that died after exactly this many attempts.", "attempts", int
@@ -146,6 +157,8 @@ class Selection:
         for item in FILTERS:
             if item.metadata["is_time"] and (text := filters[item.name]) is not None:
                 filters[item.name] = parse_time(item.name, text, zone)
+        if (where := filters["where"]) is not None and where.strip():
+            filters["where"] = parse_payload_filter(where)
         if event_ids:
             filters["event_ids"] = tuple(parse_event_id(str(id_)) for id_ in event_ids)
         nothing_given = not any(value is not None for value in filters.values())
@@ -247,9 +260,11 @@ def build_selection_parameters(
     Raises:
         NotFoundError: the cause does not exist.
         RefusedError: the cause is merged into another one.
-        ValueError: an id has not the type of the keys of this outbox.
+        ValueError: an id has not the type of the keys of this outbox, or `where` is no predicate.
     """
     cause = selection.cause
+    if selection.where is not None:
+        _validate_where(connection, selection.where)
     ids = list_event_ids(connection, selection)
     flagged_at = None if before is None else before.isoformat()
     return {
@@ -273,6 +288,13 @@ def list_event_ids(connection: "Connection", selection: Selection) -> list[str] 
     ids = [str(id_) for id_ in selection.event_ids]
     connection.run("dead_event.check_ids", event_ids=ids)
     return ids
+
+
+def _validate_where(connection: "Connection", where: str) -> None:
+    from dlq_pipelines.outbox.offers import require_offer
+
+    require_offer(connection, "payloads")
+    connection.run("dead_event.check_where", where=where)
 
 
 def list_cause_members(connection: "Connection", cause: str) -> list[str]:

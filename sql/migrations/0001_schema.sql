@@ -36,3 +36,18 @@ exception when invalid_text_representation or numeric_value_out_of_range then
             hint = format('Ids of this outbox have the type %s.', ':event_id_type');
 end
 $$;
+
+-- The predicate of a filter of payloads, by the language that PostgreSQL has for JSON.
+create function :"dlq_schema".payload_predicate(given text) returns jsonpath
+    language plpgsql immutable strict
+as $$
+begin
+    -- A path that is no predicate, such as `$.a`, fails on every document.
+    perform jsonb_path_match('{}', given::jsonpath);
+    return given::jsonpath;
+exception when others then
+    raise exception 'where is no jsonpath predicate: %.', sqlerrm
+        using errcode = 'invalid_parameter_value',
+            hint = 'Compare a path with a value: $.acquirer == "northbank".';
+end
+$$;

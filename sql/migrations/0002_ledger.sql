@@ -285,6 +285,10 @@ create table :"dlq_schema".fix (
     event_ids      :event_id_type[] check (cardinality(event_ids) between 1 and 10000),
     attempts       integer check (attempts >= 0),
     error_contains text check (error_contains <> '' and length(error_contains) <= 1000),
+    -- A jsonpath predicate on the payload.
+    "where"        text check (
+        "where" is null
+        or length("where") <= 1000 and :"dlq_schema".payload_predicate("where") is not null),
     since     timestamptz,
     until     timestamptz check (until > since),
     -- All dead events; explicit, because an empty filter may be a forgotten one.
@@ -343,11 +347,35 @@ create index fix_stopped on :"dlq_schema".fix (closed_at)
 create unique index fix_open_cause on :"dlq_schema".fix (cause_id, coalesce(detail, ''))
     where closed_at is null and status_before is not null;
 
+-- Whether the payload of an event, in the outbox or the archive, matches a jsonpath predicate. One
+-- that is no JSON does not. The ledger has no payloads, so this reads the event by its key.
+create function :"dlq_schema".payload_matches(
+    death :"dlq_schema".death, predicate text
+) returns boolean language plpgsql stable
+as $$
+declare
+    found_payload text;
+begin
+    select o.payload into found_payload
+    from :"dlq_schema".outbox o
+    where o.id = death.event_id and o.created_at is not distinct from death.event_created_at
+    limit 1;
+    if not found then
+        select a.payload into found_payload
+        from :"dlq_schema".archive a where a.death_id = death.id limit 1;
+    end if;
+    return coalesce(
+        jsonb_path_match(found_payload::jsonb, predicate::jsonpath, '{}', silent => true), false);
+exception when data_exception or program_limit_exceeded then
+    return false;
+end
+$$;
+
 -- Whether a fix selects a death that is shown as this cause. The only definition of a selection:
 -- every statement that counts, releases, archives or exports calls it. The planner inlines it, also
--- where a row of a subquery is cast to dlq.death.
+-- where a row of a subquery is cast to dlq.death. Not parallel: payload_matches catches errors.
 create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema".death, cause text)
-    returns boolean language sql immutable parallel safe
+    returns boolean language sql stable
     return (fix.cause_id is null or cause = fix.cause_id)
         and (fix.detail is null or death.detail = fix.detail)
         and (fix.event_type is null or death.event_type = fix.event_type)
@@ -357,13 +385,15 @@ create function :"dlq_schema".selects(fix :"dlq_schema".fix, death :"dlq_schema"
         and (fix.since is null or death.died_at >= fix.since)
         and (fix.until is null or death.died_at < fix.until)
         and (fix.flagged_at is null or death.died_at < fix.flagged_at)
-        and (fix.error_contains is null or position(fix.error_contains in death.error) > 0);
+        and (fix.error_contains is null or position(fix.error_contains in death.error) > 0)
+        and (fix."where" is null or :"dlq_schema".payload_matches(death, fix."where"));
 
 -- How many filters a fix has. Every filter of dlq.selects is listed here.
 create function :"dlq_schema".count_filters(fix :"dlq_schema".fix)
     returns integer language sql immutable parallel safe
     return num_nonnulls(fix.cause_id, fix.detail, fix.event_type, fix.aggregate_type,
-                        fix.event_ids, fix.attempts, fix.error_contains, fix.since, fix.until);
+                        fix.event_ids, fix.attempts, fix.error_contains, fix."where",
+                        fix.since, fix.until);
 -- Also for rows that are written by hand. Without a filter and without "all", such a row would
 -- select every dead event.
 alter table :"dlq_schema".fix add constraint fix_filters_or_all
@@ -371,7 +401,7 @@ alter table :"dlq_schema".fix add constraint fix_filters_or_all
 
 -- Whether a fix selects a dead event.
 create function :"dlq_schema".selects(fix :"dlq_schema".fix, event :"dlq_schema".dead_event)
-    returns boolean language sql immutable parallel safe
+    returns boolean language sql stable
     return :"dlq_schema".selects(
         fix,
         row(

@@ -40,6 +40,7 @@ begin
                     hint = format('Pass another time, or leave %s out.', argument);
         end if;
     end loop;
+    perform payload_predicate(given."where");
     if given.note is null then
         raise exception 'note must not be empty.'
             using errcode = 'invalid_parameter_value',
@@ -51,6 +52,9 @@ begin
         raise exception 'A fix without a filter would target every dead event.'
             using errcode = 'invalid_parameter_value',
                 hint = 'Name a cause, or pass all.';
+    elsif given."where" is not null and offers() ->> 'payloads' <> '' then
+        raise exception '%', offers() ->> 'payloads'
+            using errcode = 'invalid_parameter_value', hint = 'Leave where out.';
     elsif given.attempts < 0 then
         raise exception 'attempts must not be negative, not %.', given.attempts
             using errcode = 'invalid_parameter_value', hint = 'Pass 0 or a larger number.';
@@ -210,7 +214,8 @@ create function :"dlq_schema".flag_fix(
     not_before timestamptz default null,
     expires_at timestamptz default null,
     attempts integer default null,
-    detail text default null
+    detail text default null,
+    "where" text default null
 ) returns bigint
     language plpgsql security definer set search_path = :"dlq_schema", pg_temp
 as $$
@@ -225,6 +230,7 @@ begin
     given.event_ids := event_ids;
     given.attempts := attempts;
     given.error_contains := error_contains;
+    given."where" := "where";
     given.since := since;
     given.until := until;
     given."all" := coalesce("all", false);

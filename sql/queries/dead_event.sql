@@ -5,6 +5,10 @@
 -- Fails if an id cannot be one of this outbox.
 select cardinality(:"dlq_schema".event_ids(%(event_ids)s::text[])) as ids
 
+-- name: check_where
+-- Fails if the filter of payloads is no predicate.
+select :"dlq_schema".payload_predicate(%(where)s) as predicate
+
 -- name: look
 -- A batch of selected deaths, the latest first, in keyset order: it reads at most so many rows,
 -- however few match. Driven by the causes, by the ids, or by everything that is dead. `lateral`

@@ -39,6 +39,7 @@ SAMPLES: dict[str, tuple[Any, set[int]]] = {
     "event_type": ("order.paid", {2, 4}),
     "aggregate_type": ("parcel", {3}),
     "error_contains": ("answer", {3, 4}),
+    "where": ('$.acquirer == "northbank"', {2, 3}),
     "attempts": (7, {4}),
     "since": ("2026-03-03", {3, 4}),
     "until": ("2026-03-02T12:00", {1}),
@@ -49,6 +50,7 @@ ROWS = [  # event type, aggregate type, error, attempts; events die a day after 
     ("order.placed", "parcel", "TimeoutError: no answer", 5),
     ("order.paid", "order", "TimeoutError: no answer", 7),
 ]
+PAYLOADS = ["{}", '{"acquirer": "northbank"}', '[{"acquirer": "northbank"}]', '{"acquirer": 7}']
 names = pytest.mark.parametrize("name", [item.name for item in FILTERS])
 
 
@@ -58,8 +60,8 @@ def dead(connection: Connection) -> None:
     for day, row in enumerate(ROWS, 1):
         connection.execute(
             "insert into outbox_event (aggregate_type, aggregate_id, event_type, payload, status,"
-            " last_error, attempts) values (%s, %s, %s, '{}', 'dead', %s, %s)",
-            [row[1], str(day), row[0], row[2], row[3]],
+            " last_error, attempts) values (%s, %s, %s, %s::jsonb, 'dead', %s, %s)",
+            [row[1], str(day), row[0], PAYLOADS[day - 1], row[2], row[3]],
         )
     date_deaths(connection, "timestamptz '2026-02-28 13:00Z' + d.event_id * interval '1 day'")
     classify_deaths(connection, zone=UTC)
@@ -131,14 +133,14 @@ def test_a_fix_that_is_flagged_in_sql_respects_the_filter(
     value, expected = SAMPLES[name]
     connection.execute("set timezone to 'UTC'")
     placed = connection.execute(
-        f"select dlq.flag_fix('fixed', {name} => %s) as id".encode(), [value]
+        f"select dlq.flag_fix('fixed', \"{name}\" => %s) as id".encode(), [value]
     ).fetchone()
     assert placed is not None
     assert get_fix(connection, placed["id"]).selection == _build_selection(name)
     assert one(connection, "select events from dlq.audit")["events"] == len(expected)
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="cannot be combined"):
         connection.execute(
-            f"select dlq.flag_fix('fixed', \"all\" => true, {name} => %s)".encode(), [value]
+            f'select dlq.flag_fix(\'fixed\', "all" => true, "{name}" => %s)'.encode(), [value]
         )
 
 
